@@ -1,0 +1,112 @@
+//! The functional core: every decision of a delivery, as plain functions over plain values.
+//!
+//! Nothing in this module does I/O, reads a clock or draws a random number: `now` and all else that varies is an
+//! argument. The journey it decides: [`event`] (decode) → [`resolve`] → [`request`] (render) → [`outcome`] (classify) →
+//! [`retry`] (decide) → a retry, or a [`dead_letter`].
+
+pub mod campaign;
+pub mod dead_letter;
+pub mod document;
+pub mod duration;
+pub mod event;
+pub mod fault;
+pub mod identity;
+pub mod outcome;
+pub mod request;
+pub mod resolve;
+pub mod retry;
+pub mod timestamp;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use campaign::Target;
+use event::StepEvent;
+use identity::DeliveryId;
+use outcome::Cause;
+
+/// Attempts kept in a delivery's history. Older ones are dropped, the count of attempts made is not.
+pub const ATTEMPTS_KEPT: usize = 50;
+
+/// One step event on its way to one webhook: what waits in the delay ladder, and what a dead letter is made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Delivery {
+    /// The same on every attempt, redelivery and replay; sent as `webhook-id`.
+    pub id: DeliveryId,
+    /// The event, as published.
+    pub event: StepEvent,
+    /// The webhook as it was configured at the latest attempt.
+    pub target: Target,
+    /// Attempts made so far; may exceed the history's length.
+    pub attempts_made: u32,
+    /// When the first attempt began; `retry.maxAge` counts from here.
+    #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
+    pub first_attempt_at: Option<DateTime<Utc>>,
+    /// The latest [`ATTEMPTS_KEPT`] attempts, oldest first.
+    pub attempts: Vec<Attempt>,
+    /// When the next attempt may begin. Absent before the first attempt.
+    #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<DateTime<Utc>>,
+    /// The W3C trace context that came with the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
+}
+
+impl Delivery {
+    /// A delivery of `event` to `target` that has not been attempted yet.
+    pub fn new(event: StepEvent, target: Target, trace: Option<TraceContext>) -> Self {
+        Self {
+            id: DeliveryId::derive(&event.event_id, &target.webhook.id),
+            event,
+            target,
+            attempts_made: 0,
+            first_attempt_at: None,
+            attempts: Vec::new(),
+            due: None,
+            trace,
+        }
+    }
+
+    /// Adds an attempt to the history.
+    pub fn record(&mut self, attempt: Attempt) {
+        self.first_attempt_at.get_or_insert(attempt.at);
+        self.attempts_made = self.attempts_made.saturating_add(1);
+        if self.attempts.len() >= ATTEMPTS_KEPT {
+            self.attempts.remove(0);
+        }
+        self.attempts.push(attempt);
+    }
+}
+
+/// One HTTP request of a delivery, as the history keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// When it began.
+    #[serde(with = "timestamp")]
+    pub at: DateTime<Utc>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// The HTTP status, where there was an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// How it ended, in the words of the metrics.
+    pub cause: Cause,
+    /// What went wrong, for people. Absent where an answer came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The first bytes of the answer's body, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+}
+
+/// W3C trace context: passed on to the receiver untouched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TraceContext {
+    /// The `traceparent` header.
+    pub traceparent: String,
+    /// The `tracestate` header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracestate: Option<String>,
+}

@@ -1,0 +1,233 @@
+//! Campaigns as they are configured: sections, menus, redirects and webhooks. The types are the document's own shape;
+//! [`super::document`] makes them from JSON and refuses what is wrong.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Number, Value};
+
+use super::duration;
+use super::event::Keyword;
+use super::identity::WebhookId;
+
+/// A chatbot flow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Campaign {
+    /// The `campaignId` of its events.
+    pub id: String,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The Welcome Message and the interactions.
+    pub sections: Vec<Section>,
+}
+
+/// The Welcome Message or an Interaction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Section {
+    /// Unique in its campaign; the `label` of its events.
+    pub label: String,
+    /// Which of the two.
+    pub kind: SectionKind,
+    /// What the user is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The choices offered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub menu: Vec<MenuEntry>,
+    /// Where the user goes next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
+    /// Fires on every event of the section.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Webhook>,
+}
+
+/// What a section is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SectionKind {
+    /// The one that opens the campaign; there is at most one.
+    WelcomeMessage,
+    /// Any other.
+    Interaction,
+}
+
+/// One choice of a menu.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MenuEntry {
+    /// What the user types; unique in its menu.
+    pub keyword: Keyword,
+    /// The menu text. A webhook redirect has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub option: Option<String>,
+    /// Where the choice leads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
+    /// Fires when the choice is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Webhook>,
+}
+
+/// Where the user goes next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Redirect {
+    /// What kind of place.
+    #[serde(rename = "type")]
+    pub kind: RedirectKind,
+    /// A section's label or a campaign's name; a webhook redirect has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
+/// What a redirect leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RedirectKind {
+    /// A section of this campaign.
+    Interaction,
+    /// Another campaign.
+    Campaign,
+    /// The webhook beside it.
+    Webhook,
+}
+
+/// A customer's endpoint, and what it is sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Webhook {
+    /// Given by the system where the document has none; stable over edits.
+    pub id: WebhookId,
+    /// `https://host/path`, as it was written.
+    pub url: String,
+    /// A disabled webhook does not fire.
+    pub enabled: bool,
+    /// Extra parameters of the body, in order.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub body: Map<String, Value>,
+    /// Custom headers, in order. Values are secrets.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub headers: Map<String, Value>,
+    /// The signing secret, `whsec_…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// The limit of one attempt, in milliseconds.
+    pub timeout_ms: u64,
+    /// The most requests in flight at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrency: Option<u32>,
+    /// The most requests a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<Number>,
+    /// What it does otherwise than the settings say.
+    #[serde(default, skip_serializing_if = "RetryOverrides::is_empty")]
+    pub retry: RetryOverrides,
+}
+
+/// A webhook's own retry policy: each value overrides the setting of its name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryOverrides {
+    /// See [`super::retry::RetryPolicy::initial_delay`].
+    #[serde(with = "duration::optional", default, skip_serializing_if = "Option::is_none")]
+    pub initial_delay: Option<Duration>,
+    /// See [`super::retry::RetryPolicy::multiplier`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multiplier: Option<f64>,
+    /// See [`super::retry::RetryPolicy::max_delay`].
+    #[serde(with = "duration::optional", default, skip_serializing_if = "Option::is_none")]
+    pub max_delay: Option<Duration>,
+    /// See [`super::retry::RetryPolicy::jitter`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<f64>,
+    /// See [`super::retry::RetryPolicy::max_attempts`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// See [`super::retry::RetryPolicy::max_age`].
+    #[serde(with = "duration::optional", default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Duration>,
+    /// See [`super::retry::RetryPolicy::permanent_statuses`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permanent_statuses: Option<Vec<u16>>,
+}
+
+impl RetryOverrides {
+    /// Whether nothing is overridden.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A webhook with what its place in the campaign says of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// The webhook.
+    pub webhook: Webhook,
+    /// Whether the webhook is the redirect or lies under another.
+    pub kind: WebhookKind,
+}
+
+/// How a webhook stands to the redirect beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WebhookKind {
+    /// The webhook is the redirect: it is not sent `option` and `keyword`.
+    Redirect,
+    /// Any other.
+    Underlying,
+}
+
+impl WebhookKind {
+    /// The kind of a webhook beside `redirect`.
+    pub fn beside(redirect: Option<&Redirect>) -> Self {
+        match redirect {
+            Some(Redirect { kind: RedirectKind::Webhook, .. }) => Self::Redirect,
+            _ => Self::Underlying,
+        }
+    }
+}
+
+/// Where in its campaign a webhook is attached.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Place<'a> {
+    /// The section.
+    pub section: &'a Section,
+    /// The menu entry; none where the webhook is the section's own.
+    pub entry: Option<&'a MenuEntry>,
+    /// What is attached there.
+    pub webhook: &'a Webhook,
+}
+
+impl Place<'_> {
+    /// The webhook as the target of a delivery.
+    pub fn target(&self) -> Target {
+        let redirect = match self.entry {
+            Some(entry) => entry.redirect.as_ref(),
+            None => self.section.redirect.as_ref(),
+        };
+        Target { webhook: self.webhook.clone(), kind: WebhookKind::beside(redirect) }
+    }
+}
+
+impl Campaign {
+    /// All webhooks: of each section its own first, then those of its menu.
+    pub fn places(&self) -> impl Iterator<Item = Place<'_>> {
+        self.sections.iter().flat_map(|section| {
+            let own = section.webhook.iter().map(move |webhook| Place { section, entry: None, webhook });
+            let menu = section.menu.iter().filter_map(move |entry| {
+                entry.webhook.as_ref().map(|webhook| Place { section, entry: Some(entry), webhook })
+            });
+            own.chain(menu)
+        })
+    }
+
+    /// The webhook with this id.
+    pub fn place_of(&self, id: &WebhookId) -> Option<Place<'_>> {
+        self.places().find(|place| place.webhook.id == *id)
+    }
+}

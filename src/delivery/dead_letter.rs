@@ -1,0 +1,206 @@
+//! Dead letters: what has ended without success, with everything needed to inspect it and to send it again.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::campaign::Target;
+use super::event::StepEvent;
+use super::fault::Fault;
+use super::identity::{DeadLetterId, DeliveryId, EventId, WebhookId};
+use super::outcome::Cause;
+use super::{Attempt, Delivery, TraceContext, timestamp};
+
+/// The most of an unreadable body that is kept, in bytes: written as JSON with every byte escaped it still fits the
+/// 16 MiB that RabbitMQ 4 takes.
+pub const BODY_BYTES_KEPT: usize = 2 * 1024 * 1024;
+
+/// Why a delivery ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The body was no step event.
+    Malformed,
+    /// The broker gave it out too often without a settlement.
+    Poison,
+    /// The receiver said that it is gone.
+    Gone,
+    /// The egress rules forbid its address.
+    ForbiddenAddress,
+    /// Attempts or age used up.
+    Exhausted,
+    /// The webhook or its campaign was deleted meanwhile.
+    WebhookDeleted,
+    /// The webhook was disabled meanwhile.
+    WebhookDisabled,
+}
+
+impl Reason {
+    /// Every reason, for metrics that exist before they count.
+    pub const ALL: [Self; 7] = [
+        Self::Malformed,
+        Self::Poison,
+        Self::Gone,
+        Self::ForbiddenAddress,
+        Self::Exhausted,
+        Self::WebhookDeleted,
+        Self::WebhookDisabled,
+    ];
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Poison => "poison",
+            Self::Gone => "gone",
+            Self::ForbiddenAddress => "forbidden_address",
+            Self::Exhausted => "exhausted",
+            Self::WebhookDeleted => "webhook_deleted",
+            Self::WebhookDisabled => "webhook_disabled",
+        }
+    }
+}
+
+/// A dead letter as it is appended to its stream: of a delivery, or of an event that could not be read, which has
+/// `body` and `errors` instead of the delivery's fields.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetter {
+    /// Its identity. A delivery that dies twice, because its acknowledgement was lost, dies with the same one.
+    pub id: DeadLetterId,
+    /// Every letter is appended as pending; replays and discards are records of their own.
+    pub state: State,
+    /// Why.
+    pub reason: Reason,
+    /// When it was given up.
+    #[serde(with = "timestamp")]
+    pub dead_at: DateTime<Utc>,
+    /// The event's campaign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub campaign_id: Option<String>,
+    /// The event's section.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// The webhook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook_id: Option<WebhookId>,
+    /// The delivery; also the `webhook-id` its requests carried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery_id: Option<DeliveryId>,
+    /// The event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<EventId>,
+    /// Where the latest attempt went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The HTTP status of the latest attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// How the latest attempt ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// When the first attempt began.
+    #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
+    pub first_attempt_at: Option<DateTime<Utc>>,
+    /// The attempts, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+    /// The event, as published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<StepEvent>,
+    /// The webhook as it was configured at the latest attempt, for a replay with the original configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// The trace context of the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
+    /// The unreadable body, where it is text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// The unreadable body, where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_base64: Option<String>,
+    /// Why the body could not be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Fault>,
+}
+
+impl DeadLetter {
+    /// The dead letter of a delivery.
+    pub fn of_delivery(delivery: Delivery, reason: Reason, now: DateTime<Utc>) -> Self {
+        let began = delivery.first_attempt_at.unwrap_or(now).timestamp_millis();
+        let last = delivery.attempts.last();
+        Self {
+            id: DeadLetterId::derive(&[delivery.id.as_str().as_bytes(), &began.to_be_bytes()]),
+            state: State::Pending,
+            reason,
+            dead_at: now,
+            campaign_id: Some(delivery.event.campaign_id.clone()),
+            label: Some(delivery.event.label.clone()),
+            webhook_id: Some(delivery.target.webhook.id.clone()),
+            delivery_id: Some(delivery.id),
+            event_id: Some(delivery.event.event_id.clone()),
+            url: Some(delivery.target.webhook.url.clone()),
+            status: last.and_then(|attempt| attempt.status),
+            cause: last.map(|attempt| attempt.cause),
+            first_attempt_at: delivery.first_attempt_at,
+            attempts: delivery.attempts,
+            event: Some(delivery.event),
+            target: Some(delivery.target),
+            trace: delivery.trace,
+            body: None,
+            body_base64: None,
+            errors: Vec::new(),
+        }
+    }
+
+    /// The dead letter of a message that could not be read. `seen` tells apart equal bodies that came twice.
+    pub fn of_body(body: &[u8], mut errors: Vec<Fault>, seen: &str, reason: Reason, now: DateTime<Utc>) -> Self {
+        let kept = &body[..body.len().min(BODY_BYTES_KEPT)];
+        if kept.len() < body.len() {
+            let message = format!("only the first {BODY_BYTES_KEPT} of its {} bytes are kept", body.len());
+            errors.push(Fault::new("$", message));
+        }
+        let (text, base64) = match std::str::from_utf8(kept) {
+            Ok(text) => (Some(text.to_owned()), None),
+            Err(_) => (None, Some(STANDARD.encode(kept))),
+        };
+        Self {
+            id: DeadLetterId::derive(&[body, seen.as_bytes()]),
+            state: State::Pending,
+            reason,
+            dead_at: now,
+            campaign_id: None,
+            label: None,
+            webhook_id: None,
+            delivery_id: None,
+            event_id: None,
+            url: None,
+            status: None,
+            cause: None,
+            first_attempt_at: None,
+            attempts: Vec::new(),
+            event: None,
+            target: None,
+            trace: None,
+            body: text,
+            body_base64: base64,
+            errors,
+        }
+    }
+}
+
+/// The state of a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Nobody has dealt with it.
+    Pending,
+    /// It is being sent again.
+    Replaying,
+    /// It was sent again.
+    Replayed,
+    /// Somebody gave it up for good.
+    Discarded,
+}

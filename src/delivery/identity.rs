@@ -1,0 +1,136 @@
+//! Identities, all derived from what they identify: the same input has the same identity on every node and every attempt.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Bytes of the digest kept in an identity: 144 bits, 24 characters.
+const DIGEST_BYTES: usize = 18;
+
+/// A digest of `parts`. Each part is preceded by its length, so that no two lists of parts run together.
+fn digest(prefix: &str, parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let mut text = String::with_capacity(prefix.len() + 24);
+    text.push_str(prefix);
+    URL_SAFE_NO_PAD.encode_string(&hash.finalize()[..DIGEST_BYTES], &mut text);
+    text
+}
+
+macro_rules! identity {
+    ($(#[$meta:meta])* $name:ident) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// An identity that was given to us.
+            pub fn new(text: impl Into<String>) -> Self {
+                Self(text.into())
+            }
+
+            /// Its text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+identity!(
+    /// Identifies a step event, for de-duplication.
+    EventId
+);
+identity!(
+    /// Identifies a webhook, over all campaigns.
+    WebhookId
+);
+identity!(
+    /// Identifies a delivery: one event for one webhook.
+    DeliveryId
+);
+identity!(
+    /// Identifies a dead letter.
+    DeadLetterId
+);
+
+impl EventId {
+    /// The identity of an event that names none: its bytes.
+    pub fn of_body(body: &[u8]) -> Self {
+        Self(digest("evt_", &[body]))
+    }
+}
+
+impl DeliveryId {
+    /// The delivery of an event to a webhook.
+    pub fn derive(event: &EventId, webhook: &WebhookId) -> Self {
+        Self(digest("msg_", &[event.0.as_bytes(), webhook.0.as_bytes()]))
+    }
+
+    /// A number in 0..1 for the jitter of attempt `attempt`: the same each time it is asked.
+    pub fn jitter(&self, attempt: u32) -> f64 {
+        let hash = Sha256::new().chain_update(self.0.as_bytes()).chain_update(attempt.to_be_bytes()).finalize();
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(&hash[..4]);
+        f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX)
+    }
+}
+
+impl WebhookId {
+    /// The id the system gives a webhook that names none: from its place in the campaign. `taken` counts up while
+    /// that id belongs to another webhook.
+    pub fn of_place(campaign: &str, label: &str, keyword: Option<&str>, taken: u32) -> Self {
+        let place: &[&[u8]] = match keyword {
+            Some(keyword) => &[campaign.as_bytes(), label.as_bytes(), &taken.to_be_bytes(), keyword.as_bytes()],
+            None => &[campaign.as_bytes(), label.as_bytes(), &taken.to_be_bytes()],
+        };
+        Self(digest("wh_", place))
+    }
+}
+
+impl DeadLetterId {
+    /// From the parts that make a dead letter unique.
+    pub fn derive(parts: &[&[u8]]) -> Self {
+        Self(digest("dl_", parts))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_do_not_run_together() {
+        let derive = |event: &str, webhook: &str| DeliveryId::derive(&EventId::new(event), &WebhookId::new(webhook));
+        assert_ne!(derive("ab", "c"), derive("a", "bc"));
+        assert_eq!(derive("ab", "c"), derive("ab", "c"));
+    }
+
+    /// Receivers have stored these to discard duplicates: a change of the derivation would send them all again as new.
+    #[test]
+    fn the_derivation_is_fixed() {
+        let id = DeliveryId::derive(&EventId::new("event-1"), &WebhookId::new("wh_1"));
+        assert_eq!(id.as_str(), "msg_?");
+    }
+
+    #[test]
+    fn jitter_varies_and_repeats() {
+        let id = DeliveryId::new("msg_1");
+        assert_eq!(id.jitter(1).to_bits(), id.jitter(1).to_bits());
+        assert_ne!(id.jitter(1).to_bits(), id.jitter(2).to_bits());
+        assert!((0.0..=1.0).contains(&id.jitter(3)));
+    }
+}

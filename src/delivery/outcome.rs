@@ -1,0 +1,221 @@
+//! Classifying an attempt: once, from what came back.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::dead_letter::Reason;
+
+/// How an attempt ended, in the words of the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// 2xx.
+    Ok,
+    /// 3xx: redirects are not followed.
+    #[serde(rename = "status_3xx")]
+    Status3xx,
+    /// 4xx other than 429.
+    #[serde(rename = "status_4xx")]
+    Status4xx,
+    /// 429: too many requests.
+    #[serde(rename = "status_429")]
+    Status429,
+    /// 5xx, and any status HTTP does not define.
+    #[serde(rename = "status_5xx")]
+    Status5xx,
+    /// The host's name could not be resolved.
+    Dns,
+    /// No connection could be made.
+    Connect,
+    /// The TLS handshake failed.
+    Tls,
+    /// No whole answer within the webhook's time limit.
+    Timeout,
+    /// The connection was cut before the answer.
+    Reset,
+    /// The answer was not HTTP.
+    Protocol,
+    /// The egress rules forbid the address.
+    ForbiddenAddress,
+}
+
+impl Cause {
+    /// Every cause, for metrics that exist before they count.
+    pub const ALL: [Self; 12] = [
+        Self::Ok,
+        Self::Status3xx,
+        Self::Status4xx,
+        Self::Status429,
+        Self::Status5xx,
+        Self::Dns,
+        Self::Connect,
+        Self::Tls,
+        Self::Timeout,
+        Self::Reset,
+        Self::Protocol,
+        Self::ForbiddenAddress,
+    ];
+
+    /// The cause of a status.
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            200..=299 => Self::Ok,
+            300..=399 => Self::Status3xx,
+            429 => Self::Status429,
+            400..=499 => Self::Status4xx,
+            _ => Self::Status5xx,
+        }
+    }
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Status3xx => "status_3xx",
+            Self::Status4xx => "status_4xx",
+            Self::Status429 => "status_429",
+            Self::Status5xx => "status_5xx",
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Reset => "reset",
+            Self::Protocol => "protocol",
+            Self::ForbiddenAddress => "forbidden_address",
+        }
+    }
+}
+
+/// What came back from a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// An HTTP answer.
+    Answer {
+        /// Its status.
+        status: u16,
+        /// Its `Retry-After` header.
+        retry_after: Option<String>,
+        /// The first bytes of its body.
+        body: Vec<u8>,
+    },
+    /// No HTTP answer.
+    Failure {
+        /// What kind of failure.
+        cause: Cause,
+        /// For people.
+        error: String,
+    },
+}
+
+impl Reply {
+    /// The cause of the attempt's end.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Answer { status, .. } => Cause::of_status(*status),
+            Self::Failure { cause, .. } => *cause,
+        }
+    }
+}
+
+/// What an attempt means for its delivery.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The receiver has it.
+    Delivered,
+    /// Another attempt may succeed.
+    Transient {
+        /// The wait the receiver asked for.
+        retry_after: Option<Duration>,
+    },
+    /// No attempt will succeed.
+    Permanent(Reason),
+}
+
+/// Classifies a reply. `permanent_statuses` end the delivery at once.
+pub fn classify(reply: &Reply, permanent_statuses: &[u16], now: DateTime<Utc>) -> Outcome {
+    match reply {
+        Reply::Answer { status: 200..=299, .. } => Outcome::Delivered,
+        Reply::Answer { status, .. } if permanent_statuses.contains(status) => Outcome::Permanent(Reason::Gone),
+        Reply::Answer { status: 429 | 503, retry_after: Some(header), .. } => {
+            Outcome::Transient { retry_after: retry_after(header, now) }
+        }
+        Reply::Answer { .. } => Outcome::Transient { retry_after: None },
+        Reply::Failure { cause: Cause::ForbiddenAddress, .. } => Outcome::Permanent(Reason::ForbiddenAddress),
+        Reply::Failure { .. } => Outcome::Transient { retry_after: None },
+    }
+}
+
+/// Reads a `Retry-After` header: seconds, or an HTTP date. What is neither is as if it were not there.
+fn retry_after(header: &str, now: DateTime<Utc>) -> Option<Duration> {
+    let header = header.trim();
+    if let Ok(seconds) = header.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(header).ok()?;
+    DateTime::<Utc>::from(date).signed_duration_since(now).to_std().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeZone;
+
+    fn now() -> DateTime<Utc> {
+        Utc.with_ymd_and_hms(2024, 6, 18, 23, 26, 14).unwrap()
+    }
+
+    fn answer(status: u16, retry_after: Option<&str>) -> Reply {
+        Reply::Answer { status, retry_after: retry_after.map(str::to_owned), body: Vec::new() }
+    }
+
+    #[test]
+    fn statuses() {
+        let transient = Outcome::Transient { retry_after: None };
+        for (status, expected) in [
+            (200, Outcome::Delivered),
+            (204, Outcome::Delivered),
+            (299, Outcome::Delivered),
+            (301, transient.clone()),
+            (400, transient.clone()),
+            (404, transient.clone()),
+            (410, Outcome::Permanent(Reason::Gone)),
+            (429, transient.clone()),
+            (500, transient.clone()),
+            (999, transient),
+        ] {
+            assert_eq!(classify(&answer(status, None), &[410], now()), expected, "{status}");
+        }
+        assert_eq!(classify(&answer(404, None), &[404, 410], now()), Outcome::Permanent(Reason::Gone));
+        assert!(matches!(classify(&answer(410, None), &[], now()), Outcome::Transient { .. }));
+    }
+
+    #[test]
+    fn retry_after_is_read_on_429_and_503_only() {
+        for (status, header, seconds) in [
+            (429, "120", Some(120)),
+            (503, " 7 ", Some(7)),
+            (503, "Tue, 18 Jun 2024 23:27:14 GMT", Some(60)),
+            (503, "Tue, 18 Jun 2024 23:25:14 GMT", None),
+            (429, "soon", None),
+            (429, "-1", None),
+            (500, "120", None),
+        ] {
+            let expected = Outcome::Transient { retry_after: seconds.map(Duration::from_secs) };
+            assert_eq!(classify(&answer(status, Some(header)), &[410], now()), expected, "{status} {header}");
+        }
+    }
+
+    #[test]
+    fn failures() {
+        let failure = |cause| Reply::Failure { cause, error: String::new() };
+        assert_eq!(
+            classify(&failure(Cause::ForbiddenAddress), &[410], now()),
+            Outcome::Permanent(Reason::ForbiddenAddress)
+        );
+        for cause in [Cause::Dns, Cause::Connect, Cause::Tls, Cause::Timeout, Cause::Reset, Cause::Protocol] {
+            assert_eq!(classify(&failure(cause), &[410], now()), Outcome::Transient { retry_after: None });
+        }
+    }
+}
