@@ -226,6 +226,20 @@ impl Campaign {
         })
     }
 
+    /// The JSON path of the webhook with this id; that of the document where it has none.
+    pub fn path_of(&self, id: &str) -> String {
+        for (i, section) in self.sections.iter().enumerate() {
+            let has_id = |webhook: &Option<Webhook>| webhook.as_ref().is_some_and(|webhook| webhook.id.as_str() == id);
+            if has_id(&section.webhook) {
+                return format!("$.sections[{i}].webhook");
+            }
+            if let Some(j) = section.menu.iter().position(|entry| has_id(&entry.webhook)) {
+                return format!("$.sections[{i}].menu[{j}].webhook");
+            }
+        }
+        "$".to_owned()
+    }
+
     /// The webhook with this id.
     pub fn place_of(&self, id: &WebhookId) -> Option<Place<'_>> {
         self.places().find(|place| place.webhook.id == *id)

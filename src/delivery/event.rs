@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Number, Value};
+use serde_json::{Number, Value};
 
 use super::fault::{Fault, type_name};
 use super::identity::EventId;
@@ -86,23 +86,24 @@ impl fmt::Display for Keyword {
 impl<'de> Deserialize<'de> for Keyword {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
-        Self::from_json(&value)
-            .ok_or_else(|| serde::de::Error::custom(format!("a keyword is a string or a number, not {}", type_name(&value))))
+        Self::from_json(&value).ok_or_else(|| {
+            serde::de::Error::custom(format!("a keyword is a string or a number, not {}", type_name(&value)))
+        })
     }
 }
 
-/// The body as it is published: everything optional, so that faults can be told apart.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// The body as it is published: any value in any field, so that all faults can be told at once.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 struct Published {
-    campaign_id: String,
-    label: String,
-    phone_number: String,
-    date: String,
-    response: Option<String>,
-    option: Option<String>,
-    keyword: Option<Keyword>,
-    event_id: Option<String>,
+    campaign_id: Value,
+    label: Value,
+    phone_number: Value,
+    date: Value,
+    response: Value,
+    option: Value,
+    keyword: Value,
+    event_id: Value,
 }
 
 /// Reads an event from the body of a message. `message_id` is the AMQP property, the event's identity where it names none.
@@ -110,98 +111,390 @@ struct Published {
 /// # Errors
 /// All faults of the body, each with its path.
 pub fn decode(body: &[u8], message_id: Option<&str>) -> Result<StepEvent, Vec<Fault>> {
-    if body.len() > MAX_EVENT_BYTES {
-        let message = format!("{} bytes: an event has at most {MAX_EVENT_BYTES} bytes", body.len());
-        return Err(vec![Fault::new("$", message)]);
-    }
-    let published: Published = match serde_json::from_slice(body) {
-        Ok(published) => published,
-        Err(error) => return Err(explain(body, &error)),
+    let published = parse(body).map_err(|message| vec![Fault::new("$", message)])?;
+    let mut faults = Faults(Vec::new());
+    let campaign_id = faults.required_text("campaignId", published.campaign_id).and_then(|id| faults.campaign_id(id));
+    let label = faults.required_text("label", published.label);
+    let phone_number = faults.required_text("phoneNumber", published.phone_number);
+    let date = faults.required_text("date", published.date).and_then(|date| faults.date(&date));
+    let response = faults.text("response", published.response);
+    let option = faults.text("option", published.option);
+    let keyword = faults.keyword(published.keyword);
+    let own_id = faults.text("eventId", published.event_id);
+    let (Some(campaign_id), Some(label), Some(phone_number), Some(date), true) =
+        (campaign_id, label, phone_number, date, faults.0.is_empty())
+    else {
+        return Err(faults.0);
     };
-    let faults = check(&published);
-    if !faults.is_empty() {
-        return Err(faults);
-    }
-    let date = timestamp::parse(&published.date).map_err(|_| vec![bad_date()])?;
-    let event_id = match (published.event_id, message_id) {
+    let event_id = match (own_id, message_id) {
         (Some(id), _) if !id.is_empty() => EventId::new(id),
         (_, Some(id)) if !id.is_empty() => EventId::new(id),
         _ => EventId::of_body(body),
     };
-    Ok(StepEvent {
-        campaign_id: published.campaign_id,
-        label: published.label,
-        phone_number: published.phone_number,
-        date,
-        response: published.response,
-        option: published.option,
-        keyword: published.keyword,
-        event_id,
-    })
+    Ok(StepEvent { campaign_id, label, phone_number, date, response, option, keyword, event_id })
 }
 
-fn bad_date() -> Fault {
-    Fault::new("$.date", "not an RFC 3339 date; write it like 2024-06-18T23:26:14.206Z")
+/// The body as a JSON object of at most [`MAX_EVENT_BYTES`], or what it is instead.
+fn parse(body: &[u8]) -> Result<Published, String> {
+    if body.len() > MAX_EVENT_BYTES {
+        return Err(format!("{} bytes: an event has at most {MAX_EVENT_BYTES} bytes", body.len()));
+    }
+    let text = std::str::from_utf8(body).map_err(|error| format!("not UTF-8 from byte {} on", error.valid_up_to()))?;
+    let unreadable = |error: serde_json::Error| format!("not JSON that can be read: {error}");
+    // Asked first, because what serde derives for a struct reads an array as well: its elements as the fields in order.
+    if !text.trim_ascii_start().starts_with('{') {
+        let value = serde_json::from_str(text).map_err(unreadable)?;
+        return Err(format!("an event is a JSON object, not {}", type_name(&value)));
+    }
+    serde_json::from_str(text).map_err(unreadable)
 }
 
-/// What the types do not say.
-fn check(published: &Published) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    if !(1..=MAX_CAMPAIGN_ID_CHARS).contains(&published.campaign_id.chars().count()) {
-        let message = format!("a campaign id has 1 to {MAX_CAMPAIGN_ID_CHARS} characters");
-        faults.push(Fault::new("$.campaignId", message));
-    }
-    if timestamp::parse(&published.date).is_err() {
-        faults.push(bad_date());
-    }
-    faults
-}
+/// The faults found in the fields of an event. Each function gives back what is right, and notes what is not.
+struct Faults(Vec<Fault>);
 
-/// Why a body could not be read: all its faults. Off the fast path, so it may read the body once more.
-fn explain(body: &[u8], error: &serde_json::Error) -> Vec<Fault> {
-    if let Err(utf8) = std::str::from_utf8(body) {
-        return vec![Fault::new("$", format!("not UTF-8 from byte {} on", utf8.valid_up_to()))];
+impl Faults {
+    fn add<T>(&mut self, name: &str, message: impl Into<String>) -> Option<T> {
+        self.0.push(Fault::new(format!("$.{name}"), message));
+        None
     }
-    let object = match serde_json::from_slice::<Value>(body) {
-        Ok(Value::Object(object)) => object,
-        Ok(other) => return vec![Fault::new("$", format!("an event is a JSON object, not {}", type_name(&other)))],
-        Err(error) => return vec![Fault::new("$", format!("not JSON that can be read: {error}"))],
-    };
-    let mut faults = Vec::new();
-    for name in ["campaignId", "label", "phoneNumber", "date"] {
-        expect_text(&object, name, Presence::Required, &mut faults);
-    }
-    for name in ["response", "option", "eventId"] {
-        expect_text(&object, name, Presence::Optional, &mut faults);
-    }
-    match object.get("keyword") {
-        None | Some(Value::Null | Value::String(_) | Value::Number(_)) => {}
-        Some(other) => {
-            faults.push(Fault::new("$.keyword", format!("a keyword is a string or a number, not {}", type_name(other))));
+
+    fn text(&mut self, name: &str, value: Value) -> Option<String> {
+        match value {
+            Value::String(text) => Some(text),
+            Value::Null => None,
+            other => self.add(name, format!("expected a string, found {}", type_name(&other))),
         }
     }
-    if let Some(Value::String(date)) = object.get("date")
-        && timestamp::parse(date).is_err()
-    {
-        faults.push(bad_date());
+
+    fn required_text(&mut self, name: &str, value: Value) -> Option<String> {
+        match value {
+            Value::Null => self.add(name, "missing; it is required"),
+            other => self.text(name, other),
+        }
     }
-    if faults.is_empty() {
-        // What remains is what a map can't show, such as a field given twice.
-        faults.push(Fault::new("$", error.to_string()));
+
+    fn campaign_id(&mut self, id: String) -> Option<String> {
+        if (1..=MAX_CAMPAIGN_ID_CHARS).contains(&id.chars().count()) {
+            return Some(id);
+        }
+        self.add("campaignId", format!("a campaign id has 1 to {MAX_CAMPAIGN_ID_CHARS} characters"))
     }
-    faults
+
+    fn date(&mut self, text: &str) -> Option<DateTime<Utc>> {
+        match timestamp::parse(text) {
+            // Near the ends of RFC 3339's range an offset leads out of it: such a date could be written into a delivery,
+            // but not read again.
+            Ok(date) if (0..=9999).contains(&date.year()) => Some(date),
+            _ => self.add("date", "not an RFC 3339 date; write it like 2024-06-18T23:26:14.206Z"),
+        }
+    }
+
+    fn keyword(&mut self, value: Value) -> Option<Keyword> {
+        match value {
+            Value::Null => None,
+            Value::String(text) => Some(Keyword::Text(text)),
+            Value::Number(number) => Some(Keyword::Number(number)),
+            other => self.add("keyword", format!("a keyword is a string or a number, not {}", type_name(&other))),
+        }
+    }
 }
 
-enum Presence {
-    Required,
-    Optional,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
 
-fn expect_text(object: &Map<String, Value>, name: &str, presence: Presence, faults: &mut Vec<Fault>) {
-    let message = match (object.get(name), presence) {
-        (Some(Value::String(_)), _) | (None | Some(Value::Null), Presence::Optional) => return,
-        (None, Presence::Required) => "missing; it is required".to_owned(),
-        (Some(other), _) => format!("expected a string, found {}", type_name(other)),
-    };
-    faults.push(Fault::new(format!("$.{name}"), message));
+    /// An event with every field.
+    fn whole() -> Value {
+        json!({
+            "campaignId": "13010", "label": "Welcome Message", "phoneNumber": "5511999990000",
+            "date": "2024-06-18T23:26:14.206Z", "response": "4", "option": "Offers", "keyword": 4, "eventId": "event-1",
+        })
+    }
+
+    /// [`whole`] with one field replaced.
+    fn with(name: &str, value: Value) -> Vec<u8> {
+        let mut event = whole();
+        event[name] = value;
+        event.to_string().into_bytes()
+    }
+
+    fn read(body: &[u8]) -> StepEvent {
+        decode(body, None).unwrap_or_else(|faults| panic!("refused: {faults:?}"))
+    }
+
+    fn faults(body: &[u8]) -> Vec<Fault> {
+        decode(body, None).expect_err("the body was taken for an event")
+    }
+
+    #[test]
+    fn a_whole_event() {
+        let event = read(whole().to_string().as_bytes());
+        assert_eq!(event.campaign_id, "13010");
+        assert_eq!(event.label, "Welcome Message");
+        assert_eq!(event.phone_number, "5511999990000");
+        assert_eq!(timestamp::text(&event.date), "2024-06-18T23:26:14.206Z");
+        assert_eq!(event.response.as_deref(), Some("4"));
+        assert_eq!(event.option.as_deref(), Some("Offers"));
+        assert_eq!(event.keyword, Some(Keyword::Number(4.into())));
+        assert_eq!(event.event_id, EventId::new("event-1"));
+    }
+
+    #[test]
+    fn optional_fields_may_be_absent_or_null_and_unknown_ones_are_ignored() {
+        let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+        for rest in [
+            String::new(),
+            r#","response":null,"option":null,"keyword":null,"eventId":null"#.to_owned(),
+            r#","channel":"whatsapp","campaign_id":7,"nested":{"label":1}"#.to_owned(),
+            // Nothing that is ignored can exhaust the stack.
+            format!(r#","extra":{deep}"#),
+        ] {
+            let body =
+                format!(r#"{{"campaignId":"1","label":"","phoneNumber":"","date":"2024-06-18T23:26:14Z"{rest}}}"#);
+            let event = read(body.as_bytes());
+            assert_eq!((event.response, event.option, event.keyword), (None, None, None), "{rest:.80}");
+            assert_eq!(event.event_id, EventId::of_body(body.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn bodies_that_are_no_event() {
+        let in_order = br#"["13010", "Welcome Message", "5511", "2024-06-18T23:26:14Z", null, null, null, null]"#;
+        let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+        let deep_label = format!(r#"{{"label":{deep}}}"#);
+        let large = with("response", "x".repeat(300 * 1024).into());
+        let bodies: [(&[u8], &str); 16] = [
+            (b"", "not JSON"),
+            (b"  \n", "not JSON"),
+            (b"null", "an event is a JSON object, not null"),
+            (b"true", "not a boolean"),
+            (b"[]", "not an array"),
+            (in_order, "not an array"),
+            (b"\"{}\"", "not a string"),
+            (b"13010", "not a number"),
+            (b"{", "not JSON"),
+            (b"{} {}", "not JSON"),
+            (b"{'label': 'x'}", "not JSON"),
+            (b"{\"label\": \"\xff\"}", "not UTF-8 from byte 11 on"),
+            (b"{\"ignored\": \"\xff\"}", "not UTF-8 from byte 13 on"),
+            (&large, "at most 262144 bytes"),
+            (deep.as_bytes(), "recursion limit"),
+            (deep_label.as_bytes(), "recursion limit"),
+        ];
+        for (body, words) in bodies {
+            let shown = String::from_utf8_lossy(&body[..body.len().min(80)]);
+            match faults(body).as_slice() {
+                [fault] => {
+                    assert_eq!(fault.path, "$", "{shown}");
+                    assert!(fault.message.contains(words), "{shown}: {fault}");
+                }
+                several => panic!("{shown}: {several:?}"),
+            }
+        }
+        assert!(faults(br#"{"label": "a", "label": "b"}"#)[0].message.contains("duplicate field `label`"));
+    }
+
+    #[test]
+    fn the_largest_body() {
+        let room = MAX_EVENT_BYTES - with("response", "".into()).len();
+        let mut body = with("response", "x".repeat(room).into());
+        assert_eq!(body.len(), MAX_EVENT_BYTES);
+        assert!(decode(&body, None).is_ok());
+        body.push(b' ');
+        assert!(decode(&body, None).is_err());
+    }
+
+    #[test]
+    fn fields_of_a_wrong_type() {
+        let wrong = [json!(true), json!(["x"]), json!({ "x": 1 })];
+        let number = [json!(7)];
+        for name in ["campaignId", "label", "phoneNumber", "date", "response", "option", "eventId"] {
+            for value in wrong.iter().chain(&number) {
+                let message = format!("expected a string, found {}", type_name(value));
+                assert_eq!(faults(&with(name, value.clone())), [Fault::new(format!("$.{name}"), message)]);
+            }
+        }
+        for value in wrong {
+            let message = format!("a keyword is a string or a number, not {}", type_name(&value));
+            assert_eq!(faults(&with("keyword", value)), [Fault::new("$.keyword", message)]);
+        }
+    }
+
+    #[test]
+    fn required_fields_that_are_missing() {
+        for name in ["campaignId", "label", "phoneNumber", "date"] {
+            let mut event = whole();
+            event.as_object_mut().expect("an object").remove(name);
+            let expected = [Fault::new(format!("$.{name}"), "missing; it is required")];
+            assert_eq!(faults(event.to_string().as_bytes()), expected);
+            assert_eq!(faults(&with(name, Value::Null)), expected);
+        }
+    }
+
+    #[test]
+    fn all_faults_at_once() {
+        let body = json!({ "campaignId": "", "phoneNumber": 55, "date": "yesterday", "keyword": [], "option": 1 });
+        let paths: Vec<_> = faults(body.to_string().as_bytes()).into_iter().map(|fault| fault.path).collect();
+        assert_eq!(paths, ["$.campaignId", "$.label", "$.phoneNumber", "$.date", "$.option", "$.keyword"]);
+    }
+
+    #[test]
+    fn campaign_ids_are_counted_in_characters() {
+        for (id, accepted) in [("é".repeat(128), true), ("é".repeat(129), false), (String::new(), false)] {
+            let result = decode(&with("campaignId", id.clone().into()), None);
+            assert_eq!(result.is_ok(), accepted, "{} characters", id.chars().count());
+        }
+    }
+
+    #[test]
+    fn dates() {
+        for (date, expected) in [
+            ("2024-06-18T23:26:14.206Z", Some("2024-06-18T23:26:14.206Z")),
+            ("2024-06-18T23:26:14Z", Some("2024-06-18T23:26:14.000Z")),
+            ("2024-06-18T20:26:14.206-03:00", Some("2024-06-18T23:26:14.206Z")),
+            ("2024-06-19T04:56:14.206+05:30", Some("2024-06-18T23:26:14.206Z")),
+            ("2024-06-18t23:26:14.206999z", Some("2024-06-18T23:26:14.206Z")),
+            ("2016-12-31T23:59:60Z", Some("2016-12-31T23:59:60.000Z")),
+            ("0000-01-01T00:00:00Z", Some("0000-01-01T00:00:00.000Z")),
+            ("9999-12-31T23:59:59Z", Some("9999-12-31T23:59:59.000Z")),
+            ("0000-01-01T00:00:00+00:01", None),
+            ("9999-12-31T23:59:59-00:01", None),
+            ("2024-06-18T23:26:14", None),
+            ("2024-06-18", None),
+            ("2024-02-30T00:00:00Z", None),
+            ("1718753174", None),
+            ("18/06/2024 23:26", None),
+            ("", None),
+        ] {
+            match (decode(&with("date", date.into()), None), expected) {
+                (Ok(event), Some(expected)) => assert_eq!(timestamp::text(&event.date), expected, "{date}"),
+                (Err(faults), None) => {
+                    assert_eq!(faults.len(), 1, "{date}");
+                    assert_eq!(faults[0].path, "$.date");
+                    assert!(faults[0].message.starts_with("not an RFC 3339 date"), "{date}: {}", faults[0]);
+                }
+                (result, _) => panic!("{date}: {result:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_keyword_keeps_its_type_and_its_digits() {
+        for written in ["4", "1.50", "-0", "0.10", "123456789012345678901234567890", "\"4\"", "\" Yes \"", "\"\""] {
+            let body = whole().to_string().replace(r#""keyword":4"#, &format!(r#""keyword":{written}"#));
+            let event = read(body.as_bytes());
+            assert_eq!(serde_json::to_string(&event.keyword).expect("JSON"), written);
+            let stored = serde_json::to_vec(&event).expect("JSON");
+            assert_eq!(serde_json::from_slice::<StepEvent>(&stored).expect("an event"), event);
+        }
+    }
+
+    #[test]
+    fn keywords_match_as_text() {
+        let keyword = |value: Value| Keyword::from_json(&value).expect("a keyword");
+        for (one, other, matches) in [
+            (json!(1), json!("1"), true),
+            (json!(1), json!(" 1 "), true),
+            (json!("Yes"), json!("yES\n"), true),
+            (json!("AÇÃO"), json!("ação"), true),
+            (json!(1), json!(1.0), false),
+            (json!("yes"), json!("yes!"), false),
+        ] {
+            assert_eq!(keyword(one.clone()).matches(&keyword(other.clone())), matches, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn the_identity_is_the_events_own_or_the_messages_or_the_bytes() {
+        let own = |id: &str| with("eventId", id.into());
+        let none = with("eventId", Value::Null);
+        let derived = EventId::of_body(&none);
+        for (body, message_id, expected) in [
+            (own("e"), Some("m"), EventId::new("e")),
+            (own("e"), None, EventId::new("e")),
+            (none.clone(), Some("m"), EventId::new("m")),
+            (own(""), Some("m"), EventId::new("m")),
+            (none.clone(), None, derived.clone()),
+            (none.clone(), Some(""), derived),
+            (own(""), None, EventId::of_body(&own(""))),
+        ] {
+            let event = decode(&body, message_id).expect("an event");
+            assert_eq!(event.event_id, expected, "{message_id:?}");
+        }
+    }
+
+    /// Any JSON, with an event's names among its keys.
+    fn json_like() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+            Just(json!("2024-06-18T23:26:14Z")),
+        ];
+        let name = prop_oneof![
+            proptest::sample::select(vec![
+                "campaignId",
+                "label",
+                "phoneNumber",
+                "date",
+                "response",
+                "option",
+                "keyword",
+                "eventId",
+            ])
+            .prop_map(str::to_owned),
+            any::<String>(),
+        ];
+        leaf.prop_recursive(3, 32, 8, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..8).prop_map(Value::from),
+                prop::collection::vec((name.clone(), inner), 0..8)
+                    .prop_map(|fields| fields.into_iter().collect::<Value>()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_are_an_event_or_have_faults(body: Vec<u8>) {
+            prop_assert!(!faults(&body).is_empty());
+        }
+
+        #[test]
+        fn json_is_an_event_or_has_faults(value in json_like()) {
+            match decode(value.to_string().as_bytes(), Some("m")) {
+                Ok(event) => prop_assert!(value.is_object() && !event.campaign_id.is_empty()),
+                Err(faults) => prop_assert!(!faults.is_empty()),
+            }
+        }
+
+        #[test]
+        fn a_cut_or_changed_event_does_no_harm(at in 0usize..200, byte: u8, cut: bool) {
+            let mut body = whole().to_string().into_bytes();
+            let at = at % body.len();
+            if cut { body.truncate(at) } else { body[at] = byte }
+            let _ = decode(&body, None);
+        }
+
+        #[test]
+        fn an_event_survives_being_stored(
+            texts in prop::array::uniform5(any::<String>()),
+            milliseconds in -62_167_219_200_000i64..=253_402_300_799_999,
+            keyword in prop::option::of(prop_oneof![any::<i64>().prop_map(Value::from), any::<String>().prop_map(Value::from)]),
+        ) {
+            let [label, phone_number, response, option, event_id] = texts;
+            let date = DateTime::from_timestamp_millis(milliseconds).expect("in range");
+            let body = json!({
+                "campaignId": "1", "label": label, "phoneNumber": phone_number, "date": timestamp::text(&date),
+                "response": response, "option": option, "keyword": keyword, "eventId": event_id,
+            });
+            let event = read(body.to_string().as_bytes());
+            prop_assert_eq!(event.date, date);
+            let stored = serde_json::to_vec(&event).expect("JSON");
+            prop_assert_eq!(serde_json::from_slice::<StepEvent>(&stored).expect("an event"), event);
+        }
+    }
 }

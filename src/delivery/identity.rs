@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn the_derivation_is_fixed() {
         let id = DeliveryId::derive(&EventId::new("event-1"), &WebhookId::new("wh_1"));
-        assert_eq!(id.as_str(), "msg_?");
+        assert_eq!(id.as_str(), "msg_3Q4-yq2HAqNbvz-QSPP_ZbXI");
     }
 
     #[test]

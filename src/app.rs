@@ -1,0 +1,181 @@
+//! The composition root: builds every part from the settings, runs them, and stops them in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::BrokerError;
+use crate::broker::connection::Address;
+use crate::broker::names::Names;
+use crate::broker::publisher::Publisher;
+use crate::broker::topology::Topology;
+use crate::config::{Config, Schemes};
+use crate::configuration::Configuration;
+use crate::delivery::document::HttpUrls;
+use crate::http::Http;
+use crate::metrics::Metrics;
+use crate::sender::egress::EgressRules;
+use crate::sender::{Sender, SenderSettings};
+use crate::store::{Store, StoreError};
+use crate::worker::Worker;
+use crate::worker::intake::Intake;
+use crate::worker::progress::Progress;
+
+/// How long callers of the API, and messages on their way to the broker, are waited for at the end.
+const CLOSING_TIME: Duration = Duration::from_secs(5);
+
+/// Why Waypost could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The address is taken, or not ours.
+    #[error("can't listen on {address} (http.listen): {error}")]
+    Listen {
+        /// `http.listen`
+        address: SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The local store can't be used.
+    #[error("{0} (store.path)")]
+    Store(#[from] StoreError),
+    /// The file of certificates can't be used.
+    #[error("{path} (egress.caFile): {error}")]
+    Certificates {
+        /// `egress.caFile`
+        path: String,
+        /// Why.
+        error: String,
+    },
+    /// No client could be made.
+    #[error("no HTTP client: {0}")]
+    Sender(reqwest::Error),
+    /// The broker's objects are not as Waypost needs them.
+    #[error("{0}")]
+    Broker(#[from] BrokerError),
+    /// The listener failed.
+    #[error("the HTTP listener failed: {0}")]
+    Http(std::io::Error),
+    /// Two metrics have one name.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A worker, built but not running.
+pub struct App {
+    listener: TcpListener,
+    address: SocketAddr,
+    store: Store,
+    http: Http,
+    intake: Intake,
+    publishing: tokio::task::JoinHandle<()>,
+}
+
+impl App {
+    /// Builds everything that needs no broker; connecting is begun.
+    ///
+    /// # Errors
+    /// [`AppError`].
+    pub async fn build(config: &Config) -> Result<Self, AppError> {
+        let listen = config.http.listen;
+        let listener = TcpListener::bind(listen).await.map_err(|error| AppError::Listen { address: listen, error })?;
+        let address = listener.local_addr().map_err(AppError::Http)?;
+        let metrics = Arc::new(Metrics::new()?);
+        let store = Store::open(&config.store.path)?;
+        let sender = sender(config)?;
+
+        let broker = Address::new(config.broker.url.clone());
+        let names = Names::new(&config.broker.prefix);
+        let topology = Topology { names: names.clone(), dead_letter_retention: config.dead_letters.retention };
+        let (publisher, publishing) = Publisher::start(broker.clone(), topology.clone());
+        let http_urls = match config.egress.schemes {
+            Schemes::Https => HttpUrls::Refused,
+            Schemes::HttpAndHttps => HttpUrls::Allowed,
+        };
+        let log = names.campaigns();
+        let configuration =
+            Configuration::new(store.clone(), publisher.clone(), log, http_urls, metrics.clone());
+        let worker = Worker {
+            names: names.clone(),
+            store: store.clone(),
+            publisher: publisher.clone(),
+            sender,
+            policy: Arc::new(config.retry.clone()),
+            metrics: metrics.clone(),
+        };
+        let progress = Progress::default();
+        let http = Http {
+            store: store.clone(),
+            configuration: configuration.clone(),
+            publisher,
+            names,
+            metrics,
+            progress: progress.clone(),
+            tokens: config.http.tokens.clone().into(),
+        };
+        let intake = Intake {
+            address: broker,
+            topology,
+            configuration,
+            worker,
+            window: config.broker.prefetch,
+            grace: config.shutdown.grace,
+            progress,
+        };
+        Ok(Self { listener, address, store, http, intake, publishing })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Delivers until `stop`, then finishes what is in hand: first the intake, so that the API and the probes answer
+    /// as long as anything happens.
+    ///
+    /// # Errors
+    /// [`AppError::Broker`] where the broker's objects are not as they must be, [`AppError::Http`].
+    pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
+        let Self { listener, address, store, http, intake, publishing } = self;
+        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+        let stop_http = CancellationToken::new();
+        let mut http = tokio::spawn(http.run(listener, stop_http.clone()));
+        let ended = tokio::select! {
+            ended = intake.run(stop) => ended.map_err(AppError::Broker),
+            ended = &mut http => return Err(AppError::Http(match ended {
+                Ok(Err(error)) => error,
+                Ok(Ok(())) => std::io::Error::other("it ended by itself"),
+                Err(error) => std::io::Error::other(error),
+            })),
+        };
+        stop_http.cancel();
+        let close = async {
+            // The task is over, or was: either way nobody is waiting for an answer any more.
+            let _ = (&mut http).await;
+            // Its last clones are gone with the intake and the API: it ends when all is confirmed.
+            let _ = publishing.await;
+        };
+        if tokio::time::timeout(CLOSING_TIME, close).await.is_err() {
+            tracing::warn!("stopping without the last answers: what was not confirmed is still with the broker");
+            http.abort();
+        }
+        store.flush().await?;
+        tracing::info!("stopped");
+        ended
+    }
+}
+
+fn sender(config: &Config) -> Result<Sender, AppError> {
+    let extra_roots = match &config.egress.ca_file {
+        None => None,
+        Some(path) => Some(std::fs::read(path).map_err(|error| AppError::Certificates {
+            path: path.display().to_string(),
+            error: error.to_string(),
+        })?),
+    };
+    let rules = EgressRules::new(config.egress.allow.clone());
+    let settings = SenderSettings { rules, connect_timeout: config.endpoint.connect_timeout, extra_roots };
+    Sender::new(settings).map_err(AppError::Sender)
+}

@@ -1,0 +1,64 @@
+//! RabbitMQ holds the truth: the only room that speaks AMQP.
+//!
+//! [`connection`] opens connections, [`topology`] declares what they need, [`consumer`] takes messages and [`acks`]
+//! settles them, [`publisher`] sends messages and knows that they are safe, [`ladder`] makes them wait, [`log`] reads
+//! the streams.
+
+pub mod acks;
+pub mod connection;
+pub mod consumer;
+pub mod ladder;
+pub mod log;
+pub mod names;
+pub mod publisher;
+pub mod topology;
+
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+
+/// Something the broker did or did not do. The text is for people; what to do about it is decided by who gets it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BrokerError {
+    /// No connection could be made.
+    #[error("no connection to {address}: {error}")]
+    Connect {
+        /// Host and port, without credentials.
+        address: String,
+        /// Why.
+        error: String,
+    },
+    /// An object exists with other arguments.
+    #[error(transparent)]
+    Mismatch(#[from] topology::Mismatch),
+    /// The connection or a channel was lost, or refused a request.
+    #[error("{doing}: {error}")]
+    Lost {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        error: String,
+    },
+}
+
+impl BrokerError {
+    fn lost(doing: &'static str) -> impl Fn(lapin::Error) -> Self {
+        move |error| Self::Lost { doing, error: error.to_string() }
+    }
+}
+
+/// The text of a header of a message, where it has one.
+fn text_header(headers: Option<&FieldTable>, name: &str) -> Option<String> {
+    match headers?.inner().get(&ShortString::from(name))? {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        AMQPValue::ShortString(text) => Some(text.to_string()),
+        _ => None,
+    }
+}
+
+/// The number of a header of a message, where it has one.
+fn number_header(headers: Option<&FieldTable>, name: &str) -> Option<u64> {
+    match headers?.inner().get(&ShortString::from(name))? {
+        AMQPValue::LongLongInt(number) => u64::try_from(*number).ok(),
+        AMQPValue::LongInt(number) => u64::try_from(*number).ok(),
+        _ => None,
+    }
+}

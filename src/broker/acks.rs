@@ -1,0 +1,214 @@
+//! Acknowledgements, coalesced: one frame for all messages finished in a row, single frames only for those stuck
+//! behind a slow one. One frame a message costs the broker four times as much.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use lapin::Channel;
+use lapin::options::{BasicAckOptions, BasicNackOptions};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+/// A finished message waits this long for its neighbours; one stuck behind a slow message, at most twice as long.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
+
+/// What becomes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Acknowledge,
+    Requeue,
+}
+
+/// Where finished messages of one channel are reported. Cheap to clone; the last clone dropped ends the flushing.
+#[derive(Debug, Clone)]
+pub struct Acks {
+    verdicts: mpsc::UnboundedSender<(u64, Verdict)>,
+}
+
+impl Acks {
+    /// Starts acknowledging on `channel`, whose only consumer's tags count from 1. The task ends when all clones are
+    /// dropped and everything is written, or when the channel fails: what is unacknowledged then comes again.
+    pub fn start(channel: Channel) -> (Self, JoinHandle<()>) {
+        // Unbounded, but holding no more than the channel's prefetch.
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self { verdicts: sender }, tokio::spawn(run(channel, receiver)))
+    }
+
+    /// The outcome of the message is durable.
+    pub fn acknowledge(&self, tag: u64) {
+        // A closed channel has taken its unacknowledged messages back: there is nobody to tell.
+        let _ = self.verdicts.send((tag, Verdict::Acknowledge));
+    }
+
+    /// The message could not be dealt with: the broker gives it out again, and counts.
+    pub fn requeue(&self, tag: u64) {
+        let _ = self.verdicts.send((tag, Verdict::Requeue));
+    }
+}
+
+async fn run(channel: Channel, mut verdicts: mpsc::UnboundedReceiver<(u64, Verdict)>) {
+    let mut window = AckWindow::default();
+    let mut batch = Vec::new();
+    let mut flush_at: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            received = verdicts.recv_many(&mut batch, 4096) => {
+                if received == 0 {
+                    break;
+                }
+                for (tag, verdict) in batch.drain(..) {
+                    match verdict {
+                        Verdict::Acknowledge => window.finish(tag),
+                        Verdict::Requeue => {
+                            let options = BasicNackOptions { requeue: true, multiple: false };
+                            if channel.basic_nack(tag, options).await.is_err() {
+                                return;
+                            }
+                            window.settled(tag);
+                        }
+                    }
+                }
+                flush_at.get_or_insert_with(|| Instant::now() + FLUSH_INTERVAL);
+            }
+            () = sleep_until(flush_at.unwrap_or_else(Instant::now)), if flush_at.is_some() => {
+                if write(&channel, window.flush()).await.is_err() {
+                    return;
+                }
+                flush_at = window.has_finished().then(|| Instant::now() + FLUSH_INTERVAL);
+            }
+        }
+    }
+    while window.has_finished() {
+        if write(&channel, window.flush()).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn write(channel: &Channel, acks: Vec<Ack>) -> Result<(), lapin::Error> {
+    for Ack { tag, multiple } in acks {
+        channel.basic_ack(tag, BasicAckOptions { multiple }).await?;
+    }
+    Ok(())
+}
+
+/// One acknowledgement frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ack {
+    tag: u64,
+    multiple: bool,
+}
+
+/// Decides which frames acknowledge the finished messages of a channel.
+#[derive(Debug, Default)]
+struct AckWindow {
+    /// Every tag up to this one is settled.
+    prefix: u64,
+    /// Finished since the last flush.
+    fresh: BTreeSet<u64>,
+    /// Finished before the last flush, and still behind an unfinished one.
+    stuck: BTreeSet<u64>,
+    /// Settled one by one, beyond the prefix.
+    ahead: BTreeSet<u64>,
+}
+
+impl AckWindow {
+    fn finish(&mut self, tag: u64) {
+        self.fresh.insert(tag);
+    }
+
+    /// Was settled by a frame of its own.
+    fn settled(&mut self, tag: u64) {
+        self.ahead.insert(tag);
+    }
+
+    fn has_finished(&self) -> bool {
+        !self.fresh.is_empty() || !self.stuck.is_empty()
+    }
+
+    fn flush(&mut self) -> Vec<Ack> {
+        let mut acks = Vec::new();
+        let mut last = None;
+        loop {
+            let tag = self.prefix + 1;
+            if self.fresh.remove(&tag) || self.stuck.remove(&tag) {
+                last = Some(tag);
+            } else if !self.ahead.remove(&tag) {
+                break;
+            }
+            self.prefix = tag;
+        }
+        // Never a tag that was settled alone: the broker closes the channel on a tag it does not know any more.
+        acks.extend(last.map(|tag| Ack { tag, multiple: true }));
+        for tag in std::mem::take(&mut self.stuck) {
+            acks.push(Ack { tag, multiple: false });
+            self.ahead.insert(tag);
+        }
+        self.stuck = std::mem::take(&mut self.fresh);
+        acks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_row_is_one_frame_and_a_slow_head_holds_nobody_up() {
+        let mut window = AckWindow::default();
+        for tag in [1, 2, 3, 5, 6] {
+            window.finish(tag);
+        }
+        assert_eq!(window.flush(), [Ack { tag: 3, multiple: true }]);
+        assert_eq!(window.flush(), [Ack { tag: 5, multiple: false }, Ack { tag: 6, multiple: false }]);
+        assert!(!window.has_finished());
+        window.finish(4);
+        window.finish(7);
+        assert_eq!(window.flush(), [Ack { tag: 7, multiple: true }]);
+    }
+
+    #[test]
+    fn the_frame_for_many_never_names_a_tag_settled_alone() {
+        let mut window = AckWindow::default();
+        window.settled(2);
+        window.finish(1);
+        assert_eq!(window.flush(), [Ack { tag: 1, multiple: true }]);
+        window.finish(3);
+        assert_eq!(window.flush(), [Ack { tag: 3, multiple: true }]);
+    }
+
+    proptest! {
+        /// Against a model of the broker: each message is acknowledged exactly once, none unfinished, no unknown tag.
+        #[test]
+        fn every_finished_message_is_acknowledged_once(
+            order in Just((1..=60_u64).collect::<Vec<_>>()).prop_shuffle(),
+            flushes in proptest::collection::vec(any::<bool>(), 60),
+        ) {
+            let mut window = AckWindow::default();
+            let mut finished = BTreeSet::new();
+            let mut outstanding: BTreeSet<u64> = (1..=60).collect();
+            let mut apply = |acks: Vec<Ack>, finished: &BTreeSet<u64>| {
+                for Ack { tag, multiple } in acks {
+                    assert!(outstanding.contains(&tag), "unknown tag {tag}");
+                    let covered: Vec<u64> = if multiple { outstanding.range(..=tag).copied().collect() } else { vec![tag] };
+                    for tag in covered {
+                        assert!(finished.contains(&tag), "{tag} is not finished");
+                        outstanding.remove(&tag);
+                    }
+                }
+                outstanding.is_empty()
+            };
+            for (tag, flush) in order.into_iter().zip(flushes) {
+                window.finish(tag);
+                finished.insert(tag);
+                if flush {
+                    apply(window.flush(), &finished);
+                }
+            }
+            apply(window.flush(), &finished);
+            prop_assert!(apply(window.flush(), &finished), "something was never acknowledged");
+        }
+    }
+}

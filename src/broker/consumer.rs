@@ -1,0 +1,141 @@
+//! Taking messages from a queue, no more at a time than the window allows.
+
+use futures_util::StreamExt as _;
+use lapin::message::Delivery;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, Consumer};
+use tokio::task::JoinHandle;
+
+use super::acks::Acks;
+use super::{BrokerError, number_header, text_header};
+use crate::delivery::TraceContext;
+
+/// A message in hand.
+#[derive(Debug)]
+pub struct Message {
+    /// Names it to [`Acks`].
+    pub tag: u64,
+    /// Its bytes.
+    pub body: Vec<u8>,
+    /// The AMQP `message_id`.
+    pub message_id: Option<String>,
+    /// The `x-stream-offset`, where it comes from a stream.
+    pub offset: Option<u64>,
+    /// The headers `traceparent` and `tracestate`.
+    pub trace: Option<TraceContext>,
+}
+
+impl std::convert::From<Delivery> for Message {
+    fn from(delivery: Delivery) -> Self {
+        let headers = delivery.properties.headers().as_ref();
+        let trace = text_header(headers, "traceparent")
+            .map(|traceparent| TraceContext { traceparent, tracestate: text_header(headers, "tracestate") });
+        Self {
+            tag: delivery.delivery_tag,
+            offset: number_header(headers, "x-stream-offset"),
+            message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),
+            trace,
+            body: delivery.data,
+        }
+    }
+}
+
+/// Where reading of a stream begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// At its first record.
+    First,
+    /// At the first record of its last chunk.
+    Last,
+    /// At this offset; at the first one kept, where that is later.
+    Offset(u64),
+}
+
+impl From {
+    fn argument(self) -> AMQPValue {
+        match self {
+            Self::First => AMQPValue::LongString("first".into()),
+            Self::Last => AMQPValue::LongString("last".into()),
+            Self::Offset(offset) => AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX)),
+        }
+    }
+}
+
+/// A queue's messages, on a channel of their own.
+pub struct Subscription {
+    channel: Channel,
+    consumer: Consumer,
+    acks: Acks,
+    flushed: JoinHandle<()>,
+}
+
+impl Subscription {
+    /// Starts consuming `queue` with at most `window` messages in hand.
+    ///
+    /// # Errors
+    /// [`BrokerError::Lost`].
+    pub async fn open(connection: &Connection, queue: &str, window: u16) -> Result<Self, BrokerError> {
+        Self::consume(connection, queue, window, FieldTable::default()).await
+    }
+
+    /// Starts reading `stream`.
+    ///
+    /// # Errors
+    /// [`BrokerError::Lost`].
+    pub async fn open_stream(connection: &Connection, stream: &str, window: u16, from: From) -> Result<Self, BrokerError> {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-stream-offset".into(), from.argument());
+        Self::consume(connection, stream, window, arguments).await
+    }
+
+    async fn consume(
+        connection: &Connection,
+        queue: &str,
+        window: u16,
+        arguments: FieldTable,
+    ) -> Result<Self, BrokerError> {
+        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+        // Before consuming: a consumer is given messages by the window it started with.
+        channel
+            .basic_qos(window, BasicQosOptions::default())
+            .await
+            .map_err(BrokerError::lost("setting the window"))?;
+        let consumer = channel
+            .basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), arguments)
+            .await
+            .map_err(BrokerError::lost("consuming"))?;
+        let (acks, flushed) = Acks::start(channel.clone());
+        Ok(Self { channel, consumer, acks, flushed })
+    }
+
+    /// Where its messages are acknowledged.
+    pub fn acks(&self) -> Acks {
+        self.acks.clone()
+    }
+
+    /// The next message.
+    ///
+    /// # Errors
+    /// [`BrokerError::Lost`] when there will be no more on this channel.
+    pub async fn next(&mut self) -> Result<Message, BrokerError> {
+        match self.consumer.next().await {
+            Some(Ok(delivery)) => Ok(delivery.into()),
+            Some(Err(error)) => Err(BrokerError::lost("consuming")(error)),
+            None => Err(BrokerError::Lost { doing: "consuming", error: "the broker cancelled the consumer".to_owned() }),
+        }
+    }
+
+    /// Asks the broker for no more messages.
+    pub async fn cancel(&self) {
+        // Where this fails the channel is gone, and with it the consumer.
+        let _ = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default()).await;
+    }
+
+    /// Writes the last acknowledgements. All clones of [`Self::acks`] must have been dropped.
+    pub async fn flush(self) {
+        drop(self.acks);
+        // A task that was aborted or has panicked leaves messages unacknowledged: they come again.
+        let _ = self.flushed.await;
+    }
+}

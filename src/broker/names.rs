@@ -1,0 +1,41 @@
+//! The names of the broker's objects, all under one prefix.
+
+use super::ladder::Rung;
+
+/// Names for a prefix: `waypost.events`, `waypost.retries`, …
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    prefix: String,
+}
+
+impl Names {
+    /// The names under `prefix`.
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// The topic exchange of step events, and the queue bound to it.
+    pub fn events(&self) -> String {
+        format!("{}.events", self.prefix)
+    }
+
+    /// The queue of deliveries that are due again.
+    pub fn retries(&self) -> String {
+        format!("{}.retries", self.prefix)
+    }
+
+    /// The queue of a rung of the delay ladder.
+    pub fn delay(&self, rung: Rung) -> String {
+        format!("{}.delay.{}", self.prefix, rung.seconds())
+    }
+
+    /// The exchange and the stream of dead letters.
+    pub fn dead_letters(&self) -> String {
+        format!("{}.dead-letters", self.prefix)
+    }
+
+    /// The stream of configuration changes.
+    pub fn campaigns(&self) -> String {
+        format!("{}.campaigns", self.prefix)
+    }
+}

@@ -1,0 +1,324 @@
+//! Publishing: a message counts as sent when the broker has confirmed it, and not before.
+//!
+//! One task owns the connection and its confirm channel (two tasks publishing on one channel get each other's
+//! confirms), keeps what is not confirmed yet, and publishes it again on the next connection. So a caller simply waits;
+//! one that has stopped waiting is not published for again.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use backoff::backoff::Backoff as _;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::BrokerError;
+use super::connection::{Address, reconnect_delays};
+use super::topology::Topology;
+use crate::delivery::TraceContext;
+
+/// Unconfirmed messages at once. One at a time would publish 1,400 a second, this many 32,000.
+const MAX_UNCONFIRMED: usize = 1024;
+
+/// A confirm that takes longer means a connection that is no good any more, unless the broker said it is blocked.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where a message goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Straight to a queue or stream.
+    Queue(String),
+    /// To an exchange.
+    Exchange {
+        /// Its name.
+        name: String,
+        /// The routing key.
+        routing_key: String,
+    },
+}
+
+/// A message to publish. It is persistent, and must be routed somewhere.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Where to.
+    pub to: Destination,
+    /// Told apart by it from all others in flight.
+    pub message_id: String,
+    /// JSON.
+    pub body: Vec<u8>,
+    /// Sent as the headers `traceparent` and `tracestate`.
+    pub trace: Option<TraceContext>,
+}
+
+/// Why a message was not published. The broker was reached; its connection being lost is no reason, but waited out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unpublished {
+    /// No queue for it: somebody has deleted one. It is declared anew before the next message.
+    #[error("the broker has no queue for {0:?}")]
+    Unroutable(Destination),
+    /// The broker refused it, as it does when a queue is full or has no leader.
+    #[error("the broker refused a message for {0:?}")]
+    Refused(Destination),
+    /// Waypost is stopping.
+    #[error("Waypost is stopping")]
+    Stopping,
+}
+
+/// How the publishing connection is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Link {
+    /// Messages are being confirmed.
+    Up,
+    /// The broker takes no messages for now: it is short of memory or disk.
+    Blocked,
+    /// There is no connection, for this reason.
+    Down(String),
+}
+
+/// Publishes messages. Cheap to clone; the connection closes when the last clone is dropped.
+#[derive(Clone)]
+pub struct Publisher {
+    requests: mpsc::Sender<Request>,
+    link: Arc<RwLock<Link>>,
+}
+
+struct Request {
+    outgoing: Outgoing,
+    reply: oneshot::Sender<Result<(), Unpublished>>,
+}
+
+impl Publisher {
+    /// Starts the task. It ends when all clones are dropped and nothing is unconfirmed.
+    pub fn start(address: Address, topology: Topology) -> (Self, JoinHandle<()>) {
+        let (requests, receiver) = mpsc::channel(MAX_UNCONFIRMED);
+        let link = Arc::new(RwLock::new(Link::Down("not connected yet".to_owned())));
+        let task = Task { address, topology, requests: receiver, unconfirmed: HashMap::new(), next: 0, link: link.clone() };
+        (Self { requests, link }, tokio::spawn(task.run()))
+    }
+
+    /// Publishes a message and waits until the broker has confirmed it, over as many connections as that takes.
+    ///
+    /// # Errors
+    /// [`Unpublished`]: the message is not at the broker.
+    pub async fn publish(&self, outgoing: Outgoing) -> Result<(), Unpublished> {
+        let (reply, confirmed) = oneshot::channel();
+        self.requests.send(Request { outgoing, reply }).await.map_err(|_| Unpublished::Stopping)?;
+        confirmed.await.unwrap_or(Err(Unpublished::Stopping))
+    }
+
+    /// How the connection is.
+    pub fn link(&self) -> Link {
+        self.link.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+/// A message the broker has not confirmed.
+struct Unconfirmed {
+    request: Request,
+    since: Instant,
+}
+
+struct Task {
+    address: Address,
+    topology: Topology,
+    requests: mpsc::Receiver<Request>,
+    /// By the order in which they came.
+    unconfirmed: HashMap<u64, Unconfirmed>,
+    next: u64,
+    link: Arc<RwLock<Link>>,
+}
+
+type Confirms = FuturesUnordered<futures_util::future::BoxFuture<'static, (u64, lapin::Result<Confirmation>)>>;
+
+impl Task {
+    async fn run(mut self) {
+        let mut delays = reconnect_delays();
+        loop {
+            match self.session(&mut delays).await {
+                Ok(()) => return,
+                Err(error) => {
+                    let delay = delays.next_backoff().unwrap_or(delays.max_interval);
+                    tracing::warn!(%error, unconfirmed = self.unconfirmed.len(), ?delay, "publishing connection lost; connecting again");
+                    self.set_link(Link::Down(error.to_string()));
+                    tokio::time::sleep(delay).await;
+                    if self.requests.is_closed() && self.requests.is_empty() && self.nobody_waits() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether every caller has gone away.
+    fn nobody_waits(&mut self) -> bool {
+        self.unconfirmed.retain(|_, waiting| !waiting.request.reply.is_closed());
+        self.unconfirmed.is_empty()
+    }
+
+    /// One connection, until it is lost or there is nothing left to do.
+    async fn session(&mut self, delays: &mut backoff::ExponentialBackoff) -> Result<(), BrokerError> {
+        let connection = self.address.connect("waypost publisher").await?;
+        self.topology.declare(&connection).await?;
+        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+        let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
+        confirms.map_err(BrokerError::lost("asking for confirms"))?;
+        self.set_link(Link::Up);
+        delays.reset();
+
+        let mut confirms = Confirms::new();
+        self.publish_again(&channel, &mut confirms).await?;
+        let mut watch = interval(Duration::from_secs(1));
+        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::new();
+        let mut closed = false;
+        loop {
+            if closed && self.unconfirmed.is_empty() {
+                let _ = connection.close(200, "done".into()).await;
+                return Ok(());
+            }
+            let room = MAX_UNCONFIRMED.saturating_sub(self.unconfirmed.len());
+            tokio::select! {
+                Some(first) = confirms.next() => self.settle(first, &mut confirms)?,
+                received = self.requests.recv_many(&mut batch, room), if room > 0 && !closed => {
+                    closed = received == 0;
+                    for request in batch.drain(..) {
+                        let tag = self.remember(request);
+                        self.send(&channel, tag, &mut confirms).await?;
+                    }
+                }
+                _ = watch.tick() => self.watch(&connection)?,
+            }
+        }
+    }
+
+    fn remember(&mut self, request: Request) -> u64 {
+        self.next += 1;
+        self.unconfirmed.insert(self.next, Unconfirmed { request, since: Instant::now() });
+        self.next
+    }
+
+    /// What the last connection did not confirm, in its order, unless its caller has gone away.
+    async fn publish_again(&mut self, channel: &Channel, confirms: &mut Confirms) -> Result<(), BrokerError> {
+        self.nobody_waits();
+        let mut tags: Vec<u64> = self.unconfirmed.keys().copied().collect();
+        tags.sort_unstable();
+        for tag in tags {
+            if let Some(waiting) = self.unconfirmed.get_mut(&tag) {
+                waiting.since = Instant::now();
+            }
+            self.send(channel, tag, confirms).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, channel: &Channel, tag: u64, confirms: &mut Confirms) -> Result<(), BrokerError> {
+        let Some(Unconfirmed { request: Request { outgoing, .. }, .. }) = self.unconfirmed.get(&tag) else {
+            return Ok(());
+        };
+        let (exchange, routing_key) = match &outgoing.to {
+            Destination::Queue(name) => ("", name.as_str()),
+            Destination::Exchange { name, routing_key } => (name.as_str(), routing_key.as_str()),
+        };
+        // Without `mandatory` the broker confirms what it has no queue for, and forgets it.
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let confirm = channel
+            .basic_publish(exchange.into(), routing_key.into(), options, &outgoing.body, properties(outgoing))
+            .await
+            .map_err(BrokerError::lost("publishing"))?;
+        confirms.push(confirm.map(move |result| (tag, result)).boxed());
+        Ok(())
+    }
+
+    /// Answers the callers whose messages are confirmed.
+    ///
+    /// lapin hands a returned message over with whichever confirm it resolves next, which need not be its own. It is
+    /// always one resolved no later than its own, so: take all that are resolved, collect what was returned by
+    /// message id, and only then believe any of them.
+    fn settle(&mut self, first: (u64, lapin::Result<Confirmation>), confirms: &mut Confirms) -> Result<(), BrokerError> {
+        let mut resolved = vec![first];
+        while let Some(Some(next)) = confirms.next().now_or_never() {
+            resolved.push(next);
+        }
+        let mut returned = HashSet::new();
+        let mut verdicts = Vec::with_capacity(resolved.len());
+        for (tag, result) in resolved {
+            let confirmation = result.map_err(BrokerError::lost("waiting for a confirm"))?;
+            let acknowledged = confirmation.is_ack();
+            if let Some(message) = confirmation.take_message()
+                && let Some(id) = message.delivery.properties.message_id()
+            {
+                returned.insert(id.to_string());
+            }
+            verdicts.push((tag, acknowledged));
+        }
+        for (tag, acknowledged) in verdicts {
+            let Some(Unconfirmed { request: Request { outgoing, reply }, .. }) = self.unconfirmed.remove(&tag) else {
+                continue;
+            };
+            let verdict = if returned.contains(&outgoing.message_id) {
+                Err(Unpublished::Unroutable(outgoing.to))
+            } else if acknowledged {
+                Ok(())
+            } else {
+                Err(Unpublished::Refused(outgoing.to))
+            };
+            // A caller that has gone away does not want to know.
+            let _ = reply.send(verdict);
+        }
+        if returned.is_empty() {
+            return Ok(());
+        }
+        // One returned with another's confirm, whose own is still to come, is published again on the next connection.
+        Err(BrokerError::Lost { doing: "publishing", error: "a queue is missing; declaring all anew".to_owned() })
+    }
+
+    fn watch(&mut self, connection: &Connection) -> Result<(), BrokerError> {
+        if connection.status().blocked() {
+            // Time during which the broker does not read is no fault of the connection.
+            for waiting in self.unconfirmed.values_mut() {
+                waiting.since = Instant::now();
+            }
+            if self.set_link(Link::Blocked) != Link::Blocked {
+                tracing::warn!("the broker takes no messages for now: it is short of memory or disk");
+            }
+            return Ok(());
+        }
+        if self.set_link(Link::Up) == Link::Blocked {
+            tracing::info!("the broker takes messages again");
+        }
+        if self.unconfirmed.values().any(|waiting| waiting.since.elapsed() > CONFIRM_TIMEOUT) {
+            let error = format!("no confirm within {} s", CONFIRM_TIMEOUT.as_secs());
+            return Err(BrokerError::Lost { doing: "publishing", error });
+        }
+        Ok(())
+    }
+
+    /// Sets the link and tells what it was.
+    fn set_link(&self, link: Link) -> Link {
+        let mut current = self.link.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        std::mem::replace(&mut *current, link)
+    }
+}
+
+fn properties(outgoing: &Outgoing) -> BasicProperties {
+    const PERSISTENT: u8 = 2;
+    let properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type("application/json".into())
+        .with_message_id(outgoing.message_id.as_str().into());
+    let Some(trace) = &outgoing.trace else {
+        return properties;
+    };
+    let mut headers = FieldTable::default();
+    headers.insert("traceparent".into(), AMQPValue::LongString(trace.traceparent.as_str().into()));
+    if let Some(tracestate) = &trace.tracestate {
+        headers.insert("tracestate".into(), AMQPValue::LongString(tracestate.as_str().into()));
+    }
+    properties.with_headers(headers)
+}

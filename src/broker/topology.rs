@@ -1,0 +1,232 @@
+//! The broker's objects, declared at every connect: declaring what exists with the same arguments changes nothing.
+
+use std::time::Duration;
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions, ExchangeDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
+
+use super::BrokerError;
+use super::ladder::Rung;
+use super::names::Names;
+
+/// How often the broker gives a message out again before it takes it for poison. A lost connection counts against
+/// every message in hand, so it is far above what a few restarts use up.
+const DELIVERY_LIMIT: u32 = 100;
+
+/// Retention works on whole segments: with the default of 500 MB a quiet stream would keep dead letters for years.
+const DEAD_LETTER_SEGMENT_BYTES: u32 = 50_000_000;
+
+/// An object exists with other arguments, which the broker can't change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{object} exists with another `{argument}`: the broker has {found}, Waypost wants {wanted}. \
+     Let it drain and delete it, or choose another broker.prefix"
+)]
+pub struct Mismatch {
+    /// Kind and name: `queue waypost.events`.
+    pub object: String,
+    /// The argument that differs.
+    pub argument: String,
+    /// Its value at the broker.
+    pub found: String,
+    /// The value we want.
+    pub wanted: String,
+}
+
+/// What is declared.
+#[derive(Debug, Clone)]
+pub struct Topology {
+    /// The objects' names.
+    pub names: Names,
+    /// How long dead letters are kept.
+    pub dead_letter_retention: Duration,
+}
+
+impl Topology {
+    /// Declares everything.
+    ///
+    /// # Errors
+    /// [`BrokerError::Mismatch`] where an object exists with other arguments.
+    pub async fn declare(&self, connection: &Connection) -> Result<(), BrokerError> {
+        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+        let dead_letters = self.names.dead_letters();
+        exchange(&channel, &dead_letters, ExchangeKind::Fanout).await?;
+        queue(&channel, &dead_letters, self.dead_letter_stream()).await?;
+        bind(&channel, &dead_letters, "").await?;
+
+        let events = self.names.events();
+        exchange(&channel, &events, ExchangeKind::Topic).await?;
+        queue(&channel, &events, self.work_queue()).await?;
+        bind(&channel, &events, "#").await?;
+
+        queue(&channel, &self.names.retries(), self.work_queue()).await?;
+        for rung in Rung::all() {
+            queue(&channel, &self.names.delay(rung), self.delay_queue(rung)).await?;
+        }
+        queue(&channel, &self.names.campaigns(), arguments([("x-queue-type", text("stream"))])).await?;
+        // The declarations are confirmed one by one; closing the channel tells us nothing more.
+        let _ = channel.close(200, "declared".into()).await;
+        Ok(())
+    }
+
+    /// Deletes everything, with all messages.
+    ///
+    /// # Errors
+    /// [`BrokerError::Lost`].
+    pub async fn delete(&self, connection: &Connection) -> Result<(), BrokerError> {
+        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+        let names = &self.names;
+        let mut queues = vec![names.events(), names.retries(), names.dead_letters(), names.campaigns()];
+        queues.extend(Rung::all().map(|rung| names.delay(rung)));
+        for queue in queues {
+            let deleted = channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
+            deleted.map_err(BrokerError::lost("deleting a queue"))?;
+        }
+        for exchange in [names.events(), names.dead_letters()] {
+            let deleted = channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await;
+            deleted.map_err(BrokerError::lost("deleting an exchange"))?;
+        }
+        Ok(())
+    }
+
+    /// Events and retries: what is given out too often goes to the dead letters, as it is.
+    fn work_queue(&self) -> FieldTable {
+        arguments([
+            ("x-queue-type", text("quorum")),
+            ("x-delivery-limit", number(DELIVERY_LIMIT)),
+            ("x-dead-letter-exchange", text(&self.names.dead_letters())),
+            ("x-dead-letter-strategy", text("at-least-once")),
+            ("x-overflow", text("reject-publish")),
+        ])
+    }
+
+    /// Without `at-least-once` (which needs `reject-publish`) an expired message could be lost on its way to the
+    /// retries. No `x-expires`: it would delete the messages with the queue.
+    fn delay_queue(&self, rung: Rung) -> FieldTable {
+        arguments([
+            ("x-queue-type", text("quorum")),
+            ("x-message-ttl", number(rung.milliseconds())),
+            ("x-dead-letter-exchange", text("")),
+            ("x-dead-letter-routing-key", text(&self.names.retries())),
+            ("x-dead-letter-strategy", text("at-least-once")),
+            ("x-overflow", text("reject-publish")),
+        ])
+    }
+
+    fn dead_letter_stream(&self) -> FieldTable {
+        arguments([
+            ("x-queue-type", text("stream")),
+            ("x-max-age", text(&format!("{}s", self.dead_letter_retention.as_secs()))),
+            ("x-stream-max-segment-size-bytes", number(DEAD_LETTER_SEGMENT_BYTES)),
+        ])
+    }
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+fn number(value: u32) -> AMQPValue {
+    AMQPValue::LongLongInt(i64::from(value))
+}
+
+fn arguments<const N: usize>(pairs: [(&str, AMQPValue); N]) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in pairs {
+        table.insert(name.into(), value);
+    }
+    table
+}
+
+async fn exchange(channel: &Channel, name: &str, kind: ExchangeKind) -> Result<(), BrokerError> {
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let declared = channel.exchange_declare(name.into(), kind, options, FieldTable::default()).await;
+    declared.map_err(|error| refused("declaring an exchange", &error))
+}
+
+async fn queue(channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), BrokerError> {
+    let declared = channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments).await;
+    declared.map(|_| ()).map_err(|error| refused("declaring a queue", &error))
+}
+
+async fn bind(channel: &Channel, name: &str, routing_key: &str) -> Result<(), BrokerError> {
+    let options = QueueBindOptions::default();
+    let bound = channel.queue_bind(name.into(), name.into(), routing_key.into(), options, FieldTable::default()).await;
+    bound.map_err(BrokerError::lost("binding a queue"))
+}
+
+fn refused(doing: &'static str, error: &lapin::Error) -> BrokerError {
+    let mismatch = match error.kind() {
+        ErrorKind::ProtocolError(error) => mismatch(error.get_message().as_str()),
+        _ => None,
+    };
+    match mismatch {
+        Some(mismatch) => BrokerError::Mismatch(mismatch),
+        None => BrokerError::Lost { doing, error: error.to_string() },
+    }
+}
+
+/// Reads RabbitMQ's sentence: `PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue 'waypost.delay.1' in
+/// vhost '/': received the value '1000' of type 'signedint' but current is the value '7' of type 'signedint'`.
+fn mismatch(sentence: &str) -> Option<Mismatch> {
+    let (_, rest) = sentence.split_once("inequivalent arg '")?;
+    let (argument, rest) = rest.split_once("' for ")?;
+    let (object, rest) = rest.split_once(" in vhost ")?;
+    let (_, rest) = rest.split_once(": received ")?;
+    let (wanted, found) = rest.split_once(" but current is ")?;
+    let value = |text: &str| match text.split_once("the value ") {
+        Some((_, value)) => value.split(" of type ").next().unwrap_or(value).to_owned(),
+        None => text.to_owned(),
+    };
+    Some(Mismatch {
+        object: object.replace('\'', ""),
+        argument: argument.to_owned(),
+        found: value(found),
+        wanted: value(wanted),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mismatches_name_object_argument_and_both_values() {
+        for (sentence, object, argument, found, wanted) in [
+            (
+                "PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue 'waypost.delay.1' in vhost '/': \
+                 received the value '1000' of type 'signedint' but current is the value '7' of type 'signedint'",
+                "queue waypost.delay.1",
+                "x-message-ttl",
+                "'7'",
+                "'1000'",
+            ),
+            (
+                "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'waypost.events' in vhost '/': \
+                 received the value 'quorum' of type 'longstr' but current is none",
+                "queue waypost.events",
+                "x-queue-type",
+                "none",
+                "'quorum'",
+            ),
+            (
+                "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'waypost.events' in vhost '/': \
+                 received 'topic' but current is 'direct'",
+                "exchange waypost.events",
+                "type",
+                "'direct'",
+                "'topic'",
+            ),
+        ] {
+            let expected = Mismatch {
+                object: object.to_owned(),
+                argument: argument.to_owned(),
+                found: found.to_owned(),
+                wanted: wanted.to_owned(),
+            };
+            assert_eq!(mismatch(sentence), Some(expected));
+        }
+        assert_eq!(mismatch("NOT_FOUND - no queue"), None);
+    }
+}

@@ -1,0 +1,111 @@
+//! The command line: what can be asked, and which file answers it. Exit codes: 0 done, 1 failed, 2 misused.
+
+mod campaigns;
+mod check;
+mod client;
+mod demo;
+mod publish;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Durable webhook delivery: step events from RabbitMQ to customers' webhooks, and none lost.
+#[derive(Parser)]
+#[command(name = "waypost", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a worker: consume step events and deliver them
+    Serve(serve::Serve),
+    /// Show a whole journey on a real broker: deliver, fail, retry, give up, and account for every event
+    Demo(demo::Demo),
+    /// Check settings and campaign files, without a broker
+    Check(check::Check),
+    /// List, read and change campaigns
+    #[command(subcommand)]
+    Campaigns(campaigns::Campaigns),
+    /// Publish step events, from arguments, a file or standard input
+    Publish(publish::Publish),
+}
+
+/// The settings of a command that runs a worker.
+#[derive(Args)]
+struct Settings {
+    /// The settings file [default: ./waypost.toml where there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<std::path::PathBuf>,
+    /// Overrides a setting, e.g. `--set http.listen=127.0.0.1:9090`; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    overrides: Vec<(String, String)>,
+}
+
+impl Settings {
+    fn load(&self) -> Result<crate::config::Config, Failure> {
+        let overrides: Vec<(&str, String)> =
+            self.overrides.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+        crate::config::Config::load(self.config.as_deref(), &overrides).map_err(|error| Failure::Failed(error.to_string()))
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.to_owned()))
+}
+
+/// Why a command did not do what it was asked; the text goes to standard error.
+#[derive(Debug)]
+enum Failure {
+    /// Exit code 1.
+    Failed(String),
+    /// Exit code 2.
+    Misused(String),
+}
+
+impl Failure {
+    fn of(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Runs the command line this process was given.
+pub fn main() -> ExitCode {
+    // One provider of cryptography for all of TLS; a second call finds the first one's.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(Failure::of(format!("no runtime: {error}"))),
+    };
+    let done = runtime.block_on(run(cli.command));
+    // A name that is still being resolved, or a read of standard input, is not waited for.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(failure),
+    }
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(serve) => Box::pin(serve.run()).await,
+        Command::Demo(demo) => Box::pin(demo.run()).await,
+        Command::Check(check) => check.run(),
+        Command::Campaigns(campaigns) => campaigns.run().await,
+        Command::Publish(publish) => publish.run().await,
+    }
+}
+
+fn report(failure: Failure) -> ExitCode {
+    let (text, code) = match failure {
+        Failure::Failed(text) => (text, 1),
+        Failure::Misused(text) => (text, 2),
+    };
+    eprintln!("error: {text}");
+    ExitCode::from(code)
+}

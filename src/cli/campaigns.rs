@@ -1,0 +1,177 @@
+//! `waypost campaigns`: list, get, apply, delete.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use comfy_table::{Table, presets};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use super::Failure;
+use super::client::{Api, Call, Server};
+
+#[derive(Subcommand)]
+pub(super) enum Campaigns {
+    /// List all campaigns
+    List(List),
+    /// Print a campaign's document
+    Get(One),
+    /// Create or replace campaigns from files
+    Apply(Apply),
+    /// Delete a campaign; deliveries of it that wait for a retry become dead letters
+    Delete(One),
+}
+
+#[derive(Args)]
+pub(super) struct List {
+    /// As JSON, one campaign a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+#[derive(Args)]
+pub(super) struct One {
+    /// The campaign's id
+    id: String,
+    /// Only where it still has this version
+    #[arg(long, value_name = "VERSION")]
+    if_match: Option<String>,
+    #[command(flatten)]
+    server: Server,
+}
+
+#[derive(Args)]
+pub(super) struct Apply {
+    /// Campaign documents (JSON); `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Only where the campaign still has this version; with one file
+    #[arg(long, value_name = "VERSION")]
+    if_match: Option<String>,
+    /// The documents as they are from now on, one a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Campaigns {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::List(list) => list.run().await,
+            Self::Get(get) => get.get().await,
+            Self::Apply(apply) => apply.run().await,
+            Self::Delete(delete) => delete.delete().await,
+        }
+    }
+}
+
+fn precondition(version: Option<String>) -> Vec<(&'static str, String)> {
+    version.into_iter().map(|version| ("if-match", format!("\"{}\"", version.trim_matches('"')))).collect()
+}
+
+impl List {
+    async fn run(self) -> Result<(), Failure> {
+        let campaigns = all(&self.server.api()?).await?;
+        if self.json {
+            campaigns.iter().for_each(|campaign| println!("{campaign}"));
+            return Ok(());
+        }
+        if campaigns.is_empty() {
+            println!("No campaigns yet: `waypost campaigns apply FILE` creates one.");
+            return Ok(());
+        }
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_header(["ID", "NAME", "SECTIONS", "WEBHOOKS", "VERSION"]);
+        for campaign in campaigns {
+            let text = |name: &str| campaign[name].as_str().unwrap_or_default().to_owned();
+            let number = |name: &str| campaign[name].to_string();
+            table.add_row([text("id"), text("name"), number("sections"), number("webhooks"), number("version")]);
+        }
+        println!("{table}");
+        Ok(())
+    }
+}
+
+/// All pages of the list.
+async fn all(api: &Api) -> Result<Vec<Value>, Failure> {
+    let mut campaigns = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let query: Vec<(&str, &str)> = cursor.iter().map(|cursor| ("cursor", cursor.as_str())).collect();
+        let mut page = api.call(Method::GET, &["campaigns"], &query, Call::default()).await?.json()?;
+        if let Some(items) = page["items"].as_array_mut() {
+            campaigns.append(items);
+        }
+        cursor = page["next"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            return Ok(campaigns);
+        }
+    }
+}
+
+impl One {
+    async fn get(self) -> Result<(), Failure> {
+        if self.if_match.is_some() {
+            return Err(Failure::Misused("--if-match goes with a change".to_owned()));
+        }
+        let answer = self.server.api()?.call(Method::GET, &["campaigns", &self.id], &[], Call::default()).await?;
+        println!("{:#}", answer.json()?);
+        Ok(())
+    }
+
+    async fn delete(self) -> Result<(), Failure> {
+        let call = Call { headers: precondition(self.if_match), body: None };
+        self.server.api()?.call(Method::DELETE, &["campaigns", &self.id], &[], call).await?;
+        println!("campaign {} deleted", self.id);
+        Ok(())
+    }
+}
+
+impl Apply {
+    async fn run(self) -> Result<(), Failure> {
+        if self.if_match.is_some() && self.files.len() > 1 {
+            return Err(Failure::Misused("--if-match goes with one file".to_owned()));
+        }
+        let api = self.server.api()?;
+        let mut failures = Vec::new();
+        for file in &self.files {
+            if let Err(failure) = apply(&api, file, self.if_match.clone(), self.json).await {
+                let (Failure::Failed(text) | Failure::Misused(text)) = failure;
+                failures.push(format!("{}: {text}", file.display()));
+            }
+        }
+        if failures.is_empty() { Ok(()) } else { Err(Failure::Failed(failures.join("\n"))) }
+    }
+}
+
+async fn apply(api: &Api, file: &Path, if_match: Option<String>, json: bool) -> Result<(), Failure> {
+    let body = read(file)?;
+    // Only the id is needed here, for the address; the server tells everything else that is wrong.
+    let document: Value = serde_json::from_slice(&body).map_err(|error| Failure::of(format!("not JSON: {error}")))?;
+    let id = document["id"].as_str().ok_or_else(|| Failure::of("$.id: a campaign's id is a string, and required"))?;
+    let call = Call { headers: precondition(if_match), body: Some(body) };
+    let answer = api.call(Method::PUT, &["campaigns", id], &[], call).await?;
+    if json {
+        println!("{}", answer.json()?);
+        return Ok(());
+    }
+    let done = if answer.status == StatusCode::CREATED { "created" } else { "replaced" };
+    println!("campaign {id} {done}, version {}", answer.etag.unwrap_or_default().trim_matches('"'));
+    Ok(())
+}
+
+/// Reads a file; `-` is standard input.
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().read_to_end(&mut bytes).map(|_| ())
+    } else {
+        std::fs::read(file).map(|content| bytes = content)
+    };
+    read.map_err(Failure::of)?;
+    Ok(bytes)
+}

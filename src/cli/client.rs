@@ -1,0 +1,111 @@
+//! The API as the client commands use it.
+
+use std::time::Duration;
+
+use clap::Args;
+use reqwest::{Client, Method, StatusCode, Url};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+
+use super::Failure;
+
+/// The server answers within this time: it waits for the broker at most ten seconds.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Where the API is, and who asks.
+#[derive(Args, Clone)]
+pub(super) struct Server {
+    /// The worker's address
+    #[arg(long, env = "WAYPOST_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    server: Url,
+    /// The token, where the worker wants one
+    #[arg(long, env = "WAYPOST_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<SecretString>,
+}
+
+/// A request's headers and body.
+#[derive(Default)]
+pub(super) struct Call {
+    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) body: Option<Vec<u8>>,
+}
+
+/// A successful answer.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) etag: Option<String>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Result<Value, Failure> {
+        serde_json::from_slice(&self.body).map_err(|error| Failure::of(format!("the server's answer can't be read: {error}")))
+    }
+}
+
+/// A client of one server.
+#[derive(Clone)]
+pub(super) struct Api {
+    client: Client,
+    server: Server,
+}
+
+impl Server {
+    pub(super) fn api(self) -> Result<Api, Failure> {
+        if self.server.cannot_be_a_base() {
+            return Err(Failure::Misused(format!("{} is no server's address: write http://HOST:PORT", self.server)));
+        }
+        let client = Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(Failure::of)?;
+        Ok(Api { client, server: self })
+    }
+}
+
+impl Api {
+    /// Calls `/v1/SEGMENTS…`. What is not a success is a failure, in the server's words.
+    pub(super) async fn call(&self, method: Method, segments: &[&str], query: &[(&str, &str)], call: Call) -> Result<Answer, Failure> {
+        let mut url = self.server.server.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().push("v1").extend(segments);
+        }
+        url.query_pairs_mut().extend_pairs(query);
+        if query.is_empty() {
+            url.set_query(None);
+        }
+        let mut request = self.client.request(method, url);
+        if let Some(token) = &self.server.token {
+            request = request.bearer_auth(token.expose_secret());
+        }
+        for (name, value) in call.headers {
+            request = request.header(name, value);
+        }
+        if let Some(body) = call.body {
+            request = request.header("content-type", "application/json").body(body);
+        }
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = answer.status();
+        let etag = answer.headers().get("etag").and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+        let body = answer.bytes().await.map_err(|error| self.unreachable(&error))?.to_vec();
+        if status.is_success() { Ok(Answer { status, etag, body }) } else { Err(refused(status, &body)) }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        let cause = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source()).last();
+        let cause = cause.map_or_else(String::new, ToString::to_string);
+        let server = &self.server.server;
+        Failure::of(format!("no answer from {server} ({cause}): is a worker running there? Say where with --server or WAYPOST_SERVER"))
+    }
+}
+
+/// A problem document as text: one fault a line, where it has them.
+fn refused(status: StatusCode, body: &[u8]) -> Failure {
+    let problem: Value = serde_json::from_slice(body).unwrap_or_default();
+    let faults = problem["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if faults.is_empty() {
+        let detail = problem["detail"].as_str().map(str::to_owned);
+        return Failure::of(detail.unwrap_or_else(|| format!("the server answered {status}")));
+    }
+    let line = |fault: &Value| {
+        format!("\n  {}: {}", fault["path"].as_str().unwrap_or("$"), fault["message"].as_str().unwrap_or_default())
+    };
+    Failure::of(format!("refused:{}", faults.iter().map(line).collect::<String>()))
+}

@@ -1,0 +1,278 @@
+//! Configuration: changes are appended to the campaigns log, and every node applies the log in its order.
+//!
+//! The node that accepts a change answers once it has applied it itself, so whoever gets the answer reads their own
+//! write there. A change says which version it was made on; one made on an old version has no effect on any node.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lapin::Connection;
+use tokio::sync::{oneshot, watch};
+
+use crate::broker::BrokerError;
+use crate::broker::log::{Continuity, LogReader, Record};
+use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
+use crate::delivery::campaign::Campaign;
+use crate::delivery::document::{self, HttpUrls};
+use crate::delivery::fault::Fault;
+use crate::metrics::Metrics;
+use crate::store::{Applied, Change, Store, StoreError, StoredCampaign};
+
+/// A change is published, confirmed and applied within this time, or the caller is told that it may yet happen.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A change made on no particular version is tried again when it loses a race, this often.
+const RACES: usize = 5;
+
+/// What the caller of a change knows of the campaign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precondition {
+    /// Whatever it is now.
+    None,
+    /// It has this version.
+    Version(u64),
+    /// It exists.
+    Exists,
+    /// It does not exist.
+    Absent,
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The document has faults.
+    #[error("the document has {} faults", .0.len())]
+    Faults(Vec<Fault>),
+    /// There is no such campaign.
+    #[error("no such campaign")]
+    Unknown,
+    /// Somebody else has changed the campaign.
+    #[error("the campaign was changed meanwhile: read it again, and repeat your change on that")]
+    Precondition,
+    /// The log could not be written, or not be read, in time.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The local view failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<Unpublished> for Refused {
+    fn from(error: Unpublished) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// Whether the view holds what the log holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Currency {
+    /// Still reading: an event resolved now could miss its webhook.
+    CatchingUp,
+    /// What the log held when reading started has been applied.
+    Current,
+}
+
+/// Accepts changes, and applies the log.
+#[derive(Clone)]
+pub struct Configuration {
+    store: Store,
+    publisher: Publisher,
+    log: String,
+    http_urls: HttpUrls,
+    metrics: Arc<Metrics>,
+    /// Callers whose change has not been applied yet, by its message id.
+    waiting: Arc<Mutex<HashMap<String, oneshot::Sender<Applied>>>>,
+    currency: Arc<watch::Sender<Currency>>,
+}
+
+impl Configuration {
+    /// Configuration kept in the stream `log`.
+    pub fn new(store: Store, publisher: Publisher, log: String, http_urls: HttpUrls, metrics: Arc<Metrics>) -> Self {
+        let currency = Arc::new(watch::Sender::new(Currency::CatchingUp));
+        Self { store, publisher, log, http_urls, metrics, waiting: Arc::default(), currency }
+    }
+
+    /// Whether the view is current, as it changes.
+    pub fn currency(&self) -> watch::Receiver<Currency> {
+        self.currency.subscribe()
+    }
+
+    /// Creates or replaces a campaign. `None` before the campaign tells that it is new.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn put(&self, id: &str, document: &[u8], precondition: Precondition) -> Result<Put, Refused> {
+        for _ in 0..RACES {
+            let current = self.store.campaign(id)?;
+            check(precondition, current.as_deref())?;
+            let previous = current.as_deref().map(|stored| &stored.campaign);
+            let campaign = document::read(document, self.http_urls, previous).map_err(Refused::Faults)?;
+            if campaign.id != id {
+                let message = format!("is `{}`, but the address says `{id}`: make them the same", campaign.id);
+                return Err(Refused::Faults(vec![Fault::new("$.id", message)]));
+            }
+            self.check_owners(&campaign)?;
+            let expected = current.map(|stored| stored.version);
+            let change = Change { id: id.to_owned(), expected, campaign: Some(campaign.clone()) };
+            match self.append(&change).await? {
+                Applied::Done { version } => {
+                    let created = expected.is_none();
+                    return Ok(Put { stored: StoredCampaign { version, campaign }, created });
+                }
+                Applied::WebhookTaken { webhook_id, owner } => return Err(taken(&campaign, &webhook_id, &owner)),
+                Applied::Stale => {}
+            }
+        }
+        Err(Refused::Precondition)
+    }
+
+    /// Deletes a campaign.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn delete(&self, id: &str, precondition: Precondition) -> Result<(), Refused> {
+        for _ in 0..RACES {
+            let current = self.store.campaign(id)?;
+            check(precondition, current.as_deref())?;
+            let Some(current) = current else {
+                return Err(Refused::Unknown);
+            };
+            let change = Change { id: id.to_owned(), expected: Some(current.version), campaign: None };
+            if matches!(self.append(&change).await?, Applied::Done { .. }) {
+                return Ok(());
+            }
+        }
+        Err(Refused::Precondition)
+    }
+
+    fn check_owners(&self, campaign: &Campaign) -> Result<(), Refused> {
+        for place in campaign.places() {
+            let webhook_id = place.webhook.id.as_str();
+            if let Some(owner) = self.store.owner_of(webhook_id)?
+                && owner != campaign.id
+            {
+                return Err(taken(campaign, webhook_id, &owner));
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a change to the log, and waits until this node has applied it.
+    async fn append(&self, change: &Change) -> Result<Applied, Refused> {
+        let body = serde_json::to_vec(change).map_err(StoreError::from)?;
+        let message_id = uuid::Uuid::now_v7().to_string();
+        let (sender, applied) = oneshot::channel();
+        self.waiting().insert(message_id.clone(), sender);
+        let outgoing =
+            Outgoing { to: Destination::Queue(self.log.clone()), message_id: message_id.clone(), body, trace: None };
+        let result = tokio::time::timeout(ACCEPT_TIMEOUT, async {
+            self.publisher.publish(outgoing).await?;
+            applied.await.map_err(|_| Refused::Unavailable("Waypost is stopping".to_owned()))
+        })
+        .await;
+        self.waiting().remove(&message_id);
+        result.unwrap_or_else(|_| {
+            let waited = ACCEPT_TIMEOUT.as_secs();
+            Err(Refused::Unavailable(format!(
+                "the broker has not taken the change within {waited} s; it may yet do so: read the campaign before you repeat it"
+            )))
+        })
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<String, oneshot::Sender<Applied>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the log where the view left off; clears the view where the log is another one.
+    ///
+    /// # Errors
+    /// [`FollowError`].
+    pub async fn open(&self, connection: &Connection) -> Result<LogReader, FollowError> {
+        self.currency.send_replace(Currency::CatchingUp);
+        let position = self.store.position()?;
+        let (log, continuity) = LogReader::open(connection, &self.publisher, &self.log, position.as_ref()).await?;
+        if continuity == Continuity::Restarted {
+            if position.is_some() {
+                tracing::warn!(log = self.log, "the log is not the one the local view was built from; rebuilding the view");
+            }
+            self.store.clear_campaigns()?;
+        }
+        Ok(log)
+    }
+
+    /// Applies the log until the connection is lost.
+    ///
+    /// # Errors
+    /// [`FollowError`]: always, for the log has no end.
+    pub async fn follow(&self, mut log: LogReader) -> Result<std::convert::Infallible, FollowError> {
+        let mut position = self.store.position()?;
+        loop {
+            if log.is_current(position.as_ref()) && *self.currency.borrow() == Currency::CatchingUp {
+                tracing::info!(log = self.log, offset = position.as_ref().map(|at| at.offset), "configuration is current");
+                self.currency.send_replace(Currency::Current);
+            }
+            let record = log.next().await?;
+            self.apply(&record)?;
+            position = Some(record.position);
+        }
+    }
+
+    fn apply(&self, record: &Record) -> Result<(), StoreError> {
+        let change = match serde_json::from_slice::<Change>(&record.body) {
+            Ok(change) => Some(change),
+            // Nothing but what opens the log is empty; what another version wrote is left for that version to read.
+            Err(_) if record.body.is_empty() => None,
+            Err(error) => {
+                tracing::error!(log = self.log, offset = record.position.offset, %error, "a record that can't be read was left out");
+                None
+            }
+        };
+        let applied = self.store.apply(&record.position, change.as_ref())?;
+        self.metrics.config_version.set(i64::try_from(record.position.offset).unwrap_or(i64::MAX));
+        if let (Some(change), Some(applied)) = (&change, applied) {
+            tracing::debug!(campaign = change.id, offset = record.position.offset, ?applied, "configuration change");
+            if let Some(caller) = self.waiting().remove(&record.position.message_id) {
+                // A caller that has gone away does not want to know.
+                let _ = caller.send(applied);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why following the log ended.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The broker was lost.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The view failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A campaign that was put.
+#[derive(Debug, Clone)]
+pub struct Put {
+    /// As it is now.
+    pub stored: StoredCampaign,
+    /// Whether there was none before.
+    pub created: bool,
+}
+
+fn check(precondition: Precondition, current: Option<&StoredCampaign>) -> Result<(), Refused> {
+    let holds = match precondition {
+        Precondition::None => true,
+        Precondition::Version(version) => current.is_some_and(|current| current.version == version),
+        Precondition::Exists => current.is_some(),
+        Precondition::Absent => current.is_none(),
+    };
+    if holds { Ok(()) } else { Err(Refused::Precondition) }
+}
+
+fn taken(campaign: &Campaign, webhook_id: &str, owner: &str) -> Refused {
+    let message =
+        format!("`{webhook_id}` is the id of a webhook of campaign `{owner}`: leave `id` out, and it is given a new one");
+    Refused::Faults(vec![Fault::new(format!("{}.id", campaign.path_of(webhook_id)), message)])
+}

@@ -1,0 +1,206 @@
+//! The campaign document: a [`Campaign`] made from JSON, or everything that is wrong with it.
+//!
+//! One function per node of the document holds that node's rules. A fault does not end the reading: every node is read
+//! for the faults that remain, and only a document without any becomes a campaign.
+
+mod duplicates;
+mod ids;
+mod reader;
+mod webhook;
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use super::campaign::{Campaign, MenuEntry, Redirect, RedirectKind, Section, SectionKind, Webhook};
+use super::event::{Keyword, MAX_CAMPAIGN_ID_CHARS, comparable};
+use super::fault::Fault;
+use reader::{Faults, FirstPlaces, Node, Object, shortened};
+
+/// The largest document, in bytes.
+pub const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
+
+/// Whether webhooks may have plain `http` URLs: the setting `egress.allowHttp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpUrls {
+    /// `http` and `https`.
+    Allowed,
+    /// Only `https`.
+    Refused,
+}
+
+/// Reads a campaign. Webhooks without an id keep the one they had in `previous`, the campaign as it is configured now.
+///
+/// # Errors
+/// All faults of the document, each with its path.
+pub fn read(bytes: &[u8], http_urls: HttpUrls, previous: Option<&Campaign>) -> Result<Campaign, Vec<Fault>> {
+    let (text, value) = parse(bytes).map_err(|message| vec![Fault::new("$", message)])?;
+    let faults = Faults::default();
+    duplicates::refuse(text, &faults);
+    let campaign = Document::new(&value, http_urls).campaign(&Node::root(&value, &faults));
+    let mut campaign = faults.none_or(campaign)?;
+    ids::complete(&mut campaign, previous);
+    Ok(campaign)
+}
+
+/// The document as text and as JSON, or why it is neither.
+fn parse(bytes: &[u8]) -> Result<(&str, Value), String> {
+    if bytes.len() > MAX_DOCUMENT_BYTES {
+        return Err(format!("{} bytes: a document has at most {MAX_DOCUMENT_BYTES} bytes; split it", bytes.len()));
+    }
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| format!("not UTF-8 from byte {} on; save it as UTF-8", error.valid_up_to()))?;
+    let value = serde_json::from_str(text).map_err(|error| format!("not JSON that can be read: {error}"))?;
+    Ok((text, value))
+}
+
+/// What the rules of a node need to know of the rest of the document.
+struct Document<'a> {
+    http_urls: HttpUrls,
+    /// The labels of all sections: where redirects can lead.
+    labels: HashSet<&'a str>,
+    first_welcome: FirstPlaces<()>,
+    first_labels: FirstPlaces<&'a str>,
+    first_webhook_ids: FirstPlaces<&'a str>,
+}
+
+impl<'a> Document<'a> {
+    fn new(value: &'a Value, http_urls: HttpUrls) -> Self {
+        let sections = value["sections"].as_array().into_iter().flatten();
+        Self {
+            http_urls,
+            labels: sections.filter_map(|section| section["label"].as_str()).collect(),
+            first_welcome: FirstPlaces::default(),
+            first_labels: FirstPlaces::default(),
+            first_webhook_ids: FirstPlaces::default(),
+        }
+    }
+
+    fn campaign(&mut self, node: &Node<'a>) -> Option<Campaign> {
+        let campaign = node.object("a campaign", &["id", "name", "sections"])?;
+        let id = campaign.require("id").and_then(|id| id.text_of(1..=MAX_CAMPAIGN_ID_CHARS));
+        let name = campaign.get("name").and_then(|name| name.text());
+        let sections = campaign
+            .require("sections")
+            .and_then(|sections| sections.items())
+            .map(|sections| sections.filter_map(|section| self.section(&section)).collect());
+        Some(Campaign { id: id?.to_owned(), name: name.map(str::to_owned), sections: sections? })
+    }
+
+    fn section(&mut self, node: &Node<'a>) -> Option<Section> {
+        let section = node.object("a section", &["label", "kind", "message", "menu", "redirect", "webhook"])?;
+        let label = section.require("label").and_then(|label| self.label(&label));
+        let kind = section.get("kind").map_or(Some(SectionKind::Interaction), |kind| self.kind(&kind));
+        let message = section.get("message").and_then(|message| message.text());
+        let menu = section.get("menu").and_then(|menu| self.menu(&menu));
+        let (redirect, webhook) = self.redirect_and_webhook(&section);
+        Some(Section {
+            label: label?.to_owned(),
+            kind: kind?,
+            message: message.map(str::to_owned),
+            menu: menu.unwrap_or_default(),
+            redirect,
+            webhook,
+        })
+    }
+
+    fn label(&mut self, node: &Node<'a>) -> Option<&'a str> {
+        let label = node.text_not_blank()?;
+        self.first_labels
+            .refuse_second(label, node, |first| format!("the same label as {first}: give each section its own"));
+        Some(label)
+    }
+
+    fn kind(&mut self, node: &Node<'a>) -> Option<SectionKind> {
+        let kinds = [("welcomeMessage", SectionKind::WelcomeMessage), ("interaction", SectionKind::Interaction)];
+        let kind = node.one_of(&kinds)?;
+        if kind == SectionKind::WelcomeMessage {
+            self.first_welcome.refuse_second((), node, |first| {
+                format!("a second Welcome Message beside {first}: a campaign has one, the others are `interaction`")
+            });
+        }
+        Some(kind)
+    }
+
+    fn menu(&mut self, node: &Node<'a>) -> Option<Vec<MenuEntry>> {
+        let mut first_keywords = FirstPlaces::default();
+        Some(node.items()?.filter_map(|entry| self.entry(&entry, &mut first_keywords)).collect())
+    }
+
+    fn entry(&mut self, node: &Node<'a>, first_keywords: &mut FirstPlaces<String>) -> Option<MenuEntry> {
+        let entry = node.object("a menu entry", &["keyword", "option", "redirect", "webhook"])?;
+        let keyword = entry.require("keyword").and_then(|node| keyword(&node, first_keywords));
+        let option = entry.get("option");
+        let (redirect, webhook) = self.redirect_and_webhook(&entry);
+        if let Some(option) = &option
+            && is_webhook(redirect.as_ref())
+        {
+            option.fault("a menu entry with a redirect of type `webhook` has no menu text: remove `option`");
+        }
+        let option = option.and_then(|option| option.text()).map(str::to_owned);
+        Some(MenuEntry { keyword: keyword?, option, redirect, webhook })
+    }
+
+    fn redirect_and_webhook(&mut self, parent: &Object<'a>) -> (Option<Redirect>, Option<Webhook>) {
+        let redirect = parent.get("redirect").and_then(|redirect| self.redirect(&redirect));
+        let webhook = parent.get("webhook");
+        if webhook.is_none() && is_webhook(redirect.as_ref()) {
+            parent.missing("webhook", "a redirect of type `webhook` needs the webhook beside it");
+        }
+        let webhook = webhook.and_then(|webhook| webhook::read(&webhook, self.http_urls, &mut self.first_webhook_ids));
+        (redirect, webhook)
+    }
+
+    fn redirect(&self, node: &Node<'a>) -> Option<Redirect> {
+        let redirect = node.object("a redirect", &["type", "to"])?;
+        let kinds = [
+            ("interaction", RedirectKind::Interaction),
+            ("campaign", RedirectKind::Campaign),
+            ("webhook", RedirectKind::Webhook),
+        ];
+        let kind = redirect.require("type").and_then(|kind| kind.one_of(&kinds))?;
+        let to = redirect.get("to");
+        let to = match kind {
+            RedirectKind::Interaction | RedirectKind::Campaign if to.is_none() => {
+                redirect.missing("to", "name the section's label or the campaign to which this redirect leads");
+                None
+            }
+            RedirectKind::Interaction => to.and_then(|to| self.label_of_a_section(&to)),
+            RedirectKind::Campaign => to.and_then(|to| to.text_not_blank()),
+            RedirectKind::Webhook => {
+                to.and_then(|to| to.refuse("a redirect of type `webhook` leads to the webhook beside it: remove `to`"))
+            }
+        };
+        Some(Redirect { kind, to: to.map(str::to_owned) })
+    }
+
+    fn label_of_a_section(&self, node: &Node<'a>) -> Option<&'a str> {
+        let to = node.text_not_blank()?;
+        if self.labels.contains(to) {
+            return Some(to);
+        }
+        let to = shortened(to);
+        node.refuse(format!("no section of this campaign has the label `{to}`: add it, or name one that exists"))
+    }
+}
+
+fn keyword(node: &Node<'_>, first_keywords: &mut FirstPlaces<String>) -> Option<Keyword> {
+    let Some(keyword) = Keyword::from_json(node.value()) else {
+        return node.expected("a string or a number");
+    };
+    let compared = comparable(&keyword.to_string());
+    if compared.is_empty() {
+        return node.refuse("a keyword can't be empty: write what the user types");
+    }
+    first_keywords.refuse_second(compared, node, |first| {
+        format!("the same keyword as {first} (as text, ignoring case and surrounding space): give each entry its own")
+    });
+    Some(keyword)
+}
+
+fn is_webhook(redirect: Option<&Redirect>) -> bool {
+    redirect.is_some_and(|redirect| redirect.kind == RedirectKind::Webhook)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,79 @@
+//! The one listener: probes, metrics and the JSON API. The only room that knows axum.
+//!
+//! | method and path | role | |
+//! | --- | --- | --- |
+//! | `GET /healthz` | – | 200: the process is alive |
+//! | `GET /readyz` | – | 200: consuming, and making progress; else 503 with the reason |
+//! | `GET /metrics` | – | Prometheus text |
+//! | `GET /v1/campaigns` | viewer | the campaigns, a page at a time |
+//! | `GET /v1/campaigns/{id}` | viewer | one, with its `ETag`; headers and secrets masked below `editor` |
+//! | `PUT /v1/campaigns/{id}` | editor | create or replace, with `If-Match` or `If-None-Match: *` |
+//! | `DELETE /v1/campaigns/{id}` | editor | delete, with `If-Match` |
+//! | `POST /v1/events` | operator | publish a step event; 202 once the broker has confirmed it |
+
+mod access;
+mod campaigns;
+mod events;
+mod probes;
+mod problem;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::names::Names;
+use crate::broker::publisher::Publisher;
+use crate::config::Token;
+use crate::configuration::Configuration;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::worker::progress::Progress;
+
+/// What the handlers need. Cheap to clone.
+#[derive(Clone)]
+pub struct Http {
+    /// Where campaigns are read.
+    pub store: Store,
+    /// Where campaigns are changed.
+    pub configuration: Configuration,
+    /// Where events go.
+    pub publisher: Publisher,
+    /// Names of the broker's objects.
+    pub names: Names,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// How the intake is.
+    pub progress: Progress,
+    /// Who may do what; empty where everybody on this machine may do everything.
+    pub tokens: Arc<[Token]>,
+}
+
+impl Http {
+    /// Answers until `stop`, and then what has been asked already.
+    ///
+    /// # Errors
+    /// Where the listener fails.
+    pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
+        axum::serve(listener, self.router()).with_graceful_shutdown(stop.cancelled_owned()).await
+    }
+
+    fn router(self) -> Router {
+        let api = Router::new()
+            .route("/campaigns", get(campaigns::list))
+            .route("/campaigns/{id}", get(campaigns::get).put(campaigns::put).delete(campaigns::delete))
+            .route("/events", post(events::publish))
+            .route_layer(from_fn_with_state(self.clone(), access::require));
+        Router::new()
+            .route("/healthz", get(probes::healthz))
+            .route("/readyz", get(probes::readyz))
+            .route("/metrics", get(probes::metrics))
+            .nest("/v1", api)
+            .fallback(problem::no_such_address)
+            .method_not_allowed_fallback(problem::no_such_method)
+            .with_state(self)
+    }
+}

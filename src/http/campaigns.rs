@@ -1,0 +1,160 @@
+//! Campaigns over HTTP. The `ETag` is the campaign's version.
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json, body};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Http;
+use super::access::Caller;
+use super::problem::Problem;
+use crate::config::Role;
+use crate::configuration::Precondition;
+use crate::delivery::campaign::{Campaign, Webhook};
+use crate::delivery::document::MAX_DOCUMENT_BYTES;
+use crate::delivery::fault::Fault;
+use crate::store::StoredCampaign;
+
+/// Items of a page, unless asked otherwise.
+const PAGE: usize = 100;
+
+/// The most items of a page.
+const MAX_PAGE: usize = 1000;
+
+/// What stands in the place of what the caller may not see.
+const MASK: &str = "********";
+
+/// Which page.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Page {
+    limit: Option<String>,
+    cursor: Option<String>,
+}
+
+/// A page of a list.
+#[derive(Serialize)]
+struct List<T> {
+    items: Vec<T>,
+    next: Option<String>,
+}
+
+/// A campaign in the list.
+#[derive(Serialize)]
+struct Summary {
+    id: String,
+    name: Option<String>,
+    sections: usize,
+    webhooks: usize,
+    version: u64,
+}
+
+impl From<StoredCampaign> for Summary {
+    fn from(StoredCampaign { version, campaign }: StoredCampaign) -> Self {
+        Self {
+            webhooks: campaign.places().count(),
+            sections: campaign.sections.len(),
+            id: campaign.id,
+            name: campaign.name,
+            version,
+        }
+    }
+}
+
+/// `GET /v1/campaigns`: by id. The cursor is the last id of the page before.
+pub(super) async fn list(
+    State(http): State<Http>,
+    page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(page) = page.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let limit = match page.limit.as_deref().map(str::parse) {
+        None => PAGE,
+        Some(Ok(limit)) if (1..=MAX_PAGE).contains(&limit) => limit,
+        Some(_) => {
+            return Err(Problem::new(StatusCode::BAD_REQUEST, format!("limit is a number from 1 to {MAX_PAGE}")));
+        }
+    };
+    let mut campaigns = http.store.campaigns(page.cursor.as_deref(), limit + 1)?;
+    let more = campaigns.len() > limit;
+    campaigns.truncate(limit);
+    let next = campaigns.last().filter(|_| more).map(|last| last.campaign.id.clone());
+    Ok(Json(List { items: campaigns.into_iter().map(Summary::from).collect(), next }).into_response())
+}
+
+/// `GET /v1/campaigns/{id}`: the document, with the ids of its webhooks.
+pub(super) async fn get(
+    State(http): State<Http>,
+    Extension(Caller(role)): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let stored = http.store.campaign(&id)?.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such campaign"))?;
+    Ok(document(StatusCode::OK, &stored, role))
+}
+
+/// `PUT /v1/campaigns/{id}`: 201 where it is new, else 200; the document as it is from now on.
+pub(super) async fn put(
+    State(http): State<Http>,
+    Extension(Caller(role)): Extension<Caller>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let precondition = precondition(&headers)?;
+    let body = body::to_bytes(body, MAX_DOCUMENT_BYTES).await.map_err(|_| {
+        Problem::of_faults(vec![Fault::new("$", format!("a document has at most {MAX_DOCUMENT_BYTES} bytes"))])
+    })?;
+    let put = http.configuration.put(&id, &body, precondition).await?;
+    let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(document(status, &put.stored, role))
+}
+
+/// `DELETE /v1/campaigns/{id}`: 204.
+pub(super) async fn delete(
+    State(http): State<Http>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    http.configuration.delete(&id, precondition(&headers)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn document(status: StatusCode, stored: &StoredCampaign, role: Role) -> Response {
+    let body = if role >= Role::Editor { Json(stored.campaign.clone()) } else { Json(masked(&stored.campaign)) };
+    let mut response = (status, body).into_response();
+    if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", stored.version)) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    response
+}
+
+/// The campaign without the values of headers and without secrets.
+fn masked(campaign: &Campaign) -> Campaign {
+    let mask = |webhook: &mut Webhook| {
+        webhook.headers.values_mut().for_each(|value| *value = Value::String(MASK.to_owned()));
+        webhook.secret = webhook.secret.as_ref().map(|_| MASK.to_owned());
+    };
+    let mut campaign = campaign.clone();
+    for section in &mut campaign.sections {
+        section.webhook.iter_mut().for_each(mask);
+        section.menu.iter_mut().filter_map(|entry| entry.webhook.as_mut()).for_each(mask);
+    }
+    campaign
+}
+
+/// Reads `If-Match` and `If-None-Match`. A tag that can't be one of ours matches nothing.
+fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default().trim());
+    match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
+        (None, None) => Ok(Precondition::None),
+        (Some("*"), None) => Ok(Precondition::Exists),
+        (None, Some("*")) => Ok(Precondition::Absent),
+        (Some(tag), None) => match tag.trim_matches('"').parse() {
+            Ok(version) => Ok(Precondition::Version(version)),
+            Err(_) => Err(Problem::new(StatusCode::PRECONDITION_FAILED, format!("{tag} is no version of a campaign"))),
+        },
+        (_, Some(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "send either If-Match, or If-None-Match: *")),
+    }
+}

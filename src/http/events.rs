@@ -1,0 +1,54 @@
+//! Publishing a step event over HTTP, for whoever has no AMQP at hand.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, body};
+use serde::Serialize;
+
+use super::Http;
+use super::problem::Problem;
+use crate::broker::publisher::{Destination, Outgoing};
+use crate::delivery::TraceContext;
+use crate::delivery::event::{self, MAX_EVENT_BYTES};
+use crate::delivery::fault::Fault;
+use crate::delivery::identity::EventId;
+
+/// The broker confirms within this time, or the caller is told to repeat the event.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What was accepted.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Accepted {
+    event_id: EventId,
+}
+
+/// `POST /v1/events`: 202 once the broker has confirmed the event. It is published as it came, byte for byte.
+pub(super) async fn publish(State(http): State<Http>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let body = body::to_bytes(body, MAX_EVENT_BYTES).await.map_err(|_| {
+        Problem::of_faults(vec![Fault::new("$", format!("an event has at most {MAX_EVENT_BYTES} bytes"))])
+    })?;
+    let event = event::decode(&body, None).map_err(Problem::of_faults)?;
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let trace =
+        header("traceparent").map(|traceparent| TraceContext { traceparent, tracestate: header("tracestate") });
+    let outgoing = Outgoing {
+        to: Destination::Exchange { name: http.names.events(), routing_key: event.campaign_id },
+        message_id: event.event_id.to_string(),
+        body: body.into(),
+        trace,
+    };
+    let unavailable = |detail: String| Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+    tokio::time::timeout(PUBLISH_TIMEOUT, http.publisher.publish(outgoing))
+        .await
+        .map_err(|_| {
+            let waited = PUBLISH_TIMEOUT.as_secs();
+            unavailable(format!("the broker has not confirmed the event within {waited} s: send it again, with the same eventId"))
+        })?
+        .map_err(|error| unavailable(error.to_string()))?;
+    Ok((StatusCode::ACCEPTED, Json(Accepted { event_id: event.event_id })).into_response())
+}

@@ -1,0 +1,74 @@
+//! Errors as RFC 9457 problem documents.
+
+use axum::body::Body;
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::configuration::Refused;
+use crate::delivery::fault::Fault;
+use crate::store::StoreError;
+
+/// What went wrong, for the caller.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Problem {
+    /// No problem of ours has a page of its own.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Fault>,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        let title = status.canonical_reason().unwrap_or("Error");
+        Self { kind: "about:blank", title, status: status.as_u16(), detail: detail.into(), errors: Vec::new() }
+    }
+
+    /// Something given to us has faults: 422, all of them at once.
+    pub(crate) fn of_faults(errors: Vec<Fault>) -> Self {
+        let detail = match errors.as_slice() {
+            [fault] => fault.to_string(),
+            faults => format!("{} faults; `errors` has them all", faults.len()),
+        };
+        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        (status, [(header::CONTENT_TYPE, "application/problem+json")], Body::from(body)).into_response()
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Faults(faults) => Self::of_faults(faults),
+            Refused::Unknown => Self::new(StatusCode::NOT_FOUND, "no such campaign"),
+            Refused::Precondition => Self::new(StatusCode::PRECONDITION_FAILED, refused.to_string()),
+            Refused::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
+            Refused::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "a request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    }
+}
+
+pub(super) async fn no_such_address(uri: Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
+}
+
+pub(super) async fn no_such_method(method: Method, uri: Uri) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+}

@@ -1,0 +1,195 @@
+//! What is counted, under the names dashboards know. Labels are bounded: never a campaign, webhook, URL or phone number.
+
+use prometheus::{
+    Encoder as _, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::delivery::dead_letter::Reason;
+use crate::delivery::outcome::Cause;
+
+/// What became of a message of the events queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventResult {
+    /// It has deliveries.
+    Resolved,
+    /// No webhook is configured for it.
+    NoWebhook,
+    /// It could not be read.
+    Malformed,
+}
+
+impl EventResult {
+    /// Every result, for metrics that exist before they count.
+    pub const ALL: [Self; 3] = [Self::Resolved, Self::NoWebhook, Self::Malformed];
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Resolved => "resolved",
+            Self::NoWebhook => "no_webhook",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// What an attempt led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    /// The receiver has it.
+    Delivered,
+    /// It is tried again.
+    Retry,
+    /// It was the last.
+    Dead,
+}
+
+impl AttemptOutcome {
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Retry => "retry",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// All metrics of a process.
+pub struct Metrics {
+    registry: Registry,
+    events: IntCounterVec,
+    attempts: IntCounterVec,
+    deliveries: IntCounterVec,
+    dead_letters: IntCounterVec,
+    /// Seconds an attempt took, whatever its outcome.
+    pub attempt_duration: Histogram,
+    /// Seconds from an event's `date` to the 2xx.
+    pub delivery_latency: Histogram,
+    /// Deliveries being attempted.
+    pub deliveries_in_flight: IntGauge,
+    /// Retries put on the delay ladder.
+    pub retries_scheduled: IntCounter,
+    /// Messages in a queue, as last read.
+    pub queue_messages: IntGaugeVec,
+    /// 1 while messages are consumed from the broker.
+    pub broker_connected: IntGauge,
+    /// The offset of the last change of configuration applied.
+    pub config_version: IntGauge,
+    /// Bytes of the local store's folder.
+    pub store_bytes: Gauge,
+}
+
+/// Attempts: from a millisecond to the longest time limit of a webhook.
+const ATTEMPT_SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 30.0];
+
+/// Deliveries: from a millisecond to the two days of `retry.maxAge`.
+const DELIVERY_SECONDS: [f64; 20] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0,
+    28_800.0, 172_800.0,
+];
+
+impl Metrics {
+    /// Registers everything; what has known labels is there from the start, at zero.
+    ///
+    /// # Errors
+    /// Where two metrics have one name: a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+            let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok(vec)
+        };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let histogram = |name: &str, help: &str, buckets: &[f64]| -> Result<Histogram, prometheus::Error> {
+            let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok(histogram)
+        };
+        let events = counters("waypost_events_total", "Messages of the events queue settled, by what they were", &["result"])?;
+        let attempts =
+            counters("waypost_attempts_total", "HTTP requests of deliveries, by how they ended", &["outcome", "cause"])?;
+        let deliveries = counters("waypost_deliveries_total", "Deliveries ended", &["outcome"])?;
+        let dead_letters = counters("waypost_dead_letters_total", "Dead letters written", &["reason"])?;
+        for result in EventResult::ALL {
+            events.with_label_values(&[result.as_str()]);
+        }
+        for cause in Cause::ALL {
+            let outcome = if cause == Cause::Ok { AttemptOutcome::Delivered } else { AttemptOutcome::Retry };
+            attempts.with_label_values(&[outcome.as_str(), cause.as_str()]);
+        }
+        for outcome in ["delivered", "dead"] {
+            deliveries.with_label_values(&[outcome]);
+        }
+        for reason in Reason::ALL {
+            dead_letters.with_label_values(&[reason.as_str()]);
+        }
+        let retries_scheduled = IntCounter::new("waypost_retries_scheduled_total", "Retries put on the delay ladder")?;
+        registry.register(Box::new(retries_scheduled.clone()))?;
+        let queue_messages =
+            IntGaugeVec::new(Opts::new("waypost_queue_messages", "Messages ready in a queue, as last read"), &["queue"])?;
+        registry.register(Box::new(queue_messages.clone()))?;
+        let store_bytes = Gauge::new("waypost_store_bytes", "Bytes of the local store's folder")?;
+        registry.register(Box::new(store_bytes.clone()))?;
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(Self {
+            attempt_duration: histogram("waypost_attempt_duration_seconds", "Time an attempt took", &ATTEMPT_SECONDS)?,
+            delivery_latency: histogram(
+                "waypost_delivery_latency_seconds",
+                "Time from the event's date to the 2xx",
+                &DELIVERY_SECONDS,
+            )?,
+            deliveries_in_flight: gauge("waypost_deliveries_in_flight", "Deliveries being attempted")?,
+            broker_connected: gauge("waypost_broker_connected", "1 while messages are consumed from the broker")?,
+            config_version: gauge("waypost_config_version", "Offset of the last change of configuration applied")?,
+            registry,
+            events,
+            attempts,
+            deliveries,
+            dead_letters,
+            retries_scheduled,
+            queue_messages,
+            store_bytes,
+        })
+    }
+
+    /// A message of the events queue is settled.
+    pub fn event(&self, result: EventResult) {
+        self.events.with_label_values(&[result.as_str()]).inc();
+    }
+
+    /// An attempt ended.
+    pub fn attempt(&self, outcome: AttemptOutcome, cause: Cause) {
+        self.attempts.with_label_values(&[outcome.as_str(), cause.as_str()]).inc();
+    }
+
+    /// A delivery ended with a 2xx, this long after its event.
+    pub fn delivered(&self, latency_seconds: f64) {
+        self.deliveries.with_label_values(&["delivered"]).inc();
+        self.delivery_latency.observe(latency_seconds.max(0.0));
+    }
+
+    /// A dead letter was written; one of a delivery ends that delivery.
+    pub fn dead_letter(&self, reason: Reason) {
+        self.dead_letters.with_label_values(&[reason.as_str()]).inc();
+        if !matches!(reason, Reason::Malformed | Reason::Poison) {
+            self.deliveries.with_label_values(&["dead"]).inc();
+        }
+    }
+
+    /// The text Prometheus reads.
+    ///
+    /// # Errors
+    /// Where a metric can't be written as text: a mistake in this file.
+    pub fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,152 @@
+//! Sending a request to a webhook: the only room that speaks to customers' endpoints.
+
+pub mod egress;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Certificate, Client, Method, Url, redirect};
+
+use crate::delivery::outcome::{Cause, Reply};
+use crate::delivery::request::Request;
+use egress::{EgressRules, Forbidden, GuardedResolver, Unresolved};
+
+/// The most that is read of an answer. The rest of a longer one costs us the connection.
+const ANSWER_BYTES_READ: usize = 64 * 1024;
+
+/// The most that is kept of an answer, for whoever asks why a delivery failed.
+const ANSWER_BYTES_KEPT: usize = 1024;
+
+/// An idle connection is kept this long, below the minute or more after which most servers close theirs.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Sends requests. Cheap to clone.
+#[derive(Clone)]
+pub struct Sender {
+    client: Client,
+    rules: Arc<EgressRules>,
+}
+
+/// What sending needs to know.
+pub struct SenderSettings {
+    /// Which addresses may be dialled.
+    pub rules: EgressRules,
+    /// How long a connection may take to be made.
+    pub connect_timeout: Duration,
+    /// Certificates trusted beside the system's, as PEM.
+    pub extra_roots: Option<Vec<u8>>,
+}
+
+impl Sender {
+    /// A sender with its own pool of connections.
+    ///
+    /// # Errors
+    /// Where the certificates can't be read.
+    pub fn new(settings: SenderSettings) -> Result<Self, reqwest::Error> {
+        let rules = Arc::new(settings.rules);
+        let mut client = Client::builder()
+            .dns_resolver(GuardedResolver::new(rules.clone()))
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .referer(false)
+            .retry(reqwest::retry::never())
+            .connect_timeout(settings.connect_timeout)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .tcp_nodelay(true);
+        if let Some(pem) = settings.extra_roots {
+            client = client.tls_certs_merge(Certificate::from_pem_bundle(&pem)?);
+        }
+        Ok(Self { client: client.build()?, rules })
+    }
+
+    /// Sends a request and waits for its answer, at most `timeout`.
+    pub async fn send(&self, request: Request, timeout: Duration) -> Reply {
+        let url = match Url::parse(&request.url) {
+            Ok(url) => url,
+            Err(error) => return failure(Cause::Protocol, format!("the URL can't be read: {error}")),
+        };
+        if let Err(forbidden) = self.rules.check_literal(&url) {
+            return failure(Cause::ForbiddenAddress, forbidden.to_string());
+        }
+        let mut outgoing = reqwest::Request::new(Method::POST, url);
+        *outgoing.headers_mut() = request.headers;
+        *outgoing.body_mut() = Some(request.body.into());
+        *outgoing.timeout_mut() = Some(timeout);
+        match self.client.execute(outgoing).await {
+            Ok(answer) => read(answer).await,
+            Err(error) => failure(cause_of(&error), describe(&error)),
+        }
+    }
+}
+
+/// Reads the answer's body, so that its connection can be used again, and keeps the beginning. Once there is a status
+/// it counts, whatever becomes of the body.
+async fn read(mut answer: reqwest::Response) -> Reply {
+    let status = answer.status().as_u16();
+    let header = answer.headers().get(http::header::RETRY_AFTER);
+    let retry_after = header.and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let mut read = 0;
+    let mut body = Vec::new();
+    while read < ANSWER_BYTES_READ
+        && let Ok(Some(chunk)) = answer.chunk().await
+    {
+        read += chunk.len();
+        let room = ANSWER_BYTES_KEPT - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+    }
+    Reply::Answer { status, retry_after, body }
+}
+
+fn failure(cause: Cause, error: String) -> Reply {
+    Reply::Failure { cause, error }
+}
+
+/// The chain of causes behind an error, the error itself first.
+fn chain<'a>(error: &'a (dyn std::error::Error + 'static)) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+/// An `io::Error` hides the error it was made from: it is not in the chain.
+fn within<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
+    error.downcast_ref::<E>().or_else(|| error.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<E>())
+}
+
+fn cause_of(error: &reqwest::Error) -> Cause {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let find = |test: &dyn Fn(&(dyn std::error::Error + 'static)) -> bool| chain(error).any(test);
+    let io = |kinds: &[std::io::ErrorKind]| {
+        find(&|error| error.downcast_ref::<std::io::Error>().is_some_and(|io| kinds.contains(&io.kind())))
+    };
+    let hyper = |test: fn(&hyper::Error) -> bool| find(&|error| error.downcast_ref::<hyper::Error>().is_some_and(test));
+    if find(&|error| error.is::<Forbidden>()) {
+        Cause::ForbiddenAddress
+    } else if find(&|error| error.is::<Unresolved>()) {
+        Cause::Dns
+    } else if find(&|error| within::<rustls::Error>(error).is_some()) {
+        Cause::Tls
+    } else if error.is_connect() {
+        // While connecting only TLS reads, so only TLS can meet an end.
+        if io(&[UnexpectedEof]) { Cause::Tls } else { Cause::Connect }
+    } else if error.is_timeout() {
+        Cause::Timeout
+    } else if io(&[ConnectionReset, ConnectionAborted, BrokenPipe, UnexpectedEof])
+        || hyper(|error| error.is_incomplete_message() || error.is_canceled() || error.is_closed())
+    {
+        Cause::Reset
+    } else {
+        Cause::Protocol
+    }
+}
+
+/// The innermost causes, without the URL, which may carry a secret.
+fn describe(error: &reqwest::Error) -> String {
+    if error.is_timeout() && !error.is_connect() {
+        return "no whole answer within the time limit".to_owned();
+    }
+    let mut words: Vec<String> = chain(error).skip(1).map(ToString::to_string).collect();
+    words.dedup();
+    words.join(": ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+//! The journey of one step event, from its bytes to outcomes that are durable:
+//!
+//! ```text
+//! decode ▶ resolve ▶ render ▶ send ▶ classify ▶ decide ▶ settle
+//! ```
+//!
+//! Each function returns when the outcome is safe: delivered, or the retry or the dead letter confirmed by the broker.
+//! Only then is the message acknowledged, by [`intake`]. An `Err` means that *our* side failed; the message then goes
+//! back to the broker, which gives it out again.
+
+pub mod intake;
+pub mod progress;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backoff::backoff::Backoff as _;
+use chrono::{DateTime, Utc};
+use futures_util::future::try_join_all;
+
+use crate::broker::connection::reconnect_delays;
+use crate::broker::consumer::Message;
+use crate::broker::ladder::{Rung, rung_until};
+use crate::broker::names::Names;
+use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
+use crate::delivery::campaign::Target;
+use crate::delivery::dead_letter::{DeadLetter, Reason};
+use crate::delivery::fault::Fault;
+use crate::delivery::outcome::{Reply, classify};
+use crate::delivery::retry::{RetryPolicy, Settlement, decide};
+use crate::delivery::{Attempt, Delivery, event, request, resolve};
+use crate::metrics::{AttemptOutcome, EventResult, Metrics};
+use crate::sender::Sender;
+use crate::store::{Store, StoreError};
+
+/// Delivers. Cheap to clone.
+#[derive(Clone)]
+pub struct Worker {
+    /// Names of the broker's objects.
+    pub names: Names,
+    /// Where configuration is looked up.
+    pub store: Store,
+    /// Where retries and dead letters go.
+    pub publisher: Publisher,
+    /// What sends requests.
+    pub sender: Sender,
+    /// How often a delivery is tried, unless its webhook says otherwise.
+    pub policy: Arc<RetryPolicy>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why a message could not be settled: it goes back to the broker.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsettled {
+    /// The configuration could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A retry or a dead letter could not be published.
+    #[error(transparent)]
+    Publish(#[from] Unpublished),
+    /// It could not be written as JSON.
+    #[error("a record could not be written: {0}")]
+    Encode(#[from] serde_json::Error),
+}
+
+impl Worker {
+    /// A message of the events queue: one step event, for every webhook it resolves to.
+    pub async fn event(&self, message: Message) -> Result<(), Unsettled> {
+        let event = match event::decode(&message.body, message.message_id.as_deref()) {
+            Ok(event) => event,
+            Err(faults) => return self.unreadable(&message, faults).await,
+        };
+        let stored = self.store.campaign(&event.campaign_id)?;
+        let targets = stored.map_or_else(Vec::new, |stored| resolve::resolve(&stored.campaign, &event));
+        let result = if targets.is_empty() { EventResult::NoWebhook } else { EventResult::Resolved };
+        let deliveries = targets.into_iter().map(|target| Delivery::new(event.clone(), target, message.trace.clone()));
+        try_join_all(deliveries.map(|delivery| self.attempt(delivery))).await?;
+        self.metrics.event(result);
+        Ok(())
+    }
+
+    /// A message of the retries queue: one delivery that waits, or is due again.
+    pub async fn retry(&self, message: Message) -> Result<(), Unsettled> {
+        let mut delivery: Delivery = match serde_json::from_slice(&message.body) {
+            Ok(delivery) => delivery,
+            Err(error) => return self.unreadable(&message, vec![Fault::new("$", format!("not a delivery: {error}"))]).await,
+        };
+        if let Some(rung) = delivery.due.and_then(|due| rung_until(due, Utc::now())) {
+            return self.wait(&delivery, rung).await;
+        }
+        match self.current_target(&delivery)? {
+            Ok(target) => delivery.target = target,
+            Err(reason) => return self.dead(delivery, reason).await,
+        }
+        self.attempt(delivery).await
+    }
+
+    /// One attempt of a delivery, and what follows from it.
+    async fn attempt(&self, mut delivery: Delivery) -> Result<(), Unsettled> {
+        let began = Utc::now();
+        let clock = Instant::now();
+        let timeout = Duration::from_millis(delivery.target.webhook.timeout_ms);
+        let policy = self.policy.with(&delivery.target.webhook.retry);
+
+        let request = request::render(&delivery, began);
+        let in_flight = InFlight::begin(&self.metrics);
+        let reply = self.sender.send(request, timeout).await;
+        drop(in_flight);
+        let took = clock.elapsed();
+        let ended = Utc::now();
+        let outcome = classify(&reply, &policy.permanent_statuses, ended);
+        delivery.record(attempt_of(&reply, began, took));
+        let settlement = decide(&policy, &delivery, &outcome, ended);
+        self.observe(&delivery, &reply, took, &settlement, ended);
+
+        match settlement {
+            Settlement::Delivered => Ok(()),
+            Settlement::Retry { due } => {
+                delivery.due = Some(due);
+                self.wait(&delivery, rung_until(due, Utc::now()).unwrap_or(Rung::LOWEST)).await?;
+                self.metrics.retries_scheduled.inc();
+                Ok(())
+            }
+            Settlement::Dead(reason) => self.dead(delivery, reason).await,
+        }
+    }
+
+    /// Puts a delivery on the delay ladder.
+    async fn wait(&self, delivery: &Delivery, rung: Rung) -> Result<(), Unsettled> {
+        let body = serde_json::to_vec(delivery)?;
+        self.publish(Destination::Queue(self.names.delay(rung)), body).await
+    }
+
+    /// Gives a delivery up.
+    async fn dead(&self, delivery: Delivery, reason: Reason) -> Result<(), Unsettled> {
+        self.keep(&DeadLetter::of_delivery(delivery, reason, Utc::now())).await
+    }
+
+    /// Keeps a message that can't be read.
+    async fn unreadable(&self, message: &Message, faults: Vec<Fault>) -> Result<(), Unsettled> {
+        tracing::warn!(fault = %faults[0], faults = faults.len(), bytes = message.body.len(), "a message that is no step event");
+        let now = Utc::now();
+        // No two are told apart by what they say, so by when they came.
+        let seen = format!("{} {}", now.timestamp_micros(), message.tag);
+        self.keep(&DeadLetter::of_body(&message.body, faults, &seen, Reason::Malformed, now)).await?;
+        self.metrics.event(EventResult::Malformed);
+        Ok(())
+    }
+
+    async fn keep(&self, letter: &DeadLetter) -> Result<(), Unsettled> {
+        let body = serde_json::to_vec(letter)?;
+        let exchange = Destination::Exchange { name: self.names.dead_letters(), routing_key: String::new() };
+        self.publish(exchange, body).await?;
+        self.metrics.dead_letter(letter.reason);
+        Ok(())
+    }
+
+    /// Publishes until the broker has taken it. To give the message back instead would send the request once more.
+    async fn publish(&self, to: Destination, body: Vec<u8>) -> Result<(), Unsettled> {
+        let message_id = uuid::Uuid::now_v7().to_string();
+        let outgoing = Outgoing { to, message_id, body, trace: None };
+        let mut delays = reconnect_delays();
+        loop {
+            match self.publisher.publish(outgoing.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(Unpublished::Stopping) => return Err(Unpublished::Stopping.into()),
+                Err(error) => {
+                    let delay = delays.next_backoff().unwrap_or(delays.max_interval);
+                    tracing::warn!(%error, ?delay, "trying again");
+                    tokio::time::sleep(delay).await;
+                }
+            }
+        }
+    }
+
+    /// The webhook of a waiting delivery as it is configured now, or why there is none.
+    fn current_target(&self, delivery: &Delivery) -> Result<Result<Target, Reason>, StoreError> {
+        let stored = self.store.campaign(&delivery.event.campaign_id)?;
+        let place = stored.as_ref().and_then(|stored| stored.campaign.place_of(&delivery.target.webhook.id));
+        Ok(match place {
+            None => Err(Reason::WebhookDeleted),
+            Some(place) if !place.webhook.enabled => Err(Reason::WebhookDisabled),
+            Some(place) => Ok(place.target()),
+        })
+    }
+
+    fn observe(&self, delivery: &Delivery, reply: &Reply, took: Duration, settlement: &Settlement, now: DateTime<Utc>) {
+        let metrics = &self.metrics;
+        metrics.attempt_duration.observe(took.as_secs_f64());
+        let (outcome, then) = match settlement {
+            Settlement::Delivered => {
+                let latency = now.signed_duration_since(delivery.event.date);
+                metrics.delivered(latency.as_seconds_f64());
+                metrics.attempt(AttemptOutcome::Delivered, reply.cause());
+                return;
+            }
+            Settlement::Retry { due } => (AttemptOutcome::Retry, crate::delivery::timestamp::text(due)),
+            Settlement::Dead(reason) => (AttemptOutcome::Dead, reason.as_str().to_owned()),
+        };
+        metrics.attempt(outcome, reply.cause());
+        let last = delivery.attempts.last();
+        tracing::info!(
+            delivery = %delivery.id, campaign = delivery.event.campaign_id, webhook = %delivery.target.webhook.id,
+            attempt = delivery.attempts_made, cause = reply.cause().as_str(),
+            status = last.and_then(|attempt| attempt.status), error = last.and_then(|attempt| attempt.error.as_deref()),
+            ms = took.as_millis() as u64, outcome = outcome.as_str(), then,
+            "attempt failed"
+        );
+    }
+}
+
+/// Counts a delivery as in flight for as long as it lives, also where its task is aborted.
+struct InFlight<'a>(&'a Metrics);
+
+impl<'a> InFlight<'a> {
+    fn begin(metrics: &'a Metrics) -> Self {
+        metrics.deliveries_in_flight.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.deliveries_in_flight.dec();
+    }
+}
+
+fn attempt_of(reply: &Reply, at: DateTime<Utc>, took: Duration) -> Attempt {
+    let (status, error, answer) = match reply {
+        Reply::Answer { status, body, .. } => {
+            let answer = (!body.is_empty()).then(|| String::from_utf8_lossy(body).into_owned());
+            (Some(*status), None, answer)
+        }
+        Reply::Failure { error, .. } => (None, Some(error.clone()), None),
+    };
+    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    Attempt { at, duration_ms, status, cause: reply.cause(), error, answer }
+}

@@ -1,0 +1,90 @@
+//! What the intake is doing, for whoever asks whether it is well.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+/// No message settled for this long, with some in hand, is no progress. Longer than the longest attempt.
+const STALL: Duration = Duration::from_secs(60);
+
+/// What the intake is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Not connected.
+    Connecting {
+        /// What came in the way.
+        trouble: String,
+    },
+    /// Connected, and reading the configuration.
+    CatchingUp,
+    /// Delivering.
+    Consuming,
+    /// Finishing what is in hand.
+    Draining,
+}
+
+/// The intake's progress. Cheap to clone.
+#[derive(Clone)]
+pub struct Progress(Arc<State>);
+
+struct State {
+    phase: RwLock<Phase>,
+    in_hand: AtomicUsize,
+    started: Instant,
+    /// When a message was last settled, or the first one taken: milliseconds after `started`.
+    moved_ms: AtomicU64,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self(Arc::new(State {
+            phase: RwLock::new(Phase::Connecting { trouble: "just started".to_owned() }),
+            in_hand: AtomicUsize::new(0),
+            started: Instant::now(),
+            moved_ms: AtomicU64::new(0),
+        }))
+    }
+}
+
+impl Progress {
+    /// The phase.
+    pub fn phase(&self) -> Phase {
+        self.0.phase.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// For how long messages have been in hand without one of them being settled, where that is too long.
+    pub fn stalled_for(&self) -> Option<Duration> {
+        let moved = Duration::from_millis(self.0.moved_ms.load(Ordering::Relaxed));
+        let stalled = self.0.started.elapsed().saturating_sub(moved);
+        (self.0.in_hand.load(Ordering::Relaxed) > 0 && stalled > STALL).then_some(stalled)
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        *self.0.phase.write().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    /// A message is taken in hand.
+    pub(super) fn take(&self) -> InHand {
+        if self.0.in_hand.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.0.touch();
+        }
+        InHand(self.0.clone())
+    }
+}
+
+impl State {
+    fn touch(&self) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved_ms.store(now, Ordering::Relaxed);
+    }
+}
+
+/// A message in hand, for as long as it lives.
+pub(super) struct InHand(Arc<State>);
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.0.in_hand.fetch_sub(1, Ordering::Relaxed);
+        self.0.touch();
+    }
+}
