@@ -80,7 +80,12 @@ impl App {
     /// [`AppError`].
     pub async fn build(config: &Config) -> Result<Self, AppError> {
         let listen = config.http.listen;
-        let listener = TcpListener::bind(listen).await.map_err(|error| AppError::Listen { address: listen, error })?;
+        let listener = TcpListener::bind(listen)
+            .await
+            .map_err(|error| AppError::Listen {
+                address: listen,
+                error,
+            })?;
         let address = listener.local_addr().map_err(AppError::Http)?;
         let metrics = Arc::new(Metrics::new()?);
         let store = Store::open(&config.store.path)?;
@@ -88,15 +93,23 @@ impl App {
 
         let broker = Address::new(config.broker.url.clone());
         let names = Names::new(&config.broker.prefix);
-        let topology = Topology { names: names.clone(), dead_letter_retention: config.dead_letters.retention };
+        let topology = Topology {
+            names: names.clone(),
+            dead_letter_retention: config.dead_letters.retention,
+        };
         let (publisher, publishing) = Publisher::start(broker.clone(), topology.clone());
         let http_urls = match config.egress.schemes {
             Schemes::Https => HttpUrls::Refused,
             Schemes::HttpAndHttps => HttpUrls::Allowed,
         };
         let log = names.campaigns();
-        let configuration =
-            Configuration::new(store.clone(), publisher.clone(), log, http_urls, metrics.clone());
+        let configuration = Configuration::new(
+            store.clone(),
+            publisher.clone(),
+            log,
+            http_urls,
+            metrics.clone(),
+        );
         let worker = Worker {
             names: names.clone(),
             store: store.clone(),
@@ -124,7 +137,14 @@ impl App {
             grace: config.shutdown.grace,
             progress,
         };
-        Ok(Self { listener, address, store, http, intake, publishing })
+        Ok(Self {
+            listener,
+            address,
+            store,
+            http,
+            intake,
+            publishing,
+        })
     }
 
     /// Where it listens.
@@ -138,7 +158,14 @@ impl App {
     /// # Errors
     /// [`AppError::Broker`] where the broker's objects are not as they must be, [`AppError::Http`].
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { listener, address, store, http, intake, publishing } = self;
+        let Self {
+            listener,
+            address,
+            store,
+            http,
+            intake,
+            publishing,
+        } = self;
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
         let stop_http = CancellationToken::new();
         let mut http = tokio::spawn(http.run(listener, stop_http.clone()));
@@ -158,7 +185,9 @@ impl App {
             let _ = publishing.await;
         };
         if tokio::time::timeout(CLOSING_TIME, close).await.is_err() {
-            tracing::warn!("stopping without the last answers: what was not confirmed is still with the broker");
+            tracing::warn!(
+                "stopping without the last answers: what was not confirmed is still with the broker"
+            );
             http.abort();
         }
         store.flush().await?;
@@ -176,6 +205,10 @@ fn sender(config: &Config) -> Result<Sender, AppError> {
         })?),
     };
     let rules = EgressRules::new(config.egress.allow.clone());
-    let settings = SenderSettings { rules, connect_timeout: config.endpoint.connect_timeout, extra_roots };
+    let settings = SenderSettings {
+        rules,
+        connect_timeout: config.endpoint.connect_timeout,
+        extra_roots,
+    };
     Sender::new(settings).map_err(AppError::Sender)
 }

@@ -2,11 +2,12 @@
 //!
 //! [`connection`] opens connections, [`topology`] declares what they need, [`consumer`] takes messages and [`acks`]
 //! settles them, [`publisher`] sends messages and knows that they are safe, [`ladder`] makes them wait, [`log`] reads
-//! the streams.
+//! the streams, [`depths`] counts what waits.
 
 pub mod acks;
 pub mod connection;
 pub mod consumer;
+pub mod depths;
 pub mod ladder;
 pub mod log;
 pub mod names;
@@ -41,7 +42,10 @@ pub enum BrokerError {
 
 impl BrokerError {
     fn lost(doing: &'static str) -> impl Fn(lapin::Error) -> Self {
-        move |error| Self::Lost { doing, error: error.to_string() }
+        move |error| Self::Lost {
+            doing,
+            error: error.to_string(),
+        }
     }
 }
 

@@ -92,7 +92,10 @@ pub struct Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("name", &self.name).field("role", &self.role).finish_non_exhaustive()
+        f.debug_struct("Token")
+            .field("name", &self.name)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
     }
 }
 
@@ -108,7 +111,11 @@ pub enum Role {
 }
 
 impl Role {
-    const NAMES: [(&str, Self); 3] = [("viewer", Self::Viewer), ("operator", Self::Operator), ("editor", Self::Editor)];
+    const NAMES: [(&str, Self); 3] = [
+        ("viewer", Self::Viewer),
+        ("operator", Self::Operator),
+        ("editor", Self::Editor),
+    ];
 
     /// The name in the settings.
     pub fn as_str(self) -> &'static str {
@@ -239,7 +246,11 @@ pub enum LogFormat {
 }
 
 impl LogFormat {
-    const NAMES: [(&str, Self); 3] = [("auto", Self::Auto), ("human", Self::Human), ("json", Self::Json)];
+    const NAMES: [(&str, Self); 3] = [
+        ("auto", Self::Auto),
+        ("human", Self::Human),
+        ("json", Self::Json),
+    ];
 }
 
 /// `telemetry.*`
@@ -302,7 +313,11 @@ pub struct ConfigFault {
 
 impl ConfigFault {
     fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { key: key.into(), message: message.into(), origin: None }
+        Self {
+            key: key.into(),
+            message: message.into(),
+            origin: None,
+        }
     }
 
     fn from(mut self, origin: &str) -> Self {
@@ -354,18 +369,26 @@ impl Config {
         given.extend(environment::overrides(overrides, &known, &mut faults));
         let merged = raw::merge(&known, given, &mut faults);
 
-        let mut check = Check { merged: &merged, faults };
+        let mut check = Check {
+            merged: &merged,
+            faults,
+        };
         let config = config(&known, &mut check);
         match config {
             Some(config) if check.faults.is_empty() => Ok(config),
-            _ => Err(ConfigError { faults: check.faults }),
+            _ => Err(ConfigError {
+                faults: check.faults,
+            }),
         }
     }
 }
 
 fn named_file(path: &Path, known: &Known, faults: &mut Vec<ConfigFault>) -> Vec<raw::Given> {
     raw::read_file(path, known, faults).unwrap_or_else(|error| {
-        faults.push(ConfigFault::new(path.display().to_string(), format!("cannot be read: {error}")));
+        faults.push(ConfigFault::new(
+            path.display().to_string(),
+            format!("cannot be read: {error}"),
+        ));
         Vec::new()
     })
 }
@@ -391,20 +414,32 @@ impl Check<'_> {
     }
 
     /// The items of a list, or a fault of each that is none.
-    fn items<R, T>(&mut self, key: &str, raw: &[R], item: fn(&R) -> Result<T, String>) -> Option<Vec<T>> {
-        let items: Vec<Option<T>> =
-            raw.iter().enumerate().map(|(i, raw)| self.value(&format!("{key}[{i}]"), item(raw))).collect();
+    fn items<R, T>(
+        &mut self,
+        key: &str,
+        raw: &[R],
+        item: fn(&R) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let items: Vec<Option<T>> = raw
+            .iter()
+            .enumerate()
+            .map(|(i, raw)| self.value(&format!("{key}[{i}]"), item(raw)))
+            .collect();
         items.into_iter().collect()
     }
 
     fn fault(&mut self, key: &str, message: String) {
         let setting = key.split('[').next().unwrap_or(key);
-        self.faults.push(ConfigFault::new(key, message).from(self.merged.origin(setting)));
+        self.faults
+            .push(ConfigFault::new(key, message).from(self.merged.origin(setting)));
     }
 
     /// Whether nothing is wrong with a setting so far. One that is wrong may have its default in place.
     fn is_sound(&self, setting: &str) -> bool {
-        !self.faults.iter().any(|fault| fault.key.split('[').next() == Some(setting))
+        !self
+            .faults
+            .iter()
+            .any(|fault| fault.key.split('[').next() == Some(setting))
     }
 }
 
@@ -442,7 +477,12 @@ fn broker(check: &mut Check<'_>) -> Option<BrokerConfig> {
     let shards = check.value("broker.shards", shards(raw.shards));
     // RabbitMQ refuses more for a quorum queue.
     let prefetch = check.value("broker.prefetch", whole(raw.prefetch, 1..=2000));
-    Some(BrokerConfig { url: url?, prefix: prefix?, shards: shards?, prefetch: prefetch? })
+    Some(BrokerConfig {
+        url: url?,
+        prefix: prefix?,
+        shards: shards?,
+        prefetch: prefetch?,
+    })
 }
 
 fn http(check: &mut Check<'_>) -> Option<HttpConfig> {
@@ -468,18 +508,37 @@ fn tokens(raw: &[RawToken], check: &mut Check<'_>) -> Option<Vec<Token>> {
     let mut hashes = HashSet::new();
     let mut tokens = Vec::new();
     for (i, raw) in raw.iter().enumerate() {
-        let name = check.value(&format!("http.tokens[{i}].name"), token_name(&raw.name, &mut names));
-        let role = check.value(&format!("http.tokens[{i}].role"), one_of(&raw.role, &Role::NAMES));
-        let sha256 = check.value(&format!("http.tokens[{i}].sha256"), token_hash(&raw.sha256, &mut hashes));
-        tokens.push(name.zip(role).zip(sha256).map(|((name, role), sha256)| Token { name, role, sha256 }));
+        let name = check.value(
+            &format!("http.tokens[{i}].name"),
+            token_name(&raw.name, &mut names),
+        );
+        let role = check.value(
+            &format!("http.tokens[{i}].role"),
+            one_of(&raw.role, &Role::NAMES),
+        );
+        let sha256 = check.value(
+            &format!("http.tokens[{i}].sha256"),
+            token_hash(&raw.sha256, &mut hashes),
+        );
+        tokens.push(
+            name.zip(role)
+                .zip(sha256)
+                .map(|((name, role), sha256)| Token { name, role, sha256 }),
+        );
     }
     tokens.into_iter().collect()
 }
 
 fn store(check: &mut Check<'_>) -> Option<StoreConfig> {
     let raw = &check.merged.raw.store;
-    let path = if raw.path.is_empty() { Err("must name a folder".to_owned()) } else { Ok(PathBuf::from(&raw.path)) };
-    Some(StoreConfig { path: check.value("store.path", path)? })
+    let path = if raw.path.is_empty() {
+        Err("must name a folder".to_owned())
+    } else {
+        Ok(PathBuf::from(&raw.path))
+    };
+    Some(StoreConfig {
+        path: check.value("store.path", path)?,
+    })
 }
 
 fn retry(check: &mut Check<'_>) -> Option<RetryPolicy> {
@@ -490,8 +549,11 @@ fn retry(check: &mut Check<'_>) -> Option<RetryPolicy> {
     let jitter = check.value("retry.jitter", number(raw.jitter, 0.0..=1.0));
     let max_attempts = check.value("retry.maxAttempts", whole(raw.max_attempts, 1..=1000));
     let max_age = check.value("retry.maxAge", some_time(&raw.max_age));
-    let permanent_statuses =
-        check.items("retry.permanentStatuses", &raw.permanent_statuses, |status| whole(*status, 100..=599));
+    let permanent_statuses = check.items(
+        "retry.permanentStatuses",
+        &raw.permanent_statuses,
+        |status| whole(*status, 100..=599),
+    );
     Some(RetryPolicy {
         initial_delay: initial_delay?,
         multiplier: multiplier?,
@@ -505,41 +567,68 @@ fn retry(check: &mut Check<'_>) -> Option<RetryPolicy> {
 
 fn dead_letters(check: &mut Check<'_>) -> Option<DeadLettersConfig> {
     let raw = &check.merged.raw.dead_letters;
-    Some(DeadLettersConfig { retention: check.value("deadLetters.retention", some_time(&raw.retention))? })
+    Some(DeadLettersConfig {
+        retention: check.value("deadLetters.retention", some_time(&raw.retention))?,
+    })
 }
 
 fn endpoint(check: &mut Check<'_>) -> Option<EndpointConfig> {
     let raw = &check.merged.raw.endpoint;
-    let max_concurrency = check.value("endpoint.maxConcurrency", whole(raw.max_concurrency, 1..=10_000));
+    let max_concurrency = check.value(
+        "endpoint.maxConcurrency",
+        whole(raw.max_concurrency, 1..=10_000),
+    );
     let connect_timeout = check.value("endpoint.connectTimeout", some_time(&raw.connect_timeout));
-    Some(EndpointConfig { max_concurrency: max_concurrency?, connect_timeout: connect_timeout? })
+    Some(EndpointConfig {
+        max_concurrency: max_concurrency?,
+        connect_timeout: connect_timeout?,
+    })
 }
 
 fn egress(check: &mut Check<'_>) -> Option<EgressConfig> {
     let raw = &check.merged.raw.egress;
-    let schemes = if raw.allow_http { Schemes::HttpAndHttps } else { Schemes::Https };
+    let schemes = if raw.allow_http {
+        Schemes::HttpAndHttps
+    } else {
+        Schemes::Https
+    };
     let allow = check.items("egress.allow", &raw.allow, |text: &String| allowed(text));
     let proxy = check.value("egress.proxy", optional(&raw.proxy, web_url));
     let ca_file = check.value("egress.caFile", optional(&raw.ca_file, readable));
-    Some(EgressConfig { schemes, allow: allow?, proxy: proxy?, ca_file: ca_file? })
+    Some(EgressConfig {
+        schemes,
+        allow: allow?,
+        proxy: proxy?,
+        ca_file: ca_file?,
+    })
 }
 
 fn shutdown(check: &mut Check<'_>) -> Option<ShutdownConfig> {
     let raw = &check.merged.raw.shutdown;
-    Some(ShutdownConfig { grace: check.value("shutdown.grace", time(&raw.grace))? })
+    Some(ShutdownConfig {
+        grace: check.value("shutdown.grace", time(&raw.grace))?,
+    })
 }
 
 fn log(check: &mut Check<'_>) -> Option<LogConfig> {
     let raw = &check.merged.raw.log;
     let level = check.value("log.level", one_of(&raw.level, &LogLevel::NAMES));
     let format = check.value("log.format", one_of(&raw.format, &LogFormat::NAMES));
-    Some(LogConfig { level: level?, format: format? })
+    Some(LogConfig {
+        level: level?,
+        format: format?,
+    })
 }
 
 fn telemetry(check: &mut Check<'_>) -> Option<TelemetryConfig> {
     let raw = &check.merged.raw.telemetry;
-    let otlp_endpoint = check.value("telemetry.otlpEndpoint", optional(&raw.otlp_endpoint, web_url));
-    Some(TelemetryConfig { otlp_endpoint: otlp_endpoint? })
+    let otlp_endpoint = check.value(
+        "telemetry.otlpEndpoint",
+        optional(&raw.otlp_endpoint, web_url),
+    );
+    Some(TelemetryConfig {
+        otlp_endpoint: otlp_endpoint?,
+    })
 }
 
 /// The URL with its vhost written out. No message repeats the URL: it holds a password.
@@ -552,11 +641,17 @@ fn broker_url(text: &str) -> Result<SecretString, String> {
     match url.host() {
         None => return Err(format!("names no host: {example}")),
         // lapin reads none and connects to `localhost` instead, without a word.
-        Some(Host::Ipv6(_)) => return Err("cannot have an IPv6 address as its host: give a host name".to_owned()),
+        Some(Host::Ipv6(_)) => {
+            return Err("cannot have an IPv6 address as its host: give a host name".to_owned());
+        }
         Some(_) => {}
     }
     // Mostly a password with a `#` or a `?` that is not encoded; the rest of it would be taken for the host.
-    if url.fragment().is_some() || !url.query_pairs().all(|(name, value)| is_parameter(&name, &value)) {
+    if url.fragment().is_some()
+        || !url
+            .query_pairs()
+            .all(|(name, value)| is_parameter(&name, &value))
+    {
         let known = PARAMETERS.map(|(name, _)| name).join(", ");
         return Err(format!(
             "has a part after `?` or `#` that means nothing: in a password write %3F for `?` and %23 for `#`; \
@@ -588,7 +683,9 @@ fn is_parameter(name: &str, value: &str) -> bool {
 
 fn prefix(text: &str) -> Result<String, String> {
     let fits = (1..=100).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     if !fits {
         return Err("must be 1 to 100 letters, digits, `_`, `.` or `-`".to_owned());
     }
@@ -606,9 +703,13 @@ fn shards(value: i64) -> Result<u32, String> {
 }
 
 fn listen(text: &str) -> Result<SocketAddr, String> {
-    let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let local = text
+        .strip_prefix("localhost:")
+        .map(|port| format!("127.0.0.1:{port}"));
     let address = local.as_deref().unwrap_or(text).parse();
-    address.map_err(|_| format!("`{text}` is not an address and a port: write 127.0.0.1:8080 or [::1]:8080"))
+    address.map_err(|_| {
+        format!("`{text}` is not an address and a port: write 127.0.0.1:8080 or [::1]:8080")
+    })
 }
 
 fn token_name<'a>(name: &'a str, names: &mut HashSet<&'a str>) -> Result<String, String> {
@@ -616,14 +717,17 @@ fn token_name<'a>(name: &'a str, names: &mut HashSet<&'a str>) -> Result<String,
         return Err("must be 1 to 100 characters".to_owned());
     }
     if !names.insert(name) {
-        return Err(format!("`{name}` is the name of another token: each needs its own"));
+        return Err(format!(
+            "`{name}` is the name of another token: each needs its own"
+        ));
     }
     Ok(name.to_owned())
 }
 
 /// No message repeats the text: it may be the token itself, put here by mistake.
 fn token_hash(text: &str, hashes: &mut HashSet<[u8; 32]>) -> Result<[u8; 32], String> {
-    let hash = hex(text).ok_or("must be the SHA-256 of the token in 64 hex digits: printf %s TOKEN | sha256sum")?;
+    let hash = hex(text)
+        .ok_or("must be the SHA-256 of the token in 64 hex digits: printf %s TOKEN | sha256sum")?;
     if hash[..] == Sha256::digest(b"")[..] {
         return Err("is the hash of no text at all: printf %s TOKEN | sha256sum".to_owned());
     }
@@ -647,12 +751,17 @@ fn hex(text: &str) -> Option<[u8; 32]> {
 
 fn allowed(text: &str) -> Result<Allowed, String> {
     let wrong = || {
-        format!("`{text}` is neither a network (10.0.0.0/8), nor an address (10.1.2.3), nor a host name (hooks.internal)")
+        format!(
+            "`{text}` is neither a network (10.0.0.0/8), nor an address (10.1.2.3), nor a host name (hooks.internal)"
+        )
     };
     if let Ok(network) = text.parse::<IpNet>() {
         return Ok(Allowed::Network(network.trunc()));
     }
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
     if let Ok(address) = bare.parse::<IpAddr>() {
         return Ok(Allowed::Network(IpNet::from(address)));
     }
@@ -665,14 +774,21 @@ fn allowed(text: &str) -> Result<Allowed, String> {
 
 fn is_host_name(host: &str) -> bool {
     let label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
     host.split('.').all(label)
 }
 
 /// `None` for an empty text: TOML has no null.
 fn optional<T>(text: &str, read: fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
-    if text.is_empty() { Ok(None) } else { read(text).map(Some) }
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        read(text).map(Some)
+    }
 }
 
 /// No message repeats the URL: it may hold a password.
@@ -680,37 +796,66 @@ fn web_url(text: &str) -> Result<Url, String> {
     match Url::parse(text) {
         Ok(url) if ["http", "https"].contains(&url.scheme()) => Ok(url),
         Ok(_) => Err("must begin with http:// or https://".to_owned()),
-        Err(error) => Err(format!("is not a URL ({error}): write http://HOST:PORT or https://HOST:PORT")),
+        Err(error) => Err(format!(
+            "is not a URL ({error}): write http://HOST:PORT or https://HOST:PORT"
+        )),
     }
 }
 
 fn readable(text: &str) -> Result<PathBuf, String> {
-    std::fs::read(text).map(|_| PathBuf::from(text)).map_err(|error| format!("{text} cannot be read: {error}"))
+    std::fs::read(text)
+        .map(|_| PathBuf::from(text))
+        .map_err(|error| format!("{text} cannot be read: {error}"))
 }
 
 fn time(text: &str) -> Result<Duration, String> {
     let time = duration::parse(text)?;
-    if time > LONGEST { Err(format!("`{text}` is longer than ten years")) } else { Ok(time) }
+    if time > LONGEST {
+        Err(format!("`{text}` is longer than ten years"))
+    } else {
+        Ok(time)
+    }
 }
 
 fn some_time(text: &str) -> Result<Duration, String> {
     let time = time(text)?;
-    if time.is_zero() { Err(format!("`{text}` is no time at all: must be longer")) } else { Ok(time) }
+    if time.is_zero() {
+        Err(format!("`{text}` is no time at all: must be longer"))
+    } else {
+        Ok(time)
+    }
 }
 
 fn whole<T: TryFrom<i64>>(value: i64, range: RangeInclusive<i64>) -> Result<T, String> {
-    let fits = range.contains(&value).then(|| T::try_from(value).ok()).flatten();
-    fits.ok_or_else(|| format!("{value} is out of range: {} to {}", range.start(), range.end()))
+    let fits = range
+        .contains(&value)
+        .then(|| T::try_from(value).ok())
+        .flatten();
+    fits.ok_or_else(|| {
+        format!(
+            "{value} is out of range: {} to {}",
+            range.start(),
+            range.end()
+        )
+    })
 }
 
 fn number(value: f64, range: RangeInclusive<f64>) -> Result<f64, String> {
     // A range contains no NaN.
     let fits = range.contains(&value).then_some(value);
-    fits.ok_or_else(|| format!("{value} is out of range: {} to {}", range.start(), range.end()))
+    fits.ok_or_else(|| {
+        format!(
+            "{value} is out of range: {} to {}",
+            range.start(),
+            range.end()
+        )
+    })
 }
 
 fn one_of<T: Copy>(text: &str, names: &[(&str, T)]) -> Result<T, String> {
-    let found = names.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+    let found = names
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(text));
     found.map(|(_, value)| *value).ok_or_else(|| {
         let names: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
         format!("`{text}` is none of {}", names.join(", "))
@@ -718,7 +863,10 @@ fn one_of<T: Copy>(text: &str, names: &[(&str, T)]) -> Result<T, String> {
 }
 
 fn name_of<T: PartialEq>(value: T, names: &[(&'static str, T)]) -> &'static str {
-    names.iter().find(|(_, named)| *named == value).map_or("", |(name, _)| name)
+    names
+        .iter()
+        .find(|(_, named)| *named == value)
+        .map_or("", |(name, _)| name)
 }
 
 fn settings(known: &Known, merged: &Merged) -> Vec<Setting> {
@@ -749,7 +897,10 @@ fn shown(value: &Value) -> String {
         }
         number => match number.to_i128() {
             Some(whole) => whole.to_string(),
-            None => number.to_f64().map(|number| number.to_string()).unwrap_or_default(),
+            None => number
+                .to_f64()
+                .map(|number| number.to_string())
+                .unwrap_or_default(),
         },
     }
 }
@@ -781,7 +932,11 @@ mod tests {
 
     impl Given {
         fn nothing() -> Self {
-            Self { folder: tempfile::tempdir().unwrap(), variables: Vec::new(), flags: Vec::new() }
+            Self {
+                folder: tempfile::tempdir().unwrap(),
+                variables: Vec::new(),
+                flags: Vec::new(),
+            }
         }
 
         fn file(text: &str) -> Self {
@@ -805,14 +960,24 @@ mod tests {
         }
 
         fn load(&self) -> Result<Config, ConfigError> {
-            Config::load_from(self.folder.path(), None, self.variables.clone(), &self.flags)
+            Config::load_from(
+                self.folder.path(),
+                None,
+                self.variables.clone(),
+                &self.flags,
+            )
         }
 
         /// The faults, the folder's path left out.
         fn faults(&self) -> Vec<String> {
             let folder = format!("{}/", self.folder.path().display());
             let error = self.load().expect_err("these settings are wrong");
-            error.to_string().replace(&folder, "").lines().map(str::to_owned).collect()
+            error
+                .to_string()
+                .replace(&folder, "")
+                .lines()
+                .map(str::to_owned)
+                .collect()
         }
     }
 
@@ -824,31 +989,46 @@ mod tests {
     fn fault(key: &'static str, value: &str) -> String {
         let faults = Given::nothing().flag(key, value).faults();
         assert_eq!(faults.len(), 1, "{key}={value}: {faults:?}");
-        faults[0].strip_suffix(" (from the command line)").unwrap().to_owned()
+        faults[0]
+            .strip_suffix(" (from the command line)")
+            .unwrap()
+            .to_owned()
     }
 
     fn with(key: &'static str, value: &str) -> Config {
-        Given::nothing().flag(key, value).load().unwrap_or_else(|error| panic!("{key}={value}: {error}"))
+        Given::nothing()
+            .flag(key, value)
+            .load()
+            .unwrap_or_else(|error| panic!("{key}={value}: {error}"))
     }
 
     #[test]
     fn the_defaults_are_those_of_the_specification() {
         let config = defaults();
-        assert_eq!(config.broker.url.expose_secret(), "amqp://guest:guest@127.0.0.1:5672/%2f");
+        assert_eq!(
+            config.broker.url.expose_secret(),
+            "amqp://guest:guest@127.0.0.1:5672/%2f"
+        );
         assert_eq!(config.broker.prefix, "waypost");
         assert_eq!((config.broker.shards, config.broker.prefetch), (1, 512));
         assert_eq!(config.http.listen, SocketAddr::from(([127, 0, 0, 1], 8080)));
         assert!(config.http.tokens.is_empty());
         assert_eq!(config.store.path, Path::new("./data"));
         assert_eq!(config.retry, RetryPolicy::default());
-        assert_eq!(config.dead_letters.retention, Duration::from_secs(30 * 24 * 3600));
+        assert_eq!(
+            config.dead_letters.retention,
+            Duration::from_secs(30 * 24 * 3600)
+        );
         assert_eq!(config.endpoint.max_concurrency, 64);
         assert_eq!(config.endpoint.connect_timeout, Duration::from_secs(5));
         assert_eq!(config.egress.schemes, Schemes::Https);
         assert!(config.egress.allow.is_empty());
         assert_eq!((config.egress.proxy, config.egress.ca_file), (None, None));
         assert_eq!(config.shutdown.grace, Duration::from_secs(25));
-        assert_eq!((config.log.level, config.log.format), (LogLevel::Info, LogFormat::Auto));
+        assert_eq!(
+            (config.log.level, config.log.format),
+            (LogLevel::Info, LogFormat::Auto)
+        );
         assert_eq!(config.telemetry.otlp_endpoint, None);
     }
 
@@ -862,13 +1042,20 @@ mod tests {
             assert_eq!(setting.value, default.value, "{}", setting.key);
         }
         // Above, the password is masked.
-        assert_eq!(config.broker.url.expose_secret(), defaults().broker.url.expose_secret());
+        assert_eq!(
+            config.broker.url.expose_secret(),
+            defaults().broker.url.expose_secret()
+        );
     }
 
     #[test]
     fn the_commented_tokens_of_the_example_are_right() {
         let example = include_str!("../waypost.example.toml");
-        let lines = example.lines().filter_map(|line| line.strip_prefix("#| ")).collect::<Vec<_>>().join("\n");
+        let lines = example
+            .lines()
+            .filter_map(|line| line.strip_prefix("#| "))
+            .collect::<Vec<_>>()
+            .join("\n");
         let config = Given::file(&lines).load().unwrap();
         assert_eq!(config.http.tokens.len(), 2);
     }
@@ -883,7 +1070,15 @@ mod tests {
         assert_eq!(config.broker.prefix, "file");
         assert_eq!(config.broker.prefetch, 2);
         assert_eq!(config.log.level, LogLevel::Trace);
-        let origin = |key: &str| config.settings.iter().find(|setting| setting.key == key).unwrap().origin.clone();
+        let origin = |key: &str| {
+            config
+                .settings
+                .iter()
+                .find(|setting| setting.key == key)
+                .unwrap()
+                .origin
+                .clone()
+        };
         assert_eq!(origin("broker.prefix"), given.path().display().to_string());
         assert_eq!(origin("broker.prefetch"), "WAYPOST_BROKER__PREFETCH");
         assert_eq!(origin("log.level"), "the command line");
@@ -896,10 +1091,19 @@ mod tests {
         let named = given.folder.path().join("other.toml");
         let load = || Config::load_from(given.folder.path(), Some(&named), Vec::new(), &[]);
         let missing = load().unwrap_err().to_string();
-        assert!(missing.starts_with(&format!("{}: cannot be read: No such file", named.display())), "{missing}");
+        assert!(
+            missing.starts_with(&format!(
+                "{}: cannot be read: No such file",
+                named.display()
+            )),
+            "{missing}"
+        );
         std::fs::write(&named, "[broker]\nprefetch = 7").unwrap();
         let config = load().unwrap();
-        assert_eq!((config.broker.prefix.as_str(), config.broker.prefetch), ("waypost", 7));
+        assert_eq!(
+            (config.broker.prefix.as_str(), config.broker.prefetch),
+            ("waypost", 7)
+        );
     }
 
     #[test]
@@ -927,8 +1131,8 @@ mod tests {
                 "brokr: there is no such setting, did you mean broker? (from waypost.toml)",
                 "log: is a group of settings: write [log], and the settings below it (from waypost.toml)",
                 "prefetch: there is no such setting, did you mean broker.prefetch? (from waypost.toml)",
-                "broker.shards: `many` is not a number (from WAYPOST_BROKER__SHARDS)",
                 "WAYPOST_BROKER_URL: there is no such setting, did you mean WAYPOST_BROKER__URL?",
+                "broker.shards: `many` is not a number (from WAYPOST_BROKER__SHARDS)",
                 "WAYPOST_KAFKA__TOPIC: there is no such setting: waypost.example.toml lists them all",
                 "broker.prefix: must be text in quotes, not 5 (from waypost.toml)",
                 "http.tokens[0].role: must be text in quotes, not 1 (from waypost.toml)",
@@ -942,39 +1146,93 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_toml_is_told_by_line_and_never_quoted() {
-        let faults = Given::file("[broker]\nurl = \"amqp://user:secret@host\nprefix = 'x'").faults();
+        let faults =
+            Given::file("[broker]\nurl = \"amqp://user:secret@host\nprefix = 'x'").faults();
         assert_eq!(faults.len(), 1);
-        assert!(faults[0].starts_with("waypost.toml: line 2, column "), "{faults:?}");
+        assert!(
+            faults[0].starts_with("waypost.toml: line 2, column "),
+            "{faults:?}"
+        );
         assert!(!faults[0].contains("secret"), "{faults:?}");
         let faults = Given::file("[broker]\nprefix = 'x'\nprefix = 'y'").faults();
-        assert_eq!(faults, ["waypost.toml: line 3, column 1: duplicate key `prefix` in table `broker`"]);
+        assert_eq!(
+            faults,
+            ["waypost.toml: line 3, column 1: duplicate key `prefix` in table `broker`"]
+        );
     }
 
     #[test]
     fn values_of_a_wrong_type_are_refused() {
         let cases = [
-            ("[broker]\nprefetch = '512'", "broker.prefetch: must be a whole number, not text"),
-            ("[broker]\nprefetch = 1.5", "broker.prefetch: must be a whole number, not 1.5"),
-            ("[broker]\nurl = ['amqp://x']", "broker.url: must be text in quotes, not a list"),
-            ("[broker.url]\nhost = 'x'", "broker.url: must be text in quotes, not a table"),
-            ("[retry]\njitter = 'x'", "retry.jitter: must be a number, not text"),
-            ("[retry]\nmaxAge = 60", "retry.maxAge: must be text in quotes, not 60"),
-            ("[retry]\npermanentStatuses = 410", "retry.permanentStatuses: must be a list, not 410"),
-            ("[egress]\nallow = 'localhost'", "egress.allow: must be a list, not text"),
-            ("[egress]\nallow = [1]", "egress.allow[0]: must be text in quotes, not 1"),
-            ("[egress]\nallowHttp = 1", "egress.allowHttp: must be true or false, not 1"),
-            ("[http]\ntokens = ['x']", "http.tokens[0]: must be a table with name, role and sha256, not text"),
-            ("[[http.tokens]]\nname = 'ci'\nrole = 'viewer'", "http.tokens[0]: `sha256` is missing"),
+            (
+                "[broker]\nprefetch = '512'",
+                "broker.prefetch: must be a whole number, not text",
+            ),
+            (
+                "[broker]\nprefetch = 1.5",
+                "broker.prefetch: must be a whole number, not 1.5",
+            ),
+            (
+                "[broker]\nurl = ['amqp://x']",
+                "broker.url: must be text in quotes, not a list",
+            ),
+            (
+                "[broker.url]\nhost = 'x'",
+                "broker.url: must be text in quotes, not a table",
+            ),
+            (
+                "[retry]\njitter = 'x'",
+                "retry.jitter: must be a number, not text",
+            ),
+            (
+                "[retry]\nmaxAge = 60",
+                "retry.maxAge: must be text in quotes, not 60",
+            ),
+            (
+                "[retry]\npermanentStatuses = 410",
+                "retry.permanentStatuses: must be a list, not 410",
+            ),
+            (
+                "[egress]\nallow = 'localhost'",
+                "egress.allow: must be a list, not text",
+            ),
+            (
+                "[egress]\nallow = [1]",
+                "egress.allow[0]: must be text in quotes, not 1",
+            ),
+            (
+                "[egress]\nallowHttp = 1",
+                "egress.allowHttp: must be true or false, not 1",
+            ),
+            (
+                "[http]\ntokens = ['x']",
+                "http.tokens[0]: must be a table with name, role and sha256, not text",
+            ),
+            (
+                "[[http.tokens]]\nname = 'ci'\nrole = 'viewer'",
+                "http.tokens[0]: `sha256` is missing",
+            ),
             (
                 "[[http.tokens]]\nname = 'ci'\ntoken = 'x'",
                 "http.tokens[0].token: `token` is not known here: write name, role, sha256",
             ),
         ];
         for (text, message) in cases {
-            assert_eq!(Given::file(text).faults(), [format!("{message} (from waypost.toml)")], "{text}");
+            assert_eq!(
+                Given::file(text).faults(),
+                [format!("{message} (from waypost.toml)")],
+                "{text}"
+            );
         }
         // A number may be whole in TOML where a fraction is possible.
-        assert_eq!(Given::file("[retry]\nmultiplier = 2").load().unwrap().retry.multiplier, 2.0);
+        assert_eq!(
+            Given::file("[retry]\nmultiplier = 2")
+                .load()
+                .unwrap()
+                .retry
+                .multiplier,
+            2.0
+        );
     }
 
     #[test]
@@ -983,7 +1241,10 @@ mod tests {
             ("amqp://a:b@host", "amqp://a:b@host/%2f"),
             ("amqp://a:b@host/", "amqp://a:b@host/%2f"),
             ("amqp://host:1234/%2F", "amqp://host:1234/%2F"),
-            ("amqps://a:p%23w@host/prod?heartbeat=5", "amqps://a:p%23w@host/prod?heartbeat=5"),
+            (
+                "amqps://a:p%23w@host/prod?heartbeat=5",
+                "amqps://a:p%23w@host/prod?heartbeat=5",
+            ),
             ("amqp://host/?heartbeat=5", "amqp://host/%2f?heartbeat=5"),
         ] {
             assert_eq!(with("broker.url", given).broker.url.expose_secret(), read);
@@ -1006,7 +1267,10 @@ mod tests {
             "amqps://user:secret@host/?heartbeat=70000",
         ] {
             let message = fault("broker.url", url);
-            assert!(message.starts_with("broker.url: ") && !message.contains("secret"), "{message}");
+            assert!(
+                message.starts_with("broker.url: ") && !message.contains("secret"),
+                "{message}"
+            );
         }
     }
 
@@ -1051,18 +1315,27 @@ mod tests {
         ] {
             assert!(fault(key, value).starts_with(key), "{key}={value}");
         }
-        assert_eq!(fault("broker.shards", "2"), "broker.shards: 2 shards are not supported yet: write 1");
+        assert_eq!(
+            fault("broker.shards", "2"),
+            "broker.shards: 2 shards are not supported yet: write 1"
+        );
         assert_eq!(with("broker.prefetch", "2000").broker.prefetch, 2000);
         assert_eq!(with("broker.prefix", "123").broker.prefix, "123");
         assert_eq!(with("shutdown.grace", "0s").shutdown.grace, Duration::ZERO);
         assert_eq!(with("log.level", "WARN").log.level.as_str(), "warn");
-        assert_eq!(with("http.listen", "localhost:0").http.listen, SocketAddr::from(([127, 0, 0, 1], 0)));
+        assert_eq!(
+            with("http.listen", "localhost:0").http.listen,
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        );
     }
 
     #[test]
     fn an_unknown_flag_is_refused() {
         let message = fault("broker.uri", "x");
-        assert_eq!(message, "broker.uri: there is no such setting, did you mean broker.url?");
+        assert_eq!(
+            message,
+            "broker.uri: there is no such setting, did you mean broker.url?"
+        );
     }
 
     #[test]
@@ -1074,19 +1347,36 @@ mod tests {
             ("10.1.2.3", network("10.1.2.3/32")),
             ("fd00::/8", network("fd00::/8")),
             ("::1", network("::1/128")),
-            ("Hooks.Internal.", Allowed::Host("hooks.internal".to_owned())),
-            ("bücher.example", Allowed::Host("xn--bcher-kva.example".to_owned())),
+            (
+                "Hooks.Internal.",
+                Allowed::Host("hooks.internal".to_owned()),
+            ),
+            (
+                "bücher.example",
+                Allowed::Host("xn--bcher-kva.example".to_owned()),
+            ),
             ("my_host", Allowed::Host("my_host".to_owned())),
         ] {
             assert_eq!(with("egress.allow", text).egress.allow, [allowed]);
         }
         let bracketed = with("egress.allow", r#"["[::1]"]"#);
         assert_eq!(bracketed.egress.allow, [network("::1/128")]);
-        for text in
-            ["10.0.0.0/33", "10.0.0", "10.0.0.256", "host:80", "http://host", "*.example.com", "a b", "a..b", "."]
-        {
+        for text in [
+            "10.0.0.0/33",
+            "10.0.0",
+            "10.0.0.256",
+            "host:80",
+            "http://host",
+            "*.example.com",
+            "a b",
+            "a..b",
+            ".",
+        ] {
             let message = fault("egress.allow", text);
-            assert!(message.starts_with(&format!("egress.allow[0]: `{text}` is neither ")), "{message}");
+            assert!(
+                message.starts_with(&format!("egress.allow[0]: `{text}` is neither ")),
+                "{message}"
+            );
         }
     }
 
@@ -1097,10 +1387,18 @@ mod tests {
                 "http.listen: {address} is reachable from outside and no http.tokens are configured: \
                  add a token or listen on 127.0.0.1 (from WAYPOST_HTTP__LISTEN)"
             );
-            assert_eq!(Given::nothing().variable("WAYPOST_HTTP__LISTEN", address).faults(), [message]);
+            assert_eq!(
+                Given::nothing()
+                    .variable("WAYPOST_HTTP__LISTEN", address)
+                    .faults(),
+                [message]
+            );
             let tokens = format!(r#"[{{"name": "ci", "role": "viewer", "sha256": "{HASH}"}}]"#);
             let given = Given::nothing().variable("WAYPOST_HTTP__LISTEN", address);
-            let config = given.variable("WAYPOST_HTTP__TOKENS", &tokens).load().unwrap();
+            let config = given
+                .variable("WAYPOST_HTTP__TOKENS", &tokens)
+                .load()
+                .unwrap();
             assert_eq!(config.http.listen.to_string(), address);
         }
         for address in ["127.0.0.2:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
@@ -1114,7 +1412,10 @@ mod tests {
             format!("[[http.tokens]]\nname = '{name}'\nrole = '{role}'\nsha256 = '{hash}'\n")
         };
         let other = "A".repeat(64);
-        let config = Given::file(&[token("a", "viewer", HASH), token("b", "editor", &other)].concat()).load().unwrap();
+        let config =
+            Given::file(&[token("a", "viewer", HASH), token("b", "editor", &other)].concat())
+                .load()
+                .unwrap();
         assert_eq!(config.http.tokens[0].sha256[..2], [0x9f, 0x86]);
         assert_eq!(config.http.tokens[1].sha256, [0xaa; 32]);
         assert!(config.http.tokens[0].role < config.http.tokens[1].role);
@@ -1147,7 +1448,10 @@ mod tests {
     #[test]
     fn a_token_in_place_of_the_list_is_not_repeated() {
         let message = fault("http.tokens", "my-secret-token");
-        assert_eq!(message, "http.tokens[0]: must be a table with name, role and sha256, not text");
+        assert_eq!(
+            message,
+            "http.tokens[0]: must be a table with name, role and sha256, not text"
+        );
     }
 
     #[test]
@@ -1161,8 +1465,21 @@ mod tests {
             .load()
             .unwrap();
         let debug = format!("{config:?}");
-        assert!(!debug.contains("hunter2") && !debug.contains(&HASH[..8]) && !debug.contains("159, 134"), "{debug}");
-        let value = |key: &str| config.settings.iter().find(|setting| setting.key == key).unwrap().value.clone();
+        assert!(
+            !debug.contains("hunter2")
+                && !debug.contains(&HASH[..8])
+                && !debug.contains("159, 134"),
+            "{debug}"
+        );
+        let value = |key: &str| {
+            config
+                .settings
+                .iter()
+                .find(|setting| setting.key == key)
+                .unwrap()
+                .value
+                .clone()
+        };
         assert_eq!(value("broker.url"), "amqp://user:***@host/");
         assert_eq!(value("egress.proxy"), "http://user:***@proxy:3128/");
         assert_eq!(value("http.tokens"), "ci (viewer)");
@@ -1171,7 +1488,13 @@ mod tests {
     #[test]
     fn settings_are_shown_as_they_are_written() {
         let settings = with("egress.allow", "localhost,::1").settings;
-        let value = |key: &str| settings.iter().find(|setting| setting.key == key).unwrap().clone();
+        let value = |key: &str| {
+            settings
+                .iter()
+                .find(|setting| setting.key == key)
+                .unwrap()
+                .clone()
+        };
         assert_eq!(settings.len(), 25);
         assert_eq!(value("retry.multiplier").value, "3");
         assert_eq!(value("retry.jitter").value, "0.2");
@@ -1179,16 +1502,30 @@ mod tests {
         assert_eq!(value("retry.maxAge").value, "48h");
         assert_eq!(value("egress.allowHttp").value, "false");
         let allow = value("egress.allow");
-        assert_eq!((allow.value.as_str(), allow.default.as_str()), ("localhost, ::1", "none"));
+        assert_eq!(
+            (allow.value.as_str(), allow.default.as_str()),
+            ("localhost, ::1", "none")
+        );
         assert_eq!(value("egress.proxy").value, "none");
-        assert_eq!(value("broker.url").default, "amqp://guest:***@127.0.0.1:5672/%2f");
+        assert_eq!(
+            value("broker.url").default,
+            "amqp://guest:***@127.0.0.1:5672/%2f"
+        );
     }
 
     #[test]
     fn an_empty_text_takes_an_optional_setting_back() {
         let given = Given::file("[egress]\nproxy = 'http://proxy:3128'");
         assert!(given.load().unwrap().egress.proxy.is_some());
-        assert!(given.variable("WAYPOST_EGRESS__PROXY", "").load().unwrap().egress.proxy.is_none());
+        assert!(
+            given
+                .variable("WAYPOST_EGRESS__PROXY", "")
+                .load()
+                .unwrap()
+                .egress
+                .proxy
+                .is_none()
+        );
     }
 
     #[test]
@@ -1196,7 +1533,10 @@ mod tests {
         let given = Given::nothing();
         let path = given.folder.path().join("ca.pem");
         std::fs::write(&path, "").unwrap();
-        let config = given.flag("egress.caFile", path.to_str().unwrap()).load().unwrap();
+        let config = given
+            .flag("egress.caFile", path.to_str().unwrap())
+            .load()
+            .unwrap();
         assert_eq!(config.egress.ca_file, Some(path));
     }
 }

@@ -88,9 +88,23 @@ pub struct Configuration {
 
 impl Configuration {
     /// Configuration kept in the stream `log`.
-    pub fn new(store: Store, publisher: Publisher, log: String, http_urls: HttpUrls, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        store: Store,
+        publisher: Publisher,
+        log: String,
+        http_urls: HttpUrls,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let currency = Arc::new(watch::Sender::new(Currency::CatchingUp));
-        Self { store, publisher, log, http_urls, metrics, waiting: Arc::default(), currency }
+        Self {
+            store,
+            publisher,
+            log,
+            http_urls,
+            metrics,
+            waiting: Arc::default(),
+            currency,
+        }
     }
 
     /// Whether the view is current, as it changes.
@@ -102,25 +116,43 @@ impl Configuration {
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn put(&self, id: &str, document: &[u8], precondition: Precondition) -> Result<Put, Refused> {
+    pub async fn put(
+        &self,
+        id: &str,
+        document: &[u8],
+        precondition: Precondition,
+    ) -> Result<Put, Refused> {
         for _ in 0..RACES {
             let current = self.store.campaign(id)?;
             check(precondition, current.as_deref())?;
             let previous = current.as_deref().map(|stored| &stored.campaign);
-            let campaign = document::read(document, self.http_urls, previous).map_err(Refused::Faults)?;
+            let campaign =
+                document::read(document, self.http_urls, previous).map_err(Refused::Faults)?;
             if campaign.id != id {
-                let message = format!("is `{}`, but the address says `{id}`: make them the same", campaign.id);
+                let message = format!(
+                    "is `{}`, but the address says `{id}`: make them the same",
+                    campaign.id
+                );
                 return Err(Refused::Faults(vec![Fault::new("$.id", message)]));
             }
             self.check_owners(&campaign)?;
             let expected = current.map(|stored| stored.version);
-            let change = Change { id: id.to_owned(), expected, campaign: Some(campaign.clone()) };
+            let change = Change {
+                id: id.to_owned(),
+                expected,
+                campaign: Some(campaign.clone()),
+            };
             match self.append(&change).await? {
                 Applied::Done { version } => {
                     let created = expected.is_none();
-                    return Ok(Put { stored: StoredCampaign { version, campaign }, created });
+                    return Ok(Put {
+                        stored: StoredCampaign { version, campaign },
+                        created,
+                    });
                 }
-                Applied::WebhookTaken { webhook_id, owner } => return Err(taken(&campaign, &webhook_id, &owner)),
+                Applied::WebhookTaken { webhook_id, owner } => {
+                    return Err(taken(&campaign, &webhook_id, &owner));
+                }
                 Applied::Stale => {}
             }
         }
@@ -138,7 +170,11 @@ impl Configuration {
             let Some(current) = current else {
                 return Err(Refused::Unknown);
             };
-            let change = Change { id: id.to_owned(), expected: Some(current.version), campaign: None };
+            let change = Change {
+                id: id.to_owned(),
+                expected: Some(current.version),
+                campaign: None,
+            };
             if matches!(self.append(&change).await?, Applied::Done { .. }) {
                 return Ok(());
             }
@@ -164,11 +200,17 @@ impl Configuration {
         let message_id = uuid::Uuid::now_v7().to_string();
         let (sender, applied) = oneshot::channel();
         self.waiting().insert(message_id.clone(), sender);
-        let outgoing =
-            Outgoing { to: Destination::Queue(self.log.clone()), message_id: message_id.clone(), body, trace: None };
+        let outgoing = Outgoing {
+            to: Destination::Queue(self.log.clone()),
+            message_id: message_id.clone(),
+            body,
+            trace: None,
+        };
         let result = tokio::time::timeout(ACCEPT_TIMEOUT, async {
             self.publisher.publish(outgoing).await?;
-            applied.await.map_err(|_| Refused::Unavailable("Waypost is stopping".to_owned()))
+            applied
+                .await
+                .map_err(|_| Refused::Unavailable("Waypost is stopping".to_owned()))
         })
         .await;
         self.waiting().remove(&message_id);
@@ -191,10 +233,14 @@ impl Configuration {
     pub async fn open(&self, connection: &Connection) -> Result<LogReader, FollowError> {
         self.currency.send_replace(Currency::CatchingUp);
         let position = self.store.position()?;
-        let (log, continuity) = LogReader::open(connection, &self.publisher, &self.log, position.as_ref()).await?;
+        let (log, continuity) =
+            LogReader::open(connection, &self.publisher, &self.log, position.as_ref()).await?;
         if continuity == Continuity::Restarted {
             if position.is_some() {
-                tracing::warn!(log = self.log, "the log is not the one the local view was built from; rebuilding the view");
+                tracing::warn!(
+                    log = self.log,
+                    "the log is not the one the local view was built from; rebuilding the view"
+                );
             }
             self.store.clear_campaigns()?;
         }
@@ -205,11 +251,19 @@ impl Configuration {
     ///
     /// # Errors
     /// [`FollowError`]: always, for the log has no end.
-    pub async fn follow(&self, mut log: LogReader) -> Result<std::convert::Infallible, FollowError> {
+    pub async fn follow(
+        &self,
+        mut log: LogReader,
+    ) -> Result<std::convert::Infallible, FollowError> {
         let mut position = self.store.position()?;
         loop {
-            if log.is_current(position.as_ref()) && *self.currency.borrow() == Currency::CatchingUp {
-                tracing::info!(log = self.log, offset = position.as_ref().map(|at| at.offset), "configuration is current");
+            if log.is_current(position.as_ref()) && *self.currency.borrow() == Currency::CatchingUp
+            {
+                tracing::info!(
+                    log = self.log,
+                    offset = position.as_ref().map(|at| at.offset),
+                    "configuration is current"
+                );
                 self.currency.send_replace(Currency::Current);
             }
             let record = log.next().await?;
@@ -229,9 +283,16 @@ impl Configuration {
             }
         };
         let applied = self.store.apply(&record.position, change.as_ref())?;
-        self.metrics.config_version.set(i64::try_from(record.position.offset).unwrap_or(i64::MAX));
+        self.metrics
+            .config_version
+            .set(i64::try_from(record.position.offset).unwrap_or(i64::MAX));
         if let (Some(change), Some(applied)) = (&change, applied) {
-            tracing::debug!(campaign = change.id, offset = record.position.offset, ?applied, "configuration change");
+            tracing::debug!(
+                campaign = change.id,
+                offset = record.position.offset,
+                ?applied,
+                "configuration change"
+            );
             if let Some(caller) = self.waiting().remove(&record.position.message_id) {
                 // A caller that has gone away does not want to know.
                 let _ = caller.send(applied);
@@ -268,11 +329,19 @@ fn check(precondition: Precondition, current: Option<&StoredCampaign>) -> Result
         Precondition::Exists => current.is_some(),
         Precondition::Absent => current.is_none(),
     };
-    if holds { Ok(()) } else { Err(Refused::Precondition) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Refused::Precondition)
+    }
 }
 
 fn taken(campaign: &Campaign, webhook_id: &str, owner: &str) -> Refused {
-    let message =
-        format!("`{webhook_id}` is the id of a webhook of campaign `{owner}`: leave `id` out, and it is given a new one");
-    Refused::Faults(vec![Fault::new(format!("{}.id", campaign.path_of(webhook_id)), message)])
+    let message = format!(
+        "`{webhook_id}` is the id of a webhook of campaign `{owner}`: leave `id` out, and it is given a new one"
+    );
+    Refused::Faults(vec![Fault::new(
+        format!("{}.id", campaign.path_of(webhook_id)),
+        message,
+    )])
 }

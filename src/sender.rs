@@ -56,14 +56,19 @@ impl Sender {
         if let Some(pem) = settings.extra_roots {
             client = client.tls_certs_merge(Certificate::from_pem_bundle(&pem)?);
         }
-        Ok(Self { client: client.build()?, rules })
+        Ok(Self {
+            client: client.build()?,
+            rules,
+        })
     }
 
     /// Sends a request and waits for its answer, at most `timeout`.
     pub async fn send(&self, request: Request, timeout: Duration) -> Reply {
         let url = match Url::parse(&request.url) {
             Ok(url) => url,
-            Err(error) => return failure(Cause::Protocol, format!("the URL can't be read: {error}")),
+            Err(error) => {
+                return failure(Cause::Protocol, format!("the URL can't be read: {error}"));
+            }
         };
         if let Err(forbidden) = self.rules.check_literal(&url) {
             return failure(Cause::ForbiddenAddress, forbidden.to_string());
@@ -84,7 +89,9 @@ impl Sender {
 async fn read(mut answer: reqwest::Response) -> Reply {
     let status = answer.status().as_u16();
     let header = answer.headers().get(http::header::RETRY_AFTER);
-    let retry_after = header.and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let retry_after = header
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
     let mut read = 0;
     let mut body = Vec::new();
     while read < ANSWER_BYTES_READ
@@ -94,7 +101,11 @@ async fn read(mut answer: reqwest::Response) -> Reply {
         let room = ANSWER_BYTES_KEPT - body.len();
         body.extend_from_slice(&chunk[..chunk.len().min(room)]);
     }
-    Reply::Answer { status, retry_after, body }
+    Reply::Answer {
+        status,
+        retry_after,
+        body,
+    }
 }
 
 fn failure(cause: Cause, error: String) -> Reply {
@@ -102,22 +113,37 @@ fn failure(cause: Cause, error: String) -> Reply {
 }
 
 /// The chain of causes behind an error, the error itself first.
-fn chain<'a>(error: &'a (dyn std::error::Error + 'static)) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
     std::iter::successors(Some(error), |error| error.source())
 }
 
 /// An `io::Error` hides the error it was made from: it is not in the chain.
-fn within<'a, E: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
-    error.downcast_ref::<E>().or_else(|| error.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<E>())
+fn within<'a, E: std::error::Error + 'static>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a E> {
+    error.downcast_ref::<E>().or_else(|| {
+        error
+            .downcast_ref::<std::io::Error>()?
+            .get_ref()?
+            .downcast_ref::<E>()
+    })
 }
 
 fn cause_of(error: &reqwest::Error) -> Cause {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let find = |test: &dyn Fn(&(dyn std::error::Error + 'static)) -> bool| chain(error).any(test);
     let io = |kinds: &[std::io::ErrorKind]| {
-        find(&|error| error.downcast_ref::<std::io::Error>().is_some_and(|io| kinds.contains(&io.kind())))
+        find(&|error| {
+            error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|io| kinds.contains(&io.kind()))
+        })
     };
-    let hyper = |test: fn(&hyper::Error) -> bool| find(&|error| error.downcast_ref::<hyper::Error>().is_some_and(test));
+    let hyper = |test: fn(&hyper::Error) -> bool| {
+        find(&|error| error.downcast_ref::<hyper::Error>().is_some_and(test))
+    };
     if find(&|error| error.is::<Forbidden>()) {
         Cause::ForbiddenAddress
     } else if find(&|error| error.is::<Unresolved>()) {
@@ -126,12 +152,21 @@ fn cause_of(error: &reqwest::Error) -> Cause {
         Cause::Tls
     } else if error.is_connect() {
         // While connecting only TLS reads, so only TLS can meet an end.
-        if io(&[UnexpectedEof]) { Cause::Tls } else { Cause::Connect }
+        if io(&[UnexpectedEof]) {
+            Cause::Tls
+        } else {
+            Cause::Connect
+        }
     } else if error.is_timeout() {
         Cause::Timeout
-    } else if io(&[ConnectionReset, ConnectionAborted, BrokenPipe, UnexpectedEof])
-        || hyper(|error| error.is_incomplete_message() || error.is_canceled() || error.is_closed())
-    {
+    } else if io(&[
+        ConnectionReset,
+        ConnectionAborted,
+        BrokenPipe,
+        UnexpectedEof,
+    ]) || hyper(|error| {
+        error.is_incomplete_message() || error.is_canceled() || error.is_closed()
+    }) {
         Cause::Reset
     } else {
         Cause::Protocol

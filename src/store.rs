@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
-use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _, TransactionalTree};
+use sled::transaction::{
+    ConflictableTransactionError, TransactionError, Transactional as _, TransactionalTree,
+};
 use sled::{Db, Tree};
 
 use crate::broker::log::Position;
@@ -127,7 +129,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::InUse`], and [`StoreError::Unusable`] where not even an empty one can be made.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let unusable = |error: String| StoreError::Unusable { path: path.to_owned(), error };
+        let unusable = |error: String| StoreError::Unusable {
+            path: path.to_owned(),
+            error,
+        };
         match Self::try_open(path) {
             Ok(store) => Ok(store),
             Err(error) if in_use(&error) => Err(StoreError::InUse(path.to_owned())),
@@ -136,7 +141,8 @@ impl Store {
                     return Err(unusable(error));
                 }
                 let aside = aside(path);
-                std::fs::rename(path, &aside).map_err(|rename| unusable(format!("{error}; moving it aside: {rename}")))?;
+                std::fs::rename(path, &aside)
+                    .map_err(|rename| unusable(format!("{error}; moving it aside: {rename}")))?;
                 tracing::error!(
                     path = %path.display(), aside = %aside.display(), %error,
                     "the local store is damaged: moved aside, and rebuilt from the broker's logs"
@@ -153,7 +159,10 @@ impl Store {
     }
 
     fn open_and_check(path: &Path) -> Result<Self, StoreError> {
-        let db = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open()?;
+        let db = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .open()?;
         let store = Self {
             campaigns: db.open_tree("campaigns")?,
             webhooks: db.open_tree("webhooks")?,
@@ -186,9 +195,20 @@ impl Store {
             return Ok(parsed.campaign);
         }
         let stored = self.campaigns.get(id)?;
-        let campaign = stored.as_deref().map(serde_json::from_slice).transpose()?.map(Arc::new);
+        let campaign = stored
+            .as_deref()
+            .map(serde_json::from_slice)
+            .transpose()?
+            .map(Arc::new);
         let bytes = stored.map_or(0, |stored| stored.len() as u64);
-        self.parsed.insert(id.to_owned(), Parsed { generation, bytes, campaign: campaign.clone() });
+        self.parsed.insert(
+            id.to_owned(),
+            Parsed {
+                generation,
+                bytes,
+                campaign: campaign.clone(),
+            },
+        );
         Ok(campaign)
     }
 
@@ -196,11 +216,19 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn campaigns(&self, after: Option<&str>, limit: usize) -> Result<Vec<StoredCampaign>, StoreError> {
+    pub fn campaigns(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<StoredCampaign>, StoreError> {
         use std::ops::Bound;
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_bytes()));
         let mut campaigns = Vec::new();
-        for entry in self.campaigns.range::<&[u8], _>((from, Bound::Unbounded)).take(limit) {
+        for entry in self
+            .campaigns
+            .range::<&[u8], _>((from, Bound::Unbounded))
+            .take(limit)
+        {
             campaigns.push(serde_json::from_slice(&entry?.1)?);
         }
         Ok(campaigns)
@@ -211,7 +239,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn owner_of(&self, webhook_id: &str) -> Result<Option<String>, StoreError> {
-        Ok(self.webhooks.get(webhook_id)?.map(|owner| String::from_utf8_lossy(&owner).into_owned()))
+        Ok(self
+            .webhooks
+            .get(webhook_id)?
+            .map(|owner| String::from_utf8_lossy(&owner).into_owned()))
     }
 
     /// How far the view has come in the campaigns log.
@@ -219,18 +250,29 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn position(&self) -> Result<Option<Position>, StoreError> {
-        Ok(self.positions.get(CAMPAIGNS_LOG)?.as_deref().map(serde_json::from_slice).transpose()?)
+        Ok(self
+            .positions
+            .get(CAMPAIGNS_LOG)?
+            .as_deref()
+            .map(serde_json::from_slice)
+            .transpose()?)
     }
 
     /// Applies a record of the campaigns log. None is one that changes nothing.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is applied then.
-    pub fn apply(&self, position: &Position, change: Option<&Change>) -> Result<Option<Applied>, StoreError> {
+    pub fn apply(
+        &self,
+        position: &Position,
+        change: Option<&Change>,
+    ) -> Result<Option<Applied>, StoreError> {
         let trees = (&self.campaigns, &self.webhooks, &self.positions);
         let applied = trees.transaction(|(campaigns, webhooks, positions)| {
             positions.insert(CAMPAIGNS_LOG, json(position)?)?;
-            change.map(|change| write(campaigns, webhooks, change, position.offset)).transpose()
+            change
+                .map(|change| write(campaigns, webhooks, change, position.offset))
+                .transpose()
         });
         let applied = applied.map_err(|error| match error {
             TransactionError::Abort(error) => StoreError::Damaged(error),
@@ -279,8 +321,11 @@ fn write(
     offset: u64,
 ) -> Result<Applied, Abort> {
     let stored = campaigns.get(change.id.as_bytes())?;
-    let current: Option<StoredCampaign> =
-        stored.as_deref().map(serde_json::from_slice).transpose().map_err(ConflictableTransactionError::Abort)?;
+    let current: Option<StoredCampaign> = stored
+        .as_deref()
+        .map(serde_json::from_slice)
+        .transpose()
+        .map_err(ConflictableTransactionError::Abort)?;
     if current.as_ref().map(|current| current.version) != change.expected {
         return Ok(Applied::Stale);
     }
@@ -290,7 +335,10 @@ fn write(
             && *owner != *change.id.as_bytes()
         {
             let owner = String::from_utf8_lossy(&owner).into_owned();
-            return Ok(Applied::WebhookTaken { webhook_id: webhook_id.to_owned(), owner });
+            return Ok(Applied::WebhookTaken {
+                webhook_id: webhook_id.to_owned(),
+                owner,
+            });
         }
     }
     for place in current.iter().flat_map(|current| current.campaign.places()) {
@@ -301,7 +349,10 @@ fn write(
             for place in campaign.places() {
                 webhooks.insert(place.webhook.id.as_str().as_bytes(), change.id.as_bytes())?;
             }
-            let stored = StoredCampaign { version: offset, campaign: campaign.clone() };
+            let stored = StoredCampaign {
+                version: offset,
+                campaign: campaign.clone(),
+            };
             campaigns.insert(change.id.as_bytes(), json(&stored)?)?;
         }
         None => {
@@ -319,7 +370,10 @@ fn in_use(error: &str) -> bool {
 /// A free name beside `path`.
 fn aside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".damaged-{}", chrono::Utc::now().format("%Y%m%dT%H%M%S%.3f")));
+    name.push(format!(
+        ".damaged-{}",
+        chrono::Utc::now().format("%Y%m%dT%H%M%S%.3f")
+    ));
     name.into()
 }
 

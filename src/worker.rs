@@ -72,9 +72,17 @@ impl Worker {
             Err(faults) => return self.unreadable(&message, faults).await,
         };
         let stored = self.store.campaign(&event.campaign_id)?;
-        let targets = stored.map_or_else(Vec::new, |stored| resolve::resolve(&stored.campaign, &event));
-        let result = if targets.is_empty() { EventResult::NoWebhook } else { EventResult::Resolved };
-        let deliveries = targets.into_iter().map(|target| Delivery::new(event.clone(), target, message.trace.clone()));
+        let targets = stored.map_or_else(Vec::new, |stored| {
+            resolve::resolve(&stored.campaign, &event)
+        });
+        let result = if targets.is_empty() {
+            EventResult::NoWebhook
+        } else {
+            EventResult::Resolved
+        };
+        let deliveries = targets
+            .into_iter()
+            .map(|target| Delivery::new(event.clone(), target, message.trace.clone()));
         try_join_all(deliveries.map(|delivery| self.attempt(delivery))).await?;
         self.metrics.event(result);
         Ok(())
@@ -84,7 +92,14 @@ impl Worker {
     pub async fn retry(&self, message: Message) -> Result<(), Unsettled> {
         let mut delivery: Delivery = match serde_json::from_slice(&message.body) {
             Ok(delivery) => delivery,
-            Err(error) => return self.unreadable(&message, vec![Fault::new("$", format!("not a delivery: {error}"))]).await,
+            Err(error) => {
+                return self
+                    .unreadable(
+                        &message,
+                        vec![Fault::new("$", format!("not a delivery: {error}"))],
+                    )
+                    .await;
+            }
         };
         if let Some(rung) = delivery.due.and_then(|due| rung_until(due, Utc::now())) {
             return self.wait(&delivery, rung).await;
@@ -118,7 +133,11 @@ impl Worker {
             Settlement::Delivered => Ok(()),
             Settlement::Retry { due } => {
                 delivery.due = Some(due);
-                self.wait(&delivery, rung_until(due, Utc::now()).unwrap_or(Rung::LOWEST)).await?;
+                self.wait(
+                    &delivery,
+                    rung_until(due, Utc::now()).unwrap_or(Rung::LOWEST),
+                )
+                .await?;
                 self.metrics.retries_scheduled.inc();
                 Ok(())
             }
@@ -129,12 +148,14 @@ impl Worker {
     /// Puts a delivery on the delay ladder.
     async fn wait(&self, delivery: &Delivery, rung: Rung) -> Result<(), Unsettled> {
         let body = serde_json::to_vec(delivery)?;
-        self.publish(Destination::Queue(self.names.delay(rung)), body).await
+        self.publish(Destination::Queue(self.names.delay(rung)), body)
+            .await
     }
 
     /// Gives a delivery up.
     async fn dead(&self, delivery: Delivery, reason: Reason) -> Result<(), Unsettled> {
-        self.keep(&DeadLetter::of_delivery(delivery, reason, Utc::now())).await
+        self.keep(&DeadLetter::of_delivery(delivery, reason, Utc::now()))
+            .await
     }
 
     /// Keeps a message that can't be read.
@@ -143,14 +164,24 @@ impl Worker {
         let now = Utc::now();
         // No two are told apart by what they say, so by when they came.
         let seen = format!("{} {}", now.timestamp_micros(), message.tag);
-        self.keep(&DeadLetter::of_body(&message.body, faults, &seen, Reason::Malformed, now)).await?;
+        self.keep(&DeadLetter::of_body(
+            &message.body,
+            faults,
+            &seen,
+            Reason::Malformed,
+            now,
+        ))
+        .await?;
         self.metrics.event(EventResult::Malformed);
         Ok(())
     }
 
     async fn keep(&self, letter: &DeadLetter) -> Result<(), Unsettled> {
         let body = serde_json::to_vec(letter)?;
-        let exchange = Destination::Exchange { name: self.names.dead_letters(), routing_key: String::new() };
+        let exchange = Destination::Exchange {
+            name: self.names.dead_letters(),
+            routing_key: String::new(),
+        };
         self.publish(exchange, body).await?;
         self.metrics.dead_letter(letter.reason);
         Ok(())
@@ -159,7 +190,12 @@ impl Worker {
     /// Publishes until the broker has taken it. To give the message back instead would send the request once more.
     async fn publish(&self, to: Destination, body: Vec<u8>) -> Result<(), Unsettled> {
         let message_id = uuid::Uuid::now_v7().to_string();
-        let outgoing = Outgoing { to, message_id, body, trace: None };
+        let outgoing = Outgoing {
+            to,
+            message_id,
+            body,
+            trace: None,
+        };
         let mut delays = reconnect_delays();
         loop {
             match self.publisher.publish(outgoing.clone()).await {
@@ -177,7 +213,9 @@ impl Worker {
     /// The webhook of a waiting delivery as it is configured now, or why there is none.
     fn current_target(&self, delivery: &Delivery) -> Result<Result<Target, Reason>, StoreError> {
         let stored = self.store.campaign(&delivery.event.campaign_id)?;
-        let place = stored.as_ref().and_then(|stored| stored.campaign.place_of(&delivery.target.webhook.id));
+        let place = stored
+            .as_ref()
+            .and_then(|stored| stored.campaign.place_of(&delivery.target.webhook.id));
         Ok(match place {
             None => Err(Reason::WebhookDeleted),
             Some(place) if !place.webhook.enabled => Err(Reason::WebhookDisabled),
@@ -185,7 +223,14 @@ impl Worker {
         })
     }
 
-    fn observe(&self, delivery: &Delivery, reply: &Reply, took: Duration, settlement: &Settlement, now: DateTime<Utc>) {
+    fn observe(
+        &self,
+        delivery: &Delivery,
+        reply: &Reply,
+        took: Duration,
+        settlement: &Settlement,
+        now: DateTime<Utc>,
+    ) {
         let metrics = &self.metrics;
         metrics.attempt_duration.observe(took.as_secs_f64());
         let (outcome, then) = match settlement {
@@ -195,7 +240,9 @@ impl Worker {
                 metrics.attempt(AttemptOutcome::Delivered, reply.cause());
                 return;
             }
-            Settlement::Retry { due } => (AttemptOutcome::Retry, crate::delivery::timestamp::text(due)),
+            Settlement::Retry { due } => {
+                (AttemptOutcome::Retry, crate::delivery::timestamp::text(due))
+            }
             Settlement::Dead(reason) => (AttemptOutcome::Dead, reason.as_str().to_owned()),
         };
         metrics.attempt(outcome, reply.cause());
@@ -235,5 +282,12 @@ fn attempt_of(reply: &Reply, at: DateTime<Utc>, took: Duration) -> Attempt {
         Reply::Failure { error, .. } => (None, Some(error.clone()), None),
     };
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    Attempt { at, duration_ms, status, cause: reply.cause(), error, answer }
+    Attempt {
+        at,
+        duration_ms,
+        status,
+        cause: reply.cause(),
+        error,
+        answer,
+    }
 }

@@ -29,12 +29,18 @@ pub struct Message {
 impl std::convert::From<Delivery> for Message {
     fn from(delivery: Delivery) -> Self {
         let headers = delivery.properties.headers().as_ref();
-        let trace = text_header(headers, "traceparent")
-            .map(|traceparent| TraceContext { traceparent, tracestate: text_header(headers, "tracestate") });
+        let trace = text_header(headers, "traceparent").map(|traceparent| TraceContext {
+            traceparent,
+            tracestate: text_header(headers, "tracestate"),
+        });
         Self {
             tag: delivery.delivery_tag,
             offset: number_header(headers, "x-stream-offset"),
-            message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),
+            message_id: delivery
+                .properties
+                .message_id()
+                .as_ref()
+                .map(ToString::to_string),
             trace,
             body: delivery.data,
         }
@@ -57,7 +63,9 @@ impl From {
         match self {
             Self::First => AMQPValue::LongString("first".into()),
             Self::Last => AMQPValue::LongString("last".into()),
-            Self::Offset(offset) => AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX)),
+            Self::Offset(offset) => {
+                AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX))
+            }
         }
     }
 }
@@ -75,7 +83,11 @@ impl Subscription {
     ///
     /// # Errors
     /// [`BrokerError::Lost`].
-    pub async fn open(connection: &Connection, queue: &str, window: u16) -> Result<Self, BrokerError> {
+    pub async fn open(
+        connection: &Connection,
+        queue: &str,
+        window: u16,
+    ) -> Result<Self, BrokerError> {
         Self::consume(connection, queue, window, FieldTable::default()).await
     }
 
@@ -83,7 +95,12 @@ impl Subscription {
     ///
     /// # Errors
     /// [`BrokerError::Lost`].
-    pub async fn open_stream(connection: &Connection, stream: &str, window: u16, from: From) -> Result<Self, BrokerError> {
+    pub async fn open_stream(
+        connection: &Connection,
+        stream: &str,
+        window: u16,
+        from: From,
+    ) -> Result<Self, BrokerError> {
         let mut arguments = FieldTable::default();
         arguments.insert("x-stream-offset".into(), from.argument());
         Self::consume(connection, stream, window, arguments).await
@@ -95,18 +112,31 @@ impl Subscription {
         window: u16,
         arguments: FieldTable,
     ) -> Result<Self, BrokerError> {
-        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+        let channel = connection
+            .create_channel()
+            .await
+            .map_err(BrokerError::lost("opening a channel"))?;
         // Before consuming: a consumer is given messages by the window it started with.
         channel
             .basic_qos(window, BasicQosOptions::default())
             .await
             .map_err(BrokerError::lost("setting the window"))?;
         let consumer = channel
-            .basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), arguments)
+            .basic_consume(
+                queue.into(),
+                "".into(),
+                BasicConsumeOptions::default(),
+                arguments,
+            )
             .await
             .map_err(BrokerError::lost("consuming"))?;
         let (acks, flushed) = Acks::start(channel.clone());
-        Ok(Self { channel, consumer, acks, flushed })
+        Ok(Self {
+            channel,
+            consumer,
+            acks,
+            flushed,
+        })
     }
 
     /// Where its messages are acknowledged.
@@ -122,14 +152,20 @@ impl Subscription {
         match self.consumer.next().await {
             Some(Ok(delivery)) => Ok(delivery.into()),
             Some(Err(error)) => Err(BrokerError::lost("consuming")(error)),
-            None => Err(BrokerError::Lost { doing: "consuming", error: "the broker cancelled the consumer".to_owned() }),
+            None => Err(BrokerError::Lost {
+                doing: "consuming",
+                error: "the broker cancelled the consumer".to_owned(),
+            }),
         }
     }
 
     /// Asks the broker for no more messages.
     pub async fn cancel(&self) {
         // Where this fails the channel is gone, and with it the consumer.
-        let _ = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default()).await;
+        let _ = self
+            .channel
+            .basic_cancel(self.consumer.tag(), BasicCancelOptions::default())
+            .await;
     }
 
     /// Writes the last acknowledgements. All clones of [`Self::acks`] must have been dropped.

@@ -73,18 +73,34 @@ impl LogReader {
     ) -> Result<(Self, Continuity), BrokerError> {
         let end = end_of(connection, publisher, stream).await?;
         if let Some(position) = position {
-            let mut reader = Self::start(connection, stream, From::Offset(position.offset), end).await?;
-            let found = tokio::time::timeout(PATIENCE, reader.next()).await.ok().transpose()?;
+            let mut reader =
+                Self::start(connection, stream, From::Offset(position.offset), end).await?;
+            let found = tokio::time::timeout(PATIENCE, reader.next())
+                .await
+                .ok()
+                .transpose()?;
             if found.is_some_and(|record| record.position == *position) {
                 return Ok((reader, Continuity::Continued));
             }
         }
-        Ok((Self::start(connection, stream, From::First, end).await?, Continuity::Restarted))
+        Ok((
+            Self::start(connection, stream, From::First, end).await?,
+            Continuity::Restarted,
+        ))
     }
 
-    async fn start(connection: &Connection, stream: &str, from: From, end: u64) -> Result<Self, BrokerError> {
+    async fn start(
+        connection: &Connection,
+        stream: &str,
+        from: From,
+        end: u64,
+    ) -> Result<Self, BrokerError> {
         let subscription = Subscription::open_stream(connection, stream, WINDOW, from).await?;
-        Ok(Self { acks: subscription.acks(), subscription, end })
+        Ok(Self {
+            acks: subscription.acks(),
+            subscription,
+            end,
+        })
     }
 
     /// The next record.
@@ -99,8 +115,14 @@ impl LogReader {
             doing: "reading a log",
             error: "a record has no x-stream-offset: the queue is no stream".to_owned(),
         })?;
-        let position = Position { offset, message_id: message.message_id.unwrap_or_default() };
-        Ok(Record { position, body: message.body })
+        let position = Position {
+            offset,
+            message_id: message.message_id.unwrap_or_default(),
+        };
+        Ok(Record {
+            position,
+            body: message.body,
+        })
     }
 
     /// Whether a view that has come to `position` holds what the log held when reading started.
@@ -110,7 +132,11 @@ impl LogReader {
 }
 
 /// The first offset of the last chunk. An empty log has none, and is given a record.
-async fn end_of(connection: &Connection, publisher: &Publisher, stream: &str) -> Result<u64, BrokerError> {
+async fn end_of(
+    connection: &Connection,
+    publisher: &Publisher,
+    stream: &str,
+) -> Result<u64, BrokerError> {
     let mut last = LogReader::start(connection, stream, From::Last, 0).await?;
     let record = match tokio::time::timeout(PATIENCE_WITH_EMPTY, last.next()).await {
         Ok(record) => record?,
@@ -122,7 +148,10 @@ async fn end_of(connection: &Connection, publisher: &Publisher, stream: &str) ->
                 trace: None,
             };
             let published = publisher.publish(genesis).await;
-            published.map_err(|error| BrokerError::Lost { doing: "opening a log", error: error.to_string() })?;
+            published.map_err(|error| BrokerError::Lost {
+                doing: "opening a log",
+                error: error.to_string(),
+            })?;
             last.next().await?
         }
     };

@@ -98,7 +98,14 @@ impl Publisher {
     pub fn start(address: Address, topology: Topology) -> (Self, JoinHandle<()>) {
         let (requests, receiver) = mpsc::channel(MAX_UNCONFIRMED);
         let link = Arc::new(RwLock::new(Link::Down("not connected yet".to_owned())));
-        let task = Task { address, topology, requests: receiver, unconfirmed: HashMap::new(), next: 0, link: link.clone() };
+        let task = Task {
+            address,
+            topology,
+            requests: receiver,
+            unconfirmed: HashMap::new(),
+            next: 0,
+            link: link.clone(),
+        };
         (Self { requests, link }, tokio::spawn(task.run()))
     }
 
@@ -108,13 +115,19 @@ impl Publisher {
     /// [`Unpublished`]: the message is not at the broker.
     pub async fn publish(&self, outgoing: Outgoing) -> Result<(), Unpublished> {
         let (reply, confirmed) = oneshot::channel();
-        self.requests.send(Request { outgoing, reply }).await.map_err(|_| Unpublished::Stopping)?;
+        self.requests
+            .send(Request { outgoing, reply })
+            .await
+            .map_err(|_| Unpublished::Stopping)?;
         confirmed.await.unwrap_or(Err(Unpublished::Stopping))
     }
 
     /// How the connection is.
     pub fn link(&self) -> Link {
-        self.link.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.link
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -134,7 +147,8 @@ struct Task {
     link: Arc<RwLock<Link>>,
 }
 
-type Confirms = FuturesUnordered<futures_util::future::BoxFuture<'static, (u64, lapin::Result<Confirmation>)>>;
+type Confirms =
+    FuturesUnordered<futures_util::future::BoxFuture<'static, (u64, lapin::Result<Confirmation>)>>;
 
 impl Task {
     async fn run(mut self) {
@@ -147,7 +161,8 @@ impl Task {
                     tracing::warn!(%error, unconfirmed = self.unconfirmed.len(), ?delay, "publishing connection lost; connecting again");
                     self.set_link(Link::Down(error.to_string()));
                     tokio::time::sleep(delay).await;
-                    if self.requests.is_closed() && self.requests.is_empty() && self.nobody_waits() {
+                    if self.requests.is_closed() && self.requests.is_empty() && self.nobody_waits()
+                    {
                         return;
                     }
                 }
@@ -157,16 +172,25 @@ impl Task {
 
     /// Whether every caller has gone away.
     fn nobody_waits(&mut self) -> bool {
-        self.unconfirmed.retain(|_, waiting| !waiting.request.reply.is_closed());
+        self.unconfirmed
+            .retain(|_, waiting| !waiting.request.reply.is_closed());
         self.unconfirmed.is_empty()
     }
 
     /// One connection, until it is lost or there is nothing left to do.
-    async fn session(&mut self, delays: &mut backoff::ExponentialBackoff) -> Result<(), BrokerError> {
+    async fn session(
+        &mut self,
+        delays: &mut backoff::ExponentialBackoff,
+    ) -> Result<(), BrokerError> {
         let connection = self.address.connect("waypost publisher").await?;
         self.topology.declare(&connection).await?;
-        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
-        let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
+        let channel = connection
+            .create_channel()
+            .await
+            .map_err(BrokerError::lost("opening a channel"))?;
+        let confirms = channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await;
         confirms.map_err(BrokerError::lost("asking for confirms"))?;
         self.set_link(Link::Up);
         delays.reset();
@@ -199,12 +223,22 @@ impl Task {
 
     fn remember(&mut self, request: Request) -> u64 {
         self.next += 1;
-        self.unconfirmed.insert(self.next, Unconfirmed { request, since: Instant::now() });
+        self.unconfirmed.insert(
+            self.next,
+            Unconfirmed {
+                request,
+                since: Instant::now(),
+            },
+        );
         self.next
     }
 
     /// What the last connection did not confirm, in its order, unless its caller has gone away.
-    async fn publish_again(&mut self, channel: &Channel, confirms: &mut Confirms) -> Result<(), BrokerError> {
+    async fn publish_again(
+        &mut self,
+        channel: &Channel,
+        confirms: &mut Confirms,
+    ) -> Result<(), BrokerError> {
         self.nobody_waits();
         let mut tags: Vec<u64> = self.unconfirmed.keys().copied().collect();
         tags.sort_unstable();
@@ -217,8 +251,17 @@ impl Task {
         Ok(())
     }
 
-    async fn send(&self, channel: &Channel, tag: u64, confirms: &mut Confirms) -> Result<(), BrokerError> {
-        let Some(Unconfirmed { request: Request { outgoing, .. }, .. }) = self.unconfirmed.get(&tag) else {
+    async fn send(
+        &self,
+        channel: &Channel,
+        tag: u64,
+        confirms: &mut Confirms,
+    ) -> Result<(), BrokerError> {
+        let Some(Unconfirmed {
+            request: Request { outgoing, .. },
+            ..
+        }) = self.unconfirmed.get(&tag)
+        else {
             return Ok(());
         };
         let (exchange, routing_key) = match &outgoing.to {
@@ -226,9 +269,18 @@ impl Task {
             Destination::Exchange { name, routing_key } => (name.as_str(), routing_key.as_str()),
         };
         // Without `mandatory` the broker confirms what it has no queue for, and forgets it.
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let options = BasicPublishOptions {
+            mandatory: true,
+            immediate: false,
+        };
         let confirm = channel
-            .basic_publish(exchange.into(), routing_key.into(), options, &outgoing.body, properties(outgoing))
+            .basic_publish(
+                exchange.into(),
+                routing_key.into(),
+                options,
+                &outgoing.body,
+                properties(outgoing),
+            )
             .await
             .map_err(BrokerError::lost("publishing"))?;
         confirms.push(confirm.map(move |result| (tag, result)).boxed());
@@ -240,7 +292,11 @@ impl Task {
     /// lapin hands a returned message over with whichever confirm it resolves next, which need not be its own. It is
     /// always one resolved no later than its own, so: take all that are resolved, collect what was returned by
     /// message id, and only then believe any of them.
-    fn settle(&mut self, first: (u64, lapin::Result<Confirmation>), confirms: &mut Confirms) -> Result<(), BrokerError> {
+    fn settle(
+        &mut self,
+        first: (u64, lapin::Result<Confirmation>),
+        confirms: &mut Confirms,
+    ) -> Result<(), BrokerError> {
         let mut resolved = vec![first];
         while let Some(Some(next)) = confirms.next().now_or_never() {
             resolved.push(next);
@@ -258,7 +314,11 @@ impl Task {
             verdicts.push((tag, acknowledged));
         }
         for (tag, acknowledged) in verdicts {
-            let Some(Unconfirmed { request: Request { outgoing, reply }, .. }) = self.unconfirmed.remove(&tag) else {
+            let Some(Unconfirmed {
+                request: Request { outgoing, reply },
+                ..
+            }) = self.unconfirmed.remove(&tag)
+            else {
                 continue;
             };
             let verdict = if returned.contains(&outgoing.message_id) {
@@ -275,33 +335,54 @@ impl Task {
             return Ok(());
         }
         // One returned with another's confirm, whose own is still to come, is published again on the next connection.
-        Err(BrokerError::Lost { doing: "publishing", error: "a queue is missing; declaring all anew".to_owned() })
+        Err(BrokerError::Lost {
+            doing: "publishing",
+            error: "a queue is missing; declaring all anew".to_owned(),
+        })
     }
 
     fn watch(&mut self, connection: &Connection) -> Result<(), BrokerError> {
+        if !connection.status().connected() {
+            return Err(BrokerError::Lost {
+                doing: "publishing",
+                error: "the connection is closed".to_owned(),
+            });
+        }
         if connection.status().blocked() {
             // Time during which the broker does not read is no fault of the connection.
             for waiting in self.unconfirmed.values_mut() {
                 waiting.since = Instant::now();
             }
             if self.set_link(Link::Blocked) != Link::Blocked {
-                tracing::warn!("the broker takes no messages for now: it is short of memory or disk");
+                tracing::warn!(
+                    "the broker takes no messages for now: it is short of memory or disk"
+                );
             }
             return Ok(());
         }
         if self.set_link(Link::Up) == Link::Blocked {
             tracing::info!("the broker takes messages again");
         }
-        if self.unconfirmed.values().any(|waiting| waiting.since.elapsed() > CONFIRM_TIMEOUT) {
+        if self
+            .unconfirmed
+            .values()
+            .any(|waiting| waiting.since.elapsed() > CONFIRM_TIMEOUT)
+        {
             let error = format!("no confirm within {} s", CONFIRM_TIMEOUT.as_secs());
-            return Err(BrokerError::Lost { doing: "publishing", error });
+            return Err(BrokerError::Lost {
+                doing: "publishing",
+                error,
+            });
         }
         Ok(())
     }
 
     /// Sets the link and tells what it was.
     fn set_link(&self, link: Link) -> Link {
-        let mut current = self.link.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut current = self
+            .link
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         std::mem::replace(&mut *current, link)
     }
 }
@@ -316,9 +397,15 @@ fn properties(outgoing: &Outgoing) -> BasicProperties {
         return properties;
     };
     let mut headers = FieldTable::default();
-    headers.insert("traceparent".into(), AMQPValue::LongString(trace.traceparent.as_str().into()));
+    headers.insert(
+        "traceparent".into(),
+        AMQPValue::LongString(trace.traceparent.as_str().into()),
+    );
     if let Some(tracestate) = &trace.tracestate {
-        headers.insert("tracestate".into(), AMQPValue::LongString(tracestate.as_str().into()));
+        headers.insert(
+            "tracestate".into(),
+            AMQPValue::LongString(tracestate.as_str().into()),
+        );
     }
     properties.with_headers(headers)
 }

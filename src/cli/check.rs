@@ -34,17 +34,26 @@ impl Check {
             match std::fs::read(file) {
                 Err(error) => faults.push(format!("{name}: {error}")),
                 Ok(bytes) => {
-                    let found = document::read(&bytes, http_urls, None).err().unwrap_or_default();
+                    let found = document::read(&bytes, http_urls, None)
+                        .err()
+                        .unwrap_or_default();
                     faults.extend(found.into_iter().map(|fault| format!("{name}: {fault}")));
                 }
             }
         }
-        if self.json { print_json(&config) } else { print_table(&config) }
+        if self.json {
+            print_json(&config)
+        } else {
+            print_table(&config)
+        }
         if !faults.is_empty() {
             return Err(Failure::Failed(faults.join("\n")));
         }
         if !self.json {
-            println!("\nSettings are sound, and so are {} campaign files.", self.campaigns.len());
+            println!(
+                "\nSettings are sound, and so are {} campaign files.",
+                self.campaigns.len()
+            );
         }
         Ok(())
     }
@@ -52,7 +61,9 @@ impl Check {
 
 fn print_table(config: &Config) {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["SETTING", "VALUE", "FROM"]);
+    table
+        .load_style(presets::NOTHING)
+        .set_header(["SETTING", "VALUE", "FROM"]);
     for setting in &config.settings {
         table.add_row([&setting.key, &setting.value, &setting.origin]);
     }
@@ -62,6 +73,9 @@ fn print_table(config: &Config) {
 fn print_json(config: &Config) {
     for setting in &config.settings {
         let (key, value, origin) = (&setting.key, &setting.value, &setting.origin);
-        println!("{}", serde_json::json!({ "key": key, "value": value, "default": setting.default, "from": origin }));
+        println!(
+            "{}",
+            serde_json::json!({ "key": key, "value": value, "default": setting.default, "from": origin })
+        );
     }
 }

@@ -16,10 +16,20 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Args, Clone)]
 pub(super) struct Server {
     /// The worker's address
-    #[arg(long, env = "WAYPOST_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    #[arg(
+        long,
+        env = "WAYPOST_SERVER",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL"
+    )]
     server: Url,
     /// The token, where the worker wants one
-    #[arg(long, env = "WAYPOST_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(
+        long,
+        env = "WAYPOST_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
     token: Option<SecretString>,
 }
 
@@ -39,7 +49,8 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn json(&self) -> Result<Value, Failure> {
-        serde_json::from_slice(&self.body).map_err(|error| Failure::of(format!("the server's answer can't be read: {error}")))
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Failure::of(format!("the server's answer can't be read: {error}")))
     }
 }
 
@@ -51,18 +62,42 @@ pub(super) struct Api {
 }
 
 impl Server {
+    /// A server that wants no token.
+    pub(super) fn at(url: &str) -> Result<Self, Failure> {
+        Ok(Self {
+            server: url.parse().map_err(Failure::of)?,
+            token: None,
+        })
+    }
+
     pub(super) fn api(self) -> Result<Api, Failure> {
         if self.server.cannot_be_a_base() {
-            return Err(Failure::Misused(format!("{} is no server's address: write http://HOST:PORT", self.server)));
+            return Err(Failure::Misused(format!(
+                "{} is no server's address: write http://HOST:PORT",
+                self.server
+            )));
         }
-        let client = Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(Failure::of)?;
-        Ok(Api { client, server: self })
+        let client = Client::builder()
+            .timeout(TIMEOUT)
+            .no_proxy()
+            .build()
+            .map_err(Failure::of)?;
+        Ok(Api {
+            client,
+            server: self,
+        })
     }
 }
 
 impl Api {
     /// Calls `/v1/SEGMENTS…`. What is not a success is a failure, in the server's words.
-    pub(super) async fn call(&self, method: Method, segments: &[&str], query: &[(&str, &str)], call: Call) -> Result<Answer, Failure> {
+    pub(super) async fn call(
+        &self,
+        method: Method,
+        segments: &[&str],
+        query: &[(&str, &str)],
+        call: Call,
+    ) -> Result<Answer, Failure> {
         let mut url = self.server.server.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push("v1").extend(segments);
@@ -79,33 +114,65 @@ impl Api {
             request = request.header(name, value);
         }
         if let Some(body) = call.body {
-            request = request.header("content-type", "application/json").body(body);
+            request = request
+                .header("content-type", "application/json")
+                .body(body);
         }
-        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let answer = request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
-        let etag = answer.headers().get("etag").and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-        let body = answer.bytes().await.map_err(|error| self.unreachable(&error))?.to_vec();
-        if status.is_success() { Ok(Answer { status, etag, body }) } else { Err(refused(status, &body)) }
+        let etag = answer
+            .headers()
+            .get("etag")
+            .and_then(|etag| etag.to_str().ok())
+            .map(str::to_owned);
+        let body = answer
+            .bytes()
+            .await
+            .map_err(|error| self.unreachable(&error))?
+            .to_vec();
+        if status.is_success() {
+            Ok(Answer { status, etag, body })
+        } else {
+            Err(refused(status, &body))
+        }
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        let cause = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source()).last();
+        let cause = std::iter::successors(Some(error as &dyn std::error::Error), |error| {
+            error.source()
+        })
+        .last();
         let cause = cause.map_or_else(String::new, ToString::to_string);
         let server = &self.server.server;
-        Failure::of(format!("no answer from {server} ({cause}): is a worker running there? Say where with --server or WAYPOST_SERVER"))
+        Failure::of(format!(
+            "no answer from {server} ({cause}): is a worker running there? Say where with --server or WAYPOST_SERVER"
+        ))
     }
 }
 
 /// A problem document as text: one fault a line, where it has them.
 fn refused(status: StatusCode, body: &[u8]) -> Failure {
     let problem: Value = serde_json::from_slice(body).unwrap_or_default();
-    let faults = problem["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let faults = problem["errors"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     if faults.is_empty() {
         let detail = problem["detail"].as_str().map(str::to_owned);
         return Failure::of(detail.unwrap_or_else(|| format!("the server answered {status}")));
     }
     let line = |fault: &Value| {
-        format!("\n  {}: {}", fault["path"].as_str().unwrap_or("$"), fault["message"].as_str().unwrap_or_default())
+        format!(
+            "\n  {}: {}",
+            fault["path"].as_str().unwrap_or("$"),
+            fault["message"].as_str().unwrap_or_default()
+        )
     };
-    Failure::of(format!("refused:{}", faults.iter().map(line).collect::<String>()))
+    Failure::of(format!(
+        "refused:{}",
+        faults.iter().map(line).collect::<String>()
+    ))
 }

@@ -1,13 +1,234 @@
-//! `waypost demo`.
-use clap::Args;
+//! `waypost demo`: a whole journey on a real broker. Its own worker and receivers, a few thousand events, and an account
+//! of every one of them, taken from the receivers' records and the dead-letter stream rather than from the worker.
 
-use super::Failure;
+mod account;
+mod receivers;
+mod report;
+mod story;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use futures_util::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::serve::stop_on_signals;
+use super::{Failure, Settings};
+use crate::app::App;
+use crate::broker::connection::Address;
+use crate::broker::depths;
+use crate::broker::log::LogReader;
+use crate::broker::names::Names;
+use crate::broker::publisher::{Destination, Outgoing, Publisher};
+use crate::broker::topology::Topology;
+use crate::delivery::dead_letter::DeadLetter;
+use crate::telemetry;
+use account::Account;
+use receivers::{Behaviour, Receiver};
+use story::Story;
+
+/// Events on their way to the broker at once.
+const IN_FLIGHT: usize = 512;
+
+/// Everything is over long before this, or something is wrong.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 #[derive(Args)]
-pub(super) struct Demo {}
+pub(super) struct Demo {
+    /// How many events to publish
+    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    events: u32,
+    /// Keep everything running afterwards, until Ctrl-C, and print the addresses
+    #[arg(long)]
+    stay: bool,
+    /// The account as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
 
 impl Demo {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(mut self) -> Result<(), Failure> {
+        let folder = tempfile::tempdir().map_err(Failure::of)?;
+        let prefix = format!("waypost-demo-{}", uuid::Uuid::now_v7().simple());
+        self.override_settings(&prefix, folder.path());
+        let config = self.settings.load()?;
+        telemetry::start(&config.log);
+        let stop = CancellationToken::new();
+        stop_on_signals(stop.clone())?;
+
+        let broker = Address::new(config.broker.url.clone());
+        let names = Names::new(&prefix);
+        let topology = Topology {
+            names: names.clone(),
+            dead_letter_retention: config.dead_letters.retention,
+        };
+        let connection = broker.connect("waypost demo").await.map_err(|error| {
+            Failure::of(format!("{error}\nThe demo needs a RabbitMQ: `make demo` starts one, WAYPOST_BROKER__URL says where one is"))
+        })?;
+        topology.declare(&connection).await.map_err(Failure::of)?;
+
+        let app = App::build(&config).await.map_err(Failure::of)?;
+        let api = format!("http://{}", app.address());
+        let stop_worker = CancellationToken::new();
+        let worker = tokio::spawn(app.run(stop_worker.clone()));
+        let (publisher, publishing) = Publisher::start(broker, topology.clone());
+        let stage = Stage {
+            api,
+            names,
+            connection: &connection,
+            publisher,
+        };
+        let played = tokio::select! {
+            played = stage.play(&self, &stop) => played,
+            () = stop.cancelled() => Err(Failure::of("stopped before the end")),
+        };
+
+        // Whatever happened, nothing is left behind.
+        stop_worker.cancel();
+        let worked = worker.await.map_err(Failure::of)?.map_err(Failure::of);
+        drop(stage);
+        publishing.await.map_err(Failure::of)?;
+        topology.delete(&connection).await.map_err(Failure::of)?;
+        played.and(worked)
+    }
+
+    /// A worker of the demo's own, whose retries are over in seconds.
+    fn override_settings(&mut self, prefix: &str, folder: &std::path::Path) {
+        let store = folder.join("store").display().to_string();
+        let settings = [
+            ("broker.prefix", prefix),
+            ("http.listen", "127.0.0.1:0"),
+            ("store.path", &store),
+            ("egress.allowHttp", "true"),
+            ("egress.allow", "127.0.0.0/8"),
+            ("retry.initialDelay", "1s"),
+            ("retry.multiplier", "2"),
+            ("retry.maxAttempts", "4"),
+            // Failed attempts are part of the story, not news.
+            ("log.level", "error"),
+        ];
+        let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        // What the user has set comes later, and wins.
+        self.settings.overrides.splice(0..0, settings);
+    }
+}
+
+/// What the story is played on.
+struct Stage<'a> {
+    api: String,
+    names: Names,
+    connection: &'a lapin::Connection,
+    publisher: Publisher,
+}
+
+impl Stage<'_> {
+    async fn play(&self, demo: &Demo, stop: &CancellationToken) -> Result<(), Failure> {
+        let receivers = [
+            Receiver::start("agent", Behaviour::Healthy).await?,
+            Receiver::start("offers", Behaviour::FailsTwice).await?,
+            Receiver::start("survey", Behaviour::Gone).await?,
+            Receiver::start("name", Behaviour::Broken).await?,
+        ];
+        let story = Story::new(&receivers);
+        story.apply(&self.api).await?;
+        if !demo.json {
+            report::opening(&self.api, &receivers, demo.events);
+        }
+
+        let account = Arc::new(Account::default());
+        let dead_letters = self.follow_dead_letters(account.clone());
+        let journey = async {
+            let publish = self.publish(&story, demo.events, &account);
+            let watch = report::progress(&account, &receivers, demo.events, self);
+            tokio::try_join!(publish, watch).map(|_| ())
+        };
+        tokio::select! {
+            followed = dead_letters => followed?,
+            done = tokio::time::timeout(PATIENCE, journey) => match done {
+                Ok(done) => done?,
+                Err(_) => eprintln!("not everything is over after {} s", PATIENCE.as_secs()),
+            },
+        }
+
+        let balance = account.balance(&receivers, self).await?;
+        if demo.json {
+            report::json(&balance)
+        } else {
+            report::account(&balance, &receivers)
+        }
+        if demo.stay {
+            report::addresses(&self.api, &self.names, &receivers);
+            stop.cancelled().await;
+        }
+        if balance.balances() {
+            Ok(())
+        } else {
+            Err(Failure::of("the account does not balance"))
+        }
+    }
+
+    /// Publishes the story's events through the broker, as a platform would.
+    async fn publish(&self, story: &Story, events: u32, account: &Account) -> Result<(), Failure> {
+        let publishing = futures_util::stream::iter(0..events).map(|number| {
+            let step = story.step(number);
+            let outgoing = Outgoing {
+                to: Destination::Exchange {
+                    name: self.names.events(),
+                    routing_key: story::CAMPAIGN_ID.to_owned(),
+                },
+                message_id: step.event_id.clone(),
+                body: step.body(),
+                trace: None,
+            };
+            async { self.publisher.publish(outgoing).await }
+        });
+        let mut publishing = publishing.buffer_unordered(IN_FLIGHT);
+        while let Some(published) = publishing.next().await {
+            published.map_err(Failure::of)?;
+            account.published();
+        }
         Ok(())
+    }
+
+    /// The worker's count of events that fire no webhook.
+    async fn no_webhook(&self) -> Result<usize, Failure> {
+        let text = reqwest::get(format!("{}/metrics", self.api))
+            .await
+            .map_err(Failure::of)?;
+        let text = text.text().await.map_err(Failure::of)?;
+        let count = text
+            .lines()
+            .find_map(|line| line.strip_prefix("waypost_events_total{result=\"no_webhook\"} "));
+        count
+            .and_then(|count| count.parse().ok())
+            .ok_or_else(|| Failure::of("the worker's metrics can't be read"))
+    }
+
+    /// Messages in the broker's queues.
+    async fn waiting(&self) -> Result<u64, Failure> {
+        depths::total(self.connection, &self.names)
+            .await
+            .map_err(Failure::of)
+    }
+
+    /// Reads the dead-letter stream, as anybody could.
+    async fn follow_dead_letters(&self, account: Arc<Account>) -> Result<(), Failure> {
+        let log = LogReader::open(
+            self.connection,
+            &self.publisher,
+            &self.names.dead_letters(),
+            None,
+        )
+        .await;
+        let (mut log, _) = log.map_err(Failure::of)?;
+        loop {
+            let record = log.next().await.map_err(Failure::of)?;
+            if let Ok(letter) = serde_json::from_slice::<DeadLetter>(&record.body) {
+                account.dead(letter);
+            }
+        }
     }
 }

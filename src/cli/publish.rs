@@ -62,10 +62,13 @@ impl Publish {
         let api = self.server.clone().api()?;
         match self.file.clone() {
             None => self.one(&api).await,
-            Some(file) if file == Path::new("-") => self.all(&api, BufReader::new(tokio::io::stdin())).await,
+            Some(file) if file == Path::new("-") => {
+                self.all(&api, BufReader::new(tokio::io::stdin())).await
+            }
             Some(file) => {
                 let open = tokio::fs::File::open(&file).await;
-                let open = open.map_err(|error| Failure::of(format!("{}: {error}", file.display())))?;
+                let open =
+                    open.map_err(|error| Failure::of(format!("{}: {error}", file.display())))?;
                 self.all(&api, BufReader::new(open)).await
             }
         }
@@ -76,7 +79,10 @@ impl Publish {
         if self.json {
             println!("{answer}");
         } else {
-            println!("published event {}", answer["eventId"].as_str().unwrap_or_default());
+            println!(
+                "published event {}",
+                answer["eventId"].as_str().unwrap_or_default()
+            );
         }
         Ok(())
     }
@@ -86,19 +92,30 @@ impl Publish {
         let mut event = Map::new();
         let text = |value: &Option<String>| value.clone().map(Value::String);
         let new_id = || uuid::Uuid::now_v7().to_string();
-        let keyword = self.keyword.as_ref().map(|keyword| match serde_json::from_str(keyword) {
-            Ok(number @ Value::Number(_)) => number,
-            _ => Value::String(keyword.clone()),
-        });
+        let keyword = self
+            .keyword
+            .as_ref()
+            .map(|keyword| match serde_json::from_str(keyword) {
+                Ok(number @ Value::Number(_)) => number,
+                _ => Value::String(keyword.clone()),
+            });
         let fields = [
             ("campaignId", text(&self.campaign)),
             ("label", text(&self.label)),
             ("phoneNumber", text(&self.phone)),
-            ("date", Some(text(&self.date).unwrap_or_else(|| timestamp::text(&chrono::Utc::now()).into()))),
+            (
+                "date",
+                Some(
+                    text(&self.date).unwrap_or_else(|| timestamp::text(&chrono::Utc::now()).into()),
+                ),
+            ),
             ("response", text(&self.response)),
             ("option", text(&self.option)),
             ("keyword", keyword),
-            ("eventId", Some(text(&self.event_id).unwrap_or_else(|| new_id().into()))),
+            (
+                "eventId",
+                Some(text(&self.event_id).unwrap_or_else(|| new_id().into())),
+            ),
         ];
         for (name, value) in fields {
             event.extend(value.map(|value| (name.to_owned(), value)));
@@ -137,7 +154,10 @@ impl Publish {
         }
         bar.finish_and_clear();
         if self.json {
-            println!("{}", json!({ "published": published, "refused": faults.count }));
+            println!(
+                "{}",
+                json!({ "published": published, "refused": faults.count })
+            );
         } else {
             println!("published {published} events");
         }
@@ -146,14 +166,29 @@ impl Publish {
 }
 
 async fn post(api: &Api, body: Vec<u8>) -> Result<Value, Failure> {
-    api.call(Method::POST, &["events"], &[], Call { headers: Vec::new(), body: Some(body) }).await?.json()
+    api.call(
+        Method::POST,
+        &["events"],
+        &[],
+        Call {
+            headers: Vec::new(),
+            body: Some(body),
+        },
+    )
+    .await?
+    .json()
 }
 
 /// Drawn on a terminal only, and on standard error, so that the output stays the result.
 fn progress_bar() -> ProgressBar {
-    let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
     let style = ProgressStyle::with_template("{spinner} {human_pos} events  {per_sec}  {elapsed}");
-    ProgressBar::with_draw_target(None, target).with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+    ProgressBar::with_draw_target(None, target)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
 /// The lines that were refused.
@@ -177,7 +212,15 @@ impl Faults {
             return Ok(());
         }
         let untold = self.count - self.told.len() as u64;
-        let rest = if untold > 0 { format!("\nand {untold} more") } else { String::new() };
-        Err(Failure::Failed(format!("{} events were not published\n{}{rest}", self.count, self.told.join("\n"))))
+        let rest = if untold > 0 {
+            format!("\nand {untold} more")
+        } else {
+            String::new()
+        };
+        Err(Failure::Failed(format!(
+            "{} events were not published\n{}{rest}",
+            self.count,
+            self.told.join("\n")
+        )))
     }
 }

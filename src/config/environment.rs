@@ -21,7 +21,10 @@ pub(super) fn read(
     known: &Known,
     faults: &mut Vec<ConfigFault>,
 ) -> Vec<Given> {
-    let mut ours: Vec<(String, String)> = variables.into_iter().filter(|(name, text)| is_setting(name, text)).collect();
+    let mut ours: Vec<(String, String)> = variables
+        .into_iter()
+        .filter(|(name, text)| is_setting(name, text))
+        .collect();
     // The system gives them in no order; faults are easier to read in one.
     ours.sort();
     let mut given: Vec<Given> = Vec::new();
@@ -37,7 +40,11 @@ pub(super) fn read(
             continue;
         }
         match value(key, &text, known) {
-            Ok(value) => given.push(Given { key: key.to_owned(), value, origin: name }),
+            Ok(value) => given.push(Given {
+                key: key.to_owned(),
+                value,
+                origin: name,
+            }),
             Err(message) => faults.push(ConfigFault::new(key, message).from(&name)),
         }
     }
@@ -45,12 +52,20 @@ pub(super) fn read(
 }
 
 /// What the flags say.
-pub(super) fn overrides(flags: &[(&str, String)], known: &Known, faults: &mut Vec<ConfigFault>) -> Vec<Given> {
+pub(super) fn overrides(
+    flags: &[(&str, String)],
+    known: &Known,
+    faults: &mut Vec<ConfigFault>,
+) -> Vec<Given> {
     let origin = "the command line";
     let mut given = Vec::new();
     for (key, text) in flags {
         match value(key, text, known) {
-            Ok(value) => given.push(Given { key: (*key).to_owned(), value, origin: origin.to_owned() }),
+            Ok(value) => given.push(Given {
+                key: (*key).to_owned(),
+                value,
+                origin: origin.to_owned(),
+            }),
             Err(message) => faults.push(ConfigFault::new(*key, message).from(origin)),
         }
     }
@@ -58,7 +73,8 @@ pub(super) fn overrides(flags: &[(&str, String)], known: &Known, faults: &mut Ve
 }
 
 fn is_setting(name: &str, text: &str) -> bool {
-    name.strip_prefix(PREFIX).is_some_and(|rest| !NOT_SETTINGS.contains(&rest) && !is_of_kubernetes(rest, text))
+    name.strip_prefix(PREFIX)
+        .is_some_and(|rest| !NOT_SETTINGS.contains(&rest) && !is_of_kubernetes(rest, text))
 }
 
 /// Whether Kubernetes made this variable for a service named `waypost` (`WAYPOST_PORT`, `WAYPOST_SERVICE_HOST`) or
@@ -82,7 +98,10 @@ fn is_of_kubernetes(rest: &str, text: &str) -> bool {
 fn key_of<'a>(name: &str, known: &'a Known) -> Option<&'a str> {
     let (group, setting) = name.strip_prefix(PREFIX)?.split_once("__")?;
     let (group, setting) = (letters(group), letters(setting));
-    known.keys().find(|key| key.split_once('.').is_some_and(|(g, s)| letters(g) == group && letters(s) == setting))
+    known.keys().find(|key| {
+        key.split_once('.')
+            .is_some_and(|(g, s)| letters(g) == group && letters(s) == setting)
+    })
 }
 
 /// `WAYPOST_BROKER__URL` → `BROKER.URL`
@@ -110,7 +129,10 @@ fn value(key: &str, text: &str, known: &Known) -> Result<Value, String> {
     }
     // Secrets mounted from files often end with a newline. No setting has space around it that means something.
     let text = text.trim();
-    match known.default_of(key).ok_or_else(|| unknown(known.nearest(key)))? {
+    match known
+        .default_of(key)
+        .ok_or_else(|| unknown(known.nearest(key)))?
+    {
         Value::Bool(..) => boolean(text),
         Value::Num(..) => number(text),
         Value::Array(_, items) => list(text, items.first()),
@@ -128,17 +150,28 @@ fn boolean(text: &str) -> Result<Value, String> {
 
 fn number(text: &str) -> Result<Value, String> {
     let whole = text.parse::<i64>().map(Value::from);
-    whole.or_else(|_| text.parse::<f64>().map(Value::from)).map_err(|_| format!("`{text}` is not a number"))
+    whole
+        .or_else(|_| text.parse::<f64>().map(Value::from))
+        .map_err(|_| format!("`{text}` is not a number"))
 }
 
 /// `a,b`, or a TOML or JSON array. `sample` is an item of the default, where that has any.
 fn list(text: &str, sample: Option<&Value>) -> Result<Value, String> {
     if text.starts_with('[') {
-        let toml = || Toml::from_str::<Dict>(&format!("list = {text}")).ok()?.remove("list");
+        let toml = || {
+            Toml::from_str::<Dict>(&format!("list = {text}"))
+                .ok()?
+                .remove("list")
+        };
         let json = || serde_json::from_str::<Value>(text).ok();
-        return toml().or_else(json).ok_or_else(|| "is neither a TOML nor a JSON array".to_owned());
+        return toml()
+            .or_else(json)
+            .ok_or_else(|| "is neither a TOML nor a JSON array".to_owned());
     }
-    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    let items = text
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty());
     let items: Result<Vec<Value>, String> = match sample {
         Some(Value::Num(..)) => items.map(number).collect(),
         _ => Ok(items.map(Value::from).collect()),
@@ -157,9 +190,18 @@ mod tests {
             ("WAYPOST_EGRESS__ALLOW_HTTP", Some("egress.allowHttp")),
             ("WAYPOST_EGRESS__ALLOWHTTP", Some("egress.allowHttp")),
             ("WAYPOST_EGRESS__allowHttp", Some("egress.allowHttp")),
-            ("WAYPOST_DEAD_LETTERS__RETENTION", Some("deadLetters.retention")),
-            ("WAYPOST_DEADLETTERS__RETENTION", Some("deadLetters.retention")),
-            ("WAYPOST_TELEMETRY__OTLP_ENDPOINT", Some("telemetry.otlpEndpoint")),
+            (
+                "WAYPOST_DEAD_LETTERS__RETENTION",
+                Some("deadLetters.retention"),
+            ),
+            (
+                "WAYPOST_DEADLETTERS__RETENTION",
+                Some("deadLetters.retention"),
+            ),
+            (
+                "WAYPOST_TELEMETRY__OTLP_ENDPOINT",
+                Some("telemetry.otlpEndpoint"),
+            ),
             ("WAYPOST_BROKER_URL", None),
             ("WAYPOST_BROKER", None),
             ("WAYPOST_BROKER__URL__X", None),
@@ -197,7 +239,11 @@ mod tests {
         ] {
             assert!(!is_setting(name, text), "{name}");
         }
-        for (name, text) in [("WAYPOST_HTTP_PORT", "8080"), ("WAYPOST_BROKER__URL", "amqp://x"), ("WAYPOST_X", "")] {
+        for (name, text) in [
+            ("WAYPOST_HTTP_PORT", "8080"),
+            ("WAYPOST_BROKER__URL", "amqp://x"),
+            ("WAYPOST_X", ""),
+        ] {
             assert!(is_setting(name, text), "{name}");
         }
     }
@@ -207,18 +253,42 @@ mod tests {
         let known = Known::new();
         let read = |key: &str, text: &str| value(key, text, &known);
         assert_eq!(read("broker.prefix", "123").unwrap(), Value::from("123"));
-        assert_eq!(read("broker.prefix", " true\n").unwrap(), Value::from("true"));
-        assert_eq!(read("broker.prefetch", "123").unwrap(), Value::from(123_i64));
+        assert_eq!(
+            read("broker.prefix", " true\n").unwrap(),
+            Value::from("true")
+        );
+        assert_eq!(
+            read("broker.prefetch", "123").unwrap(),
+            Value::from(123_i64)
+        );
         assert_eq!(read("retry.multiplier", "1.5").unwrap(), Value::from(1.5));
         assert_eq!(read("egress.allowHttp", "TRUE").unwrap(), Value::from(true));
         assert_eq!(read("egress.allowHttp", "0").unwrap(), Value::from(false));
         let hosts = Value::from(vec!["127.0.0.0/8", "localhost"]);
-        assert_eq!(read("egress.allow", "127.0.0.0/8, localhost,").unwrap(), hosts);
-        assert_eq!(read("egress.allow", r#"["127.0.0.0/8","localhost"]"#).unwrap(), hosts);
-        assert_eq!(read("egress.allow", "['127.0.0.0/8', 'localhost']").unwrap(), hosts);
-        assert_eq!(read("egress.allow", "").unwrap(), Value::from(Vec::<String>::new()));
-        assert_eq!(read("retry.permanentStatuses", "404,410").unwrap(), Value::from(vec![404_i64, 410]));
-        assert_eq!(read("retry.permanentStatuses", "[404, 410]").unwrap(), Value::from(vec![404_i64, 410]));
+        assert_eq!(
+            read("egress.allow", "127.0.0.0/8, localhost,").unwrap(),
+            hosts
+        );
+        assert_eq!(
+            read("egress.allow", r#"["127.0.0.0/8","localhost"]"#).unwrap(),
+            hosts
+        );
+        assert_eq!(
+            read("egress.allow", "['127.0.0.0/8', 'localhost']").unwrap(),
+            hosts
+        );
+        assert_eq!(
+            read("egress.allow", "").unwrap(),
+            Value::from(Vec::<String>::new())
+        );
+        assert_eq!(
+            read("retry.permanentStatuses", "404,410").unwrap(),
+            Value::from(vec![404_i64, 410])
+        );
+        assert_eq!(
+            read("retry.permanentStatuses", "[404, 410]").unwrap(),
+            Value::from(vec![404_i64, 410])
+        );
         let json = read("http.tokens", r#"[{"name": "ci", "role": "viewer"}]"#).unwrap();
         let toml = read("http.tokens", r#"[{name = "ci", role = "viewer"}]"#).unwrap();
         assert_eq!(json, toml);
@@ -241,7 +311,11 @@ mod tests {
         let known = Known::new();
         let mut faults = Vec::new();
         let names = ["WAYPOST_EGRESS__ALLOW_HTTP", "WAYPOST_EGRESS__ALLOWHTTP"];
-        let given = read(names.map(|name| (name.to_owned(), "true".to_owned())), &known, &mut faults);
+        let given = read(
+            names.map(|name| (name.to_owned(), "true".to_owned())),
+            &known,
+            &mut faults,
+        );
         assert_eq!(given.len(), 1);
         assert_eq!(
             faults[0].to_string(),

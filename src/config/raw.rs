@@ -63,12 +63,19 @@ pub(super) struct RawHttp {
 
 impl Default for RawHttp {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8080".to_owned(), tokens: Vec::new() }
+        Self {
+            listen: "127.0.0.1:8080".to_owned(),
+            tokens: Vec::new(),
+        }
     }
 }
 
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a table with name, role and sha256")]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "a table with name, role and sha256"
+)]
 pub(super) struct RawToken {
     pub(super) name: String,
     pub(super) role: String,
@@ -83,7 +90,9 @@ pub(super) struct RawStore {
 
 impl Default for RawStore {
     fn default() -> Self {
-        Self { path: "./data".to_owned() }
+        Self {
+            path: "./data".to_owned(),
+        }
     }
 }
 
@@ -122,7 +131,9 @@ pub(super) struct RawDeadLetters {
 
 impl Default for RawDeadLetters {
     fn default() -> Self {
-        Self { retention: "30d".to_owned() }
+        Self {
+            retention: "30d".to_owned(),
+        }
     }
 }
 
@@ -135,7 +146,10 @@ pub(super) struct RawEndpoint {
 
 impl Default for RawEndpoint {
     fn default() -> Self {
-        Self { max_concurrency: 64, connect_timeout: "5s".to_owned() }
+        Self {
+            max_concurrency: 64,
+            connect_timeout: "5s".to_owned(),
+        }
     }
 }
 
@@ -156,7 +170,9 @@ pub(super) struct RawShutdown {
 
 impl Default for RawShutdown {
     fn default() -> Self {
-        Self { grace: "25s".to_owned() }
+        Self {
+            grace: "25s".to_owned(),
+        }
     }
 }
 
@@ -169,7 +185,10 @@ pub(super) struct RawLog {
 
 impl Default for RawLog {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: "auto".to_owned() }
+        Self {
+            level: "info".to_owned(),
+            format: "auto".to_owned(),
+        }
     }
 }
 
@@ -187,8 +206,11 @@ pub(super) struct Known {
 
 impl Known {
     pub(super) fn new() -> Self {
-        // Plain structs always serialise; if they ever did not, no key were known and every test of this room failed.
-        let tree = Value::serialize(RawConfig::default()).ok().and_then(Value::into_dict).unwrap_or_default();
+        // Plain structs always serialise. Did they not, no key would be known, and every test of this room would fail.
+        let tree = Value::serialize(RawConfig::default())
+            .ok()
+            .and_then(Value::into_dict)
+            .unwrap_or_default();
         let mut keys = Vec::new();
         for (group, settings) in &tree {
             let settings = settings.as_dict().into_iter().flat_map(Dict::keys);
@@ -214,10 +236,16 @@ impl Known {
         let letters = letters(unknown);
         let same = candidates().find(|key| self::letters(key) == letters);
         // The right name in the wrong group, or in none.
-        let elsewhere = || self.keys().find(|key| self::letters(last(key)) == self::letters(last(unknown)));
+        let elsewhere = || {
+            self.keys()
+                .find(|key| self::letters(last(key)) == self::letters(last(unknown)))
+        };
         let close = || {
             let distances = candidates().map(|key| (distance(&self::letters(key), &letters), key));
-            distances.filter(|(distance, _)| *distance <= letters.len() / 3).min().map(|(_, key)| key)
+            distances
+                .filter(|(distance, _)| *distance <= letters.len() / 3)
+                .min()
+                .map(|(_, key)| key)
         };
         same.or_else(elsewhere).or_else(close)
     }
@@ -225,7 +253,10 @@ impl Known {
 
 /// What of a name counts when names are compared: neither case nor `_`, `-` and `.`.
 pub(super) fn letters(name: &str) -> String {
-    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+    name.chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| c.to_ascii_lowercase())
+        .collect()
 }
 
 fn last(key: &str) -> &str {
@@ -264,14 +295,21 @@ pub(super) struct Given {
 }
 
 /// What a file says. Only a file that cannot be read is an error; what is wrong in it is a fault.
-pub(super) fn read_file(path: &Path, known: &Known, faults: &mut Vec<ConfigFault>) -> io::Result<Vec<Given>> {
+pub(super) fn read_file(
+    path: &Path,
+    known: &Known,
+    faults: &mut Vec<ConfigFault>,
+) -> io::Result<Vec<Given>> {
     let text = std::fs::read_to_string(path)?;
     let origin = path.display().to_string();
     let given = match Toml::from_str::<Dict>(&text) {
         Ok(written) => given_in(written, &origin, known, faults),
         Err(error) => {
             // The error's own display quotes the line, which may hold a password.
-            let place = error.span().map(|span| place(&text, span.start)).unwrap_or_default();
+            let place = error
+                .span()
+                .map(|span| place(&text, span.start))
+                .unwrap_or_default();
             let message = format!("{place}{}", error.message().replace('\n', ", "));
             faults.push(ConfigFault::new(origin, message));
             Vec::new()
@@ -284,11 +322,22 @@ pub(super) fn read_file(path: &Path, known: &Known, faults: &mut Vec<ConfigFault
 fn place(text: &str, offset: usize) -> String {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count()
+        + 1;
     format!("line {line}, column {column}: ")
 }
 
-fn given_in(written: Dict, origin: &str, known: &Known, faults: &mut Vec<ConfigFault>) -> Vec<Given> {
+fn given_in(
+    written: Dict,
+    origin: &str,
+    known: &Known,
+    faults: &mut Vec<ConfigFault>,
+) -> Vec<Given> {
     let mut given = Vec::new();
     for (group, value) in written {
         match (known.tree.contains_key(&group), value) {
@@ -296,7 +345,11 @@ fn given_in(written: Dict, origin: &str, known: &Known, faults: &mut Vec<ConfigF
                 for (setting, value) in settings {
                     let key = format!("{group}.{setting}");
                     if known.default_of(&key).is_some() {
-                        given.push(Given { key, value, origin: origin.to_owned() });
+                        given.push(Given {
+                            key,
+                            value,
+                            origin: origin.to_owned(),
+                        });
                     } else {
                         let message = unknown(known.nearest(&key));
                         faults.push(ConfigFault::new(key, message).from(origin));
@@ -304,7 +357,8 @@ fn given_in(written: Dict, origin: &str, known: &Known, faults: &mut Vec<ConfigF
                 }
             }
             (true, _) => {
-                let message = format!("is a group of settings: write [{group}], and the settings below it");
+                let message =
+                    format!("is a group of settings: write [{group}], and the settings below it");
                 faults.push(ConfigFault::new(group, message).from(origin));
             }
             (false, _) => {
@@ -330,22 +384,37 @@ impl Merged {
 
     /// Where the effective value came from.
     pub(super) fn origin(&self, key: &str) -> &str {
-        self.figment.find_metadata(key).map_or(DEFAULT, |metadata| &metadata.name)
+        self.figment
+            .find_metadata(key)
+            .map_or(DEFAULT, |metadata| &metadata.name)
     }
 }
 
 /// Lays what was given over the defaults; later ones win. A value of the wrong type is a fault and left out.
 pub(super) fn merge(known: &Known, given: Vec<Given>, faults: &mut Vec<ConfigFault>) -> Merged {
-    let defaults = Figment::from(Layer { origin: DEFAULT.to_owned(), values: known.tree.clone() });
-    let mut merged = Merged { raw: RawConfig::default(), figment: defaults.clone() };
+    let defaults = Figment::from(Layer {
+        origin: DEFAULT.to_owned(),
+        values: known.tree.clone(),
+    });
+    let mut merged = Merged {
+        raw: RawConfig::default(),
+        figment: defaults.clone(),
+    };
     for given in given {
         let nested = figment::util::nest(&given.key, given.value);
-        let layer = Layer { origin: given.origin.clone(), values: nested.into_dict().unwrap_or_default() };
+        let layer = Layer {
+            origin: given.origin.clone(),
+            values: nested.into_dict().unwrap_or_default(),
+        };
         // figment stops at its first error: each value is tried on its own, so that all the wrong ones are found.
         match defaults.clone().merge(&layer).extract::<RawConfig>() {
             Ok(_) => merged.figment = merged.figment.merge(layer),
             Err(error) => {
-                let key = if error.path.is_empty() { given.key } else { dotted(&error.path) };
+                let key = if error.path.is_empty() {
+                    given.key
+                } else {
+                    dotted(&error.path)
+                };
                 faults.push(ConfigFault::new(key, wrong_type(&error.kind)).from(&given.origin));
             }
         }
@@ -433,7 +502,13 @@ mod tests {
         let known = Known::new();
         let keys: Vec<&str> = known.keys().collect();
         assert_eq!(keys.len(), 25);
-        for key in ["broker.url", "deadLetters.retention", "egress.allowHttp", "egress.caFile", "telemetry.otlpEndpoint"] {
+        for key in [
+            "broker.url",
+            "deadLetters.retention",
+            "egress.allowHttp",
+            "egress.caFile",
+            "telemetry.otlpEndpoint",
+        ] {
             assert!(keys.contains(&key), "{key}");
         }
     }
@@ -460,7 +535,13 @@ mod tests {
 
     #[test]
     fn distance_counts_edits() {
-        for (a, b, edits) in [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("log", "log", 0)] {
+        for (a, b, edits) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("abc", "", 3),
+            ("kitten", "sitting", 3),
+            ("log", "log", 0),
+        ] {
             assert_eq!(distance(a, b), edits, "{a} {b}");
         }
     }

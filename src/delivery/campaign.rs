@@ -133,13 +133,21 @@ pub struct Webhook {
 #[serde(rename_all = "camelCase")]
 pub struct RetryOverrides {
     /// See [`super::retry::RetryPolicy::initial_delay`].
-    #[serde(with = "duration::optional", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        with = "duration::optional",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub initial_delay: Option<Duration>,
     /// See [`super::retry::RetryPolicy::multiplier`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multiplier: Option<f64>,
     /// See [`super::retry::RetryPolicy::max_delay`].
-    #[serde(with = "duration::optional", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        with = "duration::optional",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub max_delay: Option<Duration>,
     /// See [`super::retry::RetryPolicy::jitter`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -148,7 +156,11 @@ pub struct RetryOverrides {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
     /// See [`super::retry::RetryPolicy::max_age`].
-    #[serde(with = "duration::optional", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        with = "duration::optional",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub max_age: Option<Duration>,
     /// See [`super::retry::RetryPolicy::permanent_statuses`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -186,7 +198,10 @@ impl WebhookKind {
     /// The kind of a webhook beside `redirect`.
     pub fn beside(redirect: Option<&Redirect>) -> Self {
         match redirect {
-            Some(Redirect { kind: RedirectKind::Webhook, .. }) => Self::Redirect,
+            Some(Redirect {
+                kind: RedirectKind::Webhook,
+                ..
+            }) => Self::Redirect,
             _ => Self::Underlying,
         }
     }
@@ -210,7 +225,10 @@ impl Place<'_> {
             Some(entry) => entry.redirect.as_ref(),
             None => self.section.redirect.as_ref(),
         };
-        Target { webhook: self.webhook.clone(), kind: WebhookKind::beside(redirect) }
+        Target {
+            webhook: self.webhook.clone(),
+            kind: WebhookKind::beside(redirect),
+        }
     }
 }
 
@@ -218,9 +236,17 @@ impl Campaign {
     /// All webhooks: of each section its own first, then those of its menu.
     pub fn places(&self) -> impl Iterator<Item = Place<'_>> {
         self.sections.iter().flat_map(|section| {
-            let own = section.webhook.iter().map(move |webhook| Place { section, entry: None, webhook });
+            let own = section.webhook.iter().map(move |webhook| Place {
+                section,
+                entry: None,
+                webhook,
+            });
             let menu = section.menu.iter().filter_map(move |entry| {
-                entry.webhook.as_ref().map(|webhook| Place { section, entry: Some(entry), webhook })
+                entry.webhook.as_ref().map(|webhook| Place {
+                    section,
+                    entry: Some(entry),
+                    webhook,
+                })
             });
             own.chain(menu)
         })
@@ -229,7 +255,11 @@ impl Campaign {
     /// The JSON path of the webhook with this id; that of the document where it has none.
     pub fn path_of(&self, id: &str) -> String {
         for (i, section) in self.sections.iter().enumerate() {
-            let has_id = |webhook: &Option<Webhook>| webhook.as_ref().is_some_and(|webhook| webhook.id.as_str() == id);
+            let has_id = |webhook: &Option<Webhook>| {
+                webhook
+                    .as_ref()
+                    .is_some_and(|webhook| webhook.id.as_str() == id)
+            };
             if has_id(&section.webhook) {
                 return format!("$.sections[{i}].webhook");
             }

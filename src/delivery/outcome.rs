@@ -136,13 +136,24 @@ pub enum Outcome {
 /// Classifies a reply. `permanent_statuses` end the delivery at once.
 pub fn classify(reply: &Reply, permanent_statuses: &[u16], now: DateTime<Utc>) -> Outcome {
     match reply {
-        Reply::Answer { status: 200..=299, .. } => Outcome::Delivered,
-        Reply::Answer { status, .. } if permanent_statuses.contains(status) => Outcome::Permanent(Reason::Gone),
-        Reply::Answer { status: 429 | 503, retry_after: Some(header), .. } => {
-            Outcome::Transient { retry_after: retry_after(header, now) }
+        Reply::Answer {
+            status: 200..=299, ..
+        } => Outcome::Delivered,
+        Reply::Answer { status, .. } if permanent_statuses.contains(status) => {
+            Outcome::Permanent(Reason::Gone)
         }
+        Reply::Answer {
+            status: 429 | 503,
+            retry_after: Some(header),
+            ..
+        } => Outcome::Transient {
+            retry_after: retry_after(header, now),
+        },
         Reply::Answer { .. } => Outcome::Transient { retry_after: None },
-        Reply::Failure { cause: Cause::ForbiddenAddress, .. } => Outcome::Permanent(Reason::ForbiddenAddress),
+        Reply::Failure {
+            cause: Cause::ForbiddenAddress,
+            ..
+        } => Outcome::Permanent(Reason::ForbiddenAddress),
         Reply::Failure { .. } => Outcome::Transient { retry_after: None },
     }
 }
@@ -154,7 +165,10 @@ fn retry_after(header: &str, now: DateTime<Utc>) -> Option<Duration> {
         return Some(Duration::from_secs(seconds));
     }
     let date = httpdate::parse_http_date(header).ok()?;
-    DateTime::<Utc>::from(date).signed_duration_since(now).to_std().ok()
+    DateTime::<Utc>::from(date)
+        .signed_duration_since(now)
+        .to_std()
+        .ok()
 }
 
 #[cfg(test)]
@@ -167,7 +181,11 @@ mod tests {
     }
 
     fn answer(status: u16, retry_after: Option<&str>) -> Reply {
-        Reply::Answer { status, retry_after: retry_after.map(str::to_owned), body: Vec::new() }
+        Reply::Answer {
+            status,
+            retry_after: retry_after.map(str::to_owned),
+            body: Vec::new(),
+        }
     }
 
     #[test]
@@ -185,10 +203,20 @@ mod tests {
             (500, transient.clone()),
             (999, transient),
         ] {
-            assert_eq!(classify(&answer(status, None), &[410], now()), expected, "{status}");
+            assert_eq!(
+                classify(&answer(status, None), &[410], now()),
+                expected,
+                "{status}"
+            );
         }
-        assert_eq!(classify(&answer(404, None), &[404, 410], now()), Outcome::Permanent(Reason::Gone));
-        assert!(matches!(classify(&answer(410, None), &[], now()), Outcome::Transient { .. }));
+        assert_eq!(
+            classify(&answer(404, None), &[404, 410], now()),
+            Outcome::Permanent(Reason::Gone)
+        );
+        assert!(matches!(
+            classify(&answer(410, None), &[], now()),
+            Outcome::Transient { .. }
+        ));
     }
 
     #[test]
@@ -202,20 +230,39 @@ mod tests {
             (429, "-1", None),
             (500, "120", None),
         ] {
-            let expected = Outcome::Transient { retry_after: seconds.map(Duration::from_secs) };
-            assert_eq!(classify(&answer(status, Some(header)), &[410], now()), expected, "{status} {header}");
+            let expected = Outcome::Transient {
+                retry_after: seconds.map(Duration::from_secs),
+            };
+            assert_eq!(
+                classify(&answer(status, Some(header)), &[410], now()),
+                expected,
+                "{status} {header}"
+            );
         }
     }
 
     #[test]
     fn failures() {
-        let failure = |cause| Reply::Failure { cause, error: String::new() };
+        let failure = |cause| Reply::Failure {
+            cause,
+            error: String::new(),
+        };
         assert_eq!(
             classify(&failure(Cause::ForbiddenAddress), &[410], now()),
             Outcome::Permanent(Reason::ForbiddenAddress)
         );
-        for cause in [Cause::Dns, Cause::Connect, Cause::Tls, Cause::Timeout, Cause::Reset, Cause::Protocol] {
-            assert_eq!(classify(&failure(cause), &[410], now()), Outcome::Transient { retry_after: None });
+        for cause in [
+            Cause::Dns,
+            Cause::Connect,
+            Cause::Tls,
+            Cause::Timeout,
+            Cause::Reset,
+            Cause::Protocol,
+        ] {
+            assert_eq!(
+                classify(&failure(cause), &[410], now()),
+                Outcome::Transient { retry_after: None }
+            );
         }
     }
 }

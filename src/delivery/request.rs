@@ -10,14 +10,22 @@ use super::event::StepEvent;
 use super::{Delivery, timestamp};
 
 /// The parameters every body has; a webhook's extra parameters can't use their names.
-pub const STANDARD_PARAMETERS: [&str; 7] =
-    ["campaignId", "label", "phoneNumber", "date", "response", "option", "keyword"];
+pub const STANDARD_PARAMETERS: [&str; 7] = [
+    "campaignId",
+    "label",
+    "phoneNumber",
+    "date",
+    "response",
+    "option",
+    "keyword",
+];
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-const WAYPOST: HeaderValue = HeaderValue::from_static(concat!("waypost/", env!("CARGO_PKG_VERSION")));
+const WAYPOST: HeaderValue =
+    HeaderValue::from_static(concat!("waypost/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A request, ready to be sent: always a `POST`.
@@ -34,7 +42,11 @@ pub struct Request {
 /// Renders the request of an attempt that begins `now`.
 pub fn render(delivery: &Delivery, now: DateTime<Utc>) -> Request {
     let webhook = &delivery.target.webhook;
-    Request { url: webhook.url.clone(), headers: headers(delivery, webhook, now), body: body(&delivery.event, &delivery.target) }
+    Request {
+        url: webhook.url.clone(),
+        headers: headers(delivery, webhook, now),
+        body: body(&delivery.event, &delivery.target),
+    }
 }
 
 fn headers(delivery: &Delivery, webhook: &Webhook, now: DateTime<Utc>) -> HeaderMap {

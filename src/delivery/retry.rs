@@ -53,7 +53,10 @@ impl RetryPolicy {
             jitter: overrides.jitter.unwrap_or(self.jitter),
             max_attempts: overrides.max_attempts.unwrap_or(self.max_attempts),
             max_age: overrides.max_age.unwrap_or(self.max_age),
-            permanent_statuses: overrides.permanent_statuses.clone().unwrap_or_else(|| self.permanent_statuses.clone()),
+            permanent_statuses: overrides
+                .permanent_statuses
+                .clone()
+                .unwrap_or_else(|| self.permanent_statuses.clone()),
         }
     }
 
@@ -82,7 +85,12 @@ pub enum Settlement {
 }
 
 /// Decides after an attempt, which `delivery` has recorded already.
-pub fn decide(policy: &RetryPolicy, delivery: &Delivery, outcome: &Outcome, now: DateTime<Utc>) -> Settlement {
+pub fn decide(
+    policy: &RetryPolicy,
+    delivery: &Delivery,
+    outcome: &Outcome,
+    now: DateTime<Utc>,
+) -> Settlement {
     let retry_after = match outcome {
         Outcome::Delivered => return Settlement::Delivered,
         Outcome::Permanent(reason) => return Settlement::Dead(*reason),
@@ -93,7 +101,9 @@ pub fn decide(policy: &RetryPolicy, delivery: &Delivery, outcome: &Outcome, now:
     }
     let jitter = delivery.id.jitter(delivery.attempts_made);
     // A receiver may ask for a longer wait than ours. A shorter one would spend the attempts before it has recovered.
-    let delay = policy.delay(delivery.attempts_made, jitter).max(retry_after);
+    let delay = policy
+        .delay(delivery.attempts_made, jitter)
+        .max(retry_after);
     let due = later(now, delay);
     if due > later(delivery.first_attempt_at.unwrap_or(now), policy.max_age) {
         return Settlement::Dead(Reason::Exhausted);
@@ -103,5 +113,8 @@ pub fn decide(policy: &RetryPolicy, delivery: &Delivery, outcome: &Outcome, now:
 
 /// `time + delay`, or the end of time.
 fn later(time: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
-    TimeDelta::from_std(delay).ok().and_then(|delay| time.checked_add_signed(delay)).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    TimeDelta::from_std(delay)
+        .ok()
+        .and_then(|delay| time.checked_add_signed(delay))
+        .unwrap_or(DateTime::<Utc>::MAX_UTC)
 }

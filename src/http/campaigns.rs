@@ -69,19 +69,30 @@ pub(super) async fn list(
     State(http): State<Http>,
     page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(page) = page.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let Query(page) =
+        page.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
     let limit = match page.limit.as_deref().map(str::parse) {
         None => PAGE,
         Some(Ok(limit)) if (1..=MAX_PAGE).contains(&limit) => limit,
         Some(_) => {
-            return Err(Problem::new(StatusCode::BAD_REQUEST, format!("limit is a number from 1 to {MAX_PAGE}")));
+            return Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                format!("limit is a number from 1 to {MAX_PAGE}"),
+            ));
         }
     };
     let mut campaigns = http.store.campaigns(page.cursor.as_deref(), limit + 1)?;
     let more = campaigns.len() > limit;
     campaigns.truncate(limit);
-    let next = campaigns.last().filter(|_| more).map(|last| last.campaign.id.clone());
-    Ok(Json(List { items: campaigns.into_iter().map(Summary::from).collect(), next }).into_response())
+    let next = campaigns
+        .last()
+        .filter(|_| more)
+        .map(|last| last.campaign.id.clone());
+    Ok(Json(List {
+        items: campaigns.into_iter().map(Summary::from).collect(),
+        next,
+    })
+    .into_response())
 }
 
 /// `GET /v1/campaigns/{id}`: the document, with the ids of its webhooks.
@@ -90,7 +101,10 @@ pub(super) async fn get(
     Extension(Caller(role)): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let stored = http.store.campaign(&id)?.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such campaign"))?;
+    let stored = http
+        .store
+        .campaign(&id)?
+        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such campaign"))?;
     Ok(document(StatusCode::OK, &stored, role))
 }
 
@@ -103,11 +117,20 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<Response, Problem> {
     let precondition = precondition(&headers)?;
-    let body = body::to_bytes(body, MAX_DOCUMENT_BYTES).await.map_err(|_| {
-        Problem::of_faults(vec![Fault::new("$", format!("a document has at most {MAX_DOCUMENT_BYTES} bytes"))])
-    })?;
+    let body = body::to_bytes(body, MAX_DOCUMENT_BYTES)
+        .await
+        .map_err(|_| {
+            Problem::of_faults(vec![Fault::new(
+                "$",
+                format!("a document has at most {MAX_DOCUMENT_BYTES} bytes"),
+            )])
+        })?;
     let put = http.configuration.put(&id, &body, precondition).await?;
-    let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if put.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     Ok(document(status, &put.stored, role))
 }
 
@@ -117,12 +140,18 @@ pub(super) async fn delete(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    http.configuration.delete(&id, precondition(&headers)?).await?;
+    http.configuration
+        .delete(&id, precondition(&headers)?)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 fn document(status: StatusCode, stored: &StoredCampaign, role: Role) -> Response {
-    let body = if role >= Role::Editor { Json(stored.campaign.clone()) } else { Json(masked(&stored.campaign)) };
+    let body = if role >= Role::Editor {
+        Json(stored.campaign.clone())
+    } else {
+        Json(masked(&stored.campaign))
+    };
     let mut response = (status, body).into_response();
     if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", stored.version)) {
         response.headers_mut().insert(header::ETAG, etag);
@@ -133,28 +162,45 @@ fn document(status: StatusCode, stored: &StoredCampaign, role: Role) -> Response
 /// The campaign without the values of headers and without secrets.
 fn masked(campaign: &Campaign) -> Campaign {
     let mask = |webhook: &mut Webhook| {
-        webhook.headers.values_mut().for_each(|value| *value = Value::String(MASK.to_owned()));
+        webhook
+            .headers
+            .values_mut()
+            .for_each(|value| *value = Value::String(MASK.to_owned()));
         webhook.secret = webhook.secret.as_ref().map(|_| MASK.to_owned());
     };
     let mut campaign = campaign.clone();
     for section in &mut campaign.sections {
         section.webhook.iter_mut().for_each(mask);
-        section.menu.iter_mut().filter_map(|entry| entry.webhook.as_mut()).for_each(mask);
+        section
+            .menu
+            .iter_mut()
+            .filter_map(|entry| entry.webhook.as_mut())
+            .for_each(mask);
     }
     campaign
 }
 
 /// Reads `If-Match` and `If-None-Match`. A tag that can't be one of ours matches nothing.
 fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
-    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default().trim());
+    let text = |name| {
+        headers
+            .get(name)
+            .map(|value: &HeaderValue| value.to_str().unwrap_or_default().trim())
+    };
     match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
         (None, None) => Ok(Precondition::None),
         (Some("*"), None) => Ok(Precondition::Exists),
         (None, Some("*")) => Ok(Precondition::Absent),
         (Some(tag), None) => match tag.trim_matches('"').parse() {
             Ok(version) => Ok(Precondition::Version(version)),
-            Err(_) => Err(Problem::new(StatusCode::PRECONDITION_FAILED, format!("{tag} is no version of a campaign"))),
+            Err(_) => Err(Problem::new(
+                StatusCode::PRECONDITION_FAILED,
+                format!("{tag} is no version of a campaign"),
+            )),
         },
-        (_, Some(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "send either If-Match, or If-None-Match: *")),
+        (_, Some(_)) => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "send either If-Match, or If-None-Match: *",
+        )),
     }
 }

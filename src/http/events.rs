@@ -28,16 +28,33 @@ struct Accepted {
 }
 
 /// `POST /v1/events`: 202 once the broker has confirmed the event. It is published as it came, byte for byte.
-pub(super) async fn publish(State(http): State<Http>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+pub(super) async fn publish(
+    State(http): State<Http>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
     let body = body::to_bytes(body, MAX_EVENT_BYTES).await.map_err(|_| {
-        Problem::of_faults(vec![Fault::new("$", format!("an event has at most {MAX_EVENT_BYTES} bytes"))])
+        Problem::of_faults(vec![Fault::new(
+            "$",
+            format!("an event has at most {MAX_EVENT_BYTES} bytes"),
+        )])
     })?;
     let event = event::decode(&body, None).map_err(Problem::of_faults)?;
-    let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let trace =
-        header("traceparent").map(|traceparent| TraceContext { traceparent, tracestate: header("tracestate") });
+    let header = |name| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
+    };
+    let trace = header("traceparent").map(|traceparent| TraceContext {
+        traceparent,
+        tracestate: header("tracestate"),
+    });
     let outgoing = Outgoing {
-        to: Destination::Exchange { name: http.names.events(), routing_key: event.campaign_id },
+        to: Destination::Exchange {
+            name: http.names.events(),
+            routing_key: event.campaign_id,
+        },
         message_id: event.event_id.to_string(),
         body: body.into(),
         trace,
@@ -50,5 +67,11 @@ pub(super) async fn publish(State(http): State<Http>, headers: HeaderMap, body: 
             unavailable(format!("the broker has not confirmed the event within {waited} s: send it again, with the same eventId"))
         })?
         .map_err(|error| unavailable(error.to_string()))?;
-    Ok((StatusCode::ACCEPTED, Json(Accepted { event_id: event.event_id })).into_response())
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(Accepted {
+            event_id: event.event_id,
+        }),
+    )
+        .into_response())
 }

@@ -24,24 +24,37 @@ pub(super) async fn readyz(State(http): State<Http>) -> Response {
 
 fn trouble(http: &Http) -> Option<String> {
     match http.progress.phase() {
-        Phase::Connecting { trouble } => return Some(format!("not connected to the broker: {trouble}")),
+        Phase::Connecting { trouble } => {
+            return Some(format!("not connected to the broker: {trouble}"));
+        }
         Phase::CatchingUp => return Some("reading the configuration from the broker".to_owned()),
         Phase::Draining => return Some("stopping".to_owned()),
         Phase::Consuming => {}
     }
     match http.publisher.link() {
-        Link::Down(trouble) => return Some(format!("not connected to the broker for publishing: {trouble}")),
-        Link::Blocked => return Some("the broker takes no messages: it is short of memory or disk".to_owned()),
+        Link::Down(trouble) => {
+            return Some(format!(
+                "not connected to the broker for publishing: {trouble}"
+            ));
+        }
+        Link::Blocked => {
+            return Some("the broker takes no messages: it is short of memory or disk".to_owned());
+        }
         Link::Up => {}
     }
     let stalled = http.progress.stalled_for()?;
-    Some(format!("no message settled for {} s, with messages in hand", stalled.as_secs()))
+    Some(format!(
+        "no message settled for {} s, with messages in hand",
+        stalled.as_secs()
+    ))
 }
 
 /// Everything counted, as Prometheus reads it.
 pub(super) async fn metrics(State(http): State<Http>) -> Response {
     match http.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-        Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Err(error) => {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+        }
     }
 }

@@ -44,7 +44,11 @@ impl EgressRules {
             Some(url::Host::Ipv6(address)) => IpAddr::V6(address),
             Some(url::Host::Domain(_)) | None => return Ok(()),
         };
-        if self.permits(address) { Ok(()) } else { Err(Forbidden(address.to_string())) }
+        if self.permits(address) {
+            Ok(())
+        } else {
+            Err(Forbidden(address.to_string()))
+        }
     }
 
     fn permits(&self, address: IpAddr) -> bool {
@@ -77,19 +81,33 @@ impl GuardedResolver {
         Self { rules }
     }
 
-    async fn addresses(self, name: String) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
-        let unresolved = |error: String| Unresolved { name: name.clone(), error };
+    async fn addresses(
+        self,
+        name: String,
+    ) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
+        let unresolved = |error: String| Unresolved {
+            name: name.clone(),
+            error,
+        };
         // The port is the URL's; the one given here is replaced by it.
-        let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|error| unresolved(error.to_string()))?;
+        let found = tokio::net::lookup_host((name.as_str(), 0))
+            .await
+            .map_err(|error| unresolved(error.to_string()))?;
         let found: Vec<SocketAddr> = found.collect();
         if found.is_empty() {
             return Err(unresolved("it has no address".to_owned()).into());
         }
         let any = self.rules.permits_host(&name);
-        let permitted: Vec<SocketAddr> =
-            found.iter().copied().filter(|address| any || self.rules.permits(address.ip())).collect();
+        let permitted: Vec<SocketAddr> = found
+            .iter()
+            .copied()
+            .filter(|address| any || self.rules.permits(address.ip()))
+            .collect();
         if permitted.is_empty() {
-            let addresses: Vec<String> = found.iter().map(|address| address.ip().to_string()).collect();
+            let addresses: Vec<String> = found
+                .iter()
+                .map(|address| address.ip().to_string())
+                .collect();
             return Err(Forbidden(format!("{name} ({})", addresses.join(", "))).into());
         }
         Ok(permitted)
@@ -158,20 +176,56 @@ mod tests {
     use super::*;
 
     fn literal(url: &str, allow: &[&str]) -> bool {
-        let allow = allow.iter().map(|network| Allowed::Network(network.parse().expect("a network"))).collect();
-        EgressRules::new(allow).check_literal(&url.parse().expect("a URL")).is_ok()
+        let allow = allow
+            .iter()
+            .map(|network| Allowed::Network(network.parse().expect("a network")))
+            .collect();
+        EgressRules::new(allow)
+            .check_literal(&url.parse().expect("a URL"))
+            .is_ok()
     }
 
     #[test]
     fn only_the_public_internet_is_open() {
-        for host in ["93.184.216.34", "1.1.1.1", "[2606:4700:4700::1111]", "example.com"] {
+        for host in [
+            "93.184.216.34",
+            "1.1.1.1",
+            "[2606:4700:4700::1111]",
+            "example.com",
+        ] {
             assert!(literal(&format!("https://{host}/x"), &[]), "{host}");
         }
         for host in [
-            "127.0.0.1", "127.1", "0x7f.1", "2130706433", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254",
-            "100.64.0.1", "198.18.0.1", "192.0.0.8", "192.0.2.1", "203.0.113.9", "192.88.99.1", "224.0.0.1", "240.0.0.1",
-            "255.255.255.255", "[::1]", "[::]", "[::ffff:93.184.216.34]", "[64:ff9b::1.1.1.1]", "[fe80::1]", "[fc00::1]",
-            "[fec0::1]", "[ff02::1]", "[2002:7f00:1::]", "[2001::1]", "[2001:db8::1]", "[3fff::1]",
+            "127.0.0.1",
+            "127.1",
+            "0x7f.1",
+            "2130706433",
+            "0.0.0.0",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "198.18.0.1",
+            "192.0.0.8",
+            "192.0.2.1",
+            "203.0.113.9",
+            "192.88.99.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "[::1]",
+            "[::]",
+            "[::ffff:93.184.216.34]",
+            "[64:ff9b::1.1.1.1]",
+            "[fe80::1]",
+            "[fc00::1]",
+            "[fec0::1]",
+            "[ff02::1]",
+            "[2002:7f00:1::]",
+            "[2001::1]",
+            "[2001:db8::1]",
+            "[3fff::1]",
         ] {
             assert!(!literal(&format!("https://{host}/x"), &[]), "{host}");
         }
@@ -189,9 +243,21 @@ mod tests {
             let resolver = GuardedResolver::new(Arc::new(EgressRules::new(allow)));
             resolver.addresses("localhost".to_owned())
         };
-        let forbidden = addresses(Vec::new()).await.expect_err("localhost is not public");
+        let forbidden = addresses(Vec::new())
+            .await
+            .expect_err("localhost is not public");
         assert!(forbidden.is::<Forbidden>(), "{forbidden}");
-        assert!(addresses(vec![Allowed::Host("localhost".to_owned())]).await.is_ok());
-        assert!(addresses(vec![Allowed::Network("127.0.0.0/8".parse().expect("a network"))]).await.is_ok());
+        assert!(
+            addresses(vec![Allowed::Host("localhost".to_owned())])
+                .await
+                .is_ok()
+        );
+        assert!(
+            addresses(vec![Allowed::Network(
+                "127.0.0.0/8".parse().expect("a network")
+            )])
+            .await
+            .is_ok()
+        );
     }
 }

@@ -20,6 +20,7 @@ use crate::broker::BrokerError;
 use crate::broker::acks::Acks;
 use crate::broker::connection::{Address, reconnect_delays};
 use crate::broker::consumer::{Message, Subscription};
+use crate::broker::depths;
 use crate::broker::topology::Topology;
 use crate::configuration::{Configuration, Currency, FollowError};
 
@@ -69,10 +70,14 @@ impl Intake {
             self.worker.metrics.broker_connected.set(0);
             let error = match ended {
                 Ok(()) => return Ok(()),
-                Err(FollowError::Broker(error @ BrokerError::Mismatch(_))) if !declared => return Err(error),
+                Err(FollowError::Broker(error @ BrokerError::Mismatch(_))) if !declared => {
+                    return Err(error);
+                }
                 Err(error) => error,
             };
-            self.progress.enter(Phase::Connecting { trouble: error.to_string() });
+            self.progress.enter(Phase::Connecting {
+                trouble: error.to_string(),
+            });
             let delay = delays.next_backoff().unwrap_or(delays.max_interval);
             tracing::warn!(%error, ?delay, "not consuming; connecting again");
             tokio::select! {
@@ -117,10 +122,18 @@ impl Intake {
         tracing::info!(queue = names.events(), window = self.window, "consuming");
 
         let consume = async {
-            tokio::try_join!(self.consume(events, Queue::Events, stop), self.consume(retries, Queue::Retries, stop))
+            tokio::try_join!(
+                self.consume(events, Queue::Events, stop),
+                self.consume(retries, Queue::Retries, stop)
+            )
         };
+        let metrics = &self.worker.metrics;
+        let depths = depths::watch(&connection, names, |queue, messages| {
+            metrics.queue_depth(queue, messages)
+        });
         tokio::select! {
             ended = &mut follow => match ended? {},
+            ended = depths => match ended? {},
             consumed = consume => { consumed?; }
         }
         tokio::time::sleep(SETTLE_PAUSE).await;
@@ -130,7 +143,12 @@ impl Intake {
     }
 
     /// Works a queue off until `stop`, then finishes what is in hand.
-    async fn consume(&self, mut messages: Subscription, queue: Queue, stop: &CancellationToken) -> Result<(), BrokerError> {
+    async fn consume(
+        &self,
+        mut messages: Subscription,
+        queue: Queue,
+        stop: &CancellationToken,
+    ) -> Result<(), BrokerError> {
         // Dropped with this future where the connection is lost, which aborts the tasks.
         let mut tasks = JoinSet::new();
         loop {
@@ -147,7 +165,11 @@ impl Intake {
         tracing::info!(?queue, in_hand = tasks.len(), grace = ?self.grace, "stopping: finishing what is in hand");
         let finish = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(self.grace, finish).await.is_err() {
-            tracing::warn!(?queue, given_back = tasks.len(), "stopping: the rest goes back to the broker");
+            tracing::warn!(
+                ?queue,
+                given_back = tasks.len(),
+                "stopping: the rest goes back to the broker"
+            );
         }
         tasks.shutdown().await;
         messages.flush().await;
@@ -166,9 +188,14 @@ async fn settle(worker: Worker, queue: Queue, message: Message, acks: Acks, _in_
     };
     match AssertUnwindSafe(deal).catch_unwind().await {
         Ok(Ok(())) => return acks.acknowledge(tag),
-        Ok(Err(error)) => tracing::error!(?queue, %error, "a message could not be settled; it goes back to the broker"),
+        Ok(Err(error)) => {
+            tracing::error!(?queue, %error, "a message could not be settled; it goes back to the broker")
+        }
         // The panic has said where. What panics each time ends in the dead letters, by the broker's delivery limit.
-        Err(_) => tracing::error!(?queue, "a message made the worker panic; it goes back to the broker"),
+        Err(_) => tracing::error!(
+            ?queue,
+            "a message made the worker panic; it goes back to the broker"
+        ),
     }
     tokio::time::sleep(REQUEUE_PAUSE).await;
     acks.requeue(tag);

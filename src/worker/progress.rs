@@ -38,7 +38,9 @@ struct State {
 impl Default for Progress {
     fn default() -> Self {
         Self(Arc::new(State {
-            phase: RwLock::new(Phase::Connecting { trouble: "just started".to_owned() }),
+            phase: RwLock::new(Phase::Connecting {
+                trouble: "just started".to_owned(),
+            }),
             in_hand: AtomicUsize::new(0),
             started: Instant::now(),
             moved_ms: AtomicU64::new(0),
@@ -49,7 +51,11 @@ impl Default for Progress {
 impl Progress {
     /// The phase.
     pub fn phase(&self) -> Phase {
-        self.0.phase.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .phase
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// For how long messages have been in hand without one of them being settled, where that is too long.

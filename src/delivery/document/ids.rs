@@ -21,10 +21,22 @@ pub(super) fn complete(campaign: &mut Campaign, previous: Option<&Campaign>) {
     let had: HashMap<PlaceKey, WebhookId> = previous
         .into_iter()
         .flat_map(Campaign::places)
-        .map(|place| (key(&place.section.label, place.entry), place.webhook.id.clone()))
+        .map(|place| {
+            (
+                key(&place.section.label, place.entry),
+                place.webhook.id.clone(),
+            )
+        })
         .collect();
-    let mut taken: HashSet<WebhookId> = campaign.places().map(|place| place.webhook.id.clone()).collect();
-    let Campaign { id: campaign, sections, .. } = campaign;
+    let mut taken: HashSet<WebhookId> = campaign
+        .places()
+        .map(|place| place.webhook.id.clone())
+        .collect();
+    let Campaign {
+        id: campaign,
+        sections,
+        ..
+    } = campaign;
 
     // All that are known keep their ids before any new one is made.
     let mut new = Vec::new();
@@ -36,25 +48,36 @@ pub(super) fn complete(campaign: &mut Campaign, previous: Option<&Campaign>) {
     }
     taken.extend(had.into_values());
     for ((label, keyword), webhook) in new {
-        // The ids are without end, and not all can be taken.
+        // The ids are without end, and not all can be taken. No two places give the same.
         let mut ids = (0..).map(|n| WebhookId::of_place(campaign, &label, keyword.as_deref(), n));
         if let Some(id) = ids.find(|id| !taken.contains(id)) {
-            taken.insert(id.clone());
             webhook.id = id;
         }
     }
 }
 
 fn key(label: &str, entry: Option<&MenuEntry>) -> PlaceKey {
-    (label.to_owned(), entry.map(|entry| comparable(&entry.keyword.to_string())))
+    (
+        label.to_owned(),
+        entry.map(|entry| comparable(&entry.keyword.to_string())),
+    )
 }
 
 fn places_without_id(section: &mut Section) -> Vec<(PlaceKey, &mut Webhook)> {
-    let Section { label, menu, webhook, .. } = section;
-    let own = webhook.iter_mut().map(|webhook| (key(label, None), webhook));
+    let Section {
+        label,
+        menu,
+        webhook,
+        ..
+    } = section;
+    let own = webhook
+        .iter_mut()
+        .map(|webhook| (key(label, None), webhook));
     let of_menu = menu.iter_mut().filter_map(|entry| {
         let place = key(label, Some(entry));
         Some((place, entry.webhook.as_mut()?))
     });
-    own.chain(of_menu).filter(|(_, webhook)| webhook.id == none_yet()).collect()
+    own.chain(of_menu)
+        .filter(|(_, webhook)| webhook.id == none_yet())
+        .collect()
 }

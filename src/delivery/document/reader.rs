@@ -43,7 +43,10 @@ impl Faults {
             (Some(read), 0) if faults.is_empty() => Ok(read),
             (_, 0) => Err(faults),
             (_, left_out) => {
-                faults.push(Fault::new("$", format!("{left_out} more faults are not listed: mend these first")));
+                faults.push(Fault::new(
+                    "$",
+                    format!("{left_out} more faults are not listed: mend these first"),
+                ));
                 Err(faults)
             }
         }
@@ -59,7 +62,11 @@ pub(super) struct Node<'a> {
 
 impl<'a> Node<'a> {
     pub(super) fn root(value: &'a Value, faults: &'a Faults) -> Self {
-        Self { value, path: "$".to_owned(), faults }
+        Self {
+            value,
+            path: "$".to_owned(),
+            faults,
+        }
     }
 
     pub(super) fn value(&self) -> &'a Value {
@@ -83,12 +90,14 @@ impl<'a> Node<'a> {
     /// An object with no fields but the `known` ones. `what` it is, as in "a section".
     pub(super) fn object(&self, what: &str, known: &[&str]) -> Option<Object<'a>> {
         let object = self.names_to_values(what)?;
-        for field in object.fields().filter(|(name, _)| !known.contains(name)) {
-            let (name, node) = field;
+        for (name, field) in object.fields().filter(|(name, _)| !known.contains(name)) {
             let name = shortened(name);
-            node.fault(match meant(&name, known) {
+            field.fault(match meant(&name, known) {
                 Some(meant) => format!("unknown field `{name}`: did you mean `{meant}`?"),
-                None => format!("unknown field `{name}`: {what} has {}; remove it", listed(known)),
+                None => format!(
+                    "unknown field `{name}`: {what} has {}; remove it",
+                    listed(known)
+                ),
             });
         }
         Some(object)
@@ -97,7 +106,11 @@ impl<'a> Node<'a> {
     /// An object whose names are the author's own.
     pub(super) fn names_to_values(&self, what: &str) -> Option<Object<'a>> {
         match self.value {
-            Value::Object(fields) => Some(Object { path: self.path.clone(), fields, faults: self.faults }),
+            Value::Object(fields) => Some(Object {
+                path: self.path.clone(),
+                fields,
+                faults: self.faults,
+            }),
             _ => self.expected(&format!("{what} (an object)")),
         }
     }
@@ -107,7 +120,11 @@ impl<'a> Node<'a> {
             return self.expected("an array");
         };
         let (path, faults) = (self.path.clone(), self.faults);
-        Some(items.iter().enumerate().map(move |(i, value)| Node { value, path: format!("{path}[{i}]"), faults }))
+        Some(items.iter().enumerate().map(move |(i, value)| Node {
+            value,
+            path: format!("{path}[{i}]"),
+            faults,
+        }))
     }
 
     pub(super) fn text(&self) -> Option<&'a str> {
@@ -120,12 +137,20 @@ impl<'a> Node<'a> {
         if range.contains(&text.chars().count()) {
             return Some(text);
         }
-        self.refuse(format!("must have {} to {} characters", range.start(), range.end()))
+        self.refuse(format!(
+            "must have {} to {} characters",
+            range.start(),
+            range.end()
+        ))
     }
 
     pub(super) fn text_not_blank(&self) -> Option<&'a str> {
         let text = self.text()?;
-        if text.trim().is_empty() { self.refuse("must not be empty") } else { Some(text) }
+        if text.trim().is_empty() {
+            self.refuse("must not be empty")
+        } else {
+            Some(text)
+        }
     }
 
     pub(super) fn one_of<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
@@ -138,7 +163,9 @@ impl<'a> Node<'a> {
     }
 
     pub(super) fn boolean(&self) -> Option<bool> {
-        self.value.as_bool().or_else(|| self.expected("true or false"))
+        self.value
+            .as_bool()
+            .or_else(|| self.expected("true or false"))
     }
 
     pub(super) fn whole_number<T: TryFrom<u64> + PartialOrd + std::fmt::Display>(
@@ -152,7 +179,13 @@ impl<'a> Node<'a> {
             .as_u64()
             .and_then(|number| T::try_from(number).ok())
             .filter(|number| range.contains(number))
-            .or_else(|| self.refuse(format!("must be a whole number from {} to {}", range.start(), range.end())))
+            .or_else(|| {
+                self.refuse(format!(
+                    "must be a whole number from {} to {}",
+                    range.start(),
+                    range.end()
+                ))
+            })
     }
 
     /// A number for which `accepted` holds, which are those that `what` says.
@@ -161,7 +194,10 @@ impl<'a> Node<'a> {
             return self.expected("a number");
         };
         // None where no float is as large; the numbers of a policy are finite.
-        number.as_f64().filter(|number| accepted(*number)).or_else(|| self.refuse(format!("must be a number {what}")))
+        number
+            .as_f64()
+            .filter(|number| accepted(*number))
+            .or_else(|| self.refuse(format!("must be a number {what}")))
     }
 
     pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
@@ -169,7 +205,8 @@ impl<'a> Node<'a> {
         match duration::parse(text) {
             Ok(duration) if range.contains(&duration) => Some(duration),
             Ok(_) => {
-                let (shortest, longest) = (duration::text(*range.start()), duration::text(*range.end()));
+                let (shortest, longest) =
+                    (duration::text(*range.start()), duration::text(*range.end()));
                 self.refuse(format!("must be a duration from {shortest} to {longest}"))
             }
             Err(message) => self.refuse(message),
@@ -188,7 +225,11 @@ impl<'a> Object<'a> {
     /// The field, if it is there. One that is null is as if it were not.
     pub(super) fn get(&self, name: &str) -> Option<Node<'a>> {
         let value = self.fields.get(name).filter(|value| !value.is_null())?;
-        Some(Node { value, path: with_field(&self.path, name), faults: self.faults })
+        Some(Node {
+            value,
+            path: with_field(&self.path, name),
+            faults: self.faults,
+        })
     }
 
     pub(super) fn require(&self, name: &str) -> Option<Node<'a>> {
@@ -200,12 +241,20 @@ impl<'a> Object<'a> {
     }
 
     pub(super) fn missing(&self, name: &str, sentence: &str) {
-        self.faults.add(with_field(&self.path, name), format!("missing; {sentence}"));
+        self.faults
+            .add(with_field(&self.path, name), format!("missing; {sentence}"));
     }
 
     pub(super) fn fields(&self) -> impl Iterator<Item = (&'a str, Node<'a>)> {
         self.fields.iter().map(|(name, value)| {
-            (name.as_str(), Node { value, path: with_field(&self.path, name), faults: self.faults })
+            (
+                name.as_str(),
+                Node {
+                    value,
+                    path: with_field(&self.path, name),
+                    faults: self.faults,
+                },
+            )
         })
     }
 }
@@ -223,7 +272,12 @@ impl<K> Default for FirstPlaces<K> {
 impl<K: Eq + Hash> FirstPlaces<K> {
     /// Notes that `node` gives `key`. If another did before, that is a fault of this one; `sentence` makes it from
     /// the path of the first.
-    pub(super) fn refuse_second(&mut self, key: K, node: &Node<'_>, sentence: impl Fn(&str) -> String) {
+    pub(super) fn refuse_second(
+        &mut self,
+        key: K,
+        node: &Node<'_>,
+        sentence: impl Fn(&str) -> String,
+    ) {
         match self.0.entry(key) {
             Entry::Occupied(first) => node.fault(sentence(first.get())),
             Entry::Vacant(place) => {
@@ -241,7 +295,11 @@ pub(super) fn with_field(path: &str, name: &str) -> String {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         && !name.is_empty();
     // Writing to a string can't fail.
-    let _ = if is_plain { write!(path, ".{name}") } else { write!(path, "[{}]", Value::from(name)) };
+    let _ = if is_plain {
+        write!(path, ".{name}")
+    } else {
+        write!(path, "[{}]", Value::from(name))
+    };
     path
 }
 
@@ -267,7 +325,9 @@ pub(super) fn listed(names: &[&str]) -> String {
 fn meant<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let plain = |name: &str| name.to_lowercase().replace(['_', '-', ' '], "");
     let name = plain(name);
-    let distances = known.iter().map(|known| (edit_distance(&name, &plain(known)), *known));
+    let distances = known
+        .iter()
+        .map(|known| (edit_distance(&name, &plain(known)), *known));
     let (distance, closest) = distances.min_by_key(|(distance, _)| *distance)?;
     // Two edits make any short name out of any other.
     let is_close = distance <= 2 && 2 * distance < closest.len();
@@ -288,4 +348,56 @@ fn edit_distance(one: &str, other: &str) -> usize {
         }
     }
     row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        for (name, path) in [
+            ("url", "$.url"),
+            ("X_9", "$.X_9"),
+            ("X-Api-Key", r#"$["X-Api-Key"]"#),
+            ("9", r#"$["9"]"#),
+            ("", r#"$[""]"#),
+            ("a\"\n", r#"$["a\"\n"]"#),
+        ] {
+            assert_eq!(with_field("$", name), path);
+        }
+    }
+
+    #[test]
+    fn what_an_unknown_field_was_meant_to_be() {
+        let known = ["id", "url", "headers", "timeoutMs", "to"];
+        for (name, expected) in [
+            ("header", Some("headers")),
+            ("Headers", Some("headers")),
+            ("haeders", Some("headers")),
+            ("timeout", Some("timeoutMs")),
+            ("timeout_ms", Some("timeoutMs")),
+            ("uri", Some("url")),
+            ("ID", Some("id")),
+            ("it", None),
+            ("if", None),
+            ("method", None),
+            ("", None),
+        ] {
+            assert_eq!(meant(name, &known), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn edits() {
+        for (one, other, distance) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("abc", "abc", 0),
+            ("kitten", "sitting", 3),
+        ] {
+            assert_eq!(edit_distance(one, other), distance);
+            assert_eq!(edit_distance(other, one), distance);
+        }
+    }
 }

@@ -1,0 +1,74 @@
+//! How many messages wait in the queues.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection};
+
+use super::BrokerError;
+use super::ladder::Rung;
+use super::names::Names;
+
+/// How often the queues are asked.
+pub const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Asks the work queues and the delay ladder, over and over, and reports each answer.
+///
+/// # Errors
+/// [`BrokerError::Lost`] when the connection or a queue is gone.
+pub async fn watch(
+    connection: &Connection,
+    names: &Names,
+    report: impl Fn(&str, u32),
+) -> Result<Infallible, BrokerError> {
+    let channel = connection
+        .create_channel()
+        .await
+        .map_err(BrokerError::lost("opening a channel"))?;
+    let queues = queues(names);
+    loop {
+        for queue in &queues {
+            report(queue, depth(&channel, queue).await?);
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// All messages that wait, for a worker or for their time.
+///
+/// # Errors
+/// [`BrokerError::Lost`].
+pub async fn total(connection: &Connection, names: &Names) -> Result<u64, BrokerError> {
+    let channel = connection
+        .create_channel()
+        .await
+        .map_err(BrokerError::lost("opening a channel"))?;
+    let mut total = 0;
+    for queue in queues(names) {
+        total += u64::from(depth(&channel, &queue).await?);
+    }
+    Ok(total)
+}
+
+fn queues(names: &Names) -> Vec<String> {
+    [names.events(), names.retries()]
+        .into_iter()
+        .chain(Rung::all().map(|rung| names.delay(rung)))
+        .collect()
+}
+
+/// Messages of a queue that nobody has in hand.
+async fn depth(channel: &Channel, queue: &str) -> Result<u32, BrokerError> {
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let answer = channel
+        .queue_declare(queue.into(), passive, FieldTable::default())
+        .await;
+    Ok(answer
+        .map_err(BrokerError::lost("asking for a queue's depth"))?
+        .message_count())
+}

@@ -1,0 +1,159 @@
+//! What the demo prints: progress on standard error, the account on standard output.
+
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+use comfy_table::{CellAlignment, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::Stage;
+use super::account::{Account, Balance};
+use super::receivers::Receiver;
+use super::story::CAMPAIGN_ID;
+use crate::broker::names::Names;
+use crate::cli::Failure;
+
+/// How often the progress is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How often it is told where there is no terminal to draw on.
+const TELL: Duration = Duration::from_secs(2);
+
+pub(super) fn opening(api: &str, receivers: &[Receiver], events: u32) {
+    println!("A worker at {api}, a campaign with four webhooks, and a receiver for each:");
+    for receiver in receivers {
+        println!("  {:<7} {}", receiver.name, receiver.behaviour.words());
+    }
+    println!(
+        "{events} users walk through the campaign now; failed deliveries are retried after about 1, 2 and 4 s.\n"
+    );
+}
+
+/// Shows how things stand until every event is settled.
+pub(super) async fn progress(
+    account: &Account,
+    receivers: &[Receiver],
+    events: u32,
+    stage: &Stage<'_>,
+) -> Result<(), Failure> {
+    let terminal = std::io::stderr().is_terminal();
+    let target = if terminal {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} settled  {elapsed}  {msg}");
+    let bar = ProgressBar::with_draw_target(Some(u64::from(events)), target)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let mut told = Instant::now();
+    loop {
+        let now = account.progress(receivers, stage).await?;
+        let under_way = now.published.saturating_sub(now.settled());
+        let message = format!(
+            "published {} · no webhook {} · delivered {} · dead {} · under way {under_way}",
+            now.published, now.no_webhook, now.delivered, now.dead
+        );
+        bar.set_position(now.settled() as u64);
+        bar.set_message(message.clone());
+        let done = now.published == events as usize && under_way == 0;
+        if !terminal && (done || told.elapsed() > TELL) {
+            told = Instant::now();
+            eprintln!("{message}");
+        }
+        if done {
+            bar.finish_and_clear();
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+pub(super) fn account(balance: &Balance, receivers: &[Receiver]) {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "RECEIVER",
+        "BEHAVIOUR",
+        "DELIVERIES",
+        "ATTEMPTS",
+        "DELIVERED",
+        "P50",
+        "P99",
+    ]);
+    for row in &balance.receivers {
+        let ms = |value: Option<i64>| value.map_or_else(|| "–".to_owned(), |ms| format!("{ms} ms"));
+        let (deliveries, attempts, accepted) = (row.deliveries, row.attempts, row.accepted);
+        table.add_row([
+            row.name.to_owned(),
+            row.behaviour.to_owned(),
+            deliveries.to_string(),
+            attempts.to_string(),
+            accepted.to_string(),
+            ms(row.p50_ms),
+            ms(row.p99_ms),
+        ]);
+    }
+    for column in 2..7 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    println!(
+        "{table}\nP50 and P99: from the event's date to the receiver's 200, the wait for retries included.\n"
+    );
+
+    let line = |words: &str, count: u64| println!("  {words:<42} {count:>8}");
+    println!("The account");
+    line(
+        "published, and confirmed by the broker",
+        balance.published as u64,
+    );
+    line(
+        "no webhook configured for the step",
+        balance.no_webhook as u64,
+    );
+    line("delivered (answered with 200)", balance.delivered as u64);
+    for (reason, count) in &balance.dead {
+        line(&format!("dead: {reason}"), *count as u64);
+    }
+    line("waiting in the broker's queues", balance.waiting);
+    line("attempts made", balance.attempts);
+    if balance.balances() {
+        println!("  published = no webhook + delivered + dead + waiting: it balances.\n");
+    } else {
+        println!(
+            "  IT DOES NOT BALANCE ({} deliveries both delivered and dead).\n",
+            balance.contradictions
+        );
+    }
+    if let Some(sample) = receivers
+        .iter()
+        .find(|receiver| receiver.name == "offers")
+        .and_then(|offers| offers.record().sample.clone())
+    {
+        println!("A request, as the receiver `offers` got it:\n\n{sample}\n");
+    }
+}
+
+pub(super) fn json(balance: &Balance) {
+    match serde_json::to_string(balance) {
+        Ok(text) => println!("{text}"),
+        Err(error) => eprintln!("error: {error}"),
+    }
+}
+
+pub(super) fn addresses(api: &str, names: &Names, receivers: &[Receiver]) {
+    println!("Still running, until Ctrl-C:");
+    println!("  API and metrics   {api}  ({api}/metrics)");
+    println!(
+        "  exchange          {}  (routing key: the campaign's id, {CAMPAIGN_ID})",
+        names.events()
+    );
+    for receiver in receivers {
+        println!("  receiver {:<8} {}", receiver.name, receiver.url());
+    }
+    println!(
+        "\n  waypost publish --server {api} --campaign {CAMPAIGN_ID} --label 'Welcome Message' --phone +15550001 --keyword 3"
+    );
+    println!("  waypost campaigns get {CAMPAIGN_ID} --server {api}");
+}

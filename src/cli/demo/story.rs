@@ -1,0 +1,88 @@
+//! What is configured and what happens: a campaign whose webhooks lead to the demo's receivers, and users who walk it.
+
+use chrono::Utc;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::receivers::Receiver;
+use crate::cli::Failure;
+use crate::cli::client::{Call, Server};
+use crate::delivery::timestamp;
+
+pub(super) const CAMPAIGN_ID: &str = "13010";
+
+/// The campaign.
+pub(super) struct Story {
+    document: Value,
+}
+
+/// One user reached one step.
+pub(super) struct Step {
+    pub(super) event_id: String,
+    event: Value,
+}
+
+impl Step {
+    pub(super) fn body(&self) -> Vec<u8> {
+        self.event.to_string().into_bytes()
+    }
+}
+
+impl Story {
+    pub(super) fn new([agent, offers, survey, name]: &[Receiver; 4]) -> Self {
+        let document = json!({
+            "id": CAMPAIGN_ID, "name": "Streaming membership",
+            "sections": [
+                { "label": "Welcome Message", "kind": "welcomeMessage", "message": "Choose an option…",
+                  "menu": [
+                    { "keyword": 1, "option": "Plans", "redirect": { "type": "interaction", "to": "Plans" } },
+                    { "keyword": 2, "option": "Raffle", "redirect": { "type": "campaign", "to": "raffle-giveaway" } },
+                    { "keyword": 3, "redirect": { "type": "webhook" }, "webhook": { "url": agent.url() } },
+                    { "keyword": 4, "option": "Offers", "redirect": { "type": "interaction", "to": "Offers" },
+                      "webhook": { "url": offers.url(), "enabled": true,
+                                   "body": { "source": "chatbot" }, "headers": { "X-Api-Key": "demo-key" } } },
+                    { "keyword": 5, "option": "Survey", "redirect": { "type": "campaign", "to": "web-polls" },
+                      "webhook": { "url": survey.url() } } ] },
+                { "label": "Plans", "kind": "interaction", "message": "1. One month  2. Six months  3. One year" },
+                { "label": "Offers", "kind": "interaction", "message": "Your name?",
+                  "redirect": { "type": "webhook" }, "webhook": { "url": name.url() } } ] });
+        Self { document }
+    }
+
+    /// Applies the campaign as `waypost campaigns apply` does.
+    pub(super) async fn apply(&self, api: &str) -> Result<(), Failure> {
+        let call = Call {
+            headers: Vec::new(),
+            body: Some(self.document.to_string().into_bytes()),
+        };
+        let api = Server::at(api)?.api()?;
+        api.call(Method::PUT, &["campaigns", CAMPAIGN_ID], &[], call)
+            .await
+            .map(|_| ())
+    }
+
+    /// The step of user `number`: most choose from the menu, some have come to the offers and say their name.
+    pub(super) fn step(&self, number: u32) -> Step {
+        let menu = |keyword: u32, option: Option<&str>| {
+            let mut step = json!({ "label": "Welcome Message", "response": keyword.to_string(), "keyword": keyword });
+            if let Some(option) = option {
+                step["option"] = option.into();
+            }
+            step
+        };
+        let mut event = match number % 20 {
+            0 | 1 => menu(1, Some("Plans")),
+            2 => menu(2, Some("Raffle")),
+            3..=11 => menu(3, None),
+            12..=16 => menu(4, Some("Offers")),
+            17 => menu(5, Some("Survey")),
+            _ => json!({ "label": "Offers", "response": "Ada" }),
+        };
+        let event_id = uuid::Uuid::now_v7().to_string();
+        event["campaignId"] = CAMPAIGN_ID.into();
+        event["phoneNumber"] = format!("+1555{number:07}").into();
+        event["date"] = timestamp::text(&Utc::now()).into();
+        event["eventId"] = event_id.as_str().into();
+        Step { event_id, event }
+    }
+}
