@@ -20,6 +20,9 @@ use crate::delivery::identity::EventId;
 /// The broker confirms within this time, or the caller is told to repeat the event.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// AMQP's limit of a routing key, which is the campaign's id, and of a message id.
+const MAX_SHORT_STRING_BYTES: usize = 255;
+
 /// What was accepted.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -40,6 +43,10 @@ pub(super) async fn publish(
         )])
     })?;
     let event = event::decode(&body, None).map_err(Problem::of_faults)?;
+    if event.campaign_id.len() > MAX_SHORT_STRING_BYTES {
+        let message = format!("takes more than {MAX_SHORT_STRING_BYTES} bytes, which no routing key can");
+        return Err(Problem::of_faults(vec![Fault::new("$.campaignId", message)]));
+    }
     let header = |name| {
         headers
             .get(name)
@@ -55,7 +62,7 @@ pub(super) async fn publish(
             name: http.names.events(),
             routing_key: event.campaign_id,
         },
-        message_id: event.event_id.to_string(),
+        message_id: message_id(&event.event_id),
         body: body.into(),
         trace,
     };
@@ -74,4 +81,11 @@ pub(super) async fn publish(
         }),
     )
         .into_response())
+}
+
+/// The event's identity, so that an event which names none has the one its publisher was told. One too long for AMQP
+/// was given in the body, which counts first.
+fn message_id(event_id: &EventId) -> String {
+    let id = event_id.as_str();
+    if id.len() <= MAX_SHORT_STRING_BYTES { id.to_owned() } else { uuid::Uuid::now_v7().to_string() }
 }
