@@ -2,6 +2,7 @@
 
 pub mod egress;
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,28 +113,22 @@ fn failure(cause: Cause, error: String) -> Reply {
     Reply::Failure { cause, error }
 }
 
-/// The chain of causes behind an error, the error itself first.
-fn chain<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
-}
-
-/// An `io::Error` hides the error it was made from: it is not in the chain.
-fn within<'a, E: std::error::Error + 'static>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> Option<&'a E> {
-    error.downcast_ref::<E>().or_else(|| {
-        error
-            .downcast_ref::<std::io::Error>()?
-            .get_ref()?
-            .downcast_ref::<E>()
+/// The chain of causes behind an error, the error itself first. An `io::Error` made from another error passes it over
+/// in its `source`, so that one is asked for.
+fn chain(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let first: &(dyn Error + 'static) = error;
+    std::iter::successors(Some(first), |error: &&(dyn Error + 'static)| {
+        let error = *error;
+        match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(within) => Some(within as &(dyn Error + 'static)),
+            None => error.source(),
+        }
     })
 }
 
 fn cause_of(error: &reqwest::Error) -> Cause {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    let find = |test: &dyn Fn(&(dyn std::error::Error + 'static)) -> bool| chain(error).any(test);
+    let find = |test: &dyn Fn(&(dyn Error + 'static)) -> bool| chain(error).any(test);
     let io = |kinds: &[std::io::ErrorKind]| {
         find(&|error| {
             error
@@ -148,7 +143,7 @@ fn cause_of(error: &reqwest::Error) -> Cause {
         Cause::ForbiddenAddress
     } else if find(&|error| error.is::<Unresolved>()) {
         Cause::Dns
-    } else if find(&|error| within::<rustls::Error>(error).is_some()) {
+    } else if find(&|error| error.is::<rustls::Error>()) {
         Cause::Tls
     } else if error.is_connect() {
         // While connecting only TLS reads, so only TLS can meet an end.

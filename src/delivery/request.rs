@@ -119,3 +119,91 @@ impl Serialize for Payload<'_> {
         map.end()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::TraceContext;
+    use crate::delivery::document::{self, HttpUrls};
+    use crate::delivery::event;
+    use crate::delivery::resolve::resolve;
+
+    const CAMPAIGN: &[u8] = br#"{ "id": "13010", "sections": [ { "label": "Welcome Message", "menu": [
+        { "keyword": 3, "redirect": { "type": "webhook" }, "webhook": { "id": "wh_3", "url": "https://example.com/agent" } },
+        { "keyword": "Four", "option": "Offers", "redirect": { "type": "campaign", "to": "x" },
+          "webhook": { "id": "wh_4", "url": "https://example.com/offers?a=1",
+                       "body": { "zeta": 1.50, "alpha": { "b": [1e2, null], "a": "\u00e9\"" }, "big": 12345678901234567890 },
+                       "headers": { "X-Api-Key": "secret", "Accept": "text/plain" } } } ] } ] }"#;
+
+    fn rendered(event: &str) -> Request {
+        let campaign = document::read(CAMPAIGN, HttpUrls::Refused, None).unwrap();
+        let event = event::decode(event.as_bytes(), Some("event-1")).unwrap();
+        let target = resolve(&campaign, &event).remove(0);
+        let trace = TraceContext { traceparent: "00-1-2-01".to_owned(), tracestate: Some("a=b".to_owned()) };
+        let now = DateTime::from_timestamp(1_718_753_174, 999_000_000).unwrap();
+        render(&Delivery::new(event, target, Some(trace)), now)
+    }
+
+    fn body(event: &str) -> String {
+        String::from_utf8(rendered(event).body).unwrap()
+    }
+
+    #[test]
+    fn an_underlying_webhook_gets_option_and_keyword_and_then_its_own_parameters() {
+        let event = r#"{"keyword":"Four","option":"Offers","response":"4","date":"2024-06-18T20:26:14.2065-03:00",
+            "phoneNumber":"+1555","label":"Welcome Message","campaignId":"13010","unknown":true}"#;
+        assert_eq!(
+            body(event),
+            "{\"campaignId\":\"13010\",\"label\":\"Welcome Message\",\"phoneNumber\":\"+1555\",\
+             \"date\":\"2024-06-18T23:26:14.206Z\",\"response\":\"4\",\"option\":\"Offers\",\"keyword\":\"Four\",\
+             \"zeta\":1.50,\"alpha\":{\"b\":[1e+2,null],\"a\":\"é\\\"\"},\"big\":12345678901234567890}"
+        );
+    }
+
+    #[test]
+    fn what_the_event_does_not_have_is_not_there() {
+        let event = r#"{"campaignId":"13010","label":"Welcome Message","phoneNumber":"1","date":"2024-06-18T23:26:14Z","keyword":" four "}"#;
+        let body = body(event);
+        assert!(body.starts_with(
+            "{\"campaignId\":\"13010\",\"label\":\"Welcome Message\",\"phoneNumber\":\"1\",\"date\":\"2024-06-18T23:26:14.000Z\",\"keyword\":\" four \",\"zeta\""
+        ), "{body}");
+    }
+
+    #[test]
+    fn a_redirect_webhook_never_gets_option_and_keyword() {
+        let event = r#"{"campaignId":"13010","label":"Welcome Message","phoneNumber":"1","date":"2024-06-18T23:26:14.206Z",
+            "response":"hello","option":"x","keyword":3}"#;
+        assert_eq!(
+            body(event),
+            "{\"campaignId\":\"13010\",\"label\":\"Welcome Message\",\"phoneNumber\":\"1\",\
+             \"date\":\"2024-06-18T23:26:14.206Z\",\"response\":\"hello\"}"
+        );
+    }
+
+    #[test]
+    fn headers_in_their_order() {
+        let event = r#"{"campaignId":"13010","label":"Welcome Message","phoneNumber":"1","date":"2024-06-18T23:26:14.206Z","keyword":"four"}"#;
+        let request = rendered(event);
+        assert_eq!(request.url, "https://example.com/offers?a=1");
+        let headers: Vec<(&str, &str)> =
+            request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        let version = concat!("waypost/", env!("CARGO_PKG_VERSION"));
+        let id = super::super::identity::DeliveryId::derive(
+            &super::super::identity::EventId::new("event-1"),
+            &super::super::identity::WebhookId::new("wh_4"),
+        );
+        assert_eq!(
+            headers,
+            [
+                ("content-type", "application/json"),
+                ("user-agent", version),
+                ("webhook-id", id.as_str()),
+                ("webhook-timestamp", "1718753174"),
+                ("traceparent", "00-1-2-01"),
+                ("tracestate", "a=b"),
+                ("x-api-key", "secret"),
+                ("accept", "text/plain"),
+            ]
+        );
+    }
+}

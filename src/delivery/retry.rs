@@ -118,3 +118,94 @@ fn later(time: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
         .and_then(|delay| time.checked_add_signed(delay))
         .unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::document::{self, HttpUrls};
+    use crate::delivery::{Attempt, event};
+    use crate::delivery::outcome::Cause;
+    use proptest::prelude::*;
+
+    fn now() -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::days(20_000)
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// A delivery that has failed `attempts` times, `since` apart from now.
+    fn failed(attempts: u32, since: TimeDelta) -> Delivery {
+        let document = br#"{"id":"c","sections":[{"label":"l","webhook":{"id":"wh_1","url":"https://example.com/"}}]}"#;
+        let campaign = document::read(document, HttpUrls::Refused, None).unwrap();
+        let body = br#"{"campaignId":"c","label":"l","phoneNumber":"1","date":"2024-06-18T23:26:14.206Z","eventId":"e"}"#;
+        let event = event::decode(body, None).unwrap();
+        let target = campaign.places().next().unwrap().target();
+        let mut delivery = Delivery::new(event, target, None);
+        for _ in 0..attempts {
+            let at = now() - since;
+            let (status, cause) = (Some(500), Cause::Status5xx);
+            delivery.record(Attempt { at, duration_ms: 1, status, cause, error: None, answer: None });
+        }
+        delivery
+    }
+
+    fn transient(retry_after: Option<u64>) -> Outcome {
+        Outcome::Transient { retry_after: retry_after.map(Duration::from_secs) }
+    }
+
+    fn wait(settlement: &Settlement) -> Option<f64> {
+        match settlement {
+            Settlement::Retry { due } => Some(due.signed_duration_since(now()).as_seconds_f64()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_default_delays() {
+        let policy = RetryPolicy::default();
+        let plain: Vec<u64> = (1..=11).map(|attempt| policy.delay(attempt, 0.5).as_secs()).collect();
+        assert_eq!(plain, [5, 15, 45, 135, 405, 1215, 3645, 10_935, 21_600, 21_600, 21_600]);
+        let hours = plain.iter().sum::<u64>() as f64 / 3600.0;
+        assert!((22.0..23.0).contains(&hours), "all attempts within {hours} h");
+        assert_eq!(policy.delay(1, 0.0), seconds(4));
+        assert_eq!(policy.delay(1, 1.0), seconds(6));
+    }
+
+    #[test]
+    fn what_follows() {
+        let policy = RetryPolicy { jitter: 0.0, ..RetryPolicy::default() };
+        let fresh = TimeDelta::zero();
+        let decide = |attempts, since, outcome| decide(&policy, &failed(attempts, since), &outcome, now());
+        assert_eq!(decide(1, fresh, Outcome::Delivered), Settlement::Delivered);
+        assert_eq!(decide(1, fresh, Outcome::Permanent(Reason::Gone)), Settlement::Dead(Reason::Gone));
+        assert_eq!(wait(&decide(1, fresh, transient(None))), Some(5.0));
+        assert_eq!(wait(&decide(3, fresh, transient(None))), Some(45.0));
+        assert_eq!(wait(&decide(11, fresh, transient(None))), Some(21_600.0));
+        assert_eq!(decide(12, fresh, transient(None)), Settlement::Dead(Reason::Exhausted));
+        assert_eq!(decide(11, TimeDelta::hours(43), transient(None)), Settlement::Dead(Reason::Exhausted), "too old");
+    }
+
+    #[test]
+    fn a_receiver_may_ask_for_a_longer_wait_and_for_no_shorter_one() {
+        let policy = RetryPolicy { jitter: 0.0, max_delay: seconds(600), ..RetryPolicy::default() };
+        for (asked, expected) in [(Some(60), 60.0), (Some(1), 5.0), (Some(0), 5.0), (Some(86_400), 600.0), (None, 5.0)] {
+            let settlement = decide(&policy, &failed(1, TimeDelta::zero()), &transient(asked), now());
+            assert_eq!(wait(&settlement), Some(expected), "Retry-After: {asked:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn delays_stay_within_their_bounds(
+            initial in 1_u64..86_400, multiplier in 1.0..1000.0_f64, max in 1_u64..1_000_000, jitter in 0.0..=1.0_f64,
+            attempt in 0_u32..u32::MAX, random in 0.0..=1.0_f64,
+        ) {
+            let policy = RetryPolicy {
+                initial_delay: seconds(initial), multiplier, max_delay: seconds(max), jitter, ..RetryPolicy::default()
+            };
+            prop_assert!(policy.delay(attempt, random) <= seconds(max));
+        }
+    }
+}

@@ -1,1 +1,119 @@
+//! Against real sockets: what each way of failing is called.
 
+use std::time::Instant;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::config::Allowed;
+
+fn sender() -> Sender {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let loopback = Allowed::Network("127.0.0.0/8".parse().expect("a network"));
+    let rules = EgressRules::new(vec![loopback]);
+    let connect_timeout = Duration::from_millis(500);
+    Sender::new(SenderSettings { rules, connect_timeout, extra_roots: None }).expect("a sender")
+}
+
+fn request(url: &str) -> Request {
+    Request { url: url.to_owned(), headers: http::HeaderMap::new(), body: b"{}".to_vec() }
+}
+
+async fn send(url: &str) -> Reply {
+    sender().send(request(url), Duration::from_millis(700)).await
+}
+
+/// Serves one connection with `answer` after the request has been read, and tells its port.
+async fn server<F, Fut>(answer: F) -> u16
+where
+    F: FnOnce(TcpStream) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut read = [0; 4096];
+        let _ = stream.read(&mut read).await;
+        answer(stream).await;
+    });
+    port
+}
+
+async fn answering(answer: &'static [u8]) -> Reply {
+    let port = server(async move |mut stream| stream.write_all(answer).await.expect("written")).await;
+    send(&format!("http://127.0.0.1:{port}/")).await
+}
+
+#[tokio::test]
+async fn an_answer_is_read() {
+    let reply = answering(b"HTTP/1.1 503 No\r\nretry-after: 7\r\ncontent-length: 4\r\n\r\nbusy").await;
+    let retry_after = Some("7".to_owned());
+    assert_eq!(reply, Reply::Answer { status: 503, retry_after, body: b"busy".to_vec() });
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed() {
+    let reply = answering(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(reply.cause(), Cause::Status3xx);
+}
+
+#[tokio::test]
+async fn a_status_counts_though_the_body_is_cut_or_never_ends() {
+    let reply = answering(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this").await;
+    assert_eq!(reply.cause(), Cause::Ok);
+    let endless = server(async move |mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+        while stream.write_all(&[b'x'; 1024]).await.is_ok() {}
+    })
+    .await;
+    let began = Instant::now();
+    let Reply::Answer { status: 200, body, .. } = send(&format!("http://127.0.0.1:{endless}/")).await else {
+        panic!("no answer");
+    };
+    assert_eq!(body.len(), ANSWER_BYTES_KEPT);
+    assert!(began.elapsed() < Duration::from_millis(600), "read on until the time limit");
+}
+
+#[tokio::test]
+async fn failures_have_their_names() {
+    let closing = server(async move |stream| drop(stream)).await;
+    let silent = server(async move |stream| {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        drop(stream);
+    })
+    .await;
+    let unused = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address").port();
+    let plain = server(async move |mut stream| stream.write_all(b"no TLS here").await.expect("written")).await;
+    for (url, cause) in [
+        (format!("http://127.0.0.1:{closing}/"), Cause::Reset),
+        (format!("http://127.0.0.1:{silent}/"), Cause::Timeout),
+        (format!("http://127.0.0.1:{unused}/"), Cause::Connect),
+        (format!("https://127.0.0.1:{plain}/"), Cause::Tls),
+        ("http://no-such-host.invalid/".to_owned(), Cause::Dns),
+        ("http://10.0.0.1/".to_owned(), Cause::ForbiddenAddress),
+        ("http://[::1]/".to_owned(), Cause::ForbiddenAddress),
+    ] {
+        let reply = send(&url).await;
+        assert_eq!(reply.cause(), cause, "{url}: {reply:?}");
+    }
+    assert_eq!(answering(b"SSH-2.0-OpenSSH\r\n\r\n").await.cause(), Cause::Protocol);
+}
+
+#[tokio::test]
+async fn a_name_that_leads_to_a_forbidden_address_is_forbidden() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let settings = SenderSettings { rules: EgressRules::default(), connect_timeout: Duration::from_secs(1), extra_roots: None };
+    let sender = Sender::new(settings).expect("a sender");
+    let reply = sender.send(request("http://localhost:1/"), Duration::from_secs(1)).await;
+    assert_eq!(reply.cause(), Cause::ForbiddenAddress, "{reply:?}");
+}
+
+#[tokio::test]
+async fn an_error_does_not_tell_the_url() {
+    let Reply::Failure { error, .. } = send("http://127.0.0.1:1/path?token=secret").await else {
+        panic!("an answer");
+    };
+    assert!(!error.contains("secret"), "{error}");
+}

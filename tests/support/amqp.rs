@@ -1,0 +1,272 @@
+//! The tests as an outside party at the broker: publish as the platform does, look into queues, read streams.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::Location;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm};
+use serde_json::Value;
+
+use super::broker::Broker;
+use super::until::PATIENCE;
+
+/// So many messages are on their way before the oldest one's confirm is awaited.
+const UNCONFIRMED: usize = 1024;
+
+/// RabbitMQ hands out a stream to consumers with a prefetch only; half of it is acknowledged at once.
+const STREAM_PREFETCH: u16 = 500;
+
+/// A message to publish: persistent, and routed by `key`.
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    key: String,
+    body: Vec<u8>,
+    properties: BasicProperties,
+    headers: FieldTable,
+}
+
+impl Message {
+    /// Any bytes.
+    pub(crate) fn raw(body: impl Into<Vec<u8>>) -> Self {
+        let properties = BasicProperties::default().with_delivery_mode(2);
+        Self {
+            key: String::new(),
+            body: body.into(),
+            properties,
+            headers: FieldTable::default(),
+        }
+    }
+
+    /// A step event, its routing key the campaign's id.
+    pub(crate) fn event(event: &Value) -> Self {
+        Self::raw(event.to_string()).key(event["campaignId"].as_str().unwrap_or_default())
+    }
+
+    /// With a routing key.
+    pub(crate) fn key(mut self, key: &str) -> Self {
+        key.clone_into(&mut self.key);
+        self
+    }
+
+    /// With a `message_id`.
+    pub(crate) fn id(mut self, id: &str) -> Self {
+        self.properties = self.properties.with_message_id(id.into());
+        self
+    }
+
+    /// With a header.
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        self
+    }
+}
+
+/// A record read from a stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) offset: i64,
+    pub(crate) properties: BasicProperties,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Record {
+    /// Its body as JSON; panics where it is none.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// A header of text.
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        match self.properties.headers().as_ref()?.inner().get(name)? {
+            AMQPValue::LongString(text) => Some(text.to_string()),
+            AMQPValue::ShortString(text) => Some(text.to_string()),
+            _ => None,
+        }
+    }
+}
+
+/// A connection of the test's own. Everything panics where the broker refuses.
+pub(crate) struct Amqp {
+    connection: Connection,
+}
+
+impl Amqp {
+    /// Connects to a broker.
+    pub(crate) async fn connect(url: &str) -> Self {
+        let connection = Connection::connect(url, ConnectionProperties::default().with_connection_name("test".into()));
+        Self {
+            connection: connection.await.expect("a connection to the broker"),
+        }
+    }
+
+    /// A new channel, for what is not here.
+    pub(crate) async fn channel(&self) -> Channel {
+        self.connection.create_channel().await.expect("a channel")
+    }
+
+    /// Publishes a step event to the exchange of `prefix`; the broker has confirmed it.
+    pub(crate) async fn publish_event(&self, prefix: &str, event: &Value) {
+        self.publish(&format!("{prefix}.events"), [Message::event(event)]).await;
+    }
+
+    /// Publishes step events to the exchange of `prefix`; the broker has confirmed them all.
+    pub(crate) async fn publish_events<'a>(&self, prefix: &str, events: impl IntoIterator<Item = &'a Value>) {
+        self.publish(&format!("{prefix}.events"), events.into_iter().map(Message::event))
+            .await;
+    }
+
+    /// Publishes messages to an exchange, many at a time; the broker has routed and confirmed them all.
+    pub(crate) async fn publish(&self, exchange: &str, messages: impl IntoIterator<Item = Message>) {
+        // A channel of its own: whoever else published on it would take some of these confirms.
+        let channel = self.channel().await;
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .expect("confirms");
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        let mut unconfirmed = VecDeque::new();
+        for message in messages {
+            let Message {
+                key,
+                body,
+                properties,
+                headers,
+            } = message;
+            let properties = properties.with_headers(headers);
+            let published = channel
+                .basic_publish(exchange.into(), key.into(), options, &body, properties)
+                .await;
+            unconfirmed.push_back(published.expect("the message is sent"));
+            if unconfirmed.len() >= UNCONFIRMED {
+                confirmed(unconfirmed.pop_front(), exchange).await;
+            }
+        }
+        while let Some(confirm) = unconfirmed.pop_front() {
+            confirmed(Some(confirm), exchange).await;
+        }
+        channel.close(200, "done".into()).await.expect("the channel closes");
+    }
+
+    /// How many messages wait in a queue, without those in a consumer's hands; `None` where there is no such queue.
+    pub(crate) async fn depth(&self, queue: &str) -> Option<u32> {
+        // A queue that is not there costs the channel.
+        let channel = self.channel().await;
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::durable()
+        };
+        let queue = channel
+            .queue_declare(queue.into(), options, FieldTable::default())
+            .await
+            .ok()?;
+        channel.close(200, "done".into()).await.expect("the channel closes");
+        Some(queue.message_count())
+    }
+
+    /// Reads a stream from its first record until what has been read is `enough`; panics with it otherwise.
+    #[track_caller]
+    pub(crate) fn read_stream(
+        &self,
+        stream: &str,
+        enough: impl Fn(&[Record]) -> bool,
+    ) -> impl Future<Output = Vec<Record>> {
+        self.read_stream_within(PATIENCE, stream, enough)
+    }
+
+    /// As [`read_stream`](Self::read_stream), with a deadline of its own.
+    #[track_caller]
+    pub(crate) fn read_stream_within(
+        &self,
+        deadline: Duration,
+        stream: &str,
+        enough: impl Fn(&[Record]) -> bool,
+    ) -> impl Future<Output = Vec<Record>> {
+        let caller = Location::caller();
+        async move {
+            let end = Instant::now() + deadline;
+            let channel = self.channel().await;
+            channel
+                .basic_qos(STREAM_PREFETCH, BasicQosOptions::default())
+                .await
+                .expect("a prefetch");
+            let mut arguments = FieldTable::default();
+            arguments.insert("x-stream-offset".into(), AMQPValue::LongString("first".into()));
+            let consumer = channel.basic_consume(stream.into(), "".into(), BasicConsumeOptions::default(), arguments);
+            let mut consumer = consumer.await.expect("a consumer of the stream");
+            let mut records = Vec::new();
+            while !enough(&records) {
+                let left = end.saturating_duration_since(Instant::now());
+                let Ok(delivery) = tokio::time::timeout(left, consumer.next()).await else {
+                    let last: Vec<_> = records.iter().rev().take(20).map(describe).collect();
+                    let seen = format!("{} records, the last first: {last:#?}", records.len());
+                    panic!("waited {deadline:?} in vain ({caller}) for records of {stream}; there are {seen}");
+                };
+                let delivery = delivery.expect("the stream goes on").expect("a record");
+                let offset = delivery.properties.headers().as_ref().and_then(|headers| {
+                    headers
+                        .inner()
+                        .get("x-stream-offset")
+                        .and_then(AMQPValue::as_long_long_int)
+                });
+                let offset = offset.expect("every record of a stream has its offset");
+                records.push(Record {
+                    offset,
+                    properties: delivery.properties,
+                    body: delivery.data,
+                });
+                if records.len() % usize::from(STREAM_PREFETCH / 2) == 0 {
+                    delivery
+                        .acker
+                        .ack(BasicAckOptions { multiple: true })
+                        .await
+                        .expect("an acknowledgement");
+                }
+            }
+            channel.close(200, "done".into()).await.expect("the channel closes");
+            records
+        }
+    }
+
+    /// Deletes every queue, stream and exchange of a prefix.
+    pub(crate) async fn delete_objects(&self, broker: &Broker, prefix: &str) {
+        let channel = self.channel().await;
+        for queue in broker.queues(prefix).await.into_keys() {
+            channel
+                .queue_delete(queue.into(), QueueDeleteOptions::default())
+                .await
+                .expect("the queue is deleted");
+        }
+        let exchanges = broker.ctl(&["list_exchanges", "--no-table-headers", "name"]).await;
+        for exchange in exchanges.lines().filter(|name| name.starts_with(&format!("{prefix}."))) {
+            let deleted = channel
+                .exchange_delete(exchange.into(), ExchangeDeleteOptions::default())
+                .await;
+            deleted.expect("the exchange is deleted");
+        }
+        channel.close(200, "done".into()).await.expect("the channel closes");
+    }
+}
+
+async fn confirmed(confirm: Option<PublisherConfirm>, exchange: &str) {
+    let Some(confirm) = confirm else { return };
+    match confirm.await.expect("the broker's confirm") {
+        Confirmation::Ack(None) => (),
+        other => panic!("a message to {exchange} was refused or not routed: {other:?}"),
+    }
+}
+
+fn describe(record: &Record) -> String {
+    let body: String = String::from_utf8_lossy(&record.body).chars().take(300).collect();
+    format!("{}: {body}", record.offset)
+}

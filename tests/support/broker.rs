@@ -1,0 +1,194 @@
+//! RabbitMQ nodes, each run by `scripts/rabbitmq-node` in a temporary folder. The script watches its standard input, whose
+//! other end is held here: a node ends when its [`Broker`] is dropped, and when the test process ends, however that comes.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::unique::free_port;
+use super::until::until;
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/rabbitmq-node");
+
+/// A node that is asked to end has ended within this time; the script itself kills it after ten seconds.
+const ENDS_WITHIN: Duration = Duration::from_secs(20);
+
+/// A RabbitMQ node on a port and a folder of its own, both kept over restarts.
+pub(crate) struct Broker {
+    folder: PathBuf,
+    port: u16,
+    script: Mutex<Option<Child>>,
+    // Last to be dropped: removes the folder where the script has not.
+    _temporary: TempDir,
+}
+
+impl Broker {
+    /// The node that all tests of this process share, started at first use. Each test takes a prefix of its own
+    /// ([`unique`](super::unique())), and leaves the node as a whole alone.
+    pub(crate) async fn shared() -> &'static Self {
+        static SHARED: OnceLock<Broker> = OnceLock::new();
+        blocking(|| SHARED.get_or_init(Self::new_started)).await
+    }
+
+    /// A node of the test's own, to be killed, stopped, blocked and started again.
+    pub(crate) async fn private() -> Self {
+        blocking(Self::new_started).await
+    }
+
+    fn new_started() -> Self {
+        let temporary = tempfile::Builder::new()
+            .prefix("waypost-broker-")
+            .tempdir()
+            .expect("a temporary folder");
+        let (folder, port) = (temporary.path().to_owned(), free_port());
+        let script = Mutex::new(Some(run_script(&folder, port)));
+        Self {
+            folder,
+            port,
+            script,
+            _temporary: temporary,
+        }
+    }
+
+    /// Where it takes AMQP connections, as `WAYPOST_BROKER__URL` has it.
+    pub(crate) fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// The port of 127.0.0.1 it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Kills the node as a power cut would (`kill -9`), and waits until it is gone.
+    pub(crate) async fn kill(&self) {
+        let pid = std::fs::read_to_string(self.folder.join("pid")).expect("the pid of the node");
+        signal("-KILL", pid.trim());
+        self.ended().await;
+    }
+
+    /// Stops the node in an orderly way, and waits until it is gone.
+    pub(crate) async fn stop(&self) {
+        let pid = self
+            .script
+            .lock()
+            .expect("the script's handle")
+            .as_ref()
+            .expect("a running node")
+            .id();
+        signal("-TERM", &pid.to_string());
+        self.ended().await;
+    }
+
+    /// Starts the node again after [`kill`](Self::kill) or [`stop`](Self::stop), with its data and on its port.
+    pub(crate) async fn start(&self) {
+        assert!(
+            self.script.lock().expect("the script's handle").is_none(),
+            "the node is running"
+        );
+        let (folder, port) = (self.folder.clone(), self.port);
+        let script = blocking(move || run_script(&folder, port)).await;
+        *self.script.lock().expect("the script's handle") = Some(script);
+    }
+
+    /// Runs `rabbitmqctl` against the node and gives back what it printed; panics where it fails. Takes about a second.
+    pub(crate) async fn ctl(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(self.folder.join("rabbitmqctl"));
+        command.arg("--silent").args(arguments).stdin(Stdio::null());
+        let output = blocking(move || command.output()).await.expect("rabbitmqctl runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "rabbitmqctl {arguments:?}: {}: {error}",
+            output.status
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The queues and streams of a prefix, each with its messages, those in a consumer's hands included. RabbitMQ brings
+    /// the numbers up to date every five seconds; [`Amqp::depth`](super::Amqp::depth) is exact.
+    pub(crate) async fn queues(&self, prefix: &str) -> BTreeMap<String, u64> {
+        let listing = self
+            .ctl(&["list_queues", "--no-table-headers", "name", "messages"])
+            .await;
+        let parse = |line: &str| {
+            let (name, messages) = line.split_once('\t')?;
+            Some((name.to_owned(), messages.trim().parse().unwrap_or(0)))
+        };
+        listing
+            .lines()
+            .filter_map(parse)
+            .filter(|(name, _)| name.starts_with(&format!("{prefix}.")))
+            .collect()
+    }
+
+    async fn ended(&self) {
+        until("the end of the node", ENDS_WITHIN, async || {
+            let mut script = self.script.lock().expect("the script's handle");
+            let status = script
+                .as_mut()
+                .expect("a running node")
+                .try_wait()
+                .expect("the script's status");
+            status.map(|_| *script = None)
+        })
+        .await;
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Some(mut script) = self.script.lock().ok().and_then(|mut script| script.take()) {
+            // The script ends the node at once when this closes.
+            drop(script.stdin.take());
+            let _ = script.wait();
+        }
+    }
+}
+
+/// Starts the script and waits for the node; panics with the end of its log where it does not start.
+fn run_script(folder: &std::path::Path, port: u16) -> Child {
+    let mut script = Command::new(SCRIPT)
+        .arg("--temporary")
+        .arg(folder)
+        .arg(port.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{SCRIPT}: {error}"));
+    let mut line = String::new();
+    let stdout = script.stdout.as_mut().expect("the script's output is piped");
+    BufReader::new(stdout)
+        .read_line(&mut line)
+        .expect("the script's output is text");
+    if line.trim() != "ready" {
+        let mut trouble = String::new();
+        let stderr = script.stderr.as_mut().expect("the script's errors are piped");
+        stderr
+            .read_to_string(&mut trouble)
+            .expect("the script's errors are text");
+        let _ = script.wait();
+        panic!("RabbitMQ did not start:\n{trouble}");
+    }
+    script
+}
+
+/// Sends a signal by process id. The crate forbids unsafe code, and with it the system call.
+pub(super) fn signal(signal: &str, pid: &str) {
+    let status = Command::new("kill").args([signal, pid]).status().expect("kill runs");
+    assert!(status.success(), "kill {signal} {pid}: {status}");
+}
+
+/// Runs what blocks without blocking the test's runtime.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failure) => std::panic::resume_unwind(failure.into_panic()),
+    }
+}

@@ -1,0 +1,26 @@
+//! What the tests stand on: real parts only. A RabbitMQ node per test process (and private ones to kill), a receiver of
+//! webhooks, a proxy that cuts connections, and the product as a process.
+//!
+//! Tests wait on conditions, through [`until`], and never sleep.
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "a helper may be here before the test that needs it"
+)]
+
+pub(crate) mod amqp;
+pub(crate) mod background;
+pub(crate) mod broker;
+pub(crate) mod proxy;
+pub(crate) mod receiver;
+pub(crate) mod unique;
+pub(crate) mod until;
+pub(crate) mod waypost;
+
+pub(crate) use amqp::{Amqp, Message};
+pub(crate) use broker::Broker;
+pub(crate) use proxy::Proxy;
+pub(crate) use receiver::{Answer, Receiver};
+pub(crate) use unique::unique;
+pub(crate) use until::{PATIENCE, until};
+pub(crate) use waypost::Waypost;

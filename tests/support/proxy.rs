@@ -1,0 +1,142 @@
+//! A TCP proxy between the product and the broker, for the troubles of a network: connections that break, stall, are
+//! refused, or are slow.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::background::Background;
+
+/// How the network behaves just now.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Weather {
+    /// Connections of an earlier generation are cut.
+    generation: u64,
+    stalled: bool,
+    refusing: bool,
+    delay: Duration,
+}
+
+/// The proxy: on 127.0.0.1, on a port of its own, kept while the broker behind it comes and goes.
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    weather: watch::Sender<Weather>,
+    _server: Background,
+}
+
+impl Proxy {
+    /// Starts one that forwards to a port of 127.0.0.1.
+    pub(crate) fn to(port: u16) -> Self {
+        let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket that does not block");
+        let address = listener.local_addr().expect("the proxy's address");
+        let (weather, forecast) = watch::channel(Weather::default());
+        let server = Background::run("proxy", move || async move {
+            let listener = TcpListener::from_std(listener).expect("the proxy's socket");
+            loop {
+                let (client, _) = listener.accept().await.expect("the proxy accepts");
+                let forecast = forecast.clone();
+                if forecast.borrow().refusing {
+                    continue;
+                }
+                tokio::spawn(async move {
+                    if let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await {
+                        forward(client, server, forecast).await;
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            weather,
+            _server: server,
+        }
+    }
+
+    /// The broker's URL through the proxy.
+    pub(crate) fn amqp_url(&self) -> String {
+        format!("amqp://guest:guest@{}/%2f", self.address)
+    }
+
+    /// The proxy's own address.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Cuts all connections; new ones are forwarded.
+    pub(crate) fn cut(&self) {
+        self.weather.send_modify(|weather| weather.generation += 1);
+    }
+
+    /// Cuts all connections, and closes new ones at once, until [`resume`](Self::resume).
+    pub(crate) fn refuse(&self) {
+        self.weather.send_modify(|weather| {
+            weather.generation += 1;
+            weather.refusing = true;
+        });
+    }
+
+    /// Stops forwarding, with every connection left open, until [`resume`](Self::resume). No byte is lost.
+    pub(crate) fn stall(&self) {
+        self.weather.send_modify(|weather| weather.stalled = true);
+    }
+
+    /// Holds back what it reads, in each direction, for this time.
+    pub(crate) fn delay(&self, delay: Duration) {
+        self.weather.send_modify(|weather| weather.delay = delay);
+    }
+
+    /// Forwards everything again, without delay.
+    pub(crate) fn resume(&self) {
+        self.weather.send_modify(|weather| {
+            *weather = Weather {
+                generation: weather.generation,
+                ..Weather::default()
+            };
+        });
+    }
+}
+
+/// Forwards both ways until one side closes or the connection is cut; both sides are closed then.
+async fn forward(client: TcpStream, server: TcpStream, mut forecast: watch::Receiver<Weather>) {
+    let born = forecast.borrow().generation;
+    let _ = client.set_nodelay(true);
+    let _ = server.set_nodelay(true);
+    let (client_reads, client_writes) = client.into_split();
+    let (server_reads, server_writes) = server.into_split();
+    let upstream = pump(client_reads, server_writes, forecast.clone());
+    let downstream = pump(server_reads, client_writes, forecast.clone());
+    tokio::select! {
+        _ = upstream => (),
+        _ = downstream => (),
+        _ = forecast.wait_for(|weather| weather.generation != born) => (),
+    }
+}
+
+/// Forwards one way until the end.
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut forecast: watch::Receiver<Weather>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        let delay = forecast.borrow().delay;
+        if delay > Duration::ZERO {
+            tokio::time::sleep(delay).await;
+        }
+        if forecast.wait_for(|weather| !weather.stalled).await.is_err() {
+            return Ok(());
+        }
+        to.write_all(&buffer[..length]).await?;
+    }
+}

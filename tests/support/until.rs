@@ -1,0 +1,40 @@
+//! Waiting on a condition: the only place of the tests that sleeps.
+
+use std::future::Future;
+use std::panic::Location;
+use std::time::{Duration, Instant};
+
+/// How long to wait for what should happen soon. Long, because the machine may be busy; nobody waits it out but a failure.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Asks `probe` again and again until it has something, and gives that back; panics once `deadline` has passed.
+#[track_caller]
+pub(crate) fn until<T>(
+    what: &str,
+    deadline: Duration,
+    probe: impl AsyncFnMut() -> Option<T>,
+) -> impl Future<Output = T> {
+    let caller = Location::caller();
+    async move {
+        match poll(deadline, probe).await {
+            Some(found) => found,
+            None => panic!("waited {deadline:?} in vain for {what} ({caller})"),
+        }
+    }
+}
+
+/// As [`until`], but `None` once `deadline` has passed, for who has more to say in its panic.
+pub(crate) async fn poll<T>(deadline: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + deadline;
+    loop {
+        // A probe may hang (a request to a stalled server): the deadline holds for it, too.
+        let left = end.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left.max(PAUSE), probe()).await {
+            Ok(Some(found)) => return Some(found),
+            Ok(None) if Instant::now() < end => tokio::time::sleep(PAUSE).await,
+            Ok(None) | Err(_) => return None,
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The product as its users have it: the built program, run as a process, spoken to over HTTP and the command line.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use reqwest::{Client, Method};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::broker::{blocking, signal};
+use super::unique::free_port;
+use super::until::{PATIENCE, poll};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_waypost");
+
+/// So many of the last lines it printed are shown when a test fails.
+const LINES_SHOWN: usize = 60;
+
+/// `waypost serve`, with a store and a port of its own that it keeps over restarts. Dropped in a test that fails, it shows
+/// the last it printed.
+pub(crate) struct Waypost {
+    environment: Vec<(String, String)>,
+    port: u16,
+    folder: TempDir,
+    process: Mutex<Option<Child>>,
+    lines: Arc<Mutex<Vec<String>>>,
+    client: Client,
+}
+
+/// What the product answered to a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    /// Names in lower case.
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: String,
+}
+
+impl Reply {
+    /// The body as JSON; panics where it is none.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// What a command printed, and how it ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Printed {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Waypost {
+    /// Starts the product at a broker and waits until it is ready.
+    pub(crate) async fn start(broker_url: &str, prefix: &str) -> Self {
+        Self::start_with(broker_url, prefix, &[]).await
+    }
+
+    /// As [`start`](Self::start), with more of the environment: `("WAYPOST_RETRY__INITIAL_DELAY", "1s")`.
+    pub(crate) async fn start_with(broker_url: &str, prefix: &str, more: &[(&str, &str)]) -> Self {
+        let waypost = Self::launch(broker_url, prefix, more);
+        waypost.ready().await;
+        waypost
+    }
+
+    /// Starts the product without waiting, for when it is not to become ready.
+    pub(crate) fn launch(broker_url: &str, prefix: &str, more: &[(&str, &str)]) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("waypost-store-")
+            .tempdir()
+            .expect("a temporary folder");
+        let port = free_port();
+        let store = folder.path().join("data").display().to_string();
+        let listen = format!("127.0.0.1:{port}");
+        let mut environment = BTreeMap::from([
+            ("WAYPOST_BROKER__URL", broker_url),
+            ("WAYPOST_BROKER__PREFIX", prefix),
+            ("WAYPOST_HTTP__LISTEN", &listen),
+            ("WAYPOST_STORE__PATH", &store),
+            ("WAYPOST_EGRESS__ALLOW_HTTP", "true"),
+            ("WAYPOST_EGRESS__ALLOW", "127.0.0.0/8"),
+        ]);
+        environment.extend(more.iter().copied());
+        let environment = environment
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let waypost = Self {
+            environment,
+            port,
+            folder,
+            process: Mutex::new(None),
+            lines: Arc::default(),
+            client: http_client(),
+        };
+        waypost.spawn();
+        waypost
+    }
+
+    /// Waits until it is ready.
+    pub(crate) async fn ready(&self) {
+        let ready = async || {
+            if let Some(status) = self.ended() {
+                panic!("the product ended ({status}) before it was ready");
+            }
+            let reply = self.client.get(self.url("/readyz")).send().await.ok()?;
+            reply.status().is_success().then_some(())
+        };
+        assert!(
+            poll(PATIENCE, ready).await.is_some(),
+            "the product did not become ready"
+        );
+    }
+
+    /// Kills it (`kill -9`), and waits until it is gone.
+    pub(crate) async fn kill(&self) {
+        self.running()
+            .as_mut()
+            .expect("a running product")
+            .kill()
+            .expect("the product can be killed");
+        self.wait().await;
+    }
+
+    /// Asks it to end (SIGTERM); see [`wait`](Self::wait).
+    pub(crate) fn terminate(&self) {
+        let pid = self.running().as_ref().expect("a running product").id();
+        signal("-TERM", &pid.to_string());
+    }
+
+    /// Waits for its end, and tells how it ended.
+    pub(crate) async fn wait(&self) -> ExitStatus {
+        match poll(PATIENCE, async || self.ended()).await {
+            Some(status) => {
+                *self.running() = None;
+                status
+            }
+            None => panic!("the product did not end"),
+        }
+    }
+
+    /// Starts it again after its end, with the same store, port and environment, and waits until it is ready.
+    pub(crate) async fn restart(&self) {
+        self.spawn();
+        self.ready().await;
+    }
+
+    /// The URL of a path.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// Sends a request, with a JSON body where there is one.
+    pub(crate) async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Reply {
+        let mut request = self.client.request(method.clone(), self.url(path));
+        if let Some(body) = body {
+            request = request
+                .header("content-type", "application/json")
+                .body(body.to_string());
+        }
+        let reply = match request.send().await {
+            Ok(reply) => reply,
+            Err(error) => panic!("{method} {path}: {error:?}"),
+        };
+        let status = reply.status().as_u16();
+        let text = |value: &reqwest::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers = reply
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.to_string(), text(value)))
+            .collect();
+        let body = reply
+            .text()
+            .await
+            .unwrap_or_else(|error| panic!("{method} {path}: {error:?}"));
+        Reply { status, headers, body }
+    }
+
+    /// `GET` of a path.
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        self.send(Method::GET, path, None).await
+    }
+
+    /// Stores a campaign, which must be accepted.
+    pub(crate) async fn put_campaign(&self, campaign: &Value) -> Reply {
+        let id = campaign["id"].as_str().expect("a campaign has an id");
+        let reply = self
+            .send(Method::PUT, &format!("/v1/campaigns/{id}"), Some(campaign))
+            .await;
+        assert!(
+            (200..300).contains(&reply.status),
+            "the campaign was refused: {reply:?}"
+        );
+        reply
+    }
+
+    /// All metrics, by name with labels as they are printed: `waypost_deliveries_total{outcome="dead"}`.
+    pub(crate) async fn metrics(&self) -> BTreeMap<String, f64> {
+        let text = self.get("/metrics").await.body;
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines
+            .filter_map(|line| line.rsplit_once(' '))
+            .map(|(name, value)| (name.to_owned(), number(value)))
+            .collect()
+    }
+
+    /// One metric, named as in [`metrics`](Self::metrics); 0 where nothing has been counted yet.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        self.metrics().await.get(name).copied().unwrap_or_default()
+    }
+
+    /// Waits until a metric is at least this.
+    pub(crate) async fn until_metric(&self, name: &str, least: f64) {
+        let reached = async || (self.metric(name).await >= least).then_some(());
+        if poll(PATIENCE, reached).await.is_none() {
+            let metrics = self.metrics().await;
+            panic!("{name} did not reach {least}; metrics: {metrics:#?}");
+        }
+    }
+
+    /// Runs a client command of the product against this server.
+    pub(crate) async fn cli(&self, arguments: &[&str]) -> Printed {
+        let mut command = program();
+        command
+            .args(arguments)
+            .env("WAYPOST_SERVER", self.url(""))
+            .current_dir(self.folder.path());
+        let output = blocking(move || command.output()).await.expect("the product runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Printed {
+            code: output.status.code(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
+    }
+
+    /// What it has printed so far, over all its runs.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        lock(&self.lines).clone()
+    }
+
+    /// Waits for a line it prints that contains `text`.
+    pub(crate) async fn until_line(&self, text: &str) -> String {
+        let found = async || self.lines().into_iter().find(|line| line.contains(text));
+        match poll(PATIENCE, found).await {
+            Some(line) => line,
+            None => panic!("the product did not print {text:?}"),
+        }
+    }
+
+    fn spawn(&self) {
+        let mut process = self.running();
+        assert!(process.is_none(), "the product is running");
+        let mut command = program();
+        command
+            .arg("serve")
+            .current_dir(self.folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .envs(self.environment.iter().cloned())
+            .spawn()
+            .expect("the product starts");
+        collect(
+            child.stdout.take().expect("its output is piped"),
+            Arc::clone(&self.lines),
+        );
+        collect(
+            child.stderr.take().expect("its errors are piped"),
+            Arc::clone(&self.lines),
+        );
+        *process = Some(child);
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Child>> {
+        lock(&self.process)
+    }
+
+    fn ended(&self) -> Option<ExitStatus> {
+        self.running()
+            .as_mut()
+            .expect("a product that was started")
+            .try_wait()
+            .expect("the product's status")
+    }
+
+    fn last_lines(&self) -> String {
+        let lines = lock(&self.lines);
+        lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n")
+    }
+}
+
+impl Drop for Waypost {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.running().take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!(
+                "--- the last the product (port {}) printed:\n{}\n---",
+                self.port,
+                self.last_lines()
+            );
+        }
+    }
+}
+
+/// The program, with nothing of the caller's own settings, and nothing to read.
+fn program() -> Command {
+    let mut command = Command::new(PROGRAM);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WAYPOST_") || name == "RUST_LOG" {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Gathers what a process prints, line by line, until it closes its end.
+fn collect(output: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n') {
+            let Ok(line) = line else { return };
+            lock(&lines).push(String::from_utf8_lossy(&line).into_owned());
+        }
+    });
+}
+
+fn http_client() -> Client {
+    // The client refuses to be built without one, though it speaks to 127.0.0.1 in the clear. Another test may have been first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().no_proxy().build().expect("an HTTP client")
+}
+
+fn number(text: &str) -> f64 {
+    text.parse()
+        .unwrap_or_else(|_| panic!("a metric is not a number: {text:?}"))
+}
+
+/// What these locks guard is whole even where a test panicked with one in hand.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
