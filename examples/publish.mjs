@@ -28,7 +28,7 @@ function stepEvent() {
   return { campaignId, label, phoneNumber, date: new Date().toISOString(), ...values, eventId: randomUUID() };
 }
 
-/** Resolves when the broker has the event on disk. When it rejects: connect anew and publish the same event again. */
+/** Resolves once the broker has confirmed. When it rejects: connect anew and publish the same event again. */
 function publish(channel, event) {
   return new Promise((resolve, reject) => {
     let returned = false;
@@ -46,19 +46,28 @@ function publish(channel, event) {
     channel.publish(exchange, event.campaignId, Buffer.from(JSON.stringify(event)), options, (error) => {
       channel.off("return", onReturn);
       if (error) reject(error);
-      else if (returned) reject(new Error(`no queue is bound to ${exchange}: the event is not published`));
+      else if (returned) reject(new Error(`no queue is bound to ${exchange}`));
       else resolve();
     });
   });
 }
 
-const event = stepEvent();
-const connection = await amqp.connect(url);
-try {
-  const channel = await connection.createConfirmChannel();
-  channel.on("error", () => {}); // told by the rejected promise as well
-  await publish(channel, event);
+async function main() {
+  const event = stepEvent();
+  const connection = await amqp.connect(url);
+  // The calls that fail tell as well.
+  connection.on("error", () => {});
+  try {
+    const channel = await connection.createConfirmChannel();
+    channel.on("error", (error) => console.error(error.message));
+    await publish(channel, event);
+  } finally {
+    await connection.close();
+  }
   console.log(`published ${event.eventId}`);
-} finally {
-  await connection.close();
 }
+
+main().catch((error) => {
+  console.error(`not published: ${error.message}`);
+  process.exitCode = 1;
+});

@@ -37,7 +37,7 @@ def step_event():
 
 
 def publish(channel, event):
-    """Returns when the broker has the event on disk. On any exception: connect anew and publish the same event again."""
+    """Returns once the broker has confirmed. On any exception: connect anew and publish the same event again."""
     channel.basic_publish(
         exchange=EXCHANGE,
         routing_key=event["campaignId"],
@@ -52,16 +52,12 @@ def publish(channel, event):
 
 
 def main():
-    connection = pika.BlockingConnection(pika.URLParameters(URL))
-    channel = connection.channel()
-    channel.confirm_delivery()  # from here on basic_publish waits for the broker's confirm
     event = step_event()
+    connection = pika.BlockingConnection(pika.URLParameters(URL))
     try:
+        channel = connection.channel()
+        channel.confirm_delivery()  # from here on basic_publish waits for the broker's confirm
         publish(channel, event)
-    except pika.exceptions.UnroutableError:
-        sys.exit(f"no queue is bound to {EXCHANGE}: the event is not published")
-    except pika.exceptions.NackError:
-        sys.exit("the broker refused the event: it is not published")
     finally:
         if connection.is_open:
             connection.close()
@@ -69,4 +65,9 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except pika.exceptions.UnroutableError:
+        sys.exit(f"not published: no queue is bound to {EXCHANGE}")
+    except pika.exceptions.AMQPError as error:
+        sys.exit(f"not published: {error!r}")

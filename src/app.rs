@@ -82,10 +82,7 @@ impl App {
         let listen = config.http.listen;
         let listener = TcpListener::bind(listen)
             .await
-            .map_err(|error| AppError::Listen {
-                address: listen,
-                error,
-            })?;
+            .map_err(|error| AppError::Listen { address: listen, error })?;
         let address = listener.local_addr().map_err(AppError::Http)?;
         let metrics = Arc::new(Metrics::new()?);
         let store = Store::open(&config.store.path)?;
@@ -103,13 +100,7 @@ impl App {
             Schemes::HttpAndHttps => HttpUrls::Allowed,
         };
         let log = names.campaigns();
-        let configuration = Configuration::new(
-            store.clone(),
-            publisher.clone(),
-            log,
-            http_urls,
-            metrics.clone(),
-        );
+        let configuration = Configuration::new(store.clone(), publisher.clone(), log, http_urls, metrics.clone());
         let worker = Worker {
             names: names.clone(),
             store: store.clone(),
@@ -185,9 +176,7 @@ impl App {
             let _ = publishing.await;
         };
         if tokio::time::timeout(CLOSING_TIME, close).await.is_err() {
-            tracing::warn!(
-                "stopping without the last answers: what was not confirmed is still with the broker"
-            );
+            tracing::warn!("stopping without the last answers: what was not confirmed is still with the broker");
             http.abort();
         }
         store.flush().await?;

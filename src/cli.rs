@@ -13,12 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 /// Durable webhook delivery: step events from RabbitMQ to customers' webhooks, and none lost.
 #[derive(Parser)]
-#[command(
-    name = "waypost",
-    version,
-    propagate_version = true,
-    arg_required_else_help = true
-)]
+#[command(name = "waypost", version, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -87,10 +82,7 @@ pub fn main() -> ExitCode {
     // One provider of cryptography for all of TLS; a second call finds the first one's.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(Failure::of(format!("no runtime: {error}"))),
     };

@@ -88,13 +88,7 @@ pub struct Configuration {
 
 impl Configuration {
     /// Configuration kept in the stream `log`.
-    pub fn new(
-        store: Store,
-        publisher: Publisher,
-        log: String,
-        http_urls: HttpUrls,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(store: Store, publisher: Publisher, log: String, http_urls: HttpUrls, metrics: Arc<Metrics>) -> Self {
         let currency = Arc::new(watch::Sender::new(Currency::CatchingUp));
         Self {
             store,
@@ -116,23 +110,14 @@ impl Configuration {
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn put(
-        &self,
-        id: &str,
-        document: &[u8],
-        precondition: Precondition,
-    ) -> Result<Put, Refused> {
+    pub async fn put(&self, id: &str, document: &[u8], precondition: Precondition) -> Result<Put, Refused> {
         for _ in 0..RACES {
             let current = self.store.campaign(id)?;
             check(precondition, current.as_deref())?;
             let previous = current.as_deref().map(|stored| &stored.campaign);
-            let campaign =
-                document::read(document, self.http_urls, previous).map_err(Refused::Faults)?;
+            let campaign = document::read(document, self.http_urls, previous).map_err(Refused::Faults)?;
             if campaign.id != id {
-                let message = format!(
-                    "is `{}`, but the address says `{id}`: make them the same",
-                    campaign.id
-                );
+                let message = format!("is `{}`, but the address says `{id}`: make them the same", campaign.id);
                 return Err(Refused::Faults(vec![Fault::new("$.id", message)]));
             }
             self.check_owners(&campaign)?;
@@ -233,8 +218,7 @@ impl Configuration {
     pub async fn open(&self, connection: &Connection) -> Result<LogReader, FollowError> {
         self.currency.send_replace(Currency::CatchingUp);
         let position = self.store.position()?;
-        let (log, continuity) =
-            LogReader::open(connection, &self.publisher, &self.log, position.as_ref()).await?;
+        let (log, continuity) = LogReader::open(connection, &self.publisher, &self.log, position.as_ref()).await?;
         if continuity == Continuity::Restarted {
             if position.is_some() {
                 tracing::warn!(
@@ -251,14 +235,10 @@ impl Configuration {
     ///
     /// # Errors
     /// [`FollowError`]: always, for the log has no end.
-    pub async fn follow(
-        &self,
-        mut log: LogReader,
-    ) -> Result<std::convert::Infallible, FollowError> {
+    pub async fn follow(&self, mut log: LogReader) -> Result<std::convert::Infallible, FollowError> {
         let mut position = self.store.position()?;
         loop {
-            if log.is_current(position.as_ref()) && *self.currency.borrow() == Currency::CatchingUp
-            {
+            if log.is_current(position.as_ref()) && *self.currency.borrow() == Currency::CatchingUp {
                 tracing::info!(
                     log = self.log,
                     offset = position.as_ref().map(|at| at.offset),
@@ -329,11 +309,7 @@ fn check(precondition: Precondition, current: Option<&StoredCampaign>) -> Result
         Precondition::Exists => current.is_some(),
         Precondition::Absent => current.is_none(),
     };
-    if holds {
-        Ok(())
-    } else {
-        Err(Refused::Precondition)
-    }
+    if holds { Ok(()) } else { Err(Refused::Precondition) }
 }
 
 fn taken(campaign: &Campaign, webhook_id: &str, owner: &str) -> Refused {

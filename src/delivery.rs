@@ -41,20 +41,12 @@ pub struct Delivery {
     /// Attempts made so far; may exceed the history's length.
     pub attempts_made: u32,
     /// When the first attempt began; `retry.maxAge` counts from here.
-    #[serde(
-        with = "timestamp::optional",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
     pub first_attempt_at: Option<DateTime<Utc>>,
     /// The latest [`ATTEMPTS_KEPT`] attempts, oldest first.
     pub attempts: Vec<Attempt>,
     /// When the next attempt may begin. Absent before the first attempt.
-    #[serde(
-        with = "timestamp::optional",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
     pub due: Option<DateTime<Utc>>,
     /// The W3C trace context that came with the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -68,9 +68,7 @@ impl Http {
             .route("/campaigns", get(campaigns::list))
             .route(
                 "/campaigns/{id}",
-                get(campaigns::get)
-                    .put(campaigns::put)
-                    .delete(campaigns::delete),
+                get(campaigns::get).put(campaigns::put).delete(campaigns::delete),
             )
             .route("/events", post(events::publish))
             .route_layer(from_fn_with_state(self.clone(), access::require));

@@ -1,8 +1,8 @@
 //! What is counted, under the names dashboards know. Labels are bounded: never a campaign, webhook, URL or phone number.
 
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::delivery::dead_letter::Reason;
@@ -84,8 +84,8 @@ const ATTEMPT_SECONDS: [f64; 14] = [
 
 /// Deliveries: from a millisecond to the two days of `retry.maxAge`.
 const DELIVERY_SECONDS: [f64; 20] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-    300.0, 1800.0, 7200.0, 28_800.0, 172_800.0,
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0,
+    28_800.0, 172_800.0,
 ];
 
 impl Metrics {
@@ -95,24 +95,21 @@ impl Metrics {
     /// Where two metrics have one name: a mistake in this file.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let counters =
-            |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
-                let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
-                registry.register(Box::new(vec.clone()))?;
-                Ok(vec)
-            };
+        let counters = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+            let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok(vec)
+        };
         let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
             let gauge = IntGauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
             Ok(gauge)
         };
-        let histogram =
-            |name: &str, help: &str, buckets: &[f64]| -> Result<Histogram, prometheus::Error> {
-                let histogram =
-                    Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
-                registry.register(Box::new(histogram.clone()))?;
-                Ok(histogram)
-            };
+        let histogram = |name: &str, help: &str, buckets: &[f64]| -> Result<Histogram, prometheus::Error> {
+            let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok(histogram)
+        };
         let events = counters(
             "waypost_events_total",
             "Messages of the events queue settled, by what they were",
@@ -124,11 +121,7 @@ impl Metrics {
             &["outcome", "cause"],
         )?;
         let deliveries = counters("waypost_deliveries_total", "Deliveries ended", &["outcome"])?;
-        let dead_letters = counters(
-            "waypost_dead_letters_total",
-            "Dead letters written",
-            &["reason"],
-        )?;
+        let dead_letters = counters("waypost_dead_letters_total", "Dead letters written", &["reason"])?;
         for result in EventResult::ALL {
             events.with_label_values(&[result.as_str()]);
         }
@@ -146,23 +139,15 @@ impl Metrics {
         for reason in Reason::ALL {
             dead_letters.with_label_values(&[reason.as_str()]);
         }
-        let retries_scheduled = IntCounter::new(
-            "waypost_retries_scheduled_total",
-            "Retries put on the delay ladder",
-        )?;
+        let retries_scheduled = IntCounter::new("waypost_retries_scheduled_total", "Retries put on the delay ladder")?;
         registry.register(Box::new(retries_scheduled.clone()))?;
         let queue_messages = IntGaugeVec::new(
-            Opts::new(
-                "waypost_queue_messages",
-                "Messages ready in a queue, as last read",
-            ),
+            Opts::new("waypost_queue_messages", "Messages ready in a queue, as last read"),
             &["queue"],
         )?;
         registry.register(Box::new(queue_messages.clone()))?;
         #[cfg(target_os = "linux")]
-        registry.register(Box::new(
-            prometheus::process_collector::ProcessCollector::for_self(),
-        ))?;
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Self {
             attempt_duration: histogram(
                 "waypost_attempt_duration_seconds",
@@ -174,10 +159,7 @@ impl Metrics {
                 "Time from the event's date to the 2xx",
                 &DELIVERY_SECONDS,
             )?,
-            deliveries_in_flight: gauge(
-                "waypost_deliveries_in_flight",
-                "Deliveries being attempted",
-            )?,
+            deliveries_in_flight: gauge("waypost_deliveries_in_flight", "Deliveries being attempted")?,
             broker_connected: gauge(
                 "waypost_broker_connected",
                 "1 while messages are consumed from the broker",
@@ -216,9 +198,7 @@ impl Metrics {
 
     /// A dead letter was written; one of a delivery ends that delivery.
     pub fn dead_letter(&self, reason: Reason) {
-        self.dead_letters
-            .with_label_values(&[reason.as_str()])
-            .inc();
+        self.dead_letters.with_label_values(&[reason.as_str()]).inc();
         if !matches!(reason, Reason::Malformed | Reason::Poison) {
             self.deliveries.with_label_values(&["dead"]).inc();
         }
@@ -226,9 +206,7 @@ impl Metrics {
 
     /// A queue had this many messages that nobody had in hand.
     pub fn queue_depth(&self, queue: &str, messages: u32) {
-        self.queue_messages
-            .with_label_values(&[queue])
-            .set(i64::from(messages));
+        self.queue_messages.with_label_values(&[queue]).set(i64::from(messages));
     }
 
     /// The text Prometheus reads.

@@ -90,9 +90,7 @@ impl Sender {
 async fn read(mut answer: reqwest::Response) -> Reply {
     let status = answer.status().as_u16();
     let header = answer.headers().get(http::header::RETRY_AFTER);
-    let retry_after = header
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned);
+    let retry_after = header.and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut read = 0;
     let mut body = Vec::new();
     while read < ANSWER_BYTES_READ
@@ -136,9 +134,7 @@ fn cause_of(error: &reqwest::Error) -> Cause {
                 .is_some_and(|io| kinds.contains(&io.kind()))
         })
     };
-    let hyper = |test: fn(&hyper::Error) -> bool| {
-        find(&|error| error.downcast_ref::<hyper::Error>().is_some_and(test))
-    };
+    let hyper = |test: fn(&hyper::Error) -> bool| find(&|error| error.downcast_ref::<hyper::Error>().is_some_and(test));
     if find(&|error| error.is::<Forbidden>()) {
         Cause::ForbiddenAddress
     } else if find(&|error| error.is::<Unresolved>()) {
@@ -154,14 +150,9 @@ fn cause_of(error: &reqwest::Error) -> Cause {
         }
     } else if error.is_timeout() {
         Cause::Timeout
-    } else if io(&[
-        ConnectionReset,
-        ConnectionAborted,
-        BrokenPipe,
-        UnexpectedEof,
-    ]) || hyper(|error| {
-        error.is_incomplete_message() || error.is_canceled() || error.is_closed()
-    }) {
+    } else if io(&[ConnectionReset, ConnectionAborted, BrokenPipe, UnexpectedEof])
+        || hyper(|error| error.is_incomplete_message() || error.is_canceled() || error.is_closed())
+    {
         Cause::Reset
     } else {
         Cause::Protocol

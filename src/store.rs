@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
-use sled::transaction::{
-    ConflictableTransactionError, TransactionError, Transactional as _, TransactionalTree,
-};
+use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _, TransactionalTree};
 use sled::{Db, Tree};
 
 use crate::broker::log::Position;
@@ -159,10 +157,7 @@ impl Store {
     }
 
     fn open_and_check(path: &Path) -> Result<Self, StoreError> {
-        let db = sled::Config::new()
-            .path(path)
-            .cache_capacity(CACHE_BYTES)
-            .open()?;
+        let db = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open()?;
         let store = Self {
             campaigns: db.open_tree("campaigns")?,
             webhooks: db.open_tree("webhooks")?,
@@ -195,11 +190,7 @@ impl Store {
             return Ok(parsed.campaign);
         }
         let stored = self.campaigns.get(id)?;
-        let campaign = stored
-            .as_deref()
-            .map(serde_json::from_slice)
-            .transpose()?
-            .map(Arc::new);
+        let campaign = stored.as_deref().map(serde_json::from_slice).transpose()?.map(Arc::new);
         let bytes = stored.map_or(0, |stored| stored.len() as u64);
         self.parsed.insert(
             id.to_owned(),
@@ -216,19 +207,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn campaigns(
-        &self,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<StoredCampaign>, StoreError> {
+    pub fn campaigns(&self, after: Option<&str>, limit: usize) -> Result<Vec<StoredCampaign>, StoreError> {
         use std::ops::Bound;
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_bytes()));
         let mut campaigns = Vec::new();
-        for entry in self
-            .campaigns
-            .range::<&[u8], _>((from, Bound::Unbounded))
-            .take(limit)
-        {
+        for entry in self.campaigns.range::<&[u8], _>((from, Bound::Unbounded)).take(limit) {
             campaigns.push(serde_json::from_slice(&entry?.1)?);
         }
         Ok(campaigns)
@@ -262,11 +245,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; nothing is applied then.
-    pub fn apply(
-        &self,
-        position: &Position,
-        change: Option<&Change>,
-    ) -> Result<Option<Applied>, StoreError> {
+    pub fn apply(&self, position: &Position, change: Option<&Change>) -> Result<Option<Applied>, StoreError> {
         let trees = (&self.campaigns, &self.webhooks, &self.positions);
         let applied = trees.transaction(|(campaigns, webhooks, positions)| {
             positions.insert(CAMPAIGNS_LOG, json(position)?)?;
@@ -370,10 +349,7 @@ fn in_use(error: &str) -> bool {
 /// A free name beside `path`.
 fn aside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(
-        ".damaged-{}",
-        chrono::Utc::now().format("%Y%m%dT%H%M%S%.3f")
-    ));
+    name.push(format!(".damaged-{}", chrono::Utc::now().format("%Y%m%dT%H%M%S%.3f")));
     name.into()
 }
 

@@ -9,9 +9,8 @@ use crate::config::{LogConfig, LogFormat};
 /// Starts logging. `RUST_LOG` overrides the level. Libraries are heard from `warn` on; lapin not at all, because we
 /// report its errors ourselves, and because it logs the bodies of messages.
 pub fn start(log: &LogConfig) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-        EnvFilter::new(format!("warn,lapin=off,waypost={}", log.level.as_str()))
-    });
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,lapin=off,waypost={}", log.level.as_str())));
     let human = match log.format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Human => true,

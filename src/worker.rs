@@ -72,9 +72,7 @@ impl Worker {
             Err(faults) => return self.unreadable(&message, faults).await,
         };
         let stored = self.store.campaign(&event.campaign_id)?;
-        let targets = stored.map_or_else(Vec::new, |stored| {
-            resolve::resolve(&stored.campaign, &event)
-        });
+        let targets = stored.map_or_else(Vec::new, |stored| resolve::resolve(&stored.campaign, &event));
         let result = if targets.is_empty() {
             EventResult::NoWebhook
         } else {
@@ -94,10 +92,7 @@ impl Worker {
             Ok(delivery) => delivery,
             Err(error) => {
                 return self
-                    .unreadable(
-                        &message,
-                        vec![Fault::new("$", format!("not a delivery: {error}"))],
-                    )
+                    .unreadable(&message, vec![Fault::new("$", format!("not a delivery: {error}"))])
                     .await;
             }
         };
@@ -133,11 +128,8 @@ impl Worker {
             Settlement::Delivered => Ok(()),
             Settlement::Retry { due } => {
                 delivery.due = Some(due);
-                self.wait(
-                    &delivery,
-                    rung_until(due, Utc::now()).unwrap_or(Rung::LOWEST),
-                )
-                .await?;
+                self.wait(&delivery, rung_until(due, Utc::now()).unwrap_or(Rung::LOWEST))
+                    .await?;
                 self.metrics.retries_scheduled.inc();
                 Ok(())
             }
@@ -148,14 +140,12 @@ impl Worker {
     /// Puts a delivery on the delay ladder.
     async fn wait(&self, delivery: &Delivery, rung: Rung) -> Result<(), Unsettled> {
         let body = serde_json::to_vec(delivery)?;
-        self.publish(Destination::Queue(self.names.delay(rung)), body)
-            .await
+        self.publish(Destination::Queue(self.names.delay(rung)), body).await
     }
 
     /// Gives a delivery up.
     async fn dead(&self, delivery: Delivery, reason: Reason) -> Result<(), Unsettled> {
-        self.keep(&DeadLetter::of_delivery(delivery, reason, Utc::now()))
-            .await
+        self.keep(&DeadLetter::of_delivery(delivery, reason, Utc::now())).await
     }
 
     /// Keeps a message that can't be read.
@@ -223,14 +213,7 @@ impl Worker {
         })
     }
 
-    fn observe(
-        &self,
-        delivery: &Delivery,
-        reply: &Reply,
-        took: Duration,
-        settlement: &Settlement,
-        now: DateTime<Utc>,
-    ) {
+    fn observe(&self, delivery: &Delivery, reply: &Reply, took: Duration, settlement: &Settlement, now: DateTime<Utc>) {
         let metrics = &self.metrics;
         metrics.attempt_duration.observe(took.as_secs_f64());
         let (outcome, then) = match settlement {
@@ -240,9 +223,7 @@ impl Worker {
                 metrics.attempt(AttemptOutcome::Delivered, reply.cause());
                 return;
             }
-            Settlement::Retry { due } => {
-                (AttemptOutcome::Retry, crate::delivery::timestamp::text(due))
-            }
+            Settlement::Retry { due } => (AttemptOutcome::Retry, crate::delivery::timestamp::text(due)),
             Settlement::Dead(reason) => (AttemptOutcome::Dead, reason.as_str().to_owned()),
         };
         metrics.attempt(outcome, reply.cause());

@@ -32,10 +32,7 @@ impl Acks {
     pub fn start(channel: Channel) -> (Self, JoinHandle<()>) {
         // Unbounded, but holding no more than the channel's prefetch.
         let (sender, receiver) = mpsc::unbounded_channel();
-        (
-            Self { verdicts: sender },
-            tokio::spawn(run(channel, receiver)),
-        )
+        (Self { verdicts: sender }, tokio::spawn(run(channel, receiver)))
     }
 
     /// The outcome of the message is durable.
@@ -143,15 +140,9 @@ impl AckWindow {
             self.prefix = tag;
         }
         // Never a tag that was settled alone: the broker closes the channel on a tag it does not know any more.
-        acks.extend(last.map(|tag| Ack {
-            tag,
-            multiple: true,
-        }));
+        acks.extend(last.map(|tag| Ack { tag, multiple: true }));
         for tag in std::mem::take(&mut self.stuck) {
-            acks.push(Ack {
-                tag,
-                multiple: false,
-            });
+            acks.push(Ack { tag, multiple: false });
             self.ahead.insert(tag);
         }
         self.stuck = std::mem::take(&mut self.fresh);
@@ -170,13 +161,7 @@ mod tests {
         for tag in [1, 2, 3, 5, 6] {
             window.finish(tag);
         }
-        assert_eq!(
-            window.flush(),
-            [Ack {
-                tag: 3,
-                multiple: true
-            }]
-        );
+        assert_eq!(window.flush(), [Ack { tag: 3, multiple: true }]);
         assert_eq!(
             window.flush(),
             [
@@ -193,13 +178,7 @@ mod tests {
         assert!(!window.has_finished());
         window.finish(4);
         window.finish(7);
-        assert_eq!(
-            window.flush(),
-            [Ack {
-                tag: 7,
-                multiple: true
-            }]
-        );
+        assert_eq!(window.flush(), [Ack { tag: 7, multiple: true }]);
     }
 
     #[test]
@@ -207,21 +186,9 @@ mod tests {
         let mut window = AckWindow::default();
         window.settled(2);
         window.finish(1);
-        assert_eq!(
-            window.flush(),
-            [Ack {
-                tag: 1,
-                multiple: true
-            }]
-        );
+        assert_eq!(window.flush(), [Ack { tag: 1, multiple: true }]);
         window.finish(3);
-        assert_eq!(
-            window.flush(),
-            [Ack {
-                tag: 3,
-                multiple: true
-            }]
-        );
+        assert_eq!(window.flush(), [Ack { tag: 3, multiple: true }]);
     }
 
     proptest! {

@@ -32,14 +32,14 @@ impl Address {
     }
 
     fn uri(&self) -> Result<AMQPUri, BrokerError> {
-        let mut uri: AMQPUri =
-            self.url
-                .expose_secret()
-                .parse()
-                .map_err(|error: String| BrokerError::Connect {
-                    address: "broker.url".to_owned(),
-                    error,
-                })?;
+        let mut uri: AMQPUri = self
+            .url
+            .expose_secret()
+            .parse()
+            .map_err(|error: String| BrokerError::Connect {
+                address: "broker.url".to_owned(),
+                error,
+            })?;
         if uri.vhost.is_empty() {
             // `amqp://host/` names the vhost "", which nobody has: people mean the default one.
             uri.vhost = "/".to_owned();
@@ -60,16 +60,24 @@ impl Address {
             error,
         };
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        match tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect_uri(uri, properties)).await
-        {
+        match tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect_uri(uri, properties)).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(failed(error.to_string())),
-            Err(_) => Err(failed(format!(
-                "no answer within {} s",
-                CONNECT_TIMEOUT.as_secs()
-            ))),
+            Err(_) => Err(failed(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
         }
     }
+}
+
+/// Whether lapin can read a URL, all of it.
+///
+/// # Errors
+/// A sentence that does not repeat the URL, as lapin's own might: it holds a password.
+pub fn check_url(url: &str) -> Result<(), String> {
+    url.parse::<AMQPUri>().map(drop).map_err(|_| {
+        "cannot be read: what is percent-encoded must be UTF-8, auth_mechanism one of plain, amqplain, external, \
+         anonymous and rabbit-cr-demo, and the other parameters whole numbers (heartbeat and channel_max up to 65535)"
+            .to_owned()
+    })
 }
 
 /// How long to wait between tries to connect: for ever, from a quarter of a second to three, with jitter.

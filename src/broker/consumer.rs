@@ -36,11 +36,7 @@ impl std::convert::From<Delivery> for Message {
         Self {
             tag: delivery.delivery_tag,
             offset: number_header(headers, "x-stream-offset"),
-            message_id: delivery
-                .properties
-                .message_id()
-                .as_ref()
-                .map(ToString::to_string),
+            message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),
             trace,
             body: delivery.data,
         }
@@ -63,9 +59,7 @@ impl From {
         match self {
             Self::First => AMQPValue::LongString("first".into()),
             Self::Last => AMQPValue::LongString("last".into()),
-            Self::Offset(offset) => {
-                AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX))
-            }
+            Self::Offset(offset) => AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX)),
         }
     }
 }
@@ -83,11 +77,7 @@ impl Subscription {
     ///
     /// # Errors
     /// [`BrokerError::Lost`].
-    pub async fn open(
-        connection: &Connection,
-        queue: &str,
-        window: u16,
-    ) -> Result<Self, BrokerError> {
+    pub async fn open(connection: &Connection, queue: &str, window: u16) -> Result<Self, BrokerError> {
         Self::consume(connection, queue, window, FieldTable::default()).await
     }
 
@@ -122,12 +112,7 @@ impl Subscription {
             .await
             .map_err(BrokerError::lost("setting the window"))?;
         let consumer = channel
-            .basic_consume(
-                queue.into(),
-                "".into(),
-                BasicConsumeOptions::default(),
-                arguments,
-            )
+            .basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), arguments)
             .await
             .map_err(BrokerError::lost("consuming"))?;
         let (acks, flushed) = Acks::start(channel.clone());

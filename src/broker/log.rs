@@ -73,12 +73,8 @@ impl LogReader {
     ) -> Result<(Self, Continuity), BrokerError> {
         let end = end_of(connection, publisher, stream).await?;
         if let Some(position) = position {
-            let mut reader =
-                Self::start(connection, stream, From::Offset(position.offset), end).await?;
-            let found = tokio::time::timeout(PATIENCE, reader.next())
-                .await
-                .ok()
-                .transpose()?;
+            let mut reader = Self::start(connection, stream, From::Offset(position.offset), end).await?;
+            let found = tokio::time::timeout(PATIENCE, reader.next()).await.ok().transpose()?;
             if found.is_some_and(|record| record.position == *position) {
                 return Ok((reader, Continuity::Continued));
             }
@@ -89,12 +85,7 @@ impl LogReader {
         ))
     }
 
-    async fn start(
-        connection: &Connection,
-        stream: &str,
-        from: From,
-        end: u64,
-    ) -> Result<Self, BrokerError> {
+    async fn start(connection: &Connection, stream: &str, from: From, end: u64) -> Result<Self, BrokerError> {
         let subscription = Subscription::open_stream(connection, stream, WINDOW, from).await?;
         Ok(Self {
             acks: subscription.acks(),
@@ -132,11 +123,7 @@ impl LogReader {
 }
 
 /// The first offset of the last chunk. An empty log has none, and is given a record.
-async fn end_of(
-    connection: &Connection,
-    publisher: &Publisher,
-    stream: &str,
-) -> Result<u64, BrokerError> {
+async fn end_of(connection: &Connection, publisher: &Publisher, stream: &str) -> Result<u64, BrokerError> {
     let mut last = LogReader::start(connection, stream, From::Last, 0).await?;
     let record = match tokio::time::timeout(PATIENCE_WITH_EMPTY, last.next()).await {
         Ok(record) => record?,

@@ -147,8 +147,7 @@ struct Task {
     link: Arc<RwLock<Link>>,
 }
 
-type Confirms =
-    FuturesUnordered<futures_util::future::BoxFuture<'static, (u64, lapin::Result<Confirmation>)>>;
+type Confirms = FuturesUnordered<futures_util::future::BoxFuture<'static, (u64, lapin::Result<Confirmation>)>>;
 
 impl Task {
     async fn run(mut self) {
@@ -161,8 +160,7 @@ impl Task {
                     tracing::warn!(%error, unconfirmed = self.unconfirmed.len(), ?delay, "publishing connection lost; connecting again");
                     self.set_link(Link::Down(error.to_string()));
                     tokio::time::sleep(delay).await;
-                    if self.requests.is_closed() && self.requests.is_empty() && self.nobody_waits()
-                    {
+                    if self.requests.is_closed() && self.requests.is_empty() && self.nobody_waits() {
                         return;
                     }
                 }
@@ -172,25 +170,19 @@ impl Task {
 
     /// Whether every caller has gone away.
     fn nobody_waits(&mut self) -> bool {
-        self.unconfirmed
-            .retain(|_, waiting| !waiting.request.reply.is_closed());
+        self.unconfirmed.retain(|_, waiting| !waiting.request.reply.is_closed());
         self.unconfirmed.is_empty()
     }
 
     /// One connection, until it is lost or there is nothing left to do.
-    async fn session(
-        &mut self,
-        delays: &mut backoff::ExponentialBackoff,
-    ) -> Result<(), BrokerError> {
+    async fn session(&mut self, delays: &mut backoff::ExponentialBackoff) -> Result<(), BrokerError> {
         let connection = self.address.connect("waypost publisher").await?;
         self.topology.declare(&connection).await?;
         let channel = connection
             .create_channel()
             .await
             .map_err(BrokerError::lost("opening a channel"))?;
-        let confirms = channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await;
+        let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
         confirms.map_err(BrokerError::lost("asking for confirms"))?;
         self.set_link(Link::Up);
         delays.reset();
@@ -234,11 +226,7 @@ impl Task {
     }
 
     /// What the last connection did not confirm, in its order, unless its caller has gone away.
-    async fn publish_again(
-        &mut self,
-        channel: &Channel,
-        confirms: &mut Confirms,
-    ) -> Result<(), BrokerError> {
+    async fn publish_again(&mut self, channel: &Channel, confirms: &mut Confirms) -> Result<(), BrokerError> {
         self.nobody_waits();
         let mut tags: Vec<u64> = self.unconfirmed.keys().copied().collect();
         tags.sort_unstable();
@@ -251,12 +239,7 @@ impl Task {
         Ok(())
     }
 
-    async fn send(
-        &self,
-        channel: &Channel,
-        tag: u64,
-        confirms: &mut Confirms,
-    ) -> Result<(), BrokerError> {
+    async fn send(&self, channel: &Channel, tag: u64, confirms: &mut Confirms) -> Result<(), BrokerError> {
         let Some(Unconfirmed {
             request: Request { outgoing, .. },
             ..
@@ -354,9 +337,7 @@ impl Task {
                 waiting.since = Instant::now();
             }
             if self.set_link(Link::Blocked) != Link::Blocked {
-                tracing::warn!(
-                    "the broker takes no messages for now: it is short of memory or disk"
-                );
+                tracing::warn!("the broker takes no messages for now: it is short of memory or disk");
             }
             return Ok(());
         }
@@ -379,10 +360,7 @@ impl Task {
 
     /// Sets the link and tells what it was.
     fn set_link(&self, link: Link) -> Link {
-        let mut current = self
-            .link
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut current = self.link.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         std::mem::replace(&mut *current, link)
     }
 }
@@ -402,10 +380,7 @@ fn properties(outgoing: &Outgoing) -> BasicProperties {
         AMQPValue::LongString(trace.traceparent.as_str().into()),
     );
     if let Some(tracestate) = &trace.tracestate {
-        headers.insert(
-            "tracestate".into(),
-            AMQPValue::LongString(tracestate.as_str().into()),
-        );
+        headers.insert("tracestate".into(), AMQPValue::LongString(tracestate.as_str().into()));
     }
     properties.with_headers(headers)
 }

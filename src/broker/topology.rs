@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use lapin::options::{
-    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
-    QueueDeleteOptions,
+    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
@@ -91,17 +90,10 @@ impl Topology {
             .await
             .map_err(BrokerError::lost("opening a channel"))?;
         let names = &self.names;
-        let mut queues = vec![
-            names.events(),
-            names.retries(),
-            names.dead_letters(),
-            names.campaigns(),
-        ];
+        let mut queues = vec![names.events(), names.retries(), names.dead_letters(), names.campaigns()];
         queues.extend(Rung::all().map(|rung| names.delay(rung)));
         for queue in queues {
-            let deleted = channel
-                .queue_delete(queue.into(), QueueDeleteOptions::default())
-                .await;
+            let deleted = channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
             deleted.map_err(BrokerError::lost("deleting a queue"))?;
         }
         for exchange in [names.events(), names.dead_letters()] {
@@ -140,14 +132,8 @@ impl Topology {
     fn dead_letter_stream(&self) -> FieldTable {
         arguments([
             ("x-queue-type", text("stream")),
-            (
-                "x-max-age",
-                text(&format!("{}s", self.dead_letter_retention.as_secs())),
-            ),
-            (
-                "x-stream-max-segment-size-bytes",
-                number(DEAD_LETTER_SEGMENT_BYTES),
-            ),
+            ("x-max-age", text(&format!("{}s", self.dead_letter_retention.as_secs()))),
+            ("x-stream-max-segment-size-bytes", number(DEAD_LETTER_SEGMENT_BYTES)),
         ])
     }
 }

@@ -112,10 +112,7 @@ async fn all(api: &Api) -> Result<Vec<Value>, Failure> {
     let mut campaigns = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
-        let query: Vec<(&str, &str)> = cursor
-            .iter()
-            .map(|cursor| ("cursor", cursor.as_str()))
-            .collect();
+        let query: Vec<(&str, &str)> = cursor.iter().map(|cursor| ("cursor", cursor.as_str())).collect();
         let mut page = api
             .call(Method::GET, &["campaigns"], &query, Call::default())
             .await?
@@ -179,16 +176,10 @@ impl Apply {
     }
 }
 
-async fn apply(
-    api: &Api,
-    file: &Path,
-    if_match: Option<String>,
-    json: bool,
-) -> Result<(), Failure> {
+async fn apply(api: &Api, file: &Path, if_match: Option<String>, json: bool) -> Result<(), Failure> {
     let body = read(file)?;
     // Only the id is needed here, for the address; the server tells everything else that is wrong.
-    let document: Value =
-        serde_json::from_slice(&body).map_err(|error| Failure::of(format!("not JSON: {error}")))?;
+    let document: Value = serde_json::from_slice(&body).map_err(|error| Failure::of(format!("not JSON: {error}")))?;
     let id = document["id"]
         .as_str()
         .ok_or_else(|| Failure::of("$.id: a campaign's id is a string, and required"))?;

@@ -34,9 +34,7 @@ impl Check {
             match std::fs::read(file) {
                 Err(error) => faults.push(format!("{name}: {error}")),
                 Ok(bytes) => {
-                    let found = document::read(&bytes, http_urls, None)
-                        .err()
-                        .unwrap_or_default();
+                    let found = document::read(&bytes, http_urls, None).err().unwrap_or_default();
                     faults.extend(found.into_iter().map(|fault| format!("{name}: {fault}")));
                 }
             }

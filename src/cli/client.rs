@@ -24,12 +24,7 @@ pub(super) struct Server {
     )]
     server: Url,
     /// The token, where the worker wants one
-    #[arg(
-        long,
-        env = "WAYPOST_TOKEN",
-        hide_env_values = true,
-        value_name = "TOKEN"
-    )]
+    #[arg(long, env = "WAYPOST_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<SecretString>,
 }
 
@@ -82,10 +77,7 @@ impl Server {
             .no_proxy()
             .build()
             .map_err(Failure::of)?;
-        Ok(Api {
-            client,
-            server: self,
-        })
+        Ok(Api { client, server: self })
     }
 }
 
@@ -114,25 +106,16 @@ impl Api {
             request = request.header(name, value);
         }
         if let Some(body) = call.body {
-            request = request
-                .header("content-type", "application/json")
-                .body(body);
+            request = request.header("content-type", "application/json").body(body);
         }
-        let answer = request
-            .send()
-            .await
-            .map_err(|error| self.unreachable(&error))?;
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
         let etag = answer
             .headers()
             .get("etag")
             .and_then(|etag| etag.to_str().ok())
             .map(str::to_owned);
-        let body = answer
-            .bytes()
-            .await
-            .map_err(|error| self.unreachable(&error))?
-            .to_vec();
+        let body = answer.bytes().await.map_err(|error| self.unreachable(&error))?.to_vec();
         if status.is_success() {
             Ok(Answer { status, etag, body })
         } else {
@@ -141,10 +124,7 @@ impl Api {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        let cause = std::iter::successors(Some(error as &dyn std::error::Error), |error| {
-            error.source()
-        })
-        .last();
+        let cause = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source()).last();
         let cause = cause.map_or_else(String::new, ToString::to_string);
         let server = &self.server.server;
         Failure::of(format!(
@@ -156,10 +136,7 @@ impl Api {
 /// A problem document as text: one fault a line, where it has them.
 fn refused(status: StatusCode, body: &[u8]) -> Failure {
     let problem: Value = serde_json::from_slice(body).unwrap_or_default();
-    let faults = problem["errors"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let faults = problem["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
     if faults.is_empty() {
         let detail = problem["detail"].as_str().map(str::to_owned);
         return Failure::of(detail.unwrap_or_else(|| format!("the server answered {status}")));
@@ -171,8 +148,5 @@ fn refused(status: StatusCode, body: &[u8]) -> Failure {
             fault["message"].as_str().unwrap_or_default()
         )
     };
-    Failure::of(format!(
-        "refused:{}",
-        faults.iter().map(line).collect::<String>()
-    ))
+    Failure::of(format!("refused:{}", faults.iter().map(line).collect::<String>()))
 }

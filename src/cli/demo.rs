@@ -66,7 +66,9 @@ impl Demo {
             dead_letter_retention: config.dead_letters.retention,
         };
         let connection = broker.connect("waypost demo").await.map_err(|error| {
-            Failure::of(format!("{error}\nThe demo needs a RabbitMQ: `make demo` starts one, WAYPOST_BROKER__URL says where one is"))
+            Failure::of(format!(
+                "{error}\nThe demo needs a RabbitMQ: `make demo` starts one, WAYPOST_BROKER__URL says where one is"
+            ))
         })?;
         topology.declare(&connection).await.map_err(Failure::of)?;
 
@@ -209,20 +211,12 @@ impl Stage<'_> {
 
     /// Messages in the broker's queues.
     async fn waiting(&self) -> Result<u64, Failure> {
-        depths::total(self.connection, &self.names)
-            .await
-            .map_err(Failure::of)
+        depths::total(self.connection, &self.names).await.map_err(Failure::of)
     }
 
     /// Reads the dead-letter stream, as anybody could.
     async fn follow_dead_letters(&self, account: Arc<Account>) -> Result<(), Failure> {
-        let log = LogReader::open(
-            self.connection,
-            &self.publisher,
-            &self.names.dead_letters(),
-            None,
-        )
-        .await;
+        let log = LogReader::open(self.connection, &self.publisher, &self.names.dead_letters(), None).await;
         let (mut log, _) = log.map_err(Failure::of)?;
         loop {
             let record = log.next().await.map_err(Failure::of)?;

@@ -62,13 +62,10 @@ impl Publish {
         let api = self.server.clone().api()?;
         match self.file.clone() {
             None => self.one(&api).await,
-            Some(file) if file == Path::new("-") => {
-                self.all(&api, BufReader::new(tokio::io::stdin())).await
-            }
+            Some(file) if file == Path::new("-") => self.all(&api, BufReader::new(tokio::io::stdin())).await,
             Some(file) => {
                 let open = tokio::fs::File::open(&file).await;
-                let open =
-                    open.map_err(|error| Failure::of(format!("{}: {error}", file.display())))?;
+                let open = open.map_err(|error| Failure::of(format!("{}: {error}", file.display())))?;
                 self.all(&api, BufReader::new(open)).await
             }
         }
@@ -79,10 +76,7 @@ impl Publish {
         if self.json {
             println!("{answer}");
         } else {
-            println!(
-                "published event {}",
-                answer["eventId"].as_str().unwrap_or_default()
-            );
+            println!("published event {}", answer["eventId"].as_str().unwrap_or_default());
         }
         Ok(())
     }
@@ -105,17 +99,12 @@ impl Publish {
             ("phoneNumber", text(&self.phone)),
             (
                 "date",
-                Some(
-                    text(&self.date).unwrap_or_else(|| timestamp::text(&chrono::Utc::now()).into()),
-                ),
+                Some(text(&self.date).unwrap_or_else(|| timestamp::text(&chrono::Utc::now()).into())),
             ),
             ("response", text(&self.response)),
             ("option", text(&self.option)),
             ("keyword", keyword),
-            (
-                "eventId",
-                Some(text(&self.event_id).unwrap_or_else(|| new_id().into())),
-            ),
+            ("eventId", Some(text(&self.event_id).unwrap_or_else(|| new_id().into()))),
         ];
         for (name, value) in fields {
             event.extend(value.map(|value| (name.to_owned(), value)));
@@ -154,10 +143,7 @@ impl Publish {
         }
         bar.finish_and_clear();
         if self.json {
-            println!(
-                "{}",
-                json!({ "published": published, "refused": faults.count })
-            );
+            println!("{}", json!({ "published": published, "refused": faults.count }));
         } else {
             println!("published {published} events");
         }
@@ -187,8 +173,7 @@ fn progress_bar() -> ProgressBar {
         ProgressDrawTarget::hidden()
     };
     let style = ProgressStyle::with_template("{spinner} {human_pos} events  {per_sec}  {elapsed}");
-    ProgressBar::with_draw_target(None, target)
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+    ProgressBar::with_draw_target(None, target).with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
 /// The lines that were refused.

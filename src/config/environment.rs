@@ -6,8 +6,9 @@
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Value};
 
-use super::ConfigFault;
-use super::raw::{Given, Known, letters, unknown};
+use super::fault::ConfigFault;
+use super::known::{Known, letters, unknown};
+use super::layers::Given;
 
 /// What every variable of ours begins with.
 const PREFIX: &str = "WAYPOST_";
@@ -39,37 +40,31 @@ pub(super) fn read(
             faults.push(ConfigFault::new(key, message).from(&name));
             continue;
         }
-        match value(key, &text, known) {
-            Ok(value) => given.push(Given {
-                key: key.to_owned(),
-                value,
-                origin: name,
-            }),
-            Err(message) => faults.push(ConfigFault::new(key, message).from(&name)),
-        }
+        given.extend(give(key, &text, &name, known, faults));
     }
     given
 }
 
 /// What the flags say.
-pub(super) fn overrides(
-    flags: &[(&str, String)],
-    known: &Known,
-    faults: &mut Vec<ConfigFault>,
-) -> Vec<Given> {
-    let origin = "the command line";
-    let mut given = Vec::new();
-    for (key, text) in flags {
-        match value(key, text, known) {
-            Ok(value) => given.push(Given {
-                key: (*key).to_owned(),
-                value,
-                origin: origin.to_owned(),
-            }),
-            Err(message) => faults.push(ConfigFault::new(*key, message).from(origin)),
+pub(super) fn overrides(flags: &[(&str, String)], known: &Known, faults: &mut Vec<ConfigFault>) -> Vec<Given> {
+    flags
+        .iter()
+        .filter_map(|(key, text)| give(key, text, "the command line", known, faults))
+        .collect()
+}
+
+fn give(key: &str, text: &str, origin: &str, known: &Known, faults: &mut Vec<ConfigFault>) -> Option<Given> {
+    match value(key, text, known) {
+        Ok(value) => Some(Given {
+            key: key.to_owned(),
+            value,
+            origin: origin.to_owned(),
+        }),
+        Err(message) => {
+            faults.push(ConfigFault::new(key, message).from(origin));
+            None
         }
     }
-    given
 }
 
 fn is_setting(name: &str, text: &str) -> bool {
@@ -129,10 +124,7 @@ fn value(key: &str, text: &str, known: &Known) -> Result<Value, String> {
     }
     // Secrets mounted from files often end with a newline. No setting has space around it that means something.
     let text = text.trim();
-    match known
-        .default_of(key)
-        .ok_or_else(|| unknown(known.nearest(key)))?
-    {
+    match known.default_of(key)? {
         Value::Bool(..) => boolean(text),
         Value::Num(..) => number(text),
         Value::Array(_, items) => list(text, items.first()),
@@ -158,20 +150,13 @@ fn number(text: &str) -> Result<Value, String> {
 /// `a,b`, or a TOML or JSON array. `sample` is an item of the default, where that has any.
 fn list(text: &str, sample: Option<&Value>) -> Result<Value, String> {
     if text.starts_with('[') {
-        let toml = || {
-            Toml::from_str::<Dict>(&format!("list = {text}"))
-                .ok()?
-                .remove("list")
-        };
+        let toml = || Toml::from_str::<Dict>(&format!("list = {text}")).ok()?.remove("list");
         let json = || serde_json::from_str::<Value>(text).ok();
         return toml()
             .or_else(json)
             .ok_or_else(|| "is neither a TOML nor a JSON array".to_owned());
     }
-    let items = text
-        .split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty());
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
     let items: Result<Vec<Value>, String> = match sample {
         Some(Value::Num(..)) => items.map(number).collect(),
         _ => Ok(items.map(Value::from).collect()),
@@ -190,18 +175,9 @@ mod tests {
             ("WAYPOST_EGRESS__ALLOW_HTTP", Some("egress.allowHttp")),
             ("WAYPOST_EGRESS__ALLOWHTTP", Some("egress.allowHttp")),
             ("WAYPOST_EGRESS__allowHttp", Some("egress.allowHttp")),
-            (
-                "WAYPOST_DEAD_LETTERS__RETENTION",
-                Some("deadLetters.retention"),
-            ),
-            (
-                "WAYPOST_DEADLETTERS__RETENTION",
-                Some("deadLetters.retention"),
-            ),
-            (
-                "WAYPOST_TELEMETRY__OTLP_ENDPOINT",
-                Some("telemetry.otlpEndpoint"),
-            ),
+            ("WAYPOST_DEAD_LETTERS__RETENTION", Some("deadLetters.retention")),
+            ("WAYPOST_DEADLETTERS__RETENTION", Some("deadLetters.retention")),
+            ("WAYPOST_TELEMETRY__OTLP_ENDPOINT", Some("telemetry.otlpEndpoint")),
             ("WAYPOST_BROKER_URL", None),
             ("WAYPOST_BROKER", None),
             ("WAYPOST_BROKER__URL__X", None),
@@ -253,34 +229,16 @@ mod tests {
         let known = Known::new();
         let read = |key: &str, text: &str| value(key, text, &known);
         assert_eq!(read("broker.prefix", "123").unwrap(), Value::from("123"));
-        assert_eq!(
-            read("broker.prefix", " true\n").unwrap(),
-            Value::from("true")
-        );
-        assert_eq!(
-            read("broker.prefetch", "123").unwrap(),
-            Value::from(123_i64)
-        );
+        assert_eq!(read("broker.prefix", " true\n").unwrap(), Value::from("true"));
+        assert_eq!(read("broker.prefetch", "123").unwrap(), Value::from(123_i64));
         assert_eq!(read("retry.multiplier", "1.5").unwrap(), Value::from(1.5));
         assert_eq!(read("egress.allowHttp", "TRUE").unwrap(), Value::from(true));
         assert_eq!(read("egress.allowHttp", "0").unwrap(), Value::from(false));
         let hosts = Value::from(vec!["127.0.0.0/8", "localhost"]);
-        assert_eq!(
-            read("egress.allow", "127.0.0.0/8, localhost,").unwrap(),
-            hosts
-        );
-        assert_eq!(
-            read("egress.allow", r#"["127.0.0.0/8","localhost"]"#).unwrap(),
-            hosts
-        );
-        assert_eq!(
-            read("egress.allow", "['127.0.0.0/8', 'localhost']").unwrap(),
-            hosts
-        );
-        assert_eq!(
-            read("egress.allow", "").unwrap(),
-            Value::from(Vec::<String>::new())
-        );
+        assert_eq!(read("egress.allow", "127.0.0.0/8, localhost,").unwrap(), hosts);
+        assert_eq!(read("egress.allow", r#"["127.0.0.0/8","localhost"]"#).unwrap(), hosts);
+        assert_eq!(read("egress.allow", "['127.0.0.0/8', 'localhost']").unwrap(), hosts);
+        assert_eq!(read("egress.allow", "").unwrap(), Value::from(Vec::<String>::new()));
         assert_eq!(
             read("retry.permanentStatuses", "404,410").unwrap(),
             Value::from(vec![404_i64, 410])

@@ -133,21 +133,13 @@ pub struct Webhook {
 #[serde(rename_all = "camelCase")]
 pub struct RetryOverrides {
     /// See [`super::retry::RetryPolicy::initial_delay`].
-    #[serde(
-        with = "duration::optional",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "duration::optional", default, skip_serializing_if = "Option::is_none")]
     pub initial_delay: Option<Duration>,
     /// See [`super::retry::RetryPolicy::multiplier`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multiplier: Option<f64>,
     /// See [`super::retry::RetryPolicy::max_delay`].
-    #[serde(
-        with = "duration::optional",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "duration::optional", default, skip_serializing_if = "Option::is_none")]
     pub max_delay: Option<Duration>,
     /// See [`super::retry::RetryPolicy::jitter`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,11 +148,7 @@ pub struct RetryOverrides {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
     /// See [`super::retry::RetryPolicy::max_age`].
-    #[serde(
-        with = "duration::optional",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "duration::optional", default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Duration>,
     /// See [`super::retry::RetryPolicy::permanent_statuses`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -255,11 +243,7 @@ impl Campaign {
     /// The JSON path of the webhook with this id; that of the document where it has none.
     pub fn path_of(&self, id: &str) -> String {
         for (i, section) in self.sections.iter().enumerate() {
-            let has_id = |webhook: &Option<Webhook>| {
-                webhook
-                    .as_ref()
-                    .is_some_and(|webhook| webhook.id.as_str() == id)
-            };
+            let has_id = |webhook: &Option<Webhook>| webhook.as_ref().is_some_and(|webhook| webhook.id.as_str() == id);
             if has_id(&section.webhook) {
                 return format!("$.sections[{i}].webhook");
             }

@@ -101,11 +101,7 @@ pub struct DeadLetter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
     /// When the first attempt began.
-    #[serde(
-        with = "timestamp::optional",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
     pub first_attempt_at: Option<DateTime<Utc>>,
     /// The attempts, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -160,19 +156,10 @@ impl DeadLetter {
     }
 
     /// The dead letter of a message that could not be read. `seen` tells apart equal bodies that came twice.
-    pub fn of_body(
-        body: &[u8],
-        mut errors: Vec<Fault>,
-        seen: &str,
-        reason: Reason,
-        now: DateTime<Utc>,
-    ) -> Self {
+    pub fn of_body(body: &[u8], mut errors: Vec<Fault>, seen: &str, reason: Reason, now: DateTime<Utc>) -> Self {
         let kept = &body[..body.len().min(BODY_BYTES_KEPT)];
         if kept.len() < body.len() {
-            let message = format!(
-                "only the first {BODY_BYTES_KEPT} of its {} bytes are kept",
-                body.len()
-            );
+            let message = format!("only the first {BODY_BYTES_KEPT} of its {} bytes are kept", body.len());
             errors.push(Fault::new("$", message));
         }
         let (text, base64) = match std::str::from_utf8(kept) {

@@ -33,11 +33,7 @@ pub enum HttpUrls {
 ///
 /// # Errors
 /// All faults of the document, each with its path.
-pub fn read(
-    bytes: &[u8],
-    http_urls: HttpUrls,
-    previous: Option<&Campaign>,
-) -> Result<Campaign, Vec<Fault>> {
+pub fn read(bytes: &[u8], http_urls: HttpUrls, previous: Option<&Campaign>) -> Result<Campaign, Vec<Fault>> {
     let (text, value) = parse(bytes).map_err(|message| vec![Fault::new("$", message)])?;
     let faults = Faults::default();
     duplicates::refuse(text, &faults);
@@ -55,14 +51,9 @@ fn parse(bytes: &[u8]) -> Result<(&str, Value), String> {
             bytes.len()
         ));
     }
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        format!(
-            "not UTF-8 from byte {} on; save it as UTF-8",
-            error.valid_up_to()
-        )
-    })?;
-    let value = serde_json::from_str(text)
-        .map_err(|error| format!("not JSON that can be read: {error}"))?;
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| format!("not UTF-8 from byte {} on; save it as UTF-8", error.valid_up_to()))?;
+    let value = serde_json::from_str(text).map_err(|error| format!("not JSON that can be read: {error}"))?;
     Ok((text, value))
 }
 
@@ -81,9 +72,7 @@ impl<'a> Document<'a> {
         let sections = value["sections"].as_array().into_iter().flatten();
         Self {
             http_urls,
-            labels: sections
-                .filter_map(|section| section["label"].as_str())
-                .collect(),
+            labels: sections.filter_map(|section| section["label"].as_str()).collect(),
             first_welcome: FirstPlaces::default(),
             first_labels: FirstPlaces::default(),
             first_webhook_ids: FirstPlaces::default(),
@@ -99,11 +88,7 @@ impl<'a> Document<'a> {
         let sections = campaign
             .require("sections")
             .and_then(|sections| sections.items())
-            .map(|sections| {
-                sections
-                    .filter_map(|section| self.section(&section))
-                    .collect()
-            });
+            .map(|sections| sections.filter_map(|section| self.section(&section)).collect());
         Some(Campaign {
             id: id?.to_owned(),
             name: name.map(str::to_owned),
@@ -116,9 +101,7 @@ impl<'a> Document<'a> {
             "a section",
             &["label", "kind", "message", "menu", "redirect", "webhook"],
         )?;
-        let label = section
-            .require("label")
-            .and_then(|label| self.label(&label));
+        let label = section.require("label").and_then(|label| self.label(&label));
         let kind = section
             .get("kind")
             .map_or(Some(SectionKind::Interaction), |kind| self.kind(&kind));
@@ -166,26 +149,15 @@ impl<'a> Document<'a> {
         )
     }
 
-    fn entry(
-        &mut self,
-        node: &Node<'a>,
-        first_keywords: &mut FirstPlaces<String>,
-    ) -> Option<MenuEntry> {
-        let entry = node.object(
-            "a menu entry",
-            &["keyword", "option", "redirect", "webhook"],
-        )?;
-        let keyword = entry
-            .require("keyword")
-            .and_then(|node| keyword(&node, first_keywords));
+    fn entry(&mut self, node: &Node<'a>, first_keywords: &mut FirstPlaces<String>) -> Option<MenuEntry> {
+        let entry = node.object("a menu entry", &["keyword", "option", "redirect", "webhook"])?;
+        let keyword = entry.require("keyword").and_then(|node| keyword(&node, first_keywords));
         let option = entry.get("option");
         let (redirect, webhook) = self.redirect_and_webhook(&entry);
         if let Some(option) = &option
             && is_webhook(redirect.as_ref())
         {
-            option.fault(
-                "a menu entry with a redirect of type `webhook` has no menu text: remove `option`",
-            );
+            option.fault("a menu entry with a redirect of type `webhook` has no menu text: remove `option`");
         }
         let option = option.and_then(|option| option.text()).map(str::to_owned);
         Some(MenuEntry {
@@ -197,19 +169,12 @@ impl<'a> Document<'a> {
     }
 
     fn redirect_and_webhook(&mut self, parent: &Object<'a>) -> (Option<Redirect>, Option<Webhook>) {
-        let redirect = parent
-            .get("redirect")
-            .and_then(|redirect| self.redirect(&redirect));
+        let redirect = parent.get("redirect").and_then(|redirect| self.redirect(&redirect));
         let webhook = parent.get("webhook");
         if webhook.is_none() && is_webhook(redirect.as_ref()) {
-            parent.missing(
-                "webhook",
-                "a redirect of type `webhook` needs the webhook beside it",
-            );
+            parent.missing("webhook", "a redirect of type `webhook` needs the webhook beside it");
         }
-        let webhook = webhook.and_then(|webhook| {
-            webhook::read(&webhook, self.http_urls, &mut self.first_webhook_ids)
-        });
+        let webhook = webhook.and_then(|webhook| webhook::read(&webhook, self.http_urls, &mut self.first_webhook_ids));
         (redirect, webhook)
     }
 
@@ -220,9 +185,7 @@ impl<'a> Document<'a> {
             ("campaign", RedirectKind::Campaign),
             ("webhook", RedirectKind::Webhook),
         ];
-        let kind = redirect
-            .require("type")
-            .and_then(|kind| kind.one_of(&kinds));
+        let kind = redirect.require("type").and_then(|kind| kind.one_of(&kinds));
         let to = redirect.get("to");
         let Some(kind) = kind else {
             return to.and_then(|to| to.text()).and(None);
@@ -237,11 +200,9 @@ impl<'a> Document<'a> {
             }
             RedirectKind::Interaction => to.and_then(|to| self.label_of_a_section(&to)),
             RedirectKind::Campaign => to.and_then(|to| to.text_not_blank()),
-            RedirectKind::Webhook => to.and_then(|to| {
-                to.refuse(
-                    "a redirect of type `webhook` leads to the webhook beside it: remove `to`",
-                )
-            }),
+            RedirectKind::Webhook => {
+                to.and_then(|to| to.refuse("a redirect of type `webhook` leads to the webhook beside it: remove `to`"))
+            }
         };
         Some(Redirect {
             kind,

@@ -14,8 +14,9 @@ pub fn text(duration: Duration) -> String {
 /// # Errors
 /// A sentence saying what was expected.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text.trim())
-        .map_err(|_| format!("`{text}` is not a duration: write a number and a unit, such as \"250ms\", \"5s\" or \"6h\""))
+    humantime::parse_duration(text.trim()).map_err(|_| {
+        format!("`{text}` is not a duration: write a number and a unit, such as \"250ms\", \"5s\" or \"6h\"")
+    })
 }
 
 /// For `#[serde(with)]`.
@@ -42,10 +43,7 @@ pub mod optional {
     ///
     /// # Errors
     /// Those of the serializer.
-    pub fn serialize<S: Serializer>(
-        duration: &Option<Duration>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
         match duration {
             Some(duration) => serializer.serialize_str(&text(*duration)),
             None => serializer.serialize_none(),
@@ -56,9 +54,7 @@ pub mod optional {
     ///
     /// # Errors
     /// Where the value is neither null nor a duration.
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Duration>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         Option::<String>::deserialize(deserializer)?
             .map(|text| parse(&text).map_err(serde::de::Error::custom))
             .transpose()

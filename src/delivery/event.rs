@@ -87,10 +87,7 @@ impl<'de> Deserialize<'de> for Keyword {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
         Self::from_json(&value).ok_or_else(|| {
-            serde::de::Error::custom(format!(
-                "a keyword is a string or a number, not {}",
-                type_name(&value)
-            ))
+            serde::de::Error::custom(format!("a keyword is a string or a number, not {}", type_name(&value)))
         })
     }
 }
@@ -158,16 +155,12 @@ fn parse(body: &[u8]) -> Result<Published, String> {
             body.len()
         ));
     }
-    let text = std::str::from_utf8(body)
-        .map_err(|error| format!("not UTF-8 from byte {} on", error.valid_up_to()))?;
+    let text = std::str::from_utf8(body).map_err(|error| format!("not UTF-8 from byte {} on", error.valid_up_to()))?;
     let unreadable = |error: serde_json::Error| format!("not JSON that can be read: {error}");
     // Asked first, because what serde derives for a struct reads an array as well: its elements as the fields in order.
     if !text.trim_ascii_start().starts_with('{') {
         let value = serde_json::from_str(text).map_err(unreadable)?;
-        return Err(format!(
-            "an event is a JSON object, not {}",
-            type_name(&value)
-        ));
+        return Err(format!("an event is a JSON object, not {}", type_name(&value)));
     }
     serde_json::from_str(text).map_err(unreadable)
 }
@@ -185,10 +178,7 @@ impl Faults {
         match value {
             Value::String(text) => Some(text),
             Value::Null => None,
-            other => self.add(
-                name,
-                format!("expected a string, found {}", type_name(&other)),
-            ),
+            other => self.add(name, format!("expected a string, found {}", type_name(&other))),
         }
     }
 
@@ -214,10 +204,7 @@ impl Faults {
             // Near the ends of RFC 3339's range an offset leads out of it: such a date could be written into a delivery,
             // but not read again.
             Ok(date) if (0..=9999).contains(&date.year()) => Some(date),
-            _ => self.add(
-                "date",
-                "not an RFC 3339 date; write it like 2024-06-18T23:26:14.206Z",
-            ),
+            _ => self.add("date", "not an RFC 3339 date; write it like 2024-06-18T23:26:14.206Z"),
         }
     }
 
@@ -228,10 +215,7 @@ impl Faults {
             Value::Number(number) => Some(Keyword::Number(number)),
             other => self.add(
                 "keyword",
-                format!(
-                    "a keyword is a string or a number, not {}",
-                    type_name(&other)
-                ),
+                format!("a keyword is a string or a number, not {}", type_name(&other)),
             ),
         }
     }
@@ -289,9 +273,8 @@ mod tests {
             // Nothing that is ignored can exhaust the stack.
             format!(r#","extra":{deep}"#),
         ] {
-            let body = format!(
-                r#"{{"campaignId":"1","label":"","phoneNumber":"","date":"2024-06-18T23:26:14Z"{rest}}}"#
-            );
+            let body =
+                format!(r#"{{"campaignId":"1","label":"","phoneNumber":"","date":"2024-06-18T23:26:14Z"{rest}}}"#);
             let event = read(body.as_bytes());
             assert_eq!(
                 (event.response, event.option, event.keyword),
@@ -375,14 +358,8 @@ mod tests {
             }
         }
         for value in wrong {
-            let message = format!(
-                "a keyword is a string or a number, not {}",
-                type_name(&value)
-            );
-            assert_eq!(
-                faults(&with("keyword", value)),
-                [Fault::new("$.keyword", message)]
-            );
+            let message = format!("a keyword is a string or a number, not {}", type_name(&value));
+            assert_eq!(faults(&with("keyword", value)), [Fault::new("$.keyword", message)]);
         }
     }
 
@@ -425,12 +402,7 @@ mod tests {
             (String::new(), false),
         ] {
             let result = decode(&with("campaignId", id.clone().into()), None);
-            assert_eq!(
-                result.is_ok(),
-                accepted,
-                "{} characters",
-                id.chars().count()
-            );
+            assert_eq!(result.is_ok(), accepted, "{} characters", id.chars().count());
         }
     }
 
@@ -439,18 +411,9 @@ mod tests {
         for (date, expected) in [
             ("2024-06-18T23:26:14.206Z", Some("2024-06-18T23:26:14.206Z")),
             ("2024-06-18T23:26:14Z", Some("2024-06-18T23:26:14.000Z")),
-            (
-                "2024-06-18T20:26:14.206-03:00",
-                Some("2024-06-18T23:26:14.206Z"),
-            ),
-            (
-                "2024-06-19T04:56:14.206+05:30",
-                Some("2024-06-18T23:26:14.206Z"),
-            ),
-            (
-                "2024-06-18t23:26:14.206999z",
-                Some("2024-06-18T23:26:14.206Z"),
-            ),
+            ("2024-06-18T20:26:14.206-03:00", Some("2024-06-18T23:26:14.206Z")),
+            ("2024-06-19T04:56:14.206+05:30", Some("2024-06-18T23:26:14.206Z")),
+            ("2024-06-18t23:26:14.206999z", Some("2024-06-18T23:26:14.206Z")),
             ("2016-12-31T23:59:60Z", Some("2016-12-31T23:59:60.000Z")),
             ("0000-01-01T00:00:00Z", Some("0000-01-01T00:00:00.000Z")),
             ("9999-12-31T23:59:59Z", Some("9999-12-31T23:59:59.000Z")),
@@ -497,15 +460,9 @@ mod tests {
                 .to_string()
                 .replace(r#""keyword":4"#, &format!(r#""keyword":{written}"#));
             let event = read(body.as_bytes());
-            assert_eq!(
-                serde_json::to_string(&event.keyword).expect("JSON"),
-                written
-            );
+            assert_eq!(serde_json::to_string(&event.keyword).expect("JSON"), written);
             let stored = serde_json::to_vec(&event).expect("JSON");
-            assert_eq!(
-                serde_json::from_slice::<StepEvent>(&stored).expect("an event"),
-                event
-            );
+            assert_eq!(serde_json::from_slice::<StepEvent>(&stored).expect("an event"), event);
         }
     }
 

@@ -122,9 +122,7 @@ mod tests {
 
     #[test]
     fn parts_do_not_run_together() {
-        let derive = |event: &str, webhook: &str| {
-            DeliveryId::derive(&EventId::new(event), &WebhookId::new(webhook))
-        };
+        let derive = |event: &str, webhook: &str| DeliveryId::derive(&EventId::new(event), &WebhookId::new(webhook));
         assert_ne!(derive("ab", "c"), derive("a", "bc"));
         assert_eq!(derive("ab", "c"), derive("ab", "c"));
     }

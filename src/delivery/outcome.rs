@@ -136,12 +136,8 @@ pub enum Outcome {
 /// Classifies a reply. `permanent_statuses` end the delivery at once.
 pub fn classify(reply: &Reply, permanent_statuses: &[u16], now: DateTime<Utc>) -> Outcome {
     match reply {
-        Reply::Answer {
-            status: 200..=299, ..
-        } => Outcome::Delivered,
-        Reply::Answer { status, .. } if permanent_statuses.contains(status) => {
-            Outcome::Permanent(Reason::Gone)
-        }
+        Reply::Answer { status: 200..=299, .. } => Outcome::Delivered,
+        Reply::Answer { status, .. } if permanent_statuses.contains(status) => Outcome::Permanent(Reason::Gone),
         Reply::Answer {
             status: 429 | 503,
             retry_after: Some(header),
@@ -165,10 +161,7 @@ fn retry_after(header: &str, now: DateTime<Utc>) -> Option<Duration> {
         return Some(Duration::from_secs(seconds));
     }
     let date = httpdate::parse_http_date(header).ok()?;
-    DateTime::<Utc>::from(date)
-        .signed_duration_since(now)
-        .to_std()
-        .ok()
+    DateTime::<Utc>::from(date).signed_duration_since(now).to_std().ok()
 }
 
 #[cfg(test)]
@@ -203,11 +196,7 @@ mod tests {
             (500, transient.clone()),
             (999, transient),
         ] {
-            assert_eq!(
-                classify(&answer(status, None), &[410], now()),
-                expected,
-                "{status}"
-            );
+            assert_eq!(classify(&answer(status, None), &[410], now()), expected, "{status}");
         }
         assert_eq!(
             classify(&answer(404, None), &[404, 410], now()),

@@ -24,8 +24,7 @@ const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-const WAYPOST: HeaderValue =
-    HeaderValue::from_static(concat!("waypost/", env!("CARGO_PKG_VERSION")));
+const WAYPOST: HeaderValue = HeaderValue::from_static(concat!("waypost/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A request, ready to be sent: always a `POST`.
@@ -139,7 +138,10 @@ mod tests {
         let campaign = document::read(CAMPAIGN, HttpUrls::Refused, None).unwrap();
         let event = event::decode(event.as_bytes(), Some("event-1")).unwrap();
         let target = resolve(&campaign, &event).remove(0);
-        let trace = TraceContext { traceparent: "00-1-2-01".to_owned(), tracestate: Some("a=b".to_owned()) };
+        let trace = TraceContext {
+            traceparent: "00-1-2-01".to_owned(),
+            tracestate: Some("a=b".to_owned()),
+        };
         let now = DateTime::from_timestamp(1_718_753_174, 999_000_000).unwrap();
         render(&Delivery::new(event, target, Some(trace)), now)
     }
@@ -185,8 +187,11 @@ mod tests {
         let event = r#"{"campaignId":"13010","label":"Welcome Message","phoneNumber":"1","date":"2024-06-18T23:26:14.206Z","keyword":"four"}"#;
         let request = rendered(event);
         assert_eq!(request.url, "https://example.com/offers?a=1");
-        let headers: Vec<(&str, &str)> =
-            request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        let headers: Vec<(&str, &str)> = request
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+            .collect();
         let version = concat!("waypost/", env!("CARGO_PKG_VERSION"));
         let id = super::super::identity::DeliveryId::derive(
             &super::super::identity::EventId::new("event-1"),

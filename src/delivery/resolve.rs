@@ -34,26 +34,15 @@ pub fn resolve(campaign: &Campaign, event: &StepEvent) -> Vec<Target> {
 
 /// The step of `campaign` that `event` is about, if the campaign has it.
 pub fn step<'a>(campaign: &'a Campaign, event: &StepEvent) -> Option<Step<'a>> {
-    let section = campaign
-        .sections
-        .iter()
-        .find(|section| section.label == event.label)?;
+    let section = campaign.sections.iter().find(|section| section.label == event.label)?;
     let by_keyword = || {
         let typed = event.keyword.as_ref()?;
-        let entry = section
-            .menu
-            .iter()
-            .find(|entry| entry.keyword.matches(typed))?;
+        let entry = section.menu.iter().find(|entry| entry.keyword.matches(typed))?;
         Some((entry, MatchedBy::Keyword))
     };
     let by_option = || {
         let chosen = comparable(event.option.as_ref()?);
-        let has_it = |entry: &&MenuEntry| {
-            entry
-                .option
-                .as_ref()
-                .is_some_and(|option| comparable(option) == chosen)
-        };
+        let has_it = |entry: &&MenuEntry| entry.option.as_ref().is_some_and(|option| comparable(option) == chosen);
         let entry = section.menu.iter().find(has_it)?;
         Some((entry, MatchedBy::Option))
     };
@@ -123,25 +112,10 @@ mod tests {
             ("Welcome Message", json!(1), Some("Plans"), none),
             ("Welcome Message", json!(2), Some("Raffle"), none),
             ("Welcome Message", json!(3), None, &[(Redirect, "agent")]),
-            (
-                "Welcome Message",
-                json!(4),
-                Some("Offers"),
-                &[(Underlying, "offers")],
-            ),
-            (
-                "Welcome Message",
-                json!(5),
-                Some("Survey"),
-                &[(Underlying, "survey")],
-            ),
+            ("Welcome Message", json!(4), Some("Offers"), &[(Underlying, "offers")]),
+            ("Welcome Message", json!(5), Some("Survey"), &[(Underlying, "survey")]),
             // As text, ignoring case and surrounding space.
-            (
-                "Welcome Message",
-                json!(" 4 "),
-                None,
-                &[(Underlying, "offers")],
-            ),
+            ("Welcome Message", json!(" 4 "), None, &[(Underlying, "offers")]),
             (
                 "Welcome Message",
                 Value::Null,
@@ -149,19 +123,9 @@ mod tests {
                 &[(Underlying, "offers")],
             ),
             // The keyword decides; the option only where no entry has the keyword.
-            (
-                "Welcome Message",
-                json!(4),
-                Some("Survey"),
-                &[(Underlying, "offers")],
-            ),
+            ("Welcome Message", json!(4), Some("Survey"), &[(Underlying, "offers")]),
             ("Welcome Message", json!(1), Some("Survey"), none),
-            (
-                "Welcome Message",
-                json!(9),
-                Some("Survey"),
-                &[(Underlying, "survey")],
-            ),
+            ("Welcome Message", json!(9), Some("Survey"), &[(Underlying, "survey")]),
             ("Welcome Message", json!(9), Some("Nothing"), none),
             ("Welcome Message", json!(4.0), None, none),
             ("Welcome Message", Value::Null, None, none),
@@ -174,15 +138,8 @@ mod tests {
             ("No such section", json!(4), None, none),
         ] {
             let event = event(label, keyword.clone(), option);
-            let expected: Vec<_> = expected
-                .iter()
-                .map(|(kind, end)| (*kind, (*end).to_owned()))
-                .collect();
-            assert_eq!(
-                fired(&campaign, &event),
-                expected,
-                "{label} {keyword} {option:?}"
-            );
+            let expected: Vec<_> = expected.iter().map(|(kind, end)| (*kind, (*end).to_owned())).collect();
+            assert_eq!(fired(&campaign, &event), expected, "{label} {keyword} {option:?}");
         }
     }
 
@@ -198,12 +155,8 @@ mod tests {
                     "webhook": { "url": "https://example.com/entry", "enabled": of_entry },
                 }],
             }]});
-            let campaign = document::read(
-                document.to_string().as_bytes(),
-                document::HttpUrls::Refused,
-                None,
-            )
-            .expect("a valid document");
+            let campaign = document::read(document.to_string().as_bytes(), document::HttpUrls::Refused, None)
+                .expect("a valid document");
             let all = [
                 (WebhookKind::Underlying, "own".to_owned(), own),
                 (WebhookKind::Redirect, "entry".to_owned(), of_entry),

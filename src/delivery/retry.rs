@@ -85,12 +85,7 @@ pub enum Settlement {
 }
 
 /// Decides after an attempt, which `delivery` has recorded already.
-pub fn decide(
-    policy: &RetryPolicy,
-    delivery: &Delivery,
-    outcome: &Outcome,
-    now: DateTime<Utc>,
-) -> Settlement {
+pub fn decide(policy: &RetryPolicy, delivery: &Delivery, outcome: &Outcome, now: DateTime<Utc>) -> Settlement {
     let retry_after = match outcome {
         Outcome::Delivered => return Settlement::Delivered,
         Outcome::Permanent(reason) => return Settlement::Dead(*reason),
@@ -101,9 +96,7 @@ pub fn decide(
     }
     let jitter = delivery.id.jitter(delivery.attempts_made);
     // A receiver may ask for a longer wait than ours. A shorter one would spend the attempts before it has recovered.
-    let delay = policy
-        .delay(delivery.attempts_made, jitter)
-        .max(retry_after);
+    let delay = policy.delay(delivery.attempts_made, jitter).max(retry_after);
     let due = later(now, delay);
     if due > later(delivery.first_attempt_at.unwrap_or(now), policy.max_age) {
         return Settlement::Dead(Reason::Exhausted);
@@ -123,8 +116,8 @@ fn later(time: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
 mod tests {
     use super::*;
     use crate::delivery::document::{self, HttpUrls};
-    use crate::delivery::{Attempt, event};
     use crate::delivery::outcome::Cause;
+    use crate::delivery::{Attempt, event};
     use proptest::prelude::*;
 
     fn now() -> DateTime<Utc> {
@@ -139,20 +132,30 @@ mod tests {
     fn failed(attempts: u32, since: TimeDelta) -> Delivery {
         let document = br#"{"id":"c","sections":[{"label":"l","webhook":{"id":"wh_1","url":"https://example.com/"}}]}"#;
         let campaign = document::read(document, HttpUrls::Refused, None).unwrap();
-        let body = br#"{"campaignId":"c","label":"l","phoneNumber":"1","date":"2024-06-18T23:26:14.206Z","eventId":"e"}"#;
+        let body =
+            br#"{"campaignId":"c","label":"l","phoneNumber":"1","date":"2024-06-18T23:26:14.206Z","eventId":"e"}"#;
         let event = event::decode(body, None).unwrap();
         let target = campaign.places().next().unwrap().target();
         let mut delivery = Delivery::new(event, target, None);
         for _ in 0..attempts {
             let at = now() - since;
             let (status, cause) = (Some(500), Cause::Status5xx);
-            delivery.record(Attempt { at, duration_ms: 1, status, cause, error: None, answer: None });
+            delivery.record(Attempt {
+                at,
+                duration_ms: 1,
+                status,
+                cause,
+                error: None,
+                answer: None,
+            });
         }
         delivery
     }
 
     fn transient(retry_after: Option<u64>) -> Outcome {
-        Outcome::Transient { retry_after: retry_after.map(Duration::from_secs) }
+        Outcome::Transient {
+            retry_after: retry_after.map(Duration::from_secs),
+        }
     }
 
     fn wait(settlement: &Settlement) -> Option<f64> {
@@ -175,22 +178,42 @@ mod tests {
 
     #[test]
     fn what_follows() {
-        let policy = RetryPolicy { jitter: 0.0, ..RetryPolicy::default() };
+        let policy = RetryPolicy {
+            jitter: 0.0,
+            ..RetryPolicy::default()
+        };
         let fresh = TimeDelta::zero();
         let decide = |attempts, since, outcome| decide(&policy, &failed(attempts, since), &outcome, now());
         assert_eq!(decide(1, fresh, Outcome::Delivered), Settlement::Delivered);
-        assert_eq!(decide(1, fresh, Outcome::Permanent(Reason::Gone)), Settlement::Dead(Reason::Gone));
+        assert_eq!(
+            decide(1, fresh, Outcome::Permanent(Reason::Gone)),
+            Settlement::Dead(Reason::Gone)
+        );
         assert_eq!(wait(&decide(1, fresh, transient(None))), Some(5.0));
         assert_eq!(wait(&decide(3, fresh, transient(None))), Some(45.0));
         assert_eq!(wait(&decide(11, fresh, transient(None))), Some(21_600.0));
         assert_eq!(decide(12, fresh, transient(None)), Settlement::Dead(Reason::Exhausted));
-        assert_eq!(decide(11, TimeDelta::hours(43), transient(None)), Settlement::Dead(Reason::Exhausted), "too old");
+        assert_eq!(
+            decide(11, TimeDelta::hours(43), transient(None)),
+            Settlement::Dead(Reason::Exhausted),
+            "too old"
+        );
     }
 
     #[test]
     fn a_receiver_may_ask_for_a_longer_wait_and_for_no_shorter_one() {
-        let policy = RetryPolicy { jitter: 0.0, max_delay: seconds(600), ..RetryPolicy::default() };
-        for (asked, expected) in [(Some(60), 60.0), (Some(1), 5.0), (Some(0), 5.0), (Some(86_400), 600.0), (None, 5.0)] {
+        let policy = RetryPolicy {
+            jitter: 0.0,
+            max_delay: seconds(600),
+            ..RetryPolicy::default()
+        };
+        for (asked, expected) in [
+            (Some(60), 60.0),
+            (Some(1), 5.0),
+            (Some(0), 5.0),
+            (Some(86_400), 600.0),
+            (None, 5.0),
+        ] {
             let settlement = decide(&policy, &failed(1, TimeDelta::zero()), &transient(asked), now());
             assert_eq!(wait(&settlement), Some(expected), "Retry-After: {asked:?}");
         }

@@ -41,10 +41,7 @@ pub mod optional {
     ///
     /// # Errors
     /// Those of the serializer.
-    pub fn serialize<S: Serializer>(
-        time: &Option<DateTime<Utc>>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(time: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
         match time {
             Some(time) => super::serialize(time, serializer),
             None => serializer.serialize_none(),
@@ -55,13 +52,9 @@ pub mod optional {
     ///
     /// # Errors
     /// Where the value is neither null nor RFC 3339 text.
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<DateTime<Utc>>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
         Option::<String>::deserialize(deserializer)?
-            .map(|text| {
-                super::parse(&text).map_err(|_| serde::de::Error::custom("not an RFC 3339 date"))
-            })
+            .map(|text| super::parse(&text).map_err(|_| serde::de::Error::custom("not an RFC 3339 date")))
             .transpose()
     }
 }

@@ -16,11 +16,7 @@ use crate::config::{Role, Token};
 pub(super) struct Caller(pub(super) Role);
 
 /// Lets a request pass whose token has the role its route needs.
-pub(super) async fn require(
-    State(http): State<Http>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+pub(super) async fn require(State(http): State<Http>, mut request: Request, next: Next) -> Response {
     let needed = needed(
         request.method(),
         request
@@ -63,11 +59,7 @@ fn caller(tokens: &[Token], request: &Request) -> Option<Caller> {
     if tokens.is_empty() {
         return Some(Caller(Role::Editor));
     }
-    let header = request
-        .headers()
-        .get(header::AUTHORIZATION)?
-        .to_str()
-        .ok()?;
+    let header = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = header.split_once(' ')?;
     let sha256: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
     let known = tokens
@@ -80,8 +72,5 @@ fn caller(tokens: &[Token], request: &Request) -> Option<Caller> {
 
 /// Compares in a time that does not depend on where the two differ.
 fn same(one: &[u8; 32], other: &[u8; 32]) -> bool {
-    one.iter()
-        .zip(other)
-        .fold(0, |difference, (a, b)| difference | (a ^ b))
-        == 0
+    one.iter().zip(other).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }

@@ -69,8 +69,7 @@ pub(super) async fn list(
     State(http): State<Http>,
     page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(page) =
-        page.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let Query(page) = page.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
     let limit = match page.limit.as_deref().map(str::parse) {
         None => PAGE,
         Some(Ok(limit)) if (1..=MAX_PAGE).contains(&limit) => limit,
@@ -84,10 +83,7 @@ pub(super) async fn list(
     let mut campaigns = http.store.campaigns(page.cursor.as_deref(), limit + 1)?;
     let more = campaigns.len() > limit;
     campaigns.truncate(limit);
-    let next = campaigns
-        .last()
-        .filter(|_| more)
-        .map(|last| last.campaign.id.clone());
+    let next = campaigns.last().filter(|_| more).map(|last| last.campaign.id.clone());
     Ok(Json(List {
         items: campaigns.into_iter().map(Summary::from).collect(),
         next,
@@ -117,14 +113,12 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<Response, Problem> {
     let precondition = precondition(&headers)?;
-    let body = body::to_bytes(body, MAX_DOCUMENT_BYTES)
-        .await
-        .map_err(|_| {
-            Problem::of_faults(vec![Fault::new(
-                "$",
-                format!("a document has at most {MAX_DOCUMENT_BYTES} bytes"),
-            )])
-        })?;
+    let body = body::to_bytes(body, MAX_DOCUMENT_BYTES).await.map_err(|_| {
+        Problem::of_faults(vec![Fault::new(
+            "$",
+            format!("a document has at most {MAX_DOCUMENT_BYTES} bytes"),
+        )])
+    })?;
     let put = http.configuration.put(&id, &body, precondition).await?;
     let status = if put.created {
         StatusCode::CREATED
@@ -140,9 +134,7 @@ pub(super) async fn delete(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    http.configuration
-        .delete(&id, precondition(&headers)?)
-        .await?;
+    http.configuration.delete(&id, precondition(&headers)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -31,11 +31,7 @@ struct Accepted {
 }
 
 /// `POST /v1/events`: 202 once the broker has confirmed the event. It is published as it came, byte for byte.
-pub(super) async fn publish(
-    State(http): State<Http>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
+pub(super) async fn publish(State(http): State<Http>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let body = body::to_bytes(body, MAX_EVENT_BYTES).await.map_err(|_| {
         Problem::of_faults(vec![Fault::new(
             "$",
@@ -71,7 +67,9 @@ pub(super) async fn publish(
         .await
         .map_err(|_| {
             let waited = PUBLISH_TIMEOUT.as_secs();
-            unavailable(format!("the broker has not confirmed the event within {waited} s: send it again, with the same eventId"))
+            unavailable(format!(
+                "the broker has not confirmed the event within {waited} s: send it again, with the same eventId"
+            ))
         })?
         .map_err(|error| unavailable(error.to_string()))?;
     Ok((
@@ -87,5 +85,9 @@ pub(super) async fn publish(
 /// was given in the body, which counts first.
 fn message_id(event_id: &EventId) -> String {
     let id = event_id.as_str();
-    if id.len() <= MAX_SHORT_STRING_BYTES { id.to_owned() } else { uuid::Uuid::now_v7().to_string() }
+    if id.len() <= MAX_SHORT_STRING_BYTES {
+        id.to_owned()
+    } else {
+        uuid::Uuid::now_v7().to_string()
+    }
 }

@@ -33,9 +33,7 @@ fn trouble(http: &Http) -> Option<String> {
     }
     match http.publisher.link() {
         Link::Down(trouble) => {
-            return Some(format!(
-                "not connected to the broker for publishing: {trouble}"
-            ));
+            return Some(format!("not connected to the broker for publishing: {trouble}"));
         }
         Link::Blocked => {
             return Some("the broker takes no messages: it is short of memory or disk".to_owned());
@@ -53,8 +51,6 @@ fn trouble(http: &Http) -> Option<String> {
 pub(super) async fn metrics(State(http): State<Http>) -> Response {
     match http.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-        Err(error) => {
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
-        }
+        Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

@@ -65,9 +65,7 @@ impl From<Refused> for Problem {
         match refused {
             Refused::Faults(faults) => Self::of_faults(faults),
             Refused::Unknown => Self::new(StatusCode::NOT_FOUND, "no such campaign"),
-            Refused::Precondition => {
-                Self::new(StatusCode::PRECONDITION_FAILED, refused.to_string())
-            }
+            Refused::Precondition => Self::new(StatusCode::PRECONDITION_FAILED, refused.to_string()),
             Refused::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             Refused::Store(error) => error.into(),
         }
@@ -82,10 +80,7 @@ impl From<StoreError> for Problem {
 }
 
 pub(super) async fn no_such_address(uri: Uri) -> Problem {
-    Problem::new(
-        StatusCode::NOT_FOUND,
-        format!("there is nothing at {}", uri.path()),
-    )
+    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
 }
 
 pub(super) async fn no_such_method(method: Method, uri: Uri) -> Problem {

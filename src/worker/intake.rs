@@ -192,10 +192,7 @@ async fn settle(worker: Worker, queue: Queue, message: Message, acks: Acks, _in_
             tracing::error!(?queue, %error, "a message could not be settled; it goes back to the broker")
         }
         // The panic has said where. What panics each time ends in the dead letters, by the broker's delivery limit.
-        Err(_) => tracing::error!(
-            ?queue,
-            "a message made the worker panic; it goes back to the broker"
-        ),
+        Err(_) => tracing::error!(?queue, "a message made the worker panic; it goes back to the broker"),
     }
     tokio::time::sleep(REQUEUE_PAUSE).await;
     acks.requeue(tag);

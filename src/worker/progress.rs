@@ -51,11 +51,7 @@ impl Default for Progress {
 impl Progress {
     /// The phase.
     pub fn phase(&self) -> Phase {
-        self.0
-            .phase
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.phase.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// For how long messages have been in hand without one of them being settled, where that is too long.

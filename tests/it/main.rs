@@ -3,4 +3,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod broker_life;
+mod journey;
+mod malformed;
+mod publisher;
+mod retries;
+mod stage;
 mod support_works;
+mod worker_life;

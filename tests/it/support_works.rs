@@ -9,7 +9,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use crate::support::{Amqp, Answer, Broker, Message, PATIENCE, Proxy, Receiver, unique, until};
 
 /// A topic exchange and the queue bound to it, both called `name`.
-async fn declare(amqp: &Amqp, name: &str, kind: &str) {
+pub(crate) async fn declare(amqp: &Amqp, name: &str, kind: &str) {
     let channel = amqp.channel().await;
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));

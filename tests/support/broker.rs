@@ -20,7 +20,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
 /// A RabbitMQ node on a port and a folder of its own, both kept over restarts.
 pub(crate) struct Broker {
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     port: u16,
     script: Mutex<Option<Child>>,
     // Last to be dropped: removes the folder where the script has not.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -146,6 +147,11 @@ impl Waypost {
     pub(crate) async fn restart(&self) {
         self.spawn();
         self.ready().await;
+    }
+
+    /// The folder of its local view (`store.path`).
+    pub(crate) fn store_path(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// The URL of a path.

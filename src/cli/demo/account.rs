@@ -84,17 +84,11 @@ impl Account {
 
     pub(super) fn dead(&self, letter: DeadLetter) {
         if let Some(delivery) = letter.delivery_id {
-            self.books()
-                .dead
-                .insert(delivery.as_str().to_owned(), letter.reason);
+            self.books().dead.insert(delivery.as_str().to_owned(), letter.reason);
         }
     }
 
-    pub(super) async fn progress(
-        &self,
-        receivers: &[Receiver],
-        stage: &Stage<'_>,
-    ) -> Result<Progress, Failure> {
+    pub(super) async fn progress(&self, receivers: &[Receiver], stage: &Stage<'_>) -> Result<Progress, Failure> {
         let no_webhook = stage.no_webhook().await?;
         let books = self.books();
         let delivered = receivers
@@ -109,11 +103,7 @@ impl Account {
         })
     }
 
-    pub(super) async fn balance(
-        &self,
-        receivers: &[Receiver],
-        stage: &Stage<'_>,
-    ) -> Result<Balance, Failure> {
+    pub(super) async fn balance(&self, receivers: &[Receiver], stage: &Stage<'_>) -> Result<Balance, Failure> {
         let waiting = stage.waiting().await?;
         let Progress {
             published,
@@ -140,10 +130,7 @@ impl Account {
             dead,
             waiting,
             contradictions: receivers.iter().map(contradicts).sum(),
-            attempts: receivers
-                .iter()
-                .map(|receiver| receiver.record().attempts)
-                .sum(),
+            attempts: receivers.iter().map(|receiver| receiver.record().attempts).sum(),
             receivers: receivers.iter().map(row).collect(),
         })
     }
@@ -160,9 +147,8 @@ fn row(receiver: &Receiver) -> Row {
         .map(|(_, latency)| latency.num_milliseconds())
         .collect();
     latencies.sort_unstable();
-    let percentile = |share: usize| {
-        latencies.get((latencies.len() * share / 100).min(latencies.len().saturating_sub(1)))
-    };
+    let percentile =
+        |share: usize| latencies.get((latencies.len() * share / 100).min(latencies.len().saturating_sub(1)));
     Row {
         name: receiver.name,
         behaviour: receiver.behaviour.words(),

@@ -88,9 +88,7 @@ impl Record {
 
 impl Receiver {
     pub(super) async fn start(name: &'static str, behaviour: Behaviour) -> Result<Self, Failure> {
-        let listener = TcpListener::bind("127.0.0.1:0")
-            .await
-            .map_err(Failure::of)?;
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(Failure::of)?;
         let address = listener.local_addr().map_err(Failure::of)?;
         let receiver = Self {
             name,
@@ -114,12 +112,7 @@ impl Receiver {
     }
 }
 
-async fn receive(
-    State(receiver): State<Receiver>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> StatusCode {
+async fn receive(State(receiver): State<Receiver>, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
     let text = |name: &str| {
         headers
             .get(name)

@@ -24,9 +24,7 @@ pub(super) fn opening(api: &str, receivers: &[Receiver], events: u32) {
     for receiver in receivers {
         println!("  {:<7} {}", receiver.name, receiver.behaviour.words());
     }
-    println!(
-        "{events} users walk through the campaign now; failed deliveries are retried after about 1, 2 and 4 s.\n"
-    );
+    println!("{events} users walk through the campaign now; failed deliveries are retried after about 1, 2 and 4 s.\n");
 }
 
 /// Shows how things stand until every event is settled.
@@ -98,20 +96,12 @@ pub(super) fn account(balance: &Balance, receivers: &[Receiver]) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    println!(
-        "{table}\nP50 and P99: from the event's date to the receiver's 200, the wait for retries included.\n"
-    );
+    println!("{table}\nP50 and P99: from the event's date to the receiver's 200, the wait for retries included.\n");
 
     let line = |words: &str, count: u64| println!("  {words:<42} {count:>8}");
     println!("The account");
-    line(
-        "published, and confirmed by the broker",
-        balance.published as u64,
-    );
-    line(
-        "no webhook configured for the step",
-        balance.no_webhook as u64,
-    );
+    line("published, and confirmed by the broker", balance.published as u64);
+    line("no webhook configured for the step", balance.no_webhook as u64);
     line("delivered (answered with 200)", balance.delivered as u64);
     for (reason, count) in &balance.dead {
         line(&format!("dead: {reason}"), *count as u64);

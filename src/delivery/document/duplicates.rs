@@ -14,10 +14,7 @@ pub(super) fn refuse(text: &str, faults: &Faults) {
         faults,
     };
     if let Err(error) = search.deserialize(&mut serde_json::Deserializer::from_str(text)) {
-        faults.add(
-            "$".to_owned(),
-            format!("not JSON that can be read: {error}"),
-        );
+        faults.add("$".to_owned(), format!("not JSON that can be read: {error}"));
     }
 }
 

@@ -21,21 +21,11 @@ pub(super) fn complete(campaign: &mut Campaign, previous: Option<&Campaign>) {
     let had: HashMap<PlaceKey, WebhookId> = previous
         .into_iter()
         .flat_map(Campaign::places)
-        .map(|place| {
-            (
-                key(&place.section.label, place.entry),
-                place.webhook.id.clone(),
-            )
-        })
+        .map(|place| (key(&place.section.label, place.entry), place.webhook.id.clone()))
         .collect();
-    let mut taken: HashSet<WebhookId> = campaign
-        .places()
-        .map(|place| place.webhook.id.clone())
-        .collect();
+    let mut taken: HashSet<WebhookId> = campaign.places().map(|place| place.webhook.id.clone()).collect();
     let Campaign {
-        id: campaign,
-        sections,
-        ..
+        id: campaign, sections, ..
     } = campaign;
 
     // All that are known keep their ids before any new one is made.
@@ -65,14 +55,9 @@ fn key(label: &str, entry: Option<&MenuEntry>) -> PlaceKey {
 
 fn places_without_id(section: &mut Section) -> Vec<(PlaceKey, &mut Webhook)> {
     let Section {
-        label,
-        menu,
-        webhook,
-        ..
+        label, menu, webhook, ..
     } = section;
-    let own = webhook
-        .iter_mut()
-        .map(|webhook| (key(label, None), webhook));
+    let own = webhook.iter_mut().map(|webhook| (key(label, None), webhook));
     let of_menu = menu.iter_mut().filter_map(|entry| {
         let place = key(label, Some(entry));
         Some((place, entry.webhook.as_mut()?))

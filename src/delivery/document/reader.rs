@@ -94,10 +94,7 @@ impl<'a> Node<'a> {
             let name = shortened(name);
             field.fault(match meant(&name, known) {
                 Some(meant) => format!("unknown field `{name}`: did you mean `{meant}`?"),
-                None => format!(
-                    "unknown field `{name}`: {what} has {}; remove it",
-                    listed(known)
-                ),
+                None => format!("unknown field `{name}`: {what} has {}; remove it", listed(known)),
             });
         }
         Some(object)
@@ -137,11 +134,7 @@ impl<'a> Node<'a> {
         if range.contains(&text.chars().count()) {
             return Some(text);
         }
-        self.refuse(format!(
-            "must have {} to {} characters",
-            range.start(),
-            range.end()
-        ))
+        self.refuse(format!("must have {} to {} characters", range.start(), range.end()))
     }
 
     pub(super) fn text_not_blank(&self) -> Option<&'a str> {
@@ -163,9 +156,7 @@ impl<'a> Node<'a> {
     }
 
     pub(super) fn boolean(&self) -> Option<bool> {
-        self.value
-            .as_bool()
-            .or_else(|| self.expected("true or false"))
+        self.value.as_bool().or_else(|| self.expected("true or false"))
     }
 
     pub(super) fn whole_number<T: TryFrom<u64> + PartialOrd + std::fmt::Display>(
@@ -205,8 +196,7 @@ impl<'a> Node<'a> {
         match duration::parse(text) {
             Ok(duration) if range.contains(&duration) => Some(duration),
             Ok(_) => {
-                let (shortest, longest) =
-                    (duration::text(*range.start()), duration::text(*range.end()));
+                let (shortest, longest) = (duration::text(*range.start()), duration::text(*range.end()));
                 self.refuse(format!("must be a duration from {shortest} to {longest}"))
             }
             Err(message) => self.refuse(message),
@@ -272,12 +262,7 @@ impl<K> Default for FirstPlaces<K> {
 impl<K: Eq + Hash> FirstPlaces<K> {
     /// Notes that `node` gives `key`. If another did before, that is a fault of this one; `sentence` makes it from
     /// the path of the first.
-    pub(super) fn refuse_second(
-        &mut self,
-        key: K,
-        node: &Node<'_>,
-        sentence: impl Fn(&str) -> String,
-    ) {
+    pub(super) fn refuse_second(&mut self, key: K, node: &Node<'_>, sentence: impl Fn(&str) -> String) {
         match self.0.entry(key) {
             Entry::Occupied(first) => node.fault(sentence(first.get())),
             Entry::Vacant(place) => {
@@ -325,9 +310,7 @@ pub(super) fn listed(names: &[&str]) -> String {
 fn meant<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let plain = |name: &str| name.to_lowercase().replace(['_', '-', ' '], "");
     let name = plain(name);
-    let distances = known
-        .iter()
-        .map(|known| (edit_distance(&name, &plain(known)), *known));
+    let distances = known.iter().map(|known| (edit_distance(&name, &plain(known)), *known));
     let (distance, closest) = distances.min_by_key(|(distance, _)| *distance)?;
     // Two edits make any short name out of any other.
     let is_close = distance <= 2 && 2 * distance < closest.len();
@@ -390,12 +373,7 @@ mod tests {
 
     #[test]
     fn edits() {
-        for (one, other, distance) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("abc", "abc", 0),
-            ("kitten", "sitting", 3),
-        ] {
+        for (one, other, distance) in [("", "", 0), ("", "abc", 3), ("abc", "abc", 0), ("kitten", "sitting", 3)] {
             assert_eq!(edit_distance(one, other), distance);
             assert_eq!(edit_distance(other, one), distance);
         }

@@ -36,18 +36,13 @@ fn accepted(text: &str) -> Campaign {
 
 /// A document, applied where `previous` was configured.
 fn applied(text: &str, previous: Option<&Campaign>) -> Campaign {
-    read(text.as_bytes(), HttpUrls::Refused, previous)
-        .unwrap_or_else(|faults| panic!("refused: {faults:#?}"))
+    read(text.as_bytes(), HttpUrls::Refused, previous).unwrap_or_else(|faults| panic!("refused: {faults:#?}"))
 }
 
 /// The faults of a document, as (path, message).
 pub(super) fn refused(text: &str) -> Vec<(String, String)> {
-    let faults =
-        read(text.as_bytes(), HttpUrls::Refused, None).expect_err("the document was accepted");
-    faults
-        .into_iter()
-        .map(|fault| (fault.path, fault.message))
-        .collect()
+    let faults = read(text.as_bytes(), HttpUrls::Refused, None).expect_err("the document was accepted");
+    faults.into_iter().map(|fault| (fault.path, fault.message)).collect()
 }
 
 /// Checks that `text` has exactly the faults `expected`: of each the path, and words of the message.
@@ -80,27 +75,19 @@ fn the_example_is_accepted() {
             (WebhookKind::Redirect, "https://example.com/hooks/name"),
         ]
     );
-    let offers = campaign
-        .places()
-        .nth(1)
-        .expect("the second webhook")
-        .webhook;
+    let offers = campaign.places().nth(1).expect("the second webhook").webhook;
     assert!(offers.enabled);
     assert_eq!(offers.timeout_ms, 15_000);
     assert_eq!(offers.body["source"], "chatbot");
     assert_eq!(offers.headers["X-Api-Key"], "k-1");
     assert_eq!(offers.retry, RetryOverrides::default());
     assert_eq!(campaign.sections[0].kind, SectionKind::WelcomeMessage);
-    assert_eq!(
-        campaign.sections[0].menu[0].keyword,
-        Keyword::Number(1.into())
-    );
+    assert_eq!(campaign.sections[0].menu[0].keyword, Keyword::Number(1.into()));
 }
 
 #[test]
 fn null_is_absent_and_a_section_is_an_interaction_unless_it_says_otherwise() {
-    let sparse =
-        accepted(r#"{"id": "1", "sections": [{"label": "a", "menu": [{"keyword": "yes"}]}]}"#);
+    let sparse = accepted(r#"{"id": "1", "sections": [{"label": "a", "menu": [{"keyword": "yes"}]}]}"#);
     let nulls = accepted(
         r#"{"id": "1", "name": null, "sections": [{"label": "a", "kind": null, "message": null, "redirect": null,
             "webhook": null, "menu": [{"keyword": "yes", "option": null, "redirect": null, "webhook": null}]}]}"#,
@@ -112,10 +99,7 @@ fn null_is_absent_and_a_section_is_an_interaction_unless_it_says_otherwise() {
 
 #[test]
 fn what_is_no_document() {
-    let large = format!(
-        r#"{{"id": "1", "sections": []}}{}"#,
-        " ".repeat(MAX_DOCUMENT_BYTES)
-    );
+    let large = format!(r#"{{"id": "1", "sections": []}}{}"#, " ".repeat(MAX_DOCUMENT_BYTES));
     let deep = "[".repeat(10_000);
     for (text, words) in [
         ("", "not JSON"),
@@ -131,10 +115,7 @@ fn what_is_no_document() {
     let faults = read(b"{\"id\": \"\xff\"}", HttpUrls::Refused, None).expect_err("not UTF-8");
     assert_eq!(faults[0].path, "$");
     assert!(faults[0].message.contains("not UTF-8 from byte 8 on"));
-    let fits = format!(
-        "{EXAMPLE}{}",
-        " ".repeat(MAX_DOCUMENT_BYTES - EXAMPLE.len())
-    );
+    let fits = format!("{EXAMPLE}{}", " ".repeat(MAX_DOCUMENT_BYTES - EXAMPLE.len()));
     assert_eq!(accepted(&fits), example());
 }
 
@@ -150,11 +131,7 @@ fn campaigns_that_are_refused() {
             "$.id",
             "expected a string, found a number",
         ),
-        (
-            r#"{"id": "", "sections": []}"#,
-            "$.id",
-            "1 to 128 characters",
-        ),
+        (r#"{"id": "", "sections": []}"#, "$.id", "1 to 128 characters"),
         (&long, "$.id", "1 to 128 characters"),
         (r#"{"id": "1"}"#, "$.sections", "missing"),
         (
@@ -187,11 +164,7 @@ fn campaigns_that_are_refused() {
             r#"$["x y"]"#,
             "a campaign has `id`, `name` and `sections`",
         ),
-        (
-            r#"{"id": "1", "id": "1", "sections": []}"#,
-            "$.id",
-            "given twice",
-        ),
+        (r#"{"id": "1", "id": "1", "sections": []}"#, "$.id", "given twice"),
     ] {
         assert_refused(text, &[(path, words)]);
     }
@@ -220,16 +193,8 @@ fn sections_that_are_refused() {
             ".kind",
             "second Welcome Message beside $.sections[0].kind",
         ),
-        (
-            r#"{"label": "a", "message": []}"#,
-            ".message",
-            "expected a string",
-        ),
-        (
-            r#"{"label": "a", "menu": {}}"#,
-            ".menu",
-            "expected an array",
-        ),
+        (r#"{"label": "a", "message": []}"#, ".message", "expected a string"),
+        (r#"{"label": "a", "menu": {}}"#, ".menu", "expected an array"),
         (
             r#"{"label": "a", "webhook": "https://example.com/"}"#,
             ".webhook",
@@ -240,25 +205,16 @@ fn sections_that_are_refused() {
             ".webhook",
             "missing; a redirect of type `webhook`",
         ),
-        (
-            r#"{"label": "a", "lable": "a"}"#,
-            ".lable",
-            "did you mean `label`?",
-        ),
+        (r#"{"label": "a", "lable": "a"}"#, ".lable", "did you mean `label`?"),
         (
             r#"{"label": "a", "keyword": 1}"#,
             ".keyword",
             "a section has `label`, `kind`",
         ),
-        (
-            r#"{"label": "a", "menu": [], "menu": []}"#,
-            ".menu",
-            "given twice",
-        ),
+        (r#"{"label": "a", "menu": [], "menu": []}"#, ".menu", "given twice"),
     ] {
-        let text = format!(
-            r#"{{"id": "1", "sections": [{{"label": "Welcome", "kind": "welcomeMessage"}}, {section}]}}"#
-        );
+        let text =
+            format!(r#"{{"id": "1", "sections": [{{"label": "Welcome", "kind": "welcomeMessage"}}, {section}]}}"#);
         assert_refused(&text, &[(&format!("$.sections[1]{path}"), words)]);
     }
 }
@@ -290,11 +246,7 @@ fn menu_entries_that_are_refused() {
             ".keyword",
             "the same keyword as $.sections[0].menu[1].keyword",
         ),
-        (
-            r#"{"keyword": 3, "option": 3}"#,
-            ".option",
-            "expected a string",
-        ),
+        (r#"{"keyword": 3, "option": 3}"#, ".option", "expected a string"),
         (
             r#"{"keyword": 3, "options": "x"}"#,
             ".options",
@@ -305,11 +257,7 @@ fn menu_entries_that_are_refused() {
             ".redirect",
             "expected a redirect (an object)",
         ),
-        (
-            r#"{"keyword": 3, "redirect": {}}"#,
-            ".redirect.type",
-            "missing",
-        ),
+        (r#"{"keyword": 3, "redirect": {}}"#, ".redirect.type", "missing"),
         (
             r#"{"keyword": 3, "redirect": {"type": "Webhook"}}"#,
             ".redirect.type",
@@ -412,30 +360,15 @@ fn all_faults_at_once() {
             ("$.sections[0].menu[0].option", "remove `option`"),
             ("$.sections[0].menu[1].keyword", "the same keyword"),
             ("$.sections[0].menu[1].redirect.to", "no section"),
-            (
-                "$.sections[0].menu[1].webhook.header",
-                "did you mean `headers`?",
-            ),
+            ("$.sections[0].menu[1].webhook.header", "did you mean `headers`?"),
             ("$.sections[0].menu[1].webhook.url", "use https://host/path"),
             ("$.sections[0].menu[1].webhook.url", "credentials"),
             ("$.sections[0].menu[1].webhook.url", "fragment"),
-            (
-                "$.sections[0].menu[1].webhook.body.date",
-                "choose another name",
-            ),
-            (
-                "$.sections[0].menu[1].webhook.body.label",
-                "choose another name",
-            ),
+            ("$.sections[0].menu[1].webhook.body.date", "choose another name"),
+            ("$.sections[0].menu[1].webhook.body.label", "choose another name"),
             ("$.sections[0].menu[1].webhook.headers.Host", "reserved"),
-            (
-                r#"$.sections[0].menu[1].webhook.headers["x-a"]"#,
-                "header value",
-            ),
-            (
-                r#"$.sections[0].menu[1].webhook.headers["X-A"]"#,
-                "the same header",
-            ),
+            (r#"$.sections[0].menu[1].webhook.headers["x-a"]"#, "header value"),
+            (r#"$.sections[0].menu[1].webhook.headers["X-A"]"#, "the same header"),
             ("$.sections[0].menu[1].webhook.timeoutMs", "from 1 to 30000"),
             ("$.sections[1].label", "the same label"),
             ("$.sections[1].kind", "second Welcome Message"),
@@ -464,10 +397,7 @@ fn the_list_of_faults_has_a_limit() {
         format!(r#"{{"id": "1", "{long}": {{"a": 1, "a": 2}}, "sections": []}}"#),
     ] {
         for (path, message) in refused(&text) {
-            assert!(
-                path.len() + message.len() < 400,
-                "{path:.500} {message:.500}"
-            );
+            assert!(path.len() + message.len() < 400, "{path:.500} {message:.500}");
         }
     }
 }
@@ -486,10 +416,7 @@ fn with_ids(ids: &[Option<&str>]) -> String {
 }
 
 fn ids(campaign: &Campaign) -> Vec<String> {
-    campaign
-        .places()
-        .map(|place| place.webhook.id.to_string())
-        .collect()
+    campaign.places().map(|place| place.webhook.id.to_string()).collect()
 }
 
 #[test]
@@ -503,17 +430,11 @@ fn ids_stay_when_a_document_is_applied_again() {
 
     let edited = EXAMPLE
         .replace("https://example.com/hooks/agent", "https://example.org/")
-        .replace(
-            r#"{ "keyword": 3, "redirect""#,
-            r#"{ "keyword": " 3 ", "redirect""#,
-        );
+        .replace(r#"{ "keyword": 3, "redirect""#, r#"{ "keyword": " 3 ", "redirect""#);
     assert_eq!(ids(&applied(&edited, Some(&first))), given);
 
     let mut reordered: Value = serde_json::from_str(EXAMPLE).expect("JSON");
-    reordered["sections"]
-        .as_array_mut()
-        .expect("sections")
-        .reverse();
+    reordered["sections"].as_array_mut().expect("sections").reverse();
     let reordered = applied(&reordered.to_string(), Some(&first));
     assert_eq!(
         ids(&reordered),
@@ -540,13 +461,11 @@ fn an_id_that_moves_takes_nothing_along() {
     assert_eq!(ids(&moved)[1], a);
     assert_ne!(ids(&moved)[0], a);
     assert_ne!(ids(&moved)[0], b);
-    assert_eq!(
-        ids(&applied(&with_ids(&[None, Some(&a)]), Some(&moved))),
-        ids(&moved)
-    );
+    assert_eq!(ids(&applied(&with_ids(&[None, Some(&a)]), Some(&moved))), ids(&moved));
     // Nor does a new webhook get the id of one that is removed by the same edit, though its place would give it.
     let taken = accepted(&with_ids(&[Some("x"), Some(&a)]));
-    let replaced = r#"{"id": "1", "sections": [{"label": "s", "menu": [{"keyword": "a", "webhook": {"url": "https://e.x/"}}]}]}"#;
+    let replaced =
+        r#"{"id": "1", "sections": [{"label": "s", "menu": [{"keyword": "a", "webhook": {"url": "https://e.x/"}}]}]}"#;
     assert_eq!(ids(&applied(replaced, Some(&taken))), ["x"]);
     let other_place = replaced.replace(r#""label": "s""#, r#""label": "t""#);
     let derived = ids(&accepted(&other_place))[0].clone();
@@ -563,10 +482,7 @@ fn a_new_id_is_none_that_another_webhook_claims() {
     let derived = ids(&accepted(&with_ids(&[None])))[0].clone();
     let claimed = ids(&accepted(&with_ids(&[None, Some(&derived)])));
     assert_ne!(claimed[0], derived);
-    assert_eq!(
-        claimed[0],
-        WebhookId::of_place("1", "s", Some("a"), 1).to_string()
-    );
+    assert_eq!(claimed[0], WebhookId::of_place("1", "s", Some("a"), 1).to_string());
 }
 
 #[test]
@@ -578,8 +494,5 @@ fn numbers_and_the_order_of_keys_survive() {
     let campaign = accepted(&text);
     let webhook = campaign.sections[0].webhook.as_ref().expect("a webhook");
     assert_eq!(serde_json::to_string(&webhook.body).expect("JSON"), body);
-    assert_eq!(
-        webhook.rate_limit.as_ref().expect("a rate").to_string(),
-        "0.50"
-    );
+    assert_eq!(webhook.rate_limit.as_ref().expect("a rate").to_string(), "0.50");
 }

@@ -52,11 +52,7 @@ const RESERVED_HEADERS: [&str; 13] = [
 const RESERVED_PREFIXES: [&str; 2] = ["proxy-", "webhook-"];
 
 /// Reads a webhook. One without an id of its own has [none yet](ids::none_yet).
-pub(super) fn read<'a>(
-    node: &Node<'a>,
-    http_urls: HttpUrls,
-    first_ids: &mut FirstPlaces<&'a str>,
-) -> Option<Webhook> {
+pub(super) fn read<'a>(node: &Node<'a>, http_urls: HttpUrls, first_ids: &mut FirstPlaces<&'a str>) -> Option<Webhook> {
     const FIELDS: [&str; 10] = [
         "id",
         "url",
@@ -71,24 +67,14 @@ pub(super) fn read<'a>(
     ];
     let webhook = node.object("a webhook", &FIELDS)?;
     let id = webhook.get("id").and_then(|id| self::id(&id, first_ids));
-    let url = webhook
-        .require("url")
-        .and_then(|url| self::url(&url, http_urls));
-    let enabled = webhook
-        .get("enabled")
-        .map_or(Some(true), |enabled| enabled.boolean());
+    let url = webhook.require("url").and_then(|url| self::url(&url, http_urls));
+    let enabled = webhook.get("enabled").map_or(Some(true), |enabled| enabled.boolean());
     let body = webhook.get("body").and_then(|body| self::body(&body));
-    let headers = webhook
-        .get("headers")
-        .and_then(|headers| self::headers(&headers));
-    let secret = webhook
-        .get("secret")
-        .and_then(|secret| self::secret(&secret));
-    let timeout_ms = webhook
-        .get("timeoutMs")
-        .map_or(Some(DEFAULT_TIMEOUT_MS), |timeout| {
-            timeout.whole_number(1..=MAX_TIMEOUT_MS)
-        });
+    let headers = webhook.get("headers").and_then(|headers| self::headers(&headers));
+    let secret = webhook.get("secret").and_then(|secret| self::secret(&secret));
+    let timeout_ms = webhook.get("timeoutMs").map_or(Some(DEFAULT_TIMEOUT_MS), |timeout| {
+        timeout.whole_number(1..=MAX_TIMEOUT_MS)
+    });
     let max_concurrency = webhook
         .get("maxConcurrency")
         .and_then(|most| most.whole_number(1..=u32::MAX));
@@ -111,14 +97,9 @@ pub(super) fn read<'a>(
 fn id<'a>(node: &Node<'a>, first_ids: &mut FirstPlaces<&'a str>) -> Option<WebhookId> {
     let id = node.text_of(1..=MAX_ID_CHARS)?;
     // An id is a segment of the API's paths, where `.` and `..` mean something else.
-    let is_segment = id
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
-        && !id.starts_with('.');
+    let is_segment = id.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) && !id.starts_with('.');
     if !is_segment {
-        return node.refuse(
-            "an id has letters, digits, `_`, `-` and `.`, the last not in front; or leave it out",
-        );
+        return node.refuse("an id has letters, digits, `_`, `-` and `.`, the last not in front; or leave it out");
     }
     first_ids.refuse_second(id, node, |first| {
         format!("the same id as {first}: leave one out, and that webhook gets a new one")
@@ -160,9 +141,7 @@ fn url<'a>(node: &Node<'a>, http_urls: HttpUrls) -> Option<&'a str> {
         // What is sent is an HTTP request's URI, and its grammar is the narrower one.
         Ok(url) if Uri::try_from(url.as_str()).is_ok() => Some(text),
         Ok(_) => node.refuse("HTTP can't request this URL: percent-encode its unusual characters"),
-        Err(error) => node.refuse(format!(
-            "not a URL ({error}): write it like https://host/path"
-        )),
+        Err(error) => node.refuse(format!("not a URL ({error}): write it like https://host/path")),
     }
 }
 
@@ -200,9 +179,7 @@ fn headers(node: &Node<'_>) -> Option<Map<String, Value>> {
         count += 1;
     }
     if count > MAX_HEADERS {
-        node.fault(format!(
-            "{count} headers: a webhook has at most {MAX_HEADERS}"
-        ));
+        node.fault(format!("{count} headers: a webhook has at most {MAX_HEADERS}"));
     }
     node.value().as_object().cloned()
 }
@@ -217,11 +194,7 @@ fn header_name(name: &str, node: &Node<'_>, first_names: &mut FirstPlaces<String
         return node.fault("HTTP does not allow this header name: use letters, digits and `-`");
     };
     let name = parsed.as_str();
-    if RESERVED_HEADERS.contains(&name)
-        || RESERVED_PREFIXES
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
-    {
+    if RESERVED_HEADERS.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
         node.fault("this header is reserved, Waypost or the connection sets it: remove it");
     }
     first_names.refuse_second(name.to_owned(), node, |first| {
@@ -232,15 +205,10 @@ fn header_name(name: &str, node: &Node<'_>, first_names: &mut FirstPlaces<String
 fn header_value(node: &Node<'_>) {
     let Some(value) = node.text() else { return };
     if value.len() > MAX_HEADER_VALUE_BYTES {
-        node.fault(format!(
-            "the value is too long: at most {MAX_HEADER_VALUE_BYTES} bytes"
-        ));
+        node.fault(format!("the value is too long: at most {MAX_HEADER_VALUE_BYTES} bytes"));
     }
     // HTTP allows bytes beyond ASCII, but they mean something else to each receiver.
-    if !value
-        .bytes()
-        .all(|byte| matches!(byte, b'\t' | b' '..=b'~'))
-    {
+    if !value.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
         node.fault("not a header value: use visible ASCII characters, spaces and tabs");
     }
     if value.trim_matches([' ', '\t']) != value {
@@ -285,15 +253,11 @@ fn retry(node: &Node<'_>) -> Option<RetryOverrides> {
     let at_least_one = |number| number >= 1.0;
     let share = |number| (0.0..=1.0).contains(&number);
     Some(RetryOverrides {
-        initial_delay: retry
-            .get("initialDelay")
-            .and_then(|delay| delay.duration(DELAYS)),
+        initial_delay: retry.get("initialDelay").and_then(|delay| delay.duration(DELAYS)),
         multiplier: retry
             .get("multiplier")
             .and_then(|number| number.number("of 1 or more", at_least_one)),
-        max_delay: retry
-            .get("maxDelay")
-            .and_then(|delay| delay.duration(DELAYS)),
+        max_delay: retry.get("maxDelay").and_then(|delay| delay.duration(DELAYS)),
         jitter: retry
             .get("jitter")
             .and_then(|number| number.number("from 0 to 1", share)),

@@ -17,9 +17,7 @@ fn read(webhook: &str, http_urls: HttpUrls) -> Result<Campaign, Vec<Fault>> {
 /// Webhooks with `fields` beside the URL, and the one fault of each: its path under the webhook, words of the message.
 fn assert_each_refused(rows: &[(&str, &str, &str)]) {
     for (fields, path, words) in rows {
-        let text = document(&format!(
-            r#"{{"url": "https://example.com/hook", {fields}}}"#
-        ));
+        let text = document(&format!(r#"{{"url": "https://example.com/hook", {fields}}}"#));
         assert_refused(&text, &[(&format!("$.sections[0].webhook{path}"), words)]);
     }
 }
@@ -64,10 +62,7 @@ fn urls() {
         ("https://example.com/ ", "spaces"),
         ("https://exam\\nple.com/", "line breaks"),
         ("https://example.com\\\\hook", "backslashes"),
-        (
-            "https://example.com:99999/",
-            "not a URL (invalid port number)",
-        ),
+        ("https://example.com:99999/", "not a URL (invalid port number)"),
         ("https://exa[mple.com/", "not a URL"),
         ("https://exa{mple.com/", "HTTP can't request this URL"),
         ("", "1 to 2048 characters"),
@@ -75,19 +70,14 @@ fn urls() {
     ] {
         let faults = refused(&document(&format!(r#"{{"url": "{url}"}}"#)));
         assert!(
-            faults
-                .iter()
-                .all(|(path, _)| path == "$.sections[0].webhook.url"),
+            faults.iter().all(|(path, _)| path == "$.sections[0].webhook.url"),
             "{url}: {faults:?}"
         );
         assert!(
             faults.iter().any(|(_, message)| message.contains(words)),
             "{url}: {faults:?}"
         );
-        assert!(
-            !faults.iter().any(|(_, message)| message.contains("key")),
-            "{faults:?}"
-        );
+        assert!(!faults.iter().any(|(_, message)| message.contains("key")), "{faults:?}");
     }
     assert_refused(
         &document("{}"),
@@ -132,11 +122,7 @@ fn fields() {
             ".max_concurrency",
             "did you mean `maxConcurrency`?",
         ),
-        (
-            r#""method": "PUT""#,
-            ".method",
-            "a webhook has `id`, `url`,",
-        ),
+        (r#""method": "PUT""#, ".method", "a webhook has `id`, `url`,"),
         (
             r#""enabled": "yes""#,
             ".enabled",
@@ -152,11 +138,7 @@ fn fields() {
             ".timeoutMs",
             "must be a whole number from 1 to 30000",
         ),
-        (
-            r#""timeoutMs": 1.5"#,
-            ".timeoutMs",
-            "must be a whole number",
-        ),
+        (r#""timeoutMs": 1.5"#, ".timeoutMs", "must be a whole number"),
         (r#""timeoutMs": -1"#, ".timeoutMs", "must be a whole number"),
         (
             r#""timeoutMs": "5s""#,
@@ -168,11 +150,7 @@ fn fields() {
             ".maxConcurrency",
             "must be a whole number from 1",
         ),
-        (
-            r#""maxConcurrency": 4294967296"#,
-            ".maxConcurrency",
-            "to 4294967295",
-        ),
+        (r#""maxConcurrency": 4294967296"#, ".maxConcurrency", "to 4294967295"),
         (r#""rateLimit": 0"#, ".rateLimit", "requests a second"),
         (r#""rateLimit": -1"#, ".rateLimit", "requests a second"),
         (r#""rateLimit": 1e-400"#, ".rateLimit", "0.001 or more"),
@@ -216,27 +194,13 @@ fn bodies() {
         ),
         (r#""body": "a=b""#, ".body", "found a string"),
         (r#""body": {"a": 1, "a": 2}"#, ".body.a", "given twice"),
-        (
-            r#""body": {"b": [{"a": 1, "a": 2}]}"#,
-            ".body.b[0].a",
-            "given twice",
-        ),
+        (r#""body": {"b": [{"a": 1, "a": 2}]}"#, ".body.b[0].a", "given twice"),
     ]);
     for name in STANDARD_PARAMETERS {
         let path = format!(".body.{name}");
-        assert_each_refused(&[(
-            &format!(r#""body": {{"{name}": 1}}"#),
-            &path,
-            "choose another name",
-        )]);
+        assert_each_refused(&[(&format!(r#""body": {{"{name}": 1}}"#), &path, "choose another name")]);
     }
-    let nested = |depth| {
-        format!(
-            r#""body": {{"x": {}{}}}"#,
-            "[".repeat(depth),
-            "]".repeat(depth)
-        )
-    };
+    let nested = |depth| format!(r#""body": {{"x": {}{}}}"#, "[".repeat(depth), "]".repeat(depth));
     assert_each_refused(&[(
         &nested(MAX_BODY_DEPTH + 1),
         ".body.x",
@@ -252,11 +216,7 @@ fn bodies() {
 #[test]
 fn headers() {
     assert_each_refused(&[
-        (
-            r#""headers": ["X-Api-Key: k"]"#,
-            ".headers",
-            "found an array",
-        ),
+        (r#""headers": ["X-Api-Key: k"]"#, ".headers", "found an array"),
         (
             r#""headers": {"X_Key": 1}"#,
             ".headers.X_Key",
@@ -292,21 +252,9 @@ fn headers() {
             ".headers.a",
             "not a header value",
         ),
-        (
-            r#""headers": {"a": "\u0000"}"#,
-            ".headers.a",
-            "not a header value",
-        ),
-        (
-            r#""headers": {"a": "größe"}"#,
-            ".headers.a",
-            "not a header value",
-        ),
-        (
-            r#""headers": {"a": " v"}"#,
-            ".headers.a",
-            "space around a header value",
-        ),
+        (r#""headers": {"a": "\u0000"}"#, ".headers.a", "not a header value"),
+        (r#""headers": {"a": "größe"}"#, ".headers.a", "not a header value"),
+        (r#""headers": {"a": " v"}"#, ".headers.a", "space around a header value"),
         (
             r#""headers": {"a": "v\t"}"#,
             ".headers.a",
@@ -317,16 +265,11 @@ fn headers() {
             ".headers.XA",
             "the same header as $.sections[0].webhook.headers.xa",
         ),
-        (
-            r#""headers": {"xa": "1", "xa": "2"}"#,
-            ".headers.xa",
-            "given twice",
-        ),
+        (r#""headers": {"xa": "1", "xa": "2"}"#, ".headers.xa", "given twice"),
     ]);
-    for name in
-        RESERVED_HEADERS
-            .into_iter()
-            .chain(["proxy-authorization", "webhook-id", "webhook-x"])
+    for name in RESERVED_HEADERS
+        .into_iter()
+        .chain(["proxy-authorization", "webhook-id", "webhook-x"])
     {
         for name in [name.to_owned(), name.to_uppercase()] {
             let faults = refused(&document(&format!(
@@ -344,11 +287,7 @@ fn headers() {
     let long_value = |length| format!(r#""headers": {{"x": "{}"}}"#, "v".repeat(length));
     let shown = format!(".headers[\"{}…\"]", "x".repeat(80));
     assert_each_refused(&[
-        (
-            &many(51),
-            ".headers",
-            "51 headers: a webhook has at most 50",
-        ),
+        (&many(51), ".headers", "51 headers: a webhook has at most 50"),
         (&long_name(257), &shown, "at most 256"),
         (&long_value(8193), ".headers.x", "at most 8192 bytes"),
     ]);
@@ -363,17 +302,12 @@ fn headers() {
 
 #[test]
 fn secrets() {
-    let of_bytes =
-        |count: usize| format!(r#""secret": "whsec_{}""#, STANDARD.encode(vec![7; count]));
+    let of_bytes = |count: usize| format!(r#""secret": "whsec_{}""#, STANDARD.encode(vec![7; count]));
     let words = "a secret is `whsec_` and the base64 of 24 to 64 random bytes";
     assert_each_refused(&[
         (&of_bytes(23), ".secret", words),
         (&of_bytes(65), ".secret", words),
-        (
-            r#""secret": "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw""#,
-            ".secret",
-            words,
-        ),
+        (r#""secret": "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw""#, ".secret", words),
         (
             r#""secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2La-aSw""#,
             ".secret",
@@ -393,11 +327,7 @@ fn secrets() {
 #[test]
 fn retries() {
     assert_each_refused(&[
-        (
-            r#""retry": 3"#,
-            ".retry",
-            "expected a retry policy (an object)",
-        ),
+        (r#""retry": 3"#, ".retry", "expected a retry policy (an object)"),
         (
             r#""retry": {"attempts": 3}"#,
             ".retry.attempts",
@@ -423,41 +353,17 @@ fn retries() {
             ".retry.initialDelay",
             "from 1ms to 1year",
         ),
-        (
-            r#""retry": {"maxDelay": "0s"}"#,
-            ".retry.maxDelay",
-            "from 1ms to 1year",
-        ),
-        (
-            r#""retry": {"maxAge": "2y"}"#,
-            ".retry.maxAge",
-            "from 0s to 1year",
-        ),
-        (
-            r#""retry": {"multiplier": 0.9}"#,
-            ".retry.multiplier",
-            "of 1 or more",
-        ),
+        (r#""retry": {"maxDelay": "0s"}"#, ".retry.maxDelay", "from 1ms to 1year"),
+        (r#""retry": {"maxAge": "2y"}"#, ".retry.maxAge", "from 0s to 1year"),
+        (r#""retry": {"multiplier": 0.9}"#, ".retry.multiplier", "of 1 or more"),
         (
             r#""retry": {"multiplier": "3"}"#,
             ".retry.multiplier",
             "expected a number",
         ),
-        (
-            r#""retry": {"jitter": -0.1}"#,
-            ".retry.jitter",
-            "from 0 to 1",
-        ),
-        (
-            r#""retry": {"jitter": 1.1}"#,
-            ".retry.jitter",
-            "from 0 to 1",
-        ),
-        (
-            r#""retry": {"maxAttempts": 0}"#,
-            ".retry.maxAttempts",
-            "from 1 to 1000",
-        ),
+        (r#""retry": {"jitter": -0.1}"#, ".retry.jitter", "from 0 to 1"),
+        (r#""retry": {"jitter": 1.1}"#, ".retry.jitter", "from 0 to 1"),
+        (r#""retry": {"maxAttempts": 0}"#, ".retry.maxAttempts", "from 1 to 1000"),
         (
             r#""retry": {"maxAttempts": 1001}"#,
             ".retry.maxAttempts",

@@ -1,0 +1,280 @@
+//! Loading: where settings come from, which wins, and what is said about what is wrong.
+
+mod values;
+
+use secrecy::ExposeSecret;
+
+use super::*;
+
+const HASH: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+/// A folder with what a test gives as settings.
+struct Given {
+    folder: tempfile::TempDir,
+    variables: Vec<(String, String)>,
+    flags: Vec<(&'static str, String)>,
+}
+
+impl Given {
+    fn nothing() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            variables: Vec::new(),
+            flags: Vec::new(),
+        }
+    }
+
+    fn file(text: &str) -> Self {
+        let given = Self::nothing();
+        std::fs::write(given.path(), text).unwrap();
+        given
+    }
+
+    fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn flag(mut self, key: &'static str, value: &str) -> Self {
+        self.flags.push((key, value.to_owned()));
+        self
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join(FILE)
+    }
+
+    fn load(&self) -> Result<Config, ConfigError> {
+        Config::load_from(self.folder.path(), None, self.variables.clone(), &self.flags)
+    }
+
+    /// The faults, the folder's path left out.
+    fn faults(&self) -> Vec<String> {
+        let folder = format!("{}/", self.folder.path().display());
+        let error = self.load().expect_err("these settings are wrong");
+        error
+            .to_string()
+            .replace(&folder, "")
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+fn defaults() -> Config {
+    Given::nothing().load().unwrap()
+}
+
+/// The one fault of a setting given by a variable, without its origin.
+fn fault(key: &'static str, value: &str) -> String {
+    let faults = Given::nothing().flag(key, value).faults();
+    assert_eq!(faults.len(), 1, "{key}={value}: {faults:?}");
+    faults[0].strip_suffix(" (from the command line)").unwrap().to_owned()
+}
+
+fn with(key: &'static str, value: &str) -> Config {
+    Given::nothing()
+        .flag(key, value)
+        .load()
+        .unwrap_or_else(|error| panic!("{key}={value}: {error}"))
+}
+
+fn setting<'a>(config: &'a Config, key: &str) -> &'a Setting {
+    config.settings.iter().find(|setting| setting.key == key).unwrap()
+}
+
+#[test]
+fn the_defaults_are_those_of_the_specification() {
+    let config = defaults();
+    assert_eq!(
+        config.broker.url.expose_secret(),
+        "amqp://guest:guest@127.0.0.1:5672/%2f"
+    );
+    assert_eq!(config.broker.prefix, "waypost");
+    assert_eq!((config.broker.shards, config.broker.prefetch), (1, 512));
+    assert_eq!(config.http.listen, SocketAddr::from(([127, 0, 0, 1], 8080)));
+    assert!(config.http.tokens.is_empty());
+    assert_eq!(config.store.path, Path::new("./data"));
+    assert_eq!(config.retry, RetryPolicy::default());
+    assert_eq!(config.dead_letters.retention, Duration::from_secs(30 * 24 * 3600));
+    assert_eq!(config.endpoint.max_concurrency, 64);
+    assert_eq!(config.endpoint.connect_timeout, Duration::from_secs(5));
+    assert_eq!(config.egress.schemes, Schemes::Https);
+    assert!(config.egress.allow.is_empty());
+    assert_eq!((config.egress.proxy, config.egress.ca_file), (None, None));
+    assert_eq!(config.shutdown.grace, Duration::from_secs(25));
+    assert_eq!((config.log.level, config.log.format), (LogLevel::Info, LogFormat::Auto));
+    assert_eq!(config.telemetry.otlp_endpoint, None);
+}
+
+#[test]
+fn the_example_holds_every_setting_with_its_default() {
+    let given = Given::file(include_str!("../../waypost.example.toml"));
+    let config = given.load().unwrap();
+    let path = given.path().display().to_string();
+    for (setting, default) in config.settings.iter().zip(defaults().settings) {
+        assert_eq!(setting.origin, path, "{} is missing", setting.key);
+        assert_eq!(setting.value, default.value, "{}", setting.key);
+    }
+    // Above, the password is masked.
+    assert_eq!(config.broker.url.expose_secret(), defaults().broker.url.expose_secret());
+}
+
+#[test]
+fn the_commented_tokens_of_the_example_are_right() {
+    let example = include_str!("../../waypost.example.toml");
+    let lines = example
+        .lines()
+        .filter_map(|line| line.strip_prefix("#| "))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let config = Given::file(&lines).load().unwrap();
+    assert_eq!(config.http.tokens.len(), 2);
+}
+
+#[test]
+fn flags_win_over_variables_over_the_file_over_the_defaults() {
+    let given = Given::file("[broker]\nprefix = 'file'\nprefetch = 1\n[log]\nlevel = 'warn'")
+        .variable("WAYPOST_BROKER__PREFETCH", "2")
+        .variable("WAYPOST_LOG__LEVEL", "debug")
+        .flag("log.level", "trace");
+    let config = given.load().unwrap();
+    assert_eq!(config.broker.prefix, "file");
+    assert_eq!(config.broker.prefetch, 2);
+    assert_eq!(config.log.level, LogLevel::Trace);
+    let origin = |key: &str| setting(&config, key).origin.clone();
+    assert_eq!(origin("broker.prefix"), given.path().display().to_string());
+    assert_eq!(origin("broker.prefetch"), "WAYPOST_BROKER__PREFETCH");
+    assert_eq!(origin("log.level"), "the command line");
+    assert_eq!(origin("log.format"), "default");
+}
+
+#[test]
+fn a_named_file_is_read_instead_and_must_exist() {
+    let given = Given::file("[broker]\nprefix = 'usual'");
+    let named = given.folder.path().join("other.toml");
+    let load = || Config::load_from(given.folder.path(), Some(&named), Vec::new(), &[]);
+    let missing = load().unwrap_err().to_string();
+    assert!(
+        missing.starts_with(&format!("{}: cannot be read: No such file", named.display())),
+        "{missing}"
+    );
+    std::fs::write(&named, "[broker]\nprefetch = 7").unwrap();
+    let config = load().unwrap();
+    assert_eq!((config.broker.prefix.as_str(), config.broker.prefetch), ("waypost", 7));
+}
+
+#[test]
+fn a_usual_file_that_cannot_be_read_is_not_passed_over() {
+    let given = Given::nothing();
+    std::fs::create_dir(given.path()).unwrap();
+    assert!(given.faults()[0].starts_with("waypost.toml: cannot be read: "));
+}
+
+#[test]
+fn all_faults_are_reported_at_once_with_key_and_origin() {
+    let given = Given::file(
+        "prefetch = 1\nlog = 'info'\n[brokr]\nurl = ''\n[broker]\nperfix = 'x'\nprefetch = 5000\nprefix = 5\n\
+         [retry]\njitter = 2\npermanentStatuses = [410, 99]\n[http]\ntokens = [{name = 'ci', role = 1}]",
+    )
+    .variable("WAYPOST_BROKER_URL", "amqp://user:secret@host")
+    .variable("WAYPOST_KAFKA__TOPIC", "x")
+    .variable("WAYPOST_BROKER__SHARDS", "many")
+    .variable("WAYPOST_HTTP__LISTEN", "0.0.0.0:8080")
+    .flag("log.level", "loud");
+    assert_eq!(
+        given.faults(),
+        [
+            "broker.perfix: there is no such setting, did you mean broker.prefix? (from waypost.toml)",
+            "brokr: there is no such setting, did you mean broker? (from waypost.toml)",
+            "log: is a group of settings: write [log], and the settings below it (from waypost.toml)",
+            "prefetch: there is no such setting, did you mean broker.prefetch? (from waypost.toml)",
+            "WAYPOST_BROKER_URL: there is no such setting, did you mean WAYPOST_BROKER__URL?",
+            "broker.shards: `many` is not a number (from WAYPOST_BROKER__SHARDS)",
+            "WAYPOST_KAFKA__TOPIC: there is no such setting: waypost.example.toml lists them all",
+            "broker.prefix: must be text in quotes, not 5 (from waypost.toml)",
+            "http.tokens[0].role: must be text in quotes, not 1 (from waypost.toml)",
+            "broker.prefetch: 5000 is out of range: 1 to 2000 (from waypost.toml)",
+            "retry.jitter: 2 is out of range: 0 to 1 (from waypost.toml)",
+            "retry.permanentStatuses[1]: 99 is out of range: 100 to 599 (from waypost.toml)",
+            "log.level: `loud` is none of error, warn, info, debug, trace (from the command line)",
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_told_by_line_and_never_quoted() {
+    let faults = Given::file("[broker]\nurl = \"amqp://user:secret@host\nprefix = 'x'").faults();
+    assert_eq!(faults.len(), 1);
+    assert!(faults[0].starts_with("waypost.toml: line 2, column "), "{faults:?}");
+    assert!(!faults[0].contains("secret"), "{faults:?}");
+    let faults = Given::file("[broker]\nprefix = 'x'\nprefix = 'y'").faults();
+    assert_eq!(
+        faults,
+        ["waypost.toml: line 3, column 1: duplicate key `prefix` in table `broker`"]
+    );
+}
+
+#[test]
+fn values_of_a_wrong_type_are_refused() {
+    let cases = [
+        (
+            "[broker]\nprefetch = '512'",
+            "broker.prefetch: must be a whole number, not text",
+        ),
+        (
+            "[broker]\nprefetch = 1.5",
+            "broker.prefetch: must be a whole number, not 1.5",
+        ),
+        (
+            "[broker]\nurl = ['amqp://x']",
+            "broker.url: must be text in quotes, not a list",
+        ),
+        (
+            "[broker.url]\nhost = 'x'",
+            "broker.url: must be text in quotes, not a table",
+        ),
+        ("[retry]\njitter = 'x'", "retry.jitter: must be a number, not text"),
+        ("[retry]\nmaxAge = 60", "retry.maxAge: must be text in quotes, not 60"),
+        (
+            "[retry]\npermanentStatuses = 410",
+            "retry.permanentStatuses: must be a list, not 410",
+        ),
+        (
+            "[egress]\nallow = 'localhost'",
+            "egress.allow: must be a list, not text",
+        ),
+        (
+            "[egress]\nallow = [1]",
+            "egress.allow[0]: must be text in quotes, not 1",
+        ),
+        (
+            "[egress]\nallowHttp = 1",
+            "egress.allowHttp: must be true or false, not 1",
+        ),
+        (
+            "[http]\ntokens = ['x']",
+            "http.tokens[0]: must be a table with name, role and sha256, not text",
+        ),
+        (
+            "[[http.tokens]]\nname = 'ci'\nrole = 'viewer'",
+            "http.tokens[0]: `sha256` is missing",
+        ),
+        (
+            "[[http.tokens]]\nname = 'ci'\ntoken = 'x'",
+            "http.tokens[0].token: `token` is not known here: write name, role, sha256",
+        ),
+    ];
+    for (text, message) in cases {
+        assert_eq!(
+            Given::file(text).faults(),
+            [format!("{message} (from waypost.toml)")],
+            "{text}"
+        );
+    }
+    // A number may be whole in TOML where a fraction is possible.
+    assert_eq!(
+        Given::file("[retry]\nmultiplier = 2").load().unwrap().retry.multiplier,
+        2.0
+    );
+}

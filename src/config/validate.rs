@@ -1,0 +1,234 @@
+//! From settings as they are written to settings that can be used: one function for each group, with the functions of
+//! `values` for each kind of value. Every fault is found, not only the first.
+
+use super::fault::{ConfigError, ConfigFault};
+use super::layers::Merged;
+use super::raw::RawToken;
+use super::setting::Setting;
+use super::values::{
+    allowed, broker_url, folder, listen, number, one_of, optional, prefix, readable, shards, some_time, time,
+    token_hash, token_name, web_url,
+};
+use super::{
+    BrokerConfig, Config, DeadLettersConfig, EgressConfig, EndpointConfig, HttpConfig, LogConfig, LogFormat, LogLevel,
+    Role, Schemes, ShutdownConfig, StoreConfig, TelemetryConfig, Token,
+};
+use crate::delivery::retry::RetryPolicy;
+
+/// The settings, if nothing is wrong with them and there were no `faults` before.
+pub(super) fn config(merged: &Merged, settings: Vec<Setting>, faults: Vec<ConfigFault>) -> Result<Config, ConfigError> {
+    let mut check = Check { merged, faults };
+    match groups(&mut check, settings) {
+        Some(config) if check.faults.is_empty() => Ok(config),
+        _ => Err(ConfigError { faults: check.faults }),
+    }
+}
+
+/// Collects the faults of values.
+struct Check<'a> {
+    merged: &'a Merged,
+    faults: Vec<ConfigFault>,
+}
+
+impl Check<'_> {
+    /// The value, or a fault of `key`: a setting or a part of one (`http.tokens[0].role`).
+    fn value<T>(&mut self, key: &str, value: Result<T, String>) -> Option<T> {
+        value.map_err(|message| self.fault(key, message)).ok()
+    }
+
+    /// The items of a list, or a fault of each that is none.
+    fn items<R, T>(&mut self, key: &str, raw: &[R], item: fn(&R) -> Result<T, String>) -> Option<Vec<T>> {
+        let items = raw
+            .iter()
+            .enumerate()
+            .map(|(i, raw)| self.value(&format!("{key}[{i}]"), item(raw)));
+        // All of them first: an `Option` is collected only up to the first `None`.
+        items.collect::<Vec<_>>().into_iter().collect()
+    }
+
+    fn fault(&mut self, key: &str, message: String) {
+        self.faults
+            .push(ConfigFault::new(key, message).from(self.merged.origin(setting_of(key))));
+    }
+
+    /// Whether nothing is wrong with a setting so far. One that is wrong may have its default in place.
+    fn is_sound(&self, setting: &str) -> bool {
+        !self.faults.iter().any(|fault| setting_of(&fault.key) == setting)
+    }
+}
+
+/// `http.tokens[0].role` → `http.tokens`
+fn setting_of(key: &str) -> &str {
+    key.split('[').next().unwrap_or(key)
+}
+
+// Groups. In each, all values are checked before the first `?`, so that each reports its faults.
+
+fn groups(check: &mut Check<'_>, settings: Vec<Setting>) -> Option<Config> {
+    let broker = broker(check);
+    let http = http(check);
+    let store = store(check);
+    let retry = retry(check);
+    let dead_letters = dead_letters(check);
+    let endpoint = endpoint(check);
+    let egress = egress(check);
+    let shutdown = shutdown(check);
+    let log = log(check);
+    let telemetry = telemetry(check);
+    Some(Config {
+        broker: broker?,
+        http: http?,
+        store: store?,
+        retry: retry?,
+        dead_letters: dead_letters?,
+        endpoint: endpoint?,
+        egress: egress?,
+        shutdown: shutdown?,
+        log: log?,
+        telemetry: telemetry?,
+        settings,
+    })
+}
+
+fn broker(check: &mut Check<'_>) -> Option<BrokerConfig> {
+    let raw = &check.merged.raw.broker;
+    let url = check.value("broker.url", broker_url(&raw.url));
+    let prefix = check.value("broker.prefix", prefix(&raw.prefix));
+    let shards = check.value("broker.shards", shards(raw.shards));
+    // RabbitMQ refuses more for a quorum queue.
+    let prefetch = check.value("broker.prefetch", number(raw.prefetch, 1..=2000));
+    Some(BrokerConfig {
+        url: url?,
+        prefix: prefix?,
+        shards: shards?,
+        prefetch: prefetch?,
+    })
+}
+
+fn http(check: &mut Check<'_>) -> Option<HttpConfig> {
+    let raw = &check.merged.raw.http;
+    let listen = check.value("http.listen", listen(&raw.listen));
+    let tokens = tokens(&raw.tokens, check);
+    let (listen, tokens) = (listen?, tokens?);
+    let open = tokens.is_empty() && !listen.ip().to_canonical().is_loopback();
+    if open && check.is_sound("http.tokens") && check.is_sound("http.listen") {
+        check.fault(
+            "http.listen",
+            format!(
+                "{listen} is reachable from outside and no http.tokens are configured: \
+                 add a token or listen on 127.0.0.1"
+            ),
+        );
+    }
+    Some(HttpConfig { listen, tokens })
+}
+
+fn tokens(raw: &[RawToken], check: &mut Check<'_>) -> Option<Vec<Token>> {
+    let mut tokens = Vec::new();
+    for (i, token) in raw.iter().enumerate() {
+        let key = |part| format!("http.tokens[{i}].{part}");
+        let others = &raw[..i];
+        let name = check.value(&key("name"), token_name(&token.name, others));
+        let role = check.value(&key("role"), one_of(&token.role, &Role::NAMES));
+        let sha256 = check.value(&key("sha256"), token_hash(&token.sha256, others));
+        tokens.push((name, role, sha256));
+    }
+    tokens
+        .into_iter()
+        .map(|(name, role, sha256)| {
+            Some(Token {
+                name: name?,
+                role: role?,
+                sha256: sha256?,
+            })
+        })
+        .collect()
+}
+
+fn store(check: &mut Check<'_>) -> Option<StoreConfig> {
+    let path = folder(&check.merged.raw.store.path);
+    Some(StoreConfig {
+        path: check.value("store.path", path)?,
+    })
+}
+
+fn retry(check: &mut Check<'_>) -> Option<RetryPolicy> {
+    let raw = &check.merged.raw.retry;
+    let initial_delay = check.value("retry.initialDelay", some_time(&raw.initial_delay));
+    let multiplier = check.value("retry.multiplier", number(raw.multiplier, 1.0..=1000.0));
+    let max_delay = check.value("retry.maxDelay", some_time(&raw.max_delay));
+    let jitter = check.value("retry.jitter", number(raw.jitter, 0.0..=1.0));
+    let max_attempts = check.value("retry.maxAttempts", number(raw.max_attempts, 1..=1000));
+    let max_age = check.value("retry.maxAge", some_time(&raw.max_age));
+    let permanent_statuses = check.items("retry.permanentStatuses", &raw.permanent_statuses, |status| {
+        number(*status, 100..=599)
+    });
+    Some(RetryPolicy {
+        initial_delay: initial_delay?,
+        multiplier: multiplier?,
+        max_delay: max_delay?,
+        jitter: jitter?,
+        max_attempts: max_attempts?,
+        max_age: max_age?,
+        permanent_statuses: permanent_statuses?,
+    })
+}
+
+fn dead_letters(check: &mut Check<'_>) -> Option<DeadLettersConfig> {
+    let retention = some_time(&check.merged.raw.dead_letters.retention);
+    Some(DeadLettersConfig {
+        retention: check.value("deadLetters.retention", retention)?,
+    })
+}
+
+fn endpoint(check: &mut Check<'_>) -> Option<EndpointConfig> {
+    let raw = &check.merged.raw.endpoint;
+    let max_concurrency = check.value("endpoint.maxConcurrency", number(raw.max_concurrency, 1..=10_000));
+    let connect_timeout = check.value("endpoint.connectTimeout", some_time(&raw.connect_timeout));
+    Some(EndpointConfig {
+        max_concurrency: max_concurrency?,
+        connect_timeout: connect_timeout?,
+    })
+}
+
+fn egress(check: &mut Check<'_>) -> Option<EgressConfig> {
+    let raw = &check.merged.raw.egress;
+    let schemes = if raw.allow_http {
+        Schemes::HttpAndHttps
+    } else {
+        Schemes::Https
+    };
+    let allow = check.items("egress.allow", &raw.allow, |text| allowed(text));
+    let proxy = check.value("egress.proxy", optional(&raw.proxy, web_url));
+    let ca_file = check.value("egress.caFile", optional(&raw.ca_file, readable));
+    Some(EgressConfig {
+        schemes,
+        allow: allow?,
+        proxy: proxy?,
+        ca_file: ca_file?,
+    })
+}
+
+fn shutdown(check: &mut Check<'_>) -> Option<ShutdownConfig> {
+    let grace = time(&check.merged.raw.shutdown.grace);
+    Some(ShutdownConfig {
+        grace: check.value("shutdown.grace", grace)?,
+    })
+}
+
+fn log(check: &mut Check<'_>) -> Option<LogConfig> {
+    let raw = &check.merged.raw.log;
+    let level = check.value("log.level", one_of(&raw.level, &LogLevel::NAMES));
+    let format = check.value("log.format", one_of(&raw.format, &LogFormat::NAMES));
+    Some(LogConfig {
+        level: level?,
+        format: format?,
+    })
+}
+
+fn telemetry(check: &mut Check<'_>) -> Option<TelemetryConfig> {
+    let otlp_endpoint = optional(&check.merged.raw.telemetry.otlp_endpoint, web_url);
+    Some(TelemetryConfig {
+        otlp_endpoint: check.value("telemetry.otlpEndpoint", otlp_endpoint)?,
+    })
+}

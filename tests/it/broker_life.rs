@@ -1,0 +1,263 @@
+//! The broker away, killed, blocked, cut off, or not as it should be: nothing is lost, and the probes tell the truth.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use serde_json::Value;
+
+use crate::stage::{QUICK, Stage, campaign, chose, many};
+use crate::support::receiver::Request;
+use crate::support::{Amqp, Answer, Broker, Proxy, Receiver, Waypost, unique, until};
+
+/// For what needs a broker to start again, on a busy machine.
+const LONG: Duration = Duration::from_secs(90);
+
+/// Waits until every event has been delivered to the receiver, however often.
+async fn all_delivered(receiver: &Receiver, count: usize) {
+    let distinct = |requests: &[Request]| {
+        requests
+            .iter()
+            .map(|request| request.webhook_id().to_owned())
+            .collect::<BTreeSet<_>>()
+            .len()
+    };
+    receiver
+        .until_within(LONG, |requests| requests.len() >= count && distinct(requests) == count)
+        .await;
+}
+
+#[tokio::test]
+async fn with_no_broker_at_the_start_it_is_alive_and_says_what_is_missing() {
+    let broker = Broker::private().await;
+    broker.stop().await;
+    let prefix = unique("life");
+    let waypost = Waypost::launch(&broker.url(), &prefix, &QUICK);
+    let reason = until("an answer of the probe", Duration::from_secs(10), async || {
+        let client = reqwest::get(waypost.url("/readyz")).await.ok()?;
+        let (status, text) = (client.status().as_u16(), client.text().await.ok()?);
+        (status == 503 && text.contains("no connection to 127.0.0.1")).then_some(text)
+    })
+    .await;
+    assert!(reason.contains(&broker.port().to_string()), "{reason}");
+    assert_eq!(waypost.get("/healthz").await.status, 200);
+    assert_eq!(waypost.metric("waypost_broker_connected").await, 0.0);
+    broker.start().await;
+    waypost.ready().await;
+    assert_eq!(waypost.metric("waypost_broker_connected").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_broker_killed_with_events_in_flight_loses_none() {
+    let broker = Broker::private().await;
+    let stage = Stage::set_on(&broker.url(), "life", &[]).await;
+    stage.receiver.answer_with("/agent", |_, earlier| {
+        let answer = if earlier % 10 == 0 {
+            Answer::status(500)
+        } else {
+            Answer::ok()
+        };
+        answer.after(Duration::from_millis(50))
+    });
+    let events = many(3_000, 3);
+    stage.amqp.publish_events(&stage.prefix, &events).await;
+    stage.receiver.until(|requests| requests.len() > 500).await;
+    broker.kill().await;
+    let unready = until("the probe to notice", Duration::from_secs(30), async || {
+        let reply = stage.waypost.get("/readyz").await;
+        (reply.status == 503).then_some(reply)
+    });
+    assert!(unready.await.body.contains("broker"));
+    broker.start().await;
+    all_delivered(&stage.receiver, events.len()).await;
+    stage.waypost.ready().await;
+}
+
+#[tokio::test]
+async fn connections_cut_again_and_again_lose_nothing() {
+    let broker = Broker::shared().await;
+    let proxy = Proxy::to(broker.port());
+    let stage = Stage::set_on(&proxy.amqp_url(), "life", &[]).await;
+    stage.receiver.answer_with("/agent", |_, earlier| {
+        let answer = if earlier % 7 == 0 {
+            Answer::status(500)
+        } else {
+            Answer::ok()
+        };
+        answer.after(Duration::from_millis(20))
+    });
+    let events = many(2_000, 3);
+    Amqp::connect(&broker.url())
+        .await
+        .publish_events(&stage.prefix, &events)
+        .await;
+    for so_far in [100, 500, 1_000] {
+        stage.receiver.until(|requests| requests.len() > so_far).await;
+        proxy.cut();
+    }
+    all_delivered(&stage.receiver, events.len()).await;
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_given_up() {
+    let broker = Broker::shared().await;
+    let proxy = Proxy::to(broker.port());
+    let stage = Stage::set_on(&proxy.amqp_url(), "life", &[]).await;
+    proxy.stall();
+    // Two missed heartbeats of ten seconds.
+    until("the probe to notice", LONG, async || {
+        (stage.waypost.get("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    proxy.resume();
+    proxy.cut();
+    stage.waypost.ready().await;
+    Amqp::connect(&broker.url())
+        .await
+        .publish_event(&stage.prefix, &chose(3, "after"))
+        .await;
+    stage.receiver.until(|requests| requests.len() == 1).await;
+}
+
+#[tokio::test]
+async fn while_the_broker_takes_no_messages_deliveries_go_on_and_failures_wait() {
+    let broker = Broker::private().await;
+    let stage = Stage::set_on(&broker.url(), "life", &[]).await;
+    // It fails when the alarm has been raised: a connection is blocked at its first message after that.
+    let fails_late = Answer::status(500).after(Duration::from_secs(5));
+    stage.receiver.answer_in_turn("/offers", vec![fails_late, Answer::ok()]);
+    stage
+        .receiver
+        .answer("/agent", Answer::ok().after(Duration::from_secs(1)));
+    stage.publish(&chose(4, "fails")).await;
+    let events = many(4_000, 3);
+    stage.amqp.publish_events(&stage.prefix, &events).await;
+    broker.ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
+    let blocked = async || {
+        let reply = stage.waypost.get("/readyz").await;
+        (reply.status == 503 && reply.body.contains("takes no messages")).then_some(())
+    };
+    until("the probe to notice", LONG, blocked).await;
+
+    let sent = |path: &'static str| {
+        move |requests: &[Request]| requests.iter().filter(|request| request.path() == path).count()
+    };
+    let (agents, offers) = (sent("/agent"), sent("/offers"));
+    let requests = stage.receiver.until(|requests| agents(requests) == events.len()).await;
+    assert_eq!(offers(&requests), 1, "the retry waits for the broker");
+    assert!(blocked().await.is_some());
+
+    broker.ctl(&["set_vm_memory_high_watermark", "0.4"]).await;
+    stage
+        .receiver
+        .until_within(LONG, |requests| offers(requests) == 2)
+        .await;
+    stage.waypost.ready().await;
+}
+
+#[tokio::test]
+async fn an_object_with_other_arguments_is_named_at_the_start() {
+    let broker = Broker::shared().await;
+    let prefix = unique("life");
+    let amqp = Amqp::connect(&broker.url()).await;
+    let queue = format!("{prefix}.campaigns");
+    let channel = amqp.channel().await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    let declared = channel
+        .queue_declare(queue.as_str().into(), QueueDeclareOptions::durable(), arguments)
+        .await;
+    declared.expect("a quorum queue");
+    let waypost = Waypost::launch(&broker.url(), &prefix, &[]);
+    assert_eq!(waypost.wait().await.code(), Some(1));
+    let line = waypost.until_line("error: queue").await;
+    for words in [queue.as_str(), "x-queue-type", "stream", "quorum"] {
+        assert!(line.contains(words), "{words} is not in: {line}");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_deleted_under_way_is_declared_again_and_its_message_not_lost() {
+    let stage = Stage::set("life", &[]).await;
+    stage
+        .receiver
+        .answer_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
+    let rung = format!("{}.delay.1", stage.prefix);
+    let channel = stage.amqp.channel().await;
+    channel
+        .queue_delete(rung.as_str().into(), QueueDeleteOptions::default())
+        .await
+        .expect("deleted");
+    stage.publish(&chose(4, "e-1")).await;
+    stage.receiver.until(|requests| requests.len() == 2).await;
+    assert_eq!(stage.amqp.depth(&rung).await, Some(0));
+}
+
+#[tokio::test]
+async fn a_consumer_cancelled_by_the_broker_is_not_waited_on_for_ever() {
+    let stage = Stage::set("life", &[]).await;
+    let queue = format!("{}.events", stage.prefix);
+    let channel = stage.amqp.channel().await;
+    channel
+        .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
+        .await
+        .expect("deleted");
+    until("the queue to be declared again", LONG, async || {
+        stage.amqp.depth(&queue).await
+    })
+    .await;
+    stage.waypost.ready().await;
+    stage.publish(&chose(3, "after")).await;
+    stage.receiver.until(|requests| requests.len() == 1).await;
+}
+
+#[tokio::test]
+async fn reconnecting_doubles_no_binding() {
+    let broker = Broker::shared().await;
+    let proxy = Proxy::to(broker.port());
+    let stage = Stage::set_on(&proxy.amqp_url(), "life", &[]).await;
+    for _ in 0..3 {
+        proxy.cut();
+        until("the worker to be without a connection", LONG, async || {
+            (stage.waypost.get("/readyz").await.status == 503).then_some(())
+        })
+        .await;
+        stage.waypost.ready().await;
+    }
+    let listing = broker
+        .ctl(&["list_bindings", "--no-table-headers", "source_name", "destination_name"])
+        .await;
+    let exchange = format!("{}.events\t", stage.prefix);
+    assert_eq!(
+        listing.lines().filter(|line| line.starts_with(&exchange)).count(),
+        1,
+        "{listing}"
+    );
+}
+
+#[tokio::test]
+async fn two_workers_share_the_events() {
+    let stage = Stage::set("life", &[]).await;
+    let broker = Broker::shared().await;
+    let second = Waypost::start_with(&broker.url(), &stage.prefix, &QUICK).await;
+    stage
+        .receiver
+        .answer("/agent", Answer::ok().after(Duration::from_millis(20)));
+    let events = many(2_000, 3);
+    stage.amqp.publish_events(&stage.prefix, &events).await;
+    all_delivered(&stage.receiver, events.len()).await;
+    for worker in [&stage.waypost, &second] {
+        worker
+            .until_metric("waypost_deliveries_total{outcome=\"delivered\"}", 200.0)
+            .await;
+    }
+    assert_eq!(stage.receiver.requests().len(), events.len(), "nothing was sent twice");
+    let stored: Value = second.get("/v1/campaigns/13010").await.json();
+    assert_eq!(
+        stored["sections"][0]["menu"].as_array().map(Vec::len),
+        campaign(&stage.receiver)["sections"][0]["menu"]
+            .as_array()
+            .map(Vec::len)
+    );
+}

@@ -1,0 +1,143 @@
+//! The publisher alone, against the library's traps: a message is believed safe only when it is.
+
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use secrecy::SecretString;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use waypost::broker::connection::Address;
+use waypost::broker::names::Names;
+use waypost::broker::publisher::{Destination, Link, Outgoing, Publisher, Unpublished};
+use waypost::broker::topology::Topology;
+
+use crate::support::{Amqp, Broker, Proxy, unique, until};
+
+fn publisher(url: &str, prefix: &str) -> Publisher {
+    let dead_letter_retention = Duration::from_secs(3_600);
+    let topology = Topology {
+        names: Names::new(prefix),
+        dead_letter_retention,
+    };
+    Publisher::start(Address::new(SecretString::from(url.to_owned())), topology).0
+}
+
+fn to_queue(queue: &str, number: usize) -> Outgoing {
+    let message_id = format!("message-{number}");
+    Outgoing {
+        to: Destination::Queue(queue.to_owned()),
+        message_id,
+        body: number.to_string().into_bytes(),
+        trace: None,
+    }
+}
+
+/// lapin hands a returned message over with whichever confirm comes next, so that without matching by message id some
+/// unroutable messages are taken for published and some published ones for unroutable.
+#[tokio::test]
+async fn each_caller_gets_the_verdict_of_its_own_message() {
+    let broker = Broker::shared().await;
+    let prefix = unique("publisher");
+    let publisher = publisher(&broker.url(), &prefix);
+    let amqp = Amqp::connect(&broker.url()).await;
+    let there = format!("{prefix}.retries");
+    let nowhere = format!("{prefix}.no-such-queue");
+    let mut callers = JoinSet::new();
+    for number in 0..4_000 {
+        let routable = number % 50 != 7;
+        let outgoing = to_queue(if routable { &there } else { &nowhere }, number);
+        let publisher = publisher.clone();
+        callers.spawn(async move { (number, routable, publisher.publish(outgoing).await) });
+    }
+    let mut wrong = Vec::new();
+    while let Some(verdict) = callers.join_next().await {
+        let (number, routable, verdict) = verdict.expect("a verdict");
+        let right = if routable {
+            verdict.is_ok()
+        } else {
+            matches!(verdict, Err(Unpublished::Unroutable(_)))
+        };
+        if !right {
+            wrong.push((number, verdict));
+        }
+    }
+    assert_eq!(wrong, [], "of 4000");
+    // Each was published at least once; over the reconnects after a return, perhaps again.
+    let depth = amqp.depth(&there).await.expect("the queue");
+    assert!(depth >= 3_920, "{depth} of 3920 are there");
+}
+
+/// `wait_for_confirms` would have hidden this.
+#[tokio::test]
+async fn a_refused_message_is_not_taken_for_published() {
+    let broker = Broker::shared().await;
+    let prefix = unique("publisher");
+    let publisher = publisher(&broker.url(), &prefix);
+    let amqp = Amqp::connect(&broker.url()).await;
+    let full = format!("{prefix}.full");
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(1));
+    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    let channel = amqp.channel().await;
+    let declared = channel
+        .queue_declare(full.as_str().into(), QueueDeclareOptions::durable(), arguments)
+        .await;
+    declared.expect("a queue for one message");
+    assert_eq!(publisher.publish(to_queue(&full, 0)).await, Ok(()));
+    let refused = Unpublished::Refused(Destination::Queue(full.clone()));
+    assert_eq!(publisher.publish(to_queue(&full, 1)).await, Err(refused));
+    channel
+        .queue_delete(full.as_str().into(), QueueDeleteOptions::default())
+        .await
+        .expect("deleted");
+}
+
+#[tokio::test]
+async fn what_a_lost_connection_left_open_is_published_on_the_next() {
+    let broker = Broker::shared().await;
+    let proxy = Proxy::to(broker.port());
+    let prefix = unique("publisher");
+    let publisher = publisher(&proxy.amqp_url(), &prefix);
+    let queue = format!("{prefix}.retries");
+    assert_eq!(publisher.publish(to_queue(&queue, 0)).await, Ok(()));
+    proxy.stall();
+    let mut callers = JoinSet::new();
+    for number in 1..=500 {
+        let (publisher, outgoing) = (publisher.clone(), to_queue(&queue, number));
+        callers.spawn(async move { publisher.publish(outgoing).await });
+    }
+    // Nobody is answered while nothing is confirmed.
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), callers.join_next())
+            .await
+            .is_err()
+    );
+    proxy.cut();
+    proxy.resume();
+    while let Some(verdict) = callers.join_next().await {
+        assert_eq!(verdict.expect("a verdict"), Ok(()));
+    }
+    let amqp = Amqp::connect(&broker.url()).await;
+    let depth = amqp.depth(&queue).await.expect("the queue");
+    assert!(depth >= 501, "{depth} of 501 are there");
+    assert_eq!(publisher.link(), Link::Up);
+}
+
+#[tokio::test]
+async fn who_has_stopped_waiting_is_not_published_for_again() {
+    let broker = Broker::shared().await;
+    let proxy = Proxy::to(broker.port());
+    let prefix = unique("publisher");
+    let publisher = publisher(&proxy.amqp_url(), &prefix);
+    let queue = format!("{prefix}.retries");
+    assert_eq!(publisher.publish(to_queue(&queue, 0)).await, Ok(()));
+    proxy.refuse();
+    let gave_up = tokio::time::timeout(Duration::from_millis(200), publisher.publish(to_queue(&queue, 1))).await;
+    assert!(gave_up.is_err());
+    proxy.resume();
+    assert_eq!(publisher.publish(to_queue(&queue, 2)).await, Ok(()));
+    let amqp = Amqp::connect(&broker.url()).await;
+    until("the two messages", Duration::from_secs(5), async || {
+        (amqp.depth(&queue).await == Some(2)).then_some(())
+    })
+    .await;
+}

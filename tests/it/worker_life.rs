@@ -1,0 +1,147 @@
+//! The worker killed, stopped and started again: every event is accounted for.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::stage::{Stage, chose, many};
+use crate::support::{Answer, Broker, until};
+
+const LONG: Duration = Duration::from_secs(90);
+
+#[tokio::test]
+async fn killed_in_the_middle_of_ten_thousand_events_it_accounts_for_all() {
+    let stage = Stage::set("worker", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "2")]).await;
+    // A tenth is gone, a tenth fails once, the rest is delivered; each by its own identity, so on every attempt alike.
+    let fate = |id: &str| {
+        id.bytes()
+            .fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)))
+            % 10
+    };
+    stage
+        .receiver
+        .answer_with("/agent", move |request, _| match fate(request.webhook_id()) {
+            0 => Answer::status(410),
+            1 => Answer::status(500),
+            _ => Answer::ok(),
+        });
+    let events = many(10_000, 3);
+    stage.amqp.publish_events(&stage.prefix, &events).await;
+    for so_far in [1_500, 4_000, 7_000] {
+        stage.receiver.until(|requests| requests.len() > so_far).await;
+        stage.waypost.kill().await;
+        stage.waypost.restart().await;
+    }
+    let seen = |requests: &[crate::support::receiver::Request]| {
+        requests
+            .iter()
+            .map(|request| request.webhook_id().to_owned())
+            .collect::<BTreeSet<String>>()
+    };
+    let requests = stage
+        .receiver
+        .until_within(LONG, |requests| {
+            requests.len() >= 10_000 && seen(requests).len() == 10_000
+        })
+        .await;
+    let all = seen(&requests);
+    let doomed: BTreeSet<String> = all.iter().filter(|id| fate(id) < 2).cloned().collect();
+    // The dead letters are exactly the doomed, though some may have died twice.
+    let stream = format!("{}.dead-letters", stage.prefix);
+    let dead = |records: &[crate::support::amqp::Record]| {
+        let id =
+            |record: &crate::support::amqp::Record| record.json()["deliveryId"].as_str().unwrap_or_default().to_owned();
+        records.iter().map(id).collect::<BTreeSet<String>>()
+    };
+    let enough =
+        |records: &[crate::support::amqp::Record]| records.len() >= doomed.len() && dead(records).len() >= doomed.len();
+    let records = stage.amqp.read_stream_within(LONG, &stream, enough).await;
+    assert_eq!(dead(&records), doomed);
+    until("empty queues", LONG, async || {
+        for queue in ["events", "retries", "delay.1"] {
+            if stage.amqp.depth(&format!("{}.{queue}", stage.prefix)).await != Some(0) {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn asked_to_stop_it_finishes_what_is_in_flight_and_nothing_is_sent_twice() {
+    let stage = Stage::set("worker", &[]).await;
+    stage
+        .receiver
+        .answer("/agent", Answer::ok().after(Duration::from_millis(300)));
+    let events = many(3_000, 3);
+    stage.amqp.publish_events(&stage.prefix, &events).await;
+    stage.receiver.until(|requests| requests.len() > 700).await;
+    stage.waypost.terminate();
+    assert!(stage.waypost.wait().await.success());
+    let sent = stage.receiver.requests().len();
+    assert!(sent < 3_000, "it went on consuming");
+    let left = until("what was not sent", Duration::from_secs(10), async || {
+        let depth = stage.amqp.depth(&format!("{}.events", stage.prefix)).await?;
+        (depth as usize == 3_000 - sent).then_some(depth)
+    });
+    left.await;
+    stage.waypost.restart().await;
+    stage.receiver.until(|requests| requests.len() >= 3_000).await;
+    stage
+        .waypost
+        .until_metric("waypost_deliveries_total{outcome=\"delivered\"}", (3_000 - sent) as f64)
+        .await;
+    assert!(
+        stage.receiver.by_webhook_id().values().all(|count| *count == 1),
+        "something was sent twice"
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_finish_within_the_grace_goes_back() {
+    let stage = Stage::set("worker", &[("WAYPOST_SHUTDOWN__GRACE", "1s")]).await;
+    stage
+        .receiver
+        .answer_in_turn("/agent", vec![Answer::never(), Answer::ok()]);
+    stage.publish(&chose(3, "e-1")).await;
+    stage.receiver.until(|requests| requests.len() == 1).await;
+    let asked = Instant::now();
+    stage.waypost.terminate();
+    assert!(stage.waypost.wait().await.success());
+    assert!(
+        (Duration::from_millis(900)..Duration::from_secs(10)).contains(&asked.elapsed()),
+        "took {:?}",
+        asked.elapsed()
+    );
+    stage.waypost.restart().await;
+    stage.receiver.until(|requests| requests.len() == 2).await;
+    assert_eq!(stage.receiver.by_webhook_id().len(), 1);
+}
+
+#[tokio::test]
+async fn a_hanging_receiver_does_not_stop_the_others() {
+    let stage = Stage::set("worker", &[]).await;
+    stage.receiver.answer("/survey", Answer::never());
+    for number in 0..20 {
+        stage.publish(&chose(5, &format!("hangs-{number}"))).await;
+    }
+    stage.receiver.until(|requests| requests.len() == 20).await;
+    let events = many(500, 3);
+    stage.amqp.publish_events(&stage.prefix, &events).await;
+    stage
+        .receiver
+        .until_within(Duration::from_secs(10), |requests| requests.len() == 520)
+        .await;
+    // Acknowledged behind the slow heads, which alone are given out again.
+    let queue = format!("{}.events", stage.prefix);
+    let broker = Broker::shared().await;
+    until("the acknowledgements", LONG, async || {
+        (broker.queues(&stage.prefix).await[&queue] == 20).then_some(())
+    })
+    .await;
+    stage.waypost.kill().await;
+    until("the rest", LONG, async || {
+        (stage.amqp.depth(&queue).await == Some(20)).then_some(())
+    })
+    .await;
+}
