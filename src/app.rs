@@ -12,8 +12,8 @@ use crate::broker::connection::Address;
 use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
 use crate::broker::topology::Topology;
+use crate::campaigns::Campaigns;
 use crate::config::{Config, Schemes};
-use crate::configuration::Configuration;
 use crate::delivery::document::HttpUrls;
 use crate::http::Http;
 use crate::metrics::Metrics;
@@ -26,6 +26,9 @@ use crate::worker::progress::Progress;
 
 /// How long callers of the API, and messages on their way to the broker, are waited for at the end.
 const CLOSING_TIME: Duration = Duration::from_secs(5);
+
+/// Settings that are read and checked, and used by nothing so far.
+const WITHOUT_EFFECT: [&str; 2] = ["endpoint.maxConcurrency", "telemetry.otlpEndpoint"];
 
 /// Why Waypost could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +52,9 @@ pub enum AppError {
         /// Why.
         error: String,
     },
+    /// Requests would go out directly although a proxy is wanted.
+    #[error("egress.proxy is set, and not supported yet: leave it out, and requests go out directly")]
+    Proxy,
     /// No client could be made.
     #[error("no HTTP client: {0}")]
     Sender(reqwest::Error),
@@ -79,6 +85,18 @@ impl App {
     /// # Errors
     /// [`AppError`].
     pub async fn build(config: &Config) -> Result<Self, AppError> {
+        if config.egress.proxy.is_some() {
+            return Err(AppError::Proxy);
+        }
+        for setting in config
+            .settings
+            .iter()
+            .filter(|setting| WITHOUT_EFFECT.contains(&setting.key.as_str()))
+        {
+            if setting.value != setting.default {
+                tracing::warn!(setting = setting.key, from = setting.origin, "has no effect yet");
+            }
+        }
         let listen = config.http.listen;
         let listener = TcpListener::bind(listen)
             .await
@@ -100,7 +118,7 @@ impl App {
             Schemes::HttpAndHttps => HttpUrls::Allowed,
         };
         let log = names.campaigns();
-        let configuration = Configuration::new(store.clone(), publisher.clone(), log, http_urls, metrics.clone());
+        let campaigns = Campaigns::new(store.clone(), publisher.clone(), log, http_urls, metrics.clone());
         let worker = Worker {
             names: names.clone(),
             store: store.clone(),
@@ -112,7 +130,7 @@ impl App {
         let progress = Progress::default();
         let http = Http {
             store: store.clone(),
-            configuration: configuration.clone(),
+            campaigns: campaigns.clone(),
             publisher,
             names,
             metrics,
@@ -122,7 +140,7 @@ impl App {
         let intake = Intake {
             address: broker,
             topology,
-            configuration,
+            campaigns,
             worker,
             window: config.broker.prefetch,
             grace: config.shutdown.grace,

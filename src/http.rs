@@ -27,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
+use crate::campaigns::Campaigns;
 use crate::config::Token;
-use crate::configuration::Configuration;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::worker::progress::Progress;
@@ -39,7 +39,7 @@ pub struct Http {
     /// Where campaigns are read.
     pub store: Store,
     /// Where campaigns are changed.
-    pub configuration: Configuration,
+    pub campaigns: Campaigns,
     /// Where events go.
     pub publisher: Publisher,
     /// Names of the broker's objects.

@@ -7,9 +7,9 @@
 
 pub mod app;
 pub mod broker;
+pub mod campaigns;
 pub mod cli;
 pub mod config;
-pub mod configuration;
 pub mod delivery;
 pub mod http;
 pub mod metrics;

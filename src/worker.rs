@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use backoff::backoff::Backoff as _;
 use chrono::{DateTime, Utc};
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 
 use crate::broker::connection::reconnect_delays;
 use crate::broker::consumer::Message;
@@ -81,7 +81,11 @@ impl Worker {
         let deliveries = targets
             .into_iter()
             .map(|target| Delivery::new(event.clone(), target, message.trace.clone()));
-        try_join_all(deliveries.map(|delivery| self.attempt(delivery))).await?;
+        // All to their ends: one that can't be settled does not cut the others short.
+        join_all(deliveries.map(|delivery| self.attempt(delivery)))
+            .await
+            .into_iter()
+            .collect::<Result<(), _>>()?;
         self.metrics.event(result);
         Ok(())
     }

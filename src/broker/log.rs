@@ -15,8 +15,8 @@ use super::acks::Acks;
 use super::consumer::{From, Subscription};
 use super::publisher::{Destination, Outgoing, Publisher};
 
-/// Records in hand at once; with an acknowledgement for many this reads 77,000 a second.
-const WINDOW: u16 = 500;
+/// Records in hand at once. A record may be a document of a megabyte, so not more of them.
+const WINDOW: u16 = 100;
 
 /// An existing record arrives within this time. Taking a slow broker for a lost record costs a needless rebuild.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::Http;
 use super::access::Caller;
 use super::problem::Problem;
+use crate::campaigns::Precondition;
 use crate::config::Role;
-use crate::configuration::Precondition;
 use crate::delivery::campaign::{Campaign, Webhook};
 use crate::delivery::document::MAX_DOCUMENT_BYTES;
 use crate::delivery::fault::Fault;
@@ -119,7 +119,7 @@ pub(super) async fn put(
             format!("a document has at most {MAX_DOCUMENT_BYTES} bytes"),
         )])
     })?;
-    let put = http.configuration.put(&id, &body, precondition).await?;
+    let put = http.campaigns.put(&id, &body, precondition).await?;
     let status = if put.created {
         StatusCode::CREATED
     } else {
@@ -134,7 +134,7 @@ pub(super) async fn delete(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    http.configuration.delete(&id, precondition(&headers)?).await?;
+    http.campaigns.delete(&id, precondition(&headers)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -5,7 +5,7 @@ use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::configuration::Refused;
+use crate::campaigns::Refused;
 use crate::delivery::fault::Fault;
 use crate::store::StoreError;
 

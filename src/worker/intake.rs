@@ -22,7 +22,7 @@ use crate::broker::connection::{Address, reconnect_delays};
 use crate::broker::consumer::{Message, Subscription};
 use crate::broker::depths;
 use crate::broker::topology::Topology;
-use crate::configuration::{Configuration, Currency, FollowError};
+use crate::campaigns::{Campaigns, Currency, FollowError};
 
 /// A quorum queue can lose acknowledgements that are followed at once by the end of their channel: 3 of 8 runs under
 /// load gave messages out twice, and none of 18 with this pause.
@@ -39,7 +39,7 @@ pub struct Intake {
     /// What is declared there.
     pub topology: Topology,
     /// Followed on the same connection; events wait until it is current.
-    pub configuration: Configuration,
+    pub campaigns: Campaigns,
     /// What deals with a message.
     pub worker: Worker,
     /// Messages in hand at once: events, and as many retries again.
@@ -99,15 +99,15 @@ impl Intake {
             self.topology.declare(&connection).await?;
             *declared = true;
             self.progress.enter(Phase::CatchingUp);
-            let log = self.configuration.open(&connection).await?;
+            let log = self.campaigns.open(&connection).await?;
             Ok::<_, FollowError>((connection, log))
         };
         let (connection, log) = tokio::select! {
             prepared = prepare => prepared?,
             () = stop.cancelled() => return Ok(()),
         };
-        let mut follow = pin!(self.configuration.follow(log));
-        let mut currency = self.configuration.currency();
+        let mut follow = pin!(self.campaigns.follow(log));
+        let mut currency = self.campaigns.currency();
         tokio::select! {
             ended = &mut follow => match ended? {},
             _ = currency.wait_for(|currency| *currency == Currency::Current) => {}

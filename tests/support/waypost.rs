@@ -154,6 +154,11 @@ impl Waypost {
         self.folder.path().join("data")
     }
 
+    /// The process's id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.running().as_ref().expect("a running product").id()
+    }
+
     /// The URL of a path.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)

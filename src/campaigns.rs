@@ -1,4 +1,4 @@
-//! Configuration: changes are appended to the campaigns log, and every node applies the log in its order.
+//! Campaigns: changes are appended to the campaigns log, and every node applies the log in its order.
 //!
 //! The node that accepts a change answers once it has applied it itself, so whoever gets the answer reads their own
 //! write there. A change says which version it was made on; one made on an old version has no effect on any node.
@@ -75,7 +75,7 @@ pub enum Currency {
 
 /// Accepts changes, and applies the log.
 #[derive(Clone)]
-pub struct Configuration {
+pub struct Campaigns {
     store: Store,
     publisher: Publisher,
     log: String,
@@ -86,8 +86,8 @@ pub struct Configuration {
     currency: Arc<watch::Sender<Currency>>,
 }
 
-impl Configuration {
-    /// Configuration kept in the stream `log`.
+impl Campaigns {
+    /// Campaigns kept in the stream `log`.
     pub fn new(store: Store, publisher: Publisher, log: String, http_urls: HttpUrls, metrics: Arc<Metrics>) -> Self {
         let currency = Arc::new(watch::Sender::new(Currency::CatchingUp));
         Self {

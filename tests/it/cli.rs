@@ -1,0 +1,571 @@
+//! The command line as people and scripts have it: what it prints, where, and how it ends (0 done, 1 failed, 2 misused).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::waypost::Printed;
+use crate::support::{Broker, PATIENCE, Receiver, Waypost, unique, until};
+
+/// A run of the program in a folder, with nothing in its environment but what it is given. Killed where the test ends
+/// before it does.
+pub(crate) struct Run {
+    child: Child,
+    stdout: Output,
+    stderr: Output,
+}
+
+impl Run {
+    /// Starts it; `input` is all it finds on its standard input.
+    pub(crate) fn start(folder: &Path, environment: &[(&str, &str)], arguments: &[&str], input: &[u8]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
+        command.args(arguments).current_dir(folder).env_clear().envs(environment.iter().copied());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let stdout = Output::of(child.stdout.take().expect("its output is piped"));
+        let stderr = Output::of(child.stderr.take().expect("its errors are piped"));
+        let (mut stdin, input) = (child.stdin.take().expect("its input is piped"), input.to_owned());
+        // One that reads nothing closes its end early.
+        std::thread::spawn(move || stdin.write_all(&input));
+        Self { child, stdout, stderr }
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn end(mut self) -> Printed {
+        let status = until("the end of the program", PATIENCE, async || {
+            // What it printed is complete only once nobody can write any more.
+            let over = self.stdout.is_over() && self.stderr.is_over();
+            self.child.try_wait().expect("its status").filter(|_| over)
+        });
+        let code = status.await.code();
+        Printed { code, stdout: self.stdout.text(), stderr: self.stderr.text() }
+    }
+
+    /// Waits until it has printed `text` on standard error.
+    pub(crate) async fn until_stderr(&self, text: &str) {
+        until(text, PATIENCE, async || self.stderr.text().contains(text).then_some(())).await;
+    }
+
+    /// Asks it to end (SIGTERM).
+    pub(crate) fn terminate(&self) {
+        let status = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
+        assert!(status.success(), "kill: {status}");
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // Over already, mostly.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the program printed:\n{}{}\n---", self.stdout.text(), self.stderr.text());
+        }
+    }
+}
+
+/// What a process writes to a pipe.
+#[derive(Clone, Default)]
+struct Output(Arc<Mutex<(Vec<u8>, bool)>>);
+
+impl Output {
+    fn of(mut pipe: impl Read + Send + 'static) -> Self {
+        let output = Self::default();
+        let written = output.clone();
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(length @ 1..) = pipe.read(&mut piece) {
+                written.with(|(bytes, _)| bytes.extend_from_slice(&piece[..length]));
+            }
+            written.with(|(_, over)| *over = true);
+        });
+        output
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut (Vec<u8>, bool)) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn text(&self) -> String {
+        self.with(|(bytes, _)| String::from_utf8_lossy(bytes).into_owned())
+    }
+
+    fn is_over(&self) -> bool {
+        self.with(|(_, over)| *over)
+    }
+}
+
+/// A folder to run in.
+struct Shell(TempDir);
+
+impl Shell {
+    fn new() -> Self {
+        Self(tempfile::Builder::new().prefix("waypost-shell-").tempdir().expect("a temporary folder"))
+    }
+
+    /// Writes a file, and tells its path.
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, content).expect("a file in the folder");
+        path.display().to_string()
+    }
+
+    async fn run(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Printed {
+        Run::start(self.0.path(), environment, arguments, b"").end().await
+    }
+
+    /// Runs a client command against a worker.
+    async fn ask(&self, waypost: &Waypost, arguments: &[&str], input: impl AsRef<[u8]>) -> Printed {
+        let server = waypost.url("");
+        Run::start(self.0.path(), &[("WAYPOST_SERVER", &server)], arguments, input.as_ref()).end().await
+    }
+}
+
+/// Checks how a run ended, and that what it says is to be found on standard error.
+#[track_caller]
+fn ended(printed: &Printed, code: i32, said: &[&str]) {
+    assert_eq!(printed.code, Some(code), "{printed:#?}");
+    for text in said {
+        assert!(printed.stderr.contains(text), "it does not say {text:?}: {printed:#?}");
+    }
+    assert!(!printed.stderr.contains("panicked"), "{printed:#?}");
+}
+
+/// Each line as JSON.
+#[track_caller]
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {text}"))).collect()
+}
+
+/// A campaign with one section, a menu of a number and a word, and one webhook for both.
+fn campaign(id: &str, url: &str) -> Value {
+    let entry = |keyword: Value| json!({ "keyword": keyword, "option": format!("{keyword}!"), "webhook": { "url": url } });
+    json!({ "id": id, "name": "A campaign", "sections": [
+        { "label": "Ask", "menu": [entry(json!(4)), entry(json!("agent")), entry(json!("007"))] } ] })
+}
+
+/// A worker with a prefix of its own on the shared broker.
+async fn worker() -> Waypost {
+    Waypost::start(&Broker::shared().await.url(), &unique("cli")).await
+}
+
+#[tokio::test]
+async fn sound_settings_are_shown_with_their_origin() {
+    let shell = Shell::new();
+    let printed = shell.run(&[], &["check"]).await;
+    ended(&printed, 0, &[]);
+    assert!(printed.stdout.contains("Settings are sound"), "{printed:#?}");
+
+    shell.file("waypost.toml", "[broker]\nprefix = \"from-file\"\nprefetch = 7\n[log]\nlevel = \"debug\"\n");
+    let environment = [
+        ("WAYPOST_BROKER__PREFETCH", "8"),
+        ("WAYPOST_LOG__LEVEL", "warn"),
+        ("WAYPOST_BROKER__URL", "amqp://me:open-sesame@rabbit/"),
+    ];
+    let printed = shell.run(&environment, &["check", "--json", "--set", "log.level=error"]).await;
+    ended(&printed, 0, &[]);
+    assert!(!printed.stdout.contains("open-sesame"), "the password is shown: {}", printed.stdout);
+    let settings = json_lines(&printed.stdout);
+    let setting = |key: &str| {
+        let setting = settings.iter().find(|setting| setting["key"] == key).expect("the setting");
+        (setting["value"].to_string().trim_matches('"').to_owned(), setting["from"].as_str().expect("an origin"))
+    };
+    let (prefix, origin) = setting("broker.prefix");
+    assert_eq!(prefix, "from-file");
+    assert!(origin.ends_with("waypost.toml"), "{origin}");
+    assert_eq!(setting("broker.prefetch"), ("8".to_owned(), "WAYPOST_BROKER__PREFETCH"));
+    assert_eq!(setting("log.level"), ("error".to_owned(), "the command line"));
+    assert_eq!(setting("http.listen"), ("127.0.0.1:8080".to_owned(), "default"));
+}
+
+#[tokio::test]
+async fn settings_that_are_wrong_are_named_all_at_once() {
+    let shell = Shell::new();
+    let file = shell.file("bad.toml", "[broker]\nperfix = \"x\"\nprefetch = 0\n[htp]\nlisten = \"\"\n");
+    let printed = shell.run(&[("WAYPOST_BOGUS__KEY", "1")], &["check", "--config", &file]).await;
+    let said = ["broker.perfix", "broker.prefix?", "broker.prefetch", "htp", "WAYPOST_BOGUS__KEY", &file];
+    ended(&printed, 1, &said);
+    assert_eq!(printed.stdout, "");
+
+    ended(&shell.run(&[("WAYPOST_BROKER_URL", "amqp://x")], &["check"]).await, 1, &["WAYPOST_BROKER__URL"]);
+    ended(&shell.run(&[], &["check", "--set", "broker.colour=red"]).await, 1, &["broker.colour"]);
+    ended(&shell.run(&[], &["check", "--config", "nowhere.toml"]).await, 1, &["nowhere.toml"]);
+    let file = shell.file("broken.toml", "[broker]\nprefix = \"waypost\nprefetch = 1");
+    ended(&shell.run(&[], &["check", "--config", &file]).await, 1, &["broken.toml", "line 2"]);
+    // The worker and the demo say the same, and do not start.
+    for command in ["serve", "demo"] {
+        ended(&shell.run(&[("WAYPOST_BOGUS__KEY", "1")], &[command]).await, 1, &["WAYPOST_BOGUS__KEY"]);
+    }
+}
+
+#[tokio::test]
+async fn a_variable_may_be_spelled_with_or_without_underscores() {
+    let shell = Shell::new();
+    for name in ["WAYPOST_EGRESS__ALLOW_HTTP", "WAYPOST_EGRESS__ALLOWHTTP"] {
+        let printed = shell.run(&[(name, "true")], &["check", "--json"]).await;
+        ended(&printed, 0, &[]);
+        let settings = json_lines(&printed.stdout);
+        let setting = settings.iter().find(|setting| setting["key"] == "egress.allowHttp").expect("the setting");
+        assert_eq!((setting["value"].to_string().trim_matches('"'), &setting["from"]), ("true", &json!(name)));
+    }
+    let both = [("WAYPOST_EGRESS__ALLOW_HTTP", "true"), ("WAYPOST_EGRESS__ALLOWHTTP", "false")];
+    ended(&shell.run(&both, &["check"]).await, 1, &["egress.allowHttp", both[0].0, both[1].0]);
+}
+
+#[tokio::test]
+async fn campaign_files_are_checked_under_the_settings() {
+    let shell = Shell::new();
+    let good = shell.file("good.json", campaign("good", "https://example.com/hook").to_string());
+    ended(&shell.run(&[], &["check", &good]).await, 0, &[]);
+
+    let plain = shell.file("plain.json", campaign("plain", "http://example.com/hook").to_string());
+    let printed = shell.run(&[], &["check", &good, &plain]).await;
+    ended(&printed, 1, &["plain.json: $.sections[0].menu[0].webhook.url: ", "$.sections[0].menu[1].webhook.url: "]);
+    assert!(!printed.stderr.contains("good.json"), "{printed:#?}");
+    ended(&shell.run(&[("WAYPOST_EGRESS__ALLOW_HTTP", "true")], &["check", &plain]).await, 0, &[]);
+
+    let broken = shell.file("broken.json", "{");
+    let printed = shell.run(&[], &["check", &broken, "missing.json"]).await;
+    ended(&printed, 1, &["broken.json: $: ", "missing.json: "]);
+}
+
+#[tokio::test]
+async fn misuse_ends_with_2() {
+    let shell = Shell::new();
+    let events = shell.file("events.ndjson", "");
+    let misused: [&[&str]; 15] = [
+        &[],
+        &["deliver"],
+        &["--bogus"],
+        &["check", "--bogus"],
+        &["check", "--set", "log.level"],
+        &["demo", "--events", "0"],
+        &["demo", "--events", "many"],
+        &["campaigns"],
+        &["campaigns", "get"],
+        &["campaigns", "apply"],
+        &["publish"],
+        &["publish", "--campaign", "c"],
+        &["publish", "--campaign", "c", "--label", "l"],
+        &["publish", &events, "--campaign", "c", "--label", "l", "--phone", "1"],
+        &["campaigns", "list", "--server", "not a url"],
+    ];
+    for arguments in misused {
+        let printed = shell.run(&[], arguments).await;
+        assert_eq!(printed.code, Some(2), "{arguments:?}: {printed:#?}");
+        assert!(!printed.stderr.is_empty(), "{arguments:?} says nothing");
+    }
+}
+
+/// An option that has no effect was meant to have one.
+#[tokio::test]
+async fn options_of_an_event_do_not_go_with_a_file() {
+    let shell = Shell::new();
+    let events = shell.file("events.ndjson", "");
+    for option in ["--label", "--phone", "--date", "--response", "--option", "--keyword", "--event-id"] {
+        let printed = shell.run(&[], &["publish", &events, option, "1"]).await;
+        assert_eq!(printed.code, Some(2), "{option}: {printed:#?}");
+    }
+}
+
+#[tokio::test]
+async fn every_command_explains_itself() {
+    let shell = Shell::new();
+    let mut commands = vec![Vec::new()];
+    let mut explained = BTreeSet::new();
+    while let Some(command) = commands.pop() {
+        let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+        let printed = shell.run(&[], &arguments).await;
+        ended(&printed, 0, &[]);
+        assert!(printed.stdout.contains("Usage: waypost"), "{command:?}: {printed:#?}");
+        let listed = printed.stdout.lines().skip_while(|line| *line != "Commands:").skip(1);
+        for line in listed.take_while(|line| !line.is_empty()) {
+            // A line that goes on from the one before is indented further.
+            let name = line.strip_prefix("  ").filter(|line| !line.starts_with(' '));
+            let name = name.and_then(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+            commands.extend(name.map(|name| command.iter().cloned().chain([name.to_owned()]).collect()));
+        }
+        explained.insert(command.join(" "));
+    }
+    for command in [
+        "serve",
+        "demo",
+        "check",
+        "campaigns list",
+        "campaigns get",
+        "campaigns apply",
+        "campaigns delete",
+        "publish",
+    ] {
+        assert!(explained.contains(command), "{command} is not among {explained:?}");
+    }
+    let version = shell.run(&[], &["--version"]).await;
+    ended(&version, 0, &[]);
+    assert_eq!(version.stdout.trim(), concat!("waypost ", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn campaigns_are_applied_listed_read_and_deleted() {
+    let (waypost, shell) = (worker().await, Shell::new());
+    let printed = shell.ask(&waypost, &["campaigns", "list"], "").await;
+    ended(&printed, 0, &[]);
+    assert!(printed.stdout.contains("No campaigns yet"), "{printed:#?}");
+
+    let file = shell.file("spring.json", campaign("spring", "http://127.0.0.1:9/a").to_string());
+    let printed = shell.ask(&waypost, &["campaigns", "apply", &file], "").await;
+    ended(&printed, 0, &[]);
+    assert!(printed.stdout.starts_with("campaign spring created, version "), "{printed:#?}");
+    let printed = shell.ask(&waypost, &["campaigns", "apply", &file], "").await;
+    assert!(printed.stdout.starts_with("campaign spring replaced, version "), "{printed:#?}");
+    let autumn = campaign("autumn/2024 ü", "http://127.0.0.1:9/b").to_string();
+    let printed = shell.ask(&waypost, &["campaigns", "apply", "--json", "-"], &autumn).await;
+    ended(&printed, 0, &[]);
+    let applied = &json_lines(&printed.stdout)[0];
+    assert_eq!(applied["id"], "autumn/2024 ü");
+    assert!(applied["sections"][0]["menu"][0]["webhook"]["id"].is_string(), "{applied:#}");
+
+    let printed = shell.ask(&waypost, &["campaigns", "list"], "").await;
+    ended(&printed, 0, &[]);
+    for text in ["ID", "NAME", "spring", "autumn/2024 ü", "A campaign"] {
+        assert!(printed.stdout.contains(text), "no {text}: {}", printed.stdout);
+    }
+    let listed = json_lines(&shell.ask(&waypost, &["campaigns", "list", "--json"], "").await.stdout);
+    let ids: Vec<_> = listed.iter().map(|campaign| campaign["id"].as_str().expect("an id")).collect();
+    assert_eq!(ids, ["autumn/2024 ü", "spring"]);
+    assert_eq!((&listed[1]["sections"], &listed[1]["webhooks"]), (&json!(1), &json!(3)), "{listed:#?}");
+
+    let printed = shell.ask(&waypost, &["campaigns", "get", "autumn/2024 ü"], "").await;
+    ended(&printed, 0, &[]);
+    assert_eq!(serde_json::from_str::<Value>(&printed.stdout).expect("a document"), *applied);
+
+    let printed = shell.ask(&waypost, &["campaigns", "delete", "autumn/2024 ü"], "").await;
+    ended(&printed, 0, &[]);
+    for command in ["get", "delete"] {
+        let printed = shell.ask(&waypost, &["campaigns", command, "autumn/2024 ü"], "").await;
+        ended(&printed, 1, &["no such campaign"]);
+    }
+}
+
+/// A script gives `--json` to every command it reads.
+#[tokio::test]
+async fn a_campaign_is_read_as_json() {
+    let (waypost, shell) = (worker().await, Shell::new());
+    waypost.put_campaign(&campaign("spring", "http://127.0.0.1:9/a")).await;
+    let printed = shell.ask(&waypost, &["campaigns", "get", "--json", "spring"], "").await;
+    ended(&printed, 0, &[]);
+    assert_eq!(json_lines(&printed.stdout)[0]["id"], "spring");
+}
+
+/// More than one page of the API.
+#[tokio::test]
+async fn a_list_has_all_pages() {
+    let (waypost, shell) = (worker().await, Shell::new());
+    let names: Vec<String> = (0..101).map(|number| format!("c{number:03}")).collect();
+    let puts = names.iter().map(|name| {
+        let (waypost, campaign) = (&waypost, campaign(name, "http://127.0.0.1:9/a"));
+        async move { waypost.put_campaign(&campaign).await }
+    });
+    futures_util::future::join_all(puts).await;
+    let listed = json_lines(&shell.ask(&waypost, &["campaigns", "list", "--json"], "").await.stdout);
+    let ids: Vec<_> = listed.iter().map(|campaign| campaign["id"].as_str().expect("an id")).collect();
+    assert_eq!(ids, names);
+}
+
+#[tokio::test]
+async fn a_refused_file_is_told_with_every_fault_and_the_others_are_applied() {
+    let (waypost, shell) = (worker().await, Shell::new());
+    let mut bad = campaign("bad", "ftp://example.com/hook");
+    bad["sections"][0]["redirect"] = json!({ "type": "interaction", "to": "Nowhere" });
+    let bad = shell.file("bad.json", bad.to_string());
+    let good = shell.file("good.json", campaign("good", "http://127.0.0.1:9/a").to_string());
+    let no_json = shell.file("no.json", "not JSON");
+    let no_id = shell.file("no-id.json", "{}");
+    let files = ["campaigns", "apply", &bad, &no_json, &no_id, "missing.json", &good];
+    let printed = shell.ask(&waypost, &files, "").await;
+    let faults = [
+        "bad.json",
+        "$.sections[0].redirect.to: ",
+        "$.sections[0].menu[0].webhook.url: ",
+        "$.sections[0].menu[1].webhook.url: ",
+        "no.json",
+        "no-id.json",
+        "$.id",
+        "missing.json",
+    ];
+    ended(&printed, 1, &faults);
+    assert!(printed.stdout.contains("campaign good created"), "{printed:#?}");
+    assert!(!printed.stderr.contains("good.json"), "{printed:#?}");
+    assert_eq!(waypost.get("/v1/campaigns/bad").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_change_of_an_old_version_is_refused() {
+    let (waypost, shell) = (worker().await, Shell::new());
+    let file = shell.file("c.json", campaign("c", "http://127.0.0.1:9/a").to_string());
+    let first = waypost.put_campaign(&campaign("c", "http://127.0.0.1:9/a")).await.headers["etag"].clone();
+    // With or without its quotes.
+    let version = first.trim_matches('"');
+    ended(&shell.ask(&waypost, &["campaigns", "apply", "--if-match", version, &file], "").await, 0, &[]);
+    for stale in [&first, version] {
+        for command in [&["apply", &file], &["delete", "c"]] {
+            let arguments = ["campaigns", command[0], "--if-match", stale, command[1]];
+            ended(&shell.ask(&waypost, &arguments, "").await, 1, &["changed meanwhile"]);
+        }
+    }
+    let two = ["campaigns", "apply", "--if-match", version, &file, &file];
+    ended(&shell.ask(&waypost, &two, "").await, 2, &["--if-match"]);
+    let current = waypost.get("/v1/campaigns/c").await.headers["etag"].clone();
+    ended(&shell.ask(&waypost, &["campaigns", "delete", "--if-match", &current, "c"], "").await, 0, &[]);
+}
+
+#[tokio::test]
+async fn where_no_server_answers_it_says_what_to_do() {
+    let shell = Shell::new();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+    let server = format!("http://{nobody}");
+    let file = shell.file("c.json", campaign("c", "https://example.com/").to_string());
+    let event = ["publish", "--campaign", "c", "--label", "l", "--phone", "1"];
+    let commands: [&[&str]; 5] =
+        [&["campaigns", "list"], &["campaigns", "get", "c"], &["campaigns", "apply", &file], &["campaigns", "delete", "c"], &event];
+    for command in commands {
+        let printed = shell.run(&[("WAYPOST_SERVER", &server)], command).await;
+        ended(&printed, 1, &[&server, "--server", "WAYPOST_SERVER"]);
+        assert_eq!(printed.stdout, "");
+    }
+    let flag = ["campaigns", "list", "--server", &server];
+    ended(&shell.run(&[("WAYPOST_SERVER", "http://127.0.0.1:1")], &flag).await, 1, &[&server]);
+}
+
+#[tokio::test]
+async fn a_token_is_sent_where_there_is_one() {
+    use sha2::Digest as _;
+    let sha256: String = sha2::Sha256::digest(b"open-sesame").iter().map(|byte| format!("{byte:02x}")).collect();
+    let tokens = json!([{ "name": "ci", "role": "viewer", "sha256": sha256 }]).to_string();
+    let url = Broker::shared().await.url();
+    let waypost = Waypost::start_with(&url, &unique("cli"), &[("WAYPOST_HTTP__TOKENS", &tokens)]).await;
+    let (shell, server) = (Shell::new(), waypost.url(""));
+    let list = ["campaigns", "list"];
+    ended(&shell.run(&[("WAYPOST_SERVER", &server)], &list).await, 1, &["token"]);
+    let token = |token| [("WAYPOST_SERVER", server.as_str()), ("WAYPOST_TOKEN", token)];
+    ended(&shell.run(&token("wrong"), &list).await, 1, &["token"]);
+    ended(&shell.run(&token("open-sesame"), &list).await, 0, &[]);
+    ended(&shell.run(&token("wrong"), &["campaigns", "list", "--token", "open-sesame"]).await, 0, &[]);
+    ended(&shell.run(&token("open-sesame"), &["campaigns", "delete", "c"]).await, 1, &["editor", "viewer"]);
+    let help = shell.run(&token("open-sesame"), &["campaigns", "list", "--help"]).await;
+    assert!(!help.stdout.contains("open-sesame"), "the help shows the token: {}", help.stdout);
+}
+
+#[tokio::test]
+async fn an_event_is_published_from_arguments_with_its_keyword_as_it_was_typed() {
+    let (waypost, shell, receiver) = (worker().await, Shell::new(), Receiver::start());
+    waypost.put_campaign(&campaign("c", &receiver.url("/hook"))).await;
+    let event = ["publish", "--campaign", "c", "--label", "Ask", "--phone", "+15550001"];
+    let typed = [("4", json!(4)), ("agent", json!("agent")), ("007", json!("007"))];
+    for (number, (keyword, as_json)) in (1..).zip(&typed) {
+        let more = ["--keyword", keyword, "--response", "yes", "--option", "o", "--date", "2024-06-18T20:26:14-03:00"];
+        let printed = shell.ask(&waypost, &[&event[..], &more[..]].concat(), "").await;
+        ended(&printed, 0, &[]);
+        assert!(printed.stdout.starts_with("published event "), "{printed:#?}");
+        let requests = receiver.until(|requests| requests.len() == number).await;
+        let body = requests[number - 1].json();
+        let expected = json!({ "campaignId": "c", "label": "Ask", "phoneNumber": "+15550001",
+            "date": "2024-06-18T23:26:14.000Z", "response": "yes", "option": "o", "keyword": as_json });
+        assert_eq!(body, expected);
+    }
+
+    // An identity of its own is kept; without one, each run has a new one.
+    let with_id = [&event[..], &["--keyword", "4", "--event-id", "e-1", "--json"]].concat();
+    for _ in 0..2 {
+        let printed = shell.ask(&waypost, &with_id, "").await;
+        ended(&printed, 0, &[]);
+        assert_eq!(json_lines(&printed.stdout)[0]["eventId"], "e-1");
+    }
+    let requests = receiver.until(|requests| requests.len() == 5).await;
+    assert_eq!(requests[3].webhook_id(), requests[4].webhook_id());
+    let ids: BTreeSet<&str> = requests.iter().map(crate::support::receiver::Request::webhook_id).collect();
+    assert_eq!(ids.len(), 4);
+
+    let refused = shell.ask(&waypost, &[&event[..], &["--date", "yesterday"]].concat(), "").await;
+    ended(&refused, 1, &["$.date: "]);
+}
+
+/// Three good events, and what stands between them.
+fn ndjson(between: [&[u8]; 2]) -> Vec<u8> {
+    let event = |id: &str| {
+        json!({ "campaignId": "c", "label": "Ask", "phoneNumber": "1", "date": "2024-06-18T20:26:14Z", "keyword": 4, "eventId": id })
+            .to_string()
+            .into_bytes()
+    };
+    [event("one"), between[0].to_owned(), event("two"), between[1].to_owned(), event("three")].join(&b'\n')
+}
+
+#[tokio::test]
+async fn events_are_published_from_a_file() {
+    let (waypost, shell, receiver) = (worker().await, Shell::new(), Receiver::start());
+    waypost.put_campaign(&campaign("c", &receiver.url("/hook"))).await;
+    // Empty lines are none, and the last line needs no end.
+    let file = shell.file("events.ndjson", ndjson([b"", b"  \r"]));
+    let printed = shell.ask(&waypost, &["publish", &file], "").await;
+    ended(&printed, 0, &[]);
+    assert_eq!(printed.stdout, "published 3 events\n");
+    assert_eq!(printed.stderr, "", "without a terminal there is no progress to draw");
+    let requests = receiver.until(|requests| requests.len() == 3).await;
+    assert_eq!(requests[0].json()["keyword"], json!(4));
+
+    let printed = shell.ask(&waypost, &["publish", "--json", &shell.file("none.ndjson", "")], "").await;
+    ended(&printed, 0, &[]);
+    assert_eq!(json_lines(&printed.stdout), [json!({ "published": 0, "refused": 0 })]);
+    ended(&shell.ask(&waypost, &["publish", "missing.ndjson"], "").await, 1, &["missing.ndjson"]);
+}
+
+#[tokio::test]
+async fn a_bad_line_does_not_keep_the_others_from_being_published() {
+    let (waypost, shell, receiver) = (worker().await, Shell::new(), Receiver::start());
+    waypost.put_campaign(&campaign("c", &receiver.url("/hook"))).await;
+    let no_date = json!({ "campaignId": "c", "label": "Ask", "phoneNumber": "1", "date": "today" }).to_string();
+    let input = ndjson([b"not JSON", no_date.as_bytes()]);
+    let file = shell.file("events.ndjson", &input);
+    for (source, input) in [(file.as_str(), b"".as_slice()), ("-", &input)] {
+        let printed = shell.ask(&waypost, &["publish", source], input).await;
+        ended(&printed, 1, &["2 events were not published", "line 2: ", "line 4: ", "$.date: "]);
+        assert_eq!(printed.stdout, "published 3 events\n", "{source}");
+    }
+    receiver.until(|requests| requests.len() == 6).await;
+    let printed = shell.ask(&waypost, &["publish", "--json", "-"], &input).await;
+    ended(&printed, 1, &["line 2: "]);
+    assert_eq!(json_lines(&printed.stdout), [json!({ "published": 3, "refused": 2 })]);
+    receiver.until(|requests| requests.len() == 9).await;
+    let by_id: BTreeMap<String, usize> = receiver.by_webhook_id();
+    assert_eq!(by_id.values().copied().collect::<Vec<_>>(), [3, 3, 3], "{by_id:?}");
+}
+
+#[tokio::test]
+async fn a_line_that_is_no_text_is_a_bad_line_like_others() {
+    let (waypost, shell, receiver) = (worker().await, Shell::new(), Receiver::start());
+    waypost.put_campaign(&campaign("c", &receiver.url("/hook"))).await;
+    let printed = shell.ask(&waypost, &["publish", "-"], ndjson([b"\xff\xfe", b""])).await;
+    ended(&printed, 1, &["line 2: "]);
+    assert_eq!(printed.stdout, "published 3 events\n");
+    receiver.until(|requests| requests.len() == 3).await;
+}
+
+/// `waypost campaigns list | head -1` closes its end after a line.
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_is_no_trouble() {
+    let (waypost, shell) = (worker().await, Shell::new());
+    let reply = waypost.send(Method::PUT, "/v1/campaigns/c", Some(&campaign("c", "http://127.0.0.1:9/a"))).await;
+    assert_eq!(reply.status, 201);
+    let script = "\"$0\" campaigns get c | true; echo \"${PIPESTATUS[0]}\"";
+    let mut command = Command::new("bash");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_waypost")]).current_dir(shell.0.path());
+    command.env("WAYPOST_SERVER", waypost.url("")).stdin(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("it ran").expect("bash runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
