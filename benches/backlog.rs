@@ -29,10 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(1_800);
 
 #[tokio::main]
 async fn main() {
-    let count = std::env::args()
-        .filter_map(|argument| argument.parse().ok())
-        .next()
-        .unwrap_or(1_000_000);
+    let count = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(1_000_000);
     let broker = Broker::private().await;
     let received = Arc::new(AtomicU64::new(0));
     let url = receiver(received.clone()).await;
@@ -41,9 +38,7 @@ async fn main() {
     let waypost = Waypost::start(&broker.url(), PREFIX).await;
     let section =
         json!({ "label": "Welcome Message", "webhook": { "url": url, "headers": { "X-Api-Key": "the-key" } } });
-    waypost
-        .put_campaign(&json!({ "id": "13010", "sections": [section] }))
-        .await;
+    waypost.put_campaign(&json!({ "id": "13010", "sections": [section] })).await;
     waypost.terminate();
     waypost.wait().await;
 
@@ -75,10 +70,7 @@ async fn main() {
     bar.finish_and_clear();
     let seconds = began.elapsed().as_secs_f64();
     let (kilobytes, rate) = (peak_memory(waypost.pid()), count as f64 / seconds);
-    println!(
-        "backlog of {count} events: peak RSS {:.1} MB, {rate:.0} deliveries/s",
-        kilobytes as f64 * 1024.0 / 1e6
-    );
+    println!("backlog of {count} events: peak RSS {:.1} MB, {rate:.0} deliveries/s", kilobytes as f64 * 1024.0 / 1e6);
 }
 
 /// A receiver that only counts, on a runtime of its own.
@@ -97,9 +89,6 @@ async fn receiver(received: Arc<AtomicU64>) -> String {
 /// The most memory a process has had resident so far, in units of 1024 bytes.
 fn peak_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process's status");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .expect("its peak memory");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak memory");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }

@@ -25,7 +25,7 @@ use crate::worker::intake::Intake;
 use crate::worker::progress::Progress;
 
 /// How long callers of the API, and messages on their way to the broker, are waited for at the end.
-const CLOSING_TIME: Duration = Duration::from_secs(5);
+const CLOSING_TIME: Duration = Duration::from_secs(3);
 
 /// Settings that are read and checked, and used by nothing so far.
 const WITHOUT_EFFECT: [&str; 2] = ["endpoint.maxConcurrency", "telemetry.otlpEndpoint"];
@@ -52,9 +52,6 @@ pub enum AppError {
         /// Why.
         error: String,
     },
-    /// Requests would go out directly although a proxy is wanted.
-    #[error("egress.proxy is set, and not supported yet: leave it out, and requests go out directly")]
-    Proxy,
     /// No client could be made.
     #[error("no HTTP client: {0}")]
     Sender(reqwest::Error),
@@ -85,22 +82,9 @@ impl App {
     /// # Errors
     /// [`AppError`].
     pub async fn build(config: &Config) -> Result<Self, AppError> {
-        if config.egress.proxy.is_some() {
-            return Err(AppError::Proxy);
-        }
-        for setting in config
-            .settings
-            .iter()
-            .filter(|setting| WITHOUT_EFFECT.contains(&setting.key.as_str()))
-        {
-            if setting.value != setting.default {
-                tracing::warn!(setting = setting.key, from = setting.origin, "has no effect yet");
-            }
-        }
+        warn_of_what_has_no_effect(config);
         let listen = config.http.listen;
-        let listener = TcpListener::bind(listen)
-            .await
-            .map_err(|error| AppError::Listen { address: listen, error })?;
+        let listener = TcpListener::bind(listen).await.map_err(|error| AppError::Listen { address: listen, error })?;
         let address = listener.local_addr().map_err(AppError::Http)?;
         let metrics = Arc::new(Metrics::new()?);
         let store = Store::open(&config.store.path)?;
@@ -108,10 +92,7 @@ impl App {
 
         let broker = Address::new(config.broker.url.clone());
         let names = Names::new(&config.broker.prefix);
-        let topology = Topology {
-            names: names.clone(),
-            dead_letter_retention: config.dead_letters.retention,
-        };
+        let topology = Topology { names: names.clone(), dead_letter_retention: config.dead_letters.retention };
         let (publisher, publishing) = Publisher::start(broker.clone(), topology.clone());
         let http_urls = match config.egress.schemes {
             Schemes::Https => HttpUrls::Refused,
@@ -146,14 +127,7 @@ impl App {
             grace: config.shutdown.grace,
             progress,
         };
-        Ok(Self {
-            listener,
-            address,
-            store,
-            http,
-            intake,
-            publishing,
-        })
+        Ok(Self { listener, address, store, http, intake, publishing })
     }
 
     /// Where it listens.
@@ -167,14 +141,7 @@ impl App {
     /// # Errors
     /// [`AppError::Broker`] where the broker's objects are not as they must be, [`AppError::Http`].
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self {
-            listener,
-            address,
-            store,
-            http,
-            intake,
-            publishing,
-        } = self;
+        let Self { listener, address, store, http, intake, publishing } = self;
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
         let stop_http = CancellationToken::new();
         let mut http = tokio::spawn(http.run(listener, stop_http.clone()));
@@ -203,19 +170,29 @@ impl App {
     }
 }
 
+fn warn_of_what_has_no_effect(config: &Config) {
+    for setting in &config.settings {
+        if WITHOUT_EFFECT.contains(&setting.key.as_str()) && setting.value != setting.default {
+            tracing::warn!(setting = setting.key, from = setting.origin, "has no effect yet");
+        }
+    }
+    if std::env::var_os("WAYPOST_SECRET_KEY").is_some() {
+        tracing::warn!(
+            "WAYPOST_SECRET_KEY is set, and has no effect yet: header values and secrets are stored in the clear"
+        );
+    }
+}
+
 fn sender(config: &Config) -> Result<Sender, AppError> {
-    let extra_roots = match &config.egress.ca_file {
-        None => None,
-        Some(path) => Some(std::fs::read(path).map_err(|error| AppError::Certificates {
-            path: path.display().to_string(),
-            error: error.to_string(),
-        })?),
-    };
+    let extra_roots =
+        match &config.egress.ca_file {
+            None => None,
+            Some(path) => Some(std::fs::read(path).map_err(|error| AppError::Certificates {
+                path: path.display().to_string(),
+                error: error.to_string(),
+            })?),
+        };
     let rules = EgressRules::new(config.egress.allow.clone());
-    let settings = SenderSettings {
-        rules,
-        connect_timeout: config.endpoint.connect_timeout,
-        extra_roots,
-    };
+    let settings = SenderSettings { rules, connect_timeout: config.endpoint.connect_timeout, extra_roots };
     Sender::new(settings).map_err(AppError::Sender)
 }

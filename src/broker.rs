@@ -42,10 +42,7 @@ pub enum BrokerError {
 
 impl BrokerError {
     fn lost(doing: &'static str) -> impl Fn(lapin::Error) -> Self {
-        move |error| Self::Lost {
-            doing,
-            error: error.to_string(),
-        }
+        move |error| Self::Lost { doing, error: error.to_string() }
     }
 }
 

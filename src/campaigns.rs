@@ -90,15 +90,7 @@ impl Campaigns {
     /// Campaigns kept in the stream `log`.
     pub fn new(store: Store, publisher: Publisher, log: String, http_urls: HttpUrls, metrics: Arc<Metrics>) -> Self {
         let currency = Arc::new(watch::Sender::new(Currency::CatchingUp));
-        Self {
-            store,
-            publisher,
-            log,
-            http_urls,
-            metrics,
-            waiting: Arc::default(),
-            currency,
-        }
+        Self { store, publisher, log, http_urls, metrics, waiting: Arc::default(), currency }
     }
 
     /// Whether the view is current, as it changes.
@@ -106,7 +98,7 @@ impl Campaigns {
         self.currency.subscribe()
     }
 
-    /// Creates or replaces a campaign. `None` before the campaign tells that it is new.
+    /// Creates or replaces a campaign.
     ///
     /// # Errors
     /// [`Refused`].
@@ -122,18 +114,11 @@ impl Campaigns {
             }
             self.check_owners(&campaign)?;
             let expected = current.map(|stored| stored.version);
-            let change = Change {
-                id: id.to_owned(),
-                expected,
-                campaign: Some(campaign.clone()),
-            };
+            let change = Change { id: id.to_owned(), expected, campaign: Some(campaign.clone()) };
             match self.append(&change).await? {
                 Applied::Done { version } => {
                     let created = expected.is_none();
-                    return Ok(Put {
-                        stored: StoredCampaign { version, campaign },
-                        created,
-                    });
+                    return Ok(Put { stored: StoredCampaign { version, campaign }, created });
                 }
                 Applied::WebhookTaken { webhook_id, owner } => {
                     return Err(taken(&campaign, &webhook_id, &owner));
@@ -155,11 +140,7 @@ impl Campaigns {
             let Some(current) = current else {
                 return Err(Refused::Unknown);
             };
-            let change = Change {
-                id: id.to_owned(),
-                expected: Some(current.version),
-                campaign: None,
-            };
+            let change = Change { id: id.to_owned(), expected: Some(current.version), campaign: None };
             if matches!(self.append(&change).await?, Applied::Done { .. }) {
                 return Ok(());
             }
@@ -185,17 +166,11 @@ impl Campaigns {
         let message_id = uuid::Uuid::now_v7().to_string();
         let (sender, applied) = oneshot::channel();
         self.waiting().insert(message_id.clone(), sender);
-        let outgoing = Outgoing {
-            to: Destination::Queue(self.log.clone()),
-            message_id: message_id.clone(),
-            body,
-            trace: None,
-        };
+        let outgoing =
+            Outgoing { to: Destination::Queue(self.log.clone()), message_id: message_id.clone(), body, trace: None };
         let result = tokio::time::timeout(ACCEPT_TIMEOUT, async {
             self.publisher.publish(outgoing).await?;
-            applied
-                .await
-                .map_err(|_| Refused::Unavailable("Waypost is stopping".to_owned()))
+            applied.await.map_err(|_| Refused::Unavailable("Waypost is stopping".to_owned()))
         })
         .await;
         self.waiting().remove(&message_id);
@@ -228,6 +203,8 @@ impl Campaigns {
             }
             self.store.clear_campaigns()?;
         }
+        let applied = self.store.position()?.map_or(0, |position| position.offset);
+        self.metrics.config_version.set(i64::try_from(applied).unwrap_or(i64::MAX));
         Ok(log)
     }
 
@@ -263,16 +240,9 @@ impl Campaigns {
             }
         };
         let applied = self.store.apply(&record.position, change.as_ref())?;
-        self.metrics
-            .config_version
-            .set(i64::try_from(record.position.offset).unwrap_or(i64::MAX));
+        self.metrics.config_version.set(i64::try_from(record.position.offset).unwrap_or(i64::MAX));
         if let (Some(change), Some(applied)) = (&change, applied) {
-            tracing::debug!(
-                campaign = change.id,
-                offset = record.position.offset,
-                ?applied,
-                "configuration change"
-            );
+            tracing::debug!(campaign = change.id, offset = record.position.offset, ?applied, "configuration change");
             if let Some(caller) = self.waiting().remove(&record.position.message_id) {
                 // A caller that has gone away does not want to know.
                 let _ = caller.send(applied);
@@ -316,8 +286,5 @@ fn taken(campaign: &Campaign, webhook_id: &str, owner: &str) -> Refused {
     let message = format!(
         "`{webhook_id}` is the id of a webhook of campaign `{owner}`: leave `id` out, and it is given a new one"
     );
-    Refused::Faults(vec![Fault::new(
-        format!("{}.id", campaign.path_of(webhook_id)),
-        message,
-    )])
+    Refused::Faults(vec![Fault::new(format!("{}.id", campaign.path_of(webhook_id)), message)])
 }

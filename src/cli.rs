@@ -4,6 +4,7 @@ mod campaigns;
 mod check;
 mod client;
 mod demo;
+mod output;
 mod publish;
 mod serve;
 
@@ -47,11 +48,8 @@ struct Settings {
 
 impl Settings {
     fn load(&self) -> Result<crate::config::Config, Failure> {
-        let overrides: Vec<(&str, String)> = self
-            .overrides
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.clone()))
-            .collect();
+        let overrides: Vec<(&str, String)> =
+            self.overrides.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
         crate::config::Config::load(self.config.as_deref(), &overrides)
             .map_err(|error| Failure::Failed(error.to_string()))
     }

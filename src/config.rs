@@ -23,7 +23,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use secrecy::SecretString;
 use url::Url;
 
@@ -32,6 +31,7 @@ use self::known::Known;
 pub use self::setting::Setting;
 use self::setting::masked;
 use crate::delivery::retry::RetryPolicy;
+use crate::sender::egress::Allowed;
 
 /// The file that is read where none is named.
 pub const FILE: &str = "waypost.toml";
@@ -99,9 +99,7 @@ impl Config {
 
 /// Whether there is such a file, even one that can't be read: that is a fault then, as its settings were meant.
 fn is_there(path: &Path) -> bool {
-    !path
-        .symlink_metadata()
-        .is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    !path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 /// `broker.*`
@@ -139,10 +137,7 @@ pub struct Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token")
-            .field("name", &self.name)
-            .field("role", &self.role)
-            .finish_non_exhaustive()
+        f.debug_struct("Token").field("name", &self.name).field("role", &self.role).finish_non_exhaustive()
     }
 }
 
@@ -158,11 +153,7 @@ pub enum Role {
 }
 
 impl Role {
-    const NAMES: [(&str, Self); 3] = [
-        ("viewer", Self::Viewer),
-        ("operator", Self::Operator),
-        ("editor", Self::Editor),
-    ];
+    const NAMES: [(&str, Self); 3] = [("viewer", Self::Viewer), ("operator", Self::Operator), ("editor", Self::Editor)];
 
     /// The name in the settings.
     pub fn as_str(self) -> &'static str {
@@ -194,27 +185,14 @@ pub struct EndpointConfig {
 }
 
 /// `egress.*`
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct EgressConfig {
     /// Which URLs a webhook may have.
     pub schemes: Schemes,
     /// What may be reached although it is private.
     pub allow: Vec<Allowed>,
-    /// The proxy that all requests go through; may hold a password.
-    pub proxy: Option<Url>,
     /// A PEM file of certificate authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
-}
-
-impl fmt::Debug for EgressConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EgressConfig")
-            .field("schemes", &self.schemes)
-            .field("allow", &self.allow)
-            .field("proxy", &self.proxy.as_ref().map(masked))
-            .field("ca_file", &self.ca_file)
-            .finish()
-    }
 }
 
 /// `egress.allowHttp`
@@ -224,15 +202,6 @@ pub enum Schemes {
     Https,
     /// `http://` as well.
     HttpAndHttps,
-}
-
-/// What may be reached although it is private.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Allowed {
-    /// A network, or a single address.
-    Network(IpNet),
-    /// A host name in lower case, as a URL has it; whatever address it has.
-    Host(String),
 }
 
 /// `shutdown.*`
@@ -305,16 +274,11 @@ pub struct TelemetryConfig {
 
 impl fmt::Debug for TelemetryConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TelemetryConfig")
-            .field("otlp_endpoint", &self.otlp_endpoint.as_ref().map(masked))
-            .finish()
+        f.debug_struct("TelemetryConfig").field("otlp_endpoint", &self.otlp_endpoint.as_ref().map(masked)).finish()
     }
 }
 
 /// The name of a value in the settings.
 fn name_of<T: PartialEq>(value: T, names: &[(&'static str, T)]) -> &'static str {
-    names
-        .iter()
-        .find(|(_, named)| *named == value)
-        .map_or("", |(name, _)| name)
+    names.iter().find(|(_, named)| *named == value).map_or("", |(name, _)| name)
 }

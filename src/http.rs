@@ -58,18 +58,13 @@ impl Http {
     /// # Errors
     /// Where the listener fails.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
-        axum::serve(listener, self.router())
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .await
+        axum::serve(listener, self.router()).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 
     fn router(self) -> Router {
         let api = Router::new()
             .route("/campaigns", get(campaigns::list))
-            .route(
-                "/campaigns/{id}",
-                get(campaigns::get).put(campaigns::put).delete(campaigns::delete),
-            )
+            .route("/campaigns/{id}", get(campaigns::get).put(campaigns::put).delete(campaigns::delete))
             .route("/events", post(events::publish))
             .route_layer(from_fn_with_state(self.clone(), access::require));
         Router::new()

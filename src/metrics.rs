@@ -78,9 +78,7 @@ pub struct Metrics {
 }
 
 /// Attempts: from a millisecond to the longest time limit of a webhook.
-const ATTEMPT_SECONDS: [f64; 14] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 30.0,
-];
+const ATTEMPT_SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 30.0];
 
 /// Deliveries: from a millisecond to the two days of `retry.maxAge`.
 const DELIVERY_SECONDS: [f64; 20] = [
@@ -110,11 +108,8 @@ impl Metrics {
             registry.register(Box::new(histogram.clone()))?;
             Ok(histogram)
         };
-        let events = counters(
-            "waypost_events_total",
-            "Messages of the events queue settled, by what they were",
-            &["result"],
-        )?;
+        let events =
+            counters("waypost_events_total", "Messages of the events queue settled, by what they were", &["result"])?;
         let attempts = counters(
             "waypost_attempts_total",
             "HTTP requests of deliveries, by how they ended",
@@ -126,10 +121,10 @@ impl Metrics {
             events.with_label_values(&[result.as_str()]);
         }
         for cause in Cause::ALL {
-            let outcome = if cause == Cause::Ok {
-                AttemptOutcome::Delivered
-            } else {
-                AttemptOutcome::Retry
+            let outcome = match cause {
+                Cause::Ok => AttemptOutcome::Delivered,
+                Cause::ForbiddenAddress => AttemptOutcome::Dead,
+                _ => AttemptOutcome::Retry,
             };
             attempts.with_label_values(&[outcome.as_str(), cause.as_str()]);
         }
@@ -149,25 +144,15 @@ impl Metrics {
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Self {
-            attempt_duration: histogram(
-                "waypost_attempt_duration_seconds",
-                "Time an attempt took",
-                &ATTEMPT_SECONDS,
-            )?,
+            attempt_duration: histogram("waypost_attempt_duration_seconds", "Time an attempt took", &ATTEMPT_SECONDS)?,
             delivery_latency: histogram(
                 "waypost_delivery_latency_seconds",
                 "Time from the event's date to the 2xx",
                 &DELIVERY_SECONDS,
             )?,
             deliveries_in_flight: gauge("waypost_deliveries_in_flight", "Deliveries being attempted")?,
-            broker_connected: gauge(
-                "waypost_broker_connected",
-                "1 while messages are consumed from the broker",
-            )?,
-            config_version: gauge(
-                "waypost_config_version",
-                "Offset of the last change of configuration applied",
-            )?,
+            broker_connected: gauge("waypost_broker_connected", "1 while messages are consumed from the broker")?,
+            config_version: gauge("waypost_config_version", "Offset of the last change of configuration applied")?,
             registry,
             events,
             attempts,
@@ -185,9 +170,7 @@ impl Metrics {
 
     /// An attempt ended.
     pub fn attempt(&self, outcome: AttemptOutcome, cause: Cause) {
-        self.attempts
-            .with_label_values(&[outcome.as_str(), cause.as_str()])
-            .inc();
+        self.attempts.with_label_values(&[outcome.as_str(), cause.as_str()]).inc();
     }
 
     /// A delivery ended with a 2xx, this long after its event.
@@ -199,7 +182,7 @@ impl Metrics {
     /// A dead letter was written; one of a delivery ends that delivery.
     pub fn dead_letter(&self, reason: Reason) {
         self.dead_letters.with_label_values(&[reason.as_str()]).inc();
-        if !matches!(reason, Reason::Malformed | Reason::Poison) {
+        if reason != Reason::Malformed {
             self.deliveries.with_label_values(&["dead"]).inc();
         }
     }

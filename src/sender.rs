@@ -57,10 +57,7 @@ impl Sender {
         if let Some(pem) = settings.extra_roots {
             client = client.tls_certs_merge(Certificate::from_pem_bundle(&pem)?);
         }
-        Ok(Self {
-            client: client.build()?,
-            rules,
-        })
+        Ok(Self { client: client.build()?, rules })
     }
 
     /// Sends a request and waits for its answer, at most `timeout`.
@@ -100,11 +97,7 @@ async fn read(mut answer: reqwest::Response) -> Reply {
         let room = ANSWER_BYTES_KEPT - body.len();
         body.extend_from_slice(&chunk[..chunk.len().min(room)]);
     }
-    Reply::Answer {
-        status,
-        retry_after,
-        body,
-    }
+    Reply::Answer { status, retry_after, body }
 }
 
 fn failure(cause: Cause, error: String) -> Reply {
@@ -128,11 +121,7 @@ fn cause_of(error: &reqwest::Error) -> Cause {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let find = |test: &dyn Fn(&(dyn Error + 'static)) -> bool| chain(error).any(test);
     let io = |kinds: &[std::io::ErrorKind]| {
-        find(&|error| {
-            error
-                .downcast_ref::<std::io::Error>()
-                .is_some_and(|io| kinds.contains(&io.kind()))
-        })
+        find(&|error| error.downcast_ref::<std::io::Error>().is_some_and(|io| kinds.contains(&io.kind())))
     };
     let hyper = |test: fn(&hyper::Error) -> bool| find(&|error| error.downcast_ref::<hyper::Error>().is_some_and(test));
     if find(&|error| error.is::<Forbidden>()) {
@@ -143,11 +132,7 @@ fn cause_of(error: &reqwest::Error) -> Cause {
         Cause::Tls
     } else if error.is_connect() {
         // While connecting only TLS reads, so only TLS can meet an end.
-        if io(&[UnexpectedEof]) {
-            Cause::Tls
-        } else {
-            Cause::Connect
-        }
+        if io(&[UnexpectedEof]) { Cause::Tls } else { Cause::Connect }
     } else if error.is_timeout() {
         Cause::Timeout
     } else if io(&[ConnectionReset, ConnectionAborted, BrokenPipe, UnexpectedEof])
@@ -162,7 +147,7 @@ fn cause_of(error: &reqwest::Error) -> Cause {
 /// The innermost causes, without the URL, which may carry a secret.
 fn describe(error: &reqwest::Error) -> String {
     if error.is_timeout() && !error.is_connect() {
-        return "no whole answer within the time limit".to_owned();
+        return "no answer within the time limit".to_owned();
     }
     let mut words: Vec<String> = chain(error).skip(1).map(ToString::to_string).collect();
     words.dedup();

@@ -127,10 +127,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::InUse`], and [`StoreError::Unusable`] where not even an empty one can be made.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let unusable = |error: String| StoreError::Unusable {
-            path: path.to_owned(),
-            error,
-        };
+        let unusable = |error: String| StoreError::Unusable { path: path.to_owned(), error };
         match Self::try_open(path) {
             Ok(store) => Ok(store),
             Err(error) if in_use(&error) => Err(StoreError::InUse(path.to_owned())),
@@ -192,14 +189,7 @@ impl Store {
         let stored = self.campaigns.get(id)?;
         let campaign = stored.as_deref().map(serde_json::from_slice).transpose()?.map(Arc::new);
         let bytes = stored.map_or(0, |stored| stored.len() as u64);
-        self.parsed.insert(
-            id.to_owned(),
-            Parsed {
-                generation,
-                bytes,
-                campaign: campaign.clone(),
-            },
-        );
+        self.parsed.insert(id.to_owned(), Parsed { generation, bytes, campaign: campaign.clone() });
         Ok(campaign)
     }
 
@@ -222,10 +212,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn owner_of(&self, webhook_id: &str) -> Result<Option<String>, StoreError> {
-        Ok(self
-            .webhooks
-            .get(webhook_id)?
-            .map(|owner| String::from_utf8_lossy(&owner).into_owned()))
+        Ok(self.webhooks.get(webhook_id)?.map(|owner| String::from_utf8_lossy(&owner).into_owned()))
     }
 
     /// How far the view has come in the campaigns log.
@@ -233,12 +220,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn position(&self) -> Result<Option<Position>, StoreError> {
-        Ok(self
-            .positions
-            .get(CAMPAIGNS_LOG)?
-            .as_deref()
-            .map(serde_json::from_slice)
-            .transpose()?)
+        Ok(self.positions.get(CAMPAIGNS_LOG)?.as_deref().map(serde_json::from_slice).transpose()?)
     }
 
     /// Applies a record of the campaigns log. None is one that changes nothing.
@@ -249,9 +231,7 @@ impl Store {
         let trees = (&self.campaigns, &self.webhooks, &self.positions);
         let applied = trees.transaction(|(campaigns, webhooks, positions)| {
             positions.insert(CAMPAIGNS_LOG, json(position)?)?;
-            change
-                .map(|change| write(campaigns, webhooks, change, position.offset))
-                .transpose()
+            change.map(|change| write(campaigns, webhooks, change, position.offset)).transpose()
         });
         let applied = applied.map_err(|error| match error {
             TransactionError::Abort(error) => StoreError::Damaged(error),
@@ -300,11 +280,8 @@ fn write(
     offset: u64,
 ) -> Result<Applied, Abort> {
     let stored = campaigns.get(change.id.as_bytes())?;
-    let current: Option<StoredCampaign> = stored
-        .as_deref()
-        .map(serde_json::from_slice)
-        .transpose()
-        .map_err(ConflictableTransactionError::Abort)?;
+    let current: Option<StoredCampaign> =
+        stored.as_deref().map(serde_json::from_slice).transpose().map_err(ConflictableTransactionError::Abort)?;
     if current.as_ref().map(|current| current.version) != change.expected {
         return Ok(Applied::Stale);
     }
@@ -314,10 +291,7 @@ fn write(
             && *owner != *change.id.as_bytes()
         {
             let owner = String::from_utf8_lossy(&owner).into_owned();
-            return Ok(Applied::WebhookTaken {
-                webhook_id: webhook_id.to_owned(),
-                owner,
-            });
+            return Ok(Applied::WebhookTaken { webhook_id: webhook_id.to_owned(), owner });
         }
     }
     for place in current.iter().flat_map(|current| current.campaign.places()) {
@@ -328,10 +302,7 @@ fn write(
             for place in campaign.places() {
                 webhooks.insert(place.webhook.id.as_str().as_bytes(), change.id.as_bytes())?;
             }
-            let stored = StoredCampaign {
-                version: offset,
-                campaign: campaign.clone(),
-            };
+            let stored = StoredCampaign { version: offset, campaign: campaign.clone() };
             campaigns.insert(change.id.as_bytes(), json(&stored)?)?;
         }
         None => {

@@ -69,23 +69,18 @@ impl Worker {
     pub async fn event(&self, message: Message) -> Result<(), Unsettled> {
         let event = match event::decode(&message.body, message.message_id.as_deref()) {
             Ok(event) => event,
-            Err(faults) => return self.unreadable(&message, faults).await,
+            Err(faults) => {
+                self.unreadable(&message, faults).await?;
+                self.metrics.event(EventResult::Malformed);
+                return Ok(());
+            }
         };
         let stored = self.store.campaign(&event.campaign_id)?;
         let targets = stored.map_or_else(Vec::new, |stored| resolve::resolve(&stored.campaign, &event));
-        let result = if targets.is_empty() {
-            EventResult::NoWebhook
-        } else {
-            EventResult::Resolved
-        };
-        let deliveries = targets
-            .into_iter()
-            .map(|target| Delivery::new(event.clone(), target, message.trace.clone()));
+        let result = if targets.is_empty() { EventResult::NoWebhook } else { EventResult::Resolved };
+        let deliveries = targets.into_iter().map(|target| Delivery::new(event.clone(), target, message.trace.clone()));
         // All to their ends: one that can't be settled does not cut the others short.
-        join_all(deliveries.map(|delivery| self.attempt(delivery)))
-            .await
-            .into_iter()
-            .collect::<Result<(), _>>()?;
+        join_all(deliveries.map(|delivery| self.attempt(delivery))).await.into_iter().collect::<Result<(), _>>()?;
         self.metrics.event(result);
         Ok(())
     }
@@ -95,9 +90,7 @@ impl Worker {
         let mut delivery: Delivery = match serde_json::from_slice(&message.body) {
             Ok(delivery) => delivery,
             Err(error) => {
-                return self
-                    .unreadable(&message, vec![Fault::new("$", format!("not a delivery: {error}"))])
-                    .await;
+                return self.unreadable(&message, vec![Fault::new("$", format!("not a delivery: {error}"))]).await;
             }
         };
         if let Some(rung) = delivery.due.and_then(|due| rung_until(due, Utc::now())) {
@@ -132,8 +125,7 @@ impl Worker {
             Settlement::Delivered => Ok(()),
             Settlement::Retry { due } => {
                 delivery.due = Some(due);
-                self.wait(&delivery, rung_until(due, Utc::now()).unwrap_or(Rung::LOWEST))
-                    .await?;
+                self.wait(&delivery, rung_until(due, Utc::now()).unwrap_or(Rung::LOWEST)).await?;
                 self.metrics.retries_scheduled.inc();
                 Ok(())
             }
@@ -154,28 +146,22 @@ impl Worker {
 
     /// Keeps a message that can't be read.
     async fn unreadable(&self, message: &Message, faults: Vec<Fault>) -> Result<(), Unsettled> {
-        tracing::warn!(fault = %faults[0], faults = faults.len(), bytes = message.body.len(), "a message that is no step event");
+        let fault = faults.first().map(ToString::to_string);
+        tracing::warn!(
+            fault,
+            faults = faults.len(),
+            bytes = message.body.len(),
+            "a message that can't be read becomes a dead letter"
+        );
         let now = Utc::now();
         // No two are told apart by what they say, so by when they came.
         let seen = format!("{} {}", now.timestamp_micros(), message.tag);
-        self.keep(&DeadLetter::of_body(
-            &message.body,
-            faults,
-            &seen,
-            Reason::Malformed,
-            now,
-        ))
-        .await?;
-        self.metrics.event(EventResult::Malformed);
-        Ok(())
+        self.keep(&DeadLetter::of_body(&message.body, faults, &seen, Reason::Malformed, now)).await
     }
 
     async fn keep(&self, letter: &DeadLetter) -> Result<(), Unsettled> {
         let body = serde_json::to_vec(letter)?;
-        let exchange = Destination::Exchange {
-            name: self.names.dead_letters(),
-            routing_key: String::new(),
-        };
+        let exchange = Destination::Exchange { name: self.names.dead_letters(), routing_key: String::new() };
         self.publish(exchange, body).await?;
         self.metrics.dead_letter(letter.reason);
         Ok(())
@@ -184,12 +170,7 @@ impl Worker {
     /// Publishes until the broker has taken it. To give the message back instead would send the request once more.
     async fn publish(&self, to: Destination, body: Vec<u8>) -> Result<(), Unsettled> {
         let message_id = uuid::Uuid::now_v7().to_string();
-        let outgoing = Outgoing {
-            to,
-            message_id,
-            body,
-            trace: None,
-        };
+        let outgoing = Outgoing { to, message_id, body, trace: None };
         let mut delays = reconnect_delays();
         loop {
             match self.publisher.publish(outgoing.clone()).await {
@@ -207,9 +188,7 @@ impl Worker {
     /// The webhook of a waiting delivery as it is configured now, or why there is none.
     fn current_target(&self, delivery: &Delivery) -> Result<Result<Target, Reason>, StoreError> {
         let stored = self.store.campaign(&delivery.event.campaign_id)?;
-        let place = stored
-            .as_ref()
-            .and_then(|stored| stored.campaign.place_of(&delivery.target.webhook.id));
+        let place = stored.as_ref().and_then(|stored| stored.campaign.place_of(&delivery.target.webhook.id));
         Ok(match place {
             None => Err(Reason::WebhookDeleted),
             Some(place) if !place.webhook.enabled => Err(Reason::WebhookDisabled),
@@ -267,12 +246,5 @@ fn attempt_of(reply: &Reply, at: DateTime<Utc>, took: Duration) -> Attempt {
         Reply::Failure { error, .. } => (None, Some(error.clone()), None),
     };
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    Attempt {
-        at,
-        duration_ms,
-        status,
-        cause: reply.cause(),
-        error,
-        answer,
-    }
+    Attempt { at, duration_ms, status, cause: reply.cause(), error, answer }
 }

@@ -162,19 +162,7 @@ mod tests {
             window.finish(tag);
         }
         assert_eq!(window.flush(), [Ack { tag: 3, multiple: true }]);
-        assert_eq!(
-            window.flush(),
-            [
-                Ack {
-                    tag: 5,
-                    multiple: false
-                },
-                Ack {
-                    tag: 6,
-                    multiple: false
-                }
-            ]
-        );
+        assert_eq!(window.flush(), [Ack { tag: 5, multiple: false }, Ack { tag: 6, multiple: false }]);
         assert!(!window.has_finished());
         window.finish(4);
         window.finish(7);

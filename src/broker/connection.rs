@@ -36,10 +36,7 @@ impl Address {
             .url
             .expose_secret()
             .parse()
-            .map_err(|error: String| BrokerError::Connect {
-                address: "broker.url".to_owned(),
-                error,
-            })?;
+            .map_err(|error: String| BrokerError::Connect { address: "broker.url".to_owned(), error })?;
         if uri.vhost.is_empty() {
             // `amqp://host/` names the vhost "", which nobody has: people mean the default one.
             uri.vhost = "/".to_owned();
@@ -55,10 +52,7 @@ impl Address {
     pub async fn connect(&self, name: &str) -> Result<Connection, BrokerError> {
         let uri = self.uri()?;
         let address = format!("{}:{}", uri.authority.host, uri.authority.port);
-        let failed = |error: String| BrokerError::Connect {
-            address: address.clone(),
-            error,
-        };
+        let failed = |error: String| BrokerError::Connect { address: address.clone(), error };
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         match tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect_uri(uri, properties)).await {
             Ok(Ok(connection)) => Ok(connection),

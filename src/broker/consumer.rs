@@ -29,10 +29,8 @@ pub struct Message {
 impl std::convert::From<Delivery> for Message {
     fn from(delivery: Delivery) -> Self {
         let headers = delivery.properties.headers().as_ref();
-        let trace = text_header(headers, "traceparent").map(|traceparent| TraceContext {
-            traceparent,
-            tracestate: text_header(headers, "tracestate"),
-        });
+        let trace = text_header(headers, "traceparent")
+            .map(|traceparent| TraceContext { traceparent, tracestate: text_header(headers, "tracestate") });
         Self {
             tag: delivery.delivery_tag,
             offset: number_header(headers, "x-stream-offset"),
@@ -102,26 +100,15 @@ impl Subscription {
         window: u16,
         arguments: FieldTable,
     ) -> Result<Self, BrokerError> {
-        let channel = connection
-            .create_channel()
-            .await
-            .map_err(BrokerError::lost("opening a channel"))?;
+        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
         // Before consuming: a consumer is given messages by the window it started with.
-        channel
-            .basic_qos(window, BasicQosOptions::default())
-            .await
-            .map_err(BrokerError::lost("setting the window"))?;
+        channel.basic_qos(window, BasicQosOptions::default()).await.map_err(BrokerError::lost("setting the window"))?;
         let consumer = channel
             .basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), arguments)
             .await
             .map_err(BrokerError::lost("consuming"))?;
         let (acks, flushed) = Acks::start(channel.clone());
-        Ok(Self {
-            channel,
-            consumer,
-            acks,
-            flushed,
-        })
+        Ok(Self { channel, consumer, acks, flushed })
     }
 
     /// Where its messages are acknowledged.
@@ -137,20 +124,16 @@ impl Subscription {
         match self.consumer.next().await {
             Some(Ok(delivery)) => Ok(delivery.into()),
             Some(Err(error)) => Err(BrokerError::lost("consuming")(error)),
-            None => Err(BrokerError::Lost {
-                doing: "consuming",
-                error: "the broker cancelled the consumer".to_owned(),
-            }),
+            None => {
+                Err(BrokerError::Lost { doing: "consuming", error: "the broker cancelled the consumer".to_owned() })
+            }
         }
     }
 
     /// Asks the broker for no more messages.
     pub async fn cancel(&self) {
         // Where this fails the channel is gone, and with it the consumer.
-        let _ = self
-            .channel
-            .basic_cancel(self.consumer.tag(), BasicCancelOptions::default())
-            .await;
+        let _ = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default()).await;
     }
 
     /// Writes the last acknowledgements. All clones of [`Self::acks`] must have been dropped.

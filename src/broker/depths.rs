@@ -23,10 +23,7 @@ pub async fn watch(
     names: &Names,
     report: impl Fn(&str, u32),
 ) -> Result<Infallible, BrokerError> {
-    let channel = connection
-        .create_channel()
-        .await
-        .map_err(BrokerError::lost("opening a channel"))?;
+    let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
     let queues = queues(names);
     loop {
         for queue in &queues {
@@ -41,10 +38,7 @@ pub async fn watch(
 /// # Errors
 /// [`BrokerError::Lost`].
 pub async fn total(connection: &Connection, names: &Names) -> Result<u64, BrokerError> {
-    let channel = connection
-        .create_channel()
-        .await
-        .map_err(BrokerError::lost("opening a channel"))?;
+    let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
     let mut total = 0;
     for queue in queues(names) {
         total += u64::from(depth(&channel, &queue).await?);
@@ -53,22 +47,12 @@ pub async fn total(connection: &Connection, names: &Names) -> Result<u64, Broker
 }
 
 fn queues(names: &Names) -> Vec<String> {
-    [names.events(), names.retries()]
-        .into_iter()
-        .chain(Rung::all().map(|rung| names.delay(rung)))
-        .collect()
+    [names.events(), names.retries()].into_iter().chain(Rung::all().map(|rung| names.delay(rung))).collect()
 }
 
 /// Messages of a queue that nobody has in hand.
 async fn depth(channel: &Channel, queue: &str) -> Result<u32, BrokerError> {
-    let passive = QueueDeclareOptions {
-        passive: true,
-        ..QueueDeclareOptions::default()
-    };
-    let answer = channel
-        .queue_declare(queue.into(), passive, FieldTable::default())
-        .await;
-    Ok(answer
-        .map_err(BrokerError::lost("asking for a queue's depth"))?
-        .message_count())
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let answer = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
+    Ok(answer.map_err(BrokerError::lost("asking for a queue's depth"))?.message_count())
 }

@@ -43,11 +43,7 @@ impl Rung {
 /// The rung for a delivery that is due at `due`; `None` where it is due now. Never early: the last hop may be late by
 /// less than the lowest rung.
 pub fn rung_until(due: DateTime<Utc>, now: DateTime<Utc>) -> Option<Rung> {
-    let left = due
-        .signed_duration_since(now)
-        .to_std()
-        .ok()
-        .filter(|left| *left > SLACK)?;
+    let left = due.signed_duration_since(now).to_std().ok().filter(|left| *left > SLACK)?;
     let seconds = (left + SLACK).as_secs().max(1);
     Some(Rung(seconds.ilog2().min(TOP)))
 }

@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A log from which nothing comes in this time is empty, or as good as that.
 const PATIENCE_WITH_EMPTY: Duration = Duration::from_secs(1);
 
+/// No two records of a chunk are this far apart.
+const CHUNK_PAUSE: Duration = Duration::from_millis(200);
+
 /// A record of a log.
 #[derive(Debug, Clone)]
 pub struct Record {
@@ -56,7 +59,7 @@ pub enum Continuity {
 pub struct LogReader {
     subscription: Subscription,
     acks: Acks,
-    /// The first offset of the last chunk there was at the start.
+    /// The last offset there was at the start.
     end: u64,
 }
 
@@ -79,19 +82,12 @@ impl LogReader {
                 return Ok((reader, Continuity::Continued));
             }
         }
-        Ok((
-            Self::start(connection, stream, From::First, end).await?,
-            Continuity::Restarted,
-        ))
+        Ok((Self::start(connection, stream, From::First, end).await?, Continuity::Restarted))
     }
 
     async fn start(connection: &Connection, stream: &str, from: From, end: u64) -> Result<Self, BrokerError> {
         let subscription = Subscription::open_stream(connection, stream, WINDOW, from).await?;
-        Ok(Self {
-            acks: subscription.acks(),
-            subscription,
-            end,
-        })
+        Ok(Self { acks: subscription.acks(), subscription, end })
     }
 
     /// The next record.
@@ -106,14 +102,8 @@ impl LogReader {
             doing: "reading a log",
             error: "a record has no x-stream-offset: the queue is no stream".to_owned(),
         })?;
-        let position = Position {
-            offset,
-            message_id: message.message_id.unwrap_or_default(),
-        };
-        Ok(Record {
-            position,
-            body: message.body,
-        })
+        let position = Position { offset, message_id: message.message_id.unwrap_or_default() };
+        Ok(Record { position, body: message.body })
     }
 
     /// Whether a view that has come to `position` holds what the log held when reading started.
@@ -122,10 +112,10 @@ impl LogReader {
     }
 }
 
-/// The first offset of the last chunk. An empty log has none, and is given a record.
+/// The last offset there is. An empty log has none, and is given a record.
 async fn end_of(connection: &Connection, publisher: &Publisher, stream: &str) -> Result<u64, BrokerError> {
     let mut last = LogReader::start(connection, stream, From::Last, 0).await?;
-    let record = match tokio::time::timeout(PATIENCE_WITH_EMPTY, last.next()).await {
+    let mut record = match tokio::time::timeout(PATIENCE_WITH_EMPTY, last.next()).await {
         Ok(record) => record?,
         Err(_) => {
             let genesis = Outgoing {
@@ -135,12 +125,13 @@ async fn end_of(connection: &Connection, publisher: &Publisher, stream: &str) ->
                 trace: None,
             };
             let published = publisher.publish(genesis).await;
-            published.map_err(|error| BrokerError::Lost {
-                doing: "opening a log",
-                error: error.to_string(),
-            })?;
+            published.map_err(|error| BrokerError::Lost { doing: "opening a log", error: error.to_string() })?;
             last.next().await?
         }
     };
+    // Reading starts at the first record of the last chunk; the others of the chunk come in one go with it.
+    while let Ok(next) = tokio::time::timeout(CHUNK_PAUSE, last.next()).await {
+        record = next?;
+    }
     Ok(record.position.offset)
 }

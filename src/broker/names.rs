@@ -11,9 +11,7 @@ pub struct Names {
 impl Names {
     /// The names under `prefix`.
     pub fn new(prefix: &str) -> Self {
-        Self {
-            prefix: prefix.to_owned(),
-        }
+        Self { prefix: prefix.to_owned() }
     }
 
     /// The topic exchange of step events, and the queue bound to it.

@@ -98,14 +98,8 @@ impl Publisher {
     pub fn start(address: Address, topology: Topology) -> (Self, JoinHandle<()>) {
         let (requests, receiver) = mpsc::channel(MAX_UNCONFIRMED);
         let link = Arc::new(RwLock::new(Link::Down("not connected yet".to_owned())));
-        let task = Task {
-            address,
-            topology,
-            requests: receiver,
-            unconfirmed: HashMap::new(),
-            next: 0,
-            link: link.clone(),
-        };
+        let task =
+            Task { address, topology, requests: receiver, unconfirmed: HashMap::new(), next: 0, link: link.clone() };
         (Self { requests, link }, tokio::spawn(task.run()))
     }
 
@@ -115,19 +109,13 @@ impl Publisher {
     /// [`Unpublished`]: the message is not at the broker.
     pub async fn publish(&self, outgoing: Outgoing) -> Result<(), Unpublished> {
         let (reply, confirmed) = oneshot::channel();
-        self.requests
-            .send(Request { outgoing, reply })
-            .await
-            .map_err(|_| Unpublished::Stopping)?;
+        self.requests.send(Request { outgoing, reply }).await.map_err(|_| Unpublished::Stopping)?;
         confirmed.await.unwrap_or(Err(Unpublished::Stopping))
     }
 
     /// How the connection is.
     pub fn link(&self) -> Link {
-        self.link
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
+        self.link.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }
 
@@ -178,10 +166,7 @@ impl Task {
     async fn session(&mut self, delays: &mut backoff::ExponentialBackoff) -> Result<(), BrokerError> {
         let connection = self.address.connect("waypost publisher").await?;
         self.topology.declare(&connection).await?;
-        let channel = connection
-            .create_channel()
-            .await
-            .map_err(BrokerError::lost("opening a channel"))?;
+        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
         let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
         confirms.map_err(BrokerError::lost("asking for confirms"))?;
         self.set_link(Link::Up);
@@ -215,13 +200,7 @@ impl Task {
 
     fn remember(&mut self, request: Request) -> u64 {
         self.next += 1;
-        self.unconfirmed.insert(
-            self.next,
-            Unconfirmed {
-                request,
-                since: Instant::now(),
-            },
-        );
+        self.unconfirmed.insert(self.next, Unconfirmed { request, since: Instant::now() });
         self.next
     }
 
@@ -240,11 +219,7 @@ impl Task {
     }
 
     async fn send(&self, channel: &Channel, tag: u64, confirms: &mut Confirms) -> Result<(), BrokerError> {
-        let Some(Unconfirmed {
-            request: Request { outgoing, .. },
-            ..
-        }) = self.unconfirmed.get(&tag)
-        else {
+        let Some(Unconfirmed { request: Request { outgoing, .. }, .. }) = self.unconfirmed.get(&tag) else {
             return Ok(());
         };
         let (exchange, routing_key) = match &outgoing.to {
@@ -252,18 +227,9 @@ impl Task {
             Destination::Exchange { name, routing_key } => (name.as_str(), routing_key.as_str()),
         };
         // Without `mandatory` the broker confirms what it has no queue for, and forgets it.
-        let options = BasicPublishOptions {
-            mandatory: true,
-            immediate: false,
-        };
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
         let confirm = channel
-            .basic_publish(
-                exchange.into(),
-                routing_key.into(),
-                options,
-                &outgoing.body,
-                properties(outgoing),
-            )
+            .basic_publish(exchange.into(), routing_key.into(), options, &outgoing.body, properties(outgoing))
             .await
             .map_err(BrokerError::lost("publishing"))?;
         confirms.push(confirm.map(move |result| (tag, result)).boxed());
@@ -297,11 +263,7 @@ impl Task {
             verdicts.push((tag, acknowledged));
         }
         for (tag, acknowledged) in verdicts {
-            let Some(Unconfirmed {
-                request: Request { outgoing, reply },
-                ..
-            }) = self.unconfirmed.remove(&tag)
-            else {
+            let Some(Unconfirmed { request: Request { outgoing, reply }, .. }) = self.unconfirmed.remove(&tag) else {
                 continue;
             };
             let verdict = if returned.contains(&outgoing.message_id) {
@@ -318,18 +280,12 @@ impl Task {
             return Ok(());
         }
         // One returned with another's confirm, whose own is still to come, is published again on the next connection.
-        Err(BrokerError::Lost {
-            doing: "publishing",
-            error: "a queue is missing; declaring all anew".to_owned(),
-        })
+        Err(BrokerError::Lost { doing: "publishing", error: "a queue is missing; declaring all anew".to_owned() })
     }
 
     fn watch(&mut self, connection: &Connection) -> Result<(), BrokerError> {
         if !connection.status().connected() {
-            return Err(BrokerError::Lost {
-                doing: "publishing",
-                error: "the connection is closed".to_owned(),
-            });
+            return Err(BrokerError::Lost { doing: "publishing", error: "the connection is closed".to_owned() });
         }
         if connection.status().blocked() {
             // Time during which the broker does not read is no fault of the connection.
@@ -344,16 +300,9 @@ impl Task {
         if self.set_link(Link::Up) == Link::Blocked {
             tracing::info!("the broker takes messages again");
         }
-        if self
-            .unconfirmed
-            .values()
-            .any(|waiting| waiting.since.elapsed() > CONFIRM_TIMEOUT)
-        {
+        if self.unconfirmed.values().any(|waiting| waiting.since.elapsed() > CONFIRM_TIMEOUT) {
             let error = format!("no confirm within {} s", CONFIRM_TIMEOUT.as_secs());
-            return Err(BrokerError::Lost {
-                doing: "publishing",
-                error,
-            });
+            return Err(BrokerError::Lost { doing: "publishing", error });
         }
         Ok(())
     }
@@ -375,10 +324,7 @@ fn properties(outgoing: &Outgoing) -> BasicProperties {
         return properties;
     };
     let mut headers = FieldTable::default();
-    headers.insert(
-        "traceparent".into(),
-        AMQPValue::LongString(trace.traceparent.as_str().into()),
-    );
+    headers.insert("traceparent".into(), AMQPValue::LongString(trace.traceparent.as_str().into()));
     if let Some(tracestate) = &trace.tracestate {
         headers.insert("tracestate".into(), AMQPValue::LongString(tracestate.as_str().into()));
     }

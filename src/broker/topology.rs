@@ -23,7 +23,7 @@ const DEAD_LETTER_SEGMENT_BYTES: u32 = 50_000_000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{object} exists with another `{argument}`: the broker has {found}, Waypost wants {wanted}. \
-     Let it drain and delete it, or choose another broker.prefix"
+     Set what it comes from back, choose another broker.prefix, or delete it, and with it its messages"
 )]
 pub struct Mismatch {
     /// Kind and name: `queue waypost.events`.
@@ -51,10 +51,7 @@ impl Topology {
     /// # Errors
     /// [`BrokerError::Mismatch`] where an object exists with other arguments.
     pub async fn declare(&self, connection: &Connection) -> Result<(), BrokerError> {
-        let channel = connection
-            .create_channel()
-            .await
-            .map_err(BrokerError::lost("opening a channel"))?;
+        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
         let dead_letters = self.names.dead_letters();
         exchange(&channel, &dead_letters, ExchangeKind::Fanout).await?;
         queue(&channel, &dead_letters, self.dead_letter_stream()).await?;
@@ -69,12 +66,7 @@ impl Topology {
         for rung in Rung::all() {
             queue(&channel, &self.names.delay(rung), self.delay_queue(rung)).await?;
         }
-        queue(
-            &channel,
-            &self.names.campaigns(),
-            arguments([("x-queue-type", text("stream"))]),
-        )
-        .await?;
+        queue(&channel, &self.names.campaigns(), arguments([("x-queue-type", text("stream"))])).await?;
         // The declarations are confirmed one by one; closing the channel tells us nothing more.
         let _ = channel.close(200, "declared".into()).await;
         Ok(())
@@ -85,10 +77,7 @@ impl Topology {
     /// # Errors
     /// [`BrokerError::Lost`].
     pub async fn delete(&self, connection: &Connection) -> Result<(), BrokerError> {
-        let channel = connection
-            .create_channel()
-            .await
-            .map_err(BrokerError::lost("opening a channel"))?;
+        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
         let names = &self.names;
         let mut queues = vec![names.events(), names.retries(), names.dead_letters(), names.campaigns()];
         queues.extend(Rung::all().map(|rung| names.delay(rung)));
@@ -97,9 +86,7 @@ impl Topology {
             deleted.map_err(BrokerError::lost("deleting a queue"))?;
         }
         for exchange in [names.events(), names.dead_letters()] {
-            let deleted = channel
-                .exchange_delete(exchange.into(), ExchangeDeleteOptions::default())
-                .await;
+            let deleted = channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await;
             deleted.map_err(BrokerError::lost("deleting an exchange"))?;
         }
         Ok(())
@@ -155,36 +142,19 @@ fn arguments<const N: usize>(pairs: [(&str, AMQPValue); N]) -> FieldTable {
 }
 
 async fn exchange(channel: &Channel, name: &str, kind: ExchangeKind) -> Result<(), BrokerError> {
-    let options = ExchangeDeclareOptions {
-        durable: true,
-        ..ExchangeDeclareOptions::default()
-    };
-    let declared = channel
-        .exchange_declare(name.into(), kind, options, FieldTable::default())
-        .await;
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let declared = channel.exchange_declare(name.into(), kind, options, FieldTable::default()).await;
     declared.map_err(|error| refused("declaring an exchange", &error))
 }
 
 async fn queue(channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), BrokerError> {
-    let declared = channel
-        .queue_declare(name.into(), QueueDeclareOptions::durable(), arguments)
-        .await;
-    declared
-        .map(|_| ())
-        .map_err(|error| refused("declaring a queue", &error))
+    let declared = channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments).await;
+    declared.map(|_| ()).map_err(|error| refused("declaring a queue", &error))
 }
 
 async fn bind(channel: &Channel, name: &str, routing_key: &str) -> Result<(), BrokerError> {
     let options = QueueBindOptions::default();
-    let bound = channel
-        .queue_bind(
-            name.into(),
-            name.into(),
-            routing_key.into(),
-            options,
-            FieldTable::default(),
-        )
-        .await;
+    let bound = channel.queue_bind(name.into(), name.into(), routing_key.into(), options, FieldTable::default()).await;
     bound.map_err(BrokerError::lost("binding a queue"))
 }
 
@@ -195,10 +165,7 @@ fn refused(doing: &'static str, error: &lapin::Error) -> BrokerError {
     };
     match mismatch {
         Some(mismatch) => BrokerError::Mismatch(mismatch),
-        None => BrokerError::Lost {
-            doing,
-            error: error.to_string(),
-        },
+        None => BrokerError::Lost { doing, error: error.to_string() },
     }
 }
 

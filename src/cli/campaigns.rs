@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::Failure;
 use super::client::{Api, Call, Server};
+use super::output::say;
 
 #[derive(Subcommand)]
 pub(super) enum Campaigns {
@@ -70,39 +71,28 @@ impl Campaigns {
 }
 
 fn precondition(version: Option<String>) -> Vec<(&'static str, String)> {
-    version
-        .into_iter()
-        .map(|version| ("if-match", format!("\"{}\"", version.trim_matches('"'))))
-        .collect()
+    version.into_iter().map(|version| ("if-match", format!("\"{}\"", version.trim_matches('"')))).collect()
 }
 
 impl List {
     async fn run(self) -> Result<(), Failure> {
         let campaigns = all(&self.server.api()?).await?;
         if self.json {
-            campaigns.iter().for_each(|campaign| println!("{campaign}"));
+            campaigns.iter().for_each(|campaign| say!("{campaign}"));
             return Ok(());
         }
         if campaigns.is_empty() {
-            println!("No campaigns yet: `waypost campaigns apply FILE` creates one.");
+            say!("No campaigns yet: `waypost campaigns apply FILE` creates one.");
             return Ok(());
         }
         let mut table = Table::new();
-        table
-            .load_style(presets::NOTHING)
-            .set_header(["ID", "NAME", "SECTIONS", "WEBHOOKS", "VERSION"]);
+        table.load_style(presets::NOTHING).set_header(["ID", "NAME", "SECTIONS", "WEBHOOKS", "VERSION"]);
         for campaign in campaigns {
             let text = |name: &str| campaign[name].as_str().unwrap_or_default().to_owned();
             let number = |name: &str| campaign[name].to_string();
-            table.add_row([
-                text("id"),
-                text("name"),
-                number("sections"),
-                number("webhooks"),
-                number("version"),
-            ]);
+            table.add_row([text("id"), text("name"), number("sections"), number("webhooks"), number("version")]);
         }
-        println!("{table}");
+        say!("{table}");
         Ok(())
     }
 }
@@ -113,10 +103,7 @@ async fn all(api: &Api) -> Result<Vec<Value>, Failure> {
     let mut cursor: Option<String> = None;
     loop {
         let query: Vec<(&str, &str)> = cursor.iter().map(|cursor| ("cursor", cursor.as_str())).collect();
-        let mut page = api
-            .call(Method::GET, &["campaigns"], &query, Call::default())
-            .await?
-            .json()?;
+        let mut page = api.call(Method::GET, &["campaigns"], &query, Call::default()).await?.json()?;
         if let Some(items) = page["items"].as_array_mut() {
             campaigns.append(items);
         }
@@ -132,25 +119,15 @@ impl One {
         if self.if_match.is_some() {
             return Err(Failure::Misused("--if-match goes with a change".to_owned()));
         }
-        let answer = self
-            .server
-            .api()?
-            .call(Method::GET, &["campaigns", &self.id], &[], Call::default())
-            .await?;
-        println!("{:#}", answer.json()?);
+        let answer = self.server.api()?.call(Method::GET, &["campaigns", &self.id], &[], Call::default()).await?;
+        say!("{:#}", answer.json()?);
         Ok(())
     }
 
     async fn delete(self) -> Result<(), Failure> {
-        let call = Call {
-            headers: precondition(self.if_match),
-            body: None,
-        };
-        self.server
-            .api()?
-            .call(Method::DELETE, &["campaigns", &self.id], &[], call)
-            .await?;
-        println!("campaign {} deleted", self.id);
+        let call = Call { headers: precondition(self.if_match), body: None };
+        self.server.api()?.call(Method::DELETE, &["campaigns", &self.id], &[], call).await?;
+        say!("campaign {} deleted", self.id);
         Ok(())
     }
 }
@@ -168,11 +145,7 @@ impl Apply {
                 failures.push(format!("{}: {text}", file.display()));
             }
         }
-        if failures.is_empty() {
-            Ok(())
-        } else {
-            Err(Failure::Failed(failures.join("\n")))
-        }
+        if failures.is_empty() { Ok(()) } else { Err(Failure::Failed(failures.join("\n"))) }
     }
 }
 
@@ -180,27 +153,15 @@ async fn apply(api: &Api, file: &Path, if_match: Option<String>, json: bool) -> 
     let body = read(file)?;
     // Only the id is needed here, for the address; the server tells everything else that is wrong.
     let document: Value = serde_json::from_slice(&body).map_err(|error| Failure::of(format!("not JSON: {error}")))?;
-    let id = document["id"]
-        .as_str()
-        .ok_or_else(|| Failure::of("$.id: a campaign's id is a string, and required"))?;
-    let call = Call {
-        headers: precondition(if_match),
-        body: Some(body),
-    };
+    let id = document["id"].as_str().ok_or_else(|| Failure::of("$.id: a campaign's id is a string, and required"))?;
+    let call = Call { headers: precondition(if_match), body: Some(body) };
     let answer = api.call(Method::PUT, &["campaigns", id], &[], call).await?;
     if json {
-        println!("{}", answer.json()?);
+        say!("{}", answer.json()?);
         return Ok(());
     }
-    let done = if answer.status == StatusCode::CREATED {
-        "created"
-    } else {
-        "replaced"
-    };
-    println!(
-        "campaign {id} {done}, version {}",
-        answer.etag.unwrap_or_default().trim_matches('"')
-    );
+    let done = if answer.status == StatusCode::CREATED { "created" } else { "replaced" };
+    say!("campaign {id} {done}, version {}", answer.etag.unwrap_or_default().trim_matches('"'));
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use comfy_table::{Table, presets};
 
+use super::output::say;
 use super::{Failure, Settings};
 use crate::config::{Config, Schemes};
 use crate::delivery::document::{self, HttpUrls};
@@ -48,10 +49,7 @@ impl Check {
             return Err(Failure::Failed(faults.join("\n")));
         }
         if !self.json {
-            println!(
-                "\nSettings are sound, and so are {} campaign files.",
-                self.campaigns.len()
-            );
+            say!("\nSettings are sound, and so are {} campaign files.", self.campaigns.len());
         }
         Ok(())
     }
@@ -59,21 +57,16 @@ impl Check {
 
 fn print_table(config: &Config) {
     let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_header(["SETTING", "VALUE", "FROM"]);
+    table.load_style(presets::NOTHING).set_header(["SETTING", "VALUE", "FROM"]);
     for setting in &config.settings {
         table.add_row([&setting.key, &setting.value, &setting.origin]);
     }
-    println!("{table}");
+    say!("{table}");
 }
 
 fn print_json(config: &Config) {
     for setting in &config.settings {
         let (key, value, origin) = (&setting.key, &setting.value, &setting.origin);
-        println!(
-            "{}",
-            serde_json::json!({ "key": key, "value": value, "default": setting.default, "from": origin })
-        );
+        say!("{}", serde_json::json!({ "key": key, "value": value, "default": setting.default, "from": origin }));
     }
 }

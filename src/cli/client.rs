@@ -16,12 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Args, Clone)]
 pub(super) struct Server {
     /// The worker's address
-    #[arg(
-        long,
-        env = "WAYPOST_SERVER",
-        default_value = "http://127.0.0.1:8080",
-        value_name = "URL"
-    )]
+    #[arg(long, env = "WAYPOST_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     server: Url,
     /// The token, where the worker wants one
     #[arg(long, env = "WAYPOST_TOKEN", hide_env_values = true, value_name = "TOKEN")]
@@ -59,24 +54,14 @@ pub(super) struct Api {
 impl Server {
     /// A server that wants no token.
     pub(super) fn at(url: &str) -> Result<Self, Failure> {
-        Ok(Self {
-            server: url.parse().map_err(Failure::of)?,
-            token: None,
-        })
+        Ok(Self { server: url.parse().map_err(Failure::of)?, token: None })
     }
 
     pub(super) fn api(self) -> Result<Api, Failure> {
         if self.server.cannot_be_a_base() {
-            return Err(Failure::Misused(format!(
-                "{} is no server's address: write http://HOST:PORT",
-                self.server
-            )));
+            return Err(Failure::Misused(format!("{} is no server's address: write http://HOST:PORT", self.server)));
         }
-        let client = Client::builder()
-            .timeout(TIMEOUT)
-            .no_proxy()
-            .build()
-            .map_err(Failure::of)?;
+        let client = Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(Failure::of)?;
         Ok(Api { client, server: self })
     }
 }
@@ -110,17 +95,9 @@ impl Api {
         }
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
-        let etag = answer
-            .headers()
-            .get("etag")
-            .and_then(|etag| etag.to_str().ok())
-            .map(str::to_owned);
+        let etag = answer.headers().get("etag").and_then(|etag| etag.to_str().ok()).map(str::to_owned);
         let body = answer.bytes().await.map_err(|error| self.unreachable(&error))?.to_vec();
-        if status.is_success() {
-            Ok(Answer { status, etag, body })
-        } else {
-            Err(refused(status, &body))
-        }
+        if status.is_success() { Ok(Answer { status, etag, body }) } else { Err(refused(status, &body)) }
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
@@ -142,11 +119,7 @@ fn refused(status: StatusCode, body: &[u8]) -> Failure {
         return Failure::of(detail.unwrap_or_else(|| format!("the server answered {status}")));
     }
     let line = |fault: &Value| {
-        format!(
-            "\n  {}: {}",
-            fault["path"].as_str().unwrap_or("$"),
-            fault["message"].as_str().unwrap_or_default()
-        )
+        format!("\n  {}: {}", fault["path"].as_str().unwrap_or("$"), fault["message"].as_str().unwrap_or_default())
     };
     Failure::of(format!("refused:{}", faults.iter().map(line).collect::<String>()))
 }

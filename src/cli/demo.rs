@@ -53,7 +53,7 @@ impl Demo {
     pub(super) async fn run(mut self) -> Result<(), Failure> {
         let folder = tempfile::tempdir().map_err(Failure::of)?;
         let prefix = format!("waypost-demo-{}", uuid::Uuid::now_v7().simple());
-        self.override_settings(&prefix, folder.path());
+        self.override_settings(&prefix, folder.path())?;
         let config = self.settings.load()?;
         telemetry::start(&config.log);
         let stop = CancellationToken::new();
@@ -61,10 +61,7 @@ impl Demo {
 
         let broker = Address::new(config.broker.url.clone());
         let names = Names::new(&prefix);
-        let topology = Topology {
-            names: names.clone(),
-            dead_letter_retention: config.dead_letters.retention,
-        };
+        let topology = Topology { names: names.clone(), dead_letter_retention: config.dead_letters.retention };
         let connection = broker.connect("waypost demo").await.map_err(|error| {
             Failure::of(format!(
                 "{error}\nThe demo needs a RabbitMQ: `make demo` starts one, WAYPOST_BROKER__URL says where one is"
@@ -77,12 +74,7 @@ impl Demo {
         let stop_worker = CancellationToken::new();
         let worker = tokio::spawn(app.run(stop_worker.clone()));
         let (publisher, publishing) = Publisher::start(broker, topology.clone());
-        let stage = Stage {
-            api,
-            names,
-            connection: &connection,
-            publisher,
-        };
+        let stage = Stage { api, names, connection: &connection, publisher };
         let played = tokio::select! {
             played = stage.play(&self, &stop) => played,
             () = stop.cancelled() => Err(Failure::of("stopped before the end")),
@@ -98,11 +90,12 @@ impl Demo {
     }
 
     /// A worker of the demo's own, whose retries are over in seconds.
-    fn override_settings(&mut self, prefix: &str, folder: &std::path::Path) {
+    fn override_settings(&mut self, prefix: &str, folder: &std::path::Path) -> Result<(), Failure> {
         let store = folder.join("store").display().to_string();
         let settings = [
             ("broker.prefix", prefix),
             ("http.listen", "127.0.0.1:0"),
+            ("http.tokens", "[]"),
             ("store.path", &store),
             ("egress.allowHttp", "true"),
             ("egress.allow", "127.0.0.0/8"),
@@ -112,9 +105,12 @@ impl Demo {
             // Failed attempts are part of the story, not news.
             ("log.level", "error"),
         ];
-        let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        // What the user has set comes later, and wins.
-        self.settings.overrides.splice(0..0, settings);
+        let ours = |(key, _): &&(String, String)| settings.iter().any(|(ours, _)| ours == key);
+        if let Some((key, _)) = self.settings.overrides.iter().find(ours) {
+            return Err(Failure::Misused(format!("the demo sets {key} itself")));
+        }
+        self.settings.overrides.extend(settings.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        Ok(())
     }
 }
 
@@ -165,11 +161,7 @@ impl Stage<'_> {
             report::addresses(&self.api, &self.names, &receivers);
             stop.cancelled().await;
         }
-        if balance.balances() {
-            Ok(())
-        } else {
-            Err(Failure::of("the account does not balance"))
-        }
+        if balance.balances() { Ok(()) } else { Err(Failure::of("the account does not balance")) }
     }
 
     /// Publishes the story's events through the broker, as a platform would.
@@ -177,10 +169,7 @@ impl Stage<'_> {
         let publishing = futures_util::stream::iter(0..events).map(|number| {
             let step = story.step(number);
             let outgoing = Outgoing {
-                to: Destination::Exchange {
-                    name: self.names.events(),
-                    routing_key: story::CAMPAIGN_ID.to_owned(),
-                },
+                to: Destination::Exchange { name: self.names.events(), routing_key: story::CAMPAIGN_ID.to_owned() },
                 message_id: step.event_id.clone(),
                 body: step.body(),
                 trace: None,
@@ -197,16 +186,10 @@ impl Stage<'_> {
 
     /// The worker's count of events that fire no webhook.
     async fn no_webhook(&self) -> Result<usize, Failure> {
-        let text = reqwest::get(format!("{}/metrics", self.api))
-            .await
-            .map_err(Failure::of)?;
+        let text = reqwest::get(format!("{}/metrics", self.api)).await.map_err(Failure::of)?;
         let text = text.text().await.map_err(Failure::of)?;
-        let count = text
-            .lines()
-            .find_map(|line| line.strip_prefix("waypost_events_total{result=\"no_webhook\"} "));
-        count
-            .and_then(|count| count.parse().ok())
-            .ok_or_else(|| Failure::of("the worker's metrics can't be read"))
+        let count = text.lines().find_map(|line| line.strip_prefix("waypost_events_total{result=\"no_webhook\"} "));
+        count.and_then(|count| count.parse().ok()).ok_or_else(|| Failure::of("the worker's metrics can't be read"))
     }
 
     /// Messages in the broker's queues.

@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
 
 use super::Failure;
 use super::client::{Api, Call, Server};
+use super::output::say;
 use crate::delivery::timestamp;
 
 /// Events on their way at once.
@@ -74,9 +75,9 @@ impl Publish {
     async fn one(self, api: &Api) -> Result<(), Failure> {
         let answer = post(api, self.event().to_string().into_bytes()).await?;
         if self.json {
-            println!("{answer}");
+            say!("{answer}");
         } else {
-            println!("published event {}", answer["eventId"].as_str().unwrap_or_default());
+            say!("published event {}", answer["eventId"].as_str().unwrap_or_default());
         }
         Ok(())
     }
@@ -86,21 +87,15 @@ impl Publish {
         let mut event = Map::new();
         let text = |value: &Option<String>| value.clone().map(Value::String);
         let new_id = || uuid::Uuid::now_v7().to_string();
-        let keyword = self
-            .keyword
-            .as_ref()
-            .map(|keyword| match serde_json::from_str(keyword) {
-                Ok(number @ Value::Number(_)) => number,
-                _ => Value::String(keyword.clone()),
-            });
+        let keyword = self.keyword.as_ref().map(|keyword| match serde_json::from_str(keyword) {
+            Ok(number @ Value::Number(_)) => number,
+            _ => Value::String(keyword.clone()),
+        });
         let fields = [
             ("campaignId", text(&self.campaign)),
             ("label", text(&self.label)),
             ("phoneNumber", text(&self.phone)),
-            (
-                "date",
-                Some(text(&self.date).unwrap_or_else(|| timestamp::text(&chrono::Utc::now()).into())),
-            ),
+            ("date", Some(text(&self.date).unwrap_or_else(|| timestamp::text(&chrono::Utc::now()).into()))),
             ("response", text(&self.response)),
             ("option", text(&self.option)),
             ("keyword", keyword),
@@ -143,35 +138,22 @@ impl Publish {
         }
         bar.finish_and_clear();
         if self.json {
-            println!("{}", json!({ "published": published, "refused": faults.count }));
+            say!("{}", json!({ "published": published, "refused": faults.count }));
         } else {
-            println!("published {published} events");
+            say!("published {published} events");
         }
         faults.into_result()
     }
 }
 
 async fn post(api: &Api, body: Vec<u8>) -> Result<Value, Failure> {
-    api.call(
-        Method::POST,
-        &["events"],
-        &[],
-        Call {
-            headers: Vec::new(),
-            body: Some(body),
-        },
-    )
-    .await?
-    .json()
+    api.call(Method::POST, &["events"], &[], Call { headers: Vec::new(), body: Some(body) }).await?.json()
 }
 
 /// Drawn on a terminal only, and on standard error, so that the output stays the result.
 fn progress_bar() -> ProgressBar {
-    let target = if std::io::stderr().is_terminal() {
-        ProgressDrawTarget::stderr()
-    } else {
-        ProgressDrawTarget::hidden()
-    };
+    let target =
+        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let style = ProgressStyle::with_template("{spinner} {human_pos} events  {per_sec}  {elapsed}");
     ProgressBar::with_draw_target(None, target).with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
@@ -197,15 +179,7 @@ impl Faults {
             return Ok(());
         }
         let untold = self.count - self.told.len() as u64;
-        let rest = if untold > 0 {
-            format!("\nand {untold} more")
-        } else {
-            String::new()
-        };
-        Err(Failure::Failed(format!(
-            "{} events were not published\n{}{rest}",
-            self.count,
-            self.told.join("\n")
-        )))
+        let rest = if untold > 0 { format!("\nand {untold} more") } else { String::new() };
+        Err(Failure::Failed(format!("{} events were not published\n{}{rest}", self.count, self.told.join("\n"))))
     }
 }

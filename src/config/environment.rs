@@ -22,10 +22,7 @@ pub(super) fn read(
     known: &Known,
     faults: &mut Vec<ConfigFault>,
 ) -> Vec<Given> {
-    let mut ours: Vec<(String, String)> = variables
-        .into_iter()
-        .filter(|(name, text)| is_setting(name, text))
-        .collect();
+    let mut ours: Vec<(String, String)> = variables.into_iter().filter(|(name, text)| is_setting(name, text)).collect();
     // The system gives them in no order; faults are easier to read in one.
     ours.sort();
     let mut given: Vec<Given> = Vec::new();
@@ -47,19 +44,12 @@ pub(super) fn read(
 
 /// What the flags say.
 pub(super) fn overrides(flags: &[(&str, String)], known: &Known, faults: &mut Vec<ConfigFault>) -> Vec<Given> {
-    flags
-        .iter()
-        .filter_map(|(key, text)| give(key, text, "the command line", known, faults))
-        .collect()
+    flags.iter().filter_map(|(key, text)| give(key, text, "the command line", known, faults)).collect()
 }
 
 fn give(key: &str, text: &str, origin: &str, known: &Known, faults: &mut Vec<ConfigFault>) -> Option<Given> {
     match value(key, text, known) {
-        Ok(value) => Some(Given {
-            key: key.to_owned(),
-            value,
-            origin: origin.to_owned(),
-        }),
+        Ok(value) => Some(Given { key: key.to_owned(), value, origin: origin.to_owned() }),
         Err(message) => {
             faults.push(ConfigFault::new(key, message).from(origin));
             None
@@ -68,8 +58,7 @@ fn give(key: &str, text: &str, origin: &str, known: &Known, faults: &mut Vec<Con
 }
 
 fn is_setting(name: &str, text: &str) -> bool {
-    name.strip_prefix(PREFIX)
-        .is_some_and(|rest| !NOT_SETTINGS.contains(&rest) && !is_of_kubernetes(rest, text))
+    name.strip_prefix(PREFIX).is_some_and(|rest| !NOT_SETTINGS.contains(&rest) && !is_of_kubernetes(rest, text))
 }
 
 /// Whether Kubernetes made this variable for a service named `waypost` (`WAYPOST_PORT`, `WAYPOST_SERVICE_HOST`) or
@@ -93,10 +82,7 @@ fn is_of_kubernetes(rest: &str, text: &str) -> bool {
 fn key_of<'a>(name: &str, known: &'a Known) -> Option<&'a str> {
     let (group, setting) = name.strip_prefix(PREFIX)?.split_once("__")?;
     let (group, setting) = (letters(group), letters(setting));
-    known.keys().find(|key| {
-        key.split_once('.')
-            .is_some_and(|(g, s)| letters(g) == group && letters(s) == setting)
-    })
+    known.keys().find(|key| key.split_once('.').is_some_and(|(g, s)| letters(g) == group && letters(s) == setting))
 }
 
 /// `WAYPOST_BROKER__URL` → `BROKER.URL`
@@ -142,9 +128,7 @@ fn boolean(text: &str) -> Result<Value, String> {
 
 fn number(text: &str) -> Result<Value, String> {
     let whole = text.parse::<i64>().map(Value::from);
-    whole
-        .or_else(|_| text.parse::<f64>().map(Value::from))
-        .map_err(|_| format!("`{text}` is not a number"))
+    whole.or_else(|_| text.parse::<f64>().map(Value::from)).map_err(|_| format!("`{text}` is not a number"))
 }
 
 /// `a,b`, or a TOML or JSON array. `sample` is an item of the default, where that has any.
@@ -152,9 +136,7 @@ fn list(text: &str, sample: Option<&Value>) -> Result<Value, String> {
     if text.starts_with('[') {
         let toml = || Toml::from_str::<Dict>(&format!("list = {text}")).ok()?.remove("list");
         let json = || serde_json::from_str::<Value>(text).ok();
-        return toml()
-            .or_else(json)
-            .ok_or_else(|| "is neither a TOML nor a JSON array".to_owned());
+        return toml().or_else(json).ok_or_else(|| "is neither a TOML nor a JSON array".to_owned());
     }
     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
     let items: Result<Vec<Value>, String> = match sample {
@@ -215,11 +197,7 @@ mod tests {
         ] {
             assert!(!is_setting(name, text), "{name}");
         }
-        for (name, text) in [
-            ("WAYPOST_HTTP_PORT", "8080"),
-            ("WAYPOST_BROKER__URL", "amqp://x"),
-            ("WAYPOST_X", ""),
-        ] {
+        for (name, text) in [("WAYPOST_HTTP_PORT", "8080"), ("WAYPOST_BROKER__URL", "amqp://x"), ("WAYPOST_X", "")] {
             assert!(is_setting(name, text), "{name}");
         }
     }
@@ -239,14 +217,8 @@ mod tests {
         assert_eq!(read("egress.allow", r#"["127.0.0.0/8","localhost"]"#).unwrap(), hosts);
         assert_eq!(read("egress.allow", "['127.0.0.0/8', 'localhost']").unwrap(), hosts);
         assert_eq!(read("egress.allow", "").unwrap(), Value::from(Vec::<String>::new()));
-        assert_eq!(
-            read("retry.permanentStatuses", "404,410").unwrap(),
-            Value::from(vec![404_i64, 410])
-        );
-        assert_eq!(
-            read("retry.permanentStatuses", "[404, 410]").unwrap(),
-            Value::from(vec![404_i64, 410])
-        );
+        assert_eq!(read("retry.permanentStatuses", "404,410").unwrap(), Value::from(vec![404_i64, 410]));
+        assert_eq!(read("retry.permanentStatuses", "[404, 410]").unwrap(), Value::from(vec![404_i64, 410]));
         let json = read("http.tokens", r#"[{"name": "ci", "role": "viewer"}]"#).unwrap();
         let toml = read("http.tokens", r#"[{name = "ci", role = "viewer"}]"#).unwrap();
         assert_eq!(json, toml);
@@ -269,11 +241,7 @@ mod tests {
         let known = Known::new();
         let mut faults = Vec::new();
         let names = ["WAYPOST_EGRESS__ALLOW_HTTP", "WAYPOST_EGRESS__ALLOWHTTP"];
-        let given = read(
-            names.map(|name| (name.to_owned(), "true".to_owned())),
-            &known,
-            &mut faults,
-        );
+        let given = read(names.map(|name| (name.to_owned(), "true".to_owned())), &known, &mut faults);
         assert_eq!(given.len(), 1);
         assert_eq!(
             faults[0].to_string(),

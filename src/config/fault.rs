@@ -33,11 +33,7 @@ pub struct ConfigFault {
 
 impl ConfigFault {
     pub(super) fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            key: key.into(),
-            message: message.into(),
-            origin: None,
-        }
+        Self { key: key.into(), message: message.into(), origin: None }
     }
 
     pub(super) fn from(mut self, origin: &str) -> Self {

@@ -17,10 +17,7 @@ pub(super) struct Known {
 impl Known {
     pub(super) fn new() -> Self {
         // Plain structs always serialise. Did they not, no key would be known, and every test of this room would fail.
-        let tree = Value::serialize(RawConfig::default())
-            .ok()
-            .and_then(Value::into_dict)
-            .unwrap_or_default();
+        let tree = Value::serialize(RawConfig::default()).ok().and_then(Value::into_dict).unwrap_or_default();
         let mut keys = Vec::new();
         for (group, settings) in &tree {
             let settings = settings.as_dict().into_iter().flat_map(Dict::keys);
@@ -44,9 +41,7 @@ impl Known {
     /// The sentence about a setting that does not exist.
     pub(super) fn default_of(&self, key: &str) -> Result<&Value, String> {
         let find = |(group, setting)| self.tree.get(group)?.as_dict()?.get(setting);
-        key.split_once('.')
-            .and_then(find)
-            .ok_or_else(|| unknown(self.nearest(key)))
+        key.split_once('.').and_then(find).ok_or_else(|| unknown(self.nearest(key)))
     }
 
     /// The setting or group that was probably meant.
@@ -58,10 +53,7 @@ impl Known {
         let elsewhere = || self.keys().find(|key| letters(last(key)) == letters(last(unknown)));
         let close = || {
             let distances = candidates().map(|key| (distance(&letters(key), &meant), key));
-            distances
-                .filter(|(distance, _)| *distance <= meant.len() / 3)
-                .min()
-                .map(|(_, key)| key)
+            distances.filter(|(distance, _)| *distance <= meant.len() / 3).min().map(|(_, key)| key)
         };
         same.or_else(elsewhere).or_else(close)
     }
@@ -88,10 +80,7 @@ pub(super) fn unknown(nearest: Option<&str>) -> String {
 
 /// What of a name counts when names are compared: neither case nor `_`, `-` and `.`.
 pub(super) fn letters(name: &str) -> String {
-    name.chars()
-        .filter(char::is_ascii_alphanumeric)
-        .map(|c| c.to_ascii_lowercase())
-        .collect()
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 fn last(key: &str) -> &str {
@@ -122,13 +111,9 @@ mod tests {
         let known = Known::new();
         let keys: Vec<&str> = known.keys().collect();
         assert_eq!(keys.len(), 25);
-        for key in [
-            "broker.url",
-            "deadLetters.retention",
-            "egress.allowHttp",
-            "egress.caFile",
-            "telemetry.otlpEndpoint",
-        ] {
+        for key in
+            ["broker.url", "deadLetters.retention", "egress.allowHttp", "egress.caFile", "telemetry.otlpEndpoint"]
+        {
             assert!(keys.contains(&key), "{key}");
         }
     }
@@ -155,13 +140,8 @@ mod tests {
 
     #[test]
     fn distance_counts_edits() {
-        for (a, b, edits) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("abc", "", 3),
-            ("kitten", "sitting", 3),
-            ("log", "log", 0),
-        ] {
+        for (a, b, edits) in [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("log", "log", 0)]
+        {
             assert_eq!(distance(a, b), edits, "{a} {b}");
         }
     }

@@ -33,9 +33,7 @@ impl Provider for Given {
 /// What a file says.
 pub(super) fn read_file(path: &Path, known: &Known, faults: &mut Vec<ConfigFault>) -> Vec<Given> {
     let origin = path.display().to_string();
-    let written = std::fs::read_to_string(path)
-        .map_err(|error| format!("cannot be read: {error}"))
-        .and_then(parse);
+    let written = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}")).and_then(parse);
     match written {
         Ok(written) => settings_in(written, &origin, known, faults),
         Err(message) => {
@@ -74,11 +72,7 @@ fn settings_in(written: Dict, origin: &str, known: &Known, faults: &mut Vec<Conf
                 for (setting, value) in settings {
                     let key = format!("{group}.{setting}");
                     match known.default_of(&key) {
-                        Ok(_) => given.push(Given {
-                            key,
-                            value,
-                            origin: origin.to_owned(),
-                        }),
+                        Ok(_) => given.push(Given { key, value, origin: origin.to_owned() }),
                         Err(message) => fault(key, message),
                     }
                 }
@@ -106,29 +100,20 @@ impl Merged {
 
     /// Where the effective value came from.
     pub(super) fn origin(&self, key: &str) -> &str {
-        self.figment
-            .find_metadata(key)
-            .map_or(DEFAULT, |metadata| &metadata.name)
+        self.figment.find_metadata(key).map_or(DEFAULT, |metadata| &metadata.name)
     }
 }
 
 /// Lays what was given over the defaults; later ones win. A value of the wrong type is a fault and left out.
 pub(super) fn merge(known: &Known, given: Vec<Given>, faults: &mut Vec<ConfigFault>) -> Merged {
-    let mut merged = Merged {
-        raw: RawConfig::default(),
-        figment: Figment::from(known),
-    };
+    let mut merged = Merged { raw: RawConfig::default(), figment: Figment::from(known) };
     // figment stops at its first error: one value is added at a time, so that all the wrong ones are found.
     for given in given {
         let figment = merged.figment.clone().merge(&given);
         match figment.extract() {
             Ok(raw) => merged = Merged { raw, figment },
             Err(error) => {
-                let key = if error.path.is_empty() {
-                    given.key
-                } else {
-                    dotted(&error.path)
-                };
+                let key = if error.path.is_empty() { given.key } else { dotted(&error.path) };
                 faults.push(ConfigFault::new(key, wrong_type(&error.kind)).from(&given.origin));
             }
         }

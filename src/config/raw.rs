@@ -39,11 +39,7 @@ pub(super) struct RawHttp {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(
-    rename_all = "camelCase",
-    deny_unknown_fields,
-    expecting = "a table with name, role and sha256"
-)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a table with name, role and sha256")]
 pub(super) struct RawToken {
     pub(super) name: String,
     pub(super) role: String,
@@ -118,13 +114,8 @@ impl Default for RawConfig {
                 shards: 1,
                 prefetch: 512,
             },
-            http: RawHttp {
-                listen: "127.0.0.1:8080".to_owned(),
-                tokens: Vec::new(),
-            },
-            store: RawStore {
-                path: "./data".to_owned(),
-            },
+            http: RawHttp { listen: "127.0.0.1:8080".to_owned(), tokens: Vec::new() },
+            store: RawStore { path: "./data".to_owned() },
             // `RetryPolicy::default()` as a person writes it; a test holds the two together.
             retry: RawRetry {
                 initial_delay: "5s".to_owned(),
@@ -135,29 +126,12 @@ impl Default for RawConfig {
                 max_age: "48h".to_owned(),
                 permanent_statuses: vec![410],
             },
-            dead_letters: RawDeadLetters {
-                retention: "30d".to_owned(),
-            },
-            endpoint: RawEndpoint {
-                max_concurrency: 64,
-                connect_timeout: "5s".to_owned(),
-            },
-            egress: RawEgress {
-                allow_http: false,
-                allow: Vec::new(),
-                proxy: String::new(),
-                ca_file: String::new(),
-            },
-            shutdown: RawShutdown {
-                grace: "25s".to_owned(),
-            },
-            log: RawLog {
-                level: "info".to_owned(),
-                format: "auto".to_owned(),
-            },
-            telemetry: RawTelemetry {
-                otlp_endpoint: String::new(),
-            },
+            dead_letters: RawDeadLetters { retention: "30d".to_owned() },
+            endpoint: RawEndpoint { max_concurrency: 64, connect_timeout: "5s".to_owned() },
+            egress: RawEgress { allow_http: false, allow: Vec::new(), proxy: String::new(), ca_file: String::new() },
+            shutdown: RawShutdown { grace: "25s".to_owned() },
+            log: RawLog { level: "info".to_owned(), format: "auto".to_owned() },
+            telemetry: RawTelemetry { otlp_endpoint: String::new() },
         }
     }
 }

@@ -17,11 +17,7 @@ struct Given {
 
 impl Given {
     fn nothing() -> Self {
-        Self {
-            folder: tempfile::tempdir().unwrap(),
-            variables: Vec::new(),
-            flags: Vec::new(),
-        }
+        Self { folder: tempfile::tempdir().unwrap(), variables: Vec::new(), flags: Vec::new() }
     }
 
     fn file(text: &str) -> Self {
@@ -52,12 +48,7 @@ impl Given {
     fn faults(&self) -> Vec<String> {
         let folder = format!("{}/", self.folder.path().display());
         let error = self.load().expect_err("these settings are wrong");
-        error
-            .to_string()
-            .replace(&folder, "")
-            .lines()
-            .map(str::to_owned)
-            .collect()
+        error.to_string().replace(&folder, "").lines().map(str::to_owned).collect()
     }
 }
 
@@ -73,10 +64,7 @@ fn fault(key: &'static str, value: &str) -> String {
 }
 
 fn with(key: &'static str, value: &str) -> Config {
-    Given::nothing()
-        .flag(key, value)
-        .load()
-        .unwrap_or_else(|error| panic!("{key}={value}: {error}"))
+    Given::nothing().flag(key, value).load().unwrap_or_else(|error| panic!("{key}={value}: {error}"))
 }
 
 fn setting<'a>(config: &'a Config, key: &str) -> &'a Setting {
@@ -86,10 +74,7 @@ fn setting<'a>(config: &'a Config, key: &str) -> &'a Setting {
 #[test]
 fn the_defaults_are_those_of_the_specification() {
     let config = defaults();
-    assert_eq!(
-        config.broker.url.expose_secret(),
-        "amqp://guest:guest@127.0.0.1:5672/%2f"
-    );
+    assert_eq!(config.broker.url.expose_secret(), "amqp://guest:guest@127.0.0.1:5672/%2f");
     assert_eq!(config.broker.prefix, "waypost");
     assert_eq!((config.broker.shards, config.broker.prefetch), (1, 512));
     assert_eq!(config.http.listen, SocketAddr::from(([127, 0, 0, 1], 8080)));
@@ -101,7 +86,7 @@ fn the_defaults_are_those_of_the_specification() {
     assert_eq!(config.endpoint.connect_timeout, Duration::from_secs(5));
     assert_eq!(config.egress.schemes, Schemes::Https);
     assert!(config.egress.allow.is_empty());
-    assert_eq!((config.egress.proxy, config.egress.ca_file), (None, None));
+    assert_eq!(config.egress.ca_file, None);
     assert_eq!(config.shutdown.grace, Duration::from_secs(25));
     assert_eq!((config.log.level, config.log.format), (LogLevel::Info, LogFormat::Auto));
     assert_eq!(config.telemetry.otlp_endpoint, None);
@@ -123,11 +108,7 @@ fn the_example_holds_every_setting_with_its_default() {
 #[test]
 fn the_commented_tokens_of_the_example_are_right() {
     let example = include_str!("../../waypost.example.toml");
-    let lines = example
-        .lines()
-        .filter_map(|line| line.strip_prefix("#| "))
-        .collect::<Vec<_>>()
-        .join("\n");
+    let lines = example.lines().filter_map(|line| line.strip_prefix("#| ")).collect::<Vec<_>>().join("\n");
     let config = Given::file(&lines).load().unwrap();
     assert_eq!(config.http.tokens.len(), 2);
 }
@@ -155,10 +136,7 @@ fn a_named_file_is_read_instead_and_must_exist() {
     let named = given.folder.path().join("other.toml");
     let load = || Config::load_from(given.folder.path(), Some(&named), Vec::new(), &[]);
     let missing = load().unwrap_err().to_string();
-    assert!(
-        missing.starts_with(&format!("{}: cannot be read: No such file", named.display())),
-        "{missing}"
-    );
+    assert!(missing.starts_with(&format!("{}: cannot be read: No such file", named.display())), "{missing}");
     std::fs::write(&named, "[broker]\nprefetch = 7").unwrap();
     let config = load().unwrap();
     assert_eq!((config.broker.prefix.as_str(), config.broker.prefetch), ("waypost", 7));
@@ -209,72 +187,32 @@ fn a_file_that_is_no_toml_is_told_by_line_and_never_quoted() {
     assert!(faults[0].starts_with("waypost.toml: line 2, column "), "{faults:?}");
     assert!(!faults[0].contains("secret"), "{faults:?}");
     let faults = Given::file("[broker]\nprefix = 'x'\nprefix = 'y'").faults();
-    assert_eq!(
-        faults,
-        ["waypost.toml: line 3, column 1: duplicate key `prefix` in table `broker`"]
-    );
+    assert_eq!(faults, ["waypost.toml: line 3, column 1: duplicate key `prefix` in table `broker`"]);
 }
 
 #[test]
 fn values_of_a_wrong_type_are_refused() {
     let cases = [
-        (
-            "[broker]\nprefetch = '512'",
-            "broker.prefetch: must be a whole number, not text",
-        ),
-        (
-            "[broker]\nprefetch = 1.5",
-            "broker.prefetch: must be a whole number, not 1.5",
-        ),
-        (
-            "[broker]\nurl = ['amqp://x']",
-            "broker.url: must be text in quotes, not a list",
-        ),
-        (
-            "[broker.url]\nhost = 'x'",
-            "broker.url: must be text in quotes, not a table",
-        ),
+        ("[broker]\nprefetch = '512'", "broker.prefetch: must be a whole number, not text"),
+        ("[broker]\nprefetch = 1.5", "broker.prefetch: must be a whole number, not 1.5"),
+        ("[broker]\nurl = ['amqp://x']", "broker.url: must be text in quotes, not a list"),
+        ("[broker.url]\nhost = 'x'", "broker.url: must be text in quotes, not a table"),
         ("[retry]\njitter = 'x'", "retry.jitter: must be a number, not text"),
         ("[retry]\nmaxAge = 60", "retry.maxAge: must be text in quotes, not 60"),
-        (
-            "[retry]\npermanentStatuses = 410",
-            "retry.permanentStatuses: must be a list, not 410",
-        ),
-        (
-            "[egress]\nallow = 'localhost'",
-            "egress.allow: must be a list, not text",
-        ),
-        (
-            "[egress]\nallow = [1]",
-            "egress.allow[0]: must be text in quotes, not 1",
-        ),
-        (
-            "[egress]\nallowHttp = 1",
-            "egress.allowHttp: must be true or false, not 1",
-        ),
-        (
-            "[http]\ntokens = ['x']",
-            "http.tokens[0]: must be a table with name, role and sha256, not text",
-        ),
-        (
-            "[[http.tokens]]\nname = 'ci'\nrole = 'viewer'",
-            "http.tokens[0]: `sha256` is missing",
-        ),
+        ("[retry]\npermanentStatuses = 410", "retry.permanentStatuses: must be a list, not 410"),
+        ("[egress]\nallow = 'localhost'", "egress.allow: must be a list, not text"),
+        ("[egress]\nallow = [1]", "egress.allow[0]: must be text in quotes, not 1"),
+        ("[egress]\nallowHttp = 1", "egress.allowHttp: must be true or false, not 1"),
+        ("[http]\ntokens = ['x']", "http.tokens[0]: must be a table with name, role and sha256, not text"),
+        ("[[http.tokens]]\nname = 'ci'\nrole = 'viewer'", "http.tokens[0]: `sha256` is missing"),
         (
             "[[http.tokens]]\nname = 'ci'\ntoken = 'x'",
             "http.tokens[0].token: `token` is not known here: write name, role, sha256",
         ),
     ];
     for (text, message) in cases {
-        assert_eq!(
-            Given::file(text).faults(),
-            [format!("{message} (from waypost.toml)")],
-            "{text}"
-        );
+        assert_eq!(Given::file(text).faults(), [format!("{message} (from waypost.toml)")], "{text}");
     }
     // A number may be whole in TOML where a fraction is possible.
-    assert_eq!(
-        Given::file("[retry]\nmultiplier = 2").load().unwrap().retry.multiplier,
-        2.0
-    );
+    assert_eq!(Given::file("[retry]\nmultiplier = 2").load().unwrap().retry.multiplier, 2.0);
 }

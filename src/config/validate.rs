@@ -6,8 +6,8 @@ use super::layers::Merged;
 use super::raw::RawToken;
 use super::setting::Setting;
 use super::values::{
-    allowed, broker_url, folder, listen, number, one_of, optional, prefix, readable, shards, some_time, time,
-    token_hash, token_name, web_url,
+    allowed, broker_url, folder, listen, number, one_of, optional, prefix, proxy, readable, retention, shards,
+    some_time, time, token_hash, token_name, web_url,
 };
 use super::{
     BrokerConfig, Config, DeadLettersConfig, EgressConfig, EndpointConfig, HttpConfig, LogConfig, LogFormat, LogLevel,
@@ -38,17 +38,13 @@ impl Check<'_> {
 
     /// The items of a list, or a fault of each that is none.
     fn items<R, T>(&mut self, key: &str, raw: &[R], item: fn(&R) -> Result<T, String>) -> Option<Vec<T>> {
-        let items = raw
-            .iter()
-            .enumerate()
-            .map(|(i, raw)| self.value(&format!("{key}[{i}]"), item(raw)));
+        let items = raw.iter().enumerate().map(|(i, raw)| self.value(&format!("{key}[{i}]"), item(raw)));
         // All of them first: an `Option` is collected only up to the first `None`.
         items.collect::<Vec<_>>().into_iter().collect()
     }
 
     fn fault(&mut self, key: &str, message: String) {
-        self.faults
-            .push(ConfigFault::new(key, message).from(self.merged.origin(setting_of(key))));
+        self.faults.push(ConfigFault::new(key, message).from(self.merged.origin(setting_of(key))));
     }
 
     /// Whether nothing is wrong with a setting so far. One that is wrong may have its default in place.
@@ -97,12 +93,7 @@ fn broker(check: &mut Check<'_>) -> Option<BrokerConfig> {
     let shards = check.value("broker.shards", shards(raw.shards));
     // RabbitMQ refuses more for a quorum queue.
     let prefetch = check.value("broker.prefetch", number(raw.prefetch, 1..=2000));
-    Some(BrokerConfig {
-        url: url?,
-        prefix: prefix?,
-        shards: shards?,
-        prefetch: prefetch?,
-    })
+    Some(BrokerConfig { url: url?, prefix: prefix?, shards: shards?, prefetch: prefetch? })
 }
 
 fn http(check: &mut Check<'_>) -> Option<HttpConfig> {
@@ -133,23 +124,12 @@ fn tokens(raw: &[RawToken], check: &mut Check<'_>) -> Option<Vec<Token>> {
         let sha256 = check.value(&key("sha256"), token_hash(&token.sha256, others));
         tokens.push((name, role, sha256));
     }
-    tokens
-        .into_iter()
-        .map(|(name, role, sha256)| {
-            Some(Token {
-                name: name?,
-                role: role?,
-                sha256: sha256?,
-            })
-        })
-        .collect()
+    tokens.into_iter().map(|(name, role, sha256)| Some(Token { name: name?, role: role?, sha256: sha256? })).collect()
 }
 
 fn store(check: &mut Check<'_>) -> Option<StoreConfig> {
     let path = folder(&check.merged.raw.store.path);
-    Some(StoreConfig {
-        path: check.value("store.path", path)?,
-    })
+    Some(StoreConfig { path: check.value("store.path", path)? })
 }
 
 fn retry(check: &mut Check<'_>) -> Option<RetryPolicy> {
@@ -160,9 +140,8 @@ fn retry(check: &mut Check<'_>) -> Option<RetryPolicy> {
     let jitter = check.value("retry.jitter", number(raw.jitter, 0.0..=1.0));
     let max_attempts = check.value("retry.maxAttempts", number(raw.max_attempts, 1..=1000));
     let max_age = check.value("retry.maxAge", some_time(&raw.max_age));
-    let permanent_statuses = check.items("retry.permanentStatuses", &raw.permanent_statuses, |status| {
-        number(*status, 100..=599)
-    });
+    let permanent_statuses =
+        check.items("retry.permanentStatuses", &raw.permanent_statuses, |status| number(*status, 100..=599));
     Some(RetryPolicy {
         initial_delay: initial_delay?,
         multiplier: multiplier?,
@@ -175,60 +154,40 @@ fn retry(check: &mut Check<'_>) -> Option<RetryPolicy> {
 }
 
 fn dead_letters(check: &mut Check<'_>) -> Option<DeadLettersConfig> {
-    let retention = some_time(&check.merged.raw.dead_letters.retention);
-    Some(DeadLettersConfig {
-        retention: check.value("deadLetters.retention", retention)?,
-    })
+    let retention = retention(&check.merged.raw.dead_letters.retention);
+    Some(DeadLettersConfig { retention: check.value("deadLetters.retention", retention)? })
 }
 
 fn endpoint(check: &mut Check<'_>) -> Option<EndpointConfig> {
     let raw = &check.merged.raw.endpoint;
     let max_concurrency = check.value("endpoint.maxConcurrency", number(raw.max_concurrency, 1..=10_000));
     let connect_timeout = check.value("endpoint.connectTimeout", some_time(&raw.connect_timeout));
-    Some(EndpointConfig {
-        max_concurrency: max_concurrency?,
-        connect_timeout: connect_timeout?,
-    })
+    Some(EndpointConfig { max_concurrency: max_concurrency?, connect_timeout: connect_timeout? })
 }
 
 fn egress(check: &mut Check<'_>) -> Option<EgressConfig> {
     let raw = &check.merged.raw.egress;
-    let schemes = if raw.allow_http {
-        Schemes::HttpAndHttps
-    } else {
-        Schemes::Https
-    };
+    let schemes = if raw.allow_http { Schemes::HttpAndHttps } else { Schemes::Https };
     let allow = check.items("egress.allow", &raw.allow, |text| allowed(text));
-    let proxy = check.value("egress.proxy", optional(&raw.proxy, web_url));
+    let proxy = check.value("egress.proxy", proxy(&raw.proxy));
     let ca_file = check.value("egress.caFile", optional(&raw.ca_file, readable));
-    Some(EgressConfig {
-        schemes,
-        allow: allow?,
-        proxy: proxy?,
-        ca_file: ca_file?,
-    })
+    proxy?;
+    Some(EgressConfig { schemes, allow: allow?, ca_file: ca_file? })
 }
 
 fn shutdown(check: &mut Check<'_>) -> Option<ShutdownConfig> {
     let grace = time(&check.merged.raw.shutdown.grace);
-    Some(ShutdownConfig {
-        grace: check.value("shutdown.grace", grace)?,
-    })
+    Some(ShutdownConfig { grace: check.value("shutdown.grace", grace)? })
 }
 
 fn log(check: &mut Check<'_>) -> Option<LogConfig> {
     let raw = &check.merged.raw.log;
     let level = check.value("log.level", one_of(&raw.level, &LogLevel::NAMES));
     let format = check.value("log.format", one_of(&raw.format, &LogFormat::NAMES));
-    Some(LogConfig {
-        level: level?,
-        format: format?,
-    })
+    Some(LogConfig { level: level?, format: format? })
 }
 
 fn telemetry(check: &mut Check<'_>) -> Option<TelemetryConfig> {
     let otlp_endpoint = optional(&check.merged.raw.telemetry.otlp_endpoint, web_url);
-    Some(TelemetryConfig {
-        otlp_endpoint: check.value("telemetry.otlpEndpoint", otlp_endpoint)?,
-    })
+    Some(TelemetryConfig { otlp_endpoint: check.value("telemetry.otlpEndpoint", otlp_endpoint)? })
 }

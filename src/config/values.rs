@@ -11,23 +11,17 @@ use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 use url::{Host, Url};
 
-use super::Allowed;
 use super::raw::RawToken;
 use crate::broker::connection;
 use crate::delivery::duration;
+use crate::sender::egress::Allowed;
 
 /// No duration is longer: far more than anybody means, and far less than what arithmetic on times can bear.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
 
 /// What lapin reads of a URL's query. It ignores other parameters, which would be worse than to refuse them: somebody
 /// may rely on `verify=verify_peer`.
-const PARAMETERS: [&str; 5] = [
-    "auth_mechanism",
-    "frame_max",
-    "channel_max",
-    "heartbeat",
-    "connection_timeout",
-];
+const PARAMETERS: [&str; 5] = ["auth_mechanism", "frame_max", "channel_max", "heartbeat", "connection_timeout"];
 
 /// The URL with its vhost written out. No message repeats the URL: it holds a password.
 pub(super) fn broker_url(text: &str) -> Result<SecretString, String> {
@@ -61,9 +55,7 @@ pub(super) fn broker_url(text: &str) -> Result<SecretString, String> {
 
 pub(super) fn prefix(text: &str) -> Result<String, String> {
     let fits = (1..=100).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     if !fits {
         return Err("must be 1 to 100 letters, digits, `_`, `.` or `-`".to_owned());
     }
@@ -121,21 +113,14 @@ fn hex(text: &str) -> Option<[u8; 32]> {
 }
 
 pub(super) fn folder(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() {
-        Err("must name a folder".to_owned())
-    } else {
-        Ok(PathBuf::from(text))
-    }
+    if text.is_empty() { Err("must name a folder".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
 pub(super) fn allowed(text: &str) -> Result<Allowed, String> {
     if let Ok(network) = text.parse::<IpNet>() {
         return Ok(Allowed::Network(network.trunc()));
     }
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-        .unwrap_or(text);
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     if let Ok(address) = bare.parse::<IpAddr>() {
         return Ok(Allowed::Network(IpNet::from(address)));
     }
@@ -150,17 +135,23 @@ pub(super) fn allowed(text: &str) -> Result<Allowed, String> {
 
 fn is_host_name(host: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    host.split('.')
-        .all(|label| !label.is_empty() && label.bytes().all(fits))
+    host.split('.').all(|label| !label.is_empty() && label.bytes().all(fits))
 }
 
 /// `None` for an empty text: TOML has no null.
 pub(super) fn optional<T>(text: &str, read: fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
-    if text.is_empty() {
-        Ok(None)
-    } else {
-        read(text).map(Some)
-    }
+    if text.is_empty() { Ok(None) } else { read(text).map(Some) }
+}
+
+/// To send requests directly although a proxy is wanted would be worse than not to start.
+pub(super) fn proxy(text: &str) -> Result<(), String> {
+    if text.is_empty() { Ok(()) } else { Err("a proxy is not supported yet: leave it out".to_owned()) }
+}
+
+/// RabbitMQ counts it in whole seconds.
+pub(super) fn retention(text: &str) -> Result<Duration, String> {
+    let retention = some_time(text)?;
+    if retention.subsec_nanos() == 0 { Ok(retention) } else { Err("must be whole seconds, such as 30d".to_owned()) }
 }
 
 /// No message repeats the URL: it may hold a password.
@@ -168,34 +159,22 @@ pub(super) fn web_url(text: &str) -> Result<Url, String> {
     match Url::parse(text) {
         Ok(url) if ["http", "https"].contains(&url.scheme()) => Ok(url),
         Ok(_) => Err("must begin with http:// or https://".to_owned()),
-        Err(error) => Err(format!(
-            "is not a URL ({error}): write http://HOST:PORT or https://HOST:PORT"
-        )),
+        Err(error) => Err(format!("is not a URL ({error}): write http://HOST:PORT or https://HOST:PORT")),
     }
 }
 
 pub(super) fn readable(text: &str) -> Result<PathBuf, String> {
-    std::fs::read(text)
-        .map(|_| PathBuf::from(text))
-        .map_err(|error| format!("{text} cannot be read: {error}"))
+    std::fs::read(text).map(|_| PathBuf::from(text)).map_err(|error| format!("{text} cannot be read: {error}"))
 }
 
 pub(super) fn time(text: &str) -> Result<Duration, String> {
     let time = duration::parse(text)?;
-    if time > LONGEST {
-        Err(format!("`{text}` is longer than ten years"))
-    } else {
-        Ok(time)
-    }
+    if time > LONGEST { Err(format!("`{text}` is longer than ten years")) } else { Ok(time) }
 }
 
 pub(super) fn some_time(text: &str) -> Result<Duration, String> {
     let time = time(text)?;
-    if time.is_zero() {
-        Err(format!("`{text}` is no time at all: must be longer"))
-    } else {
-        Ok(time)
-    }
+    if time.is_zero() { Err(format!("`{text}` is no time at all: must be longer")) } else { Ok(time) }
 }
 
 /// The number as the type of the range. A range contains no NaN.

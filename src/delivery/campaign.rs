@@ -128,6 +128,9 @@ pub struct Webhook {
     pub retry: RetryOverrides,
 }
 
+/// What stands in the place of a header's value or a secret for who may not see it; refused where it is written back.
+pub const MASK: &str = "********";
+
 /// A webhook's own retry policy: each value overrides the setting of its name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -186,10 +189,7 @@ impl WebhookKind {
     /// The kind of a webhook beside `redirect`.
     pub fn beside(redirect: Option<&Redirect>) -> Self {
         match redirect {
-            Some(Redirect {
-                kind: RedirectKind::Webhook,
-                ..
-            }) => Self::Redirect,
+            Some(Redirect { kind: RedirectKind::Webhook, .. }) => Self::Redirect,
             _ => Self::Underlying,
         }
     }
@@ -213,10 +213,7 @@ impl Place<'_> {
             Some(entry) => entry.redirect.as_ref(),
             None => self.section.redirect.as_ref(),
         };
-        Target {
-            webhook: self.webhook.clone(),
-            kind: WebhookKind::beside(redirect),
-        }
+        Target { webhook: self.webhook.clone(), kind: WebhookKind::beside(redirect) }
     }
 }
 
@@ -224,17 +221,9 @@ impl Campaign {
     /// All webhooks: of each section its own first, then those of its menu.
     pub fn places(&self) -> impl Iterator<Item = Place<'_>> {
         self.sections.iter().flat_map(|section| {
-            let own = section.webhook.iter().map(move |webhook| Place {
-                section,
-                entry: None,
-                webhook,
-            });
+            let own = section.webhook.iter().map(move |webhook| Place { section, entry: None, webhook });
             let menu = section.menu.iter().filter_map(move |entry| {
-                entry.webhook.as_ref().map(|webhook| Place {
-                    section,
-                    entry: Some(entry),
-                    webhook,
-                })
+                entry.webhook.as_ref().map(|webhook| Place { section, entry: Some(entry), webhook })
             });
             own.chain(menu)
         })

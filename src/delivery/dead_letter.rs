@@ -22,8 +22,6 @@ pub const BODY_BYTES_KEPT: usize = 2 * 1024 * 1024;
 pub enum Reason {
     /// The body was no step event.
     Malformed,
-    /// The broker gave it out too often without a settlement.
-    Poison,
     /// The receiver said that it is gone.
     Gone,
     /// The egress rules forbid its address.
@@ -38,9 +36,8 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that exist before they count.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 6] = [
         Self::Malformed,
-        Self::Poison,
         Self::Gone,
         Self::ForbiddenAddress,
         Self::Exhausted,
@@ -52,7 +49,6 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
-            Self::Poison => "poison",
             Self::Gone => "gone",
             Self::ForbiddenAddress => "forbidden_address",
             Self::Exhausted => "exhausted",
@@ -67,7 +63,8 @@ impl Reason {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetter {
-    /// Its identity. A delivery that dies twice, because its acknowledgement was lost, dies with the same one.
+    /// Its identity: of a delivery, when its first attempt began counts into it. So a delivery whose last attempt is
+    /// made twice, because an acknowledgement was lost, dies with the same one.
     pub id: DeadLetterId,
     /// Every letter is appended as pending; replays and discards are records of their own.
     pub state: State,

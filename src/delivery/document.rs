@@ -46,10 +46,7 @@ pub fn read(bytes: &[u8], http_urls: HttpUrls, previous: Option<&Campaign>) -> R
 /// The document as text and as JSON, or why it is neither.
 fn parse(bytes: &[u8]) -> Result<(&str, Value), String> {
     if bytes.len() > MAX_DOCUMENT_BYTES {
-        return Err(format!(
-            "{} bytes: a document has at most {MAX_DOCUMENT_BYTES} bytes; split it",
-            bytes.len()
-        ));
+        return Err(format!("{} bytes: a document has at most {MAX_DOCUMENT_BYTES} bytes; split it", bytes.len()));
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| format!("not UTF-8 from byte {} on; save it as UTF-8", error.valid_up_to()))?;
@@ -81,30 +78,19 @@ impl<'a> Document<'a> {
 
     fn campaign(&mut self, node: &Node<'a>) -> Option<Campaign> {
         let campaign = node.object("a campaign", &["id", "name", "sections"])?;
-        let id = campaign
-            .require("id")
-            .and_then(|id| id.text_of(1..=MAX_CAMPAIGN_ID_CHARS));
+        let id = campaign.require("id").and_then(|id| id.text_of(1..=MAX_CAMPAIGN_ID_CHARS));
         let name = campaign.get("name").and_then(|name| name.text());
         let sections = campaign
             .require("sections")
             .and_then(|sections| sections.items())
             .map(|sections| sections.filter_map(|section| self.section(&section)).collect());
-        Some(Campaign {
-            id: id?.to_owned(),
-            name: name.map(str::to_owned),
-            sections: sections?,
-        })
+        Some(Campaign { id: id?.to_owned(), name: name.map(str::to_owned), sections: sections? })
     }
 
     fn section(&mut self, node: &Node<'a>) -> Option<Section> {
-        let section = node.object(
-            "a section",
-            &["label", "kind", "message", "menu", "redirect", "webhook"],
-        )?;
+        let section = node.object("a section", &["label", "kind", "message", "menu", "redirect", "webhook"])?;
         let label = section.require("label").and_then(|label| self.label(&label));
-        let kind = section
-            .get("kind")
-            .map_or(Some(SectionKind::Interaction), |kind| self.kind(&kind));
+        let kind = section.get("kind").map_or(Some(SectionKind::Interaction), |kind| self.kind(&kind));
         let message = section.get("message").and_then(|message| message.text());
         let menu = section.get("menu").and_then(|menu| self.menu(&menu));
         let (redirect, webhook) = self.redirect_and_webhook(&section);
@@ -120,17 +106,13 @@ impl<'a> Document<'a> {
 
     fn label(&mut self, node: &Node<'a>) -> Option<&'a str> {
         let label = node.text_not_blank()?;
-        self.first_labels.refuse_second(label, node, |first| {
-            format!("the same label as {first}: give each section its own")
-        });
+        self.first_labels
+            .refuse_second(label, node, |first| format!("the same label as {first}: give each section its own"));
         Some(label)
     }
 
     fn kind(&mut self, node: &Node<'a>) -> Option<SectionKind> {
-        let kinds = [
-            ("welcomeMessage", SectionKind::WelcomeMessage),
-            ("interaction", SectionKind::Interaction),
-        ];
+        let kinds = [("welcomeMessage", SectionKind::WelcomeMessage), ("interaction", SectionKind::Interaction)];
         let kind = node.one_of(&kinds)?;
         if kind == SectionKind::WelcomeMessage {
             self.first_welcome.refuse_second((), node, |first| {
@@ -142,11 +124,7 @@ impl<'a> Document<'a> {
 
     fn menu(&mut self, node: &Node<'a>) -> Option<Vec<MenuEntry>> {
         let mut first_keywords = FirstPlaces::default();
-        Some(
-            node.items()?
-                .filter_map(|entry| self.entry(&entry, &mut first_keywords))
-                .collect(),
-        )
+        Some(node.items()?.filter_map(|entry| self.entry(&entry, &mut first_keywords)).collect())
     }
 
     fn entry(&mut self, node: &Node<'a>, first_keywords: &mut FirstPlaces<String>) -> Option<MenuEntry> {
@@ -160,12 +138,7 @@ impl<'a> Document<'a> {
             option.fault("a menu entry with a redirect of type `webhook` has no menu text: remove `option`");
         }
         let option = option.and_then(|option| option.text()).map(str::to_owned);
-        Some(MenuEntry {
-            keyword: keyword?,
-            option,
-            redirect,
-            webhook,
-        })
+        Some(MenuEntry { keyword: keyword?, option, redirect, webhook })
     }
 
     fn redirect_and_webhook(&mut self, parent: &Object<'a>) -> (Option<Redirect>, Option<Webhook>) {
@@ -192,10 +165,7 @@ impl<'a> Document<'a> {
         };
         let to = match kind {
             RedirectKind::Interaction | RedirectKind::Campaign if to.is_none() => {
-                redirect.missing(
-                    "to",
-                    "name the section's label or the campaign to which this redirect leads",
-                );
+                redirect.missing("to", "name the section's label or the campaign to which this redirect leads");
                 None
             }
             RedirectKind::Interaction => to.and_then(|to| self.label_of_a_section(&to)),
@@ -204,10 +174,7 @@ impl<'a> Document<'a> {
                 to.and_then(|to| to.refuse("a redirect of type `webhook` leads to the webhook beside it: remove `to`"))
             }
         };
-        Some(Redirect {
-            kind,
-            to: to.map(str::to_owned),
-        })
+        Some(Redirect { kind, to: to.map(str::to_owned) })
     }
 
     fn label_of_a_section(&self, node: &Node<'a>) -> Option<&'a str> {
@@ -216,9 +183,7 @@ impl<'a> Document<'a> {
             return Some(to);
         }
         let to = shortened(to);
-        node.refuse(format!(
-            "no section of this campaign has the label `{to}`: add it, or name one that exists"
-        ))
+        node.refuse(format!("no section of this campaign has the label `{to}`: add it, or name one that exists"))
     }
 }
 

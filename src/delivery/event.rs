@@ -113,14 +113,10 @@ struct Published {
 pub fn decode(body: &[u8], message_id: Option<&str>) -> Result<StepEvent, Vec<Fault>> {
     let published = parse(body).map_err(|message| vec![Fault::new("$", message)])?;
     let mut faults = Faults(Vec::new());
-    let campaign_id = faults
-        .required_text("campaignId", published.campaign_id)
-        .and_then(|id| faults.campaign_id(id));
+    let campaign_id = faults.required_text("campaignId", published.campaign_id).and_then(|id| faults.campaign_id(id));
     let label = faults.required_text("label", published.label);
     let phone_number = faults.required_text("phoneNumber", published.phone_number);
-    let date = faults
-        .required_text("date", published.date)
-        .and_then(|date| faults.date(&date));
+    let date = faults.required_text("date", published.date).and_then(|date| faults.date(&date));
     let response = faults.text("response", published.response);
     let option = faults.text("option", published.option);
     let keyword = faults.keyword(published.keyword);
@@ -135,25 +131,13 @@ pub fn decode(body: &[u8], message_id: Option<&str>) -> Result<StepEvent, Vec<Fa
         (_, Some(id)) if !id.is_empty() => EventId::new(id),
         _ => EventId::of_body(body),
     };
-    Ok(StepEvent {
-        campaign_id,
-        label,
-        phone_number,
-        date,
-        response,
-        option,
-        keyword,
-        event_id,
-    })
+    Ok(StepEvent { campaign_id, label, phone_number, date, response, option, keyword, event_id })
 }
 
 /// The body as a JSON object of at most [`MAX_EVENT_BYTES`], or what it is instead.
 fn parse(body: &[u8]) -> Result<Published, String> {
     if body.len() > MAX_EVENT_BYTES {
-        return Err(format!(
-            "{} bytes: an event has at most {MAX_EVENT_BYTES} bytes",
-            body.len()
-        ));
+        return Err(format!("{} bytes: an event has at most {MAX_EVENT_BYTES} bytes", body.len()));
     }
     let text = std::str::from_utf8(body).map_err(|error| format!("not UTF-8 from byte {} on", error.valid_up_to()))?;
     let unreadable = |error: serde_json::Error| format!("not JSON that can be read: {error}");
@@ -193,10 +177,7 @@ impl Faults {
         if (1..=MAX_CAMPAIGN_ID_CHARS).contains(&id.chars().count()) {
             return Some(id);
         }
-        self.add(
-            "campaignId",
-            format!("a campaign id has 1 to {MAX_CAMPAIGN_ID_CHARS} characters"),
-        )
+        self.add("campaignId", format!("a campaign id has 1 to {MAX_CAMPAIGN_ID_CHARS} characters"))
     }
 
     fn date(&mut self, text: &str) -> Option<DateTime<Utc>> {
@@ -213,10 +194,7 @@ impl Faults {
             Value::Null => None,
             Value::String(text) => Some(Keyword::Text(text)),
             Value::Number(number) => Some(Keyword::Number(number)),
-            other => self.add(
-                "keyword",
-                format!("a keyword is a string or a number, not {}", type_name(&other)),
-            ),
+            other => self.add("keyword", format!("a keyword is a string or a number, not {}", type_name(&other))),
         }
     }
 }
@@ -276,11 +254,7 @@ mod tests {
             let body =
                 format!(r#"{{"campaignId":"1","label":"","phoneNumber":"","date":"2024-06-18T23:26:14Z"{rest}}}"#);
             let event = read(body.as_bytes());
-            assert_eq!(
-                (event.response, event.option, event.keyword),
-                (None, None, None),
-                "{rest:.80}"
-            );
+            assert_eq!((event.response, event.option, event.keyword), (None, None, None), "{rest:.80}");
             assert_eq!(event.event_id, EventId::of_body(body.as_bytes()));
         }
     }
@@ -319,11 +293,7 @@ mod tests {
                 several => panic!("{shown}: {several:?}"),
             }
         }
-        assert!(
-            faults(br#"{"label": "a", "label": "b"}"#)[0]
-                .message
-                .contains("duplicate field `label`")
-        );
+        assert!(faults(br#"{"label": "a", "label": "b"}"#)[0].message.contains("duplicate field `label`"));
     }
 
     #[test]
@@ -340,21 +310,10 @@ mod tests {
     fn fields_of_a_wrong_type() {
         let wrong = [json!(true), json!(["x"]), json!({ "x": 1 })];
         let number = [json!(7)];
-        for name in [
-            "campaignId",
-            "label",
-            "phoneNumber",
-            "date",
-            "response",
-            "option",
-            "eventId",
-        ] {
+        for name in ["campaignId", "label", "phoneNumber", "date", "response", "option", "eventId"] {
             for value in wrong.iter().chain(&number) {
                 let message = format!("expected a string, found {}", type_name(value));
-                assert_eq!(
-                    faults(&with(name, value.clone())),
-                    [Fault::new(format!("$.{name}"), message)]
-                );
+                assert_eq!(faults(&with(name, value.clone())), [Fault::new(format!("$.{name}"), message)]);
             }
         }
         for value in wrong {
@@ -377,30 +336,13 @@ mod tests {
     #[test]
     fn all_faults_at_once() {
         let body = json!({ "campaignId": "", "phoneNumber": 55, "date": "yesterday", "keyword": [], "option": 1 });
-        let paths: Vec<_> = faults(body.to_string().as_bytes())
-            .into_iter()
-            .map(|fault| fault.path)
-            .collect();
-        assert_eq!(
-            paths,
-            [
-                "$.campaignId",
-                "$.label",
-                "$.phoneNumber",
-                "$.date",
-                "$.option",
-                "$.keyword"
-            ]
-        );
+        let paths: Vec<_> = faults(body.to_string().as_bytes()).into_iter().map(|fault| fault.path).collect();
+        assert_eq!(paths, ["$.campaignId", "$.label", "$.phoneNumber", "$.date", "$.option", "$.keyword"]);
     }
 
     #[test]
     fn campaign_ids_are_counted_in_characters() {
-        for (id, accepted) in [
-            ("é".repeat(128), true),
-            ("é".repeat(129), false),
-            (String::new(), false),
-        ] {
+        for (id, accepted) in [("é".repeat(128), true), ("é".repeat(129), false), (String::new(), false)] {
             let result = decode(&with("campaignId", id.clone().into()), None);
             assert_eq!(result.is_ok(), accepted, "{} characters", id.chars().count());
         }
@@ -433,11 +375,7 @@ mod tests {
                 (Err(faults), None) => {
                     assert_eq!(faults.len(), 1, "{date}");
                     assert_eq!(faults[0].path, "$.date");
-                    assert!(
-                        faults[0].message.starts_with("not an RFC 3339 date"),
-                        "{date}: {}",
-                        faults[0]
-                    );
+                    assert!(faults[0].message.starts_with("not an RFC 3339 date"), "{date}: {}", faults[0]);
                 }
                 (result, _) => panic!("{date}: {result:?}"),
             }
@@ -446,19 +384,8 @@ mod tests {
 
     #[test]
     fn a_keyword_keeps_its_type_and_its_digits() {
-        for written in [
-            "4",
-            "1.50",
-            "-0",
-            "0.10",
-            "123456789012345678901234567890",
-            "\"4\"",
-            "\" Yes \"",
-            "\"\"",
-        ] {
-            let body = whole()
-                .to_string()
-                .replace(r#""keyword":4"#, &format!(r#""keyword":{written}"#));
+        for written in ["4", "1.50", "-0", "0.10", "123456789012345678901234567890", "\"4\"", "\" Yes \"", "\"\""] {
+            let body = whole().to_string().replace(r#""keyword":4"#, &format!(r#""keyword":{written}"#));
             let event = read(body.as_bytes());
             assert_eq!(serde_json::to_string(&event.keyword).expect("JSON"), written);
             let stored = serde_json::to_vec(&event).expect("JSON");
@@ -477,11 +404,7 @@ mod tests {
             (json!(1), json!(1.0), false),
             (json!("yes"), json!("yes!"), false),
         ] {
-            assert_eq!(
-                keyword(one.clone()).matches(&keyword(other.clone())),
-                matches,
-                "{one} {other}"
-            );
+            assert_eq!(keyword(one.clone()).matches(&keyword(other.clone())), matches, "{one} {other}");
         }
     }
 

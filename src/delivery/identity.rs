@@ -82,10 +82,7 @@ impl DeliveryId {
 
     /// A number in 0..1 for the jitter of attempt `attempt`: the same each time it is asked.
     pub fn jitter(&self, attempt: u32) -> f64 {
-        let hash = Sha256::new()
-            .chain_update(self.0.as_bytes())
-            .chain_update(attempt.to_be_bytes())
-            .finalize();
+        let hash = Sha256::new().chain_update(self.0.as_bytes()).chain_update(attempt.to_be_bytes()).finalize();
         let mut bytes = [0; 4];
         bytes.copy_from_slice(&hash[..4]);
         f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX)
@@ -97,12 +94,7 @@ impl WebhookId {
     /// that id belongs to another webhook.
     pub fn of_place(campaign: &str, label: &str, keyword: Option<&str>, taken: u32) -> Self {
         let place: &[&[u8]] = match keyword {
-            Some(keyword) => &[
-                campaign.as_bytes(),
-                label.as_bytes(),
-                &taken.to_be_bytes(),
-                keyword.as_bytes(),
-            ],
+            Some(keyword) => &[campaign.as_bytes(), label.as_bytes(), &taken.to_be_bytes(), keyword.as_bytes()],
             None => &[campaign.as_bytes(), label.as_bytes(), &taken.to_be_bytes()],
         };
         Self(digest("wh_", place))

@@ -31,7 +31,7 @@ pub enum Cause {
     Connect,
     /// The TLS handshake failed.
     Tls,
-    /// No whole answer within the webhook's time limit.
+    /// No answer within the webhook's time limit.
     Timeout,
     /// The connection was cut before the answer.
     Reset,
@@ -138,18 +138,11 @@ pub fn classify(reply: &Reply, permanent_statuses: &[u16], now: DateTime<Utc>) -
     match reply {
         Reply::Answer { status: 200..=299, .. } => Outcome::Delivered,
         Reply::Answer { status, .. } if permanent_statuses.contains(status) => Outcome::Permanent(Reason::Gone),
-        Reply::Answer {
-            status: 429 | 503,
-            retry_after: Some(header),
-            ..
-        } => Outcome::Transient {
-            retry_after: retry_after(header, now),
-        },
+        Reply::Answer { status: 429 | 503, retry_after: Some(header), .. } => {
+            Outcome::Transient { retry_after: retry_after(header, now) }
+        }
         Reply::Answer { .. } => Outcome::Transient { retry_after: None },
-        Reply::Failure {
-            cause: Cause::ForbiddenAddress,
-            ..
-        } => Outcome::Permanent(Reason::ForbiddenAddress),
+        Reply::Failure { cause: Cause::ForbiddenAddress, .. } => Outcome::Permanent(Reason::ForbiddenAddress),
         Reply::Failure { .. } => Outcome::Transient { retry_after: None },
     }
 }
@@ -174,11 +167,7 @@ mod tests {
     }
 
     fn answer(status: u16, retry_after: Option<&str>) -> Reply {
-        Reply::Answer {
-            status,
-            retry_after: retry_after.map(str::to_owned),
-            body: Vec::new(),
-        }
+        Reply::Answer { status, retry_after: retry_after.map(str::to_owned), body: Vec::new() }
     }
 
     #[test]
@@ -198,14 +187,8 @@ mod tests {
         ] {
             assert_eq!(classify(&answer(status, None), &[410], now()), expected, "{status}");
         }
-        assert_eq!(
-            classify(&answer(404, None), &[404, 410], now()),
-            Outcome::Permanent(Reason::Gone)
-        );
-        assert!(matches!(
-            classify(&answer(410, None), &[], now()),
-            Outcome::Transient { .. }
-        ));
+        assert_eq!(classify(&answer(404, None), &[404, 410], now()), Outcome::Permanent(Reason::Gone));
+        assert!(matches!(classify(&answer(410, None), &[], now()), Outcome::Transient { .. }));
     }
 
     #[test]
@@ -219,39 +202,20 @@ mod tests {
             (429, "-1", None),
             (500, "120", None),
         ] {
-            let expected = Outcome::Transient {
-                retry_after: seconds.map(Duration::from_secs),
-            };
-            assert_eq!(
-                classify(&answer(status, Some(header)), &[410], now()),
-                expected,
-                "{status} {header}"
-            );
+            let expected = Outcome::Transient { retry_after: seconds.map(Duration::from_secs) };
+            assert_eq!(classify(&answer(status, Some(header)), &[410], now()), expected, "{status} {header}");
         }
     }
 
     #[test]
     fn failures() {
-        let failure = |cause| Reply::Failure {
-            cause,
-            error: String::new(),
-        };
+        let failure = |cause| Reply::Failure { cause, error: String::new() };
         assert_eq!(
             classify(&failure(Cause::ForbiddenAddress), &[410], now()),
             Outcome::Permanent(Reason::ForbiddenAddress)
         );
-        for cause in [
-            Cause::Dns,
-            Cause::Connect,
-            Cause::Tls,
-            Cause::Timeout,
-            Cause::Reset,
-            Cause::Protocol,
-        ] {
-            assert_eq!(
-                classify(&failure(cause), &[410], now()),
-                Outcome::Transient { retry_after: None }
-            );
+        for cause in [Cause::Dns, Cause::Connect, Cause::Tls, Cause::Timeout, Cause::Reset, Cause::Protocol] {
+            assert_eq!(classify(&failure(cause), &[410], now()), Outcome::Transient { retry_after: None });
         }
     }
 }

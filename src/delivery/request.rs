@@ -10,15 +10,8 @@ use super::event::StepEvent;
 use super::{Delivery, timestamp};
 
 /// The parameters every body has; a webhook's extra parameters can't use their names.
-pub const STANDARD_PARAMETERS: [&str; 7] = [
-    "campaignId",
-    "label",
-    "phoneNumber",
-    "date",
-    "response",
-    "option",
-    "keyword",
-];
+pub const STANDARD_PARAMETERS: [&str; 7] =
+    ["campaignId", "label", "phoneNumber", "date", "response", "option", "keyword"];
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -138,10 +131,7 @@ mod tests {
         let campaign = document::read(CAMPAIGN, HttpUrls::Refused, None).unwrap();
         let event = event::decode(event.as_bytes(), Some("event-1")).unwrap();
         let target = resolve(&campaign, &event).remove(0);
-        let trace = TraceContext {
-            traceparent: "00-1-2-01".to_owned(),
-            tracestate: Some("a=b".to_owned()),
-        };
+        let trace = TraceContext { traceparent: "00-1-2-01".to_owned(), tracestate: Some("a=b".to_owned()) };
         let now = DateTime::from_timestamp(1_718_753_174, 999_000_000).unwrap();
         render(&Delivery::new(event, target, Some(trace)), now)
     }
@@ -187,11 +177,8 @@ mod tests {
         let event = r#"{"campaignId":"13010","label":"Welcome Message","phoneNumber":"1","date":"2024-06-18T23:26:14.206Z","keyword":"four"}"#;
         let request = rendered(event);
         assert_eq!(request.url, "https://example.com/offers?a=1");
-        let headers: Vec<(&str, &str)> = request
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
-            .collect();
+        let headers: Vec<(&str, &str)> =
+            request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         let version = concat!("waypost/", env!("CARGO_PKG_VERSION"));
         let id = super::super::identity::DeliveryId::derive(
             &super::super::identity::EventId::new("event-1"),

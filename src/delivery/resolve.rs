@@ -24,12 +24,7 @@ pub enum MatchedBy {
 /// The webhooks that fire for `event`, an event of `campaign`: the section's own, then the menu entry's.
 pub fn resolve(campaign: &Campaign, event: &StepEvent) -> Vec<Target> {
     let fires = |place: &Place<'_>| place.webhook.enabled;
-    step(campaign, event)
-        .iter()
-        .flat_map(Step::places)
-        .filter(fires)
-        .map(|place| place.target())
-        .collect()
+    step(campaign, event).iter().flat_map(Step::places).filter(fires).map(|place| place.target()).collect()
 }
 
 /// The step of `campaign` that `event` is about, if the campaign has it.
@@ -46,27 +41,16 @@ pub fn step<'a>(campaign: &'a Campaign, event: &StepEvent) -> Option<Step<'a>> {
         let entry = section.menu.iter().find(has_it)?;
         Some((entry, MatchedBy::Option))
     };
-    Some(Step {
-        section,
-        choice: by_keyword().or_else(by_option),
-    })
+    Some(Step { section, choice: by_keyword().or_else(by_option) })
 }
 
 impl<'a> Step<'a> {
     /// The webhooks attached to the step, enabled or not, in the order in which they fire.
     pub fn places(&self) -> impl Iterator<Item = Place<'a>> + use<'a> {
         let section = self.section;
-        let own = section.webhook.iter().map(move |webhook| Place {
-            section,
-            entry: None,
-            webhook,
-        });
+        let own = section.webhook.iter().map(move |webhook| Place { section, entry: None, webhook });
         let chosen = self.choice.and_then(|(entry, _)| {
-            entry.webhook.as_ref().map(|webhook| Place {
-                section,
-                entry: Some(entry),
-                webhook,
-            })
+            entry.webhook.as_ref().map(|webhook| Place { section, entry: Some(entry), webhook })
         });
         own.chain(chosen)
     }
@@ -97,10 +81,7 @@ mod tests {
     /// What fires, as the kinds and the last part of the URLs.
     fn fired(campaign: &Campaign, event: &StepEvent) -> Vec<(WebhookKind, String)> {
         let last = |url: &str| url.rsplit('/').next().unwrap_or_default().to_owned();
-        resolve(campaign, event)
-            .into_iter()
-            .map(|target| (target.kind, last(&target.webhook.url)))
-            .collect()
+        resolve(campaign, event).into_iter().map(|target| (target.kind, last(&target.webhook.url))).collect()
     }
 
     #[test]
@@ -116,12 +97,7 @@ mod tests {
             ("Welcome Message", json!(5), Some("Survey"), &[(Underlying, "survey")]),
             // As text, ignoring case and surrounding space.
             ("Welcome Message", json!(" 4 "), None, &[(Underlying, "offers")]),
-            (
-                "Welcome Message",
-                Value::Null,
-                Some(" oFFers "),
-                &[(Underlying, "offers")],
-            ),
+            ("Welcome Message", Value::Null, Some(" oFFers "), &[(Underlying, "offers")]),
             // The keyword decides; the option only where no entry has the keyword.
             ("Welcome Message", json!(4), Some("Survey"), &[(Underlying, "offers")]),
             ("Welcome Message", json!(1), Some("Survey"), none),
@@ -161,11 +137,8 @@ mod tests {
                 (WebhookKind::Underlying, "own".to_owned(), own),
                 (WebhookKind::Redirect, "entry".to_owned(), of_entry),
             ];
-            let expected: Vec<_> = all
-                .into_iter()
-                .filter(|(.., enabled)| *enabled)
-                .map(|(kind, end, _)| (kind, end))
-                .collect();
+            let expected: Vec<_> =
+                all.into_iter().filter(|(.., enabled)| *enabled).map(|(kind, end, _)| (kind, end)).collect();
             assert_eq!(fired(&campaign, &event("a", json!("YES"), None)), expected);
             let alone = fired(&campaign, &event("a", json!("no"), None));
             assert_eq!(alone.len(), usize::from(own));

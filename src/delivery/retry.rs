@@ -22,7 +22,8 @@ pub struct RetryPolicy {
     pub jitter: f64,
     /// No more attempts than these.
     pub max_attempts: u32,
-    /// No attempt begins later than this after the first.
+    /// No attempt is planned for later than this after the first. One that comes late, because no worker was running,
+    /// is made all the same.
     pub max_age: Duration,
     /// The statuses that end a delivery at once.
     pub permanent_statuses: Vec<u16>,
@@ -53,10 +54,7 @@ impl RetryPolicy {
             jitter: overrides.jitter.unwrap_or(self.jitter),
             max_attempts: overrides.max_attempts.unwrap_or(self.max_attempts),
             max_age: overrides.max_age.unwrap_or(self.max_age),
-            permanent_statuses: overrides
-                .permanent_statuses
-                .clone()
-                .unwrap_or_else(|| self.permanent_statuses.clone()),
+            permanent_statuses: overrides.permanent_statuses.clone().unwrap_or_else(|| self.permanent_statuses.clone()),
         }
     }
 
@@ -106,10 +104,7 @@ pub fn decide(policy: &RetryPolicy, delivery: &Delivery, outcome: &Outcome, now:
 
 /// `time + delay`, or the end of time.
 fn later(time: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
-    TimeDelta::from_std(delay)
-        .ok()
-        .and_then(|delay| time.checked_add_signed(delay))
-        .unwrap_or(DateTime::<Utc>::MAX_UTC)
+    TimeDelta::from_std(delay).ok().and_then(|delay| time.checked_add_signed(delay)).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
 #[cfg(test)]
@@ -140,22 +135,13 @@ mod tests {
         for _ in 0..attempts {
             let at = now() - since;
             let (status, cause) = (Some(500), Cause::Status5xx);
-            delivery.record(Attempt {
-                at,
-                duration_ms: 1,
-                status,
-                cause,
-                error: None,
-                answer: None,
-            });
+            delivery.record(Attempt { at, duration_ms: 1, status, cause, error: None, answer: None });
         }
         delivery
     }
 
     fn transient(retry_after: Option<u64>) -> Outcome {
-        Outcome::Transient {
-            retry_after: retry_after.map(Duration::from_secs),
-        }
+        Outcome::Transient { retry_after: retry_after.map(Duration::from_secs) }
     }
 
     fn wait(settlement: &Settlement) -> Option<f64> {
@@ -178,42 +164,23 @@ mod tests {
 
     #[test]
     fn what_follows() {
-        let policy = RetryPolicy {
-            jitter: 0.0,
-            ..RetryPolicy::default()
-        };
+        let policy = RetryPolicy { jitter: 0.0, ..RetryPolicy::default() };
         let fresh = TimeDelta::zero();
         let decide = |attempts, since, outcome| decide(&policy, &failed(attempts, since), &outcome, now());
         assert_eq!(decide(1, fresh, Outcome::Delivered), Settlement::Delivered);
-        assert_eq!(
-            decide(1, fresh, Outcome::Permanent(Reason::Gone)),
-            Settlement::Dead(Reason::Gone)
-        );
+        assert_eq!(decide(1, fresh, Outcome::Permanent(Reason::Gone)), Settlement::Dead(Reason::Gone));
         assert_eq!(wait(&decide(1, fresh, transient(None))), Some(5.0));
         assert_eq!(wait(&decide(3, fresh, transient(None))), Some(45.0));
         assert_eq!(wait(&decide(11, fresh, transient(None))), Some(21_600.0));
         assert_eq!(decide(12, fresh, transient(None)), Settlement::Dead(Reason::Exhausted));
-        assert_eq!(
-            decide(11, TimeDelta::hours(43), transient(None)),
-            Settlement::Dead(Reason::Exhausted),
-            "too old"
-        );
+        assert_eq!(decide(11, TimeDelta::hours(43), transient(None)), Settlement::Dead(Reason::Exhausted), "too old");
     }
 
     #[test]
     fn a_receiver_may_ask_for_a_longer_wait_and_for_no_shorter_one() {
-        let policy = RetryPolicy {
-            jitter: 0.0,
-            max_delay: seconds(600),
-            ..RetryPolicy::default()
-        };
-        for (asked, expected) in [
-            (Some(60), 60.0),
-            (Some(1), 5.0),
-            (Some(0), 5.0),
-            (Some(86_400), 600.0),
-            (None, 5.0),
-        ] {
+        let policy = RetryPolicy { jitter: 0.0, max_delay: seconds(600), ..RetryPolicy::default() };
+        for (asked, expected) in [(Some(60), 60.0), (Some(1), 5.0), (Some(0), 5.0), (Some(86_400), 600.0), (None, 5.0)]
+        {
             let settlement = decide(&policy, &failed(1, TimeDelta::zero()), &transient(asked), now());
             assert_eq!(wait(&settlement), Some(expected), "Retry-After: {asked:?}");
         }

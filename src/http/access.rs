@@ -17,27 +17,15 @@ pub(super) struct Caller(pub(super) Role);
 
 /// Lets a request pass whose token has the role its route needs.
 pub(super) async fn require(State(http): State<Http>, mut request: Request, next: Next) -> Response {
-    let needed = needed(
-        request.method(),
-        request
-            .extensions()
-            .get::<MatchedPath>()
-            .map_or("", MatchedPath::as_str),
-    );
+    let needed = needed(request.method(), request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str));
     match caller(&http.tokens, &request) {
         None => {
-            let problem = Problem::new(
-                StatusCode::UNAUTHORIZED,
-                "a token is needed: send `Authorization: Bearer TOKEN`",
-            );
+            let problem =
+                Problem::new(StatusCode::UNAUTHORIZED, "a token is needed: send `Authorization: Bearer TOKEN`");
             ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
         }
         Some(Caller(role)) if role < needed => {
-            let detail = format!(
-                "this needs the role {}, and the token has {}",
-                needed.as_str(),
-                role.as_str()
-            );
+            let detail = format!("this needs the role {}, and the token has {}", needed.as_str(), role.as_str());
             Problem::new(StatusCode::FORBIDDEN, detail).into_response()
         }
         Some(caller) => {
@@ -62,11 +50,7 @@ fn caller(tokens: &[Token], request: &Request) -> Option<Caller> {
     let header = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = header.split_once(' ')?;
     let sha256: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
-    let known = tokens
-        .iter()
-        .filter(|token| same(&token.sha256, &sha256))
-        .map(|token| Caller(token.role))
-        .max();
+    let known = tokens.iter().filter(|token| same(&token.sha256, &sha256)).map(|token| Caller(token.role)).max();
     known.filter(|_| scheme.eq_ignore_ascii_case("bearer"))
 }
 

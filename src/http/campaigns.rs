@@ -13,7 +13,7 @@ use super::access::Caller;
 use super::problem::Problem;
 use crate::campaigns::Precondition;
 use crate::config::Role;
-use crate::delivery::campaign::{Campaign, Webhook};
+use crate::delivery::campaign::{Campaign, MASK, Webhook};
 use crate::delivery::document::MAX_DOCUMENT_BYTES;
 use crate::delivery::fault::Fault;
 use crate::store::StoredCampaign;
@@ -23,9 +23,6 @@ const PAGE: usize = 100;
 
 /// The most items of a page.
 const MAX_PAGE: usize = 1000;
-
-/// What stands in the place of what the caller may not see.
-const MASK: &str = "********";
 
 /// Which page.
 #[derive(Deserialize)]
@@ -74,21 +71,14 @@ pub(super) async fn list(
         None => PAGE,
         Some(Ok(limit)) if (1..=MAX_PAGE).contains(&limit) => limit,
         Some(_) => {
-            return Err(Problem::new(
-                StatusCode::BAD_REQUEST,
-                format!("limit is a number from 1 to {MAX_PAGE}"),
-            ));
+            return Err(Problem::new(StatusCode::BAD_REQUEST, format!("limit is a number from 1 to {MAX_PAGE}")));
         }
     };
     let mut campaigns = http.store.campaigns(page.cursor.as_deref(), limit + 1)?;
     let more = campaigns.len() > limit;
     campaigns.truncate(limit);
     let next = campaigns.last().filter(|_| more).map(|last| last.campaign.id.clone());
-    Ok(Json(List {
-        items: campaigns.into_iter().map(Summary::from).collect(),
-        next,
-    })
-    .into_response())
+    Ok(Json(List { items: campaigns.into_iter().map(Summary::from).collect(), next }).into_response())
 }
 
 /// `GET /v1/campaigns/{id}`: the document, with the ids of its webhooks.
@@ -97,10 +87,7 @@ pub(super) async fn get(
     Extension(Caller(role)): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let stored = http
-        .store
-        .campaign(&id)?
-        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such campaign"))?;
+    let stored = http.store.campaign(&id)?.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such campaign"))?;
     Ok(document(StatusCode::OK, &stored, role))
 }
 
@@ -114,17 +101,10 @@ pub(super) async fn put(
 ) -> Result<Response, Problem> {
     let precondition = precondition(&headers)?;
     let body = body::to_bytes(body, MAX_DOCUMENT_BYTES).await.map_err(|_| {
-        Problem::of_faults(vec![Fault::new(
-            "$",
-            format!("a document has at most {MAX_DOCUMENT_BYTES} bytes"),
-        )])
+        Problem::of_faults(vec![Fault::new("$", format!("a document has at most {MAX_DOCUMENT_BYTES} bytes"))])
     })?;
     let put = http.campaigns.put(&id, &body, precondition).await?;
-    let status = if put.created {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
-    };
+    let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(document(status, &put.stored, role))
 }
 
@@ -139,11 +119,7 @@ pub(super) async fn delete(
 }
 
 fn document(status: StatusCode, stored: &StoredCampaign, role: Role) -> Response {
-    let body = if role >= Role::Editor {
-        Json(stored.campaign.clone())
-    } else {
-        Json(masked(&stored.campaign))
-    };
+    let body = if role >= Role::Editor { Json(stored.campaign.clone()) } else { Json(masked(&stored.campaign)) };
     let mut response = (status, body).into_response();
     if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", stored.version)) {
         response.headers_mut().insert(header::ETAG, etag);
@@ -154,45 +130,28 @@ fn document(status: StatusCode, stored: &StoredCampaign, role: Role) -> Response
 /// The campaign without the values of headers and without secrets.
 fn masked(campaign: &Campaign) -> Campaign {
     let mask = |webhook: &mut Webhook| {
-        webhook
-            .headers
-            .values_mut()
-            .for_each(|value| *value = Value::String(MASK.to_owned()));
+        webhook.headers.values_mut().for_each(|value| *value = Value::String(MASK.to_owned()));
         webhook.secret = webhook.secret.as_ref().map(|_| MASK.to_owned());
     };
     let mut campaign = campaign.clone();
     for section in &mut campaign.sections {
         section.webhook.iter_mut().for_each(mask);
-        section
-            .menu
-            .iter_mut()
-            .filter_map(|entry| entry.webhook.as_mut())
-            .for_each(mask);
+        section.menu.iter_mut().filter_map(|entry| entry.webhook.as_mut()).for_each(mask);
     }
     campaign
 }
 
 /// Reads `If-Match` and `If-None-Match`. A tag that can't be one of ours matches nothing.
 fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
-    let text = |name| {
-        headers
-            .get(name)
-            .map(|value: &HeaderValue| value.to_str().unwrap_or_default().trim())
-    };
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default().trim());
     match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
         (None, None) => Ok(Precondition::None),
         (Some("*"), None) => Ok(Precondition::Exists),
         (None, Some("*")) => Ok(Precondition::Absent),
         (Some(tag), None) => match tag.trim_matches('"').parse() {
             Ok(version) => Ok(Precondition::Version(version)),
-            Err(_) => Err(Problem::new(
-                StatusCode::PRECONDITION_FAILED,
-                format!("{tag} is no version of a campaign"),
-            )),
+            Err(_) => Err(Problem::new(StatusCode::PRECONDITION_FAILED, format!("{tag} is no version of a campaign"))),
         },
-        (_, Some(_)) => Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "send either If-Match, or If-None-Match: *",
-        )),
+        (_, Some(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "send either If-Match, or If-None-Match: *")),
     }
 }

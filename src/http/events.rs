@@ -33,31 +33,17 @@ struct Accepted {
 /// `POST /v1/events`: 202 once the broker has confirmed the event. It is published as it came, byte for byte.
 pub(super) async fn publish(State(http): State<Http>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let body = body::to_bytes(body, MAX_EVENT_BYTES).await.map_err(|_| {
-        Problem::of_faults(vec![Fault::new(
-            "$",
-            format!("an event has at most {MAX_EVENT_BYTES} bytes"),
-        )])
+        Problem::of_faults(vec![Fault::new("$", format!("an event has at most {MAX_EVENT_BYTES} bytes"))])
     })?;
     let event = event::decode(&body, None).map_err(Problem::of_faults)?;
     if event.campaign_id.len() > MAX_SHORT_STRING_BYTES {
         let message = format!("takes more than {MAX_SHORT_STRING_BYTES} bytes, which no routing key can");
         return Err(Problem::of_faults(vec![Fault::new("$.campaignId", message)]));
     }
-    let header = |name| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned)
-    };
-    let trace = header("traceparent").map(|traceparent| TraceContext {
-        traceparent,
-        tracestate: header("tracestate"),
-    });
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let trace = header("traceparent").map(|traceparent| TraceContext { traceparent, tracestate: header("tracestate") });
     let outgoing = Outgoing {
-        to: Destination::Exchange {
-            name: http.names.events(),
-            routing_key: event.campaign_id,
-        },
+        to: Destination::Exchange { name: http.names.events(), routing_key: event.campaign_id },
         message_id: message_id(&event.event_id),
         body: body.into(),
         trace,
@@ -72,22 +58,12 @@ pub(super) async fn publish(State(http): State<Http>, headers: HeaderMap, body: 
             ))
         })?
         .map_err(|error| unavailable(error.to_string()))?;
-    Ok((
-        StatusCode::ACCEPTED,
-        Json(Accepted {
-            event_id: event.event_id,
-        }),
-    )
-        .into_response())
+    Ok((StatusCode::ACCEPTED, Json(Accepted { event_id: event.event_id })).into_response())
 }
 
 /// The event's identity, so that an event which names none has the one its publisher was told. One too long for AMQP
 /// was given in the body, which counts first.
 fn message_id(event_id: &EventId) -> String {
     let id = event_id.as_str();
-    if id.len() <= MAX_SHORT_STRING_BYTES {
-        id.to_owned()
-    } else {
-        uuid::Uuid::now_v7().to_string()
-    }
+    if id.len() <= MAX_SHORT_STRING_BYTES { id.to_owned() } else { uuid::Uuid::now_v7().to_string() }
 }

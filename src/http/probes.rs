@@ -41,10 +41,7 @@ fn trouble(http: &Http) -> Option<String> {
         Link::Up => {}
     }
     let stalled = http.progress.stalled_for()?;
-    Some(format!(
-        "no message settled for {} s, with messages in hand",
-        stalled.as_secs()
-    ))
+    Some(format!("no message settled for {} s, with messages in hand", stalled.as_secs()))
 }
 
 /// Everything counted, as Prometheus reads it.

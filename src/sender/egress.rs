@@ -4,10 +4,18 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use crate::config::Allowed;
+/// What may be reached although it is not public.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Allowed {
+    /// A network, or a single address.
+    Network(IpNet),
+    /// A host name in lower case, as a URL has it; whatever address it has.
+    Host(String),
+}
 
 /// Which addresses may be dialled: those of the public internet, and what is allowed besides.
 #[derive(Debug, Clone, Default)]
@@ -44,11 +52,7 @@ impl EgressRules {
             Some(url::Host::Ipv6(address)) => IpAddr::V6(address),
             Some(url::Host::Domain(_)) | None => return Ok(()),
         };
-        if self.permits(address) {
-            Ok(())
-        } else {
-            Err(Forbidden(address.to_string()))
-        }
+        if self.permits(address) { Ok(()) } else { Err(Forbidden(address.to_string())) }
     }
 
     fn permits(&self, address: IpAddr) -> bool {
@@ -82,24 +86,16 @@ impl GuardedResolver {
     }
 
     async fn addresses(self, name: String) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
-        let unresolved = |error: String| Unresolved {
-            name: name.clone(),
-            error,
-        };
+        let unresolved = |error: String| Unresolved { name: name.clone(), error };
         // The port is the URL's; the one given here is replaced by it.
-        let found = tokio::net::lookup_host((name.as_str(), 0))
-            .await
-            .map_err(|error| unresolved(error.to_string()))?;
+        let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|error| unresolved(error.to_string()))?;
         let found: Vec<SocketAddr> = found.collect();
         if found.is_empty() {
             return Err(unresolved("it has no address".to_owned()).into());
         }
         let any = self.rules.permits_host(&name);
-        let permitted: Vec<SocketAddr> = found
-            .iter()
-            .copied()
-            .filter(|address| any || self.rules.permits(address.ip()))
-            .collect();
+        let permitted: Vec<SocketAddr> =
+            found.iter().copied().filter(|address| any || self.rules.permits(address.ip())).collect();
         if permitted.is_empty() {
             let addresses: Vec<String> = found.iter().map(|address| address.ip().to_string()).collect();
             return Err(Forbidden(format!("{name} ({})", addresses.join(", "))).into());
@@ -170,13 +166,8 @@ mod tests {
     use super::*;
 
     fn literal(url: &str, allow: &[&str]) -> bool {
-        let allow = allow
-            .iter()
-            .map(|network| Allowed::Network(network.parse().expect("a network")))
-            .collect();
-        EgressRules::new(allow)
-            .check_literal(&url.parse().expect("a URL"))
-            .is_ok()
+        let allow = allow.iter().map(|network| Allowed::Network(network.parse().expect("a network"))).collect();
+        EgressRules::new(allow).check_literal(&url.parse().expect("a URL")).is_ok()
     }
 
     #[test]
@@ -235,10 +226,6 @@ mod tests {
         let forbidden = addresses(Vec::new()).await.expect_err("localhost is not public");
         assert!(forbidden.is::<Forbidden>(), "{forbidden}");
         assert!(addresses(vec![Allowed::Host("localhost".to_owned())]).await.is_ok());
-        assert!(
-            addresses(vec![Allowed::Network("127.0.0.0/8".parse().expect("a network"))])
-                .await
-                .is_ok()
-        );
+        assert!(addresses(vec![Allowed::Network("127.0.0.0/8".parse().expect("a network"))]).await.is_ok());
     }
 }

@@ -5,28 +5,19 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::egress::Allowed;
 use super::*;
-use crate::config::Allowed;
 
 fn sender() -> Sender {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let loopback = Allowed::Network("127.0.0.0/8".parse().expect("a network"));
     let rules = EgressRules::new(vec![loopback]);
     let connect_timeout = Duration::from_millis(500);
-    Sender::new(SenderSettings {
-        rules,
-        connect_timeout,
-        extra_roots: None,
-    })
-    .expect("a sender")
+    Sender::new(SenderSettings { rules, connect_timeout, extra_roots: None }).expect("a sender")
 }
 
 fn request(url: &str) -> Request {
-    Request {
-        url: url.to_owned(),
-        headers: http::HeaderMap::new(),
-        body: b"{}".to_vec(),
-    }
+    Request { url: url.to_owned(), headers: http::HeaderMap::new(), body: b"{}".to_vec() }
 }
 
 async fn send(url: &str) -> Reply {
@@ -59,14 +50,7 @@ async fn answering(answer: &'static [u8]) -> Reply {
 async fn an_answer_is_read() {
     let reply = answering(b"HTTP/1.1 503 No\r\nretry-after: 7\r\ncontent-length: 4\r\n\r\nbusy").await;
     let retry_after = Some("7".to_owned());
-    assert_eq!(
-        reply,
-        Reply::Answer {
-            status: 503,
-            retry_after,
-            body: b"busy".to_vec()
-        }
-    );
+    assert_eq!(reply, Reply::Answer { status: 503, retry_after, body: b"busy".to_vec() });
 }
 
 #[tokio::test]
@@ -89,10 +73,7 @@ async fn a_status_counts_though_the_body_is_cut_or_never_ends() {
         panic!("no answer");
     };
     assert_eq!(body.len(), ANSWER_BYTES_KEPT);
-    assert!(
-        began.elapsed() < Duration::from_millis(600),
-        "read on until the time limit"
-    );
+    assert!(began.elapsed() < Duration::from_millis(600), "read on until the time limit");
 }
 
 #[tokio::test]
@@ -103,12 +84,7 @@ async fn failures_have_their_names() {
         drop(stream);
     })
     .await;
-    let unused = TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a port")
-        .local_addr()
-        .expect("an address")
-        .port();
+    let unused = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address").port();
     let plain = server(async move |mut stream| stream.write_all(b"no TLS here").await.expect("written")).await;
     for (url, cause) in [
         (format!("http://127.0.0.1:{closing}/"), Cause::Reset),
@@ -128,15 +104,10 @@ async fn failures_have_their_names() {
 #[tokio::test]
 async fn a_name_that_leads_to_a_forbidden_address_is_forbidden() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let settings = SenderSettings {
-        rules: EgressRules::default(),
-        connect_timeout: Duration::from_secs(1),
-        extra_roots: None,
-    };
+    let settings =
+        SenderSettings { rules: EgressRules::default(), connect_timeout: Duration::from_secs(1), extra_roots: None };
     let sender = Sender::new(settings).expect("a sender");
-    let reply = sender
-        .send(request("http://localhost:1/"), Duration::from_secs(1))
-        .await;
+    let reply = sender.send(request("http://localhost:1/"), Duration::from_secs(1)).await;
     assert_eq!(reply.cause(), Cause::ForbiddenAddress, "{reply:?}");
 }
 

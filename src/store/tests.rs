@@ -11,26 +11,16 @@ fn campaign(id: &str, webhook: &str) -> Campaign {
 }
 
 fn put(id: &str, webhook: &str, expected: Option<u64>) -> Change {
-    Change {
-        id: id.to_owned(),
-        expected,
-        campaign: Some(campaign(id, webhook)),
-    }
+    Change { id: id.to_owned(), expected, campaign: Some(campaign(id, webhook)) }
 }
 
 fn at(offset: u64) -> Position {
-    Position {
-        offset,
-        message_id: format!("m{offset}"),
-    }
+    Position { offset, message_id: format!("m{offset}") }
 }
 
 fn versions(store: &Store) -> Vec<(String, u64)> {
     let campaigns = store.campaigns(None, 100).expect("campaigns");
-    campaigns
-        .into_iter()
-        .map(|stored| (stored.campaign.id, stored.version))
-        .collect()
+    campaigns.into_iter().map(|stored| (stored.campaign.id, stored.version)).collect()
 }
 
 #[test]
@@ -56,11 +46,7 @@ fn a_reader_sees_each_change_at_once() {
     assert_eq!(version(&store), Some(1));
     store.apply(&at(2), Some(&put("a", "wh_b", Some(1)))).expect("applied");
     assert_eq!(version(&store), Some(2));
-    let delete = Change {
-        id: "a".to_owned(),
-        expected: Some(2),
-        campaign: None,
-    };
+    let delete = Change { id: "a".to_owned(), expected: Some(2), campaign: None };
     store.apply(&at(3), Some(&delete)).expect("applied");
     assert_eq!(version(&store), None);
 }
@@ -71,10 +57,7 @@ fn a_change_on_an_old_version_has_no_effect() {
     let store = Store::open(folder.path()).expect("a store");
     store.apply(&at(1), Some(&put("a", "wh_a", None))).expect("applied");
     for expected in [None, Some(7)] {
-        assert_eq!(
-            store.apply(&at(2), Some(&put("a", "wh_b", expected))).expect("applied"),
-            Some(Applied::Stale)
-        );
+        assert_eq!(store.apply(&at(2), Some(&put("a", "wh_b", expected))).expect("applied"), Some(Applied::Stale));
     }
     assert_eq!(versions(&store), [("a".to_owned(), 1)]);
     assert_eq!(store.position().expect("a position"), Some(at(2)));
@@ -85,14 +68,8 @@ fn a_webhook_belongs_to_one_campaign() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
     store.apply(&at(1), Some(&put("a", "wh_1", None))).expect("applied");
-    let taken = Applied::WebhookTaken {
-        webhook_id: "wh_1".to_owned(),
-        owner: "a".to_owned(),
-    };
-    assert_eq!(
-        store.apply(&at(2), Some(&put("b", "wh_1", None))).expect("applied"),
-        Some(taken)
-    );
+    let taken = Applied::WebhookTaken { webhook_id: "wh_1".to_owned(), owner: "a".to_owned() };
+    assert_eq!(store.apply(&at(2), Some(&put("b", "wh_1", None))).expect("applied"), Some(taken));
     // Given up by its owner it is free.
     store.apply(&at(3), Some(&put("a", "wh_2", Some(1)))).expect("applied");
     let applied = store.apply(&at(4), Some(&put("b", "wh_1", None))).expect("applied");
@@ -123,9 +100,5 @@ fn a_damaged_folder_is_moved_aside() {
     assert_eq!(versions(&store), []);
     assert_eq!(store.position().expect("a position"), None);
     let names = std::fs::read_dir(parent.path()).expect("names").filter_map(Result::ok);
-    assert!(
-        names
-            .into_iter()
-            .any(|entry| entry.file_name().to_string_lossy().starts_with("data.damaged-"))
-    );
+    assert!(names.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("data.damaged-")));
 }

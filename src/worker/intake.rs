@@ -75,9 +75,7 @@ impl Intake {
                 }
                 Err(error) => error,
             };
-            self.progress.enter(Phase::Connecting {
-                trouble: error.to_string(),
-            });
+            self.progress.enter(Phase::Connecting { trouble: error.to_string() });
             let delay = delays.next_backoff().unwrap_or(delays.max_interval);
             tracing::warn!(%error, ?delay, "not consuming; connecting again");
             tokio::select! {
@@ -114,23 +112,17 @@ impl Intake {
             () = stop.cancelled() => return Ok(()),
         }
         let names = &self.topology.names;
-        let events = Subscription::open(&connection, &names.events(), self.window).await?;
-        let retries = Subscription::open(&connection, &names.retries(), self.window).await?;
-        delays.reset();
-        self.worker.metrics.broker_connected.set(1);
-        self.progress.enter(Phase::Consuming);
-        tracing::info!(queue = names.events(), window = self.window, "consuming");
-
         let consume = async {
-            tokio::try_join!(
-                self.consume(events, Queue::Events, stop),
-                self.consume(retries, Queue::Retries, stop)
-            )
+            let events = Subscription::open(&connection, &names.events(), self.window).await?;
+            let retries = Subscription::open(&connection, &names.retries(), self.window).await?;
+            delays.reset();
+            self.worker.metrics.broker_connected.set(1);
+            self.progress.enter(Phase::Consuming);
+            tracing::info!(queue = names.events(), window = self.window, "consuming");
+            tokio::try_join!(self.consume(events, Queue::Events, stop), self.consume(retries, Queue::Retries, stop))
         };
         let metrics = &self.worker.metrics;
-        let depths = depths::watch(&connection, names, |queue, messages| {
-            metrics.queue_depth(queue, messages)
-        });
+        let depths = depths::watch(&connection, names, |queue, messages| metrics.queue_depth(queue, messages));
         tokio::select! {
             ended = &mut follow => match ended? {},
             ended = depths => match ended? {},
@@ -165,11 +157,7 @@ impl Intake {
         tracing::info!(?queue, in_hand = tasks.len(), grace = ?self.grace, "stopping: finishing what is in hand");
         let finish = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(self.grace, finish).await.is_err() {
-            tracing::warn!(
-                ?queue,
-                given_back = tasks.len(),
-                "stopping: the rest goes back to the broker"
-            );
+            tracing::warn!(?queue, given_back = tasks.len(), "stopping: the rest goes back to the broker");
         }
         tasks.shutdown().await;
         messages.flush().await;

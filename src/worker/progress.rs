@@ -38,9 +38,7 @@ struct State {
 impl Default for Progress {
     fn default() -> Self {
         Self(Arc::new(State {
-            phase: RwLock::new(Phase::Connecting {
-                trouble: "just started".to_owned(),
-            }),
+            phase: RwLock::new(Phase::Connecting { trouble: "just started".to_owned() }),
             in_hand: AtomicUsize::new(0),
             started: Instant::now(),
             moved_ms: AtomicU64::new(0),

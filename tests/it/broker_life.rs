@@ -17,15 +17,9 @@ const LONG: Duration = Duration::from_secs(90);
 /// Waits until every event has been delivered to the receiver, however often.
 async fn all_delivered(receiver: &Receiver, count: usize) {
     let distinct = |requests: &[Request]| {
-        requests
-            .iter()
-            .map(|request| request.webhook_id().to_owned())
-            .collect::<BTreeSet<_>>()
-            .len()
+        requests.iter().map(|request| request.webhook_id().to_owned()).collect::<BTreeSet<_>>().len()
     };
-    receiver
-        .until_within(LONG, |requests| requests.len() >= count && distinct(requests) == count)
-        .await;
+    receiver.until_within(LONG, |requests| requests.len() >= count && distinct(requests) == count).await;
 }
 
 #[tokio::test]
@@ -53,11 +47,7 @@ async fn a_broker_killed_with_events_in_flight_loses_none() {
     let broker = Broker::private().await;
     let stage = Stage::set_on(&broker.url(), "life", &[]).await;
     stage.receiver.answer_with("/agent", |_, earlier| {
-        let answer = if earlier % 10 == 0 {
-            Answer::status(500)
-        } else {
-            Answer::ok()
-        };
+        let answer = if earlier % 10 == 0 { Answer::status(500) } else { Answer::ok() };
         answer.after(Duration::from_millis(50))
     });
     let events = many(3_000, 3);
@@ -80,18 +70,11 @@ async fn connections_cut_again_and_again_lose_nothing() {
     let proxy = Proxy::to(broker.port());
     let stage = Stage::set_on(&proxy.amqp_url(), "life", &[]).await;
     stage.receiver.answer_with("/agent", |_, earlier| {
-        let answer = if earlier % 7 == 0 {
-            Answer::status(500)
-        } else {
-            Answer::ok()
-        };
+        let answer = if earlier % 7 == 0 { Answer::status(500) } else { Answer::ok() };
         answer.after(Duration::from_millis(20))
     });
     let events = many(2_000, 3);
-    Amqp::connect(&broker.url())
-        .await
-        .publish_events(&stage.prefix, &events)
-        .await;
+    Amqp::connect(&broker.url()).await.publish_events(&stage.prefix, &events).await;
     for so_far in [100, 500, 1_000] {
         stage.receiver.until(|requests| requests.len() > so_far).await;
         proxy.cut();
@@ -106,17 +89,11 @@ async fn a_silent_connection_is_given_up() {
     let stage = Stage::set_on(&proxy.amqp_url(), "life", &[]).await;
     proxy.stall();
     // Two missed heartbeats of ten seconds.
-    until("the probe to notice", LONG, async || {
-        (stage.waypost.get("/readyz").await.status == 503).then_some(())
-    })
-    .await;
+    until("the probe to notice", LONG, async || (stage.waypost.get("/readyz").await.status == 503).then_some(())).await;
     proxy.resume();
     proxy.cut();
     stage.waypost.ready().await;
-    Amqp::connect(&broker.url())
-        .await
-        .publish_event(&stage.prefix, &chose(3, "after"))
-        .await;
+    Amqp::connect(&broker.url()).await.publish_event(&stage.prefix, &chose(3, "after")).await;
     stage.receiver.until(|requests| requests.len() == 1).await;
 }
 
@@ -127,9 +104,7 @@ async fn while_the_broker_takes_no_messages_deliveries_go_on_and_failures_wait()
     // It fails when the alarm has been raised: a connection is blocked at its first message after that.
     let fails_late = Answer::status(500).after(Duration::from_secs(5));
     stage.receiver.answer_in_turn("/offers", vec![fails_late, Answer::ok()]);
-    stage
-        .receiver
-        .answer("/agent", Answer::ok().after(Duration::from_secs(1)));
+    stage.receiver.answer("/agent", Answer::ok().after(Duration::from_secs(1)));
     stage.publish(&chose(4, "fails")).await;
     let events = many(4_000, 3);
     stage.amqp.publish_events(&stage.prefix, &events).await;
@@ -149,10 +124,7 @@ async fn while_the_broker_takes_no_messages_deliveries_go_on_and_failures_wait()
     assert!(blocked().await.is_some());
 
     broker.ctl(&["set_vm_memory_high_watermark", "0.4"]).await;
-    stage
-        .receiver
-        .until_within(LONG, |requests| offers(requests) == 2)
-        .await;
+    stage.receiver.until_within(LONG, |requests| offers(requests) == 2).await;
     stage.waypost.ready().await;
 }
 
@@ -165,9 +137,7 @@ async fn an_object_with_other_arguments_is_named_at_the_start() {
     let channel = amqp.channel().await;
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    let declared = channel
-        .queue_declare(queue.as_str().into(), QueueDeclareOptions::durable(), arguments)
-        .await;
+    let declared = channel.queue_declare(queue.as_str().into(), QueueDeclareOptions::durable(), arguments).await;
     declared.expect("a quorum queue");
     let waypost = Waypost::launch(&broker.url(), &prefix, &[]);
     assert_eq!(waypost.wait().await.code(), Some(1));
@@ -180,15 +150,10 @@ async fn an_object_with_other_arguments_is_named_at_the_start() {
 #[tokio::test]
 async fn a_queue_deleted_under_way_is_declared_again_and_its_message_not_lost() {
     let stage = Stage::set("life", &[]).await;
-    stage
-        .receiver
-        .answer_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
+    stage.receiver.answer_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
     let rung = format!("{}.delay.1", stage.prefix);
     let channel = stage.amqp.channel().await;
-    channel
-        .queue_delete(rung.as_str().into(), QueueDeleteOptions::default())
-        .await
-        .expect("deleted");
+    channel.queue_delete(rung.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
     stage.publish(&chose(4, "e-1")).await;
     stage.receiver.until(|requests| requests.len() == 2).await;
     assert_eq!(stage.amqp.depth(&rung).await, Some(0));
@@ -199,14 +164,8 @@ async fn a_consumer_cancelled_by_the_broker_is_not_waited_on_for_ever() {
     let stage = Stage::set("life", &[]).await;
     let queue = format!("{}.events", stage.prefix);
     let channel = stage.amqp.channel().await;
-    channel
-        .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
-        .await
-        .expect("deleted");
-    until("the queue to be declared again", LONG, async || {
-        stage.amqp.depth(&queue).await
-    })
-    .await;
+    channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
+    until("the queue to be declared again", LONG, async || stage.amqp.depth(&queue).await).await;
     stage.waypost.ready().await;
     stage.publish(&chose(3, "after")).await;
     stage.receiver.until(|requests| requests.len() == 1).await;
@@ -225,15 +184,9 @@ async fn reconnecting_doubles_no_binding() {
         .await;
         stage.waypost.ready().await;
     }
-    let listing = broker
-        .ctl(&["list_bindings", "--no-table-headers", "source_name", "destination_name"])
-        .await;
+    let listing = broker.ctl(&["list_bindings", "--no-table-headers", "source_name", "destination_name"]).await;
     let exchange = format!("{}.events\t", stage.prefix);
-    assert_eq!(
-        listing.lines().filter(|line| line.starts_with(&exchange)).count(),
-        1,
-        "{listing}"
-    );
+    assert_eq!(listing.lines().filter(|line| line.starts_with(&exchange)).count(), 1, "{listing}");
 }
 
 #[tokio::test]
@@ -241,23 +194,17 @@ async fn two_workers_share_the_events() {
     let stage = Stage::set("life", &[]).await;
     let broker = Broker::shared().await;
     let second = Waypost::start_with(&broker.url(), &stage.prefix, &QUICK).await;
-    stage
-        .receiver
-        .answer("/agent", Answer::ok().after(Duration::from_millis(20)));
+    stage.receiver.answer("/agent", Answer::ok().after(Duration::from_millis(20)));
     let events = many(2_000, 3);
     stage.amqp.publish_events(&stage.prefix, &events).await;
     all_delivered(&stage.receiver, events.len()).await;
     for worker in [&stage.waypost, &second] {
-        worker
-            .until_metric("waypost_deliveries_total{outcome=\"delivered\"}", 200.0)
-            .await;
+        worker.until_metric("waypost_deliveries_total{outcome=\"delivered\"}", 200.0).await;
     }
     assert_eq!(stage.receiver.requests().len(), events.len(), "nothing was sent twice");
     let stored: Value = second.get("/v1/campaigns/13010").await.json();
     assert_eq!(
         stored["sections"][0]["menu"].as_array().map(Vec::len),
-        campaign(&stage.receiver)["sections"][0]["menu"]
-            .as_array()
-            .map(Vec::len)
+        campaign(&stage.receiver)["sections"][0]["menu"].as_array().map(Vec::len)
     );
 }

@@ -36,7 +36,6 @@ impl Clean {
     }
 
     /// What is left, now that the demo has ended.
-    #[track_caller]
     async fn left_behind(&self) -> Vec<String> {
         let queues = self.broker.ctl(&["list_queues", "-p", &self.vhost, "--no-table-headers", "name"]).await;
         let exchanges = self.broker.ctl(&["list_exchanges", "-p", &self.vhost, "--no-table-headers", "name"]).await;

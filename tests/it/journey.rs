@@ -23,33 +23,14 @@ async fn an_underlying_webhook_is_sent_the_request_of_the_contract() {
          \"date\":\"2024-06-18T23:26:14.206Z\",\"response\":\"4\",\"option\":\"Offers\",\"keyword\":4,\"source\":\"chatbot\"}"
     );
     let names: Vec<&str> = request.headers.iter().map(|(name, _)| name.as_str()).collect();
-    let expected = [
-        "content-type",
-        "user-agent",
-        "webhook-id",
-        "webhook-timestamp",
-        "traceparent",
-        "x-api-key",
-    ];
+    let expected = ["content-type", "user-agent", "webhook-id", "webhook-timestamp", "traceparent", "x-api-key"];
     assert_eq!(names[..6], expected, "{names:?}");
     assert_eq!(request.header("content-type"), Some("application/json"));
-    assert_eq!(
-        request.header("user-agent"),
-        Some(concat!("waypost/", env!("CARGO_PKG_VERSION")))
-    );
-    assert_eq!(
-        request.header("traceparent"),
-        Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-    );
+    assert_eq!(request.header("user-agent"), Some(concat!("waypost/", env!("CARGO_PKG_VERSION"))));
+    assert_eq!(request.header("traceparent"), Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
     assert_eq!(request.header("x-api-key"), Some("the-key"));
-    let timestamp: i64 = request
-        .header("webhook-timestamp")
-        .and_then(|text| text.parse().ok())
-        .expect("a timestamp");
-    assert!(
-        (chrono::Utc::now().timestamp() - timestamp).abs() < 60,
-        "{timestamp} is not now"
-    );
+    let timestamp: i64 = request.header("webhook-timestamp").and_then(|text| text.parse().ok()).expect("a timestamp");
+    assert!((chrono::Utc::now().timestamp() - timestamp).abs() < 60, "{timestamp} is not now");
 }
 
 #[tokio::test]
@@ -77,10 +58,7 @@ async fn an_event_fires_its_entrys_webhook_and_its_sections_own() {
     stage.waypost.put_campaign(&campaign).await;
     let event = |id: &str, more: serde_json::Value| {
         let mut event = json!({ "campaignId": "two", "label": "Ask", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z", "eventId": id });
-        event
-            .as_object_mut()
-            .expect("an object")
-            .extend(more.as_object().expect("an object").clone());
+        event.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         event
     };
     let paths_of = async |event: &serde_json::Value, count: usize| {
@@ -93,20 +71,11 @@ async fn an_event_fires_its_entrys_webhook_and_its_sections_own() {
         assert_eq!(ids.len(), count, "each delivery has an id of its own");
         paths
     };
-    assert_eq!(
-        paths_of(&event("1", json!({ "keyword": "YES" })), 2).await,
-        ["/entry", "/section"]
-    );
-    assert_eq!(
-        paths_of(&event("2", json!({ "keyword": "?", "option": " yes! " })), 2).await,
-        ["/entry", "/section"]
-    );
+    assert_eq!(paths_of(&event("1", json!({ "keyword": "YES" })), 2).await, ["/entry", "/section"]);
+    assert_eq!(paths_of(&event("2", json!({ "keyword": "?", "option": " yes! " })), 2).await, ["/entry", "/section"]);
     assert_eq!(paths_of(&event("3", json!({ "keyword": "no" })), 1).await, ["/section"]);
     assert_eq!(paths_of(&event("4", json!({})), 1).await, ["/section"]);
-    stage
-        .waypost
-        .until_metric("waypost_events_total{result=\"resolved\"}", 4.0)
-        .await;
+    stage.waypost.until_metric("waypost_events_total{result=\"resolved\"}", 4.0).await;
 }
 
 #[tokio::test]
@@ -141,10 +110,7 @@ async fn what_fires_nothing_is_settled_and_counted() {
     for event in [chose(1, "e-1"), elsewhere, nowhere] {
         stage.publish(&event).await;
     }
-    stage
-        .waypost
-        .until_metric("waypost_events_total{result=\"no_webhook\"}", 3.0)
-        .await;
+    stage.waypost.until_metric("waypost_events_total{result=\"no_webhook\"}", 3.0).await;
     assert_eq!(stage.receiver.requests().len(), 0);
 }
 
@@ -153,10 +119,7 @@ async fn an_event_can_be_published_over_http() {
     let stage = Stage::set("journey", &[]).await;
     let mut event = chose(3, "ignored");
     event.as_object_mut().expect("an object").remove("eventId");
-    let reply = stage
-        .waypost
-        .send(reqwest::Method::POST, "/v1/events", Some(&event))
-        .await;
+    let reply = stage.waypost.send(reqwest::Method::POST, "/v1/events", Some(&event)).await;
     assert_eq!(reply.status, 202, "{reply:?}");
     let event_id = reply.json()["eventId"].as_str().expect("an event id").to_owned();
     stage.receiver.until(|requests| requests.len() == 1).await;
@@ -166,15 +129,8 @@ async fn an_event_can_be_published_over_http() {
     assert_eq!(stage.receiver.by_webhook_id().len(), 1);
 
     event["date"] = "yesterday".into();
-    let reply = stage
-        .waypost
-        .send(reqwest::Method::POST, "/v1/events", Some(&event))
-        .await;
-    assert_eq!(
-        (reply.status, reply.json()["errors"][0]["path"].as_str()),
-        (422, Some("$.date")),
-        "{reply:?}"
-    );
+    let reply = stage.waypost.send(reqwest::Method::POST, "/v1/events", Some(&event)).await;
+    assert_eq!((reply.status, reply.json()["errors"][0]["path"].as_str()), (422, Some("$.date")), "{reply:?}");
 }
 
 #[tokio::test]
@@ -183,24 +139,12 @@ async fn successes_make_no_line_and_failures_one_each() {
     stage.receiver.answer("/offers", crate::support::Answer::status(410));
     stage.publish(&chose(3, "e-1")).await;
     stage.publish(&chose(4, "e-2")).await;
-    stage
-        .waypost
-        .until_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0)
-        .await;
-    stage
-        .waypost
-        .until_metric("waypost_deliveries_total{outcome=\"dead\"}", 1.0)
-        .await;
+    stage.waypost.until_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
+    stage.waypost.until_metric("waypost_deliveries_total{outcome=\"dead\"}", 1.0).await;
     let lines = stage.waypost.lines();
     let attempts: Vec<&String> = lines.iter().filter(|line| line.contains("attempt")).collect();
     assert_eq!(attempts.len(), 1, "{lines:#?}");
     let line: serde_json::Value = serde_json::from_str(attempts[0]).expect("a line of JSON");
-    assert_eq!(
-        (line["cause"].as_str(), line["status"].as_i64()),
-        (Some("status_4xx"), Some(410))
-    );
-    assert!(
-        !lines.iter().any(|line| line.contains("+15550001")),
-        "a phone number in the log: {lines:#?}"
-    );
+    assert_eq!((line["cause"].as_str(), line["status"].as_i64()), (Some("status_4xx"), Some(410)));
+    assert!(!lines.iter().any(|line| line.contains("+15550001")), "a phone number in the log: {lines:#?}");
 }

@@ -21,13 +21,7 @@ async fn what_is_no_event_becomes_a_dead_letter_and_the_next_event_is_delivered(
     typed["label"] = json!(7);
     typed["keyword"] = json!({});
     typed.as_object_mut().expect("an object").remove("phoneNumber");
-    let nested = [
-        b"{\"campaignId\":".as_slice(),
-        &b"[".repeat(10_000),
-        &b"]".repeat(10_000),
-        b"}",
-    ]
-    .concat();
+    let nested = [b"{\"campaignId\":".as_slice(), &b"[".repeat(10_000), &b"]".repeat(10_000), b"}"].concat();
     let large = format!("{{\"campaignId\":\"{}\"}}", "x".repeat(300 * 1024));
     let bodies: Vec<(Vec<u8>, &[&str])> = vec![
         (b"".to_vec(), &["$"]),
@@ -37,18 +31,12 @@ async fn what_is_no_event_becomes_a_dead_letter_and_the_next_event_is_delivered(
         (b"\xff\xfe{}".to_vec(), &["$"]),
         (b"{}".to_vec(), &["$.campaignId", "$.label", "$.phoneNumber", "$.date"]),
         (late.to_string().into_bytes(), &["$.date"]),
-        (
-            typed.to_string().into_bytes(),
-            &["$.label", "$.phoneNumber", "$.keyword"],
-        ),
+        (typed.to_string().into_bytes(), &["$.label", "$.phoneNumber", "$.keyword"]),
         (b"[".repeat(10_000), &["$"]),
         (nested, &["$"]),
         (large.into_bytes(), &["$"]),
     ];
-    let messages: Vec<Message> = bodies
-        .iter()
-        .map(|(body, _)| Message::raw(body.clone()).key("13010"))
-        .collect();
+    let messages: Vec<Message> = bodies.iter().map(|(body, _)| Message::raw(body.clone()).key("13010")).collect();
     stage.amqp.publish(&format!("{}.events", stage.prefix), messages).await;
     stage.publish(&chose(3, "the-next")).await;
 
@@ -58,35 +46,19 @@ async fn what_is_no_event_becomes_a_dead_letter_and_the_next_event_is_delivered(
         let letter = letters.iter().find(|letter| kept(letter) == *body);
         let letter =
             letter.unwrap_or_else(|| panic!("no letter of {}", String::from_utf8_lossy(&body[..body.len().min(80)])));
-        assert_eq!(
-            (&letter["reason"], &letter["state"]),
-            (&json!("malformed"), &json!("pending"))
-        );
-        let found: BTreeSet<&str> = letter["errors"]
-            .as_array()
-            .expect("errors")
-            .iter()
-            .filter_map(|error| error["path"].as_str())
-            .collect();
+        assert_eq!((&letter["reason"], &letter["state"]), (&json!("malformed"), &json!("pending")));
+        let found: BTreeSet<&str> =
+            letter["errors"].as_array().expect("errors").iter().filter_map(|error| error["path"].as_str()).collect();
         assert_eq!(found, paths.iter().copied().collect(), "{:#}", letter["errors"]);
     }
-    assert!(letters.iter().any(|letter| {
-        letter["errors"][0]["message"]
-            .as_str()
-            .is_some_and(|text| text.contains("RFC 3339"))
-    }));
-    let count = bodies.len() as f64;
-    stage
-        .waypost
-        .until_metric("waypost_events_total{result=\"malformed\"}", count)
-        .await;
-    assert_eq!(
-        stage
-            .waypost
-            .metric("waypost_dead_letters_total{reason=\"malformed\"}")
-            .await,
-        count
+    assert!(
+        letters
+            .iter()
+            .any(|letter| { letter["errors"][0]["message"].as_str().is_some_and(|text| text.contains("RFC 3339")) })
     );
+    let count = bodies.len() as f64;
+    stage.waypost.until_metric("waypost_events_total{result=\"malformed\"}", count).await;
+    assert_eq!(stage.waypost.metric("waypost_dead_letters_total{reason=\"malformed\"}").await, count);
 }
 
 /// The body a letter keeps.
@@ -94,9 +66,7 @@ fn kept(letter: &Value) -> Vec<u8> {
     use base64::Engine as _;
     match (letter["body"].as_str(), letter["bodyBase64"].as_str()) {
         (Some(text), None) => text.as_bytes().to_vec(),
-        (None, Some(base64)) => base64::engine::general_purpose::STANDARD
-            .decode(base64)
-            .expect("base64"),
+        (None, Some(base64)) => base64::engine::general_purpose::STANDARD.decode(base64).expect("base64"),
         other => panic!("one of body and bodyBase64, not {other:?}"),
     }
 }
@@ -118,31 +88,17 @@ async fn what_is_given_out_too_often_reaches_the_dead_letters_as_it_is() {
     assert!(stage.waypost.wait().await.success());
     // In the place of a worker that dies of this event each time.
     let channel = stage.amqp.channel().await;
-    channel
-        .basic_qos(1, BasicQosOptions::default())
-        .await
-        .expect("a window");
+    channel.basic_qos(1, BasicQosOptions::default()).await.expect("a window");
     let queue = format!("{}.events", stage.prefix);
-    let consumer = channel.basic_consume(
-        queue.as_str().into(),
-        "".into(),
-        BasicConsumeOptions::default(),
-        FieldTable::default(),
-    );
+    let consumer =
+        channel.basic_consume(queue.as_str().into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
     let mut consumer = consumer.await.expect("a consumer");
     let event = chose(3, "poison");
     stage.publish(&event).await;
     let give_back = async {
         while let Some(delivery) = consumer.next().await {
             let delivery = delivery.expect("a delivery");
-            delivery
-                .acker
-                .nack(BasicNackOptions {
-                    requeue: true,
-                    multiple: false,
-                })
-                .await
-                .expect("given back");
+            delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await.expect("given back");
         }
     };
     let stream = format!("{}.dead-letters", stage.prefix);
@@ -151,12 +107,7 @@ async fn what_is_given_out_too_often_reaches_the_dead_letters_as_it_is() {
         records = stage.amqp.read_stream(&stream, |records| !records.is_empty()) => records,
     };
     assert_eq!(records[0].json(), event, "the body as it was published");
-    assert_eq!(
-        records[0].header("x-first-death-reason").as_deref(),
-        Some("delivery_limit")
-    );
-    until("an empty queue", Duration::from_secs(5), async || {
-        (stage.amqp.depth(&queue).await == Some(0)).then_some(())
-    })
-    .await;
+    assert_eq!(records[0].header("x-first-death-reason").as_deref(), Some("delivery_limit"));
+    until("an empty queue", Duration::from_secs(5), async || (stage.amqp.depth(&queue).await == Some(0)).then_some(()))
+        .await;
 }

@@ -14,10 +14,7 @@ use crate::support::{Amqp, Broker, Proxy, unique, until};
 
 fn publisher(url: &str, prefix: &str) -> Publisher {
     let dead_letter_retention = Duration::from_secs(3_600);
-    let topology = Topology {
-        names: Names::new(prefix),
-        dead_letter_retention,
-    };
+    let topology = Topology { names: Names::new(prefix), dead_letter_retention };
     Publisher::start(Address::new(SecretString::from(url.to_owned())), topology).0
 }
 
@@ -51,11 +48,7 @@ async fn each_caller_gets_the_verdict_of_its_own_message() {
     let mut wrong = Vec::new();
     while let Some(verdict) = callers.join_next().await {
         let (number, routable, verdict) = verdict.expect("a verdict");
-        let right = if routable {
-            verdict.is_ok()
-        } else {
-            matches!(verdict, Err(Unpublished::Unroutable(_)))
-        };
+        let right = if routable { verdict.is_ok() } else { matches!(verdict, Err(Unpublished::Unroutable(_))) };
         if !right {
             wrong.push((number, verdict));
         }
@@ -78,17 +71,12 @@ async fn a_refused_message_is_not_taken_for_published() {
     arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(1));
     arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
     let channel = amqp.channel().await;
-    let declared = channel
-        .queue_declare(full.as_str().into(), QueueDeclareOptions::durable(), arguments)
-        .await;
+    let declared = channel.queue_declare(full.as_str().into(), QueueDeclareOptions::durable(), arguments).await;
     declared.expect("a queue for one message");
     assert_eq!(publisher.publish(to_queue(&full, 0)).await, Ok(()));
     let refused = Unpublished::Refused(Destination::Queue(full.clone()));
     assert_eq!(publisher.publish(to_queue(&full, 1)).await, Err(refused));
-    channel
-        .queue_delete(full.as_str().into(), QueueDeleteOptions::default())
-        .await
-        .expect("deleted");
+    channel.queue_delete(full.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
 }
 
 #[tokio::test]
@@ -106,11 +94,7 @@ async fn what_a_lost_connection_left_open_is_published_on_the_next() {
         callers.spawn(async move { publisher.publish(outgoing).await });
     }
     // Nobody is answered while nothing is confirmed.
-    assert!(
-        tokio::time::timeout(Duration::from_millis(300), callers.join_next())
-            .await
-            .is_err()
-    );
+    assert!(tokio::time::timeout(Duration::from_millis(300), callers.join_next()).await.is_err());
     proxy.cut();
     proxy.resume();
     while let Some(verdict) = callers.join_next().await {
@@ -136,8 +120,6 @@ async fn who_has_stopped_waiting_is_not_published_for_again() {
     proxy.resume();
     assert_eq!(publisher.publish(to_queue(&queue, 2)).await, Ok(()));
     let amqp = Amqp::connect(&broker.url()).await;
-    until("the two messages", Duration::from_secs(5), async || {
-        (amqp.depth(&queue).await == Some(2)).then_some(())
-    })
-    .await;
+    until("the two messages", Duration::from_secs(5), async || (amqp.depth(&queue).await == Some(2)).then_some(()))
+        .await;
 }

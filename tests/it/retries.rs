@@ -10,12 +10,8 @@ use crate::support::{Answer, until};
 #[tokio::test]
 async fn a_failing_delivery_is_retried_with_the_same_id_until_it_succeeds() {
     let stage = Stage::set("retries", &[]).await;
-    let answers = vec![
-        Answer::status(500),
-        Answer::status(302).header("location", "/elsewhere"),
-        Answer::reset(),
-        Answer::ok(),
-    ];
+    let answers =
+        vec![Answer::status(500), Answer::status(302).header("location", "/elsewhere"), Answer::reset(), Answer::ok()];
     stage.receiver.answer_in_turn("/offers", answers);
     stage.publish(&chose(4, "e-1")).await;
     let requests = stage.receiver.until(|requests| requests.len() == 4).await;
@@ -23,15 +19,9 @@ async fn a_failing_delivery_is_retried_with_the_same_id_until_it_succeeds() {
     assert!(requests.iter().all(|request| request.body == requests[0].body));
     for pair in requests.windows(2) {
         let wait = pair[1].at - pair[0].at;
-        assert!(
-            (Duration::from_millis(950)..Duration::from_secs(4)).contains(&wait),
-            "waited {wait:?} instead of 1 s"
-        );
+        assert!((Duration::from_millis(950)..Duration::from_secs(4)).contains(&wait), "waited {wait:?} instead of 1 s");
     }
-    stage
-        .waypost
-        .until_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0)
-        .await;
+    stage.waypost.until_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
     assert_eq!(stage.waypost.metric("waypost_retries_scheduled_total").await, 3.0);
     for cause in ["status_5xx", "status_3xx", "reset"] {
         let name = format!("waypost_attempts_total{{cause=\"{cause}\",outcome=\"retry\"}}");
@@ -42,17 +32,11 @@ async fn a_failing_delivery_is_retried_with_the_same_id_until_it_succeeds() {
 #[tokio::test]
 async fn retry_after_is_a_longer_wait_and_no_early_one() {
     let stage = Stage::set("retries", &[]).await;
-    stage.receiver.answer_in_turn(
-        "/offers",
-        vec![Answer::status(429).header("retry-after", "3"), Answer::ok()],
-    );
+    stage.receiver.answer_in_turn("/offers", vec![Answer::status(429).header("retry-after", "3"), Answer::ok()]);
     stage.publish(&chose(4, "e-1")).await;
     let requests = stage.receiver.until(|requests| requests.len() == 2).await;
     let wait = requests[1].at - requests[0].at;
-    assert!(
-        (Duration::from_millis(2_950)..Duration::from_secs(6)).contains(&wait),
-        "waited {wait:?} instead of 3 s"
-    );
+    assert!((Duration::from_millis(2_950)..Duration::from_secs(6)).contains(&wait), "waited {wait:?} instead of 3 s");
 }
 
 #[tokio::test]
@@ -80,22 +64,13 @@ async fn a_delivery_that_is_never_accepted_becomes_a_dead_letter_with_its_histor
     let attempts = letter["attempts"].as_array().expect("attempts");
     assert_eq!(attempts.len(), 3);
     for attempt in attempts {
-        assert_eq!(
-            (&attempt["status"], &attempt["answer"]),
-            (&json!(503), &json!("overloaded"))
-        );
-        assert!(
-            attempt["at"].is_string() && attempt["durationMs"].is_u64(),
-            "{attempt:#}"
-        );
+        assert_eq!((&attempt["status"], &attempt["answer"]), (&json!(503), &json!("overloaded")));
+        assert!(attempt["at"].is_string() && attempt["durationMs"].is_u64(), "{attempt:#}");
     }
     assert_eq!(letter["firstAttemptAt"], attempts[0]["at"]);
     assert_eq!(letter["event"]["keyword"], json!(4));
     assert_eq!(letter["event"]["date"], json!("2024-06-18T23:26:14.206Z"));
-    stage
-        .waypost
-        .until_metric("waypost_dead_letters_total{reason=\"exhausted\"}", 1.0)
-        .await;
+    stage.waypost.until_metric("waypost_dead_letters_total{reason=\"exhausted\"}", 1.0).await;
 }
 
 #[tokio::test]
@@ -104,16 +79,9 @@ async fn a_webhooks_own_policy_counts_first() {
     let mut campaign = campaign(&stage.receiver);
     campaign["sections"][0]["menu"][3]["webhook"]["retry"] = json!({ "maxAttempts": 2, "permanentStatuses": [404] });
     stage.waypost.put_campaign(&campaign).await;
-    stage.receiver.answer_in_turn(
-        "/offers",
-        vec![Answer::status(410), Answer::status(410), Answer::status(404)],
-    );
+    stage.receiver.answer_in_turn("/offers", vec![Answer::status(410), Answer::status(410), Answer::status(404)]);
     stage.publish(&chose(4, "e-1")).await;
-    assert_eq!(
-        stage.dead_letters(1).await[0]["reason"],
-        "exhausted",
-        "410 is no permanent status here"
-    );
+    assert_eq!(stage.dead_letters(1).await[0]["reason"], "exhausted", "410 is no permanent status here");
     stage.publish(&chose(4, "e-2")).await;
     assert_eq!(stage.dead_letters(2).await[1]["reason"], "gone");
     assert_eq!(stage.receiver.requests().len(), 3);
@@ -129,21 +97,9 @@ async fn what_can_never_succeed_is_dead_at_once() {
     stage.publish(&chose(4, "e-1")).await;
     stage.publish(&chose(5, "e-2")).await;
     let letters = stage.dead_letters(2).await;
-    let of = |event: &str| {
-        letters
-            .iter()
-            .find(|letter| letter["eventId"] == event)
-            .expect("a letter")
-            .clone()
-    };
-    assert_eq!(
-        (&of("e-1")["reason"], &of("e-1")["status"]),
-        (&json!("gone"), &json!(410))
-    );
-    assert_eq!(
-        (&of("e-2")["reason"], &of("e-2")["cause"]),
-        (&json!("forbidden_address"), &json!("forbidden_address"))
-    );
+    let of = |event: &str| letters.iter().find(|letter| letter["eventId"] == event).expect("a letter").clone();
+    assert_eq!((&of("e-1")["reason"], &of("e-1")["status"]), (&json!("gone"), &json!(410)));
+    assert_eq!((&of("e-2")["reason"], &of("e-2")["cause"]), (&json!("forbidden_address"), &json!("forbidden_address")));
     assert_eq!(of("e-2")["status"], Value::Null);
 }
 
@@ -161,24 +117,11 @@ async fn a_waiting_delivery_dies_with_its_webhook() {
     menu.remove(3);
     stage.waypost.put_campaign(&campaign).await;
     let letters = stage.dead_letters(2).await;
-    let reason = |event: &str| {
-        letters
-            .iter()
-            .find(|letter| letter["eventId"] == event)
-            .expect("a letter")["reason"]
-            .clone()
-    };
-    assert_eq!(
-        (reason("e-deleted"), reason("e-disabled")),
-        (json!("webhook_deleted"), json!("webhook_disabled"))
-    );
+    let reason =
+        |event: &str| letters.iter().find(|letter| letter["eventId"] == event).expect("a letter")["reason"].clone();
+    assert_eq!((reason("e-deleted"), reason("e-disabled")), (json!("webhook_deleted"), json!("webhook_disabled")));
     // Both keep where they last went.
-    assert!(
-        letters
-            .iter()
-            .all(|letter| letter["url"].is_string() && letter["status"] == 500),
-        "{letters:#?}"
-    );
+    assert!(letters.iter().all(|letter| letter["url"].is_string() && letter["status"] == 500), "{letters:#?}");
 }
 
 #[tokio::test]
@@ -191,10 +134,7 @@ async fn a_retry_uses_the_webhook_as_it_is_then() {
     campaign["sections"][0]["menu"][3]["webhook"]["url"] = json!(stage.receiver.url("/mended"));
     campaign["sections"][0]["menu"][3]["webhook"]["body"] = json!({ "source": "mended" });
     stage.waypost.put_campaign(&campaign).await;
-    let requests = stage
-        .receiver
-        .until(|requests| requests.iter().any(|request| request.path() == "/mended"))
-        .await;
+    let requests = stage.receiver.until(|requests| requests.iter().any(|request| request.path() == "/mended")).await;
     assert_eq!(requests.last().expect("a request").json()["source"], "mended");
     assert_eq!(stage.receiver.by_webhook_id().len(), 1, "the same delivery");
 }
@@ -202,9 +142,7 @@ async fn a_retry_uses_the_webhook_as_it_is_then() {
 #[tokio::test]
 async fn a_waiting_retry_is_in_the_broker_and_survives_its_worker() {
     let stage = Stage::set("retries", &[("WAYPOST_RETRY__INITIAL_DELAY", "4s")]).await;
-    stage
-        .receiver
-        .answer_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
+    stage.receiver.answer_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
     stage.publish(&chose(4, "e-1")).await;
     stage.waypost.until_metric("waypost_retries_scheduled_total", 1.0).await;
     let rung = format!("{}.delay.4", stage.prefix);
@@ -221,18 +159,11 @@ async fn a_waiting_retry_is_in_the_broker_and_survives_its_worker() {
 #[tokio::test]
 async fn one_long_wait_holds_up_no_other() {
     let stage = Stage::set("retries", &[]).await;
-    stage
-        .receiver
-        .answer("/survey", Answer::status(503).header("retry-after", "3600"));
-    stage
-        .receiver
-        .answer_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
+    stage.receiver.answer("/survey", Answer::status(503).header("retry-after", "3600"));
+    stage.receiver.answer_in_turn("/offers", vec![Answer::status(500), Answer::ok()]);
     stage.publish(&chose(5, "e-long")).await;
     stage.waypost.until_metric("waypost_retries_scheduled_total", 1.0).await;
     stage.publish(&chose(4, "e-short")).await;
-    stage
-        .receiver
-        .until(|requests| requests.iter().filter(|request| request.path() == "/offers").count() == 2)
-        .await;
+    stage.receiver.until(|requests| requests.iter().filter(|request| request.path() == "/offers").count() == 2).await;
     assert_eq!(stage.amqp.depth(&format!("{}.delay.2048", stage.prefix)).await, Some(1));
 }

@@ -5,11 +5,8 @@ use serde_json::{Value, json};
 use crate::support::{Amqp, Broker, Receiver, Waypost, unique};
 
 /// Retries that are over in seconds; the delay ladder knows no shorter step than one.
-pub(crate) const QUICK: [(&str, &str); 3] = [
-    ("WAYPOST_RETRY__INITIAL_DELAY", "1s"),
-    ("WAYPOST_RETRY__MULTIPLIER", "1"),
-    ("WAYPOST_RETRY__JITTER", "0"),
-];
+pub(crate) const QUICK: [(&str, &str); 3] =
+    [("WAYPOST_RETRY__INITIAL_DELAY", "1s"), ("WAYPOST_RETRY__MULTIPLIER", "1"), ("WAYPOST_RETRY__JITTER", "0")];
 
 /// A worker, a receiver and an outside party.
 pub(crate) struct Stage {
@@ -34,12 +31,7 @@ impl Stage {
         let receiver = Receiver::start();
         waypost.put_campaign(&campaign(&receiver)).await;
         let amqp = Amqp::connect(url).await;
-        Self {
-            prefix,
-            waypost,
-            receiver,
-            amqp,
-        }
+        Self { prefix, waypost, receiver, amqp }
     }
 
     pub(crate) async fn publish(&self, event: &Value) {
@@ -81,7 +73,5 @@ pub(crate) fn chose(keyword: impl Into<Value>, event_id: &str) -> Value {
 
 /// `count` events of the Welcome Message, each with an identity of its own.
 pub(crate) fn many(count: usize, keyword: u32) -> Vec<Value> {
-    (0..count)
-        .map(|number| chose(keyword, &format!("event-{number}")))
-        .collect()
+    (0..count).map(|number| chose(keyword, &format!("event-{number}"))).collect()
 }

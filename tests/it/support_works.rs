@@ -9,39 +9,20 @@ use lapin::types::{AMQPValue, FieldTable};
 use crate::support::{Amqp, Answer, Broker, Message, PATIENCE, Proxy, Receiver, unique, until};
 
 /// A topic exchange and the queue bound to it, both called `name`.
-pub(crate) async fn declare(amqp: &Amqp, name: &str, kind: &str) {
+async fn declare(amqp: &Amqp, name: &str, kind: &str) {
     let channel = amqp.channel().await;
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
-    let exchange = ExchangeDeclareOptions {
-        durable: true,
-        ..ExchangeDeclareOptions::default()
-    };
+    let exchange = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     channel
         .exchange_declare(name.into(), ExchangeKind::Topic, exchange, FieldTable::default())
         .await
         .expect("an exchange");
+    channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments).await.expect("a queue");
     channel
-        .queue_declare(name.into(), QueueDeclareOptions::durable(), arguments)
-        .await
-        .expect("a queue");
-    channel
-        .queue_bind(
-            name.into(),
-            name.into(),
-            "#".into(),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        )
+        .queue_bind(name.into(), name.into(), "#".into(), QueueBindOptions::default(), FieldTable::default())
         .await
         .expect("a binding");
-}
-
-async fn until_depth(amqp: &Amqp, queue: &str, depth: u32) {
-    until("the depth of the queue", PATIENCE, async || {
-        (amqp.depth(queue).await == Some(depth)).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -54,11 +35,7 @@ async fn the_shared_broker_takes_many_messages_and_gives_them_back() {
 
     declare(&amqp, &events, "stream").await;
     let bodies = (0..10_000).map(|number: u32| number.to_string());
-    amqp.publish(
-        &events,
-        bodies.map(|body| Message::raw(body.clone()).id(&body).header("of", "many")),
-    )
-    .await;
+    amqp.publish(&events, bodies.map(|body| Message::raw(body.clone()).id(&body).header("of", "many"))).await;
 
     let records = amqp.read_stream(&events, |records| records.len() == 10_000).await;
     assert_eq!(records[9_999].body, b"9999");
@@ -76,8 +53,7 @@ async fn a_stream_that_lacks_what_is_awaited_fails_the_test() {
     let stream = unique("lacking");
     declare(&amqp, &stream, "stream").await;
     amqp.publish(&stream, [Message::raw("one")]).await;
-    amqp.read_stream_within(Duration::from_millis(300), &stream, |records| records.len() == 2)
-        .await;
+    amqp.read_stream_within(Duration::from_millis(300), &stream, |records| records.len() == 2).await;
 }
 
 #[tokio::test]
@@ -93,55 +69,35 @@ async fn a_private_broker_keeps_what_it_confirmed_over_a_kill_and_a_stop() {
     let queue = unique("kept");
     let amqp = Amqp::connect(&broker.url()).await;
     declare(&amqp, &queue, "quorum").await;
-    amqp.publish(&queue, (0..100).map(|number: u32| Message::raw(number.to_string())))
-        .await;
-    until_depth(&amqp, &queue, 100).await;
+    amqp.publish(&queue, (0..100).map(|number: u32| Message::raw(number.to_string()))).await;
+    amqp.until_depth(&queue, 100).await;
 
     broker.kill().await;
     broker.start().await;
     let amqp = Amqp::connect(&broker.url()).await;
-    until_depth(&amqp, &queue, 100).await;
+    amqp.until_depth(&queue, 100).await;
     amqp.publish(&queue, [Message::raw("one more")]).await;
 
     broker.stop().await;
     broker.start().await;
     let amqp = Amqp::connect(&broker.url()).await;
-    until_depth(&amqp, &queue, 101).await;
-    assert!(
-        broker
-            .ctl(&["list_queues", "--no-table-headers", "name"])
-            .await
-            .contains(&queue)
-    );
+    amqp.until_depth(&queue, 101).await;
+    assert!(broker.ctl(&["list_queues", "--no-table-headers", "name"]).await.contains(&queue));
 }
 
 #[tokio::test]
 async fn the_receiver_records_requests_and_answers_as_scripted() {
     let receiver = Receiver::start();
-    receiver.answer(
-        "/teapot",
-        Answer::status(418).header("x-kind", "teapot").body("short and stout"),
-    );
+    receiver.answer("/teapot", Answer::status(418).header("x-kind", "teapot").body("short and stout"));
     receiver.answer_in_turn("/recovers", vec![Answer::status(503), Answer::reset(), Answer::ok()]);
     receiver.answer("/never", Answer::never());
     receiver.answer("/late", Answer::ok().after(Duration::from_millis(200)));
-    receiver.answer_with("/echo", |request, earlier| {
-        Answer::ok().body(format!("{earlier}{}", request.path()))
-    });
+    receiver.answer_with("/echo", |request, earlier| Answer::ok().body(format!("{earlier}{}", request.path())));
     let client = client();
-    let post = |path: &str| {
-        client
-            .post(receiver.url(path))
-            .header("webhook-id", "w1")
-            .header("x-b", "2")
-            .body("{}")
-    };
+    let post = |path: &str| client.post(receiver.url(path)).header("webhook-id", "w1").header("x-b", "2").body("{}");
 
     let teapot = post("/teapot").send().await.expect("an answer");
-    assert_eq!(
-        (teapot.status().as_u16(), &teapot.headers()["x-kind"]),
-        (418, &"teapot".parse().expect("a value"))
-    );
+    assert_eq!((teapot.status().as_u16(), &teapot.headers()["x-kind"]), (418, &"teapot".parse().expect("a value")));
     assert_eq!(teapot.text().await.expect("a body"), "short and stout");
 
     assert_eq!(post("/recovers").send().await.expect("an answer").status(), 503);
@@ -149,26 +105,13 @@ async fn the_receiver_records_requests_and_answers_as_scripted() {
     assert!(format!("{reset:?}").contains("ConnectionReset"), "{reset:?}");
     assert_eq!(post("/recovers").send().await.expect("an answer").status(), 200);
 
-    let silence = post("/never")
-        .timeout(Duration::from_millis(300))
-        .send()
-        .await
-        .expect_err("no answer");
+    let silence = post("/never").timeout(Duration::from_millis(300)).send().await.expect_err("no answer");
     assert!(silence.is_timeout(), "{silence:?}");
     let before = Instant::now();
     assert_eq!(post("/late").send().await.expect("an answer").status(), 200);
     assert!(before.elapsed() >= Duration::from_millis(200));
     post("/echo").send().await.expect("an answer");
-    assert_eq!(
-        post("/echo")
-            .send()
-            .await
-            .expect("an answer")
-            .text()
-            .await
-            .expect("a body"),
-        "1/echo"
-    );
+    assert_eq!(post("/echo").send().await.expect("an answer").text().await.expect("a body"), "1/echo");
 
     let requests = receiver.until(|requests| requests.len() == 8).await;
     let names: Vec<&str> = requests[0].headers.iter().map(|(name, _)| name.as_str()).collect();
@@ -182,16 +125,8 @@ async fn the_receiver_records_requests_and_answers_as_scripted() {
 #[should_panic(expected = "1 came\nPOST /seen w7 hello")]
 async fn requests_that_stay_away_fail_the_test_with_what_came() {
     let receiver = Receiver::start();
-    client()
-        .post(receiver.url("/seen"))
-        .header("webhook-id", "w7")
-        .body("hello")
-        .send()
-        .await
-        .expect("an answer");
-    receiver
-        .until_within(Duration::from_millis(100), |requests| requests.len() == 2)
-        .await;
+    client().post(receiver.url("/seen")).header("webhook-id", "w7").body("hello").send().await.expect("an answer");
+    receiver.until_within(Duration::from_millis(100), |requests| requests.len() == 2).await;
 }
 
 #[tokio::test]
@@ -209,22 +144,19 @@ async fn the_proxy_cuts_stalls_refuses_and_resumes() {
     let stalled = tokio::time::timeout(Duration::from_millis(300), proxied.depth(&queue)).await;
     assert!(stalled.is_err(), "a stalled connection answered: {stalled:?}");
     proxy.resume();
-    until_depth(&proxied, &queue, 1).await;
+    proxied.until_depth(&queue, 1).await;
 
     let channel = proxied.channel().await;
     proxy.cut();
-    until("the broken connection", PATIENCE, async || {
-        (!channel.status().connected()).then_some(())
-    })
-    .await;
-    until_depth(&Amqp::connect(&proxy.amqp_url()).await, &queue, 1).await;
+    until("the broken connection", PATIENCE, async || (!channel.status().connected()).then_some(())).await;
+    Amqp::connect(&proxy.amqp_url()).await.until_depth(&queue, 1).await;
 
     proxy.refuse();
     let url = proxy.amqp_url();
     let refused = lapin::Connection::connect(&url, lapin::ConnectionProperties::default()).await;
     assert!(refused.is_err(), "a refused connection was opened");
     proxy.resume();
-    until_depth(&Amqp::connect(&url).await, &queue, 1).await;
+    Amqp::connect(&url).await.until_depth(&queue, 1).await;
 }
 
 fn client() -> reqwest::Client {

@@ -12,18 +12,12 @@ const LONG: Duration = Duration::from_secs(90);
 async fn killed_in_the_middle_of_ten_thousand_events_it_accounts_for_all() {
     let stage = Stage::set("worker", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "2")]).await;
     // A tenth is gone, a tenth fails once, the rest is delivered; each by its own identity, so on every attempt alike.
-    let fate = |id: &str| {
-        id.bytes()
-            .fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)))
-            % 10
-    };
-    stage
-        .receiver
-        .answer_with("/agent", move |request, _| match fate(request.webhook_id()) {
-            0 => Answer::status(410),
-            1 => Answer::status(500),
-            _ => Answer::ok(),
-        });
+    let fate = |id: &str| id.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte))) % 10;
+    stage.receiver.answer_with("/agent", move |request, _| match fate(request.webhook_id()) {
+        0 => Answer::status(410),
+        1 => Answer::status(500),
+        _ => Answer::ok(),
+    });
     let events = many(10_000, 3);
     stage.amqp.publish_events(&stage.prefix, &events).await;
     for so_far in [1_500, 4_000, 7_000] {
@@ -32,17 +26,10 @@ async fn killed_in_the_middle_of_ten_thousand_events_it_accounts_for_all() {
         stage.waypost.restart().await;
     }
     let seen = |requests: &[crate::support::receiver::Request]| {
-        requests
-            .iter()
-            .map(|request| request.webhook_id().to_owned())
-            .collect::<BTreeSet<String>>()
+        requests.iter().map(|request| request.webhook_id().to_owned()).collect::<BTreeSet<String>>()
     };
-    let requests = stage
-        .receiver
-        .until_within(LONG, |requests| {
-            requests.len() >= 10_000 && seen(requests).len() == 10_000
-        })
-        .await;
+    let requests =
+        stage.receiver.until_within(LONG, |requests| requests.len() >= 10_000 && seen(requests).len() == 10_000).await;
     let all = seen(&requests);
     let doomed: BTreeSet<String> = all.iter().filter(|id| fate(id) < 2).cloned().collect();
     // The dead letters are exactly the doomed, though some may have died twice.
@@ -70,9 +57,7 @@ async fn killed_in_the_middle_of_ten_thousand_events_it_accounts_for_all() {
 #[tokio::test]
 async fn asked_to_stop_it_finishes_what_is_in_flight_and_nothing_is_sent_twice() {
     let stage = Stage::set("worker", &[]).await;
-    stage
-        .receiver
-        .answer("/agent", Answer::ok().after(Duration::from_millis(300)));
+    stage.receiver.answer("/agent", Answer::ok().after(Duration::from_millis(300)));
     let events = many(3_000, 3);
     stage.amqp.publish_events(&stage.prefix, &events).await;
     stage.receiver.until(|requests| requests.len() > 700).await;
@@ -87,22 +72,14 @@ async fn asked_to_stop_it_finishes_what_is_in_flight_and_nothing_is_sent_twice()
     left.await;
     stage.waypost.restart().await;
     stage.receiver.until(|requests| requests.len() >= 3_000).await;
-    stage
-        .waypost
-        .until_metric("waypost_deliveries_total{outcome=\"delivered\"}", (3_000 - sent) as f64)
-        .await;
-    assert!(
-        stage.receiver.by_webhook_id().values().all(|count| *count == 1),
-        "something was sent twice"
-    );
+    stage.waypost.until_metric("waypost_deliveries_total{outcome=\"delivered\"}", (3_000 - sent) as f64).await;
+    assert!(stage.receiver.by_webhook_id().values().all(|count| *count == 1), "something was sent twice");
 }
 
 #[tokio::test]
 async fn what_does_not_finish_within_the_grace_goes_back() {
     let stage = Stage::set("worker", &[("WAYPOST_SHUTDOWN__GRACE", "1s")]).await;
-    stage
-        .receiver
-        .answer_in_turn("/agent", vec![Answer::never(), Answer::ok()]);
+    stage.receiver.answer_in_turn("/agent", vec![Answer::never(), Answer::ok()]);
     stage.publish(&chose(3, "e-1")).await;
     stage.receiver.until(|requests| requests.len() == 1).await;
     let asked = Instant::now();
@@ -128,20 +105,12 @@ async fn a_hanging_receiver_does_not_stop_the_others() {
     stage.receiver.until(|requests| requests.len() == 20).await;
     let events = many(500, 3);
     stage.amqp.publish_events(&stage.prefix, &events).await;
-    stage
-        .receiver
-        .until_within(Duration::from_secs(10), |requests| requests.len() == 520)
-        .await;
+    stage.receiver.until_within(Duration::from_secs(10), |requests| requests.len() == 520).await;
     // Acknowledged behind the slow heads, which alone are given out again.
     let queue = format!("{}.events", stage.prefix);
     let broker = Broker::shared().await;
-    until("the acknowledgements", LONG, async || {
-        (broker.queues(&stage.prefix).await[&queue] == 20).then_some(())
-    })
-    .await;
+    until("the acknowledgements", LONG, async || (broker.queues(&stage.prefix).await[&queue] == 20).then_some(()))
+        .await;
     stage.waypost.kill().await;
-    until("the rest", LONG, async || {
-        (stage.amqp.depth(&queue).await == Some(20)).then_some(())
-    })
-    .await;
+    until("the rest", LONG, async || (stage.amqp.depth(&queue).await == Some(20)).then_some(())).await;
 }

@@ -15,7 +15,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProper
 use serde_json::Value;
 
 use super::broker::Broker;
-use super::until::PATIENCE;
+use super::until::{PATIENCE, poll};
 
 /// So many messages are on their way before the oldest one's confirm is awaited.
 const UNCONFIRMED: usize = 1024;
@@ -36,12 +36,7 @@ impl Message {
     /// Any bytes.
     pub(crate) fn raw(body: impl Into<Vec<u8>>) -> Self {
         let properties = BasicProperties::default().with_delivery_mode(2);
-        Self {
-            key: String::new(),
-            body: body.into(),
-            properties,
-            headers: FieldTable::default(),
-        }
+        Self { key: String::new(), body: body.into(), properties, headers: FieldTable::default() }
     }
 
     /// A step event, its routing key the campaign's id.
@@ -102,9 +97,7 @@ impl Amqp {
     /// Connects to a broker.
     pub(crate) async fn connect(url: &str) -> Self {
         let connection = Connection::connect(url, ConnectionProperties::default().with_connection_name("test".into()));
-        Self {
-            connection: connection.await.expect("a connection to the broker"),
-        }
+        Self { connection: connection.await.expect("a connection to the broker") }
     }
 
     /// A new channel, for what is not here.
@@ -119,34 +112,20 @@ impl Amqp {
 
     /// Publishes step events to the exchange of `prefix`; the broker has confirmed them all.
     pub(crate) async fn publish_events<'a>(&self, prefix: &str, events: impl IntoIterator<Item = &'a Value>) {
-        self.publish(&format!("{prefix}.events"), events.into_iter().map(Message::event))
-            .await;
+        self.publish(&format!("{prefix}.events"), events.into_iter().map(Message::event)).await;
     }
 
     /// Publishes messages to an exchange, many at a time; the broker has routed and confirmed them all.
     pub(crate) async fn publish(&self, exchange: &str, messages: impl IntoIterator<Item = Message>) {
         // A channel of its own: whoever else published on it would take some of these confirms.
         let channel = self.channel().await;
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .expect("confirms");
-        let options = BasicPublishOptions {
-            mandatory: true,
-            ..BasicPublishOptions::default()
-        };
+        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let mut unconfirmed = VecDeque::new();
         for message in messages {
-            let Message {
-                key,
-                body,
-                properties,
-                headers,
-            } = message;
+            let Message { key, body, properties, headers } = message;
             let properties = properties.with_headers(headers);
-            let published = channel
-                .basic_publish(exchange.into(), key.into(), options, &body, properties)
-                .await;
+            let published = channel.basic_publish(exchange.into(), key.into(), options, &body, properties).await;
             unconfirmed.push_back(published.expect("the message is sent"));
             if unconfirmed.len() >= UNCONFIRMED {
                 confirmed(unconfirmed.pop_front(), exchange).await;
@@ -162,16 +141,25 @@ impl Amqp {
     pub(crate) async fn depth(&self, queue: &str) -> Option<u32> {
         // A queue that is not there costs the channel.
         let channel = self.channel().await;
-        let options = QueueDeclareOptions {
-            passive: true,
-            ..QueueDeclareOptions::durable()
-        };
-        let queue = channel
-            .queue_declare(queue.into(), options, FieldTable::default())
-            .await
-            .ok()?;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+        let queue = channel.queue_declare(queue.into(), options, FieldTable::default()).await.ok()?;
         channel.close(200, "done".into()).await.expect("the channel closes");
         Some(queue.message_count())
+    }
+
+    /// Waits until so many messages wait in a queue; panics with the last number seen otherwise.
+    #[track_caller]
+    pub(crate) fn until_depth(&self, queue: &str, depth: u32) -> impl Future<Output = ()> {
+        let caller = Location::caller();
+        async move {
+            let mut seen = None;
+            let reached = async || {
+                seen = self.depth(queue).await;
+                (seen == Some(depth)).then_some(())
+            };
+            let reached = poll(PATIENCE, reached).await;
+            assert!(reached.is_some(), "{queue} has {seen:?} messages and not {depth} ({caller})");
+        }
     }
 
     /// Reads a stream from its first record until what has been read is `enough`; panics with it otherwise.
@@ -196,10 +184,7 @@ impl Amqp {
         async move {
             let end = Instant::now() + deadline;
             let channel = self.channel().await;
-            channel
-                .basic_qos(STREAM_PREFETCH, BasicQosOptions::default())
-                .await
-                .expect("a prefetch");
+            channel.basic_qos(STREAM_PREFETCH, BasicQosOptions::default()).await.expect("a prefetch");
             let mut arguments = FieldTable::default();
             arguments.insert("x-stream-offset".into(), AMQPValue::LongString("first".into()));
             let consumer = channel.basic_consume(stream.into(), "".into(), BasicConsumeOptions::default(), arguments);
@@ -213,24 +198,14 @@ impl Amqp {
                     panic!("waited {deadline:?} in vain ({caller}) for records of {stream}; there are {seen}");
                 };
                 let delivery = delivery.expect("the stream goes on").expect("a record");
-                let offset = delivery.properties.headers().as_ref().and_then(|headers| {
-                    headers
-                        .inner()
-                        .get("x-stream-offset")
-                        .and_then(AMQPValue::as_long_long_int)
-                });
+                let offset =
+                    delivery.properties.headers().as_ref().and_then(|headers| {
+                        headers.inner().get("x-stream-offset").and_then(AMQPValue::as_long_long_int)
+                    });
                 let offset = offset.expect("every record of a stream has its offset");
-                records.push(Record {
-                    offset,
-                    properties: delivery.properties,
-                    body: delivery.data,
-                });
+                records.push(Record { offset, properties: delivery.properties, body: delivery.data });
                 if records.len() % usize::from(STREAM_PREFETCH / 2) == 0 {
-                    delivery
-                        .acker
-                        .ack(BasicAckOptions { multiple: true })
-                        .await
-                        .expect("an acknowledgement");
+                    delivery.acker.ack(BasicAckOptions { multiple: true }).await.expect("an acknowledgement");
                 }
             }
             channel.close(200, "done".into()).await.expect("the channel closes");
@@ -242,16 +217,11 @@ impl Amqp {
     pub(crate) async fn delete_objects(&self, broker: &Broker, prefix: &str) {
         let channel = self.channel().await;
         for queue in broker.queues(prefix).await.into_keys() {
-            channel
-                .queue_delete(queue.into(), QueueDeleteOptions::default())
-                .await
-                .expect("the queue is deleted");
+            channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("the queue is deleted");
         }
         let exchanges = broker.ctl(&["list_exchanges", "--no-table-headers", "name"]).await;
         for exchange in exchanges.lines().filter(|name| name.starts_with(&format!("{prefix}."))) {
-            let deleted = channel
-                .exchange_delete(exchange.into(), ExchangeDeleteOptions::default())
-                .await;
+            let deleted = channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await;
             deleted.expect("the exchange is deleted");
         }
         channel.close(200, "done".into()).await.expect("the channel closes");

@@ -17,10 +17,7 @@ impl Background {
     pub(crate) fn run<F: Future<Output = ()>>(name: &str, serve: impl FnOnce() -> F + Send + 'static) -> Self {
         let (stop, stopped) = oneshot::channel();
         let body = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
                 tokio::select! {
                     () = serve() => (),
@@ -28,14 +25,8 @@ impl Background {
                 }
             });
         };
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(body)
-            .expect("a thread");
-        Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body).expect("a thread");
+        Self { stop: Some(stop), thread: Some(thread) }
     }
 }
 

@@ -2,11 +2,7 @@
 //! webhooks, a proxy that cuts connections, and the product as a process.
 //!
 //! Tests wait on conditions, through [`until`], and never sleep.
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "a helper may be here before the test that needs it"
-)]
+#![allow(dead_code, unused_imports, reason = "a helper may be here before the test that needs it")]
 
 pub(crate) mod amqp;
 pub(crate) mod background;

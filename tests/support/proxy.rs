@@ -51,11 +51,7 @@ impl Proxy {
                 });
             }
         });
-        Self {
-            address,
-            weather,
-            _server: server,
-        }
+        Self { address, weather, _server: server }
     }
 
     /// The broker's URL through the proxy.
@@ -94,10 +90,7 @@ impl Proxy {
     /// Forwards everything again, without delay.
     pub(crate) fn resume(&self) {
         self.weather.send_modify(|weather| {
-            *weather = Weather {
-                generation: weather.generation,
-                ..Weather::default()
-            };
+            *weather = Weather { generation: weather.generation, ..Weather::default() };
         });
     }
 }

@@ -45,10 +45,7 @@ impl Request {
 
     /// The value of a header (name in lower case), the first where there are several.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(given, _)| given == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
     /// Its `webhook-id`; empty where it has none.
@@ -89,29 +86,17 @@ impl Answer {
     /// A status, no body.
     pub(crate) fn status(status: u16) -> Self {
         let (headers, body, delay) = (Vec::new(), Bytes::new(), Duration::ZERO);
-        Self {
-            status,
-            headers,
-            body,
-            delay,
-            ending: Ending::Answered,
-        }
+        Self { status, headers, body, delay, ending: Ending::Answered }
     }
 
     /// Nothing, ever: the sender has to give up by itself.
     pub(crate) fn never() -> Self {
-        Self {
-            ending: Ending::NeverAnswered,
-            ..Self::ok()
-        }
+        Self { ending: Ending::NeverAnswered, ..Self::ok() }
     }
 
     /// The request is read; then the connection is reset without an answer.
     pub(crate) fn reset() -> Self {
-        Self {
-            ending: Ending::Reset,
-            ..Self::ok()
-        }
+        Self { ending: Ending::Reset, ..Self::ok() }
     }
 
     /// With a header.
@@ -153,11 +138,7 @@ impl Receiver {
             let service = router.into_make_service_with_connect_info::<Resetter>();
             axum::serve(sockets, service).await.expect("the receiver serves");
         });
-        Self {
-            address,
-            state,
-            _server: server,
-        }
+        Self { address, state, _server: server }
     }
 
     /// The URL of a path.
@@ -178,10 +159,7 @@ impl Receiver {
 
     /// From now on asks `script` what to answer to a request to `path`, telling it how many there have been before.
     pub(crate) fn answer_with(&self, path: &str, script: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static) {
-        let script = Script {
-            seen: AtomicUsize::new(0),
-            answer: Box::new(script),
-        };
+        let script = Script { seen: AtomicUsize::new(0), answer: Box::new(script) };
         self.state.inner().scripts.insert(path.to_owned(), Arc::new(script));
     }
 
@@ -241,13 +219,7 @@ impl Receiver {
         let last = requests.len().saturating_sub(20);
         for request in &requests[last..] {
             let body: String = String::from_utf8_lossy(&request.body).chars().take(300).collect();
-            let _ = write!(
-                text,
-                "\n{} {} {} {body}",
-                request.method,
-                request.uri,
-                request.webhook_id()
-            );
+            let _ = write!(text, "\n{} {} {} {body}", request.method, request.uri, request.webhook_id());
         }
         text
     }
@@ -300,13 +272,7 @@ async fn receive(
     let headers =
         headers.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
     let (method, uri, headers) = (head.method, head.uri, headers.collect());
-    let request = Request {
-        method,
-        uri,
-        headers,
-        body,
-        at: Instant::now(),
-    };
+    let request = Request { method, uri, headers, body, at: Instant::now() };
 
     let script = {
         let mut inner = state.inner();
@@ -327,9 +293,7 @@ async fn receive(
     for (name, value) in answer.headers {
         response = response.header(name, value);
     }
-    response
-        .body(Body::from(answer.body))
-        .expect("a scripted answer is HTTP")
+    response.body(Body::from(answer.body)).expect("a scripted answer is HTTP")
 }
 
 /// A request is in hand from its first byte until it is answered, or its sender has gone.
@@ -344,10 +308,7 @@ impl Visit {
         let in_hand = inner.in_hand.entry(path.to_owned()).or_default();
         in_hand.now += 1;
         in_hand.most = in_hand.most.max(in_hand.now);
-        Self {
-            state: Arc::clone(state),
-            path: path.to_owned(),
-        }
+        Self { state: Arc::clone(state), path: path.to_owned() }
     }
 }
 
@@ -368,13 +329,7 @@ impl Listener for Sockets {
         let (stream, peer) = Listener::accept(&mut self.0).await;
         // Answers are small and awaited: Nagle's algorithm would only hold them back.
         let _ = stream.set_nodelay(true);
-        (
-            Socket {
-                stream,
-                resetter: Resetter::default(),
-            },
-            peer,
-        )
+        (Socket { stream, resetter: Resetter::default() }, peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

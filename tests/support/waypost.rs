@@ -69,10 +69,7 @@ impl Waypost {
 
     /// Starts the product without waiting, for when it is not to become ready.
     pub(crate) fn launch(broker_url: &str, prefix: &str, more: &[(&str, &str)]) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("waypost-store-")
-            .tempdir()
-            .expect("a temporary folder");
+        let folder = tempfile::Builder::new().prefix("waypost-store-").tempdir().expect("a temporary folder");
         let port = free_port();
         let store = folder.path().join("data").display().to_string();
         let listen = format!("127.0.0.1:{port}");
@@ -85,18 +82,9 @@ impl Waypost {
             ("WAYPOST_EGRESS__ALLOW", "127.0.0.0/8"),
         ]);
         environment.extend(more.iter().copied());
-        let environment = environment
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        let waypost = Self {
-            environment,
-            port,
-            folder,
-            process: Mutex::new(None),
-            lines: Arc::default(),
-            client: http_client(),
-        };
+        let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let waypost =
+            Self { environment, port, folder, process: Mutex::new(None), lines: Arc::default(), client: http_client() };
         waypost.spawn();
         waypost
     }
@@ -110,19 +98,12 @@ impl Waypost {
             let reply = self.client.get(self.url("/readyz")).send().await.ok()?;
             reply.status().is_success().then_some(())
         };
-        assert!(
-            poll(PATIENCE, ready).await.is_some(),
-            "the product did not become ready"
-        );
+        assert!(poll(PATIENCE, ready).await.is_some(), "the product did not become ready");
     }
 
     /// Kills it (`kill -9`), and waits until it is gone.
     pub(crate) async fn kill(&self) {
-        self.running()
-            .as_mut()
-            .expect("a running product")
-            .kill()
-            .expect("the product can be killed");
+        self.running().as_mut().expect("a running product").kill().expect("the product can be killed");
         self.wait().await;
     }
 
@@ -168,9 +149,7 @@ impl Waypost {
     pub(crate) async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Reply {
         let mut request = self.client.request(method.clone(), self.url(path));
         if let Some(body) = body {
-            request = request
-                .header("content-type", "application/json")
-                .body(body.to_string());
+            request = request.header("content-type", "application/json").body(body.to_string());
         }
         let reply = match request.send().await {
             Ok(reply) => reply,
@@ -178,15 +157,8 @@ impl Waypost {
         };
         let status = reply.status().as_u16();
         let text = |value: &reqwest::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let headers = reply
-            .headers()
-            .iter()
-            .map(|(name, value)| (name.to_string(), text(value)))
-            .collect();
-        let body = reply
-            .text()
-            .await
-            .unwrap_or_else(|error| panic!("{method} {path}: {error:?}"));
+        let headers = reply.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        let body = reply.text().await.unwrap_or_else(|error| panic!("{method} {path}: {error:?}"));
         Reply { status, headers, body }
     }
 
@@ -198,13 +170,8 @@ impl Waypost {
     /// Stores a campaign, which must be accepted.
     pub(crate) async fn put_campaign(&self, campaign: &Value) -> Reply {
         let id = campaign["id"].as_str().expect("a campaign has an id");
-        let reply = self
-            .send(Method::PUT, &format!("/v1/campaigns/{id}"), Some(campaign))
-            .await;
-        assert!(
-            (200..300).contains(&reply.status),
-            "the campaign was refused: {reply:?}"
-        );
+        let reply = self.send(Method::PUT, &format!("/v1/campaigns/{id}"), Some(campaign)).await;
+        assert!((200..300).contains(&reply.status), "the campaign was refused: {reply:?}");
         reply
     }
 
@@ -212,10 +179,7 @@ impl Waypost {
     pub(crate) async fn metrics(&self) -> BTreeMap<String, f64> {
         let text = self.get("/metrics").await.body;
         let lines = text.lines().filter(|line| !line.starts_with('#'));
-        lines
-            .filter_map(|line| line.rsplit_once(' '))
-            .map(|(name, value)| (name.to_owned(), number(value)))
-            .collect()
+        lines.filter_map(|line| line.rsplit_once(' ')).map(|(name, value)| (name.to_owned(), number(value))).collect()
     }
 
     /// One metric, named as in [`metrics`](Self::metrics); 0 where nothing has been counted yet.
@@ -235,17 +199,10 @@ impl Waypost {
     /// Runs a client command of the product against this server.
     pub(crate) async fn cli(&self, arguments: &[&str]) -> Printed {
         let mut command = program();
-        command
-            .args(arguments)
-            .env("WAYPOST_SERVER", self.url(""))
-            .current_dir(self.folder.path());
+        command.args(arguments).env("WAYPOST_SERVER", self.url("")).current_dir(self.folder.path());
         let output = blocking(move || command.output()).await.expect("the product runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Printed {
-            code: output.status.code(),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-        }
+        Printed { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
 
     /// What it has printed so far, over all its runs.
@@ -266,23 +223,10 @@ impl Waypost {
         let mut process = self.running();
         assert!(process.is_none(), "the product is running");
         let mut command = program();
-        command
-            .arg("serve")
-            .current_dir(self.folder.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command
-            .envs(self.environment.iter().cloned())
-            .spawn()
-            .expect("the product starts");
-        collect(
-            child.stdout.take().expect("its output is piped"),
-            Arc::clone(&self.lines),
-        );
-        collect(
-            child.stderr.take().expect("its errors are piped"),
-            Arc::clone(&self.lines),
-        );
+        command.arg("serve").current_dir(self.folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.envs(self.environment.iter().cloned()).spawn().expect("the product starts");
+        collect(child.stdout.take().expect("its output is piped"), Arc::clone(&self.lines));
+        collect(child.stderr.take().expect("its errors are piped"), Arc::clone(&self.lines));
         *process = Some(child);
     }
 
@@ -291,11 +235,7 @@ impl Waypost {
     }
 
     fn ended(&self) -> Option<ExitStatus> {
-        self.running()
-            .as_mut()
-            .expect("a product that was started")
-            .try_wait()
-            .expect("the product's status")
+        self.running().as_mut().expect("a product that was started").try_wait().expect("the product's status")
     }
 
     fn last_lines(&self) -> String {
@@ -311,11 +251,7 @@ impl Drop for Waypost {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            eprintln!(
-                "--- the last the product (port {}) printed:\n{}\n---",
-                self.port,
-                self.last_lines()
-            );
+            eprintln!("--- the last the product (port {}) printed:\n{}\n---", self.port, self.last_lines());
         }
     }
 }
@@ -349,8 +285,7 @@ fn http_client() -> Client {
 }
 
 fn number(text: &str) -> f64 {
-    text.parse()
-        .unwrap_or_else(|_| panic!("a metric is not a number: {text:?}"))
+    text.parse().unwrap_or_else(|_| panic!("a metric is not a number: {text:?}"))
 }
 
 /// What these locks guard is whole even where a test panicked with one in hand.

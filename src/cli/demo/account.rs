@@ -91,38 +91,20 @@ impl Account {
     pub(super) async fn progress(&self, receivers: &[Receiver], stage: &Stage<'_>) -> Result<Progress, Failure> {
         let no_webhook = stage.no_webhook().await?;
         let books = self.books();
-        let delivered = receivers
-            .iter()
-            .map(|receiver| receiver.record().accepted().count())
-            .sum();
-        Ok(Progress {
-            published: books.published,
-            no_webhook,
-            delivered,
-            dead: books.dead.len(),
-        })
+        let delivered = receivers.iter().map(|receiver| receiver.record().accepted().count()).sum();
+        Ok(Progress { published: books.published, no_webhook, delivered, dead: books.dead.len() })
     }
 
     pub(super) async fn balance(&self, receivers: &[Receiver], stage: &Stage<'_>) -> Result<Balance, Failure> {
         let waiting = stage.waiting().await?;
-        let Progress {
-            published,
-            no_webhook,
-            delivered,
-            ..
-        } = self.progress(receivers, stage).await?;
+        let Progress { published, no_webhook, delivered, .. } = self.progress(receivers, stage).await?;
         let books = self.books();
         let mut dead = BTreeMap::new();
         for reason in books.dead.values() {
             *dead.entry(reason.as_str()).or_default() += 1;
         }
-        let contradicts = |receiver: &Receiver| {
-            receiver
-                .record()
-                .accepted()
-                .filter(|(id, _)| books.dead.contains_key(*id))
-                .count()
-        };
+        let contradicts =
+            |receiver: &Receiver| receiver.record().accepted().filter(|(id, _)| books.dead.contains_key(*id)).count();
         Ok(Balance {
             published,
             no_webhook,
@@ -142,10 +124,7 @@ impl Account {
 
 fn row(receiver: &Receiver) -> Row {
     let record = receiver.record();
-    let mut latencies: Vec<i64> = record
-        .accepted()
-        .map(|(_, latency)| latency.num_milliseconds())
-        .collect();
+    let mut latencies: Vec<i64> = record.accepted().map(|(_, latency)| latency.num_milliseconds()).collect();
     latencies.sort_unstable();
     let percentile =
         |share: usize| latencies.get((latencies.len() * share / 100).min(latencies.len().saturating_sub(1)));

@@ -65,7 +65,7 @@ pub(super) struct Record {
     pub(super) attempts: u64,
     /// By `webhook-id`.
     pub(super) deliveries: HashMap<String, Received>,
-    /// The latest request, as it came.
+    /// The first request, as it came.
     pub(super) sample: Option<String>,
 }
 
@@ -80,9 +80,7 @@ pub(super) struct Received {
 impl Record {
     /// The deliveries answered with 200: their ids and latencies.
     pub(super) fn accepted(&self) -> impl Iterator<Item = (&String, TimeDelta)> {
-        self.deliveries
-            .iter()
-            .filter_map(|(id, delivery)| delivery.latency.map(|latency| (id, latency)))
+        self.deliveries.iter().filter_map(|(id, delivery)| delivery.latency.map(|latency| (id, latency)))
     }
 }
 
@@ -90,15 +88,8 @@ impl Receiver {
     pub(super) async fn start(name: &'static str, behaviour: Behaviour) -> Result<Self, Failure> {
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(Failure::of)?;
         let address = listener.local_addr().map_err(Failure::of)?;
-        let receiver = Self {
-            name,
-            behaviour,
-            address,
-            record: Arc::default(),
-        };
-        let router = Router::new()
-            .route("/hooks/{name}", post(receive))
-            .with_state(receiver.clone());
+        let receiver = Self { name, behaviour, address, record: Arc::default() };
+        let router = Router::new().route("/hooks/{name}", post(receive)).with_state(receiver.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(receiver)
     }
@@ -113,13 +104,7 @@ impl Receiver {
 }
 
 async fn receive(State(receiver): State<Receiver>, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let text = |name: &str| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let mut record = receiver.record();
     record.attempts += 1;
     let delivery = record.deliveries.entry(text("webhook-id")).or_default();
@@ -127,10 +112,7 @@ async fn receive(State(receiver): State<Receiver>, uri: Uri, headers: HeaderMap,
     let answer = receiver.behaviour.answer(delivery.attempts);
     if answer == StatusCode::OK {
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let date = body["date"]
-            .as_str()
-            .and_then(|date| timestamp::parse(date).ok())
-            .unwrap_or_else(Utc::now);
+        let date = body["date"].as_str().and_then(|date| timestamp::parse(date).ok()).unwrap_or_else(Utc::now);
         delivery.latency.get_or_insert_with(|| Utc::now() - date);
     }
     if record.sample.is_none() {

@@ -12,6 +12,7 @@ use super::receivers::Receiver;
 use super::story::CAMPAIGN_ID;
 use crate::broker::names::Names;
 use crate::cli::Failure;
+use crate::cli::output::say;
 
 /// How often the progress is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -20,11 +21,11 @@ const LOOK: Duration = Duration::from_millis(200);
 const TELL: Duration = Duration::from_secs(2);
 
 pub(super) fn opening(api: &str, receivers: &[Receiver], events: u32) {
-    println!("A worker at {api}, a campaign with four webhooks, and a receiver for each:");
+    say!("A worker at {api}, a campaign with four webhooks, and a receiver for each:");
     for receiver in receivers {
-        println!("  {:<7} {}", receiver.name, receiver.behaviour.words());
+        say!("  {:<7} {}", receiver.name, receiver.behaviour.words());
     }
-    println!("{events} users walk through the campaign now; failed deliveries are retried after about 1, 2 and 4 s.\n");
+    say!("{events} users walk through the campaign now; failed deliveries are retried after about 1, 2 and 4 s.\n");
 }
 
 /// Shows how things stand until every event is settled.
@@ -35,11 +36,7 @@ pub(super) async fn progress(
     stage: &Stage<'_>,
 ) -> Result<(), Failure> {
     let terminal = std::io::stderr().is_terminal();
-    let target = if terminal {
-        ProgressDrawTarget::stderr()
-    } else {
-        ProgressDrawTarget::hidden()
-    };
+    let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} settled  {elapsed}  {msg}");
     let bar = ProgressBar::with_draw_target(Some(u64::from(events)), target)
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -69,15 +66,7 @@ pub(super) async fn progress(
 pub(super) fn account(balance: &Balance, receivers: &[Receiver]) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header([
-        "RECEIVER",
-        "BEHAVIOUR",
-        "DELIVERIES",
-        "ATTEMPTS",
-        "DELIVERED",
-        "P50",
-        "P99",
-    ]);
+    table.set_header(["RECEIVER", "BEHAVIOUR", "DELIVERIES", "ATTEMPTS", "DELIVERED", "P50", "P99"]);
     for row in &balance.receivers {
         let ms = |value: Option<i64>| value.map_or_else(|| "–".to_owned(), |ms| format!("{ms} ms"));
         let (deliveries, attempts, accepted) = (row.deliveries, row.attempts, row.accepted);
@@ -96,10 +85,10 @@ pub(super) fn account(balance: &Balance, receivers: &[Receiver]) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    println!("{table}\nP50 and P99: from the event's date to the receiver's 200, the wait for retries included.\n");
+    say!("{table}\nP50 and P99: from the event's date to the receiver's 200, the wait for retries included.\n");
 
-    let line = |words: &str, count: u64| println!("  {words:<42} {count:>8}");
-    println!("The account");
+    let line = |words: &str, count: u64| say!("  {words:<42} {count:>8}");
+    say!("The account");
     line("published, and confirmed by the broker", balance.published as u64);
     line("no webhook configured for the step", balance.no_webhook as u64);
     line("delivered (answered with 200)", balance.delivered as u64);
@@ -109,41 +98,33 @@ pub(super) fn account(balance: &Balance, receivers: &[Receiver]) {
     line("waiting in the broker's queues", balance.waiting);
     line("attempts made", balance.attempts);
     if balance.balances() {
-        println!("  published = no webhook + delivered + dead + waiting: it balances.\n");
+        say!("  published = no webhook + delivered + dead + waiting: it balances.\n");
     } else {
-        println!(
-            "  IT DOES NOT BALANCE ({} deliveries both delivered and dead).\n",
-            balance.contradictions
-        );
+        say!("  IT DOES NOT BALANCE ({} deliveries both delivered and dead).\n", balance.contradictions);
     }
-    if let Some(sample) = receivers
-        .iter()
-        .find(|receiver| receiver.name == "offers")
-        .and_then(|offers| offers.record().sample.clone())
+    if let Some(sample) =
+        receivers.iter().find(|receiver| receiver.name == "offers").and_then(|offers| offers.record().sample.clone())
     {
-        println!("A request, as the receiver `offers` got it:\n\n{sample}\n");
+        say!("A request, as the receiver `offers` got it:\n\n{sample}\n");
     }
 }
 
 pub(super) fn json(balance: &Balance) {
     match serde_json::to_string(balance) {
-        Ok(text) => println!("{text}"),
+        Ok(text) => say!("{text}"),
         Err(error) => eprintln!("error: {error}"),
     }
 }
 
 pub(super) fn addresses(api: &str, names: &Names, receivers: &[Receiver]) {
-    println!("Still running, until Ctrl-C:");
-    println!("  API and metrics   {api}  ({api}/metrics)");
-    println!(
-        "  exchange          {}  (routing key: the campaign's id, {CAMPAIGN_ID})",
-        names.events()
-    );
+    say!("Still running, until Ctrl-C:");
+    say!("  API and metrics   {api}  ({api}/metrics)");
+    say!("  exchange          {}  (routing key: the campaign's id, {CAMPAIGN_ID})", names.events());
     for receiver in receivers {
-        println!("  receiver {:<8} {}", receiver.name, receiver.url());
+        say!("  receiver {:<8} {}", receiver.name, receiver.url());
     }
-    println!(
+    say!(
         "\n  waypost publish --server {api} --campaign {CAMPAIGN_ID} --label 'Welcome Message' --phone +15550001 --keyword 3"
     );
-    println!("  waypost campaigns get {CAMPAIGN_ID} --server {api}");
+    say!("  waypost campaigns get {CAMPAIGN_ID} --server {api}");
 }

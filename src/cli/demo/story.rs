@@ -51,14 +51,9 @@ impl Story {
 
     /// Applies the campaign as `waypost campaigns apply` does.
     pub(super) async fn apply(&self, api: &str) -> Result<(), Failure> {
-        let call = Call {
-            headers: Vec::new(),
-            body: Some(self.document.to_string().into_bytes()),
-        };
+        let call = Call { headers: Vec::new(), body: Some(self.document.to_string().into_bytes()) };
         let api = Server::at(api)?.api()?;
-        api.call(Method::PUT, &["campaigns", CAMPAIGN_ID], &[], call)
-            .await
-            .map(|_| ())
+        api.call(Method::PUT, &["campaigns", CAMPAIGN_ID], &[], call).await.map(|_| ())
     }
 
     /// The step of user `number`: most choose from the menu, some have come to the offers and say their name.

@@ -9,10 +9,7 @@ use super::reader::{Faults, with_field};
 
 /// Reports each second field of a name in `text`, which is valid JSON.
 pub(super) fn refuse(text: &str, faults: &Faults) {
-    let search = Search {
-        path: Path::Root,
-        faults,
-    };
+    let search = Search { path: Path::Root, faults };
     if let Err(error) = search.deserialize(&mut serde_json::Deserializer::from_str(text)) {
         faults.add("$".to_owned(), format!("not JSON that can be read: {error}"));
     }
@@ -65,20 +62,14 @@ impl<'de> Visitor<'de> for Search<'_> {
             if names.contains(&name) {
                 self.faults.add(path.text(), "given twice: remove one");
             }
-            map.next_value_seed(Search {
-                path,
-                faults: self.faults,
-            })?;
+            map.next_value_seed(Search { path, faults: self.faults })?;
             names.insert(name);
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let item = |index| Search {
-            path: Path::Item(&self.path, index),
-            faults: self.faults,
-        };
+        let item = |index| Search { path: Path::Item(&self.path, index), faults: self.faults };
         let mut index = 0;
         while seq.next_element_seed(item(index))?.is_some() {
             index += 1;

@@ -24,9 +24,7 @@ pub(super) fn complete(campaign: &mut Campaign, previous: Option<&Campaign>) {
         .map(|place| (key(&place.section.label, place.entry), place.webhook.id.clone()))
         .collect();
     let mut taken: HashSet<WebhookId> = campaign.places().map(|place| place.webhook.id.clone()).collect();
-    let Campaign {
-        id: campaign, sections, ..
-    } = campaign;
+    let Campaign { id: campaign, sections, .. } = campaign;
 
     // All that are known keep their ids before any new one is made.
     let mut new = Vec::new();
@@ -47,22 +45,15 @@ pub(super) fn complete(campaign: &mut Campaign, previous: Option<&Campaign>) {
 }
 
 fn key(label: &str, entry: Option<&MenuEntry>) -> PlaceKey {
-    (
-        label.to_owned(),
-        entry.map(|entry| comparable(&entry.keyword.to_string())),
-    )
+    (label.to_owned(), entry.map(|entry| comparable(&entry.keyword.to_string())))
 }
 
 fn places_without_id(section: &mut Section) -> Vec<(PlaceKey, &mut Webhook)> {
-    let Section {
-        label, menu, webhook, ..
-    } = section;
+    let Section { label, menu, webhook, .. } = section;
     let own = webhook.iter_mut().map(|webhook| (key(label, None), webhook));
     let of_menu = menu.iter_mut().filter_map(|entry| {
         let place = key(label, Some(entry));
         Some((place, entry.webhook.as_mut()?))
     });
-    own.chain(of_menu)
-        .filter(|(_, webhook)| webhook.id == none_yet())
-        .collect()
+    own.chain(of_menu).filter(|(_, webhook)| webhook.id == none_yet()).collect()
 }

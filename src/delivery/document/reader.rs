@@ -43,10 +43,7 @@ impl Faults {
             (Some(read), 0) if faults.is_empty() => Ok(read),
             (_, 0) => Err(faults),
             (_, left_out) => {
-                faults.push(Fault::new(
-                    "$",
-                    format!("{left_out} more faults are not listed: mend these first"),
-                ));
+                faults.push(Fault::new("$", format!("{left_out} more faults are not listed: mend these first")));
                 Err(faults)
             }
         }
@@ -62,11 +59,7 @@ pub(super) struct Node<'a> {
 
 impl<'a> Node<'a> {
     pub(super) fn root(value: &'a Value, faults: &'a Faults) -> Self {
-        Self {
-            value,
-            path: "$".to_owned(),
-            faults,
-        }
+        Self { value, path: "$".to_owned(), faults }
     }
 
     pub(super) fn value(&self) -> &'a Value {
@@ -103,11 +96,7 @@ impl<'a> Node<'a> {
     /// An object whose names are the author's own.
     pub(super) fn names_to_values(&self, what: &str) -> Option<Object<'a>> {
         match self.value {
-            Value::Object(fields) => Some(Object {
-                path: self.path.clone(),
-                fields,
-                faults: self.faults,
-            }),
+            Value::Object(fields) => Some(Object { path: self.path.clone(), fields, faults: self.faults }),
             _ => self.expected(&format!("{what} (an object)")),
         }
     }
@@ -117,11 +106,7 @@ impl<'a> Node<'a> {
             return self.expected("an array");
         };
         let (path, faults) = (self.path.clone(), self.faults);
-        Some(items.iter().enumerate().map(move |(i, value)| Node {
-            value,
-            path: format!("{path}[{i}]"),
-            faults,
-        }))
+        Some(items.iter().enumerate().map(move |(i, value)| Node { value, path: format!("{path}[{i}]"), faults }))
     }
 
     pub(super) fn text(&self) -> Option<&'a str> {
@@ -139,11 +124,7 @@ impl<'a> Node<'a> {
 
     pub(super) fn text_not_blank(&self) -> Option<&'a str> {
         let text = self.text()?;
-        if text.trim().is_empty() {
-            self.refuse("must not be empty")
-        } else {
-            Some(text)
-        }
+        if text.trim().is_empty() { self.refuse("must not be empty") } else { Some(text) }
     }
 
     pub(super) fn one_of<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
@@ -170,13 +151,7 @@ impl<'a> Node<'a> {
             .as_u64()
             .and_then(|number| T::try_from(number).ok())
             .filter(|number| range.contains(number))
-            .or_else(|| {
-                self.refuse(format!(
-                    "must be a whole number from {} to {}",
-                    range.start(),
-                    range.end()
-                ))
-            })
+            .or_else(|| self.refuse(format!("must be a whole number from {} to {}", range.start(), range.end())))
     }
 
     /// A number for which `accepted` holds, which are those that `what` says.
@@ -185,10 +160,7 @@ impl<'a> Node<'a> {
             return self.expected("a number");
         };
         // None where no float is as large; the numbers of a policy are finite.
-        number
-            .as_f64()
-            .filter(|number| accepted(*number))
-            .or_else(|| self.refuse(format!("must be a number {what}")))
+        number.as_f64().filter(|number| accepted(*number)).or_else(|| self.refuse(format!("must be a number {what}")))
     }
 
     pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
@@ -215,11 +187,7 @@ impl<'a> Object<'a> {
     /// The field, if it is there. One that is null is as if it were not.
     pub(super) fn get(&self, name: &str) -> Option<Node<'a>> {
         let value = self.fields.get(name).filter(|value| !value.is_null())?;
-        Some(Node {
-            value,
-            path: with_field(&self.path, name),
-            faults: self.faults,
-        })
+        Some(Node { value, path: with_field(&self.path, name), faults: self.faults })
     }
 
     pub(super) fn require(&self, name: &str) -> Option<Node<'a>> {
@@ -231,20 +199,12 @@ impl<'a> Object<'a> {
     }
 
     pub(super) fn missing(&self, name: &str, sentence: &str) {
-        self.faults
-            .add(with_field(&self.path, name), format!("missing; {sentence}"));
+        self.faults.add(with_field(&self.path, name), format!("missing; {sentence}"));
     }
 
     pub(super) fn fields(&self) -> impl Iterator<Item = (&'a str, Node<'a>)> {
         self.fields.iter().map(|(name, value)| {
-            (
-                name.as_str(),
-                Node {
-                    value,
-                    path: with_field(&self.path, name),
-                    faults: self.faults,
-                },
-            )
+            (name.as_str(), Node { value, path: with_field(&self.path, name), faults: self.faults })
         })
     }
 }
@@ -280,11 +240,7 @@ pub(super) fn with_field(path: &str, name: &str) -> String {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         && !name.is_empty();
     // Writing to a string can't fail.
-    let _ = if is_plain {
-        write!(path, ".{name}")
-    } else {
-        write!(path, "[{}]", Value::from(name))
-    };
+    let _ = if is_plain { write!(path, ".{name}") } else { write!(path, "[{}]", Value::from(name)) };
     path
 }
 

@@ -52,20 +52,14 @@ pub(super) fn assert_refused(text: &str, expected: &[(&str, &str)]) {
     let expected_paths: Vec<_> = expected.iter().map(|(path, _)| *path).collect();
     assert_eq!(paths, expected_paths, "{text:.300}\n{faults:#?}");
     for ((_, message), (path, words)) in faults.iter().zip(expected) {
-        assert!(
-            message.contains(words),
-            "{text:.300}\n{path}: {message}\nhas not: {words}"
-        );
+        assert!(message.contains(words), "{text:.300}\n{path}: {message}\nhas not: {words}");
     }
 }
 
 #[test]
 fn the_example_is_accepted() {
     let campaign = example();
-    let kinds: Vec<_> = campaign
-        .places()
-        .map(|place| (place.target().kind, place.webhook.url.as_str()))
-        .collect();
+    let kinds: Vec<_> = campaign.places().map(|place| (place.target().kind, place.webhook.url.as_str())).collect();
     assert_eq!(
         kinds,
         [
@@ -126,44 +120,16 @@ fn campaigns_that_are_refused() {
     for (text, path, words) in [
         (r#"{"sections": []}"#, "$.id", "missing; it is required"),
         (r#"{"id": null, "sections": []}"#, "$.id", "missing"),
-        (
-            r#"{"id": 13010, "sections": []}"#,
-            "$.id",
-            "expected a string, found a number",
-        ),
+        (r#"{"id": 13010, "sections": []}"#, "$.id", "expected a string, found a number"),
         (r#"{"id": "", "sections": []}"#, "$.id", "1 to 128 characters"),
         (&long, "$.id", "1 to 128 characters"),
         (r#"{"id": "1"}"#, "$.sections", "missing"),
-        (
-            r#"{"id": "1", "sections": {}}"#,
-            "$.sections",
-            "expected an array, found an object",
-        ),
-        (
-            r#"{"id": "1", "sections": [], "name": 7}"#,
-            "$.name",
-            "expected a string",
-        ),
-        (
-            r#"{"id": "1", "sections": [null]}"#,
-            "$.sections[0]",
-            "expected a section (an object), found null",
-        ),
-        (
-            r#"{"id": "1", "sections": [], "section": []}"#,
-            "$.section",
-            "did you mean `sections`?",
-        ),
-        (
-            r#"{"id": "1", "sections": [], "Name": "x"}"#,
-            "$.Name",
-            "did you mean `name`?",
-        ),
-        (
-            r#"{"id": "1", "sections": [], "x y": 1}"#,
-            r#"$["x y"]"#,
-            "a campaign has `id`, `name` and `sections`",
-        ),
+        (r#"{"id": "1", "sections": {}}"#, "$.sections", "expected an array, found an object"),
+        (r#"{"id": "1", "sections": [], "name": 7}"#, "$.name", "expected a string"),
+        (r#"{"id": "1", "sections": [null]}"#, "$.sections[0]", "expected a section (an object), found null"),
+        (r#"{"id": "1", "sections": [], "section": []}"#, "$.section", "did you mean `sections`?"),
+        (r#"{"id": "1", "sections": [], "Name": "x"}"#, "$.Name", "did you mean `name`?"),
+        (r#"{"id": "1", "sections": [], "x y": 1}"#, r#"$["x y"]"#, "a campaign has `id`, `name` and `sections`"),
         (r#"{"id": "1", "id": "1", "sections": []}"#, "$.id", "given twice"),
     ] {
         assert_refused(text, &[(path, words)]);
@@ -177,40 +143,16 @@ fn sections_that_are_refused() {
         (r#"{}"#, ".label", "missing"),
         (r#"{"label": 5}"#, ".label", "expected a string"),
         (r#"{"label": " "}"#, ".label", "must not be empty"),
-        (
-            r#"{"label": "Welcome"}"#,
-            ".label",
-            "the same label as $.sections[0].label",
-        ),
-        (
-            r#"{"label": "a", "kind": "menu"}"#,
-            ".kind",
-            "one of `welcomeMessage` and `interaction`",
-        ),
+        (r#"{"label": "Welcome"}"#, ".label", "the same label as $.sections[0].label"),
+        (r#"{"label": "a", "kind": "menu"}"#, ".kind", "one of `welcomeMessage` and `interaction`"),
         (r#"{"label": "a", "kind": 1}"#, ".kind", "expected a string"),
-        (
-            r#"{"label": "a", "kind": "welcomeMessage"}"#,
-            ".kind",
-            "second Welcome Message beside $.sections[0].kind",
-        ),
+        (r#"{"label": "a", "kind": "welcomeMessage"}"#, ".kind", "second Welcome Message beside $.sections[0].kind"),
         (r#"{"label": "a", "message": []}"#, ".message", "expected a string"),
         (r#"{"label": "a", "menu": {}}"#, ".menu", "expected an array"),
-        (
-            r#"{"label": "a", "webhook": "https://example.com/"}"#,
-            ".webhook",
-            "expected a webhook (an object)",
-        ),
-        (
-            r#"{"label": "a", "redirect": {"type": "webhook"}}"#,
-            ".webhook",
-            "missing; a redirect of type `webhook`",
-        ),
+        (r#"{"label": "a", "webhook": "https://example.com/"}"#, ".webhook", "expected a webhook (an object)"),
+        (r#"{"label": "a", "redirect": {"type": "webhook"}}"#, ".webhook", "missing; a redirect of type `webhook`"),
         (r#"{"label": "a", "lable": "a"}"#, ".lable", "did you mean `label`?"),
-        (
-            r#"{"label": "a", "keyword": 1}"#,
-            ".keyword",
-            "a section has `label`, `kind`",
-        ),
+        (r#"{"label": "a", "keyword": 1}"#, ".keyword", "a section has `label`, `kind`"),
         (r#"{"label": "a", "menu": [], "menu": []}"#, ".menu", "given twice"),
     ] {
         let text =
@@ -225,84 +167,24 @@ fn menu_entries_that_are_refused() {
     for (entry, path, words) in [
         ("7", "", "expected a menu entry (an object), found a number"),
         (r#"{}"#, ".keyword", "missing"),
-        (
-            r#"{"keyword": true}"#,
-            ".keyword",
-            "expected a string or a number, found a boolean",
-        ),
+        (r#"{"keyword": true}"#, ".keyword", "expected a string or a number, found a boolean"),
         (r#"{"keyword": " "}"#, ".keyword", "can't be empty"),
-        (
-            r#"{"keyword": 1}"#,
-            ".keyword",
-            "the same keyword as $.sections[0].menu[0].keyword",
-        ),
-        (
-            r#"{"keyword": " 1 "}"#,
-            ".keyword",
-            "the same keyword as $.sections[0].menu[0].keyword",
-        ),
-        (
-            r#"{"keyword": "yES"}"#,
-            ".keyword",
-            "the same keyword as $.sections[0].menu[1].keyword",
-        ),
+        (r#"{"keyword": 1}"#, ".keyword", "the same keyword as $.sections[0].menu[0].keyword"),
+        (r#"{"keyword": " 1 "}"#, ".keyword", "the same keyword as $.sections[0].menu[0].keyword"),
+        (r#"{"keyword": "yES"}"#, ".keyword", "the same keyword as $.sections[0].menu[1].keyword"),
         (r#"{"keyword": 3, "option": 3}"#, ".option", "expected a string"),
-        (
-            r#"{"keyword": 3, "options": "x"}"#,
-            ".options",
-            "did you mean `option`?",
-        ),
-        (
-            r#"{"keyword": 3, "redirect": "Plans"}"#,
-            ".redirect",
-            "expected a redirect (an object)",
-        ),
+        (r#"{"keyword": 3, "options": "x"}"#, ".options", "did you mean `option`?"),
+        (r#"{"keyword": 3, "redirect": "Plans"}"#, ".redirect", "expected a redirect (an object)"),
         (r#"{"keyword": 3, "redirect": {}}"#, ".redirect.type", "missing"),
-        (
-            r#"{"keyword": 3, "redirect": {"type": "Webhook"}}"#,
-            ".redirect.type",
-            "`campaign` and `webhook`",
-        ),
-        (
-            r#"{"keyword": 3, "redirect": {"to": "Plans"}}"#,
-            ".redirect.type",
-            "missing",
-        ),
-        (
-            r#"{"keyword": 3, "redirect": {"type": "interaction"}}"#,
-            ".redirect.to",
-            "missing; name the section's label",
-        ),
-        (
-            r#"{"keyword": 3, "redirect": {"type": "campaign", "to": null}}"#,
-            ".redirect.to",
-            "missing",
-        ),
-        (
-            r#"{"keyword": 3, "redirect": {"type": "campaign", "to": ""}}"#,
-            ".redirect.to",
-            "must not be empty",
-        ),
-        (
-            r#"{"keyword": 3, "redirect": {"type": "campaign", "to": 9}}"#,
-            ".redirect.to",
-            "expected a string",
-        ),
-        (
-            r#"{"keyword": 3, "redirect": {"type": "interaction", "to": ""}}"#,
-            ".redirect.to",
-            "must not be empty",
-        ),
-        (
-            r#"{"keyword": 3, "redirect": {"type": "interaction", "to": "plans"}}"#,
-            ".redirect.to",
-            "no section of this",
-        ),
-        (
-            r#"{"keyword": 3, "redirect": {"type": "webhook"}}"#,
-            ".webhook",
-            "missing; a redirect of type `webhook`",
-        ),
+        (r#"{"keyword": 3, "redirect": {"type": "Webhook"}}"#, ".redirect.type", "`campaign` and `webhook`"),
+        (r#"{"keyword": 3, "redirect": {"to": "Plans"}}"#, ".redirect.type", "missing"),
+        (r#"{"keyword": 3, "redirect": {"type": "interaction"}}"#, ".redirect.to", "missing; name the section's label"),
+        (r#"{"keyword": 3, "redirect": {"type": "campaign", "to": null}}"#, ".redirect.to", "missing"),
+        (r#"{"keyword": 3, "redirect": {"type": "campaign", "to": ""}}"#, ".redirect.to", "must not be empty"),
+        (r#"{"keyword": 3, "redirect": {"type": "campaign", "to": 9}}"#, ".redirect.to", "expected a string"),
+        (r#"{"keyword": 3, "redirect": {"type": "interaction", "to": ""}}"#, ".redirect.to", "must not be empty"),
+        (r#"{"keyword": 3, "redirect": {"type": "interaction", "to": "plans"}}"#, ".redirect.to", "no section of this"),
+        (r#"{"keyword": 3, "redirect": {"type": "webhook"}}"#, ".webhook", "missing; a redirect of type `webhook`"),
         (
             r#"{"keyword": 3, "redirect": {"type": "webhook", "to": "x"}, "webhook": {"url": "https://a.b/"}}"#,
             ".redirect.to",
@@ -327,10 +209,7 @@ fn menu_entries_that_are_refused() {
     // What a redirect of an unknown type leads to is still looked at.
     assert_refused(
         r#"{"id": "1", "sections": [{"label": "a", "redirect": {"type": "x", "to": 5}}]}"#,
-        &[
-            ("$.sections[0].redirect.type", "must be one of"),
-            ("$.sections[0].redirect.to", "expected a string"),
-        ],
+        &[("$.sections[0].redirect.type", "must be one of"), ("$.sections[0].redirect.to", "expected a string")],
     );
     // Another menu has keywords of its own.
     accepted(
@@ -436,10 +315,7 @@ fn ids_stay_when_a_document_is_applied_again() {
     let mut reordered: Value = serde_json::from_str(EXAMPLE).expect("JSON");
     reordered["sections"].as_array_mut().expect("sections").reverse();
     let reordered = applied(&reordered.to_string(), Some(&first));
-    assert_eq!(
-        ids(&reordered),
-        [&given[3], &given[0], &given[1], &given[2]].map(String::clone)
-    );
+    assert_eq!(ids(&reordered), [&given[3], &given[0], &given[1], &given[2]].map(String::clone));
 }
 
 #[test]

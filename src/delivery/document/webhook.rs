@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderName, Uri};
+use http::{HeaderName, HeaderValue, Uri};
 use serde_json::{Map, Number, Value};
 use url::Url;
 
 use super::HttpUrls;
 use super::ids;
 use super::reader::{FirstPlaces, Node};
-use crate::delivery::campaign::{RetryOverrides, Webhook};
+use crate::delivery::campaign::{MASK, RetryOverrides, Webhook};
 use crate::delivery::identity::WebhookId;
 use crate::delivery::request::STANDARD_PARAMETERS;
 
@@ -53,18 +53,8 @@ const RESERVED_PREFIXES: [&str; 2] = ["proxy-", "webhook-"];
 
 /// Reads a webhook. One without an id of its own has [none yet](ids::none_yet).
 pub(super) fn read<'a>(node: &Node<'a>, http_urls: HttpUrls, first_ids: &mut FirstPlaces<&'a str>) -> Option<Webhook> {
-    const FIELDS: [&str; 10] = [
-        "id",
-        "url",
-        "enabled",
-        "body",
-        "headers",
-        "secret",
-        "timeoutMs",
-        "maxConcurrency",
-        "rateLimit",
-        "retry",
-    ];
+    const FIELDS: [&str; 10] =
+        ["id", "url", "enabled", "body", "headers", "secret", "timeoutMs", "maxConcurrency", "rateLimit", "retry"];
     let webhook = node.object("a webhook", &FIELDS)?;
     let id = webhook.get("id").and_then(|id| self::id(&id, first_ids));
     let url = webhook.require("url").and_then(|url| self::url(&url, http_urls));
@@ -72,12 +62,9 @@ pub(super) fn read<'a>(node: &Node<'a>, http_urls: HttpUrls, first_ids: &mut Fir
     let body = webhook.get("body").and_then(|body| self::body(&body));
     let headers = webhook.get("headers").and_then(|headers| self::headers(&headers));
     let secret = webhook.get("secret").and_then(|secret| self::secret(&secret));
-    let timeout_ms = webhook.get("timeoutMs").map_or(Some(DEFAULT_TIMEOUT_MS), |timeout| {
-        timeout.whole_number(1..=MAX_TIMEOUT_MS)
-    });
-    let max_concurrency = webhook
-        .get("maxConcurrency")
-        .and_then(|most| most.whole_number(1..=u32::MAX));
+    let timeout_ms =
+        webhook.get("timeoutMs").map_or(Some(DEFAULT_TIMEOUT_MS), |timeout| timeout.whole_number(1..=MAX_TIMEOUT_MS));
+    let max_concurrency = webhook.get("maxConcurrency").and_then(|most| most.whole_number(1..=u32::MAX));
     let rate_limit = webhook.get("rateLimit").and_then(|rate| rate_limit(&rate));
     let retry = webhook.get("retry").and_then(|retry| self::retry(&retry));
     Some(Webhook {
@@ -152,9 +139,7 @@ fn body(node: &Node<'_>) -> Option<Map<String, Value>> {
             parameter.fault("every request has this parameter already: choose another name");
         }
         if depth(parameter.value()) > MAX_BODY_DEPTH {
-            parameter.fault(format!(
-                "more than {MAX_BODY_DEPTH} arrays and objects within each other: flatten it"
-            ));
+            parameter.fault(format!("more than {MAX_BODY_DEPTH} arrays and objects within each other: flatten it"));
         }
     }
     node.value().as_object().cloned()
@@ -186,9 +171,7 @@ fn headers(node: &Node<'_>) -> Option<Map<String, Value>> {
 
 fn header_name(name: &str, node: &Node<'_>, first_names: &mut FirstPlaces<String>) {
     if name.len() > MAX_HEADER_NAME_BYTES {
-        return node.fault(format!(
-            "the name is too long: at most {MAX_HEADER_NAME_BYTES} characters"
-        ));
+        return node.fault(format!("the name is too long: at most {MAX_HEADER_NAME_BYTES} characters"));
     }
     let Ok(parsed) = HeaderName::from_bytes(name.as_bytes()) else {
         return node.fault("HTTP does not allow this header name: use letters, digits and `-`");
@@ -207,9 +190,11 @@ fn header_value(node: &Node<'_>) {
     if value.len() > MAX_HEADER_VALUE_BYTES {
         node.fault(format!("the value is too long: at most {MAX_HEADER_VALUE_BYTES} bytes"));
     }
-    // HTTP allows bytes beyond ASCII, but they mean something else to each receiver.
-    if !value.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
-        node.fault("not a header value: use visible ASCII characters, spaces and tabs");
+    if HeaderValue::from_str(value).is_err() {
+        node.fault("HTTP does not allow this header value: use no control characters and no line breaks");
+    }
+    if value == MASK {
+        node.fault("this is the mask shown in the place of the value: write the value itself, or remove the header");
     }
     if value.trim_matches([' ', '\t']) != value {
         node.fault("HTTP cuts space around a header value: remove it in front and at the end");
@@ -218,63 +203,37 @@ fn header_value(node: &Node<'_>) {
 
 fn secret(node: &Node<'_>) -> Option<String> {
     let secret = node.text()?;
-    let key = secret
-        .strip_prefix("whsec_")
-        .and_then(|encoded| STANDARD.decode(encoded).ok());
+    let key = secret.strip_prefix("whsec_").and_then(|encoded| STANDARD.decode(encoded).ok());
     if key.is_some_and(|key| SECRET_BYTES.contains(&key.len())) {
         return Some(secret.to_owned());
     }
     let (least, most) = (SECRET_BYTES.start(), SECRET_BYTES.end());
-    node.refuse(format!(
-        "a secret is `whsec_` and the base64 of {least} to {most} random bytes"
-    ))
+    node.refuse(format!("a secret is `whsec_` and the base64 of {least} to {most} random bytes"))
 }
 
 fn rate_limit(node: &Node<'_>) -> Option<Number> {
-    node.number("of requests a second, 0.001 or more", |rate| {
-        rate >= MIN_RATE_PER_SECOND
-    })?;
+    node.number("of requests a second, 0.001 or more", |rate| rate >= MIN_RATE_PER_SECOND)?;
     // As it was written: the float may be another number.
     node.value().as_number().cloned()
 }
 
 fn retry(node: &Node<'_>) -> Option<RetryOverrides> {
-    const FIELDS: [&str; 7] = [
-        "initialDelay",
-        "multiplier",
-        "maxDelay",
-        "jitter",
-        "maxAttempts",
-        "maxAge",
-        "permanentStatuses",
-    ];
+    const FIELDS: [&str; 7] =
+        ["initialDelay", "multiplier", "maxDelay", "jitter", "maxAttempts", "maxAge", "permanentStatuses"];
     const DELAYS: RangeInclusive<Duration> = Duration::from_millis(1)..=MAX_RETRY_DURATION;
     let retry = node.object("a retry policy", &FIELDS)?;
     let at_least_one = |number| number >= 1.0;
     let share = |number| (0.0..=1.0).contains(&number);
     Some(RetryOverrides {
         initial_delay: retry.get("initialDelay").and_then(|delay| delay.duration(DELAYS)),
-        multiplier: retry
-            .get("multiplier")
-            .and_then(|number| number.number("of 1 or more", at_least_one)),
+        multiplier: retry.get("multiplier").and_then(|number| number.number("of 1 or more", at_least_one)),
         max_delay: retry.get("maxDelay").and_then(|delay| delay.duration(DELAYS)),
-        jitter: retry
-            .get("jitter")
-            .and_then(|number| number.number("from 0 to 1", share)),
-        max_attempts: retry
-            .get("maxAttempts")
-            .and_then(|most| most.whole_number(1..=MAX_ATTEMPTS)),
-        max_age: retry
-            .get("maxAge")
-            .and_then(|age| age.duration(Duration::ZERO..=MAX_RETRY_DURATION)),
-        permanent_statuses: retry.get("permanentStatuses").and_then(|statuses| {
-            Some(
-                statuses
-                    .items()?
-                    .filter_map(|status| status.whole_number(100..=599))
-                    .collect(),
-            )
-        }),
+        jitter: retry.get("jitter").and_then(|number| number.number("from 0 to 1", share)),
+        max_attempts: retry.get("maxAttempts").and_then(|most| most.whole_number(1..=MAX_ATTEMPTS)),
+        max_age: retry.get("maxAge").and_then(|age| age.duration(Duration::ZERO..=MAX_RETRY_DURATION)),
+        permanent_statuses: retry
+            .get("permanentStatuses")
+            .and_then(|statuses| Some(statuses.items()?.filter_map(|status| status.whole_number(100..=599)).collect())),
     })
 }
 

@@ -24,25 +24,16 @@ fn assert_each_refused(rows: &[(&str, &str, &str)]) {
 
 fn assert_each_accepted(rows: &[&str]) {
     for fields in rows {
-        let result = read(
-            &format!(r#"{{"url": "https://example.com/hook", {fields}}}"#),
-            HttpUrls::Refused,
-        );
+        let result = read(&format!(r#"{{"url": "https://example.com/hook", {fields}}}"#), HttpUrls::Refused);
         assert!(result.is_ok(), "{fields}: {result:?}");
     }
 }
 
 #[test]
 fn urls() {
-    let long = format!(
-        "https://example.com/{}",
-        "x".repeat(2049 - "https://example.com/".len())
-    );
+    let long = format!("https://example.com/{}", "x".repeat(2049 - "https://example.com/".len()));
     for (url, words) in [
-        (
-            "http://example.com/hook",
-            "use https://host/path; plain http is allowed only where",
-        ),
+        ("http://example.com/hook", "use https://host/path; plain http is allowed only where"),
         ("HTTP://example.com/hook", "egress.allowHttp"),
         ("ftp://example.com/hook", "must be like https://host/path"),
         ("example.com/hook", "must be like https://host/path"),
@@ -69,24 +60,12 @@ fn urls() {
         (&long, "1 to 2048 characters"),
     ] {
         let faults = refused(&document(&format!(r#"{{"url": "{url}"}}"#)));
-        assert!(
-            faults.iter().all(|(path, _)| path == "$.sections[0].webhook.url"),
-            "{url}: {faults:?}"
-        );
-        assert!(
-            faults.iter().any(|(_, message)| message.contains(words)),
-            "{url}: {faults:?}"
-        );
+        assert!(faults.iter().all(|(path, _)| path == "$.sections[0].webhook.url"), "{url}: {faults:?}");
+        assert!(faults.iter().any(|(_, message)| message.contains(words)), "{url}: {faults:?}");
         assert!(!faults.iter().any(|(_, message)| message.contains("key")), "{faults:?}");
     }
-    assert_refused(
-        &document("{}"),
-        &[("$.sections[0].webhook.url", "missing; it is required")],
-    );
-    assert_refused(
-        &document(r#"{"url": 1}"#),
-        &[("$.sections[0].webhook.url", "expected a string")],
-    );
+    assert_refused(&document("{}"), &[("$.sections[0].webhook.url", "missing; it is required")]);
+    assert_refused(&document(r#"{"url": 1}"#), &[("$.sections[0].webhook.url", "expected a string")]);
     for url in [
         "https://example.com",
         "https://example.com/",
@@ -97,11 +76,7 @@ fn urls() {
         &long[..2048],
     ] {
         let campaign = read(&format!(r#"{{"url": "{url}"}}"#), HttpUrls::Refused).expect(url);
-        assert_eq!(
-            campaign.places().next().expect("a webhook").webhook.url,
-            url,
-            "as it was written"
-        );
+        assert_eq!(campaign.places().next().expect("a webhook").webhook.url, url, "as it was written");
     }
     assert!(read(r#"{"url": "http://example.com/"}"#, HttpUrls::Allowed).is_ok());
     assert!(read(r#"{"url": "https://example.com/"}"#, HttpUrls::Allowed).is_ok());
@@ -111,55 +86,23 @@ fn urls() {
 #[test]
 fn fields() {
     assert_each_refused(&[
-        (
-            r#""header": {}"#,
-            ".header",
-            "unknown field `header`: did you mean `headers`?",
-        ),
+        (r#""header": {}"#, ".header", "unknown field `header`: did you mean `headers`?"),
         (r#""timeout": 5"#, ".timeout", "did you mean `timeoutMs`?"),
-        (
-            r#""max_concurrency": 5"#,
-            ".max_concurrency",
-            "did you mean `maxConcurrency`?",
-        ),
+        (r#""max_concurrency": 5"#, ".max_concurrency", "did you mean `maxConcurrency`?"),
         (r#""method": "PUT""#, ".method", "a webhook has `id`, `url`,"),
-        (
-            r#""enabled": "yes""#,
-            ".enabled",
-            "expected true or false, found a string",
-        ),
-        (
-            r#""timeoutMs": 0"#,
-            ".timeoutMs",
-            "must be a whole number from 1 to 30000",
-        ),
-        (
-            r#""timeoutMs": 30001"#,
-            ".timeoutMs",
-            "must be a whole number from 1 to 30000",
-        ),
+        (r#""enabled": "yes""#, ".enabled", "expected true or false, found a string"),
+        (r#""timeoutMs": 0"#, ".timeoutMs", "must be a whole number from 1 to 30000"),
+        (r#""timeoutMs": 30001"#, ".timeoutMs", "must be a whole number from 1 to 30000"),
         (r#""timeoutMs": 1.5"#, ".timeoutMs", "must be a whole number"),
         (r#""timeoutMs": -1"#, ".timeoutMs", "must be a whole number"),
-        (
-            r#""timeoutMs": "5s""#,
-            ".timeoutMs",
-            "expected a whole number, found a string",
-        ),
-        (
-            r#""maxConcurrency": 0"#,
-            ".maxConcurrency",
-            "must be a whole number from 1",
-        ),
+        (r#""timeoutMs": "5s""#, ".timeoutMs", "expected a whole number, found a string"),
+        (r#""maxConcurrency": 0"#, ".maxConcurrency", "must be a whole number from 1"),
         (r#""maxConcurrency": 4294967296"#, ".maxConcurrency", "to 4294967295"),
         (r#""rateLimit": 0"#, ".rateLimit", "requests a second"),
         (r#""rateLimit": -1"#, ".rateLimit", "requests a second"),
         (r#""rateLimit": 1e-400"#, ".rateLimit", "0.001 or more"),
         (r#""rateLimit": 1e400"#, ".rateLimit", "must be a number"),
-        (
-            r#""rateLimit": "10/s""#,
-            ".rateLimit",
-            "expected a number, found a string",
-        ),
+        (r#""rateLimit": "10/s""#, ".rateLimit", "expected a number, found a string"),
         (r#""id": """#, ".id", "1 to 128 characters"),
         (r#""id": 5"#, ".id", "expected a string"),
         (r#""id": "a/b""#, ".id", "an id has letters, digits"),
@@ -175,23 +118,13 @@ fn fields() {
     ]);
     let ids = r#"{"id": "1", "sections": [{"label": "a", "webhook": {"id": "x", "url": "https://e.x/"}},
         {"label": "b", "menu": [{"keyword": 1, "webhook": {"id": "x", "url": "https://e.x/"}}]}]}"#;
-    assert_refused(
-        ids,
-        &[(
-            "$.sections[1].menu[0].webhook.id",
-            "the same id as $.sections[0].webhook.id",
-        )],
-    );
+    assert_refused(ids, &[("$.sections[1].menu[0].webhook.id", "the same id as $.sections[0].webhook.id")]);
 }
 
 #[test]
 fn bodies() {
     assert_each_refused(&[
-        (
-            r#""body": []"#,
-            ".body",
-            "expected extra parameters by name (an object), found an array",
-        ),
+        (r#""body": []"#, ".body", "expected extra parameters by name (an object), found an array"),
         (r#""body": "a=b""#, ".body", "found a string"),
         (r#""body": {"a": 1, "a": 2}"#, ".body.a", "given twice"),
         (r#""body": {"b": [{"a": 1, "a": 2}]}"#, ".body.b[0].a", "given twice"),
@@ -201,11 +134,7 @@ fn bodies() {
         assert_each_refused(&[(&format!(r#""body": {{"{name}": 1}}"#), &path, "choose another name")]);
     }
     let nested = |depth| format!(r#""body": {{"x": {}{}}}"#, "[".repeat(depth), "]".repeat(depth));
-    assert_each_refused(&[(
-        &nested(MAX_BODY_DEPTH + 1),
-        ".body.x",
-        "more than 32 arrays and objects",
-    )]);
+    assert_each_refused(&[(&nested(MAX_BODY_DEPTH + 1), ".body.x", "more than 32 arrays and objects")]);
     assert_each_accepted(&[
         r#""body": {}"#,
         r#""body": {"source": "chatbot", "Label": null, "nested": {"label": [1, {"date": true}]}, "": 1}"#,
@@ -217,64 +146,23 @@ fn bodies() {
 fn headers() {
     assert_each_refused(&[
         (r#""headers": ["X-Api-Key: k"]"#, ".headers", "found an array"),
-        (
-            r#""headers": {"X_Key": 1}"#,
-            ".headers.X_Key",
-            "expected a string, found a number",
-        ),
-        (
-            r#""headers": {"X_Key": null}"#,
-            ".headers.X_Key",
-            "expected a string, found null",
-        ),
-        (
-            r#""headers": {"": "v"}"#,
-            r#".headers[""]"#,
-            "does not allow this header name",
-        ),
-        (
-            r#""headers": {"X Key": "v"}"#,
-            r#".headers["X Key"]"#,
-            "does not allow this header name",
-        ),
-        (
-            r#""headers": {"X-Key:": "v"}"#,
-            r#".headers["X-Key:"]"#,
-            "does not allow this header name",
-        ),
-        (
-            r#""headers": {"Größe": "v"}"#,
-            r#".headers["Größe"]"#,
-            "does not allow this header name",
-        ),
-        (
-            r#""headers": {"a": "v\r\nEvil: 1"}"#,
-            ".headers.a",
-            "not a header value",
-        ),
-        (r#""headers": {"a": "\u0000"}"#, ".headers.a", "not a header value"),
-        (r#""headers": {"a": "größe"}"#, ".headers.a", "not a header value"),
+        (r#""headers": {"X_Key": 1}"#, ".headers.X_Key", "expected a string, found a number"),
+        (r#""headers": {"X_Key": null}"#, ".headers.X_Key", "expected a string, found null"),
+        (r#""headers": {"": "v"}"#, r#".headers[""]"#, "does not allow this header name"),
+        (r#""headers": {"X Key": "v"}"#, r#".headers["X Key"]"#, "does not allow this header name"),
+        (r#""headers": {"X-Key:": "v"}"#, r#".headers["X-Key:"]"#, "does not allow this header name"),
+        (r#""headers": {"Größe": "v"}"#, r#".headers["Größe"]"#, "does not allow this header name"),
+        (r#""headers": {"a": "v\r\nEvil: 1"}"#, ".headers.a", "HTTP does not allow this header value"),
+        (r#""headers": {"a": "\u0000"}"#, ".headers.a", "HTTP does not allow this header value"),
+        (r#""headers": {"a": "größe"}"#, ".headers.a", "HTTP does not allow this header value"),
         (r#""headers": {"a": " v"}"#, ".headers.a", "space around a header value"),
-        (
-            r#""headers": {"a": "v\t"}"#,
-            ".headers.a",
-            "space around a header value",
-        ),
-        (
-            r#""headers": {"xa": "1", "XA": "2"}"#,
-            ".headers.XA",
-            "the same header as $.sections[0].webhook.headers.xa",
-        ),
+        (r#""headers": {"a": "v\t"}"#, ".headers.a", "space around a header value"),
+        (r#""headers": {"xa": "1", "XA": "2"}"#, ".headers.XA", "the same header as $.sections[0].webhook.headers.xa"),
         (r#""headers": {"xa": "1", "xa": "2"}"#, ".headers.xa", "given twice"),
     ]);
-    for name in RESERVED_HEADERS
-        .into_iter()
-        .chain(["proxy-authorization", "webhook-id", "webhook-x"])
-    {
+    for name in RESERVED_HEADERS.into_iter().chain(["proxy-authorization", "webhook-id", "webhook-x"]) {
         for name in [name.to_owned(), name.to_uppercase()] {
-            let faults = refused(&document(&format!(
-                r#"{{"url": "https://e.x/", "headers": {{"{name}": "v"}}}}"#
-            )));
+            let faults = refused(&document(&format!(r#"{{"url": "https://e.x/", "headers": {{"{name}": "v"}}}}"#)));
             assert_eq!(faults.len(), 1, "{name}");
             assert!(faults[0].1.contains("reserved"), "{name}: {faults:?}");
         }
@@ -308,11 +196,7 @@ fn secrets() {
         (&of_bytes(23), ".secret", words),
         (&of_bytes(65), ".secret", words),
         (r#""secret": "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw""#, ".secret", words),
-        (
-            r#""secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2La-aSw""#,
-            ".secret",
-            words,
-        ),
+        (r#""secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2La-aSw""#, ".secret", words),
         (r#""secret": "whsec_""#, ".secret", words),
         (r#""secret": 7"#, ".secret", "expected a string"),
     ]);
@@ -328,67 +212,23 @@ fn secrets() {
 fn retries() {
     assert_each_refused(&[
         (r#""retry": 3"#, ".retry", "expected a retry policy (an object)"),
-        (
-            r#""retry": {"attempts": 3}"#,
-            ".retry.attempts",
-            "a retry policy has `initialDelay`",
-        ),
-        (
-            r#""retry": {"maxAttempt": 3}"#,
-            ".retry.maxAttempt",
-            "did you mean `maxAttempts`?",
-        ),
-        (
-            r#""retry": {"initialDelay": 5}"#,
-            ".retry.initialDelay",
-            "expected a string",
-        ),
-        (
-            r#""retry": {"initialDelay": "5"}"#,
-            ".retry.initialDelay",
-            "write a number and a unit",
-        ),
-        (
-            r#""retry": {"initialDelay": "0s"}"#,
-            ".retry.initialDelay",
-            "from 1ms to 1year",
-        ),
+        (r#""retry": {"attempts": 3}"#, ".retry.attempts", "a retry policy has `initialDelay`"),
+        (r#""retry": {"maxAttempt": 3}"#, ".retry.maxAttempt", "did you mean `maxAttempts`?"),
+        (r#""retry": {"initialDelay": 5}"#, ".retry.initialDelay", "expected a string"),
+        (r#""retry": {"initialDelay": "5"}"#, ".retry.initialDelay", "write a number and a unit"),
+        (r#""retry": {"initialDelay": "0s"}"#, ".retry.initialDelay", "from 1ms to 1year"),
         (r#""retry": {"maxDelay": "0s"}"#, ".retry.maxDelay", "from 1ms to 1year"),
         (r#""retry": {"maxAge": "2y"}"#, ".retry.maxAge", "from 0s to 1year"),
         (r#""retry": {"multiplier": 0.9}"#, ".retry.multiplier", "of 1 or more"),
-        (
-            r#""retry": {"multiplier": "3"}"#,
-            ".retry.multiplier",
-            "expected a number",
-        ),
+        (r#""retry": {"multiplier": "3"}"#, ".retry.multiplier", "expected a number"),
         (r#""retry": {"jitter": -0.1}"#, ".retry.jitter", "from 0 to 1"),
         (r#""retry": {"jitter": 1.1}"#, ".retry.jitter", "from 0 to 1"),
         (r#""retry": {"maxAttempts": 0}"#, ".retry.maxAttempts", "from 1 to 1000"),
-        (
-            r#""retry": {"maxAttempts": 1001}"#,
-            ".retry.maxAttempts",
-            "from 1 to 1000",
-        ),
-        (
-            r#""retry": {"permanentStatuses": 410}"#,
-            ".retry.permanentStatuses",
-            "expected an array",
-        ),
-        (
-            r#""retry": {"permanentStatuses": [410, 99]}"#,
-            ".retry.permanentStatuses[1]",
-            "from 100 to 599",
-        ),
-        (
-            r#""retry": {"permanentStatuses": [600]}"#,
-            ".retry.permanentStatuses[0]",
-            "from 100 to 599",
-        ),
-        (
-            r#""retry": {"permanentStatuses": ["4xx"]}"#,
-            ".retry.permanentStatuses[0]",
-            "expected a whole number",
-        ),
+        (r#""retry": {"maxAttempts": 1001}"#, ".retry.maxAttempts", "from 1 to 1000"),
+        (r#""retry": {"permanentStatuses": 410}"#, ".retry.permanentStatuses", "expected an array"),
+        (r#""retry": {"permanentStatuses": [410, 99]}"#, ".retry.permanentStatuses[1]", "from 100 to 599"),
+        (r#""retry": {"permanentStatuses": [600]}"#, ".retry.permanentStatuses[0]", "from 100 to 599"),
+        (r#""retry": {"permanentStatuses": ["4xx"]}"#, ".retry.permanentStatuses[0]", "expected a whole number"),
     ]);
     assert_each_accepted(&[
         r#""retry": {}"#,
@@ -407,10 +247,5 @@ fn no_message_repeats_a_secret() {
     );
     let faults = refused(&text);
     assert!(faults.len() >= 8, "{faults:#?}");
-    assert!(
-        !faults
-            .iter()
-            .any(|(path, message)| path.contains("hush") || message.contains("hush")),
-        "{faults:#?}"
-    );
+    assert!(!faults.iter().any(|(path, message)| path.contains("hush") || message.contains("hush")), "{faults:#?}");
 }

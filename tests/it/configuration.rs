@@ -1,0 +1,727 @@
+//! Campaigns: changed over HTTP, the same on every worker, and not lost with a disk.
+
+use std::collections::BTreeSet;
+use std::sync::Once;
+
+use futures_util::future::join_all;
+use lapin::options::QueueDeleteOptions;
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+use sha2::Digest as _;
+
+use crate::support::waypost::Reply;
+use crate::support::{Amqp, Broker, Message, PATIENCE, Receiver, Waypost, unique, until};
+
+/// The largest document.
+const MIB: usize = 1024 * 1024;
+
+/// A worker with a prefix of its own on the shared broker.
+async fn worker() -> Waypost {
+    Waypost::start(&Broker::shared().await.url(), &unique("configuration")).await
+}
+
+/// Two workers that share the work.
+async fn workers() -> (Waypost, Waypost) {
+    let (url, prefix) = (Broker::shared().await.url(), unique("configuration"));
+    tokio::join!(Waypost::start(&url, &prefix), Waypost::start(&url, &prefix))
+}
+
+/// A campaign with a webhook of the section's own and two in its menu.
+fn campaign(id: &str, url: &str) -> Value {
+    let entry = |keyword: u32| json!({ "keyword": keyword, "option": format!("Option {keyword}"), "webhook": { "url": url } });
+    json!({ "id": id, "name": "A campaign", "sections": [
+        { "label": "Ask", "webhook": { "url": url }, "menu": [entry(1), entry(2)] } ] })
+}
+
+/// A campaign for what is never sent.
+fn some_campaign(id: &str) -> Value {
+    campaign(id, "https://example.com/hook")
+}
+
+/// An event that fires all but one of the webhooks of [`campaign`].
+fn event(campaign: &str, event_id: &str) -> Value {
+    json!({ "campaignId": campaign, "label": "Ask", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z", "keyword": 1,
+            "eventId": event_id })
+}
+
+/// A request with headers, and a body of any kind.
+async fn request(waypost: &Waypost, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Reply {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        // The client is not built without one, though it speaks in the clear. Another test may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+    let client = Client::builder().no_proxy().timeout(PATIENCE).build().expect("an HTTP client");
+    let mut request = client.request(method.clone(), waypost.url(path)).body(body.into());
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let reply = request.send().await.unwrap_or_else(|error| panic!("{method} {path}: {error:?}"));
+    let status = reply.status().as_u16();
+    let text = |value: &reqwest::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers = reply.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+    let body = reply.text().await.unwrap_or_else(|error| panic!("{method} {path}: {error:?}"));
+    Reply { status, headers, body }
+}
+
+/// Puts a campaign under a precondition.
+async fn put_if(waypost: &Waypost, campaign: &Value, precondition: (&str, &str)) -> Reply {
+    request(waypost, Method::PUT, &path_of(campaign), &[precondition], campaign.to_string()).await
+}
+
+fn path_of(campaign: &Value) -> String {
+    format!("/v1/campaigns/{}", campaign["id"].as_str().expect("an id"))
+}
+
+async fn delete(waypost: &Waypost, path: &str) -> Reply {
+    waypost.send(Method::DELETE, path, None).await
+}
+
+fn etag(reply: &Reply) -> &str {
+    reply.headers.get("etag").unwrap_or_else(|| panic!("no ETag: {reply:?}"))
+}
+
+/// The ids of all webhooks of [`campaign`].
+fn webhook_ids(document: &Value) -> Vec<String> {
+    let section = &document["sections"][0];
+    let webhooks = [&section["webhook"], &section["menu"][0]["webhook"], &section["menu"][1]["webhook"]];
+    webhooks.iter().map(|webhook| webhook["id"].as_str().expect("a webhook's id").to_owned()).collect()
+}
+
+/// Checks a problem document, and gives back the paths of its faults.
+#[track_caller]
+fn problem(reply: &Reply, status: u16) -> BTreeSet<String> {
+    assert_eq!(reply.status, status, "{reply:?}");
+    assert_eq!(reply.headers["content-type"], "application/problem+json", "{reply:?}");
+    let problem = reply.json();
+    assert_eq!(problem["status"], json!(status), "{problem:#}");
+    for text in ["type", "title", "detail"] {
+        assert!(problem[text].as_str().is_some_and(|text| !text.is_empty()), "no {text}: {problem:#}");
+    }
+    let errors = problem["errors"].as_array().cloned().unwrap_or_default();
+    let path = |error: &Value| {
+        assert!(error["message"].as_str().is_some_and(|text| text.len() > 10), "no message: {error}");
+        error["path"].as_str().expect("a path").to_owned()
+    };
+    errors.iter().map(path).collect()
+}
+
+/// Waits until the worker has this version of a campaign; 404 is none.
+async fn until_version(waypost: &Waypost, path: &str, version: Option<&str>) -> Reply {
+    until(&format!("version {version:?} of {path}"), PATIENCE, async || {
+        let reply = waypost.get(path).await;
+        let found = reply.headers.get("etag").map(String::as_str);
+        (found == version && reply.status == if version.is_some() { 200 } else { 404 }).then_some(reply)
+    })
+    .await
+}
+
+async fn delete_log(amqp: &Amqp, prefix: &str) {
+    let deleted = amqp.channel().await.queue_delete(log_of(prefix).into(), QueueDeleteOptions::default()).await;
+    deleted.expect("the stream is deleted");
+}
+
+fn log_of(prefix: &str) -> String {
+    format!("{prefix}.campaigns")
+}
+
+#[tokio::test]
+async fn a_campaign_is_created_read_replaced_and_deleted() {
+    let waypost = worker().await;
+    let (document, path) = (some_campaign("13010"), "/v1/campaigns/13010");
+    problem(&waypost.get(path).await, 404);
+
+    let created = waypost.send(Method::PUT, path, Some(&document)).await;
+    assert_eq!(created.status, 201, "{created:?}");
+    let ids = webhook_ids(&created.json());
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 3, "{ids:?}");
+    assert_eq!(created.json()["name"], "A campaign");
+    let got = waypost.get(path).await;
+    assert_eq!((got.status, etag(&got), got.json()), (200, etag(&created), created.json()));
+    assert!(etag(&got).starts_with('"') && etag(&got).ends_with('"'), "an ETag is in quotes: {got:?}");
+
+    // The same once more, without ids: a version of its own, with the ids the webhooks have.
+    let again = waypost.send(Method::PUT, path, Some(&document)).await;
+    assert_eq!((again.status, again.json()), (200, created.json()));
+    assert_ne!(etag(&again), etag(&created));
+    // As it is after an edit, and in another order.
+    let mut edited = campaign("13010", "https://example.com/elsewhere");
+    edited["sections"][0]["menu"].as_array_mut().expect("a menu").swap(0, 1);
+    let edited = waypost.send(Method::PUT, path, Some(&edited)).await;
+    assert_eq!(edited.status, 200);
+    assert_eq!(webhook_ids(&edited.json()), [&ids[0], &ids[2], &ids[1]].map(String::clone));
+    // And what was read can be put.
+    let read = waypost.get(path).await.json();
+    assert_eq!(waypost.send(Method::PUT, path, Some(&read)).await.json(), read);
+
+    let gone = delete(&waypost, path).await;
+    assert_eq!((gone.status, gone.body.as_str()), (204, ""));
+    problem(&waypost.get(path).await, 404);
+    problem(&delete(&waypost, path).await, 404);
+    assert_eq!(waypost.send(Method::PUT, path, Some(&document)).await.status, 201);
+}
+
+#[tokio::test]
+async fn an_id_may_have_any_characters() {
+    let waypost = worker().await;
+    let encoded = [("summer/2024 ü?#%", "summer%2F2024%20%C3%BC%3F%23%25"), ("..", "%2E%2E"), ("a+b", "a+b")];
+    for (id, in_path) in encoded {
+        let path = format!("/v1/campaigns/{in_path}");
+        let mut url: reqwest::Url = waypost.url("").parse().expect("a URL");
+        url.set_path(&path);
+        if !url.path().ends_with(in_path) {
+            // A client takes `%2E%2E` for `..`: nobody can name that campaign, so nobody may create it.
+            continue;
+        }
+        let created = waypost.send(Method::PUT, &path, Some(&some_campaign(id))).await;
+        assert_eq!((created.status, &created.json()["id"]), (201, &json!(id)), "{created:?}");
+        assert_eq!(waypost.get(&path).await.json(), created.json());
+        assert_eq!(delete(&waypost, &path).await.status, 204);
+    }
+}
+
+#[tokio::test]
+async fn the_list_goes_from_page_to_page() {
+    let waypost = worker().await;
+    let empty = waypost.get("/v1/campaigns").await;
+    assert_eq!((empty.status, empty.json()), (200, json!({ "items": [], "next": null })));
+    // Not in the order of their names.
+    for id in ["c", "a", "e", "b", "d"] {
+        waypost.put_campaign(&some_campaign(id)).await;
+    }
+    let mut pages = Vec::new();
+    let mut query = "limit=2".to_owned();
+    loop {
+        let page = waypost.get(&format!("/v1/campaigns?{query}")).await.json();
+        let ids = page["items"].as_array().expect("items").iter().map(|item| item["id"].as_str().expect("an id").to_owned());
+        pages.push(ids.collect::<Vec<_>>());
+        let Some(cursor) = page["next"].as_str() else { break };
+        query = format!("limit=2&cursor={cursor}");
+    }
+    assert_eq!(pages, [vec!["a", "b"], vec!["c", "d"], vec!["e"]]);
+
+    let all = waypost.get("/v1/campaigns?limit=5").await.json();
+    assert_eq!((all["items"].as_array().map(Vec::len), &all["next"]), (Some(5), &Value::Null));
+    let item = &all["items"][0];
+    assert_eq!((&item["name"], &item["sections"], &item["webhooks"]), (&json!("A campaign"), &json!(1), &json!(3)));
+    assert_eq!(etag(&waypost.get("/v1/campaigns/a").await), format!("\"{}\"", item["version"]));
+    for wrong in ["limit=0", "limit=-1", "limit=many", "limit=1001", "page=2"] {
+        problem(&waypost.get(&format!("/v1/campaigns?{wrong}")).await, 400);
+    }
+}
+
+#[tokio::test]
+async fn a_change_made_on_an_old_version_changes_nothing() {
+    let waypost = worker().await;
+    let (document, path) = (some_campaign("c"), "/v1/campaigns/c");
+    let other = campaign("c", "https://example.com/other");
+    let first = put_if(&waypost, &document, ("if-none-match", "*")).await;
+    assert_eq!(first.status, 201);
+    let current = put_if(&waypost, &document, ("if-match", etag(&first))).await;
+    assert_eq!(current.status, 200);
+
+    let stale = ("if-match", etag(&first));
+    let refused = [stale, ("if-none-match", "*"), ("if-match", "\"none of ours\""), ("if-match", "\"999999\"")];
+    for precondition in refused {
+        problem(&put_if(&waypost, &other, precondition).await, 412);
+    }
+    problem(&request(&waypost, Method::DELETE, path, &[stale], "").await, 412);
+    let unchanged = waypost.get(path).await;
+    assert_eq!((etag(&unchanged), unchanged.json()), (etag(&current), current.json()));
+
+    // The precondition comes first: who has an old version has an old document.
+    problem(&put_if(&waypost, &json!({ "id": "c" }), stale).await, 412);
+    assert_eq!(put_if(&waypost, &other, ("if-match", "*")).await.status, 200);
+    let newest = waypost.get(path).await;
+    assert_eq!(request(&waypost, Method::DELETE, path, &[("if-match", etag(&newest))], "").await.status, 204);
+
+    // Of what is not there no version is current.
+    for precondition in [("if-match", etag(&newest)), ("if-match", "*")] {
+        problem(&put_if(&waypost, &document, precondition).await, 412);
+    }
+    problem(&waypost.get(path).await, 404);
+    problem(&delete(&waypost, "/v1/campaigns/unknown").await, 404);
+    assert_eq!(put_if(&waypost, &document, ("if-none-match", "*")).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_refused_document_is_told_every_fault_and_leaves_nothing() {
+    let waypost = worker().await;
+    let document = json!({ "id": "faulty", "sections": [
+        { "label": "A", "kind": "welcomeMessage", "menu": [
+            { "keyword": 1, "option": "One", "redirect": { "type": "interaction" } },
+            { "keyword": " 1 ", "option": "Two", "redirect": { "type": "interaction", "to": "Nowhere" } },
+            { "keyword": 3, "option": "Three", "redirect": { "type": "webhook", "to": "A" },
+              "webhook": { "url": "https://user:password@example.com/hook" } },
+            { "keyword": 4, "redirect": { "type": "webhook" } } ] },
+        { "label": "A", "kind": "welcomeMessage", "webhook": {
+            "url": "ftp://example.com/", "body": { "phoneNumber": "1" }, "timeoutMs": 30001, "secret": "whsec_short",
+            "headers": { "Host": "example.com", "webhook-id": "1", "not a name": "x", "X-Good": "line\nbreak" } } },
+        { "label": "B", "webhook": { "body": [], "colour": "red", "retry": { "maxAge": "long" } } } ] });
+    let reply = waypost.send(Method::PUT, "/v1/campaigns/faulty", Some(&document)).await;
+    let expected = [
+        "$.sections[0].menu[0].redirect.to",
+        "$.sections[0].menu[1].keyword",
+        "$.sections[0].menu[1].redirect.to",
+        "$.sections[0].menu[2].option",
+        "$.sections[0].menu[2].redirect.to",
+        "$.sections[0].menu[2].webhook.url",
+        "$.sections[0].menu[3].webhook",
+        "$.sections[1].kind",
+        "$.sections[1].label",
+        "$.sections[1].webhook.body.phoneNumber",
+        "$.sections[1].webhook.headers.Host",
+        "$.sections[1].webhook.headers[\"X-Good\"]",
+        "$.sections[1].webhook.headers[\"not a name\"]",
+        "$.sections[1].webhook.headers[\"webhook-id\"]",
+        "$.sections[1].webhook.secret",
+        "$.sections[1].webhook.timeoutMs",
+        "$.sections[1].webhook.url",
+        "$.sections[2].webhook.body",
+        "$.sections[2].webhook.colour",
+        "$.sections[2].webhook.retry.maxAge",
+        "$.sections[2].webhook.url",
+    ];
+    assert_eq!(problem(&reply, 422), expected.map(str::to_owned).into(), "{:#}", reply.json());
+    assert!(!reply.body.contains("password"), "a customer's password is repeated: {}", reply.body);
+    problem(&waypost.get("/v1/campaigns/faulty").await, 404);
+
+    let good = waypost.put_campaign(&some_campaign("faulty")).await;
+    problem(&waypost.send(Method::PUT, "/v1/campaigns/faulty", Some(&document)).await, 422);
+    assert_eq!(waypost.get("/v1/campaigns/faulty").await.json(), good.json());
+}
+
+#[tokio::test]
+async fn what_is_no_document_is_refused_as_a_whole() {
+    let waypost = worker().await;
+    let put = async |body: &[u8]| request(&waypost, Method::PUT, "/v1/campaigns/c", &[], body).await;
+    let whole = BTreeSet::from(["$".to_owned()]);
+    for body in [&b""[..], b"not JSON", b"{\"id\":\"c\",", b"\xff\xfe", b"[]", b"null"] {
+        assert_eq!(problem(&put(body).await, 422), whole, "{}", String::from_utf8_lossy(body));
+    }
+    let id = BTreeSet::from(["$.id".to_owned()]);
+    assert_eq!(problem(&put(some_campaign("d").to_string().as_bytes()).await, 422), id);
+    for path in ["/v1/campaigns/c", "/v1/campaigns/d"] {
+        problem(&waypost.get(path).await, 404);
+    }
+}
+
+#[tokio::test]
+async fn a_document_has_at_most_a_mebibyte() {
+    let waypost = worker().await;
+    let document = |size: usize| {
+        let mut document = some_campaign("big");
+        document["name"] = "".into();
+        let padding = "x".repeat(size - document.to_string().len());
+        document["name"] = padding.into();
+        document.to_string()
+    };
+    let put = async |body: String| request(&waypost, Method::PUT, "/v1/campaigns/big", &[], body).await;
+    assert_eq!(problem(&put(document(MIB + 1)).await, 422), BTreeSet::from(["$".to_owned()]));
+    problem(&waypost.get("/v1/campaigns/big").await, 404);
+    assert_eq!(put(document(MIB)).await.status, 201);
+    assert_eq!(waypost.get("/v1/campaigns/big").await.json()["id"], "big");
+    // Far too large, it is refused before all of it has come: the answer must arrive nonetheless.
+    assert_eq!(problem(&put(document(8 * MIB)).await, 422), BTreeSet::from(["$".to_owned()]));
+}
+
+#[tokio::test]
+async fn plain_http_is_refused_unless_the_settings_allow_it() {
+    let settings = [("WAYPOST_EGRESS__ALLOW_HTTP", "false")];
+    let waypost = Waypost::start_with(&Broker::shared().await.url(), &unique("configuration"), &settings).await;
+    let mut document = some_campaign("c");
+    document["sections"][0]["menu"][1]["webhook"]["url"] = "http://example.com/hook".into();
+    let refused = waypost.send(Method::PUT, "/v1/campaigns/c", Some(&document)).await;
+    assert_eq!(problem(&refused, 422), BTreeSet::from(["$.sections[0].menu[1].webhook.url".to_owned()]));
+    assert!(refused.body.contains("egress.allowHttp"), "{}", refused.body);
+    assert_eq!(waypost.send(Method::PUT, "/v1/campaigns/c", Some(&some_campaign("c"))).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_webhook_belongs_to_one_campaign() {
+    let (a, b) = workers().await;
+    let owner = a.put_campaign(&some_campaign("owner")).await;
+    let id = webhook_ids(&owner.json())[1].clone();
+    until_version(&b, "/v1/campaigns/owner", Some(etag(&owner))).await;
+    let mut thief = some_campaign("thief");
+    thief["sections"][0]["menu"][1]["webhook"]["id"] = id.into();
+    for waypost in [&a, &b] {
+        let refused = waypost.send(Method::PUT, "/v1/campaigns/thief", Some(&thief)).await;
+        assert_eq!(problem(&refused, 422), BTreeSet::from(["$.sections[0].menu[1].webhook.id".to_owned()]));
+        assert!(refused.body.contains("owner"), "{}", refused.body);
+        problem(&waypost.get("/v1/campaigns/thief").await, 404);
+    }
+
+    // Claimed at once through two workers that do not know of each other yet, it is given to one.
+    let claims = (0..10).map(|number| {
+        let mut claim = some_campaign(&format!("claim-{number}"));
+        claim["sections"][0]["webhook"]["id"] = "wh_claimed".into();
+        let waypost = if number % 2 == 0 { &a } else { &b };
+        async move { waypost.send(Method::PUT, &path_of(&claim), Some(&claim)).await }
+    });
+    let replies = join_all(claims).await;
+    let (won, lost): (Vec<&Reply>, Vec<&Reply>) = replies.iter().partition(|reply| reply.status == 201);
+    assert_eq!(won.len(), 1, "{replies:#?}");
+    for reply in lost {
+        assert_eq!(problem(reply, 422), BTreeSet::from(["$.sections[0].webhook.id".to_owned()]));
+    }
+
+    // Given up by its owner, it is free.
+    assert_eq!(delete(&a, "/v1/campaigns/owner").await.status, 204);
+    assert_eq!(a.send(Method::PUT, "/v1/campaigns/thief", Some(&thief)).await.status, 201);
+}
+
+/// A campaign was renamed, ids and all; then there is a new one under its old name.
+#[tokio::test]
+async fn an_id_given_by_the_system_is_one_that_is_free() {
+    let waypost = worker().await;
+    let mut renamed = waypost.put_campaign(&some_campaign("old-name")).await.json();
+    renamed["id"] = "new-name".into();
+    assert_eq!(delete(&waypost, "/v1/campaigns/old-name").await.status, 204);
+    let renamed = waypost.put_campaign(&renamed).await.json();
+    let anew = waypost.send(Method::PUT, "/v1/campaigns/old-name", Some(&some_campaign("old-name"))).await;
+    assert_eq!(anew.status, 201, "{anew:?}");
+    let (old, new) = (webhook_ids(&renamed), webhook_ids(&anew.json()));
+    assert!(new.iter().all(|id| !old.contains(id)), "{new:?} and {old:?} are of two campaigns");
+}
+
+#[tokio::test]
+async fn a_change_accepted_by_one_worker_is_seen_by_the_other() {
+    let (a, b) = workers().await;
+    let path = "/v1/campaigns/c";
+    let created = a.put_campaign(&some_campaign("c")).await;
+    let seen = until_version(&b, path, Some(etag(&created))).await;
+    assert_eq!(seen.json(), created.json());
+
+    // The other one goes on from there, at once, and is bound by what it sees.
+    let changed = put_if(&b, &campaign("c", "https://example.com/other"), ("if-match", etag(&seen))).await;
+    assert_eq!(changed.status, 200, "{changed:?}");
+    assert_eq!(until_version(&a, path, Some(etag(&changed))).await.json(), changed.json());
+    assert_eq!(delete(&a, path).await.status, 204);
+    until_version(&b, path, None).await;
+}
+
+#[tokio::test]
+async fn of_many_who_create_a_campaign_one_succeeds() {
+    let (a, b) = workers().await;
+    let puts = (0..20).map(|number| {
+        let waypost = if number % 2 == 0 { &a } else { &b };
+        async move { put_if(waypost, &campaign("c", &format!("https://example.com/{number}")), ("if-none-match", "*")).await }
+    });
+    let replies = join_all(puts).await;
+    let (won, lost): (Vec<&Reply>, Vec<&Reply>) = replies.iter().partition(|reply| reply.status == 201);
+    assert_eq!(won.len(), 1, "{replies:#?}");
+    for reply in lost {
+        problem(reply, 412);
+    }
+    for waypost in [&a, &b] {
+        let held = until_version(waypost, "/v1/campaigns/c", Some(etag(won[0]))).await;
+        assert_eq!(held.json(), won[0].json());
+    }
+}
+
+#[tokio::test]
+async fn of_many_changes_without_a_precondition_all_succeed() {
+    let (a, b) = workers().await;
+    let puts = (0..20).map(|number| {
+        let waypost = if number % 2 == 0 { &a } else { &b };
+        let document = campaign("c", &format!("https://example.com/{number}"));
+        async move { waypost.send(Method::PUT, "/v1/campaigns/c", Some(&document)).await }
+    });
+    let replies = join_all(puts).await;
+    let statuses: Vec<u16> = replies.iter().map(|reply| reply.status).collect();
+    assert!(statuses.iter().all(|status| [200, 201].contains(status)), "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 1, "one of them created it: {statuses:?}");
+    let version = |reply: &&Reply| etag(reply).trim_matches('"').parse::<u64>().expect("a version");
+    let last = replies.iter().max_by_key(version).expect("replies");
+    for waypost in [&a, &b] {
+        assert_eq!(until_version(waypost, "/v1/campaigns/c", Some(etag(last))).await.json(), last.json());
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_resolved_with_the_latest_change() {
+    let (url, prefix) = (Broker::shared().await.url(), unique("configuration"));
+    let (waypost, amqp) = (Waypost::start(&url, &prefix).await, Amqp::connect(&url).await);
+    let (before, after) = (Receiver::start(), Receiver::start());
+    waypost.put_campaign(&campaign("c", &before.url("/"))).await;
+    amqp.publish_event(&prefix, &event("c", "1")).await;
+    before.until(|requests| requests.len() == 2).await;
+
+    waypost.put_campaign(&campaign("c", &after.url("/"))).await;
+    amqp.publish_event(&prefix, &event("c", "2")).await;
+    after.until(|requests| requests.len() == 2).await;
+    assert_eq!(delete(&waypost, "/v1/campaigns/c").await.status, 204);
+    amqp.publish_event(&prefix, &event("c", "3")).await;
+    waypost.until_metric("waypost_events_total{result=\"no_webhook\"}", 1.0).await;
+    assert_eq!((before.requests().len(), after.requests().len()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_worker_with_an_empty_disk_catches_up() {
+    let (url, prefix) = (Broker::shared().await.url(), unique("configuration"));
+    let old = Waypost::start(&url, &prefix).await;
+    let first = old.put_campaign(&some_campaign("a")).await;
+    old.put_campaign(&some_campaign("b")).await;
+    let second = old.put_campaign(&campaign("b", "https://example.com/other")).await;
+    old.put_campaign(&some_campaign("deleted")).await;
+    assert_eq!(delete(&old, "/v1/campaigns/deleted").await.status, 204);
+
+    let held = async |waypost: &Waypost| {
+        for (path, reply) in [("/v1/campaigns/a", &first), ("/v1/campaigns/b", &second)] {
+            // At once: whoever is ready has caught up.
+            let got = waypost.get(path).await;
+            assert_eq!((got.status, etag(&got), got.json()), (200, etag(reply), reply.json()));
+        }
+        problem(&waypost.get("/v1/campaigns/deleted").await, 404);
+    };
+    held(&Waypost::start(&url, &prefix).await).await;
+
+    old.terminate();
+    assert!(old.wait().await.success());
+    std::fs::remove_dir_all(old.store_path()).expect("the store is deleted");
+    old.restart().await;
+    held(&old).await;
+}
+
+/// Many changes at once are one chunk of the stream: the last of them counts like the first.
+#[tokio::test]
+async fn a_worker_that_is_ready_has_all_that_the_log_holds() {
+    const MANY: usize = 4000;
+    let (url, prefix) = (Broker::shared().await.url(), unique("configuration"));
+    let (old, amqp) = (Waypost::start(&url, &prefix).await, Amqp::connect(&url).await);
+    old.put_campaign(&some_campaign("first")).await;
+    // Copies of a change as the product writes it, under other ids.
+    let written = amqp.read_stream(&log_of(&prefix), |records| records.iter().any(|record| !record.body.is_empty())).await;
+    let change = String::from_utf8(written.last().expect("a record").body.clone()).expect("text");
+    let ids = webhook_ids(&old.get("/v1/campaigns/first").await.json());
+    let copy = |number: usize| {
+        let renamed = change.replace("\"first\"", &format!("\"copy-{number}\""));
+        let renamed = ids.iter().fold(renamed, |text, id| text.replace(id, &format!("{id}-{number}")));
+        Message::raw(renamed).key(&log_of(&prefix)).id(&format!("copy-{number}"))
+    };
+    amqp.publish("", (0..MANY).map(copy)).await;
+    let last = format!("/v1/campaigns/copy-{}", MANY - 1);
+    let reply = until("the last copy", PATIENCE, async || Some(old.get(&last).await).filter(|reply| reply.status == 200));
+    let reply = reply.await;
+
+    for _ in 0..3 {
+        let new = Waypost::start(&url, &prefix).await;
+        let got = new.get(&last).await;
+        assert_eq!((got.status, got.json()), (200, reply.json()), "ready, but without the last change of the log");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_moved_aside_and_rebuilt() {
+    let waypost = worker().await;
+    let created = waypost.put_campaign(&some_campaign("c")).await;
+    waypost.terminate();
+    assert!(waypost.wait().await.success());
+    for file in ["conf", "db"] {
+        let path = waypost.store_path().join(file);
+        assert!(path.is_file(), "{} is not there to be damaged", path.display());
+        std::fs::write(path, b"this is not what sled has written").expect("the damage");
+    }
+    waypost.restart().await;
+    let held = waypost.get("/v1/campaigns/c").await;
+    assert_eq!((held.status, etag(&held), held.json()), (200, etag(&created), created.json()));
+
+    let line = waypost.until_line("moved aside").await;
+    let store = waypost.store_path();
+    let beside = std::fs::read_dir(store.parent().expect("its parent")).expect("the folder").filter_map(Result::ok);
+    let aside: Vec<_> = beside.map(|entry| entry.path()).filter(|path| *path != store).collect();
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    let damaged = std::fs::read(aside[0].join("conf")).expect("the damaged file");
+    assert_eq!(damaged, b"this is not what sled has written");
+    assert!(line.contains(&aside[0].display().to_string()), "the log does not say where to: {line}");
+    waypost.put_campaign(&some_campaign("d")).await;
+}
+
+#[tokio::test]
+async fn a_log_made_anew_while_the_worker_is_stopped_empties_the_view() {
+    let (url, prefix) = (Broker::shared().await.url(), unique("configuration"));
+    let (waypost, amqp) = (Waypost::start(&url, &prefix).await, Amqp::connect(&url).await);
+    waypost.put_campaign(&some_campaign("old")).await;
+    waypost.put_campaign(&campaign("old", "https://example.com/other")).await;
+    waypost.terminate();
+    assert!(waypost.wait().await.success());
+    delete_log(&amqp, &prefix).await;
+    waypost.restart().await;
+    waypost.until_line("rebuilding the view").await;
+    problem(&waypost.get("/v1/campaigns/old").await, 404);
+    assert_eq!(waypost.get("/v1/campaigns").await.json()["items"], json!([]));
+    let anew = waypost.send(Method::PUT, "/v1/campaigns/old", Some(&some_campaign("old"))).await;
+    assert_eq!(anew.status, 201);
+
+    // The next time the new log is the one it knows.
+    waypost.terminate();
+    assert!(waypost.wait().await.success());
+    waypost.restart().await;
+    assert_eq!(waypost.get("/v1/campaigns/old").await.json(), anew.json());
+    let rebuilt = waypost.lines().iter().filter(|line| line.contains("rebuilding the view")).count();
+    assert_eq!(rebuilt, 1);
+}
+
+/// The new log is as long as the old one: only what it holds is another.
+#[tokio::test]
+async fn a_log_with_another_past_is_told_from_the_one_that_is_known() {
+    let (url, prefix) = (Broker::shared().await.url(), unique("configuration"));
+    let (stopped, amqp) = (Waypost::start(&url, &prefix).await, Amqp::connect(&url).await);
+    let old = stopped.put_campaign(&some_campaign("old")).await;
+    stopped.terminate();
+    assert!(stopped.wait().await.success());
+    delete_log(&amqp, &prefix).await;
+    let other = Waypost::start(&url, &prefix).await;
+    let new = other.put_campaign(&some_campaign("new")).await;
+    assert_eq!(etag(&old), etag(&new), "the two are not at the same place of their logs");
+
+    stopped.restart().await;
+    stopped.until_line("rebuilding the view").await;
+    problem(&stopped.get("/v1/campaigns/old").await, 404);
+    assert_eq!(stopped.get("/v1/campaigns/new").await.json(), new.json());
+}
+
+#[tokio::test]
+async fn a_log_deleted_under_a_running_worker_empties_the_view() {
+    let (url, prefix) = (Broker::shared().await.url(), unique("configuration"));
+    let (waypost, amqp) = (Waypost::start(&url, &prefix).await, Amqp::connect(&url).await);
+    let receiver = Receiver::start();
+    waypost.put_campaign(&campaign("c", &receiver.url("/old"))).await;
+    delete_log(&amqp, &prefix).await;
+    waypost.until_line("rebuilding the view").await;
+    until_version(&waypost, "/v1/campaigns/c", None).await;
+    waypost.ready().await;
+
+    let anew = waypost.send(Method::PUT, "/v1/campaigns/c", Some(&campaign("c", &receiver.url("/new")))).await;
+    assert_eq!(anew.status, 201, "{anew:?}");
+    amqp.publish_event(&prefix, &event("c", "1")).await;
+    let requests = receiver.until(|requests| requests.len() == 2).await;
+    assert!(requests.iter().all(|request| request.path() == "/new"), "{requests:?}");
+}
+
+/// A role's token, as its bearer sends it.
+fn bearer(role: &str) -> String {
+    format!("Bearer token-of-the-{role}")
+}
+
+fn tokens() -> String {
+    let token = |role: &str| {
+        let sha256 = sha2::Sha256::digest(format!("token-of-the-{role}"));
+        let sha256: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+        json!({ "name": role, "role": role, "sha256": sha256 })
+    };
+    Value::from(["viewer", "operator", "editor"].map(token).to_vec()).to_string()
+}
+
+#[tokio::test]
+async fn a_token_may_do_what_its_role_may() {
+    let (url, prefix) = (Broker::shared().await.url(), unique("configuration"));
+    let waypost = Waypost::start_with(&url, &prefix, &[("WAYPOST_HTTP__TOKENS", &tokens())]).await;
+    let path = "/v1/campaigns/c";
+    let document = some_campaign("c").to_string();
+    let event = event("c", "1").to_string();
+    let send = async |role: &str, method: Method, path: &str, body: &str| {
+        request(&waypost, method, path, &[("authorization", &bearer(role))], body).await
+    };
+    let may = [
+        ("viewer", [200, 200, 403, 403, 403]),
+        ("operator", [200, 200, 202, 403, 403]),
+        ("editor", [200, 200, 202, 200, 204]),
+    ];
+    for (role, statuses) in may {
+        let created = send("editor", Method::PUT, path, &document).await;
+        assert_eq!(created.status, if role == "viewer" { 201 } else { 200 }, "{created:?}");
+        let asked = [
+            send(role, Method::GET, "/v1/campaigns", "").await,
+            send(role, Method::GET, path, "").await,
+            send(role, Method::POST, "/v1/events", &event).await,
+            send(role, Method::PUT, path, &document).await,
+            send(role, Method::DELETE, path, "").await,
+        ];
+        assert_eq!(asked.each_ref().map(|reply| reply.status), statuses, "{role}: {asked:#?}");
+        for refused in asked.iter().filter(|reply| reply.status == 403) {
+            problem(refused, 403);
+            assert!(refused.body.contains(role), "{refused:?}");
+        }
+    }
+
+    let wrong = [
+        None,
+        Some("Bearer wrong".to_owned()),
+        Some("Bearer ".to_owned()),
+        Some("token-of-the-editor".to_owned()),
+        Some("Basic token-of-the-editor".to_owned()),
+        Some(format!("{}x", bearer("editor"))),
+    ];
+    for authorization in &wrong {
+        let headers: Vec<(&str, &str)> = authorization.iter().map(|value| ("authorization", value.as_str())).collect();
+        for (method, path) in [(Method::GET, "/v1/campaigns"), (Method::PUT, path), (Method::DELETE, path), (Method::POST, "/v1/events")] {
+            let reply = request(&waypost, method, path, &headers, document.clone()).await;
+            problem(&reply, 401);
+            assert!(reply.headers["www-authenticate"].starts_with("Bearer"), "{reply:?}");
+        }
+    }
+    // The scheme's case does not count.
+    let lower = bearer("viewer").replace("Bearer", "bearer");
+    assert_eq!(request(&waypost, Method::GET, "/v1/campaigns", &[("authorization", &lower)], "").await.status, 200);
+    for open in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(waypost.get(open).await.status, 200, "{open}");
+    }
+}
+
+#[tokio::test]
+async fn only_an_editor_is_shown_headers_and_secrets() {
+    let (url, prefix) = (Broker::shared().await.url(), unique("configuration"));
+    let waypost = Waypost::start_with(&url, &prefix, &[("WAYPOST_HTTP__TOKENS", &tokens())]).await;
+    let path = "/v1/campaigns/c";
+    let secret = "whsec_c2l4dGVlbi1ieXRlcy1hcmUtdG9vLWZldy1mb3ItdGhpcw==";
+    let mut document = some_campaign("c");
+    for webhook in ["/sections/0/webhook", "/sections/0/menu/0/webhook"] {
+        let webhook = document.pointer_mut(webhook).expect("a webhook");
+        webhook["headers"] = json!({ "X-Api-Key": "the-key", "Authorization": "Bearer the-other-key" });
+        webhook["secret"] = secret.into();
+    }
+    let send = async |role: &str, method: Method, body: &str| {
+        request(&waypost, method, path, &[("authorization", &bearer(role))], body).await
+    };
+    let put = send("editor", Method::PUT, &document.to_string()).await;
+    assert_eq!(put.status, 201, "{put:?}");
+    let full = send("editor", Method::GET, "").await;
+    assert_eq!(full.json(), put.json());
+    for role in ["viewer", "operator"] {
+        let reply = send(role, Method::GET, "").await;
+        assert_eq!((reply.status, etag(&reply)), (200, etag(&full)));
+        for hidden in ["the-key", "the-other-key", secret] {
+            assert!(!reply.body.contains(hidden), "{role} is shown {hidden}: {}", reply.body);
+        }
+        let masked = reply.json();
+        for webhook in ["/sections/0/webhook", "/sections/0/menu/0/webhook"] {
+            let (masked, full) = (masked.pointer(webhook).expect("a webhook"), full.json().pointer(webhook).cloned());
+            let full = full.expect("a webhook");
+            // That there are some, and what they are called, is no secret.
+            assert!(masked["headers"]["X-Api-Key"].is_string() && masked["headers"]["Authorization"].is_string());
+            assert!(masked["secret"].is_string(), "{masked:#}");
+            assert_eq!((&masked["id"], &masked["url"]), (&full["id"], &full["url"]));
+        }
+        assert!(masked["sections"][0]["menu"][1]["webhook"].get("secret").is_none(), "{masked:#}");
+    }
+    // No line of the log shows them either.
+    let shown = |line: &String| ["the-key", "the-other-key", secret, "token-of-the"].iter().any(|text| line.contains(text));
+    assert_eq!(waypost.lines().iter().find(|line| shown(line)), None);
+}
+
+#[tokio::test]
+async fn without_tokens_it_listens_on_loopback_only() {
+    let (url, prefix) = (Broker::shared().await.url(), unique("configuration"));
+    for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:8080"] {
+        let waypost = Waypost::launch(&url, &prefix, &[("WAYPOST_HTTP__LISTEN", listen)]);
+        assert_eq!(waypost.wait().await.code(), Some(1), "{listen}");
+        let line = waypost.until_line("http.listen").await;
+        assert!(line.contains("token") && line.contains("WAYPOST_HTTP__LISTEN"), "{line}");
+    }
+    let open = [("WAYPOST_HTTP__LISTEN", "0.0.0.0:0"), ("WAYPOST_HTTP__TOKENS", &tokens())];
+    let waypost = Waypost::launch(&url, &prefix, &open);
+    waypost.until_line("listening").await;
+    waypost.until_line("consuming").await;
+}
