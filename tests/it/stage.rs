@@ -57,7 +57,7 @@ pub(crate) fn campaign(receiver: &Receiver) -> Value {
             { "keyword": 3, "redirect": { "type": "webhook" }, "webhook": { "url": receiver.url("/agent") } },
             { "keyword": 4, "option": "Offers", "redirect": { "type": "interaction", "to": "Offers" },
               "webhook": { "url": receiver.url("/offers"), "enabled": true,
-                           "body": { "source": "chatbot" }, "headers": { "X-Api-Key": "the-key" } } },
+                           "body": { "source": "chatbot" }, "headers": { "X-Api-Key": "…" } } },
             { "keyword": 5, "option": "Survey", "redirect": { "type": "campaign", "to": "web-polls" },
               "webhook": { "url": receiver.url("/survey") } } ] },
         { "label": "Plans", "kind": "interaction", "message": "1. One month  2. Six months  3. One year" },

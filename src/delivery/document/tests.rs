@@ -19,7 +19,7 @@ const EXAMPLE: &str = r#"
         { "keyword": 3, "redirect": { "type": "webhook" }, "webhook": { "url": "https://example.com/hooks/agent" } },
         { "keyword": 4, "option": "Offers", "redirect": { "type": "interaction", "to": "Offers" },
           "webhook": { "url": "https://example.com/hooks/offers", "enabled": true,
-                       "body": { "source": "chatbot" }, "headers": { "X-Api-Key": "k-1" } } },
+                       "body": { "source": "chatbot" }, "headers": { "X-Api-Key": "…" } } },
         { "keyword": 5, "option": "Survey", "redirect": { "type": "campaign", "to": "web-polls" },
           "webhook": { "url": "https://example.com/hooks/survey" } } ] },
     { "label": "Plans", "kind": "interaction", "message": "1. One month  2. Six months  3. One year" },
@@ -73,7 +73,7 @@ fn the_example_is_accepted() {
     assert!(offers.enabled);
     assert_eq!(offers.timeout_ms, 15_000);
     assert_eq!(offers.body["source"], "chatbot");
-    assert_eq!(offers.headers["X-Api-Key"], "k-1");
+    assert_eq!(offers.headers["X-Api-Key"], "…");
     assert_eq!(offers.retry, RetryOverrides::default());
     assert_eq!(campaign.sections[0].kind, SectionKind::WelcomeMessage);
     assert_eq!(campaign.sections[0].menu[0].keyword, Keyword::Number(1.into()));
