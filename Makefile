@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test ci fmt lint doc deny backlog clean tools
+.PHONY: help demo serve test ci fmt lint doc deny backlog clean tools rustfmt clippy
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,14 +20,14 @@ test: tools ## Run all tests, against RabbitMQ nodes of their own
 	scripts/install-rabbitmq
 	cargo test --locked
 
-ci: tools ## What continuous integration runs: format, lints, documentation, tests
+ci: tools rustfmt ## What continuous integration runs: format, lints, documentation, tests
 	cargo fmt --check
 	$(MAKE) lint doc test
 
-fmt: tools ## Format the code
+fmt: tools rustfmt ## Format the code
 	cargo fmt
 
-lint: tools ## Lint, with warnings denied
+lint: tools clippy ## Lint, with warnings denied
 	cargo clippy --all-targets --locked -- -D warnings
 
 doc: tools ## Build the documentation, with warnings denied
@@ -46,3 +46,9 @@ clean: ## Remove what was built
 
 tools:
 	@command -v cargo >/dev/null || { echo "Rust is missing: install it with rustup, and with it rustfmt and clippy"; exit 1; }
+
+rustfmt: tools
+	@cargo fmt --version >/dev/null 2>&1 || { echo "rustfmt is missing: rustup component add rustfmt"; exit 1; }
+
+clippy: tools
+	@cargo clippy --version >/dev/null 2>&1 || { echo "clippy is missing: rustup component add clippy"; exit 1; }

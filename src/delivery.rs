@@ -12,6 +12,7 @@ pub mod event;
 pub mod fault;
 pub mod identity;
 pub mod outcome;
+pub mod reason;
 pub mod request;
 pub mod resolve;
 pub mod retry;

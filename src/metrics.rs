@@ -5,8 +5,8 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::delivery::dead_letter::Reason;
 use crate::delivery::outcome::Cause;
+use crate::delivery::reason::Reason;
 
 /// What became of a message of the events queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -87,3 +87,30 @@ pub fn reconnect_delays() -> ExponentialBackoff {
         ..ExponentialBackoff::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use backoff::backoff::Backoff as _;
+
+    use super::*;
+
+    #[test]
+    fn connecting_is_never_given_up() {
+        let mut delays = reconnect_delays();
+        delays.start_time -= Duration::from_secs(3600);
+        for _ in 0..10_000 {
+            let delay = delays.next_backoff().expect("another try");
+            assert!(delay <= Duration::from_secs(4), "{delay:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_names_the_default_vhost_and_a_heartbeat_unless_told_otherwise() {
+        let uri = |url: &str| Address::new(SecretString::from(url.to_owned())).uri().expect("an address");
+        for url in ["amqp://host", "amqp://host/", "amqp://host/%2f"] {
+            assert_eq!((uri(url).vhost.as_str(), uri(url).query.heartbeat), ("/", Some(HEARTBEAT_SECONDS)), "{url}");
+        }
+        let told = uri("amqp://user:pass@host:5673/chat?heartbeat=30");
+        assert_eq!((told.vhost.as_str(), told.query.heartbeat), ("chat", Some(30)));
+    }
+}

@@ -10,53 +10,12 @@ use super::event::StepEvent;
 use super::fault::Fault;
 use super::identity::{DeadLetterId, DeliveryId, EventId, WebhookId};
 use super::outcome::Cause;
+use super::reason::Reason;
 use super::{Attempt, Delivery, TraceContext, timestamp};
 
 /// The most of an unreadable body that is kept, in bytes: written as JSON with every byte escaped it still fits the
 /// 16 MiB that RabbitMQ 4 takes.
 pub const BODY_BYTES_KEPT: usize = 2 * 1024 * 1024;
-
-/// Why a delivery ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// The body was no step event.
-    Malformed,
-    /// The receiver said that it is gone.
-    Gone,
-    /// The egress rules forbid its address.
-    ForbiddenAddress,
-    /// Attempts or age used up.
-    Exhausted,
-    /// The webhook or its campaign was deleted meanwhile.
-    WebhookDeleted,
-    /// The webhook was disabled meanwhile.
-    WebhookDisabled,
-}
-
-impl Reason {
-    /// Every reason, for metrics that exist before they count.
-    pub const ALL: [Self; 6] = [
-        Self::Malformed,
-        Self::Gone,
-        Self::ForbiddenAddress,
-        Self::Exhausted,
-        Self::WebhookDeleted,
-        Self::WebhookDisabled,
-    ];
-
-    /// The metric label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Gone => "gone",
-            Self::ForbiddenAddress => "forbidden_address",
-            Self::Exhausted => "exhausted",
-            Self::WebhookDeleted => "webhook_deleted",
-            Self::WebhookDisabled => "webhook_disabled",
-        }
-    }
-}
 
 /// A dead letter as it is appended to its stream: of a delivery, or of an event that could not be read, which has
 /// `body` and `errors` instead of the delivery's fields.

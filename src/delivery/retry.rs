@@ -6,8 +6,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Delivery;
 use super::campaign::RetryOverrides;
-use super::dead_letter::Reason;
 use super::outcome::Outcome;
+use super::reason::Reason;
 
 /// How often and how long a delivery is tried.
 #[derive(Debug, Clone, PartialEq)]

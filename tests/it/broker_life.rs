@@ -90,6 +90,11 @@ async fn a_silent_connection_is_given_up() {
     proxy.stall();
     // Two missed heartbeats of ten seconds.
     until("the probe to notice", LONG, async || (stage.waypost.get("/readyz").await.status == 503).then_some(())).await;
+    // Nor is one waited for that does not come about.
+    until("the next try to be given up", LONG, async || {
+        stage.waypost.get("/readyz").await.body.contains("no answer within 10 s").then_some(())
+    })
+    .await;
     proxy.resume();
     proxy.cut();
     stage.waypost.ready().await;
@@ -187,6 +192,12 @@ async fn reconnecting_doubles_no_binding() {
     let listing = broker.ctl(&["list_bindings", "--no-table-headers", "source_name", "destination_name"]).await;
     let exchange = format!("{}.events\t", stage.prefix);
     assert_eq!(listing.lines().filter(|line| line.starts_with(&exchange)).count(), 1, "{listing}");
+    // Each queue has one consumer, with the window it is meant to have.
+    let listing = broker.ctl(&["list_consumers", "--no-table-headers", "queue_name", "prefetch_count"]).await;
+    for (queue, window) in [("events", 512), ("retries", 512), ("campaigns", 100)] {
+        let line = format!("{}.{queue}\t{window}", stage.prefix);
+        assert_eq!(listing.lines().filter(|found| found.trim() == line).count(), 1, "{line} in {listing}");
+    }
 }
 
 #[tokio::test]

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Once;
 
 use futures_util::future::join_all;
-use lapin::options::QueueDeleteOptions;
+use lapin::options::{BasicPublishOptions, QueueDeleteOptions};
+use lapin::{BasicProperties, Channel};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use sha2::Digest as _;
 
 use crate::support::waypost::Reply;
-use crate::support::{Amqp, Broker, Message, PATIENCE, Receiver, Waypost, unique, until};
+use crate::support::{Amqp, Broker, PATIENCE, Proxy, Receiver, Waypost, unique, until};
 
 /// The largest document.
 const MIB: usize = 1024 * 1024;
@@ -484,32 +485,82 @@ async fn a_worker_with_an_empty_disk_catches_up() {
     held(&old).await;
 }
 
-/// Many changes at once are one chunk of the stream: the last of them counts like the first.
+/// Appends records to a stream in one burst, so that a thousand of the last are one chunk of it: while the stream writes
+/// the first, which are large, the others come in together.
+async fn burst(amqp: &Amqp, stream: &str, records: &[(String, String)]) {
+    let channels = join_all((0..4).map(|_| amqp.channel())).await;
+    for (number, (id, body)) in records.iter().enumerate() {
+        let channel = &channels[number % channels.len()];
+        if number < channels.len() {
+            channel.tx_select().await.expect("a transaction");
+        }
+        let properties = BasicProperties::default().with_delivery_mode(2).with_message_id(id.as_str().into());
+        let options = BasicPublishOptions::default();
+        let sent = channel.basic_publish("".into(), stream.into(), options, body.as_bytes(), properties).await;
+        sent.expect("a record is sent");
+    }
+    for committed in join_all(channels.iter().map(Channel::tx_commit)).await {
+        committed.expect("the records are written");
+    }
+}
+
+/// Consuming before the whole log is applied, a worker would take an event for one without a webhook, and drop it. That
+/// it has read *into* the last chunk of the stream is not enough.
 #[tokio::test]
-async fn a_worker_that_is_ready_has_all_that_the_log_holds() {
-    const MANY: usize = 4000;
-    let (url, prefix) = (Broker::shared().await.url(), unique("configuration"));
-    let (old, amqp) = (Waypost::start(&url, &prefix).await, Amqp::connect(&url).await);
-    old.put_campaign(&some_campaign("first")).await;
+async fn events_that_wait_for_a_new_worker_meet_all_that_the_log_holds() {
+    const RECORDS: usize = 4 + 4 * 496;
+    const EVENTS: usize = 200;
+    let (broker, prefix, receiver) = (Broker::shared().await, unique("configuration"), Receiver::start());
+    let (old, amqp) = (Waypost::start(&broker.url(), &prefix).await, Amqp::connect(&broker.url()).await);
+    old.put_campaign(&campaign("first", &receiver.url("/"))).await;
+    old.terminate();
+    assert!(old.wait().await.success());
+
     // Copies of a change as the product writes it, under other ids.
     let written = amqp.read_stream(&log_of(&prefix), |records| records.iter().any(|record| !record.body.is_empty())).await;
-    let change = String::from_utf8(written.last().expect("a record").body.clone()).expect("text");
-    let ids = webhook_ids(&old.get("/v1/campaigns/first").await.json());
-    let copy = |number: usize| {
-        let renamed = change.replace("\"first\"", &format!("\"copy-{number}\""));
-        let renamed = ids.iter().fold(renamed, |text, id| text.replace(id, &format!("{id}-{number}")));
-        Message::raw(renamed).key(&log_of(&prefix)).id(&format!("copy-{number}"))
-    };
-    amqp.publish("", (0..MANY).map(copy)).await;
-    let last = format!("/v1/campaigns/copy-{}", MANY - 1);
-    let reply = until("the last copy", PATIENCE, async || Some(old.get(&last).await).filter(|reply| reply.status == 200));
-    let reply = reply.await;
+    let change = written.last().expect("a record").json();
+    let copies = (0..RECORDS).map(|number| {
+        let (mut copy, id) = (change.clone(), format!("copy-{number}"));
+        copy["id"] = id.as_str().into();
+        copy["campaign"]["id"] = id.as_str().into();
+        copy["campaign"]["name"] = "x".repeat(if number < 4 { MIB } else { 1 }).into();
+        for webhook in ["webhook", "menu/0/webhook", "menu/1/webhook"] {
+            let webhook = copy.pointer_mut(&format!("/campaign/sections/0/{webhook}/id")).expect("a webhook's id");
+            *webhook = format!("{}-{number}", webhook.as_str().expect("text")).into();
+        }
+        (id, copy.to_string())
+    });
+    let copies: Vec<_> = copies.collect();
+    burst(&amqp, &log_of(&prefix), &copies).await;
+    let last = format!("copy-{}", RECORDS - 1);
+    let events: Vec<Value> = (0..EVENTS).map(|number| event(&last, &number.to_string())).collect();
+    amqp.publish_events(&prefix, &events).await;
 
-    for _ in 0..3 {
-        let new = Waypost::start(&url, &prefix).await;
-        let got = new.get(&last).await;
-        assert_eq!((got.status, got.json()), (200, reply.json()), "ready, but without the last change of the log");
-    }
+    // The network has a pause while the new worker is in the middle of the last chunk.
+    let proxy = Proxy::to(broker.port());
+    let new = Waypost::launch(&proxy.amqp_url(), &prefix, &[]);
+    until("the last chunk", PATIENCE, async || {
+        let version = new.metric("waypost_config_version").await;
+        (version > 1100.0).then(|| proxy.stall())
+    })
+    .await;
+    let mut before = None;
+    until("the end of what it was sent", PATIENCE, async || {
+        let version = new.metric("waypost_config_version").await;
+        (before.replace(version) == Some(version)).then_some(())
+    })
+    .await;
+    proxy.resume();
+
+    let counted = async |result: &str| new.metric(&format!("waypost_events_total{{result=\"{result}\"}}")).await;
+    until("the end of the events", PATIENCE, async || {
+        let settled = counted("resolved").await + counted("no_webhook").await;
+        (settled >= EVENTS as f64).then_some(())
+    })
+    .await;
+    let dropped = counted("no_webhook").await;
+    assert!(dropped == 0.0, "{dropped} of {EVENTS} events were dropped as having no webhook");
+    assert_eq!(receiver.by_webhook_id().len(), 2 * EVENTS);
 }
 
 #[tokio::test]

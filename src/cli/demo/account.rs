@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::Stage;
 use super::receivers::Receiver;
 use crate::cli::Failure;
-use crate::delivery::dead_letter::{DeadLetter, Reason};
+use crate::delivery::dead_letter::DeadLetter;
+use crate::delivery::reason::Reason;
 
 /// Filled while the demo runs.
 #[derive(Default)]

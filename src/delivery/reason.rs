@@ -1,0 +1,45 @@
+//! Why a delivery, or an event that could not be read, ended without success.
+
+use serde::{Deserialize, Serialize};
+
+/// Why a delivery ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The body was no step event.
+    Malformed,
+    /// The receiver said that it is gone.
+    Gone,
+    /// The egress rules forbid its address.
+    ForbiddenAddress,
+    /// Attempts or age used up.
+    Exhausted,
+    /// The webhook or its campaign was deleted meanwhile.
+    WebhookDeleted,
+    /// The webhook was disabled meanwhile.
+    WebhookDisabled,
+}
+
+impl Reason {
+    /// Every reason, for metrics that exist before they count.
+    pub const ALL: [Self; 6] = [
+        Self::Malformed,
+        Self::Gone,
+        Self::ForbiddenAddress,
+        Self::Exhausted,
+        Self::WebhookDeleted,
+        Self::WebhookDisabled,
+    ];
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Gone => "gone",
+            Self::ForbiddenAddress => "forbidden_address",
+            Self::Exhausted => "exhausted",
+            Self::WebhookDeleted => "webhook_deleted",
+            Self::WebhookDisabled => "webhook_disabled",
+        }
+    }
+}
