@@ -194,7 +194,7 @@ async fn reconnecting_doubles_no_binding() {
     assert_eq!(listing.lines().filter(|line| line.starts_with(&exchange)).count(), 1, "{listing}");
     // Each queue has one consumer, with the window it is meant to have.
     let listing = broker.ctl(&["list_consumers", "--no-table-headers", "queue_name", "prefetch_count"]).await;
-    for (queue, window) in [("events", 512), ("retries", 512), ("campaigns", 100)] {
+    for (queue, window) in [("events", 512), ("retries", 512)] {
         let line = format!("{}.{queue}\t{window}", stage.prefix);
         assert_eq!(listing.lines().filter(|found| found.trim() == line).count(), 1, "{line} in {listing}");
     }

@@ -539,6 +539,7 @@ async fn events_that_wait_for_a_new_worker_meet_all_that_the_log_holds() {
     // The network has a pause while the new worker is in the middle of the last chunk.
     let proxy = Proxy::to(broker.port());
     let new = Waypost::launch(&proxy.amqp_url(), &prefix, &[]);
+    new.until_line("listening").await;
     until("the last chunk", PATIENCE, async || {
         let version = new.metric("waypost_config_version").await;
         (version > 1100.0).then(|| proxy.stall())
