@@ -18,7 +18,7 @@ use crate::delivery::document::HttpUrls;
 use crate::http::Http;
 use crate::metrics::Metrics;
 use crate::sender::egress::EgressRules;
-use crate::sender::{Sender, SenderSettings};
+use crate::sender::{self, Sender, SenderError, SenderSettings};
 use crate::store::{Store, StoreError};
 use crate::worker::Worker;
 use crate::worker::intake::Intake;
@@ -53,8 +53,8 @@ pub enum AppError {
         error: String,
     },
     /// No client could be made.
-    #[error("no HTTP client: {0}")]
-    Sender(reqwest::Error),
+    #[error(transparent)]
+    Sender(#[from] SenderError),
     /// The broker's objects are not as Waypost needs them.
     #[error("{0}")]
     Broker(#[from] BrokerError),
@@ -88,7 +88,7 @@ impl App {
         let address = listener.local_addr().map_err(AppError::Http)?;
         let metrics = Arc::new(Metrics::new()?);
         let store = Store::open(&config.store.path)?;
-        let sender = sender(config)?;
+        let sender = new_sender(config)?;
 
         let broker = Address::new(config.broker.url.clone());
         let names = Names::new(&config.broker.prefix);
@@ -183,16 +183,16 @@ fn warn_of_what_has_no_effect(config: &Config) {
     }
 }
 
-fn sender(config: &Config) -> Result<Sender, AppError> {
-    let extra_roots =
-        match &config.egress.ca_file {
-            None => None,
-            Some(path) => Some(std::fs::read(path).map_err(|error| AppError::Certificates {
-                path: path.display().to_string(),
-                error: error.to_string(),
-            })?),
-        };
+fn new_sender(config: &Config) -> Result<Sender, AppError> {
+    let extra_roots = match &config.egress.ca_file {
+        None => Vec::new(),
+        Some(path) => {
+            let read = std::fs::read(path).map_err(|error| error.to_string());
+            read.and_then(|pem| sender::certificates(&pem))
+                .map_err(|error| AppError::Certificates { path: path.display().to_string(), error })?
+        }
+    };
     let rules = EgressRules::new(config.egress.allow.clone());
     let settings = SenderSettings { rules, connect_timeout: config.endpoint.connect_timeout, extra_roots };
-    Sender::new(settings).map_err(AppError::Sender)
+    Ok(Sender::new(settings)?)
 }

@@ -16,14 +16,15 @@ use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
 use crate::delivery::campaign::Campaign;
 use crate::delivery::document::{self, HttpUrls};
 use crate::delivery::fault::Fault;
+use crate::delivery::identity::WebhookId;
 use crate::metrics::Metrics;
 use crate::store::{Applied, Change, Store, StoreError, StoredCampaign};
 
 /// A change is published, confirmed and applied within this time, or the caller is told that it may yet happen.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A change made on no particular version is tried again when it loses a race, this often.
-const RACES: usize = 5;
+/// A change made on no particular version is tried again when it loses a race against another node, this often.
+const RACES: usize = 50;
 
 /// What the caller of a change knows of the campaign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,13 +85,15 @@ pub struct Campaigns {
     /// Callers whose change has not been applied yet, by its message id.
     waiting: Arc<Mutex<HashMap<String, oneshot::Sender<Applied>>>>,
     currency: Arc<watch::Sender<Currency>>,
+    /// Held by the one change that is being made here: a node does not race against itself.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Campaigns {
     /// Campaigns kept in the stream `log`.
     pub fn new(store: Store, publisher: Publisher, log: String, http_urls: HttpUrls, metrics: Arc<Metrics>) -> Self {
         let currency = Arc::new(watch::Sender::new(Currency::CatchingUp));
-        Self { store, publisher, log, http_urls, metrics, waiting: Arc::default(), currency }
+        Self { store, publisher, log, http_urls, metrics, waiting: Arc::default(), currency, turn: Arc::default() }
     }
 
     /// Whether the view is current, as it changes.
@@ -103,11 +106,17 @@ impl Campaigns {
     /// # Errors
     /// [`Refused`].
     pub async fn put(&self, id: &str, document: &[u8], precondition: Precondition) -> Result<Put, Refused> {
+        let _turn = self.turn().await?;
         for _ in 0..RACES {
             let current = self.store.campaign(id)?;
             check(precondition, current.as_deref())?;
             let previous = current.as_deref().map(|stored| &stored.campaign);
-            let campaign = document::read(document, self.http_urls, previous).map_err(Refused::Faults)?;
+            let elsewhere = |webhook: &WebhookId| {
+                // A store that can't be read is told of below, where nothing is made up any more.
+                matches!(self.store.owner_of(webhook.as_str()), Ok(Some(owner)) if owner != id)
+            };
+            let campaign = document::read_among(document, self.http_urls, previous, &elsewhere);
+            let campaign = campaign.map_err(Refused::Faults)?;
             if campaign.id != id {
                 let message = format!("is `{}`, but the address says `{id}`: make them the same", campaign.id);
                 return Err(Refused::Faults(vec![Fault::new("$.id", message)]));
@@ -134,6 +143,7 @@ impl Campaigns {
     /// # Errors
     /// [`Refused`].
     pub async fn delete(&self, id: &str, precondition: Precondition) -> Result<(), Refused> {
+        let _turn = self.turn().await?;
         for _ in 0..RACES {
             let current = self.store.campaign(id)?;
             check(precondition, current.as_deref())?;
@@ -146,6 +156,11 @@ impl Campaigns {
             }
         }
         Err(Refused::Precondition)
+    }
+
+    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Refused> {
+        let turn = tokio::time::timeout(ACCEPT_TIMEOUT, self.turn.lock()).await;
+        turn.map_err(|_| Refused::Unavailable("other changes are waiting for the broker: try again".to_owned()))
     }
 
     fn check_owners(&self, campaign: &Campaign) -> Result<(), Refused> {

@@ -12,6 +12,7 @@
 //! | `POST /v1/events` | operator | publish a step event; 202 once the broker has confirmed it |
 
 mod access;
+mod body;
 mod campaigns;
 mod events;
 mod probes;

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Certificate, Client, Method, Url, redirect};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use crate::delivery::outcome::{Cause, Reply};
 use crate::delivery::request::Request;
@@ -34,18 +36,43 @@ pub struct SenderSettings {
     pub rules: EgressRules,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
-    /// Certificates trusted beside the system's, as PEM.
-    pub extra_roots: Option<Vec<u8>>,
+    /// Authorities trusted beside the system's.
+    pub extra_roots: Vec<CertificateDer<'static>>,
+}
+
+/// No client could be made of the settings.
+#[derive(Debug, thiserror::Error)]
+#[error("no HTTP client: {0}")]
+pub struct SenderError(String);
+
+/// Reads certificates of authorities from PEM.
+///
+/// # Errors
+/// A sentence saying what is wrong.
+pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let certificates = read.map_err(|error| format!("not PEM that can be read: {error}"))?;
+    if certificates.is_empty() {
+        return Err("has no certificate: a PEM file begins with -----BEGIN CERTIFICATE-----".to_owned());
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in &certificates {
+        roots.add(certificate.clone()).map_err(|error| format!("has a certificate of no authority: {error}"))?;
+    }
+    Ok(certificates)
 }
 
 impl Sender {
     /// A sender with its own pool of connections.
     ///
     /// # Errors
-    /// Where the certificates can't be read.
-    pub fn new(settings: SenderSettings) -> Result<Self, reqwest::Error> {
+    /// [`SenderError`], where the system has no certificates, for one.
+    pub fn new(settings: SenderSettings) -> Result<Self, SenderError> {
+        let failed = |error: reqwest::Error| SenderError(describe(&error));
         let rules = Arc::new(settings.rules);
-        let mut client = Client::builder()
+        let roots: Result<Vec<Certificate>, _> =
+            settings.extra_roots.iter().map(|root| Certificate::from_der(root)).collect();
+        let client = Client::builder()
             .dns_resolver(GuardedResolver::new(rules.clone()))
             .redirect(redirect::Policy::none())
             .no_proxy()
@@ -53,11 +80,9 @@ impl Sender {
             .retry(reqwest::retry::never())
             .connect_timeout(settings.connect_timeout)
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .tcp_nodelay(true);
-        if let Some(pem) = settings.extra_roots {
-            client = client.tls_certs_merge(Certificate::from_pem_bundle(&pem)?);
-        }
-        Ok(Self { client: client.build()?, rules })
+            .tcp_nodelay(true)
+            .tls_certs_merge(roots.map_err(failed)?);
+        Ok(Self { client: client.build().map_err(failed)?, rules })
     }
 
     /// Sends a request and waits for its answer, at most `timeout`.

@@ -5,7 +5,7 @@
 //! deleted and made anew, or has lost its tail), and the view must be rebuilt from the log's beginning. Asked for an
 //! offset past its end, a stream just waits.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lapin::Connection;
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A log from which nothing comes in this time is empty, or as good as that.
 const PATIENCE_WITH_EMPTY: Duration = Duration::from_secs(1);
 
-/// No two records of a chunk are this far apart.
+/// No two records of a chunk are this far apart, where the broker is near.
 const CHUNK_PAUSE: Duration = Duration::from_millis(200);
 
 /// A record of a log.
@@ -114,7 +114,10 @@ impl LogReader {
 
 /// The last offset there is. An empty log has none, and is given a record.
 async fn end_of(connection: &Connection, publisher: &Publisher, stream: &str) -> Result<u64, BrokerError> {
+    let began = Instant::now();
     let mut last = LogReader::start(connection, stream, From::Last, 0).await?;
+    // It took a few round trips to come here: a pause as long is longer than any within a chunk.
+    let pause = CHUNK_PAUSE.max(began.elapsed());
     let mut record = match tokio::time::timeout(PATIENCE_WITH_EMPTY, last.next()).await {
         Ok(record) => record?,
         Err(_) => {
@@ -130,7 +133,7 @@ async fn end_of(connection: &Connection, publisher: &Publisher, stream: &str) ->
         }
     };
     // Reading starts at the first record of the last chunk; the others of the chunk come in one go with it.
-    while let Ok(next) = tokio::time::timeout(CHUNK_PAUSE, last.next()).await {
+    while let Ok(next) = tokio::time::timeout(pause, last.next()).await {
         record = next?;
     }
     Ok(record.position.offset)

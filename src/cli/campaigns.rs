@@ -17,11 +17,11 @@ pub(super) enum Campaigns {
     /// List all campaigns
     List(List),
     /// Print a campaign's document
-    Get(One),
+    Get(Get),
     /// Create or replace campaigns from files
     Apply(Apply),
     /// Delete a campaign; deliveries of it that wait for a retry become dead letters
-    Delete(One),
+    Delete(Delete),
 }
 
 #[derive(Args)]
@@ -34,12 +34,26 @@ pub(super) struct List {
 }
 
 #[derive(Args)]
-pub(super) struct One {
+pub(super) struct Get {
+    /// The campaign's id
+    id: String,
+    /// On one line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+#[derive(Args)]
+pub(super) struct Delete {
     /// The campaign's id
     id: String,
     /// Only where it still has this version
     #[arg(long, value_name = "VERSION")]
     if_match: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     server: Server,
 }
@@ -63,9 +77,9 @@ impl Campaigns {
     pub(super) async fn run(self) -> Result<(), Failure> {
         match self {
             Self::List(list) => list.run().await,
-            Self::Get(get) => get.get().await,
+            Self::Get(get) => get.run().await,
             Self::Apply(apply) => apply.run().await,
-            Self::Delete(delete) => delete.delete().await,
+            Self::Delete(delete) => delete.run().await,
         }
     }
 }
@@ -114,20 +128,28 @@ async fn all(api: &Api) -> Result<Vec<Value>, Failure> {
     }
 }
 
-impl One {
-    async fn get(self) -> Result<(), Failure> {
-        if self.if_match.is_some() {
-            return Err(Failure::Misused("--if-match goes with a change".to_owned()));
-        }
+impl Get {
+    async fn run(self) -> Result<(), Failure> {
         let answer = self.server.api()?.call(Method::GET, &["campaigns", &self.id], &[], Call::default()).await?;
-        say!("{:#}", answer.json()?);
+        let document = answer.json()?;
+        if self.json {
+            say!("{document}");
+        } else {
+            say!("{document:#}");
+        }
         Ok(())
     }
+}
 
-    async fn delete(self) -> Result<(), Failure> {
+impl Delete {
+    async fn run(self) -> Result<(), Failure> {
         let call = Call { headers: precondition(self.if_match), body: None };
         self.server.api()?.call(Method::DELETE, &["campaigns", &self.id], &[], call).await?;
-        say!("campaign {} deleted", self.id);
+        if self.json {
+            say!("{}", serde_json::json!({ "deleted": self.id }));
+        } else {
+            say!("campaign {} deleted", self.id);
+        }
         Ok(())
     }
 }

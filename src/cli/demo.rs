@@ -22,6 +22,7 @@ use crate::broker::log::LogReader;
 use crate::broker::names::Names;
 use crate::broker::publisher::{Destination, Outgoing, Publisher};
 use crate::broker::topology::Topology;
+use crate::config::Config;
 use crate::delivery::dead_letter::DeadLetter;
 use crate::telemetry;
 use account::Account;
@@ -61,31 +62,44 @@ impl Demo {
 
         let broker = Address::new(config.broker.url.clone());
         let names = Names::new(&prefix);
-        let topology = Topology { names: names.clone(), dead_letter_retention: config.dead_letters.retention };
+        let topology = Topology { names, dead_letter_retention: config.dead_letters.retention };
         let connection = broker.connect("waypost demo").await.map_err(|error| {
             Failure::of(format!(
                 "{error}\nThe demo needs a RabbitMQ: `make demo` starts one, WAYPOST_BROKER__URL says where one is"
             ))
         })?;
-        topology.declare(&connection).await.map_err(Failure::of)?;
+        let acted = self.act(&config, broker, &topology, &connection, &stop).await;
+        // Whatever happened, nothing is left behind.
+        topology.delete(&connection).await.map_err(Failure::of)?;
+        acted
+    }
 
-        let app = App::build(&config).await.map_err(Failure::of)?;
+    async fn act(
+        &self,
+        config: &Config,
+        broker: Address,
+        topology: &Topology,
+        connection: &lapin::Connection,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
+        topology.declare(connection).await.map_err(Failure::of)?;
+        let app = App::build(config).await.map_err(Failure::of)?;
         let api = format!("http://{}", app.address());
         let stop_worker = CancellationToken::new();
         let worker = tokio::spawn(app.run(stop_worker.clone()));
         let (publisher, publishing) = Publisher::start(broker, topology.clone());
-        let stage = Stage { api, names, connection: &connection, publisher };
+        let stage = Stage { api, names: topology.names.clone(), connection, publisher };
         let played = tokio::select! {
-            played = stage.play(&self, &stop) => played,
+            played = stage.play(self) => played,
             () = stop.cancelled() => Err(Failure::of("stopped before the end")),
         };
-
-        // Whatever happened, nothing is left behind.
+        if self.stay && played.is_ok() {
+            stop.cancelled().await;
+        }
         stop_worker.cancel();
         let worked = worker.await.map_err(Failure::of)?.map_err(Failure::of);
         drop(stage);
         publishing.await.map_err(Failure::of)?;
-        topology.delete(&connection).await.map_err(Failure::of)?;
         played.and(worked)
     }
 
@@ -123,7 +137,7 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    async fn play(&self, demo: &Demo, stop: &CancellationToken) -> Result<(), Failure> {
+    async fn play(&self, demo: &Demo) -> Result<(), Failure> {
         let receivers = [
             Receiver::start("agent", Behaviour::Healthy).await?,
             Receiver::start("offers", Behaviour::FailsTwice).await?,
@@ -159,7 +173,6 @@ impl Stage<'_> {
         }
         if demo.stay {
             report::addresses(&self.api, &self.names, &receivers);
-            stop.cancelled().await;
         }
         if balance.balances() { Ok(()) } else { Err(Failure::of("the account does not balance")) }
     }

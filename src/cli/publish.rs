@@ -25,7 +25,7 @@ const FAULTS_TOLD: usize = 10;
 #[derive(Args)]
 pub(super) struct Publish {
     /// Events as NDJSON, one a line; `-` is standard input. Without it the event is made from the options below
-    #[arg(value_name = "FILE", conflicts_with = "campaign")]
+    #[arg(value_name = "FILE", conflicts_with_all = ["campaign", "label", "phone", "date", "response", "option", "keyword", "event_id"])]
     file: Option<PathBuf>,
     /// The event's `campaignId`
     #[arg(long, value_name = "ID", required_unless_present = "file", requires_all = ["label", "phone"])]
@@ -110,7 +110,7 @@ impl Publish {
     /// One event a line. A line that is refused does not stop the others.
     async fn all(self, api: &Api, input: impl AsyncBufRead + Unpin) -> Result<(), Failure> {
         let bar = progress_bar();
-        let mut lines = input.lines();
+        let mut lines = input.split(b'\n');
         let mut calls = FuturesUnordered::new();
         let mut faults = Faults::default();
         let mut published = 0_u64;
@@ -118,13 +118,13 @@ impl Publish {
         let mut more = true;
         while more || !calls.is_empty() {
             tokio::select! {
-                line = lines.next_line(), if more && calls.len() < IN_FLIGHT => match line.map_err(Failure::of)? {
+                line = lines.next_segment(), if more && calls.len() < IN_FLIGHT => match line.map_err(Failure::of)? {
                     None => more = false,
-                    Some(line) if line.trim().is_empty() => number += 1,
+                    Some(line) if line.trim_ascii().is_empty() => number += 1,
                     Some(line) => {
                         number += 1;
                         let line_number = number;
-                        calls.push(async move { (line_number, post(api, line.into_bytes()).await) });
+                        calls.push(async move { (line_number, post(api, line).await) });
                     }
                 },
                 Some((line, result)) = calls.next() => {

@@ -6,7 +6,7 @@ use super::layers::Merged;
 use super::raw::RawToken;
 use super::setting::Setting;
 use super::values::{
-    allowed, broker_url, folder, listen, number, one_of, optional, prefix, proxy, readable, retention, shards,
+    allowed, broker_url, certificates, folder, listen, number, one_of, optional, prefix, proxy, retention, shards,
     some_time, time, token_hash, token_name, web_url,
 };
 use super::{
@@ -170,7 +170,7 @@ fn egress(check: &mut Check<'_>) -> Option<EgressConfig> {
     let schemes = if raw.allow_http { Schemes::HttpAndHttps } else { Schemes::Https };
     let allow = check.items("egress.allow", &raw.allow, |text| allowed(text));
     let proxy = check.value("egress.proxy", proxy(&raw.proxy));
-    let ca_file = check.value("egress.caFile", optional(&raw.ca_file, readable));
+    let ca_file = check.value("egress.caFile", optional(&raw.ca_file, certificates));
     proxy?;
     Some(EgressConfig { schemes, allow: allow?, ca_file: ca_file? })
 }

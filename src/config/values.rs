@@ -14,7 +14,7 @@ use url::{Host, Url};
 use super::raw::RawToken;
 use crate::broker::connection;
 use crate::delivery::duration;
-use crate::sender::egress::Allowed;
+use crate::sender::{self, egress::Allowed};
 
 /// No duration is longer: far more than anybody means, and far less than what arithmetic on times can bear.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -163,8 +163,10 @@ pub(super) fn web_url(text: &str) -> Result<Url, String> {
     }
 }
 
-pub(super) fn readable(text: &str) -> Result<PathBuf, String> {
-    std::fs::read(text).map(|_| PathBuf::from(text)).map_err(|error| format!("{text} cannot be read: {error}"))
+/// A file of certificates, read now so that what is wrong with it is told now.
+pub(super) fn certificates(text: &str) -> Result<PathBuf, String> {
+    let pem = std::fs::read(text).map_err(|error| format!("{text} cannot be read: {error}"))?;
+    sender::certificates(&pem).map(|_| PathBuf::from(text)).map_err(|error| format!("{text} {error}"))
 }
 
 pub(super) fn time(text: &str) -> Result<Duration, String> {

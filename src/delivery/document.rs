@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::campaign::{Campaign, MenuEntry, Redirect, RedirectKind, Section, SectionKind, Webhook};
 use super::event::{Keyword, MAX_CAMPAIGN_ID_CHARS, comparable};
 use super::fault::Fault;
+use super::identity::WebhookId;
 use reader::{Faults, FirstPlaces, Node, Object, shortened};
 
 /// The largest document, in bytes.
@@ -34,12 +35,26 @@ pub enum HttpUrls {
 /// # Errors
 /// All faults of the document, each with its path.
 pub fn read(bytes: &[u8], http_urls: HttpUrls, previous: Option<&Campaign>) -> Result<Campaign, Vec<Fault>> {
+    read_among(bytes, http_urls, previous, &|_| false)
+}
+
+/// As [`read`], where there are other campaigns: `elsewhere` tells the ids of their webhooks, which no new webhook is
+/// given.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_among(
+    bytes: &[u8],
+    http_urls: HttpUrls,
+    previous: Option<&Campaign>,
+    elsewhere: &dyn Fn(&WebhookId) -> bool,
+) -> Result<Campaign, Vec<Fault>> {
     let (text, value) = parse(bytes).map_err(|message| vec![Fault::new("$", message)])?;
     let faults = Faults::default();
     duplicates::refuse(text, &faults);
     let campaign = Document::new(&value, http_urls).campaign(&Node::root(&value, &faults));
     let mut campaign = faults.none_or(campaign)?;
-    ids::complete(&mut campaign, previous);
+    ids::complete(&mut campaign, previous, elsewhere);
     Ok(campaign)
 }
 

@@ -4,18 +4,17 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json, body};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Http;
 use super::access::Caller;
 use super::problem::Problem;
+use super::{Http, body};
 use crate::campaigns::Precondition;
 use crate::config::Role;
 use crate::delivery::campaign::{Campaign, MASK, Webhook};
 use crate::delivery::document::MAX_DOCUMENT_BYTES;
-use crate::delivery::fault::Fault;
 use crate::store::StoredCampaign;
 
 /// Items of a page, unless asked otherwise.
@@ -100,9 +99,8 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<Response, Problem> {
     let precondition = precondition(&headers)?;
-    let body = body::to_bytes(body, MAX_DOCUMENT_BYTES).await.map_err(|_| {
-        Problem::of_faults(vec![Fault::new("$", format!("a document has at most {MAX_DOCUMENT_BYTES} bytes"))])
-    })?;
+    let body = body::read(body, MAX_DOCUMENT_BYTES).await;
+    let body = body.map_err(|unread| Problem::of_body(unread, "a document", MAX_DOCUMENT_BYTES))?;
     let put = http.campaigns.put(&id, &body, precondition).await?;
     let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(document(status, &put.stored, role))

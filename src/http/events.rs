@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, body};
 use serde::Serialize;
 
-use super::Http;
 use super::problem::Problem;
+use super::{Http, body};
 use crate::broker::publisher::{Destination, Outgoing};
 use crate::delivery::TraceContext;
 use crate::delivery::event::{self, MAX_EVENT_BYTES};
@@ -32,9 +32,8 @@ struct Accepted {
 
 /// `POST /v1/events`: 202 once the broker has confirmed the event. It is published as it came, byte for byte.
 pub(super) async fn publish(State(http): State<Http>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
-    let body = body::to_bytes(body, MAX_EVENT_BYTES).await.map_err(|_| {
-        Problem::of_faults(vec![Fault::new("$", format!("an event has at most {MAX_EVENT_BYTES} bytes"))])
-    })?;
+    let body = body::read(body, MAX_EVENT_BYTES).await;
+    let body = body.map_err(|unread| Problem::of_body(unread, "an event", MAX_EVENT_BYTES))?;
     let event = event::decode(&body, None).map_err(Problem::of_faults)?;
     if event.campaign_id.len() > MAX_SHORT_STRING_BYTES {
         let message = format!("takes more than {MAX_SHORT_STRING_BYTES} bytes, which no routing key can");
@@ -45,7 +44,7 @@ pub(super) async fn publish(State(http): State<Http>, headers: HeaderMap, body: 
     let outgoing = Outgoing {
         to: Destination::Exchange { name: http.names.events(), routing_key: event.campaign_id },
         message_id: message_id(&event.event_id),
-        body: body.into(),
+        body,
         trace,
     };
     let unavailable = |detail: String| Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);

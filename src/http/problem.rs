@@ -5,6 +5,7 @@ use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::body::Unread;
 use crate::campaigns::Refused;
 use crate::delivery::fault::Fault;
 use crate::store::StoreError;
@@ -35,6 +36,14 @@ impl Problem {
             faults => format!("{} faults; `errors` has them all", faults.len()),
         };
         Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+    }
+
+    /// A body that could not be read; `what` may have `limit` bytes.
+    pub(super) fn of_body(unread: Unread, what: &str, limit: usize) -> Self {
+        match unread {
+            Unread::TooLarge => Self::of_faults(vec![Fault::new("$", format!("{what} has at most {limit} bytes"))]),
+            Unread::Broken => Self::new(StatusCode::BAD_REQUEST, "the body ended before its time"),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ fn sender() -> Sender {
     let loopback = Allowed::Network("127.0.0.0/8".parse().expect("a network"));
     let rules = EgressRules::new(vec![loopback]);
     let connect_timeout = Duration::from_millis(500);
-    Sender::new(SenderSettings { rules, connect_timeout, extra_roots: None }).expect("a sender")
+    Sender::new(SenderSettings { rules, connect_timeout, extra_roots: Vec::new() }).expect("a sender")
 }
 
 fn request(url: &str) -> Request {
@@ -80,8 +80,8 @@ async fn a_status_counts_though_the_body_is_cut_or_never_ends() {
 async fn failures_have_their_names() {
     let closing = server(async move |stream| drop(stream)).await;
     let silent = server(async move |stream| {
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        drop(stream);
+        let _open = stream;
+        std::future::pending::<()>().await;
     })
     .await;
     let unused = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address").port();
@@ -104,8 +104,11 @@ async fn failures_have_their_names() {
 #[tokio::test]
 async fn a_name_that_leads_to_a_forbidden_address_is_forbidden() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let settings =
-        SenderSettings { rules: EgressRules::default(), connect_timeout: Duration::from_secs(1), extra_roots: None };
+    let settings = SenderSettings {
+        rules: EgressRules::default(),
+        connect_timeout: Duration::from_secs(1),
+        extra_roots: Vec::new(),
+    };
     let sender = Sender::new(settings).expect("a sender");
     let reply = sender.send(request("http://localhost:1/"), Duration::from_secs(1)).await;
     assert_eq!(reply.cause(), Cause::ForbiddenAddress, "{reply:?}");
@@ -117,4 +120,12 @@ async fn an_error_does_not_tell_the_url() {
         panic!("an answer");
     };
     assert!(!error.contains("secret"), "{error}");
+}
+
+#[test]
+fn certificates_are_read_or_what_is_wrong_is_said() {
+    let wrong = |pem: &str| certificates(pem.as_bytes()).expect_err("no certificates");
+    assert!(wrong("").contains("no certificate"));
+    assert!(wrong("-----BEGIN CERTIFICATE-----\n???\n-----END CERTIFICATE-----\n").contains("not PEM"));
+    assert!(wrong("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").contains("of no authority"));
 }

@@ -145,7 +145,8 @@ fn json_lines(text: &str) -> Vec<Value> {
 
 /// A campaign with one section, a menu of a number and a word, and one webhook for both.
 fn campaign(id: &str, url: &str) -> Value {
-    let entry = |keyword: Value| json!({ "keyword": keyword, "option": format!("{keyword}!"), "webhook": { "url": url } });
+    let entry =
+        |keyword: Value| json!({ "keyword": keyword, "option": format!("{keyword}!"), "webhook": { "url": url } });
     json!({ "id": id, "name": "A campaign", "sections": [
         { "label": "Ask", "menu": [entry(json!(4)), entry(json!("agent")), entry(json!("007"))] } ] })
 }
@@ -201,6 +202,17 @@ async fn settings_that_are_wrong_are_named_all_at_once() {
     // The worker and the demo say the same, and do not start.
     for command in ["serve", "demo"] {
         ended(&shell.run(&[("WAYPOST_BOGUS__KEY", "1")], &[command]).await, 1, &["WAYPOST_BOGUS__KEY"]);
+    }
+}
+
+/// What `check` calls sound, a worker can start with.
+#[tokio::test]
+async fn certificates_that_are_none_are_named() {
+    let shell = Shell::new();
+    let file = shell.file("ca.pem", "-----BEGIN CERTIFICATE-----\nnot one\n-----END CERTIFICATE-----\n");
+    for command in ["check", "serve"] {
+        let arguments = [command, "--set", &format!("egress.caFile={file}"), "--set", "http.listen=127.0.0.1:0"];
+        ended(&shell.run(&[], &arguments).await, 1, &["egress.caFile", &file]);
     }
 }
 
@@ -293,16 +305,9 @@ async fn every_command_explains_itself() {
         }
         explained.insert(command.join(" "));
     }
-    for command in [
-        "serve",
-        "demo",
-        "check",
-        "campaigns list",
-        "campaigns get",
-        "campaigns apply",
-        "campaigns delete",
-        "publish",
-    ] {
+    for command in
+        ["serve", "demo", "check", "campaigns list", "campaigns get", "campaigns apply", "campaigns delete", "publish"]
+    {
         assert!(explained.contains(command), "{command} is not among {explained:?}");
     }
     let version = shell.run(&[], &["--version"]).await;
@@ -431,8 +436,13 @@ async fn where_no_server_answers_it_says_what_to_do() {
     let server = format!("http://{nobody}");
     let file = shell.file("c.json", campaign("c", "https://example.com/").to_string());
     let event = ["publish", "--campaign", "c", "--label", "l", "--phone", "1"];
-    let commands: [&[&str]; 5] =
-        [&["campaigns", "list"], &["campaigns", "get", "c"], &["campaigns", "apply", &file], &["campaigns", "delete", "c"], &event];
+    let commands: [&[&str]; 5] = [
+        &["campaigns", "list"],
+        &["campaigns", "get", "c"],
+        &["campaigns", "apply", &file],
+        &["campaigns", "delete", "c"],
+        &event,
+    ];
     for command in commands {
         let printed = shell.run(&[("WAYPOST_SERVER", &server)], command).await;
         ended(&printed, 1, &[&server, "--server", "WAYPOST_SERVER"]);

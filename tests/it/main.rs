@@ -4,10 +4,14 @@
 mod support;
 
 mod broker_life;
+mod cli;
+mod configuration;
+mod demo;
 mod journey;
 mod malformed;
 mod publisher;
 mod retries;
 mod stage;
 mod support_works;
+mod tidy;
 mod worker_life;

@@ -16,7 +16,9 @@ type PlaceKey = (String, Option<String>);
 
 /// Gives each webhook without an id the one it had in `previous`, or else a new one that no webhook has or had there:
 /// what waits for a webhook must never be sent to another.
-pub(super) fn complete(campaign: &mut Campaign, previous: Option<&Campaign>) {
+///
+/// `elsewhere` tells the ids of other campaigns' webhooks.
+pub(super) fn complete(campaign: &mut Campaign, previous: Option<&Campaign>, elsewhere: &dyn Fn(&WebhookId) -> bool) {
     let previous = previous.filter(|previous| previous.id == campaign.id);
     let had: HashMap<PlaceKey, WebhookId> = previous
         .into_iter()
@@ -38,7 +40,7 @@ pub(super) fn complete(campaign: &mut Campaign, previous: Option<&Campaign>) {
     for ((label, keyword), webhook) in new {
         // The ids are without end, and not all can be taken. No two places give the same.
         let mut ids = (0..).map(|n| WebhookId::of_place(campaign, &label, keyword.as_deref(), n));
-        if let Some(id) = ids.find(|id| !taken.contains(id)) {
+        if let Some(id) = ids.find(|id| !taken.contains(id) && !elsewhere(id)) {
             webhook.id = id;
         }
     }
