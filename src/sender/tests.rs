@@ -124,6 +124,7 @@ async fn an_error_does_not_tell_the_url() {
 
 #[test]
 fn certificates_are_read_or_what_is_wrong_is_said() {
+    assert_eq!(certificates(include_bytes!("../../tests/fixtures/authority.pem")).map(|read| read.len()), Ok(1));
     let wrong = |pem: &str| certificates(pem.as_bytes()).expect_err("no certificates");
     assert!(wrong("").contains("no certificate"));
     assert!(wrong("-----BEGIN CERTIFICATE-----\n???\n-----END CERTIFICATE-----\n").contains("not PEM"));
