@@ -76,10 +76,12 @@ impl Worker {
                 return Ok(());
             }
         };
+        let trace = message.trace;
+        drop(message.body);
         let stored = self.store.campaign(&event.campaign_id)?;
         let targets = stored.map_or_else(Vec::new, |stored| resolve::resolve(&stored.campaign, &event));
         let result = if targets.is_empty() { EventResult::NoWebhook } else { EventResult::Resolved };
-        let deliveries = targets.into_iter().map(|target| Delivery::new(event.clone(), target, message.trace.clone()));
+        let deliveries = targets.into_iter().map(|target| Delivery::new(event.clone(), target, trace.clone()));
         // All to their ends: one that can't be settled does not cut the others short.
         join_all(deliveries.map(|delivery| self.attempt(delivery))).await.into_iter().collect::<Result<(), _>>()?;
         self.metrics.event(result);
@@ -119,6 +121,8 @@ impl Worker {
         let ended = Utc::now();
         let outcome = classify(&reply, &policy.permanent_statuses, ended);
         delivery.record(attempt_of(&reply, began, took));
+        // What is kept from here on does not hold the customer's secrets: an attempt looks its webhook up anew.
+        delivery.target.webhook.mask();
         let settlement = decide(&policy, &delivery, &outcome, ended);
         self.observe(&delivery, &reply, took, &settlement, ended);
 
@@ -171,7 +175,7 @@ impl Worker {
     /// Publishes until the broker has taken it. To give the message back instead would send the request once more.
     async fn publish(&self, to: Destination, body: Vec<u8>) -> Result<(), Unsettled> {
         let message_id = uuid::Uuid::now_v7().to_string();
-        let outgoing = Outgoing { to, message_id, body, trace: None };
+        let outgoing = Arc::new(Outgoing { to, message_id, body, trace: None });
         let mut delays = reconnect_delays();
         loop {
             match self.publisher.publish(outgoing.clone()).await {

@@ -103,24 +103,27 @@ struct Ack {
 /// Decides which frames acknowledge the finished messages of a channel.
 #[derive(Debug, Default)]
 struct AckWindow {
-    /// Every tag up to this one is settled.
-    prefix: u64,
+    /// The highest tag heard of.
+    highest: u64,
+    /// Tags up to the highest that are not finished: no more than the channel's window.
+    unfinished: BTreeSet<u64>,
     /// Finished since the last flush.
     fresh: BTreeSet<u64>,
     /// Finished before the last flush, and still behind an unfinished one.
     stuck: BTreeSet<u64>,
-    /// Settled one by one, beyond the prefix.
-    ahead: BTreeSet<u64>,
 }
 
 impl AckWindow {
     fn finish(&mut self, tag: u64) {
+        self.settled(tag);
         self.fresh.insert(tag);
     }
 
     /// Was settled by a frame of its own.
     fn settled(&mut self, tag: u64) {
-        self.ahead.insert(tag);
+        self.unfinished.extend(self.highest + 1..=tag);
+        self.highest = self.highest.max(tag);
+        self.unfinished.remove(&tag);
     }
 
     fn has_finished(&self) -> bool {
@@ -129,22 +132,14 @@ impl AckWindow {
 
     fn flush(&mut self) -> Vec<Ack> {
         let mut acks = Vec::new();
-        let mut last = None;
-        loop {
-            let tag = self.prefix + 1;
-            if self.fresh.remove(&tag) || self.stuck.remove(&tag) {
-                last = Some(tag);
-            } else if !self.ahead.remove(&tag) {
-                break;
-            }
-            self.prefix = tag;
-        }
-        // Never a tag that was settled alone: the broker closes the channel on a tag it does not know any more.
-        acks.extend(last.map(|tag| Ack { tag, multiple: true }));
-        for tag in std::mem::take(&mut self.stuck) {
-            acks.push(Ack { tag, multiple: false });
-            self.ahead.insert(tag);
-        }
+        // Everything before the first unfinished message goes in one frame. It names a tag that is still to be
+        // acknowledged, for the broker closes the channel on one that it does not know any more.
+        let head = self.unfinished.first().copied().unwrap_or(u64::MAX);
+        let (fresh, stuck) = (self.fresh.split_off(&head), self.stuck.split_off(&head));
+        let row =
+            std::mem::replace(&mut self.fresh, fresh).into_iter().chain(std::mem::replace(&mut self.stuck, stuck));
+        acks.extend(row.max().map(|tag| Ack { tag, multiple: true }));
+        acks.extend(std::mem::take(&mut self.stuck).into_iter().map(|tag| Ack { tag, multiple: false }));
         self.stuck = std::mem::take(&mut self.fresh);
         acks
     }

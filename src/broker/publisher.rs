@@ -9,6 +9,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use backoff::backoff::Backoff as _;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -26,8 +27,9 @@ use crate::delivery::TraceContext;
 /// Unconfirmed messages at once. One at a time would publish 1,400 a second, this many 32,000.
 const MAX_UNCONFIRMED: usize = 1024;
 
-/// A confirm that takes longer means a connection that is no good any more, unless the broker said it is blocked.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+/// A confirm that takes longer means a connection that is no good any more, unless the broker said it is blocked. Long,
+/// because what was slow but not lost is then published twice; a dead peer is found by its heartbeat before.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +91,7 @@ pub struct Publisher {
 }
 
 struct Request {
-    outgoing: Outgoing,
+    outgoing: Arc<Outgoing>,
     reply: oneshot::Sender<Result<(), Unpublished>>,
 }
 
@@ -107,8 +109,9 @@ impl Publisher {
     ///
     /// # Errors
     /// [`Unpublished`]: the message is not at the broker.
-    pub async fn publish(&self, outgoing: Outgoing) -> Result<(), Unpublished> {
+    pub async fn publish(&self, outgoing: impl Into<Arc<Outgoing>>) -> Result<(), Unpublished> {
         let (reply, confirmed) = oneshot::channel();
+        let outgoing = outgoing.into();
         self.requests.send(Request { outgoing, reply }).await.map_err(|_| Unpublished::Stopping)?;
         confirmed.await.unwrap_or(Err(Unpublished::Stopping))
     }
@@ -135,7 +138,9 @@ struct Task {
     link: Arc<RwLock<Link>>,
 }
 
-type Confirms = FuturesUnordered<futures_util::future::BoxFuture<'static, (u64, lapin::Result<Confirmation>)>>;
+/// A message's number, and what the broker said of it.
+type Confirm = BoxFuture<'static, (u64, lapin::Result<Confirmation>)>;
+type Confirms = FuturesUnordered<Confirm>;
 
 impl Task {
     async fn run(mut self) {
@@ -173,7 +178,7 @@ impl Task {
         delays.reset();
 
         let mut confirms = Confirms::new();
-        self.publish_again(&channel, &mut confirms).await?;
+        self.publish_again(&channel, &confirms);
         let mut watch = interval(Duration::from_secs(1));
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::new();
@@ -188,9 +193,9 @@ impl Task {
                 Some(first) = confirms.next() => self.settle(first, &mut confirms)?,
                 received = self.requests.recv_many(&mut batch, room), if room > 0 && !closed => {
                     closed = received == 0;
-                    for request in batch.drain(..) {
-                        let tag = self.remember(request);
-                        self.send(&channel, tag, &mut confirms).await?;
+                    for request in batch.drain(..).filter(|request| !request.reply.is_closed()) {
+                        confirms.push(publish(channel.clone(), self.next, request.outgoing.clone()));
+                        self.remember(request);
                     }
                 }
                 _ = watch.tick() => self.watch(&connection)?,
@@ -198,49 +203,27 @@ impl Task {
         }
     }
 
-    fn remember(&mut self, request: Request) -> u64 {
-        self.next += 1;
+    fn remember(&mut self, request: Request) {
         self.unconfirmed.insert(self.next, Unconfirmed { request, since: Instant::now() });
-        self.next
+        self.next += 1;
     }
 
     /// What the last connection did not confirm, in its order, unless its caller has gone away.
-    async fn publish_again(&mut self, channel: &Channel, confirms: &mut Confirms) -> Result<(), BrokerError> {
+    fn publish_again(&mut self, channel: &Channel, confirms: &Confirms) {
         self.nobody_waits();
-        let mut tags: Vec<u64> = self.unconfirmed.keys().copied().collect();
-        tags.sort_unstable();
-        for tag in tags {
-            if let Some(waiting) = self.unconfirmed.get_mut(&tag) {
-                waiting.since = Instant::now();
-            }
-            self.send(channel, tag, confirms).await?;
+        let mut again: Vec<(u64, &mut Unconfirmed)> =
+            self.unconfirmed.iter_mut().map(|(tag, waiting)| (*tag, waiting)).collect();
+        again.sort_unstable_by_key(|(tag, _)| *tag);
+        for (tag, waiting) in again {
+            waiting.since = Instant::now();
+            confirms.push(publish(channel.clone(), tag, waiting.request.outgoing.clone()));
         }
-        Ok(())
-    }
-
-    async fn send(&self, channel: &Channel, tag: u64, confirms: &mut Confirms) -> Result<(), BrokerError> {
-        let Some(Unconfirmed { request: Request { outgoing, .. }, .. }) = self.unconfirmed.get(&tag) else {
-            return Ok(());
-        };
-        let (exchange, routing_key) = match &outgoing.to {
-            Destination::Queue(name) => ("", name.as_str()),
-            Destination::Exchange { name, routing_key } => (name.as_str(), routing_key.as_str()),
-        };
-        // Without `mandatory` the broker confirms what it has no queue for, and forgets it.
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let confirm = channel
-            .basic_publish(exchange.into(), routing_key.into(), options, &outgoing.body, properties(outgoing))
-            .await
-            .map_err(BrokerError::lost("publishing"))?;
-        confirms.push(confirm.map(move |result| (tag, result)).boxed());
-        Ok(())
     }
 
     /// Answers the callers whose messages are confirmed.
     ///
-    /// lapin hands a returned message over with whichever confirm it resolves next, which need not be its own. It is
-    /// always one resolved no later than its own, so: take all that are resolved, collect what was returned by
-    /// message id, and only then believe any of them.
+    /// lapin hands a returned message over with whichever confirm it resolves next, which need not be its own. So: take
+    /// all that are resolved, and believe them only where none of them carries a returned message.
     fn settle(
         &mut self,
         first: (u64, lapin::Result<Confirmation>),
@@ -262,25 +245,28 @@ impl Task {
             }
             verdicts.push((tag, acknowledged));
         }
+        if !returned.is_empty() {
+            self.answer_returned(&returned);
+            let error = "a queue is missing; declaring all anew".to_owned();
+            return Err(BrokerError::Lost { doing: "publishing", error });
+        }
         for (tag, acknowledged) in verdicts {
-            let Some(Unconfirmed { request: Request { outgoing, reply }, .. }) = self.unconfirmed.remove(&tag) else {
-                continue;
-            };
-            let verdict = if returned.contains(&outgoing.message_id) {
-                Err(Unpublished::Unroutable(outgoing.to))
-            } else if acknowledged {
-                Ok(())
-            } else {
-                Err(Unpublished::Refused(outgoing.to))
-            };
-            // A caller that has gone away does not want to know.
-            let _ = reply.send(verdict);
+            if let Some(Unconfirmed { request: Request { outgoing, reply }, .. }) = self.unconfirmed.remove(&tag) {
+                let verdict = if acknowledged { Ok(()) } else { Err(Unpublished::Refused(outgoing.to.clone())) };
+                // A caller that has gone away does not want to know.
+                let _ = reply.send(verdict);
+            }
         }
-        if returned.is_empty() {
-            return Ok(());
+        Ok(())
+    }
+
+    /// Only what was returned is certain: the rest of the batch is published again on the next connection.
+    fn answer_returned(&mut self, message_ids: &HashSet<String>) {
+        let returned =
+            self.unconfirmed.extract_if(|_, waiting| message_ids.contains(&waiting.request.outgoing.message_id));
+        for (_, Unconfirmed { request: Request { outgoing, reply }, .. }) in returned {
+            let _ = reply.send(Err(Unpublished::Unroutable(outgoing.to.clone())));
         }
-        // One returned with another's confirm, whose own is still to come, is published again on the next connection.
-        Err(BrokerError::Lost { doing: "publishing", error: "a queue is missing; declaring all anew".to_owned() })
     }
 
     fn watch(&mut self, connection: &Connection) -> Result<(), BrokerError> {
@@ -289,9 +275,7 @@ impl Task {
         }
         if connection.status().blocked() {
             // Time during which the broker does not read is no fault of the connection.
-            for waiting in self.unconfirmed.values_mut() {
-                waiting.since = Instant::now();
-            }
+            self.unconfirmed.values_mut().for_each(|waiting| waiting.since = Instant::now());
             if self.set_link(Link::Blocked) != Link::Blocked {
                 tracing::warn!("the broker takes no messages for now: it is short of memory or disk");
             }
@@ -312,6 +296,27 @@ impl Task {
         let mut current = self.link.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         std::mem::replace(&mut *current, link)
     }
+}
+
+/// Publishes a message and waits for its confirm. Not awaited where it is begun: lapin says that a message is written
+/// only when it is, and writes nothing while the broker blocks the connection.
+fn publish(channel: Channel, tag: u64, outgoing: Arc<Outgoing>) -> Confirm {
+    async move {
+        let (exchange, routing_key) = match &outgoing.to {
+            Destination::Queue(name) => ("", name.as_str()),
+            Destination::Exchange { name, routing_key } => (name.as_str(), routing_key.as_str()),
+        };
+        // Without `mandatory` the broker confirms what it has no queue for, and forgets it.
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let properties = properties(&outgoing);
+        let published =
+            channel.basic_publish(exchange.into(), routing_key.into(), options, &outgoing.body, properties).await;
+        match published {
+            Ok(confirm) => (tag, confirm.await),
+            Err(error) => (tag, Err(error)),
+        }
+    }
+    .boxed()
 }
 
 fn properties(outgoing: &Outgoing) -> BasicProperties {

@@ -131,6 +131,14 @@ pub struct Webhook {
 /// What stands in the place of a header's value or a secret for who may not see it; refused where it is written back.
 pub const MASK: &str = "********";
 
+impl Webhook {
+    /// Takes out what only its receiver may know: the values of its headers, and its secret.
+    pub fn mask(&mut self) {
+        self.headers.values_mut().for_each(|value| *value = Value::String(MASK.to_owned()));
+        self.secret = self.secret.as_ref().map(|_| MASK.to_owned());
+    }
+}
+
 /// A webhook's own retry policy: each value overrides the setting of its name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

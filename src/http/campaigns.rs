@@ -6,14 +6,13 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::access::Caller;
 use super::problem::Problem;
 use super::{Http, body};
 use crate::campaigns::Precondition;
 use crate::config::Role;
-use crate::delivery::campaign::{Campaign, MASK, Webhook};
+use crate::delivery::campaign::{Campaign, Webhook};
 use crate::delivery::document::MAX_DOCUMENT_BYTES;
 use crate::store::StoredCampaign;
 
@@ -127,14 +126,10 @@ fn document(status: StatusCode, stored: &StoredCampaign, role: Role) -> Response
 
 /// The campaign without the values of headers and without secrets.
 fn masked(campaign: &Campaign) -> Campaign {
-    let mask = |webhook: &mut Webhook| {
-        webhook.headers.values_mut().for_each(|value| *value = Value::String(MASK.to_owned()));
-        webhook.secret = webhook.secret.as_ref().map(|_| MASK.to_owned());
-    };
     let mut campaign = campaign.clone();
     for section in &mut campaign.sections {
-        section.webhook.iter_mut().for_each(mask);
-        section.menu.iter_mut().filter_map(|entry| entry.webhook.as_mut()).for_each(mask);
+        section.webhook.iter_mut().for_each(Webhook::mask);
+        section.menu.iter_mut().filter_map(|entry| entry.webhook.as_mut()).for_each(Webhook::mask);
     }
     campaign
 }
