@@ -23,6 +23,7 @@ use crate::store::{Store, StoreError};
 use crate::worker::Worker;
 use crate::worker::intake::Intake;
 use crate::worker::progress::Progress;
+use crate::worker::room::Room;
 
 /// How long callers of the API, and messages on their way to the broker, are waited for at the end.
 const CLOSING_TIME: Duration = Duration::from_secs(3);
@@ -126,6 +127,7 @@ impl App {
             window: config.broker.prefetch,
             grace: config.shutdown.grace,
             progress,
+            room: Room::default(),
         };
         Ok(Self { listener, address, store, http, intake, publishing })
     }

@@ -138,6 +138,24 @@ impl Campaigns {
         Err(Refused::Precondition)
     }
 
+    /// The campaign with this id.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn get(&self, id: &str) -> Result<Arc<StoredCampaign>, Refused> {
+        self.store.campaign(id)?.ok_or_else(|| self.missing())
+    }
+
+    /// Why there is no campaign: while the view is being built nobody knows.
+    fn missing(&self) -> Refused {
+        match *self.currency.borrow() {
+            Currency::Current => Refused::Unknown,
+            Currency::CatchingUp => {
+                Refused::Unavailable("reading the configuration from the broker: try again".to_owned())
+            }
+        }
+    }
+
     /// Deletes a campaign.
     ///
     /// # Errors
@@ -148,7 +166,7 @@ impl Campaigns {
             let current = self.store.campaign(id)?;
             check(precondition, current.as_deref())?;
             let Some(current) = current else {
-                return Err(Refused::Unknown);
+                return Err(self.missing());
             };
             let change = Change { id: id.to_owned(), expected: Some(current.version), campaign: None };
             if matches!(self.append(&change).await?, Applied::Done { .. }) {
@@ -181,14 +199,13 @@ impl Campaigns {
         let message_id = uuid::Uuid::now_v7().to_string();
         let (sender, applied) = oneshot::channel();
         self.waiting().insert(message_id.clone(), sender);
-        let outgoing =
-            Outgoing { to: Destination::Queue(self.log.clone()), message_id: message_id.clone(), body, trace: None };
+        let _waiting = Waiting { campaigns: self, message_id: message_id.clone() };
+        let outgoing = Outgoing { to: Destination::Queue(self.log.clone()), message_id, body, trace: None };
         let result = tokio::time::timeout(ACCEPT_TIMEOUT, async {
             self.publisher.publish(outgoing).await?;
             applied.await.map_err(|_| Refused::Unavailable("Waypost is stopping".to_owned()))
         })
         .await;
-        self.waiting().remove(&message_id);
         result.unwrap_or_else(|_| {
             let waited = ACCEPT_TIMEOUT.as_secs();
             Err(Refused::Unavailable(format!(
@@ -211,9 +228,12 @@ impl Campaigns {
         let (log, continuity) = LogReader::open(connection, &self.publisher, &self.log, position.as_ref()).await?;
         if continuity == Continuity::Restarted {
             if position.is_some() {
-                tracing::warn!(
+                let kept = self.store.keep_campaigns()?;
+                tracing::error!(
                     log = self.log,
-                    "the log is not the one the local view was built from; rebuilding the view"
+                    kept = kept.map(|path| path.display().to_string()),
+                    "the log is not the one the local view was built from: rebuilding the view from it. The campaigns the \
+                     view had are kept in a file; `waypost campaigns apply FILE` brings back what the log has lost"
                 );
             }
             self.store.clear_campaigns()?;
@@ -230,7 +250,7 @@ impl Campaigns {
     pub async fn follow(&self, mut log: LogReader) -> Result<std::convert::Infallible, FollowError> {
         let mut position = self.store.position()?;
         loop {
-            if log.is_current(position.as_ref()) && *self.currency.borrow() == Currency::CatchingUp {
+            if log.is_current() && *self.currency.borrow() == Currency::CatchingUp {
                 tracing::info!(
                     log = self.log,
                     offset = position.as_ref().map(|at| at.offset),
@@ -247,7 +267,7 @@ impl Campaigns {
     fn apply(&self, record: &Record) -> Result<(), StoreError> {
         let change = match serde_json::from_slice::<Change>(&record.body) {
             Ok(change) => Some(change),
-            // Nothing but what opens the log is empty; what another version wrote is left for that version to read.
+            // A marker is empty. What can't be read was written by another version: it has no effect here.
             Err(_) if record.body.is_empty() => None,
             Err(error) => {
                 tracing::error!(log = self.log, offset = record.position.offset, %error, "a record that can't be read was left out");
@@ -264,6 +284,18 @@ impl Campaigns {
             }
         }
         Ok(())
+    }
+}
+
+/// A caller that waits for its change, until it goes away.
+struct Waiting<'a> {
+    campaigns: &'a Campaigns,
+    message_id: String,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.campaigns.waiting().remove(&self.message_id);
     }
 }
 

@@ -90,15 +90,15 @@ pub struct Attempt {
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
     /// The HTTP status, where there was an answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub status: Option<u16>,
     /// How it ended, in the words of the metrics.
     pub cause: Cause,
-    /// What went wrong, for people. Absent where an answer came.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What went wrong, for people. None where an answer came.
+    #[serde(default)]
     pub error: Option<String>,
     /// The first bytes of the answer's body, as text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub answer: Option<String>,
 }
 

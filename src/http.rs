@@ -67,7 +67,9 @@ impl Http {
             .route("/campaigns", get(campaigns::list))
             .route("/campaigns/{id}", get(campaigns::get).put(campaigns::put).delete(campaigns::delete))
             .route("/events", post(events::publish))
-            .route_layer(from_fn_with_state(self.clone(), access::require));
+            .fallback(problem::no_such_address)
+            .method_not_allowed_fallback(problem::no_such_method)
+            .layer(from_fn_with_state(self.clone(), access::require));
         Router::new()
             .route("/healthz", get(probes::healthz))
             .route("/readyz", get(probes::readyz))

@@ -3,6 +3,7 @@
 //! A view, nothing more: it can be deleted at any time and is rebuilt from the logs. What a log record changes and the
 //! record's position are written in one transaction, so that no record is applied twice or left out.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -92,6 +93,7 @@ pub enum Applied {
 /// The local view.
 #[derive(Clone)]
 pub struct Store {
+    path: PathBuf,
     db: Db,
     /// Campaign id → [`StoredCampaign`].
     campaigns: Tree,
@@ -122,11 +124,13 @@ impl quick_cache::Weighter<String, Parsed> for ByWeight {
 }
 
 impl Store {
-    /// Opens the view in `path`. A folder that does not open is moved aside and a new one begun.
+    /// Opens the view in a folder of `folder`, which itself may be a mount point. A view that does not open is moved
+    /// aside and a new one begun.
     ///
     /// # Errors
     /// [`StoreError::InUse`], and [`StoreError::Unusable`] where not even an empty one can be made.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let path = &folder.join("view");
         let unusable = |error: String| StoreError::Unusable { path: path.to_owned(), error };
         match Self::try_open(path) {
             Ok(store) => Ok(store),
@@ -135,7 +139,7 @@ impl Store {
                 if !path.is_dir() {
                     return Err(unusable(error));
                 }
-                let aside = aside(path);
+                let aside = beside(path, "damaged");
                 std::fs::rename(path, &aside)
                     .map_err(|rename| unusable(format!("{error}; moving it aside: {rename}")))?;
                 tracing::error!(
@@ -156,6 +160,7 @@ impl Store {
     fn open_and_check(path: &Path) -> Result<Self, StoreError> {
         let db = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open()?;
         let store = Self {
+            path: path.to_owned(),
             campaigns: db.open_tree("campaigns")?,
             webhooks: db.open_tree("webhooks")?,
             positions: db.open_tree("positions")?,
@@ -193,18 +198,43 @@ impl Store {
         Ok(campaign)
     }
 
-    /// All campaigns by id, from after `after`, at most `limit`.
+    /// What `map` makes of the campaigns by id, from after `after`, at most `limit`. One at a time is in memory.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn campaigns(&self, after: Option<&str>, limit: usize) -> Result<Vec<StoredCampaign>, StoreError> {
+    pub fn campaigns<T>(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+        map: impl Fn(StoredCampaign) -> T,
+    ) -> Result<Vec<T>, StoreError> {
         use std::ops::Bound;
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_bytes()));
         let mut campaigns = Vec::new();
         for entry in self.campaigns.range::<&[u8], _>((from, Bound::Unbounded)).take(limit) {
-            campaigns.push(serde_json::from_slice(&entry?.1)?);
+            campaigns.push(map(serde_json::from_slice(&entry?.1)?));
         }
         Ok(campaigns)
+    }
+
+    /// Writes all campaigns to a file beside the view, a document a line; `None` where there are none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn keep_campaigns(&self) -> Result<Option<PathBuf>, StoreError> {
+        if self.campaigns.is_empty() {
+            return Ok(None);
+        }
+        let path = beside(&self.path, "campaigns");
+        let unusable = |error: std::io::Error| StoreError::Unusable { path: path.clone(), error: error.to_string() };
+        let mut file = std::io::BufWriter::new(std::fs::File::create(&path).map_err(unusable)?);
+        for entry in &self.campaigns {
+            let stored: StoredCampaign = serde_json::from_slice(&entry?.1)?;
+            serde_json::to_writer(&mut file, &stored.campaign)?;
+            file.write_all(b"\n").map_err(unusable)?;
+        }
+        file.into_inner().map_err(|error| unusable(error.into_error()))?.sync_all().map_err(unusable)?;
+        Ok(Some(path))
     }
 
     /// The campaign a webhook belongs to.
@@ -317,10 +347,10 @@ fn in_use(error: &str) -> bool {
     error.contains("could not acquire lock")
 }
 
-/// A free name beside `path`.
-fn aside(path: &Path) -> PathBuf {
+/// A free name beside `path`: `view.damaged-20240618T232614.206`.
+fn beside(path: &Path, what: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".damaged-{}", chrono::Utc::now().format("%Y%m%dT%H%M%S%.3f")));
+    name.push(format!(".{what}-{}", chrono::Utc::now().format("%Y%m%dT%H%M%S%.3f")));
     name.into()
 }
 

@@ -10,6 +10,7 @@
 
 pub mod intake;
 pub mod progress;
+pub mod room;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -26,7 +26,7 @@ pub struct Message {
     pub trace: Option<TraceContext>,
 }
 
-impl std::convert::From<Delivery> for Message {
+impl From<Delivery> for Message {
     fn from(delivery: Delivery) -> Self {
         let headers = delivery.properties.headers().as_ref();
         let trace = text_header(headers, "traceparent")
@@ -43,7 +43,7 @@ impl std::convert::From<Delivery> for Message {
 
 /// Where reading of a stream begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
+pub enum StartAt {
     /// At its first record.
     First,
     /// At the first record of its last chunk.
@@ -52,7 +52,7 @@ pub enum From {
     Offset(u64),
 }
 
-impl From {
+impl StartAt {
     fn argument(self) -> AMQPValue {
         match self {
             Self::First => AMQPValue::LongString("first".into()),
@@ -87,7 +87,7 @@ impl Subscription {
         connection: &Connection,
         stream: &str,
         window: u16,
-        from: From,
+        from: StartAt,
     ) -> Result<Self, BrokerError> {
         let mut arguments = FieldTable::default();
         arguments.insert("x-stream-offset".into(), from.argument());

@@ -4,15 +4,18 @@
 //! record is seen again: where it is another one, or none, the log is not the one the view was built from (it was
 //! deleted and made anew, or has lost its tail), and the view must be rebuilt from the log's beginning. Asked for an
 //! offset past its end, a stream just waits.
+//!
+//! Where a log ends, AMQP 0-9-1 does not tell either. So a marker is appended, a record that carries nothing, and who has
+//! read that has read all there was. Where the broker takes no messages, the last chunk is read instead.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lapin::Connection;
 use serde::{Deserialize, Serialize};
 
 use super::BrokerError;
 use super::acks::Acks;
-use super::consumer::{From, Subscription};
+use super::consumer::{StartAt, Subscription};
 use super::publisher::{Destination, Outgoing, Publisher};
 
 /// Records in hand at once. A record may be a document of a megabyte, so not more of them.
@@ -21,11 +24,11 @@ const WINDOW: u16 = 100;
 /// An existing record arrives within this time. Taking a slow broker for a lost record costs a needless rebuild.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A log from which nothing comes in this time is empty, or as good as that.
-const PATIENCE_WITH_EMPTY: Duration = Duration::from_secs(1);
+/// A broker that takes messages has confirmed the marker by then.
+const MARKER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// No two records of a chunk are this far apart, where the broker is near.
-const CHUNK_PAUSE: Duration = Duration::from_millis(200);
+/// A log from which nothing comes for this long has been read to its end, or as good as that.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// A record of a log.
 #[derive(Debug, Clone)]
@@ -59,8 +62,18 @@ pub enum Continuity {
 pub struct LogReader {
     subscription: Subscription,
     acks: Acks,
-    /// The last offset there was at the start.
-    end: u64,
+    end: End,
+}
+
+/// Where the log ended when reading started.
+#[derive(Clone)]
+enum End {
+    /// At the record with this message id.
+    Marker(String),
+    /// At this offset.
+    Offset(u64),
+    /// Behind what has been read.
+    Reached,
 }
 
 impl LogReader {
@@ -74,19 +87,23 @@ impl LogReader {
         stream: &str,
         position: Option<&Position>,
     ) -> Result<(Self, Continuity), BrokerError> {
-        let end = end_of(connection, publisher, stream).await?;
+        let end = match append_marker(publisher, stream).await {
+            Some(message_id) => End::Marker(message_id),
+            None => end_of_last_chunk(connection, stream).await?,
+        };
         if let Some(position) = position {
-            let mut reader = Self::start(connection, stream, From::Offset(position.offset), end).await?;
+            let at = StartAt::Offset(position.offset);
+            let mut reader = Self::start(connection, stream, at, end.clone()).await?;
             let found = tokio::time::timeout(PATIENCE, reader.next()).await.ok().transpose()?;
             if found.is_some_and(|record| record.position == *position) {
                 return Ok((reader, Continuity::Continued));
             }
         }
-        Ok((Self::start(connection, stream, From::First, end).await?, Continuity::Restarted))
+        Ok((Self::start(connection, stream, StartAt::First, end).await?, Continuity::Restarted))
     }
 
-    async fn start(connection: &Connection, stream: &str, from: From, end: u64) -> Result<Self, BrokerError> {
-        let subscription = Subscription::open_stream(connection, stream, WINDOW, from).await?;
+    async fn start(connection: &Connection, stream: &str, at: StartAt, end: End) -> Result<Self, BrokerError> {
+        let subscription = Subscription::open_stream(connection, stream, WINDOW, at).await?;
         Ok(Self { acks: subscription.acks(), subscription, end })
     }
 
@@ -103,38 +120,48 @@ impl LogReader {
             error: "a record has no x-stream-offset: the queue is no stream".to_owned(),
         })?;
         let position = Position { offset, message_id: message.message_id.unwrap_or_default() };
+        if self.end.is(&position) {
+            self.end = End::Reached;
+        }
         Ok(Record { position, body: message.body })
     }
 
-    /// Whether a view that has come to `position` holds what the log held when reading started.
-    pub fn is_current(&self, position: Option<&Position>) -> bool {
-        position.is_some_and(|position| position.offset >= self.end)
+    /// Whether what has been read is all that the log held when reading started.
+    pub fn is_current(&self) -> bool {
+        matches!(self.end, End::Reached)
     }
 }
 
-/// The last offset there is. An empty log has none, and is given a record.
-async fn end_of(connection: &Connection, publisher: &Publisher, stream: &str) -> Result<u64, BrokerError> {
-    let began = Instant::now();
-    let mut last = LogReader::start(connection, stream, From::Last, 0).await?;
-    // It took a few round trips to come here: a pause as long is longer than any within a chunk.
-    let pause = CHUNK_PAUSE.max(began.elapsed());
-    let mut record = match tokio::time::timeout(PATIENCE_WITH_EMPTY, last.next()).await {
-        Ok(record) => record?,
-        Err(_) => {
-            let genesis = Outgoing {
-                to: Destination::Queue(stream.to_owned()),
-                message_id: uuid::Uuid::now_v7().to_string(),
-                body: Vec::new(),
-                trace: None,
-            };
-            let published = publisher.publish(genesis).await;
-            published.map_err(|error| BrokerError::Lost { doing: "opening a log", error: error.to_string() })?;
-            last.next().await?
+impl End {
+    fn is(&self, position: &Position) -> bool {
+        match self {
+            Self::Marker(message_id) => position.message_id == *message_id,
+            Self::Offset(offset) => position.offset >= *offset,
+            Self::Reached => true,
         }
-    };
-    // Reading starts at the first record of the last chunk; the others of the chunk come in one go with it.
-    while let Ok(next) = tokio::time::timeout(pause, last.next()).await {
-        record = next?;
     }
-    Ok(record.position.offset)
+}
+
+/// Appends a marker, and tells its message id; `None` where the broker does not take it.
+async fn append_marker(publisher: &Publisher, stream: &str) -> Option<String> {
+    let message_id = uuid::Uuid::now_v7().to_string();
+    let to = Destination::Queue(stream.to_owned());
+    let marker = Outgoing { to, message_id: message_id.clone(), body: Vec::new(), trace: None };
+    let published = tokio::time::timeout(MARKER_TIMEOUT, publisher.publish(marker)).await;
+    published.is_ok_and(|published| published.is_ok()).then_some(message_id)
+}
+
+/// Reads the log's last chunk until nothing more of it comes.
+async fn end_of_last_chunk(connection: &Connection, stream: &str) -> Result<End, BrokerError> {
+    let mut last = LogReader::start(connection, stream, StartAt::Last, End::Reached).await?;
+    let mut end = End::Reached;
+    let read = async {
+        while let Ok(record) = tokio::time::timeout(QUIET, last.next()).await {
+            end = End::Offset(record?.position.offset);
+        }
+        Ok::<(), BrokerError>(())
+    };
+    // Where it does not end, others are writing: what comes now is newer than the start.
+    tokio::time::timeout(PATIENCE, read).await.unwrap_or(Ok(()))?;
+    Ok(end)
 }

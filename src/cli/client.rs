@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::Failure;
 
-/// The server answers within this time: it waits for the broker at most ten seconds.
-const TIMEOUT: Duration = Duration::from_secs(20);
+/// The server answers within this time: it waits ten seconds for other changes, and ten for the broker.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where the API is, and who asks.
 #[derive(Args, Clone)]

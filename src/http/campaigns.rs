@@ -1,7 +1,8 @@
 //! Campaigns over HTTP. The `ETag` is the campaign's version.
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -21,6 +22,18 @@ const PAGE: usize = 100;
 
 /// The most items of a page.
 const MAX_PAGE: usize = 1000;
+
+/// The campaign an address names.
+pub(super) struct Id(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let id = Path::<String>::from_request_parts(parts, state).await;
+        id.map(|Path(id)| Self(id)).map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))
+    }
+}
 
 /// Which page.
 #[derive(Deserialize)]
@@ -72,20 +85,20 @@ pub(super) async fn list(
             return Err(Problem::new(StatusCode::BAD_REQUEST, format!("limit is a number from 1 to {MAX_PAGE}")));
         }
     };
-    let mut campaigns = http.store.campaigns(page.cursor.as_deref(), limit + 1)?;
-    let more = campaigns.len() > limit;
-    campaigns.truncate(limit);
-    let next = campaigns.last().filter(|_| more).map(|last| last.campaign.id.clone());
-    Ok(Json(List { items: campaigns.into_iter().map(Summary::from).collect(), next }).into_response())
+    let mut items = http.store.campaigns(page.cursor.as_deref(), limit + 1, Summary::from)?;
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next = items.last().filter(|_| more).map(|last| last.id.clone());
+    Ok(Json(List { items, next }).into_response())
 }
 
 /// `GET /v1/campaigns/{id}`: the document, with the ids of its webhooks.
 pub(super) async fn get(
     State(http): State<Http>,
     Extension(Caller(role)): Extension<Caller>,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<Response, Problem> {
-    let stored = http.store.campaign(&id)?.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no such campaign"))?;
+    let stored = http.campaigns.get(&id)?;
     Ok(document(StatusCode::OK, &stored, role))
 }
 
@@ -93,7 +106,7 @@ pub(super) async fn get(
 pub(super) async fn put(
     State(http): State<Http>,
     Extension(Caller(role)): Extension<Caller>,
-    Path(id): Path<String>,
+    Id(id): Id,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -106,11 +119,7 @@ pub(super) async fn put(
 }
 
 /// `DELETE /v1/campaigns/{id}`: 204.
-pub(super) async fn delete(
-    State(http): State<Http>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Result<StatusCode, Problem> {
+pub(super) async fn delete(State(http): State<Http>, Id(id): Id, headers: HeaderMap) -> Result<StatusCode, Problem> {
     http.campaigns.delete(&id, precondition(&headers)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

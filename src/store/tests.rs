@@ -19,8 +19,7 @@ fn at(offset: u64) -> Position {
 }
 
 fn versions(store: &Store) -> Vec<(String, u64)> {
-    let campaigns = store.campaigns(None, 100).expect("campaigns");
-    campaigns.into_iter().map(|stored| (stored.campaign.id, stored.version)).collect()
+    store.campaigns(None, 100, |stored| (stored.campaign.id, stored.version)).expect("campaigns")
 }
 
 #[test]
@@ -94,11 +93,24 @@ fn a_damaged_folder_is_moved_aside() {
     store.apply(&at(1), Some(&put("a", "wh_a", None))).expect("applied");
     drop(store);
     for file in ["conf", "db"] {
-        std::fs::write(folder.join(file), b"this is not sled").expect("damage");
+        std::fs::write(folder.join("view").join(file), b"this is not sled").expect("damage");
     }
     let store = Store::open(&folder).expect("a new store");
     assert_eq!(versions(&store), []);
     assert_eq!(store.position().expect("a position"), None);
-    let names = std::fs::read_dir(parent.path()).expect("names").filter_map(Result::ok);
-    assert!(names.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("data.damaged-")));
+    let names = std::fs::read_dir(&folder).expect("names").filter_map(Result::ok);
+    assert!(names.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("view.damaged-")));
+}
+
+#[test]
+fn campaigns_can_be_kept_in_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(folder.path()).expect("a store");
+    assert_eq!(store.keep_campaigns().expect("nothing to keep"), None);
+    store.apply(&at(1), Some(&put("a", "wh_a", None))).expect("applied");
+    store.apply(&at(2), Some(&put("b", "wh_b", None))).expect("applied");
+    let file = store.keep_campaigns().expect("kept").expect("a file");
+    let kept = std::fs::read_to_string(file).expect("a text");
+    let read = |line: &str| document::read(line.as_bytes(), HttpUrls::Refused, None).expect("a document");
+    assert_eq!(kept.lines().map(read).collect::<Vec<_>>(), [campaign("a", "wh_a"), campaign("b", "wh_b")]);
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Worker;
 use super::progress::{InHand, Phase, Progress};
+use super::room::Room;
 use crate::broker::BrokerError;
 use crate::broker::acks::Acks;
 use crate::broker::connection::{Address, reconnect_delays};
@@ -48,6 +49,8 @@ pub struct Intake {
     pub grace: Duration,
     /// Where it is told how things stand.
     pub progress: Progress,
+    /// Of all messages being dealt with.
+    pub room: Room,
 }
 
 /// The queues that are worked off, each with a window of its own: a storm of retries does not hold up fresh events.
@@ -146,16 +149,18 @@ impl Intake {
         loop {
             tokio::select! {
                 message = messages.next() => {
-                    tasks.spawn(settle(self.worker.clone(), queue, message?, messages.acks(), self.progress.take()));
+                    tasks.spawn(settle(self.worker.clone(), queue, message?, messages.acks(), self.room.clone(), self.progress.take()));
                 }
                 Some(_) = tasks.join_next() => {}
                 () = stop.cancelled() => break,
             }
         }
         self.progress.enter(Phase::Draining);
-        messages.cancel().await;
         tracing::info!(?queue, in_hand = tasks.len(), grace = ?self.grace, "stopping: finishing what is in hand");
-        let finish = async { while tasks.join_next().await.is_some() {} };
+        let finish = async {
+            messages.cancel().await;
+            while tasks.join_next().await.is_some() {}
+        };
         if tokio::time::timeout(self.grace, finish).await.is_err() {
             tracing::warn!(?queue, given_back = tasks.len(), "stopping: the rest goes back to the broker");
         }
@@ -166,8 +171,9 @@ impl Intake {
 }
 
 /// Has a message dealt with, and acknowledges it once its outcome is durable.
-async fn settle(worker: Worker, queue: Queue, message: Message, acks: Acks, _in_hand: InHand) {
+async fn settle(worker: Worker, queue: Queue, message: Message, acks: Acks, room: Room, _in_hand: InHand) {
     let tag = message.tag;
+    let _room = room.take(message.body.len()).await;
     let deal = async {
         match queue {
             Queue::Events => worker.event(message).await,
