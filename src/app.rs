@@ -13,8 +13,7 @@ use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
 use crate::broker::topology::Topology;
 use crate::campaigns::Campaigns;
-use crate::config::{Config, Schemes};
-use crate::delivery::document::HttpUrls;
+use crate::config::Config;
 use crate::http::Http;
 use crate::metrics::Metrics;
 use crate::sender::egress::EgressRules;
@@ -95,10 +94,7 @@ impl App {
         let names = Names::new(&config.broker.prefix);
         let topology = Topology { names: names.clone(), dead_letter_retention: config.dead_letters.retention };
         let (publisher, publishing) = Publisher::start(broker.clone(), topology.clone());
-        let http_urls = match config.egress.schemes {
-            Schemes::Https => HttpUrls::Refused,
-            Schemes::HttpAndHttps => HttpUrls::Allowed,
-        };
+        let http_urls = config.egress.http_urls;
         let log = names.campaigns();
         let campaigns = Campaigns::new(store.clone(), publisher.clone(), log, http_urls, metrics.clone());
         let worker = Worker {
@@ -194,7 +190,7 @@ fn new_sender(config: &Config) -> Result<Sender, AppError> {
                 .map_err(|error| AppError::Certificates { path: path.display().to_string(), error })?
         }
     };
-    let rules = EgressRules::new(config.egress.allow.clone());
+    let rules = EgressRules::new(config.egress.http_urls, config.egress.allow.clone());
     let settings = SenderSettings { rules, connect_timeout: config.endpoint.connect_timeout, extra_roots };
     Ok(Sender::new(settings)?)
 }

@@ -4,6 +4,7 @@ mod campaigns;
 mod check;
 mod client;
 mod demo;
+mod documents;
 mod output;
 mod publish;
 mod serve;

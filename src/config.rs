@@ -30,6 +30,7 @@ pub use self::fault::{ConfigError, ConfigFault};
 use self::known::Known;
 pub use self::setting::Setting;
 use self::setting::masked;
+use crate::delivery::document::HttpUrls;
 use crate::delivery::retry::RetryPolicy;
 use crate::sender::egress::Allowed;
 
@@ -187,21 +188,12 @@ pub struct EndpointConfig {
 /// `egress.*`
 #[derive(Debug, Clone)]
 pub struct EgressConfig {
-    /// Which URLs a webhook may have.
-    pub schemes: Schemes,
+    /// Whether webhooks may have plain `http` URLs.
+    pub http_urls: HttpUrls,
     /// What may be reached although it is private.
     pub allow: Vec<Allowed>,
     /// A PEM file of certificate authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
-}
-
-/// `egress.allowHttp`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Schemes {
-    /// `https://` only.
-    Https,
-    /// `http://` as well.
-    HttpAndHttps,
 }
 
 /// `shutdown.*`

@@ -93,7 +93,7 @@ impl Sender {
                 return failure(Cause::Protocol, format!("the URL can't be read: {error}"));
             }
         };
-        if let Err(forbidden) = self.rules.check_literal(&url) {
+        if let Err(forbidden) = self.rules.check(&url) {
             return failure(Cause::ForbiddenAddress, forbidden.to_string());
         }
         let mut outgoing = reqwest::Request::new(Method::POST, url);

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::Failure;
 use super::client::{Api, Call, Server};
+use super::documents;
 use super::output::say;
 
 #[derive(Subcommand)]
@@ -26,7 +27,7 @@ pub(super) enum Campaigns {
 
 #[derive(Args)]
 pub(super) struct List {
-    /// As JSON, one campaign a line
+    /// As a JSON array
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -92,7 +93,7 @@ impl List {
     async fn run(self) -> Result<(), Failure> {
         let campaigns = all(&self.server.api()?).await?;
         if self.json {
-            campaigns.iter().for_each(|campaign| say!("{campaign}"));
+            say!("{}", Value::Array(campaigns));
             return Ok(());
         }
         if campaigns.is_empty() {
@@ -159,32 +160,44 @@ impl Apply {
         if self.if_match.is_some() && self.files.len() > 1 {
             return Err(Failure::Misused("--if-match goes with one file".to_owned()));
         }
-        let api = self.server.api()?;
+        let api = self.server.clone().api()?;
         let mut failures = Vec::new();
         for file in &self.files {
-            if let Err(failure) = apply(&api, file, self.if_match.clone(), self.json).await {
-                let (Failure::Failed(text) | Failure::Misused(text)) = failure;
+            if let Err(Failure::Failed(text) | Failure::Misused(text)) = self.apply(&api, file).await {
                 failures.push(format!("{}: {text}", file.display()));
             }
         }
         if failures.is_empty() { Ok(()) } else { Err(Failure::Failed(failures.join("\n"))) }
     }
-}
 
-async fn apply(api: &Api, file: &Path, if_match: Option<String>, json: bool) -> Result<(), Failure> {
-    let body = read(file)?;
-    // Only the id is needed here, for the address; the server tells everything else that is wrong.
-    let document: Value = serde_json::from_slice(&body).map_err(|error| Failure::of(format!("not JSON: {error}")))?;
-    let id = document["id"].as_str().ok_or_else(|| Failure::of("$.id: a campaign's id is a string, and required"))?;
-    let call = Call { headers: precondition(if_match), body: Some(body) };
-    let answer = api.call(Method::PUT, &["campaigns", id], &[], call).await?;
-    if json {
-        say!("{}", answer.json()?);
-        return Ok(());
+    /// A file may hold several documents, as one that was kept of a lost log does.
+    async fn apply(&self, api: &Api, file: &Path) -> Result<(), Failure> {
+        let bytes = read(file)?;
+        let documents = documents::split(&bytes).map_err(|error| Failure::of(format!("not JSON: {error}")))?;
+        if documents.is_empty() {
+            return Err(Failure::of("there is no document in it"));
+        }
+        for document in documents {
+            self.put(api, document).await?;
+        }
+        Ok(())
     }
-    let done = if answer.status == StatusCode::CREATED { "created" } else { "replaced" };
-    say!("campaign {id} {done}, version {}", answer.etag.unwrap_or_default().trim_matches('"'));
-    Ok(())
+
+    async fn put(&self, api: &Api, document: &[u8]) -> Result<(), Failure> {
+        // Only the id is needed here, for the address; the server tells everything else that is wrong.
+        let value: Value =
+            serde_json::from_slice(document).map_err(|error| Failure::of(format!("not JSON: {error}")))?;
+        let id = value["id"].as_str().ok_or_else(|| Failure::of("$.id: a campaign's id is a string, and required"))?;
+        let call = Call { headers: precondition(self.if_match.clone()), body: Some(document.to_vec()) };
+        let answer = api.call(Method::PUT, &["campaigns", id], &[], call).await?;
+        if self.json {
+            say!("{}", answer.json()?);
+            return Ok(());
+        }
+        let done = if answer.status == StatusCode::CREATED { "created" } else { "replaced" };
+        say!("campaign {id} {done}, version {}", answer.etag.unwrap_or_default().trim_matches('"'));
+        Ok(())
+    }
 }
 
 /// Reads a file; `-` is standard input.

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use comfy_table::{Table, presets};
+use serde_json::json;
 
 use super::output::say;
 use super::{Failure, Settings};
-use crate::config::{Config, Schemes};
-use crate::delivery::document::{self, HttpUrls};
+use crate::config::Config;
+use crate::delivery::document;
 
 #[derive(Args)]
 pub(super) struct Check {
@@ -25,25 +26,21 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = self.settings.load()?;
-        let http_urls = match config.egress.schemes {
-            Schemes::Https => HttpUrls::Refused,
-            Schemes::HttpAndHttps => HttpUrls::Allowed,
-        };
         let mut faults = Vec::new();
         for file in &self.campaigns {
             let name = file.display();
             match std::fs::read(file) {
                 Err(error) => faults.push(format!("{name}: {error}")),
                 Ok(bytes) => {
-                    let found = document::read(&bytes, http_urls, None).err().unwrap_or_default();
+                    let found = document::read(&bytes, config.egress.http_urls, None).err().unwrap_or_default();
                     faults.extend(found.into_iter().map(|fault| format!("{name}: {fault}")));
                 }
             }
         }
         if self.json {
-            print_json(&config)
+            print_json(&config, &faults);
         } else {
-            print_table(&config)
+            print_table(&config);
         }
         if !faults.is_empty() {
             return Err(Failure::Failed(faults.join("\n")));
@@ -64,9 +61,10 @@ fn print_table(config: &Config) {
     say!("{table}");
 }
 
-fn print_json(config: &Config) {
-    for setting in &config.settings {
+fn print_json(config: &Config, faults: &[String]) {
+    let settings = config.settings.iter().map(|setting| {
         let (key, value, origin) = (&setting.key, &setting.value, &setting.origin);
-        say!("{}", serde_json::json!({ "key": key, "value": value, "default": setting.default, "from": origin }));
-    }
+        json!({ "key": key, "value": value, "default": setting.default, "from": origin })
+    });
+    say!("{}", json!({ "settings": settings.collect::<Vec<_>>(), "faults": faults }));
 }

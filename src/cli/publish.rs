@@ -4,15 +4,16 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt as _};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use super::Failure;
 use super::client::{Api, Call, Server};
+use super::documents;
 use super::output::say;
 use crate::delivery::timestamp;
 
@@ -24,7 +25,7 @@ const FAULTS_TOLD: usize = 10;
 
 #[derive(Args)]
 pub(super) struct Publish {
-    /// Events as NDJSON, one a line; `-` is standard input. Without it the event is made from the options below
+    /// Events as JSON, one a line or printed over several; `-` is standard input. Without it the event is made from the options below
     #[arg(value_name = "FILE", conflicts_with_all = ["campaign", "label", "phone", "date", "response", "option", "keyword", "event_id"])]
     file: Option<PathBuf>,
     /// The event's `campaignId`
@@ -107,30 +108,52 @@ impl Publish {
         Value::Object(event)
     }
 
-    /// One event a line. A line that is refused does not stop the others.
-    async fn all(self, api: &Api, input: impl AsyncBufRead + Unpin) -> Result<(), Failure> {
+    /// One event a line. A line that is refused does not stop the others. Events that are printed over several lines
+    /// are read as a whole.
+    async fn all(self, api: &Api, mut input: impl AsyncBufRead + Unpin) -> Result<(), Failure> {
+        let mut first = Vec::new();
+        while first.trim_ascii().is_empty() && input.read_until(b'\n', &mut first).await.map_err(Failure::of)? > 0 {}
+        if documents::split(&first).is_err_and(|error| error.is_eof()) {
+            input.read_to_end(&mut first).await.map_err(Failure::of)?;
+            let events = documents::split(&first).map_err(|error| Failure::of(format!("not JSON: {error}")))?;
+            let lines = events.into_iter().map(|event| Ok(event.to_vec()));
+            return self.each(api, "event", futures_util::stream::iter(lines)).await;
+        }
+        let rest = futures_util::stream::try_unfold(input.split(b'\n'), async |mut lines| {
+            Ok(lines.next_segment().await?.map(|line| (line, lines)))
+        });
+        let mut first: Vec<Vec<u8>> = first.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        first.pop_if(|behind_the_last_line| behind_the_last_line.is_empty());
+        self.each(api, "line", futures_util::stream::iter(first.into_iter().map(Ok)).chain(rest)).await
+    }
+
+    async fn each(
+        self,
+        api: &Api,
+        what: &'static str,
+        events: impl Stream<Item = std::io::Result<Vec<u8>>>,
+    ) -> Result<(), Failure> {
         let bar = progress_bar();
-        let mut lines = input.split(b'\n');
+        let mut events = std::pin::pin!(events.enumerate());
         let mut calls = FuturesUnordered::new();
-        let mut faults = Faults::default();
+        let mut faults = Faults::new(what);
         let mut published = 0_u64;
-        let mut number = 0_u64;
         let mut more = true;
         while more || !calls.is_empty() {
             tokio::select! {
-                line = lines.next_segment(), if more && calls.len() < IN_FLIGHT => match line.map_err(Failure::of)? {
+                event = events.next(), if more && calls.len() < IN_FLIGHT => match event {
                     None => more = false,
-                    Some(line) if line.trim_ascii().is_empty() => number += 1,
-                    Some(line) => {
-                        number += 1;
-                        let line_number = number;
-                        calls.push(async move { (line_number, post(api, line).await) });
+                    Some((number, event)) => {
+                        let event = event.map_err(Failure::of)?;
+                        if !event.trim_ascii().is_empty() {
+                            calls.push(async move { (number + 1, post(api, event).await) });
+                        }
                     }
                 },
-                Some((line, result)) = calls.next() => {
+                Some((number, result)) = calls.next() => {
                     match result {
                         Ok(_) => published += 1,
-                        Err(failure) => faults.add(line, failure),
+                        Err(failure) => faults.add(number, failure),
                     }
                     bar.inc(1);
                 }
@@ -158,19 +181,23 @@ fn progress_bar() -> ProgressBar {
     ProgressBar::with_draw_target(None, target).with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
-/// The lines that were refused.
-#[derive(Default)]
+/// The events that were refused.
 struct Faults {
+    what: &'static str,
     count: u64,
     told: Vec<String>,
 }
 
 impl Faults {
-    fn add(&mut self, line: u64, failure: Failure) {
+    fn new(what: &'static str) -> Self {
+        Self { what, count: 0, told: Vec::new() }
+    }
+
+    fn add(&mut self, number: usize, failure: Failure) {
         self.count += 1;
         if self.told.len() < FAULTS_TOLD {
             let (Failure::Failed(text) | Failure::Misused(text)) = failure;
-            self.told.push(format!("line {line}: {text}"));
+            self.told.push(format!("{} {number}: {text}", self.what));
         }
     }
 

@@ -11,8 +11,9 @@ use super::values::{
 };
 use super::{
     BrokerConfig, Config, DeadLettersConfig, EgressConfig, EndpointConfig, HttpConfig, LogConfig, LogFormat, LogLevel,
-    Role, Schemes, ShutdownConfig, StoreConfig, TelemetryConfig, Token,
+    Role, ShutdownConfig, StoreConfig, TelemetryConfig, Token,
 };
+use crate::delivery::document::HttpUrls;
 use crate::delivery::retry::RetryPolicy;
 
 /// The settings, if nothing is wrong with them and there were no `faults` before.
@@ -167,12 +168,12 @@ fn endpoint(check: &mut Check<'_>) -> Option<EndpointConfig> {
 
 fn egress(check: &mut Check<'_>) -> Option<EgressConfig> {
     let raw = &check.merged.raw.egress;
-    let schemes = if raw.allow_http { Schemes::HttpAndHttps } else { Schemes::Https };
+    let http_urls = if raw.allow_http { HttpUrls::Allowed } else { HttpUrls::Refused };
     let allow = check.items("egress.allow", &raw.allow, |text| allowed(text));
     let proxy = check.value("egress.proxy", proxy(&raw.proxy));
     let ca_file = check.value("egress.caFile", optional(&raw.ca_file, certificates));
     proxy?;
-    Some(EgressConfig { schemes, allow: allow?, ca_file: ca_file? })
+    Some(EgressConfig { http_urls, allow: allow?, ca_file: ca_file? })
 }
 
 fn shutdown(check: &mut Check<'_>) -> Option<ShutdownConfig> {

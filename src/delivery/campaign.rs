@@ -1,12 +1,10 @@
 //! Campaigns as they are configured: sections, menus, redirects and webhooks. The types are the document's own shape;
 //! [`super::document`] makes them from JSON and refuses what is wrong.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::duration;
+use super::duration::Written;
 use super::event::Keyword;
 use super::identity::WebhookId;
 
@@ -144,14 +142,14 @@ impl Webhook {
 #[serde(rename_all = "camelCase")]
 pub struct RetryOverrides {
     /// See [`super::retry::RetryPolicy::initial_delay`].
-    #[serde(with = "duration::optional", default, skip_serializing_if = "Option::is_none")]
-    pub initial_delay: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_delay: Option<Written>,
     /// See [`super::retry::RetryPolicy::multiplier`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multiplier: Option<f64>,
     /// See [`super::retry::RetryPolicy::max_delay`].
-    #[serde(with = "duration::optional", default, skip_serializing_if = "Option::is_none")]
-    pub max_delay: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_delay: Option<Written>,
     /// See [`super::retry::RetryPolicy::jitter`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter: Option<f64>,
@@ -159,8 +157,8 @@ pub struct RetryOverrides {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
     /// See [`super::retry::RetryPolicy::max_age`].
-    #[serde(with = "duration::optional", default, skip_serializing_if = "Option::is_none")]
-    pub max_age: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Written>,
     /// See [`super::retry::RetryPolicy::permanent_statuses`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permanent_statuses: Option<Vec<u16>>,

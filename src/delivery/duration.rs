@@ -1,8 +1,8 @@
-//! Durations as text with a unit: `250ms`, `5s`, `6h`. A serde `with` module.
+//! Durations as text with a unit: `250ms`, `5s`, `6h`.
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The text of a duration.
 pub fn text(duration: Duration) -> String {
@@ -19,44 +19,36 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// For `#[serde(with)]`.
-///
-/// # Errors
-/// Those of the serializer.
-pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&text(*duration))
+/// A duration that keeps the text it was written as: `90s` is read again as `90s`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    text: String,
+    value: Duration,
 }
 
-/// For `#[serde(with)]`.
-///
-/// # Errors
-/// Where the value is no duration.
-pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-}
-
-/// The same for a duration that may be absent.
-pub mod optional {
-    use super::{Deserialize, Deserializer, Duration, Serializer, parse, text};
-
-    /// For `#[serde(with)]`.
+impl Written {
+    /// Reads a duration.
     ///
     /// # Errors
-    /// Those of the serializer.
-    pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-        match duration {
-            Some(duration) => serializer.serialize_str(&text(*duration)),
-            None => serializer.serialize_none(),
-        }
+    /// Those of [`parse`].
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Ok(Self { text: text.to_owned(), value: parse(text)? })
     }
 
-    /// For `#[serde(with)]`.
-    ///
-    /// # Errors
-    /// Where the value is neither null nor a duration.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-        Option::<String>::deserialize(deserializer)?
-            .map(|text| parse(&text).map_err(serde::de::Error::custom))
-            .transpose()
+    /// How long it is.
+    pub fn value(&self) -> Duration {
+        self.value
+    }
+}
+
+impl Serialize for Written {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }

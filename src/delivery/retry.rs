@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Delivery;
 use super::campaign::RetryOverrides;
+use super::duration::Written;
 use super::outcome::Outcome;
 use super::reason::Reason;
 
@@ -48,12 +49,12 @@ impl RetryPolicy {
     /// The policy of a webhook.
     pub fn with(&self, overrides: &RetryOverrides) -> Self {
         Self {
-            initial_delay: overrides.initial_delay.unwrap_or(self.initial_delay),
+            initial_delay: overrides.initial_delay.as_ref().map_or(self.initial_delay, Written::value),
             multiplier: overrides.multiplier.unwrap_or(self.multiplier),
-            max_delay: overrides.max_delay.unwrap_or(self.max_delay),
+            max_delay: overrides.max_delay.as_ref().map_or(self.max_delay, Written::value),
             jitter: overrides.jitter.unwrap_or(self.jitter),
             max_attempts: overrides.max_attempts.unwrap_or(self.max_attempts),
-            max_age: overrides.max_age.unwrap_or(self.max_age),
+            max_age: overrides.max_age.as_ref().map_or(self.max_age, Written::value),
             permanent_statuses: overrides.permanent_statuses.clone().unwrap_or_else(|| self.permanent_statuses.clone()),
         }
     }

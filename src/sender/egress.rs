@@ -8,6 +8,8 @@ use ipnet::IpNet;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
+use crate::delivery::document::HttpUrls;
+
 /// What may be reached although it is not public.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Allowed {
@@ -18,15 +20,22 @@ pub enum Allowed {
 }
 
 /// Which addresses may be dialled: those of the public internet, and what is allowed besides.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct EgressRules {
+    http_urls: HttpUrls,
     allow: Vec<Allowed>,
 }
 
 /// The rules forbid it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not an address of the public internet; the setting egress.allow can open it")]
-pub struct Forbidden(String);
+pub enum Forbidden {
+    /// It is private, or otherwise no address of the internet.
+    #[error("{0} is not an address of the public internet; the setting egress.allow can open it")]
+    NotPublic(String),
+    /// The webhook was stored when the settings still allowed plain http.
+    #[error("plain http is not allowed; the setting egress.allowHttp can allow it")]
+    PlainHttp,
+}
 
 /// A name has no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,21 +47,24 @@ pub struct Unresolved {
 
 impl EgressRules {
     /// Rules that open `allow`.
-    pub fn new(allow: Vec<Allowed>) -> Self {
-        Self { allow }
+    pub fn new(http_urls: HttpUrls, allow: Vec<Allowed>) -> Self {
+        Self { http_urls, allow }
     }
 
-    /// Checks a URL whose host is an address: it bypasses every resolver.
+    /// Checks what can be seen of a URL: its scheme, and its host where that is an address, which no resolver is asked for.
     ///
     /// # Errors
     /// [`Forbidden`].
-    pub fn check_literal(&self, url: &Url) -> Result<(), Forbidden> {
+    pub fn check(&self, url: &Url) -> Result<(), Forbidden> {
+        if url.scheme() != "https" && self.http_urls == HttpUrls::Refused {
+            return Err(Forbidden::PlainHttp);
+        }
         let address = match url.host() {
             Some(url::Host::Ipv4(address)) => IpAddr::V4(address),
             Some(url::Host::Ipv6(address)) => IpAddr::V6(address),
             Some(url::Host::Domain(_)) | None => return Ok(()),
         };
-        if self.permits(address) { Ok(()) } else { Err(Forbidden(address.to_string())) }
+        if self.permits(address) { Ok(()) } else { Err(Forbidden::NotPublic(address.to_string())) }
     }
 
     fn permits(&self, address: IpAddr) -> bool {
@@ -98,7 +110,7 @@ impl GuardedResolver {
             found.iter().copied().filter(|address| any || self.rules.permits(address.ip())).collect();
         if permitted.is_empty() {
             let addresses: Vec<String> = found.iter().map(|address| address.ip().to_string()).collect();
-            return Err(Forbidden(format!("{name} ({})", addresses.join(", "))).into());
+            return Err(Forbidden::NotPublic(format!("{name} ({})", addresses.join(", "))).into());
         }
         Ok(permitted)
     }
@@ -167,7 +179,7 @@ mod tests {
 
     fn literal(url: &str, allow: &[&str]) -> bool {
         let allow = allow.iter().map(|network| Allowed::Network(network.parse().expect("a network"))).collect();
-        EgressRules::new(allow).check_literal(&url.parse().expect("a URL")).is_ok()
+        EgressRules::new(HttpUrls::Allowed, allow).check(&url.parse().expect("a URL")).is_ok()
     }
 
     #[test]
@@ -212,6 +224,14 @@ mod tests {
     }
 
     #[test]
+    fn plain_http_is_sent_only_where_it_is_allowed() {
+        let url = "http://93.184.216.34/".parse().expect("a URL");
+        let check = |http_urls| EgressRules::new(http_urls, Vec::new()).check(&url);
+        assert_eq!(check(HttpUrls::Refused), Err(Forbidden::PlainHttp));
+        assert_eq!(check(HttpUrls::Allowed), Ok(()));
+    }
+
+    #[test]
     fn what_is_allowed_is_open_and_nothing_beside_it() {
         assert!(literal("http://127.0.0.1:8080/", &["127.0.0.0/8"]));
         assert!(!literal("http://10.0.0.1/", &["127.0.0.0/8"]));
@@ -220,7 +240,7 @@ mod tests {
     #[tokio::test]
     async fn names_are_judged_by_their_addresses() {
         let addresses = |allow| {
-            let resolver = GuardedResolver::new(Arc::new(EgressRules::new(allow)));
+            let resolver = GuardedResolver::new(Arc::new(EgressRules::new(HttpUrls::Allowed, allow)));
             resolver.addresses("localhost".to_owned())
         };
         let forbidden = addresses(Vec::new()).await.expect_err("localhost is not public");

@@ -7,11 +7,12 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::egress::Allowed;
 use super::*;
+use crate::delivery::document::HttpUrls;
 
 fn sender() -> Sender {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let loopback = Allowed::Network("127.0.0.0/8".parse().expect("a network"));
-    let rules = EgressRules::new(vec![loopback]);
+    let rules = EgressRules::new(HttpUrls::Allowed, vec![loopback]);
     let connect_timeout = Duration::from_millis(500);
     Sender::new(SenderSettings { rules, connect_timeout, extra_roots: Vec::new() }).expect("a sender")
 }
@@ -105,7 +106,7 @@ async fn failures_have_their_names() {
 async fn a_name_that_leads_to_a_forbidden_address_is_forbidden() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = SenderSettings {
-        rules: EgressRules::default(),
+        rules: EgressRules::new(HttpUrls::Allowed, Vec::new()),
         connect_timeout: Duration::from_secs(1),
         extra_roots: Vec::new(),
     };

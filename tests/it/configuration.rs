@@ -542,7 +542,7 @@ async fn a_damaged_store_is_moved_aside_and_rebuilt() {
     waypost.terminate();
     assert!(waypost.wait().await.success());
     for file in ["conf", "db"] {
-        let path = waypost.store_path().join(file);
+        let path = waypost.store_path().join("view").join(file);
         assert!(path.is_file(), "{} is not there to be damaged", path.display());
         std::fs::write(path, b"this is not what sled has written").expect("the damage");
     }
@@ -552,8 +552,8 @@ async fn a_damaged_store_is_moved_aside_and_rebuilt() {
 
     let line = waypost.until_line("moved aside").await;
     let store = waypost.store_path();
-    let beside = std::fs::read_dir(store.parent().expect("its parent")).expect("the folder").filter_map(Result::ok);
-    let aside: Vec<_> = beside.map(|entry| entry.path()).filter(|path| *path != store).collect();
+    let beside = std::fs::read_dir(&store).expect("the folder").filter_map(Result::ok);
+    let aside: Vec<_> = beside.map(|entry| entry.path()).filter(|path| *path != store.join("view")).collect();
     assert_eq!(aside.len(), 1, "{aside:?}");
     let damaged = std::fs::read(aside[0].join("conf")).expect("the damaged file");
     assert_eq!(damaged, b"this is not what sled has written");
@@ -571,8 +571,14 @@ async fn a_log_made_anew_while_the_worker_is_stopped_empties_the_view() {
     assert!(waypost.wait().await.success());
     delete_log(&amqp, &prefix).await;
     waypost.restart().await;
-    waypost.until_line("rebuilding the view").await;
+    let line: Value = serde_json::from_str(&waypost.until_line("rebuilding the view").await).expect("a line of JSON");
     problem(&waypost.get("/v1/campaigns/old").await, 404);
+    // What the log has lost is in a file, from which it can be applied again.
+    let kept = line["kept"].as_str().expect("the name of the file");
+    let applied = waypost.cli(&["campaigns", "apply", kept]).await;
+    assert_eq!(applied.code, Some(0), "{applied:?}");
+    assert_eq!(waypost.get("/v1/campaigns/old").await.status, 200);
+    assert_eq!(waypost.send(Method::DELETE, "/v1/campaigns/old", None).await.status, 204);
     assert_eq!(waypost.get("/v1/campaigns").await.json()["items"], json!([]));
     let anew = waypost.send(Method::PUT, "/v1/campaigns/old", Some(&some_campaign("old"))).await;
     assert_eq!(anew.status, 201);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::super::duration;
+use super::super::duration::{self, Written};
 use super::super::fault::{Fault, type_name};
 
 /// The most faults that are kept of one document. More are counted only: a megabyte has room for half a million.
@@ -163,10 +163,10 @@ impl<'a> Node<'a> {
         number.as_f64().filter(|number| accepted(*number)).or_else(|| self.refuse(format!("must be a number {what}")))
     }
 
-    pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
+    pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Written> {
         let text = self.text_of(1..=MAX_SHOWN_CHARS)?;
-        match duration::parse(text) {
-            Ok(duration) if range.contains(&duration) => Some(duration),
+        match Written::parse(text) {
+            Ok(duration) if range.contains(&duration.value()) => Some(duration),
             Ok(_) => {
                 let (shortest, longest) = (duration::text(*range.start()), duration::text(*range.end()));
                 self.refuse(format!("must be a duration from {shortest} to {longest}"))

@@ -1,13 +1,17 @@
 //! Any campaign, written and read again.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
+
+use crate::delivery::duration::Written;
 use serde_json::Number;
 
 use super::*;
+
+fn written(milliseconds: u64) -> Written {
+    Written::parse(&format!("{milliseconds}ms")).expect("a duration")
+}
 
 fn text() -> impl Strategy<Value = String> {
     "[^ \t\r\n]\\PC{0,12}".prop_filter("not blank", |text| !text.trim().is_empty())
@@ -41,12 +45,12 @@ prop_compose! {
         permanent_statuses in prop::option::of(prop::collection::vec(100u16..=599, 0..4)),
     ) -> RetryOverrides {
         RetryOverrides {
-            initial_delay: initial_delay.map(Duration::from_millis),
+            initial_delay: initial_delay.map(written),
             multiplier: multiplier.map(|hundredths| f64::from(hundredths) / 100.0),
-            max_delay: max_delay.map(Duration::from_millis),
+            max_delay: max_delay.map(written),
             jitter: jitter.map(|hundredths| f64::from(hundredths) / 100.0),
             max_attempts,
-            max_age: max_age.map(Duration::from_millis),
+            max_age: max_age.map(written),
             permanent_statuses,
         }
     }

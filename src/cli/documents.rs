@@ -1,0 +1,34 @@
+//! JSON documents that follow one another in a file: a single one, one a line, or printed over several lines each.
+
+use serde::de::IgnoredAny;
+
+/// The bytes of each document.
+///
+/// # Errors
+/// Where what follows the documents before is none.
+pub(super) fn split(bytes: &[u8]) -> Result<Vec<&[u8]>, serde_json::Error> {
+    let mut stream = serde_json::Deserializer::from_slice(bytes).into_iter::<IgnoredAny>();
+    let mut documents = Vec::new();
+    let mut start = 0;
+    while let Some(document) = stream.next() {
+        document?;
+        let end = stream.byte_offset();
+        documents.push(bytes[start..end].trim_ascii());
+        start = end;
+    }
+    Ok(documents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_end_where_they_end() {
+        let split = |text: &'static str| split(text.as_bytes()).map_err(|error| error.is_eof());
+        assert_eq!(split(" "), Ok(vec![]));
+        assert_eq!(split("{}\n{\"a\":\n1}\n\n[ 2 ]\n"), Ok(vec![&b"{}"[..], b"{\"a\":\n1}", b"[ 2 ]"]));
+        assert_eq!(split("{"), Err(true));
+        assert_eq!(split("}"), Err(false));
+    }
+}
