@@ -115,9 +115,10 @@ impl Publish {
         while first.trim_ascii().is_empty() && input.read_until(b'\n', &mut first).await.map_err(Failure::of)? > 0 {}
         if documents::split(&first).is_err_and(|error| error.is_eof()) {
             input.read_to_end(&mut first).await.map_err(Failure::of)?;
-            let events = documents::split(&first).map_err(|error| Failure::of(format!("not JSON: {error}")))?;
-            let lines = events.into_iter().map(|event| Ok(event.to_vec()));
-            return self.each(api, "event", futures_util::stream::iter(lines)).await;
+            if let Ok(events) = documents::split(&first) {
+                let events = events.into_iter().map(|event| Ok(event.to_vec()));
+                return self.each(api, "event", futures_util::stream::iter(events)).await;
+            }
         }
         let rest = futures_util::stream::try_unfold(input.split(b'\n'), async |mut lines| {
             Ok(lines.next_segment().await?.map(|line| (line, lines)))

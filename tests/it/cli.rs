@@ -139,8 +139,14 @@ fn ended(printed: &Printed, code: i32, said: &[&str]) {
 
 /// Each line as JSON.
 #[track_caller]
-fn json_lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {text}"))).collect()
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn json_items(text: &str, name: Option<&str>) -> Vec<Value> {
+    let document = json(text);
+    let items = name.map_or(&document, |name| &document[name]);
+    items.as_array().unwrap_or_else(|| panic!("no items in {text}")).clone()
 }
 
 /// A campaign with one section, a menu of a number and a word, and one webhook for both.
@@ -172,7 +178,7 @@ async fn sound_settings_are_shown_with_their_origin() {
     let printed = shell.run(&environment, &["check", "--json", "--set", "log.level=error"]).await;
     ended(&printed, 0, &[]);
     assert!(!printed.stdout.contains("open-sesame"), "the password is shown: {}", printed.stdout);
-    let settings = json_lines(&printed.stdout);
+    let settings = json_items(&printed.stdout, Some("settings"));
     let setting = |key: &str| {
         let setting = settings.iter().find(|setting| setting["key"] == key).expect("the setting");
         (setting["value"].to_string().trim_matches('"').to_owned(), setting["from"].as_str().expect("an origin"))
@@ -222,7 +228,7 @@ async fn a_variable_may_be_spelled_with_or_without_underscores() {
     for name in ["WAYPOST_EGRESS__ALLOW_HTTP", "WAYPOST_EGRESS__ALLOWHTTP"] {
         let printed = shell.run(&[(name, "true")], &["check", "--json"]).await;
         ended(&printed, 0, &[]);
-        let settings = json_lines(&printed.stdout);
+        let settings = json_items(&printed.stdout, Some("settings"));
         let setting = settings.iter().find(|setting| setting["key"] == "egress.allowHttp").expect("the setting");
         assert_eq!((setting["value"].to_string().trim_matches('"'), &setting["from"]), ("true", &json!(name)));
     }
@@ -331,7 +337,7 @@ async fn campaigns_are_applied_listed_read_and_deleted() {
     let autumn = campaign("autumn/2024 ü", "http://127.0.0.1:9/b").to_string();
     let printed = shell.ask(&waypost, &["campaigns", "apply", "--json", "-"], &autumn).await;
     ended(&printed, 0, &[]);
-    let applied = &json_lines(&printed.stdout)[0];
+    let applied = json(&printed.stdout);
     assert_eq!(applied["id"], "autumn/2024 ü");
     assert!(applied["sections"][0]["menu"][0]["webhook"]["id"].is_string(), "{applied:#}");
 
@@ -340,14 +346,14 @@ async fn campaigns_are_applied_listed_read_and_deleted() {
     for text in ["ID", "NAME", "spring", "autumn/2024 ü", "A campaign"] {
         assert!(printed.stdout.contains(text), "no {text}: {}", printed.stdout);
     }
-    let listed = json_lines(&shell.ask(&waypost, &["campaigns", "list", "--json"], "").await.stdout);
+    let listed = json_items(&shell.ask(&waypost, &["campaigns", "list", "--json"], "").await.stdout, None);
     let ids: Vec<_> = listed.iter().map(|campaign| campaign["id"].as_str().expect("an id")).collect();
     assert_eq!(ids, ["autumn/2024 ü", "spring"]);
     assert_eq!((&listed[1]["sections"], &listed[1]["webhooks"]), (&json!(1), &json!(3)), "{listed:#?}");
 
     let printed = shell.ask(&waypost, &["campaigns", "get", "autumn/2024 ü"], "").await;
     ended(&printed, 0, &[]);
-    assert_eq!(serde_json::from_str::<Value>(&printed.stdout).expect("a document"), *applied);
+    assert_eq!(json(&printed.stdout), applied);
 
     let printed = shell.ask(&waypost, &["campaigns", "delete", "autumn/2024 ü"], "").await;
     ended(&printed, 0, &[]);
@@ -364,7 +370,7 @@ async fn a_campaign_is_read_as_json() {
     waypost.put_campaign(&campaign("spring", "http://127.0.0.1:9/a")).await;
     let printed = shell.ask(&waypost, &["campaigns", "get", "--json", "spring"], "").await;
     ended(&printed, 0, &[]);
-    assert_eq!(json_lines(&printed.stdout)[0]["id"], "spring");
+    assert_eq!(json(&printed.stdout)["id"], "spring");
 }
 
 /// More than one page of the API.
@@ -377,7 +383,7 @@ async fn a_list_has_all_pages() {
         async move { waypost.put_campaign(&campaign).await }
     });
     futures_util::future::join_all(puts).await;
-    let listed = json_lines(&shell.ask(&waypost, &["campaigns", "list", "--json"], "").await.stdout);
+    let listed = json_items(&shell.ask(&waypost, &["campaigns", "list", "--json"], "").await.stdout, None);
     let ids: Vec<_> = listed.iter().map(|campaign| campaign["id"].as_str().expect("an id")).collect();
     assert_eq!(ids, names);
 }
@@ -494,7 +500,7 @@ async fn an_event_is_published_from_arguments_with_its_keyword_as_it_was_typed()
     for _ in 0..2 {
         let printed = shell.ask(&waypost, &with_id, "").await;
         ended(&printed, 0, &[]);
-        assert_eq!(json_lines(&printed.stdout)[0]["eventId"], "e-1");
+        assert_eq!(json(&printed.stdout)["eventId"], "e-1");
     }
     let requests = receiver.until(|requests| requests.len() == 5).await;
     assert_eq!(requests[3].webhook_id(), requests[4].webhook_id());
@@ -530,7 +536,7 @@ async fn events_are_published_from_a_file() {
 
     let printed = shell.ask(&waypost, &["publish", "--json", &shell.file("none.ndjson", "")], "").await;
     ended(&printed, 0, &[]);
-    assert_eq!(json_lines(&printed.stdout), [json!({ "published": 0, "refused": 0 })]);
+    assert_eq!(json(&printed.stdout), json!({ "published": 0, "refused": 0 }));
     ended(&shell.ask(&waypost, &["publish", "missing.ndjson"], "").await, 1, &["missing.ndjson"]);
 }
 
@@ -549,10 +555,29 @@ async fn a_bad_line_does_not_keep_the_others_from_being_published() {
     receiver.until(|requests| requests.len() == 6).await;
     let printed = shell.ask(&waypost, &["publish", "--json", "-"], &input).await;
     ended(&printed, 1, &["line 2: "]);
-    assert_eq!(json_lines(&printed.stdout), [json!({ "published": 3, "refused": 2 })]);
+    assert_eq!(json(&printed.stdout), json!({ "published": 3, "refused": 2 }));
     receiver.until(|requests| requests.len() == 9).await;
     let by_id: BTreeMap<String, usize> = receiver.by_webhook_id();
     assert_eq!(by_id.values().copied().collect::<Vec<_>>(), [3, 3, 3], "{by_id:?}");
+}
+
+#[tokio::test]
+async fn events_may_be_printed_over_several_lines() {
+    let (waypost, shell, receiver) = (worker().await, Shell::new(), Receiver::start());
+    waypost.put_campaign(&campaign("c", &receiver.url("/hook"))).await;
+    let event = |date: &str, id: &str| {
+        let event =
+            json!({ "campaignId": "c", "label": "Ask", "phoneNumber": "1", "date": date, "keyword": 4, "eventId": id });
+        format!("{event:#}\n")
+    };
+    let one = shell.file("one.json", event("2024-06-18T23:26:14Z", "e-1"));
+    let printed = shell.ask(&waypost, &["publish", &one], "").await;
+    ended(&printed, 0, &[]);
+    assert_eq!(printed.stdout, "published 1 events\n");
+    let input = [event("2024-06-18T23:26:14Z", "e-2"), event("today", "e-3")].concat();
+    let printed = shell.ask(&waypost, &["publish", "-"], &input).await;
+    ended(&printed, 1, &["1 events were not published", "event 2: ", "$.date: "]);
+    receiver.until(|requests| requests.len() == 2).await;
 }
 
 #[tokio::test]

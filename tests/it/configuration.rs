@@ -757,3 +757,20 @@ async fn without_tokens_it_listens_on_loopback_only() {
     waypost.until_line("listening").await;
     waypost.until_line("consuming").await;
 }
+
+/// What is changed after a worker has begun to read is newer than its start: it does not wait for that to end.
+#[tokio::test]
+async fn a_worker_becomes_ready_while_campaigns_are_being_changed() {
+    let (url, prefix) = (Broker::shared().await.url(), unique("configuration"));
+    let busy = Waypost::start(&url, &prefix).await;
+    busy.put_campaign(&some_campaign("c")).await;
+    let changing = async {
+        loop {
+            busy.put_campaign(&some_campaign("c")).await;
+        }
+    };
+    tokio::select! {
+        () = changing => unreachable!("it has no end"),
+        second = Waypost::start(&url, &prefix) => assert_eq!(second.get("/v1/campaigns/c").await.status, 200),
+    }
+}
