@@ -69,6 +69,7 @@ async fn a_delivery_that_is_never_accepted_becomes_a_dead_letter_with_its_histor
     }
     assert_eq!(letter["firstAttemptAt"], attempts[0]["at"]);
     assert_eq!(letter["event"]["keyword"], json!(4));
+    assert_eq!(letter["target"]["webhook"]["headers"], json!({ "X-Api-Key": "********" }), "a secret in a dead letter");
     assert_eq!(letter["event"]["date"], json!("2024-06-18T23:26:14.206Z"));
     stage.waypost.until_metric("waypost_dead_letters_total{reason=\"exhausted\"}", 1.0).await;
 }
