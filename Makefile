@@ -3,6 +3,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# Where cargo builds.
+BUILT := $(or $(CARGO_TARGET_DIR),target)
 .PHONY: help demo serve test ci fmt lint doc deny backlog clean tools rustfmt clippy
 
 help: ## List the targets
@@ -10,11 +12,11 @@ help: ## List the targets
 
 demo: tools ## See a whole journey on a real broker (ARGS="--events 10000 --stay")
 	cargo build --release --locked
-	scripts/with-broker target/release/waypost demo $(ARGS)
+	scripts/with-broker $(BUILT)/release/waypost demo $(ARGS)
 
 serve: tools ## Run a worker on the broker there is, or on one of its own (ARGS="--set http.listen=127.0.0.1:9090")
 	cargo build --release --locked
-	scripts/with-broker target/release/waypost serve $(ARGS)
+	scripts/with-broker $(BUILT)/release/waypost serve $(ARGS)
 
 test: tools ## Run all tests, against RabbitMQ nodes of their own
 	scripts/install-rabbitmq

@@ -12,7 +12,7 @@ use crate::broker::connection::Address;
 use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
 use crate::broker::topology::Topology;
-use crate::campaigns::Campaigns;
+use crate::campaigns::{Campaigns, FollowError};
 use crate::config::Config;
 use crate::http::Http;
 use crate::metrics::Metrics;
@@ -64,6 +64,15 @@ pub enum AppError {
     /// Two metrics have one name.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+}
+
+impl From<FollowError> for AppError {
+    fn from(error: FollowError) -> Self {
+        match error {
+            FollowError::Broker(error) => Self::Broker(error),
+            FollowError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 /// A worker, built but not running.
@@ -144,7 +153,7 @@ impl App {
         let stop_http = CancellationToken::new();
         let mut http = tokio::spawn(http.run(listener, stop_http.clone()));
         let ended = tokio::select! {
-            ended = intake.run(stop) => ended.map_err(AppError::Broker),
+            ended = intake.run(stop) => ended.map_err(AppError::from),
             ended = &mut http => return Err(AppError::Http(match ended {
                 Ok(Err(error)) => error,
                 Ok(Ok(())) => std::io::Error::other("it ended by itself"),
@@ -159,10 +168,12 @@ impl App {
             let _ = publishing.await;
         };
         if tokio::time::timeout(CLOSING_TIME, close).await.is_err() {
-            tracing::warn!("stopping without the last answers: what was not confirmed is still with the broker");
+            tracing::warn!("stopping before all was answered or confirmed");
             http.abort();
         }
-        store.flush().await?;
+        if let Err(error) = store.flush().await {
+            tracing::warn!(%error, "stopping: what is not written is read from the log again");
+        }
         tracing::info!("stopped");
         ended
     }

@@ -277,7 +277,13 @@ impl Campaigns {
         let applied = self.store.apply(&record.position, change.as_ref())?;
         self.metrics.config_version.set(i64::try_from(record.position.offset).unwrap_or(i64::MAX));
         if let (Some(change), Some(applied)) = (&change, applied) {
-            tracing::debug!(campaign = change.id, offset = record.position.offset, ?applied, "configuration change");
+            match applied {
+                Applied::Done { version } if change.campaign.is_some() => {
+                    tracing::info!(campaign = change.id, version, "campaign configured");
+                }
+                Applied::Done { .. } => tracing::info!(campaign = change.id, "campaign deleted"),
+                _ => tracing::info!(campaign = change.id, ?applied, "a change of a campaign came too late"),
+            }
             if let Some(caller) = self.waiting().remove(&record.position.message_id) {
                 // A caller that has gone away does not want to know.
                 let _ = caller.send(applied);

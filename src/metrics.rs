@@ -192,6 +192,11 @@ impl Metrics {
         self.queue_messages.with_label_values(&[queue]).set(i64::from(messages));
     }
 
+    /// Nobody knows the queues' depths any more: an old number would look like a new one.
+    pub fn forget_queue_depths(&self) {
+        self.queue_messages.reset();
+    }
+
     /// The text Prometheus reads.
     ///
     /// # Errors

@@ -43,7 +43,9 @@ pub enum StoreError {
         error: String,
     },
     /// sled failed.
-    #[error("the local store failed: {0}")]
+    #[error(
+        "the local store failed: {0}. Mend the disk, or delete the folder, which is rebuilt from the broker; then start again"
+    )]
     Sled(#[from] sled::Error),
     /// What it holds could not be read.
     #[error("the local store is damaged: {0}")]
@@ -136,7 +138,7 @@ impl Store {
             Ok(store) => Ok(store),
             Err(error) if in_use(&error) => Err(StoreError::InUse(path.to_owned())),
             Err(error) => {
-                if !path.is_dir() {
+                if !path.is_dir() || is_of_the_disk(&error) {
                     return Err(unusable(error));
                 }
                 let aside = beside(path, "damaged");
@@ -345,6 +347,11 @@ fn write(
 /// sled says it in words only.
 fn in_use(error: &str) -> bool {
     error.contains("could not acquire lock")
+}
+
+/// What is wrong with the disk is not mended by another folder on it.
+fn is_of_the_disk(error: &str) -> bool {
+    ["StorageFull", "QuotaExceeded", "PermissionDenied", "ReadOnlyFilesystem"].iter().any(|kind| error.contains(kind))
 }
 
 /// A free name beside `path`: `view.damaged-20240618T232614.206`.

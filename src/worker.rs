@@ -82,6 +82,10 @@ impl Worker {
         let stored = self.store.campaign(&event.campaign_id)?;
         let targets = stored.map_or_else(Vec::new, |stored| resolve::resolve(&stored.campaign, &event));
         let result = if targets.is_empty() { EventResult::NoWebhook } else { EventResult::Resolved };
+        tracing::debug!(
+            event = %event.event_id, campaign = event.campaign_id, label = event.label, webhooks = targets.len(),
+            "event resolved"
+        );
         let deliveries = targets.into_iter().map(|target| Delivery::new(event.clone(), target, trace.clone()));
         // All to their ends: one that can't be settled does not cut the others short.
         join_all(deliveries.map(|delivery| self.attempt(delivery))).await.into_iter().collect::<Result<(), _>>()?;
@@ -157,6 +161,7 @@ impl Worker {
             fault,
             faults = faults.len(),
             bytes = message.body.len(),
+            message_id = message.message_id,
             "a message that can't be read becomes a dead letter"
         );
         let now = Utc::now();
@@ -210,6 +215,7 @@ impl Worker {
                 let latency = now.signed_duration_since(delivery.event.date);
                 metrics.delivered(latency.as_seconds_f64());
                 metrics.attempt(AttemptOutcome::Delivered, reply.cause());
+                tracing::debug!(delivery = %delivery.id, attempt = delivery.attempts_made, ms = took.as_millis() as u64, "delivered");
                 return;
             }
             Settlement::Retry { due } => (AttemptOutcome::Retry, crate::delivery::timestamp::text(due)),

@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use lapin::options::QueueDeclareOptions;
+use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection};
+use lapin::{Channel, Connection, ExchangeKind};
 
 use super::BrokerError;
 use super::ladder::Rung;
@@ -14,10 +14,10 @@ use super::names::Names;
 /// How often the queues are asked.
 pub const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Asks the work queues and the delay ladder, over and over, and reports each answer.
+/// Asks the work queues and the delay ladder, over and over, and reports each answer; sees that the exchanges are there.
 ///
 /// # Errors
-/// [`BrokerError::Lost`] when the connection or a queue is gone.
+/// [`BrokerError::Lost`] when the connection, a queue or an exchange is gone.
 pub async fn watch(
     connection: &Connection,
     names: &Names,
@@ -26,6 +26,12 @@ pub async fn watch(
     let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
     let queues = queues(names);
     loop {
+        for (exchange, kind) in [(names.events(), ExchangeKind::Topic), (names.dead_letters(), ExchangeKind::Fanout)] {
+            // Nothing shows that an exchange is gone, but that nobody can publish to it.
+            let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+            let there = channel.exchange_declare(exchange.into(), kind, passive, FieldTable::default()).await;
+            there.map_err(BrokerError::lost("looking for an exchange"))?;
+        }
         for queue in &queues {
             report(queue, depth(&channel, queue).await?);
         }

@@ -150,7 +150,7 @@ impl Task {
                 Ok(()) => return,
                 Err(error) => {
                     let delay = delays.next_backoff().unwrap_or(delays.max_interval);
-                    tracing::warn!(%error, unconfirmed = self.unconfirmed.len(), ?delay, "publishing connection lost; connecting again");
+                    tracing::warn!(%error, unconfirmed = self.unconfirmed.len(), ?delay, "not publishing; connecting again");
                     self.set_link(Link::Down(error.to_string()));
                     tokio::time::sleep(delay).await;
                     if self.requests.is_closed() && self.requests.is_empty() && self.nobody_waits() {
@@ -174,8 +174,9 @@ impl Task {
         let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
         let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
         confirms.map_err(BrokerError::lost("asking for confirms"))?;
-        self.set_link(Link::Up);
-        delays.reset();
+        if self.set_link(Link::Up) != Link::Up {
+            tracing::info!("connected for publishing");
+        }
 
         let mut confirms = Confirms::new();
         self.publish_again(&channel, &confirms);
@@ -190,7 +191,11 @@ impl Task {
             }
             let room = MAX_UNCONFIRMED.saturating_sub(self.unconfirmed.len());
             tokio::select! {
-                Some(first) = confirms.next() => self.settle(first, &mut confirms)?,
+                Some(first) = confirms.next() => {
+                    self.settle(first, &mut confirms)?;
+                    // Not before: who may connect but not publish must not do so without a pause.
+                    delays.reset();
+                }
                 received = self.requests.recv_many(&mut batch, room), if room > 0 && !closed => {
                     closed = received == 0;
                     for request in batch.drain(..).filter(|request| !request.reply.is_closed()) {

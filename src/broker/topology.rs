@@ -22,8 +22,9 @@ const DEAD_LETTER_SEGMENT_BYTES: u32 = 50_000_000;
 /// An object exists with other arguments, which the broker can't change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{object} exists with another `{argument}`: the broker has {found}, Waypost wants {wanted}. \
-     Set what it comes from back, choose another broker.prefix, or delete it, and with it its messages"
+    "{object} exists with another `{argument}`{}: the broker has {found}, Waypost wants {wanted}. The broker can't change \
+     it: put the setting back where it is one, use another broker.prefix, or delete the object and with it its messages",
+    setting_behind(argument)
 )]
 pub struct Mismatch {
     /// Kind and name: `queue waypost.events`.
@@ -34,6 +35,14 @@ pub struct Mismatch {
     pub found: String,
     /// The value we want.
     pub wanted: String,
+}
+
+/// The setting an argument comes from.
+fn setting_behind(argument: &str) -> &'static str {
+    match argument {
+        "x-max-age" => " (the setting deadLetters.retention)",
+        _ => "",
+    }
 }
 
 /// What is declared.

@@ -16,11 +16,16 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Args, Clone)]
 pub(super) struct Server {
     /// The worker's address
-    #[arg(long, env = "WAYPOST_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    #[arg(long, env = "WAYPOST_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL", value_parser = address)]
     server: Url,
     /// The token, where the worker wants one
     #[arg(long, env = "WAYPOST_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<SecretString>,
+}
+
+fn address(text: &str) -> Result<Url, String> {
+    let url = text.parse::<Url>().ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    url.ok_or_else(|| "write it as http://HOST:PORT".to_owned())
 }
 
 /// A request's headers and body.
@@ -58,9 +63,6 @@ impl Server {
     }
 
     pub(super) fn api(self) -> Result<Api, Failure> {
-        if self.server.cannot_be_a_base() {
-            return Err(Failure::Misused(format!("{} is no server's address: write http://HOST:PORT", self.server)));
-        }
         let client = Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(Failure::of)?;
         Ok(Api { client, server: self })
     }
@@ -115,7 +117,8 @@ fn refused(status: StatusCode, body: &[u8]) -> Failure {
     let problem: Value = serde_json::from_slice(body).unwrap_or_default();
     let faults = problem["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
     if faults.is_empty() {
-        let detail = problem["detail"].as_str().map(str::to_owned);
+        let hint = if status == StatusCode::UNAUTHORIZED { " (--token or WAYPOST_TOKEN)" } else { "" };
+        let detail = problem["detail"].as_str().map(|detail| format!("{detail}{hint}"));
         return Failure::of(detail.unwrap_or_else(|| format!("the server answered {status}")));
     }
     let line = |fault: &Value| {

@@ -52,7 +52,7 @@ pub(super) struct Demo {
 
 impl Demo {
     pub(super) async fn run(mut self) -> Result<(), Failure> {
-        let folder = tempfile::tempdir().map_err(Failure::of)?;
+        let folder = tempfile::Builder::new().prefix("waypost-demo-").tempdir().map_err(Failure::of)?;
         let prefix = format!("waypost-demo-{}", uuid::Uuid::now_v7().simple());
         self.override_settings(&prefix, folder.path())?;
         let config = self.settings.load()?;

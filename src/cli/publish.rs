@@ -32,22 +32,22 @@ pub(super) struct Publish {
     #[arg(long, value_name = "ID", required_unless_present = "file", requires_all = ["label", "phone"])]
     campaign: Option<String>,
     /// The section's label
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     label: Option<String>,
     /// The event's `phoneNumber`
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     phone: Option<String>,
     /// RFC 3339 [default: now]
     #[arg(long)]
     date: Option<String>,
     /// What the user answered
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     response: Option<String>,
     /// The menu text chosen
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     option: Option<String>,
     /// The keyword typed: JSON where it is a number, else text
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     keyword: Option<String>,
     /// Identity for de-duplication [default: a new one]
     #[arg(long, value_name = "ID")]

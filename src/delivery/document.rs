@@ -65,6 +65,12 @@ fn parse(bytes: &[u8]) -> Result<(&str, Value), String> {
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| format!("not UTF-8 from byte {} on; save it as UTF-8", error.valid_up_to()))?;
+    if text.trim().is_empty() {
+        return Err("empty: a campaign is a JSON object".to_owned());
+    }
+    if text.starts_with('\u{feff}') {
+        return Err("begins with a byte order mark: save it as UTF-8 without one".to_owned());
+    }
     let value = serde_json::from_str(text).map_err(|error| format!("not JSON that can be read: {error}"))?;
     Ok((text, value))
 }

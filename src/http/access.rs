@@ -20,8 +20,11 @@ pub(super) async fn require(State(http): State<Http>, mut request: Request, next
     let needed = needed(request.method(), request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str));
     match caller(&http.tokens, &request) {
         None => {
-            let problem =
-                Problem::new(StatusCode::UNAUTHORIZED, "a token is needed: send `Authorization: Bearer TOKEN`");
+            let detail = match request.headers().contains_key(header::AUTHORIZATION) {
+                true => "this token is not known",
+                false => "a token is needed: send `Authorization: Bearer TOKEN`",
+            };
+            let problem = Problem::new(StatusCode::UNAUTHORIZED, detail);
             ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
         }
         Some(Caller(role)) if role < needed => {

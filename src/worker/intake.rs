@@ -64,18 +64,19 @@ impl Intake {
     /// Consumes until `stop`, over as many connections as that takes.
     ///
     /// # Errors
-    /// [`BrokerError::Mismatch`] at the first connection: somebody must mend it.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), BrokerError> {
+    /// What another connection does not mend: [`BrokerError::Mismatch`] at the first one, and a local store that fails,
+    /// which stays failed until it is opened anew.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), FollowError> {
         let mut delays = reconnect_delays();
         let mut declared = false;
         loop {
             let ended = self.session(&stop, &mut delays, &mut declared).await;
             self.worker.metrics.broker_connected.set(0);
+            self.worker.metrics.forget_queue_depths();
             let error = match ended {
                 Ok(()) => return Ok(()),
-                Err(FollowError::Broker(error @ BrokerError::Mismatch(_))) if !declared => {
-                    return Err(error);
-                }
+                Err(error @ FollowError::Store(_)) => return Err(error),
+                Err(error @ FollowError::Broker(BrokerError::Mismatch(_))) if !declared => return Err(error),
                 Err(error) => error,
             };
             self.progress.enter(Phase::Connecting { trouble: error.to_string() });

@@ -96,7 +96,8 @@ fn what_is_no_document() {
     let large = format!(r#"{{"id": "1", "sections": []}}{}"#, " ".repeat(MAX_DOCUMENT_BYTES));
     let deep = "[".repeat(10_000);
     for (text, words) in [
-        ("", "not JSON"),
+        (" \n", "empty"),
+        ("\u{feff}{}", "byte order mark"),
         ("{", "not JSON"),
         (r#"{"id": "1", "sections": []} x"#, "not JSON"),
         (&deep, "not JSON"),
