@@ -171,6 +171,11 @@ impl App {
             tracing::warn!("stopping before all was answered or confirmed");
             http.abort();
         }
+        if matches!(ended, Err(AppError::Store(_))) {
+            // A sled that has failed hangs when it is flushed, and it is when its last clone is dropped.
+            std::mem::forget(store);
+            return ended;
+        }
         if let Err(error) = store.flush().await {
             tracing::warn!(%error, "stopping: what is not written is read from the log again");
         }

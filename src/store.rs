@@ -134,29 +134,28 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = &folder.join("view");
         let unusable = |error: String| StoreError::Unusable { path: path.to_owned(), error };
-        match Self::try_open(path) {
-            Ok(store) => Ok(store),
-            Err(error) if in_use(&error) => Err(StoreError::InUse(path.to_owned())),
-            Err(error) => {
-                if !path.is_dir() || is_of_the_disk(&error) {
-                    return Err(unusable(error));
-                }
-                let aside = beside(path, "damaged");
-                std::fs::rename(path, &aside)
-                    .map_err(|rename| unusable(format!("{error}; moving it aside: {rename}")))?;
-                tracing::error!(
-                    path = %path.display(), aside = %aside.display(), %error,
-                    "the local store is damaged: moved aside, and rebuilt from the broker's logs"
-                );
-                Self::try_open(path).map_err(unusable)
-            }
-        }
+        let error = match Self::try_open(path) {
+            Ok(store) => return Ok(store),
+            Err(Broken::InUse) => return Err(StoreError::InUse(path.to_owned())),
+            Err(Broken::Disk(error)) => return Err(unusable(error)),
+            Err(Broken::View(error)) => error,
+        };
+        let aside = beside(path, "damaged");
+        std::fs::rename(path, &aside).map_err(|rename| unusable(format!("{error}; moving it aside: {rename}")))?;
+        tracing::error!(
+            path = %path.display(), aside = %aside.display(), %error,
+            "the local store is damaged: moved aside, and rebuilt from the broker's logs"
+        );
+        Self::try_open(path).map_err(|broken| match broken {
+            Broken::InUse => StoreError::InUse(path.to_owned()),
+            Broken::Disk(error) | Broken::View(error) => unusable(error),
+        })
     }
 
-    fn try_open(path: &Path) -> Result<Self, String> {
+    fn try_open(path: &Path) -> Result<Self, Broken> {
         // sled reports some damage by panicking.
-        std::panic::catch_unwind(|| Self::open_and_check(path).map_err(|error| error.to_string()))
-            .unwrap_or_else(|_| Err("sled panicked while opening it".to_owned()))
+        std::panic::catch_unwind(|| Self::open_and_check(path).map_err(Broken::from))
+            .unwrap_or_else(|_| Err(Broken::View("sled panicked while opening it".to_owned())))
     }
 
     fn open_and_check(path: &Path) -> Result<Self, StoreError> {
@@ -344,14 +343,31 @@ fn write(
     Ok(Applied::Done { version: offset })
 }
 
-/// sled says it in words only.
-fn in_use(error: &str) -> bool {
-    error.contains("could not acquire lock")
+/// Why a view does not open.
+enum Broken {
+    /// Another process has it.
+    InUse,
+    /// The disk is full or can't be written, which another folder on it does not mend.
+    Disk(String),
+    /// What is there can't be read.
+    View(String),
 }
 
-/// What is wrong with the disk is not mended by another folder on it.
-fn is_of_the_disk(error: &str) -> bool {
-    ["StorageFull", "QuotaExceeded", "PermissionDenied", "ReadOnlyFilesystem"].iter().any(|kind| error.contains(kind))
+impl From<StoreError> for Broken {
+    fn from(error: StoreError) -> Self {
+        use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        let text = error.to_string();
+        match error {
+            // sled says it in words only.
+            StoreError::Sled(_) if text.contains("could not acquire lock") => Self::InUse,
+            StoreError::Sled(sled::Error::Io(error))
+                if matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied) =>
+            {
+                Self::Disk(error.to_string())
+            }
+            _ => Self::View(text),
+        }
+    }
 }
 
 /// A free name beside `path`: `view.damaged-20240618T232614.206`.
