@@ -128,7 +128,7 @@ impl App {
             address: broker,
             topology,
             campaigns,
-            worker,
+            worker: Arc::new(worker),
             window: config.broker.prefetch,
             grace: config.shutdown.grace,
             progress,

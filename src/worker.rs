@@ -35,8 +35,7 @@ use crate::metrics::{AttemptOutcome, EventResult, Metrics};
 use crate::sender::Sender;
 use crate::store::{Store, StoreError};
 
-/// Delivers. Cheap to clone.
-#[derive(Clone)]
+/// Delivers.
 pub struct Worker {
     /// Names of the broker's objects.
     pub names: Names,

@@ -7,6 +7,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use backoff::backoff::Backoff as _;
@@ -42,7 +43,7 @@ pub struct Intake {
     /// Followed on the same connection; events wait until it is current.
     pub campaigns: Campaigns,
     /// What deals with a message.
-    pub worker: Worker,
+    pub worker: Arc<Worker>,
     /// Messages in hand at once: events, and as many retries again.
     pub window: u16,
     /// How long attempts in flight may go on after a stop.
@@ -172,7 +173,7 @@ impl Intake {
 }
 
 /// Has a message dealt with, and acknowledges it once its outcome is durable.
-async fn settle(worker: Worker, queue: Queue, message: Message, acks: Acks, room: Room, _in_hand: InHand) {
+async fn settle(worker: Arc<Worker>, queue: Queue, message: Message, acks: Acks, room: Room, _in_hand: InHand) {
     let tag = message.tag;
     let _room = room.take(message.body.len()).await;
     let deal = async {
