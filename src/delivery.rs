@@ -13,6 +13,7 @@ pub mod fault;
 pub mod identity;
 pub mod outcome;
 pub mod reason;
+pub mod replay;
 pub mod request;
 pub mod resolve;
 pub mod retry;

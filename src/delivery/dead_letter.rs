@@ -1,4 +1,9 @@
 //! Dead letters: what has ended without success, with everything needed to inspect it and to send it again.
+//!
+//! [`filter`] chooses among them, [`mark`] is what is written of them afterwards.
+
+pub mod filter;
+pub mod mark;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,6 +16,7 @@ use super::fault::Fault;
 use super::identity::{DeadLetterId, DeliveryId, EventId, WebhookId};
 use super::outcome::Cause;
 use super::reason::Reason;
+use super::replay::{ReplayId, ReplayLink};
 use super::{Attempt, Delivery, TraceContext, timestamp};
 
 /// The most of an unreadable body that is kept, in bytes: written as JSON with every byte escaped it still fits the
@@ -71,6 +77,15 @@ pub struct DeadLetter {
     /// The trace context of the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,
+    /// The letter that was sent again and failed again, where this is the letter of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_of: Option<DeadLetterId>,
+    /// The replay that sent it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_id: Option<ReplayId>,
+    /// The AMQP `message_id` of an unreadable event, which may be its identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
     /// The unreadable body, where it is text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
@@ -105,13 +120,16 @@ impl DeadLetter {
             event: Some(delivery.event),
             target: Some(delivery.target),
             trace: delivery.trace,
+            replay_of: None,
+            replay_id: None,
+            message_id: None,
             body: None,
             body_base64: None,
             errors: Vec::new(),
         }
     }
 
-    /// The dead letter of a message that could not be read. `seen` tells apart equal bodies that came twice.
+    /// The dead letter of a message that could not be dealt with. `seen` tells apart equal bodies that came twice.
     pub fn of_body(body: &[u8], mut errors: Vec<Fault>, seen: &str, reason: Reason, now: DateTime<Utc>) -> Self {
         let kept = &body[..body.len().min(BODY_BYTES_KEPT)];
         if kept.len() < body.len() {
@@ -140,16 +158,39 @@ impl DeadLetter {
             event: None,
             target: None,
             trace: None,
+            replay_of: None,
+            replay_id: None,
+            message_id: None,
             body: text,
             body_base64: base64,
             errors,
         }
+    }
+
+    /// The letter of something that was sent again and failed again. Its identity comes from both, so that a replay
+    /// that is cut short and sends it once more leaves one letter, not two.
+    #[must_use]
+    pub fn of_replay(self, link: ReplayLink) -> Self {
+        let id = DeadLetterId::derive(&[link.dead_letter.as_str().as_bytes(), link.replay.as_str().as_bytes()]);
+        Self { id, replay_of: Some(link.dead_letter), replay_id: Some(link.replay), ..self }
+    }
+
+    /// The unreadable body, byte for byte; `None` for a delivery, and where only its beginning was kept.
+    pub fn whole_body(&self) -> Option<Vec<u8>> {
+        let body = match (&self.body, &self.body_base64) {
+            (Some(text), _) => text.clone().into_bytes(),
+            (None, Some(base64)) => STANDARD.decode(base64).ok()?,
+            (None, None) => return None,
+        };
+        // What is longer was cut there.
+        (body.len() < BODY_BYTES_KEPT).then_some(body)
     }
 }
 
 /// The state of a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[repr(u8)]
 pub enum State {
     /// Nobody has dealt with it.
     Pending,
@@ -159,4 +200,19 @@ pub enum State {
     Replayed,
     /// Somebody gave it up for good.
     Discarded,
+}
+
+impl State {
+    /// Every state, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Replaying, Self::Replayed, Self::Discarded];
+
+    /// The name in the API and in the metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Replaying => "replaying",
+            Self::Replayed => "replayed",
+            Self::Discarded => "discarded",
+        }
+    }
 }

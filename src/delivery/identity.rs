@@ -1,4 +1,5 @@
-//! Identities, all derived from what they identify: the same input has the same identity on every node and every attempt.
+//! Identities. All but a replay's are derived from what they identify: the same input has the same identity on every
+//! node and every attempt.
 
 use std::fmt;
 
@@ -65,6 +66,10 @@ identity!(
 identity!(
     /// Identifies a dead letter.
     DeadLetterId
+);
+identity!(
+    /// Identifies a replay. Given when it is created, by time: `rp_` and a UUID of version 7.
+    ReplayId
 );
 
 impl EventId {

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum Reason {
     /// The body was no step event.
     Malformed,
+    /// The broker gave it out again and again, and no worker settled it.
+    Poison,
     /// The receiver said that it is gone.
     Gone,
     /// The egress rules forbid its address.
@@ -22,8 +24,9 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that exist before they count.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Malformed,
+        Self::Poison,
         Self::Gone,
         Self::ForbiddenAddress,
         Self::Exhausted,
@@ -35,6 +38,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
+            Self::Poison => "poison",
             Self::Gone => "gone",
             Self::ForbiddenAddress => "forbidden_address",
             Self::Exhausted => "exhausted",

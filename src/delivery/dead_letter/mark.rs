@@ -1,0 +1,244 @@
+//! What is written to the dead-letter log of letters that are there already: discards, and the course of replays. Every
+//! node applies the log in its order, so all show the same states.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::delivery::identity::{DeadLetterId, ReplayId};
+use crate::delivery::replay::{Command, Replay};
+use crate::delivery::timestamp;
+
+/// How every mark begins, and no letter does.
+const PREFIX: &[u8] = b"{\"mark\":";
+
+/// One record about letters that are there already.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Mark {
+    /// Letters were given up for good.
+    Discard(Discard),
+    /// A replay was created.
+    Replay(Box<Replay>),
+    /// Letters were found for a replay: no other takes them from now on.
+    Claim(Claim),
+    /// Letters of a replay were sent.
+    Slice(Slice),
+    /// Letters of a replay that has ended are given back unsent.
+    Release(Release),
+    /// A replay was paused, resumed or cancelled.
+    Control(Control),
+}
+
+/// Letters given up for good.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Discard {
+    /// Which.
+    pub ids: Vec<DeadLetterId>,
+    /// By whom, when and why.
+    pub verdict: Verdict,
+}
+
+/// Who gave letters up, when and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verdict {
+    /// The name of the operator's token.
+    pub by: String,
+    /// When.
+    #[serde(with = "timestamp")]
+    pub at: DateTime<Utc>,
+    /// In the operator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Letters found for a replay.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// The replay.
+    pub replay: ReplayId,
+    /// The letters.
+    pub ids: Vec<DeadLetterId>,
+    /// Where the search goes on; none where it has ended.
+    pub next: Option<u64>,
+    /// When.
+    #[serde(with = "timestamp")]
+    pub at: DateTime<Utc>,
+}
+
+/// Letters that were sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Slice {
+    /// The replay.
+    pub replay: ReplayId,
+    /// Each letter's outcome.
+    pub sent: Vec<Sent>,
+    /// When the last of them was done.
+    #[serde(with = "timestamp")]
+    pub at: DateTime<Utc>,
+}
+
+/// A letter that was sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sent {
+    /// Which.
+    pub id: DeadLetterId,
+    /// How it went.
+    pub outcome: ReplayOutcome,
+}
+
+/// How sending a letter again went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplayOutcome {
+    /// The receiver has it.
+    Delivered,
+    /// It failed again.
+    Dead,
+    /// An unreadable event is back on the events queue, as it came.
+    Requeued,
+}
+
+impl ReplayOutcome {
+    /// Every outcome, for metrics that exist before they count.
+    pub const ALL: [Self; 3] = [Self::Delivered, Self::Dead, Self::Requeued];
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+            Self::Requeued => "requeued",
+        }
+    }
+}
+
+/// Letters given back unsent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Release {
+    /// The replay.
+    pub replay: ReplayId,
+    /// The letters.
+    pub ids: Vec<DeadLetterId>,
+}
+
+/// A replay was told what to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Control {
+    /// The replay.
+    pub replay: ReplayId,
+    /// What.
+    pub command: Command,
+    /// By whom: the name of the operator's token.
+    pub by: String,
+    /// When.
+    #[serde(with = "timestamp")]
+    pub at: DateTime<Utc>,
+}
+
+/// What became of a letter after it was written.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fate {
+    /// Each time it was sent again, oldest first.
+    pub replays: Vec<ReplayOf>,
+    /// Who gave it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discard: Option<Verdict>,
+}
+
+/// One time a letter was sent again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplayOf {
+    /// By which replay.
+    pub replay_id: ReplayId,
+    /// When.
+    #[serde(with = "timestamp")]
+    pub at: DateTime<Utc>,
+    /// How it went.
+    pub outcome: ReplayOutcome,
+    /// The new letter, where it failed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letter_id: Option<DeadLetterId>,
+}
+
+impl Fate {
+    /// A replay of the letter; what another record has said of the same one is kept.
+    pub fn sent(&mut self, replay: &ReplayId, at: DateTime<Utc>, outcome: ReplayOutcome) {
+        let known = self.known(replay, at, outcome);
+        (known.at, known.outcome) = (at, outcome);
+    }
+
+    /// A replay of the letter ended in this new letter.
+    pub fn dead_again(&mut self, replay: &ReplayId, at: DateTime<Utc>, letter: DeadLetterId) {
+        self.known(replay, at, ReplayOutcome::Dead).dead_letter_id = Some(letter);
+    }
+
+    fn known(&mut self, replay: &ReplayId, at: DateTime<Utc>, outcome: ReplayOutcome) -> &mut ReplayOf {
+        let known = self.replays.iter().position(|known| known.replay_id == *replay);
+        let index = known.unwrap_or_else(|| {
+            self.replays.push(ReplayOf { replay_id: replay.clone(), at, outcome, dead_letter_id: None });
+            self.replays.len() - 1
+        });
+        &mut self.replays[index]
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Marked {
+    mark: Mark,
+}
+
+impl Mark {
+    /// The record's bytes.
+    ///
+    /// # Errors
+    /// None that could happen: all keys are strings.
+    pub fn encode(self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(&Marked { mark: self })
+    }
+
+    /// Reads a record; `None` where it is a letter.
+    ///
+    /// # Errors
+    /// A mark that can't be read: another version has written it.
+    pub fn decode(record: &[u8]) -> Result<Option<Self>, serde_json::Error> {
+        if !record.starts_with(PREFIX) {
+            return Ok(None);
+        }
+        serde_json::from_slice(record).map(|marked: Marked| Some(marked.mark))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_told_from_letters() {
+        let mark = Mark::Release(Release { replay: ReplayId::new("rp_1"), ids: vec![DeadLetterId::new("dl_1")] });
+        let bytes = mark.clone().encode().expect("JSON");
+        assert_eq!(Mark::decode(&bytes).expect("a mark"), Some(mark));
+        assert_eq!(Mark::decode(br#"{"id":"dl_1","state":"pending"}"#).expect("a letter"), None);
+        assert!(Mark::decode(br#"{"mark":{"unheardOf":{}}}"#).is_err());
+    }
+
+    #[test]
+    fn a_new_letter_and_its_outcome_meet_in_either_order() {
+        let (replay, at) = (ReplayId::new("rp_1"), DateTime::UNIX_EPOCH);
+        let (mut one, mut other) = (Fate::default(), Fate::default());
+        one.sent(&replay, at, ReplayOutcome::Requeued);
+        one.dead_again(&replay, at, DeadLetterId::new("dl_2"));
+        other.dead_again(&replay, at, DeadLetterId::new("dl_2"));
+        other.sent(&replay, at, ReplayOutcome::Requeued);
+        assert_eq!(one, other);
+        assert_eq!(one.replays.len(), 1);
+    }
+}

@@ -1,0 +1,348 @@
+//! Replays: durable jobs that send chosen dead letters again. What a replay is, and every decision of its course.
+//!
+//! ```text
+//! created ▶ its letters are found and claimed ▶ sent, slice by slice ▶ done
+//!                                                └ pause ⇄ resume, cancel; stopped by its failure ratio
+//! ```
+//!
+//! A letter is sent once. Where that fails it is dead again, as a new letter; a replay retries nothing by itself.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::campaign::{MASK, Place, Target};
+use super::dead_letter::filter::Filter;
+use super::dead_letter::mark::ReplayOutcome;
+use super::identity::DeadLetterId;
+pub use super::identity::ReplayId;
+use super::reason::Reason;
+use super::timestamp;
+
+/// The most letters sent between two records of it: so many are sent once more where a worker dies in between.
+pub const SLICE: u32 = 100;
+
+/// So many letters are sent and judged before any other, where the replay has a failure ratio to stop at.
+pub const CANARY: u64 = 20;
+
+/// The failure ratio is that of the latest letters: half of these at least, all of them at most.
+const RECENT: u64 = 1000;
+
+/// A replay, as the API shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replay {
+    /// Sorts by the time of creation.
+    pub id: ReplayId,
+    /// How it stands.
+    pub state: ReplayState,
+    /// Which letters, where they were chosen by a filter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
+    /// Which letters, where they were named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Vec<DeadLetterId>>,
+    /// The most letters sent in a second.
+    pub rate_per_second: Option<f64>,
+    /// Where they are sent.
+    pub config: ReplayConfig,
+    /// Stops when so great a share of the latest letters has failed; 0 to 1.
+    pub stop_on_failure_ratio: Option<f64>,
+    /// Letters it is about: those there were at its creation; from when all are claimed, those that it could claim.
+    pub total: u64,
+    /// Letters sent so far.
+    pub sent: u64,
+    /// Of these, those the receiver has, and unreadable events that are back on their queue.
+    pub delivered: u64,
+    /// Of these, those that are dead again.
+    pub failed: u64,
+    /// When it was created.
+    #[serde(with = "timestamp")]
+    pub created_at: DateTime<Utc>,
+    /// The name of the creator's token.
+    pub created_by: String,
+    /// When it ended.
+    #[serde(with = "timestamp::optional", default)]
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+/// How a replay stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplayState {
+    /// It is sending.
+    Running,
+    /// It goes on when it is resumed.
+    Paused,
+    /// All its letters were sent.
+    Done,
+    /// Somebody has ended it.
+    Cancelled,
+    /// Its failure ratio has ended it.
+    Stopped,
+}
+
+impl ReplayState {
+    /// The name in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Done => "done",
+            Self::Cancelled => "cancelled",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// Whether it can still go on.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+}
+
+/// By which configuration a letter is sent again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ReplayConfig {
+    /// The webhook as it is now.
+    #[default]
+    Current,
+    /// The webhook as it was at the letter's last attempt.
+    Original,
+}
+
+/// What a replay can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Command {
+    /// Send no more until resumed.
+    Pause,
+    /// Go on.
+    Resume,
+    /// End, and give back what is unsent.
+    Cancel,
+}
+
+impl Command {
+    /// The word of the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Cancel => "cancel",
+        }
+    }
+
+    /// The state it leads to; `None` where it makes no sense.
+    pub fn apply(self, state: ReplayState) -> Option<ReplayState> {
+        match (self, state) {
+            (Self::Pause, ReplayState::Running) => Some(ReplayState::Paused),
+            (Self::Resume, ReplayState::Paused) => Some(ReplayState::Running),
+            (Self::Cancel, ReplayState::Running | ReplayState::Paused) => Some(ReplayState::Cancelled),
+            _ => None,
+        }
+    }
+}
+
+/// A letter was sent again, or a message is an event that was: what its next letter is linked to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayLink {
+    /// The letter.
+    pub dead_letter: DeadLetterId,
+    /// The replay that sent it.
+    pub replay: ReplayId,
+}
+
+/// A replay with what is known of its course: the same on every node, for each applies the same records.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Job {
+    /// As the API shows it.
+    pub replay: Replay,
+    /// The log's offset at its creation: only letters before it are taken, never those that it makes itself.
+    pub before: u64,
+    /// Where the search for letters goes on; none where all are found.
+    pub search: Option<u64>,
+    /// Letters claimed so far.
+    pub claimed: u64,
+    /// Claimed letters that are unsent.
+    pub left: u64,
+    /// How the latest letters went.
+    recent: Recent,
+    /// When something was last recorded of it.
+    #[serde(with = "timestamp")]
+    pub updated_at: DateTime<Utc>,
+}
+
+/// The latest letters, counted; what is older counts half.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+struct Recent {
+    sent: u64,
+    failed: u64,
+}
+
+/// What is to be done next for a replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Find and claim letters, from this offset on.
+    Claim {
+        /// Where the search goes on.
+        from: u64,
+    },
+    /// Send so many letters.
+    Send {
+        /// No more than these before they are recorded.
+        most: u32,
+    },
+    /// Give back what is unsent.
+    Release,
+    /// Nothing, for now or for good.
+    Nothing,
+}
+
+impl Job {
+    /// A job that was created by the record at `offset`.
+    pub fn new(replay: Replay, offset: u64) -> Self {
+        let updated_at = replay.created_at;
+        Self { replay, before: offset, search: Some(0), claimed: 0, left: 0, recent: Recent::default(), updated_at }
+    }
+
+    /// What is to be done next.
+    pub fn next(&self) -> Next {
+        match (self.replay.state, self.search) {
+            (ReplayState::Running, Some(from)) => Next::Claim { from },
+            (ReplayState::Running, None) => Next::Send { most: self.slice() },
+            (ReplayState::Cancelled | ReplayState::Stopped, _) if self.left > 0 => Next::Release,
+            _ => Next::Nothing,
+        }
+    }
+
+    /// A slice takes about a second, so that a slow replay shows its course; and the canary is a slice of its own.
+    fn slice(&self) -> u32 {
+        let a_second = self.replay.rate_per_second.map_or(SLICE, |rate| (rate.ceil() as u32).clamp(1, SLICE));
+        let canary = CANARY.saturating_sub(self.replay.sent);
+        match u32::try_from(canary) {
+            Ok(canary) if canary > 0 && self.replay.stop_on_failure_ratio.is_some() => a_second.min(canary),
+            _ => a_second,
+        }
+    }
+
+    /// So many letters were claimed, and the search goes on at `search`.
+    pub fn claimed(&mut self, letters: u64, search: Option<u64>, at: DateTime<Utc>) {
+        self.claimed += letters;
+        self.left += letters;
+        self.search = search;
+        self.updated_at = at;
+        if search.is_none() {
+            self.replay.total = self.claimed;
+            self.end_if_all_sent(at);
+        }
+    }
+
+    /// A claimed letter was sent.
+    pub fn sent(&mut self, outcome: ReplayOutcome) {
+        let replay = &mut self.replay;
+        replay.sent += 1;
+        self.left = self.left.saturating_sub(1);
+        let failed = match outcome {
+            ReplayOutcome::Delivered | ReplayOutcome::Requeued => {
+                replay.delivered += 1;
+                0
+            }
+            ReplayOutcome::Dead => {
+                replay.failed += 1;
+                1
+            }
+        };
+        self.recent.sent += 1;
+        self.recent.failed += failed;
+        if self.recent.sent >= RECENT {
+            self.recent = Recent { sent: self.recent.sent / 2, failed: self.recent.failed / 2 };
+        }
+    }
+
+    /// Claimed letters were given back unsent, or are not kept any longer.
+    pub fn released(&mut self, letters: u64) {
+        self.left = self.left.saturating_sub(letters);
+    }
+
+    /// Decides whether it ends here, after a slice was recorded.
+    pub fn judge(&mut self, at: DateTime<Utc>) {
+        self.updated_at = at;
+        if self.replay.state.is_open() && self.fails_too_often() {
+            self.end(ReplayState::Stopped, at);
+        }
+        self.end_if_all_sent(at);
+    }
+
+    /// Does as it is told, or tells the state in which that makes no sense.
+    ///
+    /// # Errors
+    /// Its state.
+    pub fn control(&mut self, command: Command, at: DateTime<Utc>) -> Result<(), ReplayState> {
+        let state = command.apply(self.replay.state).ok_or(self.replay.state)?;
+        self.updated_at = at;
+        if state.is_open() {
+            self.replay.state = state;
+        } else {
+            self.end(state, at);
+        }
+        Ok(())
+    }
+
+    fn fails_too_often(&self) -> bool {
+        let Some(ratio) = self.replay.stop_on_failure_ratio else { return false };
+        let judged = self.replay.sent >= CANARY.min(self.replay.total);
+        judged && self.recent.failed > 0 && self.recent.failed as f64 >= ratio * self.recent.sent as f64
+    }
+
+    fn end_if_all_sent(&mut self, at: DateTime<Utc>) {
+        if self.replay.state.is_open() && self.search.is_none() && self.left == 0 {
+            self.end(ReplayState::Done, at);
+        }
+    }
+
+    fn end(&mut self, state: ReplayState, at: DateTime<Utc>) {
+        self.replay.state = state;
+        self.replay.ended_at = Some(at);
+    }
+}
+
+/// Where a letter is sent again. `original` is its webhook as it was, without the values of headers and the secret;
+/// `current` the webhook as it is, where there is one.
+///
+/// # Errors
+/// The reason for which it can't be sent.
+pub fn target(config: ReplayConfig, original: Option<&Target>, current: Option<Place<'_>>) -> Result<Target, Reason> {
+    match (config, original) {
+        (ReplayConfig::Current, _) | (ReplayConfig::Original, None) => match current {
+            None => Err(Reason::WebhookDeleted),
+            Some(place) if !place.webhook.enabled => Err(Reason::WebhookDisabled),
+            Some(place) => Ok(place.target()),
+        },
+        (ReplayConfig::Original, Some(original)) => unmasked(original, current).ok_or(Reason::WebhookDeleted),
+    }
+}
+
+/// The original webhook with the values of headers and the secret as they are now. A header that the webhook does not
+/// have any more is left out; where the webhook is gone there is nothing to put in the place of what is masked.
+fn unmasked(original: &Target, current: Option<Place<'_>>) -> Option<Target> {
+    let mut target = original.clone();
+    let webhook = &mut target.webhook;
+    if webhook.headers.is_empty() && webhook.secret.is_none() {
+        return Some(target);
+    }
+    let current = current?.webhook;
+    let of_now = |name: &str| current.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    webhook.headers = std::mem::take(&mut webhook.headers)
+        .into_iter()
+        .filter_map(|(name, value)| match value.as_str() {
+            Some(MASK) => of_now(&name).map(|(_, value)| (name, value.clone())),
+            _ => Some((name, value)),
+        })
+        .collect();
+    webhook.secret = webhook.secret.take().and_then(|_| current.secret.clone());
+    Some(target)
+}
+
+#[cfg(test)]
+mod tests;

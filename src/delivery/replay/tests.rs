@@ -1,0 +1,203 @@
+//! The course of a replay, decision by decision.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::delivery::document::{self, HttpUrls};
+use crate::delivery::identity::WebhookId;
+
+const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
+
+fn job(total: u64, ratio: Option<f64>) -> Job {
+    let replay = Replay {
+        id: ReplayId::new("rp_1"),
+        state: ReplayState::Running,
+        filter: Some(Filter::default()),
+        ids: None,
+        rate_per_second: None,
+        config: ReplayConfig::Current,
+        stop_on_failure_ratio: ratio,
+        total,
+        sent: 0,
+        delivered: 0,
+        failed: 0,
+        created_at: NOW,
+        created_by: "ana".to_owned(),
+        ended_at: None,
+    };
+    let mut job = Job::new(replay, 1000);
+    if total > 0 {
+        job.claimed(total, None, NOW);
+    }
+    job
+}
+
+/// Sends letters slice by slice, as a worker does, and tells how many were sent until it ended.
+fn run(job: &mut Job, fails: impl Fn(u64) -> bool) -> u64 {
+    while let Next::Send { most } = job.next() {
+        for _ in 0..u64::from(most).min(job.left) {
+            let outcome = if fails(job.replay.sent) { ReplayOutcome::Dead } else { ReplayOutcome::Delivered };
+            job.sent(outcome);
+        }
+        job.judge(NOW);
+    }
+    job.replay.sent
+}
+
+#[test]
+fn it_ends_when_all_is_sent() {
+    let mut job = job(250, None);
+    assert_eq!(run(&mut job, |sent| sent % 10 == 0), 250);
+    assert_eq!((job.replay.state, job.replay.delivered, job.replay.failed), (ReplayState::Done, 225, 25));
+    assert_eq!(job.next(), Next::Nothing);
+}
+
+#[test]
+fn a_broken_endpoint_gets_the_canary_and_no_more() {
+    for (ratio, total, expected) in [(0.5, 40_000, 20), (1.0, 40_000, 20), (0.0, 40_000, 20), (0.5, 7, 7)] {
+        let mut job = job(total, Some(ratio));
+        assert_eq!(run(&mut job, |_| true), expected, "{ratio} {total}");
+        assert_eq!(job.replay.state, ReplayState::Stopped);
+    }
+}
+
+#[test]
+fn few_failures_stop_nothing() {
+    let mut job = job(40_000, Some(0.1));
+    assert_eq!(run(&mut job, |sent| sent % 20 == 0), 40_000);
+    assert_eq!(job.replay.state, ReplayState::Done);
+    // A ratio of nothing stops at a failure, not before there is one.
+    let mut job = self::job(100, Some(0.0));
+    assert_eq!(run(&mut job, |_| false), 100);
+}
+
+#[test]
+fn an_endpoint_that_breaks_late_is_noticed_soon() {
+    let mut job = job(40_000, Some(0.5));
+    let sent = run(&mut job, |sent| sent >= 30_000);
+    assert!((30_000..31_100).contains(&sent), "{sent}");
+    assert_eq!(job.replay.state, ReplayState::Stopped);
+}
+
+#[test]
+fn commands_fit_the_state_or_change_nothing() {
+    use ReplayState::{Cancelled, Done, Paused, Running, Stopped};
+    for (state, pause, resume, cancel) in [
+        (Running, Some(Paused), None, Some(Cancelled)),
+        (Paused, None, Some(Running), Some(Cancelled)),
+        (Done, None, None, None),
+        (Cancelled, None, None, None),
+        (Stopped, None, None, None),
+    ] {
+        let results = [Command::Pause, Command::Resume, Command::Cancel].map(|command| command.apply(state));
+        assert_eq!(results, [pause, resume, cancel], "{state:?}");
+    }
+}
+
+#[test]
+fn what_comes_next() {
+    let mut job = job(0, None);
+    assert_eq!(job.next(), Next::Claim { from: 0 });
+    job.claimed(3, Some(500), NOW);
+    assert_eq!(job.next(), Next::Claim { from: 500 });
+    job.claimed(2, None, NOW);
+    assert_eq!((job.next(), job.replay.total), (Next::Send { most: SLICE }, 5));
+    job.control(Command::Pause, NOW).expect("it runs");
+    assert_eq!(job.next(), Next::Nothing);
+    job.control(Command::Cancel, NOW).expect("it is open");
+    assert_eq!(job.next(), Next::Release);
+    job.released(5);
+    assert_eq!(job.next(), Next::Nothing);
+    assert_eq!(job.control(Command::Resume, NOW), Err(ReplayState::Cancelled));
+}
+
+#[test]
+fn one_that_finds_nothing_is_done() {
+    let mut job = job(0, None);
+    job.claimed(0, None, NOW);
+    assert_eq!((job.replay.state, job.replay.total), (ReplayState::Done, 0));
+}
+
+#[test]
+fn a_slow_replay_has_small_slices() {
+    for (rate, most) in [(0.1, 1), (1.0, 1), (9.5, 10), (100.0, 100), (1e9, 100)] {
+        let mut job = job(1000, None);
+        job.replay.rate_per_second = Some(rate);
+        assert_eq!(job.next(), Next::Send { most }, "{rate}");
+    }
+}
+
+#[test]
+fn targets() {
+    let campaign = |url: &str, enabled: bool, headers: serde_json::Value| {
+        let document = json!({ "id": "1", "sections": [{ "label": "a", "webhook":
+            { "id": "wh_1", "url": url, "enabled": enabled, "headers": headers } }] });
+        document::read(document.to_string().as_bytes(), HttpUrls::Refused, None).expect("a campaign")
+    };
+    let id = WebhookId::new("wh_1");
+    let old = campaign("https://old.example/hook", true, json!({ "X-Key": "old", "X-Gone": "gone" }));
+    let mut original = old.place_of(&id).expect("a webhook").target();
+    original.webhook.mask();
+    let now = campaign("https://new.example/hook", true, json!({ "x-key": "new" }));
+    let disabled = campaign("https://new.example/hook", false, json!({}));
+    let place = |campaign| Campaign::place_of(campaign, &id);
+
+    let current = target(ReplayConfig::Current, Some(&original), place(&now)).expect("a target");
+    assert_eq!(current, place(&now).expect("a webhook").target());
+    let sent = target(ReplayConfig::Original, Some(&original), place(&now)).expect("a target").webhook;
+    assert_eq!(sent.url, "https://old.example/hook");
+    // The value is the one of now, for none is kept; a header that is gone has none.
+    assert_eq!(serde_json::Value::from(sent.headers), json!({ "X-Key": "new" }));
+
+    assert_eq!(target(ReplayConfig::Current, Some(&original), None), Err(Reason::WebhookDeleted));
+    assert_eq!(target(ReplayConfig::Original, Some(&original), None), Err(Reason::WebhookDeleted));
+    assert_eq!(target(ReplayConfig::Current, Some(&original), place(&disabled)), Err(Reason::WebhookDisabled));
+    assert!(target(ReplayConfig::Original, Some(&original), place(&disabled)).is_ok());
+    original.webhook.headers.clear();
+    assert!(target(ReplayConfig::Original, Some(&original), None).is_ok());
+}
+
+use super::super::campaign::Campaign;
+
+proptest! {
+    /// Whatever happens to a replay: the counts fit, nothing is sent after its end, and it ends once.
+    #[test]
+    fn the_account_is_always_right(
+        total in 1_u64..500,
+        ratio in prop::option::of(0.0_f64..=1.0),
+        outcomes in prop::collection::vec(any::<bool>(), 500),
+        commands in prop::collection::vec(prop::sample::select(vec![None, Some(Command::Pause), Some(Command::Resume), Some(Command::Cancel)]), 40),
+    ) {
+        let mut job = job(total, ratio);
+        for command in commands {
+            let before = job.clone();
+            if let Some(command) = command
+                && job.control(command, NOW).is_err()
+            {
+                prop_assert_eq!(&job, &before);
+            }
+            match job.next() {
+                Next::Send { most } => {
+                    prop_assert_eq!(job.replay.state, ReplayState::Running);
+                    for _ in 0..u64::from(most).min(job.left) {
+                        let failed = outcomes[job.replay.sent as usize];
+                        job.sent(if failed { ReplayOutcome::Dead } else { ReplayOutcome::Delivered });
+                    }
+                    job.judge(NOW);
+                }
+                Next::Release => job.released(job.left),
+                Next::Claim { .. } => prop_assert!(false, "all is claimed"),
+                Next::Nothing => {}
+            }
+            let replay = &job.replay;
+            prop_assert_eq!(replay.sent, replay.delivered + replay.failed);
+            prop_assert!(replay.sent <= replay.total);
+            prop_assert_eq!(replay.ended_at.is_some(), !replay.state.is_open());
+            prop_assert!(replay.state != ReplayState::Done || replay.sent == replay.total);
+            if !before.replay.state.is_open() {
+                prop_assert_eq!(replay.state, before.replay.state);
+            }
+        }
+    }
+}
