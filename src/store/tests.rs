@@ -1,6 +1,8 @@
 //! On a real sled, in a temporary folder.
 
 use super::*;
+use crate::broker::log::Position;
+use crate::delivery::campaign::Campaign;
 use crate::delivery::document::{self, HttpUrls};
 
 fn campaign(id: &str, webhook: &str) -> Campaign {

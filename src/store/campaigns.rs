@@ -1,0 +1,228 @@
+//! The view of the campaigns log: every campaign as it is configured now.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde::{Deserialize, Serialize};
+use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _, TransactionalTree};
+
+use super::{Store, StoreError, beside};
+use crate::broker::log::Position;
+use crate::delivery::campaign::Campaign;
+
+/// The key of the campaigns log's position.
+const CAMPAIGNS_LOG: &[u8] = b"campaigns";
+
+/// A campaign as stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoredCampaign {
+    /// The offset of the change that made it: the same on every node, another at every change.
+    pub version: u64,
+    /// The campaign.
+    pub campaign: Campaign,
+}
+
+/// A change of configuration, as the log has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    /// The campaign's id.
+    pub id: String,
+    /// The version the change was made on; none where there was no such campaign. On another one it has no effect.
+    pub expected: Option<u64>,
+    /// The campaign as it is from now on; none where it is deleted.
+    pub campaign: Option<Campaign>,
+}
+
+/// What a change did: the same on every node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// The campaign is as the change says.
+    Done {
+        /// Its version.
+        version: u64,
+    },
+    /// The campaign was changed by somebody else meanwhile; the change had no effect.
+    Stale,
+    /// A webhook's id belongs to another campaign; the change had no effect.
+    WebhookTaken {
+        /// The webhook.
+        webhook_id: String,
+        /// Its campaign.
+        owner: String,
+    },
+}
+
+#[derive(Clone)]
+pub(super) struct Parsed {
+    generation: u64,
+    bytes: u64,
+    campaign: Option<Arc<StoredCampaign>>,
+}
+
+#[derive(Clone)]
+pub(super) struct ByWeight;
+
+impl quick_cache::Weighter<String, Parsed> for ByWeight {
+    fn weight(&self, key: &String, value: &Parsed) -> u64 {
+        // Parsed, a document takes a few times its bytes.
+        256 + key.len() as u64 + 4 * value.bytes
+    }
+}
+
+impl Store {
+    /// The campaign with this id. Parsed ones are kept: reading one costs sled a microsecond, and parsing it ten.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn campaign(&self, id: &str) -> Result<Option<Arc<StoredCampaign>>, StoreError> {
+        // Before the read: a change that comes in between makes the entry old, never new.
+        let generation = self.generation.load(Ordering::Acquire);
+        if let Some(parsed) = self.parsed.get(id)
+            && parsed.generation == generation
+        {
+            return Ok(parsed.campaign);
+        }
+        let stored = self.campaigns.get(id)?;
+        let campaign = stored.as_deref().map(serde_json::from_slice).transpose()?.map(Arc::new);
+        let bytes = stored.map_or(0, |stored| stored.len() as u64);
+        self.parsed.insert(id.to_owned(), Parsed { generation, bytes, campaign: campaign.clone() });
+        Ok(campaign)
+    }
+
+    /// What `map` makes of the campaigns by id, from after `after`, at most `limit`. One at a time is in memory.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn campaigns<T>(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+        map: impl Fn(StoredCampaign) -> T,
+    ) -> Result<Vec<T>, StoreError> {
+        use std::ops::Bound;
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_bytes()));
+        let mut campaigns = Vec::new();
+        for entry in self.campaigns.range::<&[u8], _>((from, Bound::Unbounded)).take(limit) {
+            campaigns.push(map(serde_json::from_slice(&entry?.1)?));
+        }
+        Ok(campaigns)
+    }
+
+    /// Writes all campaigns to a file beside the view, a document a line; `None` where there are none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn keep_campaigns(&self) -> Result<Option<PathBuf>, StoreError> {
+        if self.campaigns.is_empty() {
+            return Ok(None);
+        }
+        let path = beside(&self.path, "campaigns");
+        let unusable = |error: std::io::Error| StoreError::Unusable { path: path.clone(), error: error.to_string() };
+        let mut file = std::io::BufWriter::new(std::fs::File::create(&path).map_err(unusable)?);
+        for entry in &self.campaigns {
+            let stored: StoredCampaign = serde_json::from_slice(&entry?.1)?;
+            serde_json::to_writer(&mut file, &stored.campaign)?;
+            file.write_all(b"\n").map_err(unusable)?;
+        }
+        file.into_inner().map_err(|error| unusable(error.into_error()))?.sync_all().map_err(unusable)?;
+        Ok(Some(path))
+    }
+
+    /// The campaign a webhook belongs to.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn owner_of(&self, webhook_id: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.webhooks.get(webhook_id)?.map(|owner| String::from_utf8_lossy(&owner).into_owned()))
+    }
+
+    /// How far the view has come in the campaigns log.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn position(&self) -> Result<Option<Position>, StoreError> {
+        Ok(self.positions.get(CAMPAIGNS_LOG)?.as_deref().map(serde_json::from_slice).transpose()?)
+    }
+
+    /// Applies a record of the campaigns log. None is one that changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is applied then.
+    pub fn apply(&self, position: &Position, change: Option<&Change>) -> Result<Option<Applied>, StoreError> {
+        let trees = (&self.campaigns, &self.webhooks, &self.positions);
+        let applied = trees.transaction(|(campaigns, webhooks, positions)| {
+            positions.insert(CAMPAIGNS_LOG, json(position)?)?;
+            change.map(|change| write(campaigns, webhooks, change, position.offset)).transpose()
+        });
+        let applied = applied.map_err(|error| match error {
+            TransactionError::Abort(error) => error.into(),
+            TransactionError::Storage(error) => StoreError::Sled(error),
+        })?;
+        if change.is_some() {
+            self.generation.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(applied)
+    }
+
+    /// Forgets all campaigns, to read the log from its beginning.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn clear_campaigns(&self) -> Result<(), StoreError> {
+        // First the position: cut short after it, the log is read from its beginning all the same.
+        self.positions.remove(CAMPAIGNS_LOG)?;
+        self.campaigns.clear()?;
+        self.webhooks.clear()?;
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+}
+
+type Abort = ConflictableTransactionError<serde_json::Error>;
+
+fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, Abort> {
+    serde_json::to_vec(value).map_err(ConflictableTransactionError::Abort)
+}
+
+/// Writes a change, unless it is stale or takes another campaign's webhook.
+fn write(
+    campaigns: &TransactionalTree,
+    webhooks: &TransactionalTree,
+    change: &Change,
+    offset: u64,
+) -> Result<Applied, Abort> {
+    let stored = campaigns.get(change.id.as_bytes())?;
+    let current: Option<StoredCampaign> =
+        stored.as_deref().map(serde_json::from_slice).transpose().map_err(ConflictableTransactionError::Abort)?;
+    if current.as_ref().map(|current| current.version) != change.expected {
+        return Ok(Applied::Stale);
+    }
+    for place in change.campaign.iter().flat_map(Campaign::places) {
+        let webhook_id = place.webhook.id.as_str();
+        if let Some(owner) = webhooks.get(webhook_id.as_bytes())?
+            && *owner != *change.id.as_bytes()
+        {
+            let owner = String::from_utf8_lossy(&owner).into_owned();
+            return Ok(Applied::WebhookTaken { webhook_id: webhook_id.to_owned(), owner });
+        }
+    }
+    for place in current.iter().flat_map(|current| current.campaign.places()) {
+        webhooks.remove(place.webhook.id.as_str().as_bytes())?;
+    }
+    match &change.campaign {
+        Some(campaign) => {
+            for place in campaign.places() {
+                webhooks.insert(place.webhook.id.as_str().as_bytes(), change.id.as_bytes())?;
+            }
+            let stored = StoredCampaign { version: offset, campaign: campaign.clone() };
+            campaigns.insert(change.id.as_bytes(), json(&stored)?)?;
+        }
+        None => {
+            campaigns.remove(change.id.as_bytes())?;
+        }
+    }
+    Ok(Applied::Done { version: offset })
+}

@@ -1,0 +1,326 @@
+//! The view of the dead-letter log: every letter with its state, and the replays.
+//!
+//! [`rows`] is its index, [`search`] reads by filters, [`draft`] applies records of the log.
+
+mod draft;
+pub mod rows;
+pub mod search;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use sled::{Db, Tree};
+
+use super::StoreError;
+use crate::broker::log::Position;
+use crate::delivery::dead_letter::mark::{Fate, Mark};
+use crate::delivery::dead_letter::{DeadLetter, State};
+use crate::delivery::identity::{DeadLetterId, ReplayId};
+use crate::delivery::replay::{Job, ReplayState};
+use draft::Draft;
+use rows::{Block, Row, Zone, block_of, fingerprint};
+
+/// The key of the dead-letter log's position.
+const DEAD_LETTER_LOG: &[u8] = b"dead-letters";
+
+/// Replays that have not ended, from the oldest on, are looked for among so many of the newest.
+const OPEN_AMONG: usize = 10_000;
+
+/// A record of the log, read.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its place.
+    pub position: Position,
+    /// What it says.
+    pub content: Content,
+}
+
+/// What a record of the log says.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// A letter.
+    Letter(Box<DeadLetter>),
+    /// Something about letters that are there already.
+    Mark(Mark),
+    /// Nothing: a record without a body, or one of another version.
+    Nothing,
+}
+
+/// What a record did.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Applied {
+    /// So many letters changed their state.
+    Letters(u64),
+    /// The replay as it is now.
+    Replay(Box<Job>),
+    /// The replay's state does not allow it; nothing was changed.
+    Refused(ReplayState),
+    /// There is no such replay, or nothing was said.
+    Nothing,
+}
+
+/// A letter as the view has it.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// Its offset in the log.
+    pub offset: u64,
+    /// As it was written, but for its state, which is the one of now.
+    pub letter: DeadLetter,
+}
+
+/// Letters of each state, by the state's number.
+pub type Counts = [u64; 4];
+
+/// The view. Cheap to clone. One at a time writes; readers see each batch of records whole.
+#[derive(Clone)]
+pub struct LetterView {
+    /// Offset → the letter, as JSON.
+    letters: Tree,
+    /// Block → its rows.
+    blocks: Tree,
+    /// The beginning of an id's fingerprint → the offsets of all letters whose id begins so.
+    ids: Tree,
+    /// Offset → [`Fate`], of letters that have one.
+    fates: Tree,
+    /// Replay's id → [`Job`].
+    jobs: Tree,
+    /// Replay's id and block → a bit for each letter that it has claimed and not sent.
+    claims: Tree,
+    positions: Tree,
+    zones: Arc<RwLock<BTreeMap<u64, Zone>>>,
+    writing: Arc<Mutex<()>>,
+}
+
+impl LetterView {
+    pub(super) fn open(db: &Db) -> Result<Self, StoreError> {
+        let view = Self {
+            letters: db.open_tree("letters")?,
+            blocks: db.open_tree("letter-rows")?,
+            ids: db.open_tree("letter-ids")?,
+            fates: db.open_tree("letter-fates")?,
+            jobs: db.open_tree("replays")?,
+            claims: db.open_tree("replay-claims")?,
+            positions: db.open_tree("positions")?,
+            zones: Arc::default(),
+            writing: Arc::default(),
+        };
+        let mut zones = view.zones_mut();
+        for entry in &view.blocks {
+            let (key, bytes) = entry?;
+            zones.insert(number(&key), Zone::of(&Block::decode(&bytes)?));
+        }
+        drop(zones);
+        view.position()?;
+        Ok(view)
+    }
+
+    /// How far the view has come in its log.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn position(&self) -> Result<Option<Position>, StoreError> {
+        Ok(self.positions.get(DEAD_LETTER_LOG)?.as_deref().map(serde_json::from_slice).transpose()?)
+    }
+
+    /// Applies records of the log, and their position with them: all or nothing. Tells what each did.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is applied then.
+    pub fn apply(&self, entries: &[Entry]) -> Result<Vec<Applied>, StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut draft = Draft::new(self);
+        let applied = entries.iter().map(|entry| draft.apply(entry)).collect::<Result<_, _>>()?;
+        draft.commit(entries.last().map(|entry| &entry.position))?;
+        Ok(applied)
+    }
+
+    /// Forgets the oldest letters, those given up before `milliseconds`, a block at a time and at most `blocks`; tells
+    /// how many letters. And replays that ended before.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn forget_before(&self, milliseconds: i64, blocks: usize) -> Result<u64, StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old: Vec<u64> = {
+            let zones = self.zones();
+            zones
+                .iter()
+                .take_while(|(_, zone)| zone.is_before(milliseconds))
+                .map(|(block, _)| *block)
+                .take(blocks)
+                .collect()
+        };
+        let mut draft = Draft::new(self);
+        let mut forgotten = 0;
+        for block in old {
+            forgotten += draft.forget_block(block)?;
+        }
+        for job in self.jobs(None, usize::MAX)? {
+            if job.replay.ended_at.is_some_and(|ended| ended.timestamp_millis() < milliseconds) {
+                draft.forget_job(&job.replay.id);
+            }
+        }
+        draft.commit(None)?;
+        Ok(forgotten)
+    }
+
+    /// Forgets everything, to read the log from its beginning.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn clear(&self) -> Result<(), StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        // First the position: cut short after it, the log is read from its beginning all the same.
+        self.positions.remove(DEAD_LETTER_LOG)?;
+        for tree in [&self.letters, &self.blocks, &self.ids, &self.fates, &self.jobs, &self.claims] {
+            tree.clear()?;
+        }
+        self.zones_mut().clear();
+        Ok(())
+    }
+
+    /// Letters of each state.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for zone in self.zones().values() {
+            for (count, states) in counts.iter_mut().zip(zone.states) {
+                *count += u64::from(states);
+            }
+        }
+        counts
+    }
+
+    /// The letter with this id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn letter(&self, id: &DeadLetterId) -> Result<Option<Kept>, StoreError> {
+        self.offset_of(id)?.map_or(Ok(None), |offset| self.letter_at(offset))
+    }
+
+    /// The state of the letter with this id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn state(&self, id: &DeadLetterId) -> Result<Option<State>, StoreError> {
+        let Some(offset) = self.offset_of(id)? else { return Ok(None) };
+        self.with_row(offset, |row| row.state)
+    }
+
+    /// What became of the letter at `offset`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn fate(&self, offset: u64) -> Result<Fate, StoreError> {
+        Ok(self.fates.get(key(offset))?.as_deref().map(serde_json::from_slice).transpose()?.unwrap_or_default())
+    }
+
+    /// The replay with this id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn job(&self, id: &ReplayId) -> Result<Option<Job>, StoreError> {
+        Ok(self.jobs.get(id.as_str())?.as_deref().map(serde_json::from_slice).transpose()?)
+    }
+
+    /// Replays, newest first, from before `before`, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn jobs(&self, before: Option<&ReplayId>, limit: usize) -> Result<Vec<Job>, StoreError> {
+        let to = before.map_or(Bound::Unbounded, |before| Bound::Excluded(before.as_str().as_bytes()));
+        let newest_first = self.jobs.range::<&[u8], _>((Bound::Unbounded, to)).rev();
+        newest_first.take(limit).map(|entry| Ok(serde_json::from_slice(&entry?.1)?)).collect()
+    }
+
+    /// Replays for which there is something to do.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn jobs_to_do(&self) -> Result<Vec<Job>, StoreError> {
+        let mut jobs = self.jobs(None, OPEN_AMONG)?;
+        jobs.retain(|job| job.next() != crate::delivery::replay::Next::Nothing);
+        Ok(jobs)
+    }
+
+    /// The first `limit` letters that a replay has claimed and not sent.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn claimed(&self, replay: &ReplayId, limit: usize) -> Result<Vec<Kept>, StoreError> {
+        let mut letters = Vec::new();
+        for entry in self.claims.scan_prefix(claims_of(replay)) {
+            let (key, bits) = entry?;
+            let first = number(&key[key.len() - 8..]) * u64::from(u64::BITS);
+            let bits = number(&bits);
+            for offset in (0..u64::BITS).filter(|bit| bits >> bit & 1 == 1).map(|bit| first + u64::from(bit)) {
+                letters.extend(self.letter_at(offset)?);
+                if letters.len() == limit {
+                    return Ok(letters);
+                }
+            }
+        }
+        Ok(letters)
+    }
+
+    fn letter_at(&self, offset: u64) -> Result<Option<Kept>, StoreError> {
+        let Some(bytes) = self.letters.get(key(offset))? else { return Ok(None) };
+        let mut letter: DeadLetter = serde_json::from_slice(&bytes)?;
+        if let Some(state) = self.with_row(offset, |row| row.state)? {
+            letter.state = state;
+        }
+        Ok(Some(Kept { offset, letter }))
+    }
+
+    fn with_row<T>(&self, offset: u64, read: impl FnOnce(&Row<'_>) -> T) -> Result<Option<T>, StoreError> {
+        let number = block_of(offset);
+        let Some(bytes) = self.blocks.get(key(number))? else { return Ok(None) };
+        let block = Block::decode(&bytes)?;
+        let found = block.rows(number).find(|(at, _)| *at == offset);
+        Ok(found.map(|(_, row)| read(row)))
+    }
+
+    fn offset_of(&self, id: &DeadLetterId) -> Result<Option<u64>, StoreError> {
+        let fingerprint = fingerprint(id.as_str());
+        match self.ids.get(bucket_key(fingerprint))? {
+            Some(bucket) => Ok(find(&bucket, fingerprint)),
+            None => Ok(None),
+        }
+    }
+
+    fn zones(&self) -> RwLockReadGuard<'_, BTreeMap<u64, Zone>> {
+        self.zones.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn zones_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<u64, Zone>> {
+        self.zones.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Numbers as keys, so that they sort.
+fn key(number: u64) -> [u8; 8] {
+    number.to_be_bytes()
+}
+
+fn number(key: &[u8]) -> u64 {
+    key.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// How the keys of a replay's claims begin.
+fn claims_of(replay: &ReplayId) -> Vec<u8> {
+    [replay.as_str().as_bytes(), b"\0"].concat()
+}
+
+/// Ids are kept in so many buckets that a bucket stays small: sled's cost is by the entry.
+fn bucket_key(fingerprint: u64) -> [u8; 2] {
+    ((fingerprint >> 48) as u16).to_be_bytes()
+}
+
+/// A bucket is a row of these: an id's fingerprint, and its letter's offset.
+const BUCKET_ITEM: usize = 16;
+
+fn find(bucket: &[u8], fingerprint: u64) -> Option<u64> {
+    let item = bucket.chunks_exact(BUCKET_ITEM).find(|item| item[..8] == key(fingerprint))?;
+    Some(number(&item[8..]))
+}

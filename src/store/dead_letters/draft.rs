@@ -1,0 +1,338 @@
+//! Applying records of the dead-letter log: what a batch of them changes is drafted in memory, and then written in one
+//! transaction with their position.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use sled::Batch;
+use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _};
+
+use super::{
+    Applied, BUCKET_ITEM, Block, Content, DEAD_LETTER_LOG, Entry, LetterView, Row, Zone, block_of, bucket_key,
+    claims_of, find, fingerprint, key, number,
+};
+use crate::broker::log::Position;
+use crate::delivery::dead_letter::mark::{Claim, Control, Discard, Fate, Mark, Release, Slice};
+use crate::delivery::dead_letter::{DeadLetter, State};
+use crate::delivery::identity::{DeadLetterId, ReplayId};
+use crate::delivery::replay::{Job, Replay};
+use crate::store::StoreError;
+
+/// What a batch of records changes: entries as they will be, `None` where there will be none.
+pub(super) struct Draft<'a> {
+    view: &'a LetterView,
+    letters: BTreeMap<u64, Option<Vec<u8>>>,
+    blocks: BTreeMap<u64, Option<Block<'static>>>,
+    ids: BTreeMap<[u8; 2], Vec<u8>>,
+    fates: BTreeMap<u64, Option<Fate>>,
+    jobs: BTreeMap<ReplayId, Option<Job>>,
+    /// By replay and block.
+    claims: BTreeMap<(ReplayId, u64), u64>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(view: &'a LetterView) -> Self {
+        Self {
+            view,
+            letters: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            fates: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            claims: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn apply(&mut self, entry: &Entry) -> Result<Applied, StoreError> {
+        let offset = entry.position.offset;
+        match &entry.content {
+            Content::Letter(letter) => self.letter(offset, letter),
+            Content::Mark(Mark::Discard(discard)) => self.discard(discard),
+            Content::Mark(Mark::Replay(replay)) => self.create(offset, replay),
+            Content::Mark(Mark::Claim(claim)) => self.claim(claim),
+            Content::Mark(Mark::Slice(slice)) => self.slice(slice),
+            Content::Mark(Mark::Release(release)) => self.release(release),
+            Content::Mark(Mark::Control(control)) => self.control(control),
+            Content::Nothing => Ok(Applied::Nothing),
+        }
+    }
+
+    /// A letter may be written twice, where an acknowledgement was lost: the first one counts.
+    fn letter(&mut self, offset: u64, letter: &DeadLetter) -> Result<Applied, StoreError> {
+        if self.offset_of(&letter.id)?.is_some() {
+            return Ok(Applied::Letters(0));
+        }
+        self.letters.insert(offset, Some(serde_json::to_vec(letter)?));
+        self.block(block_of(offset))?.push(Row::of(letter, offset));
+        let fingerprint = fingerprint(letter.id.as_str());
+        let bucket = self.bucket(fingerprint)?;
+        bucket.extend_from_slice(&key(fingerprint));
+        bucket.extend_from_slice(&key(offset));
+        if let (Some(original), Some(replay)) = (&letter.replay_of, &letter.replay_id)
+            && let Some(original) = self.offset_of(original)?
+        {
+            self.fate(original)?.dead_again(replay, letter.dead_at, letter.id.clone());
+        }
+        Ok(Applied::Letters(1))
+    }
+
+    fn discard(&mut self, discard: &Discard) -> Result<Applied, StoreError> {
+        let mut discarded = 0;
+        for id in &discard.ids {
+            if let Some(offset) = self.offset_in(id, |state| state == State::Pending)? {
+                self.set_state(offset, State::Discarded)?;
+                self.fate(offset)?.discard = Some(discard.verdict.clone());
+                discarded += 1;
+            }
+        }
+        Ok(Applied::Letters(discarded))
+    }
+
+    fn create(&mut self, offset: u64, replay: &Replay) -> Result<Applied, StoreError> {
+        if let Some(job) = self.job(&replay.id)? {
+            return Ok(Applied::Replay(Box::new(job.clone())));
+        }
+        let job = Job::new(replay.clone(), offset);
+        self.jobs.insert(replay.id.clone(), Some(job.clone()));
+        Ok(Applied::Replay(Box::new(job)))
+    }
+
+    /// A letter that another replay has claimed meanwhile stays there.
+    fn claim(&mut self, claim: &Claim) -> Result<Applied, StoreError> {
+        if !self.job(&claim.replay)?.is_some_and(|job| job.replay.state.is_open() && job.search.is_some()) {
+            return Ok(Applied::Nothing);
+        }
+        let mut claimed = 0;
+        for id in &claim.ids {
+            if let Some(offset) = self.offset_in(id, |state| state != State::Replaying)? {
+                self.set_state(offset, State::Replaying)?;
+                *self.claims_in(&claim.replay, block_of(offset))? |= bit(offset);
+                claimed += 1;
+            }
+        }
+        self.change(&claim.replay, |job| job.claimed(claimed, claim.next, claim.at))
+    }
+
+    /// A letter that was recorded already, by whoever sent it too, is not counted again.
+    fn slice(&mut self, slice: &Slice) -> Result<Applied, StoreError> {
+        for sent in &slice.sent {
+            if let Some(offset) = self.take_claim(&slice.replay, &sent.id)? {
+                self.set_state(offset, State::Replayed)?;
+                self.fate(offset)?.sent(&slice.replay, slice.at, sent.outcome);
+                self.change(&slice.replay, |job| job.sent(sent.outcome))?;
+            }
+        }
+        self.change(&slice.replay, |job| job.judge(slice.at))
+    }
+
+    fn release(&mut self, release: &Release) -> Result<Applied, StoreError> {
+        let mut released = 0;
+        for id in &release.ids {
+            if let Some(offset) = self.take_claim(&release.replay, id)? {
+                let state = unclaimed(self.fate(offset)?);
+                self.set_state(offset, state)?;
+                released += 1;
+            }
+        }
+        self.change(&release.replay, |job| job.released(released))
+    }
+
+    fn control(&mut self, control: &Control) -> Result<Applied, StoreError> {
+        let Some(job) = self.job(&control.replay)? else { return Ok(Applied::Nothing) };
+        match job.control(control.command, control.at) {
+            Ok(()) => Ok(Applied::Replay(Box::new(job.clone()))),
+            Err(state) => Ok(Applied::Refused(state)),
+        }
+    }
+
+    /// Forgets a block's letters, and tells how many.
+    pub(super) fn forget_block(&mut self, block: u64) -> Result<u64, StoreError> {
+        let rows: Vec<(u64, DeadLetterId)> =
+            self.block(block)?.rows(block).map(|(offset, row)| (offset, row.letter_id())).collect();
+        for (offset, id) in &rows {
+            self.letters.insert(*offset, None);
+            self.fates.insert(*offset, None);
+            let fingerprint = fingerprint(id.as_str());
+            let bucket = self.bucket(fingerprint)?;
+            let rest = bucket.chunks_exact(BUCKET_ITEM).filter(|item| item[8..] != key(*offset));
+            *bucket = rest.flatten().copied().collect();
+        }
+        self.blocks.insert(block, None);
+        for job in self.view.jobs(None, usize::MAX)? {
+            let claims = std::mem::take(self.claims_in(&job.replay.id, block)?);
+            if claims != 0 {
+                let at: DateTime<Utc> = job.updated_at;
+                self.change(&job.replay.id, |job| {
+                    job.released(u64::from(claims.count_ones()));
+                    job.judge(at);
+                })?;
+            }
+        }
+        Ok(rows.len() as u64)
+    }
+
+    pub(super) fn forget_job(&mut self, id: &ReplayId) {
+        self.jobs.insert(id.clone(), None);
+    }
+
+    /// Writes it all.
+    pub(super) fn commit(self, position: Option<&Position>) -> Result<(), StoreError> {
+        let view = self.view;
+        let mut zones = Vec::with_capacity(self.blocks.len());
+        let mut letters = Batch::default();
+        for (offset, letter) in self.letters {
+            put(&mut letters, &key(offset), letter);
+        }
+        let mut blocks = Batch::default();
+        for (number, block) in self.blocks {
+            zones.push((number, block.as_ref().map(Zone::of)));
+            put(&mut blocks, &key(number), block.map(|block| block.encode()).transpose()?);
+        }
+        let mut ids = Batch::default();
+        for (bucket, items) in self.ids {
+            put(&mut ids, &bucket, (!items.is_empty()).then_some(items));
+        }
+        let mut fates = Batch::default();
+        for (offset, fate) in self.fates {
+            let fate = fate.filter(|fate| *fate != Fate::default());
+            put(&mut fates, &key(offset), fate.map(|fate| serde_json::to_vec(&fate)).transpose()?);
+        }
+        let mut jobs = Batch::default();
+        for (id, job) in self.jobs {
+            put(&mut jobs, id.as_str().as_bytes(), job.map(|job| serde_json::to_vec(&job)).transpose()?);
+        }
+        let mut claims = Batch::default();
+        for ((replay, block), bits) in self.claims {
+            put(&mut claims, &claim_key(&replay, block), (bits != 0).then(|| key(bits).to_vec()));
+        }
+        let mut positions = Batch::default();
+        if let Some(position) = position {
+            positions.insert(DEAD_LETTER_LOG, serde_json::to_vec(position)?);
+        }
+        let trees = [&view.letters, &view.blocks, &view.ids, &view.fates, &view.jobs, &view.claims, &view.positions];
+        let batches = [letters, blocks, ids, fates, jobs, claims, positions];
+        let written = trees[..].transaction(|trees| {
+            for (tree, batch) in trees.iter().zip(&batches) {
+                tree.apply_batch(batch)?;
+            }
+            Ok::<(), ConflictableTransactionError<()>>(())
+        });
+        written.map_err(|error| match error {
+            TransactionError::Storage(error) => StoreError::Sled(error),
+            TransactionError::Abort(()) => StoreError::Damaged("a transaction that does not abort aborted".to_owned()),
+        })?;
+        let mut known = view.zones_mut();
+        for (number, zone) in zones {
+            match zone {
+                Some(zone) => known.insert(number, zone),
+                None => known.remove(&number),
+            };
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, replay: &ReplayId, change: impl FnOnce(&mut Job)) -> Result<Applied, StoreError> {
+        let Some(job) = self.job(replay)? else { return Ok(Applied::Nothing) };
+        change(job);
+        Ok(Applied::Replay(Box::new(job.clone())))
+    }
+
+    /// The letter with this id, where it is in such a state.
+    fn offset_in(&mut self, id: &DeadLetterId, fits: impl Fn(State) -> bool) -> Result<Option<u64>, StoreError> {
+        let Some(offset) = self.offset_of(id)? else { return Ok(None) };
+        let row = self.block(block_of(offset))?.row_mut(offset);
+        Ok(row.is_some_and(|row| fits(row.state)).then_some(offset))
+    }
+
+    /// Takes a letter out of those that a replay has claimed; `None` where it is not among them.
+    fn take_claim(&mut self, replay: &ReplayId, id: &DeadLetterId) -> Result<Option<u64>, StoreError> {
+        let Some(offset) = self.offset_of(id)? else { return Ok(None) };
+        let bits = self.claims_in(replay, block_of(offset))?;
+        let claimed = *bits & bit(offset) != 0;
+        *bits &= !bit(offset);
+        Ok(claimed.then_some(offset))
+    }
+
+    fn set_state(&mut self, offset: u64, state: State) -> Result<(), StoreError> {
+        if let Some(row) = self.block(block_of(offset))?.row_mut(offset) {
+            row.state = state;
+        }
+        Ok(())
+    }
+
+    fn offset_of(&mut self, id: &DeadLetterId) -> Result<Option<u64>, StoreError> {
+        let fingerprint = fingerprint(id.as_str());
+        Ok(find(self.bucket(fingerprint)?, fingerprint))
+    }
+
+    // What follows gives what is drafted, or drafts what the view has.
+
+    fn block(&mut self, number: u64) -> Result<&mut Block<'static>, StoreError> {
+        let tree = &self.view.blocks;
+        let drafted = drafted(&mut self.blocks, number, || match tree.get(key(number))? {
+            Some(bytes) => Ok(Some(Block::decode(&bytes)?.into_owned())),
+            None => Ok(None),
+        })?;
+        Ok(drafted.get_or_insert_default())
+    }
+
+    fn bucket(&mut self, fingerprint: u64) -> Result<&mut Vec<u8>, StoreError> {
+        let bucket = bucket_key(fingerprint);
+        let tree = &self.view.ids;
+        drafted(&mut self.ids, bucket, || Ok(tree.get(bucket)?.map(|items| items.to_vec()).unwrap_or_default()))
+    }
+
+    fn fate(&mut self, offset: u64) -> Result<&mut Fate, StoreError> {
+        let view = self.view;
+        Ok(drafted(&mut self.fates, offset, || Ok(Some(view.fate(offset)?)))?.get_or_insert_default())
+    }
+
+    fn job(&mut self, id: &ReplayId) -> Result<Option<&mut Job>, StoreError> {
+        let view = self.view;
+        Ok(drafted(&mut self.jobs, id.clone(), || view.job(id))?.as_mut())
+    }
+
+    fn claims_in(&mut self, replay: &ReplayId, block: u64) -> Result<&mut u64, StoreError> {
+        let tree = &self.view.claims;
+        drafted(&mut self.claims, (replay.clone(), block), || {
+            Ok(tree.get(claim_key(replay, block))?.map(|bits| number(&bits)).unwrap_or_default())
+        })
+    }
+}
+
+/// The entry that is drafted at `key`, or else the one to begin with.
+fn drafted<K: Ord, V>(
+    draft: &mut BTreeMap<K, V>,
+    key: K,
+    begin: impl FnOnce() -> Result<V, StoreError>,
+) -> Result<&mut V, StoreError> {
+    use std::collections::btree_map::Entry;
+    match draft.entry(key) {
+        Entry::Occupied(entry) => Ok(entry.into_mut()),
+        Entry::Vacant(entry) => Ok(entry.insert(begin()?)),
+    }
+}
+
+fn put(batch: &mut Batch, key: &[u8], value: Option<Vec<u8>>) {
+    match value {
+        Some(value) => batch.insert(key, value),
+        None => batch.remove(key),
+    }
+}
+
+/// The state of a letter that no replay has.
+fn unclaimed(fate: &Fate) -> State {
+    match fate {
+        Fate { discard: Some(_), .. } => State::Discarded,
+        Fate { replays, .. } if !replays.is_empty() => State::Replayed,
+        Fate { .. } => State::Pending,
+    }
+}
+
+fn bit(offset: u64) -> u64 {
+    1 << (offset % u64::from(u64::BITS))
+}
+
+fn claim_key(replay: &ReplayId, block: u64) -> Vec<u8> {
+    [claims_of(replay), key(block).to_vec()].concat()
+}

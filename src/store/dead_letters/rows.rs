@@ -1,0 +1,257 @@
+//! The index of the dead letters: what filters ask for of each letter, packed.
+//!
+//! sled keeps about sixteen entries to a page, whatever their size, and some memory for every page. An index tree for
+//! each field would cost it ten pages a letter's worth; so the rows of 64 neighbours in the log are one entry, a
+//! *block*, and what a block holds is summed up in memory, in its *zone*: a filter reads only the blocks whose zone says
+//! that it may find something there.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::dead_letter::{DeadLetter, State};
+use crate::delivery::identity::DeadLetterId;
+use crate::delivery::reason::Reason;
+
+/// Offsets to a block.
+const WIDTH: u64 = 64;
+
+/// The block of an offset.
+pub(super) fn block_of(offset: u64) -> u64 {
+    offset / WIDTH
+}
+
+/// The first offset of a block.
+pub(super) fn first_of(block: u64) -> u64 {
+    block * WIDTH
+}
+
+/// What filters and counts ask for of a letter. Texts that are absent are empty: none of them may be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row<'a> {
+    /// The place in its block.
+    slot: u8,
+    /// See [`DeadLetter::id`].
+    #[serde(borrow)]
+    pub id: Cow<'a, str>,
+    /// As it is now.
+    pub state: State,
+    /// See [`DeadLetter::reason`].
+    pub reason: Reason,
+    /// See [`DeadLetter::status`].
+    pub status: Option<u16>,
+    /// Milliseconds since 1970.
+    pub dead_at: i64,
+    /// See [`DeadLetter::campaign_id`].
+    #[serde(borrow)]
+    pub campaign: Cow<'a, str>,
+    /// See [`DeadLetter::webhook_id`].
+    #[serde(borrow)]
+    pub webhook: Cow<'a, str>,
+    /// A label may be as long as an event.
+    label: Option<u64>,
+    /// Scheme, host and port of the latest attempt.
+    #[serde(borrow)]
+    pub endpoint: Cow<'a, str>,
+}
+
+impl Row<'_> {
+    /// The row of a letter at `offset`.
+    pub(super) fn of(letter: &DeadLetter, offset: u64) -> Row<'static> {
+        let owned = |text: Option<&str>| Cow::Owned(text.unwrap_or_default().to_owned());
+        Row {
+            slot: (offset % WIDTH) as u8,
+            id: Cow::Owned(letter.id.as_str().to_owned()),
+            state: State::Pending,
+            reason: letter.reason,
+            status: letter.status,
+            dead_at: letter.dead_at.timestamp_millis(),
+            campaign: owned(letter.campaign_id.as_deref()),
+            webhook: owned(letter.webhook_id.as_ref().map(|id| id.as_str())),
+            label: letter.label.as_deref().map(fingerprint),
+            endpoint: Cow::Owned(letter.url.as_deref().map(endpoint_of).unwrap_or_default()),
+        }
+    }
+
+    /// The letter's id.
+    pub fn letter_id(&self) -> DeadLetterId {
+        DeadLetterId::new(self.id.as_ref())
+    }
+
+    fn into_owned(self) -> Row<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        Row {
+            slot: self.slot,
+            id: owned(self.id),
+            state: self.state,
+            reason: self.reason,
+            status: self.status,
+            dead_at: self.dead_at,
+            campaign: owned(self.campaign),
+            webhook: owned(self.webhook),
+            label: self.label,
+            endpoint: owned(self.endpoint),
+        }
+    }
+}
+
+/// Scheme, host and port of a URL: `https://example.com:443`.
+pub fn endpoint_of(url: &str) -> String {
+    let Ok(url) = url::Url::parse(url) else { return String::new() };
+    let port = url.port_or_known_default().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
+}
+
+/// A number that stands for a text, the same in every version.
+pub(super) fn fingerprint(text: &str) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&Sha256::digest(text.as_bytes())[..8]);
+    u64::from_be_bytes(bytes)
+}
+
+/// The rows of a block, by their slots.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Block<'a> {
+    #[serde(borrow)]
+    rows: Vec<Row<'a>>,
+}
+
+impl<'a> Block<'a> {
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, postcard::Error> {
+        postcard::from_bytes(bytes)
+    }
+
+    pub(super) fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_stdvec(self)
+    }
+
+    pub(super) fn into_owned(self) -> Block<'static> {
+        Block { rows: self.rows.into_iter().map(Row::into_owned).collect() }
+    }
+
+    /// The rows with their offsets, where this is block `number`.
+    pub(super) fn rows(&self, number: u64) -> impl DoubleEndedIterator<Item = (u64, &Row<'a>)> {
+        self.rows.iter().map(move |row| (first_of(number) + u64::from(row.slot), row))
+    }
+
+    pub(super) fn row_mut(&mut self, offset: u64) -> Option<&mut Row<'a>> {
+        let slot = (offset % WIDTH) as u8;
+        self.rows.iter_mut().find(|row| row.slot == slot)
+    }
+
+    /// Adds a row behind all others.
+    pub(super) fn push(&mut self, row: Row<'a>) {
+        self.rows.push(row);
+    }
+}
+
+/// A set of fingerprints: one that it does not have was not put in.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bloom([u64; 4]);
+
+impl Bloom {
+    fn insert(&mut self, fingerprint: u64) {
+        let (word, bit) = Self::place(fingerprint);
+        self.0[word] |= bit;
+    }
+
+    fn may_have(&self, fingerprint: u64) -> bool {
+        let (word, bit) = Self::place(fingerprint);
+        self.0[word] & bit != 0
+    }
+
+    fn place(fingerprint: u64) -> (usize, u64) {
+        ((fingerprint >> 6) as usize % 4, 1 << (fingerprint % 64))
+    }
+}
+
+/// What a block holds, summed up.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Zone {
+    oldest: i64,
+    newest: i64,
+    /// Letters in each state, by [`State`]'s number.
+    pub(super) states: [u8; 4],
+    /// A bit for each [`Reason`].
+    reasons: u16,
+    campaigns: Bloom,
+    webhooks: Bloom,
+    labels: Bloom,
+    statuses: Bloom,
+}
+
+impl Zone {
+    pub(super) fn of(block: &Block<'_>) -> Self {
+        let mut zone = Self { oldest: i64::MAX, newest: i64::MIN, ..Self::default() };
+        for row in &block.rows {
+            zone.oldest = zone.oldest.min(row.dead_at);
+            zone.newest = zone.newest.max(row.dead_at);
+            zone.states[row.state as usize] += 1;
+            zone.reasons |= 1 << row.reason as u16;
+            zone.campaigns.insert(fingerprint(&row.campaign));
+            zone.webhooks.insert(fingerprint(&row.webhook));
+            row.label.into_iter().for_each(|label| zone.labels.insert(label));
+            row.status.into_iter().for_each(|status| zone.statuses.insert(u64::from(status)));
+        }
+        zone
+    }
+
+    /// Whether all its letters were given up before this time.
+    pub(super) fn is_before(&self, milliseconds: i64) -> bool {
+        self.newest < milliseconds
+    }
+
+    /// Whether a letter that is wanted may be there.
+    pub(super) fn may_have(&self, wanted: &Wanted) -> bool {
+        wanted.state.is_none_or(|state| self.states[state as usize] > 0)
+            && wanted.reason.is_none_or(|reason| self.reasons & 1 << reason as u16 != 0)
+            && self.newest >= wanted.since
+            && self.oldest < wanted.until
+            && wanted.campaign.as_ref().is_none_or(|(_, campaign)| self.campaigns.may_have(*campaign))
+            && wanted.webhook.as_ref().is_none_or(|(_, webhook)| self.webhooks.may_have(*webhook))
+            && wanted.label.is_none_or(|label| self.labels.may_have(label))
+            && wanted.status.is_none_or(|status| self.statuses.may_have(u64::from(status)))
+    }
+}
+
+/// A filter, made ready to be compared with rows and zones.
+pub(super) struct Wanted {
+    state: Option<State>,
+    reason: Option<Reason>,
+    status: Option<u16>,
+    since: i64,
+    until: i64,
+    campaign: Option<(String, u64)>,
+    webhook: Option<(String, u64)>,
+    label: Option<u64>,
+}
+
+impl From<&Filter> for Wanted {
+    fn from(filter: &Filter) -> Self {
+        let with_fingerprint = |text: &str| (text.to_owned(), fingerprint(text));
+        Self {
+            state: filter.state,
+            reason: filter.reason,
+            status: filter.status,
+            since: filter.since.map_or(i64::MIN, |since| since.timestamp_millis()),
+            until: filter.until.map_or(i64::MAX, |until| until.timestamp_millis()),
+            campaign: filter.campaign_id.as_deref().map(with_fingerprint),
+            webhook: filter.webhook_id.as_ref().map(|id| with_fingerprint(id.as_str())),
+            label: filter.label.as_deref().map(fingerprint),
+        }
+    }
+}
+
+impl Wanted {
+    pub(super) fn has(&self, row: &Row<'_>) -> bool {
+        self.state.is_none_or(|state| row.state == state)
+            && self.reason.is_none_or(|reason| row.reason == reason)
+            && self.status.is_none_or(|status| row.status == Some(status))
+            && (self.since..self.until).contains(&row.dead_at)
+            && self.campaign.as_ref().is_none_or(|(campaign, _)| row.campaign == campaign.as_str())
+            && self.webhook.as_ref().is_none_or(|(webhook, _)| row.webhook == webhook.as_str())
+            && self.label.is_none_or(|label| row.label == Some(label))
+    }
+}

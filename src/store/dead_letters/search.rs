@@ -1,0 +1,226 @@
+//! Reading the view by filters: pages, counts, and the letters of a replay.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use super::rows::{Row, Wanted};
+use super::rows::{block_of, first_of};
+use super::{Block, Kept, LetterView, key};
+use crate::delivery::dead_letter::State;
+use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::identity::DeadLetterId;
+use crate::delivery::reason::Reason;
+use crate::store::StoreError;
+
+/// Blocks looked up at once, so that no writer waits for a long search.
+const BLOCKS_AT_ONCE: usize = 512;
+
+/// A page of letters, newest first.
+#[derive(Debug, Clone)]
+pub struct LetterPage {
+    /// The letters.
+    pub letters: Vec<Kept>,
+    /// Where the next page begins: before this offset. None where there is nothing more.
+    pub next: Option<u64>,
+}
+
+/// Letters found for a replay, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The letters.
+    pub ids: Vec<DeadLetterId>,
+    /// Where the search goes on; none where it has come to the end.
+    pub next: Option<u64>,
+}
+
+/// The letters that a filter matches, counted.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// All of them.
+    pub total: u64,
+    /// Milliseconds since 1970 at which the first and the last was given up.
+    pub span: Option<(i64, i64)>,
+    /// By state.
+    pub states: HashMap<State, u64>,
+    /// By reason.
+    pub reasons: HashMap<Reason, u64>,
+    /// By the hundreds of the status; none where there was no answer.
+    pub status_classes: HashMap<Option<u16>, u64>,
+    /// By campaign; unreadable events have none.
+    pub campaigns: HashMap<String, u64>,
+    /// By webhook, and then by campaign.
+    pub webhooks: HashMap<String, HashMap<String, u64>>,
+}
+
+/// In which order to search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    OldestFirst,
+    NewestFirst,
+}
+
+impl LetterView {
+    /// The letters that `filter` matches, from before the offset `before`, at most `limit`. After `deadline` it ends
+    /// where it has come to, which may be before the page is full.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn page(
+        &self,
+        filter: &Filter,
+        before: Option<u64>,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<LetterPage, StoreError> {
+        let mut offsets = Vec::new();
+        let mut next = None;
+        self.search(filter, Order::NewestFirst, 0..before.unwrap_or(u64::MAX), |found| {
+            match found {
+                Step::Letter(offset, _) if offsets.len() < limit => offsets.push(offset),
+                // One more than asked for: so there is a next page.
+                Step::Letter(..) => {
+                    next = offsets.last().copied();
+                    return ControlFlow::Break(());
+                }
+                Step::Block(first) if Instant::now() > deadline => {
+                    next = Some(first);
+                    return ControlFlow::Break(());
+                }
+                Step::Block(_) => {}
+            }
+            ControlFlow::Continue(())
+        })?;
+        let mut letters = Vec::with_capacity(offsets.len());
+        for offset in offsets {
+            letters.extend(self.letter_at(offset)?);
+        }
+        Ok(LetterPage { letters, next })
+    }
+
+    /// Letters that `filter` matches, oldest first, with offsets in `offsets`, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn find(&self, filter: &Filter, offsets: std::ops::Range<u64>, limit: usize) -> Result<Found, StoreError> {
+        let mut found = Found { ids: Vec::new(), next: None };
+        self.search(filter, Order::OldestFirst, offsets, |step| {
+            if let Step::Letter(offset, row) = step {
+                if found.ids.len() == limit {
+                    found.next = Some(offset);
+                    return ControlFlow::Break(());
+                }
+                found.ids.push(row.letter_id());
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+
+    /// Shows the row of every letter that `filter` matches.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn each(&self, filter: &Filter, mut show: impl FnMut(&Row<'_>)) -> Result<(), StoreError> {
+        self.search(filter, Order::OldestFirst, 0..u64::MAX, |step| {
+            if let Step::Letter(_, row) = step {
+                show(row);
+            }
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Counts the letters that `filter` matches.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn tally(&self, filter: &Filter) -> Result<Tally, StoreError> {
+        let mut tally = Tally::default();
+        self.each(filter, |row| tally.add(row))?;
+        Ok(tally)
+    }
+
+    fn search(
+        &self,
+        filter: &Filter,
+        order: Order,
+        offsets: std::ops::Range<u64>,
+        mut step: impl FnMut(Step<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let wanted = Wanted::from(filter);
+        let mut blocks = block_of(offsets.start)..block_of(offsets.end) + 1;
+        loop {
+            let numbers = self.blocks_that_may_have(&wanted, &mut blocks, order);
+            if numbers.is_empty() {
+                return Ok(());
+            }
+            for number in numbers {
+                let Some(bytes) = self.blocks.get(key(number))? else { continue };
+                let block = Block::decode(&bytes)?;
+                let mut rows: Vec<(u64, &Row<'_>)> = block.rows(number).collect();
+                rows.retain(|(offset, row)| offsets.contains(offset) && wanted.has(row));
+                if order == Order::NewestFirst {
+                    rows.reverse();
+                }
+                let flow = rows.into_iter().try_for_each(|(offset, row)| step(Step::Letter(offset, row)));
+                if flow.is_break() || step(Step::Block(first_of(number))).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The next blocks to read, taken out of `blocks`.
+    fn blocks_that_may_have(&self, wanted: &Wanted, blocks: &mut std::ops::Range<u64>, order: Order) -> Vec<u64> {
+        if blocks.is_empty() {
+            return Vec::new();
+        }
+        let zones = self.zones();
+        let mut zones =
+            zones.range(blocks.clone()).filter(|(_, zone)| zone.may_have(wanted)).map(|(number, _)| *number);
+        let numbers: Vec<u64> = match order {
+            Order::OldestFirst => zones.by_ref().take(BLOCKS_AT_ONCE).collect(),
+            Order::NewestFirst => zones.rev().take(BLOCKS_AT_ONCE).collect(),
+        };
+        if let Some(last) = numbers.last() {
+            match order {
+                Order::OldestFirst => blocks.start = last + 1,
+                Order::NewestFirst => blocks.end = *last,
+            }
+        }
+        numbers
+    }
+}
+
+/// What a search comes across.
+enum Step<'a> {
+    /// A letter, at this offset.
+    Letter(u64, &'a Row<'a>),
+    /// The end of a block whose first offset this is.
+    Block(u64),
+}
+
+impl Tally {
+    fn add(&mut self, row: &Row<'_>) {
+        self.total += 1;
+        let (first, last) = self.span.unwrap_or((row.dead_at, row.dead_at));
+        self.span = Some((first.min(row.dead_at), last.max(row.dead_at)));
+        *self.states.entry(row.state).or_default() += 1;
+        *self.reasons.entry(row.reason).or_default() += 1;
+        *self.status_classes.entry(row.status.map(|status| status / 100)).or_default() += 1;
+        if !row.campaign.is_empty() {
+            with(&mut self.campaigns, &row.campaign, |count| *count += 1);
+        }
+        if !row.webhook.is_empty() {
+            with(&mut self.webhooks, &row.webhook, |campaigns| with(campaigns, &row.campaign, |count| *count += 1));
+        }
+    }
+}
+
+/// Changes the entry of `name`, without making a key each time.
+fn with<T: Default>(entries: &mut HashMap<String, T>, name: &str, change: impl FnOnce(&mut T)) {
+    match entries.get_mut(name) {
+        Some(entry) => change(entry),
+        None => change(entries.entry(name.to_owned()).or_default()),
+    }
+}
