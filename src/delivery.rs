@@ -19,6 +19,7 @@ pub mod retry;
 pub mod timestamp;
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use campaign::Target;
@@ -28,6 +29,14 @@ use outcome::Cause;
 
 /// Attempts kept in a delivery's history. Older ones are dropped, the count of attempts made is not.
 pub const ATTEMPTS_KEPT: usize = 50;
+
+/// What a schema is given for the default of a field that may be left out of what is sent to us. There is none to show:
+/// the field is made up by other rules than serde's.
+fn left_out() -> LeftOut {
+    LeftOut
+}
+
+struct LeftOut;
 
 /// One step event on its way to one webhook: what waits in the delay ladder, and what a dead letter is made from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,11 +90,12 @@ impl Delivery {
 }
 
 /// One HTTP request of a delivery, as the history keeps it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
     /// When it began.
     #[serde(with = "timestamp")]
+    #[schemars(with = "DateTime<Utc>")]
     pub at: DateTime<Utc>,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
@@ -103,7 +113,7 @@ pub struct Attempt {
 }
 
 /// W3C trace context: passed on to the receiver untouched.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TraceContext {
     /// The `traceparent` header.
     pub traceparent: String,

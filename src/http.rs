@@ -10,22 +10,29 @@
 //! | `PUT /v1/campaigns/{id}` | editor | create or replace, with `If-Match` or `If-None-Match: *` |
 //! | `DELETE /v1/campaigns/{id}` | editor | delete, with `If-Match` |
 //! | `POST /v1/events` | operator | publish a step event; 202 once the broker has confirmed it |
+//! | `GET /v1/openapi.json` | viewer | the description of all of this |
 
 mod access;
 mod body;
 mod campaigns;
 mod events;
+mod given;
+mod list;
+mod openapi;
 mod probes;
 mod problem;
+mod route;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::access::Access;
+use self::route::Route;
 use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
 use crate::campaigns::Campaigns;
@@ -63,13 +70,13 @@ impl Http {
     }
 
     fn router(self) -> Router {
-        let api = Router::new()
-            .route("/campaigns", get(campaigns::list))
-            .route("/campaigns/{id}", get(campaigns::get).put(campaigns::put).delete(campaigns::delete))
-            .route("/events", post(events::publish))
+        let routes = routes();
+        let access = Access::new(self.tokens.clone(), &routes);
+        let api = routes.into_iter().fold(Router::new(), |api, route| api.route(route.path, route.handler));
+        let api = api
             .fallback(problem::no_such_address)
             .method_not_allowed_fallback(problem::no_such_method)
-            .layer(from_fn_with_state(self.clone(), access::require));
+            .layer(from_fn_with_state(access, access::require));
         Router::new()
             .route("/healthz", get(probes::healthz))
             .route("/readyz", get(probes::readyz))
@@ -79,4 +86,14 @@ impl Http {
             .method_not_allowed_fallback(problem::no_such_method)
             .with_state(self)
     }
+}
+
+/// All routes under `/v1`. There is no other way into the router, the roles or the document.
+fn routes() -> Vec<Route> {
+    [campaigns::routes(), events::routes(), openapi::routes()].into_iter().flatten().collect()
+}
+
+/// The OpenAPI document of all routes.
+pub fn openapi() -> serde_json::Value {
+    openapi::document(&routes())
 }

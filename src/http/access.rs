@@ -1,4 +1,7 @@
-//! Who may do what: bearer tokens, each with a role.
+//! Who may do what: bearer tokens, each with a role, and for each route the least role it takes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode, header};
@@ -6,19 +9,60 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
 
-use super::Http;
 use super::problem::Problem;
+use super::route::Route;
 use crate::config::{Role, Token};
 
-/// The role of whoever sent a request. Without any token configured everybody is an editor: the settings then allow a
-/// loopback listener only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Caller(pub(super) Role);
+/// Whoever sent a request. Without any token configured everybody is an editor: the settings then allow a loopback
+/// listener only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// The name of the token; [`LOCAL`] where none is needed.
+    pub(super) name: Arc<str>,
+    pub(super) role: Role,
+}
+
+/// The name of everybody where no token is configured.
+const LOCAL: &str = "local";
+
+/// What is asked of whoever comes.
+#[derive(Clone)]
+pub(super) struct Access {
+    tokens: Arc<[Token]>,
+    /// The least role of each route.
+    needed: Arc<HashMap<(Method, String), Role>>,
+}
+
+impl Access {
+    pub(super) fn new(tokens: Arc<[Token]>, routes: &[Route]) -> Self {
+        let needed = routes.iter().map(|route| ((route.method.clone(), format!("/v1{}", route.path)), route.role));
+        Self { tokens, needed: Arc::new(needed.collect()) }
+    }
+
+    /// The least role for a request. What is no route is answered 404 or 405, which anybody with a token may know.
+    fn needed(&self, request: &Request) -> Role {
+        let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
+        let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        self.needed.get(&(method, path.to_owned())).copied().unwrap_or(Role::Viewer)
+    }
+
+    fn caller(&self, request: &Request) -> Option<Caller> {
+        if self.tokens.is_empty() {
+            return Some(Caller { name: LOCAL.into(), role: Role::Editor });
+        }
+        let header = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, token) = header.split_once(' ')?;
+        let sha256: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
+        let known = self.tokens.iter().filter(|token| same(&token.sha256, &sha256)).max_by_key(|token| token.role);
+        let known = known.filter(|_| scheme.eq_ignore_ascii_case("bearer"))?;
+        Some(Caller { name: known.name.as_str().into(), role: known.role })
+    }
+}
 
 /// Lets a request pass whose token has the role its route needs.
-pub(super) async fn require(State(http): State<Http>, mut request: Request, next: Next) -> Response {
-    let needed = needed(request.method(), request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str));
-    match caller(&http.tokens, &request) {
+pub(super) async fn require(State(access): State<Access>, mut request: Request, next: Next) -> Response {
+    let needed = access.needed(&request);
+    match access.caller(&request) {
         None => {
             let detail = match request.headers().contains_key(header::AUTHORIZATION) {
                 true => "this token is not known",
@@ -27,8 +71,8 @@ pub(super) async fn require(State(http): State<Http>, mut request: Request, next
             let problem = Problem::new(StatusCode::UNAUTHORIZED, detail);
             ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
         }
-        Some(Caller(role)) if role < needed => {
-            let detail = format!("this needs the role {}, and the token has {}", needed.as_str(), role.as_str());
+        Some(caller) if caller.role < needed => {
+            let detail = format!("this needs the role {}, and the token has {}", needed.as_str(), caller.role.as_str());
             Problem::new(StatusCode::FORBIDDEN, detail).into_response()
         }
         Some(caller) => {
@@ -36,25 +80,6 @@ pub(super) async fn require(State(http): State<Http>, mut request: Request, next
             next.run(request).await
         }
     }
-}
-
-fn needed(method: &Method, route: &str) -> Role {
-    match (method, route) {
-        (&Method::GET | &Method::HEAD, _) => Role::Viewer,
-        (_, "/v1/events") => Role::Operator,
-        _ => Role::Editor,
-    }
-}
-
-fn caller(tokens: &[Token], request: &Request) -> Option<Caller> {
-    if tokens.is_empty() {
-        return Some(Caller(Role::Editor));
-    }
-    let header = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = header.split_once(' ')?;
-    let sha256: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
-    let known = tokens.iter().filter(|token| same(&token.sha256, &sha256)).map(|token| Caller(token.role)).max();
-    known.filter(|_| scheme.eq_ignore_ascii_case("bearer"))
 }
 
 /// Compares in a time that does not depend on where the two differ.
