@@ -13,6 +13,7 @@
 //! | `GET /v1/openapi.json` | viewer | the description of all of this |
 
 mod access;
+mod audit;
 mod body;
 mod campaigns;
 mod events;

@@ -138,6 +138,15 @@ pub struct Webhook {
 /// What stands in the place of a header's value or a secret for who may not see it; refused where it is written back.
 pub const MASK: &str = "********";
 
+/// Whether the values of headers and secrets are shown to whoever looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    /// As they are.
+    Shown,
+    /// As the [`MASK`].
+    Masked,
+}
+
 impl Webhook {
     /// Takes out what only its receiver may know: the values of its headers, and its secret.
     pub fn mask(&mut self) {

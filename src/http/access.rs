@@ -9,9 +9,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
 
+use super::audit::Entry;
 use super::problem::Problem;
-use super::route::Route;
+use super::route::{Audit, Route};
 use crate::config::{Role, Token};
+use crate::delivery::campaign::Secrets;
 
 /// Whoever sent a request. Without any token configured everybody is an editor: the settings then allow a loopback
 /// listener only.
@@ -29,21 +31,36 @@ const LOCAL: &str = "local";
 #[derive(Clone)]
 pub(super) struct Access {
     tokens: Arc<[Token]>,
-    /// The least role of each route.
-    needed: Arc<HashMap<(Method, String), Role>>,
+    routes: Arc<HashMap<(Method, String), Demand>>,
+}
+
+/// What a route asks for.
+#[derive(Clone, Copy)]
+struct Demand {
+    role: Role,
+    audit: Audit,
+}
+
+impl Caller {
+    /// Only who may change them sees the values of headers.
+    pub(super) fn secrets(&self) -> Secrets {
+        if self.role >= Role::Editor { Secrets::Shown } else { Secrets::Masked }
+    }
 }
 
 impl Access {
     pub(super) fn new(tokens: Arc<[Token]>, routes: &[Route]) -> Self {
-        let needed = routes.iter().map(|route| ((route.method.clone(), format!("/v1{}", route.path)), route.role));
-        Self { tokens, needed: Arc::new(needed.collect()) }
+        let demand = |route: &Route| Demand { role: route.role, audit: route.audit };
+        let routes = routes.iter().map(|route| ((route.method.clone(), format!("/v1{}", route.path)), demand(route)));
+        Self { tokens, routes: Arc::new(routes.collect()) }
     }
 
-    /// The least role for a request. What is no route is answered 404 or 405, which anybody with a token may know.
-    fn needed(&self, request: &Request) -> Role {
+    /// What is asked for. What is no route is answered 404 or 405, which anybody with a token may know.
+    fn demand(&self, request: &Request) -> Demand {
         let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
         let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        self.needed.get(&(method, path.to_owned())).copied().unwrap_or(Role::Viewer)
+        let no_route = Demand { role: Role::Viewer, audit: Audit::of(&method) };
+        self.routes.get(&(method, path.to_owned())).copied().unwrap_or(no_route)
     }
 
     fn caller(&self, request: &Request) -> Option<Caller> {
@@ -59,10 +76,14 @@ impl Access {
     }
 }
 
-/// Lets a request pass whose token has the role its route needs.
+/// Lets a request pass whose token has the role its route needs, and has it audited.
 pub(super) async fn require(State(access): State<Access>, mut request: Request, next: Next) -> Response {
-    let needed = access.needed(&request);
-    match access.caller(&request) {
+    let demand = access.demand(&request);
+    let caller = access.caller(&request);
+    // The router takes `/v1` off the address.
+    let entry = (demand.audit == Audit::Kept)
+        .then(|| Entry::of(request.method(), &format!("/v1{}", request.uri().path()), caller.as_ref()));
+    let response = match caller {
         None => {
             let detail = match request.headers().contains_key(header::AUTHORIZATION) {
                 true => "this token is not known",
@@ -71,15 +92,20 @@ pub(super) async fn require(State(access): State<Access>, mut request: Request, 
             let problem = Problem::new(StatusCode::UNAUTHORIZED, detail);
             ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
         }
-        Some(caller) if caller.role < needed => {
-            let detail = format!("this needs the role {}, and the token has {}", needed.as_str(), caller.role.as_str());
+        Some(caller) if caller.role < demand.role => {
+            let (needed, has) = (demand.role.as_str(), caller.role.as_str());
+            let detail = format!("this needs the role {needed}, and the token has {has}");
             Problem::new(StatusCode::FORBIDDEN, detail).into_response()
         }
         Some(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
+    };
+    if let Some(entry) = entry {
+        entry.answered(response.status());
     }
+    response
 }
 
 /// Compares in a time that does not depend on where the two differ.

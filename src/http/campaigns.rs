@@ -16,7 +16,7 @@ use super::route::Route;
 use super::{Http, body};
 use crate::campaigns::Precondition;
 use crate::config::Role;
-use crate::delivery::campaign::{Campaign, Webhook};
+use crate::delivery::campaign::{Campaign, Secrets, Webhook};
 use crate::delivery::document::MAX_DOCUMENT_BYTES;
 use crate::store::StoredCampaign;
 
@@ -87,7 +87,7 @@ async fn list(State(http): State<Http>, Query(page): Query<Page>) -> Result<List
 /// `GET /v1/campaigns/{id}`: the document, with the ids of its webhooks.
 async fn get(State(http): State<Http>, Extension(caller): Extension<Caller>, Id(id): Id) -> Result<Response, Problem> {
     let stored = http.campaigns.get(&id)?;
-    Ok(document(StatusCode::OK, &stored, caller.role))
+    Ok(document(StatusCode::OK, &stored, caller.secrets()))
 }
 
 /// `PUT /v1/campaigns/{id}`: 201 where it is new, else 200; the document as it is from now on.
@@ -103,7 +103,7 @@ async fn put(
     let body = body.map_err(|unread| Problem::of_body(unread, "a document", MAX_DOCUMENT_BYTES))?;
     let put = http.campaigns.put(&id, &body, precondition).await?;
     let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(document(status, &put.stored, caller.role))
+    Ok(document(status, &put.stored, caller.secrets()))
 }
 
 /// `DELETE /v1/campaigns/{id}`: 204.
@@ -112,8 +112,11 @@ async fn delete(State(http): State<Http>, Id(id): Id, headers: HeaderMap) -> Res
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn document(status: StatusCode, stored: &StoredCampaign, role: Role) -> Response {
-    let body = if role >= Role::Editor { Json(stored.campaign.clone()) } else { Json(masked(&stored.campaign)) };
+fn document(status: StatusCode, stored: &StoredCampaign, secrets: Secrets) -> Response {
+    let body = match secrets {
+        Secrets::Shown => Json(stored.campaign.clone()),
+        Secrets::Masked => Json(masked(&stored.campaign)),
+    };
     let mut response = (status, body).into_response();
     if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", stored.version)) {
         response.headers_mut().insert(header::ETAG, etag);

@@ -31,6 +31,7 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::post("/events", Role::Operator, publish)
             .named("publishEvent", "Publish a step event")
+            .not_audited()
             .takes::<StepEvent>()
             .answers::<Accepted>(StatusCode::ACCEPTED, "The broker has confirmed it"),
     ]

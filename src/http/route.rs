@@ -16,8 +16,24 @@ pub(super) struct Route {
     pub(super) method: Method,
     pub(super) path: &'static str,
     pub(super) role: Role,
+    pub(super) audit: Audit,
     pub(super) handler: MethodRouter<Http>,
     pub(super) operation: Operation,
+}
+
+/// Whether a request leaves a line in the audit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Audit {
+    Kept,
+    /// It changes nothing, or the log would be full of it.
+    LeftOut,
+}
+
+impl Audit {
+    /// What is usual for a method.
+    pub(super) fn of(method: &Method) -> Self {
+        if method.is_safe() { Self::LeftOut } else { Self::Kept }
+    }
 }
 
 /// The part of a [`Route`] that is for people and programs who read the document.
@@ -74,7 +90,13 @@ impl Route {
     }
 
     fn new(method: Method, path: &'static str, role: Role, handler: MethodRouter<Http>) -> Self {
-        Self { method, path, role, handler, operation: Operation::default() }
+        Self { audit: Audit::of(&method), method, path, role, handler, operation: Operation::default() }
+    }
+
+    /// It leaves no line in the audit, whatever its method.
+    pub(super) fn not_audited(mut self) -> Self {
+        self.audit = Audit::LeftOut;
+        self
     }
 
     /// The operation's id, for programs, and what it does, for people.
