@@ -6,6 +6,8 @@ mod client;
 mod completions;
 mod demo;
 mod documents;
+mod event;
+mod explain;
 mod openapi;
 mod output;
 mod publish;
@@ -36,6 +38,8 @@ enum Command {
     Campaigns(campaigns::Campaigns),
     /// Publish step events, from arguments, a file or standard input
     Publish(publish::Publish),
+    /// Say what becomes of a step event and why: what matches, what does not, and what would be sent
+    Explain(explain::Explain),
     /// Print the description of the HTTP API (OpenAPI 3.1), without a server
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
@@ -108,6 +112,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Check(check) => check.run(),
         Command::Campaigns(campaigns) => campaigns.run().await,
         Command::Publish(publish) => publish.run().await,
+        Command::Explain(explain) => explain.run().await,
         Command::OpenApi(openapi) => {
             openapi.run();
             Ok(())

@@ -9,6 +9,7 @@ pub mod dead_letter;
 pub mod document;
 pub mod duration;
 pub mod event;
+pub mod explain;
 pub mod fault;
 pub mod identity;
 pub mod outcome;

@@ -10,6 +10,7 @@
 //! | `PUT /v1/campaigns/{id}` | editor | create or replace, with `If-Match` or `If-None-Match: *` |
 //! | `DELETE /v1/campaigns/{id}` | editor | delete, with `If-Match` |
 //! | `POST /v1/events` | operator | publish a step event; 202 once the broker has confirmed it |
+//! | `POST /v1/explain` | viewer | for an event: what matches, what does not and why, and what would be sent |
 //! | `GET /v1/openapi.json` | viewer | the description of all of this |
 
 mod access;
@@ -17,6 +18,7 @@ mod audit;
 mod body;
 mod campaigns;
 mod events;
+mod explain;
 mod given;
 mod list;
 mod openapi;
@@ -91,7 +93,7 @@ impl Http {
 
 /// All routes under `/v1`. There is no other way into the router, the roles or the document.
 fn routes() -> Vec<Route> {
-    [campaigns::routes(), events::routes(), openapi::routes()].into_iter().flatten().collect()
+    [campaigns::routes(), events::routes(), explain::routes(), openapi::routes()].into_iter().flatten().collect()
 }
 
 /// The OpenAPI document of all routes.

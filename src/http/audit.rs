@@ -1,6 +1,6 @@
 //! The audit: a line of the log for each request that could change something, also for one that was refused.
 
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 
 use super::access::Caller;
 
@@ -17,7 +17,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn of(method: &axum::http::Method, path: &str, caller: Option<&Caller>) -> Self {
+    pub(super) fn of(method: &Method, path: &str, caller: Option<&Caller>) -> Self {
         let path: String = path.chars().take(MAX_PATH_CHARS).collect();
         Self { what: format!("{method} {path}"), caller: caller.cloned(), status: None }
     }

@@ -301,10 +301,10 @@ mod tests {
         let required = |name: &str| document["components"]["schemas"][name]["required"].clone();
         assert_eq!(required("WebhookInput"), json!(["url"]));
         assert_eq!(required("Webhook"), json!(["id", "url", "enabled", "timeoutMs"]));
-        assert_eq!(required("StepEvent"), json!(["campaignId", "label", "phoneNumber", "date"]));
+        assert_eq!(required("StepEventInput"), json!(["campaignId", "label", "phoneNumber", "date"]));
         // A difference reaches whatever refers to it, and nothing else.
         let schemas = document["components"]["schemas"].as_object().expect("schemas");
         let inputs: Vec<&str> = schemas.keys().map(String::as_str).filter(|name| name.ends_with("Input")).collect();
-        assert_eq!(inputs, ["CampaignInput", "MenuEntryInput", "SectionInput", "WebhookInput"]);
+        assert_eq!(inputs, ["CampaignInput", "MenuEntryInput", "SectionInput", "StepEventInput", "WebhookInput"]);
     }
 }
