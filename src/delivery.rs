@@ -17,6 +17,7 @@ pub mod reason;
 pub mod request;
 pub mod resolve;
 pub mod retry;
+pub mod sample;
 pub mod timestamp;
 
 use chrono::{DateTime, Utc};
@@ -33,11 +34,11 @@ pub const ATTEMPTS_KEPT: usize = 50;
 
 /// What a schema is given for the default of a field that may be left out of what is sent to us. There is none to show:
 /// the field is made up by other rules than serde's.
-fn left_out() -> LeftOut {
+pub(crate) fn left_out() -> LeftOut {
     LeftOut
 }
 
-struct LeftOut;
+pub(crate) struct LeftOut;
 
 /// One step event on its way to one webhook: what waits in the delay ladder, and what a dead letter is made from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

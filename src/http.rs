@@ -9,6 +9,10 @@
 //! | `GET /v1/campaigns/{id}` | viewer | one, with its `ETag`; headers and secrets masked below `editor` |
 //! | `PUT /v1/campaigns/{id}` | editor | create or replace, with `If-Match` or `If-None-Match: *` |
 //! | `DELETE /v1/campaigns/{id}` | editor | delete, with `If-Match` |
+//! | `GET /v1/webhooks/{id}` | viewer | one webhook, and where it is; masked below `editor` |
+//! | `PUT /v1/webhooks/{id}` | editor | replace it where it is, with `If-Match` |
+//! | `DELETE /v1/webhooks/{id}` | editor | delete it, and the redirect that it is |
+//! | `POST /v1/webhooks/{id}/test` | operator | one request with a sample event, now |
 //! | `POST /v1/events` | operator | publish a step event; 202 once the broker has confirmed it |
 //! | `POST /v1/explain` | viewer | for an event: what matches, what does not and why, and what would be sent |
 //! | `GET /v1/openapi.json` | viewer | the description of all of this |
@@ -25,6 +29,8 @@ mod openapi;
 mod probes;
 mod problem;
 mod route;
+mod version;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -42,6 +48,7 @@ use crate::campaigns::Campaigns;
 use crate::config::Token;
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::worker::Worker;
 use crate::worker::progress::Progress;
 
 /// What the handlers need. Cheap to clone.
@@ -51,6 +58,8 @@ pub struct Http {
     pub store: Store,
     /// Where campaigns are changed.
     pub campaigns: Campaigns,
+    /// What sends a request by itself.
+    pub worker: Arc<Worker>,
     /// Where events go.
     pub publisher: Publisher,
     /// Names of the broker's objects.
@@ -93,7 +102,10 @@ impl Http {
 
 /// All routes under `/v1`. There is no other way into the router, the roles or the document.
 fn routes() -> Vec<Route> {
-    [campaigns::routes(), events::routes(), explain::routes(), openapi::routes()].into_iter().flatten().collect()
+    [campaigns::routes(), webhooks::routes(), events::routes(), explain::routes(), openapi::routes()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The OpenAPI document of all routes.

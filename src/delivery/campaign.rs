@@ -271,4 +271,33 @@ impl Campaign {
     pub fn place_of(&self, id: &WebhookId) -> Option<Place<'_>> {
         self.places().find(|place| place.webhook.id == *id)
     }
+
+    /// The campaign with `webhook` in the place of the one that has its id.
+    pub fn with_webhook(&self, webhook: Webhook) -> Self {
+        let mut campaign = self.clone();
+        let id = webhook.id.clone();
+        if let Some((slot, _)) = campaign.slot_of(&id) {
+            *slot = Some(webhook);
+        }
+        campaign
+    }
+
+    /// The campaign without this webhook, and without the redirect that it is.
+    pub fn without_webhook(&self, id: &WebhookId) -> Self {
+        let mut campaign = self.clone();
+        if let Some((slot, redirect)) = campaign.slot_of(id) {
+            *slot = None;
+            redirect.take_if(|redirect| redirect.kind == RedirectKind::Webhook);
+        }
+        campaign
+    }
+
+    /// Where a webhook is kept, and the redirect beside it.
+    fn slot_of(&mut self, id: &WebhookId) -> Option<(&mut Option<Webhook>, &mut Option<Redirect>)> {
+        let slots = self.sections.iter_mut().flat_map(|section| {
+            let own = std::iter::once((&mut section.webhook, &mut section.redirect));
+            own.chain(section.menu.iter_mut().map(|entry| (&mut entry.webhook, &mut entry.redirect)))
+        });
+        slots.into_iter().find(|(slot, _)| slot.as_ref().is_some_and(|webhook| webhook.id == *id))
+    }
 }

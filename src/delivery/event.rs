@@ -65,6 +65,14 @@ impl Keyword {
         }
     }
 
+    /// The keyword as JSON, as it was written.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Text(text) => Value::String(text.clone()),
+            Self::Number(number) => Value::Number(number.clone()),
+        }
+    }
+
     /// Keywords are compared as text, ignoring case and surrounding space.
     pub fn matches(&self, other: &Self) -> bool {
         comparable(&self.to_string()) == comparable(&other.to_string())

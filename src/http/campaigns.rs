@@ -2,8 +2,8 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
 use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -13,8 +13,8 @@ use super::given::{Id, Query};
 use super::list::{List, Page};
 use super::problem::Problem;
 use super::route::Route;
+use super::version::{precondition, tagged};
 use super::{Http, body};
-use crate::campaigns::Precondition;
 use crate::config::Role;
 use crate::delivery::campaign::{Campaign, Secrets, Webhook};
 use crate::delivery::document::MAX_DOCUMENT_BYTES;
@@ -117,11 +117,7 @@ fn document(status: StatusCode, stored: &StoredCampaign, secrets: Secrets) -> Re
         Secrets::Shown => Json(stored.campaign.clone()),
         Secrets::Masked => Json(masked(&stored.campaign)),
     };
-    let mut response = (status, body).into_response();
-    if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", stored.version)) {
-        response.headers_mut().insert(header::ETAG, etag);
-    }
-    response
+    tagged(stored.version, (status, body))
 }
 
 /// The campaign without the values of headers and without secrets.
@@ -132,19 +128,4 @@ fn masked(campaign: &Campaign) -> Campaign {
         section.menu.iter_mut().filter_map(|entry| entry.webhook.as_mut()).for_each(Webhook::mask);
     }
     campaign
-}
-
-/// Reads `If-Match` and `If-None-Match`. A tag that can't be one of ours matches nothing.
-fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
-    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default().trim());
-    match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
-        (None, None) => Ok(Precondition::None),
-        (Some("*"), None) => Ok(Precondition::Exists),
-        (None, Some("*")) => Ok(Precondition::Absent),
-        (Some(tag), None) => match tag.trim_matches('"').parse() {
-            Ok(version) => Ok(Precondition::Version(version)),
-            Err(_) => Err(Problem::new(StatusCode::PRECONDITION_FAILED, format!("{tag} is no version of a campaign"))),
-        },
-        (_, Some(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "send either If-Match, or If-None-Match: *")),
-    }
 }
