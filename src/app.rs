@@ -106,18 +106,19 @@ impl App {
         let http_urls = config.egress.http_urls;
         let log = names.campaigns();
         let campaigns = Campaigns::new(store.clone(), publisher.clone(), log, http_urls, metrics.clone());
-        let worker = Worker {
+        let worker = Arc::new(Worker {
             names: names.clone(),
             store: store.clone(),
             publisher: publisher.clone(),
             sender,
             policy: Arc::new(config.retry.clone()),
             metrics: metrics.clone(),
-        };
+        });
         let progress = Progress::default();
         let http = Http {
             store: store.clone(),
             campaigns: campaigns.clone(),
+            worker: worker.clone(),
             publisher,
             names,
             metrics,
@@ -128,7 +129,7 @@ impl App {
             address: broker,
             topology,
             campaigns,
-            worker: Arc::new(worker),
+            worker,
             window: config.broker.prefetch,
             grace: config.shutdown.grace,
             progress,

@@ -3,6 +3,8 @@
 //! The node that accepts a change answers once it has applied it itself, so whoever gets the answer reads their own
 //! write there. A change says which version it was made on; one made on an old version has no effect on any node.
 
+mod webhooks;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -3,8 +3,12 @@
 mod campaigns;
 mod check;
 mod client;
+mod completions;
 mod demo;
 mod documents;
+mod event;
+mod explain;
+mod openapi;
 mod output;
 mod publish;
 mod serve;
@@ -34,6 +38,13 @@ enum Command {
     Campaigns(campaigns::Campaigns),
     /// Publish step events, from arguments, a file or standard input
     Publish(publish::Publish),
+    /// Say what becomes of a step event and why: what matches, what does not, and what would be sent
+    Explain(explain::Explain),
+    /// Print the description of the HTTP API (OpenAPI 3.1), without a server
+    #[command(name = "openapi")]
+    OpenApi(openapi::OpenApi),
+    /// Print the script by which a shell completes the commands
+    Completions(completions::Completions),
 }
 
 /// The settings of a command that runs a worker.
@@ -101,6 +112,15 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Check(check) => check.run(),
         Command::Campaigns(campaigns) => campaigns.run().await,
         Command::Publish(publish) => publish.run().await,
+        Command::Explain(explain) => explain.run().await,
+        Command::OpenApi(openapi) => {
+            openapi.run();
+            Ok(())
+        }
+        Command::Completions(completions) => {
+            completions.run();
+            Ok(())
+        }
     }
 }
 

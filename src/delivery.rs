@@ -9,6 +9,7 @@ pub mod dead_letter;
 pub mod document;
 pub mod duration;
 pub mod event;
+pub mod explain;
 pub mod fault;
 pub mod identity;
 pub mod outcome;
@@ -17,9 +18,11 @@ pub mod replay;
 pub mod request;
 pub mod resolve;
 pub mod retry;
+pub mod sample;
 pub mod timestamp;
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use campaign::Target;
@@ -29,6 +32,14 @@ use outcome::Cause;
 
 /// Attempts kept in a delivery's history. Older ones are dropped, the count of attempts made is not.
 pub const ATTEMPTS_KEPT: usize = 50;
+
+/// What a schema is given for the default of a field that may be left out of what is sent to us. There is none to show:
+/// the field is made up by other rules than serde's.
+pub(crate) fn left_out() -> LeftOut {
+    LeftOut
+}
+
+pub(crate) struct LeftOut;
 
 /// One step event on its way to one webhook: what waits in the delay ladder, and what a dead letter is made from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,11 +93,12 @@ impl Delivery {
 }
 
 /// One HTTP request of a delivery, as the history keeps it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
     /// When it began.
     #[serde(with = "timestamp")]
+    #[schemars(with = "DateTime<Utc>")]
     pub at: DateTime<Utc>,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
@@ -104,7 +116,7 @@ pub struct Attempt {
 }
 
 /// W3C trace context: passed on to the receiver untouched.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TraceContext {
     /// The `traceparent` header.
     pub traceparent: String,

@@ -9,29 +9,46 @@
 //! | `GET /v1/campaigns/{id}` | viewer | one, with its `ETag`; headers and secrets masked below `editor` |
 //! | `PUT /v1/campaigns/{id}` | editor | create or replace, with `If-Match` or `If-None-Match: *` |
 //! | `DELETE /v1/campaigns/{id}` | editor | delete, with `If-Match` |
+//! | `GET /v1/webhooks/{id}` | viewer | one webhook, and where it is; masked below `editor` |
+//! | `PUT /v1/webhooks/{id}` | editor | replace it where it is, with `If-Match` |
+//! | `DELETE /v1/webhooks/{id}` | editor | delete it, and the redirect that it is |
+//! | `POST /v1/webhooks/{id}/test` | operator | one request with a sample event, now |
 //! | `POST /v1/events` | operator | publish a step event; 202 once the broker has confirmed it |
+//! | `POST /v1/explain` | viewer | for an event: what matches, what does not and why, and what would be sent |
+//! | `GET /v1/openapi.json` | viewer | the description of all of this |
 
 mod access;
+mod audit;
 mod body;
 mod campaigns;
 mod events;
+mod explain;
+mod given;
+mod list;
+mod openapi;
 mod probes;
 mod problem;
+mod route;
+mod version;
+mod webhooks;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::access::Access;
+use self::route::Route;
 use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
 use crate::campaigns::Campaigns;
 use crate::config::Token;
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::worker::Worker;
 use crate::worker::progress::Progress;
 
 /// What the handlers need. Cheap to clone.
@@ -41,6 +58,8 @@ pub struct Http {
     pub store: Store,
     /// Where campaigns are changed.
     pub campaigns: Campaigns,
+    /// What sends a request by itself.
+    pub worker: Arc<Worker>,
     /// Where events go.
     pub publisher: Publisher,
     /// Names of the broker's objects.
@@ -63,13 +82,13 @@ impl Http {
     }
 
     fn router(self) -> Router {
-        let api = Router::new()
-            .route("/campaigns", get(campaigns::list))
-            .route("/campaigns/{id}", get(campaigns::get).put(campaigns::put).delete(campaigns::delete))
-            .route("/events", post(events::publish))
+        let routes = routes();
+        let access = Access::new(self.tokens.clone(), &routes);
+        let api = routes.into_iter().fold(Router::new(), |api, route| api.route(route.path, route.handler));
+        let api = api
             .fallback(problem::no_such_address)
             .method_not_allowed_fallback(problem::no_such_method)
-            .layer(from_fn_with_state(self.clone(), access::require));
+            .layer(from_fn_with_state(access, access::require));
         Router::new()
             .route("/healthz", get(probes::healthz))
             .route("/readyz", get(probes::readyz))
@@ -79,4 +98,17 @@ impl Http {
             .method_not_allowed_fallback(problem::no_such_method)
             .with_state(self)
     }
+}
+
+/// All routes under `/v1`. There is no other way into the router, the roles or the document.
+fn routes() -> Vec<Route> {
+    [campaigns::routes(), webhooks::routes(), events::routes(), explain::routes(), openapi::routes()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// The OpenAPI document of all routes.
+pub fn openapi() -> serde_json::Value {
+    openapi::document(&routes())
 }

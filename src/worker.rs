@@ -27,7 +27,7 @@ use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
 use crate::delivery::campaign::Target;
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::fault::Fault;
-use crate::delivery::outcome::{Reply, classify};
+use crate::delivery::outcome::{Outcome, Reply, classify};
 use crate::delivery::reason::Reason;
 use crate::delivery::retry::{RetryPolicy, Settlement, decide};
 use crate::delivery::{Attempt, Delivery, event, request, resolve};
@@ -63,6 +63,19 @@ pub enum Unsettled {
     /// It could not be written as JSON.
     #[error("a record could not be written: {0}")]
     Encode(#[from] serde_json::Error),
+}
+
+/// What came of one attempt.
+#[derive(Debug)]
+pub struct Tried {
+    /// What it means for the delivery.
+    pub outcome: Outcome,
+    /// What came back.
+    pub reply: Reply,
+    /// How long it took.
+    pub took: Duration,
+    /// When it was over.
+    pub ended: DateTime<Utc>,
 }
 
 impl Worker {
@@ -112,21 +125,10 @@ impl Worker {
 
     /// One attempt of a delivery, and what follows from it.
     async fn attempt(&self, mut delivery: Delivery) -> Result<(), Unsettled> {
-        let began = Utc::now();
-        let clock = Instant::now();
-        let timeout = Duration::from_millis(delivery.target.webhook.timeout_ms);
         let policy = self.policy.with(&delivery.target.webhook.retry);
-
-        let request = request::render(&delivery, began);
         let in_flight = InFlight::begin(&self.metrics);
-        let reply = self.sender.send(request, timeout).await;
+        let Tried { outcome, reply, took, ended } = self.attempt_once(&mut delivery).await;
         drop(in_flight);
-        let took = clock.elapsed();
-        let ended = Utc::now();
-        let outcome = classify(&reply, &policy.permanent_statuses, ended);
-        delivery.record(attempt_of(&reply, began, took));
-        // What is kept from here on does not hold the customer's secrets: an attempt looks its webhook up anew.
-        delivery.target.webhook.mask();
         let settlement = decide(&policy, &delivery, &outcome, ended);
         self.observe(&delivery, &reply, took, &settlement, ended);
 
@@ -140,6 +142,23 @@ impl Worker {
             }
             Settlement::Dead(reason) => self.dead(delivery, reason).await,
         }
+    }
+
+    /// Sends a delivery's request, and records the attempt in its history. Nothing is counted, kept or retried here.
+    pub async fn attempt_once(&self, delivery: &mut Delivery) -> Tried {
+        let began = Utc::now();
+        let clock = Instant::now();
+        let timeout = Duration::from_millis(delivery.target.webhook.timeout_ms);
+        let request = request::render(delivery, began);
+        let reply = self.sender.send(request, timeout).await;
+        let took = clock.elapsed();
+        let ended = Utc::now();
+        let permanent = delivery.target.webhook.retry.permanent_statuses.as_ref();
+        let outcome = classify(&reply, permanent.unwrap_or(&self.policy.permanent_statuses), ended);
+        delivery.record(attempt_of(&reply, began, took));
+        // What is kept from here on does not hold the customer's secrets: an attempt looks its webhook up anew.
+        delivery.target.webhook.mask();
+        Tried { outcome, reply, took, ended }
     }
 
     /// Puts a delivery on the delay ladder.

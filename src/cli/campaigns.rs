@@ -1,6 +1,5 @@
 //! `waypost campaigns`: list, get, apply, delete.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -172,7 +171,7 @@ impl Apply {
 
     /// A file may hold several documents, as one that was kept of a lost log does.
     async fn apply(&self, api: &Api, file: &Path) -> Result<(), Failure> {
-        let bytes = read(file)?;
+        let bytes = documents::read(file)?;
         let documents = documents::split(&bytes).map_err(|error| Failure::of(format!("not JSON: {error}")))?;
         if documents.is_empty() {
             return Err(Failure::of("there is no document in it"));
@@ -198,16 +197,4 @@ impl Apply {
         say!("campaign {id} {done}, version {}", answer.etag.unwrap_or_default().trim_matches('"'));
         Ok(())
     }
-}
-
-/// Reads a file; `-` is standard input.
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    let read = if file == Path::new("-") {
-        std::io::stdin().read_to_end(&mut bytes).map(|_| ())
-    } else {
-        std::fs::read(file).map(|content| bytes = content)
-    };
-    read.map_err(Failure::of)?;
-    Ok(bytes)
 }

@@ -1,6 +1,11 @@
 //! JSON documents that follow one another in a file: a single one, one a line, or printed over several lines each.
 
+use std::io::Read as _;
+use std::path::Path;
+
 use serde::de::IgnoredAny;
+
+use super::Failure;
 
 /// The bytes of each document.
 ///
@@ -17,6 +22,18 @@ pub(super) fn split(bytes: &[u8]) -> Result<Vec<&[u8]>, serde_json::Error> {
         start = end;
     }
     Ok(documents)
+}
+
+/// Reads a file; `-` is standard input.
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().read_to_end(&mut bytes).map(|_| ())
+    } else {
+        std::fs::read(file).map(|content| bytes = content)
+    };
+    read.map_err(Failure::of)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -8,14 +8,14 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reqwest::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use super::Failure;
 use super::client::{Api, Call, Server};
 use super::documents;
+use super::event::Event;
 use super::output::say;
-use crate::delivery::timestamp;
 
 /// Events on their way at once.
 const IN_FLIGHT: usize = 64;
@@ -26,32 +26,10 @@ const FAULTS_TOLD: usize = 10;
 #[derive(Args)]
 pub(super) struct Publish {
     /// Events as JSON, one a line or printed over several; `-` is standard input. Without it the event is made from the options below
-    #[arg(value_name = "FILE", conflicts_with_all = ["campaign", "label", "phone", "date", "response", "option", "keyword", "event_id"])]
+    #[arg(value_name = "FILE", conflicts_with_all = Event::ARGUMENTS)]
     file: Option<PathBuf>,
-    /// The event's `campaignId`
-    #[arg(long, value_name = "ID", required_unless_present = "file", requires_all = ["label", "phone"])]
-    campaign: Option<String>,
-    /// The section's label
-    #[arg(long, allow_hyphen_values = true)]
-    label: Option<String>,
-    /// The event's `phoneNumber`
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
-    phone: Option<String>,
-    /// RFC 3339 [default: now]
-    #[arg(long)]
-    date: Option<String>,
-    /// What the user answered
-    #[arg(long, allow_hyphen_values = true)]
-    response: Option<String>,
-    /// The menu text chosen
-    #[arg(long, allow_hyphen_values = true)]
-    option: Option<String>,
-    /// The keyword typed: JSON where it is a number, else text
-    #[arg(long, allow_hyphen_values = true)]
-    keyword: Option<String>,
-    /// Identity for de-duplication [default: a new one]
-    #[arg(long, value_name = "ID")]
-    event_id: Option<String>,
+    #[command(flatten)]
+    event: Event,
     /// What was published, as JSON
     #[arg(long)]
     json: bool,
@@ -74,38 +52,13 @@ impl Publish {
     }
 
     async fn one(self, api: &Api) -> Result<(), Failure> {
-        let answer = post(api, self.event().to_string().into_bytes()).await?;
+        let answer = post(api, self.event.document().to_string().into_bytes()).await?;
         if self.json {
             say!("{answer}");
         } else {
             say!("published event {}", answer["eventId"].as_str().unwrap_or_default());
         }
         Ok(())
-    }
-
-    /// The event the options describe.
-    fn event(&self) -> Value {
-        let mut event = Map::new();
-        let text = |value: &Option<String>| value.clone().map(Value::String);
-        let new_id = || uuid::Uuid::now_v7().to_string();
-        let keyword = self.keyword.as_ref().map(|keyword| match serde_json::from_str(keyword) {
-            Ok(number @ Value::Number(_)) => number,
-            _ => Value::String(keyword.clone()),
-        });
-        let fields = [
-            ("campaignId", text(&self.campaign)),
-            ("label", text(&self.label)),
-            ("phoneNumber", text(&self.phone)),
-            ("date", Some(text(&self.date).unwrap_or_else(|| timestamp::text(&chrono::Utc::now()).into()))),
-            ("response", text(&self.response)),
-            ("option", text(&self.option)),
-            ("keyword", keyword),
-            ("eventId", Some(text(&self.event_id).unwrap_or_else(|| new_id().into()))),
-        ];
-        for (name, value) in fields {
-            event.extend(value.map(|value| (name.to_owned(), value)));
-        }
-        Value::Object(event)
     }
 
     /// One event a line. A line that is refused does not stop the others. Events that are printed over several lines

@@ -1,15 +1,19 @@
 //! Campaigns as they are configured: sections, menus, redirects and webhooks. The types are the document's own shape;
 //! [`super::document`] makes them from JSON and refuses what is wrong.
 
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
 use super::duration::Written;
 use super::event::Keyword;
 use super::identity::WebhookId;
+use super::left_out;
 
 /// A chatbot flow.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Campaign {
     /// The `campaignId` of its events.
@@ -22,12 +26,13 @@ pub struct Campaign {
 }
 
 /// The Welcome Message or an Interaction.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Section {
     /// Unique in its campaign; the `label` of its events.
     pub label: String,
     /// Which of the two.
+    #[schemars(default = "left_out", extend("default" = "interaction"))]
     pub kind: SectionKind,
     /// What the user is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,7 +49,7 @@ pub struct Section {
 }
 
 /// What a section is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum SectionKind {
     /// The one that opens the campaign; there is at most one.
@@ -54,7 +59,7 @@ pub enum SectionKind {
 }
 
 /// One choice of a menu.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MenuEntry {
     /// What the user types; unique in its menu.
@@ -71,7 +76,7 @@ pub struct MenuEntry {
 }
 
 /// Where the user goes next.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Redirect {
     /// What kind of place.
@@ -83,7 +88,7 @@ pub struct Redirect {
 }
 
 /// What a redirect leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum RedirectKind {
     /// A section of this campaign.
@@ -95,25 +100,29 @@ pub enum RedirectKind {
 }
 
 /// A customer's endpoint, and what it is sent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Webhook {
     /// Given by the system where the document has none; stable over edits.
+    #[schemars(default = "left_out")]
     pub id: WebhookId,
     /// `https://host/path`, as it was written.
     pub url: String,
     /// A disabled webhook does not fire.
+    #[schemars(default = "left_out", extend("default" = true))]
     pub enabled: bool,
     /// Extra parameters of the body, in order.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub body: Map<String, Value>,
     /// Custom headers, in order. Values are secrets.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(with = "BTreeMap<String, String>")]
     pub headers: Map<String, Value>,
     /// The signing secret, `whsec_…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
     /// The limit of one attempt, in milliseconds.
+    #[schemars(default = "left_out", range(min = 1, max = 30_000), extend("default" = 15_000))]
     pub timeout_ms: u64,
     /// The most requests in flight at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,6 +138,15 @@ pub struct Webhook {
 /// What stands in the place of a header's value or a secret for who may not see it; refused where it is written back.
 pub const MASK: &str = "********";
 
+/// Whether the values of headers and secrets are shown to whoever looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    /// As they are.
+    Shown,
+    /// As the [`MASK`].
+    Masked,
+}
+
 impl Webhook {
     /// Takes out what only its receiver may know: the values of its headers, and its secret.
     pub fn mask(&mut self) {
@@ -137,29 +155,29 @@ impl Webhook {
     }
 }
 
-/// A webhook's own retry policy: each value overrides the setting of its name.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// A webhook's own retry policy: each value overrides the setting of its name, see [`super::retry::RetryPolicy`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryOverrides {
-    /// See [`super::retry::RetryPolicy::initial_delay`].
+    /// In place of `retry.initialDelay`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial_delay: Option<Written>,
-    /// See [`super::retry::RetryPolicy::multiplier`].
+    /// In place of `retry.multiplier`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multiplier: Option<f64>,
-    /// See [`super::retry::RetryPolicy::max_delay`].
+    /// In place of `retry.maxDelay`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_delay: Option<Written>,
-    /// See [`super::retry::RetryPolicy::jitter`].
+    /// In place of `retry.jitter`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter: Option<f64>,
-    /// See [`super::retry::RetryPolicy::max_attempts`].
+    /// In place of `retry.maxAttempts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
-    /// See [`super::retry::RetryPolicy::max_age`].
+    /// In place of `retry.maxAge`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Written>,
-    /// See [`super::retry::RetryPolicy::permanent_statuses`].
+    /// In place of `retry.permanentStatuses`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permanent_statuses: Option<Vec<u16>>,
 }
@@ -172,7 +190,7 @@ impl RetryOverrides {
 }
 
 /// A webhook with what its place in the campaign says of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
     /// The webhook.
@@ -182,7 +200,7 @@ pub struct Target {
 }
 
 /// How a webhook stands to the redirect beside it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum WebhookKind {
     /// The webhook is the redirect: it is not sent `option` and `keyword`.
@@ -252,5 +270,34 @@ impl Campaign {
     /// The webhook with this id.
     pub fn place_of(&self, id: &WebhookId) -> Option<Place<'_>> {
         self.places().find(|place| place.webhook.id == *id)
+    }
+
+    /// The campaign with `webhook` in the place of the one that has its id.
+    pub fn with_webhook(&self, webhook: Webhook) -> Self {
+        let mut campaign = self.clone();
+        let id = webhook.id.clone();
+        if let Some((slot, _)) = campaign.slot_of(&id) {
+            *slot = Some(webhook);
+        }
+        campaign
+    }
+
+    /// The campaign without this webhook, and without the redirect that it is.
+    pub fn without_webhook(&self, id: &WebhookId) -> Self {
+        let mut campaign = self.clone();
+        if let Some((slot, redirect)) = campaign.slot_of(id) {
+            *slot = None;
+            redirect.take_if(|redirect| redirect.kind == RedirectKind::Webhook);
+        }
+        campaign
+    }
+
+    /// Where a webhook is kept, and the redirect beside it.
+    fn slot_of(&mut self, id: &WebhookId) -> Option<(&mut Option<Webhook>, &mut Option<Redirect>)> {
+        let slots = self.sections.iter_mut().flat_map(|section| {
+            let own = std::iter::once((&mut section.webhook, &mut section.redirect));
+            own.chain(section.menu.iter_mut().map(|entry| (&mut entry.webhook, &mut entry.redirect)))
+        });
+        slots.into_iter().find(|(slot, _)| slot.as_ref().is_some_and(|webhook| webhook.id == *id))
     }
 }

@@ -5,6 +5,7 @@
 
 mod duplicates;
 mod ids;
+mod part;
 mod reader;
 mod webhook;
 
@@ -16,6 +17,7 @@ use super::campaign::{Campaign, MenuEntry, Redirect, RedirectKind, Section, Sect
 use super::event::{Keyword, MAX_CAMPAIGN_ID_CHARS, comparable};
 use super::fault::Fault;
 use super::identity::WebhookId;
+pub use part::read_webhook;
 use reader::{Faults, FirstPlaces, Node, Object, shortened};
 
 /// The largest document, in bytes.
@@ -49,7 +51,7 @@ pub fn read_among(
     previous: Option<&Campaign>,
     elsewhere: &dyn Fn(&WebhookId) -> bool,
 ) -> Result<Campaign, Vec<Fault>> {
-    let (text, value) = parse(bytes).map_err(|message| vec![Fault::new("$", message)])?;
+    let (text, value) = parse(bytes, "a campaign").map_err(|message| vec![Fault::new("$", message)])?;
     let faults = Faults::default();
     duplicates::refuse(text, &faults);
     let campaign = Document::new(&value, http_urls).campaign(&Node::root(&value, &faults));
@@ -58,15 +60,15 @@ pub fn read_among(
     Ok(campaign)
 }
 
-/// The document as text and as JSON, or why it is neither.
-fn parse(bytes: &[u8]) -> Result<(&str, Value), String> {
+/// The document of `what` it is, as text and as JSON, or why it is neither.
+fn parse<'a>(bytes: &'a [u8], what: &str) -> Result<(&'a str, Value), String> {
     if bytes.len() > MAX_DOCUMENT_BYTES {
         return Err(format!("{} bytes: a document has at most {MAX_DOCUMENT_BYTES} bytes; split it", bytes.len()));
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| format!("not UTF-8 from byte {} on; save it as UTF-8", error.valid_up_to()))?;
     if text.trim().is_empty() {
-        return Err("empty: a campaign is a JSON object".to_owned());
+        return Err(format!("empty: {what} is a JSON object"));
     }
     if text.starts_with('\u{feff}') {
         return Err("begins with a byte order mark: save it as UTF-8 without one".to_owned());

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The text of a duration.
@@ -20,7 +21,8 @@ pub fn parse(text: &str) -> Result<Duration, String> {
 }
 
 /// A duration that keeps the text it was written as: `90s` is read again as `90s`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String", rename = "Duration")]
 pub struct Written {
     text: String,
     value: Duration,

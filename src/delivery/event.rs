@@ -3,12 +3,13 @@
 use std::fmt;
 
 use chrono::{DateTime, Datelike, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Number, Value};
 
 use super::fault::{Fault, type_name};
 use super::identity::EventId;
-use super::timestamp;
+use super::{left_out, timestamp};
 
 /// The largest body of an event, in bytes.
 pub const MAX_EVENT_BYTES: usize = 256 * 1024;
@@ -17,7 +18,7 @@ pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 pub const MAX_CAMPAIGN_ID_CHARS: usize = 128;
 
 /// A user reached a step of a campaign.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StepEvent {
     /// The campaign.
@@ -28,6 +29,7 @@ pub struct StepEvent {
     pub phone_number: String,
     /// When it happened.
     #[serde(with = "timestamp")]
+    #[schemars(with = "DateTime<Utc>")]
     pub date: DateTime<Utc>,
     /// What the user answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,12 +40,13 @@ pub struct StepEvent {
     /// The keyword typed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keyword: Option<Keyword>,
-    /// Identity for de-duplication.
+    /// Identity for de-duplication. One that is published without it is identified by its message or its bytes.
+    #[schemars(default = "left_out")]
     pub event_id: EventId,
 }
 
 /// A keyword: text or a number, whichever it was written as.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Keyword {
     /// `"yes"`
@@ -59,6 +62,14 @@ impl Keyword {
             Value::String(text) => Some(Self::Text(text.clone())),
             Value::Number(number) => Some(Self::Number(number.clone())),
             _ => None,
+        }
+    }
+
+    /// The keyword as JSON, as it was written.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Text(text) => Value::String(text.clone()),
+            Self::Number(number) => Value::Number(number.clone()),
         }
     }
 

@@ -1,9 +1,10 @@
 //! Why a delivery, or an event that could not be read, ended without success.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Why a delivery ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The body was no step event.

@@ -1,11 +1,15 @@
 //! The request a receiver gets, byte for byte: key order, date form, headers.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::Value;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::{Map, Value};
 
-use super::campaign::{Target, Webhook, WebhookKind};
+use super::campaign::{MASK, Secrets, Target, Webhook, WebhookKind};
 use super::event::StepEvent;
 use super::{Delivery, timestamp};
 
@@ -29,6 +33,35 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The JSON body.
     pub body: Vec<u8>,
+}
+
+/// A request as people are shown it.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Request")]
+pub struct Shown {
+    /// `POST`.
+    pub method: &'static str,
+    /// Where to.
+    pub url: String,
+    /// The headers in their order. Values of custom ones may be masked.
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub headers: Map<String, Value>,
+    /// The JSON body as text, byte for byte.
+    pub body: String,
+}
+
+impl Request {
+    /// The request as it is shown to whoever may, or may not, see the values of custom headers.
+    pub fn shown(self, secrets: Secrets) -> Shown {
+        let text = |value: &HeaderValue| match secrets {
+            Secrets::Masked if value.is_sensitive() => MASK.to_owned(),
+            _ => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        };
+        let headers = self.headers.iter().map(|(name, value)| (name.to_string(), text(value).into())).collect();
+        let body = String::from_utf8(self.body).unwrap_or_default();
+        Shown { method: "POST", url: self.url, headers, body }
+    }
 }
 
 /// Renders the request of an attempt that begins `now`.
@@ -197,5 +230,10 @@ mod tests {
                 ("accept", "text/plain"),
             ]
         );
+        let header = |secrets| request.clone().shown(secrets).headers["x-api-key"].clone();
+        assert_eq!((header(Secrets::Shown), header(Secrets::Masked)), ("secret".into(), MASK.into()));
+        let shown = request.clone().shown(Secrets::Masked);
+        assert_eq!((shown.headers["webhook-id"].as_str(), shown.headers.len()), (Some(id.as_str()), headers.len()));
+        assert_eq!((shown.method, shown.body.as_bytes()), ("POST", &request.body[..]));
     }
 }

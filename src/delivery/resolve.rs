@@ -1,5 +1,8 @@
 //! Resolving: which webhooks of a campaign an event fires.
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::campaign::{Campaign, MenuEntry, Place, Section, Target};
 use super::event::{StepEvent, comparable};
 
@@ -13,7 +16,8 @@ pub struct Step<'a> {
 }
 
 /// By which of its fields an event matched a menu entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub enum MatchedBy {
     /// The keyword typed.
     Keyword,

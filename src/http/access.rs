@@ -1,4 +1,7 @@
-//! Who may do what: bearer tokens, each with a role.
+//! Who may do what: bearer tokens, each with a role, and for each route the least role it takes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode, header};
@@ -6,19 +9,81 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
 
-use super::Http;
+use super::audit::Entry;
 use super::problem::Problem;
+use super::route::{Audit, Route};
 use crate::config::{Role, Token};
+use crate::delivery::campaign::Secrets;
 
-/// The role of whoever sent a request. Without any token configured everybody is an editor: the settings then allow a
-/// loopback listener only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Caller(pub(super) Role);
+/// Whoever sent a request. Without any token configured everybody is an editor: the settings then allow a loopback
+/// listener only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// The name of the token; [`LOCAL`] where none is needed.
+    pub(super) name: Arc<str>,
+    pub(super) role: Role,
+}
 
-/// Lets a request pass whose token has the role its route needs.
-pub(super) async fn require(State(http): State<Http>, mut request: Request, next: Next) -> Response {
-    let needed = needed(request.method(), request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str));
-    match caller(&http.tokens, &request) {
+/// The name of everybody where no token is configured.
+const LOCAL: &str = "local";
+
+/// What is asked of whoever comes.
+#[derive(Clone)]
+pub(super) struct Access {
+    tokens: Arc<[Token]>,
+    routes: Arc<HashMap<(Method, String), Demand>>,
+}
+
+/// What a route asks for.
+#[derive(Clone, Copy)]
+struct Demand {
+    role: Role,
+    audit: Audit,
+}
+
+impl Caller {
+    /// Only who may change them sees the values of headers.
+    pub(super) fn secrets(&self) -> Secrets {
+        if self.role >= Role::Editor { Secrets::Shown } else { Secrets::Masked }
+    }
+}
+
+impl Access {
+    pub(super) fn new(tokens: Arc<[Token]>, routes: &[Route]) -> Self {
+        let demand = |route: &Route| Demand { role: route.role, audit: route.audit };
+        let routes = routes.iter().map(|route| ((route.method.clone(), format!("/v1{}", route.path)), demand(route)));
+        Self { tokens, routes: Arc::new(routes.collect()) }
+    }
+
+    /// What is asked for. What is no route is answered 404 or 405, which anybody with a token may know.
+    fn demand(&self, request: &Request) -> Demand {
+        let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
+        let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        let no_route = Demand { role: Role::Viewer, audit: Audit::of(&method) };
+        self.routes.get(&(method, path.to_owned())).copied().unwrap_or(no_route)
+    }
+
+    fn caller(&self, request: &Request) -> Option<Caller> {
+        if self.tokens.is_empty() {
+            return Some(Caller { name: LOCAL.into(), role: Role::Editor });
+        }
+        let header = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, token) = header.split_once(' ')?;
+        let sha256: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
+        let known = self.tokens.iter().filter(|token| same(&token.sha256, &sha256)).max_by_key(|token| token.role);
+        let known = known.filter(|_| scheme.eq_ignore_ascii_case("bearer"))?;
+        Some(Caller { name: known.name.as_str().into(), role: known.role })
+    }
+}
+
+/// Lets a request pass whose token has the role its route needs, and has it audited.
+pub(super) async fn require(State(access): State<Access>, mut request: Request, next: Next) -> Response {
+    let demand = access.demand(&request);
+    let caller = access.caller(&request);
+    // The router takes `/v1` off the address.
+    let entry = (demand.audit == Audit::Kept)
+        .then(|| Entry::of(request.method(), &format!("/v1{}", request.uri().path()), caller.as_ref()));
+    let response = match caller {
         None => {
             let detail = match request.headers().contains_key(header::AUTHORIZATION) {
                 true => "this token is not known",
@@ -27,34 +92,20 @@ pub(super) async fn require(State(http): State<Http>, mut request: Request, next
             let problem = Problem::new(StatusCode::UNAUTHORIZED, detail);
             ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
         }
-        Some(Caller(role)) if role < needed => {
-            let detail = format!("this needs the role {}, and the token has {}", needed.as_str(), role.as_str());
+        Some(caller) if caller.role < demand.role => {
+            let (needed, has) = (demand.role.as_str(), caller.role.as_str());
+            let detail = format!("this needs the role {needed}, and the token has {has}");
             Problem::new(StatusCode::FORBIDDEN, detail).into_response()
         }
         Some(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
+    };
+    if let Some(entry) = entry {
+        entry.answered(response.status());
     }
-}
-
-fn needed(method: &Method, route: &str) -> Role {
-    match (method, route) {
-        (&Method::GET | &Method::HEAD, _) => Role::Viewer,
-        (_, "/v1/events") => Role::Operator,
-        _ => Role::Editor,
-    }
-}
-
-fn caller(tokens: &[Token], request: &Request) -> Option<Caller> {
-    if tokens.is_empty() {
-        return Some(Caller(Role::Editor));
-    }
-    let header = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = header.split_once(' ')?;
-    let sha256: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
-    let known = tokens.iter().filter(|token| same(&token.sha256, &sha256)).map(|token| Caller(token.role)).max();
-    known.filter(|_| scheme.eq_ignore_ascii_case("bearer"))
+    response
 }
 
 /// Compares in a time that does not depend on where the two differ.

@@ -7,13 +7,16 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::problem::Problem;
+use super::route::Route;
 use super::{Http, body};
 use crate::broker::publisher::{Destination, Outgoing};
+use crate::config::Role;
 use crate::delivery::TraceContext;
-use crate::delivery::event::{self, MAX_EVENT_BYTES};
+use crate::delivery::event::{self, MAX_EVENT_BYTES, StepEvent};
 use crate::delivery::fault::Fault;
 use crate::delivery::identity::EventId;
 
@@ -23,15 +26,27 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 /// AMQP's limit of a routing key, which is the campaign's id, and of a message id.
 const MAX_SHORT_STRING_BYTES: usize = 255;
 
+/// The routes of events.
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::post("/events", Role::Operator, publish)
+            .named("publishEvent", "Publish a step event")
+            .not_audited()
+            .takes::<StepEvent>()
+            .answers::<Accepted>(StatusCode::ACCEPTED, "The broker has confirmed it"),
+    ]
+}
+
 /// What was accepted.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Accepted {
+    /// The event's identity.
     event_id: EventId,
 }
 
 /// `POST /v1/events`: 202 once the broker has confirmed the event. It is published as it came, byte for byte.
-pub(super) async fn publish(State(http): State<Http>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+async fn publish(State(http): State<Http>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let body = body::read(body, MAX_EVENT_BYTES).await;
     let body = body.map_err(|unread| Problem::of_body(unread, "an event", MAX_EVENT_BYTES))?;
     let event = event::decode(&body, None).map_err(Problem::of_faults)?;

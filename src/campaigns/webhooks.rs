@@ -1,0 +1,80 @@
+//! One webhook of a campaign: a change of it is a change of the campaign, made on the version that was read.
+
+use std::sync::Arc;
+
+use super::{Campaigns, Precondition, RACES, Refused};
+use crate::delivery::campaign::{Campaign, Place};
+use crate::delivery::document;
+use crate::delivery::fault::Fault;
+use crate::delivery::identity::WebhookId;
+use crate::store::{StoreError, StoredCampaign};
+
+impl Campaigns {
+    /// The campaign that has this webhook.
+    ///
+    /// # Errors
+    /// [`Refused::Unknown`] where none has it.
+    pub fn of_webhook(&self, id: &WebhookId) -> Result<Arc<StoredCampaign>, Refused> {
+        let owner = self.store.owner_of(id.as_str())?.ok_or_else(|| self.missing())?;
+        let stored = self.get(&owner)?;
+        // It may have lost the webhook since it was named.
+        if stored.campaign.place_of(id).is_some() { Ok(stored) } else { Err(self.missing()) }
+    }
+
+    /// Replaces a webhook; gives back its campaign as it is from now on.
+    ///
+    /// # Errors
+    /// [`Refused`]; the faults of the document have paths from its own root.
+    pub async fn put_webhook(
+        &self,
+        id: &WebhookId,
+        document: &[u8],
+        precondition: Precondition,
+    ) -> Result<StoredCampaign, Refused> {
+        self.edit(id, precondition, |campaign, place| {
+            let webhook = document::read_webhook(document, self.http_urls, &campaign.id, place)?;
+            Ok(campaign.with_webhook(webhook))
+        })
+        .await
+    }
+
+    /// Deletes a webhook, and with it the redirect that it is.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn delete_webhook(&self, id: &WebhookId, precondition: Precondition) -> Result<(), Refused> {
+        self.edit(id, precondition, |campaign, _| Ok(campaign.without_webhook(id))).await.map(drop)
+    }
+
+    /// Makes a change on the campaign as it is, again where it was changed meanwhile and that was not excluded.
+    async fn edit(
+        &self,
+        id: &WebhookId,
+        precondition: Precondition,
+        change: impl Fn(&Campaign, &Place<'_>) -> Result<Campaign, Vec<Fault>>,
+    ) -> Result<StoredCampaign, Refused> {
+        for _ in 0..RACES {
+            let stored = self.of_webhook(id)?;
+            super::check(precondition, Some(&stored))?;
+            let campaign = &stored.campaign;
+            let place = campaign.place_of(id).ok_or_else(|| self.missing())?;
+            let changed = change(campaign, &place).map_err(Refused::Faults)?;
+            let document = serde_json::to_vec(&changed).map_err(StoreError::from)?;
+            match self.put(&campaign.id, &document, Precondition::Version(stored.version)).await {
+                Ok(put) => return Ok(put.stored),
+                Err(Refused::Precondition) if !matches!(precondition, Precondition::Version(_)) => {}
+                Err(Refused::Faults(faults)) => {
+                    return Err(Refused::Faults(faults.into_iter().map(elsewhere).collect()));
+                }
+                Err(refused) => return Err(refused),
+            }
+        }
+        Err(Refused::Precondition)
+    }
+}
+
+/// The webhook itself has no faults any more: what is found now is the campaign's, under settings that were changed since
+/// it was written, or because it grows too large.
+fn elsewhere(fault: Fault) -> Fault {
+    Fault::new("$", format!("its campaign would be refused: {fault}"))
+}

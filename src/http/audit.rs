@@ -1,0 +1,37 @@
+//! The audit: a line of the log for each request that could change something, also for one that was refused.
+
+use axum::http::{Method, StatusCode};
+
+use super::access::Caller;
+
+/// The most of an address that a line shows: whoever has no token can't flood the log with long ones.
+const MAX_PATH_CHARS: usize = 400;
+
+/// A line that is yet to be written. It is when it is dropped: so also where the caller goes away before the answer,
+/// and nobody can tell any more whether the change was made.
+pub(super) struct Entry {
+    /// `PUT /v1/campaigns/13010`
+    what: String,
+    caller: Option<Caller>,
+    status: Option<StatusCode>,
+}
+
+impl Entry {
+    pub(super) fn of(method: &Method, path: &str, caller: Option<&Caller>) -> Self {
+        let path: String = path.chars().take(MAX_PATH_CHARS).collect();
+        Self { what: format!("{method} {path}"), caller: caller.cloned(), status: None }
+    }
+
+    /// Writes the line.
+    pub(super) fn answered(mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let (who, role) = self.caller.as_ref().map(|caller| (&*caller.name, caller.role.as_str())).unzip();
+        let (what, status) = (&self.what, self.status.map(|status| status.as_u16()));
+        tracing::info!(target: "waypost::audit", who, role, what, status, "audit");
+    }
+}

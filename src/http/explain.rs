@@ -1,0 +1,47 @@
+//! Explaining an event: what matches, what does not and why, and what would be sent.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use chrono::Utc;
+
+use super::access::Caller;
+use super::problem::Problem;
+use super::route::Route;
+use super::{Http, body};
+use crate::campaigns::Refused;
+use crate::config::Role;
+use crate::delivery::event::{self, MAX_EVENT_BYTES, StepEvent};
+use crate::delivery::explain::{Explanation, explain as explained};
+
+/// The route of explanations.
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::post("/explain", Role::Viewer, explain)
+            .named(
+                "explainEvent",
+                "Explain what becomes of a step event; nothing is sent, and headers are masked below `editor`",
+            )
+            .not_audited()
+            .takes::<StepEvent>()
+            .answers::<Explanation>(StatusCode::OK, "What matches, what does not and why, and what would be sent"),
+    ]
+}
+
+async fn explain(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Result<Json<Explanation>, Problem> {
+    let body = body::read(body, MAX_EVENT_BYTES).await;
+    let body = body.map_err(|unread| Problem::of_body(unread, "an event", MAX_EVENT_BYTES))?;
+    let event = event::decode(&body, None).map_err(Problem::of_faults)?;
+    let stored = match http.campaigns.get(&event.campaign_id) {
+        Ok(stored) => Some(stored),
+        Err(Refused::Unknown) => None,
+        Err(refused) => return Err(refused.into()),
+    };
+    let campaign = stored.as_ref().map(|stored| (&stored.campaign, stored.version));
+    Ok(Json(explained(event, campaign, caller.secrets(), Utc::now())))
+}

@@ -1,0 +1,70 @@
+//! Lists, a page at a time.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// The most items of a page.
+const MAX_PAGE: u16 = 1000;
+
+/// Which page of a list that has no filter.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Page {
+    /// The most items of the page.
+    #[serde(default)]
+    pub(super) limit: Limit,
+    /// `next` of the page before.
+    pub(super) cursor: Option<String>,
+}
+
+/// How many items a page has at most.
+#[derive(Debug, Clone, Copy, JsonSchema, Serialize)]
+#[schemars(inline)]
+pub(super) struct Limit(#[schemars(range(min = 1, max = 1000))] u16);
+
+impl Limit {
+    pub(super) fn get(self) -> usize {
+        self.0.into()
+    }
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(100)
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let limit = String::deserialize(deserializer)?.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit));
+        limit.map(Self).ok_or_else(|| serde::de::Error::custom(format!("must be a number from 1 to {MAX_PAGE}")))
+    }
+}
+
+/// A page of a list.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "{T}List")]
+pub(super) struct List<T> {
+    /// The items.
+    pub(super) items: Vec<T>,
+    /// The `cursor` of the next page; null where this is the last.
+    pub(super) next: Option<String>,
+}
+
+impl<T> List<T> {
+    /// A page of at most `limit`, made from `limit + 1` items where there are more; the cursor is made from the last.
+    pub(super) fn of(mut items: Vec<T>, limit: Limit, cursor: impl Fn(&T) -> String) -> Self {
+        let more = items.len() > limit.get();
+        items.truncate(limit.get());
+        let next = items.last().filter(|_| more).map(cursor);
+        Self { items, next }
+    }
+}
+
+impl<T: Serialize> IntoResponse for List<T> {
+    fn into_response(self) -> Response {
+        Json(self).into_response()
+    }
+}

@@ -1,0 +1,181 @@
+//! Webhooks over HTTP, each by itself. The `ETag` is the version of the campaign it is a part of.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use axum::{Extension, Json};
+use chrono::Utc;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::access::Caller;
+use super::given::{Id, MaybeGiven};
+use super::problem::Problem;
+use super::route::Route;
+use super::version::{precondition, tagged};
+use super::{Http, body};
+use crate::campaigns::Refused;
+use crate::config::Role;
+use crate::delivery::campaign::{Place, Secrets, Webhook};
+use crate::delivery::document::MAX_DOCUMENT_BYTES;
+use crate::delivery::event::{Keyword, StepEvent};
+use crate::delivery::identity::WebhookId;
+use crate::delivery::request::{self, Shown};
+use crate::delivery::{Attempt, Delivery, left_out, sample};
+use crate::store::StoredCampaign;
+
+/// The routes of webhooks.
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/webhooks/{id}", Role::Viewer, get)
+            .named("getWebhook", "Read a webhook; values of headers and its secret are masked below `editor`")
+            .subject(SUBJECT)
+            .answers::<Located>(StatusCode::OK, "The webhook, and where it is")
+            .has_etag(),
+        Route::put("/webhooks/{id}", Role::Editor, put)
+            .named("putWebhook", "Replace a webhook where it is; it is moved by changing its campaign")
+            .subject(SUBJECT)
+            .preconditions(&[header::IF_MATCH])
+            .takes::<Located>()
+            .answers::<Located>(StatusCode::OK, "The webhook as it is from now on")
+            .has_etag(),
+        Route::delete("/webhooks/{id}", Role::Editor, delete)
+            .named(
+                "deleteWebhook",
+                "Delete a webhook, and the redirect that it is; what waits for it becomes dead letters",
+            )
+            .subject(SUBJECT)
+            .preconditions(&[header::IF_MATCH])
+            .answers_nothing(StatusCode::NO_CONTENT, "It is deleted"),
+        Route::post("/webhooks/{id}/test", Role::Operator, test)
+            .named("testWebhook", "Send a sample event now, once, also to a webhook that is disabled")
+            .subject(SUBJECT)
+            .may_take::<Sample>()
+            .answers::<Tested>(StatusCode::OK, "What was sent, and what came of it"),
+    ]
+}
+
+const SUBJECT: &str = "The webhook's id";
+
+/// A webhook, and where it is.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "LocatedWebhook")]
+struct Located {
+    #[serde(flatten)]
+    webhook: Webhook,
+    /// Its campaign.
+    #[schemars(default = "left_out")]
+    campaign_id: String,
+    /// The label of its section.
+    #[schemars(default = "left_out")]
+    label: String,
+    /// The keyword of its menu entry; absent where it is the section's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keyword: Option<Keyword>,
+}
+
+impl Located {
+    fn at(place: &Place<'_>, campaign_id: &str, secrets: Secrets) -> Self {
+        let mut webhook = place.webhook.clone();
+        if secrets == Secrets::Masked {
+            webhook.mask();
+        }
+        Self {
+            webhook,
+            campaign_id: campaign_id.to_owned(),
+            label: place.section.label.clone(),
+            keyword: place.entry.map(|entry| entry.keyword.clone()),
+        }
+    }
+}
+
+/// What a test is made with.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "WebhookTest")]
+struct Sample {
+    /// A step event or a part of one. What it leaves out is made up.
+    event: Option<Map<String, Value>>,
+}
+
+/// A test that was made.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TestedWebhook")]
+struct Tested {
+    /// What was sent. Values of headers are masked below `editor`.
+    request: Shown,
+    /// What came of it.
+    attempt: Attempt,
+}
+
+/// `GET /v1/webhooks/{id}`: the webhook, and where it is.
+async fn get(State(http): State<Http>, Extension(caller): Extension<Caller>, Id(id): Id) -> Result<Response, Problem> {
+    let id = WebhookId::new(id);
+    let stored = http.campaigns.of_webhook(&id).map_err(refused)?;
+    located(&stored, &id, caller.secrets())
+}
+
+/// `PUT /v1/webhooks/{id}`: the webhook as it is from now on.
+async fn put(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let (id, precondition) = (WebhookId::new(id), precondition(&headers)?);
+    let body = body::read(body, MAX_DOCUMENT_BYTES).await;
+    let body = body.map_err(|unread| Problem::of_body(unread, "a document", MAX_DOCUMENT_BYTES))?;
+    let stored = http.campaigns.put_webhook(&id, &body, precondition).await.map_err(refused)?;
+    located(&stored, &id, caller.secrets())
+}
+
+/// `DELETE /v1/webhooks/{id}`: 204.
+async fn delete(State(http): State<Http>, Id(id): Id, headers: HeaderMap) -> Result<StatusCode, Problem> {
+    let precondition = precondition(&headers)?;
+    http.campaigns.delete_webhook(&WebhookId::new(id), precondition).await.map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /v1/webhooks/{id}/test`: one request, now. It is no delivery: not counted, not retried, no dead letter.
+async fn test(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+    MaybeGiven(sample): MaybeGiven<Sample>,
+) -> Result<Json<Tested>, Problem> {
+    let id = WebhookId::new(id);
+    let stored = http.campaigns.of_webhook(&id).map_err(refused)?;
+    let place = place_of(&stored, &id)?;
+    let given = sample.unwrap_or_default().event.unwrap_or_default();
+    let event = sample::event(given, &stored.campaign.id, &place, Utc::now(), &uuid::Uuid::now_v7().to_string());
+    let event: StepEvent = event.map_err(Problem::of_faults)?;
+    let delivery = Delivery::new(event, place.target(), None);
+    let mut tried = delivery.clone();
+    http.worker.attempt_once(&mut tried).await;
+    let attempt = tried
+        .attempts
+        .pop()
+        .ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "an attempt was made, and not recorded"))?;
+    let request = request::render(&delivery, attempt.at).shown(caller.secrets());
+    Ok(Json(Tested { request, attempt }))
+}
+
+fn located(stored: &StoredCampaign, id: &WebhookId, secrets: Secrets) -> Result<Response, Problem> {
+    let place = place_of(stored, id)?;
+    Ok(tagged(stored.version, Json(Located::at(&place, &stored.campaign.id, secrets))))
+}
+
+fn place_of<'a>(stored: &'a StoredCampaign, id: &WebhookId) -> Result<Place<'a>, Problem> {
+    stored.campaign.place_of(id).ok_or_else(|| refused(Refused::Unknown))
+}
+
+fn refused(refused: Refused) -> Problem {
+    match refused {
+        Refused::Unknown => Problem::new(StatusCode::NOT_FOUND, "no such webhook"),
+        refused => refused.into(),
+    }
+}
