@@ -14,8 +14,12 @@ use crate::broker::publisher::Publisher;
 use crate::broker::topology::Topology;
 use crate::campaigns::{Campaigns, FollowError};
 use crate::config::Config;
+use crate::dead_letters::DeadLetters;
+use crate::dead_letters::tail::Tail;
 use crate::http::Http;
 use crate::metrics::Metrics;
+use crate::replays::Replays;
+use crate::replays::runner::Runner;
 use crate::sender::egress::EgressRules;
 use crate::sender::{self, Sender, SenderError, SenderSettings};
 use crate::store::{Store, StoreError};
@@ -82,6 +86,7 @@ pub struct App {
     store: Store,
     http: Http,
     intake: Intake,
+    tail: Tail,
     publishing: tokio::task::JoinHandle<()>,
 }
 
@@ -115,9 +120,23 @@ impl App {
             metrics: metrics.clone(),
         });
         let progress = Progress::default();
+        let log = names.dead_letters();
+        let retention = config.dead_letters.retention;
+        let dead_letters = DeadLetters::new(store.letters.clone(), publisher.clone(), log, retention, metrics.clone())?;
+        let replays = Replays::new(store.clone(), dead_letters.clone(), publisher.clone(), names.clone());
+        let busy = usize::from(config.broker.prefetch) / 2;
+        let runner = Runner::new(replays.clone(), worker.clone(), progress.clone(), busy, config.shutdown.grace);
+        let tail = Tail {
+            address: broker.clone(),
+            topology: topology.clone(),
+            dead_letters: dead_letters.clone(),
+            runner: Arc::new(runner),
+        };
         let http = Http {
             store: store.clone(),
             campaigns: campaigns.clone(),
+            dead_letters,
+            replays,
             worker: worker.clone(),
             publisher,
             names,
@@ -135,7 +154,7 @@ impl App {
             progress,
             room: Room::default(),
         };
-        Ok(Self { listener, address, store, http, intake, publishing })
+        Ok(Self { listener, address, store, http, intake, tail, publishing })
     }
 
     /// Where it listens.
@@ -149,12 +168,14 @@ impl App {
     /// # Errors
     /// [`AppError::Broker`] where the broker's objects are not as they must be, [`AppError::Http`].
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { listener, address, store, http, intake, publishing } = self;
+        let Self { listener, address, store, http, intake, tail, publishing } = self;
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
         let stop_http = CancellationToken::new();
         let mut http = tokio::spawn(http.run(listener, stop_http.clone()));
+        // Both to their ends, unless one of them fails.
+        let work = async { tokio::try_join!(intake.run(stop.clone()), tail.run(stop)) };
         let ended = tokio::select! {
-            ended = intake.run(stop) => ended.map_err(AppError::from),
+            ended = work => ended.map(|_| ()).map_err(AppError::from),
             ended = &mut http => return Err(AppError::Http(match ended {
                 Ok(Err(error)) => error,
                 Ok(Ok(())) => std::io::Error::other("it ended by itself"),

@@ -2,9 +2,10 @@
 //!
 //! [`connection`] opens connections, [`topology`] declares what they need, [`consumer`] takes messages and [`acks`]
 //! settles them, [`publisher`] sends messages and knows that they are safe, [`ladder`] makes them wait, [`log`] reads
-//! the streams, [`depths`] counts what waits.
+//! the streams and [`append`] writes to them, [`depths`] counts what waits.
 
 pub mod acks;
+pub mod append;
 pub mod connection;
 pub mod consumer;
 pub mod depths;
@@ -15,6 +16,12 @@ pub mod publisher;
 pub mod topology;
 
 use lapin::types::{AMQPValue, FieldTable, ShortString};
+
+/// The header of an event that is a dead letter sent again: the letter's id.
+const REPLAY_OF: &str = "x-waypost-replay-of";
+
+/// And the id of the replay.
+const REPLAY_ID: &str = "x-waypost-replay-id";
 
 /// Something the broker did or did not do. The text is for people; what to do about it is decided by who gets it.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -5,16 +5,16 @@
 
 mod webhooks;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::Connection;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::broker::BrokerError;
+use crate::broker::append::{Appender, Unapplied};
 use crate::broker::log::{Continuity, LogReader, Record};
-use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
+use crate::broker::publisher::Publisher;
 use crate::delivery::campaign::Campaign;
 use crate::delivery::document::{self, HttpUrls};
 use crate::delivery::fault::Fault;
@@ -22,8 +22,8 @@ use crate::delivery::identity::WebhookId;
 use crate::metrics::Metrics;
 use crate::store::{Applied, Change, Store, StoreError, StoredCampaign};
 
-/// A change is published, confirmed and applied within this time, or the caller is told that it may yet happen.
-const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A change waits this long for the changes before it.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A change made on no particular version is tried again when it loses a race against another node, this often.
 const RACES: usize = 50;
@@ -61,8 +61,8 @@ pub enum Refused {
     Store(#[from] StoreError),
 }
 
-impl From<Unpublished> for Refused {
-    fn from(error: Unpublished) -> Self {
+impl From<Unapplied> for Refused {
+    fn from(error: Unapplied) -> Self {
         Self::Unavailable(error.to_string())
     }
 }
@@ -84,8 +84,7 @@ pub struct Campaigns {
     log: String,
     http_urls: HttpUrls,
     metrics: Arc<Metrics>,
-    /// Callers whose change has not been applied yet, by its message id.
-    waiting: Arc<Mutex<HashMap<String, oneshot::Sender<Applied>>>>,
+    appender: Appender<Applied>,
     currency: Arc<watch::Sender<Currency>>,
     /// Held by the one change that is being made here: a node does not race against itself.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -95,7 +94,8 @@ impl Campaigns {
     /// Campaigns kept in the stream `log`.
     pub fn new(store: Store, publisher: Publisher, log: String, http_urls: HttpUrls, metrics: Arc<Metrics>) -> Self {
         let currency = Arc::new(watch::Sender::new(Currency::CatchingUp));
-        Self { store, publisher, log, http_urls, metrics, waiting: Arc::default(), currency, turn: Arc::default() }
+        let appender = Appender::new(publisher.clone(), log.clone());
+        Self { store, publisher, log, http_urls, metrics, appender, currency, turn: Arc::default() }
     }
 
     /// Whether the view is current, as it changes.
@@ -179,7 +179,7 @@ impl Campaigns {
     }
 
     async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Refused> {
-        let turn = tokio::time::timeout(ACCEPT_TIMEOUT, self.turn.lock()).await;
+        let turn = tokio::time::timeout(TURN_TIMEOUT, self.turn.lock()).await;
         turn.map_err(|_| Refused::Unavailable("other changes are waiting for the broker: try again".to_owned()))
     }
 
@@ -198,26 +198,7 @@ impl Campaigns {
     /// Appends a change to the log, and waits until this node has applied it.
     async fn append(&self, change: &Change) -> Result<Applied, Refused> {
         let body = serde_json::to_vec(change).map_err(StoreError::from)?;
-        let message_id = uuid::Uuid::now_v7().to_string();
-        let (sender, applied) = oneshot::channel();
-        self.waiting().insert(message_id.clone(), sender);
-        let _waiting = Waiting { campaigns: self, message_id: message_id.clone() };
-        let outgoing = Outgoing { to: Destination::Queue(self.log.clone()), message_id, body, trace: None };
-        let result = tokio::time::timeout(ACCEPT_TIMEOUT, async {
-            self.publisher.publish(outgoing).await?;
-            applied.await.map_err(|_| Refused::Unavailable("Waypost is stopping".to_owned()))
-        })
-        .await;
-        result.unwrap_or_else(|_| {
-            let waited = ACCEPT_TIMEOUT.as_secs();
-            Err(Refused::Unavailable(format!(
-                "the broker has not taken the change within {waited} s; it may yet do so: read the campaign before you repeat it"
-            )))
-        })
-    }
-
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<String, oneshot::Sender<Applied>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(self.appender.append(body).await?)
     }
 
     /// Opens the log where the view left off; clears the view where the log is another one.
@@ -286,24 +267,9 @@ impl Campaigns {
                 Applied::Done { .. } => tracing::info!(campaign = change.id, "campaign deleted"),
                 _ => tracing::info!(campaign = change.id, ?applied, "a change of a campaign came too late"),
             }
-            if let Some(caller) = self.waiting().remove(&record.position.message_id) {
-                // A caller that has gone away does not want to know.
-                let _ = caller.send(applied);
-            }
+            self.appender.applied(&record.position.message_id, applied);
         }
         Ok(())
-    }
-}
-
-/// A caller that waits for its change, until it goes away.
-struct Waiting<'a> {
-    campaigns: &'a Campaigns,
-    message_id: String,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.campaigns.waiting().remove(&self.message_id);
     }
 }
 

@@ -46,7 +46,9 @@ use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
 use crate::campaigns::Campaigns;
 use crate::config::Token;
+use crate::dead_letters::DeadLetters;
 use crate::metrics::Metrics;
+use crate::replays::Replays;
 use crate::store::Store;
 use crate::worker::Worker;
 use crate::worker::progress::Progress;
@@ -58,6 +60,10 @@ pub struct Http {
     pub store: Store,
     /// Where campaigns are changed.
     pub campaigns: Campaigns,
+    /// What could not be delivered.
+    pub dead_letters: DeadLetters,
+    /// What sends it again.
+    pub replays: Replays,
     /// What sends a request by itself.
     pub worker: Arc<Worker>,
     /// Where events go.

@@ -5,6 +5,8 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::delivery::dead_letter::State;
+use crate::delivery::dead_letter::mark::ReplayOutcome;
 use crate::delivery::outcome::Cause;
 use crate::delivery::reason::Reason;
 
@@ -62,6 +64,8 @@ pub struct Metrics {
     attempts: IntCounterVec,
     deliveries: IntCounterVec,
     dead_letters: IntCounterVec,
+    dead_letters_kept: IntGaugeVec,
+    replayed: IntCounterVec,
     /// Seconds an attempt took, whatever its outcome.
     pub attempt_duration: Histogram,
     /// Seconds from an event's `date` to the 2xx.
@@ -134,6 +138,16 @@ impl Metrics {
         for reason in Reason::ALL {
             dead_letters.with_label_values(&[reason.as_str()]);
         }
+        let replayed = counters("waypost_replayed_total", "Dead letters sent again", &["outcome"])?;
+        for outcome in ReplayOutcome::ALL {
+            replayed.with_label_values(&[outcome.as_str()]);
+        }
+        let dead_letters_kept =
+            IntGaugeVec::new(Opts::new("waypost_dead_letters", "Dead letters that are kept"), &["state"])?;
+        registry.register(Box::new(dead_letters_kept.clone()))?;
+        for state in State::ALL {
+            dead_letters_kept.with_label_values(&[state.as_str()]);
+        }
         let retries_scheduled = IntCounter::new("waypost_retries_scheduled_total", "Retries put on the delay ladder")?;
         registry.register(Box::new(retries_scheduled.clone()))?;
         let queue_messages = IntGaugeVec::new(
@@ -158,6 +172,8 @@ impl Metrics {
             attempts,
             deliveries,
             dead_letters,
+            dead_letters_kept,
+            replayed,
             retries_scheduled,
             queue_messages,
         })
@@ -179,12 +195,27 @@ impl Metrics {
         self.delivery_latency.observe(latency_seconds.max(0.0));
     }
 
-    /// A dead letter was written; one of a delivery ends that delivery.
+    /// A delivery ended without success.
+    pub fn dead(&self) {
+        self.deliveries.with_label_values(&["dead"]).inc();
+    }
+
+    /// A dead letter was written.
     pub fn dead_letter(&self, reason: Reason) {
         self.dead_letters.with_label_values(&[reason.as_str()]).inc();
-        if reason != Reason::Malformed {
-            self.deliveries.with_label_values(&["dead"]).inc();
+    }
+
+    /// So many dead letters are kept in each state, by the state's number.
+    pub fn dead_letters_kept(&self, counts: [u64; 4]) {
+        for (state, count) in State::ALL.into_iter().zip(counts) {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.dead_letters_kept.with_label_values(&[state.as_str()]).set(count);
         }
+    }
+
+    /// A dead letter was sent again.
+    pub fn replayed(&self, outcome: ReplayOutcome) {
+        self.replayed.with_label_values(&[outcome.as_str()]).inc();
     }
 
     /// A queue had this many messages that nobody had in hand.

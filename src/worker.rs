@@ -161,15 +161,31 @@ impl Worker {
         Tried { outcome, reply, took, ended }
     }
 
+    /// The one attempt of a delivery that a replay makes: counted as any other, and nothing follows from it here.
+    pub(crate) async fn attempt_alone(&self, delivery: &mut Delivery) -> Outcome {
+        let in_flight = InFlight::begin(&self.metrics);
+        let Tried { outcome, reply, took, .. } = self.attempt_once(delivery).await;
+        drop(in_flight);
+        let ended = match outcome {
+            Outcome::Delivered => AttemptOutcome::Delivered,
+            Outcome::Transient { .. } | Outcome::Permanent(_) => AttemptOutcome::Dead,
+        };
+        self.metrics.attempt_duration.observe(took.as_secs_f64());
+        self.metrics.attempt(ended, reply.cause());
+        outcome
+    }
+
     /// Puts a delivery on the delay ladder.
     async fn wait(&self, delivery: &Delivery, rung: Rung) -> Result<(), Unsettled> {
         let body = serde_json::to_vec(delivery)?;
-        self.publish(Destination::Queue(self.names.delay(rung)), body).await
+        self.publish(new_outgoing(Destination::Queue(self.names.delay(rung)), body)).await
     }
 
     /// Gives a delivery up.
     async fn dead(&self, delivery: Delivery, reason: Reason) -> Result<(), Unsettled> {
-        self.keep(&DeadLetter::of_delivery(delivery, reason, Utc::now())).await
+        self.keep(&DeadLetter::of_delivery(delivery, reason, Utc::now())).await?;
+        self.metrics.dead();
+        Ok(())
     }
 
     /// Keeps a message that can't be read.
@@ -185,21 +201,27 @@ impl Worker {
         let now = Utc::now();
         // No two are told apart by what they say, so by when they came.
         let seen = format!("{} {}", now.timestamp_micros(), message.tag);
-        self.keep(&DeadLetter::of_body(&message.body, faults, &seen, Reason::Malformed, now)).await
+        let letter = DeadLetter::of_body(&message.body, faults, &seen, Reason::Malformed, now);
+        let letter = DeadLetter { message_id: message.message_id.clone(), trace: message.trace.clone(), ..letter };
+        let letter = match &message.replay {
+            Some(link) => letter.of_replay(link.clone()),
+            None => letter,
+        };
+        self.keep(&letter).await
     }
 
-    async fn keep(&self, letter: &DeadLetter) -> Result<(), Unsettled> {
+    /// Writes a dead letter.
+    pub(crate) async fn keep(&self, letter: &DeadLetter) -> Result<(), Unsettled> {
         let body = serde_json::to_vec(letter)?;
         let exchange = Destination::Exchange { name: self.names.dead_letters(), routing_key: String::new() };
-        self.publish(exchange, body).await?;
+        self.publish(new_outgoing(exchange, body)).await?;
         self.metrics.dead_letter(letter.reason);
         Ok(())
     }
 
     /// Publishes until the broker has taken it. To give the message back instead would send the request once more.
-    async fn publish(&self, to: Destination, body: Vec<u8>) -> Result<(), Unsettled> {
-        let message_id = uuid::Uuid::now_v7().to_string();
-        let outgoing = Arc::new(Outgoing { to, message_id, body, trace: None });
+    pub(crate) async fn publish(&self, outgoing: Outgoing) -> Result<(), Unsettled> {
+        let outgoing = Arc::new(outgoing);
         let mut delays = reconnect_delays();
         loop {
             match self.publisher.publish(outgoing.clone()).await {
@@ -218,11 +240,7 @@ impl Worker {
     fn current_target(&self, delivery: &Delivery) -> Result<Result<Target, Reason>, StoreError> {
         let stored = self.store.campaign(&delivery.event.campaign_id)?;
         let place = stored.as_ref().and_then(|stored| stored.campaign.place_of(&delivery.target.webhook.id));
-        Ok(match place {
-            None => Err(Reason::WebhookDeleted),
-            Some(place) if !place.webhook.enabled => Err(Reason::WebhookDisabled),
-            Some(place) => Ok(place.target()),
-        })
+        Ok(resolve::current(place))
     }
 
     fn observe(&self, delivery: &Delivery, reply: &Reply, took: Duration, settlement: &Settlement, now: DateTime<Utc>) {
@@ -265,6 +283,10 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.deliveries_in_flight.dec();
     }
+}
+
+fn new_outgoing(to: Destination, body: Vec<u8>) -> Outgoing {
+    Outgoing::new(to, uuid::Uuid::now_v7().to_string(), body)
 }
 
 fn attempt_of(reply: &Reply, at: DateTime<Utc>, took: Duration) -> Attempt {

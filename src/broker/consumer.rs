@@ -1,5 +1,6 @@
 //! Taking messages from a queue, no more at a time than the window allows.
 
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
@@ -8,8 +9,10 @@ use lapin::{Channel, Connection, Consumer};
 use tokio::task::JoinHandle;
 
 use super::acks::Acks;
-use super::{BrokerError, number_header, text_header};
+use super::{BrokerError, REPLAY_ID, REPLAY_OF, number_header, text_header};
 use crate::delivery::TraceContext;
+use crate::delivery::identity::{DeadLetterId, ReplayId};
+use crate::delivery::replay::ReplayLink;
 
 /// A message in hand.
 #[derive(Debug)]
@@ -24,6 +27,12 @@ pub struct Message {
     pub offset: Option<u64>,
     /// The headers `traceparent` and `tracestate`.
     pub trace: Option<TraceContext>,
+    /// Which dead letter it is, sent again.
+    pub replay: Option<ReplayLink>,
+    /// The queue from which the broker has taken it away, because it gave it out too often.
+    pub given_up_in: Option<String>,
+    /// When.
+    pub given_up_at: Option<DateTime<Utc>>,
 }
 
 impl From<Delivery> for Message {
@@ -31,7 +40,14 @@ impl From<Delivery> for Message {
         let headers = delivery.properties.headers().as_ref();
         let trace = text_header(headers, "traceparent")
             .map(|traceparent| TraceContext { traceparent, tracestate: text_header(headers, "tracestate") });
+        let replay = text_header(headers, REPLAY_OF).zip(text_header(headers, REPLAY_ID)).map(|(letter, replay)| {
+            ReplayLink { dead_letter: DeadLetterId::new(letter), replay: ReplayId::new(replay) }
+        });
+        let given_up = text_header(headers, "x-first-death-reason").is_some_and(|reason| reason == "delivery_limit");
         Self {
+            replay,
+            given_up_at: first_death(headers).filter(|_| given_up),
+            given_up_in: text_header(headers, "x-first-death-queue").filter(|_| given_up),
             tag: delivery.delivery_tag,
             offset: number_header(headers, "x-stream-offset"),
             message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),
@@ -39,6 +55,15 @@ impl From<Delivery> for Message {
             body: delivery.data,
         }
     }
+}
+
+/// When the broker first took the message out of a queue, in its own words: `x-death` is a list of tables, each with a
+/// `time`, the latest first.
+fn first_death(headers: Option<&FieldTable>) -> Option<DateTime<Utc>> {
+    let AMQPValue::FieldArray(deaths) = headers?.inner().get("x-death")? else { return None };
+    let AMQPValue::FieldTable(first) = deaths.as_slice().last()? else { return None };
+    let AMQPValue::Timestamp(seconds) = first.inner().get("time")? else { return None };
+    DateTime::from_timestamp(i64::try_from(*seconds).ok()?, 0)
 }
 
 /// Where reading of a stream begins.

@@ -10,6 +10,8 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
 use lapin::Connection;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +19,8 @@ use super::BrokerError;
 use super::acks::Acks;
 use super::consumer::{StartAt, Subscription};
 use super::publisher::{Destination, Outgoing, Publisher};
+use crate::delivery::TraceContext;
+use crate::delivery::replay::ReplayLink;
 
 /// Records in hand at once. A record may be a document of a megabyte, so not more of them.
 const WINDOW: u16 = 100;
@@ -37,6 +41,21 @@ pub struct Record {
     pub position: Position,
     /// Its bytes. The record that was only written so that the log has an end to be found is empty.
     pub body: Vec<u8>,
+    /// Where the broker has put it here, because it gave it out too often: how it came.
+    pub given_up: Option<GivenUp>,
+}
+
+/// A message that the broker gave out again and again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GivenUp {
+    /// The queue in which it was.
+    pub queue: String,
+    /// Its trace context.
+    pub trace: Option<TraceContext>,
+    /// Which dead letter it is, sent again.
+    pub replay: Option<ReplayLink>,
+    /// When the broker gave it up; none where it does not say so.
+    pub at: Option<DateTime<Utc>>,
 }
 
 /// A place in a log, and proof that it is the same log.
@@ -123,7 +142,17 @@ impl LogReader {
         if self.end.is(&position) {
             self.end = End::Reached;
         }
-        Ok(Record { position, body: message.body })
+        let (trace, replay, at) = (message.trace, message.replay, message.given_up_at);
+        let given_up = message.given_up_in.map(|queue| GivenUp { queue, trace, replay, at });
+        Ok(Record { position, body: message.body, given_up })
+    }
+
+    /// The next record, where it is here already: by it records are applied many at once.
+    ///
+    /// # Errors
+    /// [`BrokerError::Lost`].
+    pub fn next_ready(&mut self) -> Result<Option<Record>, BrokerError> {
+        self.next().now_or_never().transpose()
     }
 
     /// Whether what has been read is all that the log held when reading started.
@@ -146,7 +175,7 @@ impl End {
 async fn append_marker(publisher: &Publisher, stream: &str) -> Option<String> {
     let message_id = uuid::Uuid::now_v7().to_string();
     let to = Destination::Queue(stream.to_owned());
-    let marker = Outgoing { to, message_id: message_id.clone(), body: Vec::new(), trace: None };
+    let marker = Outgoing::new(to, message_id.clone(), Vec::new());
     let published = tokio::time::timeout(MARKER_TIMEOUT, publisher.publish(marker)).await;
     published.is_ok_and(|published| published.is_ok()).then_some(message_id)
 }

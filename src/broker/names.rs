@@ -34,6 +34,11 @@ impl Names {
         format!("{}.dead-letters", self.prefix)
     }
 
+    /// The queue of replays that are to be gone on with.
+    pub fn replays(&self) -> String {
+        format!("{}.replays", self.prefix)
+    }
+
     /// The stream of configuration changes.
     pub fn campaigns(&self) -> String {
         format!("{}.campaigns", self.prefix)

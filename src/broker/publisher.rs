@@ -22,7 +22,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::BrokerError;
 use super::connection::{Address, reconnect_delays};
 use super::topology::Topology;
+use super::{REPLAY_ID, REPLAY_OF};
 use crate::delivery::TraceContext;
+use crate::delivery::replay::ReplayLink;
 
 /// Unconfirmed messages at once. One at a time would publish 1,400 a second, this many 32,000.
 const MAX_UNCONFIRMED: usize = 1024;
@@ -56,6 +58,15 @@ pub struct Outgoing {
     pub body: Vec<u8>,
     /// Sent as the headers `traceparent` and `tracestate`.
     pub trace: Option<TraceContext>,
+    /// Sent as the headers [`REPLAY_OF`] and [`REPLAY_ID`].
+    pub replay: Option<ReplayLink>,
+}
+
+impl Outgoing {
+    /// A message that comes from nowhere else.
+    pub fn new(to: Destination, message_id: String, body: Vec<u8>) -> Self {
+        Self { to, message_id, body, trace: None, replay: None }
+    }
 }
 
 /// Why a message was not published. The broker was reached; its connection being lost is no reason, but waited out.
@@ -330,13 +341,19 @@ fn properties(outgoing: &Outgoing) -> BasicProperties {
         .with_delivery_mode(PERSISTENT)
         .with_content_type("application/json".into())
         .with_message_id(outgoing.message_id.as_str().into());
-    let Some(trace) = &outgoing.trace else {
-        return properties;
-    };
     let mut headers = FieldTable::default();
-    headers.insert("traceparent".into(), AMQPValue::LongString(trace.traceparent.as_str().into()));
-    if let Some(tracestate) = &trace.tracestate {
-        headers.insert("tracestate".into(), AMQPValue::LongString(tracestate.as_str().into()));
+    let mut insert = |name: &str, text: &str| {
+        headers.insert(name.into(), AMQPValue::LongString(text.into()));
+    };
+    if let Some(trace) = &outgoing.trace {
+        insert("traceparent", &trace.traceparent);
+        if let Some(tracestate) = &trace.tracestate {
+            insert("tracestate", tracestate);
+        }
     }
-    properties.with_headers(headers)
+    if let Some(replay) = &outgoing.replay {
+        insert(REPLAY_OF, replay.dead_letter.as_str());
+        insert(REPLAY_ID, replay.replay.as_str());
+    }
+    if headers.inner().is_empty() { properties } else { properties.with_headers(headers) }
 }

@@ -75,6 +75,7 @@ impl Topology {
         for rung in Rung::all() {
             queue(&channel, &self.names.delay(rung), self.delay_queue(rung)).await?;
         }
+        queue(&channel, &self.names.replays(), self.replay_queue()).await?;
         queue(&channel, &self.names.campaigns(), arguments([("x-queue-type", text("stream"))])).await?;
         // The declarations are confirmed one by one; closing the channel tells us nothing more.
         let _ = channel.close(200, "declared".into()).await;
@@ -88,7 +89,8 @@ impl Topology {
     pub async fn delete(&self, connection: &Connection) -> Result<(), BrokerError> {
         let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
         let names = &self.names;
-        let mut queues = vec![names.events(), names.retries(), names.dead_letters(), names.campaigns()];
+        let mut queues =
+            vec![names.events(), names.retries(), names.dead_letters(), names.campaigns(), names.replays()];
         queues.extend(Rung::all().map(|rung| names.delay(rung)));
         for queue in queues {
             let deleted = channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
@@ -122,6 +124,16 @@ impl Topology {
             ("x-dead-letter-routing-key", text(&self.names.retries())),
             ("x-dead-letter-strategy", text("at-least-once")),
             ("x-overflow", text("reject-publish")),
+        ])
+    }
+
+    /// One consumer at a time has it, so no two workers run one replay. A message that is given out too often is
+    /// dropped: it only says that there is something to do, and is written anew as long as there is.
+    fn replay_queue(&self) -> FieldTable {
+        arguments([
+            ("x-queue-type", text("quorum")),
+            ("x-single-active-consumer", AMQPValue::Boolean(true)),
+            ("x-delivery-limit", number(DELIVERY_LIMIT)),
         ])
     }
 

@@ -181,12 +181,8 @@ impl Stage<'_> {
     async fn publish(&self, story: &Story, events: u32, account: &Account) -> Result<(), Failure> {
         let publishing = futures_util::stream::iter(0..events).map(|number| {
             let step = story.step(number);
-            let outgoing = Outgoing {
-                to: Destination::Exchange { name: self.names.events(), routing_key: story::CAMPAIGN_ID.to_owned() },
-                message_id: step.event_id.clone(),
-                body: step.body(),
-                trace: None,
-            };
+            let to = Destination::Exchange { name: self.names.events(), routing_key: story::CAMPAIGN_ID.to_owned() };
+            let outgoing = Outgoing::new(to, step.event_id.clone(), step.body());
             async { self.publisher.publish(outgoing).await }
         });
         let mut publishing = publishing.buffer_unordered(IN_FLIGHT);

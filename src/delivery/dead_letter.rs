@@ -1,7 +1,8 @@
 //! Dead letters: what has ended without success, with everything needed to inspect it and to send it again.
 //!
-//! [`filter`] chooses among them, [`mark`] is what is written of them afterwards.
+//! [`filter`] and [`choice`] choose among them, [`mark`] is what is written of them afterwards.
 
+pub mod choice;
 pub mod filter;
 pub mod mark;
 

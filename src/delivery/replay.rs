@@ -16,7 +16,7 @@ use super::dead_letter::mark::ReplayOutcome;
 use super::identity::DeadLetterId;
 pub use super::identity::ReplayId;
 use super::reason::Reason;
-use super::timestamp;
+use super::{resolve, timestamp};
 
 /// The most letters sent between two records of it: so many are sent once more where a worker dies in between.
 pub const SLICE: u32 = 100;
@@ -314,11 +314,7 @@ impl Job {
 /// The reason for which it can't be sent.
 pub fn target(config: ReplayConfig, original: Option<&Target>, current: Option<Place<'_>>) -> Result<Target, Reason> {
     match (config, original) {
-        (ReplayConfig::Current, _) | (ReplayConfig::Original, None) => match current {
-            None => Err(Reason::WebhookDeleted),
-            Some(place) if !place.webhook.enabled => Err(Reason::WebhookDisabled),
-            Some(place) => Ok(place.target()),
-        },
+        (ReplayConfig::Current, _) | (ReplayConfig::Original, None) => resolve::current(current),
         (ReplayConfig::Original, Some(original)) => unmasked(original, current).ok_or(Reason::WebhookDeleted),
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::campaign::{Campaign, MenuEntry, Place, Section, Target};
 use super::event::{StepEvent, comparable};
+use super::reason::Reason;
 
 /// Where in a campaign an event happened.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,6 +30,18 @@ pub enum MatchedBy {
 pub fn resolve(campaign: &Campaign, event: &StepEvent) -> Vec<Target> {
     let fires = |place: &Place<'_>| place.webhook.enabled;
     step(campaign, event).iter().flat_map(Step::places).filter(fires).map(|place| place.target()).collect()
+}
+
+/// The webhook of a delivery that has waited, as it is configured now.
+///
+/// # Errors
+/// Why there is none to send to.
+pub fn current(place: Option<Place<'_>>) -> Result<Target, Reason> {
+    match place {
+        None => Err(Reason::WebhookDeleted),
+        Some(place) if !place.webhook.enabled => Err(Reason::WebhookDisabled),
+        Some(place) => Ok(place.target()),
+    }
 }
 
 /// The step of `campaign` that `event` is about, if the campaign has it.

@@ -61,6 +61,7 @@ async fn publish(State(http): State<Http>, headers: HeaderMap, body: Body) -> Re
         message_id: message_id(&event.event_id),
         body,
         trace,
+        replay: None,
     };
     let unavailable = |detail: String| Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
     tokio::time::timeout(PUBLISH_TIMEOUT, http.publisher.publish(outgoing))

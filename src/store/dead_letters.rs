@@ -204,8 +204,15 @@ impl LetterView {
     /// # Errors
     /// [`StoreError`].
     pub fn state(&self, id: &DeadLetterId) -> Result<Option<State>, StoreError> {
-        let Some(offset) = self.offset_of(id)? else { return Ok(None) };
-        self.with_row(offset, |row| row.state)
+        self.row(id, |row| row.state)
+    }
+
+    /// What `read` makes of the row of the letter with this id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn row<T>(&self, id: &DeadLetterId, read: impl FnOnce(&Row<'_>) -> T) -> Result<Option<T>, StoreError> {
+        self.offset_of(id)?.map_or(Ok(None), |offset| self.with_row(offset, read))
     }
 
     /// What became of the letter at `offset`.

@@ -1,8 +1,11 @@
 //! What the intake is doing, for whoever asks whether it is well.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 /// No message settled for this long, with some in hand, is no progress. Longer than the longest attempt.
 const STALL: Duration = Duration::from_secs(60);
@@ -33,6 +36,8 @@ struct State {
     started: Instant,
     /// When a message was last settled, or the first one taken: milliseconds after `started`.
     moved_ms: AtomicU64,
+    /// Told whenever a message is settled.
+    settled: Notify,
 }
 
 impl Default for Progress {
@@ -42,6 +47,7 @@ impl Default for Progress {
             in_hand: AtomicUsize::new(0),
             started: Instant::now(),
             moved_ms: AtomicU64::new(0),
+            settled: Notify::new(),
         }))
     }
 }
@@ -57,6 +63,19 @@ impl Progress {
         let moved = Duration::from_millis(self.0.moved_ms.load(Ordering::Relaxed));
         let stalled = self.0.started.elapsed().saturating_sub(moved);
         (self.0.in_hand.load(Ordering::Relaxed) > 0 && stalled > STALL).then_some(stalled)
+    }
+
+    /// Waits until there are at most so many messages in hand.
+    pub async fn until_at_most(&self, messages: usize) {
+        loop {
+            let mut settled = pin!(self.0.settled.notified());
+            // Before looking: what is settled in between is not missed.
+            settled.as_mut().enable();
+            if self.0.in_hand.load(Ordering::Relaxed) <= messages {
+                return;
+            }
+            settled.await;
+        }
     }
 
     pub(super) fn enter(&self, phase: Phase) {
@@ -86,5 +105,6 @@ impl Drop for InHand {
     fn drop(&mut self) {
         self.0.in_hand.fetch_sub(1, Ordering::Relaxed);
         self.0.touch();
+        self.0.settled.notify_waiters();
     }
 }

@@ -19,13 +19,8 @@ fn publisher(url: &str, prefix: &str) -> Publisher {
 }
 
 fn to_queue(queue: &str, number: usize) -> Outgoing {
-    let message_id = format!("message-{number}");
-    Outgoing {
-        to: Destination::Queue(queue.to_owned()),
-        message_id,
-        body: number.to_string().into_bytes(),
-        trace: None,
-    }
+    let to = Destination::Queue(queue.to_owned());
+    Outgoing::new(to, format!("message-{number}"), number.to_string().into_bytes())
 }
 
 /// lapin hands a returned message over with whichever confirm comes next, so that without matching by message id some

@@ -1,0 +1,367 @@
+//! Dead letters: every node tails their log into its own view, and what is done with them is appended to that log.
+//!
+//! So all nodes show the same states, whoever changes them, and a view that is lost is read anew. [`tail`] is the
+//! connection on which that happens.
+
+pub mod tail;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use lapin::Connection;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::broker::append::{Appender, Unapplied};
+use crate::broker::log::{Continuity, GivenUp, LogReader, Record};
+use crate::broker::publisher::Publisher;
+use crate::campaigns::{Currency, FollowError};
+use crate::delivery::Delivery;
+use crate::delivery::dead_letter::choice::Choice;
+use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::dead_letter::mark::{Discard, Mark, Verdict};
+use crate::delivery::dead_letter::{DeadLetter, State};
+use crate::delivery::fault::Fault;
+use crate::delivery::identity::{DeadLetterId, ReplayId};
+use crate::delivery::reason::Reason;
+use crate::delivery::replay::ReplayState;
+use crate::metrics::Metrics;
+use crate::store::StoreError;
+use crate::store::dead_letters::{Applied, Content, Entry, LetterView};
+
+/// Records applied in one transaction.
+const BATCH: usize = 200;
+
+/// Letters in one record about them.
+pub const LETTERS_PER_MARK: usize = 1000;
+
+/// How long one request discards before it says that there is more.
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+
+/// How often old letters are looked for.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Blocks forgotten in one transaction.
+const BLOCKS_PER_FORGETTING: usize = 32;
+
+/// Why something was not done with dead letters.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// What was asked has faults.
+    #[error("{} faults", .0.len())]
+    Faults(Vec<Fault>),
+    /// Some of the letters named, or the replay, are not there.
+    #[error("{0}")]
+    Unknown(String),
+    /// It is not possible as things stand.
+    #[error("{0}")]
+    Conflict(String),
+    /// The log could not be written or read, or the view is being built.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The local view failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<Unapplied> for Refused {
+    fn from(error: Unapplied) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<serde_json::Error> for Refused {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// What a discard has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Discarded {
+    /// Letters discarded.
+    pub letters: u64,
+    /// Whether there are more to discard.
+    pub rest: Rest,
+}
+
+/// Whether all was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// It was.
+    None,
+    /// The time was over before.
+    Some,
+}
+
+/// The dead letters. Cheap to clone.
+#[derive(Clone)]
+pub struct DeadLetters {
+    /// The view.
+    pub view: LetterView,
+    publisher: Publisher,
+    appender: Appender<Applied>,
+    log: String,
+    retention: Duration,
+    metrics: Arc<Metrics>,
+    currency: Arc<watch::Sender<Currency>>,
+    building: Arc<watch::Sender<Building>>,
+    /// Marked as changed after each batch of records applied.
+    changes: Arc<watch::Sender<()>>,
+}
+
+/// Whether the view has had, at least once, all that the log had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Building {
+    /// It is being built from nothing, and shows too little.
+    Yes,
+    /// It may lag behind the log, and no more.
+    No,
+}
+
+impl DeadLetters {
+    /// Dead letters kept in the stream `log` for `retention`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn new(
+        view: LetterView,
+        publisher: Publisher,
+        log: String,
+        retention: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
+        let appender = Appender::new(publisher.clone(), log.clone());
+        let building = if view.position()?.is_none() { Building::Yes } else { Building::No };
+        let currency = Arc::new(watch::Sender::new(Currency::CatchingUp));
+        metrics.dead_letters_kept(view.counts());
+        let building = Arc::new(watch::Sender::new(building));
+        let changes = Arc::new(watch::Sender::new(()));
+        Ok(Self { view, publisher, appender, log, retention, metrics, currency, building, changes })
+    }
+
+    /// The view, where it has what the log has had at least once: while it is being built it would show too little.
+    ///
+    /// # Errors
+    /// [`Refused::Unavailable`].
+    pub fn readable(&self) -> Result<&LetterView, Refused> {
+        if *self.building.borrow() == Building::Yes {
+            let letters: u64 = self.view.counts().iter().sum();
+            let detail = format!("reading the dead letters from the broker, {letters} so far: try again");
+            return Err(Refused::Unavailable(detail));
+        }
+        Ok(&self.view)
+    }
+
+    /// Appends a mark to the log, and waits until this node has applied it.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn append(&self, mark: Mark) -> Result<Applied, Refused> {
+        Ok(self.appender.append(mark.encode()?).await?)
+    }
+
+    /// Waits until a replay runs no longer: it was paused, or has ended.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn until_not_running(&self, replay: &ReplayId) -> Result<(), StoreError> {
+        let mut changes = self.changes.subscribe();
+        loop {
+            let state = self.view.job(replay)?.map(|job| job.replay.state);
+            // The sender lives as long as this does.
+            if state != Some(ReplayState::Running) || changes.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sees that the letters named are there and not being replayed.
+    ///
+    /// # Errors
+    /// [`Refused::Unknown`], [`Refused::Conflict`].
+    pub fn check(&self, ids: &[DeadLetterId]) -> Result<(), Refused> {
+        for id in ids {
+            match self.readable()?.state(id)? {
+                None => return Err(Refused::Unknown(format!("there is no dead letter {id}"))),
+                Some(State::Replaying) => {
+                    return Err(Refused::Conflict(format!("{id} is being replayed: wait, or cancel that replay")));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Discards pending letters, for a while.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn discard(&self, choice: Choice, by: &str, reason: Option<String>) -> Result<Discarded, Refused> {
+        let deadline = Instant::now() + DISCARD_TIME;
+        let mut letters = 0;
+        let mut ids = match &choice {
+            Choice::Ids(ids) => {
+                self.check(ids)?;
+                ids.clone()
+            }
+            Choice::Filter(filter) => self.find(filter)?,
+        };
+        if ids.is_empty() {
+            return Err(nothing_matches());
+        }
+        loop {
+            for ids in ids.chunks(LETTERS_PER_MARK) {
+                let verdict = Verdict { by: by.to_owned(), at: Utc::now(), reason: reason.clone() };
+                let discard = Mark::Discard(Discard { ids: ids.to_vec(), verdict });
+                if let Applied::Letters(discarded) = self.append(discard).await? {
+                    letters += discarded;
+                }
+            }
+            ids = match &choice {
+                Choice::Ids(_) => Vec::new(),
+                Choice::Filter(filter) => self.find(filter)?,
+            };
+            if ids.is_empty() {
+                return Ok(Discarded { letters, rest: Rest::None });
+            }
+            if Instant::now() > deadline {
+                return Ok(Discarded { letters, rest: Rest::Some });
+            }
+        }
+    }
+
+    /// Pending letters that a filter matches, from the oldest on.
+    fn find(&self, filter: &Filter) -> Result<Vec<DeadLetterId>, Refused> {
+        if filter.state != Some(State::Pending) {
+            let message = "only pending letters can be discarded";
+            return Err(Refused::Faults(vec![Fault::new("$.filter.state", message)]));
+        }
+        let view = self.readable()?;
+        Ok(tokio::task::block_in_place(|| view.find(filter, 0..u64::MAX, LETTERS_PER_MARK))?.ids)
+    }
+
+    /// Opens the log where the view left off; clears the view where the log is another one.
+    ///
+    /// # Errors
+    /// [`FollowError`].
+    async fn open(&self, connection: &Connection) -> Result<LogReader, FollowError> {
+        self.currency.send_replace(Currency::CatchingUp);
+        let position = self.view.position()?;
+        let (log, continuity) = LogReader::open(connection, &self.publisher, &self.log, position.as_ref()).await?;
+        if continuity == Continuity::Restarted {
+            if position.is_some() {
+                tracing::error!(
+                    log = self.log,
+                    "the log of dead letters is not the one the local view was built from: somebody has deleted it, or it \
+                     has lost its end. Rebuilding the view from it; what it has lost is lost"
+                );
+            }
+            self.view.clear()?;
+            self.building.send_replace(Building::Yes);
+            self.metrics.dead_letters_kept(self.view.counts());
+        }
+        Ok(log)
+    }
+
+    /// Applies the log until the connection is lost.
+    ///
+    /// # Errors
+    /// [`FollowError`]: always, for the log has no end.
+    async fn follow(&self, mut log: LogReader) -> Result<std::convert::Infallible, FollowError> {
+        loop {
+            if log.is_current() && *self.currency.borrow() == Currency::CatchingUp {
+                let counts = self.view.counts();
+                tracing::info!(
+                    log = self.log,
+                    letters = counts.iter().sum::<u64>(),
+                    pending = counts[0],
+                    "dead letters are current"
+                );
+                self.building.send_replace(Building::No);
+                self.currency.send_replace(Currency::Current);
+            }
+            let mut batch = vec![self.read(log.next().await?)];
+            while batch.len() < BATCH
+                && let Some(record) = log.next_ready()?
+            {
+                batch.push(self.read(record));
+            }
+            let applied = tokio::task::block_in_place(|| self.view.apply(&batch))?;
+            self.metrics.dead_letters_kept(self.view.counts());
+            self.changes.send_replace(());
+            for (entry, applied) in batch.iter().zip(applied) {
+                self.appender.applied(&entry.position.message_id, applied);
+            }
+        }
+    }
+
+    fn read(&self, record: Record) -> Entry {
+        let Record { position, body, given_up } = record;
+        let content = match given_up {
+            Some(given_up) => {
+                Content::Letter(Box::new(poison(&body, &position.message_id, position.offset, &self.log, given_up)))
+            }
+            // A marker is empty.
+            None if body.is_empty() => Content::Nothing,
+            None => content(&body).unwrap_or_else(|error| {
+                tracing::error!(log = self.log, offset = position.offset, %error, "a record that can't be read was left out");
+                Content::Nothing
+            }),
+        };
+        Entry { position, content }
+    }
+
+    /// Forgets letters that are older than the retention, over and over.
+    ///
+    /// # Errors
+    /// [`FollowError::Store`].
+    async fn forget(&self) -> Result<std::convert::Infallible, FollowError> {
+        let mut ticks = interval(FORGET_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
+        loop {
+            ticks.tick().await;
+            let before = Utc::now().timestamp_millis().saturating_sub(retention);
+            while tokio::task::block_in_place(|| self.view.forget_before(before, BLOCKS_PER_FORGETTING))? > 0 {
+                tokio::task::yield_now().await;
+            }
+            self.metrics.dead_letters_kept(self.view.counts());
+        }
+    }
+}
+
+/// Nothing is there for what was asked.
+pub(crate) fn nothing_matches() -> Refused {
+    Refused::Faults(vec![Fault::new("$.filter", "matches no dead letter: look with the same filter at the list")])
+}
+
+/// A record that was written by a worker.
+fn content(body: &[u8]) -> Result<Content, serde_json::Error> {
+    match Mark::decode(body)? {
+        Some(mark) => Ok(Content::Mark(mark)),
+        None => serde_json::from_slice(body).map(|letter| Content::Letter(Box::new(letter))),
+    }
+}
+
+/// The letter of a message that the broker gave up: of its delivery where it was a retry, else of its bytes. Every node
+/// makes the same of it.
+fn poison(body: &[u8], message_id: &str, offset: u64, log: &str, given_up: GivenUp) -> DeadLetter {
+    let GivenUp { queue, trace, replay, at } = given_up;
+    let at = at.unwrap_or(DateTime::UNIX_EPOCH);
+    // A retry; an event has no field `target`.
+    if let Ok(delivery) = serde_json::from_slice::<Delivery>(body) {
+        return DeadLetter::of_delivery(delivery, Reason::Poison, at);
+    }
+    let message =
+        format!("the broker gave it out again and again from {queue}, and no worker settled it: see their logs");
+    let letter =
+        DeadLetter::of_body(body, vec![Fault::new("$", message)], &format!("{log} {offset}"), Reason::Poison, at);
+    let message_id = Some(message_id.to_owned()).filter(|id| !id.is_empty());
+    let letter = DeadLetter { message_id, trace, ..letter };
+    match replay {
+        Some(link) => letter.of_replay(link),
+        None => letter,
+    }
+}

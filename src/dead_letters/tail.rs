@@ -1,0 +1,83 @@
+//! The connection on which the dead-letter log is tailed and replays are run, and a new one whenever it is lost. It is
+//! not the one of deliveries: whatever happens to dead letters, deliveries go on.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use backoff::backoff::Backoff as _;
+use tokio_util::sync::CancellationToken;
+
+use super::DeadLetters;
+use crate::broker::connection::{Address, reconnect_delays};
+use crate::broker::topology::Topology;
+use crate::campaigns::{Currency, FollowError};
+use crate::replays::runner::Runner;
+
+/// Tails the log, and runs replays.
+pub struct Tail {
+    /// The broker.
+    pub address: Address,
+    /// What is declared there.
+    pub topology: Topology,
+    /// Where records are applied.
+    pub dead_letters: DeadLetters,
+    /// What runs replays, once the view is current.
+    pub runner: Arc<Runner>,
+}
+
+impl Tail {
+    /// Tails until `stop`, over as many connections as that takes.
+    ///
+    /// # Errors
+    /// [`FollowError::Store`]: a local store that fails stays failed until it is opened anew.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), FollowError> {
+        let mut delays = reconnect_delays();
+        loop {
+            let error = match self.session(&stop, &mut delays).await {
+                Ok(()) => return Ok(()),
+                Err(error @ FollowError::Store(_)) => return Err(error),
+                Err(error) => error,
+            };
+            let delay = delays.next_backoff().unwrap_or(delays.max_interval);
+            tracing::warn!(%error, ?delay, "not following the dead letters; connecting again");
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// One connection, until it is lost, or until `stop` and the end of what is being sent.
+    async fn session(
+        &self,
+        stop: &CancellationToken,
+        delays: &mut backoff::ExponentialBackoff,
+    ) -> Result<(), FollowError> {
+        let prepare = async {
+            let connection = self.address.connect("waypost dead letters").await?;
+            self.topology.declare(&connection).await?;
+            let log = self.dead_letters.open(&connection).await?;
+            Ok::<_, FollowError>((connection, log))
+        };
+        let (connection, log) = tokio::select! {
+            prepared = prepare => prepared?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let mut follow = pin!(self.dead_letters.follow(log));
+        let mut currency = self.dead_letters.currency.subscribe();
+        tokio::select! {
+            ended = &mut follow => match ended? {},
+            _ = currency.wait_for(|currency| *currency == Currency::Current) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        delays.reset();
+        tokio::select! {
+            ended = &mut follow => match ended? {},
+            ended = self.dead_letters.forget() => match ended? {},
+            ended = self.runner.clone().run(&connection, stop) => ended?,
+        }
+        // Whatever the broker answers, the connection is gone with the process.
+        let _ = connection.close(200, "stopping".into()).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,298 @@
+//! Replays: durable jobs that send dead letters again. Here they are ordered and told what to do; [`runner`] runs them.
+//!
+//! The course of a replay is in the dead-letter log, so every node knows it. A message on the replays queue says that
+//! there is something to do; the one node that has the queue does it, a slice at a time.
+
+pub mod runner;
+
+use std::collections::HashMap;
+
+use chrono::Utc;
+
+use crate::broker::names::Names;
+use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
+use crate::dead_letters::{DeadLetters, Refused, nothing_matches};
+use crate::delivery::campaign::{Secrets, Target};
+use crate::delivery::dead_letter::DeadLetter;
+use crate::delivery::dead_letter::choice::Choice;
+use crate::delivery::dead_letter::mark::{Control, Mark};
+use crate::delivery::fault::Fault;
+use crate::delivery::identity::{DeadLetterId, WebhookId};
+use crate::delivery::reason::Reason;
+use crate::delivery::replay::{Command, Replay, ReplayConfig, ReplayId, ReplayState, target};
+use crate::delivery::request::{self, Shown};
+use crate::delivery::{Delivery, TraceContext};
+use crate::store::dead_letters::Applied;
+use crate::store::dead_letters::rows::{Row, endpoint_of};
+use crate::store::{Store, StoreError};
+
+/// Requests shown of a replay that is only tried.
+const SAMPLE: usize = 5;
+
+/// A replay as it is ordered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Order {
+    /// Which letters.
+    pub choice: Choice,
+    /// The most letters sent in a second; none for as many as go.
+    pub rate_per_second: Option<f64>,
+    /// Where they are sent.
+    pub config: ReplayConfig,
+    /// Stops when so great a share of the latest letters has failed.
+    pub stop_on_failure_ratio: Option<f64>,
+}
+
+impl Order {
+    /// What is wrong with its numbers.
+    pub fn faults(&self) -> Vec<Fault> {
+        let rate = self.rate_per_second.filter(|rate| !rate.is_finite() || *rate <= 0.0);
+        let ratio = self.stop_on_failure_ratio.filter(|ratio| !(0.0..=1.0).contains(ratio));
+        let rate = rate.map(|_| Fault::new("$.ratePerSecond", "a rate is more than 0; leave it out for no limit"));
+        let ratio = ratio.map(|_| Fault::new("$.stopOnFailureRatio", "a ratio is a number from 0 to 1"));
+        rate.into_iter().chain(ratio).collect()
+    }
+}
+
+/// What a replay would do.
+#[derive(Debug, Clone)]
+pub struct Forecast {
+    /// Letters it would take.
+    pub total: u64,
+    /// To which endpoints, and how many letters to each.
+    pub endpoints: HashMap<String, u64>,
+    /// Why letters would be dead again without a request, and how many.
+    pub unsendable: HashMap<Reason, u64>,
+    /// The requests of the oldest letters.
+    pub sample: Vec<(DeadLetterId, Shown)>,
+}
+
+/// Orders and commands. Cheap to clone.
+#[derive(Clone)]
+pub struct Replays {
+    store: Store,
+    dead_letters: DeadLetters,
+    publisher: Publisher,
+    names: Names,
+}
+
+impl Replays {
+    /// Replays of these dead letters.
+    pub fn new(store: Store, dead_letters: DeadLetters, publisher: Publisher, names: Names) -> Self {
+        Self { store, dead_letters, publisher, names }
+    }
+
+    /// Creates a replay; it runs from now on.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn create(&self, order: Order, by: &str) -> Result<Replay, Refused> {
+        let total = self.total(&order)?;
+        let (filter, ids) = match order.choice {
+            Choice::Ids(ids) => (None, Some(ids)),
+            Choice::Filter(filter) => (Some(filter), None),
+        };
+        let replay = Replay {
+            id: ReplayId::new(format!("rp_{}", uuid::Uuid::now_v7().simple())),
+            state: ReplayState::Running,
+            filter,
+            ids,
+            rate_per_second: order.rate_per_second,
+            config: order.config,
+            stop_on_failure_ratio: order.stop_on_failure_ratio,
+            total,
+            sent: 0,
+            delivered: 0,
+            failed: 0,
+            created_at: Utc::now(),
+            created_by: by.to_owned(),
+            ended_at: None,
+        };
+        let id = replay.id.clone();
+        let applied = self.dead_letters.append(Mark::Replay(Box::new(replay))).await?;
+        self.resume_work(&id, applied).await
+    }
+
+    /// What a replay would do.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn forecast(&self, order: &Order, secrets: Secrets) -> Result<Forecast, Refused> {
+        let total = self.total(order)?;
+        let view = self.dead_letters.readable()?;
+        let mut forecast =
+            Forecast { total, endpoints: HashMap::new(), unsendable: HashMap::new(), sample: Vec::new() };
+        let mut judge = Judge { replays: self, config: order.config, known: HashMap::new() };
+        let mut first = Vec::new();
+        let mut failed = None;
+        let mut add = |row: &Row<'_>| {
+            if first.len() < SAMPLE {
+                first.push(row.letter_id());
+            }
+            match judge.destination(row) {
+                Ok(Ok(endpoint)) => *forecast.endpoints.entry(endpoint).or_default() += 1,
+                Ok(Err(reason)) => *forecast.unsendable.entry(reason).or_default() += 1,
+                Err(error) => failed = Some(error),
+            }
+        };
+        match &order.choice {
+            Choice::Filter(filter) => view.each(filter, add)?,
+            Choice::Ids(ids) => {
+                for id in ids {
+                    view.row(id, &mut add)?;
+                }
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        for id in first {
+            if let Some(kept) = view.letter(&id)?
+                && let Some(delivery) = self.delivery(order.config, &kept.letter)?
+            {
+                let shown = request::render(&delivery, Utc::now()).shown(secrets);
+                forecast.sample.push((id, shown));
+            }
+        }
+        Ok(forecast)
+    }
+
+    /// The replay with this id.
+    ///
+    /// # Errors
+    /// [`Refused::Unknown`].
+    pub fn get(&self, id: &ReplayId) -> Result<Replay, Refused> {
+        let job = self.dead_letters.readable()?.job(id)?;
+        job.map(|job| job.replay).ok_or_else(|| unknown(id))
+    }
+
+    /// Pauses, resumes or cancels a replay.
+    ///
+    /// # Errors
+    /// [`Refused::Conflict`] where its state does not allow it.
+    pub async fn control(&self, id: &ReplayId, command: Command, by: &str) -> Result<Replay, Refused> {
+        let replay = self.get(id)?;
+        if command.apply(replay.state).is_none() {
+            return Err(conflict(id, command, replay.state));
+        }
+        let control = Control { replay: id.clone(), command, by: by.to_owned(), at: Utc::now() };
+        match self.dead_letters.append(Mark::Control(control)).await? {
+            Applied::Refused(state) => Err(conflict(id, command, state)),
+            applied => self.resume_work(id, applied).await,
+        }
+    }
+
+    /// Has a replay worked on that may have something to do. Where that fails it is noticed later that nobody does.
+    async fn resume_work(&self, id: &ReplayId, applied: Applied) -> Result<Replay, Refused> {
+        let Applied::Replay(job) = applied else { return Err(unknown(id)) };
+        if let Err(error) = self.call(id).await {
+            tracing::warn!(replay = %id, %error, "a replay waits until it is noticed");
+        }
+        Ok(job.replay)
+    }
+
+    /// Puts a message on the replays queue: there is something to do for this replay.
+    ///
+    /// # Errors
+    /// [`Unpublished`].
+    pub(crate) async fn call(&self, id: &ReplayId) -> Result<(), Unpublished> {
+        let body = serde_json::json!({ "replay": id }).to_string().into_bytes();
+        let message_id = uuid::Uuid::now_v7().to_string();
+        self.publisher.publish(Outgoing::new(Destination::Queue(self.names.replays()), message_id, body)).await
+    }
+
+    fn total(&self, order: &Order) -> Result<u64, Refused> {
+        let faults = order.faults();
+        if !faults.is_empty() {
+            return Err(Refused::Faults(faults));
+        }
+        let view = self.dead_letters.readable()?;
+        let total = match &order.choice {
+            Choice::Ids(ids) => {
+                self.dead_letters.check(ids)?;
+                ids.len() as u64
+            }
+            Choice::Filter(filter) => {
+                let mut total = 0;
+                view.each(filter, |_| total += 1)?;
+                total
+            }
+        };
+        if total == 0 { Err(nothing_matches()) } else { Ok(total) }
+    }
+
+    /// A letter as a delivery that is to be attempted; `None` where it is none, or can't be.
+    fn delivery(&self, config: ReplayConfig, letter: &DeadLetter) -> Result<Option<Delivery>, StoreError> {
+        let Some(event) = &letter.event else { return Ok(None) };
+        let target = self.target(config, letter)?;
+        Ok(target.ok().map(|target| new_delivery(letter, event.clone(), target, letter.trace.clone())))
+    }
+
+    /// Where a letter would be sent, or why nowhere.
+    fn target(&self, config: ReplayConfig, letter: &DeadLetter) -> Result<Result<Target, Reason>, StoreError> {
+        let campaign = letter.campaign_id.as_deref().unwrap_or_default();
+        let stored = self.store.campaign(campaign)?;
+        let place = stored.as_ref().zip(letter.webhook_id.as_ref());
+        let place = place.and_then(|(stored, webhook)| stored.campaign.place_of(webhook));
+        Ok(target(config, letter.target.as_ref(), place))
+    }
+}
+
+/// A delivery of the letter's event, with the identity that its receiver knows.
+fn new_delivery(
+    letter: &DeadLetter,
+    event: crate::delivery::event::StepEvent,
+    target: Target,
+    trace: Option<TraceContext>,
+) -> Delivery {
+    let mut delivery = Delivery::new(event, target, trace);
+    if let Some(id) = &letter.delivery_id {
+        delivery.id = id.clone();
+    }
+    delivery
+}
+
+/// Tells where letters would go, by what the view's rows say of them.
+struct Judge<'a> {
+    replays: &'a Replays,
+    config: ReplayConfig,
+    /// By campaign and webhook.
+    known: HashMap<(String, String), Result<String, Reason>>,
+}
+
+impl Judge<'_> {
+    fn destination(&mut self, row: &Row<'_>) -> Result<Result<String, Reason>, StoreError> {
+        if row.webhook.is_empty() {
+            return Ok(Ok(format!("the queue {}", self.replays.names.events())));
+        }
+        let key = (row.campaign.clone().into_owned(), row.webhook.clone().into_owned());
+        let now = match self.known.get(&key) {
+            Some(known) => known.clone(),
+            None => {
+                let stored = self.replays.store.campaign(&key.0)?;
+                let place = stored.as_ref().and_then(|stored| stored.campaign.place_of(&WebhookId::new(&*key.1)));
+                let now = target(ReplayConfig::Current, None, place).map(|target| endpoint_of(&target.webhook.url));
+                self.known.insert(key, now.clone());
+                now
+            }
+        };
+        match (self.config, now) {
+            (ReplayConfig::Current, now) => Ok(now),
+            // What was masked can't be put back.
+            (ReplayConfig::Original, Err(Reason::WebhookDeleted)) => {
+                let kept = self.replays.dead_letters.view.letter(&row.letter_id())?;
+                let Some(kept) = kept else { return Ok(Err(Reason::WebhookDeleted)) };
+                let target = self.replays.target(self.config, &kept.letter)?;
+                Ok(target.map(|target| endpoint_of(&target.webhook.url)))
+            }
+            (ReplayConfig::Original, _) => Ok(Ok(row.endpoint.clone().into_owned())),
+        }
+    }
+}
+
+fn unknown(id: &ReplayId) -> Refused {
+    Refused::Unknown(format!("there is no replay {id}"))
+}
+
+fn conflict(id: &ReplayId, command: Command, state: ReplayState) -> Refused {
+    Refused::Conflict(format!("{id} is {}: there is nothing to {}", state.as_str(), command.as_str()))
+}
