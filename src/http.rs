@@ -15,12 +15,20 @@
 //! | `POST /v1/webhooks/{id}/test` | operator | one request with a sample event, now |
 //! | `POST /v1/events` | operator | publish a step event; 202 once the broker has confirmed it |
 //! | `POST /v1/explain` | viewer | for an event: what matches, what does not and why, and what would be sent |
+//! | `GET /v1/dead-letters` | viewer | those that match a filter, newest first |
+//! | `GET /v1/dead-letters/summary` | viewer | their counts |
+//! | `GET /v1/dead-letters/{id}` | viewer | one, with its request, its attempts and its replays |
+//! | `POST /v1/dead-letters/discard` | operator | give them up for good, by ids or filter |
+//! | `POST /v1/replays` | operator | send them again; with `dryRun`, tell what that would do |
+//! | `GET /v1/replays`, `GET /v1/replays/{id}` | viewer | the replays |
+//! | `POST /v1/replays/{id}/pause`, `…/resume`, `…/cancel` | operator | tell a replay what to do |
 //! | `GET /v1/openapi.json` | viewer | the description of all of this |
 
 mod access;
 mod audit;
 mod body;
 mod campaigns;
+mod dead_letters;
 mod events;
 mod explain;
 mod given;
@@ -28,6 +36,7 @@ mod list;
 mod openapi;
 mod probes;
 mod problem;
+mod replays;
 mod route;
 mod version;
 mod webhooks;
@@ -108,10 +117,18 @@ impl Http {
 
 /// All routes under `/v1`. There is no other way into the router, the roles or the document.
 fn routes() -> Vec<Route> {
-    [campaigns::routes(), webhooks::routes(), events::routes(), explain::routes(), openapi::routes()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        campaigns::routes(),
+        webhooks::routes(),
+        events::routes(),
+        explain::routes(),
+        dead_letters::routes(),
+        replays::routes(),
+        openapi::routes(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The OpenAPI document of all routes.

@@ -9,6 +9,7 @@ pub mod mark;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::campaign::Target;
@@ -26,7 +27,7 @@ pub const BODY_BYTES_KEPT: usize = 2 * 1024 * 1024;
 
 /// A dead letter as it is appended to its stream: of a delivery, or of an event that could not be read, which has
 /// `body` and `errors` instead of the delivery's fields.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetter {
     /// Its identity: of a delivery, when its first attempt began counts into it. So a delivery whose last attempt is
@@ -38,6 +39,7 @@ pub struct DeadLetter {
     pub reason: Reason,
     /// When it was given up.
     #[serde(with = "timestamp")]
+    #[schemars(with = "DateTime<Utc>")]
     pub dead_at: DateTime<Utc>,
     /// The event's campaign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,6 +67,7 @@ pub struct DeadLetter {
     pub cause: Option<Cause>,
     /// When the first attempt began.
     #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<DateTime<Utc>>")]
     pub first_attempt_at: Option<DateTime<Utc>>,
     /// The attempts, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -74,6 +77,7 @@ pub struct DeadLetter {
     pub event: Option<StepEvent>,
     /// The webhook as it was configured at the latest attempt, for a replay with the original configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
     pub target: Option<Target>,
     /// The trace context of the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -189,8 +193,9 @@ impl DeadLetter {
 }
 
 /// The state of a dead letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "DeadLetterState")]
 #[repr(u8)]
 pub enum State {
     /// Nobody has dealt with it.

@@ -8,6 +8,7 @@
 //! A letter is sent once. Where that fails it is dead again, as a new letter; a replay retries nothing by itself.
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::campaign::{MASK, Place, Target};
@@ -28,7 +29,7 @@ pub const CANARY: u64 = 20;
 const RECENT: u64 = 1000;
 
 /// A replay, as the API shows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Replay {
     /// Sorts by the time of creation.
@@ -57,16 +58,18 @@ pub struct Replay {
     pub failed: u64,
     /// When it was created.
     #[serde(with = "timestamp")]
+    #[schemars(with = "DateTime<Utc>")]
     pub created_at: DateTime<Utc>,
     /// The name of the creator's token.
     pub created_by: String,
     /// When it ended.
     #[serde(with = "timestamp::optional", default)]
+    #[schemars(with = "Option<DateTime<Utc>>")]
     pub ended_at: Option<DateTime<Utc>>,
 }
 
 /// How a replay stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplayState {
     /// It is sending.
@@ -100,7 +103,7 @@ impl ReplayState {
 }
 
 /// By which configuration a letter is sent again.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ReplayConfig {
     /// The webhook as it is now.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, OriginalUri, Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -77,12 +77,16 @@ impl Access {
 }
 
 /// Lets a request pass whose token has the role its route needs, and has it audited.
-pub(super) async fn require(State(access): State<Access>, mut request: Request, next: Next) -> Response {
+pub(super) async fn require(
+    State(access): State<Access>,
+    OriginalUri(address): OriginalUri,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let demand = access.demand(&request);
     let caller = access.caller(&request);
-    // The router takes `/v1` off the address.
-    let entry = (demand.audit == Audit::Kept)
-        .then(|| Entry::of(request.method(), &format!("/v1{}", request.uri().path()), caller.as_ref()));
+    let audited = demand.audit == Audit::Kept;
+    let entry = audited.then(|| Entry::of(request.method(), address.path(), caller.as_ref()));
     let response = match caller {
         None => {
             let detail = match request.headers().contains_key(header::AUTHORIZATION) {

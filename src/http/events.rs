@@ -33,7 +33,11 @@ pub(super) fn routes() -> Vec<Route> {
             .named("publishEvent", "Publish a step event")
             .not_audited()
             .takes::<StepEvent>()
-            .answers::<Accepted>(StatusCode::ACCEPTED, "The broker has confirmed it"),
+            .answers::<Accepted>(StatusCode::ACCEPTED, "The broker has confirmed it")
+            .problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The broker has not confirmed it: send it again, with the same `eventId`",
+            ),
     ]
 }
 

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 
 use axum::body::Body;
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -42,7 +42,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// A JSON body that must be there.
+/// A JSON body. `Option<Given<T>>` is one that may be left out.
 pub(super) struct Given<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Given<T> {
@@ -53,15 +53,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Given<T> {
     }
 }
 
-/// A JSON body that may be there.
-pub(super) struct MaybeGiven<T>(pub(super) Option<T>);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for MaybeGiven<T> {
+impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Given<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> Result<Option<Self>, Problem> {
         let body = bytes(request.into_body()).await?;
-        if body.trim_ascii().is_empty() { Ok(Self(None)) } else { json(&body).map(|given| Self(Some(given))) }
+        if body.trim_ascii().is_empty() { Ok(None) } else { json(&body).map(Self).map(Some) }
     }
 }
 

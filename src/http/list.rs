@@ -1,5 +1,7 @@
 //! Lists, a page at a time.
 
+use std::str::FromStr;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
@@ -36,10 +38,18 @@ impl Default for Limit {
     }
 }
 
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let limit = text.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit));
+        limit.map(Self).ok_or_else(|| format!("must be a number from 1 to {MAX_PAGE}"))
+    }
+}
+
 impl<'de> Deserialize<'de> for Limit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let limit = String::deserialize(deserializer)?.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit));
-        limit.map(Self).ok_or_else(|| serde::de::Error::custom(format!("must be a number from 1 to {MAX_PAGE}")))
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -139,8 +139,8 @@ impl Schemas {
     }
 }
 
-/// The problems of a route, from what it takes.
-fn problems<'a>(path: &str, operation: &Operation) -> Vec<(StatusCode, &'a str)> {
+/// The problems of a route: from what it takes, and then its own, which say more.
+fn problems(path: &str, operation: &Operation) -> Vec<(StatusCode, &'static str)> {
     let given = [
         (true, StatusCode::BAD_REQUEST, "What was sent can't be read: the address, a parameter, a header or the body"),
         (true, StatusCode::UNAUTHORIZED, "No token, or one that is not known"),
@@ -160,7 +160,7 @@ fn problems<'a>(path: &str, operation: &Operation) -> Vec<(StatusCode, &'a str)>
         ),
     ];
     let given = given.into_iter().filter(|(applies, ..)| *applies).map(|(_, status, when)| (status, when));
-    given.chain(operation.conflict.map(|when| (StatusCode::CONFLICT, when))).collect()
+    given.chain(operation.problems.iter().copied()).collect()
 }
 
 /// The names in braces: `id` of `/campaigns/{id}`.

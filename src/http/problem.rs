@@ -1,7 +1,8 @@
 //! Errors as RFC 9457 problem documents.
 
 use axum::body::Body;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::extract::OriginalUri;
+use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -79,10 +80,10 @@ impl From<StoreError> for Problem {
     }
 }
 
-pub(super) async fn no_such_address(uri: Uri) -> Problem {
+pub(super) async fn no_such_address(OriginalUri(uri): OriginalUri) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
 }
 
-pub(super) async fn no_such_method(method: Method, uri: Uri) -> Problem {
+pub(super) async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
 }

@@ -47,7 +47,7 @@ pub(super) struct Operation {
     pub(super) body: Option<Body>,
     pub(super) answers: Vec<Answer>,
     pub(super) preconditions: Vec<HeaderName>,
-    pub(super) conflict: Option<&'static str>,
+    pub(super) problems: Vec<(StatusCode, &'static str)>,
     pub(super) has_etag: bool,
 }
 
@@ -157,9 +157,9 @@ impl Route {
         self
     }
 
-    /// When the answer is 409.
-    pub(super) fn conflicts(mut self, words: &'static str) -> Self {
-        self.operation.conflict = Some(words);
+    /// A problem that is this route's own, or that has other reasons here than elsewhere.
+    pub(super) fn problem(mut self, status: StatusCode, words: &'static str) -> Self {
+        self.operation.problems.push((status, words));
         self
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::access::Caller;
-use super::given::{Id, MaybeGiven};
+use super::given::{Given, Id};
 use super::problem::Problem;
 use super::route::Route;
 use super::version::{precondition, tagged};
@@ -93,7 +93,7 @@ impl Located {
 }
 
 /// What a test is made with.
-#[derive(Default, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "WebhookTest")]
 struct Sample {
@@ -145,12 +145,12 @@ async fn test(
     State(http): State<Http>,
     Extension(caller): Extension<Caller>,
     Id(id): Id,
-    MaybeGiven(sample): MaybeGiven<Sample>,
+    sample: Option<Given<Sample>>,
 ) -> Result<Json<Tested>, Problem> {
     let id = WebhookId::new(id);
     let stored = http.campaigns.of_webhook(&id).map_err(refused)?;
     let place = place_of(&stored, &id)?;
-    let given = sample.unwrap_or_default().event.unwrap_or_default();
+    let given = sample.and_then(|Given(sample)| sample.event).unwrap_or_default();
     let event = sample::event(given, &stored.campaign.id, &place, Utc::now(), &uuid::Uuid::now_v7().to_string());
     let event: StepEvent = event.map_err(Problem::of_faults)?;
     let delivery = Delivery::new(event, place.target(), None);

@@ -604,3 +604,18 @@ async fn a_reader_that_has_seen_enough_is_no_trouble() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
+
+#[tokio::test]
+async fn each_shell_completes_every_command() {
+    let shell = Shell::new();
+    for name in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let printed = shell.run(&[], &["completions", name]).await;
+        ended(&printed, 0, &[]);
+        for command in ["serve", "campaigns", "publish", "explain", "openapi", "keyword"] {
+            assert!(printed.stdout.contains(command), "{name} does not know {command}");
+        }
+    }
+    ended(&shell.run(&[], &["completions", "tcsh"]).await, 2, &["tcsh", "bash"]);
+    let document = json(&shell.run(&[], &["openapi"]).await.stdout);
+    assert_eq!(document["openapi"], "3.1.0");
+}

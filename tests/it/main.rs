@@ -3,10 +3,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod api;
 mod broker_life;
+mod callers;
 mod cli;
 mod configuration;
 mod demo;
+mod explain;
 mod journey;
 mod malformed;
 mod publisher;
@@ -14,4 +17,5 @@ mod retries;
 mod stage;
 mod support_works;
 mod tidy;
+mod webhooks;
 mod worker_life;

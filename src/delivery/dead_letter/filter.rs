@@ -1,6 +1,7 @@
 //! Choosing dead letters: by campaign, webhook, reason, time and so on, all of which have to hold.
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -11,8 +12,9 @@ use crate::delivery::reason::Reason;
 use crate::delivery::timestamp;
 
 /// Which dead letters; what is absent holds for all.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "DeadLetterFilter", deny_unknown_fields)]
 pub struct Filter {
     /// Of this campaign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,9 +33,11 @@ pub struct Filter {
     pub status: Option<u16>,
     /// Given up then or later.
     #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<DateTime<Utc>>")]
     pub since: Option<DateTime<Utc>>,
     /// Given up before.
     #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<DateTime<Utc>>")]
     pub until: Option<DateTime<Utc>>,
     /// In this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]

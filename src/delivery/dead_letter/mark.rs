@@ -2,6 +2,7 @@
 //! node applies the log in its order, so all show the same states.
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::identity::{DeadLetterId, ReplayId};
@@ -40,13 +41,15 @@ pub struct Discard {
 }
 
 /// Who gave letters up, when and why.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Discard")]
 pub struct Verdict {
     /// The name of the operator's token.
     pub by: String,
     /// When.
     #[serde(with = "timestamp")]
+    #[schemars(with = "DateTime<Utc>")]
     pub at: DateTime<Utc>,
     /// In the operator's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,7 +95,7 @@ pub struct Sent {
 }
 
 /// How sending a letter again went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplayOutcome {
     /// The receiver has it.
@@ -154,13 +157,15 @@ pub struct Fate {
 }
 
 /// One time a letter was sent again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "ReplayOfDeadLetter")]
 pub struct ReplayOf {
     /// By which replay.
     pub replay_id: ReplayId,
     /// When.
     #[serde(with = "timestamp")]
+    #[schemars(with = "DateTime<Utc>")]
     pub at: DateTime<Utc>,
     /// How it went.
     pub outcome: ReplayOutcome,

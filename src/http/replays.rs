@@ -1,0 +1,200 @@
+//! Replays over HTTP: ordered, tried, watched, paused, resumed, cancelled.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::Http;
+use super::access::Caller;
+use super::dead_letters::by_count_with;
+use super::given::{Given, Id, Query};
+use super::list::{List, Page};
+use super::problem::Problem;
+use super::route::Route;
+use crate::config::Role;
+use crate::dead_letters::Refused;
+use crate::delivery::dead_letter::choice::Choice;
+use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::identity::DeadLetterId;
+use crate::delivery::reason::Reason;
+use crate::delivery::replay::{Command, Replay, ReplayConfig, ReplayId};
+use crate::delivery::request::Shown;
+use crate::replays::{Forecast, Order};
+
+/// The routes of replays.
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::post("/replays", Role::Operator, create)
+            .named("createReplay", "Send dead letters again, by ids or by filter; or tell what that would do")
+            .takes::<Ordered>()
+            .answers::<Replay>(StatusCode::ACCEPTED, "The replay, which runs from now on")
+            .answers::<Forecasted>(StatusCode::OK, "With `dryRun`: what it would do")
+            .problem(StatusCode::NOT_FOUND, "One of the dead letters is not there")
+            .problem(StatusCode::CONFLICT, "One of the dead letters is being replayed already"),
+        Route::get("/replays", Role::Viewer, list)
+            .named("listReplays", "List replays, newest first")
+            .query::<Page>()
+            .answers::<List<Replay>>(StatusCode::OK, "A page of replays"),
+        Route::get("/replays/{id}", Role::Viewer, get)
+            .named("getReplay", "Read a replay")
+            .subject(SUBJECT)
+            .answers::<Replay>(StatusCode::OK, "The replay"),
+        Route::post("/replays/{id}/pause", Role::Operator, pause)
+            .named("pauseReplay", "Send no more until it is resumed")
+            .subject(SUBJECT)
+            .answers::<Replay>(StatusCode::OK, "The replay")
+            .problem(StatusCode::CONFLICT, "It is paused already, or has ended"),
+        Route::post("/replays/{id}/resume", Role::Operator, resume)
+            .named("resumeReplay", "Go on with a paused replay")
+            .subject(SUBJECT)
+            .answers::<Replay>(StatusCode::OK, "The replay")
+            .problem(StatusCode::CONFLICT, "It is not paused"),
+        Route::post("/replays/{id}/cancel", Role::Operator, cancel)
+            .named("cancelReplay", "End a replay; the dead letters it has not sent are pending again")
+            .subject(SUBJECT)
+            .answers::<Replay>(StatusCode::OK, "The replay")
+            .problem(StatusCode::CONFLICT, "It has ended"),
+    ]
+}
+
+const SUBJECT: &str = "The replay's id";
+
+/// A replay as it is ordered.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "ReplayOrder")]
+struct Ordered {
+    /// These dead letters, in any state but `replaying`.
+    ids: Option<Vec<DeadLetterId>>,
+    /// Or all that this matches; where it names no state, the pending ones.
+    #[schemars(with = "Option<Filter>")]
+    filter: Option<Map<String, Value>>,
+    /// The most dead letters sent in a second; absent for as many as go.
+    rate_per_second: Option<f64>,
+    /// Tell only what it would do.
+    #[serde(default)]
+    dry_run: bool,
+    /// Where they are sent: to the webhooks as they are now, or as they were.
+    #[serde(default)]
+    config: ReplayConfig,
+    /// Stops when so great a share of the latest ones has failed, from 0 to 1; the first 20 are sent and judged alone.
+    stop_on_failure_ratio: Option<f64>,
+}
+
+/// What a replay would do.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ReplayForecast")]
+struct Forecasted {
+    /// Dead letters it would take.
+    total: u64,
+    /// Where they would go, the greatest count first.
+    endpoints: Vec<OfEndpoint>,
+    /// Those that would be dead again without a request.
+    unsendable: Vec<Unsendable>,
+    /// The requests of the oldest ones. Values of headers are masked below `editor`.
+    sample: Vec<SampleRequest>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct OfEndpoint {
+    /// Scheme, host and port.
+    endpoint: String,
+    count: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Unsendable {
+    reason: Reason,
+    count: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct SampleRequest {
+    dead_letter_id: DeadLetterId,
+    #[serde(flatten)]
+    request: Shown,
+}
+
+/// `POST /v1/replays`: 202, or 200 for a `dryRun`.
+async fn create(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    Given(ordered): Given<Ordered>,
+) -> Result<Response, Problem> {
+    let Ordered { ids, filter, rate_per_second, dry_run, config, stop_on_failure_ratio } = ordered;
+    let choice = Choice::read(ids, filter).map_err(Problem::of_faults)?;
+    let order = Order { choice, rate_per_second, config, stop_on_failure_ratio };
+    if dry_run {
+        let forecast = tokio::task::block_in_place(|| http.replays.forecast(&order, caller.secrets()))?;
+        return Ok(Json(Forecasted::from(forecast)).into_response());
+    }
+    let replay = http.replays.create(order, &caller.name).await?;
+    Ok((StatusCode::ACCEPTED, Json(replay)).into_response())
+}
+
+/// `GET /v1/replays`: the cursor is the last id of the page before.
+async fn list(State(http): State<Http>, Query(page): Query<Page>) -> Result<List<Replay>, Problem> {
+    let before = page.cursor.map(ReplayId::new);
+    let jobs = http.dead_letters.readable()?.jobs(before.as_ref(), page.limit.get() + 1)?;
+    let replays = jobs.into_iter().map(|job| job.replay).collect();
+    Ok(List::of(replays, page.limit, |last: &Replay| last.id.to_string()))
+}
+
+async fn get(State(http): State<Http>, Id(id): Id) -> Result<Json<Replay>, Problem> {
+    Ok(Json(http.replays.get(&ReplayId::new(id))?))
+}
+
+async fn pause(http: State<Http>, caller: Extension<Caller>, id: Id) -> Result<Json<Replay>, Problem> {
+    control(http, caller, id, Command::Pause).await
+}
+
+async fn resume(http: State<Http>, caller: Extension<Caller>, id: Id) -> Result<Json<Replay>, Problem> {
+    control(http, caller, id, Command::Resume).await
+}
+
+async fn cancel(http: State<Http>, caller: Extension<Caller>, id: Id) -> Result<Json<Replay>, Problem> {
+    control(http, caller, id, Command::Cancel).await
+}
+
+async fn control(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+    command: Command,
+) -> Result<Json<Replay>, Problem> {
+    Ok(Json(http.replays.control(&ReplayId::new(id), command, &caller.name).await?))
+}
+
+impl From<Forecast> for Forecasted {
+    fn from(forecast: Forecast) -> Self {
+        let endpoints = by_count_with(forecast.endpoints, String::clone);
+        let unsendable = by_count_with(forecast.unsendable, |reason| reason.as_str());
+        Self {
+            total: forecast.total,
+            endpoints: endpoints.into_iter().map(|(endpoint, count)| OfEndpoint { endpoint, count }).collect(),
+            unsendable: unsendable.into_iter().map(|(reason, count)| Unsendable { reason, count }).collect(),
+            sample: forecast
+                .sample
+                .into_iter()
+                .map(|(dead_letter_id, request)| SampleRequest { dead_letter_id, request })
+                .collect(),
+        }
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Faults(faults) => Self::of_faults(faults),
+            Refused::Unknown(detail) => Self::new(StatusCode::NOT_FOUND, detail),
+            Refused::Conflict(detail) => Self::new(StatusCode::CONFLICT, detail),
+            Refused::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
+            Refused::Store(error) => error.into(),
+        }
+    }
+}

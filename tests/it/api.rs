@@ -1,0 +1,273 @@
+//! The API as a whole: what its document says is what is served, to whom, and in which shape; and what is refused how.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::callers::{Guarded, ROLES, problem};
+use crate::stage::{campaign, chose};
+use crate::support::waypost::Reply;
+use crate::support::{PATIENCE, until};
+
+/// The OpenAPI document of a worker.
+pub(crate) struct Document(Value);
+
+/// An operation of the document.
+struct Operation {
+    method: Method,
+    /// With `{id}`.
+    template: String,
+    /// The least role it takes.
+    role: String,
+    id: String,
+}
+
+impl Operation {
+    /// An address of it, of something that does not exist.
+    fn path(&self) -> String {
+        self.template.replace("{id}", "nobody")
+    }
+}
+
+impl Document {
+    pub(crate) async fn of(guarded: &Guarded) -> Self {
+        let reply = guarded.get("viewer", "/v1/openapi.json").await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        Self(reply.json())
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        let paths = self.0["paths"].as_object().expect("paths");
+        let each = paths.iter().flat_map(|(path, methods)| {
+            methods.as_object().expect("methods").iter().map(move |(method, operation)| Operation {
+                method: method.to_uppercase().parse().expect("a method"),
+                template: path.clone(),
+                role: operation["security"][0]["token"][0].as_str().expect("a role").to_owned(),
+                id: operation["operationId"].as_str().expect("an id").to_owned(),
+            })
+        });
+        each.collect()
+    }
+
+    /// Checks that an answer is one of those documented for the operation, and has its schema.
+    #[track_caller]
+    pub(crate) fn check(&self, operation: &str, reply: &Reply) {
+        let described = self.operations().into_iter().find(|known| known.id == operation).expect("the operation");
+        let method = described.method.as_str().to_lowercase();
+        let answers = &self.0["paths"][&described.template][method]["responses"];
+        let mut answer = &answers[reply.status.to_string()];
+        assert!(answer.is_object(), "{operation}: the status is not documented: {reply:?}");
+        if let Some(reference) = answer["$ref"].as_str() {
+            answer = self.0.pointer(reference.trim_start_matches('#')).expect("the reference");
+        }
+        assert_eq!(answer["headers"]["ETag"].is_object(), reply.headers.contains_key("etag"), "{operation}: {reply:?}");
+        let Some(content) = answer["content"].as_object() else {
+            assert_eq!(reply.body, "", "{operation}");
+            return;
+        };
+        let (kind, content) = content.iter().next().expect("a content type");
+        assert_eq!(reply.headers["content-type"], *kind, "{operation}");
+        let mut schema = content["schema"].clone();
+        schema["components"] = self.0["components"].clone();
+        let validator = jsonschema::draft202012::new(&schema).expect("a schema");
+        let body = reply.json();
+        let faults: Vec<String> =
+            validator.iter_errors(&body).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(faults.is_empty(), "{operation}: {faults:#?} in {body:#}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_documented_is_served() {
+    let guarded = Guarded::start("api").await;
+    let document = Document::of(&guarded).await;
+    let operations = document.operations();
+    assert!(operations.len() >= 11, "{}", operations.len());
+    for operation in &operations {
+        let Operation { method, id, .. } = operation;
+        let reply = guarded.ask("editor", method.clone(), &operation.path(), Some(&json!({}))).await;
+        let unknown = reply.status == 404 && reply.body.contains("there is nothing at");
+        assert!(!unknown && reply.status != 405 && reply.status < 500, "{id}: {reply:?}");
+        document.check(id, &reply);
+    }
+    // The program prints the same without a server.
+    let printed = guarded.waypost.cli(&["openapi", "--json"]).await;
+    assert_eq!((printed.code, printed.stdout.trim()), (Some(0), document.0.to_string().as_str()));
+    // What no route is there for is told from what is not there.
+    let (detail, _) = problem(&guarded.get("viewer", "/v1/nothing").await, 404);
+    assert!(detail.contains("/v1/nothing"), "{detail}");
+    let (detail, _) = problem(&guarded.ask("viewer", Method::DELETE, "/v1/campaigns", None).await, 405);
+    assert!(detail.contains("/v1/campaigns") && detail.contains("DELETE"), "{detail}");
+}
+
+#[tokio::test]
+async fn every_operation_takes_its_role() {
+    let guarded = Guarded::start("api").await;
+    let document = Document::of(&guarded).await;
+    for operation in document.operations() {
+        let Operation { method, template, role: least, id } = &operation;
+        let expected = match (method.as_str(), template.as_str()) {
+            ("GET", _) | ("POST", "/v1/explain") => "viewer",
+            ("POST", _) => "operator",
+            _ => "editor",
+        };
+        assert_eq!(least, expected, "{id}");
+        let ask = async |role: &str| guarded.ask(role, method.clone(), &operation.path(), Some(&json!({}))).await;
+        let refused = ask("").await;
+        problem(&refused, 401);
+        assert_eq!(refused.headers["www-authenticate"], "Bearer", "{id}");
+        document.check(id, &refused);
+        problem(&ask("stranger").await, 401);
+        let mut may = false;
+        for role in ROLES {
+            may |= role == least;
+            let reply = ask(role).await;
+            assert_ne!(reply.status, 401, "{id}: {reply:?}");
+            assert_eq!(reply.status == 403, !may, "{id} as {role}: {reply:?}");
+            if !may {
+                let (detail, _) = problem(&reply, 403);
+                assert!(detail.contains(least) && detail.contains(role), "{id}: {detail}");
+                document.check(id, &reply);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_are_as_they_are_documented() {
+    let guarded = Guarded::start("api").await;
+    let document = Document::of(&guarded).await;
+    let check = |operation: &str, status: u16, reply: Reply| {
+        assert_eq!(reply.status, status, "{operation}: {reply:?}");
+        document.check(operation, &reply);
+        reply
+    };
+    let mut whole = campaign(&guarded.receiver);
+    whole["sections"][0]["menu"][3]["webhook"]["retry"] = json!({ "initialDelay": "90s", "maxAge": "2h", "multiplier": 1.5, "permanentStatuses": [404], "maxAttempts": 3 });
+    whole["sections"][0]["menu"][3]["webhook"]["rateLimit"] = json!(0.5);
+    let path = "/v1/campaigns/13010";
+    check("putCampaign", 201, guarded.put_campaign(&whole).await);
+    let put = check("putCampaign", 200, guarded.put_campaign(&whole).await).json();
+    check("getCampaign", 200, guarded.get("viewer", path).await);
+    check("listCampaigns", 200, guarded.get("viewer", "/v1/campaigns?limit=1").await);
+    check("getOpenApi", 200, guarded.get("viewer", "/v1/openapi.json").await);
+    let event = chose("4", "e");
+    check("publishEvent", 202, guarded.ask("operator", Method::POST, "/v1/events", Some(&event)).await);
+    check("explainEvent", 200, guarded.ask("viewer", Method::POST, "/v1/explain", Some(&event)).await);
+    for changed in ["campaignId", "label"] {
+        let mut event = event.clone();
+        event[changed] = "none".into();
+        check("explainEvent", 200, guarded.ask("viewer", Method::POST, "/v1/explain", Some(&event)).await);
+    }
+    let id = put["sections"][0]["menu"][3]["webhook"]["id"].as_str().expect("an id");
+    let webhook = format!("/v1/webhooks/{id}");
+    let got = check("getWebhook", 200, guarded.get("editor", &webhook).await);
+    check("putWebhook", 200, guarded.ask("editor", Method::PUT, &webhook, Some(&got.json())).await);
+    let test = format!("{webhook}/test");
+    check("testWebhook", 200, guarded.ask("operator", Method::POST, &test, None).await);
+    let stale = guarded.ask_with("editor", Method::PUT, &webhook, &[("if-match", "\"0\"")], got.body.clone()).await;
+    check("putWebhook", 412, stale);
+    check("deleteWebhook", 204, guarded.ask("editor", Method::DELETE, &webhook, None).await);
+    check("getWebhook", 404, guarded.get("viewer", &webhook).await);
+    check("putCampaign", 422, guarded.ask("editor", Method::PUT, path, Some(&json!({ "id": 7 }))).await);
+    check("deleteCampaign", 204, guarded.ask("editor", Method::DELETE, path, None).await);
+    check("getCampaign", 404, guarded.get("viewer", path).await);
+}
+
+#[tokio::test]
+async fn what_can_t_be_read_is_refused_with_its_place() {
+    let guarded = Guarded::start("api").await;
+    let put = guarded.put_campaign(&campaign(&guarded.receiver)).await.json();
+    let id = put["sections"][2]["webhook"]["id"].as_str().expect("an id").to_owned();
+    for (query, words) in [
+        ("limt=1", &["unknown parameter `limt`", "`limit`"][..]),
+        ("limit=0", &["limit", "from 1 to 1000"]),
+        ("limit=1001", &["limit", "from 1 to 1000"]),
+        ("limit=many", &["limit", "from 1 to 1000"]),
+        ("limit=", &["limit"]),
+        ("limit=1&limit=2", &["limit"]),
+        ("cursor=%ff%fe&limit=-1", &["limit"]),
+    ] {
+        let (detail, _) = problem(&guarded.get("viewer", &format!("/v1/campaigns?{query}")).await, 400);
+        assert!(words.iter().all(|word| detail.contains(word)), "{query}: {detail}");
+    }
+    for path in ["/v1/campaigns/%ff", "/v1/webhooks/%ff%fe"] {
+        problem(&guarded.get("viewer", path).await, 400);
+    }
+
+    let test = format!("/v1/webhooks/{id}/test");
+    let send = async |body: &str| guarded.ask_with("operator", Method::POST, &test, &[], body).await;
+    for body in ["{", "nonsense", "{} {}", "{\"event\": {\"label\": \"\u{1}\"}}"] {
+        problem(&send(body).await, 400);
+    }
+    for (body, path) in [
+        ("[]", "$"),
+        ("7", "$"),
+        (r#"{"event": []}"#, "$.event"),
+        (r#"{"evnt": {}}"#, "$.evnt"),
+        (r#"{"event": {"date": "today"}}"#, "$.event.date"),
+    ] {
+        let (_, paths) = problem(&send(body).await, 422);
+        if path != "$" {
+            assert_eq!(paths, [path], "{body}");
+        }
+    }
+    let large = format!(r#"{{"event": {{"response": "{}"}}}}"#, "x".repeat(1024 * 1024));
+    let (detail, paths) = problem(&send(&large).await, 422);
+    assert!(paths == ["$"] && detail.contains("1048576"), "{detail}");
+    let large = format!(r#"{{"event": {{"response": "{}"}}}}"#, "x".repeat(300 * 1024));
+    assert_eq!(problem(&send(&large).await, 422).1, ["$.event"]);
+    for (method, path) in [(Method::POST, "/v1/events"), (Method::POST, "/v1/explain")] {
+        let reply = guarded.ask_with("operator", method.clone(), path, &[], "x".repeat(300 * 1024)).await;
+        assert_eq!(problem(&reply, 422).1, ["$"], "{method} {path}");
+    }
+    assert_eq!(guarded.receiver.requests().len(), 0, "a test that was refused was sent");
+}
+
+/// The audit lines so far: who, role, what, status.
+fn audited(guarded: &Guarded) -> Vec<Value> {
+    let lines = guarded.waypost.lines().into_iter().filter(|line| line.contains("waypost::audit"));
+    let line = |line: String| {
+        let line: Value = serde_json::from_str(&line).expect("a line of JSON");
+        assert_eq!((&line["target"], &line["message"]), (&json!("waypost::audit"), &json!("audit")), "{line}");
+        assert!(line["timestamp"].is_string(), "{line}");
+        json!([line["who"], line["role"], line["what"], line["status"]])
+    };
+    lines.map(line).collect()
+}
+
+#[tokio::test]
+async fn what_could_change_something_is_audited() {
+    let guarded = Guarded::start("api").await;
+    let put = guarded.put_campaign(&campaign(&guarded.receiver)).await.json();
+    let id = put["sections"][2]["webhook"]["id"].as_str().expect("an id").to_owned();
+    let campaign_path = "/v1/campaigns/13010";
+    let webhook = format!("/v1/webhooks/{id}");
+    let ask = async |role: &str, method: Method, path: &str| guarded.ask(role, method, path, Some(&json!({}))).await;
+    // What changes nothing, and what the log would be full of, is not there.
+    ask("viewer", Method::GET, campaign_path).await;
+    ask("viewer", Method::HEAD, campaign_path).await;
+    ask("", Method::GET, campaign_path).await;
+    ask("viewer", Method::POST, "/v1/explain").await;
+    guarded.ask("operator", Method::POST, "/v1/events", Some(&chose(1, "e"))).await;
+    ask("viewer", Method::POST, "/v1/events").await;
+    // What is refused is.
+    ask("viewer", Method::PUT, campaign_path).await;
+    ask("editor", Method::PUT, campaign_path).await;
+    ask("", Method::DELETE, campaign_path).await;
+    guarded.ask_with("editor", Method::DELETE, campaign_path, &[("if-match", "\"0\"")], "").await;
+    ask("operator", Method::POST, &format!("{webhook}/test?a=secret")).await;
+    ask("editor", Method::DELETE, &webhook).await;
+    ask("editor", Method::DELETE, &webhook).await;
+    let expected = [
+        json!(["editor", "editor", "PUT /v1/campaigns/13010", 201]),
+        json!(["viewer", "viewer", "PUT /v1/campaigns/13010", 403]),
+        json!(["editor", "editor", "PUT /v1/campaigns/13010", 422]),
+        json!([null, null, "DELETE /v1/campaigns/13010", 401]),
+        json!(["editor", "editor", "DELETE /v1/campaigns/13010", 412]),
+        json!(["operator", "operator", format!("POST {webhook}/test"), 200]),
+        json!(["editor", "editor", format!("DELETE {webhook}"), 204]),
+        json!(["editor", "editor", format!("DELETE {webhook}"), 404]),
+    ];
+    until("the last line", PATIENCE, async || (audited(&guarded).len() >= expected.len()).then_some(())).await;
+    assert_eq!(audited(&guarded), expected);
+}

@@ -1,0 +1,124 @@
+//! Explaining an event: over HTTP, and on the command line.
+
+use std::path::Path;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::callers::{Guarded, problem};
+use crate::cli::Run;
+use crate::stage::{Stage, campaign, chose};
+
+/// The webhooks of an explanation that have a request.
+fn with_request(explanation: &Value) -> Vec<&Value> {
+    let webhooks = explanation["webhooks"].as_array().expect("webhooks");
+    webhooks.iter().filter(|webhook| webhook["request"].is_object()).collect()
+}
+
+#[tokio::test]
+async fn what_is_explained_is_what_is_sent() {
+    let stage = Stage::set("explain", &[]).await;
+    let event = chose(4, "explained");
+    let reply = stage.waypost.send(Method::POST, "/v1/explain", Some(&event)).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let explanation = reply.json();
+    assert_eq!(explanation["matchedBy"], "keyword", "{explanation:#}");
+    assert_eq!(
+        explanation["section"],
+        json!({ "label": "Welcome Message", "kind": "welcomeMessage", "matches": true })
+    );
+    let matches: Vec<&Value> =
+        explanation["entries"].as_array().expect("entries").iter().map(|entry| &entry["matches"]).collect();
+    assert_eq!(matches, [false, false, false, true, false]);
+    let [webhook] = with_request(&explanation)[..] else { panic!("{explanation:#}") };
+    assert_eq!(
+        (&webhook["fires"], &webhook["kind"], &webhook["keyword"]),
+        (&json!(true), &json!("underlying"), &json!(4))
+    );
+    assert!(stage.receiver.requests().is_empty(), "explaining has sent something");
+
+    stage.publish(&event).await;
+    let sent = stage.receiver.until(|requests| !requests.is_empty()).await;
+    let request = &webhook["request"];
+    assert_eq!(request["body"].as_str().expect("a body").as_bytes(), &sent[0].body[..]);
+    assert_eq!(request["url"], stage.receiver.url("/offers"));
+    assert_eq!(request["headers"]["webhook-id"], sent[0].webhook_id());
+}
+
+#[tokio::test]
+async fn headers_are_shown_to_an_editor_only() {
+    let guarded = Guarded::start("explain").await;
+    let mut whole = campaign(&guarded.receiver);
+    whole["sections"][0]["menu"][3]["webhook"]["headers"] = json!({ "X-Api-Key": "the-key" });
+    guarded.put_campaign(&whole).await;
+    for (role, key) in [("viewer", "********"), ("operator", "********"), ("editor", "the-key")] {
+        let reply = guarded.ask(role, Method::POST, "/v1/explain", Some(&chose(4, "e"))).await;
+        assert_eq!(with_request(&reply.json())[0]["request"]["headers"]["x-api-key"], key, "{role}");
+        assert!(role == "editor" || !reply.body.contains("the-key"), "{role}: {}", reply.body);
+    }
+    let refused = guarded.ask("viewer", Method::POST, "/v1/explain", Some(&json!({ "keyword": [] }))).await;
+    let (_, paths) = problem(&refused, 422);
+    assert_eq!(paths, ["$.campaignId", "$.label", "$.phoneNumber", "$.date", "$.keyword"]);
+}
+
+#[tokio::test]
+async fn a_person_is_told_what_to_do() {
+    let stage = Stage::set("explain", &[]).await;
+    let cli = async |arguments: &[&str]| stage.waypost.cli(&[&["explain", "--phone", "1"], arguments].concat()).await;
+
+    let printed =
+        cli(&["--campaign", "13010", "--label", "Welcome Message", "--keyword", "9", "--option", "offers"]).await;
+    assert_eq!(printed.code, Some(0), "{printed:#?}");
+    for text in [
+        "Welcome Message (welcomeMessage)",
+        "matches by its menu text, for keyword 9 is none of this menu's: 1, 2, 3, 4, 5",
+        "$.sections[0].menu[3].webhook",
+        "webhook-id: msg_",
+        "\"source\":\"chatbot\"",
+        "one webhook fires",
+    ] {
+        assert!(printed.stdout.contains(text), "no {text:?}: {}", printed.stdout);
+    }
+
+    for (arguments, text) in [
+        (["--campaign", "13011", "--label", "Offers"], "there is no campaign `13011`"),
+        (["--campaign", "13010", "--label", "OFFERS "], "one with `Offers`"),
+        (["--campaign", "13010", "--label", "x"], "it has: `Welcome Message`, `Plans`, `Offers`"),
+        (["--campaign", "13010", "--label", "Plans"], "the section has no webhook"),
+    ] {
+        let printed = cli(&arguments).await;
+        assert_eq!(printed.code, Some(0), "{printed:#?}");
+        assert!(printed.stdout.contains(text), "no {text:?}: {}", printed.stdout);
+        let json = cli(&[&arguments[..], &["--json"]].concat()).await;
+        let json: Value = serde_json::from_str(&json.stdout).unwrap_or_else(|error| panic!("{error}: {json:#?}"));
+        assert!(json["why"].as_str().expect("a sentence").contains(text), "{json:#}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_may_come_from_a_file() {
+    let stage = Stage::set("explain", &[]).await;
+    let server = stage.waypost.url("");
+    let run = async |arguments: &[&str], input: &str| {
+        let environment = [("WAYPOST_SERVER", server.as_str())];
+        Run::start(Path::new("."), &environment, &[&["explain"], arguments].concat(), input.as_bytes()).end().await
+    };
+    let event = format!("{:#}", chose(3, "e"));
+    let printed = run(&["-", "--json"], &event).await;
+    assert_eq!(printed.code, Some(0), "{printed:#?}");
+    let explanation: Value = serde_json::from_str(&printed.stdout).expect("JSON");
+    assert_eq!(explanation["event"]["eventId"], "e", "{explanation:#}");
+
+    for (arguments, input, code, said) in [
+        (&["-"][..], format!("{event}{event}"), 2, "one event at a time"),
+        (&["-"], "{}".to_owned(), 1, "$.campaignId: missing"),
+        (&["-"], "nonsense".to_owned(), 1, "not JSON"),
+        (&["no-such-file.json"], String::new(), 1, "No such file"),
+        (&["-", "--label", "x"], String::new(), 2, "cannot be used with"),
+        (&[], String::new(), 2, "--campaign"),
+    ] {
+        let printed = run(arguments, &input).await;
+        assert_eq!(printed.code, Some(code), "{arguments:?}: {printed:#?}");
+        assert!(printed.stderr.contains(said), "{arguments:?}: {printed:#?}");
+    }
+}

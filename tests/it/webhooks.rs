@@ -1,0 +1,204 @@
+//! Webhooks by themselves: read, replaced, deleted and tried.
+
+use futures_util::future::join_all;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::callers::{Guarded, problem};
+use crate::stage::campaign;
+use crate::support::Answer;
+use crate::support::waypost::Reply;
+
+/// A worker with the campaign of the seed document, and the addresses of its webhooks: those of keywords 3, 4 and 5, and
+/// that of the section `Offers`.
+async fn start() -> (Guarded, [String; 4]) {
+    let guarded = Guarded::start("webhooks").await;
+    let put = guarded.put_campaign(&campaign(&guarded.receiver)).await.json();
+    let path = |at: &str| format!("/v1/webhooks/{}", put.pointer(at).and_then(Value::as_str).expect("an id"));
+    let entry = |number: u8| path(&format!("/sections/0/menu/{number}/webhook/id"));
+    let paths = [entry(2), entry(3), entry(4), path("/sections/2/webhook/id")];
+    (guarded, paths)
+}
+
+async fn put(guarded: &Guarded, path: &str, webhook: &Value) -> Reply {
+    guarded.ask("editor", Method::PUT, path, Some(webhook)).await
+}
+
+async fn stored(guarded: &Guarded) -> Reply {
+    guarded.get("editor", "/v1/campaigns/13010").await
+}
+
+#[tokio::test]
+async fn a_webhook_is_read_with_its_place() {
+    let (guarded, [_, offers, _, name]) = start().await;
+    let reply = guarded.get("editor", &offers).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(reply.headers["etag"], stored(&guarded).await.headers["etag"]);
+    let webhook = reply.json();
+    assert_eq!(offers.rsplit('/').next(), webhook["id"].as_str());
+    let of = |name: &str| webhook[name].clone();
+    assert_eq!((of("campaignId"), of("label"), of("keyword")), (json!("13010"), json!("Welcome Message"), json!(4)));
+    assert_eq!((of("url"), of("timeoutMs")), (json!(guarded.receiver.url("/offers")), json!(15_000)));
+    assert_eq!(of("headers"), json!({ "X-Api-Key": "…" }));
+    let own = guarded.get("viewer", &name).await.json();
+    assert_eq!((&own["label"], own.get("keyword")), (&json!("Offers"), None));
+    for role in ["viewer", "operator"] {
+        let masked = guarded.get(role, &offers).await.json();
+        assert_eq!(masked["headers"], json!({ "X-Api-Key": "********" }), "{role}");
+    }
+    let (detail, _) = problem(&guarded.get("viewer", "/v1/webhooks/wh_none").await, 404);
+    assert_eq!(detail, "no such webhook");
+}
+
+#[tokio::test]
+async fn a_webhook_is_replaced_where_it_is() {
+    let (guarded, [agent, offers, ..]) = start().await;
+    let before = stored(&guarded).await;
+    let url = guarded.receiver.url("/new");
+    let document = format!(r#"{{"url":"{url}","body":{{"z":1.50,"a":2}}}}"#);
+    let reply = guarded.ask_with("editor", Method::PUT, &offers, &[], document).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert!(reply.body.contains(r#""body":{"z":1.50,"a":2}"#), "{}", reply.body);
+    let after = stored(&guarded).await;
+    assert_eq!(reply.headers["etag"], after.headers["etag"]);
+    let mut expected = before.json();
+    let place = &mut expected["sections"][0]["menu"][3]["webhook"];
+    // Digit for digit.
+    let body: Value = serde_json::from_str(r#"{"z":1.50,"a":2}"#).expect("JSON");
+    *place = json!({ "id": place["id"], "url": url, "enabled": true, "body": body, "timeoutMs": 15_000 });
+    assert_eq!(after.json(), expected);
+
+    // What was read may be sent back, with its place.
+    let mut webhook = guarded.get("editor", &agent).await.json();
+    webhook["enabled"] = false.into();
+    assert_eq!(put(&guarded, &agent, &webhook).await.json(), webhook);
+
+    // On the version it was made on, or not at all.
+    let old = &before.headers["etag"];
+    for method in [Method::PUT, Method::DELETE] {
+        let body = webhook.to_string();
+        problem(&guarded.ask_with("editor", method, &agent, &[("if-match", old)], body).await, 412);
+    }
+    let etag = guarded.get("viewer", &agent).await.headers["etag"].clone();
+    let body = webhook.to_string();
+    let reply = guarded.ask_with("editor", Method::PUT, &agent, &[("if-match", &etag)], body).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let absent = [("if-none-match", "*")];
+    problem(&guarded.ask_with("editor", Method::PUT, &agent, &absent, webhook.to_string()).await, 412);
+}
+
+#[tokio::test]
+async fn a_refused_webhook_is_told_its_faults_from_its_own_root() {
+    let (guarded, [_, offers, ..]) = start().await;
+    let before = stored(&guarded).await.body;
+    let masked = guarded.get("viewer", &offers).await.json();
+    let url = guarded.receiver.url("/offers");
+    for (webhook, paths) in [
+        (json!({}), &["$.url"][..]),
+        (json!(null), &["$"]),
+        (
+            json!({ "url": url, "campaignId": "other", "label": "Offers", "keyword": 3 }),
+            &["$.campaignId", "$.label", "$.keyword"],
+        ),
+        (json!({ "url": url, "id": "wh_other" }), &["$.id"]),
+        (json!({ "url": "ftp://x", "body": { "label": 1 }, "timeout": 5 }), &["$.timeout", "$.url", "$.body.label"]),
+        (masked, &[r#"$.headers["X-Api-Key"]"#]),
+    ] {
+        let (_, found) = problem(&put(&guarded, &offers, &webhook).await, 422);
+        assert_eq!(found, paths, "{webhook}");
+    }
+    problem(&put(&guarded, "/v1/webhooks/wh_none", &json!({ "url": url })).await, 404);
+    for (role, method) in [("operator", Method::PUT), ("operator", Method::DELETE), ("viewer", Method::POST)] {
+        let path = if method == Method::POST { format!("{offers}/test") } else { offers.clone() };
+        problem(&guarded.ask(role, method, &path, Some(&json!({ "url": url }))).await, 403);
+    }
+    assert_eq!(stored(&guarded).await.body, before);
+}
+
+#[tokio::test]
+async fn a_webhook_is_deleted_with_the_redirect_that_it_is() {
+    let (guarded, [agent, offers, _, name]) = start().await;
+    for path in [&agent, &offers, &name] {
+        let reply = guarded.ask("editor", Method::DELETE, path, None).await;
+        assert_eq!((reply.status, reply.body.as_str()), (204, ""), "{path}");
+        problem(&guarded.ask("editor", Method::DELETE, path, None).await, 404);
+    }
+    let after = stored(&guarded).await.json();
+    let menu = &after["sections"][0]["menu"];
+    assert_eq!(menu[2], json!({ "keyword": 3 }));
+    assert_eq!(menu[3]["redirect"], json!({ "type": "interaction", "to": "Offers" }));
+    assert_eq!((menu[3].get("webhook"), after["sections"][2].get("redirect")), (None, None));
+    assert!(menu[4]["webhook"].is_object(), "{after:#}");
+}
+
+#[tokio::test]
+async fn of_changes_at_once_none_is_lost() {
+    let (guarded, paths) = start().await;
+    let url = |number: usize| guarded.receiver.url(&format!("/changed-{number}"));
+    let changes = paths.iter().enumerate().map(async |(number, path)| {
+        for _ in 0..5 {
+            let reply = put(&guarded, path, &json!({ "url": url(number) })).await;
+            assert_eq!(reply.status, 200, "{reply:?}");
+        }
+    });
+    join_all(changes).await;
+    for (number, path) in paths.iter().enumerate() {
+        assert_eq!(guarded.get("editor", path).await.json()["url"], url(number));
+    }
+}
+
+#[tokio::test]
+async fn a_test_is_one_request_now() {
+    let (guarded, [agent, offers, _, name]) = start().await;
+    let test = async |path: &str, body: Option<&Value>| {
+        let reply = guarded.ask("operator", Method::POST, &format!("{path}/test"), body).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.json()
+    };
+    guarded.receiver.answer("/offers", Answer::status(503).body("no room"));
+    let tested = test(&offers, None).await;
+    let attempt = &tested["attempt"];
+    assert_eq!(
+        (&attempt["status"], &attempt["cause"], &attempt["answer"]),
+        (&json!(503), &json!("status_5xx"), &json!("no room"))
+    );
+    assert!(attempt["at"].is_string() && attempt["durationMs"].is_u64() && attempt["error"].is_null(), "{attempt}");
+    let request = &tested["request"];
+    assert_eq!(request["headers"]["x-api-key"], "********", "{request:#}");
+    let sent = guarded.receiver.requests();
+    assert_eq!(request["body"].as_str().expect("a body").as_bytes(), &sent[0].body[..]);
+    assert_eq!(request["headers"]["webhook-id"], sent[0].webhook_id());
+    assert_eq!(request["headers"]["webhook-timestamp"], sent[0].header("webhook-timestamp").expect("a timestamp"));
+    let body: Value = serde_json::from_slice(&sent[0].body).expect("JSON");
+    assert_eq!((&body["option"], &body["keyword"], &body["source"]), (&json!("Offers"), &json!(4), &json!("chatbot")));
+
+    // With what is given in place of what is made up, and disabled too.
+    let mut webhook = guarded.get("editor", &name).await.json();
+    webhook["enabled"] = false.into();
+    assert_eq!(put(&guarded, &name, &webhook).await.status, 200);
+    let event = json!({ "event": { "response": "Ada", "phoneNumber": "+15550001", "keyword": 7, "eventId": "mine" } });
+    let tested = test(&name, Some(&event)).await;
+    assert_eq!(tested["attempt"]["status"], 200, "{tested:#}");
+    let body: Value = serde_json::from_str(tested["request"]["body"].as_str().expect("a body")).expect("JSON");
+    assert_eq!((&body["label"], &body["response"], body.get("keyword")), (&json!("Offers"), &json!("Ada"), None));
+
+    guarded.receiver.answer("/agent", Answer::reset());
+    let tested = test(&agent, None).await;
+    assert_eq!(
+        (&tested["attempt"]["status"], &tested["attempt"]["cause"]),
+        (&Value::Null, &json!("reset")),
+        "{tested:#}"
+    );
+    assert!(tested["attempt"]["error"].is_string(), "{tested:#}");
+
+    // It is no delivery: counted nowhere, and not tried again.
+    let metrics = guarded.waypost.metrics().await;
+    let counted = |(name, value): (&String, &f64)| {
+        let counts =
+            ["attempts_total", "deliveries_total", "retries_scheduled", "dead_letters_total", "attempt_duration"];
+        counts.iter().any(|count| name.contains(count)) && *value > 0.0
+    };
+    assert_eq!(metrics.iter().find(|metric| counted(*metric)), None);
+    assert_eq!(guarded.receiver.requests().len(), 3);
+    problem(&guarded.ask("operator", Method::POST, "/v1/webhooks/wh_none/test", None).await, 404);
+}
