@@ -6,6 +6,7 @@ mod client;
 mod demo;
 mod documents;
 mod output;
+mod progress;
 mod publish;
 mod serve;
 
