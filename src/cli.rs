@@ -3,11 +3,15 @@
 mod campaigns;
 mod check;
 mod client;
+mod dead_letters;
 mod demo;
 mod documents;
 mod output;
+mod pages;
+mod plain;
 mod progress;
 mod publish;
+mod replays;
 mod serve;
 
 use std::process::ExitCode;
@@ -35,6 +39,12 @@ enum Command {
     Campaigns(campaigns::Campaigns),
     /// Publish step events, from arguments, a file or standard input
     Publish(publish::Publish),
+    /// See what could not be delivered, send it again, or give it up
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLetters),
+    /// Follow, pause, resume and cancel replays of dead letters
+    #[command(subcommand)]
+    Replays(replays::Replays),
 }
 
 /// The settings of a command that runs a worker.
@@ -75,6 +85,14 @@ impl Failure {
     fn of(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
     }
+
+    /// With more to say.
+    fn and(self, more: &str) -> Self {
+        match self {
+            Self::Failed(text) => Self::Failed(format!("{text}\n{more}")),
+            Self::Misused(text) => Self::Misused(format!("{text}\n{more}")),
+        }
+    }
 }
 
 /// Runs the command line this process was given.
@@ -102,6 +120,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Check(check) => check.run(),
         Command::Campaigns(campaigns) => campaigns.run().await,
         Command::Publish(publish) => publish.run().await,
+        Command::DeadLetters(dead_letters) => dead_letters.run().await,
+        Command::Replays(replays) => replays.run().await,
     }
 }
 
