@@ -6,6 +6,7 @@ mod support;
 mod broker_life;
 mod cli;
 mod configuration;
+mod dead_letters_cli;
 mod demo;
 mod journey;
 mod malformed;
