@@ -4,13 +4,18 @@ mod campaigns;
 mod check;
 mod client;
 mod completions;
+mod dead_letters;
 mod demo;
 mod documents;
 mod event;
 mod explain;
 mod openapi;
 mod output;
+mod pages;
+mod plain;
+mod progress;
 mod publish;
+mod replays;
 mod serve;
 
 use std::process::ExitCode;
@@ -40,6 +45,12 @@ enum Command {
     Publish(publish::Publish),
     /// Say what becomes of a step event and why: what matches, what does not, and what would be sent
     Explain(explain::Explain),
+    /// See what could not be delivered, send it again, or give it up
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLetters),
+    /// Follow, pause, resume and cancel replays of dead letters
+    #[command(subcommand)]
+    Replays(replays::Replays),
     /// Print the description of the HTTP API (OpenAPI 3.1), without a server
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
@@ -85,6 +96,14 @@ impl Failure {
     fn of(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
     }
+
+    /// With more to say.
+    fn and(self, more: &str) -> Self {
+        match self {
+            Self::Failed(text) => Self::Failed(format!("{text}\n{more}")),
+            Self::Misused(text) => Self::Misused(format!("{text}\n{more}")),
+        }
+    }
 }
 
 /// Runs the command line this process was given.
@@ -121,6 +140,8 @@ async fn run(command: Command) -> Result<(), Failure> {
             completions.run();
             Ok(())
         }
+        Command::DeadLetters(dead_letters) => dead_letters.run().await,
+        Command::Replays(replays) => replays.run().await,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The API as the client commands use it.
 
+use std::fmt;
 use std::time::Duration;
 
 use clap::Args;
@@ -49,6 +50,37 @@ impl Answer {
     }
 }
 
+/// Why there is no successful answer.
+pub(super) enum Unanswered {
+    /// Nobody answered, or not to the end.
+    Silence { server: Url, cause: String },
+    /// The server refused, in its words.
+    Refused { status: StatusCode, text: String },
+}
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silence { server, cause } => write!(
+                formatter,
+                "no answer from {server} ({cause}): is a worker running there? Say where with --server or WAYPOST_SERVER"
+            ),
+            Self::Refused { text, .. } => formatter.write_str(text),
+        }
+    }
+}
+
+impl From<Unanswered> for Failure {
+    fn from(unanswered: Unanswered) -> Self {
+        Self::of(unanswered)
+    }
+}
+
+/// Reads an id that is to be part of an address. These few would name another address than that of the id.
+pub(super) fn id(text: &str) -> Result<String, String> {
+    if matches!(text, "" | "." | "..") { Err("that is no id".to_owned()) } else { Ok(text.to_owned()) }
+}
+
 /// A client of one server.
 #[derive(Clone)]
 pub(super) struct Api {
@@ -69,6 +101,17 @@ impl Server {
 }
 
 impl Api {
+    /// Reads `/v1/SEGMENTS…`.
+    pub(super) async fn get(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<Value, Failure> {
+        self.call(Method::GET, segments, query, Call::default()).await?.json()
+    }
+
+    /// Posts to `/v1/SEGMENTS…`, with a JSON body where there is one.
+    pub(super) async fn post(&self, segments: &[&str], body: Option<&Value>) -> Result<Answer, Unanswered> {
+        let call = Call { headers: Vec::new(), body: body.map(|body| body.to_string().into_bytes()) };
+        self.ask(Method::POST, segments, &[], call).await
+    }
+
     /// Calls `/v1/SEGMENTS…`. What is not a success is a failure, in the server's words.
     pub(super) async fn call(
         &self,
@@ -77,6 +120,17 @@ impl Api {
         query: &[(&str, &str)],
         call: Call,
     ) -> Result<Answer, Failure> {
+        Ok(self.ask(method, segments, query, call).await?)
+    }
+
+    /// As [`call`](Self::call), for who tells one reason from another.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        segments: &[&str],
+        query: &[(&str, &str)],
+        call: Call,
+    ) -> Result<Answer, Unanswered> {
         let mut url = self.server.server.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push("v1").extend(segments);
@@ -102,27 +156,28 @@ impl Api {
         if status.is_success() { Ok(Answer { status, etag, body }) } else { Err(refused(status, &body)) }
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+    fn unreachable(&self, error: &reqwest::Error) -> Unanswered {
         let cause = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source()).last();
         let cause = cause.map_or_else(String::new, ToString::to_string);
-        let server = &self.server.server;
-        Failure::of(format!(
-            "no answer from {server} ({cause}): is a worker running there? Say where with --server or WAYPOST_SERVER"
-        ))
+        Unanswered::Silence { server: self.server.server.clone(), cause }
     }
 }
 
+fn refused(status: StatusCode, body: &[u8]) -> Unanswered {
+    Unanswered::Refused { status, text: told(status, body) }
+}
+
 /// A problem document as text: one fault a line, where it has them.
-fn refused(status: StatusCode, body: &[u8]) -> Failure {
+fn told(status: StatusCode, body: &[u8]) -> String {
     let problem: Value = serde_json::from_slice(body).unwrap_or_default();
     let faults = problem["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
     if faults.is_empty() {
         let hint = if status == StatusCode::UNAUTHORIZED { " (--token or WAYPOST_TOKEN)" } else { "" };
         let detail = problem["detail"].as_str().map(|detail| format!("{detail}{hint}"));
-        return Failure::of(detail.unwrap_or_else(|| format!("the server answered {status}")));
+        return detail.unwrap_or_else(|| format!("the server answered {status}"));
     }
     let line = |fault: &Value| {
         format!("\n  {}: {}", fault["path"].as_str().unwrap_or("$"), fault["message"].as_str().unwrap_or_default())
     };
-    Failure::of(format!("refused:{}", faults.iter().map(line).collect::<String>()))
+    format!("refused:{}", faults.iter().map(line).collect::<String>())
 }

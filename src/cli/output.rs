@@ -1,10 +1,15 @@
-//! Standard output, whose reader may leave early (`waypost check | head`).
+//! Standard output and standard error, whose readers may leave early (`waypost check | head`).
 
 use std::io::Write as _;
 
 /// Prints a line. Where nobody reads any more the command goes on to its end, unheard.
 pub(in crate::cli) fn line(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// The same on standard error.
+pub(in crate::cli) fn note(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// As `println!`, which panics where nobody reads any more.
@@ -14,3 +19,11 @@ macro_rules! say {
     };
 }
 pub(in crate::cli) use say;
+
+/// As `eprintln!`, which panics where nobody reads any more.
+macro_rules! tell {
+    ($($text:tt)*) => {
+        $crate::cli::output::note(format_args!($($text)*))
+    };
+}
+pub(in crate::cli) use tell;

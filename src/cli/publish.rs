@@ -1,12 +1,10 @@
 //! `waypost publish`: step events from arguments, a file or standard input.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
@@ -16,6 +14,7 @@ use super::client::{Api, Call, Server};
 use super::documents;
 use super::event::Event;
 use super::output::say;
+use super::progress;
 
 /// Events on their way at once.
 const IN_FLIGHT: usize = 64;
@@ -87,7 +86,7 @@ impl Publish {
         what: &'static str,
         events: impl Stream<Item = std::io::Result<Vec<u8>>>,
     ) -> Result<(), Failure> {
-        let bar = progress_bar();
+        let bar = progress::bar(None, "{spinner} {human_pos} events  {per_sec}  {elapsed}");
         let mut events = std::pin::pin!(events.enumerate());
         let mut calls = FuturesUnordered::new();
         let mut faults = Faults::new(what);
@@ -125,14 +124,6 @@ impl Publish {
 
 async fn post(api: &Api, body: Vec<u8>) -> Result<Value, Failure> {
     api.call(Method::POST, &["events"], &[], Call { headers: Vec::new(), body: Some(body) }).await?.json()
-}
-
-/// Drawn on a terminal only, and on standard error, so that the output stays the result.
-fn progress_bar() -> ProgressBar {
-    let target =
-        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let style = ProgressStyle::with_template("{spinner} {human_pos} events  {per_sec}  {elapsed}");
-    ProgressBar::with_draw_target(None, target).with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
 /// The events that were refused.

@@ -54,7 +54,16 @@ impl Run {
 
     /// Asks it to end (SIGTERM).
     pub(crate) fn terminate(&self) {
-        let status = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
+        self.signal("-TERM");
+    }
+
+    /// Asks it to end, as Ctrl-C does (SIGINT).
+    pub(crate) fn interrupt(&self) {
+        self.signal("-INT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().expect("kill runs");
         assert!(status.success(), "kill: {status}");
     }
 }
@@ -257,7 +266,7 @@ async fn campaign_files_are_checked_under_the_settings() {
 async fn misuse_ends_with_2() {
     let shell = Shell::new();
     let events = shell.file("events.ndjson", "");
-    let misused: [&[&str]; 15] = [
+    let misused: [&[&str]; 33] = [
         &[],
         &["deliver"],
         &["--bogus"],
@@ -273,6 +282,24 @@ async fn misuse_ends_with_2() {
         &["publish", "--campaign", "c", "--label", "l"],
         &["publish", &events, "--campaign", "c", "--label", "l", "--phone", "1"],
         &["campaigns", "list", "--server", "not a url"],
+        &["dead-letters"],
+        &["dead-letters", "list", "--reason", "tired"],
+        &["dead-letters", "list", "--state", "lost"],
+        &["dead-letters", "list", "--status", "5xx"],
+        &["dead-letters", "list", "--since", "yesterday"],
+        &["dead-letters", "list", "--since", "1h", "--until", "2h"],
+        &["dead-letters", "list", "--limit", "0"],
+        &["dead-letters", "show"],
+        &["dead-letters", "show", ".."],
+        &["dead-letters", "discard", "--because", "no id, no filter"],
+        &["dead-letters", "discard", "--all"],
+        &["dead-letters", "replay"],
+        &["dead-letters", "replay", "dl_1", "--all"],
+        &["dead-letters", "replay", "--all", "--rate", "0"],
+        &["dead-letters", "replay", "--all", "--stop-on-failure-ratio", "1.5"],
+        &["dead-letters", "replay", "--all", "--config", "old"],
+        &["replays"],
+        &["replays", "follow"],
     ];
     for arguments in misused {
         let printed = shell.run(&[], arguments).await;
@@ -302,6 +329,8 @@ async fn every_command_explains_itself() {
         let printed = shell.run(&[], &arguments).await;
         ended(&printed, 0, &[]);
         assert!(printed.stdout.contains("Usage: waypost"), "{command:?}: {printed:#?}");
+        let of_dead_letters = ["dead-letters", "replays"].contains(&arguments[0]) && command.len() == 2;
+        assert!(!of_dead_letters || printed.stdout.contains("Example"), "{command:?}: {printed:#?}");
         let listed = printed.stdout.lines().skip_while(|line| *line != "Commands:").skip(1);
         for line in listed.take_while(|line| !line.is_empty()) {
             // A line that goes on from the one before is indented further.
@@ -311,9 +340,28 @@ async fn every_command_explains_itself() {
         }
         explained.insert(command.join(" "));
     }
-    for command in
-        ["serve", "demo", "check", "campaigns list", "campaigns get", "campaigns apply", "campaigns delete", "publish"]
-    {
+    for command in [
+        "serve",
+        "demo",
+        "check",
+        "campaigns list",
+        "campaigns get",
+        "campaigns apply",
+        "campaigns delete",
+        "publish",
+        "dead-letters list",
+        "dead-letters show",
+        "dead-letters summary",
+        "dead-letters export",
+        "dead-letters discard",
+        "dead-letters replay",
+        "replays list",
+        "replays show",
+        "replays follow",
+        "replays pause",
+        "replays resume",
+        "replays cancel",
+    ] {
         assert!(explained.contains(command), "{command} is not among {explained:?}");
     }
     let version = shell.run(&[], &["--version"]).await;
@@ -442,12 +490,20 @@ async fn where_no_server_answers_it_says_what_to_do() {
     let server = format!("http://{nobody}");
     let file = shell.file("c.json", campaign("c", "https://example.com/").to_string());
     let event = ["publish", "--campaign", "c", "--label", "l", "--phone", "1"];
-    let commands: [&[&str]; 5] = [
+    let commands: [&[&str]; 13] = [
         &["campaigns", "list"],
         &["campaigns", "get", "c"],
         &["campaigns", "apply", &file],
         &["campaigns", "delete", "c"],
         &event,
+        &["dead-letters", "list"],
+        &["dead-letters", "show", "dl_1"],
+        &["dead-letters", "summary"],
+        &["dead-letters", "export"],
+        &["dead-letters", "discard", "dl_1", "--because", "a test"],
+        &["dead-letters", "replay", "dl_1"],
+        &["replays", "list"],
+        &["replays", "follow", "rp_1"],
     ];
     for command in commands {
         let printed = shell.run(&[("WAYPOST_SERVER", &server)], command).await;

@@ -8,6 +8,7 @@ mod broker_life;
 mod callers;
 mod cli;
 mod configuration;
+mod dead_letters_cli;
 mod demo;
 mod explain;
 mod journey;

@@ -1,0 +1,270 @@
+//! Which dead letters are meant: the flags all commands share, and the filter of the API they stand for.
+
+use chrono::{DateTime, Utc};
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value};
+
+use crate::cli::Failure;
+use crate::cli::plain;
+use crate::delivery::{duration, timestamp};
+
+/// The API's names of the filters, and the flags.
+const FLAGS: [(&str, &str); 8] = [
+    ("campaignId", "--campaign"),
+    ("label", "--label"),
+    ("webhookId", "--webhook"),
+    ("reason", "--reason"),
+    ("status", "--status"),
+    ("since", "--since"),
+    ("until", "--until"),
+    ("state", "--state"),
+];
+
+/// Where the help has them.
+const FILTERS: &str = "Filters";
+
+#[derive(Args, Clone, Default)]
+pub(in crate::cli) struct Filter {
+    /// Those of this campaign
+    #[arg(long, help_heading = FILTERS, value_name = "ID", allow_hyphen_values = true)]
+    campaign: Option<String>,
+    /// Those of the section with this label
+    #[arg(long, help_heading = FILTERS, allow_hyphen_values = true)]
+    label: Option<String>,
+    /// Those of this webhook
+    #[arg(long, help_heading = FILTERS, value_name = "ID", allow_hyphen_values = true)]
+    webhook: Option<String>,
+    /// Those given up for this reason
+    #[arg(long, help_heading = FILTERS, value_enum)]
+    reason: Option<Reason>,
+    /// Those whose last attempt was answered with this HTTP status
+    #[arg(long, help_heading = FILTERS, value_parser = clap::value_parser!(u16).range(100..=999))]
+    status: Option<u16>,
+    /// Those dead since then: RFC 3339, or how long ago (`2h`)
+    #[arg(long, help_heading = FILTERS, value_name = "TIME", value_parser = Moment::parse)]
+    since: Option<Moment>,
+    /// Those dead before then: RFC 3339, or how long ago (`30m`)
+    #[arg(long, help_heading = FILTERS, value_name = "TIME", value_parser = Moment::parse)]
+    until: Option<Moment>,
+    /// Those in this state
+    #[arg(long, help_heading = FILTERS, value_enum)]
+    pub(super) state: Option<State>,
+}
+
+/// Why a delivery was given up.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+#[value(rename_all = "snake_case")]
+pub(super) enum Reason {
+    Malformed,
+    Poison,
+    Gone,
+    ForbiddenAddress,
+    Exhausted,
+    WebhookDeleted,
+    WebhookDisabled,
+}
+
+/// What has become of a dead letter.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+#[value(rename_all = "snake_case")]
+pub(super) enum State {
+    Pending,
+    Replaying,
+    Replayed,
+    Discarded,
+}
+
+/// A time as it is given on the command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Moment {
+    At(DateTime<Utc>),
+    Ago(std::time::Duration),
+}
+
+impl Moment {
+    fn parse(text: &str) -> Result<Self, String> {
+        if let Ok(ago) = duration::parse(text) {
+            return Ok(Self::Ago(ago));
+        }
+        timestamp::parse(text.trim())
+            .map(Self::At)
+            .map_err(|_| "write a time as 2024-06-18T23:26:14Z, or how long ago as `30m` or `2h`".to_owned())
+    }
+
+    /// The time itself. Nothing has died before 1970, however long ago is asked for.
+    fn at(self, now: DateTime<Utc>) -> DateTime<Utc> {
+        match self {
+            Self::At(time) => time,
+            Self::Ago(ago) => {
+                let ago = chrono::TimeDelta::from_std(ago).unwrap_or(chrono::TimeDelta::MAX);
+                now.checked_sub_signed(ago).unwrap_or_default().max(DateTime::UNIX_EPOCH)
+            }
+        }
+    }
+}
+
+impl Filter {
+    /// What is asked for, with times that stay the same over all calls of a command.
+    pub(super) fn conditions(&self, now: DateTime<Utc>) -> Result<Conditions, Failure> {
+        let since = self.since.map(|since| since.at(now));
+        let until = self.until.map(|until| until.at(now));
+        if let (Some(since), Some(until)) = (since, until)
+            && since >= until
+        {
+            return Err(Failure::Misused("--since is not before --until: nothing can have died in between".to_owned()));
+        }
+        let values = [
+            self.campaign.clone(),
+            self.label.clone(),
+            self.webhook.clone(),
+            self.reason.map(name),
+            self.status.map(|status| status.to_string()),
+            since.as_ref().map(timestamp::text),
+            until.as_ref().map(timestamp::text),
+            self.state.map(name),
+        ];
+        let named = FLAGS.iter().zip(values).filter_map(|((name, _), value)| Some((*name, value?)));
+        Ok(Conditions(named.collect()))
+    }
+}
+
+fn name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// A filter in the words of the API.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Conditions(Vec<(&'static str, String)>);
+
+impl Conditions {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds a condition where there is none of that name.
+    pub(super) fn or(mut self, name: &'static str, value: &str) -> Self {
+        if self.0.iter().all(|(given, _)| *given != name) {
+            self.0.push((name, value.to_owned()));
+        }
+        self
+    }
+
+    /// As parameters of an address.
+    pub(super) fn query(&self) -> Vec<(&str, &str)> {
+        self.0.iter().map(|(name, value)| (*name, value.as_str())).collect()
+    }
+
+    /// As a part of a body.
+    pub(super) fn document(&self) -> Value {
+        let value = |name: &str, text: &str| match text.parse::<u16>() {
+            Ok(status) if name == "status" => status.into(),
+            _ => text.into(),
+        };
+        self.0.iter().map(|(name, text)| ((*name).to_owned(), value(name, text))).collect::<Map<_, _>>().into()
+    }
+}
+
+/// A filter of the API as the flags it came from: `--campaign 13010 --status 500`. Only those named in `which`.
+pub(in crate::cli) fn flags(filter: &Value, which: &[&str]) -> String {
+    let flag = |(name, flag): &(&str, &str)| {
+        let value = match &filter[name] {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            _ => return None,
+        };
+        which.contains(name).then(|| format!("{flag} {}", plain::shell_word(&value)))
+    };
+    FLAGS.iter().filter_map(flag).collect::<Vec<_>>().join(" ")
+}
+
+/// All names a filter of the API has.
+pub(in crate::cli) const ALL: [&str; 8] =
+    ["campaignId", "label", "webhookId", "reason", "status", "since", "until", "state"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use serde_json::json;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        filter: Filter,
+    }
+
+    fn now() -> DateTime<Utc> {
+        timestamp::parse("2026-11-22T03:00:00Z").unwrap()
+    }
+
+    fn read(arguments: &[&str]) -> Result<Conditions, String> {
+        let line = Line::try_parse_from([&["waypost"], arguments].concat()).map_err(|error| error.to_string())?;
+        line.filter.conditions(now()).map_err(|failure| format!("{failure:?}"))
+    }
+
+    #[test]
+    fn flags_are_filters() {
+        assert!(read(&[]).unwrap().is_empty());
+        let arguments = [
+            "--campaign",
+            "13010",
+            "--label",
+            "-1",
+            "--webhook",
+            "wh_a",
+            "--reason",
+            "forbidden_address",
+            "--status",
+            "500",
+            "--since",
+            "2h",
+            "--until",
+            "2026-11-22T03:00:00+01:00",
+            "--state",
+            "replayed",
+        ];
+        let conditions = read(&arguments).unwrap();
+        let document = json!({ "campaignId": "13010", "label": "-1", "webhookId": "wh_a", "reason": "forbidden_address",
+            "status": 500, "since": "2026-11-22T01:00:00.000Z", "until": "2026-11-22T02:00:00.000Z", "state": "replayed" });
+        assert_eq!(conditions.document(), document);
+        assert_eq!(conditions.query()[4], ("status", "500"));
+        assert_eq!(
+            flags(&document, &ALL),
+            "--campaign 13010 --label -1 --webhook wh_a --reason forbidden_address --status 500 \
+             --since 2026-11-22T01:00:00.000Z --until 2026-11-22T02:00:00.000Z --state replayed"
+        );
+        assert_eq!(flags(&document, &["campaignId", "state"]), "--campaign 13010 --state replayed");
+        assert_eq!(flags(&json!({ "label": "Welcome Message" }), &ALL), "--label 'Welcome Message'");
+    }
+
+    #[test]
+    fn times() {
+        for (text, time) in [
+            ("90s", "2026-11-22T02:58:30.000Z"),
+            ("1day 2h", "2026-11-21T01:00:00.000Z"),
+            ("2024-06-18T20:26:14.206-03:00", "2024-06-18T23:26:14.206Z"),
+            ("9000years", "1970-01-01T00:00:00.000Z"),
+            ("9000000000years", "1970-01-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(timestamp::text(&Moment::parse(text).unwrap().at(now())), time, "{text}");
+        }
+        for text in ["", "yesterday", "2h ago", "2024-06-18", "-2h"] {
+            assert!(Moment::parse(text).unwrap_err().contains("`2h`"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_filter_is_refused() {
+        for arguments in [["--reason", "tired"], ["--state", "done"], ["--status", "5xx"], ["--status", "99"]] {
+            assert!(read(&arguments).is_err(), "{arguments:?}");
+        }
+        assert!(read(&["--since", "1h", "--until", "2h"]).unwrap_err().contains("--since is not before"));
+        assert!(read(&["--since", "2h", "--until", "1h"]).is_ok());
+    }
+
+    #[test]
+    fn a_condition_that_is_given_stays() {
+        let conditions = read(&["--state", "replayed"]).unwrap().or("state", "pending").or("until", "x");
+        assert_eq!(conditions.query(), [("state", "replayed"), ("until", "x")]);
+    }
+}

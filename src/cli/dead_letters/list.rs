@@ -1,0 +1,139 @@
+//! `waypost dead-letters list`.
+
+use chrono::Utc;
+use clap::Args;
+use comfy_table::{Table, presets};
+use serde_json::Value;
+
+use super::LIST;
+use super::filter::Filter;
+use crate::cli::Failure;
+use crate::cli::client::Server;
+use crate::cli::output::say;
+use crate::cli::pages::Pages;
+use crate::cli::plain;
+
+#[derive(Args)]
+#[command(after_help = "Example:
+  waypost dead-letters list --campaign 13010 --since 2h
+
+`waypost dead-letters export` writes all of them, for programs.")]
+pub(in crate::cli) struct List {
+    /// At most so many, the newest
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// As a JSON array
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    filter: Filter,
+    #[command(flatten)]
+    server: Server,
+}
+
+impl List {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let conditions = self.filter.conditions(Utc::now())?;
+        let api = self.server.api()?;
+        let mut pages = Pages::of(&api, LIST, conditions.query());
+        let letters = pages.take(self.limit as usize).await?;
+        if self.json {
+            say!("{}", Value::Array(letters));
+            return Ok(());
+        }
+        if letters.is_empty() {
+            say!("{}", if conditions.is_empty() { "No dead letters." } else { "No dead letter matches." });
+            return Ok(());
+        }
+        say!("{}\n\n{}", table(&letters), ending(letters.len(), pages.may_go_on()));
+        Ok(())
+    }
+}
+
+fn table(letters: &[Value]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["DEAD", "STATE", "REASON", "LAST ANSWER", "CAMPAIGN", "LABEL", "WHERE", "ID"]);
+    for letter in letters {
+        table.add_row([
+            plain::time(&letter["deadAt"]),
+            plain::field(&letter["state"], 12),
+            plain::field(&letter["reason"], 20),
+            last_answer(letter),
+            plain::field(&letter["campaignId"], 24),
+            plain::field(&letter["label"], 24),
+            place(letter),
+            plain::field(&letter["id"], 64),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+/// The status, else why there was none.
+fn last_answer(letter: &Value) -> String {
+    plain::field(if letter["status"].is_null() { &letter["cause"] } else { &letter["status"] }, 20)
+}
+
+/// Where it was to go; of what could not be read, the first fault.
+fn place(letter: &Value) -> String {
+    let fault = &letter["errors"][0];
+    match (fault["path"].as_str(), fault["message"].as_str()) {
+        (Some(path), Some(message)) => plain::line(&format!("{path}: {message}"), 56),
+        _ => plain::field(if letter["url"].is_null() { &letter["webhookId"] } else { &letter["url"] }, 56),
+    }
+}
+
+fn ending(shown: usize, more: bool) -> String {
+    let shown_text = plain::dead_letters(shown as u64);
+    let next = shown.saturating_mul(4);
+    let more = if more {
+        format!("; there may be more: --limit {next}, or `waypost dead-letters summary` for the counts")
+    } else {
+        ", that is all".to_owned()
+    };
+    format!("{shown_text}{more}. `waypost dead-letters show ID` has the whole of one.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_row_each() {
+        let letters = [
+            json!({ "id": "dl_1", "state": "pending", "reason": "exhausted", "deadAt": "2026-11-22T03:04:05.678Z",
+                "campaignId": "13010", "label": "Welcome Message", "webhookId": "wh_1", "url": "https://example.com/hook",
+                "status": 503, "cause": "status_5xx" }),
+            json!({ "id": "dl_2", "state": "replayed", "reason": "exhausted", "deadAt": "2026-11-22T03:04:04.000Z",
+                "campaignId": "c\u{1b}[1m", "label": "Offers", "webhookId": "wh_2", "status": null, "cause": "timeout" }),
+            json!({ "id": "dl_3", "state": "pending", "reason": "malformed", "deadAt": "2026-11-22T03:04:03.000Z",
+                "body": "?", "errors": [{ "path": "$.date", "message": "not an RFC 3339 date" }] }),
+        ];
+        let table = table(&letters);
+        let rows: Vec<Vec<&str>> = table
+            .lines()
+            .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+            .collect();
+        assert_eq!(rows[0], ["DEAD", "STATE", "REASON", "LAST ANSWER", "CAMPAIGN", "LABEL", "WHERE", "ID"]);
+        let first = [
+            "2026-11-22T03:04:05Z",
+            "pending",
+            "exhausted",
+            "503",
+            "13010",
+            "Welcome Message",
+            "https://example.com/hook",
+            "dl_1",
+        ];
+        assert_eq!(rows[1], first);
+        assert_eq!(rows[2][3..], ["timeout", "c·[1m", "Offers", "wh_2", "dl_2"]);
+        assert_eq!(rows[3][3..], ["–", "–", "–", "$.date: not an RFC 3339 date", "dl_3"]);
+    }
+
+    #[test]
+    fn the_end_says_how_to_see_more() {
+        assert!(ending(50, true).starts_with("50 dead letters; there may be more: --limit 200, or "));
+        assert!(ending(1, false).starts_with("1 dead letter, that is all."));
+    }
+}

@@ -1,0 +1,158 @@
+//! `waypost dead-letters replay`: creates a replay, which the worker carries out, and follows it.
+
+use chrono::Utc;
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value};
+
+use super::preview;
+use super::selection::Selection;
+use crate::cli::Failure;
+use crate::cli::client::{Server, Unanswered};
+use crate::cli::output::{say, tell};
+use crate::cli::replays::follow::{self, Form};
+use crate::cli::replays::{LIST, words};
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  waypost dead-letters replay dl_SmIh-_Ia6sNZoOa2uxP8_NDq
+  waypost dead-letters replay --campaign 13010 --since 2h --dry-run
+  waypost dead-letters replay --campaign 13010 --since 2h --rate 20 --stop-on-failure-ratio 0.5
+
+A filter takes pending letters unless --state says otherwise, and only those there are when it begins. Each gets one
+attempt, with the webhook-id it had; where that fails there is a new dead letter. The worker does it: Ctrl-C, or the loss
+of this terminal, does not stop it.
+
+Exit code: 0 all delivered (or left with Ctrl-C), 1 some failed, or it was stopped or cancelled.")]
+pub(in crate::cli) struct Replay {
+    #[command(flatten)]
+    selection: Selection,
+    /// At most so many a second
+    #[arg(long, value_name = "N", value_parser = rate)]
+    rate: Option<f64>,
+    /// Send to the webhooks as they are configured now, or as they were at the last attempt
+    #[arg(long, value_enum, default_value_t = Config::Current)]
+    config: Config,
+    /// Stop once this part of the requests has failed: 0.5 is half of them; 20 are tried before any other
+    #[arg(long, value_name = "RATIO", value_parser = ratio)]
+    stop_on_failure_ratio: Option<f64>,
+    /// Show how many there are, where they would go, and some of the requests; send nothing
+    #[arg(long, conflicts_with = "detach")]
+    dry_run: bool,
+    /// Do not wait for the end
+    #[arg(long)]
+    detach: bool,
+    /// As JSON: the replay at its end
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// Which configuration of a webhook.
+#[derive(ValueEnum, Clone, Copy)]
+enum Config {
+    Current,
+    Original,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
+    rate.ok_or_else(|| "a rate is a number of requests a second, greater than 0".to_owned())
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.ok_or_else(|| "a ratio is a number between 0 and 1".to_owned())
+}
+
+impl Replay {
+    pub(super) async fn run(mut self) -> Result<(), Failure> {
+        let api = self.server.clone().api()?;
+        let body = self.body()?;
+        let answer = api.post(&[LIST], Some(&body)).await.map_err(|unanswered| match unanswered {
+            Unanswered::Silence { .. } if !self.dry_run => Failure::from(unanswered)
+                .and("It may have been created all the same: `waypost replays list` tells, once the server answers"),
+            other => other.into(),
+        })?;
+        let answer = answer.json()?;
+        match (self.dry_run, self.detach) {
+            (true, _) if self.json => say!("{answer}"),
+            (true, _) => say!("{}", preview::text(&answer)),
+            (false, true) if self.json => say!("{answer}"),
+            (false, true) => say!("{}\n{}", words::created(&answer), words::commands(&answer)),
+            (false, false) if self.json => {
+                tell!("{}", words::created(&answer));
+                follow::follow(&api, answer, Form::Json).await?;
+            }
+            (false, false) => {
+                say!("{}", words::created(&answer));
+                follow::follow(&api, answer, Form::Text).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn body(&mut self) -> Result<Value, Failure> {
+        let selection = std::mem::take(&mut self.selection);
+        let mut body: Map<String, Value> = selection.selected(Utc::now())?.document();
+        let config = match self.config {
+            Config::Current => "current",
+            Config::Original => "original",
+        };
+        body.insert("config".to_owned(), config.into());
+        body.extend(self.rate.map(|rate| ("ratePerSecond".to_owned(), rate.into())));
+        body.extend(self.stop_on_failure_ratio.map(|ratio| ("stopOnFailureRatio".to_owned(), ratio.into())));
+        if self.dry_run {
+            body.insert("dryRun".to_owned(), true.into());
+        }
+        Ok(body.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use serde_json::json;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        replay: Replay,
+    }
+
+    fn body(arguments: &[&str]) -> Result<Value, String> {
+        let line = Line::try_parse_from([&["waypost"], arguments].concat()).map_err(|error| error.to_string())?;
+        let mut replay = line.replay;
+        replay.body().map_err(|failure| format!("{failure:?}"))
+    }
+
+    #[test]
+    fn options_are_a_body() {
+        assert_eq!(body(&["dl_1"]), Ok(json!({ "ids": ["dl_1"], "config": "current" })));
+        let arguments =
+            ["--campaign", "c", "--rate", "2.5", "--config", "original", "--stop-on-failure-ratio", "0", "--dry-run"];
+        assert_eq!(
+            body(&arguments),
+            Ok(json!({ "filter": { "campaignId": "c" }, "config": "original", "ratePerSecond": 2.5,
+                "stopOnFailureRatio": 0.0, "dryRun": true }))
+        );
+    }
+
+    #[test]
+    fn what_the_server_would_refuse_is_refused_at_once() {
+        for arguments in [
+            ["--rate", "0"],
+            ["--rate", "-1"],
+            ["--rate", "inf"],
+            ["--rate", "fast"],
+            ["--stop-on-failure-ratio", "1.1"],
+            ["--stop-on-failure-ratio", "-0.1"],
+            ["--stop-on-failure-ratio", "NaN"],
+            ["--config", "old"],
+            ["--dry-run", "--detach"],
+        ] {
+            assert!(body(&[&["dl_1"], &arguments[..]].concat()).is_err(), "{arguments:?}");
+        }
+    }
+}

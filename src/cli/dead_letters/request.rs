@@ -1,0 +1,45 @@
+//! A request as it was sent, or would be, as people read it.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use crate::cli::plain;
+
+/// Request line, headers, an empty line, body; each line after `indent`.
+pub(super) fn text(request: &Value, indent: &str) -> String {
+    let field = |name: &str| plain::field(&request[name], usize::MAX);
+    let mut text = format!("{indent}{} {}\n", field("method"), field("url"));
+    for (name, value) in request["headers"].as_object().into_iter().flatten() {
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "{indent}{}: {}", plain::line(name, usize::MAX), plain::field(value, usize::MAX));
+    }
+    let body = match &request["body"] {
+        Value::Null => return text,
+        Value::String(body) => body.clone(),
+        other => other.to_string(),
+    };
+    text.push('\n');
+    for line in plain::lines(&body).lines() {
+        let _ = writeln!(text, "{indent}{line}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn as_it_goes_over_the_wire() {
+        let headers = json!({ "content-type": "application/json", "x-api-key": "********" });
+        let request = json!({ "method": "POST", "url": "https://example.com/hook", "headers": headers, "body": "{\"a\":\"\u{9b}\"}" });
+        assert_eq!(
+            text(&request, "  "),
+            "  POST https://example.com/hook\n  content-type: application/json\n  x-api-key: ********\n\n  {\"a\":\"·\"}\n"
+        );
+        let other = json!({ "method": "POST", "url": "https://example.com/hook", "body": { "a": 1 } });
+        assert_eq!(text(&other, ""), "POST https://example.com/hook\n\n{\"a\":1}\n");
+    }
+}

@@ -1,0 +1,95 @@
+//! `waypost replays`: list, show, follow, pause, resume, cancel.
+
+pub(super) mod follow;
+mod list;
+mod pace;
+mod show;
+pub(super) mod words;
+
+use clap::{Args, Subcommand};
+
+use super::Failure;
+use super::client::{Server, id};
+use super::output::say;
+use follow::Form;
+
+/// The name of the list in the API.
+pub(super) const LIST: &str = "replays";
+
+#[derive(Subcommand)]
+pub(super) enum Replays {
+    /// List replays, newest first
+    List(list::List),
+    /// Show a replay
+    #[command(after_help = "Example:\n  waypost replays show rp_0198c7")]
+    Show(One),
+    /// Follow a replay to its end; Ctrl-C leaves it running
+    #[command(after_help = "Example:
+  waypost replays follow rp_0198c7
+
+Exit code: 0 all delivered (or left with Ctrl-C), 1 some failed, or it was stopped or cancelled.")]
+    Follow(One),
+    /// Pause a replay: requests under way are finished
+    #[command(after_help = "Example:\n  waypost replays pause rp_0198c7")]
+    Pause(One),
+    /// Resume a replay that was paused
+    #[command(after_help = "Example:\n  waypost replays resume rp_0198c7")]
+    Resume(One),
+    /// End a replay; what it has not sent is pending again
+    #[command(after_help = "Example:\n  waypost replays cancel rp_0198c7")]
+    Cancel(One),
+}
+
+#[derive(Args)]
+pub(super) struct One {
+    /// The replay's id
+    #[arg(value_parser = id)]
+    id: String,
+    /// As JSON, on one line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Replays {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::List(list) => list.run().await,
+            Self::Show(one) => one.show().await,
+            Self::Follow(one) => one.follow().await,
+            Self::Pause(one) => one.change("pause").await,
+            Self::Resume(one) => one.change("resume").await,
+            Self::Cancel(one) => one.change("cancel").await,
+        }
+    }
+}
+
+impl One {
+    async fn show(self) -> Result<(), Failure> {
+        let replay = self.server.api()?.get(&[LIST, &self.id], &[]).await?;
+        if self.json {
+            say!("{replay}");
+        } else {
+            say!("{}", show::page(&replay));
+        }
+        Ok(())
+    }
+
+    async fn follow(self) -> Result<(), Failure> {
+        let api = self.server.api()?;
+        // One that is not there, or a server that is not, is known at once.
+        let replay = api.get(&[LIST, &self.id], &[]).await?;
+        follow::follow(&api, replay, if self.json { Form::Json } else { Form::Text }).await
+    }
+
+    async fn change(self, change: &str) -> Result<(), Failure> {
+        let replay = self.server.api()?.post(&[LIST, &self.id, change], None).await?.json()?;
+        if self.json {
+            say!("{replay}");
+        } else {
+            say!("{}\n{}", words::standing(&replay), words::commands(&replay));
+        }
+        Ok(())
+    }
+}

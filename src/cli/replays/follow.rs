@@ -1,0 +1,217 @@
+//! Following a replay to its end. The worker carries it out, so that neither Ctrl-C here nor a restart there ends it.
+
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::pace::Pace;
+use super::words::{self, Stage};
+use super::{LIST, words::number};
+use crate::cli::Failure;
+use crate::cli::client::{Api, Call, Unanswered};
+use crate::cli::output::{say, tell};
+use crate::cli::progress;
+
+/// How often the server is asked.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How often the progress is told where there is no terminal to draw on.
+const TELL: Duration = Duration::from_secs(5);
+
+/// So long a server may be gone: a restart of it is over by then.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How the end is printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Form {
+    Text,
+    Json,
+}
+
+/// How the following ended, if it did not fail.
+enum Left {
+    /// The replay has ended.
+    AtTheEnd(Value),
+    /// It goes on.
+    Before(Value),
+}
+
+/// Follows a replay that the server has told of once. Not all delivered: a failure.
+pub(in crate::cli) async fn follow(api: &Api, replay: Value, form: Form) -> Result<(), Failure> {
+    let commands = words::commands(&replay);
+    let left = until_end(api, replay).await;
+    match left.map_err(|failure| failure.and(&format!("The replay goes on without us:\n{commands}")))? {
+        Left::Before(replay) => {
+            if form == Form::Json {
+                say!("{replay}");
+            }
+            tell!(
+                "The replay goes on without us ({}):\n{}",
+                words::progress(&replay, &Pace::default()),
+                words::commands(&replay)
+            );
+            Ok(())
+        }
+        Left::AtTheEnd(replay) => {
+            match form {
+                Form::Json => say!("{replay}"),
+                Form::Text => say!("{}", words::standing(&replay)),
+            }
+            words::trouble(&replay).map_or(Ok(()), |trouble| Err(Failure::Failed(trouble)))
+        }
+    }
+}
+
+async fn until_end(api: &Api, replay: Value) -> Result<Left, Failure> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::of)?;
+    let id = replay["id"].as_str().unwrap_or_default().to_owned();
+    let mut display = Display::of(&replay);
+    let mut latest = replay;
+    let mut silent_since: Option<Instant> = None;
+    loop {
+        match words::stage(&latest) {
+            // While the server is gone there is nothing new to show.
+            Stage::Running | Stage::Paused if silent_since.is_some() => {}
+            Stage::Running | Stage::Paused => display.show(&latest, Instant::now()),
+            Stage::Ended => {
+                display.end(&latest);
+                return Ok(Left::AtTheEnd(latest));
+            }
+            Stage::Unknown => return Err(Failure::of("the server's answer is no replay this version knows")),
+        }
+        let look = async {
+            tokio::time::sleep(LOOK).await;
+            api.ask(Method::GET, &[LIST, &id], &[], Call::default()).await
+        };
+        let answer = tokio::select! {
+            answer = look => answer,
+            _ = interrupt.recv() => {
+                display.clear();
+                return Ok(Left::Before(latest));
+            }
+        };
+        match answer {
+            Ok(answer) => {
+                latest = answer.json()?;
+                if silent_since.take().is_some() {
+                    display.notice("the server answers again");
+                }
+            }
+            Err(unanswered) => {
+                let since = *silent_since.get_or_insert_with(|| {
+                    display.notice(&format!("{}: asking again", briefly(&unanswered)));
+                    Instant::now()
+                });
+                if !may_pass(&unanswered) || since.elapsed() > PATIENCE {
+                    display.clear();
+                    return Err(unanswered.into());
+                }
+            }
+        }
+    }
+}
+
+/// Whether it may be otherwise in a moment. A worker that was started just now, or another one than before, may not know
+/// of the replay yet.
+fn may_pass(unanswered: &Unanswered) -> bool {
+    match unanswered {
+        Unanswered::Silence { .. } => true,
+        Unanswered::Refused { status, .. } => {
+            status.is_server_error()
+                || [StatusCode::NOT_FOUND, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(status)
+        }
+    }
+}
+
+fn briefly(unanswered: &Unanswered) -> String {
+    match unanswered {
+        Unanswered::Silence { server, cause } => format!("no answer from {server} ({cause})"),
+        Unanswered::Refused { text, .. } => text.clone(),
+    }
+}
+
+/// The progress on standard error.
+enum Display {
+    Drawn {
+        bar: ProgressBar,
+        pace: Pace,
+    },
+    /// Line after line, for a log.
+    Told {
+        last: Option<(Instant, Stage)>,
+        pace: Pace,
+    },
+}
+
+impl Display {
+    fn of(replay: &Value) -> Self {
+        if progress::is_seen() {
+            tell!("Ctrl-C leaves it running.");
+            let bar = progress::bar(Some(number(replay, "total")), "{bar:30} {wide_msg}");
+            Self::Drawn { bar, pace: Pace::default() }
+        } else {
+            Self::Told { last: None, pace: Pace::default() }
+        }
+    }
+
+    fn show(&mut self, replay: &Value, now: Instant) {
+        match self {
+            Self::Drawn { bar, pace } => {
+                pace.add(now, number(replay, "sent"));
+                bar.set_position(number(replay, "sent"));
+                bar.set_message(words::progress(replay, pace));
+            }
+            Self::Told { last, pace } => {
+                pace.add(now, number(replay, "sent"));
+                let stage = words::stage(replay);
+                if last.is_none_or(|(at, told)| told != stage || now.saturating_duration_since(at) >= TELL) {
+                    *last = Some((now, stage));
+                    tell!("{}", words::progress(replay, pace));
+                }
+            }
+        }
+    }
+
+    fn notice(&self, text: &str) {
+        match self {
+            Self::Drawn { bar, .. } => bar.suspend(|| tell!("{text}")),
+            Self::Told { .. } => tell!("{text}"),
+        }
+    }
+
+    /// The last line of a log has the last count.
+    fn end(&self, replay: &Value) {
+        self.clear();
+        if let Self::Told { pace, .. } = self {
+            tell!("{}", words::progress(replay, pace));
+        }
+    }
+
+    fn clear(&self) {
+        if let Self::Drawn { bar, .. } = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_waited_for() {
+        let refused =
+            |status: u16| Unanswered::Refused { status: StatusCode::from_u16(status).unwrap(), text: String::new() };
+        let silence = Unanswered::Silence { server: "http://127.0.0.1:1".parse().unwrap(), cause: String::new() };
+        assert!(may_pass(&silence));
+        for status in [404, 429, 500, 502, 503, 504] {
+            assert!(may_pass(&refused(status)), "{status}");
+        }
+        for status in [400, 401, 403, 405] {
+            assert!(!may_pass(&refused(status)), "{status}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! `waypost replays list`.
+
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::Value;
+
+use super::LIST;
+use super::words::{number, selection};
+use crate::cli::Failure;
+use crate::cli::client::Server;
+use crate::cli::output::say;
+use crate::cli::pages::Pages;
+use crate::cli::plain;
+
+/// The width of the bar in a row.
+const WIDTH: u64 = 10;
+
+#[derive(Args)]
+#[command(after_help = "Example:
+  waypost replays list --limit 5")]
+pub(in crate::cli) struct List {
+    /// At most so many, the newest
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// As a JSON array
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+impl List {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let api = self.server.api()?;
+        let mut pages = Pages::of(&api, LIST, Vec::new());
+        let replays = pages.take(self.limit as usize).await?;
+        if self.json {
+            say!("{}", Value::Array(replays));
+        } else if replays.is_empty() {
+            say!("No replays yet: `waypost dead-letters replay` creates one.");
+        } else {
+            say!("{}", table(&replays));
+            if pages.may_go_on() {
+                say!("\nThere may be more: --limit {}.", replays.len().saturating_mul(4));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn table(replays: &[Value]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["CREATED", "BY", "STATE", "PROGRESS", "SENT", "OF", "FAILED", "WHICH", "ID"]);
+    for replay in replays {
+        table.add_row([
+            plain::time(&replay["createdAt"]),
+            plain::field(&replay["createdBy"], 20),
+            plain::field(&replay["state"], 12),
+            bar(number(replay, "sent"), number(replay, "total")),
+            plain::count(&replay["sent"]),
+            plain::count(&replay["total"]),
+            plain::count(&replay["failed"]),
+            plain::line(&selection(replay), 60),
+            plain::field(&replay["id"], 64),
+        ]);
+    }
+    for column in 4..7 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.trim_fmt()
+}
+
+fn bar(sent: u64, total: u64) -> String {
+    let full = (u128::from(sent) * u128::from(WIDTH) / u128::from(total.max(1))).min(u128::from(WIDTH));
+    let full = usize::try_from(full).unwrap_or_default();
+    // As many again, at most: ten.
+    format!("{}{}", "█".repeat(full), "░".repeat(10 - full))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_row_each() {
+        let replays = [
+            json!({ "id": "rp_2", "state": "running", "filter": { "campaignId": "13010" }, "total": 1000, "sent": 455,
+                "delivered": 450, "failed": 5, "createdAt": "2026-11-22T03:04:05.678Z", "createdBy": "ops", "endedAt": null }),
+            json!({ "id": "rp_1", "state": "done", "ids": ["dl_1"], "total": 1, "sent": 1, "delivered": 1, "failed": 0,
+                "createdAt": "2026-11-21T03:04:05.678Z", "createdBy": null, "endedAt": "2026-11-21T03:04:06.000Z" }),
+        ];
+        let expected = "
+ CREATED               BY   STATE    PROGRESS    SENT     OF  FAILED  WHICH             ID
+ 2026-11-22T03:04:05Z  ops  running  ████░░░░░░   455  1,000       5  --campaign 13010  rp_2
+ 2026-11-21T03:04:05Z  –    done     ██████████     1      1       0  dl_1              rp_1";
+        assert_eq!(format!("\n{}", table(&replays)), expected);
+    }
+
+    #[test]
+    fn a_bar_is_full_at_the_end_only() {
+        assert_eq!((bar(0, 0), bar(999, 1000)), ("░".repeat(10), format!("{}░", "█".repeat(9))));
+        assert_eq!(bar(5, 5), "█".repeat(10));
+    }
+}

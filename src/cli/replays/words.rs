@@ -1,0 +1,240 @@
+//! How a replay stands, in words: for the progress, for its end, and what to do next.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::pace::Pace;
+use crate::cli::dead_letters::filter::{self, flags};
+use crate::cli::plain;
+
+/// The part of a filter that its letters keep when they are dead again.
+const LASTING: [&str; 3] = ["campaignId", "label", "webhookId"];
+
+/// The part of a filter that chooses again what was not sent: in whatever state that was, it is pending now.
+const RENEWABLE: [&str; 7] = ["campaignId", "label", "webhookId", "reason", "status", "since", "until"];
+
+/// What to make of a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Running,
+    Paused,
+    Ended,
+    /// A word this version does not know.
+    Unknown,
+}
+
+pub(super) fn stage(replay: &Value) -> Stage {
+    match replay["state"].as_str() {
+        Some("running") => Stage::Running,
+        Some("paused") => Stage::Paused,
+        Some("done" | "cancelled" | "stopped") => Stage::Ended,
+        _ => Stage::Unknown,
+    }
+}
+
+pub(super) fn number(replay: &Value, name: &str) -> u64 {
+    replay[name].as_u64().unwrap_or_default()
+}
+
+/// The id, as a command has it.
+pub(super) fn id(replay: &Value) -> String {
+    plain::shell_word(replay["id"].as_str().unwrap_or_default())
+}
+
+pub(in crate::cli) fn created(replay: &Value) -> String {
+    format!("replay {} of {} created", id(replay), plain::dead_letters(number(replay, "total")))
+}
+
+/// What can be done with a replay, by its state.
+pub(in crate::cli) fn commands(replay: &Value) -> String {
+    let id = id(replay);
+    let commands: &[&str] = match stage(replay) {
+        Stage::Running | Stage::Unknown => &["follow", "pause", "cancel"],
+        Stage::Paused => &["resume", "follow", "cancel"],
+        Stage::Ended => &["show"],
+    };
+    commands.iter().map(|command| format!("  waypost replays {command} {id}")).collect::<Vec<_>>().join("\n")
+}
+
+/// `sent 120 of 1,000 · delivered 118 · failed 2 · 20/s · 44s left`
+pub(super) fn progress(replay: &Value, pace: &Pace) -> String {
+    let count = |name: &str| plain::count(&replay[name]);
+    let mut words = vec![
+        format!("sent {} of {}", count("sent"), count("total")),
+        format!("delivered {}", count("delivered")),
+        format!("failed {}", count("failed")),
+    ];
+    match stage(replay) {
+        Stage::Running => {
+            let per_second = pace.per_second();
+            words.extend(per_second.map(|rate| format!("{}/s", decimal(rate))));
+            let left = number(replay, "total").saturating_sub(number(replay, "sent"));
+            words.extend(per_second.and_then(|rate| time_left(left, rate)));
+        }
+        Stage::Paused => words.push(format!("paused, until `waypost replays resume {}`", id(replay))),
+        Stage::Ended | Stage::Unknown => words.push(plain::field(&replay["state"], 20)),
+    }
+    words.join(" · ")
+}
+
+/// One place after the point where the number is small.
+pub(super) fn decimal(number: f64) -> String {
+    let places = usize::from(number < 10.0);
+    let text = format!("{number:.places$}");
+    text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
+}
+
+fn time_left(letters: u64, per_second: f64) -> Option<String> {
+    // As floats: what is lost of a number this large is no second.
+    let left = Duration::try_from_secs_f64((letters as f64 / per_second).ceil()).ok()?;
+    let text = humantime::format_duration(Duration::from_secs(left.as_secs())).to_string();
+    // Nobody counts the seconds of a day.
+    Some(format!("{} left", text.split(' ').take(2).collect::<Vec<_>>().join(" ")))
+}
+
+/// How a replay stands, or has ended, on one line.
+pub(super) fn standing(replay: &Value) -> String {
+    let count = |name: &str| plain::count(&replay[name]);
+    let state = plain::field(&replay["state"], 20);
+    format!(
+        "replay {} {state}: {} delivered, {} failed, of {}",
+        id(replay),
+        count("delivered"),
+        count("failed"),
+        plain::dead_letters(number(replay, "total"))
+    )
+}
+
+/// What did not go well, and what to do about it. None where everything was delivered.
+pub(super) fn trouble(replay: &Value) -> Option<String> {
+    let failed = number(replay, "failed");
+    let unsent = plain::dead_letters(number(replay, "total").saturating_sub(number(replay, "sent")));
+    let cut_short = match replay["state"].as_str() {
+        Some("stopped") => {
+            let ratio = replay["stopOnFailureRatio"].as_f64().map_or_else(String::new, |ratio| format!(" ({ratio})"));
+            Some(format!("it stopped by its failure ratio{ratio}; {unsent} not sent are pending again"))
+        }
+        Some("cancelled") => Some(format!("it was cancelled; {unsent} not sent are pending again")),
+        _ => None,
+    };
+    let failed = (failed > 0)
+        .then(|| format!("{} failed again, and became new ones:\n  {}", plain::dead_letters(failed), list(replay)));
+    let again = flags(&replay["filter"], &RENEWABLE);
+    let again = (cut_short.is_some() && !again.is_empty())
+        .then(|| format!("to send what is pending again:\n  waypost dead-letters replay {again}"));
+    let trouble: Vec<String> = [cut_short, failed, again].into_iter().flatten().collect();
+    (!trouble.is_empty()).then(|| trouble.join("\n"))
+}
+
+/// The command that lists the letters this replay has made.
+fn list(replay: &Value) -> String {
+    let kept = flags(&replay["filter"], &LASTING);
+    let since = flags(&serde_json::json!({ "since": replay["createdAt"], "state": "pending" }), &filter::ALL);
+    ["waypost dead-letters list", &kept, &since]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// What it sends again, as the flags it was created with.
+pub(super) fn selection(replay: &Value) -> String {
+    if let Some(ids) = replay["ids"].as_array() {
+        return match ids.as_slice() {
+            [id] => plain::field(id, 64),
+            ids => format!("{} by id", plain::dead_letters(ids.len() as u64)),
+        };
+    }
+    let flags = flags(&replay["filter"], &filter::ALL);
+    if flags.is_empty() { "--all".to_owned() } else { flags }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::time::Instant;
+
+    fn replay(state: &str, total: u64, delivered: u64, failed: u64) -> Value {
+        json!({ "id": "rp_1", "state": state, "filter": { "campaignId": "13010", "label": "Welcome Message", "status": 503 },
+            "ratePerSecond": null, "config": "current", "stopOnFailureRatio": 0.5, "total": total, "sent": delivered + failed,
+            "delivered": delivered, "failed": failed, "createdAt": "2026-11-22T03:00:00.123Z", "createdBy": "ops", "endedAt": null })
+    }
+
+    fn pace(per_second: u64) -> Pace {
+        let begin = Instant::now();
+        let mut pace = Pace::default();
+        pace.add(begin, 0);
+        pace.add(begin + Duration::from_secs(1), per_second);
+        pace
+    }
+
+    #[test]
+    fn progress_in_words() {
+        let running = replay("running", 1000, 118, 2);
+        assert_eq!(progress(&running, &pace(20)), "sent 120 of 1,000 · delivered 118 · failed 2 · 20/s · 44s left");
+        assert_eq!(progress(&running, &Pace::default()), "sent 120 of 1,000 · delivered 118 · failed 2");
+        assert_eq!(progress(&running, &pace(0)), "sent 120 of 1,000 · delivered 118 · failed 2 · 0/s");
+        assert_eq!(
+            progress(&replay("paused", 9, 1, 0), &pace(1)),
+            "sent 1 of 9 · delivered 1 · failed 0 · paused, until `waypost replays resume rp_1`"
+        );
+        let slow = progress(&replay("running", 1_000_000, 0, 0), &pace(3));
+        assert!(slow.ends_with(" · 3/s · 3days 20h left"), "{slow}");
+    }
+
+    #[test]
+    fn numbers() {
+        let numbers = [0.0, 0.25, 1.0, 2.5, 2.96, 10.4].map(decimal);
+        assert_eq!(numbers, ["0", "0.2", "1", "2.5", "3", "10"]);
+    }
+
+    #[test]
+    fn what_was_delivered_is_no_trouble() {
+        let done = replay("done", 3, 3, 0);
+        assert_eq!(standing(&done), "replay rp_1 done: 3 delivered, 0 failed, of 3 dead letters");
+        assert_eq!(trouble(&done), None);
+    }
+
+    #[test]
+    fn what_failed_again_is_listed_by_a_command() {
+        assert_eq!(
+            trouble(&replay("done", 3, 2, 1)).unwrap(),
+            "1 dead letter failed again, and became new ones:\n  waypost dead-letters list --campaign 13010 \
+             --label 'Welcome Message' --since 2026-11-22T03:00:00.123Z --state pending"
+        );
+    }
+
+    #[test]
+    fn what_was_not_sent_is_sent_by_another() {
+        let stopped = trouble(&replay("stopped", 100, 5, 15)).unwrap();
+        let (first, rest) = stopped.split_once('\n').unwrap();
+        assert_eq!(first, "it stopped by its failure ratio (0.5); 80 dead letters not sent are pending again");
+        assert!(rest.starts_with("15 dead letters failed again"), "{rest}");
+        let again = "waypost dead-letters replay --campaign 13010 --label 'Welcome Message' --status 503";
+        assert!(rest.ends_with(again), "{rest}");
+        let mut cancelled = replay("cancelled", 100, 5, 0);
+        cancelled.as_object_mut().unwrap().remove("filter");
+        cancelled["ids"] = json!(["dl_1"]);
+        assert_eq!(trouble(&cancelled).unwrap(), "it was cancelled; 95 dead letters not sent are pending again");
+    }
+
+    #[test]
+    fn what_can_be_done_with_it() {
+        assert_eq!(
+            commands(&replay("running", 1, 0, 0)),
+            "  waypost replays follow rp_1\n  waypost replays pause rp_1\n  waypost replays cancel rp_1"
+        );
+        assert!(commands(&replay("paused", 1, 0, 0)).starts_with("  waypost replays resume rp_1\n"));
+        assert_eq!(commands(&replay("done", 1, 1, 0)), "  waypost replays show rp_1");
+    }
+
+    #[test]
+    fn what_it_sends() {
+        assert_eq!(selection(&replay("done", 1, 1, 0)), "--campaign 13010 --label 'Welcome Message' --status 503");
+        assert_eq!(selection(&json!({ "filter": {} })), "--all");
+        assert_eq!(selection(&json!({ "ids": ["dl_1"] })), "dl_1");
+        assert_eq!(selection(&json!({ "ids": ["dl_1", "dl_2"] })), "2 dead letters by id");
+    }
+}
