@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use lapin::options::QueueDeleteOptions;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
-use sha2::Digest as _;
 
+use crate::stage::{bearer, tokens};
 use crate::support::amqp::Record;
 use crate::support::waypost::Reply;
 use crate::support::{Amqp, Broker, Message, PATIENCE, Receiver, Waypost, unique, until};
@@ -627,20 +627,6 @@ async fn a_log_deleted_under_a_running_worker_empties_the_view() {
     amqp.publish_event(&prefix, &event("c", "1")).await;
     let requests = receiver.until(|requests| requests.len() == 2).await;
     assert!(requests.iter().all(|request| request.path() == "/new"), "{requests:?}");
-}
-
-/// A role's token, as its bearer sends it.
-fn bearer(role: &str) -> String {
-    format!("Bearer token-of-the-{role}")
-}
-
-fn tokens() -> String {
-    let token = |role: &str| {
-        let sha256 = sha2::Sha256::digest(format!("token-of-the-{role}"));
-        let sha256: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-        json!({ "name": role, "role": role, "sha256": sha256 })
-    };
-    Value::from(["viewer", "operator", "editor"].map(token).to_vec()).to_string()
 }
 
 #[tokio::test]

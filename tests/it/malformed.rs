@@ -3,9 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use lapin::options::{BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
-use lapin::types::FieldTable;
 use serde_json::{Value, json};
 
 use crate::stage::{Stage, chose};
@@ -87,25 +84,11 @@ async fn what_is_given_out_too_often_reaches_the_dead_letters_as_it_is() {
     stage.waypost.terminate();
     assert!(stage.waypost.wait().await.success());
     // In the place of a worker that dies of this event each time.
-    let channel = stage.amqp.channel().await;
-    channel.basic_qos(1, BasicQosOptions::default()).await.expect("a window");
-    let queue = format!("{}.events", stage.prefix);
-    let consumer =
-        channel.basic_consume(queue.as_str().into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
-    let mut consumer = consumer.await.expect("a consumer");
+    let (queue, stream) = (format!("{}.events", stage.prefix), format!("{}.dead-letters", stage.prefix));
     let event = chose(3, "poison");
     stage.publish(&event).await;
-    let give_back = async {
-        while let Some(delivery) = consumer.next().await {
-            let delivery = delivery.expect("a delivery");
-            delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await.expect("given back");
-        }
-    };
-    let stream = format!("{}.dead-letters", stage.prefix);
-    let records = tokio::select! {
-        () = give_back => panic!("the consumer ended"),
-        records = stage.amqp.read_stream(&stream, |records| !records.is_empty()) => records,
-    };
+    let dead = stage.amqp.read_stream(&stream, |records| !records.is_empty());
+    let records = stage.amqp.give_back_until(&queue, dead).await;
     assert_eq!(records[0].json(), event, "the body as it was published");
     assert_eq!(records[0].header("x-first-death-reason").as_deref(), Some("delivery_limit"));
     until("an empty queue", Duration::from_secs(5), async || (stage.amqp.depth(&queue).await == Some(0)).then_some(()))

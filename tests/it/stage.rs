@@ -1,12 +1,20 @@
 //! What most tests begin with: a worker on the shared broker, a receiver, and the campaign of the seed document.
 
-use serde_json::{Value, json};
+use std::time::Duration;
 
-use crate::support::{Amqp, Broker, Receiver, Waypost, unique};
+use serde_json::{Value, json};
+use sha2::Digest as _;
+
+use crate::support::amqp::Record;
+use crate::support::receiver::Request;
+use crate::support::{Amqp, Answer, Broker, Receiver, Waypost, unique, until};
 
 /// Retries that are over in seconds; the delay ladder knows no shorter step than one.
 pub(crate) const QUICK: [(&str, &str); 3] =
     [("WAYPOST_RETRY__INITIAL_DELAY", "1s"), ("WAYPOST_RETRY__MULTIPLIER", "1"), ("WAYPOST_RETRY__JITTER", "0")];
+
+/// For what takes long on a busy machine.
+pub(crate) const LONG: Duration = Duration::from_secs(90);
 
 /// A worker, a receiver and an outside party.
 pub(crate) struct Stage {
@@ -27,11 +35,23 @@ impl Stage {
     pub(crate) async fn set_on(url: &str, name: &str, more: &[(&str, &str)]) -> Self {
         let prefix = unique(name);
         let environment: Vec<(&str, &str)> = QUICK.into_iter().chain(more.iter().copied()).collect();
-        let waypost = Waypost::start_with(url, &prefix, &environment).await;
+        let mut waypost = Waypost::start_with(url, &prefix, &environment).await;
+        // Where no token is needed, one does no harm.
+        waypost.speak_as(&bearer("editor"));
         let receiver = Receiver::start();
         waypost.put_campaign(&campaign(&receiver)).await;
         let amqp = Amqp::connect(url).await;
         Self { prefix, waypost, receiver, amqp }
+    }
+
+    /// On the shared broker, with a token for each role; the stage speaks as the editor.
+    pub(crate) async fn set_guarded(name: &str) -> Self {
+        Self::set(name, &[("WAYPOST_HTTP__TOKENS", &tokens())]).await
+    }
+
+    /// A second worker that shares the work, with a store of its own. The stage must be on the shared broker.
+    pub(crate) async fn second(&self) -> Waypost {
+        Waypost::start_with(&Broker::shared().await.url(), &self.prefix, &QUICK).await
     }
 
     pub(crate) async fn publish(&self, event: &Value) {
@@ -42,8 +62,51 @@ impl Stage {
     pub(crate) async fn dead_letters(&self, count: usize) -> Vec<Value> {
         let stream = format!("{}.dead-letters", self.prefix);
         let records = self.amqp.read_stream(&stream, |records| records.len() >= count).await;
-        records.iter().map(crate::support::amqp::Record::json).collect()
+        records.iter().map(Record::json).collect()
     }
+
+    /// Makes `count` dead letters of the reason `gone`, of events with this keyword (3, 4 or 5), and waits until all are in
+    /// the view. From then on the receiver accepts what they are sent to; it has forgotten every request.
+    pub(crate) async fn bury(&self, keyword: u32, count: usize) {
+        let path = ["/agent", "/offers", "/survey"][keyword as usize - 3];
+        self.receiver.answer(path, Answer::status(410).body("gone"));
+        let before = self.waypost.total("").await;
+        let names = unique("buried");
+        let events: Vec<Value> = (0..count).map(|number| chose(keyword, &format!("{names}-{number}"))).collect();
+        self.amqp.publish_events(&self.prefix, &events).await;
+        let attempted = |requests: &[Request]| requests.iter().filter(|request| request.path() == path).count();
+        self.receiver.until_within(LONG, |requests| attempted(requests) >= count).await;
+        let total = before + count as u64;
+        until("the letters in the view", LONG, async || (self.waypost.total("").await >= total).then_some(())).await;
+        self.receiver.answer(path, Answer::ok());
+        self.receiver.forget();
+    }
+
+    /// Has the broker itself declare an event to be poison, with no worker running, as it does after too many that died
+    /// of it.
+    pub(crate) async fn poison(&self, event: &Value) {
+        let (queue, stream) = (format!("{}.events", self.prefix), format!("{}.dead-letters", self.prefix));
+        self.publish(event).await;
+        let dead =
+            |record: &Record| record.header("x-first-death-reason").is_some_and(|reason| reason == "delivery_limit");
+        let dead = self.amqp.read_stream(&stream, |records| records.iter().any(dead));
+        self.amqp.give_back_until(&queue, dead).await;
+    }
+}
+
+/// A role's token, as its bearer sends it.
+pub(crate) fn bearer(role: &str) -> String {
+    format!("Bearer token-of-the-{role}")
+}
+
+/// A token for each role, named after it, as `http.tokens` has them.
+pub(crate) fn tokens() -> String {
+    let token = |role: &str| {
+        let sha256 = sha2::Sha256::digest(format!("token-of-the-{role}"));
+        let sha256: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+        json!({ "name": role, "role": role, "sha256": sha256 })
+    };
+    Value::from(["viewer", "operator", "editor"].map(token).to_vec()).to_string()
 }
 
 /// The campaign of the seed document, with its webhooks at the receiver's `/agent`, `/offers`, `/survey` and `/name`.

@@ -6,7 +6,7 @@ use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::support::{Amqp, Answer, Broker, Message, PATIENCE, Proxy, Receiver, unique, until};
+use crate::support::{Amqp, Answer, Broker, Message, PATIENCE, Proxy, Receiver, steady, unique, until};
 
 /// A topic exchange and the queue bound to it, both called `name`.
 async fn declare(amqp: &Amqp, name: &str, kind: &str) {
@@ -163,4 +163,14 @@ fn client() -> reqwest::Client {
     // The client is not built without one, though these requests are in the clear. Another test may have been first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().build().expect("an HTTP client")
+}
+
+#[tokio::test]
+async fn what_has_come_to_rest_is_told_from_what_moves() {
+    let mut number = 0;
+    let at_rest = steady("a number", 3, async || {
+        number = (number + 1).min(5);
+        number
+    });
+    assert_eq!(at_rest.await, 5);
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
     ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
@@ -211,6 +211,34 @@ impl Amqp {
             channel.close(200, "done".into()).await.expect("the channel closes");
             records
         }
+    }
+
+    /// Takes each message of a queue and gives it back, as workers that die of it would, until `enough` has come about.
+    pub(crate) async fn give_back_until<T>(&self, queue: &str, enough: impl Future<Output = T>) -> T {
+        let channel = self.channel().await;
+        channel.basic_qos(1, BasicQosOptions::default()).await.expect("a window");
+        let consumer =
+            channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
+        let mut consumer = consumer.await.expect("a consumer");
+        let give_back = async {
+            while let Some(delivery) = consumer.next().await {
+                let delivery = delivery.expect("a delivery");
+                delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await.expect("given back");
+            }
+        };
+        let enough = tokio::select! {
+            () = give_back => panic!("the consumer of {queue} ended"),
+            enough = enough => enough,
+        };
+        channel.close(200, "done".into()).await.expect("the channel closes");
+        enough
+    }
+
+    /// Deletes a queue or a stream with all it holds, as an operator may.
+    pub(crate) async fn delete_queue(&self, queue: &str) {
+        let channel = self.channel().await;
+        channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.expect("the queue is deleted");
+        channel.close(200, "done".into()).await.expect("the channel closes");
     }
 
     /// Deletes every queue, stream and exchange of a prefix.

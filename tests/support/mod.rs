@@ -7,6 +7,7 @@
 pub(crate) mod amqp;
 pub(crate) mod background;
 pub(crate) mod broker;
+pub(crate) mod letters;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod unique;
@@ -18,5 +19,5 @@ pub(crate) use broker::Broker;
 pub(crate) use proxy::Proxy;
 pub(crate) use receiver::{Answer, Receiver};
 pub(crate) use unique::unique;
-pub(crate) use until::{PATIENCE, until};
+pub(crate) use until::{PATIENCE, steady, until};
 pub(crate) use waypost::Waypost;

@@ -25,6 +25,19 @@ pub(crate) fn until<T>(
     }
 }
 
+/// Waits until `probe` has seen the same so many times in a row, which shows that a thing has come to rest, and gives it
+/// back.
+pub(crate) async fn steady<T: PartialEq>(what: &str, times: usize, mut probe: impl AsyncFnMut() -> T) -> T {
+    let (mut last, mut seen) = (None, 0);
+    until(&format!("{what} to come to rest"), PATIENCE, async || {
+        let now = probe().await;
+        seen = if last.as_ref() == Some(&now) { seen + 1 } else { 1 };
+        last = Some(now);
+        if seen < times { None } else { last.take() }
+    })
+    .await
+}
+
 /// As [`until`], but `None` once `deadline` has passed, for who has more to say in its panic.
 pub(crate) async fn poll<T>(deadline: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + deadline;

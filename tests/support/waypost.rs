@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -43,6 +44,31 @@ impl Reply {
     /// The body as JSON; panics where it is none.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The problem document of a refusal with this status, checked; its `errors` are there where there are any.
+    #[track_caller]
+    pub(crate) fn problem(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");
+        let problem = self.json();
+        assert_eq!(problem["status"], status, "{problem:#}");
+        for text in ["type", "title", "detail"] {
+            assert!(problem[text].as_str().is_some_and(|text| !text.is_empty()), "no {text}: {problem:#}");
+        }
+        problem
+    }
+
+    /// The paths of all faults of a refused document, each with its sentence.
+    #[track_caller]
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let problem = self.problem(422);
+        let faults = problem["errors"].as_array().unwrap_or_else(|| panic!("no errors: {problem:#}"));
+        let path = |fault: &Value| {
+            assert!(fault["message"].as_str().is_some_and(|text| text.len() > 10), "no sentence: {problem:#}");
+            fault["path"].as_str().expect("a path").to_owned()
+        };
+        faults.iter().map(path).collect()
     }
 }
 
@@ -83,10 +109,21 @@ impl Waypost {
         ]);
         environment.extend(more.iter().copied());
         let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let waypost =
-            Self { environment, port, folder, process: Mutex::new(None), lines: Arc::default(), client: http_client() };
+        let waypost = Self {
+            environment,
+            port,
+            folder,
+            process: Mutex::new(None),
+            lines: Arc::default(),
+            client: http_client(None),
+        };
         waypost.spawn();
         waypost
+    }
+
+    /// From now on sends each request with this `Authorization`, unless it brings its own.
+    pub(crate) fn speak_as(&mut self, authorization: &str) {
+        self.client = http_client(Some(authorization));
     }
 
     /// Waits until it is ready.
@@ -147,7 +184,21 @@ impl Waypost {
 
     /// Sends a request, with a JSON body where there is one.
     pub(crate) async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Reply {
+        self.send_as(None, method, path, body).await
+    }
+
+    /// As [`send`](Self::send), with an `Authorization` of its own where one is given.
+    pub(crate) async fn send_as(
+        &self,
+        authorization: Option<&str>,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Reply {
         let mut request = self.client.request(method.clone(), self.url(path));
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
@@ -156,7 +207,7 @@ impl Waypost {
             Err(error) => panic!("{method} {path}: {error:?}"),
         };
         let status = reply.status().as_u16();
-        let text = |value: &reqwest::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let headers = reply.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
         let body = reply.text().await.unwrap_or_else(|error| panic!("{method} {path}: {error:?}"));
         Reply { status, headers, body }
@@ -278,10 +329,12 @@ fn collect(output: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) {
     });
 }
 
-fn http_client() -> Client {
+fn http_client(authorization: Option<&str>) -> Client {
     // The client refuses to be built without one, though it speaks to 127.0.0.1 in the clear. Another test may have been first.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().no_proxy().build().expect("an HTTP client")
+    let authorization = authorization.map(|value| HeaderValue::from_str(value).expect("a header's value"));
+    let headers: HeaderMap = authorization.into_iter().map(|value| (AUTHORIZATION, value)).collect();
+    Client::builder().no_proxy().default_headers(headers).build().expect("an HTTP client")
 }
 
 fn number(text: &str) -> f64 {

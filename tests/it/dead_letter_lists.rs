@@ -1,0 +1,243 @@
+//! Lists of dead letters: filtered, counted, page by page while new ones come, and refused where the question is none.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, campaign, chose};
+use crate::support::letters::{ids, text};
+use crate::support::{Answer, Message};
+
+/// Letters of two campaigns, with all kinds of ends; some have been discarded.
+async fn mixed() -> Stage {
+    let stage = Stage::set("letters", &[("WAYPOST_RETRY__PERMANENT_STATUSES", "404,410,500")]).await;
+    let mut first = campaign(&stage.receiver);
+    first["sections"][0]["menu"][4]["webhook"]["url"] = json!("http://10.255.255.1/never-dialled");
+    let other = json!({ "id": "other", "sections": [ { "label": "Ask", "webhook": { "url": stage.receiver.url("/other") } } ] });
+    stage.waypost.put_campaign(&first).await;
+    stage.waypost.put_campaign(&other).await;
+    for (path, status) in [("/agent", 410), ("/offers", 404), ("/name", 410), ("/other", 500)] {
+        stage.receiver.answer(path, Answer::status(status));
+    }
+    let mut count = 0;
+    for round in 0..2 {
+        let of = |keyword: u32, number: u32| chose(keyword, &format!("{round}-{keyword}-{number}"));
+        let mut events: Vec<Value> = (0..3).map(|number| of(3, number)).collect();
+        events.extend((0..2).map(|number| of(4, number)));
+        events.push(of(5, 0));
+        let mut elsewhere = of(0, 0);
+        elsewhere["label"] = "Offers".into();
+        events.push(elsewhere.clone());
+        (elsewhere["campaignId"], elsewhere["label"]) = ("other".into(), "Ask".into());
+        events.push(elsewhere);
+        stage.amqp.publish_events(&stage.prefix, &events).await;
+        stage.amqp.publish(&format!("{}.events", stage.prefix), [Message::raw("no event")]).await;
+        count += events.len() + 1;
+        stage.waypost.until_letters("", count).await;
+    }
+    assert_eq!(stage.waypost.discard(&json!({ "filter": { "status": 404 }, "reason": "no offers" })).await, 4);
+    stage.waypost.until_letters("state=discarded", 4).await;
+    stage
+}
+
+/// Whether a letter is one that a filter chooses.
+fn chosen(letter: &Value, (name, value): (&str, &str)) -> bool {
+    match name {
+        "since" => text(letter, "deadAt") >= value,
+        "until" => text(letter, "deadAt") < value,
+        "status" => letter["status"].as_u64() == value.parse().ok(),
+        _ => letter[name] == value,
+    }
+}
+
+/// How many letters there are of each kind.
+fn counted(letters: &[Value], kind: impl Fn(&Value) -> Option<String>) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for kind in letters.iter().filter_map(kind) {
+        *counts.entry(kind).or_default() += 1;
+    }
+    counts
+}
+
+/// The counts of a summary; the largest must come first.
+#[track_caller]
+fn told(summary: &Value, list: &str, key: &str) -> BTreeMap<String, u64> {
+    let items = summary[list].as_array().unwrap_or_else(|| panic!("no {list}: {summary:#}"));
+    let counts: Vec<u64> = items.iter().map(|item| item["count"].as_u64().expect("a count")).collect();
+    assert!(counts.is_sorted_by(|one, next| one >= next), "{list} of {summary:#}");
+    items.iter().map(|item| text(item, key).to_owned()).zip(counts).collect()
+}
+
+#[tokio::test]
+async fn a_filter_chooses_the_same_letters_for_the_list_and_for_the_summary() {
+    let stage = mixed().await;
+    let all = stage.waypost.letters("").await;
+    assert_eq!(all.len(), 18);
+    assert!(all.is_sorted_by(|one, next| text(one, "deadAt") >= text(next, "deadAt")), "the newest is not the first");
+    let (late, early) = (text(&all[4], "deadAt"), text(&all[13], "deadAt"));
+    let webhook = all.iter().find(|letter| letter["status"] == 410).map(|letter| text(letter, "webhookId"));
+    let webhook = webhook.expect("a letter with this status");
+    let filters: Vec<Vec<(&str, &str)>> = vec![
+        vec![],
+        vec![("campaignId", "13010")],
+        vec![("campaignId", "other")],
+        vec![("label", "Welcome Message")],
+        vec![("webhookId", webhook)],
+        vec![("reason", "malformed")],
+        vec![("reason", "forbidden_address")],
+        vec![("status", "404")],
+        vec![("since", late)],
+        vec![("until", late)],
+        vec![("since", early), ("until", late)],
+        vec![("state", "pending")],
+        vec![("state", "discarded")],
+        vec![("campaignId", "13010"), ("label", "Offers")],
+        vec![("campaignId", "13010"), ("reason", "gone"), ("state", "pending"), ("since", early)],
+        vec![("webhookId", webhook), ("status", "410"), ("until", late)],
+        vec![("label", "Ask"), ("campaignId", "other"), ("status", "500"), ("reason", "gone"), ("state", "pending")],
+        vec![("campaignId", "other"), ("status", "404")],
+        vec![("campaignId", "unknown")],
+    ];
+    for filter in filters {
+        let query: Vec<String> =
+            filter.iter().map(|(name, value)| format!("{name}={}", value.replace(' ', "%20"))).collect();
+        let query = query.join("&");
+        let expected: Vec<Value> =
+            all.iter().filter(|letter| filter.iter().all(|part| chosen(letter, *part))).cloned().collect();
+        assert_eq!(ids(&stage.waypost.letters(&query).await), ids(&expected), "{query}");
+
+        let summary = stage.waypost.summary(&query).await;
+        assert_eq!(summary["total"], json!(expected.len()), "{query}: {summary:#}");
+        let dead_at = |letter: Option<&Value>| letter.map_or(Value::Null, |letter| letter["deadAt"].clone());
+        assert_eq!(summary["newest"], dead_at(expected.first()), "{query}: {summary:#}");
+        assert_eq!(summary["oldest"], dead_at(expected.last()), "{query}: {summary:#}");
+        let field = |name: &'static str| move |letter: &Value| letter[name].as_str().map(str::to_owned);
+        let class = |letter: &Value| {
+            Some(letter["status"].as_u64().map_or_else(|| "none".to_owned(), |status| format!("{}xx", status / 100)))
+        };
+        for (list, key, counts) in [
+            ("states", "state", counted(&expected, field("state"))),
+            ("reasons", "reason", counted(&expected, field("reason"))),
+            ("statuses", "status", counted(&expected, class)),
+            ("campaigns", "campaignId", counted(&expected, field("campaignId"))),
+            ("webhooks", "webhookId", counted(&expected, field("webhookId"))),
+        ] {
+            let mut told = told(&summary, list, key);
+            told.retain(|_, count| *count > 0);
+            assert_eq!(told, counts, "{list} of {query}: {summary:#}");
+        }
+        for webhook in summary["webhooks"].as_array().expect("webhooks") {
+            let letter = expected.iter().find(|letter| letter["webhookId"] == webhook["webhookId"]);
+            assert_eq!(letter.map(|letter| &letter["campaignId"]), Some(&webhook["campaignId"]), "{summary:#}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_neither_leave_out_nor_repeat_a_letter_while_new_ones_come() {
+    let stage = Stage::set("letters", &[]).await;
+    stage.bury(3, 13).await;
+    stage.bury(4, 10).await;
+    stage.amqp.publish(&format!("{}.events", stage.prefix), [Message::raw("no event")]).await;
+    stage.waypost.until_total("", 24).await;
+    for (limit, filter) in [(10, ""), (10, "&reason=gone"), (3, "&status=410&campaignId=13010")] {
+        let expected = ids(&stage.waypost.letters(filter.trim_start_matches('&')).await);
+        let query = format!("limit={limit}{filter}");
+        let (mut seen, mut place) = (Vec::new(), String::new());
+        loop {
+            let page = stage.waypost.page_of_letters(&format!("{query}{place}")).await;
+            let items = ids(page["items"].as_array().expect("items"));
+            assert!(items.len() <= limit, "{query}: {} letters on a page", items.len());
+            seen.extend(items);
+            let Some(cursor) = page["next"].as_str() else { break };
+            place = format!("&cursor={cursor}");
+            if seen.len() < 2 * limit {
+                stage.bury(3, 2).await;
+            }
+        }
+        assert_eq!(seen, expected, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_is_none_is_refused_with_a_sentence_about_it() {
+    let stage = Stage::set("letters", &[]).await;
+    stage.bury(3, 3).await;
+    let page = stage.waypost.page_of_letters("limit=1&reason=gone").await;
+    let cursor = text(&page, "next");
+    let rest = stage.waypost.page_of_letters(&format!("limit=2&reason=gone&cursor={cursor}")).await;
+    assert_eq!(rest["items"].as_array().map(Vec::len), Some(2), "a page may be of another size: {rest:#}");
+    let (now, later) = ("2026-01-01T00:00:00.000Z", "2026-01-01T00:00:00.001Z");
+    let refused = [
+        ("page=2".to_owned(), "page"),
+        ("colour=red".to_owned(), "colour"),
+        ("limit=0".to_owned(), "limit"),
+        ("limit=1001".to_owned(), "limit"),
+        ("limit=-1".to_owned(), "limit"),
+        ("limit=many".to_owned(), "limit"),
+        ("status=many".to_owned(), "status"),
+        ("status=99999".to_owned(), "status"),
+        ("reason=boredom".to_owned(), "reason"),
+        ("state=asleep".to_owned(), "state"),
+        ("since=yesterday".to_owned(), "since"),
+        ("until=2026-01-01".to_owned(), "until"),
+        (format!("since={later}&until={now}"), "since"),
+        (format!("since={now}&until={now}"), "since"),
+        ("cursor=garbage".to_owned(), "cursor"),
+        ("cursor=%00%ff".to_owned(), "cursor"),
+        (format!("cursor={cursor}"), "cursor"),
+        (format!("reason=malformed&cursor={cursor}"), "cursor"),
+        (format!("reason=gone&campaignId=13010&cursor={cursor}"), "cursor"),
+        (format!("reason=gone&cursor={cursor}x"), "cursor"),
+    ];
+    for (query, word) in &refused {
+        let problem = stage.waypost.get(&format!("/v1/dead-letters?{query}")).await.problem(400);
+        let detail = text(&problem, "detail");
+        assert!(detail.contains(word) && detail.contains(' '), "{query}: {problem:#}");
+        let of_lists = ["limit", "cursor"].iter().any(|name| query.contains(name));
+        if !of_lists {
+            let problem = stage.waypost.get(&format!("/v1/dead-letters/summary?{query}")).await.problem(400);
+            assert!(text(&problem, "detail").contains(word), "{query}: {problem:#}");
+        }
+    }
+    // A summary has no pages.
+    for query in ["limit=10".to_owned(), format!("cursor={cursor}")] {
+        stage.waypost.get(&format!("/v1/dead-letters/summary?{query}")).await.problem(400);
+    }
+    for unknown in ["dl_unknown", "unknown"] {
+        stage.waypost.get(&format!("/v1/dead-letters/{unknown}")).await.problem(404);
+    }
+    assert_eq!(stage.waypost.letters("limit=1000&since=2020-01-01T01:00:00%2B01:00").await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_summary_shows_a_hundred_campaigns_and_tells_how_many_more_there_are() {
+    let stage = Stage::set("letters", &[]).await;
+    stage.bury(3, 1).await;
+    // Copies of the letter as the product wrote it, under other ids.
+    let letter = &stage.dead_letters(1).await[0];
+    let id = text(letter, "id");
+    let copies = (100..205).map(|number| {
+        let mut copy = letter.clone();
+        copy["id"] = format!("{}{number}", &id[..id.len() - 3]).into();
+        for place in ["/campaignId", "/event/campaignId"] {
+            *copy.pointer_mut(place).expect("a campaign") = format!("campaign-{number}").into();
+        }
+        for place in ["/webhookId", "/target/webhook/id"] {
+            *copy.pointer_mut(place).expect("a webhook") = format!("wh_{number}").into();
+        }
+        Message::raw(copy.to_string()).id(&format!("copy-{number}"))
+    });
+    stage.amqp.publish(&format!("{}.dead-letters", stage.prefix), copies).await;
+    stage.bury(3, 2).await;
+    stage.waypost.until_total("", 108).await;
+    let summary = stage.waypost.summary("").await;
+    for (list, more, key) in [("campaigns", "moreCampaigns", "campaignId"), ("webhooks", "moreWebhooks", "webhookId")] {
+        assert_eq!((told(&summary, list, key).len(), &summary[more]), (100, &json!(6)), "{summary:#}");
+    }
+    assert_eq!(
+        (&summary["campaigns"][0]["campaignId"], &summary["campaigns"][0]["count"]),
+        (&json!("13010"), &json!(3))
+    );
+    assert_eq!(stage.waypost.total("campaignId=campaign-150").await, 1);
+}

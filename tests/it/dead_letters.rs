@@ -1,0 +1,217 @@
+//! What a dead letter tells: the whole story of a delivery, or of what could not be read, and no secret of a customer's.
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, campaign, chose};
+use crate::support::letters::{header, ids, text};
+use crate::support::receiver::Request;
+use crate::support::{Answer, Message};
+
+/// Deliveries that end in every way there is, each of an event that is called by the reason.
+async fn dead_of_everything(stage: &Stage) -> Vec<Value> {
+    let mut campaign = campaign(&stage.receiver);
+    let menu = campaign["sections"][0]["menu"].as_array_mut().expect("a menu");
+    menu[3]["webhook"]["retry"] = json!({ "maxAttempts": 2 });
+    for (keyword, url) in [(6, stage.receiver.url("/deleted")), (7, "http://10.255.255.1/never-dialled".to_owned())] {
+        menu.push(json!({ "keyword": keyword, "option": format!("Option {keyword}"), "webhook": { "url": url } }));
+    }
+    stage.waypost.put_campaign(&campaign).await;
+    stage.receiver.answer("/agent", Answer::status(410).body("no such agent"));
+    stage.receiver.answer("/offers", Answer::status(503).body("overloaded"));
+    stage.receiver.answer("/survey", Answer::status(500));
+    stage.receiver.answer("/deleted", Answer::status(500));
+    let chosen =
+        [(3, "gone"), (4, "exhausted"), (5, "webhook_disabled"), (6, "webhook_deleted"), (7, "forbidden_address")];
+    for (keyword, reason) in chosen {
+        stage.publish(&chose(keyword, reason)).await;
+    }
+    let tried = |path: &str, requests: &[Request]| requests.iter().any(|request| request.path() == path);
+    stage.receiver.until(|requests| tried("/survey", requests) && tried("/deleted", requests)).await;
+    let menu = campaign["sections"][0]["menu"].as_array_mut().expect("a menu");
+    menu[4]["webhook"]["enabled"] = json!(false);
+    menu.remove(5);
+    stage.waypost.put_campaign(&campaign).await;
+    stage.waypost.until_letters("", chosen.len()).await
+}
+
+/// What the list has of a letter, the letter itself has too.
+#[track_caller]
+fn shows(letter: &Value, listed: &Value) {
+    for (field, value) in listed.as_object().expect("an object") {
+        assert_eq!(&letter[field], value, "{field} of {letter:#}");
+    }
+}
+
+/// None of these fields says anything.
+#[track_caller]
+fn has_no(letter: &Value, fields: &[&str]) {
+    for field in fields {
+        assert!(letter.get(field).is_none_or(Value::is_null), "{field} in {letter:#}");
+    }
+}
+
+/// Its fields of time are all written alike.
+#[track_caller]
+fn is_time(value: &Value) {
+    let text = value.as_str().unwrap_or_else(|| panic!("{value} is no time"));
+    let read = chrono::DateTime::parse_from_rfc3339(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+    assert_eq!(read.to_utc().to_rfc3339_opts(chrono::SecondsFormat::Millis, true), text);
+}
+
+#[tokio::test]
+async fn a_dead_delivery_tells_its_whole_story_whatever_it_died_of() {
+    let stage = Stage::set("letters", &[]).await;
+    let listed = dead_of_everything(&stage).await;
+    let expected = [
+        ("gone", json!(410), "status_4xx", stage.receiver.url("/agent"), 1),
+        ("exhausted", json!(503), "status_5xx", stage.receiver.url("/offers"), 2),
+        ("webhook_disabled", json!(500), "status_5xx", stage.receiver.url("/survey"), 1),
+        ("webhook_deleted", json!(500), "status_5xx", stage.receiver.url("/deleted"), 1),
+        ("forbidden_address", Value::Null, "forbidden_address", "http://10.255.255.1/never-dialled".to_owned(), 1),
+    ];
+    for (reason, status, cause, url, count) in expected {
+        let listed = listed.iter().find(|letter| letter["reason"] == reason);
+        let listed = listed.unwrap_or_else(|| panic!("nothing died of {reason}"));
+        let letter = stage.waypost.letter(text(listed, "id")).await;
+        shows(&letter, listed);
+        assert!(text(&letter, "id").starts_with("dl_"), "{letter:#}");
+        let fields = [
+            ("state", json!("pending")),
+            ("campaignId", json!("13010")),
+            ("label", json!("Welcome Message")),
+            ("eventId", json!(reason)),
+            ("url", json!(url)),
+            ("status", status.clone()),
+            ("cause", json!(cause)),
+            ("firstAttemptAt", letter["attempts"][0]["at"].clone()),
+            ("replays", json!([])),
+        ];
+        for (field, value) in fields {
+            assert_eq!(letter.get(field).unwrap_or(&Value::Null), &value, "{field} of {letter:#}");
+        }
+        is_time(&letter["deadAt"]);
+        has_no(&letter, &["body", "bodyBase64", "errors", "replayOf", "replayId", "discard"]);
+        assert_eq!(text(&letter["event"], "eventId"), reason);
+        assert_eq!(text(&letter["event"], "phoneNumber"), "+15550001");
+
+        let attempts = letter["attempts"].as_array().expect("attempts");
+        assert_eq!(attempts.len(), count, "{letter:#}");
+        for attempt in attempts {
+            is_time(&attempt["at"]);
+            assert!(attempt["durationMs"].is_u64(), "{attempt:#}");
+            assert_eq!((attempt.get("status").unwrap_or(&Value::Null), text(attempt, "cause")), (&status, cause));
+            assert_eq!(attempt.get("error").is_some_and(Value::is_string), status.is_null(), "{attempt:#}");
+        }
+        let answers = attempts.iter().filter_map(|attempt| attempt["answer"].as_str());
+        let said: &[&str] = match reason {
+            "gone" => &["no such agent"],
+            "exhausted" => &["overloaded", "overloaded"],
+            _ => &[],
+        };
+        assert_eq!(answers.collect::<Vec<_>>(), said);
+
+        let (request, id) = (&letter["request"], text(&letter, "deliveryId"));
+        assert_eq!((text(request, "method"), text(request, "url")), ("POST", url.as_str()));
+        assert_eq!(
+            (header(request, "webhook-id"), header(request, "content-type")),
+            (Some(id), Some("application/json"))
+        );
+        let sent = stage.receiver.requests();
+        match sent.iter().rfind(|request| request.webhook_id() == id) {
+            Some(sent) => assert_eq!(text(request, "body").as_bytes(), &sent.body[..]),
+            None => assert_eq!(reason, "forbidden_address", "{id} was never sent"),
+        }
+        let webhook = text(&letter, "webhookId");
+        assert_eq!(ids(&stage.waypost.letters(&format!("webhookId={webhook}")).await), [text(&letter, "id")]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_event_is_shown_as_it_came() {
+    let stage = Stage::set("letters", &[]).await;
+    let bodies: [&[u8]; 2] = [b"no event", b"\xff\xfe{}\x00"];
+    let exchange = format!("{}.events", stage.prefix);
+    stage.amqp.publish(&exchange, bodies.map(|body| Message::raw(body).key("13010"))).await;
+    let listed = stage.waypost.until_letters("reason=malformed", bodies.len()).await;
+    for listed in &listed {
+        let letter = stage.waypost.letter(text(listed, "id")).await;
+        shows(&letter, listed);
+        assert_eq!((text(&letter, "state"), text(&letter, "reason")), ("pending", "malformed"));
+        is_time(&letter["deadAt"]);
+        has_no(&letter, &["campaignId", "label", "webhookId", "deliveryId", "url", "status", "event", "request"]);
+        let errors = letter["errors"].as_array().expect("errors");
+        assert!(errors.iter().all(|error| error["path"] == "$" && error["message"].is_string()), "{letter:#}");
+        assert!(!errors.is_empty());
+    }
+    let of = |field: &str| listed.iter().find_map(|letter| letter[field].as_str()).map(str::to_owned);
+    assert_eq!(of("body").as_deref().map(str::as_bytes), Some(bodies[0]));
+    let base64 = of("bodyBase64").expect("one that is no text");
+    assert_eq!(base64::engine::general_purpose::STANDARD.decode(base64).expect("base64"), bodies[1]);
+}
+
+#[tokio::test]
+async fn what_died_while_no_worker_ran_is_there_when_one_does() {
+    let stage = Stage::set("letters", &[]).await;
+    stage.bury(3, 3).await;
+    stage.waypost.terminate();
+    assert!(stage.waypost.wait().await.success());
+    let event = chose(3, "poison");
+    stage.poison(&event).await;
+    stage.waypost.restart().await;
+    let letters = stage.waypost.until_letters("", 4).await;
+    let listed = letters.iter().find(|letter| letter["reason"] == "poison").expect("a letter");
+    let poison = stage.waypost.letter(text(listed, "id")).await;
+    shows(&poison, listed);
+    assert_eq!((text(&poison, "reason"), text(&poison, "state")), ("poison", "pending"));
+    assert_eq!(text(&poison, "body"), event.to_string());
+    is_time(&poison["deadAt"]);
+    has_no(&poison, &["bodyBase64", "campaignId", "deliveryId", "event", "request"]);
+    assert!(!poison["errors"].as_array().expect("errors").is_empty(), "{poison:#}");
+
+    // One that has never run before reads the same.
+    let new = stage.second().await;
+    assert_eq!(new.until_letters("", 4).await, letters);
+    assert_eq!(new.letter(text(listed, "id")).await, poison);
+}
+
+#[tokio::test]
+async fn headers_and_secrets_of_a_webhook_are_nowhere_in_the_letters() {
+    let stage = Stage::set("letters", &[]).await;
+    let mut campaign = campaign(&stage.receiver);
+    let webhook = campaign.pointer_mut("/sections/0/menu/3/webhook").expect("a webhook");
+    let hidden = ["the-key", "the-other-key", "whsec_c2l4dGVlbi1ieXRlcy1hcmUtdG9vLWZldy1mb3ItdGhpcw=="];
+    webhook["headers"] = json!({ "X-Api-Key": hidden[0], "Authorization": format!("Bearer {}", hidden[1]) });
+    webhook["secret"] = hidden[2].into();
+    stage.waypost.put_campaign(&campaign).await;
+    stage.bury(4, 2).await;
+    stage.receiver.answer("/offers", Answer::status(500));
+    let letters = ids(&stage.waypost.letters("").await);
+    let replay = stage.waypost.order_replay(&json!({ "ids": [letters[0]] })).await;
+    stage.waypost.until_replay(&replay, "done").await;
+    let sent = stage.receiver.requests();
+    assert_eq!(sent[0].header("x-api-key"), Some(hidden[0]), "the receiver is given what is hidden elsewhere");
+    assert!(sent[0].header("webhook-signature").is_some());
+    let letters = ids(&stage.waypost.until_letters("", 3).await);
+
+    let mut paths = ["/v1/dead-letters", "/v1/dead-letters/summary", "/v1/replays"].map(str::to_owned).to_vec();
+    paths.extend(letters.iter().map(|id| format!("/v1/dead-letters/{id}")));
+    paths.push(format!("/v1/replays/{replay}"));
+    for path in paths {
+        let reply = stage.waypost.get(&path).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        for hidden in hidden {
+            assert!(!reply.body.contains(hidden), "{path} shows {hidden}: {}", reply.body);
+        }
+    }
+    for id in &letters {
+        let request = &stage.waypost.letter(id).await["request"];
+        // That there are some, and what they are called, is no secret.
+        assert_eq!(
+            (header(request, "x-api-key"), header(request, "authorization")),
+            (Some("********"), Some("********"))
+        );
+    }
+    let told = |line: &String| hidden.iter().any(|hidden| line.contains(hidden));
+    assert_eq!(stage.waypost.lines().iter().find(|line| told(line)), None);
+}
