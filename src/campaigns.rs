@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::broker::BrokerError;
 use crate::broker::append::{Appender, Unapplied};
-use crate::broker::log::{Continuity, LogReader, Record};
+use crate::broker::log::{Continuity, FindEnd, LogReader, Record};
 use crate::broker::publisher::Publisher;
 use crate::delivery::campaign::Campaign;
 use crate::delivery::document::{self, HttpUrls};
@@ -208,7 +208,8 @@ impl Campaigns {
     pub async fn open(&self, connection: &Connection) -> Result<LogReader, FollowError> {
         self.currency.send_replace(Currency::CatchingUp);
         let position = self.store.position()?;
-        let (log, continuity) = LogReader::open(connection, &self.publisher, &self.log, position.as_ref()).await?;
+        let (log, continuity) =
+            LogReader::open(connection, &self.log, FindEnd::ByMarker(&self.publisher), position.as_ref()).await?;
         if continuity == Continuity::Restarted {
             if position.is_some() {
                 let kept = self.store.keep_campaigns()?;

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::broker::append::{Appender, Unapplied};
-use crate::broker::log::{Continuity, GivenUp, LogReader, Record};
+use crate::broker::log::{Continuity, FindEnd, GivenUp, LogReader, Record};
 use crate::broker::publisher::Publisher;
 use crate::campaigns::{Currency, FollowError};
 use crate::delivery::Delivery;
@@ -38,6 +38,9 @@ pub const LETTERS_PER_MARK: usize = 1000;
 
 /// How long one request discards before it says that there is more.
 const DISCARD_TIME: Duration = Duration::from_secs(5);
+
+/// Whoever asks for dead letters waits this long for a view that is being built, as it is for a second at each start.
+const BUILDING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often old letters are looked for.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
@@ -100,7 +103,6 @@ pub enum Rest {
 pub struct DeadLetters {
     /// The view.
     pub view: LetterView,
-    publisher: Publisher,
     appender: Appender<Applied>,
     log: String,
     retention: Duration,
@@ -132,21 +134,24 @@ impl DeadLetters {
         retention: Duration,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
-        let appender = Appender::new(publisher.clone(), log.clone());
+        let appender = Appender::new(publisher, log.clone());
         let building = if view.position()?.is_none() { Building::Yes } else { Building::No };
         let currency = Arc::new(watch::Sender::new(Currency::CatchingUp));
         metrics.dead_letters_kept(view.counts());
         let building = Arc::new(watch::Sender::new(building));
         let changes = Arc::new(watch::Sender::new(()));
-        Ok(Self { view, publisher, appender, log, retention, metrics, currency, building, changes })
+        Ok(Self { view, appender, log, retention, metrics, currency, building, changes })
     }
 
-    /// The view, where it has what the log has had at least once: while it is being built it would show too little.
+    /// The view, once it has had what the log has: while it is being built it would show too little. That is waited for,
+    /// but not for long.
     ///
     /// # Errors
     /// [`Refused::Unavailable`].
-    pub fn readable(&self) -> Result<&LetterView, Refused> {
-        if *self.building.borrow() == Building::Yes {
+    pub async fn readable(&self) -> Result<&LetterView, Refused> {
+        let mut building = self.building.subscribe();
+        let built = building.wait_for(|building| *building == Building::No);
+        if tokio::time::timeout(BUILDING_TIMEOUT, built).await.is_err() {
             let letters: u64 = self.view.counts().iter().sum();
             let detail = format!("reading the dead letters from the broker, {letters} so far: try again");
             return Err(Refused::Unavailable(detail));
@@ -181,9 +186,10 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`Refused::Unknown`], [`Refused::Conflict`].
-    pub fn check(&self, ids: &[DeadLetterId]) -> Result<(), Refused> {
+    pub async fn check(&self, ids: &[DeadLetterId]) -> Result<(), Refused> {
+        let view = self.readable().await?;
         for id in ids {
-            match self.readable()?.state(id)? {
+            match view.state(id)? {
                 None => return Err(Refused::Unknown(format!("there is no dead letter {id}"))),
                 Some(State::Replaying) => {
                     return Err(Refused::Conflict(format!("{id} is being replayed: wait, or cancel that replay")));
@@ -203,10 +209,10 @@ impl DeadLetters {
         let mut letters = 0;
         let mut ids = match &choice {
             Choice::Ids(ids) => {
-                self.check(ids)?;
+                self.check(ids).await?;
                 ids.clone()
             }
-            Choice::Filter(filter) => self.find(filter)?,
+            Choice::Filter(filter) => self.find(filter).await?,
         };
         if ids.is_empty() {
             return Err(nothing_matches());
@@ -221,7 +227,7 @@ impl DeadLetters {
             }
             ids = match &choice {
                 Choice::Ids(_) => Vec::new(),
-                Choice::Filter(filter) => self.find(filter)?,
+                Choice::Filter(filter) => self.find(filter).await?,
             };
             if ids.is_empty() {
                 return Ok(Discarded { letters, rest: Rest::None });
@@ -233,13 +239,14 @@ impl DeadLetters {
     }
 
     /// Pending letters that a filter matches, from the oldest on.
-    fn find(&self, filter: &Filter) -> Result<Vec<DeadLetterId>, Refused> {
+    async fn find(&self, filter: &Filter) -> Result<Vec<DeadLetterId>, Refused> {
+        let filter = filter.or_pending();
         if filter.state != Some(State::Pending) {
             let message = "only pending letters can be discarded";
             return Err(Refused::Faults(vec![Fault::new("$.filter.state", message)]));
         }
-        let view = self.readable()?;
-        Ok(tokio::task::block_in_place(|| view.find(filter, 0..u64::MAX, LETTERS_PER_MARK))?.ids)
+        let view = self.readable().await?;
+        Ok(tokio::task::block_in_place(|| view.find(&filter, 0..u64::MAX, LETTERS_PER_MARK))?.ids)
     }
 
     /// Opens the log where the view left off; clears the view where the log is another one.
@@ -249,7 +256,7 @@ impl DeadLetters {
     async fn open(&self, connection: &Connection) -> Result<LogReader, FollowError> {
         self.currency.send_replace(Currency::CatchingUp);
         let position = self.view.position()?;
-        let (log, continuity) = LogReader::open(connection, &self.publisher, &self.log, position.as_ref()).await?;
+        let (log, continuity) = LogReader::open(connection, &self.log, FindEnd::ByLastChunk, position.as_ref()).await?;
         if continuity == Continuity::Restarted {
             if position.is_some() {
                 tracing::error!(
@@ -303,7 +310,7 @@ impl DeadLetters {
             Some(given_up) => {
                 Content::Letter(Box::new(poison(&body, &position.message_id, position.offset, &self.log, given_up)))
             }
-            // A marker is empty.
+            // Nobody writes empty ones here, but who knows.
             None if body.is_empty() => Content::Nothing,
             None => content(&body).unwrap_or_else(|error| {
                 tracing::error!(log = self.log, offset = position.offset, %error, "a record that can't be read was left out");

@@ -86,7 +86,7 @@ impl Replays {
     /// # Errors
     /// [`Refused`].
     pub async fn create(&self, order: Order, by: &str) -> Result<Replay, Refused> {
-        let total = self.total(&order)?;
+        let total = self.total(&order).await?;
         let (filter, ids) = match order.choice {
             Choice::Ids(ids) => (None, Some(ids)),
             Choice::Filter(filter) => (Some(filter), None),
@@ -116,9 +116,13 @@ impl Replays {
     ///
     /// # Errors
     /// [`Refused`].
-    pub fn forecast(&self, order: &Order, secrets: Secrets) -> Result<Forecast, Refused> {
-        let total = self.total(order)?;
-        let view = self.dead_letters.readable()?;
+    pub async fn forecast(&self, order: &Order, secrets: Secrets) -> Result<Forecast, Refused> {
+        let total = self.total(order).await?;
+        tokio::task::block_in_place(|| self.forecast_of(order, total, secrets))
+    }
+
+    fn forecast_of(&self, order: &Order, total: u64, secrets: Secrets) -> Result<Forecast, Refused> {
+        let view = &self.dead_letters.view;
         let mut forecast =
             Forecast { total, endpoints: HashMap::new(), unsendable: HashMap::new(), sample: Vec::new() };
         let mut judge = Judge { replays: self, config: order.config, known: HashMap::new() };
@@ -135,7 +139,7 @@ impl Replays {
             }
         };
         match &order.choice {
-            Choice::Filter(filter) => view.each(filter, add)?,
+            Choice::Filter(filter) => view.each(&filter.or_pending(), add)?,
             Choice::Ids(ids) => {
                 for id in ids {
                     view.row(id, &mut add)?;
@@ -160,8 +164,8 @@ impl Replays {
     ///
     /// # Errors
     /// [`Refused::Unknown`].
-    pub fn get(&self, id: &ReplayId) -> Result<Replay, Refused> {
-        let job = self.dead_letters.readable()?.job(id)?;
+    pub async fn get(&self, id: &ReplayId) -> Result<Replay, Refused> {
+        let job = self.dead_letters.readable().await?.job(id)?;
         job.map(|job| job.replay).ok_or_else(|| unknown(id))
     }
 
@@ -170,7 +174,7 @@ impl Replays {
     /// # Errors
     /// [`Refused::Conflict`] where its state does not allow it.
     pub async fn control(&self, id: &ReplayId, command: Command, by: &str) -> Result<Replay, Refused> {
-        let replay = self.get(id)?;
+        let replay = self.get(id).await?;
         if command.apply(replay.state).is_none() {
             return Err(conflict(id, command, replay.state));
         }
@@ -200,20 +204,20 @@ impl Replays {
         self.publisher.publish(Outgoing::new(Destination::Queue(self.names.replays()), message_id, body)).await
     }
 
-    fn total(&self, order: &Order) -> Result<u64, Refused> {
+    async fn total(&self, order: &Order) -> Result<u64, Refused> {
         let faults = order.faults();
         if !faults.is_empty() {
             return Err(Refused::Faults(faults));
         }
-        let view = self.dead_letters.readable()?;
+        let view = self.dead_letters.readable().await?;
         let total = match &order.choice {
             Choice::Ids(ids) => {
-                self.dead_letters.check(ids)?;
+                self.dead_letters.check(ids).await?;
                 ids.len() as u64
             }
             Choice::Filter(filter) => {
                 let mut total = 0;
-                view.each(filter, |_| total += 1)?;
+                tokio::task::block_in_place(|| view.each(&filter.or_pending(), |_| total += 1))?;
                 total
             }
         };

@@ -6,7 +6,8 @@
 //! offset past its end, a stream just waits.
 //!
 //! Where a log ends, AMQP 0-9-1 does not tell either. So a marker is appended, a record that carries nothing, and who has
-//! read that has read all there was. Where the broker takes no messages, the last chunk is read instead.
+//! read that has read all there was. Where the broker takes no messages, and in a log that others read too, who would take
+//! a marker for a record, the last chunk is read instead.
 
 use std::time::Duration;
 
@@ -77,6 +78,15 @@ pub enum Continuity {
     Restarted,
 }
 
+/// How the end of a log is found.
+#[derive(Clone, Copy)]
+pub enum FindEnd<'a> {
+    /// By a record that this publisher appends.
+    ByMarker(&'a Publisher),
+    /// By reading what is there until nothing more comes, which takes a second.
+    ByLastChunk,
+}
+
 /// A log being read.
 pub struct LogReader {
     subscription: Subscription,
@@ -102,11 +112,15 @@ impl LogReader {
     /// [`BrokerError::Lost`].
     pub async fn open(
         connection: &Connection,
-        publisher: &Publisher,
         stream: &str,
+        find_end: FindEnd<'_>,
         position: Option<&Position>,
     ) -> Result<(Self, Continuity), BrokerError> {
-        let end = match append_marker(publisher, stream).await {
+        let marker = match find_end {
+            FindEnd::ByMarker(publisher) => append_marker(publisher, stream).await,
+            FindEnd::ByLastChunk => None,
+        };
+        let end = match marker {
             Some(message_id) => End::Marker(message_id),
             None => end_of_last_chunk(connection, stream).await?,
         };

@@ -18,7 +18,7 @@ use super::{Failure, Settings};
 use crate::app::App;
 use crate::broker::connection::Address;
 use crate::broker::depths;
-use crate::broker::log::LogReader;
+use crate::broker::log::{FindEnd, LogReader};
 use crate::broker::names::Names;
 use crate::broker::publisher::{Destination, Outgoing, Publisher};
 use crate::broker::topology::Topology;
@@ -208,7 +208,7 @@ impl Stage<'_> {
 
     /// Reads the dead-letter stream, as anybody could.
     async fn follow_dead_letters(&self, account: Arc<Account>) -> Result<(), Failure> {
-        let log = LogReader::open(self.connection, &self.publisher, &self.names.dead_letters(), None).await;
+        let log = LogReader::open(self.connection, &self.names.dead_letters(), FindEnd::ByLastChunk, None).await;
         let (mut log, _) = log.map_err(Failure::of)?;
         loop {
             let record = log.next().await.map_err(Failure::of)?;

@@ -184,7 +184,7 @@ struct OfWebhook {
 async fn list(State(http): State<Http>, RawQuery(query): RawQuery) -> Result<List<DeadLetter>, Problem> {
     let asked = Asked::read(query.as_deref().unwrap_or_default())?;
     let before = asked.cursor.as_deref().map(|cursor| offset_of(cursor, &asked.filter)).transpose()?;
-    let view = http.dead_letters.readable()?;
+    let view = http.dead_letters.readable().await?;
     let deadline = Instant::now() + SEARCH_TIME;
     let page = block_in_place(|| view.page(&asked.filter, before, asked.limit.get(), deadline))?;
     let items = page.letters.into_iter().map(|kept| shown(kept.letter)).collect();
@@ -197,7 +197,7 @@ async fn summary(State(http): State<Http>, RawQuery(query): RawQuery) -> Result<
     if asked.paged {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "a summary has no pages: leave `limit` and `cursor` out"));
     }
-    let view = http.dead_letters.readable()?.clone();
+    let view = http.dead_letters.readable().await?.clone();
     let tally = tokio::task::spawn_blocking(move || view.tally(&asked.filter)).await;
     let tally = tally.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??;
     Ok(Json(Summary::from(tally)))
@@ -205,7 +205,7 @@ async fn summary(State(http): State<Http>, RawQuery(query): RawQuery) -> Result<
 
 /// `GET /v1/dead-letters/{id}`
 async fn get(State(http): State<Http>, Id(id): Id) -> Result<Json<Detail>, Problem> {
-    let view = http.dead_letters.readable()?;
+    let view = http.dead_letters.readable().await?;
     let kept = view.letter(&DeadLetterId::new(&*id))?;
     let kept = kept.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}")))?;
     let fate = view.fate(kept.offset)?;

@@ -130,7 +130,7 @@ async fn create(
     let choice = Choice::read(ids, filter).map_err(Problem::of_faults)?;
     let order = Order { choice, rate_per_second, config, stop_on_failure_ratio };
     if dry_run {
-        let forecast = tokio::task::block_in_place(|| http.replays.forecast(&order, caller.secrets()))?;
+        let forecast = http.replays.forecast(&order, caller.secrets()).await?;
         return Ok(Json(Forecasted::from(forecast)).into_response());
     }
     let replay = http.replays.create(order, &caller.name).await?;
@@ -140,13 +140,13 @@ async fn create(
 /// `GET /v1/replays`: the cursor is the last id of the page before.
 async fn list(State(http): State<Http>, Query(page): Query<Page>) -> Result<List<Replay>, Problem> {
     let before = page.cursor.map(ReplayId::new);
-    let jobs = http.dead_letters.readable()?.jobs(before.as_ref(), page.limit.get() + 1)?;
+    let jobs = http.dead_letters.readable().await?.jobs(before.as_ref(), page.limit.get() + 1)?;
     let replays = jobs.into_iter().map(|job| job.replay).collect();
     Ok(List::of(replays, page.limit, |last: &Replay| last.id.to_string()))
 }
 
 async fn get(State(http): State<Http>, Id(id): Id) -> Result<Json<Replay>, Problem> {
-    Ok(Json(http.replays.get(&ReplayId::new(id))?))
+    Ok(Json(http.replays.get(&ReplayId::new(id)).await?))
 }
 
 async fn pause(http: State<Http>, caller: Extension<Caller>, id: Id) -> Result<Json<Replay>, Problem> {

@@ -219,7 +219,9 @@ impl Runner {
             }
             (None, Some(filter)) => {
                 let view = &self.replays.dead_letters.view;
-                let found = tokio::task::block_in_place(|| view.find(filter, from..job.before, LETTERS_PER_MARK))?;
+                let found = tokio::task::block_in_place(|| {
+                    view.find(&filter.or_pending(), from..job.before, LETTERS_PER_MARK)
+                })?;
                 (found.ids, found.next)
             }
             (None, None) => (Vec::new(), None),

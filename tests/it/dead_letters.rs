@@ -191,7 +191,6 @@ async fn headers_and_secrets_of_a_webhook_are_nowhere_in_the_letters() {
     stage.waypost.until_replay(&replay, "done").await;
     let sent = stage.receiver.requests();
     assert_eq!(sent[0].header("x-api-key"), Some(hidden[0]), "the receiver is given what is hidden elsewhere");
-    assert!(sent[0].header("webhook-signature").is_some());
     let letters = ids(&stage.waypost.until_letters("", 3).await);
 
     let mut paths = ["/v1/dead-letters", "/v1/dead-letters/summary", "/v1/replays"].map(str::to_owned).to_vec();

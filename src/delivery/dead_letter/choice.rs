@@ -17,13 +17,12 @@ pub const MAX_IDS: usize = 10_000;
 pub enum Choice {
     /// These, each once.
     Ids(Vec<DeadLetterId>),
-    /// Those that it matches. It names a state.
+    /// Those that it matches; where it names no state, of these the [pending](Filter::or_pending) ones.
     Filter(Filter),
 }
 
 impl Choice {
-    /// Reads the fields `ids` and `filter`, of which there must be one. A filter that names no state takes pending
-    /// letters.
+    /// Reads the fields `ids` and `filter`, of which there must be one.
     ///
     /// # Errors
     /// All faults at once.
@@ -40,7 +39,7 @@ impl Choice {
                 let mut seen = HashSet::new();
                 Ok(Self::Ids(ids.into_iter().filter(|id| seen.insert(id.clone())).collect()))
             }
-            (None, Some(fields)) => match Filter::read(fields, "$.filter")?.or_state(State::Pending) {
+            (None, Some(fields)) => match Filter::read(fields, "$.filter")? {
                 Filter { state: Some(State::Replaying), .. } => {
                     fault("$.filter.state", "what is being replayed is taken already; wait, or cancel that replay")
                 }
@@ -67,6 +66,6 @@ mod tests {
         assert_eq!(path(Choice::read(None, fields(json!({ "status": "x" })))), "$.filter.status");
         assert_eq!(Choice::read(ids(&["a", "b", "a"]), None), Ok(Choice::Ids(ids(&["a", "b"]).expect("ids"))));
         let all = Choice::read(None, fields(json!({}))).expect("a choice");
-        assert_eq!(all, Choice::Filter(Filter::default().or_state(State::Pending)));
+        assert_eq!(all, Choice::Filter(Filter::default()));
     }
 }

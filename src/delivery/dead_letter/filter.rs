@@ -69,10 +69,10 @@ impl Filter {
         if faults.is_empty() { Ok(filter) } else { Err(faults) }
     }
 
-    /// Takes the letters of one state where the filter names none.
+    /// The filter, with the pending letters where it names no state.
     #[must_use]
-    pub fn or_state(self, state: State) -> Self {
-        Self { state: self.state.or(Some(state)), ..self }
+    pub fn or_pending(&self) -> Self {
+        Self { state: self.state.or(Some(State::Pending)), ..self.clone() }
     }
 
     fn set(&mut self, name: &str, value: &Value) -> Result<(), String> {

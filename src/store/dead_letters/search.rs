@@ -95,6 +95,8 @@ impl LetterView {
         for offset in offsets {
             letters.extend(self.letter_at(offset)?);
         }
+        // The log's order is that of time but for what workers write at once.
+        letters.sort_by_key(|kept| std::cmp::Reverse((kept.letter.dead_at, kept.offset)));
         Ok(LetterPage { letters, next })
     }
 
