@@ -14,18 +14,18 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::broker::append::{Appender, Unapplied};
-use crate::broker::log::{Continuity, FindEnd, GivenUp, LogReader, Record};
+use crate::broker::log::{Continuity, FindEnd, GivenUp, LogReader, Position, Record};
 use crate::broker::publisher::Publisher;
 use crate::campaigns::{Currency, FollowError};
 use crate::delivery::Delivery;
 use crate::delivery::dead_letter::choice::Choice;
 use crate::delivery::dead_letter::filter::Filter;
-use crate::delivery::dead_letter::mark::{Discard, Mark, Verdict};
+use crate::delivery::dead_letter::mark::{Discard, Found, Mark, Verdict};
 use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::fault::Fault;
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::reason::Reason;
-use crate::delivery::replay::ReplayState;
+use crate::delivery::replay::Job;
 use crate::metrics::Metrics;
 use crate::store::StoreError;
 use crate::store::dead_letters::{Applied, Content, Entry, LetterView};
@@ -167,16 +167,15 @@ impl DeadLetters {
         Ok(self.appender.append(mark.encode()?).await?)
     }
 
-    /// Waits until a replay runs no longer: it was paused, or has ended.
+    /// Waits until a replay is so.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn until_not_running(&self, replay: &ReplayId) -> Result<(), StoreError> {
+    pub async fn until(&self, replay: &ReplayId, so: impl Fn(Option<&Job>) -> bool) -> Result<(), StoreError> {
         let mut changes = self.changes.subscribe();
         loop {
-            let state = self.view.job(replay)?.map(|job| job.replay.state);
             // The sender lives as long as this does.
-            if state != Some(ReplayState::Running) || changes.changed().await.is_err() {
+            if so(self.view.job(replay)?.as_ref()) || changes.changed().await.is_err() {
                 return Ok(());
             }
         }
@@ -277,6 +276,8 @@ impl DeadLetters {
     /// # Errors
     /// [`FollowError`]: always, for the log has no end.
     async fn follow(&self, mut log: LogReader) -> Result<std::convert::Infallible, FollowError> {
+        // Letters of which the log has not said yet when they were found.
+        let mut undated: Vec<DeadLetterId> = Vec::new();
         loop {
             if log.is_current() && *self.currency.borrow() == Currency::CatchingUp {
                 let counts = self.view.counts();
@@ -296,6 +297,16 @@ impl DeadLetters {
                 batch.push(self.read(record));
             }
             let applied = tokio::task::block_in_place(|| self.view.apply(&batch))?;
+            for entry in &batch {
+                match &entry.content {
+                    Content::Letter(letter) if letter.reason == Reason::Poison => undated.push(letter.id.clone()),
+                    Content::Mark(Mark::Found(found)) => undated.retain(|id| *id != found.id),
+                    _ => {}
+                }
+            }
+            if log.is_current() {
+                undated.drain(..).for_each(|id| self.append_found(id));
+            }
             self.metrics.dead_letters_kept(self.view.counts());
             self.changes.send_replace(());
             for (entry, applied) in batch.iter().zip(applied) {
@@ -304,11 +315,22 @@ impl DeadLetters {
         }
     }
 
+    /// Tells the log when a letter was found. Nobody waits for that: this is where records are applied.
+    fn append_found(&self, id: DeadLetterId) {
+        let dead_letters = self.clone();
+        tokio::spawn(async move {
+            let found = Mark::Found(Found { id, at: Utc::now() });
+            if let Err(error) = dead_letters.append(found).await {
+                tracing::warn!(%error, "when the broker gave a message up will be found out anew");
+            }
+        });
+    }
+
     fn read(&self, record: Record) -> Entry {
         let Record { position, body, given_up } = record;
         let content = match given_up {
             Some(given_up) => {
-                Content::Letter(Box::new(poison(&body, &position.message_id, position.offset, &self.log, given_up)))
+                Content::Letter(Box::new(poison(&body, &position, &self.log, given_up, Utc::now())))
             }
             // Nobody writes empty ones here, but who knows.
             None if body.is_empty() => Content::Nothing,
@@ -353,19 +375,23 @@ fn content(body: &[u8]) -> Result<Content, serde_json::Error> {
 }
 
 /// The letter of a message that the broker gave up: of its delivery where it was a retry, else of its bytes. Every node
-/// makes the same of it.
-fn poison(body: &[u8], message_id: &str, offset: u64, log: &str, given_up: GivenUp) -> DeadLetter {
-    let GivenUp { queue, trace, replay, at } = given_up;
-    let at = at.unwrap_or(DateTime::UNIX_EPOCH);
+/// makes the same of it, but for the time, on which they agree by a [`Found`].
+fn poison(body: &[u8], position: &Position, log: &str, given_up: GivenUp, at: DateTime<Utc>) -> DeadLetter {
+    let GivenUp { queue, trace, replay } = given_up;
     // A retry; an event has no field `target`.
     if let Ok(delivery) = serde_json::from_slice::<Delivery>(body) {
         return DeadLetter::of_delivery(delivery, Reason::Poison, at);
     }
     let message =
         format!("the broker gave it out again and again from {queue}, and no worker settled it: see their logs");
-    let letter =
-        DeadLetter::of_body(body, vec![Fault::new("$", message)], &format!("{log} {offset}"), Reason::Poison, at);
-    let message_id = Some(message_id.to_owned()).filter(|id| !id.is_empty());
+    let letter = DeadLetter::of_body(
+        body,
+        vec![Fault::new("$", message)],
+        &format!("{log} {}", position.offset),
+        Reason::Poison,
+        at,
+    );
+    let message_id = Some(position.message_id.clone()).filter(|id| !id.is_empty());
     let letter = DeadLetter { message_id, trace, ..letter };
     match replay {
         Some(link) => letter.of_replay(link),

@@ -1,6 +1,5 @@
 //! Taking messages from a queue, no more at a time than the window allows.
 
-use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
@@ -31,8 +30,6 @@ pub struct Message {
     pub replay: Option<ReplayLink>,
     /// The queue from which the broker has taken it away, because it gave it out too often.
     pub given_up_in: Option<String>,
-    /// When.
-    pub given_up_at: Option<DateTime<Utc>>,
 }
 
 impl From<Delivery> for Message {
@@ -46,7 +43,6 @@ impl From<Delivery> for Message {
         let given_up = text_header(headers, "x-first-death-reason").is_some_and(|reason| reason == "delivery_limit");
         Self {
             replay,
-            given_up_at: first_death(headers).filter(|_| given_up),
             given_up_in: text_header(headers, "x-first-death-queue").filter(|_| given_up),
             tag: delivery.delivery_tag,
             offset: number_header(headers, "x-stream-offset"),
@@ -55,15 +51,6 @@ impl From<Delivery> for Message {
             body: delivery.data,
         }
     }
-}
-
-/// When the broker first took the message out of a queue, in its own words: `x-death` is a list of tables, each with a
-/// `time`, the latest first.
-fn first_death(headers: Option<&FieldTable>) -> Option<DateTime<Utc>> {
-    let AMQPValue::FieldArray(deaths) = headers?.inner().get("x-death")? else { return None };
-    let AMQPValue::FieldTable(first) = deaths.as_slice().last()? else { return None };
-    let AMQPValue::Timestamp(seconds) = first.inner().get("time")? else { return None };
-    DateTime::from_timestamp(i64::try_from(*seconds).ok()?, 0)
 }
 
 /// Where reading of a stream begins.

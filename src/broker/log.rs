@@ -11,7 +11,6 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
 use lapin::Connection;
 use serde::{Deserialize, Serialize};
@@ -46,7 +45,7 @@ pub struct Record {
     pub given_up: Option<GivenUp>,
 }
 
-/// A message that the broker gave out again and again.
+/// A message that the broker gave out again and again. A stream does not keep when.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GivenUp {
     /// The queue in which it was.
@@ -55,8 +54,6 @@ pub struct GivenUp {
     pub trace: Option<TraceContext>,
     /// Which dead letter it is, sent again.
     pub replay: Option<ReplayLink>,
-    /// When the broker gave it up; none where it does not say so.
-    pub at: Option<DateTime<Utc>>,
 }
 
 /// A place in a log, and proof that it is the same log.
@@ -156,8 +153,8 @@ impl LogReader {
         if self.end.is(&position) {
             self.end = End::Reached;
         }
-        let (trace, replay, at) = (message.trace, message.replay, message.given_up_at);
-        let given_up = message.given_up_in.map(|queue| GivenUp { queue, trace, replay, at });
+        let (trace, replay) = (message.trace, message.replay);
+        let given_up = message.given_up_in.map(|queue| GivenUp { queue, trace, replay });
         Ok(Record { position, body: message.body, given_up })
     }
 

@@ -107,6 +107,11 @@ impl WebhookId {
     }
 }
 
+impl ReplayId {
+    /// How every one begins.
+    pub const PREFIX: &str = "rp_";
+}
+
 impl DeadLetterId {
     /// From the parts that make a dead letter unique.
     pub fn derive(parts: &[&[u8]]) -> Self {

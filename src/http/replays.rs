@@ -139,6 +139,9 @@ async fn create(
 
 /// `GET /v1/replays`: the cursor is the last id of the page before.
 async fn list(State(http): State<Http>, Query(page): Query<Page>) -> Result<List<Replay>, Problem> {
+    if page.cursor.as_ref().is_some_and(|cursor| !cursor.starts_with(ReplayId::PREFIX)) {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "cursor: not one that this list has given"));
+    }
     let before = page.cursor.map(ReplayId::new);
     let jobs = http.dead_letters.readable().await?.jobs(before.as_ref(), page.limit.get() + 1)?;
     let replays = jobs.into_iter().map(|job| job.replay).collect();

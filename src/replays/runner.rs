@@ -8,7 +8,7 @@
 //! the slice in flight with it: the broker gives its message to another, which goes on behind the last record. Messages
 //! may be doubled or lost; a replay that is at work here is begun no second time, and one that nobody works on is called.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -38,8 +38,8 @@ use crate::store::StoreError;
 use crate::worker::progress::Progress;
 use crate::worker::{Unsettled, Worker};
 
-/// Replays worked on at once.
-const REPLAYS: u16 = 8;
+/// Messages in hand: of each replay one, and for a moment the next.
+const MESSAGES: u16 = 16;
 
 /// Requests of all replays in flight at once.
 const REQUESTS: usize = 64;
@@ -112,25 +112,38 @@ impl Runner {
     /// # Errors
     /// [`BrokerError`] when the connection is lost; the slices in flight are dropped with it.
     pub async fn run(self: Arc<Self>, connection: &Connection, stop: &CancellationToken) -> Result<(), BrokerError> {
-        let mut messages = Subscription::open(connection, &self.replays.names.replays(), REPLAYS).await?;
-        let mut at_work = HashSet::new();
+        let mut messages = Subscription::open(connection, &self.replays.names.replays(), MESSAGES).await?;
+        let acks = messages.acks();
+        // Each replay at work, with the message that is to be worked on next: the end of a shift overtakes nothing.
+        let mut at_work: HashMap<ReplayId, Option<u64>> = HashMap::new();
         let mut shifts = JoinSet::new();
+        let begin = |replay: ReplayId, tag| self.clone().settle(replay, tag, acks.clone(), stop.clone());
         let mut calls = interval(CALL_INTERVAL);
         calls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = messages.next() => {
                     let message = message?;
-                    match replay_of(&message).filter(|replay| at_work.insert(replay.clone())) {
-                        Some(replay) => {
-                            shifts.spawn(self.clone().settle(replay, message.tag, messages.acks(), stop.clone()));
-                        }
-                        None => messages.acks().acknowledge(message.tag),
+                    let replay = replay_of(&message);
+                    match replay.as_ref().and_then(|replay| at_work.get_mut(replay)) {
+                        Some(next @ None) => *next = Some(message.tag),
+                        // One that says what others say already.
+                        Some(Some(_)) => acks.acknowledge(message.tag),
+                        None => match replay {
+                            Some(replay) => {
+                                at_work.insert(replay.clone(), None);
+                                shifts.spawn(begin(replay, message.tag));
+                            }
+                            None => acks.acknowledge(message.tag),
+                        },
                     }
                 }
                 Some(ended) = shifts.join_next() => {
-                    if let Ok(replay) = ended {
-                        at_work.remove(&replay);
+                    if let Ok(replay) = ended
+                        && let Some(Some(next)) = at_work.remove(&replay)
+                    {
+                        at_work.insert(replay.clone(), None);
+                        shifts.spawn(begin(replay, next));
                     }
                 }
                 _ = calls.tick() => self.call_the_forgotten(&at_work).await,
@@ -145,12 +158,13 @@ impl Runner {
             tracing::warn!("stopping: what a replay has in flight is sent again by whoever goes on with it");
         }
         shifts.shutdown().await;
+        drop(acks);
         messages.flush().await;
         Ok(())
     }
 
     /// Calls replays that have something to do, and of which nothing was heard.
-    async fn call_the_forgotten(&self, at_work: &HashSet<ReplayId>) {
+    async fn call_the_forgotten(&self, at_work: &HashMap<ReplayId, Option<u64>>) {
         let jobs = match self.replays.dead_letters.view.jobs_to_do() {
             Ok(jobs) => jobs,
             Err(error) => return tracing::error!(%error, "replays could not be looked for"),
@@ -158,7 +172,7 @@ impl Runner {
         self.paces().retain(|replay, _| jobs.iter().any(|job| job.replay.id == *replay));
         let quiet =
             |job: &Job| Utc::now().signed_duration_since(job.updated_at).to_std().is_ok_and(|since| since > QUIET);
-        for job in jobs.iter().filter(|job| quiet(job) && !at_work.contains(&job.replay.id)) {
+        for job in jobs.iter().filter(|job| quiet(job) && !at_work.contains_key(&job.replay.id)) {
             // Where it can't be published now, it is tried again at the next look.
             let _ = timeout(PAUSE, self.replays.call(&job.replay.id)).await;
         }
@@ -264,10 +278,11 @@ impl Runner {
         stop: &CancellationToken,
     ) -> Result<Option<Sent>, Interrupted> {
         let replay = &job.replay;
+        let runs = |job: Option<&Job>| job.is_some_and(|job| job.replay.state == ReplayState::Running);
         if let Some(rate) = replay.rate_per_second {
             tokio::select! {
                 () = sleep_until(self.slot(&replay.id, rate)) => {}
-                ended = self.replays.dead_letters.until_not_running(&replay.id) => {
+                ended = self.replays.dead_letters.until(&replay.id, |job| !runs(job)) => {
                     ended?;
                     return Ok(None);
                 }
@@ -279,8 +294,7 @@ impl Runner {
         if self.requests.available_permits() + 1 < REQUESTS {
             self.progress.until_at_most(self.busy).await;
         }
-        let state = self.replays.dead_letters.view.job(&replay.id)?.map(|job| job.replay.state);
-        if state != Some(ReplayState::Running) || stop.is_cancelled() {
+        if !runs(self.replays.dead_letters.view.job(&replay.id)?.as_ref()) || stop.is_cancelled() {
             return Ok(None);
         }
         let id = letter.id.clone();

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use chrono::DateTime;
 use sled::{Db, Tree};
 
 use super::StoreError;
@@ -65,7 +66,7 @@ pub enum Applied {
 pub struct Kept {
     /// Its offset in the log.
     pub offset: u64,
-    /// As it was written, but for its state, which is the one of now.
+    /// As it was written, but for what has changed since: its state, and a time of death that was found out later.
     pub letter: DeadLetter,
 }
 
@@ -274,8 +275,9 @@ impl LetterView {
     fn letter_at(&self, offset: u64) -> Result<Option<Kept>, StoreError> {
         let Some(bytes) = self.letters.get(key(offset))? else { return Ok(None) };
         let mut letter: DeadLetter = serde_json::from_slice(&bytes)?;
-        if let Some(state) = self.with_row(offset, |row| row.state)? {
+        if let Some((state, dead_at)) = self.with_row(offset, |row| (row.state, row.dead_at))? {
             letter.state = state;
+            letter.dead_at = DateTime::from_timestamp_millis(dead_at).unwrap_or(letter.dead_at);
         }
         Ok(Some(Kept { offset, letter }))
     }

@@ -28,6 +28,8 @@ pub enum Mark {
     Release(Release),
     /// A replay was paused, resumed or cancelled.
     Control(Control),
+    /// A message that the broker gave up was found in the log. The first record of it counts.
+    Found(Found),
 }
 
 /// Letters given up for good.
@@ -145,10 +147,24 @@ pub struct Control {
     pub at: DateTime<Utc>,
 }
 
+/// A message that the broker gave up was found in the log, which does not say when it came there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Found {
+    /// The letter made of it.
+    pub id: DeadLetterId,
+    /// When it was found: from now on the time at which it was given up.
+    #[serde(with = "timestamp")]
+    pub at: DateTime<Utc>,
+}
+
 /// What became of a letter after it was written.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fate {
+    /// When the broker gave it up, as far as that is known.
+    #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
+    pub found_at: Option<DateTime<Utc>>,
     /// Each time it was sent again, oldest first.
     pub replays: Vec<ReplayOf>,
     /// Who gave it up.

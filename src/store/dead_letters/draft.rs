@@ -12,7 +12,7 @@ use super::{
     claims_of, find, fingerprint, key, number,
 };
 use crate::broker::log::Position;
-use crate::delivery::dead_letter::mark::{Claim, Control, Discard, Fate, Mark, Release, Slice};
+use crate::delivery::dead_letter::mark::{Claim, Control, Discard, Fate, Found, Mark, Release, Slice};
 use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{Job, Replay};
@@ -53,6 +53,7 @@ impl<'a> Draft<'a> {
             Content::Mark(Mark::Slice(slice)) => self.slice(slice),
             Content::Mark(Mark::Release(release)) => self.release(release),
             Content::Mark(Mark::Control(control)) => self.control(control),
+            Content::Mark(Mark::Found(found)) => self.found(found),
             Content::Nothing => Ok(Applied::Nothing),
         }
     }
@@ -143,6 +144,18 @@ impl<'a> Draft<'a> {
             Ok(()) => Ok(Applied::Replay(Box::new(job.clone()))),
             Err(state) => Ok(Applied::Refused(state)),
         }
+    }
+
+    fn found(&mut self, found: &Found) -> Result<Applied, StoreError> {
+        let Some(offset) = self.offset_of(&found.id)? else { return Ok(Applied::Nothing) };
+        if self.fate(offset)?.found_at.is_some() {
+            return Ok(Applied::Letters(0));
+        }
+        self.fate(offset)?.found_at = Some(found.at);
+        if let Some(row) = self.block(block_of(offset))?.row_mut(offset) {
+            row.dead_at = found.at.timestamp_millis();
+        }
+        Ok(Applied::Letters(1))
     }
 
     /// Forgets a block's letters, and tells how many.
