@@ -118,6 +118,8 @@ impl Runner {
         let mut at_work: HashMap<ReplayId, Option<u64>> = HashMap::new();
         let mut shifts = JoinSet::new();
         let begin = |replay: ReplayId, tag| self.clone().settle(replay, tag, acks.clone(), stop.clone());
+        // On a new connection all: the queue may be a new one too.
+        let mut quiet = Duration::ZERO;
         let mut calls = interval(CALL_INTERVAL);
         calls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -146,7 +148,10 @@ impl Runner {
                         shifts.spawn(begin(replay, next));
                     }
                 }
-                _ = calls.tick() => self.call_the_forgotten(&at_work).await,
+                _ = calls.tick() => {
+                    self.call_the_forgotten(&at_work, quiet).await;
+                    quiet = QUIET;
+                }
                 () = stop.cancelled() => break,
             }
         }
@@ -163,16 +168,19 @@ impl Runner {
         Ok(())
     }
 
-    /// Calls replays that have something to do, and of which nothing was heard.
-    async fn call_the_forgotten(&self, at_work: &HashMap<ReplayId, Option<u64>>) {
+    /// Calls replays that have something to do, and of which nothing was heard for so long.
+    async fn call_the_forgotten(&self, at_work: &HashMap<ReplayId, Option<u64>>, quiet: Duration) {
         let jobs = match self.replays.dead_letters.view.jobs_to_do() {
             Ok(jobs) => jobs,
             Err(error) => return tracing::error!(%error, "replays could not be looked for"),
         };
         self.paces().retain(|replay, _| jobs.iter().any(|job| job.replay.id == *replay));
-        let quiet =
-            |job: &Job| Utc::now().signed_duration_since(job.updated_at).to_std().is_ok_and(|since| since > QUIET);
-        for job in jobs.iter().filter(|job| quiet(job) && !at_work.contains_key(&job.replay.id)) {
+        let forgotten = |job: &&Job| {
+            // Where another node's clock is ahead it was just now.
+            let since = Utc::now().signed_duration_since(job.updated_at).to_std().unwrap_or_default();
+            since >= quiet && !at_work.contains_key(&job.replay.id)
+        };
+        for job in jobs.iter().filter(forgotten) {
             // Where it can't be published now, it is tried again at the next look.
             let _ = timeout(PAUSE, self.replays.call(&job.replay.id)).await;
         }
