@@ -34,7 +34,7 @@ use crate::store::dead_letters::{Applied, Content, Entry, LetterView};
 const BATCH: usize = 200;
 
 /// Letters in one record about them.
-pub const LETTERS_PER_MARK: usize = 1000;
+const LETTERS_PER_MARK: usize = 1000;
 
 /// How long one request discards before it says that there is more.
 const DISCARD_TIME: Duration = Duration::from_secs(5);

@@ -6,7 +6,6 @@
 pub mod runner;
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use chrono::Utc;
 
@@ -29,9 +28,6 @@ use crate::store::{Store, StoreError};
 
 /// Requests shown of a replay that is only tried.
 const SAMPLE: usize = 5;
-
-/// Whoever creates a replay waits this long for its letters to be claimed.
-const CLAIM_TIME: Duration = Duration::from_secs(1);
 
 /// A replay as it is ordered.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,13 +109,7 @@ impl Replays {
         };
         let id = replay.id.clone();
         let applied = self.dead_letters.append(Mark::Replay(Box::new(replay))).await?;
-        let replay = self.resume_work(&id, applied).await?;
-        // So that whoever looks at the letters next sees that they are taken. With very many it takes longer.
-        let claimed = self.dead_letters.until(&id, |job| job.is_none_or(|job| job.search.is_none()));
-        if let Ok(claimed) = tokio::time::timeout(CLAIM_TIME, claimed).await {
-            claimed?;
-        }
-        Ok(replay)
+        self.resume_work(&id, applied).await
     }
 
     /// What a replay would do.

@@ -1,8 +1,8 @@
 //! Replays: durable jobs that send chosen dead letters again. What a replay is, and every decision of its course.
 //!
 //! ```text
-//! created ▶ its letters are found and claimed ▶ sent, slice by slice ▶ done
-//!                                                └ pause ⇄ resume, cancel; stopped by its failure ratio
+//! created, and all its letters claimed ▶ sent, slice by slice ▶ done
+//!                                        └ pause ⇄ resume, cancel; stopped by its failure ratio
 //! ```
 //!
 //! A letter is sent once. Where that fails it is dead again, as a new letter; a replay retries nothing by itself.
@@ -48,7 +48,7 @@ pub struct Replay {
     pub config: ReplayConfig,
     /// Stops when so great a share of the latest letters has failed; 0 to 1.
     pub stop_on_failure_ratio: Option<f64>,
-    /// Letters it is about: those there were at its creation; from when all are claimed, those that it could claim.
+    /// Letters it has claimed: all that there were for it at its creation.
     pub total: u64,
     /// Letters sent so far.
     pub sent: u64,
@@ -161,12 +161,8 @@ pub struct ReplayLink {
 pub struct Job {
     /// As the API shows it.
     pub replay: Replay,
-    /// The log's offset at its creation: only letters before it are taken, never those that it makes itself.
-    pub before: u64,
-    /// Where the search for letters goes on; none where all are found.
-    pub search: Option<u64>,
-    /// Letters claimed so far.
-    pub claimed: u64,
+    /// Whether it has claimed its letters.
+    pub claims: Claims,
     /// Claimed letters that are unsent.
     pub left: u64,
     /// How the latest letters went.
@@ -183,40 +179,31 @@ struct Recent {
     failed: u64,
 }
 
-/// What is to be done next for a replay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// Find and claim letters, from this offset on.
-    Claim {
-        /// Where the search goes on.
-        from: u64,
-    },
-    /// Send so many letters.
-    Send {
-        /// No more than these before they are recorded.
-        most: u32,
-    },
-    /// Give back what is unsent.
-    Release,
-    /// Nothing, for now or for good.
-    Nothing,
+/// Whether a replay has claimed its letters: no other takes them then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Claims {
+    /// Not all.
+    Unfinished,
+    /// All there were.
+    Made,
 }
 
 impl Job {
-    /// A job that was created by the record at `offset`.
-    pub fn new(replay: Replay, offset: u64) -> Self {
-        let updated_at = replay.created_at;
-        Self { replay, before: offset, search: Some(0), claimed: 0, left: 0, recent: Recent::default(), updated_at }
+    /// A job that has claimed nothing yet.
+    pub fn new(replay: Replay) -> Self {
+        let (claims, recent, updated_at) = (Claims::Unfinished, Recent::default(), replay.created_at);
+        Self { replay, claims, left: 0, recent, updated_at }
     }
 
-    /// What is to be done next.
-    pub fn next(&self) -> Next {
-        match (self.replay.state, self.search) {
-            (ReplayState::Running, Some(from)) => Next::Claim { from },
-            (ReplayState::Running, None) => Next::Send { most: self.slice() },
-            (ReplayState::Cancelled | ReplayState::Stopped, _) if self.left > 0 => Next::Release,
-            _ => Next::Nothing,
-        }
+    /// How many letters are to be sent next, at most, before that is recorded; none where nothing is, now or ever.
+    pub fn next_slice(&self) -> Option<u32> {
+        (self.replay.state == ReplayState::Running && self.claims == Claims::Made).then(|| self.slice())
+    }
+
+    /// Whether letters are still claimed that it will not send any more.
+    pub fn is_to_release(&self) -> bool {
+        !self.replay.state.is_open() && self.left > 0
     }
 
     /// A slice takes about a second, so that a slow replay shows its course; and the canary is a slice of its own.
@@ -229,16 +216,16 @@ impl Job {
         }
     }
 
-    /// So many letters were claimed, and the search goes on at `search`.
-    pub fn claimed(&mut self, letters: u64, search: Option<u64>, at: DateTime<Utc>) {
-        self.claimed += letters;
+    /// So many letters more were claimed.
+    pub fn claimed(&mut self, letters: u64) {
+        self.replay.total += letters;
         self.left += letters;
-        self.search = search;
-        self.updated_at = at;
-        if search.is_none() {
-            self.replay.total = self.claimed;
-            self.end_if_all_sent(at);
-        }
+    }
+
+    /// All were claimed. Where there were none it is done.
+    pub fn all_claimed(&mut self) {
+        self.claims = Claims::Made;
+        self.end_if_all_sent(self.replay.created_at);
     }
 
     /// A claimed letter was sent.
@@ -299,7 +286,7 @@ impl Job {
     }
 
     fn end_if_all_sent(&mut self, at: DateTime<Utc>) {
-        if self.replay.state.is_open() && self.search.is_none() && self.left == 0 {
+        if self.replay.state.is_open() && self.claims == Claims::Made && self.left == 0 {
             self.end(ReplayState::Done, at);
         }
     }

@@ -1,7 +1,7 @@
 //! Running replays: this node does, while it has the replays queue.
 //!
 //! ```text
-//! a message ▶ a shift: claim or send or give back, slice by slice ▶ the next message ▶ acknowledge
+//! a message ▶ a shift: its letters, slice by slice ▶ the next message ▶ acknowledge
 //! ```
 //!
 //! What a slice has done is recorded in the dead-letter log before the next one begins. A node that dies takes at most
@@ -26,14 +26,14 @@ use super::{Replays, new_delivery};
 use crate::broker::BrokerError;
 use crate::broker::consumer::{Message, Subscription};
 use crate::broker::publisher::{Destination, Outgoing};
-use crate::dead_letters::{LETTERS_PER_MARK, Refused};
+use crate::dead_letters::Refused;
 use crate::delivery::Delivery;
 use crate::delivery::dead_letter::DeadLetter;
-use crate::delivery::dead_letter::mark::{Claim, Mark, Release, ReplayOutcome, Sent, Slice};
+use crate::delivery::dead_letter::mark::{Mark, ReplayOutcome, Sent, Slice};
 use crate::delivery::event::{self, StepEvent};
 use crate::delivery::outcome::Outcome;
 use crate::delivery::reason::Reason;
-use crate::delivery::replay::{Job, Next, ReplayId, ReplayLink, ReplayState};
+use crate::delivery::replay::{Job, ReplayId, ReplayLink, ReplayState};
 use crate::store::StoreError;
 use crate::worker::progress::Progress;
 use crate::worker::{Unsettled, Worker};
@@ -214,48 +214,15 @@ impl Runner {
                 tracing::warn!(%replay, "a replay that the log of dead letters does not know any more is left off");
                 return Ok(());
             };
-            if job.next() == Next::Nothing {
+            let Some(most) = job.next_slice() else {
                 return Ok(());
-            }
+            };
             if Instant::now() > end || stop.is_cancelled() {
                 self.replays.call(replay).await.map_err(Unsettled::from)?;
                 return Ok(());
             }
-            match job.next() {
-                Next::Claim { from } => self.claim(&job, from).await?,
-                Next::Send { most } => self.send(&job, most, stop).await?,
-                Next::Release => self.release(replay).await?,
-                Next::Nothing => {}
-            }
+            self.send(&job, most, stop).await?;
         }
-    }
-
-    /// Finds letters and claims them.
-    async fn claim(&self, job: &Job, from: u64) -> Result<(), Interrupted> {
-        let replay = &job.replay;
-        let (ids, next) = match (&replay.ids, &replay.filter) {
-            (Some(ids), _) => {
-                let start = usize::try_from(from).unwrap_or(usize::MAX).min(ids.len());
-                let end = (start + LETTERS_PER_MARK).min(ids.len());
-                (ids[start..end].to_vec(), (end < ids.len()).then_some(end as u64))
-            }
-            (None, Some(filter)) => {
-                let view = &self.replays.dead_letters.view;
-                let found = tokio::task::block_in_place(|| {
-                    view.find(&filter.or_pending(), from..job.before, LETTERS_PER_MARK)
-                })?;
-                (found.ids, found.next)
-            }
-            (None, None) => (Vec::new(), None),
-        };
-        self.record(Mark::Claim(Claim { replay: replay.id.clone(), ids, next, at: Utc::now() })).await
-    }
-
-    /// Gives letters back.
-    async fn release(&self, replay: &ReplayId) -> Result<(), Interrupted> {
-        let letters = self.replays.dead_letters.view.claimed(replay, LETTERS_PER_MARK)?;
-        let ids = letters.into_iter().map(|kept| kept.letter.id).collect();
-        self.record(Mark::Release(Release { replay: replay.clone(), ids })).await
     }
 
     /// Sends a slice of letters, and records how it went.

@@ -18,12 +18,18 @@ use crate::broker::log::Position;
 use crate::delivery::dead_letter::mark::{Fate, Mark};
 use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::identity::{DeadLetterId, ReplayId};
-use crate::delivery::replay::{Job, ReplayState};
+use crate::delivery::replay::{Claims, Job, Replay, ReplayState};
 use draft::Draft;
-use rows::{Block, Row, Zone, block_of, fingerprint};
+use rows::{Block, Row, Zone, block_of, fingerprint, first_of};
 
 /// The key of the dead-letter log's position.
 const DEAD_LETTER_LOG: &[u8] = b"dead-letters";
+
+/// Letters claimed in one transaction.
+const LETTERS_AT_ONCE: usize = 2000;
+
+/// Blocks of letters given back in one transaction.
+const BLOCKS_AT_ONCE: usize = 256;
 
 /// Replays that have not ended, from the oldest on, are looked for among so many of the newest.
 const OPEN_AMONG: usize = 10_000;
@@ -124,16 +130,73 @@ impl LetterView {
         Ok(self.positions.get(DEAD_LETTER_LOG)?.as_deref().map(serde_json::from_slice).transpose()?)
     }
 
-    /// Applies records of the log, and their position with them: all or nothing. Tells what each did.
+    /// Applies records of the log, and their position with them. Tells what each did.
+    ///
+    /// It is one transaction, but for a replay that claims or gives back very many letters, which is done in several
+    /// before. Cut short there, the records are applied once more, and go on where they had come to.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing is applied then.
+    /// [`StoreError`]; the position is not moved then.
     pub fn apply(&self, entries: &[Entry]) -> Result<Vec<Applied>, StoreError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut draft = Draft::new(self);
-        let applied = entries.iter().map(|entry| draft.apply(entry)).collect::<Result<_, _>>()?;
+        let mut all_applied = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let mut applied = draft.apply(entry)?;
+            if let Content::Mark(mark) = &entry.content
+                && let Some(replay) = mark.replay()
+                && let Some(job) = draft.job(replay)?.cloned()
+            {
+                if job.claims == Claims::Unfinished {
+                    draft.commit(None)?;
+                    draft = self.claim_all(&job.replay)?;
+                    applied = draft.all_claimed(replay)?;
+                } else if job.is_to_release() {
+                    draft.commit(None)?;
+                    draft = self.release_all(replay)?;
+                }
+            }
+            all_applied.push(applied);
+        }
         draft.commit(entries.last().map(|entry| &entry.position))?;
-        Ok(applied)
+        Ok(all_applied)
+    }
+
+    /// Claims all letters that there are for a replay.
+    fn claim_all(&self, replay: &Replay) -> Result<Draft<'_>, StoreError> {
+        let mut draft = Draft::new(self);
+        let mut claim = |ids: &[DeadLetterId]| {
+            draft.claim(&replay.id, ids)?;
+            std::mem::replace(&mut draft, Draft::new(self)).commit(None)
+        };
+        for ids in replay.ids.iter().flat_map(|ids| ids.chunks(LETTERS_AT_ONCE)) {
+            claim(ids)?;
+        }
+        if let Some(filter) = &replay.filter {
+            let mut from = Some(0);
+            while let Some(start) = from {
+                let found = self.find(&filter.or_pending(), start..u64::MAX, LETTERS_AT_ONCE)?;
+                claim(&found.ids)?;
+                from = found.next;
+            }
+        }
+        Ok(draft)
+    }
+
+    /// Gives back all letters that a replay has not sent.
+    fn release_all(&self, replay: &ReplayId) -> Result<Draft<'_>, StoreError> {
+        loop {
+            let mut draft = Draft::new(self);
+            let claims = self.claims.scan_prefix(claims_of(replay)).keys().take(BLOCKS_AT_ONCE);
+            let blocks = claims.map(|key| key.map(|key| block_in(&key))).collect::<Result<Vec<_>, _>>()?;
+            if blocks.is_empty() {
+                return Ok(draft);
+            }
+            for block in blocks {
+                draft.release(replay, block)?;
+            }
+            draft.commit(None)?;
+        }
     }
 
     /// Forgets the oldest letters, those given up before `milliseconds`, a block at a time and at most `blocks`; tells
@@ -242,13 +305,13 @@ impl LetterView {
         newest_first.take(limit).map(|entry| Ok(serde_json::from_slice(&entry?.1)?)).collect()
     }
 
-    /// Replays for which there is something to do.
+    /// Replays that have letters to send.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn jobs_to_do(&self) -> Result<Vec<Job>, StoreError> {
         let mut jobs = self.jobs(None, OPEN_AMONG)?;
-        jobs.retain(|job| job.next() != crate::delivery::replay::Next::Nothing);
+        jobs.retain(|job| job.next_slice().is_some());
         Ok(jobs)
     }
 
@@ -259,10 +322,8 @@ impl LetterView {
     pub fn claimed(&self, replay: &ReplayId, limit: usize) -> Result<Vec<Kept>, StoreError> {
         let mut letters = Vec::new();
         for entry in self.claims.scan_prefix(claims_of(replay)) {
-            let (key, bits) = entry?;
-            let first = number(&key[key.len() - 8..]) * u64::from(u64::BITS);
-            let bits = number(&bits);
-            for offset in (0..u64::BITS).filter(|bit| bits >> bit & 1 == 1).map(|bit| first + u64::from(bit)) {
+            let (key, claims) = entry?;
+            for offset in offsets(block_in(&key), number(&claims)) {
                 letters.extend(self.letter_at(offset)?);
                 if letters.len() == limit {
                     return Ok(letters);
@@ -319,6 +380,16 @@ fn number(key: &[u8]) -> u64 {
 /// How the keys of a replay's claims begin.
 fn claims_of(replay: &ReplayId) -> Vec<u8> {
     [replay.as_str().as_bytes(), b"\0"].concat()
+}
+
+/// The block at the end of a claims' key.
+fn block_in(key: &[u8]) -> u64 {
+    number(&key[key.len() - 8..])
+}
+
+/// The offsets of the letters of a block that are claimed: a bit for each.
+fn offsets(block: u64, claims: u64) -> impl Iterator<Item = u64> {
+    (0..u64::from(u64::BITS)).filter(move |bit| claims >> bit & 1 == 1).map(move |bit| first_of(block) + bit)
 }
 
 /// Ids are kept in so many buckets that a bucket stays small: sled's cost is by the entry.

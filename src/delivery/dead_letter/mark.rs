@@ -18,15 +18,11 @@ const PREFIX: &[u8] = b"{\"mark\":";
 pub enum Mark {
     /// Letters were given up for good.
     Discard(Discard),
-    /// A replay was created.
+    /// A replay was created. It claims its letters where this is applied, and no other takes them from then on.
     Replay(Box<Replay>),
-    /// Letters were found for a replay: no other takes them from now on.
-    Claim(Claim),
     /// Letters of a replay were sent.
     Slice(Slice),
-    /// Letters of a replay that has ended are given back unsent.
-    Release(Release),
-    /// A replay was paused, resumed or cancelled.
+    /// A replay was paused, resumed or cancelled. Where it ends it gives back what it has not sent.
     Control(Control),
     /// A message that the broker gave up was found in the log. The first record of it counts.
     Found(Found),
@@ -56,21 +52,6 @@ pub struct Verdict {
     /// In the operator's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-}
-
-/// Letters found for a replay.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Claim {
-    /// The replay.
-    pub replay: ReplayId,
-    /// The letters.
-    pub ids: Vec<DeadLetterId>,
-    /// Where the search goes on; none where it has ended.
-    pub next: Option<u64>,
-    /// When.
-    #[serde(with = "timestamp")]
-    pub at: DateTime<Utc>,
 }
 
 /// Letters that were sent.
@@ -122,16 +103,6 @@ impl ReplayOutcome {
     }
 }
 
-/// Letters given back unsent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Release {
-    /// The replay.
-    pub replay: ReplayId,
-    /// The letters.
-    pub ids: Vec<DeadLetterId>,
-}
-
 /// A replay was told what to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -167,6 +138,9 @@ pub struct Fate {
     pub found_at: Option<DateTime<Utc>>,
     /// Each time it was sent again, oldest first.
     pub replays: Vec<ReplayOf>,
+    /// The replays that have told how it went. Of others only the new letter is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    recorded: Vec<ReplayId>,
     /// Who gave it up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discard: Option<Verdict>,
@@ -195,6 +169,12 @@ impl Fate {
     pub fn sent(&mut self, replay: &ReplayId, at: DateTime<Utc>, outcome: ReplayOutcome) {
         let known = self.known(replay, at, outcome);
         (known.at, known.outcome) = (at, outcome);
+        self.recorded.push(replay.clone());
+    }
+
+    /// Whether it is recorded how this replay went.
+    pub fn is_recorded(&self, replay: &ReplayId) -> bool {
+        self.recorded.contains(replay)
     }
 
     /// A replay of the letter ended in this new letter.
@@ -218,6 +198,16 @@ struct Marked {
 }
 
 impl Mark {
+    /// The replay that it is about.
+    pub fn replay(&self) -> Option<&ReplayId> {
+        match self {
+            Self::Replay(replay) => Some(&replay.id),
+            Self::Slice(slice) => Some(&slice.replay),
+            Self::Control(control) => Some(&control.replay),
+            Self::Discard(_) | Self::Found(_) => None,
+        }
+    }
+
     /// The record's bytes.
     ///
     /// # Errors
@@ -244,7 +234,7 @@ mod tests {
 
     #[test]
     fn marks_are_told_from_letters() {
-        let mark = Mark::Release(Release { replay: ReplayId::new("rp_1"), ids: vec![DeadLetterId::new("dl_1")] });
+        let mark = Mark::Found(Found { id: DeadLetterId::new("dl_1"), at: DateTime::UNIX_EPOCH });
         let bytes = mark.clone().encode().expect("JSON");
         assert_eq!(Mark::decode(&bytes).expect("a mark"), Some(mark));
         assert_eq!(Mark::decode(br#"{"id":"dl_1","state":"pending"}"#).expect("a letter"), None);

@@ -18,7 +18,7 @@ fn job(total: u64, ratio: Option<f64>) -> Job {
         rate_per_second: None,
         config: ReplayConfig::Current,
         stop_on_failure_ratio: ratio,
-        total,
+        total: 0,
         sent: 0,
         delivered: 0,
         failed: 0,
@@ -26,16 +26,16 @@ fn job(total: u64, ratio: Option<f64>) -> Job {
         created_by: "ana".to_owned(),
         ended_at: None,
     };
-    let mut job = Job::new(replay, 1000);
-    if total > 0 {
-        job.claimed(total, None, NOW);
-    }
+    let mut job = Job::new(replay);
+    assert_eq!(job.next_slice(), None, "it sends before it has claimed");
+    job.claimed(total);
+    job.all_claimed();
     job
 }
 
 /// Sends letters slice by slice, as a worker does, and tells how many were sent until it ended.
 fn run(job: &mut Job, fails: impl Fn(u64) -> bool) -> u64 {
-    while let Next::Send { most } = job.next() {
+    while let Some(most) = job.next_slice() {
         for _ in 0..u64::from(most).min(job.left) {
             let outcome = if fails(job.replay.sent) { ReplayOutcome::Dead } else { ReplayOutcome::Delivered };
             job.sent(outcome);
@@ -50,7 +50,7 @@ fn it_ends_when_all_is_sent() {
     let mut job = job(250, None);
     assert_eq!(run(&mut job, |sent| sent % 10 == 0), 250);
     assert_eq!((job.replay.state, job.replay.delivered, job.replay.failed), (ReplayState::Done, 225, 25));
-    assert_eq!(job.next(), Next::Nothing);
+    assert_eq!(job.next_slice(), None);
 }
 
 #[test]
@@ -97,25 +97,22 @@ fn commands_fit_the_state_or_change_nothing() {
 
 #[test]
 fn what_comes_next() {
-    let mut job = job(0, None);
-    assert_eq!(job.next(), Next::Claim { from: 0 });
-    job.claimed(3, Some(500), NOW);
-    assert_eq!(job.next(), Next::Claim { from: 500 });
-    job.claimed(2, None, NOW);
-    assert_eq!((job.next(), job.replay.total), (Next::Send { most: SLICE }, 5));
+    let mut job = job(5, None);
+    assert_eq!(job.next_slice(), Some(SLICE));
     job.control(Command::Pause, NOW).expect("it runs");
-    assert_eq!(job.next(), Next::Nothing);
+    assert_eq!(job.next_slice(), None);
+    assert!(!job.is_to_release());
     job.control(Command::Cancel, NOW).expect("it is open");
-    assert_eq!(job.next(), Next::Release);
+    assert_eq!(job.next_slice(), None);
+    assert!(job.is_to_release());
     job.released(5);
-    assert_eq!(job.next(), Next::Nothing);
+    assert!(!job.is_to_release());
     assert_eq!(job.control(Command::Resume, NOW), Err(ReplayState::Cancelled));
 }
 
 #[test]
 fn one_that_finds_nothing_is_done() {
-    let mut job = job(0, None);
-    job.claimed(0, None, NOW);
+    let job = job(0, None);
     assert_eq!((job.replay.state, job.replay.total), (ReplayState::Done, 0));
 }
 
@@ -124,7 +121,7 @@ fn a_slow_replay_has_small_slices() {
     for (rate, most) in [(0.1, 1), (1.0, 1), (9.5, 10), (100.0, 100), (1e9, 100)] {
         let mut job = job(1000, None);
         job.replay.rate_per_second = Some(rate);
-        assert_eq!(job.next(), Next::Send { most }, "{rate}");
+        assert_eq!(job.next_slice(), Some(most), "{rate}");
     }
 }
 
@@ -177,18 +174,16 @@ proptest! {
             {
                 prop_assert_eq!(&job, &before);
             }
-            match job.next() {
-                Next::Send { most } => {
-                    prop_assert_eq!(job.replay.state, ReplayState::Running);
-                    for _ in 0..u64::from(most).min(job.left) {
-                        let failed = outcomes[job.replay.sent as usize];
-                        job.sent(if failed { ReplayOutcome::Dead } else { ReplayOutcome::Delivered });
-                    }
-                    job.judge(NOW);
+            if let Some(most) = job.next_slice() {
+                prop_assert_eq!(job.replay.state, ReplayState::Running);
+                for _ in 0..u64::from(most).min(job.left) {
+                    let failed = outcomes[job.replay.sent as usize];
+                    job.sent(if failed { ReplayOutcome::Dead } else { ReplayOutcome::Delivered });
                 }
-                Next::Release => job.released(job.left),
-                Next::Claim { .. } => prop_assert!(false, "all is claimed"),
-                Next::Nothing => {}
+                job.judge(NOW);
+            }
+            if job.is_to_release() {
+                job.released(job.left);
             }
             let replay = &job.replay;
             prop_assert_eq!(replay.sent, replay.delivered + replay.failed);

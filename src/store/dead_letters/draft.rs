@@ -9,10 +9,10 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 
 use super::{
     Applied, BUCKET_ITEM, Block, Content, DEAD_LETTER_LOG, Entry, LetterView, Row, Zone, block_of, bucket_key,
-    claims_of, find, fingerprint, key, number,
+    claims_of, find, fingerprint, key, number, offsets,
 };
 use crate::broker::log::Position;
-use crate::delivery::dead_letter::mark::{Claim, Control, Discard, Fate, Found, Mark, Release, Slice};
+use crate::delivery::dead_letter::mark::{Control, Discard, Fate, Found, Mark, Slice};
 use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{Job, Replay};
@@ -48,10 +48,8 @@ impl<'a> Draft<'a> {
         match &entry.content {
             Content::Letter(letter) => self.letter(offset, letter),
             Content::Mark(Mark::Discard(discard)) => self.discard(discard),
-            Content::Mark(Mark::Replay(replay)) => self.create(offset, replay),
-            Content::Mark(Mark::Claim(claim)) => self.claim(claim),
+            Content::Mark(Mark::Replay(replay)) => self.create(replay),
             Content::Mark(Mark::Slice(slice)) => self.slice(slice),
-            Content::Mark(Mark::Release(release)) => self.release(release),
             Content::Mark(Mark::Control(control)) => self.control(control),
             Content::Mark(Mark::Found(found)) => self.found(found),
             Content::Nothing => Ok(Applied::Nothing),
@@ -89,35 +87,41 @@ impl<'a> Draft<'a> {
         Ok(Applied::Letters(discarded))
     }
 
-    fn create(&mut self, offset: u64, replay: &Replay) -> Result<Applied, StoreError> {
-        if let Some(job) = self.job(&replay.id)? {
-            return Ok(Applied::Replay(Box::new(job.clone())));
-        }
-        let job = Job::new(replay.clone(), offset);
+    /// What it claims is found when all before it is written.
+    fn create(&mut self, replay: &Replay) -> Result<Applied, StoreError> {
+        let known = self.job(&replay.id)?.cloned();
+        let job = known.unwrap_or_else(|| Job::new(Replay { total: 0, ..replay.clone() }));
         self.jobs.insert(replay.id.clone(), Some(job.clone()));
         Ok(Applied::Replay(Box::new(job)))
     }
 
-    /// A letter that another replay has claimed meanwhile stays there.
-    fn claim(&mut self, claim: &Claim) -> Result<Applied, StoreError> {
-        if !self.job(&claim.replay)?.is_some_and(|job| job.replay.state.is_open() && job.search.is_some()) {
-            return Ok(Applied::Nothing);
-        }
+    /// Claims letters for a replay. One that another replay has stays there.
+    pub(super) fn claim(&mut self, replay: &ReplayId, ids: &[DeadLetterId]) -> Result<(), StoreError> {
         let mut claimed = 0;
-        for id in &claim.ids {
+        for id in ids {
             if let Some(offset) = self.offset_in(id, |state| state != State::Replaying)? {
                 self.set_state(offset, State::Replaying)?;
-                *self.claims_in(&claim.replay, block_of(offset))? |= bit(offset);
+                *self.claims_in(replay, block_of(offset))? |= bit(offset);
                 claimed += 1;
             }
         }
-        self.change(&claim.replay, |job| job.claimed(claimed, claim.next, claim.at))
+        self.change(replay, |job| job.claimed(claimed)).map(|_| ())
     }
 
-    /// A letter that was recorded already, by whoever sent it too, is not counted again.
+    /// All that there is for a replay is claimed.
+    pub(super) fn all_claimed(&mut self, replay: &ReplayId) -> Result<Applied, StoreError> {
+        self.change(replay, Job::all_claimed)
+    }
+
+    /// A letter that was recorded already, by whoever sent it too, is not counted again. One that was given back while it
+    /// was being sent is.
     fn slice(&mut self, slice: &Slice) -> Result<Applied, StoreError> {
         for sent in &slice.sent {
-            if let Some(offset) = self.take_claim(&slice.replay, &sent.id)? {
+            let claimed = self.take_claim(&slice.replay, &sent.id)?;
+            let given_back = self.offset_in(&sent.id, |state| state != State::Replaying)?;
+            if let Some(offset) = claimed.or(given_back)
+                && !self.fate(offset)?.is_recorded(&slice.replay)
+            {
                 self.set_state(offset, State::Replayed)?;
                 self.fate(offset)?.sent(&slice.replay, slice.at, sent.outcome);
                 self.change(&slice.replay, |job| job.sent(sent.outcome))?;
@@ -126,16 +130,14 @@ impl<'a> Draft<'a> {
         self.change(&slice.replay, |job| job.judge(slice.at))
     }
 
-    fn release(&mut self, release: &Release) -> Result<Applied, StoreError> {
-        let mut released = 0;
-        for id in &release.ids {
-            if let Some(offset) = self.take_claim(&release.replay, id)? {
-                let state = unclaimed(self.fate(offset)?);
-                self.set_state(offset, state)?;
-                released += 1;
-            }
+    /// Gives back what a replay has claimed in a block.
+    pub(super) fn release(&mut self, replay: &ReplayId, block: u64) -> Result<(), StoreError> {
+        let claims = std::mem::take(self.claims_in(replay, block)?);
+        for offset in offsets(block, claims) {
+            let state = unclaimed(self.fate(offset)?);
+            self.set_state(offset, state)?;
         }
-        self.change(&release.replay, |job| job.released(released))
+        self.change(replay, |job| job.released(u64::from(claims.count_ones()))).map(|_| ())
     }
 
     fn control(&mut self, control: &Control) -> Result<Applied, StoreError> {
@@ -300,7 +302,7 @@ impl<'a> Draft<'a> {
         Ok(drafted(&mut self.fates, offset, || Ok(Some(view.fate(offset)?)))?.get_or_insert_default())
     }
 
-    fn job(&mut self, id: &ReplayId) -> Result<Option<&mut Job>, StoreError> {
+    pub(super) fn job(&mut self, id: &ReplayId) -> Result<Option<&mut Job>, StoreError> {
         let view = self.view;
         Ok(drafted(&mut self.jobs, id.clone(), || view.job(id))?.as_mut())
     }
@@ -346,6 +348,6 @@ fn bit(offset: u64) -> u64 {
     1 << (offset % u64::from(u64::BITS))
 }
 
-fn claim_key(replay: &ReplayId, block: u64) -> Vec<u8> {
+pub(super) fn claim_key(replay: &ReplayId, block: u64) -> Vec<u8> {
     [claims_of(replay), key(block).to_vec()].concat()
 }
