@@ -107,7 +107,7 @@ pub(super) async fn require(
         }
     };
     if let Some(entry) = entry {
-        entry.answered(response.status());
+        entry.answered(&response);
     }
     response
 }

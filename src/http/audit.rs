@@ -1,6 +1,7 @@
 //! The audit: a line of the log for each request that could change something, also for one that was refused.
 
 use axum::http::{Method, StatusCode};
+use axum::response::Response;
 
 use super::access::Caller;
 
@@ -14,17 +15,23 @@ pub(super) struct Entry {
     what: String,
     caller: Option<Caller>,
     status: Option<StatusCode>,
+    about: Option<About>,
 }
+
+/// What a request was about, where its address does not say it. A handler puts it into its response's extensions.
+#[derive(Debug, Clone)]
+pub(super) struct About(pub(super) String);
 
 impl Entry {
     pub(super) fn of(method: &Method, path: &str, caller: Option<&Caller>) -> Self {
         let path: String = path.chars().take(MAX_PATH_CHARS).collect();
-        Self { what: format!("{method} {path}"), caller: caller.cloned(), status: None }
+        Self { what: format!("{method} {path}"), caller: caller.cloned(), status: None, about: None }
     }
 
     /// Writes the line.
-    pub(super) fn answered(mut self, status: StatusCode) {
-        self.status = Some(status);
+    pub(super) fn answered(mut self, response: &Response) {
+        self.status = Some(response.status());
+        self.about = response.extensions().get().cloned();
     }
 }
 
@@ -32,6 +39,7 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let (who, role) = self.caller.as_ref().map(|caller| (&*caller.name, caller.role.as_str())).unzip();
         let (what, status) = (&self.what, self.status.map(|status| status.as_u16()));
-        tracing::info!(target: "waypost::audit", who, role, what, status, "audit");
+        let about = self.about.as_ref().map(|About(about)| about);
+        tracing::info!(target: "waypost::audit", who, role, what, status, about, "audit");
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,6 +18,7 @@ use tokio::task::block_in_place;
 
 use super::Http;
 use super::access::Caller;
+use super::audit::About;
 use super::given::{Given, Id};
 use super::list::{Limit, List};
 use super::problem::Problem;
@@ -218,10 +220,13 @@ async fn discard(
     State(http): State<Http>,
     Extension(caller): Extension<Caller>,
     Given(Discard { ids, filter, reason }): Given<Discard>,
-) -> Result<Json<Discarded>, Problem> {
+) -> Result<Response, Problem> {
     let choice = Choice::read(ids, filter).map_err(Problem::of_faults)?;
+    let why = reason.clone().unwrap_or_else(|| "no reason given".to_owned());
     let discarded = http.dead_letters.discard(choice, &caller.name, reason).await?;
-    Ok(Json(Discarded { discarded: discarded.letters, more: discarded.rest == Rest::Some }))
+    let about = About(format!("{} dead letters: {why}", discarded.letters));
+    let answer = Discarded { discarded: discarded.letters, more: discarded.rest == Rest::Some };
+    Ok((Extension(about), Json(answer)).into_response())
 }
 
 /// What a query asks for.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::Http;
 use super::access::Caller;
+use super::audit::About;
 use super::dead_letters::by_count_with;
 use super::given::{Given, Id, Query};
 use super::list::{List, Page};
@@ -134,7 +135,10 @@ async fn create(
         return Ok(Json(Forecasted::from(forecast)).into_response());
     }
     let replay = http.replays.create(order, &caller.name).await?;
-    Ok((StatusCode::ACCEPTED, Json(replay)).into_response())
+    let chosen = replay.filter.as_ref().map(|filter| serde_json::to_string(filter).unwrap_or_default());
+    let by = chosen.map_or_else(|| "by their ids".to_owned(), |filter| format!("by {filter}"));
+    let about = About(format!("{}: {} dead letters chosen {by}", replay.id, replay.total));
+    Ok((StatusCode::ACCEPTED, Extension(about), Json(replay)).into_response())
 }
 
 /// `GET /v1/replays`: the cursor is the last id of the page before.
