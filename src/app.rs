@@ -1,11 +1,13 @@
 //! The composition root: builds every part from the settings, runs them, and stops them in order.
 
 use std::net::SocketAddr;
+use std::panic;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::broker::BrokerError;
 use crate::broker::connection::Address;
@@ -172,8 +174,11 @@ impl App {
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
         let stop_http = CancellationToken::new();
         let mut http = tokio::spawn(http.run(listener, stop_http.clone()));
+        // A task of its own: what it does with its view must not hold up deliveries.
+        let tail = AbortOnDropHandle::new(tokio::spawn(tail.run(stop.clone())));
+        let tail = async { tail.await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic())) };
         // Both to their ends, unless one of them fails.
-        let work = async { tokio::try_join!(intake.run(stop.clone()), tail.run(stop)) };
+        let work = async { tokio::try_join!(intake.run(stop), tail) };
         let ended = tokio::select! {
             ended = work => ended.map(|_| ()).map_err(AppError::from),
             ended = &mut http => return Err(AppError::Http(match ended {

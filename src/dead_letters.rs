@@ -5,6 +5,7 @@
 
 pub mod tail;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,15 +24,17 @@ use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::dead_letter::mark::{Discard, Found, Mark, Verdict};
 use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::fault::Fault;
-use crate::delivery::identity::{DeadLetterId, ReplayId};
+use crate::delivery::identity::DeadLetterId;
 use crate::delivery::reason::Reason;
-use crate::delivery::replay::Job;
 use crate::metrics::Metrics;
 use crate::store::StoreError;
 use crate::store::dead_letters::{Applied, Content, Entry, LetterView};
 
 /// Records applied in one transaction.
 const BATCH: usize = 200;
+
+/// And no more bytes than these, and a record.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// Letters in one record about them.
 const LETTERS_PER_MARK: usize = 1000;
@@ -167,15 +170,15 @@ impl DeadLetters {
         Ok(self.appender.append(mark.encode()?).await?)
     }
 
-    /// Waits until a replay is so.
+    /// Waits until the view is so.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn until(&self, replay: &ReplayId, so: impl Fn(Option<&Job>) -> bool) -> Result<(), StoreError> {
+    pub async fn until(&self, so: impl Fn(&LetterView) -> Result<bool, StoreError>) -> Result<(), StoreError> {
         let mut changes = self.changes.subscribe();
         loop {
             // The sender lives as long as this does.
-            if so(self.view.job(replay)?.as_ref()) || changes.changed().await.is_err() {
+            if so(&self.view)? || changes.changed().await.is_err() {
                 return Ok(());
             }
         }
@@ -187,16 +190,18 @@ impl DeadLetters {
     /// [`Refused::Unknown`], [`Refused::Conflict`].
     pub async fn check(&self, ids: &[DeadLetterId]) -> Result<(), Refused> {
         let view = self.readable().await?;
-        for id in ids {
-            match view.state(id)? {
-                None => return Err(Refused::Unknown(format!("there is no dead letter {id}"))),
-                Some(State::Replaying) => {
-                    return Err(Refused::Conflict(format!("{id} is being replayed: wait, or cancel that replay")));
+        tokio::task::block_in_place(|| {
+            for id in ids {
+                match view.state(id)? {
+                    None => return Err(Refused::Unknown(format!("there is no dead letter {id}"))),
+                    Some(State::Replaying) => {
+                        return Err(Refused::Conflict(format!("{id} is being replayed: wait, or cancel that replay")));
+                    }
+                    Some(_) => {}
                 }
-                Some(_) => {}
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Discards pending letters, for a while.
@@ -260,12 +265,12 @@ impl DeadLetters {
             if position.is_some() {
                 tracing::error!(
                     log = self.log,
-                    "the log of dead letters is not the one the local view was built from: somebody has deleted it, or it \
-                     has lost its end. Rebuilding the view from it; what it has lost is lost"
+                    "the log of dead letters is not the one the local view was built from: it was deleted, or has lost its \
+                     end, or this worker was away for longer than it keeps them. Rebuilding the view from it"
                 );
             }
-            self.view.clear()?;
             self.building.send_replace(Building::Yes);
+            tokio::task::block_in_place(|| self.view.clear())?;
             self.metrics.dead_letters_kept(self.view.counts());
         }
         Ok(log)
@@ -277,7 +282,7 @@ impl DeadLetters {
     /// [`FollowError`]: always, for the log has no end.
     async fn follow(&self, mut log: LogReader) -> Result<std::convert::Infallible, FollowError> {
         // Letters of which the log has not said yet when they were found.
-        let mut undated: Vec<DeadLetterId> = Vec::new();
+        let mut undated: HashSet<DeadLetterId> = HashSet::new();
         loop {
             if log.is_current() && *self.currency.borrow() == Currency::CatchingUp {
                 let counts = self.view.counts();
@@ -290,22 +295,30 @@ impl DeadLetters {
                 self.building.send_replace(Building::No);
                 self.currency.send_replace(Currency::Current);
             }
-            let mut batch = vec![self.read(log.next().await?)];
+            let first = log.next().await?;
+            let mut bytes = first.body.len();
+            let mut batch = vec![self.read(first)];
             while batch.len() < BATCH
+                && bytes < BATCH_BYTES
                 && let Some(record) = log.next_ready()?
             {
+                bytes += record.body.len();
                 batch.push(self.read(record));
             }
             let applied = tokio::task::block_in_place(|| self.view.apply(&batch))?;
             for entry in &batch {
                 match &entry.content {
-                    Content::Letter(letter) if letter.reason == Reason::Poison => undated.push(letter.id.clone()),
-                    Content::Mark(Mark::Found(found)) => undated.retain(|id| *id != found.id),
+                    Content::Letter(letter) if letter.reason == Reason::Poison => {
+                        undated.insert(letter.id.clone());
+                    }
+                    Content::Mark(Mark::Found(found)) => {
+                        undated.remove(&found.id);
+                    }
                     _ => {}
                 }
             }
             if log.is_current() {
-                undated.drain(..).for_each(|id| self.append_found(id));
+                undated.drain().for_each(|id| self.append_found(id));
             }
             self.metrics.dead_letters_kept(self.view.counts());
             self.changes.send_replace(());

@@ -6,8 +6,10 @@
 pub mod runner;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use chrono::Utc;
+use serde::{Deserialize, Serialize};
 
 use crate::broker::names::Names;
 use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
@@ -29,6 +31,12 @@ use crate::store::{Store, StoreError};
 /// Requests shown of a replay that is only tried.
 const SAMPLE: usize = 5;
 
+/// One letter in ten minutes: a message waits no longer for its turn, well below what the broker allows.
+const MIN_RATE: f64 = 1.0 / 600.0;
+
+/// A message for the replays queue is not waited for longer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A replay as it is ordered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Order {
@@ -45,9 +53,14 @@ pub struct Order {
 impl Order {
     /// What is wrong with its numbers.
     pub fn faults(&self) -> Vec<Fault> {
-        let rate = self.rate_per_second.filter(|rate| !rate.is_finite() || *rate <= 0.0);
+        let rate = self.rate_per_second.filter(|rate| !rate.is_finite() || *rate < MIN_RATE);
         let ratio = self.stop_on_failure_ratio.filter(|ratio| !(0.0..=1.0).contains(ratio));
-        let rate = rate.map(|_| Fault::new("$.ratePerSecond", "a rate is more than 0; leave it out for no limit"));
+        let rate = rate.map(|_| {
+            Fault::new(
+                "$.ratePerSecond",
+                "a rate is more than 0, and at least one in ten minutes (0.00167); leave it out for no limit",
+            )
+        });
         let ratio = ratio.map(|_| Fault::new("$.stopOnFailureRatio", "a ratio is a number from 0 to 1"));
         rate.into_iter().chain(ratio).collect()
     }
@@ -64,6 +77,14 @@ pub struct Forecast {
     pub unsendable: HashMap<Reason, u64>,
     /// The requests of the oldest letters.
     pub sample: Vec<(DeadLetterId, Shown)>,
+}
+
+/// A message of the replays queue: there is something to do for this replay.
+#[derive(Debug, Serialize, Deserialize)]
+struct Call {
+    replay: ReplayId,
+    /// How far whoever wrote it had read the log: who works on it reads as far before.
+    known: u64,
 }
 
 /// Orders and commands. Cheap to clone.
@@ -188,20 +209,23 @@ impl Replays {
     /// Has a replay worked on that may have something to do. Where that fails it is noticed later that nobody does.
     async fn resume_work(&self, id: &ReplayId, applied: Applied) -> Result<Replay, Refused> {
         let Applied::Replay(job) = applied else { return Err(unknown(id)) };
-        if let Err(error) = self.call(id).await {
+        if job.next_slice().is_some()
+            && let Err(error) = self.call(id).await
+        {
             tracing::warn!(replay = %id, %error, "a replay waits until it is noticed");
         }
         Ok(job.replay)
     }
 
     /// Puts a message on the replays queue: there is something to do for this replay.
-    ///
-    /// # Errors
-    /// [`Unpublished`].
-    pub(crate) async fn call(&self, id: &ReplayId) -> Result<(), Unpublished> {
-        let body = serde_json::json!({ "replay": id }).to_string().into_bytes();
+    async fn call(&self, id: &ReplayId) -> Result<(), Refused> {
+        let known = self.dead_letters.view.position()?.map_or(0, |position| position.offset);
+        let body = serde_json::to_vec(&Call { replay: id.clone(), known })?;
         let message_id = uuid::Uuid::now_v7().to_string();
-        self.publisher.publish(Outgoing::new(Destination::Queue(self.names.replays()), message_id, body)).await
+        let outgoing = Outgoing::new(Destination::Queue(self.names.replays()), message_id, body);
+        let published = tokio::time::timeout(CALL_TIMEOUT, self.publisher.publish(outgoing)).await;
+        let late = || Refused::Unavailable("the broker does not take messages".to_owned());
+        published.map_err(|_| late())?.map_err(|error: Unpublished| Refused::Unavailable(error.to_string()))
     }
 
     async fn total(&self, order: &Order) -> Result<u64, Refused> {

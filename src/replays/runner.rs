@@ -16,25 +16,27 @@ use std::time::Duration;
 use chrono::Utc;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::Connection;
-use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Replays, new_delivery};
+use super::{Call, Replays, new_delivery};
 use crate::broker::BrokerError;
+use crate::broker::acks::Acks;
 use crate::broker::consumer::{Message, Subscription};
 use crate::broker::publisher::{Destination, Outgoing};
 use crate::dead_letters::Refused;
 use crate::delivery::Delivery;
-use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::dead_letter::mark::{Mark, ReplayOutcome, Sent, Slice};
+use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::event::{self, StepEvent};
+use crate::delivery::identity::EventId;
 use crate::delivery::outcome::Outcome;
 use crate::delivery::reason::Reason;
 use crate::delivery::replay::{Job, ReplayId, ReplayLink, ReplayState};
 use crate::store::StoreError;
+use crate::store::dead_letters::LetterView;
 use crate::worker::progress::Progress;
 use crate::worker::{Unsettled, Worker};
 
@@ -57,6 +59,9 @@ const CALL_INTERVAL: Duration = Duration::from_secs(10);
 /// A replay of which nothing was recorded for this long is called. It may just be slow: then the message is dropped.
 const QUIET: Duration = Duration::from_secs(20);
 
+/// Whoever takes over a replay reads what was recorded before, and waits no longer for that.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A record that can't be written is tried again after this time, and a message that failed is given back.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -73,14 +78,10 @@ pub struct Runner {
     /// How long requests in flight may go on after a stop.
     pub grace: Duration,
     requests: Semaphore,
+    /// While deliveries are busy one request of all replays goes on.
+    alone: Semaphore,
     /// When each replay with a rate may send next.
     paces: Mutex<HashMap<ReplayId, Instant>>,
-}
-
-/// What a message says.
-#[derive(Deserialize)]
-struct Call {
-    replay: ReplayId,
 }
 
 /// Why a shift ended before its time.
@@ -90,6 +91,8 @@ enum Interrupted {
     Refused(#[from] Refused),
     #[error(transparent)]
     Unsettled(#[from] Unsettled),
+    #[error("it has letters to send that can't be found")]
+    Empty,
     #[error("it panicked; the log says where")]
     Panicked,
 }
@@ -103,8 +106,8 @@ impl From<StoreError> for Interrupted {
 impl Runner {
     /// A runner that has nothing to do yet.
     pub fn new(replays: Replays, worker: Arc<Worker>, progress: Progress, busy: usize, grace: Duration) -> Self {
-        let (requests, paces) = (Semaphore::new(REQUESTS), Mutex::default());
-        Self { replays, worker, progress, busy, grace, requests, paces }
+        let (requests, alone) = (Semaphore::new(REQUESTS), Semaphore::new(1));
+        Self { replays, worker, progress, busy, grace, requests, alone, paces: Mutex::default() }
     }
 
     /// Runs replays until `stop`, then finishes the slices in flight.
@@ -115,9 +118,9 @@ impl Runner {
         let mut messages = Subscription::open(connection, &self.replays.names.replays(), MESSAGES).await?;
         let acks = messages.acks();
         // Each replay at work, with the message that is to be worked on next: the end of a shift overtakes nothing.
-        let mut at_work: HashMap<ReplayId, Option<u64>> = HashMap::new();
+        let mut at_work: HashMap<ReplayId, Option<Held>> = HashMap::new();
         let mut shifts = JoinSet::new();
-        let begin = |replay: ReplayId, tag| self.clone().settle(replay, tag, acks.clone(), stop.clone());
+        let begin = |held: Held| self.clone().settle(held, acks.clone(), stop.clone());
         // On a new connection all: the queue may be a new one too.
         let mut quiet = Duration::ZERO;
         let mut calls = interval(CALL_INTERVAL);
@@ -126,17 +129,16 @@ impl Runner {
             tokio::select! {
                 message = messages.next() => {
                     let message = message?;
-                    let replay = replay_of(&message);
-                    match replay.as_ref().and_then(|replay| at_work.get_mut(replay)) {
-                        Some(next @ None) => *next = Some(message.tag),
-                        // One that says what others say already.
-                        Some(Some(_)) => acks.acknowledge(message.tag),
-                        None => match replay {
-                            Some(replay) => {
-                                at_work.insert(replay.clone(), None);
-                                shifts.spawn(begin(replay, message.tag));
+                    match held(&message) {
+                        None => acks.acknowledge(message.tag),
+                        Some(held) => match at_work.get_mut(&held.call.replay) {
+                            Some(next @ None) => *next = Some(held),
+                            // One that says what others say already.
+                            Some(Some(_)) => acks.acknowledge(message.tag),
+                            None => {
+                                at_work.insert(held.call.replay.clone(), None);
+                                shifts.spawn(begin(held));
                             }
-                            None => acks.acknowledge(message.tag),
                         },
                     }
                 }
@@ -144,8 +146,8 @@ impl Runner {
                     if let Ok(replay) = ended
                         && let Some(Some(next)) = at_work.remove(&replay)
                     {
-                        at_work.insert(replay.clone(), None);
-                        shifts.spawn(begin(replay, next));
+                        at_work.insert(replay, None);
+                        shifts.spawn(begin(next));
                     }
                 }
                 _ = calls.tick() => {
@@ -169,8 +171,8 @@ impl Runner {
     }
 
     /// Calls replays that have something to do, and of which nothing was heard for so long.
-    async fn call_the_forgotten(&self, at_work: &HashMap<ReplayId, Option<u64>>, quiet: Duration) {
-        let jobs = match self.replays.dead_letters.view.jobs_to_do() {
+    async fn call_the_forgotten(&self, at_work: &HashMap<ReplayId, Option<Held>>, quiet: Duration) {
+        let jobs = match tokio::task::block_in_place(|| self.replays.dead_letters.view.jobs_to_do()) {
             Ok(jobs) => jobs,
             Err(error) => return tracing::error!(%error, "replays could not be looked for"),
         };
@@ -182,19 +184,16 @@ impl Runner {
         };
         for job in jobs.iter().filter(forgotten) {
             // Where it can't be published now, it is tried again at the next look.
-            let _ = timeout(PAUSE, self.replays.call(&job.replay.id)).await;
+            if self.replays.call(&job.replay.id).await.is_err() {
+                return;
+            }
         }
     }
 
     /// Works on a replay, and settles its message. Gives back whose it was.
-    async fn settle(
-        self: Arc<Self>,
-        replay: ReplayId,
-        tag: u64,
-        acks: crate::broker::acks::Acks,
-        stop: CancellationToken,
-    ) -> ReplayId {
-        let shift = AssertUnwindSafe(self.shift(&replay, &stop)).catch_unwind().await;
+    async fn settle(self: Arc<Self>, Held { call, tag }: Held, acks: Acks, stop: CancellationToken) -> ReplayId {
+        let replay = call.replay.clone();
+        let shift = AssertUnwindSafe(self.shift(&call, &stop)).catch_unwind().await;
         match shift.unwrap_or(Err(Interrupted::Panicked)) {
             Ok(()) => acks.acknowledge(tag),
             Err(error) => {
@@ -207,7 +206,12 @@ impl Runner {
     }
 
     /// Slices, as long as a shift takes. Where there is more to do the next message says so before this one is settled.
-    async fn shift(&self, replay: &ReplayId, stop: &CancellationToken) -> Result<(), Interrupted> {
+    async fn shift(&self, Call { replay, known }: &Call, stop: &CancellationToken) -> Result<(), Interrupted> {
+        // What whoever worked on it before has recorded. A log that was made anew never comes that far.
+        let read = self.replays.dead_letters.until(|view| Ok(view.position()?.is_some_and(|at| at.offset >= *known)));
+        if let Ok(read) = timeout(READ_TIMEOUT, read).await {
+            read?;
+        }
         let end = Instant::now() + SHIFT;
         loop {
             let Some(job) = self.replays.dead_letters.view.job(replay)? else {
@@ -218,17 +222,24 @@ impl Runner {
                 return Ok(());
             };
             if Instant::now() > end || stop.is_cancelled() {
-                self.replays.call(replay).await.map_err(Unsettled::from)?;
-                return Ok(());
+                return Ok(self.replays.call(replay).await?);
             }
-            self.send(&job, most, stop).await?;
+            self.send(&job, most, end, stop).await?;
         }
     }
 
-    /// Sends a slice of letters, and records how it went.
-    async fn send(&self, job: &Job, most: u32, stop: &CancellationToken) -> Result<(), Interrupted> {
-        let letters = self.replays.dead_letters.view.claimed(&job.replay.id, most as usize)?;
-        let sending = futures_util::stream::iter(letters).map(|kept| self.send_one(job, kept.letter, stop));
+    /// Sends a slice of letters, and records how it went. What is not begun by `end` is left to the next slice: however
+    /// long requests take, a slice is over before the broker takes its message away.
+    async fn send(&self, job: &Job, most: u32, end: Instant, stop: &CancellationToken) -> Result<(), Interrupted> {
+        let view = &self.replays.dead_letters.view;
+        let letters = tokio::task::block_in_place(|| view.claimed(&job.replay.id, most as usize))?;
+        if letters.is_empty() {
+            return Err(Interrupted::Empty);
+        }
+        // The first one is sent in any case, or a slow replay would never go on.
+        let ends = std::iter::once(None).chain(std::iter::repeat(Some(end)));
+        let sending = futures_util::stream::iter(letters.into_iter().zip(ends))
+            .map(|(kept, end)| self.send_one(job, kept.letter, end, stop));
         let results: Vec<Result<Option<Sent>, Interrupted>> = sending.buffer_unordered(REQUESTS_OF_ONE).collect().await;
         let mut sent = Vec::with_capacity(results.len());
         let mut interrupted = None;
@@ -245,37 +256,50 @@ impl Runner {
         interrupted.map_or(Ok(()), Err)
     }
 
-    /// Sends one letter, unless the replay was paused or has ended meanwhile.
+    /// Sends one letter when it is its turn, unless that is over before.
     async fn send_one(
         &self,
         job: &Job,
         letter: DeadLetter,
+        end: Option<Instant>,
         stop: &CancellationToken,
     ) -> Result<Option<Sent>, Interrupted> {
-        let replay = &job.replay;
-        let runs = |job: Option<&Job>| job.is_some_and(|job| job.replay.state == ReplayState::Running);
-        if let Some(rate) = replay.rate_per_second {
+        let replay = &job.replay.id;
+        let runs_no_more = |view: &LetterView| Ok(view.replay_state(replay)? != Some(ReplayState::Running));
+        let over = async {
             tokio::select! {
-                () = sleep_until(self.slot(&replay.id, rate)) => {}
-                ended = self.replays.dead_letters.until(&replay.id, |job| !runs(job)) => {
-                    ended?;
-                    return Ok(None);
-                }
-                () = stop.cancelled() => return Ok(None),
+                ended = self.replays.dead_letters.until(runs_no_more) => ended,
+                () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => Ok(()),
+                () = stop.cancelled() => Ok(()),
             }
-        }
-        // The semaphore is never closed.
-        let _request = self.requests.acquire().await;
-        if self.requests.available_permits() + 1 < REQUESTS {
-            self.progress.until_at_most(self.busy).await;
-        }
-        if !runs(self.replays.dead_letters.view.job(&replay.id)?.as_ref()) || stop.is_cancelled() {
-            return Ok(None);
-        }
+        };
+        let _turn = tokio::select! {
+            biased;
+            over = over => {
+                over?;
+                return Ok(None);
+            }
+            turn = self.turn(job) => turn,
+        };
         let id = letter.id.clone();
         let outcome = self.replay(job, letter).await?;
         self.worker.metrics.replayed(outcome);
         Ok(Some(Sent { id, outcome }))
+    }
+
+    /// Waits until a letter may be sent: by the replay's rate, after deliveries where they are busy, and with no more
+    /// requests at once than there may be.
+    async fn turn(&self, job: &Job) -> Turn<'_> {
+        if let Some(rate) = job.replay.rate_per_second {
+            sleep_until(self.slot(&job.replay.id, rate)).await;
+        }
+        let alone = tokio::select! {
+            biased;
+            () = self.progress.until_at_most(self.busy) => None,
+            // The semaphores are never closed.
+            alone = self.alone.acquire() => alone.ok(),
+        };
+        Turn { _alone: alone, _request: self.requests.acquire().await.ok() }
     }
 
     /// When the next letter of a replay may be sent.
@@ -295,16 +319,11 @@ impl Runner {
     async fn replay(&self, job: &Job, letter: DeadLetter) -> Result<ReplayOutcome, Interrupted> {
         let link = ReplayLink { dead_letter: letter.id.clone(), replay: job.replay.id.clone() };
         let Some(event) = letter.event.clone() else {
-            return self.requeue(&letter, link).await;
+            return self.requeue(letter, link).await;
         };
-        let target = self.replays.target(job.replay.config, &letter)?;
-        let was = letter.target.clone();
-        match target {
+        match self.replays.target(job.replay.config, &letter)? {
             Ok(target) => self.attempt(new_delivery(&letter, event, target, letter.trace.clone()), link).await,
-            Err(reason) => match was {
-                Some(was) => self.dead(new_delivery(&letter, event, was, letter.trace.clone()), reason, link).await,
-                None => Ok(ReplayOutcome::Dead),
-            },
+            Err(reason) => self.dead(DeadLetter { reason, ..letter }, link).await,
         }
     }
 
@@ -312,27 +331,30 @@ impl Runner {
     async fn attempt(&self, mut delivery: Delivery, link: ReplayLink) -> Result<ReplayOutcome, Interrupted> {
         match self.worker.attempt_alone(&mut delivery).await {
             Outcome::Delivered => Ok(ReplayOutcome::Delivered),
-            Outcome::Permanent(reason) => self.dead(delivery, reason, link).await,
-            Outcome::Transient { .. } => self.dead(delivery, Reason::Exhausted, link).await,
+            Outcome::Permanent(reason) => self.dead(DeadLetter::of_delivery(delivery, reason, Utc::now()), link).await,
+            Outcome::Transient { .. } => {
+                self.dead(DeadLetter::of_delivery(delivery, Reason::Exhausted, Utc::now()), link).await
+            }
         }
     }
 
-    async fn dead(&self, delivery: Delivery, reason: Reason, link: ReplayLink) -> Result<ReplayOutcome, Interrupted> {
-        let letter = DeadLetter::of_delivery(delivery, reason, Utc::now()).of_replay(link);
+    async fn dead(&self, letter: DeadLetter, link: ReplayLink) -> Result<ReplayOutcome, Interrupted> {
+        let letter = DeadLetter { state: State::Pending, dead_at: Utc::now(), ..letter }.of_replay(link);
         self.worker.keep(&letter).await?;
         Ok(ReplayOutcome::Dead)
     }
 
     /// Puts an event that could not be read back on its queue, byte for byte.
-    async fn requeue(&self, letter: &DeadLetter, link: ReplayLink) -> Result<ReplayOutcome, Interrupted> {
+    async fn requeue(&self, letter: DeadLetter, link: ReplayLink) -> Result<ReplayOutcome, Interrupted> {
         let Some(body) = letter.whole_body() else {
-            return Ok(ReplayOutcome::Dead);
+            return self.dead(letter, link).await;
         };
         let campaign = event::decode(&body, None).map(|event: StepEvent| event.campaign_id).unwrap_or_default();
         let routing_key = if campaign.len() <= 255 { campaign } else { String::new() };
         let to = Destination::Exchange { name: self.worker.names.events(), routing_key };
-        let message_id = letter.message_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-        let outgoing = Outgoing { to, message_id, body, trace: letter.trace.clone(), replay: Some(link) };
+        // The event's identity, where its body names none: as it would be without a message id.
+        let message_id = letter.message_id.unwrap_or_else(|| EventId::of_body(&body).to_string());
+        let outgoing = Outgoing { to, message_id, body, trace: letter.trace, replay: Some(link) };
         self.worker.publish(outgoing).await?;
         Ok(ReplayOutcome::Requeued)
     }
@@ -353,9 +375,20 @@ impl Runner {
     }
 }
 
-fn replay_of(message: &Message) -> Option<ReplayId> {
-    let call = serde_json::from_slice::<Call>(&message.body);
-    call.inspect_err(|error| tracing::warn!(%error, "a message on the replays queue names no replay"))
-        .ok()
-        .map(|call| call.replay)
+/// A message in hand.
+struct Held {
+    call: Call,
+    tag: u64,
+}
+
+/// What a letter needs to be sent, for as long as that takes.
+struct Turn<'a> {
+    _alone: Option<SemaphorePermit<'a>>,
+    _request: Option<SemaphorePermit<'a>>,
+}
+
+fn held(message: &Message) -> Option<Held> {
+    let call = serde_json::from_slice(&message.body);
+    let call = call.inspect_err(|error| tracing::warn!(%error, "a message on the replays queue names no replay"));
+    call.ok().map(|call| Held { call, tag: message.tag })
 }

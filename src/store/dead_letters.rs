@@ -11,6 +11,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use chrono::DateTime;
+use serde::Deserialize;
 use sled::{Db, Tree};
 
 use super::StoreError;
@@ -24,6 +25,9 @@ use rows::{Block, Row, Zone, block_of, fingerprint, first_of};
 
 /// The key of the dead-letter log's position.
 const DEAD_LETTER_LOG: &[u8] = b"dead-letters";
+
+/// Letters read at once are no more than these bytes, and one.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// Letters claimed in one transaction.
 const LETTERS_AT_ONCE: usize = 2000;
@@ -72,6 +76,8 @@ pub enum Applied {
 pub struct Kept {
     /// Its offset in the log.
     pub offset: u64,
+    /// How long it is as JSON.
+    pub bytes: usize,
     /// As it was written, but for what has changed since: its state, and a time of death that was found out later.
     pub letter: DeadLetter,
 }
@@ -79,7 +85,8 @@ pub struct Kept {
 /// Letters of each state, by the state's number.
 pub type Counts = [u64; 4];
 
-/// The view. Cheap to clone. One at a time writes; readers see each batch of records whole.
+/// The view. Cheap to clone. One at a time writes. A search reads block by block: of a batch that is applied meanwhile it
+/// may see a part.
 #[derive(Clone)]
 pub struct LetterView {
     /// Offset → the letter, as JSON.
@@ -208,22 +215,22 @@ impl LetterView {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let old: Vec<u64> = {
             let zones = self.zones();
-            zones
-                .iter()
-                .take_while(|(_, zone)| zone.is_before(milliseconds))
-                .map(|(block, _)| *block)
-                .take(blocks)
-                .collect()
+            let old = zones.iter().filter(|(_, zone)| zone.is_before(milliseconds)).map(|(block, _)| *block);
+            old.take(blocks).collect()
         };
         let mut draft = Draft::new(self);
-        let mut forgotten = 0;
-        for block in old {
-            forgotten += draft.forget_block(block)?;
-        }
-        for job in self.jobs(None, usize::MAX)? {
+        let mut claiming = Vec::new();
+        for entry in &self.jobs {
+            let job: Job = serde_json::from_slice(&entry?.1)?;
             if job.replay.ended_at.is_some_and(|ended| ended.timestamp_millis() < milliseconds) {
                 draft.forget_job(&job.replay.id);
+            } else if job.left > 0 {
+                claiming.push(job.replay.id);
             }
+        }
+        let mut forgotten = 0;
+        for block in old {
+            forgotten += draft.forget_block(block, &claiming)?;
         }
         draft.commit(None)?;
         Ok(forgotten)
@@ -295,6 +302,23 @@ impl LetterView {
         Ok(self.jobs.get(id.as_str())?.as_deref().map(serde_json::from_slice).transpose()?)
     }
 
+    /// The state of the replay with this id; without the ids of its letters, which can be many.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn replay_state(&self, id: &ReplayId) -> Result<Option<ReplayState>, StoreError> {
+        #[derive(Deserialize)]
+        struct JobState {
+            replay: OfReplay,
+        }
+        #[derive(Deserialize)]
+        struct OfReplay {
+            state: ReplayState,
+        }
+        let job: Option<JobState> = self.jobs.get(id.as_str())?.as_deref().map(serde_json::from_slice).transpose()?;
+        Ok(job.map(|job| job.replay.state))
+    }
+
     /// Replays, newest first, from before `before`, at most `limit`.
     ///
     /// # Errors
@@ -315,19 +339,21 @@ impl LetterView {
         Ok(jobs)
     }
 
-    /// The first `limit` letters that a replay has claimed and not sent.
+    /// The first letters that a replay has claimed and not sent, at most `limit`; fewer where they are large.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn claimed(&self, replay: &ReplayId, limit: usize) -> Result<Vec<Kept>, StoreError> {
-        let mut letters = Vec::new();
+        let mut letters: Vec<Kept> = Vec::new();
+        let mut bytes = 0;
         for entry in self.claims.scan_prefix(claims_of(replay)) {
             let (key, claims) = entry?;
             for offset in offsets(block_in(&key), number(&claims)) {
-                letters.extend(self.letter_at(offset)?);
-                if letters.len() == limit {
+                if letters.len() == limit || bytes > MAX_BYTES {
                     return Ok(letters);
                 }
+                letters.extend(self.letter_at(offset)?);
+                bytes += letters.last().map_or(0, |last| last.bytes);
             }
         }
         Ok(letters)
@@ -340,7 +366,7 @@ impl LetterView {
             letter.state = state;
             letter.dead_at = DateTime::from_timestamp_millis(dead_at).unwrap_or(letter.dead_at);
         }
-        Ok(Some(Kept { offset, letter }))
+        Ok(Some(Kept { offset, bytes: bytes.len(), letter }))
     }
 
     fn with_row<T>(&self, offset: u64, read: impl FnOnce(&Row<'_>) -> T) -> Result<Option<T>, StoreError> {

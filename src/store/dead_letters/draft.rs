@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
 use sled::Batch;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _};
 
@@ -105,17 +104,20 @@ impl<'a> Draft<'a> {
                 claimed += 1;
             }
         }
-        self.change(replay, |job| job.claimed(claimed)).map(|_| ())
+        self.change(replay, |job| job.claimed(claimed))
     }
 
     /// All that there is for a replay is claimed.
     pub(super) fn all_claimed(&mut self, replay: &ReplayId) -> Result<Applied, StoreError> {
-        self.change(replay, Job::all_claimed)
+        self.change(replay, Job::all_claimed)?;
+        let job = self.job(replay)?.cloned();
+        Ok(job.map_or(Applied::Nothing, |job| Applied::Replay(Box::new(job))))
     }
 
     /// A letter that was recorded already, by whoever sent it too, is not counted again. One that was given back while it
     /// was being sent is.
     fn slice(&mut self, slice: &Slice) -> Result<Applied, StoreError> {
+        let mut recorded = 0;
         for sent in &slice.sent {
             let claimed = self.take_claim(&slice.replay, &sent.id)?;
             let given_back = self.offset_in(&sent.id, |state| state != State::Replaying)?;
@@ -125,9 +127,11 @@ impl<'a> Draft<'a> {
                 self.set_state(offset, State::Replayed)?;
                 self.fate(offset)?.sent(&slice.replay, slice.at, sent.outcome);
                 self.change(&slice.replay, |job| job.sent(sent.outcome))?;
+                recorded += 1;
             }
         }
-        self.change(&slice.replay, |job| job.judge(slice.at))
+        self.change(&slice.replay, |job| job.judge(slice.at))?;
+        Ok(Applied::Letters(recorded))
     }
 
     /// Gives back what a replay has claimed in a block.
@@ -137,7 +141,7 @@ impl<'a> Draft<'a> {
             let state = unclaimed(self.fate(offset)?);
             self.set_state(offset, state)?;
         }
-        self.change(replay, |job| job.released(u64::from(claims.count_ones()))).map(|_| ())
+        self.change(replay, |job| job.released(u64::from(claims.count_ones())))
     }
 
     fn control(&mut self, control: &Control) -> Result<Applied, StoreError> {
@@ -160,8 +164,8 @@ impl<'a> Draft<'a> {
         Ok(Applied::Letters(1))
     }
 
-    /// Forgets a block's letters, and tells how many.
-    pub(super) fn forget_block(&mut self, block: u64) -> Result<u64, StoreError> {
+    /// Forgets a block's letters, and tells how many. `claiming` are the replays that may have some of them.
+    pub(super) fn forget_block(&mut self, block: u64, claiming: &[ReplayId]) -> Result<u64, StoreError> {
         let rows: Vec<(u64, DeadLetterId)> =
             self.block(block)?.rows(block).map(|(offset, row)| (offset, row.letter_id())).collect();
         for (offset, id) in &rows {
@@ -173,13 +177,12 @@ impl<'a> Draft<'a> {
             *bucket = rest.flatten().copied().collect();
         }
         self.blocks.insert(block, None);
-        for job in self.view.jobs(None, usize::MAX)? {
-            let claims = std::mem::take(self.claims_in(&job.replay.id, block)?);
+        for replay in claiming {
+            let claims = std::mem::take(self.claims_in(replay, block)?);
             if claims != 0 {
-                let at: DateTime<Utc> = job.updated_at;
-                self.change(&job.replay.id, |job| {
+                self.change(replay, |job| {
                     job.released(u64::from(claims.count_ones()));
-                    job.judge(at);
+                    job.judge(job.updated_at);
                 })?;
             }
         }
@@ -246,10 +249,11 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn change(&mut self, replay: &ReplayId, change: impl FnOnce(&mut Job)) -> Result<Applied, StoreError> {
-        let Some(job) = self.job(replay)? else { return Ok(Applied::Nothing) };
-        change(job);
-        Ok(Applied::Replay(Box::new(job.clone())))
+    fn change(&mut self, replay: &ReplayId, change: impl FnOnce(&mut Job)) -> Result<(), StoreError> {
+        if let Some(job) = self.job(replay)? {
+            change(job);
+        }
+        Ok(())
     }
 
     /// The letter with this id, where it is in such a state.
@@ -335,12 +339,14 @@ fn put(batch: &mut Batch, key: &[u8], value: Option<Vec<u8>>) {
     }
 }
 
-/// The state of a letter that no replay has.
+/// The state of a letter that no replay has: by what was done with it last.
 fn unclaimed(fate: &Fate) -> State {
-    match fate {
-        Fate { discard: Some(_), .. } => State::Discarded,
-        Fate { replays, .. } if !replays.is_empty() => State::Replayed,
-        Fate { .. } => State::Pending,
+    let discarded_at = fate.discard.as_ref().map(|discard| discard.at);
+    let replayed_at = fate.replays.iter().map(|replay| replay.at).max();
+    match (discarded_at, replayed_at) {
+        (None, None) => State::Pending,
+        (discarded_at, replayed_at) if discarded_at > replayed_at => State::Discarded,
+        _ => State::Replayed,
     }
 }
 

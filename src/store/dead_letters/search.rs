@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::rows::{Row, Wanted};
 use super::rows::{block_of, first_of};
-use super::{Block, Kept, LetterView, key};
+use super::{Block, Kept, LetterView, MAX_BYTES, key};
 use crate::delivery::dead_letter::State;
 use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::identity::DeadLetterId;
@@ -84,7 +84,7 @@ impl LetterView {
                     return ControlFlow::Break(());
                 }
                 Step::Block(first) if Instant::now() > deadline => {
-                    next = Some(first);
+                    next = (first > 0).then_some(first);
                     return ControlFlow::Break(());
                 }
                 Step::Block(_) => {}
@@ -92,8 +92,15 @@ impl LetterView {
             ControlFlow::Continue(())
         })?;
         let mut letters = Vec::with_capacity(offsets.len());
+        let mut bytes = 0;
         for offset in offsets {
-            letters.extend(self.letter_at(offset)?);
+            let Some(kept) = self.letter_at(offset)? else { continue };
+            bytes += kept.bytes;
+            if bytes > MAX_BYTES && !letters.is_empty() {
+                next = letters.last().map(|last: &Kept| last.offset);
+                break;
+            }
+            letters.push(kept);
         }
         // The log's order is that of time but for what workers write at once.
         letters.sort_by_key(|kept| std::cmp::Reverse((kept.letter.dead_at, kept.offset)));
@@ -150,7 +157,11 @@ impl LetterView {
         mut step: impl FnMut(Step<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let wanted = Wanted::from(filter);
-        let mut blocks = block_of(offsets.start)..block_of(offsets.end) + 1;
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        // No block beyond: a page that ends where its time is over begins the next one in another block.
+        let mut blocks = block_of(offsets.start)..block_of(offsets.end - 1) + 1;
         loop {
             let numbers = self.blocks_that_may_have(&wanted, &mut blocks, order);
             if numbers.is_empty() {
