@@ -71,7 +71,7 @@ pub struct Store {
     campaigns: Tree,
     /// Webhook id → campaign id.
     webhooks: Tree,
-    /// Log → [`Position`].
+    /// Log → the position that the view has come to.
     positions: Tree,
     parsed: Arc<Cache<String, Parsed, ByWeight>>,
     /// Counts changes of the view. What was parsed at another generation is read again.

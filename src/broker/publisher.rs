@@ -58,7 +58,7 @@ pub struct Outgoing {
     pub body: Vec<u8>,
     /// Sent as the headers `traceparent` and `tracestate`.
     pub trace: Option<TraceContext>,
-    /// Sent as the headers [`REPLAY_OF`] and [`REPLAY_ID`].
+    /// Which dead letter it is, sent again: headers of its own.
     pub replay: Option<ReplayLink>,
 }
 

@@ -1,6 +1,6 @@
 //! The view of the dead-letter log: every letter with its state, and the replays.
 //!
-//! [`rows`] is its index, [`search`] reads by filters, [`draft`] applies records of the log.
+//! [`rows`] is its index, [`search`] reads by filters, `draft` applies records of the log.
 
 mod draft;
 pub mod rows;
