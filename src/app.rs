@@ -122,9 +122,9 @@ impl App {
             metrics: metrics.clone(),
         });
         let progress = Progress::default();
-        let log = names.dead_letters();
         let retention = config.dead_letters.retention;
-        let dead_letters = DeadLetters::new(store.letters.clone(), publisher.clone(), log, retention, metrics.clone())?;
+        let dead_letters =
+            DeadLetters::new(store.letters.clone(), publisher.clone(), names.clone(), retention, metrics.clone())?;
         let replays = Replays::new(store.clone(), dead_letters.clone(), publisher.clone(), names.clone());
         let busy = usize::from(config.broker.prefetch) / 2;
         let runner = Runner::new(replays.clone(), worker.clone(), progress.clone(), busy, config.shutdown.grace);

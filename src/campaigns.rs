@@ -22,6 +22,9 @@ use crate::delivery::identity::WebhookId;
 use crate::metrics::Metrics;
 use crate::store::{Applied, Change, Store, StoreError, StoredCampaign};
 
+/// A change is published, confirmed and applied within this time, or the caller is told that it may yet happen.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A change waits this long for the changes before it.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -94,7 +97,7 @@ impl Campaigns {
     /// Campaigns kept in the stream `log`.
     pub fn new(store: Store, publisher: Publisher, log: String, http_urls: HttpUrls, metrics: Arc<Metrics>) -> Self {
         let currency = Arc::new(watch::Sender::new(Currency::CatchingUp));
-        let appender = Appender::new(publisher.clone(), log.clone());
+        let appender = Appender::new(publisher.clone(), log.clone(), APPEND_TIMEOUT);
         Self { store, publisher, log, http_urls, metrics, appender, currency, turn: Arc::default() }
     }
 

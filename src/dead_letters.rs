@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::broker::append::{Appender, Unapplied};
 use crate::broker::log::{Continuity, FindEnd, GivenUp, LogReader, Position, Record};
+use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
 use crate::campaigns::{Currency, FollowError};
 use crate::delivery::Delivery;
@@ -35,6 +36,10 @@ const BATCH: usize = 200;
 
 /// And no more bytes than these, and a record.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// A mark is applied within this time, or the caller is told that it may yet be. A replay of a million letters claims them in
+/// it; and a client of ours waits for half a minute.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Letters in one record about them.
 const LETTERS_PER_MARK: usize = 1000;
@@ -107,7 +112,7 @@ pub struct DeadLetters {
     /// The view.
     pub view: LetterView,
     appender: Appender<Applied>,
-    log: String,
+    names: Names,
     retention: Duration,
     metrics: Arc<Metrics>,
     currency: Arc<watch::Sender<Currency>>,
@@ -126,24 +131,26 @@ enum Building {
 }
 
 impl DeadLetters {
-    /// Dead letters kept in the stream `log` for `retention`.
+    /// Dead letters kept for `retention`.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn new(
         view: LetterView,
         publisher: Publisher,
-        log: String,
+        names: Names,
         retention: Duration,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
-        let appender = Appender::new(publisher, log.clone());
+        let appender = Appender::new(publisher, names.dead_letters(), APPEND_TIMEOUT);
+        let view = view.kept_for(retention);
         let building = if view.position()?.is_none() { Building::Yes } else { Building::No };
         let currency = Arc::new(watch::Sender::new(Currency::CatchingUp));
-        metrics.dead_letters_kept(view.counts());
         let building = Arc::new(watch::Sender::new(building));
         let changes = Arc::new(watch::Sender::new(()));
-        Ok(Self { view, appender, log, retention, metrics, currency, building, changes })
+        let dead_letters = Self { view, appender, names, retention, metrics, currency, building, changes };
+        dead_letters.count();
+        Ok(dead_letters)
     }
 
     /// The view, once it has had what the log has: while it is being built it would show too little. That is waited for,
@@ -184,20 +191,21 @@ impl DeadLetters {
         }
     }
 
-    /// Sees that the letters named are there and not being replayed.
+    /// Sees that the letters named are there, and in a state that fits.
     ///
     /// # Errors
     /// [`Refused::Unknown`], [`Refused::Conflict`].
-    pub async fn check(&self, ids: &[DeadLetterId]) -> Result<(), Refused> {
+    pub async fn check(&self, ids: &[DeadLetterId], fits: impl Fn(State) -> bool) -> Result<(), Refused> {
         let view = self.readable().await?;
         tokio::task::block_in_place(|| {
             for id in ids {
                 match view.state(id)? {
                     None => return Err(Refused::Unknown(format!("there is no dead letter {id}"))),
+                    Some(state) if fits(state) => {}
                     Some(State::Replaying) => {
                         return Err(Refused::Conflict(format!("{id} is being replayed: wait, or cancel that replay")));
                     }
-                    Some(_) => {}
+                    Some(state) => return Err(Refused::Conflict(format!("{id} is {}", state.as_str()))),
                 }
             }
             Ok(())
@@ -210,13 +218,15 @@ impl DeadLetters {
     /// [`Refused`].
     pub async fn discard(&self, choice: Choice, by: &str, reason: Option<String>) -> Result<Discarded, Refused> {
         let deadline = Instant::now() + DISCARD_TIME;
+        // What dies meanwhile is not meant.
+        let end = self.readable().await?.position()?.map_or(0, |position| position.offset + 1);
         let mut letters = 0;
         let mut ids = match &choice {
             Choice::Ids(ids) => {
-                self.check(ids).await?;
+                self.check(ids, |state| state == State::Pending).await?;
                 ids.clone()
             }
-            Choice::Filter(filter) => self.find(filter).await?,
+            Choice::Filter(filter) => self.find(filter, end).await?,
         };
         if ids.is_empty() {
             return Err(nothing_matches());
@@ -231,7 +241,7 @@ impl DeadLetters {
             }
             ids = match &choice {
                 Choice::Ids(_) => Vec::new(),
-                Choice::Filter(filter) => self.find(filter).await?,
+                Choice::Filter(filter) => self.find(filter, end).await?,
             };
             if ids.is_empty() {
                 return Ok(Discarded { letters, rest: Rest::None });
@@ -242,15 +252,16 @@ impl DeadLetters {
         }
     }
 
-    /// Pending letters that a filter matches, from the oldest on.
-    async fn find(&self, filter: &Filter) -> Result<Vec<DeadLetterId>, Refused> {
+    /// Pending letters before an offset that a filter matches, from the oldest on.
+    async fn find(&self, filter: &Filter, end: u64) -> Result<Vec<DeadLetterId>, Refused> {
         let filter = filter.or_pending();
         if filter.state != Some(State::Pending) {
             let message = "only pending letters can be discarded";
             return Err(Refused::Faults(vec![Fault::new("$.filter.state", message)]));
         }
         let view = self.readable().await?;
-        Ok(tokio::task::block_in_place(|| view.find(&filter, 0..u64::MAX, LETTERS_PER_MARK))?.ids)
+        let found = tokio::task::block_in_place(|| view.find(&filter, 0..end, LETTERS_PER_MARK))?;
+        Ok(found.letters.into_iter().map(|(_, id)| id).collect())
     }
 
     /// Opens the log where the view left off; clears the view where the log is another one.
@@ -260,18 +271,19 @@ impl DeadLetters {
     async fn open(&self, connection: &Connection) -> Result<LogReader, FollowError> {
         self.currency.send_replace(Currency::CatchingUp);
         let position = self.view.position()?;
-        let (log, continuity) = LogReader::open(connection, &self.log, FindEnd::ByLastChunk, position.as_ref()).await?;
+        let (log, continuity) =
+            LogReader::open(connection, &self.names.dead_letters(), FindEnd::ByLastChunk, position.as_ref()).await?;
         if continuity == Continuity::Restarted {
             if position.is_some() {
                 tracing::error!(
-                    log = self.log,
+                    log = self.names.dead_letters(),
                     "the log of dead letters is not the one the local view was built from: it was deleted, or has lost its \
                      end, or this worker was away for longer than it keeps them. Rebuilding the view from it"
                 );
             }
             self.building.send_replace(Building::Yes);
             tokio::task::block_in_place(|| self.view.clear())?;
-            self.metrics.dead_letters_kept(self.view.counts());
+            self.metrics.forget_dead_letters_kept();
         }
         Ok(log)
     }
@@ -285,14 +297,17 @@ impl DeadLetters {
         let mut undated: HashSet<DeadLetterId> = HashSet::new();
         loop {
             if log.is_current() && *self.currency.borrow() == Currency::CatchingUp {
+                // The log keeps whole segments, and so more than is to be shown.
+                self.forget_old()?;
                 let counts = self.view.counts();
                 tracing::info!(
-                    log = self.log,
+                    log = self.names.dead_letters(),
                     letters = counts.iter().sum::<u64>(),
                     pending = counts[0],
                     "dead letters are current"
                 );
                 self.building.send_replace(Building::No);
+                self.count();
                 self.currency.send_replace(Currency::Current);
             }
             let first = log.next().await?;
@@ -320,7 +335,7 @@ impl DeadLetters {
             if log.is_current() {
                 undated.drain().for_each(|id| self.append_found(id));
             }
-            self.metrics.dead_letters_kept(self.view.counts());
+            self.count();
             self.changes.send_replace(());
             for (entry, applied) in batch.iter().zip(applied) {
                 self.appender.applied(&entry.position.message_id, applied);
@@ -333,8 +348,11 @@ impl DeadLetters {
         let dead_letters = self.clone();
         tokio::spawn(async move {
             let found = Mark::Found(Found { id, at: Utc::now() });
-            if let Err(error) = dead_letters.append(found).await {
-                tracing::warn!(%error, "when the broker gave a message up will be found out anew");
+            match dead_letters.append(found).await {
+                // The first record of it: so one node counts the letter, and no other.
+                Ok(Applied::Letters(1)) => dead_letters.metrics.dead_letter(Reason::Poison),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "when the broker gave a message up will be found out anew"),
             }
         });
     }
@@ -343,12 +361,12 @@ impl DeadLetters {
         let Record { position, body, given_up } = record;
         let content = match given_up {
             Some(given_up) => {
-                Content::Letter(Box::new(poison(&body, &position, &self.log, given_up, Utc::now())))
+                Content::Letter(Box::new(poison(&body, &position, &self.names, given_up, Utc::now())))
             }
             // Nobody writes empty ones here, but who knows.
             None if body.is_empty() => Content::Nothing,
             None => content(&body).unwrap_or_else(|error| {
-                tracing::error!(log = self.log, offset = position.offset, %error, "a record that can't be read was left out");
+                tracing::error!(log = self.names.dead_letters(), offset = position.offset, %error, "a record that can't be read was left out");
                 Content::Nothing
             }),
         };
@@ -362,13 +380,23 @@ impl DeadLetters {
     async fn forget(&self) -> Result<std::convert::Infallible, FollowError> {
         let mut ticks = interval(FORGET_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
         loop {
             ticks.tick().await;
-            let before = Utc::now().timestamp_millis().saturating_sub(retention);
-            while tokio::task::block_in_place(|| self.view.forget_before(before, BLOCKS_PER_FORGETTING))? > 0 {
-                tokio::task::yield_now().await;
-            }
+            self.forget_old()?;
+            self.count();
+        }
+    }
+
+    fn forget_old(&self) -> Result<(), StoreError> {
+        let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
+        let before = Utc::now().timestamp_millis().saturating_sub(retention);
+        while tokio::task::block_in_place(|| self.view.forget_before(before, BLOCKS_PER_FORGETTING))? > 0 {}
+        Ok(())
+    }
+
+    /// Shows how many letters there are; not while the view is being built, when these are too few.
+    fn count(&self) {
+        if *self.building.borrow() == Building::No {
             self.metrics.dead_letters_kept(self.view.counts());
         }
     }
@@ -389,10 +417,11 @@ fn content(body: &[u8]) -> Result<Content, serde_json::Error> {
 
 /// The letter of a message that the broker gave up: of its delivery where it was a retry, else of its bytes. Every node
 /// makes the same of it, but for the time, on which they agree by a [`Found`].
-fn poison(body: &[u8], position: &Position, log: &str, given_up: GivenUp, at: DateTime<Utc>) -> DeadLetter {
+fn poison(body: &[u8], position: &Position, names: &Names, given_up: GivenUp, at: DateTime<Utc>) -> DeadLetter {
     let GivenUp { queue, trace, replay } = given_up;
-    // A retry; an event has no field `target`.
-    if let Ok(delivery) = serde_json::from_slice::<Delivery>(body) {
+    if queue == names.retries()
+        && let Ok(delivery) = serde_json::from_slice::<Delivery>(body)
+    {
         return DeadLetter::of_delivery(delivery, Reason::Poison, at);
     }
     let message =
@@ -400,7 +429,7 @@ fn poison(body: &[u8], position: &Position, log: &str, given_up: GivenUp, at: Da
     let letter = DeadLetter::of_body(
         body,
         vec![Fault::new("$", message)],
-        &format!("{log} {}", position.offset),
+        &format!("{} {}", names.dead_letters(), position.offset),
         Reason::Poison,
         at,
     );

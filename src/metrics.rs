@@ -145,9 +145,6 @@ impl Metrics {
         let dead_letters_kept =
             IntGaugeVec::new(Opts::new("waypost_dead_letters", "Dead letters that are kept"), &["state"])?;
         registry.register(Box::new(dead_letters_kept.clone()))?;
-        for state in State::ALL {
-            dead_letters_kept.with_label_values(&[state.as_str()]);
-        }
         let retries_scheduled = IntCounter::new("waypost_retries_scheduled_total", "Retries put on the delay ladder")?;
         registry.register(Box::new(retries_scheduled.clone()))?;
         let queue_messages = IntGaugeVec::new(
@@ -211,6 +208,11 @@ impl Metrics {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.dead_letters_kept.with_label_values(&[state.as_str()]).set(count);
         }
+    }
+
+    /// Nobody knows how many are kept: an old number would look like a new one.
+    pub fn forget_dead_letters_kept(&self) {
+        self.dead_letters_kept.reset();
     }
 
     /// A dead letter was sent again.

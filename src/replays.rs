@@ -15,9 +15,9 @@ use crate::broker::names::Names;
 use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
 use crate::dead_letters::{DeadLetters, Refused, nothing_matches};
 use crate::delivery::campaign::{Secrets, Target};
-use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::dead_letter::choice::Choice;
 use crate::delivery::dead_letter::mark::{Control, Mark};
+use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::fault::Fault;
 use crate::delivery::identity::{DeadLetterId, WebhookId};
 use crate::delivery::reason::Reason;
@@ -107,7 +107,7 @@ impl Replays {
     /// # Errors
     /// [`Refused`].
     pub async fn create(&self, order: Order, by: &str) -> Result<Replay, Refused> {
-        let total = self.total(&order).await?;
+        self.check(&order).await?;
         let (filter, ids) = match order.choice {
             Choice::Ids(ids) => (None, Some(ids)),
             Choice::Filter(filter) => (Some(filter), None),
@@ -120,7 +120,8 @@ impl Replays {
             rate_per_second: order.rate_per_second,
             config: order.config,
             stop_on_failure_ratio: order.stop_on_failure_ratio,
-            total,
+            // Told when they are claimed.
+            total: 0,
             sent: 0,
             delivered: 0,
             failed: 0,
@@ -130,7 +131,7 @@ impl Replays {
         };
         let id = replay.id.clone();
         let applied = self.dead_letters.append(Mark::Replay(Box::new(replay))).await?;
-        self.resume_work(&id, applied).await
+        self.call_if_needed(&id, applied).await
     }
 
     /// What a replay would do.
@@ -138,18 +139,19 @@ impl Replays {
     /// # Errors
     /// [`Refused`].
     pub async fn forecast(&self, order: &Order, secrets: Secrets) -> Result<Forecast, Refused> {
-        let total = self.total(order).await?;
-        tokio::task::block_in_place(|| self.forecast_of(order, total, secrets))
+        self.check(order).await?;
+        tokio::task::block_in_place(|| self.forecast_of(order, secrets))
     }
 
-    fn forecast_of(&self, order: &Order, total: u64, secrets: Secrets) -> Result<Forecast, Refused> {
+    fn forecast_of(&self, order: &Order, secrets: Secrets) -> Result<Forecast, Refused> {
         let view = &self.dead_letters.view;
         let mut forecast =
-            Forecast { total, endpoints: HashMap::new(), unsendable: HashMap::new(), sample: Vec::new() };
+            Forecast { total: 0, endpoints: HashMap::new(), unsendable: HashMap::new(), sample: Vec::new() };
         let mut judge = Judge { replays: self, config: order.config, known: HashMap::new() };
         let mut first = Vec::new();
         let mut failed = None;
         let mut add = |row: &Row<'_>| {
+            forecast.total += 1;
             if first.len() < SAMPLE {
                 first.push(row.letter_id());
             }
@@ -202,12 +204,12 @@ impl Replays {
         let control = Control { replay: id.clone(), command, by: by.to_owned(), at: Utc::now() };
         match self.dead_letters.append(Mark::Control(control)).await? {
             Applied::Refused(state) => Err(conflict(id, command, state)),
-            applied => self.resume_work(id, applied).await,
+            applied => self.call_if_needed(id, applied).await,
         }
     }
 
     /// Has a replay worked on that may have something to do. Where that fails it is noticed later that nobody does.
-    async fn resume_work(&self, id: &ReplayId, applied: Applied) -> Result<Replay, Refused> {
+    async fn call_if_needed(&self, id: &ReplayId, applied: Applied) -> Result<Replay, Refused> {
         let Applied::Replay(job) = applied else { return Err(unknown(id)) };
         if job.next_slice().is_some()
             && let Err(error) = self.call(id).await
@@ -228,24 +230,20 @@ impl Replays {
         published.map_err(|_| late())?.map_err(|error: Unpublished| Refused::Unavailable(error.to_string()))
     }
 
-    async fn total(&self, order: &Order) -> Result<u64, Refused> {
+    /// Sees that an order makes sense, and that there is something for it.
+    async fn check(&self, order: &Order) -> Result<(), Refused> {
         let faults = order.faults();
         if !faults.is_empty() {
             return Err(Refused::Faults(faults));
         }
         let view = self.dead_letters.readable().await?;
-        let total = match &order.choice {
-            Choice::Ids(ids) => {
-                self.dead_letters.check(ids).await?;
-                ids.len() as u64
-            }
+        match &order.choice {
+            Choice::Ids(ids) => self.dead_letters.check(ids, |state| state != State::Replaying).await,
             Choice::Filter(filter) => {
-                let mut total = 0;
-                tokio::task::block_in_place(|| view.each(&filter.or_pending(), |_| total += 1))?;
-                total
+                let found = tokio::task::block_in_place(|| view.find(&filter.or_pending(), 0..u64::MAX, 1))?;
+                if found.letters.is_empty() { Err(nothing_matches()) } else { Ok(()) }
             }
-        };
-        if total == 0 { Err(nothing_matches()) } else { Ok(total) }
+        }
     }
 
     /// A letter as a delivery that is to be attempted; `None` where it is none, or can't be.

@@ -6,11 +6,11 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Starts logging. `RUST_LOG` overrides the level. Other libraries are heard from `warn` on; lapin never, because we
+/// Starts logging. `RUST_LOG` overrides the level. The audit is written at any level of the settings. Other libraries are heard from `warn` on; lapin never, because we
 /// report its errors ourselves, and because it logs the bodies of messages.
 pub fn start(log: &LogConfig) {
     let mut filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(format!("warn,waypost={}", log.level.as_str())));
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,waypost={},waypost::audit=info", log.level.as_str())));
     if let Ok(silence) = "lapin=off".parse() {
         filter = filter.add_directive(silence);
     }

@@ -9,9 +9,6 @@ use tokio::sync::oneshot;
 
 use super::publisher::{Destination, Outgoing, Publisher, Unpublished};
 
-/// A record is published, confirmed and applied within this time, or the caller is told that it may yet happen.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Why it is not known that a record was applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unapplied {
@@ -20,10 +17,9 @@ pub enum Unapplied {
     Unpublished(#[from] Unpublished),
     /// It was not confirmed, or not read back, in time.
     #[error(
-        "the broker has not taken the change within {} s; it may yet do so: read what you wanted to change before you repeat it",
-        TIMEOUT.as_secs()
+        "the change was not made within {} s; it may yet be: read what you wanted to change before you repeat it", .0.as_secs()
     )]
-    Late,
+    Late(Duration),
     /// Waypost is stopping.
     #[error("Waypost is stopping")]
     Stopping,
@@ -33,20 +29,22 @@ pub enum Unapplied {
 pub struct Appender<T> {
     publisher: Publisher,
     log: String,
+    timeout: Duration,
     /// Callers whose record has not been applied yet, by its message id.
     waiting: Arc<Mutex<HashMap<String, oneshot::Sender<T>>>>,
 }
 
 impl<T> Clone for Appender<T> {
     fn clone(&self) -> Self {
-        Self { publisher: self.publisher.clone(), log: self.log.clone(), waiting: self.waiting.clone() }
+        let (publisher, log) = (self.publisher.clone(), self.log.clone());
+        Self { publisher, log, timeout: self.timeout, waiting: self.waiting.clone() }
     }
 }
 
 impl<T> Appender<T> {
-    /// Appends to the stream `log`.
-    pub fn new(publisher: Publisher, log: String) -> Self {
-        Self { publisher, log, waiting: Arc::default() }
+    /// Appends to the stream `log`. A record is to be published, confirmed and applied within `timeout`.
+    pub fn new(publisher: Publisher, log: String, timeout: Duration) -> Self {
+        Self { publisher, log, timeout, waiting: Arc::default() }
     }
 
     /// Appends a record, and waits until [`Self::applied`] is told of it.
@@ -59,11 +57,11 @@ impl<T> Appender<T> {
         self.waiting().insert(message_id.clone(), sender);
         let _waiting = Waiting { appender: self, message_id: message_id.clone() };
         let outgoing = Outgoing::new(Destination::Queue(self.log.clone()), message_id, body);
-        let appended = tokio::time::timeout(TIMEOUT, async {
+        let appended = tokio::time::timeout(self.timeout, async {
             self.publisher.publish(outgoing).await?;
             applied.await.map_err(|_| Unapplied::Stopping)
         });
-        appended.await.unwrap_or(Err(Unapplied::Late))
+        appended.await.unwrap_or(Err(Unapplied::Late(self.timeout)))
     }
 
     /// This node has applied the record with this message id; whoever appended it here is told the result.

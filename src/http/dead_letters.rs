@@ -31,6 +31,7 @@ use crate::delivery::dead_letter::choice::Choice;
 use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::dead_letter::mark::{ReplayOf, Verdict};
 use crate::delivery::dead_letter::{self, DeadLetter};
+use crate::delivery::fault::Fault;
 use crate::delivery::identity::{DeadLetterId, WebhookId};
 use crate::delivery::reason::Reason;
 use crate::delivery::request::{self, Shown};
@@ -222,11 +223,23 @@ async fn discard(
     Given(Discard { ids, filter, reason }): Given<Discard>,
 ) -> Result<Response, Problem> {
     let choice = Choice::read(ids, filter).map_err(Problem::of_faults)?;
+    if reason.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
+        return Err(Problem::of_faults(vec![Fault::new("$.reason", "is empty: say why, or leave it out")]));
+    }
+    let chosen = chosen(&choice);
     let why = reason.clone().unwrap_or_else(|| "no reason given".to_owned());
     let discarded = http.dead_letters.discard(choice, &caller.name, reason).await?;
-    let about = About(format!("{} dead letters: {why}", discarded.letters));
+    let about = About(format!("{} dead letters chosen {chosen}: {why}", discarded.letters));
     let answer = Discarded { discarded: discarded.letters, more: discarded.rest == Rest::Some };
     Ok((Extension(about), Json(answer)).into_response())
+}
+
+/// A choice in the words of the audit.
+pub(super) fn chosen(choice: &Choice) -> String {
+    match choice {
+        Choice::Ids(ids) => format!("by {} ids", ids.len()),
+        Choice::Filter(filter) => format!("by {}", serde_json::to_string(filter).unwrap_or_default()),
+    }
 }
 
 /// What a query asks for.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::Http;
 use super::access::Caller;
 use super::audit::About;
-use super::dead_letters::by_count_with;
+use super::dead_letters::{by_count_with, chosen};
 use super::given::{Given, Id, Query};
 use super::list::{List, Page};
 use super::problem::Problem;
@@ -77,11 +77,9 @@ struct Ordered {
     /// The most dead letters sent in a second; absent for as many as go.
     rate_per_second: Option<f64>,
     /// Tell only what it would do.
-    #[serde(default)]
-    dry_run: bool,
+    dry_run: Option<bool>,
     /// Where they are sent: to the webhooks as they are now, or as they were.
-    #[serde(default)]
-    config: ReplayConfig,
+    config: Option<ReplayConfig>,
     /// Stops when so great a share of the latest ones has failed, from 0 to 1; the first 20 are sent and judged alone.
     stop_on_failure_ratio: Option<f64>,
 }
@@ -129,15 +127,14 @@ async fn create(
 ) -> Result<Response, Problem> {
     let Ordered { ids, filter, rate_per_second, dry_run, config, stop_on_failure_ratio } = ordered;
     let choice = Choice::read(ids, filter).map_err(Problem::of_faults)?;
-    let order = Order { choice, rate_per_second, config, stop_on_failure_ratio };
-    if dry_run {
+    let order = Order { choice, rate_per_second, config: config.unwrap_or_default(), stop_on_failure_ratio };
+    if dry_run == Some(true) {
         let forecast = http.replays.forecast(&order, caller.secrets()).await?;
         return Ok(Json(Forecasted::from(forecast)).into_response());
     }
+    let chosen = chosen(&order.choice);
     let replay = http.replays.create(order, &caller.name).await?;
-    let chosen = replay.filter.as_ref().map(|filter| serde_json::to_string(filter).unwrap_or_default());
-    let by = chosen.map_or_else(|| "by their ids".to_owned(), |filter| format!("by {filter}"));
-    let about = About(format!("{}: {} dead letters chosen {by}", replay.id, replay.total));
+    let about = About(format!("{}: {} dead letters chosen {chosen}", replay.id, replay.total));
     Ok((StatusCode::ACCEPTED, Extension(about), Json(replay)).into_response())
 }
 

@@ -108,7 +108,7 @@ struct Tested {
     /// What was sent. Values of headers are masked below `editor`.
     request: Shown,
     /// What came of it.
-    attempt: Attempt,
+    response: Attempt,
 }
 
 /// `GET /v1/webhooks/{id}`: the webhook, and where it is.
@@ -161,7 +161,7 @@ async fn test(
         .pop()
         .ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "an attempt was made, and not recorded"))?;
     let request = request::render(&delivery, attempt.at).shown(caller.secrets());
-    Ok(Json(Tested { request, attempt }))
+    Ok(Json(Tested { request, response: attempt }))
 }
 
 fn located(stored: &StoredCampaign, id: &WebhookId, secrets: Secrets) -> Result<Response, Problem> {

@@ -34,14 +34,14 @@ use crate::delivery::event::{self, StepEvent};
 use crate::delivery::identity::EventId;
 use crate::delivery::outcome::Outcome;
 use crate::delivery::reason::Reason;
-use crate::delivery::replay::{Job, ReplayId, ReplayLink, ReplayState};
+use crate::delivery::replay::{Job, Replay, ReplayId, ReplayLink, ReplayState};
 use crate::store::StoreError;
 use crate::store::dead_letters::LetterView;
 use crate::worker::progress::Progress;
 use crate::worker::{Unsettled, Worker};
 
-/// Messages in hand: of each replay one, and for a moment the next.
-const MESSAGES: u16 = 16;
+/// Messages in hand, of each replay one and for a moment the next: more than anybody runs at once.
+const MESSAGES: u16 = 256;
 
 /// Requests of all replays in flight at once.
 const REQUESTS: usize = 64;
@@ -91,6 +91,8 @@ enum Interrupted {
     Refused(#[from] Refused),
     #[error(transparent)]
     Unsettled(#[from] Unsettled),
+    #[error("this worker has not read what others have recorded of it")]
+    Behind,
     #[error("it has letters to send that can't be found")]
     Empty,
     #[error("it panicked; the log says where")]
@@ -207,10 +209,13 @@ impl Runner {
 
     /// Slices, as long as a shift takes. Where there is more to do the next message says so before this one is settled.
     async fn shift(&self, Call { replay, known }: &Call, stop: &CancellationToken) -> Result<(), Interrupted> {
-        // What whoever worked on it before has recorded. A log that was made anew never comes that far.
+        // What whoever worked on it before has recorded. A log that was made anew never comes that far, and knows no such
+        // replay.
         let read = self.replays.dead_letters.until(|view| Ok(view.position()?.is_some_and(|at| at.offset >= *known)));
-        if let Ok(read) = timeout(READ_TIMEOUT, read).await {
-            read?;
+        match timeout(READ_TIMEOUT, read).await {
+            Ok(read) => read?,
+            Err(_) if self.replays.dead_letters.view.replay_state(replay)?.is_none() => return Ok(()),
+            Err(_) => return Err(Interrupted::Behind),
         }
         let end = Instant::now() + SHIFT;
         loop {
@@ -234,7 +239,9 @@ impl Runner {
         let view = &self.replays.dead_letters.view;
         let letters = tokio::task::block_in_place(|| view.claimed(&job.replay.id, most as usize))?;
         if letters.is_empty() {
-            return Err(Interrupted::Empty);
+            // They were given back, or forgotten, just now.
+            let left = view.job(&job.replay.id)?.is_some_and(|job| job.next_slice().is_some());
+            return if left { Err(Interrupted::Empty) } else { Ok(()) };
         }
         // The first one is sent in any case, or a slow replay would never go on.
         let ends = std::iter::once(None).chain(std::iter::repeat(Some(end)));
@@ -252,6 +259,9 @@ impl Runner {
         if !sent.is_empty() {
             // What was sent is recorded also where something else went wrong.
             self.record(Mark::Slice(Slice { replay: job.replay.id.clone(), sent, at: Utc::now() })).await?;
+            if let Some(job) = view.job(&job.replay.id)? {
+                tell_the_end(&job.replay);
+            }
         }
         interrupted.map_or(Ok(()), Err)
     }
@@ -282,7 +292,7 @@ impl Runner {
             turn = self.turn(job) => turn,
         };
         let id = letter.id.clone();
-        let outcome = self.replay(job, letter).await?;
+        let outcome = self.send_again(job, letter).await?;
         self.worker.metrics.replayed(outcome);
         Ok(Some(Sent { id, outcome }))
     }
@@ -316,7 +326,7 @@ impl Runner {
         self.paces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn replay(&self, job: &Job, letter: DeadLetter) -> Result<ReplayOutcome, Interrupted> {
+    async fn send_again(&self, job: &Job, letter: DeadLetter) -> Result<ReplayOutcome, Interrupted> {
         let link = ReplayLink { dead_letter: letter.id.clone(), replay: job.replay.id.clone() };
         let Some(event) = letter.event.clone() else {
             return self.requeue(letter, link).await;
@@ -372,6 +382,18 @@ impl Runner {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+/// A replay that ends is told of where it was worked on.
+fn tell_the_end(replay: &Replay) {
+    let Replay { id, state, total, sent, delivered, failed, .. } = replay;
+    match state {
+        ReplayState::Stopped => {
+            tracing::warn!(replay = %id, total, sent, delivered, failed, "a replay was stopped by its failure ratio");
+        }
+        ReplayState::Done => tracing::info!(replay = %id, total, sent, delivered, failed, "a replay is done"),
+        ReplayState::Running | ReplayState::Paused | ReplayState::Cancelled => {}
     }
 }
 

@@ -9,6 +9,7 @@ pub mod search;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use chrono::DateTime;
 use serde::Deserialize;
@@ -104,6 +105,8 @@ pub struct LetterView {
     positions: Tree,
     zones: Arc<RwLock<BTreeMap<u64, Zone>>>,
     writing: Arc<Mutex<()>>,
+    /// How long letters are kept.
+    retention: Duration,
 }
 
 impl LetterView {
@@ -118,6 +121,7 @@ impl LetterView {
             positions: db.open_tree("positions")?,
             zones: Arc::default(),
             writing: Arc::default(),
+            retention: Duration::MAX,
         };
         let mut zones = view.zones_mut();
         for entry in &view.blocks {
@@ -127,6 +131,13 @@ impl LetterView {
         drop(zones);
         view.position()?;
         Ok(view)
+    }
+
+    /// The same view, whose letters are kept so long. A replay claims no older ones: how many of those are still there is
+    /// another question on every node.
+    #[must_use]
+    pub fn kept_for(self, retention: Duration) -> Self {
+        Self { retention, ..self }
     }
 
     /// How far the view has come in its log.
@@ -139,8 +150,8 @@ impl LetterView {
 
     /// Applies records of the log, and their position with them. Tells what each did.
     ///
-    /// It is one transaction, but for a replay that claims or gives back very many letters, which is done in several
-    /// before. Cut short there, the records are applied once more, and go on where they had come to.
+    /// It is one transaction, but for a replay that claims or gives back letters: what is before it is written first, and
+    /// its letters in several. Cut short there, its record is applied once more, and goes on where it had come to.
     ///
     /// # Errors
     /// [`StoreError`]; the position is not moved then.
@@ -148,56 +159,64 @@ impl LetterView {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut draft = Draft::new(self);
         let mut all_applied = Vec::with_capacity(entries.len());
+        let mut before = None;
         for entry in entries {
             let mut applied = draft.apply(entry)?;
             if let Content::Mark(mark) = &entry.content
                 && let Some(replay) = mark.replay()
-                && let Some(job) = draft.job(replay)?.cloned()
+                && let Some(job) = draft.job(replay)?
             {
                 if job.claims == Claims::Unfinished {
-                    draft.commit(None)?;
-                    draft = self.claim_all(&job.replay)?;
-                    applied = draft.all_claimed(replay)?;
+                    let replay = job.replay.clone();
+                    draft.commit(before)?;
+                    self.claim_all(&replay)?;
+                    draft = Draft::new(self);
+                    applied = draft.all_claimed(&replay.id)?;
                 } else if job.is_to_release() {
-                    draft.commit(None)?;
-                    draft = self.release_all(replay)?;
+                    draft.commit(before)?;
+                    self.release_all(replay)?;
+                    draft = Draft::new(self);
                 }
             }
+            before = Some(&entry.position);
             all_applied.push(applied);
         }
-        draft.commit(entries.last().map(|entry| &entry.position))?;
+        draft.commit(before)?;
         Ok(all_applied)
     }
 
     /// Claims all letters that there are for a replay.
-    fn claim_all(&self, replay: &Replay) -> Result<Draft<'_>, StoreError> {
-        let mut draft = Draft::new(self);
-        let mut claim = |ids: &[DeadLetterId]| {
-            draft.claim(&replay.id, ids)?;
-            std::mem::replace(&mut draft, Draft::new(self)).commit(None)
+    fn claim_all(&self, replay: &Replay) -> Result<(), StoreError> {
+        let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
+        let oldest = replay.created_at.timestamp_millis().saturating_sub(retention);
+        let claim = |letters: &mut dyn Iterator<Item = u64>| {
+            let mut draft = Draft::new(self);
+            draft.claim(&replay.id, letters, oldest)?;
+            draft.commit(None)
         };
         for ids in replay.ids.iter().flat_map(|ids| ids.chunks(LETTERS_AT_ONCE)) {
-            claim(ids)?;
+            let letters = ids.iter().filter_map(|id| self.offset_of(id).transpose()).collect::<Result<Vec<_>, _>>()?;
+            claim(&mut letters.into_iter())?;
         }
         if let Some(filter) = &replay.filter {
             let mut from = Some(0);
             while let Some(start) = from {
                 let found = self.find(&filter.or_pending(), start..u64::MAX, LETTERS_AT_ONCE)?;
-                claim(&found.ids)?;
+                claim(&mut found.letters.iter().map(|(offset, _)| *offset))?;
                 from = found.next;
             }
         }
-        Ok(draft)
+        Ok(())
     }
 
     /// Gives back all letters that a replay has not sent.
-    fn release_all(&self, replay: &ReplayId) -> Result<Draft<'_>, StoreError> {
+    fn release_all(&self, replay: &ReplayId) -> Result<(), StoreError> {
         loop {
             let mut draft = Draft::new(self);
             let claims = self.claims.scan_prefix(claims_of(replay)).keys().take(BLOCKS_AT_ONCE);
             let blocks = claims.map(|key| key.map(|key| block_in(&key))).collect::<Result<Vec<_>, _>>()?;
             if blocks.is_empty() {
-                return Ok(draft);
+                return Ok(());
             }
             for block in blocks {
                 draft.release(replay, block)?;

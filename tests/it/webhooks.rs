@@ -157,7 +157,7 @@ async fn a_test_is_one_request_now() {
     };
     guarded.receiver.answer("/offers", Answer::status(503).body("no room"));
     let tested = test(&offers, None).await;
-    let attempt = &tested["attempt"];
+    let attempt = &tested["response"];
     assert_eq!(
         (&attempt["status"], &attempt["cause"], &attempt["answer"]),
         (&json!(503), &json!("status_5xx"), &json!("no room"))
@@ -178,18 +178,18 @@ async fn a_test_is_one_request_now() {
     assert_eq!(put(&guarded, &name, &webhook).await.status, 200);
     let event = json!({ "event": { "response": "Ada", "phoneNumber": "+15550001", "keyword": 7, "eventId": "mine" } });
     let tested = test(&name, Some(&event)).await;
-    assert_eq!(tested["attempt"]["status"], 200, "{tested:#}");
+    assert_eq!(tested["response"]["status"], 200, "{tested:#}");
     let body: Value = serde_json::from_str(tested["request"]["body"].as_str().expect("a body")).expect("JSON");
     assert_eq!((&body["label"], &body["response"], body.get("keyword")), (&json!("Offers"), &json!("Ada"), None));
 
     guarded.receiver.answer("/agent", Answer::reset());
     let tested = test(&agent, None).await;
     assert_eq!(
-        (&tested["attempt"]["status"], &tested["attempt"]["cause"]),
+        (&tested["response"]["status"], &tested["response"]["cause"]),
         (&Value::Null, &json!("reset")),
         "{tested:#}"
     );
-    assert!(tested["attempt"]["error"].is_string(), "{tested:#}");
+    assert!(tested["response"]["error"].is_string(), "{tested:#}");
 
     // It is no delivery: counted nowhere, and not tried again.
     let metrics = guarded.waypost.metrics().await;

@@ -28,7 +28,7 @@ pub(in crate::cli) struct Discard {
     selection: Selection,
     /// Why they are given up; it is kept with them
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    because: String,
+    because: Option<String>,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -42,7 +42,9 @@ impl Discard {
         let api = self.server.api()?;
         let (selected, total) = bounded(&api, selected).await?;
         let mut body = selected.document();
-        body.insert("reason".to_owned(), self.because.into());
+        if let Some(because) = self.because {
+            body.insert("reason".to_owned(), because.into());
+        }
         let discarded = discard(&api, &body.into(), total).await?;
         if self.json {
             say!("{}", json!({ "discarded": discarded }));

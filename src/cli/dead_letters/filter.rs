@@ -26,13 +26,13 @@ const FILTERS: &str = "Filters";
 #[derive(Args, Clone, Default)]
 pub(in crate::cli) struct Filter {
     /// Those of this campaign
-    #[arg(long, help_heading = FILTERS, value_name = "ID", allow_hyphen_values = true)]
+    #[arg(long, alias = "campaign-id", help_heading = FILTERS, value_name = "ID", allow_hyphen_values = true)]
     campaign: Option<String>,
     /// Those of the section with this label
     #[arg(long, help_heading = FILTERS, allow_hyphen_values = true)]
     label: Option<String>,
     /// Those of this webhook
-    #[arg(long, help_heading = FILTERS, value_name = "ID", allow_hyphen_values = true)]
+    #[arg(long, alias = "webhook-id", help_heading = FILTERS, value_name = "ID", allow_hyphen_values = true)]
     webhook: Option<String>,
     /// Those given up for this reason
     #[arg(long, help_heading = FILTERS, value_enum)]

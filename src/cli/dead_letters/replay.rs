@@ -27,7 +27,7 @@ pub(in crate::cli) struct Replay {
     #[command(flatten)]
     selection: Selection,
     /// At most so many a second
-    #[arg(long, value_name = "N", value_parser = rate)]
+    #[arg(long, alias = "rate-per-second", value_name = "N", value_parser = rate)]
     rate: Option<f64>,
     /// Send to the webhooks as they are configured now, or as they were at the last attempt
     #[arg(long, value_enum, default_value_t = Config::Current)]

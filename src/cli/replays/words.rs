@@ -11,9 +11,6 @@ use crate::cli::plain;
 /// The part of a filter that its letters keep when they are dead again.
 const LASTING: [&str; 3] = ["campaignId", "label", "webhookId"];
 
-/// The part of a filter that chooses again what was not sent: in whatever state that was, it is pending now.
-const RENEWABLE: [&str; 7] = ["campaignId", "label", "webhookId", "reason", "status", "since", "until"];
-
 /// What to make of a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -113,18 +110,27 @@ pub(super) fn trouble(replay: &Value) -> Option<String> {
     let cut_short = match replay["state"].as_str() {
         Some("stopped") => {
             let ratio = replay["stopOnFailureRatio"].as_f64().map_or_else(String::new, |ratio| format!(" ({ratio})"));
-            Some(format!("it stopped by its failure ratio{ratio}; {unsent} not sent are pending again"))
+            Some(format!("it stopped by its failure ratio{ratio}; {unsent} not sent are {}", again(replay)))
         }
-        Some("cancelled") => Some(format!("it was cancelled; {unsent} not sent are pending again")),
+        Some("cancelled") => Some(format!("it was cancelled; {unsent} not sent are {}", again(replay))),
         _ => None,
     };
     let failed = (failed > 0)
         .then(|| format!("{} failed again, and became new ones:\n  {}", plain::dead_letters(failed), list(replay)));
-    let again = flags(&replay["filter"], &RENEWABLE);
-    let again = (cut_short.is_some() && !again.is_empty())
-        .then(|| format!("to send what is pending again:\n  waypost dead-letters replay {again}"));
-    let trouble: Vec<String> = [cut_short, failed, again].into_iter().flatten().collect();
+    let filter = flags(&replay["filter"], &filter::ALL);
+    let limits = [("--rate", "ratePerSecond"), ("--stop-on-failure-ratio", "stopOnFailureRatio")];
+    let limits = limits.iter().filter_map(|(flag, name)| Some(format!(" {flag} {}", replay[*name].as_f64()?)));
+    let renew = (cut_short.is_some() && !filter.is_empty()).then(|| {
+        format!("to send what was not sent:\n  waypost dead-letters replay {filter}{}", limits.collect::<String>())
+    });
+    let trouble: Vec<String> = [cut_short, failed, renew].into_iter().flatten().collect();
     (!trouble.is_empty()).then(|| trouble.join("\n"))
+}
+
+/// In which state the letters are that a replay gives back.
+fn again(replay: &Value) -> &'static str {
+    let pending = replay["ids"].is_null() && matches!(replay["filter"]["state"].as_str(), None | Some("pending"));
+    if pending { "pending again" } else { "as they were before" }
 }
 
 /// The command that lists the letters this replay has made.
@@ -217,7 +223,7 @@ mod tests {
         let mut cancelled = replay("cancelled", 100, 5, 0);
         cancelled.as_object_mut().unwrap().remove("filter");
         cancelled["ids"] = json!(["dl_1"]);
-        assert_eq!(trouble(&cancelled).unwrap(), "it was cancelled; 95 dead letters not sent are pending again");
+        assert_eq!(trouble(&cancelled).unwrap(), "it was cancelled; 95 dead letters not sent are as they were before");
     }
 
     #[test]

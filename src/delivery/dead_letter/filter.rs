@@ -56,7 +56,8 @@ impl Filter {
     pub fn read(fields: impl IntoIterator<Item = (String, Value)>, path: &str) -> Result<Self, Vec<Fault>> {
         let mut filter = Self::default();
         let mut faults = Vec::new();
-        for (name, value) in fields {
+        // What is null is not there: programs write it so.
+        for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
             if let Err(message) = filter.set(&name, &value) {
                 faults.push(Fault::new(place(path, &name), message));
             }
@@ -77,9 +78,9 @@ impl Filter {
 
     fn set(&mut self, name: &str, value: &Value) -> Result<(), String> {
         match name {
-            "campaignId" => self.campaign_id = Some(text(value)?.to_owned()),
+            "campaignId" => self.campaign_id = Some(id(value)?.to_owned()),
             "label" => self.label = Some(text(value)?.to_owned()),
-            "webhookId" => self.webhook_id = Some(WebhookId::new(text(value)?)),
+            "webhookId" => self.webhook_id = Some(WebhookId::new(id(value)?)),
             "reason" => self.reason = Some(one_of(text(value)?, &Reason::ALL, Reason::as_str)?),
             "status" => self.status = Some(status(value)?),
             "since" => self.since = Some(time(value)?),
@@ -97,6 +98,11 @@ fn place(path: &str, name: &str) -> String {
 
 fn text(value: &Value) -> Result<&str, String> {
     value.as_str().ok_or_else(|| format!("expected a string, found {}", type_name(value)))
+}
+
+fn id(value: &Value) -> Result<&str, String> {
+    // An empty one, as an unset variable of a script makes, would choose what belongs to none.
+    Some(text(value)?).filter(|id| !id.is_empty()).ok_or_else(|| "is empty; leave it out for all".to_owned())
 }
 
 fn one_of<T: Copy>(text: &str, all: &[T], name: fn(T) -> &'static str) -> Result<T, String> {

@@ -94,12 +94,18 @@ impl<'a> Draft<'a> {
         Ok(Applied::Replay(Box::new(job)))
     }
 
-    /// Claims letters for a replay. One that another replay has stays there.
-    pub(super) fn claim(&mut self, replay: &ReplayId, ids: &[DeadLetterId]) -> Result<(), StoreError> {
+    /// Claims letters for a replay, none that died before `oldest`. One that another replay has stays there.
+    pub(super) fn claim(
+        &mut self,
+        replay: &ReplayId,
+        letters: &mut dyn Iterator<Item = u64>,
+        oldest: i64,
+    ) -> Result<(), StoreError> {
         let mut claimed = 0;
-        for id in ids {
-            if let Some(offset) = self.offset_in(id, |state| state != State::Replaying)? {
-                self.set_state(offset, State::Replaying)?;
+        for offset in letters {
+            let row = self.block(block_of(offset))?.row_mut(offset);
+            if let Some(row) = row.filter(|row| row.state != State::Replaying && row.dead_at >= oldest) {
+                row.state = State::Replaying;
                 *self.claims_in(replay, block_of(offset))? |= bit(offset);
                 claimed += 1;
             }
@@ -134,11 +140,11 @@ impl<'a> Draft<'a> {
         Ok(Applied::Letters(recorded))
     }
 
-    /// Gives back what a replay has claimed in a block.
+    /// Gives back what a replay has claimed in a block, in a draft that has nothing else.
     pub(super) fn release(&mut self, replay: &ReplayId, block: u64) -> Result<(), StoreError> {
         let claims = std::mem::take(self.claims_in(replay, block)?);
         for offset in offsets(block, claims) {
-            let state = unclaimed(self.fate(offset)?);
+            let state = unclaimed(&self.view.fate(offset)?);
             self.set_state(offset, state)?;
         }
         self.change(replay, |job| job.released(u64::from(claims.count_ones())))
@@ -279,9 +285,12 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn offset_of(&mut self, id: &DeadLetterId) -> Result<Option<u64>, StoreError> {
+    fn offset_of(&self, id: &DeadLetterId) -> Result<Option<u64>, StoreError> {
         let fingerprint = fingerprint(id.as_str());
-        Ok(find(self.bucket(fingerprint)?, fingerprint))
+        match self.ids.get(&bucket_key(fingerprint)) {
+            Some(bucket) => Ok(find(bucket, fingerprint)),
+            None => self.view.offset_of(id),
+        }
     }
 
     // What follows gives what is drafted, or drafts what the view has.

@@ -16,6 +16,9 @@ use crate::store::StoreError;
 /// Blocks looked up at once, so that no writer waits for a long search.
 const BLOCKS_AT_ONCE: usize = 512;
 
+/// So many blocks are read whatever the time: the pages of a small view are never short.
+const BLOCKS_BEFORE_DEADLINE: usize = 64;
+
 /// A page of letters, newest first.
 #[derive(Debug, Clone)]
 pub struct LetterPage {
@@ -27,9 +30,9 @@ pub struct LetterPage {
 
 /// Letters found for a replay, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// The letters.
-    pub ids: Vec<DeadLetterId>,
+pub struct Chosen {
+    /// Offset and id of each.
+    pub letters: Vec<(u64, DeadLetterId)>,
     /// Where the search goes on; none where it has come to the end.
     pub next: Option<u64>,
 }
@@ -55,7 +58,7 @@ pub struct Tally {
 
 /// In which order to search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
+enum Direction {
     OldestFirst,
     NewestFirst,
 }
@@ -75,7 +78,8 @@ impl LetterView {
     ) -> Result<LetterPage, StoreError> {
         let mut offsets = Vec::new();
         let mut next = None;
-        self.search(filter, Order::NewestFirst, 0..before.unwrap_or(u64::MAX), |found| {
+        let mut blocks = 0;
+        self.search(filter, Direction::NewestFirst, 0..before.unwrap_or(u64::MAX), |found| {
             match found {
                 Step::Letter(offset, _) if offsets.len() < limit => offsets.push(offset),
                 // One more than asked for: so there is a next page.
@@ -83,11 +87,11 @@ impl LetterView {
                     next = offsets.last().copied();
                     return ControlFlow::Break(());
                 }
-                Step::Block(first) if Instant::now() > deadline => {
+                Step::Block(first) if blocks >= BLOCKS_BEFORE_DEADLINE && Instant::now() > deadline => {
                     next = (first > 0).then_some(first);
                     return ControlFlow::Break(());
                 }
-                Step::Block(_) => {}
+                Step::Block(_) => blocks += 1,
             }
             ControlFlow::Continue(())
         })?;
@@ -111,15 +115,15 @@ impl LetterView {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn find(&self, filter: &Filter, offsets: std::ops::Range<u64>, limit: usize) -> Result<Found, StoreError> {
-        let mut found = Found { ids: Vec::new(), next: None };
-        self.search(filter, Order::OldestFirst, offsets, |step| {
+    pub fn find(&self, filter: &Filter, offsets: std::ops::Range<u64>, limit: usize) -> Result<Chosen, StoreError> {
+        let mut found = Chosen { letters: Vec::new(), next: None };
+        self.search(filter, Direction::OldestFirst, offsets, |step| {
             if let Step::Letter(offset, row) = step {
-                if found.ids.len() == limit {
+                if found.letters.len() == limit {
                     found.next = Some(offset);
                     return ControlFlow::Break(());
                 }
-                found.ids.push(row.letter_id());
+                found.letters.push((offset, row.letter_id()));
             }
             ControlFlow::Continue(())
         })?;
@@ -131,7 +135,7 @@ impl LetterView {
     /// # Errors
     /// [`StoreError`].
     pub fn each(&self, filter: &Filter, mut show: impl FnMut(&Row<'_>)) -> Result<(), StoreError> {
-        self.search(filter, Order::OldestFirst, 0..u64::MAX, |step| {
+        self.search(filter, Direction::OldestFirst, 0..u64::MAX, |step| {
             if let Step::Letter(_, row) = step {
                 show(row);
             }
@@ -152,7 +156,7 @@ impl LetterView {
     fn search(
         &self,
         filter: &Filter,
-        order: Order,
+        direction: Direction,
         offsets: std::ops::Range<u64>,
         mut step: impl FnMut(Step<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
@@ -163,7 +167,7 @@ impl LetterView {
         // No block beyond: a page that ends where its time is over begins the next one in another block.
         let mut blocks = block_of(offsets.start)..block_of(offsets.end - 1) + 1;
         loop {
-            let numbers = self.blocks_that_may_have(&wanted, &mut blocks, order);
+            let numbers = self.blocks_that_may_have(&wanted, &mut blocks, direction);
             if numbers.is_empty() {
                 return Ok(());
             }
@@ -172,7 +176,7 @@ impl LetterView {
                 let block = Block::decode(&bytes)?;
                 let mut rows: Vec<(u64, &Row<'_>)> = block.rows(number).collect();
                 rows.retain(|(offset, row)| offsets.contains(offset) && wanted.has(row));
-                if order == Order::NewestFirst {
+                if direction == Direction::NewestFirst {
                     rows.reverse();
                 }
                 let flow = rows.into_iter().try_for_each(|(offset, row)| step(Step::Letter(offset, row)));
@@ -184,21 +188,26 @@ impl LetterView {
     }
 
     /// The next blocks to read, taken out of `blocks`.
-    fn blocks_that_may_have(&self, wanted: &Wanted, blocks: &mut std::ops::Range<u64>, order: Order) -> Vec<u64> {
+    fn blocks_that_may_have(
+        &self,
+        wanted: &Wanted,
+        blocks: &mut std::ops::Range<u64>,
+        direction: Direction,
+    ) -> Vec<u64> {
         if blocks.is_empty() {
             return Vec::new();
         }
         let zones = self.zones();
         let mut zones =
             zones.range(blocks.clone()).filter(|(_, zone)| zone.may_have(wanted)).map(|(number, _)| *number);
-        let numbers: Vec<u64> = match order {
-            Order::OldestFirst => zones.by_ref().take(BLOCKS_AT_ONCE).collect(),
-            Order::NewestFirst => zones.rev().take(BLOCKS_AT_ONCE).collect(),
+        let numbers: Vec<u64> = match direction {
+            Direction::OldestFirst => zones.by_ref().take(BLOCKS_AT_ONCE).collect(),
+            Direction::NewestFirst => zones.rev().take(BLOCKS_AT_ONCE).collect(),
         };
         if let Some(last) = numbers.last() {
-            match order {
-                Order::OldestFirst => blocks.start = last + 1,
-                Order::NewestFirst => blocks.end = *last,
+            match direction {
+                Direction::OldestFirst => blocks.start = last + 1,
+                Direction::NewestFirst => blocks.end = *last,
             }
         }
         numbers
