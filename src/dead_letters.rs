@@ -277,6 +277,7 @@ impl DeadLetters {
             if position.is_some() {
                 tracing::error!(
                     log = self.names.dead_letters(),
+                    letters = self.view.counts().iter().sum::<u64>(),
                     "the log of dead letters is not the one the local view was built from: it was deleted, or has lost its \
                      end, or this worker was away for longer than it keeps them. Rebuilding the view from it"
                 );

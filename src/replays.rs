@@ -124,6 +124,7 @@ impl Replays {
             total: 0,
             sent: 0,
             delivered: 0,
+            requeued: 0,
             failed: 0,
             created_at: Utc::now(),
             created_by: by.to_owned(),

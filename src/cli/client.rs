@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::Failure;
 
-/// The server answers within this time: it waits ten seconds for other changes, and ten for the broker.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// The server answers within this time: it waits up to half a minute for its own view and the broker.
+const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Where the API is, and who asks.
 #[derive(Args, Clone)]

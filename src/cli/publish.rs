@@ -51,7 +51,14 @@ impl Publish {
     }
 
     async fn one(self, api: &Api) -> Result<(), Failure> {
-        let answer = post(api, self.event.document().to_string().into_bytes()).await?;
+        let event = self.event.document();
+        // Its identity may have been made up here: whoever repeats it needs it.
+        let answer = post(api, event.to_string().into_bytes()).await.map_err(|failure| match failure {
+            Failure::Failed(text) => {
+                Failure::Failed(format!("{text}\n  --event-id {}", event["eventId"].as_str().unwrap_or_default()))
+            }
+            misused @ Failure::Misused(_) => misused,
+        })?;
         if self.json {
             say!("{answer}");
         } else {

@@ -35,7 +35,7 @@ Exit code: 0 all delivered (or left with Ctrl-C), 1 some failed, or it was stopp
     /// Resume a replay that was paused
     #[command(after_help = "Example:\n  waypost replays resume rp_0198c7")]
     Resume(One),
-    /// End a replay; what it has not sent is pending again
+    /// End a replay; what it has not sent is as it was before, mostly pending
     #[command(after_help = "Example:\n  waypost replays cancel rp_0198c7")]
     Cancel(One),
 }

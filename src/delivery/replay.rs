@@ -54,6 +54,9 @@ pub struct Replay {
     pub sent: u64,
     /// Of these, those the receiver has, and unreadable events that are back on their queue.
     pub delivered: u64,
+    /// Of the delivered ones, the unreadable events: whether they can be read now, nobody here knows.
+    #[serde(default)]
+    pub requeued: u64,
     /// Of these, those that are dead again.
     pub failed: u64,
     /// When it was created.
@@ -234,8 +237,13 @@ impl Job {
         replay.sent += 1;
         self.left = self.left.saturating_sub(1);
         let failed = match outcome {
-            ReplayOutcome::Delivered | ReplayOutcome::Requeued => {
+            ReplayOutcome::Delivered => {
                 replay.delivered += 1;
+                0
+            }
+            ReplayOutcome::Requeued => {
+                replay.delivered += 1;
+                replay.requeued += 1;
                 0
             }
             ReplayOutcome::Dead => {

@@ -55,7 +55,10 @@ pub(super) fn routes() -> Vec<Route> {
             .answers::<Replay>(StatusCode::OK, "The replay")
             .problem(StatusCode::CONFLICT, "It is not paused"),
         Route::post("/replays/{id}/cancel", Role::Operator, cancel)
-            .named("cancelReplay", "End a replay; the dead letters it has not sent are pending again")
+            .named(
+                "cancelReplay",
+                "End a replay; the dead letters it has not sent are as they were before, mostly pending",
+            )
             .subject(SUBJECT)
             .answers::<Replay>(StatusCode::OK, "The replay")
             .problem(StatusCode::CONFLICT, "It has ended"),

@@ -46,7 +46,7 @@ const MESSAGES: u16 = 256;
 /// Requests of all replays in flight at once.
 const REQUESTS: usize = 64;
 
-/// Requests of one replay in flight at once.
+/// Requests of one replay in flight at once, where it has no rate.
 const REQUESTS_OF_ONE: usize = 16;
 
 /// A message is worked on this long before the next one takes its place: well below the half hour after which the
@@ -247,7 +247,10 @@ impl Runner {
         let ends = std::iter::once(None).chain(std::iter::repeat(Some(end)));
         let sending = futures_util::stream::iter(letters.into_iter().zip(ends))
             .map(|(kept, end)| self.send_one(job, kept.letter, end, stop));
-        let results: Vec<Result<Option<Sent>, Interrupted>> = sending.buffer_unordered(REQUESTS_OF_ONE).collect().await;
+        // Whoever asks for a rate knows what the endpoint can bear, also where it is slow.
+        let at_once =
+            job.replay.rate_per_second.map_or(REQUESTS_OF_ONE, |rate| (rate.ceil() as usize).clamp(1, REQUESTS));
+        let results: Vec<Result<Option<Sent>, Interrupted>> = sending.buffer_unordered(at_once).collect().await;
         let mut sent = Vec::with_capacity(results.len());
         let mut interrupted = None;
         for result in results {

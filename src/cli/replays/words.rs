@@ -94,8 +94,13 @@ fn time_left(letters: u64, per_second: f64) -> Option<String> {
 pub(super) fn standing(replay: &Value) -> String {
     let count = |name: &str| plain::count(&replay[name]);
     let state = plain::field(&replay["state"], 20);
+    // Nobody has received these: whether they can be read now, the new dead letters tell.
+    let requeued = match number(replay, "requeued") {
+        0 => String::new(),
+        _ => format!(" ({} of them were no events, and are back on the events queue)", count("requeued")),
+    };
     format!(
-        "replay {} {state}: {} delivered, {} failed, of {}",
+        "replay {} {state}: {} delivered{requeued}, {} failed, of {}",
         id(replay),
         count("delivered"),
         count("failed"),
@@ -218,7 +223,8 @@ mod tests {
         let (first, rest) = stopped.split_once('\n').unwrap();
         assert_eq!(first, "it stopped by its failure ratio (0.5); 80 dead letters not sent are pending again");
         assert!(rest.starts_with("15 dead letters failed again"), "{rest}");
-        let again = "waypost dead-letters replay --campaign 13010 --label 'Welcome Message' --status 503";
+        let again = "waypost dead-letters replay --campaign 13010 --label 'Welcome Message' --status 503 \
+                     --stop-on-failure-ratio 0.5";
         assert!(rest.ends_with(again), "{rest}");
         let mut cancelled = replay("cancelled", 100, 5, 0);
         cancelled.as_object_mut().unwrap().remove("filter");

@@ -21,6 +21,7 @@ fn job(total: u64, ratio: Option<f64>) -> Job {
         total: 0,
         sent: 0,
         delivered: 0,
+        requeued: 0,
         failed: 0,
         created_at: NOW,
         created_by: "ana".to_owned(),
