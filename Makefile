@@ -5,10 +5,10 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Where cargo builds.
 BUILT := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: help demo serve test ci fmt lint doc deny backlog clean tools rustfmt clippy
+.PHONY: help demo serve test ci fmt lint doc deny backlog dead-letters clean tools rustfmt clippy
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: tools ## See a whole journey on a real broker (ARGS="--events 10000 --stay")
 	cargo build --release --locked
@@ -42,6 +42,10 @@ deny: tools ## Check licences and advisories of the dependencies
 backlog: tools ## Measure a worker's memory with a million events ready (ARGS=100000 for fewer)
 	scripts/install-rabbitmq
 	cargo bench --locked --bench backlog -- $(ARGS)
+
+dead-letters: tools ## Measure a worker with a million dead letters (ARGS=100000 for fewer)
+	cargo bench --locked --bench dead_letters --no-run
+	scripts/with-broker cargo bench --locked --bench dead_letters -- $(ARGS)
 
 clean: ## Remove what was built
 	cargo clean

@@ -379,12 +379,15 @@ impl LetterView {
     }
 
     fn letter_at(&self, offset: u64) -> Result<Option<Kept>, StoreError> {
+        self.with_row(offset, |row| self.letter_of(offset, row))?.unwrap_or(Ok(None))
+    }
+
+    /// The letter of a row.
+    fn letter_of(&self, offset: u64, row: &Row<'_>) -> Result<Option<Kept>, StoreError> {
         let Some(bytes) = self.letters.get(key(offset))? else { return Ok(None) };
         let mut letter: DeadLetter = serde_json::from_slice(&bytes)?;
-        if let Some((state, dead_at)) = self.with_row(offset, |row| (row.state, row.dead_at))? {
-            letter.state = state;
-            letter.dead_at = DateTime::from_timestamp_millis(dead_at).unwrap_or(letter.dead_at);
-        }
+        letter.state = row.state;
+        letter.dead_at = DateTime::from_timestamp_millis(row.dead_at).unwrap_or(letter.dead_at);
         Ok(Some(Kept { offset, bytes: bytes.len(), letter }))
     }
 

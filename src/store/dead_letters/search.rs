@@ -19,6 +19,9 @@ const BLOCKS_AT_ONCE: usize = 512;
 /// So many blocks are read whatever the time: the pages of a small view are never short.
 const BLOCKS_BEFORE_DEADLINE: usize = 64;
 
+/// A page that finds so many letters at all has them, however late it is.
+const LEAST: usize = 10;
+
 /// A page of letters, newest first.
 #[derive(Debug, Clone)]
 pub struct LetterPage {
@@ -76,18 +79,31 @@ impl LetterView {
         limit: usize,
         deadline: Instant,
     ) -> Result<LetterPage, StoreError> {
-        let mut offsets = Vec::new();
+        let mut letters: Vec<Kept> = Vec::new();
+        let mut bytes = 0;
         let mut next = None;
+        let mut failed = None;
         let mut blocks = 0;
         self.search(filter, Direction::NewestFirst, 0..before.unwrap_or(u64::MAX), |found| {
+            let late = || blocks >= BLOCKS_BEFORE_DEADLINE && Instant::now() > deadline;
             match found {
-                Step::Letter(offset, _) if offsets.len() < limit => offsets.push(offset),
-                // One more than asked for: so there is a next page.
-                Step::Letter(..) => {
-                    next = offsets.last().copied();
+                // One more than asked for, or than there is time or room for: so there is a next page. To read a letter that
+                // lies far from the others takes longer than to find it.
+                Step::Letter(..) if letters.len() == limit || bytes > MAX_BYTES || letters.len() >= LEAST && late() => {
+                    next = letters.last().map(|last| last.offset);
                     return ControlFlow::Break(());
                 }
-                Step::Block(first) if blocks >= BLOCKS_BEFORE_DEADLINE && Instant::now() > deadline => {
+                Step::Letter(offset, row) => match self.letter_of(offset, row) {
+                    Ok(letter) => {
+                        bytes += letter.as_ref().map_or(0, |letter| letter.bytes);
+                        letters.extend(letter);
+                    }
+                    Err(error) => {
+                        failed = Some(error);
+                        return ControlFlow::Break(());
+                    }
+                },
+                Step::Block(first) if late() => {
                     next = (first > 0).then_some(first);
                     return ControlFlow::Break(());
                 }
@@ -95,16 +111,8 @@ impl LetterView {
             }
             ControlFlow::Continue(())
         })?;
-        let mut letters = Vec::with_capacity(offsets.len());
-        let mut bytes = 0;
-        for offset in offsets {
-            let Some(kept) = self.letter_at(offset)? else { continue };
-            bytes += kept.bytes;
-            if bytes > MAX_BYTES && !letters.is_empty() {
-                next = letters.last().map(|last: &Kept| last.offset);
-                break;
-            }
-            letters.push(kept);
+        if let Some(error) = failed {
+            return Err(error);
         }
         // The log's order is that of time but for what workers write at once.
         letters.sort_by_key(|kept| std::cmp::Reverse((kept.letter.dead_at, kept.offset)));

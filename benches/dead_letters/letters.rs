@@ -1,0 +1,259 @@
+//! The letters: made up, the same ones in each run but for the day, and as unlike each other as those of many customers.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+use waypost::delivery::campaign::Target;
+use waypost::delivery::dead_letter::DeadLetter;
+use waypost::delivery::document::{self, HttpUrls};
+use waypost::delivery::event::{Keyword, StepEvent};
+use waypost::delivery::fault::Fault;
+use waypost::delivery::identity::EventId;
+use waypost::delivery::outcome::Cause;
+use waypost::delivery::reason::Reason;
+use waypost::delivery::{Attempt, Delivery, TraceContext, timestamp};
+
+/// Campaigns with many letters each, of five webhooks each.
+const CAMPAIGNS: u64 = 50;
+
+/// The campaign that has only [`RARE`] letters, all of them among the oldest.
+pub(crate) const RARE_CAMPAIGN: &str = "99001";
+
+/// Letters of the rare campaign, by their place among all: parts of a thousand.
+const RARE: [u64; 5] = [3, 11, 12, 40, 71];
+
+/// Letters with the status 418, by their place among all: parts of a thousand.
+const TEAPOTS: [u64; 3] = [50, 310, 620];
+
+/// Less than the retention, so that none is forgotten meanwhile.
+const DAYS: i64 = 20;
+
+/// All of them, made one at a time.
+pub(crate) struct Letters {
+    count: u64,
+    first: DateTime<Utc>,
+    places: Vec<Origin>,
+    rare: Origin,
+}
+
+/// Where a letter comes from.
+struct Origin {
+    campaign: String,
+    label: String,
+    option: Option<String>,
+    keyword: Option<Keyword>,
+    target: Target,
+}
+
+impl Letters {
+    /// So many letters, the last of which is dead now.
+    pub(crate) fn new(count: u64) -> Self {
+        let places = (0..CAMPAIGNS).flat_map(|number| origins(&campaign_id(number))).collect();
+        let rare = origins(RARE_CAMPAIGN).remove(0);
+        Self { count, first: Utc::now() - TimeDelta::days(DAYS), places, rare }
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The campaigns as they are now, with all webhooks at this URL.
+    pub(crate) fn campaigns(url: &str) -> Vec<Value> {
+        let ids = (0..CAMPAIGNS).map(campaign_id).chain([RARE_CAMPAIGN.to_owned()]);
+        ids.map(|id| document(&id, |webhook| format!("{url}{webhook}"))).collect()
+    }
+
+    /// When the letter is dead that has this part of a thousand before it.
+    pub(crate) fn at(&self, thousandth: u64) -> String {
+        timestamp::text(&self.dead_at(self.part(thousandth)))
+    }
+
+    /// How many letters have the status 418, and how many are of the rare campaign.
+    pub(crate) fn rarities(&self) -> (u64, u64) {
+        (self.number_at(&TEAPOTS), self.number_at(&RARE))
+    }
+
+    fn number_at(&self, places: &[u64]) -> u64 {
+        let numbers: std::collections::BTreeSet<u64> = places.iter().map(|place| self.part(*place)).collect();
+        numbers.len() as u64
+    }
+
+    fn part(&self, thousandth: u64) -> u64 {
+        self.count * thousandth / 1000
+    }
+
+    fn dead_at(&self, number: u64) -> DateTime<Utc> {
+        let span = TimeDelta::days(DAYS).num_milliseconds();
+        self.first + TimeDelta::milliseconds((i128::from(span) * i128::from(number) / i128::from(self.count)) as i64)
+    }
+
+    /// Letter `number`, counted from the oldest.
+    pub(crate) fn letter(&self, number: u64) -> DeadLetter {
+        let chance = Chance(number);
+        let dead_at = self.dead_at(number);
+        let is_at = |places: &[u64]| places.iter().any(|place| self.part(*place) == number);
+        if is_at(&RARE) {
+            return of_delivery(&self.rare, number, Reason::Exhausted, Ending::Status(503), 12, dead_at);
+        }
+        let place = &self.places[chance.skewed(self.places.len())];
+        if is_at(&TEAPOTS) {
+            return of_delivery(place, number, Reason::Exhausted, Ending::Status(418), 3, dead_at);
+        }
+        // Webhooks have retry policies of their own.
+        let attempts = [12, 12, 6, 3][chance.of(1, 4) as usize];
+        let ending = chance.ending();
+        match chance.of(2, 2000) {
+            0 => malformed(number, dead_at),
+            1..=2 => of_delivery(place, number, Reason::Gone, Ending::Status(410), 1, dead_at),
+            3..=40 => of_delivery(place, number, Reason::ForbiddenAddress, Ending::Forbidden, 1, dead_at),
+            41..=100 => of_delivery(place, number, Reason::WebhookDisabled, ending, 2, dead_at),
+            101..=120 => of_delivery(place, number, Reason::WebhookDeleted, ending, 2, dead_at),
+            _ => of_delivery(place, number, Reason::Exhausted, ending, attempts, dead_at),
+        }
+    }
+}
+
+/// The id of a campaign: the one with number 0 has the most letters, the last one the fewest.
+pub(crate) fn campaign_id(number: u64) -> String {
+    (13_000 + number * 10).to_string()
+}
+
+/// The id of a webhook: number 0 to 4 of its campaign.
+pub(crate) fn webhook_id(campaign: &str, number: u64) -> String {
+    format!("crm-{campaign}-{number}")
+}
+
+fn document(id: &str, url: impl Fn(&str) -> String) -> Value {
+    let webhook = |number: u64| {
+        let webhook = webhook_id(id, number);
+        json!({
+            "id": webhook, "url": url(&webhook), "headers": { "X-Api-Key": "a key of forty characters, or nearly so" },
+            "body": { "source": "chatbot", "list": format!("Leads {id}"), "tags": ["campaign", id] },
+        })
+    };
+    let entry = |keyword: u64, option: &str, number: u64| json!({ "keyword": keyword, "option": option, "webhook": webhook(number) });
+    json!({ "id": id, "name": format!("Campaign {id}"), "sections": [
+        { "label": "Welcome Message", "kind": "welcomeMessage", "message": "Hello! How can we help?",
+          "menu": [entry(1, "Talk to sales", 1), entry(2, "Opening hours", 2)], "webhook": webhook(0) },
+        { "label": "Offers", "menu": [entry(1, "Yes, send me the offer", 4)], "webhook": webhook(3) },
+    ]})
+}
+
+/// Where letters of a campaign come from, with its webhooks as they were when the letters were written.
+fn origins(campaign: &str) -> Vec<Origin> {
+    let was = document(campaign, |webhook| format!("https://hooks.customer-{campaign}.example/crm/v2/{webhook}"));
+    let was = document::read(was.to_string().as_bytes(), HttpUrls::Refused, None).expect("the campaign has no faults");
+    let origin = |place: waypost::delivery::campaign::Place<'_>| {
+        let mut target = place.target();
+        target.webhook.mask();
+        Origin {
+            campaign: campaign.to_owned(),
+            label: place.section.label.clone(),
+            option: place.entry.and_then(|entry| entry.option.clone()),
+            keyword: place.entry.map(|entry| entry.keyword.clone()),
+            target,
+        }
+    };
+    was.places().map(origin).collect()
+}
+
+/// How attempts ended.
+#[derive(Clone, Copy)]
+enum Ending {
+    Status(u16),
+    Timeout,
+    Connect,
+    Forbidden,
+}
+
+fn of_delivery(
+    origin: &Origin,
+    number: u64,
+    reason: Reason,
+    ending: Ending,
+    attempts: u32,
+    dead_at: DateTime<Utc>,
+) -> DeadLetter {
+    let chance = Chance(number);
+    let waits = |attempt: u32| TimeDelta::seconds(10 * ((1 << (attempts - 1)) - (1 << attempt)));
+    let event = StepEvent {
+        campaign_id: origin.campaign.clone(),
+        label: origin.label.clone(),
+        phone_number: format!("+1555{:07}", chance.of(3, 10_000_000)),
+        date: dead_at - waits(0) - TimeDelta::seconds(2),
+        response: Some(origin.keyword.as_ref().map_or_else(|| "hello".to_owned(), ToString::to_string)),
+        option: origin.option.clone(),
+        keyword: origin.keyword.clone(),
+        event_id: EventId::new(format!("event-{number}")),
+    };
+    let trace = TraceContext {
+        traceparent: format!("00-{:016x}{:016x}-{:016x}-01", chance.draw(4), chance.draw(5), chance.draw(6)),
+        tracestate: None,
+    };
+    let mut delivery = Delivery::new(event, origin.target.clone(), number.is_multiple_of(2).then_some(trace));
+    for attempt in 0..attempts {
+        let (status, cause, error, answer, duration_ms) = ending.told(chance.of(7, 400));
+        let at = dead_at - waits(attempt) - TimeDelta::milliseconds(duration_ms as i64);
+        delivery.record(Attempt { at, duration_ms, status, cause, error, answer });
+    }
+    DeadLetter::of_delivery(delivery, reason, dead_at)
+}
+
+impl Ending {
+    fn told(self, milliseconds: u64) -> (Option<u16>, Cause, Option<String>, Option<String>, u64) {
+        let none = |cause, error: &str, duration| (None, cause, Some(error.to_owned()), None, duration);
+        match self {
+            Self::Status(status) => {
+                let answer = format!("{{\"error\":\"{status}\",\"message\":\"upstream: please try again later\"}}");
+                (Some(status), Cause::of_status(status), None, Some(answer), milliseconds)
+            }
+            Self::Timeout => none(Cause::Timeout, "no answer within 15 s", 15_000),
+            Self::Connect => none(Cause::Connect, "no connection: Connection refused (os error 111)", 3),
+            Self::Forbidden => none(Cause::ForbiddenAddress, "10.0.0.7 is not public, and not allowed", 1),
+        }
+    }
+}
+
+fn malformed(number: u64, dead_at: DateTime<Utc>) -> DeadLetter {
+    let body = format!("{{\"campaignId\":\"13000\",\"label\":\"Offers\",\"phoneNumber\":null,\"number\":{number}");
+    let faults = vec![Fault::new("$", "not JSON that can be read: EOF while parsing an object")];
+    DeadLetter::of_body(body.as_bytes(), faults, &number.to_string(), Reason::Malformed, dead_at)
+}
+
+/// Numbers that look drawn, of the letter with this number.
+struct Chance(u64);
+
+impl Chance {
+    /// Draw `nth`: the mixing of SplitMix64.
+    fn draw(&self, nth: u64) -> u64 {
+        let mut mixed =
+            (self.0 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (nth + 1).wrapping_mul(0xd1b5_4a32_d192_ed03);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Below `end`.
+    fn of(&self, nth: u64, end: u64) -> u64 {
+        self.draw(nth) % end
+    }
+
+    /// Below `end`, the low ones more often: the first of 250 thirty times as often as the last.
+    fn skewed(&self, end: usize) -> usize {
+        const STEPS: u64 = 1_000_000;
+        let step = self.of(0, STEPS);
+        (end as u64 * step * (step + STEPS / 100) / (STEPS * (STEPS + STEPS / 100))) as usize
+    }
+
+    fn ending(&self) -> Ending {
+        match self.of(8, 100) {
+            0..=39 => Ending::Status(503),
+            40..=54 => Ending::Status(500),
+            55..=64 => Ending::Status(502),
+            65..=74 => Ending::Status(429),
+            75..=79 => Ending::Status(404),
+            80..=91 => Ending::Timeout,
+            _ => Ending::Connect,
+        }
+    }
+}
