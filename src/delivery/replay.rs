@@ -233,9 +233,14 @@ impl Job {
 
     /// A claimed letter was sent.
     pub fn sent(&mut self, outcome: ReplayOutcome) {
+        self.left = self.left.saturating_sub(1);
+        self.sent_unclaimed(outcome);
+    }
+
+    /// A letter was sent that it has not claimed, or not any longer: as many as before are left.
+    pub fn sent_unclaimed(&mut self, outcome: ReplayOutcome) {
         let replay = &mut self.replay;
         replay.sent += 1;
-        self.left = self.left.saturating_sub(1);
         let failed = match outcome {
             ReplayOutcome::Delivered => {
                 replay.delivered += 1;
@@ -263,10 +268,13 @@ impl Job {
         self.left = self.left.saturating_sub(letters);
     }
 
-    /// Decides whether it ends here, after a slice was recorded.
+    /// Decides whether it ends here, after a slice was recorded. Nothing is decided of one that has ended.
     pub fn judge(&mut self, at: DateTime<Utc>) {
+        if !self.replay.state.is_open() {
+            return;
+        }
         self.updated_at = at;
-        if self.replay.state.is_open() && self.fails_too_often() {
+        if self.fails_too_often() {
             self.end(ReplayState::Stopped, at);
         }
         self.end_if_all_sent(at);

@@ -452,3 +452,6 @@ fn find(bucket: &[u8], fingerprint: u64) -> Option<u64> {
     let item = bucket.chunks_exact(BUCKET_ITEM).find(|item| item[..8] == key(fingerprint))?;
     Some(number(&item[8..]))
 }
+
+#[cfg(test)]
+mod tests;

@@ -169,7 +169,9 @@ impl Fate {
     pub fn sent(&mut self, replay: &ReplayId, at: DateTime<Utc>, outcome: ReplayOutcome) {
         let known = self.known(replay, at, outcome);
         (known.at, known.outcome) = (at, outcome);
-        self.recorded.push(replay.clone());
+        if !self.is_recorded(replay) {
+            self.recorded.push(replay.clone());
+        }
     }
 
     /// Whether it is recorded how this replay went.

@@ -125,16 +125,21 @@ impl<'a> Draft<'a> {
     fn slice(&mut self, slice: &Slice) -> Result<Applied, StoreError> {
         let mut recorded = 0;
         for sent in &slice.sent {
-            let claimed = self.take_claim(&slice.replay, &sent.id)?;
-            let given_back = self.offset_in(&sent.id, |state| state != State::Replaying)?;
-            if let Some(offset) = claimed.or(given_back)
-                && !self.fate(offset)?.is_recorded(&slice.replay)
-            {
-                self.set_state(offset, State::Replayed)?;
-                self.fate(offset)?.sent(&slice.replay, slice.at, sent.outcome);
+            let offset = if let Some(claimed) = self.take_claim(&slice.replay, &sent.id)? {
                 self.change(&slice.replay, |job| job.sent(sent.outcome))?;
-                recorded += 1;
-            }
+                claimed
+            } else {
+                let given_back = self.offset_in(&sent.id, |state| state != State::Replaying)?;
+                let Some(given_back) = given_back else { continue };
+                if self.fate(given_back)?.is_recorded(&slice.replay) {
+                    continue;
+                }
+                self.change(&slice.replay, |job| job.sent_unclaimed(sent.outcome))?;
+                given_back
+            };
+            self.set_state(offset, State::Replayed)?;
+            self.fate(offset)?.sent(&slice.replay, slice.at, sent.outcome);
+            recorded += 1;
         }
         self.change(&slice.replay, |job| job.judge(slice.at))?;
         Ok(Applied::Letters(recorded))

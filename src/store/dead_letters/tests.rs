@@ -1,0 +1,542 @@
+//! On a real sled, in a temporary folder. [`model`] compares the view with a naive one.
+
+mod model;
+
+use std::time::{Duration, Instant};
+
+use super::search::LetterPage;
+use super::*;
+use crate::delivery::dead_letter::BODY_BYTES_KEPT;
+use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::dead_letter::mark::{Control, Discard, ReplayOutcome, Sent, Slice, Verdict};
+use crate::delivery::reason::Reason;
+use crate::delivery::replay::{Command, Replay, ReplayConfig};
+use crate::store::Store;
+use chrono::Utc;
+
+/// The log's beginning, in milliseconds since 1970. A record comes every second.
+const START: i64 = 1_700_000_000_000;
+
+/// A view in a folder of its own, and the log that it is built from.
+struct Log {
+    folder: tempfile::TempDir,
+    store: Store,
+    /// How long its letters are kept.
+    retention: Duration,
+    /// The offset of the next record.
+    next: u64,
+}
+
+impl Log {
+    fn new() -> Self {
+        Self::kept_for(Duration::MAX)
+    }
+
+    fn kept_for(retention: Duration) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path()).expect("a store");
+        Self::of(folder, store, retention, 0)
+    }
+
+    fn of(folder: tempfile::TempDir, mut store: Store, retention: Duration, next: u64) -> Self {
+        store.letters = store.letters.kept_for(retention);
+        Self { folder, store, retention, next }
+    }
+
+    /// The same, read from its folder again.
+    fn reopen(self) -> Self {
+        let Self { folder, store, retention, next } = self;
+        drop(store);
+        // sled lets go of the folder a moment later.
+        let patience = Instant::now() + Duration::from_secs(10);
+        let store = loop {
+            match Store::open(folder.path()) {
+                Err(StoreError::InUse(_)) if Instant::now() < patience => std::thread::yield_now(),
+                opened => break opened.expect("a store"),
+            }
+        };
+        Self::of(folder, store, retention, next)
+    }
+
+    fn view(&self) -> &LetterView {
+        &self.store.letters
+    }
+
+    fn append(&mut self, content: Content) -> Applied {
+        let position = at(self.next);
+        self.next += 1;
+        let mut applied = self.view().apply(&[Entry { position, content }]).expect("applied");
+        assert_eq!(applied.len(), 1);
+        applied.remove(0)
+    }
+
+    /// Appends a letter, and tells its offset.
+    fn letter(&mut self, id: &str) -> u64 {
+        let letter = letter(id, time(self.next));
+        assert_eq!(self.append(Content::Letter(Box::new(letter))), Applied::Letters(1));
+        self.next - 1
+    }
+
+    fn mark(&mut self, mark: Mark) -> Applied {
+        self.append(Content::Mark(mark))
+    }
+
+    /// Appends a replay, which claims its letters.
+    fn create(&mut self, replay: Replay) -> Job {
+        match self.mark(Mark::Replay(Box::new(replay))) {
+            Applied::Replay(job) => *job,
+            other => panic!("not a replay: {other:?}"),
+        }
+    }
+
+    /// Appends a replay of all pending letters.
+    fn replay(&mut self, id: &str) -> Job {
+        self.create(replay(id, time(self.next)))
+    }
+
+    /// Appends a replay of these letters.
+    fn replay_of_ids(&mut self, id: &str, letters: &[&str]) -> Job {
+        self.create(Replay { filter: None, ids: Some(dead_letters(letters)), ..replay(id, time(self.next)) })
+    }
+
+    fn send(&mut self, replay: &str, ids: &[&str], outcome: ReplayOutcome) -> Applied {
+        let sent = dead_letters(ids).into_iter().map(|id| Sent { id, outcome }).collect();
+        self.mark(Mark::Slice(Slice { replay: ReplayId::new(replay), sent, at: time(self.next) }))
+    }
+
+    fn control(&mut self, replay: &str, command: Command) -> Applied {
+        let (replay, by, at) = (ReplayId::new(replay), "ana".to_owned(), time(self.next));
+        self.mark(Mark::Control(Control { replay, command, by, at }))
+    }
+
+    fn discard(&mut self, ids: &[&str]) -> Applied {
+        let verdict = Verdict { by: "ana".to_owned(), at: time(self.next), reason: None };
+        self.mark(Mark::Discard(Discard { ids: dead_letters(ids), verdict }))
+    }
+
+    fn claimed(&self, replay: &str) -> Vec<Kept> {
+        self.view().claimed(&ReplayId::new(replay), usize::MAX).expect("letters")
+    }
+
+    fn job(&self, replay: &str) -> Job {
+        self.view().job(&ReplayId::new(replay)).expect("a job").expect("it is there")
+    }
+
+    fn state(&self, id: &str) -> Option<State> {
+        self.view().state(&DeadLetterId::new(id)).expect("a state")
+    }
+
+    fn pages(&self, filter: &Filter, limit: usize, deadline: Instant) -> Vec<LetterPage> {
+        let mut pages: Vec<LetterPage> = Vec::new();
+        loop {
+            let before = pages.last().and_then(|page| page.next);
+            let page = self.view().page(filter, before, limit, deadline).expect("a page");
+            assert!(page.next.is_none_or(|next| before.is_none_or(|before| next < before)), "it goes on, not back");
+            let is_last = page.next.is_none();
+            pages.push(page);
+            if is_last {
+                return pages;
+            }
+        }
+    }
+}
+
+fn at(offset: u64) -> Position {
+    Position { offset, message_id: format!("m{offset}") }
+}
+
+/// When the record at this offset was written. Far off it is some time.
+fn time(offset: u64) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(START + 1000 * (offset % 10_000_000) as i64).expect("a time")
+}
+
+/// A deadline that no test comes to.
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
+
+/// A letter of an unreadable event: the simplest there is.
+fn letter(id: &str, dead_at: DateTime<Utc>) -> DeadLetter {
+    DeadLetter { id: DeadLetterId::new(id), ..DeadLetter::of_body(b"?", Vec::new(), id, Reason::Malformed, dead_at) }
+}
+
+fn dead_letters(ids: &[&str]) -> Vec<DeadLetterId> {
+    ids.iter().map(|id| DeadLetterId::new(*id)).collect()
+}
+
+/// A replay of pending letters.
+fn replay(id: &str, created_at: DateTime<Utc>) -> Replay {
+    Replay {
+        id: ReplayId::new(id),
+        state: ReplayState::Running,
+        filter: Some(Filter::default()),
+        ids: None,
+        rate_per_second: None,
+        config: ReplayConfig::Current,
+        stop_on_failure_ratio: None,
+        total: 0,
+        sent: 0,
+        delivered: 0,
+        failed: 0,
+        created_at,
+        created_by: "ana".to_owned(),
+        ended_at: None,
+    }
+}
+
+fn ids(letters: &[Kept]) -> Vec<&str> {
+    letters.iter().map(|kept| kept.letter.id.as_str()).collect()
+}
+
+#[test]
+fn a_page_whose_time_is_over_goes_on_all_the_same() {
+    let mut log = Log::new();
+    let mut expected = Vec::new();
+    for block in 0..200 {
+        log.next = 64 * block;
+        let id = format!("dl_{block:03}");
+        log.letter(&id);
+        expected.insert(0, id);
+        // So that a search for a malformed event that was answered looks into every block, in vain.
+        let gone = letter(&format!("dl_{block:03}_gone"), time(log.next));
+        log.append(Content::Letter(Box::new(DeadLetter { reason: Reason::Gone, status: Some(410), ..gone })));
+    }
+    let over = Instant::now();
+    let malformed = Filter { reason: Some(Reason::Malformed), ..Filter::default() };
+    let pages = log.pages(&malformed, 1000, over);
+    let found: Vec<&str> = pages.iter().flat_map(|page| ids(&page.letters)).collect();
+    assert_eq!(found, expected);
+    let lengths = |pages: &[LetterPage]| pages.iter().map(|page| page.letters.len()).collect::<Vec<_>>();
+    assert_eq!(lengths(&pages), [65, 65, 65, 5], "so many blocks are read whatever the time");
+    let in_vain = Filter { status: Some(410), ..malformed.clone() };
+    assert_eq!(lengths(&log.pages(&in_vain, 1000, over)), [0; 4]);
+    assert_eq!(log.pages(&malformed, 1000, far()).len(), 1);
+    // Where nothing lies before the cursor, nothing is looked at.
+    let page = log.view().page(&malformed, Some(0), 10, over).expect("a page");
+    assert_eq!((page.letters.len(), page.next), (0, None));
+}
+
+#[test]
+fn a_replay_claims_what_there_is_for_it_and_nothing_that_another_has() {
+    let mut log = Log::new();
+    for id in ["dl_1", "dl_2", "dl_3"] {
+        log.letter(id);
+    }
+    log.discard(&["dl_1"]);
+    let job = log.replay_of_ids("rp_1", &["dl_2", "dl_unknown", "dl_2"]);
+    assert_eq!((job.replay.total, job.left, job.claims), (1, 1, Claims::Made));
+    assert_eq!(log.replay("rp_2").replay.total, 1, "what is pending");
+    let none_left = log.replay("rp_3").replay;
+    assert_eq!((none_left.total, none_left.state), (0, ReplayState::Done));
+    assert_eq!(none_left.ended_at, Some(none_left.created_at));
+    log.letter("dl_4");
+    log.send("rp_1", &["dl_2"], ReplayOutcome::Delivered);
+    let mut log = log.reopen();
+    assert_eq!(ids(&log.claimed("rp_2")), ["dl_3"], "what came later is not claimed");
+    let all = ["dl_1", "dl_2", "dl_3", "dl_4"];
+    let states = [State::Discarded, State::Replayed, State::Replaying, State::Pending];
+    assert_eq!(all.map(|id| log.state(id)), states.map(Some));
+    // Named by its id a letter is sent again, whatever has become of it.
+    assert_eq!(log.replay_of_ids("rp_4", &all).replay.total, 3);
+    assert_eq!(ids(&log.claimed("rp_4")), ["dl_1", "dl_2", "dl_4"]);
+}
+
+#[test]
+fn a_replay_claims_no_letter_that_is_older_than_letters_are_kept() {
+    let mut log = Log::kept_for(Duration::from_secs(10));
+    for id in ["dl_old", "dl_just", "dl_young"] {
+        log.letter(id);
+    }
+    log.next = 11;
+    assert_eq!(log.replay_of_ids("rp_1", &["dl_old", "dl_just"]).replay.total, 1);
+    assert_eq!(log.replay("rp_2").replay.total, 1);
+    assert_eq!(ids(&log.claimed("rp_1")), ["dl_just"]);
+    assert_eq!(ids(&log.claimed("rp_2")), ["dl_young"]);
+    assert_eq!(log.state("dl_old"), Some(State::Pending));
+}
+
+#[test]
+fn what_is_given_back_is_as_it_was() {
+    let mut log = Log::new();
+    let all = ["dl_pending", "dl_discarded", "dl_replayed", "dl_both"];
+    for id in all {
+        log.letter(id);
+    }
+    log.discard(&["dl_discarded", "dl_both"]);
+    log.replay_of_ids("rp_1", &["dl_replayed", "dl_both"]);
+    log.send("rp_1", &["dl_replayed", "dl_both"], ReplayOutcome::Delivered);
+    let before = all.map(|id| log.state(id));
+    assert_eq!(before, [State::Pending, State::Discarded, State::Replayed, State::Replayed].map(Some));
+    log.replay_of_ids("rp_2", &all);
+    assert_eq!(all.map(|id| log.state(id)), [Some(State::Replaying); 4]);
+    log.control("rp_2", Command::Cancel);
+    assert_eq!(all.map(|id| log.state(id)), before);
+}
+
+#[test]
+fn a_replay_that_is_stopped_gives_back_what_it_has_not_sent() {
+    let mut log = Log::new();
+    let names: Vec<String> = (0..25).map(|number| format!("dl_{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for name in &names {
+        log.letter(name);
+    }
+    log.create(Replay { stop_on_failure_ratio: Some(0.5), ..replay("rp_1", time(log.next)) });
+    log.send("rp_1", &names[..19], ReplayOutcome::Dead);
+    assert_eq!(log.view().counts(), [0, 6, 19, 0]);
+    assert_eq!(log.send("rp_1", &names[19..20], ReplayOutcome::Dead), Applied::Letters(1));
+    assert_eq!(log.view().counts(), [5, 0, 20, 0]);
+    let job = log.job("rp_1");
+    assert_eq!((job.replay.state, job.replay.total, job.left), (ReplayState::Stopped, 25, 0));
+    assert_eq!(log.claimed("rp_1").len(), 0);
+}
+
+#[test]
+fn a_clock_that_is_ahead_keeps_its_own_letters_and_no_others() {
+    let mut log = Log::new();
+    log.letter("dl_old");
+    log.next = 64;
+    let ahead = letter("dl_ahead", time(1_000_000));
+    log.append(Content::Letter(Box::new(ahead)));
+    log.next = 128;
+    log.letter("dl_old_too");
+    log.next = 192;
+    log.letter("dl_new");
+    // A block at a time.
+    let forgotten = [1, 1, 1].map(|blocks| log.view().forget_before(START + 192_000, blocks).expect("forgotten"));
+    assert_eq!(forgotten, [1, 1, 0]);
+    assert_eq!(log.view().counts(), [2, 0, 0, 0]);
+    assert_eq!(log.state("dl_ahead"), Some(State::Pending));
+}
+
+#[test]
+fn forgetting_in_the_middle_of_a_replay_ends_it() {
+    let mut log = Log::new();
+    for (offset, id) in [(62, "dl_1"), (63, "dl_2"), (64, "dl_3"), (130, "dl_4")] {
+        log.next = offset;
+        log.letter(id);
+    }
+    log.replay_of_ids("rp_1", &["dl_1", "dl_2", "dl_3"]);
+    log.send("rp_1", &["dl_1"], ReplayOutcome::Dead);
+    let forget = |log: &Log, before| log.view().forget_before(time(before).timestamp_millis(), 10).expect("forgotten");
+    assert_eq!(forget(&log, 63), 0, "a block is forgotten whole");
+    assert_eq!(forget(&log, 64), 2);
+    let job = log.job("rp_1");
+    assert_eq!((job.left, job.replay.state), (1, ReplayState::Running));
+    assert_eq!(ids(&log.claimed("rp_1")), ["dl_3"]);
+    assert_eq!(forget(&log, 65), 1);
+    let job = log.job("rp_1");
+    assert_eq!((job.left, job.replay.state, job.replay.sent), (0, ReplayState::Done, 1));
+    assert!(job.replay.ended_at.is_some());
+    assert_eq!(log.view().counts(), [1, 0, 0, 0]);
+    // What comes for it later finds nothing.
+    assert_eq!(log.send("rp_1", &["dl_2", "dl_3"], ReplayOutcome::Delivered), Applied::Letters(0));
+    assert_eq!(log.job("rp_1").replay, job.replay);
+}
+
+#[test]
+fn a_forgotten_replay_keeps_no_letter() {
+    let mut log = Log::new();
+    log.letter("dl_old");
+    log.next = 64;
+    log.letter("dl_young");
+    log.replay("rp_1");
+    log.control("rp_1", Command::Cancel);
+    log.next = 100;
+    log.letter("dl_younger");
+    // After the replay's end, and before the last letter of the second block.
+    assert_eq!(log.view().forget_before(time(99).timestamp_millis(), 10).expect("forgotten"), 1);
+    assert_eq!(log.view().job(&ReplayId::new("rp_1")).expect("no job"), None);
+    assert_eq!(log.state("dl_young"), Some(State::Pending));
+    assert_eq!(log.claimed("rp_1").len(), 0);
+    // What it has sent all the same is recorded.
+    assert_eq!(log.send("rp_1", &["dl_young"], ReplayOutcome::Delivered), Applied::Letters(1));
+    assert_eq!(log.state("dl_young"), Some(State::Replayed));
+}
+
+#[test]
+fn offsets_may_have_gaps_and_be_large() {
+    let mut log = Log::new();
+    let far_off = 1 << 40;
+    let offsets = [0, 62, 63, 64, 127, 128, u64::from(u32::MAX), u64::from(u32::MAX) + 1, far_off + 63, far_off + 64];
+    let names = offsets.map(|offset| format!("dl_{offset}"));
+    let names = names.each_ref().map(String::as_str);
+    for (offset, name) in offsets.into_iter().zip(names) {
+        log.next = offset;
+        assert_eq!(log.letter(name), offset);
+    }
+    log.replay_of_ids("rp_1", &names);
+    log.send("rp_1", &["dl_63", names[9]], ReplayOutcome::Delivered);
+    let log = log.reopen();
+    assert_eq!(log.view().counts(), [0, 8, 2, 0]);
+    for (offset, name) in offsets.into_iter().zip(names) {
+        let kept = log.view().letter(&DeadLetterId::new(name)).expect("a letter").expect("it is there");
+        assert_eq!((kept.offset, kept.letter.dead_at), (offset, time(offset)));
+        let state = if [63, far_off + 64].contains(&offset) { State::Replayed } else { State::Replaying };
+        assert_eq!((kept.letter.state, log.state(name)), (state, Some(state)));
+    }
+    let unsent: Vec<&str> = names.into_iter().filter(|name| !["dl_63", names[9]].contains(name)).collect();
+    assert_eq!(ids(&log.claimed("rp_1")), unsent);
+    // Each way to cut at the edges of blocks.
+    for (from, begin) in offsets.into_iter().zip(0..) {
+        for (to, end) in offsets.into_iter().zip(0..) {
+            let found = log.view().find(&Filter::default(), from..to, 100).expect("letters").letters;
+            let found: Vec<(u64, &str)> = found.iter().map(|(offset, id)| (*offset, id.as_str())).collect();
+            let all: Vec<(u64, &str)> = offsets.into_iter().zip(names).collect();
+            assert_eq!(found, all.get(begin..end).unwrap_or_default(), "{from}..{to}");
+        }
+        let page = log.view().page(&Filter::default(), Some(from), 100, far()).expect("a page");
+        assert_eq!(page.letters.len(), begin, "{from}");
+    }
+}
+
+#[test]
+fn a_search_goes_over_more_blocks_than_are_looked_up_at_once() {
+    let mut log = Log::new();
+    let names: Vec<String> = (0..1200).map(|number| format!("dl_{number}")).collect();
+    let entries = names.iter().zip(0..).map(|(name, number)| {
+        let letter = letter(name, time(number));
+        Entry { position: at(64 * number), content: Content::Letter(Box::new(letter)) }
+    });
+    log.view().apply(&entries.collect::<Vec<_>>()).expect("applied");
+    log.next = 64 * 1200;
+    let all = Filter::default();
+    assert_eq!(log.view().tally(&all).expect("a tally").total, 1200);
+    let found = log.view().find(&all, 0..u64::MAX, 1199).expect("letters");
+    assert!(found.letters.iter().map(|(_, id)| id.as_str()).eq(names[..1199].iter().map(String::as_str)));
+    assert_eq!(found.next, Some(64 * 1199));
+    let pages = log.pages(&all, 1000, far());
+    assert!(pages.iter().flat_map(|page| ids(&page.letters)).eq(names.iter().rev().map(String::as_str)));
+    assert_eq!(pages.len(), 2);
+}
+
+#[test]
+fn a_cursor_goes_on_where_it_was_while_new_letters_come() {
+    let mut log = Log::new();
+    let names: Vec<String> = (0..150).map(|number| format!("dl_{number:03}")).collect();
+    for name in &names {
+        log.letter(name);
+    }
+    let (mut seen, mut before) = (Vec::new(), None);
+    loop {
+        let page = log.view().page(&Filter::default(), before, 7, far()).expect("a page");
+        seen.extend(page.letters.into_iter().map(|kept| kept.letter.id.as_str().to_owned()));
+        let Some(next) = page.next else { break };
+        before = Some(next);
+        let id = format!("dl_new {}", log.next);
+        log.letter(&id);
+        log.discard(&[&id]);
+    }
+    seen.reverse();
+    assert_eq!(seen, names);
+}
+
+#[test]
+fn large_letters_are_read_a_few_at_a_time() {
+    let mut log = Log::new();
+    let names: Vec<String> = (0..20).map(|number| format!("dl_{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let body = vec![b'x'; BODY_BYTES_KEPT];
+    for name in &names {
+        let large = DeadLetter::of_body(&body, Vec::new(), name, Reason::Poison, time(log.next));
+        log.append(Content::Letter(Box::new(DeadLetter { id: DeadLetterId::new(*name), ..large })));
+    }
+    let mut log = log.reopen();
+    let mut newest_first = names.clone();
+    newest_first.reverse();
+    let pages = log.pages(&Filter::default(), 20, far());
+    assert_eq!(pages.iter().map(|page| page.letters.len()).collect::<Vec<_>>(), [7, 7, 6]);
+    assert_eq!(pages.iter().flat_map(|page| ids(&page.letters)).collect::<Vec<_>>(), newest_first);
+    assert_eq!(pages[0].letters[0].letter.body.as_ref().map(String::len), Some(BODY_BYTES_KEPT));
+    log.replay("rp_1");
+    assert_eq!(ids(&log.claimed("rp_1")), names[..8]);
+    log.send("rp_1", &names[..8], ReplayOutcome::Requeued);
+    assert_eq!(ids(&log.claimed("rp_1")), names[8..16]);
+}
+
+#[test]
+fn what_a_record_did_is_told() {
+    let mut log = Log::new();
+    for id in ["dl_1", "dl_2", "dl_3"] {
+        log.letter(id);
+    }
+    let again = letter("dl_1", time(9));
+    assert_eq!(log.append(Content::Letter(Box::new(again))), Applied::Letters(0));
+    assert_eq!(log.discard(&["dl_3", "dl_unknown", "dl_3"]), Applied::Letters(1));
+    let job = log.replay("rp_1");
+    assert_eq!((job.replay.state, job.replay.total, job.left), (ReplayState::Running, 2, 2));
+    assert_eq!(log.replay("rp_1"), job, "it is there already");
+    assert_eq!(log.discard(&["dl_1"]), Applied::Letters(0), "a replay has it");
+    assert_eq!(log.send("rp_1", &["dl_1", "dl_1", "dl_unknown"], ReplayOutcome::Dead), Applied::Letters(1));
+    assert_eq!(log.send("rp_1", &["dl_1"], ReplayOutcome::Delivered), Applied::Letters(0), "it was recorded");
+    let Applied::Replay(job) = log.control("rp_1", Command::Cancel) else { panic!("a replay") };
+    assert_eq!((job.replay.state, job.replay.failed), (ReplayState::Cancelled, 1));
+    assert_eq!(log.job("rp_1").left, 0);
+    assert_eq!(log.control("rp_1", Command::Resume), Applied::Refused(ReplayState::Cancelled));
+    assert_eq!(log.control("rp_9", Command::Pause), Applied::Nothing);
+    assert_eq!(log.append(Content::Nothing), Applied::Nothing);
+    assert_eq!(log.view().position().expect("a position"), Some(at(log.next - 1)));
+}
+
+#[test]
+fn what_was_sent_is_recorded_though_it_was_given_back_unless_another_replay_has_it() {
+    let mut log = Log::new();
+    for id in ["dl_1", "dl_2"] {
+        log.letter(id);
+    }
+    log.replay("rp_1");
+    log.control("rp_1", Command::Cancel);
+    log.replay_of_ids("rp_2", &["dl_2"]);
+    assert_eq!(log.send("rp_1", &["dl_1", "dl_2"], ReplayOutcome::Delivered), Applied::Letters(1));
+    assert_eq!((log.state("dl_1"), log.state("dl_2")), (Some(State::Replayed), Some(State::Replaying)));
+    let late = log.job("rp_1").replay;
+    assert_eq!((late.state, late.sent, late.total), (ReplayState::Cancelled, 1, 2));
+    // What a running replay has not claimed does not end it.
+    log.letter("dl_3");
+    assert_eq!(log.send("rp_2", &["dl_3"], ReplayOutcome::Delivered), Applied::Letters(1));
+    let running = log.job("rp_2");
+    assert_eq!((running.replay.state, running.left), (ReplayState::Running, 1));
+    assert_eq!(ids(&log.claimed("rp_2")), ["dl_2"]);
+}
+
+/// After a crash records are applied once more that were applied already.
+#[test]
+fn what_is_applied_once_more_changes_nothing() {
+    let log = Log::new();
+    let names = ["dl_1", "dl_2", "dl_3", "dl_4"];
+    let (replay_id, by) = (ReplayId::new("rp_1"), "ana".to_owned());
+    let discard =
+        Discard { ids: dead_letters(&["dl_1"]), verdict: Verdict { by: by.clone(), at: time(4), reason: None } };
+    let sent = vec![Sent { id: DeadLetterId::new("dl_2"), outcome: ReplayOutcome::Dead }];
+    let slice = Slice { replay: replay_id.clone(), sent, at: time(6) };
+    let cancel = Control { replay: replay_id, command: Command::Cancel, by, at: time(7) };
+    let marks = [
+        Mark::Discard(discard),
+        Mark::Replay(Box::new(replay("rp_1", time(5)))),
+        Mark::Slice(slice),
+        Mark::Control(cancel),
+    ];
+    let letters = names.into_iter().zip(0..).map(|(id, offset)| Content::Letter(Box::new(letter(id, time(offset)))));
+    let contents = letters.chain(marks.map(Content::Mark));
+    let entries: Vec<Entry> =
+        contents.zip(0..).map(|(content, offset)| Entry { position: at(offset), content }).collect();
+
+    let apply = || {
+        let applied = log.view().apply(&entries).expect("applied");
+        let letters: Vec<_> = names.into_iter().map(|id| log.view().letter(&DeadLetterId::new(id))).collect();
+        let letters = letters.into_iter().map(|kept| kept.expect("a letter").map(|kept| (kept.offset, kept.letter)));
+        let fates: Vec<Fate> = (0..4).map(|offset| log.view().fate(offset).expect("a fate")).collect();
+        let shown = (log.view().counts(), log.job("rp_1"), letters.collect::<Vec<_>>(), fates);
+        (applied, shown, log.view().position().expect("a position"))
+    };
+    let (_, first, position) = apply();
+    assert_eq!(first.0, [2, 0, 1, 1]);
+    assert_eq!((first.1.replay.state, first.1.replay.total, first.1.left), (ReplayState::Cancelled, 3, 0));
+    let (applied, second, position_again) = apply();
+    assert_eq!(second, first);
+    assert_eq!((&position_again, position_again.as_ref()), (&position, Some(&at(7))));
+    let mut expected = vec![Applied::Letters(0); 7];
+    expected[5] = Applied::Replay(Box::new(first.1));
+    expected.push(Applied::Refused(ReplayState::Cancelled));
+    assert_eq!(applied, expected);
+}

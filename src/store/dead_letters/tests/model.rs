@@ -1,0 +1,205 @@
+//! The view against a naive one: whatever is recorded, in whatever order, both show the same.
+
+mod naive;
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use self::naive::{Naive, Told};
+use super::*;
+use crate::delivery::dead_letter::mark::Found;
+use crate::delivery::identity::WebhookId;
+
+/// Few ids, so that records meet.
+const LETTERS: usize = 20;
+
+/// As few replays; some are never created.
+const REPLAYS: usize = 4;
+
+/// Records are of this time, from the log's beginning on, in any order.
+const SECONDS: u64 = 100;
+
+/// What happens to a view.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A record, so many offsets behind the last.
+    Record(u64, Content),
+    /// Letters older than this second are forgotten, at most so many blocks.
+    Forget(u64, usize),
+    /// The view is read from its folder again.
+    Reopen,
+    /// It is built anew.
+    Clear,
+}
+
+/// What is asked of a view.
+#[derive(Debug, Clone)]
+struct Question {
+    filter: Filter,
+    limit: usize,
+    /// Offsets, for the letters of a replay.
+    from: u64,
+    to: u64,
+}
+
+fn letter_id() -> impl Strategy<Value = DeadLetterId> {
+    (0..LETTERS).prop_map(|number| DeadLetterId::new(format!("dl_{number}")))
+}
+
+fn replay_id() -> impl Strategy<Value = ReplayId> {
+    (0..REPLAYS).prop_map(|number| ReplayId::new(format!("rp_{number}")))
+}
+
+fn second() -> impl Strategy<Value = DateTime<Utc>> {
+    (0..SECONDS).prop_map(time)
+}
+
+fn one_of(names: &'static [&'static str]) -> impl Strategy<Value = Option<String>> {
+    option::of(select(names).prop_map(str::to_owned))
+}
+
+fn reason() -> impl Strategy<Value = Reason> {
+    select(vec![Reason::Malformed, Reason::Exhausted, Reason::Gone])
+}
+
+fn status() -> impl Strategy<Value = Option<u16>> {
+    option::of(select(vec![404, 500, 503]))
+}
+
+fn a_letter() -> impl Strategy<Value = Content> {
+    let names = (one_of(&["c_1", "c_2"]), one_of(&["wh_1", "wh_2"]), one_of(&["a", "b"]));
+    let link = option::weighted(0.3, (letter_id(), replay_id()));
+    (letter_id(), second(), names, reason(), status(), link).prop_map(|(id, dead_at, names, reason, status, link)| {
+        let (campaign_id, webhook_id, label) = names;
+        let webhook_id = webhook_id.map(WebhookId::new);
+        let (replay_of, replay_id) = link.unzip();
+        let plain = letter(id.as_str(), dead_at);
+        let letter = DeadLetter { campaign_id, webhook_id, label, reason, status, replay_of, replay_id, ..plain };
+        Content::Letter(Box::new(letter))
+    })
+}
+
+fn a_replay() -> impl Strategy<Value = Mark> {
+    let state = prop_oneof![3 => Just(None), 2 => select(State::ALL.to_vec()).prop_map(Some)];
+    let filter = (state, one_of(&["c_1", "c_2"]), option::weighted(0.2, second()))
+        .prop_map(|(state, campaign_id, until)| Filter { state, campaign_id, until, ..Filter::default() });
+    let choice = prop_oneof![
+        2 => filter.prop_map(|filter| (Some(filter), None)),
+        1 => vec(letter_id(), 0..LETTERS).prop_map(|ids| (None, Some(ids))),
+    ];
+    let ratio = option::of(select(vec![0.0, 0.4, 1.0]));
+    (replay_id(), second(), choice, ratio).prop_map(|(id, at, (filter, ids), stop_on_failure_ratio)| {
+        let plain = replay(id.as_str(), at);
+        Mark::Replay(Box::new(Replay { filter, ids, stop_on_failure_ratio, ..plain }))
+    })
+}
+
+fn a_mark() -> impl Strategy<Value = Content> {
+    let ids = || vec(letter_id(), 0..LETTERS);
+    let outcome = select(ReplayOutcome::ALL.to_vec());
+    let sent = vec((letter_id(), outcome).prop_map(|(id, outcome)| Sent { id, outcome }), 0..LETTERS);
+    let command = select(vec![Command::Pause, Command::Resume, Command::Cancel]);
+    let verdict = || second().prop_map(|at| Verdict { by: "ana".to_owned(), at, reason: None });
+    prop_oneof![
+        2 => (ids(), verdict()).prop_map(|(ids, verdict)| Mark::Discard(Discard { ids, verdict })),
+        6 => a_replay(),
+        8 => (replay_id(), sent, second()).prop_map(|(replay, sent, at)| Mark::Slice(Slice { replay, sent, at })),
+        3 => (replay_id(), command, second())
+            .prop_map(|(replay, command, at)| Mark::Control(Control { replay, command, by: "ana".to_owned(), at })),
+        2 => (letter_id(), second()).prop_map(|(id, at)| Mark::Found(Found { id, at })),
+    ]
+    .prop_map(Content::Mark)
+}
+
+fn a_step() -> impl Strategy<Value = Step> {
+    let gap = prop_oneof![8 => Just(1), 3 => 2..70_u64, 1 => Just(1 << 33)];
+    let content = prop_oneof![12 => a_letter(), 16 => a_mark(), 1 => Just(Content::Nothing)];
+    prop_oneof![
+        60 => (gap, content).prop_map(|(gap, content)| Step::Record(gap, content)),
+        3 => (0..SECONDS + 1, 1..4_usize).prop_map(|(second, blocks)| Step::Forget(second, blocks)),
+        2 => Just(Step::Reopen),
+        1 => Just(Step::Clear),
+    ]
+}
+
+fn a_question() -> impl Strategy<Value = Question> {
+    let names = (one_of(&["c_1", "c_2"]), one_of(&["wh_1", "wh_2"]), one_of(&["a", "b"]));
+    let times = (option::weighted(0.2, second()), option::weighted(0.2, second()));
+    let others = (option::weighted(0.3, reason()), status(), option::weighted(0.3, select(State::ALL.to_vec())));
+    (names, times, others, 1..6_usize, 0..200_u64, 0..300_u64).prop_map(|(names, times, others, limit, from, to)| {
+        let (campaign_id, webhook_id, label) = names;
+        let webhook_id = webhook_id.map(WebhookId::new);
+        let ((since, until), (reason, status, state)) = (times, others);
+        let filter = Filter { campaign_id, label, webhook_id, reason, status, since, until, state };
+        // Every other one is of a single field, or of none: those of many find little.
+        let filter = match limit {
+            1 => Filter::default(),
+            2 => Filter { state: filter.state, ..Filter::default() },
+            3 => Filter { webhook_id: filter.webhook_id, since: filter.since, ..Filter::default() },
+            _ => filter,
+        };
+        Question { filter, limit, from, to }
+    })
+}
+
+/// Takes the steps, as many records at once as `batches` say, and compares after each batch.
+fn run(mut log: Log, steps: &[Step], batches: &[usize], questions: &[Question]) -> Log {
+    let mut naive = Naive::new(log.retention);
+    let mut batches = batches.iter().cycle();
+    let mut steps = steps.iter().peekable();
+    while let Some(step) = steps.next() {
+        match step {
+            Step::Record(gap, content) => {
+                let most = *batches.next().expect("a batch");
+                let mut batch = vec![(*gap, content)];
+                while batch.len() < most
+                    && let Some(Step::Record(gap, content)) = steps.next_if(|step| matches!(step, Step::Record(..)))
+                {
+                    batch.push((*gap, content));
+                }
+                let mut entries = Vec::new();
+                for (gap, content) in batch {
+                    log.next += gap;
+                    entries.push(Entry { position: at(log.next), content: content.clone() });
+                }
+                let told: Vec<Told> = log.view().apply(&entries).expect("applied").iter().map(Told::from).collect();
+                let expected: Vec<Told> = entries.iter().map(|entry| naive.apply(entry)).collect();
+                assert_eq!(told, expected);
+            }
+            Step::Forget(second, blocks) => {
+                let before = time(*second).timestamp_millis();
+                let forgotten = log.view().forget_before(before, *blocks).expect("forgotten");
+                assert_eq!(forgotten, naive.forget_before(before, *blocks));
+            }
+            Step::Reopen => log = log.reopen(),
+            Step::Clear => {
+                log.view().clear().expect("cleared");
+                naive = Naive::new(log.retention);
+            }
+        }
+        naive.compare(&log, &questions[..1]);
+    }
+    naive.compare(&log, questions);
+    log
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// In batches; and once more from the beginning, one by one.
+    #[test]
+    fn the_view_shows_what_a_naive_one_shows(
+        steps in vec(a_step(), 1..100),
+        batches in vec(1..12_usize, 1..6),
+        questions in vec(a_question(), 8),
+        retention in prop_oneof![Just(Duration::MAX), (0..SECONDS).prop_map(Duration::from_secs)],
+    ) {
+        let mut log = run(Log::kept_for(retention), &steps, &batches, &questions);
+        log.view().clear().expect("cleared");
+        log.next = 0;
+        Naive::new(retention).compare(&log, &questions);
+        run(log, &steps, &[1], &questions);
+    }
+}
