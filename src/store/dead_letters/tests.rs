@@ -177,6 +177,7 @@ fn replay(id: &str, created_at: DateTime<Utc>) -> Replay {
         total: 0,
         sent: 0,
         delivered: 0,
+        requeued: 0,
         failed: 0,
         created_at,
         created_by: "ana".to_owned(),

@@ -243,6 +243,7 @@ impl Naive {
             (sent.at, sent.outcome) = (slice.at, *outcome);
             if let Some(Course { replay, .. }) = self.jobs.get_mut(&slice.replay) {
                 replay.sent += 1;
+                replay.requeued += u64::from(*outcome == ReplayOutcome::Requeued);
                 *if *outcome == ReplayOutcome::Dead { &mut replay.failed } else { &mut replay.delivered } += 1;
             }
             letters += 1;
