@@ -208,7 +208,7 @@ fn a_page_whose_time_is_over_goes_on_all_the_same() {
     let found: Vec<&str> = pages.iter().flat_map(|page| ids(&page.letters)).collect();
     assert_eq!(found, expected);
     let lengths = |pages: &[LetterPage]| pages.iter().map(|page| page.letters.len()).collect::<Vec<_>>();
-    assert_eq!(lengths(&pages), [65, 65, 65, 5], "so many blocks are read whatever the time");
+    assert_eq!(lengths(&pages), [64, 64, 64, 8], "so many blocks are read whatever the time");
     let in_vain = Filter { status: Some(410), ..malformed.clone() };
     assert_eq!(lengths(&log.pages(&in_vain, 1000, over)), [0; 4]);
     assert_eq!(log.pages(&malformed, 1000, far()).len(), 1);
@@ -446,7 +446,7 @@ fn large_letters_are_read_a_few_at_a_time() {
     let mut newest_first = names.clone();
     newest_first.reverse();
     let pages = log.pages(&Filter::default(), 20, far());
-    assert_eq!(pages.iter().map(|page| page.letters.len()).collect::<Vec<_>>(), [7, 7, 6]);
+    assert_eq!(pages.iter().map(|page| page.letters.len()).collect::<Vec<_>>(), [8, 8, 4]);
     assert_eq!(pages.iter().flat_map(|page| ids(&page.letters)).collect::<Vec<_>>(), newest_first);
     assert_eq!(pages[0].letters[0].letter.body.as_ref().map(String::len), Some(BODY_BYTES_KEPT));
     log.replay("rp_1");
