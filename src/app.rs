@@ -26,6 +26,7 @@ use crate::sender::egress::EgressRules;
 use crate::sender::{self, Sender, SenderError, SenderSettings};
 use crate::store::{Store, StoreError};
 use crate::worker::Worker;
+use crate::worker::endpoints::Endpoints;
 use crate::worker::intake::Intake;
 use crate::worker::progress::Progress;
 use crate::worker::room::Room;
@@ -34,7 +35,7 @@ use crate::worker::room::Room;
 const CLOSING_TIME: Duration = Duration::from_secs(3);
 
 /// Settings that are read and checked, and used by nothing so far.
-const WITHOUT_EFFECT: [&str; 2] = ["endpoint.maxConcurrency", "telemetry.otlpEndpoint"];
+const WITHOUT_EFFECT: [&str; 1] = ["telemetry.otlpEndpoint"];
 
 /// Why Waypost could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +119,7 @@ impl App {
             store: store.clone(),
             publisher: publisher.clone(),
             sender,
+            endpoints: Endpoints::new(config.endpoint.limits, config.broker.prefetch, metrics.clone()),
             policy: Arc::new(config.retry.clone()),
             metrics: metrics.clone(),
         });

@@ -7,6 +7,7 @@ mod completions;
 mod dead_letters;
 mod demo;
 mod documents;
+mod endpoints;
 mod event;
 mod explain;
 mod openapi;
@@ -51,6 +52,8 @@ enum Command {
     /// Follow, pause, resume and cancel replays of dead letters
     #[command(subcommand)]
     Replays(replays::Replays),
+    /// See the endpoints in use of late: which are well, which fail, and what waits for them
+    Endpoints(endpoints::Endpoints),
     /// Print the description of the HTTP API (OpenAPI 3.1), without a server
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
@@ -142,6 +145,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         }
         Command::DeadLetters(dead_letters) => dead_letters.run().await,
         Command::Replays(replays) => replays.run().await,
+        Command::Endpoints(endpoints) => endpoints.run().await,
     }
 }
 

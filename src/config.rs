@@ -31,6 +31,7 @@ use self::known::Known;
 pub use self::setting::Setting;
 use self::setting::masked;
 use crate::delivery::document::HttpUrls;
+use crate::delivery::endpoint::gate::Limits;
 use crate::delivery::retry::RetryPolicy;
 use crate::sender::egress::Allowed;
 
@@ -179,8 +180,8 @@ pub struct DeadLettersConfig {
 /// `endpoint.*`
 #[derive(Debug, Clone)]
 pub struct EndpointConfig {
-    /// The most requests in flight to one endpoint, where its webhook says nothing else.
-    pub max_concurrency: u32,
+    /// What each endpoint is sent by one worker, at once and in a second.
+    pub limits: Limits,
     /// The limit of the TCP and the TLS handshake together.
     pub connect_timeout: Duration,
 }

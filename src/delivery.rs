@@ -8,6 +8,7 @@ pub mod campaign;
 pub mod dead_letter;
 pub mod document;
 pub mod duration;
+pub mod endpoint;
 pub mod event;
 pub mod explain;
 pub mod fault;
@@ -58,7 +59,10 @@ pub struct Delivery {
     pub first_attempt_at: Option<DateTime<Utc>>,
     /// The latest [`ATTEMPTS_KEPT`] attempts, oldest first.
     pub attempts: Vec<Attempt>,
-    /// When the next attempt may begin. Absent before the first attempt.
+    /// When it was first parked, if that was before its first attempt: `retry.maxAge` counts from here then.
+    #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
+    pub parked_at: Option<DateTime<Utc>>,
+    /// When the next attempt may begin. Absent before the first attempt, unless it was parked.
     #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
     pub due: Option<DateTime<Utc>>,
     /// The W3C trace context that came with the event.
@@ -76,6 +80,7 @@ impl Delivery {
             attempts_made: 0,
             first_attempt_at: None,
             attempts: Vec::new(),
+            parked_at: None,
             due: None,
             trace,
         }

@@ -22,6 +22,7 @@
 //! | `POST /v1/replays` | operator | send them again; with `dryRun`, tell what that would do |
 //! | `GET /v1/replays`, `GET /v1/replays/{id}` | viewer | the replays |
 //! | `POST /v1/replays/{id}/pause`, `…/resume`, `…/cancel` | operator | tell a replay what to do |
+//! | `GET /v1/endpoints` | viewer | the endpoints in use of late, the worst first |
 //! | `GET /v1/openapi.json` | viewer | the description of all of this |
 
 mod access;
@@ -29,6 +30,7 @@ mod audit;
 mod body;
 mod campaigns;
 mod dead_letters;
+mod endpoints;
 mod events;
 mod explain;
 mod given;
@@ -124,6 +126,7 @@ fn routes() -> Vec<Route> {
         explain::routes(),
         dead_letters::routes(),
         replays::routes(),
+        endpoints::routes(),
         openapi::routes(),
     ]
     .into_iter()

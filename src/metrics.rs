@@ -7,6 +7,7 @@ use prometheus::{
 
 use crate::delivery::dead_letter::State;
 use crate::delivery::dead_letter::mark::ReplayOutcome;
+use crate::delivery::endpoint::{BreakerState, Busy};
 use crate::delivery::outcome::Cause;
 use crate::delivery::reason::Reason;
 
@@ -74,6 +75,8 @@ pub struct Metrics {
     pub deliveries_in_flight: IntGauge,
     /// Retries put on the delay ladder.
     pub retries_scheduled: IntCounter,
+    parked: IntCounterVec,
+    endpoints: IntGaugeVec,
     queue_messages: IntGaugeVec,
     /// 1 while messages are consumed from the broker.
     pub broker_connected: IntGauge,
@@ -147,6 +150,22 @@ impl Metrics {
         registry.register(Box::new(dead_letters_kept.clone()))?;
         let retries_scheduled = IntCounter::new("waypost_retries_scheduled_total", "Retries put on the delay ladder")?;
         registry.register(Box::new(retries_scheduled.clone()))?;
+        let parked = counters(
+            "waypost_deliveries_parked_total",
+            "Deliveries put back on the delay ladder without an attempt, by what their endpoint could not take",
+            &["reason"],
+        )?;
+        for why in Busy::ALL {
+            parked.with_label_values(&[why.as_str()]);
+        }
+        let endpoints = IntGaugeVec::new(
+            Opts::new("waypost_endpoints", "Endpoints in use of late, by their breaker"),
+            &["breaker"],
+        )?;
+        registry.register(Box::new(endpoints.clone()))?;
+        for state in BreakerState::ALL {
+            endpoints.with_label_values(&[state.as_str()]);
+        }
         let queue_messages = IntGaugeVec::new(
             Opts::new("waypost_queue_messages", "Messages ready in a queue, as last read"),
             &["queue"],
@@ -172,6 +191,8 @@ impl Metrics {
             dead_letters_kept,
             replayed,
             retries_scheduled,
+            parked,
+            endpoints,
             queue_messages,
         })
     }
@@ -195,6 +216,21 @@ impl Metrics {
     /// A delivery ended without success.
     pub fn dead(&self) {
         self.deliveries.with_label_values(&["dead"]).inc();
+    }
+
+    /// A delivery was put back without an attempt.
+    pub fn parked(&self, why: Busy) {
+        self.parked.with_label_values(&[why.as_str()]).inc();
+    }
+
+    /// An endpoint's breaker was, and is, so; `None` where the endpoint was, or is, not there.
+    pub fn endpoint_breaker(&self, was: Option<BreakerState>, is: Option<BreakerState>) {
+        if was == is {
+            return;
+        }
+        let gauge = |state: BreakerState| self.endpoints.with_label_values(&[state.as_str()]);
+        was.into_iter().for_each(|state| gauge(state).dec());
+        is.into_iter().for_each(|state| gauge(state).inc());
     }
 
     /// A dead letter was written.

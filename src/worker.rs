@@ -1,13 +1,15 @@
 //! The journey of one step event, from its bytes to outcomes that are durable:
 //!
 //! ```text
-//! decode ▶ resolve ▶ render ▶ send ▶ classify ▶ decide ▶ settle
+//! decode ▶ resolve ▶ admit ▶ render ▶ send ▶ classify ▶ decide ▶ settle
+//!                      └ parked, where its endpoint can't take it now
 //! ```
 //!
 //! Each function returns when the outcome is safe: delivered, or the retry or the dead letter confirmed by the broker.
 //! Only then is the message acknowledged, by [`intake`]. An `Err` means that *our* side failed; the message then goes
 //! back to the broker, which gives it out again.
 
+pub mod endpoints;
 pub mod intake;
 pub mod progress;
 pub mod room;
@@ -26,14 +28,16 @@ use crate::broker::names::Names;
 use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
 use crate::delivery::campaign::Target;
 use crate::delivery::dead_letter::DeadLetter;
+use crate::delivery::endpoint::Busy;
 use crate::delivery::fault::Fault;
 use crate::delivery::outcome::{Outcome, Reply, classify};
 use crate::delivery::reason::Reason;
-use crate::delivery::retry::{RetryPolicy, Settlement, decide};
-use crate::delivery::{Attempt, Delivery, event, request, resolve};
+use crate::delivery::retry::{RetryPolicy, Settlement, decide, park};
+use crate::delivery::{Attempt, Delivery, event, request, resolve, timestamp};
 use crate::metrics::{AttemptOutcome, EventResult, Metrics};
 use crate::sender::Sender;
 use crate::store::{Store, StoreError};
+use endpoints::{Endpoints, Entry};
 
 /// Delivers.
 pub struct Worker {
@@ -45,6 +49,8 @@ pub struct Worker {
     pub publisher: Publisher,
     /// What sends requests.
     pub sender: Sender,
+    /// What knows whether an endpoint can take one.
+    pub endpoints: Endpoints,
     /// How often a delivery is tried, unless its webhook says otherwise.
     pub policy: Arc<RetryPolicy>,
     /// What is counted.
@@ -113,8 +119,8 @@ impl Worker {
                 return self.unreadable(&message, vec![Fault::new("$", format!("not a delivery: {error}"))]).await;
             }
         };
-        if let Some(rung) = delivery.due.and_then(|due| rung_until(due, Utc::now())) {
-            return self.wait(&delivery, rung).await;
+        if let Some(due) = delivery.due.filter(|due| rung_until(*due, Utc::now()).is_some()) {
+            return self.wait(&mut delivery, due).await;
         }
         match self.current_target(&delivery)? {
             Ok(target) => delivery.target = target,
@@ -123,24 +129,51 @@ impl Worker {
         self.attempt(delivery).await
     }
 
-    /// One attempt of a delivery, and what follows from it.
+    /// One attempt of a delivery, if its endpoint can take it now, and what follows from it.
     async fn attempt(&self, mut delivery: Delivery) -> Result<(), Unsettled> {
         let policy = self.policy.with(&delivery.target.webhook.retry);
+        // Another number each time, and none that has to be drawn.
+        let jitter = delivery.id.jitter(Utc::now().timestamp_subsec_micros());
+        let permit = match self.endpoints.enter(&delivery.target.webhook, jitter).await {
+            Entry::Admitted(permit) => permit,
+            Entry::Parked { time, why } => return self.park(delivery, &policy, time, why).await,
+        };
         let in_flight = InFlight::begin(&self.metrics);
         let Tried { outcome, reply, took, ended } = self.attempt_once(&mut delivery).await;
         drop(in_flight);
+        permit.ended(&reply, took, ended);
         let settlement = decide(&policy, &delivery, &outcome, ended);
         self.observe(&delivery, &reply, took, &settlement, ended);
 
         match settlement {
             Settlement::Delivered => Ok(()),
             Settlement::Retry { due } => {
-                delivery.due = Some(due);
-                self.wait(&delivery, rung_until(due, Utc::now()).unwrap_or(Rung::LOWEST)).await?;
+                self.wait(&mut delivery, due).await?;
                 self.metrics.retries_scheduled.inc();
                 Ok(())
             }
             Settlement::Dead(reason) => self.dead(delivery, reason).await,
+        }
+    }
+
+    /// Puts a delivery back without an attempt, because its endpoint can't take it for some time.
+    async fn park(
+        &self,
+        mut delivery: Delivery,
+        policy: &RetryPolicy,
+        time: Duration,
+        why: Busy,
+    ) -> Result<(), Unsettled> {
+        let now = Utc::now();
+        delivery.target.webhook.mask();
+        match park(policy, &mut delivery, time, now) {
+            Ok(due) => {
+                self.wait(&mut delivery, due).await?;
+                self.metrics.parked(why);
+                tracing::debug!(delivery = %delivery.id, why = why.as_str(), due = timestamp::text(&due), "parked");
+                Ok(())
+            }
+            Err(reason) => self.dead(delivery, reason).await,
         }
     }
 
@@ -176,7 +209,9 @@ impl Worker {
     }
 
     /// Puts a delivery on the delay ladder.
-    async fn wait(&self, delivery: &Delivery, rung: Rung) -> Result<(), Unsettled> {
+    async fn wait(&self, delivery: &mut Delivery, due: DateTime<Utc>) -> Result<(), Unsettled> {
+        delivery.due = Some(due);
+        let rung = rung_until(due, Utc::now()).unwrap_or(Rung::LOWEST);
         let body = serde_json::to_vec(delivery)?;
         self.publish(new_outgoing(Destination::Queue(self.names.delay(rung)), body)).await
     }
@@ -254,7 +289,7 @@ impl Worker {
                 tracing::debug!(delivery = %delivery.id, attempt = delivery.attempts_made, ms = took.as_millis() as u64, "delivered");
                 return;
             }
-            Settlement::Retry { due } => (AttemptOutcome::Retry, crate::delivery::timestamp::text(due)),
+            Settlement::Retry { due } => (AttemptOutcome::Retry, timestamp::text(due)),
             Settlement::Dead(reason) => (AttemptOutcome::Dead, reason.as_str().to_owned()),
         };
         metrics.attempt(outcome, reply.cause());

@@ -14,6 +14,15 @@ use super::names::Names;
 /// How often the queues are asked.
 pub const INTERVAL: Duration = Duration::from_secs(5);
 
+/// A queue as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// Messages that nobody has in hand.
+    pub messages: u32,
+    /// Who consumes it: each worker once.
+    pub consumers: u32,
+}
+
 /// Asks the work queues and the delay ladder, over and over, and reports each answer; sees that the exchanges are there.
 ///
 /// # Errors
@@ -21,7 +30,7 @@ pub const INTERVAL: Duration = Duration::from_secs(5);
 pub async fn watch(
     connection: &Connection,
     names: &Names,
-    report: impl Fn(&str, u32),
+    report: impl Fn(&str, Depth),
 ) -> Result<Infallible, BrokerError> {
     let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
     let queues = queues(names);
@@ -47,7 +56,7 @@ pub async fn total(connection: &Connection, names: &Names) -> Result<u64, Broker
     let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
     let mut total = 0;
     for queue in queues(names) {
-        total += u64::from(depth(&channel, &queue).await?);
+        total += u64::from(depth(&channel, &queue).await?.messages);
     }
     Ok(total)
 }
@@ -56,9 +65,9 @@ fn queues(names: &Names) -> Vec<String> {
     [names.events(), names.retries()].into_iter().chain(Rung::all().map(|rung| names.delay(rung))).collect()
 }
 
-/// Messages of a queue that nobody has in hand.
-async fn depth(channel: &Channel, queue: &str) -> Result<u32, BrokerError> {
+async fn depth(channel: &Channel, queue: &str) -> Result<Depth, BrokerError> {
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let answer = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
-    Ok(answer.map_err(BrokerError::lost("asking for a queue's depth"))?.message_count())
+    let queue = answer.map_err(BrokerError::lost("asking for a queue's depth"))?;
+    Ok(Depth { messages: queue.message_count(), consumers: queue.consumer_count() })
 }

@@ -74,6 +74,8 @@ pub(super) struct RawDeadLetters {
 #[serde(rename_all = "camelCase")]
 pub(super) struct RawEndpoint {
     pub(super) max_concurrency: i64,
+    /// 0 is none: TOML has no null.
+    pub(super) rate_limit: f64,
     pub(super) connect_timeout: String,
 }
 
@@ -127,7 +129,7 @@ impl Default for RawConfig {
                 permanent_statuses: vec![410],
             },
             dead_letters: RawDeadLetters { retention: "30d".to_owned() },
-            endpoint: RawEndpoint { max_concurrency: 64, connect_timeout: "5s".to_owned() },
+            endpoint: RawEndpoint { max_concurrency: 64, rate_limit: 0.0, connect_timeout: "5s".to_owned() },
             egress: RawEgress { allow_http: false, allow: Vec::new(), proxy: String::new(), ca_file: String::new() },
             shutdown: RawShutdown { grace: "25s".to_owned() },
             log: RawLog { level: "info".to_owned(), format: "auto".to_owned() },

@@ -82,7 +82,7 @@ fn the_defaults_are_those_of_the_specification() {
     assert_eq!(config.store.path, Path::new("./data"));
     assert_eq!(config.retry, RetryPolicy::default());
     assert_eq!(config.dead_letters.retention, Duration::from_secs(30 * 24 * 3600));
-    assert_eq!(config.endpoint.max_concurrency, 64);
+    assert_eq!(config.endpoint.limits, Limits { concurrency: 64, per_second: None });
     assert_eq!(config.endpoint.connect_timeout, Duration::from_secs(5));
     assert_eq!(config.egress.http_urls, HttpUrls::Refused);
     assert!(config.egress.allow.is_empty());

@@ -6,14 +6,15 @@ use super::layers::Merged;
 use super::raw::RawToken;
 use super::setting::Setting;
 use super::values::{
-    allowed, broker_url, certificates, folder, listen, number, one_of, optional, prefix, proxy, retention, shards,
-    some_time, time, token_hash, token_name, web_url,
+    allowed, broker_url, certificates, folder, listen, number, one_of, optional, prefix, proxy, rate_limit, retention,
+    shards, some_time, time, token_hash, token_name, web_url,
 };
 use super::{
     BrokerConfig, Config, DeadLettersConfig, EgressConfig, EndpointConfig, HttpConfig, LogConfig, LogFormat, LogLevel,
     Role, ShutdownConfig, StoreConfig, TelemetryConfig, Token,
 };
 use crate::delivery::document::HttpUrls;
+use crate::delivery::endpoint::gate::Limits;
 use crate::delivery::retry::RetryPolicy;
 
 /// The settings, if nothing is wrong with them and there were no `faults` before.
@@ -162,8 +163,10 @@ fn dead_letters(check: &mut Check<'_>) -> Option<DeadLettersConfig> {
 fn endpoint(check: &mut Check<'_>) -> Option<EndpointConfig> {
     let raw = &check.merged.raw.endpoint;
     let max_concurrency = check.value("endpoint.maxConcurrency", number(raw.max_concurrency, 1..=10_000));
+    let rate_limit = check.value("endpoint.rateLimit", rate_limit(raw.rate_limit));
     let connect_timeout = check.value("endpoint.connectTimeout", some_time(&raw.connect_timeout));
-    Some(EndpointConfig { max_concurrency: max_concurrency?, connect_timeout: connect_timeout? })
+    let limits = Limits { concurrency: max_concurrency?, per_second: rate_limit? };
+    Some(EndpointConfig { limits, connect_timeout: connect_timeout? })
 }
 
 fn egress(check: &mut Check<'_>) -> Option<EgressConfig> {

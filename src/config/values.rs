@@ -143,6 +143,15 @@ pub(super) fn optional<T>(text: &str, read: fn(&str) -> Result<T, String>) -> Re
     if text.is_empty() { Ok(None) } else { read(text).map(Some) }
 }
 
+/// Requests a second; 0 is no limit.
+pub(super) fn rate_limit(value: f64) -> Result<Option<f64>, String> {
+    match value {
+        0.0 => Ok(None),
+        0.001..=1_000_000.0 => Ok(Some(value)),
+        _ => Err("must be requests a second, from 0.001 to 1000000, or 0 for no limit".to_owned()),
+    }
+}
+
 /// To send requests directly although a proxy is wanted would be worse than not to start.
 pub(super) fn proxy(text: &str) -> Result<(), String> {
     if text.is_empty() { Ok(()) } else { Err("a proxy is not supported yet: leave it out".to_owned()) }

@@ -103,6 +103,22 @@ pub fn decide(policy: &RetryPolicy, delivery: &Delivery, outcome: &Outcome, now:
     Settlement::Retry { due }
 }
 
+/// Parks a delivery that its endpoint can't take for `time`: tells when it comes back. One that is never attempted ages from
+/// when it was first parked, so that no endpoint keeps anything for ever.
+///
+/// # Errors
+/// Why it is given up instead.
+pub fn park(
+    policy: &RetryPolicy,
+    delivery: &mut Delivery,
+    time: Duration,
+    now: DateTime<Utc>,
+) -> Result<DateTime<Utc>, Reason> {
+    let since = delivery.first_attempt_at.unwrap_or_else(|| *delivery.parked_at.get_or_insert(now));
+    let due = later(now, time);
+    if due > later(since, policy.max_age) { Err(Reason::Exhausted) } else { Ok(due) }
+}
+
 /// `time + delay`, or the end of time.
 fn later(time: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
     TimeDelta::from_std(delay).ok().and_then(|delay| time.checked_add_signed(delay)).unwrap_or(DateTime::<Utc>::MAX_UTC)
@@ -175,6 +191,22 @@ mod tests {
         assert_eq!(wait(&decide(11, fresh, transient(None))), Some(21_600.0));
         assert_eq!(decide(12, fresh, transient(None)), Settlement::Dead(Reason::Exhausted));
         assert_eq!(decide(11, TimeDelta::hours(43), transient(None)), Settlement::Dead(Reason::Exhausted), "too old");
+    }
+
+    #[test]
+    fn what_is_parked_spends_no_attempt_and_ages() {
+        let policy = RetryPolicy::default();
+        let park = |mut delivery: Delivery| {
+            let due = park(&policy, &mut delivery, seconds(60), now());
+            (due.map(|due| (due - now()).num_seconds()), delivery.parked_at.map(|since| (now() - since).num_hours()))
+        };
+        let fresh = || failed(0, TimeDelta::zero());
+        let never_attempted = |hours| Delivery { parked_at: Some(now() - TimeDelta::hours(hours)), ..fresh() };
+        assert_eq!(park(failed(12, TimeDelta::hours(47))), (Ok(60), None));
+        assert_eq!(park(failed(1, TimeDelta::hours(48))), (Err(Reason::Exhausted), None));
+        assert_eq!(park(fresh()), (Ok(60), Some(0)));
+        assert_eq!(park(never_attempted(47)), (Ok(60), Some(47)));
+        assert_eq!(park(never_attempted(48)), (Err(Reason::Exhausted), Some(48)));
     }
 
     #[test]

@@ -126,8 +126,13 @@ impl Intake {
             tracing::info!(queue = names.events(), window = self.window, "consuming");
             tokio::try_join!(self.consume(events, Queue::Events, stop), self.consume(retries, Queue::Retries, stop))
         };
-        let metrics = &self.worker.metrics;
-        let depths = depths::watch(&connection, names, |queue, messages| metrics.queue_depth(queue, messages));
+        let events = names.events();
+        let depths = depths::watch(&connection, names, |queue, depth| {
+            self.worker.metrics.queue_depth(queue, depth.messages);
+            if queue == events {
+                self.worker.endpoints.set_workers(depth.consumers);
+            }
+        });
         tokio::select! {
             ended = &mut follow => match ended? {},
             ended = depths => match ended? {},

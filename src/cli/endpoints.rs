@@ -1,0 +1,124 @@
+//! `waypost endpoints`: the endpoints in use of late, the worst first.
+
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::Value;
+
+use super::Failure;
+use super::client::Server;
+use super::output::say;
+use super::pages::Pages;
+use super::plain;
+
+#[derive(Args)]
+#[command(after_help = "Example:
+  waypost endpoints --limit 10
+
+Each worker sees its own requests: ask the one that matters with --server.")]
+pub(super) struct Endpoints {
+    /// At most so many, the worst
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// As a JSON array
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Endpoints {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let api = self.server.api()?;
+        let mut pages = Pages::of(&api, "endpoints", Vec::new());
+        let endpoints = pages.take(self.limit as usize).await?;
+        if self.json {
+            say!("{}", Value::Array(endpoints));
+        } else if endpoints.is_empty() {
+            say!("No endpoint has been sent to of late.");
+        } else {
+            say!("{}", table(&endpoints));
+            if pages.may_go_on() {
+                say!("\nThere are more: --limit {}.", endpoints.len().saturating_mul(4));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn table(endpoints: &[Value]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "ENDPOINT",
+        "BREAKER",
+        "FAILING",
+        "IN FLIGHT",
+        "ALLOWED",
+        "WAITING",
+        "PARKED",
+        "LATENCY",
+        "LAST ERROR",
+    ]);
+    for endpoint in endpoints {
+        table.add_row([
+            plain::field(&endpoint["endpoint"], 60),
+            plain::field(&endpoint["breaker"], 12),
+            percent(&endpoint["failureRatio"]),
+            plain::count(&endpoint["inFlight"]),
+            plain::count(&endpoint["allowed"]),
+            plain::count(&endpoint["waiting"]),
+            plain::count(&endpoint["parked"]),
+            milliseconds(&endpoint["latencyMs"]),
+            last_error(&endpoint["lastError"]),
+        ]);
+    }
+    for column in 2..8 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.trim_fmt()
+}
+
+fn percent(share: &Value) -> String {
+    share.as_f64().map_or_else(|| plain::NOTHING.to_owned(), |share| format!("{:.0} %", share * 100.0))
+}
+
+fn milliseconds(time: &Value) -> String {
+    time.as_f64().map_or_else(|| plain::NOTHING.to_owned(), |time| format!("{time:.0} ms"))
+}
+
+/// When it was, and the status, else what went wrong.
+fn last_error(error: &Value) -> String {
+    if error.is_null() {
+        return plain::NOTHING.to_owned();
+    }
+    let what = [&error["status"], &error["error"], &error["cause"]].into_iter().find(|what| !what.is_null());
+    format!("{} {}", plain::time(&error["at"]), plain::field(what.unwrap_or(&Value::Null), 60))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_row_each() {
+        let endpoints = [
+            json!({ "endpoint": "https://hangs.example:443", "breaker": "open", "inFlight": 1, "waiting": 0, "allowed": 1,
+                "parked": 12345, "failureRatio": 1.0, "latencyMs": null,
+                "lastError": { "at": "2026-11-22T03:04:05.678Z", "cause": "timeout", "status": null, "error": "no answer" } }),
+            json!({ "endpoint": "https://fails.example:443", "breaker": "closed", "inFlight": 3, "waiting": 7, "allowed": 64,
+                "parked": 0, "failureRatio": 0.251, "latencyMs": 12.6,
+                "lastError": { "at": "2026-11-22T03:04:05.678Z", "cause": "status_5xx", "status": 503, "error": null } }),
+            json!({ "endpoint": "https://well.example:443", "breaker": "closed", "inFlight": 0, "waiting": 0, "allowed": 8,
+                "parked": 0, "failureRatio": null, "latencyMs": 80.0, "lastError": null }),
+        ];
+        let expected = "
+ ENDPOINT                   BREAKER  FAILING  IN FLIGHT  ALLOWED  WAITING  PARKED  LATENCY  LAST ERROR
+ https://hangs.example:443  open       100 %          1        1        0  12,345        –  2026-11-22T03:04:05Z no answer
+ https://fails.example:443  closed      25 %          3       64        7       0    13 ms  2026-11-22T03:04:05Z 503
+ https://well.example:443   closed         –          0        8        0       0    80 ms  –";
+        assert_eq!(format!("\n{}", table(&endpoints)), expected);
+    }
+}

@@ -1,0 +1,132 @@
+//! A gate: how many requests may be under way at once and in a second, and when what does not get through comes back.
+//! An endpoint has one, and each of its webhooks that has limits of its own.
+
+use std::time::Duration;
+
+use super::rate::{self, Rate};
+
+/// Whoever waits for a gate in memory, where it holds a part of the window, waits no longer.
+pub const PATIENCE: Duration = Duration::from_millis(250);
+
+/// What is parked waits at least so long: the delay ladder has no shorter step.
+pub const SHORTEST_PARKING: Duration = Duration::from_secs(1);
+
+/// What is parked waits no longer, however much is parked before it.
+pub const LONGEST_PARKING: Duration = Duration::from_secs(600);
+
+/// What may pass a gate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Requests under way at once.
+    pub concurrency: u32,
+    /// Requests a second.
+    pub per_second: Option<f64>,
+}
+
+/// What keeps a request from passing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// As many as may be are under way.
+    Concurrency,
+    /// The rate, for so long.
+    Rate(Duration),
+}
+
+/// A gate. All times are since the same moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Gate {
+    pub(super) in_flight: u32,
+    rate: Rate,
+    /// When the last of those that are parked comes back: the next one comes after it.
+    last_return: Duration,
+}
+
+impl Gate {
+    pub(super) fn obstacle(&self, limits: Limits, now: Duration) -> Option<Obstacle> {
+        if self.in_flight >= limits.concurrency {
+            return Some(Obstacle::Concurrency);
+        }
+        let wait = limits.per_second.map(|rate| self.rate.wait(rate, now)).unwrap_or_default();
+        (!wait.is_zero()).then_some(Obstacle::Rate(wait))
+    }
+
+    pub(super) fn enter(&mut self, limits: Limits, now: Duration) {
+        self.in_flight += 1;
+        if let Some(rate) = limits.per_second {
+            self.rate.sent(rate, now);
+        }
+    }
+
+    pub(super) fn leave(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// How long the next one is parked: they come back one after the other, as fast as the gate lets them through.
+    /// `took` is what a request takes.
+    pub(super) fn park(&mut self, limits: Limits, took: Duration, now: Duration) -> Duration {
+        let apart = behind(1, limits, took);
+        let earliest = now + SHORTEST_PARKING;
+        self.last_return = self.last_return.saturating_add(apart).clamp(earliest, now + LONGEST_PARKING);
+        self.last_return - now
+    }
+
+    pub(super) fn is_idle(&self, now: Duration) -> bool {
+        self.in_flight == 0 && self.rate.is_idle(now)
+    }
+}
+
+/// How long so many requests take to pass a gate one after the other, each of which takes `took`.
+pub(super) fn behind(requests: u32, limits: Limits, took: Duration) -> Duration {
+    let by_concurrency = took / limits.concurrency.max(1);
+    let apart = limits.per_second.map_or(by_concurrency, |rate| by_concurrency.max(rate::spacing(rate)));
+    apart.saturating_mul(requests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1000);
+
+    #[test]
+    fn as_many_as_may_be_at_once() {
+        let limits = Limits { concurrency: 2, per_second: None };
+        let mut gate = Gate::default();
+        for _ in 0..2 {
+            assert_eq!(gate.obstacle(limits, NOW), None);
+            gate.enter(limits, NOW);
+        }
+        assert_eq!(gate.obstacle(limits, NOW), Some(Obstacle::Concurrency));
+        gate.leave();
+        assert_eq!(gate.obstacle(limits, NOW), None);
+        gate.leave();
+        assert!(gate.is_idle(NOW));
+    }
+
+    #[test]
+    fn as_many_as_may_be_in_a_second() {
+        let limits = Limits { concurrency: 100, per_second: Some(4.0) };
+        let mut gate = Gate::default();
+        gate.enter(limits, NOW);
+        assert_eq!(gate.obstacle(limits, NOW), Some(Obstacle::Rate(Duration::from_millis(250))));
+        assert_eq!(gate.obstacle(limits, NOW + Duration::from_millis(250)), None);
+    }
+
+    #[test]
+    fn what_is_parked_comes_back_one_by_one() {
+        let took = Duration::from_millis(100);
+        for (per_second, apart) in [(None, Duration::from_millis(10)), (Some(2.0), Duration::from_millis(500))] {
+            let limits = Limits { concurrency: 10, per_second };
+            let mut gate = Gate::default();
+            let first = gate.park(limits, took, NOW);
+            assert_eq!(first, SHORTEST_PARKING);
+            assert_eq!(gate.park(limits, took, NOW), first + apart);
+            for _ in 0..100_000 {
+                assert!(gate.park(limits, took, NOW) <= LONGEST_PARKING);
+            }
+            assert_eq!(gate.park(limits, took, NOW), LONGEST_PARKING);
+            let later = NOW + LONGEST_PARKING + Duration::from_secs(5);
+            assert_eq!(gate.park(limits, took, later), SHORTEST_PARKING, "they have all come back");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Endpoints over HTTP: how each stands, as this worker sees it.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Http;
+use super::given::Query;
+use super::list::{List, Page};
+use super::problem::Problem;
+use super::route::Route;
+use crate::config::Role;
+use crate::delivery::endpoint::{Origin, Standing};
+
+/// The routes of endpoints.
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/endpoints", Role::Viewer, list)
+            .named("listEndpoints", "List the endpoints in use of late, the worst first, as this worker sees them")
+            .query::<Page>()
+            .answers::<List<Shown>>(
+                StatusCode::OK,
+                "A page of endpoints. The order changes with their health: the next page may repeat one or leave one out",
+            ),
+    ]
+}
+
+/// An endpoint, and how it stands.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Endpoint")]
+struct Shown {
+    /// Scheme, host and port.
+    endpoint: Origin,
+    #[serde(flatten)]
+    standing: Standing,
+}
+
+/// `GET /v1/endpoints`: the cursor is the number of those that were listed before.
+async fn list(State(http): State<Http>, Query(page): Query<Page>) -> Result<List<Shown>, Problem> {
+    let before = match page.cursor.as_deref().map(str::parse::<usize>) {
+        None => 0,
+        Some(Ok(before)) => before,
+        Some(Err(_)) => {
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "cursor: not one that this list has given"));
+        }
+    };
+    let standings = http.worker.endpoints.standings().into_iter().skip(before).take(page.limit.get() + 1);
+    let shown = standings.map(|(endpoint, standing)| Shown { endpoint, standing }).collect();
+    let after = before + page.limit.get();
+    Ok(List::of(shown, page.limit, |_: &Shown| after.to_string()))
+}
