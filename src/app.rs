@@ -28,6 +28,7 @@ use crate::store::{Store, StoreError};
 use crate::worker::Worker;
 use crate::worker::endpoints::Endpoints;
 use crate::worker::intake::Intake;
+use crate::worker::precedence::Precedence;
 use crate::worker::progress::Progress;
 use crate::worker::room::Room;
 
@@ -119,7 +120,7 @@ impl App {
             store: store.clone(),
             publisher: publisher.clone(),
             sender,
-            endpoints: Endpoints::new(config.endpoint.limits, config.broker.prefetch, metrics.clone()),
+            endpoints: Endpoints::new(config.endpoint.limits, config.broker.prefetch),
             policy: Arc::new(config.retry.clone()),
             metrics: metrics.clone(),
         });
@@ -157,6 +158,7 @@ impl App {
             grace: config.shutdown.grace,
             progress,
             room: Room::default(),
+            precedence: Precedence::default(),
         };
         Ok(Self { listener, address, store, http, intake, tail, publishing })
     }

@@ -223,14 +223,11 @@ impl Metrics {
         self.parked.with_label_values(&[why.as_str()]).inc();
     }
 
-    /// An endpoint's breaker was, and is, so; `None` where the endpoint was, or is, not there.
-    pub fn endpoint_breaker(&self, was: Option<BreakerState>, is: Option<BreakerState>) {
-        if was == is {
-            return;
-        }
-        let gauge = |state: BreakerState| self.endpoints.with_label_values(&[state.as_str()]);
-        was.into_iter().for_each(|state| gauge(state).dec());
-        is.into_iter().for_each(|state| gauge(state).inc());
+    /// These are the breakers of the endpoints in use of late.
+    pub fn endpoints(&self, breakers: impl Iterator<Item = BreakerState>) {
+        self.endpoints.reset();
+        let gauges = BreakerState::ALL.map(|state| self.endpoints.with_label_values(&[state.as_str()]));
+        breakers.for_each(|breaker| gauges[breaker as usize].inc());
     }
 
     /// A dead letter was written.

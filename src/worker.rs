@@ -11,6 +11,7 @@
 
 pub mod endpoints;
 pub mod intake;
+pub mod precedence;
 pub mod progress;
 pub mod room;
 
@@ -25,7 +26,7 @@ use crate::broker::connection::reconnect_delays;
 use crate::broker::consumer::Message;
 use crate::broker::ladder::{Rung, rung_until};
 use crate::broker::names::Names;
-use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
+use crate::broker::publisher::{Destination, Link, Outgoing, Publisher, Unpublished};
 use crate::delivery::campaign::Target;
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::endpoint::Busy;
@@ -38,6 +39,9 @@ use crate::metrics::{AttemptOutcome, EventResult, Metrics};
 use crate::sender::Sender;
 use crate::store::{Store, StoreError};
 use endpoints::{Endpoints, Entry};
+
+/// While the broker takes no messages, nothing can be parked: what would be asks again after this time.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Delivers.
 pub struct Worker {
@@ -132,11 +136,17 @@ impl Worker {
     /// One attempt of a delivery, if its endpoint can take it now, and what follows from it.
     async fn attempt(&self, mut delivery: Delivery) -> Result<(), Unsettled> {
         let policy = self.policy.with(&delivery.target.webhook.retry);
-        // Another number each time, and none that has to be drawn.
-        let jitter = delivery.id.jitter(Utc::now().timestamp_subsec_micros());
-        let permit = match self.endpoints.enter(&delivery.target.webhook, jitter).await {
-            Entry::Admitted(permit) => permit,
-            Entry::Parked { time, why } => return self.park(delivery, &policy, time, why).await,
+        let permit = loop {
+            // Another number each time, and none that has to be drawn.
+            let jitter = delivery.id.jitter(Utc::now().timestamp_subsec_micros());
+            match self.endpoints.enter(&delivery.target.webhook, jitter).await {
+                Entry::Admitted(permit) => break permit,
+                Entry::Parked { time, why } if self.publisher.link() == Link::Up => {
+                    return self.park(delivery, &policy, time, why).await;
+                }
+                // The broker would not take it. Here it may get its turn.
+                Entry::Parked { .. } => tokio::time::sleep(ASK_AGAIN).await,
+            }
         };
         let in_flight = InFlight::begin(&self.metrics);
         let Tried { outcome, reply, took, ended } = self.attempt_once(&mut delivery).await;

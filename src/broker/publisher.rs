@@ -209,6 +209,8 @@ impl Task {
                 }
                 received = self.requests.recv_many(&mut batch, room), if room > 0 && !closed => {
                     closed = received == 0;
+                    // At once: who hears of it can do something else than wait for the broker.
+                    self.see_blocked(&connection);
                     for request in batch.drain(..).filter(|request| !request.reply.is_closed()) {
                         confirms.push(publish(channel.clone(), self.next, request.outgoing.clone()));
                         self.remember(request);
@@ -289,22 +291,29 @@ impl Task {
         if !connection.status().connected() {
             return Err(BrokerError::Lost { doing: "publishing", error: "the connection is closed".to_owned() });
         }
-        if connection.status().blocked() {
+        if self.see_blocked(connection) == Link::Blocked {
             // Time during which the broker does not read is no fault of the connection.
             self.unconfirmed.values_mut().for_each(|waiting| waiting.since = Instant::now());
-            if self.set_link(Link::Blocked) != Link::Blocked {
-                tracing::warn!("the broker takes no messages for now: it is short of memory or disk");
-            }
             return Ok(());
-        }
-        if self.set_link(Link::Up) == Link::Blocked {
-            tracing::info!("the broker takes messages again");
         }
         if self.unconfirmed.values().any(|waiting| waiting.since.elapsed() > CONFIRM_TIMEOUT) {
             let error = format!("no confirm within {} s", CONFIRM_TIMEOUT.as_secs());
             return Err(BrokerError::Lost { doing: "publishing", error });
         }
         Ok(())
+    }
+
+    /// Sees whether the broker takes messages.
+    fn see_blocked(&self, connection: &Connection) -> Link {
+        let link = if connection.status().blocked() { Link::Blocked } else { Link::Up };
+        match (self.set_link(link.clone()), &link) {
+            (Link::Up | Link::Down(_), Link::Blocked) => {
+                tracing::warn!("the broker takes no messages for now: it is short of memory or disk");
+            }
+            (Link::Blocked, Link::Up) => tracing::info!("the broker takes messages again"),
+            _ => {}
+        }
+        link
     }
 
     /// Sets the link and tells what it was.

@@ -12,6 +12,7 @@ use super::problem::Problem;
 use super::route::Route;
 use crate::config::Role;
 use crate::delivery::endpoint::{Origin, Standing};
+use crate::worker::endpoints::Listed;
 
 /// The routes of endpoints.
 pub(super) fn routes() -> Vec<Route> {
@@ -26,6 +27,9 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
+/// The most receivers that an endpoint is listed with.
+const RECEIVERS: usize = 10;
+
 /// An endpoint, and how it stands.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Endpoint")]
@@ -34,6 +38,23 @@ struct Shown {
     endpoint: Origin,
     #[serde(flatten)]
     standing: Standing,
+    /// Its receivers, the worst first and at most ten.
+    receivers: Vec<Receiver>,
+}
+
+/// A path of an endpoint, and how it stands.
+#[derive(Serialize, JsonSchema)]
+struct Receiver {
+    path: String,
+    #[serde(flatten)]
+    standing: Standing,
+}
+
+impl From<Listed> for Shown {
+    fn from(Listed { endpoint, standing, receivers }: Listed) -> Self {
+        let receivers = receivers.into_iter().take(RECEIVERS).map(|(path, standing)| Receiver { path, standing });
+        Self { endpoint, standing, receivers: receivers.collect() }
+    }
 }
 
 /// `GET /v1/endpoints`: the cursor is the number of those that were listed before.
@@ -45,8 +66,8 @@ async fn list(State(http): State<Http>, Query(page): Query<Page>) -> Result<List
             return Err(Problem::new(StatusCode::BAD_REQUEST, "cursor: not one that this list has given"));
         }
     };
-    let standings = http.worker.endpoints.standings().into_iter().skip(before).take(page.limit.get() + 1);
-    let shown = standings.map(|(endpoint, standing)| Shown { endpoint, standing }).collect();
+    let listed = http.worker.endpoints.list().into_iter().skip(before).take(page.limit.get() + 1);
+    let shown = listed.map(Shown::from).collect();
     let after = before + page.limit.get();
     Ok(List::of(shown, page.limit, |_: &Shown| after.to_string()))
 }

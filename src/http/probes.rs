@@ -46,6 +46,7 @@ fn trouble(http: &Http) -> Option<String> {
 
 /// Everything counted, as Prometheus reads it.
 pub(super) async fn metrics(State(http): State<Http>) -> Response {
+    http.metrics.endpoints(http.worker.endpoints.list().iter().map(|listed| listed.standing.breaker));
     match http.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

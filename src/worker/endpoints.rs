@@ -1,10 +1,10 @@
 //! The endpoints that this worker has sent to of late: each is asked before a request, and told what came of it. What is
 //! decided is in [`crate::delivery::endpoint`]; here are the locks, the clock, the waiting, and the forgetting.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -12,15 +12,13 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::delivery::campaign::Webhook;
-use crate::delivery::endpoint::gate::{Limits, PATIENCE};
-use crate::delivery::endpoint::{
-    Admission, Ask, Asking, BreakerState, Busy, Endpoint, Lane, Origin, Pass, SlowLane, Standing, Waits,
-};
+use crate::delivery::endpoint::gate::{Gate, Limits, PATIENCE};
+use crate::delivery::endpoint::receiver::Receiver;
+use crate::delivery::endpoint::{Admission, Ask, Asking, Busy, Lane, Origin, Pass, Place, Queue, SlowLane, Standing};
 use crate::delivery::identity::WebhookId;
 use crate::delivery::outcome::Reply;
-use crate::metrics::Metrics;
 
-/// Endpoints remembered at most. Beyond, those that were asked longest ago are forgotten: they begin anew.
+/// Receivers remembered at most. Beyond, those that were asked longest ago are forgotten: they begin anew.
 const MOST: usize = 10_000;
 
 /// How often those are looked for that can be forgotten.
@@ -32,25 +30,36 @@ pub struct Endpoints(Arc<Shared>);
 
 struct Shared {
     limits: Limits,
-    /// Requests of slow endpoints at once.
+    /// Requests of slow receivers at once.
     slow_most: usize,
     slow: AtomicUsize,
     /// Workers that share the work, and so the limits of webhooks.
     workers: AtomicU32,
     known: Mutex<Known>,
-    metrics: Arc<Metrics>,
     started: Instant,
 }
 
 #[derive(Default)]
 struct Known {
-    endpoints: HashMap<Origin, Arc<Watched>>,
+    receivers: HashMap<Place, Arc<Watched>>,
+    /// An endpoint is there as long as one of its receivers is.
+    endpoints: HashMap<Origin, Weak<Door>>,
     looked_at: Duration,
 }
 
+/// A receiver. Where both are locked, it is before its door.
 struct Watched {
-    endpoint: Mutex<Endpoint>,
-    /// Told whenever a request has ended.
+    receiver: Mutex<Receiver>,
+    /// Told whenever one of its requests has ended.
+    freed: Notify,
+    door: Arc<Door>,
+}
+
+/// What all receivers of an endpoint pass.
+#[derive(Default)]
+struct Door {
+    gate: Mutex<Gate>,
+    /// Told whenever one of their requests has ended.
     freed: Notify,
 }
 
@@ -74,17 +83,26 @@ pub struct Permit {
     pass: Option<Pass>,
 }
 
+/// An endpoint, and those of its receivers that were sent to of late, by their paths.
+pub struct Listed {
+    /// Scheme, host and port.
+    pub endpoint: Origin,
+    /// All receivers together.
+    pub standing: Standing,
+    /// Each receiver, by its path; the worst first.
+    pub receivers: Vec<(String, Standing)>,
+}
+
 impl Endpoints {
-    /// Endpoints with these limits, each. `window` is the number of messages in hand: half of it is for endpoints that
+    /// Endpoints with these limits, each. `window` is the number of messages in hand: half of it is for receivers that
     /// answer quickly.
-    pub fn new(limits: Limits, window: u16, metrics: Arc<Metrics>) -> Self {
+    pub fn new(limits: Limits, window: u16) -> Self {
         Self(Arc::new(Shared {
             limits,
             slow_most: usize::from(window / 2).max(1),
             slow: AtomicUsize::new(0),
             workers: AtomicU32::new(1),
             known: Mutex::default(),
-            metrics,
             started: Instant::now(),
         }))
     }
@@ -97,29 +115,30 @@ impl Endpoints {
     /// Asks for a request to be sent, and waits a moment for it where that is worth it. `jitter`, a number in 0..1, spreads
     /// what is parked.
     pub async fn enter(&self, webhook: &Webhook, jitter: f64) -> Entry {
-        let watched = self.0.watched(Origin::of(&webhook.url));
-        let own = self.0.own_limits(webhook);
-        let ask = |asking| {
-            let own = own.map(|limits| (&webhook.id, limits));
-            self.0.ask(&watched, own, asking, jitter)
-        };
-        match ask(Asking::First) {
-            Admission::Send(pass) => return Entry::Admitted(self.0.permit(&watched, pass)),
+        let watched = self.0.watched(Place::of(&webhook.url));
+        let own = self.0.own_limits(webhook).map(|limits| (&webhook.id, limits));
+        let ask = |asking| watched.ask(&self.0, own, asking, jitter);
+        let admitted = |pass| Entry::Admitted(self.0.permit(&watched, pass));
+        let mut waiting = match ask(Asking::First) {
+            Admission::Send(pass) => return admitted(pass),
             Admission::Park(time, why) => return Entry::Parked { time, why },
-            Admission::Wait(_) => {}
-        }
+            Admission::Wait(_, queue) => Waiting::begin(&watched, queue, &webhook.id),
+        };
         let deadline = Instant::now() + PATIENCE;
-        let _waiting = Waiting::begin(&watched);
         loop {
-            let mut freed = pin!(watched.freed.notified());
+            let mut freed = pin!(waiting.freed().notified());
             // Before asking: a request that ends in between is not missed.
             freed.as_mut().enable();
             let asking = if Instant::now() >= deadline { Asking::Last } else { Asking::Again };
-            let most = match ask(asking) {
-                Admission::Send(pass) => return Entry::Admitted(self.0.permit(&watched, pass)),
+            let (most, queue) = match ask(asking) {
+                Admission::Send(pass) => return admitted(pass),
                 Admission::Park(time, why) => return Entry::Parked { time, why },
-                Admission::Wait(most) => most,
+                Admission::Wait(most, queue) => (most, queue),
             };
+            if queue != waiting.queue {
+                waiting = Waiting::begin(&watched, queue, &webhook.id);
+                continue;
+            }
             tokio::select! {
                 () = freed => {}
                 () = sleep_until(deadline.min(Instant::now() + most)) => {}
@@ -128,15 +147,25 @@ impl Endpoints {
     }
 
     /// All endpoints that are remembered, the worst first.
-    pub fn standings(&self) -> Vec<(Origin, Standing)> {
+    pub fn list(&self) -> Vec<Listed> {
         let now = self.0.now();
+        let mut endpoints: BTreeMap<Origin, Vec<(String, Standing)>> = BTreeMap::new();
         let mut known = self.0.known();
-        self.0.forget_idle(&mut known, now);
-        let standing = |(origin, watched): (&Origin, &Arc<Watched>)| (origin.clone(), watched.lock().standing(now));
-        let mut standings: Vec<(Origin, Standing)> = known.endpoints.iter().map(standing).collect();
-        drop(known);
-        standings.sort_by_cached_key(|(origin, standing)| (standing.health(), origin.clone()));
-        standings
+        known.forget_idle(now);
+        for (place, watched) in &known.receivers {
+            let receiver = (place.path.clone(), watched.lock().standing(now));
+            endpoints.entry(place.endpoint.clone()).or_default().push(receiver);
+        }
+        let listed = endpoints.into_iter().filter_map(|(endpoint, mut receivers)| {
+            receivers.sort_by_cached_key(|(path, standing)| (standing.health(), path.clone()));
+            let mut standing = receivers.iter().map(|(_, standing)| standing.clone()).reduce(Standing::and)?;
+            let door = known.endpoints.get(&endpoint).and_then(Weak::upgrade);
+            standing.waiting += door.map_or(0, |door| door.lock().waiting());
+            Some(Listed { endpoint, standing, receivers })
+        });
+        let mut listed: Vec<Listed> = listed.collect();
+        listed.sort_by_key(|listed| listed.standing.health());
+        listed
     }
 }
 
@@ -149,49 +178,17 @@ impl Shared {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn watched(&self, origin: Origin) -> Arc<Watched> {
+    fn watched(&self, place: Place) -> Arc<Watched> {
         let mut known = self.known();
-        if let Some(watched) = known.endpoints.get(&origin) {
+        if let Some(watched) = known.receivers.get(&place) {
             return watched.clone();
         }
         let now = self.now();
-        if known.endpoints.len() >= MOST || now.saturating_sub(known.looked_at) > FORGET_INTERVAL {
-            self.forget_idle(&mut known, now);
-            self.forget_the_oldest(&mut known);
+        if known.receivers.len() >= MOST || now.saturating_sub(known.looked_at) > FORGET_INTERVAL {
+            known.forget_idle(now);
+            known.forget_the_oldest();
         }
-        let watched = Arc::new(Watched { endpoint: Mutex::default(), freed: Notify::new() });
-        known.endpoints.insert(origin, watched.clone());
-        self.metrics.endpoint_breaker(None, Some(BreakerState::Closed));
-        watched
-    }
-
-    fn forget_idle(&self, known: &mut Known, now: Duration) {
-        known.looked_at = now;
-        known.endpoints.retain(|_, watched| {
-            let endpoint = watched.lock();
-            if endpoint.is_idle(now) {
-                self.metrics.endpoint_breaker(Some(endpoint.breaker()), None);
-            }
-            !endpoint.is_idle(now)
-        });
-    }
-
-    /// A tenth of what there may be, where there is no room: so that this is not done for each new endpoint.
-    fn forget_the_oldest(&self, known: &mut Known) {
-        if known.endpoints.len() < MOST {
-            return;
-        }
-        let unused = known.endpoints.iter().filter_map(|(origin, watched)| {
-            let endpoint = watched.lock();
-            endpoint.is_unused().then(|| (endpoint.used_at(), origin.clone()))
-        });
-        let mut unused: Vec<(Duration, Origin)> = unused.collect();
-        unused.sort_unstable();
-        for (_, origin) in unused.into_iter().take(MOST / 10) {
-            if let Some(watched) = known.endpoints.remove(&origin) {
-                self.metrics.endpoint_breaker(Some(watched.lock().breaker()), None);
-            }
-        }
+        known.watch(place)
     }
 
     /// The limits that a webhook has of its own: this worker's share of them.
@@ -205,16 +202,6 @@ impl Shared {
             concurrency: webhook.max_concurrency.unwrap_or(u32::MAX).div_ceil(workers),
             per_second: rate.map(|rate| rate / f64::from(workers)),
         })
-    }
-
-    fn ask(&self, watched: &Watched, own: Option<(&WebhookId, Limits)>, asking: Asking, jitter: f64) -> Admission {
-        let ask = Ask { webhook: own, limits: self.limits, slow_lane: self.slow_lane(), asking, jitter };
-        let now = self.now();
-        let mut endpoint = watched.lock();
-        let before = endpoint.breaker();
-        let admission = endpoint.admit(&ask, now);
-        self.metrics.endpoint_breaker(Some(before), Some(endpoint.breaker()));
-        admission
     }
 
     fn slow_lane(&self) -> SlowLane {
@@ -234,62 +221,123 @@ impl Shared {
         }
         Permit { shared: self.clone(), watched: watched.clone(), pass: Some(pass) }
     }
+}
 
-    /// A request is over: tells its endpoint, and whoever waits.
-    fn leave(&self, watched: &Watched, pass: Pass, tell: impl FnOnce(&mut Endpoint, Pass, Duration)) {
-        if pass.lane == Lane::Slow {
-            self.slow.fetch_sub(1, Ordering::Relaxed);
+impl Known {
+    fn watch(&mut self, place: Place) -> Arc<Watched> {
+        let door = self.endpoints.get(&place.endpoint).and_then(Weak::upgrade).unwrap_or_default();
+        self.endpoints.insert(place.endpoint.clone(), Arc::downgrade(&door));
+        let watched = Arc::new(Watched { receiver: Mutex::default(), freed: Notify::new(), door });
+        self.receivers.insert(place, watched.clone());
+        watched
+    }
+
+    fn forget_idle(&mut self, now: Duration) {
+        self.looked_at = now;
+        self.receivers.retain(|_, watched| !watched.lock().is_idle(now));
+        self.endpoints.retain(|_, door| door.strong_count() > 0);
+    }
+
+    /// A tenth of what there may be, where there is no room: so that this is not done for each new receiver.
+    fn forget_the_oldest(&mut self) {
+        if self.receivers.len() < MOST {
+            return;
         }
-        let mut endpoint = watched.lock();
-        let before = endpoint.breaker();
-        tell(&mut endpoint, pass, self.now());
-        self.metrics.endpoint_breaker(Some(before), Some(endpoint.breaker()));
-        if endpoint.is_awaited() {
-            watched.freed.notify_one();
+        let unused = self.receivers.iter().filter_map(|(place, watched)| {
+            let receiver = watched.lock();
+            receiver.is_unused().then(|| (receiver.used_at(), place.clone()))
+        });
+        let mut unused: Vec<(Duration, Place)> = unused.collect();
+        unused.sort_unstable();
+        for (_, place) in unused.into_iter().take(MOST / 10) {
+            self.receivers.remove(&place);
         }
+        self.endpoints.retain(|_, door| door.strong_count() > 0);
     }
 }
 
 impl Watched {
-    fn lock(&self) -> MutexGuard<'_, Endpoint> {
-        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Receiver> {
+        self.receiver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(&self, shared: &Shared, webhook: Option<(&WebhookId, Limits)>, asking: Asking, jitter: f64) -> Admission {
+        let ask = Ask { webhook, limits: shared.limits, slow_lane: shared.slow_lane(), asking, jitter };
+        let now = shared.now();
+        self.lock().admit(&mut self.door.lock(), &ask, now)
+    }
+
+    /// A request is over: tells the receiver, and whoever waits.
+    fn leave(&self, tell: impl FnOnce(&mut Receiver, &mut Gate)) {
+        let (mut receiver, mut gate) = (self.lock(), self.door.lock());
+        tell(&mut receiver, &mut gate);
+        if receiver.is_awaited() {
+            self.freed.notify_one();
+        }
+        if gate.is_awaited() {
+            self.door.freed.notify_one();
+        }
+    }
+}
+
+impl Door {
+    fn lock(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Permit {
     /// The request has ended `at` this time, after `took`.
     pub fn ended(mut self, reply: &Reply, took: Duration, at: DateTime<Utc>) {
-        if let Some(pass) = self.pass.take() {
-            self.shared.leave(&self.watched, pass, |endpoint, pass, now| endpoint.ended(pass, reply, took, at, now));
+        self.leave(|receiver, gate, pass, now| receiver.ended(gate, pass, reply, took, at, now));
+    }
+
+    fn leave(&mut self, tell: impl FnOnce(&mut Receiver, &mut Gate, Pass, Duration)) {
+        let Some(pass) = self.pass.take() else { return };
+        if pass.lane == Lane::Slow {
+            self.shared.slow.fetch_sub(1, Ordering::Relaxed);
         }
+        let now = self.shared.now();
+        self.watched.leave(|receiver, gate| tell(receiver, gate, pass, now));
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(pass) = self.pass.take() {
-            self.shared.leave(&self.watched, pass, Endpoint::given_up);
-        }
+        self.leave(Receiver::given_up);
     }
 }
 
 /// A delivery that waits for a request to end, for as long as it lives.
-struct Waiting<'a>(&'a Watched);
+struct Waiting<'a> {
+    watched: &'a Watched,
+    queue: Queue,
+    webhook: &'a WebhookId,
+}
 
 impl<'a> Waiting<'a> {
-    fn begin(watched: &'a Watched) -> Self {
-        watched.lock().waits(Waits::Begin);
-        Self(watched)
+    fn begin(watched: &'a Watched, queue: Queue, webhook: &'a WebhookId) -> Self {
+        watched.lock().gate(&mut watched.door.lock(), queue, webhook).begin_waiting();
+        Self { watched, queue, webhook }
+    }
+
+    fn freed(&self) -> &'a Notify {
+        match self.queue {
+            Queue::Webhook | Queue::Receiver => &self.watched.freed,
+            Queue::Endpoint => &self.watched.door.freed,
+        }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut endpoint = self.0.lock();
-        endpoint.waits(Waits::End);
-        // There may be room for one more: two are let in where an answer has earned the endpoint another.
-        if endpoint.is_awaited() {
-            self.0.freed.notify_one();
+        let mut receiver = self.watched.lock();
+        let mut gate = self.watched.door.lock();
+        let gate = receiver.gate(&mut gate, self.queue, self.webhook);
+        gate.end_waiting();
+        // There may be room for one more: two are let in where an answer has earned the receiver another.
+        if gate.is_awaited() {
+            self.freed().notify_one();
         }
     }
 }
@@ -302,8 +350,7 @@ mod tests {
     use crate::delivery::document;
 
     fn endpoints(concurrency: u32) -> Endpoints {
-        let metrics = Arc::new(Metrics::new().expect("metrics"));
-        Endpoints::new(Limits { concurrency, per_second: None }, 16, metrics)
+        Endpoints::new(Limits { concurrency, per_second: None }, 16)
     }
 
     fn webhook(more: serde_json::Value) -> Webhook {
@@ -338,14 +385,14 @@ mod tests {
             let endpoints = endpoints.clone();
             async move { admitted(&endpoints, &at(1)).await }
         });
-        while endpoints.standings()[0].1.waiting == 0 {
+        while endpoints.list()[0].standing.waiting == 0 {
             tokio::task::yield_now().await;
         }
         first.ended(&ok(), Duration::from_millis(1), Utc::now());
         let second = second.await.expect("let in");
-        assert_eq!((endpoints.standings()[0].1.in_flight, endpoints.standings()[0].1.waiting), (1, 0));
+        assert_eq!((endpoints.list()[0].standing.in_flight, endpoints.list()[0].standing.waiting), (1, 0));
         drop(second);
-        assert_eq!(endpoints.standings()[0].1.in_flight, 0, "a request given up is no request under way");
+        assert_eq!(endpoints.list()[0].standing.in_flight, 0, "a request given up is no request under way");
     }
 
     #[tokio::test]
@@ -355,7 +402,7 @@ mod tests {
         let began = Instant::now();
         let Entry::Parked { .. } = endpoints.enter(&at(1), 0.5).await else { panic!("a second request") };
         assert!(began.elapsed() >= PATIENCE, "{:?}", began.elapsed());
-        assert_eq!(endpoints.standings()[0].1.waiting, 0);
+        assert_eq!(endpoints.list()[0].standing.waiting, 0);
         drop(first);
     }
 
@@ -375,6 +422,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn receivers_of_one_endpoint_share_its_limit_and_are_listed_together() {
+        let endpoints = endpoints(3);
+        let path = |path: &str| Webhook { url: format!("https://example.com/{path}"), ..at(1) };
+        let permits = [admitted(&endpoints, &path("a")).await, admitted(&endpoints, &path("b")).await];
+        let third = admitted(&endpoints, &path("a")).await;
+        assert!(matches!(endpoints.enter(&path("b"), 0.5).await, Entry::Parked { why: Busy::Concurrency, .. }));
+        let listed = endpoints.list();
+        assert_eq!((listed.len(), listed[0].endpoint.as_str()), (1, "https://example.com:443"));
+        let in_flight: BTreeMap<&str, u32> =
+            listed[0].receivers.iter().map(|(path, standing)| (path.as_str(), standing.in_flight)).collect();
+        assert_eq!(in_flight, BTreeMap::from([("/a", 2), ("/b", 1)]));
+        assert_eq!((listed[0].standing.in_flight, listed[0].standing.parked), (3, 1));
+        third.ended(&ok(), Duration::from_millis(5), Utc::now());
+        drop(admitted(&endpoints, &path("b")).await);
+        drop(permits);
+    }
+
+    #[tokio::test]
     async fn limits_of_webhooks_are_shared_by_the_workers() {
         let endpoints = endpoints(64);
         let webhook = webhook(json!({ "maxConcurrency": 5, "rateLimit": 10 }));
@@ -390,15 +455,12 @@ mod tests {
         for number in 1..100_000 {
             admitted(&endpoints, &at(number)).await.ended(&ok(), Duration::from_millis(5), Utc::now());
         }
-        let standings = endpoints.standings();
-        assert!(standings.len() <= MOST, "{}", standings.len());
-        assert!(standings.iter().any(|(_, standing)| standing.in_flight == 1), "the one in use was forgotten");
-        let gauge = endpoints.0.metrics.text().expect("text");
-        let line = format!("waypost_endpoints{{breaker=\"closed\"}} {}", standings.len());
-        assert!(String::from_utf8_lossy(&gauge).contains(&line), "{line}");
+        let listed = endpoints.list();
+        assert!(listed.len() <= MOST, "{}", listed.len());
+        assert!(listed.iter().any(|listed| listed.standing.in_flight == 1), "the one in use was forgotten");
         drop(busy);
         let mut known = endpoints.0.known();
-        endpoints.0.forget_idle(&mut known, endpoints.0.now() + Duration::from_secs(3_600));
-        assert!(known.endpoints.is_empty());
+        known.forget_idle(endpoints.0.now() + Duration::from_secs(3_600));
+        assert!(known.receivers.is_empty() && known.endpoints.is_empty());
     }
 }

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
+use super::precedence::Precedence;
 use super::progress::{InHand, Phase, Progress};
 use super::room::Room;
 use crate::broker::BrokerError;
@@ -52,6 +53,8 @@ pub struct Intake {
     pub progress: Progress,
     /// Of all messages being dealt with.
     pub room: Room,
+    /// Of fresh events before retries.
+    pub precedence: Precedence,
 }
 
 /// The queues that are worked off, each with a window of its own: a storm of retries does not hold up fresh events.
@@ -156,7 +159,8 @@ impl Intake {
         loop {
             tokio::select! {
                 message = messages.next() => {
-                    tasks.spawn(settle(self.worker.clone(), queue, message?, messages.acks(), self.room.clone(), self.progress.take()));
+                    let hand = Hand { room: self.room.clone(), precedence: self.precedence.clone(), _in_hand: self.progress.take() };
+                    tasks.spawn(settle(self.worker.clone(), queue, message?, messages.acks(), hand));
                 }
                 Some(_) = tasks.join_next() => {}
                 () = stop.cancelled() => break,
@@ -177,10 +181,21 @@ impl Intake {
     }
 }
 
+/// What a message in hand takes its turn with.
+struct Hand {
+    room: Room,
+    precedence: Precedence,
+    _in_hand: InHand,
+}
+
 /// Has a message dealt with, and acknowledges it once its outcome is durable.
-async fn settle(worker: Arc<Worker>, queue: Queue, message: Message, acks: Acks, room: Room, _in_hand: InHand) {
+async fn settle(worker: Arc<Worker>, queue: Queue, message: Message, acks: Acks, hand: Hand) {
     let tag = message.tag;
-    let _room = room.take(message.body.len()).await;
+    match queue {
+        Queue::Events => hand.precedence.event(),
+        Queue::Retries => hand.precedence.turn().await,
+    }
+    let _room = hand.room.take(message.body.len()).await;
     let deal = async {
         match queue {
             Queue::Events => worker.event(message).await,

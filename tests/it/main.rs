@@ -15,6 +15,7 @@ mod dead_letters_kept;
 mod demo;
 mod discards;
 mod explain;
+mod isolation;
 mod journey;
 mod malformed;
 mod publisher;

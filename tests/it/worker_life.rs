@@ -65,13 +65,18 @@ async fn asked_to_stop_it_finishes_what_is_in_flight_and_nothing_is_sent_twice()
     assert!(stage.waypost.wait().await.success());
     let sent = stage.receiver.requests().len();
     assert!(sent < 3_000, "it went on consuming");
-    let left = until("what was not sent", Duration::from_secs(10), async || {
-        let depth = stage.amqp.depth(&format!("{}.events", stage.prefix)).await?;
-        (depth as usize == 3_000 - sent).then_some(depth)
-    });
-    left.await;
+    // Fresh, or parked because the endpoint is no faster.
+    let broker = Broker::shared().await;
+    until("what was not sent", Duration::from_secs(10), async || {
+        let queues = broker.queues(&stage.prefix).await;
+        let waiting =
+            queues.iter().filter(|(name, _)| [".events", ".retries", ".delay."].iter().any(|of| name.contains(of)));
+        let left: u64 = waiting.map(|(_, messages)| messages).sum();
+        (left as usize == 3_000 - sent).then_some(())
+    })
+    .await;
     stage.waypost.restart().await;
-    stage.receiver.until(|requests| requests.len() >= 3_000).await;
+    stage.receiver.until_within(LONG, |requests| requests.len() >= 3_000).await;
     stage.waypost.until_metric("waypost_deliveries_total{outcome=\"delivered\"}", (3_000 - sent) as f64).await;
     assert!(stage.receiver.by_webhook_id().values().all(|count| *count == 1), "something was sent twice");
 }
@@ -99,18 +104,18 @@ async fn what_does_not_finish_within_the_grace_goes_back() {
 async fn a_hanging_receiver_does_not_stop_the_others() {
     let stage = Stage::set("worker", &[]).await;
     stage.receiver.answer("/survey", Answer::never());
-    for number in 0..20 {
+    // As many as a receiver that is not known may have under way.
+    for number in 0..8 {
         stage.publish(&chose(5, &format!("hangs-{number}"))).await;
     }
-    stage.receiver.until(|requests| requests.len() == 20).await;
+    stage.receiver.until(|requests| requests.len() == 8).await;
     let events = many(500, 3);
     stage.amqp.publish_events(&stage.prefix, &events).await;
-    stage.receiver.until_within(Duration::from_secs(10), |requests| requests.len() == 520).await;
+    stage.receiver.until_within(Duration::from_secs(10), |requests| requests.len() == 508).await;
     // Acknowledged behind the slow heads, which alone are given out again.
     let queue = format!("{}.events", stage.prefix);
     let broker = Broker::shared().await;
-    until("the acknowledgements", LONG, async || (broker.queues(&stage.prefix).await[&queue] == 20).then_some(()))
-        .await;
+    until("the acknowledgements", LONG, async || (broker.queues(&stage.prefix).await[&queue] == 8).then_some(())).await;
     stage.waypost.kill().await;
-    until("the rest", LONG, async || (stage.amqp.depth(&queue).await == Some(20)).then_some(())).await;
+    until("the rest", LONG, async || (stage.amqp.depth(&queue).await == Some(8)).then_some(())).await;
 }

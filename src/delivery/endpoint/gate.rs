@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::Asking;
 use super::rate::{self, Rate};
 
 /// Whoever waits for a gate in memory, where it holds a part of the window, waits no longer.
@@ -36,23 +37,47 @@ pub(super) enum Obstacle {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Gate {
     pub(super) in_flight: u32,
+    /// Deliveries that wait for a request to end.
+    pub(super) waiting: u32,
     rate: Rate,
     /// When the last of those that are parked comes back: the next one comes after it.
     last_return: Duration,
 }
 
 impl Gate {
-    pub(super) fn obstacle(&self, limits: Limits, now: Duration) -> Option<Obstacle> {
-        if self.in_flight >= limits.concurrency {
+    /// What keeps a request that asks so. Who has just come does not overtake those that wait.
+    pub(super) fn obstacle(&self, limits: Limits, asking: Asking, now: Duration) -> Option<Obstacle> {
+        if self.in_flight >= limits.concurrency || asking == Asking::First && self.waiting > 0 {
             return Some(Obstacle::Concurrency);
         }
         let wait = limits.per_second.map(|rate| self.rate.wait(rate, now)).unwrap_or_default();
         (!wait.is_zero()).then_some(Obstacle::Rate(wait))
     }
 
-    pub(super) fn enter(&mut self, limits: Limits, now: Duration) {
+    /// For how long it may wait for the gate in memory; `None` where that would be too long. `took` is what a request takes.
+    pub(super) fn worth_waiting(
+        &self,
+        obstacle: Obstacle,
+        limits: Limits,
+        asking: Asking,
+        took: Duration,
+    ) -> Option<Duration> {
+        let wait = match obstacle {
+            Obstacle::Concurrency => Duration::ZERO,
+            Obstacle::Rate(wait) => wait,
+        };
+        let expected = match asking {
+            Asking::First => wait + behind(self.waiting, limits, took),
+            Asking::Again => wait,
+            Asking::Last => return None,
+        };
+        let most = if wait.is_zero() { PATIENCE } else { wait };
+        (expected <= PATIENCE).then_some(most)
+    }
+
+    pub(super) fn enter(&mut self, per_second: Option<f64>, now: Duration) {
         self.in_flight += 1;
-        if let Some(rate) = limits.per_second {
+        if let Some(rate) = per_second {
             self.rate.sent(rate, now);
         }
     }
@@ -68,6 +93,26 @@ impl Gate {
         let earliest = now + SHORTEST_PARKING;
         self.last_return = self.last_return.saturating_add(apart).clamp(earliest, now + LONGEST_PARKING);
         self.last_return - now
+    }
+
+    /// A delivery begins to wait for a request to end.
+    pub fn begin_waiting(&mut self) {
+        self.waiting = self.waiting.saturating_add(1);
+    }
+
+    /// It has been admitted, or does not wait any longer.
+    pub fn end_waiting(&mut self) {
+        self.waiting = self.waiting.saturating_sub(1);
+    }
+
+    /// Deliveries that wait for a request to end.
+    pub fn waiting(&self) -> u32 {
+        self.waiting
+    }
+
+    /// Whether anybody waits.
+    pub fn is_awaited(&self) -> bool {
+        self.waiting > 0
     }
 
     pub(super) fn is_idle(&self, now: Duration) -> bool {
@@ -93,12 +138,12 @@ mod tests {
         let limits = Limits { concurrency: 2, per_second: None };
         let mut gate = Gate::default();
         for _ in 0..2 {
-            assert_eq!(gate.obstacle(limits, NOW), None);
-            gate.enter(limits, NOW);
+            assert_eq!(gate.obstacle(limits, Asking::First, NOW), None);
+            gate.enter(None, NOW);
         }
-        assert_eq!(gate.obstacle(limits, NOW), Some(Obstacle::Concurrency));
+        assert_eq!(gate.obstacle(limits, Asking::First, NOW), Some(Obstacle::Concurrency));
         gate.leave();
-        assert_eq!(gate.obstacle(limits, NOW), None);
+        assert_eq!(gate.obstacle(limits, Asking::First, NOW), None);
         gate.leave();
         assert!(gate.is_idle(NOW));
     }
@@ -107,9 +152,9 @@ mod tests {
     fn as_many_as_may_be_in_a_second() {
         let limits = Limits { concurrency: 100, per_second: Some(4.0) };
         let mut gate = Gate::default();
-        gate.enter(limits, NOW);
-        assert_eq!(gate.obstacle(limits, NOW), Some(Obstacle::Rate(Duration::from_millis(250))));
-        assert_eq!(gate.obstacle(limits, NOW + Duration::from_millis(250)), None);
+        gate.enter(limits.per_second, NOW);
+        assert_eq!(gate.obstacle(limits, Asking::First, NOW), Some(Obstacle::Rate(Duration::from_millis(250))));
+        assert_eq!(gate.obstacle(limits, Asking::First, NOW + Duration::from_millis(250)), None);
     }
 
     #[test]

@@ -1,21 +1,24 @@
-//! What an endpoint lets through, step by step and whatever happens.
+//! What a receiver lets through, step by step and whatever happens.
 
 use proptest::prelude::*;
 
+use super::super::Asking;
+use super::super::gate::PATIENCE;
 use super::*;
 
 const LIMITS: Limits = Limits { concurrency: 64, per_second: None };
 
-/// An endpoint, and the time.
+/// A receiver, the gate of its endpoint, and the time.
 struct Stage {
-    endpoint: Endpoint,
+    receiver: Receiver,
+    endpoint: Gate,
     now: Duration,
     under_way: Vec<Pass>,
 }
 
 impl Stage {
     fn new() -> Self {
-        Self { endpoint: Endpoint::default(), now: ms(1_000_000), under_way: Vec::new() }
+        Self { receiver: Receiver::default(), endpoint: Gate::default(), now: ms(1_000_000), under_way: Vec::new() }
     }
 
     /// One that has answered as often, in this time, with as many at once as it may have.
@@ -24,15 +27,14 @@ impl Stage {
         for _ in 0..answers {
             while stage.sends() {}
             stage.now += latency;
-            let pass = stage.under_way.remove(0);
-            stage.endpoint.ended(pass, &answer(200), latency, DateTime::UNIX_EPOCH, stage.now);
+            stage.ends(&answer(200), latency);
         }
         while stage.ends(&answer(200), latency) {}
         stage
     }
 
     fn ask(&mut self, ask: &Ask<'_>) -> Admission {
-        self.endpoint.admit(ask, self.now)
+        self.receiver.admit(&mut self.endpoint, ask, self.now)
     }
 
     /// Asks, and has the request under way where it may be sent.
@@ -42,7 +44,7 @@ impl Stage {
                 self.under_way.push(pass);
                 true
             }
-            Admission::Wait(_) | Admission::Park(..) => false,
+            Admission::Wait(..) | Admission::Park(..) => false,
         }
     }
 
@@ -52,8 +54,24 @@ impl Stage {
             return false;
         }
         let pass = self.under_way.remove(0);
-        self.endpoint.ended(pass, reply, took, DateTime::UNIX_EPOCH, self.now);
+        self.end(pass, reply, took);
         true
+    }
+
+    fn end(&mut self, pass: Pass, reply: &Reply, took: Duration) {
+        self.receiver.ended(&mut self.endpoint, pass, reply, took, DateTime::UNIX_EPOCH, self.now);
+    }
+
+    fn give_up(&mut self, pass: Pass) {
+        self.receiver.given_up(&mut self.endpoint, pass, self.now);
+    }
+
+    fn wait(&mut self, queue: Queue, change: Change) {
+        let gate = self.receiver.gate(&mut self.endpoint, queue, &WebhookId::new("wh"));
+        match change {
+            Change::Begin => gate.begin_waiting(),
+            Change::End => gate.end_waiting(),
+        }
     }
 
     fn parked(&mut self) -> (Duration, Busy) {
@@ -62,6 +80,11 @@ impl Stage {
             other => panic!("{other:?}"),
         }
     }
+}
+
+enum Change {
+    Begin,
+    End,
 }
 
 fn ms(milliseconds: u64) -> Duration {
@@ -78,19 +101,6 @@ fn answer(status: u16) -> Reply {
 
 fn timeout() -> Reply {
     Reply::Failure { cause: Cause::Timeout, error: "no answer within the time limit".to_owned() }
-}
-
-#[test]
-fn origins() {
-    for (url, origin) in [
-        ("https://Example.com/a?b", "https://example.com:443"),
-        ("https://example.com:443/", "https://example.com:443"),
-        ("http://127.1:8080/x", "http://127.0.0.1:8080"),
-        ("https://[2001:DB8::1]/", "https://[2001:db8::1]:443"),
-        ("no URL", "no URL"),
-    ] {
-        assert_eq!(Origin::of(url).as_str(), origin);
-    }
 }
 
 #[test]
@@ -129,14 +139,14 @@ fn a_quick_endpoint_is_worth_waiting_for_and_a_slow_one_is_not() {
     let mut quick = Stage::known(1000, ms(5));
     while quick.sends() {}
     for _ in 0..500 {
-        assert_eq!(quick.ask(&first()), Admission::Wait(PATIENCE));
-        quick.endpoint.waits(Waits::Begin);
+        assert_eq!(quick.ask(&first()), Admission::Wait(PATIENCE, Queue::Endpoint));
+        quick.wait(Queue::Endpoint, Change::Begin);
     }
     let mut slow = Stage::known(1000, ms(800));
     while slow.sends() {}
     let mut waiting = 0;
-    while let Admission::Wait(_) = slow.ask(&first()) {
-        slow.endpoint.waits(Waits::Begin);
+    while let Admission::Wait(..) = slow.ask(&first()) {
+        slow.wait(Queue::Endpoint, Change::Begin);
         waiting += 1;
     }
     assert!((10..30).contains(&waiting), "{waiting} wait for an endpoint of 80 answers a second");
@@ -150,11 +160,11 @@ fn a_quick_endpoint_is_worth_waiting_for_and_a_slow_one_is_not() {
 fn nobody_overtakes_those_that_wait() {
     let mut stage = Stage::known(100, ms(5));
     while stage.sends() {}
-    assert_eq!(stage.ask(&first()), Admission::Wait(PATIENCE));
-    stage.endpoint.waits(Waits::Begin);
+    assert_eq!(stage.ask(&first()), Admission::Wait(PATIENCE, Queue::Endpoint));
+    stage.wait(Queue::Endpoint, Change::Begin);
     stage.now += ms(5);
     stage.ends(&answer(200), ms(5));
-    assert_eq!(stage.ask(&first()), Admission::Wait(PATIENCE));
+    assert_eq!(stage.ask(&first()), Admission::Wait(PATIENCE, Queue::Endpoint));
     assert!(matches!(stage.ask(&Ask { asking: Asking::Again, ..first() }), Admission::Send(_)));
     assert!(matches!(stage.ask(&Ask { asking: Asking::Last, ..first() }), Admission::Park(_, Busy::Concurrency)));
 }
@@ -171,11 +181,11 @@ fn an_endpoint_that_hangs_is_parked_long_before_its_requests_time_out() {
     stage.now += ms(14_000);
     let late = stage.parked().0;
     assert!(early < late && late < ms(30_000), "{early:?} {late:?}: the longer it hangs the longer they wait");
-    assert_eq!(stage.endpoint.standing(stage.now).parked, 1, "the time of the first has come");
+    assert_eq!(stage.receiver.standing(stage.now).parked, 1, "the time of the first has come");
     for _ in 0..8 {
         stage.ends(&timeout(), ms(15_000));
     }
-    assert_eq!((stage.endpoint.breaker(), stage.parked().1), (BreakerState::Open, Busy::Breaker));
+    assert_eq!((stage.receiver.breaker(), stage.parked().1), (BreakerState::Open, Busy::Breaker));
 }
 
 #[test]
@@ -186,13 +196,13 @@ fn after_an_outage_it_begins_with_one() {
         stage.now += ms(15_000);
         stage.ends(&timeout(), ms(15_000));
     }
-    assert_eq!(stage.endpoint.breaker(), BreakerState::Open);
+    assert_eq!(stage.receiver.breaker(), BreakerState::Open);
     stage.now += ms(1_000);
     assert!(stage.sends(), "the probe");
     assert_eq!(stage.under_way[0].lane, Lane::Slow);
     assert!(!stage.sends(), "and no other");
     stage.ends(&answer(200), ms(5));
-    assert_eq!(stage.endpoint.breaker(), BreakerState::Closed);
+    assert_eq!(stage.receiver.breaker(), BreakerState::Closed);
     let mut at_once = Vec::new();
     for _ in 0..7 {
         while stage.sends() {}
@@ -229,7 +239,7 @@ fn a_webhooks_own_limits_hold_beside_its_endpoints() {
     let limited = Ask { webhook: Some((&one, limits)), ..first() };
     let passes: Vec<Admission> = (0..2).map(|_| stage.ask(&limited)).collect();
     assert!(passes.iter().all(|admission| matches!(admission, Admission::Send(_))));
-    assert_eq!(stage.ask(&limited), Admission::Wait(PATIENCE));
+    assert_eq!(stage.ask(&limited), Admission::Wait(PATIENCE, Queue::Webhook));
     assert!(matches!(stage.ask(&Ask { webhook: Some((&other, limits)), ..first() }), Admission::Send(_)));
     let rated = Ask { webhook: Some((&other, Limits { concurrency: 9, per_second: Some(1.0) })), ..first() };
     assert!(matches!(stage.ask(&rated), Admission::Send(_)));
@@ -238,7 +248,7 @@ fn a_webhooks_own_limits_hold_beside_its_endpoints() {
     assert_eq!(next - time, ms(1_000));
     for admission in passes {
         let Admission::Send(pass) = admission else { panic!("{admission:?}") };
-        stage.endpoint.ended(pass, &answer(200), ms(5), DateTime::UNIX_EPOCH, stage.now);
+        stage.end(pass, &answer(200), ms(5));
     }
     assert!(matches!(stage.ask(&limited), Admission::Send(_)));
 }
@@ -246,27 +256,27 @@ fn a_webhooks_own_limits_hold_beside_its_endpoints() {
 #[test]
 fn what_asks_for_less_has_less() {
     let mut stage = Stage::known(1000, ms(5));
-    assert_eq!(stage.endpoint.standing(stage.now).allowed, 65);
+    assert_eq!(stage.receiver.standing(stage.now).allowed, 65);
     for (status, allowed) in [(429, 32), (503, 16), (500, 16), (404, 16)] {
         assert!(stage.sends());
         stage.now += ms(5);
         stage.ends(&answer(status), ms(5));
-        assert_eq!(stage.endpoint.standing(stage.now).allowed, allowed, "after {status}");
+        assert_eq!(stage.receiver.standing(stage.now).allowed, allowed, "after {status}");
     }
 }
 
 #[test]
 fn it_is_forgotten_when_nothing_of_it_is_left() {
     let mut stage = Stage::known(10, ms(5));
-    assert!(!stage.endpoint.is_idle(stage.now));
+    assert!(!stage.receiver.is_idle(stage.now));
     stage.now += IDLE + ms(1);
-    assert!(stage.endpoint.is_idle(stage.now));
+    assert!(stage.receiver.is_idle(stage.now));
     assert!(stage.sends());
     stage.now += IDLE + ms(1);
-    assert!(!stage.endpoint.is_idle(stage.now), "a request is under way");
+    assert!(!stage.receiver.is_idle(stage.now), "a request is under way");
     let pass = stage.under_way.remove(0);
-    stage.endpoint.given_up(pass, stage.now);
-    assert!(stage.endpoint.is_idle(stage.now));
+    stage.give_up(pass);
+    assert!(stage.receiver.is_idle(stage.now));
 }
 
 #[test]
@@ -275,25 +285,14 @@ fn how_it_stands() {
     assert!(stage.sends());
     stage.now += ms(20);
     stage.ends(&answer(500), ms(20));
-    let standing = stage.endpoint.standing(stage.now);
+    let standing = stage.receiver.standing(stage.now);
     assert_eq!((standing.breaker, standing.in_flight, standing.parked), (BreakerState::Closed, 0, 0));
     assert!(standing.failure_ratio.is_some_and(|ratio| (0.01..0.1).contains(&ratio)), "{standing:?}");
     assert!(standing.latency_ms.is_some_and(|latency| (latency - 20.0).abs() < 0.1), "{standing:?}");
     assert_eq!(standing.last_error.map(|error| (error.cause, error.status)), Some((Cause::Status5xx, Some(500))));
-    assert_eq!(stage.endpoint.standing(stage.now + ms(3_600_000)).failure_ratio, None, "all has faded");
-    let well = Stage::known(30, ms(20)).endpoint.standing(stage.now);
-    assert!(stage.endpoint.standing(stage.now).health() < well.health());
-}
-
-#[test]
-fn parked_deliveries_are_counted_until_their_time_comes() {
-    let mut parked = Parked::default();
-    let now = Duration::from_secs(1_000);
-    for seconds in [1, 1, 30, 600] {
-        parked.add(now + Duration::from_secs(seconds), now);
-    }
-    let count = |after| parked.count(now + Duration::from_secs(after));
-    assert_eq!((count(0), count(10), count(40), count(700)), (4, 2, 1, 0));
+    assert_eq!(stage.receiver.standing(stage.now + ms(3_600_000)).failure_ratio, None, "all has faded");
+    let well = Stage::known(30, ms(20)).receiver.standing(stage.now);
+    assert!(stage.receiver.standing(stage.now).health() < well.health());
 }
 
 proptest! {
@@ -320,10 +319,10 @@ proptest! {
             match step {
                 0..=3 => match stage.ask(&ask) {
                     Admission::Send(pass) => stage.under_way.push(pass),
-                    Admission::Wait(time) => {
+                    Admission::Wait(time, _) => {
                         prop_assert!(time <= PATIENCE);
                         waiting += 1;
-                        stage.endpoint.waits(Waits::Begin);
+                        stage.wait(Queue::Receiver, Change::Begin);
                     }
                     Admission::Park(time, _) => prop_assert!((SHORTEST_PARKING..=LONGEST_PARKING + ms(60_000)).contains(&time)),
                 },
@@ -332,18 +331,18 @@ proptest! {
                 6 => drop(stage.ends(&timeout(), ms(15_000))),
                 _ => {
                     if let Some(pass) = stage.under_way.pop() {
-                        stage.endpoint.given_up(pass, stage.now);
+                        stage.give_up(pass);
                     }
                     if waiting > 0 {
                         waiting -= 1;
-                        stage.endpoint.waits(Waits::End);
+                        stage.wait(Queue::Receiver, Change::End);
                     }
                 }
             }
             prop_assert!(stage.under_way.len() <= concurrency as usize);
             let of_webhook = stage.under_way.iter().filter(|pass| pass.webhook.is_some()).count();
             prop_assert!(of_webhook <= own as usize);
-            let standing = stage.endpoint.standing(stage.now);
+            let standing = stage.receiver.standing(stage.now);
             prop_assert_eq!(standing.in_flight as usize, stage.under_way.len());
         }
         stage.now += ms(3_600_000);

@@ -1,0 +1,190 @@
+//! One endpoint that hangs, fails, or has limits, and what the others notice of it: nothing.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::stage::{LONG, QUICK};
+use crate::support::receiver::Request;
+use crate::support::{Amqp, Answer, Broker, Receiver, Waypost, unique, until};
+
+/// A worker, and two receivers at endpoints of their own: the webhooks of the labels `bad` and `good`.
+struct Two {
+    prefix: String,
+    waypost: Waypost,
+    amqp: Amqp,
+    bad: Receiver,
+    good: Receiver,
+}
+
+impl Two {
+    /// `more` is what the bad one's webhook has besides its URL.
+    async fn start(more: Value, settings: &[(&str, &str)]) -> Self {
+        let url = Broker::shared().await.url();
+        let prefix = unique("isolation");
+        let settings: Vec<(&str, &str)> = QUICK.into_iter().chain(settings.iter().copied()).collect();
+        let waypost = Waypost::start_with(&url, &prefix, &settings).await;
+        let (bad, good) = (Receiver::start(), Receiver::start());
+        let mut webhook = json!({ "url": bad.url("/") });
+        webhook.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let sections =
+            json!([{ "label": "bad", "webhook": webhook }, { "label": "good", "webhook": { "url": good.url("/") } }]);
+        waypost.put_campaign(&json!({ "id": "c", "sections": sections })).await;
+        let amqp = Amqp::connect(&url).await;
+        Self { prefix, waypost, amqp, bad, good }
+    }
+
+    /// Publishes events of a label.
+    async fn publish(&self, label: &str, count: usize) {
+        let name = unique("event");
+        let event = |number| {
+            json!({ "campaignId": "c", "label": label, "phoneNumber": "1", "date": "2024-06-18T23:26:14Z",
+                "eventId": format!("{name}-{number}") })
+        };
+        let events: Vec<Value> = (0..count).map(event).collect();
+        self.amqp.publish_events(&self.prefix, &events).await;
+    }
+
+    /// The bad endpoint, as `GET /v1/endpoints` shows it.
+    async fn standing(&self) -> Value {
+        let list = self.waypost.get("/v1/endpoints").await.json();
+        let origin = self.bad.url("");
+        let items = list["items"].as_array().expect("a list").clone();
+        items.into_iter().find(|item| item["endpoint"] == origin.as_str()).unwrap_or_else(|| panic!("not in {list:#}"))
+    }
+
+    async fn until_standing(&self, what: &str, so: impl Fn(&Value) -> bool) -> Value {
+        until(what, LONG, async || Some(self.standing().await).filter(|standing| so(standing))).await
+    }
+
+    async fn parked(&self) -> f64 {
+        let metrics = self.waypost.metrics().await;
+        metrics
+            .iter()
+            .filter(|(name, _)| name.starts_with("waypost_deliveries_parked_total"))
+            .map(|(_, count)| count)
+            .sum()
+    }
+}
+
+/// The requests that have come, each delivery once.
+fn deliveries(requests: &[Request]) -> usize {
+    requests.iter().map(Request::webhook_id).collect::<std::collections::BTreeSet<_>>().len()
+}
+
+#[tokio::test]
+async fn an_endpoint_that_hangs_holds_up_nobody_and_spends_no_attempts() {
+    let two = Two::start(json!({}), &[]).await;
+    two.bad.answer("/", Answer::never());
+    // More than the window holds: with one place each they would fill it for 15 seconds.
+    two.publish("bad", 1_500).await;
+    two.publish("good", 1_500).await;
+    let began = Instant::now();
+    two.good.until_within(LONG, |requests| deliveries(requests) == 1_500).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(12), "the good endpoint waited for the bad one: {took:?}");
+    let standing = two.until_standing("all of the bad one's parked", |bad| bad["parked"].as_u64() > Some(1_000)).await;
+    assert!(standing["inFlight"].as_u64() <= Some(8), "{standing:#}");
+    assert!(two.bad.most_at_once("/") <= 8);
+    assert!(two.parked().await >= 1_490.0);
+
+    // It is back: all its backlog comes, and nothing of it has cost an attempt.
+    two.bad.answer("/", Answer::ok());
+    two.bad.until_within(LONG, |requests| deliveries(requests) == 1_500).await;
+    let requests = two.bad.requests().len();
+    assert!(requests <= 1_500 + 8, "{requests} requests: those that were parked had been sent before");
+    assert_eq!(two.waypost.metric("waypost_dead_letters_total{reason=\"exhausted\"}").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_breaker_opens_and_one_probe_closes_it() {
+    let two = Two::start(json!({ "timeoutMs": 300 }), &[]).await;
+    two.bad.answer("/", Answer::never());
+    two.publish("bad", 200).await;
+    let standing = two.until_standing("an open breaker", |bad| bad["breaker"] == "open").await;
+    assert_eq!((&standing["failureRatio"], &standing["lastError"]["cause"]), (&json!(1.0), &json!("timeout")));
+    two.waypost.until_metric("waypost_endpoints{breaker=\"open\"}", 1.0).await;
+    two.waypost.until_metric("waypost_deliveries_parked_total{reason=\"breaker\"}", 1.0).await;
+    let printed = two.waypost.cli(&["endpoints"]).await;
+    let row = printed.stdout.lines().nth(1).expect("a row");
+    assert!(row.contains(&two.bad.url("")) && row.contains("100 %"), "{}", printed.stdout);
+
+    two.bad.forget();
+    two.bad.answer("/", Answer::ok().after(Duration::from_millis(50)));
+    let requests = two.bad.until_within(LONG, |requests| deliveries(requests) == 200).await;
+    assert!(requests[1].at - requests[0].at >= Duration::from_millis(50), "a second request beside the probe");
+    two.until_standing("a closed breaker", |bad| bad["breaker"] == "closed").await;
+    two.waypost.until_metric("waypost_deliveries_total{outcome=\"delivered\"}", 200.0).await;
+}
+
+#[tokio::test]
+async fn what_is_parked_outlives_its_worker() {
+    let two = Two::start(json!({}), &[]).await;
+    two.bad.answer("/", Answer::never());
+    two.publish("bad", 300).await;
+    two.until_standing("parked deliveries", |bad| bad["parked"].as_u64() > Some(250)).await;
+    two.waypost.kill().await;
+    two.bad.answer("/", Answer::ok());
+    two.waypost.restart().await;
+    two.bad.until_within(LONG, |requests| deliveries(requests) == 300).await;
+}
+
+#[tokio::test]
+async fn a_webhook_has_no_more_under_way_than_it_may() {
+    let two = Two::start(json!({ "maxConcurrency": 2 }), &[]).await;
+    two.bad.answer("/", Answer::ok().after(Duration::from_millis(20)));
+    two.publish("bad", 120).await;
+    two.publish("good", 120).await;
+    two.bad.until_within(LONG, |requests| deliveries(requests) == 120).await;
+    two.good.until_within(LONG, |requests| deliveries(requests) == 120).await;
+    assert_eq!(two.bad.most_at_once("/"), 2);
+    assert_eq!(two.bad.requests().len(), 120);
+}
+
+#[tokio::test]
+async fn an_endpoint_has_no_more_under_way_than_it_may() {
+    let two = Two::start(json!({}), &[("WAYPOST_ENDPOINT__MAX_CONCURRENCY", "3")]).await;
+    two.bad.answer("/", Answer::ok().after(Duration::from_millis(20)));
+    two.publish("bad", 120).await;
+    two.bad.until_within(LONG, |requests| deliveries(requests) == 120).await;
+    assert_eq!(two.bad.most_at_once("/"), 3);
+}
+
+#[tokio::test]
+async fn a_webhook_has_no_more_in_a_second_than_it_may() {
+    let two = Two::start(json!({ "rateLimit": 25 }), &[]).await;
+    two.publish("bad", 100).await;
+    let requests = two.bad.until_within(LONG, |requests| deliveries(requests) == 100).await;
+    for (i, first) in requests.iter().enumerate() {
+        let second = requests[i..].iter().take_while(|request| request.at - first.at < Duration::from_secs(1)).count();
+        // A tenth of a second's burst, and what was held up on its way.
+        assert!(second <= 25 + 3 + 3, "{second} requests in a second");
+    }
+    let took = requests[99].at - requests[0].at;
+    assert!((Duration::from_secs(3)..LONG).contains(&took), "{took:?}");
+    two.waypost.until_metric("waypost_deliveries_parked_total{reason=\"rate_limit\"}", 1.0).await;
+    assert_eq!(two.bad.requests().len(), 100);
+}
+
+#[tokio::test]
+async fn endpoints_are_listed_the_worst_first_and_a_page_at_a_time() {
+    let two = Two::start(json!({ "retry": { "initialDelay": "1h" } }), &[]).await;
+    two.bad.answer("/", Answer::status(500));
+    two.publish("bad", 3).await;
+    two.publish("good", 3).await;
+    until("both endpoints", LONG, async || {
+        let list = two.waypost.get("/v1/endpoints").await.json();
+        (list["items"].as_array().map(Vec::len) == Some(2) && list["items"][0]["failureRatio"] == 1.0).then_some(())
+    })
+    .await;
+    let first = two.waypost.get("/v1/endpoints?limit=1").await.json();
+    assert_eq!(first["items"][0]["endpoint"], two.bad.url(""));
+    assert_eq!(first["items"][0]["lastError"]["status"], 500);
+    let next = first["next"].as_str().expect("a next page").to_owned();
+    let second = two.waypost.get(&format!("/v1/endpoints?limit=1&cursor={next}")).await.json();
+    assert_eq!((&second["items"][0]["endpoint"], &second["next"]), (&json!(two.good.url("")), &Value::Null));
+    two.waypost.get("/v1/endpoints?cursor=x").await.problem(400);
+    let printed = two.waypost.cli(&["endpoints", "--json"]).await;
+    let printed: Value = serde_json::from_str(&printed.stdout).expect("JSON");
+    assert_eq!(printed.as_array().map(Vec::len), Some(2));
+}
