@@ -42,6 +42,7 @@ deny: tools ## Check licences and advisories of the dependencies
 # A thousand endpoints take a few thousand connections at each end: as many file descriptors as the system allows.
 bench: tools ## Measure how fast a worker is, beside a bare loop of the same libraries (ARGS=--help)
 	scripts/install-rabbitmq
+	scripts/bench-peers $(BUILT)/tmp/peers
 	ulimit -n "$$(ulimit -H -n)" && cargo bench --locked --bench throughput -- $(ARGS)
 
 bench-quick: ## The same in two minutes: too short for figures, long enough to see that it works

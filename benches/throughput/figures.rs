@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::load::Scenario;
 use super::measure::{Delays, Worked};
-use super::stage::Contender;
+use super::workers::Worker;
 
 /// A worker in a scenario.
 pub(crate) struct Row {
     pub(crate) scenario: Scenario,
-    pub(crate) contender: Contender,
+    pub(crate) worker: Worker,
     /// Round by round.
     pub(crate) worked: Vec<Worked>,
     /// Round by round, at half of Waypost's speed.
@@ -20,8 +20,8 @@ pub(crate) struct Row {
 
 impl Row {
     /// Nothing measured yet.
-    pub(crate) fn new(scenario: Scenario, contender: Contender) -> Self {
-        Self { scenario, contender, worked: Vec::new(), delays: Vec::new(), half_load: 0.0 }
+    pub(crate) fn new(scenario: Scenario, worker: Worker) -> Self {
+        Self { scenario, worker, worked: Vec::new(), delays: Vec::new(), half_load: 0.0 }
     }
 
     pub(crate) fn per_second(&self) -> f64 {
@@ -110,32 +110,32 @@ impl Target {
 
 impl Figures {
     /// A worker's row in a scenario, where both were run.
-    pub(crate) fn row(&self, scenario: Scenario, contender: Contender) -> Option<&Row> {
-        self.rows.iter().find(|row| row.scenario == scenario && row.contender == contender)
+    pub(crate) fn row(&self, scenario: Scenario, worker: Worker) -> Option<&Row> {
+        self.rows.iter().find(|row| row.scenario == scenario && row.worker == worker)
     }
 
     /// All targets that can be told from the scenarios that were run.
     pub(crate) fn targets(&self) -> Vec<Target> {
         let mut targets = Vec::new();
         let mut add = |what: String, figure, bound| targets.push(Target { what, figure, bound });
-        let waypost = || self.rows.iter().filter(|row| row.contender == Contender::Waypost);
+        let waypost = || self.rows.iter().filter(|row| row.worker == Worker::Waypost);
         for row in waypost().filter(|row| row.scenario.hanging == 0) {
             let of = row.scenario.name();
-            if let Some(bare) = self.row(row.scenario, Contender::Bare) {
+            if let Some(bare) = self.row(row.scenario, Worker::Bare) {
                 let what = format!("{of}: Waypost's deliveries/s ÷ the bare loop's");
                 add(what, Some(row.beside(bare)), Bound::AtLeast(0.9));
             }
             let Some(hanging) = waypost().find(|other| other.scenario.with_hanging_of(row.scenario)) else { continue };
             let what = format!("{of}: healthy deliveries/s with 10 % hanging ÷ without");
-            add(what, Some(hanging.per_second() / row.per_second()), Bound::AtLeast(0.9));
+            add(what, Some(hanging.beside(row)), Bound::AtLeast(0.9));
             let what = format!("{of}: p99 of healthy ones with 10 % hanging ÷ without");
-            add(what, quotient(hanging.delay(0.99), row.delay(0.99)), Bound::AtMost(1.2));
+            add(what, late_beside(&hanging.delays, &row.delays, 0.99), Bound::AtMost(1.2));
         }
         if let Some(retries) = &self.retries
             && let Some(quiet) = waypost().rfind(|row| row.scenario.hanging == 0)
         {
             let what = format!("{}: p99 beside {} due retries ÷ without", quiet.scenario.name(), retries.published);
-            add(what, quotient(retries.delay(0.99), quiet.delay(0.99)), Bound::AtMost(1.5));
+            add(what, late_beside(&retries.delays, &quiet.delays, 0.99), Bound::AtMost(1.5));
         }
         if let Some(most) = waypost().map(Row::peak_memory).max() {
             add("peak memory of Waypost, in MB".to_owned(), Some(most as f64 / 1e6), Bound::MegabytesBelow(150.0));
@@ -144,8 +144,11 @@ impl Figures {
     }
 }
 
-fn quotient(one: Option<Duration>, other: Option<Duration>) -> Option<f64> {
-    Some(one?.as_secs_f64() / other?.as_secs_f64())
+/// How late some were beside others, as the median over the rounds, each of which had both. None where too few came.
+fn late_beside(one: &[Delays], other: &[Delays], part: f64) -> Option<f64> {
+    let seconds = |round: &Delays| round.part(part).map_or(f64::INFINITY, |delay| delay.as_secs_f64());
+    let quotients = one.iter().zip(other).map(|(one, other)| seconds(one) / seconds(other));
+    Some(median(quotients)).filter(|quotient| quotient.is_finite())
 }
 
 /// The median over the rounds. A round in which too few events came counts as the longest.

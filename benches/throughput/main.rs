@@ -19,6 +19,7 @@ mod report;
 mod stage;
 #[path = "../../tests/support/mod.rs"]
 mod support;
+mod workers;
 
 use std::time::Duration;
 
@@ -27,11 +28,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use figures::{Figures, Retries, Row};
 use load::Scenario;
-use measure::{pace, work};
+use measure::{Delays, Worked, pace, work};
 use publisher::Pace;
 use report::Circumstances;
-use stage::{Contender, Stage};
+use stage::Stage;
 use support::Broker;
+use workers::Worker;
 
 /// Messages in hand at once: Waypost's default, and everybody's.
 const PREFETCH: u16 = 512;
@@ -67,14 +69,17 @@ struct Options {
     /// Scenarios to run; all where none is named.
     #[arg(long)]
     scenario: Vec<Named>,
+    /// Workers to run; all where none is named. Those of other languages only without hanging endpoints.
+    #[arg(long)]
+    worker: Vec<Worker>,
     /// Rounds of each measurement; the figures are medians.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Events of the backlog.
-    #[arg(long, default_value_t = 40_000)]
+    #[arg(long, default_value_t = 100_000)]
     events: u64,
     /// The most seconds that a backlog is worked off.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 20)]
     limit: u64,
     /// Seconds at half load.
     #[arg(long, default_value_t = 10)]
@@ -96,10 +101,20 @@ impl Options {
         Duration::from_secs(self.limit)
     }
 
+    /// The workers of a scenario, in the order of their turns.
+    fn workers(&self, scenario: Scenario) -> impl Iterator<Item = Worker> + '_ {
+        let chosen = |worker: &Worker| self.worker.is_empty() || self.worker.contains(worker);
+        let takes_part = move |worker: &Worker| worker.takes_part_in(scenario) && worker.is_installed();
+        Worker::value_variants().iter().copied().filter(chosen).filter(takes_part)
+    }
+
     fn pace(&self, per_second: f64) -> Pace {
         Pace { per_second, warm_up: WARM_UP, measured: Duration::from_secs(self.seconds) }
     }
 }
+
+/// What is measured together.
+const GROUPS: [[Named; 2]; 2] = [[Named::One, Named::OneHanging], [Named::Thousand, Named::ThousandHanging]];
 
 /// The scenarios, by number of endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -132,13 +147,15 @@ async fn main() {
     if let Some(Command::BareLoop(arguments)) = command {
         return bare::run(arguments).await;
     }
+    for worker in Worker::value_variants().iter().filter(|worker| !worker.is_installed()) {
+        eprintln!("{} is not installed (make bench installs it), and left out", worker.name());
+    }
     let load_before = process::load();
     let broker = Broker::private().await;
     let mut figures = Figures::default();
-    for named in Named::value_variants() {
-        if options.scenario.is_empty() || options.scenario.contains(named) {
-            measure(&broker, *named, &options, &mut figures).await;
-        }
+    for group in GROUPS {
+        let chosen = |named: &Named| options.scenario.is_empty() || options.scenario.contains(named);
+        measure(&broker, group.into_iter().filter(chosen), &options, &mut figures).await;
     }
     let rabbitmq = broker.ctl(&["version"]).await.trim().to_owned();
     let load_after = process::load();
@@ -151,68 +168,76 @@ async fn main() {
     }
 }
 
-/// Measures all workers in a scenario.
-async fn measure(broker: &Broker, named: Named, options: &Options, figures: &mut Figures) {
-    let scenario = named.scenario();
-    let about = scenario.name();
-    eprintln!("{about}: setting up");
-    let stage = Stage::set_up(broker, scenario).await;
-    let mut rows: Vec<Row> =
-        [Contender::Bare, Contender::Waypost].map(|contender| Row::new(scenario, contender)).into();
+/// Measures scenarios whose figures are compared: each round has all of them, so that they see the same machine.
+async fn measure(broker: &Broker, scenarios: impl Iterator<Item = Named>, options: &Options, figures: &mut Figures) {
+    let mut stages = Vec::new();
+    for scenario in scenarios.map(Named::scenario) {
+        eprintln!("{}: setting up", scenario.name());
+        let stage = Stage::set_up(broker, scenario).await;
+        let rows: Vec<Row> = options.workers(scenario).map(|worker| Row::new(scenario, worker)).collect();
+        stages.push((stage, rows));
+    }
     for round in 1..=options.rounds {
-        for row in &mut rows {
-            let name = row.contender.name();
-            let bar = bar(options.events, &format!("{about}, round {round}: publishing for the {name}"));
-            stage.publish(options.events, || bar.inc(1)).await;
-            bar.finish_and_clear();
-            let bar = self::bar(scenario.healthy_among(options.events), &format!("{about}, round {round}: {name}"));
-            let limit = Duration::from_secs(options.limit);
-            row.worked.push(work(&stage, row.contender, options.events, limit, |done| bar.set_position(done)).await);
-            bar.finish_and_clear();
+        for (stage, rows) in &mut stages {
+            for row in rows {
+                row.worked.push(backlog(stage, row.worker, round, options).await);
+            }
         }
     }
-    let half_load = half_load(scenario, figures, &rows);
-    let rate = options.pace(half_load);
-    for round in 1..=options.rounds {
-        for row in &mut rows {
-            row.half_load = half_load;
-            let bar = bar(rate.events(), &format!("{about}, round {round}: {} at half load", row.contender.name()));
-            let running = stage.start(row.contender).await;
-            row.delays.push(pace(&stage, rate, options.patience(), || bar.inc(1)).await);
-            stage.stop(running).await;
-            bar.finish_and_clear();
-        }
-    }
-    figures.rows.extend(rows);
-    if named == Named::Thousand && options.retries > 0 {
-        figures.retries = Some(beside_retries(&stage, rate, options).await);
-    }
-    stage.clear_away(broker).await;
-}
-
-/// Half of Waypost's speed with so many endpoints. With hanging endpoints it is the same load, so that the two compare.
-fn half_load(scenario: Scenario, figures: &Figures, rows: &[Row]) -> f64 {
-    let is_quiet = |row: &&Row| scenario.with_hanging_of(row.scenario);
-    let quiet = figures.rows.iter().filter(is_quiet).find(|row| row.contender == Contender::Waypost);
-    let own = rows.iter().find(|row| row.contender == Contender::Waypost);
-    quiet.or(own).map_or(0.0, |row| row.per_second() / 2.0)
-}
-
-/// Measures fresh events while retries are due: those of endpoints that were down, and are well again.
-async fn beside_retries(stage: &Stage, rate: Pace, options: &Options) -> Retries {
+    // Half of Waypost's speed without hanging endpoints, and the same with them, so that the two compare.
+    let mut rows = stages.iter().flat_map(|(_, rows)| rows);
+    let Some(waypost) = rows.find(|row| row.worker == Worker::Waypost) else { return };
+    let rate = options.pace(waypost.per_second() / 2.0);
     let mut retries = Retries { published: options.retries, left: Vec::new(), delays: Vec::new() };
     for round in 1..=options.rounds {
-        let bar = bar(options.retries, &format!("round {round}: publishing due retries"));
-        stage.publish_retries(options.retries, RECOVERED, || bar.inc(1)).await;
-        bar.finish_and_clear();
-        let bar = self::bar(rate.events(), &format!("round {round}: events beside due retries"));
-        let running = stage.start(Contender::Waypost).await;
-        retries.delays.push(pace(stage, rate, options.patience(), || bar.inc(1)).await);
-        retries.left.push(stage.amqp.depth(&stage.names.retries()).await.unwrap_or_default());
-        stage.stop(running).await;
-        bar.finish_and_clear();
+        for (stage, rows) in &mut stages {
+            for row in rows {
+                row.half_load = rate.per_second;
+                let doing = format!("{}, round {round}: {} at half load", stage.scenario.name(), row.worker.name());
+                row.delays.push(steady_load(stage, row.worker, rate, &doing, options).await.0);
+            }
+            if stage.scenario == Named::Thousand.scenario() && options.retries > 0 {
+                let bar = bar(options.retries, &format!("round {round}: publishing due retries"));
+                stage.publish_retries(options.retries, RECOVERED, || bar.inc(1)).await;
+                bar.finish_and_clear();
+                let doing = format!("round {round}: events beside due retries");
+                let (delays, left) = steady_load(stage, Worker::Waypost, rate, &doing, options).await;
+                retries.delays.push(delays);
+                retries.left.push(left);
+            }
+        }
     }
-    retries
+    for (stage, rows) in stages {
+        figures.rows.extend(rows);
+        stage.clear_away(broker).await;
+    }
+    if !retries.delays.is_empty() {
+        figures.retries = Some(retries);
+    }
+}
+
+/// One worker, one backlog.
+async fn backlog(stage: &Stage, worker: Worker, round: usize, options: &Options) -> Worked {
+    let doing = format!("{}, round {round}: {}", stage.scenario.name(), worker.name());
+    let bar = bar(options.events, &format!("{doing}: publishing"));
+    stage.publish(options.events, || bar.inc(1)).await;
+    bar.finish_and_clear();
+    let bar = self::bar(stage.scenario.healthy_among(options.events), &format!("{doing}: delivering"));
+    let limit = Duration::from_secs(options.limit);
+    let worked = work(stage, worker, options.events, limit, |done| bar.set_position(done)).await;
+    bar.finish_and_clear();
+    worked
+}
+
+/// One worker at a steady load, and how many retries were waiting at its end.
+async fn steady_load(stage: &Stage, worker: Worker, rate: Pace, doing: &str, options: &Options) -> (Delays, u32) {
+    let bar = bar(rate.events(), doing);
+    let running = stage.start(worker).await;
+    let delays = pace(stage, rate, options.patience(), || bar.inc(1)).await;
+    let left = stage.amqp.depth(&stage.names.retries()).await.unwrap_or_default();
+    stage.stop(running).await;
+    bar.finish_and_clear();
+    (delays, left)
 }
 
 /// Drawn on a terminal; a line elsewhere.

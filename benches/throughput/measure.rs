@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::process;
 use super::publisher::Pace;
-use super::stage::{Contender, Stage};
+use super::stage::Stage;
+use super::workers::Worker;
 
 /// A worker that has delivered nothing by then does not work.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,16 +25,10 @@ pub(crate) struct Worked {
 }
 
 /// Has a worker work off a backlog of so many events, for at most `limit`. `done` hears how many have been delivered.
-pub(crate) async fn work(
-    stage: &Stage,
-    contender: Contender,
-    events: u64,
-    limit: Duration,
-    done: impl Fn(u64),
-) -> Worked {
+pub(crate) async fn work(stage: &Stage, worker: Worker, events: u64, limit: Duration, done: impl Fn(u64)) -> Worked {
     stage.receiver.expect(events);
     let wanted = stage.scenario.healthy_among(events);
-    let running = stage.start(contender).await;
+    let running = stage.start(worker).await;
     let sample = || (stage.receiver.tally().received, process::cpu(running.pid));
     let began = Instant::now();
     let before = loop {
@@ -41,7 +36,7 @@ pub(crate) async fn work(
         if sample.0 > 0 {
             break sample;
         }
-        assert!(began.elapsed() < PATIENCE, "{} delivered nothing", contender.name());
+        assert!(began.elapsed() < PATIENCE, "{} delivered nothing", worker.name());
         tokio::time::sleep(LOOK).await;
     };
     let end = Instant::now() + limit;

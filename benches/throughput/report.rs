@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Options;
 use super::figures::{Bound, Figures, Row, Target, Verdict};
-use super::stage::Contender;
+use super::workers::Worker;
 
 /// The parts of all delays that are shown.
 const PARTS: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
@@ -48,10 +48,10 @@ pub(crate) fn print(figures: &Figures, circumstances: &Circumstances<'_>) {
     titles.push("half load");
     titles.extend(PARTS.map(|(name, _)| name));
     let cells = |row: &Row| {
-        let bare = figures.row(row.scenario, Contender::Bare).filter(|_| row.contender != Contender::Bare);
+        let bare = figures.row(row.scenario, Worker::Bare).filter(|_| row.worker != Worker::Bare);
         let mut cells = vec![
             row.scenario.name(),
-            row.contender.name().to_owned(),
+            row.worker.name().to_owned(),
             whole(row.per_second()),
             bare.map_or_else(String::new, |bare| format!("{:.2}", row.beside(bare))),
             format!("{:.2}", row.cpu_seconds()),
@@ -63,11 +63,10 @@ pub(crate) fn print(figures: &Figures, circumstances: &Circumstances<'_>) {
     };
     let mut rows: Vec<Vec<String>> = figures.rows.iter().map(cells).collect();
     if let Some(retries) = &figures.retries
-        && let Some(quiet) =
-            figures.rows.iter().rfind(|row| row.contender == Contender::Waypost && row.scenario.hanging == 0)
+        && let Some(quiet) = figures.rows.iter().rfind(|row| row.worker == Worker::Waypost && row.scenario.hanging == 0)
     {
         let what = format!("{}, beside {} due retries", quiet.scenario.name(), HumanCount(retries.published));
-        let mut cells = vec![what, Contender::Waypost.name().to_owned()];
+        let mut cells = vec![what, Worker::Waypost.name().to_owned()];
         cells.extend(std::iter::repeat_n(String::new(), 4));
         cells.push(format!("{}/s", whole(quiet.half_load)));
         cells.extend(PARTS.map(|(_, part)| milliseconds(retries.delay(part), patience)));
@@ -109,9 +108,9 @@ pub(crate) fn json(figures: &Figures, circumstances: &Circumstances<'_>) -> Valu
     let milliseconds = |delay: Option<Duration>| delay.map(|delay| delay.as_secs_f64() * 1e3);
     let row = |row: &Row| {
         json!({
-            "healthy": row.scenario.healthy, "hanging": row.scenario.hanging, "worker": row.contender.name(),
+            "healthy": row.scenario.healthy, "hanging": row.scenario.hanging, "worker": row.worker.name(),
             "deliveriesPerSecond": row.per_second(),
-            "toBareLoop": figures.row(row.scenario, Contender::Bare).map(|bare| row.beside(bare)),
+            "toBareLoop": figures.row(row.scenario, Worker::Bare).map(|bare| row.beside(bare)),
             "cpuSecondsPer10000": row.cpu_seconds(), "peakMemoryBytes": row.peak_memory(),
             "halfLoadPerSecond": row.half_load, "p50Ms": milliseconds(row.delay(0.5)),
             "p99Ms": milliseconds(row.delay(0.99)), "p999Ms": milliseconds(row.delay(0.999)),

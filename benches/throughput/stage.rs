@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -17,28 +17,12 @@ use super::load::{Load, Scenario};
 use super::receiver::Receiver;
 use super::support::amqp::Message;
 use super::support::{Amqp, Broker, Waypost, steady, unique, until};
+use super::workers::Worker;
 
 /// Campaigns stored at once.
 const PUTS: usize = 16;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Who delivers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Contender {
-    Bare,
-    Waypost,
-}
-
-impl Contender {
-    /// Its name in the tables.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Bare => "bare loop",
-            Self::Waypost => "Waypost",
-        }
-    }
-}
 
 /// A scenario, set up; no worker is running.
 pub(crate) struct Stage {
@@ -113,27 +97,15 @@ impl Stage {
     }
 
     /// Starts a worker.
-    pub(crate) async fn start(&self, contender: Contender) -> Running<'_> {
-        if contender == Contender::Waypost {
+    pub(crate) async fn start(&self, worker: Worker) -> Running<'_> {
+        let Some(mut program) = worker.program() else {
             self.waypost.restart().await;
             return Running { pid: self.waypost.pid(), process: Process::Waypost(&self.waypost) };
-        }
-        let mut command = self.command(contender);
-        command.arg(&self.broker_url).arg(self.names.events()).arg(self.webhooks_file());
+        };
+        program.arg(&self.broker_url).arg(self.names.events()).arg(self.webhooks_file());
         // It ends when its standard input closes: with this process, however that ends.
-        let child = command.stdin(Stdio::piped()).spawn().expect("the worker starts");
+        let child = program.stdin(Stdio::piped()).spawn().expect("the worker starts");
         Running { pid: child.id(), process: Process::Child(child) }
-    }
-
-    fn command(&self, contender: Contender) -> Command {
-        match contender {
-            Contender::Bare => {
-                let mut command = Command::new(std::env::current_exe().expect("this program"));
-                command.arg("bare-loop");
-                command
-            }
-            Contender::Waypost => unreachable!("Waypost is started by its own means"),
-        }
     }
 
     fn webhooks_file(&self) -> PathBuf {
