@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Where cargo builds.
 BUILT := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: help demo serve test ci fmt lint doc deny bench bench-quick backlog dead-letters clean tools rustfmt clippy
+.PHONY: help demo serve test ci fmt lint doc deny bench bench-quick steps backlog dead-letters clean tools rustfmt clippy
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench: tools ## Measure how fast a worker is, beside a bare loop of the same lib
 
 bench-quick: ## The same in two minutes: too short for figures, long enough to see that it works
 	$(MAKE) bench ARGS="--rounds 1 --events 5000 --limit 4 --seconds 2 --retries 5000"
+
+steps: tools ## Measure what each step of a delivery costs without I/O (ARGS=render for some of them)
+	cargo bench --locked --bench steps -- $(ARGS)
 
 backlog: tools ## Measure a worker's memory with a million events ready (ARGS=100000 for fewer)
 	scripts/install-rabbitmq

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::load::Scenario;
-use super::measure::{Delays, Worked};
+use super::measure::{Delays, Paced, Worked};
 use super::workers::Worker;
 
 /// A worker in a scenario.
@@ -37,6 +37,11 @@ impl Row {
         self.worked.iter().map(|worked| worked.peak_memory).max().unwrap_or_default()
     }
 
+    /// Of all rounds.
+    pub(crate) fn duplicates(&self) -> u64 {
+        self.worked.iter().map(|worked| worked.duplicates).sum()
+    }
+
     /// The delay that so large a part of the events did not exceed; none where fewer came at all.
     pub(crate) fn delay(&self, part: f64) -> Option<Duration> {
         delay(&self.delays, part)
@@ -51,19 +56,26 @@ impl Row {
 /// Fresh events beside retries that are due.
 pub(crate) struct Retries {
     pub(crate) published: u64,
-    /// Still in the queue when the last fresh event was measured, round by round.
-    pub(crate) left: Vec<u32>,
-    pub(crate) delays: Vec<Delays>,
+    pub(crate) rounds: Vec<Paced>,
 }
 
 impl Retries {
     pub(crate) fn delay(&self, part: f64) -> Option<Duration> {
-        delay(&self.delays, part)
+        delay(&self.delays(), part)
     }
 
-    /// The fewest that were left in any round.
+    fn delays(&self) -> Vec<Delays> {
+        self.rounds.iter().map(|round| round.delays.clone()).collect()
+    }
+
+    /// The fewest that still waited at the end of any round.
     pub(crate) fn fewest_left(&self) -> u32 {
-        self.left.iter().copied().min().unwrap_or_default()
+        self.rounds.iter().map(|round| round.retries_left).min().unwrap_or_default()
+    }
+
+    /// The fewest that were delivered in any round.
+    pub(crate) fn fewest_delivered(&self) -> u64 {
+        self.rounds.iter().map(|round| round.retries_delivered).min().unwrap_or_default()
     }
 }
 
@@ -135,7 +147,7 @@ impl Figures {
             && let Some(quiet) = waypost().rfind(|row| row.scenario.hanging == 0)
         {
             let what = format!("{}: p99 beside {} due retries ÷ without", quiet.scenario.name(), retries.published);
-            add(what, late_beside(&retries.delays, &quiet.delays, 0.99), Bound::AtMost(1.5));
+            add(what, late_beside(&retries.delays(), &quiet.delays, 0.99), Bound::AtMost(1.5));
         }
         if let Some(most) = waypost().map(Row::peak_memory).max() {
             add("peak memory of Waypost, in MB".to_owned(), Some(most as f64 / 1e6), Bound::MegabytesBelow(150.0));

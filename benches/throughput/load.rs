@@ -8,7 +8,7 @@ use waypost::delivery::document::{self, HttpUrls};
 use waypost::delivery::outcome::Cause;
 use waypost::delivery::{Attempt, Delivery, event, resolve, timestamp};
 
-use super::receiver::Behaviour;
+use super::receiver::{Behaviour, RETRY};
 
 /// Of so many events one goes to an endpoint that hangs, where there are such.
 const ONE_IN: u64 = 10;
@@ -101,12 +101,11 @@ impl Load {
     }
 
     /// A delivery whose first attempt was answered with 503, and which is due again, as it lies in the queue of retries.
-    /// The event's number is past those that are measured.
     pub(crate) fn retry(&self, number: u64, endpoint: usize) -> Vec<u8> {
         let (id, now) = (campaign_id(endpoint), Utc::now());
         let event = json!({
             "campaignId": id, "label": "Welcome Message", "phoneNumber": format!("+1556{number:07}"),
-            "date": timestamp::text(&(now - TimeDelta::seconds(60))), "response": format!("{} 0", u32::MAX),
+            "date": timestamp::text(&(now - TimeDelta::seconds(60))), "response": format!("{RETRY} 0"),
             "option": "Offers", "keyword": 4, "eventId": format!("retry-{number}"),
         });
         let event = event::decode(event.to_string().as_bytes(), None).expect("an event");

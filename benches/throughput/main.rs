@@ -28,7 +28,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use figures::{Figures, Retries, Row};
 use load::Scenario;
-use measure::{Delays, Worked, pace, work};
+use measure::{Paced, Worked, pace, work};
 use publisher::Pace;
 use report::Circumstances;
 use stage::Stage;
@@ -188,22 +188,20 @@ async fn measure(broker: &Broker, scenarios: impl Iterator<Item = Named>, option
     let mut rows = stages.iter().flat_map(|(_, rows)| rows);
     let Some(waypost) = rows.find(|row| row.worker == Worker::Waypost) else { return };
     let rate = options.pace(waypost.per_second() / 2.0);
-    let mut retries = Retries { published: options.retries, left: Vec::new(), delays: Vec::new() };
+    let mut retries = Retries { published: options.retries, rounds: Vec::new() };
     for round in 1..=options.rounds {
         for (stage, rows) in &mut stages {
             for row in rows {
                 row.half_load = rate.per_second;
                 let doing = format!("{}, round {round}: {} at half load", stage.scenario.name(), row.worker.name());
-                row.delays.push(steady_load(stage, row.worker, rate, &doing, options).await.0);
+                row.delays.push(steady_load(stage, row.worker, rate, &doing, options).await.delays);
             }
             if stage.scenario == Named::Thousand.scenario() && options.retries > 0 {
                 let bar = bar(options.retries, &format!("round {round}: publishing due retries"));
                 stage.publish_retries(options.retries, RECOVERED, || bar.inc(1)).await;
                 bar.finish_and_clear();
                 let doing = format!("round {round}: events beside due retries");
-                let (delays, left) = steady_load(stage, Worker::Waypost, rate, &doing, options).await;
-                retries.delays.push(delays);
-                retries.left.push(left);
+                retries.rounds.push(steady_load(stage, Worker::Waypost, rate, &doing, options).await);
             }
         }
     }
@@ -211,7 +209,7 @@ async fn measure(broker: &Broker, scenarios: impl Iterator<Item = Named>, option
         figures.rows.extend(rows);
         stage.clear_away(broker).await;
     }
-    if !retries.delays.is_empty() {
+    if !retries.rounds.is_empty() {
         figures.retries = Some(retries);
     }
 }
@@ -229,15 +227,12 @@ async fn backlog(stage: &Stage, worker: Worker, round: usize, options: &Options)
     worked
 }
 
-/// One worker at a steady load, and how many retries were waiting at its end.
-async fn steady_load(stage: &Stage, worker: Worker, rate: Pace, doing: &str, options: &Options) -> (Delays, u32) {
+/// One worker at a steady load.
+async fn steady_load(stage: &Stage, worker: Worker, rate: Pace, doing: &str, options: &Options) -> Paced {
     let bar = bar(rate.events(), doing);
-    let running = stage.start(worker).await;
-    let delays = pace(stage, rate, options.patience(), || bar.inc(1)).await;
-    let left = stage.amqp.depth(&stage.names.retries()).await.unwrap_or_default();
-    stage.stop(running).await;
+    let paced = pace(stage, worker, rate, options.patience(), || bar.inc(1)).await;
     bar.finish_and_clear();
-    (delays, left)
+    paced
 }
 
 /// Drawn on a terminal; a line elsewhere.

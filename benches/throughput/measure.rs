@@ -22,6 +22,8 @@ pub(crate) struct Worked {
     pub(crate) cpu_seconds: f64,
     /// The most memory it had resident, in bytes.
     pub(crate) peak_memory: u64,
+    /// Requests for events that had been delivered before.
+    pub(crate) duplicates: u64,
 }
 
 /// Has a worker work off a backlog of so many events, for at most `limit`. `done` hears how many have been delivered.
@@ -49,17 +51,18 @@ pub(crate) async fn work(stage: &Stage, worker: Worker, events: u64, limit: Dura
         tokio::time::sleep(LOOK).await;
     };
     let peak_memory = process::peak_memory(running.pid);
-    let took = {
+    let (took, duplicates) = {
         let tally = stage.receiver.tally();
         // What was not done in time may have stopped long before: the time goes on.
         let last = if tally.received >= wanted { tally.last } else { stage.receiver.epoch().elapsed() };
-        last - tally.first
+        (last - tally.first, tally.duplicates)
     };
     stage.stop(running).await;
     Worked {
         per_second: after.0.saturating_sub(1) as f64 / took.as_secs_f64(),
         cpu_seconds: (after.1 - before.1).as_secs_f64() / (after.0 - before.0).max(1) as f64 * 10_000.0,
         peak_memory,
+        duplicates,
     }
 }
 
@@ -81,19 +84,35 @@ impl Delays {
     }
 }
 
-/// Measures how late a worker that is running delivers events at a pace. What has not come `patience` after the last one
-/// was published is given up. `done` hears of each event that was published.
-pub(crate) async fn pace(stage: &Stage, pace: Pace, patience: Duration, done: impl Fn()) -> Delays {
-    stage.until_consumed().await;
+/// A steady load that a worker had.
+#[derive(Debug, Clone)]
+pub(crate) struct Paced {
+    pub(crate) delays: Delays,
+    /// Retries delivered meanwhile.
+    pub(crate) retries_delivered: u64,
+    /// Retries that still waited at the end.
+    pub(crate) retries_left: u32,
+}
+
+/// Measures how late a worker delivers events that are published at a pace. What has not come `patience` after the last
+/// one was published is given up. `done` hears of each event that was published.
+pub(crate) async fn pace(stage: &Stage, worker: Worker, pace: Pace, patience: Duration, done: impl Fn()) -> Paced {
     stage.receiver.expect(pace.events());
     let wanted = stage.scenario.healthy_among(pace.events());
+    let running = stage.start(worker).await;
+    stage.until_consumed().await;
     let channel = stage.amqp.channel().await;
     pace.publish(channel, &stage.names.events(), &stage.load, stage.receiver.epoch(), done).await;
     let end = Instant::now() + patience;
     while stage.receiver.tally().received < wanted && Instant::now() < end {
         tokio::time::sleep(LOOK).await;
     }
-    let mut received = stage.receiver.tally().latencies.clone();
+    let retries_left = stage.amqp.depth(&stage.names.retries()).await.unwrap_or_default();
+    let (mut received, retries_delivered) = {
+        let tally = stage.receiver.tally();
+        (tally.latencies.clone(), tally.retries)
+    };
+    stage.stop(running).await;
     received.sort_unstable();
-    Delays { received, wanted }
+    Paced { delays: Delays { received, wanted }, retries_delivered, retries_left }
 }

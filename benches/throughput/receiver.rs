@@ -18,6 +18,9 @@ const HOSTS: usize = 250;
 /// What is answered, as few bytes as HTTP allows.
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
+/// The number of all events whose deliveries are retries, and of no other.
+pub(crate) const RETRY: u64 = u64::MAX;
+
 /// How an endpoint behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Behaviour {
@@ -47,9 +50,9 @@ pub(crate) struct Tally {
     /// Events, each counted once.
     pub(crate) received: u64,
     /// Events that had come before.
-    pub(crate) again: u64,
-    /// Requests for anything else: events to warm up, retries.
-    pub(crate) others: u64,
+    pub(crate) duplicates: u64,
+    /// Retries: events with the number [`RETRY`].
+    pub(crate) retries: u64,
     /// From an event's stamp to its receipt, in microseconds, in the order of receipt.
     pub(crate) latencies: Vec<u32>,
 }
@@ -165,8 +168,10 @@ impl Tally {
         let (event, rest) = number(&text[1..]);
         let (stamp, _) = number(&rest[1..]);
         match usize::try_from(event).ok().and_then(|event| self.seen.get_mut(event)) {
-            None => self.others += 1,
-            Some(true) => self.again += 1,
+            None if event == RETRY => self.retries += 1,
+            // An event to warm up.
+            None => {}
+            Some(true) => self.duplicates += 1,
             Some(seen) => {
                 *seen = true;
                 self.received += 1;

@@ -74,7 +74,15 @@ pub(crate) fn print(figures: &Figures, circumstances: &Circumstances<'_>) {
     }
     println!("{}\n", table(&titles, 2, rows));
     if let Some(retries) = &figures.retries {
-        println!("At least {} retries still waited when it was over.\n", HumanCount(u64::from(retries.fewest_left())));
+        println!(
+            "Of the due retries at least {} were delivered meanwhile, and at least {} still waited at the end.\n",
+            HumanCount(retries.fewest_delivered()),
+            HumanCount(u64::from(retries.fewest_left()))
+        );
+    }
+    let duplicates: u64 = figures.rows.iter().map(Row::duplicates).sum();
+    if duplicates > 0 {
+        println!("{} deliveries of the backlogs came twice.\n", HumanCount(duplicates));
     }
     let targets = figures.targets();
     println!("{}", table(&["target", "", "figure", ""], 1, targets.iter().map(target_cells)));
@@ -111,7 +119,7 @@ pub(crate) fn json(figures: &Figures, circumstances: &Circumstances<'_>) -> Valu
             "healthy": row.scenario.healthy, "hanging": row.scenario.hanging, "worker": row.worker.name(),
             "deliveriesPerSecond": row.per_second(),
             "toBareLoop": figures.row(row.scenario, Worker::Bare).map(|bare| row.beside(bare)),
-            "cpuSecondsPer10000": row.cpu_seconds(), "peakMemoryBytes": row.peak_memory(),
+            "cpuSecondsPer10000": row.cpu_seconds(), "peakMemoryBytes": row.peak_memory(), "duplicates": row.duplicates(),
             "halfLoadPerSecond": row.half_load, "p50Ms": milliseconds(row.delay(0.5)),
             "p99Ms": milliseconds(row.delay(0.99)), "p999Ms": milliseconds(row.delay(0.999)),
             "rounds": row.worked.iter().map(|worked| worked.per_second).collect::<Vec<f64>>(),
@@ -119,7 +127,7 @@ pub(crate) fn json(figures: &Figures, circumstances: &Circumstances<'_>) -> Valu
     };
     let target = |target: &Target| json!({ "what": target.what, "figure": target.figure, "verdict": verdict(target) });
     let retries = figures.retries.as_ref().map(|retries| {
-        json!({ "published": retries.published, "left": retries.left, "p50Ms": milliseconds(retries.delay(0.5)),
+        json!({ "published": retries.published, "fewestLeft": retries.fewest_left(), "fewestDelivered": retries.fewest_delivered(), "p50Ms": milliseconds(retries.delay(0.5)),
             "p99Ms": milliseconds(retries.delay(0.99)), "p999Ms": milliseconds(retries.delay(0.999)) })
     });
     json!({
