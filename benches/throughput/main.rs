@@ -145,7 +145,8 @@ impl Named {
 async fn main() {
     let Cli { command, options } = Cli::parse();
     if let Some(Command::BareLoop(arguments)) = command {
-        return bare::run(arguments).await;
+        // On a worker's thread of the runtime: each task spawned from this one would have to wake a worker.
+        return tokio::spawn(bare::run(arguments)).await.expect("the bare loop runs");
     }
     for worker in Worker::value_variants().iter().filter(|worker| !worker.is_installed()) {
         eprintln!("{} is not installed (make bench installs it), and left out", worker.name());
