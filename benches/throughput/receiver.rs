@@ -2,12 +2,12 @@
 //! its own on the loopback network, and either answers 200 at once or never.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener as Listening};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::support::background::Background;
 use super::support::unique::free_port;
@@ -61,28 +61,24 @@ impl Receiver {
     /// Starts an endpoint for each behaviour, in this order.
     pub(crate) fn start(behaviours: &[Behaviour]) -> Self {
         let port = free_port();
-        let listen = |(number, behaviour): (usize, &Behaviour)| {
-            let (network, host) = (number / HOSTS, number % HOSTS + 1);
+        let address = |number: usize| {
             let octet = |number: usize| u8::try_from(number).expect("fewer endpoints than addresses");
-            let address = SocketAddrV4::new(Ipv4Addr::new(127, 1, octet(network), octet(host)), port);
-            let listener = Listening::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
-            listener.set_nonblocking(true).expect("a socket that does not block");
-            (format!("http://{address}/hooks/offers"), listener, *behaviour)
+            SocketAddrV4::new(Ipv4Addr::new(127, 1, octet(number / HOSTS), octet(number % HOSTS + 1)), port)
         };
-        let (mut urls, mut listeners) = (Vec::new(), Vec::new());
-        for (url, listener, behaviour) in behaviours.iter().enumerate().map(listen) {
-            urls.push(url);
-            listeners.push((listener, behaviour));
-        }
+        let addresses: Vec<SocketAddrV4> = (0..behaviours.len()).map(address).collect();
+        let urls = addresses.iter().map(|address| format!("http://{address}/hooks/offers")).collect();
+        let endpoints: Vec<_> = addresses.into_iter().zip(behaviours.iter().copied()).collect();
         let (epoch, tally) = (Instant::now(), Arc::<Mutex<Tally>>::default());
-        let shared = tally.clone();
+        let (shared, (listening, ready)) = (tally.clone(), std::sync::mpsc::channel());
         let server = Background::run("receiver", move || async move {
-            for (listener, behaviour) in listeners {
-                let listener = TcpListener::from_std(listener).expect("the endpoint's socket");
+            for (address, behaviour) in endpoints {
+                let listener = listen(address).unwrap_or_else(|error| panic!("{address}: {error}"));
                 tokio::spawn(accept(listener, behaviour, epoch, shared.clone()));
             }
+            let _ = listening.send(());
             std::future::pending().await
         });
+        ready.recv().expect("all endpoints listen");
         Self { urls, epoch, tally, _server: server }
     }
 
@@ -111,6 +107,13 @@ impl Receiver {
     pub(crate) fn tally(&self) -> MutexGuard<'_, Tally> {
         lock(&self.tally)
     }
+}
+
+fn listen(address: SocketAddrV4) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(address.into())?;
+    // A worker opens as many connections at once as it has messages in hand. Those that find no room wait a second.
+    socket.listen(4096)
 }
 
 async fn accept(listener: TcpListener, behaviour: Behaviour, epoch: Instant, tally: Arc<Mutex<Tally>>) {

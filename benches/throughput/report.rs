@@ -30,7 +30,8 @@ impl Circumstances<'_> {
              one run count, not the absolute figures. Load of the machine: {} before, {} after.\n\
              Medians of {rounds} rounds, in which the workers took turns. A backlog of {} events, worked off for at most \
              {limit} s; then {seconds} s at half of Waypost's speed, from when an event is due to be published until the \
-             receiver has it. Where there are hanging endpoints, all figures are those of the healthy ones.",
+             receiver has it; publishing then takes its part of the cores, which is why half load is more than half of \
+             what they can do. Where there are hanging endpoints, all figures are those of the healthy ones.",
             self.machine,
             self.rabbitmq,
             self.load_before,
@@ -56,9 +57,12 @@ pub(crate) fn print(figures: &Figures, circumstances: &Circumstances<'_>) {
             bare.map_or_else(String::new, |bare| format!("{:.2}", row.beside(bare))),
             format!("{:.2}", row.cpu_seconds()),
             format!("{:.0} MB", row.peak_memory() as f64 / 1e6),
-            format!("{}/s", whole(row.half_load)),
         ];
-        cells.extend(PARTS.map(|(_, part)| milliseconds(row.delay(part), patience)));
+        // Without Waypost there is no half of its speed.
+        if !row.delays.is_empty() {
+            cells.push(format!("{}/s", whole(row.half_load)));
+            cells.extend(PARTS.map(|(_, part)| milliseconds(row.delay(part), patience)));
+        }
         cells
     };
     let mut rows: Vec<Vec<String>> = figures.rows.iter().map(cells).collect();
