@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Where cargo builds.
 BUILT := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: help demo serve test ci fmt lint doc deny backlog dead-letters clean tools rustfmt clippy
+.PHONY: help demo serve test ci fmt lint doc deny bench bench-quick steps backlog dead-letters clean tools rustfmt clippy
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,18 @@ doc: tools ## Build the documentation, with warnings denied
 deny: tools ## Check licences and advisories of the dependencies
 	@command -v cargo-deny >/dev/null || { echo "make deny needs cargo-deny: cargo install --locked cargo-deny"; exit 1; }
 	cargo deny check
+
+# A thousand endpoints take a few thousand connections at each end: as many file descriptors as the system allows.
+bench: tools ## Measure how fast a worker is, beside a bare loop of the same libraries (ARGS=--help)
+	scripts/install-rabbitmq
+	scripts/bench-peers $(BUILT)/tmp/peers
+	ulimit -n "$$(ulimit -H -n)" && cargo bench --locked --bench throughput -- $(ARGS)
+
+bench-quick: ## The same in two minutes: too short for figures, long enough to see that it works
+	$(MAKE) bench ARGS="--rounds 1 --events 5000 --limit 4 --seconds 2 --retries 5000"
+
+steps: tools ## Measure what each step of a delivery costs without I/O (ARGS=render for some of them)
+	cargo bench --locked --bench steps -- $(ARGS)
 
 backlog: tools ## Measure a worker's memory with a million events ready (ARGS=100000 for fewer)
 	scripts/install-rabbitmq

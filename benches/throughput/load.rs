@@ -1,0 +1,149 @@
+//! What is delivered: campaigns like those of the documentation, each with a webhook at an endpoint of its own, and events
+//! that fire it.
+
+use chrono::{TimeDelta, Utc};
+use indicatif::HumanCount;
+use serde_json::{Map, Value, json};
+use waypost::delivery::document::{self, HttpUrls};
+use waypost::delivery::outcome::Cause;
+use waypost::delivery::{Attempt, Delivery, event, resolve, timestamp};
+
+use super::receiver::{Behaviour, RETRY};
+
+/// Of so many events one goes to an endpoint that hangs, where there are such.
+const ONE_IN: u64 = 10;
+
+/// How many endpoints there are, and how many of them hang.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scenario {
+    pub(crate) healthy: usize,
+    pub(crate) hanging: usize,
+}
+
+impl Scenario {
+    /// `1,000 endpoints, 10 % hanging`: of the events, by where they go.
+    pub(crate) fn name(self) -> String {
+        let hang = if self.hanging == 0 { "" } else { ", 10 % hanging" };
+        match self.healthy + self.hanging {
+            1 | 2 => format!("1 endpoint{hang}"),
+            more => format!("{} endpoints{hang}", HumanCount(more as u64)),
+        }
+    }
+
+    /// Whether this is the other one with some of its endpoints hanging, or one more that hangs.
+    pub(crate) fn with_hanging_of(self, other: Self) -> bool {
+        self.hanging > 0
+            && other.hanging == 0
+            && (self.healthy == other.healthy || self.healthy + self.hanging == other.healthy)
+    }
+
+    /// The endpoints: those that are healthy first.
+    pub(crate) fn behaviours(self) -> Vec<Behaviour> {
+        let healthy = std::iter::repeat_n(Behaviour::Healthy, self.healthy);
+        healthy.chain(std::iter::repeat_n(Behaviour::Hanging, self.hanging)).collect()
+    }
+
+    /// The endpoint that gets an event.
+    fn endpoint_of(self, event: u64) -> usize {
+        let (healthy, hanging) = (self.healthy as u64, self.hanging as u64);
+        let endpoint = match hanging {
+            0 => event % healthy,
+            _ if event % ONE_IN == ONE_IN - 1 => healthy + event / ONE_IN % hanging,
+            _ => (event - event / ONE_IN) % healthy,
+        };
+        usize::try_from(endpoint).expect("endpoints fit into memory")
+    }
+
+    /// How many of the first events go to healthy endpoints.
+    pub(crate) fn healthy_among(self, events: u64) -> u64 {
+        if self.hanging == 0 { events } else { events - events / ONE_IN }
+    }
+}
+
+/// Campaigns, one to an endpoint.
+pub(crate) struct Load {
+    scenario: Scenario,
+    urls: Vec<String>,
+}
+
+/// A step event as it is published.
+pub(crate) struct Published {
+    /// The routing key: the campaign's id.
+    pub(crate) key: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Load {
+    /// For endpoints at these URLs.
+    pub(crate) fn new(scenario: Scenario, urls: &[String]) -> Self {
+        Self { scenario, urls: urls.to_vec() }
+    }
+
+    /// The campaigns' documents.
+    pub(crate) fn campaigns(&self) -> impl Iterator<Item = Value> + '_ {
+        self.urls.iter().enumerate().map(|(number, url)| campaign(number, url))
+    }
+
+    /// The webhooks by campaign, as a worker written by hand has them.
+    pub(crate) fn webhooks(&self) -> Map<String, Value> {
+        self.urls.iter().enumerate().map(|(number, url)| (campaign_id(number), webhook(url))).collect()
+    }
+
+    /// An event. Its answer is what the receiver reads: the event's number, and a stamp.
+    pub(crate) fn event(&self, number: u64, stamp: u64) -> Published {
+        let key = campaign_id(self.scenario.endpoint_of(number));
+        let date = timestamp::text(&Utc::now());
+        // As text: at half load the publisher takes from the same processor.
+        let body = format!(
+            r#"{{"campaignId":"{key}","label":"Welcome Message","phoneNumber":"+1555{number:07}","date":"{date}","response":"{number} {stamp}","option":"Offers","keyword":4,"eventId":"event-{number}-{stamp}"}}"#
+        );
+        Published { key, body: body.into_bytes() }
+    }
+
+    /// A delivery whose first attempt was answered with 503, and which is due again, as it lies in the queue of retries.
+    pub(crate) fn retry(&self, number: u64, endpoint: usize) -> Vec<u8> {
+        let (id, now) = (campaign_id(endpoint), Utc::now());
+        let event = json!({
+            "campaignId": id, "label": "Welcome Message", "phoneNumber": format!("+1556{number:07}"),
+            "date": timestamp::text(&(now - TimeDelta::seconds(60))), "response": format!("{RETRY} 0"),
+            "option": "Offers", "keyword": 4, "eventId": format!("retry-{number}"),
+        });
+        let event = event::decode(event.to_string().as_bytes(), None).expect("an event");
+        let document = campaign(endpoint, &self.urls[endpoint]).to_string();
+        let campaign = document::read(document.as_bytes(), HttpUrls::Allowed, None).expect("a campaign");
+        let target = resolve::resolve(&campaign, &event).remove(0);
+        let mut delivery = Delivery::new(event, target, None);
+        delivery.record(Attempt {
+            at: now - TimeDelta::seconds(59),
+            duration_ms: 3,
+            status: Some(503),
+            cause: Cause::Status5xx,
+            error: None,
+            answer: Some("maintenance".to_owned()),
+        });
+        delivery.target.webhook.mask();
+        delivery.due = Some(now - TimeDelta::seconds(1));
+        serde_json::to_vec(&delivery).expect("a delivery is JSON")
+    }
+}
+
+fn campaign_id(number: usize) -> String {
+    (13_000 + number).to_string()
+}
+
+fn webhook(url: &str) -> Value {
+    json!({ "url": url, "body": { "source": "chatbot" }, "headers": { "X-Api-Key": "the-key-of-the-customer" } })
+}
+
+fn campaign(number: usize, url: &str) -> Value {
+    let leads_to = |label: &str| json!({ "type": "interaction", "to": label });
+    json!({ "id": campaign_id(number), "name": "Streaming membership", "sections": [
+        { "label": "Welcome Message", "kind": "welcomeMessage", "message": "Choose an option", "menu": [
+            { "keyword": 1, "option": "Plans", "redirect": leads_to("Plans") },
+            { "keyword": 2, "option": "Raffle", "redirect": { "type": "campaign", "to": "raffle-giveaway" } },
+            { "keyword": 3, "option": "Agent", "redirect": leads_to("Plans") },
+            { "keyword": 4, "option": "Offers", "redirect": leads_to("Offers"), "webhook": webhook(url) },
+            { "keyword": 5, "option": "Survey", "redirect": { "type": "campaign", "to": "web-polls" } } ] },
+        { "label": "Plans", "message": "1. One month  2. Six months  3. One year" },
+        { "label": "Offers", "message": "Your name?" } ] })
+}

@@ -1,0 +1,250 @@
+//! How fast Waypost is, beside the fastest loop its libraries allow: a program that consumes, posts and acknowledges, and
+//! does nothing else. Both work the same queue off, one after the other, on a broker of their own. `docs/BENCHMARKS.md`
+//! keeps the figures and says how they come about.
+//!
+//! ```text
+//! make bench                            # everything
+//! make bench ARGS="--scenario one"      # a part of it; ARGS=--help lists the options
+//! make bench-quick                      # only to see that all of it works
+//! ```
+
+mod bare;
+mod figures;
+mod load;
+mod measure;
+mod process;
+mod publisher;
+mod receiver;
+mod report;
+mod stage;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+mod workers;
+
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use figures::{Figures, Retries, Row};
+use load::Scenario;
+use measure::{Paced, Worked, pace, work};
+use publisher::Pace;
+use report::Circumstances;
+use stage::Stage;
+use support::Broker;
+use workers::Worker;
+
+/// Messages in hand at once: Waypost's default, and everybody's.
+const PREFETCH: u16 = 512;
+
+/// The limit of a request: Waypost's default, and everybody's.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A steady load runs so long before it is measured.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// So many of the endpoints are those that the retries go to.
+const RECOVERED: u64 = 100;
+
+/// Measures how fast Waypost delivers, beside the bare loop.
+#[derive(Debug, Parser)]
+#[command(name = "make bench")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The yardstick itself.
+    #[command(hide = true)]
+    BareLoop(bare::Arguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct Options {
+    /// Scenarios to run; all where none is named.
+    #[arg(long)]
+    scenario: Vec<Named>,
+    /// Workers to run; all where none is named. Those of other languages only without hanging endpoints.
+    #[arg(long)]
+    worker: Vec<Worker>,
+    /// Rounds of each measurement; the figures are medians.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Events of the backlog.
+    #[arg(long, default_value_t = 100_000)]
+    events: u64,
+    /// The most seconds that a backlog is worked off.
+    #[arg(long, default_value_t = 20)]
+    limit: u64,
+    /// Seconds at half load.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Retries that are due while fresh events are measured; 0 leaves this out.
+    #[arg(long, default_value_t = 100_000)]
+    retries: u64,
+    /// Prints one JSON document instead of tables.
+    #[arg(long)]
+    json: bool,
+    /// What cargo tells every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Options {
+    /// An event that is later than this after the last one was published is waited for no longer.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.limit)
+    }
+
+    /// The workers of a scenario, in the order of their turns.
+    fn workers(&self, scenario: Scenario) -> impl Iterator<Item = Worker> + '_ {
+        let chosen = |worker: &Worker| self.worker.is_empty() || self.worker.contains(worker);
+        let takes_part = move |worker: &Worker| worker.takes_part_in(scenario) && worker.is_installed();
+        Worker::value_variants().iter().copied().filter(chosen).filter(takes_part)
+    }
+
+    fn pace(&self, per_second: f64) -> Pace {
+        Pace { per_second, warm_up: WARM_UP, measured: Duration::from_secs(self.seconds) }
+    }
+}
+
+/// What is measured together.
+const GROUPS: [[Named; 2]; 2] = [[Named::One, Named::OneHanging], [Named::Thousand, Named::ThousandHanging]];
+
+/// The scenarios, by number of endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Named {
+    /// One endpoint.
+    One,
+    /// One endpoint, and one that hangs and gets a tenth of the events.
+    OneHanging,
+    /// 1,000 endpoints.
+    Thousand,
+    /// 1,000 endpoints, of which 100 hang and get a tenth of the events.
+    ThousandHanging,
+}
+
+impl Named {
+    fn scenario(self) -> Scenario {
+        let (healthy, hanging) = match self {
+            Self::One => (1, 0),
+            Self::OneHanging => (1, 1),
+            Self::Thousand => (1_000, 0),
+            Self::ThousandHanging => (900, 100),
+        };
+        Scenario { healthy, hanging }
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let Cli { command, options } = Cli::parse();
+    if let Some(Command::BareLoop(arguments)) = command {
+        // On a worker's thread of the runtime: each task spawned from this one would have to wake a worker.
+        return tokio::spawn(bare::run(arguments)).await.expect("the bare loop runs");
+    }
+    for worker in Worker::value_variants().iter().filter(|worker| !worker.is_installed()) {
+        eprintln!("{} is not installed (make bench installs it), and left out", worker.name());
+    }
+    let load_before = process::load();
+    let broker = Broker::private().await;
+    let mut figures = Figures::default();
+    for group in GROUPS {
+        let chosen = |named: &Named| options.scenario.is_empty() || options.scenario.contains(named);
+        measure(&broker, group.into_iter().filter(chosen), &options, &mut figures).await;
+    }
+    let rabbitmq = broker.ctl(&["version"]).await.trim().to_owned();
+    let load_after = process::load();
+    let circumstances =
+        Circumstances { machine: process::machine(), rabbitmq, load_before, load_after, options: &options };
+    if options.json {
+        println!("{:#}", report::json(&figures, &circumstances));
+    } else {
+        report::print(&figures, &circumstances);
+    }
+}
+
+/// Measures scenarios whose figures are compared: each round has all of them, so that they see the same machine.
+async fn measure(broker: &Broker, scenarios: impl Iterator<Item = Named>, options: &Options, figures: &mut Figures) {
+    let mut stages = Vec::new();
+    for scenario in scenarios.map(Named::scenario) {
+        eprintln!("{}: setting up", scenario.name());
+        let stage = Stage::set_up(broker, scenario).await;
+        let rows: Vec<Row> = options.workers(scenario).map(|worker| Row::new(scenario, worker)).collect();
+        stages.push((stage, rows));
+    }
+    for round in 1..=options.rounds {
+        for (stage, rows) in &mut stages {
+            for row in rows {
+                row.worked.push(backlog(stage, row.worker, round, options).await);
+            }
+        }
+    }
+    // Half of Waypost's speed without hanging endpoints, and the same with them, so that the two compare.
+    let waypost = stages.iter().flat_map(|(_, rows)| rows).find(|row| row.worker == Worker::Waypost);
+    if let Some(rate) = waypost.map(|row| options.pace(row.per_second() / 2.0)) {
+        figures.retries = at_half_load(&mut stages, rate, options).await.or(figures.retries.take());
+    }
+    for (stage, rows) in stages {
+        figures.rows.extend(rows);
+        stage.clear_away(broker).await;
+    }
+}
+
+/// Measures how late events are at a steady load; with a thousand endpoints also beside retries.
+async fn at_half_load(stages: &mut [(Stage, Vec<Row>)], rate: Pace, options: &Options) -> Option<Retries> {
+    let mut retries = Retries { published: options.retries, rounds: Vec::new() };
+    for round in 1..=options.rounds {
+        for (stage, rows) in &mut *stages {
+            for row in rows {
+                row.half_load = rate.per_second;
+                let doing = format!("{}, round {round}: {} at half load", stage.scenario.name(), row.worker.name());
+                row.delays.push(steady_load(stage, row.worker, rate, &doing, options).await.delays);
+            }
+            if stage.scenario == Named::Thousand.scenario() && options.retries > 0 {
+                let bar = bar(options.retries, &format!("round {round}: publishing due retries"));
+                stage.publish_retries(options.retries, RECOVERED, || bar.inc(1)).await;
+                bar.finish_and_clear();
+                let doing = format!("round {round}: events beside due retries");
+                retries.rounds.push(steady_load(stage, Worker::Waypost, rate, &doing, options).await);
+            }
+        }
+    }
+    Some(retries).filter(|retries| !retries.rounds.is_empty())
+}
+
+/// One worker, one backlog.
+async fn backlog(stage: &Stage, worker: Worker, round: usize, options: &Options) -> Worked {
+    let doing = format!("{}, round {round}: {}", stage.scenario.name(), worker.name());
+    let bar = bar(options.events, &format!("{doing}: publishing"));
+    stage.publish(options.events, || bar.inc(1)).await;
+    bar.finish_and_clear();
+    let bar = self::bar(stage.scenario.healthy_among(options.events), &format!("{doing}: delivering"));
+    let limit = Duration::from_secs(options.limit);
+    let worked = work(stage, worker, options.events, limit, |done| bar.set_position(done)).await;
+    bar.finish_and_clear();
+    worked
+}
+
+/// One worker at a steady load.
+async fn steady_load(stage: &Stage, worker: Worker, rate: Pace, doing: &str, options: &Options) -> Paced {
+    let bar = bar(rate.events(), doing);
+    let paced = pace(stage, worker, rate, options.patience(), || bar.inc(1)).await;
+    bar.finish_and_clear();
+    paced
+}
+
+/// Drawn on a terminal; a line elsewhere.
+fn bar(length: u64, doing: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(&format!("{{bar:30}} {{human_pos}}/{{human_len}} {doing}"));
+    let bar = ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    if bar.is_hidden() {
+        eprintln!("{doing}");
+    }
+    bar
+}

@@ -1,0 +1,118 @@
+//! The two measurements: how fast a worker works a backlog off, and how late an event is at half of that load.
+
+use std::time::{Duration, Instant};
+
+use super::process;
+use super::publisher::Pace;
+use super::stage::Stage;
+use super::workers::Worker;
+
+/// A worker that has delivered nothing by then does not work.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often the receiver is asked how far things are.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A backlog worked off.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Worked {
+    /// Deliveries to healthy endpoints.
+    pub(crate) per_second: f64,
+    /// The worker's processor time for 10,000 deliveries.
+    pub(crate) cpu_seconds: f64,
+    /// The most memory it had resident, in bytes.
+    pub(crate) peak_memory: u64,
+    /// Requests for events that had been delivered before.
+    pub(crate) duplicates: u64,
+}
+
+/// Has a worker work off a backlog of so many events, for at most `limit`. `done` hears how many have been delivered.
+pub(crate) async fn work(stage: &Stage, worker: Worker, events: u64, limit: Duration, done: impl Fn(u64)) -> Worked {
+    stage.receiver.expect(events);
+    let wanted = stage.scenario.healthy_among(events);
+    let running = stage.start(worker).await;
+    let sample = || (stage.receiver.tally().received, process::cpu(running.pid));
+    let began = Instant::now();
+    let before = loop {
+        let sample = sample();
+        if sample.0 > 0 {
+            break sample;
+        }
+        assert!(began.elapsed() < PATIENCE, "{} delivered nothing", worker.name());
+        tokio::time::sleep(LOOK).await;
+    };
+    let end = Instant::now() + limit;
+    let after = loop {
+        let sample = sample();
+        done(sample.0);
+        if sample.0 >= wanted || Instant::now() > end {
+            break sample;
+        }
+        tokio::time::sleep(LOOK).await;
+    };
+    let peak_memory = process::peak_memory(running.pid);
+    let (took, duplicates) = {
+        let tally = stage.receiver.tally();
+        // What was not done in time may have stopped long before: the time goes on.
+        let last = if tally.received >= wanted { tally.last } else { stage.receiver.epoch().elapsed() };
+        (last - tally.first, tally.duplicates)
+    };
+    stage.stop(running).await;
+    Worked {
+        per_second: after.0.saturating_sub(1) as f64 / took.as_secs_f64(),
+        cpu_seconds: (after.1 - before.1).as_secs_f64() / (after.0 - before.0).max(1) as f64 * 10_000.0,
+        peak_memory,
+        duplicates,
+    }
+}
+
+/// From when an event was due to be published until a healthy endpoint had it, of all events that were measured.
+#[derive(Debug, Clone)]
+pub(crate) struct Delays {
+    /// In microseconds, in ascending order.
+    received: Vec<u32>,
+    /// Events for healthy endpoints.
+    wanted: u64,
+}
+
+impl Delays {
+    /// The delay that so large a part of the events did not exceed; none where fewer have come at all.
+    pub(crate) fn part(&self, part: f64) -> Option<Duration> {
+        let place = (self.wanted as f64 * part).ceil() as usize;
+        let micros = self.received.get(place.saturating_sub(1))?;
+        Some(Duration::from_micros(u64::from(*micros)))
+    }
+}
+
+/// A steady load that a worker had.
+#[derive(Debug, Clone)]
+pub(crate) struct Paced {
+    pub(crate) delays: Delays,
+    /// Retries delivered meanwhile.
+    pub(crate) retries_delivered: u64,
+    /// Retries that still waited at the end.
+    pub(crate) retries_left: u32,
+}
+
+/// Measures how late a worker delivers events that are published at a pace. What has not come `patience` after the last
+/// one was published is given up. `done` hears of each event that was published.
+pub(crate) async fn pace(stage: &Stage, worker: Worker, pace: Pace, patience: Duration, done: impl Fn()) -> Paced {
+    stage.receiver.expect(pace.events());
+    let wanted = stage.scenario.healthy_among(pace.events());
+    let running = stage.start(worker).await;
+    stage.until_consumed().await;
+    let channel = stage.amqp.channel().await;
+    pace.publish(channel, &stage.names.events(), &stage.load, stage.receiver.epoch(), done).await;
+    let end = Instant::now() + patience;
+    while stage.receiver.tally().received < wanted && Instant::now() < end {
+        tokio::time::sleep(LOOK).await;
+    }
+    let retries_left = stage.amqp.depth(&stage.names.retries()).await.unwrap_or_default();
+    let (mut received, retries_delivered) = {
+        let tally = stage.receiver.tally();
+        (tally.latencies.clone(), tally.retries)
+    };
+    stage.stop(running).await;
+    received.sort_unstable();
+    Paced { delays: Delays { received, wanted }, retries_delivered, retries_left }
+}

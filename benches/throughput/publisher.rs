@@ -1,0 +1,93 @@
+//! The platform's part: events published at a steady pace, each stamped with the moment at which its turn was.
+
+use std::time::{Duration, Instant};
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
+use tokio::sync::mpsc;
+
+use super::load::Load;
+
+/// The turns of the publisher. What is due in one is published at once.
+const TURN: Duration = Duration::from_millis(1);
+
+/// A pace: first a while to warm up, then the events that are measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) per_second: f64,
+    pub(crate) warm_up: Duration,
+    pub(crate) measured: Duration,
+}
+
+impl Pace {
+    /// How many events are measured: those with the lowest numbers.
+    pub(crate) fn events(self) -> u64 {
+        (self.per_second * self.measured.as_secs_f64()) as u64
+    }
+
+    /// Publishes to the exchange at this pace; `done` hears of each measured event. Returns once the broker has confirmed
+    /// them all.
+    ///
+    /// The stamp is the moment at which an event was due, not that at which it was published: where the machine is too
+    /// busy to publish in time the delay counts, as it would for whoever sends the event.
+    pub(crate) async fn publish(self, channel: Channel, exchange: &str, load: &Load, epoch: Instant, done: impl Fn()) {
+        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+        let (published, confirms) = mpsc::unbounded_channel();
+        let confirmed = tokio::spawn(confirmed(confirms));
+        let mut turns = self.turns();
+        let total = (self.per_second * (self.warm_up + self.measured).as_secs_f64()) as u64;
+        let first_measured = total - self.events().min(total);
+        let mut next = 0;
+        while let Some(Turn { due, until }) = turns.recv().await {
+            let stamp = due.saturating_duration_since(epoch).as_micros() as u64;
+            while next < until.min(total) {
+                // To warm up, numbers that nobody waits for.
+                let number = if next < first_measured { u64::from(u32::MAX) + next } else { next - first_measured };
+                let event = load.event(number, stamp);
+                let properties = BasicProperties::default().with_delivery_mode(2);
+                let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+                let sent = channel.basic_publish(exchange.into(), event.key.into(), options, &event.body, properties);
+                let _ = published.send(sent.await.expect("the event is sent"));
+                if next >= first_measured {
+                    done();
+                }
+                next += 1;
+            }
+        }
+        drop(published);
+        confirmed.await.expect("all confirms");
+        channel.close(200, "done".into()).await.expect("the channel closes");
+    }
+
+    /// Keeps time on a thread of its own, whose sleep is exact to a tenth of a millisecond; a runtime's is to one or two.
+    fn turns(self) -> mpsc::UnboundedReceiver<Turn> {
+        let (turns, taken) = mpsc::unbounded_channel();
+        let begin = Instant::now();
+        let last = (self.warm_up + self.measured).div_duration_f64(TURN).ceil() as u32;
+        std::thread::spawn(move || {
+            for turn in 1..=last {
+                let due = begin + TURN * turn;
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                let until = (self.per_second * (TURN * turn).as_secs_f64()).ceil() as u64;
+                if turns.send(Turn { due, until }).is_err() {
+                    return;
+                }
+            }
+        });
+        taken
+    }
+}
+
+/// A turn of the publisher.
+struct Turn {
+    due: Instant,
+    /// So many events are to be published by then, counted from the beginning.
+    until: u64,
+}
+
+async fn confirmed(mut confirms: mpsc::UnboundedReceiver<PublisherConfirm>) {
+    while let Some(confirm) = confirms.recv().await {
+        let confirm = confirm.await.expect("the broker's confirm");
+        assert!(matches!(confirm, Confirmation::Ack(None)), "an event was refused or not routed: {confirm:?}");
+    }
+}
