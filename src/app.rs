@@ -181,8 +181,11 @@ impl App {
         // A task of its own: what it does with its view must not hold up deliveries.
         let tail = AbortOnDropHandle::new(tokio::spawn(tail.run(stop.clone())));
         let tail = async { tail.await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic())) };
+        // And one for deliveries: on the main thread each message would have to be woken up for on another.
+        let intake = AbortOnDropHandle::new(tokio::spawn(intake.run(stop)));
+        let intake = async { intake.await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic())) };
         // Both to their ends, unless one of them fails.
-        let work = async { tokio::try_join!(intake.run(stop), tail) };
+        let work = async { tokio::try_join!(intake, tail) };
         let ended = tokio::select! {
             ended = work => ended.map(|_| ()).map_err(AppError::from),
             ended = &mut http => return Err(AppError::Http(match ended {
