@@ -29,7 +29,7 @@ use crate::delivery::Delivery;
 use crate::delivery::campaign::Secrets;
 use crate::delivery::dead_letter::choice::Choice;
 use crate::delivery::dead_letter::filter::Filter;
-use crate::delivery::dead_letter::mark::{ReplayOf, Verdict};
+use crate::delivery::dead_letter::mark::{MAX_REASON_CHARS, ReplayOf, Verdict};
 use crate::delivery::dead_letter::{self, DeadLetter};
 use crate::delivery::fault::Fault;
 use crate::delivery::identity::{DeadLetterId, WebhookId};
@@ -112,6 +112,7 @@ struct Discard {
     #[schemars(with = "Option<Filter>")]
     filter: Option<Map<String, Value>>,
     /// Why, for whoever asks later.
+    #[schemars(length(min = 1, max = MAX_REASON_CHARS))]
     reason: Option<String>,
 }
 
@@ -223,8 +224,8 @@ async fn discard(
     Given(Discard { ids, filter, reason }): Given<Discard>,
 ) -> Result<Response, Problem> {
     let choice = Choice::read(ids, filter).map_err(Problem::of_faults)?;
-    if reason.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
-        return Err(Problem::of_faults(vec![Fault::new("$.reason", "is empty: say why, or leave it out")]));
+    if let Some(fault) = reason.as_deref().and_then(fault_of) {
+        return Err(Problem::of_faults(vec![fault]));
     }
     let chosen = chosen(&choice);
     let why = reason.clone().unwrap_or_else(|| "no reason given".to_owned());
@@ -232,6 +233,19 @@ async fn discard(
     let about = About(format!("{} dead letters chosen {chosen}: {why}", discarded.letters));
     let answer = Discarded { discarded: discarded.letters, more: discarded.rest == Rest::Some };
     Ok((Extension(about), Json(answer)).into_response())
+}
+
+/// What is wrong with the reason of a discard.
+fn fault_of(reason: &str) -> Option<Fault> {
+    if reason.trim().is_empty() {
+        return Some(Fault::new("$.reason", "is empty: say why, or leave it out"));
+    }
+    let length = reason.chars().count();
+    (length > MAX_REASON_CHARS).then(|| {
+        let message =
+            format!("has {length} characters, and {MAX_REASON_CHARS} at most are kept: say it in fewer words");
+        Fault::new("$.reason", message)
+    })
 }
 
 /// A choice in the words of the audit.
