@@ -41,11 +41,12 @@ use crate::store::dead_letters::search::Tally;
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/dead-letters", Role::Viewer, list)
-            .named("listDeadLetters", "List dead letters that match a filter, newest first")
+            .named("listDeadLetters", "List dead letters that match a filter, the latest of the log first")
             .query::<Search>()
             .answers::<List<DeadLetter>>(
                 StatusCode::OK,
-                "A page of dead letters. Where few of very many match, a page can be short and have a next one all the same",
+                "A page of dead letters, in the order of the log: `deadAt` descends but for what several workers wrote at once. \
+                 Where few of very many match, a page can be short and have a next one all the same",
             ),
         Route::get("/dead-letters/summary", Role::Viewer, summary)
             .named("summarizeDeadLetters", "Count the dead letters that match a filter")
@@ -184,7 +185,7 @@ struct OfWebhook {
     count: u64,
 }
 
-/// `GET /v1/dead-letters`: newest first, in the order in which they were written.
+/// `GET /v1/dead-letters`: the reverse of the order in which they were written, whatever the limit.
 async fn list(State(http): State<Http>, RawQuery(query): RawQuery) -> Result<List<DeadLetter>, Problem> {
     let asked = Asked::read(query.as_deref().unwrap_or_default())?;
     let before = asked.cursor.as_deref().map(|cursor| offset_of(cursor, &asked.filter)).transpose()?;

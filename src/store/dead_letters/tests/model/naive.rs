@@ -344,9 +344,6 @@ impl Naive {
         let newest_first: Vec<&Known> = wanted.iter().rev().copied().collect();
         let pages = log.pages(filter, *limit, far());
         let mut expected: Vec<Vec<&Known>> = newest_first.chunks(*limit).map(<[_]>::to_vec).collect();
-        for page in &mut expected {
-            page.sort_by_key(|known| std::cmp::Reverse((known.letter.dead_at, known.offset)));
-        }
         if expected.is_empty() {
             expected.push(Vec::new());
         }
