@@ -28,6 +28,16 @@ pub const CANARY: u64 = 20;
 /// The failure ratio is that of the latest letters: half of these at least, all of them at most.
 const RECENT: u64 = 1000;
 
+/// Requests of all replays in flight at once.
+pub const REQUESTS: usize = 64;
+
+/// Whether a replay may have one request more in flight: `own` are its own, `all` those of all replays, of which `running`
+/// are at work. Nobody has more than a share, and one share is left for whoever comes next; so an endpoint that hangs holds
+/// up its own replay only. One request each may have in any case.
+pub fn may_begin(own: usize, all: usize, running: usize) -> bool {
+    own == 0 || (all < REQUESTS && own < REQUESTS / (running + 1))
+}
+
 /// A replay, as the API shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -303,6 +303,25 @@ async fn the_rate_asked_for_is_kept() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_hangs_holds_up_its_own_replay_only() {
+    let stage = Stage::set("replays", &[]).await;
+    let mut campaign = campaign(&stage.receiver);
+    campaign["sections"][0]["menu"][2]["webhook"]["timeoutMs"] = json!(30_000);
+    stage.waypost.put_campaign(&campaign).await;
+    stage.bury(3, 100).await;
+    stage.receiver.answer("/agent", Answer::never());
+    let hanging = json!({ "filter": { "reason": "gone" }, "ratePerSecond": 1000 });
+    stage.waypost.order_replay(&hanging).await;
+    stage.receiver.until(|requests| requests.len() >= 32).await;
+
+    stage.bury(5, 10).await;
+    let replay = stage.waypost.order_replay(&json!({ "filter": { "reason": "gone" } })).await;
+    // Long before the first of those that hang has used up its time.
+    let replay = stage.waypost.until_replay_within(20 * SECOND, &replay, "done").await;
+    assert_eq!(counts(&replay), [10, 10, 10, 0], "{replay:#}");
+}
+
+#[tokio::test]
 async fn letters_that_come_about_under_way_are_not_taken() {
     let stage = Stage::set("replays", &[]).await;
     stage.bury(3, 15).await;

@@ -127,6 +127,25 @@ fn a_slow_replay_has_small_slices() {
 }
 
 #[test]
+fn each_has_its_share_of_the_requests() {
+    for (own, all, running, expected) in [
+        (0, 0, 1, true),
+        (31, 31, 1, true),
+        (32, 32, 1, false),
+        // One more has come, whose share was left for it.
+        (20, 52, 2, true),
+        (21, 53, 2, false),
+        (15, 64, 3, false),
+        // Nobody is kept from going on at all.
+        (0, 64, 7, true),
+        (0, 300, 200, true),
+        (1, 200, 200, false),
+    ] {
+        assert_eq!(may_begin(own, all, running), expected, "{own} of {all}, {running} running");
+    }
+}
+
+#[test]
 fn targets() {
     let campaign = |url: &str, enabled: bool, headers: serde_json::Value| {
         let document = json!({ "id": "1", "sections": [{ "label": "a", "webhook":
