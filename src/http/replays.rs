@@ -97,7 +97,8 @@ struct Forecasted {
     endpoints: Vec<OfEndpoint>,
     /// Those that would be dead again without a request.
     unsendable: Vec<Unsendable>,
-    /// The requests of the oldest ones. Values of headers are masked below `editor`.
+    /// Requests, at most five: the oldest one to each endpoint, then others that can be sent. Values of headers are masked
+    /// below `editor`.
     sample: Vec<SampleRequest>,
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::stage::{Stage, bearer, campaign, chose};
 use crate::support::letters::{header, ids, text};
 use crate::support::receiver::Request;
-use crate::support::{Answer, Message};
+use crate::support::{Answer, Message, Receiver};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -225,6 +225,7 @@ async fn where_the_webhook_is_no_more_its_letters_stay_dead() {
     let dry = stage.waypost.post("/v1/replays", &order).await.json();
     let unsendable = json!([{ "reason": "webhook_disabled", "count": 2 }, { "reason": "webhook_deleted", "count": 1 }]);
     assert_eq!((&dry["total"], &dry["unsendable"]), (&json!(3), &unsendable), "{dry:#}");
+    assert_eq!(dry["sample"], json!([]));
     let replay = stage.waypost.order_replay(&json!({ "filter": { "reason": "gone" }, "config": "current" })).await;
     assert_eq!(counts(&stage.waypost.until_replay(&replay, "done").await), [3, 3, 0, 3]);
     stage.waypost.until_states(&[("pending", 3), ("replayed", 3)]).await;
@@ -282,6 +283,40 @@ async fn a_dry_run_tells_what_would_be_sent_and_changes_nothing() {
     assert_eq!((reply.status, &reply.json()["createdBy"]), (202, &json!("operator")), "{reply:?}");
     stage.waypost.until_replay(text(&reply.json(), "id"), "done").await;
     assert_eq!(stage.receiver.requests().len(), 7);
+}
+
+#[tokio::test]
+async fn the_sample_has_a_request_to_each_endpoint_that_can_be_reached() {
+    let stage = Stage::set("replays", &[]).await;
+    let other = Receiver::start();
+    let elsewhere = |campaign: &mut Value, enabled: bool| {
+        let menu = &mut campaign["sections"][0]["menu"];
+        menu[2]["webhook"]["enabled"] = json!(enabled);
+        menu[4]["webhook"]["url"] = json!(other.url("/survey"));
+    };
+    let mut campaign = campaign(&stage.receiver);
+    elsewhere(&mut campaign, true);
+    stage.waypost.put_campaign(&campaign).await;
+    // The oldest can't be sent, and the youngest is the only one that goes elsewhere.
+    stage.bury(3, 6).await;
+    stage.bury(4, 6).await;
+    other.answer("/survey", Answer::status(410));
+    stage.publish(&chose(5, "elsewhere")).await;
+    stage.waypost.until_total("", 13).await;
+    elsewhere(&mut campaign, false);
+    stage.waypost.put_campaign(&campaign).await;
+
+    let letters = stage.waypost.letters("").await;
+    for order in [json!({ "filter": {}, "dryRun": true }), json!({ "ids": ids(&letters), "dryRun": true })] {
+        let dry = stage.waypost.post("/v1/replays", &order).await.json();
+        let sample = dry["sample"].as_array().expect("a sample");
+        let mut urls: Vec<&str> = sample.iter().map(|request| text(request, "url")).collect();
+        urls.sort_unstable();
+        let mut expected = vec![other.url("/survey")];
+        expected.extend(vec![stage.receiver.url("/offers"); 4]);
+        expected.sort_unstable();
+        assert_eq!(urls, expected, "{dry:#}");
+    }
 }
 
 #[tokio::test]
