@@ -28,6 +28,7 @@
 mod access;
 mod audit;
 mod body;
+mod browser;
 mod campaigns;
 mod dead_letters;
 mod endpoints;
