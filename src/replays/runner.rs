@@ -389,12 +389,14 @@ impl Runner {
 
 /// A replay that ends is told of where it was worked on.
 fn tell_the_end(replay: &Replay) {
-    let Replay { id, state, total, sent, delivered, failed, .. } = replay;
+    let Replay { id, state, total, sent, delivered, requeued, failed, .. } = replay;
     match state {
         ReplayState::Stopped => {
-            tracing::warn!(replay = %id, total, sent, delivered, failed, "a replay was stopped by its failure ratio");
+            tracing::warn!(replay = %id, total, sent, delivered, requeued, failed, "a replay was stopped by its failure ratio");
         }
-        ReplayState::Done => tracing::info!(replay = %id, total, sent, delivered, failed, "a replay is done"),
+        ReplayState::Done => {
+            tracing::info!(replay = %id, total, sent, delivered, requeued, failed, "a replay is done");
+        }
         ReplayState::Running | ReplayState::Paused | ReplayState::Cancelled => {}
     }
 }

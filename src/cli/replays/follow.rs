@@ -42,7 +42,7 @@ enum Left {
     Before(Value),
 }
 
-/// Follows a replay that the server has told of once. Not all delivered: a failure.
+/// Follows a replay that the server has told of once. Some failed, or not all were sent: a failure.
 pub(in crate::cli) async fn follow(api: &Api, replay: Value, form: Form) -> Result<(), Failure> {
     let commands = words::commands(&replay);
     let left = until_end(api, replay).await;
