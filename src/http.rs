@@ -30,6 +30,7 @@ mod audit;
 mod body;
 mod browser;
 mod campaigns;
+mod counts;
 mod dead_letters;
 mod endpoints;
 mod events;
