@@ -11,7 +11,6 @@ use std::time::Duration;
 use lapin::Connection;
 use tokio::sync::watch;
 
-use crate::broker::BrokerError;
 use crate::broker::append::{Appender, Unapplied};
 use crate::broker::log::{Continuity, FindEnd, LogReader, Record};
 use crate::broker::publisher::Publisher;
@@ -19,6 +18,7 @@ use crate::delivery::campaign::Campaign;
 use crate::delivery::document::{self, HttpUrls};
 use crate::delivery::fault::Fault;
 use crate::delivery::identity::WebhookId;
+use crate::follow::{Currency, FollowError};
 use crate::metrics::Metrics;
 use crate::store::{Applied, Change, Store, StoreError, StoredCampaign};
 
@@ -68,15 +68,6 @@ impl From<Unapplied> for Refused {
     fn from(error: Unapplied) -> Self {
         Self::Unavailable(error.to_string())
     }
-}
-
-/// Whether the view holds what the log holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Currency {
-    /// Still reading: an event resolved now could miss its webhook.
-    CatchingUp,
-    /// What the log held when reading started has been applied.
-    Current,
 }
 
 /// Accepts changes, and applies the log.
@@ -275,17 +266,6 @@ impl Campaigns {
         }
         Ok(())
     }
-}
-
-/// Why following the log ended.
-#[derive(Debug, thiserror::Error)]
-pub enum FollowError {
-    /// The broker was lost.
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-    /// The view failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 /// A campaign that was put.

@@ -8,6 +8,7 @@ pub mod campaign;
 pub mod dead_letter;
 pub mod document;
 pub mod duration;
+pub mod echo;
 pub mod endpoint;
 pub mod event;
 pub mod explain;

@@ -15,7 +15,7 @@
 //! | `POST /v1/webhooks/{id}/test` | operator | one request with a sample event, now |
 //! | `POST /v1/events` | operator | publish a step event; 202 once the broker has confirmed it |
 //! | `POST /v1/explain` | viewer | for an event: what matches, what does not and why, and what would be sent |
-//! | `GET /v1/dead-letters` | viewer | those that match a filter, newest first |
+//! | `GET /v1/dead-letters` | viewer | those that match a filter, the latest of the log first |
 //! | `GET /v1/dead-letters/summary` | viewer | their counts |
 //! | `GET /v1/dead-letters/{id}` | viewer | one, with its request, its attempts and its replays |
 //! | `POST /v1/dead-letters/discard` | operator | give them up for good, by ids or filter |
@@ -28,7 +28,9 @@
 mod access;
 mod audit;
 mod body;
+mod browser;
 mod campaigns;
+mod counts;
 mod dead_letters;
 mod endpoints;
 mod events;

@@ -3,6 +3,7 @@
 //! The course of a replay is in the dead-letter log, so every node knows it. A message on the replays queue says that
 //! there is something to do; the one node that has the queue does it, a slice at a time.
 
+mod requests;
 pub mod runner;
 
 use std::collections::HashMap;
@@ -75,7 +76,7 @@ pub struct Forecast {
     pub endpoints: HashMap<String, u64>,
     /// Why letters would be dead again without a request, and how many.
     pub unsendable: HashMap<Reason, u64>,
-    /// The requests of the oldest letters.
+    /// The request of the oldest letter for each endpoint, and then those of others that can be sent.
     pub sample: Vec<(DeadLetterId, Shown)>,
 }
 
@@ -149,15 +150,20 @@ impl Replays {
         let mut forecast =
             Forecast { total: 0, endpoints: HashMap::new(), unsendable: HashMap::new(), sample: Vec::new() };
         let mut judge = Judge { replays: self, config: order.config, known: HashMap::new() };
-        let mut first = Vec::new();
+        let (mut first, mut others) = (Vec::new(), Vec::new());
         let mut failed = None;
         let mut add = |row: &Row<'_>| {
             forecast.total += 1;
-            if first.len() < SAMPLE {
-                first.push(row.letter_id());
-            }
             match judge.destination(row) {
-                Ok(Ok(endpoint)) => *forecast.endpoints.entry(endpoint).or_default() += 1,
+                Ok(Ok(endpoint)) => {
+                    let count = forecast.endpoints.entry(endpoint).or_default();
+                    *count += 1;
+                    let shown = if *count == 1 { &mut first } else { &mut others };
+                    // What was no event is no request.
+                    if !row.webhook.is_empty() && shown.len() < SAMPLE {
+                        shown.push(row.letter_id());
+                    }
+                }
                 Ok(Err(reason)) => *forecast.unsendable.entry(reason).or_default() += 1,
                 Err(error) => failed = Some(error),
             }
@@ -173,7 +179,7 @@ impl Replays {
         if let Some(error) = failed {
             return Err(error.into());
         }
-        for id in first {
+        for id in first.into_iter().chain(others).take(SAMPLE) {
             if let Some(kept) = view.letter(&id)?
                 && let Some(delivery) = self.delivery(order.config, &kept.letter)?
             {

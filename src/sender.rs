@@ -18,7 +18,7 @@ use egress::{EgressRules, Forbidden, GuardedResolver, Unresolved};
 const ANSWER_BYTES_READ: usize = 64 * 1024;
 
 /// The most that is kept of an answer, for whoever asks why a delivery failed.
-const ANSWER_BYTES_KEPT: usize = 1024;
+pub const ANSWER_BYTES_KEPT: usize = 1024;
 
 /// An idle connection is kept this long, below the minute or more after which most servers close theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -27,8 +27,9 @@ use crate::broker::consumer::Message;
 use crate::broker::ladder::{Rung, rung_until};
 use crate::broker::names::Names;
 use crate::broker::publisher::{Destination, Link, Outgoing, Publisher, Unpublished};
-use crate::delivery::campaign::Target;
+use crate::delivery::campaign::{Target, Webhook};
 use crate::delivery::dead_letter::DeadLetter;
+use crate::delivery::echo::{self, Extent};
 use crate::delivery::endpoint::Busy;
 use crate::delivery::fault::Fault;
 use crate::delivery::outcome::{Outcome, Reply, classify};
@@ -36,7 +37,7 @@ use crate::delivery::reason::Reason;
 use crate::delivery::retry::{RetryPolicy, Settlement, decide, park};
 use crate::delivery::{Attempt, Delivery, event, request, resolve, timestamp};
 use crate::metrics::{AttemptOutcome, EventResult, Metrics};
-use crate::sender::Sender;
+use crate::sender::{ANSWER_BYTES_KEPT, Sender};
 use crate::store::{Store, StoreError};
 use endpoints::{Endpoints, Entry};
 
@@ -198,7 +199,8 @@ impl Worker {
         let ended = Utc::now();
         let permanent = delivery.target.webhook.retry.permanent_statuses.as_ref();
         let outcome = classify(&reply, permanent.unwrap_or(&self.policy.permanent_statuses), ended);
-        delivery.record(attempt_of(&reply, began, took));
+        let attempt = attempt_of(&reply, began, took, &delivery.target.webhook);
+        delivery.record(attempt);
         // What is kept from here on does not hold the customer's secrets: an attempt looks its webhook up anew.
         delivery.target.webhook.mask();
         Tried { outcome, reply, took, ended }
@@ -334,11 +336,13 @@ fn new_outgoing(to: Destination, body: Vec<u8>) -> Outgoing {
     Outgoing::new(to, uuid::Uuid::now_v7().to_string(), body)
 }
 
-fn attempt_of(reply: &Reply, at: DateTime<Utc>, took: Duration) -> Attempt {
+/// What is kept of a reply: nothing of what it repeats of the request's secrets.
+fn attempt_of(reply: &Reply, at: DateTime<Utc>, took: Duration, webhook: &Webhook) -> Attempt {
     let (status, error, answer) = match reply {
         Reply::Answer { status, body, .. } => {
-            let answer = (!body.is_empty()).then(|| String::from_utf8_lossy(body).into_owned());
-            (Some(*status), None, answer)
+            let extent = if body.len() < ANSWER_BYTES_KEPT { Extent::Whole } else { Extent::Beginning };
+            let answer = || echo::masked(&String::from_utf8_lossy(body), extent, webhook);
+            (Some(*status), None, (!body.is_empty()).then(answer))
         }
         Reply::Failure { error, .. } => (None, Some(error.clone()), None),
     };

@@ -27,7 +27,7 @@ pub(super) enum Replays {
     #[command(after_help = "Example:
   waypost replays follow rp_0198c7
 
-Exit code: 0 all delivered (or left with Ctrl-C), 1 some failed, or it was stopped or cancelled.")]
+Exit code: 0 none failed (or left with Ctrl-C), 1 some failed, or it was stopped or cancelled.")]
     Follow(One),
     /// Pause a replay: requests under way are finished
     #[command(after_help = "Example:\n  waypost replays pause rp_0198c7")]

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::DeadLetters;
 use crate::broker::connection::{Address, reconnect_delays};
 use crate::broker::topology::Topology;
-use crate::campaigns::{Currency, FollowError};
+use crate::follow::{Currency, FollowError};
 use crate::replays::runner::Runner;
 
 /// Tails the log, and runs replays.

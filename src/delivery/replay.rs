@@ -28,6 +28,16 @@ pub const CANARY: u64 = 20;
 /// The failure ratio is that of the latest letters: half of these at least, all of them at most.
 const RECENT: u64 = 1000;
 
+/// Requests of all replays in flight at once.
+pub const REQUESTS: usize = 64;
+
+/// Whether a replay may have one request more in flight: `own` are its own, `all` those of all replays, of which `running`
+/// are at work. Nobody has more than a share, and one share is left for whoever comes next; so an endpoint that hangs holds
+/// up its own replay only. One request each may have in any case.
+pub fn may_begin(own: usize, all: usize, running: usize) -> bool {
+    own == 0 || (all < REQUESTS && own < REQUESTS / (running + 1))
+}
+
 /// A replay, as the API shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -50,11 +60,11 @@ pub struct Replay {
     pub stop_on_failure_ratio: Option<f64>,
     /// Letters it has claimed: all that there were for it at its creation.
     pub total: u64,
-    /// Letters sent so far.
+    /// Letters sent so far: delivered, requeued or failed.
     pub sent: u64,
-    /// Of these, those the receiver has, and unreadable events that are back on their queue.
+    /// Of these, those the receiver has.
     pub delivered: u64,
-    /// Of the delivered ones, the unreadable events: whether they can be read now, nobody here knows.
+    /// Of these, unreadable events that are back on their queue: whether they can be read now, nobody here knows.
     #[serde(default)]
     pub requeued: u64,
     /// Of these, those that are dead again.
@@ -175,7 +185,7 @@ pub struct Job {
     pub updated_at: DateTime<Utc>,
 }
 
-/// The latest letters, counted; what is older counts half.
+/// The latest letters that were delivered or failed, counted; what is older counts half.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Recent {
     sent: u64,
@@ -212,7 +222,7 @@ impl Job {
     /// A slice takes about a second, so that a slow replay shows its course; and the canary is a slice of its own.
     fn slice(&self) -> u32 {
         let a_second = self.replay.rate_per_second.map_or(SLICE, |rate| (rate.ceil() as u32).clamp(1, SLICE));
-        let canary = CANARY.saturating_sub(self.replay.sent);
+        let canary = CANARY.saturating_sub(self.judged());
         match u32::try_from(canary) {
             Ok(canary) if canary > 0 && self.replay.stop_on_failure_ratio.is_some() => a_second.min(canary),
             _ => a_second,
@@ -241,23 +251,19 @@ impl Job {
     pub fn sent_unclaimed(&mut self, outcome: ReplayOutcome) {
         let replay = &mut self.replay;
         replay.sent += 1;
-        let failed = match outcome {
-            ReplayOutcome::Delivered => {
-                replay.delivered += 1;
-                0
-            }
-            ReplayOutcome::Requeued => {
-                replay.delivered += 1;
-                replay.requeued += 1;
-                0
-            }
+        match outcome {
+            ReplayOutcome::Delivered => replay.delivered += 1,
             ReplayOutcome::Dead => {
                 replay.failed += 1;
-                1
+                self.recent.failed += 1;
             }
-        };
+            // Neither a success nor a failure: no receiver has been asked.
+            ReplayOutcome::Requeued => {
+                replay.requeued += 1;
+                return;
+            }
+        }
         self.recent.sent += 1;
-        self.recent.failed += failed;
         if self.recent.sent >= RECENT {
             self.recent = Recent { sent: self.recent.sent / 2, failed: self.recent.failed / 2 };
         }
@@ -295,10 +301,17 @@ impl Job {
         Ok(())
     }
 
+    /// Letters by which it can be told how it goes.
+    fn judged(&self) -> u64 {
+        self.replay.delivered + self.replay.failed
+    }
+
     fn fails_too_often(&self) -> bool {
         let Some(ratio) = self.replay.stop_on_failure_ratio else { return false };
-        let judged = self.replay.sent >= CANARY.min(self.replay.total);
-        judged && self.recent.failed > 0 && self.recent.failed as f64 >= ratio * self.recent.sent as f64
+        let enough = CANARY.min(self.replay.total.saturating_sub(self.replay.requeued));
+        self.judged() >= enough
+            && self.recent.failed > 0
+            && self.recent.failed as f64 >= ratio * self.recent.sent as f64
     }
 
     fn end_if_all_sent(&mut self, at: DateTime<Utc>) {

@@ -1,8 +1,10 @@
-//! Who may do what: bearer tokens, each with a role, and for each route the least role it takes.
+//! Who may do what: bearer tokens, each with a role, and for each route the least role it takes; and no web page of
+//! somebody else's.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, OriginalUri, Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
@@ -10,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
 
 use super::audit::Entry;
+use super::browser;
 use super::problem::Problem;
 use super::route::{Audit, Route};
 use crate::config::{Role, Token};
@@ -76,7 +79,8 @@ impl Access {
     }
 }
 
-/// Lets a request pass whose token has the role its route needs, and has it audited.
+/// Lets a request pass whose token has the role its route needs, and that no web page of another origin has sent; has it
+/// audited.
 pub(super) async fn require(
     State(access): State<Access>,
     OriginalUri(address): OriginalUri,
@@ -87,8 +91,10 @@ pub(super) async fn require(
     let caller = access.caller(&request);
     let audited = demand.audit == Audit::Kept;
     let entry = audited.then(|| Entry::of(request.method(), address.path(), caller.as_ref()));
-    let response = match caller {
-        None => {
+    let foreign = access.tokens.is_empty().then(|| browser::refusal(request.headers())).flatten();
+    let response = match (foreign, caller) {
+        (Some(foreign), _) => Problem::new(StatusCode::FORBIDDEN, foreign).into_response(),
+        (None, None) => {
             let detail = match request.headers().contains_key(header::AUTHORIZATION) {
                 true => "this token is not known",
                 false => "a token is needed: send `Authorization: Bearer TOKEN`",
@@ -96,14 +102,19 @@ pub(super) async fn require(
             let problem = Problem::new(StatusCode::UNAUTHORIZED, detail);
             ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
         }
-        Some(caller) if caller.role < demand.role => {
+        (None, Some(caller)) if caller.role < demand.role => {
             let (needed, has) = (demand.role.as_str(), caller.role.as_str());
             let detail = format!("this needs the role {needed}, and the token has {has}");
             Problem::new(StatusCode::FORBIDDEN, detail).into_response()
         }
-        Some(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+        (None, Some(caller)) => {
+            match browser::wrong_type(request.headers()).filter(|_| !request.body().is_end_stream()) {
+                Some(wrong) => Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, wrong).into_response(),
+                None => {
+                    request.extensions_mut().insert(caller);
+                    next.run(request).await
+                }
+            }
         }
     };
     if let Some(entry) = entry {

@@ -4,6 +4,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::Response;
 
 use super::access::Caller;
+use crate::delivery::dead_letter::choice::Choice;
 
 /// The most of an address that a line shows: whoever has no token can't flood the log with long ones.
 const MAX_PATH_CHARS: usize = 400;
@@ -21,6 +22,14 @@ pub(super) struct Entry {
 /// What a request was about, where its address does not say it. A handler puts it into its response's extensions.
 #[derive(Debug, Clone)]
 pub(super) struct About(pub(super) String);
+
+/// Which dead letters were chosen, for [`About`].
+pub(super) fn chosen(choice: &Choice) -> String {
+    match choice {
+        Choice::Ids(ids) => format!("by {} ids", ids.len()),
+        Choice::Filter(filter) => format!("by {}", serde_json::to_string(filter).unwrap_or_default()),
+    }
+}
 
 impl Entry {
     pub(super) fn of(method: &Method, path: &str, caller: Option<&Caller>) -> Self {

@@ -144,13 +144,18 @@ fn problems(path: &str, operation: &Operation) -> Vec<(StatusCode, &'static str)
     let given = [
         (true, StatusCode::BAD_REQUEST, "What was sent can't be read: the address, a parameter, a header or the body"),
         (true, StatusCode::UNAUTHORIZED, "No token, or one that is not known"),
-        (true, StatusCode::FORBIDDEN, "The token's role is too small"),
+        (
+            true,
+            StatusCode::FORBIDDEN,
+            "The token's role is too small; without tokens, a web page of another origin asks",
+        ),
         (names_in(path).next().is_some(), StatusCode::NOT_FOUND, "There is nothing with this id"),
         (
             !operation.preconditions.is_empty(),
             StatusCode::PRECONDITION_FAILED,
             "Somebody else has changed it meanwhile",
         ),
+        (operation.body.is_some(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is said to be no JSON"),
         (operation.body.is_some(), StatusCode::UNPROCESSABLE_ENTITY, "The body has faults; `errors` has them all"),
         (true, StatusCode::INTERNAL_SERVER_ERROR, "The local store failed"),
         (

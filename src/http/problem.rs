@@ -8,7 +8,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::body::Unread;
-use crate::campaigns::Refused;
+use crate::campaigns;
+use crate::dead_letters;
 use crate::delivery::fault::Fault;
 use crate::store::StoreError;
 
@@ -61,14 +62,26 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
+impl From<campaigns::Refused> for Problem {
+    fn from(refused: campaigns::Refused) -> Self {
         match refused {
-            Refused::Faults(faults) => Self::of_faults(faults),
-            Refused::Unknown => Self::new(StatusCode::NOT_FOUND, "no such campaign"),
-            Refused::Precondition => Self::new(StatusCode::PRECONDITION_FAILED, refused.to_string()),
-            Refused::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
-            Refused::Store(error) => error.into(),
+            campaigns::Refused::Faults(faults) => Self::of_faults(faults),
+            campaigns::Refused::Unknown => Self::new(StatusCode::NOT_FOUND, "no such campaign"),
+            campaigns::Refused::Precondition => Self::new(StatusCode::PRECONDITION_FAILED, refused.to_string()),
+            campaigns::Refused::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
+            campaigns::Refused::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<dead_letters::Refused> for Problem {
+    fn from(refused: dead_letters::Refused) -> Self {
+        match refused {
+            dead_letters::Refused::Faults(faults) => Self::of_faults(faults),
+            dead_letters::Refused::Unknown(detail) => Self::new(StatusCode::NOT_FOUND, detail),
+            dead_letters::Refused::Conflict(detail) => Self::new(StatusCode::CONFLICT, detail),
+            dead_letters::Refused::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
+            dead_letters::Refused::Store(error) => error.into(),
         }
     }
 }

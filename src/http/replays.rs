@@ -10,14 +10,13 @@ use serde_json::{Map, Value};
 
 use super::Http;
 use super::access::Caller;
-use super::audit::About;
-use super::dead_letters::{by_count_with, chosen};
+use super::audit::{About, chosen};
+use super::counts::by_count_with;
 use super::given::{Given, Id, Query};
 use super::list::{List, Page};
 use super::problem::Problem;
 use super::route::Route;
 use crate::config::Role;
-use crate::dead_letters::Refused;
 use crate::delivery::dead_letter::choice::Choice;
 use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::identity::DeadLetterId;
@@ -94,22 +93,23 @@ struct Forecasted {
     /// Dead letters it would take.
     total: u64,
     /// Where they would go, the greatest count first.
-    endpoints: Vec<OfEndpoint>,
+    endpoints: Vec<EndpointCount>,
     /// Those that would be dead again without a request.
-    unsendable: Vec<Unsendable>,
-    /// The requests of the oldest ones. Values of headers are masked below `editor`.
+    unsendable: Vec<UnsendableCount>,
+    /// Requests, at most five: the oldest one to each endpoint, then others that can be sent. Values of headers are masked
+    /// below `editor`.
     sample: Vec<SampleRequest>,
 }
 
 #[derive(Serialize, JsonSchema)]
-struct OfEndpoint {
+struct EndpointCount {
     /// Scheme, host and port.
     endpoint: String,
     count: u64,
 }
 
 #[derive(Serialize, JsonSchema)]
-struct Unsendable {
+struct UnsendableCount {
     reason: Reason,
     count: u64,
 }
@@ -183,25 +183,13 @@ impl From<Forecast> for Forecasted {
         let unsendable = by_count_with(forecast.unsendable, |reason| reason.as_str());
         Self {
             total: forecast.total,
-            endpoints: endpoints.into_iter().map(|(endpoint, count)| OfEndpoint { endpoint, count }).collect(),
-            unsendable: unsendable.into_iter().map(|(reason, count)| Unsendable { reason, count }).collect(),
+            endpoints: endpoints.into_iter().map(|(endpoint, count)| EndpointCount { endpoint, count }).collect(),
+            unsendable: unsendable.into_iter().map(|(reason, count)| UnsendableCount { reason, count }).collect(),
             sample: forecast
                 .sample
                 .into_iter()
                 .map(|(dead_letter_id, request)| SampleRequest { dead_letter_id, request })
                 .collect(),
-        }
-    }
-}
-
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Faults(faults) => Self::of_faults(faults),
-            Refused::Unknown(detail) => Self::new(StatusCode::NOT_FOUND, detail),
-            Refused::Conflict(detail) => Self::new(StatusCode::CONFLICT, detail),
-            Refused::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
-            Refused::Store(error) => error.into(),
         }
     }
 }

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::requests::{InFlight, Requests};
 use super::{Call, Replays, new_delivery};
 use crate::broker::BrokerError;
 use crate::broker::acks::Acks;
@@ -34,7 +35,7 @@ use crate::delivery::event::{self, StepEvent};
 use crate::delivery::identity::EventId;
 use crate::delivery::outcome::Outcome;
 use crate::delivery::reason::Reason;
-use crate::delivery::replay::{Job, Replay, ReplayId, ReplayLink, ReplayState};
+use crate::delivery::replay::{Job, REQUESTS, Replay, ReplayId, ReplayLink, ReplayState};
 use crate::store::StoreError;
 use crate::store::dead_letters::LetterView;
 use crate::worker::progress::Progress;
@@ -42,9 +43,6 @@ use crate::worker::{Unsettled, Worker};
 
 /// Messages in hand, of each replay one and for a moment the next: more than anybody runs at once.
 const MESSAGES: u16 = 256;
-
-/// Requests of all replays in flight at once.
-const REQUESTS: usize = 64;
 
 /// Requests of one replay in flight at once, where it has no rate.
 const REQUESTS_OF_ONE: usize = 16;
@@ -77,7 +75,7 @@ pub struct Runner {
     pub busy: usize,
     /// How long requests in flight may go on after a stop.
     pub grace: Duration,
-    requests: Semaphore,
+    requests: Requests,
     /// While deliveries are busy one request of all replays goes on.
     alone: Semaphore,
     /// When each replay with a rate may send next.
@@ -108,7 +106,7 @@ impl From<StoreError> for Interrupted {
 impl Runner {
     /// A runner that has nothing to do yet.
     pub fn new(replays: Replays, worker: Arc<Worker>, progress: Progress, busy: usize, grace: Duration) -> Self {
-        let (requests, alone) = (Semaphore::new(REQUESTS), Semaphore::new(1));
+        let (requests, alone) = (Requests::new(), Semaphore::new(1));
         Self { replays, worker, progress, busy, grace, requests, alone, paces: Mutex::default() }
     }
 
@@ -195,6 +193,7 @@ impl Runner {
     /// Works on a replay, and settles its message. Gives back whose it was.
     async fn settle(self: Arc<Self>, Held { call, tag }: Held, acks: Acks, stop: CancellationToken) -> ReplayId {
         let replay = call.replay.clone();
+        let _working = self.requests.work_on(&replay);
         let shift = AssertUnwindSafe(self.shift(&call, &stop)).catch_unwind().await;
         match shift.unwrap_or(Err(Interrupted::Panicked)) {
             Ok(()) => acks.acknowledge(tag),
@@ -249,7 +248,7 @@ impl Runner {
             .map(|(kept, end)| self.send_one(job, kept.letter, end, stop));
         // Whoever asks for a rate knows what the endpoint can bear, also where it is slow.
         let at_once =
-            job.replay.rate_per_second.map_or(REQUESTS_OF_ONE, |rate| (rate.ceil() as usize).clamp(1, REQUESTS));
+            job.replay.rate_per_second.map_or(REQUESTS_OF_ONE, |rate| (rate.ceil() as usize).clamp(1, REQUESTS / 2));
         let results: Vec<Result<Option<Sent>, Interrupted>> = sending.buffer_unordered(at_once).collect().await;
         let mut sent = Vec::with_capacity(results.len());
         let mut interrupted = None;
@@ -309,10 +308,10 @@ impl Runner {
         let alone = tokio::select! {
             biased;
             () = self.progress.until_at_most(self.busy) => None,
-            // The semaphores are never closed.
+            // The semaphore is never closed.
             alone = self.alone.acquire() => alone.ok(),
         };
-        Turn { _alone: alone, _request: self.requests.acquire().await.ok() }
+        Turn { _alone: alone, _request: self.requests.begin(&job.replay.id).await }
     }
 
     /// When the next letter of a replay may be sent.
@@ -390,12 +389,14 @@ impl Runner {
 
 /// A replay that ends is told of where it was worked on.
 fn tell_the_end(replay: &Replay) {
-    let Replay { id, state, total, sent, delivered, failed, .. } = replay;
+    let Replay { id, state, total, sent, delivered, requeued, failed, .. } = replay;
     match state {
         ReplayState::Stopped => {
-            tracing::warn!(replay = %id, total, sent, delivered, failed, "a replay was stopped by its failure ratio");
+            tracing::warn!(replay = %id, total, sent, delivered, requeued, failed, "a replay was stopped by its failure ratio");
         }
-        ReplayState::Done => tracing::info!(replay = %id, total, sent, delivered, failed, "a replay is done"),
+        ReplayState::Done => {
+            tracing::info!(replay = %id, total, sent, delivered, requeued, failed, "a replay is done");
+        }
         ReplayState::Running | ReplayState::Paused | ReplayState::Cancelled => {}
     }
 }
@@ -409,7 +410,7 @@ struct Held {
 /// What a letter needs to be sent, for as long as that takes.
 struct Turn<'a> {
     _alone: Option<SemaphorePermit<'a>>,
-    _request: Option<SemaphorePermit<'a>>,
+    _request: InFlight<'a>,
 }
 
 fn held(message: &Message) -> Option<Held> {

@@ -25,7 +25,8 @@ use crate::broker::connection::{Address, reconnect_delays};
 use crate::broker::consumer::{Message, Subscription};
 use crate::broker::depths;
 use crate::broker::topology::Topology;
-use crate::campaigns::{Campaigns, Currency, FollowError};
+use crate::campaigns::Campaigns;
+use crate::follow::{Currency, FollowError};
 
 /// A quorum queue can lose acknowledgements that are followed at once by the end of their channel: 3 of 8 runs under
 /// load gave messages out twice, and none of 18 with this pause.

@@ -186,7 +186,9 @@ async fn headers_and_secrets_of_a_webhook_are_nowhere_in_the_letters() {
     webhook["secret"] = hidden[2].into();
     stage.waypost.put_campaign(&campaign).await;
     stage.bury(4, 2).await;
-    stage.receiver.answer("/offers", Answer::status(500));
+    // A receiver that repeats what it was sent.
+    let repeated = format!("bad key: {}, {} and {}", hidden[0], hidden[1], hidden[2]);
+    stage.receiver.answer("/offers", Answer::status(500).body(repeated));
     let letters = ids(&stage.waypost.letters("").await);
     let replay = stage.waypost.order_replay(&json!({ "ids": [letters[0]] })).await;
     stage.waypost.until_replay(&replay, "done").await;
@@ -212,6 +214,8 @@ async fn headers_and_secrets_of_a_webhook_are_nowhere_in_the_letters() {
             (Some("********"), Some("********"))
         );
     }
+    let again = &stage.waypost.until_letters("status=500", 1).await[0];
+    assert_eq!(again["attempts"][0]["answer"], "bad key: ********, ******** and ********", "{again:#}");
     let told = |line: &String| hidden.iter().any(|hidden| line.contains(hidden));
     assert_eq!(stage.waypost.lines().iter().find(|line| told(line)), None);
 }

@@ -69,6 +69,16 @@ async fn an_order_that_is_wrong_discards_nothing() {
         reply.problem(422);
     }
 
+    // A reason is kept with each letter: so it is no document.
+    for reason in ["", " \n", &"x".repeat(501), &"x".repeat(900_000)] {
+        let order = json!({ "ids": letters, "reason": reason });
+        assert_eq!(stage.waypost.post(DISCARD, &order).await.faults(), ["$.reason"], "{} bytes", reason.len());
+    }
+    stage.waypost.until_states(&[("pending", 3)]).await;
+    let schema = &stage.waypost.get("/v1/openapi.json").await.json()["components"]["schemas"]["DiscardOrder"];
+    let reason = &schema["properties"]["reason"];
+    assert_eq!((&reason["minLength"], &reason["maxLength"]), (&json!(1), &json!(500)), "{reason:#}");
+
     // What is being sent is not given up meanwhile.
     stage.receiver.answer("/agent", Answer::never());
     stage.waypost.order_replay(&json!({ "ids": [letters[0]] })).await;
@@ -78,7 +88,8 @@ async fn an_order_that_is_wrong_discards_nothing() {
     stage.waypost.until_states(&[("pending", 2), ("replaying", 1)]).await;
 
     // A filter passes it by, and what is discarded already is not discarded again.
-    assert_eq!(stage.waypost.discard(&json!({ "filter": { "reason": "gone" } })).await, 2);
+    let longest = "ü".repeat(500);
+    assert_eq!(stage.waypost.discard(&json!({ "filter": { "reason": "gone" }, "reason": longest })).await, 2);
     stage.waypost.until_states(&[("discarded", 2), ("replaying", 1)]).await;
     stage.waypost.post(DISCARD, &json!({ "filter": { "reason": "gone" } })).await.problem(422);
 }

@@ -5,6 +5,7 @@ mod support;
 
 mod api;
 mod broker_life;
+mod browsers;
 mod callers;
 mod cli;
 mod configuration;

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use crate::stage::{Stage, bearer, campaign, chose};
 use crate::support::letters::{header, ids, text};
 use crate::support::receiver::Request;
-use crate::support::{Answer, Message};
+use crate::support::{Answer, Message, Receiver};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The counters of a replay: total, sent, delivered, failed.
+/// The counters of a replay: total, sent, delivered, failed. What went back to the events is none of these.
 #[track_caller]
 fn counts(replay: &Value) -> [u64; 4] {
     ["total", "sent", "delivered", "failed"]
@@ -140,8 +140,7 @@ async fn what_was_no_event_goes_back_to_the_events_byte_for_byte() {
     let old = stage.waypost.until_letters("reason=malformed", bodies.len()).await;
     let id = stage.waypost.order_replay(&json!({ "filter": { "reason": "malformed" } })).await;
     let replay = stage.waypost.until_replay(&id, "done").await;
-    assert_eq!(counts(&replay)[..2], [3, 3], "{replay:#}");
-    assert_eq!(replay["failed"], json!(0), "{replay:#}");
+    assert_eq!((counts(&replay), &replay["requeued"]), ([3, 3, 0, 0], &json!(3)), "{replay:#}");
     // They are no better events than before.
     let new = stage.waypost.until_letters("state=pending", bodies.len()).await;
     let kept = |letters: &[Value]| {
@@ -225,6 +224,7 @@ async fn where_the_webhook_is_no_more_its_letters_stay_dead() {
     let dry = stage.waypost.post("/v1/replays", &order).await.json();
     let unsendable = json!([{ "reason": "webhook_disabled", "count": 2 }, { "reason": "webhook_deleted", "count": 1 }]);
     assert_eq!((&dry["total"], &dry["unsendable"]), (&json!(3), &unsendable), "{dry:#}");
+    assert_eq!(dry["sample"], json!([]));
     let replay = stage.waypost.order_replay(&json!({ "filter": { "reason": "gone" }, "config": "current" })).await;
     assert_eq!(counts(&stage.waypost.until_replay(&replay, "done").await), [3, 3, 0, 3]);
     stage.waypost.until_states(&[("pending", 3), ("replayed", 3)]).await;
@@ -285,6 +285,40 @@ async fn a_dry_run_tells_what_would_be_sent_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn the_sample_has_a_request_to_each_endpoint_that_can_be_reached() {
+    let stage = Stage::set("replays", &[]).await;
+    let other = Receiver::start();
+    let elsewhere = |campaign: &mut Value, enabled: bool| {
+        let menu = &mut campaign["sections"][0]["menu"];
+        menu[2]["webhook"]["enabled"] = json!(enabled);
+        menu[4]["webhook"]["url"] = json!(other.url("/survey"));
+    };
+    let mut campaign = campaign(&stage.receiver);
+    elsewhere(&mut campaign, true);
+    stage.waypost.put_campaign(&campaign).await;
+    // The oldest can't be sent, and the youngest is the only one that goes elsewhere.
+    stage.bury(3, 6).await;
+    stage.bury(4, 6).await;
+    other.answer("/survey", Answer::status(410));
+    stage.publish(&chose(5, "elsewhere")).await;
+    stage.waypost.until_total("", 13).await;
+    elsewhere(&mut campaign, false);
+    stage.waypost.put_campaign(&campaign).await;
+
+    let letters = stage.waypost.letters("").await;
+    for order in [json!({ "filter": {}, "dryRun": true }), json!({ "ids": ids(&letters), "dryRun": true })] {
+        let dry = stage.waypost.post("/v1/replays", &order).await.json();
+        let sample = dry["sample"].as_array().expect("a sample");
+        let mut urls: Vec<&str> = sample.iter().map(|request| text(request, "url")).collect();
+        urls.sort_unstable();
+        let mut expected = vec![other.url("/survey")];
+        expected.extend(vec![stage.receiver.url("/offers"); 4]);
+        expected.sort_unstable();
+        assert_eq!(urls, expected, "{dry:#}");
+    }
+}
+
+#[tokio::test]
 async fn the_rate_asked_for_is_kept() {
     let stage = Stage::set("replays", &[]).await;
     stage.bury(3, 20).await;
@@ -300,6 +334,25 @@ async fn the_rate_asked_for_is_kept() {
         |start: Instant| times.iter().filter(move |at| **at >= start && **at - start < SECOND).count();
     let most = times.iter().copied().map(within_a_second).max().unwrap_or_default();
     assert!(most <= 14, "{most} requests in a second");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_hangs_holds_up_its_own_replay_only() {
+    let stage = Stage::set("replays", &[]).await;
+    let mut campaign = campaign(&stage.receiver);
+    campaign["sections"][0]["menu"][2]["webhook"]["timeoutMs"] = json!(30_000);
+    stage.waypost.put_campaign(&campaign).await;
+    stage.bury(3, 100).await;
+    stage.receiver.answer("/agent", Answer::never());
+    let hanging = json!({ "filter": { "reason": "gone" }, "ratePerSecond": 1000 });
+    stage.waypost.order_replay(&hanging).await;
+    stage.receiver.until(|requests| requests.len() >= 32).await;
+
+    stage.bury(5, 10).await;
+    let replay = stage.waypost.order_replay(&json!({ "filter": { "reason": "gone" } })).await;
+    // Long before the first of those that hang has used up its time.
+    let replay = stage.waypost.until_replay_within(20 * SECOND, &replay, "done").await;
+    assert_eq!(counts(&replay), [10, 10, 10, 0], "{replay:#}");
 }
 
 #[tokio::test]

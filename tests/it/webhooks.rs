@@ -155,12 +155,15 @@ async fn a_test_is_one_request_now() {
         assert_eq!(reply.status, 200, "{reply:?}");
         reply.json()
     };
-    guarded.receiver.answer("/offers", Answer::status(503).body("no room"));
+    guarded.receiver.answer("/offers", Answer::status(503).body("no room for a-secret"));
+    let mut webhook = guarded.get("editor", &offers).await.json();
+    webhook["headers"] = json!({ "X-Api-Key": "a-secret" });
+    assert_eq!(put(&guarded, &offers, &webhook).await.status, 200);
     let tested = test(&offers, None).await;
     let attempt = &tested["response"];
     assert_eq!(
         (&attempt["status"], &attempt["cause"], &attempt["answer"]),
-        (&json!(503), &json!("status_5xx"), &json!("no room"))
+        (&json!(503), &json!("status_5xx"), &json!("no room for ********"))
     );
     assert!(attempt["at"].is_string() && attempt["durationMs"].is_u64() && attempt["error"].is_null(), "{attempt}");
     let request = &tested["request"];

@@ -195,12 +195,20 @@ impl Waypost {
         path: &str,
         body: Option<&Value>,
     ) -> Reply {
+        let mut headers = Vec::new();
+        headers.extend(authorization.map(|authorization| (AUTHORIZATION.as_str(), authorization)));
+        headers.extend(body.map(|_| ("content-type", "application/json")));
+        self.send_with(method, path, &headers, body.map(Value::to_string).unwrap_or_default()).await
+    }
+
+    /// Sends a request with headers and a body of any kind.
+    pub(crate) async fn send_with(&self, method: Method, path: &str, headers: &[(&str, &str)], body: String) -> Reply {
         let mut request = self.client.request(method.clone(), self.url(path));
-        if let Some(authorization) = authorization {
-            request = request.header(AUTHORIZATION, authorization);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
-        if let Some(body) = body {
-            request = request.header("content-type", "application/json").body(body.to_string());
+        if !body.is_empty() {
+            request = request.body(body);
         }
         let reply = match request.send().await {
             Ok(reply) => reply,

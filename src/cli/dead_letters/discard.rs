@@ -26,7 +26,7 @@ seen, and sent again by its id.")]
 pub(in crate::cli) struct Discard {
     #[command(flatten)]
     selection: Selection,
-    /// Why they are given up; it is kept with them. To give up all needs a reason
+    /// Why they are given up, in at most 500 characters; it is kept with them. To give up all needs a reason
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, required_if_eq("all", "true"))]
     because: Option<String>,
     /// As JSON

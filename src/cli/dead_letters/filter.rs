@@ -1,11 +1,14 @@
 //! Which dead letters are meant: the flags all commands share, and the filter of the API they stand for.
 
 use chrono::{DateTime, Utc};
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value};
 
 use crate::cli::Failure;
 use crate::cli::plain;
+use crate::delivery::dead_letter::State;
+use crate::delivery::reason::Reason;
 use crate::delivery::{duration, timestamp};
 
 /// The API's names of the filters, and the flags.
@@ -35,8 +38,8 @@ pub(in crate::cli) struct Filter {
     #[arg(long, alias = "webhook-id", help_heading = FILTERS, value_name = "ID", allow_hyphen_values = true)]
     webhook: Option<String>,
     /// Those given up for this reason
-    #[arg(long, help_heading = FILTERS, value_enum)]
-    reason: Option<Reason>,
+    #[arg(long, help_heading = FILTERS, value_parser = PossibleValuesParser::new(Reason::ALL.map(Reason::as_str)))]
+    reason: Option<String>,
     /// Those whose last attempt was answered with this HTTP status
     #[arg(long, help_heading = FILTERS, value_parser = clap::value_parser!(u16).range(100..=999))]
     status: Option<u16>,
@@ -47,31 +50,8 @@ pub(in crate::cli) struct Filter {
     #[arg(long, help_heading = FILTERS, value_name = "TIME", value_parser = Moment::parse)]
     until: Option<Moment>,
     /// Those in this state
-    #[arg(long, help_heading = FILTERS, value_enum)]
-    pub(super) state: Option<State>,
-}
-
-/// Why a delivery was given up.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-#[value(rename_all = "snake_case")]
-pub(super) enum Reason {
-    Malformed,
-    Poison,
-    Gone,
-    ForbiddenAddress,
-    Exhausted,
-    WebhookDeleted,
-    WebhookDisabled,
-}
-
-/// What has become of a dead letter.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-#[value(rename_all = "snake_case")]
-pub(super) enum State {
-    Pending,
-    Replaying,
-    Replayed,
-    Discarded,
+    #[arg(long, help_heading = FILTERS, value_parser = PossibleValuesParser::new(State::ALL.map(State::as_str)))]
+    pub(super) state: Option<String>,
 }
 
 /// A time as it is given on the command line.
@@ -117,19 +97,15 @@ impl Filter {
             self.campaign.clone(),
             self.label.clone(),
             self.webhook.clone(),
-            self.reason.map(name),
+            self.reason.clone(),
             self.status.map(|status| status.to_string()),
             since.as_ref().map(timestamp::text),
             until.as_ref().map(timestamp::text),
-            self.state.map(name),
+            self.state.clone(),
         ];
         let named = FLAGS.iter().zip(values).filter_map(|((name, _), value)| Some((*name, value?)));
         Ok(Conditions(named.collect()))
     }
-}
-
-fn name(value: impl ValueEnum) -> String {
-    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// A filter in the words of the API.

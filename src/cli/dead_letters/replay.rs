@@ -22,7 +22,7 @@ A filter takes pending letters unless --state says otherwise, and only those the
 attempt, with the webhook-id it had; where that fails there is a new dead letter. The worker does it: Ctrl-C, or the loss
 of this terminal, does not stop it.
 
-Exit code: 0 all delivered (or left with Ctrl-C), 1 some failed, or it was stopped or cancelled.")]
+Exit code: 0 none failed (or left with Ctrl-C), 1 some failed, or it was stopped or cancelled.")]
 pub(in crate::cli) struct Replay {
     #[command(flatten)]
     selection: Selection,

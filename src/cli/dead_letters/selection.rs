@@ -4,9 +4,10 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::filter::{Conditions, Filter, State};
+use super::filter::{Conditions, Filter};
 use crate::cli::Failure;
 use crate::cli::client::id;
+use crate::delivery::dead_letter::State;
 
 #[derive(Args, Default)]
 pub(super) struct Selection {
@@ -31,7 +32,7 @@ pub(super) enum Selected {
 impl Selection {
     pub(super) fn selected(self, now: DateTime<Utc>) -> Result<Selected, Failure> {
         let misused = |text: &str| Err(Failure::Misused(text.to_owned()));
-        if self.filter.state == Some(State::Replaying) {
+        if self.filter.state.as_deref() == Some(State::Replaying.as_str()) {
             return misused("letters that are being replayed can't be chosen: `waypost replays` changes that replay");
         }
         let conditions = self.filter.conditions(now)?;

@@ -15,6 +15,9 @@ use crate::cli::client::{Api, Call, Unanswered};
 use crate::cli::output::{say, tell};
 use crate::cli::progress;
 
+/// The bar takes what the words leave of the line: they lose nothing, however narrow the terminal is.
+const TEMPLATE: &str = "{wide_bar} {msg}";
+
 /// How often the server is asked.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -39,7 +42,7 @@ enum Left {
     Before(Value),
 }
 
-/// Follows a replay that the server has told of once. Not all delivered: a failure.
+/// Follows a replay that the server has told of once. Some failed, or not all were sent: a failure.
 pub(in crate::cli) async fn follow(api: &Api, replay: Value, form: Form) -> Result<(), Failure> {
     let commands = words::commands(&replay);
     let left = until_end(api, replay).await;
@@ -150,7 +153,7 @@ impl Display {
     fn of(replay: &Value) -> Self {
         if progress::is_seen() {
             tell!("Ctrl-C leaves it running.");
-            let bar = progress::bar(Some(number(replay, "total")), "{bar:30} {wide_msg}");
+            let bar = progress::bar(Some(number(replay, "total")), TEMPLATE);
             Self::Drawn { bar, pace: Pace::default() }
         } else {
             Self::Told { last: None, pace: Pace::default() }
@@ -199,7 +202,72 @@ impl Display {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::{ProgressDrawTarget, ProgressStyle, TermLike};
+    use serde_json::json;
+
     use super::*;
+
+    /// A terminal of so many columns, and what was last written to it.
+    #[derive(Debug, Clone)]
+    struct Screen(u16, Arc<Mutex<String>>);
+
+    impl TermLike for Screen {
+        fn width(&self) -> u16 {
+            self.0
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.1.lock().unwrap().push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            self.1.lock().unwrap().clear();
+            Ok(())
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_bar_shrinks_and_the_words_stay() {
+        let replay =
+            json!({ "id": "rp_1", "state": "running", "total": 40_000, "sent": 8720, "delivered": 8700, "failed": 20 });
+        for columns in [80, 60, 200] {
+            let screen = Screen(columns, Arc::default());
+            let target = ProgressDrawTarget::term_like(Box::new(screen.clone()));
+            let bar = ProgressBar::with_draw_target(Some(40_000), target);
+            bar.set_style(ProgressStyle::with_template(TEMPLATE).unwrap());
+            let mut pace = Pace::default();
+            let begin = Instant::now();
+            pace.add(begin, 8235);
+            let mut display = Display::Drawn { bar, pace };
+            display.show(&replay, begin + Duration::from_secs(1));
+            let shown = screen.1.lock().unwrap().clone();
+            let words = "sent 8,720 of 40,000 · delivered 8,700 · failed 20 · 485/s · 1m 5s left";
+            assert!(shown.trim_end().ends_with(words), "{columns}: {shown}");
+            if columns >= 80 {
+                assert_eq!(shown.trim_end().chars().count(), usize::from(columns), "{shown}");
+            }
+        }
+    }
 
     #[test]
     fn what_may_pass_is_waited_for() {

@@ -54,7 +54,7 @@ pub(in crate::cli) fn commands(replay: &Value) -> String {
     commands.iter().map(|command| format!("  waypost replays {command} {id}")).collect::<Vec<_>>().join("\n")
 }
 
-/// `sent 120 of 1,000 · delivered 118 · failed 2 · 20/s · 44s left`
+/// `sent 120 of 1,000 · delivered 118 · failed 2 · 20/s · 44s left`; what was put back on its queue only where there is any.
 pub(super) fn progress(replay: &Value, pace: &Pace) -> String {
     let count = |name: &str| plain::count(&replay[name]);
     let mut words = vec![
@@ -62,6 +62,9 @@ pub(super) fn progress(replay: &Value, pace: &Pace) -> String {
         format!("delivered {}", count("delivered")),
         format!("failed {}", count("failed")),
     ];
+    if number(replay, "requeued") > 0 {
+        words.insert(2, format!("requeued {}", count("requeued")));
+    }
     match stage(replay) {
         Stage::Running => {
             let per_second = pace.per_second();
@@ -97,7 +100,7 @@ pub(super) fn standing(replay: &Value) -> String {
     // Nobody has received these: whether they can be read now, the new dead letters tell.
     let requeued = match number(replay, "requeued") {
         0 => String::new(),
-        _ => format!(" ({} of them were no events, and are back on the events queue)", count("requeued")),
+        _ => format!(", {} back on the events queue", count("requeued")),
     };
     format!(
         "replay {} {state}: {} delivered{requeued}, {} failed, of {}",
@@ -108,7 +111,7 @@ pub(super) fn standing(replay: &Value) -> String {
     )
 }
 
-/// What did not go well, and what to do about it. None where everything was delivered.
+/// What did not go well, and what to do about it. None where nothing failed, and all was sent.
 pub(super) fn trouble(replay: &Value) -> Option<String> {
     let failed = number(replay, "failed");
     let unsent = plain::dead_letters(number(replay, "total").saturating_sub(number(replay, "sent")));
@@ -205,6 +208,15 @@ mod tests {
     fn what_was_delivered_is_no_trouble() {
         let done = replay("done", 3, 3, 0);
         assert_eq!(standing(&done), "replay rp_1 done: 3 delivered, 0 failed, of 3 dead letters");
+        assert_eq!(trouble(&done), None);
+        // Nor is what was no event.
+        let mut done = replay("done", 5, 3, 0);
+        (done["sent"], done["requeued"]) = (5.into(), 2.into());
+        assert_eq!(
+            standing(&done),
+            "replay rp_1 done: 3 delivered, 2 back on the events queue, 0 failed, of 5 dead letters"
+        );
+        assert_eq!(progress(&done, &Pace::default()), "sent 5 of 5 · delivered 3 · requeued 2 · failed 0 · done");
         assert_eq!(trouble(&done), None);
     }
 

@@ -9,6 +9,10 @@ use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{Command, Replay};
 use crate::delivery::timestamp;
 
+/// The longest reason of a discard, in characters. It is kept with each of the letters, and with each of the log's records
+/// of them.
+pub const MAX_REASON_CHARS: usize = 500;
+
 /// How every mark begins, and no letter does.
 const PREFIX: &[u8] = b"{\"mark\":";
 

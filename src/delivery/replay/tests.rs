@@ -34,12 +34,15 @@ fn job(total: u64, ratio: Option<f64>) -> Job {
     job
 }
 
+fn outcome(fails: bool) -> ReplayOutcome {
+    if fails { ReplayOutcome::Dead } else { ReplayOutcome::Delivered }
+}
+
 /// Sends letters slice by slice, as a worker does, and tells how many were sent until it ended.
 fn run(job: &mut Job, fails: impl Fn(u64) -> bool) -> u64 {
     while let Some(most) = job.next_slice() {
         for _ in 0..u64::from(most).min(job.left) {
-            let outcome = if fails(job.replay.sent) { ReplayOutcome::Dead } else { ReplayOutcome::Delivered };
-            job.sent(outcome);
+            job.sent(outcome(fails(job.replay.sent)));
         }
         job.judge(NOW);
     }
@@ -71,6 +74,37 @@ fn few_failures_stop_nothing() {
     // A ratio of nothing stops at a failure, not before there is one.
     let mut job = self::job(100, Some(0.0));
     assert_eq!(run(&mut job, |_| false), 100);
+}
+
+#[test]
+fn what_is_put_back_is_neither_a_success_nor_a_failure() {
+    // Every other letter was no event; of the others all fail.
+    let mut job = job(1000, Some(0.5));
+    while let Some(most) = job.next_slice() {
+        for _ in 0..u64::from(most).min(job.left) {
+            let requeued = job.replay.sent.is_multiple_of(2);
+            job.sent(if requeued { ReplayOutcome::Requeued } else { ReplayOutcome::Dead });
+        }
+        job.judge(NOW);
+    }
+    let Replay { state, sent, delivered, requeued, failed, .. } = job.replay;
+    assert_eq!((state, delivered, failed), (ReplayState::Stopped, 0, 20), "the canary is of those that can fail");
+    assert_eq!(sent, delivered + requeued + failed);
+
+    // Where nothing can fail, nothing stops it.
+    let mut job = self::job(30, Some(0.0));
+    while job.left > 0 {
+        job.sent(ReplayOutcome::Requeued);
+        job.judge(NOW);
+    }
+    assert_eq!((job.replay.state, job.replay.requeued, job.replay.delivered), (ReplayState::Done, 30, 0));
+    // The few that can are judged at the end.
+    let mut job = self::job(30, Some(0.5));
+    for number in 0..30 {
+        job.sent(if number < 27 { ReplayOutcome::Requeued } else { outcome(number > 27) });
+    }
+    job.judge(NOW);
+    assert_eq!(job.replay.state, ReplayState::Stopped);
 }
 
 #[test]
@@ -127,6 +161,25 @@ fn a_slow_replay_has_small_slices() {
 }
 
 #[test]
+fn each_has_its_share_of_the_requests() {
+    for (own, all, running, expected) in [
+        (0, 0, 1, true),
+        (31, 31, 1, true),
+        (32, 32, 1, false),
+        // One more has come, whose share was left for it.
+        (20, 52, 2, true),
+        (21, 53, 2, false),
+        (15, 64, 3, false),
+        // Nobody is kept from going on at all.
+        (0, 64, 7, true),
+        (0, 300, 200, true),
+        (1, 200, 200, false),
+    ] {
+        assert_eq!(may_begin(own, all, running), expected, "{own} of {all}, {running} running");
+    }
+}
+
+#[test]
 fn targets() {
     let campaign = |url: &str, enabled: bool, headers: serde_json::Value| {
         let document = json!({ "id": "1", "sections": [{ "label": "a", "webhook":
@@ -164,7 +217,7 @@ proptest! {
     fn the_account_is_always_right(
         total in 1_u64..500,
         ratio in prop::option::of(0.0_f64..=1.0),
-        outcomes in prop::collection::vec(any::<bool>(), 500),
+        outcomes in prop::collection::vec(prop::sample::select(ReplayOutcome::ALL.to_vec()), 500),
         commands in prop::collection::vec(prop::sample::select(vec![None, Some(Command::Pause), Some(Command::Resume), Some(Command::Cancel)]), 40),
     ) {
         let mut job = job(total, ratio);
@@ -178,8 +231,7 @@ proptest! {
             if let Some(most) = job.next_slice() {
                 prop_assert_eq!(job.replay.state, ReplayState::Running);
                 for _ in 0..u64::from(most).min(job.left) {
-                    let failed = outcomes[job.replay.sent as usize];
-                    job.sent(if failed { ReplayOutcome::Dead } else { ReplayOutcome::Delivered });
+                    job.sent(outcomes[job.replay.sent as usize]);
                 }
                 job.judge(NOW);
             }
@@ -187,7 +239,7 @@ proptest! {
                 job.released(job.left);
             }
             let replay = &job.replay;
-            prop_assert_eq!(replay.sent, replay.delivered + replay.failed);
+            prop_assert_eq!(replay.sent, replay.delivered + replay.requeued + replay.failed);
             prop_assert!(replay.sent <= replay.total);
             prop_assert_eq!(replay.ended_at.is_some(), !replay.state.is_open());
             prop_assert!(replay.state != ReplayState::Done || replay.sent == replay.total);

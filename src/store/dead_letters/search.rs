@@ -22,7 +22,8 @@ const BLOCKS_BEFORE_DEADLINE: usize = 64;
 /// A page that finds so many letters at all has them, however late it is.
 const LEAST: usize = 10;
 
-/// A page of letters, newest first.
+/// A page of letters, the latest of the log first. That is the order of time but for what workers write at once, and the
+/// same whatever the page's size.
 #[derive(Debug, Clone)]
 pub struct LetterPage {
     /// The letters.
@@ -114,8 +115,6 @@ impl LetterView {
         if let Some(error) = failed {
             return Err(error);
         }
-        // The log's order is that of time but for what workers write at once.
-        letters.sort_by_key(|kept| std::cmp::Reverse((kept.letter.dead_at, kept.offset)));
         Ok(LetterPage { letters, next })
     }
 

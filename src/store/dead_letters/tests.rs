@@ -218,6 +218,20 @@ fn a_page_whose_time_is_over_goes_on_all_the_same() {
 }
 
 #[test]
+fn the_order_is_that_of_the_log_whatever_the_size_of_a_page() {
+    let mut log = Log::new();
+    // Two workers that write at once: the one's time is in between those of the other.
+    for (id, second) in [("dl_1", 3), ("dl_2", 1), ("dl_3", 4), ("dl_4", 2), ("dl_5", 0)] {
+        log.append(Content::Letter(Box::new(letter(id, time(second)))));
+    }
+    for limit in 1..=6 {
+        let pages = log.pages(&Filter::default(), limit, far());
+        let found: Vec<&str> = pages.iter().flat_map(|page| ids(&page.letters)).collect();
+        assert_eq!(found, ["dl_5", "dl_4", "dl_3", "dl_2", "dl_1"], "pages of {limit}");
+    }
+}
+
+#[test]
 fn a_replay_claims_what_there_is_for_it_and_nothing_that_another_has() {
     let mut log = Log::new();
     for id in ["dl_1", "dl_2", "dl_3"] {

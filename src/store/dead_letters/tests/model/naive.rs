@@ -92,8 +92,9 @@ impl Course {
             return;
         }
         self.updated_at = at;
-        let Replay { sent, failed, total, stop_on_failure_ratio, .. } = self.replay;
-        let too_many = |ratio| failed > 0 && sent >= total.min(20) && failed as f64 >= ratio * sent as f64;
+        let Replay { delivered, requeued, failed, total, stop_on_failure_ratio, .. } = self.replay;
+        let (judged, enough) = (delivered + failed, total.saturating_sub(requeued).min(20));
+        let too_many = |ratio| failed > 0 && judged >= enough && failed as f64 >= ratio * judged as f64;
         if stop_on_failure_ratio.is_some_and(too_many) {
             self.end(ReplayState::Stopped, at);
         } else if left == 0 {
@@ -243,8 +244,11 @@ impl Naive {
             (sent.at, sent.outcome) = (slice.at, *outcome);
             if let Some(Course { replay, .. }) = self.jobs.get_mut(&slice.replay) {
                 replay.sent += 1;
-                replay.requeued += u64::from(*outcome == ReplayOutcome::Requeued);
-                *if *outcome == ReplayOutcome::Dead { &mut replay.failed } else { &mut replay.delivered } += 1;
+                *match outcome {
+                    ReplayOutcome::Delivered => &mut replay.delivered,
+                    ReplayOutcome::Requeued => &mut replay.requeued,
+                    ReplayOutcome::Dead => &mut replay.failed,
+                } += 1;
             }
             letters += 1;
         }
@@ -325,7 +329,7 @@ impl Naive {
             let few = view.claimed(&job.replay.id, 2).expect("letters");
             assert_eq!(ids(&few), ids(&letters[..letters.len().min(2)]));
             assert_eq!(job.left, letters.len() as u64);
-            assert_eq!(job.replay.sent, job.replay.delivered + job.replay.failed);
+            assert_eq!(job.replay.sent, job.replay.delivered + job.replay.requeued + job.replay.failed);
             for kept in letters {
                 assert_eq!(kept.letter.state, State::Replaying);
                 assert!(claimed.insert(kept.offset), "two replays have it");
@@ -344,9 +348,6 @@ impl Naive {
         let newest_first: Vec<&Known> = wanted.iter().rev().copied().collect();
         let pages = log.pages(filter, *limit, far());
         let mut expected: Vec<Vec<&Known>> = newest_first.chunks(*limit).map(<[_]>::to_vec).collect();
-        for page in &mut expected {
-            page.sort_by_key(|known| std::cmp::Reverse((known.letter.dead_at, known.offset)));
-        }
         if expected.is_empty() {
             expected.push(Vec::new());
         }

@@ -1,0 +1,130 @@
+//! What tells a web page of somebody else's from a program. A browser on this machine reaches a loopback listener for any
+//! page that it shows: where no token is needed, such a page must neither read nor change anything.
+
+use std::net::IpAddr;
+
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, header};
+
+/// Why a request is refused where no token is needed: it comes from a page of another origin, or was sent to a name that
+/// somebody else may have pointed to this machine.
+pub(super) fn refusal(headers: &HeaderMap) -> Option<String> {
+    let foreign = headers.get_all(header::HOST).iter().find(|host| !is_loopback(host));
+    if let Some(host) = foreign {
+        let host = String::from_utf8_lossy(host.as_bytes());
+        return Some(format!(
+            "without tokens only this machine is answered, and `{host}` may be any: ask 127.0.0.1 or localhost, or \
+             configure `http.tokens`"
+        ));
+    }
+    let host = headers.get(header::HOST);
+    let stranger = headers.get_all(header::ORIGIN).iter().find(|origin| !host.is_some_and(|host| is_own(origin, host)));
+    stranger.map(|origin| {
+        let origin = String::from_utf8_lossy(origin.as_bytes());
+        format!("without tokens no web page of another origin is answered, and this one is of `{origin}`: configure `http.tokens`")
+    })
+}
+
+/// Why a body is refused that says what it is. A browser asks before it sends JSON for a page of another origin, and sends
+/// a form or plain text without asking. A program that calls JSON a form is no browser: that has an origin.
+pub(super) fn wrong_type(headers: &HeaderMap) -> Option<String> {
+    let is_taken = |kind: &HeaderValue| match essence(kind) {
+        Some(kind) if kind == "application/json" || kind.ends_with("+json") => true,
+        // As `curl -d` has it where nothing else is said.
+        Some(kind) => kind == "application/x-www-form-urlencoded" && !headers.contains_key(header::ORIGIN),
+        None => false,
+    };
+    let wrong = headers.get_all(header::CONTENT_TYPE).iter().find(|kind| !is_taken(kind));
+    wrong.map(|kind| {
+        let kind = String::from_utf8_lossy(kind.as_bytes());
+        format!("a body is JSON, and this one is said to be `{kind}`: send `Content-Type: application/json`")
+    })
+}
+
+/// `text/plain` of `Text/Plain; charset=utf-8`.
+fn essence(kind: &HeaderValue) -> Option<String> {
+    kind.to_str().ok()?.split(';').next().map(|essence| essence.trim().to_ascii_lowercase())
+}
+
+/// Whether a `Host` can mean this machine only, whoever answers for names.
+fn is_loopback(host: &HeaderValue) -> bool {
+    let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+    authority.is_some_and(|authority| {
+        let name = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        match name.parse::<IpAddr>() {
+            Ok(address) => address.to_canonical().is_loopback(),
+            Err(_) => name == "localhost" || name.ends_with(".localhost"),
+        }
+    })
+}
+
+/// Whether an `Origin` is that of what is served here. A proxy may have put TLS before it.
+fn is_own(origin: &HeaderValue, host: &HeaderValue) -> bool {
+    let (Ok(origin), Ok(host)) = (origin.to_str(), host.to_str()) else { return false };
+    let own = origin.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme));
+    own.is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(given: &[(&'static str, &str)]) -> HeaderMap {
+        let given = given.iter().filter(|(_, value)| !value.is_empty());
+        given.map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value"))).collect()
+    }
+
+    #[test]
+    fn only_what_this_machine_asks_is_answered() {
+        for (host, origin, is_refused) in [
+            ("127.0.0.1:8080", "", false),
+            ("127.8.9.1", "", false),
+            ("LocalHost:8080", "", false),
+            ("waypost.localhost:8080", "", false),
+            ("[::1]:8080", "", false),
+            ("[::ffff:127.0.0.1]:8080", "", false),
+            // What has no host is no browser.
+            ("", "", false),
+            ("rebound.example:8080", "", true),
+            ("localhost.example", "", true),
+            ("127.0.0.1.example", "", true),
+            ("192.168.0.2:8080", "", true),
+            ("0.0.0.0:8080", "", true),
+            ("localhost:8080@example.com", "", true),
+            ("127.0.0.1:8080", "http://127.0.0.1:8080", false),
+            ("localhost:8080", "https://LOCALHOST:8080", false),
+            ("127.0.0.1:8080", "https://example.com", true),
+            ("127.0.0.1:8080", "http://127.0.0.1:3000", true),
+            ("127.0.0.1:8080", "http://localhost:8080", true),
+            ("127.0.0.1:8080", "null", true),
+            ("127.0.0.1:8080", "chrome-extension://127.0.0.1:8080", true),
+            ("", "http://127.0.0.1:8080", true),
+            ("rebound.example:8080", "http://rebound.example:8080", true),
+        ] {
+            let refusal = refusal(&headers(&[("host", host), ("origin", origin)]));
+            assert_eq!(refusal.is_some(), is_refused, "{host} {origin}: {refusal:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_json() {
+        for (kind, origin, is_refused) in [
+            ("", "", false),
+            ("application/json", "", false),
+            ("Application/JSON; charset=utf-8", "https://example.com", false),
+            ("application/cloudevents+json", "", false),
+            ("application/x-www-form-urlencoded", "", false),
+            ("application/x-www-form-urlencoded", "http://127.0.0.1:8080", true),
+            ("application/x-www-form-urlencoded; charset=utf-8", "null", true),
+            ("text/plain", "", true),
+            ("text/plain;charset=UTF-8", "https://example.com", true),
+            ("text/plain; application/json", "", true),
+            ("multipart/form-data; boundary=x", "", true),
+            ("application/jsonx", "", true),
+            ("json", "", true),
+        ] {
+            let wrong = wrong_type(&headers(&[("content-type", kind), ("origin", origin)]));
+            assert_eq!(wrong.is_some(), is_refused, "{kind} {origin}: {wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Counts of dead letters, as the API tells them.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::delivery::dead_letter;
+use crate::delivery::identity::WebhookId;
+use crate::delivery::reason::Reason;
+use crate::delivery::timestamp;
+use crate::http::counts::{by_count, by_count_with};
+use crate::store::dead_letters::search::Tally;
+
+/// The most campaigns and webhooks that a summary names.
+const NAMED: usize = 100;
+
+/// Dead letters, counted. The greatest counts come first.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "DeadLetterSummary")]
+pub(super) struct Summary {
+    /// All that match.
+    total: u64,
+    /// When the first was given up.
+    oldest: Option<String>,
+    /// When the last was given up.
+    newest: Option<String>,
+    states: Vec<StateCount>,
+    reasons: Vec<ReasonCount>,
+    /// By the class of the last attempt's status; `none` where there was no answer.
+    statuses: Vec<StatusCount>,
+    /// The campaigns with the most.
+    campaigns: Vec<CampaignCount>,
+    /// How many campaigns are not named.
+    more_campaigns: usize,
+    /// The webhooks with the most.
+    webhooks: Vec<WebhookCount>,
+    /// How many webhooks are not named.
+    more_webhooks: usize,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct StateCount {
+    state: dead_letter::State,
+    count: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct ReasonCount {
+    reason: Reason,
+    count: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct StatusCount {
+    /// `5xx`, or `none`
+    status: String,
+    count: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct CampaignCount {
+    campaign_id: String,
+    count: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct WebhookCount {
+    webhook_id: WebhookId,
+    campaign_id: String,
+    count: u64,
+}
+
+impl From<Tally> for Summary {
+    fn from(tally: Tally) -> Self {
+        let time = |milliseconds| DateTime::<Utc>::from_timestamp_millis(milliseconds).as_ref().map(timestamp::text);
+        let status = |class: Option<u16>| class.map_or_else(|| "none".to_owned(), |class| format!("{class}xx"));
+        let webhooks = tally.webhooks.into_iter().flat_map(|(webhook, campaigns)| {
+            campaigns.into_iter().map(move |(campaign, count)| ((webhook.clone(), campaign), count))
+        });
+        let (campaigns, webhooks) = (by_count(tally.campaigns), by_count(webhooks.collect::<HashMap<_, _>>()));
+        Self {
+            total: tally.total,
+            oldest: tally.span.and_then(|(oldest, _)| time(oldest)),
+            newest: tally.span.and_then(|(_, newest)| time(newest)),
+            states: by_count_with(tally.states, |state| state.as_str().to_owned())
+                .into_iter()
+                .map(|(state, count)| StateCount { state, count })
+                .collect(),
+            reasons: by_count_with(tally.reasons, |reason| reason.as_str().to_owned())
+                .into_iter()
+                .map(|(reason, count)| ReasonCount { reason, count })
+                .collect(),
+            statuses: by_count_with(tally.status_classes, |class| status(*class))
+                .into_iter()
+                .map(|(class, count)| StatusCount { status: status(class), count })
+                .collect(),
+            more_campaigns: campaigns.len().saturating_sub(NAMED),
+            campaigns: campaigns
+                .into_iter()
+                .take(NAMED)
+                .map(|(campaign_id, count)| CampaignCount { campaign_id, count })
+                .collect(),
+            more_webhooks: webhooks.len().saturating_sub(NAMED),
+            webhooks: webhooks
+                .into_iter()
+                .take(NAMED)
+                .map(|((webhook, campaign_id), count)| WebhookCount {
+                    webhook_id: WebhookId::new(webhook),
+                    campaign_id,
+                    count,
+                })
+                .collect(),
+        }
+    }
+}
