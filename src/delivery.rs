@@ -22,6 +22,7 @@ pub mod resolve;
 pub mod retry;
 pub mod sample;
 pub mod timestamp;
+pub mod webhook_url;
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;

@@ -61,9 +61,13 @@ impl AttemptOutcome {
 /// All metrics of a process.
 pub struct Metrics {
     registry: Registry,
-    events: IntCounterVec,
+    // Those of each delivery are looked up once.
+    /// By [`EventResult`]'s number.
+    events: [IntCounter; 3],
     attempts: IntCounterVec,
-    deliveries: IntCounterVec,
+    attempts_ok: IntCounter,
+    delivered: IntCounter,
+    dead: IntCounter,
     dead_letters: IntCounterVec,
     dead_letters_kept: IntGaugeVec,
     replayed: IntCounterVec,
@@ -124,9 +128,7 @@ impl Metrics {
         )?;
         let deliveries = counters("waypost_deliveries_total", "Deliveries ended", &["outcome"])?;
         let dead_letters = counters("waypost_dead_letters_total", "Dead letters written", &["reason"])?;
-        for result in EventResult::ALL {
-            events.with_label_values(&[result.as_str()]);
-        }
+        let events = EventResult::ALL.map(|result| events.with_label_values(&[result.as_str()]));
         for cause in Cause::ALL {
             let outcome = match cause {
                 Cause::Ok => AttemptOutcome::Delivered,
@@ -135,9 +137,7 @@ impl Metrics {
             };
             attempts.with_label_values(&[outcome.as_str(), cause.as_str()]);
         }
-        for outcome in ["delivered", "dead"] {
-            deliveries.with_label_values(&[outcome]);
-        }
+        let [delivered, dead] = ["delivered", "dead"].map(|outcome| deliveries.with_label_values(&[outcome]));
         for reason in Reason::ALL {
             dead_letters.with_label_values(&[reason.as_str()]);
         }
@@ -185,8 +185,10 @@ impl Metrics {
             config_version: gauge("waypost_config_version", "Offset of the last change of configuration applied")?,
             registry,
             events,
+            attempts_ok: attempts.with_label_values(&[AttemptOutcome::Delivered.as_str(), Cause::Ok.as_str()]),
             attempts,
-            deliveries,
+            delivered,
+            dead,
             dead_letters,
             dead_letters_kept,
             replayed,
@@ -199,23 +201,26 @@ impl Metrics {
 
     /// A message of the events queue is settled.
     pub fn event(&self, result: EventResult) {
-        self.events.with_label_values(&[result.as_str()]).inc();
+        self.events[result as usize].inc();
     }
 
     /// An attempt ended.
     pub fn attempt(&self, outcome: AttemptOutcome, cause: Cause) {
-        self.attempts.with_label_values(&[outcome.as_str(), cause.as_str()]).inc();
+        match (outcome, cause) {
+            (AttemptOutcome::Delivered, Cause::Ok) => self.attempts_ok.inc(),
+            _ => self.attempts.with_label_values(&[outcome.as_str(), cause.as_str()]).inc(),
+        }
     }
 
     /// A delivery ended with a 2xx, this long after its event.
     pub fn delivered(&self, latency_seconds: f64) {
-        self.deliveries.with_label_values(&["delivered"]).inc();
+        self.delivered.inc();
         self.delivery_latency.observe(latency_seconds.max(0.0));
     }
 
     /// A delivery ended without success.
     pub fn dead(&self) {
-        self.deliveries.with_label_values(&["dead"]).inc();
+        self.dead.inc();
     }
 
     /// A delivery was put back without an attempt.

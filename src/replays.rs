@@ -303,7 +303,8 @@ impl Judge<'_> {
             None => {
                 let stored = self.replays.store.campaign(&key.0)?;
                 let place = stored.as_ref().and_then(|stored| stored.campaign.place_of(&WebhookId::new(&*key.1)));
-                let now = target(ReplayConfig::Current, None, place).map(|target| endpoint_of(&target.webhook.url));
+                let now =
+                    target(ReplayConfig::Current, None, place).map(|target| endpoint_of(target.webhook.url.as_str()));
                 self.known.insert(key, now.clone());
                 now
             }
@@ -315,7 +316,7 @@ impl Judge<'_> {
                 let kept = self.replays.dead_letters.view.letter(&row.letter_id())?;
                 let Some(kept) = kept else { return Ok(Err(Reason::WebhookDeleted)) };
                 let target = self.replays.target(self.config, &kept.letter)?;
-                Ok(target.map(|target| endpoint_of(&target.webhook.url)))
+                Ok(target.map(|target| endpoint_of(target.webhook.url.as_str())))
             }
             (ReplayConfig::Original, _) => Ok(Ok(row.endpoint.clone().into_owned())),
         }

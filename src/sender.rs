@@ -6,7 +6,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, Method, Url, redirect};
+use reqwest::{Certificate, Client, Method, redirect};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
@@ -87,16 +87,13 @@ impl Sender {
 
     /// Sends a request and waits for its answer, at most `timeout`.
     pub async fn send(&self, request: Request, timeout: Duration) -> Reply {
-        let url = match Url::parse(&request.url) {
-            Ok(url) => url,
-            Err(error) => {
-                return failure(Cause::Protocol, format!("the URL can't be read: {error}"));
-            }
+        let Some(url) = request.url.url() else {
+            return failure(Cause::Protocol, "the URL can't be read".to_owned());
         };
-        if let Err(forbidden) = self.rules.check(&url) {
+        if let Err(forbidden) = self.rules.check(url) {
             return failure(Cause::ForbiddenAddress, forbidden.to_string());
         }
-        let mut outgoing = reqwest::Request::new(Method::POST, url);
+        let mut outgoing = reqwest::Request::new(Method::POST, url.clone());
         *outgoing.headers_mut() = request.headers;
         *outgoing.body_mut() = Some(request.body.into());
         *outgoing.timeout_mut() = Some(timeout);

@@ -31,11 +31,12 @@ use crate::delivery::campaign::{Target, Webhook};
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::echo::{self, Extent};
 use crate::delivery::endpoint::Busy;
+use crate::delivery::event::StepEvent;
 use crate::delivery::fault::Fault;
 use crate::delivery::outcome::{Outcome, Reply, classify};
 use crate::delivery::reason::Reason;
 use crate::delivery::retry::{RetryPolicy, Settlement, decide, park};
-use crate::delivery::{Attempt, Delivery, event, request, resolve, timestamp};
+use crate::delivery::{Attempt, Delivery, TraceContext, event, request, resolve, timestamp};
 use crate::metrics::{AttemptOutcome, EventResult, Metrics};
 use crate::sender::{ANSWER_BYTES_KEPT, Sender};
 use crate::store::{Store, StoreError};
@@ -109,11 +110,25 @@ impl Worker {
             event = %event.event_id, campaign = event.campaign_id, label = event.label, webhooks = targets.len(),
             "event resolved"
         );
-        let deliveries = targets.into_iter().map(|target| Delivery::new(event.clone(), target, trace.clone()));
-        // All to their ends: one that can't be settled does not cut the others short.
-        join_all(deliveries.map(|delivery| self.attempt(delivery))).await.into_iter().collect::<Result<(), _>>()?;
+        self.attempt_all(event, targets, trace).await?;
         self.metrics.event(result);
         Ok(())
+    }
+
+    /// A first attempt for each target, to their ends: one that can't be settled does not cut the others short.
+    async fn attempt_all(
+        &self,
+        event: StepEvent,
+        mut targets: Vec<Target>,
+        trace: Option<TraceContext>,
+    ) -> Result<(), Unsettled> {
+        let Some(last) = targets.pop() else { return Ok(()) };
+        if targets.is_empty() {
+            return self.attempt(Delivery::new(event, last, trace)).await;
+        }
+        targets.push(last);
+        let deliveries = targets.into_iter().map(|target| Delivery::new(event.clone(), target, trace.clone()));
+        join_all(deliveries.map(|delivery| self.attempt(delivery))).await.into_iter().collect()
     }
 
     /// A message of the retries queue: one delivery that waits, or is due again.
@@ -136,14 +151,13 @@ impl Worker {
 
     /// One attempt of a delivery, if its endpoint can take it now, and what follows from it.
     async fn attempt(&self, mut delivery: Delivery) -> Result<(), Unsettled> {
-        let policy = self.policy.with(&delivery.target.webhook.retry);
         let permit = loop {
             // Another number each time, and none that has to be drawn.
-            let jitter = delivery.id.jitter(Utc::now().timestamp_subsec_micros());
+            let jitter = f64::from(Utc::now().timestamp_subsec_micros() % 1_000_000) / 1e6;
             match self.endpoints.enter(&delivery.target.webhook, jitter).await {
                 Entry::Admitted(permit) => break permit,
                 Entry::Parked { time, why } if self.publisher.link() == Link::Up => {
-                    return self.park(delivery, &policy, time, why).await;
+                    return Box::pin(self.park(delivery, time, why)).await;
                 }
                 // The broker would not take it. Here it may get its turn.
                 Entry::Parked { .. } => tokio::time::sleep(ASK_AGAIN).await,
@@ -153,31 +167,28 @@ impl Worker {
         let Tried { outcome, reply, took, ended } = self.attempt_once(&mut delivery).await;
         drop(in_flight);
         permit.ended(&reply, took, ended);
-        let settlement = decide(&policy, &delivery, &outcome, ended);
+        let settlement = decide(&self.policy.of(&delivery.target.webhook), &delivery, &outcome, ended);
         self.observe(&delivery, &reply, took, &settlement, ended);
 
         match settlement {
             Settlement::Delivered => Ok(()),
-            Settlement::Retry { due } => {
-                self.wait(&mut delivery, due).await?;
-                self.metrics.retries_scheduled.inc();
-                Ok(())
-            }
-            Settlement::Dead(reason) => self.dead(delivery, reason).await,
+            // Boxed: most attempts succeed, and should not carry what follows one that does not.
+            Settlement::Retry { due } => Box::pin(self.retry_at(delivery, due)).await,
+            Settlement::Dead(reason) => Box::pin(self.dead(delivery, reason)).await,
         }
     }
 
+    /// Has a delivery tried again when it is due.
+    async fn retry_at(&self, mut delivery: Delivery, due: DateTime<Utc>) -> Result<(), Unsettled> {
+        self.wait(&mut delivery, due).await?;
+        self.metrics.retries_scheduled.inc();
+        Ok(())
+    }
+
     /// Puts a delivery back without an attempt, because its endpoint can't take it for some time.
-    async fn park(
-        &self,
-        mut delivery: Delivery,
-        policy: &RetryPolicy,
-        time: Duration,
-        why: Busy,
-    ) -> Result<(), Unsettled> {
-        let now = Utc::now();
-        delivery.target.webhook.mask();
-        match park(policy, &mut delivery, time, now) {
+    async fn park(&self, mut delivery: Delivery, time: Duration, why: Busy) -> Result<(), Unsettled> {
+        let webhook = delivery.target.webhook.clone();
+        match park(&self.policy.of(&webhook), &mut delivery, time, Utc::now()) {
             Ok(due) => {
                 self.wait(&mut delivery, due).await?;
                 self.metrics.parked(why);
@@ -201,8 +212,6 @@ impl Worker {
         let outcome = classify(&reply, permanent.unwrap_or(&self.policy.permanent_statuses), ended);
         let attempt = attempt_of(&reply, began, took, &delivery.target.webhook);
         delivery.record(attempt);
-        // What is kept from here on does not hold the customer's secrets: an attempt looks its webhook up anew.
-        delivery.target.webhook.mask();
         Tried { outcome, reply, took, ended }
     }
 
@@ -223,6 +232,7 @@ impl Worker {
     /// Puts a delivery on the delay ladder.
     async fn wait(&self, delivery: &mut Delivery, due: DateTime<Utc>) -> Result<(), Unsettled> {
         delivery.due = Some(due);
+        delivery.target.mask();
         let rung = rung_until(due, Utc::now()).unwrap_or(Rung::LOWEST);
         let body = serde_json::to_vec(delivery)?;
         self.publish(new_outgoing(Destination::Queue(self.names.delay(rung)), body)).await

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 
 /// A finished message waits this long for its neighbours; one stuck behind a slow message, at most twice as long.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
@@ -50,40 +50,44 @@ impl Acks {
 async fn run(channel: Channel, mut verdicts: mpsc::UnboundedReceiver<(u64, Verdict)>) {
     let mut window = AckWindow::default();
     let mut batch = Vec::new();
-    let mut flush_at: Option<Instant> = None;
     loop {
-        tokio::select! {
-            received = verdicts.recv_many(&mut batch, 4096) => {
-                if received == 0 {
-                    break;
-                }
-                for (tag, verdict) in batch.drain(..) {
-                    match verdict {
-                        Verdict::Acknowledge => window.finish(tag),
-                        Verdict::Requeue => {
-                            let options = BasicNackOptions { requeue: true, multiple: false };
-                            if channel.basic_nack(tag, options).await.is_err() {
-                                return;
-                            }
-                            window.settled(tag);
-                        }
-                    }
-                }
-                flush_at.get_or_insert_with(|| Instant::now() + FLUSH_INTERVAL);
-            }
-            () = sleep_until(flush_at.unwrap_or_else(Instant::now)), if flush_at.is_some() => {
-                if write(&channel, window.flush()).await.is_err() {
-                    return;
-                }
-                flush_at = window.has_finished().then(|| Instant::now() + FLUSH_INTERVAL);
-            }
+        if !window.has_finished() {
+            let Some(first) = verdicts.recv().await else { return };
+            batch.push(first);
         }
-    }
-    while window.has_finished() {
-        if write(&channel, window.flush()).await.is_err() {
+        // Its neighbours finish meanwhile, and wake nobody.
+        sleep(FLUSH_INTERVAL).await;
+        let ended = loop {
+            match verdicts.try_recv() {
+                Ok(verdict) => batch.push(verdict),
+                Err(empty_or_ended) => break empty_or_ended == TryRecvError::Disconnected,
+            }
+        };
+        if settle(&channel, &mut window, &mut batch).await.is_err() {
+            return;
+        }
+        if ended && !window.has_finished() {
             return;
         }
     }
+}
+
+/// Takes verdicts into the window, and writes what is to be written now.
+async fn settle(
+    channel: &Channel,
+    window: &mut AckWindow,
+    batch: &mut Vec<(u64, Verdict)>,
+) -> Result<(), lapin::Error> {
+    for (tag, verdict) in batch.drain(..) {
+        match verdict {
+            Verdict::Acknowledge => window.finish(tag),
+            Verdict::Requeue => {
+                channel.basic_nack(tag, BasicNackOptions { requeue: true, multiple: false }).await?;
+                window.settled(tag);
+            }
+        }
+    }
+    write(channel, window.flush()).await
 }
 
 async fn write(channel: &Channel, acks: Vec<Ack>) -> Result<(), lapin::Error> {

@@ -2,6 +2,7 @@
 //! [`super::document`] makes them from JSON and refuses what is wrong.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use super::duration::Written;
 use super::event::Keyword;
 use super::identity::WebhookId;
 use super::left_out;
+use super::webhook_url::WebhookUrl;
 
 /// A chatbot flow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -45,7 +47,7 @@ pub struct Section {
     pub redirect: Option<Redirect>,
     /// Fires on every event of the section.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub webhook: Option<Webhook>,
+    pub webhook: Option<Arc<Webhook>>,
 }
 
 /// What a section is.
@@ -72,7 +74,7 @@ pub struct MenuEntry {
     pub redirect: Option<Redirect>,
     /// Fires when the choice is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub webhook: Option<Webhook>,
+    pub webhook: Option<Arc<Webhook>>,
 }
 
 /// Where the user goes next.
@@ -107,7 +109,7 @@ pub struct Webhook {
     #[schemars(default = "left_out")]
     pub id: WebhookId,
     /// `https://host/path`, as it was written.
-    pub url: String,
+    pub url: WebhookUrl,
     /// A disabled webhook does not fire.
     #[schemars(default = "left_out", extend("default" = true))]
     pub enabled: bool,
@@ -194,9 +196,17 @@ impl RetryOverrides {
 #[serde(rename_all = "camelCase")]
 pub struct Target {
     /// The webhook.
-    pub webhook: Webhook,
+    pub webhook: Arc<Webhook>,
     /// Whether the webhook is the redirect or lies under another.
     pub kind: WebhookKind,
+}
+
+impl Target {
+    /// Takes out what only the receiver may know: what is kept of a delivery does not hold it, for an attempt looks its
+    /// webhook up anew.
+    pub fn mask(&mut self) {
+        Arc::make_mut(&mut self.webhook).mask();
+    }
 }
 
 /// How a webhook stands to the redirect beside it.
@@ -227,7 +237,7 @@ pub struct Place<'a> {
     /// The menu entry; none where the webhook is the section's own.
     pub entry: Option<&'a MenuEntry>,
     /// What is attached there.
-    pub webhook: &'a Webhook,
+    pub webhook: &'a Arc<Webhook>,
 }
 
 impl Place<'_> {
@@ -256,7 +266,8 @@ impl Campaign {
     /// The JSON path of the webhook with this id; that of the document where it has none.
     pub fn path_of(&self, id: &str) -> String {
         for (i, section) in self.sections.iter().enumerate() {
-            let has_id = |webhook: &Option<Webhook>| webhook.as_ref().is_some_and(|webhook| webhook.id.as_str() == id);
+            let has_id =
+                |webhook: &Option<Arc<Webhook>>| webhook.as_ref().is_some_and(|webhook| webhook.id.as_str() == id);
             if has_id(&section.webhook) {
                 return format!("$.sections[{i}].webhook");
             }
@@ -277,7 +288,7 @@ impl Campaign {
         let mut campaign = self.clone();
         let id = webhook.id.clone();
         if let Some((slot, _)) = campaign.slot_of(&id) {
-            *slot = Some(webhook);
+            *slot = Some(Arc::new(webhook));
         }
         campaign
     }
@@ -293,7 +304,7 @@ impl Campaign {
     }
 
     /// Where a webhook is kept, and the redirect beside it.
-    fn slot_of(&mut self, id: &WebhookId) -> Option<(&mut Option<Webhook>, &mut Option<Redirect>)> {
+    fn slot_of(&mut self, id: &WebhookId) -> Option<(&mut Option<Arc<Webhook>>, &mut Option<Redirect>)> {
         let slots = self.sections.iter_mut().flat_map(|section| {
             let own = std::iter::once((&mut section.webhook, &mut section.redirect));
             own.chain(section.menu.iter_mut().map(|entry| (&mut entry.webhook, &mut entry.redirect)))

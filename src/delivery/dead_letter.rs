@@ -104,7 +104,8 @@ pub struct DeadLetter {
 
 impl DeadLetter {
     /// The dead letter of a delivery.
-    pub fn of_delivery(delivery: Delivery, reason: Reason, now: DateTime<Utc>) -> Self {
+    pub fn of_delivery(mut delivery: Delivery, reason: Reason, now: DateTime<Utc>) -> Self {
+        delivery.target.mask();
         let began = delivery.first_attempt_at.unwrap_or(now).timestamp_millis();
         let last = delivery.attempts.last();
         Self {
@@ -117,7 +118,7 @@ impl DeadLetter {
             webhook_id: Some(delivery.target.webhook.id.clone()),
             delivery_id: Some(delivery.id),
             event_id: Some(delivery.event.event_id.clone()),
-            url: Some(delivery.target.webhook.url.clone()),
+            url: Some(delivery.target.webhook.url.as_str().to_owned()),
             status: last.and_then(|attempt| attempt.status),
             cause: last.map(|attempt| attempt.cause),
             first_attempt_at: delivery.first_attempt_at,

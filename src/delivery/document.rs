@@ -10,6 +10,7 @@ mod reader;
 mod webhook;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -123,7 +124,7 @@ impl<'a> Document<'a> {
             message: message.map(str::to_owned),
             menu: menu.unwrap_or_default(),
             redirect,
-            webhook,
+            webhook: webhook.map(Arc::new),
         })
     }
 
@@ -161,7 +162,7 @@ impl<'a> Document<'a> {
             option.fault("a menu entry with a redirect of type `webhook` has no menu text: remove `option`");
         }
         let option = option.and_then(|option| option.text()).map(str::to_owned);
-        Some(MenuEntry { keyword: keyword?, option, redirect, webhook })
+        Some(MenuEntry { keyword: keyword?, option, redirect, webhook: webhook.map(Arc::new) })
     }
 
     fn redirect_and_webhook(&mut self, parent: &Object<'a>) -> (Option<Redirect>, Option<Webhook>) {

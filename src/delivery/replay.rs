@@ -7,6 +7,8 @@
 //!
 //! A letter is sent once. Where that fails it is dead again, as a new letter; a replay retries nothing by itself.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -342,7 +344,7 @@ pub fn target(config: ReplayConfig, original: Option<&Target>, current: Option<P
 /// have any more is left out; where the webhook is gone there is nothing to put in the place of what is masked.
 fn unmasked(original: &Target, current: Option<Place<'_>>) -> Option<Target> {
     let mut target = original.clone();
-    let webhook = &mut target.webhook;
+    let webhook = Arc::make_mut(&mut target.webhook);
     if webhook.headers.is_empty() && webhook.secret.is_none() {
         return Some(target);
     }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::campaign::{MASK, Secrets, Target, Webhook, WebhookKind};
 use super::event::StepEvent;
+use super::webhook_url::WebhookUrl;
 use super::{Delivery, timestamp};
 
 /// The parameters every body has; a webhook's extra parameters can't use their names.
@@ -28,7 +29,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// Where to.
-    pub url: String,
+    pub url: WebhookUrl,
     /// All headers but those of the connection, in the order in which they are sent.
     pub headers: HeaderMap,
     /// The JSON body.
@@ -60,7 +61,7 @@ impl Request {
         };
         let headers = self.headers.iter().map(|(name, value)| (name.to_string(), text(value).into())).collect();
         let body = String::from_utf8(self.body).unwrap_or_default();
-        Shown { method: "POST", url: self.url, headers, body }
+        Shown { method: "POST", url: self.url.as_str().to_owned(), headers, body }
     }
 }
 
@@ -209,7 +210,7 @@ mod tests {
     fn headers_in_their_order() {
         let event = r#"{"campaignId":"13010","label":"Welcome Message","phoneNumber":"1","date":"2024-06-18T23:26:14.206Z","keyword":"four"}"#;
         let request = rendered(event);
-        assert_eq!(request.url, "https://example.com/offers?a=1");
+        assert_eq!(request.url.as_str(), "https://example.com/offers?a=1");
         let headers: Vec<(&str, &str)> =
             request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         let version = concat!("waypost/", env!("CARGO_PKG_VERSION"));

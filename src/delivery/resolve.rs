@@ -98,7 +98,7 @@ mod tests {
     /// What fires, as the kinds and the last part of the URLs.
     fn fired(campaign: &Campaign, event: &StepEvent) -> Vec<(WebhookKind, String)> {
         let last = |url: &str| url.rsplit('/').next().unwrap_or_default().to_owned();
-        resolve(campaign, event).into_iter().map(|target| (target.kind, last(&target.webhook.url))).collect()
+        resolve(campaign, event).into_iter().map(|target| (target.kind, last(target.webhook.url.as_str()))).collect()
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Deciding what follows an attempt: nothing, a retry at a certain time, or a dead letter.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Delivery;
-use super::campaign::RetryOverrides;
+use super::campaign::{RetryOverrides, Webhook};
 use super::duration::Written;
 use super::outcome::Outcome;
 use super::reason::Reason;
@@ -47,7 +48,11 @@ impl Default for RetryPolicy {
 
 impl RetryPolicy {
     /// The policy of a webhook.
-    pub fn with(&self, overrides: &RetryOverrides) -> Self {
+    pub fn of(&self, webhook: &Webhook) -> Cow<'_, Self> {
+        if webhook.retry.is_empty() { Cow::Borrowed(self) } else { Cow::Owned(self.with(&webhook.retry)) }
+    }
+
+    fn with(&self, overrides: &RetryOverrides) -> Self {
         Self {
             initial_delay: overrides.initial_delay.as_ref().map_or(self.initial_delay, Written::value),
             multiplier: overrides.multiplier.unwrap_or(self.multiplier),

@@ -1,5 +1,7 @@
 //! Campaigns over HTTP. The `ETag` is the campaign's version.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -16,7 +18,7 @@ use super::route::Route;
 use super::version::{precondition, tagged};
 use super::{Http, body};
 use crate::config::Role;
-use crate::delivery::campaign::{Campaign, Secrets, Webhook};
+use crate::delivery::campaign::{Campaign, Secrets};
 use crate::delivery::document::MAX_DOCUMENT_BYTES;
 use crate::store::StoredCampaign;
 
@@ -124,8 +126,8 @@ fn document(status: StatusCode, stored: &StoredCampaign, secrets: Secrets) -> Re
 fn masked(campaign: &Campaign) -> Campaign {
     let mut campaign = campaign.clone();
     for section in &mut campaign.sections {
-        section.webhook.iter_mut().for_each(Webhook::mask);
-        section.menu.iter_mut().filter_map(|entry| entry.webhook.as_mut()).for_each(Webhook::mask);
+        let of_menu = section.menu.iter_mut().filter_map(|entry| entry.webhook.as_mut());
+        section.webhook.iter_mut().chain(of_menu).for_each(|webhook| Arc::make_mut(webhook).mask());
     }
     campaign
 }

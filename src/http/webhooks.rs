@@ -79,7 +79,7 @@ struct Located {
 
 impl Located {
     fn at(place: &Place<'_>, campaign_id: &str, secrets: Secrets) -> Self {
-        let mut webhook = place.webhook.clone();
+        let mut webhook = Webhook::clone(place.webhook);
         if secrets == Secrets::Masked {
             webhook.mask();
         }

@@ -115,7 +115,7 @@ impl Endpoints {
     /// Asks for a request to be sent, and waits a moment for it where that is worth it. `jitter`, a number in 0..1, spreads
     /// what is parked.
     pub async fn enter(&self, webhook: &Webhook, jitter: f64) -> Entry {
-        let watched = self.0.watched(Place::of(&webhook.url));
+        let watched = self.0.watched(webhook.url.place());
         let own = self.0.own_limits(webhook).map(|limits| (&webhook.id, limits));
         let ask = |asking| watched.ask(&self.0, own, asking, jitter);
         let admitted = |pass| Entry::Admitted(self.0.permit(&watched, pass));
@@ -178,9 +178,9 @@ impl Shared {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn watched(&self, place: Place) -> Arc<Watched> {
+    fn watched(&self, place: &Place) -> Arc<Watched> {
         let mut known = self.known();
-        if let Some(watched) = known.receivers.get(&place) {
+        if let Some(watched) = known.receivers.get(place) {
             return watched.clone();
         }
         let now = self.now();
@@ -188,7 +188,7 @@ impl Shared {
             known.forget_idle(now);
             known.forget_the_oldest();
         }
-        known.watch(place)
+        known.watch(place.clone())
     }
 
     /// The limits that a webhook has of its own: this worker's share of them.
@@ -358,12 +358,12 @@ mod tests {
         webhook.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         let document = json!({ "id": "c", "sections": [{ "label": "l", "webhook": webhook }] }).to_string();
         let campaign = document::read(document.as_bytes(), document::HttpUrls::Refused, None).expect("a document");
-        campaign.sections[0].webhook.clone().expect("a webhook")
+        campaign.sections[0].webhook.as_deref().cloned().expect("a webhook")
     }
 
     /// A webhook at an endpoint of this number.
     fn at(number: usize) -> Webhook {
-        Webhook { url: format!("https://host-{number}.example/"), ..webhook(json!({})) }
+        Webhook { url: format!("https://host-{number}.example/").into(), ..webhook(json!({})) }
     }
 
     fn ok() -> Reply {
@@ -424,7 +424,7 @@ mod tests {
     #[tokio::test]
     async fn receivers_of_one_endpoint_share_its_limit_and_are_listed_together() {
         let endpoints = endpoints(3);
-        let path = |path: &str| Webhook { url: format!("https://example.com/{path}"), ..at(1) };
+        let path = |path: &str| Webhook { url: format!("https://example.com/{path}").into(), ..at(1) };
         let permits = [admitted(&endpoints, &path("a")).await, admitted(&endpoints, &path("b")).await];
         let third = admitted(&endpoints, &path("a")).await;
         assert!(matches!(endpoints.enter(&path("b"), 0.5).await, Entry::Parked { why: Busy::Concurrency, .. }));

@@ -163,9 +163,10 @@ impl Intake {
                     let hand = Hand { room: self.room.clone(), precedence: self.precedence.clone(), _in_hand: self.progress.take() };
                     tasks.spawn(settle(self.worker.clone(), queue, message?, messages.acks(), hand));
                 }
-                Some(_) = tasks.join_next() => {}
                 () = stop.cancelled() => break,
             }
+            // Those that have ended, without being woken up for each.
+            while tasks.try_join_next().is_some() {}
         }
         self.progress.enter(Phase::Draining);
         tracing::info!(?queue, in_hand = tasks.len(), grace = ?self.grace, "stopping: finishing what is in hand");

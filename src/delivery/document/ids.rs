@@ -1,6 +1,7 @@
 //! Ids for the webhooks to which the document gives none.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::super::campaign::{Campaign, MenuEntry, Section, Webhook};
 use super::super::event::comparable;
@@ -52,10 +53,10 @@ fn key(label: &str, entry: Option<&MenuEntry>) -> PlaceKey {
 
 fn places_without_id(section: &mut Section) -> Vec<(PlaceKey, &mut Webhook)> {
     let Section { label, menu, webhook, .. } = section;
-    let own = webhook.iter_mut().map(|webhook| (key(label, None), webhook));
+    let own = webhook.iter_mut().map(|webhook| (key(label, None), Arc::make_mut(webhook)));
     let of_menu = menu.iter_mut().filter_map(|entry| {
         let place = key(label, Some(entry));
-        Some((place, entry.webhook.as_mut()?))
+        Some((place, Arc::make_mut(entry.webhook.as_mut()?)))
     });
     own.chain(of_menu).filter(|(_, webhook)| webhook.id == none_yet()).collect()
 }

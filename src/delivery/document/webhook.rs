@@ -69,7 +69,7 @@ pub(super) fn read<'a>(node: &Node<'a>, http_urls: HttpUrls, first_ids: &mut Fir
     let retry = webhook.get("retry").and_then(|retry| self::retry(&retry));
     Some(Webhook {
         id: id.unwrap_or_else(ids::none_yet),
-        url: url?.to_owned(),
+        url: url?.to_owned().into(),
         enabled: enabled?,
         body: body.unwrap_or_default(),
         headers: headers.unwrap_or_default(),

@@ -1,5 +1,7 @@
 //! Any campaign, written and read again.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
@@ -69,11 +71,11 @@ prop_compose! {
         max_concurrency in prop::option::of(1u32..),
         rate_limit in prop::option::of("[1-9][0-9]{0,5}(\\.[0-9]{1,20})?"),
         retry in any_retry(),
-    ) -> Webhook {
+    ) -> Arc<Webhook> {
         let encode = |key| format!("whsec_{}", STANDARD.encode(key));
-        Webhook {
+        Arc::new(Webhook {
             id: ids::none_yet(),
-            url,
+            url: url.into(),
             enabled,
             body: body.into_iter().collect(),
             headers: headers.into_iter().map(|(name, value)| (name, Value::from(value))).collect(),
@@ -82,7 +84,7 @@ prop_compose! {
             max_concurrency,
             rate_limit: rate_limit.map(|digits| digits.parse::<Number>().expect("a number")),
             retry,
-        }
+        })
     }
 }
 
@@ -120,8 +122,8 @@ prop_compose! {
     ) -> Campaign {
         let labels: Vec<String> = sections.iter().enumerate().map(|(i, (label, ..))| format!("{label}{i}")).collect();
         let mut count = 0;
-        let mut number = |webhook: &mut Webhook| {
-            webhook.id = WebhookId::new(format!("id-{count}"));
+        let mut number = |webhook: &mut Arc<Webhook>| {
+            Arc::make_mut(webhook).id = WebhookId::new(format!("id-{count}"));
             count += 1;
         };
         let sections = sections.into_iter().enumerate().map(|(i, (_, message, mut menu, mut webhook, to))| {

@@ -76,7 +76,7 @@ fn urls() {
         &long[..2048],
     ] {
         let campaign = read(&format!(r#"{{"url": "{url}"}}"#), HttpUrls::Refused).expect(url);
-        assert_eq!(campaign.places().next().expect("a webhook").webhook.url, url, "as it was written");
+        assert_eq!(campaign.places().next().expect("a webhook").webhook.url.as_str(), url, "as it was written");
     }
     assert!(read(r#"{"url": "http://example.com/"}"#, HttpUrls::Allowed).is_ok());
     assert!(read(r#"{"url": "https://example.com/"}"#, HttpUrls::Allowed).is_ok());
