@@ -108,7 +108,7 @@ impl Bench {
         let prefix = unique("dead-letters");
         let names = Names::new(&prefix);
         let stream = names.dead_letters();
-        let topology = Topology { names, dead_letter_retention: Duration::from_secs(30 * 24 * 60 * 60) };
+        let topology = Topology { names, shards: 1, dead_letter_retention: Duration::from_secs(30 * 24 * 60 * 60) };
         let connection = Address::new(url.clone().into()).connect("benchmark").await.expect("a broker");
         topology.declare(&connection).await.expect("the stream is declared");
         Self { url, prefix, connection, topology, stream, letters: Letters::new(count) }

@@ -111,7 +111,11 @@ impl App {
 
         let broker = Address::new(config.broker.url.clone());
         let names = Names::new(&config.broker.prefix);
-        let topology = Topology { names: names.clone(), dead_letter_retention: config.dead_letters.retention };
+        let topology = Topology {
+            names: names.clone(),
+            shards: config.broker.shards,
+            dead_letter_retention: config.dead_letters.retention,
+        };
         let (publisher, publishing) = Publisher::start(broker.clone(), topology.clone());
         let http_urls = config.egress.http_urls;
         let log = names.campaigns();

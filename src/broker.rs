@@ -37,6 +37,17 @@ pub enum BrokerError {
     /// An object exists with other arguments.
     #[error(transparent)]
     Mismatch(#[from] topology::Mismatch),
+    /// A plugin is missing.
+    #[error(
+        "{setting} needs RabbitMQ's plugin {plugin}: enable it on every node with `rabbitmq-plugins enable {plugin}`, or take \
+         the setting back"
+    )]
+    NoPlugin {
+        /// What needs it.
+        setting: &'static str,
+        /// Its name.
+        plugin: &'static str,
+    },
     /// The connection or a channel was lost, or refused a request.
     #[error("{doing}: {error}")]
     Lost {
@@ -48,6 +59,14 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
+    /// Whether another connection does not mend it: somebody has to.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Mismatch(_) | Self::NoPlugin { .. } => true,
+            Self::Connect { .. } | Self::Lost { .. } => false,
+        }
+    }
+
     fn lost(doing: &'static str) -> impl Fn(lapin::Error) -> Self {
         move |error| Self::Lost { doing, error: error.to_string() }
     }

@@ -23,17 +23,18 @@ pub struct Depth {
     pub consumers: u32,
 }
 
-/// Asks the work queues and the delay ladder, over and over, and reports each answer; sees that the exchanges are there.
+/// Asks the work queues (`events` are those of the events) and the delay ladder, over and over, and reports each answer; sees that the exchanges are there.
 ///
 /// # Errors
 /// [`BrokerError::Lost`] when the connection, a queue or an exchange is gone.
 pub async fn watch(
     connection: &Connection,
     names: &Names,
+    events: &[String],
     report: impl Fn(&str, Depth),
 ) -> Result<Infallible, BrokerError> {
     let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
-    let queues = queues(names);
+    let queues = queues(names, events);
     loop {
         for (exchange, kind) in [(names.events(), ExchangeKind::Topic), (names.dead_letters(), ExchangeKind::Fanout)] {
             // Nothing shows that an exchange is gone, but that nobody can publish to it.
@@ -52,17 +53,17 @@ pub async fn watch(
 ///
 /// # Errors
 /// [`BrokerError::Lost`].
-pub async fn total(connection: &Connection, names: &Names) -> Result<u64, BrokerError> {
+pub async fn total(connection: &Connection, names: &Names, events: &[String]) -> Result<u64, BrokerError> {
     let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
     let mut total = 0;
-    for queue in queues(names) {
+    for queue in queues(names, events) {
         total += u64::from(depth(&channel, &queue).await?.messages);
     }
     Ok(total)
 }
 
-fn queues(names: &Names) -> Vec<String> {
-    [names.events(), names.retries()].into_iter().chain(Rung::all().map(|rung| names.delay(rung))).collect()
+fn queues(names: &Names, events: &[String]) -> Vec<String> {
+    events.iter().cloned().chain([names.retries()]).chain(Rung::all().map(|rung| names.delay(rung))).collect()
 }
 
 async fn depth(channel: &Channel, queue: &str) -> Result<Depth, BrokerError> {

@@ -19,6 +19,21 @@ impl Names {
         format!("{}.events", self.prefix)
     }
 
+    /// The queues of step events, where they are spread over so many: the first has the exchange's name.
+    pub fn event_queues(&self, shards: u32) -> Vec<String> {
+        (0..shards).map(|shard| self.event_queue(shard)).collect()
+    }
+
+    /// One of those, from 0 on.
+    pub fn event_queue(&self, shard: u32) -> String {
+        if shard == 0 { self.events() } else { format!("{}.events.{shard}", self.prefix) }
+    }
+
+    /// The exchange that spreads step events over several queues.
+    pub fn event_shards(&self) -> String {
+        format!("{}.events.shards", self.prefix)
+    }
+
     /// The queue of deliveries that are due again.
     pub fn retries(&self) -> String {
         format!("{}.retries", self.prefix)

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use lapin::options::{
-    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+    ExchangeBindOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, ExchangeUnbindOptions, QueueBindOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
@@ -18,6 +19,15 @@ const DELIVERY_LIMIT: u32 = 100;
 
 /// Retention works on whole segments: with the default of 500 MB a quiet stream would keep dead letters for years.
 const DEAD_LETTER_SEGMENT_BYTES: u32 = 50_000_000;
+
+/// The most queues step events can be spread over.
+pub const MAX_SHARDS: u32 = 64;
+
+/// Every routing key.
+const ALL: &str = "#";
+
+/// How much of all a queue gets of a consistent hash: as much as each other.
+const WEIGHT: &str = "1";
 
 /// An object exists with other arguments, which the broker can't change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +60,8 @@ fn setting_behind(argument: &str) -> &'static str {
 pub struct Topology {
     /// The objects' names.
     pub names: Names,
+    /// Queues the step events are spread over.
+    pub shards: u32,
     /// How long dead letters are kept.
     pub dead_letter_retention: Duration,
 }
@@ -58,19 +70,15 @@ impl Topology {
     /// Declares everything.
     ///
     /// # Errors
-    /// [`BrokerError::Mismatch`] where an object exists with other arguments.
+    /// [`BrokerError::Mismatch`] where an object exists with other arguments, [`BrokerError::NoPlugin`].
     pub async fn declare(&self, connection: &Connection) -> Result<(), BrokerError> {
         let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
         let dead_letters = self.names.dead_letters();
         exchange(&channel, &dead_letters, ExchangeKind::Fanout).await?;
         queue(&channel, &dead_letters, self.dead_letter_stream()).await?;
-        bind(&channel, &dead_letters, "").await?;
+        bind(&channel, &dead_letters, &dead_letters, "").await?;
 
-        let events = self.names.events();
-        exchange(&channel, &events, ExchangeKind::Topic).await?;
-        queue(&channel, &events, self.work_queue()).await?;
-        bind(&channel, &events, "#").await?;
-
+        self.declare_events(&channel).await?;
         queue(&channel, &self.names.retries(), self.work_queue()).await?;
         for rung in Rung::all() {
             queue(&channel, &self.names.delay(rung), self.delay_queue(rung)).await?;
@@ -82,6 +90,77 @@ impl Topology {
         Ok(())
     }
 
+    /// The exchange of step events, and their queue or queues. What is not wanted any more is unbound last: until then an
+    /// event may reach two queues, which is better than none.
+    async fn declare_events(&self, channel: &Channel) -> Result<(), BrokerError> {
+        let (events, shards) = (self.names.events(), self.names.event_shards());
+        exchange(channel, &events, ExchangeKind::Topic).await?;
+        for name in self.names.event_queues(self.shards) {
+            queue(channel, &name, self.work_queue()).await?;
+        }
+        if self.shards == 1 {
+            return bind(channel, &events, &events, ALL).await;
+        }
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        // By the message and not by the campaign, which is the routing key: one large campaign would be one queue's.
+        let arguments = arguments([("hash-property", text("message_id"))]);
+        let kind = ExchangeKind::Custom("x-consistent-hash".to_owned());
+        let declared = channel.exchange_declare(shards.as_str().into(), kind, options, arguments).await;
+        declared.map_err(|error| refused("declaring an exchange", &error))?;
+        for name in self.names.event_queues(self.shards) {
+            bind(channel, &shards, &name, WEIGHT).await?;
+        }
+        let (to, from) = (shards.as_str().into(), events.as_str().into());
+        let bound =
+            channel.exchange_bind(to, from, ALL.into(), ExchangeBindOptions::default(), FieldTable::default()).await;
+        bound.map_err(BrokerError::lost("binding an exchange"))?;
+        let unbound =
+            channel.queue_unbind(events.as_str().into(), events.as_str().into(), ALL.into(), FieldTable::default());
+        unbound.await.map_err(BrokerError::lost("unbinding a queue"))
+    }
+
+    /// The queues of step events to consume: those that there are to be, and those that are left of a time when there were
+    /// more. The latter are given no more events.
+    ///
+    /// # Errors
+    /// [`BrokerError::Lost`].
+    pub async fn event_queues(&self, connection: &Connection) -> Result<Vec<String>, BrokerError> {
+        let mut queues = self.names.event_queues(self.shards);
+        // The broker closes a channel on which a queue is asked for that is not there.
+        let probe = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+        let mut surplus = Vec::new();
+        for shard in self.shards..MAX_SHARDS {
+            let name = self.names.event_queue(shard);
+            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            if probe.queue_declare(name.as_str().into(), passive, FieldTable::default()).await.is_err() {
+                break;
+            }
+            surplus.push(name);
+        }
+        if !surplus.is_empty() {
+            let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+            let shards = self.names.event_shards();
+            if self.shards == 1 {
+                let (to, from) = (shards.as_str().into(), self.names.events().into());
+                let options = ExchangeUnbindOptions::default();
+                let unbound = channel.exchange_unbind(to, from, ALL.into(), options, FieldTable::default());
+                unbound.await.map_err(BrokerError::lost("unbinding an exchange"))?;
+            }
+            for name in &surplus {
+                let unbound = channel.queue_unbind(
+                    name.as_str().into(),
+                    shards.as_str().into(),
+                    WEIGHT.into(),
+                    FieldTable::default(),
+                );
+                unbound.await.map_err(BrokerError::lost("unbinding a queue"))?;
+            }
+            tracing::info!(queues = ?surplus, "there were more shards: what is left in their queues is consumed as well");
+            queues.extend(surplus);
+        }
+        Ok(queues)
+    }
+
     /// Deletes everything, with all messages.
     ///
     /// # Errors
@@ -89,14 +168,14 @@ impl Topology {
     pub async fn delete(&self, connection: &Connection) -> Result<(), BrokerError> {
         let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
         let names = &self.names;
-        let mut queues =
-            vec![names.events(), names.retries(), names.dead_letters(), names.campaigns(), names.replays()];
+        let mut queues = vec![names.retries(), names.dead_letters(), names.campaigns(), names.replays()];
+        queues.extend(names.event_queues(self.shards));
         queues.extend(Rung::all().map(|rung| names.delay(rung)));
         for queue in queues {
             let deleted = channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
             deleted.map_err(BrokerError::lost("deleting a queue"))?;
         }
-        for exchange in [names.events(), names.dead_letters()] {
+        for exchange in [names.events(), names.event_shards(), names.dead_letters()] {
             let deleted = channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await;
             deleted.map_err(BrokerError::lost("deleting an exchange"))?;
         }
@@ -173,18 +252,22 @@ async fn queue(channel: &Channel, name: &str, arguments: FieldTable) -> Result<(
     declared.map(|_| ()).map_err(|error| refused("declaring a queue", &error))
 }
 
-async fn bind(channel: &Channel, name: &str, routing_key: &str) -> Result<(), BrokerError> {
+async fn bind(channel: &Channel, exchange: &str, queue: &str, routing_key: &str) -> Result<(), BrokerError> {
     let options = QueueBindOptions::default();
-    let bound = channel.queue_bind(name.into(), name.into(), routing_key.into(), options, FieldTable::default()).await;
+    let bound =
+        channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, FieldTable::default()).await;
     bound.map_err(BrokerError::lost("binding a queue"))
 }
 
 fn refused(doing: &'static str, error: &lapin::Error) -> BrokerError {
-    let mismatch = match error.kind() {
-        ErrorKind::ProtocolError(error) => mismatch(error.get_message().as_str()),
-        _ => None,
+    let sentence = match error.kind() {
+        ErrorKind::ProtocolError(error) => error.get_message().to_string(),
+        _ => String::new(),
     };
-    match mismatch {
+    if sentence.contains("invalid exchange type") {
+        return BrokerError::NoPlugin { setting: "broker.shards over 1", plugin: "rabbitmq_consistent_hash_exchange" };
+    }
+    match mismatch(&sentence) {
         Some(mismatch) => BrokerError::Mismatch(mismatch),
         None => BrokerError::Lost { doing, error: error.to_string() },
     }

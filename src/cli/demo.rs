@@ -62,7 +62,8 @@ impl Demo {
 
         let broker = Address::new(config.broker.url.clone());
         let names = Names::new(&prefix);
-        let topology = Topology { names, dead_letter_retention: config.dead_letters.retention };
+        let topology =
+            Topology { names, shards: config.broker.shards, dead_letter_retention: config.dead_letters.retention };
         let connection = broker.connect("waypost demo").await.map_err(|error| {
             Failure::of(format!(
                 "{error}\nThe demo needs a RabbitMQ: `make demo` starts one, WAYPOST_BROKER__URL says where one is"
@@ -88,7 +89,8 @@ impl Demo {
         let stop_worker = CancellationToken::new();
         let worker = tokio::spawn(app.run(stop_worker.clone()));
         let (publisher, publishing) = Publisher::start(broker, topology.clone());
-        let stage = Stage { api, names: topology.names.clone(), connection, publisher };
+        let queues = topology.names.event_queues(topology.shards);
+        let stage = Stage { api, names: topology.names.clone(), queues, connection, publisher };
         let played = tokio::select! {
             played = stage.play(self) => played,
             () = stop.cancelled() => Err(Failure::of("stopped before the end")),
@@ -132,6 +134,8 @@ impl Demo {
 struct Stage<'a> {
     api: String,
     names: Names,
+    /// Of the events.
+    queues: Vec<String>,
     connection: &'a lapin::Connection,
     publisher: Publisher,
 }
@@ -203,7 +207,7 @@ impl Stage<'_> {
 
     /// Messages in the broker's queues.
     async fn waiting(&self) -> Result<u64, Failure> {
-        depths::total(self.connection, &self.names).await.map_err(Failure::of)
+        depths::total(self.connection, &self.names, &self.queues).await.map_err(Failure::of)
     }
 
     /// Reads the dead-letter stream, as anybody could.

@@ -7,12 +7,13 @@ use super::raw::RawToken;
 use super::setting::Setting;
 use super::values::{
     allowed, broker_url, certificates, folder, listen, number, one_of, optional, prefix, proxy, rate_limit, retention,
-    shards, some_time, time, token_hash, token_name, web_url,
+    some_time, time, token_hash, token_name, web_url,
 };
 use super::{
     BrokerConfig, Config, DeadLettersConfig, EgressConfig, EndpointConfig, HttpConfig, LogConfig, LogFormat, LogLevel,
     Role, ShutdownConfig, StoreConfig, TelemetryConfig, Token,
 };
+use crate::broker::topology::MAX_SHARDS;
 use crate::delivery::document::HttpUrls;
 use crate::delivery::endpoint::gate::Limits;
 use crate::delivery::retry::RetryPolicy;
@@ -92,7 +93,7 @@ fn broker(check: &mut Check<'_>) -> Option<BrokerConfig> {
     let raw = &check.merged.raw.broker;
     let url = check.value("broker.url", broker_url(&raw.url));
     let prefix = check.value("broker.prefix", prefix(&raw.prefix));
-    let shards = check.value("broker.shards", shards(raw.shards));
+    let shards = check.value("broker.shards", number(raw.shards, 1..=MAX_SHARDS));
     // RabbitMQ refuses more for a quorum queue.
     let prefetch = check.value("broker.prefetch", number(raw.prefetch, 1..=2000));
     Some(BrokerConfig { url: url?, prefix: prefix?, shards: shards?, prefetch: prefetch? })

@@ -65,13 +65,6 @@ pub(super) fn prefix(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-pub(super) fn shards(value: i64) -> Result<u32, String> {
-    match number(value, 1..=64)? {
-        1 => Ok(1),
-        more => Err(format!("{more} shards are not supported yet: write 1")),
-    }
-}
-
 pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
     let local = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     let address = local.as_deref().unwrap_or(text).parse();

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use backoff::backoff::Backoff as _;
 use futures_util::FutureExt as _;
+use futures_util::future::try_join_all;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -81,7 +82,7 @@ impl Intake {
             let error = match ended {
                 Ok(()) => return Ok(()),
                 Err(error @ FollowError::Store(_)) => return Err(error),
-                Err(error @ FollowError::Broker(BrokerError::Mismatch(_))) if !declared => return Err(error),
+                Err(FollowError::Broker(error)) if !declared && error.is_lasting() => return Err(error.into()),
                 Err(error) => error,
             };
             self.progress.enter(Phase::Connecting { trouble: error.to_string() });
@@ -104,12 +105,13 @@ impl Intake {
         let prepare = async {
             let connection = self.address.connect("waypost worker").await?;
             self.topology.declare(&connection).await?;
+            let queues = self.topology.event_queues(&connection).await?;
             *declared = true;
             self.progress.enter(Phase::CatchingUp);
             let log = self.campaigns.open(&connection).await?;
-            Ok::<_, FollowError>((connection, log))
+            Ok::<_, FollowError>((connection, queues, log))
         };
-        let (connection, log) = tokio::select! {
+        let (connection, queues, log) = tokio::select! {
             prepared = prepare => prepared?,
             () = stop.cancelled() => return Ok(()),
         };
@@ -122,18 +124,24 @@ impl Intake {
         }
         let names = &self.topology.names;
         let consume = async {
-            let events = Subscription::open(&connection, &names.events(), self.window).await?;
+            // Together they hold no more than one would.
+            let each = (self.window / u16::try_from(queues.len()).unwrap_or(u16::MAX)).max(1);
+            let mut events = Vec::new();
+            for queue in &queues {
+                events.push(Subscription::open(&connection, queue, each).await?);
+            }
             let retries = Subscription::open(&connection, &names.retries(), self.window).await?;
             delays.reset();
             self.worker.metrics.broker_connected.set(1);
             self.progress.enter(Phase::Consuming);
-            tracing::info!(queue = names.events(), window = self.window, "consuming");
-            tokio::try_join!(self.consume(events, Queue::Events, stop), self.consume(retries, Queue::Retries, stop))
+            tracing::info!(?queues, window = self.window, "consuming");
+            let events = events.into_iter().map(|events| self.consume(events, Queue::Events, stop));
+            tokio::try_join!(try_join_all(events), self.consume(retries, Queue::Retries, stop))
         };
-        let events = names.events();
-        let depths = depths::watch(&connection, names, |queue, depth| {
+        let depths = depths::watch(&connection, names, &queues, |queue, depth| {
             self.worker.metrics.queue_depth(queue, depth.messages);
-            if queue == events {
+            // A worker consumes each queue once.
+            if queue == queues[0] {
                 self.worker.endpoints.set_workers(depth.consumers);
             }
         });

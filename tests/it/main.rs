@@ -24,6 +24,7 @@ mod replay_control;
 mod replay_faults;
 mod replays;
 mod retries;
+mod shards;
 mod stage;
 mod support_works;
 mod tidy;

@@ -14,7 +14,7 @@ use crate::support::{Amqp, Broker, Proxy, unique, until};
 
 fn publisher(url: &str, prefix: &str) -> Publisher {
     let dead_letter_retention = Duration::from_secs(3_600);
-    let topology = Topology { names: Names::new(prefix), dead_letter_retention };
+    let topology = Topology { names: Names::new(prefix), shards: 1, dead_letter_retention };
     Publisher::start(Address::new(SecretString::from(url.to_owned())), topology).0
 }
 

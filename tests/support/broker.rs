@@ -22,6 +22,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(20);
 pub(crate) struct Broker {
     folder: PathBuf,
     port: u16,
+    plugins: &'static [&'static str],
     script: Mutex<Option<Child>>,
     // Last to be dropped: removes the folder where the script has not.
     _temporary: TempDir,
@@ -32,19 +33,24 @@ impl Broker {
     /// ([`unique`](super::unique())), and leaves the node as a whole alone.
     pub(crate) async fn shared() -> &'static Self {
         static SHARED: OnceLock<Broker> = OnceLock::new();
-        blocking(|| SHARED.get_or_init(Self::new_started)).await
+        blocking(|| SHARED.get_or_init(|| Self::new_started(&[]))).await
     }
 
     /// A node of the test's own, to be killed, stopped, blocked and started again.
     pub(crate) async fn private() -> Self {
-        blocking(Self::new_started).await
+        blocking(|| Self::new_started(&[])).await
     }
 
-    fn new_started() -> Self {
+    /// The same with plugins.
+    pub(crate) async fn private_with(plugins: &'static [&'static str]) -> Self {
+        blocking(|| Self::new_started(plugins)).await
+    }
+
+    fn new_started(plugins: &'static [&'static str]) -> Self {
         let temporary = tempfile::Builder::new().prefix("waypost-broker-").tempdir().expect("a temporary folder");
         let (folder, port) = (temporary.path().to_owned(), free_port());
-        let script = Mutex::new(Some(run_script(&folder, port)));
-        Self { folder, port, script, _temporary: temporary }
+        let script = Mutex::new(Some(run_script(&folder, port, plugins)));
+        Self { folder, port, plugins, script, _temporary: temporary }
     }
 
     /// Where it takes AMQP connections, as `WAYPOST_BROKER__URL` has it.
@@ -77,8 +83,8 @@ impl Broker {
     /// Starts the node again after [`kill`](Self::kill) or [`stop`](Self::stop), with its data and on its port.
     pub(crate) async fn start(&self) {
         assert!(self.script.lock().expect("the script's handle").is_none(), "the node is running");
-        let (folder, port) = (self.folder.clone(), self.port);
-        let script = blocking(move || run_script(&folder, port)).await;
+        let (folder, port, plugins) = (self.folder.clone(), self.port, self.plugins);
+        let script = blocking(move || run_script(&folder, port, plugins)).await;
         *self.script.lock().expect("the script's handle") = Some(script);
     }
 
@@ -141,11 +147,12 @@ impl Drop for Broker {
 }
 
 /// Starts the script and waits for the node; panics with the end of its log where it does not start.
-fn run_script(folder: &std::path::Path, port: u16) -> Child {
+fn run_script(folder: &std::path::Path, port: u16, plugins: &[&str]) -> Child {
     let mut script = Command::new(SCRIPT)
         .arg("--temporary")
         .arg(folder)
         .arg(port.to_string())
+        .args(plugins)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

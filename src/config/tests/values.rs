@@ -79,7 +79,7 @@ fn names_and_numbers_have_limits() {
     ] {
         assert!(fault(key, value).starts_with(key), "{key}={value}");
     }
-    assert_eq!(fault("broker.shards", "2"), "broker.shards: 2 shards are not supported yet: write 1");
+    assert_eq!(with("broker.shards", "64").broker.shards, 64);
     assert_eq!(with("broker.prefetch", "2000").broker.prefetch, 2000);
     assert_eq!(with("broker.prefix", "123").broker.prefix, "123");
     assert_eq!(with("shutdown.grace", "0s").shutdown.grace, Duration::ZERO);
