@@ -28,7 +28,7 @@ impl Circumstances<'_> {
         format!(
             "{}, RabbitMQ {}. The broker, the publisher, the receiver and the worker share these cores; so the ratios of \
              one run count, not the absolute figures. Load of the machine: {} before, {} after.\n\
-             Medians of {rounds} rounds, in which the workers took turns. A backlog of {} events, worked off for at most \
+             Medians over the rounds (there were {rounds}), in which the workers took turns. A backlog of {} events, worked off for at most \
              {limit} s; then {seconds} s at half of Waypost's speed, from when an event is due to be published until the \
              receiver has it; publishing then takes its part of the cores, which is why half load is more than half of \
              what they can do. Where there are hanging endpoints, all figures are those of the healthy ones.",
