@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::callers::{Guarded, ROLES, problem};
 use crate::stage::{campaign, chose};
 use crate::support::waypost::Reply;
-use crate::support::{PATIENCE, until};
+use crate::support::{Broker, PATIENCE, Waypost, unique, until};
 
 /// The OpenAPI document of a worker.
 pub(crate) struct Document(Value);
@@ -270,4 +270,14 @@ async fn what_could_change_something_is_audited() {
     ];
     until("the last line", PATIENCE, async || (audited(&guarded).len() >= expected.len()).then_some(())).await;
     assert_eq!(audited(&guarded), expected);
+}
+
+#[tokio::test]
+async fn the_audit_is_written_whatever_the_level_of_the_log() {
+    for quiet in [("RUST_LOG", "warn"), ("RUST_LOG", "off"), ("WAYPOST_LOG__LEVEL", "error")] {
+        let waypost = Waypost::start_with(&Broker::shared().await.url(), &unique("api"), &[quiet]).await;
+        waypost.send(Method::DELETE, "/v1/campaigns/none", None).await;
+        let line = waypost.until_line("waypost::audit").await;
+        assert!(line.contains("DELETE /v1/campaigns/none"), "{quiet:?}: {line}");
+    }
 }
