@@ -11,13 +11,12 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use tokio::task::block_in_place;
 
 use super::Http;
 use super::access::Caller;
 use super::audit::{About, chosen};
-use super::given::{Given, Id};
+use super::given::{Fields, Given, Id};
 use super::list::List;
 use super::problem::Problem;
 use super::route::Route;
@@ -92,8 +91,8 @@ struct Discard {
     ids: Option<Vec<DeadLetterId>>,
     /// Or all pending ones that this matches.
     #[schemars(with = "Option<Filter>")]
-    filter: Option<Map<String, Value>>,
-    /// Why, for whoever asks later.
+    filter: Option<Fields>,
+    /// Why, for whoever asks later. To give up all that are pending needs one.
     #[schemars(length(min = 1, max = MAX_REASON_CHARS))]
     reason: Option<String>,
 }
@@ -146,8 +145,8 @@ async fn discard(
     Extension(caller): Extension<Caller>,
     Given(Discard { ids, filter, reason }): Given<Discard>,
 ) -> Result<Response, Problem> {
-    let choice = Choice::read(ids, filter).map_err(Problem::of_faults)?;
-    if let Some(fault) = reason.as_deref().and_then(fault_of) {
+    let choice = Choice::read(ids, filter.map(|Fields(fields)| fields)).map_err(Problem::of_faults)?;
+    if let Some(fault) = fault_of(reason.as_deref(), &choice) {
         return Err(Problem::of_faults(vec![fault]));
     }
     let chosen = chosen(&choice);
@@ -159,7 +158,11 @@ async fn discard(
 }
 
 /// What is wrong with the reason of a discard.
-fn fault_of(reason: &str) -> Option<Fault> {
+fn fault_of(reason: Option<&str>, choice: &Choice) -> Option<Fault> {
+    let Some(reason) = reason else {
+        let message = "say why: without conditions this gives up all that are pending";
+        return choice.is_all_pending().then(|| Fault::new("$.reason", message));
+    };
     if reason.trim().is_empty() {
         return Some(Fault::new("$.reason", "is empty: say why, or leave it out"));
     }

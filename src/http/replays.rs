@@ -6,13 +6,12 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use super::Http;
 use super::access::Caller;
 use super::audit::{About, chosen};
 use super::counts::by_count_with;
-use super::given::{Given, Id, Query};
+use super::given::{Fields, Given, Id, Query};
 use super::list::{List, Page};
 use super::problem::Problem;
 use super::route::Route;
@@ -75,7 +74,7 @@ struct Ordered {
     ids: Option<Vec<DeadLetterId>>,
     /// Or all that this matches; where it names no state, the pending ones.
     #[schemars(with = "Option<Filter>")]
-    filter: Option<Map<String, Value>>,
+    filter: Option<Fields>,
     /// The most dead letters sent in a second; absent for as many as go.
     rate_per_second: Option<f64>,
     /// Tell only what it would do.
@@ -129,7 +128,7 @@ async fn create(
     Given(ordered): Given<Ordered>,
 ) -> Result<Response, Problem> {
     let Ordered { ids, filter, rate_per_second, dry_run, config, stop_on_failure_ratio } = ordered;
-    let choice = Choice::read(ids, filter).map_err(Problem::of_faults)?;
+    let choice = Choice::read(ids, filter.map(|Fields(fields)| fields)).map_err(Problem::of_faults)?;
     let order = Order { choice, rate_per_second, config: config.unwrap_or_default(), stop_on_failure_ratio };
     if dry_run == Some(true) {
         let forecast = http.replays.forecast(&order, caller.secrets()).await?;

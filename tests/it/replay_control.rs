@@ -160,6 +160,7 @@ async fn an_order_that_is_wrong_replays_nothing() {
         (json!({ "filter": { "reason": "malformed" } }), "$.filter"),
         (json!({ "filter": { "campaignId": "unknown" } }), "$.filter"),
         (json!({ "filter": { "state": "replaying" } }), "$.filter"),
+        (json!({ "filter": { "campaignId": null } }), "$.filter.campaignId"),
         (json!({ "filter": { "since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z" } }), "$.filter"),
     ];
     for (order, path) in refused {
@@ -169,6 +170,15 @@ async fn an_order_that_is_wrong_replays_nothing() {
             let faults = stage.waypost.post("/v1/replays", &order).await.faults();
             assert!(faults.iter().any(|fault| fault.starts_with(path)), "{order}: {faults:?}");
         }
+    }
+    // An array is no object whose fields have no names, and of two conditions none is chosen.
+    for order in [
+        json!([letters, null, null, null, null, null]).to_string(),
+        r#"{ "filter": { "status": 410, "status": 500 } }"#.to_owned(),
+        r#"{ "filter": { "status": 410 }, "filter": { "status": 410 } }"#.to_owned(),
+    ] {
+        let headers = [("content-type", "application/json")];
+        stage.waypost.send_with(reqwest::Method::POST, "/v1/replays", &headers, order).await.faults();
     }
     let problem = stage.waypost.post("/v1/replays", &json!({ "ids": [letters[0], "dl_unknown"] })).await.problem(404);
     assert!(text(&problem, "detail").contains("dl_unknown"), "which one is not told: {problem:#}");
