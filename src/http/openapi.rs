@@ -194,7 +194,7 @@ fn precondition(name: &HeaderName) -> &'static str {
     if name == header::IF_NONE_MATCH {
         "`*`: only where there is none yet"
     } else {
-        "The `ETag` it must still have, or `*`"
+        "The `ETag` it must still have, or several of which it must have one, or `*`"
     }
 }
 

@@ -224,7 +224,9 @@ async fn a_change_made_on_an_old_version_changes_nothing() {
     assert_eq!(current.status, 200);
 
     let stale = ("if-match", etag(&first));
-    let refused = [stale, ("if-none-match", "*"), ("if-match", "\"none of ours\""), ("if-match", "\"999999\"")];
+    let (weak, several) = (format!("W/{}", etag(&current)), format!("\"999999\", {}", etag(&first)));
+    let mut refused = vec![stale, ("if-none-match", "*"), ("if-match", "\"none of ours\""), ("if-match", "\"999999\"")];
+    refused.extend([("if-match", &*weak), ("if-match", &*several)]);
     for precondition in refused {
         problem(&put_if(&waypost, &other, precondition).await, 412);
     }
@@ -235,6 +237,8 @@ async fn a_change_made_on_an_old_version_changes_nothing() {
     // The precondition comes first: who has an old version has an old document.
     problem(&put_if(&waypost, &json!({ "id": "c" }), stale).await, 412);
     assert_eq!(put_if(&waypost, &other, ("if-match", "*")).await.status, 200);
+    let one_of = format!("{}, {}", etag(&first), etag(&waypost.get(path).await));
+    assert_eq!(put_if(&waypost, &other, ("if-match", &one_of)).await.status, 200);
     let newest = waypost.get(path).await;
     assert_eq!(request(&waypost, Method::DELETE, path, &[("if-match", etag(&newest))], "").await.status, 204);
 
