@@ -235,10 +235,26 @@ async fn the_list_of_replays_has_the_newest_first_and_pages() {
         place = format!("&cursor={cursor}");
     }
     assert_eq!(seen, ordered);
-    for wrong in ["limit=0", "limit=1001", "limit=many", "cursor=garbage", "page=2"] {
+    for wrong in ["limit=0", "limit=1001", "limit=many", "cursor=garbage", "cursor=rp_", "cursor=rp_garbage", "page=2"]
+    {
         let problem = stage.waypost.get(&format!("/v1/replays?{wrong}")).await.problem(400);
         assert!(text(&problem, "detail").contains(wrong.split('=').next().unwrap_or_default()), "{problem:#}");
     }
+    // Of many ids the list has the number.
+    stage.bury(4, 101).await;
+    let many = ids(&stage.waypost.letters("state=pending").await);
+    for (count, is_listed) in [(100, true), (101, false)] {
+        let named = json!(many[..count]);
+        let id = stage.waypost.order_replay(&json!({ "ids": named })).await;
+        let whole = stage.waypost.until_replay(&id, "done").await;
+        assert_eq!((&whole["ids"], &whole["idCount"]), (&named, &json!(count)));
+        let listed = stage.waypost.get("/v1/replays?limit=1").await.json()["items"][0].clone();
+        assert_eq!((text(&listed, "id"), &listed["idCount"]), (&*id, &json!(count)));
+        assert_eq!(listed.get("ids"), is_listed.then_some(&named));
+    }
+    let listed = stage.waypost.cli(&["replays", "list"]).await;
+    assert!(listed.stdout.contains("101 dead letters by id"), "{listed:?}");
+
     let second = stage.second().await;
     second.until_replay(&ordered[0], "done").await;
     assert_eq!(second.get("/v1/replays").await.json(), stage.waypost.get("/v1/replays").await.json());
