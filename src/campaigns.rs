@@ -32,12 +32,12 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 const RACES: usize = 50;
 
 /// What the caller of a change knows of the campaign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Precondition {
     /// Whatever it is now.
     None,
-    /// It has this version.
-    Version(u64),
+    /// It has one of these versions.
+    Versions(Vec<u64>),
     /// It exists.
     Exists,
     /// It does not exist.
@@ -105,7 +105,7 @@ impl Campaigns {
         let _turn = self.turn().await?;
         for _ in 0..RACES {
             let current = self.store.campaign(id)?;
-            check(precondition, current.as_deref())?;
+            check(&precondition, current.as_deref())?;
             let previous = current.as_deref().map(|stored| &stored.campaign);
             let elsewhere = |webhook: &WebhookId| {
                 // A store that can't be read is told of below, where nothing is made up any more.
@@ -160,7 +160,7 @@ impl Campaigns {
         let _turn = self.turn().await?;
         for _ in 0..RACES {
             let current = self.store.campaign(id)?;
-            check(precondition, current.as_deref())?;
+            check(&precondition, current.as_deref())?;
             let Some(current) = current else {
                 return Err(self.missing());
             };
@@ -277,10 +277,10 @@ pub struct Put {
     pub created: bool,
 }
 
-fn check(precondition: Precondition, current: Option<&StoredCampaign>) -> Result<(), Refused> {
+fn check(precondition: &Precondition, current: Option<&StoredCampaign>) -> Result<(), Refused> {
     let holds = match precondition {
         Precondition::None => true,
-        Precondition::Version(version) => current.is_some_and(|current| current.version == version),
+        Precondition::Versions(versions) => current.is_some_and(|current| versions.contains(&current.version)),
         Precondition::Exists => current.is_some(),
         Precondition::Absent => current.is_none(),
     };

@@ -229,7 +229,7 @@ impl DeadLetters {
             Choice::Filter(filter) => self.find(filter, end).await?,
         };
         if ids.is_empty() {
-            return Err(nothing_matches());
+            return Err(nothing_matches(&choice));
         }
         loop {
             for ids in ids.chunks(LETTERS_PER_MARK) {
@@ -404,8 +404,15 @@ impl DeadLetters {
 }
 
 /// Nothing is there for what was asked.
-pub(crate) fn nothing_matches() -> Refused {
-    Refused::Faults(vec![Fault::new("$.filter", "matches no dead letter: look with the same filter at the list")])
+pub(crate) fn nothing_matches(choice: &Choice) -> Refused {
+    let message = match choice {
+        Choice::Filter(Filter { state: None, .. }) => {
+            "matches no pending dead letter, and a filter that names no state means these only: look at the list with the \
+             same filter, where it means those of every state"
+        }
+        _ => "matches no dead letter: look with the same filter at the list",
+    };
+    Refused::Faults(vec![Fault::new("$.filter", message)])
 }
 
 /// A record that was written by a worker.

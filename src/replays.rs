@@ -248,7 +248,7 @@ impl Replays {
             Choice::Ids(ids) => self.dead_letters.check(ids, |state| state != State::Replaying).await,
             Choice::Filter(filter) => {
                 let found = tokio::task::block_in_place(|| view.find(&filter.or_pending(), 0..u64::MAX, 1))?;
-                if found.letters.is_empty() { Err(nothing_matches()) } else { Ok(()) }
+                if found.letters.is_empty() { Err(nothing_matches(&order.choice)) } else { Ok(()) }
             }
         }
     }

@@ -3,17 +3,20 @@
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Directive;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Starts logging. `RUST_LOG` overrides the level. The audit is written at any level of the settings. Other libraries are heard from `warn` on; lapin never, because we
+/// Heard whatever the settings and `RUST_LOG` say: the audit, which is no matter of taste, always; lapin never, because we
 /// report its errors ourselves, and because it logs the bodies of messages.
+const FIXED: [&str; 2] = ["waypost::audit=info", "lapin=off"];
+
+/// Starts logging. `RUST_LOG` overrides the level. Other libraries are heard from `warn` on.
 pub fn start(log: &LogConfig) {
-    let mut filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(format!("warn,waypost={},waypost::audit=info", log.level.as_str())));
-    if let Ok(silence) = "lapin=off".parse() {
-        filter = filter.add_directive(silence);
-    }
+    let chosen = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,waypost={}", log.level.as_str())));
+    let fixed = FIXED.iter().filter_map(|directive| directive.parse::<Directive>().ok());
+    let filter = fixed.fold(chosen, EnvFilter::add_directive);
     let human = match log.format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Human => true,

@@ -55,14 +55,14 @@ impl Campaigns {
     ) -> Result<StoredCampaign, Refused> {
         for _ in 0..RACES {
             let stored = self.of_webhook(id)?;
-            super::check(precondition, Some(&stored))?;
+            super::check(&precondition, Some(&stored))?;
             let campaign = &stored.campaign;
             let place = campaign.place_of(id).ok_or_else(|| self.missing())?;
             let changed = change(campaign, &place).map_err(Refused::Faults)?;
             let document = serde_json::to_vec(&changed).map_err(StoreError::from)?;
-            match self.put(&campaign.id, &document, Precondition::Version(stored.version)).await {
+            match self.put(&campaign.id, &document, Precondition::Versions(vec![stored.version])).await {
                 Ok(put) => return Ok(put.stored),
-                Err(Refused::Precondition) if !matches!(precondition, Precondition::Version(_)) => {}
+                Err(Refused::Precondition) if !matches!(precondition, Precondition::Versions(_)) => {}
                 Err(Refused::Faults(faults)) => {
                     return Err(Refused::Faults(faults.into_iter().map(elsewhere).collect()));
                 }

@@ -96,7 +96,9 @@ impl Server {
 
     pub(super) fn api(self) -> Result<Api, Failure> {
         let client = Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(Failure::of)?;
-        Ok(Api { client, server: self })
+        // An empty one is none, as a variable that a script has no value for.
+        let token = self.token.filter(|token| !token.expose_secret().trim().is_empty());
+        Ok(Api { client, server: Self { token, ..self } })
     }
 }
 

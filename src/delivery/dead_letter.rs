@@ -181,6 +181,12 @@ impl DeadLetter {
         Self { id, replay_of: Some(link.dead_letter), replay_id: Some(link.replay), ..self }
     }
 
+    /// The letter of something that was to be sent again and could not be: the attempts of before are not its own.
+    #[must_use]
+    pub fn unsent(self, reason: Reason) -> Self {
+        Self { reason, status: None, cause: None, first_attempt_at: None, attempts: Vec::new(), ..self }
+    }
+
     /// The unreadable body, byte for byte; `None` for a delivery, and where only its beginning was kept.
     pub fn whole_body(&self) -> Option<Vec<u8>> {
         let body = match (&self.body, &self.body_base64) {

@@ -110,6 +110,13 @@ impl WebhookId {
 impl ReplayId {
     /// How every one begins.
     pub const PREFIX: &str = "rp_";
+
+    /// Whether a text can be one that was given: the prefix, and a UUID in 32 digits.
+    pub fn is_one(text: &str) -> bool {
+        let digits = text.strip_prefix(Self::PREFIX);
+        digits
+            .is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+    }
 }
 
 impl DeadLetterId {

@@ -1,6 +1,7 @@
 //! Dead letters over HTTP: found, understood, discarded.
 
 mod asked;
+mod shown;
 mod summary;
 
 use std::time::{Duration, Instant};
@@ -11,28 +12,24 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use tokio::task::block_in_place;
 
 use super::Http;
 use super::access::Caller;
 use super::audit::{About, chosen};
-use super::given::{Given, Id};
+use super::given::{Fields, Given, Id};
 use super::list::List;
 use super::problem::Problem;
 use super::route::Route;
 use crate::config::Role;
 use crate::dead_letters::Rest;
-use crate::delivery::Delivery;
-use crate::delivery::campaign::Secrets;
-use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::dead_letter::choice::Choice;
 use crate::delivery::dead_letter::filter::Filter;
-use crate::delivery::dead_letter::mark::{MAX_REASON_CHARS, ReplayOf, Verdict};
+use crate::delivery::dead_letter::mark::MAX_REASON_CHARS;
 use crate::delivery::fault::Fault;
 use crate::delivery::identity::DeadLetterId;
-use crate::delivery::request::{self, Shown};
 use asked::{Asked, Search, cursor, offset_of};
+use shown::{Detail, Listed};
 use summary::Summary;
 
 /// The routes of dead letters.
@@ -41,7 +38,7 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get("/dead-letters", Role::Viewer, list)
             .named("listDeadLetters", "List dead letters that match a filter, the latest of the log first")
             .query::<Search>()
-            .answers::<List<DeadLetter>>(
+            .answers::<List<Listed>>(
                 StatusCode::OK,
                 "A page of dead letters, in the order of the log: `deadAt` descends but for what several workers wrote at once. \
                  Where few of very many match, a page can be short and have a next one all the same",
@@ -66,23 +63,6 @@ pub(super) fn routes() -> Vec<Route> {
 /// A page is looked for this long, and ends where it has come to.
 const SEARCH_TIME: Duration = Duration::from_millis(25);
 
-/// A dead letter, and what became of it.
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "DeadLetterDetail")]
-struct Detail {
-    #[serde(flatten)]
-    letter: DeadLetter,
-    /// As it was sent at the last attempt; values of custom headers are not kept.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request: Option<Shown>,
-    /// Each time it was sent again, oldest first.
-    replays: Vec<ReplayOf>,
-    /// Who gave it up.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    discard: Option<Verdict>,
-}
-
 /// What is to be discarded.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -92,8 +72,8 @@ struct Discard {
     ids: Option<Vec<DeadLetterId>>,
     /// Or all pending ones that this matches.
     #[schemars(with = "Option<Filter>")]
-    filter: Option<Map<String, Value>>,
-    /// Why, for whoever asks later.
+    filter: Option<Fields>,
+    /// Why, for whoever asks later. To give up all that are pending needs one.
     #[schemars(length(min = 1, max = MAX_REASON_CHARS))]
     reason: Option<String>,
 }
@@ -108,13 +88,13 @@ struct Discarded {
 }
 
 /// `GET /v1/dead-letters`: the reverse of the order in which they were written, whatever the limit.
-async fn list(State(http): State<Http>, RawQuery(query): RawQuery) -> Result<List<DeadLetter>, Problem> {
+async fn list(State(http): State<Http>, RawQuery(query): RawQuery) -> Result<List<Listed>, Problem> {
     let asked = Asked::read(query.as_deref().unwrap_or_default())?;
     let before = asked.cursor.as_deref().map(|cursor| offset_of(cursor, &asked.filter)).transpose()?;
     let view = http.dead_letters.readable().await?;
     let deadline = Instant::now() + SEARCH_TIME;
     let page = block_in_place(|| view.page(&asked.filter, before, asked.limit.get(), deadline))?;
-    let items = page.letters.into_iter().map(|kept| shown(kept.letter)).collect();
+    let items = page.letters.into_iter().map(|kept| Listed::from(kept.letter)).collect();
     Ok(List { items, next: page.next.map(|before| cursor(before, &asked.filter)) })
 }
 
@@ -136,8 +116,7 @@ async fn get(State(http): State<Http>, Id(id): Id) -> Result<Json<Detail>, Probl
     let kept = view.letter(&DeadLetterId::new(&*id))?;
     let kept = kept.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}")))?;
     let fate = view.fate(kept.offset)?;
-    let request = sent(&kept.letter);
-    Ok(Json(Detail { letter: shown(kept.letter), request, replays: fate.replays, discard: fate.discard }))
+    Ok(Json(Detail::of(kept.letter, fate)))
 }
 
 /// `POST /v1/dead-letters/discard`
@@ -146,8 +125,8 @@ async fn discard(
     Extension(caller): Extension<Caller>,
     Given(Discard { ids, filter, reason }): Given<Discard>,
 ) -> Result<Response, Problem> {
-    let choice = Choice::read(ids, filter).map_err(Problem::of_faults)?;
-    if let Some(fault) = reason.as_deref().and_then(fault_of) {
+    let choice = Choice::read(ids, filter.map(|Fields(fields)| fields)).map_err(Problem::of_faults)?;
+    if let Some(fault) = fault_of(reason.as_deref(), &choice) {
         return Err(Problem::of_faults(vec![fault]));
     }
     let chosen = chosen(&choice);
@@ -159,7 +138,11 @@ async fn discard(
 }
 
 /// What is wrong with the reason of a discard.
-fn fault_of(reason: &str) -> Option<Fault> {
+fn fault_of(reason: Option<&str>, choice: &Choice) -> Option<Fault> {
+    let Some(reason) = reason else {
+        let message = "say why: without conditions this gives up all that are pending";
+        return choice.is_all_pending().then(|| Fault::new("$.reason", message));
+    };
     if reason.trim().is_empty() {
         return Some(Fault::new("$.reason", "is empty: say why, or leave it out"));
     }
@@ -169,17 +152,4 @@ fn fault_of(reason: &str) -> Option<Fault> {
             format!("has {length} characters, and {MAX_REASON_CHARS} at most are kept: say it in fewer words");
         Fault::new("$.reason", message)
     })
-}
-
-/// Without the webhook's configuration, of which `request` shows what was sent.
-fn shown(letter: DeadLetter) -> DeadLetter {
-    DeadLetter { target: None, ..letter }
-}
-
-/// The request of the last attempt.
-fn sent(letter: &DeadLetter) -> Option<Shown> {
-    let (event, target, last) = (letter.event.clone()?, letter.target.clone()?, letter.attempts.last()?);
-    let mut delivery = Delivery::new(event, target, letter.trace.clone());
-    delivery.id = letter.delivery_id.clone()?;
-    Some(request::render(&delivery, last.at).shown(Secrets::Masked))
 }

@@ -1,16 +1,19 @@
 //! What handlers take from a request. What can't be read is refused with a problem that says where and why.
 
 use std::error::Error as _;
+use std::fmt;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::{Map, Value};
 
 use super::body;
 use super::problem::Problem;
-use crate::delivery::fault::Fault;
+use crate::delivery::fault::{Fault, type_name};
 
 /// The largest JSON body, where its handler says nothing else.
 const MAX_JSON_BYTES: usize = 1024 * 1024;
@@ -62,16 +65,61 @@ impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Given<T> {
     }
 }
 
+/// The fields of a JSON object, of which no two have one name: of two conditions the one that counts would be anybody's
+/// guess.
+#[derive(Debug)]
+pub(super) struct Fields(pub(super) Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Fields(Map::new()))
+    }
+}
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some(name) = map.next_key::<String>()? {
+            let value = if self.0.contains_key(&name) { map.next_value_seed(Twice)? } else { map.next_value()? };
+            self.0.insert(name, value);
+        }
+        Ok(self)
+    }
+}
+
+/// In the place of the value of a name that was there before: so the error has its path.
+struct Twice;
+
+impl<'de> DeserializeSeed<'de> for Twice {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, _: D) -> Result<Value, D::Error> {
+        Err(D::Error::custom("is given twice: send it once"))
+    }
+}
+
 async fn bytes(body: Body) -> Result<Vec<u8>, Problem> {
     let body = body::read(body, MAX_JSON_BYTES).await;
     body.map_err(|unread| Problem::of_body(unread, "a body", MAX_JSON_BYTES))
 }
 
-/// Reads JSON: 400 where it is none, 422 with the path where it says what it must not.
+/// Reads a JSON object: 422 where it is none, with the path where it says what it must not.
 fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let no_json = |error: &serde_json::Error| {
-        Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON that can be read: {error}"))
-    };
+    let fault = |message: String| Problem::of_faults(vec![Fault::new("$", message)]);
+    let no_json = |error: &serde_json::Error| fault(format!("not JSON that can be read: {error}"));
+    if body.trim_ascii().is_empty() {
+        return Err(fault("there is no body: send a JSON object".to_owned()));
+    }
+    // An array would be taken for an object whose fields have no names.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        let value: Value = serde_json::from_slice(body).map_err(|error| no_json(&error))?;
+        return Err(fault(format!("expected an object, found {}", type_name(&value))));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let given = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         if !error.inner().is_data() {
@@ -89,8 +137,7 @@ fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
-    use serde_json::{Value, to_value};
+    use serde_json::to_value;
 
     use super::*;
 
@@ -101,6 +148,8 @@ mod tests {
         _ids: Vec<String>,
         #[serde(rename = "rate")]
         _rate: Option<f64>,
+        #[serde(rename = "filter")]
+        _filter: Option<Fields>,
     }
 
     fn refused(body: &str) -> Value {
@@ -114,23 +163,25 @@ mod tests {
             (r#"{"ids": [1]}"#, "$.ids[0]", "expected a string"),
             (r#"{"ids": [], "rate": "x"}"#, "$.rate", "expected f64"),
             (r#"{"ids": [], "rat": 1}"#, "$.rat", "unknown field `rat`"),
+            (r#"{"ids": [], "ids": []}"#, "$", "duplicate field `ids`"),
+            (r#"{"ids": [], "filter": {"a": 1, "b": 2, "a": 3}}"#, "$.filter.a", "twice"),
+            (r#"{"ids": [], "filter": []}"#, "$.filter", "an object"),
             ("{}", "$", "missing field `ids`"),
-            ("[1]", "$", ""),
+            ("[[\"a\"], null]", "$", "expected an object, found an array"),
+            ("7", "$", "found a number"),
+            ("", "$", "no body"),
+            ("  \n", "$", "no body"),
+            ("{", "$", "not JSON"),
+            ("nonsense", "$", "not JSON"),
+            ("[1", "$", "not JSON"),
+            (r#"{"ids": []} x"#, "$", "not JSON"),
+            ("{\"ids\": [\"\u{0}\"]}", "$", "not JSON"),
         ] {
             let problem = refused(body);
             assert_eq!(problem["status"], 422, "{body}: {problem}");
             let fault = &problem["errors"][0];
             assert!(fault["message"].as_str().is_some_and(|message| message.contains(words)), "{body}: {problem}");
-            if body != "[1]" {
-                assert_eq!(fault["path"], path, "{body}: {problem}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_no_json_is_told_apart() {
-        for body in ["", "{", "nonsense", r#"{"ids": []} x"#, "{\"ids\": [\"\u{0}\"]}"] {
-            assert_eq!(refused(body)["status"], 400, "{body}");
+            assert_eq!(fault["path"], path, "{body}: {problem}");
         }
     }
 }

@@ -142,7 +142,11 @@ impl Schemas {
 /// The problems of a route: from what it takes, and then its own, which say more.
 fn problems(path: &str, operation: &Operation) -> Vec<(StatusCode, &'static str)> {
     let given = [
-        (true, StatusCode::BAD_REQUEST, "What was sent can't be read: the address, a parameter, a header or the body"),
+        (
+            true,
+            StatusCode::BAD_REQUEST,
+            "What was sent can't be read: the address, a parameter or a header, or the body breaks off",
+        ),
         (true, StatusCode::UNAUTHORIZED, "No token, or one that is not known"),
         (
             true,
@@ -156,7 +160,11 @@ fn problems(path: &str, operation: &Operation) -> Vec<(StatusCode, &'static str)
             "Somebody else has changed it meanwhile",
         ),
         (operation.body.is_some(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is said to be no JSON"),
-        (operation.body.is_some(), StatusCode::UNPROCESSABLE_ENTITY, "The body has faults; `errors` has them all"),
+        (
+            operation.body.is_some(),
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "The body is no JSON, or has faults; `errors` has them all",
+        ),
         (true, StatusCode::INTERNAL_SERVER_ERROR, "The local store failed"),
         (
             true,
@@ -186,7 +194,7 @@ fn precondition(name: &HeaderName) -> &'static str {
     if name == header::IF_NONE_MATCH {
         "`*`: only where there is none yet"
     } else {
-        "The `ETag` it must still have, or `*`"
+        "The `ETag` it must still have, or several of which it must have one, or `*`"
     }
 }
 

@@ -6,13 +6,13 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use tokio::task::block_in_place;
 
 use super::Http;
 use super::access::Caller;
 use super::audit::{About, chosen};
 use super::counts::by_count_with;
-use super::given::{Given, Id, Query};
+use super::given::{Fields, Given, Id, Query};
 use super::list::{List, Page};
 use super::problem::Problem;
 use super::route::Route;
@@ -21,8 +21,8 @@ use crate::delivery::dead_letter::choice::Choice;
 use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::identity::DeadLetterId;
 use crate::delivery::reason::Reason;
-use crate::delivery::replay::{Command, Replay, ReplayConfig, ReplayId};
-use crate::delivery::request::Shown;
+use crate::delivery::replay::{Command, Job, Replay, ReplayConfig, ReplayId};
+use crate::delivery::request;
 use crate::replays::{Forecast, Order};
 
 /// The routes of replays.
@@ -31,27 +31,27 @@ pub(super) fn routes() -> Vec<Route> {
         Route::post("/replays", Role::Operator, create)
             .named("createReplay", "Send dead letters again, by ids or by filter; or tell what that would do")
             .takes::<Ordered>()
-            .answers::<Replay>(StatusCode::ACCEPTED, "The replay, which runs from now on")
+            .answers::<Shown>(StatusCode::ACCEPTED, "The replay, which runs from now on")
             .answers::<Forecasted>(StatusCode::OK, "With `dryRun`: what it would do")
             .problem(StatusCode::NOT_FOUND, "One of the dead letters is not there")
             .problem(StatusCode::CONFLICT, "One of the dead letters is being replayed already"),
         Route::get("/replays", Role::Viewer, list)
             .named("listReplays", "List replays, newest first")
             .query::<Page>()
-            .answers::<List<Replay>>(StatusCode::OK, "A page of replays"),
+            .answers::<List<Shown>>(StatusCode::OK, "A page of replays"),
         Route::get("/replays/{id}", Role::Viewer, get)
             .named("getReplay", "Read a replay")
             .subject(SUBJECT)
-            .answers::<Replay>(StatusCode::OK, "The replay"),
+            .answers::<Shown>(StatusCode::OK, "The replay"),
         Route::post("/replays/{id}/pause", Role::Operator, pause)
             .named("pauseReplay", "Send no more until it is resumed")
             .subject(SUBJECT)
-            .answers::<Replay>(StatusCode::OK, "The replay")
+            .answers::<Shown>(StatusCode::OK, "The replay")
             .problem(StatusCode::CONFLICT, "It is paused already, or has ended"),
         Route::post("/replays/{id}/resume", Role::Operator, resume)
             .named("resumeReplay", "Go on with a paused replay")
             .subject(SUBJECT)
-            .answers::<Replay>(StatusCode::OK, "The replay")
+            .answers::<Shown>(StatusCode::OK, "The replay")
             .problem(StatusCode::CONFLICT, "It is not paused"),
         Route::post("/replays/{id}/cancel", Role::Operator, cancel)
             .named(
@@ -59,12 +59,41 @@ pub(super) fn routes() -> Vec<Route> {
                 "End a replay; the dead letters it has not sent are as they were before, mostly pending",
             )
             .subject(SUBJECT)
-            .answers::<Replay>(StatusCode::OK, "The replay")
+            .answers::<Shown>(StatusCode::OK, "The replay")
             .problem(StatusCode::CONFLICT, "It has ended"),
     ]
 }
 
 const SUBJECT: &str = "The replay's id";
+
+/// More ids than these are left out of the list.
+const IDS_LISTED: usize = 100;
+
+/// A replay, as it is shown.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Replay")]
+struct Shown {
+    #[serde(flatten)]
+    replay: Replay,
+    /// How many letters were named, where they were. The list of replays leaves `ids` out where they are more than 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id_count: Option<usize>,
+}
+
+impl Shown {
+    /// With all of its ids.
+    fn whole(replay: Replay) -> Self {
+        Self { id_count: replay.ids.as_ref().map(Vec::len), replay }
+    }
+
+    /// With its ids where they are few.
+    fn listed(replay: Replay) -> Self {
+        let mut shown = Self::whole(replay);
+        shown.replay.ids.take_if(|ids| ids.len() > IDS_LISTED);
+        shown
+    }
+}
 
 /// A replay as it is ordered.
 #[derive(Deserialize, JsonSchema)]
@@ -75,7 +104,7 @@ struct Ordered {
     ids: Option<Vec<DeadLetterId>>,
     /// Or all that this matches; where it names no state, the pending ones.
     #[schemars(with = "Option<Filter>")]
-    filter: Option<Map<String, Value>>,
+    filter: Option<Fields>,
     /// The most dead letters sent in a second; absent for as many as go.
     rate_per_second: Option<f64>,
     /// Tell only what it would do.
@@ -119,7 +148,7 @@ struct UnsendableCount {
 struct SampleRequest {
     dead_letter_id: DeadLetterId,
     #[serde(flatten)]
-    request: Shown,
+    request: request::Shown,
 }
 
 /// `POST /v1/replays`: 202, or 200 for a `dryRun`.
@@ -129,7 +158,7 @@ async fn create(
     Given(ordered): Given<Ordered>,
 ) -> Result<Response, Problem> {
     let Ordered { ids, filter, rate_per_second, dry_run, config, stop_on_failure_ratio } = ordered;
-    let choice = Choice::read(ids, filter).map_err(Problem::of_faults)?;
+    let choice = Choice::read(ids, filter.map(|Fields(fields)| fields)).map_err(Problem::of_faults)?;
     let order = Order { choice, rate_per_second, config: config.unwrap_or_default(), stop_on_failure_ratio };
     if dry_run == Some(true) {
         let forecast = http.replays.forecast(&order, caller.secrets()).await?;
@@ -138,33 +167,35 @@ async fn create(
     let chosen = chosen(&order.choice);
     let replay = http.replays.create(order, &caller.name).await?;
     let about = About(format!("{}: {} dead letters chosen {chosen}", replay.id, replay.total));
-    Ok((StatusCode::ACCEPTED, Extension(about), Json(replay)).into_response())
+    Ok((StatusCode::ACCEPTED, Extension(about), Json(Shown::whole(replay))).into_response())
 }
 
 /// `GET /v1/replays`: the cursor is the last id of the page before.
-async fn list(State(http): State<Http>, Query(page): Query<Page>) -> Result<List<Replay>, Problem> {
-    if page.cursor.as_ref().is_some_and(|cursor| !cursor.starts_with(ReplayId::PREFIX)) {
+async fn list(State(http): State<Http>, Query(page): Query<Page>) -> Result<List<Shown>, Problem> {
+    if page.cursor.as_ref().is_some_and(|cursor| !ReplayId::is_one(cursor)) {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "cursor: not one that this list has given"));
     }
     let before = page.cursor.map(ReplayId::new);
-    let jobs = http.dead_letters.readable().await?.jobs(before.as_ref(), page.limit.get() + 1)?;
-    let replays = jobs.into_iter().map(|job| job.replay).collect();
-    Ok(List::of(replays, page.limit, |last: &Replay| last.id.to_string()))
+    let view = http.dead_letters.readable().await?;
+    // One by one: together they may have ten million ids.
+    let listed = |job: Job| Shown::listed(job.replay);
+    let replays = block_in_place(|| view.jobs(before.as_ref(), page.limit.get() + 1, listed))?;
+    Ok(List::of(replays, page.limit, |last: &Shown| last.replay.id.to_string()))
 }
 
-async fn get(State(http): State<Http>, Id(id): Id) -> Result<Json<Replay>, Problem> {
-    Ok(Json(http.replays.get(&ReplayId::new(id)).await?))
+async fn get(State(http): State<Http>, Id(id): Id) -> Result<Json<Shown>, Problem> {
+    Ok(Json(Shown::whole(http.replays.get(&ReplayId::new(id)).await?)))
 }
 
-async fn pause(http: State<Http>, caller: Extension<Caller>, id: Id) -> Result<Json<Replay>, Problem> {
+async fn pause(http: State<Http>, caller: Extension<Caller>, id: Id) -> Result<Json<Shown>, Problem> {
     control(http, caller, id, Command::Pause).await
 }
 
-async fn resume(http: State<Http>, caller: Extension<Caller>, id: Id) -> Result<Json<Replay>, Problem> {
+async fn resume(http: State<Http>, caller: Extension<Caller>, id: Id) -> Result<Json<Shown>, Problem> {
     control(http, caller, id, Command::Resume).await
 }
 
-async fn cancel(http: State<Http>, caller: Extension<Caller>, id: Id) -> Result<Json<Replay>, Problem> {
+async fn cancel(http: State<Http>, caller: Extension<Caller>, id: Id) -> Result<Json<Shown>, Problem> {
     control(http, caller, id, Command::Cancel).await
 }
 
@@ -173,8 +204,8 @@ async fn control(
     Extension(caller): Extension<Caller>,
     Id(id): Id,
     command: Command,
-) -> Result<Json<Replay>, Problem> {
-    Ok(Json(http.replays.control(&ReplayId::new(id), command, &caller.name).await?))
+) -> Result<Json<Shown>, Problem> {
+    Ok(Json(Shown::whole(http.replays.control(&ReplayId::new(id), command, &caller.name).await?)))
 }
 
 impl From<Forecast> for Forecasted {

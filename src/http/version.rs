@@ -15,17 +15,63 @@ pub(super) fn tagged(version: u64, answer: impl IntoResponse) -> Response {
     response
 }
 
-/// Reads `If-Match` and `If-None-Match`. A tag that can't be one of ours matches nothing.
+/// Reads `If-Match`, which may name several versions, and `If-None-Match`. A tag that can't be one of ours matches nothing,
+/// and neither does a weak one.
 pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
-    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default().trim());
-    match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
+    let text = |name| {
+        let values = headers.get_all(name).iter().map(|value: &HeaderValue| value.to_str().unwrap_or_default().trim());
+        values.map(str::to_owned).reduce(|all, value| format!("{all}, {value}"))
+    };
+    match (text(header::IF_MATCH).as_deref(), text(header::IF_NONE_MATCH).as_deref()) {
         (None, None) => Ok(Precondition::None),
         (Some("*"), None) => Ok(Precondition::Exists),
         (None, Some("*")) => Ok(Precondition::Absent),
-        (Some(tag), None) => match tag.trim_matches('"').parse() {
-            Ok(version) => Ok(Precondition::Version(version)),
-            Err(_) => Err(Problem::new(StatusCode::PRECONDITION_FAILED, format!("{tag} is no version of a campaign"))),
-        },
+        (Some(tags), None) => {
+            let versions: Vec<u64> =
+                tags.split(',').filter_map(|tag| tag.trim().trim_matches('"').parse().ok()).collect();
+            if versions.is_empty() { Err(no_version(tags)) } else { Ok(Precondition::Versions(versions)) }
+        }
         (_, Some(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "send either If-Match, or If-None-Match: *")),
+    }
+}
+
+fn no_version(tags: &str) -> Problem {
+    let detail = if tags.split(',').any(|tag| tag.trim().starts_with("W/")) {
+        format!("{tags} is a weak tag, which If-Match never takes: send the ETag as it was given, without W/")
+    } else {
+        format!("{tags} is no version of a campaign: send the ETag as it was given")
+    };
+    Problem::new(StatusCode::PRECONDITION_FAILED, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(if_match: &[&str]) -> Result<Precondition, Problem> {
+        let headers = if_match.iter().map(|value| (header::IF_MATCH, HeaderValue::from_str(value).expect("a value")));
+        precondition(&headers.collect())
+    }
+
+    #[test]
+    fn versions() {
+        for (if_match, expected) in [
+            (&[][..], Precondition::None),
+            (&["*"], Precondition::Exists),
+            (&["\"4\""], Precondition::Versions(vec![4])),
+            (&["4"], Precondition::Versions(vec![4])),
+            (&["\"1\", \"4\""], Precondition::Versions(vec![1, 4])),
+            (&["\"1\"", "\"4\""], Precondition::Versions(vec![1, 4])),
+            (&["W/\"1\",\"4\", \"none of ours\""], Precondition::Versions(vec![4])),
+        ] {
+            assert_eq!(read(if_match).ok(), Some(expected), "{if_match:?}");
+        }
+        for (if_match, words) in
+            [("W/\"4\"", "weak"), ("\"none of ours\"", "no version"), ("", "no version"), ("\"-1\"", "no version")]
+        {
+            let problem = serde_json::to_value(read(&[if_match]).expect_err("a version")).expect("JSON");
+            assert_eq!(problem["status"], 412, "{if_match}");
+            assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(words)), "{if_match}: {problem}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::access::Caller;
-use super::given::{Given, Id};
+use super::given::{Fields, Given, Id};
 use super::problem::Problem;
 use super::route::Route;
 use super::version::{precondition, tagged};
@@ -98,7 +98,8 @@ impl Located {
 #[schemars(rename = "WebhookTest")]
 struct Sample {
     /// A step event or a part of one. What it leaves out is made up.
-    event: Option<Map<String, Value>>,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    event: Option<Fields>,
 }
 
 /// A test that was made.
@@ -150,7 +151,7 @@ async fn test(
     let id = WebhookId::new(id);
     let stored = http.campaigns.of_webhook(&id).map_err(refused)?;
     let place = place_of(&stored, &id)?;
-    let given = sample.and_then(|Given(sample)| sample.event).unwrap_or_default();
+    let given = sample.and_then(|Given(sample)| sample.event).map_or_else(Map::new, |Fields(fields)| fields);
     let event = sample::event(given, &stored.campaign.id, &place, Utc::now(), &uuid::Uuid::now_v7().to_string());
     let event: StepEvent = event.map_err(Problem::of_faults)?;
     let delivery = Delivery::new(event, place.target(), None);

@@ -335,7 +335,7 @@ impl Runner {
         };
         match self.replays.target(job.replay.config, &letter)? {
             Ok(target) => self.attempt(new_delivery(&letter, event, target, letter.trace.clone()), link).await,
-            Err(reason) => self.dead(DeadLetter { reason, ..letter }, link).await,
+            Err(reason) => self.dead(letter.unsent(reason), link).await,
         }
     }
 

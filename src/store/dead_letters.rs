@@ -11,7 +11,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sled::{Db, Tree};
 
@@ -21,6 +21,7 @@ use crate::delivery::dead_letter::mark::{Fate, Mark};
 use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{Claims, Job, Replay, ReplayState};
+use crate::delivery::timestamp;
 use draft::Draft;
 use rows::{Block, Row, Zone, block_of, fingerprint, first_of};
 
@@ -81,6 +82,22 @@ pub struct Kept {
     pub bytes: usize,
     /// As it was written, but for what has changed since: its state, and a time of death that was found out later.
     pub letter: DeadLetter,
+}
+
+/// A [`Job`] without the ids of its letters, which can be many.
+#[derive(Deserialize)]
+struct JobHead {
+    replay: ReplayHead,
+    left: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReplayHead {
+    id: ReplayId,
+    state: ReplayState,
+    #[serde(with = "timestamp::optional", default)]
+    ended_at: Option<DateTime<Utc>>,
 }
 
 /// Letters of each state, by the state's number.
@@ -240,7 +257,7 @@ impl LetterView {
         let mut draft = Draft::new(self);
         let mut claiming = Vec::new();
         for entry in &self.jobs {
-            let job: Job = serde_json::from_slice(&entry?.1)?;
+            let job: JobHead = serde_json::from_slice(&entry?.1)?;
             if job.replay.ended_at.is_some_and(|ended| ended.timestamp_millis() < milliseconds) {
                 draft.forget_job(&job.replay.id);
             } else if job.left > 0 {
@@ -321,31 +338,28 @@ impl LetterView {
         Ok(self.jobs.get(id.as_str())?.as_deref().map(serde_json::from_slice).transpose()?)
     }
 
-    /// The state of the replay with this id; without the ids of its letters, which can be many.
+    /// The state of the replay with this id.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn replay_state(&self, id: &ReplayId) -> Result<Option<ReplayState>, StoreError> {
-        #[derive(Deserialize)]
-        struct JobState {
-            replay: OfReplay,
-        }
-        #[derive(Deserialize)]
-        struct OfReplay {
-            state: ReplayState,
-        }
-        let job: Option<JobState> = self.jobs.get(id.as_str())?.as_deref().map(serde_json::from_slice).transpose()?;
+        let job: Option<JobHead> = self.jobs.get(id.as_str())?.as_deref().map(serde_json::from_slice).transpose()?;
         Ok(job.map(|job| job.replay.state))
     }
 
-    /// Replays, newest first, from before `before`, at most `limit`.
+    /// What `shown` makes of replays, newest first, from before `before`, at most `limit`.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn jobs(&self, before: Option<&ReplayId>, limit: usize) -> Result<Vec<Job>, StoreError> {
+    pub fn jobs<T>(
+        &self,
+        before: Option<&ReplayId>,
+        limit: usize,
+        shown: impl Fn(Job) -> T,
+    ) -> Result<Vec<T>, StoreError> {
         let to = before.map_or(Bound::Unbounded, |before| Bound::Excluded(before.as_str().as_bytes()));
         let newest_first = self.jobs.range::<&[u8], _>((Bound::Unbounded, to)).rev();
-        newest_first.take(limit).map(|entry| Ok(serde_json::from_slice(&entry?.1)?)).collect()
+        newest_first.take(limit).map(|entry| Ok(shown(serde_json::from_slice(&entry?.1)?))).collect()
     }
 
     /// Replays that have letters to send.
@@ -353,8 +367,15 @@ impl LetterView {
     /// # Errors
     /// [`StoreError`].
     pub fn jobs_to_do(&self) -> Result<Vec<Job>, StoreError> {
-        let mut jobs = self.jobs(None, OPEN_AMONG)?;
-        jobs.retain(|job| job.next_slice().is_some());
+        let mut jobs = Vec::new();
+        for entry in self.jobs.iter().values().rev().take(OPEN_AMONG) {
+            let bytes = entry?;
+            // Most have ended, and may have named thousands of letters.
+            if serde_json::from_slice::<JobHead>(&bytes)?.replay.state == ReplayState::Running {
+                jobs.push(serde_json::from_slice(&bytes)?);
+            }
+        }
+        jobs.retain(|job: &Job| job.next_slice().is_some());
         Ok(jobs)
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::callers::{Guarded, ROLES, problem};
 use crate::stage::{campaign, chose};
 use crate::support::waypost::Reply;
-use crate::support::{PATIENCE, until};
+use crate::support::{Broker, PATIENCE, Waypost, unique, until};
 
 /// The OpenAPI document of a worker.
 pub(crate) struct Document(Value);
@@ -196,8 +196,18 @@ async fn what_can_t_be_read_is_refused_with_its_place() {
 
     let test = format!("/v1/webhooks/{id}/test");
     let send = async |body: &str| guarded.ask_with("operator", Method::POST, &test, &[], body).await;
-    for body in ["{", "nonsense", "{} {}", "{\"event\": {\"label\": \"\u{1}\"}}"] {
-        problem(&send(body).await, 400);
+    // What is no JSON is refused alike wherever it is sent.
+    assert_eq!(problem(&send("{\"event\": {\"label\": \"\u{1}\"}}").await, 422).1, ["$"]);
+    for body in ["{", "nonsense", "{} {}"] {
+        for path in [&*test, "/v1/replays", "/v1/dead-letters/discard", "/v1/events", "/v1/explain"] {
+            let reply = guarded.ask_with("operator", Method::POST, path, &[], body).await;
+            let (detail, paths) = problem(&reply, 422);
+            assert!(paths == ["$"] && detail.contains("not JSON"), "{path} {body}: {detail}");
+        }
+        for path in ["/v1/campaigns/c", &format!("/v1/webhooks/{id}")] {
+            let (_, paths) = problem(&guarded.ask_with("editor", Method::PUT, path, &[], body).await, 422);
+            assert_eq!(paths, ["$"], "{path} {body}");
+        }
     }
     for (body, path) in [
         ("[]", "$"),
@@ -206,10 +216,7 @@ async fn what_can_t_be_read_is_refused_with_its_place() {
         (r#"{"evnt": {}}"#, "$.evnt"),
         (r#"{"event": {"date": "today"}}"#, "$.event.date"),
     ] {
-        let (_, paths) = problem(&send(body).await, 422);
-        if path != "$" {
-            assert_eq!(paths, [path], "{body}");
-        }
+        assert_eq!(problem(&send(body).await, 422).1, [path], "{body}");
     }
     let large = format!(r#"{{"event": {{"response": "{}"}}}}"#, "x".repeat(1024 * 1024));
     let (detail, paths) = problem(&send(&large).await, 422);
@@ -270,4 +277,14 @@ async fn what_could_change_something_is_audited() {
     ];
     until("the last line", PATIENCE, async || (audited(&guarded).len() >= expected.len()).then_some(())).await;
     assert_eq!(audited(&guarded), expected);
+}
+
+#[tokio::test]
+async fn the_audit_is_written_whatever_the_level_of_the_log() {
+    for quiet in [("RUST_LOG", "warn"), ("RUST_LOG", "off"), ("WAYPOST_LOG__LEVEL", "error")] {
+        let waypost = Waypost::start_with(&Broker::shared().await.url(), &unique("api"), &[quiet]).await;
+        waypost.send(Method::DELETE, "/v1/campaigns/none", None).await;
+        let line = waypost.until_line("waypost::audit").await;
+        assert!(line.contains("DELETE /v1/campaigns/none"), "{quiet:?}: {line}");
+    }
 }

@@ -525,7 +525,9 @@ async fn a_token_is_sent_where_there_is_one() {
     let list = ["campaigns", "list"];
     ended(&shell.run(&[("WAYPOST_SERVER", &server)], &list).await, 1, &["token"]);
     let token = |token| [("WAYPOST_SERVER", server.as_str()), ("WAYPOST_TOKEN", token)];
-    ended(&shell.run(&token("wrong"), &list).await, 1, &["token"]);
+    ended(&shell.run(&token("wrong"), &list).await, 1, &["this token is not known"]);
+    // A variable that is empty is not set.
+    ended(&shell.run(&token(""), &list).await, 1, &["a token is needed"]);
     ended(&shell.run(&token("open-sesame"), &list).await, 0, &[]);
     ended(&shell.run(&token("wrong"), &["campaigns", "list", "--token", "open-sesame"]).await, 0, &[]);
     ended(&shell.run(&token("open-sesame"), &["campaigns", "delete", "c"]).await, 1, &["editor", "viewer"]);

@@ -118,6 +118,9 @@ async fn dead_letters_are_listed_counted_and_exported() {
     let exported = ask(&stage, &["dead-letters", "export"]).await;
     let exported: Vec<Value> = exported.lines().map(json).collect();
     assert_eq!(exported, all);
+    // There is no other form, so to ask for it is no mistake.
+    let asked_for = ask(&stage, &["dead-letters", "export", "--json"]).await;
+    assert_eq!(asked_for.lines().map(json).collect::<Vec<_>>(), all);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("dead.ndjson").display().to_string();
     let said = ask(&stage, &["dead-letters", "export", "--reason", "gone", "-o", &file]).await;

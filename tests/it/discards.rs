@@ -61,6 +61,11 @@ async fn an_order_that_is_wrong_discards_nothing() {
         json!({ "filter": { "since": "2026-01-01T00:00:00Z", "until": "2026-01-01T00:00:00Z" } }),
         json!({ "filter": { "colour": "red" } }),
         json!({ "filter": { "state": "replaying" } }),
+        json!({ "filter": { "reason": "gone", "campaignId": null } }),
+        // Everything is given up for a reason only.
+        json!({ "filter": {} }),
+        json!({ "filter": { "state": "pending" } }),
+        json!([letters, null, null]),
         json!([]),
     ];
     for order in refused {
@@ -91,5 +96,11 @@ async fn an_order_that_is_wrong_discards_nothing() {
     let longest = "ü".repeat(500);
     assert_eq!(stage.waypost.discard(&json!({ "filter": { "reason": "gone" }, "reason": longest })).await, 2);
     stage.waypost.until_states(&[("discarded", 2), ("replaying", 1)]).await;
-    stage.waypost.post(DISCARD, &json!({ "filter": { "reason": "gone" } })).await.problem(422);
+    for (filter, words) in [
+        (json!({ "reason": "gone" }), "matches no pending dead letter"),
+        (json!({ "reason": "gone", "state": "pending" }), "matches no dead letter"),
+    ] {
+        let detail = stage.waypost.post(DISCARD, &json!({ "filter": filter })).await.problem(422);
+        assert!(text(&detail, "detail").contains(words), "{detail:#}");
+    }
 }

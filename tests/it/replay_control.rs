@@ -160,6 +160,7 @@ async fn an_order_that_is_wrong_replays_nothing() {
         (json!({ "filter": { "reason": "malformed" } }), "$.filter"),
         (json!({ "filter": { "campaignId": "unknown" } }), "$.filter"),
         (json!({ "filter": { "state": "replaying" } }), "$.filter"),
+        (json!({ "filter": { "campaignId": null } }), "$.filter.campaignId"),
         (json!({ "filter": { "since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z" } }), "$.filter"),
     ];
     for (order, path) in refused {
@@ -169,6 +170,15 @@ async fn an_order_that_is_wrong_replays_nothing() {
             let faults = stage.waypost.post("/v1/replays", &order).await.faults();
             assert!(faults.iter().any(|fault| fault.starts_with(path)), "{order}: {faults:?}");
         }
+    }
+    // An array is no object whose fields have no names, and of two conditions none is chosen.
+    for order in [
+        json!([letters, null, null, null, null, null]).to_string(),
+        r#"{ "filter": { "status": 410, "status": 500 } }"#.to_owned(),
+        r#"{ "filter": { "status": 410 }, "filter": { "status": 410 } }"#.to_owned(),
+    ] {
+        let headers = [("content-type", "application/json")];
+        stage.waypost.send_with(reqwest::Method::POST, "/v1/replays", &headers, order).await.faults();
     }
     let problem = stage.waypost.post("/v1/replays", &json!({ "ids": [letters[0], "dl_unknown"] })).await.problem(404);
     assert!(text(&problem, "detail").contains("dl_unknown"), "which one is not told: {problem:#}");
@@ -225,10 +235,26 @@ async fn the_list_of_replays_has_the_newest_first_and_pages() {
         place = format!("&cursor={cursor}");
     }
     assert_eq!(seen, ordered);
-    for wrong in ["limit=0", "limit=1001", "limit=many", "cursor=garbage", "page=2"] {
+    for wrong in ["limit=0", "limit=1001", "limit=many", "cursor=garbage", "cursor=rp_", "cursor=rp_garbage", "page=2"]
+    {
         let problem = stage.waypost.get(&format!("/v1/replays?{wrong}")).await.problem(400);
         assert!(text(&problem, "detail").contains(wrong.split('=').next().unwrap_or_default()), "{problem:#}");
     }
+    // Of many ids the list has the number.
+    stage.bury(4, 101).await;
+    let many = ids(&stage.waypost.letters("state=pending").await);
+    for (count, is_listed) in [(100, true), (101, false)] {
+        let named = json!(many[..count]);
+        let id = stage.waypost.order_replay(&json!({ "ids": named })).await;
+        let whole = stage.waypost.until_replay(&id, "done").await;
+        assert_eq!((&whole["ids"], &whole["idCount"]), (&named, &json!(count)));
+        let listed = stage.waypost.get("/v1/replays?limit=1").await.json()["items"][0].clone();
+        assert_eq!((text(&listed, "id"), &listed["idCount"]), (&*id, &json!(count)));
+        assert_eq!(listed.get("ids"), is_listed.then_some(&named));
+    }
+    let listed = stage.waypost.cli(&["replays", "list"]).await;
+    assert!(listed.stdout.contains("101 dead letters by id"), "{listed:?}");
+
     let second = stage.second().await;
     second.until_replay(&ordered[0], "done").await;
     assert_eq!(second.get("/v1/replays").await.json(), stage.waypost.get("/v1/replays").await.json());

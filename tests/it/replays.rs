@@ -230,7 +230,14 @@ async fn where_the_webhook_is_no_more_its_letters_stay_dead() {
     stage.waypost.until_states(&[("pending", 3), ("replayed", 3)]).await;
     for (reason, count) in [("webhook_deleted", 1), ("webhook_disabled", 2)] {
         let letters = stage.waypost.until_letters(&format!("reason={reason}&state=pending"), count).await;
-        assert!(letters.iter().all(|letter| letter["replayId"] == json!(replay)), "{letters:#?}");
+        for letter in &letters {
+            assert_eq!(letter["replayId"], json!(replay));
+            // What was attempted before is the old letter's.
+            let none = [&letter["status"], &letter["cause"], &letter["firstAttemptAt"]];
+            assert!(none.iter().all(|field| field.is_null()) && letter["attempts"] == json!([]), "{letter:#}");
+            let shown = stage.waypost.letter(text(letter, "id")).await;
+            assert!(shown.get("request").is_none() && shown["url"].is_string(), "{shown:#}");
+        }
     }
     assert_eq!(stage.receiver.requests().len(), 0);
 }

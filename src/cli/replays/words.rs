@@ -125,7 +125,12 @@ pub(super) fn trouble(replay: &Value) -> Option<String> {
     };
     let failed = (failed > 0)
         .then(|| format!("{} failed again, and became new ones:\n  {}", plain::dead_letters(failed), list(replay)));
-    let filter = flags(&replay["filter"], &filter::ALL);
+    // Not those that have just failed, which the filter alone would take as well.
+    let mut filter = replay["filter"].clone();
+    if let Some(filter) = filter.as_object_mut() {
+        filter.entry("until").or_insert_with(|| replay["createdAt"].clone());
+    }
+    let filter = flags(&filter, &filter::ALL);
     let limits = [("--rate", "ratePerSecond"), ("--stop-on-failure-ratio", "stopOnFailureRatio")];
     let limits = limits.iter().filter_map(|(flag, name)| Some(format!(" {flag} {}", replay[*name].as_f64()?)));
     let renew = (cut_short.is_some() && !filter.is_empty()).then(|| {
@@ -135,9 +140,14 @@ pub(super) fn trouble(replay: &Value) -> Option<String> {
     (!trouble.is_empty()).then(|| trouble.join("\n"))
 }
 
+/// Whether its letters were named. A list has not all of the names.
+fn is_by_id(replay: &Value) -> bool {
+    !replay["ids"].is_null() || !replay["idCount"].is_null()
+}
+
 /// In which state the letters are that a replay gives back.
 fn again(replay: &Value) -> &'static str {
-    let pending = replay["ids"].is_null() && matches!(replay["filter"]["state"].as_str(), None | Some("pending"));
+    let pending = !is_by_id(replay) && matches!(replay["filter"]["state"].as_str(), None | Some("pending"));
     if pending { "pending again" } else { "as they were before" }
 }
 
@@ -154,10 +164,11 @@ fn list(replay: &Value) -> String {
 
 /// What it sends again, as the flags it was created with.
 pub(super) fn selection(replay: &Value) -> String {
-    if let Some(ids) = replay["ids"].as_array() {
-        return match ids.as_slice() {
+    if is_by_id(replay) {
+        let ids = replay["ids"].as_array().map(Vec::as_slice).unwrap_or_default();
+        return match ids {
             [id] => plain::field(id, 64),
-            ids => format!("{} by id", plain::dead_letters(ids.len() as u64)),
+            ids => format!("{} by id", plain::dead_letters(number(replay, "idCount").max(ids.len() as u64))),
         };
     }
     let flags = flags(&replay["filter"], &filter::ALL);
@@ -235,9 +246,14 @@ mod tests {
         let (first, rest) = stopped.split_once('\n').unwrap();
         assert_eq!(first, "it stopped by its failure ratio (0.5); 80 dead letters not sent are pending again");
         assert!(rest.starts_with("15 dead letters failed again"), "{rest}");
-        let again = "waypost dead-letters replay --campaign 13010 --label 'Welcome Message' --status 503 \
-                     --stop-on-failure-ratio 0.5";
+        let again = "to send what was not sent:\n  waypost dead-letters replay --campaign 13010 --label 'Welcome Message' \
+                     --status 503 --until 2026-11-22T03:00:00.123Z --stop-on-failure-ratio 0.5";
         assert!(rest.ends_with(again), "{rest}");
+        let mut all = replay("stopped", 100, 5, 15);
+        all["filter"] = json!({});
+        assert!(trouble(&all).unwrap().contains("waypost dead-letters replay --until 2026-11-22T03:00:00.123Z"));
+        all["filter"] = json!({ "until": "2026-11-21T00:00:00.000Z" });
+        assert!(trouble(&all).unwrap().contains("waypost dead-letters replay --until 2026-11-21T00:00:00.000Z"));
         let mut cancelled = replay("cancelled", 100, 5, 0);
         cancelled.as_object_mut().unwrap().remove("filter");
         cancelled["ids"] = json!(["dl_1"]);
@@ -260,5 +276,6 @@ mod tests {
         assert_eq!(selection(&json!({ "filter": {} })), "--all");
         assert_eq!(selection(&json!({ "ids": ["dl_1"] })), "dl_1");
         assert_eq!(selection(&json!({ "ids": ["dl_1", "dl_2"] })), "2 dead letters by id");
+        assert_eq!(selection(&json!({ "idCount": 10_000 })), "10,000 dead letters by id");
     }
 }

@@ -22,6 +22,11 @@ pub enum Choice {
 }
 
 impl Choice {
+    /// Whether it takes every letter that is pending.
+    pub fn is_all_pending(&self) -> bool {
+        matches!(self, Self::Filter(filter) if filter.or_pending() == Filter::default().or_pending())
+    }
+
     /// Reads the fields `ids` and `filter`, of which there must be one.
     ///
     /// # Errors
@@ -67,5 +72,14 @@ mod tests {
         assert_eq!(Choice::read(ids(&["a", "b", "a"]), None), Ok(Choice::Ids(ids(&["a", "b"]).expect("ids"))));
         let all = Choice::read(None, fields(json!({}))).expect("a choice");
         assert_eq!(all, Choice::Filter(Filter::default()));
+        for (filter, is_all) in [
+            (json!({}), true),
+            (json!({ "state": "pending" }), true),
+            (json!({ "state": "discarded" }), false),
+            (json!({ "status": 500 }), false),
+        ] {
+            let choice = Choice::read(None, fields(filter.clone())).expect("a choice");
+            assert_eq!(choice.is_all_pending(), is_all, "{filter}");
+        }
     }
 }

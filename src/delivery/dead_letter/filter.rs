@@ -56,8 +56,7 @@ impl Filter {
     pub fn read(fields: impl IntoIterator<Item = (String, Value)>, path: &str) -> Result<Self, Vec<Fault>> {
         let mut filter = Self::default();
         let mut faults = Vec::new();
-        // What is null is not there: programs write it so.
-        for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
+        for (name, value) in fields {
             if let Err(message) = filter.set(&name, &value) {
                 faults.push(Fault::new(place(path, &name), message));
             }
@@ -78,6 +77,10 @@ impl Filter {
 
     fn set(&mut self, name: &str, value: &Value) -> Result<(), String> {
         match name {
+            // A program that has lost what it looks for does not mean all.
+            name if value.is_null() && Self::FIELDS.contains(&name) => {
+                return Err("is null: give it a value, or leave it out, which means all".to_owned());
+            }
             "campaignId" => self.campaign_id = Some(id(value)?.to_owned()),
             "label" => self.label = Some(text(value)?.to_owned()),
             "webhookId" => self.webhook_id = Some(WebhookId::new(id(value)?)),
@@ -157,12 +160,20 @@ mod tests {
             ("status", json!("5xx")),
             ("since", json!("yesterday")),
             ("colour", json!("red")),
+            ("webhookId", json!(null)),
         ])
         .expect_err("a filter");
         let paths: Vec<&str> = faults.iter().map(|fault| fault.path.as_str()).collect();
         assert_eq!(
             paths,
-            ["$.filter.campaignId", "$.filter.reason", "$.filter.status", "$.filter.since", "$.filter.colour"]
+            [
+                "$.filter.campaignId",
+                "$.filter.reason",
+                "$.filter.status",
+                "$.filter.since",
+                "$.filter.colour",
+                "$.filter.webhookId"
+            ]
         );
         assert!(faults[1].message.contains("malformed, poison, gone"), "{}", faults[1]);
     }

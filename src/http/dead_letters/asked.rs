@@ -1,10 +1,11 @@
 //! What a query asks of the dead letters: a filter, and a page of what it matches.
 
+use std::collections::BTreeMap;
+
 use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemars::JsonSchema;
-use serde_json::Map;
 use sha2::{Digest as _, Sha256};
 
 use crate::delivery::dead_letter::filter::Filter;
@@ -37,17 +38,17 @@ pub(super) struct Asked {
 impl Asked {
     pub(super) fn read(query: &str) -> Result<Self, Problem> {
         let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
-        let (mut limit, mut cursor, mut fields) = (None, None, Map::new());
+        let mut given: BTreeMap<String, String> = BTreeMap::new();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-            let value = value.into_owned();
-            match name.as_ref() {
-                "limit" => limit = Some(value),
-                "cursor" => cursor = Some(value),
-                name => {
-                    fields.insert(name.to_owned(), value.into());
-                }
+            if let Some(_earlier) = given.insert(name.clone().into_owned(), value.into_owned()) {
+                return Err(bad(format!("{name} is given twice: send it once")));
             }
         }
+        let (limit, cursor) = (given.remove("limit"), given.remove("cursor"));
+        let fields = given.into_iter().map(|(name, value)| match name.as_str() {
+            "since" | "until" => (name, with_plus(value).into()),
+            _ => (name, value.into()),
+        });
         let filter = Filter::read(fields, "")
             .map_err(|faults| bad(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
         let paged = limit.is_some() || cursor.is_some();
@@ -56,6 +57,17 @@ impl Asked {
             None => Limit::default(),
         };
         Ok(Self { filter, limit, cursor, paged })
+    }
+}
+
+/// A time whose offset has lost its plus: in a query that is a space.
+fn with_plus(time: String) -> String {
+    const OFFSET: usize = "+02:00".len();
+    match time.len().checked_sub(OFFSET).and_then(|at| time.split_at_checked(at)) {
+        Some((time, offset)) if time.contains(['T', 't']) && offset.starts_with(' ') => {
+            format!("{time}+{}", &offset[1..])
+        }
+        _ => time,
     }
 }
 
@@ -87,4 +99,28 @@ fn proof(filter: &Filter) -> [u8; PROOF_BYTES] {
     let text = serde_json::to_vec(filter).unwrap_or_default();
     proof.copy_from_slice(&Sha256::digest(text)[..PROOF_BYTES]);
     proof
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plus_of_an_offset_may_be_a_space() {
+        for (query, since) in [
+            ("since=2024-06-18T20:26:14+02:00", "2024-06-18T18:26:14Z"),
+            ("since=2024-06-18T20:26:14%2B02:00", "2024-06-18T18:26:14Z"),
+            ("since=2024-06-18T20:26:14.5+00:00", "2024-06-18T20:26:14.5Z"),
+            ("since=2024-06-18T20:26:14-02:00", "2024-06-18T22:26:14Z"),
+            ("since=2024-06-18+20:26:14Z", "2024-06-18T20:26:14Z"),
+        ] {
+            let asked = Asked::read(query).map_err(|problem| format!("{query}: {problem:?}")).expect("a question");
+            assert_eq!(asked.filter.since, crate::delivery::timestamp::parse(since).ok(), "{query}");
+        }
+        for query in
+            ["since=+02:00", "since=2024-06-18+20:26", "since=", "since=ü02:00", "label=a&label=a", "limit=1&limit=1"]
+        {
+            assert!(Asked::read(query).is_err(), "{query}");
+        }
+    }
 }

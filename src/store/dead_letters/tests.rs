@@ -12,7 +12,6 @@ use crate::delivery::dead_letter::mark::{Control, Discard, ReplayOutcome, Sent, 
 use crate::delivery::reason::Reason;
 use crate::delivery::replay::{Command, Replay, ReplayConfig};
 use crate::store::Store;
-use chrono::Utc;
 
 /// The log's beginning, in milliseconds since 1970. A record comes every second.
 const START: i64 = 1_700_000_000_000;

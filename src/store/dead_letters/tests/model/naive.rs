@@ -311,10 +311,10 @@ impl Naive {
 
     fn compare_jobs(&self, log: &Log) {
         let view = log.view();
-        let jobs = view.jobs(None, REPLAYS).expect("jobs");
+        let jobs = view.jobs(None, REPLAYS, |job| job).expect("jobs");
         assert!(jobs.iter().map(|job| &job.replay.id).eq(self.jobs.keys().rev()));
         if let [newest, older @ ..] = &jobs[..] {
-            assert_eq!(view.jobs(Some(&newest.replay.id), REPLAYS).expect("jobs"), older);
+            assert_eq!(view.jobs(Some(&newest.replay.id), REPLAYS, |job| job).expect("jobs"), older);
         }
         let mut claimed = BTreeSet::new();
         for job in &jobs {
