@@ -1,17 +1,21 @@
 //! The view of the dead-letter log: every letter with its state, and the replays.
 //!
-//! [`rows`] is its index, [`search`] reads by filters, `draft` applies records of the log.
+//! [`rows`] is its index, [`search`] reads by filters, `draft` applies records of the log. The letters themselves go to the
+//! `archive`, `pack` by `pack`, and come from there by `reading`.
 
+mod archive;
 mod draft;
+mod pack;
+mod reading;
 pub mod rows;
 pub mod search;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use chrono::DateTime;
 use serde::Deserialize;
 use sled::{Db, Tree};
 
@@ -21,7 +25,10 @@ use crate::delivery::dead_letter::mark::{Fate, Mark};
 use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{Claims, Job, Replay, ReplayState};
+use archive::Archive;
 use draft::Draft;
+use pack::decompress;
+pub use reading::Kept;
 use rows::{Block, Row, Zone, block_of, fingerprint, first_of};
 
 /// The key of the dead-letter log's position.
@@ -72,17 +79,6 @@ pub enum Applied {
     Nothing,
 }
 
-/// A letter as the view has it.
-#[derive(Debug, Clone)]
-pub struct Kept {
-    /// Its offset in the log.
-    pub offset: u64,
-    /// How long it is as JSON.
-    pub bytes: usize,
-    /// As it was written, but for what has changed since: its state, and a time of death that was found out later.
-    pub letter: DeadLetter,
-}
-
 /// Letters of each state, by the state's number.
 pub type Counts = [u64; 4];
 
@@ -90,8 +86,10 @@ pub type Counts = [u64; 4];
 /// may see a part.
 #[derive(Clone)]
 pub struct LetterView {
-    /// Offset → the letter, as JSON.
+    /// Offset → the letter, as JSON, while its block is not over.
     letters: Tree,
+    /// All other letters.
+    archive: Archive,
     /// Block → its rows.
     blocks: Tree,
     /// The beginning of an id's fingerprint → the offsets of all letters whose id begins so.
@@ -110,9 +108,11 @@ pub struct LetterView {
 }
 
 impl LetterView {
-    pub(super) fn open(db: &Db) -> Result<Self, StoreError> {
+    /// Opens the view in `db`, with the letters of blocks that are over in `folder`.
+    pub(super) fn open(db: &Db, folder: PathBuf) -> Result<Self, StoreError> {
         let view = Self {
             letters: db.open_tree("letters")?,
+            archive: Archive::open(db, folder)?,
             blocks: db.open_tree("letter-rows")?,
             ids: db.open_tree("letter-ids")?,
             fates: db.open_tree("letter-fates")?,
@@ -126,7 +126,7 @@ impl LetterView {
         let mut zones = view.zones_mut();
         for entry in &view.blocks {
             let (key, bytes) = entry?;
-            zones.insert(number(&key), Zone::of(&Block::decode(&bytes)?));
+            zones.insert(number(&key), Zone::of(&Block::decode(&decompress(&bytes)?)?));
         }
         drop(zones);
         view.position()?;
@@ -248,10 +248,11 @@ impl LetterView {
             }
         }
         let mut forgotten = 0;
-        for block in old {
-            forgotten += draft.forget_block(block, &claiming)?;
+        for block in &old {
+            forgotten += draft.forget_block(*block, &claiming)?;
         }
         draft.commit(None)?;
+        self.archive.delete_unused(&old)?;
         Ok(forgotten)
     }
 
@@ -266,6 +267,7 @@ impl LetterView {
         for tree in [&self.letters, &self.blocks, &self.ids, &self.fates, &self.jobs, &self.claims] {
             tree.clear()?;
         }
+        self.archive.clear()?;
         self.zones_mut().clear();
         Ok(())
     }
@@ -279,14 +281,6 @@ impl LetterView {
             }
         }
         counts
-    }
-
-    /// The letter with this id.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn letter(&self, id: &DeadLetterId) -> Result<Option<Kept>, StoreError> {
-        self.offset_of(id)?.map_or(Ok(None), |offset| self.letter_at(offset))
     }
 
     /// The state of the letter with this id.
@@ -358,42 +352,10 @@ impl LetterView {
         Ok(jobs)
     }
 
-    /// The first letters that a replay has claimed and not sent, at most `limit`; fewer where they are large.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn claimed(&self, replay: &ReplayId, limit: usize) -> Result<Vec<Kept>, StoreError> {
-        let mut letters: Vec<Kept> = Vec::new();
-        let mut bytes = 0;
-        for entry in self.claims.scan_prefix(claims_of(replay)) {
-            let (key, claims) = entry?;
-            for offset in offsets(block_in(&key), number(&claims)) {
-                if letters.len() == limit || bytes > MAX_BYTES {
-                    return Ok(letters);
-                }
-                letters.extend(self.letter_at(offset)?);
-                bytes += letters.last().map_or(0, |last| last.bytes);
-            }
-        }
-        Ok(letters)
-    }
-
-    fn letter_at(&self, offset: u64) -> Result<Option<Kept>, StoreError> {
-        self.with_row(offset, |row| self.letter_of(offset, row))?.unwrap_or(Ok(None))
-    }
-
-    /// The letter of a row.
-    fn letter_of(&self, offset: u64, row: &Row<'_>) -> Result<Option<Kept>, StoreError> {
-        let Some(bytes) = self.letters.get(key(offset))? else { return Ok(None) };
-        let mut letter: DeadLetter = serde_json::from_slice(&bytes)?;
-        letter.state = row.state;
-        letter.dead_at = DateTime::from_timestamp_millis(row.dead_at).unwrap_or(letter.dead_at);
-        Ok(Some(Kept { offset, bytes: bytes.len(), letter }))
-    }
-
     fn with_row<T>(&self, offset: u64, read: impl FnOnce(&Row<'_>) -> T) -> Result<Option<T>, StoreError> {
         let number = block_of(offset);
         let Some(bytes) = self.blocks.get(key(number))? else { return Ok(None) };
+        let bytes = decompress(&bytes)?;
         let block = Block::decode(&bytes)?;
         let found = block.rows(number).find(|(at, _)| *at == offset);
         Ok(found.map(|(_, row)| read(row)))

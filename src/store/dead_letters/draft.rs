@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use sled::Batch;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _};
 
+use super::archive::Place;
+use super::pack::{LARGE_BYTES, decompress};
 use super::{
     Applied, BUCKET_ITEM, Block, Content, DEAD_LETTER_LOG, Entry, LetterView, Row, Zone, block_of, bucket_key,
-    claims_of, find, fingerprint, key, number, offsets,
+    claims_of, find, fingerprint, first_of, key, number, offsets,
 };
 use crate::broker::log::Position;
 use crate::delivery::dead_letter::mark::{Control, Discard, Fate, Found, Mark, Slice};
@@ -21,6 +23,8 @@ use crate::store::StoreError;
 pub(super) struct Draft<'a> {
     view: &'a LetterView,
     letters: BTreeMap<u64, Option<Vec<u8>>>,
+    /// Of letters in the archive, by block.
+    places: BTreeMap<u64, Option<Vec<Place>>>,
     blocks: BTreeMap<u64, Option<Block<'static>>>,
     ids: BTreeMap<[u8; 2], Vec<u8>>,
     fates: BTreeMap<u64, Option<Fate>>,
@@ -34,6 +38,7 @@ impl<'a> Draft<'a> {
         Self {
             view,
             letters: BTreeMap::new(),
+            places: BTreeMap::new(),
             blocks: BTreeMap::new(),
             ids: BTreeMap::new(),
             fates: BTreeMap::new(),
@@ -179,8 +184,11 @@ impl<'a> Draft<'a> {
     pub(super) fn forget_block(&mut self, block: u64, claiming: &[ReplayId]) -> Result<u64, StoreError> {
         let rows: Vec<(u64, DeadLetterId)> =
             self.block(block)?.rows(block).map(|(offset, row)| (offset, row.letter_id())).collect();
+        for letter in self.view.letters.range(key(first_of(block))..key(first_of(block + 1))).keys() {
+            self.letters.insert(number(&letter?), None);
+        }
+        self.places.insert(block, None);
         for (offset, id) in &rows {
-            self.letters.insert(*offset, None);
             self.fates.insert(*offset, None);
             let fingerprint = fingerprint(id.as_str());
             let bucket = self.bucket(fingerprint)?;
@@ -204,13 +212,40 @@ impl<'a> Draft<'a> {
         self.jobs.insert(id.clone(), None);
     }
 
+    /// Writes letters to the archive: those of blocks that are over at this position, and large ones at once.
+    fn archive(&mut self, position: Option<&Position>) -> Result<(), StoreError> {
+        let over = position.map_or(0, |position| first_of(block_of(position.offset.saturating_add(1))));
+        let mut letters: BTreeMap<u64, BTreeMap<u64, Vec<u8>>> = BTreeMap::new();
+        let is_ready = |offset: &u64, letter: &mut Option<Vec<u8>>| {
+            letter.as_ref().is_some_and(|json| *offset < over || json.len() > LARGE_BYTES)
+        };
+        for (offset, letter) in self.letters.extract_if(.., is_ready) {
+            letters.entry(block_of(offset)).or_default().extend(letter.map(|json| (offset, json)));
+        }
+        for entry in self.view.letters.range(..key(over)) {
+            let (offset, json) = entry?;
+            let offset = number(&offset);
+            letters.entry(block_of(offset)).or_default().insert(offset, json.to_vec());
+            self.letters.insert(offset, None);
+        }
+        for (block, letters) in letters {
+            self.places.insert(block, Some(self.view.archive.write(block, &letters)?));
+        }
+        Ok(())
+    }
+
     /// Writes it all.
-    pub(super) fn commit(self, position: Option<&Position>) -> Result<(), StoreError> {
+    pub(super) fn commit(mut self, position: Option<&Position>) -> Result<(), StoreError> {
         let view = self.view;
+        self.archive(position)?;
         let mut zones = Vec::with_capacity(self.blocks.len());
         let mut letters = Batch::default();
         for (offset, letter) in self.letters {
             put(&mut letters, &key(offset), letter);
+        }
+        let mut places = Batch::default();
+        for (block, of_letters) in self.places {
+            put(&mut places, &key(block), of_letters.map(|places| postcard::to_stdvec(&places)).transpose()?);
         }
         let mut blocks = Batch::default();
         for (number, block) in self.blocks {
@@ -238,8 +273,17 @@ impl<'a> Draft<'a> {
         if let Some(position) = position {
             positions.insert(DEAD_LETTER_LOG, serde_json::to_vec(position)?);
         }
-        let trees = [&view.letters, &view.blocks, &view.ids, &view.fates, &view.jobs, &view.claims, &view.positions];
-        let batches = [letters, blocks, ids, fates, jobs, claims, positions];
+        let trees = [
+            &view.letters,
+            &view.archive.places,
+            &view.blocks,
+            &view.ids,
+            &view.fates,
+            &view.jobs,
+            &view.claims,
+            &view.positions,
+        ];
+        let batches = [letters, places, blocks, ids, fates, jobs, claims, positions];
         let written = trees[..].transaction(|trees| {
             for (tree, batch) in trees.iter().zip(&batches) {
                 tree.apply_batch(batch)?;
@@ -303,7 +347,7 @@ impl<'a> Draft<'a> {
     fn block(&mut self, number: u64) -> Result<&mut Block<'static>, StoreError> {
         let tree = &self.view.blocks;
         let drafted = drafted(&mut self.blocks, number, || match tree.get(key(number))? {
-            Some(bytes) => Ok(Some(Block::decode(&bytes)?.into_owned())),
+            Some(bytes) => Ok(Some(Block::decode(&decompress(&bytes)?)?.into_owned())),
             None => Ok(None),
         })?;
         Ok(drafted.get_or_insert_default())

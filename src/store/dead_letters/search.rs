@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::rows::{Row, Wanted};
-use super::rows::{block_of, first_of};
+use super::pack::decompress;
+use super::reading::Reader;
+use super::rows::{Row, Wanted, block_of, first_of};
 use super::{Block, Kept, LetterView, MAX_BYTES, key};
 use crate::delivery::dead_letter::State;
 use crate::delivery::dead_letter::filter::Filter;
@@ -84,6 +85,7 @@ impl LetterView {
         let mut next = None;
         let mut failed = None;
         let mut blocks = 0;
+        let mut reader = Reader::new(self);
         self.search(filter, Direction::NewestFirst, 0..before.unwrap_or(u64::MAX), |found| {
             let late = || blocks >= BLOCKS_BEFORE_DEADLINE && Instant::now() > deadline;
             match found {
@@ -93,7 +95,7 @@ impl LetterView {
                     next = letters.last().map(|last| last.offset);
                     return ControlFlow::Break(());
                 }
-                Step::Letter(offset, row) => match self.letter_of(offset, row) {
+                Step::Letter(offset, row) => match reader.letter(offset, row) {
                     Ok(letter) => {
                         bytes += letter.as_ref().map_or(0, |letter| letter.bytes);
                         letters.extend(letter);
@@ -181,6 +183,7 @@ impl LetterView {
             }
             for number in numbers {
                 let Some(bytes) = self.blocks.get(key(number))? else { continue };
+                let bytes = decompress(&bytes)?;
                 let block = Block::decode(&bytes)?;
                 let mut rows: Vec<(u64, &Row<'_>)> = block.rows(number).collect();
                 rows.retain(|(offset, row)| offsets.contains(offset) && wanted.has(row));
