@@ -1,10 +1,11 @@
 //! The view of the dead-letter log: every letter with its state, and the replays.
 //!
-//! [`rows`] is its index, [`search`] reads by filters, `draft` applies records of the log. The letters themselves go to the
+//! [`rows`] and `ids` are its index, [`search`] reads by filters, `draft` applies records of the log. The letters themselves go to the
 //! `archive`, `pack` by `pack`, and come from there by `reading`.
 
 mod archive;
 mod draft;
+mod ids;
 mod pack;
 mod reading;
 pub mod rows;
@@ -27,9 +28,10 @@ use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{Claims, Job, Replay, ReplayState};
 use archive::Archive;
 use draft::Draft;
+use ids::Ids;
 use pack::decompress;
 pub use reading::Kept;
-use rows::{Block, Row, Zone, block_of, fingerprint, first_of};
+use rows::{Block, Row, Zone, block_of, blocks_of, fingerprint, first_of};
 
 /// The key of the dead-letter log's position.
 const DEAD_LETTER_LOG: &[u8] = b"dead-letters";
@@ -92,8 +94,6 @@ pub struct LetterView {
     archive: Archive,
     /// Block → its rows.
     blocks: Tree,
-    /// The beginning of an id's fingerprint → the offsets of all letters whose id begins so.
-    ids: Tree,
     /// Offset → [`Fate`], of letters that have one.
     fates: Tree,
     /// Replay's id → [`Job`].
@@ -102,6 +102,8 @@ pub struct LetterView {
     claims: Tree,
     positions: Tree,
     zones: Arc<RwLock<BTreeMap<u64, Zone>>>,
+    /// Locked after the zones, where both are.
+    ids: Arc<RwLock<Ids>>,
     writing: Arc<Mutex<()>>,
     /// How long letters are kept.
     retention: Duration,
@@ -114,21 +116,24 @@ impl LetterView {
             letters: db.open_tree("letters")?,
             archive: Archive::open(db, folder)?,
             blocks: db.open_tree("letter-rows")?,
-            ids: db.open_tree("letter-ids")?,
             fates: db.open_tree("letter-fates")?,
             jobs: db.open_tree("replays")?,
             claims: db.open_tree("replay-claims")?,
             positions: db.open_tree("positions")?,
             zones: Arc::default(),
+            ids: Arc::default(),
             writing: Arc::default(),
             retention: Duration::MAX,
         };
-        let mut zones = view.zones_mut();
+        let (mut zones, mut ids) = (view.zones_mut(), view.ids_mut());
         for entry in &view.blocks {
             let (key, bytes) = entry?;
-            zones.insert(number(&key), Zone::of(&Block::decode(&decompress(&bytes)?)?));
+            let (number, bytes) = (number(&key), decompress(&bytes)?);
+            let block = Block::decode(&bytes)?;
+            zones.insert(number, Zone::of(&block));
+            ids.insert_all(number, &block);
         }
-        drop(zones);
+        drop((zones, ids));
         view.position()?;
         Ok(view)
     }
@@ -195,8 +200,7 @@ impl LetterView {
             draft.commit(None)
         };
         for ids in replay.ids.iter().flat_map(|ids| ids.chunks(LETTERS_AT_ONCE)) {
-            let letters = ids.iter().filter_map(|id| self.offset_of(id).transpose()).collect::<Result<Vec<_>, _>>()?;
-            claim(&mut letters.into_iter())?;
+            claim(&mut ids.iter().filter_map(|id| self.offset_of(id)))?;
         }
         if let Some(filter) = &replay.filter {
             let mut from = Some(0);
@@ -253,6 +257,8 @@ impl LetterView {
         }
         draft.commit(None)?;
         self.archive.delete_unused(&old)?;
+        let zones = self.zones();
+        self.ids_mut().drop_forgotten(|offsets| zones.range(blocks_of(&offsets)).next().is_some());
         Ok(forgotten)
     }
 
@@ -264,11 +270,12 @@ impl LetterView {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         // First the position: cut short after it, the log is read from its beginning all the same.
         self.positions.remove(DEAD_LETTER_LOG)?;
-        for tree in [&self.letters, &self.blocks, &self.ids, &self.fates, &self.jobs, &self.claims] {
+        for tree in [&self.letters, &self.blocks, &self.fates, &self.jobs, &self.claims] {
             tree.clear()?;
         }
         self.archive.clear()?;
         self.zones_mut().clear();
+        *self.ids_mut() = Ids::default();
         Ok(())
     }
 
@@ -296,7 +303,7 @@ impl LetterView {
     /// # Errors
     /// [`StoreError`].
     pub fn row<T>(&self, id: &DeadLetterId, read: impl FnOnce(&Row<'_>) -> T) -> Result<Option<T>, StoreError> {
-        self.offset_of(id)?.map_or(Ok(None), |offset| self.with_row(offset, read))
+        self.offset_of(id).map_or(Ok(None), |offset| self.with_row(offset, read))
     }
 
     /// What became of the letter at `offset`.
@@ -361,12 +368,10 @@ impl LetterView {
         Ok(found.map(|(_, row)| read(row)))
     }
 
-    fn offset_of(&self, id: &DeadLetterId) -> Result<Option<u64>, StoreError> {
-        let fingerprint = fingerprint(id.as_str());
-        match self.ids.get(bucket_key(fingerprint))? {
-            Some(bucket) => Ok(find(&bucket, fingerprint)),
-            None => Ok(None),
-        }
+    fn offset_of(&self, id: &DeadLetterId) -> Option<u64> {
+        let zones = self.zones();
+        let ids = self.ids.read().unwrap_or_else(PoisonError::into_inner);
+        ids.find(fingerprint(id.as_str()), |offset| zones.contains_key(&block_of(offset)))
     }
 
     fn zones(&self) -> RwLockReadGuard<'_, BTreeMap<u64, Zone>> {
@@ -375,6 +380,10 @@ impl LetterView {
 
     fn zones_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<u64, Zone>> {
         self.zones.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ids_mut(&self) -> RwLockWriteGuard<'_, Ids> {
+        self.ids.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -400,19 +409,6 @@ fn block_in(key: &[u8]) -> u64 {
 /// The offsets of the letters of a block that are claimed: a bit for each.
 fn offsets(block: u64, claims: u64) -> impl Iterator<Item = u64> {
     (0..u64::from(u64::BITS)).filter(move |bit| claims >> bit & 1 == 1).map(move |bit| first_of(block) + bit)
-}
-
-/// Ids are kept in so many buckets that a bucket stays small: sled's cost is by the entry.
-fn bucket_key(fingerprint: u64) -> [u8; 2] {
-    ((fingerprint >> 48) as u16).to_be_bytes()
-}
-
-/// A bucket is a row of these: an id's fingerprint, and its letter's offset.
-const BUCKET_ITEM: usize = 16;
-
-fn find(bucket: &[u8], fingerprint: u64) -> Option<u64> {
-    let item = bucket.chunks_exact(BUCKET_ITEM).find(|item| item[..8] == key(fingerprint))?;
-    Some(number(&item[8..]))
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 use super::archive::Place;
 use super::pack::{LARGE_BYTES, decompress};
 use super::{
-    Applied, BUCKET_ITEM, Block, Content, DEAD_LETTER_LOG, Entry, LetterView, Row, Zone, block_of, bucket_key,
-    claims_of, find, fingerprint, first_of, key, number, offsets,
+    Applied, Block, Content, DEAD_LETTER_LOG, Entry, LetterView, Row, Zone, block_of, claims_of, fingerprint, first_of,
+    key, number, offsets,
 };
 use crate::broker::log::Position;
 use crate::delivery::dead_letter::mark::{Control, Discard, Fate, Found, Mark, Slice};
@@ -26,7 +26,8 @@ pub(super) struct Draft<'a> {
     /// Of letters in the archive, by block.
     places: BTreeMap<u64, Option<Vec<Place>>>,
     blocks: BTreeMap<u64, Option<Block<'static>>>,
-    ids: BTreeMap<[u8; 2], Vec<u8>>,
+    /// Of new letters: the id's fingerprint, and the offset.
+    ids: BTreeMap<u64, u64>,
     fates: BTreeMap<u64, Option<Fate>>,
     jobs: BTreeMap<ReplayId, Option<Job>>,
     /// By replay and block.
@@ -62,17 +63,14 @@ impl<'a> Draft<'a> {
 
     /// A letter may be written twice, where an acknowledgement was lost: the first one counts.
     fn letter(&mut self, offset: u64, letter: &DeadLetter) -> Result<Applied, StoreError> {
-        if self.offset_of(&letter.id)?.is_some() {
+        if self.offset_of(&letter.id).is_some() {
             return Ok(Applied::Letters(0));
         }
         self.letters.insert(offset, Some(serde_json::to_vec(letter)?));
         self.block(block_of(offset))?.push(Row::of(letter, offset));
-        let fingerprint = fingerprint(letter.id.as_str());
-        let bucket = self.bucket(fingerprint)?;
-        bucket.extend_from_slice(&key(fingerprint));
-        bucket.extend_from_slice(&key(offset));
+        self.ids.insert(fingerprint(letter.id.as_str()), offset);
         if let (Some(original), Some(replay)) = (&letter.replay_of, &letter.replay_id)
-            && let Some(original) = self.offset_of(original)?
+            && let Some(original) = self.offset_of(original)
         {
             self.fate(original)?.dead_again(replay, letter.dead_at, letter.id.clone());
         }
@@ -169,7 +167,7 @@ impl<'a> Draft<'a> {
     }
 
     fn found(&mut self, found: &Found) -> Result<Applied, StoreError> {
-        let Some(offset) = self.offset_of(&found.id)? else { return Ok(Applied::Nothing) };
+        let Some(offset) = self.offset_of(&found.id) else { return Ok(Applied::Nothing) };
         if self.fate(offset)?.found_at.is_some() {
             return Ok(Applied::Letters(0));
         }
@@ -182,19 +180,12 @@ impl<'a> Draft<'a> {
 
     /// Forgets a block's letters, and tells how many. `claiming` are the replays that may have some of them.
     pub(super) fn forget_block(&mut self, block: u64, claiming: &[ReplayId]) -> Result<u64, StoreError> {
-        let rows: Vec<(u64, DeadLetterId)> =
-            self.block(block)?.rows(block).map(|(offset, row)| (offset, row.letter_id())).collect();
+        let rows: Vec<u64> = self.block(block)?.rows(block).map(|(offset, _)| offset).collect();
         for letter in self.view.letters.range(key(first_of(block))..key(first_of(block + 1))).keys() {
             self.letters.insert(number(&letter?), None);
         }
         self.places.insert(block, None);
-        for (offset, id) in &rows {
-            self.fates.insert(*offset, None);
-            let fingerprint = fingerprint(id.as_str());
-            let bucket = self.bucket(fingerprint)?;
-            let rest = bucket.chunks_exact(BUCKET_ITEM).filter(|item| item[8..] != key(*offset));
-            *bucket = rest.flatten().copied().collect();
-        }
+        self.fates.extend(rows.iter().map(|offset| (*offset, None)));
         self.blocks.insert(block, None);
         for replay in claiming {
             let claims = std::mem::take(self.claims_in(replay, block)?);
@@ -252,10 +243,6 @@ impl<'a> Draft<'a> {
             zones.push((number, block.as_ref().map(Zone::of)));
             put(&mut blocks, &key(number), block.map(|block| block.encode()).transpose()?);
         }
-        let mut ids = Batch::default();
-        for (bucket, items) in self.ids {
-            put(&mut ids, &bucket, (!items.is_empty()).then_some(items));
-        }
         let mut fates = Batch::default();
         for (offset, fate) in self.fates {
             let fate = fate.filter(|fate| *fate != Fate::default());
@@ -273,17 +260,9 @@ impl<'a> Draft<'a> {
         if let Some(position) = position {
             positions.insert(DEAD_LETTER_LOG, serde_json::to_vec(position)?);
         }
-        let trees = [
-            &view.letters,
-            &view.archive.places,
-            &view.blocks,
-            &view.ids,
-            &view.fates,
-            &view.jobs,
-            &view.claims,
-            &view.positions,
-        ];
-        let batches = [letters, places, blocks, ids, fates, jobs, claims, positions];
+        let trees =
+            [&view.letters, &view.archive.places, &view.blocks, &view.fates, &view.jobs, &view.claims, &view.positions];
+        let batches = [letters, places, blocks, fates, jobs, claims, positions];
         let written = trees[..].transaction(|trees| {
             for (tree, batch) in trees.iter().zip(&batches) {
                 tree.apply_batch(batch)?;
@@ -301,6 +280,10 @@ impl<'a> Draft<'a> {
                 None => known.remove(&number),
             };
         }
+        // In the order of the log, in which they are added fast.
+        let new: BTreeMap<u64, u64> = self.ids.into_iter().map(|(fingerprint, offset)| (offset, fingerprint)).collect();
+        let mut ids = view.ids_mut();
+        new.into_iter().for_each(|(offset, fingerprint)| ids.insert(fingerprint, offset));
         Ok(())
     }
 
@@ -313,14 +296,14 @@ impl<'a> Draft<'a> {
 
     /// The letter with this id, where it is in such a state.
     fn offset_in(&mut self, id: &DeadLetterId, fits: impl Fn(State) -> bool) -> Result<Option<u64>, StoreError> {
-        let Some(offset) = self.offset_of(id)? else { return Ok(None) };
+        let Some(offset) = self.offset_of(id) else { return Ok(None) };
         let row = self.block(block_of(offset))?.row_mut(offset);
         Ok(row.is_some_and(|row| fits(row.state)).then_some(offset))
     }
 
     /// Takes a letter out of those that a replay has claimed; `None` where it is not among them.
     fn take_claim(&mut self, replay: &ReplayId, id: &DeadLetterId) -> Result<Option<u64>, StoreError> {
-        let Some(offset) = self.offset_of(id)? else { return Ok(None) };
+        let Some(offset) = self.offset_of(id) else { return Ok(None) };
         let bits = self.claims_in(replay, block_of(offset))?;
         let claimed = *bits & bit(offset) != 0;
         *bits &= !bit(offset);
@@ -334,12 +317,8 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn offset_of(&self, id: &DeadLetterId) -> Result<Option<u64>, StoreError> {
-        let fingerprint = fingerprint(id.as_str());
-        match self.ids.get(&bucket_key(fingerprint)) {
-            Some(bucket) => Ok(find(bucket, fingerprint)),
-            None => self.view.offset_of(id),
-        }
+    fn offset_of(&self, id: &DeadLetterId) -> Option<u64> {
+        self.ids.get(&fingerprint(id.as_str())).copied().or_else(|| self.view.offset_of(id))
     }
 
     // What follows gives what is drafted, or drafts what the view has.
@@ -351,12 +330,6 @@ impl<'a> Draft<'a> {
             None => Ok(None),
         })?;
         Ok(drafted.get_or_insert_default())
-    }
-
-    fn bucket(&mut self, fingerprint: u64) -> Result<&mut Vec<u8>, StoreError> {
-        let bucket = bucket_key(fingerprint);
-        let tree = &self.view.ids;
-        drafted(&mut self.ids, bucket, || Ok(tree.get(bucket)?.map(|items| items.to_vec()).unwrap_or_default()))
     }
 
     fn fate(&mut self, offset: u64) -> Result<&mut Fate, StoreError> {

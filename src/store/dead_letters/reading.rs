@@ -66,7 +66,7 @@ impl LetterView {
     /// # Errors
     /// [`StoreError`].
     pub fn letter(&self, id: &DeadLetterId) -> Result<Option<Kept>, StoreError> {
-        self.offset_of(id)?.map_or(Ok(None), |offset| self.letter_at(offset, &mut Reader::new(self)))
+        self.offset_of(id).map_or(Ok(None), |offset| self.letter_at(offset, &mut Reader::new(self)))
     }
 
     /// The first letters that a replay has claimed and not sent, at most `limit`; fewer where they are large.

@@ -6,6 +6,7 @@
 //! that it may find something there.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -27,6 +28,11 @@ pub(super) fn block_of(offset: u64) -> u64 {
 /// The first offset of a block.
 pub(super) fn first_of(block: u64) -> u64 {
     block * WIDTH
+}
+
+/// The blocks that some offsets are in.
+pub(super) fn blocks_of(offsets: &Range<u64>) -> Range<u64> {
+    if offsets.is_empty() { 0..0 } else { block_of(offsets.start)..block_of(offsets.end - 1) + 1 }
 }
 
 /// The place of an offset in its block.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::pack::decompress;
 use super::reading::Reader;
-use super::rows::{Row, Wanted, block_of, first_of};
+use super::rows::{Row, Wanted, blocks_of, first_of};
 use super::{Block, Kept, LetterView, MAX_BYTES, key};
 use crate::delivery::dead_letter::State;
 use crate::delivery::dead_letter::filter::Filter;
@@ -171,11 +171,8 @@ impl LetterView {
         mut step: impl FnMut(Step<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let wanted = Wanted::from(filter);
-        if offsets.is_empty() {
-            return Ok(());
-        }
         // No block beyond: a page that ends where its time is over begins the next one in another block.
-        let mut blocks = block_of(offsets.start)..block_of(offsets.end - 1) + 1;
+        let mut blocks = blocks_of(&offsets);
         loop {
             let numbers = self.blocks_that_may_have(&wanted, &mut blocks, direction);
             if numbers.is_empty() {
