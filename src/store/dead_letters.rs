@@ -1,9 +1,11 @@
 //! The view of the dead-letter log: every letter with its state, and the replays.
 //!
-//! [`rows`] and `ids` are its index, [`search`] reads by filters, `draft` applies records of the log. The letters themselves go to the
-//! `archive`, `pack` by `pack`, and come from there by `reading`.
+//! [`rows`] and `ids` are its index, [`search`] reads by filters, `draft` applies records of the log. What does not change any
+//! more goes to the `archive`: of blocks that are over the rows, which `blocks` finds, and the letters themselves, `pack` by
+//! `pack`, which come by `reading`.
 
 mod archive;
+mod blocks;
 mod draft;
 mod ids;
 mod pack;
@@ -26,10 +28,9 @@ use crate::delivery::dead_letter::mark::{Fate, Mark};
 use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{Claims, Job, Replay, ReplayState};
-use archive::Archive;
+use archive::{Archive, Volumes};
 use draft::Draft;
 use ids::Ids;
-use pack::decompress;
 pub use reading::Kept;
 use rows::{Block, Row, Zone, block_of, blocks_of, fingerprint, first_of};
 
@@ -90,9 +91,9 @@ pub type Counts = [u64; 4];
 pub struct LetterView {
     /// Offset → the letter, as JSON, while its block is not over.
     letters: Tree,
-    /// All other letters.
+    /// What does not change any more.
     archive: Archive,
-    /// Block → its rows.
+    /// Block → its rows, or where they are.
     blocks: Tree,
     /// Offset → [`Fate`], of letters that have one.
     fates: Tree,
@@ -126,10 +127,11 @@ impl LetterView {
             retention: Duration::MAX,
         };
         let (mut zones, mut ids) = (view.zones_mut(), view.ids_mut());
-        for entry in &view.blocks {
-            let (key, bytes) = entry?;
-            let (number, bytes) = (number(&key), decompress(&bytes)?);
-            let block = Block::decode(&bytes)?;
+        let mut volumes = Volumes::of(&view.archive);
+        for key in view.blocks.iter().keys() {
+            let number = number(&key?);
+            let Some(loaded) = view.load(number, &mut volumes)? else { continue };
+            let block = loaded.block()?;
             zones.insert(number, Zone::of(&block));
             ids.insert_all(number, &block);
         }
@@ -361,9 +363,8 @@ impl LetterView {
 
     fn with_row<T>(&self, offset: u64, read: impl FnOnce(&Row<'_>) -> T) -> Result<Option<T>, StoreError> {
         let number = block_of(offset);
-        let Some(bytes) = self.blocks.get(key(number))? else { return Ok(None) };
-        let bytes = decompress(&bytes)?;
-        let block = Block::decode(&bytes)?;
+        let Some(loaded) = self.load(number, &mut Volumes::of(&self.archive))? else { return Ok(None) };
+        let block = loaded.block()?;
         let found = block.rows(number).find(|(at, _)| *at == offset);
         Ok(found.map(|(_, row)| read(row)))
     }

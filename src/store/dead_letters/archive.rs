@@ -1,10 +1,10 @@
-//! The letters themselves, in files beside sled: what was written once and never changes.
+//! What never changes, in files beside sled: the letters, and of blocks that are over the rows.
 //!
-//! sled keeps a leaf in memory for as long as it has not counted its use, and it counts coarsely: thousands of leaves, with
-//! sixteen letters to one, are a few hundred megabytes. It gives no disk space back either. So it has only the *places* of
-//! the letters, and until its block is over, a letter. Then the block's letters are appended as packs to the file of their
-//! *volume*, and their places are written in the transaction that takes them out of sled. What is appended and has no place
-//! is never read. A volume all of whose blocks are forgotten is deleted.
+//! sled keeps a leaf in memory for as long as it has not counted its use, and it counts coarsely: thousands of leaves, each
+//! with up to sixteen entries, are hundreds of megabytes. It gives no disk space back either. So it has only the *places*
+//! of what is here. What is to be kept is appended to the file of its block's *volume*, and its place is written in the
+//! transaction that takes it out of sled. What is appended and has no place is never read. A volume all of whose blocks
+//! are forgotten is deleted.
 //!
 //! The system may lose what was appended last where the machine stops. So a volume is synced before the next one is begun,
 //! and the last one is checked when the view is opened.
@@ -25,10 +25,10 @@ use crate::store::StoreError;
 /// Blocks to a volume: 16,384 offsets, a few megabytes where letters are of the usual size.
 const VOLUME_BLOCKS: u64 = 256;
 
-/// Where a pack lies in its volume.
+/// Where something lies in its block's volume.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Place {
-    /// A bit for each letter.
+    /// A bit for each letter that is there.
     slots: u64,
     /// Its first byte.
     at: u64,
@@ -48,7 +48,7 @@ impl Place {
 #[derive(Debug, Clone)]
 pub(super) struct Archive {
     folder: PathBuf,
-    /// Block → its places.
+    /// Block → the places of its letters.
     pub(super) places: Tree,
 }
 
@@ -79,10 +79,11 @@ impl Archive {
     }
 
     fn check(&self, volume: u64) -> Result<(), StoreError> {
+        let mut volumes = Volumes::of(self);
         for entry in self.places.range(key(volume * VOLUME_BLOCKS)..) {
             let (block, places) = entry?;
             for place in decode(&places)? {
-                self.read(number(&block), &place)?;
+                volumes.read(number(&block), &place)?;
             }
         }
         Ok(())
@@ -93,44 +94,11 @@ impl Archive {
         self.places.get(key(block))?.map_or(Ok(Vec::new()), |places| decode(&places))
     }
 
-    /// Writes letters of one block, by their offsets, as JSON; tells all places of the block as they are then.
-    pub(super) fn write(&self, block: u64, letters: &BTreeMap<u64, Vec<u8>>) -> Result<Vec<Place>, StoreError> {
-        let mut places = self.places(block)?;
-        let mut file = self.append_to(volume_of(block))?;
-        let mut at = file.metadata()?.len();
-        for letters in pack::share_out(letters) {
-            let pack = pack::encode(&letters)?;
-            file.write_all(&pack)?;
-            // Never more than a record of the log, or a few.
-            let length = pack.len() as u32;
-            let slots = letters.iter().fold(0, |slots, (slot, _)| slots | 1 << slot);
-            places.push(Place { slots, at, length, checksum: crc32fast::hash(&pack) });
-            at += u64::from(length);
-        }
-        Ok(places)
-    }
-
-    /// The pack in this place; `None` where it is not there any more.
-    pub(super) fn pack(&self, block: u64, place: &Place) -> Result<Option<Pack>, StoreError> {
-        match self.read(block, place) {
-            Ok(bytes) => Pack::decode(&bytes).map(Some),
-            // Forgotten since its place was looked up.
-            Err(_) if !self.places(block)?.contains(place) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn read(&self, block: u64, place: &Place) -> Result<Vec<u8>, StoreError> {
-        let path = self.path(volume_of(block));
-        let damaged = |why: &dyn std::fmt::Display| StoreError::Damaged(format!("{}: {why}", path.display()));
-        let mut file = File::open(&path)?;
-        file.seek(SeekFrom::Start(place.at))?;
-        let mut bytes = vec![0; place.length as usize];
-        file.read_exact(&mut bytes).map_err(|error| damaged(&error))?;
-        if crc32fast::hash(&bytes) != place.checksum {
-            return Err(damaged(&format_args!("not what was written there, from byte {} on", place.at)));
-        }
-        Ok(bytes)
+    /// The volume of a block, to append to it.
+    pub(super) fn append_to(&self, block: u64) -> Result<Volume, StoreError> {
+        let file = self.open_to_append(volume_of(block))?;
+        let end = file.metadata()?.len();
+        Ok(Volume { file, end })
     }
 
     /// Deletes the volumes of these blocks, which are forgotten, where no other block has letters there.
@@ -154,8 +122,7 @@ impl Archive {
         Ok(())
     }
 
-    /// The file of a volume, to append to it.
-    fn append_to(&self, volume: u64) -> io::Result<File> {
+    fn open_to_append(&self, volume: u64) -> io::Result<File> {
         let path = self.path(volume);
         match File::options().append(true).open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -182,6 +149,85 @@ impl Archive {
 
     fn path(&self, volume: u64) -> PathBuf {
         self.folder.join(format!("{volume:016x}"))
+    }
+}
+
+/// A volume that is appended to.
+pub(super) struct Volume {
+    file: File,
+    end: u64,
+}
+
+impl Volume {
+    /// Writes letters of one block, by their offsets, as JSON; tells their places.
+    pub(super) fn write_letters(&mut self, letters: &BTreeMap<u64, Vec<u8>>) -> Result<Vec<Place>, StoreError> {
+        let packs = pack::share_out(letters).into_iter().map(|letters| {
+            let slots = letters.iter().fold(0, |slots, (slot, _)| slots | 1 << slot);
+            Ok(Place { slots, ..self.write(&pack::encode(&letters)?)? })
+        });
+        packs.collect()
+    }
+
+    /// Writes bytes, and tells their place.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<Place, StoreError> {
+        self.file.write_all(bytes)?;
+        // As long as a record of the log, at most.
+        let length = bytes.len() as u32;
+        let place = Place { slots: 0, at: self.end, length, checksum: crc32fast::hash(bytes) };
+        self.end += u64::from(length);
+        Ok(place)
+    }
+}
+
+/// Reads volumes; that which was read last is still open.
+pub(super) struct Volumes<'a> {
+    archive: &'a Archive,
+    last: Option<(u64, File)>,
+}
+
+impl<'a> Volumes<'a> {
+    pub(super) fn of(archive: &'a Archive) -> Self {
+        Self { archive, last: None }
+    }
+
+    /// What is in this place of a block's volume.
+    pub(super) fn read(&mut self, block: u64, place: &Place) -> Result<Vec<u8>, StoreError> {
+        let volume = volume_of(block);
+        if let Some((number, mut file)) = self.last.take()
+            && number == volume
+            && let Ok(bytes) = self.read_from(&mut file, volume, place)
+        {
+            self.last = Some((volume, file));
+            return Ok(bytes);
+        }
+        // Also where it was open: it may be another file by now.
+        let mut file = File::open(self.archive.path(volume))?;
+        let bytes = self.read_from(&mut file, volume, place)?;
+        self.last = Some((volume, file));
+        Ok(bytes)
+    }
+
+    fn read_from(&self, file: &mut File, volume: u64, place: &Place) -> Result<Vec<u8>, StoreError> {
+        let damaged = |why: &dyn std::fmt::Display| {
+            StoreError::Damaged(format!("{}: {why}", self.archive.path(volume).display()))
+        };
+        file.seek(SeekFrom::Start(place.at))?;
+        let mut bytes = vec![0; place.length as usize];
+        file.read_exact(&mut bytes).map_err(|error| damaged(&error))?;
+        if crc32fast::hash(&bytes) != place.checksum {
+            return Err(damaged(&format_args!("not what was written there, from byte {} on", place.at)));
+        }
+        Ok(bytes)
+    }
+
+    /// The pack in this place; `None` where it is not there any more.
+    pub(super) fn pack(&mut self, block: u64, place: &Place) -> Result<Option<Pack>, StoreError> {
+        match self.read(block, place) {
+            Ok(bytes) => Pack::decode(&bytes).map(Some),
+            // Forgotten since its place was looked up.
+            Err(_) if !self.archive.places(block)?.contains(place) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

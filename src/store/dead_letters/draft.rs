@@ -1,13 +1,14 @@
 //! Applying records of the dead-letter log: what a batch of them changes is drafted in memory, and then written in one
 //! transaction with their position.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sled::Batch;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _};
 
-use super::archive::Place;
-use super::pack::{LARGE_BYTES, decompress};
+use super::archive::{Place, Volumes};
+use super::blocks::stored;
+use super::pack::LARGE_BYTES;
 use super::{
     Applied, Block, Content, DEAD_LETTER_LOG, Entry, LetterView, Row, Zone, block_of, claims_of, fingerprint, first_of,
     key, number, offsets,
@@ -28,6 +29,8 @@ pub(super) struct Draft<'a> {
     blocks: BTreeMap<u64, Option<Block<'static>>>,
     /// Of new letters: the id's fingerprint, and the offset.
     ids: BTreeMap<u64, u64>,
+    /// Of forgotten letters, so too.
+    forgotten: Vec<(u64, u64)>,
     fates: BTreeMap<u64, Option<Fate>>,
     jobs: BTreeMap<ReplayId, Option<Job>>,
     /// By replay and block.
@@ -42,6 +45,7 @@ impl<'a> Draft<'a> {
             places: BTreeMap::new(),
             blocks: BTreeMap::new(),
             ids: BTreeMap::new(),
+            forgotten: Vec::new(),
             fates: BTreeMap::new(),
             jobs: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -180,12 +184,14 @@ impl<'a> Draft<'a> {
 
     /// Forgets a block's letters, and tells how many. `claiming` are the replays that may have some of them.
     pub(super) fn forget_block(&mut self, block: u64, claiming: &[ReplayId]) -> Result<u64, StoreError> {
-        let rows: Vec<u64> = self.block(block)?.rows(block).map(|(offset, _)| offset).collect();
+        let rows = self.block(block)?.rows(block).map(|(offset, row)| (fingerprint(&row.id), offset));
+        let rows: Vec<(u64, u64)> = rows.collect();
         for letter in self.view.letters.range(key(first_of(block))..key(first_of(block + 1))).keys() {
             self.letters.insert(number(&letter?), None);
         }
         self.places.insert(block, None);
-        self.fates.extend(rows.iter().map(|offset| (*offset, None)));
+        self.fates.extend(rows.iter().map(|(_, offset)| (*offset, None)));
+        self.forgotten.extend(&rows);
         self.blocks.insert(block, None);
         for replay in claiming {
             let claims = std::mem::take(self.claims_in(replay, block)?);
@@ -203,24 +209,51 @@ impl<'a> Draft<'a> {
         self.jobs.insert(id.clone(), None);
     }
 
-    /// Writes letters to the archive: those of blocks that are over at this position, and large ones at once.
+    /// Writes to the archive what blocks have that are over at this position, and large letters at once.
     fn archive(&mut self, position: Option<&Position>) -> Result<(), StoreError> {
-        let over = position.map_or(0, |position| first_of(block_of(position.offset.saturating_add(1))));
+        let view = self.view;
+        let open = position.map_or(0, |position| block_of(position.offset.saturating_add(1)));
         let mut letters: BTreeMap<u64, BTreeMap<u64, Vec<u8>>> = BTreeMap::new();
         let is_ready = |offset: &u64, letter: &mut Option<Vec<u8>>| {
-            letter.as_ref().is_some_and(|json| *offset < over || json.len() > LARGE_BYTES)
+            letter.as_ref().is_some_and(|json| block_of(*offset) < open || json.len() > LARGE_BYTES)
         };
         for (offset, letter) in self.letters.extract_if(.., is_ready) {
             letters.entry(block_of(offset)).or_default().extend(letter.map(|json| (offset, json)));
         }
-        for entry in self.view.letters.range(..key(over)) {
+        for entry in view.letters.range(..key(first_of(open))) {
             let (offset, json) = entry?;
             let offset = number(&offset);
             letters.entry(block_of(offset)).or_default().insert(offset, json.to_vec());
             self.letters.insert(offset, None);
         }
-        for (block, letters) in letters {
-            self.places.insert(block, Some(self.view.archive.write(block, &letters)?));
+        let mut over: BTreeSet<u64> = self.blocks.range(..open).map(|(number, _)| *number).collect();
+        // Of blocks that were not over at the last position there is one at most, the newest.
+        let newest = view.zones().last_key_value().map(|(number, _)| *number);
+        if let Some(newest) = newest.filter(|newest| *newest < open)
+            && view.has_rows(newest)?
+        {
+            over.insert(newest);
+        }
+        for number in &over {
+            letters.entry(*number).or_default();
+        }
+        for (number, letters) in letters {
+            let is_forgotten = matches!(self.blocks.get(&number), Some(None));
+            let is_over = over.contains(&number) && !is_forgotten && self.block(number)?.place().is_none();
+            if letters.is_empty() && !is_over {
+                continue;
+            }
+            let mut volume = view.archive.append_to(number)?;
+            if !letters.is_empty() {
+                let mut places = view.archive.places(number)?;
+                places.extend(volume.write_letters(&letters)?);
+                self.places.insert(number, Some(places));
+            }
+            if is_over {
+                let block = self.block(number)?;
+                let place = volume.write(&block.encode()?)?;
+                *block = std::mem::take(block).archived(place, &[]);
+            }
         }
         Ok(())
     }
@@ -241,7 +274,7 @@ impl<'a> Draft<'a> {
         let mut blocks = Batch::default();
         for (number, block) in self.blocks {
             zones.push((number, block.as_ref().map(Zone::of)));
-            put(&mut blocks, &key(number), block.map(|block| block.encode()).transpose()?);
+            put(&mut blocks, &key(number), block.map(|block| stored(&block)).transpose()?);
         }
         let mut fates = Batch::default();
         for (offset, fate) in self.fates {
@@ -283,6 +316,7 @@ impl<'a> Draft<'a> {
         // In the order of the log, in which they are added fast.
         let new: BTreeMap<u64, u64> = self.ids.into_iter().map(|(fingerprint, offset)| (offset, fingerprint)).collect();
         let mut ids = view.ids_mut();
+        self.forgotten.into_iter().for_each(|(fingerprint, offset)| ids.remove(fingerprint, offset));
         new.into_iter().for_each(|(offset, fingerprint)| ids.insert(fingerprint, offset));
         Ok(())
     }
@@ -324,10 +358,10 @@ impl<'a> Draft<'a> {
     // What follows gives what is drafted, or drafts what the view has.
 
     fn block(&mut self, number: u64) -> Result<&mut Block<'static>, StoreError> {
-        let tree = &self.view.blocks;
-        let drafted = drafted(&mut self.blocks, number, || match tree.get(key(number))? {
-            Some(bytes) => Ok(Some(Block::decode(&decompress(&bytes)?)?.into_owned())),
-            None => Ok(None),
+        let view = self.view;
+        let drafted = drafted(&mut self.blocks, number, || {
+            let loaded = view.load(number, &mut Volumes::of(&view.archive))?;
+            loaded.map(|loaded| Ok(loaded.block()?.into_owned())).transpose()
         })?;
         Ok(drafted.get_or_insert_default())
     }

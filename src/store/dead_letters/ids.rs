@@ -47,6 +47,13 @@ impl Ids {
         self.added.insert(fingerprint, (offset % WIDTH) as u16);
     }
 
+    /// Removes a letter that is forgotten, where it is of the newest run: to its block others may yet be added.
+    pub(super) fn remove(&mut self, fingerprint: u64, offset: u64) {
+        if self.added(fingerprint) == Some(offset) {
+            self.added.remove(&fingerprint);
+        }
+    }
+
     fn close(&mut self) {
         let mut added = std::mem::take(&mut self.added);
         if let Some(run) = self.runs.remove(&self.newest) {
@@ -61,14 +68,17 @@ impl Ids {
         }
     }
 
-    /// The newest letter with this fingerprint of those that are `there`: forgotten ones are kept as long as their run.
+    /// The newest letter with this fingerprint of those whose block is `there`: forgotten ones are kept as long as their run.
     pub(super) fn find(&self, fingerprint: u64, there: impl Fn(u64) -> bool) -> Option<u64> {
-        let added = self.added.get(&fingerprint).map(|place| self.newest * WIDTH + u64::from(*place));
         let closed = self.runs.iter().rev().filter_map(|(number, run)| {
             let at = run.fingerprints.binary_search(&fingerprint).ok()?;
             Some(number * WIDTH + u64::from(*run.places.get(at)?))
         });
-        added.into_iter().chain(closed).find(|offset| there(*offset))
+        self.added(fingerprint).into_iter().chain(closed).find(|offset| there(*offset))
+    }
+
+    fn added(&self, fingerprint: u64) -> Option<u64> {
+        self.added.get(&fingerprint).map(|place| self.newest * WIDTH + u64::from(*place))
     }
 
     /// Drops the runs of which `any_there` says that no letter is there in their offsets.
@@ -115,6 +125,15 @@ mod tests {
         assert_eq!(ids.find(7, |_| true), Some(5 * WIDTH));
         assert_eq!(ids.find(7, |offset| offset < 5 * WIDTH), Some(WIDTH + 1));
         assert_eq!(ids.find(7, |_| false), None);
+    }
+
+    #[test]
+    fn a_letter_of_the_newest_run_can_be_removed() {
+        let mut ids = ids([(6, 1), (7, WIDTH + 1), (8, WIDTH + 2)]);
+        ids.remove(7, WIDTH + 1);
+        ids.remove(8, WIDTH + 1);
+        ids.remove(6, 1);
+        assert_eq!([6, 7, 8].map(|id| ids.find(id, |_| true)), [Some(1), None, Some(WIDTH + 2)]);
     }
 
     #[test]

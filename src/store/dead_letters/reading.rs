@@ -2,10 +2,10 @@
 
 use chrono::DateTime;
 
-use super::archive::Place;
+use super::archive::{Place, Volumes};
 use super::pack::Pack;
 use super::rows::{Row, block_of, slot_of};
-use super::{LetterView, MAX_BYTES, block_in, claims_of, key, number, offsets};
+use super::{LetterView, MAX_BYTES, block_in, claims_of, key, number};
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::store::StoreError;
@@ -24,12 +24,13 @@ pub struct Kept {
 /// Reads letters, one after the other: neighbours come out of the pack that was read last.
 pub(super) struct Reader<'a> {
     view: &'a LetterView,
+    volumes: Volumes<'a>,
     last: Option<(u64, Place, Pack)>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(view: &'a LetterView) -> Self {
-        Self { view, last: None }
+        Self { view, volumes: Volumes::of(&view.archive), last: None }
     }
 
     /// The letter of a row.
@@ -52,11 +53,11 @@ impl<'a> Reader<'a> {
     }
 
     /// The pack that has the letter at `offset`.
-    fn pack_of(&self, offset: u64) -> Result<Option<(u64, Place, Pack)>, StoreError> {
+    fn pack_of(&mut self, offset: u64) -> Result<Option<(u64, Place, Pack)>, StoreError> {
         let block = block_of(offset);
-        let archive = &self.view.archive;
-        let Some(place) = archive.places(block)?.into_iter().find(|place| place.has(offset)) else { return Ok(None) };
-        Ok(archive.pack(block, &place)?.map(|pack| (block, place, pack)))
+        let mut places = self.view.archive.places(block)?.into_iter();
+        let Some(place) = places.find(|place| place.has(offset)) else { return Ok(None) };
+        Ok(self.volumes.pack(block, &place)?.map(|pack| (block, place, pack)))
     }
 }
 
@@ -66,7 +67,8 @@ impl LetterView {
     /// # Errors
     /// [`StoreError`].
     pub fn letter(&self, id: &DeadLetterId) -> Result<Option<Kept>, StoreError> {
-        self.offset_of(id).map_or(Ok(None), |offset| self.letter_at(offset, &mut Reader::new(self)))
+        let Some(offset) = self.offset_of(id) else { return Ok(None) };
+        self.with_row(offset, |row| Reader::new(self).letter(offset, row))?.unwrap_or(Ok(None))
     }
 
     /// The first letters that a replay has claimed and not sent, at most `limit`; fewer where they are large.
@@ -75,22 +77,21 @@ impl LetterView {
     /// [`StoreError`].
     pub fn claimed(&self, replay: &ReplayId, limit: usize) -> Result<Vec<Kept>, StoreError> {
         let mut reader = Reader::new(self);
+        let mut volumes = Volumes::of(&self.archive);
         let mut letters: Vec<Kept> = Vec::new();
         let mut bytes = 0;
         for entry in self.claims.scan_prefix(claims_of(replay)) {
             let (key, claims) = entry?;
-            for offset in offsets(block_in(&key), number(&claims)) {
+            let (block, claims) = (block_in(&key), number(&claims));
+            let Some(loaded) = self.load(block, &mut volumes)? else { continue };
+            for (offset, row) in loaded.block()?.rows(block).filter(|(offset, _)| claims >> slot_of(*offset) & 1 == 1) {
                 if letters.len() == limit || bytes > MAX_BYTES {
                     return Ok(letters);
                 }
-                letters.extend(self.letter_at(offset, &mut reader)?);
+                letters.extend(reader.letter(offset, row)?);
                 bytes += letters.last().map_or(0, |last| last.bytes);
             }
         }
         Ok(letters)
-    }
-
-    fn letter_at(&self, offset: u64, reader: &mut Reader<'_>) -> Result<Option<Kept>, StoreError> {
-        self.with_row(offset, |row| reader.letter(offset, row))?.unwrap_or(Ok(None))
     }
 }

@@ -3,7 +3,7 @@
 //! sled keeps about sixteen entries to a page, whatever their size, and some memory for every page. An index tree for
 //! each field would cost it ten pages a letter's worth; so the rows of 64 neighbours in the log are one entry, a
 //! *block*, and what a block holds is summed up in memory, in its *zone*: a filter reads only the blocks whose zone says
-//! that it may find something there.
+//! that it may find something there. [`blocks`](super::blocks) knows where a block is.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -11,6 +11,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::archive::Place;
 use super::pack::compress;
 use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::dead_letter::{DeadLetter, State};
@@ -128,6 +129,24 @@ pub(super) fn fingerprint(text: &str) -> u64 {
 pub(super) struct Block<'a> {
     #[serde(borrow)]
     rows: Vec<Row<'a>>,
+    #[serde(skip)]
+    archived: Option<Archived>,
+}
+
+/// What does not change any more.
+#[derive(Debug, Clone, PartialEq)]
+struct Archived {
+    place: Place,
+    /// The state and the time of death of each row, as they were written.
+    written: Vec<(State, i64)>,
+}
+
+/// What has changed of a row since its block was archived.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Change {
+    slot: u8,
+    state: State,
+    dead_at: i64,
 }
 
 impl<'a> Block<'a> {
@@ -136,13 +155,37 @@ impl<'a> Block<'a> {
         postcard::from_bytes(bytes)
     }
 
-    /// The entry of the block: to a third of it shrink what its rows have in common.
+    /// The rows as they are kept: to a third of it shrinks what they have in common.
     pub(super) fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
         postcard::to_stdvec(self).map(|bytes| compress(&bytes))
     }
 
+    /// The same block, whose rows were written to this place and have changed so since.
+    pub(super) fn archived(mut self, place: Place, changes: &[Change]) -> Self {
+        let written = self.rows.iter().map(|row| (row.state, row.dead_at)).collect();
+        self.archived = Some(Archived { place, written });
+        for change in changes {
+            if let Some(row) = self.rows.iter_mut().find(|row| row.slot == change.slot) {
+                (row.state, row.dead_at) = (change.state, change.dead_at);
+            }
+        }
+        self
+    }
+
+    /// Where its rows are archived.
+    pub(super) fn place(&self) -> Option<&Place> {
+        self.archived.as_ref().map(|archived| &archived.place)
+    }
+
+    /// What has changed since they were.
+    pub(super) fn changes(&self) -> Vec<Change> {
+        let written = self.archived.iter().flat_map(|archived| &archived.written);
+        let changed = self.rows.iter().zip(written).filter(|(row, written)| (row.state, row.dead_at) != **written);
+        changed.map(|(row, _)| Change { slot: row.slot, state: row.state, dead_at: row.dead_at }).collect()
+    }
+
     pub(super) fn into_owned(self) -> Block<'static> {
-        Block { rows: self.rows.into_iter().map(Row::into_owned).collect() }
+        Block { rows: self.rows.into_iter().map(Row::into_owned).collect(), archived: self.archived }
     }
 
     /// The rows with their offsets, where this is block `number`.
@@ -157,6 +200,7 @@ impl<'a> Block<'a> {
 
     /// Adds a row behind all others.
     pub(super) fn push(&mut self, row: Row<'a>) {
+        self.archived = None;
         self.rows.push(row);
     }
 }

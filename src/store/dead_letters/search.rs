@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::pack::decompress;
+use super::archive::Volumes;
 use super::reading::Reader;
 use super::rows::{Row, Wanted, blocks_of, first_of};
-use super::{Block, Kept, LetterView, MAX_BYTES, key};
+use super::{Kept, LetterView, MAX_BYTES};
 use crate::delivery::dead_letter::State;
 use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::identity::DeadLetterId;
@@ -173,15 +173,15 @@ impl LetterView {
         let wanted = Wanted::from(filter);
         // No block beyond: a page that ends where its time is over begins the next one in another block.
         let mut blocks = blocks_of(&offsets);
+        let mut volumes = Volumes::of(&self.archive);
         loop {
             let numbers = self.blocks_that_may_have(&wanted, &mut blocks, direction);
             if numbers.is_empty() {
                 return Ok(());
             }
             for number in numbers {
-                let Some(bytes) = self.blocks.get(key(number))? else { continue };
-                let bytes = decompress(&bytes)?;
-                let block = Block::decode(&bytes)?;
+                let Some(loaded) = self.load(number, &mut volumes)? else { continue };
+                let block = loaded.block()?;
                 let mut rows: Vec<(u64, &Row<'_>)> = block.rows(number).collect();
                 rows.retain(|(offset, row)| offsets.contains(offset) && wanted.has(row));
                 if direction == Direction::NewestFirst {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
+use crate::delivery::dead_letter::mark::Found;
 
 /// Offsets to a block and to a volume.
 const BLOCK: u64 = 64;
@@ -123,6 +124,23 @@ fn a_volume_is_deleted_when_all_of_it_is_forgotten() {
 }
 
 #[test]
+fn a_block_that_is_forgotten_before_it_is_over_may_go_on() {
+    let mut log = Log::new();
+    log.letters_at(0..10);
+    assert_eq!(log.view().forget_before(time(10).timestamp_millis(), 1).expect("forgotten"), 10);
+    assert_eq!((log.in_sled(), log.state("dl_3")), (0, None));
+    log.letters_at(20..30);
+    assert_eq!(log.state("dl_3"), None);
+    // The same letter once more.
+    log.append(Content::Letter(Box::new(letter("dl_3", time(30)))));
+    log.nothing_at(BLOCK);
+    let log = log.reopen();
+    assert_eq!(log.view().counts(), [11, 0, 0, 0]);
+    let kept = log.view().letter(&DeadLetterId::new("dl_3")).expect("a letter").expect("it is there");
+    assert_eq!((kept.offset, kept.letter.dead_at), (30, time(30)));
+}
+
+#[test]
 fn a_view_that_is_cleared_has_no_files() {
     let mut log = Log::new();
     log.letters_at(0..BLOCK + 1);
@@ -130,6 +148,27 @@ fn a_view_that_is_cleared_has_no_files() {
     assert_eq!((log.volumes().len(), log.in_sled()), (0, 0));
     log.letters_at(0..BLOCK + 1);
     log.reopen().has(0..BLOCK + 1);
+}
+
+/// Its rows are in the archive; what changes of them is not.
+#[test]
+fn letters_of_a_block_that_is_over_change_their_states() {
+    let mut log = Log::new();
+    log.letters_at(0..BLOCK);
+    let before = log.bytes();
+    log.discard(&["dl_1"]);
+    log.replay_of_ids("rp_1", &["dl_2", "dl_3"]);
+    log.send("rp_1", &["dl_2"], ReplayOutcome::Delivered);
+    log.mark(Mark::Found(Found { id: DeadLetterId::new("dl_4"), at: time(1000) }));
+    let mut log = log.reopen();
+    let states = ["dl_0", "dl_1", "dl_2", "dl_3"].map(|id| log.state(id));
+    assert_eq!(states, [State::Pending, State::Discarded, State::Replayed, State::Replaying].map(Some));
+    let kept = log.view().letter(&DeadLetterId::new("dl_4")).expect("a letter").expect("it is there");
+    assert_eq!(kept.letter.dead_at, time(1000));
+    log.control("rp_1", Command::Cancel);
+    let log = log.reopen();
+    assert_eq!((log.state("dl_3"), log.view().counts()), (Some(State::Pending), [62, 0, 1, 1]));
+    assert_eq!(log.bytes(), before);
 }
 
 /// The process may end between the writing of a pack and that of its place.
