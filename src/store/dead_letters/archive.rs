@@ -94,11 +94,17 @@ impl Archive {
         self.places.get(key(block))?.map_or(Ok(Vec::new()), |places| decode(&places))
     }
 
-    /// The volume of a block, to append to it.
-    pub(super) fn append_to(&self, block: u64) -> Result<Volume, StoreError> {
-        let file = self.open_to_append(volume_of(block))?;
+    /// The volume of a block, to append to it; after `last`, where something was appended before it.
+    pub(super) fn append_to(&self, block: u64, last: Option<Volume>) -> Result<Volume, StoreError> {
+        let number = volume_of(block);
+        match last {
+            Some(last) if last.number == number => return Ok(last),
+            Some(last) => last.file.sync_data()?,
+            None => {}
+        }
+        let file = self.open_to_append(number)?;
         let end = file.metadata()?.len();
-        Ok(Volume { file, end })
+        Ok(Volume { number, file, end })
     }
 
     /// Deletes the volumes of these blocks, which are forgotten, where no other block has letters there.
@@ -154,6 +160,7 @@ impl Archive {
 
 /// A volume that is appended to.
 pub(super) struct Volume {
+    number: u64,
     file: File,
     end: u64,
 }

@@ -237,13 +237,14 @@ impl<'a> Draft<'a> {
         for number in &over {
             letters.entry(*number).or_default();
         }
+        let mut last = None;
         for (number, letters) in letters {
             let is_forgotten = matches!(self.blocks.get(&number), Some(None));
             let is_over = over.contains(&number) && !is_forgotten && self.block(number)?.place().is_none();
             if letters.is_empty() && !is_over {
                 continue;
             }
-            let mut volume = view.archive.append_to(number)?;
+            let mut volume = view.archive.append_to(number, last)?;
             if !letters.is_empty() {
                 let mut places = view.archive.places(number)?;
                 places.extend(volume.write_letters(&letters)?);
@@ -254,6 +255,7 @@ impl<'a> Draft<'a> {
                 let place = volume.write(&block.encode()?)?;
                 *block = std::mem::take(block).archived(place, &[]);
             }
+            last = Some(volume);
         }
         Ok(())
     }

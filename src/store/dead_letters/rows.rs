@@ -3,7 +3,7 @@
 //! sled keeps about sixteen entries to a page, whatever their size, and some memory for every page. An index tree for
 //! each field would cost it ten pages a letter's worth; so the rows of 64 neighbours in the log are one entry, a
 //! *block*, and what a block holds is summed up in memory, in its *zone*: a filter reads only the blocks whose zone says
-//! that it may find something there. [`blocks`](super::blocks) knows where a block is.
+//! that it may find something there. `blocks` knows where a block is.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -150,7 +150,7 @@ pub(super) struct Change {
 }
 
 impl<'a> Block<'a> {
-    /// Reads the rows out of what [`decompress`](super::pack::decompress) makes of an entry.
+    /// Reads the rows out of what `decompress` makes of an entry.
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, postcard::Error> {
         postcard::from_bytes(bytes)
     }

@@ -77,14 +77,14 @@ fn a_letter_is_packed_when_its_block_is_over() {
 #[test]
 fn a_batch_of_many_blocks_is_packed_at_once() {
     let log = Log::new();
-    let last = 5 * BLOCK + 10;
+    let (first, last) = (VOLUME - 2 * BLOCK - 10, VOLUME + 2 * BLOCK + 10);
     let entry = |offset| {
         let letter = letter(&format!("dl_{offset}"), time(offset));
         Entry { position: at(offset), content: Content::Letter(Box::new(letter)) }
     };
-    log.view().apply(&(10..=last).map(entry).collect::<Vec<_>>()).expect("applied");
-    assert_eq!(log.in_sled(), 11);
-    log.reopen().has(10..=last);
+    log.view().apply(&(first..=last).map(entry).collect::<Vec<_>>()).expect("applied");
+    assert_eq!((log.in_sled(), log.volumes().len()), (11, 2));
+    log.reopen().has(first..=last);
 }
 
 #[test]

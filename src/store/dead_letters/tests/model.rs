@@ -70,7 +70,7 @@ fn status() -> impl Strategy<Value = Option<u16>> {
 
 /// Bytes of a letter's body: nearly always few; else so many that a few fill a pack, or that it is one by itself.
 fn body_bytes() -> impl Strategy<Value = usize> {
-    prop_oneof![20 => 0..40_usize, 3 => Just(60_000), 1 => Just(70_000)]
+    prop_oneof![40 => 0..40_usize, 3 => Just(60_000), 1 => Just(70_000)]
 }
 
 fn a_letter() -> impl Strategy<Value = Content> {
@@ -121,7 +121,7 @@ fn a_mark() -> impl Strategy<Value = Content> {
 }
 
 fn a_step() -> impl Strategy<Value = Step> {
-    let gap = prop_oneof![8 => Just(1), 3 => 2..70_u64, 1 => Just(1 << 33)];
+    let gap = prop_oneof![16 => Just(1), 6 => 2..70_u64, 1 => Just(1 << 33)];
     let content = prop_oneof![12 => a_letter(), 16 => a_mark(), 1 => Just(Content::Nothing)];
     prop_oneof![
         60 => (gap, content).prop_map(|(gap, content)| Step::Record(gap, content)),
