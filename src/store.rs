@@ -24,7 +24,7 @@ const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 const PARSED_BYTES: u64 = 32 * 1024 * 1024;
 
 /// The layout of the trees; another one is rebuilt from the logs.
-const FORMAT: &[u8] = b"2";
+const FORMAT: &[u8] = b"3";
 
 /// The store could not be read or written: nothing of the delivery in hand is settled.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,13 @@ pub enum StoreError {
     /// What it holds could not be read.
     #[error("the local store is damaged: {0}")]
     Damaged(String),
+}
+
+impl From<std::io::Error> for StoreError {
+    /// A file beside sled's: the remedy is the same.
+    fn from(error: std::io::Error) -> Self {
+        Self::Sled(error.into())
+    }
 }
 
 impl From<serde_json::Error> for StoreError {
@@ -115,21 +122,23 @@ impl Store {
 
     fn open_and_check(path: &Path) -> Result<Self, StoreError> {
         let db = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open()?;
+        if db.get("format")?.as_deref() != Some(FORMAT) {
+            // That of the format itself can't be dropped, and has nothing else.
+            for tree in db.tree_names().into_iter().filter(|tree| *tree != db.name()) {
+                db.drop_tree(tree)?;
+            }
+            db.insert("format", FORMAT)?;
+        }
         let store = Self {
             path: path.to_owned(),
             campaigns: db.open_tree("campaigns")?,
             webhooks: db.open_tree("webhooks")?,
-            letters: LetterView::open(&db)?,
+            letters: LetterView::open(&db, path.join("dead-letters"))?,
             positions: db.open_tree("positions")?,
             parsed: Arc::new(Cache::with_weighter(1024, PARSED_BYTES, ByWeight)),
             generation: Arc::default(),
             db,
         };
-        if store.db.get("format")?.as_deref() != Some(FORMAT) {
-            store.clear_campaigns()?;
-            store.letters.clear()?;
-            store.db.insert("format", FORMAT)?;
-        }
         for entry in &store.campaigns {
             serde_json::from_slice::<StoredCampaign>(&entry?.1)?;
         }

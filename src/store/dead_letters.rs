@@ -1,13 +1,21 @@
 //! The view of the dead-letter log: every letter with its state, and the replays.
 //!
-//! [`rows`] is its index, [`search`] reads by filters, `draft` applies records of the log.
+//! [`rows`] and `ids` are its index, [`search`] reads by filters, `draft` applies records of the log. What does not change any
+//! more goes to the `archive`: of blocks that are over the rows, which `blocks` finds, and the letters themselves, `pack` by
+//! `pack`, which come by `reading`.
 
+mod archive;
+mod blocks;
 mod draft;
+mod ids;
+mod pack;
+mod reading;
 pub mod rows;
 pub mod search;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -22,8 +30,11 @@ use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{Claims, Job, Replay, ReplayState};
 use crate::delivery::timestamp;
+use archive::{Archive, Volumes};
 use draft::Draft;
-use rows::{Block, Row, Zone, block_of, fingerprint, first_of};
+use ids::Ids;
+pub use reading::Kept;
+use rows::{Block, Row, Zone, block_of, blocks_of, fingerprint, first_of};
 
 /// The key of the dead-letter log's position.
 const DEAD_LETTER_LOG: &[u8] = b"dead-letters";
@@ -73,17 +84,6 @@ pub enum Applied {
     Nothing,
 }
 
-/// A letter as the view has it.
-#[derive(Debug, Clone)]
-pub struct Kept {
-    /// Its offset in the log.
-    pub offset: u64,
-    /// How long it is as JSON.
-    pub bytes: usize,
-    /// As it was written, but for what has changed since: its state, and a time of death that was found out later.
-    pub letter: DeadLetter,
-}
-
 /// A [`Job`] without the ids of its letters, which can be many.
 #[derive(Deserialize)]
 struct JobHead {
@@ -107,12 +107,12 @@ pub type Counts = [u64; 4];
 /// may see a part.
 #[derive(Clone)]
 pub struct LetterView {
-    /// Offset → the letter, as JSON.
+    /// Offset → the letter, as JSON, while its block is not over.
     letters: Tree,
-    /// Block → its rows.
+    /// What does not change any more.
+    archive: Archive,
+    /// Block → its rows, or where they are.
     blocks: Tree,
-    /// The beginning of an id's fingerprint → the offsets of all letters whose id begins so.
-    ids: Tree,
     /// Offset → [`Fate`], of letters that have one.
     fates: Tree,
     /// Replay's id → [`Job`].
@@ -121,31 +121,39 @@ pub struct LetterView {
     claims: Tree,
     positions: Tree,
     zones: Arc<RwLock<BTreeMap<u64, Zone>>>,
+    /// Locked after the zones, where both are.
+    ids: Arc<RwLock<Ids>>,
     writing: Arc<Mutex<()>>,
     /// How long letters are kept.
     retention: Duration,
 }
 
 impl LetterView {
-    pub(super) fn open(db: &Db) -> Result<Self, StoreError> {
+    /// Opens the view in `db`, with the letters of blocks that are over in `folder`.
+    pub(super) fn open(db: &Db, folder: PathBuf) -> Result<Self, StoreError> {
         let view = Self {
             letters: db.open_tree("letters")?,
+            archive: Archive::open(db, folder)?,
             blocks: db.open_tree("letter-rows")?,
-            ids: db.open_tree("letter-ids")?,
             fates: db.open_tree("letter-fates")?,
             jobs: db.open_tree("replays")?,
             claims: db.open_tree("replay-claims")?,
             positions: db.open_tree("positions")?,
             zones: Arc::default(),
+            ids: Arc::default(),
             writing: Arc::default(),
             retention: Duration::MAX,
         };
-        let mut zones = view.zones_mut();
-        for entry in &view.blocks {
-            let (key, bytes) = entry?;
-            zones.insert(number(&key), Zone::of(&Block::decode(&bytes)?));
+        let (mut zones, mut ids) = (view.zones_mut(), view.ids_mut());
+        let mut volumes = Volumes::of(&view.archive);
+        for key in view.blocks.iter().keys() {
+            let number = number(&key?);
+            let Some(loaded) = view.load(number, &mut volumes)? else { continue };
+            let block = loaded.block()?;
+            zones.insert(number, Zone::of(&block));
+            ids.insert_all(number, &block);
         }
-        drop(zones);
+        drop((zones, ids));
         view.position()?;
         Ok(view)
     }
@@ -212,8 +220,7 @@ impl LetterView {
             draft.commit(None)
         };
         for ids in replay.ids.iter().flat_map(|ids| ids.chunks(LETTERS_AT_ONCE)) {
-            let letters = ids.iter().filter_map(|id| self.offset_of(id).transpose()).collect::<Result<Vec<_>, _>>()?;
-            claim(&mut letters.into_iter())?;
+            claim(&mut ids.iter().filter_map(|id| self.offset_of(id)))?;
         }
         if let Some(filter) = &replay.filter {
             let mut from = Some(0);
@@ -265,10 +272,13 @@ impl LetterView {
             }
         }
         let mut forgotten = 0;
-        for block in old {
-            forgotten += draft.forget_block(block, &claiming)?;
+        for block in &old {
+            forgotten += draft.forget_block(*block, &claiming)?;
         }
         draft.commit(None)?;
+        self.archive.delete_unused(&old)?;
+        let zones = self.zones();
+        self.ids_mut().drop_forgotten(|offsets| zones.range(blocks_of(&offsets)).next().is_some());
         Ok(forgotten)
     }
 
@@ -280,10 +290,12 @@ impl LetterView {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         // First the position: cut short after it, the log is read from its beginning all the same.
         self.positions.remove(DEAD_LETTER_LOG)?;
-        for tree in [&self.letters, &self.blocks, &self.ids, &self.fates, &self.jobs, &self.claims] {
+        for tree in [&self.letters, &self.blocks, &self.fates, &self.jobs, &self.claims] {
             tree.clear()?;
         }
+        self.archive.clear()?;
         self.zones_mut().clear();
+        *self.ids_mut() = Ids::default();
         Ok(())
     }
 
@@ -296,14 +308,6 @@ impl LetterView {
             }
         }
         counts
-    }
-
-    /// The letter with this id.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn letter(&self, id: &DeadLetterId) -> Result<Option<Kept>, StoreError> {
-        self.offset_of(id)?.map_or(Ok(None), |offset| self.letter_at(offset))
     }
 
     /// The state of the letter with this id.
@@ -319,7 +323,7 @@ impl LetterView {
     /// # Errors
     /// [`StoreError`].
     pub fn row<T>(&self, id: &DeadLetterId, read: impl FnOnce(&Row<'_>) -> T) -> Result<Option<T>, StoreError> {
-        self.offset_of(id)?.map_or(Ok(None), |offset| self.with_row(offset, read))
+        self.offset_of(id).map_or(Ok(None), |offset| self.with_row(offset, read))
     }
 
     /// What became of the letter at `offset`.
@@ -379,53 +383,18 @@ impl LetterView {
         Ok(jobs)
     }
 
-    /// The first letters that a replay has claimed and not sent, at most `limit`; fewer where they are large.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn claimed(&self, replay: &ReplayId, limit: usize) -> Result<Vec<Kept>, StoreError> {
-        let mut letters: Vec<Kept> = Vec::new();
-        let mut bytes = 0;
-        for entry in self.claims.scan_prefix(claims_of(replay)) {
-            let (key, claims) = entry?;
-            for offset in offsets(block_in(&key), number(&claims)) {
-                if letters.len() == limit || bytes > MAX_BYTES {
-                    return Ok(letters);
-                }
-                letters.extend(self.letter_at(offset)?);
-                bytes += letters.last().map_or(0, |last| last.bytes);
-            }
-        }
-        Ok(letters)
-    }
-
-    fn letter_at(&self, offset: u64) -> Result<Option<Kept>, StoreError> {
-        self.with_row(offset, |row| self.letter_of(offset, row))?.unwrap_or(Ok(None))
-    }
-
-    /// The letter of a row.
-    fn letter_of(&self, offset: u64, row: &Row<'_>) -> Result<Option<Kept>, StoreError> {
-        let Some(bytes) = self.letters.get(key(offset))? else { return Ok(None) };
-        let mut letter: DeadLetter = serde_json::from_slice(&bytes)?;
-        letter.state = row.state;
-        letter.dead_at = DateTime::from_timestamp_millis(row.dead_at).unwrap_or(letter.dead_at);
-        Ok(Some(Kept { offset, bytes: bytes.len(), letter }))
-    }
-
     fn with_row<T>(&self, offset: u64, read: impl FnOnce(&Row<'_>) -> T) -> Result<Option<T>, StoreError> {
         let number = block_of(offset);
-        let Some(bytes) = self.blocks.get(key(number))? else { return Ok(None) };
-        let block = Block::decode(&bytes)?;
+        let Some(loaded) = self.load(number, &mut Volumes::of(&self.archive))? else { return Ok(None) };
+        let block = loaded.block()?;
         let found = block.rows(number).find(|(at, _)| *at == offset);
         Ok(found.map(|(_, row)| read(row)))
     }
 
-    fn offset_of(&self, id: &DeadLetterId) -> Result<Option<u64>, StoreError> {
-        let fingerprint = fingerprint(id.as_str());
-        match self.ids.get(bucket_key(fingerprint))? {
-            Some(bucket) => Ok(find(&bucket, fingerprint)),
-            None => Ok(None),
-        }
+    fn offset_of(&self, id: &DeadLetterId) -> Option<u64> {
+        let zones = self.zones();
+        let ids = self.ids.read().unwrap_or_else(PoisonError::into_inner);
+        ids.find(fingerprint(id.as_str()), |offset| zones.contains_key(&block_of(offset)))
     }
 
     fn zones(&self) -> RwLockReadGuard<'_, BTreeMap<u64, Zone>> {
@@ -434,6 +403,10 @@ impl LetterView {
 
     fn zones_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<u64, Zone>> {
         self.zones.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ids_mut(&self) -> RwLockWriteGuard<'_, Ids> {
+        self.ids.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -459,19 +432,6 @@ fn block_in(key: &[u8]) -> u64 {
 /// The offsets of the letters of a block that are claimed: a bit for each.
 fn offsets(block: u64, claims: u64) -> impl Iterator<Item = u64> {
     (0..u64::from(u64::BITS)).filter(move |bit| claims >> bit & 1 == 1).map(move |bit| first_of(block) + bit)
-}
-
-/// Ids are kept in so many buckets that a bucket stays small: sled's cost is by the entry.
-fn bucket_key(fingerprint: u64) -> [u8; 2] {
-    ((fingerprint >> 48) as u16).to_be_bytes()
-}
-
-/// A bucket is a row of these: an id's fingerprint, and its letter's offset.
-const BUCKET_ITEM: usize = 16;
-
-fn find(bucket: &[u8], fingerprint: u64) -> Option<u64> {
-    let item = bucket.chunks_exact(BUCKET_ITEM).find(|item| item[..8] == key(fingerprint))?;
-    Some(number(&item[8..]))
 }
 
 #[cfg(test)]

@@ -105,6 +105,20 @@ fn a_damaged_folder_is_moved_aside() {
 }
 
 #[test]
+fn a_view_of_another_version_is_emptied_and_not_moved_aside() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(folder.path()).expect("a store");
+    store.apply(&at(1), Some(&put("a", "wh_a", None))).expect("applied");
+    // As no version writes them.
+    store.db.open_tree("letter-rows").expect("a tree").insert(b"x", b"?").expect("written");
+    store.db.insert("format", b"0").expect("written");
+    drop(store);
+    let store = Store::open(folder.path()).expect("a store");
+    assert_eq!((store.position().expect("a position"), versions(&store)), (None, vec![]));
+    assert_eq!(std::fs::read_dir(folder.path()).expect("names").count(), 1);
+}
+
+#[test]
 fn campaigns_can_be_kept_in_a_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");

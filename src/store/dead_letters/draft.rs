@@ -1,14 +1,17 @@
 //! Applying records of the dead-letter log: what a batch of them changes is drafted in memory, and then written in one
 //! transaction with their position.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sled::Batch;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _};
 
+use super::archive::{Place, Volumes};
+use super::blocks::stored;
+use super::pack::LARGE_BYTES;
 use super::{
-    Applied, BUCKET_ITEM, Block, Content, DEAD_LETTER_LOG, Entry, LetterView, Row, Zone, block_of, bucket_key,
-    claims_of, find, fingerprint, key, number, offsets,
+    Applied, Block, Content, DEAD_LETTER_LOG, Entry, LetterView, Row, Zone, block_of, claims_of, fingerprint, first_of,
+    key, number, offsets,
 };
 use crate::broker::log::Position;
 use crate::delivery::dead_letter::mark::{Control, Discard, Fate, Found, Mark, Slice};
@@ -21,8 +24,13 @@ use crate::store::StoreError;
 pub(super) struct Draft<'a> {
     view: &'a LetterView,
     letters: BTreeMap<u64, Option<Vec<u8>>>,
+    /// Of letters in the archive, by block.
+    places: BTreeMap<u64, Option<Vec<Place>>>,
     blocks: BTreeMap<u64, Option<Block<'static>>>,
-    ids: BTreeMap<[u8; 2], Vec<u8>>,
+    /// Of new letters: the id's fingerprint, and the offset.
+    ids: BTreeMap<u64, u64>,
+    /// Of forgotten letters, so too.
+    forgotten: Vec<(u64, u64)>,
     fates: BTreeMap<u64, Option<Fate>>,
     jobs: BTreeMap<ReplayId, Option<Job>>,
     /// By replay and block.
@@ -34,8 +42,10 @@ impl<'a> Draft<'a> {
         Self {
             view,
             letters: BTreeMap::new(),
+            places: BTreeMap::new(),
             blocks: BTreeMap::new(),
             ids: BTreeMap::new(),
+            forgotten: Vec::new(),
             fates: BTreeMap::new(),
             jobs: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -57,17 +67,14 @@ impl<'a> Draft<'a> {
 
     /// A letter may be written twice, where an acknowledgement was lost: the first one counts.
     fn letter(&mut self, offset: u64, letter: &DeadLetter) -> Result<Applied, StoreError> {
-        if self.offset_of(&letter.id)?.is_some() {
+        if self.offset_of(&letter.id).is_some() {
             return Ok(Applied::Letters(0));
         }
         self.letters.insert(offset, Some(serde_json::to_vec(letter)?));
         self.block(block_of(offset))?.push(Row::of(letter, offset));
-        let fingerprint = fingerprint(letter.id.as_str());
-        let bucket = self.bucket(fingerprint)?;
-        bucket.extend_from_slice(&key(fingerprint));
-        bucket.extend_from_slice(&key(offset));
+        self.ids.insert(fingerprint(letter.id.as_str()), offset);
         if let (Some(original), Some(replay)) = (&letter.replay_of, &letter.replay_id)
-            && let Some(original) = self.offset_of(original)?
+            && let Some(original) = self.offset_of(original)
         {
             self.fate(original)?.dead_again(replay, letter.dead_at, letter.id.clone());
         }
@@ -164,7 +171,7 @@ impl<'a> Draft<'a> {
     }
 
     fn found(&mut self, found: &Found) -> Result<Applied, StoreError> {
-        let Some(offset) = self.offset_of(&found.id)? else { return Ok(Applied::Nothing) };
+        let Some(offset) = self.offset_of(&found.id) else { return Ok(Applied::Nothing) };
         if self.fate(offset)?.found_at.is_some() {
             return Ok(Applied::Letters(0));
         }
@@ -177,16 +184,14 @@ impl<'a> Draft<'a> {
 
     /// Forgets a block's letters, and tells how many. `claiming` are the replays that may have some of them.
     pub(super) fn forget_block(&mut self, block: u64, claiming: &[ReplayId]) -> Result<u64, StoreError> {
-        let rows: Vec<(u64, DeadLetterId)> =
-            self.block(block)?.rows(block).map(|(offset, row)| (offset, row.letter_id())).collect();
-        for (offset, id) in &rows {
-            self.letters.insert(*offset, None);
-            self.fates.insert(*offset, None);
-            let fingerprint = fingerprint(id.as_str());
-            let bucket = self.bucket(fingerprint)?;
-            let rest = bucket.chunks_exact(BUCKET_ITEM).filter(|item| item[8..] != key(*offset));
-            *bucket = rest.flatten().copied().collect();
+        let rows = self.block(block)?.rows(block).map(|(offset, row)| (fingerprint(&row.id), offset));
+        let rows: Vec<(u64, u64)> = rows.collect();
+        for letter in self.view.letters.range(key(first_of(block))..key(first_of(block + 1))).keys() {
+            self.letters.insert(number(&letter?), None);
         }
+        self.places.insert(block, None);
+        self.fates.extend(rows.iter().map(|(_, offset)| (*offset, None)));
+        self.forgotten.extend(&rows);
         self.blocks.insert(block, None);
         for replay in claiming {
             let claims = std::mem::take(self.claims_in(replay, block)?);
@@ -204,22 +209,74 @@ impl<'a> Draft<'a> {
         self.jobs.insert(id.clone(), None);
     }
 
-    /// Writes it all.
-    pub(super) fn commit(self, position: Option<&Position>) -> Result<(), StoreError> {
+    /// Writes to the archive what blocks have that are over at this position, and large letters at once.
+    fn archive(&mut self, position: Option<&Position>) -> Result<(), StoreError> {
         let view = self.view;
+        let open = position.map_or(0, |position| block_of(position.offset.saturating_add(1)));
+        let mut letters: BTreeMap<u64, BTreeMap<u64, Vec<u8>>> = BTreeMap::new();
+        let is_ready = |offset: &u64, letter: &mut Option<Vec<u8>>| {
+            letter.as_ref().is_some_and(|json| block_of(*offset) < open || json.len() > LARGE_BYTES)
+        };
+        for (offset, letter) in self.letters.extract_if(.., is_ready) {
+            letters.entry(block_of(offset)).or_default().extend(letter.map(|json| (offset, json)));
+        }
+        for entry in view.letters.range(..key(first_of(open))) {
+            let (offset, json) = entry?;
+            let offset = number(&offset);
+            letters.entry(block_of(offset)).or_default().insert(offset, json.to_vec());
+            self.letters.insert(offset, None);
+        }
+        let mut over: BTreeSet<u64> = self.blocks.range(..open).map(|(number, _)| *number).collect();
+        // Of blocks that were not over at the last position there is one at most, the newest.
+        let newest = view.zones().last_key_value().map(|(number, _)| *number);
+        if let Some(newest) = newest.filter(|newest| *newest < open)
+            && view.has_rows(newest)?
+        {
+            over.insert(newest);
+        }
+        for number in &over {
+            letters.entry(*number).or_default();
+        }
+        let mut last = None;
+        for (number, letters) in letters {
+            let is_forgotten = matches!(self.blocks.get(&number), Some(None));
+            let is_over = over.contains(&number) && !is_forgotten && self.block(number)?.place().is_none();
+            if letters.is_empty() && !is_over {
+                continue;
+            }
+            let mut volume = view.archive.append_to(number, last)?;
+            if !letters.is_empty() {
+                let mut places = view.archive.places(number)?;
+                places.extend(volume.write_letters(&letters)?);
+                self.places.insert(number, Some(places));
+            }
+            if is_over {
+                let block = self.block(number)?;
+                let place = volume.write(&block.encode()?)?;
+                *block = std::mem::take(block).archived(place, &[]);
+            }
+            last = Some(volume);
+        }
+        Ok(())
+    }
+
+    /// Writes it all.
+    pub(super) fn commit(mut self, position: Option<&Position>) -> Result<(), StoreError> {
+        let view = self.view;
+        self.archive(position)?;
         let mut zones = Vec::with_capacity(self.blocks.len());
         let mut letters = Batch::default();
         for (offset, letter) in self.letters {
             put(&mut letters, &key(offset), letter);
         }
+        let mut places = Batch::default();
+        for (block, of_letters) in self.places {
+            put(&mut places, &key(block), of_letters.map(|places| postcard::to_stdvec(&places)).transpose()?);
+        }
         let mut blocks = Batch::default();
         for (number, block) in self.blocks {
             zones.push((number, block.as_ref().map(Zone::of)));
-            put(&mut blocks, &key(number), block.map(|block| block.encode()).transpose()?);
-        }
-        let mut ids = Batch::default();
-        for (bucket, items) in self.ids {
-            put(&mut ids, &bucket, (!items.is_empty()).then_some(items));
+            put(&mut blocks, &key(number), block.map(|block| stored(&block)).transpose()?);
         }
         let mut fates = Batch::default();
         for (offset, fate) in self.fates {
@@ -238,8 +295,9 @@ impl<'a> Draft<'a> {
         if let Some(position) = position {
             positions.insert(DEAD_LETTER_LOG, serde_json::to_vec(position)?);
         }
-        let trees = [&view.letters, &view.blocks, &view.ids, &view.fates, &view.jobs, &view.claims, &view.positions];
-        let batches = [letters, blocks, ids, fates, jobs, claims, positions];
+        let trees =
+            [&view.letters, &view.archive.places, &view.blocks, &view.fates, &view.jobs, &view.claims, &view.positions];
+        let batches = [letters, places, blocks, fates, jobs, claims, positions];
         let written = trees[..].transaction(|trees| {
             for (tree, batch) in trees.iter().zip(&batches) {
                 tree.apply_batch(batch)?;
@@ -257,6 +315,11 @@ impl<'a> Draft<'a> {
                 None => known.remove(&number),
             };
         }
+        // In the order of the log, in which they are added fast.
+        let new: BTreeMap<u64, u64> = self.ids.into_iter().map(|(fingerprint, offset)| (offset, fingerprint)).collect();
+        let mut ids = view.ids_mut();
+        self.forgotten.into_iter().for_each(|(fingerprint, offset)| ids.remove(fingerprint, offset));
+        new.into_iter().for_each(|(offset, fingerprint)| ids.insert(fingerprint, offset));
         Ok(())
     }
 
@@ -269,14 +332,14 @@ impl<'a> Draft<'a> {
 
     /// The letter with this id, where it is in such a state.
     fn offset_in(&mut self, id: &DeadLetterId, fits: impl Fn(State) -> bool) -> Result<Option<u64>, StoreError> {
-        let Some(offset) = self.offset_of(id)? else { return Ok(None) };
+        let Some(offset) = self.offset_of(id) else { return Ok(None) };
         let row = self.block(block_of(offset))?.row_mut(offset);
         Ok(row.is_some_and(|row| fits(row.state)).then_some(offset))
     }
 
     /// Takes a letter out of those that a replay has claimed; `None` where it is not among them.
     fn take_claim(&mut self, replay: &ReplayId, id: &DeadLetterId) -> Result<Option<u64>, StoreError> {
-        let Some(offset) = self.offset_of(id)? else { return Ok(None) };
+        let Some(offset) = self.offset_of(id) else { return Ok(None) };
         let bits = self.claims_in(replay, block_of(offset))?;
         let claimed = *bits & bit(offset) != 0;
         *bits &= !bit(offset);
@@ -290,29 +353,19 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn offset_of(&self, id: &DeadLetterId) -> Result<Option<u64>, StoreError> {
-        let fingerprint = fingerprint(id.as_str());
-        match self.ids.get(&bucket_key(fingerprint)) {
-            Some(bucket) => Ok(find(bucket, fingerprint)),
-            None => self.view.offset_of(id),
-        }
+    fn offset_of(&self, id: &DeadLetterId) -> Option<u64> {
+        self.ids.get(&fingerprint(id.as_str())).copied().or_else(|| self.view.offset_of(id))
     }
 
     // What follows gives what is drafted, or drafts what the view has.
 
     fn block(&mut self, number: u64) -> Result<&mut Block<'static>, StoreError> {
-        let tree = &self.view.blocks;
-        let drafted = drafted(&mut self.blocks, number, || match tree.get(key(number))? {
-            Some(bytes) => Ok(Some(Block::decode(&bytes)?.into_owned())),
-            None => Ok(None),
+        let view = self.view;
+        let drafted = drafted(&mut self.blocks, number, || {
+            let loaded = view.load(number, &mut Volumes::of(&view.archive))?;
+            loaded.map(|loaded| Ok(loaded.block()?.into_owned())).transpose()
         })?;
         Ok(drafted.get_or_insert_default())
-    }
-
-    fn bucket(&mut self, fingerprint: u64) -> Result<&mut Vec<u8>, StoreError> {
-        let bucket = bucket_key(fingerprint);
-        let tree = &self.view.ids;
-        drafted(&mut self.ids, bucket, || Ok(tree.get(bucket)?.map(|items| items.to_vec()).unwrap_or_default()))
     }
 
     fn fate(&mut self, offset: u64) -> Result<&mut Fate, StoreError> {

@@ -3,13 +3,16 @@
 //! sled keeps about sixteen entries to a page, whatever their size, and some memory for every page. An index tree for
 //! each field would cost it ten pages a letter's worth; so the rows of 64 neighbours in the log are one entry, a
 //! *block*, and what a block holds is summed up in memory, in its *zone*: a filter reads only the blocks whose zone says
-//! that it may find something there.
+//! that it may find something there. `blocks` knows where a block is.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::archive::Place;
+use super::pack::compress;
 use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::identity::DeadLetterId;
@@ -26,6 +29,16 @@ pub(super) fn block_of(offset: u64) -> u64 {
 /// The first offset of a block.
 pub(super) fn first_of(block: u64) -> u64 {
     block * WIDTH
+}
+
+/// The blocks that some offsets are in.
+pub(super) fn blocks_of(offsets: &Range<u64>) -> Range<u64> {
+    if offsets.is_empty() { 0..0 } else { block_of(offsets.start)..block_of(offsets.end - 1) + 1 }
+}
+
+/// The place of an offset in its block.
+pub(super) fn slot_of(offset: u64) -> u8 {
+    (offset % WIDTH) as u8
 }
 
 /// What filters and counts ask for of a letter. Texts that are absent are empty: none of them may be.
@@ -62,7 +75,7 @@ impl Row<'_> {
     pub(super) fn of(letter: &DeadLetter, offset: u64) -> Row<'static> {
         let owned = |text: Option<&str>| Cow::Owned(text.unwrap_or_default().to_owned());
         Row {
-            slot: (offset % WIDTH) as u8,
+            slot: slot_of(offset),
             id: Cow::Owned(letter.id.as_str().to_owned()),
             state: State::Pending,
             reason: letter.reason,
@@ -116,19 +129,63 @@ pub(super) fn fingerprint(text: &str) -> u64 {
 pub(super) struct Block<'a> {
     #[serde(borrow)]
     rows: Vec<Row<'a>>,
+    #[serde(skip)]
+    archived: Option<Archived>,
+}
+
+/// What does not change any more.
+#[derive(Debug, Clone, PartialEq)]
+struct Archived {
+    place: Place,
+    /// The state and the time of death of each row, as they were written.
+    written: Vec<(State, i64)>,
+}
+
+/// What has changed of a row since its block was archived.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Change {
+    slot: u8,
+    state: State,
+    dead_at: i64,
 }
 
 impl<'a> Block<'a> {
+    /// Reads the rows out of what `decompress` makes of an entry.
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, postcard::Error> {
         postcard::from_bytes(bytes)
     }
 
+    /// The rows as they are kept: to a third of it shrinks what they have in common.
     pub(super) fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
-        postcard::to_stdvec(self)
+        postcard::to_stdvec(self).map(|bytes| compress(&bytes))
+    }
+
+    /// The same block, whose rows were written to this place and have changed so since.
+    pub(super) fn archived(mut self, place: Place, changes: &[Change]) -> Self {
+        let written = self.rows.iter().map(|row| (row.state, row.dead_at)).collect();
+        self.archived = Some(Archived { place, written });
+        for change in changes {
+            if let Some(row) = self.rows.iter_mut().find(|row| row.slot == change.slot) {
+                (row.state, row.dead_at) = (change.state, change.dead_at);
+            }
+        }
+        self
+    }
+
+    /// Where its rows are archived.
+    pub(super) fn place(&self) -> Option<&Place> {
+        self.archived.as_ref().map(|archived| &archived.place)
+    }
+
+    /// What has changed since they were.
+    pub(super) fn changes(&self) -> Vec<Change> {
+        let written = self.archived.iter().flat_map(|archived| &archived.written);
+        let changed = self.rows.iter().zip(written).filter(|(row, written)| (row.state, row.dead_at) != **written);
+        changed.map(|(row, _)| Change { slot: row.slot, state: row.state, dead_at: row.dead_at }).collect()
     }
 
     pub(super) fn into_owned(self) -> Block<'static> {
-        Block { rows: self.rows.into_iter().map(Row::into_owned).collect() }
+        Block { rows: self.rows.into_iter().map(Row::into_owned).collect(), archived: self.archived }
     }
 
     /// The rows with their offsets, where this is block `number`.
@@ -137,12 +194,13 @@ impl<'a> Block<'a> {
     }
 
     pub(super) fn row_mut(&mut self, offset: u64) -> Option<&mut Row<'a>> {
-        let slot = (offset % WIDTH) as u8;
+        let slot = slot_of(offset);
         self.rows.iter_mut().find(|row| row.slot == slot)
     }
 
     /// Adds a row behind all others.
     pub(super) fn push(&mut self, row: Row<'a>) {
+        self.archived = None;
         self.rows.push(row);
     }
 }

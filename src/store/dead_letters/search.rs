@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::rows::{Row, Wanted};
-use super::rows::{block_of, first_of};
-use super::{Block, Kept, LetterView, MAX_BYTES, key};
+use super::archive::Volumes;
+use super::reading::Reader;
+use super::rows::{Row, Wanted, blocks_of, first_of};
+use super::{Kept, LetterView, MAX_BYTES};
 use crate::delivery::dead_letter::State;
 use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::identity::DeadLetterId;
@@ -85,6 +86,7 @@ impl LetterView {
         let mut next = None;
         let mut failed = None;
         let mut blocks = 0;
+        let mut reader = Reader::new(self);
         self.search(filter, Direction::NewestFirst, 0..before.unwrap_or(u64::MAX), |found| {
             let late = || blocks >= BLOCKS_BEFORE_DEADLINE && Instant::now() > deadline;
             match found {
@@ -94,7 +96,7 @@ impl LetterView {
                     next = letters.last().map(|last| last.offset);
                     return ControlFlow::Break(());
                 }
-                Step::Letter(offset, row) => match self.letter_of(offset, row) {
+                Step::Letter(offset, row) => match reader.letter(offset, row) {
                     Ok(letter) => {
                         bytes += letter.as_ref().map_or(0, |letter| letter.bytes);
                         letters.extend(letter);
@@ -168,19 +170,17 @@ impl LetterView {
         mut step: impl FnMut(Step<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let wanted = Wanted::from(filter);
-        if offsets.is_empty() {
-            return Ok(());
-        }
         // No block beyond: a page that ends where its time is over begins the next one in another block.
-        let mut blocks = block_of(offsets.start)..block_of(offsets.end - 1) + 1;
+        let mut blocks = blocks_of(&offsets);
+        let mut volumes = Volumes::of(&self.archive);
         loop {
             let numbers = self.blocks_that_may_have(&wanted, &mut blocks, direction);
             if numbers.is_empty() {
                 return Ok(());
             }
             for number in numbers {
-                let Some(bytes) = self.blocks.get(key(number))? else { continue };
-                let block = Block::decode(&bytes)?;
+                let Some(loaded) = self.load(number, &mut volumes)? else { continue };
+                let block = loaded.block()?;
                 let mut rows: Vec<(u64, &Row<'_>)> = block.rows(number).collect();
                 rows.retain(|(offset, row)| offsets.contains(offset) && wanted.has(row));
                 if direction == Direction::NewestFirst {

@@ -1,5 +1,6 @@
-//! On a real sled, in a temporary folder. [`model`] compares the view with a naive one.
+//! On a real sled, in a temporary folder. [`model`] compares the view with a naive one, [`archive`] looks at the files.
 
+mod archive;
 mod model;
 
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use crate::delivery::dead_letter::mark::{Control, Discard, ReplayOutcome, Sent, 
 use crate::delivery::reason::Reason;
 use crate::delivery::replay::{Command, Replay, ReplayConfig};
 use crate::store::Store;
+use chrono::{DateTime, Utc};
 
 /// The log's beginning, in milliseconds since 1970. A record comes every second.
 const START: i64 = 1_700_000_000_000;

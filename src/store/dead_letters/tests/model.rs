@@ -68,15 +68,22 @@ fn status() -> impl Strategy<Value = Option<u16>> {
     option::of(select(vec![404, 500, 503]))
 }
 
+/// Bytes of a letter's body: nearly always few; else so many that a few fill a pack, or that it is one by itself.
+fn body_bytes() -> impl Strategy<Value = usize> {
+    prop_oneof![40 => 0..40_usize, 3 => Just(60_000), 1 => Just(70_000)]
+}
+
 fn a_letter() -> impl Strategy<Value = Content> {
     let names = (one_of(&["c_1", "c_2"]), one_of(&["wh_1", "wh_2"]), one_of(&["a", "b"]));
     let link = option::weighted(0.3, (letter_id(), replay_id()));
-    (letter_id(), second(), names, reason(), status(), link).prop_map(|(id, dead_at, names, reason, status, link)| {
+    let fields = (letter_id(), second(), names, reason(), status(), link, body_bytes());
+    fields.prop_map(|(id, dead_at, names, reason, status, link, bytes)| {
         let (campaign_id, webhook_id, label) = names;
+        let body = Some("x".repeat(bytes));
         let webhook_id = webhook_id.map(WebhookId::new);
         let (replay_of, replay_id) = link.unzip();
         let plain = letter(id.as_str(), dead_at);
-        let letter = DeadLetter { campaign_id, webhook_id, label, reason, status, replay_of, replay_id, ..plain };
+        let letter = DeadLetter { campaign_id, webhook_id, label, reason, status, replay_of, replay_id, body, ..plain };
         Content::Letter(Box::new(letter))
     })
 }
@@ -114,7 +121,7 @@ fn a_mark() -> impl Strategy<Value = Content> {
 }
 
 fn a_step() -> impl Strategy<Value = Step> {
-    let gap = prop_oneof![8 => Just(1), 3 => 2..70_u64, 1 => Just(1 << 33)];
+    let gap = prop_oneof![16 => Just(1), 6 => 2..70_u64, 1 => Just(1 << 33)];
     let content = prop_oneof![12 => a_letter(), 16 => a_mark(), 1 => Just(Content::Nothing)];
     prop_oneof![
         60 => (gap, content).prop_map(|(gap, content)| Step::Record(gap, content)),
