@@ -145,7 +145,7 @@ fn origins(campaign: &str) -> Vec<Origin> {
     let was = document::read(was.to_string().as_bytes(), HttpUrls::Refused, None).expect("the campaign has no faults");
     let origin = |place: waypost::delivery::campaign::Place<'_>| {
         let mut target = place.target();
-        target.webhook.mask();
+        target.mask();
         Origin {
             campaign: campaign.to_owned(),
             label: place.section.label.clone(),
