@@ -96,7 +96,8 @@ impl Worker {
         let event = match event::decode(&message.body, message.message_id.as_deref()) {
             Ok(event) => event,
             Err(faults) => {
-                self.unreadable(&message, faults).await?;
+                // Boxed, as all that is seldom: the future of what is usual is copied once for each message.
+                Box::pin(self.unreadable(&message, faults)).await?;
                 self.metrics.event(EventResult::Malformed);
                 return Ok(());
             }
@@ -128,7 +129,8 @@ impl Worker {
         }
         targets.push(last);
         let deliveries = targets.into_iter().map(|target| Delivery::new(event.clone(), target, trace.clone()));
-        join_all(deliveries.map(|delivery| self.attempt(delivery))).await.into_iter().collect()
+        let attempts = join_all(deliveries.map(|delivery| self.attempt(delivery)));
+        Box::pin(attempts).await.into_iter().collect()
     }
 
     /// A message of the retries queue: one delivery that waits, or is due again.
@@ -172,7 +174,6 @@ impl Worker {
 
         match settlement {
             Settlement::Delivered => Ok(()),
-            // Boxed: most attempts succeed, and should not carry what follows one that does not.
             Settlement::Retry { due } => Box::pin(self.retry_at(delivery, due)).await,
             Settlement::Dead(reason) => Box::pin(self.dead(delivery, reason)).await,
         }
