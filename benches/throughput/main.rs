@@ -76,7 +76,7 @@ struct Options {
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Events of the backlog.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 60_000)]
     events: u64,
     /// The most seconds that a backlog is worked off.
     #[arg(long, default_value_t = 20)]
