@@ -29,6 +29,7 @@ use crate::store::{Store, StoreError};
 use crate::worker::Worker;
 use crate::worker::endpoints::Endpoints;
 use crate::worker::intake::Intake;
+use crate::worker::parking::Parking;
 use crate::worker::precedence::Precedence;
 use crate::worker::progress::Progress;
 use crate::worker::room::Room;
@@ -126,6 +127,7 @@ impl App {
             publisher: publisher.clone(),
             sender,
             endpoints: Endpoints::new(config.endpoint.limits, config.broker.prefetch),
+            parking: Parking::start(publisher.clone(), names.clone()),
             policy: Arc::new(config.retry.clone()),
             metrics: metrics.clone(),
         });

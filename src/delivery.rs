@@ -88,6 +88,17 @@ impl Delivery {
         }
     }
 
+    /// The deliveries of a message in which they have waited: one, or a JSON array of several that were parked together.
+    ///
+    /// # Errors
+    /// Where it is neither.
+    pub fn read_waiting(body: &[u8]) -> Result<Vec<Self>, serde_json::Error> {
+        match body.first() {
+            Some(b'[') => serde_json::from_slice(body),
+            _ => Ok(vec![serde_json::from_slice(body)?]),
+        }
+    }
+
     /// Adds an attempt to the history.
     pub fn record(&mut self, attempt: Attempt) {
         self.first_attempt_at.get_or_insert(attempt.at);

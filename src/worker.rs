@@ -11,6 +11,7 @@
 
 pub mod endpoints;
 pub mod intake;
+pub mod parking;
 pub mod precedence;
 pub mod progress;
 pub mod room;
@@ -18,11 +19,9 @@ pub mod room;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backoff::backoff::Backoff as _;
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 
-use crate::broker::connection::reconnect_delays;
 use crate::broker::consumer::Message;
 use crate::broker::ladder::{Rung, rung_until};
 use crate::broker::names::Names;
@@ -41,6 +40,7 @@ use crate::metrics::{AttemptOutcome, EventResult, Metrics};
 use crate::sender::{ANSWER_BYTES_KEPT, Sender};
 use crate::store::{Store, StoreError};
 use endpoints::{Endpoints, Entry};
+use parking::Parking;
 
 /// While the broker takes no messages, nothing can be parked: what would be asks again after this time.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
@@ -57,6 +57,8 @@ pub struct Worker {
     pub sender: Sender,
     /// What knows whether an endpoint can take one.
     pub endpoints: Endpoints,
+    /// Where a delivery goes that an endpoint can't take.
+    pub parking: Parking,
     /// How often a delivery is tried, unless its webhook says otherwise.
     pub policy: Arc<RetryPolicy>,
     /// What is counted.
@@ -133,20 +135,30 @@ impl Worker {
         Box::pin(attempts).await.into_iter().collect()
     }
 
-    /// A message of the retries queue: one delivery that waits, or is due again.
+    /// A message of the retries queue: a delivery that waits or is due again, or several that were parked together.
     pub async fn retry(&self, message: Message) -> Result<(), Unsettled> {
-        let mut delivery: Delivery = match serde_json::from_slice(&message.body) {
-            Ok(delivery) => delivery,
-            Err(error) => {
-                return self.unreadable(&message, vec![Fault::new("$", format!("not a delivery: {error}"))]).await;
+        match Delivery::read_waiting(&message.body) {
+            Ok(mut one) if one.len() == 1 => self.resume(one.remove(0)).await,
+            Ok(several) => {
+                drop(message);
+                let resumed = join_all(several.into_iter().map(|delivery| self.resume(delivery)));
+                Box::pin(resumed).await.into_iter().collect()
             }
-        };
+            Err(error) => {
+                let faults = vec![Fault::new("$", format!("not a delivery: {error}"))];
+                Box::pin(self.unreadable(&message, faults)).await
+            }
+        }
+    }
+
+    /// Goes on with a delivery that has waited.
+    async fn resume(&self, mut delivery: Delivery) -> Result<(), Unsettled> {
         if let Some(due) = delivery.due.filter(|due| rung_until(*due, Utc::now()).is_some()) {
-            return self.wait(&mut delivery, due).await;
+            return Box::pin(self.wait(&mut delivery, due)).await;
         }
         match self.current_target(&delivery)? {
             Ok(target) => delivery.target = target,
-            Err(reason) => return self.dead(delivery, reason).await,
+            Err(reason) => return Box::pin(self.dead(delivery, reason)).await,
         }
         self.attempt(delivery).await
     }
@@ -191,7 +203,8 @@ impl Worker {
         let webhook = delivery.target.webhook.clone();
         match park(&self.policy.of(&webhook), &mut delivery, time, Utc::now()) {
             Ok(due) => {
-                self.wait(&mut delivery, due).await?;
+                let (rung, body) = waiting(&mut delivery, due)?;
+                self.parking.park(rung, body).await?;
                 self.metrics.parked(why);
                 tracing::debug!(delivery = %delivery.id, why = why.as_str(), due = timestamp::text(&due), "parked");
                 Ok(())
@@ -232,10 +245,7 @@ impl Worker {
 
     /// Puts a delivery on the delay ladder.
     async fn wait(&self, delivery: &mut Delivery, due: DateTime<Utc>) -> Result<(), Unsettled> {
-        delivery.due = Some(due);
-        delivery.target.mask();
-        let rung = rung_until(due, Utc::now()).unwrap_or(Rung::LOWEST);
-        let body = serde_json::to_vec(delivery)?;
+        let (rung, body) = waiting(delivery, due)?;
         self.publish(new_outgoing(Destination::Queue(self.names.delay(rung)), body)).await
     }
 
@@ -279,19 +289,7 @@ impl Worker {
 
     /// Publishes until the broker has taken it. To give the message back instead would send the request once more.
     pub(crate) async fn publish(&self, outgoing: Outgoing) -> Result<(), Unsettled> {
-        let outgoing = Arc::new(outgoing);
-        let mut delays = reconnect_delays();
-        loop {
-            match self.publisher.publish(outgoing.clone()).await {
-                Ok(()) => return Ok(()),
-                Err(Unpublished::Stopping) => return Err(Unpublished::Stopping.into()),
-                Err(error) => {
-                    let delay = delays.next_backoff().unwrap_or(delays.max_interval);
-                    tracing::warn!(%error, ?delay, "trying again");
-                    tokio::time::sleep(delay).await;
-                }
-            }
-        }
+        Ok(self.publisher.publish_until_taken(outgoing).await?)
     }
 
     /// The webhook of a waiting delivery as it is configured now, or why there is none.
@@ -341,6 +339,13 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.deliveries_in_flight.dec();
     }
+}
+
+/// A delivery as it waits until it is due, and the rung for that.
+fn waiting(delivery: &mut Delivery, due: DateTime<Utc>) -> Result<(Rung, Vec<u8>), serde_json::Error> {
+    delivery.due = Some(due);
+    delivery.target.mask();
+    Ok((rung_until(due, Utc::now()).unwrap_or(Rung::LOWEST), serde_json::to_vec(delivery)?))
 }
 
 fn new_outgoing(to: Destination, body: Vec<u8>) -> Outgoing {

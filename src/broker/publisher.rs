@@ -127,6 +127,26 @@ impl Publisher {
         confirmed.await.unwrap_or(Err(Unpublished::Stopping))
     }
 
+    /// Publishes a message until the broker has taken it, however often it refuses it or has no queue for it.
+    ///
+    /// # Errors
+    /// [`Unpublished::Stopping`].
+    pub async fn publish_until_taken(&self, outgoing: Outgoing) -> Result<(), Unpublished> {
+        let outgoing = Arc::new(outgoing);
+        let mut delays = reconnect_delays();
+        loop {
+            match self.publish(outgoing.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(Unpublished::Stopping) => return Err(Unpublished::Stopping),
+                Err(error) => {
+                    let delay = delays.next_backoff().unwrap_or(delays.max_interval);
+                    tracing::warn!(%error, ?delay, "trying again");
+                    tokio::time::sleep(delay).await;
+                }
+            }
+        }
+    }
+
     /// How the connection is.
     pub fn link(&self) -> Link {
         self.link.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()

@@ -356,14 +356,18 @@ impl Runner {
         Ok(ReplayOutcome::Dead)
     }
 
-    /// Puts an event that could not be read back on its queue, byte for byte.
+    /// Puts a message that was no event, or that no worker settled, back on its queue, byte for byte.
     async fn requeue(&self, letter: DeadLetter, link: ReplayLink) -> Result<ReplayOutcome, Interrupted> {
         let Some(body) = letter.whole_body() else {
             return self.dead(letter, link).await;
         };
         let campaign = event::decode(&body, None).map(|event: StepEvent| event.campaign_id).unwrap_or_default();
         let routing_key = if campaign.len() <= 255 { campaign } else { String::new() };
-        let to = Destination::Exchange { name: self.worker.names.events(), routing_key };
+        let to = match Delivery::read_waiting(&body) {
+            // Parked together, and given up by the broker together.
+            Ok(_) => Destination::Queue(self.worker.names.retries()),
+            Err(_) => Destination::Exchange { name: self.worker.names.events(), routing_key },
+        };
         // The event's identity, where its body names none: as it would be without a message id.
         let message_id = letter.message_id.unwrap_or_else(|| EventId::of_body(&body).to_string());
         let outgoing = Outgoing { to, message_id, body, trace: letter.trace, replay: Some(link) };
