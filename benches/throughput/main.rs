@@ -21,10 +21,12 @@ mod stage;
 mod support;
 mod workers;
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::signal::unix::{SignalKind, signal};
 
 use figures::{Figures, Retries, Row};
 use load::Scenario;
@@ -142,26 +144,37 @@ impl Named {
 }
 
 #[tokio::main]
-async fn main() {
+async fn main() -> ExitCode {
     let Cli { command, options } = Cli::parse();
     if let Some(Command::BareLoop(arguments)) = command {
         // On a worker's thread of the runtime: each task spawned from this one would have to wake a worker.
-        return tokio::spawn(bare::run(arguments)).await.expect("the bare loop runs");
+        tokio::spawn(bare::run(arguments)).await.expect("the bare loop runs");
+        return ExitCode::SUCCESS;
     }
     for worker in Worker::value_variants().iter().filter(|worker| !worker.is_installed()) {
         eprintln!("{} is not installed (make bench installs it), and left out", worker.name());
     }
+    let mut terminate = signal(SignalKind::terminate()).expect("a signal can be heard");
+    // What was started ends with the future that owns it, also where somebody has had enough.
+    tokio::select! {
+        () = Box::pin(run(&options)) => ExitCode::SUCCESS,
+        _ = terminate.recv() => ExitCode::from(143),
+        _ = tokio::signal::ctrl_c() => ExitCode::from(130),
+    }
+}
+
+/// Measures what was chosen, and prints the figures.
+async fn run(options: &Options) {
     let load_before = process::load();
     let broker = Broker::private().await;
     let mut figures = Figures::default();
     for group in GROUPS {
         let chosen = |named: &Named| options.scenario.is_empty() || options.scenario.contains(named);
-        measure(&broker, group.into_iter().filter(chosen), &options, &mut figures).await;
+        measure(&broker, group.into_iter().filter(chosen), options, &mut figures).await;
     }
     let rabbitmq = broker.ctl(&["version"]).await.trim().to_owned();
     let load_after = process::load();
-    let circumstances =
-        Circumstances { machine: process::machine(), rabbitmq, load_before, load_after, options: &options };
+    let circumstances = Circumstances { machine: process::machine(), rabbitmq, load_before, load_after, options };
     if options.json {
         println!("{:#}", report::json(&figures, &circumstances));
     } else {
