@@ -38,7 +38,7 @@ use support::Broker;
 use workers::Worker;
 
 /// Messages in hand at once: Waypost's default, and everybody's.
-const PREFETCH: u16 = 512;
+const PREFETCH: u16 = 1000;
 
 /// The limit of a request: Waypost's default, and everybody's.
 const TIMEOUT: Duration = Duration::from_secs(15);

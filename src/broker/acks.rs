@@ -10,8 +10,12 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// A finished message waits this long for its neighbours; one stuck behind a slow message, at most twice as long.
+/// A finished message waits this long for its neighbours.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
+
+/// One stuck behind an unfinished message waits for so many of these intervals that that one is finished as well: a delivery
+/// that is parked takes that long, and then one frame is enough for all.
+const PATIENCE: u32 = 10;
 
 /// What becomes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,12 +31,12 @@ pub struct Acks {
 }
 
 impl Acks {
-    /// Starts acknowledging on `channel`, whose only consumer's tags count from 1. The task ends when all clones are
+    /// Starts acknowledging on `channel`, whose only consumer's tags count from 1, no more than `prefetch` at a time. The task ends when all clones are
     /// dropped and everything is written, or when the channel fails: what is unacknowledged then comes again.
-    pub fn start(channel: Channel) -> (Self, JoinHandle<()>) {
+    pub fn start(channel: Channel, prefetch: u16) -> (Self, JoinHandle<()>) {
         // Unbounded, but holding no more than the channel's prefetch.
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self { verdicts: sender }, tokio::spawn(run(channel, receiver)))
+        (Self { verdicts: sender }, tokio::spawn(run(channel, receiver, AckWindow::new(prefetch))))
     }
 
     /// The outcome of the message is durable.
@@ -47,8 +51,7 @@ impl Acks {
     }
 }
 
-async fn run(channel: Channel, mut verdicts: mpsc::UnboundedReceiver<(u64, Verdict)>) {
-    let mut window = AckWindow::default();
+async fn run(channel: Channel, mut verdicts: mpsc::UnboundedReceiver<(u64, Verdict)>, mut window: AckWindow) {
     let mut batch = Vec::new();
     loop {
         if !window.has_finished() {
@@ -111,16 +114,22 @@ struct AckWindow {
     highest: u64,
     /// Tags up to the highest that are not finished: no more than the channel's window.
     unfinished: BTreeSet<u64>,
-    /// Finished since the last flush.
-    fresh: BTreeSet<u64>,
-    /// Finished before the last flush, and still behind an unfinished one.
-    stuck: BTreeSet<u64>,
+    /// Finished, and not yet acknowledged.
+    finished: BTreeSet<u64>,
+    /// So many finished messages are too many to wait with: the broker gives out no others in their place.
+    most_finished: usize,
+    /// Flushes since all finished ones were acknowledged.
+    waited: u32,
 }
 
 impl AckWindow {
+    fn new(prefetch: u16) -> Self {
+        Self { most_finished: usize::from(prefetch / 2), ..Self::default() }
+    }
+
     fn finish(&mut self, tag: u64) {
         self.settled(tag);
-        self.fresh.insert(tag);
+        self.finished.insert(tag);
     }
 
     /// Was settled by a frame of its own.
@@ -131,20 +140,22 @@ impl AckWindow {
     }
 
     fn has_finished(&self) -> bool {
-        !self.fresh.is_empty() || !self.stuck.is_empty()
+        !self.finished.is_empty()
     }
 
     fn flush(&mut self) -> Vec<Ack> {
-        let mut acks = Vec::new();
         // Everything before the first unfinished message goes in one frame. It names a tag that is still to be
         // acknowledged, for the broker closes the channel on one that it does not know any more.
         let head = self.unfinished.first().copied().unwrap_or(u64::MAX);
-        let (fresh, stuck) = (self.fresh.split_off(&head), self.stuck.split_off(&head));
-        let row =
-            std::mem::replace(&mut self.fresh, fresh).into_iter().chain(std::mem::replace(&mut self.stuck, stuck));
-        acks.extend(row.max().map(|tag| Ack { tag, multiple: true }));
-        acks.extend(std::mem::take(&mut self.stuck).into_iter().map(|tag| Ack { tag, multiple: false }));
-        self.stuck = std::mem::take(&mut self.fresh);
+        let stuck = self.finished.split_off(&head);
+        let row = std::mem::replace(&mut self.finished, stuck);
+        let mut acks: Vec<Ack> = row.last().map(|tag| Ack { tag: *tag, multiple: true }).into_iter().collect();
+        self.waited = if self.finished.is_empty() { 0 } else { self.waited + 1 };
+        if self.waited > PATIENCE || self.finished.len() > self.most_finished {
+            self.waited = 0;
+            let stuck = std::mem::take(&mut self.finished);
+            acks.extend(stuck.into_iter().map(|tag| Ack { tag, multiple: false }));
+        }
         acks
     }
 }
@@ -156,21 +167,26 @@ mod tests {
 
     #[test]
     fn a_row_is_one_frame_and_a_slow_head_holds_nobody_up() {
-        let mut window = AckWindow::default();
+        let mut window = AckWindow::new(8);
         for tag in [1, 2, 3, 5, 6] {
             window.finish(tag);
         }
         assert_eq!(window.flush(), [Ack { tag: 3, multiple: true }]);
+        for _ in 1..PATIENCE {
+            assert_eq!(window.flush(), [], "the slow one may yet finish");
+        }
         assert_eq!(window.flush(), [Ack { tag: 5, multiple: false }, Ack { tag: 6, multiple: false }]);
         assert!(!window.has_finished());
         window.finish(4);
         window.finish(7);
         assert_eq!(window.flush(), [Ack { tag: 7, multiple: true }]);
+        (9..=13).for_each(|tag| window.finish(tag));
+        assert_eq!(window.flush().len(), 5, "half of what the broker gives out waits behind the 8");
     }
 
     #[test]
     fn the_frame_for_many_never_names_a_tag_settled_alone() {
-        let mut window = AckWindow::default();
+        let mut window = AckWindow::new(512);
         window.settled(2);
         window.finish(1);
         assert_eq!(window.flush(), [Ack { tag: 1, multiple: true }]);
@@ -185,7 +201,7 @@ mod tests {
             order in Just((1..=60_u64).collect::<Vec<_>>()).prop_shuffle(),
             flushes in proptest::collection::vec(any::<bool>(), 60),
         ) {
-            let mut window = AckWindow::default();
+            let mut window = AckWindow::new(512);
             let mut finished = BTreeSet::new();
             let mut outstanding: BTreeSet<u64> = (1..=60).collect();
             let mut apply = |acks: Vec<Ack>, finished: &BTreeSet<u64>| {
@@ -206,7 +222,6 @@ mod tests {
                     apply(window.flush(), &finished);
                 }
             }
-            apply(window.flush(), &finished);
             prop_assert!(apply(window.flush(), &finished), "something was never acknowledged");
         }
     }

@@ -119,7 +119,7 @@ impl Subscription {
             .basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), arguments)
             .await
             .map_err(BrokerError::lost("consuming"))?;
-        let (acks, flushed) = Acks::start(channel.clone());
+        let (acks, flushed) = Acks::start(channel.clone(), window);
         Ok(Self { channel, consumer, acks, flushed })
     }
 

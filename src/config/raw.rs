@@ -114,7 +114,7 @@ impl Default for RawConfig {
                 url: "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned(),
                 prefix: "waypost".to_owned(),
                 shards: 1,
-                prefetch: 512,
+                prefetch: 1000,
             },
             http: RawHttp { listen: "127.0.0.1:8080".to_owned(), tokens: Vec::new() },
             store: RawStore { path: "./data".to_owned() },

@@ -76,7 +76,7 @@ fn the_defaults_are_those_of_the_specification() {
     let config = defaults();
     assert_eq!(config.broker.url.expose_secret(), "amqp://guest:guest@127.0.0.1:5672/%2f");
     assert_eq!(config.broker.prefix, "waypost");
-    assert_eq!((config.broker.shards, config.broker.prefetch), (1, 512));
+    assert_eq!((config.broker.shards, config.broker.prefetch), (1, 1000));
     assert_eq!(config.http.listen, SocketAddr::from(([127, 0, 0, 1], 8080)));
     assert!(config.http.tokens.is_empty());
     assert_eq!(config.store.path, Path::new("./data"));

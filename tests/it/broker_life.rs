@@ -205,7 +205,7 @@ async fn reconnecting_leaves_one_consumer_to_a_queue() {
     }
     // With the window it is meant to have.
     let listing = broker.ctl(&["list_consumers", "--no-table-headers", "queue_name", "prefetch_count"]).await;
-    for (queue, window) in [("events", 512), ("retries", 512)] {
+    for (queue, window) in [("events", 1000), ("retries", 1000)] {
         let line = format!("{}.{queue}\t{window}", stage.prefix);
         assert_eq!(listing.lines().filter(|found| found.trim() == line).count(), 1, "{line} in {listing}");
     }

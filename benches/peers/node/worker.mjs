@@ -8,7 +8,7 @@ import { readFile } from "node:fs/promises";
 import amqp from "amqplib";
 import { Agent, request } from "undici";
 
-const PREFETCH = 512;
+const PREFETCH = 1000;
 const TIMEOUT_MS = 15_000;
 const RETRY_AFTER_MS = 5_000;
 const FLUSH_MS = 2;

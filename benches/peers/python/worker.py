@@ -14,7 +14,7 @@ import aio_pika
 import aiohttp
 import uvloop
 
-PREFETCH = 512
+PREFETCH = 1000
 TIMEOUT_SECONDS = 15
 RETRY_AFTER_MS = 5_000
 FLUSH_SECONDS = 0.002
