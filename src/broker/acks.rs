@@ -1,7 +1,7 @@
 //! Acknowledgements, coalesced: one frame for all messages finished in a row, single frames only for those stuck
 //! behind a slow one. One frame a message costs the broker four times as much.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lapin::Channel;
@@ -14,8 +14,8 @@ use tokio::time::sleep;
 const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
 
 /// One stuck behind an unfinished message waits for so many of these intervals that that one is finished as well: a delivery
-/// that is parked takes that long, and then one frame is enough for all.
-const PATIENCE: u32 = 10;
+/// that is parked takes less, and then one frame is enough for all.
+const PATIENCE: u64 = 20;
 
 /// What becomes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,12 +114,11 @@ struct AckWindow {
     highest: u64,
     /// Tags up to the highest that are not finished: no more than the channel's window.
     unfinished: BTreeSet<u64>,
-    /// Finished, and not yet acknowledged.
-    finished: BTreeSet<u64>,
+    /// Finished and not yet acknowledged, each with the number of the flush before which it finished.
+    finished: BTreeMap<u64, u64>,
     /// So many finished messages are too many to wait with: the broker gives out no others in their place.
     most_finished: usize,
-    /// Flushes since all finished ones were acknowledged.
-    waited: u32,
+    flushes: u64,
 }
 
 impl AckWindow {
@@ -129,7 +128,7 @@ impl AckWindow {
 
     fn finish(&mut self, tag: u64) {
         self.settled(tag);
-        self.finished.insert(tag);
+        self.finished.insert(tag, self.flushes);
     }
 
     /// Was settled by a frame of its own.
@@ -149,13 +148,13 @@ impl AckWindow {
         let head = self.unfinished.first().copied().unwrap_or(u64::MAX);
         let stuck = self.finished.split_off(&head);
         let row = std::mem::replace(&mut self.finished, stuck);
-        let mut acks: Vec<Ack> = row.last().map(|tag| Ack { tag: *tag, multiple: true }).into_iter().collect();
-        self.waited = if self.finished.is_empty() { 0 } else { self.waited + 1 };
-        if self.waited > PATIENCE || self.finished.len() > self.most_finished {
-            self.waited = 0;
-            let stuck = std::mem::take(&mut self.finished);
-            acks.extend(stuck.into_iter().map(|tag| Ack { tag, multiple: false }));
-        }
+        let mut acks: Vec<Ack> =
+            row.last_key_value().map(|(tag, _)| Ack { tag: *tag, multiple: true }).into_iter().collect();
+        let patience = if self.finished.len() > self.most_finished { 0 } else { PATIENCE };
+        let flushes = self.flushes;
+        let too_long = self.finished.extract_if(.., |_, since| flushes - *since >= patience);
+        acks.extend(too_long.map(|(tag, _)| Ack { tag, multiple: false }));
+        self.flushes += 1;
         acks
     }
 }
