@@ -125,11 +125,9 @@ impl Worker {
         mut targets: Vec<Target>,
         trace: Option<TraceContext>,
     ) -> Result<(), Unsettled> {
-        let Some(last) = targets.pop() else { return Ok(()) };
-        if targets.is_empty() {
-            return self.attempt(Delivery::new(event, last, trace)).await;
+        if targets.len() == 1 {
+            return self.attempt(Delivery::new(event, targets.remove(0), trace)).await;
         }
-        targets.push(last);
         let deliveries = targets.into_iter().map(|target| Delivery::new(event.clone(), target, trace.clone()));
         let attempts = join_all(deliveries.map(|delivery| self.attempt(delivery)));
         Box::pin(attempts).await.into_iter().collect()
@@ -154,7 +152,9 @@ impl Worker {
     /// Goes on with a delivery that has waited.
     async fn resume(&self, mut delivery: Delivery) -> Result<(), Unsettled> {
         if let Some(due) = delivery.due.filter(|due| rung_until(*due, Utc::now()).is_some()) {
-            return Box::pin(self.wait(&mut delivery, due)).await;
+            // Those that were parked together go on together.
+            let (rung, body) = waiting(&mut delivery, due)?;
+            return Ok(self.parking.park(rung, body).await?);
         }
         match self.current_target(&delivery)? {
             Ok(target) => delivery.target = target,
@@ -193,7 +193,8 @@ impl Worker {
 
     /// Has a delivery tried again when it is due.
     async fn retry_at(&self, mut delivery: Delivery, due: DateTime<Utc>) -> Result<(), Unsettled> {
-        self.wait(&mut delivery, due).await?;
+        let (rung, body) = waiting(&mut delivery, due)?;
+        self.publish(new_outgoing(Destination::Queue(self.names.delay(rung)), body)).await?;
         self.metrics.retries_scheduled.inc();
         Ok(())
     }
@@ -241,12 +242,6 @@ impl Worker {
         self.metrics.attempt_duration.observe(took.as_secs_f64());
         self.metrics.attempt(ended, reply.cause());
         outcome
-    }
-
-    /// Puts a delivery on the delay ladder.
-    async fn wait(&self, delivery: &mut Delivery, due: DateTime<Utc>) -> Result<(), Unsettled> {
-        let (rung, body) = waiting(delivery, due)?;
-        self.publish(new_outgoing(Destination::Queue(self.names.delay(rung)), body)).await
     }
 
     /// Gives a delivery up.

@@ -64,7 +64,6 @@ async fn an_order_that_is_wrong_discards_nothing() {
         json!({ "filter": { "reason": "gone", "campaignId": null } }),
         // Everything is given up for a reason only.
         json!({ "filter": {} }),
-        json!({ "filter": { "state": "pending" } }),
         json!([letters, null, null]),
         json!([]),
     ];

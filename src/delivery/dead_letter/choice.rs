@@ -22,9 +22,9 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// Whether it takes every letter that is pending.
+    /// Whether it takes every letter that is pending, without saying so: as a filter does whose conditions got lost.
     pub fn is_all_pending(&self) -> bool {
-        matches!(self, Self::Filter(filter) if filter.or_pending() == Filter::default().or_pending())
+        matches!(self, Self::Filter(filter) if *filter == Filter::default())
     }
 
     /// Reads the fields `ids` and `filter`, of which there must be one.
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(all, Choice::Filter(Filter::default()));
         for (filter, is_all) in [
             (json!({}), true),
-            (json!({ "state": "pending" }), true),
+            (json!({ "state": "pending" }), false),
             (json!({ "state": "discarded" }), false),
             (json!({ "status": 500 }), false),
         ] {
