@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep};
 const GAP: Duration = Duration::from_millis(5);
 
 /// Beside events so many retries are begun in a second, whatever the events' number.
-const RETRIES_PER_SECOND: f64 = 1000.0;
+const RETRIES_PER_SECOND: f64 = 250.0;
 
 /// And for each event so much of one.
-const RETRIES_PER_EVENT: f64 = 0.25;
+const RETRIES_PER_EVENT: f64 = 0.05;
 
 /// So many retries may be begun at once, where none were for a while.
 const BURST: f64 = 32.0;
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn retries_get_a_share_while_events_flow_and_all_where_they_do_not() {
         assert_eq!(retries_beside(0), 500_000, "as fast as they are asked for");
-        for (events_per_second, least, most) in [(1_000, 12_000, 13_000), (10_000, 34_000, 36_000)] {
+        for (events_per_second, least, most) in [(1_000, 2_900, 3_100), (10_000, 7_200, 7_800)] {
             let retries = retries_beside(events_per_second);
             assert!((least..most).contains(&retries), "{retries} beside {events_per_second} events a second");
         }
