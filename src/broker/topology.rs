@@ -264,7 +264,8 @@ fn refused(doing: &'static str, error: &lapin::Error) -> BrokerError {
         ErrorKind::ProtocolError(error) => error.get_message().to_string(),
         _ => String::new(),
     };
-    if sentence.contains("invalid exchange type") {
+    // RabbitMQ says `unknown exchange type 'x-consistent-hash'`.
+    if sentence.contains("exchange type 'x-consistent-hash'") {
         return BrokerError::NoPlugin { setting: "broker.shards over 1", plugin: "rabbitmq_consistent_hash_exchange" };
     }
     match mismatch(&sentence) {

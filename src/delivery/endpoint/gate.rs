@@ -7,7 +7,7 @@ use super::Asking;
 use super::rate::{self, Rate};
 
 /// Whoever waits for a gate in memory, where it holds a part of the window, waits no longer.
-pub const PATIENCE: Duration = Duration::from_millis(250);
+pub const PATIENCE: Duration = Duration::from_millis(400);
 
 /// What is parked waits at least so long: the delay ladder has no shorter step.
 pub const SHORTEST_PARKING: Duration = Duration::from_secs(1);
