@@ -56,8 +56,9 @@ async fn killed_in_the_middle_of_ten_thousand_events_it_accounts_for_all() {
 
 #[tokio::test]
 async fn asked_to_stop_it_finishes_what_is_in_flight_and_nothing_is_sent_twice() {
-    let stage = Stage::set("worker", &[]).await;
-    stage.receiver.answer("/agent", Answer::ok().after(Duration::from_millis(300)));
+    // So few in hand that none has to be parked: what was not sent is still an event.
+    let stage = Stage::set("worker", &[("WAYPOST_BROKER__PREFETCH", "64")]).await;
+    stage.receiver.answer("/agent", Answer::ok().after(Duration::from_millis(20)));
     let events = many(3_000, 3);
     stage.amqp.publish_events(&stage.prefix, &events).await;
     stage.receiver.until(|requests| requests.len() > 700).await;
@@ -65,6 +66,11 @@ async fn asked_to_stop_it_finishes_what_is_in_flight_and_nothing_is_sent_twice()
     assert!(stage.waypost.wait().await.success());
     let sent = stage.receiver.requests().len();
     assert!(sent < 3_000, "it went on consuming");
+    let left = until("what was not sent", Duration::from_secs(10), async || {
+        let depth = stage.amqp.depth(&format!("{}.events", stage.prefix)).await?;
+        (depth as usize == 3_000 - sent).then_some(depth)
+    });
+    left.await;
     stage.waypost.restart().await;
     stage.receiver.until_within(LONG, |requests| requests.len() >= 3_000).await;
     stage.waypost.until_metric("waypost_deliveries_total{outcome=\"delivered\"}", (3_000 - sent) as f64).await;
