@@ -15,6 +15,7 @@ use super::archive::Place;
 use super::pack::compress;
 use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::dead_letter::{DeadLetter, State};
+use crate::delivery::endpoint::Origin;
 use crate::delivery::identity::DeadLetterId;
 use crate::delivery::reason::Reason;
 
@@ -112,9 +113,7 @@ impl Row<'_> {
 
 /// Scheme, host and port of a URL: `https://example.com:443`.
 pub fn endpoint_of(url: &str) -> String {
-    let Ok(url) = url::Url::parse(url) else { return String::new() };
-    let port = url.port_or_known_default().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
+    url::Url::parse(url).map(|url| Origin::of(&url).to_string()).unwrap_or_default()
 }
 
 /// A number that stands for a text, the same in every version.
