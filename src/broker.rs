@@ -13,6 +13,7 @@ pub mod ladder;
 pub mod log;
 pub mod names;
 pub mod publisher;
+pub mod succession;
 pub mod topology;
 
 use lapin::types::{AMQPValue, FieldTable, ShortString};

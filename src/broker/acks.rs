@@ -2,6 +2,8 @@
 //! behind a slow one. One frame a message costs the broker four times as much.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lapin::Channel;
@@ -17,6 +19,12 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
 /// that is parked takes less, and then one frame is enough for all.
 const PATIENCE: u64 = 20;
 
+/// A message unfinished for so many of these intervals hangs. Where there is much to do one takes several milliseconds: half a second.
+const HANGING: u64 = 60;
+
+/// Where one hangs, and so many have had a frame of their own because of it, the channel is stuck.
+const MANY_SINGLE: usize = 64;
+
 /// What becomes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -30,13 +38,51 @@ pub struct Acks {
     verdicts: mpsc::UnboundedSender<(u64, Verdict)>,
 }
 
+/// The acknowledging of one channel.
+#[derive(Debug)]
+pub struct Acknowledging {
+    task: JoinHandle<()>,
+    stuck: Arc<AtomicBool>,
+}
+
+/// How many messages of a channel are unfinished.
+#[derive(Debug)]
+pub struct Unfinished(mpsc::WeakUnboundedSender<(u64, Verdict)>);
+
+impl Unfinished {
+    /// The messages in hand, each of which has a clone of [`Acks`].
+    pub fn count(&self) -> usize {
+        self.0.strong_count()
+    }
+}
+
+impl Acknowledging {
+    /// Whether most messages need a frame of their own, because an earlier one hangs.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
+    }
+
+    /// Waits until all clones of [`Acks`] are dropped and everything is written.
+    pub async fn ended(self) {
+        // A task that was aborted or has panicked leaves messages unacknowledged: they come again.
+        let _ = self.task.await;
+    }
+}
+
 impl Acks {
-    /// Starts acknowledging on `channel`, whose only consumer's tags count from 1, no more than `prefetch` at a time. The task ends when all clones are
-    /// dropped and everything is written, or when the channel fails: what is unacknowledged then comes again.
-    pub fn start(channel: Channel, prefetch: u16) -> (Self, JoinHandle<()>) {
+    /// Starts acknowledging on `channel`, whose only consumer's tags count from 1, no more than `prefetch` at a time. It ends when
+    /// all clones are dropped and everything is written, or when the channel fails: what is unacknowledged then comes again.
+    pub fn start(channel: Channel, prefetch: u16) -> (Self, Acknowledging) {
         // Unbounded, but holding no more than the channel's prefetch.
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self { verdicts: sender }, tokio::spawn(run(channel, receiver, AckWindow::new(prefetch))))
+        let stuck = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(run(channel, receiver, AckWindow::new(prefetch), stuck.clone()));
+        (Self { verdicts: sender }, Acknowledging { task, stuck })
+    }
+
+    /// Counts the messages that are unfinished.
+    pub fn unfinished(&self) -> Unfinished {
+        Unfinished(self.verdicts.downgrade())
     }
 
     /// The outcome of the message is durable.
@@ -51,7 +97,12 @@ impl Acks {
     }
 }
 
-async fn run(channel: Channel, mut verdicts: mpsc::UnboundedReceiver<(u64, Verdict)>, mut window: AckWindow) {
+async fn run(
+    channel: Channel,
+    mut verdicts: mpsc::UnboundedReceiver<(u64, Verdict)>,
+    mut window: AckWindow,
+    stuck: Arc<AtomicBool>,
+) {
     let mut batch = Vec::new();
     loop {
         if !window.has_finished() {
@@ -69,6 +120,7 @@ async fn run(channel: Channel, mut verdicts: mpsc::UnboundedReceiver<(u64, Verdi
         if settle(&channel, &mut window, &mut batch).await.is_err() {
             return;
         }
+        stuck.store(window.is_stuck(), Ordering::Relaxed);
         if ended && !window.has_finished() {
             return;
         }
@@ -116,9 +168,20 @@ struct AckWindow {
     unfinished: BTreeSet<u64>,
     /// Finished and not yet acknowledged, each with the number of the flush before which it finished.
     finished: BTreeMap<u64, u64>,
-    /// So many finished messages are too many to wait with: the broker gives out no others in their place.
+    /// No more finished messages wait: the broker gives out no others in their place.
     most_finished: usize,
     flushes: u64,
+    head: Head,
+}
+
+/// The first unfinished message.
+#[derive(Debug, Default)]
+struct Head {
+    tag: u64,
+    /// The number of the flush since which it is the first.
+    since: u64,
+    /// Messages after it that were acknowledged by themselves.
+    overtaken: usize,
 }
 
 impl AckWindow {
@@ -146,16 +209,30 @@ impl AckWindow {
         // Everything before the first unfinished message goes in one frame. It names a tag that is still to be
         // acknowledged, for the broker closes the channel on one that it does not know any more.
         let head = self.unfinished.first().copied().unwrap_or(u64::MAX);
+        if head != self.head.tag {
+            self.head = Head { tag: head, since: self.flushes, overtaken: 0 };
+        }
         let stuck = self.finished.split_off(&head);
         let row = std::mem::replace(&mut self.finished, stuck);
         let mut acks: Vec<Ack> =
             row.last_key_value().map(|(tag, _)| Ack { tag: *tag, multiple: true }).into_iter().collect();
-        let patience = if self.finished.len() > self.most_finished { 0 } else { PATIENCE };
+        // Of too many only those that are too many.
+        let mut excess = self.finished.len().saturating_sub(self.most_finished);
         let flushes = self.flushes;
-        let too_long = self.finished.extract_if(.., |_, since| flushes - *since >= patience);
-        acks.extend(too_long.map(|(tag, _)| Ack { tag, multiple: false }));
+        let overtaking = self.finished.extract_if(.., |_, since| {
+            let goes = excess > 0 || flushes - *since >= PATIENCE;
+            excess = excess.saturating_sub(usize::from(goes));
+            goes
+        });
+        let before = acks.len();
+        acks.extend(overtaking.map(|(tag, _)| Ack { tag, multiple: false }));
+        self.head.overtaken += acks.len() - before;
         self.flushes += 1;
         acks
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.head.overtaken >= MANY_SINGLE && self.flushes - self.head.since >= HANGING
     }
 }
 
@@ -180,7 +257,33 @@ mod tests {
         window.finish(7);
         assert_eq!(window.flush(), [Ack { tag: 7, multiple: true }]);
         (9..=13).for_each(|tag| window.finish(tag));
-        assert_eq!(window.flush().len(), 5, "half of what the broker gives out waits behind the 8");
+        assert_eq!(
+            window.flush(),
+            [Ack { tag: 9, multiple: false }],
+            "no more than half of what the broker gives out waits behind the 8"
+        );
+    }
+
+    #[test]
+    fn a_head_that_hangs_makes_it_stuck() {
+        let mut window = AckWindow::new(1000);
+        let mut tag = 1;
+        for flush in 1..=HANGING {
+            assert!(!window.is_stuck(), "after {flush} flushes");
+            for _ in 0..3 {
+                tag += 1;
+                window.finish(tag);
+            }
+            window.flush();
+        }
+        assert!(window.is_stuck());
+        window.finish(1);
+        window.flush();
+        assert!(!window.is_stuck(), "it was only slow");
+        for _ in 0..2 * HANGING {
+            window.flush();
+        }
+        assert!(!window.is_stuck(), "nothing needs a frame");
     }
 
     #[test]

@@ -1,17 +1,22 @@
 //! Taking messages from a queue, no more at a time than the window allows.
 
+use std::time::Duration;
+
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, Consumer};
-use tokio::task::JoinHandle;
 
-use super::acks::Acks;
+use super::acks::{Acknowledging, Acks};
 use super::{BrokerError, REPLAY_ID, REPLAY_OF, number_header, text_header};
 use crate::delivery::TraceContext;
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::replay::ReplayLink;
+
+/// A quorum queue can lose acknowledgements that are followed at once by the end of their channel: 3 of 8 runs under
+/// load gave messages out twice, and none of 18 with this pause.
+const SETTLE_PAUSE: Duration = Duration::from_millis(300);
 
 /// A message in hand.
 #[derive(Debug)]
@@ -79,7 +84,7 @@ pub struct Subscription {
     channel: Channel,
     consumer: Consumer,
     acks: Acks,
-    flushed: JoinHandle<()>,
+    acknowledging: Acknowledging,
 }
 
 impl Subscription {
@@ -119,8 +124,8 @@ impl Subscription {
             .basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), arguments)
             .await
             .map_err(BrokerError::lost("consuming"))?;
-        let (acks, flushed) = Acks::start(channel.clone(), window);
-        Ok(Self { channel, consumer, acks, flushed })
+        let (acks, acknowledging) = Acks::start(channel.clone(), window);
+        Ok(Self { channel, consumer, acks, acknowledging })
     }
 
     /// Where its messages are acknowledged.
@@ -128,18 +133,28 @@ impl Subscription {
         self.acks.clone()
     }
 
+    /// Whether most messages need an acknowledgement of their own, because an earlier one hangs.
+    pub fn is_stuck(&self) -> bool {
+        self.acknowledging.is_stuck()
+    }
+
     /// The next message.
     ///
     /// # Errors
     /// [`BrokerError::Lost`] when there will be no more on this channel.
     pub async fn next(&mut self) -> Result<Message, BrokerError> {
-        match self.consumer.next().await {
-            Some(Ok(delivery)) => Ok(delivery.into()),
-            Some(Err(error)) => Err(BrokerError::lost("consuming")(error)),
-            None => {
-                Err(BrokerError::Lost { doing: "consuming", error: "the broker cancelled the consumer".to_owned() })
-            }
-        }
+        let cancelled =
+            || BrokerError::Lost { doing: "consuming", error: "the broker cancelled the consumer".to_owned() };
+        self.next_before_end().await?.ok_or_else(cancelled)
+    }
+
+    /// The next message; none where the consumer was cancelled and all that the broker had given it before have come.
+    ///
+    /// # Errors
+    /// [`BrokerError::Lost`].
+    pub async fn next_before_end(&mut self) -> Result<Option<Message>, BrokerError> {
+        let next = self.consumer.next().await.transpose().map_err(BrokerError::lost("consuming"))?;
+        Ok(next.map(Message::from))
     }
 
     /// Asks the broker for no more messages.
@@ -148,10 +163,13 @@ impl Subscription {
         let _ = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default()).await;
     }
 
-    /// Writes the last acknowledgements. All clones of [`Self::acks`] must have been dropped.
-    pub async fn flush(self) {
+    /// Writes the last acknowledgements, waits until the broker has them, and closes the channel. All clones of [`Self::acks`]
+    /// must have been dropped.
+    pub async fn finish(self) {
         drop(self.acks);
-        // A task that was aborted or has panicked leaves messages unacknowledged: they come again.
-        let _ = self.flushed.await;
+        self.acknowledging.ended().await;
+        tokio::time::sleep(SETTLE_PAUSE).await;
+        // Where this fails the channel is gone already.
+        let _ = self.channel.close(200, "finished".into()).await;
     }
 }

@@ -166,7 +166,7 @@ impl Runner {
         }
         shifts.shutdown().await;
         drop(acks);
-        messages.flush().await;
+        messages.finish().await;
         Ok(())
     }
 

@@ -23,15 +23,12 @@ use super::room::Room;
 use crate::broker::BrokerError;
 use crate::broker::acks::Acks;
 use crate::broker::connection::{Address, reconnect_delays};
-use crate::broker::consumer::{Message, Subscription};
+use crate::broker::consumer::Message;
 use crate::broker::depths;
+use crate::broker::succession::Succession;
 use crate::broker::topology::Topology;
 use crate::campaigns::Campaigns;
 use crate::follow::{Currency, FollowError};
-
-/// A quorum queue can lose acknowledgements that are followed at once by the end of their channel: 3 of 8 runs under
-/// load gave messages out twice, and none of 18 with this pause.
-const SETTLE_PAUSE: Duration = Duration::from_millis(300);
 
 /// A message that could not be settled is held this long before it goes back, so that a trouble of ours that passes
 /// does not use up the number of times the broker gives a message out.
@@ -128,9 +125,10 @@ impl Intake {
             let each = (self.window / u16::try_from(queues.len()).unwrap_or(u16::MAX)).max(1);
             let mut events = Vec::new();
             for queue in &queues {
-                events.push(Subscription::open(&connection, queue, each).await?);
+                events.push(Succession::open(&connection, queue, each).await?);
             }
-            let retries = Subscription::open(&connection, &names.retries(), self.window).await?;
+            let retries_queue = names.retries();
+            let retries = Succession::open(&connection, &retries_queue, self.window).await?;
             delays.reset();
             self.worker.metrics.broker_connected.set(1);
             self.progress.enter(Phase::Consuming);
@@ -150,7 +148,6 @@ impl Intake {
             ended = depths => match ended? {},
             consumed = consume => { consumed?; }
         }
-        tokio::time::sleep(SETTLE_PAUSE).await;
         // Whatever the broker answers, the connection is gone with the process.
         let _ = connection.close(200, "stopping".into()).await;
         Ok(())
@@ -159,7 +156,7 @@ impl Intake {
     /// Works a queue off until `stop`, then finishes what is in hand.
     async fn consume(
         &self,
-        mut messages: Subscription,
+        mut messages: Succession<'_>,
         queue: Queue,
         stop: &CancellationToken,
     ) -> Result<(), BrokerError> {
@@ -168,8 +165,9 @@ impl Intake {
         loop {
             tokio::select! {
                 message = messages.next() => {
+                    let (message, acks) = message?;
                     let hand = Hand { room: self.room.clone(), precedence: self.precedence.clone(), _in_hand: self.progress.take() };
-                    tasks.spawn(settle(self.worker.clone(), queue, message?, messages.acks(), hand));
+                    tasks.spawn(settle(self.worker.clone(), queue, message, acks, hand));
                 }
                 () = stop.cancelled() => break,
             }
@@ -186,7 +184,7 @@ impl Intake {
             tracing::warn!(?queue, given_back = tasks.len(), "stopping: the rest goes back to the broker");
         }
         tasks.shutdown().await;
-        messages.flush().await;
+        messages.finish().await;
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use crate::broker::names::Names;
 use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
 
 /// A parked delivery waits this long for others.
-const GATHERING: Duration = Duration::from_millis(5);
+const GATHERING: Duration = Duration::from_millis(8);
 
 /// The most deliveries of a message: so many are sent once more where a worker dies in the middle of them.
 const MOST: usize = 100;

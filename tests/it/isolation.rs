@@ -20,7 +20,11 @@ struct Two {
 impl Two {
     /// `more` is what the bad one's webhook has besides its URL.
     async fn start(more: Value, settings: &[(&str, &str)]) -> Self {
-        let url = Broker::shared().await.url();
+        Self::start_at(Broker::shared().await, more, settings).await
+    }
+
+    async fn start_at(broker: &Broker, more: Value, settings: &[(&str, &str)]) -> Self {
+        let url = broker.url();
         let prefix = unique("isolation");
         let settings: Vec<(&str, &str)> = QUICK.into_iter().chain(settings.iter().copied()).collect();
         let waypost = Waypost::start_with(&url, &prefix, &settings).await;
@@ -94,6 +98,45 @@ async fn an_endpoint_that_hangs_holds_up_nobody_and_spends_no_attempts() {
     let requests = two.bad.requests().len();
     assert!(requests <= 1_500 + 8, "{requests} requests: those that were parked had been sent before");
     assert_eq!(two.waypost.metric("waypost_dead_letters_total{reason=\"exhausted\"}").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_channel_whose_messages_hang_is_succeeded() {
+    let broker = Broker::private().await;
+    let two = Two::start_at(&broker, json!({}), &[]).await;
+    two.bad.answer("/", Answer::ok().after(Duration::from_secs(12)));
+    two.publish("bad", 1).await;
+    two.bad.until_within(LONG, |requests| requests.len() == 1).await;
+    let listed = async |what: &[&str]| broker.ctl(&[&[what[0], "--no-table-headers"], &what[1..]].concat()).await;
+    // Process and unacknowledged messages of the channels that have any.
+    let unacknowledged = async || {
+        let channels = listed(&["list_channels", "pid", "messages_unacknowledged"]).await;
+        let channels = channels.lines().filter_map(|line| line.split_once('\t')).filter(|(_, count)| *count != "0");
+        channels.map(|(pid, count)| (pid.to_owned(), count.to_owned())).collect::<Vec<_>>()
+    };
+    // Each of these overtakes the one that hangs, until they have a channel of their own.
+    let mut published = 0;
+    until("a consumer on another channel than what hangs", LONG, async || {
+        two.publish("good", 200).await;
+        published += 200;
+        two.good.until_within(LONG, |requests| deliveries(requests) == published).await;
+        let consumers = listed(&["list_consumers", "queue_name", "channel_pid"]).await;
+        let events = format!("{}.events\t", two.prefix);
+        let consuming = consumers.lines().find_map(|line| line.strip_prefix(&events))?.to_owned();
+        let hanging = unacknowledged().await;
+        (hanging.len() == 1 && hanging[0].0 != consuming && hanging[0].1 == "1").then_some(())
+    })
+    .await;
+    assert_eq!(two.bad.requests().len(), 1, "it was not given out again");
+
+    let channels = async || listed(&["list_channels", "pid"]).await.lines().count();
+    let with_it = channels().await;
+    until("its answer, and its channel closed", LONG, async || {
+        (unacknowledged().await.is_empty() && channels().await < with_it).then_some(())
+    })
+    .await;
+    assert_eq!(two.bad.requests().len(), 1);
+    two.waypost.until_metric("waypost_deliveries_total{outcome=\"delivered\"}", (published + 1) as f64).await;
 }
 
 #[tokio::test]

@@ -147,6 +147,7 @@ impl Receiver {
     }
 
     fn park(&mut self, time: Duration, why: Busy, now: Duration) -> Admission {
+        let time = in_one_hop(time);
         self.parked.add(now + time, now);
         Admission::Park(time, why)
     }
@@ -277,6 +278,14 @@ impl LastError {
         };
         Self { at, cause: reply.cause(), status, error }
     }
+}
+
+/// As long at least, in one hop on the delay ladder, whose rungs are powers of two: a wait of any other length is a message to the
+/// broker for each rung that it takes, and nobody is waiting for this one to the second.
+fn in_one_hop(time: Duration) -> Duration {
+    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    let longest = (LONGEST_PARKING.as_secs() + 1).next_power_of_two() / 2;
+    Duration::from_secs(seconds.next_power_of_two().min(longest))
 }
 
 /// What a reply says of its receiver; nothing, where no request was sent.

@@ -1,0 +1,92 @@
+//! A queue worked off over one channel after the other. Acknowledgements of many messages in one frame reach only as far as
+//! the first unfinished one, so a few requests that hang would make every later message cost a frame of its own. Such a
+//! channel is succeeded by another: it gets no more messages, keeps those that are unfinished, and closes after the last.
+
+use lapin::Connection;
+use tokio::task::JoinHandle;
+
+use super::BrokerError;
+use super::acks::{Acks, Unfinished};
+use super::consumer::{Message, Subscription};
+
+/// Messages from a queue: no more at a time than the window allows, beside those that hang. There is no successor while these are
+/// more than half a window.
+pub struct Succession<'a> {
+    connection: &'a Connection,
+    queue: &'a str,
+    window: u16,
+    current: Subscription,
+    /// The last one, for as long as messages come that the broker had given it.
+    predecessor: Option<Subscription>,
+    retired: Vec<Retired>,
+}
+
+/// A channel that gets no more messages.
+struct Retired {
+    unfinished: Unfinished,
+    closed: JoinHandle<()>,
+}
+
+impl<'a> Succession<'a> {
+    /// Starts consuming `queue` with at most `window` messages in hand.
+    ///
+    /// # Errors
+    /// [`BrokerError::Lost`].
+    pub async fn open(connection: &'a Connection, queue: &'a str, window: u16) -> Result<Self, BrokerError> {
+        let current = Subscription::open(connection, queue, window).await?;
+        Ok(Self { connection, queue, window, current, predecessor: None, retired: Vec::new() })
+    }
+
+    /// The next message, and where it is acknowledged.
+    ///
+    /// # Errors
+    /// [`BrokerError::Lost`] when there will be no more on this connection.
+    pub async fn next(&mut self) -> Result<(Message, Acks), BrokerError> {
+        if self.predecessor.is_none() && self.current.is_stuck() && self.has_room() {
+            // First, so that the broker never sees two consumers of one worker.
+            self.current.cancel().await;
+            let successor = Subscription::open(self.connection, self.queue, self.window).await?;
+            self.predecessor = Some(std::mem::replace(&mut self.current, successor));
+        }
+        if let Some(predecessor) = &mut self.predecessor {
+            if let Some(message) = predecessor.next_before_end().await? {
+                return Ok((message, predecessor.acks()));
+            }
+            self.retire();
+        }
+        Ok((self.current.next().await?, self.current.acks()))
+    }
+
+    fn retire(&mut self) {
+        let Some(predecessor) = self.predecessor.take() else { return };
+        let unfinished = predecessor.acks().unfinished();
+        tracing::debug!(
+            queue = self.queue,
+            unfinished = unfinished.count(),
+            "a channel whose messages hang is succeeded"
+        );
+        self.retired.push(Retired { unfinished, closed: tokio::spawn(predecessor.finish()) });
+    }
+
+    /// Whether those that hang may be more.
+    fn has_room(&mut self) -> bool {
+        self.retired.retain(|retired| !retired.closed.is_finished());
+        let hanging: usize = self.retired.iter().map(|retired| retired.unfinished.count()).sum();
+        hanging < usize::from(self.window / 2)
+    }
+
+    /// Asks the broker for no more messages.
+    pub async fn cancel(&self) {
+        self.current.cancel().await;
+    }
+
+    /// Writes the last acknowledgements. All [`Acks`] of its messages must have been dropped.
+    pub async fn finish(mut self) {
+        self.retire();
+        self.current.finish().await;
+        for retired in self.retired {
+            // A task that was aborted or has panicked leaves messages unacknowledged: they come again.
+            let _ = retired.closed.await;
+        }
+    }
+}
