@@ -15,17 +15,19 @@ use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
 use crate::broker::topology::Topology;
 use crate::campaigns::Campaigns;
-use crate::config::Config;
+use crate::config::{BrokerConfig, Config};
 use crate::dead_letters::DeadLetters;
 use crate::dead_letters::tail::Tail;
+use crate::delivery::egress::EgressRules;
 use crate::follow::FollowError;
 use crate::http::Http;
+use crate::http::listener::Listener;
 use crate::metrics::Metrics;
 use crate::replays::Replays;
 use crate::replays::runner::Runner;
-use crate::sender::egress::EgressRules;
-use crate::sender::{self, Sender, SenderError, SenderSettings};
+use crate::sender::{Sender, SenderError, SenderSettings};
 use crate::store::{Store, StoreError};
+use crate::tls;
 use crate::worker::Worker;
 use crate::worker::endpoints::Endpoints;
 use crate::worker::intake::Intake;
@@ -62,6 +64,9 @@ pub enum AppError {
         /// Why.
         error: String,
     },
+    /// The listener's certificate can't be used.
+    #[error("http.certFile: {0}")]
+    Tls(String),
     /// No client could be made.
     #[error(transparent)]
     Sender(#[from] SenderError),
@@ -87,7 +92,7 @@ impl From<FollowError> for AppError {
 
 /// A worker, built but not running.
 pub struct App {
-    listener: TcpListener,
+    listener: Listener,
     address: SocketAddr,
     store: Store,
     http: Http,
@@ -106,11 +111,13 @@ impl App {
         let listen = config.http.listen;
         let listener = TcpListener::bind(listen).await.map_err(|error| AppError::Listen { address: listen, error })?;
         let address = listener.local_addr().map_err(AppError::Http)?;
+        let tls = config.http.identity.as_ref().map(tls::Identity::server).transpose().map_err(AppError::Tls)?;
+        let listener = Listener::new(listener, tls).map_err(AppError::Http)?;
         let metrics = Arc::new(Metrics::new()?);
-        let store = Store::open(&config.store.path)?;
+        let store = Store::open(&config.store.path)?.with_keyring(config.keyring.clone())?;
         let sender = new_sender(config)?;
 
-        let broker = Address::new(config.broker.url.clone());
+        let broker = broker_address(&config.broker);
         let names = Names::new(&config.broker.prefix);
         let topology = Topology {
             names: names.clone(),
@@ -118,9 +125,9 @@ impl App {
             dead_letter_retention: config.dead_letters.retention,
         };
         let (publisher, publishing) = Publisher::start(broker.clone(), topology.clone());
-        let http_urls = config.egress.http_urls;
         let log = names.campaigns();
-        let campaigns = Campaigns::new(store.clone(), publisher.clone(), log, http_urls, metrics.clone());
+        let (rules, keyring) = (egress_rules(config), config.keyring.clone());
+        let campaigns = Campaigns::new(store.clone(), publisher.clone(), log, rules, keyring, metrics.clone());
         let worker = Arc::new(Worker {
             names: names.clone(),
             store: store.clone(),
@@ -231,11 +238,18 @@ fn warn_of_what_has_no_effect(config: &Config) {
             tracing::warn!(setting = setting.key, from = setting.origin, "has no effect yet");
         }
     }
-    if std::env::var_os("WAYPOST_SECRET_KEY").is_some() {
-        tracing::warn!(
-            "WAYPOST_SECRET_KEY is set, and has no effect yet: header values and secrets are stored in the clear"
-        );
+    if config.keyring.ids().next().is_none() {
+        tracing::warn!("WAYPOST_SECRET_KEY is not set: header values and signing secrets are stored in the clear");
     }
+}
+
+/// The broker as the settings say it is reached.
+pub(crate) fn broker_address(broker: &BrokerConfig) -> Address {
+    Address::new(broker.url.clone()).with_tls(broker.authorities.clone(), broker.identity.clone())
+}
+
+fn egress_rules(config: &Config) -> EgressRules {
+    EgressRules::new(config.egress.http_urls, config.egress.allow.clone())
 }
 
 fn new_sender(config: &Config) -> Result<Sender, AppError> {
@@ -243,11 +257,15 @@ fn new_sender(config: &Config) -> Result<Sender, AppError> {
         None => Vec::new(),
         Some(path) => {
             let read = std::fs::read(path).map_err(|error| error.to_string());
-            read.and_then(|pem| sender::certificates(&pem))
+            read.and_then(|pem| tls::authorities(&pem))
                 .map_err(|error| AppError::Certificates { path: path.display().to_string(), error })?
         }
     };
-    let rules = EgressRules::new(config.egress.http_urls, config.egress.allow.clone());
-    let settings = SenderSettings { rules, connect_timeout: config.endpoint.connect_timeout, extra_roots };
+    let settings = SenderSettings {
+        rules: egress_rules(config),
+        connect_timeout: config.endpoint.connect_timeout,
+        extra_roots,
+        proxy: config.egress.proxy.clone(),
+    };
     Ok(Sender::new(settings)?)
 }

@@ -15,9 +15,11 @@ use crate::broker::append::{Appender, Unapplied};
 use crate::broker::log::{Continuity, FindEnd, LogReader, Record};
 use crate::broker::publisher::Publisher;
 use crate::delivery::campaign::Campaign;
-use crate::delivery::document::{self, HttpUrls};
+use crate::delivery::document;
+use crate::delivery::egress::{self, EgressRules};
 use crate::delivery::fault::Fault;
 use crate::delivery::identity::WebhookId;
+use crate::delivery::sealing::{self, Keyring};
 use crate::follow::{Currency, FollowError};
 use crate::metrics::Metrics;
 use crate::store::{Applied, Change, Store, StoreError, StoredCampaign};
@@ -76,7 +78,8 @@ pub struct Campaigns {
     store: Store,
     publisher: Publisher,
     log: String,
-    http_urls: HttpUrls,
+    rules: EgressRules,
+    keyring: Keyring,
     metrics: Arc<Metrics>,
     appender: Appender<Applied>,
     currency: Arc<watch::Sender<Currency>>,
@@ -86,10 +89,19 @@ pub struct Campaigns {
 
 impl Campaigns {
     /// Campaigns kept in the stream `log`.
-    pub fn new(store: Store, publisher: Publisher, log: String, http_urls: HttpUrls, metrics: Arc<Metrics>) -> Self {
+    ///
+    /// `rules` are those that their webhooks' URLs are held against, `keyring` seals their secrets.
+    pub fn new(
+        store: Store,
+        publisher: Publisher,
+        log: String,
+        rules: EgressRules,
+        keyring: Keyring,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let currency = Arc::new(watch::Sender::new(Currency::CatchingUp));
         let appender = Appender::new(publisher.clone(), log.clone(), APPEND_TIMEOUT);
-        Self { store, publisher, log, http_urls, metrics, appender, currency, turn: Arc::default() }
+        Self { store, publisher, log, rules, keyring, metrics, appender, currency, turn: Arc::default() }
     }
 
     /// Whether the view is current, as it changes.
@@ -111,16 +123,20 @@ impl Campaigns {
                 // A store that can't be read is told of below, where nothing is made up any more.
                 matches!(self.store.owner_of(webhook.as_str()), Ok(Some(owner)) if owner != id)
             };
-            let campaign = document::read_among(document, self.http_urls, previous, &elsewhere);
-            let campaign = campaign.map_err(Refused::Faults)?;
+            let campaign = document::read_among(document, self.rules.http_urls(), previous, &elsewhere);
+            let campaign = self.opened(campaign.map_err(Refused::Faults)?)?;
             if campaign.id != id {
                 let message = format!("is `{}`, but the address says `{id}`: make them the same", campaign.id);
                 return Err(Refused::Faults(vec![Fault::new("$.id", message)]));
             }
+            let forbidden = egress::forbidden_urls(&campaign, &self.rules);
+            if !forbidden.is_empty() {
+                return Err(Refused::Faults(forbidden));
+            }
             self.check_owners(&campaign)?;
             let expected = current.map(|stored| stored.version);
             let change = Change { id: id.to_owned(), expected, campaign: Some(campaign.clone()) };
-            match self.append(&change).await? {
+            match self.append(change).await? {
                 Applied::Done { version } => {
                     let created = expected.is_none();
                     return Ok(Put { stored: StoredCampaign { version, campaign }, created });
@@ -165,7 +181,7 @@ impl Campaigns {
                 return Err(self.missing());
             };
             let change = Change { id: id.to_owned(), expected: Some(current.version), campaign: None };
-            if matches!(self.append(&change).await?, Applied::Done { .. }) {
+            if matches!(self.append(change).await?, Applied::Done { .. }) {
                 return Ok(());
             }
         }
@@ -189,9 +205,22 @@ impl Campaigns {
         Ok(())
     }
 
-    /// Appends a change to the log, and waits until this node has applied it.
-    async fn append(&self, change: &Change) -> Result<Applied, Refused> {
-        let body = serde_json::to_vec(change).map_err(StoreError::from)?;
+    /// The campaign of a document that may have sealed secrets, as a file of kept campaigns has.
+    fn opened(&self, campaign: Campaign) -> Result<Campaign, Refused> {
+        // Its paths are gone with it where it does not open.
+        let shape = campaign.clone();
+        self.keyring.opened(campaign).map_err(|(webhook, unopened)| {
+            Refused::Faults(vec![Fault::new(shape.path_of(&webhook), unopened.to_string())])
+        })
+    }
+
+    /// Appends a change to the log, its secrets sealed, and waits until this node has applied it.
+    async fn append(&self, mut change: Change) -> Result<Applied, Refused> {
+        let mut salt = [0; sealing::SALT_BYTES];
+        getrandom::fill(&mut salt)
+            .map_err(|error| Refused::Unavailable(format!("the system gives no random bytes: {error}")))?;
+        change.campaign = change.campaign.map(|campaign| self.keyring.sealed(&campaign, salt));
+        let body = serde_json::to_vec(&change).map_err(StoreError::from)?;
         Ok(self.appender.append(body).await?)
     }
 
@@ -229,6 +258,8 @@ impl Campaigns {
         let mut position = self.store.position()?;
         loop {
             if log.is_current() && *self.currency.borrow() == Currency::CatchingUp {
+                // Not of each record: one sealed with a key that was given up may have been replaced since.
+                self.store.check_keys()?;
                 tracing::info!(
                     log = self.log,
                     offset = position.as_ref().map(|at| at.offset),
@@ -252,6 +283,11 @@ impl Campaigns {
                 None
             }
         };
+        let campaign = change.as_ref().and_then(|change| change.campaign.clone());
+        if let Some(campaign) = campaign.filter(|_| *self.currency.borrow() == Currency::Current) {
+            // Before it counts: a node without the key could do nothing with its events.
+            self.store.opened(campaign)?;
+        }
         let applied = self.store.apply(&record.position, change.as_ref())?;
         self.metrics.config_version.set(i64::try_from(record.position.offset).unwrap_or(i64::MAX));
         if let (Some(change), Some(applied)) = (&change, applied) {

@@ -31,9 +31,11 @@ use self::known::Known;
 pub use self::setting::Setting;
 use self::setting::masked;
 use crate::delivery::document::HttpUrls;
+use crate::delivery::egress::Allowed;
 use crate::delivery::endpoint::gate::Limits;
 use crate::delivery::retry::RetryPolicy;
-use crate::sender::egress::Allowed;
+use crate::delivery::sealing::Keyring;
+use crate::tls::Identity;
 
 /// The file that is read where none is named.
 pub const FILE: &str = "waypost.toml";
@@ -61,6 +63,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Traces.
     pub telemetry: TelemetryConfig,
+    /// Opens and seals secrets: `WAYPOST_SECRET_KEY`.
+    pub keyring: Keyring,
     /// Every setting as it was loaded and where it came from, for people. Secrets are masked.
     pub settings: Vec<Setting>,
 }
@@ -86,6 +90,8 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let known = Known::new();
         let mut faults = Vec::new();
+        let environment: Vec<(String, String)> = environment.into_iter().collect();
+        let keyring = environment::keyring(&environment, &mut faults);
         let mut given = Vec::new();
         let usual = folder.join(FILE);
         if let Some(file) = file.or_else(|| is_there(&usual).then_some(usual.as_path())) {
@@ -95,7 +101,7 @@ impl Config {
         given.extend(environment::overrides(overrides, &known, &mut faults));
         let merged = layers::merge(&known, given, &mut faults);
         let settings = setting::settings(&known, &merged);
-        validate::config(&merged, settings, faults)
+        validate::config(&merged, keyring, settings, faults)
     }
 }
 
@@ -115,6 +121,10 @@ pub struct BrokerConfig {
     pub shards: u32,
     /// Messages of events in hand at once.
     pub prefetch: u16,
+    /// Authorities to trust besides the system's, as PEM: for `amqps`.
+    pub authorities: Option<String>,
+    /// Who this worker is to a broker that asks for a certificate.
+    pub identity: Option<Identity>,
 }
 
 /// `http.*`
@@ -124,6 +134,8 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// Who may call. None: everybody who can reach the listener.
     pub tokens: Vec<Token>,
+    /// Who the listener is over TLS; none: it speaks plain HTTP.
+    pub identity: Option<Identity>,
 }
 
 /// Somebody who may call the API.
@@ -193,6 +205,8 @@ pub struct EgressConfig {
     pub http_urls: HttpUrls,
     /// What may be reached although it is private.
     pub allow: Vec<Allowed>,
+    /// What all requests go through; may hold a password.
+    pub proxy: Option<SecretString>,
     /// A PEM file of certificate authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
 }

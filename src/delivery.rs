@@ -9,6 +9,7 @@ pub mod dead_letter;
 pub mod document;
 pub mod duration;
 pub mod echo;
+pub mod egress;
 pub mod endpoint;
 pub mod event;
 pub mod explain;
@@ -21,6 +22,8 @@ pub mod request;
 pub mod resolve;
 pub mod retry;
 pub mod sample;
+pub mod sealing;
+pub mod signing;
 pub mod timestamp;
 pub mod webhook_url;
 

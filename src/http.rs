@@ -12,6 +12,7 @@
 //! | `GET /v1/webhooks/{id}` | viewer | one webhook, and where it is; masked below `editor` |
 //! | `PUT /v1/webhooks/{id}` | editor | replace it where it is, with `If-Match` |
 //! | `DELETE /v1/webhooks/{id}` | editor | delete it, and the redirect that it is |
+//! | `POST /v1/webhooks/{id}/rotate-secret` | editor | a new signing secret; the old one signs beside it for a while |
 //! | `POST /v1/webhooks/{id}/test` | operator | one request with a sample event, now |
 //! | `POST /v1/events` | operator | publish a step event; 202 once the broker has confirmed it |
 //! | `POST /v1/explain` | viewer | for an event: what matches, what does not and why, and what would be sent |
@@ -37,6 +38,7 @@ mod events;
 mod explain;
 mod given;
 mod list;
+pub mod listener;
 mod openapi;
 mod probes;
 mod problem;
@@ -50,10 +52,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::access::Access;
+use self::listener::Listener;
 use self::route::Route;
 use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
@@ -96,7 +98,7 @@ impl Http {
     ///
     /// # Errors
     /// Where the listener fails.
-    pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
+    pub async fn run(self, listener: Listener, stop: CancellationToken) -> std::io::Result<()> {
         axum::serve(listener, self.router()).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 

@@ -19,4 +19,5 @@ pub mod replays;
 pub mod sender;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod worker;

@@ -1,18 +1,19 @@
 //! Sending a request to a webhook: the only room that speaks to customers' endpoints.
 
-pub mod egress;
+mod resolver;
 
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, Method, redirect};
+use reqwest::{Certificate, Client, Method, Proxy, Url, redirect};
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::delivery::egress::{EgressRules, Forbidden};
 use crate::delivery::outcome::{Cause, Reply};
 use crate::delivery::request::Request;
-use egress::{EgressRules, Forbidden, GuardedResolver, Unresolved};
+use resolver::{GuardedResolver, Unresolved};
 
 /// The most that is read of an answer. The rest of a longer one costs us the connection.
 const ANSWER_BYTES_READ: usize = 64 * 1024;
@@ -28,6 +29,16 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Sender {
     client: Client,
     rules: Arc<EgressRules>,
+    route: Route,
+}
+
+/// How requests leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    /// To the endpoint itself.
+    Direct,
+    /// Through the egress proxy, which resolves names and dials: only what can be seen of a URL is checked here.
+    Proxy,
 }
 
 /// What sending needs to know.
@@ -38,29 +49,14 @@ pub struct SenderSettings {
     pub connect_timeout: Duration,
     /// Authorities trusted beside the system's.
     pub extra_roots: Vec<CertificateDer<'static>>,
+    /// What all requests go through.
+    pub proxy: Option<SecretString>,
 }
 
 /// No client could be made of the settings.
 #[derive(Debug, thiserror::Error)]
 #[error("no HTTP client: {0}")]
 pub struct SenderError(String);
-
-/// Reads certificates of authorities from PEM.
-///
-/// # Errors
-/// A sentence saying what is wrong.
-pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let certificates = read.map_err(|error| format!("not PEM that can be read: {error}"))?;
-    if certificates.is_empty() {
-        return Err("has no certificate: a PEM file begins with -----BEGIN CERTIFICATE-----".to_owned());
-    }
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in &certificates {
-        roots.add(certificate.clone()).map_err(|error| format!("has a certificate of no authority: {error}"))?;
-    }
-    Ok(certificates)
-}
 
 impl Sender {
     /// A sender with its own pool of connections.
@@ -72,17 +68,28 @@ impl Sender {
         let rules = Arc::new(settings.rules);
         let roots: Result<Vec<Certificate>, _> =
             settings.extra_roots.iter().map(|root| Certificate::from_der(root)).collect();
-        let client = Client::builder()
-            .dns_resolver(GuardedResolver::new(rules.clone()))
+        let (route, proxy_host) = match &settings.proxy {
+            Some(url) => {
+                (Route::Proxy, Url::parse(url.expose_secret()).ok().and_then(|url| url.host_str().map(str::to_owned)))
+            }
+            None => (Route::Direct, None),
+        };
+        let builder = Client::builder();
+        let builder = match &settings.proxy {
+            Some(url) => builder.proxy(Proxy::all(url.expose_secret()).map_err(failed)?),
+            // Those of the environment are not ours.
+            None => builder.no_proxy(),
+        };
+        let client = builder
+            .dns_resolver(GuardedResolver::new(rules.clone(), proxy_host))
             .redirect(redirect::Policy::none())
-            .no_proxy()
             .referer(false)
             .retry(reqwest::retry::never())
             .connect_timeout(settings.connect_timeout)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .tcp_nodelay(true)
             .tls_certs_merge(roots.map_err(failed)?);
-        Ok(Self { client: client.build().map_err(failed)?, rules })
+        Ok(Self { client: client.build().map_err(failed)?, rules, route })
     }
 
     /// Sends a request and waits for its answer, at most `timeout`.
@@ -99,7 +106,12 @@ impl Sender {
         *outgoing.timeout_mut() = Some(timeout);
         match self.client.execute(outgoing).await {
             Ok(answer) => read(answer).await,
-            Err(error) => failure(cause_of(&error), describe(&error)),
+            Err(error) => match (cause_of(&error), self.route) {
+                (Cause::Connect | Cause::Dns, Route::Proxy) => {
+                    Reply::ProxyFailure { error: format!("the egress proxy (egress.proxy): {}", describe(&error)) }
+                }
+                (cause, _) => failure(cause, describe(&error)),
+            },
         }
     }
 }

@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicU64;
 use quick_cache::sync::Cache;
 use sled::{Db, Tree};
 
+use crate::delivery::sealing::{Keyring, Unopened};
 pub use campaigns::{Applied, Change, StoredCampaign};
 use campaigns::{ByWeight, Parsed};
 use dead_letters::LetterView;
@@ -45,6 +46,14 @@ pub enum StoreError {
         "the local store failed: {0}. Mend the disk, or delete the folder, which is rebuilt from the broker; then start again"
     )]
     Sled(#[from] sled::Error),
+    /// A secret is sealed with a key that there is not.
+    #[error("a secret of the campaign `{campaign}` is {unopened}")]
+    Sealed {
+        /// The campaign.
+        campaign: String,
+        /// Why it does not open.
+        unopened: Unopened,
+    },
     /// What it holds could not be read.
     #[error("the local store is damaged: {0}")]
     Damaged(String),
@@ -83,6 +92,8 @@ pub struct Store {
     parsed: Arc<Cache<String, Parsed, ByWeight>>,
     /// Counts changes of the view. What was parsed at another generation is read again.
     generation: Arc<AtomicU64>,
+    /// Opens the campaigns' secrets.
+    keyring: Keyring,
     /// The view of the dead-letter log.
     pub letters: LetterView,
 }
@@ -114,6 +125,16 @@ impl Store {
         })
     }
 
+    /// With the keys that open its secrets; all of them are tried now, for the first event needs them.
+    ///
+    /// # Errors
+    /// [`StoreError::Sealed`].
+    pub fn with_keyring(mut self, keyring: Keyring) -> Result<Self, StoreError> {
+        self.keyring = keyring;
+        self.check_keys()?;
+        Ok(self)
+    }
+
     fn try_open(path: &Path) -> Result<Self, Broken> {
         // sled reports some damage by panicking.
         std::panic::catch_unwind(|| Self::open_and_check(path).map_err(Broken::from))
@@ -137,6 +158,7 @@ impl Store {
             positions: db.open_tree("positions")?,
             parsed: Arc::new(Cache::with_weighter(1024, PARSED_BYTES, ByWeight)),
             generation: Arc::default(),
+            keyring: Keyring::default(),
             db,
         };
         for entry in &store.campaigns {

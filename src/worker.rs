@@ -355,7 +355,7 @@ fn attempt_of(reply: &Reply, at: DateTime<Utc>, took: Duration, webhook: &Webhoo
             let answer = || echo::masked(&String::from_utf8_lossy(body), extent, webhook);
             (Some(*status), None, (!body.is_empty()).then(answer))
         }
-        Reply::Failure { error, .. } => (None, Some(error.clone()), None),
+        Reply::ProxyFailure { error } | Reply::Failure { error, .. } => (None, Some(error.clone()), None),
     };
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     Attempt { at, duration_ms, status, cause: reply.cause(), error, answer }

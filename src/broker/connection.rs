@@ -7,11 +7,13 @@
 use std::time::Duration;
 
 use backoff::ExponentialBackoff;
+use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::BrokerError;
+use crate::tls::Identity;
 
 /// Both sides take a peer for dead that has been silent for this long, in seconds.
 const HEARTBEAT_SECONDS: u16 = 10;
@@ -23,12 +25,28 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Address {
     url: SecretString,
+    /// Authorities to trust besides the system's, as PEM.
+    authorities: Option<String>,
+    identity: Option<Identity>,
 }
 
 impl Address {
     /// From `broker.url`.
     pub fn new(url: SecretString) -> Self {
-        Self { url }
+        Self { url, authorities: None, identity: None }
+    }
+
+    /// The same over TLS with these: authorities as PEM to trust besides the system's, and who we are.
+    pub fn with_tls(self, authorities: Option<String>, identity: Option<Identity>) -> Self {
+        Self { authorities, identity, ..self }
+    }
+
+    fn tls(&self) -> OwnedTLSConfig {
+        let identity = self.identity.clone();
+        OwnedTLSConfig {
+            identity: identity.map(|Identity { chain, key }| OwnedIdentity::PKCS8 { pem: chain, key }),
+            cert_chain: self.authorities.clone(),
+        }
     }
 
     fn uri(&self) -> Result<AMQPUri, BrokerError> {
@@ -54,7 +72,9 @@ impl Address {
         let address = format!("{}:{}", uri.authority.host, uri.authority.port);
         let failed = |error: String| BrokerError::Connect { address: address.clone(), error };
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        match tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect_uri(uri, properties)).await {
+        let runtime = lapin::runtime::default_runtime().map_err(|error| failed(error.to_string()))?;
+        let connecting = Connection::connect_uri_with_config(uri, properties, self.tls(), runtime);
+        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(failed(error.to_string())),
             Err(_) => Err(failed(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),

@@ -1,12 +1,17 @@
 //! One webhook of a campaign: a change of it is a change of the campaign, made on the version that was read.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
 
 use super::{Campaigns, Precondition, RACES, Refused};
 use crate::delivery::campaign::{Campaign, Place};
 use crate::delivery::document;
+use crate::delivery::egress;
 use crate::delivery::fault::Fault;
 use crate::delivery::identity::WebhookId;
+use crate::delivery::signing;
 use crate::store::{StoreError, StoredCampaign};
 
 impl Campaigns {
@@ -32,8 +37,31 @@ impl Campaigns {
         precondition: Precondition,
     ) -> Result<StoredCampaign, Refused> {
         self.edit(id, precondition, |campaign, place| {
-            let webhook = document::read_webhook(document, self.http_urls, &campaign.id, place)?;
-            Ok(campaign.with_webhook(webhook))
+            let webhook = document::read_webhook(document, self.rules.http_urls(), &campaign.id, place)?;
+            match egress::forbidden_url(&webhook.url, &self.rules) {
+                Some(forbidden) => Err(vec![Fault::new("$.url", forbidden)]),
+                None => Ok(campaign.with_webhook(webhook)),
+            }
+        })
+        .await
+    }
+
+    /// Gives a webhook a new secret; the one it had signs for `overlap` longer.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn rotate_secret(
+        &self,
+        id: &WebhookId,
+        overlap: Duration,
+        precondition: Precondition,
+    ) -> Result<StoredCampaign, Refused> {
+        let mut random = [0; signing::SECRET_BYTES];
+        getrandom::fill(&mut random)
+            .map_err(|error| Refused::Unavailable(format!("the system gives no random bytes: {error}")))?;
+        let secret = signing::secret_of(random);
+        self.edit(id, precondition, |campaign, place| {
+            Ok(campaign.with_webhook(signing::rotated(place.webhook, secret.clone(), overlap, Utc::now())))
         })
         .await
     }

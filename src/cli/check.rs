@@ -10,6 +10,7 @@ use super::output::say;
 use super::{Failure, Settings};
 use crate::config::Config;
 use crate::delivery::document;
+use crate::delivery::egress::{self, EgressRules};
 
 #[derive(Args)]
 pub(super) struct Check {
@@ -26,13 +27,17 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = self.settings.load()?;
+        let rules = EgressRules::new(config.egress.http_urls, config.egress.allow.clone());
         let mut faults = Vec::new();
         for file in &self.campaigns {
             let name = file.display();
             match std::fs::read(file) {
                 Err(error) => faults.push(format!("{name}: {error}")),
                 Ok(bytes) => {
-                    let found = document::read(&bytes, config.egress.http_urls, None).err().unwrap_or_default();
+                    let found = match document::read(&bytes, config.egress.http_urls, None) {
+                        Ok(campaign) => egress::forbidden_urls(&campaign, &rules),
+                        Err(faults) => faults,
+                    };
                     faults.extend(found.into_iter().map(|fault| format!("{name}: {fault}")));
                 }
             }

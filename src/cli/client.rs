@@ -1,14 +1,16 @@
 //! The API as the client commands use it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use reqwest::{Client, Method, StatusCode, Url};
+use reqwest::{Certificate, Client, Method, StatusCode, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
 use super::Failure;
+use crate::tls;
 
 /// The server answers within this time: it waits up to half a minute for its own view and the broker.
 const TIMEOUT: Duration = Duration::from_secs(40);
@@ -22,6 +24,9 @@ pub(super) struct Server {
     /// The token, where the worker wants one
     #[arg(long, env = "WAYPOST_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<SecretString>,
+    /// PEM file of authorities to trust besides the system's, for https
+    #[arg(long, env = "WAYPOST_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
 }
 
 fn address(text: &str) -> Result<Url, String> {
@@ -91,14 +96,23 @@ pub(super) struct Api {
 impl Server {
     /// A server that wants no token.
     pub(super) fn at(url: &str) -> Result<Self, Failure> {
-        Ok(Self { server: url.parse().map_err(Failure::of)?, token: None })
+        Ok(Self { server: url.parse().map_err(Failure::of)?, token: None, ca_file: None })
     }
 
     pub(super) fn api(self) -> Result<Api, Failure> {
-        let client = Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(Failure::of)?;
+        let client = Client::builder().timeout(TIMEOUT).no_proxy().tls_certs_merge(self.authorities()?);
+        let client = client.build().map_err(Failure::of)?;
         // An empty one is none, as a variable that a script has no value for.
         let token = self.token.filter(|token| !token.expose_secret().trim().is_empty());
         Ok(Api { client, server: Self { token, ..self } })
+    }
+
+    fn authorities(&self) -> Result<Vec<Certificate>, Failure> {
+        let Some(path) = &self.ca_file else { return Ok(Vec::new()) };
+        let wrong = |error: String| Failure::Misused(format!("--ca-file {}: {error}", path.display()));
+        let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+        let authorities = tls::authorities(&pem).map_err(wrong)?;
+        authorities.iter().map(|authority| Certificate::from_der(authority).map_err(Failure::of)).collect()
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::serve::stop_on_signals;
 use super::{Failure, Settings};
-use crate::app::App;
+use crate::app::{App, broker_address};
 use crate::broker::connection::Address;
 use crate::broker::depths;
 use crate::broker::log::{FindEnd, LogReader};
@@ -60,7 +60,7 @@ impl Demo {
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone())?;
 
-        let broker = Address::new(config.broker.url.clone());
+        let broker = broker_address(&config.broker);
         let names = Names::new(&prefix);
         let topology =
             Topology { names, shards: config.broker.shards, dead_letter_retention: config.dead_letters.retention };

@@ -9,12 +9,25 @@ use figment::value::{Dict, Value};
 use super::fault::ConfigFault;
 use super::known::{Known, letters, unknown};
 use super::layers::Given;
+use crate::delivery::sealing::Keyring;
 
 /// What every variable of ours begins with.
 const PREFIX: &str = "WAYPOST_";
 
-/// Read elsewhere: the first two by the client commands.
-const NOT_SETTINGS: [&str; 3] = ["SERVER", "TOKEN", "SECRET_KEY"];
+/// Read by the client commands, and a secret that is no setting.
+const NOT_SETTINGS: [&str; 4] = ["SERVER", "TOKEN", "CA_FILE", "SECRET_KEY"];
+
+/// Only from the environment: a key does not lie in a file beside what it opens.
+const SECRET_KEY: &str = "WAYPOST_SECRET_KEY";
+
+/// The keys of secrets; none where nobody gave any.
+pub(super) fn keyring(variables: &[(String, String)], faults: &mut Vec<ConfigFault>) -> Keyring {
+    let text = variables.iter().find(|(name, _)| name == SECRET_KEY).map_or("", |(_, text)| text);
+    Keyring::read(text).unwrap_or_else(|message| {
+        faults.push(ConfigFault::new(SECRET_KEY, message));
+        Keyring::default()
+    })
+}
 
 /// What the environment says.
 pub(super) fn read(

@@ -29,6 +29,9 @@ pub(super) struct RawBroker {
     pub(super) prefix: String,
     pub(super) shards: i64,
     pub(super) prefetch: i64,
+    pub(super) ca_file: String,
+    pub(super) cert_file: String,
+    pub(super) key_file: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -36,6 +39,8 @@ pub(super) struct RawBroker {
 pub(super) struct RawHttp {
     pub(super) listen: String,
     pub(super) tokens: Vec<RawToken>,
+    pub(super) cert_file: String,
+    pub(super) key_file: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -115,8 +120,16 @@ impl Default for RawConfig {
                 prefix: "waypost".to_owned(),
                 shards: 1,
                 prefetch: 1000,
+                ca_file: String::new(),
+                cert_file: String::new(),
+                key_file: String::new(),
             },
-            http: RawHttp { listen: "127.0.0.1:8080".to_owned(), tokens: Vec::new() },
+            http: RawHttp {
+                listen: "127.0.0.1:8080".to_owned(),
+                tokens: Vec::new(),
+                cert_file: String::new(),
+                key_file: String::new(),
+            },
             store: RawStore { path: "./data".to_owned() },
             // `RetryPolicy::default()` as a person writes it; a test holds the two together.
             retry: RawRetry {

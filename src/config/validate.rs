@@ -6,8 +6,8 @@ use super::layers::Merged;
 use super::raw::RawToken;
 use super::setting::Setting;
 use super::values::{
-    allowed, broker_url, certificates, folder, listen, number, one_of, optional, prefix, proxy, rate_limit, retention,
-    some_time, time, token_hash, token_name, web_url,
+    allowed, authorities, broker_url, certificates, folder, identity, listen, number, one_of, optional, prefix, proxy,
+    rate_limit, retention, some_time, time, token_hash, token_name, web_url,
 };
 use super::{
     BrokerConfig, Config, DeadLettersConfig, EgressConfig, EndpointConfig, HttpConfig, LogConfig, LogFormat, LogLevel,
@@ -17,11 +17,17 @@ use crate::broker::topology::MAX_SHARDS;
 use crate::delivery::document::HttpUrls;
 use crate::delivery::endpoint::gate::Limits;
 use crate::delivery::retry::RetryPolicy;
+use crate::delivery::sealing::Keyring;
 
 /// The settings, if nothing is wrong with them and there were no `faults` before.
-pub(super) fn config(merged: &Merged, settings: Vec<Setting>, faults: Vec<ConfigFault>) -> Result<Config, ConfigError> {
+pub(super) fn config(
+    merged: &Merged,
+    keyring: Keyring,
+    settings: Vec<Setting>,
+    faults: Vec<ConfigFault>,
+) -> Result<Config, ConfigError> {
     let mut check = Check { merged, faults };
-    match groups(&mut check, settings) {
+    match groups(&mut check, keyring, settings) {
         Some(config) if check.faults.is_empty() => Ok(config),
         _ => Err(ConfigError { faults: check.faults }),
     }
@@ -63,7 +69,7 @@ fn setting_of(key: &str) -> &str {
 
 // Groups. In each, all values are checked before the first `?`, so that each reports its faults.
 
-fn groups(check: &mut Check<'_>, settings: Vec<Setting>) -> Option<Config> {
+fn groups(check: &mut Check<'_>, keyring: Keyring, settings: Vec<Setting>) -> Option<Config> {
     let broker = broker(check);
     let http = http(check);
     let store = store(check);
@@ -85,6 +91,7 @@ fn groups(check: &mut Check<'_>, settings: Vec<Setting>) -> Option<Config> {
         shutdown: shutdown?,
         log: log?,
         telemetry: telemetry?,
+        keyring,
         settings,
     })
 }
@@ -96,13 +103,23 @@ fn broker(check: &mut Check<'_>) -> Option<BrokerConfig> {
     let shards = check.value("broker.shards", number(raw.shards, 1..=MAX_SHARDS));
     // RabbitMQ refuses more for a quorum queue.
     let prefetch = check.value("broker.prefetch", number(raw.prefetch, 1..=2000));
-    Some(BrokerConfig { url: url?, prefix: prefix?, shards: shards?, prefetch: prefetch? })
+    let authorities = check.value("broker.caFile", optional(&raw.ca_file, authorities));
+    let identity = check.value("broker.certFile", identity(&raw.cert_file, &raw.key_file));
+    Some(BrokerConfig {
+        url: url?,
+        prefix: prefix?,
+        shards: shards?,
+        prefetch: prefetch?,
+        authorities: authorities?,
+        identity: identity?,
+    })
 }
 
 fn http(check: &mut Check<'_>) -> Option<HttpConfig> {
     let raw = &check.merged.raw.http;
     let listen = check.value("http.listen", listen(&raw.listen));
     let tokens = tokens(&raw.tokens, check);
+    let identity = check.value("http.certFile", identity(&raw.cert_file, &raw.key_file));
     let (listen, tokens) = (listen?, tokens?);
     let open = tokens.is_empty() && !listen.ip().to_canonical().is_loopback();
     if open && check.is_sound("http.tokens") && check.is_sound("http.listen") {
@@ -114,7 +131,7 @@ fn http(check: &mut Check<'_>) -> Option<HttpConfig> {
             ),
         );
     }
-    Some(HttpConfig { listen, tokens })
+    Some(HttpConfig { listen, tokens, identity: identity? })
 }
 
 fn tokens(raw: &[RawToken], check: &mut Check<'_>) -> Option<Vec<Token>> {
@@ -174,10 +191,9 @@ fn egress(check: &mut Check<'_>) -> Option<EgressConfig> {
     let raw = &check.merged.raw.egress;
     let http_urls = if raw.allow_http { HttpUrls::Allowed } else { HttpUrls::Refused };
     let allow = check.items("egress.allow", &raw.allow, |text| allowed(text));
-    let proxy = check.value("egress.proxy", proxy(&raw.proxy));
+    let proxy = check.value("egress.proxy", optional(&raw.proxy, proxy));
     let ca_file = check.value("egress.caFile", optional(&raw.ca_file, certificates));
-    proxy?;
-    Some(EgressConfig { http_urls, allow: allow?, ca_file: ca_file? })
+    Some(EgressConfig { http_urls, allow: allow?, proxy: proxy?, ca_file: ca_file? })
 }
 
 fn shutdown(check: &mut Check<'_>) -> Option<ShutdownConfig> {

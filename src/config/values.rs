@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -14,7 +14,8 @@ use url::{Host, Url};
 use super::raw::RawToken;
 use crate::broker::connection;
 use crate::delivery::duration;
-use crate::sender::{self, egress::Allowed};
+use crate::delivery::egress::Allowed;
+use crate::tls::{self, Identity};
 
 /// No duration is longer: far more than anybody means, and far less than what arithmetic on times can bear.
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -145,9 +146,25 @@ pub(super) fn rate_limit(value: f64) -> Result<Option<f64>, String> {
     }
 }
 
-/// To send requests directly although a proxy is wanted would be worse than not to start.
-pub(super) fn proxy(text: &str) -> Result<(), String> {
-    if text.is_empty() { Ok(()) } else { Err("a proxy is not supported yet: leave it out".to_owned()) }
+/// What requests go through.
+pub(super) fn proxy(text: &str) -> Result<SecretString, String> {
+    web_url(text).map(|url| SecretString::from(url.to_string()))
+}
+
+/// A certificate and its key: both files or none, read now so that what is wrong with them is told now.
+pub(super) fn identity(cert_file: &str, key_file: &str) -> Result<Option<Identity>, String> {
+    match (cert_file, key_file) {
+        ("", "") => Ok(None),
+        ("", _) => Err("is missing beside the key: give both, or none".to_owned()),
+        (_, "") => Err("has no key beside it: give both, or none".to_owned()),
+        (cert, key) => Identity::read(Path::new(cert), Path::new(key)).map(Some),
+    }
+}
+
+/// A file of certificates as its text.
+pub(super) fn authorities(text: &str) -> Result<String, String> {
+    let path = certificates(text)?;
+    std::fs::read_to_string(path).map_err(|error| format!("{text} cannot be read: {error}"))
 }
 
 /// RabbitMQ counts it in whole seconds.
@@ -168,7 +185,7 @@ pub(super) fn web_url(text: &str) -> Result<Url, String> {
 /// A file of certificates, read now so that what is wrong with it is told now.
 pub(super) fn certificates(text: &str) -> Result<PathBuf, String> {
     let pem = std::fs::read(text).map_err(|error| format!("{text} cannot be read: {error}"))?;
-    sender::certificates(&pem).map(|_| PathBuf::from(text)).map_err(|error| format!("{text} {error}"))
+    tls::authorities(&pem).map(|_| PathBuf::from(text)).map_err(|error| format!("{text} {error}"))
 }
 
 pub(super) fn time(text: &str) -> Result<Duration, String> {

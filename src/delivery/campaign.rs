@@ -2,6 +2,7 @@
 //! [`super::document`] makes them from JSON and refuses what is wrong.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -12,6 +13,7 @@ use super::duration::Written;
 use super::event::Keyword;
 use super::identity::WebhookId;
 use super::left_out;
+use super::signing::PreviousSecret;
 use super::webhook_url::WebhookUrl;
 
 /// A chatbot flow.
@@ -101,8 +103,8 @@ pub enum RedirectKind {
     Webhook,
 }
 
-/// A customer's endpoint, and what it is sent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// A customer's endpoint, and what it is sent. Its `Debug` has no secrets.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Webhook {
     /// Given by the system where the document has none; stable over edits.
@@ -123,6 +125,9 @@ pub struct Webhook {
     /// The signing secret, `whsec_…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
+    /// Secrets that were replaced and still sign for a while, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub previous_secrets: Vec<PreviousSecret>,
     /// The limit of one attempt, in milliseconds.
     #[schemars(default = "left_out", range(min = 1, max = 30_000), extend("default" = 15_000))]
     pub timeout_ms: u64,
@@ -154,6 +159,17 @@ impl Webhook {
     pub fn mask(&mut self) {
         self.headers.values_mut().for_each(|value| *value = Value::String(MASK.to_owned()));
         self.secret = self.secret.as_ref().map(|_| MASK.to_owned());
+        self.previous_secrets.iter_mut().for_each(|previous| previous.secret = MASK.to_owned());
+    }
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Webhook")
+            .field("id", &self.id)
+            .field("place", self.url.place())
+            .field("enabled", &self.enabled)
+            .finish_non_exhaustive()
     }
 }
 
@@ -301,6 +317,13 @@ impl Campaign {
             redirect.take_if(|redirect| redirect.kind == RedirectKind::Webhook);
         }
         campaign
+    }
+
+    /// All webhooks, to be changed.
+    pub(super) fn webhooks_mut(&mut self) -> impl Iterator<Item = &mut Arc<Webhook>> {
+        self.sections.iter_mut().flat_map(|section| {
+            section.webhook.iter_mut().chain(section.menu.iter_mut().filter_map(|entry| entry.webhook.as_mut()))
+        })
     }
 
     /// Where a webhook is kept, and the redirect beside it.

@@ -48,7 +48,7 @@ pub fn masked(text: &str, extent: Extent, webhook: &Webhook) -> String {
 fn secrets(webhook: &Webhook) -> Vec<String> {
     let values = webhook.headers.values().filter_map(|value| value.as_str());
     let mut secrets: Vec<String> = values.flat_map(parts).collect();
-    if let Some(secret) = &webhook.secret {
+    for secret in webhook.secret.iter().chain(webhook.previous_secrets.iter().map(|previous| &previous.secret)) {
         secrets.extend(secret.strip_prefix("whsec_").map(str::to_owned));
         secrets.push(secret.clone());
     }

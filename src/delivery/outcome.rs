@@ -101,6 +101,11 @@ pub enum Reply {
         /// The first bytes of its body.
         body: Vec<u8>,
     },
+    /// The egress proxy did not make the connection: ours or the endpoint's fault, nobody can tell.
+    ProxyFailure {
+        /// For people.
+        error: String,
+    },
     /// No HTTP answer.
     Failure {
         /// What kind of failure.
@@ -115,6 +120,7 @@ impl Reply {
     pub fn cause(&self) -> Cause {
         match self {
             Self::Answer { status, .. } => Cause::of_status(*status),
+            Self::ProxyFailure { .. } => Cause::Connect,
             Self::Failure { cause, .. } => *cause,
         }
     }
@@ -144,7 +150,7 @@ pub fn classify(reply: &Reply, permanent_statuses: &[u16], now: DateTime<Utc>) -
         }
         Reply::Answer { .. } => Outcome::Transient { retry_after: None },
         Reply::Failure { cause: Cause::ForbiddenAddress, .. } => Outcome::Permanent(Reason::ForbiddenAddress),
-        Reply::Failure { .. } => Outcome::Transient { retry_after: None },
+        Reply::ProxyFailure { .. } | Reply::Failure { .. } => Outcome::Transient { retry_after: None },
     }
 }
 

@@ -358,6 +358,7 @@ fn unmasked(original: &Target, current: Option<Place<'_>>) -> Option<Target> {
         })
         .collect();
     webhook.secret = webhook.secret.take().and_then(|_| current.secret.clone());
+    webhook.previous_secrets = current.previous_secrets.clone();
     Some(target)
 }
 

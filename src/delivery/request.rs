@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::campaign::{MASK, Secrets, Target, Webhook, WebhookKind};
 use super::event::StepEvent;
 use super::webhook_url::WebhookUrl;
-use super::{Delivery, timestamp};
+use super::{Delivery, signing, timestamp};
 
 /// The parameters every body has; a webhook's extra parameters can't use their names.
 pub const STANDARD_PARAMETERS: [&str; 7] =
@@ -20,6 +20,7 @@ pub const STANDARD_PARAMETERS: [&str; 7] =
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const WAYPOST: HeaderValue = HeaderValue::from_static(concat!("waypost/", env!("CARGO_PKG_VERSION")));
@@ -68,14 +69,11 @@ impl Request {
 /// Renders the request of an attempt that begins `now`.
 pub fn render(delivery: &Delivery, now: DateTime<Utc>) -> Request {
     let webhook = &delivery.target.webhook;
-    Request {
-        url: webhook.url.clone(),
-        headers: headers(delivery, webhook, now),
-        body: body(&delivery.event, &delivery.target),
-    }
+    let body = body(&delivery.event, &delivery.target);
+    Request { url: webhook.url.clone(), headers: headers(delivery, webhook, &body, now), body }
 }
 
-fn headers(delivery: &Delivery, webhook: &Webhook, now: DateTime<Utc>) -> HeaderMap {
+fn headers(delivery: &Delivery, webhook: &Webhook, body: &[u8], now: DateTime<Utc>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8 + webhook.headers.len());
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(USER_AGENT, WAYPOST);
@@ -87,7 +85,9 @@ fn headers(delivery: &Delivery, webhook: &Webhook, now: DateTime<Utc>) -> Header
     };
     insert(WEBHOOK_ID, delivery.id.as_str());
     insert(WEBHOOK_TIMESTAMP, &now.timestamp().to_string());
-    // `webhook-signature` has its place here: it covers the id, the timestamp and the body.
+    if let Some(signature) = signing::signature(webhook, delivery.id.as_str(), body, now) {
+        insert(WEBHOOK_SIGNATURE, &signature);
+    }
     if let Some(trace) = &delivery.trace {
         insert(TRACEPARENT, &trace.traceparent);
         if let Some(tracestate) = &trace.tracestate {

@@ -20,10 +20,12 @@ use crate::campaigns::Refused;
 use crate::config::Role;
 use crate::delivery::campaign::{Place, Secrets, Webhook};
 use crate::delivery::document::MAX_DOCUMENT_BYTES;
+use crate::delivery::duration::Written;
 use crate::delivery::event::{Keyword, StepEvent};
+use crate::delivery::fault::Fault;
 use crate::delivery::identity::WebhookId;
 use crate::delivery::request::{self, Shown};
-use crate::delivery::{Attempt, Delivery, left_out, sample};
+use crate::delivery::{Attempt, Delivery, left_out, sample, signing};
 use crate::store::StoredCampaign;
 
 /// The routes of webhooks.
@@ -49,6 +51,13 @@ pub(super) fn routes() -> Vec<Route> {
             .subject(SUBJECT)
             .preconditions(&[header::IF_MATCH])
             .answers_nothing(StatusCode::NO_CONTENT, "It is deleted"),
+        Route::post("/webhooks/{id}/rotate-secret", Role::Editor, rotate_secret)
+            .named("rotateSecret", "Give a webhook a new signing secret; the one it had signs beside it for a while")
+            .subject(SUBJECT)
+            .preconditions(&[header::IF_MATCH])
+            .may_take::<Rotation>()
+            .answers::<Located>(StatusCode::OK, "The webhook with its new secret")
+            .has_etag(),
         Route::post("/webhooks/{id}/test", Role::Operator, test)
             .named("testWebhook", "Send a sample event now, once, also to a webhook that is disabled")
             .subject(SUBJECT)
@@ -102,6 +111,15 @@ struct Sample {
     event: Option<Fields>,
 }
 
+/// How a secret is replaced.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "SecretRotation")]
+struct Rotation {
+    /// How long the old secret still signs: 24h where it is left out, 30d at most, `0s` where it is known to others.
+    overlap: Option<Written>,
+}
+
 /// A test that was made.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "TestedWebhook")]
@@ -131,6 +149,24 @@ async fn put(
     let body = body::read(body, MAX_DOCUMENT_BYTES).await;
     let body = body.map_err(|unread| Problem::of_body(unread, "a document", MAX_DOCUMENT_BYTES))?;
     let stored = http.campaigns.put_webhook(&id, &body, precondition).await.map_err(refused)?;
+    located(&stored, &id, caller.secrets())
+}
+
+/// `POST /v1/webhooks/{id}/rotate-secret`: the webhook with its new secret.
+async fn rotate_secret(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+    headers: HeaderMap,
+    rotation: Option<Given<Rotation>>,
+) -> Result<Response, Problem> {
+    let (id, precondition) = (WebhookId::new(id), precondition(&headers)?);
+    let overlap = rotation.and_then(|Given(rotation)| rotation.overlap);
+    let overlap = overlap.map_or(signing::DEFAULT_OVERLAP, |overlap| overlap.value());
+    if overlap > signing::LONGEST_OVERLAP {
+        return Err(Problem::of_faults(vec![Fault::new("$.overlap", "must be a duration of at most 30d")]));
+    }
+    let stored = http.campaigns.rotate_secret(&id, overlap, precondition).await.map_err(refused)?;
     located(&stored, &id, caller.secrets())
 }
 

@@ -5,16 +5,16 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::egress::Allowed;
 use super::*;
 use crate::delivery::document::HttpUrls;
+use crate::delivery::egress::Allowed;
 
 fn sender() -> Sender {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let loopback = Allowed::Network("127.0.0.0/8".parse().expect("a network"));
     let rules = EgressRules::new(HttpUrls::Allowed, vec![loopback]);
     let connect_timeout = Duration::from_millis(500);
-    Sender::new(SenderSettings { rules, connect_timeout, extra_roots: Vec::new() }).expect("a sender")
+    Sender::new(SenderSettings { rules, connect_timeout, extra_roots: Vec::new(), proxy: None }).expect("a sender")
 }
 
 fn request(url: &str) -> Request {
@@ -108,6 +108,7 @@ async fn a_name_that_leads_to_a_forbidden_address_is_forbidden() {
     let settings = SenderSettings {
         rules: EgressRules::new(HttpUrls::Allowed, Vec::new()),
         connect_timeout: Duration::from_secs(1),
+        proxy: None,
         extra_roots: Vec::new(),
     };
     let sender = Sender::new(settings).expect("a sender");
@@ -121,13 +122,4 @@ async fn an_error_does_not_tell_the_url() {
         panic!("an answer");
     };
     assert!(!error.contains("secret"), "{error}");
-}
-
-#[test]
-fn certificates_are_read_or_what_is_wrong_is_said() {
-    assert_eq!(certificates(include_bytes!("../../tests/fixtures/authority.pem")).map(|read| read.len()), Ok(1));
-    let wrong = |pem: &str| certificates(pem.as_bytes()).expect_err("no certificates");
-    assert!(wrong("").contains("no certificate"));
-    assert!(wrong("-----BEGIN CERTIFICATE-----\n???\n-----END CERTIFICATE-----\n").contains("not PEM"));
-    assert!(wrong("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").contains("of no authority"));
 }

@@ -86,7 +86,7 @@ impl Store {
             return Ok(parsed.campaign);
         }
         let stored = self.campaigns.get(id)?;
-        let campaign = stored.as_deref().map(serde_json::from_slice).transpose()?.map(Arc::new);
+        let campaign = stored.as_deref().map(|stored| self.read(stored)).transpose()?.map(Arc::new);
         let bytes = stored.map_or(0, |stored| stored.len() as u64);
         self.parsed.insert(id.to_owned(), Parsed { generation, bytes, campaign: campaign.clone() });
         Ok(campaign)
@@ -106,12 +106,35 @@ impl Store {
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_bytes()));
         let mut campaigns = Vec::new();
         for entry in self.campaigns.range::<&[u8], _>((from, Bound::Unbounded)).take(limit) {
-            campaigns.push(map(serde_json::from_slice(&entry?.1)?));
+            campaigns.push(map(self.read(&entry?.1)?));
         }
         Ok(campaigns)
     }
 
-    /// Writes all campaigns to a file beside the view, a document a line; `None` where there are none.
+    /// A campaign as it is, its secrets opened.
+    fn read(&self, stored: &[u8]) -> Result<StoredCampaign, StoreError> {
+        let StoredCampaign { version, campaign } = serde_json::from_slice(stored)?;
+        Ok(StoredCampaign { version, campaign: self.opened(campaign)? })
+    }
+
+    /// Whether all secrets of the view open.
+    ///
+    /// # Errors
+    /// [`StoreError::Sealed`].
+    pub fn check_keys(&self) -> Result<(), StoreError> {
+        self.campaigns.iter().try_for_each(|entry| self.read(&entry?.1).map(drop))
+    }
+
+    /// The campaign with its secrets opened.
+    ///
+    /// # Errors
+    /// [`StoreError::Sealed`].
+    pub fn opened(&self, campaign: Campaign) -> Result<Campaign, StoreError> {
+        let id = campaign.id.clone();
+        self.keyring.opened(campaign).map_err(|(_, unopened)| StoreError::Sealed { campaign: id, unopened })
+    }
+
+    /// Writes all campaigns to a file beside the view, a document a line, secrets sealed as they are; `None` where there are none.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -14,6 +14,7 @@ pub(crate) const ROLES: [&str; 3] = ["viewer", "operator", "editor"];
 
 /// A worker with a token for each role.
 pub(crate) struct Guarded {
+    pub(crate) prefix: String,
     pub(crate) waypost: Waypost,
     pub(crate) receiver: Receiver,
     client: Client,
@@ -28,8 +29,9 @@ impl Guarded {
         });
         let client = Client::builder().no_proxy().timeout(PATIENCE).build().expect("an HTTP client");
         let url = Broker::shared().await.url();
-        let waypost = Waypost::start_with(&url, &unique(name), &[("WAYPOST_HTTP__TOKENS", &tokens())]).await;
-        Self { waypost, receiver: Receiver::start(), client }
+        let prefix = unique(name);
+        let waypost = Waypost::start_with(&url, &prefix, &[("WAYPOST_HTTP__TOKENS", &tokens())]).await;
+        Self { prefix, waypost, receiver: Receiver::start(), client }
     }
 
     /// Asks as the bearer of a role's token; of an empty one without any.

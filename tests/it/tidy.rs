@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 const MOST_LINES: usize = 500;
 
 /// The core decides over plain values: what it may not know, in code, tests included.
-const NOT_IN_THE_CORE: [&str; 14] = [
+const NOT_IN_THE_CORE: [&str; 17] = [
     "lapin",
     "reqwest",
     "sled",
@@ -21,7 +21,10 @@ const NOT_IN_THE_CORE: [&str; 14] = [
     "SystemTime",
     "std::env",
     "std::fs",
-    "std::net",
+    "std::net::TcpListener",
+    "std::net::TcpStream",
+    "std::net::ToSocketAddrs",
+    "std::net::UdpSocket",
     "std::process",
     "std::thread",
 ];

@@ -46,9 +46,25 @@ impl Broker {
         blocking(|| Self::new_started(plugins)).await
     }
 
+    /// The same with these lines in its `rabbitmq.conf`; `config` is given a port for it.
+    pub(crate) async fn private_configured(config: impl FnOnce(u16) -> String + Send + 'static) -> (Self, u16) {
+        let port = free_port();
+        let broker = blocking(move || {
+            Self::new_started_in(&[], |folder| {
+                std::fs::write(folder.join("rabbitmq.conf"), config(port)).expect("written");
+            })
+        });
+        (broker.await, port)
+    }
+
     fn new_started(plugins: &'static [&'static str]) -> Self {
+        Self::new_started_in(plugins, |_| {})
+    }
+
+    fn new_started_in(plugins: &'static [&'static str], prepare: impl FnOnce(&std::path::Path)) -> Self {
         let temporary = tempfile::Builder::new().prefix("waypost-broker-").tempdir().expect("a temporary folder");
         let (folder, port) = (temporary.path().to_owned(), free_port());
+        prepare(&folder);
         let script = Mutex::new(Some(run_script(&folder, port, plugins)));
         Self { folder, port, plugins, script, _temporary: temporary }
     }

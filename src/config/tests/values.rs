@@ -67,7 +67,11 @@ fn names_and_numbers_have_limits() {
         ("deadLetters.retention", "0s"),
         ("endpoint.maxConcurrency", "0"),
         ("endpoint.connectTimeout", "0ms"),
-        ("egress.proxy", "http://proxy:3128"),
+        ("egress.proxy", "proxy:3128"),
+        ("egress.proxy", "socks5://proxy:1080"),
+        ("broker.certFile", "/nowhere/client.pem"),
+        ("broker.caFile", "/nowhere/ca.pem"),
+        ("http.certFile", "/nowhere/server.pem"),
         ("deadLetters.retention", "1500ms"),
         ("egress.caFile", "/nowhere/ca.pem"),
         ("egress.caFile", "/"),
@@ -197,7 +201,7 @@ fn nothing_shown_holds_a_secret() {
 fn settings_are_shown_as_they_are_written() {
     let config = with("egress.allow", "localhost,::1");
     let value = |key: &str| setting(&config, key);
-    assert_eq!(config.settings.len(), 26);
+    assert_eq!(config.settings.len(), 31);
     assert_eq!(value("retry.multiplier").value, "3");
     assert_eq!(value("retry.jitter").value, "0.2");
     assert_eq!(value("retry.permanentStatuses").value, "410");

@@ -8,10 +8,12 @@ use std::hash::Hash;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
 use super::super::duration::{self, Written};
 use super::super::fault::{Fault, type_name};
+use super::super::timestamp;
 
 /// The most faults that are kept of one document. More are counted only: a megabyte has room for half a million.
 pub(super) const MAX_FAULTS: usize = 1000;
@@ -161,6 +163,11 @@ impl<'a> Node<'a> {
         };
         // None where no float is as large; the numbers of a policy are finite.
         number.as_f64().filter(|number| accepted(*number)).or_else(|| self.refuse(format!("must be a number {what}")))
+    }
+
+    pub(super) fn time(&self) -> Option<DateTime<Utc>> {
+        let time = timestamp::parse(self.text()?).ok();
+        time.or_else(|| self.refuse("must be an RFC 3339 date, like 2024-06-18T23:26:14.206Z"))
     }
 
     pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Written> {

@@ -15,6 +15,8 @@ use super::reader::{FirstPlaces, Node};
 use crate::delivery::campaign::{MASK, RetryOverrides, Webhook};
 use crate::delivery::identity::WebhookId;
 use crate::delivery::request::STANDARD_PARAMETERS;
+use crate::delivery::sealing::is_sealed;
+use crate::delivery::signing::{MOST_PREVIOUS, PreviousSecret};
 
 const MAX_ID_CHARS: usize = 128;
 const MAX_URL_CHARS: usize = 2048;
@@ -53,8 +55,19 @@ const RESERVED_PREFIXES: [&str; 2] = ["proxy-", "webhook-"];
 
 /// Reads a webhook. One without an id of its own has [none yet](ids::none_yet).
 pub(super) fn read<'a>(node: &Node<'a>, http_urls: HttpUrls, first_ids: &mut FirstPlaces<&'a str>) -> Option<Webhook> {
-    const FIELDS: [&str; 10] =
-        ["id", "url", "enabled", "body", "headers", "secret", "timeoutMs", "maxConcurrency", "rateLimit", "retry"];
+    const FIELDS: [&str; 11] = [
+        "id",
+        "url",
+        "enabled",
+        "body",
+        "headers",
+        "secret",
+        "previousSecrets",
+        "timeoutMs",
+        "maxConcurrency",
+        "rateLimit",
+        "retry",
+    ];
     let webhook = node.object("a webhook", &FIELDS)?;
     let id = webhook.get("id").and_then(|id| self::id(&id, first_ids));
     let url = webhook.require("url").and_then(|url| self::url(&url, http_urls));
@@ -62,6 +75,7 @@ pub(super) fn read<'a>(node: &Node<'a>, http_urls: HttpUrls, first_ids: &mut Fir
     let body = webhook.get("body").and_then(|body| self::body(&body));
     let headers = webhook.get("headers").and_then(|headers| self::headers(&headers));
     let secret = webhook.get("secret").and_then(|secret| self::secret(&secret));
+    let previous_secrets = webhook.get("previousSecrets").and_then(|previous| previous_secrets(&previous));
     let timeout_ms =
         webhook.get("timeoutMs").map_or(Some(DEFAULT_TIMEOUT_MS), |timeout| timeout.whole_number(1..=MAX_TIMEOUT_MS));
     let max_concurrency = webhook.get("maxConcurrency").and_then(|most| most.whole_number(1..=u32::MAX));
@@ -74,6 +88,7 @@ pub(super) fn read<'a>(node: &Node<'a>, http_urls: HttpUrls, first_ids: &mut Fir
         body: body.unwrap_or_default(),
         headers: headers.unwrap_or_default(),
         secret,
+        previous_secrets: previous_secrets.unwrap_or_default(),
         timeout_ms: timeout_ms?,
         max_concurrency,
         rate_limit,
@@ -186,7 +201,7 @@ fn header_name(name: &str, node: &Node<'_>, first_names: &mut FirstPlaces<String
 }
 
 fn header_value(node: &Node<'_>) {
-    let Some(value) = node.text() else { return };
+    let Some(value) = node.text().filter(|value| !is_sealed(value)) else { return };
     if value.len() > MAX_HEADER_VALUE_BYTES {
         node.fault(format!("the value is too long: at most {MAX_HEADER_VALUE_BYTES} bytes"));
     }
@@ -203,12 +218,32 @@ fn header_value(node: &Node<'_>) {
 
 fn secret(node: &Node<'_>) -> Option<String> {
     let secret = node.text()?;
+    if is_sealed(secret) {
+        return Some(secret.to_owned());
+    }
     let key = secret.strip_prefix("whsec_").and_then(|encoded| STANDARD.decode(encoded).ok());
     if key.is_some_and(|key| SECRET_BYTES.contains(&key.len())) {
         return Some(secret.to_owned());
     }
     let (least, most) = (SECRET_BYTES.start(), SECRET_BYTES.end());
     node.refuse(format!("a secret is `whsec_` and the base64 of {least} to {most} random bytes"))
+}
+
+/// Those that still sign after a rotation, as whoever has read them sends them back.
+fn previous_secrets(node: &Node<'_>) -> Option<Vec<PreviousSecret>> {
+    let previous: Vec<PreviousSecret> = node
+        .items()?
+        .filter_map(|previous| {
+            let previous = previous.object("a previous secret", &["secret", "until"])?;
+            let secret = previous.require("secret").and_then(|secret| self::secret(&secret));
+            let until = previous.require("until").and_then(|until| until.time());
+            Some(PreviousSecret { secret: secret?, until: until? })
+        })
+        .collect();
+    if previous.len() > MOST_PREVIOUS {
+        return node.refuse(format!("at most {MOST_PREVIOUS} previous secrets sign beside the present one"));
+    }
+    Some(previous)
 }
 
 fn rate_limit(node: &Node<'_>) -> Option<Number> {

@@ -274,7 +274,7 @@ impl LastError {
     fn of(reply: &Reply, at: DateTime<Utc>) -> Self {
         let (status, error) = match reply {
             Reply::Answer { status, .. } => (Some(*status), None),
-            Reply::Failure { error, .. } => (None, Some(error.clone())),
+            Reply::ProxyFailure { error } | Reply::Failure { error, .. } => (None, Some(error.clone())),
         };
         Self { at, cause: reply.cause(), status, error }
     }
@@ -291,7 +291,8 @@ fn in_one_hop(time: Duration) -> Duration {
 /// What a reply says of its receiver; nothing, where no request was sent.
 fn sign_of(reply: &Reply, took: Duration) -> Option<Sign> {
     match reply {
-        Reply::Failure { cause: Cause::ForbiddenAddress, .. } => None,
+        // Nor does what our own proxy does say anything of it.
+        Reply::Failure { cause: Cause::ForbiddenAddress, .. } | Reply::ProxyFailure { .. } => None,
         Reply::Answer { status: 429 | 503, .. } => Some(Sign::AsksForLess),
         Reply::Answer { status: ..=499, .. } => Some(Sign::Works),
         Reply::Failure { cause: Cause::Timeout, .. } => Some(Sign::FailsSlowly),

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use chrono::DateTime;
 use proptest::prelude::*;
 
 use crate::delivery::duration::Written;
+use crate::delivery::signing::PreviousSecret;
 use serde_json::Number;
 
 use super::*;
@@ -67,6 +69,7 @@ prop_compose! {
         body in prop::collection::vec(("x[a-zA-Z \"$]{0,8}", any_json()), 0..4),
         headers in prop::collection::hash_map("x-[a-z0-9!#_]{1,8}", "([!-~]([ -~\t]{0,20}[!-~])?)?", 0..4),
         secret in prop::option::of(prop::collection::vec(any::<u8>(), 24..=64)),
+        previous in prop::collection::vec((prop::collection::vec(any::<u8>(), 24..=64), 0i64..=4_000_000_000_000), 0..=3),
         timeout_ms in 1u64..=30_000,
         max_concurrency in prop::option::of(1u32..),
         rate_limit in prop::option::of("[1-9][0-9]{0,5}(\\.[0-9]{1,20})?"),
@@ -80,6 +83,13 @@ prop_compose! {
             body: body.into_iter().collect(),
             headers: headers.into_iter().map(|(name, value)| (name, Value::from(value))).collect(),
             secret: secret.map(encode),
+            previous_secrets: previous
+                .into_iter()
+                .map(|(key, until)| PreviousSecret {
+                    secret: encode(key),
+                    until: DateTime::from_timestamp_millis(until).expect("a time"),
+                })
+                .collect(),
             timeout_ms,
             max_concurrency,
             rate_limit: rate_limit.map(|digits| digits.parse::<Number>().expect("a number")),

@@ -1,0 +1,113 @@
+//! Signatures, as a receiver verifies them with the public library, and secrets that are replaced.
+
+use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
+use standardwebhooks::Webhook;
+
+use crate::callers::Guarded;
+use crate::support::receiver::Request;
+use crate::support::{Amqp, Broker};
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+fn headers(request: &Request) -> HeaderMap {
+    let header = |(name, value): &(String, String)| {
+        (name.parse::<HeaderName>().expect("a name"), HeaderValue::from_str(value).expect("a value"))
+    };
+    request.headers.iter().map(header).collect()
+}
+
+fn verifies(secret: &str, request: &Request) -> bool {
+    Webhook::new(secret).expect("a secret").verify(&request.body, &headers(request)).is_ok()
+}
+
+/// A worker with one webhook that has this secret, and the webhook's address.
+async fn start(secret: Option<&str>) -> (Guarded, String) {
+    let guarded = Guarded::start("signing").await;
+    let mut webhook = json!({ "url": guarded.receiver.url("/signed") });
+    if let Some(secret) = secret {
+        webhook["secret"] = json!(secret);
+    }
+    let campaign = json!({ "id": "c", "sections": [{ "label": "l", "webhook": webhook }] });
+    let put = guarded.put_campaign(&campaign).await.json();
+    let id = put.pointer("/sections/0/webhook/id").and_then(Value::as_str).expect("an id").to_owned();
+    (guarded, format!("/v1/webhooks/{id}"))
+}
+
+async fn delivered(guarded: &Guarded, event: &str) -> Request {
+    let amqp = Amqp::connect(&Broker::shared().await.url()).await;
+    let event = json!({ "campaignId": "c", "label": "l", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z", "eventId": event });
+    let before = guarded.receiver.requests().len();
+    amqp.publish_events(&guarded.prefix, &[event]).await;
+    guarded.receiver.until(move |requests| requests.len() > before).await.pop().expect("a request")
+}
+
+#[tokio::test]
+async fn a_receiver_verifies_what_it_is_sent() {
+    let (guarded, _) = start(Some(SECRET)).await;
+    let request = delivered(&guarded, "e1").await;
+    assert!(verifies(SECRET, &request), "{request:?}");
+    let names: Vec<&str> = request.headers.iter().map(|(name, _)| name.as_str()).collect();
+    let signed = names.iter().position(|name| *name == "webhook-signature").expect("a signature");
+    assert_eq!(names[signed - 1], "webhook-timestamp");
+
+    let mut changed = request.clone();
+    changed.body = [request.body.as_ref(), b" "].concat().into();
+    assert!(!verifies(SECRET, &changed), "another body");
+    assert!(!verifies("whsec_AfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &request), "another secret");
+}
+
+#[tokio::test]
+async fn without_a_secret_there_is_no_signature() {
+    let (guarded, _) = start(None).await;
+    assert_eq!(delivered(&guarded, "e1").await.header("webhook-signature"), None);
+}
+
+#[tokio::test]
+async fn a_secret_is_replaced_without_a_gap() {
+    let (guarded, webhook) = start(Some(SECRET)).await;
+    let rotate = format!("{webhook}/rotate-secret");
+    for role in ["viewer", "operator"] {
+        guarded.ask(role, Method::POST, &rotate, None).await.problem(403);
+    }
+    let reply = guarded.ask("editor", Method::POST, &rotate, Some(&json!({ "overlap": "1h" }))).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let rotated = reply.json();
+    let new = rotated["secret"].as_str().expect("a secret").to_owned();
+    assert_ne!(new, SECRET);
+    assert_eq!(rotated["previousSecrets"][0]["secret"], SECRET);
+    let request = delivered(&guarded, "e1").await;
+    assert!(verifies(SECRET, &request) && verifies(&new, &request), "{request:?}");
+
+    // Who reads it and sends it back changes nothing; who may not see secrets does not see the old one either.
+    let read = guarded.get("editor", &webhook).await.json();
+    assert_eq!(guarded.ask("editor", Method::PUT, &webhook, Some(&read)).await.json(), read);
+    let masked = guarded.get("viewer", &webhook).await.json();
+    assert_eq!((&masked["secret"], &masked["previousSecrets"][0]["secret"]), (&json!("********"), &json!("********")));
+
+    // At once, where the old one is known to others.
+    let reply = guarded.ask("editor", Method::POST, &rotate, Some(&json!({ "overlap": "0s" }))).await.json();
+    let newest = reply["secret"].as_str().expect("a secret").to_owned();
+    let previous: Vec<&Value> =
+        reply["previousSecrets"].as_array().expect("some").iter().map(|one| &one["secret"]).collect();
+    assert_eq!(previous, [SECRET], "the one before still has its hour");
+    let request = delivered(&guarded, "e2").await;
+    assert!(verifies(&newest, &request) && !verifies(&new, &request) && verifies(SECRET, &request));
+}
+
+#[tokio::test]
+async fn what_can_not_be_replaced_is_told() {
+    let (guarded, webhook) = start(None).await;
+    let rotate = |body: Value| {
+        let (guarded, address) = (&guarded, format!("{webhook}/rotate-secret"));
+        async move { guarded.ask("editor", Method::POST, &address, Some(&body)).await }
+    };
+    assert_eq!(rotate(json!({ "overlap": "31d" })).await.faults(), ["$.overlap"]);
+    assert_eq!(rotate(json!({ "overlap": "soon" })).await.status, 422);
+    guarded.ask("editor", Method::POST, "/v1/webhooks/wh_none/rotate-secret", None).await.problem(404);
+    let first = rotate(json!({})).await.json();
+    assert!(first["secret"].as_str().is_some_and(|secret| secret.starts_with("whsec_")), "{first:#}");
+    assert_eq!(first.get("previousSecrets"), None, "there was none");
+    assert!(verifies(first["secret"].as_str().expect("a secret"), &delivered(&guarded, "e1").await));
+}
