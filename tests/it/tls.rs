@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use tempfile::TempDir;
 
 use crate::stage::LONG;
@@ -19,6 +21,8 @@ impl Authority {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.distinguished_name.push(DnType::CommonName, "An authority for tests");
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("a certificate");
@@ -32,7 +36,9 @@ impl Authority {
 
     /// The files of a certificate for this machine, and of its key.
     fn identity(&self, name: &str) -> [String; 2] {
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let write = |file: String, pem: String| {
