@@ -18,6 +18,7 @@ mod progress;
 mod publish;
 mod replays;
 mod serve;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,8 @@ enum Command {
     Replays(replays::Replays),
     /// See the endpoints in use of late: which are well, which fail, and what waits for them
     Endpoints(endpoints::Endpoints),
+    /// Do the numbers add up: what was taken, and what became of it
+    Verify(verify::Verify),
     /// Print the description of the HTTP API (OpenAPI 3.1), without a server
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
@@ -146,6 +149,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::DeadLetters(dead_letters) => dead_letters.run().await,
         Command::Replays(replays) => replays.run().await,
         Command::Endpoints(endpoints) => endpoints.run().await,
+        Command::Verify(verify) => verify.run().await,
     }
 }
 

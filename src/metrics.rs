@@ -1,10 +1,13 @@
 //! What is counted, under the names dashboards know. Labels are bounded: never a campaign, webhook, URL or phone number.
 
+pub mod account;
+
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
+use self::account::Account;
 use crate::delivery::dead_letter::State;
 use crate::delivery::dead_letter::mark::ReplayOutcome;
 use crate::delivery::endpoint::{BreakerState, Busy};
@@ -71,10 +74,14 @@ pub struct Metrics {
     dead_letters: IntCounterVec,
     dead_letters_kept: IntGaugeVec,
     replayed: IntCounterVec,
+    /// Deliveries in hand, and where they came from.
+    pub account: Account,
     /// Seconds an attempt took, whatever its outcome.
     pub attempt_duration: Histogram,
     /// Seconds from an event's `date` to the 2xx.
     pub delivery_latency: Histogram,
+    /// Messages being dealt with, as [`crate::worker::progress::Progress`] knows them when this is read.
+    pub messages_in_hand: IntGauge,
     /// Deliveries being attempted.
     pub deliveries_in_flight: IntGauge,
     /// Retries put on the delay ladder.
@@ -174,6 +181,8 @@ impl Metrics {
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Self {
+            account: Account::register(&registry)?,
+            messages_in_hand: gauge("waypost_messages_in_hand", "Messages of all queues being dealt with")?,
             attempt_duration: histogram("waypost_attempt_duration_seconds", "Time an attempt took", &ATTEMPT_SECONDS)?,
             delivery_latency: histogram(
                 "waypost_delivery_latency_seconds",

@@ -36,6 +36,7 @@ use crate::delivery::outcome::{Outcome, Reply, classify};
 use crate::delivery::reason::Reason;
 use crate::delivery::retry::{RetryPolicy, Settlement, decide, park};
 use crate::delivery::{Attempt, Delivery, TraceContext, event, request, resolve, timestamp};
+use crate::metrics::account::Origin;
 use crate::metrics::{AttemptOutcome, EventResult, Metrics};
 use crate::sender::{ANSWER_BYTES_KEPT, Sender};
 use crate::store::{Store, StoreError};
@@ -126,11 +127,19 @@ impl Worker {
         trace: Option<TraceContext>,
     ) -> Result<(), Unsettled> {
         if targets.len() == 1 {
-            return self.attempt(Delivery::new(event, targets.remove(0), trace)).await;
+            return self.first(Delivery::new(event, targets.remove(0), trace)).await;
         }
         let deliveries = targets.into_iter().map(|target| Delivery::new(event.clone(), target, trace.clone()));
-        let attempts = join_all(deliveries.map(|delivery| self.attempt(delivery)));
+        let attempts = join_all(deliveries.map(|delivery| self.first(delivery)));
         Box::pin(attempts).await.into_iter().collect()
+    }
+
+    /// The first attempt of a delivery.
+    async fn first(&self, delivery: Delivery) -> Result<(), Unsettled> {
+        let in_hand = self.metrics.account.take(Origin::Event);
+        self.attempt(delivery).await?;
+        in_hand.settled();
+        Ok(())
     }
 
     /// A message of the retries queue: a delivery that waits or is due again, or several that were parked together.
@@ -156,11 +165,16 @@ impl Worker {
             let (rung, body) = waiting(&mut delivery, due)?;
             return Ok(self.parking.park(rung, body).await?);
         }
+        let in_hand = self.metrics.account.take(Origin::Ladder);
         match self.current_target(&delivery)? {
-            Ok(target) => delivery.target = target,
-            Err(reason) => return Box::pin(self.dead(delivery, reason)).await,
+            Ok(target) => {
+                delivery.target = target;
+                self.attempt(delivery).await?;
+            }
+            Err(reason) => Box::pin(self.dead(delivery, reason)).await?,
         }
-        self.attempt(delivery).await
+        in_hand.settled();
+        Ok(())
     }
 
     /// One attempt of a delivery, if its endpoint can take it now, and what follows from it.

@@ -29,7 +29,7 @@ pub(super) struct Server {
     ca_file: Option<PathBuf>,
 }
 
-fn address(text: &str) -> Result<Url, String> {
+pub(super) fn address(text: &str) -> Result<Url, String> {
     let url = text.parse::<Url>().ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     url.ok_or_else(|| "write it as http://HOST:PORT".to_owned())
 }
@@ -120,6 +120,21 @@ impl Api {
     /// Reads `/v1/SEGMENTS…`.
     pub(super) async fn get(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<Value, Failure> {
         self.call(Method::GET, segments, query, Call::default()).await?.json()
+    }
+
+    /// What the server counts, as Prometheus reads it.
+    pub(super) async fn metrics(&self) -> Result<String, Failure> {
+        let mut url = self.server.server.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().push("metrics");
+        }
+        let text = async { self.client.get(url).send().await?.error_for_status()?.text().await };
+        Ok(text.await.map_err(|error| self.unreachable(&error))?)
+    }
+
+    /// The same with another server, and the same token.
+    pub(super) fn beside(&self, server: Url) -> Self {
+        Self { client: self.client.clone(), server: Server { server, ..self.server.clone() } }
     }
 
     /// Posts to `/v1/SEGMENTS…`, with a JSON body where there is one.

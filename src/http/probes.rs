@@ -41,12 +41,13 @@ fn trouble(http: &Http) -> Option<String> {
         Link::Up => {}
     }
     let stalled = http.progress.stalled_for()?;
-    Some(format!("no message settled for {} s, with messages in hand", stalled.as_secs()))
+    Some(format!("no message settled for {} s, and there are some to settle", stalled.as_secs()))
 }
 
 /// Everything counted, as Prometheus reads it.
 pub(super) async fn metrics(State(http): State<Http>) -> Response {
     http.metrics.endpoints(http.worker.endpoints.list().iter().map(|listed| listed.standing.breaker));
+    http.metrics.messages_in_hand.set(i64::try_from(http.progress.in_hand()).unwrap_or(i64::MAX));
     match http.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

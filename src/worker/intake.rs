@@ -136,8 +136,12 @@ impl Intake {
             let events = events.into_iter().map(|events| self.consume(events, Queue::Events, stop));
             tokio::try_join!(try_join_all(events), self.consume(retries, Queue::Retries, stop))
         };
+        let retries = names.retries();
         let depths = depths::watch(&connection, names, &queues, |queue, depth| {
             self.worker.metrics.queue_depth(queue, depth.messages);
+            if queue == retries || queues.iter().any(|events| events == queue) {
+                self.progress.ready(queue, depth.messages);
+            }
             // A worker consumes each queue once.
             if queue == queues[0] {
                 self.worker.endpoints.set_workers(depth.consumers);

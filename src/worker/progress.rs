@@ -1,13 +1,14 @@
 //! What the intake is doing, for whoever asks whether it is well.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// No message settled for this long, with some in hand, is no progress. Longer than the longest attempt.
+/// No message settled for this long, with some in hand or ready in a queue, is no progress. Longer than the longest attempt.
 const STALL: Duration = Duration::from_secs(60);
 
 /// What the intake is doing.
@@ -33,6 +34,8 @@ pub struct Progress(Arc<State>);
 struct State {
     phase: RwLock<Phase>,
     in_hand: AtomicUsize,
+    /// Messages ready in the queues that are worked off, as last read.
+    ready: Mutex<BTreeMap<String, u32>>,
     started: Instant,
     /// When a message was last settled, or the first one taken: milliseconds after `started`.
     moved_ms: AtomicU64,
@@ -45,6 +48,7 @@ impl Default for Progress {
         Self(Arc::new(State {
             phase: RwLock::new(Phase::Connecting { trouble: "just started".to_owned() }),
             in_hand: AtomicUsize::new(0),
+            ready: Mutex::default(),
             started: Instant::now(),
             moved_ms: AtomicU64::new(0),
             settled: Notify::new(),
@@ -58,11 +62,17 @@ impl Progress {
         self.0.phase.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// For how long messages have been in hand without one of them being settled, where that is too long.
+    /// Messages in hand.
+    pub fn in_hand(&self) -> usize {
+        self.0.in_hand.load(Ordering::Relaxed)
+    }
+
+    /// For how long there have been messages to settle and none was settled, where that is too long.
     pub fn stalled_for(&self) -> Option<Duration> {
         let moved = Duration::from_millis(self.0.moved_ms.load(Ordering::Relaxed));
         let stalled = self.0.started.elapsed().saturating_sub(moved);
-        (self.0.in_hand.load(Ordering::Relaxed) > 0 && stalled > STALL).then_some(stalled)
+        let to_settle = self.in_hand() > 0 || self.0.ready().values().any(|ready| *ready > 0);
+        (to_settle && stalled > STALL).then_some(stalled)
     }
 
     /// Waits until there are at most so many messages in hand.
@@ -76,6 +86,15 @@ impl Progress {
             }
             settled.await;
         }
+    }
+
+    /// So many messages are ready in a queue that is worked off.
+    pub(super) fn ready(&self, queue: &str, messages: u32) {
+        let mut ready = self.0.ready();
+        if messages > 0 && self.in_hand() == 0 && ready.values().all(|ready| *ready == 0) {
+            self.0.touch();
+        }
+        ready.insert(queue.to_owned(), messages);
     }
 
     pub(super) fn enter(&self, phase: Phase) {
@@ -92,6 +111,10 @@ impl Progress {
 }
 
 impl State {
+    fn ready(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn touch(&self) {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.moved_ms.store(now, Ordering::Relaxed);

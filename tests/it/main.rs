@@ -32,5 +32,6 @@ mod stage;
 mod support_works;
 mod tidy;
 mod tls;
+mod verify;
 mod webhooks;
 mod worker_life;

@@ -1,0 +1,97 @@
+//! `waypost verify`: reconciles what the workers took in hand with what became of it and with what waits in the broker, and prints
+//! the account.
+
+mod account;
+
+use std::time::Duration;
+
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+use indicatif::ProgressBar;
+use reqwest::Url;
+use serde_json::json;
+
+use super::client::{Api, Server, address};
+use super::output::say;
+use super::{Failure, plain};
+use account::{Account, Finding};
+
+/// The workers read the queues' depths this often: a difference that is none any more by then was only on its way.
+const LOOK_AGAIN: Duration = Duration::from_secs(6);
+
+/// A difference that is there so many times in a row is one.
+const LOOKS: usize = 3;
+
+#[derive(Args)]
+#[command(after_help = "Name every worker, for what one puts on the ladder another may take from it:
+  waypost verify --server http://worker-1:8080 --also http://worker-2:8080
+
+The account is of what these workers have counted since each was started. Exit code 0: it adds up.")]
+pub(super) struct Verify {
+    /// The address of another worker of the same prefix; may be repeated
+    #[arg(long, value_name = "URL", value_parser = address)]
+    also: Vec<Url>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Verify {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let first = self.server.api()?;
+        let others: Vec<Api> = self.also.into_iter().map(|server| first.beside(server)).collect();
+        let workers: Vec<Api> = std::iter::once(first).chain(others).collect();
+        let mut account = taken(&workers).await?;
+        let waiting = ProgressBar::new_spinner().with_message("looking again: the numbers do not add up yet");
+        for _ in 1..LOOKS {
+            if account.findings().is_empty() {
+                break;
+            }
+            waiting.enable_steady_tick(Duration::from_millis(100));
+            tokio::time::sleep(LOOK_AGAIN).await;
+            account = taken(&workers).await?;
+        }
+        waiting.finish_and_clear();
+        let findings = account.findings();
+        if self.json {
+            let findings: Vec<String> = findings.iter().map(Finding::to_string).collect();
+            say!(
+                "{}",
+                json!({ "account": account.rows().into_iter().collect::<serde_json::Map<_, _>>(), "findings": findings })
+            );
+        } else {
+            say!("{}", table(&account));
+        }
+        match findings.as_slice() {
+            [] if self.json => Ok(()),
+            [] => {
+                say!("\nIt adds up.");
+                Ok(())
+            }
+            findings => Err(Failure::Failed(findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("\n"))),
+        }
+    }
+}
+
+/// The account of all workers together.
+async fn taken(workers: &[Api]) -> Result<Account, Failure> {
+    let mut account = Account::default();
+    for worker in workers {
+        account.add(&worker.metrics().await?);
+    }
+    Ok(account)
+}
+
+fn table(account: &Account) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    for (what, count) in account.described() {
+        table.add_row([what.to_owned(), plain::count(&count.into())]);
+    }
+    if let Some(column) = table.column_mut(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.trim_fmt()
+}

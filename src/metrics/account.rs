@@ -1,0 +1,89 @@
+//! The account of deliveries: each that is taken in hand is delivered, dead, on the ladder, or given back. A delivery that
+//! is none of these has been lost by a mistake of ours, and shows as a difference that stays.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// Where a delivery that is taken in hand comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A fresh event.
+    Event,
+    /// The delay ladder: it is due again.
+    Ladder,
+}
+
+impl Origin {
+    const ALL: [Self; 2] = [Self::Event, Self::Ladder];
+
+    /// The metric label.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Ladder => "ladder",
+        }
+    }
+}
+
+/// Counts deliveries in hand.
+pub struct Account {
+    /// By [`Origin`]'s number.
+    taken: [IntCounter; 2],
+    in_hand: IntGauge,
+    given_back: IntCounter,
+}
+
+impl Account {
+    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let help = "Deliveries taken in hand, by where they came from";
+        let taken = IntCounterVec::new(Opts::new("waypost_deliveries_taken_total", help), &["from"])?;
+        let in_hand = IntGauge::new(
+            "waypost_deliveries_in_hand",
+            "Deliveries taken, and not yet ended, put on the ladder or given back",
+        )?;
+        let given_back = IntCounter::new(
+            "waypost_deliveries_given_back_total",
+            "Deliveries whose message went back to the broker, which gives it out again",
+        )?;
+        registry.register(Box::new(taken.clone()))?;
+        registry.register(Box::new(in_hand.clone()))?;
+        registry.register(Box::new(given_back.clone()))?;
+        Ok(Self { taken: Origin::ALL.map(|origin| taken.with_label_values(&[origin.as_str()])), in_hand, given_back })
+    }
+
+    /// A delivery is taken in hand.
+    pub fn take(&self, origin: Origin) -> InHand<'_> {
+        self.taken[origin as usize].inc();
+        self.in_hand.inc();
+        InHand { account: self, end: End::GivenBack }
+    }
+}
+
+/// A delivery in hand, for as long as it lives.
+pub struct InHand<'a> {
+    account: &'a Account,
+    end: End,
+}
+
+/// What becomes of it when it leaves the hand.
+enum End {
+    /// Delivered, dead, or on the ladder, and counted there.
+    Settled,
+    /// Anything else, also where its task is aborted.
+    GivenBack,
+}
+
+impl InHand<'_> {
+    /// Its outcome is durable.
+    pub fn settled(mut self) {
+        self.end = End::Settled;
+    }
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        self.account.in_hand.dec();
+        if matches!(self.end, End::GivenBack) {
+            self.account.given_back.inc();
+        }
+    }
+}

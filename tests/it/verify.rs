@@ -1,0 +1,60 @@
+//! Whether the numbers add up, by `waypost verify`.
+
+use serde_json::{Value, json};
+
+use crate::stage::LONG;
+use crate::support::{Amqp, Answer, Broker, Receiver, Waypost, unique, until};
+
+#[tokio::test]
+async fn all_that_was_taken_is_accounted_for_and_what_was_purged_is_missed() {
+    let broker = Broker::shared().await;
+    let (prefix, receiver) = (unique("verify"), Receiver::start());
+    receiver.answer("/fails", Answer::status(500));
+    let settings = [("WAYPOST_RETRY__INITIAL_DELAY", "40s"), ("WAYPOST_RETRY__JITTER", "0")];
+    let one = Waypost::start_with(&broker.url(), &prefix, &settings).await;
+    let other = Waypost::start_with(&broker.url(), &prefix, &settings).await;
+    let section = |label: &str, retry: Value| json!({ "label": label, "webhook": { "url": receiver.url(&format!("/{label}")), "retry": retry } });
+    let sections =
+        [section("works", json!({})), section("fails", json!({})), section("dies", json!({ "maxAttempts": 1 }))];
+    receiver.answer("/dies", Answer::status(400));
+    one.put_campaign(&json!({ "id": "c", "sections": sections })).await;
+    until("the campaign on the other worker", LONG, async || {
+        (other.get("/v1/campaigns/c").await.status == 200).then_some(())
+    })
+    .await;
+    let amqp = Amqp::connect(&broker.url()).await;
+    let mut events = Vec::new();
+    for (label, count) in [("works", 60), ("fails", 30), ("dies", 10), ("nowhere", 5)] {
+        events.extend((0..count).map(|number| {
+            json!({ "campaignId": "c", "label": label, "phoneNumber": "1", "date": "2024-06-18T23:26:14Z",
+                "eventId": format!("{label}-{number}") })
+        }));
+    }
+    amqp.publish_events(&prefix, &events).await;
+
+    let also = other.url("");
+    let verify = ["verify", "--json", "--also", &also];
+    let account = until("an account with everything in it", LONG, async || {
+        let printed = one.cli(&verify).await;
+        assert_eq!(printed.code, Some(0), "{printed:?}");
+        let account = serde_json::from_str::<Value>(&printed.stdout).expect("JSON")["account"].clone();
+        (account["takenFromEvents"] == 100 && account["inHand"] == 0).then_some(account)
+    })
+    .await;
+    let count = |name: &str| account[name].as_i64().unwrap_or_else(|| panic!("no {name} in {account:#}"));
+    assert_eq!((count("delivered"), count("dead"), count("retried"), count("eventsNoWebhook")), (60, 10, 30, 5));
+    assert_eq!((count("eventsResolved"), count("deadLetters"), count("givenBack")), (100, 10, 0));
+    let printed = one.cli(&["verify", "--also", &also]).await;
+    assert!(printed.stdout.contains("It adds up."), "{printed:?}");
+
+    // 30 deliveries wait on the rung of 32 seconds; somebody purges it.
+    let rung = format!("{prefix}.delay.32");
+    amqp.until_depth(&rung, 30).await;
+    broker.ctl(&["purge_queue", &rung]).await;
+    let printed = until("the loss found", LONG, async || {
+        let printed = one.cli(&["verify", "--also", &also]).await;
+        (printed.code == Some(1)).then_some(printed)
+    })
+    .await;
+    assert!(printed.stderr.contains("at least 30 deliveries were put on the delay ladder"), "{printed:?}");
+}
