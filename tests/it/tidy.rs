@@ -99,6 +99,35 @@ fn each_library_has_one_room() {
     );
 }
 
+/// What SECURITY.md says of limits, and where it stands in the code.
+const LIMITS: [(&str, &str, &str); 12] = [
+    ("event | 262144 bytes", "src/delivery/event.rs", "MAX_EVENT_BYTES: usize = 256 * 1024;"),
+    ("campaign document | 1048576 bytes", "src/delivery/document.rs", "MAX_DOCUMENT_BYTES: usize = 1024 * 1024;"),
+    ("headers of a webhook | 50,", "src/delivery/document/webhook.rs", "MAX_HEADERS: usize = 50;"),
+    ("each value 8192 bytes", "src/delivery/document/webhook.rs", "MAX_HEADER_VALUE_BYTES: usize = 8 * 1024;"),
+    ("extra parameter | 32 |", "src/delivery/document/webhook.rs", "MAX_BODY_DEPTH: usize = 32;"),
+    ("API request | 1048576 bytes", "src/http/given.rs", "MAX_JSON_BYTES: usize = 1024 * 1024;"),
+    ("65536 bytes read, 1024 kept", "src/sender.rs", "ANSWER_BYTES_READ: usize = 64 * 1024;"),
+    ("request | 30000 ms", "src/delivery/document/webhook.rs", "MAX_TIMEOUT_MS: u64 = 30_000;"),
+    ("kept with a delivery | 50 |", "src/delivery.rs", "ATTEMPTS_KEPT: usize = 50;"),
+    ("page of a list | 1000 |", "src/http/list.rs", "MAX_PAGE: u16 = 1000;"),
+    ("being dealt with | 33554432 |", "src/worker/room.rs", "BYTES: usize = 32 * 1024 * 1024;"),
+    ("receivers remembered | 10000 |", "src/worker/endpoints.rs", "MOST: usize = 10_000;"),
+];
+
+#[test]
+fn the_limits_that_are_promised_are_those_of_the_code() {
+    let read = |name: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("a file");
+    let promised = read("SECURITY.md");
+    for (row, file, declared) in LIMITS {
+        assert!(
+            promised.contains(row),
+            "SECURITY.md has no `{row}` any more: change both, or LIMITS in tests/it/tidy.rs"
+        );
+        assert!(read(file).contains(declared), "{file} has no `{declared}` any more, and SECURITY.md says `{row}`");
+    }
+}
+
 #[test]
 fn no_exception_outlives_its_reason() {
     let sources = sources("src");

@@ -1,0 +1,33 @@
+//! A receiver that takes only what is signed with its webhook's secret, by the library of Standard Webhooks.
+//!
+//! ```text
+//! SECRET=whsec_... cargo run --example receive -- 127.0.0.1:9000
+//! ```
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use standardwebhooks::Webhook;
+use std::sync::Arc;
+
+async fn receive(State(webhook): State<Arc<Webhook>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    // Over the bytes as they came, before they are parsed; times too far from now are refused as well.
+    if webhook.verify(&body, &headers).is_err() {
+        return StatusCode::UNAUTHORIZED;
+    }
+    // `webhook-id` is the same each time a delivery is sent: whoever has seen it has dealt with it.
+    println!("{}", headers["webhook-id"].to_str().unwrap_or_default());
+    StatusCode::NO_CONTENT
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9000".to_owned());
+    let webhook = Webhook::new(&std::env::var("SECRET")?)?;
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    println!("listening on {}", listener.local_addr()?);
+    axum::serve(listener, Router::new().fallback(post(receive)).with_state(Arc::new(webhook))).await?;
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! The receivers of `examples/`, which verify with the libraries of Standard Webhooks: each takes what Waypost signs, also while
+//! secrets overlap, and nothing else. Those of languages that are not here, or whose library can't be had, are left out.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::callers::Guarded;
+use crate::support::{Amqp, Broker};
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// A running example, and where it listens.
+struct Example {
+    process: Child,
+    url: String,
+}
+
+impl Example {
+    fn start(command: &mut Command) -> Self {
+        let command = command.arg("127.0.0.1:0").env("SECRET", SECRET).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("the example starts");
+        let mut line = String::new();
+        let stdout = process.stdout.as_mut().expect("its output is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("its output is text");
+        let address = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("it said {line:?}"));
+        Self { url: format!("http://{address}/"), process }
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
+/// A folder with what a command installs there; none, with a sentence, where the command is missing or fails.
+fn installed(language: &str, command: &mut Command) -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("receivers").join(language);
+    let done = folder.join("installed");
+    if !done.exists() {
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let status = command.current_dir(&folder).stdout(Stdio::null()).status();
+        if !status.is_ok_and(|status| status.success()) {
+            eprintln!("the receiver in {language} is left out: its library could not be installed");
+            return None;
+        }
+        std::fs::write(done, "").expect("written");
+    }
+    Some(folder)
+}
+
+async fn takes_only_what_is_signed(example: Example) {
+    let guarded = Guarded::start("examples").await;
+    let webhook = json!({ "url": example.url, "secret": SECRET });
+    let put =
+        guarded.put_campaign(&json!({ "id": "c", "sections": [{ "label": "l", "webhook": webhook }] })).await.json();
+    let id = put.pointer("/sections/0/webhook/id").and_then(Value::as_str).expect("an id");
+    let path = format!("/v1/webhooks/{id}");
+    let tested = async || {
+        let tested = guarded.ask("operator", Method::POST, &format!("{path}/test"), None).await.json();
+        tested["response"]["status"].as_u64().unwrap_or_else(|| panic!("no answer: {tested:#}"))
+    };
+    assert_eq!(tested().await, 204, "signed with its secret");
+    let amqp = Amqp::connect(&Broker::shared().await.url()).await;
+    let event =
+        json!({ "campaignId": "c", "label": "l", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z", "response": "é" });
+    amqp.publish_events(&guarded.prefix, &[event]).await;
+    guarded.waypost.until_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
+    let rotate = format!("{path}/rotate-secret");
+    guarded.ask("editor", Method::POST, &rotate, None).await;
+    assert_eq!(tested().await, 204, "the old secret signs beside the new one");
+    let mut webhook = guarded.get("editor", &path).await.json();
+    webhook.as_object_mut().expect("an object").remove("previousSecrets");
+    assert_eq!(guarded.ask("editor", Method::PUT, &path, Some(&webhook)).await.status, 200);
+    assert_eq!(tested().await, 401, "only the new secret signs, which it does not have");
+    webhook.as_object_mut().expect("an object").remove("secret");
+    assert_eq!(guarded.ask("editor", Method::PUT, &path, Some(&webhook)).await.status, 200);
+    assert_eq!(tested().await, 401, "not signed");
+}
+
+#[tokio::test]
+async fn the_one_in_rust() {
+    // Built by `cargo test`, but not where it is told to build this test only.
+    let cargo = Command::new(env!("CARGO")).args(["build", "--quiet", "--locked", "--example", "receive"]).status();
+    assert!(cargo.expect("cargo runs").success());
+    // Beside the folder of this test.
+    let folder = std::env::current_exe().expect("this program").ancestors().nth(2).expect("a folder").join("examples");
+    takes_only_what_is_signed(Example::start(&mut Command::new(folder.join("receive")))).await;
+}
+
+#[tokio::test]
+async fn the_one_in_python() {
+    let mut pip = Command::new("python3");
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--target",
+        "library",
+        "standardwebhooks==1.1.0",
+    ]);
+    let Some(folder) = installed("python", &mut pip) else { return };
+    let mut python = Command::new("python3");
+    python.env("PYTHONPATH", folder.join("library")).arg(examples().join("receive.py"));
+    takes_only_what_is_signed(Example::start(&mut python)).await;
+}
+
+#[tokio::test]
+async fn the_one_in_javascript() {
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix", ".", "standardwebhooks@1.0.0"]);
+    let Some(folder) = installed("javascript", &mut npm) else { return };
+    // Node looks for libraries beside the file.
+    std::fs::copy(examples().join("receive.mjs"), folder.join("receive.mjs")).expect("copied");
+    takes_only_what_is_signed(Example::start(Command::new("node").arg(folder.join("receive.mjs")))).await;
+}
