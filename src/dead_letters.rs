@@ -3,6 +3,7 @@
 //! So all nodes show the same states, whoever changes them, and a view that is lost is read anew. [`tail`] is the
 //! connection on which that happens.
 
+pub mod erasing;
 pub mod tail;
 
 use std::collections::HashSet;

@@ -20,6 +20,7 @@
 //! | `GET /v1/dead-letters/summary` | viewer | their counts |
 //! | `GET /v1/dead-letters/{id}` | viewer | one, with its request, its attempts and its replays |
 //! | `POST /v1/dead-letters/discard` | operator | give them up for good, by ids or filter |
+//! | `POST /v1/dead-letters/erase` | operator | erase what they tell of a person |
 //! | `POST /v1/replays` | operator | send them again; with `dryRun`, tell what that would do |
 //! | `GET /v1/replays`, `GET /v1/replays/{id}` | viewer | the replays |
 //! | `POST /v1/replays/{id}/pause`, `…/resume`, `…/cancel` | operator | tell a replay what to do |

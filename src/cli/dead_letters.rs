@@ -1,6 +1,7 @@
-//! `waypost dead-letters`: list, show, summary, export, discard, replay.
+//! `waypost dead-letters`: list, show, summary, export, discard, erase, replay.
 
 mod discard;
+mod erase;
 mod export;
 pub(super) mod filter;
 mod list;
@@ -30,6 +31,8 @@ pub(super) enum DeadLetters {
     Export(export::Export),
     /// Give dead letters up for good
     Discard(discard::Discard),
+    /// Erase what dead letters tell of a person
+    Erase(erase::Erase),
     /// Send dead letters again, and follow that to its end
     Replay(replay::Replay),
 }
@@ -42,6 +45,7 @@ impl DeadLetters {
             Self::Summary(summary) => summary.run().await,
             Self::Export(export) => export.run().await,
             Self::Discard(discard) => discard.run().await,
+            Self::Erase(erase) => erase.run().await,
             Self::Replay(replay) => replay.run().await,
         }
     }

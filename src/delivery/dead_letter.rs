@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::campaign::Target;
+use super::campaign::{MASK, Target};
 use super::event::StepEvent;
 use super::fault::Fault;
 use super::identity::{DeadLetterId, DeliveryId, EventId, WebhookId};
@@ -185,6 +185,25 @@ impl DeadLetter {
     #[must_use]
     pub fn unsent(self, reason: Reason) -> Self {
         Self { reason, status: None, cause: None, first_attempt_at: None, attempts: Vec::new(), ..self }
+    }
+
+    /// Whether it is about the person with this phone number: of its event, or somewhere in a body that could not be read.
+    pub fn is_about(&self, phone_number: &str) -> bool {
+        let in_body = |body: &[u8]| body.windows(phone_number.len()).any(|window| window == phone_number.as_bytes());
+        self.event.as_ref().is_some_and(|event| event.phone_number == phone_number)
+            || self.body.as_ref().is_some_and(|body| in_body(body.as_bytes()))
+            || self.body_base64.as_ref().and_then(|body| STANDARD.decode(body).ok()).is_some_and(|body| in_body(&body))
+    }
+
+    /// The letter without what it tells of a person: phone number, answer, what was typed, and what receivers said of it.
+    #[must_use]
+    pub fn erased(mut self) -> Self {
+        if let Some(event) = &mut self.event {
+            event.phone_number = MASK.to_owned();
+            (event.response, event.keyword) = (None, None);
+        }
+        self.attempts.iter_mut().for_each(|attempt| attempt.answer = None);
+        Self { body: None, body_base64: None, message_id: None, errors: Vec::new(), ..self }
     }
 
     /// The unreadable body, byte for byte; `None` for a delivery, and where only its beginning was kept.

@@ -1,6 +1,7 @@
 //! Dead letters over HTTP: found, understood, discarded.
 
 mod asked;
+mod erase;
 mod shown;
 mod summary;
 
@@ -57,6 +58,10 @@ pub(super) fn routes() -> Vec<Route> {
             .answers::<Discarded>(StatusCode::OK, "What was discarded")
             .problem(StatusCode::NOT_FOUND, "One of them is not there")
             .problem(StatusCode::CONFLICT, "One of them is being replayed"),
+        Route::post("/dead-letters/erase", Role::Operator, erase::erase)
+            .named("eraseDeadLetters", "Erase what dead letters tell of a person; they can't be sent again")
+            .takes::<erase::Erase>()
+            .answers::<erase::Erased>(StatusCode::OK, "What was erased, and whether there are more to be looked at"),
     ]
 }
 

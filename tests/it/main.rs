@@ -16,6 +16,7 @@ mod dead_letters_kept;
 mod demo;
 mod discards;
 mod egress;
+mod erasure;
 mod examples;
 mod explain;
 mod isolation;

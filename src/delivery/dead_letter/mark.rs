@@ -22,6 +22,8 @@ const PREFIX: &[u8] = b"{\"mark\":";
 pub enum Mark {
     /// Letters were given up for good.
     Discard(Discard),
+    /// What letters tell of a person was erased.
+    Erase(Erase),
     /// A replay was created. It claims its letters where this is applied, and no other takes them from then on.
     Replay(Box<Replay>),
     /// Letters of a replay were sent.
@@ -39,6 +41,16 @@ pub struct Discard {
     /// Which.
     pub ids: Vec<DeadLetterId>,
     /// By whom, when and why.
+    pub verdict: Verdict,
+}
+
+/// Letters that tell nothing of a person any more. They can't be sent again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Erase {
+    /// Which.
+    pub ids: Vec<DeadLetterId>,
+    /// By whom and when.
     pub verdict: Verdict,
 }
 
@@ -148,6 +160,9 @@ pub struct Fate {
     /// Who gave it up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discard: Option<Verdict>,
+    /// Who erased what it tells of a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased: Option<Verdict>,
 }
 
 /// One time a letter was sent again.
@@ -210,7 +225,7 @@ impl Mark {
             Self::Replay(replay) => Some(&replay.id),
             Self::Slice(slice) => Some(&slice.replay),
             Self::Control(control) => Some(&control.replay),
-            Self::Discard(_) | Self::Found(_) => None,
+            Self::Discard(_) | Self::Erase(_) | Self::Found(_) => None,
         }
     }
 

@@ -14,7 +14,7 @@ use super::{
     key, number, offsets,
 };
 use crate::broker::log::Position;
-use crate::delivery::dead_letter::mark::{Control, Discard, Fate, Found, Mark, Slice};
+use crate::delivery::dead_letter::mark::{Control, Discard, Erase, Fate, Found, Mark, Slice};
 use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{Job, Replay};
@@ -57,6 +57,7 @@ impl<'a> Draft<'a> {
         match &entry.content {
             Content::Letter(letter) => self.letter(offset, letter),
             Content::Mark(Mark::Discard(discard)) => self.discard(discard),
+            Content::Mark(Mark::Erase(erase)) => self.erase(erase),
             Content::Mark(Mark::Replay(replay)) => self.create(replay),
             Content::Mark(Mark::Slice(slice)) => self.slice(slice),
             Content::Mark(Mark::Control(control)) => self.control(control),
@@ -93,6 +94,28 @@ impl<'a> Draft<'a> {
         Ok(Applied::Letters(discarded))
     }
 
+    /// One that is being replayed is left: it is being sent.
+    fn erase(&mut self, erase: &Erase) -> Result<Applied, StoreError> {
+        let mut erased = 0;
+        for id in &erase.ids {
+            if let Some(offset) = self.offset_in(id, |state| state != State::Replaying)? {
+                self.set_state(offset, State::Discarded)?;
+                let fate = self.fate(offset)?;
+                fate.discard = Some(erase.verdict.clone());
+                fate.erased = Some(erase.verdict.clone());
+                erased += 1;
+            }
+        }
+        Ok(Applied::Letters(erased))
+    }
+
+    /// Whether nothing is left of it that could be sent.
+    fn is_erased(&mut self, offset: u64) -> Result<bool, StoreError> {
+        let is_ended = |state| matches!(state, State::Discarded | State::Replayed);
+        let row = self.block(block_of(offset))?.row_mut(offset);
+        Ok(row.is_some_and(|row| is_ended(row.state)) && self.fate(offset)?.erased.is_some())
+    }
+
     /// What it claims is found when all before it is written.
     fn create(&mut self, replay: &Replay) -> Result<Applied, StoreError> {
         let known = self.job(&replay.id)?.cloned();
@@ -110,6 +133,9 @@ impl<'a> Draft<'a> {
     ) -> Result<(), StoreError> {
         let mut claimed = 0;
         for offset in letters {
+            if self.is_erased(offset)? {
+                continue;
+            }
             let row = self.block(block_of(offset))?.row_mut(offset);
             if let Some(row) = row.filter(|row| row.state != State::Replaying && row.dead_at >= oldest) {
                 row.state = State::Replaying;

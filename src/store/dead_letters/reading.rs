@@ -6,7 +6,7 @@ use super::archive::{Place, Volumes};
 use super::pack::Pack;
 use super::rows::{Row, block_of, slot_of};
 use super::{LetterView, MAX_BYTES, block_in, claims_of, key, number};
-use crate::delivery::dead_letter::DeadLetter;
+use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::store::StoreError;
 
@@ -39,6 +39,10 @@ impl<'a> Reader<'a> {
             let mut letter: DeadLetter = serde_json::from_slice(json)?;
             letter.state = row.state;
             letter.dead_at = DateTime::from_timestamp_millis(row.dead_at).unwrap_or(letter.dead_at);
+            // An erased one was discarded, and is never pending or claimed again.
+            if matches!(row.state, State::Discarded | State::Replayed) && self.view.fate(offset)?.erased.is_some() {
+                letter = letter.erased();
+            }
             Ok(Kept { offset, bytes: json.len(), letter })
         };
         if !self.last.as_ref().is_some_and(|(block, place, _)| *block == block_of(offset) && place.has(offset)) {

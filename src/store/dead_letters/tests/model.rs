@@ -9,7 +9,7 @@ use proptest::sample::select;
 
 use self::naive::{Naive, Told};
 use super::*;
-use crate::delivery::dead_letter::mark::Found;
+use crate::delivery::dead_letter::mark::{Erase, Found};
 use crate::delivery::identity::WebhookId;
 
 /// Few ids, so that records meet.
@@ -111,6 +111,7 @@ fn a_mark() -> impl Strategy<Value = Content> {
     let verdict = || second().prop_map(|at| Verdict { by: "ana".to_owned(), at, reason: None });
     prop_oneof![
         2 => (ids(), verdict()).prop_map(|(ids, verdict)| Mark::Discard(Discard { ids, verdict })),
+        1 => (vec(letter_id(), 0..4), verdict()).prop_map(|(ids, verdict)| Mark::Erase(Erase { ids, verdict })),
         6 => a_replay(),
         8 => (replay_id(), sent, second()).prop_map(|(replay, sent, at)| Mark::Slice(Slice { replay, sent, at })),
         3 => (replay_id(), command, second())

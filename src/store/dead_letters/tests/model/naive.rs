@@ -21,6 +21,7 @@ struct Known {
     found_at: Option<DateTime<Utc>>,
     replays: Vec<ReplayOf>,
     discard: Option<Verdict>,
+    erased: Option<Verdict>,
     /// By the replays that have told how it went.
     recorded: BTreeSet<ReplayId>,
     claimed_by: Option<ReplayId>,
@@ -157,6 +158,18 @@ impl Naive {
                 }
                 Told::Letters(letters)
             }
+            Mark::Erase(erase) => {
+                let mut letters = 0;
+                for id in &erase.ids {
+                    if let Some(known) = self.known(id).filter(|known| known.claimed_by.is_none()) {
+                        known.letter = DeadLetter { state: State::Discarded, ..known.letter.clone().erased() };
+                        known.discard = Some(erase.verdict.clone());
+                        known.erased = Some(erase.verdict.clone());
+                        letters += 1;
+                    }
+                }
+                Told::Letters(letters)
+            }
             Mark::Slice(slice) => self.slice(slice),
             Mark::Control(control) => {
                 let Some(course) = self.jobs.get_mut(&control.replay) else { return Told::Nothing };
@@ -193,6 +206,7 @@ impl Naive {
             found_at: None,
             replays: Vec::new(),
             discard: None,
+            erased: None,
             recorded: BTreeSet::new(),
             claimed_by: None,
         });
@@ -214,7 +228,7 @@ impl Naive {
                 (None, Some(ids)) => ids.contains(&known.letter.id),
                 (None, None) => false,
             };
-            if is_chosen && known.claimed_by.is_none() && age <= self.retention {
+            if is_chosen && known.claimed_by.is_none() && known.erased.is_none() && age <= self.retention {
                 known.letter.state = State::Replaying;
                 known.claimed_by = Some(replay.id.clone());
                 claimed += 1;
@@ -295,8 +309,8 @@ impl Naive {
             if let Some(known) = known {
                 let fate = view.fate(known.offset).expect("a fate");
                 assert_eq!(
-                    (&fate.found_at, &fate.replays, &fate.discard),
-                    (&known.found_at, &known.replays, &known.discard)
+                    (&fate.found_at, &fate.replays, &fate.discard, &fate.erased),
+                    (&known.found_at, &known.replays, &known.discard, &known.erased)
                 );
                 for replay in (0..REPLAYS).map(|number| ReplayId::new(format!("rp_{number}"))) {
                     assert_eq!(fate.is_recorded(&replay), known.recorded.contains(&replay));

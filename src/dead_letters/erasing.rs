@@ -1,0 +1,77 @@
+//! Erasing: what dead letters tell of a person is shown and sent no more, on every node. The stream keeps its records until
+//! retention removes them, and so does what a node has on disk.
+
+use std::time::Instant;
+
+use chrono::Utc;
+
+use super::{DISCARD_TIME, DeadLetters, LETTERS_PER_MARK, Refused};
+use crate::delivery::dead_letter::State;
+use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::dead_letter::mark::{Erase, Mark, Verdict};
+use crate::delivery::identity::DeadLetterId;
+use crate::store::dead_letters::Applied;
+
+/// What an erasure has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Erased {
+    /// Letters looked at.
+    pub looked_at: u64,
+    /// Letters about the person that were erased, or would be.
+    pub letters: u64,
+    /// Letters about the person that are being replayed, and were left.
+    pub replaying: u64,
+    /// Where it goes on: before this offset. None where it has come to the end.
+    pub next: Option<u64>,
+}
+
+/// Whether to do what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doing {
+    /// Tell what it would do.
+    Nothing,
+    /// Do it.
+    It,
+}
+
+impl DeadLetters {
+    /// Erases what letters tell of the person with this phone number, those before the offset `before` and for a while.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn erase(
+        &self,
+        phone_number: &str,
+        before: Option<u64>,
+        doing: Doing,
+        by: &str,
+    ) -> Result<Erased, Refused> {
+        let deadline = Instant::now() + DISCARD_TIME;
+        let view = self.readable().await?;
+        let mut erased = Erased { looked_at: 0, letters: 0, replaying: 0, next: before };
+        loop {
+            // To the end of a page at least.
+            let page =
+                tokio::task::block_in_place(|| view.page(&Filter::default(), erased.next, LETTERS_PER_MARK, deadline))?;
+            erased.looked_at += page.letters.len() as u64;
+            let found = page.letters.iter().map(|kept| &kept.letter).filter(|letter| letter.is_about(phone_number));
+            let (replaying, found): (Vec<_>, Vec<_>) = found.partition(|letter| letter.state == State::Replaying);
+            erased.replaying += replaying.len() as u64;
+            let ids: Vec<DeadLetterId> = found.into_iter().map(|letter| letter.id.clone()).collect();
+            match doing {
+                Doing::Nothing => erased.letters += ids.len() as u64,
+                Doing::It if ids.is_empty() => {}
+                Doing::It => {
+                    let verdict = Verdict { by: by.to_owned(), at: Utc::now(), reason: Some("erased".to_owned()) };
+                    if let Applied::Letters(letters) = self.append(Mark::Erase(Erase { ids, verdict })).await? {
+                        erased.letters += letters;
+                    }
+                }
+            }
+            erased.next = page.next;
+            if erased.next.is_none() || Instant::now() > deadline {
+                return Ok(erased);
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Erasing what dead letters tell of a person.
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::asked::{cursor, offset_of};
+use crate::dead_letters::erasing::Doing;
+use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::fault::Fault;
+use crate::http::Http;
+use crate::http::access::Caller;
+use crate::http::audit::About;
+use crate::http::given::Given;
+use crate::http::problem::Problem;
+
+/// Shorter ones would be found in every body that could not be read.
+const MIN_PHONE_CHARS: usize = 4;
+
+/// Whose letters are to be erased.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "ErasureOrder")]
+pub(super) struct Erase {
+    /// The person's, as events have it.
+    phone_number: String,
+    /// The `next` of the answer before.
+    cursor: Option<String>,
+    /// Whether only to count them.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// What was erased.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Erasure")]
+pub(super) struct Erased {
+    /// Dead letters looked at.
+    looked_at: u64,
+    /// Those about the person, which are erased.
+    erased: u64,
+    /// Those about the person that are being replayed, and were left: ask again when the replay has ended.
+    replaying: u64,
+    /// There are more to be looked at: send it as `cursor`. Null at the end.
+    next: Option<String>,
+}
+
+/// `POST /v1/dead-letters/erase`
+pub(super) async fn erase(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    Given(asked): Given<Erase>,
+) -> Result<Response, Problem> {
+    if asked.phone_number.chars().count() < MIN_PHONE_CHARS {
+        let fault = Fault::new("$.phoneNumber", format!("must have {MIN_PHONE_CHARS} characters at least"));
+        return Err(Problem::of_faults(vec![fault]));
+    }
+    let before = asked.cursor.as_deref().map(|cursor| offset_of(cursor, &Filter::default())).transpose()?;
+    let doing = if asked.dry_run { Doing::Nothing } else { Doing::It };
+    let done = http.dead_letters.erase(&asked.phone_number, before, doing, &caller.name).await?;
+    // The audit is not the place for the number.
+    let about = About(format!("{} dead letters of a person erased", done.letters));
+    let next = done.next.map(|before| cursor(before, &Filter::default()));
+    let erased = Erased { looked_at: done.looked_at, erased: done.letters, replaying: done.replaying, next };
+    Ok((Extension(about), Json(erased)).into_response())
+}

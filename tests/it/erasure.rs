@@ -1,0 +1,84 @@
+//! What dead letters tell of a person is erased, on every worker, and for good.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::stage::LONG;
+use crate::support::amqp::Message;
+use crate::support::{Amqp, Answer, Broker, Receiver, Waypost, unique, until};
+
+const PHONE: &str = "+5511999990000";
+const OTHER: &str = "+5511999990001";
+
+#[tokio::test]
+async fn a_persons_letters_tell_nothing_of_them_any_more() {
+    let broker = Broker::shared().await;
+    let (prefix, receiver) = (unique("erasure"), Receiver::start());
+    receiver.answer_with("/", |request, _| {
+        Answer::status(400).body(format!("nobody has {}", request.json()["phoneNumber"]))
+    });
+    let settings = [("WAYPOST_RETRY__MAX_ATTEMPTS", "1")];
+    let waypost = Waypost::start_with(&broker.url(), &prefix, &settings).await;
+    waypost
+        .put_campaign(&json!({ "id": "c", "sections": [{ "label": "l", "webhook": { "url": receiver.url("/") } }] }))
+        .await;
+    let amqp = Amqp::connect(&broker.url()).await;
+    let event = |phone: &str, id: &str| {
+        json!({ "campaignId": "c", "label": "l", "phoneNumber": phone, "date": "2024-06-18T23:26:14Z", "eventId": id,
+            "response": "my own words", "keyword": "typed" })
+    };
+    amqp.publish_events(&prefix, &[event(PHONE, "a"), event(PHONE, "b"), event(OTHER, "c")]).await;
+    let unreadable = format!(r#"{{"campaignId":"c","phoneNumber":"{PHONE}""#);
+    amqp.publish(&format!("{prefix}.events"), [Message::raw(unreadable.as_str())]).await;
+    waypost.until_metric("waypost_dead_letters{state=\"pending\"}", 4.0).await;
+
+    let erase = ["dead-letters", "erase", "--phone", PHONE];
+    let dry = waypost.cli(&[&erase[..], &["--dry-run"]].concat()).await;
+    assert_eq!((dry.code, dry.stdout.trim()), (Some(0), "would erase 3 dead letters"), "{dry:?}");
+    let letters = async |waypost: &Waypost| {
+        let list = waypost.get("/v1/dead-letters").await.json()["items"].as_array().expect("a list").clone();
+        let mut all = Vec::new();
+        for letter in &list {
+            let id = letter["id"].as_str().expect("an id");
+            all.push(waypost.get(&format!("/v1/dead-letters/{id}")).await.json());
+        }
+        all
+    };
+    let before = letters(&waypost).await;
+    assert_eq!(before.iter().filter(|letter| letter.to_string().contains(PHONE)).count(), 3);
+
+    let done = waypost.cli(&erase).await;
+    assert_eq!((done.code, done.stdout.trim()), (Some(0), "erased 3 dead letters"), "{done:?}");
+    // A worker that has seen nothing of it reads the log.
+    let fresh = Waypost::start_with(&broker.url(), &prefix, &settings).await;
+    until("the letters on the other worker", LONG, async || (letters(&fresh).await.len() == 4).then_some(())).await;
+    for worker in [&waypost, &fresh] {
+        let (erased, left): (Vec<Value>, Vec<Value>) =
+            letters(worker).await.into_iter().partition(|letter| letter["state"] == "discarded");
+        assert_eq!((erased.len(), left.len()), (3, 1));
+        for letter in &erased {
+            let text = letter.to_string();
+            assert!(!text.contains(PHONE) && !text.contains("my own words") && !text.contains("typed"), "{text}");
+        }
+        assert!(left[0].to_string().contains(OTHER) && left[0].to_string().contains("my own words"));
+    }
+    // It can't be sent again, whoever asks for it, and however.
+    let ids: Vec<&Value> =
+        before.iter().filter(|letter| letter.to_string().contains(PHONE)).map(|l| &l["id"]).collect();
+    let requests = receiver.requests().len();
+    for order in [json!({ "ids": ids }), json!({ "filter": { "state": "discarded" } })] {
+        let replay = waypost.send(Method::POST, "/v1/replays", Some(&order)).await;
+        let id = replay.json()["id"].as_str().map(str::to_owned);
+        let Some(id) = id else { continue };
+        until("the replay's end", LONG, async || {
+            let replay = waypost.get(&format!("/v1/replays/{id}")).await.json();
+            (replay["state"] == "done").then(|| assert_eq!(replay["sent"], 0, "{replay:#}"))
+        })
+        .await;
+    }
+    assert_eq!(receiver.requests().len(), requests);
+    assert!(!waypost.lines().iter().any(|line| line.contains(PHONE)), "the number is in the log");
+    let short = json!({ "phoneNumber": "1" });
+    let short = waypost.send(Method::POST, "/v1/dead-letters/erase", Some(&short)).await;
+    assert_eq!(short.faults(), ["$.phoneNumber"]);
+}
