@@ -12,8 +12,8 @@ const [host, port] = (process.argv[2] ?? "127.0.0.1:9000").split(":");
 const server = createServer(async (request, response) => {
   // The bytes as they came, before they are parsed.
   const chunks = [];
-  for await (const chunk of request) chunks.push(chunk);
   try {
+    for await (const chunk of request) chunks.push(chunk);
     // Times too far from now are refused as well.
     webhook.verify(Buffer.concat(chunks).toString("utf8"), request.headers);
   } catch {

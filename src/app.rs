@@ -134,7 +134,7 @@ impl App {
             publisher: publisher.clone(),
             sender,
             endpoints: Endpoints::new(config.endpoint.limits, config.broker.prefetch),
-            parking: Parking::start(publisher.clone(), names.clone()),
+            parking: Parking::start(publisher.clone(), names.clone(), metrics.clone()),
             policy: Arc::new(config.retry.clone()),
             metrics: metrics.clone(),
         });

@@ -283,12 +283,13 @@ impl Campaigns {
                 None
             }
         };
-        let campaign = change.as_ref().and_then(|change| change.campaign.clone());
-        if let Some(campaign) = campaign.filter(|_| *self.currency.borrow() == Currency::Current) {
-            // Before it counts: a node without the key could do nothing with its events.
+        let applied = self.store.apply(&record.position, change.as_ref())?;
+        if let (Some(Applied::Done { .. }), Some(change)) = (&applied, &change)
+            && let Some(campaign) = change.campaign.clone().filter(|_| *self.currency.borrow() == Currency::Current)
+        {
+            // A node without the key could do nothing with its events.
             self.store.opened(campaign)?;
         }
-        let applied = self.store.apply(&record.position, change.as_ref())?;
         self.metrics.config_version.set(i64::try_from(record.position.offset).unwrap_or(i64::MAX));
         if let (Some(change), Some(applied)) = (&change, applied) {
             match applied {

@@ -80,6 +80,8 @@ pub struct Metrics {
     pub attempt_duration: Histogram,
     /// Seconds from an event's `date` to the 2xx.
     pub delivery_latency: Histogram,
+    /// Workers that consume, as last seen.
+    pub workers: IntGauge,
     /// Messages being dealt with, as [`crate::worker::progress::Progress`] knows them when this is read.
     pub messages_in_hand: IntGauge,
     /// Deliveries being attempted.
@@ -182,6 +184,7 @@ impl Metrics {
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Self {
             account: Account::register(&registry)?,
+            workers: gauge("waypost_workers", "Workers that consume the events, as last read")?,
             messages_in_hand: gauge("waypost_messages_in_hand", "Messages of all queues being dealt with")?,
             attempt_duration: histogram("waypost_attempt_duration_seconds", "Time an attempt took", &ATTEMPT_SECONDS)?,
             delivery_latency: histogram(

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, Method, Proxy, Url, redirect};
+use reqwest::{Certificate, Client, Method, Proxy, StatusCode, Url, redirect};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -105,15 +105,31 @@ impl Sender {
         *outgoing.body_mut() = Some(request.body.into());
         *outgoing.timeout_mut() = Some(timeout);
         match self.client.execute(outgoing).await {
+            // Of a plain http endpoint: the proxy asks for credentials in its place.
+            Ok(answer)
+                if self.route == Route::Proxy && answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED =>
+            {
+                Reply::ProxyFailure { error: "the egress proxy (egress.proxy) wants credentials".to_owned() }
+            }
             Ok(answer) => read(answer).await,
-            Err(error) => match (cause_of(&error), self.route) {
-                (Cause::Connect | Cause::Dns, Route::Proxy) => {
-                    Reply::ProxyFailure { error: format!("the egress proxy (egress.proxy): {}", describe(&error)) }
-                }
-                (cause, _) => failure(cause, describe(&error)),
-            },
+            Err(error) if self.route == Route::Proxy && is_the_proxys(&error) => {
+                Reply::ProxyFailure { error: format!("the egress proxy (egress.proxy): {}", describe(&error)) }
+            }
+            Err(error) => failure(cause_of(&error), describe(&error)),
         }
     }
+}
+
+/// Whether the proxy itself could not be reached or spoken to. Where it was, and says that the endpoint can't be reached, that is
+/// the endpoint's. (The type of these errors is not public; their words are those of hyper-util.)
+fn is_the_proxys(error: &reqwest::Error) -> bool {
+    let says = |words: &str| chain(error).any(|error| error.to_string().contains(words));
+    if says("tunnel error: unsuccessful") {
+        return false;
+    }
+    let is_tunnels = says("tunnel error: failed to create underlying connection")
+        || says("tunnel error: proxy authorization required");
+    is_tunnels || error.is_connect() && matches!(cause_of(error), Cause::Connect | Cause::Dns)
 }
 
 /// Reads the answer's body, so that its connection can be used again, and keeps the beginning. Once there is a status

@@ -209,6 +209,7 @@ impl Worker {
     async fn retry_at(&self, mut delivery: Delivery, due: DateTime<Utc>) -> Result<(), Unsettled> {
         let (rung, body) = waiting(&mut delivery, due)?;
         self.publish(new_outgoing(Destination::Queue(self.names.delay(rung)), body)).await?;
+        self.metrics.account.put_on_ladder.inc();
         self.metrics.retries_scheduled.inc();
         Ok(())
     }

@@ -10,7 +10,7 @@ use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// A finished message waits this long for its neighbours.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
@@ -19,8 +19,8 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
 /// that is parked takes less, and then one frame is enough for all.
 const PATIENCE: u64 = 20;
 
-/// A message unfinished for so many of these intervals hangs. Where there is much to do one takes several milliseconds: half a second.
-const HANGING: u64 = 60;
+/// A message that is the first unfinished one for so long hangs.
+const HANGING: Duration = Duration::from_millis(500);
 
 /// Where one hangs, and so many have had a frame of their own because of it, the channel is stuck.
 const MANY_SINGLE: usize = 64;
@@ -104,6 +104,7 @@ async fn run(
     stuck: Arc<AtomicBool>,
 ) {
     let mut batch = Vec::new();
+    let started = Instant::now();
     loop {
         if !window.has_finished() {
             let Some(first) = verdicts.recv().await else { return };
@@ -117,10 +118,10 @@ async fn run(
                 Err(empty_or_ended) => break empty_or_ended == TryRecvError::Disconnected,
             }
         };
-        if settle(&channel, &mut window, &mut batch).await.is_err() {
+        if settle(&channel, &mut window, &mut batch, started.elapsed()).await.is_err() {
             return;
         }
-        stuck.store(window.is_stuck(), Ordering::Relaxed);
+        stuck.store(window.is_stuck(started.elapsed()), Ordering::Relaxed);
         if ended && !window.has_finished() {
             return;
         }
@@ -132,6 +133,7 @@ async fn settle(
     channel: &Channel,
     window: &mut AckWindow,
     batch: &mut Vec<(u64, Verdict)>,
+    now: Duration,
 ) -> Result<(), lapin::Error> {
     for (tag, verdict) in batch.drain(..) {
         match verdict {
@@ -142,7 +144,7 @@ async fn settle(
             }
         }
     }
-    write(channel, window.flush()).await
+    write(channel, window.flush(now)).await
 }
 
 async fn write(channel: &Channel, acks: Vec<Ack>) -> Result<(), lapin::Error> {
@@ -178,8 +180,8 @@ struct AckWindow {
 #[derive(Debug, Default)]
 struct Head {
     tag: u64,
-    /// The number of the flush since which it is the first.
-    since: u64,
+    /// Since when it is the first, by the clock that [`AckWindow::flush`] is given.
+    since: Duration,
     /// Messages after it that were acknowledged by themselves.
     overtaken: usize,
 }
@@ -205,12 +207,13 @@ impl AckWindow {
         !self.finished.is_empty()
     }
 
-    fn flush(&mut self) -> Vec<Ack> {
+    /// The frames to write `now`, a time since any one moment.
+    fn flush(&mut self, now: Duration) -> Vec<Ack> {
         // Everything before the first unfinished message goes in one frame. It names a tag that is still to be
         // acknowledged, for the broker closes the channel on one that it does not know any more.
         let head = self.unfinished.first().copied().unwrap_or(u64::MAX);
         if head != self.head.tag {
-            self.head = Head { tag: head, since: self.flushes, overtaken: 0 };
+            self.head = Head { tag: head, since: now, overtaken: 0 };
         }
         let stuck = self.finished.split_off(&head);
         let row = std::mem::replace(&mut self.finished, stuck);
@@ -231,8 +234,8 @@ impl AckWindow {
         acks
     }
 
-    fn is_stuck(&self) -> bool {
-        self.head.overtaken >= MANY_SINGLE && self.flushes - self.head.since >= HANGING
+    fn is_stuck(&self, now: Duration) -> bool {
+        self.head.overtaken >= MANY_SINGLE && now.saturating_sub(self.head.since) >= HANGING
     }
 }
 
@@ -241,24 +244,26 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const NOW: Duration = Duration::from_secs(100);
+
     #[test]
     fn a_row_is_one_frame_and_a_slow_head_holds_nobody_up() {
         let mut window = AckWindow::new(8);
         for tag in [1, 2, 3, 5, 6] {
             window.finish(tag);
         }
-        assert_eq!(window.flush(), [Ack { tag: 3, multiple: true }]);
+        assert_eq!(window.flush(NOW), [Ack { tag: 3, multiple: true }]);
         for _ in 1..PATIENCE {
-            assert_eq!(window.flush(), [], "the slow one may yet finish");
+            assert_eq!(window.flush(NOW), [], "the slow one may yet finish");
         }
-        assert_eq!(window.flush(), [Ack { tag: 5, multiple: false }, Ack { tag: 6, multiple: false }]);
+        assert_eq!(window.flush(NOW), [Ack { tag: 5, multiple: false }, Ack { tag: 6, multiple: false }]);
         assert!(!window.has_finished());
         window.finish(4);
         window.finish(7);
-        assert_eq!(window.flush(), [Ack { tag: 7, multiple: true }]);
+        assert_eq!(window.flush(NOW), [Ack { tag: 7, multiple: true }]);
         (9..=13).for_each(|tag| window.finish(tag));
         assert_eq!(
-            window.flush(),
+            window.flush(NOW),
             [Ack { tag: 9, multiple: false }],
             "no more than half of what the broker gives out waits behind the 8"
         );
@@ -267,23 +272,23 @@ mod tests {
     #[test]
     fn a_head_that_hangs_makes_it_stuck() {
         let mut window = AckWindow::new(1000);
-        let mut tag = 1;
-        for flush in 1..=HANGING {
-            assert!(!window.is_stuck(), "after {flush} flushes");
-            for _ in 0..3 {
-                tag += 1;
-                window.finish(tag);
-            }
-            window.flush();
+        let mut tags = 2..;
+        let mut flush = |window: &mut AckWindow, after: Duration, finished: usize| {
+            tags.by_ref().take(finished).for_each(|tag| window.finish(tag));
+            window.flush(NOW + after);
+            window.is_stuck(NOW + after)
+        };
+        for _ in 0..2 * PATIENCE {
+            assert!(!flush(&mut window, Duration::ZERO, 3), "it may only be slow");
         }
-        assert!(window.is_stuck());
+        assert!(!flush(&mut window, HANGING - Duration::from_millis(1), 0));
+        assert!(flush(&mut window, HANGING, 0));
         window.finish(1);
-        window.flush();
-        assert!(!window.is_stuck(), "it was only slow");
-        for _ in 0..2 * HANGING {
-            window.flush();
-        }
-        assert!(!window.is_stuck(), "nothing needs a frame");
+        assert!(!flush(&mut window, HANGING, 0), "it has finished");
+        let mut window = AckWindow::new(1000);
+        window.finish(2);
+        window.flush(NOW);
+        assert!(!window.is_stuck(NOW + 2 * HANGING), "few need a frame");
     }
 
     #[test]
@@ -291,9 +296,9 @@ mod tests {
         let mut window = AckWindow::new(512);
         window.settled(2);
         window.finish(1);
-        assert_eq!(window.flush(), [Ack { tag: 1, multiple: true }]);
+        assert_eq!(window.flush(NOW), [Ack { tag: 1, multiple: true }]);
         window.finish(3);
-        assert_eq!(window.flush(), [Ack { tag: 3, multiple: true }]);
+        assert_eq!(window.flush(NOW), [Ack { tag: 3, multiple: true }]);
     }
 
     proptest! {
@@ -321,10 +326,10 @@ mod tests {
                 window.finish(tag);
                 finished.insert(tag);
                 if flush {
-                    apply(window.flush(), &finished);
+                    apply(window.flush(NOW), &finished);
                 }
             }
-            prop_assert!(apply(window.flush(), &finished), "something was never acknowledged");
+            prop_assert!(apply(window.flush(NOW), &finished), "something was never acknowledged");
         }
     }
 }

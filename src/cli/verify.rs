@@ -9,7 +9,7 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::ProgressBar;
 use reqwest::Url;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::client::{Api, Server, address};
 use super::output::say;
@@ -22,11 +22,15 @@ const LOOK_AGAIN: Duration = Duration::from_secs(6);
 /// A difference that is there so many times in a row is one.
 const LOOKS: usize = 3;
 
+/// Each time the numbers are read so often: the clearest counts, of which the least was on its way meanwhile.
+const READINGS: usize = 5;
+
 #[derive(Args)]
 #[command(after_help = "Name every worker, for what one puts on the ladder another may take from it:
   waypost verify --server http://worker-1:8080 --also http://worker-2:8080
 
-The account is of what these workers have counted since each was started. Exit code 0: it adds up.")]
+The account is of what these workers have counted since each was started. A difference smaller than what is in hand shows when it
+is quieter. Exit code 0: it adds up.")]
 pub(super) struct Verify {
     /// The address of another worker of the same prefix; may be repeated
     #[arg(long, value_name = "URL", value_parser = address)]
@@ -57,12 +61,14 @@ impl Verify {
         let findings = account.findings();
         if self.json {
             let findings: Vec<String> = findings.iter().map(Finding::to_string).collect();
-            say!(
-                "{}",
-                json!({ "account": account.rows().into_iter().collect::<serde_json::Map<_, _>>(), "findings": findings })
-            );
+            let rows: Map<String, Value> = account.rows().into_iter().collect();
+            let note = account.note().map(|note| note.to_string());
+            say!("{}", json!({ "account": rows, "findings": findings, "note": note }));
         } else {
             say!("{}", table(&account));
+            if let Some(note) = account.note() {
+                say!("\n{note}");
+            }
         }
         match findings.as_slice() {
             [] if self.json => Ok(()),
@@ -75,8 +81,20 @@ impl Verify {
     }
 }
 
-/// The account of all workers together.
+/// The clearest account of several readings.
 async fn taken(workers: &[Api]) -> Result<Account, Failure> {
+    let mut clearest = read(workers).await?;
+    for _ in 1..READINGS {
+        let account = read(workers).await?;
+        if account.is_clearer_than(&clearest) {
+            clearest = account;
+        }
+    }
+    Ok(clearest)
+}
+
+/// The account of all workers together.
+async fn read(workers: &[Api]) -> Result<Account, Failure> {
     let mut account = Account::default();
     for worker in workers {
         account.add(&worker.metrics().await?);

@@ -63,8 +63,11 @@ impl DeadLetters {
                 Doing::It if ids.is_empty() => {}
                 Doing::It => {
                     let verdict = Verdict { by: by.to_owned(), at: Utc::now(), reason: Some("erased".to_owned()) };
+                    let found = ids.len() as u64;
                     if let Applied::Letters(letters) = self.append(Mark::Erase(Erase { ids, verdict })).await? {
                         erased.letters += letters;
+                        // A replay has taken them since they were found.
+                        erased.replaying += found.saturating_sub(letters);
                     }
                 }
             }

@@ -189,18 +189,22 @@ impl DeadLetter {
 
     /// Whether it is about the person with this phone number: of its event, or somewhere in a body that could not be read.
     pub fn is_about(&self, phone_number: &str) -> bool {
-        let in_body = |body: &[u8]| body.windows(phone_number.len()).any(|window| window == phone_number.as_bytes());
+        // Some writers of JSON escape the plus.
+        let forms =
+            [phone_number.to_owned(), phone_number.replace('+', "\\u002B"), phone_number.replace('+', "\\u002b")];
+        let has = |body: &[u8], form: &str| body.windows(form.len()).any(|window| window == form.as_bytes());
+        let in_body = |body: &[u8]| forms.iter().any(|form| has(body, form));
         self.event.as_ref().is_some_and(|event| event.phone_number == phone_number)
             || self.body.as_ref().is_some_and(|body| in_body(body.as_bytes()))
             || self.body_base64.as_ref().and_then(|body| STANDARD.decode(body).ok()).is_some_and(|body| in_body(&body))
     }
 
-    /// The letter without what it tells of a person: phone number, answer, what was typed, and what receivers said of it.
+    /// The letter without what it tells of a person: phone number, answer, choice, what was typed, and what receivers said of it.
     #[must_use]
     pub fn erased(mut self) -> Self {
         if let Some(event) = &mut self.event {
             event.phone_number = MASK.to_owned();
-            (event.response, event.keyword) = (None, None);
+            (event.response, event.option, event.keyword) = (None, None, None);
         }
         self.attempts.iter_mut().for_each(|attempt| attempt.answer = None);
         Self { body: None, body_base64: None, message_id: None, errors: Vec::new(), ..self }

@@ -340,7 +340,8 @@ pub fn target(config: ReplayConfig, original: Option<&Target>, current: Option<P
     }
 }
 
-/// The original webhook with the values of headers and the secret as they are now. A header that the webhook does not
+/// The original webhook with the values of headers and the secret as they are now; without them where it has another scheme, host or
+/// port by now. A header that the webhook does not
 /// have any more is left out; where the webhook is gone there is nothing to put in the place of what is masked.
 fn unmasked(original: &Target, current: Option<Place<'_>>) -> Option<Target> {
     let mut target = original.clone();
@@ -349,6 +350,13 @@ fn unmasked(original: &Target, current: Option<Place<'_>>) -> Option<Target> {
         return Some(target);
     }
     let current = current?.webhook;
+    // Secrets of one host are not sent to another.
+    if current.url.place().endpoint != webhook.url.place().endpoint {
+        webhook.headers.retain(|_, value| value.as_str() != Some(MASK));
+        webhook.secret = None;
+        webhook.previous_secrets.clear();
+        return Some(target);
+    }
     let of_now = |name: &str| current.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
     webhook.headers = std::mem::take(&mut webhook.headers)
         .into_iter()
@@ -357,8 +365,10 @@ fn unmasked(original: &Target, current: Option<Place<'_>>) -> Option<Target> {
             _ => Some((name, value)),
         })
         .collect();
-    webhook.secret = webhook.secret.take().and_then(|_| current.secret.clone());
-    webhook.previous_secrets = current.previous_secrets.clone();
+    if webhook.secret.is_some() {
+        webhook.secret = current.secret.clone();
+        webhook.previous_secrets = current.previous_secrets.clone();
+    }
     Some(target)
 }
 

@@ -77,21 +77,18 @@ fn headers(delivery: &Delivery, webhook: &Webhook, body: &[u8], now: DateTime<Ut
     let mut headers = HeaderMap::with_capacity(8 + webhook.headers.len());
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(USER_AGENT, WAYPOST);
-    // Our own ids and numbers are always valid; what came with the event may not be, and is then left out.
-    let mut insert = |name, text: &str| {
-        if let Ok(value) = HeaderValue::from_str(text) {
-            headers.insert(name, value);
-        }
-    };
-    insert(WEBHOOK_ID, delivery.id.as_str());
-    insert(WEBHOOK_TIMESTAMP, &now.timestamp().to_string());
-    if let Some(signature) = signing::signature(webhook, delivery.id.as_str(), body, now) {
-        insert(WEBHOOK_SIGNATURE, &signature);
+    insert(&mut headers, WEBHOOK_ID, delivery.id.as_str());
+    insert(&mut headers, WEBHOOK_TIMESTAMP, &now.timestamp().to_string());
+    let signature = signing::signature(webhook, delivery.id.as_str(), body, now);
+    if let Some(Ok(mut signature)) = signature.as_deref().map(HeaderValue::from_str) {
+        // Whoever is shown it beside the body could send both.
+        signature.set_sensitive(true);
+        headers.insert(WEBHOOK_SIGNATURE, signature);
     }
     if let Some(trace) = &delivery.trace {
-        insert(TRACEPARENT, &trace.traceparent);
+        insert(&mut headers, TRACEPARENT, &trace.traceparent);
         if let Some(tracestate) = &trace.tracestate {
-            insert(TRACESTATE, tracestate);
+            insert(&mut headers, TRACESTATE, tracestate);
         }
     }
     for (name, value) in &webhook.headers {
@@ -103,6 +100,13 @@ fn headers(delivery: &Delivery, webhook: &Webhook, body: &[u8], now: DateTime<Ut
         }
     }
     headers
+}
+
+/// Our own ids and numbers are always valid; what came with the event may not be, and is then left out.
+fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
 }
 
 fn body(event: &StepEvent, target: &Target) -> Vec<u8> {

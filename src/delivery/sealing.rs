@@ -27,7 +27,23 @@ pub const SALT_BYTES: usize = NONCE_BYTES - 4;
 
 /// The keys that open secrets; the first seals them as well. Without any, secrets are as they are.
 #[derive(Clone, Default)]
-pub struct Keyring(Arc<[Key]>);
+pub struct Keyring {
+    keys: Arc<[Key]>,
+    missing: Missing,
+}
+
+/// What becomes of a secret that no key opens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Missing {
+    /// Nothing goes on without it.
+    #[default]
+    Refused,
+    /// Its key is lost for good: its webhook is disabled, until somebody gives it the secret anew.
+    Lost,
+}
+
+/// In the place of a key that is lost.
+const LOST: &str = "lost";
 
 struct Key {
     /// The first 8 hexadecimal digits of a hash of the key.
@@ -41,7 +57,7 @@ pub enum Unopened {
     /// Its key is not on the ring.
     #[error(
         "sealed with the key {key}, which WAYPOST_SECRET_KEY does not have ({}): list that key there, after the one that \
-         is to seal from now on", known_keys(.known)
+         is to seal from now on, or the word lost where it is", known_keys(.known)
     )]
     UnknownKey {
         /// The key's id.
@@ -50,7 +66,10 @@ pub enum Unopened {
         known: Vec<String>,
     },
     /// It was changed, or belongs to another campaign.
-    #[error("sealed with the key {key}, and damaged since: put the campaign again with the value itself")]
+    #[error(
+        "sealed with the key {key}, and damaged since: list the word lost after the keys of WAYPOST_SECRET_KEY, and give \
+         the webhook its secret anew"
+    )]
     Damaged {
         /// The key's id.
         key: String,
@@ -62,12 +81,15 @@ fn known_keys(known: &[String]) -> String {
 }
 
 impl Keyring {
-    /// Reads `WAYPOST_SECRET_KEY`: keys of 32 bytes as base64, separated by commas. The first seals.
+    /// Reads `WAYPOST_SECRET_KEY`: keys of 32 bytes as base64, separated by commas, and `lost` in the place of one that is. The
+    /// first seals.
     ///
     /// # Errors
     /// A sentence that does not repeat a key.
     pub fn read(text: &str) -> Result<Self, String> {
-        let keys = text.split(',').map(str::trim).filter(|key| !key.is_empty()).enumerate().map(|(i, key)| {
+        let parts = || text.split(',').map(str::trim).filter(|key| !key.is_empty());
+        let missing = if parts().any(|part| part == LOST) { Missing::Lost } else { Missing::Refused };
+        let keys = parts().filter(|part| *part != LOST).enumerate().map(|(i, key)| {
             let bytes = STANDARD.decode(key).ok().filter(|bytes| bytes.len() == 32);
             let wrong = || format!("key {} is not the base64 of 32 bytes: `openssl rand -base64 32` makes one", i + 1);
             let bytes = bytes.ok_or_else(wrong)?;
@@ -75,19 +97,19 @@ impl Keyring {
             let hash = Sha256::new().chain_update(b"waypost key id").chain_update(&bytes).finalize();
             Ok(Key { id: hash[..4].iter().map(|byte| format!("{byte:02x}")).collect(), cipher })
         });
-        Ok(Self(keys.collect::<Result<Vec<Key>, String>>()?.into()))
+        Ok(Self { keys: keys.collect::<Result<Vec<Key>, String>>()?.into(), missing })
     }
 
     /// The ids of the keys, the one that seals first.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|key| key.id.as_str())
+        self.keys.iter().map(|key| key.id.as_str())
     }
 
     /// The campaign with all its secrets sealed by the first key; as it is where there is none. `salt` is random, and never
     /// used again.
     pub fn sealed(&self, campaign: &Campaign, salt: [u8; SALT_BYTES]) -> Campaign {
         let mut campaign = campaign.clone();
-        let Some(key) = self.0.first() else { return campaign };
+        let Some(key) = self.keys.first() else { return campaign };
         let (id, mut number) = (campaign.id.clone(), 0_u32);
         campaign.webhooks_mut().for_each(|webhook| {
             for_each_secret(webhook, &mut |secret: &mut String| {
@@ -105,7 +127,8 @@ impl Keyring {
         campaign
     }
 
-    /// The campaign with all its secrets as they are. What is not sealed stays as it is.
+    /// The campaign with all its secrets as they are. What is not sealed stays as it is. Where a key is said to be lost, a webhook
+    /// with a secret that does not open is disabled.
     ///
     /// # Errors
     /// The first that does not open, and the id of its webhook.
@@ -114,21 +137,31 @@ impl Keyring {
         let mut unopened = None;
         campaign.webhooks_mut().for_each(|webhook| {
             let webhook_id = webhook.id.to_string();
+            let mut is_lost = false;
             for_each_secret(webhook, &mut |secret: &mut String| match self.open(secret, &id) {
                 Some(Ok(open)) => *secret = open,
+                Some(Err(_)) if self.missing == Missing::Lost => is_lost = true,
                 Some(Err(error)) => {
                     unopened.get_or_insert((webhook_id.clone(), error));
                 }
                 None => {}
             });
+            if is_lost {
+                let webhook = Arc::make_mut(webhook);
+                webhook.mask();
+                webhook.enabled = false;
+            }
         });
         unopened.map_or(Ok(campaign), Err)
     }
 
     /// The value itself; none where it is not sealed.
     fn open(&self, value: &str, campaign: &str) -> Option<Result<String, Unopened>> {
-        let (id, sealed) = value.strip_prefix(PREFIX)?.split_once(':')?;
-        let Some(key) = self.0.iter().find(|key| key.id == id) else {
+        let sealed = value.strip_prefix(PREFIX)?;
+        let Some((id, sealed)) = sealed.split_once(':') else {
+            return Some(Err(Unopened::Damaged { key: "that is not named".to_owned() }));
+        };
+        let Some(key) = self.keys.iter().find(|key| key.id == id) else {
             let known = self.ids().map(str::to_owned).collect();
             return Some(Err(Unopened::UnknownKey { key: id.to_owned(), known }));
         };
@@ -219,6 +252,17 @@ mod tests {
     }
 
     #[test]
+    fn where_a_key_is_lost_the_webhook_is_disabled() {
+        let sealed = ring(&[1]).sealed(&campaign("hush"), [7; SALT_BYTES]);
+        let keys = Keyring::read(&format!("{},lost", key(2))).expect("keys");
+        assert_eq!(keys.ids().count(), 1);
+        let opened = keys.opened(sealed).expect("a campaign");
+        let webhooks: Vec<_> = opened.places().map(|place| place.webhook.clone()).collect();
+        assert_eq!((webhooks[0].enabled, webhooks[0].headers["X-Key"].as_str()), (false, Some("********")));
+        assert!(webhooks[1].enabled, "it has no secrets");
+    }
+
+    #[test]
     fn without_a_key_all_is_as_it_is() {
         let plain = campaign("hush");
         assert_eq!(ring(&[]).sealed(&plain, [7; SALT_BYTES]), plain);
@@ -255,7 +299,7 @@ mod tests {
             let ring = ring(&[1]);
             let id = ring.ids().next().expect("an id");
             for value in [format!("sealed:v1:{rest}"), format!("sealed:v1:{id}:{rest}")] {
-                prop_assert!(!matches!(ring.open(&value, "c"), Some(Ok(_))));
+                prop_assert!(matches!(ring.open(&value, "c"), Some(Err(_))));
             }
             let sealed = ring.sealed(&campaign("hush"), [7; SALT_BYTES]);
             let value = sealed.places().next().expect("a webhook").webhook.secret.clone().expect("a secret");

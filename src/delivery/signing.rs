@@ -54,13 +54,13 @@ pub fn secret_of(random: [u8; SECRET_BYTES]) -> String {
     format!("whsec_{}", STANDARD.encode(random))
 }
 
-/// The webhook with a new secret; the one it had signs for `overlap` longer.
+/// The webhook with a new secret; the one it had signs for `overlap` longer. Without any overlap no other signs any more.
 pub fn rotated(webhook: &Webhook, new: String, overlap: Duration, now: DateTime<Utc>) -> Webhook {
     let until = now + TimeDelta::from_std(overlap.min(LONGEST_OVERLAP)).unwrap_or_default();
     let replaced = webhook.secret.clone().map(|secret| PreviousSecret { secret, until });
     let earlier = webhook.previous_secrets.iter().cloned();
     let mut previous: Vec<PreviousSecret> = replaced.into_iter().chain(earlier).collect();
-    previous.retain(|previous| previous.until > now);
+    previous.retain(|previous| previous.until > now && !overlap.is_zero());
     previous.truncate(MOST_PREVIOUS);
     Webhook { secret: Some(new), previous_secrets: previous, ..webhook.clone() }
 }

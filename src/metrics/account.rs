@@ -24,8 +24,12 @@ impl Origin {
     }
 }
 
-/// Counts deliveries in hand.
+/// Counts deliveries in hand, and messages on the ladder.
 pub struct Account {
+    /// Messages put on the delay ladder: a retry each, and what is parked together as one.
+    pub put_on_ladder: IntCounter,
+    /// Messages that came back from it and are settled.
+    pub taken_from_ladder: IntCounter,
     /// By [`Origin`]'s number.
     taken: [IntCounter; 2],
     in_hand: IntGauge,
@@ -44,10 +48,20 @@ impl Account {
             "waypost_deliveries_given_back_total",
             "Deliveries whose message went back to the broker, which gives it out again",
         )?;
+        let help = "Messages of retries and parked deliveries, put on the delay ladder and taken from it";
+        let ladder = IntCounterVec::new(Opts::new("waypost_ladder_messages_total", help), &["movement"])?;
+        registry.register(Box::new(ladder.clone()))?;
         registry.register(Box::new(taken.clone()))?;
         registry.register(Box::new(in_hand.clone()))?;
         registry.register(Box::new(given_back.clone()))?;
-        Ok(Self { taken: Origin::ALL.map(|origin| taken.with_label_values(&[origin.as_str()])), in_hand, given_back })
+        let [put_on_ladder, taken_from_ladder] = ["put", "taken"].map(|movement| ladder.with_label_values(&[movement]));
+        Ok(Self {
+            put_on_ladder,
+            taken_from_ladder,
+            taken: Origin::ALL.map(|origin| taken.with_label_values(&[origin.as_str()])),
+            in_hand,
+            given_back,
+        })
     }
 
     /// A delivery is taken in hand.

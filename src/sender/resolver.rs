@@ -39,15 +39,23 @@ impl GuardedResolver {
         if found.is_empty() {
             return Err(unresolved("it has no address".to_owned()).into());
         }
-        let any = self.rules.permits_host(&name) || self.proxy_host.as_ref() == Some(&name);
-        let permitted: Vec<SocketAddr> =
-            found.iter().copied().filter(|address| any || self.rules.permits(address.ip())).collect();
-        if permitted.is_empty() {
-            let addresses: Vec<String> = found.iter().map(|address| address.ip().to_string()).collect();
-            return Err(Forbidden::NotPublic(format!("{name} ({})", addresses.join(", "))).into());
+        if self.proxy_host.as_ref() == Some(&name) {
+            return Ok(found);
         }
-        Ok(permitted)
+        Ok(permitted(&self.rules, &name, found)?)
     }
+}
+
+/// Of the addresses of a name those that may be dialled, where there are any.
+fn permitted(rules: &EgressRules, name: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Forbidden> {
+    let is_open = rules.permits_host(name);
+    let (permitted, forbidden): (Vec<SocketAddr>, Vec<SocketAddr>) =
+        found.into_iter().partition(|address| is_open || rules.permits(address.ip()));
+    if permitted.is_empty() {
+        let addresses: Vec<String> = forbidden.iter().map(|address| address.ip().to_string()).collect();
+        return Err(Forbidden::NotPublic(format!("{name} ({})", addresses.join(", "))));
+    }
+    Ok(permitted)
 }
 
 impl Resolve for GuardedResolver {
@@ -72,6 +80,20 @@ mod tests {
     use super::*;
     use crate::delivery::document::HttpUrls;
     use crate::delivery::egress::Allowed;
+
+    #[test]
+    fn a_name_with_a_mix_of_addresses_is_dialled_at_those_that_are_open() {
+        let found = |addresses: &[&str]| addresses.iter().map(|address| address.parse().expect("an address")).collect();
+        let rules = |allow| EgressRules::new(HttpUrls::Allowed, allow);
+        let mix: Vec<SocketAddr> =
+            found(&["10.0.0.1:0", "93.184.216.34:0", "[::1]:0", "[2606:4700::1]:0", "169.254.169.254:0"]);
+        let open: Vec<SocketAddr> = found(&["93.184.216.34:0", "[2606:4700::1]:0"]);
+        assert_eq!(permitted(&rules(Vec::new()), "mixed.example", mix.clone()), Ok(open));
+        let allowed = vec![Allowed::Host("mixed.example".to_owned())];
+        assert_eq!(permitted(&rules(allowed), "mixed.example", mix.clone()), Ok(mix));
+        let closed = permitted(&rules(Vec::new()), "inside.example", found(&["10.0.0.1:0", "[fd00::1]:0"]));
+        assert_eq!(closed, Err(Forbidden::NotPublic("inside.example (10.0.0.1, fd00::1)".to_owned())));
+    }
 
     #[tokio::test]
     async fn names_are_judged_by_their_addresses() {

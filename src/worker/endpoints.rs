@@ -35,6 +35,8 @@ struct Shared {
     slow: AtomicUsize,
     /// Workers that share the work, and so the limits of webhooks.
     workers: AtomicU32,
+    /// As last seen.
+    workers_seen: AtomicU32,
     known: Mutex<Known>,
     started: Instant,
 }
@@ -102,14 +104,17 @@ impl Endpoints {
             slow_most: usize::from(window / 2).max(1),
             slow: AtomicUsize::new(0),
             workers: AtomicU32::new(1),
+            workers_seen: AtomicU32::new(1),
             known: Mutex::default(),
             started: Instant::now(),
         }))
     }
 
-    /// How many workers there are: the limits of a webhook are for all of them together.
+    /// How many workers there are now: the limits of a webhook are for all of them together. Fewer are believed when seen twice,
+    /// for one that changes its channel is not there for a moment.
     pub fn set_workers(&self, workers: u32) {
-        self.0.workers.store(workers.max(1), Ordering::Relaxed);
+        let before = self.0.workers_seen.swap(workers, Ordering::Relaxed);
+        self.0.workers.store(workers.max(before).max(1), Ordering::Relaxed);
     }
 
     /// Asks for a request to be sent, and waits a moment for it where that is worth it. `jitter`, a number in 0..1, spreads

@@ -145,6 +145,7 @@ impl Intake {
             // A worker consumes each queue once.
             if queue == queues[0] {
                 self.worker.endpoints.set_workers(depth.consumers);
+                self.worker.metrics.workers.set(i64::from(depth.consumers));
             }
         });
         tokio::select! {
@@ -170,7 +171,7 @@ impl Intake {
             tokio::select! {
                 message = messages.next() => {
                     let (message, acks) = message?;
-                    let hand = Hand { room: self.room.clone(), precedence: self.precedence.clone(), _in_hand: self.progress.take() };
+                    let hand = Hand { room: self.room.clone(), precedence: self.precedence.clone(), in_hand: self.progress.take() };
                     tasks.spawn(settle(self.worker.clone(), queue, message, acks, hand));
                 }
                 () = stop.cancelled() => break,
@@ -197,7 +198,7 @@ impl Intake {
 struct Hand {
     room: Room,
     precedence: Precedence,
-    _in_hand: InHand,
+    in_hand: InHand,
 }
 
 /// Has a message dealt with, and acknowledges it once its outcome is durable.
@@ -215,7 +216,13 @@ async fn settle(worker: Arc<Worker>, queue: Queue, message: Message, acks: Acks,
         }
     };
     match AssertUnwindSafe(deal).catch_unwind().await {
-        Ok(Ok(())) => return acks.acknowledge(tag),
+        Ok(Ok(())) => {
+            hand.in_hand.settled();
+            if queue == Queue::Retries {
+                worker.metrics.account.taken_from_ladder.inc();
+            }
+            return acks.acknowledge(tag);
+        }
         Ok(Err(error)) => {
             tracing::error!(?queue, %error, "a message could not be settled; it goes back to the broker")
         }

@@ -1,6 +1,7 @@
 //! Parked deliveries travel together: those that wait about as long are one message. An endpoint that hangs has thousands of
 //! them in a second, and a message costs the broker as much as a delivery.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -9,6 +10,7 @@ use tokio::time::sleep;
 use crate::broker::ladder::Rung;
 use crate::broker::names::Names;
 use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
+use crate::metrics::Metrics;
 
 /// A parked delivery waits this long for others.
 const GATHERING: Duration = Duration::from_millis(8);
@@ -35,9 +37,9 @@ struct Parked {
 
 impl Parking {
     /// Starts the task that gathers.
-    pub fn start(publisher: Publisher, names: Names) -> Self {
+    pub fn start(publisher: Publisher, names: Names, metrics: Arc<Metrics>) -> Self {
         let (parking, parked) = mpsc::channel(ROOM);
-        tokio::spawn(gather(publisher, names, parked));
+        tokio::spawn(gather(publisher, names, metrics, parked));
         Self(parking)
     }
 
@@ -50,7 +52,7 @@ impl Parking {
     }
 }
 
-async fn gather(publisher: Publisher, names: Names, mut parked: mpsc::Receiver<Parked>) {
+async fn gather(publisher: Publisher, names: Names, metrics: Arc<Metrics>, mut parked: mpsc::Receiver<Parked>) {
     while let Some(first) = parked.recv().await {
         let mut gathered = vec![first];
         sleep(GATHERING).await;
@@ -60,16 +62,19 @@ async fn gather(publisher: Publisher, names: Names, mut parked: mpsc::Receiver<P
         // Whose message has gone back to the broker meanwhile must not be there twice.
         gathered.retain(|parked| !parked.taken.is_closed());
         for bundle in bundles(gathered) {
-            tokio::spawn(send(publisher.clone(), names.clone(), bundle));
+            tokio::spawn(send(publisher.clone(), names.clone(), metrics.clone(), bundle));
         }
     }
 }
 
-async fn send(publisher: Publisher, names: Names, bundle: Vec<Parked>) {
+async fn send(publisher: Publisher, names: Names, metrics: Arc<Metrics>, bundle: Vec<Parked>) {
     let Some(rung) = bundle.first().map(|parked| parked.rung) else { return };
     let to = Destination::Queue(names.delay(rung));
     let outgoing = Outgoing::new(to, uuid::Uuid::now_v7().to_string(), body(&bundle));
     let published = publisher.publish_until_taken(outgoing).await;
+    if published.is_ok() {
+        metrics.account.put_on_ladder.inc();
+    }
     for parked in bundle {
         // Who has gone away does not want to know.
         let _ = parked.taken.send(published.clone());

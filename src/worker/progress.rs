@@ -98,6 +98,11 @@ impl Progress {
     }
 
     pub(super) fn enter(&self, phase: Phase) {
+        if phase == Phase::Consuming {
+            // What was before the connection says nothing of now.
+            self.0.ready().clear();
+            self.0.touch();
+        }
         *self.0.phase.write().unwrap_or_else(PoisonError::into_inner) = phase;
     }
 
@@ -124,10 +129,16 @@ impl State {
 /// A message in hand, for as long as it lives.
 pub(super) struct InHand(Arc<State>);
 
+impl InHand {
+    /// It is settled. To give it back is no progress.
+    pub(super) fn settled(&self) {
+        self.0.touch();
+    }
+}
+
 impl Drop for InHand {
     fn drop(&mut self) {
         self.0.in_hand.fetch_sub(1, Ordering::Relaxed);
-        self.0.touch();
         self.0.settled.notify_waiters();
     }
 }

@@ -14,7 +14,7 @@ async fn mixed() -> Stage {
     let mut first = campaign(&stage.receiver);
     first["sections"][0]["menu"][4]["webhook"]["url"] = json!("http://10.255.255.1/never-dialled");
     let other = json!({ "id": "other", "sections": [ { "label": "Ask", "webhook": { "url": stage.receiver.url("/other") } } ] });
-    stage.waypost.put_campaign(&first).await;
+    stage.put_what_was_allowed(&first).await;
     stage.waypost.put_campaign(&other).await;
     for (path, status) in [("/agent", 410), ("/offers", 404), ("/name", 410), ("/other", 500)] {
         stage.receiver.answer(path, Answer::status(status));

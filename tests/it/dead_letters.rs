@@ -16,7 +16,7 @@ async fn dead_of_everything(stage: &Stage) -> Vec<Value> {
     for (keyword, url) in [(6, stage.receiver.url("/deleted")), (7, "http://10.255.255.1/never-dialled".to_owned())] {
         menu.push(json!({ "keyword": keyword, "option": format!("Option {keyword}"), "webhook": { "url": url } }));
     }
-    stage.waypost.put_campaign(&campaign).await;
+    stage.put_what_was_allowed(&campaign).await;
     stage.receiver.answer("/agent", Answer::status(410).body("no such agent"));
     stage.receiver.answer("/offers", Answer::status(503).body("overloaded"));
     stage.receiver.answer("/survey", Answer::status(500));
@@ -31,7 +31,7 @@ async fn dead_of_everything(stage: &Stage) -> Vec<Value> {
     let menu = campaign["sections"][0]["menu"].as_array_mut().expect("a menu");
     menu[4]["webhook"]["enabled"] = json!(false);
     menu.remove(5);
-    stage.waypost.put_campaign(&campaign).await;
+    stage.put_what_was_allowed(&campaign).await;
     stage.waypost.until_letters("", chosen.len()).await
 }
 

@@ -93,7 +93,7 @@ async fn what_can_never_succeed_is_dead_at_once() {
     let stage = Stage::set("retries", &[]).await;
     let mut campaign = campaign(&stage.receiver);
     campaign["sections"][0]["menu"][4]["webhook"]["url"] = json!("http://10.255.255.1/never-dialled");
-    stage.waypost.put_campaign(&campaign).await;
+    stage.put_what_was_allowed(&campaign).await;
     stage.receiver.answer("/offers", Answer::status(410));
     stage.publish(&chose(4, "e-1")).await;
     stage.publish(&chose(5, "e-2")).await;

@@ -76,6 +76,11 @@ pub(super) fn read<'a>(node: &Node<'a>, http_urls: HttpUrls, first_ids: &mut Fir
     let headers = webhook.get("headers").and_then(|headers| self::headers(&headers));
     let secret = webhook.get("secret").and_then(|secret| self::secret(&secret));
     let previous_secrets = webhook.get("previousSecrets").and_then(|previous| previous_secrets(&previous));
+    if let Some(previous) = webhook.get("previousSecrets")
+        && webhook.get("secret").is_none()
+    {
+        previous.fault("previous secrets sign beside a present one only: give `secret` as well, or remove them");
+    }
     let timeout_ms =
         webhook.get("timeoutMs").map_or(Some(DEFAULT_TIMEOUT_MS), |timeout| timeout.whole_number(1..=MAX_TIMEOUT_MS));
     let max_concurrency = webhook.get("maxConcurrency").and_then(|most| most.whole_number(1..=u32::MAX));

@@ -190,7 +190,8 @@ fn targets() {
     let old = campaign("https://old.example/hook", true, json!({ "X-Key": "old", "X-Gone": "gone" }));
     let mut original = old.place_of(&id).expect("a webhook").target();
     original.mask();
-    let now = campaign("https://new.example/hook", true, json!({ "x-key": "new" }));
+    let now = campaign("https://old.example/new", true, json!({ "x-key": "new" }));
+    let elsewhere = campaign("https://new.example/hook", true, json!({ "x-key": "new" }));
     let disabled = campaign("https://new.example/hook", false, json!({}));
     let place = |campaign| Campaign::place_of(campaign, &id);
 
@@ -200,6 +201,9 @@ fn targets() {
     assert_eq!(sent.url.as_str(), "https://old.example/hook");
     // The value is the one of now, for none is kept; a header that is gone has none.
     assert_eq!(serde_json::Value::from(sent.headers.clone()), json!({ "X-Key": "new" }));
+
+    let sent = target(ReplayConfig::Original, Some(&original), place(&elsewhere)).expect("a target").webhook;
+    assert_eq!((sent.url.as_str(), sent.headers.len()), ("https://old.example/hook", 0), "that is another host's secret");
 
     assert_eq!(target(ReplayConfig::Current, Some(&original), None), Err(Reason::WebhookDeleted));
     assert_eq!(target(ReplayConfig::Original, Some(&original), None), Err(Reason::WebhookDeleted));

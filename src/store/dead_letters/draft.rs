@@ -77,7 +77,14 @@ impl<'a> Draft<'a> {
         if let (Some(original), Some(replay)) = (&letter.replay_of, &letter.replay_id)
             && let Some(original) = self.offset_of(original)
         {
-            self.fate(original)?.dead_again(replay, letter.dead_at, letter.id.clone());
+            let fate = self.fate(original)?;
+            fate.dead_again(replay, letter.dead_at, letter.id.clone());
+            if let Some(verdict) = fate.erased.clone() {
+                // It was under way when that was erased.
+                self.set_state(offset, State::Discarded)?;
+                let fate = self.fate(offset)?;
+                (fate.discard, fate.erased) = (Some(verdict.clone()), Some(verdict));
+            }
         }
         Ok(Applied::Letters(1))
     }
@@ -101,7 +108,8 @@ impl<'a> Draft<'a> {
             if let Some(offset) = self.offset_in(id, |state| state != State::Replaying)? {
                 self.set_state(offset, State::Discarded)?;
                 let fate = self.fate(offset)?;
-                fate.discard = Some(erase.verdict.clone());
+                // Who had given it up before, did.
+                fate.discard.get_or_insert_with(|| erase.verdict.clone());
                 fate.erased = Some(erase.verdict.clone());
                 erased += 1;
             }

@@ -82,14 +82,15 @@ prop_compose! {
             enabled,
             body: body.into_iter().collect(),
             headers: headers.into_iter().map(|(name, value)| (name, Value::from(value))).collect(),
-            secret: secret.map(encode),
             previous_secrets: previous
                 .into_iter()
+                .filter(|_| secret.is_some())
                 .map(|(key, until)| PreviousSecret {
                     secret: encode(key),
                     until: DateTime::from_timestamp_millis(until).expect("a time"),
                 })
                 .collect(),
+            secret: secret.map(encode),
             timeout_ms,
             max_concurrency,
             rate_limit: rate_limit.map(|digits| digits.parse::<Number>().expect("a number")),

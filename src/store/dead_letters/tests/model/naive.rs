@@ -163,7 +163,7 @@ impl Naive {
                 for id in &erase.ids {
                     if let Some(known) = self.known(id).filter(|known| known.claimed_by.is_none()) {
                         known.letter = DeadLetter { state: State::Discarded, ..known.letter.clone().erased() };
-                        known.discard = Some(erase.verdict.clone());
+                        known.discard.get_or_insert_with(|| erase.verdict.clone());
                         known.erased = Some(erase.verdict.clone());
                         letters += 1;
                     }
@@ -214,6 +214,11 @@ impl Naive {
             && let Some(original) = self.known(original)
         {
             original.replay(replay, letter.dead_at, ReplayOutcome::Dead).dead_letter_id = Some(letter.id.clone());
+            if let Some(verdict) = original.erased.clone() {
+                let new = self.letters.last_mut().expect("it is there");
+                new.letter = DeadLetter { state: State::Discarded, ..new.letter.clone().erased() };
+                (new.discard, new.erased) = (Some(verdict.clone()), Some(verdict));
+            }
         }
         Told::Letters(1)
     }
