@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -18,11 +18,21 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/rabbitmq-node
 /// A node that is asked to end has ended within this time; the script itself kills it after ten seconds.
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
+/// What makes a node one of a cluster.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Membership {
+    /// The port of the epmd of all.
+    pub(super) epmd: u16,
+    /// The port of a node to join at the first start.
+    pub(super) join: Option<u16>,
+}
+
 /// A RabbitMQ node on a port and a folder of its own, both kept over restarts.
 pub(crate) struct Broker {
     folder: PathBuf,
     port: u16,
     plugins: &'static [&'static str],
+    membership: Option<Membership>,
     script: Mutex<Option<Child>>,
     // Last to be dropped: removes the folder where the script has not.
     _temporary: TempDir,
@@ -46,11 +56,33 @@ impl Broker {
         blocking(|| Self::new_started(plugins)).await
     }
 
+    /// A node of a cluster; `prepare` writes into its folder what they have in common.
+    pub(super) async fn member(
+        port: u16,
+        membership: Membership,
+        prepare: impl FnOnce(&Path) + Send + 'static,
+    ) -> Self {
+        let start = move || {
+            let temporary = temporary_folder();
+            prepare(temporary.path());
+            Self::started(temporary, port, &[], Some(membership))
+        };
+        blocking(start).await
+    }
+
     fn new_started(plugins: &'static [&'static str]) -> Self {
-        let temporary = tempfile::Builder::new().prefix("waypost-broker-").tempdir().expect("a temporary folder");
-        let (folder, port) = (temporary.path().to_owned(), free_port());
-        let script = Mutex::new(Some(run_script(&folder, port, plugins)));
-        Self { folder, port, plugins, script, _temporary: temporary }
+        Self::started(temporary_folder(), free_port(), plugins, None)
+    }
+
+    fn started(
+        temporary: TempDir,
+        port: u16,
+        plugins: &'static [&'static str],
+        membership: Option<Membership>,
+    ) -> Self {
+        let folder = temporary.path().to_owned();
+        let script = Mutex::new(Some(run_script(&folder, port, plugins, membership)));
+        Self { folder, port, plugins, membership, script, _temporary: temporary }
     }
 
     /// Where it takes AMQP connections, as `WAYPOST_BROKER__URL` has it.
@@ -83,19 +115,26 @@ impl Broker {
     /// Starts the node again after [`kill`](Self::kill) or [`stop`](Self::stop), with its data and on its port.
     pub(crate) async fn start(&self) {
         assert!(self.script.lock().expect("the script's handle").is_none(), "the node is running");
-        let (folder, port, plugins) = (self.folder.clone(), self.port, self.plugins);
-        let script = blocking(move || run_script(&folder, port, plugins)).await;
+        let (folder, port, plugins, membership) = (self.folder.clone(), self.port, self.plugins, self.membership);
+        let script = blocking(move || run_script(&folder, port, plugins, membership)).await;
         *self.script.lock().expect("the script's handle") = Some(script);
     }
 
     /// Runs `rabbitmqctl` against the node and gives back what it printed; panics where it fails. Takes about a second.
     pub(crate) async fn ctl(&self, arguments: &[&str]) -> String {
+        self.try_ctl(arguments).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// As [`ctl`](Self::ctl), where the node may be away.
+    pub(crate) async fn try_ctl(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(self.folder.join("rabbitmqctl"));
         command.arg("--silent").args(arguments).stdin(Stdio::null());
         let output = blocking(move || command.output()).await.expect("rabbitmqctl runs");
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}: {error}", output.status);
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        Err(format!("rabbitmqctl {arguments:?}: {}: {error}", output.status))
     }
 
     /// The queues and streams of a prefix, each with its messages, those in a consumer's hands included. RabbitMQ brings
@@ -146,10 +185,19 @@ impl Drop for Broker {
     }
 }
 
+fn temporary_folder() -> TempDir {
+    tempfile::Builder::new().prefix("waypost-broker-").tempdir().expect("a temporary folder")
+}
+
 /// Starts the script and waits for the node; panics with the end of its log where it does not start.
-fn run_script(folder: &std::path::Path, port: u16, plugins: &[&str]) -> Child {
-    let mut script = Command::new(SCRIPT)
-        .arg("--temporary")
+fn run_script(folder: &Path, port: u16, plugins: &[&str], membership: Option<Membership>) -> Child {
+    let mut command = Command::new(SCRIPT);
+    command.arg("--temporary");
+    if let Some(Membership { epmd, join }) = membership {
+        command.env("ERL_EPMD_PORT", epmd.to_string());
+        command.args(join.iter().flat_map(|port| ["--join".to_owned(), port.to_string()]));
+    }
+    let mut script = command
         .arg(folder)
         .arg(port.to_string())
         .args(plugins)

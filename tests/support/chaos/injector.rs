@@ -1,0 +1,129 @@
+//! Carries the schedule out: does what a fault says, waits until it is over, and makes all as it was before.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, sleep_until};
+
+use super::books::Happened;
+use super::fault::{Fault, Lane};
+use super::scene::Scene;
+use super::schedule::Injection;
+use super::small_disk;
+use crate::support::until::poll;
+
+/// A worker that is asked to stop has stopped within its grace of 3 s and six more; the rest is for a busy machine.
+const STOPS_WITHIN: Duration = Duration::from_secs(25);
+
+/// So many seconds a clock jumps. Retries that the worker then has in hand can be late by as much.
+const JUMP: u32 = 15;
+
+/// How late what passes a slow connection is, in each direction.
+const SLOW: Duration = Duration::from_millis(150);
+
+/// Less than any node uses.
+const NO_MEMORY: [&str; 3] = ["set_vm_memory_high_watermark", "absolute", "1MB"];
+const USUAL_MEMORY: [&str; 2] = ["set_vm_memory_high_watermark", "0.4"];
+
+/// Injects the faults of a lane, one after the other.
+pub(crate) async fn inject(scene: &Scene, lane: &[Injection]) {
+    let books = &scene.books;
+    for injection in lane {
+        let lane = injection.fault.lane();
+        sleep_until(books.at(injection.begins)).await;
+        if lane == Lane::Workers {
+            scene.mind_workers();
+        }
+        let begins = books.now();
+        match lane {
+            Lane::Workers => worker(scene, injection).await,
+            Lane::Nodes => node(scene, injection).await,
+            Lane::Lines => line(scene, injection).await,
+            Lane::Receivers => {
+                let endpoint = &scene.endpoints[injection.whom];
+                endpoint.set_mood(Some(injection.fault));
+                sleep(injection.lasts).await;
+                endpoint.set_mood(None);
+            }
+        }
+        books.pages().happened.push(Happened { fault: injection.fault, begins, ends: books.now() });
+    }
+}
+
+async fn worker(scene: &Scene, injection: &Injection) {
+    let Injection { fault, whom, lasts, .. } = *injection;
+    let (worker, books) = (&scene.workers[whom], &scene.books);
+    match fault {
+        Fault::ClockAhead | Fault::ClockBehind => {
+            let Some(clock) = &scene.clock else { return };
+            let sign = if fault == Fault::ClockAhead { '+' } else { '-' };
+            clock.set(&format!("{sign}{JUMP}"));
+            sleep(lasts).await;
+            clock.set("+0");
+            return;
+        }
+        Fault::DiskFull => {
+            worker.kill().await;
+            let store = worker.store_path();
+            std::fs::create_dir_all(&store).expect("the store's folder");
+            worker.relaunch(&small_disk::launcher(&store.display().to_string()));
+            // Of no use before it works on it.
+            poll(lasts, async || super::scene::is_ready(worker).await.then_some(())).await;
+            if !small_disk::fill(worker.pid(), &store) {
+                books.incident("the small disk was not to be had");
+            }
+            match poll(lasts, async || worker.ended_by_itself()).await {
+                Some(status) if status.code() == Some(1) => {}
+                Some(status) => books.incident(&format!("a worker with a full disk ended with {status}")),
+                None => worker.kill().await,
+            }
+        }
+        Fault::WorkerStopped => {
+            worker.terminate();
+            match poll(STOPS_WITHIN, async || worker.ended_by_itself()).await {
+                Some(status) if status.success() => {}
+                Some(status) => books.incident(&format!("a worker that was to stop ended with {status}")),
+                None => {
+                    books.incident(&format!("a worker that was to stop had not after {STOPS_WITHIN:?}"));
+                    worker.kill().await;
+                }
+            }
+            sleep(lasts).await;
+        }
+        _ => {
+            worker.kill().await;
+            sleep(lasts).await;
+        }
+    }
+    worker.relaunch(&[]);
+}
+
+async fn node(scene: &Scene, injection: &Injection) {
+    let mut whom = injection.whom;
+    if injection.fault == Fault::LeaderKilled {
+        match scene.cluster.leader_of(&scene.events()).await {
+            Some(leader) => whom = leader,
+            None => scene.books.incident("nobody knew the queue's leader: another node was killed"),
+        }
+    }
+    let node = &scene.cluster.nodes()[whom];
+    if injection.fault == Fault::MemoryAlarm {
+        node.ctl(&NO_MEMORY).await;
+        sleep(injection.lasts).await;
+        node.ctl(&USUAL_MEMORY).await;
+        return;
+    }
+    node.kill().await;
+    sleep(injection.lasts).await;
+    node.start().await;
+}
+
+async fn line(scene: &Scene, injection: &Injection) {
+    let line = &scene.lines[injection.whom];
+    match injection.fault {
+        Fault::ConnectionsCut => line.refuse(),
+        Fault::ConnectionsSlow => line.delay(SLOW),
+        _ => line.stall(),
+    }
+    sleep(injection.lasts).await;
+    line.resume();
+}

@@ -1,0 +1,55 @@
+//! The dead-letter stream as anybody can read it who knows AMQP, from its first record to its last.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::load::{Errand, Hook, PATHS, errands, number_in, numbers_in};
+use crate::support::Amqp;
+use crate::support::amqp::Record;
+
+/// After so long without a record the stream is taken to be at its end: nothing writes to it any more.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// A dead letter of the drill's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Letter {
+    pub(crate) errand: Errand,
+    /// The `webhook-id` its requests carried; none where it could not be read, or the broker gave it up.
+    pub(crate) delivery_id: Option<String>,
+    pub(crate) reason: String,
+}
+
+/// Reads all letters, and what can't be read as one.
+pub(crate) async fn read(amqp: &Amqp, stream: &str) -> (Vec<Letter>, Vec<String>) {
+    let records = amqp.read_stream_until_quiet(stream, QUIET).await;
+    let (mut letters, mut strange) = (Vec::new(), Vec::new());
+    for record in &records {
+        // A record without a body marks an end that a worker looked for.
+        if record.body.is_empty() {
+            continue;
+        }
+        match letters_of(record) {
+            Some(found) => letters.extend(found),
+            None => strange.push(format!("a dead letter of no event: {}", String::from_utf8_lossy(&record.body))),
+        }
+    }
+    (letters, strange)
+}
+
+/// The letter in a record. What the broker has given up by itself is there as it was: an event, a delivery, or several.
+fn letters_of(record: &Record) -> Option<Vec<Letter>> {
+    let body: Value = serde_json::from_slice(&record.body).ok()?;
+    if let Some(why) = record.header("x-first-death-reason") {
+        let text = String::from_utf8_lossy(&record.body);
+        let letter = |errand| Letter { errand, delivery_id: None, reason: format!("poison ({why})") };
+        return Some(numbers_in(&text).flat_map(errands).map(letter).collect());
+    }
+    let event = number_in(&body.to_string())?;
+    let hook = match body["url"].as_str() {
+        None => Hook::Nowhere,
+        Some(url) => PATHS.iter().find(|(path, _)| url.ends_with(path))?.1,
+    };
+    let delivery_id = body["deliveryId"].as_str().map(str::to_owned);
+    Some(vec![Letter { errand: Errand { event, hook }, delivery_id, reason: body["reason"].as_str()?.to_owned() }])
+}
