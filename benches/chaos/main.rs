@@ -22,7 +22,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
-use support::chaos::{self, Drill, Findings, Progress};
+use support::chaos::{self, Drill, Findings, Manner, Progress};
 
 /// Injects faults for a while, and takes the account.
 #[derive(Debug, Parser)]
@@ -40,6 +40,9 @@ struct Options {
     /// Events published a second.
     #[arg(long, default_value_t = 60)]
     rate: u32,
+    /// One fault at a time, to see what each of them does to deliveries.
+    #[arg(long)]
+    apart: bool,
     /// What cargo tells every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
@@ -53,13 +56,15 @@ async fn main() -> ExitCode {
     let drill = Drill {
         seed,
         length: Duration::from_secs_f64(options.minutes * 60.0),
+        manner: if options.apart { Manner::Apart } else { Manner::Together },
         nodes: 3,
         workers: options.workers,
         publishers: 2,
         receivers: 6,
         per_second: options.rate,
     };
-    let again = format!("make chaos ARGS=\"--seed {seed} --minutes {}\"", options.minutes);
+    let apart = if options.apart { " --apart" } else { "" };
+    let again = format!("make chaos ARGS=\"--seed {seed} --minutes {}{apart}\"", options.minutes);
     eprintln!("{again}");
     let mut terminate = signal(SignalKind::terminate()).expect("a signal can be heard");
     // What was started ends with the future that owns it, also where somebody has had enough.

@@ -7,18 +7,22 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::support::chaos::account::Account;
 use super::support::chaos::fault::Fault;
 use super::support::chaos::stalls;
-use super::support::chaos::{Drill, Findings, Settled};
+use super::support::chaos::{Drill, Findings, Manner, Settled};
 
 /// So many of what should not be are shown.
 const SHOWN: usize = 20;
 
 /// Prints everything.
 pub(crate) fn print(drill: &Drill, findings: &Findings) {
-    let Drill { seed, length, nodes, workers, publishers, receivers, per_second } = drill;
+    let Drill { seed, length, manner, nodes, workers, publishers, receivers, per_second } = drill;
     println!(
         "Seed {seed}, {:.1} minutes: {nodes} nodes, {workers} workers, {publishers} publishers, {receivers} receivers, \
-         {per_second} events/s.\n",
-        length.as_secs_f64() / 60.0
+         {per_second} events/s; faults {}.\n",
+        length.as_secs_f64() / 60.0,
+        match manner {
+            Manner::Together => "of several kinds at once",
+            Manner::Apart => "one at a time",
+        }
     );
     println!("{}\n", account(&findings.account));
     println!("{}\n", faults(findings));
@@ -32,6 +36,7 @@ pub(crate) fn print(drill: &Drill, findings: &Findings) {
     if !left_out.is_empty() {
         println!("Left out, as this machine has not what it takes (root, libfaketime): {}.", left_out.join(", "));
     }
+    show("Remark", findings.pages.remarks.iter().cloned());
     show("LOST", findings.account.lost.iter().map(|errand| format!("{errand:?}")));
     show("CONTRADICTION", findings.account.contradictions.iter().cloned());
     show("INCIDENT", findings.pages.incidents.iter().cloned());

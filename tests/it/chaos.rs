@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use crate::support::chaos::{self, Drill};
+use crate::support::chaos::{self, Drill, Manner};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_in_a_short_drill() {
     let drill = Drill {
         seed: 1,
         length: Duration::from_secs(20),
+        manner: Manner::Together,
         nodes: 3,
         workers: 2,
         publishers: 1,

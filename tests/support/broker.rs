@@ -100,9 +100,23 @@ impl Broker {
         // RabbitMQ answers a declaration about a second before the new queue is in its register on disk (3.10.8, ra 2.2.0).
         // Killed in between, it comes back with the queue there and all its confirmed messages lost: not our promise.
         until("the register of quorum queues", PATIENCE, async || self.all_queues_registered().then_some(())).await;
-        let pid = std::fs::read_to_string(self.folder.join("pid")).expect("the pid of the node");
-        signal("-KILL", pid.trim());
+        signal("-KILL", &self.pid());
         self.ended().await;
+    }
+
+    /// Has the node stand still (SIGSTOP), until [`thaw`](Self::thaw).
+    pub(crate) fn freeze(&self) {
+        signal("-STOP", &self.pid());
+    }
+
+    /// Has the node go on after [`freeze`](Self::freeze).
+    pub(crate) fn thaw(&self) {
+        signal("-CONT", &self.pid());
+    }
+
+    /// The id of the Erlang VM's process.
+    fn pid(&self) -> String {
+        std::fs::read_to_string(self.folder.join("pid")).expect("the pid of the node").trim().to_owned()
     }
 
     /// Stops the node in an orderly way, and waits until it is gone.

@@ -150,6 +150,16 @@ impl Waypost {
         signal("-TERM", &pid.to_string());
     }
 
+    /// Has it stand still (SIGSTOP), until [`thaw`](Self::thaw).
+    pub(crate) fn freeze(&self) {
+        signal("-STOP", &self.pid().to_string());
+    }
+
+    /// Has it go on after [`freeze`](Self::freeze).
+    pub(crate) fn thaw(&self) {
+        signal("-CONT", &self.pid().to_string());
+    }
+
     /// Waits for its end, and tells how it ended.
     pub(crate) async fn wait(&self) -> ExitStatus {
         match poll(PATIENCE, async || self.ended()).await {

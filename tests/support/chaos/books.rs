@@ -57,6 +57,8 @@ pub(crate) struct Pages {
     pub(crate) published: BTreeMap<u64, Published>,
     pub(crate) receipts: Vec<Receipt>,
     pub(crate) happened: Vec<Happened>,
+    /// What is worth telling, and no fault of anybody.
+    pub(crate) remarks: Vec<String>,
     /// What nobody had planned: a worker that ended by itself, a request of no event.
     pub(crate) incidents: Vec<String>,
 }
@@ -84,7 +86,17 @@ impl Books {
 
     /// Writes down what nobody had planned.
     pub(crate) fn incident(&self, what: &str) {
-        let at = self.now().as_secs_f64();
-        self.pages().incidents.push(format!("{at:.1} s: {what}"));
+        let what = self.dated(what);
+        self.pages().incidents.push(what);
+    }
+
+    /// Writes down what is worth telling.
+    pub(crate) fn remark(&self, what: &str) {
+        let what = self.dated(what);
+        self.pages().remarks.push(what);
+    }
+
+    fn dated(&self, what: &str) -> String {
+        format!("{:.1} s: {what}", self.now().as_secs_f64())
     }
 }

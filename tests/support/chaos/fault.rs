@@ -9,6 +9,10 @@ pub(crate) enum Fault {
     WorkerKilled,
     /// SIGTERM to a worker; it is started again.
     WorkerStopped,
+    /// A worker stands still (SIGSTOP), and then goes on as if nothing had been.
+    WorkerFrozen,
+    /// `kill -9` of a worker, and its store is gone.
+    StoreLost,
     /// A worker's store is on a disk that fills up; it is started again with room.
     DiskFull,
     /// A worker's clock jumps forward, and back at the end.
@@ -19,6 +23,10 @@ pub(crate) enum Fault {
     NodeKilled,
     /// The same, of the node that leads the queue of events.
     LeaderKilled,
+    /// `kill -9` of all nodes at once; they are started again.
+    ClusterKilled,
+    /// A node stands still (SIGSTOP), and then goes on.
+    NodeFrozen,
     /// A node is short of memory: the cluster takes no messages.
     MemoryAlarm,
     /// All connections of a worker or a publisher are cut, and new ones refused for a while.
@@ -54,14 +62,18 @@ pub(crate) enum Lane {
 
 impl Fault {
     /// All there are.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::WorkerKilled,
         Self::WorkerStopped,
+        Self::WorkerFrozen,
+        Self::StoreLost,
         Self::DiskFull,
         Self::ClockAhead,
         Self::ClockBehind,
         Self::NodeKilled,
         Self::LeaderKilled,
+        Self::ClusterKilled,
+        Self::NodeFrozen,
         Self::MemoryAlarm,
         Self::ConnectionsCut,
         Self::ConnectionsSlow,
@@ -75,13 +87,19 @@ impl Fault {
         Self::ReceiverNeverEnds,
     ];
 
-    /// The lane it belongs to. One node at a time is away: two of three would be no cluster.
+    /// The lane it belongs to. So one node at a time is away, or all: two of three would be no cluster.
     pub(crate) fn lane(self) -> Lane {
         match self {
-            Self::WorkerKilled | Self::WorkerStopped | Self::DiskFull | Self::ClockAhead | Self::ClockBehind => {
-                Lane::Workers
+            Self::WorkerKilled
+            | Self::WorkerStopped
+            | Self::WorkerFrozen
+            | Self::StoreLost
+            | Self::DiskFull
+            | Self::ClockAhead
+            | Self::ClockBehind => Lane::Workers,
+            Self::NodeKilled | Self::LeaderKilled | Self::ClusterKilled | Self::NodeFrozen | Self::MemoryAlarm => {
+                Lane::Nodes
             }
-            Self::NodeKilled | Self::LeaderKilled | Self::MemoryAlarm => Lane::Nodes,
             Self::ConnectionsCut | Self::ConnectionsSlow | Self::ConnectionsStalled => Lane::Lines,
             Self::ReceiverFails
             | Self::ReceiverLimits
@@ -97,10 +115,12 @@ impl Fault {
     /// top of it.
     pub(crate) fn lasts(self) -> (Duration, Duration) {
         let (least, most) = match self {
-            Self::WorkerKilled | Self::WorkerStopped => (200, 3_000),
+            Self::WorkerKilled | Self::WorkerStopped | Self::StoreLost => (200, 3_000),
+            Self::WorkerFrozen => (2_000, 25_000),
+            Self::NodeFrozen => (2_000, 20_000),
             Self::DiskFull => (15_000, 25_000),
             Self::ClockAhead | Self::ClockBehind => (4_000, 10_000),
-            Self::NodeKilled | Self::LeaderKilled => (1_000, 5_000),
+            Self::NodeKilled | Self::LeaderKilled | Self::ClusterKilled => (1_000, 5_000),
             Self::MemoryAlarm => (3_000, 8_000),
             Self::ConnectionsCut => (0, 2_000),
             Self::ConnectionsSlow => (3_000, 8_000),
@@ -121,11 +141,15 @@ impl Fault {
         match self {
             Self::WorkerKilled => "worker killed (kill -9)",
             Self::WorkerStopped => "worker stopped (SIGTERM)",
+            Self::WorkerFrozen => "worker frozen (SIGSTOP)",
+            Self::StoreLost => "worker killed, its store lost",
             Self::DiskFull => "a worker's disk full",
             Self::ClockAhead => "a worker's clock jumps ahead",
             Self::ClockBehind => "a worker's clock jumps back",
             Self::NodeKilled => "broker node killed (kill -9)",
             Self::LeaderKilled => "the queue leader's node killed",
+            Self::ClusterKilled => "all nodes killed at once",
+            Self::NodeFrozen => "broker node frozen (SIGSTOP)",
             Self::MemoryAlarm => "memory alarm (connection.blocked)",
             Self::ConnectionsCut => "connections cut",
             Self::ConnectionsSlow => "connections slow",

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::{sleep, sleep_until};
 
 use super::books::Happened;
@@ -61,6 +62,12 @@ async fn worker(scene: &Scene, injection: &Injection) {
             clock.set("+0");
             return;
         }
+        Fault::WorkerFrozen => {
+            worker.freeze();
+            sleep(lasts).await;
+            worker.thaw();
+            return;
+        }
         Fault::DiskFull => {
             worker.kill().await;
             let store = worker.store_path();
@@ -72,9 +79,15 @@ async fn worker(scene: &Scene, injection: &Injection) {
                 books.incident("the small disk was not to be had");
             }
             match poll(lasts, async || worker.ended_by_itself()).await {
-                Some(status) if status.code() == Some(1) => {}
+                Some(status) if status.code() == Some(1) => {
+                    let last = worker.lines().into_iter().rev().find(|line| line.starts_with("error"));
+                    books.remark(&format!("a worker whose disk was full: {}", last.unwrap_or_default()));
+                }
                 Some(status) => books.incident(&format!("a worker with a full disk ended with {status}")),
-                None => worker.kill().await,
+                None => {
+                    books.remark("a worker had no need of the room that was taken from it, and was killed");
+                    worker.kill().await;
+                }
             }
         }
         Fault::WorkerStopped => {
@@ -91,6 +104,9 @@ async fn worker(scene: &Scene, injection: &Injection) {
         }
         _ => {
             worker.kill().await;
+            if fault == Fault::StoreLost {
+                std::fs::remove_dir_all(worker.store_path()).expect("the store is removed");
+            }
             sleep(lasts).await;
         }
     }
@@ -98,23 +114,33 @@ async fn worker(scene: &Scene, injection: &Injection) {
 }
 
 async fn node(scene: &Scene, injection: &Injection) {
-    let mut whom = injection.whom;
-    if injection.fault == Fault::LeaderKilled {
-        match scene.cluster.leader_of(&scene.events()).await {
-            Some(leader) => whom = leader,
-            None => scene.books.incident("nobody knew the queue's leader: another node was killed"),
+    let nodes = scene.cluster.nodes();
+    let node = &nodes[injection.whom];
+    let mut killed = vec![node];
+    match injection.fault {
+        Fault::MemoryAlarm => {
+            node.ctl(&NO_MEMORY).await;
+            sleep(injection.lasts).await;
+            node.ctl(&USUAL_MEMORY).await;
+            return;
         }
+        Fault::NodeFrozen => {
+            node.freeze();
+            sleep(injection.lasts).await;
+            node.thaw();
+            return;
+        }
+        Fault::LeaderKilled => match scene.cluster.leader_of(&scene.events()).await {
+            Some(leader) => killed = vec![&nodes[leader]],
+            None => scene.books.remark("nobody knew the queue's leader: another node was killed"),
+        },
+        Fault::ClusterKilled => killed = nodes.iter().collect(),
+        _ => {}
     }
-    let node = &scene.cluster.nodes()[whom];
-    if injection.fault == Fault::MemoryAlarm {
-        node.ctl(&NO_MEMORY).await;
-        sleep(injection.lasts).await;
-        node.ctl(&USUAL_MEMORY).await;
-        return;
-    }
-    node.kill().await;
+    join_all(killed.iter().map(|killed| killed.kill())).await;
     sleep(injection.lasts).await;
-    node.start().await;
+    // Together: the first to come back waits for others.
+    join_all(killed.iter().map(|killed| killed.start())).await;
 }
 
 async fn line(scene: &Scene, injection: &Injection) {

@@ -33,6 +33,7 @@ use books::{Answered, Books, Pages, Published};
 use fault::Fault;
 use publisher::Publisher;
 use scene::Scene;
+pub(crate) use schedule::Manner;
 pub(crate) use settling::Settled;
 
 /// What is to be done.
@@ -42,6 +43,7 @@ pub(crate) struct Drill {
     pub(crate) seed: u64,
     /// How long events are published and faults injected.
     pub(crate) length: Duration,
+    pub(crate) manner: Manner,
     pub(crate) nodes: usize,
     pub(crate) workers: usize,
     pub(crate) publishers: usize,
@@ -82,12 +84,14 @@ impl Findings {
 pub(crate) async fn run(drill: &Drill, watch: impl Fn(Progress)) -> Findings {
     let scene = Scene::set(drill).await;
     let cast = scene.cast();
-    let plan = schedule::plan(drill.seed, drill.length, &cast);
+    let plan = schedule::plan(drill.seed, drill.length, drill.manner, &cast);
     let busy = async {
         let publishing = join_all((0..drill.publishers).map(|number| publisher(drill, &scene, number).run()));
         let injecting = join_all(plan.iter().map(|lane| injector::inject(&scene, lane)));
         tokio::join!(publishing, injecting);
-        settling::settle(&scene).await
+        // Past all proxies, which are healed.
+        let amqp = Amqp::connect(&scene.cluster.nodes()[0].url()).await;
+        (settling::settle(&scene, &amqp).await, letters::read(&amqp, &scene.dead_letters()).await)
     };
     let watching = async {
         let mut turns = interval(Duration::from_secs(1));
@@ -97,12 +101,10 @@ pub(crate) async fn run(drill: &Drill, watch: impl Fn(Progress)) -> Findings {
             scene.endpoints.iter().for_each(receivers::Endpoint::forget);
         }
     };
-    let settled = tokio::select! {
-        settled = busy => settled,
+    let (settled, (letters, strange)) = tokio::select! {
+        done = busy => done,
         () = watching => unreachable!("it watches until the end"),
     };
-    let amqp = Amqp::connect(&scene.cluster.nodes()[0].url()).await;
-    let (letters, strange) = letters::read(&amqp, &scene.dead_letters()).await;
     let mut pages = scene.books.pages().clone();
     pages.incidents.extend(strange);
     Findings {

@@ -13,7 +13,7 @@ use super::books::{Books, Published};
 use super::load::{self, Event};
 
 /// So many events are on their way at once; more wait until some are confirmed.
-const UNCONFIRMED: usize = 256;
+const UNCONFIRMED: usize = 64;
 
 /// What takes longer than this has failed: opening a connection, or handing an event to it.
 const PATIENCE: Duration = Duration::from_secs(10);

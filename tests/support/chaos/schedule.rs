@@ -11,6 +11,9 @@ const CALM: Duration = Duration::from_secs(3);
 /// The pause between two faults of a lane, at least and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
 
+/// And where nothing else is to be wrong meanwhile.
+const REST: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(6));
+
 /// Lanes of receivers: so many of them are in a bad way at once.
 const RECEIVER_LANES: usize = 2;
 
@@ -37,18 +40,37 @@ pub(crate) struct Injection {
     pub(crate) lasts: Duration,
 }
 
-/// The injections of each lane, in their order. In every lane each kind of fault comes before one comes again, as far as
-/// there is time for it.
-pub(crate) fn plan(seed: u64, length: Duration, cast: &Cast) -> Vec<Vec<Injection>> {
-    let lanes = [Lane::Workers, Lane::Nodes, Lane::Lines];
-    let lanes = lanes.into_iter().chain(std::iter::repeat_n(Lane::Receivers, RECEIVER_LANES));
-    lanes.zip(0..).map(|(lane, number)| planned(lane, Chance::of(seed, number), length, cast)).collect()
+/// How faults follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Lanes go side by side: several things are wrong at once.
+    Together,
+    /// One fault after the other, each after a rest: what a stall is due to can be told.
+    Apart,
 }
 
-fn planned(lane: Lane, mut chance: Chance, length: Duration, cast: &Cast) -> Vec<Injection> {
-    let possible = Fault::ALL.into_iter().filter(|fault| fault.lane() == lane && !cast.left_out.contains(fault));
-    let possible: Vec<Fault> = possible.collect();
-    let members = match lane {
+/// The injections of each lane, in their order. In every lane each kind of fault comes before one comes again, as far as
+/// there is time for it.
+pub(crate) fn plan(seed: u64, length: Duration, manner: Manner, cast: &Cast) -> Vec<Vec<Injection>> {
+    let possible = Fault::ALL.into_iter().filter(|fault| !cast.left_out.contains(fault));
+    let of = |lane: Lane| possible.clone().filter(|fault| fault.lane() == lane).collect::<Vec<_>>();
+    let lanes = match manner {
+        Manner::Apart => vec![possible.collect()],
+        Manner::Together => {
+            let lanes = [Lane::Workers, Lane::Nodes, Lane::Lines].map(of);
+            lanes.into_iter().chain(std::iter::repeat_n(of(Lane::Receivers), RECEIVER_LANES)).collect()
+        }
+    };
+    let lanes = lanes.iter().zip(0..);
+    lanes.map(|(possible, number)| planned(possible, Chance::of(seed, number), length, manner, cast)).collect()
+}
+
+fn planned(possible: &[Fault], mut chance: Chance, length: Duration, manner: Manner, cast: &Cast) -> Vec<Injection> {
+    let (shortest, longest) = match manner {
+        Manner::Together => PAUSE,
+        Manner::Apart => REST,
+    };
+    let members = |lane: Lane| match lane {
         Lane::Workers => cast.workers,
         Lane::Nodes => cast.nodes,
         Lane::Lines => cast.lines,
@@ -58,9 +80,9 @@ fn planned(lane: Lane, mut chance: Chance, length: Duration, cast: &Cast) -> Vec
     let mut now = CALM;
     let mut bag: Vec<Fault> = Vec::new();
     loop {
-        now += chance.between(PAUSE.0, PAUSE.1);
+        now += chance.between(shortest, longest);
         if bag.is_empty() {
-            bag.clone_from(&possible);
+            bag = possible.to_vec();
             chance.shuffle(&mut bag);
         }
         // What would not be over in time makes place for what would.
@@ -75,7 +97,7 @@ fn planned(lane: Lane, mut chance: Chance, length: Duration, cast: &Cast) -> Vec
         let fault = bag.remove(place);
         let (least, most) = fault.lasts();
         let lasts = chance.between(least, most);
-        injections.push(Injection { fault, whom: chance.below(members), begins: now, lasts });
+        injections.push(Injection { fault, whom: chance.below(members(fault.lane())), begins: now, lasts });
         now += lasts;
     }
 }
@@ -93,29 +115,32 @@ mod tests {
     #[test]
     fn a_seed_gives_one_plan_and_another_seed_another() {
         let length = Duration::from_secs(60);
-        assert_eq!(plan(7, length, &cast()), plan(7, length, &cast()));
-        assert_ne!(plan(7, length, &cast()), plan(8, length, &cast()));
+        assert_eq!(plan(7, length, Manner::Together, &cast()), plan(7, length, Manner::Together, &cast()));
+        assert_ne!(plan(7, length, Manner::Together, &cast()), plan(8, length, Manner::Together, &cast()));
     }
 
     #[test]
     fn a_long_drill_has_every_fault_and_what_is_left_out_is_not_in_it() {
         let mut cast = cast();
-        let kinds = |cast: &Cast| {
-            let plan = plan(1, Duration::from_secs(600), cast);
+        let kinds = |manner, cast: &Cast| {
+            let plan = plan(1, Duration::from_secs(600), manner, cast);
             plan.into_iter().flatten().map(|injection| injection.fault).collect::<BTreeSet<_>>()
         };
-        assert_eq!(kinds(&cast).len(), Fault::ALL.len());
+        for manner in [Manner::Together, Manner::Apart] {
+            assert_eq!(kinds(manner, &cast).len(), Fault::ALL.len());
+        }
         cast.left_out = vec![Fault::DiskFull];
-        assert_eq!(kinds(&cast).len(), Fault::ALL.len() - 1);
-        assert!(!kinds(&cast).contains(&Fault::DiskFull));
+        assert_eq!(kinds(Manner::Together, &cast).len(), Fault::ALL.len() - 1);
+        assert!(!kinds(Manner::Together, &cast).contains(&Fault::DiskFull));
     }
 
     #[test]
     fn in_a_lane_one_comes_after_the_other_and_all_is_over_in_time() {
-        for seed in 0..50 {
+        for seed in 0..100 {
             for seconds in [0, 5, 20, 120] {
                 let length = Duration::from_secs(seconds);
-                for lane in plan(seed, length, &cast()) {
+                let manner = if seed % 2 == 0 { Manner::Together } else { Manner::Apart };
+                for lane in plan(seed, length, manner, &cast()) {
                     for pair in lane.windows(2) {
                         assert!(pair[0].begins + pair[0].lasts < pair[1].begins, "{pair:?}");
                     }
