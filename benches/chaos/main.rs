@@ -87,6 +87,9 @@ async fn run(drill: &Drill) -> Findings {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} s  {msg}");
     let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_message("starting a cluster");
+    if bar.is_hidden() {
+        eprintln!("starting a cluster, and injecting faults for {} s", drill.length.as_secs());
+    }
     let findings = chaos::run(drill, |progress: Progress| {
         bar.set_position(progress.now.min(drill.length).as_secs());
         let Progress { published, accepted, faults, .. } = progress;

@@ -57,7 +57,7 @@ fn account(account: &Account) -> Table {
         ["duplicates (accepted more than once)".to_owned(), account.duplicates.to_string()],
         ["delivered, and a dead letter as well".to_owned(), account.delivered_and_dead.to_string()],
         ["dead letters written twice".to_owned(), account.letters_doubled.to_string()],
-        ["contradictions (webhook-id)".to_owned(), account.contradictions.len().to_string()],
+        ["contradictions".to_owned(), account.contradictions.len().to_string()],
     ]);
     table(&["account", ""], rows)
 }

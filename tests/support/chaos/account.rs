@@ -32,7 +32,8 @@ pub(crate) struct Account {
     pub(crate) delivered_and_dead: usize,
     /// Dead letters of errands that had one already.
     pub(crate) letters_doubled: usize,
-    /// What must never be: an errand with two `webhook-id`s, two errands with one, something that was not published.
+    /// What must never be: an errand with two `webhook-id`s, two errands with one, something that was
+    /// not published, a delivery given up before its time.
     pub(crate) contradictions: Vec<String>,
 }
 
@@ -58,6 +59,9 @@ pub(crate) fn draw_up(pages: &Pages, letters: &[Letter]) -> Account {
     for letter in letters {
         if let Some(id) = &letter.delivery_id {
             ids.note(letter.errand, id, &mut account.contradictions);
+        }
+        if !letter.is_due() {
+            account.contradictions.push(format!("dead before its time: {letter:?}"));
         }
         if dead.insert(letter.errand, &letter.reason).is_some() {
             account.letters_doubled += 1;
@@ -116,7 +120,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::books::Receipt;
-    use super::super::load::Hook;
+    use super::super::load::{ATTEMPTS, Hook};
     use super::*;
 
     fn receipt(event: u64, hook: Hook, webhook_id: &str, answered: Answered) -> Receipt {
@@ -125,7 +129,8 @@ mod tests {
 
     fn letter(event: u64, hook: Hook, delivery_id: Option<&str>) -> Letter {
         let delivery_id = delivery_id.map(str::to_owned);
-        Letter { errand: Errand { event, hook }, delivery_id, reason: "exhausted".to_owned() }
+        let (errand, reason) = (Errand { event, hook }, "exhausted".to_owned());
+        Letter { errand, delivery_id, reason, attempts: ATTEMPTS, status: Some(500) }
     }
 
     fn pages(published: &[(u64, Published)], receipts: Vec<Receipt>) -> Pages {
@@ -166,6 +171,10 @@ mod tests {
         let account = draw_up(&pages(&published, receipts), &letters);
         assert_eq!((account.duplicates, account.delivered_and_dead, account.letters_doubled), (1, 1, 1));
         assert!(account.balances());
+
+        let soon = Letter { attempts: 3, ..letter(1, Hook::Section, None) };
+        let contradictions = draw_up(&pages(&published, Vec::new()), &[soon]).contradictions;
+        assert!(contradictions[0].contains("before its time"), "{contradictions:?}");
 
         let receipts = vec![accepted(1, "a"), accepted(1, "b"), accepted(2, "b"), accepted(4, "d")];
         let account = draw_up(&pages(&published, receipts), &[]);

@@ -5,11 +5,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{sleep, sleep_until};
 
-use super::books::Happened;
+use super::books::{Books, Happened};
 use super::fault::{Fault, Lane};
-use super::scene::Scene;
+use super::scene::{Scene, is_ready};
 use super::schedule::Injection;
 use super::small_disk;
+use crate::support::Waypost;
 use crate::support::until::poll;
 
 /// A worker that is asked to stop has stopped within its grace of 3 s and six more; the rest is for a busy machine.
@@ -50,56 +51,21 @@ pub(crate) async fn inject(scene: &Scene, lane: &[Injection]) {
     }
 }
 
+/// What befalls a worker. Each ends with the worker running as before.
 async fn worker(scene: &Scene, injection: &Injection) {
     let Injection { fault, whom, lasts, .. } = *injection;
-    let (worker, books) = (&scene.workers[whom], &scene.books);
+    let worker = &scene.workers[whom];
     match fault {
-        Fault::ClockAhead | Fault::ClockBehind => {
-            let Some(clock) = &scene.clock else { return };
-            let sign = if fault == Fault::ClockAhead { '+' } else { '-' };
-            clock.set(&format!("{sign}{JUMP}"));
-            sleep(lasts).await;
-            clock.set("+0");
-            return;
-        }
+        Fault::ClockAhead => return clock(scene, '+', lasts).await,
+        Fault::ClockBehind => return clock(scene, '-', lasts).await,
         Fault::WorkerFrozen => {
             worker.freeze();
             sleep(lasts).await;
-            worker.thaw();
-            return;
+            return worker.thaw();
         }
-        Fault::DiskFull => {
-            worker.kill().await;
-            let store = worker.store_path();
-            std::fs::create_dir_all(&store).expect("the store's folder");
-            worker.relaunch(&small_disk::launcher(&store.display().to_string()));
-            // Of no use before it works on it.
-            poll(lasts, async || super::scene::is_ready(worker).await.then_some(())).await;
-            if !small_disk::fill(worker.pid(), &store) {
-                books.incident("the small disk was not to be had");
-            }
-            match poll(lasts, async || worker.ended_by_itself()).await {
-                Some(status) if status.code() == Some(1) => {
-                    let last = worker.lines().into_iter().rev().find(|line| line.starts_with("error"));
-                    books.remark(&format!("a worker whose disk was full: {}", last.unwrap_or_default()));
-                }
-                Some(status) => books.incident(&format!("a worker with a full disk ended with {status}")),
-                None => {
-                    books.remark("a worker had no need of the room that was taken from it, and was killed");
-                    worker.kill().await;
-                }
-            }
-        }
+        Fault::DiskFull => fill_disk(worker, lasts, &scene.books).await,
         Fault::WorkerStopped => {
-            worker.terminate();
-            match poll(STOPS_WITHIN, async || worker.ended_by_itself()).await {
-                Some(status) if status.success() => {}
-                Some(status) => books.incident(&format!("a worker that was to stop ended with {status}")),
-                None => {
-                    books.incident(&format!("a worker that was to stop had not after {STOPS_WITHIN:?}"));
-                    worker.kill().await;
-                }
-            }
+            stop(worker, &scene.books).await;
             sleep(lasts).await;
         }
         _ => {
@@ -113,6 +79,51 @@ async fn worker(scene: &Scene, injection: &Injection) {
     worker.relaunch(&[]);
 }
 
+async fn clock(scene: &Scene, sign: char, lasts: Duration) {
+    let Some(clock) = &scene.clock else { return };
+    clock.set(&format!("{sign}{JUMP}"));
+    sleep(lasts).await;
+    clock.set("+0");
+}
+
+/// Gives a worker a small disk, fills it, and waits until the worker has ended of it.
+async fn fill_disk(worker: &Waypost, lasts: Duration, books: &Books) {
+    worker.kill().await;
+    let store = worker.store_path();
+    std::fs::create_dir_all(&store).expect("the store's folder");
+    worker.relaunch(&small_disk::launcher(&store.display().to_string()));
+    // Full before it has anything on it, it would prove little.
+    poll(lasts, async || is_ready(worker).await.then_some(())).await;
+    if !small_disk::fill(worker.pid(), &store) {
+        books.incident("the small disk was not to be had");
+    }
+    match poll(lasts, async || worker.ended_by_itself()).await {
+        Some(status) if status.code() == Some(1) => {
+            let last = worker.lines().into_iter().rev().find(|line| line.starts_with("error"));
+            books.remark(&format!("a worker whose disk was full: {}", last.unwrap_or_default()));
+        }
+        Some(status) => books.incident(&format!("a worker with a full disk ended with {status}")),
+        None => {
+            books.remark("a worker had no need of the room that was taken from it, and was killed");
+            worker.kill().await;
+        }
+    }
+}
+
+/// Asks a worker to stop.
+async fn stop(worker: &Waypost, books: &Books) {
+    worker.terminate();
+    match poll(STOPS_WITHIN, async || worker.ended_by_itself()).await {
+        Some(status) if status.success() => {}
+        Some(status) => books.incident(&format!("a worker that was to stop ended with {status}")),
+        None => {
+            books.incident(&format!("a worker that was to stop had not after {STOPS_WITHIN:?}"));
+            worker.kill().await;
+        }
+    }
+}
+
+/// What befalls the cluster. It ends with all nodes running.
 async fn node(scene: &Scene, injection: &Injection) {
     let nodes = scene.cluster.nodes();
     let node = &nodes[injection.whom];
@@ -143,6 +154,7 @@ async fn node(scene: &Scene, injection: &Injection) {
     join_all(killed.iter().map(|killed| killed.start())).await;
 }
 
+/// What befalls a connection to the broker.
 async fn line(scene: &Scene, injection: &Injection) {
     let line = &scene.lines[injection.whom];
     match injection.fault {

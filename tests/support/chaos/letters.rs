@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::load::{Errand, Hook, PATHS, errands, number_in, numbers_in};
+use super::load::{ATTEMPTS, Errand, Hook, PATHS, errands, number_in, numbers_in};
 use crate::support::Amqp;
 use crate::support::amqp::Record;
 
@@ -18,6 +18,21 @@ pub(crate) struct Letter {
     /// The `webhook-id` its requests carried; none where it could not be read, or the broker gave it up.
     pub(crate) delivery_id: Option<String>,
     pub(crate) reason: String,
+    /// How many attempts it had.
+    pub(crate) attempts: usize,
+    /// The status of the last attempt.
+    pub(crate) status: Option<u16>,
+}
+
+impl Letter {
+    /// Whether the delivery had all it was to have before it was given up.
+    pub(crate) fn is_due(&self) -> bool {
+        match self.reason.as_str() {
+            "exhausted" => self.attempts == ATTEMPTS,
+            "gone" => self.status == Some(410),
+            _ => self.errand.hook == Hook::Nowhere,
+        }
+    }
 }
 
 /// Reads all letters, and what can't be read as one.
@@ -42,7 +57,8 @@ fn letters_of(record: &Record) -> Option<Vec<Letter>> {
     let body: Value = serde_json::from_slice(&record.body).ok()?;
     if let Some(why) = record.header("x-first-death-reason") {
         let text = String::from_utf8_lossy(&record.body);
-        let letter = |errand| Letter { errand, delivery_id: None, reason: format!("poison ({why})") };
+        let letter =
+            |errand| Letter { errand, delivery_id: None, reason: format!("poison ({why})"), attempts: 0, status: None };
         return Some(numbers_in(&text).flat_map(errands).map(letter).collect());
     }
     let event = number_in(&body.to_string())?;
@@ -50,6 +66,11 @@ fn letters_of(record: &Record) -> Option<Vec<Letter>> {
         None => Hook::Nowhere,
         Some(url) => PATHS.iter().find(|(path, _)| url.ends_with(path))?.1,
     };
-    let delivery_id = body["deliveryId"].as_str().map(str::to_owned);
-    Some(vec![Letter { errand: Errand { event, hook }, delivery_id, reason: body["reason"].as_str()?.to_owned() }])
+    Some(vec![Letter {
+        errand: Errand { event, hook },
+        delivery_id: body["deliveryId"].as_str().map(str::to_owned),
+        reason: body["reason"].as_str()?.to_owned(),
+        attempts: body["attempts"].as_array().map_or(0, Vec::len),
+        status: body["status"].as_u64().and_then(|status| u16::try_from(status).ok()),
+    }])
 }

@@ -10,6 +10,9 @@ const KEYWORD_ONE_IN: u64 = 3;
 /// Of so many events one can't be read.
 const UNREADABLE_ONE_IN: u64 = 101;
 
+/// Attempts of a delivery, spread over half a minute: one that dies does so while the drill lasts.
+pub(crate) const ATTEMPTS: usize = 8;
+
 /// The paths of a receiver's two webhooks.
 pub(crate) const PATHS: [(&str, Hook); 2] = [("/section", Hook::Section), ("/entry", Hook::Entry)];
 
@@ -82,7 +85,8 @@ pub(crate) fn numbers_in(text: &str) -> impl Iterator<Item = u64> + '_ {
 
 /// The campaign whose webhooks are at one receiver.
 pub(crate) fn campaign(receiver: usize, url: impl Fn(&str) -> String) -> Value {
-    let webhook = |path: &str| json!({ "url": url(path), "timeoutMs": 1000 });
+    let retry = json!({ "initialDelay": "1s", "multiplier": 1.5, "maxAttempts": ATTEMPTS });
+    let webhook = |path: &str| json!({ "url": url(path), "timeoutMs": 1000, "retry": retry });
     let [(section, _), (entry, _)] = PATHS;
     json!({ "id": campaign_id(receiver), "name": "Chaos", "sections": [
         { "label": LABEL, "kind": "welcomeMessage", "message": "Choose", "webhook": webhook(section), "menu": [
