@@ -22,6 +22,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
+use support::chaos::fault::Fault;
 use support::chaos::{self, Drill, Findings, Manner, Progress};
 
 /// Injects faults for a while, and takes the account.
@@ -43,6 +44,9 @@ struct Options {
     /// One fault at a time, to see what each of them does to deliveries.
     #[arg(long)]
     apart: bool,
+    /// All nodes are killed at once, too. RabbitMQ's streams, and so dead letters, are not made for that.
+    #[arg(long)]
+    all_nodes: bool,
     /// What cargo tells every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
@@ -62,9 +66,11 @@ async fn main() -> ExitCode {
         publishers: 2,
         receivers: 6,
         per_second: options.rate,
+        left_out: if options.all_nodes { Vec::new() } else { vec![Fault::ClusterKilled] },
     };
     let apart = if options.apart { " --apart" } else { "" };
-    let again = format!("make chaos ARGS=\"--seed {seed} --minutes {}{apart}\"", options.minutes);
+    let all_nodes = if options.all_nodes { " --all-nodes" } else { "" };
+    let again = format!("make chaos ARGS=\"--seed {seed} --minutes {}{apart}{all_nodes}\"", options.minutes);
     eprintln!("{again}");
     let mut terminate = signal(SignalKind::terminate()).expect("a signal can be heard");
     // What was started ends with the future that owns it, also where somebody has had enough.
@@ -108,5 +114,9 @@ fn keep_logs(seed: u64, findings: &Findings) -> String {
     for (number, lines) in findings.logs.iter().enumerate() {
         std::fs::write(folder.join(format!("worker-{number}.log")), lines.join("\n")).expect("a log is written");
     }
+    let happened = findings.pages.happened.iter().map(|happened| format!("{happened:?}\n")).collect::<String>();
+    std::fs::write(folder.join("faults.log"), happened).expect("a log is written");
+    let lost = format!("{:?}\n{:?}\n", findings.account.lost, findings.testimony.lost);
+    std::fs::write(folder.join("lost.log"), lost).expect("a log is written");
     folder.display().to_string()
 }

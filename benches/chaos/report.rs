@@ -7,14 +7,14 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::support::chaos::account::Account;
 use super::support::chaos::fault::Fault;
 use super::support::chaos::stalls;
-use super::support::chaos::{Drill, Findings, Manner, Settled};
+use super::support::chaos::{Drill, Findings, Manner, Settled, Testimony};
 
 /// So many of what should not be are shown.
 const SHOWN: usize = 20;
 
 /// Prints everything.
 pub(crate) fn print(drill: &Drill, findings: &Findings) {
-    let Drill { seed, length, manner, nodes, workers, publishers, receivers, per_second } = drill;
+    let Drill { seed, length, manner, nodes, workers, publishers, receivers, per_second, .. } = drill;
     println!(
         "Seed {seed}, {:.1} minutes: {nodes} nodes, {workers} workers, {publishers} publishers, {receivers} receivers, \
          {per_second} events/s; faults {}.\n",
@@ -32,9 +32,14 @@ pub(crate) fn print(drill: &Drill, findings: &Findings) {
         Settled::All { after } => println!("All was settled {} after the last fault.", seconds(*after)),
         Settled::Not { left } => println!("NOT SETTLED: {left}"),
     }
+    let Testimony { confirmed, lost } = &findings.testimony;
+    println!(
+        "The witness, a stream that Waypost has nothing to do with: {confirmed} records confirmed, of which RabbitMQ lost {}.",
+        lost.len()
+    );
     let left_out: Vec<&str> = findings.left_out.iter().map(|fault| fault.name()).collect();
     if !left_out.is_empty() {
-        println!("Left out, as this machine has not what it takes (root, libfaketime): {}.", left_out.join(", "));
+        println!("Left out (not asked for, or without root or libfaketime): {}.", left_out.join(", "));
     }
     show("Remark", findings.pages.remarks.iter().cloned());
     show("LOST", findings.account.lost.iter().map(|errand| format!("{errand:?}")));

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::support::chaos::fault::Fault;
 use crate::support::chaos::{self, Drill, Manner};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -16,6 +17,8 @@ async fn nothing_is_lost_in_a_short_drill() {
         publishers: 1,
         receivers: 4,
         per_second: 40,
+        // RabbitMQ's streams, and so dead letters, are not made for this one.
+        left_out: vec![Fault::ClusterKilled],
     };
     let findings = chaos::run(&drill, |_| ()).await;
     let (account, pages) = (&findings.account, &findings.pages);

@@ -185,7 +185,7 @@ impl Amqp {
         async move {
             let end = Instant::now() + deadline;
             let channel = self.channel().await;
-            let mut consumer = consume_stream(&channel, stream).await;
+            let mut consumer = consume_stream(&channel, stream).await.expect("a consumer of the stream");
             let mut records = Vec::new();
             while !enough(&records) {
                 let left = end.saturating_duration_since(Instant::now());
@@ -205,18 +205,18 @@ impl Amqp {
         }
     }
 
-    /// Reads a stream from its first record until none has come for this long.
-    pub(crate) async fn read_stream_until_quiet(&self, stream: &str, quiet: Duration) -> Vec<Record> {
+    /// Reads a stream from its first record until none has come for this long. Fails where this node has no copy of it.
+    pub(crate) async fn read_stream_until_quiet(&self, stream: &str, quiet: Duration) -> lapin::Result<Vec<Record>> {
         let channel = self.channel().await;
-        let mut consumer = consume_stream(&channel, stream).await;
+        let mut consumer = consume_stream(&channel, stream).await?;
         let mut records = Vec::new();
-        while let Ok(delivery) = tokio::time::timeout(quiet, consumer.next()).await {
-            let delivery = delivery.expect("the stream goes on").expect("a record");
-            delivery.acker.ack(BasicAckOptions::default()).await.expect("an acknowledgement");
+        while let Ok(Some(delivery)) = tokio::time::timeout(quiet, consumer.next()).await {
+            let delivery = delivery?;
+            delivery.acker.ack(BasicAckOptions::default()).await?;
             records.push(record(delivery));
         }
-        channel.close(200, "done".into()).await.expect("the channel closes");
-        records
+        channel.close(200, "done".into()).await?;
+        Ok(records)
     }
 
     /// Takes each message of a queue and gives it back, as workers that die of it would, until `enough` has come about.
@@ -263,12 +263,11 @@ impl Amqp {
 }
 
 /// A consumer of a stream, from its first record on.
-async fn consume_stream(channel: &Channel, stream: &str) -> Consumer {
-    channel.basic_qos(STREAM_PREFETCH, BasicQosOptions::default()).await.expect("a prefetch");
+async fn consume_stream(channel: &Channel, stream: &str) -> lapin::Result<Consumer> {
+    channel.basic_qos(STREAM_PREFETCH, BasicQosOptions::default()).await?;
     let mut arguments = FieldTable::default();
     arguments.insert("x-stream-offset".into(), AMQPValue::LongString("first".into()));
-    let consumer = channel.basic_consume(stream.into(), "".into(), BasicConsumeOptions::default(), arguments);
-    consumer.await.expect("a consumer of the stream")
+    channel.basic_consume(stream.into(), "".into(), BasicConsumeOptions::default(), arguments).await
 }
 
 fn record(delivery: Delivery) -> Record {

@@ -1,5 +1,6 @@
 //! Carries the schedule out: does what a fault says, waits until it is over, and makes all as it was before.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -15,6 +16,8 @@ use crate::support::until::poll;
 
 /// A worker that is asked to stop has stopped within its grace of 3 s and six more; the rest is for a busy machine.
 const STOPS_WITHIN: Duration = Duration::from_secs(25);
+
+const SIGTERM: i32 = 15;
 
 /// So many seconds a clock jumps. Retries that the worker then has in hand can be late by as much.
 const JUMP: u32 = 15;
@@ -115,6 +118,8 @@ async fn stop(worker: &Waypost, books: &Books) {
     worker.terminate();
     match poll(STOPS_WITHIN, async || worker.ended_by_itself()).await {
         Some(status) if status.success() => {}
+        // It had only just been started, and did not listen to signals yet.
+        Some(status) if status.signal() == Some(SIGTERM) => books.remark("a worker was stopped before it had begun"),
         Some(status) => books.incident(&format!("a worker that was to stop ended with {status}")),
         None => {
             books.incident(&format!("a worker that was to stop had not after {STOPS_WITHIN:?}"));

@@ -1,15 +1,9 @@
-//! The dead-letter stream as anybody can read it who knows AMQP, from its first record to its last.
-
-use std::time::Duration;
+//! The dead letters, as they are in the records of their stream.
 
 use serde_json::Value;
 
 use super::load::{ATTEMPTS, Errand, Hook, PATHS, errands, number_in, numbers_in};
-use crate::support::Amqp;
 use crate::support::amqp::Record;
-
-/// After so long without a record the stream is taken to be at its end: nothing writes to it any more.
-const QUIET: Duration = Duration::from_secs(3);
 
 /// A dead letter of the drill's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,11 +29,10 @@ impl Letter {
     }
 }
 
-/// Reads all letters, and what can't be read as one.
-pub(crate) async fn read(amqp: &Amqp, stream: &str) -> (Vec<Letter>, Vec<String>) {
-    let records = amqp.read_stream_until_quiet(stream, QUIET).await;
+/// All letters, and what can't be read as one.
+pub(crate) fn letters(records: &[Record]) -> (Vec<Letter>, Vec<String>) {
     let (mut letters, mut strange) = (Vec::new(), Vec::new());
-    for record in &records {
+    for record in records {
         // A record without a body marks an end that a worker looked for.
         if record.body.is_empty() {
             continue;

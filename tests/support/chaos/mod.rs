@@ -21,6 +21,8 @@ mod schedule;
 mod settling;
 mod small_disk;
 pub(crate) mod stalls;
+mod streams;
+mod witness;
 
 use std::time::Duration;
 
@@ -35,6 +37,7 @@ use publisher::Publisher;
 use scene::Scene;
 pub(crate) use schedule::Manner;
 pub(crate) use settling::Settled;
+pub(crate) use witness::Testimony;
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -50,6 +53,8 @@ pub(crate) struct Drill {
     pub(crate) receivers: usize,
     /// Events a second, of all publishers together.
     pub(crate) per_second: u32,
+    /// What is not to be done.
+    pub(crate) left_out: Vec<Fault>,
 }
 
 /// How far it is.
@@ -67,7 +72,9 @@ pub(crate) struct Findings {
     pub(crate) account: Account,
     pub(crate) pages: Pages,
     pub(crate) settled: Settled,
-    /// What could not be done on this machine.
+    /// What the broker did without Waypost.
+    pub(crate) testimony: Testimony,
+    /// What was not to be done, or could not be done on this machine.
     pub(crate) left_out: Vec<Fault>,
     /// What each worker printed.
     pub(crate) logs: Vec<Vec<String>>,
@@ -83,15 +90,19 @@ impl Findings {
 /// Runs one; `watch` hears how far it is, about once a second. All that it starts ends with the future.
 pub(crate) async fn run(drill: &Drill, watch: impl Fn(Progress)) -> Findings {
     let scene = Scene::set(drill).await;
-    let cast = scene.cast();
+    let cast = scene.cast(drill);
     let plan = schedule::plan(drill.seed, drill.length, drill.manner, &cast);
+    let witness_books = Books::open();
     let busy = async {
         let publishing = join_all((0..drill.publishers).map(|number| publisher(drill, &scene, number).run()));
+        let witnessing = witness_publisher(drill, &scene, &witness_books).run();
         let injecting = join_all(plan.iter().map(|lane| injector::inject(&scene, lane)));
-        tokio::join!(publishing, injecting);
+        tokio::join!(publishing, witnessing, injecting);
         // Past all proxies, which are healed.
         let amqp = Amqp::connect(&scene.cluster.nodes()[0].url()).await;
-        (settling::settle(&scene, &amqp).await, letters::read(&amqp, &scene.dead_letters()).await)
+        let settled = settling::settle(&scene, &amqp).await;
+        let (dead_letters, witness) = (scene.dead_letters(), scene.witness());
+        (settled, streams::read(&scene, &dead_letters).await, streams::read(&scene, &witness).await)
     };
     let watching = async {
         let mut turns = interval(Duration::from_secs(1));
@@ -101,16 +112,18 @@ pub(crate) async fn run(drill: &Drill, watch: impl Fn(Progress)) -> Findings {
             scene.endpoints.iter().for_each(receivers::Endpoint::forget);
         }
     };
-    let (settled, (letters, strange)) = tokio::select! {
+    let (settled, dead_letters, witness) = tokio::select! {
         done = busy => done,
         () = watching => unreachable!("it watches until the end"),
     };
+    let (letters, strange) = letters::letters(&dead_letters);
     let mut pages = scene.books.pages().clone();
     pages.incidents.extend(strange);
     Findings {
         account: account::draw_up(&pages, &letters),
         pages,
         settled,
+        testimony: witness::testimony(&witness_books, &witness),
         left_out: cast.left_out,
         logs: scene.workers.iter().map(Waypost::lines).collect(),
     }
@@ -128,6 +141,20 @@ fn publisher<'a>(drill: &Drill, scene: &'a Scene, number: usize) -> Publisher<'a
         pause: Duration::from_secs(1) * publishers / drill.per_second,
         until: drill.length,
         books: &scene.books,
+    }
+}
+
+/// Far more records than there are dead letters.
+fn witness_publisher<'a>(drill: &Drill, scene: &Scene, books: &'a Books) -> Publisher<'a> {
+    Publisher {
+        broker_url: format!("{}?heartbeat=5", scene.witness_line.amqp_url()),
+        exchange: scene.witness(),
+        receivers: drill.receivers,
+        first: 0,
+        step: 1,
+        pause: Duration::from_millis(50),
+        until: drill.length,
+        books,
     }
 }
 

@@ -9,8 +9,8 @@ use super::clock::Clock;
 use super::fault::Fault;
 use super::receivers::Endpoint;
 use super::schedule::Cast;
-use super::{Drill, small_disk};
-use crate::support::{Cluster, Proxy, Waypost, unique, until};
+use super::{Drill, small_disk, witness};
+use crate::support::{Amqp, Cluster, Proxy, Waypost, unique, until};
 
 /// The worker whose clock can jump.
 const WITH_A_CLOCK: usize = 0;
@@ -30,6 +30,8 @@ pub(crate) struct Scene {
     pub(crate) endpoints: Vec<Endpoint>,
     /// Of the workers, and then of the publishers.
     pub(crate) lines: Vec<Proxy>,
+    /// Past which nothing is done to the publisher that writes to the witness.
+    pub(crate) witness_line: Proxy,
     /// Of the first worker.
     pub(crate) clock: Option<Clock>,
     pub(crate) cluster: Cluster,
@@ -62,6 +64,8 @@ impl Scene {
         for worker in &workers {
             until("the workers", PATIENCE, async || is_ready(worker).await.then_some(())).await;
         }
+        let witness_line = line(0);
+        witness::declare(&Amqp::connect(&cluster.nodes()[0].url()).await, &witness_name(&prefix)).await;
         let books = Arc::new(Books::open());
         let endpoints: Vec<Endpoint> =
             (0..drill.receivers as u64).map(|number| Endpoint::start(mixed(drill.seed, number), &books)).collect();
@@ -75,7 +79,7 @@ impl Scene {
             };
             until("all campaigns at every worker", PATIENCE, known).await;
         }
-        Self { prefix, books, workers, endpoints, lines, clock, cluster }
+        Self { prefix, books, workers, endpoints, lines, witness_line, clock, cluster }
     }
 
     /// Starts workers again that have ended though nobody told them to, and writes that down.
@@ -88,13 +92,13 @@ impl Scene {
         }
     }
 
-    /// For the schedule: who there is, and what can't be done here.
-    pub(crate) fn cast(&self) -> Cast {
-        let mut left_out = Vec::new();
+    /// For the schedule: who there is, and what is not to be done, or can't be done here.
+    pub(crate) fn cast(&self, drill: &Drill) -> Cast {
+        let mut left_out = drill.left_out.clone();
         if self.clock.is_none() {
             left_out.extend([Fault::ClockAhead, Fault::ClockBehind]);
         }
-        if !small_disk::is_possible() {
+        if !left_out.contains(&Fault::DiskFull) && !small_disk::is_possible() {
             left_out.push(Fault::DiskFull);
         }
         Cast {
@@ -111,10 +115,19 @@ impl Scene {
         format!("{}.events", self.prefix)
     }
 
+    /// The stream of the witness, and the exchange that leads there.
+    pub(crate) fn witness(&self) -> String {
+        witness_name(&self.prefix)
+    }
+
     /// The stream of dead letters.
     pub(crate) fn dead_letters(&self) -> String {
         format!("{}.dead-letters", self.prefix)
     }
+}
+
+fn witness_name(prefix: &str) -> String {
+    format!("witness-{prefix}")
 }
 
 /// Whether a worker is running and says that it is ready.
