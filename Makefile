@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Where cargo builds.
 BUILT := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: help demo serve test ci fmt lint doc deny bench bench-quick steps backlog dead-letters clean tools rustfmt clippy
+.PHONY: help demo serve test ci fmt lint doc deny bench bench-quick steps backlog dead-letters chaos clean tools rustfmt clippy
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ backlog: tools ## Measure a worker's memory with a million events ready (ARGS=10
 dead-letters: tools ## Measure a worker with a million dead letters (ARGS=100000 for fewer)
 	cargo bench --locked --bench dead_letters --no-run
 	scripts/with-broker cargo bench --locked --bench dead_letters -- $(ARGS)
+
+chaos: tools ## Inject faults into a cluster and account for every event (ARGS="--seed 7 --minutes 10")
+	scripts/install-rabbitmq
+	cargo bench --locked --bench chaos -- $(ARGS)
 
 clean: ## Remove what was built
 	cargo clean

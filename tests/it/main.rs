@@ -7,6 +7,7 @@ mod api;
 mod broker_life;
 mod browsers;
 mod callers;
+mod chaos;
 mod cli;
 mod configuration;
 mod dead_letter_lists;

@@ -6,7 +6,7 @@ use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::support::{Amqp, Answer, Broker, Message, PATIENCE, Proxy, Receiver, steady, unique, until};
+use crate::support::{Amqp, Answer, Broker, Cluster, Message, PATIENCE, Proxy, Receiver, steady, unique, until};
 
 /// A topic exchange and the queue bound to it, both called `name`.
 async fn declare(amqp: &Amqp, name: &str, kind: &str) {
@@ -91,6 +91,8 @@ async fn the_receiver_records_requests_and_answers_as_scripted() {
     receiver.answer("/teapot", Answer::status(418).header("x-kind", "teapot").body("short and stout"));
     receiver.answer_in_turn("/recovers", vec![Answer::status(503), Answer::reset(), Answer::ok()]);
     receiver.answer("/never", Answer::never());
+    receiver.answer("/drips", Answer::ok().body("abc").dripping(Duration::from_millis(20)));
+    receiver.answer("/endless", Answer::ok().body("again ").endless());
     receiver.answer("/late", Answer::ok().after(Duration::from_millis(200)));
     receiver.answer_with("/echo", |request, earlier| Answer::ok().body(format!("{earlier}{}", request.path())));
     let client = client();
@@ -113,11 +115,21 @@ async fn the_receiver_records_requests_and_answers_as_scripted() {
     post("/echo").send().await.expect("an answer");
     assert_eq!(post("/echo").send().await.expect("an answer").text().await.expect("a body"), "1/echo");
 
-    let requests = receiver.until(|requests| requests.len() == 8).await;
+    let before = Instant::now();
+    assert_eq!(post("/drips").send().await.expect("an answer").text().await.expect("a body"), "abc");
+    assert!(before.elapsed() >= Duration::from_millis(60));
+    let mut endless = post("/endless").send().await.expect("an answer");
+    let mut read = 0;
+    while read < 1_000_000 {
+        read += endless.chunk().await.expect("more").expect("an end that does not come").len();
+    }
+    drop(endless);
+
+    let requests = receiver.until(|requests| requests.len() == 10).await;
     let names: Vec<&str> = requests[0].headers.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names[..2], ["webhook-id", "x-b"]);
     assert_eq!((requests[0].path(), &requests[0].body[..]), ("/teapot", &b"{}"[..]));
-    assert_eq!(receiver.by_webhook_id()["w1"], 8);
+    assert_eq!(receiver.by_webhook_id()["w1"], 10);
     assert_eq!(receiver.most_at_once("/late"), 1);
 }
 
@@ -173,4 +185,24 @@ async fn what_has_come_to_rest_is_told_from_what_moves() {
         number
     });
     assert_eq!(at_rest.await, 5);
+}
+
+#[tokio::test]
+async fn a_cluster_keeps_what_it_confirmed_when_the_leader_of_a_queue_is_killed() {
+    let cluster = Cluster::start(3).await;
+    let [first, ..] = cluster.nodes() else { panic!("no nodes") };
+    let proxy = Proxy::to_first_of(cluster.nodes().iter().map(Broker::port).collect());
+    let queue = unique("clustered");
+    declare(&Amqp::connect(&first.url()).await, &queue, "quorum").await;
+    let amqp = Amqp::connect(&proxy.amqp_url()).await;
+    amqp.publish(&queue, (0..100).map(|number: u32| Message::raw(number.to_string()))).await;
+
+    assert_eq!(cluster.leader_of(&queue).await, Some(0), "who declares a queue at a node makes it the leader");
+    first.kill().await;
+    let amqp = Amqp::connect(&proxy.amqp_url()).await;
+    amqp.until_depth(&queue, 100).await;
+    let leader = until("another leader", PATIENCE, async || cluster.leader_of(&queue).await).await;
+    assert_ne!(leader, 0);
+    first.start().await;
+    Amqp::connect(&first.url()).await.until_depth(&queue, 100).await;
 }

@@ -6,12 +6,13 @@ use std::panic::Location;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
     ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, PublisherConfirm};
 use serde_json::Value;
 
 use super::broker::Broker;
@@ -184,11 +185,7 @@ impl Amqp {
         async move {
             let end = Instant::now() + deadline;
             let channel = self.channel().await;
-            channel.basic_qos(STREAM_PREFETCH, BasicQosOptions::default()).await.expect("a prefetch");
-            let mut arguments = FieldTable::default();
-            arguments.insert("x-stream-offset".into(), AMQPValue::LongString("first".into()));
-            let consumer = channel.basic_consume(stream.into(), "".into(), BasicConsumeOptions::default(), arguments);
-            let mut consumer = consumer.await.expect("a consumer of the stream");
+            let mut consumer = consume_stream(&channel, stream).await.expect("a consumer of the stream");
             let mut records = Vec::new();
             while !enough(&records) {
                 let left = end.saturating_duration_since(Instant::now());
@@ -198,19 +195,28 @@ impl Amqp {
                     panic!("waited {deadline:?} in vain ({caller}) for records of {stream}; there are {seen}");
                 };
                 let delivery = delivery.expect("the stream goes on").expect("a record");
-                let offset =
-                    delivery.properties.headers().as_ref().and_then(|headers| {
-                        headers.inner().get("x-stream-offset").and_then(AMQPValue::as_long_long_int)
-                    });
-                let offset = offset.expect("every record of a stream has its offset");
-                records.push(Record { offset, properties: delivery.properties, body: delivery.data });
-                if records.len() % usize::from(STREAM_PREFETCH / 2) == 0 {
+                if (records.len() + 1) % usize::from(STREAM_PREFETCH / 2) == 0 {
                     delivery.acker.ack(BasicAckOptions { multiple: true }).await.expect("an acknowledgement");
                 }
+                records.push(record(delivery));
             }
             channel.close(200, "done".into()).await.expect("the channel closes");
             records
         }
+    }
+
+    /// Reads a stream from its first record until none has come for this long. Fails where this node has no copy of it.
+    pub(crate) async fn read_stream_until_quiet(&self, stream: &str, quiet: Duration) -> lapin::Result<Vec<Record>> {
+        let channel = self.channel().await;
+        let mut consumer = consume_stream(&channel, stream).await?;
+        let mut records = Vec::new();
+        while let Ok(Some(delivery)) = tokio::time::timeout(quiet, consumer.next()).await {
+            let delivery = delivery?;
+            delivery.acker.ack(BasicAckOptions::default()).await?;
+            records.push(record(delivery));
+        }
+        channel.close(200, "done".into()).await?;
+        Ok(records)
     }
 
     /// Takes each message of a queue and gives it back, as workers that die of it would, until `enough` has come about.
@@ -254,6 +260,22 @@ impl Amqp {
         }
         channel.close(200, "done".into()).await.expect("the channel closes");
     }
+}
+
+/// A consumer of a stream, from its first record on.
+async fn consume_stream(channel: &Channel, stream: &str) -> lapin::Result<Consumer> {
+    channel.basic_qos(STREAM_PREFETCH, BasicQosOptions::default()).await?;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-stream-offset".into(), AMQPValue::LongString("first".into()));
+    channel.basic_consume(stream.into(), "".into(), BasicConsumeOptions::default(), arguments).await
+}
+
+fn record(delivery: Delivery) -> Record {
+    let headers = delivery.properties.headers().as_ref();
+    let offset =
+        headers.and_then(|headers| headers.inner().get("x-stream-offset").and_then(AMQPValue::as_long_long_int));
+    let offset = offset.expect("every record of a stream has its offset");
+    Record { offset, properties: delivery.properties, body: delivery.data }
 }
 
 async fn confirmed(confirm: Option<PublisherConfirm>, exchange: &str) {

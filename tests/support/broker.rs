@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -18,11 +18,21 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/rabbitmq-node
 /// A node that is asked to end has ended within this time; the script itself kills it after ten seconds.
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
+/// What makes a node one of a cluster.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Membership {
+    /// The port of the epmd of all.
+    pub(super) epmd: u16,
+    /// The port of a node to join at the first start.
+    pub(super) join: Option<u16>,
+}
+
 /// A RabbitMQ node on a port and a folder of its own, both kept over restarts.
 pub(crate) struct Broker {
     folder: PathBuf,
     port: u16,
     plugins: &'static [&'static str],
+    membership: Option<Membership>,
     script: Mutex<Option<Child>>,
     // Last to be dropped: removes the folder where the script has not.
     _temporary: TempDir,
@@ -49,24 +59,41 @@ impl Broker {
     /// The same with these lines in its `rabbitmq.conf`; `config` is given a port for it.
     pub(crate) async fn private_configured(config: impl FnOnce(u16) -> String + Send + 'static) -> (Self, u16) {
         let port = free_port();
-        let broker = blocking(move || {
-            Self::new_started_in(&[], |folder| {
-                std::fs::write(folder.join("rabbitmq.conf"), config(port)).expect("written");
-            })
-        });
-        (broker.await, port)
+        let start = move || {
+            let temporary = temporary_folder();
+            std::fs::write(temporary.path().join("rabbitmq.conf"), config(port)).expect("written");
+            Self::started(temporary, free_port(), &[], None)
+        };
+        (blocking(start).await, port)
+    }
+
+    /// A node of a cluster; `prepare` writes into its folder what they have in common.
+    pub(super) async fn member(
+        port: u16,
+        membership: Membership,
+        prepare: impl FnOnce(&Path) + Send + 'static,
+    ) -> Self {
+        let start = move || {
+            let temporary = temporary_folder();
+            prepare(temporary.path());
+            Self::started(temporary, port, &[], Some(membership))
+        };
+        blocking(start).await
     }
 
     fn new_started(plugins: &'static [&'static str]) -> Self {
-        Self::new_started_in(plugins, |_| {})
+        Self::started(temporary_folder(), free_port(), plugins, None)
     }
 
-    fn new_started_in(plugins: &'static [&'static str], prepare: impl FnOnce(&std::path::Path)) -> Self {
-        let temporary = tempfile::Builder::new().prefix("waypost-broker-").tempdir().expect("a temporary folder");
-        let (folder, port) = (temporary.path().to_owned(), free_port());
-        prepare(&folder);
-        let script = Mutex::new(Some(run_script(&folder, port, plugins)));
-        Self { folder, port, plugins, script, _temporary: temporary }
+    fn started(
+        temporary: TempDir,
+        port: u16,
+        plugins: &'static [&'static str],
+        membership: Option<Membership>,
+    ) -> Self {
+        let folder = temporary.path().to_owned();
+        let script = Mutex::new(Some(run_script(&folder, port, plugins, membership)));
+        Self { folder, port, plugins, membership, script, _temporary: temporary }
     }
 
     /// Where it takes AMQP connections, as `WAYPOST_BROKER__URL` has it.
@@ -84,9 +111,23 @@ impl Broker {
         // RabbitMQ answers a declaration about a second before the new queue is in its register on disk (3.10.8, ra 2.2.0).
         // Killed in between, it comes back with the queue there and all its confirmed messages lost: not our promise.
         until("the register of quorum queues", PATIENCE, async || self.all_queues_registered().then_some(())).await;
-        let pid = std::fs::read_to_string(self.folder.join("pid")).expect("the pid of the node");
-        signal("-KILL", pid.trim());
+        signal("-KILL", &self.pid());
         self.ended().await;
+    }
+
+    /// Has the node stand still (SIGSTOP), until [`thaw`](Self::thaw).
+    pub(crate) fn freeze(&self) {
+        signal("-STOP", &self.pid());
+    }
+
+    /// Has the node go on after [`freeze`](Self::freeze).
+    pub(crate) fn thaw(&self) {
+        signal("-CONT", &self.pid());
+    }
+
+    /// The id of the Erlang VM's process.
+    fn pid(&self) -> String {
+        std::fs::read_to_string(self.folder.join("pid")).expect("the pid of the node").trim().to_owned()
     }
 
     /// Stops the node in an orderly way, and waits until it is gone.
@@ -99,19 +140,26 @@ impl Broker {
     /// Starts the node again after [`kill`](Self::kill) or [`stop`](Self::stop), with its data and on its port.
     pub(crate) async fn start(&self) {
         assert!(self.script.lock().expect("the script's handle").is_none(), "the node is running");
-        let (folder, port, plugins) = (self.folder.clone(), self.port, self.plugins);
-        let script = blocking(move || run_script(&folder, port, plugins)).await;
+        let (folder, port, plugins, membership) = (self.folder.clone(), self.port, self.plugins, self.membership);
+        let script = blocking(move || run_script(&folder, port, plugins, membership)).await;
         *self.script.lock().expect("the script's handle") = Some(script);
     }
 
     /// Runs `rabbitmqctl` against the node and gives back what it printed; panics where it fails. Takes about a second.
     pub(crate) async fn ctl(&self, arguments: &[&str]) -> String {
+        self.try_ctl(arguments).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// As [`ctl`](Self::ctl), where the node may be away.
+    pub(crate) async fn try_ctl(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(self.folder.join("rabbitmqctl"));
         command.arg("--silent").args(arguments).stdin(Stdio::null());
         let output = blocking(move || command.output()).await.expect("rabbitmqctl runs");
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {}: {error}", output.status);
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        Err(format!("rabbitmqctl {arguments:?}: {}: {error}", output.status))
     }
 
     /// The queues and streams of a prefix, each with its messages, those in a consumer's hands included. RabbitMQ brings
@@ -162,10 +210,19 @@ impl Drop for Broker {
     }
 }
 
+fn temporary_folder() -> TempDir {
+    tempfile::Builder::new().prefix("waypost-broker-").tempdir().expect("a temporary folder")
+}
+
 /// Starts the script and waits for the node; panics with the end of its log where it does not start.
-fn run_script(folder: &std::path::Path, port: u16, plugins: &[&str]) -> Child {
-    let mut script = Command::new(SCRIPT)
-        .arg("--temporary")
+fn run_script(folder: &Path, port: u16, plugins: &[&str], membership: Option<Membership>) -> Child {
+    let mut command = Command::new(SCRIPT);
+    command.arg("--temporary");
+    if let Some(Membership { epmd, join }) = membership {
+        command.env("ERL_EPMD_PORT", epmd.to_string());
+        command.args(join.iter().flat_map(|port| ["--join".to_owned(), port.to_string()]));
+    }
+    let mut script = command
         .arg(folder)
         .arg(port.to_string())
         .args(plugins)

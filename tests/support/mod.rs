@@ -7,6 +7,8 @@
 pub(crate) mod amqp;
 pub(crate) mod background;
 pub(crate) mod broker;
+pub(crate) mod chaos;
+pub(crate) mod cluster;
 pub(crate) mod letters;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
@@ -16,6 +18,7 @@ pub(crate) mod waypost;
 
 pub(crate) use amqp::{Amqp, Message};
 pub(crate) use broker::Broker;
+pub(crate) use cluster::Cluster;
 pub(crate) use proxy::Proxy;
 pub(crate) use receiver::{Answer, Receiver};
 pub(crate) use unique::unique;

@@ -32,6 +32,12 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts one that forwards to a port of 127.0.0.1.
     pub(crate) fn to(port: u16) -> Self {
+        Self::to_first_of(vec![port])
+    }
+
+    /// Starts one that forwards each connection to the first of these ports that takes it, as a load balancer does in
+    /// front of a cluster.
+    pub(crate) fn to_first_of(ports: Vec<u16>) -> Self {
         let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket that does not block");
         let address = listener.local_addr().expect("the proxy's address");
@@ -40,13 +46,15 @@ impl Proxy {
             let listener = TcpListener::from_std(listener).expect("the proxy's socket");
             loop {
                 let (client, _) = listener.accept().await.expect("the proxy accepts");
-                let forecast = forecast.clone();
+                let (forecast, ports) = (forecast.clone(), ports.clone());
                 if forecast.borrow().refusing {
                     continue;
                 }
                 tokio::spawn(async move {
-                    if let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await {
-                        forward(client, server, forecast).await;
+                    for port in ports {
+                        if let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await {
+                            return forward(client, server, forecast).await;
+                        }
                     }
                 });
             }

@@ -75,6 +75,10 @@ enum Ending {
     Answered,
     NeverAnswered,
     Reset,
+    /// Its body comes a byte at a time, each after this time.
+    Drips(Duration),
+    /// Its body is repeated for ever.
+    NeverEnds,
 }
 
 impl Answer {
@@ -97,6 +101,16 @@ impl Answer {
     /// The request is read; then the connection is reset without an answer.
     pub(crate) fn reset() -> Self {
         Self { ending: Ending::Reset, ..Self::ok() }
+    }
+
+    /// Its body comes a byte at a time, with a pause before each.
+    pub(crate) fn dripping(self, pause: Duration) -> Self {
+        Self { ending: Ending::Drips(pause), ..self }
+    }
+
+    /// Its body is repeated until the sender has had enough.
+    pub(crate) fn endless(self) -> Self {
+        Self { ending: Ending::NeverEnds, ..self }
     }
 
     /// With a header.
@@ -284,16 +298,32 @@ async fn receive(
         None => Answer::ok(),
     };
     tokio::time::sleep(answer.delay).await;
-    match answer.ending {
-        Ending::Answered => (),
+    let body = match answer.ending {
+        Ending::Answered => Body::from(answer.body),
         Ending::NeverAnswered => std::future::pending().await,
-        Ending::Reset => resetter.reset(),
-    }
+        Ending::Reset => {
+            resetter.reset();
+            Body::empty()
+        }
+        Ending::Drips(pause) => Body::from_stream(drip(answer.body, pause)),
+        Ending::NeverEnds => {
+            let again = move || Ok::<_, io::Error>(answer.body.clone());
+            Body::from_stream(futures_util::stream::repeat_with(again))
+        }
+    };
     let mut response = Response::builder().status(answer.status);
     for (name, value) in answer.headers {
         response = response.header(name, value);
     }
-    response.body(Body::from(answer.body)).expect("a scripted answer is HTTP")
+    response.body(body).expect("a scripted answer is HTTP")
+}
+
+/// A body byte by byte, with a pause before each.
+fn drip(body: Bytes, pause: Duration) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
+    futures_util::stream::unfold(body, move |mut body| async move {
+        tokio::time::sleep(pause).await;
+        (!body.is_empty()).then(|| (Ok(body.split_to(1)), body))
+    })
 }
 
 /// A request is in hand from its first byte until it is answered, or its sender has gone.

@@ -117,7 +117,7 @@ impl Waypost {
             lines: Arc::default(),
             client: http_client(None),
         };
-        waypost.spawn();
+        waypost.spawn(&[]);
         waypost
     }
 
@@ -150,6 +150,16 @@ impl Waypost {
         signal("-TERM", &pid.to_string());
     }
 
+    /// Has it stand still (SIGSTOP), until [`thaw`](Self::thaw).
+    pub(crate) fn freeze(&self) {
+        signal("-STOP", &self.pid().to_string());
+    }
+
+    /// Has it go on after [`freeze`](Self::freeze).
+    pub(crate) fn thaw(&self) {
+        signal("-CONT", &self.pid().to_string());
+    }
+
     /// Waits for its end, and tells how it ended.
     pub(crate) async fn wait(&self) -> ExitStatus {
         match poll(PATIENCE, async || self.ended()).await {
@@ -163,8 +173,29 @@ impl Waypost {
 
     /// Starts it again after its end, with the same store, port and environment, and waits until it is ready.
     pub(crate) async fn restart(&self) {
-        self.spawn();
+        self.spawn(&[]);
         self.ready().await;
+    }
+
+    /// As [`restart`](Self::restart), but waits for nothing, and has `launcher`, a program and its arguments, become the
+    /// product; an empty one is none.
+    pub(crate) fn relaunch(&self, launcher: &[&str]) {
+        self.spawn(launcher);
+    }
+
+    /// How it has ended, where it has without [`wait`](Self::wait) having been told.
+    pub(crate) fn ended_by_itself(&self) -> Option<ExitStatus> {
+        let mut process = self.running();
+        let status = process.as_mut()?.try_wait().expect("the product's status");
+        if status.is_some() {
+            *process = None;
+        }
+        status
+    }
+
+    /// Whether it was started, and has not been seen to have ended.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running().is_some()
     }
 
     /// The folder of its local view (`store.path`).
@@ -257,7 +288,7 @@ impl Waypost {
 
     /// Runs a client command of the product against this server.
     pub(crate) async fn cli(&self, arguments: &[&str]) -> Printed {
-        let mut command = program();
+        let mut command = program(&[]);
         command.args(arguments).env("WAYPOST_SERVER", self.url("")).current_dir(self.folder.path());
         let output = blocking(move || command.output()).await.expect("the product runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -278,10 +309,10 @@ impl Waypost {
         }
     }
 
-    fn spawn(&self) {
+    fn spawn(&self, launcher: &[&str]) {
         let mut process = self.running();
         assert!(process.is_none(), "the product is running");
-        let mut command = program();
+        let mut command = program(launcher);
         command.arg("serve").current_dir(self.folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.envs(self.environment.iter().cloned()).spawn().expect("the product starts");
         collect(child.stdout.take().expect("its output is piped"), Arc::clone(&self.lines));
@@ -315,9 +346,11 @@ impl Drop for Waypost {
     }
 }
 
-/// The program, with nothing of the caller's own settings, and nothing to read.
-fn program() -> Command {
-    let mut command = Command::new(PROGRAM);
+/// The program, with nothing of the caller's own settings, and nothing to read; begun by a launcher where there is one.
+fn program(launcher: &[&str]) -> Command {
+    let mut words = launcher.iter().copied().chain([PROGRAM]);
+    let mut command = Command::new(words.next().unwrap_or(PROGRAM));
+    command.args(words);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("WAYPOST_") || name == "RUST_LOG" {
             command.env_remove(name);

@@ -203,7 +203,11 @@ fn targets() {
     assert_eq!(serde_json::Value::from(sent.headers.clone()), json!({ "X-Key": "new" }));
 
     let sent = target(ReplayConfig::Original, Some(&original), place(&elsewhere)).expect("a target").webhook;
-    assert_eq!((sent.url.as_str(), sent.headers.len()), ("https://old.example/hook", 0), "that is another host's secret");
+    assert_eq!(
+        (sent.url.as_str(), sent.headers.len()),
+        ("https://old.example/hook", 0),
+        "that is another host's secret"
+    );
 
     assert_eq!(target(ReplayConfig::Current, Some(&original), None), Err(Reason::WebhookDeleted));
     assert_eq!(target(ReplayConfig::Original, Some(&original), None), Err(Reason::WebhookDeleted));

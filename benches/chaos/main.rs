@@ -1,0 +1,122 @@
+//! The ledger: workers against a cluster of three RabbitMQ nodes, with publishers and receivers, while a schedule that follows
+//! from a seed kills, cuts, stalls, blocks and fills what it can; and then the account of what became of every event.
+//! `docs/RELIABILITY.md` keeps one and says how it comes about.
+//!
+//! ```text
+//! make chaos                                  # two minutes, any seed
+//! make chaos ARGS="--seed 7 --minutes 10"     # the same again, and longer
+//! ```
+//!
+//! The drill itself is `tests/support/chaos`; a short one is among the tests.
+
+mod report;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::signal::unix::{SignalKind, signal};
+
+use support::chaos::fault::Fault;
+use support::chaos::{self, Drill, Findings, Manner, Progress};
+
+/// Injects faults for a while, and takes the account.
+#[derive(Debug, Parser)]
+#[command(name = "make chaos")]
+struct Options {
+    /// What the schedule follows from; any, and told, where none is given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How long events are published and faults injected.
+    #[arg(long, default_value_t = 2.0)]
+    minutes: f64,
+    /// Workers.
+    #[arg(long, default_value_t = 3)]
+    workers: usize,
+    /// Events published a second.
+    #[arg(long, default_value_t = 60)]
+    rate: u32,
+    /// One fault at a time, to see what each of them does to deliveries.
+    #[arg(long)]
+    apart: bool,
+    /// All nodes are killed at once, too. RabbitMQ's streams, and so dead letters, are not made for that.
+    #[arg(long)]
+    all_nodes: bool,
+    /// What cargo tells every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    // The standard library's only source of chance; short, to be typed again.
+    let seed = options.seed.unwrap_or_else(|| RandomState::new().hash_one(0) % 100_000);
+    let drill = Drill {
+        seed,
+        length: Duration::from_secs_f64(options.minutes * 60.0),
+        manner: if options.apart { Manner::Apart } else { Manner::Together },
+        nodes: 3,
+        workers: options.workers,
+        publishers: 2,
+        receivers: 6,
+        per_second: options.rate,
+        left_out: if options.all_nodes { Vec::new() } else { vec![Fault::ClusterKilled] },
+    };
+    let apart = if options.apart { " --apart" } else { "" };
+    let all_nodes = if options.all_nodes { " --all-nodes" } else { "" };
+    let again = format!("make chaos ARGS=\"--seed {seed} --minutes {}{apart}{all_nodes}\"", options.minutes);
+    eprintln!("{again}");
+    let mut terminate = signal(SignalKind::terminate()).expect("a signal can be heard");
+    // What was started ends with the future that owns it, also where somebody has had enough.
+    let findings = tokio::select! {
+        findings = Box::pin(run(&drill)) => findings,
+        _ = terminate.recv() => return ExitCode::from(143),
+        _ = tokio::signal::ctrl_c() => return ExitCode::from(130),
+    };
+    report::print(&drill, &findings);
+    println!("To repeat it: {again}");
+    if findings.is_good() {
+        return ExitCode::SUCCESS;
+    }
+    println!("What the workers printed is in {}", keep_logs(seed, &findings));
+    ExitCode::FAILURE
+}
+
+async fn run(drill: &Drill) -> Findings {
+    let bar = ProgressBar::new(drill.length.as_secs());
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} s  {msg}");
+    let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_message("starting a cluster");
+    if bar.is_hidden() {
+        eprintln!("starting a cluster, and injecting faults for {} s", drill.length.as_secs());
+    }
+    let findings = chaos::run(drill, |progress: Progress| {
+        bar.set_position(progress.now.min(drill.length).as_secs());
+        let Progress { published, accepted, faults, .. } = progress;
+        let doing = if progress.now < drill.length { "" } else { "settling: " };
+        bar.set_message(format!("{doing}{published} events, {accepted} deliveries, {faults} faults"));
+    });
+    let findings = findings.await;
+    bar.finish_and_clear();
+    findings
+}
+
+/// Writes what the workers printed to a folder, for whoever looks for the reason; gives back which.
+fn keep_logs(seed: u64, findings: &Findings) -> String {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-{seed}"));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for (number, lines) in findings.logs.iter().enumerate() {
+        std::fs::write(folder.join(format!("worker-{number}.log")), lines.join("\n")).expect("a log is written");
+    }
+    let happened = findings.pages.happened.iter().map(|happened| format!("{happened:?}\n")).collect::<String>();
+    std::fs::write(folder.join("faults.log"), happened).expect("a log is written");
+    let lost = format!("{:?}\n{:?}\n", findings.account.lost, findings.testimony.lost);
+    std::fs::write(folder.join("lost.log"), lost).expect("a log is written");
+    folder.display().to_string()
+}

@@ -1,0 +1,99 @@
+//! The account for people, as Markdown tables so that it can be kept.
+
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::support::chaos::account::Account;
+use super::support::chaos::fault::Fault;
+use super::support::chaos::stalls;
+use super::support::chaos::{Drill, Findings, Manner, Settled, Testimony};
+
+/// So many of what should not be are shown.
+const SHOWN: usize = 20;
+
+/// Prints everything.
+pub(crate) fn print(drill: &Drill, findings: &Findings) {
+    let Drill { seed, length, manner, nodes, workers, publishers, receivers, per_second, .. } = drill;
+    println!(
+        "Seed {seed}, {:.1} minutes: {nodes} nodes, {workers} workers, {publishers} publishers, {receivers} receivers, \
+         {per_second} events/s; faults {}.\n",
+        length.as_secs_f64() / 60.0,
+        match manner {
+            Manner::Together => "of several kinds at once",
+            Manner::Apart => "one at a time",
+        }
+    );
+    println!("{}\n", account(&findings.account));
+    println!("{}\n", faults(findings));
+    let gap = stalls::longest_gap(&findings.pages, *length);
+    println!("The longest that nothing at all was delivered: {}.", seconds(gap));
+    match &findings.settled {
+        Settled::All { after } => println!("All was settled {} after the last fault.", seconds(*after)),
+        Settled::Not { left } => println!("NOT SETTLED: {left}"),
+    }
+    let Testimony { confirmed, lost } = &findings.testimony;
+    println!(
+        "The witness, a stream that Waypost has nothing to do with: {confirmed} records confirmed, of which RabbitMQ lost {}.",
+        lost.len()
+    );
+    let left_out: Vec<&str> = findings.left_out.iter().map(|fault| fault.name()).collect();
+    if !left_out.is_empty() {
+        println!("Left out (not asked for, or without root or libfaketime): {}.", left_out.join(", "));
+    }
+    show("Remark", findings.pages.remarks.iter().cloned());
+    show("LOST", findings.account.lost.iter().map(|errand| format!("{errand:?}")));
+    show("CONTRADICTION", findings.account.contradictions.iter().cloned());
+    show("INCIDENT", findings.pages.incidents.iter().cloned());
+}
+
+fn account(account: &Account) -> Table {
+    let mut rows = vec![
+        ["events published (confirmed)".to_owned(), account.published.to_string()],
+        ["events unsure (no confirm came)".to_owned(), account.unsure.to_string()],
+        ["… of which came all the same".to_owned(), account.unsure_but_came.to_string()],
+        ["deliveries owed for the confirmed".to_owned(), account.errands.to_string()],
+        ["… delivered".to_owned(), account.delivered.to_string()],
+    ];
+    rows.extend(account.dead.iter().map(|(reason, count)| [format!("… dead: {reason}"), count.to_string()]));
+    rows.extend([
+        ["… LOST".to_owned(), account.lost.len().to_string()],
+        ["requests to receivers".to_owned(), account.requests.to_string()],
+        ["duplicates (accepted more than once)".to_owned(), account.duplicates.to_string()],
+        ["delivered, and a dead letter as well".to_owned(), account.delivered_and_dead.to_string()],
+        ["dead letters written twice".to_owned(), account.letters_doubled.to_string()],
+        ["contradictions".to_owned(), account.contradictions.len().to_string()],
+    ]);
+    table(&["account", ""], rows)
+}
+
+fn faults(findings: &Findings) -> Table {
+    let effects = stalls::effects(&findings.pages);
+    let row = |(fault, effect): (&Fault, &stalls::Effect)| {
+        [fault.name().to_owned(), effect.times.to_string(), seconds(effect.longest_stall)]
+    };
+    table(&["fault", "times", "longest stall of deliveries"], effects.iter().map(row))
+}
+
+fn table<const COLUMNS: usize>(titles: &[&str; COLUMNS], rows: impl IntoIterator<Item = [String; COLUMNS]>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN).set_header(titles.to_vec()).add_rows(rows);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}
+
+fn show(what: &str, all: impl ExactSizeIterator<Item = String>) {
+    let more = all.len().saturating_sub(SHOWN);
+    for one in all.take(SHOWN) {
+        println!("{what}: {one}");
+    }
+    if more > 0 {
+        println!("{what}: and {more} more");
+    }
+}

@@ -1,0 +1,131 @@
+//! What is published: step events with a number each, of campaigns whose webhooks are at the drill's receivers. From a
+//! number follows everything about the event, and from what a receiver or a dead letter has of it, its number.
+
+use chrono::{SecondsFormat, Utc};
+use serde_json::{Value, json};
+
+/// Of so many events one has a keyword, which fires a second webhook.
+const KEYWORD_ONE_IN: u64 = 3;
+
+/// Of so many events one can't be read.
+const UNREADABLE_ONE_IN: u64 = 101;
+
+/// Attempts of a delivery, spread over half a minute: one that dies does so while the drill lasts.
+pub(crate) const ATTEMPTS: usize = 8;
+
+/// The paths of a receiver's two webhooks.
+pub(crate) const PATHS: [(&str, Hook); 2] = [("/section", Hook::Section), ("/entry", Hook::Entry)];
+
+/// Where an event goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Hook {
+    /// The section's webhook.
+    Section,
+    /// The menu entry's webhook.
+    Entry,
+    /// To the dead letters: it can't be read.
+    Nowhere,
+}
+
+/// An event on its way to one place: what has to be delivered, or dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Errand {
+    pub(crate) event: u64,
+    pub(crate) hook: Hook,
+}
+
+/// An event as it is published.
+#[derive(Debug)]
+pub(crate) struct Event {
+    pub(crate) routing_key: String,
+    pub(crate) message_id: Option<String>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What an event has to reach.
+pub(crate) fn errands(event: u64) -> Vec<Errand> {
+    let hooks: &[Hook] = match event {
+        _ if is_unreadable(event) => &[Hook::Nowhere],
+        _ if event.is_multiple_of(KEYWORD_ONE_IN) => &[Hook::Section, Hook::Entry],
+        _ => &[Hook::Section],
+    };
+    hooks.iter().map(|hook| Errand { event, hook: *hook }).collect()
+}
+
+/// The event with a number. Half of them have their identity in the body, the others in the message's properties.
+pub(crate) fn event(number: u64, receivers: usize) -> Event {
+    let campaign = campaign_id(usize::try_from(number % receivers as u64).expect("fewer than receivers"));
+    let date = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+    let mut body = json!({ "campaignId": campaign, "label": LABEL, "phoneNumber": "+15550001", "date": date,
+        "response": format!("{MARK}{number}.") });
+    let identity = format!("chaos-{number}");
+    if is_unreadable(number) {
+        body["date"] = Value::from("yesterday");
+    }
+    if number.is_multiple_of(KEYWORD_ONE_IN) {
+        body["keyword"] = Value::from(1);
+    }
+    let mut message_id = None;
+    match number.is_multiple_of(2) {
+        true => body["eventId"] = Value::from(identity),
+        false => message_id = Some(identity),
+    }
+    Event { routing_key: campaign, message_id, body: body.to_string().into_bytes() }
+}
+
+/// The number of the event that a text was made of: a request's body, a dead letter's event.
+pub(crate) fn number_in(text: &str) -> Option<u64> {
+    numbers_in(text).next()
+}
+
+/// The same, of a text that was made of several.
+pub(crate) fn numbers_in(text: &str) -> impl Iterator<Item = u64> + '_ {
+    text.split(MARK).skip(1).filter_map(|rest| rest.split_once('.')?.0.parse().ok())
+}
+
+/// The campaign whose webhooks are at one receiver.
+pub(crate) fn campaign(receiver: usize, url: impl Fn(&str) -> String) -> Value {
+    let retry = json!({ "initialDelay": "1s", "multiplier": 1.5, "maxAttempts": ATTEMPTS });
+    let webhook = |path: &str| json!({ "url": url(path), "timeoutMs": 1000, "retry": retry });
+    let [(section, _), (entry, _)] = PATHS;
+    json!({ "id": campaign_id(receiver), "name": "Chaos", "sections": [
+        { "label": LABEL, "kind": "welcomeMessage", "message": "Choose", "webhook": webhook(section), "menu": [
+            { "keyword": 1, "redirect": { "type": "webhook" }, "webhook": webhook(entry) } ] } ] })
+}
+
+const LABEL: &str = "Welcome Message";
+
+/// Comes before an event's number.
+const MARK: &str = "this is event ";
+
+fn campaign_id(receiver: usize) -> String {
+    format!("chaos-{receiver}")
+}
+
+fn is_unreadable(event: u64) -> bool {
+    event % UNREADABLE_ONE_IN == UNREADABLE_ONE_IN - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_known_by_its_number_again() {
+        for number in 0..300 {
+            let event = event(number, 6);
+            assert_eq!(number_in(&String::from_utf8(event.body).expect("text")), Some(number));
+            assert_eq!(event.message_id.is_some(), number % 2 == 1);
+        }
+        assert_eq!(number_in("this is no event"), None);
+        assert_eq!(numbers_in("[this is event 3., this is event 12.]").collect::<Vec<_>>(), [3, 12]);
+    }
+
+    #[test]
+    fn some_go_to_two_places_and_some_to_none() {
+        let hooks = |event| errands(event).iter().map(|errand| errand.hook).collect::<Vec<_>>();
+        assert_eq!(hooks(1), [Hook::Section]);
+        assert_eq!(hooks(3), [Hook::Section, Hook::Entry]);
+        assert_eq!(hooks(100), [Hook::Nowhere]);
+    }
+}

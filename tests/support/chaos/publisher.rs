@@ -1,0 +1,126 @@
+//! The platform's part: publishes events at a steady pace, through whatever befalls its connection, and writes down of each
+//! whether the broker has confirmed it. What is not confirmed is not published again.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::books::{Books, Published};
+use super::load::{self, Event};
+
+/// So many events are on their way at once; more wait until some are confirmed.
+const UNCONFIRMED: usize = 64;
+
+/// What takes longer than this has failed: opening a connection, or handing an event to it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Confirms that have not come so long after the last event are not waited for. A stalled connection is found to be dead
+/// by its heartbeat before.
+const LAST_CONFIRMS: Duration = Duration::from_secs(60);
+
+/// Between two tries to connect.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// A publisher: which events are its own, and where they go.
+pub(crate) struct Publisher<'a> {
+    pub(crate) broker_url: String,
+    pub(crate) exchange: String,
+    pub(crate) receivers: usize,
+    /// Events have these numbers: the first, and then each so many later.
+    pub(crate) first: u64,
+    pub(crate) step: u64,
+    pub(crate) pause: Duration,
+    pub(crate) until: Duration,
+    pub(crate) books: &'a Books,
+}
+
+/// Why a session with the broker is over.
+enum Over {
+    Done,
+    Lost,
+}
+
+impl Publisher<'_> {
+    /// Publishes until it is time to end; returns once every event is confirmed, or given up.
+    pub(crate) async fn run(mut self) {
+        while self.books.now() < self.until {
+            match timeout(PATIENCE, self.connect()).await {
+                Ok(Ok((connection, channel))) => {
+                    let over = self.session(&channel).await;
+                    let _ = timeout(PAUSE, connection.close(200, "done".into())).await;
+                    if matches!(over, Over::Done) {
+                        return;
+                    }
+                }
+                Ok(Err(_)) | Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    async fn connect(&self) -> lapin::Result<(Connection, Channel)> {
+        let properties = ConnectionProperties::default().with_connection_name("platform".into());
+        let connection = Connection::connect(&self.broker_url, properties).await?;
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok((connection, channel))
+    }
+
+    /// Publishes until the end or until the connection is lost.
+    async fn session(&mut self, channel: &Channel) -> Over {
+        let mut unconfirmed = FuturesUnordered::new();
+        let mut turns = interval(self.pause);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let over = loop {
+            tokio::select! {
+                Some((number, confirmed)) = unconfirmed.next() => {
+                    if !self.note(number, &confirmed) {
+                        break Over::Lost;
+                    }
+                }
+                _ = turns.tick(), if unconfirmed.len() < UNCONFIRMED => {
+                    if self.books.now() >= self.until {
+                        break Over::Done;
+                    }
+                    let number = self.first;
+                    self.first += self.step;
+                    let event = load::event(number, self.receivers);
+                    // Until the confirm is there.
+                    self.books.pages().published.insert(number, Published::Unsure);
+                    match timeout(PATIENCE, send(channel, &self.exchange, event)).await {
+                        Ok(Ok(confirm)) => unconfirmed.push(async move { (number, confirm.await) }),
+                        Ok(Err(_)) | Err(_) => break Over::Lost,
+                    }
+                }
+            }
+        };
+        // What is on its way may still be confirmed; on a lost connection all fail at once.
+        let rest = async {
+            while let Some((number, confirmed)) = unconfirmed.next().await {
+                self.note(number, &confirmed);
+            }
+        };
+        let _ = timeout(LAST_CONFIRMS, rest).await;
+        over
+    }
+
+    /// Writes down how it went with an event; false where the connection is lost.
+    fn note(&self, number: u64, confirmed: &lapin::Result<Confirmation>) -> bool {
+        if matches!(confirmed, Ok(Confirmation::Ack(None))) {
+            self.books.pages().published.insert(number, Published::Confirmed);
+        }
+        confirmed.is_ok()
+    }
+}
+
+async fn send(channel: &Channel, exchange: &str, event: Event) -> lapin::Result<lapin::PublisherConfirm> {
+    let mut properties = BasicProperties::default().with_delivery_mode(2);
+    if let Some(id) = event.message_id {
+        properties = properties.with_message_id(id.into());
+    }
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    channel.basic_publish(exchange.into(), event.routing_key.into(), options, &event.body, properties).await
+}

@@ -1,0 +1,78 @@
+//! The end of a drill: all is healed, and what waits in the broker or is in a worker's hands has to come to an end.
+
+use std::time::Duration;
+
+use waypost::broker::ladder::Rung;
+use waypost::broker::names::Names;
+
+use super::scene::{Scene, is_ready};
+use crate::support::Amqp;
+use crate::support::until::poll;
+
+/// What has not come to an end by then never will: the longest way through all attempts takes a minute, and a receiver that
+/// was of no use for half a minute is asked again after another.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What was still there when patience was at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Settled {
+    All { after: Duration },
+    Not { left: String },
+}
+
+/// Waits until nothing is left, seen often enough for RabbitMQ to have counted anew (every five seconds).
+pub(crate) async fn settle(scene: &Scene, amqp: &Amqp) -> Settled {
+    let began = std::time::Instant::now();
+    let mut left = String::new();
+    let mut empty_since = None;
+    let settled = poll(PATIENCE, async || {
+        scene.mind_workers();
+        left = what_is_left(scene, amqp).await;
+        if !left.is_empty() {
+            empty_since = None;
+            return None;
+        }
+        let since = *empty_since.get_or_insert_with(std::time::Instant::now);
+        (since.elapsed() > Duration::from_secs(6)).then_some(())
+    });
+    match settled.await {
+        Some(()) => Settled::All { after: began.elapsed() },
+        None => Settled::Not { left },
+    }
+}
+
+/// In words; empty where nothing is.
+async fn what_is_left(scene: &Scene, amqp: &Amqp) -> String {
+    let mut left = Vec::new();
+    for (number, worker) in scene.workers.iter().enumerate() {
+        if !is_ready(worker).await {
+            left.push(format!("worker {number} is not ready"));
+            continue;
+        }
+        let in_flight = worker.metric("waypost_deliveries_in_flight").await;
+        if in_flight > 0.0 {
+            left.push(format!("worker {number} has {in_flight} deliveries in flight"));
+        }
+    }
+    let names = Names::new(&scene.prefix);
+    let queues = Rung::all().map(|rung| names.delay(rung)).chain([names.events(), names.retries(), names.replays()]);
+    for queue in queues {
+        match amqp.depth(&queue).await {
+            Some(0) => {}
+            Some(depth) => left.push(format!("{queue} has {depth}")),
+            None => left.push(format!("{queue} is not there")),
+        }
+    }
+    if !left.is_empty() {
+        return left.join(", ");
+    }
+    // Those in a consumer's hands too: dear, and so asked last.
+    let streams = [names.dead_letters(), names.campaigns()];
+    let listing = scene.cluster.ask(&["list_queues", "--no-table-headers", "name", "messages"]).await;
+    let Some(listing) = listing else { return "the broker does not answer".to_owned() };
+    let queues = listing.lines().filter_map(|line| line.split_once('\t'));
+    let queues =
+        queues.filter(|(name, _)| name.starts_with(&scene.prefix) && !streams.iter().any(|stream| stream == name));
+    let unsettled = queues.filter(|(_, count)| count.trim() != "0");
+    unsettled.map(|(name, count)| format!("{name} has {count}")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,106 @@
+//! A cluster of RabbitMQ nodes on this machine: each a [`Broker`] with ports and a folder of its own, to be killed and
+//! started again; all with one cookie, and one epmd through which they find each other.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use super::broker::{Broker, Membership};
+use super::unique::{free_port, unique};
+use super::until::{PATIENCE, until};
+
+/// Runs epmd until its standard input closes: with the test process, however that ends.
+const EPMD: &str = "epmd -port $0 -address 127.0.0.1 </dev/null >/dev/null 2>&1 & trap \"kill $!\" EXIT; read -r _";
+
+/// Nodes that are one cluster.
+pub(crate) struct Cluster {
+    nodes: Vec<Broker>,
+    // Dropped after the nodes.
+    _epmd: Epmd,
+}
+
+impl Cluster {
+    /// Starts one of so many nodes: the first alone, and then all others, which join it.
+    pub(crate) async fn start(count: usize) -> Self {
+        let epmd = Epmd::start();
+        until("epmd", PATIENCE, async || TcpStream::connect(("127.0.0.1", epmd.port)).ok()).await;
+        let (cookie, first) = (unique("cookie"), free_port());
+        let start = |port: u16| {
+            let cookie = cookie.clone();
+            let membership = Membership { epmd: epmd.port, join: (port != first).then_some(first) };
+            Broker::member(port, membership, move |folder| write_cookie(folder, &cookie))
+        };
+        let mut nodes = vec![start(first).await];
+        nodes.extend(futures_util::future::join_all((1..count).map(|_| start(free_port()))).await);
+        let cluster = Self { nodes, _epmd: epmd };
+        until("all nodes in one cluster", PATIENCE, async || (cluster.running().await == count).then_some(())).await;
+        cluster
+    }
+
+    /// Its nodes, in the order in which they were started.
+    pub(crate) fn nodes(&self) -> &[Broker] {
+        &self.nodes
+    }
+
+    /// The node that leads a quorum queue; none while it has no leader, or nobody can tell.
+    pub(crate) async fn leader_of(&self, queue: &str) -> Option<usize> {
+        let leader =
+            self.ask(&["list_queues", "--no-table-headers", "name", "leader"]).await?.lines().find_map(|line| {
+                let (name, leader) = line.split_once('\t')?;
+                (name == queue && !leader.trim().is_empty()).then(|| leader.trim().to_owned())
+            })?;
+        self.nodes.iter().position(|node| node_name(node.port()) == leader)
+    }
+
+    /// Runs `rabbitmqctl` against the first node that answers; none where none does.
+    pub(crate) async fn ask(&self, arguments: &[&str]) -> Option<String> {
+        for node in &self.nodes {
+            if let Ok(answer) = node.try_ctl(arguments).await {
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    /// How many nodes the first one sees running, itself included.
+    async fn running(&self) -> usize {
+        let count = self.nodes[0].ctl(&["eval", "length(rabbit_mnesia:cluster_nodes(running))."]).await;
+        count.trim().parse().expect("a number of nodes")
+    }
+}
+
+/// As `scripts/rabbitmq-node` names them.
+fn node_name(port: u16) -> String {
+    format!("waypost-{port}@localhost")
+}
+
+/// Writes the cookie into a node's folder.
+fn write_cookie(folder: &Path, cookie: &str) {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let file = folder.join(".erlang.cookie");
+    // Erlang takes no cookie that others can read.
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o400).open(file).expect("a file");
+    file.write_all(cookie.as_bytes()).expect("the cookie is written");
+}
+
+/// Erlang's register of nodes.
+struct Epmd {
+    port: u16,
+    shell: Child,
+}
+
+impl Epmd {
+    fn start() -> Self {
+        let port = free_port();
+        let shell = Command::new("bash").args(["-c", EPMD, &port.to_string()]).stdin(Stdio::piped()).spawn();
+        Self { port, shell: shell.expect("bash runs") }
+    }
+}
+
+impl Drop for Epmd {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+}
