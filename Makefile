@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Where cargo builds.
 BUILT := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: help demo serve test ci fmt lint doc deny bench bench-quick steps backlog dead-letters chaos clean tools rustfmt clippy
+.PHONY: help demo serve test ci fmt lint doc deny bench bench-quick steps backlog dead-letters chaos fuzz clean tools rustfmt clippy
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,8 +63,12 @@ chaos: tools ## Inject faults into a cluster and account for every event (ARGS="
 	scripts/install-rabbitmq
 	cargo bench --locked --bench chaos -- $(ARGS)
 
+fuzz: tools ## Fuzz each target for a minute (SECONDS=10 for less, ARGS="event url" for some of them)
+	scripts/fuzz $(or $(SECONDS),60) $(ARGS)
+
 clean: ## Remove what was built
 	cargo clean
+	rm -rf fuzz/target
 
 tools:
 	@command -v cargo >/dev/null || { echo "Rust is missing: install it with rustup, and with it rustfmt and clippy"; exit 1; }

@@ -97,7 +97,11 @@ impl Delivery {
     /// Where it is neither.
     pub fn read_waiting(body: &[u8]) -> Result<Vec<Self>, serde_json::Error> {
         match body.first() {
-            Some(b'[') => serde_json::from_slice(body),
+            Some(b'[') => match serde_json::from_slice::<Vec<Self>>(body)? {
+                // It would be settled, and nobody had seen it.
+                none if none.is_empty() => Err(serde::de::Error::custom("an array without a delivery")),
+                several => Ok(several),
+            },
             _ => Ok(vec![serde_json::from_slice(body)?]),
         }
     }

@@ -136,13 +136,25 @@ impl EgressRules {
         match url.host() {
             Some(Host::Ipv4(address)) => self.check_address(address.into()),
             Some(Host::Ipv6(address)) => self.check_address(address.into()),
-            Some(Host::Domain(name)) if is_local(name) && !self.permits_host(name) => {
-                // Where loopback is open, so are its names.
-                self.check_address(Ipv4Addr::LOCALHOST.into())
-                    .map_err(|_| Forbidden::NotPublic(format!("{name} (this machine)")))
-            }
+            Some(Host::Domain(name)) if !self.permits_host(name) => self.check_name(name),
             Some(Host::Domain(_)) | None => Ok(()),
         }
+    }
+
+    /// A name is judged by the address it has when it is dialled, but for those of which everybody knows it.
+    fn check_name(&self, name: &str) -> Result<(), Forbidden> {
+        let bare = name.trim_end_matches('.');
+        // `127.0.0.1..` is no address of a URL. Whoever resolves it may take off the dots, and then it is one.
+        if let Ok(Host::Ipv4(address)) = Host::parse(bare) {
+            return self.check_address(address.into());
+        }
+        if is_local(bare) {
+            // Where loopback is open, so are its names.
+            return self
+                .check_address(Ipv4Addr::LOCALHOST.into())
+                .map_err(|_| Forbidden::NotPublic(format!("{name} (this machine)")));
+        }
+        Ok(())
     }
 
     fn check_address(&self, address: IpAddr) -> Result<(), Forbidden> {
@@ -187,7 +199,6 @@ pub fn forbidden_url(url: &WebhookUrl, rules: &EgressRules) -> Option<String> {
 
 /// `localhost` and what is below it are this machine whatever a resolver says (RFC 6761).
 fn is_local(name: &str) -> bool {
-    let name = name.trim_end_matches('.');
     name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
 }
 

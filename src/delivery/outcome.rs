@@ -157,8 +157,9 @@ pub fn classify(reply: &Reply, permanent_statuses: &[u16], now: DateTime<Utc>) -
 /// Reads a `Retry-After` header: seconds, or an HTTP date. What is neither is as if it were not there.
 fn retry_after(header: &str, now: DateTime<Utc>) -> Option<Duration> {
     let header = header.trim();
-    if let Ok(seconds) = header.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
+    if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than a number has are a very long time all the same.
+        return Some(Duration::from_secs(header.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(header).ok()?;
     DateTime::<Utc>::from(date).signed_duration_since(now).to_std().ok()
@@ -207,6 +208,8 @@ mod tests {
             (503, "Tue, 18 Jun 2024 23:25:14 GMT", None),
             (429, "soon", None),
             (429, "-1", None),
+            (429, "+1", None),
+            (429, "99999999999999999999", Some(u64::MAX)),
             (500, "120", None),
         ] {
             let expected = Outcome::Transient { retry_after: seconds.map(Duration::from_secs) };

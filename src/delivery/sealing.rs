@@ -22,6 +22,9 @@ const PREFIX: &str = "sealed:v1:";
 
 const NONCE_BYTES: usize = 24;
 
+/// Hexadecimal digits of the hash of a key.
+const KEY_ID_CHARS: usize = 8;
+
 /// Random bytes for one campaign: with the number of the value they are its nonce.
 pub const SALT_BYTES: usize = NONCE_BYTES - 4;
 
@@ -46,7 +49,7 @@ enum Missing {
 const LOST: &str = "lost";
 
 struct Key {
-    /// The first 8 hexadecimal digits of a hash of the key.
+    /// The first [`KEY_ID_CHARS`] hexadecimal digits of a hash of the key.
     id: String,
     cipher: XChaCha20Poly1305,
 }
@@ -65,6 +68,9 @@ pub enum Unopened {
         /// Those that there are.
         known: Vec<String>,
     },
+    /// It begins as a sealed value does, and is none.
+    #[error("begins as a sealed value does, and is none: put the campaign again with the value itself")]
+    Malformed,
     /// It was changed, or belongs to another campaign.
     #[error(
         "sealed with the key {key}, and damaged since: list the word lost after the keys of WAYPOST_SECRET_KEY, and give \
@@ -95,7 +101,7 @@ impl Keyring {
             let bytes = bytes.ok_or_else(wrong)?;
             let cipher = XChaCha20Poly1305::new_from_slice(&bytes).map_err(|_| wrong())?;
             let hash = Sha256::new().chain_update(b"waypost key id").chain_update(&bytes).finalize();
-            Ok(Key { id: hash[..4].iter().map(|byte| format!("{byte:02x}")).collect(), cipher })
+            Ok(Key { id: hash[..KEY_ID_CHARS / 2].iter().map(|byte| format!("{byte:02x}")).collect(), cipher })
         });
         Ok(Self { keys: keys.collect::<Result<Vec<Key>, String>>()?.into(), missing })
     }
@@ -157,10 +163,10 @@ impl Keyring {
 
     /// The value itself; none where it is not sealed.
     fn open(&self, value: &str, campaign: &str) -> Option<Result<String, Unopened>> {
-        let sealed = value.strip_prefix(PREFIX)?;
-        let Some((id, sealed)) = sealed.split_once(':') else {
-            return Some(Err(Unopened::Damaged { key: "that is not named".to_owned() }));
-        };
+        if !value.starts_with(PREFIX) {
+            return None;
+        }
+        let Some((id, sealed)) = parts(value) else { return Some(Err(Unopened::Malformed)) };
         let Some(key) = self.keys.iter().find(|key| key.id == id) else {
             let known = self.ids().map(str::to_owned).collect();
             return Some(Err(Unopened::UnknownKey { key: id.to_owned(), known }));
@@ -183,7 +189,15 @@ impl fmt::Debug for Keyring {
 
 /// Whether a value looks sealed: a document may have such ones, as they are found in a file of kept campaigns.
 pub fn is_sealed(value: &str) -> bool {
-    value.starts_with(PREFIX)
+    parts(value).is_some()
+}
+
+/// The id of the key and what it has sealed. Both are looked at, for what is sealed is let pass where others are checked.
+fn parts(value: &str) -> Option<(&str, &str)> {
+    let (id, sealed) = value.strip_prefix(PREFIX)?.split_once(':')?;
+    let is_id = id.len() == KEY_ID_CHARS && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let is_base64 = sealed.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='));
+    (is_id && is_base64).then_some((id, sealed))
 }
 
 fn for_each_secret(webhook: &mut Arc<Webhook>, change: &mut dyn FnMut(&mut String)) {
@@ -274,6 +288,22 @@ mod tests {
         let mut moved = ring(&[1]).sealed(&campaign("hush"), [7; SALT_BYTES]);
         moved.id = "other".to_owned();
         assert!(matches!(ring(&[1]).opened(moved), Err((_, Unopened::Damaged { .. }))));
+    }
+
+    /// Neither as a sealed value, for it would get past the rules of headers, nor as any other.
+    #[test]
+    fn what_only_begins_as_a_sealed_value_is_not_taken() {
+        let id = ring(&[1]).ids().next().expect("an id").to_owned();
+        for rest in ["", "hush", "hush:hush", "hush\r\nX-Evil: 1", &format!("{id}:a b"), &format!("{id}:\n")] {
+            let value = format!("{PREFIX}{rest}");
+            assert!(!is_sealed(&value), "{value}");
+            assert_eq!(ring(&[1]).open(&value, "c"), Some(Err(Unopened::Malformed)), "{value}");
+        }
+        let document = serde_json::json!({ "id": "c", "sections": [{ "label": "a", "webhook":
+            { "url": "https://example.com/", "headers": { "X-Key": "sealed:v1:hush\r\nX-Evil: 1" }, "secret": "sealed:v1:" } }] });
+        let faults = document::read(document.to_string().as_bytes(), HttpUrls::Refused, None).expect_err("taken");
+        let paths: Vec<&str> = faults.iter().map(|fault| fault.path.as_str()).collect();
+        assert_eq!(paths, ["$.sections[0].webhook.headers[\"X-Key\"]", "$.sections[0].webhook.secret"]);
     }
 
     #[test]

@@ -1,19 +1,28 @@
 //! Times as Waypost writes them: RFC 3339, UTC, milliseconds (`2024-06-18T23:26:14.206Z`). A serde `with` module.
+//!
+//! What is read here is written as the same: it has no more than milliseconds, and no year that RFC 3339 has no digits for.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike as _, SecondsFormat, SubsecRound as _, Utc};
 use serde::{Deserialize, Deserializer, Serializer};
+
+/// The text is no time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an RFC 3339 date")]
+pub struct NoTime;
 
 /// The text of a time.
 pub fn text(time: &DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// Reads RFC 3339 with any offset.
+/// Reads RFC 3339 with any offset, to the millisecond.
 ///
 /// # Errors
-/// Where the text is no such time.
-pub fn parse(text: &str) -> Result<DateTime<Utc>, chrono::ParseError> {
-    DateTime::parse_from_rfc3339(text).map(|time| time.with_timezone(&Utc))
+/// Where the text is no such time, or is none of the years 0 to 9999 in UTC.
+pub fn parse(text: &str) -> Result<DateTime<Utc>, NoTime> {
+    let time = DateTime::parse_from_rfc3339(text).map_err(|_| NoTime)?.with_timezone(&Utc);
+    // Near the ends of RFC 3339's range an offset leads out of it: such a time could be written, but not read again.
+    if (0..=9999).contains(&time.year()) { Ok(time.trunc_subsecs(3)) } else { Err(NoTime) }
 }
 
 /// For `#[serde(with)]`.
@@ -30,7 +39,7 @@ pub fn serialize<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S
 /// Where the value is no RFC 3339 text.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
     let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-    parse(&text).map_err(|_| serde::de::Error::custom("not an RFC 3339 date"))
+    parse(&text).map_err(serde::de::Error::custom)
 }
 
 /// The same for a time that may be absent.
@@ -54,7 +63,29 @@ pub mod optional {
     /// Where the value is neither null nor RFC 3339 text.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
         Option::<String>::deserialize(deserializer)?
-            .map(|text| super::parse(&text).map_err(|_| serde::de::Error::custom("not an RFC 3339 date")))
+            .map(|text| super::parse(&text).map_err(serde::de::Error::custom))
             .transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_written_as_the_same() {
+        for (written, expected) in [
+            ("2024-06-18T23:26:14.206999999Z", Some("2024-06-18T23:26:14.206Z")),
+            ("1969-12-31T23:59:59.9999Z", Some("1969-12-31T23:59:59.999Z")),
+            ("2016-12-31T23:59:60.9999Z", Some("2016-12-31T23:59:60.999Z")),
+            ("0000-01-01T00:00:00+00:00", Some("0000-01-01T00:00:00.000Z")),
+            ("9999-12-31T23:59:59.9999+00:00", Some("9999-12-31T23:59:59.999Z")),
+            ("0000-01-01T00:00:00+00:01", None),
+            ("9999-12-31T23:59:59-00:01", None),
+        ] {
+            let time = parse(written).ok();
+            assert_eq!(time.as_ref().map(text).as_deref(), expected, "{written}");
+            assert_eq!(expected.map(parse), time.map(Ok), "{written}");
+        }
     }
 }

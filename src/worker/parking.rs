@@ -117,7 +117,23 @@ fn body(bundle: &[Parked]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::delivery::Delivery;
+    use crate::delivery::document::{self, HttpUrls};
+    use crate::delivery::event;
+
+    /// A delivery of an event with this label and response.
+    fn delivery(label: &str, response: &str) -> Delivery {
+        let document = br#"{"id": "1", "sections": [{"label": "a", "webhook": {"url": "https://example.com/"}}]}"#;
+        let campaign = document::read(document, HttpUrls::Refused, None).expect("a campaign");
+        let event = serde_json::json!({
+            "campaignId": "1", "label": label, "phoneNumber": "", "date": "2024-06-18T23:26:14Z", "response": response,
+        });
+        let event = event::decode(event.to_string().as_bytes(), None).expect("an event");
+        Delivery::new(event, campaign.places().next().expect("a webhook").target(), None)
+    }
 
     fn parked(rung: Rung, bytes: usize) -> Parked {
         Parked { rung, delivery: vec![b'1'; bytes], taken: oneshot::channel().0 }
@@ -142,5 +158,18 @@ mod tests {
     fn several_are_an_array() {
         assert_eq!(body(&[parked(Rung::LOWEST, 2)]), b"11");
         assert_eq!(body(&[parked(Rung::LOWEST, 2), parked(Rung::LOWEST, 1)]), b"[11,1]");
+    }
+
+    proptest! {
+        /// Whatever events have in them: the comma and the brackets between deliveries are told from theirs.
+        #[test]
+        fn what_is_parked_is_read_when_it_is_due(texts in prop::collection::vec(("\\PC{0,9}", "[\\[\\]{},\"]{0,9}"), 1..9)) {
+            let deliveries: Vec<Delivery> = texts.iter().map(|(label, response)| delivery(label, response)).collect();
+            let bundle: Vec<Parked> = deliveries
+                .iter()
+                .map(|delivery| Parked { delivery: serde_json::to_vec(delivery).expect("JSON"), ..parked(Rung::LOWEST, 0) })
+                .collect();
+            prop_assert_eq!(Delivery::read_waiting(&body(&bundle)).expect("deliveries"), deliveries);
+        }
     }
 }

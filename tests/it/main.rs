@@ -1,5 +1,7 @@
 //! The integration tests: one binary, one file per theme, all against real parts (see `tests/support`).
 
+#[path = "../properties/mod.rs"]
+mod properties;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -23,6 +25,7 @@ mod explain;
 mod isolation;
 mod journey;
 mod malformed;
+mod properties_hold;
 mod publisher;
 mod replay_control;
 mod replay_faults;

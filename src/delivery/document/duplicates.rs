@@ -11,7 +11,7 @@ use super::reader::{Faults, with_field};
 pub(super) fn refuse(text: &str, faults: &Faults) {
     let search = Search { path: Path::Root, faults };
     if let Err(error) = search.deserialize(&mut serde_json::Deserializer::from_str(text)) {
-        faults.add("$".to_owned(), format!("not JSON that can be read: {error}"));
+        faults.add(|| "$".to_owned(), format!("not JSON that can be read: {error}"));
     }
 }
 
@@ -60,7 +60,7 @@ impl<'de> Visitor<'de> for Search<'_> {
         while let Some(name) = map.next_key::<String>()? {
             let path = Path::Field(&self.path, &name);
             if names.contains(&name) {
-                self.faults.add(path.text(), "given twice: remove one");
+                self.faults.add(|| path.text(), "given twice: remove one");
             }
             map.next_value_seed(Search { path, faults: self.faults })?;
             names.insert(name);

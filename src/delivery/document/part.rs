@@ -35,7 +35,7 @@ pub fn read_webhook(
         };
         if !is_true {
             faults.add(
-                format!("$.{name}"),
+                || format!("$.{name}"),
                 "the webhook is elsewhere: leave this out, for a webhook is moved by changing its campaign",
             );
         }
@@ -44,7 +44,7 @@ pub fn read_webhook(
     let read = webhook::read(&node, http_urls, &mut FirstPlaces::default());
     let own = &place.webhook.id;
     if value["id"].as_str().is_some_and(|id| id != own.as_str()) {
-        faults.add("$.id".to_owned(), format!("the address says `{own}`: make them the same, or leave `id` out"));
+        faults.add(|| "$.id".to_owned(), format!("the address says `{own}`: make them the same, or leave `id` out"));
     }
     let read = faults.none_or(read)?;
     Ok(Webhook { id: own.clone(), ..read })

@@ -18,6 +18,9 @@ use super::super::timestamp;
 /// The most faults that are kept of one document. More are counted only: a megabyte has room for half a million.
 pub(super) const MAX_FAULTS: usize = 1000;
 
+/// After so many bytes of them no more are kept either: a path repeats all the names above it, and they can be long.
+pub(super) const MAX_FAULT_BYTES: usize = 512 * 1024;
+
 /// The most characters that paths and messages show of a text taken from the document.
 const MAX_SHOWN_CHARS: usize = 80;
 
@@ -25,14 +28,18 @@ const MAX_SHOWN_CHARS: usize = 80;
 #[derive(Default)]
 pub(super) struct Faults {
     found: RefCell<Vec<Fault>>,
+    bytes: Cell<usize>,
     left_out: Cell<usize>,
 }
 
 impl Faults {
-    pub(super) fn add(&self, path: String, message: impl Into<String>) {
+    /// `path` is asked for only where the fault is kept.
+    pub(super) fn add(&self, path: impl FnOnce() -> String, message: impl Into<String>) {
         let mut found = self.found.borrow_mut();
-        if found.len() < MAX_FAULTS {
-            found.push(Fault::new(path, message));
+        if found.len() < MAX_FAULTS && self.bytes.get() < MAX_FAULT_BYTES {
+            let fault = Fault::new(path(), message);
+            self.bytes.set(self.bytes.get() + fault.path.len() + fault.message.len());
+            found.push(fault);
         } else {
             self.left_out.set(self.left_out.get() + 1);
         }
@@ -69,7 +76,7 @@ impl<'a> Node<'a> {
     }
 
     pub(super) fn fault(&self, message: impl Into<String>) {
-        self.faults.add(self.path.clone(), message);
+        self.faults.add(|| self.path.clone(), message);
     }
 
     /// A fault, in place of what could not be read.
@@ -206,7 +213,7 @@ impl<'a> Object<'a> {
     }
 
     pub(super) fn missing(&self, name: &str, sentence: &str) {
-        self.faults.add(with_field(&self.path, name), format!("missing; {sentence}"));
+        self.faults.add(|| with_field(&self.path, name), format!("missing; {sentence}"));
     }
 
     pub(super) fn fields(&self) -> impl Iterator<Item = (&'a str, Node<'a>)> {

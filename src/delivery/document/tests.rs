@@ -280,6 +280,11 @@ fn the_list_of_faults_has_a_limit() {
             assert!(path.len() + message.len() < 400, "{path:.500} {message:.500}");
         }
     }
+    // A path has all the names above it, and each of these is shown as 480 bytes.
+    let [open, close] = [format!(r#"{{"{}":"#, r"\u0001".repeat(80)), "}".to_owned()].map(|part| part.repeat(100));
+    let faults = refused(&format!("{open}{{{}}}{close}", vec![r#""a":1"#; 100_000].join(",")));
+    let bytes: usize = faults.iter().map(|(path, message)| path.len() + message.len()).sum();
+    assert!(bytes < reader::MAX_FAULT_BYTES + 100_000, "{} faults of {bytes} bytes", faults.len());
 }
 
 /// Two sections, the webhooks of the first with the ids given (`None`: without), in a menu of keywords "a", "b", …

@@ -1,0 +1,7 @@
+//! Any body of a message.
+#![no_main]
+
+#[path = "../../tests/properties/mod.rs"]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::event::holds(bytes));

@@ -1,0 +1,7 @@
+//! Any record of the dead-letter log.
+#![no_main]
+
+#[path = "../../tests/properties/mod.rs"]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::record::holds(bytes));

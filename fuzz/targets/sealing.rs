@@ -1,0 +1,7 @@
+//! Any value of a header, sealed or not.
+#![no_main]
+
+#[path = "../../tests/properties/mod.rs"]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|value: &str| properties::sealing::holds(value));

@@ -1,0 +1,111 @@
+//! Of any document: it is a campaign that is read again as it was written and whose webhooks get all they are configured
+//! with, or its faults are told, and no secret with them.
+
+use std::collections::HashSet;
+
+use chrono::DateTime;
+use serde_json::Value;
+use waypost::delivery::Delivery;
+use waypost::delivery::campaign::{Campaign, Place};
+use waypost::delivery::document::{HttpUrls, MAX_DOCUMENT_BYTES, read, read_webhook};
+use waypost::delivery::event::StepEvent;
+use waypost::delivery::fault::Fault;
+use waypost::delivery::identity::EventId;
+use waypost::delivery::request::render;
+use waypost::delivery::sealing::is_sealed;
+
+use super::{are_told, is_kept, now};
+
+/// The fields whose values are customers' secrets; a URL can have them in its path or query.
+const SECRET_FIELDS: [&str; 3] = ["headers", "secret", "url"];
+
+pub(crate) fn holds(bytes: &[u8]) {
+    let strict = read(bytes, HttpUrls::Refused, None);
+    let lenient = read(bytes, HttpUrls::Allowed, None);
+    match &lenient {
+        Ok(campaign) => is_a_campaign(campaign),
+        Err(faults) => are_told(faults),
+    }
+    match &strict {
+        Ok(_) => assert_eq!(strict, lenient, "plain http does not change what has none"),
+        Err(faults) => are_told(faults),
+    }
+    no_secret_is_told(bytes);
+}
+
+fn is_a_campaign(campaign: &Campaign) {
+    let written = is_kept(campaign);
+    // A webhook is longer than its document where it says what was left out.
+    if written.len() <= MAX_DOCUMENT_BYTES {
+        for previous in [None, Some(campaign)] {
+            assert_eq!(read(&written, HttpUrls::Allowed, previous).as_ref(), Ok(campaign));
+        }
+    }
+    let ids: HashSet<&str> = campaign.places().map(|place| place.webhook.id.as_str()).collect();
+    assert_eq!(ids.len(), campaign.places().count(), "an id belongs to one webhook");
+    assert!(!ids.contains(""), "a webhook has an id");
+    for place in campaign.places() {
+        let path = campaign.path_of(place.webhook.id.as_str());
+        assert!(path.starts_with("$.sections["), "{path}");
+        let own = serde_json::to_vec(place.webhook).expect("JSON");
+        let again = read_webhook(&own, HttpUrls::Allowed, &campaign.id, &place);
+        assert_eq!(again.as_ref(), Ok(place.webhook.as_ref()), "a webhook alone is read by the same rules");
+        gets_what_it_is_configured_with(&place);
+    }
+}
+
+/// No header, parameter or signature that was accepted is left out of a request.
+fn gets_what_it_is_configured_with(place: &Place<'_>) {
+    let event = StepEvent {
+        campaign_id: "1".to_owned(),
+        label: place.section.label.clone(),
+        phone_number: "5511999990000".to_owned(),
+        date: DateTime::UNIX_EPOCH,
+        response: None,
+        option: None,
+        keyword: None,
+        event_id: EventId::new("event-1"),
+    };
+    let webhook = place.webhook;
+    let request = render(&Delivery::new(event, place.target(), None), now());
+    for (name, value) in &webhook.headers {
+        let value = value.as_str().expect("a header's value is text");
+        let sent = request.headers.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not sent"));
+        assert_eq!(sent.as_bytes(), value.as_bytes(), "{name}");
+    }
+    let sent: Value = serde_json::from_slice(&request.body).expect("JSON");
+    let sent = sent.as_object().expect("an object");
+    assert!(webhook.body.iter().all(|(name, value)| sent.get(name) == Some(value)), "{sent:?}");
+    if let Some(secret) = webhook.secret.as_deref().filter(|secret| !is_sealed(secret)) {
+        assert!(request.headers.contains_key("webhook-signature"), "the secret {secret} does not sign");
+    }
+}
+
+/// The same document with its secrets changed has no fault that repeats them.
+fn no_secret_is_told(bytes: &[u8]) {
+    let Ok(document) = serde_json::from_slice::<Value>(bytes) else { return };
+    // What the document does not have anywhere else.
+    let text = document.to_string();
+    let canary = (0..).map(|n| format!("c4n4ry-{n}")).find(|canary| !text.contains(canary)).expect("one of so many");
+    let changes: [&dyn Fn(&str) -> String; 2] =
+        [&|secret| format!("{secret}{canary}"), &|secret| format!("{canary}{secret}")];
+    for change in changes {
+        let mut changed = document.clone();
+        change_secrets(&mut changed, false, change);
+        if let Err(faults) = read(changed.to_string().as_bytes(), HttpUrls::Refused, None) {
+            let tells = |fault: &&Fault| fault.path.contains(&canary) || fault.message.contains(&canary);
+            assert_eq!(faults.iter().find(tells), None, "a secret is repeated");
+        }
+    }
+}
+
+fn change_secrets(value: &mut Value, is_secret: bool, change: &dyn Fn(&str) -> String) {
+    match value {
+        Value::String(text) if is_secret => *text = change(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| change_secrets(item, is_secret, change)),
+        Value::Object(fields) => fields.iter_mut().for_each(|(name, value)| {
+            change_secrets(value, is_secret || SECRET_FIELDS.contains(&name.as_str()), change);
+        }),
+        _ => {}
+    }
+}

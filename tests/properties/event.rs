@@ -1,0 +1,53 @@
+//! Of any body of a message: it is an event that is kept and sent as it was published, or its faults are told.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use waypost::delivery::Delivery;
+use waypost::delivery::campaign::{Target, WebhookKind};
+use waypost::delivery::document::{self, HttpUrls};
+use waypost::delivery::event::{Keyword, MAX_CAMPAIGN_ID_CHARS, MAX_EVENT_BYTES, StepEvent, decode};
+use waypost::delivery::request::render;
+
+use super::{are_told, is_kept, now};
+
+pub(crate) fn holds(body: &[u8]) {
+    for message_id in [None, Some("message-1")] {
+        match decode(body, message_id) {
+            Ok(event) => is_an_event(body, &event),
+            Err(faults) => are_told(&faults),
+        }
+    }
+}
+
+fn is_an_event(body: &[u8], event: &StepEvent) {
+    assert!(body.len() <= MAX_EVENT_BYTES);
+    assert!((1..=MAX_CAMPAIGN_ID_CHARS).contains(&event.campaign_id.chars().count()));
+    assert!(!event.event_id.as_str().is_empty(), "events without an identity would be one");
+    let written = is_kept(event);
+    // A program that takes it out of a dead letter and publishes it again publishes the same.
+    if written.len() <= MAX_EVENT_BYTES {
+        assert_eq!(decode(&written, Some("message-2")), Ok(event.clone()));
+    }
+    is_sent(event);
+}
+
+/// What a receiver gets is what was published.
+fn is_sent(event: &StepEvent) {
+    let document = br#"{"id": "1", "sections": [{"label": "a", "webhook": {"url": "https://example.com/"}}]}"#;
+    let campaign = document::read(document, HttpUrls::Refused, None).expect("a campaign");
+    let webhook = Arc::clone(campaign.places().next().expect("a webhook").webhook);
+    let delivery = Delivery::new(event.clone(), Target { webhook, kind: WebhookKind::Underlying }, None);
+    let request = render(&delivery, now());
+    let sent: Value = serde_json::from_slice(&request.body).expect("JSON");
+    let text = |name: &str| sent.get(name).and_then(Value::as_str);
+    assert_eq!(text("campaignId"), Some(event.campaign_id.as_str()));
+    assert_eq!(text("label"), Some(event.label.as_str()));
+    assert_eq!(text("phoneNumber"), Some(event.phone_number.as_str()));
+    assert_eq!(text("response"), event.response.as_deref());
+    assert_eq!(text("option"), event.option.as_deref());
+    assert_eq!(sent.get("keyword").cloned(), event.keyword.as_ref().map(Keyword::to_json));
+    let date = text("date").expect("a date");
+    assert!(date.len() == "2024-06-18T23:26:14.206Z".len() && date.ends_with('Z'), "{date}");
+    assert_eq!(request.headers.get("webhook-id").and_then(|id| id.to_str().ok()), Some(delivery.id.as_str()));
+}

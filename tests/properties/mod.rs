@@ -1,0 +1,70 @@
+//! What must hold of whatever others send us: one file for each thing that is read, one function in it that panics where
+//! something does not hold. The fuzz targets (`fuzz/targets`) ask it of inputs that libFuzzer makes up, the tests in
+//! `tests/it/properties_hold.rs` of those of proptest and of the seeds.
+#![allow(dead_code, reason = "a fuzz target asks for one of them")]
+
+pub(crate) mod document;
+pub(crate) mod event;
+pub(crate) mod record;
+pub(crate) mod retry_after;
+pub(crate) mod sealing;
+pub(crate) mod url;
+pub(crate) mod waiting;
+
+use std::fmt::Debug;
+
+use chrono::{DateTime, TimeZone as _, Utc};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use waypost::delivery::fault::Fault;
+
+/// The most that all faults of a document may have together, in bytes: they are an answer, and a line of a log.
+const MOST_BYTES_OF_FAULTS: usize = 1024 * 1024;
+
+/// The time at which all of this happens.
+fn now() -> DateTime<Utc> {
+    Utc.with_ymd_and_hms(2024, 6, 18, 23, 26, 14).single().expect("a time")
+}
+
+/// What is refused is refused for something, in some place, in words.
+fn are_told(faults: &[Fault]) {
+    assert!(!faults.is_empty(), "refused without a fault");
+    for Fault { path, message } in faults {
+        let below = path.strip_prefix('$').unwrap_or_else(|| panic!("no path: {path}"));
+        assert!(below.is_empty() || below.starts_with(['.', '[']), "no path: {path}");
+        assert!(!message.trim().is_empty(), "{path} says nothing");
+    }
+    let bytes: usize = faults.iter().map(|fault| fault.path.len() + fault.message.len()).sum();
+    assert!(bytes <= MOST_BYTES_OF_FAULTS, "{bytes} bytes of faults");
+}
+
+/// What is written is read as the same; its bytes.
+fn is_kept<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) -> Vec<u8> {
+    let written = serde_json::to_vec(value).expect("it can be written");
+    let read: T = serde_json::from_slice(&written)
+        .unwrap_or_else(|error| panic!("{} can't be read: {error}", String::from_utf8_lossy(&written)));
+    assert_eq!(read, *value, "it was written, and read as another");
+    // Equality does not look at the order of keys.
+    assert_eq!(serde_json::to_vec(&read).expect("it can be written"), written);
+    written
+}
+
+/// How many arrays and objects are within each other in JSON that was written here.
+fn depth(json: &[u8]) -> usize {
+    let (mut deepest, mut open) = (0_usize, 0_usize);
+    let (mut in_text, mut escaped) = (false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_text,
+            b'"' => in_text = !in_text,
+            b'{' | b'[' if !in_text => {
+                open += 1;
+                deepest = deepest.max(open);
+            }
+            b'}' | b']' if !in_text => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}

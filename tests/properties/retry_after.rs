@@ -1,0 +1,73 @@
+//! Of any `Retry-After`: seconds and HTTP dates are honoured up to the longest delay, and all else is as if it were not
+//! there.
+
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use waypost::delivery::Delivery;
+use waypost::delivery::document::{HttpUrls, read};
+use waypost::delivery::event::decode;
+use waypost::delivery::outcome::{Outcome, Reply, classify};
+use waypost::delivery::retry::{RetryPolicy, Settlement, decide};
+
+use super::now;
+
+pub(crate) fn holds(header: &str) {
+    let times = [now(), DateTime::UNIX_EPOCH, DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC];
+    for now in times {
+        for status in [429, 503] {
+            let Outcome::Transient { retry_after } = of_answer(status, header, now) else {
+                panic!("{status} is tried again");
+            };
+            assert_eq!(retry_after, meant(header.trim(), now), "{header:?} at {now}");
+        }
+        for (status, expected) in
+            [(200, Outcome::Delivered), (302, nothing_asked()), (404, nothing_asked()), (500, nothing_asked())]
+        {
+            assert_eq!(of_answer(status, header, now), expected, "{status} does not ask for a time");
+        }
+    }
+    is_honoured(header);
+}
+
+fn of_answer(status: u16, header: &str, now: DateTime<Utc>) -> Outcome {
+    classify(&Reply::Answer { status, retry_after: Some(header.to_owned()), body: Vec::new() }, &[410], now)
+}
+
+fn nothing_asked() -> Outcome {
+    Outcome::Transient { retry_after: None }
+}
+
+/// What RFC 9110 has a header mean: digits are seconds, however many there are; all else is a date.
+fn meant(header: &str, now: DateTime<Utc>) -> Option<Duration> {
+    if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {
+        let seconds =
+            header.bytes().fold(0_u64, |sum, digit| sum.saturating_mul(10).saturating_add((digit - b'0').into()));
+        return Some(Duration::from_secs(seconds));
+    }
+    let date: SystemTime = httpdate::parse_http_date(header).ok()?;
+    // What is over asks for nothing.
+    DateTime::<Utc>::from(date).signed_duration_since(now).to_std().ok()
+}
+
+/// The retry is not before the time that was asked for, as far as the policy goes, and never after its longest delay.
+fn is_honoured(header: &str) {
+    let policy = RetryPolicy::default();
+    let outcome = of_answer(503, header, now());
+    let Outcome::Transient { retry_after } = &outcome else { return };
+    let document = br#"{"id": "1", "sections": [{"label": "a", "webhook": {"url": "https://example.com/"}}]}"#;
+    let campaign = read(document, HttpUrls::Refused, None).expect("a campaign");
+    let event = br#"{"campaignId": "1", "label": "a", "phoneNumber": "", "date": "2024-06-18T23:26:14Z"}"#;
+    let event = decode(event, None).expect("an event");
+    let target = campaign.places().next().expect("a webhook").target();
+    let mut delivery = Delivery::new(event, target, None);
+    delivery.attempts_made = 1;
+    delivery.first_attempt_at = Some(now());
+    let Settlement::Retry { due } = decide(&policy, &delivery, &outcome, now()) else {
+        panic!("the first of twelve attempts was the last");
+    };
+    let wait = due.signed_duration_since(now());
+    let longest = TimeDelta::from_std(policy.max_delay).expect("a delay");
+    let asked = TimeDelta::from_std(retry_after.unwrap_or_default()).unwrap_or(longest).min(longest);
+    assert!(asked <= wait && wait <= longest, "{header:?}: asked for {asked}, waits {wait}");
+}

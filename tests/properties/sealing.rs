@@ -1,0 +1,52 @@
+//! Of any header value: it is sealed and opened as it was, by its key and in its campaign only; and nothing that others
+//! wrote opens, or goes on as if it were sealed.
+
+use serde_json::json;
+use waypost::delivery::campaign::Campaign;
+use waypost::delivery::document::{HttpUrls, read};
+use waypost::delivery::sealing::{Keyring, SALT_BYTES};
+
+/// Two keys: 32 bytes each, in base64.
+const KEYS: [&str; 2] =
+    ["AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=", "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="];
+
+/// How every sealed value begins.
+const PREFIX: &str = "sealed:v1:";
+
+pub(crate) fn holds(value: &str) {
+    let document = json!({ "id": "c", "sections": [
+        { "label": "a", "webhook": { "url": "https://example.com/", "headers": { "X-Key": value } } }] });
+    let Ok(campaign) = read(document.to_string().as_bytes(), HttpUrls::Refused, None) else { return };
+    let [one, other] = KEYS.map(|key| Keyring::read(key).expect("a key"));
+    let none = Keyring::default();
+    if value.starts_with(PREFIX) {
+        for ring in [&one, &other, &none] {
+            let (_, error) = ring.opened(campaign.clone()).expect_err("nobody has sealed it");
+            let rest = &value[PREFIX.len()..];
+            assert!(rest.len() <= 8 || !error.to_string().contains(rest), "{error}");
+        }
+        return;
+    }
+    for ring in [&one, &none] {
+        assert_eq!(ring.opened(campaign.clone()).as_ref(), Ok(&campaign), "what is not sealed stays as it is");
+    }
+    assert_eq!(none.sealed(&campaign, [7; SALT_BYTES]), campaign);
+
+    let sealed = one.sealed(&campaign, [7; SALT_BYTES]);
+    assert!(header(&sealed).starts_with(PREFIX), "it is as it was");
+    assert_ne!(header(&sealed), header(&one.sealed(&campaign, [8; SALT_BYTES])), "sealed twice it is not the same");
+    assert_eq!(one.opened(sealed.clone()).as_ref(), Ok(&campaign));
+    let both = Keyring::read(&KEYS.map(str::to_owned).join(",")).expect("keys");
+    assert_eq!(both.opened(sealed.clone()).as_ref(), Ok(&campaign));
+    assert!(other.opened(sealed.clone()).is_err() && none.opened(sealed.clone()).is_err(), "opened by another key");
+    let moved = Campaign { id: "d".to_owned(), ..sealed.clone() };
+    assert!(one.opened(moved).is_err(), "opened in another campaign");
+    // A file of kept campaigns is a document as well.
+    let kept = serde_json::to_vec(&sealed).expect("JSON");
+    assert_eq!(read(&kept, HttpUrls::Refused, None), Ok(sealed));
+}
+
+fn header(campaign: &Campaign) -> &str {
+    let webhook = campaign.places().next().expect("a webhook").webhook;
+    webhook.headers["X-Key"].as_str().expect("text")
+}

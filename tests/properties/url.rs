@@ -1,0 +1,72 @@
+//! Of any URL: where a document with it is accepted and the egress rules permit it, it leads to no address that is not
+//! public, whoever reads it.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde_json::json;
+use waypost::delivery::document::{HttpUrls, read};
+use waypost::delivery::egress::{Allowed, EgressRules, forbidden_url, not_public};
+
+pub(crate) fn holds(text: &str) {
+    let document = json!({ "id": "1", "sections": [{ "label": "a", "webhook": { "url": text } }] }).to_string();
+    for http_urls in [HttpUrls::Refused, HttpUrls::Allowed] {
+        let Ok(campaign) = read(document.as_bytes(), http_urls, None) else { continue };
+        let written = &campaign.places().next().expect("a webhook").webhook.url;
+        assert_eq!(written.as_str(), text, "a URL is kept as it was written");
+        let url = written.url().expect("what is accepted is a URL");
+        assert!(url.scheme() == "https" || (url.scheme() == "http" && http_urls == HttpUrls::Allowed), "{url}");
+        assert!(url.username().is_empty() && url.password().is_none() && url.fragment().is_none(), "{url}");
+        let host = url.host_str().expect("what is accepted has a host");
+        assert!(!host.is_empty());
+        // What the connection is made from is read by another parser.
+        let uri: http::Uri = url.as_str().parse().expect("what is accepted can be requested");
+        assert_eq!((uri.host(), uri.port_u16()), (Some(host), url.port()), "two parsers see two hosts");
+
+        let rules = EgressRules::new(http_urls, Vec::new());
+        let permitted = rules.check(url).is_ok();
+        assert_eq!(forbidden_url(written, &rules).is_none(), permitted);
+        if permitted {
+            let closed = addresses(host).into_iter().find_map(|address| Some((address, not_public(address)?)));
+            assert_eq!(closed, None, "{url} is permitted");
+            assert!(!is_this_machine(host), "{url} is permitted");
+        }
+        let everything = ["0.0.0.0/0", "::/0"].map(|network| Allowed::Network(network.parse().expect("a network")));
+        assert_eq!(EgressRules::new(http_urls, everything.into()).check(url), Ok(()), "where all is open, this is");
+        let other = vec![Allowed::Host("example.org".to_owned())];
+        let opened = EgressRules::new(http_urls, other).check(url).is_ok();
+        assert_eq!(opened, permitted, "what is opened opens nothing else");
+    }
+}
+
+/// The addresses that a host may be taken for.
+fn addresses(host: &str) -> Vec<IpAddr> {
+    let bare = host.trim_matches(['[', ']']).trim_end_matches('.');
+    bare.parse().ok().into_iter().chain(as_the_c_library_reads(bare).map(IpAddr::from)).collect()
+}
+
+/// An IPv4 address of one to four numbers, each decimal, octal or hexadecimal (`inet_aton`): resolvers and proxies read
+/// them so.
+fn as_the_c_library_reads(host: &str) -> Option<Ipv4Addr> {
+    let numbers: Option<Vec<u64>> = host.split('.').map(number).collect();
+    let numbers = numbers?;
+    let (last, first) = numbers.split_last()?;
+    if first.len() > 3 || first.iter().any(|number| *number > 255) || last >> (8 * (4 - first.len())) != 0 {
+        return None;
+    }
+    let first = first.iter().zip([24, 16, 8]).fold(0, |sum, (number, shift)| sum | (number << shift));
+    u32::try_from(first | last).ok().map(Ipv4Addr::from)
+}
+
+fn number(text: &str) -> Option<u64> {
+    let text = text.to_ascii_lowercase();
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None if text.starts_with('0') => u64::from_str_radix(&text, 8).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost")
+}

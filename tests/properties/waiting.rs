@@ -1,0 +1,50 @@
+//! Of any message of the retries queue: it has deliveries that can be put back as they are, alone and together, and given
+//! up, or it is none.
+
+use waypost::delivery::dead_letter::DeadLetter;
+use waypost::delivery::outcome::Cause;
+use waypost::delivery::reason::Reason;
+use waypost::delivery::{ATTEMPTS_KEPT, Attempt, Delivery};
+
+use super::{depth, is_kept, now, record};
+
+/// A document's parameters end before this (`MAX_BODY_DEPTH`), and JSON is read to 128 only: what another program has
+/// written deeper may be read alone and not in company.
+const DEPTH_OF_OURS: usize = 64;
+
+pub(crate) fn holds(body: &[u8]) {
+    let Ok(deliveries) = Delivery::read_waiting(body) else { return };
+    assert!(!deliveries.is_empty(), "a message without any would be settled for nothing");
+    let written: Vec<Vec<u8>> = deliveries.iter().map(is_kept).collect();
+    if written.iter().any(|delivery| depth(delivery) > DEPTH_OF_OURS) {
+        return;
+    }
+    for (delivery, written) in deliveries.iter().zip(&written) {
+        assert_eq!(Delivery::read_waiting(written).expect("one alone"), std::slice::from_ref(delivery));
+    }
+    // As parked deliveries are, see src/worker/parking.rs.
+    let together = [b"[".as_slice(), &written.join(b",".as_slice()), b"]"].concat();
+    assert_eq!(Delivery::read_waiting(&together).expect("all together"), deliveries);
+    deliveries.into_iter().for_each(goes_on);
+}
+
+/// It has another attempt, waits again, and is given up.
+fn goes_on(mut delivery: Delivery) {
+    let (made, kept) = (delivery.attempts_made, delivery.attempts.len());
+    delivery.record(Attempt {
+        at: now(),
+        duration_ms: 1,
+        status: Some(503),
+        cause: Cause::Status5xx,
+        error: None,
+        answer: None,
+    });
+    assert_eq!(delivery.attempts_made, made.saturating_add(1));
+    assert!(delivery.attempts.len() <= ATTEMPTS_KEPT.max(kept));
+    is_kept(&delivery);
+    let letter = DeadLetter::of_delivery(delivery.clone(), Reason::Exhausted, now());
+    assert_eq!(letter, DeadLetter::of_delivery(delivery.clone(), Reason::Exhausted, now()), "it dies once");
+    assert_eq!(letter.delivery_id.as_ref(), Some(&delivery.id));
+    assert_eq!(letter.event.as_ref(), Some(&delivery.event));
+    record::is_a_letter(&letter);
+}
