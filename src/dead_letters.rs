@@ -202,6 +202,9 @@ impl DeadLetters {
             for id in ids {
                 match view.state(id)? {
                     None => return Err(Refused::Unknown(format!("there is no dead letter {id}"))),
+                    Some(_) if view.is_erased(id)? => {
+                        return Err(Refused::Conflict(format!("{id} was erased: nothing is left that could be sent")));
+                    }
                     Some(state) if fits(state) => {}
                     Some(State::Replaying) => {
                         return Err(Refused::Conflict(format!("{id} is being replayed: wait, or cancel that replay")));

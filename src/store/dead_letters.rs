@@ -318,6 +318,14 @@ impl LetterView {
         self.row(id, |row| row.state)
     }
 
+    /// Whether what the letter told of a person was erased.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn is_erased(&self, id: &DeadLetterId) -> Result<bool, StoreError> {
+        self.offset_of(id).map_or(Ok(false), |offset| Ok(self.fate(offset)?.erased.is_some()))
+    }
+
     /// What `read` makes of the row of the letter with this id.
     ///
     /// # Errors

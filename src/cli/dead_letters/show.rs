@@ -170,6 +170,9 @@ fn discard(letter: &Value) -> Option<String> {
 
 fn what_next(letter: &Value) -> String {
     let id = plain::shell_word(letter["id"].as_str().unwrap_or_default());
+    if !letter["erased"].is_null() {
+        return "What it told of a person was erased: it can't be sent again.".to_owned();
+    }
     let again = match (letter["state"].as_str(), letter["reason"].as_str()) {
         (Some("replaying"), _) => {
             return "It is being sent again now; see how that goes:\n  waypost replays list".to_owned();

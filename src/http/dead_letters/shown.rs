@@ -62,11 +62,15 @@ pub(super) struct Detail {
     /// Who gave it up.
     #[serde(skip_serializing_if = "Option::is_none")]
     discard: Option<Verdict>,
+    /// Who erased what it told of a person. It can't be sent again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    erased: Option<Verdict>,
 }
 
 impl Detail {
-    pub(super) fn of(letter: DeadLetter, Fate { replays, discard, .. }: Fate) -> Self {
-        Self { request: sent(&letter), letter: letter.into(), replays, discard }
+    pub(super) fn of(letter: DeadLetter, Fate { replays, discard, erased, .. }: Fate) -> Self {
+        let request = sent(&letter).filter(|_| erased.is_none());
+        Self { request, letter: letter.into(), replays, discard, erased }
     }
 }
 
