@@ -127,8 +127,7 @@ async fn a_channel_whose_messages_hang_is_succeeded() {
     // Unacknowledged messages of a channel that is still there.
     let unacknowledged = async |pid: &str| {
         let channels = listed(&["list_channels", "pid", "messages_unacknowledged"]).await;
-        let of_pid = channels.lines().find_map(|line| line.strip_prefix(pid)?.trim().parse::<u32>().ok());
-        of_pid
+        channels.lines().find_map(|line| line.strip_prefix(pid)?.trim().parse::<u32>().ok())
     };
     until("nothing on the first but what hangs", LONG, async || {
         (unacknowledged(&first).await == Some(1)).then_some(())
