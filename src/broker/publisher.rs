@@ -1,8 +1,10 @@
 //! Publishing: a message counts as sent when the broker has confirmed it, and not before.
 //!
-//! One task owns the connection and its confirm channel (two tasks publishing on one channel get each other's
-//! confirms), keeps what is not confirmed yet, and publishes it again on the next connection. So a caller simply waits;
-//! one that has stopped waiting is not published for again.
+//! One task owns the connection and its confirm channels (two tasks publishing on one channel get each other's
+//! confirms; [`channels`] says why there are several), keeps what is not confirmed yet, and publishes it again on the next
+//! connection. So a caller simply waits; one that has stopped waiting is not published for again.
+
+mod channels;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, RwLock};
@@ -12,9 +14,9 @@ use backoff::backoff::Backoff as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{BasicProperties, Confirmation, Connection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -25,6 +27,7 @@ use super::topology::Topology;
 use super::{REPLAY_ID, REPLAY_OF};
 use crate::delivery::TraceContext;
 use crate::delivery::replay::ReplayLink;
+use channels::Channels;
 
 /// Unconfirmed messages at once. One at a time would publish 1,400 a second, this many 32,000.
 const MAX_UNCONFIRMED: usize = 1024;
@@ -202,15 +205,13 @@ impl Task {
     async fn session(&mut self, delays: &mut backoff::ExponentialBackoff) -> Result<(), BrokerError> {
         let connection = self.address.connect("waypost publisher").await?;
         self.topology.declare(&connection).await?;
-        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
-        let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
-        confirms.map_err(BrokerError::lost("asking for confirms"))?;
+        let channels = Channels::open(&connection, &self.topology.names).await?;
         if self.set_link(Link::Up) != Link::Up {
             tracing::info!("connected for publishing");
         }
 
         let mut confirms = Confirms::new();
-        self.publish_again(&channel, &confirms);
+        self.publish_again(&channels, &confirms);
         let mut watch = interval(Duration::from_secs(1));
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::new();
@@ -232,7 +233,7 @@ impl Task {
                     // At once: who hears of it can do something else than wait for the broker.
                     self.see_blocked(&connection);
                     for request in batch.drain(..).filter(|request| !request.reply.is_closed()) {
-                        confirms.push(publish(channel.clone(), self.next, request.outgoing.clone()));
+                        confirms.push(publish(&channels, self.next, request.outgoing.clone()));
                         self.remember(request);
                     }
                 }
@@ -247,14 +248,14 @@ impl Task {
     }
 
     /// What the last connection did not confirm, in its order, unless its caller has gone away.
-    fn publish_again(&mut self, channel: &Channel, confirms: &Confirms) {
+    fn publish_again(&mut self, channels: &Channels, confirms: &Confirms) {
         self.nobody_waits();
         let mut again: Vec<(u64, &mut Unconfirmed)> =
             self.unconfirmed.iter_mut().map(|(tag, waiting)| (*tag, waiting)).collect();
         again.sort_unstable_by_key(|(tag, _)| *tag);
         for (tag, waiting) in again {
             waiting.since = Instant::now();
-            confirms.push(publish(channel.clone(), tag, waiting.request.outgoing.clone()));
+            confirms.push(publish(channels, tag, waiting.request.outgoing.clone()));
         }
     }
 
@@ -345,7 +346,8 @@ impl Task {
 
 /// Publishes a message and waits for its confirm. Not awaited where it is begun: lapin says that a message is written
 /// only when it is, and writes nothing while the broker blocks the connection.
-fn publish(channel: Channel, tag: u64, outgoing: Arc<Outgoing>) -> Confirm {
+fn publish(channels: &Channels, tag: u64, outgoing: Arc<Outgoing>) -> Confirm {
+    let channel = channels.of(&outgoing.to);
     async move {
         let (exchange, routing_key) = match &outgoing.to {
             Destination::Queue(name) => ("", name.as_str()),

@@ -14,6 +14,7 @@ use backoff::backoff::Backoff as _;
 use futures_util::FutureExt as _;
 use futures_util::future::try_join_all;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
@@ -29,6 +30,12 @@ use crate::broker::succession::Succession;
 use crate::broker::topology::Topology;
 use crate::campaigns::Campaigns;
 use crate::follow::{Currency, FollowError};
+
+/// The last acknowledgements have reached the broker within this time, or never will.
+const LAST_ACKS: Duration = Duration::from_secs(2);
+
+/// So long the end of a connection is waited for.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A message that could not be settled is held this long before it goes back, so that a trouble of ours that passes
 /// does not use up the number of times the broker gives a message out.
@@ -154,7 +161,7 @@ impl Intake {
             consumed = consume => { consumed?; }
         }
         // Whatever the broker answers, the connection is gone with the process.
-        let _ = connection.close(200, "stopping".into()).await;
+        let _ = timeout(FAREWELL, connection.close(200, "stopping".into())).await;
         Ok(())
     }
 
@@ -185,11 +192,12 @@ impl Intake {
             messages.cancel().await;
             while tasks.join_next().await.is_some() {}
         };
-        if tokio::time::timeout(self.grace, finish).await.is_err() {
+        if timeout(self.grace, finish).await.is_err() {
             tracing::warn!(?queue, given_back = tasks.len(), "stopping: the rest goes back to the broker");
         }
         tasks.shutdown().await;
-        messages.finish().await;
+        // On a connection that stands still the broker gives out again what it does not hear of.
+        let _ = timeout(LAST_ACKS, messages.finish()).await;
         Ok(())
     }
 }

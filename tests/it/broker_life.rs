@@ -1,7 +1,7 @@
 //! The broker away, killed, blocked, cut off, or not as it should be: nothing is lost, and the probes tell the truth.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -100,6 +100,22 @@ async fn a_silent_connection_is_given_up() {
     stage.waypost.ready().await;
     Amqp::connect(&broker.url()).await.publish_event(&stage.prefix, &chose(3, "after")).await;
     stage.receiver.until(|requests| requests.len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_connection_that_stands_still() {
+    let broker = Broker::shared().await;
+    let proxy = Proxy::to(broker.port());
+    let stage = Stage::set_on(&proxy.amqp_url(), "life", &[("WAYPOST_SHUTDOWN__GRACE", "1s")]).await;
+    stage.receiver.answer("/agent", Answer::never());
+    Amqp::connect(&broker.url()).await.publish_event(&stage.prefix, &chose(3, "in hand")).await;
+    stage.receiver.until(|requests| requests.len() == 1).await;
+    proxy.stall();
+    let asked = Instant::now();
+    stage.waypost.terminate();
+    assert!(stage.waypost.wait().await.success());
+    // The grace, and six seconds; the rest is for a busy machine.
+    assert!(asked.elapsed() < Duration::from_secs(12), "{:?}", asked.elapsed());
 }
 
 #[tokio::test]

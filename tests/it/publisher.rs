@@ -3,6 +3,8 @@
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use secrecy::SecretString;
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use waypost::broker::connection::Address;
@@ -10,7 +12,8 @@ use waypost::broker::names::Names;
 use waypost::broker::publisher::{Destination, Link, Outgoing, Publisher, Unpublished};
 use waypost::broker::topology::Topology;
 
-use crate::support::{Amqp, Broker, Proxy, unique, until};
+use crate::stage::LONG;
+use crate::support::{Amqp, Broker, Cluster, Proxy, unique, until};
 
 fn publisher(url: &str, prefix: &str) -> Publisher {
     let dead_letter_retention = Duration::from_secs(3_600);
@@ -117,4 +120,47 @@ async fn who_has_stopped_waiting_is_not_published_for_again() {
     let amqp = Amqp::connect(&broker.url()).await;
     until("the two messages", Duration::from_secs(5), async || (amqp.depth(&queue).await == Some(2)).then_some(()))
         .await;
+}
+
+/// RabbitMQ 3.10 goes on confirming what it drops of a channel that publishes to a stream and elsewhere, once the stream's
+/// leader was lost with something unconfirmed: see `broker/publisher/channels.rs`.
+#[tokio::test]
+async fn what_is_confirmed_of_a_stream_is_there_after_its_leader_was_lost() {
+    let cluster = Cluster::start(3).await;
+    let [first, second, _] = cluster.nodes() else { panic!("not three nodes") };
+    let prefix = unique("publisher");
+    let (stream, queue) = (format!("{prefix}.dead-letters"), format!("{prefix}.retries"));
+    // The node that declares has the leaders.
+    publisher(&first.url(), &prefix).publish(to_queue(&stream, 0)).await.expect("a confirm");
+    let publisher = publisher(&second.url(), &prefix);
+    for number in 0..500 {
+        publisher.publish(to_queue(&queue, number)).await.expect("a confirm");
+    }
+    let confirmed = Mutex::new(BTreeSet::new());
+    let letters = |lane: usize| {
+        let (publisher, confirmed, stream) = (&publisher, &confirmed, &stream);
+        async move {
+            for number in (lane..).step_by(8) {
+                publisher.publish_until_taken(to_queue(stream, number)).await.expect("a confirm");
+                confirmed.lock().expect("whole").insert(number.to_string());
+            }
+        }
+    };
+    let count = || confirmed.lock().expect("whole").len();
+    let kill = async {
+        until("letters before", LONG, async || (count() > 100).then_some(())).await;
+        first.kill().await;
+        let before = count();
+        until("letters after", LONG, async || (count() > before + 200).then_some(())).await;
+    };
+    tokio::select! {
+        _ = futures_util::future::join_all((1..=8).map(letters)) => unreachable!("letters without end"),
+        () = kill => (),
+    }
+    let there = Amqp::connect(&second.url()).await.read_stream_until_quiet(&stream, Duration::from_secs(3)).await;
+    let there: BTreeSet<String> =
+        there.expect("records").iter().map(|record| String::from_utf8_lossy(&record.body).into_owned()).collect();
+    let confirmed = confirmed.into_inner().expect("whole");
+    let lost: Vec<&String> = confirmed.difference(&there).collect();
+    assert!(lost.is_empty(), "of {} confirmed letters {} are not there: {lost:?}", confirmed.len(), lost.len());
 }
