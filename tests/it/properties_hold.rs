@@ -132,20 +132,13 @@ fn changed_text(target: &str) -> impl Strategy<Value = String> {
 
 #[test]
 fn of_every_seed() {
-    let bytes: [(&str, fn(&[u8])); 4] = [
-        ("document", document::holds),
-        ("event", event::holds),
-        ("record", record::holds),
-        ("waiting", waiting::holds),
-    ];
-    for (target, holds) in bytes {
-        seeds(target).iter().for_each(|(_, seed)| holds(seed));
-    }
-    let text: [(&str, fn(&str)); 3] =
-        [("retry_after", retry_after::holds), ("sealing", sealing::holds), ("url", url::holds)];
-    for (target, holds) in text {
-        texts(target).iter().for_each(|seed| holds(seed));
-    }
+    seeds("document").iter().for_each(|(_, seed)| document::holds(seed));
+    seeds("event").iter().for_each(|(_, seed)| event::holds(seed));
+    seeds("record").iter().for_each(|(_, seed)| record::holds(seed));
+    seeds("waiting").iter().for_each(|(_, seed)| waiting::holds(seed));
+    texts("retry_after").iter().for_each(|seed| retry_after::holds(seed));
+    texts("sealing").iter().for_each(|seed| sealing::holds(seed));
+    texts("url").iter().for_each(|seed| url::holds(seed));
 }
 
 proptest! {

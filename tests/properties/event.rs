@@ -1,15 +1,11 @@
 //! Of any body of a message: it is an event that is kept and sent as it was published, or its faults are told.
 
-use std::sync::Arc;
-
 use serde_json::Value;
 use waypost::delivery::Delivery;
-use waypost::delivery::campaign::{Target, WebhookKind};
-use waypost::delivery::document::{self, HttpUrls};
 use waypost::delivery::event::{Keyword, MAX_CAMPAIGN_ID_CHARS, MAX_EVENT_BYTES, StepEvent, decode};
 use waypost::delivery::request::render;
 
-use super::{are_told, is_kept, now};
+use super::{a_delivery, are_told, is_kept, now};
 
 pub(crate) fn holds(body: &[u8]) {
     for message_id in [None, Some("message-1")] {
@@ -34,10 +30,7 @@ fn is_an_event(body: &[u8], event: &StepEvent) {
 
 /// What a receiver gets is what was published.
 fn is_sent(event: &StepEvent) {
-    let document = br#"{"id": "1", "sections": [{"label": "a", "webhook": {"url": "https://example.com/"}}]}"#;
-    let campaign = document::read(document, HttpUrls::Refused, None).expect("a campaign");
-    let webhook = Arc::clone(campaign.places().next().expect("a webhook").webhook);
-    let delivery = Delivery::new(event.clone(), Target { webhook, kind: WebhookKind::Underlying }, None);
+    let delivery = Delivery::new(event.clone(), a_delivery().target, None);
     let request = render(&delivery, now());
     let sent: Value = serde_json::from_slice(&request.body).expect("JSON");
     let text = |name: &str| sent.get(name).and_then(Value::as_str);

@@ -12,10 +12,14 @@ pub(crate) mod url;
 pub(crate) mod waiting;
 
 use std::fmt::Debug;
+use std::sync::LazyLock;
 
 use chrono::{DateTime, TimeZone as _, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use waypost::delivery::Delivery;
+use waypost::delivery::document::{HttpUrls, read};
+use waypost::delivery::event::decode;
 use waypost::delivery::fault::Fault;
 
 /// The most that all faults of a document may have together, in bytes: they are an answer, and a line of a log.
@@ -24,6 +28,18 @@ const MOST_BYTES_OF_FAULTS: usize = 1024 * 1024;
 /// The time at which all of this happens.
 fn now() -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2024, 6, 18, 23, 26, 14).single().expect("a time")
+}
+
+/// A delivery to a section's own webhook, not yet attempted.
+fn a_delivery() -> Delivery {
+    static DELIVERY: LazyLock<Delivery> = LazyLock::new(|| {
+        let document = br#"{"id": "1", "sections": [{"label": "a", "webhook": {"url": "https://example.com/"}}]}"#;
+        let campaign = read(document, HttpUrls::Refused, None).expect("a campaign");
+        let event = br#"{"campaignId": "1", "label": "a", "phoneNumber": "", "date": "2024-06-18T23:26:14Z"}"#;
+        let event = decode(event, None).expect("an event");
+        Delivery::new(event, campaign.places().next().expect("a webhook").target(), None)
+    });
+    DELIVERY.clone()
 }
 
 /// What is refused is refused for something, in some place, in words.

@@ -4,13 +4,10 @@
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use waypost::delivery::Delivery;
-use waypost::delivery::document::{HttpUrls, read};
-use waypost::delivery::event::decode;
 use waypost::delivery::outcome::{Outcome, Reply, classify};
 use waypost::delivery::retry::{RetryPolicy, Settlement, decide};
 
-use super::now;
+use super::{a_delivery, now};
 
 pub(crate) fn holds(header: &str) {
     let times = [now(), DateTime::UNIX_EPOCH, DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC];
@@ -55,12 +52,7 @@ fn is_honoured(header: &str) {
     let policy = RetryPolicy::default();
     let outcome = of_answer(503, header, now());
     let Outcome::Transient { retry_after } = &outcome else { return };
-    let document = br#"{"id": "1", "sections": [{"label": "a", "webhook": {"url": "https://example.com/"}}]}"#;
-    let campaign = read(document, HttpUrls::Refused, None).expect("a campaign");
-    let event = br#"{"campaignId": "1", "label": "a", "phoneNumber": "", "date": "2024-06-18T23:26:14Z"}"#;
-    let event = decode(event, None).expect("an event");
-    let target = campaign.places().next().expect("a webhook").target();
-    let mut delivery = Delivery::new(event, target, None);
+    let mut delivery = a_delivery();
     delivery.attempts_made = 1;
     delivery.first_attempt_at = Some(now());
     let Settlement::Retry { due } = decide(&policy, &delivery, &outcome, now()) else {

@@ -59,11 +59,14 @@ fn as_the_c_library_reads(host: &str) -> Option<Ipv4Addr> {
 
 fn number(text: &str) -> Option<u64> {
     let text = text.to_ascii_lowercase();
-    match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16).ok(),
-        None if text.starts_with('0') => u64::from_str_radix(&text, 8).ok(),
-        None => text.parse().ok(),
-    }
+    let (digits, radix) = match text.strip_prefix("0x") {
+        Some(digits) => (digits, 16),
+        None if text.starts_with('0') => (text.as_str(), 8),
+        None => (text.as_str(), 10),
+    };
+    // Rust takes a sign as well.
+    let are_digits = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    are_digits.then(|| u64::from_str_radix(digits, radix).ok())?
 }
 
 fn is_this_machine(host: &str) -> bool {
