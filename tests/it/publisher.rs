@@ -113,6 +113,8 @@ async fn who_has_stopped_waiting_is_not_published_for_again() {
     let queue = format!("{prefix}.retries");
     assert_eq!(publisher.publish(to_queue(&queue, 0)).await, Ok(()));
     proxy.refuse();
+    // Before that a message may still get through.
+    until("the connection to be lost", LONG, async || (publisher.link() != Link::Up).then_some(())).await;
     let gave_up = tokio::time::timeout(Duration::from_millis(200), publisher.publish(to_queue(&queue, 1))).await;
     assert!(gave_up.is_err());
     proxy.resume();
