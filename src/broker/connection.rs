@@ -21,6 +21,9 @@ const HEARTBEAT_SECONDS: u16 = 10;
 /// TCP connection and AMQP handshake together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// So long the end of a connection is waited for.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Where the broker is, and who we are to it.
 #[derive(Clone)]
 pub struct Address {
@@ -80,6 +83,12 @@ impl Address {
             Err(_) => Err(failed(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
         }
     }
+}
+
+/// Closes a connection that is not needed any more. Whatever the broker answers, it is gone with the process; one that stands still
+/// answers nothing.
+pub async fn close(connection: &Connection) {
+    let _ = tokio::time::timeout(FAREWELL, connection.close(200, "stopping".into())).await;
 }
 
 /// Whether lapin can read a URL, all of it.

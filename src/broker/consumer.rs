@@ -18,6 +18,10 @@ use crate::delivery::replay::ReplayLink;
 /// load gave messages out twice, and none of 18 with this pause.
 const SETTLE_PAUSE: Duration = Duration::from_millis(300);
 
+/// The last acknowledgements have reached the broker within this time, or never will: on a connection that stands still it gives out
+/// again what it does not hear of.
+pub const LAST_ACKS: Duration = Duration::from_secs(2);
+
 /// A message in hand.
 #[derive(Debug)]
 pub struct Message {

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::BrokerError;
-use super::connection::{Address, reconnect_delays};
+use super::connection::{self, Address, reconnect_delays};
 use super::topology::Topology;
 use super::{REPLAY_ID, REPLAY_OF};
 use crate::delivery::TraceContext;
@@ -218,7 +218,7 @@ impl Task {
         let mut closed = false;
         loop {
             if closed && self.unconfirmed.is_empty() {
-                let _ = connection.close(200, "done".into()).await;
+                connection::close(&connection).await;
                 return Ok(());
             }
             let room = MAX_UNCONFIRMED.saturating_sub(self.unconfirmed.len());

@@ -4,10 +4,11 @@
 
 use lapin::Connection;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::BrokerError;
 use super::acks::{Acks, Unfinished};
-use super::consumer::{Message, Subscription};
+use super::consumer::{LAST_ACKS, Message, Subscription};
 
 /// Messages from a queue: no more at a time than the window allows, beside those that hang. There is no successor while these are
 /// more than half a window.
@@ -80,13 +81,16 @@ impl<'a> Succession<'a> {
         self.current.cancel().await;
     }
 
-    /// Writes the last acknowledgements. All [`Acks`] of its messages must have been dropped.
+    /// Writes the last acknowledgements, as long as that may take. All [`Acks`] of its messages must have been dropped.
     pub async fn finish(mut self) {
         self.retire();
-        self.current.finish().await;
-        for retired in self.retired {
-            // A task that was aborted or has panicked leaves messages unacknowledged: they come again.
-            let _ = retired.closed.await;
-        }
+        let finish = async {
+            self.current.finish().await;
+            for retired in self.retired {
+                // A task that was aborted or has panicked leaves messages unacknowledged: they come again.
+                let _ = retired.closed.await;
+            }
+        };
+        let _ = timeout(LAST_ACKS, finish).await;
     }
 }

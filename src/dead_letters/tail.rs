@@ -8,7 +8,7 @@ use backoff::backoff::Backoff as _;
 use tokio_util::sync::CancellationToken;
 
 use super::DeadLetters;
-use crate::broker::connection::{Address, reconnect_delays};
+use crate::broker::connection::{self, Address, reconnect_delays};
 use crate::broker::topology::Topology;
 use crate::follow::{Currency, FollowError};
 use crate::replays::runner::Runner;
@@ -76,8 +76,7 @@ impl Tail {
             ended = self.dead_letters.forget() => match ended? {},
             ended = self.runner.clone().run(&connection, stop) => ended?,
         }
-        // Whatever the broker answers, the connection is gone with the process.
-        let _ = connection.close(200, "stopping".into()).await;
+        connection::close(&connection).await;
         Ok(())
     }
 }

@@ -25,7 +25,7 @@ use super::requests::{InFlight, Requests};
 use super::{Call, Replays, new_delivery};
 use crate::broker::BrokerError;
 use crate::broker::acks::Acks;
-use crate::broker::consumer::{Message, Subscription};
+use crate::broker::consumer::{LAST_ACKS, Message, Subscription};
 use crate::broker::publisher::{Destination, Outgoing};
 use crate::dead_letters::Refused;
 use crate::delivery::Delivery;
@@ -166,7 +166,7 @@ impl Runner {
         }
         shifts.shutdown().await;
         drop(acks);
-        messages.finish().await;
+        let _ = timeout(LAST_ACKS, messages.finish()).await;
         Ok(())
     }
 

@@ -23,19 +23,13 @@ use super::progress::{InHand, Phase, Progress};
 use super::room::Room;
 use crate::broker::BrokerError;
 use crate::broker::acks::Acks;
-use crate::broker::connection::{Address, reconnect_delays};
+use crate::broker::connection::{self, Address, reconnect_delays};
 use crate::broker::consumer::Message;
 use crate::broker::depths;
 use crate::broker::succession::Succession;
 use crate::broker::topology::Topology;
 use crate::campaigns::Campaigns;
 use crate::follow::{Currency, FollowError};
-
-/// The last acknowledgements have reached the broker within this time, or never will.
-const LAST_ACKS: Duration = Duration::from_secs(2);
-
-/// So long the end of a connection is waited for.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A message that could not be settled is held this long before it goes back, so that a trouble of ours that passes
 /// does not use up the number of times the broker gives a message out.
@@ -160,8 +154,7 @@ impl Intake {
             ended = depths => match ended? {},
             consumed = consume => { consumed?; }
         }
-        // Whatever the broker answers, the connection is gone with the process.
-        let _ = timeout(FAREWELL, connection.close(200, "stopping".into())).await;
+        connection::close(&connection).await;
         Ok(())
     }
 
@@ -196,8 +189,7 @@ impl Intake {
             tracing::warn!(?queue, given_back = tasks.len(), "stopping: the rest goes back to the broker");
         }
         tasks.shutdown().await;
-        // On a connection that stands still the broker gives out again what it does not hear of.
-        let _ = timeout(LAST_ACKS, messages.finish()).await;
+        messages.finish().await;
         Ok(())
     }
 }
