@@ -1,7 +1,7 @@
 //! Publishing: a message counts as sent when the broker has confirmed it, and not before.
 //!
 //! One task owns the connection and its confirm channels (two tasks publishing on one channel get each other's
-//! confirms; [`channels`] says why there are several), keeps what is not confirmed yet, and publishes it again on the next
+//! confirms; `channels` says why there are several), keeps what is not confirmed yet, and publishes it again on the next
 //! connection. So a caller simply waits; one that has stopped waiting is not published for again.
 
 mod channels;
