@@ -18,7 +18,6 @@ use crate::campaigns::Campaigns;
 use crate::config::{BrokerConfig, Config};
 use crate::dead_letters::DeadLetters;
 use crate::dead_letters::tail::Tail;
-use crate::delivery::egress::EgressRules;
 use crate::follow::FollowError;
 use crate::http::Http;
 use crate::http::listener::Listener;
@@ -126,7 +125,7 @@ impl App {
         };
         let (publisher, publishing) = Publisher::start(broker.clone(), topology.clone());
         let log = names.campaigns();
-        let (rules, keyring) = (egress_rules(config), config.keyring.clone());
+        let (rules, keyring) = (config.egress.rules(), config.keyring.clone());
         let campaigns = Campaigns::new(store.clone(), publisher.clone(), log, rules, keyring, metrics.clone());
         let worker = Arc::new(Worker {
             names: names.clone(),
@@ -248,10 +247,6 @@ pub(crate) fn broker_address(broker: &BrokerConfig) -> Address {
     Address::new(broker.url.clone()).with_tls(broker.authorities.clone(), broker.identity.clone())
 }
 
-fn egress_rules(config: &Config) -> EgressRules {
-    EgressRules::new(config.egress.http_urls, config.egress.allow.clone())
-}
-
 fn new_sender(config: &Config) -> Result<Sender, AppError> {
     let extra_roots = match &config.egress.ca_file {
         None => Vec::new(),
@@ -262,7 +257,7 @@ fn new_sender(config: &Config) -> Result<Sender, AppError> {
         }
     };
     let settings = SenderSettings {
-        rules: egress_rules(config),
+        rules: config.egress.rules(),
         connect_timeout: config.endpoint.connect_timeout,
         extra_roots,
         proxy: config.egress.proxy.clone(),

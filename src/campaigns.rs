@@ -216,9 +216,7 @@ impl Campaigns {
 
     /// Appends a change to the log, its secrets sealed, and waits until this node has applied it.
     async fn append(&self, mut change: Change) -> Result<Applied, Refused> {
-        let mut salt = [0; sealing::SALT_BYTES];
-        getrandom::fill(&mut salt)
-            .map_err(|error| Refused::Unavailable(format!("the system gives no random bytes: {error}")))?;
+        let salt = random::<{ sealing::SALT_BYTES }>()?;
         change.campaign = change.campaign.map(|campaign| self.keyring.sealed(&campaign, salt));
         let body = serde_json::to_vec(&change).map_err(StoreError::from)?;
         Ok(self.appender.append(body).await?)
@@ -312,6 +310,14 @@ pub struct Put {
     pub stored: StoredCampaign,
     /// Whether there was none before.
     pub created: bool,
+}
+
+/// Random bytes for what must be nobody's guess.
+fn random<const BYTES: usize>() -> Result<[u8; BYTES], Refused> {
+    let mut random = [0; BYTES];
+    getrandom::fill(&mut random)
+        .map_err(|error| Refused::Unavailable(format!("the system gives no random bytes: {error}")))?;
+    Ok(random)
 }
 
 fn check(precondition: &Precondition, current: Option<&StoredCampaign>) -> Result<(), Refused> {

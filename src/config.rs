@@ -31,7 +31,7 @@ use self::known::Known;
 pub use self::setting::Setting;
 use self::setting::masked;
 use crate::delivery::document::HttpUrls;
-use crate::delivery::egress::Allowed;
+use crate::delivery::egress::{Allowed, EgressRules};
 use crate::delivery::endpoint::gate::Limits;
 use crate::delivery::retry::RetryPolicy;
 use crate::delivery::sealing::Keyring;
@@ -209,6 +209,13 @@ pub struct EgressConfig {
     pub proxy: Option<SecretString>,
     /// A PEM file of certificate authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
+}
+
+impl EgressConfig {
+    /// What webhooks may reach.
+    pub fn rules(&self) -> EgressRules {
+        EgressRules::new(self.http_urls, self.allow.clone())
+    }
 }
 
 /// `shutdown.*`

@@ -56,10 +56,7 @@ impl Campaigns {
         overlap: Duration,
         precondition: Precondition,
     ) -> Result<StoredCampaign, Refused> {
-        let mut random = [0; signing::SECRET_BYTES];
-        getrandom::fill(&mut random)
-            .map_err(|error| Refused::Unavailable(format!("the system gives no random bytes: {error}")))?;
-        let secret = signing::secret_of(random);
+        let secret = signing::secret_of(super::random()?);
         self.edit(id, precondition, |campaign, place| {
             Ok(campaign.with_webhook(signing::rotated(place.webhook, secret.clone(), overlap, Utc::now())))
         })

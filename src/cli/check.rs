@@ -10,7 +10,7 @@ use super::output::say;
 use super::{Failure, Settings};
 use crate::config::Config;
 use crate::delivery::document;
-use crate::delivery::egress::{self, EgressRules};
+use crate::delivery::egress;
 
 #[derive(Args)]
 pub(super) struct Check {
@@ -27,7 +27,7 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = self.settings.load()?;
-        let rules = EgressRules::new(config.egress.http_urls, config.egress.allow.clone());
+        let rules = config.egress.rules();
         let mut faults = Vec::new();
         for file in &self.campaigns {
             let name = file.display();

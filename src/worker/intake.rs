@@ -121,6 +121,7 @@ impl Intake {
             () = stop.cancelled() => return Ok(()),
         }
         let names = &self.topology.names;
+        let retries_queue = names.retries();
         let consume = async {
             // Together they hold no more than one would.
             let each = (self.window / u16::try_from(queues.len()).unwrap_or(u16::MAX)).max(1);
@@ -128,7 +129,6 @@ impl Intake {
             for queue in &queues {
                 events.push(Succession::open(&connection, queue, each).await?);
             }
-            let retries_queue = names.retries();
             let retries = Succession::open(&connection, &retries_queue, self.window).await?;
             delays.reset();
             self.worker.metrics.broker_connected.set(1);
@@ -137,10 +137,9 @@ impl Intake {
             let events = events.into_iter().map(|events| self.consume(events, Queue::Events, stop));
             tokio::try_join!(try_join_all(events), self.consume(retries, Queue::Retries, stop))
         };
-        let retries = names.retries();
         let depths = depths::watch(&connection, names, &queues, |queue, depth| {
             self.worker.metrics.queue_depth(queue, depth.messages);
-            if queue == retries || queues.iter().any(|events| events == queue) {
+            if queue == retries_queue || queues.iter().any(|events| events == queue) {
                 self.progress.ready(queue, depth.messages);
             }
             // A worker consumes each queue once.
