@@ -8,6 +8,7 @@ mod webhooks;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Utc;
 use lapin::Connection;
 use tokio::sync::watch;
 
@@ -22,7 +23,7 @@ use crate::delivery::identity::WebhookId;
 use crate::delivery::sealing::{self, Keyring};
 use crate::follow::{Currency, FollowError};
 use crate::metrics::Metrics;
-use crate::store::{Applied, Change, Store, StoreError, StoredCampaign};
+use crate::store::{Applied, Change, Made, Store, StoreError, StoredCampaign};
 
 /// A change is published, confirmed and applied within this time, or the caller is told that it may yet happen.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -109,37 +110,24 @@ impl Campaigns {
         self.currency.subscribe()
     }
 
-    /// Creates or replaces a campaign.
+    /// Creates or replaces a campaign, in the name of whom it is done `by`.
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn put(&self, id: &str, document: &[u8], precondition: Precondition) -> Result<Put, Refused> {
+    pub async fn put(&self, id: &str, document: &[u8], precondition: Precondition, by: &str) -> Result<Put, Refused> {
         let _turn = self.turn().await?;
         for _ in 0..RACES {
             let current = self.store.campaign(id)?;
             check(&precondition, current.as_deref())?;
-            let previous = current.as_deref().map(|stored| &stored.campaign);
-            let elsewhere = |webhook: &WebhookId| {
-                // A store that can't be read is told of below, where nothing is made up any more.
-                matches!(self.store.owner_of(webhook.as_str()), Ok(Some(owner)) if owner != id)
-            };
-            let campaign = document::read_among(document, self.rules.http_urls(), previous, &elsewhere);
-            let campaign = self.opened(campaign.map_err(Refused::Faults)?)?;
-            if campaign.id != id {
-                let message = format!("is `{}`, but the address says `{id}`: make them the same", campaign.id);
-                return Err(Refused::Faults(vec![Fault::new("$.id", message)]));
-            }
-            let forbidden = egress::forbidden_urls(&campaign, &self.rules);
-            if !forbidden.is_empty() {
-                return Err(Refused::Faults(forbidden));
-            }
-            self.check_owners(&campaign)?;
+            let campaign = self.read(id, document, current.as_deref())?;
             let expected = current.map(|stored| stored.version);
-            let change = Change { id: id.to_owned(), expected, campaign: Some(campaign.clone()) };
+            let made = made(by);
+            let change =
+                Change { id: id.to_owned(), expected, made: Some(made.clone()), campaign: Some(campaign.clone()) };
             match self.append(change).await? {
                 Applied::Done { version } => {
                     let created = expected.is_none();
-                    return Ok(Put { stored: StoredCampaign { version, campaign }, created });
+                    return Ok(Put { stored: StoredCampaign { version, made: Some(made), campaign }, created });
                 }
                 Applied::WebhookTaken { webhook_id, owner } => {
                     return Err(taken(&campaign, &webhook_id, &owner));
@@ -148,6 +136,30 @@ impl Campaigns {
             }
         }
         Err(Refused::Precondition)
+    }
+
+    /// The campaign that `document` would make of `current`.
+    ///
+    /// # Errors
+    /// [`Refused::Faults`]: all that [`put`](Self::put) would refuse it for; [`Refused::Store`].
+    pub fn read(&self, id: &str, document: &[u8], current: Option<&StoredCampaign>) -> Result<Campaign, Refused> {
+        let previous = current.map(|stored| &stored.campaign);
+        let elsewhere = |webhook: &WebhookId| {
+            // A store that can't be read is told of below, where nothing is made up any more.
+            matches!(self.store.owner_of(webhook.as_str()), Ok(Some(owner)) if owner != id)
+        };
+        let campaign = document::read_among(document, self.rules.http_urls(), previous, &elsewhere);
+        let campaign = self.opened(campaign.map_err(Refused::Faults)?)?;
+        if campaign.id != id {
+            let message = format!("is `{}`, but the address says `{id}`: make them the same", campaign.id);
+            return Err(Refused::Faults(vec![Fault::new("$.id", message)]));
+        }
+        let forbidden = egress::forbidden_urls(&campaign, &self.rules);
+        if !forbidden.is_empty() {
+            return Err(Refused::Faults(forbidden));
+        }
+        self.check_owners(&campaign)?;
+        Ok(campaign)
     }
 
     /// The campaign with this id.
@@ -168,11 +180,11 @@ impl Campaigns {
         }
     }
 
-    /// Deletes a campaign.
+    /// Deletes a campaign, in the name of whom it is done `by`.
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn delete(&self, id: &str, precondition: Precondition) -> Result<(), Refused> {
+    pub async fn delete(&self, id: &str, precondition: Precondition, by: &str) -> Result<(), Refused> {
         let _turn = self.turn().await?;
         for _ in 0..RACES {
             let current = self.store.campaign(id)?;
@@ -180,7 +192,8 @@ impl Campaigns {
             let Some(current) = current else {
                 return Err(self.missing());
             };
-            let change = Change { id: id.to_owned(), expected: Some(current.version), campaign: None };
+            let expected = Some(current.version);
+            let change = Change { id: id.to_owned(), expected, made: Some(made(by)), campaign: None };
             if matches!(self.append(change).await?, Applied::Done { .. }) {
                 return Ok(());
             }
@@ -310,6 +323,11 @@ pub struct Put {
     pub stored: StoredCampaign,
     /// Whether there was none before.
     pub created: bool,
+}
+
+/// A change that is accepted now.
+fn made(by: &str) -> Made {
+    Made { by: by.to_owned(), at: Utc::now() }
 }
 
 /// Random bytes for what must be nobody's guess.

@@ -1,4 +1,4 @@
-//! The one listener: probes, metrics and the JSON API. The only room that knows axum.
+//! The one listener: probes, metrics, the JSON API and the console. The only room that knows axum.
 //!
 //! | method and path | role | |
 //! | --- | --- | --- |
@@ -26,12 +26,14 @@
 //! | `POST /v1/replays/{id}/pause`, `…/resume`, `…/cancel` | operator | tell a replay what to do |
 //! | `GET /v1/endpoints` | viewer | the endpoints in use of late, the worst first |
 //! | `GET /v1/openapi.json` | viewer | the description of all of this |
+//! | `/` and below | | the [`console`]: pages for people |
 
 mod access;
 mod audit;
 mod body;
 mod browser;
 mod campaigns;
+mod console;
 mod counts;
 mod dead_letters;
 mod endpoints;
@@ -105,7 +107,7 @@ impl Http {
 
     fn router(self) -> Router {
         let routes = routes();
-        let access = Access::new(self.tokens.clone(), &routes);
+        let access = Access::new(self.tokens.clone(), "/v1", &routes);
         let api = routes.into_iter().fold(Router::new(), |api, route| api.route(route.path, route.handler));
         let api = api
             .fallback(problem::no_such_address)
@@ -115,9 +117,9 @@ impl Http {
             .route("/healthz", get(probes::healthz))
             .route("/readyz", get(probes::readyz))
             .route("/metrics", get(probes::metrics))
-            .nest("/v1", api)
-            .fallback(problem::no_such_address)
             .method_not_allowed_fallback(problem::no_such_method)
+            .nest("/v1", api)
+            .merge(console::router(&self))
             .with_state(self)
     }
 }

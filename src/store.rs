@@ -14,7 +14,7 @@ use quick_cache::sync::Cache;
 use sled::{Db, Tree};
 
 use crate::delivery::sealing::{Keyring, Unopened};
-pub use campaigns::{Applied, Change, StoredCampaign};
+pub use campaigns::{Applied, Change, Made, StoredCampaign};
 use campaigns::{ByWeight, Parsed};
 use dead_letters::LetterView;
 

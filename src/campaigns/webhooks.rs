@@ -35,8 +35,9 @@ impl Campaigns {
         id: &WebhookId,
         document: &[u8],
         precondition: Precondition,
+        by: &str,
     ) -> Result<StoredCampaign, Refused> {
-        self.edit(id, precondition, |campaign, place| {
+        self.edit(id, precondition, by, |campaign, place| {
             let webhook = document::read_webhook(document, self.rules.http_urls(), &campaign.id, place)?;
             match egress::forbidden_url(&webhook.url, &self.rules) {
                 Some(forbidden) => Err(vec![Fault::new("$.url", forbidden)]),
@@ -55,9 +56,10 @@ impl Campaigns {
         id: &WebhookId,
         overlap: Duration,
         precondition: Precondition,
+        by: &str,
     ) -> Result<StoredCampaign, Refused> {
         let secret = signing::secret_of(super::random()?);
-        self.edit(id, precondition, |campaign, place| {
+        self.edit(id, precondition, by, |campaign, place| {
             Ok(campaign.with_webhook(signing::rotated(place.webhook, secret.clone(), overlap, Utc::now())))
         })
         .await
@@ -67,8 +69,8 @@ impl Campaigns {
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn delete_webhook(&self, id: &WebhookId, precondition: Precondition) -> Result<(), Refused> {
-        self.edit(id, precondition, |campaign, _| Ok(campaign.without_webhook(id))).await.map(drop)
+    pub async fn delete_webhook(&self, id: &WebhookId, precondition: Precondition, by: &str) -> Result<(), Refused> {
+        self.edit(id, precondition, by, |campaign, _| Ok(campaign.without_webhook(id))).await.map(drop)
     }
 
     /// Makes a change on the campaign as it is, again where it was changed meanwhile and that was not excluded.
@@ -76,6 +78,7 @@ impl Campaigns {
         &self,
         id: &WebhookId,
         precondition: Precondition,
+        by: &str,
         change: impl Fn(&Campaign, &Place<'_>) -> Result<Campaign, Vec<Fault>>,
     ) -> Result<StoredCampaign, Refused> {
         for _ in 0..RACES {
@@ -85,7 +88,7 @@ impl Campaigns {
             let place = campaign.place_of(id).ok_or_else(|| self.missing())?;
             let changed = change(campaign, &place).map_err(Refused::Faults)?;
             let document = serde_json::to_vec(&changed).map_err(StoreError::from)?;
-            match self.put(&campaign.id, &document, Precondition::Versions(vec![stored.version])).await {
+            match self.put(&campaign.id, &document, Precondition::Versions(vec![stored.version]), by).await {
                 Ok(put) => return Ok(put.stored),
                 Err(Refused::Precondition) if !matches!(precondition, Precondition::Versions(_)) => {}
                 Err(Refused::Faults(faults)) => {

@@ -18,7 +18,7 @@ use super::campaign::{Campaign, MenuEntry, Redirect, RedirectKind, Section, Sect
 use super::event::{Keyword, MAX_CAMPAIGN_ID_CHARS, comparable};
 use super::fault::Fault;
 use super::identity::WebhookId;
-pub use part::read_webhook;
+pub use part::{read_value, read_webhook};
 use reader::{Faults, FirstPlaces, Node, Object, shortened};
 
 /// The largest document, in bytes.

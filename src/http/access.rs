@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, OriginalUri, Request, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
@@ -39,9 +39,9 @@ pub(super) struct Access {
 
 /// What a route asks for.
 #[derive(Clone, Copy)]
-struct Demand {
-    role: Role,
-    audit: Audit,
+pub(super) struct Demand {
+    pub(super) role: Role,
+    pub(super) audit: Audit,
 }
 
 impl Caller {
@@ -52,30 +52,46 @@ impl Caller {
 }
 
 impl Access {
-    pub(super) fn new(tokens: Arc<[Token]>, routes: &[Route]) -> Self {
+    /// `routes` are below the path `root`.
+    pub(super) fn new(tokens: Arc<[Token]>, root: &str, routes: &[Route]) -> Self {
         let demand = |route: &Route| Demand { role: route.role, audit: route.audit };
-        let routes = routes.iter().map(|route| ((route.method.clone(), format!("/v1{}", route.path)), demand(route)));
+        let routes = routes.iter().map(|route| ((route.method.clone(), format!("{root}{}", route.path)), demand(route)));
         Self { tokens, routes: Arc::new(routes.collect()) }
     }
 
     /// What is asked for. What is no route is answered 404 or 405, which anybody with a token may know.
-    fn demand(&self, request: &Request) -> Demand {
+    pub(super) fn demand(&self, request: &Request) -> Demand {
         let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
         let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
         let no_route = Demand { role: Role::Viewer, audit: Audit::of(&method) };
         self.routes.get(&(method, path.to_owned())).copied().unwrap_or(no_route)
     }
 
-    fn caller(&self, request: &Request) -> Option<Caller> {
-        if self.tokens.is_empty() {
+    /// Whoever has sent these headers, by their bearer token.
+    pub(super) fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
+        if !self.needs_token() {
             return Some(Caller { name: LOCAL.into(), role: Role::Editor });
         }
-        let header = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+        let header = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
         let (scheme, token) = header.split_once(' ')?;
-        let sha256: [u8; 32] = Sha256::digest(token.trim().as_bytes()).into();
-        let known = self.tokens.iter().filter(|token| same(&token.sha256, &sha256)).max_by_key(|token| token.role);
-        let known = known.filter(|_| scheme.eq_ignore_ascii_case("bearer"))?;
+        self.known(token.trim()).filter(|_| scheme.eq_ignore_ascii_case("bearer"))
+    }
+
+    /// Whoever has this token.
+    pub(super) fn known(&self, token: &str) -> Option<Caller> {
+        let sha256: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let known = self.tokens.iter().filter(|token| same(&token.sha256, &sha256)).max_by_key(|token| token.role)?;
         Some(Caller { name: known.name.as_str().into(), role: known.role })
+    }
+
+    /// Whether tokens are configured.
+    pub(super) fn needs_token(&self) -> bool {
+        !self.tokens.is_empty()
+    }
+
+    /// Why a request is refused that a web page of somebody else's may have sent.
+    pub(super) fn foreign(&self, headers: &HeaderMap) -> Option<String> {
+        if self.needs_token() { None } else { browser::refusal(headers) }
     }
 }
 
@@ -88,10 +104,10 @@ pub(super) async fn require(
     next: Next,
 ) -> Response {
     let demand = access.demand(&request);
-    let caller = access.caller(&request);
+    let caller = access.caller(request.headers());
     let audited = demand.audit == Audit::Kept;
     let entry = audited.then(|| Entry::of(request.method(), address.path(), caller.as_ref()));
-    let foreign = access.tokens.is_empty().then(|| browser::refusal(request.headers())).flatten();
+    let foreign = access.foreign(request.headers());
     let response = match (foreign, caller) {
         (Some(foreign), _) => Problem::new(StatusCode::FORBIDDEN, foreign).into_response(),
         (None, None) => {

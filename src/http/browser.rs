@@ -25,6 +25,26 @@ pub(super) fn refusal(headers: &HeaderMap) -> Option<String> {
     })
 }
 
+/// Whether a browser says that a page of another origin has sent a request.
+pub(super) fn is_of_another_origin(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST);
+    let own = |origin: &HeaderValue| host.is_some_and(|host| is_own(origin, host));
+    !headers.get_all(header::ORIGIN).iter().all(own)
+        || headers.get("sec-fetch-site").is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"))
+}
+
+/// Whether a browser says that it has sent a request by TLS; a proxy in front says it for its own.
+pub(super) fn is_over_tls(headers: &HeaderMap) -> bool {
+    let by_origin = headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"));
+    by_origin || headers.get("x-forwarded-proto").is_some_and(|scheme| scheme.as_bytes() == b"https")
+}
+
+/// Whether whoever asks is a person's browser, which wants a page, and no program.
+pub(super) fn wants_page(headers: &HeaderMap) -> bool {
+    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|accepted| accepted.to_str().ok());
+    accepted.any(|accepted| accepted.contains("text/html"))
+}
+
 /// Why a body is refused that says what it is. A browser asks before it sends JSON for a page of another origin, and sends
 /// a form or plain text without asking. A program that calls JSON a form is no browser: that has an origin.
 pub(super) fn wrong_type(headers: &HeaderMap) -> Option<String> {

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use axum::{Extension, Json};
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -54,6 +55,7 @@ const SUBJECT: &str = "The campaign's id";
 
 /// A campaign in the list.
 #[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 #[schemars(rename = "CampaignSummary")]
 struct Summary {
     /// Its id.
@@ -66,16 +68,23 @@ struct Summary {
     webhooks: usize,
     /// Another one at every change; the same as the `ETag`.
     version: u64,
+    /// Who changed it last: the name of a token.
+    changed_by: Option<String>,
+    /// When that was.
+    changed_at: Option<DateTime<Utc>>,
 }
 
 impl From<StoredCampaign> for Summary {
-    fn from(StoredCampaign { version, campaign }: StoredCampaign) -> Self {
+    fn from(StoredCampaign { version, made, campaign }: StoredCampaign) -> Self {
+        let (changed_by, changed_at) = made.map(|made| (made.by, made.at)).unzip();
         Self {
             webhooks: campaign.places().count(),
             sections: campaign.sections.len(),
             id: campaign.id,
             name: campaign.name,
             version,
+            changed_by,
+            changed_at,
         }
     }
 }
@@ -103,14 +112,19 @@ async fn put(
     let precondition = precondition(&headers)?;
     let body = body::read(body, MAX_DOCUMENT_BYTES).await;
     let body = body.map_err(|unread| Problem::of_body(unread, "a document", MAX_DOCUMENT_BYTES))?;
-    let put = http.campaigns.put(&id, &body, precondition).await?;
+    let put = http.campaigns.put(&id, &body, precondition, &caller.name).await?;
     let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(document(status, &put.stored, caller.secrets()))
 }
 
 /// `DELETE /v1/campaigns/{id}`: 204.
-async fn delete(State(http): State<Http>, Id(id): Id, headers: HeaderMap) -> Result<StatusCode, Problem> {
-    http.campaigns.delete(&id, precondition(&headers)?).await?;
+async fn delete(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    http.campaigns.delete(&id, precondition(&headers)?, &caller.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

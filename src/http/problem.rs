@@ -36,6 +36,26 @@ impl Problem {
         Self { kind: "about:blank", title, status: status.as_u16(), detail: detail.into(), errors: Vec::new() }
     }
 
+    /// The HTTP status.
+    pub(super) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// The status in words.
+    pub(super) fn title(&self) -> &'static str {
+        self.title
+    }
+
+    /// What is wrong, in a sentence.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Each fault of what was sent.
+    pub(super) fn errors(&self) -> &[Fault] {
+        &self.errors
+    }
+
     /// Something given to us has faults: 422, all of them at once.
     pub(crate) fn of_faults(errors: Vec<Fault>) -> Self {
         let detail = match errors.as_slice() {
@@ -56,7 +76,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = self.status();
         let body = serde_json::to_vec(&self).unwrap_or_default();
         (status, [(header::CONTENT_TYPE, "application/problem+json")], Body::from(body)).into_response()
     }

@@ -21,7 +21,7 @@ use crate::config::Role;
 use crate::delivery::campaign::{Place, Secrets, Webhook};
 use crate::delivery::document::MAX_DOCUMENT_BYTES;
 use crate::delivery::duration::Written;
-use crate::delivery::event::{Keyword, StepEvent};
+use crate::delivery::event::Keyword;
 use crate::delivery::fault::Fault;
 use crate::delivery::identity::WebhookId;
 use crate::delivery::request::{self, Shown};
@@ -123,11 +123,11 @@ struct Rotation {
 /// A test that was made.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "TestedWebhook")]
-struct Tested {
+pub(super) struct Tested {
     /// What was sent. Values of headers are masked below `editor`.
-    request: Shown,
+    pub(super) request: Shown,
     /// What came of it.
-    response: Attempt,
+    pub(super) response: Attempt,
 }
 
 /// `GET /v1/webhooks/{id}`: the webhook, and where it is.
@@ -148,7 +148,7 @@ async fn put(
     let (id, precondition) = (WebhookId::new(id), precondition(&headers)?);
     let body = body::read(body, MAX_DOCUMENT_BYTES).await;
     let body = body.map_err(|unread| Problem::of_body(unread, "a document", MAX_DOCUMENT_BYTES))?;
-    let stored = http.campaigns.put_webhook(&id, &body, precondition).await.map_err(refused)?;
+    let stored = http.campaigns.put_webhook(&id, &body, precondition, &caller.name).await.map_err(refused)?;
     located(&stored, &id, caller.secrets())
 }
 
@@ -166,14 +166,19 @@ async fn rotate_secret(
     if overlap > signing::LONGEST_OVERLAP {
         return Err(Problem::of_faults(vec![Fault::new("$.overlap", "must be a duration of at most 30d")]));
     }
-    let stored = http.campaigns.rotate_secret(&id, overlap, precondition).await.map_err(refused)?;
+    let stored = http.campaigns.rotate_secret(&id, overlap, precondition, &caller.name).await.map_err(refused)?;
     located(&stored, &id, caller.secrets())
 }
 
 /// `DELETE /v1/webhooks/{id}`: 204.
-async fn delete(State(http): State<Http>, Id(id): Id, headers: HeaderMap) -> Result<StatusCode, Problem> {
+async fn delete(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+    Id(id): Id,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
     let precondition = precondition(&headers)?;
-    http.campaigns.delete_webhook(&WebhookId::new(id), precondition).await.map_err(refused)?;
+    http.campaigns.delete_webhook(&WebhookId::new(id), precondition, &caller.name).await.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -186,19 +191,26 @@ async fn test(
 ) -> Result<Json<Tested>, Problem> {
     let id = WebhookId::new(id);
     let stored = http.campaigns.of_webhook(&id).map_err(refused)?;
-    let place = place_of(&stored, &id)?;
     let given = sample.and_then(|Given(sample)| sample.event).map_or_else(Map::new, |Fields(fields)| fields);
-    let event = sample::event(given, &stored.campaign.id, &place, Utc::now(), &uuid::Uuid::now_v7().to_string());
-    let event: StepEvent = event.map_err(Problem::of_faults)?;
-    let delivery = Delivery::new(event, place.target(), None);
+    try_out(&http, sample_of(&stored.campaign.id, &place_of(&stored, &id)?, given)?, caller.secrets()).await.map(Json)
+}
+
+/// The delivery of a sample event to the webhook of a place.
+pub(super) fn sample_of(campaign: &str, place: &Place<'_>, given: Map<String, Value>) -> Result<Delivery, Problem> {
+    let event = sample::event(given, campaign, place, Utc::now(), &uuid::Uuid::now_v7().to_string());
+    Ok(Delivery::new(event.map_err(Problem::of_faults)?, place.target(), None))
+}
+
+/// Sends a sample once, now.
+pub(super) async fn try_out(http: &Http, delivery: Delivery, secrets: Secrets) -> Result<Tested, Problem> {
     let mut tried = delivery.clone();
     http.worker.attempt_once(&mut tried).await;
     let attempt = tried
         .attempts
         .pop()
         .ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "an attempt was made, and not recorded"))?;
-    let request = request::render(&delivery, attempt.at).shown(caller.secrets());
-    Ok(Json(Tested { request, response: attempt }))
+    let request = request::render(&delivery, attempt.at).shown(secrets);
+    Ok(Tested { request, response: attempt })
 }
 
 fn located(stored: &StoredCampaign, id: &WebhookId, secrets: Secrets) -> Result<Response, Problem> {

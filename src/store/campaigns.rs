@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _, TransactionalTree};
 
@@ -20,8 +21,20 @@ const CAMPAIGNS_LOG: &[u8] = b"campaigns";
 pub struct StoredCampaign {
     /// The offset of the change that made it: the same on every node, another at every change.
     pub version: u64,
+    /// Who made it so; none where that was before it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Made>,
     /// The campaign.
     pub campaign: Campaign,
+}
+
+/// Who made a change, and when.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Made {
+    /// The name of the token that allowed it.
+    pub by: String,
+    /// When the worker that was asked accepted it.
+    pub at: DateTime<Utc>,
 }
 
 /// A change of configuration, as the log has it.
@@ -32,6 +45,9 @@ pub struct Change {
     pub id: String,
     /// The version the change was made on; none where there was no such campaign. On another one it has no effect.
     pub expected: Option<u64>,
+    /// Who made it; none where that was before it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Made>,
     /// The campaign as it is from now on; none where it is deleted.
     pub campaign: Option<Campaign>,
 }
@@ -113,8 +129,8 @@ impl Store {
 
     /// A campaign as it is, its secrets opened.
     fn read(&self, stored: &[u8]) -> Result<StoredCampaign, StoreError> {
-        let StoredCampaign { version, campaign } = serde_json::from_slice(stored)?;
-        Ok(StoredCampaign { version, campaign: self.opened(campaign)? })
+        let stored: StoredCampaign = serde_json::from_slice(stored)?;
+        Ok(StoredCampaign { campaign: self.opened(stored.campaign)?, ..stored })
     }
 
     /// Whether all secrets of the view open.
@@ -240,7 +256,7 @@ fn write(
             for place in campaign.places() {
                 webhooks.insert(place.webhook.id.as_str().as_bytes(), change.id.as_bytes())?;
             }
-            let stored = StoredCampaign { version: offset, campaign: campaign.clone() };
+            let stored = StoredCampaign { version: offset, made: change.made.clone(), campaign: campaign.clone() };
             campaigns.insert(change.id.as_bytes(), json(&stored)?)?;
         }
         None => {

@@ -13,7 +13,7 @@ fn campaign(id: &str, webhook: &str) -> Campaign {
 }
 
 fn put(id: &str, webhook: &str, expected: Option<u64>) -> Change {
-    Change { id: id.to_owned(), expected, campaign: Some(campaign(id, webhook)) }
+    Change { id: id.to_owned(), expected, made: None, campaign: Some(campaign(id, webhook)) }
 }
 
 fn at(offset: u64) -> Position {
@@ -47,7 +47,7 @@ fn a_reader_sees_each_change_at_once() {
     assert_eq!(version(&store), Some(1));
     store.apply(&at(2), Some(&put("a", "wh_b", Some(1)))).expect("applied");
     assert_eq!(version(&store), Some(2));
-    let delete = Change { id: "a".to_owned(), expected: Some(2), campaign: None };
+    let delete = Change { id: "a".to_owned(), expected: Some(2), made: None, campaign: None };
     store.apply(&at(3), Some(&delete)).expect("applied");
     assert_eq!(version(&store), None);
 }

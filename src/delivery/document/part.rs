@@ -1,5 +1,7 @@
 //! The document of one webhook, by itself. Its paths begin at its own root.
 
+use serde_json::Value;
+
 use super::super::campaign::{Place, Webhook};
 use super::super::event::Keyword;
 use super::super::fault::Fault;
@@ -50,9 +52,20 @@ pub fn read_webhook(
     Ok(Webhook { id: own.clone(), ..read })
 }
 
+/// Reads a part of a document that is JSON of its own: `what` it is, as in "an object".
+///
+/// # Errors
+/// That it is no JSON, or each name that it gives twice. The rules of its place are those of the document it goes to.
+pub fn read_value(bytes: &[u8], what: &str) -> Result<Value, Vec<Fault>> {
+    let (text, value) = parse(bytes, what).map_err(|message| vec![Fault::new("$", message)])?;
+    let faults = Faults::default();
+    duplicates::refuse(text, &faults);
+    faults.none_or(Some(value))
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::delivery::campaign::MASK;

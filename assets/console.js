@@ -1,0 +1,131 @@
+// What makes the console quicker. Every page works without: a form is sent, and a page comes back.
+//
+// There is one mechanism: a form is sent in the background, and parts of the page that comes back, named by their ids,
+// take the place of those that are here. All that is shown is made by the server.
+"use strict";
+
+// Times, in the viewer's own zone; the title keeps UTC.
+function showTimes(root) {
+  const here = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  for (const time of root.querySelectorAll("time[datetime]")) {
+    time.textContent = here.format(new Date(time.dateTime));
+  }
+}
+
+// Sends a form, with the button that was pressed, and gives back the page that answers.
+async function sent(form, address, button) {
+  const fields = new URLSearchParams(new FormData(form, button));
+  const answer = await fetch(address, { method: "POST", body: fields, headers: { Accept: "text/html" } });
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  return { page, isRefused: !answer.ok };
+}
+
+// Puts parts of a page in the place of those that are here, and the focus where it was or is asked for.
+function swap(page, ids) {
+  const focused = document.activeElement?.id;
+  for (const id of ids) {
+    const [here, come] = [document.getElementById(id), page.getElementById(id)];
+    if (!here || !come) continue;
+    const wanted = come.querySelector("[autofocus]");
+    wanted?.removeAttribute("autofocus");
+    here.replaceWith(document.adoptNode(come));
+    prepare(come);
+    wanted?.focus();
+  }
+  if (document.activeElement === document.body && focused) document.getElementById(focused)?.focus();
+}
+
+// Shows what a page says of the fields whose names are given; of all, where none are.
+function showErrors(page, names) {
+  for (const come of page.querySelectorAll("[data-errors]")) {
+    const here = document.getElementById(come.id);
+    if (!here || (names && !names.has(come.dataset.errors))) continue;
+    here.replaceChildren(...document.adoptNode(come).childNodes);
+  }
+  markInvalid(document);
+}
+
+// A field with an error beside it is told to be invalid.
+function markInvalid(root) {
+  for (const error of root.querySelectorAll("[data-errors]")) {
+    const fields = document.querySelectorAll(`[aria-describedby~="${CSS.escape(error.id)}"]`);
+    for (const field of fields) {
+      if (error.childElementCount) field.setAttribute("aria-invalid", "true");
+      else field.removeAttribute("aria-invalid");
+    }
+  }
+}
+
+// Headers that are kept are read first, and edited by their icon.
+function holdHeaders(root) {
+  for (const row of root.querySelectorAll("[data-kept]")) {
+    const fields = row.querySelectorAll("input");
+    if (row.querySelector(".error")?.childElementCount) continue;
+    for (const field of fields) field.readOnly = true;
+    row.querySelector("[data-edit]").addEventListener("click", () => {
+      for (const field of fields) field.readOnly = false;
+      fields[1].focus();
+    });
+  }
+}
+
+function prepare(root) {
+  showTimes(root);
+  holdHeaders(root);
+  markInvalid(root);
+}
+
+// A part that is being fetched says so; of answers that overtake each other the last one asked for counts.
+const asked = new Map();
+async function refresh(form, address, button, ids, onPage) {
+  const key = ids.join(" ");
+  const turn = (asked.get(key) ?? 0) + 1;
+  asked.set(key, turn);
+  const parts = ids.map((id) => document.getElementById(id)).filter(Boolean);
+  for (const part of parts) part.setAttribute("aria-busy", "true");
+  try {
+    const { page, isRefused } = await sent(form, address, button);
+    if (asked.get(key) !== turn) return;
+    if (isRefused) {
+      document.getElementById("main").replaceChildren(...page.getElementById("main").childNodes);
+      return;
+    }
+    swap(page, ids);
+    onPage?.(page);
+  } catch {
+    // No answer came: the form is sent as it is without a script, and the browser says what is wrong.
+    if (button) {
+      delete button.dataset.swap;
+      form.requestSubmit(button);
+    }
+  } finally {
+    for (const part of parts) part.removeAttribute("aria-busy");
+  }
+}
+
+// Buttons and fields that change a part of the page.
+document.addEventListener("submit", (event) => {
+  const button = event.submitter;
+  if (!button?.dataset.swap) return;
+  event.preventDefault();
+  refresh(event.target, button.formAction, button, button.dataset.swap.split(" "), (page) => showErrors(page));
+});
+document.addEventListener("change", (event) => {
+  const { form, dataset } = event.target;
+  if (dataset.swap && form?.dataset.check) refresh(form, form.dataset.check, null, dataset.swap.split(" "));
+});
+
+// What is typed is checked after a short rest.
+let resting;
+const touched = new Set();
+document.addEventListener("input", (event) => {
+  const { form, name, dataset } = event.target;
+  if (!form?.dataset.check || dataset.swap) return;
+  touched.add(event.target.getAttribute("aria-describedby")?.split(" ").map((id) => id.replace(/-error$/, "")).pop() ?? name);
+  clearTimeout(resting);
+  resting = setTimeout(() => {
+    refresh(form, form.dataset.check, null, ["preview"], (page) => showErrors(page, touched));
+  }, 300);
+});
+
+prepare(document);

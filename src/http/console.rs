@@ -1,0 +1,45 @@
+//! The console: pages for people, made here and sent as they are. Each has an address that can be shared.
+//!
+//! | path | |
+//! | --- | --- |
+//! | `/` | the overview |
+//! | `/campaigns` | list and search; `/campaigns/new` creates one |
+//! | `/campaigns/{id}` | sections and their menus; `/flow` is its picture |
+//! | `/campaigns/{id}/edit` | one place (`label`, `keyword`) and its webhook: save, check, test |
+//! | `/login` | a token for a session |
+//! | `/assets/…` | style sheets and the script |
+//!
+//! A page changes something by a form with a token against forgery ([`door`]). The script makes it quicker, not possible.
+
+mod assets;
+mod campaigns;
+mod door;
+mod editor;
+mod errors;
+mod form;
+mod page;
+mod session;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+
+use self::door::Door;
+use super::Http;
+use super::access::Access;
+use super::route::Route;
+
+/// All pages.
+pub(super) fn router(http: &Http) -> Router<Http> {
+    let routes = routes();
+    let door = Door { access: Access::new(http.tokens.clone(), "", &routes) };
+    let pages = routes.into_iter().fold(Router::new(), |pages, route| pages.route(route.path, route.handler));
+    let pages = pages
+        .method_not_allowed_fallback(page::no_such_method)
+        .layer(from_fn_with_state(door.clone(), door::pass));
+    let open = session::router().layer(from_fn_with_state(door, door::open));
+    assets::router().merge(open).merge(pages)
+}
+
+fn routes() -> Vec<Route> {
+    [campaigns::routes(), editor::routes()].into_iter().flatten().collect()
+}

@@ -1,0 +1,368 @@
+//! Campaigns: the list, one with its sections and menus, and what is changed of it as a whole.
+
+use askama::Template;
+use axum::extract::{Extension, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use serde_json::{Value, json};
+
+use super::super::Http;
+use super::super::given::Id;
+use super::super::problem::Problem;
+use super::super::route::Route;
+use super::editor::spot::Spot;
+use super::errors::Errors;
+use super::form::{Form, address, escaped};
+use super::page::{Failure, Frame, Time, Visit, page};
+use crate::campaigns::{Precondition, Refused};
+use crate::config::Role;
+use crate::delivery::campaign::{Campaign, MenuEntry, RedirectKind, Section, SectionKind, Webhook, WebhookKind};
+use crate::store::{Made, StoreError, StoredCampaign};
+
+/// So many campaigns are on one page of the list.
+const PER_PAGE: usize = 50;
+
+/// The pages of campaigns.
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/campaigns", Role::Viewer, list),
+        Route::get("/campaigns/new", Role::Editor, ask),
+        Route::post("/campaigns/new", Role::Editor, create),
+        Route::get("/campaigns/{id}", Role::Viewer, show),
+        Route::post("/campaigns/{id}/rename", Role::Editor, rename),
+        Route::post("/campaigns/{id}/remove", Role::Editor, remove),
+        Route::post("/campaigns/{id}/delete", Role::Editor, delete),
+    ]
+}
+
+/// The address of a campaign's page.
+pub(super) fn address_of(id: &str) -> String {
+    format!("/campaigns/{}", escaped(id))
+}
+
+/// Who made the last change, and when.
+pub(super) struct Changed {
+    pub(super) by: String,
+    pub(super) at: Time,
+}
+
+impl From<&Made> for Changed {
+    fn from(made: &Made) -> Self {
+        Self { by: made.by.clone(), at: Time(made.at) }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "campaigns.html")]
+struct List {
+    frame: Frame,
+    q: String,
+    campaigns: Vec<Row>,
+    next: Option<String>,
+    may_edit: bool,
+}
+
+struct Row {
+    id: String,
+    name: String,
+    address: String,
+    sections: usize,
+    webhooks: usize,
+    changed: Option<Changed>,
+}
+
+impl Row {
+    fn of(stored: &StoredCampaign) -> Self {
+        let campaign = &stored.campaign;
+        Self {
+            id: campaign.id.clone(),
+            name: name_of(campaign).to_owned(),
+            address: address_of(&campaign.id),
+            sections: campaign.sections.len(),
+            webhooks: campaign.places().count(),
+            changed: stored.made.as_ref().map(Changed::from),
+        }
+    }
+}
+
+async fn list(State(http): State<Http>, Extension(visit): Extension<Visit>, uri: Uri) -> Result<Response, Failure> {
+    let query = Form::read(uri.query().unwrap_or_default().as_bytes());
+    let q = query.get("q").trim().to_owned();
+    let sought = q.to_lowercase();
+    let has_it = |text: &str| text.to_lowercase().contains(&sought);
+    let mut campaigns: Vec<Row> = Vec::new();
+    let mut after = query.given("after").map(str::to_owned);
+    while campaigns.len() <= PER_PAGE {
+        let found = http.store.campaigns(after.as_deref(), PER_PAGE + 1, |stored| Row::of(&stored))?;
+        let Some(last) = found.last() else { break };
+        after = Some(last.id.clone());
+        campaigns.extend(found.into_iter().filter(|row| has_it(&row.id) || has_it(&row.name)));
+    }
+    let next = (campaigns.len() > PER_PAGE).then(|| {
+        campaigns.truncate(PER_PAGE);
+        let last = campaigns.last().map_or("", |last| last.id.as_str());
+        address("/campaigns", &[("q", &q), ("after", last)])
+    });
+    Ok(page(&List { frame: Frame::new(&visit, "Campaigns"), q, campaigns, next, may_edit: visit.may(Role::Editor) }))
+}
+
+#[derive(Template)]
+#[template(path = "campaign_new.html")]
+struct New {
+    frame: Frame,
+    id: String,
+    name: String,
+    errors: Errors,
+}
+
+async fn ask(Extension(visit): Extension<Visit>) -> Response {
+    let (id, name, errors) = Default::default();
+    page(&New { frame: Frame::new(&visit, "New campaign"), id, name, errors })
+}
+
+async fn create(
+    State(http): State<Http>,
+    Extension(visit): Extension<Visit>,
+    Extension(form): Extension<Form>,
+) -> Result<Response, Failure> {
+    let (id, name) = (form.get("id").trim().to_owned(), form.get("name").trim().to_owned());
+    let document = json!({
+        "id": id,
+        "name": Some(&name).filter(|name| !name.is_empty()),
+        "sections": [{ "label": "Welcome Message", "kind": "welcomeMessage" }],
+    });
+    let put = http.campaigns.put(&id, &bytes(&document)?, Precondition::Absent, visit.name()).await;
+    let errors = match put {
+        Ok(_) => return Ok(Redirect::to(&address_of(&id)).into_response()),
+        Err(Refused::Faults(faults)) => Errors::of(faults, "$"),
+        Err(Refused::Precondition) => Errors::one("id", "there is a campaign with this id already"),
+        Err(refused) => return Err(refused.into()),
+    };
+    Ok(page(&New { frame: Frame::new(&visit, "New campaign"), id, name, errors }))
+}
+
+#[derive(Template)]
+#[template(path = "campaign.html")]
+struct One {
+    frame: Frame,
+    id: String,
+    name: String,
+    /// The name without the id in its place.
+    given_name: String,
+    address: String,
+    version: u64,
+    changed: Option<Changed>,
+    saved: Option<String>,
+    sections: Vec<SectionRow>,
+    add_section: String,
+    may_edit: bool,
+}
+
+struct SectionRow {
+    anchor: String,
+    label: String,
+    kind: &'static str,
+    message: String,
+    redirect: Option<String>,
+    menu: Vec<EntryRow>,
+    webhook: Option<WebhookMark>,
+    edit: String,
+    add_entry: String,
+}
+
+struct EntryRow {
+    keyword: String,
+    /// For who is asked whether to delete it.
+    name: String,
+    option: String,
+    redirect_type: &'static str,
+    redirect_to: String,
+    webhook: Option<WebhookMark>,
+    edit: String,
+}
+
+/// The icon of a webhook, and what it says of it.
+struct WebhookMark {
+    kind: &'static str,
+    words: String,
+    enabled: bool,
+    edit: String,
+}
+
+impl SectionRow {
+    fn of(campaign: &str, index: usize, section: &Section) -> Self {
+        let spot = Spot::of(section, None);
+        let edit = spot.address(campaign);
+        let redirect = section.redirect.as_ref();
+        Self {
+            anchor: format!("section-{index}"),
+            label: section.label.clone(),
+            kind: match section.kind {
+                SectionKind::WelcomeMessage => "Welcome Message",
+                SectionKind::Interaction => "Interaction",
+            },
+            message: section.message.clone().unwrap_or_default(),
+            redirect: redirect.map(|redirect| match &redirect.to {
+                Some(to) => format!("{} {to}", redirect_type(redirect.kind)),
+                None => redirect_type(redirect.kind).to_owned(),
+            }),
+            menu: section.menu.iter().map(|entry| EntryRow::of(campaign, section, entry)).collect(),
+            webhook: section.webhook.as_ref().map(|webhook| WebhookMark::of(webhook, WebhookKind::beside(redirect), &edit)),
+            add_entry: Spot::NewEntry { label: section.label.clone() }.address(campaign),
+            edit,
+        }
+    }
+}
+
+impl EntryRow {
+    fn of(campaign: &str, section: &Section, entry: &MenuEntry) -> Self {
+        let edit = Spot::of(section, Some(entry)).address(campaign);
+        let redirect = entry.redirect.as_ref();
+        let option = entry.option.clone().unwrap_or_default();
+        Self {
+            keyword: entry.keyword.to_string(),
+            name: format!("entry {}", entry.keyword),
+            option,
+            redirect_type: redirect.map_or("–", |redirect| redirect_type(redirect.kind)),
+            redirect_to: redirect.and_then(|redirect| redirect.to.clone()).unwrap_or_else(|| "–".to_owned()),
+            webhook: entry.webhook.as_ref().map(|webhook| WebhookMark::of(webhook, WebhookKind::beside(redirect), &edit)),
+            edit,
+        }
+    }
+}
+
+impl WebhookMark {
+    fn of(webhook: &Webhook, kind: WebhookKind, edit: &str) -> Self {
+        let (kind, words) = match kind {
+            WebhookKind::Redirect => ("redirect", "Webhook as the redirect"),
+            WebhookKind::Underlying => ("underlying", "Webhook under the redirect"),
+        };
+        let off = if webhook.enabled { "" } else { " (disabled)" };
+        let words = format!("{words}{off}: POST {}", webhook.url.as_str());
+        Self { kind, words, enabled: webhook.enabled, edit: format!("{edit}#webhook") }
+    }
+}
+
+fn redirect_type(kind: RedirectKind) -> &'static str {
+    match kind {
+        RedirectKind::Interaction => "Interaction",
+        RedirectKind::Campaign => "Campaign",
+        RedirectKind::Webhook => "Webhook",
+    }
+}
+
+/// The name for people, or else the id.
+pub(super) fn name_of(campaign: &Campaign) -> &str {
+    campaign.name.as_deref().filter(|name| !name.trim().is_empty()).unwrap_or(&campaign.id)
+}
+
+async fn show(
+    State(http): State<Http>,
+    Extension(visit): Extension<Visit>,
+    Id(id): Id,
+    uri: Uri,
+) -> Result<Response, Failure> {
+    let stored = http.campaigns.get(&id)?;
+    let campaign = &stored.campaign;
+    let query = Form::read(uri.query().unwrap_or_default().as_bytes());
+    let name = name_of(campaign).to_owned();
+    let sections = campaign.sections.iter().enumerate();
+    Ok(page(&One {
+        frame: Frame::new(&visit, name.clone()),
+        name,
+        given_name: campaign.name.clone().unwrap_or_default(),
+        address: address_of(&id),
+        version: stored.version,
+        changed: stored.made.as_ref().map(Changed::from),
+        saved: query.given("saved").map(|place| format!("Saved: {place}")),
+        sections: sections.map(|(index, section)| SectionRow::of(&id, index, section)).collect(),
+        add_section: Spot::NewSection.address(&id),
+        may_edit: visit.may(Role::Editor),
+        id,
+    }))
+}
+
+async fn rename(
+    State(http): State<Http>,
+    Extension(visit): Extension<Visit>,
+    Id(id): Id,
+    Extension(form): Extension<Form>,
+) -> Result<Response, Failure> {
+    let name = form.given("name").map(Value::from);
+    change(&http, &visit, &id, &form, |document| {
+        document["name"] = name.unwrap_or_default();
+        Some(())
+    })
+    .await
+}
+
+async fn remove(
+    State(http): State<Http>,
+    Extension(visit): Extension<Visit>,
+    Id(id): Id,
+    Extension(form): Extension<Form>,
+) -> Result<Response, Failure> {
+    let spot = Spot::of_query(&form);
+    change(&http, &visit, &id, &form, |document| spot.remove_from(document)).await
+}
+
+/// Changes the document of a campaign as the form was made on, and shows what it has become.
+async fn change(
+    http: &Http,
+    visit: &Visit,
+    id: &str,
+    form: &Form,
+    change: impl FnOnce(&mut Value) -> Option<()>,
+) -> Result<Response, Failure> {
+    let stored = http.campaigns.get(id)?;
+    if stored.version != version(form)? {
+        return Err(changed_meanwhile(&stored).into());
+    }
+    let mut document = serde_json::to_value(&stored.campaign).map_err(StoreError::from)?;
+    change(&mut document).ok_or_else(no_such_place)?;
+    let precondition = Precondition::Versions(vec![stored.version]);
+    http.campaigns.put(id, &bytes(&document)?, precondition, visit.name()).await?;
+    Ok(Redirect::to(&address_of(id)).into_response())
+}
+
+async fn delete(
+    State(http): State<Http>,
+    Extension(visit): Extension<Visit>,
+    Id(id): Id,
+    Extension(form): Extension<Form>,
+) -> Result<Response, Failure> {
+    let precondition = Precondition::Versions(vec![version(&form)?]);
+    match http.campaigns.delete(&id, precondition, visit.name()).await {
+        Ok(()) => Ok(Redirect::to("/campaigns").into_response()),
+        Err(Refused::Precondition) => Err(changed_meanwhile(&*http.campaigns.get(&id)?).into()),
+        Err(refused) => Err(refused.into()),
+    }
+}
+
+/// A lost race, in the words of who has lost it.
+pub(super) fn changed_meanwhile(stored: &StoredCampaign) -> Problem {
+    let who = stored.made.as_ref().map_or("somebody".to_owned(), |made| {
+        format!("{} (at {})", made.by, made.at.format("%Y-%m-%d %H:%M:%S UTC"))
+    });
+    let detail = format!(
+        "{who} has changed the campaign since you opened the page, and nothing was done: look at it as it is now, and \
+         repeat your change"
+    );
+    Problem::new(StatusCode::PRECONDITION_FAILED, detail)
+}
+
+/// The address names no place of the campaign.
+pub(super) fn no_such_place() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "the campaign has no such section or menu entry (any more)")
+}
+
+/// The version that a form was made on.
+pub(super) fn version(form: &Form) -> Result<u64, Problem> {
+    let version = form.get("version").parse();
+    version.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "`version` is missing: load the page again"))
+}
+
+/// A document as the store of campaigns takes it.
+pub(super) fn bytes(document: &Value) -> Result<Vec<u8>, StoreError> {
+    Ok(serde_json::to_vec(document)?)
+}

@@ -1,0 +1,352 @@
+//! The editor of one place of a campaign and its webhook: what is in the form is checked, previewed, tested or saved.
+//!
+//! What is saved is a change of the campaign. Where it was changed meanwhile elsewhere, the change is made on what it has
+//! become; where the same place was changed, nobody's work is lost without their seeing it.
+
+mod conflict;
+mod fields;
+pub(super) mod spot;
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Extension, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use chrono::Utc;
+use serde_json::Map;
+
+use self::conflict::Conflict;
+use self::fields::{Fields, Header, WebhookFields};
+use self::spot::Spot;
+use super::super::Http;
+use super::super::given::Id;
+use super::super::problem::Problem;
+use super::super::route::Route;
+use super::super::webhooks::{self, Tested};
+use super::campaigns::{self, address_of, bytes, name_of, no_such_place};
+use super::errors::Errors;
+use super::form::{Form, address};
+use super::page::{Failure, Frame, Visit, page};
+use crate::campaigns::{Precondition, Refused};
+use crate::config::Role;
+use crate::delivery::campaign::Campaign;
+use crate::delivery::request::{self, Shown};
+use crate::store::{StoreError, StoredCampaign};
+
+/// A change that loses its race against others of the same campaign is made again, this often.
+const RACES: usize = 5;
+
+/// The pages of the editor.
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/campaigns/{id}/edit", Role::Viewer, show),
+        Route::post("/campaigns/{id}/edit", Role::Editor, save),
+        Route::post("/campaigns/{id}/edit/check", Role::Editor, check).not_audited(),
+        Route::post("/campaigns/{id}/edit/test", Role::Operator, test),
+        Route::post("/campaigns/{id}/edit/rotate", Role::Editor, rotate),
+    ]
+}
+
+#[derive(Template)]
+#[template(path = "editor.html")]
+struct Page {
+    frame: Frame,
+    campaign: String,
+    campaign_address: String,
+    title: String,
+    spot: Spot,
+    fields: Fields,
+    errors: Errors,
+    /// The fields as they were when the page was first opened, for telling who changed what.
+    base: String,
+    version: u64,
+    preview: Option<Preview>,
+    tested: Option<Tested>,
+    conflict: Option<Conflict>,
+    notice: Option<String>,
+    labels: Vec<String>,
+    may_edit: bool,
+    may_test: bool,
+    /// The row of headers that was added last.
+    new_row: Option<usize>,
+}
+
+/// The request as it would be sent.
+struct Preview {
+    request: Shown,
+    body: String,
+}
+
+impl Preview {
+    fn of(request: Shown) -> Self {
+        let pretty = serde_json::from_str::<serde_json::Value>(&request.body).and_then(|body| serde_json::to_string_pretty(&body));
+        Self { body: pretty.unwrap_or_else(|_| request.body.clone()), request }
+    }
+}
+
+impl Page {
+    /// The address of one of the editor's actions.
+    fn action(&self, action: &str) -> String {
+        let edit = self.spot.address(&self.campaign);
+        match edit.split_once('?') {
+            Some((path, query)) => format!("{path}{action}?{query}"),
+            None => edit,
+        }
+    }
+
+    /// The webhook's fields; empty ones where there is none.
+    fn webhook(&self) -> WebhookFields {
+        self.fields.webhook.clone().unwrap_or_default()
+    }
+
+    fn is_new_row(&self, row: &usize) -> bool {
+        self.new_row == Some(*row)
+    }
+
+    /// What is wrong with the header of a row.
+    fn header_errors(&self, header: &Header) -> Vec<&str> {
+        self.errors.of_field(&format!("header {}", header.name))
+    }
+
+    /// The body of an answer, as text.
+    fn answer_of<'a>(&self, tested: &'a Tested) -> &'a str {
+        tested.response.answer.as_deref().unwrap_or_default()
+    }
+}
+
+/// One look at a place: the campaign as it is, and what is in the form.
+struct Draft<'a> {
+    http: &'a Http,
+    visit: &'a Visit,
+    stored: Arc<StoredCampaign>,
+    spot: Spot,
+    fields: Fields,
+}
+
+impl<'a> Draft<'a> {
+    /// The place as it is.
+    fn stored(http: &'a Http, visit: &'a Visit, id: &str, query: &Form) -> Result<Self, Failure> {
+        let (stored, spot) = (http.campaigns.get(id)?, Spot::of_query(query));
+        let mut fields = Fields::of(&stored.campaign, &spot).ok_or_else(no_such_place)?;
+        if !visit.may(Role::Editor) {
+            fields.mask();
+        }
+        Ok(Self { http, visit, stored, spot, fields })
+    }
+
+    /// The place as a form has it.
+    fn given(http: &'a Http, visit: &'a Visit, id: &str, query: &Form, form: &Form) -> Result<Self, Failure> {
+        Ok(Self { fields: Fields::of_form(form), ..Self::stored(http, visit, id, query)? })
+    }
+
+    /// The campaign that the fields would make, or what is wrong with them.
+    fn read(&self) -> Result<Result<Campaign, Errors>, Failure> {
+        let campaign = &self.stored.campaign;
+        let mut document = serde_json::to_value(campaign).map_err(StoreError::from)?;
+        let path = match self.fields.write(&mut document, &self.spot) {
+            Ok(path) => path,
+            Err(faults) => return Ok(Err(Errors::of(faults.faults, &faults.path))),
+        };
+        match self.http.campaigns.read(&campaign.id, &bytes(&document)?, Some(&self.stored)) {
+            Ok(campaign) => Ok(Ok(campaign)),
+            Err(Refused::Faults(faults)) => Ok(Err(Errors::of(faults, &path))),
+            Err(refused) => Err(refused.into()),
+        }
+    }
+
+    /// The page, with what is wrong, and the request where nothing is.
+    fn page(self) -> Result<Page, Failure> {
+        let campaign = &self.stored.campaign;
+        // What is masked is nothing that could be saved.
+        let read = if self.visit.may(Role::Editor) { self.read()? } else { Ok(campaign.clone()) };
+        let (errors, preview) = match &read {
+            Ok(campaign) => (Errors::default(), self.preview(campaign)?),
+            Err(errors) => (errors.clone(), None),
+        };
+        let place = match &self.spot {
+            Spot::NewSection => "New section".to_owned(),
+            Spot::Section { label } => label.clone(),
+            Spot::NewEntry { label } => format!("New menu entry of {label}"),
+            Spot::Entry { label, keyword } => format!("{label}: entry {keyword}"),
+        };
+        Ok(Page {
+            frame: Frame::new(self.visit, format!("{place} · {}", name_of(campaign))),
+            campaign_address: address_of(&campaign.id),
+            campaign: campaign.id.clone(),
+            title: place,
+            base: serde_json::to_string(&self.fields).unwrap_or_default(),
+            version: self.stored.version,
+            labels: campaign.sections.iter().map(|section| section.label.clone()).collect(),
+            may_edit: self.visit.may(Role::Editor),
+            may_test: self.visit.may(Role::Operator),
+            spot: self.spot,
+            fields: self.fields,
+            errors,
+            preview,
+            tested: None,
+            conflict: None,
+            notice: None,
+            new_row: None,
+        })
+    }
+
+    /// The request of a sample event, as it would be sent now.
+    fn preview(&self, campaign: &Campaign) -> Result<Option<Preview>, Failure> {
+        let Some(place) = self.spot.saved(&self.fields).place_in(campaign) else { return Ok(None) };
+        let delivery = webhooks::sample_of(&campaign.id, &place, Map::new())?;
+        Ok(Some(Preview::of(request::render(&delivery, Utc::now()).shown(self.visit.secrets()))))
+    }
+}
+
+/// `GET …/edit`: the place as it is.
+async fn show(
+    State(http): State<Http>,
+    Extension(visit): Extension<Visit>,
+    Id(id): Id,
+    uri: Uri,
+) -> Result<Response, Failure> {
+    let query = query_of(&uri);
+    let shown = Draft::stored(&http, &visit, &id, &query)?.page()?;
+    // Nothing is wrong with what nobody has filled in yet.
+    let errors = if shown.spot.is_new() { Errors::default() } else { shown.errors.clone() };
+    let notice = query.given("saved").map(|_| "Saved.".to_owned());
+    Ok(page(&Page { errors, notice, ..shown }))
+}
+
+/// `POST …/edit/check`: what is wrong with the form, and the request; a row of headers more or less.
+async fn check(
+    State(http): State<Http>,
+    Extension(visit): Extension<Visit>,
+    Id(id): Id,
+    uri: Uri,
+    Extension(form): Extension<Form>,
+) -> Result<Response, Failure> {
+    let mut draft = Draft::given(&http, &visit, &id, &query_of(&uri), &form)?;
+    let mut new_row = None;
+    if let Some(webhook) = &mut draft.fields.webhook {
+        match form.get("do") {
+            "add-header" => {
+                new_row = Some(webhook.headers.len());
+                webhook.headers.push(Header::default());
+            }
+            action => {
+                let row = action.strip_prefix("remove-header-").and_then(|row| row.parse::<usize>().ok());
+                if let Some(row) = row.filter(|row| *row < webhook.headers.len()) {
+                    webhook.headers.remove(row);
+                }
+            }
+        }
+    }
+    Ok(page(&Page { new_row, ..opened(draft.page()?, &form)? }))
+}
+
+/// `POST …/edit/test`: sends a sample to the webhook as the form has it; as it is stored, for who may not edit it.
+async fn test(
+    State(http): State<Http>,
+    Extension(visit): Extension<Visit>,
+    Id(id): Id,
+    uri: Uri,
+    Extension(form): Extension<Form>,
+) -> Result<Response, Failure> {
+    let query = query_of(&uri);
+    if !visit.may(Role::Editor) {
+        let draft = Draft::stored(&http, &visit, &id, &query)?;
+        let tested = tested(&draft, &draft.stored.campaign).await?;
+        return Ok(page(&Page { tested, ..draft.page()? }));
+    }
+    let draft = Draft::given(&http, &visit, &id, &query, &form)?;
+    let tested = match draft.read()? {
+        Ok(campaign) => tested(&draft, &campaign).await?,
+        Err(_) => None,
+    };
+    Ok(page(&Page { tested, ..opened(draft.page()?, &form)? }))
+}
+
+async fn tested(draft: &Draft<'_>, campaign: &Campaign) -> Result<Option<Tested>, Failure> {
+    let Some(place) = draft.spot.saved(&draft.fields).place_in(campaign) else { return Ok(None) };
+    let delivery = webhooks::sample_of(&campaign.id, &place, Map::new())?;
+    Ok(Some(webhooks::try_out(draft.http, delivery, draft.visit.secrets()).await?))
+}
+
+/// `POST …/edit`: saves.
+async fn save(
+    State(http): State<Http>,
+    Extension(visit): Extension<Visit>,
+    Id(id): Id,
+    uri: Uri,
+    Extension(form): Extension<Form>,
+) -> Result<Response, Failure> {
+    let query = query_of(&uri);
+    let base: Fields = serde_json::from_str(form.get("base")).unwrap_or_default();
+    for _ in 0..RACES {
+        let spot = Spot::of_query(&query);
+        let stored = http.campaigns.get(&id)?;
+        let now = Fields::of(&stored.campaign, &spot);
+        if stored.version != campaigns::version(&form)? && now.as_ref() != Some(&base) {
+            let Some(now) = now else { return Err(gone(&stored).into()) };
+            let conflict = Conflict::of(&stored, &base, &now, &Fields::of_form(&form));
+            let shown = Draft::given(&http, &visit, &id, &query, &form)?.page()?;
+            let base = serde_json::to_string(&now).map_err(StoreError::from)?;
+            return Ok(page(&Page { conflict: Some(conflict), base, version: stored.version, ..shown }));
+        }
+        let draft = Draft { http: &http, visit: &visit, stored, spot, fields: Fields::of_form(&form) };
+        let campaign = match draft.read()? {
+            Ok(campaign) => campaign,
+            Err(_) => return Ok(page(&opened(draft.page()?, &form)?)),
+        };
+        let document = serde_json::to_vec(&campaign).map_err(StoreError::from)?;
+        let precondition = Precondition::Versions(vec![draft.stored.version]);
+        match http.campaigns.put(&id, &document, precondition, visit.name()).await {
+            Ok(_) => return Ok(Redirect::to(&after(&draft)).into_response()),
+            Err(Refused::Precondition) => {}
+            Err(refused) => return Err(refused.into()),
+        }
+    }
+    Err(Refused::Precondition.into())
+}
+
+/// `POST …/edit/rotate`: a new signing secret; the one it has signs beside it for a while.
+async fn rotate(
+    State(http): State<Http>,
+    Extension(visit): Extension<Visit>,
+    Id(id): Id,
+    uri: Uri,
+    Extension(form): Extension<Form>,
+) -> Result<Response, Failure> {
+    let draft = Draft::stored(&http, &visit, &id, &query_of(&uri))?;
+    let place = draft.spot.place_in(&draft.stored.campaign).ok_or_else(no_such_place)?;
+    let precondition = Precondition::Versions(vec![campaigns::version(&form)?]);
+    let overlap = crate::delivery::signing::DEFAULT_OVERLAP;
+    match http.campaigns.rotate_secret(&place.webhook.id, overlap, precondition, visit.name()).await {
+        Ok(_) => Ok(Redirect::to(&format!("{}&saved=secret#signing", draft.spot.address(&id))).into_response()),
+        Err(Refused::Precondition) => Err(campaigns::changed_meanwhile(&draft.stored).into()),
+        Err(refused) => Err(refused.into()),
+    }
+}
+
+/// Where a save leads: to the campaign, which shows what was saved.
+fn after(draft: &Draft<'_>) -> String {
+    let fields = &draft.fields;
+    let place = if draft.spot.is_section() {
+        fields.label.clone()
+    } else {
+        format!("{}, entry {}", draft.spot.label(), fields.keyword)
+    };
+    address(&address_of(&draft.stored.campaign.id), &[("saved", &place)])
+}
+
+/// The page with what it was opened on, which the form carries along.
+fn opened(page: Page, form: &Form) -> Result<Page, Problem> {
+    Ok(Page { base: form.get("base").to_owned(), version: campaigns::version(form)?, ..page })
+}
+
+/// The place was deleted while it was edited.
+fn gone(stored: &StoredCampaign) -> Problem {
+    let who = stored.made.as_ref().map_or("somebody", |made| &made.by);
+    Problem::new(StatusCode::CONFLICT, format!("{who} has deleted or renamed this place since you opened it, and nothing was saved"))
+}
+
+fn query_of(uri: &Uri) -> Form {
+    Form::read(uri.query().unwrap_or_default().as_bytes())
+}

@@ -1,0 +1,336 @@
+//! What the form of a place has in its fields: made from a campaign, and written back into its document.
+//!
+//! The document keeps what the form does not show, so nothing is lost by editing, and its rules are the only ones.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::super::form::Form;
+use super::spot::Spot;
+use crate::delivery::campaign::{MASK, Campaign, MenuEntry, Redirect, RedirectKind, Section, SectionKind, Webhook};
+use crate::delivery::document;
+use crate::delivery::fault::Fault;
+
+/// The fields, as text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Fields {
+    /// Of a section.
+    pub(super) label: String,
+    pub(super) is_welcome: bool,
+    pub(super) message: String,
+    /// Of a menu entry.
+    pub(super) keyword: String,
+    pub(super) option: String,
+    /// `interaction`, `campaign`, `webhook`, or nothing.
+    pub(super) redirect: String,
+    pub(super) redirect_to: String,
+    pub(super) webhook: Option<WebhookFields>,
+}
+
+/// The fields of the webhook.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct WebhookFields {
+    pub(super) url: String,
+    pub(super) is_disabled: bool,
+    pub(super) body: String,
+    pub(super) headers: Vec<Header>,
+    pub(super) secret: String,
+    pub(super) timeout_ms: String,
+    pub(super) max_concurrency: String,
+    pub(super) rate_limit: String,
+    pub(super) retry: String,
+}
+
+/// A row of the headers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Header {
+    pub(super) name: String,
+    pub(super) value: String,
+}
+
+impl Header {
+    fn is_empty(&self) -> bool {
+        self.name.is_empty() && self.value.is_empty()
+    }
+}
+
+impl Fields {
+    /// Those of a place; the empty ones of a place that is new. None where there is no such place.
+    pub(super) fn of(campaign: &Campaign, spot: &Spot) -> Option<Self> {
+        match spot {
+            Spot::NewSection => Some(Self::default()),
+            Spot::NewEntry { .. } => spot.section_in(campaign).map(|_| Self::default()),
+            Spot::Section { .. } => spot.section_in(campaign).map(Self::of_section),
+            Spot::Entry { .. } => spot.entry_in(campaign).map(Self::of_entry),
+        }
+    }
+
+    fn of_section(section: &Section) -> Self {
+        Self {
+            label: section.label.clone(),
+            is_welcome: section.kind == SectionKind::WelcomeMessage,
+            message: section.message.clone().unwrap_or_default(),
+            ..Self::of_both(section.redirect.as_ref(), section.webhook.as_deref())
+        }
+    }
+
+    fn of_entry(entry: &MenuEntry) -> Self {
+        Self {
+            keyword: entry.keyword.to_string(),
+            option: entry.option.clone().unwrap_or_default(),
+            ..Self::of_both(entry.redirect.as_ref(), entry.webhook.as_deref())
+        }
+    }
+
+    fn of_both(redirect: Option<&Redirect>, webhook: Option<&Webhook>) -> Self {
+        let kind = redirect.map(|redirect| match redirect.kind {
+            RedirectKind::Interaction => "interaction",
+            RedirectKind::Campaign => "campaign",
+            RedirectKind::Webhook => "webhook",
+        });
+        Self {
+            redirect: kind.unwrap_or_default().to_owned(),
+            redirect_to: redirect.and_then(|redirect| redirect.to.clone()).unwrap_or_default(),
+            webhook: webhook.map(WebhookFields::of),
+            ..Self::default()
+        }
+    }
+
+    /// Those that a browser has sent.
+    pub(super) fn of_form(form: &Form) -> Self {
+        let text = |name: &str| form.get(name).replace("\r\n", "\n");
+        let redirect = text("redirect");
+        // A redirect to a webhook is nothing without it.
+        let has_webhook = form.has("webhook") || redirect == "webhook";
+        let names = form.all("header-name").map(str::trim);
+        let headers = names.zip(form.all("header-value").map(str::trim));
+        Self {
+            label: text("label"),
+            is_welcome: form.get("kind") == "welcomeMessage",
+            message: text("message"),
+            keyword: text("keyword").trim().to_owned(),
+            option: text("option"),
+            redirect_to: text("redirect-to"),
+            redirect,
+            webhook: has_webhook.then(|| WebhookFields {
+                url: text("url").trim().to_owned(),
+                is_disabled: form.has("url") && !form.has("enabled"),
+                body: text("body"),
+                headers: headers.map(|(name, value)| Header { name: name.to_owned(), value: value.to_owned() }).collect(),
+                secret: text("secret").trim().to_owned(),
+                timeout_ms: text("timeout-ms").trim().to_owned(),
+                max_concurrency: text("max-concurrency").trim().to_owned(),
+                rate_limit: text("rate-limit").trim().to_owned(),
+                retry: text("retry"),
+            }),
+        }
+    }
+
+    /// Takes out what only an editor sees.
+    pub(super) fn mask(&mut self) {
+        let Some(webhook) = &mut self.webhook else { return };
+        webhook.headers.iter_mut().for_each(|header| header.value = MASK.to_owned());
+        if !webhook.secret.is_empty() {
+            webhook.secret = MASK.to_owned();
+        }
+    }
+
+    /// Whether the redirect is to the webhook: menu text and redirect to are not available then.
+    pub(super) fn is_webhook_redirect(&self) -> bool {
+        self.redirect == "webhook"
+    }
+
+    /// The fields by the names that people read, for comparing.
+    pub(super) fn named(&self) -> Vec<(String, String)> {
+        let mut named = vec![
+            ("Label".to_owned(), self.label.clone()),
+            ("Kind".to_owned(), if self.is_welcome { "Welcome Message".to_owned() } else { String::new() }),
+            ("Message".to_owned(), self.message.clone()),
+            ("Keyword".to_owned(), self.keyword.clone()),
+            ("Menu Text".to_owned(), self.option.clone()),
+            ("Redirect Type".to_owned(), self.redirect.clone()),
+            ("Redirect To".to_owned(), self.redirect_to.clone()),
+        ];
+        let Some(webhook) = &self.webhook else { return named };
+        named.extend([
+            ("URL".to_owned(), webhook.url.clone()),
+            ("Enabled".to_owned(), if webhook.is_disabled { "no" } else { "yes" }.to_owned()),
+            ("Body".to_owned(), webhook.body.clone()),
+            ("Signing secret".to_owned(), webhook.secret.clone()),
+            ("Time limit".to_owned(), webhook.timeout_ms.clone()),
+            ("Requests at once".to_owned(), webhook.max_concurrency.clone()),
+            ("Requests a second".to_owned(), webhook.rate_limit.clone()),
+            ("Retry policy".to_owned(), webhook.retry.clone()),
+        ]);
+        named.extend(webhook.headers.iter().map(|header| (format!("Header {}", header.name), header.value.clone())));
+        named
+    }
+
+    /// Writes the fields into the document of a campaign, at a spot; gives back the path there.
+    ///
+    /// # Errors
+    /// The faults of fields that can't be written at all. All others are found when the document is read.
+    pub(super) fn write(&self, document: &mut Value, spot: &Spot) -> Result<String, Unwritable> {
+        let gone = || Unwritable { path: String::new(), faults: vec![Fault::new("$", "this place is gone")] };
+        let (node, path) = spot.node_in(document).ok_or_else(gone)?;
+        let node = object(node);
+        match spot {
+            Spot::NewSection | Spot::Section { .. } => {
+                set(node, "label", Some(json!(self.label)));
+                set(node, "kind", Some(json!(if self.is_welcome { "welcomeMessage" } else { "interaction" })));
+                set(node, "message", text(&self.message));
+            }
+            Spot::NewEntry { .. } | Spot::Entry { .. } => {
+                let keyword = node.get("keyword").filter(|keyword| as_text(keyword) == self.keyword).cloned();
+                set(node, "keyword", Some(keyword.unwrap_or_else(|| keyword_of(&self.keyword))));
+                set(node, "option", text(&self.option).filter(|_| !self.is_webhook_redirect()));
+            }
+        }
+        let redirect = text(&self.redirect).map(|kind| {
+            let mut redirect = Map::from_iter([("type".to_owned(), kind)]);
+            set(&mut redirect, "to", text(&self.redirect_to).filter(|_| !self.is_webhook_redirect()));
+            Value::Object(redirect)
+        });
+        set(node, "redirect", redirect);
+        match &self.webhook {
+            None => set(node, "webhook", None),
+            Some(webhook) => {
+                let written = webhook.write(object(node.entry("webhook").or_insert_with(|| json!({}))));
+                if let Err(faults) = written {
+                    let faults = faults.into_iter().map(|fault| within(&format!("{path}.webhook"), fault)).collect();
+                    return Err(Unwritable { path, faults });
+                }
+            }
+        }
+        if let Spot::Section { label } = spot
+            && *label != self.label
+        {
+            follow_label(document, label, &self.label);
+        }
+        Ok(path)
+    }
+}
+
+/// Fields that no document can be made of.
+#[derive(Debug)]
+pub(super) struct Unwritable {
+    /// The path of their place.
+    pub(super) path: String,
+    pub(super) faults: Vec<Fault>,
+}
+
+impl WebhookFields {
+    fn of(webhook: &Webhook) -> Self {
+        let headers = webhook.headers.iter();
+        Self {
+            url: webhook.url.as_str().to_owned(),
+            is_disabled: !webhook.enabled,
+            body: if webhook.body.is_empty() { String::new() } else { pretty(&webhook.body) },
+            headers: headers.map(|(name, value)| Header { name: name.clone(), value: as_text(value) }).collect(),
+            secret: webhook.secret.clone().unwrap_or_default(),
+            timeout_ms: webhook.timeout_ms.to_string(),
+            max_concurrency: webhook.max_concurrency.map(|most| most.to_string()).unwrap_or_default(),
+            rate_limit: webhook.rate_limit.as_ref().map(ToString::to_string).unwrap_or_default(),
+            retry: if webhook.retry.is_empty() { String::new() } else { pretty(&webhook.retry) },
+        }
+    }
+
+    fn write(&self, node: &mut Map<String, Value>) -> Result<(), Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut read = |name: &str, text: &str| {
+            if text.trim().is_empty() {
+                return None;
+            }
+            let value = document::read_value(text.as_bytes(), "an object of JSON");
+            value.map_err(|found| faults.extend(found.into_iter().map(|fault| within(&format!("$.{name}"), fault)))).ok()
+        };
+        let (body, retry) = (read("body", &self.body), read("retry", &self.retry));
+        let mut headers = Map::new();
+        for header in self.headers.iter().filter(|header| !header.is_empty()) {
+            if headers.insert(header.name.clone(), Value::from(header.value.as_str())).is_some() {
+                faults.push(Fault::new(format!("$.headers[{}]", Value::from(header.name.as_str())), "this header is given twice: remove one"));
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        set(node, "url", Some(json!(self.url)));
+        set(node, "enabled", Some(json!(!self.is_disabled)));
+        set(node, "body", body);
+        set(node, "headers", Some(Value::Object(headers)).filter(|_| !self.headers.is_empty()));
+        set(node, "secret", text(&self.secret));
+        if self.secret.is_empty() {
+            set(node, "previousSecrets", None);
+        }
+        set(node, "timeoutMs", number(&self.timeout_ms));
+        set(node, "maxConcurrency", number(&self.max_concurrency));
+        set(node, "rateLimit", number(&self.rate_limit));
+        set(node, "retry", retry);
+        Ok(())
+    }
+}
+
+/// The document follows a section to its new label: redirects to it lead there.
+fn follow_label(document: &mut Value, old: &str, new: &str) {
+    let sections = document["sections"].as_array_mut().into_iter().flatten();
+    for section in sections {
+        redirect_to(&mut section["redirect"], old, new);
+        let menu = section["menu"].as_array_mut().into_iter().flatten();
+        menu.for_each(|entry| redirect_to(&mut entry["redirect"], old, new));
+    }
+}
+
+fn redirect_to(redirect: &mut Value, old: &str, new: &str) {
+    if redirect["type"] == "interaction" && redirect["to"] == old {
+        redirect["to"] = json!(new);
+    }
+}
+
+/// A keyword as documents have it: a number where it is written like one.
+fn keyword_of(text: &str) -> Value {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit()) && (1..=15).contains(&text.len());
+    let is_number = is_number && (text == "0" || !text.starts_with('0'));
+    if is_number { number(text).unwrap_or_default() } else { json!(text) }
+}
+
+/// The number of a field; what is none stays text, for the document's rules to refuse.
+fn number(text: &str) -> Option<Value> {
+    let number = serde_json::from_str(text).ok().filter(Value::is_number);
+    self::text(text).map(|text| number.unwrap_or(text))
+}
+
+fn text(text: &str) -> Option<Value> {
+    Some(text).filter(|text| !text.trim().is_empty()).map(Value::from)
+}
+
+/// Text as it is, anything else as its JSON.
+pub(super) fn as_text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn pretty(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+fn set(node: &mut Map<String, Value>, name: &str, value: Option<Value>) {
+    match value {
+        Some(value) => drop(node.insert(name.to_owned(), value)),
+        None => drop(node.shift_remove(name)),
+    }
+}
+
+/// The object at a node, made one where it is none.
+fn object(node: &mut Value) -> &mut Map<String, Value> {
+    if !node.is_object() {
+        *node = json!({});
+    }
+    match node {
+        Value::Object(fields) => fields,
+        _ => unreachable!("it was made an object"),
+    }
+}
+
+/// A fault of a part, at the place of the part.
+fn within(path: &str, fault: Fault) -> Fault {
+    Fault { path: fault.path.replacen('$', path, 1), ..fault }
+}

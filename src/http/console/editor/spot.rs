@@ -1,0 +1,153 @@
+//! Which place of a campaign is edited: a section or an entry of its menu, there already or new.
+
+use serde_json::{Value, json};
+
+use super::super::form::{Form, address, escaped};
+use super::fields::{Fields, as_text};
+use crate::delivery::campaign::{Campaign, MenuEntry, Place, Section};
+use crate::delivery::event::comparable;
+
+/// A place that can be edited, as its address names it: `?label=Plans&keyword=1`, `?label=Plans&new=entry`, `?new=section`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) enum Spot {
+    NewSection,
+    Section { label: String },
+    NewEntry { label: String },
+    Entry { label: String, keyword: String },
+}
+
+impl Spot {
+    /// The spot that an address names.
+    pub(in super::super) fn of_query(query: &Form) -> Self {
+        let label = query.get("label").to_owned();
+        match query.get("new") {
+            "section" => Self::NewSection,
+            "entry" => Self::NewEntry { label },
+            _ if query.has("keyword") => Self::Entry { label, keyword: query.get("keyword").to_owned() },
+            _ => Self::Section { label },
+        }
+    }
+
+    /// The spot of a place with a webhook.
+    pub(in super::super) fn of(section: &Section, entry: Option<&MenuEntry>) -> Self {
+        let label = section.label.clone();
+        match entry {
+            None => Self::Section { label },
+            Some(entry) => Self::Entry { label, keyword: entry.keyword.to_string() },
+        }
+    }
+
+    /// The address of its editor.
+    pub(in super::super) fn address(&self, campaign: &str) -> String {
+        let path = format!("/campaigns/{}/edit", escaped(campaign));
+        match self {
+            Self::NewSection => address(&path, &[("new", "section")]),
+            Self::Section { label } => address(&path, &[("label", label)]),
+            Self::NewEntry { label } => address(&path, &[("label", label), ("new", "entry")]),
+            Self::Entry { label, keyword } => address(&path, &[("label", label), ("keyword", keyword)]),
+        }
+    }
+
+    /// Whether it is of a section, and not of a menu.
+    pub(super) fn is_section(&self) -> bool {
+        matches!(self, Self::NewSection | Self::Section { .. })
+    }
+
+    /// Whether it is yet to be added.
+    pub(super) fn is_new(&self) -> bool {
+        matches!(self, Self::NewSection | Self::NewEntry { .. })
+    }
+
+    /// The label of the section that has the menu.
+    pub(super) fn label(&self) -> &str {
+        match self {
+            Self::NewSection => "",
+            Self::Section { label } | Self::NewEntry { label } | Self::Entry { label, .. } => label,
+        }
+    }
+
+    /// The section it is, or is in.
+    pub(super) fn section_in<'a>(&self, campaign: &'a Campaign) -> Option<&'a Section> {
+        campaign.sections.iter().find(|section| section.label == self.label())
+    }
+
+    /// The menu entry it is.
+    pub(super) fn entry_in<'a>(&self, campaign: &'a Campaign) -> Option<&'a MenuEntry> {
+        let Self::Entry { keyword, .. } = self else { return None };
+        let has_it = |entry: &&MenuEntry| comparable(&entry.keyword.to_string()) == comparable(keyword);
+        self.section_in(campaign)?.menu.iter().find(has_it)
+    }
+
+    /// The place with its webhook, of the campaign as it has become.
+    pub(super) fn place_in<'a>(&self, campaign: &'a Campaign) -> Option<Place<'a>> {
+        let section = self.section_in(campaign)?;
+        let entry = match self {
+            Self::Entry { .. } => Some(self.entry_in(campaign)?),
+            _ => None,
+        };
+        let webhook = entry.map_or(section.webhook.as_ref(), |entry| entry.webhook.as_ref())?;
+        Some(Place { section, entry, webhook })
+    }
+
+    /// The spot where the place is, once fields are saved.
+    pub(super) fn saved(&self, fields: &Fields) -> Self {
+        match self {
+            Self::NewSection | Self::Section { .. } => Self::Section { label: fields.label.clone() },
+            Self::NewEntry { label } | Self::Entry { label, .. } => {
+                Self::Entry { label: label.clone(), keyword: fields.keyword.clone() }
+            }
+        }
+    }
+
+    /// The node of a document at the spot, added where it is new, and its path.
+    pub(super) fn node_in<'a>(&self, document: &'a mut Value) -> Option<(&'a mut Value, String)> {
+        let (i, j) = self.indexes_in(document)?;
+        let path = format!("$.sections[{i}]");
+        let section = item(&mut document["sections"], i)?;
+        match j {
+            None => Some((section, path)),
+            Some(j) => Some((item(&mut section["menu"], j)?, format!("{path}.menu[{j}]"))),
+        }
+    }
+
+    /// Takes the place out of a document.
+    pub(in super::super) fn remove_from(&self, document: &mut Value) -> Option<()> {
+        let (i, j) = self.indexes_in(document).filter(|_| !self.is_new())?;
+        let list = match j {
+            None => &mut document["sections"],
+            Some(_) => &mut document["sections"][i]["menu"],
+        };
+        list.as_array_mut()?.remove(j.unwrap_or(i));
+        Some(())
+    }
+
+    /// The index of the section, and that in its menu; the next ones where they are new.
+    fn indexes_in(&self, document: &Value) -> Option<(usize, Option<usize>)> {
+        let sections = document["sections"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if *self == Self::NewSection {
+            return Some((sections.len(), None));
+        }
+        let i = sections.iter().position(|section| section["label"] == self.label())?;
+        let menu = sections[i]["menu"].as_array().map(Vec::as_slice).unwrap_or_default();
+        match self {
+            Self::Entry { keyword, .. } => {
+                let has_it = |entry: &Value| comparable(&as_text(&entry["keyword"])) == comparable(keyword);
+                menu.iter().position(has_it).map(|j| (i, Some(j)))
+            }
+            Self::NewEntry { .. } => Some((i, Some(menu.len()))),
+            Self::NewSection | Self::Section { .. } => Some((i, None)),
+        }
+    }
+}
+
+/// An item of the array at a node; the next one is added.
+fn item(node: &mut Value, index: usize) -> Option<&mut Value> {
+    if node.is_null() {
+        *node = json!([]);
+    }
+    let items = node.as_array_mut()?;
+    if index == items.len() {
+        items.push(json!({}));
+    }
+    items.get_mut(index)
+}

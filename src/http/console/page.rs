@@ -1,0 +1,174 @@
+//! What pages have in common: the frame around them, and how a problem is shown.
+
+use std::fmt;
+
+use askama::Template;
+use axum::extract::OriginalUri;
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use super::super::access::Caller;
+use super::super::problem::Problem;
+use super::door;
+use crate::config::Role;
+
+/// One request of a browser.
+#[derive(Debug, Clone)]
+pub(super) struct Visit {
+    /// None before there is a session.
+    pub(super) caller: Option<Caller>,
+    /// The token against forgery.
+    pub(super) forgery: String,
+    /// The address that was asked for.
+    pub(super) path: String,
+    /// Whether tokens are configured.
+    pub(super) needs_token: bool,
+    /// Whether a page is wanted; a program is told of a problem as the API tells it.
+    pub(super) is_person: bool,
+}
+
+impl Visit {
+    /// Whether the caller has at least this role.
+    pub(super) fn may(&self, role: Role) -> bool {
+        self.caller.as_ref().is_some_and(|caller| caller.role >= role)
+    }
+
+    /// The name of the caller, for what is recorded.
+    pub(super) fn name(&self) -> &str {
+        self.caller.as_ref().map_or("", |caller| &*caller.name)
+    }
+
+    /// Whether the caller sees the values of headers.
+    pub(super) fn secrets(&self) -> crate::delivery::campaign::Secrets {
+        self.caller.as_ref().map_or(crate::delivery::campaign::Secrets::Masked, Caller::secrets)
+    }
+}
+
+/// What is around a page.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) title: String,
+    pub(super) path: String,
+    pub(super) forgery: String,
+    pub(super) who: Option<Caller>,
+    pub(super) needs_token: bool,
+}
+
+impl Frame {
+    pub(super) fn new(visit: &Visit, title: impl Into<String>) -> Self {
+        Self {
+            title: title.into(),
+            path: visit.path.clone(),
+            forgery: visit.forgery.clone(),
+            who: visit.caller.clone(),
+            needs_token: visit.needs_token,
+        }
+    }
+
+    /// The name of the field against forgery.
+    pub(super) fn forgery_field(&self) -> &'static str {
+        door::FORGERY
+    }
+
+    /// Whether the page is in this part of the console.
+    pub(super) fn is_at(&self, part: &str) -> bool {
+        let path = self.path.split('?').next().unwrap_or_default();
+        path == part || (part != "/" && path.starts_with(part) && path[part.len()..].starts_with('/'))
+    }
+
+    pub(super) fn css(&self) -> String {
+        super::assets::address("console.css")
+    }
+
+    pub(super) fn flow_css(&self) -> String {
+        super::assets::address("flow.css")
+    }
+
+    pub(super) fn js(&self) -> String {
+        super::assets::address("console.js")
+    }
+
+    pub(super) fn icon(&self) -> String {
+        super::assets::address("icon.svg")
+    }
+}
+
+/// A page that went well. One with faults in its form is sent as 200 too: it is the page that was asked for.
+pub(super) fn page(template: &impl Template) -> Response {
+    page_with(StatusCode::OK, template)
+}
+
+fn page_with(status: StatusCode, template: &impl Template) -> Response {
+    match template.render() {
+        Ok(html) => (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response(),
+        Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("a page can't be made: {error}")).into_response(),
+    }
+}
+
+/// A problem on its way to be shown as a page.
+#[derive(Debug, Clone)]
+pub(super) struct Failure(pub(super) Problem);
+
+impl<P: Into<Problem>> From<P> for Failure {
+    fn from(problem: P) -> Self {
+        Self(problem.into())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut response = self.0.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+#[derive(Template)]
+#[template(path = "problem.html")]
+struct Shown {
+    frame: Frame,
+    problem: Problem,
+}
+
+/// The response with a page in the place of a [`Failure`].
+pub(super) fn with_failures_shown(mut response: Response, visit: &Visit) -> Response {
+    let Some(Failure(problem)) = response.extensions_mut().remove::<Failure>() else {
+        return response;
+    };
+    if !visit.is_person {
+        return problem.into_response();
+    }
+    let status = problem.status();
+    page_with(status, &Shown { frame: Frame::new(visit, problem.title()), problem })
+}
+
+pub(super) async fn no_such_page(OriginalUri(uri): OriginalUri) -> Failure {
+    Failure(Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path())))
+}
+
+pub(super) async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> Failure {
+    Failure(Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path())))
+}
+
+/// A time, as UTC where there is no script; the script shows it in the viewer's zone.
+pub(super) struct Time(pub(super) DateTime<Utc>);
+
+impl Time {
+    fn machine(&self) -> String {
+        self.0.to_rfc3339_opts(SecondsFormat::Millis, true)
+    }
+
+    fn human(&self) -> String {
+        self.0.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (machine, human) = (self.machine(), self.human());
+        write!(f, r#"<time datetime="{machine}" title="{human}">{human}</time>"#)
+    }
+}
+
+impl askama::filters::HtmlSafe for Time {}
