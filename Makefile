@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Where cargo builds.
 BUILT := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: help demo serve test ci fmt lint doc deny bench bench-quick steps backlog dead-letters chaos fuzz clean tools rustfmt clippy
+.PHONY: help demo serve test screenshots ci fmt lint doc deny bench bench-quick steps backlog dead-letters chaos fuzz clean tools rustfmt clippy
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,9 +18,16 @@ serve: tools ## Run a worker on the broker there is, or on one of its own (ARGS=
 	cargo build --release --locked
 	scripts/with-broker $(BUILT)/release/waypost serve $(ARGS)
 
-test: tools ## Run all tests, against RabbitMQ nodes of their own
+test: tools ## Run all tests, against RabbitMQ nodes and browsers of their own
 	scripts/install-rabbitmq
+	scripts/install-chromium
 	cargo test --locked
+
+# Built as tests are: the pages look the same.
+screenshots: tools ## Take pictures of the console's pages, into docs/screenshots (ARGS=overview for some of them)
+	scripts/install-rabbitmq
+	scripts/install-chromium
+	cargo bench --locked --profile dev --bench screenshots -- $(ARGS)
 
 ci: tools rustfmt ## What continuous integration runs: format, lints, documentation, tests
 	cargo fmt --check

@@ -7,6 +7,7 @@ mod support;
 
 mod api;
 mod broker_life;
+mod browser_works;
 mod browsers;
 mod callers;
 mod chaos;

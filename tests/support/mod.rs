@@ -1,5 +1,5 @@
 //! What the tests stand on: real parts only. A RabbitMQ node per test process (and private ones to kill), a receiver of
-//! webhooks, a proxy that cuts connections, and the product as a process.
+//! webhooks, a proxy that cuts connections, a browser, and the product as a process.
 //!
 //! Tests wait on conditions, through [`until`], and never sleep.
 #![allow(dead_code, unused_imports, reason = "a helper may be here before the test that needs it")]
@@ -7,6 +7,7 @@
 pub(crate) mod amqp;
 pub(crate) mod background;
 pub(crate) mod broker;
+pub(crate) mod browser;
 pub(crate) mod chaos;
 pub(crate) mod cluster;
 pub(crate) mod letters;
@@ -18,6 +19,7 @@ pub(crate) mod waypost;
 
 pub(crate) use amqp::{Amqp, Message};
 pub(crate) use broker::Broker;
+pub(crate) use browser::Browser;
 pub(crate) use cluster::Cluster;
 pub(crate) use proxy::Proxy;
 pub(crate) use receiver::{Answer, Receiver};

@@ -1,0 +1,76 @@
+//! What is to be seen: a small service's campaigns, some deliveries that went well, some that died, and some that wait.
+
+use serde_json::{Value, json};
+
+use crate::support::{Amqp, Answer, Broker, Receiver, Waypost};
+
+const PREFIX: &str = "waypost";
+
+/// A page to be shown.
+pub(crate) struct Page {
+    /// What its pictures are called.
+    pub(crate) name: &'static str,
+    pub(crate) path: String,
+}
+
+/// A worker with something to show.
+pub(crate) struct Scene {
+    pub(crate) waypost: Waypost,
+    _receiver: Receiver,
+    _broker: Broker,
+}
+
+impl Scene {
+    pub(crate) async fn set() -> Self {
+        let broker = Broker::private().await;
+        let waypost = Waypost::start(&broker.url(), PREFIX).await;
+        let receiver = Receiver::start();
+        receiver.answer("/offers", Answer::status(410).body("this list has been closed"));
+        receiver.answer("/survey", Answer::status(503).body("down for maintenance"));
+        for campaign in campaigns(&receiver) {
+            waypost.put_campaign(&campaign).await;
+        }
+        let amqp = Amqp::connect(&broker.url()).await;
+        amqp.publish_events(PREFIX, &events()).await;
+        // Four of the offers and one that is no event.
+        waypost.until_total("state=pending", 5).await;
+        let replay = waypost.order_replay(&json!({ "filter": { "reason": "gone" } })).await;
+        waypost.until_replay(&replay, "done").await;
+        Self { waypost, _receiver: receiver, _broker: broker }
+    }
+
+    /// The pages, each under the name of its pictures.
+    pub(crate) fn pages(&self) -> Vec<Page> {
+        vec![Page { name: "overview", path: "/".to_owned() }]
+    }
+}
+
+fn campaigns(receiver: &Receiver) -> [Value; 2] {
+    let membership = json!({ "id": "13010", "name": "Streaming membership", "sections": [
+        { "label": "Welcome Message", "kind": "welcomeMessage", "message": "Choose an option", "menu": [
+            { "keyword": 1, "option": "Plans", "redirect": { "type": "interaction", "to": "Plans" } },
+            { "keyword": 3, "redirect": { "type": "webhook" }, "webhook": { "url": receiver.url("/agent") } },
+            { "keyword": 4, "option": "Offers", "redirect": { "type": "interaction", "to": "Plans" },
+              "webhook": { "url": receiver.url("/offers"), "body": { "source": "chatbot" },
+                           "headers": { "X-Api-Key": "a-key-of-the-customer" } } },
+            { "keyword": 5, "option": "Survey", "redirect": { "type": "campaign", "to": "web-polls" },
+              "webhook": { "url": receiver.url("/survey") } } ] },
+        { "label": "Plans", "kind": "interaction", "message": "1. One month  2. Six months  3. One year",
+          "redirect": { "type": "webhook" }, "webhook": { "url": receiver.url("/plans") } } ] });
+    let polls = json!({ "id": "web-polls", "name": "Web polls", "sections": [
+        { "label": "Welcome Message", "kind": "welcomeMessage", "message": "How do you like it?",
+          "webhook": { "url": receiver.url("/polls"), "enabled": false } } ] });
+    [membership, polls]
+}
+
+/// Of every keyword four, and one that lacks its date.
+fn events() -> Vec<Value> {
+    let chose = |number: usize| {
+        json!({ "campaignId": "13010", "label": "Welcome Message", "phoneNumber": format!("+1555010{number:04}"),
+                "date": "2024-06-18T20:26:14.206-03:00", "response": "yes, please", "keyword": 3 + number % 3,
+                "eventId": format!("step-{number:04}") })
+    };
+    let mut events: Vec<Value> = (0..12).map(chose).collect();
+    events.push(json!({ "campaignId": "13010", "label": "Plans", "phoneNumber": "+15550100099" }));
+    events
+}

@@ -1,0 +1,55 @@
+# How the scripts that install a program do that: with the system's package manager, and without starting anything. They source this
+# file, and name their program and what else a person could do:
+#
+#   program=rabbitmq-server
+#   instead='install rabbitmq-server yourself'
+#   install "apt-get rabbitmq-server" "brew rabbitmq"
+
+# Says what is the matter and what to do, and ends with 1.
+give_up() {
+    echo "$(basename "$0"): $1; $instead" >&2
+    exit 1
+}
+
+as_root=()
+if ((EUID != 0)); then
+    ! command -v sudo >/dev/null || as_root=(sudo)
+fi
+root() {
+    ${as_root[@]+"${as_root[@]}"} "$@"
+}
+
+# Debian starts the services it installs unless a policy forbids it.
+with_apt() {
+    local policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $policy ]]; then
+        trap "root rm -f $policy" EXIT
+        printf '#!/bin/sh\nexit 101\n' | root tee "$policy" >/dev/null
+        root chmod 755 "$policy"
+    fi
+    root apt-get update -q || echo "apt-get update failed: trying with the lists that are here"
+    root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
+}
+
+# Installs with the first of these package managers that is here; each is given with its packages: "apt-get a b".
+install() {
+    local words
+    echo "$(basename "$0"): $program is missing: installing it" >&2
+    for words in "$@"; do
+        # shellcheck disable=SC2086 # a list of words
+        set -- $words
+        command -v "$1" >/dev/null || continue
+        # Homebrew refuses to run as root; the others need it.
+        [[ $1 == brew ]] || ((EUID == 0)) || ((${#as_root[@]} > 0)) ||
+            give_up "$program is missing, and installing it needs root or sudo"
+        case $1 in
+            apt-get) with_apt "${@:2}" ;;
+            dnf) root dnf install -y "${@:2}" ;;
+            apk) root apk add "${@:2}" ;;
+            pacman) root pacman -Sy --noconfirm --needed "${@:2}" ;;
+            brew) brew install "${@:2}" ;;
+        esac >&2 || give_up "$1 could not install ${*:2}"
+        return
+    done
+    give_up "$program is missing, and no package manager that is known here has it"
+}

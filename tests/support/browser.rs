@@ -1,0 +1,375 @@
+//! A person's browser: a real Chromium without a window, told what to do in words a person would use: "click the button Save", "wait
+//! until the page says so". Each has a profile of its own, and ends when it is dropped.
+//!
+//! ```ignore
+//! let browser = Browser::at(&waypost.url("")).await;
+//! browser.open("/").await;
+//! browser.type_into(&field("Token"), "token-of-the-viewer").await;
+//! browser.click(&button("Sign in")).await;
+//! browser.until_text("3 dead letters").await;
+//! browser.assert_sound().await;
+//! ```
+
+mod axe;
+mod driver;
+mod soundness;
+mod things;
+
+use std::future::Future;
+use std::panic::Location;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use reqwest::Client;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use thirtyfour::components::SelectElement;
+use thirtyfour::{ChromiumLikeCapabilities as _, DesiredCapabilities, LoggingPrefsLogLevel, WebDriver};
+
+use super::broker::blocking;
+use super::until::{PATIENCE, poll};
+use driver::Driver;
+use things::{Found, plain};
+
+pub(crate) use soundness::WIDTHS;
+pub(crate) use things::{Thing, button, checkbox, choice, dialog, field, heading, link, radio, region, row, summary};
+pub(crate) use thirtyfour::Key;
+
+/// As root Chromium has no sandbox; where there is no way out it shall not look for one; and what it shares between its processes may
+/// be more than a container has room for.
+const FLAGS: [&str; 9] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+];
+
+/// A usual width of a window on a desk.
+const DESK: u32 = 1440;
+
+/// Up to this width a screen is a telephone's.
+const TELEPHONE: u32 = 600;
+
+/// More `Tab`s than any page has places for the focus.
+const MOST_TABS: usize = 200;
+
+/// Which colours a person prefers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Light,
+    Dark,
+}
+
+/// How much movement a person can bear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Motion {
+    Any,
+    Reduced,
+}
+
+/// A browser with one page, which is at first empty.
+pub(crate) struct Browser {
+    /// Where paths lead.
+    base: String,
+    width: AtomicU32,
+    patience: Duration,
+    session: WebDriver,
+    _driver: Driver,
+}
+
+impl Browser {
+    /// Starts one for the pages of a server (`http://127.0.0.1:8080`): 1440 wide, in light colours.
+    pub(crate) async fn at(base: &str) -> Self {
+        let driver = blocking(Driver::start).await;
+        let session =
+            session(&driver.url()).await.unwrap_or_else(|error| panic!("no browser could be started: {error}"));
+        let base = base.trim_end_matches('/').to_owned();
+        let browser = Self { base, width: AtomicU32::new(DESK), patience: PATIENCE, session, _driver: driver };
+        browser.resize(DESK).await;
+        browser
+    }
+
+    /// From now on waits no longer than this for anything, for when it is in vain.
+    pub(crate) fn be_patient_for(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// Opens a path, and waits until the page is loaded.
+    pub(crate) async fn open(&self, path: &str) {
+        let url = format!("{}{path}", self.base);
+        self.session.goto(&url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+    }
+
+    /// The path of the page, with its query.
+    pub(crate) async fn path(&self) -> String {
+        let url = self.session.current_url().await.unwrap_or_else(|error| panic!("the page's URL: {error}"));
+        url.as_str().strip_prefix(&self.base).unwrap_or(url.as_str()).to_owned()
+    }
+
+    /// Waits until the page is this one.
+    #[track_caller]
+    pub(crate) fn until_path(&self, path: &str) -> impl Future<Output = ()> {
+        self.until(format!("be at {path}"), async move || {
+            let now = self.path().await;
+            if now == path { Ok(()) } else { Err(format!("it is at {now}")) }
+        })
+    }
+
+    /// Goes back to the page before.
+    pub(crate) async fn back(&self) {
+        self.session.back().await.unwrap_or_else(|error| panic!("back: {error}"));
+    }
+
+    /// Loads the page again.
+    pub(crate) async fn reload(&self) {
+        self.session.refresh().await.unwrap_or_else(|error| panic!("reload: {error}"));
+    }
+
+    /// Gives the page a screen of this width. A narrow one is a telephone's: what the page says of its viewport counts there.
+    pub(crate) async fn resize(&self, width: u32) {
+        let (height, mobile) = if width < TELEPHONE { (740, true) } else { (900, false) };
+        let screen = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile });
+        self.must("Emulation.setDeviceMetricsOverride", screen).await;
+        self.width.store(width, Ordering::Relaxed);
+    }
+
+    /// The width of the screen.
+    pub(crate) fn width(&self) -> u32 {
+        self.width.load(Ordering::Relaxed)
+    }
+
+    /// Tells pages what the person prefers.
+    pub(crate) async fn prefer(&self, scheme: Scheme, motion: Motion) {
+        let scheme = if scheme == Scheme::Dark { "dark" } else { "light" };
+        let motion = if motion == Motion::Reduced { "reduce" } else { "no-preference" };
+        let features = json!([
+            { "name": "prefers-color-scheme", "value": scheme },
+            { "name": "prefers-reduced-motion", "value": motion },
+        ]);
+        self.must("Emulation.setEmulatedMedia", json!({ "features": features })).await;
+    }
+
+    /// Clicks a thing, once it is there and nothing is in the way.
+    #[track_caller]
+    pub(crate) fn click(&self, thing: &Thing) -> impl Future<Output = ()> {
+        self.until(format!("click the {thing}"), async move || {
+            self.find(thing).await?.click().await.map_err(|error| error.to_string())
+        })
+    }
+
+    /// Empties a field and types a text into it.
+    #[track_caller]
+    pub(crate) fn type_into(&self, thing: &Thing, text: &str) -> impl Future<Output = ()> {
+        self.until(format!("type into the {thing}"), async move || {
+            let field = self.find(thing).await?;
+            field.clear().await.map_err(|error| error.to_string())?;
+            field.send_keys(text).await.map_err(|error| error.to_string())
+        })
+    }
+
+    /// Chooses the option of this text.
+    #[track_caller]
+    pub(crate) fn choose(&self, thing: &Thing, option: &str) -> impl Future<Output = ()> {
+        self.until(format!("choose {option:?} in the {thing}"), async move || {
+            let select = SelectElement::new(&self.find(thing).await?).await.map_err(|error| error.to_string())?;
+            select.select_by_exact_text(option).await.map_err(|error| error.to_string())
+        })
+    }
+
+    /// Presses a key, wherever the focus is.
+    pub(crate) async fn press(&self, key: Key) {
+        self.type_keys(&char::from(key).to_string()).await;
+    }
+
+    /// Presses a key while another is held: `press_with(Key::Shift, Key::Tab)`.
+    pub(crate) async fn press_with(&self, held: Key, key: Key) {
+        let (held, key) = (char::from(held), char::from(key));
+        let chain = self.session.action_chain().key_down(held).key_down(key).key_up(key).key_up(held);
+        chain.perform().await.unwrap_or_else(|error| panic!("keys: {error}"));
+    }
+
+    /// Types a text, wherever the focus is.
+    pub(crate) async fn type_keys(&self, text: &str) {
+        let chain = self.session.action_chain().send_keys(text);
+        chain.perform().await.unwrap_or_else(|error| panic!("keys: {error}"));
+    }
+
+    /// Presses `Tab` until the focus is on a thing, as who has no mouse does.
+    #[track_caller]
+    pub(crate) fn tab_to(&self, thing: &Thing) -> impl Future<Output = ()> {
+        let caller = Location::caller();
+        async move {
+            self.until_shown_for(thing, caller).await;
+            let mut last = String::new();
+            for _ in 0..MOST_TABS {
+                self.press(Key::Tab).await;
+                match self.has_focus(thing).await {
+                    Ok(()) => return,
+                    Err(other) => last = other,
+                }
+            }
+            panic!("Tab does not reach the {thing}: after {MOST_TABS} times {last} ({caller})");
+        }
+    }
+
+    /// Waits until the focus is on a thing.
+    #[track_caller]
+    pub(crate) fn until_focused(&self, thing: &Thing) -> impl Future<Output = ()> {
+        self.until(format!("see the focus on the {thing}"), async move || self.has_focus(thing).await)
+    }
+
+    /// What the page says, as far as it can be seen, with one space between words.
+    pub(crate) async fn text(&self) -> String {
+        plain(&self.script::<String>("return document.body.innerText;", Vec::new()).await)
+    }
+
+    /// Waits until the page says this.
+    #[track_caller]
+    pub(crate) fn until_text(&self, text: &str) -> impl Future<Output = ()> {
+        let wanted = plain(text);
+        self.until(format!("read {wanted:?}"), async move || {
+            let says = self.try_text().await?;
+            if says.contains(&wanted) { Ok(()) } else { Err("it does not say so".to_owned()) }
+        })
+    }
+
+    /// Waits until the page does not say this any more.
+    #[track_caller]
+    pub(crate) fn until_no_text(&self, text: &str) -> impl Future<Output = ()> {
+        let unwanted = plain(text);
+        self.until(format!("read no {unwanted:?}"), async move || {
+            let says = self.try_text().await?;
+            if says.contains(&unwanted) { Err("it still says so".to_owned()) } else { Ok(()) }
+        })
+    }
+
+    /// Waits until a thing is there.
+    #[track_caller]
+    pub(crate) fn until_shown(&self, thing: &Thing) -> impl Future<Output = ()> {
+        self.until_shown_for(thing, Location::caller())
+    }
+
+    /// Waits until no such thing is there.
+    #[track_caller]
+    pub(crate) fn until_gone(&self, thing: &Thing) -> impl Future<Output = ()> {
+        self.until(format!("see no {thing}"), async move || {
+            let names = self.all_names(thing).await?;
+            if names.is_empty() { Ok(()) } else { Err(format!("there is {names:?}")) }
+        })
+    }
+
+    /// The names of all things of a kind that are there, in the order of the page: `names(&row(""))`.
+    pub(crate) async fn names(&self, thing: &Thing) -> Vec<String> {
+        self.all_names(thing).await.unwrap_or_else(|error| panic!("{thing}: {error}"))
+    }
+
+    /// The value of a field or a choice.
+    #[track_caller]
+    pub(crate) fn value(&self, thing: &Thing) -> impl Future<Output = String> {
+        self.until(format!("read the value of the {thing}"), async move || {
+            let value = self.find(thing).await?.value().await.map_err(|error| error.to_string())?;
+            value.ok_or_else(|| "it has none".to_owned())
+        })
+    }
+
+    /// An attribute of a thing, where it has it: `aria-expanded`, `href`.
+    #[track_caller]
+    pub(crate) fn attribute(&self, thing: &Thing, name: &str) -> impl Future<Output = Option<String>> {
+        self.until(format!("read {name} of the {thing}"), async move || {
+            self.find(thing).await?.attr(name).await.map_err(|error| error.to_string())
+        })
+    }
+
+    /// Writes what the screen shows into a file (PNG).
+    pub(crate) async fn screenshot(&self, file: &Path) {
+        if let Some(folder) = file.parent() {
+            std::fs::create_dir_all(folder).expect("a folder for the screenshot");
+        }
+        self.session.screenshot(file).await.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    }
+
+    /// Runs a script on the page, beyond its content security policy, and gives back what it returns.
+    pub(crate) async fn script<T: DeserializeOwned>(&self, script: &str, arguments: Vec<Value>) -> T {
+        let returned = self.session.execute(script, arguments).await;
+        returned.and_then(|value| value.convert()).unwrap_or_else(|error| panic!("a script on the page: {error}"))
+    }
+
+    fn until_shown_for(&self, thing: &Thing, caller: &'static Location<'static>) -> impl Future<Output = ()> {
+        self.until_for(caller, format!("see the {thing}"), async move || {
+            let names = self.all_names(thing).await?;
+            // Says what there is instead.
+            if names.is_empty() { self.find(thing).await.map(drop) } else { Ok(()) }
+        })
+    }
+
+    /// Tries again and again until it is done; panics with what was in the way, and with what the page says.
+    #[track_caller]
+    fn until<T>(&self, what: String, attempt: impl AsyncFnMut() -> Found<T>) -> impl Future<Output = T> {
+        self.until_for(Location::caller(), what, attempt)
+    }
+
+    async fn until_for<T>(
+        &self,
+        caller: &'static Location<'static>,
+        what: String,
+        mut attempt: impl AsyncFnMut() -> Found<T>,
+    ) -> T {
+        let mut obstacle = "the browser did not answer".to_owned();
+        let probe = async || match attempt().await {
+            Ok(done) => Some(done),
+            Err(why) => {
+                obstacle = why;
+                None
+            }
+        };
+        let done = poll(self.patience, probe).await;
+        match done {
+            Some(done) => done,
+            None => {
+                let says = self.try_text().await.unwrap_or_default();
+                panic!("could not {what}: {obstacle} ({caller})\n{} says: {says}", self.path().await)
+            }
+        }
+    }
+
+    async fn try_text(&self) -> Found<String> {
+        let text = self.session.execute("return document.body.innerText;", Vec::new()).await;
+        let text = text.and_then(|text| text.convert::<String>()).map_err(|error| error.to_string())?;
+        Ok(plain(&text))
+    }
+
+    /// A command of Chromium's own protocol, for what WebDriver has no word for.
+    async fn devtools(&self, method: &str, parameters: Value) -> Found<Value> {
+        self.session.cdp().send_raw(method, parameters).await.map_err(|error| format!("{method}: {error}"))
+    }
+
+    async fn must(&self, method: &str, parameters: Value) {
+        self.devtools(method, parameters).await.unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The session ends with the driver's process; to end it first would only take time. It may have ended already.
+        let _ = self.session.clone().leak();
+    }
+}
+
+/// Has the driver start its browser.
+async fn session(driver: &str) -> thirtyfour::error::WebDriverResult<WebDriver> {
+    // The client is not built without one, though it speaks in the clear. Another test may have been first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::builder().no_proxy().timeout(PATIENCE * 2).build().expect("an HTTP client");
+    let mut capabilities = DesiredCapabilities::chrome();
+    for flag in FLAGS {
+        capabilities.add_arg(flag)?;
+    }
+    capabilities.set_browser_log_level(LoggingPrefsLogLevel::All)?;
+    WebDriver::builder(driver, capabilities).client(client).connect().await
+}

@@ -1,0 +1,112 @@
+//! axe-core, which finds what shuts people out of a page: installed from the npm registry once, and put into a page as what the
+//! driver runs, which no content security policy of the page forbids.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+
+use super::super::broker::blocking;
+use super::Browser;
+
+const VERSION: &str = "4.14.1";
+
+const RUN: &str = "
+const done = arguments[arguments.length - 1];
+axe.run(document, { resultTypes: ['violations'] }).then(
+  (results) => done({ Ok: results.violations }),
+  (error) => done({ Err: String(error) }),
+);";
+
+/// A rule that a page breaks.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Violation {
+    id: String,
+    impact: Option<String>,
+    help: String,
+    help_url: String,
+    nodes: Vec<Node>,
+}
+
+/// Where it does.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Node {
+    html: String,
+    failure_summary: Option<String>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let impact = self.impact.as_deref().unwrap_or("unknown");
+        write!(f, "{} ({impact}): {} ({})", self.id, self.help, self.help_url)?;
+        for node in &self.nodes {
+            write!(f, "\n  {}", node.html)?;
+            let summary = node.failure_summary.iter().flat_map(|summary| summary.lines());
+            summary.into_iter().try_for_each(|line| write!(f, "\n    {}", line.trim()))?;
+        }
+        Ok(())
+    }
+}
+
+/// What axe-core finds on the page, of serious or critical impact.
+pub(super) async fn grave_violations(browser: &Browser) -> Vec<Violation> {
+    let source = blocking(source).await;
+    if browser.script("return typeof axe === 'undefined';", Vec::new()).await {
+        let _: () = browser.script(source, Vec::new()).await;
+    }
+    let results = browser.session.execute_async(RUN, Vec::new()).await;
+    let results = results.and_then(|results| results.convert::<Result<Vec<Violation>, String>>());
+    let mut violations = match results {
+        Ok(Ok(violations)) => violations,
+        Ok(Err(error)) => panic!("axe-core failed: {error}"),
+        Err(error) => panic!("axe-core failed: {error}"),
+    };
+    violations.retain(|violation| matches!(violation.impact.as_deref(), Some("serious" | "critical")));
+    violations
+}
+
+/// Its source.
+fn source() -> &'static str {
+    static SOURCE: OnceLock<String> = OnceLock::new();
+    SOURCE.get_or_init(|| {
+        let file = installed().join("node_modules/axe-core/axe.min.js");
+        std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+    })
+}
+
+/// The folder it is in. Other test processes may install it at the same time: each does in a folder of its own, and the first that has
+/// done so wins.
+fn installed() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = target.join(format!("axe-core-{VERSION}"));
+    if !folder.exists() {
+        std::fs::create_dir_all(target).expect("a folder");
+        let fresh = tempfile::Builder::new().prefix("axe-core-").tempdir_in(target).expect("a temporary folder");
+        install(fresh.path());
+        if let Err(error) = std::fs::rename(fresh.path(), &folder) {
+            assert!(folder.exists(), "{}: {error}", folder.display());
+        }
+    }
+    folder
+}
+
+fn install(folder: &Path) {
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix"]);
+    let output = npm.arg(folder).arg(format!("axe-core@{VERSION}")).stdin(Stdio::null()).output();
+    match output {
+        Ok(output) if output.status.success() => (),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            panic!("npm could not install axe-core {VERSION}, which checks that the console is accessible:\n{said}")
+        }
+        Err(error) => panic!(
+            "npm does not run ({error}), and with it axe-core is installed, which checks that the console is accessible: \
+             install Node.js with npm"
+        ),
+    }
+}

@@ -1,0 +1,17 @@
+// Gives back for which width the page is laid out, how wide it is, and what protrudes (unless it is in a part that scrolls by itself).
+const root = document.documentElement;
+const protrudes = (element) => {
+  for (let outer = element.parentElement; outer && outer !== document.body; outer = outer.parentElement) {
+    if (getComputedStyle(outer).overflowX !== "visible") return false;
+  }
+  return element.getBoundingClientRect().right > root.clientWidth + 1;
+};
+const named = (element) => {
+  const classes = [...element.classList].map((name) => `.${name}`).join("");
+  return `<${element.localName}${classes}> "${(element.innerText ?? "").trim().slice(0, 40)}"`;
+};
+return {
+  laid_out: root.clientWidth,
+  wide: root.scrollWidth,
+  protruding: [...document.body.querySelectorAll("*")].filter(protrudes).slice(0, 5).map(named),
+};

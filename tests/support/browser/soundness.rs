@@ -1,0 +1,101 @@
+//! What every page of the console must be: quiet (no error on its console), within its width, and open to everybody, as far as
+//! axe-core can tell.
+
+use std::future::Future;
+use std::panic::Location;
+
+use serde::Deserialize;
+use thirtyfour::BrowserLogEntry;
+
+use super::{Browser, axe};
+
+const OVERFLOW: &str = include_str!("overflow.js");
+
+/// Widths that every page has to fit: a small telephone's, and a large screen's.
+pub(crate) const WIDTHS: [u32; 2] = [360, 1920];
+
+#[derive(Debug, Deserialize)]
+struct Extent {
+    laid_out: u32,
+    wide: u32,
+    protruding: Vec<String>,
+}
+
+impl Browser {
+    /// What the console of the pages has said since this was asked last.
+    pub(crate) async fn console(&self) -> Vec<BrowserLogEntry> {
+        self.session.browser_log().await.unwrap_or_else(|error| panic!("the browser's console: {error}"))
+    }
+
+    /// The errors among that: an exception, something that was not to be had, or that the page's content security policy forbids.
+    pub(crate) async fn errors(&self) -> Vec<String> {
+        let said = self.console().await.into_iter();
+        said.filter(|entry| entry.level == "SEVERE").map(|entry| entry.message).collect()
+    }
+
+    /// In which way the page does not fit a screen of this width, where it does not. The browser is as wide as before then.
+    pub(crate) async fn misfit(&self, width: u32) -> Option<String> {
+        let before = self.width();
+        self.resize(width).await;
+        let Extent { laid_out, wide, protruding } = self.script(OVERFLOW, Vec::new()).await;
+        self.resize(before).await;
+        if laid_out > width {
+            return Some(format!("laid out for {laid_out} on a screen of {width}: is its meta viewport right?"));
+        }
+        (wide > laid_out).then(|| format!("{wide} wide on a screen of {width}; what protrudes: {protruding:#?}"))
+    }
+
+    /// What axe-core finds that shuts people out, of serious or critical impact.
+    pub(crate) async fn violations(&self) -> Vec<String> {
+        axe::grave_violations(self).await.iter().map(ToString::to_string).collect()
+    }
+
+    /// Fails if a page has had an error since the console was asked last.
+    #[track_caller]
+    pub(crate) fn assert_quiet(&self) -> impl Future<Output = ()> {
+        let caller = Location::caller();
+        async move {
+            let errors = self.errors().await;
+            assert!(errors.is_empty(), "errors on the page ({caller}):\n{}", errors.join("\n"));
+        }
+    }
+
+    /// Fails if the page does not fit a screen of one of these widths.
+    #[track_caller]
+    pub(crate) fn assert_fits(&self, widths: &[u32]) -> impl Future<Output = ()> {
+        let caller = Location::caller();
+        async move {
+            for width in widths {
+                if let Some(misfit) = self.misfit(*width).await {
+                    panic!("{} is {misfit} ({caller})", self.path().await);
+                }
+            }
+        }
+    }
+
+    /// Fails if the page shuts people out.
+    #[track_caller]
+    pub(crate) fn assert_accessible(&self) -> impl Future<Output = ()> {
+        let caller = Location::caller();
+        async move {
+            let violations = self.violations().await;
+            assert!(
+                violations.is_empty(),
+                "{} is not accessible ({caller}):\n{}",
+                self.path().await,
+                violations.join("\n")
+            );
+        }
+    }
+
+    /// All of it, at [`WIDTHS`].
+    #[track_caller]
+    pub(crate) fn assert_sound(&self) -> impl Future<Output = ()> {
+        let (fits, accessible, quiet) = (self.assert_fits(&WIDTHS), self.assert_accessible(), self.assert_quiet());
+        async move {
+            fits.await;
+            accessible.await;
+            quiet.await;
+        }
+    }
+}
