@@ -128,4 +128,16 @@ document.addEventListener("input", (event) => {
   }, 300);
 });
 
+// A part that the server keeps up to date, by sending it anew. While no news come it says so.
+for (const part of document.querySelectorAll("[data-live]")) {
+  const news = new EventSource(part.dataset.live);
+  news.addEventListener("message", ({ data }) => {
+    const { body } = new DOMParser().parseFromString(data, "text/html");
+    showTimes(body);
+    part.replaceChildren(...document.adoptNode(body).childNodes);
+    part.removeAttribute("data-stale");
+  });
+  news.addEventListener("error", () => part.setAttribute("data-stale", ""));
+}
+
 prepare(document);

@@ -102,10 +102,10 @@ impl Http {
     /// # Errors
     /// Where the listener fails.
     pub async fn run(self, listener: Listener, stop: CancellationToken) -> std::io::Result<()> {
-        axum::serve(listener, self.router()).with_graceful_shutdown(stop.cancelled_owned()).await
+        axum::serve(listener, self.router(stop.clone())).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 
-    fn router(self) -> Router {
+    fn router(self, stop: CancellationToken) -> Router {
         let routes = routes();
         let access = Access::new(self.tokens.clone(), "/v1", &routes);
         let api = routes.into_iter().fold(Router::new(), |api, route| api.route(route.path, route.handler));
@@ -119,7 +119,7 @@ impl Http {
             .route("/metrics", get(probes::metrics))
             .method_not_allowed_fallback(problem::no_such_method)
             .nest("/v1", api)
-            .merge(console::router(&self))
+            .merge(console::router(&self, stop))
             .with_state(self)
     }
 }

@@ -55,7 +55,8 @@ impl Access {
     /// `routes` are below the path `root`.
     pub(super) fn new(tokens: Arc<[Token]>, root: &str, routes: &[Route]) -> Self {
         let demand = |route: &Route| Demand { role: route.role, audit: route.audit };
-        let routes = routes.iter().map(|route| ((route.method.clone(), format!("{root}{}", route.path)), demand(route)));
+        let routes =
+            routes.iter().map(|route| ((route.method.clone(), format!("{root}{}", route.path)), demand(route)));
         Self { tokens, routes: Arc::new(routes.collect()) }
     }
 

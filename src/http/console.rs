@@ -22,6 +22,7 @@ mod session;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use tokio_util::sync::CancellationToken;
 
 use self::door::Door;
 use super::Http;
@@ -29,13 +30,12 @@ use super::access::Access;
 use super::route::Route;
 
 /// All pages.
-pub(super) fn router(http: &Http) -> Router<Http> {
+pub(super) fn router(http: &Http, stop: CancellationToken) -> Router<Http> {
     let routes = routes();
-    let door = Door { access: Access::new(http.tokens.clone(), "", &routes) };
+    let door = Door { access: Access::new(http.tokens.clone(), "", &routes), stop };
     let pages = routes.into_iter().fold(Router::new(), |pages, route| pages.route(route.path, route.handler));
-    let pages = pages
-        .method_not_allowed_fallback(page::no_such_method)
-        .layer(from_fn_with_state(door.clone(), door::pass));
+    let pages =
+        pages.method_not_allowed_fallback(page::no_such_method).layer(from_fn_with_state(door.clone(), door::pass));
     let open = session::router().layer(from_fn_with_state(door, door::open));
     assets::router().merge(open).merge(pages)
 }

@@ -18,9 +18,17 @@ struct Asset {
     content: &'static str,
 }
 
-const ASSETS: [Asset; 4] = [
-    Asset { name: "console.css", kind: "text/css; charset=utf-8", content: include_str!("../../../assets/console.css") },
-    Asset { name: "flow.css", kind: "text/css; charset=utf-8", content: include_str!("../../../assets/flow.css") },
+const ASSETS: [Asset; 3] = [
+    Asset {
+        name: "console.css",
+        kind: "text/css; charset=utf-8",
+        content: concat!(
+            include_str!("../../../assets/console.css"),
+            include_str!("../../../assets/dead_letters.css"),
+            include_str!("../../../assets/overview.css"),
+            include_str!("../../../assets/flow.css"),
+        ),
+    },
     Asset {
         name: "console.js",
         kind: "text/javascript; charset=utf-8",

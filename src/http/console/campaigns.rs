@@ -207,7 +207,10 @@ impl SectionRow {
                 None => redirect_type(redirect.kind).to_owned(),
             }),
             menu: section.menu.iter().map(|entry| EntryRow::of(campaign, section, entry)).collect(),
-            webhook: section.webhook.as_ref().map(|webhook| WebhookMark::of(webhook, WebhookKind::beside(redirect), &edit)),
+            webhook: section
+                .webhook
+                .as_ref()
+                .map(|webhook| WebhookMark::of(webhook, WebhookKind::beside(redirect), &edit)),
             add_entry: Spot::NewEntry { label: section.label.clone() }.address(campaign),
             edit,
         }
@@ -225,7 +228,10 @@ impl EntryRow {
             option,
             redirect_type: redirect.map_or("–", |redirect| redirect_type(redirect.kind)),
             redirect_to: redirect.and_then(|redirect| redirect.to.clone()).unwrap_or_else(|| "–".to_owned()),
-            webhook: entry.webhook.as_ref().map(|webhook| WebhookMark::of(webhook, WebhookKind::beside(redirect), &edit)),
+            webhook: entry
+                .webhook
+                .as_ref()
+                .map(|webhook| WebhookMark::of(webhook, WebhookKind::beside(redirect), &edit)),
             edit,
         }
     }
@@ -341,9 +347,10 @@ async fn delete(
 
 /// A lost race, in the words of who has lost it.
 pub(super) fn changed_meanwhile(stored: &StoredCampaign) -> Problem {
-    let who = stored.made.as_ref().map_or("somebody".to_owned(), |made| {
-        format!("{} (at {})", made.by, made.at.format("%Y-%m-%d %H:%M:%S UTC"))
-    });
+    let who = stored
+        .made
+        .as_ref()
+        .map_or("somebody".to_owned(), |made| format!("{} (at {})", made.by, made.at.format("%Y-%m-%d %H:%M:%S UTC")));
     let detail = format!(
         "{who} has changed the campaign since you opened the page, and nothing was done: look at it as it is now, and \
          repeat your change"

@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio_util::sync::CancellationToken;
 
 use super::super::access::{Access, Caller};
 use super::super::audit::Entry;
@@ -35,6 +36,8 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
 #[derive(Clone)]
 pub(super) struct Door {
     pub(super) access: Access,
+    /// The end of this worker.
+    pub(super) stop: CancellationToken,
 }
 
 /// Lets in who has a session with the role that the page needs.
@@ -42,7 +45,8 @@ pub(super) async fn pass(State(door): State<Door>, request: Request, next: Next)
     let demand = door.access.demand(&request);
     let caller = caller(&door.access, request.headers());
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let entry = (demand.audit == Audit::Kept).then(|| Entry::of(request.method(), request.uri().path(), caller.as_ref()));
+    let entry =
+        (demand.audit == Audit::Kept).then(|| Entry::of(request.method(), request.uri().path(), caller.as_ref()));
     let refusal = match &caller {
         None if request.method() == Method::GET && browser::wants_page(request.headers()) => {
             let login = format!("/login?next={}", super::form::escaped(&path));
@@ -84,7 +88,7 @@ async fn admit(
     };
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let (needs_token, is_person) = (door.access.needs_token(), browser::wants_page(request.headers()));
-    let visit = Visit { caller, forgery: forgery.clone(), path, needs_token, is_person };
+    let visit = Visit { caller, forgery: forgery.clone(), path, needs_token, is_person, stop: door.stop.clone() };
     let headers = request.headers().clone();
     let response = match refusal {
         Some(problem) => Failure(problem).into_response(),

@@ -80,7 +80,8 @@ struct Preview {
 
 impl Preview {
     fn of(request: Shown) -> Self {
-        let pretty = serde_json::from_str::<serde_json::Value>(&request.body).and_then(|body| serde_json::to_string_pretty(&body));
+        let pretty = serde_json::from_str::<serde_json::Value>(&request.body)
+            .and_then(|body| serde_json::to_string_pretty(&body));
         Self { body: pretty.unwrap_or_else(|_| request.body.clone()), request }
     }
 }
@@ -344,7 +345,10 @@ fn opened(page: Page, form: &Form) -> Result<Page, Problem> {
 /// The place was deleted while it was edited.
 fn gone(stored: &StoredCampaign) -> Problem {
     let who = stored.made.as_ref().map_or("somebody", |made| &made.by);
-    Problem::new(StatusCode::CONFLICT, format!("{who} has deleted or renamed this place since you opened it, and nothing was saved"))
+    Problem::new(
+        StatusCode::CONFLICT,
+        format!("{who} has deleted or renamed this place since you opened it, and nothing was saved"),
+    )
 }
 
 fn query_of(uri: &Uri) -> Form {

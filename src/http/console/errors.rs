@@ -111,7 +111,9 @@ mod tests {
             assert_eq!(errors.of_field(field), [message], "{fault}: {errors:?}");
             assert!(errors.rest().is_empty());
         }
-        for elsewhere in ["$", "$.sections[0].menu[20].keyword", "$.sections[1].redirect.to", "$.sections[0].menu[2].new"] {
+        for elsewhere in
+            ["$", "$.sections[0].menu[20].keyword", "$.sections[1].redirect.to", "$.sections[0].menu[2].new"]
+        {
             let errors = Errors::of(vec![Fault::new(elsewhere, "m")], path);
             assert_eq!(errors.rest(), [format!("{elsewhere}: m")]);
         }

@@ -1,12 +1,16 @@
 //! What pages have in common: the frame around them, and how a problem is shown.
 
+use std::convert::Infallible;
 use std::fmt;
 
 use askama::Template;
 use axum::extract::OriginalUri;
 use axum::http::{Method, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SecondsFormat, Utc};
+use futures_util::{Stream, StreamExt as _};
+use tokio_util::sync::CancellationToken;
 
 use super::super::access::Caller;
 use super::super::problem::Problem;
@@ -26,6 +30,8 @@ pub(super) struct Visit {
     pub(super) needs_token: bool,
     /// Whether a page is wanted; a program is told of a problem as the API tells it.
     pub(super) is_person: bool,
+    /// The end of this worker.
+    pub(super) stop: CancellationToken,
 }
 
 impl Visit {
@@ -81,10 +87,6 @@ impl Frame {
         super::assets::address("console.css")
     }
 
-    pub(super) fn flow_css(&self) -> String {
-        super::assets::address("flow.css")
-    }
-
     pub(super) fn js(&self) -> String {
         super::assets::address("console.js")
     }
@@ -102,8 +104,17 @@ pub(super) fn page(template: &impl Template) -> Response {
 fn page_with(status: StatusCode, template: &impl Template) -> Response {
     match template.render() {
         Ok(html) => (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response(),
-        Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("a page can't be made: {error}")).into_response(),
+        Err(error) => {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("a page can't be made: {error}")).into_response()
+        }
     }
+}
+
+/// A part of a page that is kept up to date (`data-live` in its element): each of `fragments` takes the place of what is in
+/// it. It ends with the worker.
+pub(super) fn live(visit: &Visit, fragments: impl Stream<Item = String> + Send + 'static) -> Response {
+    let events = fragments.map(|fragment| Ok::<_, Infallible>(Event::default().data(fragment)));
+    Sse::new(events.take_until(visit.stop.clone().cancelled_owned())).keep_alive(KeepAlive::default()).into_response()
 }
 
 /// A problem on its way to be shown as a page.

@@ -113,7 +113,8 @@ pub(super) fn set_cookie(response: &mut Response, name: &str, value: &str, lasti
 /// An address of this console; the first page where it is another's.
 fn own_address(next: &str) -> &str {
     let mut chars = next.chars();
-    let is_own = chars.next() == Some('/') && !matches!(chars.next(), Some('/' | '\\')) && !next.contains(char::is_control);
+    let is_own =
+        chars.next() == Some('/') && !matches!(chars.next(), Some('/' | '\\')) && !next.contains(char::is_control);
     if is_own { next } else { "/" }
 }
 

@@ -49,7 +49,8 @@ mod tests {
     use super::*;
 
     fn fields(option: &str, headers: &[(&str, &str)]) -> Fields {
-        let headers = headers.iter().map(|(name, value)| Header { name: (*name).to_owned(), value: (*value).to_owned() });
+        let headers =
+            headers.iter().map(|(name, value)| Header { name: (*name).to_owned(), value: (*value).to_owned() });
         let webhook = WebhookFields { headers: headers.collect(), ..WebhookFields::default() };
         Fields { option: option.to_owned(), webhook: Some(webhook), ..Fields::default() }
     }

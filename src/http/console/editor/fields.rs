@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::form::Form;
 use super::spot::Spot;
-use crate::delivery::campaign::{MASK, Campaign, MenuEntry, Redirect, RedirectKind, Section, SectionKind, Webhook};
+use crate::delivery::campaign::{Campaign, MASK, MenuEntry, Redirect, RedirectKind, Section, SectionKind, Webhook};
 use crate::delivery::document;
 use crate::delivery::fault::Fault;
 
@@ -116,7 +116,9 @@ impl Fields {
                 url: text("url").trim().to_owned(),
                 is_disabled: form.has("url") && !form.has("enabled"),
                 body: text("body"),
-                headers: headers.map(|(name, value)| Header { name: name.to_owned(), value: value.to_owned() }).collect(),
+                headers: headers
+                    .map(|(name, value)| Header { name: name.to_owned(), value: value.to_owned() })
+                    .collect(),
                 secret: text("secret").trim().to_owned(),
                 timeout_ms: text("timeout-ms").trim().to_owned(),
                 max_concurrency: text("max-concurrency").trim().to_owned(),
@@ -242,13 +244,18 @@ impl WebhookFields {
                 return None;
             }
             let value = document::read_value(text.as_bytes(), "an object of JSON");
-            value.map_err(|found| faults.extend(found.into_iter().map(|fault| within(&format!("$.{name}"), fault)))).ok()
+            value
+                .map_err(|found| faults.extend(found.into_iter().map(|fault| within(&format!("$.{name}"), fault))))
+                .ok()
         };
         let (body, retry) = (read("body", &self.body), read("retry", &self.retry));
         let mut headers = Map::new();
         for header in self.headers.iter().filter(|header| !header.is_empty()) {
             if headers.insert(header.name.clone(), Value::from(header.value.as_str())).is_some() {
-                faults.push(Fault::new(format!("$.headers[{}]", Value::from(header.name.as_str())), "this header is given twice: remove one"));
+                faults.push(Fault::new(
+                    format!("$.headers[{}]", Value::from(header.name.as_str())),
+                    "this header is given twice: remove one",
+                ));
             }
         }
         if !faults.is_empty() {
