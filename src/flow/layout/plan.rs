@@ -124,9 +124,9 @@ impl Plan {
             Way::Back => {
                 self.items[to].above = RETURN_SPACE;
                 let first = self.build_lanes(to, end + 1..=start, (to, -RETURN));
-                // Without a lane it is in the same column already.
+                // A lane is drawn to the sections it comes from, and they are not drawn to it.
                 if first.0 != to {
-                    self.tie((from, port), first);
+                    self.follow(first, (from, port));
                 }
             }
         }
@@ -148,15 +148,24 @@ impl Plan {
             let item = Item { column, top: 0, height, anchor: height / 2, above: 0, below, ties: Vec::new() };
             self.items.push(item);
             self.lanes.insert((node, column), lane);
-            self.tie((lane, height / 2), next);
+            self.follow((lane, height / 2), next);
+            // A node is not drawn to where lines come back to it from.
+            if next.1 >= 0 {
+                self.follow(next, (lane, height / 2));
+            }
             next = (lane, height / 2);
         }
         next
     }
 
     fn tie(&mut self, one: (usize, i64), other: (usize, i64)) {
-        self.items[one.0].ties.push(Tie { other: other.0, own_height: one.1, other_height: other.1 });
-        self.items[other.0].ties.push(Tie { other: one.0, own_height: other.1, other_height: one.1 });
+        self.follow(one, other);
+        self.follow(other, one);
+    }
+
+    /// Has an item wish to be level with another: each with the height of its own that is meant.
+    fn follow(&mut self, item: (usize, i64), other: (usize, i64)) {
+        self.items[item.0].ties.push(Tie { other: other.0, own_height: item.1, other_height: other.1 });
     }
 
     /// Orders and places the items of each column by where those are that they are tied to. What is on the left is

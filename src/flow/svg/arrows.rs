@@ -72,25 +72,37 @@ fn line(out: &mut String, points: &[Point]) -> fmt::Result {
     let mut to = Point { x: tip.x - HEAD, ..*tip };
     write!(out, "M{},{}", to.x, to.y)?;
     for from in before.iter().rev() {
-        if from.heading == to.heading && from.y == to.y {
-            write!(out, "H{}", from.x)?;
-        } else {
-            let ahead = if from.heading == to.heading {
-                (to.x - from.x).abs() / 2
-            } else {
-                ((to.y - from.y).abs() / 2).clamp(TURNS.0, TURNS.1)
-            };
-            let (near, far) = (to.x - ahead * sign(to.heading), from.x + ahead * sign(from.heading));
-            write!(out, "C{near},{} {far},{} {},{}", to.y, from.y, from.x, from.y)?;
+        match (from.heading == to.heading, from.x == to.x, from.y == to.y) {
+            (true, true, _) => write!(out, "V{}", from.y)?,
+            (true, _, true) => write!(out, "H{}", from.x)?,
+            _ => {
+                let reach = reach(*from, to);
+                let (near, far) = (beside(to, -reach), beside(*from, reach));
+                write!(out, "C{},{} {},{} {},{}", near.0, near.1, far.0, far.1, from.x, from.y)?;
+            }
         }
         to = *from;
     }
     Ok(())
 }
 
-fn sign(heading: Heading) -> i64 {
-    match heading {
-        Heading::Right => 1,
-        Heading::Left => -1,
+/// How far a line goes straight on at the ends of a curve.
+fn reach(from: Point, to: Point) -> i64 {
+    let (across, down) = ((to.x - from.x).abs(), (to.y - from.y).abs());
+    match (from.heading, to.heading) {
+        (one, other) if one == other => across / 2,
+        (Heading::Right, Heading::Left) | (Heading::Left, Heading::Right) => (down / 2).clamp(TURNS.0, TURNS.1),
+        // A quarter of a circle.
+        _ => across.min(down) * 55 / 100,
+    }
+}
+
+/// A point so far ahead of another.
+fn beside(point: Point, ahead: i64) -> (i64, i64) {
+    match point.heading {
+        Heading::Right => (point.x + ahead, point.y),
+        Heading::Left => (point.x - ahead, point.y),
+        Heading::Up => (point.x, point.y - ahead),
+        Heading::Down => (point.x, point.y + ahead),
     }
 }
