@@ -10,6 +10,7 @@ mod documents;
 mod endpoints;
 mod event;
 mod explain;
+mod graph;
 mod openapi;
 mod output;
 mod pages;

@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod dead_letters;
 pub mod delivery;
+pub mod flow;
 pub mod follow;
 pub mod http;
 pub mod metrics;

@@ -1,4 +1,4 @@
-//! `waypost campaigns`: list, get, apply, delete.
+//! `waypost campaigns`: list, get, apply, delete. Its `graph` is in `graph.rs`.
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::Failure;
 use super::client::{Api, Call, Server};
 use super::documents;
+use super::graph::Graph;
 use super::output::say;
 
 #[derive(Subcommand)]
@@ -22,6 +23,8 @@ pub(super) enum Campaigns {
     Apply(Apply),
     /// Delete a campaign; deliveries of it that wait for a retry become dead letters
     Delete(Delete),
+    /// Draw a campaign: its sections, and where each menu entry leads
+    Graph(Graph),
 }
 
 #[derive(Args)]
@@ -80,6 +83,7 @@ impl Campaigns {
             Self::Get(get) => get.run().await,
             Self::Apply(apply) => apply.run().await,
             Self::Delete(delete) => delete.run().await,
+            Self::Graph(graph) => graph.run().await,
         }
     }
 }

@@ -7,7 +7,12 @@ pub(in crate::cli) fn line(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// The same on standard error.
+/// Prints a text that ends its own last line.
+pub(in crate::cli) fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// A line on standard error.
 pub(in crate::cli) fn note(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -1,0 +1,181 @@
+//! A graph as a Mermaid flowchart, for documents that draw those.
+
+use std::fmt::{self, Write as _};
+
+use super::graph::{ArrowKind, Graph, HookState, Missing, Node, Row};
+use crate::delivery::campaign::{SectionKind, WebhookKind};
+
+/// The graph as a Mermaid flowchart. Sections with rows are subgraphs: the section itself, and a node for each row.
+pub fn mermaid(graph: &Graph) -> String {
+    let mut text = String::new();
+    // Writing to a string can't fail.
+    let _ = write_flowchart(&mut text, graph);
+    text
+}
+
+fn write_flowchart(out: &mut String, graph: &Graph) -> fmt::Result {
+    writeln!(out, "flowchart LR")?;
+    for (index, node) in graph.nodes.iter().enumerate() {
+        write_node(out, index, node)?;
+    }
+    for arrow in &graph.arrows {
+        let shape = match arrow.kind {
+            ArrowKind::Interaction => "-->",
+            ArrowKind::Campaign => "==>",
+            ArrowKind::Webhook(WebhookKind::Redirect) => "-.->",
+            ArrowKind::Webhook(WebhookKind::Underlying) => "-.-o",
+        };
+        writeln!(out, "  n{}r{} {shape} n{}", arrow.from, arrow.row, arrow.to)?;
+    }
+    // After all arrows: `linkStyle` counts the links from the first.
+    for (index, card) in graph.cards().enumerate() {
+        for row in 0..card.rows.len() {
+            writeln!(out, "  n{index} --- n{index}r{row}")?;
+        }
+    }
+    styles(out, graph)
+}
+
+fn write_node(out: &mut String, index: usize, node: &Node) -> fmt::Result {
+    match node {
+        Node::Section(card) => {
+            let label = Quoted(&card.label);
+            let (open, close) = if card.kind == SectionKind::WelcomeMessage { ("([", "])") } else { ("[", "]") };
+            if card.rows.is_empty() {
+                return writeln!(out, "  n{index}{open}{label}{close}");
+            }
+            writeln!(out, "  subgraph n{index}s [\" \"]\n    n{index}{open}{label}{close}")?;
+            for (nth, row) in card.rows.iter().enumerate() {
+                let words = match row {
+                    Row::Own => "every event".to_owned(),
+                    Row::Entry { keyword, option: Some(option) } => format!("{keyword} · {option}"),
+                    Row::Entry { keyword, option: None } => keyword.clone(),
+                };
+                writeln!(out, "    n{index}r{nth}[{}]", Quoted(&words))?;
+            }
+            writeln!(out, "  end")
+        }
+        Node::Webhook(hook) => {
+            let words = match hook.state {
+                HookState::Enabled => hook.url.clone(),
+                HookState::Disabled => format!("{} (disabled)", hook.url),
+            };
+            let (open, close) = match hook.kind {
+                WebhookKind::Redirect => ("{{", "}}"),
+                WebhookKind::Underlying => ("[/", "/]"),
+            };
+            writeln!(out, "  n{index}{open}{}{close}", Quoted(&words))
+        }
+        Node::Campaign(name) => writeln!(out, "  n{index}({})", Quoted(name)),
+        Node::Missing(missing) => {
+            let words = match missing {
+                Missing::Section(label) => format!("no such section: {label}"),
+                Missing::Name => "broken redirect: it does not say where".to_owned(),
+                Missing::Webhook => "broken redirect: it has no webhook".to_owned(),
+            };
+            writeln!(out, "  n{index}>{}]", Quoted(&words))
+        }
+    }
+}
+
+fn styles(out: &mut String, graph: &Graph) -> fmt::Result {
+    let is_webhook = |kind| matches!(kind, ArrowKind::Webhook(_));
+    let colours: [(fn(ArrowKind) -> bool, &str); 2] = [
+        (|kind| kind == ArrowKind::Interaction, "stroke:#2563eb"),
+        (|kind| kind == ArrowKind::Campaign, "stroke:#dc2626"),
+    ];
+    let mut coloured: Vec<(Vec<usize>, &str)> = Vec::new();
+    for (is_one, style) in colours {
+        coloured.push((which(graph, is_one), style));
+    }
+    // Mermaid's own colour of lines is black in its light theme and light in its dark one.
+    coloured.push((which(graph, is_webhook), "stroke-width:1.5px"));
+    for (links, style) in coloured.iter().filter(|(links, _)| !links.is_empty()) {
+        let links: Vec<String> = links.iter().map(usize::to_string).collect();
+        writeln!(out, "  linkStyle {} {style}", links.join(","))?;
+    }
+    Ok(())
+}
+
+fn which(graph: &Graph, is_one: impl Fn(ArrowKind) -> bool) -> Vec<usize> {
+    let arrows = graph.arrows.iter().enumerate();
+    arrows.filter(|(_, arrow)| is_one(arrow.kind)).map(|(index, _)| index).collect()
+}
+
+/// A text in quotes. All marks of ASCII are written as their numbers: some have a meaning to Mermaid or to HTML, and
+/// which differs from version to version.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for character in self.0.chars() {
+            match character {
+                character if character.is_control() => f.write_char(' ')?,
+                ' ' | '0'..='9' | 'A'..='Z' | 'a'..='z' => f.write_char(character)?,
+                '!'..='~' => write!(f, "#{};", u32::from(character))?,
+                other => f.write_char(other)?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::document::tests::example;
+    use crate::flow::graph::graph;
+
+    #[test]
+    fn the_example() {
+        let expected = r#"flowchart LR
+  subgraph n0s [" "]
+    n0(["Welcome Message"])
+    n0r0["1 · Plans"]
+    n0r1["2 · Raffle"]
+    n0r2["3"]
+    n0r3["4 · Offers"]
+    n0r4["5 · Survey"]
+  end
+  n1["Plans"]
+  subgraph n2s [" "]
+    n2["Offers"]
+    n2r0["every event"]
+  end
+  n3("raffle#45;giveaway")
+  n4{{"https#58;#47;#47;example#46;com#47;hooks#47;agent"}}
+  n5[/"https#58;#47;#47;example#46;com#47;hooks#47;offers"/]
+  n6("web#45;polls")
+  n7[/"https#58;#47;#47;example#46;com#47;hooks#47;survey"/]
+  n8{{"https#58;#47;#47;example#46;com#47;hooks#47;name"}}
+  n0r0 --> n1
+  n0r1 ==> n3
+  n0r2 -.-> n4
+  n0r3 --> n2
+  n0r3 -.-o n5
+  n0r4 ==> n6
+  n0r4 -.-o n7
+  n2r0 -.-> n8
+  n0 --- n0r0
+  n0 --- n0r1
+  n0 --- n0r2
+  n0 --- n0r3
+  n0 --- n0r4
+  n2 --- n2r0
+  linkStyle 0,3 stroke:#2563eb
+  linkStyle 1,5 stroke:#dc2626
+  linkStyle 2,4,6,7 stroke-width:1.5px
+"#;
+        assert_eq!(mermaid(&graph(&example())), expected);
+    }
+
+    #[test]
+    fn texts_stay_texts() {
+        let text = "a\"]\n  click n0 \"javascript:x\"\n%%{init}%% <img onerror=x>#quot;`é日`";
+        let quoted = Quoted(text).to_string();
+        let within = &quoted[1..quoted.len() - 1];
+        assert!(!within.contains(['"', '\n', '<', '%', '`', '{', ':']), "{quoted}");
+        assert!(within.starts_with("a#34;#93;   click n0 #34;javascript#58;x") && within.contains("é日"), "{quoted}");
+    }
+}
