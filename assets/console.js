@@ -115,6 +115,17 @@ document.addEventListener("change", (event) => {
   if (dataset.swap && form?.dataset.check) refresh(form, form.dataset.check, null, dataset.swap.split(" "));
 });
 
+// Links that change a part of the page; the address follows.
+document.addEventListener("click", async (event) => {
+  const link = event.target.closest("a[data-swap]");
+  if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
+  event.preventDefault();
+  const answer = await fetch(link.href, { headers: { Accept: "text/html" } }).catch(() => null);
+  if (!answer?.ok || answer.redirected) return location.assign(link.href);
+  swap(new DOMParser().parseFromString(await answer.text(), "text/html"), link.dataset.swap.split(" "));
+  history.replaceState(null, "", link.href);
+});
+
 // What is typed is checked after a short rest.
 let resting;
 const touched = new Set();

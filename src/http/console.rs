@@ -4,8 +4,9 @@
 //! | --- | --- |
 //! | `/` | the overview |
 //! | `/campaigns` | list and search; `/campaigns/new` creates one |
-//! | `/campaigns/{id}` | sections and their menus; `/flow` is its picture |
+//! | `/campaigns/{id}` | sections and their menus; `…/flow` is its picture |
 //! | `/campaigns/{id}/edit` | one place (`label`, `keyword`) and its webhook: save, check, test |
+//! | `/webhooks/{id}` | where a webhook is edited |
 //! | `/login` | a token for a session |
 //! | `/assets/…` | style sheets and the script |
 //!
@@ -16,6 +17,7 @@ mod campaigns;
 mod door;
 mod editor;
 mod errors;
+mod flow;
 mod form;
 mod page;
 mod session;
@@ -41,5 +43,5 @@ pub(super) fn router(http: &Http, stop: CancellationToken) -> Router<Http> {
 }
 
 fn routes() -> Vec<Route> {
-    [campaigns::routes(), editor::routes()].into_iter().flatten().collect()
+    [campaigns::routes(), editor::routes(), flow::routes()].into_iter().flatten().collect()
 }

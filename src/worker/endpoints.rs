@@ -151,6 +151,12 @@ impl Endpoints {
         }
     }
 
+    /// How the receiver at a place stands, where it was sent to of late.
+    pub fn standing(&self, place: &Place) -> Option<Standing> {
+        let now = self.0.now();
+        self.0.known().receivers.get(place).map(|watched| watched.lock().standing(now))
+    }
+
     /// All endpoints that are remembered, the worst first.
     pub fn list(&self) -> Vec<Listed> {
         let now = self.0.now();

@@ -1,0 +1,90 @@
+//! The flow of a campaign: its picture, in which each part leads to where it is edited.
+
+use askama::Template;
+use axum::extract::{Extension, State};
+use axum::http::Uri;
+use axum::response::{IntoResponse as _, Redirect, Response};
+
+use super::super::Http;
+use super::super::given::Id;
+use super::super::route::Route;
+use super::campaigns::{address_of, name_of, no_such_place};
+use super::editor::spot::Spot;
+use super::form::Form;
+use super::page::{Failure, Frame, Visit, page};
+use crate::config::Role;
+use crate::delivery::campaign::Campaign;
+use crate::delivery::identity::WebhookId;
+use crate::flow::{self, Health, Part, Style};
+
+/// The sizes in which a picture is shown, in percent. The style sheet has a class for each.
+const ZOOMS: [u16; 5] = [50, 75, 100, 150, 200];
+
+/// The pages of the flow.
+pub(super) fn routes() -> Vec<Route> {
+    vec![Route::get("/campaigns/{id}/flow", Role::Viewer, show), Route::get("/webhooks/{id}", Role::Viewer, webhook)]
+}
+
+#[derive(Template)]
+#[template(path = "flow.html")]
+struct Page {
+    frame: Frame,
+    name: String,
+    address: String,
+    svg: String,
+    zoom: u16,
+    smaller: Option<u16>,
+    larger: Option<u16>,
+}
+
+async fn show(
+    State(http): State<Http>,
+    Extension(visit): Extension<Visit>,
+    Id(id): Id,
+    uri: Uri,
+) -> Result<Response, Failure> {
+    let stored = http.campaigns.get(&id)?;
+    let campaign = &stored.campaign;
+    let query = Form::read(uri.query().unwrap_or_default().as_bytes());
+    let zoom = query.get("zoom").parse().ok().filter(|zoom| ZOOMS.contains(zoom)).unwrap_or(100);
+    let health = |id: &WebhookId| {
+        let standing =
+            campaign.place_of(id).and_then(|place| http.worker.endpoints.standing(place.webhook.url.place()));
+        standing.as_ref().map_or(Health::Unknown, Health::of)
+    };
+    let drawing = flow::layout(flow::graph(campaign));
+    let svg = flow::svg(&drawing, Style::OfThePage, &health, &|part| address_in(&http, campaign, part));
+    Ok(page(&Page {
+        frame: Frame::new(&visit, format!("Flow · {}", name_of(campaign))),
+        name: name_of(campaign).to_owned(),
+        address: address_of(&id),
+        svg,
+        zoom,
+        smaller: ZOOMS.into_iter().rfind(|smaller| *smaller < zoom),
+        larger: ZOOMS.into_iter().find(|larger| *larger > zoom),
+    }))
+}
+
+/// Where a part of the picture leads.
+fn address_in(http: &Http, campaign: &Campaign, part: Part<'_>) -> Option<String> {
+    let spot = match part {
+        Part::Section { label } => Spot::Section { label: label.to_owned() },
+        Part::Entry { section, keyword } => Spot::Entry { label: section.to_owned(), keyword: keyword.to_owned() },
+        Part::Webhook(id) => {
+            let place = campaign.place_of(id)?;
+            return Some(format!("{}#webhook", Spot::of(place.section, place.entry).address(&campaign.id)));
+        }
+        // A redirect names a campaign as it likes: by its id, or by a name that is nothing to us.
+        Part::Campaign(id) => return http.campaigns.get(id).is_ok().then(|| address_of(id)),
+    };
+    Some(spot.address(&campaign.id))
+}
+
+/// `GET /webhooks/{id}`: the place of a webhook, for who knows no more than its id.
+async fn webhook(State(http): State<Http>, Id(id): Id) -> Result<Response, Failure> {
+    let id = WebhookId::new(id);
+    let stored = http.campaigns.of_webhook(&id)?;
+    let place = stored.campaign.place_of(&id).ok_or_else(no_such_place)?;
+    let spot = Spot::of(place.section, place.entry);
+    Ok(Redirect::to(&format!("{}#webhook", spot.address(&stored.campaign.id))).into_response())
+}
