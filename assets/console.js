@@ -17,22 +17,35 @@ async function sent(form, address, button) {
   const fields = new URLSearchParams(new FormData(form, button));
   const answer = await fetch(address, { method: "POST", body: fields, headers: { Accept: "text/html" } });
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  return { page, isRefused: !answer.ok };
+  return { page, fields, isRefused: !answer.ok };
+}
+
+// What was typed into a field after the form was sent is not lost with the field.
+function keepTyped(here, come, fields) {
+  for (const field of come.querySelectorAll("input[id], textarea[id], select[id]")) {
+    const typed = here.querySelector(`#${CSS.escape(field.id)}`);
+    if (!typed || typed.disabled || typed.type === "checkbox") continue;
+    if (typed.value !== (fields.get(typed.name) ?? "")) field.value = typed.value;
+  }
 }
 
 // Puts parts of a page in the place of those that are here, and the focus where it was or is asked for.
-function swap(page, ids) {
+function swap(page, ids, fields) {
   const focused = document.activeElement?.id;
   for (const id of ids) {
     const [here, come] = [document.getElementById(id), page.getElementById(id)];
     if (!here || !come) continue;
     const wanted = come.querySelector("[autofocus]");
     wanted?.removeAttribute("autofocus");
+    if (fields) keepTyped(here, come, fields);
     here.replaceWith(document.adoptNode(come));
     prepare(come);
     wanted?.focus();
   }
-  if (document.activeElement === document.body && focused) document.getElementById(focused)?.focus();
+  const field = document.getElementById(focused);
+  if (document.activeElement !== document.body || !field) return;
+  field.focus();
+  if (field.matches("textarea, input:not([type])")) field.setSelectionRange(field.value.length, field.value.length);
 }
 
 // Shows what a page says of the fields whose names are given; of all, where none are.
@@ -84,13 +97,13 @@ async function refresh(form, address, button, ids, onPage) {
   const parts = ids.map((id) => document.getElementById(id)).filter(Boolean);
   for (const part of parts) part.setAttribute("aria-busy", "true");
   try {
-    const { page, isRefused } = await sent(form, address, button);
+    const { page, fields, isRefused } = await sent(form, address, button);
     if (asked.get(key) !== turn) return;
     if (isRefused) {
       document.getElementById("main").replaceChildren(...page.getElementById("main").childNodes);
       return;
     }
-    swap(page, ids);
+    swap(page, ids, fields);
     onPage?.(page);
   } catch {
     // No answer came: the form is sent as it is without a script, and the browser says what is wrong.

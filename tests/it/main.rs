@@ -13,6 +13,8 @@ mod callers;
 mod chaos;
 mod cli;
 mod configuration;
+mod console_access;
+mod console_campaigns;
 mod dead_letter_lists;
 mod dead_letters;
 mod dead_letters_cli;

@@ -375,7 +375,9 @@ fn http_client(authorization: Option<&str>) -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let authorization = authorization.map(|value| HeaderValue::from_str(value).expect("a header's value"));
     let headers: HeaderMap = authorization.into_iter().map(|value| (AUTHORIZATION, value)).collect();
-    Client::builder().no_proxy().default_headers(headers).build().expect("an HTTP client")
+    // A redirect is an answer like any other.
+    let redirect = reqwest::redirect::Policy::none();
+    Client::builder().no_proxy().redirect(redirect).default_headers(headers).build().expect("an HTTP client")
 }
 
 fn number(text: &str) -> f64 {

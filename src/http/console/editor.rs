@@ -101,6 +101,11 @@ impl Page {
         self.fields.webhook.clone().unwrap_or_default()
     }
 
+    /// What a row of headers is called: by its number, as long as it has no key.
+    fn name_of(&self, header: &Header, number: &usize) -> String {
+        if header.name.is_empty() { number.to_string() } else { header.name.clone() }
+    }
+
     fn is_new_row(&self, row: &usize) -> bool {
         self.new_row == Some(*row)
     }

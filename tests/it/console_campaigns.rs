@@ -1,0 +1,321 @@
+//! The console, where campaigns are made: the example of the seed document built in a browser, drawn, and fired; and what can go
+//! wrong on the way.
+
+use serde_json::{Value, json};
+
+use super::stage::{Stage, chose};
+use crate::support::browser::{Browser, Key, button, checkbox, choice, field, link, region, row, summary};
+use crate::support::receiver::Request;
+use crate::support::{Answer, Broker, Receiver, Waypost, unique};
+
+/// A worker without any campaign, and a browser at its console.
+async fn empty_console() -> (String, Waypost, Browser) {
+    let (broker, prefix) = (Broker::shared().await, unique("console"));
+    let waypost = Waypost::start(&broker.url(), &prefix).await;
+    let browser = Browser::at(&waypost.url("")).await;
+    (prefix, waypost, browser)
+}
+
+/// A field of the editor by its label: one that proposes values is a choice to who hears it.
+async fn type_redirect_to(browser: &Browser, kind: &str, to: &str) {
+    let redirect_to = if kind == "Interaction" { choice("Redirect To") } else { field("Redirect To") };
+    browser.tab_to(&redirect_to).await;
+    browser.type_keys(to).await;
+}
+
+/// Adds an entry to the menu of the Welcome Message: with the keyboard alone.
+async fn add_entry(browser: &Browser, keyword: &str, option: &str, kind: &str, to: &str, webhook: Option<&str>) {
+    browser.tab_to(&link("Add menu entry to Welcome Message")).await;
+    browser.press(Key::Enter).await;
+    browser.tab_to(&field("Keyword")).await;
+    browser.type_keys(keyword).await;
+    browser.tab_to(&choice("Redirect Type")).await;
+    browser.type_keys(kind).await;
+    if kind == "Webhook" {
+        browser.until_text("It is where this choice leads.").await;
+        for unavailable in ["Menu Text", "Redirect To"] {
+            assert!(browser.attribute(&field(unavailable), "disabled").await.is_some(), "{unavailable} is available");
+        }
+    } else {
+        let hint = if kind == "Interaction" { "The label of a section" } else { "another campaign" };
+        browser.until_text(hint).await;
+        browser.tab_to(&field("Menu Text")).await;
+        browser.type_keys(option).await;
+        type_redirect_to(browser, kind, to).await;
+        if webhook.is_some() {
+            browser.tab_to(&checkbox("Send a webhook when this entry is chosen")).await;
+            browser.type_keys(" ").await;
+        }
+    }
+    if let Some(url) = webhook {
+        browser.tab_to(&field("URL")).await;
+        browser.type_keys(url).await;
+    }
+    browser.tab_to(&button("Save")).await;
+    browser.press(Key::Enter).await;
+    browser.until_text(&format!("Saved: Welcome Message, entry {keyword}")).await;
+}
+
+async fn add_section(browser: &Browser, label: &str) {
+    browser.tab_to(&link("Add section")).await;
+    browser.press(Key::Enter).await;
+    browser.tab_to(&field("Label")).await;
+    browser.type_keys(label).await;
+    browser.tab_to(&button("Save")).await;
+    browser.press(Key::Enter).await;
+    browser.until_text(&format!("Saved: {label}")).await;
+}
+
+/// The example is built from nothing by the keyboard, fires as the seed document says, and is drawn as it says.
+#[tokio::test]
+async fn the_example_is_built_by_keyboard_fires_and_is_drawn() {
+    let (prefix, waypost, browser) = empty_console().await;
+    let receiver = Receiver::start();
+    browser.open("/campaigns").await;
+    browser.until_text("There is no campaign yet").await;
+    browser.tab_to(&link("Create the first one")).await;
+    browser.press(Key::Enter).await;
+    browser.until_focused(&field("Id")).await;
+    browser.type_keys("13010").await;
+    browser.tab_to(&field("Name")).await;
+    browser.type_keys("Streaming membership").await;
+    browser.press(Key::Enter).await;
+    browser.until_text("No menu.").await;
+    add_section(&browser, "Plans").await;
+    add_section(&browser, "Offers").await;
+    add_entry(&browser, "1", "Plans", "Interaction", "Plans", None).await;
+    add_entry(&browser, "2", "Raffle Giveaway", "Campaign", "raffle-giveaway", None).await;
+    add_entry(&browser, "3", "", "Webhook", "", Some(&receiver.url("/agent"))).await;
+    add_entry(&browser, "4", "Offers", "Interaction", "Offers", Some(&receiver.url("/offers"))).await;
+    add_entry(&browser, "5", "Survey", "Campaign", "web-polls", Some(&receiver.url("/survey"))).await;
+
+    for (entry, mark) in [
+        ("raffle-giveaway", None),
+        ("Edit entry 3", Some("Webhook as the redirect")),
+        ("Edit entry 4", Some("Webhook under the redirect")),
+        ("Edit entry 5", Some("Webhook under the redirect")),
+    ] {
+        let marks = browser.names(&link("Webhook").loosely().inside(row(entry))).await;
+        match mark {
+            None => assert!(marks.is_empty(), "{entry}: {marks:?}"),
+            Some(words) => assert!(marks.len() == 1 && marks[0].starts_with(words), "{entry}: {marks:?}"),
+        }
+    }
+    browser.assert_sound().await;
+
+    let amqp = crate::support::Amqp::connect(&Broker::shared().await.url()).await;
+    let events: Vec<Value> = (1..=5).map(|keyword| chose(keyword, &format!("{prefix}-{keyword}"))).collect();
+    amqp.publish_events(&prefix, &events).await;
+    let requests = receiver.until(|requests| requests.len() >= 3).await;
+    let of = |path: &str| -> Vec<&Request> { requests.iter().filter(|request| request.path() == path).collect() };
+    let bodies = ["/agent", "/offers", "/survey"].map(|path| {
+        let requests = of(path);
+        assert_eq!(requests.len(), 1, "{path}");
+        requests[0].json()
+    });
+    assert!(bodies[0].get("option").is_none() && bodies[0].get("keyword").is_none(), "{}", bodies[0]);
+    assert_eq!((&bodies[1]["option"], &bodies[1]["keyword"]), (&json!("Offers"), &json!(4)));
+    assert_eq!((&bodies[2]["option"], &bodies[2]["keyword"]), (&json!("Survey"), &json!(5)));
+    waypost.until_metric("waypost_events_total{result=\"no_webhook\"}", 2.0).await;
+
+    browser.click(&link("Flow")).await;
+    browser.until_text("A click on a part opens its editor").await;
+    let arrows = "return [...document.querySelectorAll('.flow .arrow')].map((arrow) => { \
+        const line = getComputedStyle(arrow.querySelector('.line')); \
+        return [[...arrow.classList].join(' '), line.stroke, line.strokeDasharray]; });";
+    let arrows: Vec<(String, String, String)> = browser.script(arrows, Vec::new()).await;
+    let of = |kind: &str| arrows.iter().filter(|(classes, _, _)| classes.split(' ').any(|class| class == kind)).count();
+    assert_eq!((of("interaction"), of("campaign"), of("webhook")), (2, 2, 3), "{arrows:?}");
+    for (classes, stroke, dashes) in &arrows {
+        let [red, green, blue] = rgb(stroke);
+        match classes {
+            kind if kind.contains("interaction") => {
+                assert!(blue > red + 60 && blue > green + 60 && dashes == "none", "{stroke}");
+            }
+            kind if kind.contains("campaign") => assert!(red > green + 60 && red > blue + 60 && dashes != "none"),
+            _ => assert!(red.max(green).max(blue) < 60 && dashes != "none", "{stroke}"),
+        }
+    }
+    browser.assert_sound().await;
+    browser.click(&link("Larger")).await;
+    browser.until_text("150 %").await;
+    browser.click(&link("4 Offers").loosely().inside(region("Picture of the flow"))).await;
+    browser.until_shown(&button("Save")).await;
+    assert_eq!(browser.value(&field("Menu Text")).await, "Offers");
+}
+
+/// `rgb(29, 95, 209)`
+fn rgb(color: &str) -> [i32; 3] {
+    let numbers = color.trim_start_matches("rgb(").trim_end_matches(')').split(", ");
+    let numbers: Vec<i32> = numbers.map(|number| number.parse().unwrap_or_else(|_| panic!("{color}"))).collect();
+    numbers.try_into().unwrap_or_else(|_| panic!("{color}"))
+}
+
+/// The editor checks while one types, shows the request, adds, edits and deletes headers, and sends a test.
+#[tokio::test]
+async fn a_webhook_is_edited_checked_and_tested() {
+    let stage = Stage::set("console", &[]).await;
+    stage.receiver.answer("/offers", Answer::status(202).body("thank you"));
+    let browser = Browser::at(&stage.waypost.url("")).await;
+    browser.open("/campaigns?q=STREAM").await;
+    browser.click(&link("Streaming membership")).await;
+    browser.click(&link("Webhook under the redirect").loosely().inside(row("Edit entry 4"))).await;
+    browser.until_text(r#""source": "chatbot""#).await;
+    browser.assert_sound().await;
+
+    browser.type_into(&field("Body"), r#"{"source": "chatbot", "date": 1}"#).await;
+    browser.until_text("date: every request has this parameter already").await;
+    assert_eq!(browser.attribute(&field("Body"), "aria-invalid").await.as_deref(), Some("true"));
+    browser.type_into(&field("Body"), r#"{"source": "#).await;
+    browser.until_text("not JSON that can be read").await;
+    browser.type_into(&field("Body"), r#"{"source": "web", "n": 1.50}"#).await;
+    browser.until_text(r#""n": 1.50"#).await;
+    browser.type_into(&field("URL"), "https://10.0.0.7/hook").await;
+    browser.until_text("10.0.0.7").await;
+    browser.until_shown(&field("URL")).await;
+    browser.type_into(&field("URL"), &stage.receiver.url("/offers")).await;
+
+    browser.click(&button("Edit header X-Api-Key")).await;
+    browser.type_into(&field("Value of header 1"), "s3cret").await;
+    browser.until_text("x-api-key: s3cret").await;
+    browser.click(&button("Add header")).await;
+    browser.until_focused(&field("Key of header 2")).await;
+    browser.type_keys("Content-Type").await;
+    browser.press(Key::Tab).await;
+    browser.type_keys("text/plain").await;
+    browser.until_text("this header is reserved").await;
+    browser.click(&button("Delete header 2")).await;
+    browser.until_gone(&field("Key of header 2")).await;
+
+    browser.click(&button("Send test")).await;
+    browser.until_text("thank you").await;
+    browser.until_text("202").await;
+    let sent = stage.receiver.requests();
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    assert_eq!(sent[0].header("x-api-key"), Some("s3cret"));
+    assert_eq!(sent[0].json()["source"], "web");
+    browser.assert_sound().await;
+
+    browser.click(&button("Save")).await;
+    browser.until_text("Saved: Welcome Message, entry 4").await;
+    let stored = stage.waypost.get("/v1/campaigns/13010").await.json();
+    let webhook = &stored["sections"][0]["menu"][3]["webhook"];
+    assert_eq!(webhook["body"].to_string(), r#"{"source":"web","n":1.50}"#);
+    assert_eq!(webhook["headers"], json!({ "X-Api-Key": "s3cret" }));
+}
+
+/// Whoever is second is told what the first has changed, and decides; a change elsewhere in the campaign is in nobody's way.
+#[tokio::test]
+async fn a_lost_race_tells_who_changed_what() {
+    let stage = Stage::set_guarded("console").await;
+    let browser = Browser::at(&stage.waypost.url("")).await;
+    log_in(&browser, "editor", "/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
+    browser.until_shown(&button("Save")).await;
+    let mut campaign = stage.waypost.get("/v1/campaigns/13010").await.json();
+    campaign["sections"][1]["message"] = json!("Three plans");
+    stage.waypost.put_campaign(&campaign).await;
+    browser.type_into(&field("Menu Text"), "Offers of the day").await;
+    browser.click(&button("Save")).await;
+    browser.until_text("Saved: Welcome Message, entry 4").await;
+
+    browser.open("/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
+    browser.until_shown(&button("Save")).await;
+    let mut campaign = stage.waypost.get("/v1/campaigns/13010").await.json();
+    assert_eq!(campaign["sections"][1]["message"], "Three plans");
+    campaign["sections"][0]["menu"][3]["option"] = json!("Best offers");
+    stage.waypost.put_campaign(&campaign).await;
+    browser.type_into(&field("Menu Text"), "My offers").await;
+    browser.click(&button("Save")).await;
+    browser.until_text("Not saved: changed meanwhile").await;
+    browser.until_text("editor has changed this place").await;
+    let told = browser.text().await;
+    for words in ["Menu Text Offers of the day Best offers My offers", "take what is there now"] {
+        assert!(told.contains(words), "{words} is not in: {told}");
+    }
+    browser.assert_sound().await;
+    browser.click(&button("Save")).await;
+    browser.until_text("Saved: Welcome Message, entry 4").await;
+    let stored = stage.waypost.get("/v1/campaigns/13010").await.json();
+    assert_eq!(stored["sections"][0]["menu"][3]["option"], "My offers");
+}
+
+/// Entries, sections and the campaign are deleted after a question; what would break something is refused with the reason.
+#[tokio::test]
+async fn places_are_renamed_and_deleted() {
+    let stage = Stage::set("console", &[]).await;
+    let browser = Browser::at(&stage.waypost.url("")).await;
+    browser.open("/campaigns/13010").await;
+    browser.click(&summary("Delete entry 2")).await;
+    browser.click(&button("Delete entry 2")).await;
+    browser.until_gone(&row("raffle-giveaway")).await;
+
+    browser.click(&summary("Delete Plans")).await;
+    browser.click(&button("Delete Plans")).await;
+    browser.until_text("no section of this campaign has the label `Plans`").await;
+    assert!(browser.errors().await.iter().any(|error| error.contains("422")), "the page is no answer to a refusal");
+    browser.open("/campaigns/13010/edit?label=Plans").await;
+    browser.type_into(&field("Label"), "Prices").await;
+    browser.click(&button("Save")).await;
+    browser.until_text("Saved: Prices").await;
+    let stored = stage.waypost.get("/v1/campaigns/13010").await.json();
+    assert_eq!(stored["sections"][0]["menu"][0]["redirect"]["to"], "Prices", "redirects follow");
+
+    browser.click(&summary("Rename")).await;
+    browser.type_into(&field("Name"), "Memberships").await;
+    browser.click(&button("Save")).await;
+    browser.until_shown(&crate::support::browser::heading("Memberships")).await;
+    browser.click(&summary("Delete campaign")).await;
+    browser.click(&button("Delete Memberships for good")).await;
+    browser.until_text("There is no campaign yet").await;
+    assert_eq!(stage.waypost.get("/v1/campaigns/13010").await.status, 404);
+    browser.assert_sound().await;
+}
+
+/// A secret is made in the editor, and a new one beside which the old one signs.
+#[tokio::test]
+async fn a_signing_secret_is_made_and_replaced() {
+    let stage = Stage::set("console", &[]).await;
+    let browser = Browser::at(&stage.waypost.url("")).await;
+    browser.open("/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
+    browser.click(&summary("Signing, limits and retries")).await;
+    browser.click(&button("Make a secret")).await;
+    browser.until_text("webhook-signature: v1,").await;
+    let first = browser.value(&field("Signing secret")).await;
+    assert!(first.starts_with("whsec_"), "{first}");
+    browser.click(&button("Make a new secret")).await;
+    browser.until_no_text(&first).await;
+    let webhook = stage.waypost.get("/v1/campaigns/13010").await.json()["sections"][0]["menu"][3]["webhook"].clone();
+    assert_eq!(webhook["previousSecrets"][0]["secret"], first.as_str());
+    // What the form does not show is not lost by saving it.
+    browser.open("/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
+    browser.type_into(&field("Menu Text"), "Signed offers").await;
+    browser.click(&button("Save")).await;
+    browser.until_text("Saved:").await;
+    let saved = stage.waypost.get("/v1/campaigns/13010").await.json()["sections"][0]["menu"][3]["webhook"].clone();
+    assert_eq!(saved, webhook);
+}
+
+/// A viewer sees all but secrets, and changes nothing.
+#[tokio::test]
+async fn a_viewer_reads() {
+    let stage = Stage::set_guarded("console").await;
+    let browser = Browser::at(&stage.waypost.url("")).await;
+    log_in(&browser, "viewer", "/campaigns/13010").await;
+    browser.until_text("Streaming membership").await;
+    for absent in ["Add section", "Edit entry 4 of Welcome Message"] {
+        assert!(browser.names(&link(absent)).await.is_empty(), "{absent}");
+    }
+    browser.assert_sound().await;
+    browser.open("/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
+    browser.until_text("x-api-key: ********").await;
+    assert!(browser.names(&button("")).await.iter().all(|name| !["Save", "Send test"].contains(&&**name)));
+    browser.assert_sound().await;
+}
+
+/// Logs in on the way to an address.
+pub(crate) async fn log_in(browser: &Browser, role: &str, address: &str) {
+    browser.open(address).await;
+    browser.type_into(&field("Token"), &format!("token-of-the-{role}")).await;
+    browser.click(&button("Log in")).await;
+    browser.until_path(address).await;
+}
