@@ -78,28 +78,16 @@ fn write_node(out: &mut String, index: usize, node: &Node) -> fmt::Result {
     }
 }
 
+/// Mermaid's own colour of lines is black in its light theme and light in its dark one: that of webhooks.
 fn styles(out: &mut String, graph: &Graph) -> fmt::Result {
-    let is_webhook = |kind| matches!(kind, ArrowKind::Webhook(_));
-    let colours: [(fn(ArrowKind) -> bool, &str); 2] = [
-        (|kind| kind == ArrowKind::Interaction, "stroke:#2563eb"),
-        (|kind| kind == ArrowKind::Campaign, "stroke:#dc2626"),
-    ];
-    let mut coloured: Vec<(Vec<usize>, &str)> = Vec::new();
-    for (is_one, style) in colours {
-        coloured.push((which(graph, is_one), style));
-    }
-    // Mermaid's own colour of lines is black in its light theme and light in its dark one.
-    coloured.push((which(graph, is_webhook), "stroke-width:1.5px"));
-    for (links, style) in coloured.iter().filter(|(links, _)| !links.is_empty()) {
-        let links: Vec<String> = links.iter().map(usize::to_string).collect();
-        writeln!(out, "  linkStyle {} {style}", links.join(","))?;
+    for (kind, colour) in [(ArrowKind::Interaction, "#2563eb"), (ArrowKind::Campaign, "#dc2626")] {
+        let arrows = graph.arrows.iter().enumerate().filter(|(_, arrow)| arrow.kind == kind);
+        let links: Vec<String> = arrows.map(|(index, _)| index.to_string()).collect();
+        if !links.is_empty() {
+            writeln!(out, "  linkStyle {} stroke:{colour}", links.join(","))?;
+        }
     }
     Ok(())
-}
-
-fn which(graph: &Graph, is_one: impl Fn(ArrowKind) -> bool) -> Vec<usize> {
-    let arrows = graph.arrows.iter().enumerate();
-    arrows.filter(|(_, arrow)| is_one(arrow.kind)).map(|(index, _)| index).collect()
 }
 
 /// A text in quotes. All marks of ASCII are written as their numbers: some have a meaning to Mermaid or to HTML, and
@@ -165,7 +153,6 @@ mod tests {
   n2 --- n2r0
   linkStyle 0,3 stroke:#2563eb
   linkStyle 1,5 stroke:#dc2626
-  linkStyle 2,4,6,7 stroke-width:1.5px
 "#;
         assert_eq!(mermaid(&graph(&example())), expected);
     }
