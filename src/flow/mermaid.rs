@@ -3,7 +3,11 @@
 use std::fmt::{self, Write as _};
 
 use super::graph::{ArrowKind, Graph, HookState, Missing, Node, Row};
+use super::text::{Font, fit};
 use crate::delivery::campaign::{SectionKind, WebhookKind};
+
+/// The room for a text. Mermaid draws a node as wide as a word in it, however long.
+const ROOM: i64 = 480;
 
 /// The graph as a Mermaid flowchart. Sections with rows are subgraphs: the section itself, and a node for each row.
 pub fn mermaid(graph: &Graph) -> String {
@@ -97,7 +101,7 @@ struct Quoted<'a>(&'a str);
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
-        for character in self.0.chars() {
+        for character in fit(self.0, ROOM, 14, Font::Proportional).chars() {
             match character {
                 character if character.is_control() => f.write_char(' ')?,
                 ' ' | '0'..='9' | 'A'..='Z' | 'a'..='z' => f.write_char(character)?,
@@ -159,10 +163,10 @@ mod tests {
 
     #[test]
     fn texts_stay_texts() {
-        let text = "a\"]\n  click n0 \"javascript:x\"\n%%{init}%% <img onerror=x>#quot;`é日`";
+        let text = "a\"]\n  click n0 \"javascript:x\"\n%%{i}<img>#;`é日`";
         let quoted = Quoted(text).to_string();
         let within = &quoted[1..quoted.len() - 1];
         assert!(!within.contains(['"', '\n', '<', '%', '`', '{', ':']), "{quoted}");
-        assert!(within.starts_with("a#34;#93;   click n0 #34;javascript#58;x") && within.contains("é日"), "{quoted}");
+        assert!(within.starts_with("a#34;#93; click n0 #34;javascript#58;x") && within.contains("é日"), "{quoted}");
     }
 }

@@ -351,3 +351,18 @@ fn kinds_of_webhooks_are_told_apart_by_their_shape() {
     let (redirect, underlying) = (shapes(WebhookKind::Redirect), shapes(WebhookKind::Underlying));
     assert!(redirect.len() == 1 && underlying.len() == 1 && redirect != underlying, "{redirect:?} {underlying:?}");
 }
+
+/// A chain of sections that all lead back to the first: arrows would pass millions of columns.
+#[test]
+fn the_picture_of_a_long_chain_has_bounds() {
+    let to = |number: usize| json!({ "type": "interaction", "to": number.to_string() });
+    let sections = (0..3000).map(|number: usize| {
+        json!({ "label": number.to_string(), "redirect": to((number + 1) % 3000),
+            "menu": [ { "keyword": 0, "redirect": to(0) } ] })
+    });
+    let drawing = layout(graph(&read(&json!({ "id": "c", "sections": sections.collect::<Vec<_>>() }))));
+    let points: usize = drawing.routes.iter().map(|Route(points)| points.len()).sum();
+    assert!(points < 300_000, "{points}");
+    let ways = drawing.routes.iter().map(|Route(points)| points.len());
+    assert!(ways.clone().min() == Some(2) && ways.max() > Some(100));
+}

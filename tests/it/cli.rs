@@ -493,8 +493,8 @@ async fn a_campaign_is_drawn() {
     let mut document = campaign("autumn/2024 ü", "http://127.0.0.1:9/hook");
     document["name"] = json!("Autumn </title><script>");
     document["sections"][0]["webhook"] =
-        json!({ "url": "http://127.0.0.1:9/own", "secret": "whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQ=" });
-    waypost.put_campaign(&document).await;
+        json!({ "url": "http://127.0.0.1:9/own", "secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=" });
+    ended(&shell.ask(&waypost, &["campaigns", "apply", "-"], document.to_string()).await, 0, &[]);
 
     let printed = shell.ask(&waypost, &["campaigns", "graph", "autumn/2024 ü"], "").await;
     ended(&printed, 0, &[]);
