@@ -21,5 +21,8 @@ pub use layout::{Drawing, Heading, Point, Rect, Route, layout};
 pub use mermaid::mermaid;
 pub use svg::{Part, Style, svg};
 
-/// What the classes of [`svg`] look like, in light and dark: to be in the style sheets of a page that has it within.
+/// What the classes of [`svg()`] look like, in light and dark: to be in the style sheets of a page that has it within.
 pub const CSS: &str = include_str!("../assets/flow.css");
+
+#[cfg(test)]
+mod tests;

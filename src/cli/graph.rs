@@ -1,6 +1,7 @@
 //! `waypost campaigns graph`: a campaign as a picture.
 
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use reqwest::Method;
@@ -55,18 +56,7 @@ impl Graph {
 
     async fn campaign(&self) -> Result<Campaign, Failure> {
         match (&self.file, &self.id) {
-            (Some(file), _) => {
-                let named = |text: String| Failure::of(format!("{}: {text}", file.display()));
-                let bytes = documents::read(file)?;
-                if documents::split(&bytes).is_ok_and(|documents| documents.len() > 1) {
-                    return Err(Failure::Misused("one campaign at a time: the file has several".to_owned()));
-                }
-                // Whether plain `http` is allowed is for the server to say, when the document is applied.
-                document::read(&bytes, HttpUrls::Allowed, None).map_err(|faults| {
-                    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-                    named(faults.join("\n"))
-                })
-            }
+            (Some(file), _) => from_file(file),
             (None, id) => {
                 let id = id.as_deref().unwrap_or_default();
                 let api = self.server.clone().api()?;
@@ -76,4 +66,17 @@ impl Graph {
             }
         }
     }
+}
+
+/// Whether plain `http` is allowed is for the server to say, when the document is applied.
+fn from_file(file: &Path) -> Result<Campaign, Failure> {
+    let named = |fault: &dyn Display| format!("{}: {fault}", file.display());
+    let bytes = documents::read(file).map_err(|failure| match failure {
+        Failure::Failed(text) | Failure::Misused(text) => Failure::Failed(named(&text)),
+    })?;
+    if documents::split(&bytes).is_ok_and(|documents| documents.len() > 1) {
+        return Err(Failure::Misused(named(&"several documents; a picture is of one campaign")));
+    }
+    document::read(&bytes, HttpUrls::Allowed, None)
+        .map_err(|faults| Failure::Failed(faults.iter().map(|fault| named(fault)).collect::<Vec<_>>().join("\n")))
 }

@@ -3,7 +3,11 @@
 use std::fmt::{self, Write as _};
 
 use super::graph::{ArrowKind, Graph, HookState, Missing, Node, Row};
+use super::text::{Font, fit};
 use crate::delivery::campaign::{SectionKind, WebhookKind};
+
+/// The room for a text. Mermaid draws a node as wide as a word in it, however long.
+const ROOM: i64 = 480;
 
 /// The graph as a Mermaid flowchart. Sections with rows are subgraphs: the section itself, and a node for each row.
 pub fn mermaid(graph: &Graph) -> String {
@@ -78,28 +82,16 @@ fn write_node(out: &mut String, index: usize, node: &Node) -> fmt::Result {
     }
 }
 
+/// Mermaid's own colour of lines is black in its light theme and light in its dark one: that of webhooks.
 fn styles(out: &mut String, graph: &Graph) -> fmt::Result {
-    let is_webhook = |kind| matches!(kind, ArrowKind::Webhook(_));
-    let colours: [(fn(ArrowKind) -> bool, &str); 2] = [
-        (|kind| kind == ArrowKind::Interaction, "stroke:#2563eb"),
-        (|kind| kind == ArrowKind::Campaign, "stroke:#dc2626"),
-    ];
-    let mut coloured: Vec<(Vec<usize>, &str)> = Vec::new();
-    for (is_one, style) in colours {
-        coloured.push((which(graph, is_one), style));
-    }
-    // Mermaid's own colour of lines is black in its light theme and light in its dark one.
-    coloured.push((which(graph, is_webhook), "stroke-width:1.5px"));
-    for (links, style) in coloured.iter().filter(|(links, _)| !links.is_empty()) {
-        let links: Vec<String> = links.iter().map(usize::to_string).collect();
-        writeln!(out, "  linkStyle {} {style}", links.join(","))?;
+    for (kind, colour) in [(ArrowKind::Interaction, "#2563eb"), (ArrowKind::Campaign, "#dc2626")] {
+        let arrows = graph.arrows.iter().enumerate().filter(|(_, arrow)| arrow.kind == kind);
+        let links: Vec<String> = arrows.map(|(index, _)| index.to_string()).collect();
+        if !links.is_empty() {
+            writeln!(out, "  linkStyle {} stroke:{colour}", links.join(","))?;
+        }
     }
     Ok(())
-}
-
-fn which(graph: &Graph, is_one: impl Fn(ArrowKind) -> bool) -> Vec<usize> {
-    let arrows = graph.arrows.iter().enumerate();
-    arrows.filter(|(_, arrow)| is_one(arrow.kind)).map(|(index, _)| index).collect()
 }
 
 /// A text in quotes. All marks of ASCII are written as their numbers: some have a meaning to Mermaid or to HTML, and
@@ -109,7 +101,7 @@ struct Quoted<'a>(&'a str);
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
-        for character in self.0.chars() {
+        for character in fit(self.0, ROOM, 14, Font::Proportional).chars() {
             match character {
                 character if character.is_control() => f.write_char(' ')?,
                 ' ' | '0'..='9' | 'A'..='Z' | 'a'..='z' => f.write_char(character)?,
@@ -165,17 +157,16 @@ mod tests {
   n2 --- n2r0
   linkStyle 0,3 stroke:#2563eb
   linkStyle 1,5 stroke:#dc2626
-  linkStyle 2,4,6,7 stroke-width:1.5px
 "#;
         assert_eq!(mermaid(&graph(&example())), expected);
     }
 
     #[test]
     fn texts_stay_texts() {
-        let text = "a\"]\n  click n0 \"javascript:x\"\n%%{init}%% <img onerror=x>#quot;`é日`";
+        let text = "a\"]\n  click n0 \"javascript:x\"\n%%{i}<img>#;`é日`";
         let quoted = Quoted(text).to_string();
         let within = &quoted[1..quoted.len() - 1];
         assert!(!within.contains(['"', '\n', '<', '%', '`', '{', ':']), "{quoted}");
-        assert!(within.starts_with("a#34;#93;   click n0 #34;javascript#58;x") && within.contains("é日"), "{quoted}");
+        assert!(within.starts_with("a#34;#93; click n0 #34;javascript#58;x") && within.contains("é日"), "{quoted}");
     }
 }

@@ -169,6 +169,3 @@ impl Legend {
         writeln!(out, "</g>")
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -101,7 +101,7 @@ mod tests {
         let fit = |text: &str| fit(text, 60, 10, Font::Proportional);
         assert_eq!(fit("Plans"), "Plans");
         assert_eq!(fit(" a \n b "), "a b");
-        assert_eq!(fit("One month, six months"), "One mon…");
+        assert_eq!(fit("One month, six months"), "One mont…");
         assert_eq!(fit("日本語日本語日本語"), "日本語…");
         assert_eq!(fit("👩‍👩‍👧‍👦👩‍👩‍👧‍👦"), "👩‍👩‍👧…");
     }

@@ -266,7 +266,7 @@ async fn campaign_files_are_checked_under_the_settings() {
 async fn misuse_ends_with_2() {
     let shell = Shell::new();
     let events = shell.file("events.ndjson", "");
-    let misused: [&[&str]; 33] = [
+    let misused: [&[&str]; 36] = [
         &[],
         &["deliver"],
         &["--bogus"],
@@ -277,6 +277,9 @@ async fn misuse_ends_with_2() {
         &["campaigns"],
         &["campaigns", "get"],
         &["campaigns", "apply"],
+        &["campaigns", "graph"],
+        &["campaigns", "graph", "c", "--file", &events],
+        &["campaigns", "graph", "c", "--format", "png"],
         &["publish"],
         &["publish", "--campaign", "c"],
         &["publish", "--campaign", "c", "--label", "l"],
@@ -348,6 +351,7 @@ async fn every_command_explains_itself() {
         "campaigns get",
         "campaigns apply",
         "campaigns delete",
+        "campaigns graph",
         "publish",
         "dead-letters list",
         "dead-letters show",
@@ -484,17 +488,75 @@ async fn a_change_of_an_old_version_is_refused() {
 }
 
 #[tokio::test]
+async fn a_campaign_is_drawn() {
+    let (waypost, shell) = (worker().await, Shell::new());
+    let mut document = campaign("autumn/2024 ü", "http://127.0.0.1:9/hook");
+    document["name"] = json!("Autumn </title><script>");
+    document["sections"][0]["webhook"] =
+        json!({ "url": "http://127.0.0.1:9/own", "secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=" });
+    ended(&shell.ask(&waypost, &["campaigns", "apply", "-"], document.to_string()).await, 0, &[]);
+
+    let printed = shell.ask(&waypost, &["campaigns", "graph", "autumn/2024 ü"], "").await;
+    ended(&printed, 0, &[]);
+    let picture = roxmltree::Document::parse(&printed.stdout).expect("XML");
+    let said: Vec<&str> = picture.descendants().filter_map(|element| element.attribute("aria-label")).collect();
+    let row = "4 4!: with the underlying webhook http://127.0.0.1:9/hook";
+    assert!(said.contains(&"Flow of the campaign Autumn </title><script>") && said.contains(&row), "{said:#?}");
+    assert!(!printed.stdout.contains("whsec"), "{printed:#?}");
+
+    let arguments = ["campaigns", "graph", "autumn/2024 ü", "--output", "autumn.svg"];
+    let kept = shell.ask(&waypost, &arguments, "").await;
+    ended(&kept, 0, &[]);
+    assert_eq!(kept.stdout, "");
+    let file = std::fs::read_to_string(shell.0.path().join("autumn.svg")).expect("the picture");
+    assert_eq!(file, printed.stdout);
+
+    let flowchart = shell.ask(&waypost, &["campaigns", "graph", "autumn/2024 ü", "--format", "mermaid"], "").await;
+    ended(&flowchart, 0, &[]);
+    assert!(flowchart.stdout.starts_with("flowchart LR\n"), "{flowchart:#?}");
+    assert_eq!(flowchart.stdout.matches(" -.-o ").count(), 4, "{flowchart:#?}");
+
+    ended(&shell.ask(&waypost, &["campaigns", "graph", "nobody"], "").await, 1, &["nobody"]);
+}
+
+#[tokio::test]
+async fn a_campaign_in_a_file_is_drawn_without_a_server() {
+    let shell = Shell::new();
+    let document = campaign("c", "http://example.com/hook").to_string();
+    let file = shell.file("c.json", &document);
+    let printed = shell.run(&[], &["campaigns", "graph", "--file", &file]).await;
+    ended(&printed, 0, &[]);
+    assert!(printed.stdout.starts_with("<svg "), "{printed:#?}");
+    let from_input = ["campaigns", "graph", "--file", "-"];
+    let from_input = Run::start(shell.0.path(), &[], &from_input, document.as_bytes()).end().await;
+    assert_eq!((from_input.code, from_input.stdout), (Some(0), printed.stdout));
+
+    let broken = shell.file(
+        "broken.json",
+        r#"{ "id": "c", "sections": [ { "label": "A", "redirect": { "type": "interaction", "to": "B" } } ] }"#,
+    );
+    let printed = shell.run(&[], &["campaigns", "graph", "--file", &broken]).await;
+    ended(&printed, 1, &["broken.json", "$.sections[0].redirect.to"]);
+    let two = shell.file("two.json", format!("{document}\n{document}"));
+    ended(&shell.run(&[], &["campaigns", "graph", "--file", &two]).await, 2, &["several"]);
+    let nowhere = ["campaigns", "graph", "--file", &file, "--output", "nowhere/c.svg"];
+    ended(&shell.run(&[], &nowhere).await, 1, &["nowhere/c.svg"]);
+    ended(&shell.run(&[], &["campaigns", "graph", "--file", "missing.json"]).await, 1, &["missing.json"]);
+}
+
+#[tokio::test]
 async fn where_no_server_answers_it_says_what_to_do() {
     let shell = Shell::new();
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
     let server = format!("http://{nobody}");
     let file = shell.file("c.json", campaign("c", "https://example.com/").to_string());
     let event = ["publish", "--campaign", "c", "--label", "l", "--phone", "1"];
-    let commands: [&[&str]; 13] = [
+    let commands: [&[&str]; 14] = [
         &["campaigns", "list"],
         &["campaigns", "get", "c"],
         &["campaigns", "apply", &file],
         &["campaigns", "delete", "c"],
+        &["campaigns", "graph", "c"],
         &event,
         &["dead-letters", "list"],
         &["dead-letters", "show", "dl_1"],

@@ -11,8 +11,9 @@ pub(super) const RETURN: i64 = 14;
 const RETURN_SPACE: i64 = 22;
 /// The space a lane takes, and what is kept free below it.
 const LANE: (i64, i64) = (10, 8);
-/// More than these are no help to anybody: the arrows that would be on them go straight ahead.
-const MOST_LANES: usize = 20_000;
+/// So many columns are passed by all arrows together. Nobody follows more lines than that, and an arrow past this limit
+/// goes straight ahead: else a long chain of sections that all lead back to the first would be a picture without bounds.
+const MOST_PASSES: usize = 100_000;
 
 /// What takes up space in a column: a node, or a lane on which arrows pass the column.
 struct Item {
@@ -41,6 +42,10 @@ pub(super) struct Plan {
     columns: Vec<Vec<usize>>,
     /// By the node that is led to, and the column that is passed. All arrows to one node share a lane.
     lanes: BTreeMap<(usize, usize), usize>,
+    /// How many columns are passed.
+    passes: usize,
+    /// The way of each arrow.
+    ways: Vec<Way>,
 }
 
 /// How an arrow gets to its node.
@@ -52,10 +57,12 @@ pub(super) enum Way {
     Onward,
     /// Its node is in the same column or to the left: lanes lead there, and the last bit above the node.
     Back,
+    /// There are too many arrows for it to have lanes.
+    Straight,
 }
 
 impl Way {
-    pub(super) fn between(from: usize, to: usize) -> Self {
+    fn between(from: usize, to: usize) -> Self {
         match to {
             to if to == from + 1 => Self::Next,
             to if to > from => Self::Onward,
@@ -82,9 +89,11 @@ impl Plan {
             below: size.gap,
             ties: Vec::new(),
         });
-        let mut plan = Self { items: nodes.collect(), columns: Vec::new(), lanes: BTreeMap::new() };
+        let mut plan =
+            Self { items: nodes.collect(), columns: Vec::new(), lanes: BTreeMap::new(), passes: 0, ways: Vec::new() };
         for (arrow, port) in graph.arrows.iter().zip(&sizes.ports) {
-            plan.lead(arrow.from, *port, arrow.to);
+            let way = plan.lead(arrow.from, *port, arrow.to);
+            plan.ways.push(way);
         }
         plan.columns = vec![Vec::new(); columns.iter().max().map_or(0, |last| last + 1)];
         for (index, item) in plan.items.iter().enumerate() {
@@ -99,7 +108,12 @@ impl Plan {
         self.items[node].top
     }
 
-    /// The height of the lane to `node` in this column; none where there were too many.
+    /// The way of each arrow.
+    pub(super) fn ways(&self) -> &[Way] {
+        &self.ways
+    }
+
+    /// The height of the lane to `node` in this column.
     pub(super) fn lane(&self, node: usize, column: usize) -> Option<i64> {
         self.lanes.get(&(node, column)).map(|lane| self.items[*lane].top + self.items[*lane].anchor)
     }
@@ -112,47 +126,60 @@ impl Plan {
     }
 
     /// Makes room for an arrow, and ties together what is on its way.
-    fn lead(&mut self, from: usize, port: i64, to: usize) {
+    fn lead(&mut self, from: usize, port: i64, to: usize) -> Way {
         let (start, end) = (self.items[from].column, self.items[to].column);
         let anchor = self.items[to].anchor;
-        match Way::between(start, end) {
-            Way::Next => self.tie((from, port), (to, anchor)),
+        let way = Way::between(start, end);
+        let passes = if way == Way::Next { 0 } else { start.abs_diff(end) };
+        if self.passes + passes > MOST_PASSES {
+            return Way::Straight;
+        }
+        self.passes += passes;
+        match way {
+            Way::Next | Way::Straight => self.tie((from, port), (to, anchor)),
             Way::Onward => {
-                let first = self.build_lanes(to, (start + 1..end).rev(), (to, anchor));
+                let first = self.build_lanes(to, (start + 1..end).rev(), (to, anchor), Self::tie);
                 self.tie((from, port), first);
             }
+            // A lane is drawn to the sections it comes from and to where it leads; they are not drawn to it.
             Way::Back => {
                 self.items[to].above = RETURN_SPACE;
-                let first = self.build_lanes(to, end + 1..=start, (to, -RETURN));
-                // A lane is drawn to the sections it comes from, and they are not drawn to it.
-                if first.0 != to {
+                let home = (to, -RETURN);
+                let first = self.build_lanes(to, end + 1..=start, home, Self::follow);
+                if first != home {
                     self.follow(first, (from, port));
                 }
             }
         }
+        way
     }
 
-    /// The lanes to a node as far as there are none yet, the last before `end` first; tells the first on the way there.
-    fn build_lanes(&mut self, node: usize, columns: impl Iterator<Item = usize>, end: (usize, i64)) -> (usize, i64) {
+    /// The lanes to a node as far as there are none yet, from its `end` on; tells the first that is come to. `tie_end`
+    /// ties the last to the end.
+    fn build_lanes(
+        &mut self,
+        node: usize,
+        columns: impl Iterator<Item = usize>,
+        end: (usize, i64),
+        tie_end: fn(&mut Self, (usize, i64), (usize, i64)),
+    ) -> (usize, i64) {
+        let (height, below) = LANE;
         let mut next = end;
         for column in columns {
-            if let Some(lane) = self.lanes.get(&(node, column)) {
-                next = (*lane, LANE.0 / 2);
-                continue;
-            }
-            if self.lanes.len() == MOST_LANES {
-                break;
-            }
-            let (height, below) = LANE;
-            let lane = self.items.len();
-            let item = Item { column, top: 0, height, anchor: height / 2, above: 0, below, ties: Vec::new() };
-            self.items.push(item);
-            self.lanes.insert((node, column), lane);
-            self.follow((lane, height / 2), next);
-            // A node is not drawn to where lines come back to it from.
-            if next.1 >= 0 {
-                self.follow(next, (lane, height / 2));
-            }
+            let lane = if let Some(lane) = self.lanes.get(&(node, column)) {
+                *lane
+            } else {
+                let item = Item { column, top: 0, height, anchor: height / 2, above: 0, below, ties: Vec::new() };
+                let lane = self.items.len();
+                self.items.push(item);
+                self.lanes.insert((node, column), lane);
+                if next == end {
+                    tie_end(self, (lane, height / 2), next);
+                } else {
+                    self.tie((lane, height / 2), next);
+                }
+                lane
+            };
             next = (lane, height / 2);
         }
         next
@@ -264,10 +291,10 @@ mod tests {
         let apart = |wanted: &[(i64, i64)]| {
             apart(&wanted.iter().map(|(from, length)| Wanted { from: *from, length: *length }).collect::<Vec<_>>())
         };
-        assert_eq!(apart(&[]), []);
+        assert_eq!(apart(&[]), [0_i64; 0]);
         assert_eq!(apart(&[(-5, 10), (5, 10), (40, 10)]), [-5, 5, 40]);
         assert_eq!(apart(&[(0, 10), (0, 10)]), [-5, 5]);
-        assert_eq!(apart(&[(0, 10), (20, 10), (20, 10), (22, 1)]), [0, 13, 23, 33]);
+        assert_eq!(apart(&[(0, 10), (20, 10), (20, 10), (22, 1)]), [0, 10, 20, 30]);
     }
 
     proptest! {

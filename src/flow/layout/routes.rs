@@ -53,15 +53,15 @@ impl<'a> Routes<'a> {
 
     /// The route of each arrow, so far down.
     pub(super) fn all(&self, down: i64) -> Vec<Route> {
-        let arrows = self.graph.arrows.iter().zip(&self.sizes.ports);
-        let routes = arrows.map(|(arrow, port)| {
-            let points = self.points(arrow, *port);
+        let arrows = self.graph.arrows.iter().zip(&self.sizes.ports).zip(self.plan.ways());
+        let routes = arrows.map(|((arrow, port), way)| {
+            let points = self.points(arrow, *port, *way);
             Route(points.into_iter().map(|point| Point { y: point.y + down, ..point }).collect())
         });
         routes.collect()
     }
 
-    fn points(&self, arrow: &Arrow, port: i64) -> Vec<Point> {
+    fn points(&self, arrow: &Arrow, port: i64, way: Way) -> Vec<Point> {
         let (first, last) = (self.columns[arrow.from], self.columns[arrow.to]);
         let at = |x: i64, y: i64, heading: Heading| Point { x, y, heading };
         let start = at(self.left[first] + COLUMN, self.plan.top(arrow.from) + port, Heading::Right);
@@ -69,8 +69,8 @@ impl<'a> Routes<'a> {
         let end = at(self.left[last], top + self.sizes.nodes[arrow.to].anchor, Heading::Right);
         let lane = |column: usize| self.plan.lane(arrow.to, column).map(|y| (column, y));
         let mut points = vec![start];
-        match Way::between(first, last) {
-            Way::Next => {}
+        match way {
+            Way::Next | Way::Straight => {}
             Way::Onward => {
                 for (column, y) in (first + 1..last).filter_map(lane) {
                     let left = self.left[column];
@@ -80,9 +80,7 @@ impl<'a> Routes<'a> {
             Way::Back => {
                 let home = (last, top - RETURN);
                 let lanes: Vec<(usize, i64)> = (last + 1..=first).rev().filter_map(lane).chain([home]).collect();
-                if let (Some(trunk), Some((column, y))) = (self.trunks.get(&(first, arrow.to)), lanes.first())
-                    && *column == first
-                {
+                if let (Some(trunk), Some((_, y))) = (self.trunks.get(&(first, arrow.to)), lanes.first()) {
                     points.extend(turn(start, *y, start.x + trunk));
                 }
                 for (column, y) in lanes {
@@ -100,10 +98,9 @@ impl<'a> Routes<'a> {
         let Some(last) = self.columns.iter().max().copied() else { return };
         let mut arrows = vec![0; last + 1];
         let mut is_come_back_to = vec![false; last + 1];
-        for arrow in &self.graph.arrows {
-            let (from, to) = (self.columns[arrow.from], self.columns[arrow.to]);
-            arrows[from] += 1;
-            is_come_back_to[to] |= Way::between(from, to) == Way::Back;
+        for (arrow, way) in self.graph.arrows.iter().zip(self.plan.ways()) {
+            arrows[self.columns[arrow.from]] += 1;
+            is_come_back_to[self.columns[arrow.to]] |= *way == Way::Back;
         }
         let mut trunks = vec![0; last + 1];
         for ((column, _), distance) in &self.trunks {
@@ -126,9 +123,9 @@ impl<'a> Routes<'a> {
 /// How far from their column arrows turn back. The shorter their way up or down, the nearer: so they do not cross.
 fn trunks(graph: &Graph, columns: &[usize], sizes: &Sizes, plan: &Plan) -> BTreeMap<(usize, usize), i64> {
     let mut farthest: BTreeMap<(usize, usize), i64> = BTreeMap::new();
-    for (arrow, port) in graph.arrows.iter().zip(&sizes.ports) {
-        let (from, to) = (columns[arrow.from], columns[arrow.to]);
-        if Way::between(from, to) == Way::Back {
+    for ((arrow, port), way) in graph.arrows.iter().zip(&sizes.ports).zip(plan.ways()) {
+        if *way == Way::Back {
+            let from = columns[arrow.from];
             let lane = plan.lane(arrow.to, from).unwrap_or(plan.top(arrow.to) - RETURN);
             let way = (plan.top(arrow.from) + port - lane).abs();
             let known = farthest.entry((from, arrow.to)).or_default();
