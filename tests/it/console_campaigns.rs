@@ -104,7 +104,13 @@ async fn the_example_is_built_by_keyboard_fires_and_is_drawn() {
     browser.assert_sound().await;
 
     let amqp = crate::support::Amqp::connect(&Broker::shared().await.url()).await;
-    let events: Vec<Value> = (1..=5).map(|keyword| chose(keyword, &format!("{prefix}-{keyword}"))).collect();
+    let options = ["Plans", "Raffle Giveaway", "", "Offers", "Survey"];
+    let events = (1..).zip(options).map(|(keyword, option)| {
+        let mut event = chose(keyword, &format!("{prefix}-{keyword}"));
+        event["option"] = json!(option);
+        event
+    });
+    let events: Vec<Value> = events.collect();
     amqp.publish_events(&prefix, &events).await;
     let requests = receiver.until(|requests| requests.len() >= 3).await;
     let of = |path: &str| -> Vec<&Request> { requests.iter().filter(|request| request.path() == path).collect() };
@@ -120,7 +126,7 @@ async fn the_example_is_built_by_keyboard_fires_and_is_drawn() {
 
     browser.click(&link("Flow")).await;
     browser.until_text("A click on a part opens its editor").await;
-    let arrows = "return [...document.querySelectorAll('.flow .arrow')].map((arrow) => { \
+    let arrows = "return [...document.querySelectorAll('.flow .arrows .arrow')].map((arrow) => { \
         const line = getComputedStyle(arrow.querySelector('.line')); \
         return [[...arrow.classList].join(' '), line.stroke, line.strokeDasharray]; });";
     let arrows: Vec<(String, String, String)> = browser.script(arrows, Vec::new()).await;
