@@ -16,13 +16,6 @@ async fn empty_console() -> (String, Waypost, Browser) {
     (prefix, waypost, browser)
 }
 
-/// A field of the editor by its label: one that proposes values is a choice to who hears it.
-async fn type_redirect_to(browser: &Browser, kind: &str, to: &str) {
-    let redirect_to = if kind == "Interaction" { choice("Redirect To") } else { field("Redirect To") };
-    browser.tab_to(&redirect_to).await;
-    browser.type_keys(to).await;
-}
-
 /// Adds an entry to the menu of the Welcome Message: with the keyboard alone.
 async fn add_entry(browser: &Browser, keyword: &str, option: &str, kind: &str, to: &str, webhook: Option<&str>) {
     browser.tab_to(&link("Add menu entry to Welcome Message")).await;
@@ -41,7 +34,9 @@ async fn add_entry(browser: &Browser, keyword: &str, option: &str, kind: &str, t
         browser.until_text(hint).await;
         browser.tab_to(&field("Menu Text")).await;
         browser.type_keys(option).await;
-        type_redirect_to(browser, kind, to).await;
+        // It proposes what there is, and so is a choice to who hears it.
+        browser.tab_to(&choice("Redirect To")).await;
+        browser.type_keys(to).await;
         if webhook.is_some() {
             browser.tab_to(&checkbox("Send a webhook when this entry is chosen")).await;
             browser.type_keys(" ").await;

@@ -17,6 +17,7 @@ use super::page::{Failure, Frame, Time, Visit, page};
 use crate::campaigns::{Precondition, Refused};
 use crate::config::Role;
 use crate::delivery::campaign::{Campaign, MenuEntry, RedirectKind, Section, SectionKind, Webhook, WebhookKind};
+use crate::follow::Currency;
 use crate::store::{Made, StoreError, StoredCampaign};
 
 /// So many campaigns are on one page of the list.
@@ -59,6 +60,8 @@ struct List {
     q: String,
     campaigns: Vec<Row>,
     next: Option<String>,
+    /// Whether there may be more than this worker has read so far.
+    is_catching_up: bool,
     may_edit: bool,
 }
 
@@ -103,7 +106,9 @@ async fn list(State(http): State<Http>, Extension(visit): Extension<Visit>, uri:
         let last = campaigns.last().map_or("", |last| last.id.as_str());
         address("/campaigns", &[("q", &q), ("after", last)])
     });
-    Ok(page(&List { frame: Frame::new(&visit, "Campaigns"), q, campaigns, next, may_edit: visit.may(Role::Editor) }))
+    let is_catching_up = *http.campaigns.currency().borrow() == Currency::CatchingUp;
+    let (frame, may_edit) = (Frame::new(&visit, "Campaigns"), visit.may(Role::Editor));
+    Ok(page(&List { frame, q, campaigns, next, is_catching_up, may_edit }))
 }
 
 #[derive(Template)]

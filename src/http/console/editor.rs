@@ -37,6 +37,9 @@ use crate::store::{StoreError, StoredCampaign};
 /// A change that loses its race against others of the same campaign is made again, this often.
 const RACES: usize = 5;
 
+/// The most campaigns that are proposed to lead to.
+const MOST_PROPOSALS: usize = 200;
+
 /// The pages of the editor.
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -65,7 +68,8 @@ struct Page {
     tested: Option<Tested>,
     conflict: Option<Conflict>,
     notice: Option<String>,
-    labels: Vec<String>,
+    /// Where the redirect may lead.
+    proposals: Vec<String>,
     may_edit: bool,
     may_test: bool,
     /// The row of headers that was added last.
@@ -170,6 +174,10 @@ impl<'a> Draft<'a> {
             Ok(campaign) => (Errors::default(), self.preview(campaign)?),
             Err(errors) => (errors.clone(), None),
         };
+        let proposals = match self.fields.redirect.as_str() {
+            "campaign" => self.http.store.campaigns(None, MOST_PROPOSALS, |stored| stored.campaign.id)?,
+            _ => campaign.sections.iter().map(|section| section.label.clone()).collect(),
+        };
         let place = match &self.spot {
             Spot::NewSection => "New section".to_owned(),
             Spot::Section { label } => label.clone(),
@@ -183,7 +191,7 @@ impl<'a> Draft<'a> {
             title: place,
             base: serde_json::to_string(&self.fields).unwrap_or_default(),
             version: self.stored.version,
-            labels: campaign.sections.iter().map(|section| section.label.clone()).collect(),
+            proposals,
             may_edit: self.visit.may(Role::Editor),
             may_test: self.visit.may(Role::Operator),
             spot: self.spot,

@@ -341,3 +341,102 @@ fn object(node: &mut Value) -> &mut Map<String, Value> {
 fn within(path: &str, fault: Fault) -> Fault {
     Fault { path: fault.path.replacen('$', path, 1), ..fault }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::document::tests::example;
+
+    fn spots(campaign: &Campaign) -> Vec<Spot> {
+        let of_section = |section| std::iter::once(Spot::of(section, None));
+        let of_menu =
+            |section: &Section| section.menu.iter().map(|entry| Spot::of(section, Some(entry))).collect::<Vec<_>>();
+        campaign.sections.iter().flat_map(|section| of_section(section).chain(of_menu(section))).collect()
+    }
+
+    fn document() -> Value {
+        serde_json::to_value(example()).expect("JSON")
+    }
+
+    #[test]
+    fn what_is_not_touched_is_written_as_it_was() {
+        let campaign = example();
+        assert_eq!(spots(&campaign).len(), 8);
+        for spot in spots(&campaign) {
+            let fields = Fields::of(&campaign, &spot).expect("a place");
+            let mut written = document();
+            fields.write(&mut written, &spot).expect("fields that can be written");
+            let read = document::read(written.to_string().as_bytes(), document::HttpUrls::Refused, None);
+            assert_eq!(read.as_ref(), Ok(&campaign), "{spot:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_form_does_not_show_is_kept() {
+        let (campaign, mut written) = (example(), document());
+        let (label, keyword) = ("Welcome Message".to_owned(), "4".to_owned());
+        let spot = Spot::Entry { label, keyword };
+        written["sections"][0]["menu"][3]["webhook"]["previousSecrets"] = json!(["kept"]);
+        let mut fields = Fields::of(&campaign, &spot).expect("a place");
+        fields.option = "Best offers".to_owned();
+        fields.webhook.as_mut().expect("a webhook").secret = "whsec_x".to_owned();
+        let path = fields.write(&mut written, &spot).expect("fields that can be written");
+        let entry = &written["sections"][0]["menu"][3];
+        assert_eq!(path, "$.sections[0].menu[3]");
+        assert_eq!((&entry["option"], &entry["keyword"]), (&json!("Best offers"), &json!(4)));
+        assert_eq!(entry["webhook"]["previousSecrets"], json!(["kept"]));
+        assert_eq!(entry["webhook"]["id"], json!(campaign.sections[0].menu[3].webhook.as_ref().expect("one").id));
+    }
+
+    #[test]
+    fn redirects_follow_a_section_to_its_new_label() {
+        let mut written = document();
+        let spot = Spot::Section { label: "Offers".to_owned() };
+        let fields = Fields { label: "Deals".to_owned(), ..Fields::of(&example(), &spot).expect("a place") };
+        fields.write(&mut written, &spot).expect("fields that can be written");
+        assert_eq!(written["sections"][0]["menu"][3]["redirect"]["to"], "Deals");
+        assert_eq!(written["sections"][0]["menu"][0]["redirect"]["to"], "Plans");
+    }
+
+    #[test]
+    fn a_redirect_to_a_webhook_has_no_text_and_leads_nowhere_else() {
+        let mut written = document();
+        let spot = Spot::NewEntry { label: "Plans".to_owned() };
+        let form = "keyword=9&option=left+over&redirect=webhook&redirect-to=Offers&url=https%3A%2F%2Fexample.com%2F&enabled=on";
+        let fields = Fields::of_form(&Form::read(form.as_bytes()));
+        assert_eq!(fields.write(&mut written, &spot).expect("fields that can be written"), "$.sections[1].menu[0]");
+        let entry = &written["sections"][1]["menu"][0];
+        assert_eq!(entry["redirect"], json!({ "type": "webhook" }));
+        assert!(entry.get("option").is_none(), "{entry}");
+        assert_eq!(entry["webhook"], json!({ "url": "https://example.com/", "enabled": true }));
+    }
+
+    #[test]
+    fn what_is_no_json_and_what_is_given_twice_has_its_place() {
+        let spot = Spot::NewSection;
+        let form = "label=x&webhook=on&url=u&body=%7B&retry=%7B%22a%22%3A1%2C%22a%22%3A2%7D\
+                    &header-name=a&header-value=1&header-name=a&header-value=2&header-name=&header-value=";
+        let unwritable =
+            Fields::of_form(&Form::read(form.as_bytes())).write(&mut document(), &spot).expect_err("faults");
+        let paths: Vec<_> = unwritable.faults.iter().map(|fault| fault.path.as_str()).collect();
+        let path = "$.sections[3].webhook";
+        assert_eq!(paths, [format!("{path}.body"), format!("{path}.retry.a"), format!("{path}.headers[\"a\"]")]);
+        assert_eq!(unwritable.path, "$.sections[3]");
+    }
+
+    #[test]
+    fn keywords_are_numbers_where_they_look_like_some() {
+        for (text, keyword) in [
+            ("1", json!(1)),
+            ("0", json!(0)),
+            ("007", json!("007")),
+            ("1.5", json!("1.5")),
+            ("-1", json!("-1")),
+            ("yes", json!("yes")),
+            ("", json!("")),
+            ("1234567890123456", json!("1234567890123456")),
+        ] {
+            assert_eq!(keyword_of(text), keyword, "{text}");
+        }
+    }
+}

@@ -151,3 +151,38 @@ fn item(node: &mut Value, index: usize) -> Option<&mut Value> {
     }
     items.get_mut(index)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::document::tests::example;
+
+    #[test]
+    fn an_address_leads_back_to_its_spot() {
+        let (label, keyword) = ("A & B/ü?".to_owned(), "1 +".to_owned());
+        for spot in [
+            Spot::NewSection,
+            Spot::Section { label: label.clone() },
+            Spot::NewEntry { label: label.clone() },
+            Spot::Entry { label, keyword },
+        ] {
+            let address = spot.address("a/b c");
+            let (path, query) = address.split_once('?').expect("a query");
+            assert_eq!(path, "/campaigns/a%2Fb%20c/edit");
+            assert_eq!(Spot::of_query(&Form::read(query.as_bytes())), spot, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_taken_out() {
+        let mut document = serde_json::to_value(example()).expect("JSON");
+        let entry = Spot::Entry { label: "Welcome Message".to_owned(), keyword: "3".to_owned() };
+        assert_eq!(entry.remove_from(&mut document), Some(()));
+        assert_eq!(entry.remove_from(&mut document), None, "it is gone");
+        assert_eq!(document["sections"][0]["menu"].as_array().map(Vec::len), Some(4));
+        let section = Spot::Section { label: "Plans".to_owned() };
+        assert_eq!(section.remove_from(&mut document), Some(()));
+        assert_eq!(document["sections"][1]["label"], "Offers");
+        assert_eq!(Spot::NewSection.remove_from(&mut document), None);
+    }
+}
