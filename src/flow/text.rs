@@ -82,6 +82,25 @@ pub(super) fn fit(text: &str, room: i64, size: i64, font: Font) -> String {
     kept
 }
 
+/// As [`fit`], but what is left out is in the middle: the end of a URL says more than what all have in common.
+pub(super) fn fit_ends(text: &str, room: i64, size: i64, font: Font) -> String {
+    let whole = fit(text, room, size, font);
+    if !whole.ends_with('…') {
+        return whole;
+    }
+    let beginning = fit(text, room * 2 / 5, size, font);
+    let mut left = (room - width_of(&beginning, size, font)) * 100;
+    let mut end: Vec<char> = Vec::new();
+    for character in text.chars().rev().take(MOST_CHARACTERS) {
+        left -= width(character, font) * size;
+        if left < 0 {
+            break;
+        }
+        end.push(character);
+    }
+    beginning.chars().chain(end.into_iter().rev()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,12 +125,21 @@ mod tests {
         assert_eq!(fit("👩‍👩‍👧‍👦👩‍👩‍👧‍👦"), "👩‍👩‍👧…");
     }
 
+    #[test]
+    fn of_a_url_the_ends_are_kept() {
+        let fit = |text: &str| fit_ends(text, 100, 10, Font::Monospaced);
+        assert_eq!(fit("a.example/hooks"), "a.example/hooks");
+        assert_eq!(fit("hooks.example.com/v1/agent"), "hooks…m/v1/agent");
+    }
+
     proptest! {
         #[test]
-        fn what_fits_is_no_wider(text: String, room in 20_i64..400, size in 10_i64..16) {
-            let fitted = fit(&text, room, size, Font::Proportional);
-            prop_assert!(width_of(&fitted, size, Font::Proportional) <= room, "{fitted:?}");
-            prop_assert!(fitted.chars().count() <= MOST_CHARACTERS + 1);
+        fn what_fits_is_no_wider(text: String, room in 50_i64..400, size in 10_i64..16) {
+            for fit in [fit, fit_ends] {
+                let fitted = fit(&text, room, size, Font::Proportional);
+                prop_assert!(width_of(&fitted, size, Font::Proportional) <= room, "{fitted:?}");
+                prop_assert!(fitted.chars().count() <= 2 * MOST_CHARACTERS + 1);
+            }
         }
     }
 }

@@ -516,7 +516,7 @@ async fn a_campaign_is_drawn() {
     assert!(flowchart.stdout.starts_with("flowchart LR\n"), "{flowchart:#?}");
     assert_eq!(flowchart.stdout.matches(" -.-o ").count(), 4, "{flowchart:#?}");
 
-    ended(&shell.ask(&waypost, &["campaigns", "graph", "nobody"], "").await, 1, &["nobody"]);
+    ended(&shell.ask(&waypost, &["campaigns", "graph", "nobody"], "").await, 1, &["no such campaign"]);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use super::{Part, Picture, words};
 use crate::delivery::campaign::{SectionKind, WebhookKind};
 use crate::flow::graph::{Arrow, ArrowKind, Card, Hook, Missing, Node, Reach, Row};
 use crate::flow::layout::{COLUMN, HOOK, PILL, ROW, Rect, head};
-use crate::flow::text::{Escaped, Font, fit, width_of};
+use crate::flow::text::{Escaped, Font, fit, fit_ends, width_of};
 
 /// What is left free at the left and the right of a text.
 const PADDING: i64 = 14;
@@ -155,12 +155,13 @@ impl Picture<'_> {
         }
         let shown = hook.url.split_once("://").map_or(hook.url.as_str(), |(_, rest)| rest);
         let room = width - 2 * 20;
-        text(out, "url", 20, 20, &fit(shown, room, 12, Font::Monospaced))?;
+        text(out, "url", 20, 20, &fit_ends(shown, room, 12, Font::Monospaced))?;
         let mut x = 20;
         if let Some(state) = &state {
             mark(out, class, x + 5, 35)?;
             text(out, "state", x + 16, 39, state)?;
-            x += 16 + width_of(state, 11, Font::Proportional) + 8;
+            // Bold letters are wider.
+            x += 16 + width_of(state, 12, Font::Proportional) + 8;
         }
         text(out, "caption", x, 39, kind)?;
         end_link(out, link)?;
