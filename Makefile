@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Where cargo builds.
 BUILT := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: help demo serve test screenshots ci fmt lint doc deny bench bench-quick steps backlog dead-letters chaos fuzz clean tools rustfmt clippy
+.PHONY: help demo serve test screenshots ci fmt lint doc deny bench bench-quick steps backlog dead-letters chaos contract fuzz clean tools rustfmt clippy
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,10 @@ dead-letters: tools ## Measure a worker with a million dead letters (ARGS=100000
 chaos: tools ## Inject faults into a cluster and account for every event (ARGS="--seed 7 --minutes 10")
 	scripts/install-rabbitmq
 	cargo bench --locked --bench chaos -- $(ARGS)
+
+contract: tools ## Write the JSON Schemas and the AsyncAPI description into docs/contract
+	mkdir -p docs/contract
+	for what in event campaign asyncapi; do cargo run --quiet --locked -- contract $$what > docs/contract/$$what.json; done
 
 fuzz: tools ## Fuzz each target for a minute (SECONDS=10 for less, ARGS="event url" for some of them)
 	scripts/fuzz $(or $(SECONDS),60) $(ARGS)

@@ -4,6 +4,7 @@ mod campaigns;
 mod check;
 mod client;
 mod completions;
+mod contract;
 mod dead_letters;
 mod demo;
 mod documents;
@@ -11,6 +12,7 @@ mod endpoints;
 mod event;
 mod explain;
 mod graph;
+mod man;
 mod openapi;
 mod output;
 mod pages;
@@ -61,8 +63,12 @@ enum Command {
     /// Print the description of the HTTP API (OpenAPI 3.1), without a server
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
+    /// Print what others build against: JSON Schemas and the AsyncAPI description, without a server
+    Contract(contract::Contract),
     /// Print the script by which a shell completes the commands
     Completions(completions::Completions),
+    /// Print the manual page, or write one for each command
+    Man(man::Man),
 }
 
 /// The settings of a command that runs a worker.
@@ -143,6 +149,11 @@ async fn run(command: Command) -> Result<(), Failure> {
             openapi.run();
             Ok(())
         }
+        Command::Contract(contract) => {
+            contract.run();
+            Ok(())
+        }
+        Command::Man(man) => man.run(),
         Command::Completions(completions) => {
             completions.run();
             Ok(())

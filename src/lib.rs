@@ -10,6 +10,7 @@ pub mod broker;
 pub mod campaigns;
 pub mod cli;
 pub mod config;
+pub mod contract;
 pub mod dead_letters;
 pub mod delivery;
 pub mod flow;

@@ -15,6 +15,7 @@ mod cli;
 mod configuration;
 mod console_access;
 mod console_campaigns;
+mod contract;
 mod dead_letter_lists;
 mod dead_letters;
 mod dead_letters_cli;

@@ -290,9 +290,7 @@ impl Waypost {
     pub(crate) async fn cli(&self, arguments: &[&str]) -> Printed {
         let mut command = program(&[]);
         command.args(arguments).env("WAYPOST_SERVER", self.url("")).current_dir(self.folder.path());
-        let output = blocking(move || command.output()).await.expect("the product runs");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Printed { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+        printed_by(command).await
     }
 
     /// What it has printed so far, over all its runs.
@@ -368,6 +366,19 @@ fn collect(output: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) {
             lock(&lines).push(String::from_utf8_lossy(&line).into_owned());
         }
     });
+}
+
+/// Runs a command of the product that needs no server.
+pub(crate) async fn cli(arguments: &[&str]) -> Printed {
+    let mut command = program(&[]);
+    command.args(arguments);
+    printed_by(command).await
+}
+
+async fn printed_by(mut command: Command) -> Printed {
+    let output = blocking(move || command.output()).await.expect("the product runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Printed { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
 
 fn http_client(authorization: Option<&str>) -> Client {

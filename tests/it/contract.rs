@@ -1,0 +1,61 @@
+//! What others build against: it is what the program says it is, and it fits what the program takes.
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::stage::{campaign, chose};
+use crate::support::Receiver;
+use crate::support::waypost::cli;
+
+/// The documents in `docs/contract` are those that the program prints: `make contract` writes them anew.
+#[tokio::test]
+async fn the_files_are_what_the_program_prints() {
+    for name in ["event", "campaign", "asyncapi"] {
+        let path = format!("{}/docs/contract/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let kept = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert_eq!(cli(&["contract", name]).await.stdout, kept, "{path} is old: run `make contract`");
+    }
+}
+
+async fn printed(name: &str) -> Value {
+    serde_json::from_str(&cli(&["contract", name]).await.stdout).expect("JSON")
+}
+
+/// The schemas take what is taken, and not what is not.
+#[tokio::test]
+async fn the_schemas_fit() {
+    let event = jsonschema::draft202012::new(&printed("event").await).expect("a schema");
+    assert!(event.is_valid(&chose(4, "an-event")));
+    assert!(!event.is_valid(&json!({ "campaignId": "13010", "label": "Plans" })));
+    let document = campaign(&Receiver::start());
+    let schema = jsonschema::draft202012::new(&printed("campaign").await).expect("a schema");
+    assert!(schema.is_valid(&document), "{:?}", schema.iter_errors(&document).next());
+    assert!(!schema.is_valid(&json!({ "id": "13010", "sections": [{ "kind": "interaction" }] })));
+}
+
+/// Every reference of the AsyncAPI document leads somewhere, and its payload is the event's schema.
+#[tokio::test]
+async fn the_asyncapi_description_is_whole() {
+    let document = printed("asyncapi").await;
+    assert_eq!(document["asyncapi"], "3.0.0");
+    assert_eq!(document["channels"]["events"]["bindings"]["amqp"]["exchange"]["name"], "waypost.events");
+    let text = document.to_string();
+    for reference in text.split("\"$ref\":\"#").skip(1) {
+        let pointer = reference.split('"').next().expect("a pointer");
+        assert!(document.pointer(pointer).is_some(), "{pointer} leads nowhere");
+    }
+    assert!(!text.contains("$defs"), "a definition is elsewhere");
+    assert_eq!(document["components"]["schemas"]["StepEvent"]["required"], printed("event").await["required"]);
+}
+
+/// Each command has a manual page.
+#[tokio::test]
+async fn the_manual_is_written() {
+    let page = cli(&["man"]).await.stdout;
+    assert!(page.contains(".TH waypost 1") && page.contains("dead\\-letters"), "{page}");
+    let folder = TempDir::new().expect("a folder");
+    assert_eq!(cli(&["man", "--output", &folder.path().display().to_string()]).await.code, Some(0));
+    for name in ["waypost.1", "waypost-serve.1", "waypost-dead-letters-replay.1"] {
+        assert!(folder.path().join(name).is_file(), "no {name}");
+    }
+}
