@@ -247,7 +247,8 @@ pub(crate) fn broker_address(broker: &BrokerConfig) -> Address {
     Address::new(broker.url.clone()).with_tls(broker.authorities.clone(), broker.identity.clone())
 }
 
-fn new_sender(config: &Config) -> Result<Sender, AppError> {
+/// What sends to webhooks under these settings.
+pub(crate) fn new_sender(config: &Config) -> Result<Sender, AppError> {
     let extra_roots = match &config.egress.ca_file {
         None => Vec::new(),
         Some(path) => {

@@ -2,13 +2,14 @@
 //!
 //! [`connection`] opens connections, [`topology`] declares what they need, [`consumer`] takes messages and [`acks`]
 //! settles them, [`publisher`] sends messages and knows that they are safe, [`ladder`] makes them wait, [`log`] reads
-//! the streams and [`append`] writes to them, [`depths`] counts what waits.
+//! the streams and [`append`] writes to them, [`depths`] counts what waits, [`examination`] looks at all of it.
 
 pub mod acks;
 pub mod append;
 pub mod connection;
 pub mod consumer;
 pub mod depths;
+pub mod examination;
 pub mod ladder;
 pub mod log;
 pub mod names;

@@ -7,6 +7,7 @@ mod completions;
 mod contract;
 mod dead_letters;
 mod demo;
+mod doctor;
 mod documents;
 mod endpoints;
 mod event;
@@ -43,6 +44,8 @@ enum Command {
     Demo(demo::Demo),
     /// Check settings and campaign files, without a broker
     Check(check::Check),
+    /// Look at settings, machine, broker and network, and say what to do about what is wrong
+    Doctor(doctor::Doctor),
     /// List, read and change campaigns
     #[command(subcommand)]
     Campaigns(campaigns::Campaigns),
@@ -142,6 +145,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Serve(serve) => Box::pin(serve.run()).await,
         Command::Demo(demo) => Box::pin(demo.run()).await,
         Command::Check(check) => check.run(),
+        Command::Doctor(doctor) => Box::pin(doctor.run()).await,
         Command::Campaigns(campaigns) => campaigns.run().await,
         Command::Publish(publish) => publish.run().await,
         Command::Explain(explain) => explain.run().await,

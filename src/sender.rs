@@ -104,6 +104,20 @@ impl Sender {
         *outgoing.headers_mut() = request.headers;
         *outgoing.body_mut() = Some(request.body.into());
         *outgoing.timeout_mut() = Some(timeout);
+        self.exchange(outgoing).await
+    }
+
+    /// Asks whether there is anybody at a URL: any answer will do. Nothing is posted.
+    pub async fn probe(&self, url: &Url, timeout: Duration) -> Reply {
+        if let Err(forbidden) = self.rules.check(url) {
+            return failure(Cause::ForbiddenAddress, forbidden.to_string());
+        }
+        let mut outgoing = reqwest::Request::new(Method::HEAD, url.clone());
+        *outgoing.timeout_mut() = Some(timeout);
+        self.exchange(outgoing).await
+    }
+
+    async fn exchange(&self, outgoing: reqwest::Request) -> Reply {
         match self.client.execute(outgoing).await {
             // Of a plain http endpoint: the proxy asks for credentials in its place.
             Ok(answer)

@@ -54,6 +54,11 @@ impl Names {
         format!("{}.replays", self.prefix)
     }
 
+    /// A queue to try things with, told from others by `unique`.
+    pub fn examination(&self, unique: &str) -> String {
+        format!("{}.examination.{unique}", self.prefix)
+    }
+
     /// The stream of configuration changes.
     pub fn campaigns(&self) -> String {
         format!("{}.campaigns", self.prefix)

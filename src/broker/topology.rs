@@ -75,29 +75,33 @@ impl Topology {
         let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
         let dead_letters = self.names.dead_letters();
         exchange(&channel, &dead_letters, ExchangeKind::Fanout).await?;
-        queue(&channel, &dead_letters, self.dead_letter_stream()).await?;
-        bind(&channel, &dead_letters, &dead_letters, "").await?;
-
-        self.declare_events(&channel).await?;
-        queue(&channel, &self.names.retries(), self.work_queue()).await?;
-        for rung in Rung::all() {
-            queue(&channel, &self.names.delay(rung), self.delay_queue(rung)).await?;
+        for (name, arguments) in self.queues() {
+            queue(&channel, &name, arguments).await?;
         }
-        queue(&channel, &self.names.replays(), self.replay_queue()).await?;
-        queue(&channel, &self.names.campaigns(), arguments([("x-queue-type", text("stream"))])).await?;
+        bind(&channel, &dead_letters, &dead_letters, "").await?;
+        self.declare_events(&channel).await?;
         // The declarations are confirmed one by one; closing the channel tells us nothing more.
         let _ = channel.close(200, "declared".into()).await;
         Ok(())
     }
 
-    /// The exchange of step events, and their queue or queues. What is not wanted any more is unbound last: until then an
+    /// Every queue and stream, with its arguments. What messages of one go to when they die comes before it.
+    pub(super) fn queues(&self) -> Vec<(String, FieldTable)> {
+        let names = &self.names;
+        let mut queues = vec![(names.dead_letters(), self.dead_letter_stream())];
+        queues.extend(names.event_queues(self.shards).into_iter().map(|name| (name, self.work_queue())));
+        queues.push((names.retries(), self.work_queue()));
+        queues.extend(Rung::all().map(|rung| (names.delay(rung), self.delay_queue(rung))));
+        queues.push((names.replays(), self.replay_queue()));
+        queues.push((names.campaigns(), arguments([("x-queue-type", text("stream"))])));
+        queues
+    }
+
+    /// The exchange of step events, bound to their queue or queues. What is not wanted any more is unbound last: until then an
     /// event may reach two queues, which is better than none.
     async fn declare_events(&self, channel: &Channel) -> Result<(), BrokerError> {
         let (events, shards) = (self.names.events(), self.names.event_shards());
         exchange(channel, &events, ExchangeKind::Topic).await?;
-        for name in self.names.event_queues(self.shards) {
-            queue(channel, &name, self.work_queue()).await?;
-        }
         if self.shards == 1 {
             return bind(channel, &events, &events, ALL).await;
         }
@@ -247,7 +251,7 @@ async fn exchange(channel: &Channel, name: &str, kind: ExchangeKind) -> Result<(
     declared.map_err(|error| refused("declaring an exchange", &error))
 }
 
-async fn queue(channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), BrokerError> {
+pub(super) async fn queue(channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), BrokerError> {
     let declared = channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments).await;
     declared.map(|_| ()).map_err(|error| refused("declaring a queue", &error))
 }

@@ -1,0 +1,88 @@
+//! The broker looked at by who wants to know why something does not work. Nothing that is there is changed.
+
+use std::time::Duration;
+
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Connection};
+
+use super::BrokerError;
+use super::names::Names;
+use super::topology::{self, Mismatch, Topology};
+
+/// A broker that takes no message for so long is short of memory or disk.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A queue or a stream as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// It is not there: a worker makes it when it starts.
+    Missing,
+    /// It is as a worker needs it.
+    Sound {
+        /// Messages that nobody has in hand.
+        messages: u32,
+        /// Who consumes it.
+        consumers: u32,
+    },
+    /// It has other arguments.
+    Mismatch(Mismatch),
+}
+
+/// Looks at every queue and stream.
+///
+/// # Errors
+/// [`BrokerError::Lost`], also where the user may not.
+pub async fn queues(connection: &Connection, topology: &Topology) -> Result<Vec<(String, Found)>, BrokerError> {
+    let mut found = Vec::new();
+    for (name, arguments) in topology.queues() {
+        // The broker closes a channel on which a queue is asked for that is not there.
+        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let state = match channel.queue_declare(name.as_str().into(), passive, FieldTable::default()).await {
+            Err(error) if error.to_string().contains("NOT_FOUND") => Found::Missing,
+            Err(error) => return Err(BrokerError::lost("looking for a queue")(error)),
+            // What exists is not changed by being declared: it is equal, or that is refused.
+            Ok(queue) => match topology::queue(&channel, &name, arguments).await {
+                Ok(()) => Found::Sound { messages: queue.message_count(), consumers: queue.consumer_count() },
+                Err(BrokerError::Mismatch(mismatch)) => Found::Mismatch(mismatch),
+                Err(error) => return Err(error),
+            },
+        };
+        found.push((name, state));
+    }
+    Ok(found)
+}
+
+/// Makes a queue for this connection alone, sends a message through it, and removes it: what a worker may do has to be allowed
+/// for names under its prefix.
+///
+/// # Errors
+/// [`BrokerError::Lost`], with what was not allowed or did not happen.
+pub async fn rights(connection: &Connection, names: &Names) -> Result<(), BrokerError> {
+    let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+    let name = names.examination(&uuid::Uuid::now_v7().to_string());
+    let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+    let declared = channel.queue_declare(name.as_str().into(), options, FieldTable::default()).await;
+    declared.map_err(BrokerError::lost("making a queue (the right to configure)"))?;
+    let selected = channel.confirm_select(ConfirmSelectOptions::default()).await;
+    selected.map_err(BrokerError::lost("asking for confirms"))?;
+    let sending = async {
+        let properties = BasicProperties::default();
+        let options = BasicPublishOptions::default();
+        channel.basic_publish("".into(), name.as_str().into(), options, b"examination", properties).await?.await
+    };
+    match tokio::time::timeout(PATIENCE, sending).await {
+        Ok(sent) => drop(sent.map_err(BrokerError::lost("sending a message (the right to write)"))?),
+        Err(_) => {
+            let error = "the broker has not taken it for 5 s: it is short of memory or disk (rabbitmqctl list_alarms)";
+            return Err(BrokerError::Lost { doing: "sending a message", error: error.to_owned() });
+        }
+    }
+    let got = channel.basic_get(name.as_str().into(), BasicGetOptions { no_ack: true }).await;
+    got.map_err(BrokerError::lost("taking a message (the right to read)"))?;
+    let deleted = channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await;
+    deleted.map(drop).map_err(BrokerError::lost("removing a queue"))
+}

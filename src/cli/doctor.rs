@@ -1,0 +1,106 @@
+//! `waypost doctor`: all that a worker needs, looked at one by one, and what to do about what is wrong. It changes nothing.
+
+mod machine;
+mod outside;
+mod settings;
+
+use std::fmt;
+
+use clap::Args;
+use comfy_table::{Table, presets};
+use serde::Serialize;
+use url::Url;
+
+use super::output::say;
+use super::{Failure, Settings};
+
+#[derive(Args)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    settings: Settings,
+    /// A customer's URL to reach as a worker would; it is asked with HEAD, and any answer will do. May be repeated
+    #[arg(long = "url", value_name = "URL")]
+    urls: Vec<Url>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Verdict {
+    Good,
+    /// A worker runs, and somebody may be sorry later.
+    Doubtful,
+    /// A worker can't do its work.
+    Bad,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Good => "good",
+            Self::Doubtful => "doubtful",
+            Self::Bad => "BAD",
+        })
+    }
+}
+
+/// What was looked at, and what was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Finding {
+    check: &'static str,
+    verdict: Verdict,
+    found: String,
+    /// What to do; none where all is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+}
+
+impl Finding {
+    fn good(check: &'static str, found: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Good, found: found.into(), advice: None }
+    }
+
+    fn doubtful(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Doubtful, found: found.into(), advice: Some(advice.into()) }
+    }
+
+    fn bad(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Bad, found: found.into(), advice: Some(advice.into()) }
+    }
+}
+
+impl Doctor {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let config = self.settings.load()?;
+        let mut findings = settings::findings(&config);
+        findings.extend(machine::findings(&config));
+        findings.extend(outside::broker(&config).await);
+        findings.extend(outside::egress(&config, &self.urls).await);
+        if self.json {
+            say!("{}", serde_json::to_string(&findings).map_err(Failure::of)?);
+        } else {
+            say!("{}", table(&findings).trim_fmt());
+        }
+        let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
+        match bad {
+            0 => Ok(()),
+            1 => Err(Failure::of("one thing is bad: a worker could not do its work")),
+            bad => Err(Failure::of(format!("{bad} things are bad: a worker could not do its work"))),
+        }
+    }
+}
+
+fn table(findings: &[Finding]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["WHAT", "IS", "BECAUSE"]);
+    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
+    for Finding { check, verdict, found, advice } in findings {
+        let because = advice.as_ref().map_or_else(|| found.clone(), |advice| format!("{found}\n→ {advice}"));
+        table.add_row([(*check).to_owned(), verdict.to_string(), because]);
+    }
+    table
+}
