@@ -26,7 +26,7 @@
 //! | `POST /v1/replays/{id}/pause`, `…/resume`, `…/cancel` | operator | tell a replay what to do |
 //! | `GET /v1/endpoints` | viewer | the endpoints in use of late, the worst first |
 //! | `GET /v1/openapi.json` | viewer | the description of all of this |
-//! | `/` and below | | the [`console`]: pages for people |
+//! | `/` and below | | the console: pages for people, see `http/console.rs` |
 
 mod access;
 mod audit;

@@ -22,6 +22,7 @@ mod dead_letters_cli;
 mod dead_letters_kept;
 mod demo;
 mod discards;
+mod doctor;
 mod egress;
 mod erasure;
 mod examples;

@@ -66,7 +66,7 @@ fn field_of(path: &str, message: &str) -> Option<(String, String)> {
         ".webhook.rateLimit" => plain("rate-limit"),
         ".webhook.headers" => plain("headers"),
         _ => {
-            let part = |field: &str| Some(path.strip_prefix(&format!(".webhook.{field}"))?);
+            let part = |field: &str| path.strip_prefix(&format!(".webhook.{field}"));
             let of_body = part("body").map(|part| part_of("body", part, message));
             let of_retry = || part("retry").map(|part| part_of("retry", part, message));
             of_body.or_else(of_retry).or_else(|| header_of(part("headers")?, message))

@@ -1,0 +1,81 @@
+//! `waypost doctor`, with what can be wrong.
+
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+use serde_json::Value;
+
+use super::stage::Stage;
+use crate::support::waypost::{Printed, cli};
+use crate::support::{Amqp, Broker, Receiver, unique};
+
+/// Asks the doctor about a worker of this prefix, with more arguments.
+async fn examined(url: &str, prefix: &str, more: &[&str]) -> (Option<i32>, Vec<Value>) {
+    let (url, prefix) = (format!("broker.url={url}"), format!("broker.prefix={prefix}"));
+    let arguments = [&["doctor", "--json", "--set", &url, "--set", &prefix], more].concat();
+    let Printed { code, stdout, .. } = cli(&arguments).await;
+    (code, serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}")))
+}
+
+/// The verdict of a check, with what was found and what is to be done.
+fn of(findings: &[Value], check: &str) -> (String, String) {
+    let finding = findings.iter().find(|finding| finding["check"] == check);
+    let finding = finding.unwrap_or_else(|| panic!("no {check}: {findings:?}"));
+    let text = |name: &str| finding[name].as_str().unwrap_or_default();
+    (text("verdict").to_owned(), format!("{} {}", text("found"), text("advice")))
+}
+
+#[tokio::test]
+async fn a_worker_that_is_well_is_found_well() {
+    let stage = Stage::set("doctor", &[]).await;
+    let receiver = Receiver::start();
+    let url = Broker::shared().await.url();
+    let open = ["--set", "egress.allow=127.0.0.1", "--set", "egress.allowHttp=true", "--url", &receiver.url("/hook")];
+    let (code, findings) = examined(&url, &stage.prefix, &open).await;
+    assert_eq!(code, Some(0), "{findings:?}");
+    for check in ["clock", "folder", "broker", "rights", "queues", "egress"] {
+        assert_eq!(of(&findings, check).0, "good", "{findings:?}");
+    }
+    assert!(of(&findings, "queues").1.contains("0 messages wait"), "{findings:?}");
+    assert!(of(&findings, "egress").1.contains("answers HEAD with 200"), "{findings:?}");
+    assert!(receiver.requests().iter().all(|request| request.body.is_empty()), "something was posted");
+    // It has left nothing behind.
+    assert!(Broker::shared().await.queues(&format!("{}.examination", stage.prefix)).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_and_a_closed_address_are_told() {
+    let url = "amqp://guest:guest@127.0.0.1:1/";
+    let (code, findings) = examined(url, "doctor", &["--url", "https://127.0.0.1/"]).await;
+    assert_eq!(code, Some(1));
+    let (verdict, words) = of(&findings, "broker");
+    assert!(verdict == "bad" && words.contains("Connection refused") && words.contains("broker.url"), "{words}");
+    let (verdict, words) = of(&findings, "egress");
+    assert!(verdict == "bad" && words.contains("loopback") && words.contains("egress.allow"), "{words}");
+}
+
+#[tokio::test]
+async fn a_queue_of_another_kind_is_told_with_both_values() {
+    let (url, prefix) = (Broker::shared().await.url(), unique("doctor"));
+    let channel = Amqp::connect(&url).await.channel().await;
+    let retries = format!("{prefix}.retries");
+    let declared =
+        channel.queue_declare(retries.as_str().into(), QueueDeclareOptions::durable(), FieldTable::default());
+    declared.await.expect("a classic queue");
+    let (code, findings) = examined(&url, &prefix, &[]).await;
+    let (verdict, words) = of(&findings, "queues");
+    assert_eq!((code, &*verdict), (Some(1), "bad"));
+    let (found, wanted) = ("the broker has none", format!("Waypost wants '{prefix}.dead-letters'"));
+    assert!(words.contains(&retries) && words.contains(found) && words.contains(&wanted), "{words}");
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_named() {
+    let (broker, user) = (Broker::shared().await, unique("doctor"));
+    broker.ctl(&["add_user", &user, "secret"]).await;
+    broker.ctl(&["set_permissions", &user, "^$", ".*", ".*"]).await;
+    let url = broker.url().replace("guest:guest", &format!("{user}:secret"));
+    let (code, findings) = examined(&url, "doctor", &[]).await;
+    let (verdict, words) = of(&findings, "rights");
+    assert_eq!((code, &*verdict), (Some(1), "bad"));
+    assert!(words.contains("the right to configure") && words.contains("set_permissions"), "{words}");
+}
