@@ -20,6 +20,8 @@ serve: tools ## Run a worker on the broker there is, or on one of its own (ARGS=
 
 test: tools ## Run all tests, against RabbitMQ nodes of their own
 	scripts/install-rabbitmq
+	scripts/install-prometheus
+	scripts/install-validators $(BUILT)/tmp/validators
 	cargo test --locked
 
 ci: tools rustfmt ## What continuous integration runs: format, lints, documentation, tests
