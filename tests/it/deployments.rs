@@ -17,12 +17,19 @@ const CLOSING_SECONDS: u64 = 6;
 
 const OVERLAYS: [&str; 2] = ["development", "production"];
 
+/// `waypost check` with this environment and nothing else.
+fn check(environment: &BTreeMap<String, String>) -> Command {
+    let mut check = Command::new(PROGRAM);
+    // A folder without a waypost.toml.
+    check.env_clear().envs(environment).current_dir(project().join("deploy")).arg("check");
+    check
+}
+
 /// The settings that the program makes of an environment, and of a file where there is one.
 #[track_caller]
 fn settings(environment: &BTreeMap<String, String>, file: Option<&Path>) -> BTreeMap<String, String> {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut check = Command::new(PROGRAM);
-    check.env_clear().envs(environment).current_dir(folder.path()).args(["check", "--json"]);
+    let mut check = check(environment);
+    check.arg("--json");
     if let Some(file) = file {
         check.arg("--config").arg(file);
     }
@@ -94,6 +101,7 @@ fn compose_files_are_right_and_pinned_and_watched() {
         let waypost = &services["waypost"];
         let environment = map(&waypost["environment"]).into_iter();
         let environment = environment.map(|(name, value)| (name, value.as_str().expect("text").to_owned())).collect();
+        succeed(check(&environment).arg("compose/campaign.json"));
         let settings = settings(&environment, None);
         leaves_time(&settings, seconds(waypost["stop_grace_period"].as_str().expect("a time to stop")));
         assert_eq!(waypost["healthcheck"]["test"], json!(["CMD", "/usr/local/bin/waypost", "ready"]));
@@ -253,7 +261,9 @@ fn systemd_takes_the_unit_and_finds_it_closed() {
     let here = folder.path().join("waypost.service");
     // It looks whether the program is there.
     std::fs::write(&here, unit.replace("/usr/local/bin/waypost serve", &format!("{PROGRAM} serve"))).expect("written");
-    succeed(tool("systemd-analyze").args(["verify", "--man=no"]).arg(&here));
+    // A key that it does not know it only tells of.
+    let verified = run(tool("systemd-analyze").args(["verify", "--man=no"]).arg(&here));
+    assert!(verified.status.success() && !told(&verified).contains("waypost.service"), "{}", told(&verified));
     succeed(tool("systemd-analyze").args(["security", "--no-pager", "--offline=true", "--threshold=15"]).arg(&here));
     let setting = |name: &str| {
         let line = unit.lines().find_map(|line| line.strip_prefix(&format!("{name}=")));

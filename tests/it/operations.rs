@@ -6,8 +6,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::stage::{Stage, chose};
 use crate::support::tools::{project, read, run, succeed, told, tool, yaml};
-use crate::support::{Broker, Waypost, unique};
+use crate::support::{Answer, Broker, Waypost, unique};
 
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
 const RECORDING: &str = "deploy/prometheus/recording.yml";
@@ -148,6 +149,22 @@ async fn a_health_check_without_a_shell_says_what_is_the_matter() {
     let printed = away.cli(&["ready"]).await;
     assert_eq!(printed.code, Some(1), "{printed:?}");
     assert!(printed.stderr.contains("no answer from"), "{printed:?}");
+}
+
+#[tokio::test]
+async fn the_objective_counts_first_attempts_and_no_others() {
+    let stage = Stage::set("first-attempts", &[]).await;
+    stage.receiver.answer_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
+    stage.publish(&chose(4, "twice")).await;
+    stage.waypost.until_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
+    let metrics = stage.waypost.metrics().await;
+    assert_eq!(metrics["waypost_attempt_duration_seconds_count"], 2.0);
+    assert_eq!(metrics["waypost_first_attempt_delay_seconds_count"], 1.0);
+    // The event's date is of years ago.
+    assert_eq!(metrics["waypost_first_attempt_delay_seconds_bucket{le=\"5\"}"], 0.0);
+    assert_eq!(metrics["waypost_publisher{link=\"up\"}"], 1.0);
+    assert_eq!(metrics["waypost_publisher{link=\"down\"}"], 0.0);
+    assert!(metrics["waypost_store_bytes"] > 0.0);
 }
 
 #[test]
