@@ -21,6 +21,8 @@ serve: tools ## Run a worker on the broker there is, or on one of its own (ARGS=
 test: tools ## Run all tests, against RabbitMQ nodes and browsers of their own
 	scripts/install-rabbitmq
 	scripts/install-chromium
+	scripts/install-prometheus
+	scripts/install-validators $(BUILT)/tmp/validators
 	cargo test --locked
 
 # Built as tests are: the pages look the same.

@@ -20,6 +20,7 @@ mod pages;
 mod plain;
 mod progress;
 mod publish;
+mod ready;
 mod replays;
 mod serve;
 mod verify;
@@ -63,6 +64,8 @@ enum Command {
     Endpoints(endpoints::Endpoints),
     /// Do the numbers add up: what was taken, and what became of it
     Verify(verify::Verify),
+    /// Ask a worker whether it consumes and makes progress: a health check that needs no shell
+    Ready(ready::Ready),
     /// Print the description of the HTTP API (OpenAPI 3.1), without a server
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
@@ -166,6 +169,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Replays(replays) => replays.run().await,
         Command::Endpoints(endpoints) => endpoints.run().await,
         Command::Verify(verify) => verify.run().await,
+        Command::Ready(ready) => ready.run().await,
     }
 }
 

@@ -39,6 +39,30 @@ impl EventResult {
     }
 }
 
+/// Whether the broker takes what is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publishing {
+    /// It confirms messages.
+    Up,
+    /// It takes none for now: it is short of memory or disk.
+    Blocked,
+    /// There is no connection to it.
+    Down,
+}
+
+impl Publishing {
+    const ALL: [Self; 3] = [Self::Up, Self::Blocked, Self::Down];
+
+    /// The metric label.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Blocked => "blocked",
+            Self::Down => "down",
+        }
+    }
+}
+
 /// What an attempt led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptOutcome {
@@ -78,6 +102,8 @@ pub struct Metrics {
     pub account: Account,
     /// Seconds an attempt took, whatever its outcome.
     pub attempt_duration: Histogram,
+    /// Seconds from an event's `date` to the beginning of its first attempt, where that was not put off for its endpoint.
+    pub first_attempt_delay: Histogram,
     /// Seconds from an event's `date` to the 2xx.
     pub delivery_latency: Histogram,
     /// Workers that consume, as last seen.
@@ -91,6 +117,9 @@ pub struct Metrics {
     parked: IntCounterVec,
     endpoints: IntGaugeVec,
     queue_messages: IntGaugeVec,
+    publisher: IntGaugeVec,
+    /// Bytes of the local view's folder, as it is when this is read.
+    pub store_bytes: IntGauge,
     /// 1 while messages are consumed from the broker.
     pub broker_connected: IntGauge,
     /// The offset of the last change of configuration applied.
@@ -180,6 +209,11 @@ impl Metrics {
             &["queue"],
         )?;
         registry.register(Box::new(queue_messages.clone()))?;
+        let publisher = IntGaugeVec::new(
+            Opts::new("waypost_publisher", "1 for how the connection that publishes to the broker is"),
+            &["link"],
+        )?;
+        registry.register(Box::new(publisher.clone()))?;
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Self {
@@ -187,6 +221,11 @@ impl Metrics {
             workers: gauge("waypost_workers", "Workers that consume the events, as last read")?,
             messages_in_hand: gauge("waypost_messages_in_hand", "Messages of all queues being dealt with")?,
             attempt_duration: histogram("waypost_attempt_duration_seconds", "Time an attempt took", &ATTEMPT_SECONDS)?,
+            first_attempt_delay: histogram(
+                "waypost_first_attempt_delay_seconds",
+                "Time from the event's date to the beginning of its first attempt, where that was not parked",
+                &DELIVERY_SECONDS,
+            )?,
             delivery_latency: histogram(
                 "waypost_delivery_latency_seconds",
                 "Time from the event's date to the 2xx",
@@ -194,6 +233,7 @@ impl Metrics {
             )?,
             deliveries_in_flight: gauge("waypost_deliveries_in_flight", "Deliveries being attempted")?,
             broker_connected: gauge("waypost_broker_connected", "1 while messages are consumed from the broker")?,
+            store_bytes: gauge("waypost_store_bytes", "Bytes of the local view's folder")?,
             config_version: gauge("waypost_config_version", "Offset of the last change of configuration applied")?,
             registry,
             events,
@@ -208,6 +248,7 @@ impl Metrics {
             parked,
             endpoints,
             queue_messages,
+            publisher,
         })
     }
 
@@ -278,6 +319,13 @@ impl Metrics {
     /// Nobody knows the queues' depths any more: an old number would look like a new one.
     pub fn forget_queue_depths(&self) {
         self.queue_messages.reset();
+    }
+
+    /// The connection that publishes is like this.
+    pub fn publisher(&self, now: Publishing) {
+        for each in Publishing::ALL {
+            self.publisher.with_label_values(&[each.as_str()]).set(i64::from(each == now));
+        }
     }
 
     /// The text Prometheus reads.

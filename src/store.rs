@@ -168,6 +168,11 @@ impl Store {
         Ok(store)
     }
 
+    /// The bytes of the view's folder, with views in it that were moved aside. What can't be looked at counts for nothing.
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.path.parent().map_or(0, bytes_of)
+    }
+
     /// Writes what sled still has in memory.
     ///
     /// # Errors
@@ -203,6 +208,13 @@ impl From<StoreError> for Broken {
             _ => Self::View(text),
         }
     }
+}
+
+/// The bytes of all files in a folder, at any depth.
+fn bytes_of(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let bytes = entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)));
+    bytes.map(|(path, found)| if found.is_dir() { bytes_of(&path) } else { found.len() }).sum()
 }
 
 /// A free name beside `path`: `view.damaged-20240618T232614.206`.

@@ -191,6 +191,11 @@ impl Worker {
                 Entry::Parked { .. } => tokio::time::sleep(ASK_AGAIN).await,
             }
         };
+        if delivery.due.is_none() {
+            // Fresh from its event: what was parked is late for its endpoint's sake.
+            let delay = Utc::now().signed_duration_since(delivery.event.date);
+            self.metrics.first_attempt_delay.observe(delay.as_seconds_f64().max(0.0));
+        }
         let in_flight = InFlight::begin(&self.metrics);
         let Tried { outcome, reply, took, ended } = self.attempt_once(&mut delivery).await;
         drop(in_flight);

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use super::Http;
 use super::problem::Problem;
 use crate::broker::publisher::Link;
+use crate::metrics::Publishing;
 use crate::worker::progress::Phase;
 
 /// The process is alive: it answers.
@@ -48,6 +49,12 @@ fn trouble(http: &Http) -> Option<String> {
 pub(super) async fn metrics(State(http): State<Http>) -> Response {
     http.metrics.endpoints(http.worker.endpoints.list().iter().map(|listed| listed.standing.breaker));
     http.metrics.messages_in_hand.set(i64::try_from(http.progress.in_hand()).unwrap_or(i64::MAX));
+    http.metrics.publisher(match http.publisher.link() {
+        Link::Up => Publishing::Up,
+        Link::Blocked => Publishing::Blocked,
+        Link::Down(_) => Publishing::Down,
+    });
+    http.metrics.store_bytes.set(i64::try_from(http.store.bytes_on_disk()).unwrap_or(i64::MAX));
     match http.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

@@ -152,6 +152,7 @@ async fn while_the_broker_takes_no_messages_deliveries_go_on_and_failures_wait()
     stage.receiver.until(|requests| requests.len() == events.len()).await;
     assert_eq!(late.requests().len(), FAILING, "the retries wait for the broker");
     assert!(blocked().await.is_some());
+    assert_eq!(stage.waypost.metric("waypost_publisher{link=\"blocked\"}").await, 1.0);
 
     broker.ctl(&["set_vm_memory_high_watermark", "0.4"]).await;
     late.until_within(LONG, |requests| requests.len() == 2 * FAILING).await;

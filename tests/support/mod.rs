@@ -13,6 +13,7 @@ pub(crate) mod cluster;
 pub(crate) mod letters;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
+pub(crate) mod tools;
 pub(crate) mod unique;
 pub(crate) mod until;
 pub(crate) mod waypost;

@@ -1,0 +1,22 @@
+//! `waypost ready`: whether a worker consumes and makes progress, for health checks where there is no shell and no curl.
+
+use clap::Args;
+
+use super::Failure;
+use super::client::Server;
+use super::output::say;
+
+#[derive(Args)]
+#[command(after_help = "Exit code 0: it is ready. 1: it is not, and why.")]
+pub(super) struct Ready {
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Ready {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        self.server.api()?.ready().await?;
+        say!("ready");
+        Ok(())
+    }
+}

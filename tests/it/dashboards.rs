@@ -1,0 +1,248 @@
+//! The dashboards, against a real Prometheus that reads a real worker: every panel's query is understood and finds something, and
+//! every metric that a rule or a panel names is one the program has.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use reqwest::{Client, Url};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::operations::rules;
+use crate::stage::{LONG, Stage, campaign, chose};
+use crate::support::tools::{project, read, tool};
+use crate::support::unique::free_port;
+use crate::support::{Answer, unique, until};
+
+const RULES: [&str; 2] = ["deploy/prometheus/recording.yml", "deploy/prometheus/alerts.yml"];
+
+/// Series of Prometheus itself.
+const OF_PROMETHEUS: [&str; 2] = ["up", "ALERTS"];
+
+/// Prometheus, with the rules evaluated each second.
+struct Prometheus {
+    process: Child,
+    client: Client,
+    url: String,
+    _folder: TempDir,
+}
+
+impl Prometheus {
+    /// Reads `target` each second, as the job `waypost`.
+    async fn start(target: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let here = |name: &str| folder.path().join(name);
+        for file in RULES {
+            let name = file.rsplit('/').next().expect("a name");
+            std::fs::write(here(name), read(file).replace("interval: 30s", "interval: 1s")).expect("written");
+        }
+        let config = json!({
+            "global": { "scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s" },
+            "rule_files": ["*.yml"],
+            "scrape_configs": [{ "job_name": "waypost", "static_configs": [{ "targets": [target] }] }],
+        });
+        std::fs::write(here("prometheus.json"), config.to_string()).expect("written");
+        let port = free_port();
+        let process = tool("prometheus")
+            .arg(format!("--config.file={}", here("prometheus.json").display()))
+            .arg(format!("--storage.tsdb.path={}", here("data").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("prometheus does not run ({error}): `make test` installs it"));
+        let url = format!("http://127.0.0.1:{port}");
+        let prometheus =
+            Self { process, client: Client::builder().no_proxy().build().expect("a client"), url, _folder: folder };
+        until("Prometheus", LONG, async || {
+            let ready = prometheus.client.get(format!("{}/-/ready", prometheus.url)).send().await.ok()?;
+            ready.status().is_success().then_some(())
+        })
+        .await;
+        prometheus
+    }
+
+    /// What it answers to a query: the values of all series found.
+    async fn query(&self, query: &str) -> Vec<f64> {
+        let url = Url::parse_with_params(&format!("{}/api/v1/query", self.url), [("query", query)]).expect("a URL");
+        let text = self.client.get(url).send().await.expect("an answer").text().await.expect("text");
+        let answer: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(answer["status"], "success", "{query}\n{answer:#}");
+        let series = answer["data"]["result"].as_array().expect("series").iter();
+        series.map(|one| one["value"][1].as_str().and_then(|value| value.parse().ok()).expect("a number")).collect()
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A dashboard, and the file it is in.
+fn dashboards() -> Vec<(PathBuf, Value)> {
+    let folder = std::fs::read_dir(project().join("deploy/grafana/dashboards")).expect("a folder of dashboards");
+    let mut files: Vec<PathBuf> = folder.map(|entry| entry.expect("an entry").path()).collect();
+    files.sort();
+    assert_eq!(files.len(), 3, "{files:?}");
+    let json = |file: &PathBuf| serde_json::from_str(&std::fs::read_to_string(file).expect("a file")).expect("JSON");
+    files.into_iter().map(|file| (file.clone(), json(&file))).collect()
+}
+
+fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
+    dashboard["panels"].as_array().expect("panels").iter().filter(|panel| panel["type"] != "row")
+}
+
+/// The queries of a dashboard, with the title of their panel.
+fn queries(dashboard: &Value) -> Vec<(String, String)> {
+    let of_panel = |panel: &Value| {
+        let title = panel["title"].as_str().expect("a title").to_owned();
+        let targets = panel["targets"].as_array().cloned().unwrap_or_default();
+        let query = move |target: &Value| (title.clone(), target["expr"].as_str().expect("a query").to_owned());
+        targets.iter().map(query).collect::<Vec<_>>()
+    };
+    panels(dashboard).flat_map(of_panel).collect()
+}
+
+#[tokio::test]
+async fn every_panel_shows_something_of_a_running_worker() {
+    let stage = Stage::set("panels", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "2")]).await;
+    let prometheus = Prometheus::start(stage.waypost.url("").trim_start_matches("http://")).await;
+    stage.receiver.answer("/offers", Answer::status(503));
+    let mut wanting: Vec<(String, String)> =
+        dashboards().iter().flat_map(|(_, dashboard)| queries(dashboard)).collect();
+    for (_, query) in &mut wanting {
+        *query = query.replace("$job", "waypost").replace("$__rate_interval", "20s");
+        // `$1` is of a regular expression, and Grafana leaves it.
+        assert!(!query.replace("$1", "").contains('$'), "a variable that nobody gives a value: {query}");
+    }
+    // There is something of everything, again and again: rates are of what goes on.
+    until("something in every panel", LONG, async || {
+        let events: Vec<Value> = [3, 4, 5].map(|keyword| chose(keyword, &unique("event"))).into();
+        stage.amqp.publish_events(&stage.prefix, &events).await;
+        if !stage.waypost.letters("state=pending").await.is_empty() {
+            stage.waypost.order_replay(&json!({ "filter": {} })).await;
+        }
+        let mut still = Vec::new();
+        for (title, query) in wanting.drain(..) {
+            if prometheus.query(&query).await.iter().all(|value| value.is_nan()) {
+                still.push((title, query));
+            }
+        }
+        wanting = still;
+        wanting.is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(prometheus.query("count(up{job=\"waypost\"} == 1)").await, [1.0]);
+}
+
+#[test]
+fn panels_say_what_they_show_and_what_is_normal() {
+    let mut known = BTreeSet::new();
+    for (file, dashboard) in dashboards() {
+        let uid = dashboard["uid"].as_str().expect("a uid");
+        assert_eq!(file.file_stem().and_then(|name| name.to_str()), Some(uid), "a dashboard is called as its file");
+        let titles: BTreeSet<&str> = panels(&dashboard).filter_map(|panel| panel["title"].as_str()).collect();
+        assert_eq!(titles.len(), panels(&dashboard).count(), "{uid}: two panels with one title");
+        let mut taken = BTreeSet::new();
+        for panel in panels(&dashboard) {
+            let title = panel["title"].as_str().expect("a title");
+            let description = panel["description"].as_str().unwrap_or_default();
+            assert!(description.len() > 20, "{uid}: {title} does not say what it shows");
+            if panel["type"] != "text" {
+                let says = ["Normal: ", "The median is normally", "objective is"]
+                    .iter()
+                    .any(|words| description.contains(words));
+                assert!(says, "{uid}: {title} does not say what is normal");
+                let defaults = &panel["fieldConfig"]["defaults"];
+                assert!(defaults["unit"].is_string(), "{uid}: {title} has no unit");
+                assert!(defaults["thresholds"]["steps"].is_array(), "{uid}: {title} has no thresholds");
+                assert_eq!(panel["datasource"]["uid"], "${datasource}", "{uid}: {title}");
+            }
+            let place = |side: &str| panel["gridPos"][side].as_u64().expect("a place");
+            assert!(place("x") + place("w") <= 24, "{uid}: {title} is too wide");
+            for y in place("y")..place("y") + place("h") {
+                for x in place("x")..place("x") + place("w") {
+                    assert!(taken.insert((x, y)), "{uid}: {title} covers another panel");
+                }
+            }
+            if place("y") == 0 {
+                assert_eq!(panel["type"], "stat", "{uid}: the first row is numbers, read at a glance");
+            }
+        }
+        assert!(known.insert(uid.to_owned()), "{uid} twice");
+    }
+}
+
+/// The words of a query that are metrics: those with a selector or a range behind them, and all with our prefixes. What the rules
+/// record is theirs.
+fn metrics_of(query: &str) -> BTreeSet<String> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let mut found = BTreeSet::new();
+    // What is quoted is a value.
+    for (part, text) in query.split('"').enumerate() {
+        if part % 2 == 1 {
+            continue;
+        }
+        let mut rest = text;
+        while let Some(start) = rest.find(is_word) {
+            let end = rest[start..].find(|c| !is_word(c)).map_or(rest.len(), |end| start + end);
+            let word = &rest[start..end];
+            let selects = rest[end..].starts_with(['{', '[']);
+            if ["waypost_", "process_", "job:", "job_queue:"].iter().any(|begin| word.starts_with(begin)) || selects {
+                found.insert(word.to_owned());
+            }
+            rest = &rest[end..];
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_metric_that_is_named_is_one_of_the_program() {
+    let stage = Stage::set("named", &[]).await;
+    stage.waypost.put_campaign(&campaign(&stage.receiver)).await;
+    // Those of the queues come with the first look at them, those of dead letters with the view.
+    stage.waypost.until_metric("waypost_workers", 1.0).await;
+    let has = async || {
+        let metrics = stage.waypost.metrics().await;
+        let names = metrics.keys().map(|name| name.split('{').next().unwrap_or_default().to_owned());
+        let names: BTreeSet<String> = names.collect();
+        let all = ["waypost_queue_messages", "waypost_dead_letters"].iter().all(|late| names.contains(*late));
+        all.then_some(names)
+    };
+    let mut known = until("all metrics", Duration::from_secs(30), has).await;
+    let of_the_program: Vec<String> = known.iter().filter(|name| name.starts_with("waypost_")).cloned().collect();
+    known.extend(OF_PROMETHEUS.map(str::to_owned));
+    let mut queries: Vec<String> = Vec::new();
+    for rule in RULES.iter().flat_map(|file| rules(file)) {
+        known.extend(rule["record"].as_str().map(str::to_owned));
+        queries.push(rule["expr"].as_str().expect("an expression").to_owned());
+    }
+    for (_, dashboard) in dashboards() {
+        queries.extend(self::queries(&dashboard).into_iter().map(|(_, query)| query));
+        let lists = ["/annotations/list/0/expr", "/templating/list/1/definition"].map(|place| dashboard.pointer(place));
+        queries.extend(lists.map(|query| query.and_then(Value::as_str).expect("a query").to_owned()));
+    }
+    let named: BTreeSet<String> = queries.iter().flat_map(|query| metrics_of(query)).collect();
+    assert!(named.len() > 40, "{named:?}");
+    let unknown: Vec<&String> = named.difference(&known).collect();
+    assert!(unknown.is_empty(), "the program has no {unknown:?}");
+    // A histogram is looked at by one of its three.
+    let looked_at = |name: &str| {
+        let name = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name);
+        named.iter().any(|named| named.starts_with(name))
+    };
+    let unseen: Vec<&String> = of_the_program.iter().filter(|name| !looked_at(name)).collect();
+    assert!(unseen.is_empty(), "nobody looks at {unseen:?}: show it in a panel, or count it no more");
+}
+
+#[test]
+fn a_query_names_metrics_and_no_functions() {
+    let query = "1 - sum by (job) (rate(waypost_x_bucket{le=~\"5|job:y\"}[5m])) / up{a=\"b\"} and job:z:sum";
+    let names: Vec<String> = metrics_of(query).into_iter().collect();
+    assert_eq!(names, ["job:z:sum", "up", "waypost_x_bucket"]);
+}

@@ -1,0 +1,276 @@
+//! The files that run Waypost: compose, the image, Kubernetes, systemd. Each is read by the tool that reads it in earnest, without an
+//! engine or a cluster, and its settings by the program itself, which refuses a name that it does not know.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use waypost::broker::names::Names;
+
+use crate::support::tools::{project, read, run, succeed, told, tool, yaml};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_waypost");
+
+/// What closing takes at most beside `shutdown.grace` (docs/SETTINGS.md).
+const CLOSING_SECONDS: u64 = 6;
+
+const OVERLAYS: [&str; 2] = ["development", "production"];
+
+/// `waypost check` with this environment and nothing else.
+fn check(environment: &BTreeMap<String, String>) -> Command {
+    let mut check = Command::new(PROGRAM);
+    // A folder without a waypost.toml.
+    check.env_clear().envs(environment).current_dir(project().join("deploy")).arg("check");
+    check
+}
+
+/// The settings that the program makes of an environment, and of a file where there is one.
+#[track_caller]
+fn settings(environment: &BTreeMap<String, String>, file: Option<&Path>) -> BTreeMap<String, String> {
+    let mut check = check(environment);
+    check.arg("--json");
+    if let Some(file) = file {
+        check.arg("--config").arg(file);
+    }
+    let settings: Value = serde_json::from_str(&succeed(&mut check)).expect("JSON");
+    let settings = settings.get("settings").unwrap_or(&settings).as_array().expect("a list of settings").clone();
+    let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    settings.iter().map(|setting| (plain(&setting["key"]), plain(&setting["value"]))).collect()
+}
+
+/// Seconds of a duration such as `25s` or `1m0s`.
+#[track_caller]
+fn seconds(text: &str) -> u64 {
+    humantime::parse_duration(text).unwrap_or_else(|error| panic!("{text}: {error}")).as_secs()
+}
+
+/// What a setting of a file or a variable has to leave time for.
+#[track_caller]
+fn leaves_time(settings: &BTreeMap<String, String>, given: u64) {
+    let needed = seconds(&settings["shutdown.grace"]) + CLOSING_SECONDS;
+    assert!(given >= needed, "{given} s to stop, and shutdown.grace needs {needed}");
+}
+
+/// Secrets made for this test, as a file for compose.
+fn secrets() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("env").display().to_string();
+    succeed(tool("scripts/compose-secrets").arg(&file));
+    (folder, file)
+}
+
+/// `docker-compose.yml`, with other files over it, as compose resolves it.
+fn composed(env_file: &str, more: &[&str]) -> Value {
+    let mut compose = tool("docker-compose");
+    compose.args(["--env-file", env_file, "--profile", "sample", "--file", "docker-compose.yml"]);
+    more.iter().for_each(|file| {
+        compose.args(["--file", file]);
+    });
+    serde_json::from_str(&succeed(compose.args(["config", "--format", "json"]))).expect("JSON")
+}
+
+fn map(value: &Value) -> BTreeMap<String, Value> {
+    value.as_object().cloned().unwrap_or_default().into_iter().collect()
+}
+
+#[test]
+fn compose_files_are_right_and_pinned_and_watched() {
+    let (_folder, env) = secrets();
+    for more in [&[][..], &["deploy/compose/cluster.yml"]] {
+        let composed = composed(&env, more);
+        let services = map(&composed["services"]);
+        let nodes = services.keys().filter(|name| name.starts_with("rabbitmq")).count();
+        assert_eq!(nodes, if more.is_empty() { 1 } else { 3 }, "{:?}", services.keys());
+        for (name, service) in &services {
+            let image = service["image"].as_str().unwrap_or_else(|| panic!("{name} has no image"));
+            let version = image.rsplit_once(':').map(|(_, version)| version).unwrap_or_default();
+            assert!(version.starts_with(|c: char| c.is_ascii_digit() || c == 'v'), "{name}: {image} is not pinned");
+            assert!(service.get("healthcheck").is_some(), "{name} has no health check, nor says that it needs none");
+            for port in service["ports"].as_array().into_iter().flatten() {
+                assert_eq!(port["host_ip"], "127.0.0.1", "{name}: {port}");
+            }
+            for volume in service["volumes"].as_array().into_iter().flatten() {
+                if volume["type"] == "bind" {
+                    let source = volume["source"].as_str().expect("a source");
+                    assert!(Path::new(source).exists(), "{name}: {source} is missing");
+                    assert_eq!(volume["read_only"], true, "{name}: {volume}");
+                }
+            }
+        }
+        let waypost = &services["waypost"];
+        let environment = map(&waypost["environment"]).into_iter();
+        let environment = environment.map(|(name, value)| (name, value.as_str().expect("text").to_owned())).collect();
+        succeed(check(&environment).arg("compose/campaign.json"));
+        let settings = settings(&environment, None);
+        leaves_time(&settings, seconds(waypost["stop_grace_period"].as_str().expect("a time to stop")));
+        assert_eq!(waypost["healthcheck"]["test"], json!(["CMD", "/usr/local/bin/waypost", "ready"]));
+        assert_eq!(waypost["read_only"], true);
+    }
+}
+
+#[test]
+fn compose_has_no_secret_and_says_which_one_is_missing() {
+    let output = run(tool("docker-compose").args(["--env-file", "/dev/null", "config", "--quiet"]));
+    assert!(!output.status.success(), "{output:?}");
+    for secret in ["RABBITMQ_PASSWORD", "WAYPOST_HTTP__TOKENS", "WAYPOST_SECRET_KEY", "GRAFANA_PASSWORD"] {
+        let wanted = format!("required variable {secret} is missing a value: run scripts/compose-secrets");
+        assert!(told(&output).contains(&wanted), "{}", told(&output));
+    }
+}
+
+#[test]
+fn images_are_built_as_a_linter_advises() {
+    succeed(tool("hadolint").args(["Dockerfile", "deploy/compose/publisher.Dockerfile"]));
+}
+
+#[test]
+fn the_image_runs_with_settings_the_program_knows() {
+    let dockerfile = read("Dockerfile");
+    let variables = dockerfile.split_whitespace().filter_map(|word| word.split_once('='));
+    let variables = variables.filter(|(name, _)| name.starts_with("WAYPOST_"));
+    let mut environment: BTreeMap<String, String> =
+        variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    assert_eq!(environment.len(), 3, "{environment:?}");
+    environment.insert("WAYPOST_HTTP__TOKENS".to_owned(), crate::stage::tokens());
+    settings(&environment, None);
+    for wanted in ["\nUSER 65532:65532\n", "CMD [\"/usr/local/bin/waypost\", \"ready\"]", "\nCMD [\"serve\"]"] {
+        assert!(dockerfile.contains(wanted), "Dockerfile has no {wanted:?}");
+    }
+}
+
+/// What an overlay makes, by kind.
+fn rendered(overlay: &str) -> Vec<Value> {
+    let folder = format!("deploy/kubernetes/overlays/{overlay}");
+    yaml(&succeed(tool("kubectl").args(["kustomize", &folder])))
+}
+
+fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    objects.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+}
+
+/// Kinds that Kubernetes does not bring, and whose schemas it can't have: `tests/fixtures/custom-resources` has what of them is used.
+fn is_custom(object: &Value) -> bool {
+    let version = object["apiVersion"].as_str().unwrap_or_default();
+    ["keda.sh/", "monitoring.coreos.com/"].iter().any(|group| version.starts_with(group))
+}
+
+#[test]
+fn kubernetes_takes_what_the_overlays_make() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for overlay in OVERLAYS {
+        let (custom, known): (Vec<Value>, Vec<Value>) = rendered(overlay).into_iter().partition(is_custom);
+        assert_eq!(custom.is_empty(), overlay == "development");
+        for object in custom {
+            let kind = object["kind"].as_str().expect("a kind");
+            let schema = read(&format!("tests/fixtures/custom-resources/{kind}.json"));
+            let schema: Value = serde_json::from_str(&schema).expect("a schema in JSON");
+            let validator = jsonschema::draft202012::new(&schema).expect("a schema");
+            let faults: Vec<String> =
+                validator.iter_errors(&object).map(|fault| format!("{}: {fault}", fault.instance_path())).collect();
+            assert!(faults.is_empty(), "{kind}: {faults:#?}");
+        }
+        // JSON is YAML; one document to a line.
+        let file = folder.path().join(overlay);
+        let documents = known.iter().map(|object| format!("---\n{object}\n")).collect::<String>();
+        std::fs::write(&file, documents).expect("written");
+        for version in ["1.30", "1.37"] {
+            succeed(
+                tool("kubernetes-validate").args(["--strict", "--quiet", "--kubernetes-version", version]).arg(&file),
+            );
+        }
+    }
+}
+
+#[test]
+fn pods_have_settings_the_program_knows_and_time_to_stop() {
+    let secrets = BTreeMap::from([
+        ("broker-url", "amqps://waypost:secret@rabbitmq.rabbitmq:5671/%2f".to_owned()),
+        ("http-tokens", crate::stage::tokens()),
+        ("secret-key", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".to_owned()),
+    ]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for overlay in OVERLAYS {
+        let objects = rendered(overlay);
+        let pod = &of_kind(&objects, "Deployment")["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        let file = folder.path().join("waypost.toml");
+        std::fs::write(&file, of_kind(&objects, "ConfigMap")["data"]["waypost.toml"].as_str().expect("text"))
+            .expect("written");
+        let value = |variable: &Value| match variable["valueFrom"]["secretKeyRef"]["key"].as_str() {
+            Some(key) => secrets.get(key).unwrap_or_else(|| panic!("no key {key} in the README")).clone(),
+            None => variable["value"].as_str().expect("a value").to_owned(),
+        };
+        let variables = container["env"].as_array().expect("variables");
+        let environment =
+            variables.iter().map(|variable| (variable["name"].as_str().expect("a name").to_owned(), value(variable)));
+        let settings = settings(&environment.collect(), Some(&file));
+        leaves_time(&settings, pod["terminationGracePeriodSeconds"].as_u64().expect("a time to stop"));
+        let mounts = container["volumeMounts"].as_array().expect("mounts");
+        assert!(mounts.iter().any(|mount| mount["mountPath"] == settings["store.path"].as_str()), "{mounts:?}");
+        assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/readyz");
+        assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/healthz");
+        assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    }
+    let readme = read("deploy/kubernetes/README.md");
+    for key in secrets.keys() {
+        assert!(readme.contains(&format!("--from-literal={key}=")), "deploy/kubernetes/README.md does not make {key}");
+    }
+}
+
+#[test]
+fn selectors_meet_the_pods_and_triggers_the_queues() {
+    let objects = rendered("production");
+    let labels = map(&of_kind(&objects, "Deployment")["spec"]["template"]["metadata"]["labels"]);
+    let meets = |selector: &Value| {
+        let wanted = map(selector);
+        !wanted.is_empty() && wanted.iter().all(|(name, value)| labels.get(name) == Some(value))
+    };
+    for (kind, selector) in [
+        ("Deployment", "/spec/selector/matchLabels"),
+        ("Service", "/spec/selector"),
+        ("PodDisruptionBudget", "/spec/selector/matchLabels"),
+        ("NetworkPolicy", "/spec/podSelector/matchLabels"),
+    ] {
+        let selector = of_kind(&objects, kind).pointer(selector).unwrap_or(&Value::Null);
+        assert!(meets(selector), "{kind}: {selector}, and the pods have {labels:?}");
+    }
+    let service = map(&of_kind(&objects, "Service")["metadata"]["labels"]);
+    let monitor = of_kind(&objects, "ServiceMonitor");
+    let watched = map(&monitor["spec"]["selector"]["matchLabels"]);
+    assert!(watched.iter().all(|(name, value)| service.get(name) == Some(value)), "{watched:?} and {service:?}");
+    // The alerts look for this job.
+    let job = monitor["spec"]["jobLabel"].as_str().expect("a label");
+    assert_eq!(service[job], "waypost");
+    // Of other pods, only the labels that are theirs.
+    let dns = &of_kind(&objects, "NetworkPolicy")["spec"]["egress"][0]["to"][0]["podSelector"]["matchLabels"];
+    assert_eq!(*dns, json!({ "k8s-app": "kube-dns" }));
+    let names = Names::new("waypost");
+    let triggers = of_kind(&objects, "ScaledObject")["spec"]["triggers"].as_array().expect("triggers").clone();
+    let queues: Vec<&str> = triggers.iter().filter_map(|trigger| trigger["metadata"]["queueName"].as_str()).collect();
+    assert_eq!(queues, [names.events(), names.retries()]);
+}
+
+/// `systemd-analyze` is where systemd is.
+#[cfg(target_os = "linux")]
+#[test]
+fn systemd_takes_the_unit_and_finds_it_closed() {
+    let unit = read("deploy/systemd/waypost.service");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let here = folder.path().join("waypost.service");
+    // It looks whether the program is there.
+    std::fs::write(&here, unit.replace("/usr/local/bin/waypost serve", &format!("{PROGRAM} serve"))).expect("written");
+    // A key that it does not know it only tells of.
+    let verified = run(tool("systemd-analyze").args(["verify", "--man=no"]).arg(&here));
+    assert!(verified.status.success() && !told(&verified).contains("waypost.service"), "{}", told(&verified));
+    succeed(tool("systemd-analyze").args(["security", "--no-pager", "--offline=true", "--threshold=15"]).arg(&here));
+    let setting = |name: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(&format!("{name}=")));
+        line.unwrap_or_else(|| panic!("no {name}"))
+    };
+    let environment = setting("Environment").split(' ').filter_map(|pair| pair.split_once('='));
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let example = project().join("waypost.example.toml");
+    leaves_time(&settings(&environment, Some(&example)), setting("TimeoutStopSec").parse().expect("seconds"));
+}

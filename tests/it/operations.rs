@@ -1,0 +1,183 @@
+//! What operators load beside Waypost: rules and alerts, each with a runbook and tests of its own; Alertmanager's configuration;
+//! the health check. Of files, by the tools that read them in earnest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::stage::{Stage, chose};
+use crate::support::tools::{project, read, run, succeed, told, tool, yaml};
+use crate::support::{Answer, Broker, Waypost, unique};
+
+const ALERTS: &str = "deploy/prometheus/alerts.yml";
+const RECORDING: &str = "deploy/prometheus/recording.yml";
+
+/// The files with tests of the alerts; each test's name begins with its alert.
+const TESTS: [&str; 4] = ["objectives", "presence", "work", "state"];
+
+/// All rules of a file.
+pub(crate) fn rules(file: &str) -> Vec<Value> {
+    let documents = yaml(&read(file));
+    let groups = documents[0]["groups"].as_array().expect("groups").clone();
+    groups.iter().flat_map(|group| group["rules"].as_array().expect("rules").clone()).collect()
+}
+
+/// The text of a field.
+#[track_caller]
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no {pointer} in {value:#}"))
+}
+
+/// The alerts, by name: those with several windows are several rules.
+fn alerts() -> BTreeMap<String, Vec<Value>> {
+    let mut alerts: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for rule in rules(ALERTS) {
+        alerts.entry(text(&rule, "/alert").to_owned()).or_default().push(rule);
+    }
+    assert!(alerts.len() > 10, "{alerts:?}");
+    alerts
+}
+
+#[test]
+fn prometheus_takes_its_files() {
+    succeed(tool("promtool").args(["check", "rules", RECORDING, ALERTS]));
+    // Its rule files are where the container has them.
+    succeed(tool("promtool").args(["check", "config", "--syntax-only", "deploy/prometheus/prometheus.yml"]));
+}
+
+#[test]
+fn the_objectives_fire_by_their_budget_and_not_for_a_handful() {
+    fire_as_they_should("objectives");
+}
+
+#[test]
+fn the_alerts_on_presence_fire_as_they_should() {
+    fire_as_they_should("presence");
+}
+
+#[test]
+fn the_alerts_on_work_fire_as_they_should() {
+    fire_as_they_should("work");
+}
+
+#[test]
+fn the_alerts_on_the_workers_state_fire_as_they_should() {
+    fire_as_they_should("state");
+}
+
+fn fire_as_they_should(name: &str) {
+    succeed(tool("promtool").args(["test", "rules", &format!("deploy/prometheus/tests/{name}.yml")]));
+}
+
+#[test]
+fn every_alert_is_tested_firing_silent_in_low_traffic_and_without_series() {
+    let mut cases: BTreeMap<String, Vec<(String, bool)>> = BTreeMap::new();
+    for name in TESTS {
+        for case in yaml(&read(&format!("deploy/prometheus/tests/{name}.yml")))[0]["tests"].as_array().expect("tests") {
+            let (alert, situation) = text(case, "/name").split_once(": ").expect("ALERT: SITUATION");
+            let expected = case.pointer("/alert_rule_test/0/exp_alerts").and_then(Value::as_array).expect("alerts");
+            cases.entry(alert.to_owned()).or_default().push((situation.to_owned(), !expected.is_empty()));
+        }
+    }
+    for alert in alerts().keys() {
+        let cases = cases.remove(alert).unwrap_or_default();
+        let has = |what: &dyn Fn(&(String, bool)) -> bool| cases.iter().any(what);
+        assert!(has(&|(_, fires)| *fires), "no test in which {alert} fires");
+        assert!(has(&|(_, fires)| !fires), "no test in which {alert} does not fire");
+        assert!(has(&|(situation, _)| situation.contains("traffic")), "no test of {alert} with little traffic");
+        assert!(has(&|(situation, _)| situation.contains("missing")), "no test of {alert} without its series");
+    }
+    assert!(cases.is_empty(), "tests of alerts that are no more: {cases:?}");
+}
+
+#[test]
+fn every_alert_has_a_runbook_and_every_runbook_an_alert() {
+    let index = read("docs/runbooks/README.md");
+    let mut pages: BTreeSet<String> = std::fs::read_dir(project().join("docs/runbooks"))
+        .expect("a folder of runbooks")
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.strip_suffix(".md").map(str::to_owned))
+        .filter(|name| name != "README")
+        .collect();
+    for (name, rules) in alerts() {
+        for rule in rules {
+            assert_eq!(text(&rule, "/annotations/runbook"), format!("docs/runbooks/{name}.md"));
+            assert!(["page", "ticket"].contains(&text(&rule, "/labels/severity")), "{rule:#}");
+            assert!(text(&rule, "/annotations/description").ends_with('.'), "no sentence: {rule:#}");
+            assert!(!text(&rule, "/annotations/summary").is_empty());
+        }
+        assert!(pages.remove(&name), "no docs/runbooks/{name}.md");
+        let page = read(&format!("docs/runbooks/{name}.md"));
+        for part in [&format!("# {name}"), "## It means", "## Look", "## Do"] {
+            assert!(page.lines().any(|line| line == part), "docs/runbooks/{name}.md has no line {part:?}");
+        }
+        assert!(index.contains(&format!("[{name}]({name}.md)")), "docs/runbooks/README.md does not name {name}");
+    }
+    assert!(pages.is_empty(), "runbooks of alerts that are no more: {pages:?}");
+}
+
+#[test]
+fn alertmanager_takes_the_example_and_it_names_alerts_that_there_are() {
+    let file = "deploy/alertmanager/alertmanager.yml";
+    succeed(tool("amtool").args(["check-config", file]));
+    let alerts = alerts();
+    let words = read(file);
+    let named = words.split(|c: char| !c.is_alphanumeric()).filter(|word| word.starts_with("Waypost"));
+    let unknown: Vec<&str> = named.filter(|word| *word != "Waypost" && !alerts.contains_key(*word)).collect();
+    assert!(unknown.is_empty(), "{file}: {unknown:?}");
+}
+
+#[test]
+fn the_rules_for_kubernetes_are_those_of_prometheus() {
+    let printed = succeed(&mut tool("scripts/prometheus-rules-for-kubernetes"));
+    let file = "deploy/kubernetes/overlays/production/prometheus-rules.yaml";
+    assert!(printed == read(file), "scripts/prometheus-rules-for-kubernetes >{file}");
+}
+
+#[tokio::test]
+async fn a_health_check_without_a_shell_says_what_is_the_matter() {
+    let broker = Broker::shared().await;
+    let waypost = Waypost::start(&broker.url(), &unique("ready")).await;
+    let printed = waypost.cli(&["ready"]).await;
+    assert_eq!((printed.code, printed.stdout.as_str()), (Some(0), "ready\n"), "{printed:?}");
+    let away = Waypost::launch("amqp://127.0.0.1:1", &unique("away"), &[]);
+    away.until_line("listening").await;
+    let printed = away.cli(&["ready"]).await;
+    assert_eq!(printed.code, Some(1), "{printed:?}");
+    assert!(printed.stderr.contains("error: not connected to the broker"), "{printed:?}");
+    away.kill().await;
+    let printed = away.cli(&["ready"]).await;
+    assert_eq!(printed.code, Some(1), "{printed:?}");
+    assert!(printed.stderr.contains("no answer from"), "{printed:?}");
+}
+
+#[tokio::test]
+async fn the_objective_counts_first_attempts_and_no_others() {
+    let stage = Stage::set("first-attempts", &[]).await;
+    stage.receiver.answer_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
+    stage.publish(&chose(4, "twice")).await;
+    stage.waypost.until_metric("waypost_deliveries_total{outcome=\"delivered\"}", 1.0).await;
+    let metrics = stage.waypost.metrics().await;
+    assert_eq!(metrics["waypost_attempt_duration_seconds_count"], 2.0);
+    assert_eq!(metrics["waypost_first_attempt_delay_seconds_count"], 1.0);
+    // The event's date is of years ago.
+    assert_eq!(metrics["waypost_first_attempt_delay_seconds_bucket{le=\"5\"}"], 0.0);
+    assert_eq!(metrics["waypost_publisher{link=\"up\"}"], 1.0);
+    assert_eq!(metrics["waypost_publisher{link=\"down\"}"], 0.0);
+    assert!(metrics["waypost_store_bytes"] > 0.0);
+}
+
+#[test]
+fn the_secrets_of_compose_are_written_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("env");
+    let write = |file: &Path| succeed(tool("scripts/compose-secrets").arg(file));
+    write(&file);
+    let written = std::fs::read_to_string(&file).expect("a file");
+    let again = run(tool("scripts/compose-secrets").arg(&file));
+    assert!(told(&again).contains("is there already"), "{again:?}");
+    assert_eq!(std::fs::read_to_string(&file).expect("a file"), written);
+    let other = folder.path().join("other");
+    write(&other);
+    assert_ne!(std::fs::read_to_string(&other).expect("a file"), written, "the same secrets twice");
+}

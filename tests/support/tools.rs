@@ -1,0 +1,65 @@
+//! Programs that check files of the project. `make test` installs them; where one is missing the test fails, and says so.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// The folder of the project.
+pub(crate) fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file of the project, as text.
+pub(crate) fn read(name: &str) -> String {
+    std::fs::read_to_string(project().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// A program of `scripts/install-validators`, or one that is in `PATH`, to be run in the project's folder.
+pub(crate) fn tool(name: &str) -> Command {
+    let mut command = Command::new(place_of(name));
+    command.current_dir(project());
+    command
+}
+
+fn place_of(name: &str) -> PathBuf {
+    let validator = Path::new(env!("CARGO_TARGET_TMPDIR")).join("validators/bin").join(name);
+    if validator.exists() { validator } else { PathBuf::from(name) }
+}
+
+/// Runs it; it must succeed. Gives back what it printed.
+#[track_caller]
+pub(crate) fn succeed(command: &mut Command) -> String {
+    let output = run(command);
+    assert!(output.status.success(), "{command:?} failed:\n{}", told(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs it, however it ends.
+#[track_caller]
+pub(crate) fn run(command: &mut Command) -> Output {
+    let program = command.get_program().to_owned();
+    command.output().unwrap_or_else(|error| {
+        panic!(
+            "{program:?} does not run ({error}): `make test` installs it (scripts/install-prometheus, scripts/install-validators \
+             target/tmp/validators)"
+        )
+    })
+}
+
+/// All that it printed.
+pub(crate) fn told(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The documents of a text in YAML.
+#[track_caller]
+pub(crate) fn yaml(text: &str) -> Vec<Value> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("text.yaml");
+    std::fs::write(&file, text).expect("written");
+    // PyYAML comes with the validators.
+    let script = "import json, sys, yaml\nprint(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
+    let printed = succeed(tool("python").args(["-c", script]).arg(&file));
+    serde_json::from_str(&printed).expect("JSON")
+}
