@@ -27,8 +27,9 @@ with_apt() {
         printf '#!/bin/sh\nexit 101\n' | root tee "$policy" >/dev/null
         root chmod 755 "$policy"
     fi
-    root apt-get update -q || echo "apt-get update failed: trying with the lists that are here"
-    root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
+    # Another installation may hold the lock.
+    root apt-get -o DPkg::Lock::Timeout=300 update -q || echo "apt-get update failed: trying with the lists that are here"
+    root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -q -y --no-install-recommends "$@"
 }
 
 # Installs with the first of these package managers that is here; each is given with its packages: "apt-get a b".

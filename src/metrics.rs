@@ -3,16 +3,17 @@
 pub mod account;
 
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use self::account::Account;
 use crate::delivery::dead_letter::State;
 use crate::delivery::dead_letter::mark::ReplayOutcome;
 use crate::delivery::endpoint::{BreakerState, Busy};
-use crate::delivery::outcome::Cause;
+use crate::delivery::outcome::{Blame, Cause, Reply};
 use crate::delivery::reason::Reason;
+use crate::sender::Stages;
 
 /// What became of a message of the events queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +94,9 @@ pub struct Metrics {
     events: [IntCounter; 3],
     attempts: IntCounterVec,
     attempts_ok: IntCounter,
+    failures: IntCounterVec,
+    /// Seconds of the parts of attempts: resolving, connecting, and until the first byte of the answer.
+    stages: [Histogram; 3],
     delivered: IntCounter,
     dead: IntCounter,
     dead_letters: IntCounterVec,
@@ -125,6 +129,9 @@ pub struct Metrics {
     /// The offset of the last change of configuration applied.
     pub config_version: IntGauge,
 }
+
+/// The parts of an attempt that are timed, in the order in which they come.
+const STAGES: [&str; 3] = ["resolve", "connect", "first_byte"];
 
 /// Attempts: from a millisecond to the longest time limit of a webhook.
 const ATTEMPT_SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 30.0];
@@ -164,6 +171,23 @@ impl Metrics {
             "HTTP requests of deliveries, by how they ended",
             &["outcome", "cause"],
         )?;
+        let failures = counters(
+            "waypost_attempt_failures_total",
+            "Attempts that failed, by whom or what that is to be blamed on",
+            &["blame"],
+        )?;
+        for blame in Blame::ALL {
+            failures.with_label_values(&[blame.as_str()]);
+        }
+        let stages = HistogramVec::new(
+            HistogramOpts::new(
+                "waypost_attempt_stage_duration_seconds",
+                "Time a part of an attempt took, where it was needed",
+            )
+            .buckets(ATTEMPT_SECONDS.to_vec()),
+            &["stage"],
+        )?;
+        registry.register(Box::new(stages.clone()))?;
         let deliveries = counters("waypost_deliveries_total", "Deliveries ended", &["outcome"])?;
         let dead_letters = counters("waypost_dead_letters_total", "Dead letters written", &["reason"])?;
         let events = EventResult::ALL.map(|result| events.with_label_values(&[result.as_str()]));
@@ -239,6 +263,8 @@ impl Metrics {
             events,
             attempts_ok: attempts.with_label_values(&[AttemptOutcome::Delivered.as_str(), Cause::Ok.as_str()]),
             attempts,
+            failures,
+            stages: STAGES.map(|stage| stages.with_label_values(&[stage])),
             delivered,
             dead,
             dead_letters,
@@ -262,6 +288,21 @@ impl Metrics {
         match (outcome, cause) {
             (AttemptOutcome::Delivered, Cause::Ok) => self.attempts_ok.inc(),
             _ => self.attempts.with_label_values(&[outcome.as_str(), cause.as_str()]).inc(),
+        }
+    }
+
+    /// An attempt came to this; what failed is blamed on somebody.
+    pub fn blamed(&self, reply: &Reply) {
+        if let Some(blame) = reply.blame() {
+            self.failures.with_label_values(&[blame.as_str()]).inc();
+        }
+    }
+
+    /// The parts of an attempt took so long.
+    pub fn stages(&self, stages: &Stages) {
+        let Stages { resolve, connect, first_byte } = *stages;
+        for (histogram, took) in self.stages.iter().zip([resolve, connect, first_byte]) {
+            took.iter().for_each(|took| histogram.observe(took.as_secs_f64()));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Sending a request to a webhook: the only room that speaks to customers' endpoints.
 
 mod resolver;
+mod stages;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use crate::delivery::egress::{EgressRules, Forbidden};
 use crate::delivery::outcome::{Cause, Reply};
 use crate::delivery::request::Request;
 use resolver::{GuardedResolver, Unresolved};
+pub use stages::Stages;
+use stages::{Clock, Timed};
 
 /// The most that is read of an answer. The rest of a longer one costs us the connection.
 const ANSWER_BYTES_READ: usize = 64 * 1024;
@@ -88,23 +91,26 @@ impl Sender {
             .connect_timeout(settings.connect_timeout)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .tcp_nodelay(true)
+            .connector_layer(Timed)
             .tls_certs_merge(roots.map_err(failed)?);
         Ok(Self { client: client.build().map_err(failed)?, rules, route })
     }
 
-    /// Sends a request and waits for its answer, at most `timeout`.
-    pub async fn send(&self, request: Request, timeout: Duration) -> Reply {
+    /// Sends a request and waits for its answer, at most `timeout`; tells how long its parts took.
+    pub async fn send(&self, request: Request, timeout: Duration) -> (Reply, Stages) {
         let Some(url) = request.url.url() else {
-            return failure(Cause::Protocol, "the URL can't be read".to_owned());
+            return (failure(Cause::Protocol, "the URL can't be read".to_owned()), Stages::default());
         };
         if let Err(forbidden) = self.rules.check(url) {
-            return failure(Cause::ForbiddenAddress, forbidden.to_string());
+            return (failure(Cause::ForbiddenAddress, forbidden.to_string()), Stages::default());
         }
         let mut outgoing = reqwest::Request::new(Method::POST, url.clone());
         *outgoing.headers_mut() = request.headers;
         *outgoing.body_mut() = Some(request.body.into());
         *outgoing.timeout_mut() = Some(timeout);
-        self.exchange(outgoing).await
+        let clock = Clock::start();
+        let reply = clock.time(self.exchange(outgoing, &clock)).await;
+        (reply, clock.stages())
     }
 
     /// Asks whether there is anybody at a URL: any answer will do. Nothing is posted.
@@ -114,11 +120,16 @@ impl Sender {
         }
         let mut outgoing = reqwest::Request::new(Method::HEAD, url.clone());
         *outgoing.timeout_mut() = Some(timeout);
-        self.exchange(outgoing).await
+        let clock = Clock::start();
+        clock.time(self.exchange(outgoing, &clock)).await
     }
 
-    async fn exchange(&self, outgoing: reqwest::Request) -> Reply {
-        match self.client.execute(outgoing).await {
+    async fn exchange(&self, outgoing: reqwest::Request, clock: &Clock) -> Reply {
+        let sent = self.client.execute(outgoing).await;
+        if sent.is_ok() {
+            clock.answered();
+        }
+        match sent {
             // Of a plain http endpoint: the proxy asks for credentials in its place.
             Ok(answer)
                 if self.route == Route::Proxy && answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED =>
@@ -129,7 +140,10 @@ impl Sender {
             Err(error) if self.route == Route::Proxy && is_the_proxys(&error) => {
                 Reply::ProxyFailure { error: format!("the egress proxy (egress.proxy): {}", describe(&error)) }
             }
-            Err(error) => failure(cause_of(&error), describe(&error)),
+            Err(error) => match cause_of(&error) {
+                Cause::Timeout => Reply::TimedOut { phase: clock.phase() },
+                cause => failure(cause, describe(&error)),
+            },
         }
     }
 }
@@ -210,9 +224,6 @@ fn cause_of(error: &reqwest::Error) -> Cause {
 
 /// The innermost causes, without the URL, which may carry a secret.
 fn describe(error: &reqwest::Error) -> String {
-    if error.is_timeout() && !error.is_connect() {
-        return "no answer within the time limit".to_owned();
-    }
     let mut words: Vec<String> = chain(error).skip(1).map(ToString::to_string).collect();
     words.dedup();
     words.join(": ")

@@ -32,7 +32,7 @@ use crate::delivery::echo::{self, Extent};
 use crate::delivery::endpoint::Busy;
 use crate::delivery::event::StepEvent;
 use crate::delivery::fault::Fault;
-use crate::delivery::outcome::{Outcome, Reply, classify};
+use crate::delivery::outcome::{Blame, Outcome, Reply, classify};
 use crate::delivery::reason::Reason;
 use crate::delivery::retry::{RetryPolicy, Settlement, decide, park};
 use crate::delivery::{Attempt, Delivery, TraceContext, event, request, resolve, timestamp};
@@ -240,13 +240,14 @@ impl Worker {
         let clock = Instant::now();
         let timeout = Duration::from_millis(delivery.target.webhook.timeout_ms);
         let request = request::render(delivery, began);
-        let reply = self.sender.send(request, timeout).await;
+        let (reply, stages) = self.sender.send(request, timeout).await;
         let took = clock.elapsed();
         let ended = Utc::now();
         let permanent = delivery.target.webhook.retry.permanent_statuses.as_ref();
         let outcome = classify(&reply, permanent.unwrap_or(&self.policy.permanent_statuses), ended);
         let attempt = attempt_of(&reply, began, took, &delivery.target.webhook);
         delivery.record(attempt);
+        self.metrics.stages(&stages);
         Tried { outcome, reply, took, ended }
     }
 
@@ -261,6 +262,7 @@ impl Worker {
         };
         self.metrics.attempt_duration.observe(took.as_secs_f64());
         self.metrics.attempt(ended, reply.cause());
+        self.metrics.blamed(&reply);
         outcome
     }
 
@@ -329,10 +331,11 @@ impl Worker {
             Settlement::Dead(reason) => (AttemptOutcome::Dead, reason.as_str().to_owned()),
         };
         metrics.attempt(outcome, reply.cause());
+        metrics.blamed(reply);
         let last = delivery.attempts.last();
         tracing::info!(
             delivery = %delivery.id, campaign = delivery.event.campaign_id, webhook = %delivery.target.webhook.id,
-            attempt = delivery.attempts_made, cause = reply.cause().as_str(),
+            attempt = delivery.attempts_made, cause = reply.cause().as_str(), blame = reply.blame().map(Blame::as_str),
             status = last.and_then(|attempt| attempt.status), error = last.and_then(|attempt| attempt.error.as_deref()),
             ms = took.as_millis() as u64, outcome = outcome.as_str(), then,
             "attempt failed"
@@ -369,14 +372,14 @@ fn new_outgoing(to: Destination, body: Vec<u8>) -> Outgoing {
 
 /// What is kept of a reply: nothing of what it repeats of the request's secrets.
 fn attempt_of(reply: &Reply, at: DateTime<Utc>, took: Duration, webhook: &Webhook) -> Attempt {
-    let (status, error, answer) = match reply {
+    let (status, answer) = match reply {
         Reply::Answer { status, body, .. } => {
             let extent = if body.len() < ANSWER_BYTES_KEPT { Extent::Whole } else { Extent::Beginning };
             let answer = || echo::masked(&String::from_utf8_lossy(body), extent, webhook);
-            (Some(*status), None, (!body.is_empty()).then(answer))
+            (Some(*status), (!body.is_empty()).then(answer))
         }
-        Reply::ProxyFailure { error } | Reply::Failure { error, .. } => (None, Some(error.clone()), None),
+        Reply::ProxyFailure { .. } | Reply::TimedOut { .. } | Reply::Failure { .. } => (None, None),
     };
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    Attempt { at, duration_ms, status, cause: reply.cause(), error, answer }
+    Attempt { at, duration_ms, status, cause: reply.cause(), error: reply.error().map(str::to_owned), answer }
 }

@@ -89,6 +89,86 @@ impl Cause {
     }
 }
 
+/// What a request was at when its time was up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The host's name was being resolved.
+    Resolving,
+    /// The connection was being made, TLS included.
+    Connecting,
+    /// The answer was waited for.
+    Answering,
+}
+
+/// Whom or what a failed attempt is to be blamed on, in the words of the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// Our egress rules forbid the address.
+    Rules,
+    /// The egress proxy.
+    Proxy,
+    /// The name could not be resolved.
+    Dns,
+    /// No connection could be made.
+    Tcp,
+    /// The TLS handshake failed.
+    Tls,
+    /// The endpoint answers with 3xx.
+    Redirect,
+    /// The endpoint refuses: 4xx.
+    Client,
+    /// The endpoint has enough: 429.
+    Throttled,
+    /// The endpoint fails: 5xx.
+    Server,
+    /// The endpoint cuts the connection.
+    Reset,
+    /// The endpoint speaks no HTTP.
+    Protocol,
+    /// Time was up, in this phase.
+    Timeout(Phase),
+}
+
+impl Blame {
+    /// Every one, for metrics that exist before they count.
+    pub const ALL: [Self; 14] = [
+        Self::Rules,
+        Self::Proxy,
+        Self::Dns,
+        Self::Tcp,
+        Self::Tls,
+        Self::Redirect,
+        Self::Client,
+        Self::Throttled,
+        Self::Server,
+        Self::Reset,
+        Self::Protocol,
+        Self::Timeout(Phase::Resolving),
+        Self::Timeout(Phase::Connecting),
+        Self::Timeout(Phase::Answering),
+    ];
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rules => "rules",
+            Self::Proxy => "proxy",
+            Self::Dns => "dns",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Redirect => "theirs_3xx",
+            Self::Client => "theirs_4xx",
+            Self::Throttled => "theirs_429",
+            Self::Server => "theirs_5xx",
+            Self::Reset => "theirs_reset",
+            Self::Protocol => "theirs_protocol",
+            Self::Timeout(Phase::Resolving) => "timeout_resolving",
+            Self::Timeout(Phase::Connecting) => "timeout_connecting",
+            Self::Timeout(Phase::Answering) => "timeout_answering",
+        }
+    }
+}
+
 /// What came back from a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
@@ -106,6 +186,11 @@ pub enum Reply {
         /// For people.
         error: String,
     },
+    /// The time limit was over before there was an answer.
+    TimedOut {
+        /// What the request was at.
+        phase: Phase,
+    },
     /// No HTTP answer.
     Failure {
         /// What kind of failure.
@@ -116,11 +201,49 @@ pub enum Reply {
 }
 
 impl Reply {
+    /// What went wrong, for people; none where an answer came.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Self::Answer { .. } => None,
+            Self::TimedOut { phase: Phase::Resolving } => {
+                Some("no answer within the time limit: the name was still being resolved")
+            }
+            Self::TimedOut { phase: Phase::Connecting } => {
+                Some("no answer within the time limit: the connection was still being made")
+            }
+            Self::TimedOut { phase: Phase::Answering } => Some("no answer within the time limit"),
+            Self::ProxyFailure { error } | Self::Failure { error, .. } => Some(error),
+        }
+    }
+
+    /// Whom the failure is to be blamed on; none where it went well.
+    pub fn blame(&self) -> Option<Blame> {
+        Some(match self {
+            Self::ProxyFailure { .. } => Blame::Proxy,
+            Self::TimedOut { phase } => Blame::Timeout(*phase),
+            Self::Answer { .. } | Self::Failure { .. } => match self.cause() {
+                Cause::Ok => return None,
+                Cause::Status3xx => Blame::Redirect,
+                Cause::Status4xx => Blame::Client,
+                Cause::Status429 => Blame::Throttled,
+                Cause::Status5xx => Blame::Server,
+                Cause::Dns => Blame::Dns,
+                Cause::Connect => Blame::Tcp,
+                Cause::Tls => Blame::Tls,
+                Cause::Timeout => Blame::Timeout(Phase::Answering),
+                Cause::Reset => Blame::Reset,
+                Cause::Protocol => Blame::Protocol,
+                Cause::ForbiddenAddress => Blame::Rules,
+            },
+        })
+    }
+
     /// The cause of the attempt's end.
     pub fn cause(&self) -> Cause {
         match self {
             Self::Answer { status, .. } => Cause::of_status(*status),
             Self::ProxyFailure { .. } => Cause::Connect,
+            Self::TimedOut { .. } => Cause::Timeout,
             Self::Failure { cause, .. } => *cause,
         }
     }
@@ -150,7 +273,9 @@ pub fn classify(reply: &Reply, permanent_statuses: &[u16], now: DateTime<Utc>) -
         }
         Reply::Answer { .. } => Outcome::Transient { retry_after: None },
         Reply::Failure { cause: Cause::ForbiddenAddress, .. } => Outcome::Permanent(Reason::ForbiddenAddress),
-        Reply::ProxyFailure { .. } | Reply::Failure { .. } => Outcome::Transient { retry_after: None },
+        Reply::ProxyFailure { .. } | Reply::TimedOut { .. } | Reply::Failure { .. } => {
+            Outcome::Transient { retry_after: None }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
+use super::stages::resolving;
 use crate::delivery::egress::{EgressRules, Forbidden};
 
 /// A name has no address.
@@ -34,7 +35,9 @@ impl GuardedResolver {
     async fn addresses(self, name: String) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
         let unresolved = |error: String| Unresolved { name: name.clone(), error };
         // The port is the URL's; the one given here is replaced by it.
-        let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(|error| unresolved(error.to_string()))?;
+        let found = resolving(tokio::net::lookup_host((name.as_str(), 0)))
+            .await
+            .map_err(|error| unresolved(error.to_string()))?;
         let found: Vec<SocketAddr> = found.collect();
         if found.is_empty() {
             return Err(unresolved("it has no address".to_owned()).into());

@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::delivery::document::HttpUrls;
 use crate::delivery::egress::Allowed;
+use crate::delivery::outcome::{Blame, Phase};
 
 fn sender() -> Sender {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -22,7 +23,7 @@ fn request(url: &str) -> Request {
 }
 
 async fn send(url: &str) -> Reply {
-    sender().send(request(url), Duration::from_millis(700)).await
+    sender().send(request(url), Duration::from_millis(700)).await.0
 }
 
 /// Serves one connection with `answer` after the request has been read, and tells its port.
@@ -112,8 +113,39 @@ async fn a_name_that_leads_to_a_forbidden_address_is_forbidden() {
         extra_roots: Vec::new(),
     };
     let sender = Sender::new(settings).expect("a sender");
-    let reply = sender.send(request("http://localhost:1/"), Duration::from_secs(1)).await;
+    let (reply, _) = sender.send(request("http://localhost:1/"), Duration::from_secs(1)).await;
     assert_eq!(reply.cause(), Cause::ForbiddenAddress, "{reply:?}");
+}
+
+#[tokio::test]
+async fn what_a_request_was_at_when_its_time_was_up_is_told() {
+    // Connections are accepted by the system, and nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let silent = silent.local_addr().expect("an address");
+    let answering = send(&format!("http://{silent}/")).await;
+    assert_eq!(answering, Reply::TimedOut { phase: Phase::Answering });
+    assert_eq!(answering.blame().map(Blame::as_str), Some("timeout_answering"));
+    // Sooner than the limit of the connection alone.
+    let limit = Duration::from_millis(200);
+    let (connecting, _) = sender().send(request(&format!("https://{silent}/")), limit).await;
+    assert_eq!(connecting, Reply::TimedOut { phase: Phase::Connecting });
+    assert!(connecting.error().is_some_and(|error| error.contains("connection was still being made")));
+}
+
+#[tokio::test]
+async fn the_parts_of_a_request_are_timed() {
+    let app = axum::Router::new().fallback(async || tokio::time::sleep(Duration::from_millis(30)).await);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://localhost:{}/", listener.local_addr().expect("an address").port());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let sender = sender();
+    let (reply, first) = sender.send(request(&url), Duration::from_secs(5)).await;
+    assert_eq!(reply.cause(), Cause::Ok, "{reply:?}");
+    assert!(first.resolve.is_some() && first.connect.is_some(), "{first:?}");
+    assert!(first.first_byte.is_some_and(|took| took >= Duration::from_millis(30)), "{first:?}");
+    let (_, second) = sender.send(request(&url), Duration::from_secs(5)).await;
+    assert_eq!((second.resolve, second.connect), (None, None), "the connection is used again");
+    assert!(second.first_byte.is_some(), "{second:?}");
 }
 
 #[tokio::test]

@@ -93,10 +93,12 @@ fn folder(path: &Path) -> Finding {
     let found = format!("{shown} can be written to, and {} MB are free", free / 1_000_000);
     let advice =
         "make room, or set store.path: the view grows with the dead letters that are kept (deadLetters.retention)";
-    match free {
-        ..NO_ROOM => Finding::bad("folder", found, advice),
-        ..LITTLE_ROOM => Finding::doubtful("folder", found, advice),
-        _ => Finding::good("folder", found),
+    if free < NO_ROOM {
+        Finding::bad("folder", found, advice)
+    } else if free < LITTLE_ROOM {
+        Finding::doubtful("folder", found, advice)
+    } else {
+        Finding::good("folder", found)
     }
 }
 

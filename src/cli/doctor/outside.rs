@@ -106,30 +106,24 @@ pub(super) async fn egress(config: &Config, urls: &[Url]) -> Vec<Finding> {
 
 fn reached(url: &Url, reply: &Reply, took: Duration) -> Finding {
     let host = url.host_str().unwrap_or_default();
-    match reply {
+    let firewall = "see the firewall between this machine and the internet; then the endpoint";
+    let advice = match reply {
         Reply::Answer { status, .. } => {
-            Finding::good("egress", format!("{host} answers HEAD with {status} within {} ms", took.as_millis()))
+            let found = format!("{host} answers HEAD with {status} within {} ms", took.as_millis());
+            return Finding::good("egress", found);
         }
-        Reply::ProxyFailure { error } => Finding::bad(
-            "egress",
-            format!("{host}: {error}"),
-            "see that the proxy is there and lets this machine through",
-        ),
-        Reply::Failure { cause, error } => {
-            let advice = match cause {
-                Cause::Dns => "see the resolver of this machine (/etc/resolv.conf), and the name",
-                Cause::Connect | Cause::Timeout => {
-                    "see the firewall between this machine and the internet; then the endpoint"
-                }
-                Cause::Tls => {
-                    "the endpoint's certificate is not trusted: an authority of your own goes into egress.caFile"
-                }
-                Cause::ForbiddenAddress => "that is the rule; egress.allow opens what must be open",
-                _ => "ask who runs the endpoint",
-            };
-            Finding::bad("egress", format!("{host}: {error}"), advice)
+        Reply::ProxyFailure { .. } => "see that the proxy is there and lets this machine through",
+        Reply::TimedOut { .. } | Reply::Failure { cause: Cause::Connect, .. } => firewall,
+        Reply::Failure { cause: Cause::Dns, .. } => "see the resolver of this machine (/etc/resolv.conf), and the name",
+        Reply::Failure { cause: Cause::Tls, .. } => {
+            "the endpoint's certificate is not trusted: an authority of your own goes into egress.caFile"
         }
-    }
+        Reply::Failure { cause: Cause::ForbiddenAddress, .. } => {
+            "that is the rule; egress.allow opens what must be open"
+        }
+        Reply::Failure { .. } => "ask who runs the endpoint",
+    };
+    Finding::bad("egress", format!("{host}: {}", reply.error().unwrap_or_default()), advice)
 }
 
 #[cfg(test)]

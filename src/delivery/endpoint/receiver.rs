@@ -272,11 +272,8 @@ impl Receiver {
 
 impl LastError {
     fn of(reply: &Reply, at: DateTime<Utc>) -> Self {
-        let (status, error) = match reply {
-            Reply::Answer { status, .. } => (Some(*status), None),
-            Reply::ProxyFailure { error } | Reply::Failure { error, .. } => (None, Some(error.clone())),
-        };
-        Self { at, cause: reply.cause(), status, error }
+        let status = if let Reply::Answer { status, .. } = reply { Some(*status) } else { None };
+        Self { at, cause: reply.cause(), status, error: reply.error().map(str::to_owned) }
     }
 }
 
@@ -295,7 +292,7 @@ fn sign_of(reply: &Reply, took: Duration) -> Option<Sign> {
         Reply::Failure { cause: Cause::ForbiddenAddress, .. } | Reply::ProxyFailure { .. } => None,
         Reply::Answer { status: 429 | 503, .. } => Some(Sign::AsksForLess),
         Reply::Answer { status: ..=499, .. } => Some(Sign::Works),
-        Reply::Failure { cause: Cause::Timeout, .. } => Some(Sign::FailsSlowly),
+        Reply::TimedOut { .. } => Some(Sign::FailsSlowly),
         Reply::Answer { .. } | Reply::Failure { .. } if took >= SLOW => Some(Sign::FailsSlowly),
         Reply::Answer { .. } | Reply::Failure { .. } => Some(Sign::FailsAtOnce),
     }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::super::Asking;
 use super::super::gate::PATIENCE;
 use super::*;
+use crate::delivery::outcome::Phase;
 
 const LIMITS: Limits = Limits { concurrency: 64, per_second: None };
 
@@ -100,7 +101,7 @@ fn answer(status: u16) -> Reply {
 }
 
 fn timeout() -> Reply {
-    Reply::Failure { cause: Cause::Timeout, error: "no answer within the time limit".to_owned() }
+    Reply::TimedOut { phase: Phase::Answering }
 }
 
 #[test]

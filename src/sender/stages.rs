@@ -1,0 +1,159 @@
+//! How long the parts of a request take, and in which one it is when its time is up. A connection may be made for a request
+//! and be used by another: it is told to the one it was begun for.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::future::{BoxFuture, FutureExt as _};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::delivery::outcome::Phase;
+
+/// How long the parts of a request took. None of what was not needed, or did not come to its end: a connection is kept and
+/// used again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// Resolving the host's name.
+    pub resolve: Option<Duration>,
+    /// Connecting, with the TLS handshake, once the name was resolved.
+    pub connect: Option<Duration>,
+    /// From the beginning of the request to the status of the answer, without the two above.
+    pub first_byte: Option<Duration>,
+}
+
+tokio::task_local! {
+    static CLOCK: Clock;
+}
+
+/// The clock of one request.
+#[derive(Clone)]
+pub(super) struct Clock {
+    began: Instant,
+    marks: Arc<Mutex<Marks>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Marks {
+    resolve: Mark,
+    /// Resolving included.
+    connect: Mark,
+    answered: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Mark {
+    #[default]
+    NotYet,
+    Since(Instant),
+    Took(Duration),
+}
+
+impl Mark {
+    fn end(&mut self) {
+        if let Self::Since(began) = self {
+            *self = Self::Took(began.elapsed());
+        }
+    }
+
+    fn took(self) -> Option<Duration> {
+        if let Self::Took(took) = self { Some(took) } else { None }
+    }
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self { began: Instant::now(), marks: Arc::default() }
+    }
+
+    /// Runs a request by this clock.
+    pub(super) async fn time<F: Future>(&self, request: F) -> F::Output {
+        CLOCK.scope(self.clone(), request).await
+    }
+
+    /// The status of the answer has come.
+    pub(super) fn answered(&self) {
+        self.mark(|marks| marks.answered = Some(self.began.elapsed()));
+    }
+
+    /// What the request is at.
+    pub(super) fn phase(&self) -> Phase {
+        let marks = self.read();
+        match (marks.resolve, marks.connect) {
+            (Mark::Since(_), _) => Phase::Resolving,
+            (_, Mark::Since(_)) => Phase::Connecting,
+            _ => Phase::Answering,
+        }
+    }
+
+    pub(super) fn stages(&self) -> Stages {
+        let marks = self.read();
+        let (resolve, connecting) = (marks.resolve.took(), marks.connect.took());
+        let before = connecting.unwrap_or_default();
+        Stages {
+            resolve,
+            connect: connecting.map(|connecting| connecting.saturating_sub(resolve.unwrap_or_default())),
+            first_byte: marks.answered.map(|answered| answered.saturating_sub(before)),
+        }
+    }
+
+    fn read(&self) -> Marks {
+        *self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mark(&self, change: impl FnOnce(&mut Marks)) {
+        change(&mut self.marks.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Times a part of whatever request it is for.
+async fn timed<F: Future>(part: fn(&mut Marks) -> &mut Mark, work: F) -> F::Output {
+    let clock = CLOCK.try_with(Clone::clone).ok();
+    let mark = |change: fn(&mut Mark)| {
+        clock.iter().for_each(|clock: &Clock| clock.mark(|marks| change(part(marks))));
+    };
+    mark(|mark| *mark = Mark::Since(Instant::now()));
+    let done = work.await;
+    mark(Mark::end);
+    done
+}
+
+/// Resolves a name by the clock of the request it is for.
+pub(super) async fn resolving<F: Future>(resolve: F) -> F::Output {
+    timed(|marks| &mut marks.resolve, resolve).await
+}
+
+/// Has connections made by the clock of the request they are for.
+#[derive(Clone, Copy)]
+pub(super) struct Timed;
+
+impl<S> Layer<S> for Timed {
+    type Service = TimedConnector<S>;
+
+    fn layer(&self, connector: S) -> TimedConnector<S> {
+        TimedConnector(connector)
+    }
+}
+
+/// A connector whose connections are timed.
+#[derive(Clone)]
+pub(super) struct TimedConnector<S>(S);
+
+impl<S, R> Service<R> for TimedConnector<S>
+where
+    S: Service<R>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, to: R) -> Self::Future {
+        timed(|marks| &mut marks.connect, self.0.call(to)).boxed()
+    }
+}
