@@ -22,6 +22,7 @@ use crate::follow::FollowError;
 use crate::http::Http;
 use crate::http::listener::Listener;
 use crate::metrics::Metrics;
+use crate::reload::Changeable;
 use crate::replays::Replays;
 use crate::replays::runner::Runner;
 use crate::sender::{Sender, SenderError, SenderSettings};
@@ -37,9 +38,6 @@ use crate::worker::room::Room;
 
 /// How long callers of the API, and messages on their way to the broker, are waited for at the end.
 const CLOSING_TIME: Duration = Duration::from_secs(3);
-
-/// Settings that are read and checked, and used by nothing so far.
-const WITHOUT_EFFECT: [&str; 1] = ["telemetry.otlpEndpoint"];
 
 /// Why Waypost could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +87,17 @@ impl From<FollowError> for AppError {
     }
 }
 
+/// Takes over settings while a worker runs.
+pub struct Adjuster(Arc<Worker>);
+
+impl Adjuster {
+    /// What can change from now on is as these settings say.
+    pub fn adjust(&self, config: &Config) {
+        self.0.policy.set(config.retry.clone());
+        self.0.endpoints.set_limits(config.endpoint.limits);
+    }
+}
+
 /// A worker, built but not running.
 pub struct App {
     listener: Listener,
@@ -106,7 +115,7 @@ impl App {
     /// # Errors
     /// [`AppError`].
     pub async fn build(config: &Config) -> Result<Self, AppError> {
-        warn_of_what_has_no_effect(config);
+        warn_of_what_is_in_the_clear(config);
         let listen = config.http.listen;
         let listener = TcpListener::bind(listen).await.map_err(|error| AppError::Listen { address: listen, error })?;
         let address = listener.local_addr().map_err(AppError::Http)?;
@@ -134,7 +143,7 @@ impl App {
             sender,
             endpoints: Endpoints::new(config.endpoint.limits, config.broker.prefetch),
             parking: Parking::start(publisher.clone(), names.clone(), metrics.clone()),
-            policy: Arc::new(config.retry.clone()),
+            policy: Changeable::new(config.retry.clone()),
             metrics: metrics.clone(),
         });
         let progress = Progress::default();
@@ -174,6 +183,11 @@ impl App {
             precedence: Precedence::default(),
         };
         Ok(Self { listener, address, store, http, intake, tail, publishing })
+    }
+
+    /// What takes over settings while it runs.
+    pub fn adjuster(&self) -> Adjuster {
+        Adjuster(self.http.worker.clone())
     }
 
     /// Where it listens.
@@ -231,12 +245,7 @@ impl App {
     }
 }
 
-fn warn_of_what_has_no_effect(config: &Config) {
-    for setting in &config.settings {
-        if WITHOUT_EFFECT.contains(&setting.key.as_str()) && setting.value != setting.default {
-            tracing::warn!(setting = setting.key, from = setting.origin, "has no effect yet");
-        }
-    }
+fn warn_of_what_is_in_the_clear(config: &Config) {
     if config.keyring.ids().next().is_none() {
         tracing::warn!("WAYPOST_SECRET_KEY is not set: header values and signing secrets are stored in the clear");
     }

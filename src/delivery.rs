@@ -149,3 +149,11 @@ pub struct TraceContext {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracestate: Option<String>,
 }
+
+impl TraceContext {
+    /// The trace's id, of a `traceparent` that can be read: `00-ID-PARENT-FLAGS`.
+    pub fn id(&self) -> Option<&str> {
+        let id = self.traceparent.split('-').nth(1)?;
+        (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
+    }
+}

@@ -17,6 +17,7 @@ pub mod flow;
 pub mod follow;
 pub mod http;
 pub mod metrics;
+pub mod reload;
 pub mod replays;
 pub mod sender;
 pub mod store;

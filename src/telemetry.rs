@@ -1,32 +1,77 @@
-//! Logs: for people on a terminal, as JSON for programs, always on standard error.
+//! What a worker says of itself beside its metrics: logs, on standard error, for people on a terminal and as JSON for
+//! programs; and, where `telemetry.otlpEndpoint` is set, [`spans`] of the stages of each delivery.
+
+mod export;
+pub mod spans;
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_subscriber::filter::Directive;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 
-use crate::config::{LogConfig, LogFormat};
+use crate::config::{LogConfig, LogFormat, LogLevel, TelemetryConfig};
 
 /// Heard whatever the settings and `RUST_LOG` say: the audit, which is no matter of taste, always; lapin never, because we
 /// report its errors ourselves, and because it logs the bodies of messages.
 const FIXED: [&str; 2] = ["waypost::audit=info", "lapin=off"];
 
-/// Starts logging. `RUST_LOG` overrides the level. Other libraries are heard from `warn` on.
-pub fn start(log: &LogConfig) {
-    let chosen = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(format!("warn,waypost={}", log.level.as_str())));
-    let fixed = FIXED.iter().filter_map(|directive| directive.parse::<Directive>().ok());
-    let filter = fixed.fold(chosen, EnvFilter::add_directive);
-    let human = match log.format {
-        LogFormat::Auto => std::io::stderr().is_terminal(),
+/// No spans could be exported.
+#[derive(Debug, thiserror::Error)]
+#[error("telemetry.otlpEndpoint: {0}")]
+pub struct TelemetryError(String);
+
+/// What was started.
+pub struct Telemetry {
+    filter: reload::Handle<EnvFilter, Registry>,
+    spans: Option<SdkTracerProvider>,
+}
+
+/// Starts logging, and exporting spans where that is configured. `RUST_LOG` overrides the level. Other libraries are heard from
+/// `warn` on. A second start, as in tests, leaves the first one as it is.
+///
+/// # Errors
+/// [`TelemetryError`].
+pub fn start(log: &LogConfig, telemetry: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
+    let is_terminal = std::io::stderr().is_terminal();
+    let is_human = match log.format {
+        LogFormat::Auto => is_terminal,
         LogFormat::Human => true,
         LogFormat::Json => false,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second start, as in tests, leaves the first one as it is.
-    let _ = if human {
-        builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init()
-    } else {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+    let (filter, handle) = reload::Layer::new(filter(log.level));
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = match is_human {
+        true => lines.with_target(false).with_ansi(is_terminal).boxed(),
+        false => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
     };
+    let spans = telemetry.otlp_endpoint.as_ref().map(export::provider).transpose()?;
+    let exported = spans.as_ref().map(export::layer);
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(exported).try_init();
+    Ok(Telemetry { filter: handle, spans })
+}
+
+impl Telemetry {
+    /// Logs from another level on.
+    pub fn set_level(&self, level: LogLevel) {
+        if let Err(error) = self.filter.reload(filter(level)) {
+            tracing::warn!(%error, "the level of the log is as it was");
+        }
+    }
+
+    /// Exports what is left.
+    pub fn end(&self) {
+        if let Some(Err(error)) = self.spans.as_ref().map(SdkTracerProvider::shutdown) {
+            tracing::warn!(%error, "the last spans were not exported");
+        }
+    }
+}
+
+fn filter(level: LogLevel) -> EnvFilter {
+    let chosen = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,waypost={}", level.as_str())));
+    let fixed = FIXED.iter().filter_map(|directive| directive.parse::<Directive>().ok());
+    fixed.fold(chosen, EnvFilter::add_directive)
 }

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
+use tracing::{Instrument as _, Span};
 
 use crate::broker::consumer::Message;
 use crate::broker::ladder::{Rung, rung_until};
@@ -38,8 +39,10 @@ use crate::delivery::retry::{RetryPolicy, Settlement, decide, park};
 use crate::delivery::{Attempt, Delivery, TraceContext, event, request, resolve, timestamp};
 use crate::metrics::account::Origin;
 use crate::metrics::{AttemptOutcome, EventResult, Metrics};
+use crate::reload::Changeable;
 use crate::sender::{ANSWER_BYTES_KEPT, Sender};
 use crate::store::{Store, StoreError};
+use crate::telemetry::spans;
 use endpoints::{Endpoints, Entry};
 use parking::Parking;
 
@@ -61,7 +64,7 @@ pub struct Worker {
     /// Where a delivery goes that an endpoint can't take.
     pub parking: Parking,
     /// How often a delivery is tried, unless its webhook says otherwise.
-    pub policy: Arc<RetryPolicy>,
+    pub policy: Changeable<RetryPolicy>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -96,6 +99,11 @@ pub struct Tried {
 impl Worker {
     /// A message of the events queue: one step event, for every webhook it resolves to.
     pub async fn event(&self, message: Message) -> Result<(), Unsettled> {
+        let span = spans::event(message.message_id.as_deref(), message.body.len(), message.trace.as_ref());
+        self.take(message).instrument(span).await
+    }
+
+    async fn take(&self, message: Message) -> Result<(), Unsettled> {
         let event = match event::decode(&message.body, message.message_id.as_deref()) {
             Ok(event) => event,
             Err(faults) => {
@@ -109,6 +117,7 @@ impl Worker {
         drop(message.body);
         let stored = self.store.campaign(&event.campaign_id)?;
         let targets = stored.map_or_else(Vec::new, |stored| resolve::resolve(&stored.campaign, &event));
+        spans::resolved(&Span::current(), &event.campaign_id, event.event_id.as_str(), targets.len());
         let result = if targets.is_empty() { EventResult::NoWebhook } else { EventResult::Resolved };
         tracing::debug!(
             event = %event.event_id, campaign = event.campaign_id, label = event.label, webhooks = targets.len(),
@@ -159,7 +168,12 @@ impl Worker {
     }
 
     /// Goes on with a delivery that has waited.
-    async fn resume(&self, mut delivery: Delivery) -> Result<(), Unsettled> {
+    async fn resume(&self, delivery: Delivery) -> Result<(), Unsettled> {
+        let span = spans::resumed(&delivery);
+        self.go_on(delivery).instrument(span).await
+    }
+
+    async fn go_on(&self, mut delivery: Delivery) -> Result<(), Unsettled> {
         if let Some(due) = delivery.due.filter(|due| rung_until(*due, Utc::now()).is_some()) {
             // Those that were parked together go on together.
             let (rung, body) = waiting(&mut delivery, due)?;
@@ -200,7 +214,7 @@ impl Worker {
         let Tried { outcome, reply, took, ended } = self.attempt_once(&mut delivery).await;
         drop(in_flight);
         permit.ended(&reply, took, ended);
-        let settlement = decide(&self.policy.of(&delivery.target.webhook), &delivery, &outcome, ended);
+        let settlement = decide(&self.policy.get().of(&delivery.target.webhook), &delivery, &outcome, ended);
         self.observe(&delivery, &reply, took, &settlement, ended);
 
         match settlement {
@@ -222,7 +236,7 @@ impl Worker {
     /// Puts a delivery back without an attempt, because its endpoint can't take it for some time.
     async fn park(&self, mut delivery: Delivery, time: Duration, why: Busy) -> Result<(), Unsettled> {
         let webhook = delivery.target.webhook.clone();
-        match park(&self.policy.of(&webhook), &mut delivery, time, Utc::now()) {
+        match park(&self.policy.get().of(&webhook), &mut delivery, time, Utc::now()) {
             Ok(due) => {
                 let (rung, body) = waiting(&mut delivery, due)?;
                 self.parking.park(rung, body).await?;
@@ -240,11 +254,13 @@ impl Worker {
         let clock = Instant::now();
         let timeout = Duration::from_millis(delivery.target.webhook.timeout_ms);
         let request = request::render(delivery, began);
-        let (reply, stages) = self.sender.send(request, timeout).await;
+        let span = spans::attempt(delivery);
+        let (reply, stages) = self.sender.send(request, timeout).instrument(span.clone()).await;
+        spans::replied(&span, &reply);
         let took = clock.elapsed();
         let ended = Utc::now();
-        let permanent = delivery.target.webhook.retry.permanent_statuses.as_ref();
-        let outcome = classify(&reply, permanent.unwrap_or(&self.policy.permanent_statuses), ended);
+        let (own, policy) = (delivery.target.webhook.retry.permanent_statuses.as_ref(), self.policy.get());
+        let outcome = classify(&reply, own.unwrap_or(&policy.permanent_statuses), ended);
         let attempt = attempt_of(&reply, began, took, &delivery.target.webhook);
         delivery.record(attempt);
         self.metrics.stages(&stages);
@@ -306,7 +322,7 @@ impl Worker {
 
     /// Publishes until the broker has taken it. To give the message back instead would send the request once more.
     pub(crate) async fn publish(&self, outgoing: Outgoing) -> Result<(), Unsettled> {
-        Ok(self.publisher.publish_until_taken(outgoing).await?)
+        Ok(self.publisher.publish_until_taken(outgoing).instrument(spans::publish()).await?)
     }
 
     /// The webhook of a waiting delivery as it is configured now, or why there is none.
@@ -324,7 +340,15 @@ impl Worker {
                 let latency = now.signed_duration_since(delivery.event.date);
                 metrics.delivered(latency.as_seconds_f64());
                 metrics.attempt(AttemptOutcome::Delivered, reply.cause());
-                tracing::debug!(delivery = %delivery.id, attempt = delivery.attempts_made, ms = took.as_millis() as u64, "delivered");
+                tracing::debug!(
+                    delivery = %delivery.id, event = %delivery.event.event_id,
+                    trace = delivery.trace.as_ref().and_then(TraceContext::id),
+                    campaign = delivery.event.campaign_id, label = delivery.event.label,
+                    webhook = %delivery.target.webhook.id, endpoint = %delivery.target.webhook.url.place().endpoint,
+                    attempt = delivery.attempts_made, status = delivery.attempts.last().and_then(|last| last.status),
+                    ms = took.as_millis() as u64, latency_ms = latency.num_milliseconds(),
+                    "delivered"
+                );
                 return;
             }
             Settlement::Retry { due } => (AttemptOutcome::Retry, timestamp::text(due)),
@@ -334,7 +358,8 @@ impl Worker {
         metrics.blamed(reply);
         let last = delivery.attempts.last();
         tracing::info!(
-            delivery = %delivery.id, campaign = delivery.event.campaign_id, webhook = %delivery.target.webhook.id,
+            delivery = %delivery.id, event = %delivery.event.event_id, trace = delivery.trace.as_ref().and_then(TraceContext::id),
+            campaign = delivery.event.campaign_id, webhook = %delivery.target.webhook.id,
             attempt = delivery.attempts_made, cause = reply.cause().as_str(), blame = reply.blame().map(Blame::as_str),
             status = last.and_then(|attempt| attempt.status), error = last.and_then(|attempt| attempt.error.as_deref()),
             ms = took.as_millis() as u64, outcome = outcome.as_str(), then,

@@ -56,7 +56,7 @@ impl Demo {
         let prefix = format!("waypost-demo-{}", uuid::Uuid::now_v7().simple());
         self.override_settings(&prefix, folder.path())?;
         let config = self.settings.load()?;
-        telemetry::start(&config.log);
+        telemetry::start(&config.log, &config.telemetry).map_err(Failure::of)?;
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone())?;
 

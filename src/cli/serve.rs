@@ -1,12 +1,17 @@
-//! `waypost serve`: a worker, until SIGTERM or Ctrl-C.
+//! `waypost serve`: a worker, until SIGTERM or Ctrl-C. At SIGHUP it reads its settings again.
+
+use std::convert::Infallible;
+use std::sync::Arc;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Settings};
-use crate::app::App;
-use crate::telemetry;
+use crate::app::{Adjuster, App};
+use crate::config::Config;
+use crate::reload::{self, Changes};
+use crate::telemetry::{self, Telemetry};
 
 #[derive(Args)]
 pub(super) struct Serve {
@@ -17,11 +22,50 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let config = self.settings.load()?;
-        telemetry::start(&config.log);
+        let telemetry = telemetry::start(&config.log, &config.telemetry).map_err(Failure::of)?;
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone())?;
         let app = App::build(&config).await.map_err(Failure::of)?;
-        app.run(stop).await.map_err(Failure::of)
+        let reloading = signal(SignalKind::hangup()).map_err(Failure::of)?;
+        let telemetry = Arc::new(telemetry);
+        let reload = self.reload(config, app.adjuster(), telemetry.clone(), reloading);
+        let ended = tokio::select! {
+            ended = app.run(stop) => ended.map_err(Failure::of),
+            never = reload => match never {},
+        };
+        // It waits for the collector.
+        let _ = tokio::task::spawn_blocking(move || telemetry.end()).await;
+        ended
+    }
+
+    /// Reads the settings again at each SIGHUP, and takes over what can change while a worker runs.
+    async fn reload(
+        &self,
+        mut config: Config,
+        adjuster: Adjuster,
+        telemetry: Arc<Telemetry>,
+        mut signals: Signal,
+    ) -> Infallible {
+        loop {
+            if signals.recv().await.is_none() {
+                std::future::pending::<()>().await;
+            }
+            let new = match self.settings.load() {
+                Ok(new) => new,
+                Err(Failure::Failed(faults) | Failure::Misused(faults)) => {
+                    tracing::error!(faults, "the settings are as they were: those that were to be read have faults");
+                    continue;
+                }
+            };
+            let Changes { taken, refused } = Changes::between(&config, &new);
+            config = reload::merged(&config, new);
+            adjuster.adjust(&config);
+            telemetry.set_level(config.log.level);
+            tracing::info!(?taken, "settings read again");
+            if !refused.is_empty() {
+                tracing::warn!(?refused, "these settings change only with another start of the worker");
+            }
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::delivery::endpoint::receiver::Receiver;
 use crate::delivery::endpoint::{Admission, Ask, Asking, Busy, Lane, Origin, Pass, Place, Queue, SlowLane, Standing};
 use crate::delivery::identity::WebhookId;
 use crate::delivery::outcome::Reply;
+use crate::reload::Changeable;
 
 /// Receivers remembered at most. Beyond, those that were asked longest ago are forgotten: they begin anew.
 const MOST: usize = 10_000;
@@ -29,7 +30,7 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(10);
 pub struct Endpoints(Arc<Shared>);
 
 struct Shared {
-    limits: Limits,
+    limits: Changeable<Limits>,
     /// Requests of slow receivers at once.
     slow_most: usize,
     slow: AtomicUsize,
@@ -100,7 +101,7 @@ impl Endpoints {
     /// answer quickly.
     pub fn new(limits: Limits, window: u16) -> Self {
         Self(Arc::new(Shared {
-            limits,
+            limits: Changeable::new(limits),
             slow_most: usize::from(window / 2).max(1),
             slow: AtomicUsize::new(0),
             workers: AtomicU32::new(1),
@@ -108,6 +109,11 @@ impl Endpoints {
             known: Mutex::default(),
             started: Instant::now(),
         }))
+    }
+
+    /// Other limits of each endpoint, from now on.
+    pub fn set_limits(&self, limits: Limits) {
+        self.0.limits.set(limits);
     }
 
     /// How many workers there are now: the limits of a webhook are for all of them together. Fewer are believed when seen twice,
@@ -273,7 +279,7 @@ impl Watched {
     }
 
     fn ask(&self, shared: &Shared, webhook: Option<(&WebhookId, Limits)>, asking: Asking, jitter: f64) -> Admission {
-        let ask = Ask { webhook, limits: shared.limits, slow_lane: shared.slow_lane(), asking, jitter };
+        let ask = Ask { webhook, limits: *shared.limits.get(), slow_lane: shared.slow_lane(), asking, jitter };
         let now = shared.now();
         self.lock().admit(&mut self.door.lock(), &ask, now)
     }

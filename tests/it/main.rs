@@ -39,6 +39,7 @@ mod replay_control;
 mod replay_faults;
 mod replays;
 mod retries;
+mod running;
 mod sealing;
 mod shards;
 mod signing;

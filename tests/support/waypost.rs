@@ -151,6 +151,11 @@ impl Waypost {
     }
 
     /// Has it stand still (SIGSTOP), until [`thaw`](Self::thaw).
+    /// Sends SIGHUP: it reads its settings again.
+    pub(crate) fn hang_up(&self) {
+        signal("-HUP", &self.pid().to_string());
+    }
+
     pub(crate) fn freeze(&self) {
         signal("-STOP", &self.pid().to_string());
     }

@@ -1,0 +1,96 @@
+//! Settings that a running worker takes over at SIGHUP, and those for which it has to be started anew.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::config::{Config, Setting};
+
+/// What can change while a worker runs: these keys, and all below those that end with a dot.
+const CHANGEABLE: [&str; 4] = ["log.level", "endpoint.maxConcurrency", "endpoint.rateLimit", "retry."];
+
+/// A value that may be changed while others read it.
+#[derive(Debug, Default)]
+pub struct Changeable<T>(RwLock<Arc<T>>);
+
+impl<T> Changeable<T> {
+    /// With this value to begin with.
+    pub fn new(value: T) -> Self {
+        Self(RwLock::new(Arc::new(value)))
+    }
+
+    /// The value as it is now.
+    pub fn get(&self) -> Arc<T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Another value from now on.
+    pub fn set(&self, value: T) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+    }
+}
+
+/// How settings differ from those a worker runs with.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// `retry.maxAttempts: 12 → 5`, for each that is taken over.
+    pub taken: Vec<String>,
+    /// The same for each that is not.
+    pub refused: Vec<String>,
+}
+
+impl Changes {
+    /// From `old` to `new`. What is masked in both, a password, is the same to the eye.
+    pub fn between(old: &Config, new: &Config) -> Self {
+        let mut changes = Self::default();
+        for (was, is) in old.settings.iter().zip(&new.settings).filter(|(was, is)| was.value != is.value) {
+            let words = format!("{}: {} → {}", is.key, was.value, is.value);
+            let changes = if is_changeable(is) { &mut changes.taken } else { &mut changes.refused };
+            changes.push(words);
+        }
+        changes
+    }
+}
+
+fn is_changeable(setting: &Setting) -> bool {
+    CHANGEABLE.iter().any(|key| setting.key == *key || key.ends_with('.') && setting.key.starts_with(key))
+}
+
+/// The settings in effect: `new` where they can be taken over, else `old`.
+pub fn merged(old: &Config, new: Config) -> Config {
+    let settings = old.settings.iter().zip(new.settings);
+    let settings = settings.map(|(was, is)| if is_changeable(&is) { is } else { was.clone() }).collect();
+    let mut merged = Config { settings, retry: new.retry, ..old.clone() };
+    (merged.log.level, merged.endpoint.limits) = (new.log.level, new.endpoint.limits);
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(overrides: &[(&str, &str)]) -> Config {
+        let overrides: Vec<_> = overrides.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        Config::load(None, &overrides).expect("settings")
+    }
+
+    #[test]
+    fn what_can_change_is_told_from_what_cannot() {
+        let old = config(&[]);
+        let new = config(&[
+            ("retry.maxAttempts", "3"),
+            ("log.level", "debug"),
+            ("endpoint.maxConcurrency", "7"),
+            ("broker.prefix", "other"),
+            ("endpoint.connectTimeout", "1s"),
+        ]);
+        let changes = Changes::between(&old, &new);
+        assert_eq!(
+            changes.taken,
+            ["endpoint.maxConcurrency: 64 → 7", "log.level: info → debug", "retry.maxAttempts: 12 → 3"]
+        );
+        assert_eq!(changes.refused, ["broker.prefix: waypost → other", "endpoint.connectTimeout: 5s → 1s"]);
+        let merged = merged(&old, new);
+        assert_eq!((merged.retry.max_attempts, merged.endpoint.limits.concurrency), (3, 7));
+        assert_eq!(merged.broker.prefix, "waypost");
+        assert_eq!(Changes::between(&merged, &old).refused, [""; 0], "what was refused is not in effect");
+    }
+}

@@ -1,0 +1,43 @@
+//! Spans go to a collector by OTLP over HTTP, in batches, from a thread of their own: a collector that is away costs spans,
+//! never a delivery.
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::Subscriber;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::registry::LookupSpan;
+use url::Url;
+
+use super::TelemetryError;
+use super::spans::TARGET;
+
+/// Where OTLP has traces, below the address of the collector.
+const PATH: &str = "v1/traces";
+
+/// What makes spans and exports them. `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME` and the other variables of OpenTelemetry are
+/// heeded; without them all is sampled that its publisher has not excluded.
+pub(super) fn provider(endpoint: &Url) -> Result<SdkTracerProvider, TelemetryError> {
+    let address = format!("{}/{PATH}", endpoint.as_str().trim_end_matches('/'));
+    let exporter = SpanExporter::builder().with_http().with_endpoint(address).with_protocol(Protocol::HttpBinary);
+    let exporter = exporter.build().map_err(|error| TelemetryError(error.to_string()))?;
+    let resource = Resource::builder().with_service_name(service_name());
+    let provider = SdkTracerProvider::builder().with_resource(resource.build()).with_batch_exporter(exporter);
+    Ok(provider.build())
+}
+
+fn service_name() -> String {
+    std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| env!("CARGO_PKG_NAME").to_owned())
+}
+
+/// Hands the spans, and nothing else, to the provider.
+pub(super) fn layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let tracer = provider.tracer(env!("CARGO_PKG_NAME"));
+    let layer = tracing_opentelemetry::layer().with_tracer(tracer).with_location(false).with_threads(false);
+    layer.with_filter(Targets::new().with_target(TARGET, LevelFilter::INFO))
+}

@@ -1,0 +1,111 @@
+//! A worker as it runs: settings that are read again, spans that are exported, failures that are blamed on somebody.
+
+use std::collections::BTreeMap;
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message as _;
+
+use super::stage::{LONG, Stage, chose};
+use crate::support::amqp::Message;
+use crate::support::{Answer, Receiver, until};
+
+/// Writes the settings file of a stage's worker, and has it read.
+fn reload(stage: &Stage, settings: &str) {
+    let folder = stage.waypost.store_path();
+    let file = folder.parent().expect("the worker's folder").join("waypost.toml");
+    std::fs::write(file, settings).expect("a file in the folder");
+    stage.waypost.hang_up();
+}
+
+/// At SIGHUP what can change is taken over, what cannot is refused by name, and faulty settings change nothing.
+#[tokio::test]
+async fn settings_are_read_again() {
+    let stage = Stage::set("running", &[]).await;
+    stage.receiver.answer("/offers", Answer::status(500));
+    reload(&stage, "[retry]\nmaxAttempts = 1\n[log]\nlevel = 'debug'\n[broker]\nprefetch = 7\n");
+    let line = stage.waypost.until_line("settings read again").await;
+    assert!(line.contains("retry.maxAttempts: 12 → 1") && line.contains("log.level: info → debug"), "{line}");
+    let line = stage.waypost.until_line("only with another start").await;
+    assert!(line.contains("broker.prefetch: 1000 → 7") && !line.contains("retry"), "{line}");
+    stage.publish(&chose(4, "reloaded")).await;
+    let letter = &stage.dead_letters(1).await[0];
+    assert_eq!((&letter["reason"], letter["attempts"].as_array().map(Vec::len)), (&"exhausted".into(), Some(1)));
+    stage.waypost.until_line("event resolved").await;
+
+    reload(&stage, "[retry]\nmaxAttempts = 0\njiter = 1\n");
+    let line = stage.waypost.until_line("the settings are as they were").await;
+    assert!(line.contains("retry.maxAttempts") && line.contains("retry.jiter"), "{line}");
+    stage.publish(&chose(4, "not-reloaded")).await;
+    assert_eq!(stage.dead_letters(2).await[1]["attempts"].as_array().map(Vec::len), Some(1));
+}
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const PARENT: &str = "00f067aa0ba902b7";
+
+fn hex(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn spans(collector: &Receiver) -> Vec<Span> {
+    let requests = collector.requests();
+    let exports = requests.iter().filter(|request| request.path() == "/v1/traces");
+    let exports = exports.map(|request| ExportTraceServiceRequest::decode(request.body.clone()).expect("OTLP"));
+    let resources = exports.flat_map(|export| export.resource_spans);
+    resources.flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans).collect()
+}
+
+/// The trace of a publisher goes on through the stages of a delivery, over its wait for a retry, to the receiver.
+#[tokio::test]
+async fn a_trace_goes_through() {
+    let collector = Receiver::start();
+    let stage = Stage::set("running", &[("WAYPOST_TELEMETRY__OTLP_ENDPOINT", &collector.url(""))]).await;
+    stage.receiver.answer_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
+    let traceparent = format!("00-{TRACE}-{PARENT}-01");
+    let event = Message::event(&chose(4, "traced")).header("traceparent", &traceparent);
+    stage.amqp.publish(&format!("{}.events", stage.prefix), [event]).await;
+    let requests = stage.receiver.until_within(LONG, |requests| requests.len() >= 2).await;
+    assert!(requests.iter().all(|request| request.header("traceparent") == Some(&*traceparent)), "{requests:?}");
+    let line = stage.waypost.until_line("attempt failed").await;
+    assert!(line.contains(TRACE) && line.contains("theirs_5xx"), "{line}");
+
+    let spans = until("the spans at the collector", LONG, async || {
+        let spans = spans(&collector);
+        (spans.iter().filter(|span| span.name == "attempt").count() >= 2).then_some(spans)
+    })
+    .await;
+    assert!(spans.iter().all(|span| hex(&span.trace_id) == TRACE), "{spans:#?}");
+    let by_id: BTreeMap<String, &Span> = spans.iter().map(|span| (hex(&span.span_id), span)).collect();
+    let parent = |span: &Span| by_id.get(&hex(&span.parent_span_id)).map(|parent| parent.name.clone());
+    let of = |name: &str| spans.iter().filter(|span| span.name == name).collect::<Vec<_>>();
+    for outermost in [of("event")[0], of("retry")[0]] {
+        assert_eq!(hex(&outermost.parent_span_id), PARENT, "{outermost:#?}");
+    }
+    let parents: Vec<_> = of("attempt").into_iter().map(parent).collect();
+    assert!(parents.contains(&Some("event".to_owned())) && parents.contains(&Some("retry".to_owned())), "{parents:?}");
+    assert_eq!(parent(of("publish")[0]).as_deref(), Some("event"), "the retry that is published");
+    let told = format!("{spans:?}");
+    assert!(!told.contains("+15550001") && !told.contains("/offers"), "a span tells too much: {told}");
+}
+
+/// Each failure is counted by what it is to be blamed on, and the parts of attempts are timed.
+#[tokio::test]
+async fn failures_are_blamed_on_somebody() {
+    let stage = Stage::set("running", &[("WAYPOST_RETRY__MAX_ATTEMPTS", "1")]).await;
+    stage.receiver.answer("/offers", Answer::status(500));
+    stage.receiver.answer("/survey", Answer::status(404));
+    stage.receiver.answer("/agent", Answer::reset());
+    for keyword in [3, 4, 5] {
+        stage.publish(&chose(keyword, &format!("blamed-{keyword}"))).await;
+    }
+    stage.dead_letters(3).await;
+    for blame in ["theirs_5xx", "theirs_4xx", "theirs_reset"] {
+        stage.waypost.until_metric(&format!("waypost_attempt_failures_total{{blame=\"{blame}\"}}"), 1.0).await;
+    }
+    for stage_of in ["connect", "first_byte"] {
+        let name = format!("waypost_attempt_stage_duration_seconds_count{{stage=\"{stage_of}\"}}");
+        stage.waypost.until_metric(&name, 1.0).await;
+    }
+    let quiet = "waypost_attempt_failures_total{blame=\"timeout_answering\"}";
+    assert_eq!(stage.waypost.metric(quiet).await, 0.0);
+}
