@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn optional_fields_may_be_absent_or_null_and_unknown_ones_are_ignored() {
-        let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
         for rest in [
             String::new(),
             r#","response":null,"option":null,"keyword":null,"eventId":null"#.to_owned(),
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn bodies_that_are_no_event() {
         let in_order = br#"["13010", "Welcome Message", "5511", "2024-06-18T23:26:14Z", null, null, null, null]"#;
-        let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
         let deep_label = format!(r#"{{"label":{deep}}}"#);
         let large = with("response", "x".repeat(300 * 1024).into());
         let bodies: [(&[u8], &str); 16] = [
