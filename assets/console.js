@@ -152,16 +152,41 @@ document.addEventListener("input", (event) => {
   }, 300);
 });
 
+// What has a key (`data-key`), and comes with the same one, stays: so nobody's click or open question is lost.
+function renew(part, body) {
+  const [here, come] = [[...part.children], [...body.children]];
+  if (here.length !== come.length) {
+    part.replaceChildren(...document.adoptNode(body).childNodes);
+    return;
+  }
+  here.forEach((old, index) => {
+    const { key } = old.dataset;
+    if (key === undefined || key !== come[index].dataset.key) old.replaceWith(come[index]);
+  });
+}
+
 // A part that the server keeps up to date, by sending it anew. While no news come it says so.
 for (const part of document.querySelectorAll("[data-live]")) {
   const news = new EventSource(part.dataset.live);
   news.addEventListener("message", ({ data }) => {
     const { body } = new DOMParser().parseFromString(data, "text/html");
     showTimes(body);
-    part.replaceChildren(...document.adoptNode(body).childNodes);
+    renew(part, body);
     part.removeAttribute("data-stale");
   });
   news.addEventListener("error", () => part.setAttribute("data-stale", ""));
+}
+
+// A box that ticks all boxes of a name in its form.
+for (const all of document.querySelectorAll("[data-all]")) {
+  const boxes = () => [...all.form.elements].filter((box) => box.type === "checkbox" && box.name === all.dataset.all);
+  all.closest("[hidden]")?.removeAttribute("hidden");
+  all.addEventListener("change", () => boxes().forEach((box) => (box.checked = all.checked)));
+  all.form.addEventListener("change", () => {
+    const ticked = boxes().filter((box) => box.checked).length;
+    all.checked = ticked > 0 && ticked === boxes().length;
+    all.indeterminate = ticked > 0 && !all.checked;
+  });
 }
 
 prepare(document);

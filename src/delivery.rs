@@ -15,6 +15,7 @@ pub mod event;
 pub mod explain;
 pub mod fault;
 pub mod identity;
+pub mod moment;
 pub mod outcome;
 pub mod reason;
 pub mod replay;

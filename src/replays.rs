@@ -3,6 +3,7 @@
 //! The course of a replay is in the dead-letter log, so every node knows it. A message on the replays queue says that
 //! there is something to do; the one node that has the queue does it, a slice at a time.
 
+pub mod pace;
 mod requests;
 pub mod runner;
 

@@ -2,7 +2,6 @@
 
 pub(super) mod follow;
 mod list;
-mod pace;
 mod show;
 pub(super) mod words;
 

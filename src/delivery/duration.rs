@@ -10,6 +10,11 @@ pub fn text(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
 }
 
+/// The two largest units of it, in whole seconds: nobody counts the seconds of a day.
+pub fn rough(duration: Duration) -> String {
+    text(Duration::from_secs(duration.as_secs())).split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
 /// Reads a duration.
 ///
 /// # Errors

@@ -47,4 +47,17 @@ impl Reason {
             Self::WebhookDisabled => "webhook_disabled",
         }
     }
+
+    /// What it means, for people.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Malformed => "the message is no step event",
+            Self::Poison => "no worker could settle the message, however often it was given out",
+            Self::Gone => "the receiver said that it wants no more requests at this address",
+            Self::ForbiddenAddress => "the egress rules forbid the address",
+            Self::Exhausted => "the attempts, or the time for them, were used up",
+            Self::WebhookDeleted => "the webhook or its campaign was deleted before the delivery was made",
+            Self::WebhookDisabled => "the webhook was disabled before the delivery was made",
+        }
+    }
 }

@@ -7,6 +7,10 @@
 //! | `/campaigns/{id}` | sections and their menus; `…/flow` is its picture |
 //! | `/campaigns/{id}/edit` | one place (`label`, `keyword`) and its webhook: save, check, test |
 //! | `/webhooks/{id}` | where a webhook is edited |
+//! | `/dead-letters` | what could not be delivered, by filter; `/dead-letters/{id}` is one |
+//! | `/dead-letters/replay` | what a replay would do; `POST /replays` begins it |
+//! | `/dead-letters/discard` | what is to be given up; `POST /dead-letters/discarded` gives it up |
+//! | `/replays` | the replays; `/replays/{id}` is one, as it goes on |
 //! | `/login` | a token for a session |
 //! | `/assets/…` | style sheets and the script |
 //!
@@ -14,13 +18,16 @@
 
 mod assets;
 mod campaigns;
+mod dead_letters;
 mod door;
 mod editor;
 mod errors;
 mod flow;
 mod form;
 mod page;
+mod replays;
 mod session;
+mod words;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -43,5 +50,8 @@ pub(super) fn router(http: &Http, stop: CancellationToken) -> Router<Http> {
 }
 
 fn routes() -> Vec<Route> {
-    [campaigns::routes(), editor::routes(), flow::routes()].into_iter().flatten().collect()
+    [campaigns::routes(), editor::routes(), flow::routes(), dead_letters::routes(), replays::routes()]
+        .into_iter()
+        .flatten()
+        .collect()
 }

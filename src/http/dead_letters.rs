@@ -1,8 +1,8 @@
 //! Dead letters over HTTP: found, understood, discarded.
 
-mod asked;
+pub(super) mod asked;
 mod erase;
-mod shown;
+pub(super) mod shown;
 mod summary;
 
 use std::time::{Duration, Instant};
@@ -23,12 +23,13 @@ use super::list::List;
 use super::problem::Problem;
 use super::route::Route;
 use crate::config::Role;
-use crate::dead_letters::Rest;
+use crate::dead_letters::{self, Refused, Rest};
 use crate::delivery::dead_letter::choice::Choice;
 use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::dead_letter::mark::MAX_REASON_CHARS;
 use crate::delivery::fault::Fault;
 use crate::delivery::identity::DeadLetterId;
+use crate::store::dead_letters::search::Tally;
 use asked::{Asked, Search, cursor, offset_of};
 use shown::{Detail, Listed};
 use summary::Summary;
@@ -66,7 +67,7 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 /// A page is looked for this long, and ends where it has come to.
-const SEARCH_TIME: Duration = Duration::from_millis(25);
+pub(super) const SEARCH_TIME: Duration = Duration::from_millis(25);
 
 /// What is to be discarded.
 #[derive(Deserialize, JsonSchema)]
@@ -109,10 +110,15 @@ async fn summary(State(http): State<Http>, RawQuery(query): RawQuery) -> Result<
     if asked.paged {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "a summary has no pages: leave `limit` and `cursor` out"));
     }
+    Ok(Json(Summary::from(tally(&http, asked.filter).await?)))
+}
+
+/// Counts the letters that a filter matches: of very many, beside everything else.
+pub(super) async fn tally(http: &Http, filter: Filter) -> Result<Tally, Problem> {
     let view = http.dead_letters.readable().await?.clone();
-    let tally = tokio::task::spawn_blocking(move || view.tally(&asked.filter)).await;
-    let tally = tally.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))??;
-    Ok(Json(Summary::from(tally)))
+    let tally = tokio::task::spawn_blocking(move || view.tally(&filter)).await;
+    let tally = tally.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(tally?)
 }
 
 /// `GET /v1/dead-letters/{id}`
@@ -134,16 +140,27 @@ async fn discard(
     if let Some(fault) = fault_of(reason.as_deref(), &choice) {
         return Err(Problem::of_faults(vec![fault]));
     }
-    let chosen = chosen(&choice);
-    let why = reason.clone().unwrap_or_else(|| "no reason given".to_owned());
-    let discarded = http.dead_letters.discard(choice, &caller.name, reason).await?;
-    let about = About(format!("{} dead letters chosen {chosen}: {why}", discarded.letters));
+    let (discarded, about) = give_up(&http, choice, &caller.name, reason).await?;
     let answer = Discarded { discarded: discarded.letters, more: discarded.rest == Rest::Some };
     Ok((Extension(about), Json(answer)).into_response())
 }
 
+/// Discards, and tells the audit of it.
+pub(super) async fn give_up(
+    http: &Http,
+    choice: Choice,
+    by: &str,
+    reason: Option<String>,
+) -> Result<(dead_letters::Discarded, About), Refused> {
+    let chosen = chosen(&choice);
+    let why = reason.clone().unwrap_or_else(|| "no reason given".to_owned());
+    let discarded = http.dead_letters.discard(choice, by, reason).await?;
+    let about = About(format!("{} dead letters chosen {chosen}: {why}", discarded.letters));
+    Ok((discarded, about))
+}
+
 /// What is wrong with the reason of a discard.
-fn fault_of(reason: Option<&str>, choice: &Choice) -> Option<Fault> {
+pub(super) fn fault_of(reason: Option<&str>, choice: &Choice) -> Option<Fault> {
     let Some(reason) = reason else {
         let message = "say why: without conditions this gives up all that are pending";
         return choice.is_all_pending().then(|| Fault::new("$.reason", message));

@@ -17,6 +17,7 @@ use super::list::{List, Page};
 use super::problem::Problem;
 use super::route::Route;
 use crate::config::Role;
+use crate::dead_letters::Refused;
 use crate::delivery::dead_letter::choice::Choice;
 use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::identity::DeadLetterId;
@@ -118,37 +119,37 @@ struct Ordered {
 /// What a replay would do.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "ReplayForecast")]
-struct Forecasted {
+pub(super) struct Forecasted {
     /// Dead letters it would take.
-    total: u64,
+    pub(super) total: u64,
     /// Where they would go, the greatest count first.
-    endpoints: Vec<EndpointCount>,
+    pub(super) endpoints: Vec<EndpointCount>,
     /// Those that would be dead again without a request.
-    unsendable: Vec<UnsendableCount>,
+    pub(super) unsendable: Vec<UnsendableCount>,
     /// Requests, at most five: the oldest one to each endpoint, then others that can be sent. Values of headers are masked
     /// below `editor`.
-    sample: Vec<SampleRequest>,
+    pub(super) sample: Vec<SampleRequest>,
 }
 
 #[derive(Serialize, JsonSchema)]
-struct EndpointCount {
+pub(super) struct EndpointCount {
     /// Scheme, host and port.
-    endpoint: String,
-    count: u64,
+    pub(super) endpoint: String,
+    pub(super) count: u64,
 }
 
 #[derive(Serialize, JsonSchema)]
-struct UnsendableCount {
-    reason: Reason,
-    count: u64,
+pub(super) struct UnsendableCount {
+    pub(super) reason: Reason,
+    pub(super) count: u64,
 }
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct SampleRequest {
-    dead_letter_id: DeadLetterId,
+pub(super) struct SampleRequest {
+    pub(super) dead_letter_id: DeadLetterId,
     #[serde(flatten)]
-    request: request::Shown,
+    pub(super) request: request::Shown,
 }
 
 /// `POST /v1/replays`: 202, or 200 for a `dryRun`.
@@ -164,10 +165,16 @@ async fn create(
         let forecast = http.replays.forecast(&order, caller.secrets()).await?;
         return Ok(Json(Forecasted::from(forecast)).into_response());
     }
-    let chosen = chosen(&order.choice);
-    let replay = http.replays.create(order, &caller.name).await?;
-    let about = About(format!("{}: {} dead letters chosen {chosen}", replay.id, replay.total));
+    let (replay, about) = begin(&http, order, &caller.name).await?;
     Ok((StatusCode::ACCEPTED, Extension(about), Json(Shown::whole(replay))).into_response())
+}
+
+/// Creates a replay, and tells the audit of it.
+pub(super) async fn begin(http: &Http, order: Order, by: &str) -> Result<(Replay, About), Refused> {
+    let chosen = chosen(&order.choice);
+    let replay = http.replays.create(order, by).await?;
+    let about = About(format!("{}: {} dead letters chosen {chosen}", replay.id, replay.total));
+    Ok((replay, about))
 }
 
 /// `GET /v1/replays`: the cursor is the last id of the page before.

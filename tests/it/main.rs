@@ -17,6 +17,7 @@ mod console_access;
 mod console_campaigns;
 mod contract;
 mod dashboards;
+mod console_dead_letters;
 mod dead_letter_lists;
 mod dead_letters;
 mod dead_letters_cli;

@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 use crate::cli::Failure;
 use crate::cli::plain;
 use crate::delivery::dead_letter::State;
+use crate::delivery::moment::Moment;
 use crate::delivery::reason::Reason;
-use crate::delivery::{duration, timestamp};
+use crate::delivery::timestamp;
 
 /// The API's names of the filters, and the flags.
 const FLAGS: [(&str, &str); 8] = [
@@ -52,35 +53,6 @@ pub(in crate::cli) struct Filter {
     /// Those in this state
     #[arg(long, help_heading = FILTERS, value_parser = PossibleValuesParser::new(State::ALL.map(State::as_str)))]
     pub(super) state: Option<String>,
-}
-
-/// A time as it is given on the command line.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Moment {
-    At(DateTime<Utc>),
-    Ago(std::time::Duration),
-}
-
-impl Moment {
-    fn parse(text: &str) -> Result<Self, String> {
-        if let Ok(ago) = duration::parse(text) {
-            return Ok(Self::Ago(ago));
-        }
-        timestamp::parse(text.trim())
-            .map(Self::At)
-            .map_err(|_| "write a time as 2024-06-18T23:26:14Z, or how long ago as `30m` or `2h`".to_owned())
-    }
-
-    /// The time itself. Nothing has died before 1970, however long ago is asked for.
-    fn at(self, now: DateTime<Utc>) -> DateTime<Utc> {
-        match self {
-            Self::At(time) => time,
-            Self::Ago(ago) => {
-                let ago = chrono::TimeDelta::from_std(ago).unwrap_or(chrono::TimeDelta::MAX);
-                now.checked_sub_signed(ago).unwrap_or_default().max(DateTime::UNIX_EPOCH)
-            }
-        }
-    }
 }
 
 impl Filter {
@@ -211,22 +183,6 @@ mod tests {
         );
         assert_eq!(flags(&document, &["campaignId", "state"]), "--campaign 13010 --state replayed");
         assert_eq!(flags(&json!({ "label": "Welcome Message" }), &ALL), "--label 'Welcome Message'");
-    }
-
-    #[test]
-    fn times() {
-        for (text, time) in [
-            ("90s", "2026-11-22T02:58:30.000Z"),
-            ("1day 2h", "2026-11-21T01:00:00.000Z"),
-            ("2024-06-18T20:26:14.206-03:00", "2024-06-18T23:26:14.206Z"),
-            ("9000years", "1970-01-01T00:00:00.000Z"),
-            ("9000000000years", "1970-01-01T00:00:00.000Z"),
-        ] {
-            assert_eq!(timestamp::text(&Moment::parse(text).unwrap().at(now())), time, "{text}");
-        }
-        for text in ["", "yesterday", "2h ago", "2024-06-18", "-2h"] {
-            assert!(Moment::parse(text).unwrap_err().contains("`2h`"), "{text}");
-        }
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! `waypost dead-letters show`: all there is to know of one, and how to send it again.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 use clap::Args;
 use comfy_table::{Table, presets};
@@ -12,6 +10,8 @@ use crate::cli::Failure;
 use crate::cli::client::{Server, id};
 use crate::cli::output::say;
 use crate::cli::plain;
+use crate::delivery::duration::rough;
+use crate::delivery::reason::Reason;
 use crate::delivery::timestamp;
 
 /// So much of an unreadable body is shown; the whole is in the JSON.
@@ -70,23 +70,9 @@ fn head(letter: &Value, now: DateTime<Utc>) -> String {
     format!("{id}  {state}\n{}: {}\ndead since {dead_at}{ago}", plain::line(reason, 20), in_words(reason))
 }
 
-/// The two largest units: nobody counts the seconds of a day.
-fn rough(duration: Duration) -> String {
-    let seconds = humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string();
-    seconds.split(' ').take(2).collect::<Vec<_>>().join(" ")
-}
-
 fn in_words(reason: &str) -> &'static str {
-    match reason {
-        "malformed" => "the message is no step event",
-        "poison" => "no worker could settle the message, however often it was given out",
-        "gone" => "the receiver said that it wants no more requests at this address",
-        "forbidden_address" => "the egress rules forbid the address",
-        "exhausted" => "the attempts, or the time for them, were used up",
-        "webhook_deleted" => "the webhook or its campaign was deleted before the delivery was made",
-        "webhook_disabled" => "the webhook was disabled before the delivery was made",
-        _ => "a reason this version does not know",
-    }
+    let known = Reason::ALL.into_iter().find(|known| known.as_str() == reason);
+    known.map_or("a reason this version does not know", Reason::in_words)
 }
 
 fn facts(letter: &Value) -> Option<String> {

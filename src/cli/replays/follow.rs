@@ -7,13 +7,13 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::pace::Pace;
 use super::words::{self, Stage};
 use super::{LIST, words::number};
 use crate::cli::Failure;
 use crate::cli::client::{Api, Call, Unanswered};
 use crate::cli::output::{say, tell};
 use crate::cli::progress;
+use crate::replays::pace::Pace;
 
 /// The bar takes what the words leave of the line: they lose nothing, however narrow the terminal is.
 const TEMPLATE: &str = "{wide_bar} {msg}";

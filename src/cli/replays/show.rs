@@ -4,12 +4,13 @@ use serde_json::Value;
 
 use super::words;
 use crate::cli::plain;
+use crate::replays::pace::decimal;
 
 pub(super) fn page(replay: &Value) -> String {
     let field = |name: &str| plain::field(&replay[name], usize::MAX);
     let rate = replay["ratePerSecond"]
         .as_f64()
-        .map_or_else(|| "as fast as it goes".to_owned(), |rate| format!("at most {} a second", words::decimal(rate)));
+        .map_or_else(|| "as fast as it goes".to_owned(), |rate| format!("at most {} a second", decimal(rate)));
     let ratio = replay["stopOnFailureRatio"].as_f64();
     let ratio = ratio.map_or_else(|| "never".to_owned(), |ratio| format!("once {ratio} of the requests have failed"));
     let facts = [

@@ -1,15 +1,12 @@
 //! How a replay stands, in words: for the progress, for its end, and what to do next.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
-use super::pace::Pace;
 use crate::cli::dead_letters::filter::{self, flags};
 use crate::cli::plain;
-
-/// The part of a filter that its letters keep when they are dead again.
-const LASTING: [&str; 3] = ["campaignId", "label", "webhookId"];
+use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::duration::rough;
+use crate::replays::pace::{Pace, decimal};
 
 /// What to make of a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,27 +67,12 @@ pub(super) fn progress(replay: &Value, pace: &Pace) -> String {
             let per_second = pace.per_second();
             words.extend(per_second.map(|rate| format!("{}/s", decimal(rate))));
             let left = number(replay, "total").saturating_sub(number(replay, "sent"));
-            words.extend(per_second.and_then(|rate| time_left(left, rate)));
+            words.extend(pace.time_for(left).map(|left| format!("{} left", rough(left))));
         }
         Stage::Paused => words.push(format!("paused, until `waypost replays resume {}`", id(replay))),
         Stage::Ended | Stage::Unknown => words.push(plain::field(&replay["state"], 20)),
     }
     words.join(" · ")
-}
-
-/// One place after the point where the number is small.
-pub(super) fn decimal(number: f64) -> String {
-    let places = usize::from(number < 10.0);
-    let text = format!("{number:.places$}");
-    text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
-}
-
-fn time_left(letters: u64, per_second: f64) -> Option<String> {
-    // As floats: what is lost of a number this large is no second.
-    let left = Duration::try_from_secs_f64((letters as f64 / per_second).ceil()).ok()?;
-    let text = humantime::format_duration(Duration::from_secs(left.as_secs())).to_string();
-    // Nobody counts the seconds of a day.
-    Some(format!("{} left", text.split(' ').take(2).collect::<Vec<_>>().join(" ")))
 }
 
 /// How a replay stands, or has ended, on one line.
@@ -153,7 +135,7 @@ fn again(replay: &Value) -> &'static str {
 
 /// The command that lists the letters this replay has made.
 fn list(replay: &Value) -> String {
-    let kept = flags(&replay["filter"], &LASTING);
+    let kept = flags(&replay["filter"], &Filter::LASTING);
     let since = flags(&serde_json::json!({ "since": replay["createdAt"], "state": "pending" }), &filter::ALL);
     ["waypost dead-letters list", &kept, &since]
         .into_iter()
@@ -179,7 +161,7 @@ pub(super) fn selection(replay: &Value) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     fn replay(state: &str, total: u64, delivered: u64, failed: u64) -> Value {
         json!({ "id": "rp_1", "state": state, "filter": { "campaignId": "13010", "label": "Welcome Message", "status": 503 },
@@ -207,12 +189,6 @@ mod tests {
         );
         let slow = progress(&replay("running", 1_000_000, 0, 0), &pace(3));
         assert!(slow.ends_with(" · 3/s · 3days 20h left"), "{slow}");
-    }
-
-    #[test]
-    fn numbers() {
-        let numbers = [0.0, 0.25, 1.0, 2.5, 2.96, 10.4].map(decimal);
-        assert_eq!(numbers, ["0", "0.2", "1", "2.5", "3", "10"]);
     }
 
     #[test]

@@ -48,6 +48,9 @@ impl Filter {
     /// The names of all fields, as the API takes them.
     pub const FIELDS: [&str; 8] = ["campaignId", "label", "webhookId", "reason", "status", "since", "until", "state"];
 
+    /// Of these, those that hold for a letter also when it was sent again and is dead again.
+    pub const LASTING: [&str; 3] = ["campaignId", "label", "webhookId"];
+
     /// Reads a filter from its fields: of a query, where all are text, or of a JSON object. `path` is where they are,
     /// `$.filter` or nothing.
     ///

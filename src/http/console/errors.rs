@@ -25,8 +25,26 @@ impl Errors {
         errors
     }
 
+    /// The faults of a form whose fields have the names that end their paths.
+    pub(super) fn of_fields(faults: Vec<Fault>, fields: &[&str]) -> Self {
+        let mut errors = Self::default();
+        for fault in faults {
+            let name = fault.path.rsplit('.').next().filter(|name| fields.contains(name)).map(str::to_owned);
+            match name {
+                Some(name) => errors.by_field.push((name, fault.message)),
+                None => errors.rest.push(fault.message),
+            }
+        }
+        errors
+    }
+
     pub(super) fn one(field: &str, message: &str) -> Self {
         Self { by_field: vec![(field.to_owned(), message.to_owned())], rest: Vec::new() }
+    }
+
+    /// What concerns no field.
+    pub(super) fn rest_of(message: String) -> Self {
+        Self { by_field: Vec::new(), rest: vec![message] }
     }
 
     /// Those of one field.

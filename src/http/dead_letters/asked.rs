@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use sha2::{Digest as _, Sha256};
 
 use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::fault::Fault;
 use crate::http::list::Limit;
 use crate::http::problem::Problem;
 
@@ -45,11 +46,7 @@ impl Asked {
             }
         }
         let (limit, cursor) = (given.remove("limit"), given.remove("cursor"));
-        let fields = given.into_iter().map(|(name, value)| match name.as_str() {
-            "since" | "until" => (name, with_plus(value).into()),
-            _ => (name, value.into()),
-        });
-        let filter = Filter::read(fields, "")
+        let filter = filter(given)
             .map_err(|faults| bad(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
         let paged = limit.is_some() || cursor.is_some();
         let limit = match limit {
@@ -58,6 +55,27 @@ impl Asked {
         };
         Ok(Self { filter, limit, cursor, paged })
     }
+}
+
+/// The filter in the fields of a query, or all that is wrong with them, by field.
+pub(in crate::http) fn filter(given: impl IntoIterator<Item = (String, String)>) -> Result<Filter, Vec<Fault>> {
+    let fields = given.into_iter().map(|(name, value)| match name.as_str() {
+        "since" | "until" => (name, with_plus(value).into()),
+        _ => (name, value.into()),
+    });
+    Filter::read(fields, "")
+}
+
+/// The fields of a query that a filter is read from.
+pub(in crate::http) fn fields(filter: &Filter) -> Vec<(&'static str, String)> {
+    // All of its keys are strings: it can be written.
+    let written = serde_json::to_value(filter).unwrap_or_default();
+    let text = |name: &'static str| match &written[name] {
+        serde_json::Value::String(text) => Some((name, text.clone())),
+        serde_json::Value::Number(number) => Some((name, number.to_string())),
+        _ => None,
+    };
+    Filter::FIELDS.into_iter().filter_map(text).collect()
 }
 
 /// A time whose offset has lost its plus: in a query that is a space.
@@ -72,12 +90,12 @@ fn with_plus(time: String) -> String {
 }
 
 /// A cursor is the offset before which the page begins, and proof of the filter with which it was made.
-pub(super) fn cursor(before: u64, filter: &Filter) -> String {
+pub(in crate::http) fn cursor(before: u64, filter: &Filter) -> String {
     let bytes: Vec<u8> = before.to_be_bytes().into_iter().chain(proof(filter)).collect();
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-pub(super) fn offset_of(cursor: &str, filter: &Filter) -> Result<u64, Problem> {
+pub(in crate::http) fn offset_of(cursor: &str, filter: &Filter) -> Result<u64, Problem> {
     let bad = |detail| Problem::new(StatusCode::BAD_REQUEST, detail);
     let no_cursor = "cursor: not one that this list has given";
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| bad(no_cursor))?;

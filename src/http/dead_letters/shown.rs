@@ -74,8 +74,8 @@ impl Detail {
     }
 }
 
-/// The request of the last attempt.
-fn sent(letter: &DeadLetter) -> Option<Shown> {
+/// The request of the last attempt. What of it is secret is not kept.
+pub(in crate::http) fn sent(letter: &DeadLetter) -> Option<Shown> {
     let (event, target, last) = (letter.event.clone()?, letter.target.clone()?, letter.attempts.last()?);
     let mut delivery = Delivery::new(event, target, letter.trace.clone());
     delivery.id = letter.delivery_id.clone()?;

@@ -82,6 +82,10 @@ impl From<Tally> for Summary {
         let webhooks = tally.webhooks.into_iter().flat_map(|(webhook, campaigns)| {
             campaigns.into_iter().map(move |(campaign, count)| ((webhook.clone(), campaign), count))
         });
+        let mut classes: HashMap<Option<u16>, u64> = HashMap::new();
+        for (status, count) in tally.statuses {
+            *classes.entry(status.map(|status| status / 100)).or_default() += count;
+        }
         let (campaigns, webhooks) = (by_count(tally.campaigns), by_count(webhooks.collect::<HashMap<_, _>>()));
         Self {
             total: tally.total,
@@ -95,7 +99,7 @@ impl From<Tally> for Summary {
                 .into_iter()
                 .map(|(reason, count)| ReasonCount { reason, count })
                 .collect(),
-            statuses: by_count_with(tally.status_classes, |class| status(*class))
+            statuses: by_count_with(classes, |class| status(*class))
                 .into_iter()
                 .map(|(class, count)| StatusCount { status: status(class), count })
                 .collect(),

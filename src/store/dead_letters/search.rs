@@ -53,12 +53,14 @@ pub struct Tally {
     pub states: HashMap<State, u64>,
     /// By reason.
     pub reasons: HashMap<Reason, u64>,
-    /// By the hundreds of the status; none where there was no answer.
-    pub status_classes: HashMap<Option<u16>, u64>,
+    /// By the status of the last attempt; none where there was no answer.
+    pub statuses: HashMap<Option<u16>, u64>,
     /// By campaign; unreadable events have none.
     pub campaigns: HashMap<String, u64>,
     /// By webhook, and then by campaign.
     pub webhooks: HashMap<String, HashMap<String, u64>>,
+    /// By endpoint; what was never sent has none.
+    pub endpoints: HashMap<String, u64>,
 }
 
 /// In which order to search.
@@ -236,12 +238,15 @@ impl Tally {
         self.span = Some((first.min(row.dead_at), last.max(row.dead_at)));
         *self.states.entry(row.state).or_default() += 1;
         *self.reasons.entry(row.reason).or_default() += 1;
-        *self.status_classes.entry(row.status.map(|status| status / 100)).or_default() += 1;
+        *self.statuses.entry(row.status).or_default() += 1;
         if !row.campaign.is_empty() {
             with(&mut self.campaigns, &row.campaign, |count| *count += 1);
         }
         if !row.webhook.is_empty() {
             with(&mut self.webhooks, &row.webhook, |campaigns| with(campaigns, &row.campaign, |count| *count += 1));
+        }
+        if !row.endpoint.is_empty() {
+            with(&mut self.endpoints, &row.endpoint, |count| *count += 1);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::*;
 use crate::delivery::dead_letter::mark::ReplayOf;
+use crate::store::dead_letters::rows::endpoint_of;
 
 /// The naive view.
 pub(super) struct Naive {
@@ -383,13 +384,15 @@ impl Naive {
         assert_eq!(tally.span, times().min().zip(times().max()));
         assert_eq!(tally.states, counted(&wanted, |letter| Some(letter.state)));
         assert_eq!(tally.reasons, counted(&wanted, |letter| Some(letter.reason)));
-        assert_eq!(tally.status_classes, counted(&wanted, |letter| Some(letter.status.map(|status| status / 100))));
+        assert_eq!(tally.statuses, counted(&wanted, |letter| Some(letter.status)));
         assert_eq!(tally.campaigns, counted(&wanted, |letter| letter.campaign_id.clone()));
         for (webhook, count) in counted(&wanted, |letter| letter.webhook_id.clone()) {
             let campaigns = tally.webhooks.remove(webhook.as_str()).expect("a webhook");
             assert_eq!(campaigns.values().sum::<u64>(), count);
         }
         assert!(tally.webhooks.is_empty());
+        let endpoint = |letter: &DeadLetter| letter.url.as_deref().map(endpoint_of).filter(|name| !name.is_empty());
+        assert_eq!(tally.endpoints, counted(&wanted, endpoint));
 
         let within = wanted.iter().filter(|known| (*from..*to).contains(&known.offset));
         let (mut within, mut next) = (within.collect::<Vec<_>>().into_iter().peekable(), Some(*from));

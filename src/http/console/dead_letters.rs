@@ -1,0 +1,278 @@
+//! Dead letters: what they have in common, the list of them, and what to do with those that are picked.
+
+mod discard;
+mod letter;
+pub(super) mod picked;
+mod summary;
+mod typed;
+
+use std::time::Instant;
+
+use askama::Template;
+use axum::extract::{Extension, State};
+use axum::http::Uri;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use chrono::Utc;
+use tokio::task::block_in_place;
+
+pub(super) use self::discard::nothing_ticked;
+use self::summary::{Group, Tab, groups, status_words, tabs};
+use self::typed::Typed;
+use super::super::Http;
+use super::super::dead_letters::{SEARCH_TIME, asked, tally};
+use super::super::problem::Problem;
+use super::super::route::Route;
+use super::form::{Form, address, escaped};
+use super::page::{Failure, Frame, Time, Visit, page};
+use super::words::{Count, dead_letters, list_of};
+use crate::config::Role;
+use crate::dead_letters::Refused;
+use crate::delivery::dead_letter;
+use crate::delivery::dead_letter::DeadLetter;
+use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::identity::{DeadLetterId, WebhookId};
+use crate::delivery::reason::Reason;
+use crate::store::dead_letters::LetterView;
+
+/// So many letters are on one page of the list.
+const PER_PAGE: usize = 30;
+
+/// So much of what went wrong is in the list; the letter has all of it.
+const SAID_CHARS: usize = 120;
+
+/// So often a page comes again that waits for the view, in seconds.
+const AGAIN: &str = "2";
+
+/// The pages of dead letters.
+pub(super) fn routes() -> Vec<Route> {
+    let list = vec![
+        Route::get("/dead-letters", Role::Viewer, list),
+        Route::get("/dead-letters/{id}", Role::Viewer, letter::show),
+    ];
+    list.into_iter().chain(discard::routes()).collect()
+}
+
+/// The address of a letter's page.
+pub(super) fn address_of(id: &DeadLetterId) -> String {
+    format!("/dead-letters/{}", escaped(id.as_str()))
+}
+
+#[derive(Template)]
+#[template(path = "dead_letters.html")]
+struct List {
+    frame: Frame,
+    typed: Typed,
+    found: Found,
+    /// What was asked of the list and could not be done.
+    complaint: Option<String>,
+    spans: [(&'static str, String); 3],
+    may_change: bool,
+}
+
+/// What there is for a filter.
+enum Found {
+    /// It can't be read; its errors are beside its fields.
+    Unread,
+    /// Nothing at all, whatever the filter.
+    NothingAtAll,
+    /// Nothing that it matches.
+    Nothing { tabs: Vec<Tab> },
+    /// Some.
+    Some(Box<Letters>),
+}
+
+struct Letters {
+    total: Count,
+    oldest: Option<Time>,
+    newest: Option<Time>,
+    tabs: Vec<Tab>,
+    groups: Vec<Group>,
+    rows: Vec<Row>,
+    /// What all of them means: the list's filter, or the pending ones of it. None where they can't be changed.
+    all: Option<All>,
+    /// The fields of the filter.
+    fields: Vec<(&'static str, String)>,
+    newer: Option<String>,
+    older: Option<String>,
+}
+
+/// All that match the filter and can be changed.
+struct All {
+    words: String,
+    can_be_discarded: bool,
+}
+
+struct Row {
+    id: DeadLetterId,
+    address: String,
+    state: &'static str,
+    reason: &'static str,
+    reason_words: &'static str,
+    /// `503 Service Unavailable`, or `timeout`; empty where there was no attempt.
+    outcome: String,
+    said: String,
+    url: String,
+    campaign: String,
+    label: String,
+    at: Time,
+}
+
+impl List {
+    /// The reasons and the states that can be chosen.
+    fn reasons(&self) -> [&'static str; 7] {
+        Reason::ALL.map(Reason::as_str)
+    }
+
+    fn states(&self) -> [&'static str; 4] {
+        dead_letter::State::ALL.map(dead_letter::State::as_str)
+    }
+}
+
+impl Row {
+    fn of(letter: DeadLetter) -> Self {
+        let last = letter.attempts.last();
+        let said = last.and_then(|last| last.error.clone().or_else(|| last.answer.clone()));
+        let said = said.or_else(|| letter.errors.first().map(ToString::to_string)).unwrap_or_default();
+        Self {
+            address: address_of(&letter.id),
+            state: letter.state.as_str(),
+            reason: letter.reason.as_str(),
+            reason_words: letter.reason.in_words(),
+            outcome: outcome(letter.status, letter.cause.map(|cause| cause.as_str())),
+            said: shortened(&said),
+            url: letter.url.unwrap_or_default(),
+            campaign: letter.campaign_id.unwrap_or_default(),
+            label: letter.label.unwrap_or_default(),
+            at: Time(letter.dead_at),
+            id: letter.id,
+        }
+    }
+}
+
+/// How an attempt ended.
+fn outcome(status: Option<u16>, cause: Option<&str>) -> String {
+    match status {
+        Some(status) => format!("{status} {}", status_words(status)).trim_end().to_owned(),
+        None => cause.unwrap_or_default().to_owned(),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    let mut short: String = text.chars().take(SAID_CHARS).collect();
+    if text.chars().nth(SAID_CHARS).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+async fn list(State(http): State<Http>, Extension(visit): Extension<Visit>, uri: Uri) -> Result<Response, Failure> {
+    let query = Form::read(uri.query().unwrap_or_default().as_bytes());
+    list_with(&http, &visit, &query, None).await
+}
+
+/// The list for a query, with a complaint about what was asked of it.
+pub(super) async fn list_with(
+    http: &Http,
+    visit: &Visit,
+    query: &Form,
+    complaint: Option<String>,
+) -> Result<Response, Failure> {
+    let typed = Typed::read(query, Utc::now());
+    if let Some(plainly) = &typed.plainly
+        && complaint.is_none()
+    {
+        return Ok(Redirect::to(plainly).into_response());
+    }
+    let view = match view(http, visit).await {
+        Ok(view) => view,
+        Err(waiting) => return Ok(waiting),
+    };
+    let found = match typed.errors.is_empty() {
+        false => Found::Unread,
+        true if view.counts().iter().sum::<u64>() == 0 => Found::NothingAtAll,
+        true => found(http, &typed.filter, query.given("cursor")).await?,
+    };
+    let state = typed.filter.state.map_or("", |state| state.as_str());
+    let span = |since| address("/dead-letters", &[("since", since), ("state", state)]);
+    let spans = [("last hour", span("1h")), ("last 24 hours", span("24h")), ("last 7 days", span("7days"))];
+    let frame = Frame::new(visit, "Dead letters");
+    Ok(page(&List { frame, typed, found, complaint, spans, may_change: visit.may(Role::Operator) }))
+}
+
+async fn found(http: &Http, filter: &Filter, cursor: Option<&str>) -> Result<Found, Failure> {
+    let before = cursor.map(|cursor| asked::offset_of(cursor, filter)).transpose()?;
+    let of_all_states = Filter { state: None, ..filter.clone() };
+    let counted = tally(http, filter.clone()).await?;
+    let states = match (filter.state, of_all_states == Filter::default()) {
+        (None, _) => counted.states.clone(),
+        (Some(_), true) => {
+            let counts = http.dead_letters.view.counts();
+            dead_letter::State::ALL.into_iter().zip(counts).collect()
+        }
+        (Some(_), false) => tally(http, of_all_states).await?.states,
+    };
+    let tabs = tabs(filter, &states);
+    if counted.total == 0 {
+        return Ok(Found::Nothing { tabs });
+    }
+    let deadline = Instant::now() + SEARCH_TIME;
+    let letters = block_in_place(|| http.dead_letters.view.page(filter, before, PER_PAGE, deadline))?;
+    let (total, span) = (counted.total, counted.span);
+    let time = |milliseconds| chrono::DateTime::from_timestamp_millis(milliseconds).map(Time);
+    let changed = filter.or_pending().state.unwrap_or(dead_letter::State::Pending);
+    let count = states.get(&changed).copied().unwrap_or_default();
+    let can_be_changed = changed != dead_letter::State::Replaying && count > 0;
+    let all = can_be_changed.then(|| All {
+        words: format!("all {} {} that match", Count(count), changed.as_str()),
+        can_be_discarded: changed == dead_letter::State::Pending,
+    });
+    // Where nothing is ticked, the same page comes back.
+    let mut here = asked::fields(filter);
+    here.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
+    let older = letters.next.map(|before| {
+        let mut fields = asked::fields(filter);
+        fields.push(("cursor", asked::cursor(before, filter)));
+        let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        address("/dead-letters", &fields)
+    });
+    Ok(Found::Some(Box::new(Letters {
+        total: Count(total),
+        oldest: span.and_then(|(oldest, _)| time(oldest)),
+        newest: span.and_then(|(_, newest)| time(newest)),
+        tabs,
+        groups: groups(filter, counted, |campaign, webhook| place(http, campaign, webhook)),
+        rows: letters.letters.into_iter().map(|kept| Row::of(kept.letter)).collect(),
+        all,
+        fields: here,
+        newer: before.map(|_| list_of(filter)),
+        older,
+    })))
+}
+
+/// Where in its campaign a webhook is: `Welcome Message · 4`. One that is gone, or can't be read, is called by its id.
+fn place(http: &Http, campaign: &str, webhook: &str) -> Option<String> {
+    let stored = http.store.campaign(campaign).ok()??;
+    let place = stored.campaign.place_of(&WebhookId::new(webhook))?;
+    let label = &place.section.label;
+    Some(place.entry.map_or_else(|| label.clone(), |entry| format!("{label} · {}", entry.keyword)))
+}
+
+#[derive(Template)]
+#[template(path = "dead_letters_building.html")]
+struct Waiting {
+    frame: Frame,
+    letters: String,
+}
+
+/// The view; or, while it is being built, a page that says so and comes again by itself.
+pub(super) async fn view<'a>(http: &'a Http, visit: &Visit) -> Result<&'a LetterView, Response> {
+    match http.dead_letters.readable().await {
+        Ok(view) => Ok(view),
+        Err(Refused::Unavailable(_)) => {
+            let letters = dead_letters(http.dead_letters.view.counts().iter().sum());
+            let waiting = page(&Waiting { frame: Frame::new(visit, "Dead letters"), letters });
+            Err(([(http::HeaderName::from_static("refresh"), AGAIN)], waiting).into_response())
+        }
+        Err(refused) => Err(Failure(Problem::from(refused)).into_response()),
+    }
+}

@@ -1,0 +1,149 @@
+//! Giving dead letters up: asked about first, for it is for good; then done, and told how many.
+
+use askama::Template;
+use axum::extract::{Extension, State};
+use axum::http::Uri;
+use axum::response::{IntoResponse as _, Response};
+
+use super::super::super::Http;
+use super::super::super::dead_letters::{fault_of, give_up};
+use super::super::super::problem::Problem;
+use super::super::super::route::Route;
+use super::super::errors::Errors;
+use super::super::form::Form;
+use super::super::page::{Failure, Frame, Visit, page};
+use super::super::words::{Count, dead_letters};
+use super::list_with;
+use super::picked::Picked;
+use crate::config::Role;
+use crate::dead_letters::{Discarded, Refused, Rest};
+use crate::delivery::dead_letter::State as LetterState;
+use crate::delivery::dead_letter::choice::Choice;
+use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::dead_letter::mark::MAX_REASON_CHARS;
+
+/// The fields of the form that can have errors.
+const FIELDS: [&str; 1] = ["because"];
+
+/// The pages of a discard.
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/dead-letters/discard", Role::Operator, ask_of_address),
+        Route::post("/dead-letters/discard", Role::Operator, ask_of_form).not_audited(),
+        Route::post("/dead-letters/discarded", Role::Operator, discard),
+    ]
+}
+
+#[derive(Template)]
+#[template(path = "dead_letters_discard.html")]
+struct Page {
+    frame: Frame,
+    stage: Stage,
+    which: String,
+    fields: Vec<(&'static str, String)>,
+    because: String,
+    errors: Errors,
+    back: String,
+}
+
+/// How far it has come.
+enum Stage {
+    /// So many are asked about.
+    Asked { count: u64 },
+    /// There is nothing to give up, or it can't be.
+    Impossible,
+    /// So many were given up.
+    Done { discarded: Discarded, pending: Count },
+}
+
+impl Page {
+    fn words(&self, count: &u64) -> String {
+        dead_letters(*count)
+    }
+
+    fn has_rest(&self, discarded: &Discarded) -> bool {
+        discarded.rest == Rest::Some
+    }
+
+    fn max_reason(&self) -> usize {
+        MAX_REASON_CHARS
+    }
+}
+
+async fn ask_of_address(http: State<Http>, visit: Extension<Visit>, uri: Uri) -> Result<Response, Failure> {
+    let form = Form::read(uri.query().unwrap_or_default().as_bytes());
+    ask_of_form(http, visit, Extension(form)).await
+}
+
+async fn ask_of_form(
+    State(http): State<Http>,
+    Extension(visit): Extension<Visit>,
+    Extension(form): Extension<Form>,
+) -> Result<Response, Failure> {
+    if Picked::is_empty(&form) {
+        return nothing_ticked(&http, &visit, &form).await;
+    }
+    let picked = Picked::read(&form).map_err(Problem::of_faults)?;
+    ask(&http, &visit, picked, String::new(), Errors::default()).await
+}
+
+/// The list again, where a button was pressed for letters that were to be ticked.
+pub(in super::super) async fn nothing_ticked(http: &Http, visit: &Visit, form: &Form) -> Result<Response, Failure> {
+    let complaint = "No dead letter is ticked: tick some, or choose all that match.".to_owned();
+    let query = form.only(&[&Filter::FIELDS[..], &["cursor"]].concat());
+    list_with(http, visit, &query, Some(complaint)).await
+}
+
+async fn ask(http: &Http, visit: &Visit, picked: Picked, because: String, errors: Errors) -> Result<Response, Failure> {
+    let (picked, count) = picked.bounded(http).await?;
+    let refused = match &picked.0 {
+        Choice::Ids(ids) => http.dead_letters.check(ids, |state| state == LetterState::Pending).await.err(),
+        Choice::Filter(filter) if filter.or_pending().state != Some(LetterState::Pending) => {
+            Some(Refused::Conflict("Only pending dead letters can be discarded.".to_owned()))
+        }
+        Choice::Filter(_) if count == 0 => Some(Refused::Conflict("No pending dead letter matches.".to_owned())),
+        Choice::Filter(_) => None,
+    };
+    let (stage, errors) = match refused {
+        Some(Refused::Unknown(why) | Refused::Conflict(why)) => (Stage::Impossible, Errors::rest_of(why)),
+        Some(refused) => return Err(refused.into()),
+        None => (Stage::Asked { count }, errors),
+    };
+    shown(visit, &picked, stage, because, errors)
+}
+
+async fn discard(
+    State(http): State<Http>,
+    Extension(visit): Extension<Visit>,
+    Extension(form): Extension<Form>,
+) -> Result<Response, Failure> {
+    let picked = Picked::read(&form).map_err(Problem::of_faults)?;
+    let Some(because) = form.given("because").map(str::to_owned) else {
+        let errors = Errors::one(FIELDS[0], "say why: it is kept with each of them, for whoever asks later");
+        return ask(&http, &visit, picked, String::new(), errors).await;
+    };
+    if let Some(fault) = fault_of(Some(&because), &picked.0) {
+        return ask(&http, &visit, picked, because, Errors::one(FIELDS[0], &fault.message)).await;
+    }
+    match give_up(&http, picked.0.clone(), visit.name(), Some(because.clone())).await {
+        Ok((discarded, about)) => {
+            let pending = Count(http.dead_letters.view.counts()[0]);
+            let stage = Stage::Done { discarded, pending };
+            Ok((Extension(about), shown(&visit, &picked, stage, because, Errors::default())?).into_response())
+        }
+        // Somebody else was quicker.
+        Err(Refused::Unknown(why) | Refused::Conflict(why)) => {
+            shown(&visit, &picked, Stage::Impossible, because, Errors::rest_of(why))
+        }
+        Err(Refused::Faults(faults)) => {
+            shown(&visit, &picked, Stage::Impossible, because, Errors::of_fields(faults, &FIELDS))
+        }
+        Err(refused) => Err(refused.into()),
+    }
+}
+
+fn shown(visit: &Visit, picked: &Picked, stage: Stage, because: String, errors: Errors) -> Result<Response, Failure> {
+    let (which, fields, back) = (picked.in_words(), picked.fields(), picked.back());
+    let frame = Frame::new(visit, "Discard");
+    Ok(page(&Page { frame, stage, which, fields, because, errors, back }))
+}

@@ -1,0 +1,320 @@
+//! One dead letter: why, what was sent, every attempt, what became of it, and what to do now.
+
+use askama::Template;
+use axum::extract::{Extension, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use super::super::super::Http;
+use super::super::super::dead_letters::shown::sent;
+use super::super::super::given::Id;
+use super::super::super::problem::Problem;
+use super::super::campaigns;
+use super::super::editor::spot::Spot;
+use super::super::form::address;
+use super::super::page::{Failure, Frame, Time, Visit, page};
+use super::super::replays;
+use super::{address_of, outcome};
+use crate::config::Role;
+use crate::delivery::Attempt;
+use crate::delivery::dead_letter::mark::{Fate, ReplayOf, ReplayOutcome, Verdict};
+use crate::delivery::dead_letter::{DeadLetter, State as LetterState};
+use crate::delivery::duration::rough;
+use crate::delivery::event::StepEvent;
+use crate::delivery::identity::DeadLetterId;
+use crate::delivery::reason::Reason;
+use crate::delivery::request::Shown;
+
+/// So much of an unreadable body is shown; the API has the whole.
+const BODY_CHARS: usize = 4000;
+
+/// An event that is larger is not put into an address.
+const MAX_EXPLAINED_BYTES: usize = 4096;
+
+/// The width of the picture of the attempts, and what it leaves free on each side.
+const WIDTH: f64 = 480.0;
+const MARGIN: f64 = 10.0;
+
+#[derive(Template)]
+#[template(path = "dead_letters_one.html")]
+struct One {
+    frame: Frame,
+    id: DeadLetterId,
+    state: &'static str,
+    reason: &'static str,
+    reason_words: &'static str,
+    outcome: String,
+    dead_at: Time,
+    ago: Option<String>,
+    next: &'static str,
+    facts: Vec<Fact>,
+    links: Vec<Link>,
+    faults: Vec<String>,
+    body: Option<Body>,
+    event: Option<String>,
+    request: Option<Request>,
+    attempts: Vec<AttemptRow>,
+    marks: Vec<Mark>,
+    replays: Vec<ReplayRow>,
+    discard: Option<Given>,
+    erased: Option<Given>,
+    may_replay: bool,
+    may_discard: bool,
+}
+
+/// Something that is known of it.
+struct Fact {
+    name: &'static str,
+    value: String,
+    address: Option<String>,
+}
+
+/// Where to go from here.
+struct Link {
+    words: &'static str,
+    address: String,
+}
+
+/// What could not be read.
+struct Body {
+    title: &'static str,
+    text: String,
+    /// Characters that are not shown.
+    more: usize,
+}
+
+struct Request {
+    shown: Shown,
+    body: String,
+}
+
+struct AttemptRow {
+    number: usize,
+    at: Time,
+    /// Since the first.
+    after: Option<String>,
+    took_ms: u64,
+    /// Of the longest, in percent.
+    percent: u64,
+    outcome: String,
+    cause: &'static str,
+    error: Option<String>,
+    answer: Option<String>,
+}
+
+/// An attempt in the picture.
+struct Mark {
+    x: String,
+    words: String,
+    is_answered: bool,
+}
+
+struct ReplayRow {
+    id: String,
+    address: String,
+    at: Time,
+    words: &'static str,
+    letter: Option<(DeadLetterId, String)>,
+}
+
+/// Who did something to it.
+struct Given {
+    by: String,
+    at: Time,
+    reason: String,
+}
+
+impl From<Verdict> for Given {
+    fn from(verdict: Verdict) -> Self {
+        Self { by: verdict.by, at: Time(verdict.at), reason: verdict.reason.unwrap_or_default() }
+    }
+}
+
+impl From<ReplayOf> for ReplayRow {
+    fn from(replay: ReplayOf) -> Self {
+        Self {
+            address: replays::address_of(&replay.replay_id),
+            id: replay.replay_id.to_string(),
+            at: Time(replay.at),
+            words: match replay.outcome {
+                ReplayOutcome::Delivered => "delivered",
+                ReplayOutcome::Dead => "dead again",
+                ReplayOutcome::Requeued => "put back on the queue of events",
+            },
+            letter: replay.dead_letter_id.map(|id| (id.clone(), address_of(&id))),
+        }
+    }
+}
+
+pub(super) async fn show(
+    State(http): State<Http>,
+    Extension(visit): Extension<Visit>,
+    Id(id): Id,
+) -> Result<Response, Failure> {
+    let view = match super::view(&http, &visit).await {
+        Ok(view) => view,
+        Err(waiting) => return Ok(waiting),
+    };
+    let kept = view.letter(&DeadLetterId::new(&*id))?;
+    let kept = kept.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}")))?;
+    let fate = view.fate(kept.offset)?;
+    let links = links(&http, &kept.letter)?;
+    Ok(page(&One::of(&visit, kept.letter, fate, links, Utc::now())))
+}
+
+impl One {
+    fn of(visit: &Visit, letter: DeadLetter, fate: Fate, links: Vec<Link>, now: DateTime<Utc>) -> Self {
+        let may_change = visit.may(Role::Operator) && fate.erased.is_none();
+        let ago = now.signed_duration_since(letter.dead_at).to_std().ok();
+        let request = sent(&letter).filter(|_| fate.erased.is_none());
+        Self {
+            frame: Frame::new(visit, format!("Dead letter {}", letter.id)),
+            state: letter.state.as_str(),
+            reason: letter.reason.as_str(),
+            reason_words: letter.reason.in_words(),
+            outcome: outcome(letter.status, letter.cause.map(|cause| cause.as_str())),
+            dead_at: Time(letter.dead_at),
+            ago: ago.map(rough),
+            next: next(letter.state, letter.reason, fate.erased.is_some()),
+            facts: facts(&letter),
+            links,
+            faults: letter.errors.iter().map(ToString::to_string).collect(),
+            body: body(&letter),
+            event: letter.event.as_ref().map(pretty),
+            request: request.map(|shown| Request { body: replays::indented(&shown.body), shown }),
+            attempts: rows(&letter.attempts),
+            marks: marks(&letter.attempts, letter.dead_at),
+            replays: fate.replays.into_iter().map(ReplayRow::from).collect(),
+            discard: fate.discard.map(Given::from),
+            erased: fate.erased.map(Given::from),
+            may_replay: may_change && letter.state != LetterState::Replaying,
+            may_discard: may_change && letter.state == LetterState::Pending,
+            id: letter.id,
+        }
+    }
+}
+
+/// What to do now.
+fn next(state: LetterState, reason: Reason, is_erased: bool) -> &'static str {
+    match (state, reason) {
+        _ if is_erased => "What it told of a person was erased: it can't be sent again.",
+        (LetterState::Replaying, _) => "It is being sent again now.",
+        (LetterState::Replayed, _) => "It has been sent again; below is how that went.",
+        (LetterState::Discarded, _) => "It was given up. It can be sent again all the same.",
+        (LetterState::Pending, Reason::Malformed | Reason::Poison) => {
+            "A replay puts the message back on the queue of events, as it came: repair first what could not be read."
+        }
+        (LetterState::Pending, Reason::WebhookDeleted) => {
+            "There is no webhook to send it to any more: a replay with the original configuration sends it where it was \
+             meant to go."
+        }
+        (LetterState::Pending, Reason::WebhookDisabled) => {
+            "Enable the webhook and replay it, or replay it with the original configuration."
+        }
+        (LetterState::Pending, Reason::Gone) => {
+            "Correct the address in the campaign's editor, and replay it with the current configuration."
+        }
+        (LetterState::Pending, Reason::ForbiddenAddress) => {
+            "Correct the address, or have it allowed by the egress settings, and replay it."
+        }
+        (LetterState::Pending, Reason::Exhausted) => "Once the endpoint answers again, replay it.",
+    }
+}
+
+fn facts(letter: &DeadLetter) -> Vec<Fact> {
+    let text = |name, value: Option<String>| Some(Fact { name, value: value?, address: None });
+    let linked = |name, value: Option<(String, String)>| {
+        let (value, address) = value?;
+        Some(Fact { name, value, address: Some(address) })
+    };
+    let id = |id: &dyn ToString| id.to_string();
+    [
+        text("Endpoint", letter.url.clone()),
+        linked(
+            "Campaign",
+            letter.campaign_id.as_ref().map(|campaign| (campaign.clone(), campaigns::address_of(campaign))),
+        ),
+        text("Label", letter.label.clone()),
+        text("Webhook", letter.webhook_id.as_ref().map(|webhook| id(webhook))),
+        text("Event id", letter.event_id.as_ref().map(|event| id(event))),
+        text("webhook-id header", letter.delivery_id.as_ref().map(|delivery| id(delivery))),
+        text("Last cause", letter.cause.map(|cause| cause.as_str().to_owned())),
+        linked("Was before", letter.replay_of.as_ref().map(|before| (id(before), address_of(before)))),
+        linked("Failed again in", letter.replay_id.as_ref().map(|replay| (id(replay), replays::address_of(replay)))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The webhook in its campaign's editor, if it is still there; and why the event fires it.
+fn links(http: &Http, letter: &DeadLetter) -> Result<Vec<Link>, Failure> {
+    let mut links = Vec::new();
+    if let (Some(campaign), Some(webhook)) = (&letter.campaign_id, &letter.webhook_id)
+        && let Some(stored) = http.store.campaign(campaign)?
+        && let Some(place) = stored.campaign.place_of(webhook)
+    {
+        let address = format!("{}#webhook", Spot::of(place.section, place.entry).address(campaign));
+        links.push(Link { words: "Webhook in the editor", address });
+    }
+    let event = letter.event.as_ref().and_then(|event| serde_json::to_string(event).ok());
+    if let Some(event) = event.filter(|event| event.len() <= MAX_EXPLAINED_BYTES) {
+        links.push(Link { words: "Explain this event", address: address("/explain", &[("event", &event)]) });
+    }
+    Ok(links)
+}
+
+fn body(letter: &DeadLetter) -> Option<Body> {
+    let (title, text) = match (&letter.body, &letter.body_base64) {
+        (Some(text), _) => ("Message, as it came", text),
+        (None, Some(base64)) => ("Message, as it came, in Base64: it is no text", base64),
+        (None, None) => return None,
+    };
+    let shown: String = text.chars().take(BODY_CHARS).collect();
+    Some(Body { title, more: text.chars().count() - shown.chars().count(), text: shown })
+}
+
+fn pretty(event: &StepEvent) -> String {
+    let value = serde_json::to_value(event).unwrap_or(Value::Null);
+    format!("{value:#}")
+}
+
+fn rows(attempts: &[Attempt]) -> Vec<AttemptRow> {
+    let longest = attempts.iter().map(|attempt| attempt.duration_ms).max().unwrap_or_default();
+    let first = attempts.first().map(|first| first.at);
+    let row = |(number, attempt): (usize, &Attempt)| AttemptRow {
+        number,
+        at: Time(attempt.at),
+        after: first.and_then(|first| since(first, attempt.at)),
+        took_ms: attempt.duration_ms,
+        percent: super::super::words::percent(attempt.duration_ms, longest),
+        outcome: outcome(attempt.status, None),
+        cause: attempt.cause.as_str(),
+        error: attempt.error.clone(),
+        answer: attempt.answer.clone().filter(|answer| !answer.is_empty()),
+    };
+    (1..).zip(attempts).map(row).collect()
+}
+
+/// `5s` later; none for the first.
+fn since(first: DateTime<Utc>, at: DateTime<Utc>) -> Option<String> {
+    let later = at.signed_duration_since(first).to_std().ok()?;
+    (later.as_secs() > 0).then(|| rough(later))
+}
+
+/// The attempts on a line from the first one to the end. Delays grow by a factor, so the line is logarithmic.
+fn marks(attempts: &[Attempt], dead_at: DateTime<Utc>) -> Vec<Mark> {
+    let Some(first) = attempts.first() else { return Vec::new() };
+    let seconds = |at: DateTime<Utc>| at.signed_duration_since(first.at).as_seconds_f64().max(0.0).ln_1p();
+    let whole = seconds(dead_at).max(f64::EPSILON);
+    let mark = |(number, attempt): (usize, &Attempt)| {
+        let x = MARGIN + (WIDTH - 2.0 * MARGIN) * (seconds(attempt.at) / whole).min(1.0);
+        let outcome = outcome(attempt.status, Some(attempt.cause.as_str()));
+        let after = since(first.at, attempt.at).map_or_else(String::new, |after| format!(" after {after}"));
+        let words = format!("Attempt {number}{after}: {outcome}");
+        Mark { x: format!("{x:.1}"), words, is_answered: attempt.status.is_some() }
+    };
+    (1..).zip(attempts).map(mark).collect()
+}

@@ -1,0 +1,95 @@
+//! Which letters a form is about: some that were ticked, or all that a filter matches. The fields that say so travel in the
+//! form's body.
+
+use chrono::{TimeDelta, Utc};
+use serde_json::Value;
+
+use super::super::super::Http;
+use super::super::super::problem::Problem;
+use super::super::form::Form;
+use super::super::words;
+use crate::delivery::dead_letter::choice::Choice;
+use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::fault::Fault;
+use crate::delivery::identity::DeadLetterId;
+use crate::http::dead_letters::{asked, tally};
+
+/// The letters that were picked.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Picked(pub(in super::super) Choice);
+
+impl Picked {
+    /// Reads a form: `which` says whether it means its `id`s; else it means the filter in it.
+    ///
+    /// # Errors
+    /// The faults.
+    pub(in super::super) fn read(form: &Form) -> Result<Self, Vec<Fault>> {
+        if form.get("which") == "ids" {
+            let ids = form.all("id").map(DeadLetterId::new).collect();
+            return Choice::read(Some(ids), None).map(Self);
+        }
+        let given = Filter::FIELDS.into_iter().filter_map(|name| Some((name.to_owned(), form.given(name)?.to_owned())));
+        let filter = asked::filter(given)?;
+        let fields = match serde_json::to_value(filter) {
+            Ok(Value::Object(fields)) => fields,
+            // A filter is written as an object.
+            _ => serde_json::Map::new(),
+        };
+        Choice::read(None, Some(fields)).map(Self)
+    }
+
+    /// Whether a form means letters that were ticked, and none were.
+    pub(in super::super) fn is_empty(form: &Form) -> bool {
+        form.get("which") == "ids" && !form.has("id")
+    }
+
+    /// The same letters and no later ones, and how many they are: what is asked about is what is done. Those that die
+    /// meanwhile were not meant.
+    ///
+    /// # Errors
+    /// Where the view can't be read.
+    pub(in super::super) async fn bounded(self, http: &Http) -> Result<(Self, u64), Problem> {
+        match self.0 {
+            Choice::Ids(ids) => {
+                let count = ids.len() as u64;
+                Ok((Self(Choice::Ids(ids)), count))
+            }
+            Choice::Filter(filter) => {
+                let tally = tally(http, filter.or_pending()).await?;
+                // `until` is exclusive, and times have milliseconds. By the letters' clock, which may not be ours.
+                let newest = tally.span.and_then(|(_, newest)| chrono::DateTime::from_timestamp_millis(newest));
+                let end = newest.unwrap_or_else(Utc::now).checked_add_signed(TimeDelta::milliseconds(1));
+                Ok((Self(Choice::Filter(Filter { until: filter.until.or(end), ..filter })), tally.total))
+            }
+        }
+    }
+
+    /// The fields of a form that say the same.
+    pub(in super::super) fn fields(&self) -> Vec<(&'static str, String)> {
+        match &self.0 {
+            Choice::Ids(ids) => {
+                let ids = ids.iter().map(|id| ("id", id.to_string()));
+                std::iter::once(("which", "ids".to_owned())).chain(ids).collect()
+            }
+            Choice::Filter(filter) => {
+                let mut fields = asked::fields(filter);
+                fields.push(("which", "filter".to_owned()));
+                fields
+            }
+        }
+    }
+
+    /// Which they are.
+    pub(in super::super) fn in_words(&self) -> String {
+        words::which(&self.0)
+    }
+
+    /// Where they came from: the list with the same filter, or the letter itself.
+    pub(in super::super) fn back(&self) -> String {
+        match &self.0 {
+            Choice::Ids(ids) if ids.len() == 1 => super::address_of(&ids[0]),
+            Choice::Ids(_) => "/dead-letters".to_owned(),
+            Choice::Filter(filter) => words::list_of(filter),
+        }
+    }
+}

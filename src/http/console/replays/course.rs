@@ -1,0 +1,266 @@
+//! One replay: how far it has come, kept up to date, and what it is told.
+
+use std::time::{Duration, Instant};
+
+use askama::Template;
+use axum::extract::{Extension, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use chrono::{TimeDelta, Utc};
+use futures_util::Stream;
+
+use super::super::super::Http;
+use super::super::super::dead_letters::asked;
+use super::super::super::given::Id;
+use super::super::super::route::Route;
+use super::super::dead_letters::view;
+use super::super::page::{Failure, Frame, Time, Visit, live, page};
+use super::super::words::{Count, dead_letters, list_of};
+use super::{address_of, choice};
+use crate::config::Role;
+use crate::dead_letters::Refused;
+use crate::delivery::dead_letter::State as LetterState;
+use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::duration::rough;
+use crate::delivery::replay::{Command, Replay, ReplayConfig, ReplayId, ReplayState};
+use crate::replays::pace::{Pace, decimal};
+
+/// How often news are sent at most. Less often a person's eye takes them for one.
+const NEWS: Duration = Duration::from_millis(500);
+
+/// Without news the pace falls all the same.
+const NO_NEWS: Duration = Duration::from_secs(3);
+
+/// The pages of one replay.
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/replays/{id}", Role::Viewer, show),
+        Route::get("/replays/{id}/live", Role::Viewer, follow),
+        Route::post("/replays/{id}/pause", Role::Operator, pause),
+        Route::post("/replays/{id}/resume", Role::Operator, resume),
+        Route::post("/replays/{id}/cancel", Role::Operator, cancel),
+    ]
+}
+
+#[derive(Template)]
+#[template(path = "replay.html")]
+struct Page {
+    frame: Frame,
+    id: String,
+    address: String,
+    which: String,
+    config: &'static str,
+    rate: String,
+    ratio: String,
+    by: String,
+    created: Time,
+    complaint: Option<String>,
+    course: Course,
+    is_open: bool,
+}
+
+/// The part that changes.
+#[derive(Template)]
+#[template(path = "replay_course.html")]
+struct Course {
+    frame: Frame,
+    address: String,
+    state: &'static str,
+    total: u64,
+    sent: u64,
+    left: u64,
+    delivered: u64,
+    failed: u64,
+    requeued: u64,
+    per_second: Option<String>,
+    end: Option<(Time, String)>,
+    ended: Option<Time>,
+    outcome: Option<String>,
+    /// The letters that it has made.
+    dead_again: Option<String>,
+    /// What was not sent, and where it is found.
+    unsent: Option<(String, String)>,
+    commands: Vec<&'static str>,
+}
+
+impl Course {
+    fn of(replay: &Replay, pace: &Pace, visit: &Visit) -> Self {
+        let left = replay.total.saturating_sub(replay.sent);
+        let is_running = replay.state == ReplayState::Running;
+        let end = pace.time_for(left).filter(|_| is_running && left > 0).and_then(|time| {
+            let at = Utc::now().checked_add_signed(TimeDelta::from_std(time).ok()?)?;
+            Some((Time(at), rough(time)))
+        });
+        let commands = [Command::Pause, Command::Resume, Command::Cancel].into_iter();
+        let commands = commands.filter(|command| command.apply(replay.state).is_some() && visit.may(Role::Operator));
+        Self {
+            frame: Frame::new(visit, ""),
+            address: address_of(&replay.id),
+            state: replay.state.as_str(),
+            total: replay.total,
+            sent: replay.sent,
+            left,
+            delivered: replay.delivered,
+            failed: replay.failed,
+            requeued: replay.requeued,
+            per_second: pace.per_second().filter(|_| is_running).map(decimal),
+            end,
+            ended: replay.ended_at.map(Time),
+            outcome: outcome(replay),
+            dead_again: (replay.failed > 0).then(|| list_of(&made_by(replay))),
+            unsent: (left > 0 && !replay.state.is_open()).then(|| (dead_letters(left), list_of(&unsent(replay)))),
+            commands: commands.map(Command::as_str).collect(),
+        }
+    }
+
+    fn count(&self, number: &u64) -> Count {
+        Count(*number)
+    }
+}
+
+/// How it has ended, in a sentence.
+fn outcome(replay: &Replay) -> Option<String> {
+    let sentence = match replay.state {
+        ReplayState::Running | ReplayState::Paused => return None,
+        ReplayState::Done if replay.failed == 0 => "All of them were sent, and none failed.".to_owned(),
+        ReplayState::Done => format!("All of them were sent; {} failed again.", dead_letters(replay.failed)),
+        ReplayState::Cancelled => "It was cancelled.".to_owned(),
+        ReplayState::Stopped => {
+            let ratio = replay.stop_on_failure_ratio.map_or_else(String::new, |ratio| format!(" ({ratio})"));
+            format!("It stopped by its failure ratio{ratio}: look at what failed before you send more.")
+        }
+    };
+    Some(sentence)
+}
+
+/// The letters that a replay has made of those that failed again.
+fn made_by(replay: &Replay) -> Filter {
+    let fields = asked::fields(&replay.filter.clone().unwrap_or_default()).into_iter();
+    let kept = fields.filter(|(name, _)| Filter::LASTING.contains(name));
+    // It could be read with more conditions.
+    let kept = asked::filter(kept.map(|(name, value)| (name.to_owned(), value))).unwrap_or_default();
+    Filter { since: Some(replay.created_at), state: Some(LetterState::Pending), ..kept }
+}
+
+/// The letters that a replay has given back. Those that were named one by one are among all that are pending.
+fn unsent(replay: &Replay) -> Filter {
+    let filter = replay.filter.clone().unwrap_or_default().or_pending();
+    Filter { until: filter.until.or(Some(replay.created_at)), ..filter }
+}
+
+async fn show(http: State<Http>, visit: Extension<Visit>, id: Id) -> Result<Response, Failure> {
+    shown(http, visit, id, None).await
+}
+
+async fn shown(
+    State(http): State<Http>,
+    Extension(visit): Extension<Visit>,
+    Id(id): Id,
+    complaint: Option<String>,
+) -> Result<Response, Failure> {
+    if let Err(waiting) = view(&http, &visit).await {
+        return Ok(waiting);
+    }
+    let replay = http.replays.get(&ReplayId::new(id)).await?;
+    let rate = replay.rate_per_second.map(|rate| format!("at most {} a second", decimal(rate)));
+    let ratio = replay.stop_on_failure_ratio.map(|ratio| format!("once {ratio} of the latest have failed"));
+    Ok(page(&Page {
+        frame: Frame::new(&visit, format!("Replay {}", replay.id)),
+        address: address_of(&replay.id),
+        which: choice(&replay),
+        config: match replay.config {
+            ReplayConfig::Current => "current: the webhooks as they are now",
+            ReplayConfig::Original => "original: the webhooks as they were at the last attempt",
+        },
+        rate: rate.unwrap_or_else(|| "as fast as it goes".to_owned()),
+        ratio: ratio.unwrap_or_else(|| "never".to_owned()),
+        created: Time(replay.created_at),
+        complaint,
+        course: Course::of(&replay, &Pace::default(), &visit),
+        is_open: replay.state.is_open(),
+        id: replay.id.to_string(),
+        by: replay.created_by,
+    }))
+}
+
+async fn pause(http: State<Http>, visit: Extension<Visit>, id: Id) -> Result<Response, Failure> {
+    control(http, visit, id, Command::Pause).await
+}
+
+async fn resume(http: State<Http>, visit: Extension<Visit>, id: Id) -> Result<Response, Failure> {
+    control(http, visit, id, Command::Resume).await
+}
+
+async fn cancel(http: State<Http>, visit: Extension<Visit>, id: Id) -> Result<Response, Failure> {
+    control(http, visit, id, Command::Cancel).await
+}
+
+async fn control(
+    http: State<Http>,
+    visit: Extension<Visit>,
+    Id(id): Id,
+    command: Command,
+) -> Result<Response, Failure> {
+    let replay = ReplayId::new(&*id);
+    match http.replays.control(&replay, command, visit.name()).await {
+        Ok(replay) => Ok(Redirect::to(&address_of(&replay.id)).into_response()),
+        // It has gone on since the page was loaded: here is how it stands.
+        Err(Refused::Conflict(why)) => shown(http, visit, Id(id), Some(why)).await,
+        Err(refused) => Err(refused.into()),
+    }
+}
+
+async fn follow(State(http): State<Http>, Extension(visit): Extension<Visit>, Id(id): Id) -> Result<Response, Failure> {
+    let replay = http.replays.get(&ReplayId::new(id)).await?;
+    Ok(live(
+        &visit.clone(),
+        courses(Following { http, visit, pace: Pace::default(), replay: Some(replay), told: None }),
+    ))
+}
+
+/// Someone who looks on.
+struct Following {
+    http: Http,
+    visit: Visit,
+    pace: Pace,
+    /// As it was last read; none where it could not be.
+    replay: Option<Replay>,
+    /// How far it was when that was last told.
+    told: Option<(ReplayState, u64)>,
+}
+
+/// How the replay stands, again and again. After its end nothing more comes, and the stream stays open: one that ends is
+/// asked for again.
+fn courses(following: Following) -> impl Stream<Item = String> {
+    futures_util::stream::unfold(following, async |mut following| {
+        if following.told.is_some() {
+            following.news().await?;
+        }
+        let replay = following.replay.as_ref()?;
+        following.pace.add(Instant::now(), replay.sent);
+        following.told = Some((replay.state, replay.sent));
+        let course = Course::of(replay, &following.pace, &following.visit);
+        Some((course.render().ok()?, following))
+    })
+}
+
+impl Following {
+    /// Waits until there is something new, or it is time to say that there is not.
+    async fn news(&mut self) -> Option<()> {
+        let id = self.replay.as_ref()?.id.clone();
+        let (state, told) = self.told?;
+        if !state.is_open() {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(NEWS).await;
+        let is_new = self.http.dead_letters.until(|view| {
+            let job = view.job(&id)?;
+            Ok(job.is_none_or(|job| (job.replay.state, job.replay.sent) != (state, told)))
+        });
+        // What can't be read now is told as the end of the stream; the page asks again.
+        if let Ok(Err(_)) = tokio::time::timeout(NO_NEWS, is_new).await {
+            return None;
+        }
+        self.replay = self.http.dead_letters.view.job(&id).ok()?.map(|job| job.replay);
+        Some(())
+    }
+}
