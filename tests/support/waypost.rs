@@ -150,12 +150,12 @@ impl Waypost {
         signal("-TERM", &pid.to_string());
     }
 
-    /// Has it stand still (SIGSTOP), until [`thaw`](Self::thaw).
     /// Sends SIGHUP: it reads its settings again.
     pub(crate) fn hang_up(&self) {
         signal("-HUP", &self.pid().to_string());
     }
 
+    /// Has it stand still (SIGSTOP), until [`thaw`](Self::thaw).
     pub(crate) fn freeze(&self) {
         signal("-STOP", &self.pid().to_string());
     }
