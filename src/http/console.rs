@@ -7,6 +7,8 @@
 //! | `/campaigns/{id}` | sections and their menus; `…/flow` is its picture |
 //! | `/campaigns/{id}/edit` | one place (`label`, `keyword`) and its webhook: save, check, test |
 //! | `/webhooks/{id}` | where a webhook is edited |
+//! | `/endpoints` | the endpoints by their health |
+//! | `/explain` | what an event fires, and why |
 //! | `/login` | a token for a session |
 //! | `/assets/…` | style sheets and the script |
 //!
@@ -16,9 +18,13 @@ mod assets;
 mod campaigns;
 mod door;
 mod editor;
+mod endpoints;
 mod errors;
+mod explain;
 mod flow;
 mod form;
+mod numbers;
+mod overview;
 mod page;
 mod session;
 
@@ -43,5 +49,8 @@ pub(super) fn router(http: &Http, stop: CancellationToken) -> Router<Http> {
 }
 
 fn routes() -> Vec<Route> {
-    [campaigns::routes(), editor::routes(), flow::routes()].into_iter().flatten().collect()
+    [overview::routes(), campaigns::routes(), editor::routes(), flow::routes(), endpoints::routes(), explain::routes()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
