@@ -152,29 +152,58 @@ document.addEventListener("input", (event) => {
   }, 300);
 });
 
-// What has a key (`data-key`), and comes with the same one, stays: so nobody's click or open question is lost.
-function renew(part, body) {
-  const [here, come] = [[...part.children], [...body.children]];
-  if (here.length !== come.length) {
-    part.replaceChildren(...document.adoptNode(body).childNodes);
+// Makes what is here like what has come, and touches nothing that is the same: the focus, what is selected and what is
+// unfolded stay, and a screen reader is told of nothing that has not changed.
+function renew(here, come) {
+  let place = here.firstChild;
+  for (const next of [...come.childNodes]) {
+    const moved = next.id && [...here.children].find((child) => child.id === next.id);
+    if (moved && moved !== place) {
+      here.insertBefore(moved, place);
+      place = moved;
+    }
+    const isSame = place && place.nodeName === next.nodeName && place.id === next.id;
+    if (!isSame) {
+      here.insertBefore(document.adoptNode(next), place);
+      continue;
+    }
+    if (!place.isEqualNode(next)) renewOne(place, next);
+    place = place.nextSibling;
+  }
+  while (place) {
+    const gone = place;
+    place = place.nextSibling;
+    gone.remove();
+  }
+}
+function renewOne(here, come) {
+  if (here.nodeType !== Node.ELEMENT_NODE) {
+    here.nodeValue = come.nodeValue;
     return;
   }
-  here.forEach((old, index) => {
-    const { key } = old.dataset;
-    if (key === undefined || key !== come[index].dataset.key) old.replaceWith(come[index]);
-  });
+  for (const { name, value } of come.attributes) if (here.getAttribute(name) !== value) here.setAttribute(name, value);
+  for (const { name } of [...here.attributes]) if (!come.hasAttribute(name) && name !== "open") here.removeAttribute(name);
+  renew(here, come);
 }
 
-// A part that the server keeps up to date, by sending it anew. While no news come it says so.
+// A part that the server keeps up to date, by sending it anew. While no news come it says so. A page that nobody sees asks for
+// none: a browser has few connections to one server.
 for (const part of document.querySelectorAll("[data-live]")) {
-  const news = new EventSource(part.dataset.live);
-  news.addEventListener("message", ({ data }) => {
-    const { body } = new DOMParser().parseFromString(data, "text/html");
-    showTimes(body);
-    renew(part, body);
-    part.removeAttribute("data-stale");
-  });
-  news.addEventListener("error", () => part.setAttribute("data-stale", ""));
+  let news;
+  const follow = () => {
+    news?.close();
+    if (document.hidden) return;
+    news = new EventSource(part.dataset.live);
+    news.addEventListener("message", ({ data }) => {
+      const { body } = new DOMParser().parseFromString(data, "text/html");
+      showTimes(body);
+      renew(part, body);
+      part.removeAttribute("data-stale");
+    });
+    news.addEventListener("error", () => part.setAttribute("data-stale", ""));
+  };
+  document.addEventListener("visibilitychange", follow);
+  follow();
 }
 
 // A box that ticks all boxes of a name in its form.

@@ -22,6 +22,7 @@ use crate::follow::FollowError;
 use crate::http::Http;
 use crate::http::listener::Listener;
 use crate::metrics::Metrics;
+use crate::metrics::history::History;
 use crate::reload::Changeable;
 use crate::replays::Replays;
 use crate::replays::runner::Runner;
@@ -168,6 +169,7 @@ impl App {
             publisher,
             names,
             metrics,
+            history: History::default(),
             progress: progress.clone(),
             tokens: config.http.tokens.clone().into(),
         };

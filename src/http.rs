@@ -66,6 +66,7 @@ use crate::campaigns::Campaigns;
 use crate::config::Token;
 use crate::dead_letters::DeadLetters;
 use crate::metrics::Metrics;
+use crate::metrics::history::History;
 use crate::replays::Replays;
 use crate::store::Store;
 use crate::worker::Worker;
@@ -90,6 +91,8 @@ pub struct Http {
     pub names: Names,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// And what was counted of late.
+    pub history: History,
     /// How the intake is.
     pub progress: Progress,
     /// Who may do what; empty where everybody on this machine may do everything.
@@ -102,7 +105,12 @@ impl Http {
     /// # Errors
     /// Where the listener fails.
     pub async fn run(self, listener: Listener, stop: CancellationToken) -> std::io::Result<()> {
-        axum::serve(listener, self.router(stop.clone())).with_graceful_shutdown(stop.cancelled_owned()).await
+        let (history, metrics) = (self.history.clone(), self.metrics.clone());
+        let serve = axum::serve(listener, self.router(stop.clone())).with_graceful_shutdown(stop.cancelled_owned());
+        tokio::select! {
+            served = serve => served,
+            never = history.keep(&metrics) => match never {},
+        }
     }
 
     fn router(self, stop: CancellationToken) -> Router {

@@ -1,6 +1,8 @@
 //! What is counted, under the names dashboards know. Labels are bounded: never a campaign, webhook, URL or phone number.
 
 pub mod account;
+pub mod history;
+pub mod reading;
 
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,

@@ -236,6 +236,8 @@ pub struct LastError {
 pub struct Standing {
     /// Whether requests are let through; of an endpoint, the worst of its receivers.
     pub breaker: BreakerState,
+    /// The time in milliseconds after which the next delivery is sent as a probe; null where no breaker is open.
+    pub probe_in_ms: Option<u64>,
     /// Requests under way.
     pub in_flight: u32,
     /// Deliveries that wait for one of those to end.
@@ -272,6 +274,7 @@ impl Standing {
             if later(&self.last_error) >= later(&other.last_error) { self.last_error } else { other.last_error };
         Self {
             breaker: self.breaker.min(other.breaker),
+            probe_in_ms: self.probe_in_ms.into_iter().chain(other.probe_in_ms).min(),
             in_flight: self.in_flight + other.in_flight,
             waiting: self.waiting + other.waiting,
             allowed: self.allowed.saturating_add(other.allowed),

@@ -8,6 +8,9 @@ use super::event::{self, StepEvent};
 use super::fault::Fault;
 use super::timestamp;
 
+/// Of a range that belongs to nobody.
+pub const PHONE_NUMBER: &str = "+12025550100";
+
 /// The event of a user who has reached the step of `place`, with what was `given` in place of what is made up. `unique`
 /// tells one sample from the next.
 ///
@@ -24,8 +27,7 @@ pub fn event(
     let mut add = |name: &str, value: Value| event.insert(name.to_owned(), value);
     add("campaignId", campaign.into());
     add("label", place.section.label.as_str().into());
-    // Of a range that belongs to nobody.
-    add("phoneNumber", "+12025550100".into());
+    add("phoneNumber", PHONE_NUMBER.into());
     add("date", timestamp::text(&now).into());
     match place.entry {
         Some(entry) => {

@@ -11,6 +11,8 @@
 //! | `/dead-letters/replay` | what a replay would do; `POST /replays` begins it |
 //! | `/dead-letters/discard` | what is to be given up; `POST /dead-letters/discarded` gives it up |
 //! | `/replays` | the replays; `/replays/{id}` is one, as it goes on |
+//! | `/endpoints` | the endpoints by their health |
+//! | `/explain` | what an event fires, and why |
 //! | `/login` | a token for a session |
 //! | `/assets/…` | style sheets and the script |
 //!
@@ -21,9 +23,13 @@ mod campaigns;
 mod dead_letters;
 mod door;
 mod editor;
+mod endpoints;
 mod errors;
+mod explain;
 mod flow;
 mod form;
+mod numbers;
+mod overview;
 mod page;
 mod replays;
 mod session;
@@ -50,7 +56,16 @@ pub(super) fn router(http: &Http, stop: CancellationToken) -> Router<Http> {
 }
 
 fn routes() -> Vec<Route> {
-    [campaigns::routes(), editor::routes(), flow::routes(), dead_letters::routes(), replays::routes()]
+    [
+        overview::routes(),
+        campaigns::routes(),
+        editor::routes(),
+        flow::routes(),
+        dead_letters::routes(),
+        replays::routes(),
+        endpoints::routes(),
+        explain::routes(),
+    ]
         .into_iter()
         .flatten()
         .collect()

@@ -28,7 +28,7 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 /// The most receivers that an endpoint is listed with.
-const RECEIVERS: usize = 10;
+pub(super) const RECEIVERS: usize = 10;
 
 /// An endpoint, and how it stands.
 #[derive(Serialize, JsonSchema)]

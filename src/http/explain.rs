@@ -12,6 +12,7 @@ use super::route::Route;
 use super::{Http, body};
 use crate::campaigns::Refused;
 use crate::config::Role;
+use crate::delivery::campaign::Secrets;
 use crate::delivery::event::{self, MAX_EVENT_BYTES, StepEvent};
 use crate::delivery::explain::{Explanation, explain as explained};
 
@@ -36,12 +37,17 @@ async fn explain(
 ) -> Result<Json<Explanation>, Problem> {
     let body = body::read(body, MAX_EVENT_BYTES).await;
     let body = body.map_err(|unread| Problem::of_body(unread, "an event", MAX_EVENT_BYTES))?;
-    let event = event::decode(&body, None).map_err(Problem::of_faults)?;
+    explain_body(&http, &body, caller.secrets()).map(Json)
+}
+
+/// The explanation of an event as it would be published.
+pub(super) fn explain_body(http: &Http, body: &[u8], secrets: Secrets) -> Result<Explanation, Problem> {
+    let event = event::decode(body, None).map_err(Problem::of_faults)?;
     let stored = match http.campaigns.get(&event.campaign_id) {
         Ok(stored) => Some(stored),
         Err(Refused::Unknown) => None,
         Err(refused) => return Err(refused.into()),
     };
     let campaign = stored.as_ref().map(|stored| (&stored.campaign, stored.version));
-    Ok(Json(explained(event, campaign, caller.secrets(), Utc::now())))
+    Ok(explained(event, campaign, secrets, Utc::now()))
 }

@@ -1,5 +1,7 @@
 //! What machines ask: is it alive, is it well, what has it counted.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -19,30 +21,50 @@ pub(super) async fn healthz() -> &'static str {
 pub(super) async fn readyz(State(http): State<Http>) -> Response {
     match trouble(&http) {
         None => "ready\n".into_response(),
-        Some(trouble) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, trouble).into_response(),
+        Some(trouble) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, trouble.to_string()).into_response(),
     }
 }
 
-fn trouble(http: &Http) -> Option<String> {
-    match http.progress.phase() {
-        Phase::Connecting { trouble } => {
-            return Some(format!("not connected to the broker: {trouble}"));
-        }
-        Phase::CatchingUp => return Some("reading the configuration from the broker".to_owned()),
-        Phase::Draining => return Some("stopping".to_owned()),
+/// Why a worker is not well.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Trouble {
+    /// It can't take messages.
+    #[error("not connected to the broker: {0}")]
+    NotConnected(String),
+    /// It takes none before it knows the configuration.
+    #[error("reading the configuration from the broker")]
+    CatchingUp,
+    /// It has been told to stop.
+    #[error("stopping")]
+    Stopping,
+    /// It can't publish retries and dead letters.
+    #[error("not connected to the broker for publishing: {0}")]
+    NotPublishing(String),
+    /// The broker takes no messages.
+    #[error("the broker takes no messages: it is short of memory or disk")]
+    Blocked,
+    /// Nothing has been settled for so long.
+    #[error("no message settled for {} s, and there are some to settle", .0.as_secs())]
+    Stalled(Duration),
+}
+
+/// Why this worker is not well, where it is not.
+pub(super) fn trouble(http: &Http) -> Option<Trouble> {
+    judge(http.progress.phase(), http.publisher.link(), http.progress.stalled_for())
+}
+
+fn judge(phase: Phase, link: Link, stalled: Option<Duration>) -> Option<Trouble> {
+    match phase {
+        Phase::Connecting { trouble } => return Some(Trouble::NotConnected(trouble)),
+        Phase::CatchingUp => return Some(Trouble::CatchingUp),
+        Phase::Draining => return Some(Trouble::Stopping),
         Phase::Consuming => {}
     }
-    match http.publisher.link() {
-        Link::Down(trouble) => {
-            return Some(format!("not connected to the broker for publishing: {trouble}"));
-        }
-        Link::Blocked => {
-            return Some("the broker takes no messages: it is short of memory or disk".to_owned());
-        }
-        Link::Up => {}
+    match link {
+        Link::Down(trouble) => Some(Trouble::NotPublishing(trouble)),
+        Link::Blocked => Some(Trouble::Blocked),
+        Link::Up => stalled.map(Trouble::Stalled),
     }
-    let stalled = http.progress.stalled_for()?;
-    Some(format!("no message settled for {} s, and there are some to settle", stalled.as_secs()))
 }
 
 /// Everything counted, as Prometheus reads it.

@@ -64,6 +64,21 @@ impl Account {
         })
     }
 
+    /// Deliveries taken so far.
+    pub(super) fn taken(&self, origin: Origin) -> u64 {
+        self.taken[origin as usize].get()
+    }
+
+    /// Deliveries given back so far.
+    pub(super) fn given_back(&self) -> u64 {
+        self.given_back.get()
+    }
+
+    /// Deliveries in hand now.
+    pub(super) fn in_hand(&self) -> u64 {
+        u64::try_from(self.in_hand.get()).unwrap_or_default()
+    }
+
     /// A delivery is taken in hand.
     pub fn take(&self, origin: Origin) -> InHand<'_> {
         self.taken[origin as usize].inc();

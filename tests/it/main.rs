@@ -15,6 +15,7 @@ mod cli;
 mod configuration;
 mod console_access;
 mod console_campaigns;
+mod console_overview;
 mod contract;
 mod dashboards;
 mod console_dead_letters;

@@ -138,6 +138,14 @@ impl Breaker {
         if self.failures == 0 { Duration::ZERO } else { now.saturating_sub(self.failing_since) }
     }
 
+    /// For how long it lets nothing through; none where it is not open.
+    pub fn refuses_for(&self, now: Duration) -> Option<Duration> {
+        match self.state {
+            State::Open { until } => Some(until.saturating_sub(now)),
+            State::Closed | State::HalfOpen => None,
+        }
+    }
+
     /// What is shown of it.
     pub fn shown(&self) -> super::BreakerState {
         match self.state {
@@ -195,9 +203,12 @@ mod tests {
         let (mut breaker, mut now) = after(&[Sign::FailsSlowly; 5], seconds(1));
         for open in [1, 2, 4, 8, 16, 32, 60, 60, 60] {
             assert_eq!(breaker.ask(now), Verdict::Refused(seconds(open)));
+            assert_eq!(breaker.refuses_for(now), Some(seconds(open)));
             now += seconds(open);
+            assert_eq!(breaker.refuses_for(now + seconds(1)), Some(Duration::ZERO), "until somebody asks");
             assert_eq!(breaker.ask(now), Verdict::Probe);
             assert_eq!(breaker.ask(now), Verdict::Refused(OPEN), "a second probe");
+            assert_eq!(breaker.refuses_for(now), None);
             now += seconds(15);
             breaker.heard(Sign::FailsSlowly, now);
         }

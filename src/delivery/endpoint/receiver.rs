@@ -258,6 +258,7 @@ impl Receiver {
         let recent = self.recent.at(now);
         Standing {
             breaker: self.breaker.shown(),
+            probe_in_ms: self.breaker.refuses_for(now).map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             in_flight: self.gate.in_flight,
             waiting: self.waiting(),
             allowed: self.allowed,

@@ -1,0 +1,192 @@
+//! Endpoints by their health, the worst first: what each takes, what its breaker does and when it lets something through.
+
+use askama::Template;
+use axum::extract::{Extension, State};
+use axum::http::Uri;
+use axum::response::Response;
+
+use super::super::Http;
+use super::super::endpoints::RECEIVERS;
+use super::super::route::Route;
+use super::form::{Form, address};
+use super::numbers::{self, UNKNOWN};
+use super::overview::updates;
+use super::page::{Frame, Time, Visit, page};
+use crate::config::Role;
+use crate::delivery::endpoint::{BreakerState, LastError, Standing};
+use crate::worker::endpoints::Listed;
+
+/// So many endpoints are on one page of the list.
+const PER_PAGE: usize = 50;
+
+/// A closed breaker with so many failures is worth a look.
+const FAILING: f64 = 0.1;
+
+/// The pages of endpoints.
+pub(super) fn routes() -> Vec<Route> {
+    vec![Route::get("/endpoints", Role::Viewer, list), Route::get("/endpoints/live", Role::Viewer, follow)]
+}
+
+/// An endpoint as it is shown.
+pub(super) struct Row {
+    pub(super) endpoint: String,
+    pub(super) health: Health,
+    pub(super) receivers: Vec<Receiver>,
+    /// Receivers that are not shown.
+    pub(super) more: usize,
+}
+
+/// A path of an endpoint.
+pub(super) struct Receiver {
+    pub(super) path: String,
+    pub(super) health: Health,
+}
+
+/// How an endpoint or a receiver stands, in words.
+pub(super) struct Health {
+    /// Which symbol it has.
+    pub(super) mark: &'static str,
+    pub(super) breaker: &'static str,
+    /// What lets requests through again, and when.
+    pub(super) reopening: Option<String>,
+    pub(super) in_flight: String,
+    pub(super) waiting: String,
+    pub(super) allowed: String,
+    pub(super) parked: String,
+    pub(super) failing: String,
+    pub(super) latency: String,
+    pub(super) last_error: Option<(Time, String)>,
+}
+
+impl Row {
+    pub(super) fn of(listed: Listed) -> Self {
+        let more = listed.receivers.len().saturating_sub(RECEIVERS);
+        let receivers = listed.receivers.into_iter().take(RECEIVERS);
+        Self {
+            endpoint: listed.endpoint.as_str().to_owned(),
+            health: Health::of(&listed.standing),
+            receivers: receivers.map(|(path, standing)| Receiver { path, health: Health::of(&standing) }).collect(),
+            more,
+        }
+    }
+}
+
+impl Health {
+    fn of(standing: &Standing) -> Self {
+        let is_failing = standing.failure_ratio.is_some_and(|failing| failing >= FAILING);
+        let (mark, breaker) = match standing.breaker {
+            BreakerState::Open => ("open", "open"),
+            BreakerState::HalfOpen => ("half-open", "half-open"),
+            BreakerState::Closed if is_failing => ("failing", "closed"),
+            BreakerState::Closed => ("closed", "closed"),
+        };
+        Self {
+            mark,
+            breaker,
+            reopening: reopening(standing),
+            in_flight: numbers::count(standing.in_flight.into()),
+            waiting: numbers::count(standing.waiting.into()),
+            allowed: numbers::count(standing.allowed.into()),
+            parked: numbers::count(standing.parked.into()),
+            failing: standing.failure_ratio.map_or_else(|| UNKNOWN.to_owned(), numbers::percent),
+            latency: standing.latency_ms.map_or_else(|| UNKNOWN.to_owned(), |ms| numbers::seconds(ms / 1000.0)),
+            last_error: standing.last_error.as_ref().map(|error| (Time(error.at), words_of(error))),
+        }
+    }
+}
+
+/// The status, or else what went wrong.
+fn words_of(error: &LastError) -> String {
+    match (error.status, &error.error) {
+        (Some(status), _) => format!("answered with {status}"),
+        (None, Some(error)) => error.clone(),
+        (None, None) => error.cause.as_str().to_owned(),
+    }
+}
+
+fn reopening(standing: &Standing) -> Option<String> {
+    let probe = match (standing.breaker, standing.probe_in_ms) {
+        (BreakerState::Closed, _) => return None,
+        (BreakerState::HalfOpen, None) => "A probe is under way.".to_owned(),
+        (_, None | Some(0)) => "The next delivery that comes back is sent as a probe.".to_owned(),
+        (_, Some(ms)) => {
+            let seconds = ms.div_ceil(1000);
+            format!("In {seconds} s the next delivery that comes back is sent as a probe.")
+        }
+    };
+    Some(format!(
+        "{probe} An answer other than 429 and 5xx closes the breaker; a failure keeps it open, for a minute at most."
+    ))
+}
+
+/// What is asked for.
+struct Asked {
+    q: String,
+    before: usize,
+}
+
+impl Asked {
+    fn of(uri: &Uri) -> Self {
+        let query = Form::read(uri.query().unwrap_or_default().as_bytes());
+        Self { q: query.get("q").trim().to_owned(), before: query.get("after").parse().unwrap_or_default() }
+    }
+
+    fn address(&self, path: &str, before: usize) -> String {
+        let before = if before == 0 { String::new() } else { before.to_string() };
+        address(path, &[("q", &self.q), ("after", &before)])
+    }
+}
+
+#[derive(Template)]
+#[template(path = "endpoints.html")]
+struct Page {
+    frame: Frame,
+    live: String,
+    list: List,
+}
+
+/// The part of the page that is kept up to date.
+#[derive(Template)]
+#[template(path = "endpoints.html", block = "now")]
+struct Fragment {
+    list: List,
+}
+
+struct List {
+    q: String,
+    /// Of all that were found, those whose breaker is not closed.
+    summary: String,
+    rows: Vec<Row>,
+    next: Option<String>,
+}
+
+impl List {
+    fn of(http: &Http, asked: &Asked) -> Self {
+        let sought = asked.q.to_lowercase();
+        let mut found = http.worker.endpoints.list();
+        found.retain(|listed| listed.endpoint.as_str().contains(&sought));
+        let count = |breaker| found.iter().filter(|listed| listed.standing.breaker == breaker).count();
+        let summary = format!(
+            "{}: {} open, {} half-open, {} closed",
+            numbers::of(found.len() as u64, "endpoint", "endpoints"),
+            count(BreakerState::Open),
+            count(BreakerState::HalfOpen),
+            count(BreakerState::Closed)
+        );
+        let after = asked.before.saturating_add(PER_PAGE);
+        let next = (found.len() > after).then(|| asked.address("/endpoints", after));
+        let rows = found.into_iter().skip(asked.before).take(PER_PAGE).map(Row::of).collect();
+        Self { q: asked.q.clone(), summary, rows, next }
+    }
+}
+
+async fn list(State(http): State<Http>, Extension(visit): Extension<Visit>, uri: Uri) -> Response {
+    let asked = Asked::of(&uri);
+    let (live, list) = (asked.address("/endpoints/live", asked.before), List::of(&http, &asked));
+    page(&Page { frame: Frame::new(&visit, "Endpoints"), live, list })
+}
+
+async fn follow(State(http): State<Http>, Extension(visit): Extension<Visit>, uri: Uri) -> Response {
+    let asked = Asked::of(&uri);
+    updates(&visit, http.history.news(), move || Fragment { list: List::of(&http, &asked) })
+}

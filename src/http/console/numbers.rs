@@ -1,0 +1,66 @@
+//! Numbers as people read them.
+
+use indicatif::HumanCount;
+
+/// In the place of a number that nobody knows.
+pub(super) const UNKNOWN: &str = "–";
+
+/// `40,000`
+pub(super) fn count(count: u64) -> String {
+    HumanCount(count).to_string()
+}
+
+/// So many a second: with a decimal where it is small.
+pub(super) fn rate(rate: f64) -> String {
+    if rate > 0.0 && rate < 9.95 {
+        return if rate < 0.05 { "under 0.1".to_owned() } else { format!("{rate:.1}") };
+    }
+    count(rate.round() as u64)
+}
+
+/// A time of so many seconds, with as many digits as count.
+pub(super) fn seconds(seconds: f64) -> String {
+    let ms = seconds * 1000.0;
+    match seconds {
+        _ if ms < 9.95 => format!("{ms:.1} ms"),
+        _ if ms < 999.5 => format!("{ms:.0} ms"),
+        _ if seconds < 9.95 => format!("{seconds:.1} s"),
+        _ if seconds < 120.0 => format!("{seconds:.0} s"),
+        _ if seconds < 7_200.0 => format!("{:.0} min", seconds / 60.0),
+        _ if seconds < 172_800.0 => format!("{:.0} h", seconds / 3_600.0),
+        _ => format!("{:.0} days", seconds / 86_400.0),
+    }
+}
+
+/// A share: what is not nothing is not shown as nothing, nor what is not all as all.
+pub(super) fn percent(share: f64) -> String {
+    match share * 100.0 {
+        percent if percent > 0.0 && percent < 1.0 => "under 1 %".to_owned(),
+        percent if percent > 99.0 && percent < 100.0 => "over 99 %".to_owned(),
+        percent => format!("{percent:.0} %"),
+    }
+}
+
+/// `one endpoint`, `3 endpoints`
+pub(super) fn of(number: u64, one: &str, many: &str) -> String {
+    if number == 1 { format!("one {one}") } else { format!("{} {many}", count(number)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_people_read_them() {
+        let rates = [0.0, 0.01, 0.2, 9.94, 9.96, 1234.4].map(rate);
+        assert_eq!(rates, ["0", "under 0.1", "0.2", "9.9", "10", "1,234"]);
+        let times = [0.0, 0.0025, 0.0123, 0.9994, 1.0, 9.96, 119.0, 600.0, 20_000.0, 172_800.0].map(seconds);
+        assert_eq!(times, ["0.0 ms", "2.5 ms", "12 ms", "999 ms", "1.0 s", "10 s", "119 s", "10 min", "6 h", "2 days"]);
+        let shares = [0.0, 0.001, 0.25, 0.995, 1.0].map(percent);
+        assert_eq!(shares, ["0 %", "under 1 %", "25 %", "over 99 %", "100 %"]);
+        assert_eq!(
+            [1, 0, 4000].map(|number| of(number, "letter", "letters")),
+            ["one letter", "0 letters", "4,000 letters"]
+        );
+    }
+}
