@@ -21,9 +21,10 @@ RUN mkdir -p src benches \
         | while read -r bench; do echo 'fn main() {}' > "benches/$bench.rs"; done \
     && cargo build --release --locked --bin waypost \
     && rm -rf src benches
-COPY src src
+COPY assets assets
+COPY templates templates
 COPY benches benches
-COPY README.md ./
+COPY src src
 # Younger than what was built of the empty sources.
 RUN find src -name '*.rs' -exec touch {} + \
     && cargo build --release --locked --bin waypost \

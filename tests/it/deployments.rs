@@ -139,6 +139,42 @@ fn the_image_runs_with_settings_the_program_knows() {
     }
 }
 
+#[test]
+fn the_image_is_built_of_all_that_the_program_is_made_of() {
+    let (dockerfile, let_in) = (read("Dockerfile"), read(".dockerignore"));
+    let has = |folder: &str| {
+        let copied = dockerfile.lines().any(|line| line == format!("COPY {folder} {folder}"));
+        assert!(copied, "the Dockerfile does not copy {folder}");
+        assert!(let_in.lines().any(|line| line == format!("!{folder}")), ".dockerignore leaves {folder} out");
+    };
+    // Besides these, what the sources include, tests left out. Templates are named without their folder.
+    ["src", "benches", "templates"].into_iter().for_each(has);
+    let mut folders = vec![project().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("a source file");
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            if path.ends_with("tests.rs") {
+                continue;
+            }
+            for macro_name in ["include_str!(\"", "include_bytes!(\""] {
+                for after in code.split(macro_name).skip(1) {
+                    let named = after.split('"').next().expect("a path");
+                    let root = project().canonicalize().expect("the project");
+                    let included = folder.join(named).canonicalize().unwrap_or_else(|error| panic!("{named}: {error}"));
+                    let place = included.strip_prefix(root).expect("a file of the project").iter().next();
+                    has(place.and_then(|place| place.to_str()).expect("a folder"));
+                }
+            }
+        }
+    }
+}
+
 /// What an overlay makes, by kind.
 fn rendered(overlay: &str) -> Vec<Value> {
     let folder = format!("deploy/kubernetes/overlays/{overlay}");
