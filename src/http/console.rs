@@ -66,7 +66,7 @@ fn routes() -> Vec<Route> {
         endpoints::routes(),
         explain::routes(),
     ]
-        .into_iter()
-        .flatten()
-        .collect()
+    .into_iter()
+    .flatten()
+    .collect()
 }
