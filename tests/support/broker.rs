@@ -115,6 +115,11 @@ impl Broker {
         self.ended().await;
     }
 
+    /// What the node has logged since its first start.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).expect("the log of the node")
+    }
+
     /// Has the node stand still (SIGSTOP), until [`thaw`](Self::thaw).
     pub(crate) fn freeze(&self) {
         signal("-STOP", &self.pid());
