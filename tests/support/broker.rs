@@ -115,9 +115,10 @@ impl Broker {
         self.ended().await;
     }
 
-    /// What the node has logged since its first start.
+    /// What the node has logged since its first start. Erlang does not keep to UTF-8 there.
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.join("log")).expect("the log of the node")
+        let log = std::fs::read(self.folder.join("log")).expect("the log of the node");
+        String::from_utf8_lossy(&log).into_owned()
     }
 
     /// Has the node stand still (SIGSTOP), until [`thaw`](Self::thaw).
