@@ -84,7 +84,7 @@ async fn main() -> ExitCode {
     if findings.is_good() {
         return ExitCode::SUCCESS;
     }
-    println!("What the workers printed is in {}", keep_logs(seed, &findings));
+    println!("What the workers and the nodes printed is in {}", keep_logs(seed, &findings));
     ExitCode::FAILURE
 }
 
@@ -107,12 +107,15 @@ async fn run(drill: &Drill) -> Findings {
     findings
 }
 
-/// Writes what the workers printed to a folder, for whoever looks for the reason; gives back which.
+/// Writes what the workers and the nodes printed to a folder, for whoever looks for the reason; gives back which.
 fn keep_logs(seed: u64, findings: &Findings) -> String {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-{seed}"));
     std::fs::create_dir_all(&folder).expect("a folder");
     for (number, lines) in findings.logs.iter().enumerate() {
         std::fs::write(folder.join(format!("worker-{number}.log")), lines.join("\n")).expect("a log is written");
+    }
+    for (number, log) in findings.node_logs.iter().enumerate() {
+        std::fs::write(folder.join(format!("node-{number}.log")), log).expect("a log is written");
     }
     let happened = findings.pages.happened.iter().map(|happened| format!("{happened:?}\n")).collect::<String>();
     std::fs::write(folder.join("faults.log"), happened).expect("a log is written");

@@ -115,6 +115,12 @@ impl Broker {
         self.ended().await;
     }
 
+    /// What the node has logged since its first start. Erlang does not keep to UTF-8 there.
+    pub(crate) fn log(&self) -> String {
+        let log = std::fs::read(self.folder.join("log")).expect("the log of the node");
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
     /// Has the node stand still (SIGSTOP), until [`thaw`](Self::thaw).
     pub(crate) fn freeze(&self) {
         signal("-STOP", &self.pid());

@@ -58,8 +58,10 @@ impl fmt::Display for Finding {
             ),
             Self::GoneFromTheLadder(messages) => write!(
                 formatter,
-                "{messages} messages were put on the delay ladder, and are neither there nor taken from it: look whether queues \
-                 of the broker were deleted or purged, or a worker that took them has ended"
+                "{messages} messages were put on the delay ladder, and are neither there nor taken from it: look whether RabbitMQ \
+                 holds them (`rabbitmqctl list_queues name messages messages_ready`: a delay queue with more messages than are \
+                 ready; docs/SETTINGS.md says how to free them), whether queues of the broker were deleted or purged, or a \
+                 worker that took them has ended"
             ),
         }
     }

@@ -29,7 +29,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::interval;
 
-use super::{Amqp, Waypost};
+use super::{Amqp, Broker, Waypost};
 use account::Account;
 use books::{Answered, Books, Pages, Published};
 use fault::Fault;
@@ -78,6 +78,8 @@ pub(crate) struct Findings {
     pub(crate) left_out: Vec<Fault>,
     /// What each worker printed.
     pub(crate) logs: Vec<Vec<String>>,
+    /// What each node of the broker logged.
+    pub(crate) node_logs: Vec<String>,
 }
 
 impl Findings {
@@ -126,6 +128,7 @@ pub(crate) async fn run(drill: &Drill, watch: impl Fn(Progress)) -> Findings {
         testimony: witness::testimony(&witness_books, &witness),
         left_out: cast.left_out,
         logs: scene.workers.iter().map(Waypost::lines).collect(),
+        node_logs: scene.cluster.nodes().iter().map(Broker::log).collect(),
     }
 }
 
