@@ -19,8 +19,7 @@ use support::browser::{Motion, Scheme};
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/screenshots");
 
 /// How each page is shown: as `overview-1440-dark.png`.
-const VIEWS: [(u32, Scheme); 4] =
-    [(1440, Scheme::Light), (1440, Scheme::Dark), (360, Scheme::Light), (360, Scheme::Dark)];
+const VIEWS: [(u32, Scheme); 3] = [(1440, Scheme::Light), (1440, Scheme::Dark), (360, Scheme::Light)];
 
 #[tokio::main]
 async fn main() {

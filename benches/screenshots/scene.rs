@@ -6,6 +6,10 @@ use crate::support::{Amqp, Answer, Broker, Receiver, Waypost};
 
 const PREFIX: &str = "waypost";
 
+/// Nobody waits a day for a picture.
+const QUICK: [(&str, &str); 3] =
+    [("WAYPOST_RETRY__INITIAL_DELAY", "1s"), ("WAYPOST_RETRY__MULTIPLIER", "2"), ("WAYPOST_RETRY__MAX_ATTEMPTS", "4")];
+
 /// A page to be shown.
 pub(crate) struct Page {
     /// What its pictures are called.
@@ -16,6 +20,10 @@ pub(crate) struct Page {
 /// A worker with something to show.
 pub(crate) struct Scene {
     pub(crate) waypost: Waypost,
+    /// A dead letter that is pending.
+    letter: String,
+    /// A replay that is done.
+    replay: String,
     _receiver: Receiver,
     _broker: Broker,
 }
@@ -23,7 +31,7 @@ pub(crate) struct Scene {
 impl Scene {
     pub(crate) async fn set() -> Self {
         let broker = Broker::private().await;
-        let waypost = Waypost::start(&broker.url(), PREFIX).await;
+        let waypost = Waypost::start_with(&broker.url(), PREFIX, &QUICK).await;
         let receiver = Receiver::start();
         receiver.answer("/offers", Answer::status(410).body("this list has been closed"));
         receiver.answer("/survey", Answer::status(503).body("down for maintenance"));
@@ -32,16 +40,28 @@ impl Scene {
         }
         let amqp = Amqp::connect(&broker.url()).await;
         amqp.publish_events(PREFIX, &events()).await;
-        // Four of the offers and one that is no event.
-        waypost.until_total("state=pending", 5).await;
+        // Four of the offers, four of the survey, and one that is no event.
+        waypost.until_total("state=pending", 9).await;
         let replay = waypost.order_replay(&json!({ "filter": { "reason": "gone" } })).await;
         waypost.until_replay(&replay, "done").await;
-        Self { waypost, _receiver: receiver, _broker: broker }
+        let letters = waypost.get("/v1/dead-letters?state=pending&reason=exhausted&limit=1").await.json();
+        let letter = letters["items"][0]["id"].as_str().expect("a dead letter").to_owned();
+        Self { waypost, letter, replay, _receiver: receiver, _broker: broker }
     }
 
     /// The pages, each under the name of its pictures.
     pub(crate) fn pages(&self) -> Vec<Page> {
-        vec![Page { name: "overview", path: "/".to_owned() }]
+        let pages = [
+            ("overview", "/".to_owned()),
+            ("campaign", "/campaigns/13010".to_owned()),
+            ("editor", "/campaigns/13010/edit?label=Welcome+Message&keyword=4".to_owned()),
+            ("flow", "/campaigns/13010/flow".to_owned()),
+            ("dead-letters", "/dead-letters".to_owned()),
+            ("dead-letter", format!("/dead-letters/{}", self.letter)),
+            ("replay", format!("/replays/{}", self.replay)),
+            ("endpoints", "/endpoints".to_owned()),
+        ];
+        pages.map(|(name, path)| Page { name, path }).into()
     }
 }
 
@@ -49,14 +69,16 @@ fn campaigns(receiver: &Receiver) -> [Value; 2] {
     let membership = json!({ "id": "13010", "name": "Streaming membership", "sections": [
         { "label": "Welcome Message", "kind": "welcomeMessage", "message": "Choose an option", "menu": [
             { "keyword": 1, "option": "Plans", "redirect": { "type": "interaction", "to": "Plans" } },
+            { "keyword": 2, "option": "Raffle Giveaway", "redirect": { "type": "campaign", "to": "raffle-giveaway" } },
             { "keyword": 3, "redirect": { "type": "webhook" }, "webhook": { "url": receiver.url("/agent") } },
-            { "keyword": 4, "option": "Offers", "redirect": { "type": "interaction", "to": "Plans" },
+            { "keyword": 4, "option": "Offers", "redirect": { "type": "interaction", "to": "Offers" },
               "webhook": { "url": receiver.url("/offers"), "body": { "source": "chatbot" },
                            "headers": { "X-Api-Key": "a-key-of-the-customer" } } },
             { "keyword": 5, "option": "Survey", "redirect": { "type": "campaign", "to": "web-polls" },
               "webhook": { "url": receiver.url("/survey") } } ] },
-        { "label": "Plans", "kind": "interaction", "message": "1. One month  2. Six months  3. One year",
-          "redirect": { "type": "webhook" }, "webhook": { "url": receiver.url("/plans") } } ] });
+        { "label": "Plans", "kind": "interaction", "message": "1. One month  2. Six months  3. One year" },
+        { "label": "Offers", "kind": "interaction", "message": "Your name?",
+          "redirect": { "type": "webhook" }, "webhook": { "url": receiver.url("/name") } } ] });
     let polls = json!({ "id": "web-polls", "name": "Web polls", "sections": [
         { "label": "Welcome Message", "kind": "welcomeMessage", "message": "How do you like it?",
           "webhook": { "url": receiver.url("/polls"), "enabled": false } } ] });
