@@ -166,7 +166,7 @@ mod tests {
         let busy = |failed| Observed { attempts: 200, failed, ..Observed::default() };
         assert_eq!(first(busy(0)), said(Level::Well, "200 requests in the last minute, all answered with 2xx"));
         assert_eq!(
-            first(busy(50)),
+            first(busy(40)),
             said(Level::Well, "200 requests in the last minute, 20 % of them failed and tried again")
         );
         assert_eq!(first(busy(150)), said(Level::Attention, "75 % of the last minute's requests failed"));
