@@ -22,9 +22,9 @@ use super::super::Http;
 use super::super::dead_letters::{SEARCH_TIME, asked, tally};
 use super::super::problem::Problem;
 use super::super::route::Route;
-use super::form::{Form, address, escaped};
+use super::form::{Form, escaped};
 use super::page::{Failure, Frame, Time, Visit, page};
-use super::words::{Count, dead_letters, list_of};
+use super::words::{Count, at, dead_letters, list_of};
 use crate::config::Role;
 use crate::dead_letters::Refused;
 use crate::delivery::dead_letter;
@@ -78,7 +78,7 @@ enum Found {
     /// Nothing that it matches.
     Nothing { tabs: Vec<Tab> },
     /// Some.
-    Some(Box<Letters>),
+    Letters(Box<Letters>),
 }
 
 struct Letters {
@@ -192,9 +192,8 @@ pub(super) async fn list_with(
         true if view.counts().iter().sum::<u64>() == 0 => Found::NothingAtAll,
         true => found(http, &typed.filter, query.given("cursor")).await?,
     };
-    let state = typed.filter.state.map_or("", |state| state.as_str());
-    let span = |since| address("/dead-letters", &[("since", since), ("state", state)]);
-    let spans = [("last hour", span("1h")), ("last 24 hours", span("24h")), ("last 7 days", span("7days"))];
+    let spans = [("last hour", "1h"), ("last 24 hours", "24h"), ("last 7 days", "7days")];
+    let spans = spans.map(|(words, since)| (words, typed.since(since)));
     let frame = Frame::new(visit, "Dead letters");
     Ok(page(&List { frame, typed, found, complaint, spans, may_change: visit.may(Role::Operator) }))
 }
@@ -232,10 +231,9 @@ async fn found(http: &Http, filter: &Filter, cursor: Option<&str>) -> Result<Fou
     let older = letters.next.map(|before| {
         let mut fields = asked::fields(filter);
         fields.push(("cursor", asked::cursor(before, filter)));
-        let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        address("/dead-letters", &fields)
+        at(&fields)
     });
-    Ok(Found::Some(Box::new(Letters {
+    Ok(Found::Letters(Box::new(Letters {
         total: Count(total),
         oldest: span.and_then(|(oldest, _)| time(oldest)),
         newest: span.and_then(|(_, newest)| time(newest)),

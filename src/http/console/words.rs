@@ -35,8 +35,13 @@ pub(super) fn dead_letters(count: u64) -> String {
 /// the pending ones.
 pub(super) fn list_of(filter: &Filter) -> String {
     let fields = asked::fields(filter);
+    if fields.is_empty() { "/dead-letters?state=".to_owned() } else { at(&fields) }
+}
+
+/// The list with these fields in its address.
+pub(super) fn at(fields: &[(&'static str, String)]) -> String {
     let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    if fields.is_empty() { "/dead-letters?state=".to_owned() } else { address("/dead-letters", &fields) }
+    address("/dead-letters", &fields)
 }
 
 /// Which letters were chosen.

@@ -229,7 +229,6 @@ fn facts(letter: &DeadLetter) -> Vec<Fact> {
         let (value, address) = value?;
         Some(Fact { name, value, address: Some(address) })
     };
-    let id = |id: &dyn ToString| id.to_string();
     [
         text("Endpoint", letter.url.clone()),
         linked(
@@ -237,12 +236,15 @@ fn facts(letter: &DeadLetter) -> Vec<Fact> {
             letter.campaign_id.as_ref().map(|campaign| (campaign.clone(), campaigns::address_of(campaign))),
         ),
         text("Label", letter.label.clone()),
-        text("Webhook", letter.webhook_id.as_ref().map(|webhook| id(webhook))),
-        text("Event id", letter.event_id.as_ref().map(|event| id(event))),
-        text("webhook-id header", letter.delivery_id.as_ref().map(|delivery| id(delivery))),
+        text("Webhook", letter.webhook_id.as_ref().map(ToString::to_string)),
+        text("Event id", letter.event_id.as_ref().map(ToString::to_string)),
+        text("webhook-id header", letter.delivery_id.as_ref().map(ToString::to_string)),
         text("Last cause", letter.cause.map(|cause| cause.as_str().to_owned())),
-        linked("Was before", letter.replay_of.as_ref().map(|before| (id(before), address_of(before)))),
-        linked("Failed again in", letter.replay_id.as_ref().map(|replay| (id(replay), replays::address_of(replay)))),
+        linked("Was before", letter.replay_of.as_ref().map(|before| (before.to_string(), address_of(before)))),
+        linked(
+            "Failed again in",
+            letter.replay_id.as_ref().map(|replay| (replay.to_string(), replays::address_of(replay))),
+        ),
     ]
     .into_iter()
     .flatten()

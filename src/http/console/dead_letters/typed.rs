@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::super::errors::Errors;
 use super::super::form::Form;
-use super::super::words::list_of;
+use super::super::words::{at, list_of};
 use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::moment::Moment;
 use crate::delivery::timestamp;
@@ -74,6 +74,12 @@ impl Typed {
         self.fields.iter().find(|(field, _)| *field == name).map_or("", |(_, value)| value)
     }
 
+    /// The address of the same list since then.
+    pub(super) fn since(&self, ago: &str) -> String {
+        let filter = Filter { since: None, until: None, ..self.filter.clone() };
+        at(&[asked::fields(&filter), vec![("since", ago.to_owned())]].concat())
+    }
+
     /// The conditions one by one, but for the state, which has its tabs.
     pub(super) fn conditions(&self) -> Vec<Condition> {
         let fields = asked::fields(&self.filter).into_iter().filter(|(name, _)| *name != "state");
@@ -131,6 +137,7 @@ mod tests {
     #[test]
     fn each_condition_can_be_left_out() {
         let conditions = read("status=503&reason=exhausted&state=pending").conditions();
+        assert_eq!(read("status=503&until=1h").since("24h"), "/dead-letters?status=503&since=24h");
         let without: Vec<_> = conditions.iter().map(|one| (one.name, one.without.as_str())).collect();
         let expected = [
             ("reason", "/dead-letters?status=503&state=pending"),
