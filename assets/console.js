@@ -121,7 +121,8 @@ document.addEventListener("submit", (event) => {
   const button = event.submitter;
   if (!button?.dataset.swap) return;
   event.preventDefault();
-  refresh(event.target, button.formAction, button, button.dataset.swap.split(" "), (page) => showErrors(page));
+  const address = button.hasAttribute("formaction") ? button.formAction : event.target.action;
+  refresh(event.target, address, button, button.dataset.swap.split(" "), (page) => showErrors(page));
 });
 document.addEventListener("change", (event) => {
   const { form, dataset } = event.target;
