@@ -1,8 +1,8 @@
 //! Campaigns: the list, one with its sections and menus, and what is changed of it as a whole.
 
 use askama::Template;
-use axum::extract::{Extension, State};
-use axum::http::{StatusCode, Uri};
+use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use super::super::problem::Problem;
 use super::super::route::Route;
 use super::editor::spot::Spot;
 use super::errors::Errors;
-use super::form::{Form, address, escaped};
+use super::form::{Form, Query, address, escaped};
 use super::page::{Failure, Frame, Time, Visit, page};
 use crate::campaigns::{Precondition, Refused};
 use crate::config::Role;
@@ -88,8 +88,7 @@ impl Row {
     }
 }
 
-async fn list(State(http): State<Http>, Extension(visit): Extension<Visit>, uri: Uri) -> Result<Response, Failure> {
-    let query = Form::read(uri.query().unwrap_or_default().as_bytes());
+async fn list(State(http): State<Http>, visit: Visit, Query(query): Query) -> Result<Response, Failure> {
     let q = query.get("q").trim().to_owned();
     let sought = q.to_lowercase();
     let has_it = |text: &str| text.to_lowercase().contains(&sought);
@@ -120,16 +119,12 @@ struct New {
     errors: Errors,
 }
 
-async fn ask(Extension(visit): Extension<Visit>) -> Response {
+async fn ask(visit: Visit) -> Response {
     let (id, name, errors) = Default::default();
     page(&New { frame: Frame::new(&visit, "New campaign"), id, name, errors })
 }
 
-async fn create(
-    State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
-    Extension(form): Extension<Form>,
-) -> Result<Response, Failure> {
+async fn create(State(http): State<Http>, visit: Visit, form: Form) -> Result<Response, Failure> {
     let (id, name) = (form.get("id").trim().to_owned(), form.get("name").trim().to_owned());
     let document = json!({
         "id": id,
@@ -267,15 +262,9 @@ pub(super) fn name_of(campaign: &Campaign) -> &str {
     campaign.name.as_deref().filter(|name| !name.trim().is_empty()).unwrap_or(&campaign.id)
 }
 
-async fn show(
-    State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
-    Id(id): Id,
-    uri: Uri,
-) -> Result<Response, Failure> {
+async fn show(State(http): State<Http>, visit: Visit, Id(id): Id, Query(query): Query) -> Result<Response, Failure> {
     let stored = http.campaigns.get(&id)?;
     let campaign = &stored.campaign;
-    let query = Form::read(uri.query().unwrap_or_default().as_bytes());
     let name = name_of(campaign).to_owned();
     let sections = campaign.sections.iter().enumerate();
     Ok(page(&One {
@@ -293,12 +282,7 @@ async fn show(
     }))
 }
 
-async fn rename(
-    State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
-    Id(id): Id,
-    Extension(form): Extension<Form>,
-) -> Result<Response, Failure> {
+async fn rename(State(http): State<Http>, visit: Visit, Id(id): Id, form: Form) -> Result<Response, Failure> {
     let name = form.given("name").map(Value::from);
     change(&http, &visit, &id, &form, |document| {
         document["name"] = name.unwrap_or_default();
@@ -307,12 +291,7 @@ async fn rename(
     .await
 }
 
-async fn remove(
-    State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
-    Id(id): Id,
-    Extension(form): Extension<Form>,
-) -> Result<Response, Failure> {
+async fn remove(State(http): State<Http>, visit: Visit, Id(id): Id, form: Form) -> Result<Response, Failure> {
     let spot = Spot::of_query(&form);
     change(&http, &visit, &id, &form, |document| spot.remove_from(document)).await
 }
@@ -336,12 +315,7 @@ async fn change(
     Ok(Redirect::to(&address_of(id)).into_response())
 }
 
-async fn delete(
-    State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
-    Id(id): Id,
-    Extension(form): Extension<Form>,
-) -> Result<Response, Failure> {
+async fn delete(State(http): State<Http>, visit: Visit, Id(id): Id, form: Form) -> Result<Response, Failure> {
     let precondition = Precondition::Versions(vec![version(&form)?]);
     match http.campaigns.delete(&id, precondition, visit.name()).await {
         Ok(()) => Ok(Redirect::to("/campaigns").into_response()),

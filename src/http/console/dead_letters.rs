@@ -9,8 +9,7 @@ mod typed;
 use std::time::Instant;
 
 use askama::Template;
-use axum::extract::{Extension, State};
-use axum::http::Uri;
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use chrono::Utc;
 use tokio::task::block_in_place;
@@ -22,7 +21,7 @@ use super::super::Http;
 use super::super::dead_letters::{SEARCH_TIME, asked, tally};
 use super::super::problem::Problem;
 use super::super::route::Route;
-use super::form::{Form, escaped};
+use super::form::{Form, Query, escaped};
 use super::page::{Failure, Frame, Time, Visit, page};
 use super::words::{Count, at, dead_letters, list_of};
 use crate::config::Role;
@@ -165,8 +164,7 @@ fn shortened(text: &str) -> String {
     short
 }
 
-async fn list(State(http): State<Http>, Extension(visit): Extension<Visit>, uri: Uri) -> Result<Response, Failure> {
-    let query = Form::read(uri.query().unwrap_or_default().as_bytes());
+async fn list(State(http): State<Http>, visit: Visit, Query(query): Query) -> Result<Response, Failure> {
     list_with(&http, &visit, &query, None).await
 }
 

@@ -10,8 +10,8 @@ pub(super) mod spot;
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::{Extension, State};
-use axum::http::{StatusCode, Uri};
+use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use chrono::Utc;
 use serde_json::Map;
@@ -26,7 +26,7 @@ use super::super::route::Route;
 use super::super::webhooks::{self, Tested};
 use super::campaigns::{self, address_of, bytes, name_of, no_such_place};
 use super::errors::Errors;
-use super::form::{Form, address};
+use super::form::{Form, Query, address};
 use super::page::{Failure, Frame, Visit, page};
 use crate::campaigns::{Precondition, Refused};
 use crate::config::Role;
@@ -214,13 +214,7 @@ impl<'a> Draft<'a> {
 }
 
 /// `GET …/edit`: the place as it is.
-async fn show(
-    State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
-    Id(id): Id,
-    uri: Uri,
-) -> Result<Response, Failure> {
-    let query = query_of(&uri);
+async fn show(State(http): State<Http>, visit: Visit, Id(id): Id, Query(query): Query) -> Result<Response, Failure> {
     let shown = Draft::stored(&http, &visit, &id, &query)?.page()?;
     // Nothing is wrong with what nobody has filled in yet.
     let errors = if shown.spot.is_new() { Errors::default() } else { shown.errors.clone() };
@@ -231,12 +225,12 @@ async fn show(
 /// `POST …/edit/check`: what is wrong with the form, and the request; a row of headers more or less.
 async fn check(
     State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
+    visit: Visit,
     Id(id): Id,
-    uri: Uri,
-    Extension(form): Extension<Form>,
+    Query(query): Query,
+    form: Form,
 ) -> Result<Response, Failure> {
-    let mut draft = Draft::given(&http, &visit, &id, &query_of(&uri), &form)?;
+    let mut draft = Draft::given(&http, &visit, &id, &query, &form)?;
     let mut new_row = None;
     if let Some(webhook) = &mut draft.fields.webhook {
         match form.get("do") {
@@ -258,12 +252,11 @@ async fn check(
 /// `POST …/edit/test`: sends a sample to the webhook as the form has it; as it is stored, for who may not edit it.
 async fn test(
     State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
+    visit: Visit,
     Id(id): Id,
-    uri: Uri,
-    Extension(form): Extension<Form>,
+    Query(query): Query,
+    form: Form,
 ) -> Result<Response, Failure> {
-    let query = query_of(&uri);
     if !visit.may(Role::Editor) {
         let draft = Draft::stored(&http, &visit, &id, &query)?;
         let tested = tested(&draft, &draft.stored.campaign).await?;
@@ -286,12 +279,11 @@ async fn tested(draft: &Draft<'_>, campaign: &Campaign) -> Result<Option<Tested>
 /// `POST …/edit`: saves.
 async fn save(
     State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
+    visit: Visit,
     Id(id): Id,
-    uri: Uri,
-    Extension(form): Extension<Form>,
+    Query(query): Query,
+    form: Form,
 ) -> Result<Response, Failure> {
-    let query = query_of(&uri);
     let base: Fields = serde_json::from_str(form.get("base")).unwrap_or_default();
     for _ in 0..RACES {
         let spot = Spot::of_query(&query);
@@ -323,12 +315,12 @@ async fn save(
 /// `POST …/edit/rotate`: a new signing secret; the one it has signs beside it for a while.
 async fn rotate(
     State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
+    visit: Visit,
     Id(id): Id,
-    uri: Uri,
-    Extension(form): Extension<Form>,
+    Query(query): Query,
+    form: Form,
 ) -> Result<Response, Failure> {
-    let draft = Draft::stored(&http, &visit, &id, &query_of(&uri))?;
+    let draft = Draft::stored(&http, &visit, &id, &query)?;
     let place = draft.spot.place_in(&draft.stored.campaign).ok_or_else(no_such_place)?;
     let precondition = Precondition::Versions(vec![campaigns::version(&form)?]);
     let overlap = crate::delivery::signing::DEFAULT_OVERLAP;
@@ -362,8 +354,4 @@ fn gone(stored: &StoredCampaign) -> Problem {
         StatusCode::CONFLICT,
         format!("{who} has deleted or renamed this place since you opened it, and nothing was saved"),
     )
-}
-
-fn query_of(uri: &Uri) -> Form {
-    Form::read(uri.query().unwrap_or_default().as_bytes())
 }

@@ -1,14 +1,13 @@
 //! Endpoints by their health, the worst first: what each takes, what its breaker does and when it lets something through.
 
 use askama::Template;
-use axum::extract::{Extension, State};
-use axum::http::Uri;
+use axum::extract::State;
 use axum::response::Response;
 
 use super::super::Http;
 use super::super::endpoints::RECEIVERS;
 use super::super::route::Route;
-use super::form::{Form, address};
+use super::form::{Form, Query, address};
 use super::numbers::{self, UNKNOWN};
 use super::overview::updates;
 use super::page::{Frame, Time, Visit, page};
@@ -126,8 +125,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(uri: &Uri) -> Self {
-        let query = Form::read(uri.query().unwrap_or_default().as_bytes());
+    fn of(query: &Form) -> Self {
         Self { q: query.get("q").trim().to_owned(), before: query.get("after").parse().unwrap_or_default() }
     }
 
@@ -180,13 +178,13 @@ impl List {
     }
 }
 
-async fn list(State(http): State<Http>, Extension(visit): Extension<Visit>, uri: Uri) -> Response {
-    let asked = Asked::of(&uri);
+async fn list(State(http): State<Http>, visit: Visit, Query(query): Query) -> Response {
+    let asked = Asked::of(&query);
     let (live, list) = (asked.address("/endpoints/live", asked.before), List::of(&http, &asked));
     page(&Page { frame: Frame::new(&visit, "Endpoints"), live, list })
 }
 
-async fn follow(State(http): State<Http>, Extension(visit): Extension<Visit>, uri: Uri) -> Response {
-    let asked = Asked::of(&uri);
+async fn follow(State(http): State<Http>, visit: Visit, Query(query): Query) -> Response {
+    let asked = Asked::of(&query);
     updates(&visit, http.history.news(), move || Fragment { list: List::of(&http, &asked) })
 }

@@ -7,8 +7,7 @@
 //! address themselves may put any event into it.
 
 use askama::Template;
-use axum::extract::{Extension, State};
-use axum::http::Uri;
+use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Map, json};
 
@@ -20,7 +19,7 @@ use super::super::route::Route;
 use super::super::webhooks::sample_of;
 use super::campaigns::address_of;
 use super::editor::spot::Spot;
-use super::form::{Form, address};
+use super::form::{Form, Query, address};
 use super::page::{Failure, Frame, Visit, page};
 use crate::config::Role;
 use crate::delivery::campaign::{SectionKind, WebhookKind};
@@ -100,8 +99,7 @@ struct Webhook {
 }
 
 /// `GET /explain`: a sample to begin with, or the event of the address, explained.
-async fn ask(State(http): State<Http>, Extension(visit): Extension<Visit>, uri: Uri) -> Result<Response, Failure> {
-    let query = Form::read(uri.query().unwrap_or_default().as_bytes());
+async fn ask(State(http): State<Http>, visit: Visit, Query(query): Query) -> Result<Response, Failure> {
     match query.given("event") {
         Some(event) => Ok(page(&Page { is_answer: false, ..explained(&http, &visit, event.to_owned())? })),
         None => {
@@ -112,11 +110,7 @@ async fn ask(State(http): State<Http>, Extension(visit): Extension<Visit>, uri: 
 }
 
 /// `POST /explain`: the event of the form, explained.
-async fn answer(
-    State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
-    Extension(form): Extension<Form>,
-) -> Result<Response, Failure> {
+async fn answer(State(http): State<Http>, visit: Visit, form: Form) -> Result<Response, Failure> {
     // A form has other ends of lines than were typed.
     Ok(page(&explained(&http, &visit, form.get("event").replace("\r\n", "\n"))?))
 }

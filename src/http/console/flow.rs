@@ -1,8 +1,7 @@
 //! The flow of a campaign: its picture, in which each part leads to where it is edited.
 
 use askama::Template;
-use axum::extract::{Extension, State};
-use axum::http::Uri;
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 
 use super::super::Http;
@@ -10,7 +9,7 @@ use super::super::given::Id;
 use super::super::route::Route;
 use super::campaigns::{address_of, name_of, no_such_place};
 use super::editor::spot::Spot;
-use super::form::Form;
+use super::form::Query;
 use super::page::{Failure, Frame, Visit, page};
 use crate::config::Role;
 use crate::delivery::campaign::Campaign;
@@ -37,15 +36,9 @@ struct Page {
     larger: Option<u16>,
 }
 
-async fn show(
-    State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
-    Id(id): Id,
-    uri: Uri,
-) -> Result<Response, Failure> {
+async fn show(State(http): State<Http>, visit: Visit, Id(id): Id, Query(query): Query) -> Result<Response, Failure> {
     let stored = http.campaigns.get(&id)?;
     let campaign = &stored.campaign;
-    let query = Form::read(uri.query().unwrap_or_default().as_bytes());
     let zoom = query.get("zoom").parse().ok().filter(|zoom| ZOOMS.contains(zoom)).unwrap_or(100);
     let health = |id: &WebhookId| {
         let standing =

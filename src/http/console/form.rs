@@ -1,10 +1,34 @@
 //! What a form or a query says, by name.
 
+use std::convert::Infallible;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use url::form_urlencoded;
 
 /// The fields of a form, in their order. A name may come more than once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Form(Vec<(String, String)>);
+
+/// The form of a request that could change something, as the door has read it.
+impl<S: Send + Sync> FromRequestParts<S> for Form {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.remove().unwrap_or_default())
+    }
+}
+
+/// What the address says after its path.
+pub(super) struct Query(pub(super) Form);
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(Form::read(parts.uri.query().unwrap_or_default().as_bytes())))
+    }
+}
 
 impl Form {
     /// Reads `application/x-www-form-urlencoded`: there is nothing that it is not.

@@ -9,7 +9,7 @@ mod verdict;
 use std::time::Duration;
 
 use askama::Template;
-use axum::extract::{Extension, State};
+use axum::extract::State;
 use axum::response::Response;
 use futures_util::stream;
 
@@ -125,11 +125,11 @@ struct Fact {
     words: String,
 }
 
-async fn show(State(http): State<Http>, Extension(visit): Extension<Visit>) -> Response {
+async fn show(State(http): State<Http>, visit: Visit) -> Response {
     page(&Page { frame: Frame::new(&visit, "Overview"), now: Now::of(&http) })
 }
 
-async fn follow(State(http): State<Http>, Extension(visit): Extension<Visit>) -> Response {
+async fn follow(State(http): State<Http>, visit: Visit) -> Response {
     let news = http.history.news();
     updates(&visit, news, move || Fragment { now: Now::of(&http) })
 }

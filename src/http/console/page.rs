@@ -4,7 +4,8 @@ use std::convert::Infallible;
 use std::fmt;
 
 use askama::Template;
-use axum::extract::OriginalUri;
+use axum::extract::{FromRequestParts, OriginalUri};
+use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -32,6 +33,16 @@ pub(super) struct Visit {
     pub(super) is_person: bool,
     /// The end of this worker.
     pub(super) stop: CancellationToken,
+}
+
+/// The door has let in everybody who comes to a handler.
+impl<S: Send + Sync> FromRequestParts<S> for Visit {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let lost = || Failure(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a page was asked for past its door"));
+        parts.extensions.get().cloned().ok_or_else(lost)
+    }
 }
 
 impl Visit {

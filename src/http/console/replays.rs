@@ -4,8 +4,7 @@ mod course;
 mod order;
 
 use askama::Template;
-use axum::extract::{Extension, State};
-use axum::http::Uri;
+use axum::extract::State;
 use axum::response::Response;
 use serde_json::Value;
 use tokio::task::block_in_place;
@@ -13,7 +12,7 @@ use tokio::task::block_in_place;
 use super::super::Http;
 use super::super::route::Route;
 use super::dead_letters::view;
-use super::form::{Form, address, escaped};
+use super::form::{Query, address, escaped};
 use super::page::{Failure, Frame, Time, Visit, page};
 use super::words::{Count, dead_letters, which};
 use crate::config::Role;
@@ -88,8 +87,7 @@ impl From<Job> for Row {
     }
 }
 
-async fn list(State(http): State<Http>, Extension(visit): Extension<Visit>, uri: Uri) -> Result<Response, Failure> {
-    let query = Form::read(uri.query().unwrap_or_default().as_bytes());
+async fn list(State(http): State<Http>, visit: Visit, Query(query): Query) -> Result<Response, Failure> {
     let view = match view(&http, &visit).await {
         Ok(view) => view,
         Err(waiting) => return Ok(waiting),

@@ -2,8 +2,8 @@
 //! holds on every worker, and ends when the token is taken out of the settings.
 
 use axum::Router;
-use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::super::Http;
 use super::super::access::Access;
 use super::super::browser;
-use super::form::Form;
+use super::form::{Form, Query};
 use super::page::{self, Frame, Visit};
 
 /// The cookie with the token.
@@ -49,18 +49,12 @@ struct Login {
     refused: bool,
 }
 
-async fn ask(Extension(visit): Extension<Visit>, uri: Uri) -> Response {
-    let query = Form::read(uri.query().unwrap_or_default().as_bytes());
+async fn ask(visit: Visit, Query(query): Query) -> Response {
     let next = own_address(query.get("next")).to_owned();
     page::page(&Login { frame: Frame::new(&visit, "Log in"), next, refused: false })
 }
 
-async fn log_in(
-    State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
-    Extension(form): Extension<Form>,
-    headers: HeaderMap,
-) -> Response {
+async fn log_in(State(http): State<Http>, visit: Visit, form: Form, headers: HeaderMap) -> Response {
     let access = Access::new(http.tokens.clone(), "", &[]);
     let next = own_address(form.get("next"));
     let token = form.get("token").trim();

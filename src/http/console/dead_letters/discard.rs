@@ -2,7 +2,6 @@
 
 use askama::Template;
 use axum::extract::{Extension, State};
-use axum::http::Uri;
 use axum::response::{IntoResponse as _, Response};
 
 use super::super::super::Http;
@@ -10,7 +9,7 @@ use super::super::super::dead_letters::{fault_of, give_up};
 use super::super::super::problem::Problem;
 use super::super::super::route::Route;
 use super::super::errors::Errors;
-use super::super::form::Form;
+use super::super::form::{Form, Query};
 use super::super::page::{Failure, Frame, Visit, page};
 use super::super::words::{Count, dead_letters};
 use super::list_with;
@@ -70,16 +69,11 @@ impl Page {
     }
 }
 
-async fn ask_of_address(http: State<Http>, visit: Extension<Visit>, uri: Uri) -> Result<Response, Failure> {
-    let form = Form::read(uri.query().unwrap_or_default().as_bytes());
-    ask_of_form(http, visit, Extension(form)).await
+async fn ask_of_address(http: State<Http>, visit: Visit, Query(form): Query) -> Result<Response, Failure> {
+    ask_of_form(http, visit, form).await
 }
 
-async fn ask_of_form(
-    State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
-    Extension(form): Extension<Form>,
-) -> Result<Response, Failure> {
+async fn ask_of_form(State(http): State<Http>, visit: Visit, form: Form) -> Result<Response, Failure> {
     if Picked::is_empty(&form) {
         return nothing_ticked(&http, &visit, &form).await;
     }
@@ -112,11 +106,7 @@ async fn ask(http: &Http, visit: &Visit, picked: Picked, because: String, errors
     shown(visit, &picked, stage, because, errors)
 }
 
-async fn discard(
-    State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
-    Extension(form): Extension<Form>,
-) -> Result<Response, Failure> {
+async fn discard(State(http): State<Http>, visit: Visit, form: Form) -> Result<Response, Failure> {
     let picked = Picked::read(&form).map_err(Problem::of_faults)?;
     let Some(because) = form.given("because").map(str::to_owned) else {
         let errors = Errors::one(FIELDS[0], "say why: it is kept with each of them, for whoever asks later");

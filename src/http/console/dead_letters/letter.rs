@@ -1,7 +1,7 @@
 //! One dead letter: why, what was sent, every attempt, what became of it, and what to do now.
 
 use askama::Template;
-use axum::extract::{Extension, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use chrono::{DateTime, Utc};
@@ -148,11 +148,7 @@ impl From<ReplayOf> for ReplayRow {
     }
 }
 
-pub(super) async fn show(
-    State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
-    Id(id): Id,
-) -> Result<Response, Failure> {
+pub(super) async fn show(State(http): State<Http>, visit: Visit, Id(id): Id) -> Result<Response, Failure> {
     let view = match super::view(&http, &visit).await {
         Ok(view) => view,
         Err(waiting) => return Ok(waiting),

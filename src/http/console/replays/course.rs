@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use askama::Template;
-use axum::extract::{Extension, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use chrono::{TimeDelta, Utc};
 use futures_util::Stream;
@@ -147,13 +147,13 @@ fn unsent(replay: &Replay) -> Filter {
     Filter { until: filter.until.or(Some(replay.created_at)), ..filter }
 }
 
-async fn show(http: State<Http>, visit: Extension<Visit>, id: Id) -> Result<Response, Failure> {
+async fn show(http: State<Http>, visit: Visit, id: Id) -> Result<Response, Failure> {
     shown(http, visit, id, None).await
 }
 
 async fn shown(
     State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
+    visit: Visit,
     Id(id): Id,
     complaint: Option<String>,
 ) -> Result<Response, Failure> {
@@ -182,24 +182,19 @@ async fn shown(
     }))
 }
 
-async fn pause(http: State<Http>, visit: Extension<Visit>, id: Id) -> Result<Response, Failure> {
+async fn pause(http: State<Http>, visit: Visit, id: Id) -> Result<Response, Failure> {
     control(http, visit, id, Command::Pause).await
 }
 
-async fn resume(http: State<Http>, visit: Extension<Visit>, id: Id) -> Result<Response, Failure> {
+async fn resume(http: State<Http>, visit: Visit, id: Id) -> Result<Response, Failure> {
     control(http, visit, id, Command::Resume).await
 }
 
-async fn cancel(http: State<Http>, visit: Extension<Visit>, id: Id) -> Result<Response, Failure> {
+async fn cancel(http: State<Http>, visit: Visit, id: Id) -> Result<Response, Failure> {
     control(http, visit, id, Command::Cancel).await
 }
 
-async fn control(
-    http: State<Http>,
-    visit: Extension<Visit>,
-    Id(id): Id,
-    command: Command,
-) -> Result<Response, Failure> {
+async fn control(http: State<Http>, visit: Visit, Id(id): Id, command: Command) -> Result<Response, Failure> {
     let replay = ReplayId::new(&*id);
     match http.replays.control(&replay, command, visit.name()).await {
         Ok(replay) => Ok(Redirect::to(&address_of(&replay.id)).into_response()),
@@ -209,7 +204,7 @@ async fn control(
     }
 }
 
-async fn follow(State(http): State<Http>, Extension(visit): Extension<Visit>, Id(id): Id) -> Result<Response, Failure> {
+async fn follow(State(http): State<Http>, visit: Visit, Id(id): Id) -> Result<Response, Failure> {
     let replay = http.replays.get(&ReplayId::new(id)).await?;
     Ok(live(
         &visit.clone(),

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{Extension, State};
-use axum::http::Uri;
 use axum::response::{IntoResponse as _, Redirect, Response};
 
 use super::super::super::Http;
@@ -14,7 +13,7 @@ use super::super::super::route::Route;
 use super::super::dead_letters::picked::Picked;
 use super::super::dead_letters::{self, nothing_ticked};
 use super::super::errors::Errors;
-use super::super::form::Form;
+use super::super::form::{Form, Query};
 use super::super::page::{Failure, Frame, Visit, page};
 use super::super::words::{self, Count, percent};
 use super::{address_of, indented};
@@ -174,16 +173,11 @@ fn text_of(value: serde_json::Value) -> String {
     }
 }
 
-async fn ask_of_address(http: State<Http>, visit: Extension<Visit>, uri: Uri) -> Result<Response, Failure> {
-    let form = Form::read(uri.query().unwrap_or_default().as_bytes());
-    ask_of_form(http, visit, Extension(form)).await
+async fn ask_of_address(http: State<Http>, visit: Visit, Query(form): Query) -> Result<Response, Failure> {
+    ask_of_form(http, visit, form).await
 }
 
-async fn ask_of_form(
-    State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
-    Extension(form): Extension<Form>,
-) -> Result<Response, Failure> {
+async fn ask_of_form(State(http): State<Http>, visit: Visit, form: Form) -> Result<Response, Failure> {
     if Picked::is_empty(&form) {
         return nothing_ticked(&http, &visit, &form).await;
     }
@@ -215,11 +209,7 @@ async fn ask(http: &Http, visit: &Visit, picked: Picked, typed: Typed) -> Result
     Ok(page(&Page { frame: Frame::new(visit, "Replay"), which, fields, typed, errors, forecast, back }))
 }
 
-async fn create(
-    State(http): State<Http>,
-    Extension(visit): Extension<Visit>,
-    Extension(form): Extension<Form>,
-) -> Result<Response, Failure> {
+async fn create(State(http): State<Http>, visit: Visit, form: Form) -> Result<Response, Failure> {
     let picked = Picked::read(&form).map_err(Problem::of_faults)?;
     let typed = Typed::read(&form);
     let (order, faults) = typed.order(&picked);
