@@ -13,9 +13,8 @@ use self::account::Account;
 use crate::delivery::dead_letter::State;
 use crate::delivery::dead_letter::mark::ReplayOutcome;
 use crate::delivery::endpoint::{BreakerState, Busy};
-use crate::delivery::outcome::{Blame, Cause, Reply};
+use crate::delivery::outcome::{Blame, Cause, Reply, Stages};
 use crate::delivery::reason::Reason;
-use crate::sender::Stages;
 
 /// What became of a message of the events queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,32 +1,9 @@
 //! Settings that a running worker takes over at SIGHUP, and those for which it has to be started anew.
 
-use std::sync::{Arc, PoisonError, RwLock};
-
 use crate::config::{Config, Setting};
 
 /// What can change while a worker runs: these keys, and all below those that end with a dot.
 const CHANGEABLE: [&str; 4] = ["log.level", "endpoint.maxConcurrency", "endpoint.rateLimit", "retry."];
-
-/// A value that may be changed while others read it.
-#[derive(Debug, Default)]
-pub struct Changeable<T>(RwLock<Arc<T>>);
-
-impl<T> Changeable<T> {
-    /// With this value to begin with.
-    pub fn new(value: T) -> Self {
-        Self(RwLock::new(Arc::new(value)))
-    }
-
-    /// The value as it is now.
-    pub fn get(&self) -> Arc<T> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Another value from now on.
-    pub fn set(&self, value: T) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
-    }
-}
 
 /// How settings differ from those a worker runs with.
 #[derive(Debug, Default, PartialEq, Eq)]

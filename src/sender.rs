@@ -12,10 +12,9 @@ use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::delivery::egress::{EgressRules, Forbidden};
-use crate::delivery::outcome::{Cause, Reply};
+use crate::delivery::outcome::{Cause, Reply, Stages};
 use crate::delivery::request::Request;
 use resolver::{GuardedResolver, Unresolved};
-pub use stages::Stages;
 use stages::{Clock, Timed};
 
 /// The most that is read of an answer. The rest of a longer one costs us the connection.

@@ -9,6 +9,7 @@
 //! Only then is the message acknowledged, by [`intake`]. An `Err` means that *our* side failed; the message then goes
 //! back to the broker, which gives it out again.
 
+pub mod changeable;
 pub mod endpoints;
 pub mod intake;
 pub mod parking;
@@ -39,10 +40,10 @@ use crate::delivery::retry::{RetryPolicy, Settlement, decide, park};
 use crate::delivery::{Attempt, Delivery, TraceContext, event, request, resolve, timestamp};
 use crate::metrics::account::Origin;
 use crate::metrics::{AttemptOutcome, EventResult, Metrics};
-use crate::reload::Changeable;
 use crate::sender::{ANSWER_BYTES_KEPT, Sender};
 use crate::store::{Store, StoreError};
 use crate::telemetry::spans;
+use changeable::Changeable;
 use endpoints::{Endpoints, Entry};
 use parking::Parking;
 

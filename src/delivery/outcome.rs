@@ -100,6 +100,18 @@ pub enum Phase {
     Answering,
 }
 
+/// How long the parts of a request took. None of what was not needed, or did not come to its end: a connection is kept and
+/// used again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// Resolving the host's name.
+    pub resolve: Option<Duration>,
+    /// Connecting, with the TLS handshake, once the name was resolved.
+    pub connect: Option<Duration>,
+    /// From the beginning of the request to the status of the answer, without the two above.
+    pub first_byte: Option<Duration>,
+}
+
 /// Whom or what a failed attempt is to be blamed on, in the words of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {

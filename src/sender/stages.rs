@@ -9,19 +9,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::delivery::outcome::Phase;
-
-/// How long the parts of a request took. None of what was not needed, or did not come to its end: a connection is kept and
-/// used again.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stages {
-    /// Resolving the host's name.
-    pub resolve: Option<Duration>,
-    /// Connecting, with the TLS handshake, once the name was resolved.
-    pub connect: Option<Duration>,
-    /// From the beginning of the request to the status of the answer, without the two above.
-    pub first_byte: Option<Duration>,
-}
+use crate::delivery::outcome::{Phase, Stages};
 
 tokio::task_local! {
     static CLOCK: Clock;

@@ -11,13 +11,13 @@ use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::changeable::Changeable;
 use crate::delivery::campaign::Webhook;
 use crate::delivery::endpoint::gate::{Gate, Limits, PATIENCE};
 use crate::delivery::endpoint::receiver::Receiver;
 use crate::delivery::endpoint::{Admission, Ask, Asking, Busy, Lane, Origin, Pass, Place, Queue, SlowLane, Standing};
 use crate::delivery::identity::WebhookId;
 use crate::delivery::outcome::Reply;
-use crate::reload::Changeable;
 
 /// Receivers remembered at most. Beyond, those that were asked longest ago are forgotten: they begin anew.
 const MOST: usize = 10_000;

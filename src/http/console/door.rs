@@ -19,14 +19,11 @@ use super::super::browser;
 use super::super::problem::Problem;
 use super::super::route::Audit;
 use super::form::Form;
-use super::page::{self, Failure, Visit};
+use super::page::{self, FORGERY, Failure, Visit};
 use super::session;
 
 /// The largest form: a document of the greatest length with every byte escaped is larger, and no form is like that.
 const MAX_FORM_BYTES: usize = 2 * 1024 * 1024;
-
-/// The field and the cookie of the token against forgery.
-pub(super) const FORGERY: &str = "waypost-form";
 
 /// What a browser may do with a page: show it with its own style and script, and send forms and requests back here.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \

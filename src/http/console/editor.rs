@@ -207,7 +207,7 @@ impl<'a> Draft<'a> {
 
     /// The request of a sample event, as it would be sent now.
     fn preview(&self, campaign: &Campaign) -> Result<Option<Preview>, Failure> {
-        let Some(place) = self.spot.saved(&self.fields).place_in(campaign) else { return Ok(None) };
+        let Some(place) = self.fields.spot_after(&self.spot).place_in(campaign) else { return Ok(None) };
         let delivery = webhooks::sample_of(&campaign.id, &place, Map::new())?;
         Ok(Some(Preview::of(request::render(&delivery, Utc::now()).shown(self.visit.secrets()))))
     }
@@ -271,7 +271,7 @@ async fn test(
 }
 
 async fn tested(draft: &Draft<'_>, campaign: &Campaign) -> Result<Option<Tested>, Failure> {
-    let Some(place) = draft.spot.saved(&draft.fields).place_in(campaign) else { return Ok(None) };
+    let Some(place) = draft.fields.spot_after(&draft.spot).place_in(campaign) else { return Ok(None) };
     let delivery = webhooks::sample_of(&campaign.id, &place, Map::new())?;
     Ok(Some(webhooks::try_out(draft.http, delivery, draft.visit.secrets()).await?))
 }

@@ -15,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::access::Caller;
 use super::super::problem::Problem;
-use super::door;
 use crate::config::Role;
+
+/// The field and the cookie of the token against forgery.
+pub(super) const FORGERY: &str = "waypost-form";
 
 /// One request of a browser.
 #[derive(Debug, Clone)]
@@ -85,7 +87,7 @@ impl Frame {
 
     /// The name of the field against forgery.
     pub(super) fn forgery_field(&self) -> &'static str {
-        door::FORGERY
+        FORGERY
     }
 
     /// Whether the page is in this part of the console.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::super::form::Form;
-use super::spot::Spot;
+use super::spot::{Spot, as_text};
 use crate::delivery::campaign::{Campaign, MASK, MenuEntry, Redirect, RedirectKind, Section, SectionKind, Webhook};
 use crate::delivery::document;
 use crate::delivery::fault::Fault;
@@ -168,6 +168,16 @@ impl Fields {
         named
     }
 
+    /// The spot where the place of `spot` is, once these are saved.
+    pub(super) fn spot_after(&self, spot: &Spot) -> Spot {
+        match spot {
+            Spot::NewSection | Spot::Section { .. } => Spot::Section { label: self.label.clone() },
+            Spot::NewEntry { label } | Spot::Entry { label, .. } => {
+                Spot::Entry { label: label.clone(), keyword: self.keyword.clone() }
+            }
+        }
+    }
+
     /// Writes the fields into the document of a campaign, at a spot; gives back the path there.
     ///
     /// # Errors
@@ -308,11 +318,6 @@ fn number(text: &str) -> Option<Value> {
 
 fn text(text: &str) -> Option<Value> {
     Some(text).filter(|text| !text.trim().is_empty()).map(Value::from)
-}
-
-/// Text as it is, anything else as its JSON.
-pub(super) fn as_text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn pretty(value: &impl Serialize) -> String {

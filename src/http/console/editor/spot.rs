@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::super::form::{Form, address, escaped};
-use super::fields::{Fields, as_text};
 use crate::delivery::campaign::{Campaign, MenuEntry, Place, Section};
 use crate::delivery::event::comparable;
 
@@ -89,16 +88,6 @@ impl Spot {
         Some(Place { section, entry, webhook })
     }
 
-    /// The spot where the place is, once fields are saved.
-    pub(super) fn saved(&self, fields: &Fields) -> Self {
-        match self {
-            Self::NewSection | Self::Section { .. } => Self::Section { label: fields.label.clone() },
-            Self::NewEntry { label } | Self::Entry { label, .. } => {
-                Self::Entry { label: label.clone(), keyword: fields.keyword.clone() }
-            }
-        }
-    }
-
     /// The node of a document at the spot, added where it is new, and its path.
     pub(super) fn node_in<'a>(&self, document: &'a mut Value) -> Option<(&'a mut Value, String)> {
         let (i, j) = self.indexes_in(document)?;
@@ -138,6 +127,11 @@ impl Spot {
             Self::NewSection | Self::Section { .. } => Some((i, None)),
         }
     }
+}
+
+/// Text as it is, anything else as its JSON.
+pub(super) fn as_text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// An item of the array at a node; the next one is added.
