@@ -52,7 +52,8 @@ function swap(page, ids, fields) {
 function showErrors(page, names) {
   for (const come of page.querySelectorAll("[data-errors]")) {
     const here = document.getElementById(come.id);
-    if (!here || (names && !names.has(come.dataset.errors))) continue;
+    // Those of no field are shown whatever was typed.
+    if (!here || (names && come.dataset.errors !== "rest" && !names.has(come.dataset.errors))) continue;
     here.replaceChildren(...document.adoptNode(come).childNodes);
   }
   markInvalid(document);
@@ -88,32 +89,39 @@ function prepare(root) {
   markInvalid(root);
 }
 
-// A part that is being fetched says so; of answers that overtake each other the last one asked for counts.
-const asked = new Map();
+// Says why something was refused, above the page: what is in its fields stays.
+function complain(page) {
+  const main = document.getElementById("main");
+  const notice = document.getElementById("refusal") ?? document.createElement("div");
+  notice.id = "refusal";
+  notice.className = "card warning";
+  notice.setAttribute("role", "alert");
+  notice.replaceChildren(...(page.getElementById("problem") ?? page.getElementById("main")).childNodes);
+  main.prepend(notice);
+}
+
+// A part that is being fetched says so; of the answers for one form the last one asked for counts.
+const asked = new WeakMap();
 async function refresh(form, address, button, ids, onPage) {
-  const key = ids.join(" ");
-  const turn = (asked.get(key) ?? 0) + 1;
-  asked.set(key, turn);
+  const turn = (asked.get(form) ?? 0) + 1;
+  asked.set(form, turn);
   const parts = ids.map((id) => document.getElementById(id)).filter(Boolean);
   for (const part of parts) part.setAttribute("aria-busy", "true");
-  try {
-    const { page, fields, isRefused } = await sent(form, address, button);
-    if (asked.get(key) !== turn) return;
-    if (isRefused) {
-      document.getElementById("main").replaceChildren(...page.getElementById("main").childNodes);
-      return;
-    }
-    swap(page, ids, fields);
-    onPage?.(page);
-  } catch {
-    // No answer came: the form is sent as it is without a script, and the browser says what is wrong.
+  const answer = await sent(form, address, button).catch(() => null);
+  for (const part of parts) part.removeAttribute("aria-busy");
+  if (!answer) {
+    // None came. A button sends the form as it does without a script, and the browser says what is wrong.
     if (button) {
       delete button.dataset.swap;
       form.requestSubmit(button);
     }
-  } finally {
-    for (const part of parts) part.removeAttribute("aria-busy");
+    return;
   }
+  if (answer.isRefused) return complain(answer.page);
+  document.getElementById("refusal")?.remove();
+  if (asked.get(form) !== turn) return;
+  swap(answer.page, ids, answer.fields);
+  onPage?.(answer.page);
 }
 
 // Buttons and fields that change a part of the page.

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::broker::append::{Appender, Unapplied};
 use crate::broker::log::{Continuity, FindEnd, LogReader, Record};
 use crate::broker::publisher::Publisher;
-use crate::delivery::campaign::Campaign;
+use crate::delivery::campaign::{Campaign, edited};
 use crate::delivery::document;
 use crate::delivery::egress::{self, EgressRules};
 use crate::delivery::fault::Fault;
@@ -120,14 +120,16 @@ impl Campaigns {
             let current = self.store.campaign(id)?;
             check(&precondition, current.as_deref())?;
             let campaign = self.read(id, document, current.as_deref())?;
-            let expected = current.map(|stored| stored.version);
-            let made = made(by);
+            let expected = current.as_deref().map(|stored| stored.version);
+            let places = edited::between(current.as_deref().map(|stored| &stored.campaign), &campaign);
+            let made = Made { places, ..made(by) };
             let change =
                 Change { id: id.to_owned(), expected, made: Some(made.clone()), campaign: Some(campaign.clone()) };
             match self.append(change).await? {
                 Applied::Done { version } => {
                     let created = expected.is_none();
-                    return Ok(Put { stored: StoredCampaign { version, made: Some(made), campaign }, created });
+                    let stored = StoredCampaign { version, made: Some(made), earlier: Vec::new(), campaign };
+                    return Ok(Put { stored, created });
                 }
                 Applied::WebhookTaken { webhook_id, owner } => {
                     return Err(taken(&campaign, &webhook_id, &owner));
@@ -327,7 +329,7 @@ pub struct Put {
 
 /// A change that is accepted now.
 fn made(by: &str) -> Made {
-    Made { by: by.to_owned(), at: Utc::now() }
+    Made { by: by.to_owned(), at: Utc::now(), places: Vec::new() }
 }
 
 /// Random bytes for what must be nobody's guess.

@@ -1,6 +1,8 @@
 //! Campaigns as they are configured: sections, menus, redirects and webhooks. The types are the document's own shape;
 //! [`super::document`] makes them from JSON and refuses what is wrong.
 
+pub mod edited;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;

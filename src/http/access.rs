@@ -75,14 +75,21 @@ impl Access {
         }
         let header = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
         let (scheme, token) = header.split_once(' ')?;
-        self.known(token.trim()).filter(|_| scheme.eq_ignore_ascii_case("bearer"))
+        let (caller, _) = self.known(token.trim())?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(caller)
     }
 
-    /// Whoever has this token.
-    pub(super) fn known(&self, token: &str) -> Option<Caller> {
+    /// Whoever has this token, and its hash.
+    pub(super) fn known(&self, token: &str) -> Option<(Caller, [u8; 32])> {
         let sha256: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let known = self.tokens.iter().filter(|token| same(&token.sha256, &sha256)).max_by_key(|token| token.role)?;
-        Some(Caller { name: known.name.as_str().into(), role: known.role })
+        Some((Caller { name: known.name.as_str().into(), role: known.role }, sha256))
+    }
+
+    /// Whoever has the token of this name, and its hash.
+    pub(super) fn named(&self, name: &str) -> Option<(Caller, [u8; 32])> {
+        let token = self.tokens.iter().find(|token| token.name == name)?;
+        Some((Caller { name: token.name.as_str().into(), role: token.role }, token.sha256))
     }
 
     /// Whether tokens are configured.
@@ -141,6 +148,6 @@ pub(super) async fn require(
 }
 
 /// Compares in a time that does not depend on where the two differ.
-fn same(one: &[u8; 32], other: &[u8; 32]) -> bool {
-    one.iter().zip(other).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+pub(super) fn same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }

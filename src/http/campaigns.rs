@@ -75,7 +75,7 @@ struct Summary {
 }
 
 impl From<StoredCampaign> for Summary {
-    fn from(StoredCampaign { version, made, campaign }: StoredCampaign) -> Self {
+    fn from(StoredCampaign { version, made, campaign, .. }: StoredCampaign) -> Self {
         let (changed_by, changed_at) = made.map(|made| (made.by, made.at)).unzip();
         Self {
             webhooks: campaign.places().count(),

@@ -3,7 +3,7 @@
 //! | path | |
 //! | --- | --- |
 //! | `/` | the overview |
-//! | `/campaigns` | list and search; `/campaigns/new` creates one |
+//! | `/campaigns` | list and search; `/new-campaign` makes one |
 //! | `/campaigns/{id}` | sections and their menus; `…/flow` is its picture |
 //! | `/campaigns/{id}/edit` | one place (`label`, `keyword`) and its webhook: save, check, test |
 //! | `/webhooks/{id}` | where a webhook is edited |
@@ -69,4 +69,28 @@ fn routes() -> Vec<Route> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Role;
+
+    #[test]
+    fn what_changes_something_takes_a_role_for_it() {
+        let changes: Vec<(&str, Role)> =
+            routes().iter().filter(|route| !route.method.is_safe()).map(|route| (route.path, route.role)).collect();
+        let (editor, operator) = (Role::Editor, Role::Operator);
+        for (path, role) in &changes {
+            let needed = match path.split('/').nth(1) {
+                // It sends nothing and keeps nothing.
+                Some("explain") => Role::Viewer,
+                Some("campaigns") if path.ends_with("/test") => operator,
+                Some("campaigns" | "new-campaign") => editor,
+                _ => operator,
+            };
+            assert_eq!(*role, needed, "{path}");
+        }
+        assert!(changes.len() > 10, "{changes:?}");
+    }
 }

@@ -12,6 +12,7 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 use super::{Store, StoreError, beside};
 use crate::broker::log::Position;
 use crate::delivery::campaign::Campaign;
+use crate::delivery::campaign::edited::Edited;
 
 /// The key of the campaigns log's position.
 const CAMPAIGNS_LOG: &[u8] = b"campaigns";
@@ -24,6 +25,9 @@ pub struct StoredCampaign {
     /// Who made it so; none where that was before it was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Made>,
+    /// The changes before, the latest first: as many as are [remembered](CHANGES_REMEMBERED).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Earlier>,
     /// The campaign.
     pub campaign: Campaign,
 }
@@ -35,6 +39,37 @@ pub struct Made {
     pub by: String,
     /// When the worker that was asked accepted it.
     pub at: DateTime<Utc>,
+    /// What was touched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<Edited>,
+}
+
+/// A change that others came after.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Earlier {
+    /// The version that it made.
+    pub version: u64,
+    /// Who made it.
+    pub made: Made,
+}
+
+/// So many changes before the last one are told of a campaign.
+const CHANGES_REMEMBERED: usize = 20;
+
+impl StoredCampaign {
+    /// Its changes, as its successor remembers them.
+    fn changes(self) -> Vec<Earlier> {
+        let last = self.made.map(|made| Earlier { version: self.version, made });
+        last.into_iter().chain(self.earlier).take(CHANGES_REMEMBERED).collect()
+    }
+
+    /// The last change of a place since a version, as far back as is remembered.
+    pub fn last_change(&self, place: &Edited, since: u64) -> Option<&Made> {
+        let last = self.made.as_ref().map(|made| (self.version, made));
+        let changes = last.into_iter().chain(self.earlier.iter().map(|earlier| (earlier.version, &earlier.made)));
+        let mut newer = changes.take_while(|(version, _)| *version > since);
+        newer.find(|(_, made)| made.places.contains(place)).map(|(_, made)| made)
+    }
 }
 
 /// A change of configuration, as the log has it.
@@ -106,6 +141,23 @@ impl Store {
         let bytes = stored.map_or(0, |stored| stored.len() as u64);
         self.parsed.insert(id.to_owned(), Parsed { generation, bytes, campaign: campaign.clone() });
         Ok(campaign)
+    }
+
+    /// Whether there is such a campaign.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_campaign(&self, id: &str) -> Result<bool, StoreError> {
+        Ok(self.campaigns.contains_key(id)?)
+    }
+
+    /// The ids of the first campaigns, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn campaign_ids(&self, limit: usize) -> Result<Vec<String>, StoreError> {
+        let ids = self.campaigns.iter().keys().take(limit);
+        ids.map(|id| Ok(String::from_utf8_lossy(&id?).into_owned())).collect()
     }
 
     /// What `map` makes of the campaigns by id, from after `after`, at most `limit`. One at a time is in memory.
@@ -256,7 +308,9 @@ fn write(
             for place in campaign.places() {
                 webhooks.insert(place.webhook.id.as_str().as_bytes(), change.id.as_bytes())?;
             }
-            let stored = StoredCampaign { version: offset, made: change.made.clone(), campaign: campaign.clone() };
+            let earlier = current.map(StoredCampaign::changes).unwrap_or_default();
+            let made = change.made.clone();
+            let stored = StoredCampaign { version: offset, made, earlier, campaign: campaign.clone() };
             campaigns.insert(change.id.as_bytes(), json(&stored)?)?;
         }
         None => {

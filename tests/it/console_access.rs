@@ -40,7 +40,7 @@ async fn a_session_begins_and_ends() {
 #[tokio::test]
 async fn forms_of_others_are_refused() {
     let stage = Stage::set("access", &[]).await;
-    let page = get(&stage.waypost, "/campaigns/new", &[PAGE]).await;
+    let page = get(&stage.waypost, "/new-campaign", &[PAGE]).await;
     assert_eq!(page.status, 200);
     let cookie = page.headers["set-cookie"].split(';').next().expect("a cookie").to_owned();
     let token = cookie.split_once('=').expect("a value").1;
@@ -52,7 +52,7 @@ async fn forms_of_others_are_refused() {
     let send = async |headers: &[(&str, &str)], body: &str| {
         let kind = ("content-type", "application/x-www-form-urlencoded");
         let headers: Vec<_> = headers.iter().copied().chain([kind, PAGE]).collect();
-        stage.waypost.send_with(Method::POST, "/campaigns/new", &headers, body.to_owned()).await.status
+        stage.waypost.send_with(Method::POST, "/new-campaign", &headers, body.to_owned()).await.status
     };
     let own = stage.waypost.url("");
     assert_eq!(send(&[], &form).await, 403, "without its cookie");
@@ -71,7 +71,7 @@ async fn roles_hold_for_pages() {
     let stage = Stage::set_guarded("access").await;
     let browser = Browser::at(&stage.waypost.url("")).await;
     log_in(&browser, "viewer", "/campaigns").await;
-    browser.open("/campaigns/new").await;
+    browser.open("/new-campaign").await;
     browser.until_text("this needs the role editor, and you have viewer").await;
     browser.errors().await;
     let fetched: u16 =

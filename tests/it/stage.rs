@@ -114,13 +114,15 @@ pub(crate) fn bearer(role: &str) -> String {
     format!("Bearer token-of-the-{role}")
 }
 
+/// The hash of a token, as `http.tokens` has it.
+pub(crate) fn sha256_of(token: &str) -> String {
+    sha2::Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A token for each role, named after it, as `http.tokens` has them.
 pub(crate) fn tokens() -> String {
-    let token = |role: &str| {
-        let sha256 = sha2::Sha256::digest(format!("token-of-the-{role}"));
-        let sha256: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-        json!({ "name": role, "role": role, "sha256": sha256 })
-    };
+    let token =
+        |role: &str| json!({ "name": role, "role": role, "sha256": sha256_of(&format!("token-of-the-{role}")) });
     Value::from(["viewer", "operator", "editor"].map(token).to_vec()).to_string()
 }
 

@@ -13,10 +13,11 @@ use super::super::route::Route;
 use super::editor::spot::Spot;
 use super::errors::Errors;
 use super::form::{Form, Query, address, escaped};
-use super::page::{Failure, Frame, Time, Visit, page};
+use super::page::{Failure, Frame, Time, Visit, page, told};
 use crate::campaigns::{Precondition, Refused};
 use crate::config::Role;
 use crate::delivery::campaign::{Campaign, MenuEntry, RedirectKind, Section, SectionKind, Webhook, WebhookKind};
+use crate::delivery::fault::Fault;
 use crate::follow::Currency;
 use crate::store::{Made, StoreError, StoredCampaign};
 
@@ -27,8 +28,8 @@ const PER_PAGE: usize = 50;
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/campaigns", Role::Viewer, list),
-        Route::get("/campaigns/new", Role::Editor, ask),
-        Route::post("/campaigns/new", Role::Editor, create),
+        Route::get("/new-campaign", Role::Editor, ask),
+        Route::post("/new-campaign", Role::Editor, create),
         Route::get("/campaigns/{id}", Role::Viewer, show),
         Route::post("/campaigns/{id}/rename", Role::Editor, rename),
         Route::post("/campaigns/{id}/remove", Role::Editor, remove),
@@ -131,14 +132,19 @@ async fn create(State(http): State<Http>, visit: Visit, form: Form) -> Result<Re
         "name": Some(&name).filter(|name| !name.is_empty()),
         "sections": [{ "label": "Welcome Message", "kind": "welcomeMessage" }],
     });
-    let put = http.campaigns.put(&id, &bytes(&document)?, Precondition::Absent, visit.name()).await;
+    let put = match id.as_str() {
+        // No browser goes there.
+        "." | ".." => Err(Refused::Faults(vec![Fault::new("$.id", "can't be a dot or two: no address has these")])),
+        _ => http.campaigns.put(&id, &bytes(&document)?, Precondition::Absent, visit.name()).await,
+    };
     let errors = match put {
-        Ok(_) => return Ok(Redirect::to(&address_of(&id)).into_response()),
+        Ok(_) => return Ok(told(&id, Redirect::to(&address_of(&id)).into_response())),
         Err(Refused::Faults(faults)) => Errors::of(faults, "$"),
         Err(Refused::Precondition) => Errors::one("id", "there is a campaign with this id already"),
         Err(refused) => return Err(refused.into()),
     };
-    Ok(page(&New { frame: Frame::new(&visit, "New campaign"), id, name, errors }))
+    let again = page(&New { frame: Frame::new(&visit, "New campaign"), id, name, errors });
+    Ok(told("nothing: the form has faults", again))
 }
 
 #[derive(Template)]
@@ -257,6 +263,13 @@ fn redirect_type(kind: RedirectKind) -> &'static str {
     }
 }
 
+/// Whether a campaign has a place that people call so: an address can say anything.
+fn is_place_of(campaign: &Campaign, words: &str) -> bool {
+    let is_it = |section, entry| Spot::of(section, entry).in_words() == words;
+    let sections = &mut campaign.sections.iter();
+    sections.any(|section| is_it(section, None) || section.menu.iter().any(|entry| is_it(section, Some(entry))))
+}
+
 /// The name for people, or else the id.
 pub(super) fn name_of(campaign: &Campaign) -> &str {
     campaign.name.as_deref().filter(|name| !name.trim().is_empty()).unwrap_or(&campaign.id)
@@ -274,7 +287,7 @@ async fn show(State(http): State<Http>, visit: Visit, Id(id): Id, Query(query): 
         address: address_of(&id),
         version: stored.version,
         changed: stored.made.as_ref().map(Changed::from),
-        saved: query.given("saved").map(|place| format!("Saved: {place}")),
+        saved: query.given("saved").filter(|place| is_place_of(campaign, place)).map(|place| format!("Saved: {place}")),
         sections: sections.map(|(index, section)| SectionRow::of(&id, index, section)).collect(),
         add_section: Spot::NewSection.address(&id),
         may_edit: visit.may(Role::Editor),
@@ -284,7 +297,7 @@ async fn show(State(http): State<Http>, visit: Visit, Id(id): Id, Query(query): 
 
 async fn rename(State(http): State<Http>, visit: Visit, Id(id): Id, form: Form) -> Result<Response, Failure> {
     let name = form.given("name").map(Value::from);
-    change(&http, &visit, &id, &form, |document| {
+    change(&http, &visit, &id, &form, "the name", |document| {
         document["name"] = name.unwrap_or_default();
         Some(())
     })
@@ -293,7 +306,7 @@ async fn rename(State(http): State<Http>, visit: Visit, Id(id): Id, form: Form) 
 
 async fn remove(State(http): State<Http>, visit: Visit, Id(id): Id, form: Form) -> Result<Response, Failure> {
     let spot = Spot::of_query(&form);
-    change(&http, &visit, &id, &form, |document| spot.remove_from(document)).await
+    change(&http, &visit, &id, &form, &spot.in_words(), |document| spot.remove_from(document)).await
 }
 
 /// Changes the document of a campaign as the form was made on, and shows what it has become.
@@ -302,6 +315,7 @@ async fn change(
     visit: &Visit,
     id: &str,
     form: &Form,
+    about: &str,
     change: impl FnOnce(&mut Value) -> Option<()>,
 ) -> Result<Response, Failure> {
     let stored = http.campaigns.get(id)?;
@@ -312,7 +326,7 @@ async fn change(
     change(&mut document).ok_or_else(no_such_place)?;
     let precondition = Precondition::Versions(vec![stored.version]);
     http.campaigns.put(id, &bytes(&document)?, precondition, visit.name()).await?;
-    Ok(Redirect::to(&address_of(id)).into_response())
+    Ok(told(about, Redirect::to(&address_of(id)).into_response()))
 }
 
 async fn delete(State(http): State<Http>, visit: Visit, Id(id): Id, form: Form) -> Result<Response, Failure> {

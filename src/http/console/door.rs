@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
 use super::super::access::{Access, Caller};
@@ -22,8 +23,8 @@ use super::form::Form;
 use super::page::{self, FORGERY, Failure, Visit};
 use super::session;
 
-/// The largest form: a document of the greatest length with every byte escaped is larger, and no form is like that.
-const MAX_FORM_BYTES: usize = 2 * 1024 * 1024;
+/// The largest form: a document of the greatest length twice, as it is and as it was, and some of it escaped.
+const MAX_FORM_BYTES: usize = 8 * 1024 * 1024;
 
 /// What a browser may do with a page: show it with its own style and script, and send forms and requests back here.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -41,7 +42,7 @@ pub(super) struct Door {
 pub(super) async fn pass(State(door): State<Door>, request: Request, next: Next) -> Response {
     let demand = door.access.demand(&request);
     let caller = caller(&door.access, request.headers());
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let path = path_of(&request);
     let entry =
         (demand.audit == Audit::Kept).then(|| Entry::of(request.method(), request.uri().path(), caller.as_ref()));
     let refusal = match &caller {
@@ -83,7 +84,10 @@ async fn admit(
         Ok(forgery) => forgery,
         Err(problem) => return guarded(problem.into_response()),
     };
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let path = match request.method().is_safe() {
+        true => session::own_address(&path_of(&request)).to_owned(),
+        false => String::new(),
+    };
     let (needs_token, is_person) = (door.access.needs_token(), browser::wants_page(request.headers()));
     let visit = Visit { caller, forgery: forgery.clone(), path, needs_token, is_person, stop: door.stop.clone() };
     let headers = request.headers().clone();
@@ -125,8 +129,12 @@ async fn checked(door: &Door, forgery: &str, request: Request, visit: Visit) -> 
     Ok(Request::from_parts(parts, Body::empty()))
 }
 
+fn path_of(request: &Request) -> String {
+    request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned()
+}
+
 fn caller(access: &Access, headers: &HeaderMap) -> Option<Caller> {
-    access.caller(headers).or_else(|| access.known(&session::token(headers)?))
+    access.caller(headers).or_else(|| session::caller(access, headers, Utc::now()))
 }
 
 /// With the headers that every answer has.

@@ -11,13 +11,12 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use chrono::Utc;
 use serde_json::Map;
 
 use self::conflict::Conflict;
-use self::fields::{Fields, Header, WebhookFields};
+use self::fields::{Fields, Header};
 use self::spot::Spot;
 use super::super::Http;
 use super::super::given::Id;
@@ -27,7 +26,7 @@ use super::super::webhooks::{self, Tested};
 use super::campaigns::{self, address_of, bytes, name_of, no_such_place};
 use super::errors::Errors;
 use super::form::{Form, Query, address};
-use super::page::{Failure, Frame, Visit, page};
+use super::page::{Failure, Frame, Visit, page, told};
 use crate::campaigns::{Precondition, Refused};
 use crate::config::Role;
 use crate::delivery::campaign::Campaign;
@@ -70,10 +69,19 @@ struct Page {
     notice: Option<String>,
     /// Where the redirect may lead.
     proposals: Vec<String>,
+    /// Whether there is a webhook already, whatever the form has.
+    is_webhook_stored: bool,
     may_edit: bool,
     may_test: bool,
-    /// The row of headers that was added last.
-    new_row: Option<usize>,
+    focus: Option<Focus>,
+}
+
+/// Where the focus goes after a row of headers was added or removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Focus {
+    /// The key of this row.
+    Row(usize),
+    AddHeader,
 }
 
 /// The request as it would be sent.
@@ -100,18 +108,17 @@ impl Page {
         }
     }
 
-    /// The webhook's fields; empty ones where there is none.
-    fn webhook(&self) -> WebhookFields {
-        self.fields.webhook.clone().unwrap_or_default()
-    }
-
     /// What a row of headers is called: by its number, as long as it has no key.
     fn name_of(&self, header: &Header, number: &usize) -> String {
         if header.name.is_empty() { number.to_string() } else { header.name.clone() }
     }
 
     fn is_new_row(&self, row: &usize) -> bool {
-        self.new_row == Some(*row)
+        self.focus == Some(Focus::Row(*row))
+    }
+
+    fn is_row_removed(&self) -> bool {
+        self.focus == Some(Focus::AddHeader)
     }
 
     /// What is wrong with the header of a row.
@@ -147,7 +154,8 @@ impl<'a> Draft<'a> {
 
     /// The place as a form has it.
     fn given(http: &'a Http, visit: &'a Visit, id: &str, query: &Form, form: &Form) -> Result<Self, Failure> {
-        Ok(Self { fields: Fields::of_form(form), ..Self::stored(http, visit, id, query)? })
+        let (stored, spot) = (http.campaigns.get(id)?, Spot::of_query(query));
+        Ok(Self { http, visit, stored, spot, fields: Fields::of_form(form) })
     }
 
     /// The campaign that the fields would make, or what is wrong with them.
@@ -175,7 +183,7 @@ impl<'a> Draft<'a> {
             Err(errors) => (errors.clone(), None),
         };
         let proposals = match self.fields.redirect.as_str() {
-            "campaign" => self.http.store.campaigns(None, MOST_PROPOSALS, |stored| stored.campaign.id)?,
+            "campaign" => self.http.store.campaign_ids(MOST_PROPOSALS)?,
             _ => campaign.sections.iter().map(|section| section.label.clone()).collect(),
         };
         let place = match &self.spot {
@@ -192,6 +200,7 @@ impl<'a> Draft<'a> {
             base: serde_json::to_string(&self.fields).unwrap_or_default(),
             version: self.stored.version,
             proposals,
+            is_webhook_stored: self.spot.place_in(campaign).is_some(),
             may_edit: self.visit.may(Role::Editor),
             may_test: self.visit.may(Role::Operator),
             spot: self.spot,
@@ -201,7 +210,7 @@ impl<'a> Draft<'a> {
             tested: None,
             conflict: None,
             notice: None,
-            new_row: None,
+            focus: None,
         })
     }
 
@@ -231,22 +240,21 @@ async fn check(
     form: Form,
 ) -> Result<Response, Failure> {
     let mut draft = Draft::given(&http, &visit, &id, &query, &form)?;
-    let mut new_row = None;
-    if let Some(webhook) = &mut draft.fields.webhook {
-        match form.get("do") {
-            "add-header" => {
-                new_row = Some(webhook.headers.len());
-                webhook.headers.push(Header::default());
-            }
-            action => {
-                let row = action.strip_prefix("remove-header-").and_then(|row| row.parse::<usize>().ok());
-                if let Some(row) = row.filter(|row| *row < webhook.headers.len()) {
-                    webhook.headers.remove(row);
-                }
-            }
+    let headers = &mut draft.fields.webhook.headers;
+    let focus = match form.get("do") {
+        "add-header" => {
+            headers.push(Header::default());
+            Some(Focus::Row(headers.len() - 1))
         }
-    }
-    Ok(page(&Page { new_row, ..opened(draft.page()?, &form)? }))
+        action => {
+            let row = action.strip_prefix("remove-header-").and_then(|row| row.parse::<usize>().ok());
+            row.filter(|row| *row < headers.len()).map(|row| {
+                headers.remove(row);
+                Focus::AddHeader
+            })
+        }
+    };
+    Ok(page(&Page { focus, ..opened(draft.page()?, &form)? }))
 }
 
 /// `POST …/edit/test`: sends a sample to the webhook as the form has it; as it is stored, for who may not edit it.
@@ -290,21 +298,29 @@ async fn save(
         let stored = http.campaigns.get(&id)?;
         let now = Fields::of(&stored.campaign, &spot);
         if stored.version != campaigns::version(&form)? && now.as_ref() != Some(&base) {
-            let Some(now) = now else { return Err(gone(&stored).into()) };
-            let conflict = Conflict::of(&stored, &base, &now, &Fields::of_form(&form));
+            let Some(now) = now else {
+                let draft = Draft::given(&http, &visit, &id, &query, &form)?;
+                return Ok(told("nothing: the place is gone", page(&opened(draft.page()?, &form)?)));
+            };
+            let changed = stored.last_change(&spot.edited(), campaigns::version(&form)?);
+            let conflict = Conflict::of(changed, &base, &now, &Fields::of_form(&form));
             let shown = Draft::given(&http, &visit, &id, &query, &form)?.page()?;
             let base = serde_json::to_string(&now).map_err(StoreError::from)?;
-            return Ok(page(&Page { conflict: Some(conflict), base, version: stored.version, ..shown }));
+            let shown = Page { conflict: Some(conflict), base, version: stored.version, ..shown };
+            return Ok(told("nothing: changed meanwhile", page(&shown)));
         }
         let draft = Draft { http: &http, visit: &visit, stored, spot, fields: Fields::of_form(&form) };
         let campaign = match draft.read()? {
             Ok(campaign) => campaign,
-            Err(_) => return Ok(page(&opened(draft.page()?, &form)?)),
+            Err(_) => return Ok(told("nothing: the form has faults", page(&opened(draft.page()?, &form)?))),
         };
         let document = serde_json::to_vec(&campaign).map_err(StoreError::from)?;
         let precondition = Precondition::Versions(vec![draft.stored.version]);
         match http.campaigns.put(&id, &document, precondition, visit.name()).await {
-            Ok(_) => return Ok(Redirect::to(&after(&draft)).into_response()),
+            Ok(_) => {
+                let (place, address) = after(&draft);
+                return Ok(told(&place, Redirect::to(&address).into_response()));
+            }
             Err(Refused::Precondition) => {}
             Err(refused) => return Err(refused.into()),
         }
@@ -322,7 +338,11 @@ async fn rotate(
 ) -> Result<Response, Failure> {
     let draft = Draft::stored(&http, &visit, &id, &query)?;
     let place = draft.spot.place_in(&draft.stored.campaign).ok_or_else(no_such_place)?;
-    let precondition = Precondition::Versions(vec![campaigns::version(&form)?]);
+    let base: Fields = serde_json::from_str(form.get("base")).unwrap_or_default();
+    if draft.stored.version != campaigns::version(&form)? && draft.fields != base {
+        return Err(campaigns::changed_meanwhile(&draft.stored).into());
+    }
+    let precondition = Precondition::Versions(vec![draft.stored.version]);
     let overlap = crate::delivery::signing::DEFAULT_OVERLAP;
     match http.campaigns.rotate_secret(&place.webhook.id, overlap, precondition, visit.name()).await {
         Ok(_) => Ok(Redirect::to(&format!("{}&saved=secret#signing", draft.spot.address(&id))).into_response()),
@@ -331,27 +351,14 @@ async fn rotate(
     }
 }
 
-/// Where a save leads: to the campaign, which shows what was saved.
-fn after(draft: &Draft<'_>) -> String {
-    let fields = &draft.fields;
-    let place = if draft.spot.is_section() {
-        fields.label.clone()
-    } else {
-        format!("{}, entry {}", draft.spot.label(), fields.keyword)
-    };
-    address(&address_of(&draft.stored.campaign.id), &[("saved", &place)])
+/// What was saved, and where that leads: to the campaign, which shows it.
+fn after(draft: &Draft<'_>) -> (String, String) {
+    let place = draft.fields.spot_after(&draft.spot).in_words();
+    let address = address(&address_of(&draft.stored.campaign.id), &[("saved", &place)]);
+    (place, address)
 }
 
 /// The page with what it was opened on, which the form carries along.
 fn opened(page: Page, form: &Form) -> Result<Page, Problem> {
     Ok(Page { base: form.get("base").to_owned(), version: campaigns::version(form)?, ..page })
-}
-
-/// The place was deleted while it was edited.
-fn gone(stored: &StoredCampaign) -> Problem {
-    let who = stored.made.as_ref().map_or("somebody", |made| &made.by);
-    Problem::new(
-        StatusCode::CONFLICT,
-        format!("{who} has deleted or renamed this place since you opened it, and nothing was saved"),
-    )
 }

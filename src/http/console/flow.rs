@@ -1,5 +1,7 @@
 //! The flow of a campaign: its picture, in which each part leads to where it is edited.
 
+use std::collections::HashMap;
+
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -12,7 +14,7 @@ use super::editor::spot::Spot;
 use super::form::Query;
 use super::page::{Failure, Frame, Visit, page};
 use crate::config::Role;
-use crate::delivery::campaign::Campaign;
+use crate::delivery::campaign::Place;
 use crate::delivery::identity::WebhookId;
 use crate::flow::{self, Health, Part, Style};
 
@@ -40,13 +42,13 @@ async fn show(State(http): State<Http>, visit: Visit, Id(id): Id, Query(query): 
     let stored = http.campaigns.get(&id)?;
     let campaign = &stored.campaign;
     let zoom = query.get("zoom").parse().ok().filter(|zoom| ZOOMS.contains(zoom)).unwrap_or(100);
+    let places: HashMap<&WebhookId, Place<'_>> = campaign.places().map(|place| (&place.webhook.id, place)).collect();
     let health = |id: &WebhookId| {
-        let standing =
-            campaign.place_of(id).and_then(|place| http.worker.endpoints.standing(place.webhook.url.place()));
+        let standing = places.get(id).and_then(|place| http.worker.endpoints.standing(place.webhook.url.place()));
         standing.as_ref().map_or(Health::Unknown, Health::of)
     };
     let drawing = flow::layout(flow::graph(campaign));
-    let svg = flow::svg(&drawing, Style::OfThePage, &health, &|part| address_in(&http, campaign, part));
+    let svg = flow::svg(&drawing, Style::OfThePage, &health, &|part| address_in(&http, &campaign.id, &places, part));
     Ok(page(&Page {
         frame: Frame::new(&visit, format!("Flow · {}", name_of(campaign))),
         name: name_of(campaign).to_owned(),
@@ -59,18 +61,18 @@ async fn show(State(http): State<Http>, visit: Visit, Id(id): Id, Query(query): 
 }
 
 /// Where a part of the picture leads.
-fn address_in(http: &Http, campaign: &Campaign, part: Part<'_>) -> Option<String> {
+fn address_in(http: &Http, campaign: &str, places: &HashMap<&WebhookId, Place<'_>>, part: Part<'_>) -> Option<String> {
     let spot = match part {
         Part::Section { label } => Spot::Section { label: label.to_owned() },
         Part::Entry { section, keyword } => Spot::Entry { label: section.to_owned(), keyword: keyword.to_owned() },
         Part::Webhook(id) => {
-            let place = campaign.place_of(id)?;
-            return Some(format!("{}#webhook", Spot::of(place.section, place.entry).address(&campaign.id)));
+            let place = places.get(id)?;
+            return Some(format!("{}#webhook", Spot::of(place.section, place.entry).address(campaign)));
         }
         // A redirect names a campaign as it likes: by its id, or by a name that is nothing to us.
-        Part::Campaign(id) => return http.campaigns.get(id).is_ok().then(|| address_of(id)),
+        Part::Campaign(id) => return http.store.has_campaign(id).is_ok_and(|has| has).then(|| address_of(id)),
     };
-    Some(spot.address(&campaign.id))
+    Some(spot.address(campaign))
 }
 
 /// `GET /webhooks/{id}`: the place of a webhook, for who knows no more than its id.

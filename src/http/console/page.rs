@@ -14,6 +14,7 @@ use futures_util::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::super::access::Caller;
+use super::super::audit::About;
 use super::super::problem::Problem;
 use crate::config::Role;
 
@@ -27,7 +28,7 @@ pub(super) struct Visit {
     pub(super) caller: Option<Caller>,
     /// The token against forgery.
     pub(super) forgery: String,
-    /// The address that was asked for.
+    /// The address that was asked for; empty where it is none to go to again.
     pub(super) path: String,
     /// Whether tokens are configured.
     pub(super) needs_token: bool,
@@ -112,6 +113,12 @@ impl Frame {
 /// A page that went well. One with faults in its form is sent as 200 too: it is the page that was asked for.
 pub(super) fn page(template: &impl Template) -> Response {
     page_with(StatusCode::OK, template)
+}
+
+/// A response with what the audit says that it was about.
+pub(super) fn told(about: &str, mut response: Response) -> Response {
+    response.extensions_mut().insert(About(about.to_owned()));
+    response
 }
 
 fn page_with(status: StatusCode, template: &impl Template) -> Response {

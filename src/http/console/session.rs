@@ -1,5 +1,6 @@
-//! A session: the token in a cookie that no script can read. It is checked at each request as a bearer token is, so it
-//! holds on every worker, and ends when the token is taken out of the settings.
+//! A session: a cookie that no script can read, with the name of a token and an end, under a seal that only who has the
+//! settings can make. It has not the token itself, so it is nothing to the API. No worker has to remember it, and it ends
+//! with its token.
 
 use axum::Router;
 use axum::extract::State;
@@ -8,9 +9,10 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
 
 use super::super::Http;
-use super::super::access::Access;
+use super::super::access::{self, Access, Caller};
 use super::super::browser;
 use super::form::{Form, Query};
 use super::page::{self, Frame, Visit};
@@ -58,15 +60,15 @@ async fn log_in(State(http): State<Http>, visit: Visit, form: Form, headers: Hea
     let access = Access::new(http.tokens.clone(), "", &[]);
     let next = own_address(form.get("next"));
     let token = form.get("token").trim();
-    let Some(caller) = access.known(token) else {
+    let Some((caller, key)) = access.known(token) else {
         tracing::info!(target: "waypost::audit", what = "POST /login", status = 401, "audit");
         return page::page(&Login { frame: Frame::new(&visit, "Log in"), next: next.to_owned(), refused: true });
     };
     let (who, role) = (&*caller.name, caller.role.as_str());
     tracing::info!(target: "waypost::audit", who, role, what = "POST /login", status = 303, "audit");
     let mut response = Redirect::to(next).into_response();
-    let kept = URL_SAFE_NO_PAD.encode(token);
-    set_cookie(&mut response, SESSION, &kept, Lasting::Limited, &headers);
+    let end = Utc::now().timestamp() + i64::from(LONGEST_SECONDS);
+    set_cookie(&mut response, SESSION, &sealed(&caller.name, end, &key), Lasting::Limited, &headers);
     response
 }
 
@@ -76,10 +78,21 @@ async fn log_out(headers: HeaderMap) -> Response {
     response
 }
 
-/// The token of the session.
-pub(super) fn token(headers: &HeaderMap) -> Option<String> {
-    let kept = URL_SAFE_NO_PAD.decode(cookie(headers, SESSION)?).ok()?;
-    String::from_utf8(kept).ok()
+/// Whose session it is, where it is one that has not ended.
+pub(super) fn caller(access: &Access, headers: &HeaderMap, now: DateTime<Utc>) -> Option<Caller> {
+    let kept = cookie(headers, SESSION)?;
+    let mut parts = kept.split('.');
+    let (name, end) = (URL_SAFE_NO_PAD.decode(parts.next()?).ok()?, parts.next()?.parse().ok()?);
+    let (caller, key) = access.named(std::str::from_utf8(&name).ok()?)?;
+    let is_ours = access::same(sealed(&caller.name, end, &key).as_bytes(), kept.as_bytes());
+    (is_ours && now.timestamp() < end).then_some(caller)
+}
+
+/// `NAME.END.SEAL`: the end in Unix seconds, the seal an HMAC-SHA256 by the hash of the token.
+fn sealed(name: &str, end: i64, key: &[u8; 32]) -> String {
+    let said = format!("{}.{end}", URL_SAFE_NO_PAD.encode(name));
+    let seal = hmac_sha256::HMAC::mac(format!("{SESSION} {said}"), key);
+    format!("{said}.{}", URL_SAFE_NO_PAD.encode(seal))
 }
 
 /// The value of a cookie.
@@ -105,7 +118,7 @@ pub(super) fn set_cookie(response: &mut Response, name: &str, value: &str, lasti
 }
 
 /// An address of this console; the first page where it is another's.
-fn own_address(next: &str) -> &str {
+pub(super) fn own_address(next: &str) -> &str {
     let mut chars = next.chars();
     let is_own =
         chars.next() == Some('/') && !matches!(chars.next(), Some('/' | '\\')) && !next.contains(char::is_control);
@@ -114,7 +127,10 @@ fn own_address(next: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
+    use crate::config::{Role, Token};
 
     #[test]
     fn only_addresses_of_our_own_are_gone_to() {
@@ -134,10 +150,35 @@ mod tests {
     #[test]
     fn cookies() {
         let mut headers = HeaderMap::new();
-        headers.append(header::COOKIE, HeaderValue::from_static("a=1; waypost-session=dG9rZW4; b"));
+        headers.append(header::COOKIE, HeaderValue::from_static("a=1; d=4; b"));
         headers.append(header::COOKIE, HeaderValue::from_static("c=3"));
         assert_eq!(cookie(&headers, "c").as_deref(), Some("3"));
         assert_eq!(cookie(&headers, "b"), None);
-        assert_eq!(token(&headers).as_deref(), Some("token"));
+        assert_eq!(cookie(&headers, "d").as_deref(), Some("4"));
+    }
+
+    #[test]
+    fn a_session_is_sealed_and_ends() {
+        let token = |name: &str, role| Token { name: name.to_owned(), role, sha256: Sha256::digest(name).into() };
+        let tokens = [token("anna", Role::Editor), token("bert", Role::Viewer)];
+        let access = Access::new(tokens.into(), "", &[]);
+        let key: [u8; 32] = Sha256::digest("anna").into();
+        let now = Utc::now();
+        let seen = |cookie: &str| {
+            let mut headers = HeaderMap::new();
+            let cookie = format!("{SESSION}={cookie}");
+            headers.insert(header::COOKIE, HeaderValue::from_str(&cookie).expect("a cookie"));
+            caller(&access, &headers, now).map(|caller| (caller.name.to_string(), caller.role))
+        };
+        let own = sealed("anna", now.timestamp() + 60, &key);
+        assert_eq!(seen(&own), Some(("anna".to_owned(), Role::Editor)));
+        assert_eq!(seen(&sealed("anna", now.timestamp(), &key)), None, "it is over");
+        assert_eq!(seen(&sealed("bert", now.timestamp() + 60, &key)), None, "the seal of another");
+        assert_eq!(seen(&sealed("carl", now.timestamp() + 60, &key)), None, "a token that is gone");
+        let longer = own.replacen(&(now.timestamp() + 60).to_string(), &(now.timestamp() + 600).to_string(), 1);
+        assert_eq!(seen(&longer), None, "an end that was put off");
+        for broken in ["", "x", "..", "YW5uYQ.x.y"] {
+            assert_eq!(seen(broken), None, "{broken}");
+        }
     }
 }

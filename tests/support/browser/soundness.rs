@@ -7,7 +7,7 @@ use std::panic::Location;
 use serde::Deserialize;
 use thirtyfour::BrowserLogEntry;
 
-use super::{Browser, axe};
+use super::{Browser, Motion, Scheme, axe};
 
 const OVERFLOW: &str = include_str!("overflow.js");
 
@@ -88,13 +88,26 @@ impl Browser {
         }
     }
 
-    /// All of it, at [`WIDTHS`].
+    /// All of it: at [`WIDTHS`], in light and in dark.
     #[track_caller]
     pub(crate) fn assert_sound(&self) -> impl Future<Output = ()> {
-        let (fits, accessible, quiet) = (self.assert_fits(&WIDTHS), self.assert_accessible(), self.assert_quiet());
+        let caller = Location::caller();
+        let (fits, quiet) = (self.assert_fits(&WIDTHS), self.assert_quiet());
         async move {
             fits.await;
-            accessible.await;
+            let before = self.width();
+            for (width, scheme) in WIDTHS.into_iter().zip([Scheme::Dark, Scheme::Light]) {
+                self.resize(width).await;
+                self.prefer(scheme, Motion::Reduced).await;
+                let violations = self.violations().await;
+                let found = violations.join("\n");
+                assert!(
+                    violations.is_empty(),
+                    "{} at {width} ({caller}) shuts people out:\n{found}",
+                    self.path().await
+                );
+            }
+            self.resize(before).await;
             quiet.await;
         }
     }

@@ -10,7 +10,7 @@ use super::super::super::problem::Problem;
 use super::super::super::route::Route;
 use super::super::errors::Errors;
 use super::super::form::{Form, Query};
-use super::super::page::{Failure, Frame, Visit, page};
+use super::super::page::{Failure, Frame, Visit, page, told};
 use super::super::words::{Count, dead_letters};
 use super::list_with;
 use super::picked::Picked;
@@ -110,14 +110,15 @@ async fn discard(State(http): State<Http>, visit: Visit, form: Form) -> Result<R
     let picked = Picked::read(&form).map_err(Problem::of_faults)?;
     let Some(because) = form.given("because").map(str::to_owned) else {
         let errors = Errors::one(FIELDS[0], "say why: it is kept with each of them, for whoever asks later");
-        return ask(&http, &visit, picked, String::new(), errors).await;
+        return Ok(told("nothing: no reason is given", ask(&http, &visit, picked, String::new(), errors).await?));
     };
     if let Some(fault) = fault_of(Some(&because), &picked.0) {
-        return ask(&http, &visit, picked, because, Errors::one(FIELDS[0], &fault.message)).await;
+        let errors = Errors::one(FIELDS[0], &fault.message);
+        return Ok(told("nothing: the form has faults", ask(&http, &visit, picked, because, errors).await?));
     }
     match give_up(&http, picked.0.clone(), visit.name(), Some(because.clone())).await {
         Ok((discarded, about)) => {
-            let pending = Count(http.dead_letters.view.counts()[0]);
+            let pending = Count(http.dead_letters.view.counts()[LetterState::Pending as usize]);
             let stage = Stage::Done { discarded, pending };
             Ok((Extension(about), shown(&visit, &picked, stage, because, Errors::default())?).into_response())
         }

@@ -13,7 +13,6 @@ use super::super::super::given::Id;
 use super::super::super::problem::Problem;
 use super::super::campaigns;
 use super::super::editor::spot::Spot;
-use super::super::form::address;
 use super::super::page::{Failure, Frame, Time, Visit, page};
 use super::super::replays;
 use super::{address_of, outcome};
@@ -29,9 +28,6 @@ use crate::delivery::request::Shown;
 
 /// So much of an unreadable body is shown; the API has the whole.
 const BODY_CHARS: usize = 4000;
-
-/// An event that is larger is not put into an address.
-const MAX_EXPLAINED_BYTES: usize = 4096;
 
 /// The width of the picture of the attempts, and what it leaves free on each side.
 const WIDTH: f64 = 480.0;
@@ -247,7 +243,7 @@ fn facts(letter: &DeadLetter) -> Vec<Fact> {
     .collect()
 }
 
-/// The webhook in its campaign's editor, if it is still there; and why the event fires it.
+/// The webhook in its campaign's editor, if it is still there.
 fn links(http: &Http, letter: &DeadLetter) -> Result<Vec<Link>, Failure> {
     let mut links = Vec::new();
     if let (Some(campaign), Some(webhook)) = (&letter.campaign_id, &letter.webhook_id)
@@ -256,10 +252,6 @@ fn links(http: &Http, letter: &DeadLetter) -> Result<Vec<Link>, Failure> {
     {
         let address = format!("{}#webhook", Spot::of(place.section, place.entry).address(campaign));
         links.push(Link { words: "Webhook in the editor", address });
-    }
-    let event = letter.event.as_ref().and_then(|event| serde_json::to_string(event).ok());
-    if let Some(event) = event.filter(|event| event.len() <= MAX_EXPLAINED_BYTES) {
-        links.push(Link { words: "Explain this event", address: address("/explain", &[("event", &event)]) });
     }
     Ok(links)
 }

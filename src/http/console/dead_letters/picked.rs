@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::super::super::Http;
 use super::super::super::problem::Problem;
 use super::super::form::Form;
+use super::super::page::FORGERY;
 use super::super::words;
 use crate::delivery::dead_letter::choice::Choice;
 use crate::delivery::dead_letter::filter::Filter;
@@ -14,17 +15,27 @@ use crate::delivery::fault::Fault;
 use crate::delivery::identity::DeadLetterId;
 use crate::http::dead_letters::{asked, tally};
 
+/// Fields of the forms that pick letters, beside those of the filter.
+const OTHER_FIELDS: [&str; 9] =
+    [FORGERY, "which", "id", "cursor", "limit", "because", "ratePerSecond", "stopOnFailureRatio", "config"];
+
 /// The letters that were picked.
 #[derive(Debug, Clone)]
 pub(in super::super) struct Picked(pub(in super::super) Choice);
 
 impl Picked {
-    /// Reads a form: `which` says whether it means its `id`s; else it means the filter in it.
+    /// Reads a form: `which` says whether it means its `id`s or the filter in it. An address that says neither means the
+    /// `id`s it has, or else the filter; one that has a name that is none of these means nothing at all: what it was to
+    /// leave out would be picked with the rest.
     ///
     /// # Errors
     /// The faults.
     pub(in super::super) fn read(form: &Form) -> Result<Self, Vec<Fault>> {
-        if form.get("which") == "ids" {
+        let known = |name: &str| Filter::FIELDS.contains(&name) || OTHER_FIELDS.contains(&name);
+        if let Some(unknown) = form.names().find(|name| !known(name)) {
+            return Err(vec![Fault::new(format!("$.{unknown}"), "is none of the fields of a filter")]);
+        }
+        if form.get("which") == "ids" || !form.has("which") && form.has("id") {
             let ids = form.all("id").map(DeadLetterId::new).collect();
             return Choice::read(Some(ids), None).map(Self);
         }
@@ -59,7 +70,7 @@ impl Picked {
                 // `until` is exclusive, and times have milliseconds. By the letters' clock, which may not be ours.
                 let newest = tally.span.and_then(|(_, newest)| chrono::DateTime::from_timestamp_millis(newest));
                 let end = newest.unwrap_or_else(Utc::now).checked_add_signed(TimeDelta::milliseconds(1));
-                Ok((Self(Choice::Filter(Filter { until: filter.until.or(end), ..filter })), tally.total))
+                Ok((Self(Choice::Filter(Filter { until: filter.until.min(end).or(end), ..filter })), tally.total))
             }
         }
     }

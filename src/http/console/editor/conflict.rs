@@ -2,7 +2,7 @@
 
 use super::fields::Fields;
 use crate::http::console::campaigns::Changed;
-use crate::store::StoredCampaign;
+use crate::store::Made;
 
 /// What somebody else has changed.
 pub(super) struct Conflict {
@@ -20,9 +20,10 @@ pub(super) struct Difference {
 }
 
 impl Conflict {
-    /// `base` is what the page was opened on, `now` what is stored, `yours` what is in the form.
-    pub(super) fn of(stored: &StoredCampaign, base: &Fields, now: &Fields, yours: &Fields) -> Self {
-        Self { changed: stored.made.as_ref().map(Changed::from), fields: differences(base, now, yours) }
+    /// `changed` is who changed the place since then, where that is known, `base` what the page was opened on, `now` what is
+    /// stored, `yours` what is in the form.
+    pub(super) fn of(changed: Option<&Made>, base: &Fields, now: &Fields, yours: &Fields) -> Self {
+        Self { changed: changed.map(Changed::from), fields: differences(base, now, yours) }
     }
 }
 
@@ -52,7 +53,7 @@ mod tests {
         let headers =
             headers.iter().map(|(name, value)| Header { name: (*name).to_owned(), value: (*value).to_owned() });
         let webhook = WebhookFields { headers: headers.collect(), ..WebhookFields::default() };
-        Fields { option: option.to_owned(), webhook: Some(webhook), ..Fields::default() }
+        Fields { option: option.to_owned(), has_webhook: true, webhook, ..Fields::default() }
     }
 
     #[test]

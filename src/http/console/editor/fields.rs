@@ -24,7 +24,9 @@ pub(super) struct Fields {
     /// `interaction`, `campaign`, `webhook`, or nothing.
     pub(super) redirect: String,
     pub(super) redirect_to: String,
-    pub(super) webhook: Option<WebhookFields>,
+    pub(super) has_webhook: bool,
+    /// What is in its fields, also while there is none: so nothing typed is lost by changing one's mind.
+    pub(super) webhook: WebhookFields,
 }
 
 /// The fields of the webhook.
@@ -91,7 +93,8 @@ impl Fields {
         Self {
             redirect: kind.unwrap_or_default().to_owned(),
             redirect_to: redirect.and_then(|redirect| redirect.to.clone()).unwrap_or_default(),
-            webhook: webhook.map(WebhookFields::of),
+            has_webhook: webhook.is_some(),
+            webhook: webhook.map(WebhookFields::of).unwrap_or_default(),
             ..Self::default()
         }
     }
@@ -105,14 +108,15 @@ impl Fields {
         let names = form.all("header-name").map(str::trim);
         let headers = names.zip(form.all("header-value").map(str::trim));
         Self {
-            label: text("label"),
+            label: text("label").trim().to_owned(),
             is_welcome: form.get("kind") == "welcomeMessage",
             message: text("message"),
             keyword: text("keyword").trim().to_owned(),
             option: text("option"),
             redirect_to: text("redirect-to"),
             redirect,
-            webhook: has_webhook.then(|| WebhookFields {
+            has_webhook,
+            webhook: WebhookFields {
                 url: text("url").trim().to_owned(),
                 is_disabled: form.has("url") && !form.has("enabled"),
                 body: text("body"),
@@ -124,13 +128,13 @@ impl Fields {
                 max_concurrency: text("max-concurrency").trim().to_owned(),
                 rate_limit: text("rate-limit").trim().to_owned(),
                 retry: text("retry"),
-            }),
+            },
         }
     }
 
     /// Takes out what only an editor sees.
     pub(super) fn mask(&mut self) {
-        let Some(webhook) = &mut self.webhook else { return };
+        let webhook = &mut self.webhook;
         webhook.headers.iter_mut().for_each(|header| header.value = MASK.to_owned());
         if !webhook.secret.is_empty() {
             webhook.secret = MASK.to_owned();
@@ -149,11 +153,16 @@ impl Fields {
             ("Kind".to_owned(), if self.is_welcome { "Welcome Message".to_owned() } else { String::new() }),
             ("Message".to_owned(), self.message.clone()),
             ("Keyword".to_owned(), self.keyword.clone()),
-            ("Menu Text".to_owned(), self.option.clone()),
             ("Redirect Type".to_owned(), self.redirect.clone()),
-            ("Redirect To".to_owned(), self.redirect_to.clone()),
         ];
-        let Some(webhook) = &self.webhook else { return named };
+        if !self.is_webhook_redirect() {
+            let texts = [("Menu Text", &self.option), ("Redirect To", &self.redirect_to)];
+            named.extend(texts.map(|(name, text)| (name.to_owned(), text.clone())));
+        }
+        if !self.has_webhook {
+            return named;
+        }
+        let webhook = &self.webhook;
         named.extend([
             ("URL".to_owned(), webhook.url.clone()),
             ("Enabled".to_owned(), if webhook.is_disabled { "no" } else { "yes" }.to_owned()),
@@ -204,15 +213,14 @@ impl Fields {
             Value::Object(redirect)
         });
         set(node, "redirect", redirect);
-        match &self.webhook {
-            None => set(node, "webhook", None),
-            Some(webhook) => {
-                let written = webhook.write(object(node.entry("webhook").or_insert_with(|| json!({}))));
-                if let Err(faults) = written {
-                    let faults = faults.into_iter().map(|fault| within(&format!("{path}.webhook"), fault)).collect();
-                    return Err(Unwritable { path, faults });
-                }
+        if self.has_webhook {
+            let written = self.webhook.write(object(node.entry("webhook").or_insert_with(|| json!({}))));
+            if let Err(faults) = written {
+                let faults = faults.into_iter().map(|fault| within(&format!("{path}.webhook"), fault)).collect();
+                return Err(Unwritable { path, faults });
             }
+        } else {
+            set(node, "webhook", None);
         }
         if let Spot::Section { label } = spot
             && *label != self.label
@@ -384,7 +392,7 @@ mod tests {
         written["sections"][0]["menu"][3]["webhook"]["previousSecrets"] = json!(["kept"]);
         let mut fields = Fields::of(&campaign, &spot).expect("a place");
         fields.option = "Best offers".to_owned();
-        fields.webhook.as_mut().expect("a webhook").secret = "whsec_x".to_owned();
+        fields.webhook.secret = "whsec_x".to_owned();
         let path = fields.write(&mut written, &spot).expect("fields that can be written");
         let entry = &written["sections"][0]["menu"][3];
         assert_eq!(path, "$.sections[0].menu[3]");

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::form::{Form, address, escaped};
+use crate::delivery::campaign::edited::Edited;
 use crate::delivery::campaign::{Campaign, MenuEntry, Place, Section};
 use crate::delivery::event::comparable;
 
@@ -45,6 +46,20 @@ impl Spot {
             Self::NewEntry { label } => address(&path, &[("label", label), ("new", "entry")]),
             Self::Entry { label, keyword } => address(&path, &[("label", label), ("keyword", keyword)]),
         }
+    }
+
+    /// What people call it.
+    pub(in super::super) fn in_words(&self) -> String {
+        match self {
+            Self::Entry { label, keyword } => format!("{label}, entry {keyword}"),
+            _ => self.label().to_owned(),
+        }
+    }
+
+    /// What changes of it are remembered by.
+    pub(super) fn edited(&self) -> Edited {
+        let keyword = if let Self::Entry { keyword, .. } = self { Some(keyword.as_str()) } else { None };
+        Edited::new(self.label(), keyword)
     }
 
     /// Whether it is of a section, and not of a menu.
