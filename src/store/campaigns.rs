@@ -25,7 +25,7 @@ pub struct StoredCampaign {
     /// Who made it so; none where that was before it was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Made>,
-    /// The changes before, the latest first: as many as are [remembered](CHANGES_REMEMBERED).
+    /// The changes before, the latest first: as many as are remembered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<Earlier>,
     /// The campaign.
