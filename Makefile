@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Where cargo builds.
 BUILT := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: help demo serve test screenshots ci fmt lint doc deny bench bench-quick steps backlog dead-letters chaos contract fuzz clean tools rustfmt clippy
+.PHONY: help demo serve test screenshots ci fmt lint doc deny bench bench-quick steps backlog dead-letters chaos drill contract fuzz clean tools rustfmt clippy
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,15 @@ dead-letters: tools ## Measure a worker with a million dead letters (ARGS=100000
 chaos: tools ## Inject faults into a cluster and account for every event (ARGS="--seed 7 --minutes 10")
 	scripts/install-rabbitmq
 	cargo bench --locked --bench chaos -- $(ARGS)
+
+# An hour and a quarter: the alerts wait as long as they do in production.
+drill: tools ## Inject faults under the real alerts, and see who is told of what (ARGS=broker for one of them)
+	scripts/install-rabbitmq
+	scripts/install-prometheus
+	cargo build --release --locked
+	test -x $(BUILT)/tmp/drill-python/bin/python || python3 -m venv $(BUILT)/tmp/drill-python
+	$(BUILT)/tmp/drill-python/bin/pip install --quiet --disable-pip-version-check pika==1.3.2
+	$(BUILT)/tmp/drill-python/bin/python scripts/drill $(BUILT)/release/waypost $(BUILT)/tmp/drill-$$(date +%Y%m%dT%H%M%S) $(ARGS)
 
 contract: tools ## Write the JSON Schemas and the AsyncAPI description into docs/contract
 	mkdir -p docs/contract
