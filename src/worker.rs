@@ -12,6 +12,7 @@
 pub mod changeable;
 pub mod endpoints;
 pub mod intake;
+mod lines;
 pub mod parking;
 pub mod precedence;
 pub mod progress;
@@ -34,8 +35,9 @@ use crate::delivery::echo::{self, Extent};
 use crate::delivery::endpoint::Busy;
 use crate::delivery::event::StepEvent;
 use crate::delivery::fault::Fault;
-use crate::delivery::outcome::{Blame, Outcome, Reply, classify};
+use crate::delivery::outcome::{Outcome, Reply, classify};
 use crate::delivery::reason::Reason;
+use crate::delivery::replay::ReplayId;
 use crate::delivery::retry::{RetryPolicy, Settlement, decide, park};
 use crate::delivery::{Attempt, Delivery, TraceContext, event, request, resolve, timestamp};
 use crate::metrics::account::Origin;
@@ -116,17 +118,19 @@ impl Worker {
         };
         let trace = message.trace;
         drop(message.body);
-        let stored = self.store.campaign(&event.campaign_id)?;
-        let targets = stored.map_or_else(Vec::new, |stored| resolve::resolve(&stored.campaign, &event));
+        let targets = spans::resolve().in_scope(|| self.targets(&event))?;
         spans::resolved(&Span::current(), &event.campaign_id, event.event_id.as_str(), targets.len());
         let result = if targets.is_empty() { EventResult::NoWebhook } else { EventResult::Resolved };
-        tracing::debug!(
-            event = %event.event_id, campaign = event.campaign_id, label = event.label, webhooks = targets.len(),
-            "event resolved"
-        );
+        lines::resolved(&event, targets.len(), trace.as_ref());
         self.attempt_all(event, targets, trace).await?;
         self.metrics.event(result);
         Ok(())
+    }
+
+    /// The webhooks that an event fires.
+    fn targets(&self, event: &StepEvent) -> Result<Vec<Target>, StoreError> {
+        let stored = self.store.campaign(&event.campaign_id)?;
+        Ok(stored.map_or_else(Vec::new, |stored| resolve::resolve(&stored.campaign, event)))
     }
 
     /// A first attempt for each target, to their ends: one that can't be settled does not cut the others short.
@@ -242,7 +246,7 @@ impl Worker {
                 let (rung, body) = waiting(&mut delivery, due)?;
                 self.parking.park(rung, body).await?;
                 self.metrics.parked(why);
-                tracing::debug!(delivery = %delivery.id, why = why.as_str(), due = timestamp::text(&due), "parked");
+                lines::parked(&delivery, why, due);
                 Ok(())
             }
             Err(reason) => self.dead(delivery, reason).await,
@@ -268,19 +272,27 @@ impl Worker {
         Tried { outcome, reply, took, ended }
     }
 
-    /// The one attempt of a delivery that a replay makes: counted as any other, and nothing follows from it here.
-    pub(crate) async fn attempt_alone(&self, delivery: &mut Delivery) -> Outcome {
+    /// The one attempt of a delivery that a replay makes: counted and logged as any other, and nothing follows from it here.
+    /// None where the receiver has it, else why the delivery is dead again.
+    pub(crate) async fn attempt_alone(&self, delivery: &mut Delivery, replay: &ReplayId) -> Option<Reason> {
         let in_flight = InFlight::begin(&self.metrics);
-        let Tried { outcome, reply, took, .. } = self.attempt_once(delivery).await;
+        let span = spans::replayed(delivery, replay);
+        let Tried { outcome, reply, took, ended } = self.attempt_once(delivery).instrument(span).await;
         drop(in_flight);
-        let ended = match outcome {
-            Outcome::Delivered => AttemptOutcome::Delivered,
-            Outcome::Transient { .. } | Outcome::Permanent(_) => AttemptOutcome::Dead,
-        };
         self.metrics.attempt_duration.observe(took.as_secs_f64());
-        self.metrics.attempt(ended, reply.cause());
+        let reason = match outcome {
+            Outcome::Delivered => {
+                self.metrics.attempt(AttemptOutcome::Delivered, reply.cause());
+                lines::delivered(delivery, took, ended, Some(replay));
+                return None;
+            }
+            Outcome::Permanent(reason) => reason,
+            Outcome::Transient { .. } => Reason::Exhausted,
+        };
+        self.metrics.attempt(AttemptOutcome::Dead, reply.cause());
         self.metrics.blamed(&reply);
-        outcome
+        lines::failed(delivery, &reply, took, AttemptOutcome::Dead, reason.as_str(), Some(replay));
+        Some(reason)
     }
 
     /// Gives a delivery up.
@@ -292,18 +304,11 @@ impl Worker {
 
     /// Keeps a message that can't be read.
     async fn unreadable(&self, message: &Message, faults: Vec<Fault>) -> Result<(), Unsettled> {
-        let fault = faults.first().map(ToString::to_string);
-        tracing::warn!(
-            fault,
-            faults = faults.len(),
-            bytes = message.body.len(),
-            message_id = message.message_id,
-            "a message that can't be read becomes a dead letter"
-        );
         let now = Utc::now();
         // No two are told apart by what they say, so by when they came.
         let seen = format!("{} {}", now.timestamp_micros(), message.tag);
         let letter = DeadLetter::of_body(&message.body, faults, &seen, Reason::Malformed, now);
+        lines::unreadable(&letter, message);
         let letter = DeadLetter { message_id: message.message_id.clone(), trace: message.trace.clone(), ..letter };
         let letter = match &message.replay {
             Some(link) => letter.of_replay(link.clone()),
@@ -318,6 +323,7 @@ impl Worker {
         let exchange = Destination::Exchange { name: self.names.dead_letters(), routing_key: String::new() };
         self.publish(new_outgoing(exchange, body)).await?;
         self.metrics.dead_letter(letter.reason);
+        lines::dead(letter);
         Ok(())
     }
 
@@ -341,15 +347,7 @@ impl Worker {
                 let latency = now.signed_duration_since(delivery.event.date);
                 metrics.delivered(latency.as_seconds_f64());
                 metrics.attempt(AttemptOutcome::Delivered, reply.cause());
-                tracing::debug!(
-                    delivery = %delivery.id, event = %delivery.event.event_id,
-                    trace = delivery.trace.as_ref().and_then(TraceContext::id),
-                    campaign = delivery.event.campaign_id, label = delivery.event.label,
-                    webhook = %delivery.target.webhook.id, endpoint = %delivery.target.webhook.url.place().endpoint,
-                    attempt = delivery.attempts_made, status = delivery.attempts.last().and_then(|last| last.status),
-                    ms = took.as_millis() as u64, latency_ms = latency.num_milliseconds(),
-                    "delivered"
-                );
+                lines::delivered(delivery, took, now, None);
                 return;
             }
             Settlement::Retry { due } => (AttemptOutcome::Retry, timestamp::text(due)),
@@ -357,15 +355,7 @@ impl Worker {
         };
         metrics.attempt(outcome, reply.cause());
         metrics.blamed(reply);
-        let last = delivery.attempts.last();
-        tracing::info!(
-            delivery = %delivery.id, event = %delivery.event.event_id, trace = delivery.trace.as_ref().and_then(TraceContext::id),
-            campaign = delivery.event.campaign_id, webhook = %delivery.target.webhook.id,
-            attempt = delivery.attempts_made, cause = reply.cause().as_str(), blame = reply.blame().map(Blame::as_str),
-            status = last.and_then(|attempt| attempt.status), error = last.and_then(|attempt| attempt.error.as_deref()),
-            ms = took.as_millis() as u64, outcome = outcome.as_str(), then,
-            "attempt failed"
-        );
+        lines::failed(delivery, reply, took, outcome, &then, None);
     }
 }
 

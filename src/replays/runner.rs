@@ -33,8 +33,6 @@ use crate::delivery::dead_letter::mark::{Mark, ReplayOutcome, Sent, Slice};
 use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::event::{self, StepEvent};
 use crate::delivery::identity::EventId;
-use crate::delivery::outcome::Outcome;
-use crate::delivery::reason::Reason;
 use crate::delivery::replay::{Job, REQUESTS, Replay, ReplayId, ReplayLink, ReplayState};
 use crate::store::StoreError;
 use crate::store::dead_letters::LetterView;
@@ -341,12 +339,9 @@ impl Runner {
 
     /// One attempt. What fails is dead again: a replay retries nothing.
     async fn attempt(&self, mut delivery: Delivery, link: ReplayLink) -> Result<ReplayOutcome, Interrupted> {
-        match self.worker.attempt_alone(&mut delivery).await {
-            Outcome::Delivered => Ok(ReplayOutcome::Delivered),
-            Outcome::Permanent(reason) => self.dead(DeadLetter::of_delivery(delivery, reason, Utc::now()), link).await,
-            Outcome::Transient { .. } => {
-                self.dead(DeadLetter::of_delivery(delivery, Reason::Exhausted, Utc::now()), link).await
-            }
+        match self.worker.attempt_alone(&mut delivery, &link.replay).await {
+            None => Ok(ReplayOutcome::Delivered),
+            Some(reason) => self.dead(DeadLetter::of_delivery(delivery, reason, Utc::now()), link).await,
         }
     }
 

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tower_layer::Layer;
 use tower_service::Service;
+use tracing::{Instrument as _, Span};
 
 use crate::delivery::outcome::{Phase, Stages};
+use crate::telemetry::spans;
 
 tokio::task_local! {
     static CLOCK: Clock;
@@ -20,6 +22,8 @@ tokio::task_local! {
 pub(super) struct Clock {
     began: Instant,
     marks: Arc<Mutex<Marks>>,
+    /// The attempt's. Whichever task makes the connection, its spans are below this one.
+    span: Span,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -52,7 +56,7 @@ impl Mark {
 
 impl Clock {
     pub(super) fn start() -> Self {
-        Self { began: Instant::now(), marks: Arc::default() }
+        Self { began: Instant::now(), marks: Arc::default(), span: Span::current() }
     }
 
     /// Runs a request by this clock.
@@ -95,21 +99,22 @@ impl Clock {
     }
 }
 
-/// Times a part of whatever request it is for.
-async fn timed<F: Future>(part: fn(&mut Marks) -> &mut Mark, work: F) -> F::Output {
+/// Times a part of whatever request it is for, in a span of its own.
+async fn timed<F: Future>(part: fn(&mut Marks) -> &mut Mark, span: fn(&Span) -> Span, work: F) -> F::Output {
     let clock = CLOCK.try_with(Clone::clone).ok();
+    let span = clock.as_ref().map_or_else(Span::none, |clock| span(&clock.span));
     let mark = |change: fn(&mut Mark)| {
         clock.iter().for_each(|clock: &Clock| clock.mark(|marks| change(part(marks))));
     };
     mark(|mark| *mark = Mark::Since(Instant::now()));
-    let done = work.await;
+    let done = work.instrument(span).await;
     mark(Mark::end);
     done
 }
 
 /// Resolves a name by the clock of the request it is for.
 pub(super) async fn resolving<F: Future>(resolve: F) -> F::Output {
-    timed(|marks| &mut marks.resolve, resolve).await
+    timed(|marks| &mut marks.resolve, spans::dns, resolve).await
 }
 
 /// Has connections made by the clock of the request they are for.
@@ -142,6 +147,6 @@ where
     }
 
     fn call(&mut self, to: R) -> Self::Future {
-        timed(|marks| &mut marks.connect, self.0.call(to)).boxed()
+        timed(|marks| &mut marks.connect, spans::connect, self.0.call(to)).boxed()
     }
 }

@@ -1,4 +1,5 @@
-//! The spans of a delivery: of an event that is taken, of each attempt, of what is published in its place. Names and fields are those of
+//! The spans of a delivery: of an event that is taken and of finding its webhooks; of each attempt, and in it of the name's
+//! resolution and of the connection; of what is published in the delivery's place. Names and fields are those of
 //! OpenTelemetry's conventions where it has some. Never a phone number, an answer, a header or the path of a URL.
 //!
 //! Where nobody exports them no span is made: the target is none that a log has.
@@ -11,6 +12,7 @@ use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::delivery::outcome::Reply;
+use crate::delivery::replay::ReplayId;
 use crate::delivery::{Delivery, TraceContext};
 
 /// The target of all spans.
@@ -29,7 +31,12 @@ pub fn event(message_id: Option<&str>, bytes: usize, trace: Option<&TraceContext
     span
 }
 
-/// Which webhooks an event fires was found out.
+/// An event's webhooks are looked up.
+pub fn resolve() -> Span {
+    tracing::info_span!(target: TARGET, "resolve")
+}
+
+/// Which webhooks an event fires was found out: for its own span.
 pub fn resolved(span: &Span, campaign: &str, event: &str, webhooks: usize) {
     span.record("waypost.campaign", campaign).record("waypost.event", event).record("waypost.webhooks", webhooks);
 }
@@ -46,6 +53,17 @@ pub fn resumed(delivery: &Delivery) -> Span {
     span
 }
 
+/// A dead letter that a replay sends again.
+pub fn replayed(delivery: &Delivery, replay: &ReplayId) -> Span {
+    let span = tracing::info_span!(
+        target: TARGET, parent: None, "replay",
+        waypost.replay = %replay, waypost.delivery = %delivery.id, waypost.campaign = delivery.event.campaign_id,
+        waypost.event = %delivery.event.event_id,
+    );
+    follow(&span, delivery.trace.as_ref());
+    span
+}
+
 /// One request of a delivery.
 pub fn attempt(delivery: &Delivery) -> Span {
     let webhook = &delivery.target.webhook;
@@ -56,6 +74,16 @@ pub fn attempt(delivery: &Delivery) -> Span {
         server.address = %webhook.url.place().endpoint, http.request.resend_count = delivery.attempts_made,
         waypost.delivery = %delivery.id, waypost.webhook = %webhook.id,
     )
+}
+
+/// The name of an attempt's host is resolved.
+pub fn dns(attempt: &Span) -> Span {
+    tracing::info_span!(target: TARGET, parent: attempt, "dns")
+}
+
+/// A connection is made for an attempt: the name, TCP, TLS.
+pub fn connect(attempt: &Span) -> Span {
+    tracing::info_span!(target: TARGET, parent: attempt, "connect")
 }
 
 /// What came of the request.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
+use serde_json::{Map, Value};
 
 use super::stage::{LONG, Stage, chose};
 use crate::support::amqp::Message;
@@ -83,9 +84,52 @@ async fn a_trace_goes_through() {
     }
     let parents: Vec<_> = of("attempt").into_iter().map(parent).collect();
     assert!(parents.contains(&Some("event".to_owned())) && parents.contains(&Some("retry".to_owned())), "{parents:?}");
-    assert_eq!(parent(of("publish")[0]).as_deref(), Some("event"), "the retry that is published");
+    for (stage, parent_name) in [("publish", "event"), ("resolve", "event"), ("connect", "attempt")] {
+        assert_eq!(parent(of(stage)[0]).as_deref(), Some(parent_name), "{stage}: {spans:#?}");
+    }
     let told = format!("{spans:?}");
     assert!(!told.contains("+15550001") && !told.contains("/offers"), "a span tells too much: {told}");
+}
+
+/// Each line about an event or a delivery has the fields that docs/LOGGING.md names, and none of what is never in the log.
+#[tokio::test]
+async fn the_log_has_what_is_written_of_it() {
+    let settings = [("WAYPOST_LOG__LEVEL", "debug"), ("WAYPOST_RETRY__MAX_ATTEMPTS", "1")];
+    let stage = Stage::set("running", &settings).await;
+    stage.receiver.answer("/offers", Answer::status(500));
+    let events = format!("{}.events", stage.prefix);
+    let mut unreadable = chose(4, "unreadable");
+    unreadable["date"] = "yesterday".into();
+    let traceparent = format!("00-{TRACE}-{PARENT}-01");
+    let messages = [chose(4, "fails"), chose(3, "works"), unreadable];
+    let messages = messages.iter().map(|event| Message::event(event).header("traceparent", &traceparent));
+    stage.amqp.publish(&events, messages).await;
+
+    let page = include_str!("../../docs/LOGGING.md");
+    let common = ["delivery", "event", "trace", "campaign", "label", "webhook", "endpoint"];
+    for (message, without) in [
+        ("event resolved", &["delivery", "webhook", "endpoint"][..]),
+        ("delivered", &[]),
+        ("attempt failed", &[]),
+        ("dead", &["endpoint"]),
+        ("a message that can't be read becomes a dead letter", &common[..]),
+    ] {
+        let line = stage.waypost.until_line(&format!("\"message\":\"{message}\"")).await;
+        let line: Map<String, Value> = serde_json::from_str(&line).expect("a line is a JSON object");
+        assert!(page.contains(&format!("| `{message}` |")), "docs/LOGGING.md has no row of {message:?}");
+        for field in line.keys() {
+            assert!(page.contains(&format!("`{field}`")), "docs/LOGGING.md does not know {field} of {line:?}");
+        }
+        for field in common.iter().filter(|field| !without.contains(field)) {
+            assert!(message == "dead" || line.contains_key(*field), "{field} is missing in {line:?}");
+        }
+        assert_eq!(line["target"], "waypost::deliveries", "{line:?}");
+    }
+    let told = stage.waypost.lines().join("\n");
+    assert!(
+        !told.contains("+15550001") && !told.contains("/offers") && !told.contains("yesterday"),
+        "the log tells too much: {told}"
+    );
 }
 
 /// Each failure is counted by what it is to be blamed on, and the parts of attempts are timed.
