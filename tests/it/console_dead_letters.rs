@@ -249,6 +249,12 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
     stage.waypost.until_replay(&id, "paused").await;
     browser.until_text("paused").await;
     browser.assert_sound().await;
+    // The focus stays on the button, whatever it says by now.
+    for (shown, state) in [("Pause", "running"), ("Resume", "paused")] {
+        browser.press(Key::Enter).await;
+        browser.until_shown(&button(shown)).await;
+        stage.waypost.until_replay(&id, state).await;
+    }
 
     // Somebody else resumes it: the page learns of it.
     assert_eq!(stage.waypost.tell_replay(&id, "resume").await.status, 200);

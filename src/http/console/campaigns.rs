@@ -19,7 +19,7 @@ use crate::config::Role;
 use crate::delivery::campaign::{Campaign, MenuEntry, RedirectKind, Section, SectionKind, Webhook, WebhookKind};
 use crate::delivery::fault::Fault;
 use crate::follow::Currency;
-use crate::store::{Made, StoreError, StoredCampaign};
+use crate::store::{Made, Store, StoreError, StoredCampaign};
 
 /// So many campaigns are on one page of the list.
 const PER_PAGE: usize = 50;
@@ -91,16 +91,9 @@ impl Row {
 
 async fn list(State(http): State<Http>, visit: Visit, Query(query): Query) -> Result<Response, Failure> {
     let q = query.get("q").trim().to_owned();
-    let sought = q.to_lowercase();
-    let has_it = |text: &str| text.to_lowercase().contains(&sought);
-    let mut campaigns: Vec<Row> = Vec::new();
-    let mut after = query.given("after").map(str::to_owned);
-    while campaigns.len() <= PER_PAGE {
-        let found = http.store.campaigns(after.as_deref(), PER_PAGE + 1, |stored| Row::of(&stored))?;
-        let Some(last) = found.last() else { break };
-        after = Some(last.id.clone());
-        campaigns.extend(found.into_iter().filter(|row| has_it(&row.id) || has_it(&row.name)));
-    }
+    let after = query.given("after").map(str::to_owned);
+    // What nobody has reads every campaign.
+    let mut campaigns = tokio::task::block_in_place(|| found(&http.store, &q.to_lowercase(), after))?;
     let next = (campaigns.len() > PER_PAGE).then(|| {
         campaigns.truncate(PER_PAGE);
         let last = campaigns.last().map_or("", |last| last.id.as_str());
@@ -109,6 +102,19 @@ async fn list(State(http): State<Http>, visit: Visit, Query(query): Query) -> Re
     let is_catching_up = *http.campaigns.currency().borrow() == Currency::CatchingUp;
     let (frame, may_edit) = (Frame::new(&visit, "Campaigns"), visit.may(Role::Editor));
     Ok(page(&List { frame, q, campaigns, next, is_catching_up, may_edit }))
+}
+
+/// The campaigns after `after` whose id or name has `sought` in it: those of a page, and one more where there are more.
+fn found(store: &Store, sought: &str, mut after: Option<String>) -> Result<Vec<Row>, StoreError> {
+    let has_it = |text: &str| text.to_lowercase().contains(sought);
+    let mut campaigns: Vec<Row> = Vec::new();
+    while campaigns.len() <= PER_PAGE {
+        let read = store.campaigns(after.as_deref(), PER_PAGE + 1, |stored| Row::of(&stored))?;
+        let Some(last) = read.last() else { break };
+        after = Some(last.id.clone());
+        campaigns.extend(read.into_iter().filter(|row| has_it(&row.id) || has_it(&row.name)));
+    }
+    Ok(campaigns)
 }
 
 #[derive(Template)]

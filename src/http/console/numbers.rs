@@ -1,13 +1,27 @@
 //! Numbers as people read them.
 
+use std::fmt;
+
 use indicatif::HumanCount;
 
 /// In the place of a number that nobody knows.
 pub(super) const UNKNOWN: &str = "–";
 
-/// `40,000`
+/// A count: `40,000`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Count(pub(super) u64);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        HumanCount(self.0).fmt(f)
+    }
+}
+
+impl askama::filters::HtmlSafe for Count {}
+
+/// A count, as text.
 pub(super) fn count(count: u64) -> String {
-    HumanCount(count).to_string()
+    Count(count).to_string()
 }
 
 /// So many a second: with a decimal where it is small.
@@ -41,9 +55,15 @@ pub(super) fn percent(share: f64) -> String {
     }
 }
 
+/// How long a bar is: `count` of `total`, in percent. What is there at all is seen.
+pub(super) fn length(count: u64, total: u64) -> u64 {
+    let percent = u128::from(count) * 100 / u128::from(total.max(1));
+    u64::try_from(percent).unwrap_or(100).clamp(u64::from(count > 0), 100)
+}
+
 /// `one endpoint`, `3 endpoints`
 pub(super) fn of(number: u64, one: &str, many: &str) -> String {
-    if number == 1 { format!("one {one}") } else { format!("{} {many}", count(number)) }
+    if number == 1 { format!("one {one}") } else { format!("{} {many}", Count(number)) }
 }
 
 #[cfg(test)]
@@ -52,6 +72,10 @@ mod tests {
 
     #[test]
     fn as_people_read_them() {
+        let counts = [0, 7, 999, 1000, 12_345, 1_234_567].map(|count| Count(count).to_string());
+        assert_eq!(counts, ["0", "7", "999", "1,000", "12,345", "1,234,567"]);
+        let lengths = [length(0, 0), length(0, 9), length(1, 1_000_000), length(1, 2), length(9, 9)];
+        assert_eq!(lengths, [0, 0, 1, 50, 100]);
         let rates = [0.0, 0.01, 0.2, 9.94, 9.96, 1234.4].map(rate);
         assert_eq!(rates, ["0", "under 0.1", "0.2", "9.9", "10", "1,234"]);
         let times = [0.0, 0.0025, 0.0123, 0.9994, 1.0, 9.96, 119.0, 600.0, 20_000.0, 172_800.0].map(seconds);

@@ -1,30 +1,10 @@
-//! Numbers and choices as people read them.
-
-use std::fmt;
+//! Which dead letters are meant, as people read it, and where they are listed.
 
 use super::super::dead_letters::asked;
 use super::form::address;
+use super::numbers::Count;
 use crate::delivery::dead_letter::choice::Choice;
 use crate::delivery::dead_letter::filter::Filter;
-
-/// A count: `1,234`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Count(pub(super) u64);
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        for (place, digit) in digits.char_indices() {
-            if place > 0 && (digits.len() - place).is_multiple_of(3) {
-                f.write_str(",")?;
-            }
-            write!(f, "{digit}")?;
-        }
-        Ok(())
-    }
-}
-
-impl askama::filters::HtmlSafe for Count {}
 
 /// `1 dead letter`, `1,234 dead letters`.
 pub(super) fn dead_letters(count: u64) -> String {
@@ -61,25 +41,13 @@ pub(super) fn conditions(filter: &Filter) -> String {
     fields.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Of `total`, in percent; what is there at all is seen.
-pub(super) fn percent(count: u64, total: u64) -> u64 {
-    let percent = u128::from(count) * 100 / u128::from(total.max(1));
-    u64::try_from(percent).unwrap_or(100).clamp(u64::from(count > 0), 100)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn numbers() {
-        let shown = [0, 7, 999, 1000, 12_345, 1_234_567].map(|count| Count(count).to_string());
-        assert_eq!(shown, ["0", "7", "999", "1,000", "12,345", "1,234,567"]);
+    fn how_many() {
         assert_eq!([dead_letters(1), dead_letters(1000)], ["1 dead letter", "1,000 dead letters"]);
-        assert_eq!(
-            [percent(0, 0), percent(0, 9), percent(1, 1_000_000), percent(1, 2), percent(9, 9)],
-            [0, 0, 1, 50, 100]
-        );
     }
 
     #[test]

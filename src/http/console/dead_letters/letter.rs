@@ -279,7 +279,7 @@ fn rows(attempts: &[Attempt]) -> Vec<AttemptRow> {
         at: Time(attempt.at),
         after: first.and_then(|first| since(first, attempt.at)),
         took_ms: attempt.duration_ms,
-        percent: super::super::words::percent(attempt.duration_ms, longest),
+        percent: super::super::numbers::length(attempt.duration_ms, longest),
         outcome: outcome(attempt.status, None),
         cause: attempt.cause.as_str(),
         error: attempt.error.clone(),

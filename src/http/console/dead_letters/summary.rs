@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use axum::http::StatusCode;
 
-use super::super::words::{Count, list_of, percent};
+use super::super::numbers::{Count, length};
+use super::super::words::list_of;
 use crate::delivery::dead_letter::State;
 use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::identity::WebhookId;
@@ -60,7 +61,7 @@ pub(super) fn groups(filter: &Filter, tally: Tally, place: impl Fn(&str, &str) -
         name,
         words: words.to_owned(),
         count: Count(count),
-        percent: percent(count, total),
+        percent: length(count, total),
         address: narrowed.map(|narrowed| list_of(&narrowed)),
     };
     let same = || filter.clone();

@@ -14,8 +14,9 @@ use super::super::dead_letters::picked::Picked;
 use super::super::dead_letters::{self, nothing_ticked};
 use super::super::errors::Errors;
 use super::super::form::{Form, Query};
+use super::super::numbers::{Count, length};
 use super::super::page::{Failure, Frame, Visit, page};
-use super::super::words::{self, Count, percent};
+use super::super::words;
 use super::{address_of, indented};
 use crate::config::Role;
 use crate::dead_letters::Refused;
@@ -136,7 +137,7 @@ impl Forecast {
             Some(rough(seconds))
         });
         let endpoint = |endpoint: crate::http::replays::EndpointCount| Endpoint {
-            percent: percent(endpoint.count, total),
+            percent: length(endpoint.count, total),
             count: Count(endpoint.count),
             name: endpoint.endpoint,
         };
