@@ -32,7 +32,7 @@ use crate::broker::publisher::{Destination, Link, Outgoing, Publisher, Unpublish
 use crate::delivery::campaign::{Target, Webhook};
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::echo::{self, Extent};
-use crate::delivery::endpoint::Busy;
+use crate::delivery::endpoint::{Arrival, Busy};
 use crate::delivery::event::StepEvent;
 use crate::delivery::fault::Fault;
 use crate::delivery::outcome::{Outcome, Reply, classify};
@@ -198,10 +198,11 @@ impl Worker {
 
     /// One attempt of a delivery, if its endpoint can take it now, and what follows from it.
     async fn attempt(&self, mut delivery: Delivery) -> Result<(), Unsettled> {
+        let arrival = if delivery.due.is_none() { Arrival::Fresh } else { Arrival::Waited };
         let permit = loop {
             // Another number each time, and none that has to be drawn.
             let jitter = f64::from(Utc::now().timestamp_subsec_micros() % 1_000_000) / 1e6;
-            match self.endpoints.enter(&delivery.target.webhook, jitter).await {
+            match self.endpoints.enter(&delivery.target.webhook, arrival, jitter).await {
                 Entry::Admitted(permit) => break permit,
                 Entry::Parked { time, why } if self.publisher.link() == Link::Up => {
                     return Box::pin(self.park(delivery, time, why)).await;
@@ -210,7 +211,7 @@ impl Worker {
                 Entry::Parked { .. } => tokio::time::sleep(ASK_AGAIN).await,
             }
         };
-        if delivery.due.is_none() {
+        if arrival == Arrival::Fresh {
             // Fresh from its event: what was parked is late for its endpoint's sake.
             let delay = Utc::now().signed_duration_since(delivery.event.date);
             self.metrics.first_attempt_delay.observe(delay.as_seconds_f64().max(0.0));

@@ -161,6 +161,15 @@ pub enum Asking {
     Last,
 }
 
+/// Where a delivery comes from, that asks to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// From its event.
+    Fresh,
+    /// From the delay ladder.
+    Waited,
+}
+
 /// A delivery asks to be sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
@@ -172,6 +181,8 @@ pub struct Ask<'a> {
     pub slow_lane: SlowLane,
     /// How it has come to ask.
     pub asking: Asking,
+    /// Where it comes from.
+    pub arrival: Arrival,
     /// A number in 0..1 that spreads what is parked.
     pub jitter: f64,
 }

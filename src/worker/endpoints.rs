@@ -13,9 +13,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::changeable::Changeable;
 use crate::delivery::campaign::Webhook;
-use crate::delivery::endpoint::gate::{Gate, Limits, PATIENCE};
+use crate::delivery::endpoint::gate::{Gate, Limits};
 use crate::delivery::endpoint::receiver::Receiver;
-use crate::delivery::endpoint::{Admission, Ask, Asking, Busy, Lane, Origin, Pass, Place, Queue, SlowLane, Standing};
+use crate::delivery::endpoint::{
+    Admission, Arrival, Ask, Asking, Busy, Lane, Origin, Pass, Place, Queue, SlowLane, Standing,
+};
 use crate::delivery::identity::WebhookId;
 use crate::delivery::outcome::Reply;
 
@@ -125,17 +127,17 @@ impl Endpoints {
 
     /// Asks for a request to be sent, and waits a moment for it where that is worth it. `jitter`, a number in 0..1, spreads
     /// what is parked.
-    pub async fn enter(&self, webhook: &Webhook, jitter: f64) -> Entry {
+    pub async fn enter(&self, webhook: &Webhook, arrival: Arrival, jitter: f64) -> Entry {
         let watched = self.0.watched(webhook.url.place());
         let own = self.0.own_limits(webhook).map(|limits| (&webhook.id, limits));
-        let ask = |asking| watched.ask(&self.0, own, asking, jitter);
+        let ask = |asking| watched.ask(&self.0, own, asking, arrival, jitter);
         let admitted = |pass| Entry::Admitted(self.0.permit(&watched, pass));
         let mut waiting = match ask(Asking::First) {
             Admission::Send(pass) => return admitted(pass),
             Admission::Park(time, why) => return Entry::Parked { time, why },
             Admission::Wait(_, queue) => Waiting::begin(&watched, queue, &webhook.id),
         };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + arrival.patience();
         loop {
             let mut freed = pin!(waiting.freed().notified());
             // Before asking: a request that ends in between is not missed.
@@ -278,8 +280,15 @@ impl Watched {
         self.receiver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ask(&self, shared: &Shared, webhook: Option<(&WebhookId, Limits)>, asking: Asking, jitter: f64) -> Admission {
-        let ask = Ask { webhook, limits: *shared.limits.get(), slow_lane: shared.slow_lane(), asking, jitter };
+    fn ask(
+        &self,
+        shared: &Shared,
+        webhook: Option<(&WebhookId, Limits)>,
+        asking: Asking,
+        arrival: Arrival,
+        jitter: f64,
+    ) -> Admission {
+        let ask = Ask { webhook, limits: *shared.limits.get(), slow_lane: shared.slow_lane(), asking, arrival, jitter };
         let now = shared.now();
         self.lock().admit(&mut self.door.lock(), &ask, now)
     }
@@ -388,7 +397,7 @@ mod tests {
     }
 
     async fn admitted(endpoints: &Endpoints, webhook: &Webhook) -> Permit {
-        match endpoints.enter(webhook, 0.5).await {
+        match endpoints.enter(webhook, Arrival::Fresh, 0.5).await {
             Entry::Admitted(permit) => permit,
             Entry::Parked { why, .. } => panic!("parked: {why:?}"),
         }
@@ -417,8 +426,10 @@ mod tests {
         let endpoints = endpoints(1);
         let first = admitted(&endpoints, &at(1)).await;
         let began = Instant::now();
-        let Entry::Parked { .. } = endpoints.enter(&at(1), 0.5).await else { panic!("a second request") };
-        assert!(began.elapsed() >= PATIENCE, "{:?}", began.elapsed());
+        let Entry::Parked { .. } = endpoints.enter(&at(1), Arrival::Fresh, 0.5).await else {
+            panic!("a second request")
+        };
+        assert!(began.elapsed() >= Arrival::Fresh.patience(), "{:?}", began.elapsed());
         assert_eq!(endpoints.list()[0].standing.waiting, 0);
         drop(first);
     }
@@ -429,13 +440,13 @@ mod tests {
         let mut permits = Vec::new();
         for number in 0..100 {
             // Each is new, and so may be slow.
-            if let Entry::Admitted(permit) = endpoints.enter(&at(number), 0.5).await {
+            if let Entry::Admitted(permit) = endpoints.enter(&at(number), Arrival::Fresh, 0.5).await {
                 permits.push(permit);
             }
         }
         assert_eq!(permits.len(), 8);
         drop(permits.pop());
-        assert!(matches!(endpoints.enter(&at(7), 0.5).await, Entry::Admitted(_)));
+        assert!(matches!(endpoints.enter(&at(7), Arrival::Fresh, 0.5).await, Entry::Admitted(_)));
     }
 
     #[tokio::test]
@@ -444,7 +455,10 @@ mod tests {
         let path = |path: &str| Webhook { url: format!("https://example.com/{path}").into(), ..at(1) };
         let permits = [admitted(&endpoints, &path("a")).await, admitted(&endpoints, &path("b")).await];
         let third = admitted(&endpoints, &path("a")).await;
-        assert!(matches!(endpoints.enter(&path("b"), 0.5).await, Entry::Parked { why: Busy::Concurrency, .. }));
+        assert!(matches!(
+            endpoints.enter(&path("b"), Arrival::Fresh, 0.5).await,
+            Entry::Parked { why: Busy::Concurrency, .. }
+        ));
         let listed = endpoints.list();
         assert_eq!((listed.len(), listed[0].endpoint.as_str()), (1, "https://example.com:443"));
         let in_flight: BTreeMap<&str, u32> =

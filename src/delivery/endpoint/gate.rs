@@ -3,11 +3,15 @@
 
 use std::time::Duration;
 
-use super::Asking;
 use super::rate::{self, Rate};
+use super::{Arrival, Asking};
 
-/// Whoever waits for a gate in memory, where it holds a part of the window, waits no longer.
-pub const PATIENCE: Duration = Duration::from_millis(400);
+/// A fresh delivery that waits for a gate in memory, where it holds a part of the events' window, waits no longer.
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// One that has been parked waits so long. The ladder gives back in one bunch what was meant to come within a second: were only a part of
+/// it let wait, the gate would stand open for the rest of the second, and the others would be parked again.
+const PATIENCE_AFTER_PARKING: Duration = Duration::from_millis(1200);
 
 /// What is parked waits at least so long: the delay ladder has no shorter step.
 pub const SHORTEST_PARKING: Duration = Duration::from_secs(1);
@@ -22,6 +26,16 @@ pub struct Limits {
     pub concurrency: u32,
     /// Requests a second.
     pub per_second: Option<f64>,
+}
+
+impl Arrival {
+    /// The longest that it waits for a gate in memory.
+    pub fn patience(self) -> Duration {
+        match self {
+            Self::Fresh => PATIENCE,
+            Self::Waited => PATIENCE_AFTER_PARKING,
+        }
+    }
 }
 
 /// What keeps a request from passing.
@@ -60,8 +74,10 @@ impl Gate {
         obstacle: Obstacle,
         limits: Limits,
         asking: Asking,
+        arrival: Arrival,
         took: Duration,
     ) -> Option<Duration> {
+        let patience = arrival.patience();
         let wait = match obstacle {
             Obstacle::Concurrency => Duration::ZERO,
             Obstacle::Rate(wait) => wait,
@@ -71,8 +87,8 @@ impl Gate {
             Asking::Again => wait,
             Asking::Last => return None,
         };
-        let most = if wait.is_zero() { PATIENCE } else { wait };
-        (expected <= PATIENCE).then_some(most)
+        let most = if wait.is_zero() { patience } else { wait };
+        (expected <= patience).then_some(most)
     }
 
     pub(super) fn enter(&mut self, per_second: Option<f64>, now: Duration) {

@@ -110,7 +110,7 @@ impl Receiver {
         let gates = [(&mut self.gate, bearable, Queue::Receiver), (endpoint, ask.limits, Queue::Endpoint)];
         for (gate, limits, queue) in own.into_iter().chain(gates) {
             let Some(obstacle) = gate.obstacle(limits, ask.asking, now) else { continue };
-            if let Some(wait) = gate.worth_waiting(obstacle, limits, ask.asking, took) {
+            if let Some(wait) = gate.worth_waiting(obstacle, limits, ask.asking, ask.arrival, took) {
                 return Some(Admission::Wait(wait, queue));
             }
             // What it may bear is found out anew: when this comes back it may be more.

@@ -2,8 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::Asking;
-use super::super::gate::PATIENCE;
+use super::super::{Arrival, Asking};
 use super::*;
 use crate::delivery::outcome::Phase;
 
@@ -93,7 +92,14 @@ fn ms(milliseconds: u64) -> Duration {
 }
 
 fn first() -> Ask<'static> {
-    Ask { webhook: None, limits: LIMITS, slow_lane: SlowLane::Free, asking: Asking::First, jitter: 0.5 }
+    Ask {
+        webhook: None,
+        limits: LIMITS,
+        slow_lane: SlowLane::Free,
+        asking: Asking::First,
+        arrival: Arrival::Fresh,
+        jitter: 0.5,
+    }
 }
 
 fn answer(status: u16) -> Reply {
@@ -140,7 +146,7 @@ fn a_quick_endpoint_is_worth_waiting_for_and_a_slow_one_is_not() {
     let mut quick = Stage::known(1000, ms(5));
     while quick.sends() {}
     for _ in 0..500 {
-        assert_eq!(quick.ask(&first()), Admission::Wait(PATIENCE, Queue::Endpoint));
+        assert_eq!(quick.ask(&first()), Admission::Wait(Arrival::Fresh.patience(), Queue::Endpoint));
         quick.wait(Queue::Endpoint, Change::Begin);
     }
     let mut slow = Stage::known(1000, ms(800));
@@ -151,6 +157,12 @@ fn a_quick_endpoint_is_worth_waiting_for_and_a_slow_one_is_not() {
         waiting += 1;
     }
     assert!((10..40).contains(&waiting), "{waiting} wait for an endpoint of 80 answers a second");
+    let from_the_ladder = Ask { arrival: Arrival::Waited, ..first() };
+    while let Admission::Wait(..) = slow.ask(&from_the_ladder) {
+        slow.wait(Queue::Endpoint, Change::Begin);
+        waiting += 1;
+    }
+    assert!((80..100).contains(&waiting), "the ladder's bunch of a second waits: {waiting} of 80 answers a second");
     let (time, why) = slow.parked();
     assert_eq!(why, Busy::Concurrency);
     assert!(time >= SHORTEST_PARKING);
@@ -161,11 +173,11 @@ fn a_quick_endpoint_is_worth_waiting_for_and_a_slow_one_is_not() {
 fn nobody_overtakes_those_that_wait() {
     let mut stage = Stage::known(100, ms(5));
     while stage.sends() {}
-    assert_eq!(stage.ask(&first()), Admission::Wait(PATIENCE, Queue::Endpoint));
+    assert_eq!(stage.ask(&first()), Admission::Wait(Arrival::Fresh.patience(), Queue::Endpoint));
     stage.wait(Queue::Endpoint, Change::Begin);
     stage.now += ms(5);
     stage.ends(&answer(200), ms(5));
-    assert_eq!(stage.ask(&first()), Admission::Wait(PATIENCE, Queue::Endpoint));
+    assert_eq!(stage.ask(&first()), Admission::Wait(Arrival::Fresh.patience(), Queue::Endpoint));
     assert!(matches!(stage.ask(&Ask { asking: Asking::Again, ..first() }), Admission::Send(_)));
     assert!(matches!(stage.ask(&Ask { asking: Asking::Last, ..first() }), Admission::Park(_, Busy::Concurrency)));
 }
@@ -240,7 +252,7 @@ fn a_webhooks_own_limits_hold_beside_its_endpoints() {
     let limited = Ask { webhook: Some((&one, limits)), ..first() };
     let passes: Vec<Admission> = (0..2).map(|_| stage.ask(&limited)).collect();
     assert!(passes.iter().all(|admission| matches!(admission, Admission::Send(_))));
-    assert_eq!(stage.ask(&limited), Admission::Wait(PATIENCE, Queue::Webhook));
+    assert_eq!(stage.ask(&limited), Admission::Wait(Arrival::Fresh.patience(), Queue::Webhook));
     assert!(matches!(stage.ask(&Ask { webhook: Some((&other, limits)), ..first() }), Admission::Send(_)));
     let rated = Ask { webhook: Some((&other, Limits { concurrency: 9, per_second: Some(1.0) })), ..first() };
     assert!(matches!(stage.ask(&rated), Admission::Send(_)));
@@ -315,13 +327,14 @@ proptest! {
                 webhook: (step == 1).then_some((&id, Limits { concurrency: own, per_second: None })),
                 slow_lane: if step == 2 { SlowLane::Scarce } else { SlowLane::Free },
                 asking: if waiting > 0 && step == 3 { Asking::Last } else { Asking::First },
+                arrival: if milliseconds % 2 == 0 { Arrival::Fresh } else { Arrival::Waited },
                 jitter: 0.9,
             };
             match step {
                 0..=3 => match stage.ask(&ask) {
                     Admission::Send(pass) => stage.under_way.push(pass),
                     Admission::Wait(time, _) => {
-                        prop_assert!(time <= PATIENCE);
+                        prop_assert!(time <= ask.arrival.patience());
                         waiting += 1;
                         stage.wait(Queue::Receiver, Change::Begin);
                     }
