@@ -73,7 +73,7 @@ chaos: tools ## Inject faults into a cluster and account for every event (ARGS="
 	cargo bench --locked --bench chaos -- $(ARGS)
 
 # An hour and a quarter: the alerts wait as long as they do in production.
-drill: tools ## Inject faults under the real alerts, and see who is told of what (ARGS=broker for one of them)
+drill: tools ## Inject faults under the real alerts, and see who is told of what (ARGS=broker for one of them, --by-hand to mend them yourself)
 	scripts/install-rabbitmq
 	scripts/install-prometheus
 	cargo build --release --locked

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::panic;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -88,14 +88,15 @@ impl From<FollowError> for AppError {
     }
 }
 
-/// Takes over settings while a worker runs.
-pub struct Adjuster(Arc<Worker>);
+/// Takes over settings while a worker runs. It does not keep the worker: publishing ends when nobody is left who could publish.
+pub struct Adjuster(Weak<Worker>);
 
 impl Adjuster {
     /// What can change from now on is as these settings say.
     pub fn adjust(&self, config: &Config) {
-        self.0.policy.set(config.retry.clone());
-        self.0.endpoints.set_limits(config.endpoint.limits);
+        let Some(worker) = self.0.upgrade() else { return };
+        worker.policy.set(config.retry.clone());
+        worker.endpoints.set_limits(config.endpoint.limits);
     }
 }
 
@@ -189,7 +190,7 @@ impl App {
 
     /// What takes over settings while it runs.
     pub fn adjuster(&self) -> Adjuster {
-        Adjuster(self.http.worker.clone())
+        Adjuster(Arc::downgrade(&self.http.worker))
     }
 
     /// Where it listens.

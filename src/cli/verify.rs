@@ -30,7 +30,8 @@ const READINGS: usize = 5;
   waypost verify --server http://worker-1:8080 --also http://worker-2:8080
 
 The account is of what these workers have counted since each was started. A difference smaller than what is in hand shows when it
-is quieter. Exit code 0: it adds up.")]
+is quieter. What publishers had no confirm for was never taken, and is not in it. Up to a hundred deliveries that were put on the ladder for
+their endpoint are one message there. Exit code 0: it adds up.")]
 pub(super) struct Verify {
     /// The address of another worker of the same prefix; may be repeated
     #[arg(long, value_name = "URL", value_parser = address)]

@@ -64,6 +64,8 @@ async fn asked_to_stop_it_finishes_what_is_in_flight_and_nothing_is_sent_twice()
     stage.receiver.until(|requests| requests.len() > 700).await;
     stage.waypost.terminate();
     assert!(stage.waypost.wait().await.success());
+    let in_vain = stage.waypost.lines().into_iter().find(|line| line.contains("stopping before all"));
+    assert_eq!(in_vain, None, "it waited for somebody who could still publish");
     let sent = stage.receiver.requests().len();
     assert!(sent < 3_000, "it went on consuming");
     let left = until("what was not sent", Duration::from_secs(10), async || {
