@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lapin::Channel;
-use lapin::options::{BasicAckOptions, BasicNackOptions};
+use lapin::options::{BasicAckOptions, BasicRejectOptions};
 use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -139,7 +139,8 @@ async fn settle(
         match verdict {
             Verdict::Acknowledge => window.finish(tag),
             Verdict::Requeue => {
-                channel.basic_nack(tag, BasicNackOptions { requeue: true, multiple: false }).await?;
+                // Not `basic.nack`, which RabbitMQ no longer counts against the delivery limit from 4.3 on.
+                channel.basic_reject(tag, BasicRejectOptions { requeue: true }).await?;
                 window.settled(tag);
             }
         }

@@ -23,7 +23,7 @@ pub fn event(message_id: Option<&str>, bytes: usize, trace: Option<&TraceContext
     let span = tracing::info_span!(
         target: TARGET, parent: None, "event",
         otel.kind = "consumer", messaging.system = "rabbitmq", messaging.operation.type = "process",
-        messaging.message.id = message_id, messaging.message.body.size = bytes,
+        messaging.message.id = message_id, messaging.message.body.size = number(bytes),
         waypost.campaign = tracing::field::Empty, waypost.event = tracing::field::Empty,
         waypost.webhooks = tracing::field::Empty,
     );
@@ -38,7 +38,9 @@ pub fn resolve() -> Span {
 
 /// Which webhooks an event fires was found out: for its own span.
 pub fn resolved(span: &Span, campaign: &str, event: &str, webhooks: usize) {
-    span.record("waypost.campaign", campaign).record("waypost.event", event).record("waypost.webhooks", webhooks);
+    span.record("waypost.campaign", campaign)
+        .record("waypost.event", event)
+        .record("waypost.webhooks", number(webhooks));
 }
 
 /// A delivery that has waited, in hand again.
@@ -71,7 +73,7 @@ pub fn attempt(delivery: &Delivery) -> Span {
         target: TARGET, "attempt",
         otel.kind = "client", otel.status_code = tracing::field::Empty, error.type = tracing::field::Empty,
         http.request.method = "POST", http.response.status_code = tracing::field::Empty,
-        server.address = %webhook.url.place().endpoint, http.request.resend_count = delivery.attempts_made,
+        server.address = %webhook.url.place().endpoint, http.request.resend_count = i64::from(delivery.attempts_made),
         waypost.delivery = %delivery.id, waypost.webhook = %webhook.id,
     )
 }
@@ -89,7 +91,7 @@ pub fn connect(attempt: &Span) -> Span {
 /// What came of the request.
 pub fn replied(span: &Span, reply: &Reply) {
     if let Reply::Answer { status, .. } = reply {
-        span.record("http.response.status_code", *status);
+        span.record("http.response.status_code", i64::from(*status));
     }
     if let Some(blame) = reply.blame() {
         span.record("otel.status_code", "ERROR").record("error.type", blame.as_str());
@@ -102,6 +104,11 @@ pub fn publish() -> Span {
         target: TARGET, "publish",
         otel.kind = "producer", messaging.system = "rabbitmq", messaging.operation.type = "send",
     )
+}
+
+/// OpenTelemetry's numbers are signed; others would be exported as text.
+fn number(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// Makes a span the child of whatever published the event.

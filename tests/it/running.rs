@@ -88,6 +88,7 @@ async fn a_trace_goes_through() {
         assert_eq!(parent(of(stage)[0]).as_deref(), Some(parent_name), "{stage}: {spans:#?}");
     }
     let told = format!("{spans:?}");
+    assert!(told.contains("IntValue(503)"), "a status is a number: {told}");
     assert!(!told.contains("+15550001") && !told.contains("/offers"), "a span tells too much: {told}");
 }
 
