@@ -52,7 +52,7 @@ pub enum AppError {
         error: std::io::Error,
     },
     /// The local store can't be used.
-    #[error("{0} (store.path)")]
+    #[error(transparent)]
     Store(#[from] StoreError),
     /// The file of certificates can't be used.
     #[error("{path} (egress.caFile): {error}")]

@@ -6,6 +6,7 @@
 mod campaigns;
 pub mod dead_letters;
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -34,7 +35,7 @@ pub enum StoreError {
     #[error("{0} is in use by another process: give each worker a store.path of its own")]
     InUse(PathBuf),
     /// The folder could not be used at all.
-    #[error("{path}: {error}")]
+    #[error("{path} (store.path): {error}")]
     Unusable {
         /// The folder.
         path: PathBuf,
@@ -43,7 +44,7 @@ pub enum StoreError {
     },
     /// sled failed.
     #[error(
-        "the local store failed: {0}. Mend the disk, or delete the folder, which is rebuilt from the broker; then start again"
+        "the local store (store.path) failed: {0}. Mend the disk, or delete the folder, which is rebuilt from the broker; then start again"
     )]
     Sled(#[from] sled::Error),
     /// A secret is sealed with a key that there is not.
@@ -107,6 +108,9 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = &folder.join("view");
         let unusable = |error: String| StoreError::Unusable { path: path.to_owned(), error };
+        // Phone numbers are in it, and secrets where there is no key. One that is there already is as its owner wants it.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|error| unusable(error.to_string()))?;
         let error = match Self::try_open(path) {
             Ok(store) => return Ok(store),
             Err(Broken::InUse) => return Err(StoreError::InUse(path.to_owned())),

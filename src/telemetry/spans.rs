@@ -10,6 +10,7 @@ use opentelemetry::propagation::TextMapPropagator as _;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use url::Url;
 
 use crate::delivery::outcome::Reply;
 use crate::delivery::replay::ReplayId;
@@ -69,11 +70,14 @@ pub fn replayed(delivery: &Delivery, replay: &ReplayId) -> Span {
 /// One request of a delivery.
 pub fn attempt(delivery: &Delivery) -> Span {
     let webhook = &delivery.target.webhook;
+    let url = webhook.url.url();
     tracing::info_span!(
         target: TARGET, "attempt",
         otel.kind = "client", otel.status_code = tracing::field::Empty, error.type = tracing::field::Empty,
         http.request.method = "POST", http.response.status_code = tracing::field::Empty,
-        server.address = %webhook.url.place().endpoint, http.request.resend_count = i64::from(delivery.attempts_made),
+        server.address = url.and_then(Url::host_str),
+        server.port = url.and_then(Url::port_or_known_default).map(i64::from),
+        http.request.resend_count = i64::from(delivery.attempts_made),
         waypost.delivery = %delivery.id, waypost.webhook = %webhook.id,
     )
 }

@@ -59,7 +59,7 @@ pub struct Intake {
 
 /// The queues that are worked off, each with a window of its own: a storm of retries does not hold up fresh events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Queue {
+pub(super) enum Queue {
     Events,
     Retries,
 }
@@ -123,11 +123,9 @@ impl Intake {
         let names = &self.topology.names;
         let retries_queue = names.retries();
         let consume = async {
-            // Together they hold no more than one would.
-            let each = (self.window / u16::try_from(queues.len()).unwrap_or(u16::MAX)).max(1);
             let mut events = Vec::new();
-            for queue in &queues {
-                events.push(Succession::open(&connection, queue, each).await?);
+            for (queue, window) in queues.iter().zip(windows(self.window, self.topology.shards, queues.len())) {
+                events.push(Succession::open(&connection, queue, window).await?);
             }
             let retries = Succession::open(&connection, &retries_queue, self.window).await?;
             delays.reset();
@@ -193,6 +191,15 @@ impl Intake {
     }
 }
 
+/// The windows of the queues of events: those that there are to be share the one there is. What is left over from a time of more
+/// shards is to be worked off, and holds a tenth as many beside them.
+fn windows(window: u16, shards: u32, queues: usize) -> impl Iterator<Item = u16> {
+    let each = (u32::from(window) / shards.max(1)).clamp(1, u32::from(window));
+    let each = u16::try_from(each).unwrap_or(window);
+    let shards = usize::try_from(shards).unwrap_or(usize::MAX);
+    (0..queues).map(move |queue| if queue < shards { each } else { (each / 10).max(1) })
+}
+
 /// What a message in hand takes its turn with.
 struct Hand {
     room: Room,
@@ -207,7 +214,7 @@ async fn settle(worker: Arc<Worker>, queue: Queue, message: Message, acks: Acks,
         Queue::Events => hand.precedence.event(),
         Queue::Retries => hand.precedence.turn().await,
     }
-    let _room = hand.room.take(message.body.len()).await;
+    let _room = hand.room.take(queue, &message.body).await;
     let deal = async {
         match queue {
             Queue::Events => worker.event(message).await,
@@ -230,4 +237,18 @@ async fn settle(worker: Arc<Worker>, queue: Queue, message: Message, acks: Acks,
     }
     tokio::time::sleep(REQUEUE_PAUSE).await;
     acks.requeue(tag);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_share_the_window_and_what_is_left_over_takes_little() {
+        let of = |window, shards, queues| windows(window, shards, queues).collect::<Vec<_>>();
+        assert_eq!(of(1000, 1, 1), [1000]);
+        assert_eq!(of(1000, 4, 4), [250; 4]);
+        assert_eq!(of(1000, 1, 4), [1000, 100, 100, 100]);
+        assert_eq!(of(2, 4, 5), [1; 5]);
+    }
 }

@@ -21,13 +21,17 @@ const LITTLE_ROOM: u64 = 1024 * 1024 * 1024;
 /// Below this it is.
 const NO_ROOM: u64 = 64 * 1024 * 1024;
 
+/// Deliveries that were parked together and are in hand at once, about.
+const PARKED_TOGETHER: u64 = 3000;
+
 /// Connections of the API, to the broker, files of the view.
 const OTHER_FILES: u64 = 512 + 64 + 256;
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let window = u64::from(config.broker.prefetch);
-    // Each message in hand may have a connection of its own, and of each queue so many are in hand.
-    let needed = 2 * window + OTHER_FILES;
+    // Each delivery in hand may have a connection of its own: of each queue so many messages are in hand, and what was parked together is
+    // one message of many deliveries.
+    let needed = 2 * window + PARKED_TOGETHER + OTHER_FILES;
     let limits = std::fs::read_to_string("/proc/self/limits").ok();
     vec![
         clock(SystemTime::now(), step()),

@@ -46,7 +46,7 @@ fn rights(tried: &Result<(), BrokerError>) -> Finding {
             Finding::bad("rights", error.to_string(), "make room for the broker: it takes no event either")
         }
         Err(error) => {
-            let advice = "give the user these rights: rabbitmqctl set_permissions -p VHOST USER '.*' '.*' '.*'";
+            let advice = "give the user these rights: rabbitmqctl set_permissions -p VHOST USER '^PREFIX\\.' '^(PREFIX\\.|amq\\.default$)' '^PREFIX\\.', with broker.prefix for PREFIX";
             Finding::bad("rights", error.to_string(), advice)
         }
     }
