@@ -15,8 +15,9 @@ use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 use crate::config::{LogConfig, LogFormat, LogLevel, TelemetryConfig};
 
 /// Heard whatever the settings and `RUST_LOG` say: the audit, which is no matter of taste, always; lapin never, because we
-/// report its errors ourselves, and because it logs the bodies of messages.
-const FIXED: [&str; 2] = ["waypost::audit=info", "lapin=off"];
+/// report its errors ourselves, and because it logs the bodies of messages; spans never, which would be made for each message
+/// then (`waypost=info` is a prefix of their target).
+const FIXED: [&str; 3] = ["waypost::audit=info", "lapin=off", "waypost_spans=off"];
 
 /// No spans could be exported.
 #[derive(Debug, thiserror::Error)]
@@ -74,4 +75,20 @@ fn filter(level: LogLevel) -> EnvFilter {
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,waypost={}", level.as_str())));
     let fixed = FIXED.iter().filter_map(|directive| directive.parse::<Directive>().ok());
     fixed.fold(chosen, EnvFilter::add_directive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Making them costs more than all else that is done for a delivery.
+    #[test]
+    fn the_log_makes_no_spans() {
+        for level in [LogLevel::Info, LogLevel::Trace] {
+            let lines = fmt::layer().with_writer(std::io::sink).with_filter(filter(level));
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
+                assert!(spans::publish().is_disabled() && spans::event(None, 0, None).is_disabled(), "{level:?}");
+            });
+        }
+    }
 }
