@@ -141,6 +141,9 @@ pub struct Attempt {
     pub answer: Option<String>,
 }
 
+/// A `tracestate` longer than this is not passed on: nobody has to take more (W3C Trace Context, 3.3.1.5).
+const MOST_TRACESTATE: usize = 512;
+
 /// W3C trace context: passed on to the receiver untouched.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TraceContext {
@@ -152,9 +155,63 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// The trace's id, of a `traceparent` that can be read: `00-ID-PARENT-FLAGS`.
+    /// What came with an event. A `traceparent` that is none is as if it were not there: receivers would be sent whatever a publisher
+    /// got wrong, and refuse it.
+    pub fn read(traceparent: Option<String>, tracestate: Option<String>) -> Option<Self> {
+        let traceparent = traceparent.filter(|text| trace_id(text).is_some())?;
+        Some(Self { traceparent, tracestate: tracestate.filter(|text| text.len() <= MOST_TRACESTATE) })
+    }
+
+    /// The trace's id.
     pub fn id(&self) -> Option<&str> {
-        let id = self.traceparent.split('-').nth(1)?;
-        (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
+        trace_id(&self.traceparent)
+    }
+}
+
+/// That of `00-ID-PARENT-FLAGS`, all in lower-case hex digits. A later version may have more parts.
+fn trace_id(traceparent: &str) -> Option<&str> {
+    let mut parts = traceparent.split('-');
+    let mut part = |digits| {
+        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        parts.next().filter(|part| part.len() == digits && part.bytes().all(hex))
+    };
+    let (version, id, parent, _flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
+    let is_one = version != "ff" && (version != "00" || parts.next().is_none()) && traceparent.len() <= MOST_TRACESTATE;
+    let is_zero = |part: &str| part.bytes().all(|digit| digit == b'0');
+    (is_one && !is_zero(id) && !is_zero(parent)).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_context_is_read_or_left_out() {
+        let (id, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        let read = |traceparent: &str| {
+            let read = TraceContext::read(Some(traceparent.to_owned()), None)?;
+            assert_eq!(read.traceparent, traceparent);
+            read.id().map(str::to_owned)
+        };
+        assert_eq!(read(&format!("00-{id}-{parent}-01")).as_deref(), Some(id));
+        assert_eq!(read(&format!("cc-{id}-{parent}-01-what-comes-later")).as_deref(), Some(id));
+        for none in [
+            String::new(),
+            format!("00-{id}-{parent}"),
+            format!("00-{id}-{parent}-01-more"),
+            format!("ff-{id}-{parent}-01"),
+            format!("00-{}-{parent}-01", id.to_uppercase()),
+            format!("00-{}-{parent}-01", "0".repeat(32)),
+            format!("00-{id}-{}-01", "0".repeat(16)),
+            format!("cc-{id}-{parent}-01-{}", "a".repeat(1000)),
+        ] {
+            assert_eq!(read(&none), None, "{none}");
+        }
+        let state = |length: usize| {
+            let parent = format!("00-{id}-{parent}-01");
+            TraceContext::read(Some(parent), Some("a".repeat(length))).expect("a context").tracestate
+        };
+        assert_eq!((state(512).is_some(), state(513)), (true, None));
+        assert_eq!(TraceContext::read(None, Some("a=b".to_owned())), None, "a state of no trace");
     }
 }

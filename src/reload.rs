@@ -15,11 +15,14 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// From `old` to `new`. What is masked in both, a password, is the same to the eye.
+    /// From `old` to `new`. Of what is masked in both, a password or a token, it is said that it has changed.
     pub fn between(old: &Config, new: &Config) -> Self {
         let mut changes = Self::default();
-        for (was, is) in old.settings.iter().zip(&new.settings).filter(|(was, is)| was.value != is.value) {
-            let words = format!("{}: {} → {}", is.key, was.value, is.value);
+        for (was, is) in old.settings.iter().zip(&new.settings).filter(|(was, is)| was.print != is.print) {
+            let words = match was.value == is.value {
+                true => format!("{}: changed", is.key),
+                false => format!("{}: {} → {}", is.key, was.value, is.value),
+            };
             let changes = if is_changeable(is) { &mut changes.taken } else { &mut changes.refused };
             changes.push(words);
         }
@@ -51,20 +54,22 @@ mod tests {
 
     #[test]
     fn what_can_change_is_told_from_what_cannot() {
-        let old = config(&[]);
+        let old = config(&[("broker.url", "amqp://guest:secret@127.0.0.1:5672/%2f")]);
         let new = config(&[
             ("retry.maxAttempts", "3"),
             ("log.level", "debug"),
             ("endpoint.maxConcurrency", "7"),
             ("broker.prefix", "other"),
             ("endpoint.connectTimeout", "1s"),
+            ("broker.url", "amqp://guest:other@127.0.0.1:5672/%2f"),
         ]);
         let changes = Changes::between(&old, &new);
         assert_eq!(
             changes.taken,
             ["endpoint.maxConcurrency: 64 → 7", "log.level: info → debug", "retry.maxAttempts: 12 → 3"]
         );
-        assert_eq!(changes.refused, ["broker.prefix: waypost → other", "endpoint.connectTimeout: 5s → 1s"]);
+        let refused = ["broker.prefix: waypost → other", "broker.url: changed", "endpoint.connectTimeout: 5s → 1s"];
+        assert_eq!(changes.refused, refused);
         let merged = merged(&old, new);
         assert_eq!((merged.retry.max_attempts, merged.endpoint.limits.concurrency), (3, 7));
         assert_eq!(merged.broker.prefix, "waypost");

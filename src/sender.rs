@@ -141,6 +141,9 @@ impl Sender {
             }
             Err(error) => match cause_of(&error) {
                 Cause::Timeout => Reply::TimedOut { phase: clock.phase() },
+                Cause::Connect if error.is_timeout() => {
+                    Reply::NotConnected { phase: clock.phase(), error: describe(&error) }
+                }
                 cause => failure(cause, describe(&error)),
             },
         }

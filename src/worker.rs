@@ -395,7 +395,9 @@ fn attempt_of(reply: &Reply, at: DateTime<Utc>, took: Duration, webhook: &Webhoo
             let answer = || echo::masked(&String::from_utf8_lossy(body), extent, webhook);
             (Some(*status), (!body.is_empty()).then(answer))
         }
-        Reply::ProxyFailure { .. } | Reply::TimedOut { .. } | Reply::Failure { .. } => (None, None),
+        Reply::ProxyFailure { .. } | Reply::NotConnected { .. } | Reply::TimedOut { .. } | Reply::Failure { .. } => {
+            (None, None)
+        }
     };
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     Attempt { at, duration_ms, status, cause: reply.cause(), error: reply.error().map(str::to_owned), answer }

@@ -44,8 +44,7 @@ pub struct Message {
 impl From<Delivery> for Message {
     fn from(delivery: Delivery) -> Self {
         let headers = delivery.properties.headers().as_ref();
-        let trace = text_header(headers, "traceparent")
-            .map(|traceparent| TraceContext { traceparent, tracestate: text_header(headers, "tracestate") });
+        let trace = TraceContext::read(text_header(headers, "traceparent"), text_header(headers, "tracestate"));
         let replay = text_header(headers, REPLAY_OF).zip(text_header(headers, REPLAY_ID)).map(|(letter, replay)| {
             ReplayLink { dead_letter: DeadLetterId::new(letter), replay: ReplayId::new(replay) }
         });

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -12,6 +13,9 @@ use crate::app::{Adjuster, App};
 use crate::config::Config;
 use crate::reload::{self, Changes};
 use crate::telemetry::{self, Telemetry};
+
+/// The last spans may take so long, after all else is done.
+const LAST_SPANS: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 pub(super) struct Serve {
@@ -33,8 +37,11 @@ impl Serve {
             ended = app.run(stop) => ended.map_err(Failure::of),
             never = reload => match never {},
         };
-        // It waits for the collector.
-        let _ = tokio::task::spawn_blocking(move || telemetry.end()).await;
+        // It waits for the collector, which may hang.
+        let exported = tokio::task::spawn_blocking(move || telemetry.end());
+        if tokio::time::timeout(LAST_SPANS, exported).await.is_err() {
+            tracing::warn!("the last spans were not exported in time");
+        }
         ended
     }
 

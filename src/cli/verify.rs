@@ -56,7 +56,7 @@ impl Verify {
             }
             waiting.enable_steady_tick(Duration::from_millis(100));
             tokio::time::sleep(LOOK_AGAIN).await;
-            account = taken(&workers).await?;
+            account = taken(&workers).await?.after(&account);
         }
         waiting.finish_and_clear();
         let findings = account.findings();

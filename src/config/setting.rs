@@ -1,5 +1,7 @@
 //! Settings as people are shown them: effective value, default and origin, secrets masked.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use figment::value::Value;
 use url::Url;
 
@@ -15,6 +17,8 @@ pub struct Setting {
     pub value: String,
     /// What it would be if nobody had set it.
     pub default: String,
+    /// Two values are told apart by it, also where both are masked.
+    pub(crate) print: u64,
     /// Where the value came from: `default`, a file's path, a variable's name or `the command line`.
     pub origin: String,
 }
@@ -24,10 +28,18 @@ pub(super) fn settings(known: &Known, merged: &Merged) -> Vec<Setting> {
     let setting = |key: &str| Setting {
         key: key.to_owned(),
         value: merged.value(key).as_ref().map(shown).unwrap_or_default(),
+        print: print_of(merged.value(key).as_ref()),
         default: known.default_of(key).map(shown).unwrap_or_default(),
         origin: merged.origin(key).to_owned(),
     };
     known.keys().map(setting).collect()
+}
+
+/// Never leaves the process, and tells nothing of the value.
+fn print_of(value: Option<&Value>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_string(&value).unwrap_or_default().hash(&mut hasher);
+    hasher.finish()
 }
 
 fn shown(value: &Value) -> String {

@@ -203,6 +203,13 @@ pub enum Reply {
         /// What the request was at.
         phase: Phase,
     },
+    /// No connection within `endpoint.connectTimeout`.
+    NotConnected {
+        /// What it was at: resolving the name, or connecting.
+        phase: Phase,
+        /// For people.
+        error: String,
+    },
     /// No HTTP answer.
     Failure {
         /// What kind of failure.
@@ -224,7 +231,9 @@ impl Reply {
                 Some("no answer within the time limit: the connection was still being made")
             }
             Self::TimedOut { phase: Phase::Answering } => Some("no answer within the time limit"),
-            Self::ProxyFailure { error } | Self::Failure { error, .. } => Some(error),
+            Self::ProxyFailure { error } | Self::NotConnected { error, .. } | Self::Failure { error, .. } => {
+                Some(error)
+            }
         }
     }
 
@@ -232,7 +241,7 @@ impl Reply {
     pub fn blame(&self) -> Option<Blame> {
         Some(match self {
             Self::ProxyFailure { .. } => Blame::Proxy,
-            Self::TimedOut { phase } => Blame::Timeout(*phase),
+            Self::TimedOut { phase } | Self::NotConnected { phase, .. } => Blame::Timeout(*phase),
             Self::Answer { .. } | Self::Failure { .. } => match self.cause() {
                 Cause::Ok => return None,
                 Cause::Status3xx => Blame::Redirect,
@@ -254,7 +263,7 @@ impl Reply {
     pub fn cause(&self) -> Cause {
         match self {
             Self::Answer { status, .. } => Cause::of_status(*status),
-            Self::ProxyFailure { .. } => Cause::Connect,
+            Self::ProxyFailure { .. } | Self::NotConnected { .. } => Cause::Connect,
             Self::TimedOut { .. } => Cause::Timeout,
             Self::Failure { cause, .. } => *cause,
         }
@@ -285,7 +294,7 @@ pub fn classify(reply: &Reply, permanent_statuses: &[u16], now: DateTime<Utc>) -
         }
         Reply::Answer { .. } => Outcome::Transient { retry_after: None },
         Reply::Failure { cause: Cause::ForbiddenAddress, .. } => Outcome::Permanent(Reason::ForbiddenAddress),
-        Reply::ProxyFailure { .. } | Reply::TimedOut { .. } | Reply::Failure { .. } => {
+        Reply::ProxyFailure { .. } | Reply::NotConnected { .. } | Reply::TimedOut { .. } | Reply::Failure { .. } => {
             Outcome::Transient { retry_after: None }
         }
     }

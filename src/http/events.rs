@@ -59,7 +59,7 @@ async fn publish(State(http): State<Http>, headers: HeaderMap, body: Body) -> Re
         return Err(Problem::of_faults(vec![Fault::new("$.campaignId", message)]));
     }
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let trace = header("traceparent").map(|traceparent| TraceContext { traceparent, tracestate: header("tracestate") });
+    let trace = TraceContext::read(header("traceparent"), header("tracestate"));
     let outgoing = Outgoing {
         to: Destination::Exchange { name: http.names.events(), routing_key: event.campaign_id },
         message_id: message_id(&event.event_id),

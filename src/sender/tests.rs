@@ -133,6 +133,15 @@ async fn what_a_request_was_at_when_its_time_was_up_is_told() {
 }
 
 #[tokio::test]
+async fn what_hangs_while_connecting_is_blamed_on_that() {
+    // The limit of the connection comes before that of the request.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let reply = send(&format!("https://{}/", silent.local_addr().expect("an address"))).await;
+    assert_eq!(reply.cause(), Cause::Connect, "{reply:?}");
+    assert_eq!(reply.blame().map(Blame::as_str), Some("timeout_connecting"), "{reply:?}");
+}
+
+#[tokio::test]
 async fn the_parts_of_a_request_are_timed() {
     let answer_each = async |mut stream: TcpStream| {
         let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";

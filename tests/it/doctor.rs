@@ -54,6 +54,17 @@ async fn a_broker_that_is_away_and_a_closed_address_are_told() {
 }
 
 #[tokio::test]
+async fn a_broker_that_takes_no_messages_is_told() {
+    let broker = Broker::private().await;
+    broker.ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
+    let (code, findings) = examined(&broker.url(), "doctor", &[]).await;
+    assert_eq!(code, Some(1));
+    let (verdict, words) = of(&findings, "rights");
+    assert!(verdict == "bad" && words.contains("short of memory or disk"), "{words}");
+    assert_eq!(of(&findings, "queues").0, "good", "{findings:?}");
+}
+
+#[tokio::test]
 async fn a_queue_of_another_kind_is_told_with_both_values() {
     let (url, prefix) = (Broker::shared().await.url(), unique("doctor"));
     let channel = Amqp::connect(&url).await.channel().await;

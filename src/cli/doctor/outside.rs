@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
 use url::Url;
 
 use super::Finding;
@@ -28,13 +29,19 @@ pub(super) async fn broker(config: &Config) -> Vec<Finding> {
     let took = began.elapsed().as_millis();
     let mut findings = vec![Finding::good("broker", format!("it answers within {took} ms"))];
     let names = Names::new(&config.broker.prefix);
+    let topology = Topology {
+        names: names.clone(),
+        shards: config.broker.shards,
+        dead_letter_retention: config.dead_letters.retention,
+    };
+    // Before a message is sent: a broker that takes none stops listening to who sends.
+    let queues = match timeout(PATIENCE, examination::queues(&connection, &topology)).await {
+        Ok(Ok(queues)) => queues_as_found(&queues),
+        Ok(Err(error)) => Finding::bad("queues", error.to_string(), "see the broker's log for the reason"),
+        Err(_) => Finding::bad("queues", "the broker did not answer in time", "see the broker's log for the reason"),
+    };
     findings.push(rights(&examination::rights(&connection, &names).await));
-    let topology =
-        Topology { names, shards: config.broker.shards, dead_letter_retention: config.dead_letters.retention };
-    match examination::queues(&connection, &topology).await {
-        Ok(queues) => findings.push(queues_as_found(&queues)),
-        Err(error) => findings.push(Finding::bad("queues", error.to_string(), "see the broker's log for the reason")),
-    }
+    findings.push(queues);
     connection::close(&connection).await;
     findings
 }
@@ -113,7 +120,7 @@ fn reached(url: &Url, reply: &Reply, took: Duration) -> Finding {
             return Finding::good("egress", found);
         }
         Reply::ProxyFailure { .. } => "see that the proxy is there and lets this machine through",
-        Reply::TimedOut { .. } | Reply::Failure { cause: Cause::Connect, .. } => firewall,
+        Reply::TimedOut { .. } | Reply::NotConnected { .. } | Reply::Failure { cause: Cause::Connect, .. } => firewall,
         Reply::Failure { cause: Cause::Dns, .. } => "see the resolver of this machine (/etc/resolv.conf), and the name",
         Reply::Failure { cause: Cause::Tls, .. } => {
             "the endpoint's certificate is not trusted: an authority of your own goes into egress.caFile"

@@ -20,6 +20,8 @@ pub(super) struct Account {
     connected: usize,
     /// Workers that there are, as the broker says.
     consuming: i64,
+    /// Messages put on the ladder since the account before this one. The depths of queues may be as old as that.
+    put_of_late: i64,
 }
 
 /// Something that does not add up.
@@ -42,6 +44,8 @@ pub(super) enum Note {
     NotAllNamed(i64, usize),
     /// What a worker had counted before it was started again is gone.
     StartedApart,
+    /// So many are not seen, and as many were put there in the last seconds.
+    OnTheirWay(i64),
 }
 
 impl fmt::Display for Finding {
@@ -76,6 +80,10 @@ impl fmt::Display for Note {
                 write!(formatter, "{there} workers consume, and {named} were asked. Name the others with --also.")
             }
             Self::StartedApart => formatter.write_str("the workers were started at different times."),
+            Self::OnTheirWay(messages) => write!(
+                formatter,
+                "{messages} messages are not seen there, and more were put there in the last seconds. Look again when less is parked."
+            ),
         }
     }
 }
@@ -120,6 +128,18 @@ impl Account {
         self.queues.iter().filter(|(queue, _)| is_meant(queue)).map(|(_, messages)| messages).sum()
     }
 
+    /// This account, taken some seconds after another.
+    pub(super) fn after(self, before: &Self) -> Self {
+        let put = |account: &Self| account.of("ladder_messages_total", "put");
+        Self { put_of_late: (put(&self) - put(before)).max(0), ..self }
+    }
+
+    /// Messages that were put on the ladder and are neither seen there nor taken from it.
+    fn missing(&self) -> i64 {
+        let missing = self.of("ladder_messages_total", "put") - self.of("ladder_messages_total", "taken");
+        missing - self.waiting() - self.all("messages_in_hand")
+    }
+
     fn waiting(&self) -> i64 {
         self.ready(is_of_the_ladder)
     }
@@ -142,10 +162,11 @@ impl Account {
         let in_hand = self.all("deliveries_in_hand");
         // What is in hand can be counted on both sides while the numbers are read.
         let unexplained = Some(self.unexplained()).filter(|difference| difference.abs() > in_hand);
-        let dead = self.of("deliveries_total", "dead") - self.all("dead_letters_total");
-        let missing = self.of("ladder_messages_total", "put") - self.of("ladder_messages_total", "taken");
-        let missing = missing - self.waiting() - self.all("messages_in_hand");
-        let missing = Some(missing).filter(|missing| *missing > 0 && self.note().is_none());
+        // Those of what was no delivery, and of replays, are no deliveries that died.
+        let others = ["malformed", "poison"].map(|reason| self.of("dead_letters_total", reason)).iter().sum::<i64>()
+            + self.of("replayed_total", "dead");
+        let dead = self.of("deliveries_total", "dead") - (self.all("dead_letters_total") - others);
+        let missing = Some(self.missing()).filter(|missing| *missing > 0 && self.note().is_none());
         let findings = [
             unexplained.map(Finding::Unexplained),
             (dead > 0).then_some(Finding::DeadWithoutLetter(dead)),
@@ -164,6 +185,8 @@ impl Account {
             Some(Note::NotAllNamed(self.consuming, named))
         } else if self.started.iter().any(|started| newest - started > TOGETHER_SECONDS) {
             Some(Note::StartedApart)
+        } else if (1..=self.put_of_late).contains(&self.missing()) {
+            Some(Note::OnTheirWay(self.missing()))
         } else {
             None
         }
@@ -245,6 +268,23 @@ waypost_deliveries_total{outcome=\"delivered\"} 2
 waypost_deliveries_given_back_total 1
 waypost_ladder_messages_total{movement=\"taken\"} 2
 waypost_queue_messages{queue=\"a.delay.b.delay.4\"} 1";
+
+    #[test]
+    fn what_was_put_on_the_ladder_of_late_may_be_on_its_way() {
+        let four_more = ONE.replace("movement=\"put\"} 4", "movement=\"put\"} 8");
+        let one = account(&[ONE]);
+        assert_eq!(account(&[&four_more]).findings(), [Finding::GoneFromTheLadder(4)]);
+        let later = account(&[&four_more]).after(&one);
+        assert_eq!((later.findings(), later.note()), (Vec::new(), Some(Note::OnTheirWay(4))));
+        let still = account(&[&four_more]).after(&later);
+        assert_eq!(still.findings(), [Finding::GoneFromTheLadder(4)], "nothing was put there meanwhile");
+    }
+
+    #[test]
+    fn what_was_no_delivery_has_letters_too() {
+        let unreadable = ONE.replace("reason=\"exhausted\"} 1", "reason=\"malformed\"} 1");
+        assert_eq!(account(&[&unreadable]).findings(), [Finding::DeadWithoutLetter(1)]);
+    }
 
     #[test]
     fn what_adds_up() {

@@ -294,8 +294,10 @@ fn sign_of(reply: &Reply, took: Duration) -> Option<Sign> {
         Reply::Answer { status: 429 | 503, .. } => Some(Sign::AsksForLess),
         Reply::Answer { status: ..=499, .. } => Some(Sign::Works),
         Reply::TimedOut { .. } => Some(Sign::FailsSlowly),
-        Reply::Answer { .. } | Reply::Failure { .. } if took >= SLOW => Some(Sign::FailsSlowly),
-        Reply::Answer { .. } | Reply::Failure { .. } => Some(Sign::FailsAtOnce),
+        Reply::Answer { .. } | Reply::NotConnected { .. } | Reply::Failure { .. } if took >= SLOW => {
+            Some(Sign::FailsSlowly)
+        }
+        Reply::Answer { .. } | Reply::NotConnected { .. } | Reply::Failure { .. } => Some(Sign::FailsAtOnce),
     }
 }
 
