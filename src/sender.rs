@@ -10,6 +10,7 @@ use std::time::Duration;
 use reqwest::{Certificate, Client, Method, Proxy, StatusCode, Url, redirect};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret as _, SecretString};
+use tracing::Span;
 
 use crate::delivery::egress::{EgressRules, Forbidden};
 use crate::delivery::outcome::{Cause, Reply, Stages};
@@ -95,8 +96,8 @@ impl Sender {
         Ok(Self { client: client.build().map_err(failed)?, rules, route })
     }
 
-    /// Sends a request and waits for its answer, at most `timeout`; tells how long its parts took.
-    pub async fn send(&self, request: Request, timeout: Duration) -> (Reply, Stages) {
+    /// Sends a request and waits for its answer, at most `timeout`; tells how long its parts took, also below the attempt's span.
+    pub async fn send(&self, request: Request, timeout: Duration, span: &Span) -> (Reply, Stages) {
         let Some(url) = request.url.url() else {
             return (failure(Cause::Protocol, "the URL can't be read".to_owned()), Stages::default());
         };
@@ -107,7 +108,7 @@ impl Sender {
         *outgoing.headers_mut() = request.headers;
         *outgoing.body_mut() = Some(request.body.into());
         *outgoing.timeout_mut() = Some(timeout);
-        let clock = Clock::start();
+        let clock = Clock::start(span.clone());
         let reply = clock.time(self.exchange(outgoing, &clock)).await;
         (reply, clock.stages())
     }
@@ -119,7 +120,7 @@ impl Sender {
         }
         let mut outgoing = reqwest::Request::new(Method::HEAD, url.clone());
         *outgoing.timeout_mut() = Some(timeout);
-        let clock = Clock::start();
+        let clock = Clock::start(Span::none());
         clock.time(self.exchange(outgoing, &clock)).await
     }
 

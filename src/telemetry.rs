@@ -7,6 +7,7 @@ pub mod spans;
 use std::io::IsTerminal as _;
 
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::Dispatch;
 use tracing_subscriber::filter::Directive;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -36,6 +37,15 @@ pub struct Telemetry {
 /// # Errors
 /// [`TelemetryError`].
 pub fn start(log: &LogConfig, telemetry: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
+    let spans = telemetry.otlp_endpoint.as_ref().map(export::provider).transpose()?;
+    let (listening, filter) = listening(log, spans.as_ref());
+    let _ = listening.try_init();
+    Ok(Telemetry { filter, spans })
+}
+
+/// Who listens to what a worker says, and what the log leaves out of it. Without `spans` nobody is put in for them: to
+/// `tracing_subscriber` a layer of nothing wants all that the log does not.
+fn listening(log: &LogConfig, spans: Option<&SdkTracerProvider>) -> (Dispatch, reload::Handle<EnvFilter, Registry>) {
     let is_terminal = std::io::stderr().is_terminal();
     let is_human = match log.format {
         LogFormat::Auto => is_terminal,
@@ -48,10 +58,12 @@ pub fn start(log: &LogConfig, telemetry: &TelemetryConfig) -> Result<Telemetry, 
         true => lines.with_target(false).with_ansi(is_terminal).boxed(),
         false => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
     };
-    let spans = telemetry.otlp_endpoint.as_ref().map(export::provider).transpose()?;
-    let exported = spans.as_ref().map(export::layer);
-    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(exported).try_init();
-    Ok(Telemetry { filter: handle, spans })
+    let logging = tracing_subscriber::registry().with(lines.with_filter(filter));
+    let listening = match spans {
+        Some(spans) => logging.with(export::layer(spans)).into(),
+        None => logging.into(),
+    };
+    (listening, handle)
 }
 
 impl Telemetry {
@@ -85,8 +97,8 @@ mod tests {
     #[test]
     fn the_log_makes_no_spans() {
         for level in [LogLevel::Info, LogLevel::Trace] {
-            let lines = fmt::layer().with_writer(std::io::sink).with_filter(filter(level));
-            tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
+            let (listening, _filter) = listening(&LogConfig { level, format: LogFormat::Json }, None);
+            tracing::dispatcher::with_default(&listening, || {
                 assert!(spans::publish().is_disabled() && spans::event(None, 0, None).is_disabled(), "{level:?}");
             });
         }

@@ -8,6 +8,8 @@
 //! Each function returns when the outcome is safe: delivered, or the retry or the dead letter confirmed by the broker.
 //! Only then is the message acknowledged, by [`intake`]. An `Err` means that *our* side failed; the message then goes
 //! back to the broker, which gives it out again.
+//!
+//! A future is copied, whole, by each that awaits it. So a delivery is boxed on its way, and all that is seldom is a future in a box.
 
 pub mod changeable;
 pub mod endpoints;
@@ -101,23 +103,23 @@ pub struct Tried {
 
 impl Worker {
     /// A message of the events queue: one step event, for every webhook it resolves to.
-    pub async fn event(&self, message: Message) -> Result<(), Unsettled> {
+    pub async fn event(&self, message: &mut Message) -> Result<(), Unsettled> {
         let span = spans::event(message.message_id.as_deref(), message.body.len(), message.trace.as_ref());
         self.take(message).instrument(span).await
     }
 
-    async fn take(&self, message: Message) -> Result<(), Unsettled> {
+    async fn take(&self, message: &mut Message) -> Result<(), Unsettled> {
         let event = match event::decode(&message.body, message.message_id.as_deref()) {
             Ok(event) => event,
             Err(faults) => {
-                // Boxed, as all that is seldom: the future of what is usual is copied once for each message.
-                Box::pin(self.unreadable(&message, faults)).await?;
+                Box::pin(self.unreadable(message, faults)).await?;
                 self.metrics.event(EventResult::Malformed);
                 return Ok(());
             }
         };
-        let trace = message.trace;
-        drop(message.body);
+        let trace = message.trace.take();
+        // It may be large, and is not needed for as long as the requests take.
+        message.body = Vec::new();
         let targets = spans::resolve().in_scope(|| self.targets(&event))?;
         spans::resolved(&Span::current(), &event.campaign_id, event.event_id.as_str(), targets.len());
         let result = if targets.is_empty() { EventResult::NoWebhook } else { EventResult::Resolved };
@@ -141,15 +143,16 @@ impl Worker {
         trace: Option<TraceContext>,
     ) -> Result<(), Unsettled> {
         if targets.len() == 1 {
-            return self.first(Delivery::new(event, targets.remove(0), trace)).await;
+            return self.first(Box::new(Delivery::new(event, targets.remove(0), trace))).await;
         }
-        let deliveries = targets.into_iter().map(|target| Delivery::new(event.clone(), target, trace.clone()));
+        let deliveries =
+            targets.into_iter().map(|target| Box::new(Delivery::new(event.clone(), target, trace.clone())));
         let attempts = join_all(deliveries.map(|delivery| self.first(delivery)));
         Box::pin(attempts).await.into_iter().collect()
     }
 
     /// The first attempt of a delivery.
-    async fn first(&self, delivery: Delivery) -> Result<(), Unsettled> {
+    async fn first(&self, delivery: Box<Delivery>) -> Result<(), Unsettled> {
         let in_hand = self.metrics.account.take(Origin::Event);
         self.attempt(delivery).await?;
         in_hand.settled();
@@ -157,28 +160,29 @@ impl Worker {
     }
 
     /// A message of the retries queue: a delivery that waits or is due again, or several that were parked together.
-    pub async fn retry(&self, message: Message) -> Result<(), Unsettled> {
-        match Delivery::read_waiting(&message.body) {
-            Ok(mut one) if one.len() == 1 => self.resume(one.remove(0)).await,
-            Ok(several) => {
-                drop(message);
-                let resumed = join_all(several.into_iter().map(|delivery| self.resume(delivery)));
-                Box::pin(resumed).await.into_iter().collect()
-            }
+    pub async fn retry(&self, message: &mut Message) -> Result<(), Unsettled> {
+        let mut waiting = match Delivery::read_waiting(&message.body) {
+            Ok(waiting) => waiting,
             Err(error) => {
                 let faults = vec![Fault::new("$", format!("not a delivery: {error}"))];
-                Box::pin(self.unreadable(&message, faults)).await
+                return Box::pin(self.unreadable(message, faults)).await;
             }
+        };
+        message.body = Vec::new();
+        if waiting.len() == 1 {
+            return self.resume(Box::new(waiting.remove(0))).await;
         }
+        let resumed = join_all(waiting.into_iter().map(|delivery| self.resume(Box::new(delivery))));
+        Box::pin(resumed).await.into_iter().collect()
     }
 
     /// Goes on with a delivery that has waited.
-    async fn resume(&self, delivery: Delivery) -> Result<(), Unsettled> {
+    async fn resume(&self, delivery: Box<Delivery>) -> Result<(), Unsettled> {
         let span = spans::resumed(&delivery);
         self.go_on(delivery).instrument(span).await
     }
 
-    async fn go_on(&self, mut delivery: Delivery) -> Result<(), Unsettled> {
+    async fn go_on(&self, mut delivery: Box<Delivery>) -> Result<(), Unsettled> {
         if let Some(due) = delivery.due.filter(|due| rung_until(*due, Utc::now()).is_some()) {
             // Those that were parked together go on together.
             let (rung, body) = waiting(&mut delivery, due)?;
@@ -197,7 +201,7 @@ impl Worker {
     }
 
     /// One attempt of a delivery, if its endpoint can take it now, and what follows from it.
-    async fn attempt(&self, mut delivery: Delivery) -> Result<(), Unsettled> {
+    async fn attempt(&self, mut delivery: Box<Delivery>) -> Result<(), Unsettled> {
         let arrival = if delivery.due.is_none() { Arrival::Fresh } else { Arrival::Waited };
         let permit = loop {
             // Another number each time, and none that has to be drawn.
@@ -231,7 +235,7 @@ impl Worker {
     }
 
     /// Has a delivery tried again when it is due.
-    async fn retry_at(&self, mut delivery: Delivery, due: DateTime<Utc>) -> Result<(), Unsettled> {
+    async fn retry_at(&self, mut delivery: Box<Delivery>, due: DateTime<Utc>) -> Result<(), Unsettled> {
         let (rung, body) = waiting(&mut delivery, due)?;
         self.publish(new_outgoing(Destination::Queue(self.names.delay(rung)), body)).await?;
         self.metrics.account.put_on_ladder.inc();
@@ -240,7 +244,7 @@ impl Worker {
     }
 
     /// Puts a delivery back without an attempt, because its endpoint can't take it for some time.
-    async fn park(&self, mut delivery: Delivery, time: Duration, why: Busy) -> Result<(), Unsettled> {
+    async fn park(&self, mut delivery: Box<Delivery>, time: Duration, why: Busy) -> Result<(), Unsettled> {
         let webhook = delivery.target.webhook.clone();
         match park(&self.policy.get().of(&webhook), &mut delivery, time, Utc::now()) {
             Ok(due) => {
@@ -261,7 +265,7 @@ impl Worker {
         let timeout = Duration::from_millis(delivery.target.webhook.timeout_ms);
         let request = request::render(delivery, began);
         let span = spans::attempt(delivery);
-        let (reply, stages) = self.sender.send(request, timeout).instrument(span.clone()).await;
+        let (reply, stages) = self.sender.send(request, timeout, &span).await;
         spans::replied(&span, &reply);
         let took = clock.elapsed();
         let ended = Utc::now();
@@ -297,8 +301,8 @@ impl Worker {
     }
 
     /// Gives a delivery up.
-    async fn dead(&self, delivery: Delivery, reason: Reason) -> Result<(), Unsettled> {
-        self.keep(&DeadLetter::of_delivery(delivery, reason, Utc::now())).await?;
+    async fn dead(&self, delivery: Box<Delivery>, reason: Reason) -> Result<(), Unsettled> {
+        self.keep(&DeadLetter::of_delivery(*delivery, reason, Utc::now())).await?;
         self.metrics.dead();
         Ok(())
     }

@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, FutureExt as _};
-use tower_layer::Layer;
-use tower_service::Service;
+use tokio::task::futures::TaskLocalFuture;
+use tower::{Layer, Service, ServiceExt as _};
 use tracing::{Instrument as _, Span};
 
 use crate::delivery::outcome::{Phase, Stages};
@@ -55,13 +55,13 @@ impl Mark {
 }
 
 impl Clock {
-    pub(super) fn start() -> Self {
-        Self { began: Instant::now(), marks: Arc::default(), span: Span::current() }
+    pub(super) fn start(span: Span) -> Self {
+        Self { began: Instant::now(), marks: Arc::default(), span }
     }
 
     /// Runs a request by this clock.
-    pub(super) async fn time<F: Future>(&self, request: F) -> F::Output {
-        CLOCK.scope(self.clone(), request).await
+    pub(super) fn time<F: Future>(&self, request: F) -> TaskLocalFuture<Self, F> {
+        CLOCK.scope(self.clone(), request)
     }
 
     /// The status of the answer has come.
@@ -125,28 +125,36 @@ impl<S> Layer<S> for Timed {
     type Service = TimedConnector<S>;
 
     fn layer(&self, connector: S) -> TimedConnector<S> {
-        TimedConnector(connector)
+        TimedConnector(Arc::new(connector))
     }
 }
 
-/// A connector whose connections are timed.
-#[derive(Clone)]
-pub(super) struct TimedConnector<S>(S);
+/// A connector whose connections are timed. The client clones it several times for each request, and what it is made of only
+/// where there is a connection to be made.
+pub(super) struct TimedConnector<S>(Arc<S>);
+
+impl<S> Clone for TimedConnector<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 impl<S, R> Service<R> for TimedConnector<S>
 where
-    S: Service<R>,
-    S::Future: Send + 'static,
+    S: Service<R> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+    R: Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
     type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, to: R) -> Self::Future {
-        timed(|marks| &mut marks.connect, spans::connect, self.0.call(to)).boxed()
+        let connector = S::clone(&self.0);
+        timed(|marks| &mut marks.connect, spans::connect, connector.oneshot(to)).boxed()
     }
 }

@@ -23,7 +23,7 @@ fn request(url: &str) -> Request {
 }
 
 async fn send(url: &str) -> Reply {
-    sender().send(request(url), Duration::from_millis(700)).await.0
+    sender().send(request(url), Duration::from_millis(700), &Span::none()).await.0
 }
 
 /// Serves one connection with `answer` after the request has been read, and tells its port.
@@ -113,7 +113,7 @@ async fn a_name_that_leads_to_a_forbidden_address_is_forbidden() {
         extra_roots: Vec::new(),
     };
     let sender = Sender::new(settings).expect("a sender");
-    let (reply, _) = sender.send(request("http://localhost:1/"), Duration::from_secs(1)).await;
+    let (reply, _) = sender.send(request("http://localhost:1/"), Duration::from_secs(1), &Span::none()).await;
     assert_eq!(reply.cause(), Cause::ForbiddenAddress, "{reply:?}");
 }
 
@@ -127,7 +127,7 @@ async fn what_a_request_was_at_when_its_time_was_up_is_told() {
     assert_eq!(answering.blame().map(Blame::as_str), Some("timeout_answering"));
     // Sooner than the limit of the connection alone.
     let limit = Duration::from_millis(200);
-    let (connecting, _) = sender().send(request(&format!("https://{silent}/")), limit).await;
+    let (connecting, _) = sender().send(request(&format!("https://{silent}/")), limit, &Span::none()).await;
     assert_eq!(connecting, Reply::TimedOut { phase: Phase::Connecting });
     assert!(connecting.error().is_some_and(|error| error.contains("connection was still being made")));
 }
@@ -153,11 +153,11 @@ async fn the_parts_of_a_request_are_timed() {
     };
     let url = format!("http://localhost:{}/", server(answer_each).await);
     let sender = sender();
-    let (reply, first) = sender.send(request(&url), Duration::from_secs(5)).await;
+    let (reply, first) = sender.send(request(&url), Duration::from_secs(5), &Span::none()).await;
     assert_eq!(reply.cause(), Cause::Ok, "{reply:?}");
     assert!(first.resolve.is_some() && first.connect.is_some(), "{first:?}");
     assert!(first.first_byte.is_some(), "{first:?}");
-    let (_, second) = sender.send(request(&url), Duration::from_secs(5)).await;
+    let (_, second) = sender.send(request(&url), Duration::from_secs(5), &Span::none()).await;
     assert_eq!((second.resolve, second.connect), (None, None), "the connection is used again");
     assert!(second.first_byte.is_some(), "{second:?}");
 }

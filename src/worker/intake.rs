@@ -208,7 +208,7 @@ struct Hand {
 }
 
 /// Has a message dealt with, and acknowledges it once its outcome is durable.
-async fn settle(worker: Arc<Worker>, queue: Queue, message: Message, acks: Acks, hand: Hand) {
+async fn settle(worker: Arc<Worker>, queue: Queue, mut message: Message, acks: Acks, hand: Hand) {
     let tag = message.tag;
     match queue {
         Queue::Events => hand.precedence.event(),
@@ -217,8 +217,8 @@ async fn settle(worker: Arc<Worker>, queue: Queue, message: Message, acks: Acks,
     let _room = hand.room.take(queue, &message.body).await;
     let deal = async {
         match queue {
-            Queue::Events => worker.event(message).await,
-            Queue::Retries => worker.retry(message).await,
+            Queue::Events => worker.event(&mut message).await,
+            Queue::Retries => worker.retry(&mut message).await,
         }
     };
     match AssertUnwindSafe(deal).catch_unwind().await {
