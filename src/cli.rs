@@ -25,6 +25,7 @@ mod replays;
 mod serve;
 mod verify;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -89,6 +90,15 @@ struct Settings {
 }
 
 impl Settings {
+    /// Loads them again and again: a file that was once read has to be there from then on, so that a worker does not fall back to
+    /// defaults because somebody moved it.
+    fn load_again(&mut self) -> Result<crate::config::Config, Failure> {
+        let config = self.load()?;
+        let usual = Path::new(crate::config::FILE);
+        self.config = self.config.take().or_else(|| usual.exists().then(|| usual.to_owned()));
+        Ok(config)
+    }
+
     fn load(&self) -> Result<crate::config::Config, Failure> {
         let overrides: Vec<(&str, String)> =
             self.overrides.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();

@@ -82,6 +82,11 @@ impl Telemetry {
     }
 }
 
+/// Whether `RUST_LOG` says what is logged, whatever `log.level` is.
+pub fn is_chosen_by_environment() -> bool {
+    EnvFilter::try_from_default_env().is_ok()
+}
+
 fn filter(level: LogLevel) -> EnvFilter {
     let chosen = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,waypost={}", level.as_str())));

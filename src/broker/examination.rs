@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Connection};
+use lapin::{BasicProperties, Connection, ExchangeKind};
 
 use super::BrokerError;
 use super::names::Names;
@@ -15,13 +16,15 @@ use super::topology::{self, Mismatch, Topology};
 /// A broker that takes no message for so long is short of memory or disk.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A queue or a stream as it was found.
+/// An object of the broker as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// It is not there: a worker makes it when it starts.
     Missing,
-    /// It is as a worker needs it.
-    Sound {
+    /// An exchange that is as a worker needs it.
+    Exchange,
+    /// A queue or a stream that is as a worker needs it.
+    Queue {
         /// Messages that nobody has in hand.
         messages: u32,
         /// Who consumes it.
@@ -29,6 +32,35 @@ pub enum Found {
     },
     /// It has other arguments.
     Mismatch(Mismatch),
+}
+
+/// Looks at every exchange.
+///
+/// # Errors
+/// [`BrokerError::Lost`], also where the user may not; [`BrokerError::NoPlugin`].
+pub async fn exchanges(connection: &Connection, topology: &Topology) -> Result<Vec<(String, Found)>, BrokerError> {
+    let mut found = Vec::new();
+    for (name, kind, arguments) in topology.exchanges() {
+        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+        let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        let asked = channel.exchange_declare(name.as_str().into(), kind.clone(), passive, FieldTable::default());
+        let state = match asked.await {
+            Err(error) if is_missing(&error) => {
+                if let ExchangeKind::Custom(_) = kind {
+                    plugin(connection, &topology.names, kind, arguments).await?;
+                }
+                Found::Missing
+            }
+            Err(error) => return Err(BrokerError::lost("looking for an exchange")(error)),
+            Ok(()) => match topology::exchange(&channel, &name, kind, arguments).await {
+                Ok(()) => Found::Exchange,
+                Err(BrokerError::Mismatch(mismatch)) => Found::Mismatch(mismatch),
+                Err(error) => return Err(error),
+            },
+        };
+        found.push((name, state));
+    }
+    Ok(found)
 }
 
 /// Looks at every queue and stream.
@@ -42,11 +74,11 @@ pub async fn queues(connection: &Connection, topology: &Topology) -> Result<Vec<
         let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let state = match channel.queue_declare(name.as_str().into(), passive, FieldTable::default()).await {
-            Err(error) if error.to_string().contains("NOT_FOUND") => Found::Missing,
+            Err(error) if is_missing(&error) => Found::Missing,
             Err(error) => return Err(BrokerError::lost("looking for a queue")(error)),
             // What exists is not changed by being declared: it is equal, or that is refused.
             Ok(queue) => match topology::queue(&channel, &name, arguments).await {
-                Ok(()) => Found::Sound { messages: queue.message_count(), consumers: queue.consumer_count() },
+                Ok(()) => Found::Queue { messages: queue.message_count(), consumers: queue.consumer_count() },
                 Err(BrokerError::Mismatch(mismatch)) => Found::Mismatch(mismatch),
                 Err(error) => return Err(error),
             },
@@ -54,6 +86,24 @@ pub async fn queues(connection: &Connection, topology: &Topology) -> Result<Vec<
         found.push((name, state));
     }
     Ok(found)
+}
+
+/// Makes an exchange of a kind that a plugin brings, and removes it.
+async fn plugin(
+    connection: &Connection,
+    names: &Names,
+    kind: ExchangeKind,
+    arguments: FieldTable,
+) -> Result<(), BrokerError> {
+    let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+    let name = names.examination(&uuid::Uuid::now_v7().to_string());
+    topology::exchange(&channel, &name, kind, arguments).await?;
+    let deleted = channel.exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default()).await;
+    deleted.map_err(BrokerError::lost("removing an exchange"))
+}
+
+fn is_missing(error: &lapin::Error) -> bool {
+    error.to_string().contains("NOT_FOUND")
 }
 
 /// Makes a queue for this connection alone, sends a message through it, and removes it: what a worker may do has to be allowed

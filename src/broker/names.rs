@@ -54,7 +54,7 @@ impl Names {
         format!("{}.replays", self.prefix)
     }
 
-    /// A queue to try things with, told from others by `unique`.
+    /// A queue or an exchange to try things with, told from others by `unique`.
     pub fn examination(&self, unique: &str) -> String {
         format!("{}.examination.{unique}", self.prefix)
     }

@@ -26,6 +26,9 @@ pub const MAX_SHARDS: u32 = 64;
 /// Every routing key.
 const ALL: &str = "#";
 
+/// The kind of exchange that spreads messages over queues, of a plugin.
+pub(super) const SPREADING: &str = "x-consistent-hash";
+
 /// How much of all a queue gets of a consistent hash: as much as each other.
 const WEIGHT: &str = "1";
 
@@ -73,16 +76,33 @@ impl Topology {
     /// [`BrokerError::Mismatch`] where an object exists with other arguments, [`BrokerError::NoPlugin`].
     pub async fn declare(&self, connection: &Connection) -> Result<(), BrokerError> {
         let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
-        let dead_letters = self.names.dead_letters();
-        exchange(&channel, &dead_letters, ExchangeKind::Fanout).await?;
+        for (name, kind, arguments) in self.exchanges() {
+            exchange(&channel, &name, kind, arguments).await?;
+        }
         for (name, arguments) in self.queues() {
             queue(&channel, &name, arguments).await?;
         }
+        let dead_letters = self.names.dead_letters();
         bind(&channel, &dead_letters, &dead_letters, "").await?;
-        self.declare_events(&channel).await?;
+        self.bind_events(&channel).await?;
         // The declarations are confirmed one by one; closing the channel tells us nothing more.
         let _ = channel.close(200, "declared".into()).await;
         Ok(())
+    }
+
+    /// Every exchange, with its arguments. Events are spread by the message and not by the campaign, which is the routing key: one
+    /// large campaign would be one queue's.
+    pub(super) fn exchanges(&self) -> Vec<(String, ExchangeKind, FieldTable)> {
+        let names = &self.names;
+        let mut exchanges = vec![
+            (names.dead_letters(), ExchangeKind::Fanout, FieldTable::default()),
+            (names.events(), ExchangeKind::Topic, FieldTable::default()),
+        ];
+        if self.shards > 1 {
+            let by_message = arguments([("hash-property", text("message_id"))]);
+            exchanges.push((names.event_shards(), ExchangeKind::Custom(SPREADING.to_owned()), by_message));
+        }
+        exchanges
     }
 
     /// Every queue and stream, with its arguments. What messages of one go to when they die comes before it.
@@ -97,20 +117,13 @@ impl Topology {
         queues
     }
 
-    /// The exchange of step events, bound to their queue or queues. What is not wanted any more is unbound last: until then an
-    /// event may reach two queues, which is better than none.
-    async fn declare_events(&self, channel: &Channel) -> Result<(), BrokerError> {
+    /// Binds the exchange of step events to their queue or queues. What is not wanted any more is unbound last: until then an event
+    /// may reach two queues, which is better than none.
+    async fn bind_events(&self, channel: &Channel) -> Result<(), BrokerError> {
         let (events, shards) = (self.names.events(), self.names.event_shards());
-        exchange(channel, &events, ExchangeKind::Topic).await?;
         if self.shards == 1 {
             return bind(channel, &events, &events, ALL).await;
         }
-        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        // By the message and not by the campaign, which is the routing key: one large campaign would be one queue's.
-        let arguments = arguments([("hash-property", text("message_id"))]);
-        let kind = ExchangeKind::Custom("x-consistent-hash".to_owned());
-        let declared = channel.exchange_declare(shards.as_str().into(), kind, options, arguments).await;
-        declared.map_err(|error| refused("declaring an exchange", &error))?;
         for name in self.names.event_queues(self.shards) {
             bind(channel, &shards, &name, WEIGHT).await?;
         }
@@ -245,9 +258,14 @@ fn arguments<const N: usize>(pairs: [(&str, AMQPValue); N]) -> FieldTable {
     table
 }
 
-async fn exchange(channel: &Channel, name: &str, kind: ExchangeKind) -> Result<(), BrokerError> {
+pub(super) async fn exchange(
+    channel: &Channel,
+    name: &str,
+    kind: ExchangeKind,
+    arguments: FieldTable,
+) -> Result<(), BrokerError> {
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-    let declared = channel.exchange_declare(name.into(), kind, options, FieldTable::default()).await;
+    let declared = channel.exchange_declare(name.into(), kind, options, arguments).await;
     declared.map_err(|error| refused("declaring an exchange", &error))
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Doctor {
     #[command(flatten)]
     settings: Settings,
     /// A customer's URL to reach as a worker would; it is asked with HEAD, and any answer will do. May be repeated
-    #[arg(long = "url", value_name = "URL")]
+    #[arg(long = "url", value_name = "URL", value_parser = customers_url)]
     urls: Vec<Url>,
     /// As JSON
     #[arg(long)]
@@ -75,15 +75,28 @@ impl Finding {
 
 impl Doctor {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let config = self.settings.load()?;
+        let config = match self.settings.load() {
+            Ok(config) => config,
+            Err(Failure::Failed(faults) | Failure::Misused(faults)) => {
+                return self.tell(&[Finding::bad(
+                    "settings",
+                    faults,
+                    "correct them: a worker does not start with these",
+                )]);
+            }
+        };
         let mut findings = settings::findings(&config);
         findings.extend(machine::findings(&config));
         findings.extend(outside::broker(&config).await);
         findings.extend(outside::egress(&config, &self.urls).await);
+        self.tell(&findings)
+    }
+
+    fn tell(&self, findings: &[Finding]) -> Result<(), Failure> {
         if self.json {
-            say!("{}", serde_json::to_string(&findings).map_err(Failure::of)?);
+            say!("{}", serde_json::to_string(findings).map_err(Failure::of)?);
         } else {
-            say!("{}", table(&findings).trim_fmt());
+            say!("{}", table(findings).trim_fmt());
         }
         let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
         match bad {
@@ -91,6 +104,14 @@ impl Doctor {
             1 => Err(Failure::of("one thing is bad: a worker could not do its work")),
             bad => Err(Failure::of(format!("{bad} things are bad: a worker could not do its work"))),
         }
+    }
+}
+
+fn customers_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    match url.scheme() {
+        "http" | "https" => Ok(url),
+        other => Err(format!("webhooks are https (or http), not {other}")),
     }
 }
 

@@ -24,13 +24,14 @@ pub(super) struct Serve {
 }
 
 impl Serve {
-    pub(super) async fn run(self) -> Result<(), Failure> {
-        let config = self.settings.load()?;
+    pub(super) async fn run(mut self) -> Result<(), Failure> {
+        // From now on: it would end the process until somebody listens.
+        let reloading = signal(SignalKind::hangup()).map_err(Failure::of)?;
+        let config = self.settings.load_again()?;
         let telemetry = telemetry::start(&config.log, &config.telemetry).map_err(Failure::of)?;
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone())?;
         let app = App::build(&config).await.map_err(Failure::of)?;
-        let reloading = signal(SignalKind::hangup()).map_err(Failure::of)?;
         let telemetry = Arc::new(telemetry);
         let reload = self.reload(config, app.adjuster(), telemetry.clone(), reloading);
         let ended = tokio::select! {
@@ -47,7 +48,7 @@ impl Serve {
 
     /// Reads the settings again at each SIGHUP, and takes over what can change while a worker runs.
     async fn reload(
-        &self,
+        &mut self,
         mut config: Config,
         adjuster: Adjuster,
         telemetry: Arc<Telemetry>,
@@ -57,7 +58,7 @@ impl Serve {
             if signals.recv().await.is_none() {
                 std::future::pending::<()>().await;
             }
-            let new = match self.settings.load() {
+            let new = match self.settings.load_again() {
                 Ok(new) => new,
                 Err(Failure::Failed(faults) | Failure::Misused(faults)) => {
                     tracing::error!(faults, "the settings are as they were: those that were to be read have faults");
@@ -69,6 +70,9 @@ impl Serve {
             adjuster.adjust(&config);
             telemetry.set_level(config.log.level);
             tracing::info!(?taken, "settings read again");
+            if telemetry::is_chosen_by_environment() && taken.iter().any(|change| change.starts_with("log.level:")) {
+                tracing::warn!("what is logged stays as it is: RUST_LOG is set, and log.level counts without it alone");
+            }
             if !refused.is_empty() {
                 tracing::warn!(?refused, "these settings change only with another start of the worker");
             }

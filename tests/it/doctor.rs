@@ -1,6 +1,7 @@
 //! `waypost doctor`, with what can be wrong.
 
-use lapin::options::QueueDeclareOptions;
+use lapin::ExchangeKind;
+use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use serde_json::Value;
 
@@ -77,6 +78,43 @@ async fn a_queue_of_another_kind_is_told_with_both_values() {
     assert_eq!((code, &*verdict), (Some(1), "bad"));
     let (found, wanted) = ("the broker has none", format!("Waypost wants '{prefix}.dead-letters'"));
     assert!(words.contains(&retries) && words.contains(found) && words.contains(&wanted), "{words}");
+}
+
+#[tokio::test]
+async fn an_exchange_of_another_kind_is_told() {
+    let (url, prefix) = (Broker::shared().await.url(), unique("doctor"));
+    let channel = Amqp::connect(&url).await.channel().await;
+    let (events, durable) =
+        (format!("{prefix}.events"), ExchangeDeclareOptions { durable: true, ..Default::default() });
+    let declared =
+        channel.exchange_declare(events.as_str().into(), ExchangeKind::Direct, durable, FieldTable::default());
+    declared.await.expect("a direct exchange");
+    let (code, findings) = examined(&url, &prefix, &[]).await;
+    let (verdict, words) = of(&findings, "queues");
+    assert_eq!((code, &*verdict), (Some(1), "bad"));
+    assert!(words.contains(&format!("exchange {events}")) && words.contains("'topic'"), "{words}");
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_read_are_a_finding() {
+    let (code, findings) = examined("amqp://127.0.0.1:1/", "doctor", &["--set", "broker.prefetch=none"]).await;
+    let (verdict, words) = of(&findings, "settings");
+    assert_eq!((code, &*verdict, findings.len()), (Some(1), "bad", 1));
+    assert!(words.contains("broker.prefetch"), "{words}");
+}
+
+#[tokio::test]
+async fn a_login_a_vhost_and_a_plugin_that_are_wrong_are_told_apart() {
+    let broker = Broker::private().await;
+    let (url, none) = (broker.url(), [].as_slice());
+    let wrong = url.replace("guest:guest", "guest:wrong");
+    let (_, words) = of(&examined(&wrong, "doctor", none).await.1, "broker");
+    assert!(words.contains("password"), "{words}");
+    let elsewhere = format!("{}none", url.trim_end_matches("%2f"));
+    let (_, words) = of(&examined(&elsewhere, "doctor", none).await.1, "broker");
+    assert!(words.contains("add_vhost"), "{words}");
+    let (verdict, words) = of(&examined(&url, "doctor", &["--set", "broker.shards=4"]).await.1, "queues");
+    assert!(verdict == "bad" && words.contains("rabbitmq-plugins enable"), "{words}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A worker as it runs: settings that are read again, spans that are exported, failures that are blamed on somebody.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -13,10 +14,12 @@ use crate::support::{Answer, Receiver, until};
 
 /// Writes the settings file of a stage's worker, and has it read.
 fn reload(stage: &Stage, settings: &str) {
-    let folder = stage.waypost.store_path();
-    let file = folder.parent().expect("the worker's folder").join("waypost.toml");
-    std::fs::write(file, settings).expect("a file in the folder");
+    std::fs::write(settings_file(stage), settings).expect("a file in the folder");
     stage.waypost.hang_up();
+}
+
+fn settings_file(stage: &Stage) -> PathBuf {
+    stage.waypost.store_path().parent().expect("the worker's folder").join("waypost.toml")
 }
 
 /// At SIGHUP what can change is taken over, what cannot is refused by name, and faulty settings change nothing.
@@ -39,6 +42,25 @@ async fn settings_are_read_again() {
     assert!(line.contains("retry.maxAttempts") && line.contains("retry.jiter"), "{line}");
     stage.publish(&chose(4, "not-reloaded")).await;
     assert_eq!(stage.dead_letters(2).await[1]["attempts"].as_array().map(Vec::len), Some(1));
+
+    std::fs::remove_file(settings_file(&stage)).expect("the file");
+    stage.waypost.hang_up();
+    let line = stage.waypost.until_line("waypost.toml: cannot be read").await;
+    assert!(line.contains("the settings are as they were"), "{line}");
+}
+
+/// Limits of endpoints hold from SIGHUP on.
+#[tokio::test]
+async fn limits_are_read_again() {
+    let stage = Stage::set("running", &[]).await;
+    reload(&stage, "[endpoint]\nmaxConcurrency = 2\n");
+    stage.waypost.until_line("endpoint.maxConcurrency: 64 → 2").await;
+    stage.receiver.answer("/offers", Answer::never());
+    for number in 0..20 {
+        stage.publish(&chose(4, &format!("limited-{number}"))).await;
+    }
+    stage.waypost.until_metric("waypost_deliveries_parked_total{reason=\"concurrency\"}", 18.0).await;
+    assert_eq!(stage.receiver.requests().len(), 2);
 }
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";

@@ -1,5 +1,7 @@
-//! The machine: its clock, how many files may be open, and the folder of the local view.
+//! The machine: its clock, how many files may be open, the address to listen on, and the folder of the local view.
 
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -36,6 +38,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     vec![
         clock(SystemTime::now(), step()),
         open_files(limits.as_deref().and_then(most_open_files), needed),
+        address(config.http.listen),
         folder(&config.store.path),
     ]
 }
@@ -82,10 +85,27 @@ fn most_open_files(limits: &str) -> Option<u64> {
     if soft == "unlimited" { Some(u64::MAX) } else { soft.parse().ok() }
 }
 
+fn address(listen: SocketAddr) -> Finding {
+    match TcpListener::bind(listen) {
+        Ok(_) => Finding::good("address", format!("{listen} is free")),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            let advice = "where that is no worker, set http.listen to another port; so also for a second worker here";
+            Finding::doubtful("address", format!("somebody listens on {listen} already"), advice)
+        }
+        Err(error) => {
+            Finding::bad("address", format!("{listen}: {error}"), "set http.listen to an address of this machine")
+        }
+    }
+}
+
 fn folder(path: &Path) -> Finding {
     let shown = path.display();
     // A worker makes it when it starts: until then what counts is the folder it will be in.
-    let there = path.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
+    let there = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("."));
+    if !there.is_dir() {
+        let advice = "set store.path to a folder that is the worker's own";
+        return Finding::bad("folder", format!("{shown} can't be made: {} is a file", there.display()), advice);
+    }
     if let Err(error) = tempfile::tempfile_in(there) {
         let advice = "give the user that runs the worker the right to write there, or set store.path";
         return Finding::bad("folder", format!("{shown} can't be written to: {error}"), advice);
@@ -133,5 +153,19 @@ mod tests {
         assert_eq!(open_files(Some(1024), 2832).verdict, Verdict::Doubtful);
         assert_eq!(open_files(Some(65_536), 2832).verdict, Verdict::Good);
         assert_eq!(folder(Path::new("/proc/none/of/this")).verdict, Verdict::Bad);
+        for file in ["/proc/version", "/proc/version/view"] {
+            let found = folder(Path::new(file));
+            assert!(found.verdict == Verdict::Bad && found.found.contains("/proc/version is a file"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_free_taken_or_of_another_machine() {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        assert_eq!(address(loopback).verdict, Verdict::Good);
+        let taken = TcpListener::bind(loopback).expect("a port");
+        assert_eq!(address(taken.local_addr().expect("its address")).verdict, Verdict::Doubtful);
+        // Of the block for documentation (RFC 5737): no machine has it.
+        assert_eq!(address(SocketAddr::from(([192, 0, 2, 1], 80))).verdict, Verdict::Bad);
     }
 }

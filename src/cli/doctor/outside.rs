@@ -17,13 +17,17 @@ use crate::delivery::outcome::{Cause, Reply};
 /// A customer's URL is asked for this long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The broker's queues and streams, and the exchanges before them.
+const OBJECTS: &str = "queues";
+
 pub(super) async fn broker(config: &Config) -> Vec<Finding> {
     let began = Instant::now();
     let connection = match broker_address(&config.broker).connect("waypost doctor").await {
         Ok(connection) => connection,
         Err(error) => {
-            let advice = "start it, or correct broker.url; with amqps see broker.caFile and broker.certFile";
-            return vec![Finding::bad("broker", error.to_string(), advice)];
+            let found = error.to_string();
+            let advice = advice_on_connecting(&found);
+            return vec![Finding::bad("broker", found, advice)];
         }
     };
     let took = began.elapsed().as_millis();
@@ -35,15 +39,39 @@ pub(super) async fn broker(config: &Config) -> Vec<Finding> {
         dead_letter_retention: config.dead_letters.retention,
     };
     // Before a message is sent: a broker that takes none stops listening to who sends.
-    let queues = match timeout(PATIENCE, examination::queues(&connection, &topology)).await {
-        Ok(Ok(queues)) => queues_as_found(&queues),
-        Ok(Err(error)) => Finding::bad("queues", error.to_string(), "see the broker's log for the reason"),
-        Err(_) => Finding::bad("queues", "the broker did not answer in time", "see the broker's log for the reason"),
+    let look = async {
+        let mut objects = examination::exchanges(&connection, &topology).await?;
+        objects.extend(examination::queues(&connection, &topology).await?);
+        Ok::<_, BrokerError>(objects)
+    };
+    let log = "see the broker's log for the reason";
+    let objects = match timeout(PATIENCE, look).await {
+        Ok(Ok(objects)) => objects_as_found(&objects),
+        Ok(Err(error)) => Finding::bad(OBJECTS, error.to_string(), log),
+        Err(_) => Finding::bad(OBJECTS, "the broker did not answer in time", log),
     };
     findings.push(rights(&examination::rights(&connection, &names).await));
-    findings.push(queues);
+    findings.push(objects);
     connection::close(&connection).await;
     findings
+}
+
+/// By the broker's words and those of TLS, which have no types of their own that reach us.
+fn advice_on_connecting(error: &str) -> &'static str {
+    let says = |words: &[&str]| words.iter().any(|words| error.contains(words));
+    if says(&["ACCESS_REFUSED"]) {
+        "correct the user name or the password in broker.url (the user guest may log in from the broker's own machine only)"
+    } else if says(&["NOT_ALLOWED", "NOT-ALLOWED"]) {
+        "correct the vhost at the end of broker.url (%2f is the usual one), or make it: rabbitmqctl add_vhost NAME, and give the user rights there"
+    } else if says(&["lookup", "not known", "resolve"]) {
+        "correct the host in broker.url, or the resolver of this machine (/etc/resolv.conf)"
+    } else if says(&["corrupt message"]) {
+        "that port does not speak TLS: 5671 usually does, or write amqp:// in broker.url"
+    } else if says(&["certificate", "Certificate"]) {
+        "an authority of your own goes into broker.caFile; where the broker asks for a certificate, see broker.certFile"
+    } else {
+        "start it, or correct broker.url"
+    }
 }
 
 fn rights(tried: &Result<(), BrokerError>) -> Finding {
@@ -59,36 +87,37 @@ fn rights(tried: &Result<(), BrokerError>) -> Finding {
     }
 }
 
-fn queues_as_found(queues: &[(String, Found)]) -> Finding {
-    let mismatches = queues.iter().filter_map(|(_, found)| match found {
+fn objects_as_found(objects: &[(String, Found)]) -> Finding {
+    let mismatches = objects.iter().filter_map(|(_, found)| match found {
         Found::Mismatch(mismatch) => Some(mismatch.to_string()),
-        Found::Missing | Found::Sound { .. } => None,
+        Found::Missing | Found::Exchange | Found::Queue { .. } => None,
     });
     let mismatches: Vec<String> = mismatches.collect();
-    let missing = queues.iter().filter(|(_, found)| *found == Found::Missing).count();
-    let (waiting, consumed) = queues.iter().fold((0_u64, false), |(waiting, consumed), (name, found)| match found {
+    let missing: Vec<&str> =
+        objects.iter().filter(|(_, found)| *found == Found::Missing).map(|(name, _)| name.as_str()).collect();
+    let (waiting, consumed) = objects.iter().fold((0_u64, false), |(waiting, consumed), (name, found)| match found {
         // Streams keep what was read, and are read by their workers without a consumer in between.
-        Found::Sound { messages, consumers } if !name.ends_with(".campaigns") && !name.ends_with(".dead-letters") => {
+        Found::Queue { messages, consumers } if !name.ends_with(".campaigns") && !name.ends_with(".dead-letters") => {
             (waiting + u64::from(*messages), consumed || *consumers > 0)
         }
         _ => (waiting, consumed),
     });
     if !mismatches.is_empty() {
         let advice = "a worker does not start with these, as it can't mend them without losing messages";
-        return Finding::bad("queues", mismatches.join("\n"), advice);
+        return Finding::bad(OBJECTS, mismatches.join("\n"), advice);
     }
-    if missing == queues.len() {
-        return Finding::good("queues", "there are none yet: the first worker makes them");
+    if missing.len() == objects.len() {
+        return Finding::good(OBJECTS, "there are none yet: the first worker makes them");
     }
-    if missing > 0 {
-        let found = format!("{missing} of {} are missing", queues.len());
-        return Finding::doubtful("queues", found, "a worker makes them when it starts; who has deleted them?");
+    if !missing.is_empty() {
+        let found = format!("{} of {} are missing: {}", missing.len(), objects.len(), missing.join(", "));
+        return Finding::doubtful(OBJECTS, found, "a worker makes them when it starts; who has deleted them?");
     }
     if waiting > 0 && !consumed {
         let found = format!("{waiting} messages wait, and no worker takes them");
-        return Finding::doubtful("queues", found, "start a worker");
+        return Finding::doubtful(OBJECTS, found, "start a worker");
     }
-    Finding::good("queues", format!("all {} are as they must be; {waiting} messages wait", queues.len()))
+    Finding::good(OBJECTS, format!("all {} are as they must be; {waiting} messages wait", objects.len()))
 }
 
 pub(super) async fn egress(config: &Config, urls: &[Url]) -> Vec<Finding> {
@@ -125,6 +154,9 @@ fn reached(url: &Url, reply: &Reply, took: Duration) -> Finding {
         Reply::Failure { cause: Cause::Tls, .. } => {
             "the endpoint's certificate is not trusted: an authority of your own goes into egress.caFile"
         }
+        Reply::Failure { cause: Cause::ForbiddenAddress, .. } if url.scheme() == "http" => {
+            "ask for an https URL; egress.allowHttp=true lets events and header values out in the clear"
+        }
         Reply::Failure { cause: Cause::ForbiddenAddress, .. } => {
             "that is the rule; egress.allow opens what must be open"
         }
@@ -139,14 +171,28 @@ mod tests {
     use super::*;
 
     fn sound(messages: u32, consumers: u32) -> Found {
-        Found::Sound { messages, consumers }
+        Found::Queue { messages, consumers }
+    }
+
+    #[test]
+    fn who_connects_is_told_what_to_correct() {
+        for (error, part) in [
+            ("protocol error: ACCESS_REFUSED - Login was refused", "password"),
+            ("protocol error: NOT_ALLOWED - vhost none not found", "vhost"),
+            ("IO error: failed to lookup address information", "host"),
+            ("IO error: received corrupt message of type InvalidContentType", "amqp://"),
+            ("IO error: invalid peer certificate: UnknownIssuer", "broker.caFile"),
+            ("IO error: Connection refused (os error 111)", "start it"),
+        ] {
+            assert!(advice_on_connecting(error).contains(part), "{error}");
+        }
     }
 
     #[test]
     fn queues_are_judged_together() {
         let judged = |found: [Found; 2]| {
             let names = ["waypost.events".to_owned(), "waypost.retries".to_owned()];
-            queues_as_found(&names.into_iter().zip(found).collect::<Vec<_>>())
+            objects_as_found(&names.into_iter().zip(found).collect::<Vec<_>>())
         };
         assert_eq!(judged([Found::Missing, Found::Missing]).verdict, Verdict::Good);
         assert_eq!(judged([sound(0, 0), Found::Missing]).verdict, Verdict::Doubtful);
