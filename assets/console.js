@@ -12,6 +12,10 @@ function showTimes(root) {
   }
 }
 
+// A form is sent once, however often its button is pressed while the answer is on its way.
+const underWay = new WeakSet();
+addEventListener("pageshow", () => document.querySelectorAll("form").forEach((form) => underWay.delete(form)));
+
 // Sends a form, with the button that was pressed, and gives back the page that answers.
 async function sent(form, address, button) {
   const fields = new URLSearchParams(new FormData(form, button));
@@ -103,12 +107,14 @@ function complain(page) {
 // A part that is being fetched says so; of the answers for one form the last one asked for counts.
 const asked = new WeakMap();
 async function refresh(form, address, button, ids, onPage) {
+  if (button) underWay.add(form);
   const turn = (asked.get(form) ?? 0) + 1;
   asked.set(form, turn);
   const parts = ids.map((id) => document.getElementById(id)).filter(Boolean);
   for (const part of parts) part.setAttribute("aria-busy", "true");
   const answer = await sent(form, address, button).catch(() => null);
   for (const part of parts) part.removeAttribute("aria-busy");
+  if (button) underWay.delete(form);
   if (!answer) {
     // None came. A button sends the form as it does without a script, and the browser says what is wrong.
     if (button) {
@@ -127,7 +133,8 @@ async function refresh(form, address, button, ids, onPage) {
 // Buttons and fields that change a part of the page.
 document.addEventListener("submit", (event) => {
   const button = event.submitter;
-  if (!button?.dataset.swap) return;
+  if (underWay.has(event.target)) return event.preventDefault();
+  if (!button?.dataset.swap) return underWay.add(event.target);
   event.preventDefault();
   const address = button.hasAttribute("formaction") ? button.formAction : event.target.action;
   refresh(event.target, address, button, button.dataset.swap.split(" "), (page) => showErrors(page));
@@ -198,18 +205,27 @@ function renewOne(here, come) {
 // A part that the server keeps up to date, by sending it anew. While no news come it says so. A page that nobody sees asks for
 // none: a browser has few connections to one server.
 for (const part of document.querySelectorAll("[data-live]")) {
-  let news;
+  let news, late;
+  const isOld = () => part.setAttribute("data-stale", "");
+  // Whoever is there says something each second, also where nothing has changed.
+  const wait = () => {
+    clearTimeout(late);
+    late = setTimeout(isOld, 10_000);
+  };
   const follow = () => {
     news?.close();
+    clearTimeout(late);
     if (document.hidden) return;
+    wait();
     news = new EventSource(part.dataset.live);
     news.addEventListener("message", ({ data }) => {
       const { body } = new DOMParser().parseFromString(data, "text/html");
       showTimes(body);
       renew(part, body);
       part.removeAttribute("data-stale");
+      wait();
     });
-    news.addEventListener("error", () => part.setAttribute("data-stale", ""));
+    news.addEventListener("error", isOld);
   };
   document.addEventListener("visibilitychange", follow);
   follow();
@@ -228,3 +244,6 @@ for (const all of document.querySelectorAll("[data-all]")) {
 }
 
 prepare(document);
+
+// What was not saved for its faults begins at the first of them.
+if (document.querySelector("[data-refused]")) document.querySelector("[aria-invalid]")?.focus();

@@ -16,8 +16,8 @@ use crate::broker::append::{Appender, Unapplied};
 use crate::broker::log::{Continuity, FindEnd, LogReader, Record};
 use crate::broker::publisher::Publisher;
 use crate::delivery::campaign::{Campaign, edited};
-use crate::delivery::document;
-use crate::delivery::egress::{self, EgressRules};
+use crate::delivery::document::{self, Urls};
+use crate::delivery::egress::EgressRules;
 use crate::delivery::fault::Fault;
 use crate::delivery::identity::WebhookId;
 use crate::delivery::sealing::{self, Keyring};
@@ -150,15 +150,11 @@ impl Campaigns {
             // A store that can't be read is told of below, where nothing is made up any more.
             matches!(self.store.owner_of(webhook.as_str()), Ok(Some(owner)) if owner != id)
         };
-        let campaign = document::read_among(document, self.rules.http_urls(), previous, &elsewhere);
+        let campaign = document::read_among(document, Urls::Egress(&self.rules), previous, &elsewhere);
         let campaign = self.opened(campaign.map_err(Refused::Faults)?)?;
         if campaign.id != id {
             let message = format!("is `{}`, but the address says `{id}`: make them the same", campaign.id);
             return Err(Refused::Faults(vec![Fault::new("$.id", message)]));
-        }
-        let forbidden = egress::forbidden_urls(&campaign, &self.rules);
-        if !forbidden.is_empty() {
-            return Err(Refused::Faults(forbidden));
         }
         self.check_owners(&campaign)?;
         Ok(campaign)

@@ -125,6 +125,8 @@ pub struct Metrics {
     publisher: IntGaugeVec,
     /// Bytes of the local view's folder, as it is when this is read.
     pub store_bytes: IntGauge,
+    /// Bytes that are free on the disk of that folder, as it is when this is read.
+    pub store_free_bytes: IntGauge,
     /// 1 while messages are consumed from the broker.
     pub broker_connected: IntGauge,
     /// The offset of the last change of configuration applied.
@@ -259,6 +261,7 @@ impl Metrics {
             deliveries_in_flight: gauge("waypost_deliveries_in_flight", "Deliveries being attempted")?,
             broker_connected: gauge("waypost_broker_connected", "1 while messages are consumed from the broker")?,
             store_bytes: gauge("waypost_store_bytes", "Bytes of the local view's folder")?,
+            store_free_bytes: gauge("waypost_store_free_bytes", "Bytes free on the disk of the local view's folder")?,
             config_version: gauge("waypost_config_version", "Offset of the last change of configuration applied")?,
             registry,
             events,

@@ -177,6 +177,12 @@ impl Store {
         self.path.parent().map_or(0, bytes_of)
     }
 
+    /// The bytes that are free on the disk of the view's folder; none where that can't be told.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(self.path.parent()?).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     /// Writes what sled still has in memory.
     ///
     /// # Errors

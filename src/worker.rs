@@ -42,7 +42,7 @@ use crate::delivery::reason::Reason;
 use crate::delivery::replay::ReplayId;
 use crate::delivery::retry::{RetryPolicy, Settlement, decide, park};
 use crate::delivery::{Attempt, Delivery, TraceContext, event, request, resolve, timestamp};
-use crate::metrics::account::Origin;
+use crate::metrics::account::{GivenBack, InHand, Origin};
 use crate::metrics::{AttemptOutcome, EventResult, Metrics};
 use crate::sender::{ANSWER_BYTES_KEPT, Sender};
 use crate::store::{Store, StoreError};
@@ -86,6 +86,17 @@ pub enum Unsettled {
     /// It could not be written as JSON.
     #[error("a record could not be written: {0}")]
     Encode(#[from] serde_json::Error),
+}
+
+impl Unsettled {
+    fn blame(&self) -> GivenBack {
+        match self {
+            Self::Store(_) => GivenBack::Store,
+            Self::Publish(Unpublished::Stopping) => GivenBack::Interrupted,
+            Self::Publish(_) => GivenBack::Broker,
+            Self::Encode(_) => GivenBack::Bug,
+        }
+    }
 }
 
 /// What came of one attempt.
@@ -154,9 +165,7 @@ impl Worker {
     /// The first attempt of a delivery.
     async fn first(&self, delivery: Box<Delivery>) -> Result<(), Unsettled> {
         let in_hand = self.metrics.account.take(Origin::Event);
-        self.attempt(delivery).await?;
-        in_hand.settled();
-        Ok(())
+        accounted(in_hand, self.attempt(delivery).await)
     }
 
     /// A message of the retries queue: a delivery that waits or is due again, or several that were parked together.
@@ -189,15 +198,15 @@ impl Worker {
             return Ok(self.parking.park(rung, body).await?);
         }
         let in_hand = self.metrics.account.take(Origin::Ladder);
-        match self.current_target(&delivery)? {
-            Ok(target) => {
+        let ended = match self.current_target(&delivery) {
+            Ok(Ok(target)) => {
                 delivery.target = target;
-                self.attempt(delivery).await?;
+                self.attempt(delivery).await
             }
-            Err(reason) => Box::pin(self.dead(delivery, reason)).await?,
-        }
-        in_hand.settled();
-        Ok(())
+            Ok(Err(reason)) => Box::pin(self.dead(delivery, reason)).await,
+            Err(error) => Err(error.into()),
+        };
+        accounted(in_hand, ended)
     }
 
     /// One attempt of a delivery, if its endpoint can take it now, and what follows from it.
@@ -285,6 +294,7 @@ impl Worker {
         let Tried { outcome, reply, took, ended } = self.attempt_once(delivery).instrument(span).await;
         drop(in_flight);
         self.metrics.attempt_duration.observe(took.as_secs_f64());
+        self.endpoints.heard(&delivery.target.webhook, &reply, ended);
         let reason = match outcome {
             Outcome::Delivered => {
                 self.metrics.attempt(AttemptOutcome::Delivered, reply.cause());
@@ -362,6 +372,15 @@ impl Worker {
         metrics.blamed(reply);
         lines::failed(delivery, reply, took, outcome, &then, None);
     }
+}
+
+/// A delivery in hand has come to an end, or could not.
+fn accounted(in_hand: InHand<'_>, ended: Result<(), Unsettled>) -> Result<(), Unsettled> {
+    match &ended {
+        Ok(()) => in_hand.settled(),
+        Err(error) => in_hand.given_back(error.blame()),
+    }
+    ended
 }
 
 /// Counts a delivery as in flight for as long as it lives, also where its task is aborted.

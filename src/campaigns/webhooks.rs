@@ -7,8 +7,7 @@ use chrono::Utc;
 
 use super::{Campaigns, Precondition, RACES, Refused};
 use crate::delivery::campaign::{Campaign, Place};
-use crate::delivery::document;
-use crate::delivery::egress;
+use crate::delivery::document::{self, Urls};
 use crate::delivery::fault::Fault;
 use crate::delivery::identity::WebhookId;
 use crate::delivery::signing;
@@ -38,11 +37,8 @@ impl Campaigns {
         by: &str,
     ) -> Result<StoredCampaign, Refused> {
         self.edit(id, precondition, by, |campaign, place| {
-            let webhook = document::read_webhook(document, self.rules.http_urls(), &campaign.id, place)?;
-            match egress::forbidden_url(&webhook.url, &self.rules) {
-                Some(forbidden) => Err(vec![Fault::new("$.url", forbidden)]),
-                None => Ok(campaign.with_webhook(webhook)),
-            }
+            let webhook = document::read_webhook(document, Urls::Egress(&self.rules), &campaign.id, place)?;
+            Ok(campaign.with_webhook(webhook))
         })
         .await
     }

@@ -9,8 +9,7 @@ use serde_json::json;
 use super::output::say;
 use super::{Failure, Settings};
 use crate::config::Config;
-use crate::delivery::document;
-use crate::delivery::egress;
+use crate::delivery::document::{self, Urls};
 
 #[derive(Args)]
 pub(super) struct Check {
@@ -34,11 +33,8 @@ impl Check {
             match std::fs::read(file) {
                 Err(error) => faults.push(format!("{name}: {error}")),
                 Ok(bytes) => {
-                    let found = match document::read(&bytes, config.egress.http_urls, None) {
-                        Ok(campaign) => egress::forbidden_urls(&campaign, &rules),
-                        Err(faults) => faults,
-                    };
-                    faults.extend(found.into_iter().map(|fault| format!("{name}: {fault}")));
+                    let read = document::read_among(&bytes, Urls::Egress(&rules), None, &|_| false);
+                    faults.extend(read.err().into_iter().flatten().map(|fault| format!("{name}: {fault}")));
                 }
             }
         }

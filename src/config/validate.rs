@@ -6,8 +6,8 @@ use super::layers::Merged;
 use super::raw::RawToken;
 use super::setting::Setting;
 use super::values::{
-    allowed, authorities, broker_url, certificates, folder, identity, listen, number, one_of, optional, prefix, proxy,
-    rate_limit, retention, some_time, time, token_hash, token_name, web_url,
+    allowed, authorities, broker_url, certificates, collector, folder, identity, listen, number, one_of, optional,
+    prefix, proxy, rate_limit, retention, some_time, time, token_hash, token_name,
 };
 use super::{
     BrokerConfig, Config, DeadLettersConfig, EgressConfig, EndpointConfig, HttpConfig, LogConfig, LogFormat, LogLevel,
@@ -209,6 +209,6 @@ fn log(check: &mut Check<'_>) -> Option<LogConfig> {
 }
 
 fn telemetry(check: &mut Check<'_>) -> Option<TelemetryConfig> {
-    let otlp_endpoint = optional(&check.merged.raw.telemetry.otlp_endpoint, web_url);
+    let otlp_endpoint = optional(&check.merged.raw.telemetry.otlp_endpoint, collector);
     Some(TelemetryConfig { otlp_endpoint: check.value("telemetry.otlpEndpoint", otlp_endpoint)? })
 }

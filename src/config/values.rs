@@ -182,6 +182,15 @@ pub(super) fn web_url(text: &str) -> Result<Url, String> {
     }
 }
 
+/// Where a collector is: the paths of OTLP are added at its end.
+pub(super) fn collector(text: &str) -> Result<Url, String> {
+    let url = web_url(text)?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("ends with the path of a collector: remove `?` or `#` and what follows".to_owned());
+    }
+    Ok(url)
+}
+
 /// A file of certificates, read now so that what is wrong with it is told now.
 pub(super) fn certificates(text: &str) -> Result<PathBuf, String> {
     let pem = std::fs::read(text).map_err(|error| format!("{text} cannot be read: {error}"))?;

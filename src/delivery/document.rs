@@ -13,8 +13,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::Value;
+use url::Url;
 
 use super::campaign::{Campaign, MenuEntry, Redirect, RedirectKind, Section, SectionKind, Webhook};
+use super::egress::EgressRules;
 use super::event::{Keyword, MAX_CAMPAIGN_ID_CHARS, comparable};
 use super::fault::Fault;
 use super::identity::WebhookId;
@@ -33,12 +35,38 @@ pub enum HttpUrls {
     Refused,
 }
 
+/// By what the URLs of webhooks are judged.
+#[derive(Debug, Clone, Copy)]
+pub enum Urls<'a> {
+    /// Their scheme alone.
+    Scheme(HttpUrls),
+    /// Egress rules, as far as they can be told by a URL.
+    Egress(&'a EgressRules),
+}
+
+impl Urls<'_> {
+    fn http_urls(self) -> HttpUrls {
+        match self {
+            Self::Scheme(http_urls) => http_urls,
+            Self::Egress(rules) => rules.http_urls(),
+        }
+    }
+
+    /// Why a URL is not taken that is one.
+    fn refuse(self, url: &Url) -> Option<String> {
+        match self {
+            Self::Scheme(_) => None,
+            Self::Egress(rules) => rules.check(url).err().map(|forbidden| forbidden.to_string()),
+        }
+    }
+}
+
 /// Reads a campaign. Webhooks without an id keep the one they had in `previous`, the campaign as it is configured now.
 ///
 /// # Errors
 /// All faults of the document, each with its path.
 pub fn read(bytes: &[u8], http_urls: HttpUrls, previous: Option<&Campaign>) -> Result<Campaign, Vec<Fault>> {
-    read_among(bytes, http_urls, previous, &|_| false)
+    read_among(bytes, Urls::Scheme(http_urls), previous, &|_| false)
 }
 
 /// As [`read`], where there are other campaigns: `elsewhere` tells the ids of their webhooks, which no new webhook is
@@ -48,14 +76,14 @@ pub fn read(bytes: &[u8], http_urls: HttpUrls, previous: Option<&Campaign>) -> R
 /// Those of [`read`].
 pub fn read_among(
     bytes: &[u8],
-    http_urls: HttpUrls,
+    urls: Urls<'_>,
     previous: Option<&Campaign>,
     elsewhere: &dyn Fn(&WebhookId) -> bool,
 ) -> Result<Campaign, Vec<Fault>> {
     let (text, value) = parse(bytes, "a campaign").map_err(|message| vec![Fault::new("$", message)])?;
     let faults = Faults::default();
     duplicates::refuse(text, &faults);
-    let campaign = Document::new(&value, http_urls).campaign(&Node::root(&value, &faults));
+    let campaign = Document::new(&value, urls).campaign(&Node::root(&value, &faults));
     let mut campaign = faults.none_or(campaign)?;
     ids::complete(&mut campaign, previous, elsewhere);
     Ok(campaign)
@@ -80,7 +108,7 @@ fn parse<'a>(bytes: &'a [u8], what: &str) -> Result<(&'a str, Value), String> {
 
 /// What the rules of a node need to know of the rest of the document.
 struct Document<'a> {
-    http_urls: HttpUrls,
+    urls: Urls<'a>,
     /// The labels of all sections: where redirects can lead.
     labels: HashSet<&'a str>,
     first_welcome: FirstPlaces<()>,
@@ -89,10 +117,10 @@ struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    fn new(value: &'a Value, http_urls: HttpUrls) -> Self {
+    fn new(value: &'a Value, urls: Urls<'a>) -> Self {
         let sections = value["sections"].as_array().into_iter().flatten();
         Self {
-            http_urls,
+            urls,
             labels: sections.filter_map(|section| section["label"].as_str()).collect(),
             first_welcome: FirstPlaces::default(),
             first_labels: FirstPlaces::default(),
@@ -171,7 +199,7 @@ impl<'a> Document<'a> {
         if webhook.is_none() && is_webhook(redirect.as_ref()) {
             parent.missing("webhook", "a redirect of type `webhook` needs the webhook beside it");
         }
-        let webhook = webhook.and_then(|webhook| webhook::read(&webhook, self.http_urls, &mut self.first_webhook_ids));
+        let webhook = webhook.and_then(|webhook| webhook::read(&webhook, self.urls, &mut self.first_webhook_ids));
         (redirect, webhook)
     }
 

@@ -8,10 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use url::{Host, Url};
 
-use super::campaign::Campaign;
 use super::document::HttpUrls;
-use super::fault::Fault;
-use super::webhook_url::WebhookUrl;
 
 /// What may be reached although it is not public.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,20 +178,6 @@ impl EgressRules {
             Allowed::Network(_) => false,
         })
     }
-}
-
-/// The webhooks of a campaign whose URLs the rules forbid, as far as that can be seen of a URL.
-pub fn forbidden_urls(campaign: &Campaign, rules: &EgressRules) -> Vec<Fault> {
-    let forbidden = campaign.places().filter_map(|place| {
-        let fault = forbidden_url(&place.webhook.url, rules)?;
-        Some(Fault::new(format!("{}.url", campaign.path_of(place.webhook.id.as_str())), fault))
-    });
-    forbidden.collect()
-}
-
-/// Why the rules forbid a URL, as far as that can be seen of it.
-pub fn forbidden_url(url: &WebhookUrl, rules: &EgressRules) -> Option<String> {
-    rules.check(url.url()?).err().map(|forbidden| forbidden.to_string())
 }
 
 /// `localhost` and what is below it are this machine whatever a resolver says (RFC 6761).

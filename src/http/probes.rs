@@ -77,6 +77,9 @@ pub(super) async fn metrics(State(http): State<Http>) -> Response {
         Link::Down(_) => Publishing::Down,
     });
     http.metrics.store_bytes.set(i64::try_from(http.store.bytes_on_disk()).unwrap_or(i64::MAX));
+    if let Some(free) = http.store.free_bytes() {
+        http.metrics.store_free_bytes.set(i64::try_from(free).unwrap_or(i64::MAX));
+    }
     match http.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

@@ -24,6 +24,33 @@ impl Origin {
     }
 }
 
+/// Why a delivery goes back to the broker with nothing done for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenBack {
+    /// The local view could not be read.
+    Store,
+    /// The broker did not take its retry or its dead letter.
+    Broker,
+    /// A mistake in this program: a panic, for one.
+    Bug,
+    /// This worker stops, or lost the connection that it came by.
+    Interrupted,
+}
+
+impl GivenBack {
+    const ALL: [Self; 4] = [Self::Store, Self::Broker, Self::Bug, Self::Interrupted];
+
+    /// The metric label.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Broker => "broker",
+            Self::Bug => "bug",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
 /// Counts deliveries in hand, and messages on the ladder.
 pub struct Account {
     /// Messages put on the delay ladder: a retry each, and what is parked together as one.
@@ -33,7 +60,8 @@ pub struct Account {
     /// By [`Origin`]'s number.
     taken: [IntCounter; 2],
     in_hand: IntGauge,
-    given_back: IntCounter,
+    /// By [`GivenBack`]'s number.
+    given_back: [IntCounter; 4],
 }
 
 impl Account {
@@ -44,10 +72,8 @@ impl Account {
             "waypost_deliveries_in_hand",
             "Deliveries taken, and not yet ended, put on the ladder or given back",
         )?;
-        let given_back = IntCounter::new(
-            "waypost_deliveries_given_back_total",
-            "Deliveries whose message went back to the broker, which gives it out again",
-        )?;
+        let help = "Deliveries whose message went back to the broker, which gives it out again, by what is to be blamed for it";
+        let given_back = IntCounterVec::new(Opts::new("waypost_deliveries_given_back_total", help), &["blame"])?;
         let help = "Messages of retries and parked deliveries, put on the delay ladder and taken from it";
         let ladder = IntCounterVec::new(Opts::new("waypost_ladder_messages_total", help), &["movement"])?;
         registry.register(Box::new(ladder.clone()))?;
@@ -60,7 +86,7 @@ impl Account {
             taken_from_ladder,
             taken: Origin::ALL.map(|origin| taken.with_label_values(&[origin.as_str()])),
             in_hand,
-            given_back,
+            given_back: GivenBack::ALL.map(|blame| given_back.with_label_values(&[blame.as_str()])),
         })
     }
 
@@ -71,7 +97,7 @@ impl Account {
 
     /// Deliveries given back so far.
     pub(super) fn given_back(&self) -> u64 {
-        self.given_back.get()
+        self.given_back.iter().map(IntCounter::get).sum()
     }
 
     /// Deliveries in hand now.
@@ -83,7 +109,7 @@ impl Account {
     pub fn take(&self, origin: Origin) -> InHand<'_> {
         self.taken[origin as usize].inc();
         self.in_hand.inc();
-        InHand { account: self, end: End::GivenBack }
+        InHand { account: self, end: End::GivenBack(GivenBack::Interrupted) }
     }
 }
 
@@ -98,7 +124,7 @@ enum End {
     /// Delivered, dead, or on the ladder, and counted there.
     Settled,
     /// Anything else, also where its task is aborted.
-    GivenBack,
+    GivenBack(GivenBack),
 }
 
 impl InHand<'_> {
@@ -106,13 +132,18 @@ impl InHand<'_> {
     pub fn settled(mut self) {
         self.end = End::Settled;
     }
+
+    /// It could not be settled.
+    pub fn given_back(mut self, blame: GivenBack) {
+        self.end = End::GivenBack(blame);
+    }
 }
 
 impl Drop for InHand<'_> {
     fn drop(&mut self) {
         self.account.in_hand.dec();
-        if matches!(self.end, End::GivenBack) {
-            self.account.given_back.inc();
-        }
+        let End::GivenBack(blame) = self.end else { return };
+        let blame = if std::thread::panicking() { GivenBack::Bug } else { blame };
+        self.account.given_back[blame as usize].inc();
     }
 }

@@ -51,6 +51,9 @@ const BLOCKS_AT_ONCE: usize = 256;
 /// Replays that have not ended, from the oldest on, are looked for among so many of the newest.
 const OPEN_AMONG: usize = 10_000;
 
+/// The newest replays that people are told of unasked.
+const OF_LATE: usize = 100;
+
 /// A record of the log, read.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -389,6 +392,18 @@ impl LetterView {
         }
         jobs.retain(|job: &Job| job.next_slice().is_some());
         Ok(jobs)
+    }
+
+    /// How many of the newest replays are paused.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn paused_of_late(&self) -> Result<u64, StoreError> {
+        let mut paused = 0;
+        for entry in self.jobs.iter().values().rev().take(OF_LATE) {
+            paused += u64::from(serde_json::from_slice::<JobHead>(&entry?)?.replay.state == ReplayState::Paused);
+        }
+        Ok(paused)
     }
 
     fn with_row<T>(&self, offset: u64, read: impl FnOnce(&Row<'_>) -> T) -> Result<Option<T>, StoreError> {

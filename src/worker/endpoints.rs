@@ -159,6 +159,15 @@ impl Endpoints {
         }
     }
 
+    /// Tells the receiver of a webhook what came of a request that did not ask to be sent. One that is not known stays so.
+    pub fn heard(&self, webhook: &Webhook, reply: &Reply, at: DateTime<Utc>) {
+        let now = self.0.now();
+        let watched = self.0.known().receivers.get(webhook.url.place()).cloned();
+        if let Some(watched) = watched {
+            watched.lock().heard(reply, at, now);
+        }
+    }
+
     /// How the receiver at a place stands, where it was sent to of late.
     pub fn standing(&self, place: &Place) -> Option<Standing> {
         let now = self.0.now();
@@ -419,6 +428,21 @@ mod tests {
         assert_eq!((endpoints.list()[0].standing.in_flight, endpoints.list()[0].standing.waiting), (1, 0));
         drop(second);
         assert_eq!(endpoints.list()[0].standing.in_flight, 0, "a request given up is no request under way");
+    }
+
+    #[tokio::test]
+    async fn what_replays_send_is_seen_where_the_endpoint_is_known() {
+        let endpoints = endpoints(1);
+        endpoints.heard(&at(1), &ok(), Utc::now());
+        assert!(endpoints.list().is_empty(), "nothing asked to be sent there");
+        let failed = Reply::TimedOut { phase: crate::delivery::outcome::Phase::Answering };
+        admitted(&endpoints, &at(1)).await.ended(&failed, Duration::from_secs(1), Utc::now());
+        assert_eq!(endpoints.list()[0].standing.failure_ratio, Some(1.0));
+        for _ in 0..9 {
+            endpoints.heard(&at(1), &ok(), Utc::now());
+        }
+        let failing = endpoints.list()[0].standing.failure_ratio.expect("requests");
+        assert!((failing - 0.1).abs() < 0.01, "{failing}");
     }
 
     #[tokio::test]

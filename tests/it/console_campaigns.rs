@@ -175,6 +175,12 @@ async fn a_webhook_is_edited_checked_and_tested() {
     browser.type_into(&field("URL"), "https://10.0.0.7/hook").await;
     browser.until_text("10.0.0.7").await;
     browser.until_shown(&field("URL")).await;
+    browser.type_into(&field("Body"), "{").await;
+    browser.click(&button("Save")).await;
+    browser.until_text("Not saved: 2 faults").await;
+    browser.until_focused(&field("URL")).await;
+    browser.assert_sound().await;
+    browser.type_into(&field("Body"), r#"{"source": "web", "n": 1.50}"#).await;
     browser.type_into(&field("URL"), &stage.receiver.url("/offers")).await;
 
     browser.click(&button("Edit header X-Api-Key")).await;
@@ -264,6 +270,7 @@ async fn places_are_renamed_and_deleted() {
     browser.click(&summary("Delete Plans")).await;
     browser.click(&button("Delete Plans")).await;
     browser.until_text("no section of this campaign has the label `Plans`").await;
+    browser.until_text("Not done").await;
     assert!(browser.errors().await.iter().any(|error| error.contains("422")), "the page is no answer to a refusal");
     browser.open("/campaigns/13010/edit?label=Plans").await;
     browser.type_into(&field("Label"), "Prices").await;
@@ -370,7 +377,7 @@ async fn what_is_refused_is_not_lost() {
     campaign["sections"][0]["menu"][0]["redirect"]["to"] = json!("Prices");
     stage.waypost.put_campaign(&campaign).await;
     browser.click(&button("Save")).await;
-    browser.until_text("this place is gone").await;
+    browser.until_text("this place was deleted meanwhile").await;
     assert_eq!(browser.value(&field("Message")).await, "Many words");
     stage.waypost.send(Method::DELETE, "/v1/campaigns/13010", None).await;
     browser.type_into(&field("Message"), "Many words more").await;

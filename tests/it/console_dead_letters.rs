@@ -256,6 +256,10 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
         stage.waypost.until_replay(&id, state).await;
     }
 
+    browser.open("/").await;
+    browser.until_text("one replay is paused").await;
+    browser.open(&format!("/replays/{id}")).await;
+
     // Somebody else resumes it: the page learns of it.
     assert_eq!(stage.waypost.tell_replay(&id, "resume").await.status, 200);
     browser.until_shown(&button("Pause")).await;

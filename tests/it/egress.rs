@@ -47,6 +47,12 @@ async fn what_a_url_shows_is_refused_when_it_is_configured() {
         assert_eq!(reply.faults(), ["$.sections[1].webhook.url"], "{host}");
         assert!(reply.body.contains("egress.allow"), "{}", reply.body);
     }
+    // With all else that is wrong.
+    let mut both = campaign("https://10.0.0.1/");
+    both["sections"][0]["webhook"]["url"] = json!("ftp://example.com/");
+    both["name"] = json!(1);
+    let reply = waypost.send(Method::PUT, "/v1/campaigns/c", Some(&both)).await;
+    assert_eq!(reply.faults(), ["$.name", "$.sections[0].webhook.url", "$.sections[1].webhook.url"]);
     waypost.get("/v1/campaigns/c").await.problem(404);
     // Nor one webhook by itself.
     let stored = put(&waypost, "https://example.com/hooks").await.json();

@@ -7,7 +7,7 @@ use chrono::DateTime;
 use serde_json::Value;
 use waypost::delivery::Delivery;
 use waypost::delivery::campaign::{Campaign, Place};
-use waypost::delivery::document::{HttpUrls, MAX_DOCUMENT_BYTES, read, read_webhook};
+use waypost::delivery::document::{HttpUrls, MAX_DOCUMENT_BYTES, Urls, read, read_webhook};
 use waypost::delivery::event::StepEvent;
 use waypost::delivery::fault::Fault;
 use waypost::delivery::identity::EventId;
@@ -48,7 +48,7 @@ fn is_a_campaign(campaign: &Campaign) {
         let path = campaign.path_of(place.webhook.id.as_str());
         assert!(path.starts_with("$.sections["), "{path}");
         let own = serde_json::to_vec(place.webhook).expect("JSON");
-        let again = read_webhook(&own, HttpUrls::Allowed, &campaign.id, &place);
+        let again = read_webhook(&own, Urls::Scheme(HttpUrls::Allowed), &campaign.id, &place);
         assert_eq!(again.as_ref(), Ok(place.webhook.as_ref()), "a webhook alone is read by the same rules");
         gets_what_it_is_configured_with(&place);
     }

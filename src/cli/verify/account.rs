@@ -265,7 +265,7 @@ waypost_broker_connected 1
 waypost_workers 2
 waypost_deliveries_taken_total{from=\"ladder\"} 3
 waypost_deliveries_total{outcome=\"delivered\"} 2
-waypost_deliveries_given_back_total 1
+waypost_deliveries_given_back_total{blame=\"broker\"} 1
 waypost_ladder_messages_total{movement=\"taken\"} 2
 waypost_queue_messages{queue=\"a.delay.b.delay.4\"} 1";
 

@@ -78,6 +78,7 @@ fn names_and_numbers_have_limits() {
         ("shutdown.grace", "soon"),
         ("log.format", "xml"),
         ("telemetry.otlpEndpoint", "grpc://x"),
+        ("telemetry.otlpEndpoint", "http://x/?y"),
         ("http.listen", "8080"),
         ("http.listen", "example.com:80"),
     ] {

@@ -6,7 +6,7 @@ use super::super::campaign::{Place, Webhook};
 use super::super::event::Keyword;
 use super::super::fault::Fault;
 use super::reader::{Faults, FirstPlaces, Node};
-use super::{HttpUrls, duplicates, parse, webhook};
+use super::{Urls, duplicates, parse, webhook};
 
 /// What tells where a webhook is. A document may repeat it, as whoever has read it sends it back.
 const WHERE: [&str; 3] = ["campaignId", "label", "keyword"];
@@ -15,12 +15,7 @@ const WHERE: [&str; 3] = ["campaignId", "label", "keyword"];
 ///
 /// # Errors
 /// All faults of the document, each with its path.
-pub fn read_webhook(
-    bytes: &[u8],
-    http_urls: HttpUrls,
-    campaign: &str,
-    place: &Place<'_>,
-) -> Result<Webhook, Vec<Fault>> {
+pub fn read_webhook(bytes: &[u8], urls: Urls<'_>, campaign: &str, place: &Place<'_>) -> Result<Webhook, Vec<Fault>> {
     let (text, mut value) = parse(bytes, "a webhook").map_err(|message| vec![Fault::new("$", message)])?;
     let faults = Faults::default();
     duplicates::refuse(text, &faults);
@@ -43,7 +38,7 @@ pub fn read_webhook(
         }
     }
     let node = Node::root(&value, &faults);
-    let read = webhook::read(&node, http_urls, &mut FirstPlaces::default());
+    let read = webhook::read(&node, urls, &mut FirstPlaces::default());
     let own = &place.webhook.id;
     if value["id"].as_str().is_some_and(|id| id != own.as_str()) {
         faults.add(|| "$.id".to_owned(), format!("the address says `{own}`: make them the same, or leave `id` out"));
@@ -67,6 +62,7 @@ pub fn read_value(bytes: &[u8], what: &str) -> Result<Value, Vec<Fault>> {
 mod tests {
     use serde_json::json;
 
+    use super::super::HttpUrls;
     use super::*;
     use crate::delivery::campaign::MASK;
     use crate::delivery::document::tests::example;
@@ -75,8 +71,13 @@ mod tests {
     fn read(document: &Value) -> Result<Webhook, Vec<String>> {
         let campaign = example();
         let place = campaign.places().find(|place| place.entry.is_some_and(|entry| entry.keyword.to_string() == "4"));
-        read_webhook(document.to_string().as_bytes(), HttpUrls::Refused, &campaign.id, &place.expect("a place"))
-            .map_err(|faults| faults.into_iter().map(|fault| fault.path).collect())
+        read_webhook(
+            document.to_string().as_bytes(),
+            Urls::Scheme(HttpUrls::Refused),
+            &campaign.id,
+            &place.expect("a place"),
+        )
+        .map_err(|faults| faults.into_iter().map(|fault| fault.path).collect())
     }
 
     #[test]
@@ -114,7 +115,7 @@ mod tests {
     fn a_name_given_twice_is_refused() {
         let campaign = example();
         let place = campaign.places().next().expect("a place");
-        let read = |text: &str| read_webhook(text.as_bytes(), HttpUrls::Refused, "13010", &place);
+        let read = |text: &str| read_webhook(text.as_bytes(), Urls::Scheme(HttpUrls::Refused), "13010", &place);
         let faults =
             read(r#"{"url":"https://example.com/","enabled":true,"enabled":false}"#).expect_err("it was taken");
         assert_eq!(faults[0].path, "$.enabled");

@@ -9,9 +9,9 @@ use http::{HeaderName, HeaderValue, Uri};
 use serde_json::{Map, Number, Value};
 use url::Url;
 
-use super::HttpUrls;
 use super::ids;
 use super::reader::{FirstPlaces, Node};
+use super::{HttpUrls, Urls};
 use crate::delivery::campaign::{MASK, RetryOverrides, Webhook};
 use crate::delivery::identity::WebhookId;
 use crate::delivery::request::STANDARD_PARAMETERS;
@@ -54,7 +54,7 @@ const RESERVED_HEADERS: [&str; 13] = [
 const RESERVED_PREFIXES: [&str; 2] = ["proxy-", "webhook-"];
 
 /// Reads a webhook. One without an id of its own has [none yet](ids::none_yet).
-pub(super) fn read<'a>(node: &Node<'a>, http_urls: HttpUrls, first_ids: &mut FirstPlaces<&'a str>) -> Option<Webhook> {
+pub(super) fn read<'a>(node: &Node<'a>, urls: Urls<'_>, first_ids: &mut FirstPlaces<&'a str>) -> Option<Webhook> {
     const FIELDS: [&str; 11] = [
         "id",
         "url",
@@ -70,7 +70,7 @@ pub(super) fn read<'a>(node: &Node<'a>, http_urls: HttpUrls, first_ids: &mut Fir
     ];
     let webhook = node.object("a webhook", &FIELDS)?;
     let id = webhook.get("id").and_then(|id| self::id(&id, first_ids));
-    let url = webhook.require("url").and_then(|url| self::url(&url, http_urls));
+    let url = webhook.require("url").and_then(|url| self::url(&url, urls));
     let enabled = webhook.get("enabled").map_or(Some(true), |enabled| enabled.boolean());
     let body = webhook.get("body").and_then(|body| self::body(&body));
     let headers = webhook.get("headers").and_then(|headers| self::headers(&headers));
@@ -116,14 +116,14 @@ fn id<'a>(node: &Node<'a>, first_ids: &mut FirstPlaces<&'a str>) -> Option<Webho
 
 /// `https://host/path`. The text is looked at as well as the parsed URL, because the parser mends what it can: it takes
 /// `https:host`, backslashes and line breaks.
-fn url<'a>(node: &Node<'a>, http_urls: HttpUrls) -> Option<&'a str> {
+fn url<'a>(node: &Node<'a>, urls: Urls<'_>) -> Option<&'a str> {
     let text = node.text_of(1..=MAX_URL_CHARS)?;
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     let authority = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
     let is_http = scheme.eq_ignore_ascii_case("http");
 
     let mut wrong = Vec::new();
-    if is_http && http_urls == HttpUrls::Refused {
+    if is_http && urls.http_urls() == HttpUrls::Refused {
         wrong.push("use https://host/path; plain http is allowed only where the setting egress.allowHttp is true");
     } else if !is_http && !scheme.eq_ignore_ascii_case("https") {
         wrong.push("must be like https://host/path");
@@ -146,7 +146,10 @@ fn url<'a>(node: &Node<'a>, http_urls: HttpUrls) -> Option<&'a str> {
     }
     match Url::parse(text) {
         // What is sent is an HTTP request's URI, and its grammar is the narrower one.
-        Ok(url) if Uri::try_from(url.as_str()).is_ok() => Some(text),
+        Ok(url) if Uri::try_from(url.as_str()).is_ok() => match urls.refuse(&url) {
+            Some(forbidden) => node.refuse(forbidden),
+            None => Some(text),
+        },
         Ok(_) => node.refuse("HTTP can't request this URL: percent-encode its unusual characters"),
         Err(error) => node.refuse(format!("not a URL ({error}): write it like https://host/path")),
     }

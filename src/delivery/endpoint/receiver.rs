@@ -152,6 +152,15 @@ impl Receiver {
         Admission::Park(time, why)
     }
 
+    /// What came of a request that did not ask to be sent, as those of a replay: it is seen, and nothing follows from it.
+    pub fn heard(&mut self, reply: &Reply, at: DateTime<Utc>, now: Duration) {
+        let cause = reply.cause();
+        self.recent.add(cause == Cause::Ok, now);
+        if cause != Cause::Ok {
+            self.last_error = Some(LastError::of(reply, at));
+        }
+    }
+
     /// A request has ended `at` this time, after `took`, with this reply.
     pub fn ended(
         &mut self,
@@ -164,11 +173,7 @@ impl Receiver {
     ) {
         let all_used = self.gate.in_flight >= self.allowed;
         self.leave(endpoint, &pass, now);
-        let cause = reply.cause();
-        self.recent.add(cause == Cause::Ok, now);
-        if cause != Cause::Ok {
-            self.last_error = Some(LastError::of(reply, at));
-        }
+        self.heard(reply, at, now);
         let Some(sign) = sign_of(reply, took) else {
             // It was never sent.
             return self.lose(&pass, now);

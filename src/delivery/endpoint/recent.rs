@@ -6,8 +6,8 @@ use std::time::Duration;
 /// The failure ratio is that of about the last minute: what is older than this counts half.
 const HALF_LIFE: Duration = Duration::from_secs(30);
 
-/// What has faded to less than this share of a request is nothing.
-const NOTHING: f64 = 0.01;
+/// When there was no request for so long, nothing is said of how many fail.
+const FRESH: Duration = Duration::from_secs(120);
 
 /// Requests that were answered with 2xx, and others, fading with time.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -15,11 +15,13 @@ pub struct Recent {
     good: f64,
     bad: f64,
     at: Duration,
+    /// When the last one was answered.
+    last: Duration,
 }
 
 impl Recent {
     pub(super) fn add(&mut self, good: bool, now: Duration) {
-        *self = self.at(now);
+        *self = Self { last: now, ..self.at(now) };
         if good {
             self.good += 1.0;
         } else {
@@ -31,19 +33,19 @@ impl Recent {
     #[must_use]
     pub fn at(self, now: Duration) -> Self {
         let left = 0.5_f64.powf(now.saturating_sub(self.at).as_secs_f64() / HALF_LIFE.as_secs_f64());
-        Self { good: self.good * left, bad: self.bad * left, at: now }
+        Self { good: self.good * left, bad: self.bad * left, at: now, ..self }
     }
 
     /// Both together; they must be of the same time.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        Self { good: self.good + other.good, bad: self.bad + other.bad, at: self.at }
+        Self { good: self.good + other.good, bad: self.bad + other.bad, at: self.at, last: self.last.max(other.last) }
     }
 
-    /// The share of those not answered with 2xx; none where all has faded.
+    /// The share of those not answered with 2xx; none where there were none of late.
     pub fn failure_ratio(self) -> Option<f64> {
         let all = self.good + self.bad;
-        (all > NOTHING).then(|| self.bad / all)
+        (all > 0.0 && self.at.saturating_sub(self.last) <= FRESH).then(|| self.bad / all)
     }
 }
 
@@ -109,7 +111,11 @@ mod tests {
         assert_eq!(recent.failure_ratio(), Some(0.25));
         recent.add(true, seconds(130));
         assert_eq!(recent.failure_ratio(), Some(0.5 / 3.0));
-        assert_eq!(recent.at(seconds(3_600)).failure_ratio(), None);
+        for bad in 0..10_000 {
+            recent.add(bad == 0, seconds(130));
+        }
+        assert!(recent.at(seconds(250)).failure_ratio().is_some_and(|failing| failing > 0.99));
+        assert_eq!(recent.at(seconds(251)).failure_ratio(), None, "however many have failed before");
         let both = recent.at(seconds(130)).and(recent.at(seconds(130)));
         assert_eq!(both.failure_ratio(), recent.failure_ratio());
     }

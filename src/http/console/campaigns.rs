@@ -13,7 +13,7 @@ use super::super::route::Route;
 use super::editor::spot::Spot;
 use super::errors::Errors;
 use super::form::{Form, Query, address, escaped};
-use super::page::{Failure, Frame, Time, Visit, page, told};
+use super::page::{Failure, Frame, Time, Visit, page, page_with, told};
 use crate::campaigns::{Precondition, Refused};
 use crate::config::Role;
 use crate::delivery::campaign::{Campaign, MenuEntry, RedirectKind, Section, SectionKind, Webhook, WebhookKind};
@@ -165,6 +165,8 @@ struct One {
     version: u64,
     changed: Option<Changed>,
     saved: Option<String>,
+    /// Why something was not done.
+    refused: Vec<String>,
     sections: Vec<SectionRow>,
     add_section: String,
     may_edit: bool,
@@ -281,24 +283,32 @@ pub(super) fn name_of(campaign: &Campaign) -> &str {
     campaign.name.as_deref().filter(|name| !name.trim().is_empty()).unwrap_or(&campaign.id)
 }
 
+impl One {
+    fn of(visit: &Visit, stored: &StoredCampaign) -> Self {
+        let campaign = &stored.campaign;
+        let (id, name) = (campaign.id.clone(), name_of(campaign).to_owned());
+        let sections = campaign.sections.iter().enumerate();
+        Self {
+            frame: Frame::new(visit, name.clone()),
+            name,
+            given_name: campaign.name.clone().unwrap_or_default(),
+            address: address_of(&id),
+            version: stored.version,
+            changed: stored.made.as_ref().map(Changed::from),
+            saved: None,
+            refused: Vec::new(),
+            sections: sections.map(|(index, section)| SectionRow::of(&id, index, section)).collect(),
+            add_section: Spot::NewSection.address(&id),
+            may_edit: visit.may(Role::Editor),
+            id,
+        }
+    }
+}
+
 async fn show(State(http): State<Http>, visit: Visit, Id(id): Id, Query(query): Query) -> Result<Response, Failure> {
     let stored = http.campaigns.get(&id)?;
-    let campaign = &stored.campaign;
-    let name = name_of(campaign).to_owned();
-    let sections = campaign.sections.iter().enumerate();
-    Ok(page(&One {
-        frame: Frame::new(&visit, name.clone()),
-        name,
-        given_name: campaign.name.clone().unwrap_or_default(),
-        address: address_of(&id),
-        version: stored.version,
-        changed: stored.made.as_ref().map(Changed::from),
-        saved: query.given("saved").filter(|place| is_place_of(campaign, place)).map(|place| format!("Saved: {place}")),
-        sections: sections.map(|(index, section)| SectionRow::of(&id, index, section)).collect(),
-        add_section: Spot::NewSection.address(&id),
-        may_edit: visit.may(Role::Editor),
-        id,
-    }))
+    let saved = query.given("saved").filter(|place| is_place_of(&stored.campaign, place));
+    Ok(page(&One { saved: saved.map(|place| format!("Saved: {place}")), ..One::of(&visit, &stored) }))
 }
 
 async fn rename(State(http): State<Http>, visit: Visit, Id(id): Id, form: Form) -> Result<Response, Failure> {
@@ -331,8 +341,15 @@ async fn change(
     let mut document = serde_json::to_value(&stored.campaign).map_err(StoreError::from)?;
     change(&mut document).ok_or_else(no_such_place)?;
     let precondition = Precondition::Versions(vec![stored.version]);
-    http.campaigns.put(id, &bytes(&document)?, precondition, visit.name()).await?;
-    Ok(told(about, Redirect::to(&address_of(id)).into_response()))
+    match http.campaigns.put(id, &bytes(&document)?, precondition, visit.name()).await {
+        Ok(_) => Ok(told(about, Redirect::to(&address_of(id)).into_response())),
+        Err(Refused::Faults(faults)) => {
+            let refused = faults.iter().map(ToString::to_string).collect();
+            let again = page_with(StatusCode::UNPROCESSABLE_ENTITY, &One { refused, ..One::of(visit, &stored) });
+            Ok(told("nothing: the campaign would have faults", again))
+        }
+        Err(refused) => Err(refused.into()),
+    }
 }
 
 async fn delete(State(http): State<Http>, visit: Visit, Id(id): Id, form: Form) -> Result<Response, Failure> {

@@ -16,7 +16,7 @@ use chrono::Utc;
 use serde_json::Map;
 
 use self::conflict::Conflict;
-use self::fields::{Fields, Header};
+use self::fields::{Fields, Header, Written};
 use self::spot::Spot;
 use super::super::Http;
 use super::super::given::Id;
@@ -26,6 +26,7 @@ use super::super::webhooks::{self, Tested};
 use super::campaigns::{self, address_of, bytes, name_of, no_such_place};
 use super::errors::Errors;
 use super::form::{Form, Query, address};
+use super::numbers;
 use super::page::{Failure, Frame, Visit, page, told};
 use crate::campaigns::{Precondition, Refused};
 use crate::config::Role;
@@ -67,6 +68,8 @@ struct Page {
     tested: Option<Tested>,
     conflict: Option<Conflict>,
     notice: Option<String>,
+    /// Why it was not saved.
+    refusal: Option<String>,
     /// Where the redirect may lead.
     proposals: Vec<String>,
     /// Whether there is a webhook already, whatever the form has.
@@ -126,6 +129,13 @@ impl Page {
         self.errors.of_field(&format!("header {}", header.name))
     }
 
+    /// Whether something is wrong with what is folded away.
+    fn is_folded_faulty(&self) -> bool {
+        ["secret", "timeout-ms", "max-concurrency", "rate-limit", "retry"]
+            .iter()
+            .any(|field| !self.errors.of_field(field).is_empty())
+    }
+
     /// The body of an answer, as text.
     fn answer_of<'a>(&self, tested: &'a Tested) -> &'a str {
         tested.response.answer.as_deref().unwrap_or_default()
@@ -162,15 +172,14 @@ impl<'a> Draft<'a> {
     fn read(&self) -> Result<Result<Campaign, Errors>, Failure> {
         let campaign = &self.stored.campaign;
         let mut document = serde_json::to_value(campaign).map_err(StoreError::from)?;
-        let path = match self.fields.write(&mut document, &self.spot) {
-            Ok(path) => path,
-            Err(faults) => return Ok(Err(Errors::of(faults.faults, &faults.path))),
-        };
+        let Written { path, mut faults } = self.fields.write(&mut document, &self.spot);
         match self.http.campaigns.read(&campaign.id, &bytes(&document)?, Some(&self.stored)) {
-            Ok(campaign) => Ok(Ok(campaign)),
-            Err(Refused::Faults(faults)) => Ok(Err(Errors::of(faults, &path))),
-            Err(refused) => Err(refused.into()),
+            Ok(campaign) if faults.is_empty() => return Ok(Ok(campaign)),
+            Ok(_) => {}
+            Err(Refused::Faults(more)) => faults.extend(more),
+            Err(refused) => return Err(refused.into()),
         }
+        Ok(Err(Errors::of(faults, &path)))
     }
 
     /// The page, with what is wrong, and the request where nothing is.
@@ -210,6 +219,7 @@ impl<'a> Draft<'a> {
             tested: None,
             conflict: None,
             notice: None,
+            refusal: None,
             focus: None,
         })
     }
@@ -300,7 +310,9 @@ async fn save(
         if stored.version != campaigns::version(&form)? && now.as_ref() != Some(&base) {
             let Some(now) = now else {
                 let draft = Draft::given(&http, &visit, &id, &query, &form)?;
-                return Ok(told("nothing: the place is gone", page(&opened(draft.page()?, &form)?)));
+                let refusal = "this place was deleted meanwhile. The form has yours still, to be copied.".to_owned();
+                let shown = Page { refusal: Some(refusal), ..opened(draft.page()?, &form)? };
+                return Ok(told("nothing: the place is gone", page(&shown)));
             };
             let changed = stored.last_change(&spot.edited(), campaigns::version(&form)?);
             let conflict = Conflict::of(changed, &base, &now, &Fields::of_form(&form));
@@ -312,7 +324,12 @@ async fn save(
         let draft = Draft { http: &http, visit: &visit, stored, spot, fields: Fields::of_form(&form) };
         let campaign = match draft.read()? {
             Ok(campaign) => campaign,
-            Err(_) => return Ok(told("nothing: the form has faults", page(&opened(draft.page()?, &form)?))),
+            Err(errors) => {
+                let refusal =
+                    format!("{}, told beside their fields.", numbers::of(errors.count() as u64, "fault", "faults"));
+                let shown = Page { refusal: Some(refusal), ..opened(draft.page()?, &form)? };
+                return Ok(told("nothing: the form has faults", page(&shown)));
+            }
         };
         let document = serde_json::to_vec(&campaign).map_err(StoreError::from)?;
         let precondition = Precondition::Versions(vec![draft.stored.version]);

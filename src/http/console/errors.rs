@@ -57,6 +57,11 @@ impl Errors {
         &self.rest
     }
 
+    /// How much is wrong.
+    pub(super) fn count(&self) -> usize {
+        self.by_field.len() + self.rest.len()
+    }
+
     /// Whether nothing is wrong.
     pub(super) fn is_empty(&self) -> bool {
         self.by_field.is_empty() && self.rest.is_empty()

@@ -165,6 +165,8 @@ impl Now {
             trouble: probes::trouble(http),
             broken: broken as u64,
             pending: pending.unwrap_or_default(),
+            // Where the view can't be read, that is told in its place.
+            paused: http.dead_letters.view.paused_of_late().unwrap_or_default(),
             attempts: delivered + failed,
             failed,
         });

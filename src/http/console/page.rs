@@ -121,7 +121,7 @@ pub(super) fn told(about: &str, mut response: Response) -> Response {
     response
 }
 
-fn page_with(status: StatusCode, template: &impl Template) -> Response {
+pub(super) fn page_with(status: StatusCode, template: &impl Template) -> Response {
     match template.render() {
         Ok(html) => (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response(),
         Err(error) => {

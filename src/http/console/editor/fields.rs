@@ -187,14 +187,13 @@ impl Fields {
         }
     }
 
-    /// Writes the fields into the document of a campaign, at a spot; gives back the path there.
-    ///
-    /// # Errors
-    /// The faults of fields that can't be written at all. All others are found when the document is read.
-    pub(super) fn write(&self, document: &mut Value, spot: &Spot) -> Result<String, Unwritable> {
-        let gone = || Unwritable { path: String::new(), faults: vec![Fault::new("$", "this place is gone")] };
-        let (node, path) = spot.node_in(document).ok_or_else(gone)?;
+    /// Writes the fields into the document of a campaign, at a spot. What can't be written at all is left out.
+    pub(super) fn write(&self, document: &mut Value, spot: &Spot) -> Written {
+        let Some((node, path)) = spot.node_in(document) else {
+            return Written { path: String::new(), faults: vec![Fault::new("$", "this place is gone")] };
+        };
         let node = object(node);
+        let mut faults = Vec::new();
         match spot {
             Spot::NewSection | Spot::Section { .. } => {
                 set(node, "label", Some(json!(self.label)));
@@ -214,11 +213,8 @@ impl Fields {
         });
         set(node, "redirect", redirect);
         if self.has_webhook {
-            let written = self.webhook.write(object(node.entry("webhook").or_insert_with(|| json!({}))));
-            if let Err(faults) = written {
-                let faults = faults.into_iter().map(|fault| within(&format!("{path}.webhook"), fault)).collect();
-                return Err(Unwritable { path, faults });
-            }
+            let unwritten = self.webhook.write(object(node.entry("webhook").or_insert_with(|| json!({}))));
+            faults.extend(unwritten.into_iter().map(|fault| within(&format!("{path}.webhook"), fault)));
         } else {
             set(node, "webhook", None);
         }
@@ -227,15 +223,16 @@ impl Fields {
         {
             follow_label(document, label, &self.label);
         }
-        Ok(path)
+        Written { path, faults }
     }
 }
 
-/// Fields that no document can be made of.
+/// What came of writing fields into a document.
 #[derive(Debug)]
-pub(super) struct Unwritable {
+pub(super) struct Written {
     /// The path of their place.
     pub(super) path: String,
+    /// Those of what can't be written. All others are found when the document is read.
     pub(super) faults: Vec<Fault>,
 }
 
@@ -255,7 +252,8 @@ impl WebhookFields {
         }
     }
 
-    fn write(&self, node: &mut Map<String, Value>) -> Result<(), Vec<Fault>> {
+    /// Gives back the faults of what it has left out.
+    fn write(&self, node: &mut Map<String, Value>) -> Vec<Fault> {
         let mut faults = Vec::new();
         let mut read = |name: &str, text: &str| {
             if text.trim().is_empty() {
@@ -276,9 +274,6 @@ impl WebhookFields {
                 ));
             }
         }
-        if !faults.is_empty() {
-            return Err(faults);
-        }
         set(node, "url", Some(json!(self.url)));
         set(node, "enabled", Some(json!(!self.is_disabled)));
         set(node, "body", body);
@@ -291,7 +286,7 @@ impl WebhookFields {
         set(node, "maxConcurrency", number(&self.max_concurrency));
         set(node, "rateLimit", number(&self.rate_limit));
         set(node, "retry", retry);
-        Ok(())
+        faults
     }
 }
 
@@ -378,7 +373,7 @@ mod tests {
         for spot in spots(&campaign) {
             let fields = Fields::of(&campaign, &spot).expect("a place");
             let mut written = document();
-            fields.write(&mut written, &spot).expect("fields that can be written");
+            assert_eq!(fields.write(&mut written, &spot).faults, []);
             let read = document::read(written.to_string().as_bytes(), document::HttpUrls::Refused, None);
             assert_eq!(read.as_ref(), Ok(&campaign), "{spot:?}");
         }
@@ -393,7 +388,8 @@ mod tests {
         let mut fields = Fields::of(&campaign, &spot).expect("a place");
         fields.option = "Best offers".to_owned();
         fields.webhook.secret = "whsec_x".to_owned();
-        let path = fields.write(&mut written, &spot).expect("fields that can be written");
+        let Written { path, faults } = fields.write(&mut written, &spot);
+        assert_eq!(faults, []);
         let entry = &written["sections"][0]["menu"][3];
         assert_eq!(path, "$.sections[0].menu[3]");
         assert_eq!((&entry["option"], &entry["keyword"]), (&json!("Best offers"), &json!(4)));
@@ -406,7 +402,7 @@ mod tests {
         let mut written = document();
         let spot = Spot::Section { label: "Offers".to_owned() };
         let fields = Fields { label: "Deals".to_owned(), ..Fields::of(&example(), &spot).expect("a place") };
-        fields.write(&mut written, &spot).expect("fields that can be written");
+        assert_eq!(fields.write(&mut written, &spot).faults, []);
         assert_eq!(written["sections"][0]["menu"][3]["redirect"]["to"], "Deals");
         assert_eq!(written["sections"][0]["menu"][0]["redirect"]["to"], "Plans");
     }
@@ -417,7 +413,7 @@ mod tests {
         let spot = Spot::NewEntry { label: "Plans".to_owned() };
         let form = "keyword=9&option=left+over&redirect=webhook&redirect-to=Offers&url=https%3A%2F%2Fexample.com%2F&enabled=on";
         let fields = Fields::of_form(&Form::read(form.as_bytes()));
-        assert_eq!(fields.write(&mut written, &spot).expect("fields that can be written"), "$.sections[1].menu[0]");
+        assert_eq!(fields.write(&mut written, &spot).path, "$.sections[1].menu[0]");
         let entry = &written["sections"][1]["menu"][0];
         assert_eq!(entry["redirect"], json!({ "type": "webhook" }));
         assert!(entry.get("option").is_none(), "{entry}");
@@ -429,12 +425,11 @@ mod tests {
         let spot = Spot::NewSection;
         let form = "label=x&webhook=on&url=u&body=%7B&retry=%7B%22a%22%3A1%2C%22a%22%3A2%7D\
                     &header-name=a&header-value=1&header-name=a&header-value=2&header-name=&header-value=";
-        let unwritable =
-            Fields::of_form(&Form::read(form.as_bytes())).write(&mut document(), &spot).expect_err("faults");
-        let paths: Vec<_> = unwritable.faults.iter().map(|fault| fault.path.as_str()).collect();
+        let Written { path: at, faults } = Fields::of_form(&Form::read(form.as_bytes())).write(&mut document(), &spot);
+        let paths: Vec<_> = faults.iter().map(|fault| fault.path.as_str()).collect();
         let path = "$.sections[3].webhook";
         assert_eq!(paths, [format!("{path}.body"), format!("{path}.retry.a"), format!("{path}.headers[\"a\"]")]);
-        assert_eq!(unwritable.path, "$.sections[3]");
+        assert_eq!(at, "$.sections[3]");
     }
 
     #[test]

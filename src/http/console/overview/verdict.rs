@@ -15,6 +15,8 @@ pub(super) struct Observed {
     pub(super) broken: u64,
     /// Dead letters pending.
     pub(super) pending: u64,
+    /// Replays that are paused.
+    pub(super) paused: u64,
     /// Requests of the last minute, and those of them that failed.
     pub(super) attempts: u64,
     pub(super) failed: u64,
@@ -85,6 +87,15 @@ pub(super) fn points(observed: &Observed) -> Vec<Point> {
             what: format!("{} {is} pending", numbers::of(observed.pending, "dead letter", "dead letters")),
             todo: "Find out why they failed, have that mended, then replay them; discard what nobody needs.",
             link: Some(("/dead-letters?state=pending", "Dead letters")),
+        });
+    }
+    if observed.paused > 0 {
+        let is = if observed.paused == 1 { "is" } else { "are" };
+        points.push(Point {
+            level: Level::Attention,
+            what: format!("{} {is} paused", numbers::of(observed.paused, "replay", "replays")),
+            todo: "Somebody has paused it, or too much of it failed. Nothing of it is sent until it is resumed.",
+            link: Some(("/replays", "Replays")),
         });
     }
     if points.is_empty() {
@@ -174,6 +185,9 @@ mod tests {
         assert_eq!(first(few).0, Level::Well, "two requests say nothing");
         let pending = Observed { pending: 1, ..busy(0) };
         assert_eq!(first(pending), said(Level::Attention, "one dead letter is pending"));
+        let paused = Observed { paused: 1, pending: 1, ..busy(0) };
+        assert_eq!(points(&paused).len(), 2);
+        assert_eq!(first(Observed { pending: 0, ..paused }), said(Level::Attention, "one replay is paused"));
         let broken = Observed { broken: 2, pending: 4_000, ..busy(0) };
         assert_eq!(points(&broken).len(), 2);
         assert_eq!(first(broken), said(Level::Attention, "2 endpoints take no requests"));
