@@ -75,8 +75,25 @@ impl Keyword {
 
     /// Keywords are compared as text, ignoring case and surrounding space.
     pub fn matches(&self, other: &Self) -> bool {
-        comparable(&self.to_string()) == comparable(&other.to_string())
+        is_same(self.as_str(), other.as_str())
     }
+
+    /// As it was written.
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Number(number) => number.as_str(),
+        }
+    }
+}
+
+/// Whether keywords or menu texts are the same. Made for each entry of a menu at each event, so that what is usual makes no copy.
+pub fn is_same(one: &str, other: &str) -> bool {
+    let (one, other) = (one.trim(), other.trim());
+    if one.is_ascii() && other.is_ascii() {
+        return one.eq_ignore_ascii_case(other);
+    }
+    comparable(one) == comparable(other)
 }
 
 /// The form in which keywords and menu texts are compared: without surrounding space, in lower case.
@@ -86,10 +103,7 @@ pub fn comparable(text: &str) -> String {
 
 impl fmt::Display for Keyword {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(text) => f.write_str(text),
-            Self::Number(number) => write!(f, "{number}"),
-        }
+        f.write_str(self.as_str())
     }
 }
 
@@ -235,6 +249,17 @@ mod tests {
 
     fn faults(body: &[u8]) -> Vec<Fault> {
         decode(body, None).expect_err("the body was taken for an event")
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_compared_without_a_copy_is_compared_alike(
+            one in "[ \ta-cA-C4kK\u{212a}ſσΣςßé\u{a0}]{0,4}", other in "[ \ta-cA-C4kK\u{212a}ſσΣςßé\u{a0}]{0,4}",
+        ) {
+            for (one, other) in [(&one, &other), (&one, &one.to_uppercase()), (&one, &format!(" {} ", one.to_lowercase()))] {
+                prop_assert_eq!(is_same(one, other), comparable(one) == comparable(other), "{:?} {:?}", one, other);
+            }
+        }
     }
 
     #[test]

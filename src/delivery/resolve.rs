@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::campaign::{Campaign, MenuEntry, Place, Section, Target};
-use super::event::{StepEvent, comparable};
+use super::event::{StepEvent, is_same};
 use super::reason::Reason;
 
 /// Where in a campaign an event happened.
@@ -53,8 +53,8 @@ pub fn step<'a>(campaign: &'a Campaign, event: &StepEvent) -> Option<Step<'a>> {
         Some((entry, MatchedBy::Keyword))
     };
     let by_option = || {
-        let chosen = comparable(event.option.as_ref()?);
-        let has_it = |entry: &&MenuEntry| entry.option.as_ref().is_some_and(|option| comparable(option) == chosen);
+        let chosen = event.option.as_ref()?;
+        let has_it = |entry: &&MenuEntry| entry.option.as_ref().is_some_and(|option| is_same(option, chosen));
         let entry = section.menu.iter().find(has_it)?;
         Some((entry, MatchedBy::Option))
     };
