@@ -12,9 +12,13 @@ function showTimes(root) {
   }
 }
 
-// A form is sent once, however often its button is pressed while the answer is on its way.
+// A form is sent once, however often its button is pressed while the answer is on its way. Whoever has stopped the page can
+// send it again soon.
 const underWay = new WeakSet();
-addEventListener("pageshow", () => document.querySelectorAll("form").forEach((form) => underWay.delete(form)));
+function sendOnce(form) {
+  underWay.add(form);
+  setTimeout(() => underWay.delete(form), 3000);
+}
 
 // Sends a form, with the button that was pressed, and gives back the page that answers.
 async function sent(form, address, button) {
@@ -134,7 +138,7 @@ async function refresh(form, address, button, ids, onPage) {
 document.addEventListener("submit", (event) => {
   const button = event.submitter;
   if (underWay.has(event.target)) return event.preventDefault();
-  if (!button?.dataset.swap) return underWay.add(event.target);
+  if (!button?.dataset.swap) return sendOnce(event.target);
   event.preventDefault();
   const address = button.hasAttribute("formaction") ? button.formAction : event.target.action;
   refresh(event.target, address, button, button.dataset.swap.split(" "), (page) => showErrors(page));
@@ -207,10 +211,11 @@ function renewOne(here, come) {
 for (const part of document.querySelectorAll("[data-live]")) {
   let news, late;
   const isOld = () => part.setAttribute("data-stale", "");
-  // Whoever is there says something each second, also where nothing has changed.
+  // Where something comes each second, also when nothing has changed, silence is a worker that hangs.
+  const silence = Number(part.dataset.silence ?? 0) * 1000;
   const wait = () => {
     clearTimeout(late);
-    late = setTimeout(isOld, 10_000);
+    if (silence) late = setTimeout(isOld, silence);
   };
   const follow = () => {
     news?.close();

@@ -79,14 +79,15 @@ async fn a_broker_that_goes_away_is_told_and_so_is_a_worker() {
     broker.start().await;
     browser.until_text("All is well").await;
 
+    let is_old =
+        async || browser.script::<bool>("return document.querySelector('[data-stale]') !== null;", Vec::new()).await;
+    // One that hangs keeps its connections.
+    stage.waypost.freeze();
+    until("the page to say that it is old", LONG, async || is_old().await.then_some(())).await;
+    stage.waypost.thaw();
+    until("the page to go on", LONG, async || (!is_old().await).then_some(())).await;
     stage.waypost.terminate();
-    let says_so = async || {
-        browser
-            .script::<bool>("return document.querySelector('[data-stale]') !== null;", Vec::new())
-            .await
-            .then_some(())
-    };
-    until("the page to say that it is old", LONG, says_so).await;
+    until("the page to say that it is old", LONG, async || is_old().await.then_some(())).await;
 }
 
 #[tokio::test]
