@@ -12,13 +12,14 @@ function showTimes(root) {
   }
 }
 
-// A form is sent once, however often its button is pressed while the answer is on its way. Whoever has stopped the page can
-// send it again soon.
-const underWay = new WeakSet();
-function sendOnce(form) {
-  underWay.add(form);
-  setTimeout(() => underWay.delete(form), 3000);
+// Buttons that were just pressed: a second press sends nothing more, while a part of the page comes, or for the three seconds in
+// which another page usually does.
+let underWay = new Set();
+function sendOnce(button) {
+  underWay.add(button);
+  setTimeout(() => underWay.delete(button), 3000);
 }
+addEventListener("pageshow", () => (underWay = new Set()));
 
 // Sends a form, with the button that was pressed, and gives back the page that answers.
 async function sent(form, address, button) {
@@ -111,14 +112,14 @@ function complain(page) {
 // A part that is being fetched says so; of the answers for one form the last one asked for counts.
 const asked = new WeakMap();
 async function refresh(form, address, button, ids, onPage) {
-  if (button) underWay.add(form);
+  if (button) underWay.add(button);
   const turn = (asked.get(form) ?? 0) + 1;
   asked.set(form, turn);
   const parts = ids.map((id) => document.getElementById(id)).filter(Boolean);
   for (const part of parts) part.setAttribute("aria-busy", "true");
   const answer = await sent(form, address, button).catch(() => null);
   for (const part of parts) part.removeAttribute("aria-busy");
-  if (button) underWay.delete(form);
+  if (button) underWay.delete(button);
   if (!answer) {
     // None came. A button sends the form as it does without a script, and the browser says what is wrong.
     if (button) {
@@ -137,8 +138,8 @@ async function refresh(form, address, button, ids, onPage) {
 // Buttons and fields that change a part of the page.
 document.addEventListener("submit", (event) => {
   const button = event.submitter;
-  if (underWay.has(event.target)) return event.preventDefault();
-  if (!button?.dataset.swap) return sendOnce(event.target);
+  if (underWay.has(button ?? event.target)) return event.preventDefault();
+  if (!button?.dataset.swap) return event.target.method === "post" && sendOnce(button ?? event.target);
   event.preventDefault();
   const address = button.hasAttribute("formaction") ? button.formAction : event.target.action;
   refresh(event.target, address, button, button.dataset.swap.split(" "), (page) => showErrors(page));

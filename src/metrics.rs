@@ -125,8 +125,8 @@ pub struct Metrics {
     publisher: IntGaugeVec,
     /// Bytes of the local view's folder, as it is when this is read.
     pub store_bytes: IntGauge,
-    /// Bytes that are free on the disk of that folder, as it is when this is read.
-    pub store_free_bytes: IntGauge,
+    /// Without labels, and not there until it is known.
+    store_free_bytes: IntGaugeVec,
     /// 1 while messages are consumed from the broker.
     pub broker_connected: IntGauge,
     /// The offset of the last change of configuration applied.
@@ -162,6 +162,9 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok(gauge)
         };
+        let opts = Opts::new("waypost_store_free_bytes", "Bytes free on the disk of the local view's folder");
+        let store_free_bytes = IntGaugeVec::new(opts, &[])?;
+        registry.register(Box::new(store_free_bytes.clone()))?;
         let histogram = |name: &str, help: &str, buckets: &[f64]| -> Result<Histogram, prometheus::Error> {
             let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
             registry.register(Box::new(histogram.clone()))?;
@@ -261,7 +264,7 @@ impl Metrics {
             deliveries_in_flight: gauge("waypost_deliveries_in_flight", "Deliveries being attempted")?,
             broker_connected: gauge("waypost_broker_connected", "1 while messages are consumed from the broker")?,
             store_bytes: gauge("waypost_store_bytes", "Bytes of the local view's folder")?,
-            store_free_bytes: gauge("waypost_store_free_bytes", "Bytes free on the disk of the local view's folder")?,
+            store_free_bytes,
             config_version: gauge("waypost_config_version", "Offset of the last change of configuration applied")?,
             registry,
             events,
@@ -331,6 +334,11 @@ impl Metrics {
         self.endpoints.reset();
         let gauges = BreakerState::ALL.map(|state| self.endpoints.with_label_values(&[state.as_str()]));
         breakers.for_each(|breaker| gauges[breaker as usize].inc());
+    }
+
+    /// So many bytes are free on the disk of the local view's folder.
+    pub fn store_free_bytes(&self, free: u64) {
+        self.store_free_bytes.with_label_values(&[] as &[&str]).set(i64::try_from(free).unwrap_or(i64::MAX));
     }
 
     /// A dead letter was written.

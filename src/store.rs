@@ -179,8 +179,7 @@ impl Store {
 
     /// The bytes that are free on the disk of the view's folder; none where that can't be told.
     pub fn free_bytes(&self) -> Option<u64> {
-        let disk = rustix::fs::statvfs(self.path.parent()?).ok()?;
-        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+        free_bytes(self.path.parent()?)
     }
 
     /// Writes what sled still has in memory.
@@ -191,6 +190,12 @@ impl Store {
         self.db.flush_async().await?;
         Ok(())
     }
+}
+
+/// The bytes that are free on the disk of a folder; none where that can't be told: some file systems say nothing of their size.
+pub fn free_bytes(folder: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(folder).ok().filter(|disk| disk.f_blocks > 0)?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// Why a view does not open.

@@ -7,7 +7,7 @@ use lapin::options::{
     QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Connection, ExchangeKind};
+use lapin::{BasicProperties, Connection};
 
 use super::BrokerError;
 use super::names::Names;
@@ -45,12 +45,7 @@ pub async fn exchanges(connection: &Connection, topology: &Topology) -> Result<V
         let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
         let asked = channel.exchange_declare(name.as_str().into(), kind.clone(), passive, FieldTable::default());
         let state = match asked.await {
-            Err(error) if is_missing(&error) => {
-                if let ExchangeKind::Custom(_) = kind {
-                    plugin(connection, &topology.names, kind, arguments).await?;
-                }
-                Found::Missing
-            }
+            Err(error) if is_missing(&error) => Found::Missing,
             Err(error) => return Err(BrokerError::lost("looking for an exchange")(error)),
             Ok(()) => match topology::exchange(&channel, &name, kind, arguments).await {
                 Ok(()) => Found::Exchange,
@@ -88,16 +83,17 @@ pub async fn queues(connection: &Connection, topology: &Topology) -> Result<Vec<
     Ok(found)
 }
 
-/// Makes an exchange of a kind that a plugin brings, and removes it.
-async fn plugin(
-    connection: &Connection,
-    names: &Names,
-    kind: ExchangeKind,
-    arguments: FieldTable,
-) -> Result<(), BrokerError> {
+/// Makes an exchange of the kind that spreads events over shards, and removes it: a plugin brings it. Without, the connection is
+/// of no use any more.
+///
+/// # Errors
+/// [`BrokerError::NoPlugin`], [`BrokerError::Lost`].
+pub async fn plugin(connection: &Connection, names: &Names) -> Result<(), BrokerError> {
     let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
     let name = names.examination(&uuid::Uuid::now_v7().to_string());
-    topology::exchange(&channel, &name, kind, arguments).await?;
+    // Gone with the broker's next start, should it not come to being removed.
+    let options = ExchangeDeclareOptions { auto_delete: true, ..ExchangeDeclareOptions::default() };
+    topology::spreading(&channel, &name, options).await?;
     let deleted = channel.exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default()).await;
     deleted.map_err(BrokerError::lost("removing an exchange"))
 }

@@ -27,7 +27,7 @@ pub const MAX_SHARDS: u32 = 64;
 const ALL: &str = "#";
 
 /// The kind of exchange that spreads messages over queues, of a plugin.
-pub(super) const SPREADING: &str = "x-consistent-hash";
+const SPREADING: &str = "x-consistent-hash";
 
 /// How much of all a queue gets of a consistent hash: as much as each other.
 const WEIGHT: &str = "1";
@@ -266,6 +266,17 @@ pub(super) async fn exchange(
 ) -> Result<(), BrokerError> {
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     let declared = channel.exchange_declare(name.into(), kind, options, arguments).await;
+    declared.map_err(|error| refused("declaring an exchange", &error))
+}
+
+/// An exchange that spreads messages over queues, with other options than those of ours.
+pub(super) async fn spreading(
+    channel: &Channel,
+    name: &str,
+    options: ExchangeDeclareOptions,
+) -> Result<(), BrokerError> {
+    let kind = ExchangeKind::Custom(SPREADING.to_owned());
+    let declared = channel.exchange_declare(name.into(), kind, options, FieldTable::default()).await;
     declared.map_err(|error| refused("declaring an exchange", &error))
 }
 

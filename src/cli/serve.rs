@@ -71,7 +71,9 @@ impl Serve {
             telemetry.set_level(config.log.level);
             tracing::info!(?taken, "settings read again");
             if telemetry::is_chosen_by_environment() && taken.iter().any(|change| change.starts_with("log.level:")) {
-                tracing::warn!("what is logged stays as it is: RUST_LOG is set, and log.level counts without it alone");
+                tracing::warn!(
+                    "what is logged stays as it is: RUST_LOG is set, and log.level counts only where it is not"
+                );
             }
             if !refused.is_empty() {
                 tracing::warn!(?refused, "these settings change only with another start of the worker");

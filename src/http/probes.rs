@@ -78,7 +78,7 @@ pub(super) async fn metrics(State(http): State<Http>) -> Response {
     });
     http.metrics.store_bytes.set(i64::try_from(http.store.bytes_on_disk()).unwrap_or(i64::MAX));
     if let Some(free) = http.store.free_bytes() {
-        http.metrics.store_free_bytes.set(i64::try_from(free).unwrap_or(i64::MAX));
+        http.metrics.store_free_bytes(free);
     }
     match http.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),

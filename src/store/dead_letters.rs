@@ -51,8 +51,8 @@ const BLOCKS_AT_ONCE: usize = 256;
 /// Replays that have not ended, from the oldest on, are looked for among so many of the newest.
 const OPEN_AMONG: usize = 10_000;
 
-/// The newest replays that people are told of unasked.
-const OF_LATE: usize = 100;
+/// The newest replays that people are told of unasked. Few: each may name thousands of letters, and is read for it.
+const OF_LATE: usize = 20;
 
 /// A record of the log, read.
 #[derive(Debug, Clone)]

@@ -113,7 +113,9 @@ async fn a_login_a_vhost_and_a_plugin_that_are_wrong_are_told_apart() {
     let elsewhere = format!("{}none", url.trim_end_matches("%2f"));
     let (_, words) = of(&examined(&elsewhere, "doctor", none).await.1, "broker");
     assert!(words.contains("add_vhost"), "{words}");
-    let (verdict, words) = of(&examined(&url, "doctor", &["--set", "broker.shards=4"]).await.1, "queues");
+    let (_, findings) = examined(&url, "doctor", &["--set", "broker.shards=4"]).await;
+    assert_eq!((of(&findings, "rights").0, of(&findings, "queues").0), ("good".to_owned(), "good".to_owned()));
+    let (verdict, words) = of(&findings, "plugin");
     assert!(verdict == "bad" && words.contains("rabbitmq-plugins enable"), "{words}");
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Finding;
 use crate::config::Config;
+use crate::store::free_bytes;
 
 /// The clock is watched for this long.
 const WATCHED: Duration = Duration::from_millis(500);
@@ -93,7 +94,13 @@ fn address(listen: SocketAddr) -> Finding {
             Finding::doubtful("address", format!("somebody listens on {listen} already"), advice)
         }
         Err(error) => {
-            Finding::bad("address", format!("{listen}: {error}"), "set http.listen to an address of this machine")
+            let advice = match error.kind() {
+                ErrorKind::PermissionDenied => {
+                    "set http.listen to a port over 1023, or give the worker CAP_NET_BIND_SERVICE"
+                }
+                _ => "set http.listen to an address of this machine",
+            };
+            Finding::bad("address", format!("{listen}: {error}"), advice)
         }
     }
 }
@@ -110,10 +117,9 @@ fn folder(path: &Path) -> Finding {
         let advice = "give the user that runs the worker the right to write there, or set store.path";
         return Finding::bad("folder", format!("{shown} can't be written to: {error}"), advice);
     }
-    let Ok(disk) = rustix::fs::statvfs(there) else {
+    let Some(free) = free_bytes(there) else {
         return Finding::good("folder", format!("{shown} can be written to"));
     };
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     let found = format!("{shown} can be written to, and {} MB are free", free / 1_000_000);
     let advice =
         "make room, or set store.path: the view grows with the dead letters that are kept (deadLetters.retention)";

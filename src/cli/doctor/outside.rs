@@ -12,6 +12,7 @@ use crate::broker::names::Names;
 use crate::broker::topology::Topology;
 use crate::broker::{BrokerError, connection};
 use crate::config::Config;
+use crate::delivery::document::HttpUrls;
 use crate::delivery::outcome::{Cause, Reply};
 
 /// A customer's URL is asked for this long.
@@ -52,6 +53,12 @@ pub(super) async fn broker(config: &Config) -> Vec<Finding> {
     };
     findings.push(rights(&examination::rights(&connection, &names).await));
     findings.push(objects);
+    if config.broker.shards > 1 {
+        findings.push(match examination::plugin(&connection, &names).await {
+            Ok(()) => Finding::good("plugin", "that which broker.shards needs is there"),
+            Err(error) => Finding::bad("plugin", error.to_string(), "a worker does not start without"),
+        });
+    }
     connection::close(&connection).await;
     findings
 }
@@ -135,12 +142,12 @@ pub(super) async fn egress(config: &Config, urls: &[Url]) -> Vec<Finding> {
     for url in urls {
         let began = Instant::now();
         let reply = sender.probe(url, PATIENCE).await;
-        findings.push(reached(url, &reply, began.elapsed()));
+        findings.push(reached(url, config.egress.http_urls, &reply, began.elapsed()));
     }
     findings
 }
 
-fn reached(url: &Url, reply: &Reply, took: Duration) -> Finding {
+fn reached(url: &Url, http_urls: HttpUrls, reply: &Reply, took: Duration) -> Finding {
     let host = url.host_str().unwrap_or_default();
     let firewall = "see the firewall between this machine and the internet; then the endpoint";
     let advice = match reply {
@@ -154,7 +161,9 @@ fn reached(url: &Url, reply: &Reply, took: Duration) -> Finding {
         Reply::Failure { cause: Cause::Tls, .. } => {
             "the endpoint's certificate is not trusted: an authority of your own goes into egress.caFile"
         }
-        Reply::Failure { cause: Cause::ForbiddenAddress, .. } if url.scheme() == "http" => {
+        Reply::Failure { cause: Cause::ForbiddenAddress, .. }
+            if url.scheme() == "http" && http_urls == HttpUrls::Refused =>
+        {
             "ask for an https URL; egress.allowHttp=true lets events and header values out in the clear"
         }
         Reply::Failure { cause: Cause::ForbiddenAddress, .. } => {

@@ -1,7 +1,7 @@
 //! The sentences of an explanation, for whoever looks after a campaign.
 
 use super::super::campaign::{Campaign, MenuEntry, Place};
-use super::super::event::{Keyword, StepEvent, comparable};
+use super::super::event::{Keyword, StepEvent, is_same};
 use super::super::resolve::{MatchedBy, Step};
 use super::ExplainedWebhook;
 
@@ -69,7 +69,7 @@ pub(super) fn entry(entry: &MenuEntry, step: &Step<'_>, event: &StepEvent) -> St
 
 fn has_option_of(entry: &MenuEntry, event: &StepEvent) -> bool {
     match (&entry.option, &event.option) {
-        (Some(one), Some(other)) => comparable(one) == comparable(other),
+        (Some(one), Some(other)) => is_same(one, other),
         _ => false,
     }
 }

@@ -325,8 +325,7 @@ async fn save(
         let campaign = match draft.read()? {
             Ok(campaign) => campaign,
             Err(errors) => {
-                let refusal =
-                    format!("{}, told beside their fields.", numbers::of(errors.count() as u64, "fault", "faults"));
+                let refusal = format!("{}, told below.", numbers::of(errors.count() as u64, "fault", "faults"));
                 let shown = Page { refusal: Some(refusal), ..opened(draft.page()?, &form)? };
                 return Ok(told("nothing: the form has faults", page(&shown)));
             }

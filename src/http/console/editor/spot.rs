@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::form::{Form, address, escaped};
 use crate::delivery::campaign::edited::Edited;
 use crate::delivery::campaign::{Campaign, MenuEntry, Place, Section};
-use crate::delivery::event::comparable;
+use crate::delivery::event::is_same;
 
 /// A place that can be edited, as its address names it: `?label=Plans&keyword=1`, `?label=Plans&new=entry`, `?new=section`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl Spot {
     /// The menu entry it is.
     pub(super) fn entry_in<'a>(&self, campaign: &'a Campaign) -> Option<&'a MenuEntry> {
         let Self::Entry { keyword, .. } = self else { return None };
-        let has_it = |entry: &&MenuEntry| comparable(&entry.keyword.to_string()) == comparable(keyword);
+        let has_it = |entry: &&MenuEntry| is_same(&entry.keyword.to_string(), keyword);
         self.section_in(campaign)?.menu.iter().find(has_it)
     }
 
@@ -135,7 +135,7 @@ impl Spot {
         let menu = sections[i]["menu"].as_array().map(Vec::as_slice).unwrap_or_default();
         match self {
             Self::Entry { keyword, .. } => {
-                let has_it = |entry: &Value| comparable(&as_text(&entry["keyword"])) == comparable(keyword);
+                let has_it = |entry: &Value| is_same(&as_text(&entry["keyword"]), keyword);
                 menu.iter().position(has_it).map(|j| (i, Some(j)))
             }
             Self::NewEntry { .. } => Some((i, Some(menu.len()))),

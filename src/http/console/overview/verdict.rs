@@ -94,7 +94,7 @@ pub(super) fn points(observed: &Observed) -> Vec<Point> {
         points.push(Point {
             level: Level::Attention,
             what: format!("{} {is} paused", numbers::of(observed.paused, "replay", "replays")),
-            todo: "Somebody has paused it, or too much of it failed. Nothing of it is sent until it is resumed.",
+            todo: "Somebody has paused it. Nothing of it is sent until it is resumed.",
             link: Some(("/replays", "Replays")),
         });
     }
