@@ -88,11 +88,12 @@ async fn the_broker_is_spoken_to_over_tls_with_a_certificate() {
     let connections = broker.ctl(&["list_connections", "--no-table-headers", "ssl"]).await;
     assert!(connections.lines().filter(|line| *line == "true").count() >= 2, "{connections}");
 
-    // Neither a stranger, nor one who does not know the authority: both say why, and try again.
+    // Neither a stranger, nor one who does not know the authority: both say why, and try again. The broker tells a stranger after
+    // the handshake and closes at once, so that a reset may overtake what it says: of several tries, not of each.
     for settings in [&[trusting][..], &own] {
         let stranger = Waypost::launch(&url, &unique("tls"), settings);
-        let line = stranger.until_line("connecting again").await;
-        assert!(line.to_lowercase().contains("certificate"), "{line}");
+        let line = stranger.until_line("ertificate").await;
+        assert!(line.contains("connecting again"), "{line}");
     }
 }
 
