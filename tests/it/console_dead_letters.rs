@@ -354,6 +354,7 @@ async fn letters_are_given_up_by_selection_by_filter_and_one_by_one() {
 
     browser.open("/dead-letters?status=410&state=pending").await;
     browser.click(&button("Discard all 3 pending that match")).await;
+    browser.until_shown(&heading("3 dead letters given up for good?")).await;
     // What dies after the question is not meant by it.
     stage.bury(4, 1).await;
     browser.type_into(&field("Reason"), "the campaign is over").await;
