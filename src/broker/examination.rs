@@ -91,9 +91,7 @@ pub async fn queues(connection: &Connection, topology: &Topology) -> Result<Vec<
 pub async fn plugin(connection: &Connection, names: &Names) -> Result<(), BrokerError> {
     let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
     let name = names.examination(&uuid::Uuid::now_v7().to_string());
-    // Gone with the broker's next start, should it not come to being removed.
-    let options = ExchangeDeclareOptions { auto_delete: true, ..ExchangeDeclareOptions::default() };
-    topology::spreading(&channel, &name, options).await?;
+    topology::transient_spreading(&channel, &name).await?;
     let deleted = channel.exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default()).await;
     deleted.map_err(BrokerError::lost("removing an exchange"))
 }

@@ -269,13 +269,9 @@ pub(super) async fn exchange(
     declared.map_err(|error| refused("declaring an exchange", &error))
 }
 
-/// An exchange that spreads messages over queues, with other options than those of ours.
-pub(super) async fn spreading(
-    channel: &Channel,
-    name: &str,
-    options: ExchangeDeclareOptions,
-) -> Result<(), BrokerError> {
-    let kind = ExchangeKind::Custom(SPREADING.to_owned());
+/// An exchange that spreads messages over queues, and is gone with the broker's next start.
+pub(super) async fn transient_spreading(channel: &Channel, name: &str) -> Result<(), BrokerError> {
+    let (kind, options) = (ExchangeKind::Custom(SPREADING.to_owned()), ExchangeDeclareOptions::default());
     let declared = channel.exchange_declare(name.into(), kind, options, FieldTable::default()).await;
     declared.map_err(|error| refused("declaring an exchange", &error))
 }

@@ -62,46 +62,43 @@ pub(super) struct Point {
 pub(super) fn points(observed: &Observed) -> Vec<Point> {
     let mut points: Vec<Point> = observed.trouble.iter().map(of_trouble).collect();
     if observed.broken > 0 {
-        let takes = if observed.broken == 1 { "takes" } else { "take" };
-        points.push(Point {
-            level: Level::Attention,
-            what: format!("{} {takes} no requests", numbers::of(observed.broken, "endpoint", "endpoints")),
-            todo: "Deliveries to it wait in RabbitMQ, and go on by themselves when it answers again. Tell whoever runs it.",
-            link: Some(("/endpoints", "Endpoints")),
-        });
+        points.push(attention(
+            format!("{} no requests", numbers::of(observed.broken, "endpoint takes", "endpoints take")),
+            "Deliveries to it wait in RabbitMQ, and go on by themselves when it answers again. Tell whoever runs it.",
+            ("/endpoints", "Endpoints"),
+        ));
     }
     if observed.attempts >= MANY && observed.failed * 4 >= observed.attempts {
         let share = numbers::percent(observed.failed as f64 / observed.attempts as f64);
-        points.push(Point {
-            level: Level::Attention,
-            what: format!("{share} of the last minute's requests failed"),
-            todo: "They are tried again. Where many endpoints fail in the same way the cause is on this side: look at DNS, the \
-                   network and the egress settings.",
-            link: Some(("/endpoints", "Endpoints")),
-        });
+        points.push(attention(
+            format!("{share} of the last minute's requests failed"),
+            "They are tried again. Where many endpoints fail in the same way the cause is on this side: look at DNS, the \
+             network and the egress settings.",
+            ("/endpoints", "Endpoints"),
+        ));
     }
     if observed.pending > 0 {
-        let is = if observed.pending == 1 { "is" } else { "are" };
-        points.push(Point {
-            level: Level::Attention,
-            what: format!("{} {is} pending", numbers::of(observed.pending, "dead letter", "dead letters")),
-            todo: "Find out why they failed, have that mended, then replay them; discard what nobody needs.",
-            link: Some(("/dead-letters?state=pending", "Dead letters")),
-        });
+        points.push(attention(
+            format!("{} pending", numbers::of(observed.pending, "dead letter is", "dead letters are")),
+            "Find out why they failed, have that mended, then replay them; discard what nobody needs.",
+            ("/dead-letters?state=pending", "Dead letters"),
+        ));
     }
     if observed.paused > 0 {
-        let is = if observed.paused == 1 { "is" } else { "are" };
-        points.push(Point {
-            level: Level::Attention,
-            what: format!("{} {is} paused", numbers::of(observed.paused, "replay", "replays")),
-            todo: "Somebody has paused it. Nothing of it is sent until it is resumed.",
-            link: Some(("/replays", "Replays")),
-        });
+        points.push(attention(
+            format!("{} paused", numbers::of(observed.paused, "replay is", "replays are")),
+            "Somebody has paused it. Nothing of it is sent until it is resumed.",
+            ("/replays", "Replays"),
+        ));
     }
     if points.is_empty() {
         points.push(well(observed));
     }
     points
+}
+
+fn attention(what: String, todo: &'static str, link: (&'static str, &'static str)) -> Point {
+    Point { level: Level::Attention, what, todo, link: Some(link) }
 }
 
 fn well(observed: &Observed) -> Point {
