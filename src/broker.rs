@@ -10,12 +10,15 @@ pub mod connection;
 pub mod consumer;
 pub mod depths;
 pub mod examination;
+mod frame_filter;
+mod frame_repair;
 pub mod ladder;
 pub mod log;
 pub mod names;
 pub mod publisher;
 pub mod succession;
 pub mod topology;
+mod transport;
 
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 

@@ -12,7 +12,7 @@ use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::BrokerError;
+use super::{BrokerError, transport};
 use crate::tls::Identity;
 
 /// Both sides take a peer for dead that has been silent for this long, in seconds.
@@ -75,8 +75,7 @@ impl Address {
         let address = format!("{}:{}", uri.authority.host, uri.authority.port);
         let failed = |error: String| BrokerError::Connect { address: address.clone(), error };
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let runtime = lapin::runtime::default_runtime().map_err(|error| failed(error.to_string()))?;
-        let connecting = Connection::connect_uri_with_config(uri, properties, self.tls(), runtime);
+        let connecting = transport::connect(uri, properties, self.tls());
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(failed(error.to_string())),

@@ -1,0 +1,91 @@
+//! A message may have any properties and headers that the broker accepts: its event is delivered, and so are all others.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::stage::{LONG, Stage, chose, many};
+use crate::support::Broker;
+use crate::support::raw_amqp::{RawMessage, TextProperty, long_bytes, nested, publish_raw, short_string};
+
+/// Not UTF-8: `José` in Latin-1, and a UUID as 16 bytes.
+const LATIN_1: &[u8] = b"Jos\xE9";
+const UUID: &[u8] = &[0x8F, 0x14, 0xE4, 0x5F, 0xCE, 0xEA, 0x46, 0x7F, 0x9B, 0x02, 0, 0xFF, 0x10, 0x80, 0xC0, 0xAF];
+
+/// Events published before and after those with odd properties.
+const NEIGHBOURS: usize = 40;
+
+/// A message of an event with this identity, or none.
+fn event(event_id: Option<&str>) -> RawMessage {
+    let mut event = chose(3, event_id.unwrap_or_default());
+    if event_id.is_none() {
+        event.as_object_mut().expect("an object").remove("eventId");
+    }
+    RawMessage::new(b"13010", event)
+}
+
+fn header(name: &[u8], value: Vec<u8>) -> Vec<u8> {
+    [short_string(name), value].concat()
+}
+
+fn text(value: &[u8]) -> Vec<u8> {
+    [b"S".as_slice(), &long_bytes(value)].concat()
+}
+
+/// Messages that lapin alone could not read, each of an event of its own.
+fn odd_messages() -> Vec<RawMessage> {
+    use TextProperty::{AppId, ClusterId, ContentEncoding, ContentType, CorrelationId, ReplyTo, Type};
+    let properties = [ContentType, ContentEncoding, CorrelationId, ReplyTo, Type, AppId, ClusterId];
+    let mut messages: Vec<RawMessage> = properties
+        .into_iter()
+        .flat_map(|property| {
+            [LATIN_1, UUID].map(|bytes| event(Some(&format!("{property:?}-{}", bytes.len()))).text(property, bytes))
+        })
+        .collect();
+    let headers = [
+        header(LATIN_1, text(b"a key")),
+        header(b"arrays", nested(b'A', 2000)),
+        header(b"tables", nested(b'F', 2000)),
+        header(b"traceparent", nested(b'F', 2000)),
+        header(b"table", [b"F".as_slice(), &long_bytes(&header(LATIN_1, b"V".to_vec()))].concat()),
+        header(b"large", text(&[b'x'; 130_000])),
+        header(b"text", text(LATIN_1)),
+    ];
+    messages.extend(
+        headers.iter().enumerate().map(|(number, table)| event(Some(&format!("header-{number}"))).headers(table)),
+    );
+    messages.push(RawMessage::new(LATIN_1, chose(3, "routing-key")));
+    messages
+}
+
+#[tokio::test]
+async fn any_properties_are_read_and_no_neighbour_is_delivered_twice() {
+    let stage = Stage::set("properties", &[]).await;
+    let (broker, events) = (Broker::shared().await, format!("{}.events", stage.prefix));
+    let neighbours: Vec<Value> = many(2 * NEIGHBOURS, 3);
+    stage.amqp.publish_events(&stage.prefix, &neighbours[..NEIGHBOURS]).await;
+    let odd = odd_messages();
+    let expected = odd.len() + 2 * NEIGHBOURS;
+    publish_raw(broker, events.as_bytes(), odd).await;
+    stage.amqp.publish_events(&stage.prefix, &neighbours[NEIGHBOURS..]).await;
+    stage.receiver.until_within(LONG, |requests| requests.len() >= expected).await;
+    stage.amqp.until_depth(&events, 0).await;
+    let ids: BTreeSet<String> =
+        stage.receiver.requests().iter().map(|request| request.webhook_id().to_owned()).collect();
+    assert_eq!((ids.len(), stage.receiver.requests().len()), (expected, expected), "each once");
+    let reconnected = stage.waypost.lines().into_iter().find(|line| line.contains("connecting again"));
+    assert_eq!(reconnected, None);
+}
+
+#[tokio::test]
+async fn message_ids_of_any_bytes_are_identities() {
+    let stage = Stage::set("properties", &[]).await;
+    let (broker, events) = (Broker::shared().await, format!("{}.events", stage.prefix));
+    let by_id = |id: &[u8]| event(None).text(TextProperty::MessageId, id);
+    let messages = [LATIN_1, b"Jos\xE8", UUID, LATIN_1].map(by_id);
+    publish_raw(broker, events.as_bytes(), messages.to_vec()).await;
+    stage.receiver.until(|requests| requests.len() == 4).await;
+    let ids: BTreeSet<String> =
+        stage.receiver.requests().iter().map(|request| request.webhook_id().to_owned()).collect();
+    assert_eq!(ids.len(), 3, "the same bytes are the same event");
+}

@@ -1,0 +1,161 @@
+//! A publisher that sends any bytes as properties of a message: lapin sends UTF-8 only. AMQP 0-9-1, frame by frame.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use super::broker::{Broker, blocking};
+use super::until::PATIENCE;
+
+const METHOD: u8 = 1;
+const HEADER: u8 = 2;
+const BODY: u8 = 3;
+const FRAME_END: u8 = 0xCE;
+
+/// A property that is a short string, by its bit in the flags of a content header.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum TextProperty {
+    ContentType = 15,
+    ContentEncoding = 14,
+    CorrelationId = 10,
+    ReplyTo = 9,
+    Expiration = 8,
+    MessageId = 7,
+    Type = 5,
+    AppId = 3,
+    ClusterId = 2,
+}
+
+const HEADERS_BIT: u16 = 13;
+const DELIVERY_MODE_BIT: u16 = 12;
+
+/// A message of any bytes, persistent.
+#[derive(Debug, Clone)]
+pub(crate) struct RawMessage {
+    routing_key: Vec<u8>,
+    body: Vec<u8>,
+    /// By their bits, the highest first.
+    properties: Vec<(u16, Vec<u8>)>,
+}
+
+impl RawMessage {
+    pub(crate) fn new(routing_key: &[u8], body: impl ToString) -> Self {
+        let properties = vec![(DELIVERY_MODE_BIT, vec![2])];
+        Self { routing_key: routing_key.to_vec(), body: body.to_string().into_bytes(), properties }
+    }
+
+    pub(crate) fn text(mut self, property: TextProperty, bytes: &[u8]) -> Self {
+        self.properties.push((property as u16, short_string(bytes)));
+        self
+    }
+
+    /// With the headers of a table's bytes: names as [`short_string`], and values with their type.
+    pub(crate) fn headers(mut self, table: &[u8]) -> Self {
+        self.properties.push((HEADERS_BIT, long_bytes(table)));
+        self
+    }
+
+    fn content_header(&self) -> Vec<u8> {
+        let mut properties = self.properties.clone();
+        properties.sort_by_key(|(bit, _)| std::cmp::Reverse(*bit));
+        let flags = properties.iter().fold(0_u16, |flags, (bit, _)| flags | 1 << bit);
+        let values: Vec<u8> = properties.into_iter().flat_map(|(_, value)| value).collect();
+        let size = (self.body.len() as u64).to_be_bytes();
+        [&[0, 60, 0, 0], size.as_slice(), &flags.to_be_bytes(), &values].concat()
+    }
+}
+
+/// A string behind its length in one byte.
+pub(crate) fn short_string(bytes: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(bytes.len()).expect("at most 255 bytes");
+    [&[length], bytes].concat()
+}
+
+/// Bytes behind their length in four.
+pub(crate) fn long_bytes(bytes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(bytes.len()).expect("a length").to_be_bytes();
+    [length.as_slice(), bytes].concat()
+}
+
+/// Arrays (`A`) or tables (`F`) in one another, as the value of a header.
+pub(crate) fn nested(kind: u8, depth: usize) -> Vec<u8> {
+    (0..depth).fold(b"V".to_vec(), |inner, _| {
+        let content = if kind == b'F' { [short_string(b"k"), inner].concat() } else { inner };
+        [vec![kind], long_bytes(&content)].concat()
+    })
+}
+
+/// Publishes messages to an exchange; the broker has routed and confirmed each.
+pub(crate) async fn publish_raw(broker: &Broker, exchange: &[u8], messages: Vec<RawMessage>) {
+    let (port, exchange) = (broker.port(), exchange.to_vec());
+    blocking(move || {
+        let mut session = Session::open(port);
+        for message in &messages {
+            session.publish(&exchange, message);
+        }
+    })
+    .await;
+}
+
+/// A connection with one channel in confirm mode. Everything panics if the broker refuses.
+struct Session {
+    stream: TcpStream,
+}
+
+impl Session {
+    fn open(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection to the broker");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        let mut session = Self { stream };
+        session.stream.write_all(b"AMQP\0\0\x09\x01").expect("written");
+        session.expect((10, 10));
+        let login =
+            [vec![0; 4], short_string(b"PLAIN"), long_bytes(b"\0guest\0guest"), short_string(b"en_US")].concat();
+        session.send_method(0, (10, 11), &login);
+        let tune = session.expect((10, 30));
+        // No heartbeat: the session is over in seconds.
+        session.send_method(0, (10, 31), &[&tune[..6], &[0, 0]].concat());
+        session.send_method(0, (10, 40), &[short_string(b"/"), vec![0, 0]].concat());
+        session.expect((10, 41));
+        session.call((20, 10), &[0], (20, 11));
+        session.call((85, 10), &[0], (85, 11));
+        session
+    }
+
+    fn publish(&mut self, exchange: &[u8], message: &RawMessage) {
+        const MANDATORY: u8 = 1;
+        let to = [vec![0, 0], short_string(exchange), short_string(&message.routing_key), vec![MANDATORY]].concat();
+        self.send_method(1, (60, 40), &to);
+        self.send_frame(HEADER, 1, &message.content_header());
+        for piece in message.body.chunks(100_000) {
+            self.send_frame(BODY, 1, piece);
+        }
+        self.expect((60, 80));
+    }
+
+    fn call(&mut self, method: (u16, u16), arguments: &[u8], answer: (u16, u16)) {
+        self.send_method(1, method, arguments);
+        self.expect(answer);
+    }
+
+    fn send_method(&mut self, channel: u16, (class, method): (u16, u16), arguments: &[u8]) {
+        self.send_frame(METHOD, channel, &[&class.to_be_bytes(), method.to_be_bytes().as_slice(), arguments].concat());
+    }
+
+    fn send_frame(&mut self, kind: u8, channel: u16, payload: &[u8]) {
+        let frame = [&[kind], channel.to_be_bytes().as_slice(), &long_bytes(payload), &[FRAME_END]].concat();
+        self.stream.write_all(&frame).expect("written");
+    }
+
+    /// The arguments of the next method, which must be this one.
+    fn expect(&mut self, (class, method): (u16, u16)) -> Vec<u8> {
+        let mut start = [0; 7];
+        self.stream.read_exact(&mut start).expect("a frame");
+        let size = u32::from_be_bytes([start[3], start[4], start[5], start[6]]) as usize;
+        let mut payload = vec![0; size + 1];
+        self.stream.read_exact(&mut payload).expect("a frame");
+        payload.pop();
+        let expected = [class.to_be_bytes(), method.to_be_bytes()].concat();
+        assert!(payload.starts_with(&expected), "expected {class}.{method}: {}", String::from_utf8_lossy(&payload));
+        payload.split_off(4)
+    }
+}
