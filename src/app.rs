@@ -35,6 +35,7 @@ use crate::worker::intake::Intake;
 use crate::worker::parking::Parking;
 use crate::worker::precedence::Precedence;
 use crate::worker::progress::Progress;
+use crate::worker::receipts::Receipts;
 use crate::worker::room::Room;
 
 /// How long callers of the API, and messages on their way to the broker, are waited for at the end.
@@ -145,6 +146,7 @@ impl App {
             sender,
             endpoints: Endpoints::new(config.endpoint.limits, config.broker.prefetch),
             parking: Parking::start(publisher.clone(), names.clone(), metrics.clone()),
+            receipts: Receipts::start(),
             policy: Changeable::new(config.retry.clone()),
             metrics: metrics.clone(),
         });

@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use campaign::Target;
 use event::StepEvent;
-use identity::DeliveryId;
+use identity::{DeliveryId, ReceiptId};
 use outcome::Cause;
 
 /// Attempts kept in a delivery's history. Older ones are dropped, the count of attempts made is not.
@@ -74,9 +74,17 @@ pub struct Delivery {
     /// The W3C trace context that came with the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,
+    /// The receipt of its event. Absent if it was sent by a replay, or began to wait under a version without receipts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<ReceiptId>,
 }
 
 impl Delivery {
+    /// A delivery of the event that this `receipt` is of.
+    pub fn received(event: StepEvent, target: Target, trace: Option<TraceContext>, receipt: ReceiptId) -> Self {
+        Self { receipt: Some(receipt), ..Self::new(event, target, trace) }
+    }
+
     /// A delivery of `event` to `target` that has not been attempted yet.
     pub fn new(event: StepEvent, target: Target, trace: Option<TraceContext>) -> Self {
         Self {
@@ -89,6 +97,7 @@ impl Delivery {
             parked_at: None,
             due: None,
             trace,
+            receipt: None,
         }
     }
 

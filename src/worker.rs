@@ -18,6 +18,7 @@ mod lines;
 pub mod parking;
 pub mod precedence;
 pub mod progress;
+pub mod receipts;
 pub mod room;
 
 use std::sync::Arc;
@@ -50,6 +51,7 @@ use crate::telemetry::spans;
 use changeable::Changeable;
 use endpoints::{Endpoints, Entry};
 use parking::Parking;
+use receipts::Receipts;
 
 /// While the broker takes no messages, nothing can be parked: what would be asks again after this time.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
@@ -68,6 +70,8 @@ pub struct Worker {
     pub endpoints: Endpoints,
     /// Where a delivery goes that an endpoint can't take.
     pub parking: Parking,
+    /// Tells messages apart.
+    pub receipts: Receipts,
     /// How often a delivery is tried, unless its webhook says otherwise.
     pub policy: Changeable<RetryPolicy>,
     /// What is counted.
@@ -153,11 +157,13 @@ impl Worker {
         mut targets: Vec<Target>,
         trace: Option<TraceContext>,
     ) -> Result<(), Unsettled> {
+        let receipt = self.receipts.next();
         if targets.len() == 1 {
-            return self.first(Box::new(Delivery::new(event, targets.remove(0), trace))).await;
+            return self.first(Box::new(Delivery::received(event, targets.remove(0), trace, receipt))).await;
         }
-        let deliveries =
-            targets.into_iter().map(|target| Box::new(Delivery::new(event.clone(), target, trace.clone())));
+        let deliveries = targets
+            .into_iter()
+            .map(|target| Box::new(Delivery::received(event.clone(), target, trace.clone(), receipt)));
         let attempts = join_all(deliveries.map(|delivery| self.first(delivery)));
         Box::pin(attempts).await.into_iter().collect()
     }
@@ -320,8 +326,8 @@ impl Worker {
     /// Keeps a message that can't be read.
     async fn unreadable(&self, message: &Message, faults: Vec<Fault>) -> Result<(), Unsettled> {
         let now = Utc::now();
-        // No two are told apart by what they say, so by when they came.
-        let seen = format!("{} {}", now.timestamp_micros(), message.tag);
+        // Equal bodies are told apart by their receipts.
+        let seen = self.receipts.next().to_string();
         let letter = DeadLetter::of_body(&message.body, faults, &seen, Reason::Malformed, now);
         lines::unreadable(&letter, message);
         let letter = DeadLetter { message_id: message.message_id.clone(), trace: message.trace.clone(), ..letter };

@@ -30,8 +30,8 @@ pub const BODY_BYTES_KEPT: usize = 2 * 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetter {
-    /// Its identity: of a delivery, when its first attempt began counts into it. So a delivery whose last attempt is
-    /// made twice, because an acknowledgement was lost, dies with the same one.
+    /// Its identity. A delivery that waited and whose last attempt is made twice, because an acknowledgement was lost,
+    /// dies with the same one. Two messages with the same event die with different ones.
     pub id: DeadLetterId,
     /// Every letter is appended as pending; replays and discards are records of their own.
     pub state: State,
@@ -106,10 +106,10 @@ impl DeadLetter {
     /// The dead letter of a delivery.
     pub fn of_delivery(mut delivery: Delivery, reason: Reason, now: DateTime<Utc>) -> Self {
         delivery.target.mask();
-        let began = delivery.first_attempt_at.unwrap_or(now).timestamp_millis();
+        let id = id_of(&delivery, now);
         let last = delivery.attempts.last();
         Self {
-            id: DeadLetterId::derive(&[delivery.id.as_str().as_bytes(), &began.to_be_bytes()]),
+            id,
             state: State::Pending,
             reason,
             dead_at: now,
@@ -222,6 +222,15 @@ impl DeadLetter {
     }
 }
 
+/// The identity of a delivery's letter. One that began to wait before there were receipts is told apart by when it began.
+fn id_of(delivery: &Delivery, now: DateTime<Utc>) -> DeadLetterId {
+    if let Some(receipt) = delivery.receipt {
+        return DeadLetterId::of_delivery(&delivery.id, receipt);
+    }
+    let began = delivery.first_attempt_at.or(delivery.parked_at).unwrap_or(now).timestamp_millis();
+    DeadLetterId::derive(&[delivery.id.as_str().as_bytes(), &began.to_be_bytes()])
+}
+
 /// The state of a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -250,5 +259,57 @@ impl State {
             Self::Replayed => "replayed",
             Self::Discarded => "discarded",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::delivery::document::tests::example;
+    use crate::delivery::event;
+    use crate::delivery::identity::ReceiptId;
+
+    const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
+
+    fn delivery(receipt: Option<ReceiptId>) -> Delivery {
+        let body = br#"{"campaignId":"c","label":"l","phoneNumber":"1","date":"2024-06-18T23:26:14Z","eventId":"e"}"#;
+        let event = event::decode(body, None).expect("an event");
+        let target = example().places().next().expect("a webhook").target();
+        Delivery { receipt, ..Delivery::new(event, target, None) }
+    }
+
+    fn id(delivery: &Delivery, now: DateTime<Utc>) -> DeadLetterId {
+        DeadLetter::of_delivery(delivery.clone(), Reason::Exhausted, now).id
+    }
+
+    #[test]
+    fn each_message_has_its_letter_even_if_the_events_are_the_same() {
+        let received = |number| delivery(Some(ReceiptId::new(7, number)));
+        let (one, other) = (received(1), received(2));
+        assert_eq!(one.id, other.id, "receivers discard the second");
+        assert_ne!(id(&one, NOW), id(&other, NOW), "dead in the same millisecond");
+    }
+
+    #[test]
+    fn a_copy_of_what_waited_dies_with_the_same_identity() {
+        let mut waited = delivery(Some(ReceiptId::new(7, 1)));
+        waited.parked_at = Some(NOW);
+        let body = serde_json::to_vec(&waited).expect("JSON");
+        let mut copy = Delivery::read_waiting(&body).expect("a delivery").remove(0);
+        copy.first_attempt_at = Some(NOW + TimeDelta::seconds(5));
+        assert_eq!(id(&waited, NOW), id(&copy, NOW + TimeDelta::hours(1)));
+    }
+
+    /// What waited when receipts were introduced keeps the identity it would have had.
+    #[test]
+    fn what_waits_without_a_receipt_is_told_apart_by_when_it_began() {
+        let old = Delivery { first_attempt_at: Some(NOW + TimeDelta::milliseconds(5)), ..delivery(None) };
+        assert!(!serde_json::to_string(&old).expect("JSON").contains("receipt"));
+        let expected = DeadLetterId::derive(&[old.id.as_str().as_bytes(), &5_i64.to_be_bytes()]);
+        assert_eq!(id(&old, NOW), expected);
+        let parked = Delivery { parked_at: Some(NOW), ..delivery(None) };
+        assert_eq!(id(&parked, NOW), id(&parked, NOW + TimeDelta::hours(1)), "every worker makes the same of it");
     }
 }

@@ -1,12 +1,13 @@
-//! Identities. All but a replay's are derived from what they identify: the same input has the same identity on every
-//! node and every attempt.
+//! Identities. All but those of replays and receipts are derived from what they identify: the same input has the same
+//! identity on every node and every attempt.
 
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 /// Bytes of the digest kept in an identity: 144 bits, 24 characters.
@@ -107,6 +108,43 @@ impl WebhookId {
     }
 }
 
+/// Identifies one receipt of a message by a worker. Two messages have different ones even if their bytes are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ReceiptId(u128);
+
+impl ReceiptId {
+    /// The receipt with this number, by the worker process that counts from `start`, a number that no other process has.
+    pub fn new(start: u128, number: u64) -> Self {
+        Self(start.wrapping_add(u128::from(number)))
+    }
+
+    /// The bytes from which other identities are derived.
+    fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+}
+
+impl fmt::Display for ReceiptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl Serialize for ReceiptId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ReceiptId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u128::from_str_radix(&text, 16).ok().filter(|_| digits);
+        number.map(Self).ok_or_else(|| D::Error::custom("a receipt is 32 hex digits"))
+    }
+}
+
 impl ReplayId {
     /// How every one begins.
     pub const PREFIX: &str = "rp_";
@@ -123,6 +161,11 @@ impl DeadLetterId {
     /// From the parts that make a dead letter unique.
     pub fn derive(parts: &[&[u8]]) -> Self {
         Self(digest("dl_", parts))
+    }
+
+    /// The dead letter of a delivery that stems from this receipt of its event.
+    pub fn of_delivery(delivery: &DeliveryId, receipt: ReceiptId) -> Self {
+        Self::derive(&[delivery.0.as_bytes(), b"receipt", &receipt.to_bytes()])
     }
 }
 
@@ -142,6 +185,18 @@ mod tests {
     fn the_derivation_is_fixed() {
         let id = DeliveryId::derive(&EventId::new("event-1"), &WebhookId::new("wh_1"));
         assert_eq!(id.as_str(), "msg_3Q4-yq2HAqNbvz-QSPP_ZbXI");
+    }
+
+    #[test]
+    fn a_receipt_is_read_as_it_was_written() {
+        for receipt in [ReceiptId::new(0, 0), ReceiptId::new(7, 3), ReceiptId::new(u128::MAX, 2)] {
+            let written = serde_json::to_string(&receipt).expect("JSON");
+            assert_eq!(written.len(), 34, "{written}");
+            assert_eq!(serde_json::from_str::<ReceiptId>(&written).expect("a receipt"), receipt);
+        }
+        for other in ["\"\"", "\"+000000000000000000000000000000a\"", "\"a\"", "7", "null"] {
+            assert!(serde_json::from_str::<ReceiptId>(other).is_err(), "{other}");
+        }
     }
 
     #[test]

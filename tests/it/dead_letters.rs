@@ -1,5 +1,7 @@
 //! What a dead letter tells: the whole story of a delivery, or of what could not be read, and no secret of a customer's.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use serde_json::{Value, json};
 
@@ -148,6 +150,19 @@ async fn what_is_no_event_is_shown_as_it_came() {
     assert_eq!(of("body").as_deref().map(str::as_bytes), Some(bodies[0]));
     let base64 = of("bodyBase64").expect("one that is no text");
     assert_eq!(base64::engine::general_purpose::STANDARD.decode(base64).expect("base64"), bodies[1]);
+}
+
+#[tokio::test]
+async fn events_with_the_same_identity_have_a_letter_each() {
+    let stage = Stage::set("letters", &[]).await;
+    stage.receiver.answer("/agent", Answer::status(410));
+    // So many that some die in the same millisecond.
+    let events = vec![chose(3, "twin"); 600];
+    stage.amqp.publish_events(&stage.prefix, &events).await;
+    stage.waypost.until_metric("waypost_deliveries_total{outcome=\"dead\"}", events.len() as f64).await;
+    let letters = stage.waypost.until_letters("eventId=twin", events.len()).await;
+    let deliveries: BTreeSet<&str> = letters.iter().map(|letter| text(letter, "deliveryId")).collect();
+    assert_eq!(deliveries.len(), 1, "the receiver was told that they are the same");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! up, or it is none.
 
 use waypost::delivery::dead_letter::DeadLetter;
+use waypost::delivery::identity::ReceiptId;
 use waypost::delivery::outcome::Cause;
 use waypost::delivery::reason::Reason;
 use waypost::delivery::{ATTEMPTS_KEPT, Attempt, Delivery};
@@ -44,6 +45,13 @@ fn goes_on(mut delivery: Delivery) {
     is_kept(&delivery);
     let letter = DeadLetter::of_delivery(delivery.clone(), Reason::Exhausted, now());
     assert_eq!(letter, DeadLetter::of_delivery(delivery.clone(), Reason::Exhausted, now()), "it dies once");
+    let received = |number| {
+        let delivery = Delivery { receipt: Some(ReceiptId::new(1, number)), ..delivery.clone() };
+        is_kept(&delivery);
+        DeadLetter::of_delivery(delivery, Reason::Exhausted, now()).id
+    };
+    assert_eq!(received(1), received(1), "a copy of one message dies with the same letter");
+    assert_ne!(received(1), received(2), "two messages are two letters");
     assert_eq!(letter.delivery_id.as_ref(), Some(&delivery.id));
     assert_eq!(letter.event.as_ref(), Some(&delivery.event));
     record::is_a_letter(&letter);
