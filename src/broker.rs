@@ -16,6 +16,7 @@ pub mod ladder;
 pub mod log;
 pub mod names;
 pub mod publisher;
+mod removal;
 pub mod succession;
 pub mod topology;
 mod transport;

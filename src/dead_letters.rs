@@ -4,29 +4,28 @@
 //! connection on which that happens.
 
 pub mod erasing;
+mod rewriting;
 pub mod tail;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use lapin::Connection;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::broker::append::{Appender, Unapplied};
-use crate::broker::log::{Continuity, FindEnd, GivenUp, LogReader, Position, Record};
+use crate::broker::log::{Continuity, FindEnd, LogReader, Record};
 use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
-use crate::delivery::Delivery;
+use crate::delivery::dead_letter::State;
 use crate::delivery::dead_letter::choice::Choice;
 use crate::delivery::dead_letter::filter::Filter;
-use crate::delivery::dead_letter::mark::{Discard, Found, Mark, Verdict};
-use crate::delivery::dead_letter::{DeadLetter, State};
+use crate::delivery::dead_letter::mark::{Discard, Mark, Verdict};
+use crate::delivery::dead_letter::removed::RemovedMessage;
 use crate::delivery::fault::Fault;
 use crate::delivery::identity::DeadLetterId;
-use crate::delivery::reason::Reason;
 use crate::follow::{Currency, FollowError};
 use crate::metrics::Metrics;
 use crate::store::StoreError;
@@ -298,8 +297,6 @@ impl DeadLetters {
     /// # Errors
     /// [`FollowError`]: always, for the log has no end.
     async fn follow(&self, mut log: LogReader) -> Result<std::convert::Infallible, FollowError> {
-        // Letters of which the log has not said yet when they were found.
-        let mut undated: HashSet<DeadLetterId> = HashSet::new();
         loop {
             if log.is_current() && *self.currency.borrow() == Currency::CatchingUp {
                 // The log keeps whole segments, and so more than is to be shown.
@@ -326,20 +323,6 @@ impl DeadLetters {
                 batch.push(self.read(record));
             }
             let applied = tokio::task::block_in_place(|| self.view.apply(&batch))?;
-            for entry in &batch {
-                match &entry.content {
-                    Content::Letter(letter) if letter.reason == Reason::Poison => {
-                        undated.insert(letter.id.clone());
-                    }
-                    Content::Mark(Mark::Found(found)) => {
-                        undated.remove(&found.id);
-                    }
-                    _ => {}
-                }
-            }
-            if log.is_current() {
-                undated.drain().for_each(|id| self.append_found(id));
-            }
             self.count();
             self.changes.send_replace(());
             for (entry, applied) in batch.iter().zip(applied) {
@@ -348,25 +331,12 @@ impl DeadLetters {
         }
     }
 
-    /// Tells the log when a letter was found. Nobody waits for that: this is where records are applied.
-    fn append_found(&self, id: DeadLetterId) {
-        let dead_letters = self.clone();
-        tokio::spawn(async move {
-            let found = Mark::Found(Found { id, at: Utc::now() });
-            match dead_letters.append(found).await {
-                // The first record of it: so one node counts the letter, and no other.
-                Ok(Applied::Letters(1)) => dead_letters.metrics.dead_letter(Reason::Poison),
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "when the broker gave a message up will be found out anew"),
-            }
-        });
-    }
-
     fn read(&self, record: Record) -> Entry {
-        let Record { position, body, given_up } = record;
-        let content = match given_up {
-            Some(given_up) => {
-                Content::Letter(Box::new(poison(&body, &position, &self.names, given_up, Utc::now())))
+        let Record { position, body, trace, replay, removal } = record;
+        let content = match removal {
+            Some(removal) => {
+                let message_id = Some(position.message_id.clone()).filter(|id| !id.is_empty());
+                Content::Removed(Box::new(RemovedMessage { removal, body, message_id, trace, replay }))
             }
             // Nobody writes empty ones here, but who knows.
             None if body.is_empty() => Content::Nothing,
@@ -424,31 +394,5 @@ fn content(body: &[u8]) -> Result<Content, serde_json::Error> {
     match Mark::decode(body)? {
         Some(mark) => Ok(Content::Mark(mark)),
         None => serde_json::from_slice(body).map(|letter| Content::Letter(Box::new(letter))),
-    }
-}
-
-/// The letter of a message that the broker gave up: of its delivery where it was a retry, else of its bytes. Every node
-/// makes the same of it, but for the time, on which they agree by a [`Found`].
-fn poison(body: &[u8], position: &Position, names: &Names, given_up: GivenUp, at: DateTime<Utc>) -> DeadLetter {
-    let GivenUp { queue, trace, replay } = given_up;
-    if queue == names.retries()
-        && let Ok(delivery) = serde_json::from_slice::<Delivery>(body)
-    {
-        return DeadLetter::of_delivery(delivery, Reason::Poison, at);
-    }
-    let message =
-        format!("the broker gave it out again and again from {queue}, and no worker settled it: see their logs");
-    let letter = DeadLetter::of_body(
-        body,
-        vec![Fault::new("$", message)],
-        &format!("{} {}", names.dead_letters(), position.offset),
-        Reason::Poison,
-        at,
-    );
-    let message_id = Some(position.message_id.clone()).filter(|id| !id.is_empty());
-    let letter = DeadLetter { message_id, trace, ..letter };
-    match replay {
-        Some(link) => letter.of_replay(link),
-        None => letter,
     }
 }

@@ -256,7 +256,7 @@ impl Replays {
 
     /// A letter as a delivery that is to be attempted; `None` where it is none, or can't be.
     fn delivery(&self, config: ReplayConfig, letter: &DeadLetter) -> Result<Option<Delivery>, StoreError> {
-        let Some(event) = &letter.event else { return Ok(None) };
+        let Some(event) = letter.event.as_ref().filter(|_| letter.is_of_delivery()) else { return Ok(None) };
         let target = self.target(config, letter)?;
         Ok(target.ok().map(|target| new_delivery(letter, event.clone(), target, letter.trace.clone())))
     }

@@ -9,8 +9,9 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, Consumer};
 
 use super::acks::{Acknowledging, Acks};
-use super::{BrokerError, REPLAY_ID, REPLAY_OF, number_header, text_header};
+use super::{BrokerError, REPLAY_ID, REPLAY_OF, number_header, removal, text_header};
 use crate::delivery::TraceContext;
+use crate::delivery::dead_letter::removed::Removal;
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::replay::ReplayLink;
 
@@ -37,8 +38,8 @@ pub struct Message {
     pub trace: Option<TraceContext>,
     /// Which dead letter it is, sent again.
     pub replay: Option<ReplayLink>,
-    /// The queue from which the broker has taken it away, because it gave it out too often.
-    pub given_up_in: Option<String>,
+    /// The latest time that a broker removed it from a queue.
+    pub removal: Option<Removal>,
 }
 
 impl From<Delivery> for Message {
@@ -48,10 +49,9 @@ impl From<Delivery> for Message {
         let replay = text_header(headers, REPLAY_OF).zip(text_header(headers, REPLAY_ID)).map(|(letter, replay)| {
             ReplayLink { dead_letter: DeadLetterId::new(letter), replay: ReplayId::new(replay) }
         });
-        let given_up = text_header(headers, "x-first-death-reason").is_some_and(|reason| reason == "delivery_limit");
         Self {
             replay,
-            given_up_in: text_header(headers, "x-first-death-queue").filter(|_| given_up),
+            removal: removal::latest(headers),
             tag: delivery.delivery_tag,
             offset: number_header(headers, "x-stream-offset"),
             message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),

@@ -17,9 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use super::BrokerError;
 use super::acks::Acks;
-use super::consumer::{StartAt, Subscription};
+use super::consumer::{Message, StartAt, Subscription};
 use super::publisher::{Destination, Outgoing, Publisher};
 use crate::delivery::TraceContext;
+use crate::delivery::dead_letter::removed::Removal;
 use crate::delivery::replay::ReplayLink;
 
 /// Records in hand at once. A record may be a document of a megabyte, so not more of them.
@@ -41,19 +42,12 @@ pub struct Record {
     pub position: Position,
     /// Its bytes. The record that was only written so that the log has an end to be found is empty.
     pub body: Vec<u8>,
-    /// Where the broker has put it here, because it gave it out too often: how it came.
-    pub given_up: Option<GivenUp>,
-}
-
-/// A message that the broker gave out again and again. A stream does not keep when.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GivenUp {
-    /// The queue in which it was.
-    pub queue: String,
     /// Its trace context.
     pub trace: Option<TraceContext>,
-    /// Which dead letter it is, sent again.
+    /// The dead letter that is sent again by it.
     pub replay: Option<ReplayLink>,
+    /// Why the broker put it here; `None` if a worker did.
+    pub removal: Option<Removal>,
 }
 
 /// A place in a log, and proof that it is the same log.
@@ -149,13 +143,12 @@ impl LogReader {
             doing: "reading a log",
             error: "a record has no x-stream-offset: the queue is no stream".to_owned(),
         })?;
-        let position = Position { offset, message_id: message.message_id.unwrap_or_default() };
+        let position = Position { offset, message_id: message.message_id.clone().unwrap_or_default() };
         if self.end.is(&position) {
             self.end = End::Reached;
         }
-        let (trace, replay) = (message.trace, message.replay);
-        let given_up = message.given_up_in.map(|queue| GivenUp { queue, trace, replay });
-        Ok(Record { position, body: message.body, given_up })
+        let Message { body, trace, replay, removal, .. } = message;
+        Ok(Record { position, body, trace, replay, removal })
     }
 
     /// The next record, where it is here already: by it records are applied many at once.

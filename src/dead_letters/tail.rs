@@ -74,6 +74,7 @@ impl Tail {
         tokio::select! {
             ended = &mut follow => match ended? {},
             ended = self.dead_letters.forget() => match ended? {},
+            ended = self.dead_letters.rewrite_removed() => match ended? {},
             ended = self.runner.clone().run(&connection, stop) => ended?,
         }
         connection::close(&connection).await;

@@ -5,6 +5,7 @@
 pub mod choice;
 pub mod filter;
 pub mod mark;
+pub mod removed;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -185,6 +186,11 @@ impl DeadLetter {
     #[must_use]
     pub fn unsent(self, reason: Reason) -> Self {
         Self { reason, status: None, cause: None, first_attempt_at: None, attempts: Vec::new(), ..self }
+    }
+
+    /// Whether it is of a delivery, and not of a message that was none yet.
+    pub fn is_of_delivery(&self) -> bool {
+        self.delivery_id.is_some()
     }
 
     /// Whether it is about the person with this phone number: of its event, or somewhere in a body that could not be read.

@@ -11,6 +11,12 @@ pub enum Reason {
     Malformed,
     /// The broker gave it out again and again, and no worker settled it.
     Poison,
+    /// The broker removed it because its time was over: by the publisher's `expiration`, or by a policy.
+    Expired,
+    /// Somebody rejected it.
+    Rejected,
+    /// The broker removed it because its queue was too long.
+    Maxlen,
     /// The receiver said that it is gone.
     Gone,
     /// The egress rules forbid its address.
@@ -25,9 +31,12 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that exist before they count.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Malformed,
         Self::Poison,
+        Self::Expired,
+        Self::Rejected,
+        Self::Maxlen,
         Self::Gone,
         Self::ForbiddenAddress,
         Self::Exhausted,
@@ -40,6 +49,9 @@ impl Reason {
         match self {
             Self::Malformed => "malformed",
             Self::Poison => "poison",
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+            Self::Maxlen => "maxlen",
             Self::Gone => "gone",
             Self::ForbiddenAddress => "forbidden_address",
             Self::Exhausted => "exhausted",
@@ -53,6 +65,9 @@ impl Reason {
         match self {
             Self::Malformed => "the message is no step event",
             Self::Poison => "no worker could settle the message, however often it was given out",
+            Self::Expired => "the message waited longer than its expiration, or a policy of the broker, allows",
+            Self::Rejected => "somebody rejected the message at the broker",
+            Self::Maxlen => "the broker removed the message because its queue was too long",
             Self::Gone => "the receiver said that it wants no more requests at this address",
             Self::ForbiddenAddress => "the egress rules forbid the address",
             Self::Exhausted => "the attempts, or the time for them, were used up",

@@ -162,7 +162,8 @@ impl Command {
 }
 
 /// A letter was sent again, or a message is an event that was: what its next letter is linked to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ReplayLink {
     /// The letter.
     pub dead_letter: DeadLetterId,

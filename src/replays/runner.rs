@@ -328,7 +328,7 @@ impl Runner {
 
     async fn send_again(&self, job: &Job, letter: DeadLetter) -> Result<ReplayOutcome, Interrupted> {
         let link = ReplayLink { dead_letter: letter.id.clone(), replay: job.replay.id.clone() };
-        let Some(event) = letter.event.clone() else {
+        let Some(event) = letter.event.clone().filter(|_| letter.is_of_delivery()) else {
             return self.requeue(letter, link).await;
         };
         match self.replays.target(job.replay.config, &letter)? {

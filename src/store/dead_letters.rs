@@ -26,6 +26,7 @@ use sled::{Db, Tree};
 use super::StoreError;
 use crate::broker::log::Position;
 use crate::delivery::dead_letter::mark::{Fate, Mark};
+use crate::delivery::dead_letter::removed::RemovedMessage;
 use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{Claims, Job, Replay, ReplayState};
@@ -68,6 +69,8 @@ pub struct Entry {
 pub enum Content {
     /// A letter.
     Letter(Box<DeadLetter>),
+    /// A message that the broker put there: its letters are to be written.
+    Removed(Box<RemovedMessage>),
     /// Something about letters that are there already.
     Mark(Mark),
     /// Nothing: a record without a body, or one of another version.
@@ -122,6 +125,8 @@ pub struct LetterView {
     jobs: Tree,
     /// Replay's id and block → a bit for each letter that it has claimed and not sent.
     claims: Tree,
+    /// Offset → [`RemovedMessage`], until its letters are in the log.
+    removed: Tree,
     positions: Tree,
     zones: Arc<RwLock<BTreeMap<u64, Zone>>>,
     /// Locked after the zones, where both are.
@@ -141,6 +146,7 @@ impl LetterView {
             fates: db.open_tree("letter-fates")?,
             jobs: db.open_tree("replays")?,
             claims: db.open_tree("replay-claims")?,
+            removed: db.open_tree("removed-messages")?,
             positions: db.open_tree("positions")?,
             zones: Arc::default(),
             ids: Arc::default(),
@@ -293,13 +299,42 @@ impl LetterView {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         // First the position: cut short after it, the log is read from its beginning all the same.
         self.positions.remove(DEAD_LETTER_LOG)?;
-        for tree in [&self.letters, &self.blocks, &self.fates, &self.jobs, &self.claims] {
+        for tree in [&self.letters, &self.blocks, &self.fates, &self.jobs, &self.claims, &self.removed] {
             tree.clear()?;
         }
         self.archive.clear()?;
         self.zones_mut().clear();
         *self.ids_mut() = Ids::default();
         Ok(())
+    }
+
+    /// Removed messages whose letters are to be written, at most `limit`, with their offsets. `from` is any number: it
+    /// chooses where to begin, so that several workers begin at different places.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn removed_messages(&self, from: u64, limit: usize) -> Result<Vec<(u64, RemovedMessage)>, StoreError> {
+        let (Some((first, _)), Some((last, _))) = (self.removed.first()?, self.removed.last()?) else {
+            return Ok(Vec::new());
+        };
+        let (first, last) = (number(&first), number(&last));
+        let begin = first + from % (last - first + 1);
+        let entries = self.removed.range(key(begin)..).chain(self.removed.range(..key(begin))).take(limit);
+        entries
+            .map(|entry| {
+                entry
+                    .map_err(StoreError::from)
+                    .and_then(|(offset, message)| Ok((number(&offset), serde_json::from_slice(&message)?)))
+            })
+            .collect()
+    }
+
+    /// Whether letters of the removed message at `offset` are still to be written.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_removed_message(&self, offset: u64) -> Result<bool, StoreError> {
+        Ok(self.removed.contains_key(key(offset))?)
     }
 
     /// Letters of each state.

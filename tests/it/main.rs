@@ -38,6 +38,7 @@ mod message_properties;
 mod operations;
 mod properties_hold;
 mod publisher;
+mod removed_messages;
 mod replay_control;
 mod replay_faults;
 mod replays;

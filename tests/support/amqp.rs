@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-    ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions,
+    BasicRejectOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, PublisherConfirm};
 use serde_json::Value;
 
 use super::broker::Broker;
-use super::until::{PATIENCE, poll};
+use super::until::{PATIENCE, poll, until};
 
 /// So many messages are on their way before the oldest one's confirm is awaited.
 const UNCONFIRMED: usize = 1024;
@@ -54,6 +54,12 @@ impl Message {
     /// With a `message_id`.
     pub(crate) fn id(mut self, id: &str) -> Self {
         self.properties = self.properties.with_message_id(id.into());
+        self
+    }
+
+    /// With an `expiration`, in milliseconds.
+    pub(crate) fn expiration(mut self, milliseconds: u32) -> Self {
+        self.properties = self.properties.with_expiration(milliseconds.to_string().into());
         self
     }
 
@@ -238,6 +244,29 @@ impl Amqp {
         };
         channel.close(200, "done".into()).await.expect("the channel closes");
         enough
+    }
+
+    /// Takes all messages that a queue has now, and answers their bodies.
+    pub(crate) async fn take_all(&self, queue: &str) -> Vec<Vec<u8>> {
+        let channel = self.channel().await;
+        let mut bodies = Vec::new();
+        let options = BasicGetOptions { no_ack: true };
+        while let Some(message) = channel.basic_get(queue.into(), options).await.expect("an answer") {
+            bodies.push(message.delivery.data);
+        }
+        channel.close(200, "done".into()).await.expect("the channel closes");
+        bodies
+    }
+
+    /// Rejects this many messages of a queue, as the management page does: the broker does not requeue them.
+    pub(crate) async fn reject(&self, queue: &str, count: usize) {
+        let channel = self.channel().await;
+        for _ in 0..count {
+            let get = async || channel.basic_get(queue.into(), BasicGetOptions::default()).await.expect("an answer");
+            let message = until(&format!("a message of {queue}"), PATIENCE, get).await;
+            message.acker.reject(BasicRejectOptions { requeue: false }).await.expect("rejected");
+        }
+        channel.close(200, "done".into()).await.expect("the channel closes");
     }
 
     /// Deletes a queue or a stream with all it holds, as an operator may.

@@ -167,7 +167,12 @@ fn what_next(letter: &Value) -> String {
         (_, Some("webhook_disabled")) => {
             "Send it again, once the webhook is enabled (`--config original` takes it as it was):"
         }
-        (Some("pending"), Some("poison")) => "Put the message back on the queue of events:",
+        (Some("pending"), Some("expired" | "rejected" | "maxlen")) => {
+            "The broker removed the message. Find out why, then send it again:"
+        }
+        (Some("pending"), Some("poison")) if letter["deliveryId"].is_null() => {
+            "Put the message back on the queue of events:"
+        }
         (Some("pending"), Some("malformed")) => {
             "Whoever published it has to publish it again, without its faults. Where it is Waypost that was wrong and is mended, put the \
              message back on the queue of events as it is:"
@@ -276,6 +281,7 @@ It has been sent again already. Once more:
         let next = |state: &str, reason: &str| what_next(&json!({ "id": "dl_1", "state": state, "reason": reason }));
         assert_eq!(next("pending", "gone"), "Send it again:\n  waypost dead-letters replay dl_1");
         assert!(next("pending", "poison").starts_with("Put the message back"));
+        assert!(next("pending", "expired").starts_with("The broker removed the message"));
         assert!(next("pending", "malformed").starts_with("Whoever published it has to publish it again"));
         assert!(next("pending", "webhook_deleted").ends_with("replay dl_1 --config original"));
         assert!(next("replaying", "webhook_deleted").ends_with("waypost replays list"));

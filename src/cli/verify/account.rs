@@ -162,9 +162,8 @@ impl Account {
         let in_hand = self.all("deliveries_in_hand");
         // What is in hand can be counted on both sides while the numbers are read.
         let unexplained = Some(self.unexplained()).filter(|difference| difference.abs() > in_hand);
-        // Those of what was no delivery, and of replays, are no deliveries that died.
-        let others = ["malformed", "poison"].map(|reason| self.of("dead_letters_total", reason)).iter().sum::<i64>()
-            + self.of("replayed_total", "dead");
+        // Letters of unreadable messages and of replays are no deliveries that died.
+        let others = self.of("dead_letters_total", "malformed") + self.of("replayed_total", "dead");
         let dead = self.of("deliveries_total", "dead") - (self.all("dead_letters_total") - others);
         let missing = Some(self.missing()).filter(|missing| *missing > 0 && self.note().is_none());
         let findings = [

@@ -30,8 +30,8 @@ pub enum Mark {
     Slice(Slice),
     /// A replay was paused, resumed or cancelled. Where it ends it gives back what it has not sent.
     Control(Control),
-    /// A message that the broker gave up was found in the log. The first record of it counts.
-    Found(Found),
+    /// All letters of a removed message are written. The first record of it counts.
+    Rewritten(Rewritten),
 }
 
 /// Letters given up for good.
@@ -134,24 +134,18 @@ pub struct Control {
     pub at: DateTime<Utc>,
 }
 
-/// A message that the broker gave up was found in the log, which does not say when it came there.
+/// All letters of a [removed message](super::removed::RemovedMessage) are written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Found {
-    /// The letter made of it.
-    pub id: DeadLetterId,
-    /// When it was found: from now on the time at which it was given up.
-    #[serde(with = "timestamp")]
-    pub at: DateTime<Utc>,
+pub struct Rewritten {
+    /// The message's offset in the log.
+    pub offset: u64,
 }
 
 /// What became of a letter after it was written.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fate {
-    /// When the broker gave it up, as far as that is known.
-    #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
-    pub found_at: Option<DateTime<Utc>>,
     /// Each time it was sent again, oldest first.
     pub replays: Vec<ReplayOf>,
     /// The replays that have told how it went. Of others only the new letter is known.
@@ -225,7 +219,7 @@ impl Mark {
             Self::Replay(replay) => Some(&replay.id),
             Self::Slice(slice) => Some(&slice.replay),
             Self::Control(control) => Some(&control.replay),
-            Self::Discard(_) | Self::Erase(_) | Self::Found(_) => None,
+            Self::Discard(_) | Self::Erase(_) | Self::Rewritten(_) => None,
         }
     }
 
@@ -255,7 +249,7 @@ mod tests {
 
     #[test]
     fn marks_are_told_from_letters() {
-        let mark = Mark::Found(Found { id: DeadLetterId::new("dl_1"), at: DateTime::UNIX_EPOCH });
+        let mark = Mark::Rewritten(Rewritten { offset: 7 });
         let bytes = mark.clone().encode().expect("JSON");
         assert_eq!(Mark::decode(&bytes).expect("a mark"), Some(mark));
         assert_eq!(Mark::decode(br#"{"id":"dl_1","state":"pending"}"#).expect("a letter"), None);

@@ -119,7 +119,7 @@ struct Row {
 
 impl List {
     /// The reasons and the states that can be chosen.
-    fn reasons(&self) -> [&'static str; 7] {
+    fn reasons(&self) -> [&'static str; 10] {
         Reason::ALL.map(Reason::as_str)
     }
 

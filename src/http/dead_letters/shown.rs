@@ -36,7 +36,7 @@ struct Lacks {
 
 impl From<DeadLetter> for Listed {
     fn from(letter: DeadLetter) -> Self {
-        let lacks = |is_left_out: bool| (is_left_out && letter.event.is_some()).then_some(());
+        let lacks = |is_left_out: bool| (is_left_out && letter.is_of_delivery()).then_some(());
         let lacks = Lacks {
             status: lacks(letter.status.is_none()),
             cause: lacks(letter.cause.is_none()),
@@ -89,6 +89,7 @@ mod tests {
 
     use super::*;
     use crate::delivery::event;
+    use crate::delivery::identity::DeliveryId;
     use crate::delivery::reason::Reason;
 
     #[test]
@@ -97,11 +98,12 @@ mod tests {
         let unreadable = DeadLetter::of_body(b"?", Vec::new(), "1", Reason::Malformed, now);
         let event = json!({ "campaignId": "c", "label": "a", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z" });
         let event = event::decode(event.to_string().as_bytes(), None).expect("an event");
-        let delivery = DeadLetter { event: Some(event), ..unreadable.clone() };
+        let removed = DeadLetter { event: Some(event), ..unreadable.clone() };
+        let delivery = DeadLetter { delivery_id: Some(DeliveryId::new("msg_1")), ..removed.clone() };
         let shown = |letter: &DeadLetter| to_value(Detail::of(letter.clone(), Fate::default())).expect("JSON");
         for name in ["status", "cause", "firstAttemptAt"] {
             assert_eq!(shown(&delivery).get(name), Some(&Value::Null), "{name}");
-            assert_eq!(shown(&unreadable).get(name), None, "{name}");
+            assert_eq!([&unreadable, &removed].map(|letter| shown(letter).get(name).cloned()), [None, None], "{name}");
         }
         assert_eq!((shown(&delivery).get("attempts"), shown(&unreadable).get("attempts")), (Some(&json!([])), None));
         let answered = DeadLetter { status: Some(503), ..delivery };

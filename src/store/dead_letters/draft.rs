@@ -14,7 +14,8 @@ use super::{
     key, number, offsets,
 };
 use crate::broker::log::Position;
-use crate::delivery::dead_letter::mark::{Control, Discard, Erase, Fate, Found, Mark, Slice};
+use crate::delivery::dead_letter::mark::{Control, Discard, Erase, Fate, Mark, Rewritten, Slice};
+use crate::delivery::dead_letter::removed::RemovedMessage;
 use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{Job, Replay};
@@ -35,6 +36,8 @@ pub(super) struct Draft<'a> {
     jobs: BTreeMap<ReplayId, Option<Job>>,
     /// By replay and block.
     claims: BTreeMap<(ReplayId, u64), u64>,
+    /// Removed messages, by their offsets.
+    removed: BTreeMap<u64, Option<Vec<u8>>>,
 }
 
 impl<'a> Draft<'a> {
@@ -49,6 +52,7 @@ impl<'a> Draft<'a> {
             fates: BTreeMap::new(),
             jobs: BTreeMap::new(),
             claims: BTreeMap::new(),
+            removed: BTreeMap::new(),
         }
     }
 
@@ -61,7 +65,8 @@ impl<'a> Draft<'a> {
             Content::Mark(Mark::Replay(replay)) => self.create(replay),
             Content::Mark(Mark::Slice(slice)) => self.slice(slice),
             Content::Mark(Mark::Control(control)) => self.control(control),
-            Content::Mark(Mark::Found(found)) => self.found(found),
+            Content::Removed(message) => self.removed(offset, message),
+            Content::Mark(Mark::Rewritten(rewritten)) => self.rewritten(rewritten),
             Content::Nothing => Ok(Applied::Nothing),
         }
     }
@@ -204,16 +209,17 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn found(&mut self, found: &Found) -> Result<Applied, StoreError> {
-        let Some(offset) = self.offset_of(&found.id) else { return Ok(Applied::Nothing) };
-        if self.fate(offset)?.found_at.is_some() {
-            return Ok(Applied::Letters(0));
-        }
-        self.fate(offset)?.found_at = Some(found.at);
-        if let Some(row) = self.block(block_of(offset))?.row_mut(offset) {
-            row.dead_at = found.at.timestamp_millis();
-        }
-        Ok(Applied::Letters(1))
+    fn removed(&mut self, offset: u64, message: &RemovedMessage) -> Result<Applied, StoreError> {
+        self.removed.insert(offset, Some(serde_json::to_vec(message)?));
+        Ok(Applied::Nothing)
+    }
+
+    fn rewritten(&mut self, rewritten: &Rewritten) -> Result<Applied, StoreError> {
+        let is_new = match self.removed.insert(rewritten.offset, None) {
+            Some(drafted) => drafted.is_some(),
+            None => self.view.has_removed_message(rewritten.offset)?,
+        };
+        Ok(Applied::Letters(u64::from(is_new)))
     }
 
     /// Forgets a block's letters, and tells how many. `claiming` are the replays that may have some of them.
@@ -329,9 +335,21 @@ impl<'a> Draft<'a> {
         if let Some(position) = position {
             positions.insert(DEAD_LETTER_LOG, serde_json::to_vec(position)?);
         }
-        let trees =
-            [&view.letters, &view.archive.places, &view.blocks, &view.fates, &view.jobs, &view.claims, &view.positions];
-        let batches = [letters, places, blocks, fates, jobs, claims, positions];
+        let mut removed = Batch::default();
+        for (offset, message) in self.removed {
+            put(&mut removed, &key(offset), message);
+        }
+        let trees = [
+            &view.letters,
+            &view.archive.places,
+            &view.blocks,
+            &view.fates,
+            &view.jobs,
+            &view.claims,
+            &view.removed,
+            &view.positions,
+        ];
+        let batches = [letters, places, blocks, fates, jobs, claims, removed, positions];
         let written = trees[..].transaction(|trees| {
             for (tree, batch) in trees.iter().zip(&batches) {
                 tree.apply_batch(batch)?;

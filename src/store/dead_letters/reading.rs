@@ -1,7 +1,5 @@
 //! Reading the letters themselves, which are in sled while their block is not over, and then in the archive.
 
-use chrono::DateTime;
-
 use super::archive::{Place, Volumes};
 use super::pack::Pack;
 use super::rows::{Row, block_of, slot_of};
@@ -17,7 +15,7 @@ pub struct Kept {
     pub offset: u64,
     /// How long it is as JSON.
     pub bytes: usize,
-    /// As it was written, but for what has changed since: its state, and a time of death that was found out later.
+    /// As it was written, but for its state.
     pub letter: DeadLetter,
 }
 
@@ -38,7 +36,6 @@ impl<'a> Reader<'a> {
         let kept = |json: &[u8]| {
             let mut letter: DeadLetter = serde_json::from_slice(json)?;
             letter.state = row.state;
-            letter.dead_at = DateTime::from_timestamp_millis(row.dead_at).unwrap_or(letter.dead_at);
             // An erased one was discarded, and is never pending or claimed again.
             if matches!(row.state, State::Discarded | State::Replayed) && self.view.fate(offset)?.erased.is_some() {
                 letter = letter.erased();

@@ -136,8 +136,8 @@ pub(super) struct Block<'a> {
 #[derive(Debug, Clone, PartialEq)]
 struct Archived {
     place: Place,
-    /// The state and the time of death of each row, as they were written.
-    written: Vec<(State, i64)>,
+    /// The state of each row, as it was written.
+    written: Vec<State>,
 }
 
 /// What has changed of a row since its block was archived.
@@ -145,7 +145,6 @@ struct Archived {
 pub(super) struct Change {
     slot: u8,
     state: State,
-    dead_at: i64,
 }
 
 impl<'a> Block<'a> {
@@ -161,11 +160,11 @@ impl<'a> Block<'a> {
 
     /// The same block, whose rows were written to this place and have changed so since.
     pub(super) fn archived(mut self, place: Place, changes: &[Change]) -> Self {
-        let written = self.rows.iter().map(|row| (row.state, row.dead_at)).collect();
+        let written = self.rows.iter().map(|row| row.state).collect();
         self.archived = Some(Archived { place, written });
         for change in changes {
             if let Some(row) = self.rows.iter_mut().find(|row| row.slot == change.slot) {
-                (row.state, row.dead_at) = (change.state, change.dead_at);
+                row.state = change.state;
             }
         }
         self
@@ -179,8 +178,8 @@ impl<'a> Block<'a> {
     /// What has changed since they were.
     pub(super) fn changes(&self) -> Vec<Change> {
         let written = self.archived.iter().flat_map(|archived| &archived.written);
-        let changed = self.rows.iter().zip(written).filter(|(row, written)| (row.state, row.dead_at) != **written);
-        changed.map(|(row, _)| Change { slot: row.slot, state: row.state, dead_at: row.dead_at }).collect()
+        let changed = self.rows.iter().zip(written).filter(|(row, written)| row.state != **written);
+        changed.map(|(row, _)| Change { slot: row.slot, state: row.state }).collect()
     }
 
     pub(super) fn into_owned(self) -> Block<'static> {

@@ -198,6 +198,9 @@ fn next(state: LetterState, reason: Reason, is_erased: bool) -> &'static str {
         (LetterState::Pending, Reason::Malformed | Reason::Poison) => {
             "A replay puts the message back on the queue of events, as it came: repair first what could not be read."
         }
+        (LetterState::Pending, Reason::Expired | Reason::Rejected | Reason::Maxlen) => {
+            "The broker removed the message. Find out why, then replay it."
+        }
         (LetterState::Pending, Reason::WebhookDeleted) => {
             "There is no webhook to send it to any more: a replay with the original configuration sends it where it was \
              meant to go."

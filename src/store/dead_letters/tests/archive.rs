@@ -4,7 +4,6 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
-use crate::delivery::dead_letter::mark::Found;
 
 /// Offsets to a block and to a volume.
 const BLOCK: u64 = 64;
@@ -159,12 +158,9 @@ fn letters_of_a_block_that_is_over_change_their_states() {
     log.discard(&["dl_1"]);
     log.replay_of_ids("rp_1", &["dl_2", "dl_3"]);
     log.send("rp_1", &["dl_2"], ReplayOutcome::Delivered);
-    log.mark(Mark::Found(Found { id: DeadLetterId::new("dl_4"), at: time(1000) }));
     let mut log = log.reopen();
     let states = ["dl_0", "dl_1", "dl_2", "dl_3"].map(|id| log.state(id));
     assert_eq!(states, [State::Pending, State::Discarded, State::Replayed, State::Replaying].map(Some));
-    let kept = log.view().letter(&DeadLetterId::new("dl_4")).expect("a letter").expect("it is there");
-    assert_eq!(kept.letter.dead_at, time(1000));
     log.control("rp_1", Command::Cancel);
     let log = log.reopen();
     assert_eq!((log.state("dl_3"), log.view().counts()), (Some(State::Pending), [62, 0, 1, 1]));

@@ -9,7 +9,8 @@ use proptest::sample::select;
 
 use self::naive::{Naive, Told};
 use super::*;
-use crate::delivery::dead_letter::mark::{Erase, Found};
+use crate::delivery::dead_letter::mark::{Erase, Rewritten};
+use crate::delivery::dead_letter::removed::{Removal, RemovedMessage};
 use crate::delivery::identity::WebhookId;
 
 /// Few ids, so that records meet.
@@ -88,6 +89,14 @@ fn a_letter() -> impl Strategy<Value = Content> {
     })
 }
 
+fn a_removed_message() -> impl Strategy<Value = Content> {
+    (reason(), option::of(second()), body_bytes()).prop_map(|(reason, at, bytes)| {
+        let removal = Removal { queue: "p.events".to_owned(), reason, at };
+        let body = vec![0xFF; bytes];
+        Content::Removed(Box::new(RemovedMessage { removal, body, message_id: None, trace: None, replay: None }))
+    })
+}
+
 fn a_replay() -> impl Strategy<Value = Mark> {
     let state = prop_oneof![3 => Just(None), 2 => select(State::ALL.to_vec()).prop_map(Some)];
     let filter = (state, one_of(&["c_1", "c_2"]), option::weighted(0.2, second()))
@@ -116,14 +125,14 @@ fn a_mark() -> impl Strategy<Value = Content> {
         8 => (replay_id(), sent, second()).prop_map(|(replay, sent, at)| Mark::Slice(Slice { replay, sent, at })),
         3 => (replay_id(), command, second())
             .prop_map(|(replay, command, at)| Mark::Control(Control { replay, command, by: "ana".to_owned(), at })),
-        2 => (letter_id(), second()).prop_map(|(id, at)| Mark::Found(Found { id, at })),
+        2 => (0..200_u64).prop_map(|offset| Mark::Rewritten(Rewritten { offset })),
     ]
     .prop_map(Content::Mark)
 }
 
 fn a_step() -> impl Strategy<Value = Step> {
     let gap = prop_oneof![16 => Just(1), 6 => 2..70_u64, 1 => Just(1 << 33)];
-    let content = prop_oneof![12 => a_letter(), 16 => a_mark(), 1 => Just(Content::Nothing)];
+    let content = prop_oneof![12 => a_letter(), 16 => a_mark(), 2 => a_removed_message(), 1 => Just(Content::Nothing)];
     prop_oneof![
         60 => (gap, content).prop_map(|(gap, content)| Step::Record(gap, content)),
         3 => (0..SECONDS + 1, 1..4_usize).prop_map(|(second, blocks)| Step::Forget(second, blocks)),

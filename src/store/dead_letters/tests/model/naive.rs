@@ -13,13 +13,14 @@ pub(super) struct Naive {
     /// By their offsets.
     letters: Vec<Known>,
     jobs: BTreeMap<ReplayId, Course>,
+    /// By their offsets.
+    removed: BTreeMap<u64, RemovedMessage>,
 }
 
 /// A letter: its state and its time are those of now.
 struct Known {
     offset: u64,
     letter: DeadLetter,
-    found_at: Option<DateTime<Utc>>,
     replays: Vec<ReplayOf>,
     discard: Option<Verdict>,
     erased: Option<Verdict>,
@@ -107,7 +108,7 @@ impl Course {
 
 impl Naive {
     pub(super) fn new(retention: Duration) -> Self {
-        Self { retention, position: None, letters: Vec::new(), jobs: BTreeMap::new() }
+        Self { retention, position: None, letters: Vec::new(), jobs: BTreeMap::new(), removed: BTreeMap::new() }
     }
 
     fn known(&mut self, id: &DeadLetterId) -> Option<&mut Known> {
@@ -138,6 +139,10 @@ impl Naive {
         let Content::Mark(mark) = &entry.content else {
             return match &entry.content {
                 Content::Letter(letter) => self.letter(entry.position.offset, letter),
+                Content::Removed(message) => {
+                    self.removed.insert(entry.position.offset, (**message).clone());
+                    Told::Nothing
+                }
                 _ => Told::Nothing,
             };
         };
@@ -185,15 +190,7 @@ impl Naive {
                 self.give_back_if_ended(&replay.id);
                 Told::Replay(Box::new(replay))
             }
-            Mark::Found(found) => match self.known(&found.id) {
-                None => Told::Nothing,
-                Some(Known { found_at: Some(_), .. }) => Told::Letters(0),
-                Some(known) => {
-                    known.found_at = Some(found.at);
-                    known.letter.dead_at = found.at;
-                    Told::Letters(1)
-                }
-            },
+            Mark::Rewritten(rewritten) => Told::Letters(u64::from(self.removed.remove(&rewritten.offset).is_some())),
         }
     }
 
@@ -204,7 +201,6 @@ impl Naive {
         self.letters.push(Known {
             offset,
             letter: letter.clone(),
-            found_at: None,
             replays: Vec::new(),
             discard: None,
             erased: None,
@@ -315,14 +311,17 @@ impl Naive {
             if let Some(known) = known {
                 let fate = view.fate(known.offset).expect("a fate");
                 assert_eq!(
-                    (&fate.found_at, &fate.replays, &fate.discard, &fate.erased),
-                    (&known.found_at, &known.replays, &known.discard, &known.erased)
+                    (&fate.replays, &fate.discard, &fate.erased),
+                    (&known.replays, &known.discard, &known.erased)
                 );
                 for replay in (0..REPLAYS).map(|number| ReplayId::new(format!("rp_{number}"))) {
                     assert_eq!(fate.is_recorded(&replay), known.recorded.contains(&replay));
                 }
             }
         }
+        let mut removed = view.removed_messages(7, usize::MAX).expect("removed messages");
+        removed.sort_by_key(|(offset, _)| *offset);
+        assert!(removed.iter().map(|(offset, message)| (offset, message)).eq(&self.removed));
         self.compare_jobs(log);
         for question in questions {
             self.ask(log, question);

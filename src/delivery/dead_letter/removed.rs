@@ -1,0 +1,172 @@
+//! A message that the broker removed from a queue, and put into the dead-letter log as it was. Its letters are written by
+//! a worker: one, or one for each delivery if several waited together.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::DeadLetter;
+use crate::delivery::replay::ReplayLink;
+use crate::delivery::{Delivery, TraceContext, event, fault::Fault, reason::Reason, timestamp};
+
+/// A removal from a queue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Removal {
+    /// The name of the queue.
+    pub queue: String,
+    /// One of `poison`, `expired`, `rejected` and `maxlen`.
+    pub reason: Reason,
+    /// When; `None` if the broker does not say.
+    #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<DateTime<Utc>>,
+}
+
+/// A removed message, as it is found in the dead-letter log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RemovedMessage {
+    /// The latest one.
+    pub removal: Removal,
+    /// As it was published: an event, or what waited on the delay ladder.
+    #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
+    pub body: Vec<u8>,
+    /// The AMQP `message_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    /// The W3C trace context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
+    /// The dead letter that was sent again by this message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplayLink>,
+}
+
+impl RemovedMessage {
+    /// Whether it waited for another attempt, so that its body is a delivery or several.
+    pub fn is_of(&self, retries_queue: &str) -> bool {
+        self.removal.queue == retries_queue
+    }
+
+    /// Its dead letters. `offset` is its place in the log: every worker derives the same identities.
+    pub fn letters(&self, offset: u64, retries_queue: &str, now: DateTime<Utc>) -> Vec<DeadLetter> {
+        let (reason, dead_at) = (self.removal.reason, self.removal.at.unwrap_or(now));
+        if self.is_of(retries_queue) {
+            return match Delivery::read_waiting(&self.body) {
+                Ok(deliveries) => {
+                    deliveries.into_iter().map(|delivery| DeadLetter::of_delivery(delivery, reason, dead_at)).collect()
+                }
+                Err(error) => {
+                    vec![self.unread(offset, vec![Fault::new("$", format!("not a delivery: {error}"))], dead_at)]
+                }
+            };
+        }
+        let letter = match event::decode(&self.body, self.message_id.as_deref()) {
+            Err(faults) => self.unread(offset, faults, dead_at),
+            Ok(event) => DeadLetter {
+                campaign_id: Some(event.campaign_id.clone()),
+                label: Some(event.label.clone()),
+                event_id: Some(event.event_id.clone()),
+                event: Some(event),
+                ..self.unread(offset, Vec::new(), dead_at)
+            },
+        };
+        vec![letter]
+    }
+
+    /// The letter of its bytes.
+    fn unread(&self, offset: u64, errors: Vec<Fault>, dead_at: DateTime<Utc>) -> DeadLetter {
+        let place = format!("removed from {} {offset}", self.removal.queue);
+        let letter = DeadLetter::of_body(&self.body, errors, &place, self.removal.reason, dead_at);
+        let letter = DeadLetter { message_id: self.message_id.clone(), trace: self.trace.clone(), ..letter };
+        match &self.replay {
+            Some(link) => letter.of_replay(link.clone()),
+            None => letter,
+        }
+    }
+}
+
+fn to_base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&STANDARD.encode(bytes))
+}
+
+fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    STANDARD.decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::delivery::document::tests::example;
+    use crate::delivery::identity::{DeadLetterId, ReceiptId};
+    use crate::delivery::replay::ReplayId;
+
+    const EVENT: &[u8] = br#"{"campaignId":"c","label":"l","phoneNumber":"1","date":"2024-06-18T23:26:14Z"}"#;
+    const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
+
+    fn removed(queue: &str, body: &[u8]) -> RemovedMessage {
+        RemovedMessage {
+            removal: Removal { queue: queue.to_owned(), reason: Reason::Rejected, at: None },
+            body: body.to_vec(),
+            message_id: Some("m".to_owned()),
+            trace: None,
+            replay: None,
+        }
+    }
+
+    fn letters(message: &RemovedMessage, offset: u64) -> Vec<DeadLetter> {
+        message.letters(offset, "p.retries", NOW)
+    }
+
+    #[test]
+    fn an_event_tells_what_it_was() {
+        let letter = letters(&removed("p.events", EVENT), 7).remove(0);
+        assert_eq!((letter.reason, letter.dead_at, letter.errors.len()), (Reason::Rejected, NOW, 0));
+        assert_eq!((letter.campaign_id.as_deref(), letter.label.as_deref()), (Some("c"), Some("l")));
+        assert_eq!(letter.event_id.as_ref().map(|id| id.as_str()), Some("m"), "the message's id is the event's");
+        assert_eq!((letter.delivery_id, letter.body.as_deref()), (None, std::str::from_utf8(EVENT).ok()));
+    }
+
+    #[test]
+    fn bytes_that_are_no_event_are_kept_with_their_faults() {
+        for queue in ["p.events", "p.retries", "the platform's own"] {
+            let letter = letters(&removed(queue, b"\xFF"), 7).remove(0);
+            assert_eq!((letter.event, letter.errors.len()), (None, 1));
+            assert_eq!(letter.body_base64.as_deref(), Some("/w=="));
+        }
+    }
+
+    #[test]
+    fn each_delivery_of_a_bundle_has_its_letter() {
+        let event = event::decode(EVENT, None).expect("an event");
+        let target = example().places().next().expect("a webhook").target();
+        let delivery = |number| Delivery::received(event.clone(), target.clone(), None, ReceiptId::new(7, number));
+        let bundle = serde_json::to_vec(&[delivery(1), delivery(2), delivery(3)]).expect("JSON");
+        let letters = letters(&removed("p.retries", &bundle), 7);
+        let ids: BTreeSet<&str> = letters.iter().map(|letter| letter.id.as_str()).collect();
+        assert_eq!((ids.len(), letters.iter().all(|letter| letter.delivery_id.is_some())), (3, true));
+    }
+
+    #[test]
+    fn identities_come_from_the_place_in_the_log() {
+        let message = removed("p.events", EVENT);
+        assert_eq!(letters(&message, 7)[0].id, message.letters(7, "p.retries", Utc::now())[0].id);
+        assert_ne!(letters(&message, 7)[0].id, letters(&message, 8)[0].id);
+        let link = ReplayLink { dead_letter: DeadLetterId::new("dl_1"), replay: ReplayId::new("rp_1") };
+        let again = RemovedMessage { replay: Some(link), ..message };
+        assert_eq!(letters(&again, 7)[0].id, letters(&again, 8)[0].id, "a replay has one");
+    }
+
+    #[test]
+    fn it_is_stored_whole() {
+        let message = RemovedMessage {
+            removal: Removal { at: Some(NOW), ..removed("q", b"").removal },
+            ..removed("q", b"\xFF\0")
+        };
+        let stored = serde_json::to_vec(&message).expect("JSON");
+        assert_eq!(serde_json::from_slice::<RemovedMessage>(&stored).expect("a message"), message);
+    }
+}

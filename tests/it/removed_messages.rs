@@ -1,0 +1,221 @@
+//! What the broker itself removes from a queue becomes a dead letter with the broker's reason: none is left out, each is
+//! counted once, and each can be replayed.
+
+use std::collections::BTreeSet;
+
+use lapin::options::{QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use serde_json::{Value, json};
+
+use crate::stage::{LONG, Stage, campaign, chose, many};
+use crate::support::letters::{ids, text};
+use crate::support::raw_amqp::{RawMessage, TextProperty, publish_raw};
+use crate::support::{Answer, Broker, Message, Waypost, until};
+
+/// Ends the stage's worker.
+async fn stop(stage: &Stage) {
+    stage.waypost.terminate();
+    assert!(stage.waypost.wait().await.success());
+}
+
+/// The letters of a reason, once there are this many, each as its own page shows it.
+async fn letters(waypost: &Waypost, reason: &str, count: usize) -> Vec<Value> {
+    let mut letters = Vec::new();
+    for id in ids(&waypost.until_letters(&format!("reason={reason}"), count).await) {
+        letters.push(waypost.letter(&id).await);
+    }
+    letters
+}
+
+/// Replays all letters of a reason, and waits until that is over.
+async fn replay(waypost: &Waypost, reason: &str) {
+    let replay = waypost.order_replay(&json!({ "filter": { "reason": reason } })).await;
+    waypost.until_replay(&replay, "done").await;
+}
+
+/// An event that was removed before any worker took it.
+#[track_caller]
+fn is_of_event(letter: &Value, event: &Value) {
+    assert_eq!(text(letter, "body"), event.to_string());
+    for (field, value) in
+        [("eventId", &event["eventId"]), ("campaignId", &event["campaignId"]), ("label", &event["label"])]
+    {
+        assert_eq!(&letter[field], value, "{field} of {letter:#}");
+    }
+    assert_eq!(letter["event"]["phoneNumber"], event["phoneNumber"]);
+    for field in ["errors", "deliveryId", "webhookId", "url", "attempts"] {
+        assert!(letter.get(field).is_none_or(Value::is_null), "{field} of {letter:#}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_expires_is_a_letter_and_can_be_replayed() {
+    let stage = Stage::set("removed", &[]).await;
+    stop(&stage).await;
+    let event = chose(3, "expired");
+    stage.amqp.publish(&format!("{}.events", stage.prefix), [Message::event(&event).expiration(50)]).await;
+    stage.amqp.until_depth(&format!("{}.events", stage.prefix), 0).await;
+    stage.waypost.restart().await;
+    is_of_event(&letters(&stage.waypost, "expired", 1).await[0], &event);
+    replay(&stage.waypost, "expired").await;
+    stage.receiver.until(|requests| requests.len() == 1).await;
+    assert_eq!(stage.waypost.metric("waypost_dead_letters_total{reason=\"expired\"}").await, 1.0);
+}
+
+#[tokio::test]
+async fn events_that_are_rejected_are_letters_whatever_their_properties() {
+    let stage = Stage::set("removed", &[]).await;
+    stop(&stage).await;
+    let (events, event) = (format!("{}.events", stage.prefix), chose(3, "rejected"));
+    // A reader that lapin alone would end at the first.
+    let odd = RawMessage::new(b"13010", &event).text(TextProperty::CorrelationId, b"Jos\xE9");
+    publish_raw(Broker::shared().await, events.as_bytes(), vec![odd]).await;
+    stage.amqp.publish(&events, [Message::raw("no event").id("the-id")]).await;
+    stage.amqp.reject(&events, 2).await;
+    stage.waypost.restart().await;
+    let letters = letters(&stage.waypost, "rejected", 2).await;
+    let (unread, read): (Vec<&Value>, Vec<&Value>) = letters.iter().partition(|letter| letter["errors"].is_array());
+    is_of_event(read[0], &event);
+    assert_eq!((text(unread[0], "body"), text(unread[0], "messageId")), ("no event", "the-id"));
+}
+
+#[tokio::test]
+async fn the_latest_removal_is_the_reason_and_not_the_first() {
+    let stage = Stage::set("removed", &[]).await;
+    stop(&stage).await;
+    let events = format!("{}.events", stage.prefix);
+    // The platform's own delay: its messages have expired once before they reach Waypost.
+    let (channel, delay) = (stage.amqp.channel().await, format!("{}.platform-delay", stage.prefix));
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(10));
+    arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString(events.as_str().into()));
+    arguments.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString("13010".into()));
+    channel.queue_declare(delay.as_str().into(), QueueDeclareOptions::default(), arguments).await.expect("a queue");
+    let exchange = "amq.direct";
+    let bound = channel.queue_bind(
+        delay.as_str().into(),
+        exchange.into(),
+        delay.as_str().into(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    bound.await.expect("a binding");
+    let event = chose(3, "late");
+    stage.amqp.publish(exchange, [Message::event(&event).key(&delay)]).await;
+    stage.amqp.until_depth(&events, 1).await;
+    stage.amqp.reject(&events, 1).await;
+    stage.waypost.restart().await;
+    is_of_event(&letters(&stage.waypost, "rejected", 1).await[0], &event);
+    stage.amqp.publish(exchange, [Message::event(&chose(3, "later")).key(&delay)]).await;
+    stage.receiver.until(|requests| requests.len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_retry_that_is_given_out_too_often_is_a_letter_of_its_delivery() {
+    let stage = Stage::set("removed", &[]).await;
+    stage.receiver.answer("/agent", Answer::status(503).body("overloaded"));
+    stage.publish(&chose(3, "poison")).await;
+    stage.receiver.until(|requests| requests.len() == 1).await;
+    stage.waypost.until_metric("waypost_retries_scheduled_total", 1.0).await;
+    stop(&stage).await;
+    // In the place of a worker that dies of it each time.
+    let (retries, stream) = (format!("{}.retries", stage.prefix), format!("{}.dead-letters", stage.prefix));
+    let dead = stage.amqp.read_stream_within(LONG, &stream, |records| !records.is_empty());
+    stage.amqp.give_back_until(&retries, dead).await;
+    stage.receiver.answer("/agent", Answer::ok());
+    stage.waypost.restart().await;
+    let letter = letters(&stage.waypost, "poison", 1).await.remove(0);
+    assert_eq!((text(&letter, "eventId"), &letter["status"]), ("poison", &json!(503)), "{letter:#}");
+    assert_eq!(text(&letter["attempts"][0], "answer"), "overloaded");
+    let before = stage.receiver.requests().len();
+    replay(&stage.waypost, "poison").await;
+    let requests = stage.receiver.requests();
+    assert_eq!((requests.len(), requests[before].webhook_id()), (before + 1, text(&letter, "deliveryId")));
+}
+
+#[tokio::test]
+async fn each_delivery_that_was_parked_with_others_is_a_letter_counted_once() {
+    const DELIVERIES: usize = 60;
+    let stage = Stage::set("removed", &[]).await;
+    let other = stage.second().await;
+    let mut campaign = campaign(&stage.receiver);
+    campaign["sections"][0]["menu"][2]["webhook"]["maxConcurrency"] = json!(1);
+    stage.waypost.put_campaign(&campaign).await;
+    stage.receiver.answer("/agent", Answer::never());
+    stage.amqp.publish_events(&stage.prefix, &many(DELIVERIES, 3)).await;
+    let parked = async || {
+        let parked = parked(&stage.waypost).await + parked(&other).await;
+        (parked >= DELIVERIES as f64 - 4.0).then_some(())
+    };
+    until("parked deliveries", LONG, parked).await;
+    stage.waypost.kill().await;
+    other.kill().await;
+    // They wait for minutes: the test moves them on.
+    let waiting = take_waiting(&stage).await;
+    let expected: BTreeSet<String> = waiting.iter().flat_map(|body| delivery_ids(body)).collect();
+    assert!(waiting.len() < expected.len(), "some wait together");
+    let retries = format!("{}.retries", stage.prefix);
+    stage.amqp.publish("", waiting.iter().map(|body| Message::raw(body.clone()).key(&retries))).await;
+    stage.amqp.reject(&retries, waiting.len()).await;
+    stage.receiver.answer("/agent", Answer::ok());
+    stage.waypost.restart().await;
+    other.restart().await;
+
+    let letters = letters(&stage.waypost, "rejected", expected.len()).await;
+    let found: BTreeSet<String> = letters.iter().map(|letter| text(letter, "deliveryId").to_owned()).collect();
+    assert_eq!(found, expected);
+    let counted = async |name: &str| stage.waypost.metric(name).await + other.metric(name).await;
+    let rejected = "waypost_dead_letters_total{reason=\"rejected\"}";
+    let count = expected.len() as f64;
+    until("each counted", LONG, async || (counted(rejected).await == count).then_some(())).await;
+    assert_eq!(counted("waypost_deliveries_total{outcome=\"dead\"}").await, count);
+    // One that has never run before reads the same, and adds nothing.
+    let new = stage.second().await;
+    assert_eq!(ids(&new.until_letters("reason=rejected", letters.len()).await).len(), expected.len());
+    replay(&stage.waypost, "rejected").await;
+    let delivered: BTreeSet<String> =
+        stage.receiver.requests().iter().map(|request| request.webhook_id().to_owned()).collect();
+    assert!(delivered.is_superset(&expected));
+    assert_eq!(counted(rejected).await + new.metric(rejected).await, count);
+}
+
+async fn parked(waypost: &Waypost) -> f64 {
+    let metrics = waypost.metrics().await;
+    metrics.iter().filter(|(name, _)| name.starts_with("waypost_deliveries_parked_total")).map(|(_, count)| count).sum()
+}
+
+/// Takes the bodies of all messages that wait in the delay queues.
+async fn take_waiting(stage: &Stage) -> Vec<Vec<u8>> {
+    let mut bodies = Vec::new();
+    for seconds in (0..16).map(|power| 1 << power) {
+        bodies.extend(stage.amqp.take_all(&format!("{}.delay.{seconds}", stage.prefix)).await);
+    }
+    bodies
+}
+
+fn delivery_ids(body: &[u8]) -> Vec<String> {
+    let one_or_several: Value = serde_json::from_slice(body).expect("JSON");
+    let deliveries = one_or_several.as_array().cloned().unwrap_or_else(|| vec![one_or_several]);
+    deliveries.iter().map(|delivery| text(delivery, "id").to_owned()).collect()
+}
+
+#[tokio::test]
+async fn what_policies_remove_is_a_letter() {
+    let broker = Broker::private().await;
+    let stage = Stage::set_on(&broker.url(), "removed", &[]).await;
+    stop(&stage).await;
+    let events = format!("{}.events", stage.prefix);
+    let pattern = format!("^{}$", events.replace('.', "\\."));
+    broker
+        .ctl(&["set_policy", "--apply-to", "queues", "short", &pattern, r#"{"max-length":1,"overflow":"drop-head"}"#])
+        .await;
+    stage.amqp.publish_events(&stage.prefix, &many(3, 3)).await;
+    stage.amqp.until_depth(&events, 1).await;
+    broker.ctl(&["set_policy", "--apply-to", "queues", "short", &pattern, r#"{"message-ttl":50}"#]).await;
+    stage.amqp.until_depth(&events, 0).await;
+    stage.waypost.restart().await;
+    let removed = stage.waypost.until_letters("", 3).await;
+    let reasons: BTreeSet<(&str, &str)> =
+        removed.iter().map(|letter| (text(letter, "eventId"), text(letter, "reason"))).collect();
+    assert_eq!(reasons, [("event-0", "maxlen"), ("event-1", "maxlen"), ("event-2", "expired")].into());
+}
