@@ -12,22 +12,23 @@ FROM ${RUST} AS build
 WORKDIR /build
 # .dockerignore lists what the build needs.
 COPY . .
+# The packages of the runtime image, for the list of components.
+COPY --from=runtime /var/lib/dpkg /runtime/var/lib/dpkg
+COPY --from=runtime /usr/lib/os-release /runtime/usr/lib/os-release
 # `true` if the registry's crates are mounted and no network is needed.
 ARG CARGO_NET_OFFLINE=false
-# Dependencies stay in the caches from build to build. Sources are made younger than what the caches have of them.
+ARG CREATED=1970-01-01T00:00:00Z
+# Dependencies stay in the caches from build to build. Sources are made younger than what the caches have of them. It is one step,
+# for buildah 1.28 keeps a locked cache until the build ends, and would wait for itself in the second.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/build/target,sharing=locked \
     find . -path ./target -prune -o -type f -exec touch {} + \
     && cargo build --release --locked --bin waypost \
     && install -D target/release/waypost /rootfs/usr/local/bin/waypost \
-    && install -D -m 644 LICENSE /rootfs/usr/share/doc/waypost/LICENSE \
-    && install -d -m 700 /rootfs/var/lib/waypost
-# The packages of the runtime image, for the list of components.
-COPY --from=runtime /var/lib/dpkg /runtime/var/lib/dpkg
-COPY --from=runtime /usr/lib/os-release /runtime/usr/lib/os-release
-ARG CREATED=1970-01-01T00:00:00Z
-RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
-    scripts/image-sbom /runtime "$CREATED" > /rootfs/usr/share/doc/waypost/sbom.cdx.json
+    && install -d -m 755 /rootfs/usr/share/doc/waypost \
+    && install -m 644 LICENSE /rootfs/usr/share/doc/waypost/LICENSE \
+    && scripts/image-sbom /runtime "$CREATED" > /rootfs/usr/share/doc/waypost/sbom.cdx.json \
+    && install -d -m 700 /volume/waypost
 
 FROM runtime
 ARG VERSION=0.1.0
@@ -41,8 +42,8 @@ LABEL org.opencontainers.image.title="Waypost" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /rootfs/usr/local/bin/waypost /usr/local/bin/waypost
 COPY --from=build /rootfs/usr/share/doc/waypost /usr/share/doc/waypost
-# A volume mounted here takes over owner and mode.
-COPY --from=build --chown=65532:65532 /rootfs/var/lib/waypost /var/lib/waypost
+# A volume mounted here takes over owner and mode. The folder is in another, because the mode of what is named here is not copied.
+COPY --from=build --chown=65532:65532 /volume /var/lib
 ENV WAYPOST_STORE__PATH=/var/lib/waypost \
     WAYPOST_HTTP__LISTEN=0.0.0.0:8080 \
     WAYPOST_LOG__FORMAT=json
