@@ -91,8 +91,8 @@ fuzz: tools ## Fuzz each target for a minute (SECONDS=10 for less, ARGS="event u
 image: tools ## Build the image with docker, podman or buildah, whichever works (docs/IMAGE.md)
 	scripts/image
 
-# Not part of ci: it needs root, and builds the program once more.
-image-test: tools ## Build the image, run it read-only as its user, and send an event through it (ARGS=--built for the last one)
+# Not part of ci: it needs root, and compiles for minutes what tests compile otherwise.
+image-test: tools ## Build the image, run it read-only as its user, and send an event through it; not part of ci, for it needs root and minutes (ARGS=--built for the last image)
 	scripts/image-test $(ARGS)
 
 clean: ## Remove what was built

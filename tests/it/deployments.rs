@@ -165,7 +165,7 @@ fn the_image_has_the_labels_that_registries_read() {
         "version=\"${VERSION}\"",
         "revision=\"${REVISION}\"",
         "created=\"${CREATED}\"",
-        &license,
+        license.as_str(),
     ] {
         let label = format!("org.opencontainers.image.{label}");
         assert!(dockerfile.contains(&label), "the Dockerfile has no label {label}");
