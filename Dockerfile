@@ -18,8 +18,8 @@ COPY --from=runtime /usr/lib/os-release /runtime/usr/lib/os-release
 # `true` if the registry's crates are mounted and no network is needed.
 ARG CARGO_NET_OFFLINE=false
 ARG CREATED=1970-01-01T00:00:00Z
-# Dependencies stay in the caches from build to build. Sources are made younger than what the caches have of them. It is one step,
-# for buildah 1.28 keeps a locked cache until the build ends, and would wait for itself in the second.
+# The caches keep crates and compiled dependencies between builds. `touch` makes cargo compile our sources in any case. All of it is one
+# step: buildah 1.28 holds a locked cache until the build ends, so that a second step would wait for ever.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/build/target,sharing=locked \
     find . -path ./target -prune -o -type f -exec touch {} + \
@@ -42,7 +42,7 @@ LABEL org.opencontainers.image.title="Waypost" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /rootfs/usr/local/bin/waypost /usr/local/bin/waypost
 COPY --from=build /rootfs/usr/share/doc/waypost /usr/share/doc/waypost
-# A volume mounted here takes over owner and mode. The folder is in another, because the mode of what is named here is not copied.
+# A volume mounted here takes over owner and mode. Named is the folder above, because the mode of a named folder is not copied.
 COPY --from=build --chown=65532:65532 /volume /var/lib
 ENV WAYPOST_STORE__PATH=/var/lib/waypost \
     WAYPOST_HTTP__LISTEN=0.0.0.0:8080 \

@@ -91,7 +91,7 @@ fuzz: tools ## Fuzz each target for a minute (SECONDS=10 for less, ARGS="event u
 image: tools ## Build the image with docker, podman or buildah, whichever works (docs/IMAGE.md)
 	scripts/image
 
-# Not part of ci: it needs root, and compiles for minutes what tests compile otherwise.
+# Not part of ci: it needs root, and compiles an optimised program for minutes.
 image-test: tools ## Build the image, run it read-only as its user, and send an event through it; not part of ci, for it needs root and minutes (ARGS=--built for the last image)
 	scripts/image-test $(ARGS)
 
