@@ -1,46 +1,56 @@
-# syntax=docker/dockerfile:1
-# The worker's image: one static-enough binary on a base without a shell, as a user without rights.
+# The worker's image: one binary on a base without a shell, run by a user without rights. docs/IMAGE.md describes it.
 #
-#   docker build -t waypost .
-#   docker run --read-only --tmpfs /var/lib/waypost:uid=65532 -e WAYPOST_BROKER__URL -e WAYPOST_HTTP__TOKENS waypost
-#
-# For production pin both images by digest.
-ARG RUST=rust:1.95.0-slim-bookworm
+#   make image                        builds with docker, podman or buildah, and pins the base images by digest
+#   docker build -t waypost .         builds with the tags below, and without the labels of the build
+#   docker run --read-only --tmpfs /var/lib/waypost:uid=65532,gid=65532,mode=0700 -e WAYPOST_BROKER__URL -e WAYPOST_HTTP__TOKENS waypost
+ARG RUST=docker.io/library/rust:1.95.0-slim-bookworm
 ARG RUNTIME=gcr.io/distroless/cc-debian12:nonroot
 
-FROM ${RUST} AS build
-SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
-WORKDIR /build
-# The dependencies alone, in a layer of their own: it is built anew only when they change. Cargo wants a source for each target
-# of the manifest, so each gets an empty one.
-COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches \
-    && echo 'fn main() {}' > src/main.rs \
-    && touch src/lib.rs \
-    && sed -n '/^\[\[bench\]\]/,/^harness/s/^name = "\(.*\)"/\1/p' Cargo.toml \
-        | while read -r bench; do echo 'fn main() {}' > "benches/$bench.rs"; done \
-    && cargo build --release --locked --bin waypost \
-    && rm -rf src benches
-COPY assets assets
-COPY templates templates
-COPY benches benches
-COPY src src
-# Younger than what was built of the empty sources.
-RUN find src -name '*.rs' -exec touch {} + \
-    && cargo build --release --locked --bin waypost \
-    && mkdir -p /rootfs/var/lib/waypost
+FROM ${RUNTIME} AS runtime
 
-FROM ${RUNTIME}
-COPY --from=build /build/target/release/waypost /usr/local/bin/waypost
-# A volume mounted here takes over the owner.
-COPY --from=build --chown=65532:65532 /rootfs/var/lib/waypost /var/lib/waypost
+FROM ${RUST} AS build
+WORKDIR /build
+# .dockerignore lists what the build needs.
+COPY . .
+# The packages of the runtime image, for the list of components.
+COPY --from=runtime /var/lib/dpkg /runtime/var/lib/dpkg
+COPY --from=runtime /usr/lib/os-release /runtime/usr/lib/os-release
+# `true` if the registry's crates are mounted and no network is needed.
+ARG CARGO_NET_OFFLINE=false
+ARG CREATED=1970-01-01T00:00:00Z
+# The caches keep crates and compiled dependencies between builds. `touch` makes cargo compile our sources in any case. All of it is one
+# step: buildah 1.28 holds a locked cache until the build ends, so that a second step would wait for ever.
+RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
+    --mount=type=cache,target=/build/target,sharing=locked \
+    find . -path ./target -prune -o -type f -exec touch {} + \
+    && cargo build --release --locked --bin waypost \
+    && install -D target/release/waypost /rootfs/usr/local/bin/waypost \
+    && install -d -m 755 /rootfs/usr/share/doc/waypost \
+    && install -m 644 LICENSE /rootfs/usr/share/doc/waypost/LICENSE \
+    && scripts/image-sbom /runtime "$CREATED" > /rootfs/usr/share/doc/waypost/sbom.cdx.json \
+    && install -d -m 700 /volume/waypost
+
+FROM runtime
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+ARG CREATED=1970-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="Waypost" \
+      org.opencontainers.image.description="A durable webhook delivery worker for step events from RabbitMQ" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /rootfs/usr/local/bin/waypost /usr/local/bin/waypost
+COPY --from=build /rootfs/usr/share/doc/waypost /usr/share/doc/waypost
+# A volume mounted here takes over owner and mode. Named is the folder above, because the mode of a named folder is not copied.
+COPY --from=build --chown=65532:65532 /volume /var/lib
 ENV WAYPOST_STORE__PATH=/var/lib/waypost \
     WAYPOST_HTTP__LISTEN=0.0.0.0:8080 \
     WAYPOST_LOG__FORMAT=json
 WORKDIR /var/lib/waypost
 USER 65532:65532
 EXPOSE 8080
-# The program asks itself: there is no shell, and no curl.
+# The program asks itself: the image has no shell and no curl.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/usr/local/bin/waypost", "ready"]
 ENTRYPOINT ["/usr/local/bin/waypost"]
 CMD ["serve"]

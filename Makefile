@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Where cargo builds.
 BUILT := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: help demo serve test screenshots ci fmt lint doc deny bench bench-quick steps backlog dead-letters chaos drill contract fuzz clean tools rustfmt clippy
+.PHONY: help demo serve test screenshots ci fmt lint doc deny bench bench-quick steps backlog dead-letters chaos drill contract fuzz image image-test clean tools rustfmt clippy
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +87,13 @@ contract: tools ## Write the JSON Schemas and the AsyncAPI description into docs
 
 fuzz: tools ## Fuzz each target for a minute (SECONDS=10 for less, ARGS="event url" for some of them)
 	scripts/fuzz $(or $(SECONDS),60) $(ARGS)
+
+image: tools ## Build the image with docker, podman or buildah, whichever works (docs/IMAGE.md)
+	scripts/image
+
+# Not part of ci: it needs root, and compiles an optimised program for minutes.
+image-test: tools ## Build the image, run it read-only as its user, and send an event through it; not part of ci, for it needs root and minutes (ARGS=--built for the last image)
+	scripts/image-test $(ARGS)
 
 clean: ## Remove what was built
 	cargo clean

@@ -139,16 +139,90 @@ fn the_image_runs_with_settings_the_program_knows() {
     }
 }
 
+/// The default of an argument of the Dockerfile.
+#[track_caller]
+fn default_argument(dockerfile: &str, name: &str) -> String {
+    let value = dockerfile.lines().find_map(|line| line.strip_prefix(&format!("ARG {name}=")));
+    value.unwrap_or_else(|| panic!("the Dockerfile has no default of {name}")).to_owned()
+}
+
+/// A line `name = "value"` of `Cargo.toml`.
+#[track_caller]
+fn manifest_value(name: &str) -> String {
+    let manifest = read("Cargo.toml");
+    let value = manifest.lines().find_map(|line| line.strip_prefix(&format!("{name} = \"")));
+    value.unwrap_or_else(|| panic!("Cargo.toml has no {name}")).trim_end_matches('"').to_owned()
+}
+
+#[test]
+fn the_image_has_the_labels_that_registries_read() {
+    let dockerfile = read("Dockerfile");
+    assert_eq!(default_argument(&dockerfile, "VERSION"), env!("CARGO_PKG_VERSION"), "a release changes both");
+    let license = format!("licenses=\"{}\"", manifest_value("license"));
+    for label in [
+        "title=\"Waypost\"",
+        "description=\"",
+        "version=\"${VERSION}\"",
+        "revision=\"${REVISION}\"",
+        "created=\"${CREATED}\"",
+        license.as_str(),
+    ] {
+        let label = format!("org.opencontainers.image.{label}");
+        assert!(dockerfile.contains(&label), "the Dockerfile has no label {label}");
+    }
+}
+
+#[test]
+fn the_image_is_built_with_the_oldest_rust_that_is_supported() {
+    let dockerfile = read("Dockerfile");
+    let rust = default_argument(&dockerfile, "RUST");
+    let version = manifest_value("rust-version");
+    assert!(
+        rust.contains(&format!("/rust:{version}.")),
+        "{rust} is not Rust {version}, the rust-version of Cargo.toml"
+    );
+    // Bases are arguments, so that they can be pinned by digest. Other stages are named in the file itself.
+    let stages = ["${RUST} AS build", "${RUNTIME} AS runtime", "runtime"];
+    for from in dockerfile.lines().filter_map(|line| line.strip_prefix("FROM ")) {
+        assert!(stages.contains(&from), "the Dockerfile is built from {from}, which scripts/image does not pin");
+    }
+}
+
+#[test]
+fn deployments_run_the_version_of_this_source_as_the_user_of_the_image() {
+    let version = env!("CARGO_PKG_VERSION");
+    let dockerfile = read("Dockerfile");
+    let user = dockerfile.lines().find_map(|line| line.strip_prefix("USER ")).expect("a user");
+    let (_folder, env) = secrets();
+    let composed = composed(&env, &[]);
+    assert_eq!(composed["services"]["waypost"]["image"], format!("waypost:{version}"));
+    for overlay in OVERLAYS {
+        let objects = rendered(overlay);
+        let pod = &of_kind(&objects, "Deployment")["spec"]["template"]["spec"];
+        let image = pod["containers"][0]["image"].as_str().expect("an image");
+        assert!(image.ends_with(&format!("waypost:{version}")), "{overlay}: {image}");
+        let context = &pod["securityContext"];
+        assert_eq!(format!("{}:{}", context["runAsUser"], context["runAsGroup"]), user, "{overlay}");
+    }
+}
+
 #[test]
 fn the_image_is_built_of_all_that_the_program_is_made_of() {
     let (dockerfile, let_in) = (read("Dockerfile"), read(".dockerignore"));
-    let has = |folder: &str| {
-        let copied = dockerfile.lines().any(|line| line == format!("COPY {folder} {folder}"));
-        assert!(copied, "the Dockerfile does not copy {folder}");
-        assert!(let_in.lines().any(|line| line == format!("!{folder}")), ".dockerignore leaves {folder} out");
+    assert!(dockerfile.contains("\nCOPY . .\n"), "the Dockerfile copies what .dockerignore lets in");
+    let has = |path: &str| {
+        assert!(let_in.lines().any(|line| line == format!("!{path}")), ".dockerignore leaves {path} out");
     };
+    for path in let_in.lines().filter_map(|line| line.strip_prefix('!')) {
+        assert!(project().join(path).exists(), ".dockerignore lets {path} in, which is not there");
+    }
     // Besides these, what the sources include, tests left out. Templates are named without their folder.
-    ["src", "benches", "templates"].into_iter().for_each(has);
+    let needed = ["Cargo.toml", "Cargo.lock", "LICENSE", "scripts/image-sbom", "src", "benches", "templates"];
+    needed.into_iter().for_each(has);
+    let manifest = read("Cargo.toml");
+    let dependencies = manifest.lines().filter(|line| line.contains('{'));
+    let paths = dependencies.filter_map(|line| line.split_once("path = \"").map(|(_, path)| path));
+    paths.filter_map(|path| path.split(['"', '/']).next()).for_each(has);
     let mut folders = vec![project().join("src")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder") {
