@@ -8,8 +8,8 @@ use std::fmt;
 
 use icu_casemap::CaseMapper;
 use icu_normalizer::ComposingNormalizerBorrowed;
-use icu_properties::CodePointSetData;
 use icu_properties::props::DefaultIgnorableCodePoint;
+use icu_properties::{CodePointSetData, CodePointSetDataBorrowed};
 use serde_json::Number;
 
 /// A number with an exponent is written out only if that takes no more zeros than these.
@@ -65,23 +65,24 @@ impl fmt::Display for NormalForm<'_> {
 /// The form of a text, by passes that end when one changes nothing.
 fn folded(text: &str) -> String {
     let mut form = pass(text);
+    let mut before = Cow::Borrowed(text);
     for _ in 1..MAX_PASSES {
-        let next = pass(&form);
-        if next == form {
+        if *before == *form {
             break;
         }
-        form = next;
+        let next = pass(&form);
+        before = Cow::Owned(std::mem::replace(&mut form, next));
     }
     form
 }
 
 fn pass(text: &str) -> String {
-    const INVISIBLE: icu_properties::CodePointSetDataBorrowed<'static> =
-        CodePointSetData::new::<DefaultIgnorableCodePoint>();
+    const INVISIBLE: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<DefaultIgnorableCodePoint>();
     const NFKC: ComposingNormalizerBorrowed<'static> = ComposingNormalizerBorrowed::new_nfkc();
-    let visible: String = text.chars().filter(|character| !INVISIBLE.contains(*character)).collect();
-    let composed = NFKC.normalize(&visible);
-    CaseMapper::new().fold_string(&composed).trim().to_owned()
+    let visible = text.chars().filter(|character| !INVISIBLE.contains(*character));
+    let composed: String = NFKC.normalize_iter(visible).collect();
+    let folded = CaseMapper::new().fold_string(&composed);
+    folded.trim().to_owned()
 }
 
 /// The shortest decimal text of a JSON number: no exponent, no zeros that say nothing, no minus before zero. A number that

@@ -7,8 +7,14 @@ use serde::{Deserialize, Deserializer, Serializer};
 
 /// The text is no time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an RFC 3339 date")]
-pub struct NoTime;
+pub enum NoTime {
+    /// It is not written like one, or is not of the years 0 to 9999 in UTC.
+    #[error("not an RFC 3339 date")]
+    NotADate,
+    /// It has the second 60 when UTC has none.
+    #[error("not an RFC 3339 date: the second 60 is possible only at 23:59:60 UTC")]
+    NoLeapSecond,
+}
 
 /// The last millisecond before a leap second, which is written as it.
 const BEFORE_LEAP_SECOND: u32 = 999_000_000;
@@ -21,12 +27,12 @@ pub fn text(time: &DateTime<Utc>) -> String {
 /// Reads RFC 3339 with any offset, to the millisecond. A leap second is the last millisecond before it.
 ///
 /// # Errors
-/// Where the text is no such time, is none of the years 0 to 9999 in UTC, or is a leap second at a time other than
-/// 23:59:60 UTC. The day is not asked for: which days have one is announced half a year before.
+/// If the text is no such time, is not of the years 0 to 9999 in UTC, or is a leap second at a time other than
+/// 23:59:60 UTC. The day is not checked: which days have a leap second is announced half a year before.
 pub fn parse(text: &str) -> Result<DateTime<Utc>, NoTime> {
     let time = read(text)?;
     let can_be = !is_leap_second(&time) || (time.hour(), time.minute()) == (23, 59);
-    if can_be { Ok(without_leap_second(time)) } else { Err(NoTime) }
+    if can_be { Ok(without_leap_second(time)) } else { Err(NoTime::NoLeapSecond) }
 }
 
 /// As [`parse`], but with a leap second at any time, for what was stored when they were not checked.
@@ -35,9 +41,9 @@ fn parse_stored(text: &str) -> Result<DateTime<Utc>, NoTime> {
 }
 
 fn read(text: &str) -> Result<DateTime<Utc>, NoTime> {
-    let time = DateTime::parse_from_rfc3339(text).map_err(|_| NoTime)?.with_timezone(&Utc);
+    let time = DateTime::parse_from_rfc3339(text).map_err(|_| NoTime::NotADate)?.with_timezone(&Utc);
     // Near the ends of RFC 3339's range an offset leads out of it: such a time could be written, but not read again.
-    if (0..=9999).contains(&time.year()) { Ok(time.trunc_subsecs(3)) } else { Err(NoTime) }
+    if (0..=9999).contains(&time.year()) { Ok(time.trunc_subsecs(3)) } else { Err(NoTime::NotADate) }
 }
 
 /// Chrono has a leap second as more than a second's nanoseconds.
@@ -118,6 +124,12 @@ mod tests {
             assert_eq!(time.as_ref().map(text).as_deref(), expected, "{written}");
             assert_eq!(expected.map(parse), time.map(Ok), "{written}");
         }
+    }
+
+    #[test]
+    fn a_second_60_is_told_from_what_is_no_date() {
+        assert_eq!(parse("2024-06-18T23:26:60Z"), Err(NoTime::NoLeapSecond));
+        assert_eq!(parse("2024-06-18T23:26:61Z"), Err(NoTime::NotADate));
     }
 
     /// Until leap seconds were checked, any minute could have one; what waits with such a date is still read.
