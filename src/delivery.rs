@@ -16,6 +16,7 @@ pub mod explain;
 pub mod fault;
 pub mod identity;
 pub mod moment;
+pub mod normal_form;
 pub mod outcome;
 pub mod reason;
 pub mod replay;

@@ -35,7 +35,7 @@ use crate::broker::publisher::{Destination, Link, Outgoing, Publisher, Unpublish
 use crate::delivery::campaign::{Target, Webhook};
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::echo::{self, Extent};
-use crate::delivery::endpoint::{Arrival, Busy};
+use crate::delivery::endpoint::{Arrival, Busy, Ladder};
 use crate::delivery::event::StepEvent;
 use crate::delivery::fault::Fault;
 use crate::delivery::outcome::{Outcome, Reply, classify};
@@ -218,16 +218,15 @@ impl Worker {
     /// One attempt of a delivery, if its endpoint can take it now, and what follows from it.
     async fn attempt(&self, mut delivery: Box<Delivery>) -> Result<(), Unsettled> {
         let arrival = if delivery.due.is_none() { Arrival::Fresh } else { Arrival::Waited };
+        let ladder = || if self.publisher.link() == Link::Up { Ladder::Open } else { Ladder::Closed };
         let permit = loop {
             // Another number each time, and none that has to be drawn.
             let jitter = f64::from(Utc::now().timestamp_subsec_micros() % 1_000_000) / 1e6;
-            match self.endpoints.enter(&delivery.target.webhook, arrival, jitter).await {
+            match self.endpoints.enter(&delivery.target.webhook, arrival, ladder, jitter).await {
                 Entry::Admitted(permit) => break permit,
-                Entry::Parked { time, why } if self.publisher.link() == Link::Up => {
-                    return Box::pin(self.park(delivery, time, why)).await;
-                }
-                // The broker would not take it. Here it may get its turn.
-                Entry::Parked { .. } => tokio::time::sleep(ASK_AGAIN).await,
+                Entry::Parked { time, why } => return Box::pin(self.park(delivery, time, why)).await,
+                // Here it may get its turn.
+                Entry::Refused => tokio::time::sleep(ASK_AGAIN).await,
             }
         };
         if arrival == Arrival::Fresh {

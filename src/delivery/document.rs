@@ -17,7 +17,7 @@ use url::Url;
 
 use super::campaign::{Campaign, MenuEntry, Redirect, RedirectKind, Section, SectionKind, Webhook};
 use super::egress::EgressRules;
-use super::event::{Keyword, MAX_CAMPAIGN_ID_CHARS, comparable};
+use super::event::{Keyword, MAX_CAMPAIGN_ID_CHARS};
 use super::fault::Fault;
 use super::identity::WebhookId;
 pub use part::{read_value, read_webhook};
@@ -243,12 +243,15 @@ fn keyword(node: &Node<'_>, first_keywords: &mut FirstPlaces<String>) -> Option<
     let Some(keyword) = Keyword::from_json(node.value()) else {
         return node.expected("a string or a number");
     };
-    let compared = comparable(&keyword.to_string());
-    if compared.is_empty() {
-        return node.refuse("a keyword can't be empty: write what the user types");
+    let form = keyword.normal_form();
+    if form.is_empty() {
+        return node.refuse("a keyword can't be empty or invisible: write what the user types");
     }
-    first_keywords.refuse_second(compared, node, |first| {
-        format!("the same keyword as {first} (as text, ignoring case and surrounding space): give each entry its own")
+    first_keywords.refuse_second(form.into_text(), node, |first| {
+        format!(
+            "the same keyword as {first}: case, surrounding space, invisible characters and how a character or a number is \
+             written make no difference. Give each entry its own"
+        )
     });
     Some(keyword)
 }

@@ -170,6 +170,15 @@ pub enum Arrival {
     Waited,
 }
 
+/// Whether the delay ladder takes what is parked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ladder {
+    /// It does.
+    Open,
+    /// The broker takes no messages now.
+    Closed,
+}
+
 /// A delivery asks to be sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
@@ -183,6 +192,8 @@ pub struct Ask<'a> {
     pub asking: Asking,
     /// Where it comes from.
     pub arrival: Arrival,
+    /// Whether it can be parked.
+    pub ladder: Ladder,
     /// A number in 0..1 that spreads what is parked.
     pub jitter: f64,
 }
@@ -194,8 +205,10 @@ pub enum Admission {
     Send(Pass),
     /// It may wait there for so long.
     Wait(Duration, Queue),
-    /// It has to come back after this time.
+    /// It has to come back after this time. From now on it counts as parked.
     Park(Duration, Busy),
+    /// It would be parked, but the delay ladder is closed. It has to ask again, and nothing has changed.
+    Refused(Busy),
 }
 
 /// Whose requests a delivery waits for to end.

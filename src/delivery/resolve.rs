@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::campaign::{Campaign, MenuEntry, Place, Section, Target};
-use super::event::{StepEvent, is_same};
+use super::event::StepEvent;
+use super::normal_form::NormalForm;
 use super::reason::Reason;
 
 /// Where in a campaign an event happened.
@@ -48,13 +49,14 @@ pub fn current(place: Option<Place<'_>>) -> Result<Target, Reason> {
 pub fn step<'a>(campaign: &'a Campaign, event: &StepEvent) -> Option<Step<'a>> {
     let section = campaign.sections.iter().find(|section| section.label == event.label)?;
     let by_keyword = || {
-        let typed = event.keyword.as_ref()?;
-        let entry = section.menu.iter().find(|entry| entry.keyword.matches(typed))?;
+        let typed = event.keyword.as_ref()?.normal_form();
+        let entry = section.menu.iter().find(|entry| entry.keyword.normal_form() == typed)?;
         Some((entry, MatchedBy::Keyword))
     };
     let by_option = || {
-        let chosen = event.option.as_ref()?;
-        let has_it = |entry: &&MenuEntry| entry.option.as_ref().is_some_and(|option| is_same(option, chosen));
+        let chosen = NormalForm::of_text(event.option.as_ref()?);
+        let has_it =
+            |entry: &&MenuEntry| entry.option.as_ref().is_some_and(|option| NormalForm::of_text(option) == chosen);
         let entry = section.menu.iter().find(has_it)?;
         Some((entry, MatchedBy::Option))
     };
@@ -112,15 +114,18 @@ mod tests {
             ("Welcome Message", json!(3), None, &[(Redirect, "agent")]),
             ("Welcome Message", json!(4), Some("Offers"), &[(Underlying, "offers")]),
             ("Welcome Message", json!(5), Some("Survey"), &[(Underlying, "survey")]),
-            // As text, ignoring case and surrounding space.
+            // By their normal forms.
             ("Welcome Message", json!(" 4 "), None, &[(Underlying, "offers")]),
+            ("Welcome Message", json!("４\u{200b}"), None, &[(Underlying, "offers")]),
+            ("Welcome Message", json!(4.0), None, &[(Underlying, "offers")]),
+            ("Welcome Message", json!("4.0"), None, none),
             ("Welcome Message", Value::Null, Some(" oFFers "), &[(Underlying, "offers")]),
+            ("Welcome Message", Value::Null, Some("Ｏffers\u{fe0f}"), &[(Underlying, "offers")]),
             // The keyword decides; the option only where no entry has the keyword.
             ("Welcome Message", json!(4), Some("Survey"), &[(Underlying, "offers")]),
             ("Welcome Message", json!(1), Some("Survey"), none),
             ("Welcome Message", json!(9), Some("Survey"), &[(Underlying, "survey")]),
             ("Welcome Message", json!(9), Some("Nothing"), none),
-            ("Welcome Message", json!(4.0), None, none),
             ("Welcome Message", Value::Null, None, none),
             // A section without a menu: its own webhook, whatever was chosen.
             ("Offers", Value::Null, None, &[(Redirect, "name")]),

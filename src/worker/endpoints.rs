@@ -16,7 +16,7 @@ use crate::delivery::campaign::Webhook;
 use crate::delivery::endpoint::gate::{Gate, Limits};
 use crate::delivery::endpoint::receiver::Receiver;
 use crate::delivery::endpoint::{
-    Admission, Arrival, Ask, Asking, Busy, Lane, Origin, Pass, Place, Queue, SlowLane, Standing,
+    Admission, Arrival, Ask, Asking, Busy, Ladder, Lane, Origin, Pass, Place, Queue, SlowLane, Standing,
 };
 use crate::delivery::identity::WebhookId;
 use crate::delivery::outcome::Reply;
@@ -79,6 +79,8 @@ pub enum Entry {
         /// Why.
         why: Busy,
     },
+    /// It can be neither sent nor parked now, and has to ask again.
+    Refused,
 }
 
 /// The leave to send one request. Dropped, the request was given up.
@@ -125,16 +127,21 @@ impl Endpoints {
         self.0.workers.store(workers.max(before).max(1), Ordering::Relaxed);
     }
 
-    /// Asks for a request to be sent, and waits a moment for it where that is worth it. `jitter`, a number in 0..1, spreads
-    /// what is parked.
-    pub async fn enter(&self, webhook: &Webhook, arrival: Arrival, jitter: f64) -> Entry {
+    /// Asks for a request to be sent, and waits a moment for it where that is worth it. `ladder` tells whether it can be parked.
+    /// `jitter`, a number in 0..1, spreads what is parked.
+    pub async fn enter(&self, webhook: &Webhook, arrival: Arrival, ladder: impl Fn() -> Ladder, jitter: f64) -> Entry {
         let watched = self.0.watched(webhook.url.place());
         let own = self.0.own_limits(webhook).map(|limits| (&webhook.id, limits));
-        let ask = |asking| watched.ask(&self.0, own, asking, arrival, jitter);
+        let ask = |asking| {
+            let (limits, slow_lane) = (*self.0.limits.get(), self.0.slow_lane());
+            let ask = Ask { webhook: own, limits, slow_lane, asking, arrival, ladder: ladder(), jitter };
+            watched.ask(&ask, self.0.now())
+        };
         let admitted = |pass| Entry::Admitted(self.0.permit(&watched, pass));
         let mut waiting = match ask(Asking::First) {
             Admission::Send(pass) => return admitted(pass),
             Admission::Park(time, why) => return Entry::Parked { time, why },
+            Admission::Refused(_) => return Entry::Refused,
             Admission::Wait(_, queue) => Waiting::begin(&watched, queue, &webhook.id),
         };
         let deadline = Instant::now() + arrival.patience();
@@ -146,6 +153,7 @@ impl Endpoints {
             let (most, queue) = match ask(asking) {
                 Admission::Send(pass) => return admitted(pass),
                 Admission::Park(time, why) => return Entry::Parked { time, why },
+                Admission::Refused(_) => return Entry::Refused,
                 Admission::Wait(most, queue) => (most, queue),
             };
             if queue != waiting.queue {
@@ -289,17 +297,8 @@ impl Watched {
         self.receiver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ask(
-        &self,
-        shared: &Shared,
-        webhook: Option<(&WebhookId, Limits)>,
-        asking: Asking,
-        arrival: Arrival,
-        jitter: f64,
-    ) -> Admission {
-        let ask = Ask { webhook, limits: *shared.limits.get(), slow_lane: shared.slow_lane(), asking, arrival, jitter };
-        let now = shared.now();
-        self.lock().admit(&mut self.door.lock(), &ask, now)
+    fn ask(&self, ask: &Ask<'_>, now: Duration) -> Admission {
+        self.lock().admit(&mut self.door.lock(), ask, now)
     }
 
     /// A request is over: tells the receiver, and whoever waits.
@@ -406,9 +405,10 @@ mod tests {
     }
 
     async fn admitted(endpoints: &Endpoints, webhook: &Webhook) -> Permit {
-        match endpoints.enter(webhook, Arrival::Fresh, 0.5).await {
+        match endpoints.enter(webhook, Arrival::Fresh, || Ladder::Open, 0.5).await {
             Entry::Admitted(permit) => permit,
             Entry::Parked { why, .. } => panic!("parked: {why:?}"),
+            Entry::Refused => panic!("refused"),
         }
     }
 
@@ -450,7 +450,7 @@ mod tests {
         let endpoints = endpoints(1);
         let first = admitted(&endpoints, &at(1)).await;
         let began = Instant::now();
-        let Entry::Parked { .. } = endpoints.enter(&at(1), Arrival::Fresh, 0.5).await else {
+        let Entry::Parked { .. } = endpoints.enter(&at(1), Arrival::Fresh, || Ladder::Open, 0.5).await else {
             panic!("a second request")
         };
         assert!(began.elapsed() >= Arrival::Fresh.patience(), "{:?}", began.elapsed());
@@ -459,18 +459,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_waits_in_vain_and_cannot_be_parked_is_not_counted_as_parked() {
+        let endpoints = endpoints(1);
+        let first = admitted(&endpoints, &at(1)).await;
+        for _ in 0..3 {
+            let entry = endpoints.enter(&at(1), Arrival::Fresh, || Ladder::Closed, 0.5).await;
+            assert!(matches!(entry, Entry::Refused));
+        }
+        assert_eq!((endpoints.list()[0].standing.waiting, endpoints.list()[0].standing.parked), (0, 0));
+        first.ended(&ok(), Duration::from_millis(1), Utc::now());
+        let entry = endpoints.enter(&at(1), Arrival::Fresh, || Ladder::Closed, 0.5).await;
+        assert!(matches!(entry, Entry::Admitted(_)), "its turn has come");
+    }
+
+    #[tokio::test]
     async fn slow_endpoints_hold_half_of_the_window_at_most() {
         let endpoints = endpoints(64);
         let mut permits = Vec::new();
         for number in 0..100 {
             // Each is new, and so may be slow.
-            if let Entry::Admitted(permit) = endpoints.enter(&at(number), Arrival::Fresh, 0.5).await {
+            if let Entry::Admitted(permit) = endpoints.enter(&at(number), Arrival::Fresh, || Ladder::Open, 0.5).await {
                 permits.push(permit);
             }
         }
         assert_eq!(permits.len(), 8);
         drop(permits.pop());
-        assert!(matches!(endpoints.enter(&at(7), Arrival::Fresh, 0.5).await, Entry::Admitted(_)));
+        assert!(matches!(endpoints.enter(&at(7), Arrival::Fresh, || Ladder::Open, 0.5).await, Entry::Admitted(_)));
     }
 
     #[tokio::test]
@@ -480,7 +494,7 @@ mod tests {
         let permits = [admitted(&endpoints, &path("a")).await, admitted(&endpoints, &path("b")).await];
         let third = admitted(&endpoints, &path("a")).await;
         assert!(matches!(
-            endpoints.enter(&path("b"), Arrival::Fresh, 0.5).await,
+            endpoints.enter(&path("b"), Arrival::Fresh, || Ladder::Open, 0.5).await,
             Entry::Parked { why: Busy::Concurrency, .. }
         ));
         let listed = endpoints.list();

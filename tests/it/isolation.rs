@@ -176,6 +176,35 @@ async fn what_is_parked_outlives_its_worker() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_parked_is_not_counted_as_parked() {
+    const EVENTS: usize = 20;
+    let broker = Broker::private().await;
+    let two = Two::start_at(&broker, json!({}), &[("WAYPOST_ENDPOINT__MAX_CONCURRENCY", "2")]).await;
+    two.bad.answer_with("/", |_: &Request, earlier: usize| match earlier {
+        0..2 => Answer::ok().after(Duration::from_secs(8)),
+        _ => Answer::ok(),
+    });
+    two.waypost.terminate();
+    two.waypost.wait().await;
+    two.publish("bad", EVENTS).await;
+    // From now on the broker takes no messages, so that nothing can be parked.
+    broker.ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
+    two.waypost.relaunch(&[]);
+    two.bad.until_within(LONG, |requests| requests.len() == 2).await;
+    // The others ask again and again, until these two are answered and they have their turn.
+    let mut parked = 0;
+    until("all deliveries", LONG, async || {
+        parked = parked.max(two.standing().await["parked"].as_u64().unwrap_or_default());
+        (deliveries(&two.bad.requests()) == EVENTS).then_some(())
+    })
+    .await;
+    assert!(parked <= EVENTS as u64, "{parked} of {EVENTS} deliveries were said to be parked");
+    assert_eq!(two.parked().await, 0.0, "none was");
+    broker.ctl(&["set_vm_memory_high_watermark", "0.4"]).await;
+    two.waypost.ready().await;
+}
+
+#[tokio::test]
 async fn a_webhook_has_no_more_under_way_than_it_may() {
     let two = Two::start(json!({ "maxConcurrency": 2 }), &[]).await;
     two.bad.answer("/", Answer::ok().after(Duration::from_millis(20)));

@@ -41,6 +41,7 @@ fn is_a_campaign(campaign: &Campaign) {
             assert_eq!(read(&written, HttpUrls::Allowed, previous).as_ref(), Ok(campaign));
         }
     }
+    no_keyword_is_another(campaign, &written);
     let ids: HashSet<&str> = campaign.places().map(|place| place.webhook.id.as_str()).collect();
     assert_eq!(ids.len(), campaign.places().count(), "an id belongs to one webhook");
     assert!(!ids.contains(""), "a webhook has an id");
@@ -51,6 +52,27 @@ fn is_a_campaign(campaign: &Campaign) {
         let again = read_webhook(&own, Urls::Scheme(HttpUrls::Allowed), &campaign.id, &place);
         assert_eq!(again.as_ref(), Ok(place.webhook.as_ref()), "a webhook alone is read by the same rules");
         gets_what_it_is_configured_with(&place);
+    }
+}
+
+/// Of the keywords of a menu no two are the same, and a second entry with one of them is refused.
+fn no_keyword_is_another(campaign: &Campaign, written: &[u8]) {
+    for (number, section) in campaign.sections.iter().enumerate() {
+        let forms: HashSet<String> = section.menu.iter().map(|entry| entry.keyword.normal_form().into_text()).collect();
+        assert_eq!(forms.len(), section.menu.len(), "two keywords are the same");
+        let Some(entry) = section.menu.first() else { continue };
+        let form = entry.keyword.normal_form().into_text();
+        assert!(!form.is_empty(), "a keyword that nobody can type");
+        let mut document: Value = serde_json::from_slice(written).expect("JSON");
+        let menu = document["sections"][number]["menu"].as_array_mut().expect("a menu");
+        menu.push(serde_json::json!({ "keyword": format!(" \u{200b}{}\u{feff}", form.to_uppercase()) }));
+        let last = format!("$.sections[{number}].menu[{}].keyword", section.menu.len());
+        let document = document.to_string();
+        // The upper case of other texts may be another text.
+        if form.is_ascii() && document.len() <= MAX_DOCUMENT_BYTES {
+            let faults = read(document.as_bytes(), HttpUrls::Allowed, Some(campaign)).expect_err("a keyword twice");
+            assert!(faults.iter().any(|fault| fault.path == last), "{faults:?}");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use waypost::delivery::Delivery;
 use waypost::delivery::event::{Keyword, MAX_CAMPAIGN_ID_CHARS, MAX_EVENT_BYTES, StepEvent, decode};
+use waypost::delivery::normal_form::NormalForm;
 use waypost::delivery::request::render;
 
 use super::{a_delivery, are_told, is_kept, now};
@@ -26,6 +27,25 @@ fn is_an_event(body: &[u8], event: &StepEvent) {
         assert_eq!(decode(&written, Some("message-2")), Ok(event.clone()));
     }
     is_sent(event);
+    if let Some(keyword) = &event.keyword {
+        has_a_normal_form(keyword);
+    }
+}
+
+/// The normal form of a keyword is that of itself, and depends neither on case nor on what nobody sees.
+fn has_a_normal_form(keyword: &Keyword) {
+    let form = keyword.normal_form();
+    let text = form.clone().into_text();
+    assert_eq!(NormalForm::of_text(&text), form);
+    assert_eq!(NormalForm::of_text(&text).into_text(), text);
+    let seen_alike = format!("\u{feff} {text}\u{200b} ");
+    assert!(keyword.matches(&Keyword::Text(seen_alike)), "{keyword:?}");
+    if let Keyword::Number(number) = keyword {
+        let once = format!("{number}e0");
+        if let Ok(same) = serde_json::from_str(&once) {
+            assert!(keyword.matches(&Keyword::Number(same)), "{once}");
+        }
+    }
 }
 
 /// What a receiver gets is what was published.

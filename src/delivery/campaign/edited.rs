@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::event::comparable;
+use super::super::normal_form::NormalForm;
 use super::{Campaign, MenuEntry, Section};
 
 /// A section, or an entry of its menu, by what people call it.
@@ -18,7 +18,7 @@ pub struct Edited {
 impl Edited {
     /// The entry with this keyword of the menu of a section; without one the section itself.
     pub fn new(label: &str, keyword: Option<&str>) -> Self {
-        Self { label: label.to_owned(), keyword: keyword.map(comparable) }
+        Self { label: label.to_owned(), keyword: keyword.map(|keyword| NormalForm::of_text(keyword).into_text()) }
     }
 
     fn entry(section: &Section, entry: &MenuEntry) -> Self {

@@ -172,6 +172,11 @@ fn menu_entries_that_are_refused() {
         (r#"{"keyword": " "}"#, ".keyword", "can't be empty"),
         (r#"{"keyword": 1}"#, ".keyword", "the same keyword as $.sections[0].menu[0].keyword"),
         (r#"{"keyword": " 1 "}"#, ".keyword", "the same keyword as $.sections[0].menu[0].keyword"),
+        (r#"{"keyword": 1.0}"#, ".keyword", "the same keyword as $.sections[0].menu[0].keyword"),
+        (r#"{"keyword": 10e-1}"#, ".keyword", "the same keyword as $.sections[0].menu[0].keyword"),
+        (r#"{"keyword": "１"}"#, ".keyword", "the same keyword as $.sections[0].menu[0].keyword"),
+        (r#"{"keyword": "\u200b"}"#, ".keyword", "can't be empty"),
+        (r#"{"keyword": "ye\u00adｓ"}"#, ".keyword", "the same keyword as $.sections[0].menu[1].keyword"),
         (r#"{"keyword": "yES"}"#, ".keyword", "the same keyword as $.sections[0].menu[1].keyword"),
         (r#"{"keyword": 3, "option": 3}"#, ".option", "expected a string"),
         (r#"{"keyword": 3, "options": "x"}"#, ".options", "did you mean `option`?"),
@@ -322,6 +327,60 @@ fn ids_stay_when_a_document_is_applied_again() {
     reordered["sections"].as_array_mut().expect("sections").reverse();
     let reordered = applied(&reordered.to_string(), Some(&first));
     assert_eq!(ids(&reordered), [&given[3], &given[0], &given[1], &given[2]].map(String::clone));
+}
+
+/// A campaign with these keywords in a menu, each with a webhook: as it may have been stored before there were normal forms.
+fn stored(keywords: &[Value]) -> Campaign {
+    let ids: Vec<String> = (0..keywords.len()).map(|number| format!("wh_{number}")).collect();
+    let ids: Vec<Option<&str>> = ids.iter().map(|id| Some(id.as_str())).collect();
+    let mut campaign = accepted(&with_ids(&ids));
+    for (entry, keyword) in campaign.sections[0].menu.iter_mut().zip(keywords) {
+        entry.keyword = Keyword::from_json(keyword).expect("a keyword");
+    }
+    campaign
+}
+
+/// A document with these keywords in a menu, each with a webhook without an id.
+fn with_keywords(keywords: &[Value]) -> String {
+    let entry = |keyword: &Value| json!({ "keyword": keyword, "webhook": { "url": "https://example.com/" } });
+    let menu: Vec<_> = keywords.iter().map(entry).collect();
+    json!({ "id": "1", "sections": [{ "label": "s", "menu": menu }] }).to_string()
+}
+
+#[test]
+fn a_stored_campaign_with_two_keywords_that_are_the_same_is_read_and_its_webhooks_keep_their_ids() {
+    let before = stored(&[json!(1.0), json!("１"), json!(1), json!("b")]);
+    let kept = serde_json::to_vec(&before).expect("JSON");
+    assert_eq!(serde_json::from_slice::<Campaign>(&kept).expect("a campaign"), before);
+    // A document has one of them; whichever that is, it is the same webhook as before.
+    for (keyword, id) in [(json!(1.0), "wh_0"), (json!("１"), "wh_1"), (json!(1), "wh_2"), (json!("1"), "wh_2")] {
+        let after = applied(&with_keywords(&[keyword.clone(), json!("B")]), Some(&before));
+        assert_eq!(ids(&after), [id, "wh_3"], "{keyword}");
+    }
+    // Written in another way: that of the first, which is the one that events match.
+    assert_eq!(ids(&applied(&with_keywords(&[json!("①")]), Some(&before))), ["wh_0"]);
+    let paths: Vec<_> =
+        refused(&with_keywords(&[json!(1), json!("１"), json!(1.0)])).into_iter().map(|(path, _)| path).collect();
+    assert_eq!(paths, ["$.sections[0].menu[1].keyword", "$.sections[0].menu[2].keyword"]);
+}
+
+/// Ids are derived from what was written, as they were before there were normal forms.
+#[test]
+fn ids_of_places_stay_as_they_were() {
+    let derived = |keyword: &str| WebhookId::of_place("1", "s", Some(keyword), 0).to_string();
+    for (keyword, written) in
+        [(json!(" Yes"), "yes"), (json!(1.0), "1.0"), (json!("１"), "１"), (json!("Größe"), "größe")]
+    {
+        assert_eq!(ids(&accepted(&with_keywords(&[keyword]))), [derived(written)]);
+    }
+    let alike = ids(&accepted(&with_keywords(&[json!(1.0), json!("1.0")])));
+    assert_eq!(alike[0], derived("1.0"));
+    assert_ne!(alike[0], alike[1], "written alike, and not the same");
+    let again = applied(
+        &with_keywords(&[json!("1.0"), json!(1.0)]),
+        Some(&accepted(&with_keywords(&[json!(1.0), json!("1.0")]))),
+    );
+    assert_eq!(ids(&again), [alike[1].clone(), alike[0].clone()]);
 }
 
 #[test]

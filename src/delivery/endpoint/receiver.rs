@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use super::breaker::{Breaker, SLOW, Sign, Verdict};
 use super::gate::{Gate, LONGEST_PARKING, Limits, Obstacle, SHORTEST_PARKING};
 use super::recent::{Parked, Recent};
-use super::{Admission, Ask, BreakerState, Busy, Lane, LastError, Pass, Purpose, Queue, SlowLane, Standing};
+use super::{Admission, Ask, BreakerState, Busy, Ladder, Lane, LastError, Pass, Purpose, Queue, SlowLane, Standing};
 use crate::delivery::identity::WebhookId;
 use crate::delivery::outcome::{Cause, Reply};
 
@@ -71,7 +71,7 @@ impl Receiver {
             Verdict::Probe => Purpose::Probe,
             Verdict::Refused(time) => {
                 let time = time + self.spread(ask.jitter, now);
-                return self.park(time, Busy::Breaker, now);
+                return self.park(ask.ladder, time, Busy::Breaker, now);
             }
         };
         if let Some(refusal) = self.refusal(endpoint, ask, purpose, now) {
@@ -101,7 +101,7 @@ impl Receiver {
         };
         if !has_place || stalled && self.gate.in_flight >= self.allowed.min(FIRST_ALLOWED) {
             let time = SHORTEST_PARKING + self.spread(ask.jitter, now);
-            return Some(self.park(time, Busy::Slow, now));
+            return Some(self.park(ask.ladder, time, Busy::Slow, now));
         }
         let took = self.latency.unwrap_or_else(|| now.saturating_sub(self.moved_at));
         let bearable = Limits { concurrency: self.allowed, per_second: None };
@@ -113,13 +113,16 @@ impl Receiver {
             if let Some(wait) = gate.worth_waiting(obstacle, limits, ask.asking, ask.arrival, took) {
                 return Some(Admission::Wait(wait, queue));
             }
-            // What it may bear is found out anew: when this comes back it may be more.
-            let limits = Limits { concurrency: limits.concurrency.max(ask.limits.concurrency), ..limits };
-            let time = gate.park(limits, took, now);
             let why = match obstacle {
                 Obstacle::Concurrency => Busy::Concurrency,
                 Obstacle::Rate(_) => Busy::RateLimit,
             };
+            if ask.ladder == Ladder::Closed {
+                return Some(Admission::Refused(why));
+            }
+            // What it may bear is found out anew: when this comes back it may be more.
+            let limits = Limits { concurrency: limits.concurrency.max(ask.limits.concurrency), ..limits };
+            let time = gate.park(limits, took, now);
             self.parked.add(now + time, now);
             return Some(Admission::Park(time, why));
         }
@@ -146,7 +149,10 @@ impl Receiver {
         (down * 2).min(LONGEST_PARKING - SHORTEST_PARKING).mul_f64(jitter.clamp(0.0, 1.0))
     }
 
-    fn park(&mut self, time: Duration, why: Busy, now: Duration) -> Admission {
+    fn park(&mut self, ladder: Ladder, time: Duration, why: Busy, now: Duration) -> Admission {
+        if ladder == Ladder::Closed {
+            return Admission::Refused(why);
+        }
         let time = in_one_hop(time);
         self.parked.add(now + time, now);
         Admission::Park(time, why)

@@ -77,7 +77,8 @@ fn how_an_entry_matches_or_not() {
     let (yes, no) = (true, false);
     let rest = "keyword 9 is none of this menu's: 1, b, two words";
     let by_text = format!("matches by its menu text, for {rest}");
-    let number = "keyword 1.0 is not 1: keywords are compared as text, ignoring only case and the space around them";
+    let number = "keyword 1.0 is not 1: texts are compared character by character, ignoring only case, how a character is \
+                  encoded, invisible characters and the space around them";
     let second = "has the event's menu text, but so has keyword 1, which comes first";
     for (keyword, option, expected) in [
         (

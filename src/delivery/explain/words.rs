@@ -1,7 +1,8 @@
 //! The sentences of an explanation, for whoever looks after a campaign.
 
 use super::super::campaign::{Campaign, MenuEntry, Place};
-use super::super::event::{Keyword, StepEvent, is_same};
+use super::super::event::{Keyword, StepEvent};
+use super::super::normal_form::NormalForm;
 use super::super::resolve::{MatchedBy, Step};
 use super::ExplainedWebhook;
 
@@ -69,7 +70,7 @@ pub(super) fn entry(entry: &MenuEntry, step: &Step<'_>, event: &StepEvent) -> St
 
 fn has_option_of(entry: &MenuEntry, event: &StepEvent) -> bool {
     match (&entry.option, &event.option) {
-        (Some(one), Some(other)) => is_same(one, other),
+        (Some(one), Some(other)) => NormalForm::of_text(one) == NormalForm::of_text(other),
         _ => false,
     }
 }
@@ -88,7 +89,7 @@ fn unknown_keyword(typed: &Keyword, step: &Step<'_>) -> String {
     format!("keyword {typed} is none of this menu's: {}", listed(menu.iter().map(|entry| entry.keyword.to_string())))
 }
 
-/// A keyword that would match if keywords were numbers, or if the space within them did not count.
+/// A keyword that would match if texts were numbers, or if the space within them did not count.
 fn nearly(entry: &MenuEntry, typed: &Keyword) -> Option<String> {
     let (own, typed) = (entry.keyword.to_string(), typed.to_string());
     let number = |text: &str| text.trim().parse::<f64>().ok();
@@ -96,7 +97,8 @@ fn nearly(entry: &MenuEntry, typed: &Keyword) -> Option<String> {
     let nearly = same_number || squeezed(&own) == squeezed(&typed);
     nearly.then(|| {
         format!(
-            "keyword {typed} is not {own}: keywords are compared as text, ignoring only case and the space around them"
+            "keyword {typed} is not {own}: texts are compared character by character, ignoring only case, how a character is \
+             encoded, invisible characters and the space around them"
         )
     })
 }

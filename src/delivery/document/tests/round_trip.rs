@@ -141,7 +141,10 @@ prop_compose! {
             let kind = if i == 0 { SectionKind::WelcomeMessage } else { SectionKind::Interaction };
             webhook.iter_mut().for_each(&mut number);
             let mut compared = HashSet::new();
-            menu.retain(|entry| compared.insert(comparable(&entry.keyword.to_string())));
+            menu.retain(|entry| {
+                let form = entry.keyword.normal_form();
+                !form.is_empty() && compared.insert(form.into_text())
+            });
             menu.iter_mut().filter_map(|entry| entry.webhook.as_mut()).for_each(&mut number);
             let to = labels[to.index(labels.len())].clone();
             let redirect = Some(Redirect { kind: RedirectKind::Interaction, to: Some(to) });

@@ -44,7 +44,7 @@ impl Stage {
                 self.under_way.push(pass);
                 true
             }
-            Admission::Wait(..) | Admission::Park(..) => false,
+            Admission::Wait(..) | Admission::Park(..) | Admission::Refused(_) => false,
         }
     }
 
@@ -98,6 +98,7 @@ fn first() -> Ask<'static> {
         slow_lane: SlowLane::Free,
         asking: Asking::First,
         arrival: Arrival::Fresh,
+        ladder: Ladder::Open,
         jitter: 0.5,
     }
 }
@@ -279,6 +280,34 @@ fn what_asks_for_less_has_less() {
 }
 
 #[test]
+fn what_cannot_be_parked_leaves_no_trace() {
+    // At the endpoint's gate, at a receiver that has stalled, and at an open breaker.
+    let mut busy = Stage::known(1000, ms(800));
+    while busy.sends() {}
+    let mut stalled = Stage::known(1000, ms(5));
+    while stalled.sends() {}
+    stalled.now += ms(1_000);
+    let mut broken = Stage::known(1000, ms(5));
+    for _ in 0..5 {
+        assert!(broken.sends());
+        broken.now += ms(15_000);
+        broken.ends(&timeout(), ms(15_000));
+    }
+    for (mut stage, why) in [(busy, Busy::Concurrency), (stalled, Busy::Slow), (broken, Busy::Breaker)] {
+        let ask = Ask { asking: Asking::Last, ..first() };
+        let mut untouched =
+            Stage { receiver: stage.receiver.clone(), endpoint: stage.endpoint.clone(), ..Stage::new() };
+        untouched.now = stage.now;
+        for _ in 0..1_000 {
+            assert_eq!(stage.ask(&Ask { ladder: Ladder::Closed, ..ask }), Admission::Refused(why));
+        }
+        assert_eq!(stage.receiver.standing(stage.now).parked, 0);
+        assert_eq!(stage.ask(&ask), untouched.ask(&ask), "it comes back as if nobody had asked before");
+        assert_eq!(stage.receiver.standing(stage.now).parked, 1);
+    }
+}
+
+#[test]
 fn it_is_forgotten_when_nothing_of_it_is_left() {
     let mut stage = Stage::known(10, ms(5));
     assert!(!stage.receiver.is_idle(stage.now));
@@ -328,17 +357,22 @@ proptest! {
                 slow_lane: if step == 2 { SlowLane::Scarce } else { SlowLane::Free },
                 asking: if waiting > 0 && step == 3 { Asking::Last } else { Asking::First },
                 arrival: if milliseconds % 2 == 0 { Arrival::Fresh } else { Arrival::Waited },
+                ladder: if milliseconds % 3 == 0 { Ladder::Closed } else { Ladder::Open },
                 jitter: 0.9,
             };
             match step {
                 0..=3 => match stage.ask(&ask) {
+                    Admission::Refused(_) => prop_assert_eq!(ask.ladder, Ladder::Closed),
                     Admission::Send(pass) => stage.under_way.push(pass),
                     Admission::Wait(time, _) => {
                         prop_assert!(time <= ask.arrival.patience());
                         waiting += 1;
                         stage.wait(Queue::Receiver, Change::Begin);
                     }
-                    Admission::Park(time, _) => prop_assert!((SHORTEST_PARKING..=LONGEST_PARKING + ms(60_000)).contains(&time)),
+                    Admission::Park(time, _) => {
+                        prop_assert_eq!(ask.ladder, Ladder::Open);
+                        prop_assert!((SHORTEST_PARKING..=LONGEST_PARKING + ms(60_000)).contains(&time));
+                    }
                 },
                 4 => drop(stage.ends(&answer(200), ms(5))),
                 5 => drop(stage.ends(&answer(503), ms(5))),

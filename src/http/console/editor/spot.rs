@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::super::form::{Form, address, escaped};
 use crate::delivery::campaign::edited::Edited;
 use crate::delivery::campaign::{Campaign, MenuEntry, Place, Section};
-use crate::delivery::event::is_same;
+use crate::delivery::event::Keyword;
+use crate::delivery::normal_form::NormalForm;
 
 /// A place that can be edited, as its address names it: `?label=Plans&keyword=1`, `?label=Plans&new=entry`, `?new=section`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,8 +89,9 @@ impl Spot {
     /// The menu entry it is.
     pub(super) fn entry_in<'a>(&self, campaign: &'a Campaign) -> Option<&'a MenuEntry> {
         let Self::Entry { keyword, .. } = self else { return None };
-        let has_it = |entry: &&MenuEntry| is_same(&entry.keyword.to_string(), keyword);
-        self.section_in(campaign)?.menu.iter().find(has_it)
+        let menu = &self.section_in(campaign)?.menu;
+        let keywords: Vec<_> = menu.iter().map(|entry| Some(entry.keyword.clone())).collect();
+        menu.get(position_of(keyword, &keywords)?)
     }
 
     /// The place with its webhook, of the campaign as it has become.
@@ -135,13 +137,21 @@ impl Spot {
         let menu = sections[i]["menu"].as_array().map(Vec::as_slice).unwrap_or_default();
         match self {
             Self::Entry { keyword, .. } => {
-                let has_it = |entry: &Value| is_same(&as_text(&entry["keyword"]), keyword);
-                menu.iter().position(has_it).map(|j| (i, Some(j)))
+                let keywords: Vec<_> = menu.iter().map(|entry| Keyword::from_json(&entry["keyword"])).collect();
+                position_of(keyword, &keywords).map(|j| (i, Some(j)))
             }
             Self::NewEntry { .. } => Some((i, Some(menu.len()))),
             Self::NewSection | Self::Section { .. } => Some((i, None)),
         }
     }
+}
+
+/// Which of a menu's keywords an address names: the one that is written so, else the one that is the same. A menu from
+/// before there were normal forms may have two that are.
+fn position_of(named: &str, keywords: &[Option<Keyword>]) -> Option<usize> {
+    let find = |is_it: &dyn Fn(&Keyword) -> bool| keywords.iter().position(|own| own.as_ref().is_some_and(is_it));
+    let form = NormalForm::of_text(named);
+    find(&|own| own.to_string() == named).or_else(|| find(&|own| own.normal_form() == form))
 }
 
 /// Text as it is, anything else as its JSON.
@@ -165,6 +175,15 @@ fn item(node: &mut Value, index: usize) -> Option<&mut Value> {
 mod tests {
     use super::*;
     use crate::delivery::document::tests::example;
+
+    #[test]
+    fn of_keywords_that_are_the_same_an_address_names_the_one_that_is_written_so() {
+        let keywords: Vec<_> =
+            [json!(1.0), json!("１"), json!("Yes"), json!(null)].iter().map(Keyword::from_json).collect();
+        for (named, expected) in [("1", Some(0)), ("1.0", Some(0)), ("１", Some(1)), (" yes", Some(2)), ("no", None)] {
+            assert_eq!(position_of(named, &keywords), expected, "{named}");
+        }
+    }
 
     #[test]
     fn an_address_leads_back_to_its_spot() {
