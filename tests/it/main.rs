@@ -34,6 +34,7 @@ mod explain;
 mod isolation;
 mod journey;
 mod malformed;
+mod memory;
 mod operations;
 mod properties_hold;
 mod publisher;
