@@ -32,11 +32,11 @@ use crate::worker::Worker;
 use crate::worker::changeable::Changeable;
 use crate::worker::endpoints::Endpoints;
 use crate::worker::intake::Intake;
+use crate::worker::memory_budget::MemoryBudget;
 use crate::worker::parking::Parking;
 use crate::worker::precedence::Precedence;
 use crate::worker::progress::Progress;
 use crate::worker::receipts::Receipts;
-use crate::worker::room::Room;
 
 /// How long callers of the API, and messages on their way to the broker, are waited for at the end.
 const CLOSING_TIME: Duration = Duration::from_secs(3);
@@ -139,6 +139,7 @@ impl App {
         let log = names.campaigns();
         let (rules, keyring) = (config.egress.rules(), config.keyring.clone());
         let campaigns = Campaigns::new(store.clone(), publisher.clone(), log, rules, keyring, metrics.clone());
+        let memory_budget = MemoryBudget::default();
         let worker = Arc::new(Worker {
             names: names.clone(),
             store: store.clone(),
@@ -149,6 +150,7 @@ impl App {
             receipts: Receipts::start(),
             policy: Changeable::new(config.retry.clone()),
             metrics: metrics.clone(),
+            memory_budget: memory_budget.clone(),
         });
         let progress = Progress::default();
         let retention = config.dead_letters.retention;
@@ -184,7 +186,7 @@ impl App {
             window: config.broker.prefetch,
             grace: config.shutdown.grace,
             progress,
-            room: Room::default(),
+            memory_budget,
             precedence: Precedence::default(),
         };
         Ok(Self { listener, address, store, http, intake, tail, publishing })

@@ -57,7 +57,7 @@ pub struct Delivery {
     pub id: DeliveryId,
     /// The event, as published.
     pub event: StepEvent,
-    /// The webhook as it was configured at the latest attempt.
+    /// The webhook as it is configured at the attempt; while the delivery waits, only which one it is.
     pub target: Target,
     /// Attempts made so far; may exceed the history's length.
     pub attempts_made: u32,
@@ -115,6 +115,13 @@ impl Delivery {
             },
             _ => Ok(vec![serde_json::from_slice(body)?]),
         }
+    }
+
+    /// The delivery as it waits until `due`. It does not carry its webhook's configuration, which may be thousands of times
+    /// larger than the event: it is looked up again for the next attempt.
+    pub fn wait_until(&mut self, due: DateTime<Utc>) {
+        self.due = Some(due);
+        self.target = self.target.reference();
     }
 
     /// Adds an attempt to the history.
@@ -193,7 +200,39 @@ fn trace_id(traceparent: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use campaign::Configuration;
+
+    /// As it waited when deliveries carried their webhook, its secrets masked.
+    fn written_before() -> String {
+        let webhook = json!({ "id": "wh_1", "url": "https://example.com/hook", "enabled": true, "body": { "source": "chatbot" },
+            "headers": { "X-Api-Key": "********" }, "timeoutMs": 15000 });
+        let event = json!({ "campaignId": "1", "label": "s", "phoneNumber": "1", "date": "2024-06-18T23:26:14.000Z",
+            "eventId": "e" });
+        let delivery = json!({ "id": "dlv_1", "event": event, "target": { "webhook": webhook, "kind": "underlying" },
+            "attemptsMade": 0, "attempts": [], "due": "2024-06-18T23:26:19.000Z" });
+        delivery.to_string()
+    }
+
+    #[test]
+    fn what_waited_with_its_configuration_is_read_and_waits_on_without() {
+        let old = written_before();
+        let together = format!("[{old},{old}]");
+        assert_eq!(Delivery::read_waiting(together.as_bytes()).expect("deliveries").len(), 2);
+        let mut delivery = Delivery::read_waiting(old.as_bytes()).expect("a delivery").remove(0);
+        assert_eq!(delivery.target.configuration, Configuration::Whole);
+        let due = DateTime::from_timestamp(1_718_753_184, 0).expect("a time");
+        delivery.wait_until(due);
+        let written = serde_json::to_string(&delivery).expect("JSON");
+        assert!(!written.contains("chatbot") && !written.contains("X-Api-Key"), "{written}");
+        let mut read = Delivery::read_waiting(written.as_bytes()).expect("a delivery");
+        assert_eq!(read, std::slice::from_ref(&delivery));
+        assert_eq!((read[0].due, read[0].target.webhook.url.as_str()), (Some(due), "https://example.com/hook"));
+        read[0].wait_until(due);
+        assert_eq!(read[0], delivery, "it may wait several times");
+    }
 
     #[test]
     fn a_trace_context_is_read_or_left_out() {

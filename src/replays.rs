@@ -25,9 +25,9 @@ use crate::delivery::identity::{DeadLetterId, WebhookId};
 use crate::delivery::reason::Reason;
 use crate::delivery::replay::{Command, Replay, ReplayConfig, ReplayId, ReplayState, target};
 use crate::delivery::request::{self, Shown};
-use crate::delivery::{Delivery, TraceContext};
-use crate::store::dead_letters::Applied;
+use crate::delivery::{Delivery, TraceContext, resolve};
 use crate::store::dead_letters::rows::{Row, endpoint_of};
+use crate::store::dead_letters::{Applied, LetterView};
 use crate::store::{Store, StoreError};
 
 /// Requests shown of a replay that is only tried.
@@ -246,7 +246,13 @@ impl Replays {
         }
         let view = self.dead_letters.readable().await?;
         match &order.choice {
-            Choice::Ids(ids) => self.dead_letters.check(ids, |state| state != State::Replaying).await,
+            Choice::Ids(ids) => {
+                self.dead_letters.check(ids, |state| state != State::Replaying).await?;
+                match order.config {
+                    ReplayConfig::Current => Ok(()),
+                    ReplayConfig::Original => tokio::task::block_in_place(|| check_originals(view, ids)),
+                }
+            }
             Choice::Filter(filter) => {
                 let found = tokio::task::block_in_place(|| view.find(&filter.or_pending(), 0..u64::MAX, 1))?;
                 if found.letters.is_empty() { Err(nothing_matches(&order.choice)) } else { Ok(()) }
@@ -267,7 +273,7 @@ impl Replays {
         let stored = self.store.campaign(campaign)?;
         let place = stored.as_ref().zip(letter.webhook_id.as_ref());
         let place = place.and_then(|(stored, webhook)| stored.campaign.place_of(webhook));
-        Ok(target(config, letter.target.as_ref(), place))
+        Ok(target(config, letter, place))
     }
 }
 
@@ -304,16 +310,15 @@ impl Judge<'_> {
             None => {
                 let stored = self.replays.store.campaign(&key.0)?;
                 let place = stored.as_ref().and_then(|stored| stored.campaign.place_of(&WebhookId::new(&*key.1)));
-                let now =
-                    target(ReplayConfig::Current, None, place).map(|target| endpoint_of(target.webhook.url.as_str()));
+                let now = resolve::current(place).map(|target| endpoint_of(target.webhook.url.as_str()));
                 self.known.insert(key, now.clone());
                 now
             }
         };
         match (self.config, now) {
             (ReplayConfig::Current, now) => Ok(now),
-            // What was masked can't be put back.
-            (ReplayConfig::Original, Err(Reason::WebhookDeleted)) => {
+            // What was masked can't be put back, and what died while it waited has no original.
+            (ReplayConfig::Original, now) if now == Err(Reason::WebhookDeleted) || row.reason.ends_waiting() => {
                 let kept = self.replays.dead_letters.view.letter(&row.letter_id())?;
                 let Some(kept) = kept else { return Ok(Err(Reason::WebhookDeleted)) };
                 let target = self.replays.target(self.config, &kept.letter)?;
@@ -322,6 +327,20 @@ impl Judge<'_> {
             (ReplayConfig::Original, _) => Ok(Ok(row.endpoint.clone().into_owned())),
         }
     }
+}
+
+/// Checks that the letters have the configuration of their latest attempt.
+fn check_originals(view: &LetterView, ids: &[DeadLetterId]) -> Result<(), Refused> {
+    for id in ids {
+        let Some(kept) = view.letter(id)? else { continue };
+        if kept.letter.event.is_some() && kept.letter.target.is_none() {
+            return Err(Refused::Conflict(format!(
+                "{id} has no original configuration: only an attempt leaves one, and the delivery died while it waited, or the \
+                 letter comes from an export. Replay it with the current configuration."
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn unknown(id: &ReplayId) -> Refused {

@@ -1,5 +1,6 @@
 //! Sending a request to a webhook: the only room that speaks to customers' endpoints.
 
+mod body;
 mod resolver;
 mod stages;
 
@@ -106,7 +107,7 @@ impl Sender {
         }
         let mut outgoing = reqwest::Request::new(Method::POST, url.clone());
         *outgoing.headers_mut() = request.headers;
-        *outgoing.body_mut() = Some(request.body.into());
+        *outgoing.body_mut() = Some(body::of(request.body));
         *outgoing.timeout_mut() = Some(timeout);
         let clock = Clock::start(span.clone());
         let reply = clock.time(self.exchange(outgoing, &clock)).await;

@@ -15,11 +15,11 @@ pub mod changeable;
 pub mod endpoints;
 pub mod intake;
 mod lines;
+pub mod memory_budget;
 pub mod parking;
 pub mod precedence;
 pub mod progress;
 pub mod receipts;
-pub mod room;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,11 +50,15 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::spans;
 use changeable::Changeable;
 use endpoints::{Endpoints, Entry};
+use memory_budget::MemoryBudget;
 use parking::Parking;
 use receipts::Receipts;
 
 /// While the broker takes no messages, nothing can be parked: what would be asks again after this time.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
+
+/// A delivery that does not fit into memory is parked for a time between these. Those that are attempted end within 30 s.
+const MEMORY_PARKING: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
 /// Delivers.
 pub struct Worker {
@@ -76,6 +80,8 @@ pub struct Worker {
     pub policy: Changeable<RetryPolicy>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// How much memory large webhooks may take.
+    pub memory_budget: MemoryBudget,
 }
 
 /// Why a message could not be settled: it goes back to the broker.
@@ -218,13 +224,17 @@ impl Worker {
     /// One attempt of a delivery, if its endpoint can take it now, and what follows from it.
     async fn attempt(&self, mut delivery: Box<Delivery>) -> Result<(), Unsettled> {
         let arrival = if delivery.due.is_none() { Arrival::Fresh } else { Arrival::Waited };
+        let Some(hold) = self.memory_budget.hold(&mut delivery.target.webhook) else {
+            return Box::pin(self.wait_for_memory(delivery)).await;
+        };
         let ladder = || if self.publisher.link() == Link::Up { Ladder::Open } else { Ladder::Closed };
         let permit = loop {
-            // Another number each time, and none that has to be drawn.
-            let jitter = f64::from(Utc::now().timestamp_subsec_micros() % 1_000_000) / 1e6;
-            match self.endpoints.enter(&delivery.target.webhook, arrival, ladder, jitter).await {
+            match self.endpoints.enter(&delivery.target.webhook, arrival, ladder, jitter()).await {
                 Entry::Admitted(permit) => break permit,
-                Entry::Parked { time, why } => return Box::pin(self.park(delivery, time, why)).await,
+                Entry::Parked { time, why } => {
+                    drop(hold);
+                    return Box::pin(self.park(delivery, time, why)).await;
+                }
                 // Here it may get its turn.
                 Entry::Refused => tokio::time::sleep(ASK_AGAIN).await,
             }
@@ -243,9 +253,26 @@ impl Worker {
 
         match settlement {
             Settlement::Delivered => Ok(()),
-            Settlement::Retry { due } => Box::pin(self.retry_at(delivery, due)).await,
+            Settlement::Retry { due } => {
+                drop(hold);
+                Box::pin(self.retry_at(delivery, due)).await
+            }
             Settlement::Dead(reason) => Box::pin(self.dead(delivery, reason)).await,
         }
+    }
+
+    /// Parks a delivery whose webhook does not fit into memory. While the broker takes no messages it waits here, without the
+    /// webhook's configuration.
+    async fn wait_for_memory(&self, mut delivery: Box<Delivery>) -> Result<(), Unsettled> {
+        let settings = self.policy.get();
+        let policy = settings.of(&delivery.target.webhook);
+        delivery.target = delivery.target.reference();
+        while self.publisher.link() != Link::Up {
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        let [shortest, longest] = MEMORY_PARKING;
+        let time = shortest + (longest - shortest).mul_f64(jitter());
+        self.park_by(&policy, delivery, time, Busy::Memory).await
     }
 
     /// Has a delivery tried again when it is due.
@@ -258,9 +285,20 @@ impl Worker {
     }
 
     /// Puts a delivery back without an attempt, because its endpoint can't take it for some time.
-    async fn park(&self, mut delivery: Box<Delivery>, time: Duration, why: Busy) -> Result<(), Unsettled> {
-        let webhook = delivery.target.webhook.clone();
-        match park(&self.policy.get().of(&webhook), &mut delivery, time, Utc::now()) {
+    async fn park(&self, delivery: Box<Delivery>, time: Duration, why: Busy) -> Result<(), Unsettled> {
+        let settings = self.policy.get();
+        let policy = settings.of(&delivery.target.webhook);
+        self.park_by(&policy, delivery, time, why).await
+    }
+
+    async fn park_by(
+        &self,
+        policy: &RetryPolicy,
+        mut delivery: Box<Delivery>,
+        time: Duration,
+        why: Busy,
+    ) -> Result<(), Unsettled> {
+        match park(policy, &mut delivery, time, Utc::now()) {
             Ok(due) => {
                 let (rung, body) = waiting(&mut delivery, due)?;
                 self.parking.park(rung, body).await?;
@@ -294,6 +332,8 @@ impl Worker {
     /// The one attempt of a delivery that a replay makes: counted and logged as any other, and nothing follows from it here.
     /// None where the receiver has it, else why the delivery is dead again.
     pub(crate) async fn attempt_alone(&self, delivery: &mut Delivery, replay: &ReplayId) -> Option<Reason> {
+        // A replay has few requests in flight: its deliveries share what is there already, and are sent in any case.
+        let _hold = self.memory_budget.hold(&mut delivery.target.webhook);
         let in_flight = InFlight::begin(&self.metrics);
         let span = spans::replayed(delivery, replay);
         let Tried { outcome, reply, took, ended } = self.attempt_once(delivery).instrument(span).await;
@@ -339,6 +379,10 @@ impl Worker {
 
     /// Writes a dead letter.
     pub(crate) async fn keep(&self, letter: &DeadLetter) -> Result<(), Unsettled> {
+        let _memory = match &letter.target {
+            Some(target) => self.memory_budget.take_letter(&target.webhook.body).await,
+            None => None,
+        };
         let body = serde_json::to_vec(letter)?;
         let exchange = Destination::Exchange { name: self.names.dead_letters(), routing_key: String::new() };
         self.publish(new_outgoing(exchange, body)).await?;
@@ -406,9 +450,13 @@ impl Drop for InFlight<'_> {
 
 /// A delivery as it waits until it is due, and the rung for that.
 fn waiting(delivery: &mut Delivery, due: DateTime<Utc>) -> Result<(Rung, Vec<u8>), serde_json::Error> {
-    delivery.due = Some(due);
-    delivery.target.mask();
+    delivery.wait_until(due);
     Ok((rung_until(due, Utc::now()).unwrap_or(Rung::LOWEST), serde_json::to_vec(delivery)?))
+}
+
+/// A number in 0..1: another each time, and none that has to be drawn.
+fn jitter() -> f64 {
+    f64::from(Utc::now().timestamp_subsec_micros() % 1_000_000) / 1e6
 }
 
 fn new_outgoing(to: Destination, body: Vec<u8>) -> Outgoing {

@@ -121,8 +121,7 @@ impl Load {
             error: None,
             answer: Some("maintenance".to_owned()),
         });
-        delivery.target.mask();
-        delivery.due = Some(now - TimeDelta::seconds(1));
+        delivery.wait_until(now - TimeDelta::seconds(1));
         serde_json::to_vec(&delivery).expect("a delivery is JSON")
     }
 }

@@ -2,6 +2,7 @@
 //! [`super::document`] makes them from JSON and refuses what is wrong.
 
 pub mod edited;
+mod parameters;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +18,7 @@ use super::identity::WebhookId;
 use super::left_out;
 use super::signing::PreviousSecret;
 use super::webhook_url::WebhookUrl;
+pub use parameters::ExtraParameters;
 
 /// A chatbot flow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -118,8 +120,8 @@ pub struct Webhook {
     #[schemars(default = "left_out", extend("default" = true))]
     pub enabled: bool,
     /// Extra parameters of the body, in order.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub body: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "ExtraParameters::is_empty")]
+    pub body: ExtraParameters,
     /// Custom headers, in order. Values are secrets.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schemars(with = "BTreeMap<String, String>")]
@@ -217,13 +219,54 @@ pub struct Target {
     pub webhook: Arc<Webhook>,
     /// Whether the webhook is the redirect or lies under another.
     pub kind: WebhookKind,
+    /// How much of the webhook is here.
+    #[serde(default, skip_serializing_if = "Configuration::is_whole")]
+    pub configuration: Configuration,
+}
+
+/// How much of its webhook a target has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Configuration {
+    /// All of it; header values and secrets may be masked.
+    #[default]
+    Whole,
+    /// Its id and URL: an attempt looks the rest up.
+    Reference,
+}
+
+impl Configuration {
+    fn is_whole(&self) -> bool {
+        *self == Self::Whole
+    }
 }
 
 impl Target {
-    /// Takes out what only the receiver may know: what is kept of a delivery does not hold it, for an attempt looks its
-    /// webhook up anew.
+    /// Takes out what only the receiver may know. The extra parameters stay shared with the webhook.
     pub fn mask(&mut self) {
         Arc::make_mut(&mut self.webhook).mask();
+    }
+
+    /// The target of a delivery that waits: which webhook it is, and where the latest attempt went.
+    #[must_use]
+    pub fn reference(&self) -> Self {
+        if self.configuration == Configuration::Reference {
+            return self.clone();
+        }
+        let webhook = Webhook {
+            id: self.webhook.id.clone(),
+            url: self.webhook.url.clone(),
+            enabled: self.webhook.enabled,
+            timeout_ms: self.webhook.timeout_ms,
+            body: ExtraParameters::default(),
+            headers: Map::new(),
+            secret: None,
+            previous_secrets: Vec::new(),
+            max_concurrency: None,
+            rate_limit: None,
+            retry: RetryOverrides::default(),
+        };
+        Self { webhook: Arc::new(webhook), kind: self.kind, configuration: Configuration::Reference }
     }
 }
 
@@ -265,7 +308,11 @@ impl Place<'_> {
             Some(entry) => entry.redirect.as_ref(),
             None => self.section.redirect.as_ref(),
         };
-        Target { webhook: self.webhook.clone(), kind: WebhookKind::beside(redirect) }
+        Target {
+            webhook: self.webhook.clone(),
+            kind: WebhookKind::beside(redirect),
+            configuration: Configuration::Whole,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::campaign::{MASK, Target};
+use super::campaign::{Configuration, MASK, Target};
 use super::event::StepEvent;
 use super::fault::Fault;
 use super::identity::{DeadLetterId, DeliveryId, EventId, WebhookId};
@@ -76,7 +76,8 @@ pub struct DeadLetter {
     /// The event, as published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<StepEvent>,
-    /// The webhook as it was configured at the latest attempt, for a replay with the original configuration.
+    /// The webhook as it was configured at the latest attempt, for a replay with the original configuration. Absent if the
+    /// delivery died while it waited: what waits does not carry its configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(skip)]
     pub target: Option<Target>,
@@ -125,7 +126,7 @@ impl DeadLetter {
             first_attempt_at: delivery.first_attempt_at,
             attempts: delivery.attempts,
             event: Some(delivery.event),
-            target: Some(delivery.target),
+            target: (delivery.target.configuration == Configuration::Whole).then_some(delivery.target),
             trace: delivery.trace,
             replay_of: None,
             replay_id: None,

@@ -87,11 +87,13 @@ pub enum Busy {
     RateLimit,
     /// None of its requests ends, or all slow receivers together hold their part of the window.
     Slow,
+    /// The worker has no memory left for webhooks with large extra parameters.
+    Memory,
 }
 
 impl Busy {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::Breaker, Self::Concurrency, Self::RateLimit, Self::Slow];
+    pub const ALL: [Self; 5] = [Self::Breaker, Self::Concurrency, Self::RateLimit, Self::Slow, Self::Memory];
 
     /// The metric label.
     pub fn as_str(self) -> &'static str {
@@ -100,6 +102,7 @@ impl Busy {
             Self::Concurrency => "concurrency",
             Self::RateLimit => "rate_limit",
             Self::Slow => "slow",
+            Self::Memory => "memory",
         }
     }
 }

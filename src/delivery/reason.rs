@@ -60,6 +60,12 @@ impl Reason {
         }
     }
 
+    /// Whether a delivery dies of it while it waits. Its letter then has no configuration of the webhook: what waits does not
+    /// carry it.
+    pub fn ends_waiting(self) -> bool {
+        !matches!(self, Self::Malformed | Self::Gone | Self::ForbiddenAddress | Self::Exhausted)
+    }
+
     /// What it means, for people.
     pub fn in_words(self) -> &'static str {
         match self {

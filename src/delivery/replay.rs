@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::campaign::{MASK, Place, Target};
+use super::dead_letter::DeadLetter;
 use super::dead_letter::filter::Filter;
 use super::dead_letter::mark::ReplayOutcome;
 use super::identity::DeadLetterId;
@@ -329,14 +330,15 @@ impl Job {
     }
 }
 
-/// Where a letter is sent again. `original` is its webhook as it was, without the values of headers and the secret;
-/// `current` the webhook as it is, where there is one.
+/// Where a letter is sent again. Its own target is the webhook as it was, without the values of headers and the secret;
+/// `current` is the webhook as it is, if there is one.
 ///
 /// # Errors
-/// The reason for which it can't be sent.
-pub fn target(config: ReplayConfig, original: Option<&Target>, current: Option<Place<'_>>) -> Result<Target, Reason> {
-    match (config, original) {
-        (ReplayConfig::Current, _) | (ReplayConfig::Original, None) => resolve::current(current),
+/// The reason for which it can't be sent. A letter that died while it waited has no original: it dies of the same again.
+pub fn target(config: ReplayConfig, letter: &DeadLetter, current: Option<Place<'_>>) -> Result<Target, Reason> {
+    match (config, &letter.target) {
+        (ReplayConfig::Current, _) => resolve::current(current),
+        (ReplayConfig::Original, None) => Err(letter.reason),
         (ReplayConfig::Original, Some(original)) => unmasked(original, current).ok_or(Reason::WebhookDeleted),
     }
 }

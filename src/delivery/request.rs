@@ -1,18 +1,19 @@
 //! The request a receiver gets, byte for byte: key order, date form, headers.
 
+mod body;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
-use super::campaign::{MASK, Secrets, Target, Webhook, WebhookKind};
-use super::event::StepEvent;
+use super::campaign::{MASK, Secrets, Webhook};
 use super::webhook_url::WebhookUrl;
-use super::{Delivery, signing, timestamp};
+use super::{Delivery, signing};
+pub use body::RequestBody;
 
 /// The parameters every body has; a webhook's extra parameters can't use their names.
 pub const STANDARD_PARAMETERS: [&str; 7] =
@@ -34,7 +35,7 @@ pub struct Request {
     /// All headers but those of the connection, in the order in which they are sent.
     pub headers: HeaderMap,
     /// The JSON body.
-    pub body: Vec<u8>,
+    pub body: RequestBody,
 }
 
 /// A request as people are shown it.
@@ -61,7 +62,7 @@ impl Request {
             _ => String::from_utf8_lossy(value.as_bytes()).into_owned(),
         };
         let headers = self.headers.iter().map(|(name, value)| (name.to_string(), text(value).into())).collect();
-        let body = String::from_utf8(self.body).unwrap_or_default();
+        let body = String::from_utf8(self.body.contiguous().into_owned()).unwrap_or_default();
         Shown { method: "POST", url: self.url.as_str().to_owned(), headers, body }
     }
 }
@@ -69,17 +70,19 @@ impl Request {
 /// Renders the request of an attempt that begins `now`.
 pub fn render(delivery: &Delivery, now: DateTime<Utc>) -> Request {
     let webhook = &delivery.target.webhook;
-    let body = body(&delivery.event, &delivery.target);
+    let body = body::render(&delivery.event, &delivery.target);
     Request { url: webhook.url.clone(), headers: headers(delivery, webhook, &body, now), body }
 }
 
-fn headers(delivery: &Delivery, webhook: &Webhook, body: &[u8], now: DateTime<Utc>) -> HeaderMap {
+fn headers(delivery: &Delivery, webhook: &Webhook, body: &RequestBody, now: DateTime<Utc>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8 + webhook.headers.len());
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(USER_AGENT, WAYPOST);
     insert(&mut headers, WEBHOOK_ID, delivery.id.as_str());
     insert(&mut headers, WEBHOOK_TIMESTAMP, &now.timestamp().to_string());
-    let signature = signing::signature(webhook, delivery.id.as_str(), body, now);
+    // Without a secret nothing is signed, and the parts of the body need not be joined.
+    let secret = webhook.secret.as_ref();
+    let signature = secret.and_then(|_| signing::signature(webhook, delivery.id.as_str(), &body.contiguous(), now));
     if let Some(Ok(mut signature)) = signature.as_deref().map(HeaderValue::from_str) {
         // Whoever is shown it beside the body could send both.
         signature.set_sensitive(true);
@@ -109,47 +112,6 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     }
 }
 
-fn body(event: &StepEvent, target: &Target) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(512);
-    // Writing JSON to memory can't fail: all keys are strings, and no value's serialization reports errors.
-    if serde_json::to_writer(&mut bytes, &Payload { event, target }).is_err() {
-        bytes.clear();
-    }
-    bytes
-}
-
-/// The body's keys in their order.
-struct Payload<'a> {
-    event: &'a StepEvent,
-    target: &'a Target,
-}
-
-impl Serialize for Payload<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let event = self.event;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("campaignId", &event.campaign_id)?;
-        map.serialize_entry("label", &event.label)?;
-        map.serialize_entry("phoneNumber", &event.phone_number)?;
-        map.serialize_entry("date", &timestamp::text(&event.date))?;
-        if let Some(response) = &event.response {
-            map.serialize_entry("response", response)?;
-        }
-        if self.target.kind == WebhookKind::Underlying {
-            if let Some(option) = &event.option {
-                map.serialize_entry("option", option)?;
-            }
-            if let Some(keyword) = &event.keyword {
-                map.serialize_entry("keyword", keyword)?;
-            }
-        }
-        for (name, value) in &self.target.webhook.body {
-            map.serialize_entry::<str, Value>(name, value)?;
-        }
-        map.end()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,7 +137,7 @@ mod tests {
     }
 
     fn body(event: &str) -> String {
-        String::from_utf8(rendered(event).body).unwrap()
+        String::from_utf8(rendered(event).body.contiguous().into_owned()).unwrap()
     }
 
     #[test]
@@ -239,6 +201,6 @@ mod tests {
         assert_eq!((header(Secrets::Shown), header(Secrets::Masked)), ("secret".into(), MASK.into()));
         let shown = request.clone().shown(Secrets::Masked);
         assert_eq!((shown.headers["webhook-id"].as_str(), shown.headers.len()), (Some(id.as_str()), headers.len()));
-        assert_eq!((shown.method, shown.body.as_bytes()), ("POST", &request.body[..]));
+        assert_eq!((shown.method, shown.body.as_bytes()), ("POST", &*request.body.contiguous()));
     }
 }

@@ -19,7 +19,7 @@ fn sender() -> Sender {
 }
 
 fn request(url: &str) -> Request {
-    Request { url: url.to_owned().into(), headers: http::HeaderMap::new(), body: b"{}".to_vec() }
+    Request { url: url.to_owned().into(), headers: http::HeaderMap::new(), body: b"{}".to_vec().into() }
 }
 
 async fn send(url: &str) -> Reply {

@@ -40,8 +40,8 @@ use rows::{Block, Row, Zone, block_of, blocks_of, fingerprint, first_of};
 /// The key of the dead-letter log's position.
 const DEAD_LETTER_LOG: &[u8] = b"dead-letters";
 
-/// Letters read at once are no more than these bytes, and one.
-const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Letters read at once are no more than these bytes, and one. Each replay at work and each list being read has as many.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Letters claimed in one transaction.
 const LETTERS_AT_ONCE: usize = 2000;

@@ -18,9 +18,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
+use super::memory_budget::MemoryBudget;
 use super::precedence::Precedence;
 use super::progress::{InHand, Phase, Progress};
-use super::room::Room;
 use crate::broker::BrokerError;
 use crate::broker::acks::Acks;
 use crate::broker::connection::{self, Address, reconnect_delays};
@@ -52,7 +52,7 @@ pub struct Intake {
     /// Where it is told how things stand.
     pub progress: Progress,
     /// Of all messages being dealt with.
-    pub room: Room,
+    pub memory_budget: MemoryBudget,
     /// Of fresh events before retries.
     pub precedence: Precedence,
 }
@@ -168,7 +168,11 @@ impl Intake {
             tokio::select! {
                 message = messages.next() => {
                     let (message, acks) = message?;
-                    let hand = Hand { room: self.room.clone(), precedence: self.precedence.clone(), in_hand: self.progress.take() };
+                    let hand = Hand {
+                        memory_budget: self.memory_budget.clone(),
+                        precedence: self.precedence.clone(),
+                        in_hand: self.progress.take(),
+                    };
                     tasks.spawn(settle(self.worker.clone(), queue, message, acks, hand));
                 }
                 () = stop.cancelled() => break,
@@ -202,7 +206,7 @@ fn windows(window: u16, shards: u32, queues: usize) -> impl Iterator<Item = u16>
 
 /// What a message in hand takes its turn with.
 struct Hand {
-    room: Room,
+    memory_budget: MemoryBudget,
     precedence: Precedence,
     in_hand: InHand,
 }
@@ -214,7 +218,7 @@ async fn settle(worker: Arc<Worker>, queue: Queue, mut message: Message, acks: A
         Queue::Events => hand.precedence.event(),
         Queue::Retries => hand.precedence.turn().await,
     }
-    let _room = hand.room.take(queue, &message.body).await;
+    let _memory = hand.memory_budget.take_message(queue, &message.body).await;
     let deal = async {
         match queue {
             Queue::Events => worker.event(&mut message).await,

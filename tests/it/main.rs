@@ -35,6 +35,7 @@ mod isolation;
 mod journey;
 mod malformed;
 mod message_properties;
+mod memory;
 mod operations;
 mod properties_hold;
 mod publisher;

@@ -210,6 +210,34 @@ async fn the_current_configuration_counts_or_the_original_one() {
 }
 
 #[tokio::test]
+async fn what_died_while_it_waited_has_no_original_configuration() {
+    let stage = Stage::set("replays", &[]).await;
+    stage.receiver.answer("/survey", Answer::status(503));
+    let mut disabled = campaign(&stage.receiver);
+    disabled["sections"][0]["menu"][4]["webhook"]["enabled"] = json!(false);
+    stage.publish(&chose(5, "e-1")).await;
+    stage.receiver.until(|requests| !requests.is_empty()).await;
+    stage.waypost.put_campaign(&disabled).await;
+    let letters = stage.waypost.until_letters("reason=webhook_disabled", 1).await;
+    assert_eq!(text(&letters[0], "url"), stage.receiver.url("/survey"));
+    assert_eq!(letters[0]["status"], 503);
+    stage.waypost.put_campaign(&campaign(&stage.receiver)).await;
+    stage.receiver.answer("/survey", Answer::ok());
+
+    let by_id = json!({ "ids": ids(&letters), "config": "original" });
+    let refused = stage.waypost.post("/v1/replays", &by_id).await.problem(409);
+    let detail = text(&refused, "detail");
+    assert!(detail.contains("no original configuration") && detail.contains("current"), "{detail}");
+    let by_filter = json!({ "filter": { "reason": "webhook_disabled" }, "config": "original", "dryRun": true });
+    let dry = stage.waypost.post("/v1/replays", &by_filter).await.json();
+    assert_eq!(dry["unsendable"], json!([{ "reason": "webhook_disabled", "count": 1 }]), "{dry:#}");
+
+    let replay = stage.waypost.order_replay(&json!({ "ids": ids(&letters), "config": "current" })).await;
+    let replay = stage.waypost.until_replay(&replay, "done").await;
+    assert_eq!(counts(&replay), [1, 1, 1, 0], "{replay:#}");
+}
+
+#[tokio::test]
 async fn where_the_webhook_is_no_more_its_letters_stay_dead() {
     let stage = Stage::set("replays", &[]).await;
     stage.bury(4, 1).await;

@@ -107,7 +107,7 @@ fn each_library_has_one_room() {
 }
 
 /// What SECURITY.md says of limits, and where it stands in the code.
-const LIMITS: [(&str, &str, &str); 13] = [
+const LIMITS: [(&str, &str, &str); 14] = [
     ("event | 262144 bytes", "src/delivery/event.rs", "MAX_EVENT_BYTES: usize = 256 * 1024;"),
     ("campaign document | 1048576 bytes", "src/delivery/document.rs", "MAX_DOCUMENT_BYTES: usize = 1024 * 1024;"),
     ("headers of a webhook | 50,", "src/delivery/document/webhook.rs", "MAX_HEADERS: usize = 50;"),
@@ -119,7 +119,12 @@ const LIMITS: [(&str, &str, &str); 13] = [
     ("request | 30000 ms", "src/delivery/document/webhook.rs", "MAX_TIMEOUT_MS: u64 = 30_000;"),
     ("kept with a delivery | 50 |", "src/delivery.rs", "ATTEMPTS_KEPT: usize = 50;"),
     ("page of a list | 1000 |", "src/http/list.rs", "MAX_PAGE: u16 = 1000;"),
-    ("being dealt with | 33554432 |", "src/worker/room.rs", "BYTES: usize = 32 * 1024 * 1024;"),
+    ("being dealt with | 33554432 |", "src/worker/memory_budget.rs", "MESSAGE_BYTES: usize = 32 * 1024 * 1024;"),
+    (
+        "each webhook's counted once | 67108864 |",
+        "src/worker/memory_budget.rs",
+        "PARAMETER_BYTES: usize = 64 * 1024 * 1024;",
+    ),
     ("receivers remembered | 10000 |", "src/worker/endpoints.rs", "MOST: usize = 10_000;"),
 ];
 

@@ -52,7 +52,7 @@ fn has_a_normal_form(keyword: &Keyword) {
 fn is_sent(event: &StepEvent) {
     let delivery = Delivery::new(event.clone(), a_delivery().target, None);
     let request = render(&delivery, now());
-    let sent: Value = serde_json::from_slice(&request.body).expect("JSON");
+    let sent: Value = serde_json::from_slice(&request.body.contiguous()).expect("JSON");
     let text = |name: &str| sent.get(name).and_then(Value::as_str);
     assert_eq!(text("campaignId"), Some(event.campaign_id.as_str()));
     assert_eq!(text("label"), Some(event.label.as_str()));

@@ -72,7 +72,7 @@ fn the_example_is_accepted() {
     let offers = campaign.places().nth(1).expect("the second webhook").webhook;
     assert!(offers.enabled);
     assert_eq!(offers.timeout_ms, 15_000);
-    assert_eq!(offers.body["source"], "chatbot");
+    assert_eq!(offers.body.to_value()["source"], "chatbot");
     assert_eq!(offers.headers["X-Api-Key"], "…");
     assert_eq!(offers.retry, RetryOverrides::default());
     assert_eq!(campaign.sections[0].kind, SectionKind::WelcomeMessage);

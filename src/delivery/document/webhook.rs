@@ -12,7 +12,7 @@ use url::Url;
 use super::ids;
 use super::reader::{FirstPlaces, Node};
 use super::{HttpUrls, Urls};
-use crate::delivery::campaign::{MASK, RetryOverrides, Webhook};
+use crate::delivery::campaign::{ExtraParameters, MASK, RetryOverrides, Webhook};
 use crate::delivery::identity::WebhookId;
 use crate::delivery::request::STANDARD_PARAMETERS;
 use crate::delivery::sealing::is_sealed;
@@ -155,7 +155,7 @@ fn url<'a>(node: &Node<'a>, urls: Urls<'_>) -> Option<&'a str> {
     }
 }
 
-fn body(node: &Node<'_>) -> Option<Map<String, Value>> {
+fn body(node: &Node<'_>) -> Option<ExtraParameters> {
     let body = node.names_to_values("extra parameters by name")?;
     for (name, parameter) in body.fields() {
         if STANDARD_PARAMETERS.contains(&name) {
@@ -165,7 +165,7 @@ fn body(node: &Node<'_>) -> Option<Map<String, Value>> {
             parameter.fault(format!("more than {MAX_BODY_DEPTH} arrays and objects within each other: flatten it"));
         }
     }
-    node.value().as_object().cloned()
+    node.value().as_object().map(ExtraParameters::from)
 }
 
 /// How many arrays and objects are within each other. The parser has limited it to what recursion can take.

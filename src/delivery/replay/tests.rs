@@ -195,26 +195,32 @@ fn targets() {
     let disabled = campaign("https://new.example/hook", false, json!({}));
     let place = |campaign| Campaign::place_of(campaign, &id);
 
-    let current = target(ReplayConfig::Current, Some(&original), place(&now)).expect("a target");
+    let letter = DeadLetter::of_body(b"", Vec::new(), "1", Reason::WebhookDisabled, DateTime::UNIX_EPOCH);
+    let with = |original: &Target| DeadLetter { target: Some(original.clone()), ..letter.clone() };
+    // It died while it waited.
+    assert_eq!(target(ReplayConfig::Original, &letter, place(&now)), Err(Reason::WebhookDisabled));
+    assert!(target(ReplayConfig::Current, &letter, place(&now)).is_ok());
+    let letter = with(&original);
+    let current = target(ReplayConfig::Current, &letter, place(&now)).expect("a target");
     assert_eq!(current, place(&now).expect("a webhook").target());
-    let sent = target(ReplayConfig::Original, Some(&original), place(&now)).expect("a target").webhook;
+    let sent = target(ReplayConfig::Original, &letter, place(&now)).expect("a target").webhook;
     assert_eq!(sent.url.as_str(), "https://old.example/hook");
     // The value is the one of now, for none is kept; a header that is gone has none.
     assert_eq!(serde_json::Value::from(sent.headers.clone()), json!({ "X-Key": "new" }));
 
-    let sent = target(ReplayConfig::Original, Some(&original), place(&elsewhere)).expect("a target").webhook;
+    let sent = target(ReplayConfig::Original, &letter, place(&elsewhere)).expect("a target").webhook;
     assert_eq!(
         (sent.url.as_str(), sent.headers.len()),
         ("https://old.example/hook", 0),
         "that is another host's secret"
     );
 
-    assert_eq!(target(ReplayConfig::Current, Some(&original), None), Err(Reason::WebhookDeleted));
-    assert_eq!(target(ReplayConfig::Original, Some(&original), None), Err(Reason::WebhookDeleted));
-    assert_eq!(target(ReplayConfig::Current, Some(&original), place(&disabled)), Err(Reason::WebhookDisabled));
-    assert!(target(ReplayConfig::Original, Some(&original), place(&disabled)).is_ok());
+    assert_eq!(target(ReplayConfig::Current, &letter, None), Err(Reason::WebhookDeleted));
+    assert_eq!(target(ReplayConfig::Original, &letter, None), Err(Reason::WebhookDeleted));
+    assert_eq!(target(ReplayConfig::Current, &letter, place(&disabled)), Err(Reason::WebhookDisabled));
+    assert!(target(ReplayConfig::Original, &letter, place(&disabled)).is_ok());
     Arc::make_mut(&mut original.webhook).headers.clear();
-    assert!(target(ReplayConfig::Original, Some(&original), None).is_ok());
+    assert!(target(ReplayConfig::Original, &with(&original), None).is_ok());
 }
 
 use super::super::campaign::Campaign;

@@ -242,7 +242,7 @@ impl WebhookFields {
         Self {
             url: webhook.url.as_str().to_owned(),
             is_disabled: !webhook.enabled,
-            body: if webhook.body.is_empty() { String::new() } else { pretty(&webhook.body) },
+            body: if webhook.body.is_empty() { String::new() } else { pretty(&webhook.body.to_value()) },
             headers: headers.map(|(name, value)| Header { name: name.clone(), value: as_text(value) }).collect(),
             secret: webhook.secret.clone().unwrap_or_default(),
             timeout_ms: webhook.timeout_ms.to_string(),

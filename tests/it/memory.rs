@@ -1,0 +1,241 @@
+//! Webhooks with almost a megabyte of extra parameters: the worker's memory, what waits in the broker, and the deliveries beside
+//! them.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, StatusCode};
+use lapin::options::BasicGetOptions;
+use serde_json::{Value, json};
+
+use crate::stage::LONG;
+use crate::support::background::Background;
+use crate::support::{Amqp, Broker, Waypost, unique, until};
+
+/// The most memory a worker may have had, in bytes. Kubernetes is told to give it 512 MiB.
+const MOST_MEMORY: u64 = 300_000_000;
+
+/// Bytes of a large webhook's extra parameters.
+const LARGE: usize = 900_000;
+
+/// How an endpoint answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// 200, after this time.
+    Accepts(Duration),
+    /// 503 to the first request of each delivery, then 200.
+    FailsOnce,
+    /// Reads the request and never answers.
+    Hangs,
+    /// 410.
+    Gone,
+}
+
+/// An endpoint that reads and discards what it is sent: a recorded megabyte for each request would be the test's memory.
+struct Sink {
+    url: String,
+    seen: Arc<Mutex<Seen>>,
+    _server: Background,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// Deliveries that have been sent.
+    sent: HashSet<String>,
+    accepted: HashSet<String>,
+    requests: usize,
+    longest: usize,
+}
+
+impl Sink {
+    fn start(manner: Manner) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.set_nonblocking(true).expect("a socket");
+        let url = format!("http://{}/", listener.local_addr().expect("an address"));
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let router = Router::new().fallback({
+            let seen = seen.clone();
+            move |headers: HeaderMap, body: Body| answer(manner, seen.clone(), headers, body)
+        });
+        let server = Background::run("sink", move || async move {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("the sink's socket");
+            axum::serve(listener, router).await.expect("the sink serves");
+        });
+        Self { url, seen, _server: server }
+    }
+
+    fn seen<T>(&self, read: impl FnOnce(&Seen) -> T) -> T {
+        read(&self.seen.lock().expect("the sink's record"))
+    }
+
+    async fn until_accepted(&self, count: usize) {
+        until(&format!("{count} accepted at {}", self.url), LONG, async || {
+            (self.seen(|seen| seen.accepted.len()) >= count).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn answer(manner: Manner, seen: Arc<Mutex<Seen>>, headers: HeaderMap, body: Body) -> StatusCode {
+    let mut body = body.into_data_stream();
+    let mut length = 0;
+    while let Some(Ok(chunk)) = futures_util::StreamExt::next(&mut body).await {
+        length += Bytes::len(&chunk);
+    }
+    let id = headers["webhook-id"].to_str().expect("an id").to_owned();
+    let is_first = {
+        let mut seen = seen.lock().expect("the sink's record");
+        seen.requests += 1;
+        seen.longest = seen.longest.max(length);
+        seen.sent.insert(id.clone())
+    };
+    match manner {
+        // Nothing comes: the time passes.
+        Manner::Accepts(time) => drop(tokio::time::timeout(time, std::future::pending::<()>()).await),
+        Manner::FailsOnce if is_first => return StatusCode::SERVICE_UNAVAILABLE,
+        Manner::FailsOnce => {}
+        Manner::Hangs => std::future::pending().await,
+        Manner::Gone => return StatusCode::GONE,
+    }
+    seen.lock().expect("the sink's record").accepted.insert(id);
+    StatusCode::OK
+}
+
+/// A campaign with one webhook, at this URL.
+fn campaign(id: &str, url: &str, parameters: &Value) -> Value {
+    let webhook = json!({ "url": url, "body": parameters, "headers": { "X-Api-Key": "the-key-of-the-customer" },
+        "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" });
+    json!({ "id": id, "sections": [{ "label": "Welcome Message", "webhook": webhook }] })
+}
+
+/// Extra parameters of almost a megabyte: many small values, which are the largest when parsed, and a long one.
+fn large_parameters() -> Value {
+    let mut parameters: serde_json::Map<String, Value> =
+        (0..LARGE / 2 / 20).map(|number| (format!("name-{number:06}"), number.into())).collect();
+    parameters.insert("text".to_owned(), "x".repeat(LARGE / 2).into());
+    parameters.into()
+}
+
+fn events(campaign: &str, count: usize) -> Vec<Value> {
+    let name = unique("e");
+    let event = |number| {
+        json!({ "campaignId": campaign, "label": "Welcome Message", "phoneNumber": "+15550001", "date": "2024-06-18T23:26:14Z",
+            "eventId": format!("{name}-{number}") })
+    };
+    (0..count).map(event).collect()
+}
+
+/// The most memory a worker has had resident so far, in bytes.
+fn peak_memory(waypost: &Waypost) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", waypost.pid())).expect("the worker's status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak memory");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+}
+
+fn assert_memory(waypost: &Waypost) {
+    let peak = peak_memory(waypost);
+    eprintln!("peak memory: {} MB", peak / 1_000_000);
+    assert!(peak < MOST_MEMORY, "{} MB", peak / 1_000_000);
+}
+
+const RETRIES: [(&str, &str); 2] = [("WAYPOST_RETRY__INITIAL_DELAY", "1s"), ("WAYPOST_RETRY__MULTIPLIER", "1")];
+
+#[tokio::test]
+async fn three_hundred_events_for_one_large_webhook_take_little_memory() {
+    for manner in [Manner::FailsOnce, Manner::Accepts(Duration::from_millis(500))] {
+        let broker = Broker::shared().await;
+        let prefix = unique("memory");
+        let waypost = Waypost::start_with(&broker.url(), &prefix, &RETRIES).await;
+        let sink = Sink::start(manner);
+        waypost.put_campaign(&campaign("c", &sink.url, &large_parameters())).await;
+        let amqp = Amqp::connect(&broker.url()).await;
+        amqp.publish_events(&prefix, &events("c", 300)).await;
+        sink.until_accepted(300).await;
+        assert!(sink.seen(|seen| seen.longest) > LARGE * 9 / 10, "whole bodies");
+        assert_memory(&waypost);
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_events_for_sixteen_large_webhooks_take_little_memory_and_hold_up_no_small_one() {
+    let broker = Broker::private().await;
+    let prefix = unique("memory");
+    let waypost = Waypost::start_with(&broker.url(), &prefix, &RETRIES).await;
+    let slow = Manner::Accepts(Duration::from_millis(500));
+    let manners = [Manner::Accepts(Duration::ZERO), slow, Manner::FailsOnce, Manner::Hangs].repeat(4);
+    let mut sinks: Vec<(Manner, Sink)> = manners.into_iter().map(|manner| (manner, Sink::start(manner))).collect();
+    sinks[3] = (Manner::Gone, Sink::start(Manner::Gone));
+    for (number, (_, sink)) in sinks.iter().enumerate() {
+        waypost.put_campaign(&campaign(&number.to_string(), &sink.url, &large_parameters())).await;
+    }
+    let small = Sink::start(Manner::Accepts(Duration::ZERO));
+    waypost.put_campaign(&campaign("small", &small.url, &json!({ "source": "chatbot" }))).await;
+
+    let amqp = Amqp::connect(&broker.url()).await;
+    let of_each = 1000 / sinks.len();
+    let mut all: Vec<Vec<Value>> = (0..sinks.len()).map(|number| events(&number.to_string(), of_each)).collect();
+    // Mixed, as they come.
+    let mixed: Vec<Value> =
+        (0..of_each).flat_map(|_| all.iter_mut().map(|events| events.remove(0)).collect::<Vec<_>>()).collect();
+    amqp.publish_events(&prefix, &mixed).await;
+    amqp.publish_events(&prefix, &events("small", 500)).await;
+    let began = Instant::now();
+    small.until_accepted(500).await;
+    let took = began.elapsed();
+    eprintln!("small deliveries beside large ones: {took:?}");
+    assert!(took < Duration::from_secs(30), "small deliveries waited for large ones: {took:?}");
+
+    let mut gone = 0;
+    for (manner, sink) in &sinks {
+        match manner {
+            Manner::Accepts(_) | Manner::FailsOnce => sink.until_accepted(of_each).await,
+            Manner::Gone => gone += of_each,
+            Manner::Hangs => {}
+        }
+    }
+    waypost.until_total("reason=gone", gone).await;
+    assert_memory(&waypost);
+
+    // Sent again, with what is kept of their webhook: to an endpoint that refuses them again.
+    let order = json!({ "filter": { "reason": "gone" }, "config": "original" });
+    let replay = waypost.order_replay(&order).await;
+    waypost.until_replay_within(LONG, &replay, "done").await;
+    assert_eq!(waypost.get("/v1/dead-letters?limit=100").await.status, 200);
+    assert_memory(&waypost);
+    let undelivered = waypost.metric("waypost_dead_letters_total{reason=\"exhausted\"}").await;
+    assert_eq!(undelivered, 0.0, "what hangs waits");
+
+    // A worker that starts reads all letters again.
+    waypost.terminate();
+    waypost.wait().await;
+    std::fs::remove_dir_all(waypost.store_path()).expect("the store is deleted");
+    waypost.restart().await;
+    waypost.until_total("reason=gone", 2 * gone).await;
+    assert_memory(&waypost);
+}
+
+#[tokio::test]
+async fn what_waits_is_small_and_has_no_configuration() {
+    let broker = Broker::shared().await;
+    let prefix = unique("memory");
+    let settings = [("WAYPOST_RETRY__INITIAL_DELAY", "40s"), ("WAYPOST_RETRY__JITTER", "0")];
+    let waypost = Waypost::start_with(&broker.url(), &prefix, &settings).await;
+    let sink = Sink::start(Manner::FailsOnce);
+    waypost.put_campaign(&campaign("c", &sink.url, &large_parameters())).await;
+    let amqp = Amqp::connect(&broker.url()).await;
+    amqp.publish_events(&prefix, &events("c", 1)).await;
+    let queue = format!("{prefix}.delay.32");
+    amqp.until_depth(&queue, 1).await;
+    let channel = amqp.channel().await;
+    let waiting =
+        channel.basic_get(queue.as_str().into(), BasicGetOptions::default()).await.expect("the queue answers");
+    let body = String::from_utf8(waiting.expect("a message").delivery.data).expect("text");
+    assert!(body.len() < 2048, "{} bytes: {body:.2000}", body.len());
+    for configured in ["name-000001", "X-Api-Key", "whsec_"] {
+        assert!(!body.contains(configured), "{body}");
+    }
+    assert!(body.contains(&sink.url), "people are shown where it went: {body}");
+}
