@@ -26,7 +26,7 @@ const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 const PARSED_BYTES: u64 = 32 * 1024 * 1024;
 
 /// The layout of the trees; another one is rebuilt from the logs.
-const FORMAT: &[u8] = b"4";
+const FORMAT: &[u8] = b"5";
 
 /// The store could not be read or written: nothing of the delivery in hand is settled.
 #[derive(Debug, thiserror::Error)]

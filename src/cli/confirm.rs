@@ -47,6 +47,11 @@ enum Terminal {
 }
 
 impl Confirmation {
+    /// Whether only a report is asked for.
+    pub(super) fn is_dry_run(self) -> bool {
+        self.dry_run
+    }
+
     /// Decides on a change. `effect` continues "This will": `discard 2,900 dead letters`.
     ///
     /// # Errors
