@@ -95,7 +95,18 @@ async fn a_persons_letters_tell_nothing_of_them_any_more() {
     })
     .await;
     assert_eq!(receiver.requests().len(), requests);
-    assert!(!waypost.lines().iter().any(|line| line.contains(PHONE)), "the number is in the log");
+    // Nor is a number in the log that somebody filters by.
+    let by_phone = json!({ "filter": { "phoneNumber": OTHER } });
+    let replay = waypost.send(Method::POST, "/v1/replays", Some(&by_phone)).await;
+    assert_eq!(replay.status, 202, "{replay:?}");
+    let dry = json!({ "filter": { "phoneNumber": OTHER }, "dryRun": true });
+    let dry = waypost.send(Method::POST, "/v1/dead-letters/discard", Some(&dry)).await;
+    assert_eq!(dry.status, 200, "{dry:?}");
+    let lines = waypost.lines();
+    assert!(lines.iter().any(|line| line.contains("chosen by") && line.contains("********")), "{lines:#?}");
+    for phone in [PHONE, OTHER] {
+        assert!(!lines.iter().any(|line| line.contains(phone)), "the number is in the log");
+    }
     let short = json!({ "phoneNumber": "1" });
     let short = waypost.send(Method::POST, "/v1/dead-letters/erase", Some(&short)).await;
     assert_eq!(short.faults(), ["$.phoneNumber"]);
