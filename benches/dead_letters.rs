@@ -283,7 +283,13 @@ impl Bench {
     /// A benchmark of wrong answers is worth nothing.
     fn see_that_the_rare_ones_were_found(&self, lists: &[Followed]) {
         let (teapots, of_rare_campaign) = self.letters.rarities();
-        for (what, expected) in [("418, three letters", teapots), ("five old letters", of_rare_campaign)] {
+        for (what, expected) in [
+            ("418, three letters", teapots),
+            ("campaign of five old letters", of_rare_campaign),
+            ("endpoint of five old letters", of_rare_campaign),
+            ("the event of an old letter", 1),
+            ("the delivery of an old letter", 1),
+        ] {
             let list = lists.iter().find(|list| list.what.ends_with(what)).expect("the list was read");
             assert_eq!(list.letters, expected, "{}", list.what);
         }
@@ -304,6 +310,11 @@ impl Bench {
             (
                 "summary of a large campaign".to_owned(),
                 Times::of(10, async |_| waypost.summary(&of_one_campaign).await).await,
+            ),
+            (
+                "erasure of a person, a dry run".to_owned(),
+                Times::of(10, async |_| erasure(waypost, &self.letters.identities(40).0.replace("%2B", "+")).await)
+                    .await,
             ),
             ("a letter by its id".to_owned(), Times::of(ids.len(), async |one| waypost.letter(&ids[one]).await).await),
             ("dry run of a replay of all".to_owned(), Times::of(10, async |_| forecast(waypost, &of_all).await).await),
@@ -336,7 +347,7 @@ impl Bench {
     async fn discard(&self, waypost: &Waypost) -> (u64, Duration) {
         eprintln!("discarding");
         let filter = json!({ "since": self.letters.at(500), "until": self.letters.at(510) });
-        let order = json!({ "filter": filter, "reason": "the benchmark" });
+        let order = json!({ "filter": filter, "because": "the benchmark" });
         let (began, mut discarded) = (Instant::now(), 0);
         loop {
             let reply = waypost.post("/v1/dead-letters/discard", &order).await;
@@ -385,6 +396,20 @@ async fn follow(waypost: &Waypost, lists: Vec<List>) -> Vec<Followed> {
     }
     bar.finish_and_clear();
     followed
+}
+
+/// Counts what an erasure would erase, to its end.
+async fn erasure(waypost: &Waypost, phone_number: &str) {
+    let mut cursor = Value::Null;
+    loop {
+        let order = json!({ "phoneNumber": phone_number, "dryRun": true, "cursor": cursor });
+        let reply = waypost.post("/v1/dead-letters/erase", &order).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        cursor = reply.json()["next"].clone();
+        if cursor.is_null() {
+            return;
+        }
+    }
 }
 
 async fn forecast(waypost: &Waypost, order: &Value) {

@@ -4,6 +4,7 @@ mod campaigns;
 mod check;
 mod client;
 mod completions;
+mod confirm;
 mod contract;
 mod dead_letters;
 mod demo;
@@ -58,6 +59,8 @@ enum Command {
     /// See what could not be delivered, send it again, or give it up
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
+    /// Erase what dead letters tell of a person
+    Erase(dead_letters::erase::Erase),
     /// Follow, pause, resume and cancel replays of dead letters
     #[command(subcommand)]
     Replays(replays::Replays),
@@ -176,6 +179,7 @@ async fn run(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::DeadLetters(dead_letters) => dead_letters.run().await,
+        Command::Erase(erase) => erase.run().await,
         Command::Replays(replays) => replays.run().await,
         Command::Endpoints(endpoints) => endpoints.run().await,
         Command::Verify(verify) => verify.run().await,

@@ -29,6 +29,7 @@ use crate::delivery::identity::DeadLetterId;
 use crate::follow::{Currency, FollowError};
 use crate::metrics::Metrics;
 use crate::store::StoreError;
+use crate::store::dead_letters::search::Tally;
 use crate::store::dead_letters::{Applied, Content, Entry, LetterView};
 
 /// Records applied in one transaction.
@@ -215,11 +216,29 @@ impl DeadLetters {
         })
     }
 
+    /// Counts the letters that a discard would concern. It changes nothing.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn count_discardable(&self, choice: &Choice) -> Result<Tally, Refused> {
+        let view = self.readable().await?;
+        match choice {
+            Choice::Ids(ids) => {
+                self.check(ids, |state| state == State::Pending).await?;
+                Ok(tokio::task::block_in_place(|| view.tally_of(ids))?)
+            }
+            Choice::Filter(filter) => {
+                let filter = pending(filter)?;
+                Ok(tokio::task::block_in_place(|| view.tally(&filter))?)
+            }
+        }
+    }
+
     /// Discards pending letters, for a while.
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn discard(&self, choice: Choice, by: &str, reason: Option<String>) -> Result<Discarded, Refused> {
+    pub async fn discard(&self, choice: Choice, by: &str, because: Option<String>) -> Result<Discarded, Refused> {
         let deadline = Instant::now() + DISCARD_TIME;
         // What dies meanwhile is not meant.
         let end = self.readable().await?.position()?.map_or(0, |position| position.offset + 1);
@@ -236,7 +255,7 @@ impl DeadLetters {
         }
         loop {
             for ids in ids.chunks(LETTERS_PER_MARK) {
-                let verdict = Verdict { by: by.to_owned(), at: Utc::now(), reason: reason.clone() };
+                let verdict = Verdict { by: by.to_owned(), at: Utc::now(), because: because.clone() };
                 let discard = Mark::Discard(Discard { ids: ids.to_vec(), verdict });
                 if let Applied::Letters(discarded) = self.append(discard).await? {
                     letters += discarded;
@@ -257,11 +276,7 @@ impl DeadLetters {
 
     /// Pending letters before an offset that a filter matches, from the oldest on.
     async fn find(&self, filter: &Filter, end: u64) -> Result<Vec<DeadLetterId>, Refused> {
-        let filter = filter.or_pending();
-        if filter.state != Some(State::Pending) {
-            let message = "only pending letters can be discarded";
-            return Err(Refused::Faults(vec![Fault::new("$.filter.state", message)]));
-        }
+        let filter = pending(filter)?;
         let view = self.readable().await?;
         let found = tokio::task::block_in_place(|| view.find(&filter, 0..end, LETTERS_PER_MARK))?;
         Ok(found.letters.into_iter().map(|(_, id)| id).collect())
@@ -375,6 +390,15 @@ impl DeadLetters {
             self.metrics.dead_letters_kept(self.view.counts());
         }
     }
+}
+
+/// The filter with its pending letters, which alone can be discarded.
+fn pending(filter: &Filter) -> Result<Filter, Refused> {
+    let filter = filter.or_pending();
+    if filter.state == Some(State::Pending) {
+        return Ok(filter);
+    }
+    Err(Refused::Faults(vec![Fault::new("$.filter.state", "only pending letters can be discarded")]))
 }
 
 /// Nothing is there for what was asked.

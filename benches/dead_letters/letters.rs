@@ -73,6 +73,15 @@ impl Letters {
         (self.number_at(&TEAPOTS), self.number_at(&RARE))
     }
 
+    /// Phone number, event and delivery of a letter that has this part of a thousand before it, as a query has them.
+    pub(crate) fn identities(&self, thousandth: u64) -> (String, String, String) {
+        let letters = (self.part(thousandth)..).map(|number| self.letter(number));
+        let letter = letters.take(1_000).find(|letter| letter.event.is_some()).expect("a delivery");
+        let phone = letter.event.map(|event| event.phone_number.replace('+', "%2B")).expect("a phone number");
+        let (event, delivery) = (letter.event_id.expect("an event"), letter.delivery_id.expect("a delivery"));
+        (phone, event.as_str().to_owned(), delivery.as_str().to_owned())
+    }
+
     fn number_at(&self, places: &[u64]) -> u64 {
         let numbers: std::collections::BTreeSet<u64> = places.iter().map(|place| self.part(*place)).collect();
         numbers.len() as u64
@@ -123,6 +132,11 @@ pub(crate) fn webhook_id(campaign: &str, number: u64) -> String {
     format!("crm-{campaign}-{number}")
 }
 
+/// Where the letters of a campaign went.
+pub(crate) fn endpoint(campaign: &str) -> String {
+    format!("https://hooks.customer-{campaign}.example")
+}
+
 fn document(id: &str, url: impl Fn(&str) -> String) -> Value {
     let webhook = |number: u64| {
         let webhook = webhook_id(id, number);
@@ -141,7 +155,7 @@ fn document(id: &str, url: impl Fn(&str) -> String) -> Value {
 
 /// Where letters of a campaign come from, with its webhooks as they were when the letters were written.
 fn origins(campaign: &str) -> Vec<Origin> {
-    let was = document(campaign, |webhook| format!("https://hooks.customer-{campaign}.example/crm/v2/{webhook}"));
+    let was = document(campaign, |webhook| format!("{}/crm/v2/{webhook}", endpoint(campaign)));
     let was = document::read(was.to_string().as_bytes(), HttpUrls::Refused, None).expect("the campaign has no faults");
     let origin = |place: waypost::delivery::campaign::Place<'_>| {
         let mut target = place.target();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::letters::{Letters, RARE_CAMPAIGN, campaign_id, webhook_id};
+use crate::letters::{Letters, RARE_CAMPAIGN, campaign_id, endpoint, webhook_id};
 use crate::report::{Times, milliseconds};
 use crate::support::Waypost;
 
@@ -93,6 +93,8 @@ impl Followed {
 pub(crate) fn lists(letters: &Letters) -> Vec<List> {
     let (large, small) = (campaign_id(0), campaign_id(49));
     let (of_large, of_small) = (webhook_id(&large, 0), webhook_id(&small, 4));
+    let (phone, event, delivery) = letters.identities(40);
+    let (of_large_endpoint, of_rare_endpoint) = (endpoint(&large), endpoint(RARE_CAMPAIGN));
     let new = List::new;
     let deep = List { skip: 999, ..new("none, from page 1,000 on", "") };
     vec![
@@ -103,6 +105,7 @@ pub(crate) fn lists(letters: &Letters) -> Vec<List> {
         new("label", "&label=Offers"),
         new("webhook, of many letters", &format!("&webhookId={of_large}")),
         new("webhook, of few letters", &format!("&webhookId={of_small}")),
+        new("endpoint, of many letters", &format!("&endpoint={of_large_endpoint}")),
         new("reason exhausted", "&reason=exhausted"),
         new("reason forbidden_address", "&reason=forbidden_address"),
         new("status 503", "&status=503"),
@@ -121,6 +124,14 @@ pub(crate) fn lists(letters: &Letters) -> Vec<List> {
         new("rare: gone, of one webhook", &format!("&reason=gone&webhookId={of_small}")),
         new("rare: status 418, three letters", "&status=418"),
         new("rare: a campaign of five old letters", &format!("&campaignId={RARE_CAMPAIGN}")),
+        new("rare: a phone number of an old letter", &format!("&phoneNumber={phone}")),
+        new("rare: the event of an old letter", &format!("&eventId={event}")),
+        new("rare: the delivery of an old letter", &format!("&deliveryId={delivery}")),
+        new("rare: an endpoint of five old letters", &format!("&endpoint={of_rare_endpoint}")),
+        new("nothing: no such phone number", "&phoneNumber=%2B19995550000"),
+        new("nothing: no such event", "&eventId=no-such"),
+        new("nothing: no such delivery", "&deliveryId=no-such"),
+        new("nothing: no such endpoint", "&endpoint=https://no-such.example"),
         new("nothing: state discarded", "&state=discarded"),
         new("nothing: reason poison", "&reason=poison"),
         new("nothing: no such campaign", "&campaignId=no-such"),

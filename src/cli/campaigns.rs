@@ -7,11 +7,12 @@ use comfy_table::{Table, presets};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
-use super::Failure;
 use super::client::{Api, Call, Server};
+use super::confirm::{Confirmation, Decision};
 use super::documents;
 use super::graph::Graph;
 use super::output::say;
+use super::{Failure, plain};
 
 #[derive(Subcommand)]
 pub(super) enum Campaigns {
@@ -48,12 +49,18 @@ pub(super) struct Get {
 }
 
 #[derive(Args)]
+#[command(after_help = "Example:
+  waypost campaigns delete 13010
+
+The command asks first on a terminal. It deletes the version that it has asked about, and none that was stored since.")]
 pub(super) struct Delete {
     /// The campaign's id
     id: String,
     /// Only where it still has this version
     #[arg(long, value_name = "VERSION")]
     if_match: Option<String>,
+    #[command(flatten)]
+    confirmation: Confirmation,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -147,14 +154,61 @@ impl Get {
 
 impl Delete {
     async fn run(self) -> Result<(), Failure> {
-        let call = Call { headers: precondition(self.if_match), body: None };
-        self.server.api()?.call(Method::DELETE, &["campaigns", &self.id], &[], call).await?;
+        let api = self.server.api()?;
+        let campaign = api.call(Method::GET, &["campaigns", &self.id], &[], Call::default()).await?;
+        let extent = Extent::of(&campaign.json()?);
+        if self.confirmation.decide(&extent.effect(&self.id)).await? == Decision::Report {
+            if self.json {
+                say!("{}", extent.json(&self.id));
+            } else {
+                say!("would {}", extent.effect(&self.id));
+            }
+            return Ok(());
+        }
+        // Another version may have been stored since.
+        let version = self.if_match.or(campaign.etag);
+        let call = Call { headers: precondition(version), body: None };
+        api.call(Method::DELETE, &["campaigns", &self.id], &[], call).await?;
         if self.json {
             say!("{}", serde_json::json!({ "deleted": self.id }));
         } else {
             say!("campaign {} deleted", self.id);
         }
         Ok(())
+    }
+}
+
+/// How much a campaign has that a deletion concerns.
+#[derive(Debug, PartialEq, Eq)]
+struct Extent {
+    name: Option<String>,
+    sections: usize,
+    webhooks: usize,
+}
+
+impl Extent {
+    fn of(document: &Value) -> Self {
+        let sections = document["sections"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let entries = sections.iter().flat_map(|section| section["menu"].as_array().into_iter().flatten());
+        let webhooks = sections.iter().chain(entries).filter(|node| node["webhook"].is_object()).count();
+        let name = document["name"].as_str().filter(|name| !name.is_empty());
+        Self { name: name.map(|name| plain::line(name, 60)), sections: sections.len(), webhooks }
+    }
+
+    /// `delete campaign 13010 “Streaming membership” with 3 sections and 4 webhooks`.
+    fn effect(&self, id: &str) -> String {
+        let name = self.name.as_ref().map_or_else(String::new, |name| format!(" “{name}”"));
+        let counted = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+        format!(
+            "delete campaign {}{name} with {} and {}",
+            plain::line(id, 128),
+            counted(self.sections, "section"),
+            counted(self.webhooks, "webhook")
+        )
+    }
+
+    fn json(&self, id: &str) -> Value {
+        serde_json::json!({ "dryRun": true, "campaignId": id, "sections": self.sections, "webhooks": self.webhooks })
     }
 }
 
@@ -200,5 +254,28 @@ impl Apply {
         let done = if answer.status == StatusCode::CREATED { "created" } else { "replaced" };
         say!("campaign {id} {done}, version {}", answer.etag.unwrap_or_default().trim_matches('"'));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_deletion_says_how_much_it_concerns() {
+        let document = json!({ "id": "13010", "name": "Streaming membership", "sections": [
+            { "label": "Welcome Message", "menu": [{ "keyword": 1 }, { "keyword": 2, "webhook": { "url": "https://example.com/a" } }] },
+            { "label": "Offers", "webhook": { "url": "https://example.com/b" } } ] });
+        let extent = Extent::of(&document);
+        assert_eq!(
+            extent.effect("13010"),
+            "delete campaign 13010 “Streaming membership” with 2 sections and 2 webhooks"
+        );
+        assert_eq!(
+            Extent::of(&json!({ "sections": [{}] })).effect("c"),
+            "delete campaign c with 1 section and 0 webhooks"
+        );
+        assert_eq!(extent.json("13010")["webhooks"], 2);
     }
 }

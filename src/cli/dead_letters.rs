@@ -1,7 +1,7 @@
-//! `waypost dead-letters`: list, show, summary, export, discard, erase, replay.
+//! `waypost dead-letters`: list, show, summary, export, discard, replay.
 
 mod discard;
-mod erase;
+pub(super) mod erase;
 mod export;
 pub(super) mod filter;
 mod list;
@@ -31,7 +31,8 @@ pub(super) enum DeadLetters {
     Export(export::Export),
     /// Give dead letters up for good
     Discard(discard::Discard),
-    /// Erase what dead letters tell of a person
+    /// Erase what dead letters tell of a person: `waypost erase` of before
+    #[command(hide = true)]
     Erase(erase::Erase),
     /// Send dead letters again, and follow that to its end
     Replay(replay::Replay),

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 
 use super::Failure;
 use super::client::{Server, id};
+use super::confirm::{Confirmation, Decision};
 use super::output::say;
 use follow::Form;
 
@@ -35,8 +36,16 @@ Exit code: 0 none failed (or left with Ctrl-C), 1 some failed, or it was stopped
     #[command(after_help = "Example:\n  waypost replays resume rp_0198c7")]
     Resume(One),
     /// End a replay; what it has not sent is as it was before, mostly pending
-    #[command(after_help = "Example:\n  waypost replays cancel rp_0198c7")]
-    Cancel(One),
+    #[command(after_help = "Example:\n  waypost replays cancel rp_0198c7\n\nThe command asks first on a terminal.")]
+    Cancel(Cancel),
+}
+
+#[derive(Args)]
+pub(super) struct Cancel {
+    #[command(flatten)]
+    one: One,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 #[derive(Args)]
@@ -59,7 +68,7 @@ impl Replays {
             Self::Follow(one) => one.follow().await,
             Self::Pause(one) => one.change("pause").await,
             Self::Resume(one) => one.change("resume").await,
-            Self::Cancel(one) => one.change("cancel").await,
+            Self::Cancel(cancel) => cancel.run().await,
         }
     }
 }
@@ -88,6 +97,26 @@ impl One {
             say!("{replay}");
         } else {
             say!("{}\n{}", words::standing(&replay), words::commands(&replay));
+        }
+        Ok(())
+    }
+}
+
+impl Cancel {
+    async fn run(self) -> Result<(), Failure> {
+        let replay = self.one.server.clone().api()?.get(&[LIST, &self.one.id], &[]).await?;
+        // The server says why one that has ended can't be cancelled.
+        if words::stage(&replay) == words::Stage::Ended {
+            return self.one.change("cancel").await;
+        }
+        let effect = words::cancellation(&replay);
+        if self.confirmation.decide(&effect).await? == Decision::Proceed {
+            return self.one.change("cancel").await;
+        }
+        if self.one.json {
+            say!("{}", serde_json::json!({ "dryRun": true, "id": self.one.id, "unsent": words::unsent(&replay) }));
+        } else {
+            say!("would {effect}");
         }
         Ok(())
     }

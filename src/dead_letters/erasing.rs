@@ -7,7 +7,6 @@ use chrono::Utc;
 
 use super::{DISCARD_TIME, DeadLetters, LETTERS_PER_MARK, Refused};
 use crate::delivery::dead_letter::State;
-use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::dead_letter::mark::{Erase, Mark, Verdict};
 use crate::delivery::identity::DeadLetterId;
 use crate::store::dead_letters::Applied;
@@ -21,6 +20,8 @@ pub struct Erased {
     pub letters: u64,
     /// Letters about the person that are being replayed, and were left.
     pub replaying: u64,
+    /// Where it began: before this offset. Letters from there on are not looked at.
+    pub before: u64,
     /// Where it goes on: before this offset. None where it has come to the end.
     pub next: Option<u64>,
 }
@@ -48,11 +49,16 @@ impl DeadLetters {
     ) -> Result<Erased, Refused> {
         let deadline = Instant::now() + DISCARD_TIME;
         let view = self.readable().await?;
-        let mut erased = Erased { looked_at: 0, letters: 0, replaying: 0, next: before };
+        let before = match before {
+            Some(before) => before,
+            None => view.position()?.map_or(0, |position| position.offset + 1),
+        };
+        let mut erased = Erased { looked_at: 0, letters: 0, replaying: 0, before, next: Some(before) };
         loop {
             // To the end of a page at least.
-            let page =
-                tokio::task::block_in_place(|| view.page(&Filter::default(), erased.next, LETTERS_PER_MARK, deadline))?;
+            let page = tokio::task::block_in_place(|| {
+                view.page_of_mentions(phone_number, erased.next, LETTERS_PER_MARK, deadline)
+            })?;
             erased.looked_at += page.letters.len() as u64;
             let found = page.letters.iter().map(|kept| &kept.letter).filter(|letter| letter.is_about(phone_number));
             let (replaying, found): (Vec<_>, Vec<_>) = found.partition(|letter| letter.state == State::Replaying);
@@ -62,7 +68,7 @@ impl DeadLetters {
                 Doing::Nothing => erased.letters += ids.len() as u64,
                 Doing::It if ids.is_empty() => {}
                 Doing::It => {
-                    let verdict = Verdict { by: by.to_owned(), at: Utc::now(), reason: Some("erased".to_owned()) };
+                    let verdict = Verdict { by: by.to_owned(), at: Utc::now(), because: Some("erased".to_owned()) };
                     let found = ids.len() as u64;
                     if let Applied::Letters(letters) = self.append(Mark::Erase(Erase { ids, verdict })).await? {
                         erased.letters += letters;

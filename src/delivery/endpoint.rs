@@ -53,7 +53,7 @@ impl Place {
 }
 
 /// Scheme, host and port: `https://example.com:443`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Origin(String);
 
@@ -62,6 +62,22 @@ impl Origin {
     pub fn of(url: &Url) -> Self {
         let port = url.port_or_known_default().unwrap_or_default();
         Self(format!("{}://{}:{port}", url.scheme(), url.host_str().unwrap_or_default()))
+    }
+
+    /// Reads what a person writes: `https://example.com`, with or without the default port.
+    ///
+    /// # Errors
+    /// What to write instead. The text is not repeated.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let url = Url::parse(text.trim()).ok().filter(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && (url.username(), url.password()) == ("", None)
+                && (url.path(), url.query(), url.fragment()) == ("/", None, None)
+        });
+        let url =
+            url.ok_or("not an endpoint: write scheme, host and port, like https://example.com:443, without a path")?;
+        Ok(Self::of(&url))
     }
 
     /// Its text.

@@ -27,7 +27,8 @@ pub(super) struct About(pub(super) String);
 pub(super) fn chosen(choice: &Choice) -> String {
     match choice {
         Choice::Ids(ids) => format!("by {} ids", ids.len()),
-        Choice::Filter(filter) => format!("by {}", serde_json::to_string(filter).unwrap_or_default()),
+        // A log is not the place for a phone number.
+        Choice::Filter(filter) => format!("by {}", serde_json::to_string(&filter.masked()).unwrap_or_default()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(super) mod asked;
 mod erase;
+mod preview;
 pub(super) mod shown;
 mod summary;
 
@@ -26,11 +27,12 @@ use crate::config::Role;
 use crate::dead_letters::{self, Refused, Rest};
 use crate::delivery::dead_letter::choice::Choice;
 use crate::delivery::dead_letter::filter::Filter;
-use crate::delivery::dead_letter::mark::MAX_REASON_CHARS;
+use crate::delivery::dead_letter::mark::MAX_BECAUSE_CHARS;
 use crate::delivery::fault::Fault;
 use crate::delivery::identity::DeadLetterId;
 use crate::store::dead_letters::search::Tally;
 use asked::{Asked, Search, cursor, offset_of};
+use preview::DiscardPreview;
 use shown::{Detail, Listed};
 use summary::Summary;
 
@@ -54,9 +56,9 @@ pub(super) fn routes() -> Vec<Route> {
             .subject("The dead letter's id")
             .answers::<Detail>(StatusCode::OK, "The dead letter"),
         Route::post("/dead-letters/discard", Role::Operator, discard)
-            .named("discardDeadLetters", "Give pending dead letters up for good, by ids or by filter")
+            .named("discardDeadLetters", "Give pending dead letters up for good, by ids or by filter; or count them")
             .takes::<Discard>()
-            .answers::<Discarded>(StatusCode::OK, "What was discarded")
+            .answers::<DiscardAnswer>(StatusCode::OK, "What was discarded; with `dryRun`, how much it would concern")
             .problem(StatusCode::NOT_FOUND, "One of them is not there")
             .problem(StatusCode::CONFLICT, "One of them is being replayed"),
         Route::post("/dead-letters/erase", Role::Operator, erase::erase)
@@ -79,9 +81,19 @@ struct Discard {
     /// Or all pending ones that this matches.
     #[schemars(with = "Option<Filter>")]
     filter: Option<Fields>,
-    /// Why, for whoever asks later. To give up all that are pending needs one.
-    #[schemars(length(min = 1, max = MAX_REASON_CHARS))]
-    reason: Option<String>,
+    /// Why, for whoever asks later. A filter needs it.
+    #[schemars(length(min = 1, max = MAX_BECAUSE_CHARS))]
+    because: Option<String>,
+    /// Count only how many dead letters it concerns, and change nothing. This needs no `because`.
+    dry_run: Option<bool>,
+}
+
+/// What was discarded, or would be.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+enum DiscardAnswer {
+    Discarded(Discarded),
+    Preview(DiscardPreview),
 }
 
 /// What was discarded.
@@ -134,15 +146,20 @@ async fn get(State(http): State<Http>, Id(id): Id) -> Result<Json<Detail>, Probl
 async fn discard(
     State(http): State<Http>,
     Extension(caller): Extension<Caller>,
-    Given(Discard { ids, filter, reason }): Given<Discard>,
+    Given(Discard { ids, filter, because, dry_run }): Given<Discard>,
 ) -> Result<Response, Problem> {
     let choice = Choice::read(ids, filter.map(|Fields(fields)| fields)).map_err(Problem::of_faults)?;
-    if let Some(fault) = fault_of(reason.as_deref(), &choice) {
+    if dry_run == Some(true) {
+        let tally = http.dead_letters.count_discardable(&choice).await?;
+        let about = About(format!("nothing: a dry run, for {} dead letters chosen {}", tally.total, chosen(&choice)));
+        return Ok((Extension(about), Json(DiscardAnswer::Preview(tally.into()))).into_response());
+    }
+    if let Some(fault) = fault_of(because.as_deref(), &choice) {
         return Err(Problem::of_faults(vec![fault]));
     }
-    let (discarded, about) = give_up(&http, choice, &caller.name, reason).await?;
+    let (discarded, about) = give_up(&http, choice, &caller.name, because).await?;
     let answer = Discarded { discarded: discarded.letters, more: discarded.rest == Rest::Some };
-    Ok((Extension(about), Json(answer)).into_response())
+    Ok((Extension(about), Json(DiscardAnswer::Discarded(answer))).into_response())
 }
 
 /// Discards, and tells the audit of it.
@@ -150,28 +167,30 @@ pub(super) async fn give_up(
     http: &Http,
     choice: Choice,
     by: &str,
-    reason: Option<String>,
+    because: Option<String>,
 ) -> Result<(dead_letters::Discarded, About), Refused> {
     let chosen = chosen(&choice);
-    let why = reason.clone().unwrap_or_else(|| "no reason given".to_owned());
-    let discarded = http.dead_letters.discard(choice, by, reason).await?;
+    let why = because.clone().unwrap_or_else(|| "no reason given".to_owned());
+    let discarded = http.dead_letters.discard(choice, by, because).await?;
     let about = About(format!("{} dead letters chosen {chosen}: {why}", discarded.letters));
     Ok((discarded, about))
 }
 
-/// What is wrong with the reason of a discard.
-pub(super) fn fault_of(reason: Option<&str>, choice: &Choice) -> Option<Fault> {
-    let Some(reason) = reason else {
-        let message = "say why: without conditions this gives up all that are pending";
-        return choice.is_all_pending().then(|| Fault::new("$.reason", message));
+/// What is wrong with the `because` of a discard.
+pub(super) fn fault_of(because: Option<&str>, choice: &Choice) -> Option<Fault> {
+    let fault = |message: String| Some(Fault::new("$.because", message));
+    let Some(because) = because else {
+        return match choice {
+            Choice::Filter(_) => fault("is required with a filter: say why these letters are given up".to_owned()),
+            Choice::Ids(_) => None,
+        };
     };
-    if reason.trim().is_empty() {
-        return Some(Fault::new("$.reason", "is empty: say why, or leave it out"));
+    if because.trim().is_empty() {
+        return fault("is empty: say why these letters are given up".to_owned());
     }
-    let length = reason.chars().count();
-    (length > MAX_REASON_CHARS).then(|| {
-        let message =
-            format!("has {length} characters, and {MAX_REASON_CHARS} at most are kept: say it in fewer words");
-        Fault::new("$.reason", message)
-    })
+    let length = because.chars().count();
+    if length <= MAX_BECAUSE_CHARS {
+        return None;
+    }
+    fault(format!("has {length} characters, and {MAX_BECAUSE_CHARS} at most are kept: say it in fewer words"))
 }

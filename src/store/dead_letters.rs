@@ -25,6 +25,7 @@ use sled::{Db, Tree};
 
 use super::StoreError;
 use crate::broker::log::Position;
+use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::dead_letter::mark::{Fate, Mark};
 use crate::delivery::dead_letter::removed::RemovedMessage;
 use crate::delivery::dead_letter::{DeadLetter, State};
@@ -102,6 +103,8 @@ struct JobHead {
 struct ReplayHead {
     id: ReplayId,
     state: ReplayState,
+    #[serde(default)]
+    filter: Option<Filter>,
     #[serde(with = "timestamp::optional", default)]
     ended_at: Option<DateTime<Utc>>,
 }

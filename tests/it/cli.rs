@@ -266,7 +266,7 @@ async fn campaign_files_are_checked_under_the_settings() {
 async fn misuse_ends_with_2() {
     let shell = Shell::new();
     let events = shell.file("events.ndjson", "");
-    let misused: [&[&str]; 36] = [
+    let misused: [&[&str]; 39] = [
         &[],
         &["deliver"],
         &["--bogus"],
@@ -296,6 +296,9 @@ async fn misuse_ends_with_2() {
         &["dead-letters", "show", ".."],
         &["dead-letters", "discard", "--because", "no id, no filter"],
         &["dead-letters", "discard", "--all"],
+        &["dead-letters", "discard", "--campaign", "c"],
+        &["dead-letters", "list", "--endpoint", "example.com"],
+        &["erase"],
         &["dead-letters", "replay"],
         &["dead-letters", "replay", "dl_1", "--all"],
         &["dead-letters", "replay", "--all", "--rate", "0"],
@@ -365,6 +368,7 @@ async fn every_command_explains_itself() {
         "replays pause",
         "replays resume",
         "replays cancel",
+        "erase",
     ] {
         assert!(explained.contains(command), "{command} is not among {explained:?}");
     }
@@ -407,8 +411,22 @@ async fn campaigns_are_applied_listed_read_and_deleted() {
     ended(&printed, 0, &[]);
     assert_eq!(json(&printed.stdout), applied);
 
-    let printed = shell.ask(&waypost, &["campaigns", "delete", "autumn/2024 ü"], "").await;
+    // Without a terminal nobody can be asked.
+    let delete = ["campaigns", "delete", "autumn/2024 ü"];
+    let effect = "delete campaign autumn/2024 ü “A campaign” with 1 section and 3 webhooks";
+    let printed = shell.ask(&waypost, &delete, "y\n").await;
+    ended(&printed, 2, &[effect, "--yes"]);
+    assert_eq!(printed.stdout, "");
+    let printed = shell.ask(&waypost, &[&delete[..], &["--dry-run"]].concat(), "").await;
     ended(&printed, 0, &[]);
+    assert_eq!(printed.stdout, format!("would {effect}\n"));
+    let printed = shell.ask(&waypost, &[&delete[..], &["--dry-run", "--json"]].concat(), "").await;
+    assert_eq!(json(&printed.stdout)["webhooks"], 3, "{printed:#?}");
+    let printed = shell.ask(&waypost, &["campaigns", "get", "autumn/2024 ü"], "").await;
+    ended(&printed, 0, &[]);
+    let printed = shell.ask(&waypost, &[&delete[..], &["--yes"]].concat(), "").await;
+    ended(&printed, 0, &[]);
+    assert!(printed.stderr.contains(&format!("This will {effect}.")), "{printed:#?}");
     for command in ["get", "delete"] {
         let printed = shell.ask(&waypost, &["campaigns", command, "autumn/2024 ü"], "").await;
         ended(&printed, 1, &["no such campaign"]);
@@ -477,14 +495,15 @@ async fn a_change_of_an_old_version_is_refused() {
     ended(&shell.ask(&waypost, &["campaigns", "apply", "--if-match", version, &file], "").await, 0, &[]);
     for stale in [&first, version] {
         for command in [&["apply", &file], &["delete", "c"]] {
-            let arguments = ["campaigns", command[0], "--if-match", stale, command[1]];
+            let mut arguments = vec!["campaigns", command[0], "--if-match", stale, command[1]];
+            arguments.extend((command[0] == "delete").then_some("--yes"));
             ended(&shell.ask(&waypost, &arguments, "").await, 1, &["changed meanwhile"]);
         }
     }
     let two = ["campaigns", "apply", "--if-match", version, &file, &file];
     ended(&shell.ask(&waypost, &two, "").await, 2, &["--if-match"]);
     let current = waypost.get("/v1/campaigns/c").await.headers["etag"].clone();
-    ended(&shell.ask(&waypost, &["campaigns", "delete", "--if-match", &current, "c"], "").await, 0, &[]);
+    ended(&shell.ask(&waypost, &["campaigns", "delete", "--yes", "--if-match", &current, "c"], "").await, 0, &[]);
 }
 
 #[tokio::test]
@@ -592,7 +611,8 @@ async fn a_token_is_sent_where_there_is_one() {
     ended(&shell.run(&token(""), &list).await, 1, &["a token is needed"]);
     ended(&shell.run(&token("open-sesame"), &list).await, 0, &[]);
     ended(&shell.run(&token("wrong"), &["campaigns", "list", "--token", "open-sesame"]).await, 0, &[]);
-    ended(&shell.run(&token("open-sesame"), &["campaigns", "delete", "c"]).await, 1, &["editor", "viewer"]);
+    let discard = ["dead-letters", "discard", "dl_1", "--because", "a test", "--yes"];
+    ended(&shell.run(&token("open-sesame"), &discard).await, 1, &["operator", "viewer"]);
     let help = shell.run(&token("open-sesame"), &["campaigns", "list", "--help"]).await;
     assert!(!help.stdout.contains("open-sesame"), "the help shows the token: {}", help.stdout);
 }

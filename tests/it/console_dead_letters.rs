@@ -107,6 +107,27 @@ async fn counts_lead_to_what_they_count_and_filters_can_be_shared() {
     assert!(path.starts_with("/dead-letters?reason=gone&since=20") && path.ends_with('Z'), "{path}");
     browser.assert_sound().await;
 
+    // Of an endpoint, of a person, of an event.
+    browser.open("/dead-letters").await;
+    let endpoint = stage.receiver.url("");
+    browser.click(&link(&format!("{endpoint}: 6")).inside(group("Endpoint"))).await;
+    browser.until_text("6 dead letters").await;
+    browser.until_shown(&link(&format!("Without endpoint {endpoint}"))).await;
+    browser.click(&summary("Filter")).await;
+    assert_eq!(browser.value(&field("Endpoint")).await, endpoint);
+    browser.type_into(&field("Phone number"), "+15550001").await;
+    browser.type_into(&field("Event"), "e-503").await;
+    browser.click(&button("Show")).await;
+    browser.until_text("1 dead letter").await;
+    browser.until_shown(&link("Without phoneNumber +15550001")).await;
+    browser.assert_sound().await;
+    browser.click(&link("Without eventId e-503")).await;
+    browser.until_text("6 dead letters").await;
+    browser.open("/dead-letters?endpoint=example.com&phoneNumber=%2B19995550000").await;
+    browser.until_text("not an endpoint: write scheme, host and port").await;
+    assert_eq!(browser.value(&field("Endpoint")).await, "example.com");
+    browser.assert_sound().await;
+
     // A shared address says what is wrong with it, beside the field.
     browser.open("/dead-letters?status=5xx&label=Plans").await;
     browser.until_text("an HTTP status is a number like 503").await;
@@ -161,6 +182,10 @@ async fn a_letter_tells_what_was_sent_and_what_came_back() {
     }
     browser.until_text("\"eventId\": \"e-1\"").await;
     browser.assert_sound().await;
+    browser.click(&link("e-1").inside(region("Delivery"))).await;
+    browser.until_path("/dead-letters?eventId=e-1").await;
+    browser.until_text("1 dead letter").await;
+    browser.back().await;
 
     browser.click(&button("Explain this event")).await;
     // Not by an address, which histories and logs keep.

@@ -35,7 +35,7 @@ async fn mixed() -> Stage {
         count += events.len() + 1;
         stage.waypost.until_letters("", count).await;
     }
-    assert_eq!(stage.waypost.discard(&json!({ "filter": { "status": 404 }, "reason": "no offers" })).await, 4);
+    assert_eq!(stage.waypost.discard(&json!({ "filter": { "status": 404 }, "because": "no offers" })).await, 4);
     stage.waypost.until_letters("state=discarded", 4).await;
     stage
 }
@@ -46,6 +46,8 @@ fn chosen(letter: &Value, (name, value): (&str, &str)) -> bool {
         "since" => text(letter, "deadAt") >= value,
         "until" => text(letter, "deadAt") < value,
         "status" => letter["status"].as_u64() == value.parse().ok(),
+        "phoneNumber" => letter["event"]["phoneNumber"] == value,
+        "endpoint" => letter["url"].as_str().is_some_and(|url| url.starts_with(&format!("{value}/"))),
         _ => letter[name] == value,
     }
 }
@@ -79,7 +81,22 @@ async fn a_filter_chooses_the_same_letters_for_the_list_and_for_the_summary() {
     let (late, early) = (text(&all[4], "deadAt"), text(&all[13], "deadAt"));
     let webhook = all.iter().find(|letter| letter["status"] == 410).map(|letter| text(letter, "webhookId"));
     let webhook = webhook.expect("a letter with this status");
+    let of = |name: &str| all.iter().find_map(|letter| letter[name].as_str()).expect("a letter that has it");
+    let (event, delivery) = (of("eventId"), of("deliveryId"));
+    let phone =
+        text(&all.iter().find(|letter| !letter["event"].is_null()).expect("a delivery")["event"], "phoneNumber");
+    let endpoint = stage.receiver.url("");
+    let endpoint = endpoint.trim_end_matches('/');
     let filters: Vec<Vec<(&str, &str)>> = vec![
+        vec![("phoneNumber", phone)],
+        vec![("phoneNumber", "+19995550000")],
+        vec![("eventId", event)],
+        vec![("deliveryId", delivery)],
+        vec![("endpoint", endpoint)],
+        vec![("endpoint", "http://10.255.255.1")],
+        vec![("endpoint", endpoint), ("campaignId", "other"), ("state", "pending")],
+        vec![("phoneNumber", phone), ("eventId", event), ("deliveryId", delivery)],
+        vec![("eventId", "unknown")],
         vec![],
         vec![("campaignId", "13010")],
         vec![("campaignId", "other")],
@@ -101,8 +118,10 @@ async fn a_filter_chooses_the_same_letters_for_the_list_and_for_the_summary() {
         vec![("campaignId", "unknown")],
     ];
     for filter in filters {
-        let query: Vec<String> =
-            filter.iter().map(|(name, value)| format!("{name}={}", value.replace(' ', "%20"))).collect();
+        let query: Vec<String> = filter
+            .iter()
+            .map(|(name, value)| format!("{name}={}", value.replace(' ', "%20").replace('+', "%2B")))
+            .collect();
         let query = query.join("&");
         let expected: Vec<Value> =
             all.iter().filter(|letter| filter.iter().all(|part| chosen(letter, *part))).cloned().collect();
@@ -181,6 +200,11 @@ async fn a_question_that_is_none_is_refused_with_a_sentence_about_it() {
         ("status=99999".to_owned(), "status"),
         ("reason=boredom".to_owned(), "reason"),
         ("state=asleep".to_owned(), "state"),
+        ("phoneNumber=".to_owned(), "phoneNumber"),
+        ("eventId=".to_owned(), "eventId"),
+        ("deliveryId=".to_owned(), "deliveryId"),
+        ("endpoint=example.com".to_owned(), "endpoint"),
+        ("endpoint=https://example.com/hook".to_owned(), "endpoint"),
         ("since=yesterday".to_owned(), "since"),
         ("until=2026-01-01".to_owned(), "until"),
         (format!("since={later}&until={now}"), "since"),

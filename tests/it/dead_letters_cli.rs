@@ -94,7 +94,17 @@ async fn dead_letters_are_listed_counted_and_exported() {
     let two = ask(&stage, &["dead-letters", "list", "--limit", "2", "--reason", "gone"]).await;
     assert!(two.contains("2 dead letters; there may be more: --limit"), "{two}");
     assert!(!two.contains("malformed"), "{two}");
-    let filters: [(&[&str], usize); 7] = [
+    let delivered = all.iter().find(|letter| letter["reason"] == "gone").expect("a delivery");
+    let of = |name: &str| delivered[name].as_str().expect("text").to_owned();
+    let (event, delivery) = (of("eventId"), of("deliveryId"));
+    let phone = delivered["event"]["phoneNumber"].as_str().expect("a phone number");
+    let endpoint = stage.receiver.url("/");
+    let filters: [(&[&str], usize); 12] = [
+        (&["--phone", phone], 3),
+        (&["--phone", "+19995550000"], 0),
+        (&["--event", &event], 1),
+        (&["--delivery", &delivery], 1),
+        (&["--endpoint", &endpoint, "--state", "pending"], 3),
         (&["--campaign", "13010"], 3),
         (&["--campaign", "other"], 0),
         (&["--label", "Welcome Message", "--status", "410"], 3),
@@ -280,7 +290,14 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
     // Whoever follows it learns that it was cancelled.
     let (run, _folder) = start(&stage, &["replays", "follow", &id]);
     run.until_stderr("sent ").await;
-    ask(&stage, &["replays", "cancel", &id]).await;
+    let cancel = ["replays", "cancel", &id];
+    let printed = stage.waypost.cli(&cancel).await;
+    assert_eq!((printed.code, printed.stdout.as_str()), (Some(2), ""), "{printed:#?}");
+    assert!(printed.stderr.contains("dead letters that it has not sent are pending again"), "{printed:#?}");
+    let dry = json(&ask(&stage, &[&cancel[..], &["--dry-run", "--json"]].concat()).await);
+    assert!(dry["unsent"].as_u64().is_some_and(|unsent| (1..=10).contains(&unsent)), "{dry}");
+    assert_eq!(json(&ask(&stage, &["replays", "show", &id, "--json"]).await)["state"], "running");
+    ask(&stage, &[&cancel[..], &["--yes"]].concat()).await;
     let printed = run.end().await;
     assert_eq!(printed.code, Some(1), "{printed:#?}");
     assert!(printed.stderr.contains("it was cancelled"), "{printed:#?}");
@@ -306,17 +323,28 @@ async fn what_is_discarded_says_why() {
     let stage = with_dead_letters(3).await;
     let letters = items(&ask(&stage, &["dead-letters", "list", "--json"]).await);
     let id = letters[0]["id"].as_str().expect("an id");
-    let said = ask(&stage, &["dead-letters", "discard", id, "--because", "a test"]).await;
+    let discard = ["dead-letters", "discard", id, "--because", "a test"];
+    let printed = stage.waypost.cli(&discard).await;
+    assert_eq!((printed.code, printed.stdout.as_str()), (Some(2), ""), "{printed:#?}");
+    for text in ["this would discard 1 dead letter of campaign 13010, sent to http://", "--yes"] {
+        assert!(printed.stderr.contains(text), "{printed:#?}");
+    }
+    let dry = ask(&stage, &["dead-letters", "discard", "--status", "410", "--dry-run"]).await;
+    assert!(dry.starts_with("would discard 3 dead letters of campaign 13010, sent to http://"), "{dry}");
+    let dry = ask(&stage, &["dead-letters", "discard", "--status", "404", "--dry-run", "--json"]).await;
+    assert_eq!(json(&dry)["total"], 0);
+    until_total(&stage, &["--state", "pending"], 3).await;
+    let said = ask(&stage, &[&discard[..], &["--yes"]].concat()).await;
     assert_eq!(said, "discarded 1 dead letter\n");
     until_total(&stage, &["--state", "discarded"], 1).await;
     let page = ask(&stage, &["dead-letters", "show", id]).await;
     assert!(page.contains("Discarded\n") && page.contains(": a test"), "{page}");
 
-    let filter = ["dead-letters", "discard", "--reason", "gone", "--because", "all of them", "--json"];
+    let filter = ["dead-letters", "discard", "--reason", "gone", "--because", "all of them", "--json", "--yes"];
     assert_eq!(json(&ask(&stage, &filter).await)["discarded"], 2);
     until_total(&stage, &["--state", "discarded"], 3).await;
     fail(&stage, &filter, "no pending dead letter matches").await;
-    fail(&stage, &["dead-letters", "discard", "dl_unknown", "--because", "a test"], "error: ").await;
+    fail(&stage, &["dead-letters", "discard", "dl_unknown", "--because", "a test"], "there is no dead letter").await;
 }
 
 /// `waypost dead-letters export | head -1` closes its end after a line.

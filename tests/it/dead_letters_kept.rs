@@ -17,7 +17,7 @@ async fn of_every_state() -> Stage {
     let stage = Stage::set("kept", &[]).await;
     stage.bury(3, 4).await;
     let letters = ids(&stage.waypost.letters("").await);
-    assert_eq!(stage.waypost.discard(&json!({ "ids": [letters[0]], "reason": "no use" })).await, 1);
+    assert_eq!(stage.waypost.discard(&json!({ "ids": [letters[0]], "because": "no use" })).await, 1);
     stage.receiver.answer_in_turn("/agent", vec![Answer::ok(), Answer::status(500)]);
     for (letter, failed) in [(&letters[1], 0), (&letters[2], 1)] {
         let replay = stage.waypost.order_replay(&json!({ "ids": [letter] })).await;
@@ -155,10 +155,10 @@ async fn all_workers_show_the_same_states() {
 
     // What one is told, the other knows.
     let pending = ids(&stage.waypost.letters("state=pending").await);
-    assert_eq!(second.discard(&json!({ "ids": [pending[0]], "reason": "told to the second" })).await, 1);
+    assert_eq!(second.discard(&json!({ "ids": [pending[0]], "because": "told to the second" })).await, 1);
     stage.waypost.until_total("state=discarded", 2).await;
     let letter = stage.waypost.letter(&pending[0]).await;
-    assert_eq!(text(&letter["discard"], "reason"), "told to the second");
+    assert_eq!(text(&letter["discard"], "because"), "told to the second");
     stage.receiver.answer("/agent", Answer::ok());
     let replay = second.order_replay(&json!({ "ids": [pending[1]] })).await;
     for worker in [&second, &stage.waypost] {

@@ -18,13 +18,14 @@ async fn who_discarded_a_letter_and_why_is_kept() {
     let send = async |role: &str, order: &serde_json::Value| {
         stage.waypost.send_as(Some(&bearer(role)), Method::POST, DISCARD, Some(order)).await
     };
-    let by_ids = json!({ "ids": letters[..2], "reason": "the customer has left" });
+    let by_ids = json!({ "ids": letters[..2], "because": "the customer has left" });
     send("viewer", &by_ids).await.problem(403);
     let reply = send("operator", &by_ids).await;
     assert_eq!((reply.status, reply.json()), (200, json!({ "discarded": 2, "more": false })));
-    // Of the oldest, all are still pending: no reason need be given.
+    // Of the oldest, all are still pending.
     let webhook = text(&stage.waypost.letter(&letters[6]).await, "webhookId").to_owned();
-    let by_filter = json!({ "filter": { "webhookId": webhook, "status": 410, "state": "pending" } });
+    let filter = json!({ "webhookId": webhook, "status": 410, "state": "pending" });
+    let by_filter = json!({ "filter": filter, "because": "all of one webhook" });
     let reply = send("editor", &by_filter).await;
     assert_eq!((reply.status, reply.json()), (200, json!({ "discarded": 4, "more": false })));
     stage.waypost.until_total("state=discarded", 6).await;
@@ -35,11 +36,12 @@ async fn who_discarded_a_letter_and_why_is_kept() {
     for worker in [&stage.waypost, &second] {
         let first = worker.letter(&letters[0]).await;
         assert_eq!((text(&first, "state"), text(&first["discard"], "by")), ("discarded", "operator"));
-        assert_eq!(text(&first["discard"], "reason"), "the customer has left");
+        assert_eq!(text(&first["discard"], "because"), "the customer has left");
+        assert_eq!(first["discard"].get("reason"), None, "{first:#}");
         assert!(text(&first["discard"], "at") >= text(&first, "deadAt"), "{first:#}");
         let last = worker.letter(&letters[6]).await;
         assert_eq!(text(&last["discard"], "by"), "editor");
-        assert!(last["discard"].get("reason").is_none_or(serde_json::Value::is_null), "{last:#}");
+        assert_eq!(text(&last["discard"], "because"), "all of one webhook");
         assert!(last["request"].is_object() && last["attempts"].is_array(), "what it was is not lost: {last:#}");
     }
     assert_eq!(stage.receiver.requests().len(), 0);
@@ -53,17 +55,20 @@ async fn an_order_that_is_wrong_discards_nothing() {
     stage.waypost.post(DISCARD, &json!({ "ids": [letters[0], "dl_unknown"] })).await.problem(404);
     let refused = [
         json!({}),
-        json!({ "reason": "for no reason" }),
+        json!({ "because": "for no reason" }),
+        json!({ "ids": letters, "reason": "a field of before" }),
         json!({ "ids": [letters[0]], "filter": { "reason": "gone" } }),
-        json!({ "filter": { "reason": "malformed" } }),
-        json!({ "filter": { "campaignId": "unknown" } }),
+        json!({ "filter": { "reason": "malformed" }, "because": "none is" }),
+        json!({ "filter": { "campaignId": "unknown" }, "because": "none has it" }),
         json!({ "filter": { "reason": "boredom" } }),
         json!({ "filter": { "since": "2026-01-01T00:00:00Z", "until": "2026-01-01T00:00:00Z" } }),
         json!({ "filter": { "colour": "red" } }),
         json!({ "filter": { "state": "replaying" } }),
         json!({ "filter": { "reason": "gone", "campaignId": null } }),
-        // Everything is given up for a reason only.
+        // What a filter matches is given up for a reason only.
         json!({ "filter": {} }),
+        json!({ "filter": { "reason": "gone" } }),
+        json!({ "filter": { "reason": "gone" }, "because": null }),
         json!([letters, null, null]),
         json!([]),
     ];
@@ -74,14 +79,15 @@ async fn an_order_that_is_wrong_discards_nothing() {
     }
 
     // A reason is kept with each letter: so it is no document.
-    for reason in ["", " \n", &"x".repeat(501), &"x".repeat(900_000)] {
-        let order = json!({ "ids": letters, "reason": reason });
-        assert_eq!(stage.waypost.post(DISCARD, &order).await.faults(), ["$.reason"], "{} bytes", reason.len());
+    for because in ["", " \n", &"x".repeat(501), &"x".repeat(900_000)] {
+        let order = json!({ "ids": letters, "because": because });
+        assert_eq!(stage.waypost.post(DISCARD, &order).await.faults(), ["$.because"], "{} bytes", because.len());
     }
+    assert_eq!(stage.waypost.post(DISCARD, &json!({ "filter": { "reason": "gone" } })).await.faults(), ["$.because"]);
     stage.waypost.until_states(&[("pending", 3)]).await;
     let schema = &stage.waypost.get("/v1/openapi.json").await.json()["components"]["schemas"]["DiscardOrder"];
-    let reason = &schema["properties"]["reason"];
-    assert_eq!((&reason["minLength"], &reason["maxLength"]), (&json!(1), &json!(500)), "{reason:#}");
+    let because = &schema["properties"]["because"];
+    assert_eq!((&because["minLength"], &because["maxLength"]), (&json!(1), &json!(500)), "{because:#}");
 
     // What is being sent is not given up meanwhile.
     stage.receiver.answer("/agent", Answer::never());
@@ -93,13 +99,47 @@ async fn an_order_that_is_wrong_discards_nothing() {
 
     // A filter passes it by, and what is discarded already is not discarded again.
     let longest = "ü".repeat(500);
-    assert_eq!(stage.waypost.discard(&json!({ "filter": { "reason": "gone" }, "reason": longest })).await, 2);
+    assert_eq!(stage.waypost.discard(&json!({ "filter": { "reason": "gone" }, "because": longest })).await, 2);
     stage.waypost.until_states(&[("discarded", 2), ("replaying", 1)]).await;
     for (filter, words) in [
         (json!({ "reason": "gone" }), "matches no pending dead letter"),
         (json!({ "reason": "gone", "state": "pending" }), "matches no dead letter"),
     ] {
-        let detail = stage.waypost.post(DISCARD, &json!({ "filter": filter })).await.problem(422);
+        let order = json!({ "filter": filter, "because": "once more" });
+        let detail = stage.waypost.post(DISCARD, &order).await.problem(422);
         assert!(text(&detail, "detail").contains(words), "{detail:#}");
     }
+}
+
+#[tokio::test]
+async fn a_dry_run_counts_what_a_discard_would_concern() {
+    let stage = Stage::set("discards", &[]).await;
+    stage.bury(3, 4).await;
+    stage.bury(4, 3).await;
+    let all = stage.waypost.letters("").await;
+    let letters = ids(&all);
+    let endpoint = stage.receiver.url("");
+    let preview = async |order: &serde_json::Value| {
+        let reply = stage.waypost.post(DISCARD, order).await;
+        assert_eq!(reply.status, 200, "{order}: {reply:?}");
+        reply.json()
+    };
+    // It changes nothing: so it needs no reason.
+    let by_filter = preview(&json!({ "filter": { "status": 410 }, "dryRun": true })).await;
+    let times = || all.iter().map(|letter| text(letter, "deadAt"));
+    let expected = json!({
+        "total": 7, "oldest": times().min(), "newest": times().max(),
+        "campaigns": [{ "campaignId": "13010", "count": 7 }], "moreCampaigns": 0,
+        "endpoints": [{ "endpoint": endpoint.trim_end_matches('/'), "count": 7 }], "moreEndpoints": 0,
+    });
+    assert_eq!(by_filter, expected);
+    let by_ids = preview(&json!({ "ids": letters[..2], "because": "a test", "dryRun": true })).await;
+    assert_eq!((&by_ids["total"], &by_ids["campaigns"][0]["count"]), (&json!(2), &json!(2)), "{by_ids:#}");
+    let nothing = preview(&json!({ "filter": { "status": 404 }, "dryRun": true })).await;
+    assert_eq!((&nothing["total"], &nothing["newest"]), (&json!(0), &json!(null)), "{nothing:#}");
+    stage.waypost.post(DISCARD, &json!({ "ids": ["dl_unknown"], "dryRun": true })).await.problem(404);
+    let discarded = json!({ "filter": { "state": "discarded" }, "dryRun": true });
+    assert_eq!(stage.waypost.post(DISCARD, &discarded).await.faults(), ["$.filter.state"]);
+    stage.waypost.until_states(&[("pending", 7)]).await;
+    assert_eq!(stage.waypost.discard(&json!({ "ids": [letters[0]], "dryRun": false })).await, 1);
 }

@@ -33,9 +33,24 @@ async fn a_persons_letters_tell_nothing_of_them_any_more() {
     amqp.publish(&format!("{prefix}.events"), [Message::raw(unreadable.as_str())]).await;
     waypost.until_metric("waypost_dead_letters{state=\"pending\"}", 4.0).await;
 
-    let erase = ["dead-letters", "erase", "--phone", PHONE];
+    // The index finds the person, and no other.
+    let by_phone = ["dead-letters", "list", "--json", "--phone", PHONE];
+    let found = async |waypost: &Waypost| {
+        let printed = waypost.cli(&by_phone).await;
+        let letters: Value = serde_json::from_str(&printed.stdout).unwrap_or_else(|_| panic!("{printed:?}"));
+        letters.as_array().expect("a list").len()
+    };
+    assert_eq!(found(&waypost).await, 2);
+    let erase = ["erase", "--phone", PHONE];
+    let refused = waypost.cli(&erase).await;
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{refused:?}");
+    assert!(refused.stderr.contains("this would erase what 3 dead letters tell of the person"), "{refused:?}");
     let dry = waypost.cli(&[&erase[..], &["--dry-run"]].concat()).await;
-    assert_eq!((dry.code, dry.stdout.trim()), (Some(0), "would erase 3 dead letters"), "{dry:?}");
+    assert_eq!(
+        (dry.code, dry.stdout.trim()),
+        (Some(0), "would erase what 3 dead letters tell of the person, for good"),
+        "{dry:?}"
+    );
     let letters = async |waypost: &Waypost| {
         let list = waypost.get("/v1/dead-letters").await.json()["items"].as_array().expect("a list").clone();
         let mut all = Vec::new();
@@ -48,12 +63,14 @@ async fn a_persons_letters_tell_nothing_of_them_any_more() {
     let before = letters(&waypost).await;
     assert_eq!(before.iter().filter(|letter| letter.to_string().contains(PHONE)).count(), 3);
 
+    let erase = ["dead-letters", "erase", "--phone", PHONE, "--yes"];
     let done = waypost.cli(&erase).await;
     assert_eq!((done.code, done.stdout.trim()), (Some(0), "erased 3 dead letters"), "{done:?}");
     // A worker that has seen nothing of it reads the log.
     let fresh = Waypost::start_with(&broker.url(), &prefix, &settings).await;
     until("the letters on the other worker", LONG, async || (letters(&fresh).await.len() == 4).then_some(())).await;
     for worker in [&waypost, &fresh] {
+        assert_eq!(found(worker).await, 0, "an erased letter is found by its phone number");
         let (erased, left): (Vec<Value>, Vec<Value>) =
             letters(worker).await.into_iter().partition(|letter| letter["state"] == "discarded");
         assert_eq!((erased.len(), left.len()), (3, 1));
@@ -78,7 +95,18 @@ async fn a_persons_letters_tell_nothing_of_them_any_more() {
     })
     .await;
     assert_eq!(receiver.requests().len(), requests);
-    assert!(!waypost.lines().iter().any(|line| line.contains(PHONE)), "the number is in the log");
+    // Nor is a number in the log that somebody filters by.
+    let by_phone = json!({ "filter": { "phoneNumber": OTHER } });
+    let replay = waypost.send(Method::POST, "/v1/replays", Some(&by_phone)).await;
+    assert_eq!(replay.status, 202, "{replay:?}");
+    let dry = json!({ "filter": { "phoneNumber": OTHER }, "dryRun": true });
+    let dry = waypost.send(Method::POST, "/v1/dead-letters/discard", Some(&dry)).await;
+    assert_eq!(dry.status, 200, "{dry:?}");
+    let lines = waypost.lines();
+    assert!(lines.iter().any(|line| line.contains("chosen by") && line.contains("********")), "{lines:#?}");
+    for phone in [PHONE, OTHER] {
+        assert!(!lines.iter().any(|line| line.contains(phone)), "the number is in the log");
+    }
     let short = json!({ "phoneNumber": "1" });
     let short = waypost.send(Method::POST, "/v1/dead-letters/erase", Some(&short)).await;
     assert_eq!(short.faults(), ["$.phoneNumber"]);

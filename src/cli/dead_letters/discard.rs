@@ -6,10 +6,11 @@ use clap::Args;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+use super::LIST;
 use super::filter::Conditions;
 use super::selection::{Selected, Selection};
-use super::{LIST, summary};
 use crate::cli::client::{Api, Server, Unanswered};
+use crate::cli::confirm::{Confirmation, Decision};
 use crate::cli::output::say;
 use crate::cli::{Failure, plain, progress};
 use crate::delivery::timestamp;
@@ -21,14 +22,16 @@ const ROUNDS_IN_VAIN: u32 = 20;
 #[command(after_help = "Example:
   waypost dead-letters discard --campaign 13010 --until 30days --because 'the campaign is over'
 
-A filter takes pending letters only, and of these only those there are when it begins. What is discarded can still be
-seen, and sent again by its id.")]
+The command says how many dead letters it concerns, and asks on a terminal. A filter takes pending letters only, and of
+these only those there are when it asks. What is discarded can still be seen, and sent again by its id.")]
 pub(in crate::cli) struct Discard {
     #[command(flatten)]
     selection: Selection,
-    /// Why they are given up, in at most 500 characters; it is kept with them. To give up all needs a reason
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, required_if_eq("all", "true"))]
+    /// Why they are given up, in at most 500 characters; it is kept with them. Required with a filter and with --all
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     because: Option<String>,
+    #[command(flatten)]
+    confirmation: Confirmation,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -39,11 +42,28 @@ pub(in crate::cli) struct Discard {
 impl Discard {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let selected = self.selection.selected(Utc::now())?;
+        if self.because.is_none() && !self.confirmation.is_dry_run() && matches!(selected, Selected::Filter(_)) {
+            return Err(Failure::Misused(
+                "--because is required with a filter: say why these dead letters are given up".to_owned(),
+            ));
+        }
         let api = self.server.api()?;
-        let (selected, total) = bounded(&api, selected).await?;
-        let mut body = selected.document();
+        let preview = preview(&api, &selected).await?;
+        let total = preview["total"].as_u64().unwrap_or_default();
+        let effect = effect(&preview);
+        if total == 0 && !self.confirmation.is_dry_run() {
+            return Err(Failure::of("no pending dead letter matches"));
+        }
+        if self.confirmation.decide(&effect).await? == Decision::Report {
+            match self.json {
+                true => say!("{preview}"),
+                false => say!("would {effect}"),
+            }
+            return Ok(());
+        }
+        let mut body = bounded(selected, &preview).document();
         if let Some(because) = self.because {
-            body.insert("reason".to_owned(), because.into());
+            body.insert("because".to_owned(), because.into());
         }
         let discarded = discard(&api, &body.into(), total).await?;
         if self.json {
@@ -55,29 +75,55 @@ impl Discard {
     }
 }
 
-/// What is there now, and how many that is: a letter that dies while this goes on was not meant.
-async fn bounded(api: &Api, selected: Selected) -> Result<(Selected, u64), Failure> {
-    match selected {
-        Selected::Ids(ids) => {
-            let total = ids.len() as u64;
-            Ok((Selected::Ids(ids), total))
-        }
-        Selected::Filter(conditions) => {
-            let summary = summary::read(api, &conditions.clone().or("state", "pending")).await?;
-            let total = summary["total"].as_u64().unwrap_or_default();
-            if total == 0 {
-                return Err(Failure::of("no pending dead letter matches"));
-            }
-            Ok((Selected::Filter(until_newest(conditions, &summary)), total))
-        }
+/// How much it concerns, as the server counts it. Nothing is changed.
+async fn preview(api: &Api, selected: &Selected) -> Result<Value, Failure> {
+    let mut body = selected.document();
+    body.insert("dryRun".to_owned(), true.into());
+    api.post(&[LIST, "discard"], Some(&body.into())).await?.json()
+}
+
+/// `discard 2,900 dead letters of campaign 13010, sent to 2 endpoints`.
+fn effect(preview: &Value) -> String {
+    let letters = plain::dead_letters(preview["total"].as_u64().unwrap_or_default());
+    let campaigns = kinds(preview, "campaigns", "campaignId", "moreCampaigns").map(|kinds| match kinds {
+        Kinds::One(campaign) => format!(" of campaign {campaign}"),
+        Kinds::Many(count) => format!(" of {count} campaigns"),
+    });
+    let endpoints = kinds(preview, "endpoints", "endpoint", "moreEndpoints").map(|kinds| match kinds {
+        Kinds::One(endpoint) => format!(", sent to {endpoint}"),
+        Kinds::Many(count) => format!(", sent to {count} endpoints"),
+    });
+    format!("discard {letters}{}{}", campaigns.unwrap_or_default(), endpoints.unwrap_or_default())
+}
+
+enum Kinds {
+    One(String),
+    Many(u64),
+}
+
+/// What the letters of a preview have in common, from one of its lists.
+fn kinds(preview: &Value, list: &str, name: &str, more: &str) -> Option<Kinds> {
+    match preview[list].as_array().map(Vec::as_slice).unwrap_or_default() {
+        [] => None,
+        [one] => Some(Kinds::One(plain::field(&one[name], 100))),
+        some => Some(Kinds::Many(some.len() as u64 + preview[more].as_u64().unwrap_or_default())),
     }
 }
 
-/// `until` is exclusive, and times have milliseconds. The server's times, whose clock may differ from ours.
-fn until_newest(conditions: Conditions, summary: &Value) -> Conditions {
-    let newest = summary["newest"].as_str().and_then(|newest| timestamp::parse(newest).ok());
+/// What was counted, and no more: a letter that dies after the question was not meant.
+fn bounded(selected: Selected, preview: &Value) -> Selected {
+    match selected {
+        Selected::Ids(ids) => Selected::Ids(ids),
+        Selected::Filter(conditions) => Selected::Filter(until_newest(conditions, preview)),
+    }
+}
+
+/// `until` is exclusive, and times have milliseconds. A given `until` is later than all that was counted. The server's times,
+/// whose clock may differ from ours.
+fn until_newest(conditions: Conditions, preview: &Value) -> Conditions {
+    let newest = preview["newest"].as_str().and_then(|newest| timestamp::parse(newest).ok());
     match newest.and_then(|newest| newest.checked_add_signed(TimeDelta::milliseconds(1))) {
-        Some(end) => conditions.or("until", &timestamp::text(&end)),
+        Some(end) => conditions.with("until", &timestamp::text(&end)),
         None => conditions,
     }
 }
@@ -127,9 +173,23 @@ mod tests {
         let summary = json!({ "total": 3, "newest": "2026-11-22T03:04:05.678Z" });
         let bounded = until_newest(all.clone(), &summary);
         assert_eq!(bounded.document(), json!({ "until": "2026-11-22T03:04:05.679Z" }));
-        let given = all.clone().or("until", "2026-11-21T00:00:00.000Z");
-        assert_eq!(until_newest(given.clone(), &summary), given);
+        let given = all.clone().with("label", "a").with("until", "2026-12-24T00:00:00.000Z");
+        let bounded = until_newest(given, &summary);
+        assert_eq!(bounded.document(), json!({ "label": "a", "until": "2026-11-22T03:04:05.679Z" }));
         assert_eq!(until_newest(all.clone(), &json!({ "newest": null })), all);
+    }
+
+    #[test]
+    fn the_question_says_how_much_it_concerns() {
+        let mut preview = json!({ "total": 2900, "campaigns": [{ "campaignId": "13010", "count": 2900 }], "moreCampaigns": 0,
+            "endpoints": [{ "endpoint": "https://a.example:443", "count": 2000 }, { "endpoint": "https://b.example:443", "count": 900 }],
+            "moreEndpoints": 3 });
+        assert_eq!(effect(&preview), "discard 2,900 dead letters of campaign 13010, sent to 5 endpoints");
+        preview["endpoints"] = json!([{ "endpoint": "https://a.example:443", "count": 1 }]);
+        preview["campaigns"] = json!([]);
+        preview["total"] = 1.into();
+        assert_eq!(effect(&preview), "discard 1 dead letter, sent to https://a.example:443");
+        assert_eq!(effect(&json!({ "total": 3 })), "discard 3 dead letters");
     }
 
     #[test]

@@ -1,27 +1,28 @@
-//! `waypost dead-letters erase`: what dead letters tell of a person is shown and sent no more.
+//! `waypost erase`: what dead letters tell of a person is shown and sent no more.
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::LIST;
-use crate::cli::client::Server;
+use crate::cli::client::{Api, Server};
+use crate::cli::confirm::{Confirmation, Decision};
 use crate::cli::output::say;
 use crate::cli::{Failure, plain, progress};
 
 #[derive(Args)]
 #[command(after_help = "Example:
-  waypost dead-letters erase --phone +5511999990000 --dry-run
+  waypost erase --phone +5511999990000 --dry-run
 
-Phone number, answer, keyword, what receivers said and bodies that could not be read are gone at once from everything that is
-shown and sent, on every worker, and for good. The broker's stream and the workers' folders have them until
-deadLetters.retention (30 days) is over. Events that still wait in queues are not looked at.")]
+The command says how many dead letters it concerns, and asks on a terminal. Phone number, answer, keyword, what receivers said
+and bodies that could not be read are gone at once from everything that is shown and sent, on every worker, and for good. The
+broker's stream and the workers' folders have them until deadLetters.retention (30 days) is over. Events that still wait in
+queues are not looked at.")]
 pub(in crate::cli) struct Erase {
     /// The person's, exactly as events have it
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     phone: String,
-    /// Only count them
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -29,37 +30,73 @@ pub(in crate::cli) struct Erase {
     server: Server,
 }
 
+/// Whether to count or to erase.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Count,
+    Erase,
+}
+
+/// Letters about the person.
+struct Found {
+    letters: u64,
+    /// Those that are being replayed, and are left.
+    replaying: u64,
+    /// Where the search began. Letters that died since lie before it.
+    from: Value,
+}
+
 impl Erase {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(in crate::cli) async fn run(self) -> Result<(), Failure> {
         let api = self.server.api()?;
-        let bar = progress::bar(None, "{spinner} {human_pos} dead letters looked at");
-        let (mut erased, mut replaying, mut cursor) = (0, 0, Value::Null);
-        loop {
-            let body = json!({ "phoneNumber": self.phone, "cursor": cursor, "dryRun": self.dry_run });
-            let answer = api.post(&[LIST, "erase"], Some(&body)).await?.json()?;
-            let count = |name: &str| answer[name].as_u64().unwrap_or_default();
-            erased += count("erased");
-            replaying += count("replaying");
-            bar.inc(count("lookedAt"));
-            cursor = answer["next"].clone();
-            if cursor.is_null() {
-                break;
-            }
-        }
-        bar.finish_and_clear();
+        let counted = search(&api, &self.phone, Mode::Count, Value::Null).await?;
+        let effect = format!("erase what {} tell of the person, for good", plain::dead_letters(counted.letters));
+        let decision = match counted.letters {
+            // There is nothing to ask about.
+            0 if !self.confirmation.is_dry_run() => Decision::Proceed,
+            _ => self.confirmation.decide(&effect).await?,
+        };
+        let found = match decision {
+            Decision::Report => counted,
+            // A letter that died after the question was not meant.
+            Decision::Proceed => search(&api, &self.phone, Mode::Erase, counted.from).await?,
+        };
+        let is_dry_run = decision == Decision::Report;
         if self.json {
-            say!("{}", json!({ "erased": erased, "replaying": replaying, "dryRun": self.dry_run }));
-        } else if self.dry_run {
-            say!("would erase {}", plain::dead_letters(erased));
+            say!("{}", json!({ "erased": found.letters, "replaying": found.replaying, "dryRun": is_dry_run }));
+        } else if is_dry_run {
+            say!("would {effect}");
         } else {
-            say!("erased {}", plain::dead_letters(erased));
+            say!("erased {}", plain::dead_letters(found.letters));
         }
-        if replaying == 0 {
+        if found.replaying == 0 {
             return Ok(());
         }
         Err(Failure::Failed(format!(
             "{} being replayed: run this again when that has ended",
-            plain::dead_letters(replaying)
+            plain::dead_letters(found.replaying)
         )))
+    }
+}
+
+/// Looks at all letters from `cursor` on; null is the newest.
+async fn search(api: &Api, phone: &str, mode: Mode, mut cursor: Value) -> Result<Found, Failure> {
+    let bar = progress::bar(None, "{spinner} {human_pos} dead letters looked at");
+    let mut found = Found { letters: 0, replaying: 0, from: Value::Null };
+    loop {
+        let body = json!({ "phoneNumber": phone, "cursor": cursor, "dryRun": mode == Mode::Count });
+        let answer = api.post(&[LIST, "erase"], Some(&body)).await?.json()?;
+        let count = |name: &str| answer[name].as_u64().unwrap_or_default();
+        found.letters += count("erased");
+        found.replaying += count("replaying");
+        bar.inc(count("lookedAt"));
+        if found.from.is_null() {
+            found.from = answer["from"].clone();
+        }
+        cursor = answer["next"].clone();
+        if cursor.is_null() {
+            bar.finish_and_clear();
+            return Ok(found);
+        }
     }
 }

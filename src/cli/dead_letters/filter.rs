@@ -8,15 +8,21 @@ use serde_json::{Map, Value};
 use crate::cli::Failure;
 use crate::cli::plain;
 use crate::delivery::dead_letter::State;
+use crate::delivery::dead_letter::filter::Filter as LetterFilter;
+use crate::delivery::endpoint::Origin;
 use crate::delivery::moment::Moment;
 use crate::delivery::reason::Reason;
 use crate::delivery::timestamp;
 
 /// The API's names of the filters, and the flags.
-const FLAGS: [(&str, &str); 8] = [
+const FLAGS: [(&str, &str); 12] = [
     ("campaignId", "--campaign"),
     ("label", "--label"),
     ("webhookId", "--webhook"),
+    ("phoneNumber", "--phone"),
+    ("eventId", "--event"),
+    ("deliveryId", "--delivery"),
+    ("endpoint", "--endpoint"),
     ("reason", "--reason"),
     ("status", "--status"),
     ("since", "--since"),
@@ -38,6 +44,18 @@ pub(in crate::cli) struct Filter {
     /// Those of this webhook
     #[arg(long, alias = "webhook-id", help_heading = FILTERS, value_name = "ID", allow_hyphen_values = true)]
     webhook: Option<String>,
+    /// Those of the person with this phone number, exactly as events have it
+    #[arg(long, alias = "phone-number", help_heading = FILTERS, value_name = "NUMBER", allow_hyphen_values = true)]
+    phone: Option<String>,
+    /// Those of this event
+    #[arg(long, alias = "event-id", help_heading = FILTERS, value_name = "ID", allow_hyphen_values = true)]
+    event: Option<String>,
+    /// Those of this delivery, which is the webhook-id header of its requests
+    #[arg(long, alias = "delivery-id", help_heading = FILTERS, value_name = "ID", allow_hyphen_values = true)]
+    delivery: Option<String>,
+    /// Those whose last attempt went to this endpoint: scheme, host and port, as in `https://example.com:443`
+    #[arg(long, help_heading = FILTERS, value_name = "URL", value_parser = Origin::parse)]
+    endpoint: Option<Origin>,
     /// Those given up for this reason
     #[arg(long, help_heading = FILTERS, value_parser = PossibleValuesParser::new(Reason::ALL.map(Reason::as_str)))]
     reason: Option<String>,
@@ -69,6 +87,10 @@ impl Filter {
             self.campaign.clone(),
             self.label.clone(),
             self.webhook.clone(),
+            self.phone.clone(),
+            self.event.clone(),
+            self.delivery.clone(),
+            self.endpoint.as_ref().map(ToString::to_string),
             self.reason.clone(),
             self.status.map(|status| status.to_string()),
             since.as_ref().map(timestamp::text),
@@ -89,11 +111,10 @@ impl Conditions {
         self.0.is_empty()
     }
 
-    /// Adds a condition where there is none of that name.
-    pub(super) fn or(mut self, name: &'static str, value: &str) -> Self {
-        if self.0.iter().all(|(given, _)| *given != name) {
-            self.0.push((name, value.to_owned()));
-        }
+    /// Sets a condition, also if there is one of that name.
+    pub(super) fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.0.retain(|(given, _)| *given != name);
+        self.0.push((name, value.to_owned()));
         self
     }
 
@@ -126,8 +147,7 @@ pub(in crate::cli) fn flags(filter: &Value, which: &[&str]) -> String {
 }
 
 /// All names a filter of the API has.
-pub(in crate::cli) const ALL: [&str; 8] =
-    ["campaignId", "label", "webhookId", "reason", "status", "since", "until", "state"];
+pub(in crate::cli) const ALL: [&str; 12] = LetterFilter::FIELDS;
 
 #[cfg(test)]
 mod tests {
@@ -151,6 +171,11 @@ mod tests {
     }
 
     #[test]
+    fn every_filter_has_a_flag() {
+        assert!(FLAGS.iter().map(|(name, _)| *name).eq(ALL));
+    }
+
+    #[test]
     fn flags_are_filters() {
         assert!(read(&[]).unwrap().is_empty());
         let arguments = [
@@ -160,6 +185,14 @@ mod tests {
             "-1",
             "--webhook",
             "wh_a",
+            "--phone",
+            "+5511999990000",
+            "--event",
+            "e-1",
+            "--delivery",
+            "msg_1",
+            "--endpoint",
+            "https://example.com",
             "--reason",
             "forbidden_address",
             "--status",
@@ -172,14 +205,15 @@ mod tests {
             "replayed",
         ];
         let conditions = read(&arguments).unwrap();
-        let document = json!({ "campaignId": "13010", "label": "-1", "webhookId": "wh_a", "reason": "forbidden_address",
+        let document = json!({ "campaignId": "13010", "label": "-1", "webhookId": "wh_a", "phoneNumber": "+5511999990000",
+            "eventId": "e-1", "deliveryId": "msg_1", "endpoint": "https://example.com:443", "reason": "forbidden_address",
             "status": 500, "since": "2026-11-22T01:00:00.000Z", "until": "2026-11-22T02:00:00.000Z", "state": "replayed" });
         assert_eq!(conditions.document(), document);
-        assert_eq!(conditions.query()[4], ("status", "500"));
+        assert_eq!(conditions.query()[8], ("status", "500"));
         assert_eq!(
             flags(&document, &ALL),
-            "--campaign 13010 --label -1 --webhook wh_a --reason forbidden_address --status 500 \
-             --since 2026-11-22T01:00:00.000Z --until 2026-11-22T02:00:00.000Z --state replayed"
+            "--campaign 13010 --label -1 --webhook wh_a --phone +5511999990000 --event e-1 --delivery msg_1 \
+             --endpoint https://example.com:443 --reason forbidden_address --status 500 --since 2026-11-22T01:00:00.000Z --until 2026-11-22T02:00:00.000Z --state replayed"
         );
         assert_eq!(flags(&document, &["campaignId", "state"]), "--campaign 13010 --state replayed");
         assert_eq!(flags(&json!({ "label": "Welcome Message" }), &ALL), "--label 'Welcome Message'");
@@ -187,7 +221,14 @@ mod tests {
 
     #[test]
     fn what_is_no_filter_is_refused() {
-        for arguments in [["--reason", "tired"], ["--state", "done"], ["--status", "5xx"], ["--status", "99"]] {
+        for arguments in [
+            ["--reason", "tired"],
+            ["--state", "done"],
+            ["--status", "5xx"],
+            ["--status", "99"],
+            ["--endpoint", "example.com"],
+            ["--endpoint", "https://example.com/hook"],
+        ] {
             assert!(read(&arguments).is_err(), "{arguments:?}");
         }
         assert!(read(&["--since", "1h", "--until", "2h"]).unwrap_err().contains("--since is not before"));
@@ -195,8 +236,9 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_that_is_given_stays() {
-        let conditions = read(&["--state", "replayed"]).unwrap().or("state", "pending").or("until", "x");
-        assert_eq!(conditions.query(), [("state", "replayed"), ("until", "x")]);
+    fn a_condition_is_set_once() {
+        let conditions =
+            read(&["--state", "replayed", "--label", "a"]).unwrap().with("state", "pending").with("until", "x");
+        assert_eq!(conditions.query(), [("label", "a"), ("state", "pending"), ("until", "x")]);
     }
 }

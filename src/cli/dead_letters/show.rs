@@ -150,7 +150,7 @@ fn replays(letter: &Value) -> Option<String> {
 fn discard(letter: &Value) -> Option<String> {
     let discard = Some(&letter["discard"]).filter(|discard| !discard.is_null())?;
     let by = discard["by"].as_str().map_or_else(String::new, |by| format!(" by {}", plain::line(by, 100)));
-    let because = discard["reason"].as_str().map_or_else(String::new, |text| format!(": {}", plain::line(text, 1000)));
+    let because = discard["because"].as_str().map_or_else(String::new, |text| format!(": {}", plain::line(text, 1000)));
     Some(format!("Discarded\n  {}{by}{because}", plain::field(&discard["at"], 40)))
 }
 
@@ -262,7 +262,7 @@ It has been sent again already. Once more:
         let body = format!("{{\"date\":\"today\"{}", " ".repeat(BODY_SHOWN));
         let letter = json!({ "id": "dl_3", "state": "discarded", "reason": "malformed", "deadAt": "2026-11-22T05:04:00.000Z",
             "body": body, "errors": [ { "path": "$.date", "message": "not an RFC 3339 date" } ],
-            "discard": { "by": "ops", "at": "2026-11-22T05:04:02.000Z", "reason": "a test" } });
+            "discard": { "by": "ops", "at": "2026-11-22T05:04:02.000Z", "because": "a test" } });
         let page = page(&letter, now());
         for text in [
             "dl_3  discarded\nmalformed: the message is no step event\ndead since 2026-11-22T05:04:00.000Z (5s ago)\n\nFaults\n",

@@ -66,8 +66,7 @@ pub(super) fn progress(replay: &Value, pace: &Pace) -> String {
         Stage::Running => {
             let per_second = pace.per_second();
             words.extend(per_second.map(|rate| format!("{}/s", decimal(rate))));
-            let left = number(replay, "total").saturating_sub(number(replay, "sent"));
-            words.extend(pace.time_for(left).map(|left| format!("{} left", rough(left))));
+            words.extend(pace.time_for(unsent(replay)).map(|left| format!("{} left", rough(left))));
         }
         Stage::Paused => words.push(format!("paused, until `waypost replays resume {}`", id(replay))),
         Stage::Ended | Stage::Unknown => words.push(plain::field(&replay["state"], 20)),
@@ -93,10 +92,21 @@ pub(super) fn standing(replay: &Value) -> String {
     )
 }
 
+/// How many letters it has not sent.
+pub(super) fn unsent(replay: &Value) -> u64 {
+    number(replay, "total").saturating_sub(number(replay, "sent"))
+}
+
+/// What a cancellation does: `cancel replay rp_1, after which 545 dead letters that it has not sent are pending again`.
+pub(super) fn cancellation(replay: &Value) -> String {
+    let unsent = plain::dead_letters(unsent(replay));
+    format!("cancel replay {}, after which {unsent} that it has not sent are {}", id(replay), again(replay))
+}
+
 /// What did not go well, and what to do about it. None where nothing failed, and all was sent.
 pub(super) fn trouble(replay: &Value) -> Option<String> {
     let failed = number(replay, "failed");
-    let unsent = plain::dead_letters(number(replay, "total").saturating_sub(number(replay, "sent")));
+    let unsent = plain::dead_letters(unsent(replay));
     let cut_short = match replay["state"].as_str() {
         Some("stopped") => {
             let ratio = replay["stopOnFailureRatio"].as_f64().map_or_else(String::new, |ratio| format!(" ({ratio})"));
@@ -234,6 +244,15 @@ mod tests {
         cancelled.as_object_mut().unwrap().remove("filter");
         cancelled["ids"] = json!(["dl_1"]);
         assert_eq!(trouble(&cancelled).unwrap(), "it was cancelled; 95 dead letters not sent are as they were before");
+    }
+
+    #[test]
+    fn a_cancellation_says_how_much_it_concerns() {
+        let running = replay("running", 1000, 450, 5);
+        assert_eq!(
+            cancellation(&running),
+            "cancel replay rp_1, after which 545 dead letters that it has not sent are pending again"
+        );
     }
 
     #[test]

@@ -22,11 +22,6 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// Whether it takes every letter that is pending, without saying so: as a filter does whose conditions got lost.
-    pub fn is_all_pending(&self) -> bool {
-        matches!(self, Self::Filter(filter) if *filter == Filter::default())
-    }
-
     /// Reads the fields `ids` and `filter`, of which there must be one.
     ///
     /// # Errors
@@ -72,14 +67,5 @@ mod tests {
         assert_eq!(Choice::read(ids(&["a", "b", "a"]), None), Ok(Choice::Ids(ids(&["a", "b"]).expect("ids"))));
         let all = Choice::read(None, fields(json!({}))).expect("a choice");
         assert_eq!(all, Choice::Filter(Filter::default()));
-        for (filter, is_all) in [
-            (json!({}), true),
-            (json!({ "state": "pending" }), false),
-            (json!({ "state": "discarded" }), false),
-            (json!({ "status": 500 }), false),
-        ] {
-            let choice = Choice::read(None, fields(filter.clone())).expect("a choice");
-            assert_eq!(choice.is_all_pending(), is_all, "{filter}");
-        }
     }
 }

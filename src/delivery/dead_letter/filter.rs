@@ -1,4 +1,4 @@
-//! Choosing dead letters: by campaign, webhook, reason, time and so on, all of which have to hold.
+//! Choosing dead letters: by campaign, phone number, endpoint, reason, time and so on, all of which have to hold.
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::State;
+use crate::delivery::campaign::MASK;
+use crate::delivery::endpoint::Origin;
 use crate::delivery::fault::{Fault, type_name};
-use crate::delivery::identity::WebhookId;
+use crate::delivery::identity::{DeliveryId, EventId, WebhookId};
 use crate::delivery::reason::Reason;
 use crate::delivery::timestamp;
 
@@ -25,6 +27,19 @@ pub struct Filter {
     /// Of this webhook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook_id: Option<WebhookId>,
+    /// Whose event has exactly this phone number. Erased letters have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phone_number: Option<String>,
+    /// Of this event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<EventId>,
+    /// Of this delivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery_id: Option<DeliveryId>,
+    /// Whose last attempt went to this endpoint: scheme, host and port. The default port may be left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub endpoint: Option<Origin>,
     /// Given up for this reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
@@ -46,10 +61,23 @@ pub struct Filter {
 
 impl Filter {
     /// The names of all fields, as the API takes them.
-    pub const FIELDS: [&str; 8] = ["campaignId", "label", "webhookId", "reason", "status", "since", "until", "state"];
+    pub const FIELDS: [&str; 12] = [
+        "campaignId",
+        "label",
+        "webhookId",
+        "phoneNumber",
+        "eventId",
+        "deliveryId",
+        "endpoint",
+        "reason",
+        "status",
+        "since",
+        "until",
+        "state",
+    ];
 
-    /// Of these, those that hold for a letter also when it was sent again and is dead again.
-    pub const LASTING: [&str; 3] = ["campaignId", "label", "webhookId"];
+    /// Of these, those that hold for a letter also when it was sent again and is dead again. Its endpoint may be another one.
+    pub const LASTING: [&str; 6] = ["campaignId", "label", "webhookId", "phoneNumber", "eventId", "deliveryId"];
 
     /// Reads a filter from its fields: of a query, where all are text, or of a JSON object. `path` is where they are,
     /// `$.filter` or nothing.
@@ -78,6 +106,17 @@ impl Filter {
         Self { state: self.state.or(Some(State::Pending)), ..self.clone() }
     }
 
+    /// The filter as it may be logged: without a phone number.
+    #[must_use]
+    pub fn masked(&self) -> Self {
+        Self { phone_number: self.phone_number.as_ref().map(|_| MASK.to_owned()), ..self.clone() }
+    }
+
+    /// Whether it has a condition that versions before 2026-11-30 do not know. They would ignore it, and take more letters.
+    pub fn has_identity(&self) -> bool {
+        self.phone_number.is_some() || self.event_id.is_some() || self.delivery_id.is_some() || self.endpoint.is_some()
+    }
+
     fn set(&mut self, name: &str, value: &Value) -> Result<(), String> {
         match name {
             // A program that has lost what it looks for does not mean all.
@@ -87,6 +126,10 @@ impl Filter {
             "campaignId" => self.campaign_id = Some(id(value)?.to_owned()),
             "label" => self.label = Some(text(value)?.to_owned()),
             "webhookId" => self.webhook_id = Some(WebhookId::new(id(value)?)),
+            "phoneNumber" => self.phone_number = Some(id(value)?.to_owned()),
+            "eventId" => self.event_id = Some(EventId::new(id(value)?)),
+            "deliveryId" => self.delivery_id = Some(DeliveryId::new(id(value)?)),
+            "endpoint" => self.endpoint = Some(Origin::parse(id(value)?)?),
             "reason" => self.reason = Some(one_of(text(value)?, &Reason::ALL, Reason::as_str)?),
             "status" => self.status = Some(status(value)?),
             "since" => self.since = Some(time(value)?),
@@ -141,7 +184,8 @@ mod tests {
     #[test]
     fn every_field_is_read_and_written_back() {
         let fields = json!({
-            "campaignId": "13010", "label": "Offers", "webhookId": "wh_1", "reason": "forbidden_address", "status": 503,
+            "campaignId": "13010", "label": "Offers", "webhookId": "wh_1", "phoneNumber": "+5511999990000", "eventId": "e-1",
+            "deliveryId": "msg_1", "endpoint": "https://example.com", "reason": "forbidden_address", "status": 503,
             "since": "2024-06-18T20:26:14-03:00", "until": "2024-06-18T23:26:15.000Z", "state": "pending",
         });
         let object = fields.as_object().expect("an object");
@@ -149,6 +193,7 @@ mod tests {
         let filter = Filter::read(object.clone(), "").expect("a filter");
         let written = serde_json::to_value(&filter).expect("JSON");
         assert_eq!(written["since"], "2024-06-18T23:26:14.000Z");
+        assert_eq!(written["endpoint"], "https://example.com:443");
         assert_eq!(serde_json::from_value::<Filter>(written).expect("a filter"), filter);
         // A query has only text.
         assert_eq!(read(&[("status", json!("503"))]).expect("a filter").status, Some(503));
@@ -163,6 +208,8 @@ mod tests {
             ("since", json!("yesterday")),
             ("colour", json!("red")),
             ("webhookId", json!(null)),
+            ("phoneNumber", json!("")),
+            ("endpoint", json!("example.com")),
         ])
         .expect_err("a filter");
         let paths: Vec<&str> = faults.iter().map(|fault| fault.path.as_str()).collect();
@@ -174,10 +221,56 @@ mod tests {
                 "$.filter.status",
                 "$.filter.since",
                 "$.filter.colour",
-                "$.filter.webhookId"
+                "$.filter.webhookId",
+                "$.filter.phoneNumber",
+                "$.filter.endpoint",
             ]
         );
         assert!(faults[1].message.contains("malformed, poison, gone"), "{}", faults[1]);
+    }
+
+    #[test]
+    fn an_endpoint_is_normalised() {
+        let endpoint =
+            |text: &str| read(&[("endpoint", json!(text))]).map(|filter| filter.endpoint.map(|it| it.to_string()));
+        for (text, normal) in [
+            ("https://example.com:443", "https://example.com:443"),
+            ("https://example.com", "https://example.com:443"),
+            ("HTTPS://Example.COM/", "https://example.com:443"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://[::1]", "http://[::1]:80"),
+            ("https://münchen.example", "https://xn--mnchen-3ya.example:443"),
+        ] {
+            assert_eq!(endpoint(text), Ok(Some(normal.to_owned())), "{text}");
+        }
+        for text in [
+            "example.com:443",
+            "ftp://example.com",
+            "https://",
+            "https://example.com/hook",
+            "https://a:b@example.com",
+            "https://example.com?a",
+        ] {
+            assert!(endpoint(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_filter_of_before_is_read() {
+        let filter: Filter =
+            serde_json::from_value(json!({ "campaignId": "c", "state": "pending" })).expect("a filter");
+        assert_eq!(
+            filter,
+            Filter { campaign_id: Some("c".to_owned()), state: Some(State::Pending), ..Filter::default() }
+        );
+    }
+
+    #[test]
+    fn a_log_does_not_show_a_phone_number() {
+        let filter = read(&[("phoneNumber", json!("+5511999990000")), ("label", json!("a"))]).expect("a filter");
+        let written = serde_json::to_string(&filter.masked()).expect("JSON");
+        assert_eq!(written, r#"{"label":"a","phoneNumber":"********"}"#);
+        assert_eq!(serde_json::to_string(&Filter::default().masked()).expect("JSON"), "{}");
     }
 
     #[test]

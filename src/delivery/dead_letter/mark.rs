@@ -5,13 +5,14 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::filter::Filter;
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{Command, Replay};
 use crate::delivery::timestamp;
 
-/// The longest reason of a discard, in characters. It is kept with each of the letters, and with each of the log's records
+/// The longest `because` of a discard, in characters. It is kept with each of the letters, and with each of the log's records
 /// of them.
-pub const MAX_REASON_CHARS: usize = 500;
+pub const MAX_BECAUSE_CHARS: usize = 500;
 
 /// How every mark begins, and no letter does.
 const PREFIX: &[u8] = b"{\"mark\":";
@@ -25,6 +26,10 @@ pub enum Mark {
     /// What letters tell of a person was erased.
     Erase(Erase),
     /// A replay was created. It claims its letters where this is applied, and no other takes them from then on.
+    ///
+    /// It has the other name if [`Filter::has_identity`] holds: an older worker leaves the record out then, and does not
+    /// replay letters that the filter excludes.
+    #[serde(alias = "replayByIdentity")]
     Replay(Box<Replay>),
     /// Letters of a replay were sent.
     Slice(Slice),
@@ -65,9 +70,9 @@ pub struct Verdict {
     #[serde(with = "timestamp")]
     #[schemars(with = "DateTime<Utc>")]
     pub at: DateTime<Utc>,
-    /// In the operator's words.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    /// Why, in the operator's words. Records of earlier versions call it `reason`.
+    #[serde(alias = "reason", default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
 }
 
 /// Letters that were sent.
@@ -208,8 +213,15 @@ impl Fate {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Marked {
-    mark: Mark,
+struct Marked<M> {
+    mark: M,
+}
+
+/// See [`Mark::Replay`].
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Renamed {
+    ReplayByIdentity(Box<Replay>),
 }
 
 impl Mark {
@@ -228,7 +240,12 @@ impl Mark {
     /// # Errors
     /// None that could happen: all keys are strings.
     pub fn encode(self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(&Marked { mark: self })
+        match self {
+            Self::Replay(replay) if replay.filter.as_ref().is_some_and(Filter::has_identity) => {
+                serde_json::to_vec(&Marked { mark: Renamed::ReplayByIdentity(replay) })
+            }
+            mark => serde_json::to_vec(&Marked { mark }),
+        }
     }
 
     /// Reads a record; `None` where it is a letter.
@@ -239,7 +256,7 @@ impl Mark {
         if !record.starts_with(PREFIX) {
             return Ok(None);
         }
-        serde_json::from_slice(record).map(|marked: Marked| Some(marked.mark))
+        serde_json::from_slice(record).map(|marked: Marked<Self>| Some(marked.mark))
     }
 }
 
@@ -254,6 +271,37 @@ mod tests {
         assert_eq!(Mark::decode(&bytes).expect("a mark"), Some(mark));
         assert_eq!(Mark::decode(br#"{"id":"dl_1","state":"pending"}"#).expect("a letter"), None);
         assert!(Mark::decode(br#"{"mark":{"unheardOf":{}}}"#).is_err());
+    }
+
+    /// It would ignore the condition that it does not know, and send every pending letter.
+    #[test]
+    fn an_older_worker_does_not_read_a_replay_whose_filter_it_does_not_know() {
+        let replay = |filter: serde_json::Value| {
+            let replay = serde_json::json!({ "id": "rp_1", "state": "running", "filter": filter, "config": "current", "total": 0,
+                "sent": 0, "delivered": 0, "failed": 0, "createdAt": "2024-06-18T23:26:14Z", "createdBy": "ops" });
+            Mark::Replay(Box::new(serde_json::from_value(replay).expect("a replay")))
+        };
+        for (filter, name) in [
+            (serde_json::json!({ "phoneNumber": "+5511999990000" }), "replayByIdentity"),
+            (serde_json::json!({ "eventId": "e-1", "label": "a" }), "replayByIdentity"),
+            (serde_json::json!({ "deliveryId": "msg_1" }), "replayByIdentity"),
+            (serde_json::json!({ "endpoint": "https://example.com:443" }), "replayByIdentity"),
+            (serde_json::json!({ "label": "a" }), "replay"),
+        ] {
+            let mark = replay(filter);
+            let bytes = mark.clone().encode().expect("JSON");
+            assert!(bytes.starts_with(format!("{{\"mark\":{{\"{name}\":").as_bytes()), "{mark:?}");
+            assert_eq!(Mark::decode(&bytes).expect("a mark"), Some(mark));
+        }
+    }
+
+    #[test]
+    fn a_discard_of_an_earlier_version_is_read() {
+        let record = br#"{"mark":{"discard":{"ids":["dl_1"],"verdict":{"by":"ops","at":"2024-06-18T23:26:14Z","reason":"old"}}}}"#;
+        let Some(Mark::Discard(discard)) = Mark::decode(record).expect("a mark") else { panic!("a discard") };
+        assert_eq!(discard.verdict.because.as_deref(), Some("old"));
+        let written = String::from_utf8(Mark::Discard(discard).encode().expect("JSON")).expect("text");
+        assert!(written.contains(r#""because":"old""#) && !written.contains("reason"), "{written}");
     }
 
     #[test]

@@ -11,7 +11,10 @@ use super::form::{Form, Query, address};
 use super::numbers::{self, UNKNOWN};
 use super::overview::updates;
 use super::page::{Frame, Time, Visit, page};
+use super::words::list_of;
 use crate::config::Role;
+use crate::delivery::dead_letter::State as LetterState;
+use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::endpoint::{BreakerState, LastError, Standing};
 use crate::worker::endpoints::Listed;
 
@@ -33,6 +36,8 @@ pub(super) struct Row {
     pub(super) receivers: Vec<Receiver>,
     /// Receivers that are not shown.
     pub(super) more: usize,
+    /// The list of its pending dead letters.
+    pub(super) letters: String,
 }
 
 /// A path of an endpoint.
@@ -66,6 +71,11 @@ impl Row {
             health: Health::of(&listed.standing),
             receivers: receivers.map(|(path, standing)| Receiver { path, health: Health::of(&standing) }).collect(),
             more,
+            letters: list_of(&Filter {
+                endpoint: Some(listed.endpoint),
+                state: Some(LetterState::Pending),
+                ..Filter::default()
+            }),
         }
     }
 }

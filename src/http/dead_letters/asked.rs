@@ -61,6 +61,7 @@ impl Asked {
 pub(in crate::http) fn filter(given: impl IntoIterator<Item = (String, String)>) -> Result<Filter, Vec<Fault>> {
     let fields = given.into_iter().map(|(name, value)| match name.as_str() {
         "since" | "until" => (name, with_plus(value).into()),
+        "phoneNumber" => (name, phone_with_plus(value).into()),
         _ => (name, value.into()),
     });
     Filter::read(fields, "")
@@ -86,6 +87,14 @@ fn with_plus(time: String) -> String {
             format!("{time}+{}", &offset[1..])
         }
         _ => time,
+    }
+}
+
+/// A phone number whose plus was not encoded: in a query that is a space.
+fn phone_with_plus(phone_number: String) -> String {
+    match phone_number.strip_prefix(' ') {
+        Some(digits) if digits.starts_with(|c: char| c.is_ascii_digit()) => format!("+{digits}"),
+        _ => phone_number,
     }
 }
 
@@ -122,6 +131,19 @@ fn proof(filter: &Filter) -> [u8; PROOF_BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_plus_of_a_phone_number_may_be_a_space() {
+        for (query, phone_number) in [
+            ("phoneNumber=%2B5511999990000", "+5511999990000"),
+            ("phoneNumber=+5511999990000", "+5511999990000"),
+            ("phoneNumber=5511999990000", "5511999990000"),
+            ("phoneNumber=+a", " a"),
+        ] {
+            let asked = Asked::read(query).map_err(|problem| format!("{query}: {problem:?}")).expect("a question");
+            assert_eq!(asked.filter.phone_number.as_deref(), Some(phone_number), "{query}");
+        }
+    }
 
     #[test]
     fn the_plus_of_an_offset_may_be_a_space() {

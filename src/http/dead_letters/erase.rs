@@ -26,7 +26,7 @@ const MIN_PHONE_CHARS: usize = 4;
 pub(super) struct Erase {
     /// The person's, as events have it.
     phone_number: String,
-    /// The `next` of the answer before.
+    /// The `next` of the answer before. Or the `from` of a dry run: letters that died since are left then.
     cursor: Option<String>,
     /// Whether only to count them.
     #[serde(default)]
@@ -44,6 +44,8 @@ pub(super) struct Erased {
     erased: u64,
     /// Those about the person that are being replayed, and were left: ask again when the replay has ended.
     replaying: u64,
+    /// Where the search began: send it as `cursor` to look at the same letters again, and at no later ones.
+    from: String,
     /// There are more to be looked at: send it as `cursor`. Null at the end.
     next: Option<String>,
 }
@@ -62,8 +64,13 @@ pub(super) async fn erase(
     let doing = if asked.dry_run { Doing::Nothing } else { Doing::It };
     let done = http.dead_letters.erase(&asked.phone_number, before, doing, &caller.name).await?;
     // The audit is not the place for the number.
-    let about = About(format!("{} dead letters of a person erased", done.letters));
-    let next = done.next.map(|before| cursor(before, &Filter::default()));
-    let erased = Erased { looked_at: done.looked_at, erased: done.letters, replaying: done.replaying, next };
+    let about = match doing {
+        Doing::Nothing => format!("nothing: a dry run, for {} dead letters of a person", done.letters),
+        Doing::It => format!("{} dead letters of a person erased", done.letters),
+    };
+    let about = About(about);
+    let cursor_of = |before| cursor(before, &Filter::default());
+    let (from, next) = (cursor_of(done.before), done.next.map(cursor_of));
+    let erased = Erased { looked_at: done.looked_at, erased: done.letters, replaying: done.replaying, from, next };
     Ok((Extension(about), Json(erased)).into_response())
 }

@@ -13,8 +13,8 @@ use crate::delivery::timestamp;
 use crate::http::counts::{by_count, by_count_with};
 use crate::store::dead_letters::search::Tally;
 
-/// The most campaigns and webhooks that a summary names.
-const NAMED: usize = 100;
+/// The most campaigns, webhooks and endpoints that are named.
+pub(super) const NAMED: usize = 100;
 
 /// Dead letters, counted. The greatest counts come first.
 #[derive(Serialize, JsonSchema)]
@@ -62,9 +62,9 @@ struct StatusCount {
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct CampaignCount {
-    campaign_id: String,
-    count: u64,
+pub(super) struct CampaignCount {
+    pub(super) campaign_id: String,
+    pub(super) count: u64,
 }
 
 #[derive(Serialize, JsonSchema)]

@@ -10,8 +10,8 @@ use super::archive::{Place, Volumes};
 use super::blocks::stored;
 use super::pack::LARGE_BYTES;
 use super::{
-    Applied, Block, Content, DEAD_LETTER_LOG, Entry, LetterView, Row, Zone, block_of, claims_of, fingerprint, first_of,
-    key, number, offsets,
+    Applied, Block, Content, DEAD_LETTER_LOG, Entry, JobHead, LetterView, Row, Zone, block_of, claims_of, fingerprint,
+    first_of, key, number, offsets,
 };
 use crate::broker::log::Position;
 use crate::delivery::dead_letter::mark::{Control, Discard, Erase, Fate, Mark, Rewritten, Slice};
@@ -87,6 +87,7 @@ impl<'a> Draft<'a> {
             if let Some(verdict) = fate.erased.clone() {
                 // It was under way when that was erased.
                 self.set_state(offset, State::Discarded)?;
+                self.erase_person(offset)?;
                 let fate = self.fate(offset)?;
                 (fate.discard, fate.erased) = (Some(verdict.clone()), Some(verdict));
             }
@@ -109,9 +110,11 @@ impl<'a> Draft<'a> {
     /// One that is being replayed is left: it is being sent.
     fn erase(&mut self, erase: &Erase) -> Result<Applied, StoreError> {
         let mut erased = 0;
+        let mut phones = BTreeSet::new();
         for id in &erase.ids {
             if let Some(offset) = self.offset_in(id, |state| state != State::Replaying)? {
                 self.set_state(offset, State::Discarded)?;
+                phones.extend(self.erase_person(offset)?);
                 let fate = self.fate(offset)?;
                 // Who had given it up before, did.
                 fate.discard.get_or_insert_with(|| erase.verdict.clone());
@@ -119,7 +122,28 @@ impl<'a> Draft<'a> {
                 erased += 1;
             }
         }
+        self.mask_replays(&phones)?;
         Ok(Applied::Letters(erased))
+    }
+
+    /// A replay whose filter names an erased person shows the phone number no more.
+    fn mask_replays(&mut self, phones: &BTreeSet<u64>) -> Result<(), StoreError> {
+        if phones.is_empty() {
+            return Ok(());
+        }
+        let mut replays: BTreeSet<ReplayId> = self.jobs.keys().cloned().collect();
+        for entry in &self.view.jobs {
+            let JobHead { replay, .. } = serde_json::from_slice(&entry?.1)?;
+            replays.extend(replay.filter.is_some_and(|filter| filter.phone_number.is_some()).then_some(replay.id));
+        }
+        let is_erased = |phone_number: &String| phones.contains(&fingerprint(phone_number));
+        for replay in replays {
+            let filter = self.job(&replay)?.and_then(|job| job.replay.filter.as_mut());
+            if let Some(filter) = filter.filter(|filter| filter.phone_number.as_ref().is_some_and(is_erased)) {
+                *filter = filter.masked();
+            }
+        }
+        Ok(())
     }
 
     /// Whether nothing is left of it that could be sent.
@@ -403,6 +427,10 @@ impl<'a> Draft<'a> {
             row.state = state;
         }
         Ok(())
+    }
+
+    fn erase_person(&mut self, offset: u64) -> Result<Option<u64>, StoreError> {
+        Ok(self.block(block_of(offset))?.row_mut(offset).and_then(Row::erase_person))
     }
 
     fn offset_of(&self, id: &DeadLetterId) -> Option<u64> {

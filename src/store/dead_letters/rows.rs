@@ -66,6 +66,10 @@ pub struct Row<'a> {
     pub webhook: Cow<'a, str>,
     /// A label may be as long as an event.
     label: Option<u64>,
+    /// Of the event's phone number. None when it was erased.
+    phone: Option<u64>,
+    event: Option<u64>,
+    delivery: Option<u64>,
     /// Scheme, host and port of the latest attempt.
     #[serde(borrow)]
     pub endpoint: Cow<'a, str>,
@@ -85,6 +89,9 @@ impl Row<'_> {
             campaign: owned(letter.campaign_id.as_deref()),
             webhook: owned(letter.webhook_id.as_ref().map(|id| id.as_str())),
             label: letter.label.as_deref().map(fingerprint),
+            phone: letter.event.as_ref().map(|event| fingerprint(&event.phone_number)),
+            event: letter.event_id.as_ref().map(|id| fingerprint(id.as_str())),
+            delivery: letter.delivery_id.as_ref().map(|id| fingerprint(id.as_str())),
             endpoint: Cow::Owned(letter.url.as_deref().map(endpoint_of).unwrap_or_default()),
         }
     }
@@ -92,6 +99,11 @@ impl Row<'_> {
     /// The letter's id.
     pub fn letter_id(&self) -> DeadLetterId {
         DeadLetterId::new(self.id.as_ref())
+    }
+
+    /// The letter is not found by the person's phone number any more. Returns its fingerprint.
+    pub(super) fn erase_person(&mut self) -> Option<u64> {
+        self.phone.take()
     }
 
     fn into_owned(self) -> Row<'static> {
@@ -106,6 +118,9 @@ impl Row<'_> {
             campaign: owned(self.campaign),
             webhook: owned(self.webhook),
             label: self.label,
+            phone: self.phone,
+            event: self.event,
+            delivery: self.delivery,
             endpoint: owned(self.endpoint),
         }
     }
@@ -136,8 +151,15 @@ pub(super) struct Block<'a> {
 #[derive(Debug, Clone, PartialEq)]
 struct Archived {
     place: Place,
-    /// The state of each row, as it was written.
-    written: Vec<State>,
+    /// What can change of each row, as it was written.
+    written: Vec<Changeable>,
+}
+
+/// What can change of a row: the state, and the phone number's fingerprint.
+type Changeable = (State, Option<u64>);
+
+fn changeable(row: &Row<'_>) -> Changeable {
+    (row.state, row.phone)
 }
 
 /// What has changed of a row since its block was archived.
@@ -145,6 +167,14 @@ struct Archived {
 pub(super) struct Change {
     slot: u8,
     state: State,
+    person: Person,
+}
+
+/// Whether a row still has what it had of a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Person {
+    Unchanged,
+    Erased,
 }
 
 impl<'a> Block<'a> {
@@ -160,11 +190,14 @@ impl<'a> Block<'a> {
 
     /// The same block, whose rows were written to this place and have changed so since.
     pub(super) fn archived(mut self, place: Place, changes: &[Change]) -> Self {
-        let written = self.rows.iter().map(|row| row.state).collect();
+        let written = self.rows.iter().map(changeable).collect();
         self.archived = Some(Archived { place, written });
         for change in changes {
             if let Some(row) = self.rows.iter_mut().find(|row| row.slot == change.slot) {
                 row.state = change.state;
+                if change.person == Person::Erased {
+                    row.erase_person();
+                }
             }
         }
         self
@@ -178,8 +211,13 @@ impl<'a> Block<'a> {
     /// What has changed since they were.
     pub(super) fn changes(&self) -> Vec<Change> {
         let written = self.archived.iter().flat_map(|archived| &archived.written);
-        let changed = self.rows.iter().zip(written).filter(|(row, written)| row.state != **written);
-        changed.map(|(row, _)| Change { slot: row.slot, state: row.state }).collect()
+        let changed = self.rows.iter().zip(written).filter(|(row, written)| changeable(row) != **written);
+        let change = |(row, (_, phone)): (&Row<'_>, &Changeable)| Change {
+            slot: row.slot,
+            state: row.state,
+            person: if row.phone == *phone { Person::Unchanged } else { Person::Erased },
+        };
+        changed.map(change).collect()
     }
 
     pub(super) fn into_owned(self) -> Block<'static> {
@@ -223,6 +261,46 @@ impl Bloom {
     }
 }
 
+/// Sixteen bits of the fingerprints of what nearly every letter has another of: phone numbers, events, deliveries. Such
+/// texts fill a [`Bloom`] of this size. Here a block that lacks a text is read in vain once in a thousand times.
+#[derive(Debug, Clone, Default)]
+struct ShortFingerprints(Box<[u16]>);
+
+impl ShortFingerprints {
+    const FIELDS: usize = 3;
+
+    fn of(rows: &[Row<'_>]) -> Self {
+        let fields: [fn(&Row<'_>) -> Option<u64>; Self::FIELDS] =
+            [|row| row.phone, |row| row.event, |row| row.delivery];
+        // Zero where there is none: the fields keep their places.
+        let of_field = |field: fn(&Row<'_>) -> Option<u64>| rows.iter().map(move |row| field(row).map_or(0, short));
+        Self(fields.into_iter().flat_map(of_field).collect())
+    }
+
+    fn may_have(&self, field: usize, fingerprint: Option<u64>) -> bool {
+        let Some(fingerprint) = fingerprint else { return true };
+        let length = self.0.len() / Self::FIELDS;
+        let of_field = self.0.get(field * length..(field + 1) * length);
+        of_field.is_some_and(|of_field| of_field.contains(&short(fingerprint)))
+    }
+
+    fn may_have_phone(&self, phone: Option<u64>) -> bool {
+        self.may_have(0, phone)
+    }
+
+    fn may_have_event(&self, event: Option<u64>) -> bool {
+        self.may_have(1, event)
+    }
+
+    fn may_have_delivery(&self, delivery: Option<u64>) -> bool {
+        self.may_have(2, delivery)
+    }
+}
+
+fn short(fingerprint: u64) -> u16 {
+    (fingerprint >> 48) as u16
+}
+
 /// What a block holds, summed up.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Zone {
@@ -236,11 +314,14 @@ pub(super) struct Zone {
     webhooks: Bloom,
     labels: Bloom,
     statuses: Bloom,
+    endpoints: Bloom,
+    identities: ShortFingerprints,
 }
 
 impl Zone {
     pub(super) fn of(block: &Block<'_>) -> Self {
-        let mut zone = Self { oldest: i64::MAX, newest: i64::MIN, ..Self::default() };
+        let identities = ShortFingerprints::of(&block.rows);
+        let mut zone = Self { oldest: i64::MAX, newest: i64::MIN, identities, ..Self::default() };
         for row in &block.rows {
             zone.oldest = zone.oldest.min(row.dead_at);
             zone.newest = zone.newest.max(row.dead_at);
@@ -248,6 +329,7 @@ impl Zone {
             zone.reasons |= 1 << row.reason as u16;
             zone.campaigns.insert(fingerprint(&row.campaign));
             zone.webhooks.insert(fingerprint(&row.webhook));
+            zone.endpoints.insert(fingerprint(&row.endpoint));
             row.label.into_iter().for_each(|label| zone.labels.insert(label));
             row.status.into_iter().for_each(|status| zone.statuses.insert(u64::from(status)));
         }
@@ -269,7 +351,21 @@ impl Zone {
             && wanted.webhook.as_ref().is_none_or(|(_, webhook)| self.webhooks.may_have(*webhook))
             && wanted.label.is_none_or(|label| self.labels.may_have(label))
             && wanted.status.is_none_or(|status| self.statuses.may_have(u64::from(status)))
+            && wanted.endpoint.as_ref().is_none_or(|(_, endpoint)| self.endpoints.may_have(*endpoint))
+            && self.identities.may_have_phone(wanted.phone)
+            && self.identities.may_have_event(wanted.event)
+            && self.identities.may_have_delivery(wanted.delivery)
+            && wanted.mention.as_ref().is_none_or(|mention| {
+                self.webhooks.may_have(mention.no_webhook) || self.identities.may_have_phone(Some(mention.phone))
+            })
     }
+}
+
+/// Letters that may be about a person: those of the phone number, and those whose body may contain it.
+struct Mention {
+    phone: u64,
+    /// A letter with a body was no delivery, and has no webhook.
+    no_webhook: u64,
 }
 
 /// A filter, made ready to be compared with rows and zones.
@@ -282,6 +378,11 @@ pub(super) struct Wanted {
     campaign: Option<(String, u64)>,
     webhook: Option<(String, u64)>,
     label: Option<u64>,
+    phone: Option<u64>,
+    event: Option<u64>,
+    delivery: Option<u64>,
+    endpoint: Option<(String, u64)>,
+    mention: Option<Mention>,
 }
 
 impl From<&Filter> for Wanted {
@@ -296,11 +397,22 @@ impl From<&Filter> for Wanted {
             campaign: filter.campaign_id.as_deref().map(with_fingerprint),
             webhook: filter.webhook_id.as_ref().map(|id| with_fingerprint(id.as_str())),
             label: filter.label.as_deref().map(fingerprint),
+            phone: filter.phone_number.as_deref().map(fingerprint),
+            event: filter.event_id.as_ref().map(|id| fingerprint(id.as_str())),
+            delivery: filter.delivery_id.as_ref().map(|id| fingerprint(id.as_str())),
+            endpoint: filter.endpoint.as_ref().map(|endpoint| with_fingerprint(endpoint.as_str())),
+            mention: None,
         }
     }
 }
 
 impl Wanted {
+    /// Every letter that may be about the person with this phone number.
+    pub(super) fn mentions(phone_number: &str) -> Self {
+        let mention = Mention { phone: fingerprint(phone_number), no_webhook: fingerprint("") };
+        Self { mention: Some(mention), ..Self::from(&Filter::default()) }
+    }
+
     pub(super) fn has(&self, row: &Row<'_>) -> bool {
         self.state.is_none_or(|state| row.state == state)
             && self.reason.is_none_or(|reason| row.reason == reason)
@@ -309,5 +421,10 @@ impl Wanted {
             && self.campaign.as_ref().is_none_or(|(campaign, _)| row.campaign == campaign.as_str())
             && self.webhook.as_ref().is_none_or(|(webhook, _)| row.webhook == webhook.as_str())
             && self.label.is_none_or(|label| row.label == Some(label))
+            && self.phone.is_none_or(|phone| row.phone == Some(phone))
+            && self.event.is_none_or(|event| row.event == Some(event))
+            && self.delivery.is_none_or(|delivery| row.delivery == Some(delivery))
+            && self.endpoint.as_ref().is_none_or(|(endpoint, _)| row.endpoint == endpoint.as_str())
+            && self.mention.as_ref().is_none_or(|mention| row.webhook.is_empty() || row.phone == Some(mention.phone))
     }
 }

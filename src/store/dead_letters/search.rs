@@ -83,13 +83,38 @@ impl LetterView {
         limit: usize,
         deadline: Instant,
     ) -> Result<LetterPage, StoreError> {
+        self.page_of(&Wanted::from(filter), before, limit, deadline)
+    }
+
+    /// Letters that may be about the person with this phone number: of their events, and those whose body may contain it.
+    /// Otherwise as [`page`](Self::page).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn page_of_mentions(
+        &self,
+        phone_number: &str,
+        before: Option<u64>,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<LetterPage, StoreError> {
+        self.page_of(&Wanted::mentions(phone_number), before, limit, deadline)
+    }
+
+    fn page_of(
+        &self,
+        wanted: &Wanted,
+        before: Option<u64>,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<LetterPage, StoreError> {
         let mut letters: Vec<Kept> = Vec::new();
         let mut bytes = 0;
         let mut next = None;
         let mut failed = None;
         let mut blocks = 0;
         let mut reader = Reader::new(self);
-        self.search(filter, Direction::NewestFirst, 0..before.unwrap_or(u64::MAX), |found| {
+        self.search(wanted, Direction::NewestFirst, 0..before.unwrap_or(u64::MAX), |found| {
             let late = || blocks >= BLOCKS_BEFORE_DEADLINE && Instant::now() > deadline;
             match found {
                 // One more than asked for, or than there is time or room for: so there is a next page. To read a letter that
@@ -128,7 +153,7 @@ impl LetterView {
     /// [`StoreError`].
     pub fn find(&self, filter: &Filter, offsets: std::ops::Range<u64>, limit: usize) -> Result<Chosen, StoreError> {
         let mut found = Chosen { letters: Vec::new(), next: None };
-        self.search(filter, Direction::OldestFirst, offsets, |step| {
+        self.search(&Wanted::from(filter), Direction::OldestFirst, offsets, |step| {
             if let Step::Letter(offset, row) = step {
                 if found.letters.len() == limit {
                     found.next = Some(offset);
@@ -146,7 +171,7 @@ impl LetterView {
     /// # Errors
     /// [`StoreError`].
     pub fn each(&self, filter: &Filter, mut show: impl FnMut(&Row<'_>)) -> Result<(), StoreError> {
-        self.search(filter, Direction::OldestFirst, 0..u64::MAX, |step| {
+        self.search(&Wanted::from(filter), Direction::OldestFirst, 0..u64::MAX, |step| {
             if let Step::Letter(_, row) = step {
                 show(row);
             }
@@ -164,19 +189,30 @@ impl LetterView {
         Ok(tally)
     }
 
+    /// Counts the letters with these ids.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn tally_of(&self, ids: &[DeadLetterId]) -> Result<Tally, StoreError> {
+        let mut tally = Tally::default();
+        for id in ids {
+            self.row(id, |row| tally.add(row))?;
+        }
+        Ok(tally)
+    }
+
     fn search(
         &self,
-        filter: &Filter,
+        wanted: &Wanted,
         direction: Direction,
         offsets: std::ops::Range<u64>,
         mut step: impl FnMut(Step<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let wanted = Wanted::from(filter);
         // No block beyond: a page that ends where its time is over begins the next one in another block.
         let mut blocks = blocks_of(&offsets);
         let mut volumes = Volumes::of(&self.archive);
         loop {
-            let numbers = self.blocks_that_may_have(&wanted, &mut blocks, direction);
+            let numbers = self.blocks_that_may_have(wanted, &mut blocks, direction);
             if numbers.is_empty() {
                 return Ok(());
             }

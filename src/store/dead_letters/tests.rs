@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use super::search::LetterPage;
 use super::*;
+use crate::delivery::campaign::MASK;
 use crate::delivery::dead_letter::BODY_BYTES_KEPT;
-use crate::delivery::dead_letter::filter::Filter;
-use crate::delivery::dead_letter::mark::{Control, Discard, ReplayOutcome, Sent, Slice, Verdict};
+use crate::delivery::dead_letter::mark::{Control, Discard, Erase, ReplayOutcome, Sent, Slice, Verdict};
+use crate::delivery::event;
+use crate::delivery::identity::{DeliveryId, EventId, WebhookId};
 use crate::delivery::reason::Reason;
 use crate::delivery::replay::{Command, Replay, ReplayConfig};
 use crate::store::Store;
 use chrono::{DateTime, Utc};
+use serde_json::json;
 
 /// The log's beginning, in milliseconds since 1970. A record comes every second.
 const START: i64 = 1_700_000_000_000;
@@ -111,7 +114,7 @@ impl Log {
     }
 
     fn discard(&mut self, ids: &[&str]) -> Applied {
-        let verdict = Verdict { by: "ana".to_owned(), at: time(self.next), reason: None };
+        let verdict = Verdict { by: "ana".to_owned(), at: time(self.next), because: None };
         self.mark(Mark::Discard(Discard { ids: dead_letters(ids), verdict }))
     }
 
@@ -470,6 +473,85 @@ fn large_letters_are_read_a_few_at_a_time() {
     assert_eq!(ids(&log.claimed("rp_1")), names[2..4]);
 }
 
+/// Blocks whose letters all differ, most of them archived; then one person is erased.
+#[test]
+fn a_person_is_found_among_many_blocks_and_not_once_erased() {
+    let mut log = Log::new();
+    let phone = |number: u64| format!("+55119{number:08}");
+    let entries = (0..1000_u64).map(|number| {
+        let event =
+            json!({ "campaignId": "c", "label": "a", "phoneNumber": phone(number), "date": "2024-06-18T23:26:14Z" });
+        let letter = DeadLetter {
+            event: Some(event::decode(event.to_string().as_bytes(), None).expect("an event")),
+            event_id: Some(EventId::new(format!("e-{number}"))),
+            delivery_id: Some(DeliveryId::new(format!("msg_{number}"))),
+            webhook_id: Some(WebhookId::new("wh_1")),
+            ..letter(&format!("dl_{number}"), time(number))
+        };
+        Entry { position: at(number), content: Content::Letter(Box::new(letter)) }
+    });
+    log.view().apply(&entries.collect::<Vec<_>>()).expect("applied");
+    log.next = 1000;
+    let found = |log: &Log, filter: &Filter| {
+        log.view()
+            .find(filter, 0..u64::MAX, 10)
+            .expect("letters")
+            .letters
+            .into_iter()
+            .map(|(offset, _)| offset)
+            .collect::<Vec<_>>()
+    };
+    let of_phone = |number: u64| Filter { phone_number: Some(phone(number)), ..Filter::default() };
+    let of_event = |id: &str| Filter { event_id: Some(EventId::new(id)), ..Filter::default() };
+    let of_delivery = |id: &str| Filter { delivery_id: Some(DeliveryId::new(id)), ..Filter::default() };
+    for number in [0, 63, 64, 500, 999] {
+        assert_eq!(found(&log, &of_phone(number)), [number]);
+        assert_eq!(found(&log, &of_event(&format!("e-{number}"))), [number]);
+        assert_eq!(found(&log, &of_delivery(&format!("msg_{number}"))), [number]);
+    }
+    for filter in [of_phone(1000), of_event("e-1000"), of_delivery("e-1")] {
+        assert_eq!(found(&log, &filter), [0; 0]);
+    }
+    log.create(Replay { filter: Some(of_phone(500)), ..replay("rp_1", time(log.next)) });
+    log.send("rp_1", &["dl_500"], ReplayOutcome::Delivered);
+    let verdict = Verdict { by: "ana".to_owned(), at: time(log.next), because: None };
+    let erase = Erase { ids: dead_letters(&["dl_500", "dl_999"]), verdict };
+    assert_eq!(log.mark(Mark::Erase(erase)), Applied::Letters(2));
+    let check = |log: &Log| {
+        for number in [500, 999] {
+            assert_eq!(found(log, &of_phone(number)), [0; 0], "an erased letter is found by its phone number");
+            assert_eq!(found(log, &of_event(&format!("e-{number}"))), [number], "an event is not a person");
+        }
+        assert_eq!(found(log, &of_phone(499)), [499]);
+        // Nor does a replay by that phone number show it any more.
+        let filter = log.job("rp_1").replay.filter.expect("a filter");
+        assert_eq!(filter.phone_number.as_deref(), Some(MASK));
+    };
+    check(&log);
+    check(&log.reopen());
+}
+
+/// What has a body may contain a phone number anywhere.
+#[test]
+fn letters_that_may_mention_a_person_are_those_of_the_number_and_those_with_a_body() {
+    let mut log = Log::new();
+    let phone = "+5511999990000";
+    for (number, phone_number) in (0..).zip([phone, "+5511999990001", phone]) {
+        let event =
+            json!({ "campaignId": "c", "label": "a", "phoneNumber": phone_number, "date": "2024-06-18T23:26:14Z" });
+        let letter = DeadLetter {
+            event: Some(event::decode(event.to_string().as_bytes(), None).expect("an event")),
+            webhook_id: Some(WebhookId::new("wh_1")),
+            ..letter(&format!("dl_{number}"), time(number))
+        };
+        log.append(Content::Letter(Box::new(letter)));
+        log.next += 100;
+    }
+    log.letter("dl_body");
+    let page = log.view().page_of_mentions(phone, None, 10, far()).expect("a page");
+    assert_eq!(ids(&page.letters), ["dl_body", "dl_2", "dl_0"]);
+}
+
 #[test]
 fn what_a_record_did_is_told() {
     let mut log = Log::new();
@@ -522,7 +604,7 @@ fn what_is_applied_once_more_changes_nothing() {
     let names = ["dl_1", "dl_2", "dl_3", "dl_4"];
     let (replay_id, by) = (ReplayId::new("rp_1"), "ana".to_owned());
     let discard =
-        Discard { ids: dead_letters(&["dl_1"]), verdict: Verdict { by: by.clone(), at: time(4), reason: None } };
+        Discard { ids: dead_letters(&["dl_1"]), verdict: Verdict { by: by.clone(), at: time(4), because: None } };
     let sent = vec![Sent { id: DeadLetterId::new("dl_2"), outcome: ReplayOutcome::Dead }];
     let slice = Slice { replay: replay_id.clone(), sent, at: time(6) };
     let cancel = Control { replay: replay_id, command: Command::Cancel, by, at: time(7) };

@@ -20,7 +20,7 @@ use crate::dead_letters::{Discarded, Refused, Rest};
 use crate::delivery::dead_letter::State as LetterState;
 use crate::delivery::dead_letter::choice::Choice;
 use crate::delivery::dead_letter::filter::Filter;
-use crate::delivery::dead_letter::mark::MAX_REASON_CHARS;
+use crate::delivery::dead_letter::mark::MAX_BECAUSE_CHARS;
 
 /// The fields of the form that can have errors.
 const FIELDS: [&str; 1] = ["because"];
@@ -65,8 +65,8 @@ impl Page {
         discarded.rest == Rest::Some
     }
 
-    fn max_reason(&self) -> usize {
-        MAX_REASON_CHARS
+    fn max_because(&self) -> usize {
+        MAX_BECAUSE_CHARS
     }
 }
 

@@ -15,12 +15,15 @@ use super::super::campaigns;
 use super::super::editor::spot::Spot;
 use super::super::page::{Failure, Frame, Time, Visit, page};
 use super::super::replays;
+use super::super::words::list_of;
 use super::{address_of, outcome};
 use crate::config::Role;
 use crate::delivery::Attempt;
+use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::dead_letter::mark::{Fate, ReplayOf, ReplayOutcome, Verdict};
 use crate::delivery::dead_letter::{DeadLetter, State as LetterState};
 use crate::delivery::duration::rough;
+use crate::delivery::endpoint::Origin;
 use crate::delivery::event::StepEvent;
 use crate::delivery::identity::DeadLetterId;
 use crate::delivery::reason::Reason;
@@ -119,12 +122,12 @@ struct ReplayRow {
 struct Given {
     by: String,
     at: Time,
-    reason: String,
+    because: String,
 }
 
 impl From<Verdict> for Given {
     fn from(verdict: Verdict) -> Self {
-        Self { by: verdict.by, at: Time(verdict.at), reason: verdict.reason.unwrap_or_default() }
+        Self { by: verdict.by, at: Time(verdict.at), because: verdict.because.unwrap_or_default() }
     }
 }
 
@@ -224,16 +227,28 @@ fn facts(letter: &DeadLetter) -> Vec<Fact> {
         let (value, address) = value?;
         Some(Fact { name, value, address: Some(address) })
     };
+    // A phone number has no such link: an address is kept in histories and logs.
+    let endpoint = letter.url.as_deref().and_then(|url| url::Url::parse(url).ok()).map(|url| Origin::of(&url));
+    let endpoint = endpoint
+        .map(|endpoint| (endpoint.to_string(), list_of(&Filter { endpoint: Some(endpoint), ..Filter::default() })));
+    let event = letter
+        .event_id
+        .as_ref()
+        .map(|event| (event.to_string(), list_of(&Filter { event_id: Some(event.clone()), ..Filter::default() })));
+    let delivery = letter.delivery_id.as_ref().map(|delivery| {
+        (delivery.to_string(), list_of(&Filter { delivery_id: Some(delivery.clone()), ..Filter::default() }))
+    });
     [
-        text("Endpoint", letter.url.clone()),
+        text("URL", letter.url.clone()),
+        linked("Endpoint", endpoint),
         linked(
             "Campaign",
             letter.campaign_id.as_ref().map(|campaign| (campaign.clone(), campaigns::address_of(campaign))),
         ),
         text("Label", letter.label.clone()),
         text("Webhook", letter.webhook_id.as_ref().map(ToString::to_string)),
-        text("Event id", letter.event_id.as_ref().map(ToString::to_string)),
-        text("webhook-id header", letter.delivery_id.as_ref().map(ToString::to_string)),
+        linked("Event id", event),
+        linked("webhook-id header", delivery),
         text("Last cause", letter.cause.map(|cause| cause.as_str().to_owned())),
         linked("Was before", letter.replay_of.as_ref().map(|before| (before.to_string(), address_of(before)))),
         linked(

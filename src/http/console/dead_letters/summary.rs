@@ -8,6 +8,7 @@ use super::super::numbers::{Count, length};
 use super::super::words::list_of;
 use crate::delivery::dead_letter::State;
 use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::endpoint::Origin;
 use crate::delivery::identity::WebhookId;
 use crate::http::counts::{by_count, by_count_with};
 use crate::store::dead_letters::search::Tally;
@@ -77,7 +78,10 @@ pub(super) fn groups(filter: &Filter, tally: Tally, place: impl Fn(&str, &str) -
         }
         None => part("no answer".to_owned(), "", count, None),
     });
-    let endpoints = Group::of("Endpoint", by_count(tally.endpoints), |name, count| part(name, "", count, None));
+    let endpoints = Group::of("Endpoint", by_count(tally.endpoints), |name, count| {
+        let narrowed = Origin::parse(&name).ok().map(|endpoint| Filter { endpoint: Some(endpoint), ..same() });
+        part(name, "", count, narrowed)
+    });
     let campaigns = Group::of("Campaign", by_count(tally.campaigns), |campaign, count| {
         let narrowed = Filter { campaign_id: Some(campaign.clone()), ..same() };
         part(campaign, "", count, Some(narrowed))

@@ -11,6 +11,8 @@ use self::naive::{Naive, Told};
 use super::*;
 use crate::delivery::dead_letter::mark::{Erase, Rewritten};
 use crate::delivery::dead_letter::removed::{Removal, RemovedMessage};
+use crate::delivery::endpoint::Origin;
+use crate::delivery::event::StepEvent;
 use crate::delivery::identity::WebhookId;
 
 /// Few ids, so that records meet.
@@ -45,6 +47,12 @@ struct Question {
     to: u64,
 }
 
+/// What letters are about; the last phone number is what an erased one shows.
+const PHONES: [&str; 3] = ["+5511999990001", "+5511999990002", MASK];
+const EVENTS: [&str; 2] = ["e-1", "e-2"];
+const DELIVERIES: [&str; 2] = ["msg_1", "msg_2"];
+const URLS: [&str; 3] = ["https://a.example/one", "https://a.example:443/two", "http://b.example:8080/"];
+
 fn letter_id() -> impl Strategy<Value = DeadLetterId> {
     (0..LETTERS).prop_map(|number| DeadLetterId::new(format!("dl_{number}")))
 }
@@ -76,14 +84,22 @@ fn body_bytes() -> impl Strategy<Value = usize> {
 
 fn a_letter() -> impl Strategy<Value = Content> {
     let names = (one_of(&["c_1", "c_2"]), one_of(&["wh_1", "wh_2"]), one_of(&["a", "b"]));
+    let identities = (one_of(&PHONES), one_of(&EVENTS), one_of(&DELIVERIES), one_of(&URLS));
     let link = option::weighted(0.3, (letter_id(), replay_id()));
-    let fields = (letter_id(), second(), names, reason(), status(), link, body_bytes());
-    fields.prop_map(|(id, dead_at, names, reason, status, link, bytes)| {
+    let fields = (letter_id(), second(), names, identities, reason(), status(), link, body_bytes());
+    fields.prop_map(|(id, dead_at, names, identities, reason, status, link, bytes)| {
         let (campaign_id, webhook_id, label) = names;
         let body = Some("x".repeat(bytes));
         let webhook_id = webhook_id.map(WebhookId::new);
         let (replay_of, replay_id) = link.unzip();
-        let plain = letter(id.as_str(), dead_at);
+        let (phone_number, event, delivery, url) = identities;
+        let plain = DeadLetter {
+            event: phone_number.map(|phone_number| event_of(&phone_number)),
+            event_id: event.map(EventId::new),
+            delivery_id: delivery.map(DeliveryId::new),
+            url,
+            ..letter(id.as_str(), dead_at)
+        };
         let letter = DeadLetter { campaign_id, webhook_id, label, reason, status, replay_of, replay_id, body, ..plain };
         Content::Letter(Box::new(letter))
     })
@@ -97,10 +113,23 @@ fn a_removed_message() -> impl Strategy<Value = Content> {
     })
 }
 
+fn event_of(phone_number: &str) -> StepEvent {
+    let event = serde_json::json!({ "campaignId": "c", "label": "a", "phoneNumber": phone_number, "date": "2024-06-18T23:26:14Z" });
+    event::decode(event.to_string().as_bytes(), None).expect("an event")
+}
+
 fn a_replay() -> impl Strategy<Value = Mark> {
     let state = prop_oneof![3 => Just(None), 2 => select(State::ALL.to_vec()).prop_map(Some)];
-    let filter = (state, one_of(&["c_1", "c_2"]), option::weighted(0.2, second()))
-        .prop_map(|(state, campaign_id, until)| Filter { state, campaign_id, until, ..Filter::default() });
+    let phone_number = option::weighted(0.2, select(&PHONES[..]).prop_map(str::to_owned));
+    let filter = (state, one_of(&["c_1", "c_2"]), phone_number, option::weighted(0.2, second())).prop_map(
+        |(state, campaign_id, phone_number, until)| Filter {
+            state,
+            campaign_id,
+            phone_number,
+            until,
+            ..Filter::default()
+        },
+    );
     let choice = prop_oneof![
         2 => filter.prop_map(|filter| (Some(filter), None)),
         1 => vec(letter_id(), 0..LETTERS).prop_map(|ids| (None, Some(ids))),
@@ -117,7 +146,7 @@ fn a_mark() -> impl Strategy<Value = Content> {
     let outcome = select(ReplayOutcome::ALL.to_vec());
     let sent = vec((letter_id(), outcome).prop_map(|(id, outcome)| Sent { id, outcome }), 0..LETTERS);
     let command = select(vec![Command::Pause, Command::Resume, Command::Cancel]);
-    let verdict = || second().prop_map(|at| Verdict { by: "ana".to_owned(), at, reason: None });
+    let verdict = || second().prop_map(|at| Verdict { by: "ana".to_owned(), at, because: None });
     prop_oneof![
         2 => (ids(), verdict()).prop_map(|(ids, verdict)| Mark::Discard(Discard { ids, verdict })),
         1 => (vec(letter_id(), 0..4), verdict()).prop_map(|(ids, verdict)| Mark::Erase(Erase { ids, verdict })),
@@ -145,16 +174,35 @@ fn a_question() -> impl Strategy<Value = Question> {
     let names = (one_of(&["c_1", "c_2"]), one_of(&["wh_1", "wh_2"]), one_of(&["a", "b"]));
     let times = (option::weighted(0.2, second()), option::weighted(0.2, second()));
     let others = (option::weighted(0.3, reason()), status(), option::weighted(0.3, select(State::ALL.to_vec())));
-    (names, times, others, 1..6_usize, 0..200_u64, 0..300_u64).prop_map(|(names, times, others, limit, from, to)| {
+    let identities = (one_of(&PHONES), one_of(&EVENTS), one_of(&DELIVERIES), one_of(&URLS));
+    let fields = (names, identities, times, others, 1..8_usize, 0..200_u64, 0..300_u64);
+    fields.prop_map(|(names, identities, times, others, limit, from, to)| {
         let (campaign_id, webhook_id, label) = names;
         let webhook_id = webhook_id.map(WebhookId::new);
         let ((since, until), (reason, status, state)) = (times, others);
-        let filter = Filter { campaign_id, label, webhook_id, reason, status, since, until, state };
-        // Every other one is of a single field, or of none: those of many find little.
+        let (phone_number, event, delivery, url) = identities;
+        let filter = Filter {
+            campaign_id,
+            label,
+            webhook_id,
+            phone_number,
+            event_id: event.map(EventId::new),
+            delivery_id: delivery.map(DeliveryId::new),
+            endpoint: url.map(|url| Origin::of(&url.parse().expect("a URL"))),
+            reason,
+            status,
+            since,
+            until,
+            state,
+        };
+        // Most are of a single field or two, or of none: those of many find little.
         let filter = match limit {
             1 => Filter::default(),
             2 => Filter { state: filter.state, ..Filter::default() },
             3 => Filter { webhook_id: filter.webhook_id, since: filter.since, ..Filter::default() },
+            4 => Filter { phone_number: filter.phone_number, ..Filter::default() },
+            5 => Filter { event_id: filter.event_id, endpoint: filter.endpoint, ..Filter::default() },
+            6 => Filter { delivery_id: filter.delivery_id, state: filter.state, ..Filter::default() },
             _ => filter,
         };
         Question { filter, limit, from, to }

@@ -166,12 +166,20 @@ impl Naive {
             }
             Mark::Erase(erase) => {
                 let mut letters = 0;
+                let mut phones = BTreeSet::new();
                 for id in &erase.ids {
                     if let Some(known) = self.known(id).filter(|known| known.claimed_by.is_none()) {
+                        let event = known.letter.event.as_ref().filter(|_| known.erased.is_none());
+                        phones.extend(event.map(|event| event.phone_number.clone()));
                         known.letter = DeadLetter { state: State::Discarded, ..known.letter.clone().erased() };
                         known.discard.get_or_insert_with(|| erase.verdict.clone());
                         known.erased = Some(erase.verdict.clone());
                         letters += 1;
+                    }
+                }
+                for filter in self.jobs.values_mut().filter_map(|course| course.replay.filter.as_mut()) {
+                    if filter.phone_number.as_ref().is_some_and(|phone| phones.contains(phone)) {
+                        *filter = filter.masked();
                     }
                 }
                 Told::Letters(letters)
@@ -226,7 +234,7 @@ impl Naive {
         for known in &mut self.letters {
             let age = (replay.created_at - known.letter.dead_at).to_std().unwrap_or_default();
             let is_chosen = match (&replay.filter, &replay.ids) {
-                (Some(filter), _) => wants(&filter.or_pending(), &known.letter),
+                (Some(filter), _) => wants(&filter.or_pending(), known),
                 (None, Some(ids)) => ids.contains(&known.letter.id),
                 (None, None) => false,
             };
@@ -362,7 +370,7 @@ impl Naive {
 
     fn ask(&self, log: &Log, question: &Question) {
         let Question { filter, limit, from, to } = question;
-        let wanted: Vec<&Known> = self.letters.iter().filter(|known| wants(filter, &known.letter)).collect();
+        let wanted: Vec<&Known> = self.letters.iter().filter(|known| wants(filter, known)).collect();
 
         let newest_first: Vec<&Known> = wanted.iter().rev().copied().collect();
         let pages = log.pages(filter, *limit, far());
@@ -406,11 +414,19 @@ impl Naive {
     }
 }
 
-fn wants(filter: &Filter, letter: &DeadLetter) -> bool {
-    let Filter { campaign_id, label, webhook_id, reason, status, since, until, state } = filter;
+fn wants(filter: &Filter, known: &Known) -> bool {
+    let Filter { campaign_id, label, webhook_id, phone_number, event_id, delivery_id, endpoint, .. } = filter;
+    let Filter { reason, status, since, until, state, .. } = filter;
+    let letter = &known.letter;
+    // An erased letter shows a mask, by which it is not found.
+    let phone = letter.event.as_ref().map(|event| &event.phone_number).filter(|_| known.erased.is_none());
     (campaign_id.is_none() || *campaign_id == letter.campaign_id)
         && (label.is_none() || *label == letter.label)
         && (webhook_id.is_none() || *webhook_id == letter.webhook_id)
+        && phone_number.as_ref().is_none_or(|phone_number| phone == Some(phone_number))
+        && (event_id.is_none() || *event_id == letter.event_id)
+        && (delivery_id.is_none() || *delivery_id == letter.delivery_id)
+        && endpoint.as_ref().is_none_or(|endpoint| letter.url.as_deref().map(endpoint_of) == Some(endpoint.to_string()))
         && reason.is_none_or(|reason| reason == letter.reason)
         && (status.is_none() || *status == letter.status)
         && since.is_none_or(|since| letter.dead_at >= since)

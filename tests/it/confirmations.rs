@@ -1,0 +1,136 @@
+//! Destructive commands on a terminal: what they ask, and that nothing is done without a yes.
+
+use std::io::Write as _;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::stage::Stage;
+use crate::support::letters::{ids, text};
+use crate::support::{PATIENCE, Waypost, until};
+
+/// A run of the program on a terminal of its own: `script` opens one, and passes on what is typed and printed.
+struct Terminal {
+    child: Child,
+    keyboard: ChildStdin,
+    screen: Arc<Mutex<String>>,
+}
+
+impl Terminal {
+    fn start(waypost: &Waypost, arguments: &[&str]) -> Self {
+        let words = [&[env!("CARGO_BIN_EXE_waypost")], arguments].concat();
+        let command: Vec<String> = words.iter().map(|word| format!("'{}'", word.replace('\'', "'\\''"))).collect();
+        let mut script = Command::new("script");
+        script.args([
+            "--quiet",
+            "--return",
+            "--flush",
+            "--command",
+            &format!("exec {}", command.join(" ")),
+            "/dev/null",
+        ]);
+        script.env("WAYPOST_SERVER", waypost.url("")).env("SHELL", "/bin/sh");
+        script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = script.spawn().expect("`script` of util-linux starts");
+        let keyboard = child.stdin.take().expect("its input is piped");
+        let mut output = child.stdout.take().expect("its output is piped");
+        let screen = Arc::<Mutex<String>>::default();
+        let shown = screen.clone();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 1024];
+            while let Ok(count @ 1..) = std::io::Read::read(&mut output, &mut bytes) {
+                let text = String::from_utf8_lossy(&bytes[..count]);
+                shown.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
+            }
+        });
+        Self { child, keyboard, screen }
+    }
+
+    fn screen(&self) -> String {
+        self.screen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for the question, and types the answer.
+    async fn answer(mut self, keys: &str) -> (Option<i32>, String) {
+        self.until_asked().await;
+        self.keyboard.write_all(keys.as_bytes()).expect("the keys are typed");
+        self.keyboard.flush().expect("the keys are typed");
+        let status =
+            until("the end of the program", PATIENCE, async || self.child.try_wait().expect("its status")).await;
+        (status.code(), self.screen())
+    }
+
+    async fn until_asked(&self) {
+        until("the question", PATIENCE, async || self.screen().contains("Continue? [y/N] ").then_some(())).await;
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Over already, mostly.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the terminal showed:\n{}\n---", self.screen());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_discard_is_done_only_after_a_yes() {
+    let stage = Stage::set("confirm", &[]).await;
+    stage.bury(3, 3).await;
+    let discard = ["dead-letters", "discard", "--campaign", "13010", "--because", "a test"];
+    // Enter, another word, Ctrl-D, Ctrl-C.
+    for keys in ["\n", "no\n", "yess\n", "\u{4}", "\u{3}"] {
+        let (code, screen) = Terminal::start(&stage.waypost, &discard).answer(keys).await;
+        assert!(screen.contains("This will discard 3 dead letters of campaign 13010"), "{screen}");
+        let expected = if keys == "\u{3}" { Some(130) } else { Some(1) };
+        assert_eq!(code, expected, "{keys:?}: {screen}");
+        stage.waypost.until_states(&[("pending", 3)]).await;
+    }
+    // What dies while the question is open was not asked about.
+    let terminal = Terminal::start(&stage.waypost, &discard);
+    terminal.until_asked().await;
+    let asked_about = ids(&stage.waypost.letters("").await);
+    stage.bury(3, 2).await;
+    let (code, screen) = terminal.answer("y\n").await;
+    assert_eq!(code, Some(0), "{screen}");
+    assert!(screen.contains("discarded 3 dead letters"), "{screen}");
+    stage.waypost.until_states(&[("pending", 2), ("discarded", 3)]).await;
+    for id in &asked_about {
+        assert_eq!(text(&stage.waypost.letter(id).await, "state"), "discarded");
+    }
+}
+
+#[tokio::test]
+async fn an_erasure_a_cancellation_and_a_deletion_are_asked_about() {
+    let stage = Stage::set("confirm", &[]).await;
+    stage.bury(3, 3).await;
+    let id = stage.waypost.order_replay(&serde_json::json!({ "filter": {}, "ratePerSecond": 0.01 })).await;
+    let commands: [(&[&str], &str); 2] = [
+        (&["replays", "cancel", &id], "that it has not sent are pending again"),
+        (&["campaigns", "delete", "13010"], "This will delete campaign 13010"),
+    ];
+    for (command, question) in commands {
+        for (keys, expected) in [("n\n", 1), ("YES\n", 0)] {
+            let (code, screen) = Terminal::start(&stage.waypost, command).answer(keys).await;
+            assert!(screen.contains(question), "{command:?}: {screen}");
+            assert_eq!(code, Some(expected), "{command:?}, {keys:?}: {screen}");
+            let is_there = stage.waypost.get("/v1/campaigns/13010").await.status == 200;
+            assert!(is_there || expected == 0, "{command:?}, {keys:?}");
+        }
+    }
+    assert_eq!(stage.waypost.replay(&id).await["state"], "cancelled");
+    assert_eq!(stage.waypost.get("/v1/campaigns/13010").await.status, 404);
+
+    let phone = "+15550001";
+    let about = ids(&stage.waypost.letters("phoneNumber=%2B15550001").await);
+    assert!(!about.is_empty());
+    for (keys, expected) in [("n\n", 1), ("y\n", 0)] {
+        let (code, screen) = Terminal::start(&stage.waypost, &["erase", "--phone", phone]).answer(keys).await;
+        assert!(screen.contains("This will erase what "), "{screen}");
+        assert_eq!(code, Some(expected), "{keys:?}: {screen}");
+        let left = if expected == 0 { 0 } else { about.len() };
+        stage.waypost.until_total("phoneNumber=%2B15550001", left).await;
+    }
+}
