@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::broker::append::{Appender, Unapplied};
 use crate::broker::log::{Continuity, FindEnd, GivenUp, LogReader, Position, Record};
 use crate::broker::names::Names;
+use crate::broker::probe::is_probe;
 use crate::broker::publisher::Publisher;
 use crate::delivery::Delivery;
 use crate::delivery::dead_letter::choice::Choice;
@@ -365,6 +366,8 @@ impl DeadLetters {
     fn read(&self, record: Record) -> Entry {
         let Record { position, body, given_up } = record;
         let content = match given_up {
+            // The keeper's own message, and nobody's event.
+            Some(_) if is_probe(&body) => Content::Nothing,
             Some(given_up) => {
                 Content::Letter(Box::new(poison(&body, &position, &self.names, given_up, Utc::now())))
             }

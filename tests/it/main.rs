@@ -49,6 +49,7 @@ mod stage;
 mod support_works;
 mod tidy;
 mod tls;
+mod topology;
 mod verify;
 mod webhooks;
 mod worker_life;
