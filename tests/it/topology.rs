@@ -8,7 +8,7 @@ use lapin::types::FieldTable;
 use crate::stage::{LONG, QUICK, Stage, chose};
 use crate::support::receiver::Request;
 use crate::support::waypost::{Printed, cli};
-use crate::support::{Amqp, Broker, Waypost, unique, until};
+use crate::support::{Broker, Waypost, unique, until};
 
 /// A loss is noticed within this time; the rest is for a busy machine.
 const NOTICED: Duration = Duration::from_secs(10 + 20);
