@@ -83,14 +83,14 @@ impl Keeper {
         let Checked { mut problems, restored } = restore::check(&self.topology, connection, Campaigns::Report).await?;
         if restored {
             // With an object its bindings are gone: that is no loss of its own.
-            self.collect(self.bind(connection).await, &mut problems)?;
+            self.collect(self.bind(connection).await, &mut problems);
         }
         match probe::publish(connection, &self.topology.names).await {
             Ok(Routing::Returned) => self.restore_binding(connection, &mut problems).await?,
-            Ok(Routing::Routed | Routing::Unknown) => self.collect(self.bind(connection).await, &mut problems)?,
-            Err(error) => self.collect(Err(error), &mut problems)?,
+            Ok(Routing::Routed | Routing::Unknown) => self.collect(self.bind(connection).await, &mut problems),
+            Err(error) => self.collect(Err(error), &mut problems),
         }
-        self.collect(probe::check_default_exchange(connection, &self.topology.names).await, &mut problems)?;
+        self.collect(probe::check_default_exchange(connection, &self.topology.names).await, &mut problems);
         // Tells what one channel was refused from a lost connection.
         if !connection.status().connected() {
             return Err(BrokerError::Lost {
@@ -110,7 +110,8 @@ impl Keeper {
         if let Err(error) = self.bind(connection).await {
             let why = format!("declaring it failed: {error}. Events are lost until it is back");
             problems.push(TopologyProblem::Missing { object, why });
-            return self.collect(Err(error), problems);
+            self.collect(Err(error), problems);
+            return Ok(());
         }
         match probe::publish(connection, &self.topology.names).await? {
             Routing::Returned => {
@@ -132,18 +133,13 @@ impl Keeper {
     }
 
     /// Takes what lasts as a problem. Another error of a channel is left to the next check.
-    fn collect(
-        &self,
-        outcome: Result<(), BrokerError>,
-        problems: &mut Vec<TopologyProblem>,
-    ) -> Result<(), BrokerError> {
-        let Err(error) = outcome else { return Ok(()) };
+    fn collect(&self, outcome: Result<(), BrokerError>, problems: &mut Vec<TopologyProblem>) {
+        let Err(error) = outcome else { return };
         match restore::problem(error, &self.topology.names) {
             Ok(problem) if problems.contains(&problem) => {}
             Ok(problem) => problems.push(problem),
             Err(error) => tracing::debug!(%error, "broker binding not checked"),
         }
-        Ok(())
     }
 
     fn report(&self, problems: Vec<TopologyProblem>) {

@@ -21,9 +21,16 @@ pub(super) struct Checked {
 /// Declares every missing object before a session begins.
 ///
 /// # Errors
-/// [`BrokerError::Lost`]. What is not as required is left to the declaration that follows.
+/// The first problem.
 pub(super) async fn all(topology: &Topology, connection: &Connection) -> Result<(), BrokerError> {
-    check(topology, connection, Campaigns::Restore).await.map(drop)
+    match check(topology, connection, Campaigns::Restore).await?.problems.into_iter().next() {
+        None => Ok(()),
+        Some(TopologyProblem::Mismatch(mismatch)) => Err(mismatch.into()),
+        Some(TopologyProblem::Refused { doing, error, .. }) => Err(BrokerError::Lost { doing, error }),
+        Some(TopologyProblem::Missing { object, why }) => {
+            Err(BrokerError::Lost { doing: "restoring the topology", error: format!("{object}: {why}") })
+        }
+    }
 }
 
 /// Whether the campaigns stream is declared again. An empty one is a configuration without campaigns: only a session that

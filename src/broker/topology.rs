@@ -102,15 +102,16 @@ impl Topology {
     /// # Errors
     /// [`BrokerError::Mismatch`] where an object exists with other arguments, [`BrokerError::NoPlugin`].
     pub async fn declare(&self, connection: &Connection) -> Result<(), BrokerError> {
+        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
         if self.status.is_declared() {
             restore::all(self, connection).await?;
-        }
-        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
-        for (name, kind, arguments) in self.exchanges() {
-            exchange(&channel, &name, kind, arguments).await?;
-        }
-        for (name, arguments) in self.queues() {
-            queue(&channel, &name, arguments).await?;
+        } else {
+            for (name, kind, arguments) in self.exchanges() {
+                exchange(&channel, &name, kind, arguments).await?;
+            }
+            for (name, arguments) in self.queues() {
+                queue(&channel, &name, arguments).await?;
+            }
         }
         self.bind(&channel).await?;
         self.status.declared();
