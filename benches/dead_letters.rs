@@ -33,6 +33,7 @@ use waypost::broker::connection::Address;
 use waypost::broker::log::{FindEnd, LogReader};
 use waypost::broker::names::Names;
 use waypost::broker::topology::Topology;
+use waypost::broker::topology_status::TopologyStatus;
 use waypost::delivery::dead_letter::DeadLetter;
 
 use letters::{Letters, campaign_id};
@@ -108,7 +109,12 @@ impl Bench {
         let prefix = unique("dead-letters");
         let names = Names::new(&prefix);
         let stream = names.dead_letters();
-        let topology = Topology { names, shards: 1, dead_letter_retention: Duration::from_secs(30 * 24 * 60 * 60) };
+        let topology = Topology {
+            names,
+            shards: 1,
+            dead_letter_retention: Duration::from_secs(30 * 24 * 60 * 60),
+            status: TopologyStatus::default(),
+        };
         let connection = Address::new(url.clone().into()).connect("benchmark").await.expect("a broker");
         topology.declare(&connection).await.expect("the stream is declared");
         Self { url, prefix, connection, topology, stream, letters: Letters::new(count) }

@@ -9,16 +9,19 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::broker::BrokerError;
 use crate::broker::connection::Address;
+use crate::broker::keeper::Keeper;
+use crate::broker::management::Management;
 use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
 use crate::broker::topology::Topology;
+use crate::broker::topology_status::TopologyStatus;
+use crate::broker::{BrokerError, policies};
 use crate::campaigns::Campaigns;
 use crate::config::{BrokerConfig, Config};
 use crate::dead_letters::DeadLetters;
 use crate::dead_letters::tail::Tail;
-use crate::follow::FollowError;
+use crate::follow::{FollowError, Followers};
 use crate::http::Http;
 use crate::http::listener::Listener;
 use crate::metrics::Metrics;
@@ -109,6 +112,8 @@ pub struct App {
     http: Http,
     intake: Intake,
     tail: Tail,
+    keeper: Keeper,
+    management: Option<Management>,
     publishing: tokio::task::JoinHandle<()>,
 }
 
@@ -134,7 +139,15 @@ impl App {
             names: names.clone(),
             shards: config.broker.shards,
             dead_letter_retention: config.dead_letters.retention,
+            status: TopologyStatus::default(),
         };
+        let keeper = Keeper { address: broker.clone(), topology: topology.clone() };
+        let management = config.broker.management_url.as_ref().map(|url| Management::new(url, &broker)).transpose();
+        let management = management.unwrap_or_else(|error| {
+            tracing::warn!(error, "broker policies not checked");
+            None
+        });
+        let followers = Followers::default();
         let (publisher, publishing) = Publisher::start(broker.clone(), topology.clone());
         let log = names.campaigns();
         let (rules, keyring) = (config.egress.rules(), config.keyring.clone());
@@ -164,6 +177,7 @@ impl App {
             topology: topology.clone(),
             dead_letters: dead_letters.clone(),
             runner: Arc::new(runner),
+            follower: followers.dead_letters.clone(),
         };
         let http = Http {
             store: store.clone(),
@@ -176,6 +190,8 @@ impl App {
             metrics,
             history: History::default(),
             progress: progress.clone(),
+            topology: topology.status.clone(),
+            followers: followers.clone(),
             tokens: config.http.tokens.clone().into(),
         };
         let intake = Intake {
@@ -187,9 +203,10 @@ impl App {
             grace: config.shutdown.grace,
             progress,
             memory_budget,
+            follower: followers.campaigns,
             precedence: Precedence::default(),
         };
-        Ok(Self { listener, address, store, http, intake, tail, publishing })
+        Ok(Self { listener, address, store, http, intake, tail, keeper, management, publishing })
     }
 
     /// What takes over settings while it runs.
@@ -208,10 +225,13 @@ impl App {
     /// # Errors
     /// [`AppError::Broker`] where the broker's objects are not as they must be, [`AppError::Http`].
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { listener, address, store, http, intake, tail, publishing } = self;
+        let Self { listener, address, store, http, intake, tail, keeper, management, publishing } = self;
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
         let stop_http = CancellationToken::new();
         let mut http = tokio::spawn(http.run(listener, stop_http.clone()));
+        let policies = warn_of_policies(management, keeper.topology.clone());
+        let _policies = AbortOnDropHandle::new(tokio::spawn(policies));
+        let _keeper = AbortOnDropHandle::new(tokio::spawn(keeper.run(stop.clone())));
         // A task of its own: what it does with its view must not hold up deliveries.
         let tail = AbortOnDropHandle::new(tokio::spawn(tail.run(stop.clone())));
         let tail = async { tail.await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic())) };
@@ -255,6 +275,21 @@ impl App {
 fn warn_of_what_is_in_the_clear(config: &Config) {
     if config.keyring.ids().next().is_none() {
         tracing::warn!("WAYPOST_SECRET_KEY is not set: header values and signing secrets are stored in the clear");
+    }
+}
+
+/// Says at the start which policies of the broker harm a queue. Over AMQP they are invisible.
+async fn warn_of_policies(management: Option<Management>, topology: Topology) {
+    let Some(management) = management else { return };
+    topology.status.until_declared().await;
+    match management.policies(&topology).await {
+        Ok(findings) => {
+            let exempt = policies::exempting(&findings, management.vhost(), &topology.names).join("; ");
+            for finding in &findings {
+                tracing::warn!(queue = finding.queue, %finding, exempt, "broker policy harms a queue");
+            }
+        }
+        Err(error) => tracing::warn!(error, "broker policies not checked"),
     }
 }
 

@@ -3,6 +3,8 @@
 //! [`connection`] opens connections, [`topology`] declares what they need, [`consumer`] takes messages and [`acks`]
 //! settles them, [`publisher`] sends messages and knows that they are safe, [`ladder`] makes them wait, [`log`] reads
 //! the streams and [`append`] writes to them, [`depths`] counts what waits, [`examination`] looks at all of it.
+//! [`keeper`] checks the topology while a worker runs and has [`restore`] declare what is missing; [`topology_status`] says
+//! what it found.
 
 pub mod acks;
 pub mod append;
@@ -12,13 +14,20 @@ pub mod depths;
 pub mod examination;
 mod frame_filter;
 mod frame_repair;
+pub mod handshake;
+pub mod keeper;
 pub mod ladder;
 pub mod log;
+pub mod management;
 pub mod names;
+pub mod policies;
+pub mod probe;
 pub mod publisher;
 mod removal;
+mod restore;
 pub mod succession;
 pub mod topology;
+pub mod topology_status;
 mod transport;
 
 use lapin::types::{AMQPValue, FieldTable, ShortString};

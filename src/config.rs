@@ -115,6 +115,8 @@ fn is_there(path: &Path) -> bool {
 pub struct BrokerConfig {
     /// `amqp://` or `amqps://`, with a password and the vhost.
     pub url: SecretString,
+    /// RabbitMQ's management API, for what AMQP does not show; may have a user and a password.
+    pub management_url: Option<SecretString>,
     /// The beginning of the name of every object in the broker.
     pub prefix: String,
     /// Queues the events are spread over.

@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::broker::append::{Appender, Unapplied};
 use crate::broker::log::{Continuity, FindEnd, LogReader, Record};
 use crate::broker::names::Names;
+use crate::broker::probe::is_probe;
 use crate::broker::publisher::Publisher;
 use crate::delivery::dead_letter::State;
 use crate::delivery::dead_letter::choice::Choice;
@@ -349,6 +350,8 @@ impl DeadLetters {
     fn read(&self, record: Record) -> Entry {
         let Record { position, body, trace, replay, removal } = record;
         let content = match removal {
+            // The keeper's own message, and nobody's event.
+            Some(_) if is_probe(&body) => Content::Nothing,
             Some(removal) => {
                 let message_id = Some(position.message_id.clone()).filter(|id| !id.is_empty());
                 Content::Removed(Box::new(RemovedMessage { removal, body, message_id, trace, replay }))

@@ -1,7 +1,25 @@
-//! Following a log into the local view: how far that has come, and why it ended.
+//! Following a log into the local view: how far that has come, whether it goes on, and why it ended.
 
-use crate::broker::BrokerError;
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use lapin::Connection;
+use tokio::time::{MissedTickBehavior, interval_at};
+
+use crate::broker::log::Position;
+use crate::broker::{BrokerError, depths};
 use crate::store::StoreError;
+
+/// Time between two looks at the end of the log.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time to the first look of a session: one that ends sooner is no sign of life.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
+/// A follower without a sign of life for this long is not well. Longer than a broker's restart takes.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// Whether the view holds what the log holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,4 +39,123 @@ pub enum FollowError {
     /// The view failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Whether a log is read into the view as it grows. Cheap to clone.
+///
+/// A sign of life is a record applied, or a look that finds the view at the log's end. A connection alone is none: a
+/// follower that connects again and again, or whose reader stands still, gives no sign.
+#[derive(Clone)]
+pub struct Follower(Arc<Mutex<Signs>>);
+
+struct Signs {
+    last: Instant,
+    trouble: Option<String>,
+}
+
+/// A follower that has given no sign of life for too long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Silence {
+    /// Since the last sign.
+    pub lasts: Duration,
+    /// What came in the way last; none if there is a connection.
+    pub trouble: Option<String>,
+}
+
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "for {} s: ", self.lasts.as_secs())?;
+        match &self.trouble {
+            Some(trouble) => f.write_str(trouble),
+            None => f.write_str("connected, but nothing is applied although the log goes on"),
+        }
+    }
+}
+
+impl Default for Follower {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Signs { last: Instant::now(), trouble: None })))
+    }
+}
+
+impl Follower {
+    /// It lives.
+    pub fn alive(&self) {
+        *self.signs() = Signs { last: Instant::now(), trouble: None };
+    }
+
+    /// Its session ended.
+    pub fn failed(&self, error: &FollowError) {
+        self.signs().trouble = Some(error.to_string());
+    }
+
+    /// For how long it has been silent, if that is too long.
+    pub fn silence(&self) -> Option<Silence> {
+        let signs = self.signs();
+        let lasts = signs.last.elapsed();
+        (lasts > GRACE).then(|| Silence { lasts, trouble: signs.trouble.clone() })
+    }
+
+    fn signs(&self) -> std::sync::MutexGuard<'_, Signs> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The followers of a worker. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Followers {
+    /// Of the campaigns log.
+    pub campaigns: Follower,
+    /// Of the log of dead letters, on whose connection replays run too.
+    pub dead_letters: Follower,
+}
+
+/// Compares the view's position with the end of the log, over and over, and notes signs of life.
+///
+/// Runs in the task that applies the log: a batch that takes for ever holds it up as well, and then there is no sign.
+///
+/// # Errors
+/// [`FollowError`] when the connection is lost or the view fails.
+pub async fn watch(
+    follower: &Follower,
+    connection: &Connection,
+    log: &str,
+    position: impl Fn() -> Result<Option<Position>, StoreError>,
+) -> Result<Infallible, FollowError> {
+    let offset = || Ok::<_, StoreError>(position()?.map(|position| position.offset));
+    let mut before = offset()?;
+    let mut ticks = interval_at(tokio::time::Instant::now() + FIRST_LOOK, INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let end = depths::last_chunk(connection, log).await?;
+        let applied = offset()?;
+        let at_end = match end {
+            Some(end) => applied.is_some_and(|applied| applied >= end),
+            None => applied.is_none(),
+        };
+        if at_end || applied != before {
+            follower.alive();
+        }
+        before = applied;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_counts_from_the_last_sign_whatever_connects_meanwhile() {
+        let follower = Follower::default();
+        assert_eq!(follower.silence(), None);
+        let lost = FollowError::from(BrokerError::Lost { doing: "consuming", error: "cancelled".to_owned() });
+        follower.failed(&lost);
+        assert_eq!(follower.silence(), None, "one lost connection is nothing to report");
+        follower.signs().last -= GRACE + Duration::from_secs(5);
+        let silence = follower.silence().expect("silent for too long").to_string();
+        assert_eq!(silence, "for 35 s: consuming: cancelled");
+        follower.alive();
+        assert_eq!(follower.silence(), None);
+    }
 }

@@ -62,9 +62,11 @@ use self::listener::Listener;
 use self::route::Route;
 use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
+use crate::broker::topology_status::TopologyStatus;
 use crate::campaigns::Campaigns;
 use crate::config::Token;
 use crate::dead_letters::DeadLetters;
+use crate::follow::Followers;
 use crate::metrics::Metrics;
 use crate::metrics::history::History;
 use crate::replays::Replays;
@@ -95,6 +97,10 @@ pub struct Http {
     pub history: History,
     /// How the intake is.
     pub progress: Progress,
+    /// What of the broker's objects is missing.
+    pub topology: TopologyStatus,
+    /// Whether the logs are read as they grow.
+    pub followers: Followers,
     /// Who may do what; empty where everybody on this machine may do everything.
     pub tokens: Arc<[Token]>,
 }

@@ -1,6 +1,7 @@
 //! What is counted, under the names dashboards know. Labels are bounded: never a campaign, webhook, URL or phone number.
 
 pub mod account;
+pub mod broker_state;
 pub mod history;
 pub mod reading;
 
@@ -10,6 +11,7 @@ use prometheus::{
 };
 
 use self::account::Account;
+use self::broker_state::BrokerState;
 use crate::delivery::dead_letter::State;
 use crate::delivery::dead_letter::mark::ReplayOutcome;
 use crate::delivery::endpoint::{BreakerState, Busy};
@@ -105,6 +107,8 @@ pub struct Metrics {
     replayed: IntCounterVec,
     /// Deliveries in hand, and where they came from.
     pub account: Account,
+    /// The broker's objects and the logs.
+    pub broker_state: BrokerState,
     /// Seconds an attempt took, whatever its outcome.
     pub attempt_duration: Histogram,
     /// Seconds from an event's `date` to the beginning of its first attempt, where that was not put off for its endpoint.
@@ -248,6 +252,7 @@ impl Metrics {
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Self {
             account: Account::register(&registry)?,
+            broker_state: BrokerState::register(&registry)?,
             workers: gauge("waypost_workers", "Workers that consume the events, as last read")?,
             messages_in_hand: gauge("waypost_messages_in_hand", "Messages of all queues being dealt with")?,
             attempt_duration: histogram("waypost_attempt_duration_seconds", "Time an attempt took", &ATTEMPT_SECONDS)?,

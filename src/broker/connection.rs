@@ -44,7 +44,20 @@ impl Address {
         Self { authorities, identity, ..self }
     }
 
-    fn tls(&self) -> OwnedTLSConfig {
+    /// The vhost.
+    ///
+    /// # Errors
+    /// [`BrokerError::Connect`]: the URL cannot be read.
+    pub fn vhost(&self) -> Result<String, BrokerError> {
+        Ok(self.uri()?.vhost)
+    }
+
+    /// Authorities to trust besides the system's, as PEM.
+    pub(super) fn authorities(&self) -> Option<&str> {
+        self.authorities.as_deref()
+    }
+
+    pub(super) fn tls(&self) -> OwnedTLSConfig {
         let identity = self.identity.clone();
         OwnedTLSConfig {
             identity: identity.map(|Identity { chain, key }| OwnedIdentity::PKCS8 { pem: chain, key }),
@@ -52,7 +65,7 @@ impl Address {
         }
     }
 
-    fn uri(&self) -> Result<AMQPUri, BrokerError> {
+    pub(super) fn uri(&self) -> Result<AMQPUri, BrokerError> {
         let mut uri: AMQPUri = self
             .url
             .expose_secret()

@@ -1,18 +1,22 @@
-//! How many messages wait in the queues.
+//! How many messages wait in the queues, and how far a stream goes.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
-use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, ExchangeKind};
+use lapin::{Channel, Connection};
 
 use super::BrokerError;
+use super::consumer::{StartAt, Subscription};
 use super::ladder::Rung;
 use super::names::Names;
 
 /// How often the queues are asked.
 pub const INTERVAL: Duration = Duration::from_secs(5);
+
+/// A stream that has a record gives one out within this time.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A queue as it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,30 +27,47 @@ pub struct Depth {
     pub consumers: u32,
 }
 
-/// Asks the work queues (`events` are those of the events) and the delay ladder, over and over, and reports each answer; sees that the exchanges are there.
+/// Asks the work queues (`events` are those of the events) and the delay ladder, over and over, and reports each answer.
+///
+/// A queue that is missing or does not answer is left out: [`keeper`](super::keeper) restores and reports it.
 ///
 /// # Errors
-/// [`BrokerError::Lost`] when the connection, a queue or an exchange is gone.
+/// [`BrokerError::Lost`] when the connection is gone.
 pub async fn watch(
     connection: &Connection,
     names: &Names,
     events: &[String],
     report: impl Fn(&str, Depth),
 ) -> Result<Infallible, BrokerError> {
-    let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+    let open = || async { connection.create_channel().await.map_err(BrokerError::lost("opening a channel")) };
+    let mut channel = open().await?;
     let queues = queues(names, events);
     loop {
-        for (exchange, kind) in [(names.events(), ExchangeKind::Topic), (names.dead_letters(), ExchangeKind::Fanout)] {
-            // Nothing shows that an exchange is gone, but that nobody can publish to it.
-            let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-            let there = channel.exchange_declare(exchange.into(), kind, passive, FieldTable::default()).await;
-            there.map_err(BrokerError::lost("looking for an exchange"))?;
-        }
         for queue in &queues {
-            report(queue, depth(&channel, queue).await?);
+            match depth(&channel, queue).await {
+                Ok(depth) => report(queue, depth),
+                Err(error) => {
+                    tracing::debug!(queue, %error, "queue depth not read");
+                    // Tells a closed channel from a lost connection.
+                    channel = open().await?;
+                }
+            }
         }
         tokio::time::sleep(INTERVAL).await;
     }
+}
+
+/// The offset of the first record in the last chunk of a stream: a reader that has come as far is near its end. `None` if
+/// no record came in time, as of an empty stream.
+///
+/// # Errors
+/// [`BrokerError::Lost`].
+pub async fn last_chunk(connection: &Connection, stream: &str) -> Result<Option<u64>, BrokerError> {
+    let mut subscription = Subscription::open_stream(connection, stream, 1, StartAt::Last).await?;
+    let first = tokio::time::timeout(RECORD_TIMEOUT, subscription.next()).await.ok().transpose()?;
+    subscription.cancel().await;
+    subscription.finish().await;
+    Ok(first.and_then(|message| message.offset))
 }
 
 /// All messages that wait, for a worker or for their time.

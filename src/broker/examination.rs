@@ -96,6 +96,58 @@ pub async fn plugin(connection: &Connection, names: &Names) -> Result<(), Broker
     deleted.map_err(BrokerError::lost("removing an exchange"))
 }
 
+/// Which kinds of queue a broker has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kinds {
+    /// All that are needed.
+    All,
+    /// One is lacking.
+    Lacking {
+        /// In words: `streams`.
+        kind: &'static str,
+        /// The broker's sentence.
+        error: String,
+    },
+}
+
+/// Declares a queue of each kind that Waypost needs, and removes it.
+///
+/// # Errors
+/// [`BrokerError::Lost`], also where the user may not.
+pub async fn kinds(connection: &Connection, names: &Names) -> Result<Kinds, BrokerError> {
+    for (kind, queue_type) in [("quorum queues", "quorum"), ("streams", "stream")] {
+        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+        let name = names.examination(&uuid::Uuid::now_v7().to_string());
+        match topology::queue(&channel, &name, topology::of_type(queue_type)).await {
+            Ok(()) => {
+                let deleted = channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await;
+                deleted.map_err(BrokerError::lost("removing a queue"))?;
+            }
+            Err(BrokerError::Lost { error, .. }) if !error.contains("ACCESS_REFUSED") && is_refusal(&error) => {
+                return Ok(Kinds::Lacking { kind, error });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Kinds::All)
+}
+
+/// Whether a broker has answered, and not a connection ended.
+fn is_refusal(error: &str) -> bool {
+    [
+        "PRECONDITION_FAILED",
+        "PRECONDITION-FAILED",
+        "NOT_ALLOWED",
+        "NOT-ALLOWED",
+        "NOT_IMPLEMENTED",
+        "NOT-IMPLEMENTED",
+        "INTERNAL_ERROR",
+        "INTERNAL-ERROR",
+    ]
+    .iter()
+    .any(|code| error.contains(code))
+}
+
 fn is_missing(error: &lapin::Error) -> bool {
     error.to_string().contains("NOT_FOUND")
 }

@@ -14,6 +14,11 @@ impl Names {
         Self { prefix: prefix.to_owned() }
     }
 
+    /// `broker.prefix`.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The topic exchange of step events, and the queue bound to it.
     pub fn events(&self) -> String {
         format!("{}.events", self.prefix)

@@ -24,6 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::BrokerError;
 use super::connection::{self, Address, reconnect_delays};
 use super::topology::Topology;
+use super::topology_status::{Object, ObjectKind};
 use super::{REPLAY_ID, REPLAY_OF};
 use crate::delivery::TraceContext;
 use crate::delivery::replay::ReplayLink;
@@ -304,6 +305,10 @@ impl Task {
         let returned =
             self.unconfirmed.extract_if(|_, waiting| message_ids.contains(&waiting.request.outgoing.message_id));
         for (_, Unconfirmed { request: Request { outgoing, reply }, .. }) in returned {
+            if let Destination::Exchange { name, .. } = &outgoing.to {
+                // The next session declares it. The message is published again, so nothing is lost.
+                self.topology.status.restored(Object::new(ObjectKind::Binding, name));
+            }
             let _ = reply.send(Err(Unpublished::Unroutable(outgoing.to.clone())));
         }
     }

@@ -12,6 +12,8 @@ use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 use super::BrokerError;
 use super::ladder::Rung;
 use super::names::Names;
+use super::restore;
+use super::topology_status::TopologyStatus;
 
 /// How often the broker gives a message out again before it takes it for poison. A lost connection counts against
 /// every message in hand, so it is far above what a few restarts use up.
@@ -67,24 +69,52 @@ pub struct Topology {
     pub shards: u32,
     /// How long dead letters are kept.
     pub dead_letter_retention: Duration,
+    /// What is missing, and what was restored.
+    pub status: TopologyStatus,
+}
+
+/// A binding to declare. No binding has arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Binding {
+    pub(super) source: String,
+    pub(super) destination: String,
+    pub(super) destination_kind: BoundKind,
+    pub(super) routing_key: &'static str,
+}
+
+/// What an exchange can be bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BoundKind {
+    Queue,
+    Exchange,
+}
+
+impl Binding {
+    fn to_queue(source: &str, queue: &str, routing_key: &'static str) -> Self {
+        let destination_kind = BoundKind::Queue;
+        Self { source: source.to_owned(), destination: queue.to_owned(), destination_kind, routing_key }
+    }
 }
 
 impl Topology {
-    /// Declares everything.
+    /// Declares everything. Once this process has done so, what is missing is reported as restored.
     ///
     /// # Errors
     /// [`BrokerError::Mismatch`] where an object exists with other arguments, [`BrokerError::NoPlugin`].
     pub async fn declare(&self, connection: &Connection) -> Result<(), BrokerError> {
         let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
-        for (name, kind, arguments) in self.exchanges() {
-            exchange(&channel, &name, kind, arguments).await?;
+        if self.status.is_declared() {
+            restore::all(self, connection).await?;
+        } else {
+            for (name, kind, arguments) in self.exchanges() {
+                exchange(&channel, &name, kind, arguments).await?;
+            }
+            for (name, arguments) in self.queues() {
+                queue(&channel, &name, arguments).await?;
+            }
         }
-        for (name, arguments) in self.queues() {
-            queue(&channel, &name, arguments).await?;
-        }
-        let dead_letters = self.names.dead_letters();
-        bind(&channel, &dead_letters, &dead_letters, "").await?;
-        self.bind_events(&channel).await?;
+        self.bind(&channel).await?;
+        self.status.declared();
         // The declarations are confirmed one by one; closing the channel tells us nothing more.
         let _ = channel.close(200, "declared".into()).await;
         Ok(())
@@ -117,20 +147,33 @@ impl Topology {
         queues
     }
 
-    /// Binds the exchange of step events to their queue or queues. What is not wanted any more is unbound last: until then an event
-    /// may reach two queues, which is better than none.
-    async fn bind_events(&self, channel: &Channel) -> Result<(), BrokerError> {
-        let (events, shards) = (self.names.events(), self.names.event_shards());
+    /// Every binding.
+    pub(super) fn bindings(&self) -> Vec<Binding> {
+        let (events, dead_letters) = (self.names.events(), self.names.dead_letters());
+        let mut bindings = vec![Binding::to_queue(&dead_letters, &dead_letters, "")];
         if self.shards == 1 {
-            return bind(channel, &events, &events, ALL).await;
+            bindings.push(Binding::to_queue(&events, &events, ALL));
+            return bindings;
         }
-        for name in self.names.event_queues(self.shards) {
-            bind(channel, &shards, &name, WEIGHT).await?;
+        let shards = self.names.event_shards();
+        for queue in self.names.event_queues(self.shards) {
+            bindings.push(Binding::to_queue(&shards, &queue, WEIGHT));
         }
-        let (to, from) = (shards.as_str().into(), events.as_str().into());
-        let bound =
-            channel.exchange_bind(to, from, ALL.into(), ExchangeBindOptions::default(), FieldTable::default()).await;
-        bound.map_err(BrokerError::lost("binding an exchange"))?;
+        let destination_kind = BoundKind::Exchange;
+        bindings.push(Binding { source: events, destination: shards, destination_kind, routing_key: ALL });
+        bindings
+    }
+
+    /// Declares every binding. What is not wanted any more is unbound last: until then an event may reach two queues, which
+    /// is better than none.
+    pub(super) async fn bind(&self, channel: &Channel) -> Result<(), BrokerError> {
+        for binding in self.bindings() {
+            bind(channel, &binding).await?;
+        }
+        if self.shards == 1 {
+            return Ok(());
+        }
+        let events = self.names.events();
         let unbound =
             channel.queue_unbind(events.as_str().into(), events.as_str().into(), ALL.into(), FieldTable::default());
         unbound.await.map_err(BrokerError::lost("unbinding a queue"))
@@ -242,6 +285,11 @@ impl Topology {
     }
 }
 
+/// The arguments of a queue of this type, and no others.
+pub(super) fn of_type(queue_type: &str) -> FieldTable {
+    arguments([("x-queue-type", text(queue_type))])
+}
+
 fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
@@ -281,11 +329,19 @@ pub(super) async fn queue(channel: &Channel, name: &str, arguments: FieldTable) 
     declared.map(|_| ()).map_err(|error| refused("declaring a queue", &error))
 }
 
-async fn bind(channel: &Channel, exchange: &str, queue: &str, routing_key: &str) -> Result<(), BrokerError> {
-    let options = QueueBindOptions::default();
-    let bound =
-        channel.queue_bind(queue.into(), exchange.into(), routing_key.into(), options, FieldTable::default()).await;
-    bound.map_err(BrokerError::lost("binding a queue"))
+async fn bind(channel: &Channel, binding: &Binding) -> Result<(), BrokerError> {
+    let (to, from) = (binding.destination.as_str().into(), binding.source.as_str().into());
+    let (key, arguments) = (binding.routing_key.into(), FieldTable::default());
+    match binding.destination_kind {
+        BoundKind::Queue => {
+            let bound = channel.queue_bind(to, from, key, QueueBindOptions::default(), arguments).await;
+            bound.map_err(BrokerError::lost("binding a queue"))
+        }
+        BoundKind::Exchange => {
+            let bound = channel.exchange_bind(to, from, key, ExchangeBindOptions::default(), arguments).await;
+            bound.map_err(BrokerError::lost("binding an exchange"))
+        }
+    }
 }
 
 fn refused(doing: &'static str, error: &lapin::Error) -> BrokerError {

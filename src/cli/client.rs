@@ -132,8 +132,8 @@ impl Api {
         Ok(text.await.map_err(|error| self.unreachable(&error))?)
     }
 
-    /// Whether the worker is ready, or why it is not.
-    pub(super) async fn ready(&self) -> Result<(), Unanswered> {
+    /// What the worker says if it is ready, or why it is not.
+    pub(super) async fn ready(&self) -> Result<String, Unanswered> {
         let mut url = self.server.server.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push("readyz");
@@ -141,7 +141,7 @@ impl Api {
         let answer = self.client.get(url).send().await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
         let body = answer.bytes().await.map_err(|error| self.unreachable(&error))?;
-        if status.is_success() { Ok(()) } else { Err(refused(status, &body)) }
+        if status.is_success() { Ok(String::from_utf8_lossy(&body).into_owned()) } else { Err(refused(status, &body)) }
     }
 
     /// The same with another server, and the same token.

@@ -22,6 +22,7 @@ use crate::broker::log::{FindEnd, LogReader};
 use crate::broker::names::Names;
 use crate::broker::publisher::{Destination, Outgoing, Publisher};
 use crate::broker::topology::Topology;
+use crate::broker::topology_status::TopologyStatus;
 use crate::config::Config;
 use crate::delivery::dead_letter::DeadLetter;
 use crate::telemetry;
@@ -62,8 +63,12 @@ impl Demo {
 
         let broker = broker_address(&config.broker);
         let names = Names::new(&prefix);
-        let topology =
-            Topology { names, shards: config.broker.shards, dead_letter_retention: config.dead_letters.retention };
+        let topology = Topology {
+            names,
+            shards: config.broker.shards,
+            dead_letter_retention: config.dead_letters.retention,
+            status: TopologyStatus::default(),
+        };
         let connection = broker.connect("waypost demo").await.map_err(|error| {
             Failure::of(format!(
                 "{error}\nThe demo needs a RabbitMQ: `make demo` starts one, WAYPOST_BROKER__URL says where one is"

@@ -1,8 +1,12 @@
-//! `waypost doctor`: all that a worker needs, looked at one by one, and what to do about what is wrong. It changes nothing.
+//! `waypost doctor`: all that a worker needs, looked at one by one, and what to do about what is wrong. It
+//! changes nothing; to try the bindings it sends one message, which workers know and drop.
 
 mod machine;
 mod outside;
+mod server;
 mod settings;
+mod topology;
+mod worker;
 
 use std::fmt;
 
@@ -87,6 +91,7 @@ impl Doctor {
         };
         let mut findings = settings::findings(&config);
         findings.extend(machine::findings(&config));
+        findings.extend(worker::finding(&config).await);
         findings.extend(outside::broker(&config).await);
         findings.extend(outside::egress(&config, &self.urls).await);
         self.tell(&findings)

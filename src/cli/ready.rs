@@ -15,8 +15,8 @@ pub(super) struct Ready {
 
 impl Ready {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        self.server.api()?.ready().await?;
-        say!("ready");
+        // Then a line for each repair of the last ten minutes.
+        say!("{}", self.server.api()?.ready().await?.trim_end());
         Ok(())
     }
 }

@@ -64,12 +64,17 @@ impl Verify {
             let findings: Vec<String> = findings.iter().map(Finding::to_string).collect();
             let rows: Map<String, Value> = account.rows().into_iter().collect();
             let note = account.note().map(|note| note.to_string());
-            say!("{}", json!({ "account": rows, "findings": findings, "note": note }));
+            say!("{}", json!({ "account": rows, "findings": findings, "note": note, "unknown": account.unknown() }));
         } else {
             say!("{}", table(&account));
             if let Some(note) = account.note() {
                 say!("\n{note}");
             }
+        }
+        if findings.is_empty()
+            && let Some(unknown) = account.unknown()
+        {
+            return Err(Failure::Failed(format!("whether it adds up is not known: {unknown}")));
         }
         match findings.as_slice() {
             [] if self.json => Ok(()),

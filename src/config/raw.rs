@@ -26,6 +26,7 @@ pub(super) struct RawConfig {
 #[serde(rename_all = "camelCase")]
 pub(super) struct RawBroker {
     pub(super) url: String,
+    pub(super) management_url: String,
     pub(super) prefix: String,
     pub(super) shards: i64,
     pub(super) prefetch: i64,
@@ -117,6 +118,7 @@ impl Default for RawConfig {
         Self {
             broker: RawBroker {
                 url: "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned(),
+                management_url: String::new(),
                 prefix: "waypost".to_owned(),
                 shards: 1,
                 prefetch: 1000,

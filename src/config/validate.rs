@@ -7,7 +7,7 @@ use super::raw::RawToken;
 use super::setting::Setting;
 use super::values::{
     allowed, authorities, broker_url, certificates, collector, folder, identity, listen, number, one_of, optional,
-    prefix, proxy, rate_limit, retention, some_time, time, token_hash, token_name,
+    prefix, rate_limit, retention, secret_url, some_time, time, token_hash, token_name,
 };
 use super::{
     BrokerConfig, Config, DeadLettersConfig, EgressConfig, EndpointConfig, HttpConfig, LogConfig, LogFormat, LogLevel,
@@ -99,6 +99,7 @@ fn groups(check: &mut Check<'_>, keyring: Keyring, settings: Vec<Setting>) -> Op
 fn broker(check: &mut Check<'_>) -> Option<BrokerConfig> {
     let raw = &check.merged.raw.broker;
     let url = check.value("broker.url", broker_url(&raw.url));
+    let management_url = check.value("broker.managementUrl", optional(&raw.management_url, secret_url));
     let prefix = check.value("broker.prefix", prefix(&raw.prefix));
     let shards = check.value("broker.shards", number(raw.shards, 1..=MAX_SHARDS));
     // RabbitMQ refuses more for a quorum queue.
@@ -107,6 +108,7 @@ fn broker(check: &mut Check<'_>) -> Option<BrokerConfig> {
     let identity = check.value("broker.certFile", identity(&raw.cert_file, &raw.key_file));
     Some(BrokerConfig {
         url: url?,
+        management_url: management_url?,
         prefix: prefix?,
         shards: shards?,
         prefetch: prefetch?,
@@ -191,7 +193,7 @@ fn egress(check: &mut Check<'_>) -> Option<EgressConfig> {
     let raw = &check.merged.raw.egress;
     let http_urls = if raw.allow_http { HttpUrls::Allowed } else { HttpUrls::Refused };
     let allow = check.items("egress.allow", &raw.allow, |text| allowed(text));
-    let proxy = check.value("egress.proxy", optional(&raw.proxy, proxy));
+    let proxy = check.value("egress.proxy", optional(&raw.proxy, secret_url));
     let ca_file = check.value("egress.caFile", optional(&raw.ca_file, certificates));
     Some(EgressConfig { http_urls, allow: allow?, proxy: proxy?, ca_file: ca_file? })
 }

@@ -146,8 +146,8 @@ pub(super) fn rate_limit(value: f64) -> Result<Option<f64>, String> {
     }
 }
 
-/// What requests go through.
-pub(super) fn proxy(text: &str) -> Result<SecretString, String> {
+/// A URL that may have a password in it.
+pub(super) fn secret_url(text: &str) -> Result<SecretString, String> {
     web_url(text).map(|url| SecretString::from(url.to_string()))
 }
 

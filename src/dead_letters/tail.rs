@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::DeadLetters;
 use crate::broker::connection::{self, Address, reconnect_delays};
 use crate::broker::topology::Topology;
-use crate::follow::{Currency, FollowError};
+use crate::follow::{Currency, FollowError, Follower, watch};
 use crate::replays::runner::Runner;
 
 /// Tails the log, and runs replays.
@@ -23,6 +23,8 @@ pub struct Tail {
     pub dead_letters: DeadLetters,
     /// What runs replays, once the view is current.
     pub runner: Arc<Runner>,
+    /// Whether the log is read as it grows.
+    pub follower: Follower,
 }
 
 impl Tail {
@@ -38,6 +40,7 @@ impl Tail {
                 Err(error @ FollowError::Store(_)) => return Err(error),
                 Err(error) => error,
             };
+            self.follower.failed(&error);
             let delay = delays.next_backoff().unwrap_or(delays.max_interval);
             tracing::warn!(%error, ?delay, "not following the dead letters; connecting again");
             tokio::select! {
@@ -65,14 +68,18 @@ impl Tail {
         };
         let mut follow = pin!(self.dead_letters.follow(log));
         let mut currency = self.dead_letters.currency.subscribe();
+        let log = self.topology.names.dead_letters();
+        let mut watch = pin!(watch(&self.follower, &connection, &log, || self.dead_letters.view.position()));
         tokio::select! {
             ended = &mut follow => match ended? {},
+            ended = &mut watch => match ended? {},
             _ = currency.wait_for(|currency| *currency == Currency::Current) => {}
             () = stop.cancelled() => return Ok(()),
         }
         delays.reset();
         tokio::select! {
             ended = &mut follow => match ended? {},
+            ended = &mut watch => match ended? {},
             ended = self.dead_letters.forget() => match ended? {},
             ended = self.dead_letters.rewrite_removed() => match ended? {},
             ended = self.runner.clone().run(&connection, stop) => ended?,

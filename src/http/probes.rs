@@ -9,6 +9,8 @@ use axum::response::{IntoResponse, Response};
 use super::Http;
 use super::problem::Problem;
 use crate::broker::publisher::Link;
+use crate::broker::topology_status::TopologyProblem;
+use crate::follow::{Followers, Silence};
 use crate::metrics::Publishing;
 use crate::worker::progress::Phase;
 
@@ -17,10 +19,14 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Consuming, and making progress.
+/// Consuming, and making progress. What was repaired lately is a line each.
 pub(super) async fn readyz(State(http): State<Http>) -> Response {
     match trouble(&http) {
-        None => "ready\n".into_response(),
+        None => {
+            let repairs = http.topology.recent_repairs();
+            let notes: String = repairs.iter().map(|repair| format!("repaired: {repair}\n")).collect();
+            format!("ready\n{notes}").into_response()
+        }
         Some(trouble) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, trouble.to_string()).into_response(),
     }
 }
@@ -46,11 +52,34 @@ pub(super) enum Trouble {
     /// Nothing has been settled for so long.
     #[error("no message settled for {} s, and there are some to settle", .0.as_secs())]
     Stalled(Duration),
+    /// Objects of the broker are missing or not as required, and the worker cannot put that right.
+    #[error("the broker's objects are not as required: {}", sentences(.0))]
+    Topology(Vec<TopologyProblem>),
+    /// Changes of campaigns do not arrive.
+    #[error("the configuration is not followed {0}")]
+    NotFollowingCampaigns(Silence),
+    /// Dead letters do not arrive in the view, and replays do not run.
+    #[error("dead letters are not followed {0}")]
+    NotFollowingDeadLetters(Silence),
+}
+
+fn sentences(problems: &[TopologyProblem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Why this worker is not well, where it is not.
 pub(super) fn trouble(http: &Http) -> Option<Trouble> {
-    judge(http.progress.phase(), http.publisher.link(), http.progress.stalled_for())
+    let trouble = judge(http.progress.phase(), http.publisher.link(), http.progress.stalled_for());
+    trouble.or_else(|| incomplete(http.topology.problems(), &http.followers))
+}
+
+/// What is wrong although it delivers.
+fn incomplete(problems: Vec<TopologyProblem>, followers: &Followers) -> Option<Trouble> {
+    if !problems.is_empty() {
+        return Some(Trouble::Topology(problems));
+    }
+    let campaigns = followers.campaigns.silence().map(Trouble::NotFollowingCampaigns);
+    campaigns.or_else(|| followers.dead_letters.silence().map(Trouble::NotFollowingDeadLetters))
 }
 
 fn judge(phase: Phase, link: Link, stalled: Option<Duration>) -> Option<Trouble> {
@@ -76,6 +105,8 @@ pub(super) async fn metrics(State(http): State<Http>) -> Response {
         Link::Blocked => Publishing::Blocked,
         Link::Down(_) => Publishing::Down,
     });
+    http.metrics.broker_state.topology(&http.topology);
+    http.metrics.broker_state.followers(&http.followers);
     http.metrics.store_bytes.set(i64::try_from(http.store.bytes_on_disk()).unwrap_or(i64::MAX));
     if let Some(free) = http.store.free_bytes() {
         http.metrics.store_free_bytes(free);

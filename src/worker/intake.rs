@@ -26,10 +26,11 @@ use crate::broker::acks::Acks;
 use crate::broker::connection::{self, Address, reconnect_delays};
 use crate::broker::consumer::Message;
 use crate::broker::depths;
+use crate::broker::probe::is_probe;
 use crate::broker::succession::Succession;
 use crate::broker::topology::Topology;
 use crate::campaigns::Campaigns;
-use crate::follow::{Currency, FollowError};
+use crate::follow::{Currency, FollowError, Follower, watch};
 
 /// A message that could not be settled is held this long before it goes back, so that a trouble of ours that passes
 /// does not use up the number of times the broker gives a message out.
@@ -51,6 +52,8 @@ pub struct Intake {
     pub grace: Duration,
     /// Where it is told how things stand.
     pub progress: Progress,
+    /// Whether the campaigns log is read as it grows.
+    pub follower: Follower,
     /// Of all messages being dealt with.
     pub memory_budget: MemoryBudget,
     /// Of fresh events before retries.
@@ -83,6 +86,7 @@ impl Intake {
                 Err(FollowError::Broker(error)) if !declared && error.is_lasting() => return Err(error.into()),
                 Err(error) => error,
             };
+            self.follower.failed(&error);
             self.progress.enter(Phase::Connecting { trouble: error.to_string() });
             let delay = delays.next_backoff().unwrap_or(delays.max_interval);
             tracing::warn!(%error, ?delay, "not consuming; connecting again");
@@ -130,6 +134,7 @@ impl Intake {
             let retries = Succession::open(&connection, &retries_queue, self.window).await?;
             delays.reset();
             self.worker.metrics.broker_connected.set(1);
+            self.follower.alive();
             self.progress.enter(Phase::Consuming);
             tracing::info!(?queues, window = self.window, "consuming");
             let events = events.into_iter().map(|events| self.consume(events, Queue::Events, stop));
@@ -146,9 +151,12 @@ impl Intake {
                 self.worker.metrics.workers.set(i64::from(depth.consumers));
             }
         });
+        let campaigns = names.campaigns();
+        let watch = watch(&self.follower, &connection, &campaigns, || self.worker.store.position());
         tokio::select! {
             ended = &mut follow => match ended? {},
             ended = depths => match ended? {},
+            ended = watch => match ended? {},
             consumed = consume => { consumed?; }
         }
         connection::close(&connection).await;
@@ -214,6 +222,10 @@ struct Hand {
 /// Has a message dealt with, and acknowledges it once its outcome is durable.
 async fn settle(worker: Arc<Worker>, queue: Queue, mut message: Message, acks: Acks, hand: Hand) {
     let tag = message.tag;
+    if queue == Queue::Events && is_probe(&message.body) {
+        // No event, so no progress either: it must not hide that events hang.
+        return acks.acknowledge(tag);
+    }
     match queue {
         Queue::Events => hand.precedence.event(),
         Queue::Retries => hand.precedence.turn().await,

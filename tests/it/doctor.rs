@@ -5,9 +5,9 @@ use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use serde_json::Value;
 
-use super::stage::Stage;
+use super::stage::{LONG, Stage};
 use crate::support::waypost::{Printed, cli};
-use crate::support::{Amqp, Broker, Receiver, unique};
+use crate::support::{Amqp, Broker, Receiver, Waypost, unique, until};
 
 /// Asks the doctor about a worker of this prefix, with more arguments.
 async fn examined(url: &str, prefix: &str, more: &[&str]) -> (Option<i32>, Vec<Value>) {
@@ -33,7 +33,7 @@ async fn a_worker_that_is_well_is_found_well() {
     let open = ["--set", "egress.allow=127.0.0.1", "--set", "egress.allowHttp=true", "--url", &receiver.url("/hook")];
     let (code, findings) = examined(&url, &stage.prefix, &open).await;
     assert_eq!(code, Some(0), "{findings:?}");
-    for check in ["clock", "folder", "broker", "rights", "queues", "egress"] {
+    for check in ["clock", "folder", "broker", "version", "streams", "rights", "queues", "bindings", "egress"] {
         assert_eq!(of(&findings, check).0, "good", "{findings:?}");
     }
     assert!(of(&findings, "queues").1.contains("0 messages wait"), "{findings:?}");
@@ -93,6 +93,87 @@ async fn an_exchange_of_another_kind_is_told() {
     let (verdict, words) = of(&findings, "queues");
     assert_eq!((code, &*verdict), (Some(1), "bad"));
     assert!(words.contains(&format!("exchange {events}")) && words.contains("'topic'"), "{words}");
+}
+
+#[tokio::test]
+async fn the_version_is_named_and_policies_that_nobody_looked_at() {
+    let (url, prefix) = (Broker::shared().await.url(), unique("doctor"));
+    let (code, findings) = examined(&url, &prefix, &[]).await;
+    assert_eq!(code, Some(0), "{findings:?}");
+    let (verdict, words) = of(&findings, "version");
+    assert!(verdict == "good" && words.contains("RabbitMQ 3.") | words.contains("RabbitMQ 4."), "{words}");
+    let (verdict, words) = of(&findings, "policies");
+    assert_eq!(verdict, "doubtful");
+    for part in ["broker.managementUrl", "list_policies -p '/'", "list_operator_policies -p '/'"] {
+        assert!(words.contains(part), "{words}");
+    }
+}
+
+#[tokio::test]
+async fn an_exchange_that_is_not_bound_is_told_without_a_worker() {
+    let (url, prefix) = (Broker::shared().await.url(), unique("doctor"));
+    let worker = Waypost::start(&url, &prefix).await;
+    worker.kill().await;
+    assert_eq!(of(&examined(&url, &prefix, &[]).await.1, "bindings").0, "good");
+    let (channel, events) = (Amqp::connect(&url).await.channel().await, format!("{prefix}.events"));
+    let unbound =
+        channel.queue_unbind(events.as_str().into(), events.as_str().into(), "#".into(), FieldTable::default());
+    unbound.await.expect("unbound");
+    let (code, findings) = examined(&url, &prefix, &[]).await;
+    let (verdict, words) = of(&findings, "bindings");
+    assert_eq!((code, &*verdict), (Some(1), "bad"), "{words}");
+    assert!(words.contains("events reach no queue") && words.contains("start a worker"), "{words}");
+}
+
+#[tokio::test]
+async fn policies_are_named_with_what_they_lose_and_how_to_exempt_the_queues() {
+    let (broker, management) = Broker::private_managed().await;
+    let url = broker.url();
+    let worker = Waypost::start_with(&url, "waypost", &[("WAYPOST_BROKER__MANAGEMENT_URL", &management)]).await;
+    let setting = format!("broker.managementUrl={management}");
+    let look = async || examined(&url, "waypost", &["--set", &setting]).await.1;
+    let findings = look().await;
+    assert_eq!((of(&findings, "bindings").0, of(&findings, "policies").0), ("good".to_owned(), "good".to_owned()));
+
+    let definition = r#"{"max-length":100,"overflow":"drop-head"}"#;
+    broker.ctl(&["set_policy", "--apply-to", "queues", "short", ".*", definition]).await;
+    broker.ctl(&["set_operator_policy", "--apply-to", "queues", "old", ".*", r#"{"message-ttl":60000}"#]).await;
+    let words = until("the policies to be seen", LONG, async || {
+        let (verdict, words) = of(&look().await, "policies");
+        (verdict == "bad" && words.contains("max-length") && words.contains("message-ttl")).then_some(words)
+    })
+    .await;
+    for part in ["waypost.events", "policy short", "operator policy old", "the oldest event is removed"] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    // A worker that starts says so too.
+    worker.kill().await;
+    worker.restart().await;
+    worker.until_line("broker policy harms a queue").await;
+
+    // The commands that it prints exempt the queues.
+    for (command, definition) in
+        [("set_policy", r#"{"queue-leader-locator":"balanced"}"#), ("set_operator_policy", r#"{"delivery-limit":100}"#)]
+    {
+        assert!(words.contains(&format!("rabbitmqctl {command} -p '/' --priority 999")), "{words}");
+        let options = ["--priority", "999", "--apply-to", "queues", "waypost-exempt", r"^waypost\.", definition];
+        broker.ctl(&[&[command], options.as_slice()].concat()).await;
+    }
+    until("the queues to be exempt", LONG, async || (of(&look().await, "policies").0 == "good").then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_broker_without_streams_is_told_first() {
+    let prepare = |folder: &std::path::Path, _| {
+        let config = "[{rabbit,[{forced_feature_flags_on_init,[quorum_queue]}]}].\n";
+        std::fs::write(folder.join("advanced.config"), config).expect("written");
+    };
+    let (broker, _) = Broker::private_prepared(&[], prepare).await;
+    let (code, findings) = examined(&broker.url(), "doctor", &[]).await;
+    let (verdict, words) = of(&findings, "streams");
+    assert_eq!((code, &*verdict), (Some(1), "bad"), "{words}");
+    assert!(words.contains("cannot be used: it has no streams"), "{words}");
+    assert!(findings.iter().all(|finding| finding["check"] != "queues"), "told first: {findings:?}");
 }
 
 #[tokio::test]

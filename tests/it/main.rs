@@ -53,6 +53,7 @@ mod stage;
 mod support_works;
 mod tidy;
 mod tls;
+mod topology;
 mod verify;
 mod webhooks;
 mod worker_life;

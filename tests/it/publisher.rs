@@ -11,13 +11,15 @@ use waypost::broker::connection::Address;
 use waypost::broker::names::Names;
 use waypost::broker::publisher::{Destination, Link, Outgoing, Publisher, Unpublished};
 use waypost::broker::topology::Topology;
+use waypost::broker::topology_status::TopologyStatus;
 
 use crate::stage::LONG;
 use crate::support::{Amqp, Broker, Cluster, Proxy, unique, until};
 
 fn publisher(url: &str, prefix: &str) -> Publisher {
     let dead_letter_retention = Duration::from_secs(3_600);
-    let topology = Topology { names: Names::new(prefix), shards: 1, dead_letter_retention };
+    let topology =
+        Topology { names: Names::new(prefix), shards: 1, dead_letter_retention, status: TopologyStatus::default() };
     Publisher::start(Address::new(SecretString::from(url.to_owned())), topology).0
 }
 

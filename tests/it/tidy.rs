@@ -37,9 +37,9 @@ const ROOMS: [Room; 4] = [
     Room {
         library: "lapin",
         owners: &["broker"],
-        guests: &["campaigns.rs", "dead_letters.rs", "replays/runner.rs", "cli/demo.rs"],
+        guests: &["campaigns.rs", "dead_letters.rs", "follow.rs", "replays/runner.rs", "cli/demo.rs"],
     },
-    Room { library: "reqwest", owners: &["sender", "cli"], guests: &[] },
+    Room { library: "reqwest", owners: &["sender", "cli"], guests: &["broker/management.rs"] },
     Room { library: "sled", owners: &["store"], guests: &[] },
     Room { library: "axum", owners: &["http", "cli/demo"], guests: &[] },
 ];

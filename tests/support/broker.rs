@@ -67,6 +67,30 @@ impl Broker {
         (blocking(start).await, port)
     }
 
+    /// A node of the test's own with plugins; `prepare` writes its settings into its folder and is given a port for them.
+    pub(crate) async fn private_prepared(
+        plugins: &'static [&'static str],
+        prepare: impl FnOnce(&Path, u16) + Send + 'static,
+    ) -> (Self, u16) {
+        let port = free_port();
+        let start = move || {
+            let temporary = temporary_folder();
+            prepare(temporary.path(), port);
+            Self::started(temporary, free_port(), plugins, None)
+        };
+        (blocking(start).await, port)
+    }
+
+    /// A node of the test's own with the management API, and that API's address.
+    pub(crate) async fn private_managed() -> (Self, String) {
+        let prepare = |folder: &Path, port: u16| {
+            let config = format!("management.tcp.port = {port}\nmanagement.tcp.ip = 127.0.0.1\n");
+            std::fs::write(folder.join("rabbitmq.conf"), config).expect("written");
+        };
+        let (broker, port) = Self::private_prepared(&["rabbitmq_management"], prepare).await;
+        (broker, format!("http://127.0.0.1:{port}"))
+    }
+
     /// A node of a cluster; `prepare` writes into its folder what they have in common.
     pub(super) async fn member(
         port: u16,

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use url::Url;
 
-use super::Finding;
+use super::{Finding, Verdict, server};
 use crate::app::{broker_address, new_sender};
 use crate::broker::examination::{self, Found};
+use crate::broker::management::Management;
 use crate::broker::names::Names;
 use crate::broker::topology::Topology;
-use crate::broker::{BrokerError, connection};
+use crate::broker::topology_status::TopologyStatus;
+use crate::broker::{BrokerError, connection, handshake, probe};
 use crate::config::Config;
 use crate::delivery::document::HttpUrls;
 use crate::delivery::outcome::{Cause, Reply};
@@ -23,7 +25,8 @@ const OBJECTS: &str = "queues";
 
 pub(super) async fn broker(config: &Config) -> Vec<Finding> {
     let began = Instant::now();
-    let connection = match broker_address(&config.broker).connect("waypost doctor").await {
+    let address = broker_address(&config.broker);
+    let connection = match address.connect("waypost doctor").await {
         Ok(connection) => connection,
         Err(error) => {
             let found = error.to_string();
@@ -34,10 +37,19 @@ pub(super) async fn broker(config: &Config) -> Vec<Finding> {
     let took = began.elapsed().as_millis();
     let mut findings = vec![Finding::good("broker", format!("it answers within {took} ms"))];
     let names = Names::new(&config.broker.prefix);
+    findings.push(server::version(&handshake::server(&address).await));
+    // Before all else: without streams nothing that follows can be as it must be.
+    let kinds = server::kinds(&examination::kinds(&connection, &names).await);
+    if kinds.verdict == Verdict::Bad {
+        findings.push(kinds);
+        return findings;
+    }
+    findings.push(kinds);
     let topology = Topology {
         names: names.clone(),
         shards: config.broker.shards,
         dead_letter_retention: config.dead_letters.retention,
+        status: TopologyStatus::default(),
     };
     // Before a message is sent: a broker that takes none stops listening to who sends.
     let look = async {
@@ -46,13 +58,36 @@ pub(super) async fn broker(config: &Config) -> Vec<Finding> {
         Ok::<_, BrokerError>(objects)
     };
     let log = "see the broker's log for the reason";
+    let mut bound = false;
     let objects = match timeout(PATIENCE, look).await {
-        Ok(Ok(objects)) => objects_as_found(&objects),
+        Ok(Ok(objects)) => {
+            bound = objects.iter().any(|(name, found)| *name == names.events() && *found == Found::Exchange);
+            objects_as_found(&objects)
+        }
         Ok(Err(error)) => Finding::bad(OBJECTS, error.to_string(), log),
         Err(_) => Finding::bad(OBJECTS, "the broker did not answer in time", log),
     };
-    findings.push(rights(&examination::rights(&connection, &names).await));
+    let rights = rights(&examination::rights(&connection, &names).await);
+    let may_write = rights.verdict == Verdict::Good;
+    findings.push(rights);
     findings.push(objects);
+    let management = config.broker.management_url.as_ref().map(|url| Management::new(url, &address)).transpose();
+    match &management {
+        Err(error) => findings.push(Finding::bad("policies", error.as_str(), "correct broker.managementUrl")),
+        Ok(management) => {
+            match management {
+                Some(management) if bound => {
+                    findings.push(super::topology::listed(&management.missing_bindings(&topology).await));
+                }
+                None if bound && may_write => {
+                    findings.push(super::topology::probed(&probe::publish(&connection, &names).await));
+                }
+                // The exchange is missing, or no message can be sent: told above.
+                _ => {}
+            }
+            findings.push(super::topology::policies(management.as_ref(), &topology, config).await);
+        }
+    }
     if config.broker.shards > 1 {
         findings.push(match examination::plugin(&connection, &names).await {
             Ok(()) => Finding::good("plugin", "that which broker.shards needs is there"),
@@ -176,7 +211,6 @@ fn reached(url: &Url, http_urls: HttpUrls, reply: &Reply, took: Duration) -> Fin
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
     use super::*;
 
     fn sound(messages: u32, consumers: u32) -> Found {

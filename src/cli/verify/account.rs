@@ -20,6 +20,8 @@ pub(super) struct Account {
     connected: usize,
     /// Workers that there are, as the broker says.
     consuming: i64,
+    /// Workers that do not follow the dead letters.
+    unfollowing: usize,
     /// Messages put on the ladder since the account before this one. The depths of queues may be as old as that.
     put_of_late: i64,
 }
@@ -100,6 +102,7 @@ impl Account {
                 "process_start_time_seconds" => self.started.push(value),
                 "waypost_broker_connected" => self.connected += usize::from(value > 0.0),
                 "waypost_workers" => self.consuming = self.consuming.max(value as i64),
+                "waypost_log_followed" => self.unfollowing += usize::from(label == "dead_letters" && value == 0.0),
                 "waypost_queue_messages" => {
                     self.queues.insert(label.to_owned(), value as i64);
                 }
@@ -172,6 +175,18 @@ impl Account {
             missing.map(Finding::GoneFromTheLadder),
         ];
         findings.into_iter().flatten().collect()
+    }
+
+    /// Why the account as a whole is not known; none if it is.
+    pub(super) fn unknown(&self) -> Option<String> {
+        (self.unfollowing > 0).then(|| {
+            format!(
+                "{} of {} workers do not follow the dead letters, so what the broker gave up is not in the account. See \
+                 `waypost ready` and docs/runbooks/WaypostLogNotFollowed.md",
+                self.unfollowing,
+                self.started.len()
+            )
+        })
     }
 
     /// Why what should be on the ladder is not known.
@@ -294,6 +309,18 @@ waypost_queue_messages{queue=\"a.delay.b.delay.4\"} 1";
         let counts: BTreeMap<String, Value> = both.rows().into_iter().collect();
         let count = |name: &str| counts[name].as_i64();
         assert_eq!((count("delivered"), count("waitingLadder"), count("waitingEvents")), (Some(7), Some(2), Some(7)));
+    }
+
+    #[test]
+    fn nobody_knows_while_dead_letters_are_not_followed() {
+        let followed = format!("{ONE}\nwaypost_log_followed{{log=\"dead_letters\"}} 1");
+        assert_eq!(account(&[&followed]).unknown(), None);
+        assert_eq!(account(&[ONE]).unknown(), None, "a worker of an older version does not say");
+        let unfollowed = followed.replace("dead_letters\"} 1", "dead_letters\"} 0");
+        let unknown = account(&[&unfollowed, OTHER]).unknown().expect("unknown");
+        assert!(unknown.starts_with("1 of 2 workers"), "{unknown}");
+        let campaigns = followed.replace("log=\"dead_letters\"} 1", "log=\"campaigns\"} 0");
+        assert_eq!(account(&[&campaigns]).unknown(), None, "they are not in the account");
     }
 
     #[test]

@@ -145,6 +145,19 @@ fn of_trouble(trouble: &Trouble) -> Point {
             Level::Trouble,
             "Look at this worker's log and at the endpoints below. A restart loses nothing: what is in hand is given out again.",
         ),
+        Trouble::Topology(_) => (
+            Level::Trouble,
+            "Do what it says, or run `waypost doctor`. What still has its queues is delivered meanwhile.",
+        ),
+        Trouble::NotFollowingCampaigns(_) => (
+            Level::Trouble,
+            "This worker delivers by an old configuration. Look at RabbitMQ's campaigns stream and at this worker's log.",
+        ),
+        Trouble::NotFollowingDeadLetters(_) => (
+            Level::Trouble,
+            "Deliveries go on; dead letters and replays shown here are old. Look at RabbitMQ's dead-letters stream and at this \
+             worker's log.",
+        ),
     };
     let mut what = trouble.to_string();
     if let Some(first) = what.get_mut(..1) {

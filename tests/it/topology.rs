@@ -1,0 +1,166 @@
+//! Objects of the broker that disappear while a worker runs, and logs that are not followed: noticed, named, repaired.
+
+use std::time::Duration;
+
+use lapin::options::{ExchangeDeleteOptions, ExchangeUnbindOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::FieldTable;
+
+use crate::stage::{LONG, QUICK, Stage, chose};
+use crate::support::receiver::Request;
+use crate::support::waypost::{Printed, cli};
+use crate::support::{Broker, Waypost, unique, until};
+
+/// A loss is noticed within this time; the rest is for a busy machine.
+const NOTICED: Duration = Duration::from_secs(10 + 20);
+
+/// Waits for a repair of an object of this kind.
+async fn repaired(waypost: &Waypost, object: &str) {
+    let metric = format!("waypost_topology_repairs_total{{object=\"{object}\"}}");
+    until(&format!("a repair: {object}"), NOTICED, async || (waypost.metric(&metric).await > 0.0).then_some(())).await;
+}
+
+/// Waits until the probe says 503 with these words, and returns all of it.
+async fn unready(waypost: &Waypost, words: &str) -> String {
+    until(&format!("the probe to say {words:?}"), LONG, async || {
+        let reply = waypost.get("/readyz").await;
+        (reply.status == 503 && reply.body.contains(words)).then_some(reply.body)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_binding_that_is_removed_is_noticed_restored_and_reported() {
+    let stage = Stage::set("topology", &[]).await;
+    let (channel, events) = (stage.amqp.channel().await, format!("{}.events", stage.prefix));
+    let unbound =
+        channel.queue_unbind(events.as_str().into(), events.as_str().into(), "#".into(), FieldTable::default());
+    unbound.await.expect("unbound");
+    repaired(&stage.waypost, "binding").await;
+    stage.publish(&chose(3, "after")).await;
+    stage.receiver.until(|requests: &[Request]| requests.len() == 1).await;
+    stage.waypost.until_line("missing broker object restored").await;
+
+    // It delivers, so it is ready, and says what has happened.
+    let repaired = format!("repaired: the binding of exchange {events} was missing");
+    let ready = stage.waypost.get("/readyz").await;
+    assert!(ready.status == 200 && ready.body.contains(&repaired), "{ready:?}");
+    let printed = stage.waypost.cli(&["ready"]).await;
+    assert!(printed.code == Some(0) && printed.stdout.contains("Events published while it was missing"), "{printed:?}");
+    let url = format!("broker.url={}", Broker::shared().await.url());
+    let (prefix, listen) =
+        (format!("broker.prefix={}", stage.prefix), stage.waypost.url("").replace("http://", "http.listen="));
+    let Printed { stdout, .. } = cli(&["doctor", "--set", &url, "--set", &prefix, "--set", &listen]).await;
+    assert!(stdout.contains("ready, after repairs"), "{stdout}");
+
+    // What the worker tries the binding with is no event.
+    for result in ["no_webhook", "malformed"] {
+        assert_eq!(stage.waypost.metric(&format!("waypost_events_total{{result=\"{result}\"}}")).await, 0.0);
+    }
+}
+
+#[tokio::test]
+async fn the_binding_between_the_exchanges_of_shards_is_restored_too() {
+    let broker = Broker::private_with(&["rabbitmq_consistent_hash_exchange"]).await;
+    let stage = Stage::set_on(&broker.url(), "topology", &[("WAYPOST_BROKER__SHARDS", "3")]).await;
+    let channel = stage.amqp.channel().await;
+    let (events, shards) = (format!("{}.events", stage.prefix), format!("{}.events.shards", stage.prefix));
+    let options = ExchangeUnbindOptions::default();
+    let unbound = channel.exchange_unbind(
+        shards.as_str().into(),
+        events.as_str().into(),
+        "#".into(),
+        options,
+        FieldTable::default(),
+    );
+    unbound.await.expect("unbound");
+    repaired(&stage.waypost, "binding").await;
+    stage.publish(&chose(3, "after")).await;
+    stage.receiver.until(|requests: &[Request]| requests.len() == 1).await;
+}
+
+#[tokio::test]
+async fn queues_streams_and_exchanges_that_are_deleted_come_back_while_it_delivers() {
+    let stage = Stage::set("topology", &[]).await;
+    let (channel, name) = (stage.amqp.channel().await, |name: &str| format!("{}.{name}", stage.prefix));
+    for queue in ["delay.4", "delay.32768"] {
+        channel.queue_delete(name(queue).into(), QueueDeleteOptions::default()).await.expect("deleted");
+    }
+    channel.exchange_delete(name("events").into(), ExchangeDeleteOptions::default()).await.expect("deleted");
+    repaired(&stage.waypost, "queue").await;
+    repaired(&stage.waypost, "exchange").await;
+    assert_eq!(stage.amqp.depth(&name("delay.4")).await, Some(0));
+    stage.publish(&chose(3, "after")).await;
+    stage.receiver.until(|requests: &[Request]| requests.len() == 1).await;
+    // None of these is a reason to abort what is in flight.
+    assert!(!stage.waypost.lines().iter().any(|line| line.contains("not consuming")), "{:#?}", stage.waypost.lines());
+    channel.queue_delete(name("dead-letters").into(), QueueDeleteOptions::default()).await.expect("deleted");
+    repaired(&stage.waypost, "stream").await;
+    stage.bury(3, 1).await;
+}
+
+#[tokio::test]
+async fn a_queue_replaced_by_one_of_another_kind_is_named() {
+    let stage = Stage::set("topology", &[]).await;
+    let (channel, rung) = (stage.amqp.channel().await, format!("{}.delay.8", stage.prefix));
+    channel.queue_delete(rung.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
+    let classic = channel.queue_declare(rung.as_str().into(), QueueDeclareOptions::durable(), FieldTable::default());
+    classic.await.expect("a classic queue");
+    let words = unready(&stage.waypost, &rung).await;
+    assert!(words.contains("Waypost wants"), "{words}");
+    assert_eq!(stage.waypost.metric("waypost_topology_problems{problem=\"mismatch\"}").await, 1.0);
+    stage.publish(&chose(3, "meanwhile")).await;
+    stage.receiver.until(|requests: &[Request]| requests.len() == 1).await;
+    stage.amqp.delete_queue(&rung).await;
+    stage.waypost.ready().await;
+}
+
+#[tokio::test]
+async fn rights_that_are_taken_away_are_named_with_the_command_that_grants_them() {
+    let (broker, user) = (Broker::shared().await, unique("topology"));
+    broker.ctl(&["add_user", &user, "secret"]).await;
+    broker.ctl(&["set_permissions", &user, ".*", ".*", ".*"]).await;
+    let url = broker.url().replace("guest:guest", &format!("{user}:secret"));
+    let stage = Stage::set_on(&url, "topology", &[]).await;
+    broker.ctl(&["set_permissions", &user, "^$", ".*", ".*"]).await;
+    let words = unready(&stage.waypost, "set_permissions").await;
+    assert!(words.contains(&user) && words.contains("ACCESS_REFUSED"), "{words}");
+    // What is possible goes on.
+    stage.publish(&chose(3, "meanwhile")).await;
+    stage.receiver.until(|requests: &[Request]| requests.len() == 1).await;
+    broker.ctl(&["set_permissions", &user, ".*", ".*", ".*"]).await;
+    stage.waypost.ready().await;
+    broker.ctl(&["set_permissions", &user, ".*", "^$", ".*"]).await;
+    unready(&stage.waypost, "set_permissions").await;
+}
+
+#[tokio::test]
+async fn a_reader_of_dead_letters_that_fails_for_good_is_told_and_the_account_is_not_known() {
+    let (broker, user) = (Broker::shared().await, unique("topology"));
+    broker.ctl(&["add_user", &user, "secret"]).await;
+    broker.ctl(&["set_permissions", &user, ".*", ".*", ".*"]).await;
+    let url = broker.url().replace("guest:guest", &format!("{user}:secret"));
+    let waypost = Waypost::start_with(&url, &unique("topology"), &QUICK).await;
+    let connections = async || {
+        let listed = broker.ctl(&["list_connections", "--no-table-headers", "pid", "user", "client_properties"]).await;
+        listed.lines().filter(|line| line.contains(&user)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all =
+        until("its four connections", LONG, async || Some(connections().await).filter(|all| all.len() == 4)).await;
+    // The others keep theirs; this one gets no new one.
+    broker.ctl(&["set_user_limits", &user, r#"{"max-connections":3}"#]).await;
+    let tail = all.iter().find(|line| line.contains("waypost dead letters")).expect("the reader's connection");
+    broker.ctl(&["close_connection", tail.split('\t').next().expect("a pid"), "test"]).await;
+    let words = unready(&waypost, "dead letters are not followed").await;
+    assert!(words.contains("limit"), "{words}");
+    assert_eq!(waypost.metric("waypost_log_followed{log=\"dead_letters\"}").await, 0.0);
+    assert_eq!(waypost.metric("waypost_log_followed{log=\"campaigns\"}").await, 1.0);
+    let printed = waypost.cli(&["verify"]).await;
+    assert_eq!(printed.code, Some(1), "{printed:?}");
+    assert!(printed.stderr.contains("not known") && !printed.stdout.contains("It adds up"), "{printed:?}");
+    broker.ctl(&["clear_user_limits", &user, "max-connections"]).await;
+    waypost.ready().await;
+    let printed = until("an account", LONG, async || {
+        Some(waypost.cli(&["verify"]).await).filter(|printed| printed.code == Some(0))
+    });
+    assert!(printed.await.stdout.contains("It adds up."));
+}
