@@ -5,6 +5,7 @@ mod properties;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
 mod api;
 mod broker_life;
 mod browser_works;

@@ -12,6 +12,7 @@ pub(crate) mod chaos;
 pub(crate) mod cluster;
 pub(crate) mod letters;
 pub(crate) mod proxy;
+pub(crate) mod raw_receiver;
 pub(crate) mod receiver;
 pub(crate) mod tools;
 pub(crate) mod unique;
