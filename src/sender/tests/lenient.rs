@@ -32,7 +32,7 @@ async fn unusual_header_lines_change_nothing() {
         b"x-folded: one\r\n two\r\n\tthree\r\n",
         b" folded onto nothing\r\n",
         b"x invalid: 1\r\n: no name\r\nno colon\r\n(x): 1\r\n\x80\x81: 1\r\n",
-        b"x: a\x01b\x00c\x7f\r\n",
+        b"x: a\x01b\x7f\r\n",
         b"x: \xe9\xff\r\n",
     ] {
         for reply in [reply_to(Act::answer(ok(headers))).await, proxied_reply_to(Act::answer(ok(headers))).await] {
@@ -41,7 +41,9 @@ async fn unusual_header_lines_change_nothing() {
     }
     let bare = b"HTTP/1.1 200 OK\nx: 1\nretry-after: 7\ncontent-length: 2\n\nok";
     assert_eq!(reply_to(Act::answer(bare)).await, expected);
+    // hyper, which is behind the proxy's route, refuses these.
     assert_eq!(reply_to(Act::answer(ok(long.as_bytes()))).await, expected);
+    assert_eq!(reply_to(Act::answer(ok(b"x: a\x00b\r\n\x00: 1\r\n"))).await, expected);
 }
 
 #[tokio::test]
