@@ -36,7 +36,7 @@ pub enum Cause {
     Timeout,
     /// The connection was cut before the answer.
     Reset,
-    /// The answer was not HTTP.
+    /// The answer was not HTTP/1, or it was 101: another protocol, which was not asked for.
     Protocol,
     /// The egress rules forbid the address.
     ForbiddenAddress,
@@ -62,6 +62,8 @@ impl Cause {
     /// The cause of a status.
     pub fn of_status(status: u16) -> Self {
         match status {
+            // Other interim answers precede the final one, and never get here.
+            100..=199 => Self::Protocol,
             200..=299 => Self::Ok,
             300..=399 => Self::Status3xx,
             429 => Self::Status429,
@@ -337,12 +339,19 @@ mod tests {
             (410, Outcome::Permanent(Reason::Gone)),
             (429, transient.clone()),
             (500, transient.clone()),
+            (101, transient.clone()),
             (999, transient),
         ] {
             assert_eq!(classify(&answer(status, None), &[410], now()), expected, "{status}");
         }
         assert_eq!(classify(&answer(404, None), &[404, 410], now()), Outcome::Permanent(Reason::Gone));
         assert!(matches!(classify(&answer(410, None), &[], now()), Outcome::Transient { .. }));
+    }
+
+    #[test]
+    fn a_switch_of_protocols_is_a_fault_of_the_protocol() {
+        let reply = answer(101, None);
+        assert_eq!((reply.cause(), reply.blame()), (Cause::Protocol, Some(Blame::Protocol)));
     }
 
     #[test]

@@ -18,6 +18,15 @@ pub(super) struct Unresolved {
     error: String,
 }
 
+/// A name leads to no address that may be dialled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotResolved {
+    #[error(transparent)]
+    Unresolved(#[from] Unresolved),
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+}
+
 /// Resolves names to the addresses that may be dialled.
 #[derive(Clone)]
 pub(super) struct GuardedResolver {
@@ -32,20 +41,19 @@ impl GuardedResolver {
         Self { rules, proxy_host }
     }
 
-    async fn addresses(self, name: String) -> Result<Vec<SocketAddr>, Box<dyn std::error::Error + Send + Sync>> {
-        let unresolved = |error: String| Unresolved { name: name.clone(), error };
-        // The port is the URL's; the one given here is replaced by it.
-        let found = resolving(tokio::net::lookup_host((name.as_str(), 0)))
-            .await
-            .map_err(|error| unresolved(error.to_string()))?;
+    /// The addresses of a name that may be dialled. Their port is 0.
+    pub(super) async fn addresses(&self, name: &str) -> Result<Vec<SocketAddr>, NotResolved> {
+        let unresolved = |error: String| Unresolved { name: name.to_owned(), error };
+        let found =
+            resolving(tokio::net::lookup_host((name, 0))).await.map_err(|error| unresolved(error.to_string()))?;
         let found: Vec<SocketAddr> = found.collect();
         if found.is_empty() {
             return Err(unresolved("it has no address".to_owned()).into());
         }
-        if self.proxy_host.as_ref() == Some(&name) {
+        if self.proxy_host.as_deref() == Some(name) {
             return Ok(found);
         }
-        Ok(permitted(&self.rules, &name, found)?)
+        Ok(permitted(&self.rules, name, found)?)
     }
 }
 
@@ -65,7 +73,12 @@ impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let resolver = self.clone();
         Box::pin(async move {
-            let addresses = resolver.addresses(name.as_str().to_owned()).await?;
+            // The cause is looked for in the chain of errors, which a transparent error is no part of.
+            let addresses = resolver.addresses(name.as_str()).await.map_err(|error| match error {
+                NotResolved::Unresolved(error) => Box::<dyn std::error::Error + Send + Sync>::from(error),
+                NotResolved::Forbidden(error) => error.into(),
+            })?;
+            // reqwest puts the URL's port in the place of 0.
             let addresses: Addrs = Box::new(addresses.into_iter());
             Ok(addresses)
         })
@@ -100,12 +113,12 @@ mod tests {
 
     #[tokio::test]
     async fn names_are_judged_by_their_addresses() {
-        let addresses = |allow| {
+        let addresses = async |allow| {
             let resolver = GuardedResolver::new(Arc::new(EgressRules::new(HttpUrls::Allowed, allow)), None);
-            resolver.addresses("localhost".to_owned())
+            resolver.addresses("localhost").await
         };
         let forbidden = addresses(Vec::new()).await.expect_err("localhost is not public");
-        assert!(forbidden.is::<Forbidden>(), "{forbidden}");
+        assert!(matches!(forbidden, NotResolved::Forbidden(_)), "{forbidden}");
         assert!(addresses(vec![Allowed::Host("localhost".to_owned())]).await.is_ok());
         assert!(addresses(vec![Allowed::Network("127.0.0.0/8".parse().expect("a network"))]).await.is_ok());
     }

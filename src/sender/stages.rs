@@ -1,5 +1,5 @@
-//! How long the parts of a request take, and in which one it is when its time is up. A connection may be made for a request
-//! and be used by another: it is told to the one it was begun for.
+//! How long the parts of a request take, and in which one it is when its time is up. Through the egress proxy, a connection may be
+//! made for a request and be used by another: its time is counted for the request it was begun for.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -69,6 +69,16 @@ impl Clock {
         self.mark(|marks| marks.answered = Some(self.began.elapsed()));
     }
 
+    /// The request is sent once more, on a new connection.
+    pub(super) fn resent(&self) {
+        spans::resent(&self.span);
+    }
+
+    /// Whether no connection was begun for this request, so that it went over one that was there before.
+    pub(super) fn used_kept_connection(&self) -> bool {
+        matches!(self.read().connect, Mark::NotYet)
+    }
+
     /// What the request is at.
     pub(super) fn phase(&self) -> Phase {
         let marks = self.read();
@@ -117,7 +127,12 @@ pub(super) async fn resolving<F: Future>(resolve: F) -> F::Output {
     timed(|marks| &mut marks.resolve, spans::dns, resolve).await
 }
 
-/// Has connections made by the clock of the request they are for.
+/// Makes a connection by the clock of the request it is for.
+pub(super) async fn connecting<F: Future>(connect: F) -> F::Output {
+    timed(|marks| &mut marks.connect, spans::connect, connect).await
+}
+
+/// Has reqwest's connections made by the clock of the request they are for.
 #[derive(Clone, Copy)]
 pub(super) struct Timed;
 
@@ -155,6 +170,6 @@ where
 
     fn call(&mut self, to: R) -> Self::Future {
         let connector = S::clone(&self.0);
-        timed(|marks| &mut marks.connect, spans::connect, connector.oneshot(to)).boxed()
+        connecting(connector.oneshot(to)).boxed()
     }
 }

@@ -1,9 +1,17 @@
 //! Against real sockets: what each way of failing is called.
 
+mod lenient;
+#[path = "../../tests/support/raw_receiver.rs"]
+#[allow(dead_code, reason = "the integration tests use more of it")]
+mod raw_receiver;
+mod reuse;
+
 use std::time::Instant;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+
+use raw_receiver::RawReceiver;
 
 use super::*;
 use crate::delivery::document::HttpUrls;
@@ -11,11 +19,20 @@ use crate::delivery::egress::Allowed;
 use crate::delivery::outcome::{Blame, Phase};
 
 fn sender() -> Sender {
+    sender_with(Vec::new(), None)
+}
+
+/// A sender that trusts the receiver's certificate.
+fn sender_to(receiver: &RawReceiver) -> Sender {
+    sender_with(receiver.certificate().map(|certificate| certificate.der().clone()).into_iter().collect(), None)
+}
+
+fn sender_with(extra_roots: Vec<CertificateDer<'static>>, proxy: Option<SecretString>) -> Sender {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let loopback = Allowed::Network("127.0.0.0/8".parse().expect("a network"));
-    let rules = EgressRules::new(HttpUrls::Allowed, vec![loopback]);
+    let allowed = ["127.0.0.0/8", "::1/128"].map(|network| Allowed::Network(network.parse().expect("a network")));
+    let rules = EgressRules::new(HttpUrls::Allowed, allowed.to_vec());
     let connect_timeout = Duration::from_millis(500);
-    Sender::new(SenderSettings { rules, connect_timeout, extra_roots: Vec::new(), proxy: None }).expect("a sender")
+    Sender::new(SenderSettings { rules, connect_timeout, extra_roots, proxy }).expect("a sender")
 }
 
 fn request(url: &str) -> Request {
@@ -95,7 +112,7 @@ async fn failures_have_their_names() {
         (format!("https://127.0.0.1:{plain}/"), Cause::Tls),
         ("http://no-such-host.invalid/".to_owned(), Cause::Dns),
         ("http://10.0.0.1/".to_owned(), Cause::ForbiddenAddress),
-        ("http://[::1]/".to_owned(), Cause::ForbiddenAddress),
+        ("http://[fd00::1]/".to_owned(), Cause::ForbiddenAddress),
     ] {
         let reply = send(&url).await;
         assert_eq!(reply.cause(), cause, "{url}: {reply:?}");

@@ -78,8 +78,13 @@ pub fn attempt(delivery: &Delivery) -> Span {
         server.address = url.and_then(Url::host_str),
         server.port = url.and_then(Url::port_or_known_default).map(i64::from),
         http.request.resend_count = i64::from(delivery.attempts_made),
-        waypost.delivery = %delivery.id, waypost.webhook = %webhook.id,
+        waypost.delivery = %delivery.id, waypost.webhook = %webhook.id, waypost.resent = tracing::field::Empty,
     )
+}
+
+/// An attempt's request is sent once more: a kept connection ended before an answer.
+pub fn resent(attempt: &Span) {
+    attempt.record("waypost.resent", true);
 }
 
 /// The name of an attempt's host is resolved.

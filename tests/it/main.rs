@@ -5,6 +5,7 @@ mod properties;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
 mod api;
 mod broker_life;
 mod browser_works;
@@ -35,8 +36,8 @@ mod explain;
 mod isolation;
 mod journey;
 mod malformed;
-mod message_properties;
 mod memory;
+mod message_properties;
 mod operations;
 mod properties_hold;
 mod publisher;

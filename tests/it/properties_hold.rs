@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
-use crate::properties::{document, event, record, retry_after, sealing, url, waiting};
+use crate::properties::{answer, document, event, record, retry_after, sealing, url, waiting};
 
 /// The seeds of a target, with their names.
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -132,6 +132,7 @@ fn changed_text(target: &str) -> impl Strategy<Value = String> {
 
 #[test]
 fn of_every_seed() {
+    seeds("answer").iter().for_each(|(_, seed)| answer::holds(seed));
     seeds("document").iter().for_each(|(_, seed)| document::holds(seed));
     seeds("event").iter().for_each(|(_, seed)| event::holds(seed));
     seeds("record").iter().for_each(|(_, seed)| record::holds(seed));
@@ -142,6 +143,16 @@ fn of_every_seed() {
 }
 
 proptest! {
+    #[test]
+    fn of_answers(bytes in prop_oneof![
+        2 => damaged("answer"),
+        4 => "(HTTP/1\\.[01] [1-5][0-9]{2}( OK)?\r?\n((content-length|transfer-encoding|connection|x)[ \t]{0,1}:[ ]{0,1}(chunked|close|[0-9]{1,3}|keep-alive)?\r?\n[ a]{0,2}){0,4}\r?\n){1,2}([0-3]{0,1}\r?\n[a-z]{0,3}\r?\n){0,4}"
+            .prop_map(String::into_bytes),
+        1 => any::<Vec<u8>>(),
+    ]) {
+        answer::holds(&bytes);
+    }
+
     #[test]
     fn of_events(body in prop_oneof![4 => changed_json("event"), 1 => damaged("event")]) {
         event::holds(&body);

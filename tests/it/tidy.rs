@@ -116,6 +116,7 @@ const LIMITS: [(&str, &str, &str); 14] = [
     ("API request | 1048576 bytes", "src/http/given.rs", "MAX_JSON_BYTES: usize = 1024 * 1024;"),
     ("form of the console | 8388608 bytes", "src/http/console/door.rs", "MAX_FORM_BYTES: usize = 8 * 1024 * 1024;"),
     ("65536 bytes read, 1024 kept", "src/sender.rs", "ANSWER_BYTES_READ: usize = 64 * 1024;"),
+    ("header lines of an answer | 1048576 bytes", "src/sender/answer.rs", "HEADER_BYTES_READ: usize = 1024 * 1024;"),
     ("request | 30000 ms", "src/delivery/document/webhook.rs", "MAX_TIMEOUT_MS: u64 = 30_000;"),
     ("kept with a delivery | 50 |", "src/delivery.rs", "ATTEMPTS_KEPT: usize = 50;"),
     ("page of a list | 1000 |", "src/http/list.rs", "MAX_PAGE: u16 = 1000;"),

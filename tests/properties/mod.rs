@@ -3,6 +3,7 @@
 //! `tests/it/properties_hold.rs` of those of proptest and of the seeds.
 #![allow(dead_code, reason = "a fuzz target asks for one of them")]
 
+pub(crate) mod answer;
 pub(crate) mod document;
 pub(crate) mod event;
 pub(crate) mod record;

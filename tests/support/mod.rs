@@ -13,6 +13,7 @@ pub(crate) mod cluster;
 pub(crate) mod letters;
 pub(crate) mod proxy;
 pub(crate) mod raw_amqp;
+pub(crate) mod raw_receiver;
 pub(crate) mod receiver;
 pub(crate) mod tools;
 pub(crate) mod unique;

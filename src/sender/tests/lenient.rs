@@ -1,0 +1,178 @@
+//! Answers that are unusual: the status is what counts.
+
+use super::raw_receiver::{Act, RawReceiver};
+use super::*;
+
+const LONG: Duration = Duration::from_secs(10);
+
+async fn reply_to(act: Act) -> Reply {
+    let receiver = RawReceiver::start(move |_| act.clone()).await;
+    sender().send(request(&receiver.url("/")), LONG, &Span::none()).await.0
+}
+
+async fn proxied_reply_to(act: Act) -> Reply {
+    let proxy = RawReceiver::start(move |_| act.clone()).await;
+    let sender = sender_with(Vec::new(), Some(proxy.url("").into()));
+    sender.send(request("http://hooks.invalid/"), LONG, &Span::none()).await.0
+}
+
+fn ok(headers: &[u8]) -> Vec<u8> {
+    [b"HTTP/1.1 200 OK\r\n", headers, b"retry-after: 7\r\ncontent-length: 2\r\n\r\nok"].concat()
+}
+
+#[tokio::test]
+async fn unusual_header_lines_change_nothing() {
+    let many: String = (0..4000).map(|number| format!("x-{number}: value\r\n")).collect();
+    let long = format!("x-long: {}\r\n", "v".repeat(300_000));
+    let expected = Reply::Answer { status: 200, retry_after: Some("7".to_owned()), body: b"ok".to_vec() };
+    for headers in [
+        &b""[..],
+        many.as_bytes(),
+        b"x-spaced : 1\r\n",
+        b"x-folded: one\r\n two\r\n\tthree\r\n",
+        b" folded onto nothing\r\n",
+        b"x invalid: 1\r\n: no name\r\nno colon\r\n(x): 1\r\n\x80\x81: 1\r\n",
+        b"x: a\x01b\x7f\r\n",
+        b"x: \xe9\xff\r\n",
+    ] {
+        for reply in [reply_to(Act::answer(ok(headers))).await, proxied_reply_to(Act::answer(ok(headers))).await] {
+            assert_eq!(reply, expected, "{:?}", String::from_utf8_lossy(&headers[..headers.len().min(100)]));
+        }
+    }
+    let bare = b"HTTP/1.1 200 OK\nx: 1\nretry-after: 7\ncontent-length: 2\n\nok";
+    assert_eq!(reply_to(Act::answer(bare)).await, expected);
+    // hyper, which is behind the proxy's route, refuses these.
+    assert_eq!(reply_to(Act::answer(ok(long.as_bytes()))).await, expected);
+    assert_eq!(reply_to(Act::answer(ok(b"x: a\x00b\r\n\x00: 1\r\n"))).await, expected);
+}
+
+#[tokio::test]
+async fn lengths_that_contradict_each_other_change_no_status() {
+    for headers in [
+        "content-length: 0\r\ncontent-length: 7\r\n",
+        "content-length: 0, 7\r\n",
+        "content-length: -1\r\n",
+        "content-length: 99999999999999999999999\r\n",
+        "content-length: 0\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: gzip, what\r\n",
+    ] {
+        for status in [200, 503] {
+            let answer = format!("HTTP/1.1 {status} Fine\r\n{headers}\r\n");
+            let Reply::Answer { status: read, .. } = reply_to(Act::answer(answer.as_str()).then_close()).await else {
+                panic!("no answer: {headers:?}");
+            };
+            assert_eq!(read, status, "{headers:?}");
+        }
+    }
+    // Neither does it take long if the receiver keeps the connection open.
+    for headers in ["content-length: 0\r\ncontent-length: 7\r\n", "content-length: none\r\n"] {
+        let began = Instant::now();
+        let reply = reply_to(Act::answer(format!("HTTP/1.1 200 OK\r\n{headers}\r\n"))).await;
+        assert_eq!(reply.cause(), Cause::Ok, "{headers:?}: {reply:?}");
+        assert!(began.elapsed() < Duration::from_secs(3), "{headers:?}: {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_transfer_coding_in_http_1_0_changes_no_status() {
+    let answer = "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    let reply = reply_to(Act::answer(answer)).await;
+    assert_eq!(reply, Reply::Answer { status: 200, retry_after: None, body: b"ok".to_vec() });
+}
+
+#[tokio::test]
+async fn interim_answers_are_not_the_answer() {
+    let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\nretry-after: 1\r\n\r\n\
+        HTTP/1.1 102 Processing\r\n\r\n";
+    for status in [200, 500] {
+        let answer = format!("{interim}HTTP/1.1 {status} Final\r\ncontent-length: 1\r\n\r\nx");
+        let expected = Reply::Answer { status, retry_after: None, body: b"x".to_vec() };
+        assert_eq!(reply_to(Act::answer(answer.as_str())).await, expected);
+        assert_eq!(proxied_reply_to(Act::answer(answer.as_str())).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_switch_of_protocols_is_a_fault() {
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    for reply in [reply_to(Act::answer(switch)).await, proxied_reply_to(Act::answer(switch)).await] {
+        assert!(matches!(reply, Reply::Answer { status: 101, .. }), "{reply:?}");
+        assert_eq!(reply.cause(), Cause::Protocol);
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_status_line_is_no_answer() {
+    for answer in [
+        "SSH-2.0-OpenSSH\r\n",
+        "HTTP/2 200\r\n\r\n",
+        "HTTP/1.1 20\r\n\r\n",
+        "HTTP/1.1 2000 OK\r\n\r\n",
+        "200 OK\r\n\r\n",
+    ] {
+        let reply = reply_to(Act::answer(answer)).await;
+        assert_eq!(reply.cause(), Cause::Protocol, "{answer:?}: {reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_status_counts_though_its_headers_are_cut_or_never_end() {
+    let cut = Act::answer("HTTP/1.1 200 OK\r\ncontent-le");
+    assert_eq!(reply_to(cut.clone().then_close()).await.cause(), Cause::Ok);
+    assert_eq!(
+        {
+            let receiver = RawReceiver::start(move |_| cut.clone().then_hang()).await;
+            sender().send(request(&receiver.url("/")), Duration::from_millis(500), &Span::none()).await.0.cause()
+        },
+        Cause::Ok
+    );
+    let flood = "x: y\r\n".repeat(answer::HEADER_BYTES_READ / 3);
+    let began = Instant::now();
+    let reply = reply_to(Act::answer(format!("HTTP/1.1 503 Busy\r\nretry-after: 9\r\n{flood}"))).await;
+    assert_eq!(reply, Reply::Answer { status: 503, retry_after: Some("9".to_owned()), body: Vec::new() });
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_before_the_request_is_complete_is_the_answer() {
+    // More than the buffers of both sides hold.
+    let body = vec![b'x'; 32 * 1024 * 1024];
+    let too_large = || Act::answer("HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\n\r\nmuch").early();
+    for end in [too_large().then_close(), too_large().then_hang(), too_large().then_close_abruptly()] {
+        let receivers = [
+            RawReceiver::start({
+                let end = end.clone();
+                move |_| end.clone()
+            })
+            .await,
+            RawReceiver::start_tls(move |_| end.clone()).await,
+        ];
+        for receiver in receivers {
+            let request = Request { body: body.clone().into(), ..request(&receiver.url("/")) };
+            let (reply, _) = sender_to(&receiver).send(request, LONG, &Span::none()).await;
+            assert_eq!(reply, Reply::Answer { status: 413, retry_after: None, body: b"much".to_vec() });
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_is_refused() {
+    let receiver = RawReceiver::start_tls(|_| Act::ok()).await;
+    let (reply, _) = sender().send(request(&receiver.url("/")), LONG, &Span::none()).await;
+    assert_eq!(reply.cause(), Cause::Tls, "{reply:?}");
+    let (reply, _) = sender_to(&receiver).send(request(&receiver.url("/")), LONG, &Span::none()).await;
+    assert_eq!(reply.cause(), Cause::Ok, "{reply:?}");
+    let by_address = receiver.url("/").replace("localhost", "127.0.0.1");
+    let (reply, _) = sender_to(&receiver).send(request(&by_address), LONG, &Span::none()).await;
+    assert_eq!(reply.cause(), Cause::Tls, "the certificate is for localhost: {reply:?}");
+    assert!(receiver.requests().len() == 1, "{}", receiver.seen());
+}
+
+#[tokio::test]
+async fn a_probe_takes_any_answer_and_reads_no_body() {
+    let receiver = RawReceiver::start(|_| Act::answer("HTTP/1.1 405 No\r\ncontent-length: 100\r\n\r\n")).await;
+    let url = Url::parse(&receiver.url("/")).expect("a URL");
+    let reply = sender().probe(&url, Duration::from_secs(5)).await;
+    assert_eq!(reply, Reply::Answer { status: 405, retry_after: None, body: Vec::new() });
+    assert!(receiver.requests()[0].head.starts_with("HEAD / HTTP/1.1\r\n"), "{}", receiver.seen());
+}
