@@ -113,6 +113,13 @@ async fn a_dead_delivery_tells_its_whole_story_whatever_it_died_of() {
         };
         assert_eq!(answers.collect::<Vec<_>>(), said);
 
+        let webhook = text(&letter, "webhookId");
+        assert_eq!(ids(&stage.waypost.letters(&format!("webhookId={webhook}")).await), [text(&letter, "id")]);
+        if matches!(reason, "webhook_disabled" | "webhook_deleted") {
+            // It died while it waited, and what waits has no configuration from which its request could be shown.
+            has_no(&letter, &["request"]);
+            continue;
+        }
         let (request, id) = (&letter["request"], text(&letter, "deliveryId"));
         assert_eq!((text(request, "method"), text(request, "url")), ("POST", url.as_str()));
         assert_eq!(
@@ -124,8 +131,6 @@ async fn a_dead_delivery_tells_its_whole_story_whatever_it_died_of() {
             Some(sent) => assert_eq!(text(request, "body").as_bytes(), &sent.body[..]),
             None => assert_eq!(reason, "forbidden_address", "{id} was never sent"),
         }
-        let webhook = text(&letter, "webhookId");
-        assert_eq!(ids(&stage.waypost.letters(&format!("webhookId={webhook}")).await), [text(&letter, "id")]);
     }
 }
 
