@@ -6,7 +6,7 @@ use lapin::{Channel, Connection, ExchangeKind};
 
 use super::BrokerError;
 use super::names::Names;
-use super::topology::{self, Topology};
+use super::topology::{self, Binding, Topology};
 use super::topology_status::{Object, ObjectKind, TopologyProblem};
 
 /// What came of looking at all objects.
@@ -140,6 +140,12 @@ impl Check<'_> {
         match declared {
             Ok(()) if presence == Presence::Missing => {
                 self.checked.restored = true;
+                let is_its = |binding: &Binding| [&binding.source, &binding.destination].contains(&&object.name);
+                if self.topology.bindings().iter().any(is_its) {
+                    // At once: an exchange without its bindings takes messages and drops them. What fails here fails again
+                    // when all is bound, and is reported then.
+                    let _ = self.topology.bind(&open(self.connection).await?).await;
+                }
                 self.topology.status.restored(object);
             }
             Ok(()) => {}
