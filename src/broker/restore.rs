@@ -16,6 +16,8 @@ pub(super) struct Checked {
     pub(super) problems: Vec<TopologyProblem>,
     /// Whether an object was declared again: its bindings are missing as well.
     pub(super) restored: bool,
+    /// Events that wait for a worker.
+    pub(super) waiting: u32,
 }
 
 /// Declares every missing object before a session begins.
@@ -116,6 +118,11 @@ impl Check<'_> {
     async fn queue_presence(&mut self, name: &str) -> Result<Option<Presence>, BrokerError> {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let asked = self.channel().await?.queue_declare(name.into(), passive, FieldTable::default()).await;
+        if let Ok(queue) = &asked
+            && self.topology.names.event_queues(self.topology.shards).iter().any(|events| events == name)
+        {
+            self.checked.waiting = self.checked.waiting.saturating_add(queue.message_count());
+        }
         self.presence(asked.map(drop)).await
     }
 
