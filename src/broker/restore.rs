@@ -6,7 +6,7 @@ use lapin::{Channel, Connection, ExchangeKind};
 
 use super::BrokerError;
 use super::names::Names;
-use super::topology::{self, Topology};
+use super::topology::{self, Binding, Topology};
 use super::topology_status::{Object, ObjectKind, TopologyProblem};
 
 /// What came of looking at all objects.
@@ -16,6 +16,8 @@ pub(super) struct Checked {
     pub(super) problems: Vec<TopologyProblem>,
     /// Whether an object was declared again: its bindings are missing as well.
     pub(super) restored: bool,
+    /// Events that wait for a worker.
+    pub(super) waiting: u32,
 }
 
 /// Declares every missing object before a session begins.
@@ -116,6 +118,11 @@ impl Check<'_> {
     async fn queue_presence(&mut self, name: &str) -> Result<Option<Presence>, BrokerError> {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let asked = self.channel().await?.queue_declare(name.into(), passive, FieldTable::default()).await;
+        if let Ok(queue) = &asked
+            && self.topology.names.event_queues(self.topology.shards).iter().any(|events| events == name)
+        {
+            self.checked.waiting = self.checked.waiting.saturating_add(queue.message_count());
+        }
         self.presence(asked.map(drop)).await
     }
 
@@ -140,6 +147,12 @@ impl Check<'_> {
         match declared {
             Ok(()) if presence == Presence::Missing => {
                 self.checked.restored = true;
+                let is_its = |binding: &Binding| [&binding.source, &binding.destination].contains(&&object.name);
+                if self.topology.bindings().iter().any(is_its) {
+                    // At once: an exchange without its bindings takes messages and drops them. What fails here fails again
+                    // when all is bound, and is reported then.
+                    let _ = self.topology.bind(&open(self.connection).await?).await;
+                }
                 self.topology.status.restored(object);
             }
             Ok(()) => {}

@@ -110,7 +110,7 @@ mod tests {
     fn every_setting_is_known_by_its_group_and_name() {
         let known = Known::new();
         let keys: Vec<&str> = known.keys().collect();
-        assert_eq!(keys.len(), 31);
+        assert_eq!(keys.len(), 32);
         for key in
             ["broker.url", "deadLetters.retention", "egress.allowHttp", "egress.caFile", "telemetry.otlpEndpoint"]
         {

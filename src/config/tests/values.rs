@@ -202,7 +202,7 @@ fn nothing_shown_holds_a_secret() {
 fn settings_are_shown_as_they_are_written() {
     let config = with("egress.allow", "localhost,::1");
     let value = |key: &str| setting(&config, key);
-    assert_eq!(config.settings.len(), 31);
+    assert_eq!(config.settings.len(), 32);
     assert_eq!(value("retry.multiplier").value, "3");
     assert_eq!(value("retry.jitter").value, "0.2");
     assert_eq!(value("retry.permanentStatuses").value, "410");
