@@ -135,9 +135,9 @@ impl App {
             dead_letter_retention: config.dead_letters.retention,
         };
         let (publisher, publishing) = Publisher::start(broker.clone(), topology.clone());
-        let log = names.campaigns();
         let (rules, keyring) = (config.egress.rules(), config.keyring.clone());
-        let campaigns = Campaigns::new(store.clone(), publisher.clone(), log, rules, keyring, metrics.clone());
+        let campaigns =
+            Campaigns::new(store.clone(), publisher.clone(), names.clone(), rules, keyring, metrics.clone());
         let worker = Arc::new(Worker {
             names: names.clone(),
             store: store.clone(),
@@ -160,6 +160,7 @@ impl App {
             topology: topology.clone(),
             dead_letters: dead_letters.clone(),
             runner: Arc::new(runner),
+            configuration: campaigns.currency(),
         };
         let http = Http {
             store: store.clone(),

@@ -13,6 +13,7 @@ mod callers;
 mod chaos;
 mod cli;
 mod configuration;
+mod configuration_lost;
 mod console_access;
 mod console_campaigns;
 mod console_dead_letters;
