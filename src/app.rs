@@ -149,9 +149,9 @@ impl App {
         });
         let followers = Followers::default();
         let (publisher, publishing) = Publisher::start(broker.clone(), topology.clone());
-        let log = names.campaigns();
         let (rules, keyring) = (config.egress.rules(), config.keyring.clone());
-        let campaigns = Campaigns::new(store.clone(), publisher.clone(), log, rules, keyring, metrics.clone());
+        let campaigns =
+            Campaigns::new(store.clone(), publisher.clone(), names.clone(), rules, keyring, metrics.clone());
         let memory_budget = MemoryBudget::default();
         let worker = Arc::new(Worker {
             names: names.clone(),
@@ -178,6 +178,7 @@ impl App {
             dead_letters: dead_letters.clone(),
             runner: Arc::new(runner),
             follower: followers.dead_letters.clone(),
+            configuration: campaigns.currency(),
         };
         let http = Http {
             store: store.clone(),

@@ -3,17 +3,21 @@
 //! The node that accepts a change answers once it has applied it itself, so whoever gets the answer reads their own
 //! write there. A change says which version it was made on; one made on an old version has no effect on any node.
 
+mod comparison;
+pub mod hold;
+mod reading;
+pub mod restore;
 mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
-use lapin::Connection;
 use tokio::sync::watch;
 
+use self::hold::LogStatus;
 use crate::broker::append::{Appender, Unapplied};
-use crate::broker::log::{Continuity, FindEnd, LogReader, Record};
+use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
 use crate::delivery::campaign::{Campaign, edited};
 use crate::delivery::document::{self, Urls};
@@ -21,7 +25,7 @@ use crate::delivery::egress::EgressRules;
 use crate::delivery::fault::Fault;
 use crate::delivery::identity::WebhookId;
 use crate::delivery::sealing::{self, Keyring};
-use crate::follow::{Currency, FollowError};
+use crate::follow::Currency;
 use crate::metrics::Metrics;
 use crate::store::{Applied, Change, Made, Store, StoreError, StoredCampaign};
 
@@ -59,6 +63,9 @@ pub enum Refused {
     /// Somebody else has changed the campaign.
     #[error("the campaign was changed meanwhile: read it again, and repeat your change on that")]
     Precondition,
+    /// It is not possible as things are.
+    #[error("{0}")]
+    Conflict(String),
     /// The log could not be written, or not be read, in time.
     #[error("{0}")]
     Unavailable(String),
@@ -78,36 +85,62 @@ impl From<Unapplied> for Refused {
 pub struct Campaigns {
     store: Store,
     publisher: Publisher,
+    names: Names,
+    /// The stream's name.
     log: String,
     rules: EgressRules,
     keyring: Keyring,
     metrics: Arc<Metrics>,
     appender: Appender<Applied>,
     currency: Arc<watch::Sender<Currency>>,
+    status: Arc<watch::Sender<LogStatus>>,
+    /// Held while the store is read for a restore: the view must not be removed meanwhile.
+    restoring: Arc<tokio::sync::Mutex<()>>,
     /// Held by the one change that is being made here: a node does not race against itself.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Campaigns {
-    /// Campaigns kept in the stream `log`.
+    /// Campaigns kept in the campaigns stream of `names`.
     ///
     /// `rules` are those that their webhooks' URLs are held against, `keyring` seals their secrets.
     pub fn new(
         store: Store,
         publisher: Publisher,
-        log: String,
+        names: Names,
         rules: EgressRules,
         keyring: Keyring,
         metrics: Arc<Metrics>,
     ) -> Self {
         let currency = Arc::new(watch::Sender::new(Currency::CatchingUp));
+        let status = Arc::new(watch::Sender::new(LogStatus::Following));
+        let log = names.campaigns();
         let appender = Appender::new(publisher.clone(), log.clone(), APPEND_TIMEOUT);
-        Self { store, publisher, log, rules, keyring, metrics, appender, currency, turn: Arc::default() }
+        let (restoring, turn) = Default::default();
+        Self { store, publisher, names, log, rules, keyring, metrics, appender, currency, status, restoring, turn }
     }
 
     /// Whether the view is current, as it changes.
     pub fn currency(&self) -> watch::Receiver<Currency> {
         self.currency.subscribe()
+    }
+
+    /// Whether campaigns may be missing from the log, as it changes.
+    pub fn log_status(&self) -> watch::Receiver<LogStatus> {
+        self.status.subscribe()
+    }
+
+    /// Checks that the view's campaigns are what was configured, not a part of it.
+    ///
+    /// # Errors
+    /// [`Refused::Unavailable`].
+    pub fn check_listable(&self) -> Result<(), Refused> {
+        match &*self.status.borrow() {
+            LogStatus::Incomplete(hold) if !hold.reason.keeps_campaigns() => {
+                Err(Refused::Unavailable(hold.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Creates or replaces a campaign, in the name of whom it is done `by`.
@@ -170,6 +203,9 @@ impl Campaigns {
 
     /// Why there is no campaign: while the view is being built nobody knows.
     fn missing(&self) -> Refused {
+        if let LogStatus::Incomplete(hold) = &*self.status.borrow() {
+            return Refused::Unavailable(hold.to_string());
+        }
         match *self.currency.borrow() {
             Currency::Current => Refused::Unknown,
             Currency::CatchingUp => {
@@ -199,7 +235,19 @@ impl Campaigns {
         Err(Refused::Precondition)
     }
 
+    /// Waits for this worker's other changes. No change is accepted while campaigns may be missing from the log.
     async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Refused> {
+        let turn = self.lock().await?;
+        match &*self.status.borrow() {
+            LogStatus::Following => Ok(turn),
+            LogStatus::Comparing => {
+                Err(Refused::Unavailable("reading the configuration from the broker: try again".to_owned()))
+            }
+            LogStatus::Incomplete(hold) => Err(Refused::Unavailable(format!("no change is accepted: {hold}"))),
+        }
+    }
+
+    async fn lock(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Refused> {
         let turn = tokio::time::timeout(TURN_TIMEOUT, self.turn.lock()).await;
         turn.map_err(|_| Refused::Unavailable("other changes are waiting for the broker: try again".to_owned()))
     }
@@ -231,86 +279,6 @@ impl Campaigns {
         change.campaign = change.campaign.map(|campaign| self.keyring.sealed(&campaign, salt));
         let body = serde_json::to_vec(&change).map_err(StoreError::from)?;
         Ok(self.appender.append(body).await?)
-    }
-
-    /// Opens the log where the view left off; clears the view where the log is another one.
-    ///
-    /// # Errors
-    /// [`FollowError`].
-    pub async fn open(&self, connection: &Connection) -> Result<LogReader, FollowError> {
-        self.currency.send_replace(Currency::CatchingUp);
-        let position = self.store.position()?;
-        let (log, continuity) =
-            LogReader::open(connection, &self.log, FindEnd::ByMarker(&self.publisher), position.as_ref()).await?;
-        if continuity == Continuity::Restarted {
-            if position.is_some() {
-                let kept = self.store.keep_campaigns()?;
-                tracing::error!(
-                    log = self.log,
-                    kept = kept.map(|path| path.display().to_string()),
-                    "the log is not the one the local view was built from: rebuilding the view from it. The campaigns the \
-                     view had are kept in a file; `waypost campaigns apply FILE` brings back what the log has lost"
-                );
-            }
-            self.store.clear_campaigns()?;
-        }
-        let applied = self.store.position()?.map_or(0, |position| position.offset);
-        self.metrics.config_version.set(i64::try_from(applied).unwrap_or(i64::MAX));
-        Ok(log)
-    }
-
-    /// Applies the log until the connection is lost.
-    ///
-    /// # Errors
-    /// [`FollowError`]: always, for the log has no end.
-    pub async fn follow(&self, mut log: LogReader) -> Result<std::convert::Infallible, FollowError> {
-        let mut position = self.store.position()?;
-        loop {
-            if log.is_current() && *self.currency.borrow() == Currency::CatchingUp {
-                // Not of each record: one sealed with a key that was given up may have been replaced since.
-                self.store.check_keys()?;
-                tracing::info!(
-                    log = self.log,
-                    offset = position.as_ref().map(|at| at.offset),
-                    "configuration is current"
-                );
-                self.currency.send_replace(Currency::Current);
-            }
-            let record = log.next().await?;
-            self.apply(&record)?;
-            position = Some(record.position);
-        }
-    }
-
-    fn apply(&self, record: &Record) -> Result<(), StoreError> {
-        let change = match serde_json::from_slice::<Change>(&record.body) {
-            Ok(change) => Some(change),
-            // A marker is empty. What can't be read was written by another version: it has no effect here.
-            Err(_) if record.body.is_empty() => None,
-            Err(error) => {
-                tracing::error!(log = self.log, offset = record.position.offset, %error, "a record that can't be read was left out");
-                None
-            }
-        };
-        let applied = self.store.apply(&record.position, change.as_ref())?;
-        if let (Some(Applied::Done { .. }), Some(change)) = (&applied, &change)
-            && let Some(campaign) = change.campaign.clone().filter(|_| *self.currency.borrow() == Currency::Current)
-        {
-            // A node without the key could do nothing with its events.
-            self.store.opened(campaign)?;
-        }
-        self.metrics.config_version.set(i64::try_from(record.position.offset).unwrap_or(i64::MAX));
-        if let (Some(change), Some(applied)) = (&change, applied) {
-            match applied {
-                Applied::Done { version } if change.campaign.is_some() => {
-                    tracing::info!(campaign = change.id, version, "campaign configured");
-                }
-                Applied::Done { .. } => tracing::info!(campaign = change.id, "campaign deleted"),
-                _ => tracing::info!(campaign = change.id, ?applied, "a change of a campaign came too late"),
-            }
-            self.appender.applied(&record.position.message_id, applied);
-        }
-        Ok(())
     }
 }
 

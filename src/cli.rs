@@ -4,6 +4,7 @@ mod campaigns;
 mod check;
 mod client;
 mod completions;
+mod configuration;
 mod confirm;
 mod contract;
 mod dead_letters;

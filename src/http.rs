@@ -9,6 +9,9 @@
 //! | `GET /v1/campaigns/{id}` | viewer | one, with its `ETag`; headers and secrets masked below `editor` |
 //! | `PUT /v1/campaigns/{id}` | editor | create or replace, with `If-Match` or `If-None-Match: *` |
 //! | `DELETE /v1/campaigns/{id}` | editor | delete, with `If-Match` |
+//! | `GET /v1/configuration` | viewer | whether this worker has all campaigns |
+//! | `POST /v1/configuration/restore` | editor | append the campaigns of this worker's store to an incomplete log |
+//! | `POST /v1/configuration/accept-empty` | editor | accept an incomplete log as it is |
 //! | `GET /v1/webhooks/{id}` | viewer | one webhook, and where it is; masked below `editor` |
 //! | `PUT /v1/webhooks/{id}` | editor | replace it where it is, with `If-Match` |
 //! | `DELETE /v1/webhooks/{id}` | editor | delete it, and the redirect that it is |
@@ -33,6 +36,7 @@ mod audit;
 mod body;
 mod browser;
 mod campaigns;
+mod configuration;
 mod console;
 mod counts;
 mod dead_letters;
@@ -143,6 +147,7 @@ fn routes() -> Vec<Route> {
     [
         campaigns::routes(),
         webhooks::routes(),
+        configuration::routes(),
         events::routes(),
         explain::routes(),
         dead_letters::routes(),

@@ -135,6 +135,8 @@ pub struct Metrics {
     pub broker_connected: IntGauge,
     /// The offset of the last change of configuration applied.
     pub config_version: IntGauge,
+    /// 1 while events are held because campaigns may be missing from their log.
+    pub config_log_incomplete: IntGauge,
 }
 
 /// The parts of an attempt that are timed, in the order in which they come.
@@ -271,6 +273,10 @@ impl Metrics {
             store_bytes: gauge("waypost_store_bytes", "Bytes of the local view's folder")?,
             store_free_bytes,
             config_version: gauge("waypost_config_version", "Offset of the last change of configuration applied")?,
+            config_log_incomplete: gauge(
+                "waypost_config_log_incomplete",
+                "1 while events are held because campaigns may be missing from the campaigns stream",
+            )?,
             registry,
             events,
             attempts_ok: attempts.with_label_values(&[AttemptOutcome::Delivered.as_str(), Cause::Ok.as_str()]),

@@ -15,7 +15,7 @@ use quick_cache::sync::Cache;
 use sled::{Db, Tree};
 
 use crate::delivery::sealing::{Keyring, Unopened};
-pub use campaigns::{Applied, Change, Made, StoredCampaign};
+pub use campaigns::{Applied, Change, Made, StoredCampaign, record, state};
 use campaigns::{ByWeight, Parsed};
 use dead_letters::LetterView;
 
@@ -169,6 +169,7 @@ impl Store {
             serde_json::from_slice::<StoredCampaign>(&entry?.1)?;
         }
         store.position()?;
+        store.view_state()?;
         Ok(store)
     }
 

@@ -1,4 +1,5 @@
-//! `waypost campaigns`: list, get, apply, delete. Its `graph` is in `graph.rs`.
+//! `waypost campaigns`: list, get, apply, delete. Its `graph` is in `graph.rs`, `restore` and `accept-empty` are in
+//! `configuration.rs`.
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use super::client::{Api, Call, Server};
+use super::configuration::{AcceptEmpty, Restore, warn_if_incomplete};
 use super::confirm::{Confirmation, Decision};
 use super::documents;
 use super::graph::Graph;
@@ -24,6 +26,10 @@ pub(super) enum Campaigns {
     Apply(Apply),
     /// Delete a campaign; deliveries of it that wait for a retry become dead letters
     Delete(Delete),
+    /// Append the campaigns of a worker's store to an incomplete campaigns log
+    Restore(Restore),
+    /// Accept an incomplete campaigns log: what it has now is all there is
+    AcceptEmpty(AcceptEmpty),
     /// Draw a campaign: its sections, and where each menu entry leads
     Graph(Graph),
 }
@@ -91,6 +97,8 @@ impl Campaigns {
             Self::Apply(apply) => apply.run().await,
             Self::Delete(delete) => delete.run().await,
             Self::Graph(graph) => graph.run().await,
+            Self::Restore(restore) => restore.run().await,
+            Self::AcceptEmpty(accept) => accept.run().await,
         }
     }
 }
@@ -101,7 +109,9 @@ fn precondition(version: Option<String>) -> Vec<(&'static str, String)> {
 
 impl List {
     async fn run(self) -> Result<(), Failure> {
-        let campaigns = all(&self.server.api()?).await?;
+        let api = self.server.api()?;
+        let campaigns = all(&api).await?;
+        warn_if_incomplete(&api).await;
         if self.json {
             say!("{}", Value::Array(campaigns));
             return Ok(());

@@ -5,9 +5,12 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use backoff::backoff::Backoff as _;
+use lapin::Connection;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::DeadLetters;
+use crate::broker::BrokerError;
 use crate::broker::connection::{self, Address, reconnect_delays};
 use crate::broker::topology::Topology;
 use crate::follow::{Currency, FollowError, Follower, watch};
@@ -25,6 +28,8 @@ pub struct Tail {
     pub runner: Arc<Runner>,
     /// Whether the log is read as it grows.
     pub follower: Follower,
+    /// Replays send by the configuration: they run only while it is current.
+    pub configuration: watch::Receiver<Currency>,
 }
 
 impl Tail {
@@ -82,9 +87,31 @@ impl Tail {
             ended = &mut watch => match ended? {},
             ended = self.dead_letters.forget() => match ended? {},
             ended = self.dead_letters.rewrite_removed() => match ended? {},
-            ended = self.runner.clone().run(&connection, stop) => ended?,
+            ended = self.run_replays(&connection, stop) => ended?,
         }
         connection::close(&connection).await;
+        Ok(())
+    }
+
+    /// Runs replays until `stop`, whenever the configuration is current.
+    async fn run_replays(&self, connection: &Connection, stop: &CancellationToken) -> Result<(), BrokerError> {
+        let mut configuration = self.configuration.clone();
+        while !stop.is_cancelled() {
+            tokio::select! {
+                _ = configuration.wait_for(|currency| *currency == Currency::Current) => {}
+                () = stop.cancelled() => break,
+            }
+            let pause = stop.child_token();
+            let outdated = async {
+                let _ = configuration.wait_for(|currency| *currency == Currency::CatchingUp).await;
+                pause.cancel();
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                ended = self.runner.clone().run(connection, &pause) => ended?,
+                () = outdated => {}
+            }
+        }
         Ok(())
     }
 }

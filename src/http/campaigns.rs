@@ -91,6 +91,7 @@ impl From<StoredCampaign> for Summary {
 
 /// `GET /v1/campaigns`: by id. The cursor is the last id of the page before.
 async fn list(State(http): State<Http>, Query(page): Query<Page>) -> Result<List<Summary>, Problem> {
+    http.campaigns.check_listable()?;
     let items = http.store.campaigns(page.cursor.as_deref(), page.limit.get() + 1, Summary::from)?;
     Ok(List::of(items, page.limit, |last| last.id.clone()))
 }

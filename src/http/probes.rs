@@ -10,6 +10,7 @@ use super::Http;
 use super::problem::Problem;
 use crate::broker::publisher::Link;
 use crate::broker::topology_status::TopologyProblem;
+use crate::campaigns::hold::{Hold, LogStatus};
 use crate::follow::{Followers, Silence};
 use crate::metrics::Publishing;
 use crate::worker::progress::Phase;
@@ -43,6 +44,9 @@ pub(super) enum Trouble {
     /// It has been told to stop.
     #[error("stopping")]
     Stopping,
+    /// Campaigns may be missing from their log.
+    #[error("{0}")]
+    Incomplete(Hold),
     /// It can't publish retries and dead letters.
     #[error("not connected to the broker for publishing: {0}")]
     NotPublishing(String),
@@ -69,7 +73,11 @@ fn sentences(problems: &[TopologyProblem]) -> String {
 
 /// Why this worker is not well, where it is not.
 pub(super) fn trouble(http: &Http) -> Option<Trouble> {
-    let trouble = judge(http.progress.phase(), http.publisher.link(), http.progress.stalled_for());
+    let hold = match &*http.campaigns.log_status().borrow() {
+        LogStatus::Incomplete(hold) => Some(hold.clone()),
+        LogStatus::Following | LogStatus::Comparing => None,
+    };
+    let trouble = judge(http.progress.phase(), hold, http.publisher.link(), http.progress.stalled_for());
     trouble.or_else(|| incomplete(http.topology.problems(), &http.followers))
 }
 
@@ -82,12 +90,13 @@ fn incomplete(problems: Vec<TopologyProblem>, followers: &Followers) -> Option<T
     campaigns.or_else(|| followers.dead_letters.silence().map(Trouble::NotFollowingDeadLetters))
 }
 
-fn judge(phase: Phase, link: Link, stalled: Option<Duration>) -> Option<Trouble> {
-    match phase {
-        Phase::Connecting { trouble } => return Some(Trouble::NotConnected(trouble)),
-        Phase::CatchingUp => return Some(Trouble::CatchingUp),
-        Phase::Draining => return Some(Trouble::Stopping),
-        Phase::Consuming => {}
+fn judge(phase: Phase, hold: Option<Hold>, link: Link, stalled: Option<Duration>) -> Option<Trouble> {
+    match (phase, hold) {
+        (Phase::Connecting { trouble }, _) => return Some(Trouble::NotConnected(trouble)),
+        (_, Some(hold)) => return Some(Trouble::Incomplete(hold)),
+        (Phase::CatchingUp, None) => return Some(Trouble::CatchingUp),
+        (Phase::Draining, None) => return Some(Trouble::Stopping),
+        (Phase::Consuming, None) => {}
     }
     match link {
         Link::Down(trouble) => Some(Trouble::NotPublishing(trouble)),

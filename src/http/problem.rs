@@ -88,6 +88,7 @@ impl From<campaigns::Refused> for Problem {
             campaigns::Refused::Faults(faults) => Self::of_faults(faults),
             campaigns::Refused::Unknown => Self::new(StatusCode::NOT_FOUND, "no such campaign"),
             campaigns::Refused::Precondition => Self::new(StatusCode::PRECONDITION_FAILED, refused.to_string()),
+            campaigns::Refused::Conflict(detail) => Self::new(StatusCode::CONFLICT, detail),
             campaigns::Refused::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             campaigns::Refused::Store(error) => error.into(),
         }

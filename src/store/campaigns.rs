@@ -1,5 +1,9 @@
 //! The view of the campaigns log: every campaign as it is configured now.
 
+mod log_view;
+pub mod record;
+pub mod state;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,15 +11,10 @@ use std::sync::atomic::Ordering;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _, TransactionalTree};
 
 use super::{Store, StoreError, beside};
-use crate::broker::log::Position;
 use crate::delivery::campaign::Campaign;
 use crate::delivery::campaign::edited::Edited;
-
-/// The key of the campaigns log's position.
-const CAMPAIGNS_LOG: &[u8] = b"campaigns";
 
 /// A campaign as stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -230,99 +229,10 @@ impl Store {
     pub fn owner_of(&self, webhook_id: &str) -> Result<Option<String>, StoreError> {
         Ok(self.webhooks.get(webhook_id)?.map(|owner| String::from_utf8_lossy(&owner).into_owned()))
     }
-
-    /// How far the view has come in the campaigns log.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn position(&self) -> Result<Option<Position>, StoreError> {
-        Ok(self.positions.get(CAMPAIGNS_LOG)?.as_deref().map(serde_json::from_slice).transpose()?)
-    }
-
-    /// Applies a record of the campaigns log. None is one that changes nothing.
-    ///
-    /// # Errors
-    /// [`StoreError`]; nothing is applied then.
-    pub fn apply(&self, position: &Position, change: Option<&Change>) -> Result<Option<Applied>, StoreError> {
-        let trees = (&self.campaigns, &self.webhooks, &self.positions);
-        let applied = trees.transaction(|(campaigns, webhooks, positions)| {
-            positions.insert(CAMPAIGNS_LOG, json(position)?)?;
-            change.map(|change| write(campaigns, webhooks, change, position.offset)).transpose()
-        });
-        let applied = applied.map_err(|error| match error {
-            TransactionError::Abort(error) => error.into(),
-            TransactionError::Storage(error) => StoreError::Sled(error),
-        })?;
-        if change.is_some() {
-            self.generation.fetch_add(1, Ordering::AcqRel);
-        }
-        Ok(applied)
-    }
-
-    /// Forgets all campaigns, to read the log from its beginning.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn clear_campaigns(&self) -> Result<(), StoreError> {
-        // First the position: cut short after it, the log is read from its beginning all the same.
-        self.positions.remove(CAMPAIGNS_LOG)?;
-        self.campaigns.clear()?;
-        self.webhooks.clear()?;
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        Ok(())
-    }
 }
 
 /// What a campaign takes in memory, about: a few times the bytes of its document, but for extra parameters, which stay text.
 fn weight(campaign: &Campaign, document: usize) -> u64 {
     let parameters: usize = campaign.places().map(|place| place.webhook.body.len()).sum();
     (4 * document.saturating_sub(parameters) + parameters) as u64
-}
-
-type Abort = ConflictableTransactionError<serde_json::Error>;
-
-fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, Abort> {
-    serde_json::to_vec(value).map_err(ConflictableTransactionError::Abort)
-}
-
-/// Writes a change, unless it is stale or takes another campaign's webhook.
-fn write(
-    campaigns: &TransactionalTree,
-    webhooks: &TransactionalTree,
-    change: &Change,
-    offset: u64,
-) -> Result<Applied, Abort> {
-    let stored = campaigns.get(change.id.as_bytes())?;
-    let current: Option<StoredCampaign> =
-        stored.as_deref().map(serde_json::from_slice).transpose().map_err(ConflictableTransactionError::Abort)?;
-    if current.as_ref().map(|current| current.version) != change.expected {
-        return Ok(Applied::Stale);
-    }
-    for place in change.campaign.iter().flat_map(Campaign::places) {
-        let webhook_id = place.webhook.id.as_str();
-        if let Some(owner) = webhooks.get(webhook_id.as_bytes())?
-            && *owner != *change.id.as_bytes()
-        {
-            let owner = String::from_utf8_lossy(&owner).into_owned();
-            return Ok(Applied::WebhookTaken { webhook_id: webhook_id.to_owned(), owner });
-        }
-    }
-    for place in current.iter().flat_map(|current| current.campaign.places()) {
-        webhooks.remove(place.webhook.id.as_str().as_bytes())?;
-    }
-    match &change.campaign {
-        Some(campaign) => {
-            for place in campaign.places() {
-                webhooks.insert(place.webhook.id.as_str().as_bytes(), change.id.as_bytes())?;
-            }
-            let earlier = current.map(StoredCampaign::changes).unwrap_or_default();
-            let made = change.made.clone();
-            let stored = StoredCampaign { version: offset, made, earlier, campaign: campaign.clone() };
-            campaigns.insert(change.id.as_bytes(), json(&stored)?)?;
-        }
-        None => {
-            campaigns.remove(change.id.as_bytes())?;
-        }
-    }
-    Ok(Applied::Done { version: offset })
 }

@@ -4,6 +4,8 @@ use super::*;
 use crate::broker::log::Position;
 use crate::delivery::campaign::Campaign;
 use crate::delivery::document::{self, HttpUrls};
+use crate::store::record::{Control, LogRecord, RestoreKind};
+use crate::store::state::{Contents, Effect, Incomplete, ReadFrom};
 
 fn campaign(id: &str, webhook: &str) -> Campaign {
     let document = format!(
@@ -20,6 +22,15 @@ fn at(offset: u64) -> Position {
     Position { offset, message_id: format!("m{offset}") }
 }
 
+/// Applies a change, read from the view's position.
+fn apply(store: &Store, position: &Position, change: Change) -> Applied {
+    let record = LogRecord::Change(Box::new(change));
+    match store.apply(position, Some(&record), ReadFrom::Position).expect("applied") {
+        Effect::Changed(applied) => applied,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn versions(store: &Store) -> Vec<(String, u64)> {
     store.campaigns(None, 100, |stored| (stored.campaign.id, stored.version)).expect("campaigns")
 }
@@ -29,8 +40,8 @@ fn a_change_and_its_position_survive_together() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
     assert_eq!(store.position().expect("a position"), None);
-    let applied = store.apply(&at(3), Some(&put("a", "wh_a", None))).expect("applied");
-    assert_eq!(applied, Some(Applied::Done { version: 3 }));
+    let applied = apply(&store, &at(3), put("a", "wh_a", None));
+    assert_eq!(applied, Applied::Done { version: 3 });
     drop(store);
     let store = Store::open(folder.path()).expect("a store");
     assert_eq!(store.position().expect("a position"), Some(at(3)));
@@ -43,12 +54,12 @@ fn a_reader_sees_each_change_at_once() {
     let store = Store::open(folder.path()).expect("a store");
     let version = |store: &Store| store.campaign("a").expect("a campaign").map(|stored| stored.version);
     assert_eq!(version(&store), None);
-    store.apply(&at(1), Some(&put("a", "wh_a", None))).expect("applied");
+    apply(&store, &at(1), put("a", "wh_a", None));
     assert_eq!(version(&store), Some(1));
-    store.apply(&at(2), Some(&put("a", "wh_b", Some(1)))).expect("applied");
+    apply(&store, &at(2), put("a", "wh_b", Some(1)));
     assert_eq!(version(&store), Some(2));
     let delete = Change { id: "a".to_owned(), expected: Some(2), made: None, campaign: None };
-    store.apply(&at(3), Some(&delete)).expect("applied");
+    apply(&store, &at(3), delete);
     assert_eq!(version(&store), None);
 }
 
@@ -56,9 +67,9 @@ fn a_reader_sees_each_change_at_once() {
 fn a_change_on_an_old_version_has_no_effect() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
-    store.apply(&at(1), Some(&put("a", "wh_a", None))).expect("applied");
+    apply(&store, &at(1), put("a", "wh_a", None));
     for expected in [None, Some(7)] {
-        assert_eq!(store.apply(&at(2), Some(&put("a", "wh_b", expected))).expect("applied"), Some(Applied::Stale));
+        assert_eq!(apply(&store, &at(2), put("a", "wh_b", expected)), Applied::Stale);
     }
     assert_eq!(versions(&store), [("a".to_owned(), 1)]);
     assert_eq!(store.position().expect("a position"), Some(at(2)));
@@ -68,13 +79,13 @@ fn a_change_on_an_old_version_has_no_effect() {
 fn a_webhook_belongs_to_one_campaign() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
-    store.apply(&at(1), Some(&put("a", "wh_1", None))).expect("applied");
+    apply(&store, &at(1), put("a", "wh_1", None));
     let taken = Applied::WebhookTaken { webhook_id: "wh_1".to_owned(), owner: "a".to_owned() };
-    assert_eq!(store.apply(&at(2), Some(&put("b", "wh_1", None))).expect("applied"), Some(taken));
+    assert_eq!(apply(&store, &at(2), put("b", "wh_1", None)), taken);
     // Given up by its owner it is free.
-    store.apply(&at(3), Some(&put("a", "wh_2", Some(1)))).expect("applied");
-    let applied = store.apply(&at(4), Some(&put("b", "wh_1", None))).expect("applied");
-    assert_eq!(applied, Some(Applied::Done { version: 4 }));
+    apply(&store, &at(3), put("a", "wh_2", Some(1)));
+    let applied = apply(&store, &at(4), put("b", "wh_1", None));
+    assert_eq!(applied, Applied::Done { version: 4 });
     assert_eq!(store.owner_of("wh_1").expect("an owner").as_deref(), Some("b"));
 }
 
@@ -92,7 +103,7 @@ fn a_damaged_folder_is_moved_aside() {
     let parent = tempfile::tempdir().expect("a folder");
     let folder = parent.path().join("data");
     let store = Store::open(&folder).expect("a store");
-    store.apply(&at(1), Some(&put("a", "wh_a", None))).expect("applied");
+    apply(&store, &at(1), put("a", "wh_a", None));
     drop(store);
     for file in ["conf", "db"] {
         std::fs::write(folder.join("view").join(file), b"this is not sled").expect("damage");
@@ -108,7 +119,7 @@ fn a_damaged_folder_is_moved_aside() {
 fn a_view_of_another_version_is_emptied_and_not_moved_aside() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
-    store.apply(&at(1), Some(&put("a", "wh_a", None))).expect("applied");
+    apply(&store, &at(1), put("a", "wh_a", None));
     // As no version writes them.
     store.db.open_tree("letter-rows").expect("a tree").insert(b"x", b"?").expect("written");
     store.db.insert("format", b"0").expect("written");
@@ -123,10 +134,143 @@ fn campaigns_can_be_kept_in_a_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
     assert_eq!(store.keep_campaigns().expect("nothing to keep"), None);
-    store.apply(&at(1), Some(&put("a", "wh_a", None))).expect("applied");
-    store.apply(&at(2), Some(&put("b", "wh_b", None))).expect("applied");
+    apply(&store, &at(1), put("a", "wh_a", None));
+    apply(&store, &at(2), put("b", "wh_b", None));
     let file = store.keep_campaigns().expect("kept").expect("a file");
     let kept = std::fs::read_to_string(file).expect("a text");
     let read = |line: &str| document::read(line.as_bytes(), HttpUrls::Refused, None).expect("a document");
     assert_eq!(kept.lines().map(read).collect::<Vec<_>>(), [campaign("a", "wh_a"), campaign("b", "wh_b")]);
+}
+
+fn control(store: &Store, offset: u64, control: Control, from: ReadFrom) -> Effect {
+    store.apply(&at(offset), Some(&LogRecord::Control(Box::new(control))), from).expect("applied")
+}
+
+fn started(kind: RestoreKind) -> Control {
+    Control::RestoreStarted { restore: "r".to_owned(), kind, by: "editor".to_owned(), at: chrono::Utc::now() }
+}
+
+fn restored(id: &str, webhook: &str, version: u64) -> Control {
+    let stored = StoredCampaign { version, made: None, earlier: Vec::new(), campaign: campaign(id, webhook) };
+    Control::RestoredCampaign { restore: "r".to_owned(), stored: Box::new(stored) }
+}
+
+fn finished() -> Control {
+    Control::RestoreFinished { restore: "r".to_owned(), campaigns: 1, at: chrono::Utc::now() }
+}
+
+fn accept() -> Control {
+    Control::AcceptEmpty { by: "editor".to_owned(), at: chrono::Utc::now() }
+}
+
+fn is_complete(store: &Store) -> bool {
+    store.view_state().expect("a state").is_complete()
+}
+
+#[test]
+fn a_log_that_begins_later_is_incomplete_until_a_decision() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(folder.path()).expect("a store");
+    let record = LogRecord::Change(Box::new(put("a", "wh_a", Some(7))));
+    // The base of the change is lost. A worker that had it has applied the change.
+    let applied = store.apply(&at(40), Some(&record), ReadFrom::First).expect("applied");
+    assert_eq!(applied, Effect::Changed(Applied::Done { version: 40 }));
+    assert_eq!(apply(&store, &at(41), put("b", "wh_b", Some(40))), Applied::Stale);
+    assert_eq!(store.view_state().expect("a state").incomplete, Some(Incomplete::BeginsLater { first: 40 }));
+    drop(store);
+    let store = Store::open(folder.path()).expect("a store");
+    assert!(!is_complete(&store), "it is forgotten over a restart");
+    assert_eq!(control(&store, 42, accept(), ReadFrom::First), Effect::Completed);
+    assert!(is_complete(&store));
+    assert_eq!(versions(&store), [("a".to_owned(), 40)]);
+}
+
+#[test]
+fn a_log_that_begins_at_its_beginning_is_complete() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(folder.path()).expect("a store");
+    store.apply(&at(0), Some(&LogRecord::Marker), ReadFrom::First).expect("applied");
+    store.apply(&at(1), None, ReadFrom::First).expect("left out");
+    assert!(is_complete(&store));
+}
+
+#[test]
+fn a_decision_makes_a_complete_view_read_the_log_again_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(folder.path()).expect("a store");
+    store.apply(&at(0), Some(&LogRecord::Marker), ReadFrom::First).expect("applied");
+    apply(&store, &at(10), put("a", "wh_a", None));
+    assert_eq!(control(&store, 11, accept(), ReadFrom::Position), Effect::ReadAgain);
+    let state = store.view_state().expect("a state");
+    assert_eq!(state.contents, Contents::Outdated(None));
+    store.read_again(state.decision, None).expect("removed");
+    assert_eq!((store.position().expect("a position"), versions(&store)), (None, vec![]));
+    // Read again, interrupted by a lost connection before the decision.
+    store.apply(&at(10), Some(&LogRecord::Marker), ReadFrom::First).expect("applied");
+    assert!(!is_complete(&store));
+    assert_eq!(control(&store, 11, accept(), ReadFrom::Position), Effect::Completed);
+    assert!(is_complete(&store));
+}
+
+#[test]
+fn a_merge_adds_what_the_log_does_not_have() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(folder.path()).expect("a store");
+    apply(&store, &at(0), put("a", "wh_a", None));
+    let hold = Control::Hold { at: chrono::Utc::now(), campaigns: 3 };
+    assert_eq!(control(&store, 1, hold, ReadFrom::First), Effect::Held);
+    // A restore whose beginning is not in the log.
+    assert_eq!(control(&store, 2, restored("z", "wh_z", 90), ReadFrom::First), Effect::None);
+    control(&store, 3, started(RestoreKind::Merge), ReadFrom::First);
+    for (offset, restored, version) in [
+        (4, restored("b", "wh_b", 91), Some(4)),
+        (5, restored("a", "wh_other", 92), None),
+        (6, restored("c", "wh_a", 93), None),
+    ] {
+        let Effect::Restored { applied, .. } = control(&store, offset, restored, ReadFrom::First) else {
+            panic!("offset {offset}")
+        };
+        assert_eq!(matches!(applied, Applied::Done { .. }), version.is_some(), "{applied:?}");
+    }
+    assert!(!is_complete(&store));
+    assert_eq!(control(&store, 7, finished(), ReadFrom::First), Effect::Completed);
+    assert_eq!(versions(&store), [("a".to_owned(), 0), ("b".to_owned(), 4)]);
+    assert_eq!(store.owner_of("wh_b").expect("an owner").as_deref(), Some("b"));
+}
+
+#[test]
+fn a_snapshot_is_loaded_by_an_incomplete_view_and_ignored_by_a_complete_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let complete = Store::open(&folder.path().join("complete")).expect("a store");
+    let incomplete = Store::open(&folder.path().join("incomplete")).expect("a store");
+    complete.apply(&at(0), Some(&LogRecord::Marker), ReadFrom::First).expect("applied");
+    apply(&complete, &at(7), put("a", "wh_a", None));
+    incomplete.apply(&at(40), Some(&LogRecord::Marker), ReadFrom::First).expect("applied");
+    let in_between = put("a", "wh_b", Some(7));
+    let log: [(u64, LogRecord); 4] = [
+        (41, LogRecord::Control(Box::new(started(RestoreKind::Snapshot)))),
+        (42, LogRecord::Control(Box::new(restored("a", "wh_a", 7)))),
+        (43, LogRecord::Change(Box::new(in_between))),
+        (44, LogRecord::Control(Box::new(finished()))),
+    ];
+    let read = |store: &Store, from: ReadFrom| -> Effect {
+        let position = store.position().expect("a position").map_or(0, |position| position.offset);
+        let mut effect = Effect::None;
+        for (offset, record) in log.iter().filter(|(offset, _)| *offset > position) {
+            effect = store.apply(&at(*offset), Some(record), from).expect("applied");
+        }
+        effect
+    };
+    assert_eq!(read(&complete, ReadFrom::Position), Effect::None);
+    assert_eq!(read(&incomplete, ReadFrom::First), Effect::ReadAgain);
+    let state = incomplete.view_state().expect("a state");
+    let Contents::Outdated(snapshot) = state.contents else { panic!("{state:?}") };
+    incomplete.read_again(state.decision, snapshot).expect("removed");
+    assert_eq!(read(&incomplete, ReadFrom::Position), Effect::ReadAgain, "the end of the snapshot");
+    assert_eq!(incomplete.position().expect("a position"), Some(at(41)));
+    read(&incomplete, ReadFrom::Position);
+    assert!(is_complete(&complete) && is_complete(&incomplete));
+    assert_eq!(versions(&complete), [("a".to_owned(), 43)]);
+    assert_eq!(versions(&incomplete), versions(&complete));
+    assert_eq!(incomplete.owner_of("wh_b").expect("an owner").as_deref(), Some("a"));
 }

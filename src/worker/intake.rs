@@ -60,6 +60,15 @@ pub struct Intake {
     pub precedence: Precedence,
 }
 
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// By a stop.
+    Stopped,
+    /// The view must be read again, or may lack campaigns.
+    ViewOutdated,
+}
+
 /// The queues that are worked off, each with a window of its own: a storm of retries does not hold up fresh events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Queue {
@@ -81,7 +90,8 @@ impl Intake {
             self.worker.metrics.broker_connected.set(0);
             self.worker.metrics.forget_queue_depths();
             let error = match ended {
-                Ok(()) => return Ok(()),
+                Ok(Ended::Stopped) => return Ok(()),
+                Ok(Ended::ViewOutdated) => continue,
                 Err(error @ FollowError::Store(_)) => return Err(error),
                 Err(FollowError::Broker(error)) if !declared && error.is_lasting() => return Err(error.into()),
                 Err(error) => error,
@@ -97,13 +107,13 @@ impl Intake {
         }
     }
 
-    /// One connection, until it is lost, or until `stop` and the last acknowledgement.
+    /// One connection, until it is lost, or until `stop` or the end of the view and the last acknowledgement.
     async fn session(
         &self,
         stop: &CancellationToken,
         delays: &mut backoff::ExponentialBackoff,
         declared: &mut bool,
-    ) -> Result<(), FollowError> {
+    ) -> Result<Ended, FollowError> {
         let prepare = async {
             let connection = self.address.connect("waypost worker").await?;
             self.topology.declare(&connection).await?;
@@ -115,15 +125,21 @@ impl Intake {
         };
         let (connection, queues, log) = tokio::select! {
             prepared = prepare => prepared?,
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => return Ok(Ended::Stopped),
         };
         let mut follow = pin!(self.campaigns.follow(log));
         let mut currency = self.campaigns.currency();
-        tokio::select! {
-            ended = &mut follow => match ended? {},
-            _ = currency.wait_for(|currency| *currency == Currency::Current) => {}
-            () = stop.cancelled() => return Ok(()),
+        let ended = tokio::select! {
+            ended = &mut follow => Some(ended?),
+            _ = currency.wait_for(|currency| *currency == Currency::Current) => None,
+            () = stop.cancelled() => return Ok(Ended::Stopped),
+        };
+        if ended.is_some() {
+            connection::close(&connection).await;
+            return Ok(Ended::ViewOutdated);
         }
+        // Cancelled by `stop`, and when events must not be resolved by the view any more.
+        let pause = stop.child_token();
         let names = &self.topology.names;
         let retries_queue = names.retries();
         let consume = async {
@@ -137,8 +153,8 @@ impl Intake {
             self.follower.alive();
             self.progress.enter(Phase::Consuming);
             tracing::info!(?queues, window = self.window, "consuming");
-            let events = events.into_iter().map(|events| self.consume(events, Queue::Events, stop));
-            tokio::try_join!(try_join_all(events), self.consume(retries, Queue::Retries, stop))
+            let events = events.into_iter().map(|events| self.consume(events, Queue::Events, &pause));
+            tokio::try_join!(try_join_all(events), self.consume(retries, Queue::Retries, &pause))
         };
         let depths = depths::watch(&connection, names, &queues, |queue, depth| {
             self.worker.metrics.queue_depth(queue, depth.messages);
@@ -153,14 +169,20 @@ impl Intake {
         });
         let campaigns = names.campaigns();
         let watch = watch(&self.follower, &connection, &campaigns, || self.worker.store.position());
-        tokio::select! {
-            ended = &mut follow => match ended? {},
+        let mut consume = pin!(consume);
+        let ended = tokio::select! {
+            ended = &mut follow => {
+                ended?;
+                pause.cancel();
+                consume.await?;
+                Ended::ViewOutdated
+            }
             ended = depths => match ended? {},
             ended = watch => match ended? {},
-            consumed = consume => { consumed?; }
-        }
+            consumed = &mut consume => { consumed?; Ended::Stopped }
+        };
         connection::close(&connection).await;
-        Ok(())
+        Ok(ended)
     }
 
     /// Works a queue off until `stop`, then finishes what is in hand.

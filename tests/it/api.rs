@@ -107,7 +107,7 @@ async fn every_operation_takes_its_role() {
         let Operation { method, template, role: least, id } = &operation;
         let expected = match (method.as_str(), template.as_str()) {
             ("GET", _) | ("POST", "/v1/explain") => "viewer",
-            ("POST", path) if !path.ends_with("/rotate-secret") => "operator",
+            ("POST", path) if !path.ends_with("/rotate-secret") && !path.contains("/configuration/") => "operator",
             _ => "editor",
         };
         assert_eq!(least, expected, "{id}");
@@ -149,6 +149,11 @@ async fn answers_are_as_they_are_documented() {
     let put = check("putCampaign", 200, guarded.put_campaign(&whole).await).json();
     check("getCampaign", 200, guarded.get("viewer", path).await);
     check("listCampaigns", 200, guarded.get("viewer", "/v1/campaigns?limit=1").await);
+    check("getConfiguration", 200, guarded.get("viewer", "/v1/configuration").await);
+    let restore = guarded.ask("editor", Method::POST, "/v1/configuration/restore", None).await;
+    assert_eq!(check("restoreConfiguration", 200, restore).json(), json!({ "campaigns": 1 }));
+    let accept = guarded.ask("editor", Method::POST, "/v1/configuration/accept-empty", None).await;
+    check("acceptEmptyConfiguration", 409, accept);
     check("getOpenApi", 200, guarded.get("viewer", "/v1/openapi.json").await);
     let event = chose("4", "e");
     check("publishEvent", 202, guarded.ask("operator", Method::POST, "/v1/events", Some(&event)).await);

@@ -14,6 +14,7 @@ mod callers;
 mod chaos;
 mod cli;
 mod configuration;
+mod configuration_lost;
 mod confirmations;
 mod console_access;
 mod console_campaigns;

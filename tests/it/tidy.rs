@@ -37,7 +37,14 @@ const ROOMS: [Room; 4] = [
     Room {
         library: "lapin",
         owners: &["broker"],
-        guests: &["campaigns.rs", "dead_letters.rs", "follow.rs", "replays/runner.rs", "cli/demo.rs"],
+        guests: &[
+            "campaigns/reading.rs",
+            "dead_letters.rs",
+            "dead_letters/tail.rs",
+            "follow.rs",
+            "replays/runner.rs",
+            "cli/demo.rs",
+        ],
     },
     Room { library: "reqwest", owners: &["sender", "cli"], guests: &["broker/management.rs"] },
     Room { library: "sled", owners: &["store"], guests: &[] },

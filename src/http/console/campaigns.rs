@@ -14,6 +14,7 @@ use super::editor::spot::Spot;
 use super::errors::Errors;
 use super::form::{Form, Query, address, escaped};
 use super::page::{Failure, Frame, Time, Visit, page, page_with, told};
+use crate::campaigns::hold::LogStatus;
 use crate::campaigns::{Precondition, Refused};
 use crate::config::Role;
 use crate::delivery::campaign::{Campaign, MenuEntry, RedirectKind, Section, SectionKind, Webhook, WebhookKind};
@@ -63,6 +64,8 @@ struct List {
     next: Option<String>,
     /// Whether there may be more than this worker has read so far.
     is_catching_up: bool,
+    /// Why campaigns may be missing.
+    incomplete: Option<String>,
     may_edit: bool,
 }
 
@@ -99,9 +102,13 @@ async fn list(State(http): State<Http>, visit: Visit, Query(query): Query) -> Re
         let last = campaigns.last().map_or("", |last| last.id.as_str());
         address("/campaigns", &[("q", &q), ("after", last)])
     });
+    let incomplete = match &*http.campaigns.log_status().borrow() {
+        LogStatus::Incomplete(hold) => Some(hold.to_string()),
+        LogStatus::Following | LogStatus::Comparing => None,
+    };
     let is_catching_up = *http.campaigns.currency().borrow() == Currency::CatchingUp;
     let (frame, may_edit) = (Frame::new(&visit, "Campaigns"), visit.may(Role::Editor));
-    Ok(page(&List { frame, q, campaigns, next, is_catching_up, may_edit }))
+    Ok(page(&List { frame, q, campaigns, next, is_catching_up, incomplete, may_edit }))
 }
 
 /// The campaigns after `after` whose id or name has `sought` in it: those of a page, and one more where there are more.

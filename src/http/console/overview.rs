@@ -24,6 +24,7 @@ use super::numbers::{self, UNKNOWN};
 use super::page::{Frame, Visit, live, page};
 use crate::broker::ladder::Rung;
 use crate::broker::publisher::Link;
+use crate::campaigns::hold::LogStatus;
 use crate::config::Role;
 use crate::delivery::dead_letter::State as LetterState;
 use crate::delivery::endpoint::BreakerState;
@@ -341,9 +342,10 @@ fn facts(http: &Http, gauges: &Gauges) -> Vec<Fact> {
         Link::Down(trouble) => ("bad", format!("not connected: {trouble}")),
     };
     let version = gauges.config_version;
-    let (current, configuration) = match *http.campaigns.currency().borrow() {
-        Currency::Current => ("good", format!("current, version {version}")),
-        Currency::CatchingUp => ("waiting", format!("catching up, version {version} so far")),
+    let (current, configuration) = match (&*http.campaigns.log_status().borrow(), *http.campaigns.currency().borrow()) {
+        (LogStatus::Incomplete(_), _) => ("bad", "campaigns may be missing: events are held".to_owned()),
+        (_, Currency::Current) => ("good", format!("current, version {version}")),
+        (_, Currency::CatchingUp) => ("waiting", format!("catching up, version {version} so far")),
     };
     let workers = numbers::of(u64::try_from(gauges.workers).unwrap_or_default(), "worker", "workers");
     vec![

@@ -128,6 +128,11 @@ fn of_trouble(trouble: &Trouble) -> Point {
             Level::Attention,
             "Deliveries begin when it is read, usually within seconds. If it lasts, look at RabbitMQ and this worker's log.",
         ),
+        Trouble::Incomplete(_) => (
+            Level::Trouble,
+            "No event is lost: events and retries wait in the broker. Find a worker that has all campaigns before you decide, and \
+             do not delete the store of any worker.",
+        ),
         Trouble::Stopping => (
             Level::Attention,
             "This worker finishes what is in hand and ends. Other workers go on; what is left goes back to the broker.",

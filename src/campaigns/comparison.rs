@@ -1,0 +1,217 @@
+//! Compares the campaigns log with a view that does not continue in it: is it the same log, and what is to be done?
+
+use super::hold::HoldReason;
+use crate::broker::log::Position;
+use crate::store::record::{Control, Decision, LogRecord, OpenRestores};
+
+/// What has been read of a log so far, compared with a view.
+#[derive(Debug)]
+pub(super) struct Comparison {
+    /// The view's position, which was not found where it should be.
+    position: Position,
+    /// After this record the view has applied markers only.
+    last_record: Option<Position>,
+    /// The latest decision that the view contains.
+    known: Option<Position>,
+    first: Option<u64>,
+    found_last_record: bool,
+    changes: u64,
+    decision: Option<Decision>,
+    restores: OpenRestores,
+    /// Whether a worker has asked all to hold, since the last decision.
+    held: bool,
+}
+
+/// How a record relates to the view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Relation {
+    /// Not at all, as far as is known.
+    Unknown,
+    /// It is the record at the view's position. The view continues with the next one.
+    AtPosition,
+    /// It is the log's first record, and comes right after the view's position. The view continues with it.
+    AfterPosition,
+}
+
+/// What is to be done when all of the log has been read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Only markers are lost: the view continues after this record.
+    Rewind(Position),
+    /// An operator has decided: the view is replaced.
+    Replace(Decision),
+    /// An operator must decide.
+    Hold(HoldReason, Announcement),
+}
+
+/// Whether other workers must be told that the log lacks campaigns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Announcement {
+    /// The log has no change. A worker with an empty store takes it for a first installation.
+    Needed,
+    /// Others know, or work with what the log has.
+    NotNeeded,
+}
+
+impl Comparison {
+    pub(super) fn new(position: Position, last_record: Option<Position>, known: Option<Position>) -> Self {
+        let (first, decision, restores) = Default::default();
+        let (found_last_record, held) = (false, false);
+        Self { position, last_record, known, first, found_last_record, changes: 0, decision, restores, held }
+    }
+
+    /// Takes in the next record; `None` is one that can't be read.
+    pub(super) fn read(&mut self, at: &Position, record: Option<&LogRecord>) -> Relation {
+        let is_first = self.first.is_none();
+        self.first.get_or_insert(at.offset);
+        if *at == self.position {
+            return Relation::AtPosition;
+        }
+        if is_first && self.position.offset.checked_add(1) == Some(at.offset) {
+            return Relation::AfterPosition;
+        }
+        self.found_last_record |= self.last_record.as_ref() == Some(at);
+        match record {
+            Some(LogRecord::Change(_)) => self.changes += 1,
+            Some(LogRecord::Control(control)) => {
+                self.held |= matches!(**control, Control::Hold { .. });
+                if let Some(decision) = self.restores.follow(at, control) {
+                    self.held = false;
+                    self.decision = Some(decision);
+                }
+            }
+            Some(LogRecord::Marker) | None => {}
+        }
+        Relation::Unknown
+    }
+
+    /// A decision that the view does not contain.
+    pub(super) fn decision(&self) -> Option<&Decision> {
+        self.decision.as_ref().filter(|decision| {
+            let known = self.known.as_ref().map(|known| &known.message_id);
+            known != Some(&decision.at.message_id)
+        })
+    }
+
+    /// What is to be done now that all of the log has been read.
+    pub(super) fn verdict(&self) -> Verdict {
+        if let Some(last_record) = self.last_record.clone().filter(|_| self.found_last_record) {
+            return Verdict::Rewind(last_record);
+        }
+        if let Some(decision) = self.decision() {
+            return Verdict::Replace(decision.clone());
+        }
+        match self.first {
+            Some(first) if first > self.position.offset => {
+                Verdict::Hold(HoldReason::LogTrimmed { first, read_to: self.position.offset }, Announcement::NotNeeded)
+            }
+            _ if self.changes > 0 || self.held => Verdict::Hold(HoldReason::LogReplaced, Announcement::NotNeeded),
+            _ => Verdict::Hold(HoldReason::LogReplaced, Announcement::Needed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+
+    use super::*;
+    use crate::store::Change;
+    use crate::store::record::{DecisionKind, RestoreKind};
+
+    fn at(log: &str, offset: u64) -> Position {
+        Position { offset, message_id: format!("{log}-{offset}") }
+    }
+
+    fn change() -> LogRecord {
+        LogRecord::Change(Box::new(Change { id: "c".to_owned(), expected: None, made: None, campaign: None }))
+    }
+
+    fn control(control: Control) -> LogRecord {
+        LogRecord::Control(Box::new(control))
+    }
+
+    fn accept() -> LogRecord {
+        control(Control::AcceptEmpty { by: "editor".to_owned(), at: Utc::now() })
+    }
+
+    fn hold() -> LogRecord {
+        control(Control::Hold { at: Utc::now(), campaigns: 3 })
+    }
+
+    /// A view that has read the log `old` up to offset 9, the last change at offset 7.
+    fn view() -> Comparison {
+        Comparison::new(at("old", 9), Some(at("old", 7)), None)
+    }
+
+    fn after(mut view: Comparison, log: &str, first: u64, records: &[LogRecord]) -> Verdict {
+        for (offset, record) in (first..).zip(records) {
+            assert_eq!(view.read(&at(log, offset), Some(record)), Relation::Unknown, "{offset}: {record:?}");
+        }
+        view.verdict()
+    }
+
+    #[test]
+    fn a_log_that_is_new_is_told_to_others_once() {
+        let held = |announcement| Verdict::Hold(HoldReason::LogReplaced, announcement);
+        assert_eq!(after(view(), "new", 0, &[LogRecord::Marker]), held(Announcement::Needed));
+        assert_eq!(after(view(), "new", 0, &[]), held(Announcement::Needed));
+        assert_eq!(after(view(), "new", 0, &[LogRecord::Marker, hold()]), held(Announcement::NotNeeded));
+        // Others have begun to use it.
+        assert_eq!(after(view(), "new", 0, &[LogRecord::Marker, change()]), held(Announcement::NotNeeded));
+    }
+
+    #[test]
+    fn a_log_that_lost_changes_in_between_is_incomplete() {
+        let trimmed = HoldReason::LogTrimmed { first: 12, read_to: 9 };
+        let expected = Verdict::Hold(trimmed, Announcement::NotNeeded);
+        assert_eq!(after(view(), "old", 12, &[change(), LogRecord::Marker]), expected);
+    }
+
+    #[test]
+    fn a_log_that_begins_right_after_the_position_has_lost_nothing() {
+        assert_eq!(view().read(&at("old", 10), Some(&change())), Relation::AfterPosition);
+        // Later records are not the first one.
+        let mut other = view();
+        assert_eq!(other.read(&at("new", 8), Some(&LogRecord::Marker)), Relation::Unknown);
+        assert_eq!(other.read(&at("new", 10), Some(&LogRecord::Marker)), Relation::Unknown);
+    }
+
+    #[test]
+    fn a_position_that_came_late_is_found_all_the_same() {
+        let mut view = view();
+        assert_eq!(view.read(&at("old", 8), Some(&LogRecord::Marker)), Relation::Unknown);
+        assert_eq!(view.read(&at("old", 9), Some(&LogRecord::Marker)), Relation::AtPosition);
+    }
+
+    #[test]
+    fn a_log_that_lost_markers_only_is_read_on() {
+        let records = [change(), LogRecord::Marker];
+        assert_eq!(after(view(), "old", 7, &records), Verdict::Rewind(at("old", 7)));
+        // It has lost the last change.
+        let kept = after(view(), "old", 5, &[change(), change()]);
+        assert_eq!(kept, Verdict::Hold(HoldReason::LogReplaced, Announcement::NotNeeded));
+    }
+
+    #[test]
+    fn a_decision_replaces_a_view_that_does_not_contain_it() {
+        let replaced = |offset, kind| Verdict::Replace(Decision { at: at("new", offset), kind });
+        let accepted = [LogRecord::Marker, hold(), accept(), change()];
+        assert_eq!(after(view(), "new", 0, &accepted), replaced(2, DecisionKind::ReadLog));
+        let started = control(Control::RestoreStarted {
+            restore: "r".to_owned(),
+            kind: RestoreKind::Merge,
+            by: "editor".to_owned(),
+            at: Utc::now(),
+        });
+        let finished = control(Control::RestoreFinished { restore: "r".to_owned(), campaigns: 0, at: Utc::now() });
+        let interrupted = [LogRecord::Marker, hold(), started.clone()];
+        let held = Verdict::Hold(HoldReason::LogReplaced, Announcement::NotNeeded);
+        assert_eq!(after(view(), "new", 0, &interrupted), held);
+        let restored = [LogRecord::Marker, hold(), started, finished];
+        assert_eq!(after(view(), "new", 0, &restored), replaced(3, DecisionKind::ReadLog));
+        // A decision that the view has followed already says nothing about what was lost since.
+        let known = Comparison::new(at("old", 9), Some(at("old", 7)), Some(at("new", 2)));
+        assert_eq!(after(known, "new", 0, &accepted), held);
+    }
+}

@@ -1,0 +1,90 @@
+//! Whether events are held because campaigns may be missing from the log, and why.
+
+use std::fmt;
+
+use crate::store::state::Incomplete;
+
+/// How the view and the campaigns log relate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogStatus {
+    /// The view follows the log.
+    Following,
+    /// The view does not continue in the log. The log is read to find out why.
+    Comparing,
+    /// Campaigns may be missing: an operator must decide.
+    Incomplete(Hold),
+}
+
+/// Events are held until an operator decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// The name of the campaigns log.
+    pub log: String,
+    /// Why campaigns may be missing.
+    pub reason: HoldReason,
+}
+
+/// Why campaigns may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldReason {
+    /// The view was read from another log, or from records that the log does not have any more.
+    LogReplaced,
+    /// The log has lost records that this worker has not read.
+    LogTrimmed {
+        /// The offset of the log's first record.
+        first: u64,
+        /// The offset of the last record that this worker has read.
+        read_to: u64,
+    },
+    /// The view was read from an incomplete log.
+    View(Incomplete),
+}
+
+impl HoldReason {
+    /// Whether the view was complete before: it can be restored from.
+    pub fn keeps_campaigns(self) -> bool {
+        matches!(self, Self::LogReplaced | Self::LogTrimmed { .. })
+    }
+
+    /// A name for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LogReplaced => "logReplaced",
+            Self::LogTrimmed { .. } => "logTrimmed",
+            Self::View(Incomplete::BeginsLater { .. }) => "logBeginsLater",
+            Self::View(Incomplete::HeldByWorker) => "heldByWorker",
+            Self::View(Incomplete::DeliveriesWait { .. }) => "deliveriesWait",
+        }
+    }
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let log = &self.log;
+        write!(f, "events are held because campaigns may be missing: ")?;
+        match self.reason {
+            HoldReason::LogReplaced => {
+                write!(f, "the stream {log} does not have the records that this worker's campaigns came from")
+            }
+            HoldReason::LogTrimmed { first, read_to } => write!(
+                f,
+                "the stream {log} begins at offset {first}, and this worker has read it up to offset {read_to} only"
+            ),
+            HoldReason::View(Incomplete::BeginsLater { first }) => write!(
+                f,
+                "the stream {log} begins at offset {first}, and this worker's store does not have the changes before"
+            ),
+            HoldReason::View(Incomplete::HeldByWorker) => {
+                write!(f, "the stream {log} is new, and another worker has campaigns that are not in it")
+            }
+            HoldReason::View(Incomplete::DeliveriesWait { messages }) => {
+                write!(f, "the stream {log} has no campaign, but deliveries wait for a retry ({messages} messages)")
+            }
+        }?;
+        write!(
+            f,
+            ". Run `waypost campaigns restore` against a worker that has all campaigns. If there is none, run `waypost campaigns \
+             accept-empty`. See docs/runbooks/WaypostConfigurationIncomplete.md"
+        )
+    }
+}

@@ -1,0 +1,286 @@
+//! Reads the campaigns log into the view, and finds out whether the log is complete.
+
+use chrono::Utc;
+use lapin::Connection;
+
+use super::Campaigns;
+use super::comparison::{Announcement, Comparison, Relation, Verdict};
+use super::hold::{Hold, HoldReason, LogStatus};
+use crate::broker::depths;
+use crate::broker::log::{Continuity, FindEnd, LogReader, Record};
+use crate::follow::{Currency, FollowError};
+use crate::store::record::{Control, Decision, DecisionKind, LogRecord};
+use crate::store::state::{Contents, Effect, Incomplete, ReadFrom};
+use crate::store::{Applied, StoreError};
+
+/// The campaigns log, being read.
+pub struct Reading {
+    log: LogReader,
+    mode: Mode,
+    /// Messages that wait for a retry, if the view was empty when reading started.
+    waiting: u64,
+}
+
+enum Mode {
+    /// Records are applied to the view.
+    Apply(ReadFrom),
+    /// The view is kept as it is, and records are compared with it.
+    Compare(Comparison),
+}
+
+/// The end of what the log held when reading started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Ahead,
+    Behind,
+}
+
+/// How reading goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    ReadOn,
+    /// The log must be opened again.
+    Reopen,
+}
+
+impl Campaigns {
+    /// Opens the log where the view left off. An outdated view is removed first.
+    ///
+    /// # Errors
+    /// [`FollowError`].
+    pub async fn open(&self, connection: &Connection) -> Result<Reading, FollowError> {
+        self.currency.send_replace(Currency::CatchingUp);
+        let mut state = self.store.view_state()?;
+        if let Contents::Outdated(snapshot) = state.contents.clone() {
+            // A restore reads the view.
+            let _restoring = self.restoring.lock().await;
+            self.keep_campaigns()?;
+            self.store.read_again(state.decision, snapshot)?;
+            state = self.store.view_state()?;
+        }
+        let position = self.store.position()?;
+        let (log, continuity) =
+            LogReader::open(connection, &self.log, FindEnd::ByMarker(&self.publisher), position.as_ref()).await?;
+        let mut waiting = 0;
+        let mode = match (continuity, position) {
+            (Continuity::Continued, position) => {
+                if state.last_record.is_none()
+                    && let Some(position) = position
+                {
+                    self.store.set_last_record(&position)?;
+                }
+                Mode::Apply(ReadFrom::Position)
+            }
+            (Continuity::Restarted, Some(position)) if state.is_complete() && self.store.has_campaigns() => {
+                if matches!(*self.status.borrow(), LogStatus::Following) {
+                    self.status.send_replace(LogStatus::Comparing);
+                }
+                Mode::Compare(Comparison::new(position, state.last_record, state.decision))
+            }
+            (Continuity::Restarted, position) => {
+                // A view without a position was removed. The decision for that is in this log.
+                let decision = state.decision.filter(|_| position.is_none());
+                self.store.read_again(decision, None)?;
+                waiting = depths::total(connection, &self.names, &[]).await?;
+                Mode::Apply(ReadFrom::First)
+            }
+        };
+        self.show_version()?;
+        Ok(Reading { log, mode, waiting })
+    }
+
+    /// Applies the log, until the connection is lost or events must not be resolved by the view any more: the log must be
+    /// opened again then.
+    ///
+    /// # Errors
+    /// [`FollowError`].
+    pub async fn follow(&self, mut reading: Reading) -> Result<(), FollowError> {
+        let mut end = End::Ahead;
+        loop {
+            if end == End::Ahead && reading.log.is_current() {
+                end = End::Behind;
+                if self.all_read(&reading).await? == Next::Reopen {
+                    return Ok(());
+                }
+            }
+            let record = reading.log.next().await?;
+            let content = self.content(&record);
+            let from = match &mut reading.mode {
+                Mode::Apply(from) => *from,
+                Mode::Compare(comparison) => match comparison.read(&record.position, content.as_ref()) {
+                    Relation::Unknown => {
+                        self.tell_control(&record, content.as_ref());
+                        if end == End::Behind
+                            && let Some(decision) = comparison.decision()
+                        {
+                            self.replace(decision.clone())?;
+                            return Ok(());
+                        }
+                        continue;
+                    }
+                    relation => {
+                        tracing::info!(log = self.log, offset = record.position.offset, "campaigns log continues");
+                        reading.mode = Mode::Apply(ReadFrom::Position);
+                        end = End::Ahead;
+                        if relation == Relation::AtPosition {
+                            continue;
+                        }
+                        ReadFrom::Position
+                    }
+                },
+            };
+            match self.apply(&record, content.as_ref(), from)? {
+                Effect::Completed => end = End::Ahead,
+                Effect::ReadAgain => break,
+                Effect::Held if *self.currency.borrow() == Currency::Current => break,
+                Effect::Held | Effect::None | Effect::Changed(_) | Effect::Restored { .. } => {}
+            }
+        }
+        self.reopen();
+        Ok(())
+    }
+
+    /// All that the log held when reading started has been read.
+    async fn all_read(&self, reading: &Reading) -> Result<Next, FollowError> {
+        let comparison = match &reading.mode {
+            Mode::Compare(comparison) => comparison,
+            Mode::Apply(from) => {
+                let mut state = self.store.view_state()?;
+                let is_new = *from == ReadFrom::First && state.last_record.is_none() && state.decision.is_none();
+                if is_new && state.is_complete() && reading.waiting > 0 {
+                    state.incomplete = Some(Incomplete::DeliveriesWait { messages: reading.waiting });
+                    self.store.set_incomplete(state.incomplete)?;
+                }
+                match state.incomplete {
+                    Some(incomplete) => self.hold(HoldReason::View(incomplete)),
+                    None if state.is_complete() => self.current()?,
+                    // A snapshot is being loaded.
+                    None => {}
+                }
+                return Ok(Next::ReadOn);
+            }
+        };
+        match comparison.verdict() {
+            Verdict::Rewind(position) => {
+                tracing::warn!(log = self.log, offset = position.offset, "campaigns log has lost markers");
+                self.store.rewind(&position)?;
+                Ok(Next::Reopen)
+            }
+            Verdict::Replace(decision) => {
+                self.replace(decision)?;
+                Ok(Next::Reopen)
+            }
+            Verdict::Hold(reason, announcement) => {
+                self.hold(reason);
+                if announcement == Announcement::Needed {
+                    let campaigns = self.store.count_campaigns();
+                    if let Err(error) = self.publish_control(&Control::Hold { at: Utc::now(), campaigns }).await {
+                        // The next connection tries again.
+                        tracing::warn!(log = self.log, %error, "other workers were not told that campaigns are missing");
+                    }
+                }
+                Ok(Next::ReadOn)
+            }
+        }
+    }
+
+    fn current(&self) -> Result<(), StoreError> {
+        // Not of each record: a campaign that was encrypted with a key that is gone may have been replaced since.
+        self.store.check_keys()?;
+        let offset = self.store.position()?.map(|position| position.offset);
+        tracing::info!(log = self.log, offset, "configuration is current");
+        self.metrics.config_log_incomplete.set(0);
+        self.status.send_replace(LogStatus::Following);
+        self.currency.send_replace(Currency::Current);
+        Ok(())
+    }
+
+    fn hold(&self, reason: HoldReason) {
+        let hold = Hold { log: self.log.clone(), reason };
+        tracing::error!(log = self.log, reason = reason.name(), error = %hold, "campaigns log is incomplete");
+        self.metrics.config_log_incomplete.set(1);
+        self.status.send_replace(LogStatus::Incomplete(hold));
+    }
+
+    /// Nothing more is to be resolved by the view.
+    fn reopen(&self) {
+        self.currency.send_replace(Currency::CatchingUp);
+        self.status.send_replace(LogStatus::Following);
+    }
+
+    /// An operator has decided: the view is replaced when the log is opened again.
+    fn replace(&self, Decision { at, kind }: Decision) -> Result<(), StoreError> {
+        let snapshot = match kind {
+            DecisionKind::ReadLog => None,
+            DecisionKind::Load(snapshot) => Some(snapshot),
+        };
+        self.store.outdate(at, snapshot)?;
+        self.reopen();
+        Ok(())
+    }
+
+    fn keep_campaigns(&self) -> Result<(), StoreError> {
+        let kept = self.store.keep_campaigns()?;
+        tracing::warn!(
+            log = self.log,
+            kept = kept.map(|path| path.display().to_string()),
+            "campaigns are read again from the log. Those that this worker had are kept in a file; `waypost campaigns apply \
+             FILE` brings back what is missing"
+        );
+        Ok(())
+    }
+
+    fn content(&self, record: &Record) -> Option<LogRecord> {
+        let content = LogRecord::read(&record.body);
+        content
+            .inspect_err(|error| {
+                // Another version of Waypost has written it.
+                tracing::error!(log = self.log, offset = record.position.offset, %error, "a record that can't be read was left out");
+            })
+            .ok()
+    }
+
+    fn apply(&self, record: &Record, content: Option<&LogRecord>, from: ReadFrom) -> Result<Effect, StoreError> {
+        let effect = self.store.apply(&record.position, content, from)?;
+        if let (Effect::Changed(Applied::Done { .. }), Some(LogRecord::Change(change))) = (&effect, content)
+            && let Some(campaign) = change.campaign.clone().filter(|_| *self.currency.borrow() == Currency::Current)
+        {
+            // A worker without the key could do nothing with the campaign's events.
+            self.store.opened(campaign)?;
+        }
+        self.show_version()?;
+        match (&effect, content) {
+            (Effect::Changed(applied), Some(LogRecord::Change(change))) => {
+                match applied {
+                    Applied::Done { version } if change.campaign.is_some() => {
+                        tracing::info!(campaign = change.id, version, "campaign configured");
+                    }
+                    Applied::Done { .. } => tracing::info!(campaign = change.id, "campaign deleted"),
+                    _ => tracing::info!(campaign = change.id, ?applied, "a change of a campaign came too late"),
+                }
+                self.appender.applied(&record.position.message_id, applied.clone());
+            }
+            (Effect::Restored { id, applied: Applied::Done { version } }, _) => {
+                tracing::debug!(campaign = id, version, "campaign restored");
+            }
+            (Effect::Restored { id, applied }, _) => {
+                tracing::warn!(campaign = id, ?applied, "campaign not restored: the log has it");
+            }
+            _ => self.tell_control(record, content),
+        }
+        Ok(effect)
+    }
+
+    /// Whoever appended a control record here is told that it was read.
+    fn tell_control(&self, record: &Record, content: Option<&LogRecord>) {
+        if let Some(LogRecord::Control(_)) = content {
+            self.appender.applied(&record.position.message_id, Applied::Done { version: record.position.offset });
+        }
+    }
+
+    fn show_version(&self) -> Result<(), StoreError> {
+        let applied = self.store.position()?.map_or(0, |position| position.offset);
+        self.metrics.config_version.set(i64::try_from(applied).unwrap_or(i64::MAX));
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! Whether this worker has all campaigns, and what an operator decides if the campaigns log is incomplete.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Http;
+use super::access::Caller;
+use super::problem::Problem;
+use super::route::Route;
+use crate::campaigns::hold::LogStatus;
+use crate::campaigns::restore::Configuration;
+use crate::config::Role;
+use crate::delivery::timestamp;
+use crate::follow::Currency;
+
+/// The routes of the configuration as a whole.
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/configuration", Role::Viewer, get)
+            .named("getConfiguration", "Read whether this worker has all campaigns")
+            .answers::<ConfigurationResponse>(StatusCode::OK, "The state of the configuration"),
+        Route::post("/configuration/restore", Role::Editor, restore)
+            .named("restoreConfiguration", "Append the campaigns of this worker's store to an incomplete campaigns log")
+            .answers::<DecisionResponse>(StatusCode::OK, "All campaigns are appended; workers read them now")
+            .problem(StatusCode::CONFLICT, "This worker does not have all campaigns: ask another worker"),
+        Route::post("/configuration/accept-empty", Role::Editor, accept_empty)
+            .named("acceptEmptyConfiguration", "Accept an incomplete campaigns log as it is")
+            .answers::<DecisionResponse>(StatusCode::OK, "All workers go on with what the log has")
+            .problem(StatusCode::CONFLICT, "This worker does not hold its events"),
+    ]
+}
+
+/// The state of the configuration.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Configuration")]
+struct ConfigurationResponse {
+    /// Whether this worker has all campaigns.
+    state: ConfigurationState,
+    /// Why campaigns may be missing, for programs: `logReplaced`, `logTrimmed`, `logBeginsLater`, `heldByWorker` or
+    /// `deliveriesWait`.
+    reason: Option<&'static str>,
+    /// Why campaigns may be missing, and what to do.
+    detail: Option<String>,
+    /// How many campaigns this worker's store has.
+    campaigns: u64,
+    /// When the latest change that the store has was accepted; null if that is not known.
+    #[serde(serialize_with = "timestamp::optional::serialize")]
+    #[schemars(with = "Option<DateTime<Utc>>")]
+    last_change_at: Option<DateTime<Utc>>,
+    /// Whether the campaigns log can be restored from this worker.
+    can_restore: bool,
+}
+
+/// Whether a worker has all campaigns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+enum ConfigurationState {
+    /// It has all campaigns.
+    Current,
+    /// It is reading the campaigns log.
+    Reading,
+    /// Campaigns may be missing: events are held until an operator decides.
+    Incomplete,
+}
+
+/// What was decided.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "ConfigurationDecision")]
+struct DecisionResponse {
+    /// How many campaigns were appended, or were in the store of this worker when the log was accepted.
+    campaigns: u64,
+}
+
+impl From<Configuration> for ConfigurationResponse {
+    fn from(configuration: Configuration) -> Self {
+        let can_restore = configuration.can_restore();
+        let Configuration { currency, status, campaigns, last_change_at } = configuration;
+        let (state, hold) = match (status, currency) {
+            (LogStatus::Incomplete(hold), _) => (ConfigurationState::Incomplete, Some(hold)),
+            (LogStatus::Following, Currency::Current) => (ConfigurationState::Current, None),
+            (LogStatus::Following | LogStatus::Comparing, _) => (ConfigurationState::Reading, None),
+        };
+        Self {
+            state,
+            reason: hold.as_ref().map(|hold| hold.reason.name()),
+            detail: hold.map(|hold| hold.to_string()),
+            campaigns,
+            last_change_at,
+            can_restore,
+        }
+    }
+}
+
+/// `GET /v1/configuration`.
+async fn get(State(http): State<Http>) -> Result<Json<ConfigurationResponse>, Problem> {
+    Ok(Json(http.campaigns.configuration()?.into()))
+}
+
+/// `POST /v1/configuration/restore`.
+async fn restore(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<DecisionResponse>, Problem> {
+    Ok(Json(DecisionResponse { campaigns: http.campaigns.restore(&caller.name).await? }))
+}
+
+/// `POST /v1/configuration/accept-empty`.
+async fn accept_empty(
+    State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<DecisionResponse>, Problem> {
+    Ok(Json(DecisionResponse { campaigns: http.campaigns.accept_empty(&caller.name).await? }))
+}

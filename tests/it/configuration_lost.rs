@@ -1,0 +1,365 @@
+//! A campaigns log that has lost records: workers hold their events until an operator decides.
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::stage::LONG;
+use crate::support::{Amqp, Answer, Broker, PATIENCE, Receiver, Waypost, unique, until};
+
+/// Segments of a stream under [`trim`], and how many bytes are kept of it.
+const SEGMENT_BYTES: usize = 50_000;
+const KEPT_BYTES: usize = 100_000;
+
+/// A campaign with one webhook.
+fn campaign(id: &str, url: &str) -> Value {
+    json!({ "id": id, "name": "A campaign", "sections": [{ "label": "Ask", "webhook": { "url": url } }] })
+}
+
+fn event(campaign: &str, event_id: &str) -> Value {
+    json!({ "campaignId": campaign, "label": "Ask", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z", "eventId": event_id })
+}
+
+fn log_of(prefix: &str) -> String {
+    format!("{prefix}.campaigns")
+}
+
+/// Waits until a worker holds its events, and gives back what it says about that.
+async fn held(waypost: &Waypost) -> String {
+    let detail = until("a worker that holds its events", PATIENCE, async || {
+        let ready = waypost.get("/readyz").await;
+        (ready.status == 503 && ready.body.contains("campaigns restore")).then_some(ready)
+    })
+    .await;
+    assert_eq!(waypost.metric("waypost_config_log_incomplete").await, 1.0);
+    detail.problem(503)["detail"].as_str().expect("text").to_owned()
+}
+
+async fn configuration(waypost: &Waypost) -> Value {
+    waypost.get("/v1/configuration").await.json()
+}
+
+/// Launches a worker and waits until it answers.
+async fn launch(url: &str, prefix: &str) -> Waypost {
+    let waypost = Waypost::launch(url, prefix, &[]);
+    waypost.until_line("listening").await;
+    waypost
+}
+
+async fn stop(waypost: &Waypost) {
+    waypost.terminate();
+    assert!(waypost.wait().await.success());
+}
+
+/// Relaunches a worker and waits until it answers.
+async fn relaunch(waypost: &Waypost) {
+    waypost.relaunch(&[]);
+    until("an answer", PATIENCE, async || {
+        let answer = waypost.cli(&["campaigns", "accept-empty", "--dry-run"]).await;
+        (answer.code == Some(0)).then_some(())
+    })
+    .await;
+}
+
+async fn no_webhook(waypost: &Waypost) -> f64 {
+    waypost.metric("waypost_events_total{result=\"no_webhook\"}").await
+}
+
+/// All campaigns of a worker, each with its version.
+async fn campaigns(waypost: &Waypost) -> Vec<(String, u64)> {
+    let listed = waypost.get("/v1/campaigns").await.json();
+    let items = listed["items"].as_array().unwrap_or_else(|| panic!("{listed:#}")).clone();
+    let read =
+        |item: &Value| (item["id"].as_str().expect("an id").to_owned(), item["version"].as_u64().expect("a version"));
+    items.iter().map(read).collect()
+}
+
+/// Restores from a worker by the command line.
+async fn restore(waypost: &Waypost) {
+    let printed = waypost.cli(&["campaigns", "restore"]).await;
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+}
+
+/// Changes a large campaign until the stream has lost its first record.
+async fn trim(waypost: &Waypost, amqp: &Amqp, prefix: &str) {
+    let mut filler = campaign("filler", "https://example.com/hook");
+    filler["sections"][0]["message"] = "x".repeat(SEGMENT_BYTES / 4).into();
+    until("a stream that has lost its first record", LONG, async || {
+        waypost.put_campaign(&filler).await;
+        let records = amqp.read_stream(&log_of(prefix), |records| !records.is_empty()).await;
+        (records[0].offset > 1).then_some(())
+    })
+    .await;
+}
+
+async fn trimming_broker() -> Broker {
+    let broker = Broker::private().await;
+    let policy = json!({ "max-length-bytes": KEPT_BYTES, "stream-max-segment-size-bytes": SEGMENT_BYTES });
+    broker.ctl(&["set_policy", "small", "^.*$", &policy.to_string(), "--apply-to", "queues"]).await;
+    broker
+}
+
+#[tokio::test]
+async fn a_new_worker_beside_a_trimmed_log_holds_until_another_restores_it() {
+    let broker = trimming_broker().await;
+    let (url, prefix, receiver) = (broker.url(), unique("lost"), Receiver::start());
+    let (old, amqp) = (Waypost::start(&url, &prefix).await, Amqp::connect(&url).await);
+    let first = old.put_campaign(&campaign("c", &receiver.url("/"))).await;
+    trim(&old, &amqp, &prefix).await;
+    broker.ctl(&["clear_policy", "small"]).await;
+    // It has all campaigns, and goes on over a restart.
+    stop(&old).await;
+    old.restart().await;
+    assert_eq!(old.metric("waypost_config_log_incomplete").await, 0.0);
+
+    stop(&old).await;
+    let new = launch(&url, &prefix).await;
+    let detail = held(&new).await;
+    assert!(detail.contains("begins at offset") && detail.contains("accept-empty"), "{detail}");
+    let state = configuration(&new).await;
+    assert_eq!((&state["state"], &state["reason"]), (&json!("incomplete"), &json!("logBeginsLater")), "{state:#}");
+    amqp.publish_events(&prefix, &[event("c", "1"), event("c", "2")]).await;
+    amqp.until_depth(&format!("{prefix}.events"), 2).await;
+    for reply in [new.get("/v1/campaigns").await, new.get("/v1/campaigns/c").await] {
+        assert!(reply.problem(503)["detail"].as_str().is_some_and(|text| text.contains("restore")), "{reply:?}");
+    }
+    let refused = new.cli(&["campaigns", "restore"]).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("against a worker that has them"), "{refused:?}");
+    // Over a restart as well.
+    stop(&new).await;
+    relaunch(&new).await;
+    held(&new).await;
+    amqp.until_depth(&format!("{prefix}.events"), 2).await;
+
+    old.restart().await;
+    let dry = old.cli(&["campaigns", "restore", "--dry-run"]).await;
+    assert!(dry.code == Some(0) && dry.stdout.contains("append 2 campaigns (last change"), "{dry:?}");
+    restore(&old).await;
+    new.ready().await;
+    assert_eq!(campaigns(&new).await, campaigns(&old).await);
+    assert_eq!(new.get("/v1/campaigns/c").await.json(), first.json());
+    assert_eq!(
+        old.get("/v1/campaigns/c").await.headers["etag"],
+        first.headers["etag"],
+        "a snapshot changes no version"
+    );
+    assert_eq!(new.metric("waypost_config_log_incomplete").await, 0.0);
+
+    // It resolves by what was restored, and another new one is complete at once.
+    stop(&old).await;
+    let changed = new.put_campaign(&campaign("c", &receiver.url("/changed"))).await;
+    let third = Waypost::start(&url, &prefix).await;
+    assert_eq!(third.get("/v1/campaigns/c").await.headers["etag"], changed.headers["etag"]);
+    amqp.publish_event(&prefix, &event("c", "3")).await;
+    let requests = receiver.until(|requests| requests.len() == 3).await;
+    assert_eq!(requests.iter().filter(|request| request.path() == "/changed").count(), 1, "{requests:?}");
+    assert_eq!((no_webhook(&new).await, no_webhook(&third).await), (0.0, 0.0));
+}
+
+#[tokio::test]
+async fn a_log_deleted_while_workers_are_stopped_is_restored_from_a_store() {
+    let (url, prefix, receiver) = (Broker::shared().await.url(), unique("lost"), Receiver::start());
+    let (old, amqp) = (Waypost::start(&url, &prefix).await, Amqp::connect(&url).await);
+    let put = old.put_campaign(&campaign("c", &receiver.url("/"))).await;
+    old.put_campaign(&campaign("gone", &receiver.url("/"))).await;
+    assert_eq!(old.send(reqwest::Method::DELETE, "/v1/campaigns/gone", None).await.status, 204);
+    stop(&old).await;
+    amqp.delete_queue(&log_of(&prefix)).await;
+    amqp.publish_events(&prefix, &[event("c", "1"), event("c", "2")]).await;
+
+    relaunch(&old).await;
+    held(&old).await;
+    // It shows what it has, says what is the matter, and takes no change.
+    assert_eq!(old.get("/v1/campaigns/c").await.json(), put.json());
+    let listed = old.cli(&["campaigns", "list"]).await;
+    assert!(listed.stdout.contains("A campaign") && listed.stderr.contains("campaigns may be missing"), "{listed:?}");
+    let refused = old.send(reqwest::Method::PUT, "/v1/campaigns/d", Some(&campaign("d", &receiver.url("/")))).await;
+    assert!(refused.problem(503)["detail"].as_str().is_some_and(|text| text.contains("no change is accepted")));
+    // A new worker is told by the log.
+    let new = launch(&url, &prefix).await;
+    held(&new).await;
+    assert_eq!(configuration(&new).await["reason"], "heldByWorker");
+    amqp.until_depth(&format!("{prefix}.events"), 2).await;
+
+    restore(&old).await;
+    tokio::join!(old.ready(), new.ready());
+    assert_eq!(campaigns(&old).await, campaigns(&new).await);
+    assert_eq!(old.get("/v1/campaigns/c").await.json(), put.json(), "the webhook has kept its id");
+    let requests = receiver.until(|requests| requests.len() == 2).await;
+    assert_eq!(requests.len(), 2);
+    assert_eq!((no_webhook(&old).await, no_webhook(&new).await), (0.0, 0.0));
+    let page = old.get("/v1/configuration").await.json();
+    assert_eq!((&page["state"], &page["campaigns"]), (&json!("current"), &json!(1)), "{page:#}");
+
+    // The next time the new log is the one that it knows.
+    stop(&old).await;
+    old.restart().await;
+    assert_eq!(campaigns(&old).await, campaigns(&new).await);
+}
+
+#[tokio::test]
+async fn a_log_deleted_under_running_workers_is_restored_by_several_at_once() {
+    let (url, prefix, receiver) = (Broker::shared().await.url(), unique("lost"), Receiver::start());
+    let (first, second) = tokio::join!(Waypost::start(&url, &prefix), Waypost::start(&url, &prefix));
+    let amqp = Amqp::connect(&url).await;
+    for id in ["a", "b", "c"] {
+        first.put_campaign(&campaign(id, &receiver.url("/"))).await;
+    }
+    until("both to have all", PATIENCE, async || (campaigns(&second).await.len() == 3).then_some(())).await;
+    amqp.delete_queue(&log_of(&prefix)).await;
+    tokio::join!(held(&first), held(&second));
+    amqp.publish_event(&prefix, &event("b", "1")).await;
+    // Both, and one of them twice.
+    let restored =
+        join_all([&first, &second, &first].map(|waypost| waypost.cli(&["campaigns", "restore", "--json"]))).await;
+    assert!(restored.iter().any(|printed| printed.code == Some(0)), "{restored:?}");
+    tokio::join!(first.ready(), second.ready());
+    until("the same on both", PATIENCE, async || {
+        (campaigns(&first).await == campaigns(&second).await && campaigns(&first).await.len() == 3).then_some(())
+    })
+    .await;
+    receiver.until(|requests| requests.len() == 1).await;
+    assert_eq!(no_webhook(&first).await + no_webhook(&second).await, 0.0);
+    // A new worker reads the same.
+    let third = Waypost::start(&url, &prefix).await;
+    assert_eq!(campaigns(&third).await, campaigns(&first).await);
+}
+
+#[tokio::test]
+async fn a_worker_that_took_the_new_log_for_a_first_installation_is_stopped() {
+    let (url, prefix, receiver) = (Broker::shared().await.url(), unique("lost"), Receiver::start());
+    let (old, amqp) = (Waypost::start(&url, &prefix).await, Amqp::connect(&url).await);
+    old.put_campaign(&campaign("c", &receiver.url("/"))).await;
+    stop(&old).await;
+    amqp.delete_queue(&log_of(&prefix)).await;
+    let new = Waypost::start(&url, &prefix).await;
+    relaunch(&old).await;
+    tokio::join!(held(&old), held(&new));
+    amqp.publish_event(&prefix, &event("c", "1")).await;
+    amqp.until_depth(&format!("{prefix}.events"), 1).await;
+    restore(&old).await;
+    tokio::join!(old.ready(), new.ready());
+    receiver.until(|requests| requests.len() == 1).await;
+    assert_eq!(no_webhook(&new).await, 0.0);
+}
+
+/// Others have begun to use the new log: they go on, and only the worker that knows more holds.
+#[tokio::test]
+async fn a_log_that_is_in_use_is_not_stopped_by_a_worker_with_another_past() {
+    let (url, prefix) = (Broker::shared().await.url(), unique("lost"));
+    let (stopped, amqp) = (Waypost::start(&url, &prefix).await, Amqp::connect(&url).await);
+    stopped.put_campaign(&campaign("old", "https://example.com/old")).await;
+    stop(&stopped).await;
+    amqp.delete_queue(&log_of(&prefix)).await;
+    let other = Waypost::start(&url, &prefix).await;
+    let new = other.put_campaign(&campaign("new", "https://example.com/new")).await;
+    relaunch(&stopped).await;
+    held(&stopped).await;
+    other.ready().await;
+    assert_eq!(other.get("/v1/campaigns/new").await.json(), new.json());
+    // What is restored is added to what the log has.
+    restore(&stopped).await;
+    stopped.ready().await;
+    other.ready().await;
+    let ids = |campaigns: Vec<(String, u64)>| campaigns.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+    assert_eq!(ids(campaigns(&stopped).await), ["new", "old"]);
+    until("the same on both", PATIENCE, async || (campaigns(&stopped).await == campaigns(&other).await).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn an_empty_log_is_accepted_after_it_was_said_how_much_is_lost() {
+    let (url, prefix, receiver) = (Broker::shared().await.url(), unique("lost"), Receiver::start());
+    let (old, amqp) = (Waypost::start(&url, &prefix).await, Amqp::connect(&url).await);
+    old.put_campaign(&campaign("c", &receiver.url("/"))).await;
+    let refused = old.cli(&["campaigns", "accept-empty", "--yes"]).await;
+    assert_eq!(refused.code, Some(1), "nothing is held: {refused:?}");
+    amqp.delete_queue(&log_of(&prefix)).await;
+    held(&old).await;
+    let new = launch(&url, &prefix).await;
+    held(&new).await;
+
+    let unconfirmed = old.cli(&["campaigns", "accept-empty"]).await;
+    assert_eq!(unconfirmed.code, Some(2), "{unconfirmed:?}");
+    let dry = old.cli(&["campaigns", "accept-empty", "--dry-run"]).await;
+    assert!(dry.code == Some(0) && dry.stdout.contains("1 campaign"), "{dry:?}");
+    assert_eq!(configuration(&old).await["state"], "incomplete");
+    let accepted = old.cli(&["campaigns", "accept-empty", "--yes"]).await;
+    assert_eq!(accepted.code, Some(0), "{accepted:?}");
+    tokio::join!(old.ready(), new.ready());
+    assert_eq!((campaigns(&old).await, campaigns(&new).await), (vec![], vec![]));
+    // What the log has lost is in a file, from which it can be applied again.
+    let line: Value = serde_json::from_str(&old.until_line("kept in a file").await).expect("a line of JSON");
+    let applied = old.cli(&["campaigns", "apply", line["kept"].as_str().expect("a file")]).await;
+    assert_eq!(applied.code, Some(0), "{applied:?}");
+    amqp.publish_event(&prefix, &event("c", "1")).await;
+    receiver.until(|requests| requests.len() == 1).await;
+    // The decision holds over restarts, and for new workers.
+    stop(&old).await;
+    old.restart().await;
+    let third = Waypost::start(&url, &prefix).await;
+    assert_eq!(campaigns(&third).await, campaigns(&old).await);
+}
+
+/// No worker has a store any more, but deliveries wait that only a campaign can have made.
+#[tokio::test]
+async fn deliveries_that_wait_tell_a_new_log_from_a_first_installation() {
+    let (url, prefix, receiver) = (Broker::shared().await.url(), unique("lost"), Receiver::start());
+    receiver.answer("/", Answer::status(500));
+    let (old, amqp) = (Waypost::start(&url, &prefix).await, Amqp::connect(&url).await);
+    old.put_campaign(&campaign("c", &receiver.url("/"))).await;
+    amqp.publish_event(&prefix, &event("c", "1")).await;
+    old.until_metric("waypost_retries_scheduled_total", 1.0).await;
+    old.kill().await;
+    amqp.delete_queue(&log_of(&prefix)).await;
+    let new = launch(&url, &prefix).await;
+    held(&new).await;
+    assert_eq!(configuration(&new).await["reason"], "deliveriesWait");
+    let accepted = new.cli(&["campaigns", "accept-empty", "--yes"]).await;
+    assert_eq!(accepted.code, Some(0), "{accepted:?}");
+    new.ready().await;
+}
+
+/// A restore that was killed has no effect, and can be repeated.
+#[tokio::test]
+async fn a_restore_that_was_interrupted_is_repeated() {
+    let (url, prefix) = (Broker::shared().await.url(), unique("lost"));
+    let (old, amqp) = (Waypost::start(&url, &prefix).await, Amqp::connect(&url).await);
+    let count = 300;
+    for chunk in 0..count / 50 {
+        let put = (0..50).map(async |number| {
+            old.put_campaign(&campaign(&format!("c{:03}", chunk * 50 + number), "https://example.com/hook")).await
+        });
+        join_all(put).await;
+    }
+    stop(&old).await;
+    amqp.delete_queue(&log_of(&prefix)).await;
+    relaunch(&old).await;
+    held(&old).await;
+    // Killed as soon as the first of it is in the log.
+    let interrupted = async {
+        let _ = tokio::time::timeout(PATIENCE, old.cli(&["campaigns", "restore"])).await;
+    };
+    let log = log_of(&prefix);
+    let begun = amqp.read_stream(&log, |records| {
+        records.iter().any(|record| !record.body.is_empty() && record.json()["control"] == "restoreStarted")
+    });
+    let killed = async {
+        begun.await;
+        old.kill().await;
+    };
+    tokio::join!(interrupted, killed);
+    relaunch(&old).await;
+    let is_held = until("a decision, or none", PATIENCE, async || match configuration(&old).await["state"].as_str() {
+        Some("incomplete") => Some(true),
+        Some("current") => Some(false),
+        _ => None,
+    })
+    .await;
+    if is_held {
+        restore(&old).await;
+        old.ready().await;
+    }
+    let listed = old.get("/v1/campaigns?limit=1000").await.json();
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(count));
+}
