@@ -124,11 +124,6 @@ async fn until_version(waypost: &Waypost, path: &str, version: Option<&str>) -> 
     .await
 }
 
-async fn delete_log(amqp: &Amqp, prefix: &str) {
-    let deleted = amqp.channel().await.queue_delete(log_of(prefix).into(), QueueDeleteOptions::default()).await;
-    deleted.expect("the stream is deleted");
-}
-
 fn log_of(prefix: &str) -> String {
     format!("{prefix}.campaigns")
 }

@@ -163,10 +163,10 @@ fn what_next(letter: &Value) -> String {
         (Some("replaying"), _) => {
             return "It is being sent again now; see how that goes:\n  waypost replays list".to_owned();
         }
-        (_, Some("webhook_deleted")) => "Send it again, to the webhook as it was:",
-        (_, Some("webhook_disabled")) => {
-            "Send it again, once the webhook is enabled (`--config original` takes it as it was):"
+        (_, Some("webhook_deleted")) => {
+            "The webhook was deleted. Restore it (`waypost campaigns history` and `revert`), then send it again:"
         }
+        (_, Some("webhook_disabled")) => "Enable the webhook, then send it again:",
         (Some("pending"), Some("expired" | "rejected" | "maxlen")) => {
             "The broker removed the message. Find out why, then send it again:"
         }
@@ -181,8 +181,7 @@ fn what_next(letter: &Value) -> String {
         (Some("discarded"), _) => "It has been given up. Send it again all the same:",
         _ => "Send it again:",
     };
-    let config = if letter["reason"] == "webhook_deleted" { " --config original" } else { "" };
-    format!("{again}\n  waypost dead-letters replay {id}{config}")
+    format!("{again}\n  waypost dead-letters replay {id}")
 }
 
 fn indented(text: &str) -> String {
@@ -283,7 +282,7 @@ It has been sent again already. Once more:
         assert!(next("pending", "poison").starts_with("Put the message back"));
         assert!(next("pending", "expired").starts_with("The broker removed the message"));
         assert!(next("pending", "malformed").starts_with("Whoever published it has to publish it again"));
-        assert!(next("pending", "webhook_deleted").ends_with("replay dl_1 --config original"));
+        assert!(next("pending", "webhook_deleted").starts_with("The webhook was deleted"));
         assert!(next("replaying", "webhook_deleted").ends_with("waypost replays list"));
     }
 }

@@ -205,11 +205,10 @@ fn next(state: LetterState, reason: Reason, is_erased: bool) -> &'static str {
             "The broker removed the message. Find out why, then replay it."
         }
         (LetterState::Pending, Reason::WebhookDeleted) => {
-            "There is no webhook to send it to any more: a replay with the original configuration sends it where it was \
-             meant to go."
+            "The webhook was deleted. Restore it from the campaign's history, then replay it."
         }
         (LetterState::Pending, Reason::WebhookDisabled) => {
-            "Enable the webhook and replay it, or replay it with the original configuration."
+            "Enable the webhook, then replay it."
         }
         (LetterState::Pending, Reason::Gone) => {
             "Correct the address in the campaign's editor, and replay it with the current configuration."
