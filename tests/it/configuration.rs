@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Once;
 
 use futures_util::future::join_all;
-use lapin::options::QueueDeleteOptions;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
@@ -122,11 +121,6 @@ async fn until_version(waypost: &Waypost, path: &str, version: Option<&str>) -> 
         (found == version && reply.status == if version.is_some() { 200 } else { 404 }).then_some(reply)
     })
     .await
-}
-
-async fn delete_log(amqp: &Amqp, prefix: &str) {
-    let deleted = amqp.channel().await.queue_delete(log_of(prefix).into(), QueueDeleteOptions::default()).await;
-    deleted.expect("the stream is deleted");
 }
 
 fn log_of(prefix: &str) -> String {
