@@ -52,7 +52,7 @@ impl HoldReason {
             Self::LogReplaced => "logReplaced",
             Self::LogTrimmed { .. } => "logTrimmed",
             Self::View(Incomplete::BeginsLater { .. }) => "logBeginsLater",
-            Self::View(Incomplete::HeldByWorker) => "heldByWorker",
+            Self::View(Incomplete::HeldByWorker { .. }) => "heldByWorker",
             Self::View(Incomplete::DeliveriesWait { .. }) => "deliveriesWait",
         }
     }
@@ -74,8 +74,8 @@ impl fmt::Display for Hold {
                 f,
                 "the stream {log} begins at offset {first}, and this worker's store does not have the changes before"
             ),
-            HoldReason::View(Incomplete::HeldByWorker) => {
-                write!(f, "the stream {log} is new, and another worker has campaigns that are not in it")
+            HoldReason::View(Incomplete::HeldByWorker { campaigns }) => {
+                write!(f, "the stream {log} is new, and another worker has campaigns that are not in it ({campaigns})")
             }
             HoldReason::View(Incomplete::DeliveriesWait { messages }) => {
                 write!(f, "the stream {log} has no campaign, but deliveries wait for a retry ({messages} messages)")

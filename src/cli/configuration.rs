@@ -56,7 +56,7 @@ impl Restore {
             }
             return Ok(());
         }
-        if !self.json {
+        if !self.json && configuration["canRestore"] == true {
             tell!("appending {found}");
         }
         let answer = api.post(&["configuration", "restore"], None).await?.json()?;

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Once;
 
 use futures_util::future::join_all;
-use lapin::options::QueueDeleteOptions;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 

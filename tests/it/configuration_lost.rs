@@ -10,6 +10,9 @@ use crate::support::{Amqp, Answer, Broker, PATIENCE, Receiver, Waypost, unique, 
 const SEGMENT_BYTES: usize = 50_000;
 const KEPT_BYTES: usize = 100_000;
 
+/// 32 bytes in base64.
+const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
 /// A campaign with one webhook.
 fn campaign(id: &str, url: &str) -> Value {
     json!({ "id": id, "name": "A campaign", "sections": [{ "label": "Ask", "webhook": { "url": url } }] })
@@ -318,6 +321,29 @@ async fn deliveries_that_wait_tell_a_new_log_from_a_first_installation() {
     let accepted = new.cli(&["campaigns", "accept-empty", "--yes"]).await;
     assert_eq!(accepted.code, Some(0), "{accepted:?}");
     new.ready().await;
+}
+
+#[tokio::test]
+async fn secrets_stay_encrypted_in_what_is_restored() {
+    let (url, prefix) = (Broker::shared().await.url(), unique("lost"));
+    let key = [("WAYPOST_SECRET_KEY", KEY)];
+    let (old, amqp) = (Waypost::start_with(&url, &prefix, &key).await, Amqp::connect(&url).await);
+    let mut document = campaign("c", "https://example.com/hook");
+    document["sections"][0]["webhook"]["headers"] = json!({ "X-Api-Key": "the-value-in-the-clear" });
+    let put = old.put_campaign(&document).await;
+    amqp.delete_queue(&log_of(&prefix)).await;
+    held(&old).await;
+    restore(&old).await;
+    old.ready().await;
+    assert_eq!(old.get("/v1/campaigns/c").await.json(), put.json());
+    let records = amqp
+        .read_stream(&log_of(&prefix), |records| {
+            records.iter().any(|record| !record.body.is_empty() && record.json()["control"] == "restoreFinished")
+        })
+        .await;
+    let in_the_clear =
+        records.iter().filter(|record| String::from_utf8_lossy(&record.body).contains("the-value-in-the-clear"));
+    assert_eq!(in_the_clear.count(), 0);
 }
 
 /// A restore that was killed has no effect, and can be repeated.

@@ -33,8 +33,11 @@ pub enum Incomplete {
         /// The offset of its first record.
         first: u64,
     },
-    /// A worker had campaigns that the log does not have.
-    HeldByWorker,
+    /// A worker has campaigns that the log does not have.
+    HeldByWorker {
+        /// How many.
+        campaigns: u64,
+    },
     /// The log has no change, but deliveries wait for a retry.
     DeliveriesWait {
         /// How many messages wait.
@@ -146,8 +149,8 @@ impl ViewState {
             return (Write::Nothing, self.decide(decision, from));
         }
         match control {
-            Control::Hold { .. } if self.incomplete.is_none() => {
-                self.incomplete = Some(Incomplete::HeldByWorker);
+            Control::Hold { campaigns, .. } if self.incomplete.is_none() => {
+                self.incomplete = Some(Incomplete::HeldByWorker { campaigns: *campaigns });
                 (Write::Nothing, Effect::Held)
             }
             Control::RestoredCampaign { restore, stored } if self.restores.merges(restore) => {
