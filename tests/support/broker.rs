@@ -13,7 +13,8 @@ use tempfile::TempDir;
 use super::unique::free_port;
 use super::until::{PATIENCE, until};
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/rabbitmq-node");
+/// Runs the version that the variable `RABBITMQ` names, and says which.
+pub(crate) const NODE_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/rabbitmq-node");
 
 /// A node that is asked to end has ended within this time; the script itself kills it after ten seconds.
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
@@ -25,6 +26,14 @@ pub(super) struct Membership {
     pub(super) epmd: u16,
     /// The port of a node to join at the first start.
     pub(super) join: Option<u16>,
+}
+
+/// The version of RabbitMQ that all nodes run, such as `4.3.6`.
+pub(crate) fn broker_version() -> String {
+    let output =
+        Command::new(NODE_SCRIPT).arg("--version").output().unwrap_or_else(|error| panic!("{NODE_SCRIPT}: {error}"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// A RabbitMQ node on a port and a folder of its own, both kept over restarts.
@@ -222,7 +231,7 @@ fn temporary_folder() -> TempDir {
 
 /// Starts the script and waits for the node; panics with the end of its log where it does not start.
 fn run_script(folder: &Path, port: u16, plugins: &[&str], membership: Option<Membership>) -> Child {
-    let mut command = Command::new(SCRIPT);
+    let mut command = Command::new(NODE_SCRIPT);
     command.arg("--temporary");
     if let Some(Membership { epmd, join }) = membership {
         command.env("ERL_EPMD_PORT", epmd.to_string());
@@ -236,7 +245,7 @@ fn run_script(folder: &Path, port: u16, plugins: &[&str], membership: Option<Mem
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|error| panic!("{SCRIPT}: {error}"));
+        .unwrap_or_else(|error| panic!("{NODE_SCRIPT}: {error}"));
     let mut line = String::new();
     let stdout = script.stdout.as_mut().expect("the script's output is piped");
     BufReader::new(stdout).read_line(&mut line).expect("the script's output is text");

@@ -6,12 +6,12 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::broker::{Broker, Membership};
+use super::broker::{Broker, Membership, NODE_SCRIPT};
 use super::unique::{free_port, unique};
 use super::until::{PATIENCE, until};
 
 /// Runs epmd until its standard input closes: with the test process, however that ends.
-const EPMD: &str = "epmd -port $0 -address 127.0.0.1 </dev/null >/dev/null 2>&1 & trap \"kill $!\" EXIT; read -r _";
+const EPMD: &str = "\"$0\" --epmd \"$1\" </dev/null >/dev/null 2>&1 & trap \"kill $!\" EXIT; read -r _";
 
 /// Nodes that are one cluster.
 pub(crate) struct Cluster {
@@ -65,8 +65,9 @@ impl Cluster {
 
     /// How many nodes the first one sees running, itself included.
     async fn running(&self) -> usize {
-        let count = self.nodes[0].ctl(&["eval", "length(rabbit_mnesia:cluster_nodes(running))."]).await;
-        count.trim().parse().expect("a number of nodes")
+        let status = self.nodes[0].ctl(&["cluster_status", "--formatter", "json"]).await;
+        let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+        status["running_nodes"].as_array().expect("the running nodes").len()
     }
 }
 
@@ -93,7 +94,8 @@ struct Epmd {
 impl Epmd {
     fn start() -> Self {
         let port = free_port();
-        let shell = Command::new("bash").args(["-c", EPMD, &port.to_string()]).stdin(Stdio::piped()).spawn();
+        let shell =
+            Command::new("bash").args(["-c", EPMD, NODE_SCRIPT, &port.to_string()]).stdin(Stdio::piped()).spawn();
         Self { port, shell: shell.expect("bash runs") }
     }
 }
