@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Where cargo builds.
 BUILT := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: help demo serve test screenshots ci fmt lint doc deny bench bench-quick steps backlog dead-letters chaos drill contract fuzz image image-test clean tools rustfmt clippy
+.PHONY: help demo serve test versions screenshots ci fmt lint doc deny bench bench-quick steps backlog dead-letters chaos drill contract fuzz image image-test clean tools rustfmt clippy
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,12 +18,17 @@ serve: tools ## Run a worker on the broker there is, or on one of its own (ARGS=
 	cargo build --release --locked
 	scripts/with-broker $(BUILT)/release/waypost serve $(ARGS)
 
-test: tools ## Run all tests, against RabbitMQ nodes and browsers of their own
+# RABBITMQ is 3.10, 4.0, 4.3 or installed. Without it 4.3, or what is installed if 4.3 can't be prepared (scripts/rabbitmq-version).
+test: tools ## Run all tests, against RabbitMQ nodes and browsers of their own (RABBITMQ=4.0 for another version)
 	scripts/install-rabbitmq
+	scripts/install-network-tools
 	scripts/install-chromium
 	scripts/install-prometheus
 	scripts/install-validators $(BUILT)/tmp/validators
 	cargo test --locked
+
+versions: tools ## Run the tests that depend on RabbitMQ against each other supported version
+	scripts/test-versions
 
 # Built as tests are: the pages look the same.
 screenshots: tools ## Take pictures of the console's pages, into docs/screenshots (ARGS=overview for some of them)
@@ -31,9 +36,10 @@ screenshots: tools ## Take pictures of the console's pages, into docs/screenshot
 	scripts/install-chromium
 	cargo bench --locked --profile dev --bench screenshots -- $(ARGS)
 
-ci: tools rustfmt ## What continuous integration runs: format, lints, documentation, tests
+ci: tools rustfmt ## What continuous integration runs: format, lints, documentation, tests, on all versions of RabbitMQ
 	cargo fmt --check
 	$(MAKE) lint doc test
+	$(MAKE) versions
 
 fmt: tools rustfmt ## Format the code
 	cargo fmt
@@ -68,8 +74,9 @@ dead-letters: tools ## Measure a worker with a million dead letters (ARGS=100000
 	cargo bench --locked --bench dead_letters --no-run
 	scripts/with-broker cargo bench --locked --bench dead_letters -- $(ARGS)
 
-chaos: tools ## Inject faults into a cluster and account for every event (ARGS="--seed 7 --minutes 10")
+chaos: tools ## Inject faults into a cluster and account for every event (ARGS="--seed 7 --minutes 10 --rate 60 --tls" RABBITMQ=4.3)
 	scripts/install-rabbitmq
+	scripts/install-network-tools
 	cargo bench --locked --bench chaos -- $(ARGS)
 
 # An hour and a quarter: the alerts wait as long as they do in production.

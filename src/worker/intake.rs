@@ -27,7 +27,7 @@ use crate::broker::connection::{self, Address, reconnect_delays};
 use crate::broker::consumer::Message;
 use crate::broker::depths;
 use crate::broker::probe::is_probe;
-use crate::broker::succession::Succession;
+use crate::broker::succession::{Arrival, Succession, Taken};
 use crate::broker::topology::Topology;
 use crate::campaigns::Campaigns;
 use crate::follow::{Currency, FollowError, Follower, watch};
@@ -196,8 +196,11 @@ impl Intake {
         let mut tasks = JoinSet::new();
         loop {
             tokio::select! {
-                message = messages.next() => {
-                    let (message, acks) = message?;
+                taken = messages.next() => {
+                    let Taken { message, acks, arrival } = taken?;
+                    if arrival == Arrival::Recovered {
+                        self.worker.metrics.messages_recovered.inc();
+                    }
                     let hand = Hand {
                         memory_budget: self.memory_budget.clone(),
                         precedence: self.precedence.clone(),

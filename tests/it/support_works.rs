@@ -1,11 +1,14 @@
 //! The test support itself, without the product: what the other tests rely on holds.
 
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
+use crate::support::broker::{NODE_SCRIPT, broker_version};
+use crate::support::unique::free_port;
 use crate::support::{Amqp, Answer, Broker, Cluster, Message, PATIENCE, Proxy, Receiver, steady, unique, until};
 
 /// A topic exchange and the queue bound to it, both called `name`.
@@ -83,6 +86,47 @@ async fn a_private_broker_keeps_what_it_confirmed_over_a_kill_and_a_stop() {
     let amqp = Amqp::connect(&broker.url()).await;
     amqp.until_depth(&queue, 101).await;
     assert!(broker.ctl(&["list_queues", "--no-table-headers", "name"]).await.contains(&queue));
+}
+
+#[tokio::test]
+async fn nodes_run_the_version_that_was_asked_for() {
+    let version = broker_version();
+    match std::env::var("RABBITMQ") {
+        Ok(asked) if !asked.is_empty() && asked != "installed" => {
+            assert!(version.starts_with(&format!("{asked}.")), "{version}, and {asked} was asked for");
+        }
+        _ => {}
+    }
+    let status = Broker::shared().await.ctl(&["version"]).await;
+    assert_eq!(status.trim(), version);
+}
+
+/// A node as a shell starts it, which holds the node's standard input, as a test process does.
+const OWNER: &str = "mkfifo \"$1/stdin\" && \"$0\" --temporary \"$1/node\" \"$2\" <\"$1/stdin\" >\"$1/stdout\" & \
+    until [ -p \"$1/stdin\" ]; do sleep 0.01; done; exec 9>\"$1/stdin\"; read -r _";
+
+#[tokio::test]
+async fn a_node_ends_with_its_owner_though_that_was_killed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (path, port) = (folder.path(), free_port());
+    let mut owner = Command::new("bash")
+        .args(["-c", OWNER, NODE_SCRIPT, &path.display().to_string(), &port.to_string()])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("bash runs");
+    let ready = async || std::fs::read_to_string(path.join("stdout")).is_ok_and(|out| out == "ready\n").then_some(());
+    until("the node", PATIENCE, ready).await;
+    let name = format!("waypost-{port}@localhost");
+    let processes = || {
+        let list = Command::new("ps").args(["-ww", "-eo", "pid=,args="]).output().expect("ps runs");
+        let list = String::from_utf8_lossy(&list.stdout).into_owned();
+        list.lines().filter(|line| line.contains(&name) || line.contains(&format!("{}/node", path.display()))).count()
+    };
+    assert!(processes() > 1, "the VM and the script");
+    owner.kill().expect("the owner is killed");
+    owner.wait().expect("the owner has ended");
+    until("the end of all its processes", PATIENCE, async || (processes() == 0).then_some(())).await;
+    until("the end of its folder", PATIENCE, async || (!path.join("node").exists()).then_some(())).await;
 }
 
 #[tokio::test]
@@ -191,7 +235,7 @@ async fn what_has_come_to_rest_is_told_from_what_moves() {
 async fn a_cluster_keeps_what_it_confirmed_when_the_leader_of_a_queue_is_killed() {
     let cluster = Cluster::start(3).await;
     let [first, ..] = cluster.nodes() else { panic!("no nodes") };
-    let proxy = Proxy::to_first_of(cluster.nodes().iter().map(Broker::port).collect());
+    let proxy = Proxy::to_first_of(cluster.nodes().iter().map(Broker::address).collect());
     let queue = unique("clustered");
     declare(&Amqp::connect(&first.url()).await, &queue, "quorum").await;
     let amqp = Amqp::connect(&proxy.amqp_url()).await;

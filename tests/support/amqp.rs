@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions,
-    BasicRejectOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions, BasicRejectOptions,
+    ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer, PublisherConfirm};
@@ -225,7 +225,7 @@ impl Amqp {
         Ok(records)
     }
 
-    /// Takes each message of a queue and gives it back, as workers that die of it would, until `enough` has come about.
+    /// Takes each message of a queue and rejects it, so that the delivery limit counts, until `enough` has come about.
     pub(crate) async fn give_back_until<T>(&self, queue: &str, enough: impl Future<Output = T>) -> T {
         let channel = self.channel().await;
         channel.basic_qos(1, BasicQosOptions::default()).await.expect("a window");
@@ -235,7 +235,8 @@ impl Amqp {
         let give_back = async {
             while let Some(delivery) = consumer.next().await {
                 let delivery = delivery.expect("a delivery");
-                delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await.expect("given back");
+                // RabbitMQ 4.3 does not count `basic.nack` towards the delivery limit.
+                delivery.acker.reject(BasicRejectOptions { requeue: true }).await.expect("given back");
             }
         };
         let enough = tokio::select! {

@@ -207,9 +207,7 @@ fn next(state: LetterState, reason: Reason, is_erased: bool) -> &'static str {
         (LetterState::Pending, Reason::WebhookDeleted) => {
             "The webhook was deleted. Restore it from the campaign's history, then replay it."
         }
-        (LetterState::Pending, Reason::WebhookDisabled) => {
-            "Enable the webhook, then replay it."
-        }
+        (LetterState::Pending, Reason::WebhookDisabled) => "Enable the webhook, then replay it.",
         (LetterState::Pending, Reason::Gone) => {
             "Correct the address in the campaign's editor, and replay it with the current configuration."
         }
