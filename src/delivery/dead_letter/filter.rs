@@ -226,7 +226,7 @@ mod tests {
                 "$.filter.endpoint",
             ]
         );
-        assert!(faults[1].message.contains("malformed, poison, gone"), "{}", faults[1]);
+        assert!(faults[1].message.contains("malformed, poison, expired"), "{}", faults[1]);
     }
 
     #[test]
