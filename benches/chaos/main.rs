@@ -23,7 +23,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
 use support::chaos::fault::Fault;
-use support::chaos::{self, Drill, Findings, Manner, Progress};
+use support::chaos::{self, Drill, Findings, Manner, Progress, Settled};
 
 /// Injects faults for a while, and takes the account.
 #[derive(Debug, Parser)]
@@ -41,6 +41,9 @@ struct Options {
     /// Events published a second.
     #[arg(long, default_value_t = 60)]
     rate: u32,
+    /// The workers speak to the broker over TLS. Needs root, for a network of the nodes' own.
+    #[arg(long)]
+    tls: bool,
     /// One fault at a time, to see what each of them does to deliveries.
     #[arg(long)]
     apart: bool,
@@ -66,11 +69,18 @@ async fn main() -> ExitCode {
         publishers: 2,
         receivers: 6,
         per_second: options.rate,
+        tls: options.tls,
         left_out: if options.all_nodes { Vec::new() } else { vec![Fault::ClusterKilled] },
     };
+    let (rate, tls) = (format!(" --rate {}", options.rate), if options.tls { " --tls" } else { "" });
     let apart = if options.apart { " --apart" } else { "" };
     let all_nodes = if options.all_nodes { " --all-nodes" } else { "" };
-    let again = format!("make chaos ARGS=\"--seed {seed} --minutes {}{apart}{all_nodes}\"", options.minutes);
+    let version = support::broker::broker_version();
+    let again = format!(
+        "make chaos ARGS=\"--seed {seed} --minutes {}{rate}{tls}{apart}{all_nodes}\" RABBITMQ={}",
+        options.minutes,
+        minor(&version)
+    );
     eprintln!("{again}");
     let mut terminate = signal(SignalKind::terminate()).expect("a signal can be heard");
     // What was started ends with the future that owns it, also where somebody has had enough.
@@ -79,13 +89,18 @@ async fn main() -> ExitCode {
         _ = terminate.recv() => return ExitCode::from(143),
         _ = tokio::signal::ctrl_c() => return ExitCode::from(130),
     };
-    report::print(&drill, &findings);
+    report::print(&drill, &version, &findings);
     println!("To repeat it: {again}");
     if findings.is_good() {
         return ExitCode::SUCCESS;
     }
     println!("What the workers and the nodes printed is in {}", keep_logs(seed, &findings));
     ExitCode::FAILURE
+}
+
+/// `4.3` of `4.3.6`.
+fn minor(version: &str) -> &str {
+    version.rsplit_once('.').map_or(version, |(minor, _)| minor)
 }
 
 async fn run(drill: &Drill) -> Findings {
@@ -119,6 +134,11 @@ fn keep_logs(seed: u64, findings: &Findings) -> String {
     }
     let happened = findings.pages.happened.iter().map(|happened| format!("{happened:?}\n")).collect::<String>();
     std::fs::write(folder.join("faults.log"), happened).expect("a log is written");
+    let orders = findings.pages.orders.iter().map(|order| format!("{order:?}\n")).collect::<String>();
+    std::fs::write(folder.join("orders.log"), orders).expect("a log is written");
+    if let Settled::Not { left, diagnosis } = &findings.settled {
+        std::fs::write(folder.join("left.log"), format!("{left}\n\n{diagnosis}")).expect("a log is written");
+    }
     let lost = format!("{:?}\n{:?}\n", findings.account.lost, findings.testimony.lost);
     std::fs::write(folder.join("lost.log"), lost).expect("a log is written");
     folder.display().to_string()

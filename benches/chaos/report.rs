@@ -6,31 +6,35 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::support::chaos::account::Account;
 use super::support::chaos::fault::Fault;
+use super::support::chaos::orders::OrderAccount;
 use super::support::chaos::stalls;
 use super::support::chaos::{Drill, Findings, Manner, Settled, Testimony};
+use super::support::network::Delay;
 
 /// So many of what should not be are shown.
 const SHOWN: usize = 20;
 
 /// Prints everything.
-pub(crate) fn print(drill: &Drill, findings: &Findings) {
-    let Drill { seed, length, manner, nodes, workers, publishers, receivers, per_second, .. } = drill;
+pub(crate) fn print(drill: &Drill, version: &str, findings: &Findings) {
+    let Drill { seed, length, manner, nodes, workers, publishers, receivers, per_second, tls, .. } = drill;
     println!(
-        "Seed {seed}, {:.1} minutes: {nodes} nodes, {workers} workers, {publishers} publishers, {receivers} receivers, \
-         {per_second} events/s; faults {}.\n",
+        "RabbitMQ {version}, seed {seed}, {:.1} minutes: {nodes} nodes, {workers} workers{}, {publishers} publishers, \
+         {receivers} receivers, {per_second} events/s; faults {}.\n",
         length.as_secs_f64() / 60.0,
+        if *tls { " (TLS)" } else { "" },
         match manner {
             Manner::Together => "of several kinds at once",
             Manner::Apart => "one at a time",
         }
     );
     println!("{}\n", account(&findings.account));
+    println!("{}\n", orders(&findings.orders));
     println!("{}\n", faults(findings));
     let gap = stalls::longest_gap(&findings.pages, *length);
     println!("The longest that nothing at all was delivered: {}.", seconds(gap));
     match &findings.settled {
         Settled::All { after } => println!("All was settled {} after the last fault.", seconds(*after)),
-        Settled::Not { left } => println!("NOT SETTLED: {left}"),
+        Settled::Not { left, .. } => println!("NOT SETTLED: {left}"),
     }
     let Testimony { confirmed, lost } = &findings.testimony;
     println!(
@@ -41,9 +45,17 @@ pub(crate) fn print(drill: &Drill, findings: &Findings) {
     if !left_out.is_empty() {
         println!("Left out (not asked for, or without root or libfaketime): {}.", left_out.join(", "));
     }
+    match findings.delay {
+        Some(Delay::Netem) => println!("Late packets: 100 ms by netem."),
+        Some(Delay::NarrowLink) => {
+            println!("Late packets: by a link of 1 Mbit/s with a queue of 400 ms; the kernel has no netem.")
+        }
+        None => {}
+    }
     show("Remark", findings.pages.remarks.iter().cloned());
     show("LOST", findings.account.lost.iter().map(|errand| format!("{errand:?}")));
     show("CONTRADICTION", findings.account.contradictions.iter().cloned());
+    show("CONTRADICTION", findings.orders.contradictions.iter().cloned());
     show("INCIDENT", findings.pages.incidents.iter().cloned());
 }
 
@@ -65,6 +77,18 @@ fn account(account: &Account) -> Table {
         ["contradictions".to_owned(), account.contradictions.len().to_string()],
     ]);
     table(&["account", ""], rows)
+}
+
+fn orders(orders: &OrderAccount) -> Table {
+    let pair = |what: &str, (known, unknown): (usize, usize)| [what.to_owned(), format!("{known} + {unknown}")];
+    let mut rows = vec![
+        pair("changes of campaigns (confirmed + unsure)", orders.changes),
+        pair("replays (accepted + unsure)", orders.replays),
+        pair("discards (confirmed + unsure)", orders.discards),
+    ];
+    rows.extend(orders.states.iter().map(|(state, count)| [format!("dead letters {state}"), count.to_string()]));
+    rows.push(["contradictions".to_owned(), orders.contradictions.len().to_string()]);
+    table(&["orders given meanwhile", ""], rows)
 }
 
 fn faults(findings: &Findings) -> Table {

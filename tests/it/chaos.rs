@@ -17,6 +17,7 @@ async fn nothing_is_lost_in_a_short_drill() {
         publishers: 1,
         receivers: 4,
         per_second: 40,
+        tls: false,
         // RabbitMQ's streams, and so dead letters, are not made for this one.
         left_out: vec![Fault::ClusterKilled],
     };
@@ -24,10 +25,11 @@ async fn nothing_is_lost_in_a_short_drill() {
     let (account, pages) = (&findings.account, &findings.pages);
     assert!(
         findings.is_good(),
-        "{:?}; lost {:?}, contradictions {:?}, incidents {:?}, after {:?}",
+        "{:?}; lost {:?}, contradictions {:?} and {:?}, incidents {:?}, after {:?}",
         findings.settled,
         account.lost,
         account.contradictions,
+        findings.orders.contradictions,
         pages.incidents,
         pages.happened
     );

@@ -235,7 +235,7 @@ async fn what_has_come_to_rest_is_told_from_what_moves() {
 async fn a_cluster_keeps_what_it_confirmed_when_the_leader_of_a_queue_is_killed() {
     let cluster = Cluster::start(3).await;
     let [first, ..] = cluster.nodes() else { panic!("no nodes") };
-    let proxy = Proxy::to_first_of(cluster.nodes().iter().map(Broker::port).collect());
+    let proxy = Proxy::to_first_of(cluster.nodes().iter().map(Broker::address).collect());
     let queue = unique("clustered");
     declare(&Amqp::connect(&first.url()).await, &queue, "quorum").await;
     let amqp = Amqp::connect(&proxy.amqp_url()).await;

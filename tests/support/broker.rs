@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::network::Host;
 use super::unique::free_port;
 use super::until::{PATIENCE, until};
 
@@ -20,12 +22,14 @@ pub(crate) const NODE_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scrip
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
 /// What makes a node one of a cluster.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Membership {
-    /// The port of the epmd of all.
+    /// The port of the epmd of all; in a network of their own each node has one on this port.
     pub(super) epmd: u16,
-    /// The port of a node to join at the first start.
-    pub(super) join: Option<u16>,
+    /// The name of a node to join at the first start, without `waypost-`: its port, or its port and namespace.
+    pub(super) join: Option<String>,
+    /// The network namespace that it runs in.
+    pub(super) host: Option<Host>,
 }
 
 /// The version of RabbitMQ that all nodes run, such as `4.3.6`.
@@ -101,16 +105,30 @@ impl Broker {
         membership: Option<Membership>,
     ) -> Self {
         let folder = temporary.path().to_owned();
-        let script = Mutex::new(Some(run_script(&folder, port, plugins, membership)));
+        let script = Mutex::new(Some(run_script(&folder, port, plugins, membership.as_ref())));
         Self { folder, port, plugins, membership, script, _temporary: temporary }
     }
 
     /// Where it takes AMQP connections, as `WAYPOST_BROKER__URL` has it.
     pub(crate) fn url(&self) -> String {
-        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+        format!("amqp://guest:guest@{}/%2f", self.address())
     }
 
-    /// The port of 127.0.0.1 it listens on.
+    /// The address it listens on.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.host().map_or(Ipv4Addr::LOCALHOST.into(), |host| host.address), self.port)
+    }
+
+    /// As Erlang knows it, and `scripts/rabbitmq-node` names it.
+    pub(crate) fn name(&self) -> String {
+        format!("waypost-{}@{}", self.port, self.host().map_or("localhost", |host| &host.namespace))
+    }
+
+    fn host(&self) -> Option<&Host> {
+        self.membership.as_ref()?.host.as_ref()
+    }
+
+    /// The port it listens on.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -141,7 +159,7 @@ impl Broker {
     }
 
     /// The id of the Erlang VM's process.
-    fn pid(&self) -> String {
+    pub(crate) fn pid(&self) -> String {
         std::fs::read_to_string(self.folder.join("pid")).expect("the pid of the node").trim().to_owned()
     }
 
@@ -155,8 +173,9 @@ impl Broker {
     /// Starts the node again after [`kill`](Self::kill) or [`stop`](Self::stop), with its data and on its port.
     pub(crate) async fn start(&self) {
         assert!(self.script.lock().expect("the script's handle").is_none(), "the node is running");
-        let (folder, port, plugins, membership) = (self.folder.clone(), self.port, self.plugins, self.membership);
-        let script = blocking(move || run_script(&folder, port, plugins, membership)).await;
+        let (folder, port, plugins, membership) =
+            (self.folder.clone(), self.port, self.plugins, self.membership.clone());
+        let script = blocking(move || run_script(&folder, port, plugins, membership.as_ref())).await;
         *self.script.lock().expect("the script's handle") = Some(script);
     }
 
@@ -230,12 +249,15 @@ fn temporary_folder() -> TempDir {
 }
 
 /// Starts the script and waits for the node; panics with the end of its log where it does not start.
-fn run_script(folder: &Path, port: u16, plugins: &[&str], membership: Option<Membership>) -> Child {
+fn run_script(folder: &Path, port: u16, plugins: &[&str], membership: Option<&Membership>) -> Child {
     let mut command = Command::new(NODE_SCRIPT);
+    if let Some(host) = membership.and_then(|membership| membership.host.as_ref()) {
+        command.args(["--in", &host.namespace]).arg(&host.hosts);
+    }
     command.arg("--temporary");
-    if let Some(Membership { epmd, join }) = membership {
+    if let Some(Membership { epmd, join, .. }) = membership {
         command.env("ERL_EPMD_PORT", epmd.to_string());
-        command.args(join.iter().flat_map(|port| ["--join".to_owned(), port.to_string()]));
+        command.args(join.iter().flat_map(|name| ["--join", name]));
     }
     let mut script = command
         .arg(folder)

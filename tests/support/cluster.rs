@@ -1,5 +1,6 @@
 //! A cluster of RabbitMQ nodes on this machine: each a [`Broker`] with ports and a folder of its own, to be killed and
-//! started again; all with one cookie, and one epmd through which they find each other.
+//! started again; all with one cookie, and one epmd through which they find each other. In a [`Network`] each has an address and an epmd
+//! of its own.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -7,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::broker::{Broker, Membership, NODE_SCRIPT};
+use super::network::{Host, Network};
 use super::unique::{free_port, unique};
 use super::until::{PATIENCE, until};
 
@@ -17,7 +19,8 @@ const EPMD: &str = "\"$0\" --epmd \"$1\" </dev/null >/dev/null 2>&1 & trap \"kil
 pub(crate) struct Cluster {
     nodes: Vec<Broker>,
     // Dropped after the nodes.
-    _epmd: Epmd,
+    _epmd: Option<Epmd>,
+    network: Option<Network>,
 }
 
 impl Cluster {
@@ -25,17 +28,48 @@ impl Cluster {
     pub(crate) async fn start(count: usize) -> Self {
         let epmd = Epmd::start();
         until("epmd", PATIENCE, async || TcpStream::connect(("127.0.0.1", epmd.port)).ok()).await;
-        let (cookie, first) = (unique("cookie"), free_port());
-        let start = |port: u16| {
-            let cookie = cookie.clone();
-            let membership = Membership { epmd: epmd.port, join: (port != first).then_some(first) };
-            Broker::member(port, membership, move |folder| write_cookie(folder, &cookie))
+        let (port, nothing) = (epmd.port, |_: &Path, _: usize| ());
+        Self::start_on(vec![None; count], port, Some(epmd), None, nothing).await
+    }
+
+    /// Starts one with a node on each host of a network; `prepare` writes into the folder of each node, by its number.
+    pub(crate) async fn start_in(network: Network, prepare: impl Fn(&Path, usize) + Clone + Send + 'static) -> Self {
+        let hosts = network.hosts().iter().cloned().map(Some).collect();
+        Self::start_on(hosts, free_port(), None, Some(network), prepare).await
+    }
+
+    async fn start_on(
+        hosts: Vec<Option<Host>>,
+        epmd_port: u16,
+        epmd: Option<Epmd>,
+        network: Option<Network>,
+        prepare: impl Fn(&Path, usize) + Clone + Send + 'static,
+    ) -> Self {
+        let (cookie, first_port, count) = (unique("cookie"), free_port(), hosts.len());
+        let first_name = match &hosts[0] {
+            Some(host) => format!("{first_port}@{}", host.namespace),
+            None => first_port.to_string(),
         };
-        let mut nodes = vec![start(first).await];
-        nodes.extend(futures_util::future::join_all((1..count).map(|_| start(free_port()))).await);
-        let cluster = Self { nodes, _epmd: epmd };
+        let start = |(number, host): (usize, Option<Host>)| {
+            let (cookie, prepare) = (cookie.clone(), prepare.clone());
+            let join = (number > 0).then(|| first_name.clone());
+            let port = if number > 0 { free_port() } else { first_port };
+            Broker::member(port, Membership { epmd: epmd_port, join, host }, move |folder| {
+                write_cookie(folder, &cookie);
+                prepare(folder, number);
+            })
+        };
+        let mut hosts = hosts.into_iter().enumerate();
+        let mut nodes = vec![start(hosts.next().expect("a node")).await];
+        nodes.extend(futures_util::future::join_all(hosts.map(start)).await);
+        let cluster = Self { nodes, _epmd: epmd, network };
         until("all nodes in one cluster", PATIENCE, async || (cluster.running().await == count).then_some(())).await;
         cluster
+    }
+
+    /// The network between its nodes, if they have one of their own.
+    pub(crate) fn network(&self) -> Option<&Network> {
+        self.network.as_ref()
     }
 
     /// Its nodes, in the order in which they were started.
@@ -50,7 +84,7 @@ impl Cluster {
                 let (name, leader) = line.split_once('\t')?;
                 (name == queue && !leader.trim().is_empty()).then(|| leader.trim().to_owned())
             })?;
-        self.nodes.iter().position(|node| node_name(node.port()) == leader)
+        self.nodes.iter().position(|node| node.name() == leader)
     }
 
     /// Runs `rabbitmqctl` against the first node that answers; none where none does.
@@ -69,11 +103,6 @@ impl Cluster {
         let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
         status["running_nodes"].as_array().expect("the running nodes").len()
     }
-}
-
-/// As `scripts/rabbitmq-node` names them.
-fn node_name(port: u16) -> String {
-    format!("waypost-{port}@localhost")
 }
 
 /// Writes the cookie into a node's folder.

@@ -11,6 +11,7 @@ pub(crate) mod browser;
 pub(crate) mod chaos;
 pub(crate) mod cluster;
 pub(crate) mod letters;
+pub(crate) mod network;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod tools;

@@ -9,8 +9,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::background::Background;
+
+/// A server that has not taken a connection within this time is passed over.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How the network behaves just now.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -32,12 +36,12 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts one that forwards to a port of 127.0.0.1.
     pub(crate) fn to(port: u16) -> Self {
-        Self::to_first_of(vec![port])
+        Self::to_first_of(vec![SocketAddr::from(([127, 0, 0, 1], port))])
     }
 
-    /// Starts one that forwards each connection to the first of these ports that takes it, as a load balancer does in
+    /// Starts one that forwards each connection to the first of these addresses that takes it, as a load balancer does in
     /// front of a cluster.
-    pub(crate) fn to_first_of(ports: Vec<u16>) -> Self {
+    pub(crate) fn to_first_of(addresses: Vec<SocketAddr>) -> Self {
         let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket that does not block");
         let address = listener.local_addr().expect("the proxy's address");
@@ -46,13 +50,14 @@ impl Proxy {
             let listener = TcpListener::from_std(listener).expect("the proxy's socket");
             loop {
                 let (client, _) = listener.accept().await.expect("the proxy accepts");
-                let (forecast, ports) = (forecast.clone(), ports.clone());
+                let (forecast, addresses) = (forecast.clone(), addresses.clone());
                 if forecast.borrow().refusing {
                     continue;
                 }
                 tokio::spawn(async move {
-                    for port in ports {
-                        if let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await {
+                    for address in addresses {
+                        // A node behind a network that loses packets may take its time.
+                        if let Ok(Ok(server)) = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
                             return forward(client, server, forecast).await;
                         }
                     }

@@ -44,10 +44,22 @@ pub(crate) struct Happened {
     pub(crate) ends: Duration,
 }
 
+/// What an operator wanted done, and whether a worker said that it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// The campaign of a receiver was to become this edition, in the place of the version that was there. With the version it then
+    /// had, if the change was confirmed.
+    Configure { receiver: usize, edition: u64, version: Option<u64> },
+    /// These letters were to be sent again. With the replay's id, if it was accepted.
+    Replay { letters: Vec<String>, id: Option<String> },
+    /// This letter was to be discarded.
+    Discard { letter: String, confirmed: bool },
+}
+
 /// The books.
 #[derive(Debug)]
 pub(crate) struct Books {
-    beginning: Instant,
+    beginning: Mutex<Instant>,
     pages: Mutex<Pages>,
 }
 
@@ -57,6 +69,8 @@ pub(crate) struct Pages {
     pub(crate) published: BTreeMap<u64, Published>,
     pub(crate) receipts: Vec<Receipt>,
     pub(crate) happened: Vec<Happened>,
+    /// What an operator wanted done, in this order.
+    pub(crate) orders: Vec<Order>,
     /// What is worth telling, and no fault of anybody.
     pub(crate) remarks: Vec<String>,
     /// What nobody had planned: a worker that ended by itself, a request of no event.
@@ -66,17 +80,26 @@ pub(crate) struct Pages {
 impl Books {
     /// Empty ones, of a drill that begins now.
     pub(crate) fn open() -> Self {
-        Self { beginning: Instant::now(), pages: Mutex::default() }
+        Self { beginning: Mutex::new(Instant::now()), pages: Mutex::default() }
+    }
+
+    /// The drill begins only now.
+    pub(crate) fn begin(&self) {
+        *self.beginning.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn beginning(&self) -> Instant {
+        *self.beginning.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Since the beginning.
     pub(crate) fn now(&self) -> Duration {
-        self.beginning.elapsed()
+        self.beginning().elapsed()
     }
 
     /// A moment of the drill on the clock.
     pub(crate) fn at(&self, moment: Duration) -> tokio::time::Instant {
-        (self.beginning + moment).into()
+        (self.beginning() + moment).into()
     }
 
     /// What is in them, to read or to write.

@@ -29,6 +29,16 @@ pub(crate) enum Fault {
     NodeFrozen,
     /// A node is short of memory: the cluster takes no messages.
     MemoryAlarm,
+    /// A node is cut off from the others; clients still reach it.
+    NodePartitioned,
+    /// What one node sends to another is lost, and the other way it arrives.
+    NodeOneWay,
+    /// A fifth of a node's packets are lost.
+    NodeLoses,
+    /// A node's packets are late.
+    NodeLate,
+    /// A node writes to its disk slowly.
+    NodeDiskSlow,
     /// All connections of a worker or a publisher are cut, and new ones refused for a while.
     ConnectionsCut,
     /// What a worker or a publisher sends and gets is late.
@@ -62,7 +72,7 @@ pub(crate) enum Lane {
 
 impl Fault {
     /// All there are.
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::WorkerKilled,
         Self::WorkerStopped,
         Self::WorkerFrozen,
@@ -75,6 +85,11 @@ impl Fault {
         Self::ClusterKilled,
         Self::NodeFrozen,
         Self::MemoryAlarm,
+        Self::NodePartitioned,
+        Self::NodeOneWay,
+        Self::NodeLoses,
+        Self::NodeLate,
+        Self::NodeDiskSlow,
         Self::ConnectionsCut,
         Self::ConnectionsSlow,
         Self::ConnectionsStalled,
@@ -87,6 +102,10 @@ impl Fault {
         Self::ReceiverNeverEnds,
     ];
 
+    /// Those that need a network of the nodes' own ([`crate::support::network`]).
+    pub(crate) const OF_THE_NETWORK: [Self; 5] =
+        [Self::NodePartitioned, Self::NodeOneWay, Self::NodeLoses, Self::NodeLate, Self::NodeDiskSlow];
+
     /// The lane it belongs to. So one node at a time is away, or all: two of three would be no cluster.
     pub(crate) fn lane(self) -> Lane {
         match self {
@@ -97,9 +116,16 @@ impl Fault {
             | Self::DiskFull
             | Self::ClockAhead
             | Self::ClockBehind => Lane::Workers,
-            Self::NodeKilled | Self::LeaderKilled | Self::ClusterKilled | Self::NodeFrozen | Self::MemoryAlarm => {
-                Lane::Nodes
-            }
+            Self::NodeKilled
+            | Self::LeaderKilled
+            | Self::ClusterKilled
+            | Self::NodeFrozen
+            | Self::MemoryAlarm
+            | Self::NodePartitioned
+            | Self::NodeOneWay
+            | Self::NodeLoses
+            | Self::NodeLate
+            | Self::NodeDiskSlow => Lane::Nodes,
             Self::ConnectionsCut | Self::ConnectionsSlow | Self::ConnectionsStalled => Lane::Lines,
             Self::ReceiverFails
             | Self::ReceiverLimits
@@ -122,6 +148,8 @@ impl Fault {
             Self::ClockAhead | Self::ClockBehind => (4_000, 10_000),
             Self::NodeKilled | Self::LeaderKilled | Self::ClusterKilled => (1_000, 5_000),
             Self::MemoryAlarm => (3_000, 8_000),
+            Self::NodePartitioned | Self::NodeOneWay => (2_000, 20_000),
+            Self::NodeLoses | Self::NodeLate | Self::NodeDiskSlow => (5_000, 15_000),
             Self::ConnectionsCut => (0, 2_000),
             Self::ConnectionsSlow => (3_000, 8_000),
             Self::ConnectionsStalled => (3_000, 25_000),
@@ -151,6 +179,11 @@ impl Fault {
             Self::ClusterKilled => "all nodes killed at once",
             Self::NodeFrozen => "broker node frozen (SIGSTOP)",
             Self::MemoryAlarm => "memory alarm (connection.blocked)",
+            Self::NodePartitioned => "node cut off from the others",
+            Self::NodeOneWay => "one-way loss between nodes",
+            Self::NodeLoses => "a node loses packets (20 %)",
+            Self::NodeLate => "a node's packets are late",
+            Self::NodeDiskSlow => "a node's disk is slow",
             Self::ConnectionsCut => "connections cut",
             Self::ConnectionsSlow => "connections slow",
             Self::ConnectionsStalled => "connections stalled",

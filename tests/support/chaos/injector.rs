@@ -12,6 +12,7 @@ use super::scene::{Scene, is_ready};
 use super::schedule::Injection;
 use super::small_disk;
 use crate::support::Waypost;
+use crate::support::network::NetworkFault;
 use crate::support::until::poll;
 
 /// A worker that is asked to stop has stopped within its grace of 3 s and six more; the rest is for a busy machine.
@@ -24,6 +25,9 @@ const JUMP: u32 = 15;
 
 /// How late what passes a slow connection is, in each direction.
 const SLOW: Duration = Duration::from_millis(150);
+
+/// Of a hundred.
+const PACKETS_LOST: u8 = 20;
 
 /// Less than any node uses.
 const NO_MEMORY: [&str; 3] = ["set_vm_memory_high_watermark", "absolute", "1MB"];
@@ -146,6 +150,7 @@ async fn node(scene: &Scene, injection: &Injection) {
             node.thaw();
             return;
         }
+        fault if Fault::OF_THE_NETWORK.contains(&fault) => return network(scene, injection).await,
         Fault::LeaderKilled => match scene.cluster.leader_of(&scene.events()).await {
             Some(leader) => killed = vec![&nodes[leader]],
             None => scene.books.remark("nobody knew the queue's leader: another node was killed"),
@@ -157,6 +162,24 @@ async fn node(scene: &Scene, injection: &Injection) {
     sleep(injection.lasts).await;
     // Together: the first to come back waits for others.
     join_all(killed.iter().map(|killed| killed.start())).await;
+}
+
+/// What befalls the network between nodes, or the disk of one. It ends with all as before.
+async fn network(scene: &Scene, injection: &Injection) {
+    let (nodes, Some(network)) = (scene.cluster.nodes(), scene.cluster.network()) else { return };
+    let host = injection.whom;
+    let fault = match injection.fault {
+        Fault::NodePartitioned => NetworkFault::Partition(host),
+        Fault::NodeOneWay => NetworkFault::OneWay(host, (host + 1) % nodes.len()),
+        Fault::NodeLoses => NetworkFault::Loss(host, PACKETS_LOST),
+        Fault::NodeLate => NetworkFault::Delay(host),
+        _ => NetworkFault::SlowDisk(host, nodes[host].pid()),
+    };
+    match network.inject(&fault).await {
+        Ok(()) => sleep(injection.lasts).await,
+        Err(error) => scene.books.incident(&error),
+    }
+    network.heal().await;
 }
 
 /// What befalls a connection to the broker.

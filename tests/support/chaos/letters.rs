@@ -34,7 +34,7 @@ pub(crate) fn letters(records: &[Record]) -> (Vec<Letter>, Vec<String>) {
     let (mut letters, mut strange) = (Vec::new(), Vec::new());
     for record in records {
         // A record without a body marks an end that a worker looked for.
-        if record.body.is_empty() {
+        if record.body.is_empty() || is_mark(record) {
             continue;
         }
         match letters_of(record) {
@@ -43,6 +43,11 @@ pub(crate) fn letters(records: &[Record]) -> (Vec<Letter>, Vec<String>) {
         }
     }
     (letters, strange)
+}
+
+/// Whether a record says what was done with letters: replays and discards are in the same stream.
+fn is_mark(record: &Record) -> bool {
+    record.body.starts_with(br#"{"mark":"#)
 }
 
 /// The letter in a record. What the broker has given up by itself is there as it was: an event, a delivery, or several.

@@ -83,14 +83,20 @@ pub(crate) fn numbers_in(text: &str) -> impl Iterator<Item = u64> + '_ {
     text.split(MARK).skip(1).filter_map(|rest| rest.split_once('.')?.0.parse().ok())
 }
 
-/// The campaign whose webhooks are at one receiver.
-pub(crate) fn campaign(receiver: usize, url: impl Fn(&str) -> String) -> Value {
+/// The campaign whose webhooks are at one receiver. Its edition is in two places, and changes nothing for events.
+pub(crate) fn campaign(receiver: usize, edition: u64, url: impl Fn(&str) -> String) -> Value {
     let retry = json!({ "initialDelay": "1s", "multiplier": 1.5, "maxAttempts": ATTEMPTS });
     let webhook = |path: &str| json!({ "url": url(path), "timeoutMs": 1000, "retry": retry });
     let [(section, _), (entry, _)] = PATHS;
-    json!({ "id": campaign_id(receiver), "name": "Chaos", "sections": [
-        { "label": LABEL, "kind": "welcomeMessage", "message": "Choose", "webhook": webhook(section), "menu": [
+    json!({ "id": campaign_id(receiver), "name": edition.to_string(), "sections": [
+        { "label": LABEL, "kind": "welcomeMessage", "message": edition.to_string(), "webhook": webhook(section), "menu": [
             { "keyword": 1, "redirect": { "type": "webhook" }, "webhook": webhook(entry) } ] } ] })
+}
+
+/// The edition that a campaign says it is; `None` if its two places differ.
+pub(crate) fn edition_of(campaign: &Value) -> Option<u64> {
+    let name = campaign["name"].as_str()?;
+    (campaign["sections"][0]["message"] == name).then(|| name.parse().ok())?
 }
 
 const LABEL: &str = "Welcome Message";
@@ -98,7 +104,7 @@ const LABEL: &str = "Welcome Message";
 /// Comes before an event's number.
 const MARK: &str = "this is event ";
 
-fn campaign_id(receiver: usize) -> String {
+pub(crate) fn campaign_id(receiver: usize) -> String {
     format!("chaos-{receiver}")
 }
 

@@ -2,9 +2,9 @@
 //! follows from a seed. At the end all is healed, and an account tells what became of every event; it is taken from the
 //! publishers', the receivers' and the broker's records, and from nothing a worker says.
 //!
-//! Pure: [`schedule`] (what befalls whom and when), [`load`] (what is published), [`account`] and [`stalls`] (what came of
-//! it). The rest does it: [`scene`] sets up, [`publisher`] and [`receivers`] take part, [`injector`] injects, [`settling`]
-//! waits for the end.
+//! Pure: [`schedule`] (what befalls whom and when), [`load`] (what is published), [`account`], [`orders`] and [`stalls`] (what came of
+//! it). The rest does it: [`scene`] sets up, [`publisher`], [`receivers`] and [`operator`] take part, [`injector`] injects, [`settling`]
+//! waits for the end, [`views`] reads what the workers then show.
 
 pub(crate) mod account;
 pub(crate) mod books;
@@ -14,6 +14,8 @@ pub(crate) mod fault;
 mod injector;
 mod letters;
 mod load;
+mod operator;
+pub(crate) mod orders;
 mod publisher;
 mod receivers;
 mod scene;
@@ -22,6 +24,8 @@ mod settling;
 mod small_disk;
 pub(crate) mod stalls;
 mod streams;
+mod tls;
+mod views;
 mod witness;
 
 use std::time::Duration;
@@ -29,10 +33,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::interval;
 
+use super::network::{Delay, Network};
 use super::{Amqp, Broker, Waypost};
 use account::Account;
 use books::{Answered, Books, Pages, Published};
 use fault::Fault;
+use operator::Operator;
+use orders::OrderAccount;
 use publisher::Publisher;
 use scene::Scene;
 pub(crate) use schedule::Manner;
@@ -53,6 +60,8 @@ pub(crate) struct Drill {
     pub(crate) receivers: usize,
     /// Events a second, of all publishers together.
     pub(crate) per_second: u32,
+    /// Whether the workers speak to the broker over TLS.
+    pub(crate) tls: bool,
     /// What is not to be done.
     pub(crate) left_out: Vec<Fault>,
 }
@@ -70,8 +79,12 @@ pub(crate) struct Progress {
 #[derive(Debug)]
 pub(crate) struct Findings {
     pub(crate) account: Account,
+    /// What became of replays, discards and changes of campaigns.
+    pub(crate) orders: OrderAccount,
     pub(crate) pages: Pages,
     pub(crate) settled: Settled,
+    /// How packets were made late; none, if the nodes had no network of their own.
+    pub(crate) delay: Option<Delay>,
     /// What the broker did without Waypost.
     pub(crate) testimony: Testimony,
     /// What was not to be done, or could not be done on this machine.
@@ -85,7 +98,10 @@ pub(crate) struct Findings {
 impl Findings {
     /// Whether nothing was lost, all has come to an end, and nothing happened that nobody had planned.
     pub(crate) fn is_good(&self) -> bool {
-        self.account.balances() && self.pages.incidents.is_empty() && matches!(self.settled, Settled::All { .. })
+        self.account.balances()
+            && self.orders.contradictions.is_empty()
+            && self.pages.incidents.is_empty()
+            && matches!(self.settled, Settled::All { .. })
     }
 }
 
@@ -99,12 +115,14 @@ pub(crate) async fn run(drill: &Drill, watch: impl Fn(Progress)) -> Findings {
         let publishing = join_all((0..drill.publishers).map(|number| publisher(drill, &scene, number).run()));
         let witnessing = witness_publisher(drill, &scene, &witness_books).run();
         let injecting = join_all(plan.iter().map(|lane| injector::inject(&scene, lane)));
-        tokio::join!(publishing, witnessing, injecting);
+        let operating = Operator::new(&scene, drill.seed, drill.length).run();
+        tokio::join!(publishing, witnessing, injecting, operating);
         // Past all proxies, which are healed.
         let amqp = Amqp::connect(&scene.cluster.nodes()[0].url()).await;
         let settled = settling::settle(&scene, &amqp).await;
         let (dead_letters, witness) = (scene.dead_letters(), scene.witness());
-        (settled, streams::read(&scene, &dead_letters).await, streams::read(&scene, &witness).await)
+        let views = views::read(&scene).await;
+        (settled, views, streams::read(&scene, &dead_letters).await, streams::read(&scene, &witness).await)
     };
     let watching = async {
         let mut turns = interval(Duration::from_secs(1));
@@ -114,7 +132,7 @@ pub(crate) async fn run(drill: &Drill, watch: impl Fn(Progress)) -> Findings {
             scene.endpoints.iter().for_each(receivers::Endpoint::forget);
         }
     };
-    let (settled, dead_letters, witness) = tokio::select! {
+    let (settled, views, dead_letters, witness) = tokio::select! {
         done = busy => done,
         () = watching => unreachable!("it watches until the end"),
     };
@@ -123,10 +141,12 @@ pub(crate) async fn run(drill: &Drill, watch: impl Fn(Progress)) -> Findings {
     pages.incidents.extend(strange);
     Findings {
         account: account::draw_up(&pages, &letters),
+        orders: orders::draw_up(&pages, &views),
         pages,
         settled,
         testimony: witness::testimony(&witness_books, &witness),
         left_out: cast.left_out,
+        delay: scene.cluster.network().map(Network::delay),
         logs: scene.workers.iter().map(Waypost::lines).collect(),
         node_logs: scene.cluster.nodes().iter().map(Broker::log).collect(),
     }

@@ -46,8 +46,8 @@ impl Endpoint {
     }
 
     /// The campaign whose webhooks are here.
-    pub(crate) fn campaign(&self, number: usize) -> serde_json::Value {
-        campaign(number, |path| self.receiver.url(path))
+    pub(crate) fn campaign(&self, number: usize, edition: u64) -> serde_json::Value {
+        campaign(number, edition, |path| self.receiver.url(path))
     }
 
     /// Gives the memory of requests free that are in the books.

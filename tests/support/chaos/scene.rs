@@ -1,5 +1,6 @@
 //! Who takes part: a cluster, workers, receivers, and a proxy on every connection to the broker.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,10 @@ use super::clock::Clock;
 use super::fault::Fault;
 use super::receivers::Endpoint;
 use super::schedule::Cast;
+use super::tls::{self, Tls};
 use super::{Drill, small_disk, witness};
-use crate::support::{Amqp, Cluster, Proxy, Waypost, unique, until};
+use crate::support::network::Network;
+use crate::support::{Amqp, Broker, Cluster, Proxy, Waypost, unique, until};
 
 /// The worker whose clock can jump.
 const WITH_A_CLOCK: usize = 0;
@@ -35,42 +38,69 @@ pub(crate) struct Scene {
     /// Of the first worker.
     pub(crate) clock: Option<Clock>,
     pub(crate) cluster: Cluster,
+    _tls: Option<Tls>,
 }
 
 impl Scene {
     /// Starts all of them, and stores the campaigns.
     pub(crate) async fn set(drill: &Drill) -> Self {
-        let cluster = Cluster::start(drill.nodes).await;
-        let ports: Vec<u16> = cluster.nodes().iter().map(|node| node.port()).collect();
+        let books = Arc::new(Books::open());
+        let tls = drill.tls.then(Tls::new);
+        let cluster = match Network::start(drill.nodes).await {
+            Ok(network) => {
+                let listeners = tls.as_ref().map(|tls| tls.listeners(network.hosts()));
+                Cluster::start_in(network, move |folder, node| {
+                    if let Some(listeners) = &listeners {
+                        std::fs::write(folder.join("rabbitmq.conf"), &listeners[node]).expect("written");
+                    }
+                })
+                .await
+            }
+            Err(why) => {
+                assert!(tls.is_none(), "TLS needs a network of the nodes' own: {why}");
+                books.remark(&format!("the nodes share this machine's network, so there is no fault of it: {why}"));
+                Cluster::start(drill.nodes).await
+            }
+        };
+        let addresses: Vec<SocketAddr> = cluster.nodes().iter().map(Broker::address).collect();
+        let of_workers: Vec<SocketAddr> = match tls {
+            Some(_) => addresses.iter().map(|address| SocketAddr::new(address.ip(), tls::PORT)).collect(),
+            None => addresses.clone(),
+        };
         // Each begins with another node, and goes to the next where that one is away.
         let line = |number: usize| {
-            let first = number % ports.len();
-            Proxy::to_first_of([&ports[first..], &ports[..first]].concat())
+            let addresses = if number < drill.workers { &of_workers } else { &addresses };
+            let first = number % addresses.len();
+            Proxy::to_first_of([&addresses[first..], &addresses[..first]].concat())
         };
         let lines: Vec<Proxy> = (0..drill.workers + drill.publishers).map(line).collect();
         let (prefix, clock) = (unique("chaos"), Clock::new());
         let environment = |worker: usize| {
             let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
             let clock = clock.iter().filter(|_| worker == WITH_A_CLOCK).flat_map(Clock::environment);
-            settings.into_iter().chain(clock).collect::<Vec<_>>()
+            settings.into_iter().chain(clock).chain(tls.iter().flat_map(Tls::environment)).collect::<Vec<_>>()
         };
         let launch = |worker: usize| {
             let environment = environment(worker);
             let environment: Vec<(&str, &str)> =
                 environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            Waypost::launch(&lines[worker].amqp_url(), &prefix, &environment)
+            let url = match &tls {
+                // The name in the certificate.
+                Some(_) => format!("amqps://guest:guest@localhost:{}/%2f", lines[worker].address().port()),
+                None => lines[worker].amqp_url(),
+            };
+            Waypost::launch(&url, &prefix, &environment)
         };
         let workers: Vec<Waypost> = (0..drill.workers).map(launch).collect();
         for worker in &workers {
             until("the workers", PATIENCE, async || is_ready(worker).await.then_some(())).await;
         }
-        let witness_line = line(0);
+        let witness_line = line(drill.workers);
         witness::declare(&Amqp::connect(&cluster.nodes()[0].url()).await, &witness_name(&prefix)).await;
-        let books = Arc::new(Books::open());
         let endpoints: Vec<Endpoint> =
             (0..drill.receivers as u64).map(|number| Endpoint::start(mixed(drill.seed, number), &books)).collect();
         for (number, endpoint) in endpoints.iter().enumerate() {
-            workers[0].put_campaign(&endpoint.campaign(number)).await;
+            workers[0].put_campaign(&endpoint.campaign(number, 0)).await;
         }
         for worker in &workers {
             let known = async || {
@@ -79,7 +109,9 @@ impl Scene {
             };
             until("all campaigns at every worker", PATIENCE, known).await;
         }
-        Self { prefix, books, workers, endpoints, lines, witness_line, clock, cluster }
+        // What took time to set up is no part of the drill.
+        books.begin();
+        Self { prefix, books, workers, endpoints, lines, witness_line, clock, cluster, _tls: tls }
     }
 
     /// Starts workers again that have ended though nobody told them to, and writes that down.
@@ -100,6 +132,11 @@ impl Scene {
         }
         if !left_out.contains(&Fault::DiskFull) && !small_disk::is_possible() {
             left_out.push(Fault::DiskFull);
+        }
+        match self.cluster.network() {
+            None => left_out.extend(Fault::OF_THE_NETWORK),
+            Some(network) if !network.throttles_disk() => left_out.push(Fault::NodeDiskSlow),
+            Some(_) => {}
         }
         Cast {
             workers: self.workers.len(),

@@ -16,9 +16,23 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// What was still there when patience was at its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Settled {
-    All { after: Duration },
-    Not { left: String },
+    All {
+        after: Duration,
+    },
+    Not {
+        left: String,
+        /// What the broker and the workers say of it.
+        diagnosis: String,
+    },
 }
+
+/// What `rabbitmqctl` is asked if something is left.
+const QUESTIONS: [&[&str]; 4] = [
+    &["list_queues", "name", "messages", "messages_ready", "messages_unacknowledged", "consumers", "leader", "online"],
+    &["list_consumers", "queue_name", "channel_pid", "consumer_tag", "prefetch_count", "active"],
+    &["list_channels", "pid", "connection", "consumer_count", "messages_unacknowledged", "messages_uncommitted"],
+    &["list_connections", "pid", "client_properties", "state", "peer_port"],
+];
 
 /// Waits until nothing is left, seen often enough for RabbitMQ to have counted anew (every five seconds).
 pub(crate) async fn settle(scene: &Scene, amqp: &Amqp) -> Settled {
@@ -37,8 +51,24 @@ pub(crate) async fn settle(scene: &Scene, amqp: &Amqp) -> Settled {
     });
     match settled.await {
         Some(()) => Settled::All { after: began.elapsed() },
-        None => Settled::Not { left },
+        None => Settled::Not { left, diagnosis: diagnose(scene).await },
     }
+}
+
+async fn diagnose(scene: &Scene) -> String {
+    let mut diagnosis = String::new();
+    for question in QUESTIONS {
+        let answer = scene.cluster.ask(question).await.unwrap_or_else(|| "no answer".to_owned());
+        diagnosis.push_str(&format!("{question:?}\n{answer}\n"));
+    }
+    for (number, worker) in scene.workers.iter().enumerate() {
+        let ready = match reqwest::get(worker.url("/readyz")).await {
+            Ok(reply) => reply.text().await.unwrap_or_default(),
+            Err(error) => error.to_string(),
+        };
+        diagnosis.push_str(&format!("worker {number}: {ready}\n"));
+    }
+    diagnosis
 }
 
 /// In words; empty where nothing is.

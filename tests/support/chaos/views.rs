@@ -1,0 +1,97 @@
+//! What each worker shows at the end: campaigns, dead letters and replays.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::Value;
+
+use super::load::{Errand, PATHS, campaign_id, edition_of, number_in};
+use super::scene::Scene;
+use crate::support::Waypost;
+use crate::support::until::poll;
+
+/// All workers show the same within this time.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What one worker shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct View {
+    /// The version and the edition of each receiver's campaign; no edition if its two places differ.
+    pub(crate) campaigns: Vec<(u64, Option<u64>)>,
+    /// By id.
+    pub(crate) letters: BTreeMap<String, LetterState>,
+    /// The states of all replays, by id.
+    pub(crate) replays: BTreeMap<String, String>,
+}
+
+/// A dead letter, as a worker shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LetterState {
+    pub(crate) state: String,
+    /// What it is of; none, if it could not be read.
+    pub(crate) errand: Option<Errand>,
+}
+
+impl View {
+    /// Whether nothing is under way.
+    fn is_at_rest(&self) -> bool {
+        self.replays.values().all(|state| state != "running")
+            && self.letters.values().all(|letter| letter.state != "replaying")
+    }
+}
+
+/// Reads the views, once they are equal and nothing is under way, or patience is at its end.
+pub(crate) async fn read(scene: &Scene) -> Vec<View> {
+    let mut views = Vec::new();
+    let equal = async || {
+        let read = join_all(scene.workers.iter().map(|worker| view(scene, worker))).await;
+        // One that has no answer now has one later.
+        views = read.into_iter().collect::<Option<Vec<View>>>()?;
+        (views.iter().all(|view| *view == views[0]) && views[0].is_at_rest()).then_some(())
+    };
+    let _ = poll(PATIENCE, equal).await;
+    views
+}
+
+async fn view(scene: &Scene, worker: &Waypost) -> Option<View> {
+    let mut campaigns = Vec::new();
+    for receiver in 0..scene.endpoints.len() {
+        let reply = worker.get(&format!("/v1/campaigns/{}", campaign_id(receiver))).await;
+        let version = reply.headers.get("etag")?.trim_matches('"').parse().ok()?;
+        campaigns.push((version, edition_of(&reply.json())));
+    }
+    let letters = all(worker, "/v1/dead-letters").await?;
+    let replays = all(worker, "/v1/replays").await?;
+    let text = |item: &Value, field: &str| item[field].as_str().unwrap_or_default().to_owned();
+    Some(View {
+        campaigns,
+        letters: letters.iter().map(|letter| (text(letter, "id"), state_of(letter))).collect(),
+        replays: replays.iter().map(|replay| (text(replay, "id"), text(replay, "state"))).collect(),
+    })
+}
+
+/// All items of a list; `None` if a page is refused.
+async fn all(worker: &Waypost, path: &str) -> Option<Vec<Value>> {
+    let (mut items, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let reply = worker.get(&format!("{path}?limit=1000{cursor}")).await;
+        if reply.status != 200 {
+            return None;
+        }
+        let mut page = reply.json();
+        items.append(page["items"].as_array_mut()?);
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Some(items),
+        }
+    }
+}
+
+fn state_of(letter: &Value) -> LetterState {
+    let hook = letter["url"].as_str().and_then(|url| PATHS.iter().find(|(path, _)| url.ends_with(path)));
+    let event = letter["eventId"].as_str().and_then(|id| id.rsplit_once('-')?.1.parse().ok());
+    let event = event.or_else(|| number_in(&letter.to_string()));
+    let errand = event.zip(hook).map(|(event, (_, hook))| Errand { event, hook: *hook });
+    LetterState { state: letter["state"].as_str().unwrap_or_default().to_owned(), errand }
+}
