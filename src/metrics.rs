@@ -119,6 +119,8 @@ pub struct Metrics {
     pub deliveries_in_flight: IntGauge,
     /// Retries put on the delay ladder.
     pub retries_scheduled: IntCounter,
+    /// Messages that the broker held, unacknowledged, for a channel that never got them.
+    pub messages_recovered: IntCounter,
     parked: IntCounterVec,
     endpoints: IntGaugeVec,
     queue_messages: IntGaugeVec,
@@ -218,6 +220,11 @@ impl Metrics {
         registry.register(Box::new(dead_letters_kept.clone()))?;
         let retries_scheduled = IntCounter::new("waypost_retries_scheduled_total", "Retries put on the delay ladder")?;
         registry.register(Box::new(retries_scheduled.clone()))?;
+        let messages_recovered = IntCounter::new(
+            "waypost_messages_recovered_total",
+            "Messages that the broker held, unacknowledged, for a channel of a worker that never got them",
+        )?;
+        registry.register(Box::new(messages_recovered.clone()))?;
         let parked = counters(
             "waypost_deliveries_parked_total",
             "Deliveries put back on the delay ladder without an attempt, by what their endpoint could not take",
@@ -278,6 +285,7 @@ impl Metrics {
             dead_letters_kept,
             replayed,
             retries_scheduled,
+            messages_recovered,
             parked,
             endpoints,
             queue_messages,

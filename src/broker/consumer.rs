@@ -29,6 +29,8 @@ pub struct Message {
     pub tag: u64,
     /// Its bytes.
     pub body: Vec<u8>,
+    /// Whether the broker has given it out before.
+    pub redelivered: bool,
     /// The AMQP `message_id`.
     pub message_id: Option<String>,
     /// The `x-stream-offset`, where it comes from a stream.
@@ -53,6 +55,7 @@ impl From<Delivery> for Message {
             replay,
             given_up_in: text_header(headers, "x-first-death-queue").filter(|_| given_up),
             tag: delivery.delivery_tag,
+            redelivered: delivery.redelivered,
             offset: number_header(headers, "x-stream-offset"),
             message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),
             trace,
@@ -141,7 +144,13 @@ impl Subscription {
         self.acknowledging.is_stuck()
     }
 
-    /// The next message.
+    /// Whether none of its messages is unfinished.
+    pub fn is_idle(&self) -> bool {
+        // One is this subscription's own.
+        self.acks.unfinished().count() <= 1
+    }
+
+    /// The next message. Nothing is lost if the future is dropped.
     ///
     /// # Errors
     /// [`BrokerError::Lost`] when there will be no more on this channel.

@@ -1,6 +1,11 @@
 //! A queue worked off over one channel after the other. Acknowledgements of many messages in one frame reach only as far as
 //! the first unfinished one, so a few requests that hang would make every later message cost a frame of its own. Such a
 //! channel is succeeded by another: it gets no more messages, keeps those that are unfinished, and closes after the last.
+//!
+//! A channel without work is succeeded as well. After the loss of a queue's leader, RabbitMQ can hold messages for a channel that never
+//! got them; it notices only when it has another message for that channel, and gives them out again when the channel closes.
+
+use std::time::{Duration, Instant};
 
 use lapin::Connection;
 use tokio::task::JoinHandle;
@@ -9,6 +14,31 @@ use tokio::time::timeout;
 use super::BrokerError;
 use super::acks::{Acks, Unfinished};
 use super::consumer::{LAST_ACKS, Message, Subscription};
+
+/// A channel that gets no message for so long, and has none unfinished, is succeeded.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// What the broker gives out again within this time after an idle channel was succeeded, it held for that channel.
+const RECOVERY: Duration = Duration::from_secs(5);
+
+/// A message, and where it is acknowledged.
+pub struct Taken {
+    /// The message.
+    pub message: Message,
+    /// Where it is acknowledged.
+    pub acks: Acks,
+    /// How it came.
+    pub arrival: Arrival,
+}
+
+/// How a message came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// Given out when it was ready.
+    Usual,
+    /// The broker held it, unacknowledged, for a channel of a worker that never got it.
+    Recovered,
+}
 
 /// Messages from a queue: no more at a time than the window allows, beside those that hang. There is no successor while these are
 /// more than half a window.
@@ -20,6 +50,8 @@ pub struct Succession<'a> {
     /// The last one, for as long as messages come that the broker had given it.
     predecessor: Option<Subscription>,
     retired: Vec<Retired>,
+    /// When an idle channel was last succeeded.
+    renewed: Option<Instant>,
 }
 
 /// A channel that gets no more messages.
@@ -35,27 +67,54 @@ impl<'a> Succession<'a> {
     /// [`BrokerError::Lost`].
     pub async fn open(connection: &'a Connection, queue: &'a str, window: u16) -> Result<Self, BrokerError> {
         let current = Subscription::open(connection, queue, window).await?;
-        Ok(Self { connection, queue, window, current, predecessor: None, retired: Vec::new() })
+        Ok(Self { connection, queue, window, current, predecessor: None, retired: Vec::new(), renewed: None })
     }
 
-    /// The next message, and where it is acknowledged.
+    /// The next message.
     ///
     /// # Errors
     /// [`BrokerError::Lost`] when there will be no more on this connection.
-    pub async fn next(&mut self) -> Result<(Message, Acks), BrokerError> {
-        if self.predecessor.is_none() && self.current.is_stuck() && self.has_room() {
-            // First, so that the broker never sees two consumers of one worker.
-            self.current.cancel().await;
-            let successor = Subscription::open(self.connection, self.queue, self.window).await?;
-            self.predecessor = Some(std::mem::replace(&mut self.current, successor));
-        }
-        if let Some(predecessor) = &mut self.predecessor {
-            if let Some(message) = predecessor.next_before_end().await? {
-                return Ok((message, predecessor.acks()));
+    pub async fn next(&mut self) -> Result<Taken, BrokerError> {
+        loop {
+            if self.predecessor.is_none() && self.current.is_stuck() && self.has_room() {
+                self.succeed().await?;
             }
-            self.retire();
+            if let Some(predecessor) = &mut self.predecessor {
+                if let Some(message) = predecessor.next_before_end().await? {
+                    return Ok(Taken { message, acks: predecessor.acks(), arrival: Arrival::Usual });
+                }
+                self.retire();
+            }
+            match timeout(IDLE, self.current.next()).await {
+                Ok(message) => {
+                    let (message, acks) = (message?, self.current.acks());
+                    let arrival = self.arrival(&message);
+                    return Ok(Taken { message, acks, arrival });
+                }
+                Err(_) if self.current.is_idle() => {
+                    self.succeed().await?;
+                    self.renewed = Some(Instant::now());
+                }
+                Err(_) => {}
+            }
         }
-        Ok((self.current.next().await?, self.current.acks()))
+    }
+
+    async fn succeed(&mut self) -> Result<(), BrokerError> {
+        // First, so that the broker never sees two consumers of one worker.
+        self.current.cancel().await;
+        let successor = Subscription::open(self.connection, self.queue, self.window).await?;
+        self.predecessor = Some(std::mem::replace(&mut self.current, successor));
+        Ok(())
+    }
+
+    fn arrival(&self, message: &Message) -> Arrival {
+        let renewed = self.renewed.is_some_and(|renewed| renewed.elapsed() < RECOVERY);
+        if !renewed || !message.redelivered {
+            return Arrival::Usual;
+        }
+        tracing::warn!(queue = self.queue, message_id = message.message_id, "message recovered");
+        Arrival::Recovered
     }
 
     fn retire(&mut self) {

@@ -26,7 +26,7 @@ use crate::broker::acks::Acks;
 use crate::broker::connection::{self, Address, reconnect_delays};
 use crate::broker::consumer::Message;
 use crate::broker::depths;
-use crate::broker::succession::Succession;
+use crate::broker::succession::{Arrival, Succession, Taken};
 use crate::broker::topology::Topology;
 use crate::campaigns::Campaigns;
 use crate::follow::{Currency, FollowError};
@@ -166,8 +166,11 @@ impl Intake {
         let mut tasks = JoinSet::new();
         loop {
             tokio::select! {
-                message = messages.next() => {
-                    let (message, acks) = message?;
+                taken = messages.next() => {
+                    let Taken { message, acks, arrival } = taken?;
+                    if arrival == Arrival::Recovered {
+                        self.worker.metrics.messages_recovered.inc();
+                    }
                     let hand = Hand { room: self.room.clone(), precedence: self.precedence.clone(), in_hand: self.progress.take() };
                     tasks.spawn(settle(self.worker.clone(), queue, message, acks, hand));
                 }

@@ -8,8 +8,9 @@ use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
 
 use crate::stage::{QUICK, Stage, campaign, chose, many};
+use crate::support::lossy_proxy::LossyProxy;
 use crate::support::receiver::Request;
-use crate::support::{Amqp, Answer, Broker, Proxy, Receiver, Waypost, unique, until};
+use crate::support::{Amqp, Answer, Broker, PATIENCE, Proxy, Receiver, Waypost, unique, until};
 
 /// For what needs a broker to start again, on a busy machine.
 const LONG: Duration = Duration::from_secs(90);
@@ -40,6 +41,28 @@ async fn with_no_broker_at_the_start_it_is_alive_and_says_what_is_missing() {
     broker.start().await;
     waypost.ready().await;
     assert_eq!(waypost.metric("waypost_broker_connected").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_message_that_the_broker_gave_out_and_no_worker_got_is_recovered() {
+    let broker = Broker::shared().await;
+    let proxy = LossyProxy::losing(broker.port(), "the lost one");
+    let prefix = unique("life");
+    let receiver = Receiver::start();
+    let waypost = Waypost::start_with(&proxy.amqp_url(), &prefix, &QUICK).await;
+    waypost.put_campaign(&campaign(&receiver)).await;
+    let amqp = Amqp::connect(&broker.url()).await;
+    amqp.publish_events(&prefix, &[chose(3, "before"), chose(3, "the lost one")]).await;
+    receiver.until(|requests| requests.len() == 1).await;
+    until("the loss", PATIENCE, async || proxy.has_lost().then_some(())).await;
+    // No other message shows the broker that the worker lacks one.
+    receiver.until_within(LONG, |requests| requests.len() == 2).await;
+    assert_eq!(receiver.by_webhook_id().len(), 2, "each once");
+    waypost.until_metric("waypost_messages_recovered_total", 1.0).await;
+    until("an empty queue", LONG, async || {
+        (broker.queues(&prefix).await.get(&format!("{prefix}.events")) == Some(&0)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ pub(crate) mod browser;
 pub(crate) mod chaos;
 pub(crate) mod cluster;
 pub(crate) mod letters;
+pub(crate) mod lossy_proxy;
 pub(crate) mod network;
 pub(crate) mod proxy;
 pub(crate) mod receiver;

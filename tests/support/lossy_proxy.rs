@@ -1,0 +1,99 @@
+//! A proxy before a broker that loses one delivery, as a broker can when a queue's leader is lost: the broker has given the message out, and
+//! the client never gets it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::background::Background;
+
+/// Type, channel and length come before a frame's payload, and one byte after it.
+const HEAD: usize = 7;
+
+const METHOD: u8 = 1;
+
+/// `basic.deliver`, class and method.
+const DELIVER: [u8; 4] = [0, 60, 0, 60];
+
+/// The proxy, on a port of its own of 127.0.0.1.
+pub(crate) struct LossyProxy {
+    address: SocketAddr,
+    lost: Arc<AtomicBool>,
+    _server: Background,
+}
+
+impl LossyProxy {
+    /// Starts one that loses the first delivery whose body has this text.
+    pub(crate) fn losing(port: u16, text: &'static str) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket that does not block");
+        let address = listener.local_addr().expect("the proxy's address");
+        let lost = Arc::new(AtomicBool::new(false));
+        let losing = Arc::clone(&lost);
+        let server = Background::run("lossy proxy", move || async move {
+            let listener = TcpListener::from_std(listener).expect("the proxy's socket");
+            loop {
+                let (client, _) = listener.accept().await.expect("the proxy accepts");
+                let losing = Arc::clone(&losing);
+                tokio::spawn(async move {
+                    let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+                    let (mut client_reads, client_writes) = client.into_split();
+                    let (server_reads, mut server_writes) = server.into_split();
+                    tokio::select! {
+                        _ = tokio::io::copy(&mut client_reads, &mut server_writes) => (),
+                        _ = forward(server_reads, client_writes, text, &losing) => (),
+                    }
+                });
+            }
+        });
+        Self { address, lost, _server: server }
+    }
+
+    /// The broker's URL through the proxy.
+    pub(crate) fn amqp_url(&self) -> String {
+        format!("amqp://guest:guest@{}/%2f", self.address)
+    }
+
+    /// Whether it has lost the delivery.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+/// Forwards frames, without the one delivery.
+async fn forward(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    text: &str,
+    lost: &AtomicBool,
+) -> std::io::Result<()> {
+    loop {
+        let mut frames = frame(&mut from).await?;
+        if frames[0] == METHOD && frames[HEAD..].starts_with(&DELIVER) {
+            // RabbitMQ writes the frames of a delivery one after the other: the method, the properties, and one of a small body.
+            let properties = frame(&mut from).await?;
+            let is_empty = properties[HEAD + 4..HEAD + 12] == [0; 8];
+            frames.extend(properties);
+            let body = if is_empty { Vec::new() } else { frame(&mut from).await? };
+            if String::from_utf8_lossy(&body).contains(text) && !lost.swap(true, Ordering::Relaxed) {
+                continue;
+            }
+            frames.extend(body);
+        }
+        to.write_all(&frames).await?;
+    }
+}
+
+/// The next frame, with its head and its end.
+async fn frame(from: &mut OwnedReadHalf) -> std::io::Result<Vec<u8>> {
+    let mut frame = vec![0; HEAD];
+    from.read_exact(&mut frame).await?;
+    let length = u32::from_be_bytes(frame[3..HEAD].try_into().expect("four bytes"));
+    frame.resize(HEAD + usize::try_from(length).expect("a length") + 1, 0);
+    from.read_exact(&mut frame[HEAD..]).await?;
+    Ok(frame)
+}
