@@ -25,7 +25,7 @@ enum Mode {
     /// Records are applied to the view.
     Apply(ReadFrom),
     /// The view is kept as it is, and records are compared with it.
-    Compare(Comparison),
+    Compare(Box<Comparison>),
 }
 
 /// The end of what the log held when reading started.
@@ -75,7 +75,7 @@ impl Campaigns {
                 if matches!(*self.status.borrow(), LogStatus::Following) {
                     self.status.send_replace(LogStatus::Comparing);
                 }
-                Mode::Compare(Comparison::new(position, state.last_record, state.decision))
+                Mode::Compare(Box::new(Comparison::new(position, state.last_record, state.decision)))
             }
             (Continuity::Restarted, position) => {
                 // A view without a position was removed. The decision for that is in this log.
