@@ -23,7 +23,7 @@ pub mod names;
 pub mod policies;
 pub mod probe;
 pub mod publisher;
-mod removal;
+pub mod removal;
 mod restore;
 pub mod succession;
 pub mod topology;

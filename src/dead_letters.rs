@@ -348,11 +348,12 @@ impl DeadLetters {
     }
 
     fn read(&self, record: Record) -> Entry {
-        let Record { position, body, trace, replay, removal } = record;
-        let content = match removal {
+        let Record { position, body, trace, replay, removals } = record;
+        let content = match removals {
             // The keeper's own message, and nobody's event.
             Some(_) if is_probe(&body) => Content::Nothing,
-            Some(removal) => {
+            Some(removals) => {
+                let removal = removals.latest(&self.names);
                 let message_id = Some(position.message_id.clone()).filter(|id| !id.is_empty());
                 Content::Removed(Box::new(RemovedMessage { removal, body, message_id, trace, replay }))
             }

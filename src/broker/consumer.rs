@@ -9,9 +9,9 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, Consumer};
 
 use super::acks::{Acknowledging, Acks};
-use super::{BrokerError, REPLAY_ID, REPLAY_OF, number_header, removal, text_header};
+use super::removal::Removals;
+use super::{BrokerError, REPLAY_ID, REPLAY_OF, number_header, text_header};
 use crate::delivery::TraceContext;
-use crate::delivery::dead_letter::removed::Removal;
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::replay::ReplayLink;
 
@@ -40,8 +40,8 @@ pub struct Message {
     pub trace: Option<TraceContext>,
     /// Which dead letter it is, sent again.
     pub replay: Option<ReplayLink>,
-    /// The latest time that a broker removed it from a queue.
-    pub removal: Option<Removal>,
+    /// When a broker removed it from a queue.
+    pub removals: Option<Removals>,
 }
 
 impl From<Delivery> for Message {
@@ -53,7 +53,7 @@ impl From<Delivery> for Message {
         });
         Self {
             replay,
-            removal: removal::latest(headers),
+            removals: Removals::read(headers),
             tag: delivery.delivery_tag,
             redelivered: delivery.redelivered,
             offset: number_header(headers, "x-stream-offset"),

@@ -19,8 +19,8 @@ use super::BrokerError;
 use super::acks::Acks;
 use super::consumer::{Message, StartAt, Subscription};
 use super::publisher::{Destination, Outgoing, Publisher};
+use super::removal::Removals;
 use crate::delivery::TraceContext;
-use crate::delivery::dead_letter::removed::Removal;
 use crate::delivery::replay::ReplayLink;
 
 /// Records in hand at once. A record may be a document of a megabyte, so not more of them.
@@ -47,7 +47,7 @@ pub struct Record {
     /// The dead letter that is sent again by it.
     pub replay: Option<ReplayLink>,
     /// Why the broker put it here; `None` if a worker did.
-    pub removal: Option<Removal>,
+    pub removals: Option<Removals>,
 }
 
 /// A place in a log, and proof that it is the same log.
@@ -147,8 +147,8 @@ impl LogReader {
         if self.end.is(&position) {
             self.end = End::Reached;
         }
-        let Message { body, trace, replay, removal, .. } = message;
-        Ok(Record { position, body, trace, replay, removal })
+        let Message { body, trace, replay, removals, .. } = message;
+        Ok(Record { position, body, trace, replay, removals })
     }
 
     /// The next record, where it is here already: by it records are applied many at once.

@@ -49,6 +49,18 @@ impl Names {
         format!("{}.delay.{}", self.prefix, rung.seconds())
     }
 
+    /// Whether this is a queue of events or that of retries.
+    pub fn is_work_queue(&self, queue: &str) -> bool {
+        let is_shard =
+            || queue.strip_prefix(&format!("{}.", self.events())).is_some_and(|shard| shard.parse::<u32>().is_ok());
+        queue == self.events() || queue == self.retries() || is_shard()
+    }
+
+    /// Whether this is one of the delay queues.
+    pub fn is_delay_queue(&self, queue: &str) -> bool {
+        queue.starts_with(&format!("{}.delay.", self.prefix))
+    }
+
     /// The exchange and the stream of dead letters.
     pub fn dead_letters(&self) -> String {
         format!("{}.dead-letters", self.prefix)

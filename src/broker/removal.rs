@@ -1,24 +1,53 @@
 //! Why the broker removed a message from a queue, as the message's headers tell.
 //!
 //! `x-first-death-*` is set at the first removal only, so it says `expired` for all that ever waited in a delay queue.
-//! `x-last-death-*` (since RabbitMQ 3.13) and the first entry of `x-death` are about the latest removal.
+//! `x-last-death-*` (since RabbitMQ 3.13) and the first entry of `x-death` are about the latest removal. In a stream,
+//! RabbitMQ before 3.13 keeps only what is about the first.
 
 use chrono::{DateTime, Utc};
 use lapin::types::{AMQPValue, FieldTable};
 
+use super::names::Names;
 use super::{number_header, text_header};
 use crate::delivery::dead_letter::removed::Removal;
 use crate::delivery::reason::Reason;
 
-/// The latest removal of a message; `None` if no broker ever removed it from a queue.
-pub(super) fn latest(headers: Option<&FieldTable>) -> Option<Removal> {
-    let newest = newest_death(headers);
-    let text = |of_latest: &str, name: &str, of_first: &str| {
-        text_header(headers, of_latest).or_else(|| text_header(newest, name)).or_else(|| text_header(headers, of_first))
-    };
-    let queue = text("x-last-death-queue", "queue", "x-first-death-queue")?;
-    let reason = text("x-last-death-reason", "reason", "x-first-death-reason")?;
-    Some(Removal { queue, reason: reason_of(&reason), at: newest.and_then(time_of) })
+/// What the headers tell of a message's removals.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Removals {
+    /// The latest one.
+    Latest(Removal),
+    /// The first one. Whether there were others is not known.
+    First(Removal),
+}
+
+impl Removals {
+    /// `None` if no broker ever removed the message from a queue.
+    pub(super) fn read(headers: Option<&FieldTable>) -> Option<Self> {
+        let death = newest_death(headers);
+        let header = |name: &str, of_death: &str| text_header(headers, name).or_else(|| text_header(death, of_death));
+        let latest = header("x-last-death-queue", "queue").zip(header("x-last-death-reason", "reason"));
+        if let Some((queue, reason)) = latest {
+            return Some(Self::Latest(Removal { queue, reason: reason_of(&reason), at: death.and_then(time_of) }));
+        }
+        let queue = text_header(headers, "x-first-death-queue")?;
+        let reason = text_header(headers, "x-first-death-reason")?;
+        Some(Self::First(Removal { queue, reason: reason_of(&reason), at: None }))
+    }
+
+    /// The removal that put the message into the dead-letter log.
+    pub fn latest(self, names: &Names) -> Removal {
+        match self {
+            Self::Latest(removal) => removal,
+            Self::First(removal) if names.is_work_queue(&removal.queue) => removal,
+            // Only work queues lead to the log, so another removal followed. Nothing says why: most likely it was the
+            // delivery limit, which needs no hand of anybody.
+            Self::First(removal) => {
+                let queue = if names.is_delay_queue(&removal.queue) { names.retries() } else { names.events() };
+                Removal { queue, reason: Reason::Poison, at: None }
+            }
+        }
+    }
 }
 
 fn reason_of(text: &str) -> Reason {
@@ -75,41 +104,54 @@ mod tests {
         AMQPValue::FieldTable(table(&entries))
     }
 
+    fn read(headers: &FieldTable) -> Option<Removal> {
+        Removals::read(Some(headers)).map(|removals| removals.latest(&Names::new("p")))
+    }
+
+    fn first(queue: &str, reason: &str) -> FieldTable {
+        table(&[("x-first-death-queue", text(queue)), ("x-first-death-reason", text(reason))])
+    }
+
     #[test]
     fn the_latest_removal_counts() {
         let mut deaths = FieldArray::default();
         deaths.push(death("p.retries", "delivery_limit", 1));
         deaths.push(death("p.delay.4", "expired", 3));
-        let mut headers = table(&[
-            ("x-first-death-queue", text("p.delay.4")),
-            ("x-first-death-reason", text("expired")),
-            ("x-death", AMQPValue::FieldArray(deaths)),
-        ]);
-        let removal = latest(Some(&headers)).expect("a removal");
+        let mut headers = first("p.delay.4", "expired");
+        headers.insert("x-death".into(), AMQPValue::FieldArray(deaths));
+        let removal = read(&headers).expect("a removal");
         assert_eq!((removal.queue.as_str(), removal.reason), ("p.retries", Reason::Poison));
         assert_eq!(removal.at, DateTime::from_timestamp(1_718_753_174, 0));
         headers.insert("x-last-death-queue".into(), text("p.events"));
         headers.insert("x-last-death-reason".into(), text("rejected"));
-        let removal = latest(Some(&headers)).expect("a removal");
+        let removal = read(&headers).expect("a removal");
         assert_eq!((removal.queue.as_str(), removal.reason), ("p.events", Reason::Rejected));
     }
 
     #[test]
+    fn if_only_the_first_is_known_it_may_be_the_only_one() {
+        for (queue, reason, expected) in [
+            ("p.events", "maxlen", ("p.events", Reason::Maxlen)),
+            ("p.events.3", "expired", ("p.events.3", Reason::Expired)),
+            ("p.retries", "rejected", ("p.retries", Reason::Rejected)),
+            ("p.delay.4", "expired", ("p.retries", Reason::Poison)),
+            ("platform.delay.4", "expired", ("p.events", Reason::Poison)),
+        ] {
+            let removal = read(&first(queue, reason)).expect("a removal");
+            assert_eq!((removal.queue.as_str(), removal.reason, removal.at), (expected.0, expected.1, None));
+        }
+    }
+
+    #[test]
     fn headers_that_say_little_are_read_as_far_as_possible() {
-        let first = table(&[("x-first-death-queue", text("p.events")), ("x-first-death-reason", text("maxlen"))]);
-        let removal = latest(Some(&first)).expect("a removal");
-        assert_eq!(removal, Removal { queue: "p.events".to_owned(), reason: Reason::Maxlen, at: None });
         let mut deaths = FieldArray::default();
         deaths.push(death("p.events", "expired", 2));
-        let repeated = table(&[("x-death", AMQPValue::FieldArray(deaths))]);
-        assert_eq!(latest(Some(&repeated)).map(|removal| (removal.reason, removal.at)), Some((Reason::Expired, None)));
-        for other in [
-            table(&[]),
-            table(&[("x-death", text("a publisher's own"))]),
-            table(&[("x-death", AMQPValue::FieldArray(FieldArray::default()))]),
-        ] {
-            assert_eq!(latest(Some(&other)), None);
+        let repeated = read(&table(&[("x-death", AMQPValue::FieldArray(deaths))]));
+        assert_eq!(repeated.map(|removal| (removal.reason, removal.at)), Some((Reason::Expired, None)));
+        let no_death = AMQPValue::FieldArray(FieldArray::default());
+        for other in [table(&[]), table(&[("x-death", text("a publisher's own"))]), table(&[("x-death", no_death)])] {
+            assert_eq!(read(&other), None);
         }
-        assert_eq!(latest(None), None);
+        assert_eq!(Removals::read(None), None);
     }
 }
