@@ -40,7 +40,7 @@ pub struct Message {
     pub trace: Option<TraceContext>,
     /// Which dead letter it is, sent again.
     pub replay: Option<ReplayLink>,
-    /// When a broker removed it from a queue.
+    /// When a broker removed it from a queue, if it comes from a stream.
     pub removals: Option<Removals>,
 }
 
@@ -51,12 +51,13 @@ impl From<Delivery> for Message {
         let replay = text_header(headers, REPLAY_OF).zip(text_header(headers, REPLAY_ID)).map(|(letter, replay)| {
             ReplayLink { dead_letter: DeadLetterId::new(letter), replay: ReplayId::new(replay) }
         });
+        let offset = number_header(headers, "x-stream-offset");
         Self {
             replay,
-            removals: Removals::read(headers),
+            removals: offset.and_then(|_| Removals::read(headers)),
             tag: delivery.delivery_tag,
             redelivered: delivery.redelivered,
-            offset: number_header(headers, "x-stream-offset"),
+            offset,
             message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),
             trace,
             body: delivery.data,
