@@ -80,14 +80,14 @@ impl Keeper {
 
     /// Looks at everything once.
     async fn check(&self, connection: &Connection) -> Result<Vec<TopologyProblem>, BrokerError> {
-        let Checked { mut problems, restored, waiting } =
+        let Checked { mut problems, restored, waiting, consumers } =
             restore::check(&self.topology, connection, Campaigns::Report).await?;
         if restored {
             // With an object its bindings are gone: that is no loss of its own.
             self.collect(self.bind(connection).await, &mut problems);
         }
-        let probed = match waiting {
-            0 => probe::publish(connection, &self.topology.names).await,
+        let probed = match (waiting, consumers) {
+            (0, Some(1..)) => probe::publish(connection, &self.topology.names).await,
             // A probe would wait among the events, and whoever counts them would count it.
             _ => Ok(Routing::Unknown),
         };

@@ -18,6 +18,8 @@ pub(super) struct Checked {
     pub(super) restored: bool,
     /// Events that wait for a worker.
     pub(super) waiting: u32,
+    /// Consumers of the queue of events that has the fewest; `None` if no such queue answered.
+    pub(super) consumers: Option<u32>,
 }
 
 /// Declares every missing object before a session begins.
@@ -121,7 +123,9 @@ impl Check<'_> {
         if let Ok(queue) = &asked
             && self.topology.names.event_queues(self.topology.shards).iter().any(|events| events == name)
         {
+            let consumers = queue.consumer_count();
             self.checked.waiting = self.checked.waiting.saturating_add(queue.message_count());
+            self.checked.consumers = Some(self.checked.consumers.map_or(consumers, |fewest| fewest.min(consumers)));
         }
         self.presence(asked.map(drop)).await
     }

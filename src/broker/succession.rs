@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::BrokerError;
 use super::acks::{Acks, Unfinished};
 use super::consumer::{LAST_ACKS, Message, Subscription};
+use super::probe::is_probe;
 
 /// A channel that gets no message for so long, and has none unfinished, is succeeded.
 const IDLE: Duration = Duration::from_secs(30);
@@ -52,6 +53,8 @@ pub struct Succession<'a> {
     retired: Vec<Retired>,
     /// When an idle channel was last succeeded.
     renewed: Option<Instant>,
+    /// When the current channel last had a message that is not a probe, or began.
+    worked: Instant,
 }
 
 /// A channel that gets no more messages.
@@ -67,7 +70,16 @@ impl<'a> Succession<'a> {
     /// [`BrokerError::Lost`].
     pub async fn open(connection: &'a Connection, queue: &'a str, window: u16) -> Result<Self, BrokerError> {
         let current = Subscription::open(connection, queue, window).await?;
-        Ok(Self { connection, queue, window, current, predecessor: None, retired: Vec::new(), renewed: None })
+        Ok(Self {
+            connection,
+            queue,
+            window,
+            current,
+            predecessor: None,
+            retired: Vec::new(),
+            renewed: None,
+            worked: Instant::now(),
+        })
     }
 
     /// The next message.
@@ -85,9 +97,12 @@ impl<'a> Succession<'a> {
                 }
                 self.retire();
             }
-            match timeout(IDLE, self.current.next()).await {
+            match timeout(IDLE.saturating_sub(self.worked.elapsed()), self.current.next()).await {
                 Ok(message) => {
                     let (message, acks) = (message?, self.current.acks());
+                    if !is_probe(&message.body) {
+                        self.worked = Instant::now();
+                    }
                     let arrival = self.arrival(&message);
                     return Ok(Taken { message, acks, arrival });
                 }
@@ -95,7 +110,8 @@ impl<'a> Succession<'a> {
                     self.succeed().await?;
                     self.renewed = Some(Instant::now());
                 }
-                Err(_) => {}
+                // What is in hand comes first.
+                Err(_) => self.worked = Instant::now(),
             }
         }
     }
@@ -105,6 +121,7 @@ impl<'a> Succession<'a> {
         self.current.cancel().await;
         let successor = Subscription::open(self.connection, self.queue, self.window).await?;
         self.predecessor = Some(std::mem::replace(&mut self.current, successor));
+        self.worked = Instant::now();
         Ok(())
     }
 

@@ -203,7 +203,7 @@ fn encode_head(method: &Method, url: &Url, headers: &HeaderMap, body_bytes: usiz
     let target = &url[Position::BeforePath..Position::AfterQuery];
     let host = &url[Position::BeforeHost..Position::AfterPort];
     // Writing to a vector does not fail.
-    let _ = write!(bytes, "{method} {target} HTTP/1.1\r\nhost: {host}\r\n");
+    let _ = write!(bytes, "{method} {target} HTTP/1.1\r\n");
     for (name, value) in headers {
         bytes.extend_from_slice(name.as_str().as_bytes());
         bytes.extend_from_slice(b": ");
@@ -213,6 +213,7 @@ fn encode_head(method: &Method, url: &Url, headers: &HeaderMap, body_bytes: usiz
     if !headers.contains_key(header::ACCEPT) {
         bytes.extend_from_slice(b"accept: */*\r\n");
     }
+    let _ = write!(bytes, "host: {host}\r\n");
     if method == Method::POST {
         let _ = write!(bytes, "content-length: {body_bytes}\r\n");
     }
@@ -229,11 +230,11 @@ mod tests {
         let url = Url::parse("https://example.com:443/hooks/ä?q=1 2#part").expect("a URL");
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, "application/json".parse().expect("a value"))]);
         let written = encode_head(&Method::POST, &url, &headers, 2);
-        let expected = "POST /hooks/%C3%A4?q=1%202 HTTP/1.1\r\nhost: example.com\r\ncontent-type: application/json\r\n\
-            accept: */*\r\ncontent-length: 2\r\n\r\n";
+        let expected = "POST /hooks/%C3%A4?q=1%202 HTTP/1.1\r\ncontent-type: application/json\r\n\
+            accept: */*\r\nhost: example.com\r\ncontent-length: 2\r\n\r\n";
         assert_eq!(String::from_utf8_lossy(&written), expected);
         let url = Url::parse("http://[::1]:8080").expect("a URL");
         let written = encode_head(&Method::HEAD, &url, &HeaderMap::new(), 0);
-        assert_eq!(String::from_utf8_lossy(&written), "HEAD / HTTP/1.1\r\nhost: [::1]:8080\r\naccept: */*\r\n\r\n");
+        assert_eq!(String::from_utf8_lossy(&written), "HEAD / HTTP/1.1\r\naccept: */*\r\nhost: [::1]:8080\r\n\r\n");
     }
 }

@@ -122,7 +122,10 @@ async fn what_fails_again_is_a_new_letter_linked_both_ways_and_is_not_retried() 
     // A retry would be waiting by now: an attempt's end is durable before it is told.
     assert_eq!(stage.waypost.metric("waypost_retries_scheduled_total").await, scheduled);
     assert_eq!(stage.amqp.depth(&format!("{}.delay.1", stage.prefix)).await, Some(0));
-    assert!(stage.receiver.by_webhook_id().values().all(|count| *count == 1), "one attempt each");
+    // One attempt each. A reset of a reused connection has the request of that attempt sent once more.
+    let requests: Vec<usize> = stage.receiver.by_webhook_id().into_values().collect();
+    assert!(requests.len() == 3 && (3..=4).contains(&requests.iter().sum::<usize>()), "{requests:?}");
+    assert!(new.iter().all(|letter| letter["attempts"].as_array().map(Vec::len) == Some(1)), "{new:#?}");
     stage.waypost.until_metric("waypost_replayed_total{outcome=\"dead\"}", 3.0).await;
 
     // The new one can be sent again in its turn.

@@ -10,8 +10,9 @@ use crate::support::{Answer, until};
 #[tokio::test]
 async fn a_failing_delivery_is_retried_with_the_same_id_until_it_succeeds() {
     let stage = Stage::set("retries", &[]).await;
-    let answers =
-        vec![Answer::status(500), Answer::status(302).header("location", "/elsewhere"), Answer::reset(), Answer::ok()];
+    // The reset is of a new connection: a request on a reused one is sent again at once.
+    let redirect = Answer::status(302).header("location", "/elsewhere").header("connection", "close");
+    let answers = vec![Answer::status(500), redirect, Answer::reset(), Answer::ok()];
     stage.receiver.answer_in_turn("/offers", answers);
     stage.publish(&chose(4, "e-1")).await;
     let requests = stage.receiver.until(|requests| requests.len() == 4).await;

@@ -202,6 +202,8 @@ async fn a_test_is_one_request_now() {
         counts.iter().any(|count| name.contains(count)) && *value > 0.0
     };
     assert_eq!(metrics.iter().find(|metric| counted(*metric)), None);
-    assert_eq!(guarded.receiver.requests().len(), 3);
+    // The reset of a reused connection has one request sent once more.
+    assert_eq!(guarded.receiver.by_webhook_id().len(), 3);
+    assert!(guarded.receiver.requests().len() <= 4);
     problem(&guarded.ask("operator", Method::POST, "/v1/webhooks/wh_none/test", None).await, 404);
 }

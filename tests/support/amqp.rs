@@ -259,15 +259,19 @@ impl Amqp {
         bodies
     }
 
-    /// Rejects this many messages of a queue, as the management page does: the broker does not requeue them.
-    pub(crate) async fn reject(&self, queue: &str, count: usize) {
+    /// Rejects this many messages of a queue, as the management page does: the broker does not requeue them. Answers their
+    /// bodies.
+    pub(crate) async fn reject(&self, queue: &str, count: usize) -> Vec<Vec<u8>> {
         let channel = self.channel().await;
+        let mut bodies = Vec::new();
         for _ in 0..count {
             let get = async || channel.basic_get(queue.into(), BasicGetOptions::default()).await.expect("an answer");
             let message = until(&format!("a message of {queue}"), PATIENCE, get).await;
             message.acker.reject(BasicRejectOptions { requeue: false }).await.expect("rejected");
+            bodies.push(message.delivery.data);
         }
         channel.close(200, "done".into()).await.expect("the channel closes");
+        bodies
     }
 
     /// Deletes a queue or a stream with all it holds, as an operator may.

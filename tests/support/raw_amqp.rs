@@ -96,6 +96,27 @@ pub(crate) async fn publish_raw(broker: &Broker, exchange: &[u8], messages: Vec<
     .await;
 }
 
+/// Takes messages of a queue and rejects them; the broker does not requeue them. They may have any properties.
+pub(crate) async fn reject_raw(broker: &Broker, queue: &str, count: usize) {
+    let (port, queue) = (broker.port(), short_string(queue.as_bytes()));
+    blocking(move || {
+        let mut session = Session::open(port);
+        for _ in 0..count {
+            session.send_method(1, (60, 70), &[&[0, 0], queue.as_slice(), &[0]].concat());
+            let tag = session.expect((60, 71))[..8].to_vec();
+            let header = session.frame();
+            let mut left = u64::from_be_bytes(header[4..12].try_into().expect("the body's size"));
+            while left > 0 {
+                left -= session.frame().len() as u64;
+            }
+            session.send_method(1, (60, 90), &[tag.as_slice(), &[0]].concat());
+        }
+        // Channels are closed in order: the broker has read what came before.
+        session.call((20, 40), &[0, 200, 0, 0, 0, 0, 0], (20, 41));
+    })
+    .await;
+}
+
 /// A connection with one channel in confirm mode. Everything panics if the broker refuses.
 struct Session {
     stream: TcpStream,
@@ -146,14 +167,20 @@ impl Session {
         self.stream.write_all(&frame).expect("written");
     }
 
-    /// The arguments of the next method, which must be this one.
-    fn expect(&mut self, (class, method): (u16, u16)) -> Vec<u8> {
+    /// The payload of the next frame.
+    fn frame(&mut self) -> Vec<u8> {
         let mut start = [0; 7];
         self.stream.read_exact(&mut start).expect("a frame");
         let size = u32::from_be_bytes([start[3], start[4], start[5], start[6]]) as usize;
         let mut payload = vec![0; size + 1];
         self.stream.read_exact(&mut payload).expect("a frame");
         payload.pop();
+        payload
+    }
+
+    /// The arguments of the next method, which must be this one.
+    fn expect(&mut self, (class, method): (u16, u16)) -> Vec<u8> {
+        let mut payload = self.frame();
         let expected = [class.to_be_bytes(), method.to_be_bytes()].concat();
         assert!(payload.starts_with(&expected), "expected {class}.{method}: {}", String::from_utf8_lossy(&payload));
         payload.split_off(4)

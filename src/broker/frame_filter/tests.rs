@@ -1,3 +1,5 @@
+//! Frames of any kind, received and read in pieces of any size.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What is passed on is read by lapin's own parser.
+
 use amq_protocol::frame::{AMQPFrame, parse_frame};
 use lapin::types::{AMQPValue, ShortString};
 use proptest::prelude::*;

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::State;
 use super::filter::Filter;
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{Command, Replay};
@@ -183,6 +184,17 @@ pub struct ReplayOf {
 }
 
 impl Fate {
+    /// The state of a letter that no replay has: by what was done with it last.
+    pub fn state_unclaimed(&self) -> State {
+        let discarded_at = self.discard.as_ref().map(|discard| discard.at);
+        let replayed_at = self.replays.iter().map(|replay| replay.at).max();
+        match (discarded_at, replayed_at) {
+            (None, None) => State::Pending,
+            (discarded_at, replayed_at) if discarded_at > replayed_at => State::Discarded,
+            _ => State::Replayed,
+        }
+    }
+
     /// A replay of the letter; what another record has said of the same one is kept.
     pub fn sent(&mut self, replay: &ReplayId, at: DateTime<Utc>, outcome: ReplayOutcome) {
         let known = self.known(replay, at, outcome);

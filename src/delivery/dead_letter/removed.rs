@@ -153,7 +153,10 @@ mod tests {
     #[test]
     fn identities_come_from_the_place_in_the_log() {
         let message = removed("p.events", EVENT);
-        assert_eq!(letters(&message, 7)[0].id, message.letters(7, "p.retries", Utc::now())[0].id);
+        assert_eq!(
+            letters(&message, 7)[0].id,
+            message.letters(7, "p.retries", NOW + chrono::TimeDelta::hours(1))[0].id
+        );
         assert_ne!(letters(&message, 7)[0].id, letters(&message, 8)[0].id);
         let link = ReplayLink { dead_letter: DeadLetterId::new("dl_1"), replay: ReplayId::new("rp_1") };
         let again = RemovedMessage { replay: Some(link), ..message };

@@ -219,7 +219,7 @@ impl<'a> Draft<'a> {
     pub(super) fn release(&mut self, replay: &ReplayId, block: u64) -> Result<(), StoreError> {
         let claims = std::mem::take(self.claims_in(replay, block)?);
         for offset in offsets(block, claims) {
-            let state = unclaimed(&self.view.fate(offset)?);
+            let state = self.view.fate(offset)?.state_unclaimed();
             self.set_state(offset, state)?;
         }
         self.change(replay, |job| job.released(u64::from(claims.count_ones())))
@@ -483,17 +483,6 @@ fn put(batch: &mut Batch, key: &[u8], value: Option<Vec<u8>>) {
     match value {
         Some(value) => batch.insert(key, value),
         None => batch.remove(key),
-    }
-}
-
-/// The state of a letter that no replay has: by what was done with it last.
-fn unclaimed(fate: &Fate) -> State {
-    let discarded_at = fate.discard.as_ref().map(|discard| discard.at);
-    let replayed_at = fate.replays.iter().map(|replay| replay.at).max();
-    match (discarded_at, replayed_at) {
-        (None, None) => State::Pending,
-        (discarded_at, replayed_at) if discarded_at > replayed_at => State::Discarded,
-        _ => State::Replayed,
     }
 }
 
