@@ -210,11 +210,6 @@ async fn what_policies_remove_is_a_letter() {
     stop(&stage).await;
     let events = format!("{}.events", stage.prefix);
     let pattern = format!("^{}$", events.replace('.', "\\."));
-    broker
-        .ctl(&["set_policy", "--apply-to", "queues", "short", &pattern, r#"{"max-length":1,"overflow":"drop-head"}"#])
-        .await;
-    stage.amqp.publish_events(&stage.prefix, &many(3, 3)).await;
-    stage.amqp.until_depth(&events, 1).await;
     let policy = async |definition| {
         broker.ctl(&["set_policy", "--apply-to", "queues", "short", &pattern, definition]).await;
     };

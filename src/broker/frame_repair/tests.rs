@@ -82,14 +82,14 @@ fn what_lapin_can_read_stays_as_it_is() {
 
 #[test]
 fn any_short_string_may_be_bytes() {
-    for bit in 0..14 {
-        if PROPERTIES[bit] != Property::ShortString && PROPERTIES[bit] != Property::MessageId {
+    for (bit, property) in PROPERTIES.into_iter().enumerate() {
+        if property != Property::ShortString && property != Property::MessageId {
             continue;
         }
         let payload = header(0x8000 >> bit, &[short(b"Jos\xE9")]);
         assert!(repair_header(&payload).is_some(), "bit {bit}");
         let properties = parsed(&payload);
-        assert_eq!(message_id(&properties).is_some(), PROPERTIES[bit] == Property::MessageId, "bit {bit}");
+        assert_eq!(message_id(&properties).is_some(), property == Property::MessageId, "bit {bit}");
     }
 }
 
@@ -171,7 +171,7 @@ proptest! {
     /// Whatever a content header has, lapin reads what it is given.
     #[test]
     fn any_header_is_readable(flags: u16, properties in prop::collection::vec(any::<u8>(), 0..200), cut in 0..14_usize) {
-        parsed(&header(flags, &[properties.clone()]));
+        parsed(&header(flags, std::slice::from_ref(&properties)));
         let _ = repair_header(&header(flags, &[properties])[..cut]);
     }
 
