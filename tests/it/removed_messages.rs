@@ -220,8 +220,13 @@ async fn what_policies_remove_is_a_letter() {
     stage.amqp.publish_events(&stage.prefix, &many(3, 3)).await;
     stage.amqp.until_depth(&events, 1).await;
     stage.waypost.restart().await;
-    let removed = stage.waypost.until_letters("", 3).await;
+    let mut expected = vec![("event-ttl", "expired")];
+    // RabbitMQ 3.10 drops them without a trace if a policy has changed the overflow.
+    if !broker_version().starts_with("3.10") {
+        expected.extend([("event-0", "maxlen"), ("event-1", "maxlen")]);
+    }
+    let removed = stage.waypost.until_letters("", expected.len()).await;
     let reasons: BTreeSet<(&str, &str)> =
         removed.iter().map(|letter| (text(letter, "eventId"), text(letter, "reason"))).collect();
-    assert_eq!(reasons, [("event-0", "maxlen"), ("event-1", "maxlen"), ("event-ttl", "expired")].into());
+    assert_eq!(reasons, expected.into_iter().collect());
 }
