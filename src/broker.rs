@@ -3,7 +3,7 @@
 //! [`connection`] opens connections, [`topology`] declares what they need, [`consumer`] takes messages and [`acks`]
 //! settles them, [`publisher`] sends messages and knows that they are safe, [`ladder`] makes them wait, [`log`] reads
 //! the streams and [`append`] writes to them, [`depths`] counts what waits, [`examination`] looks at all of it.
-//! [`keeper`] checks the topology while a worker runs and has [`restore`] declare what is missing; [`topology_status`] says
+//! [`keeper`] checks the topology while a worker runs and has `restore` declare what is missing; [`topology_status`] says
 //! what it found.
 
 pub mod acks;
