@@ -159,23 +159,25 @@ async fn each_delivery_that_was_parked_with_others_is_a_letter_counted_once() {
     stage.amqp.publish("", waiting.iter().map(|body| Message::raw(body.clone()).key(&retries))).await;
     let count = stage.amqp.depth(&retries).await.expect("the queue of retries") as usize;
     let rejected = stage.amqp.reject(&retries, count).await;
-    let expected: BTreeSet<String> = rejected.iter().flat_map(|body| delivery_ids(body)).collect();
-    assert!(rejected.len() < expected.len(), "some wait together");
+    // An event whose worker died is delivered by the other one too: the same delivery may die twice.
+    let dead: Vec<String> = rejected.iter().flat_map(|body| delivery_ids(body)).collect();
+    let expected: BTreeSet<String> = dead.iter().cloned().collect();
+    assert!(rejected.len() < dead.len(), "some wait together");
     stage.receiver.answer("/agent", Answer::ok());
     stage.waypost.restart().await;
     other.restart().await;
 
-    let letters = letters(&stage.waypost, "rejected", expected.len()).await;
+    let letters = letters(&stage.waypost, "rejected", dead.len()).await;
     let found: BTreeSet<String> = letters.iter().map(|letter| text(letter, "deliveryId").to_owned()).collect();
     assert_eq!(found, expected);
     let counted = async |name: &str| stage.waypost.metric(name).await + other.metric(name).await;
     let rejected = "waypost_dead_letters_total{reason=\"rejected\"}";
-    let count = expected.len() as f64;
+    let count = dead.len() as f64;
     until("each counted", LONG, async || (counted(rejected).await == count).then_some(())).await;
     assert_eq!(counted("waypost_deliveries_total{outcome=\"dead\"}").await, count);
     // One that has never run before reads the same, and adds nothing.
     let new = stage.second().await;
-    assert_eq!(ids(&new.until_letters("reason=rejected", letters.len()).await).len(), expected.len());
+    assert_eq!(ids(&new.until_letters("reason=rejected", letters.len()).await).len(), dead.len());
     replay(&stage.waypost, "rejected").await;
     let delivered: BTreeSet<String> =
         stage.receiver.requests().iter().map(|request| request.webhook_id().to_owned()).collect();
