@@ -31,7 +31,7 @@ use tracing::{Instrument as _, Span};
 use crate::broker::consumer::Message;
 use crate::broker::ladder::{Rung, rung_until};
 use crate::broker::names::Names;
-use crate::broker::publisher::{Destination, Link, Outgoing, Publisher, Unpublished};
+use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
 use crate::delivery::campaign::{Target, Webhook};
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::echo::{self, Extent};
@@ -227,7 +227,7 @@ impl Worker {
         let Some(hold) = self.memory_budget.hold(&mut delivery.target.webhook) else {
             return Box::pin(self.wait_for_memory(delivery)).await;
         };
-        let ladder = || if self.publisher.link() == Link::Up { Ladder::Open } else { Ladder::Closed };
+        let ladder = || if self.publisher.is_up() { Ladder::Open } else { Ladder::Closed };
         let permit = loop {
             match self.endpoints.enter(&delivery.target.webhook, arrival, ladder, jitter()).await {
                 Entry::Admitted(permit) => break permit,
@@ -267,7 +267,7 @@ impl Worker {
         let settings = self.policy.get();
         let policy = settings.of(&delivery.target.webhook);
         delivery.target = delivery.target.reference();
-        while self.publisher.link() != Link::Up {
+        while !self.publisher.is_up() {
             tokio::time::sleep(ASK_AGAIN).await;
         }
         let [shortest, longest] = MEMORY_PARKING;

@@ -30,7 +30,7 @@ pub struct Message {
     pub tag: u64,
     /// Its bytes.
     pub body: Vec<u8>,
-    /// Whether the broker has given it out before.
+    /// Whether the broker delivered it before.
     pub redelivered: bool,
     /// The AMQP `message_id`.
     pub message_id: Option<String>,

@@ -10,6 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
+use super::wire_reader::WireReader;
+
 /// Tables and arrays within each other, at most. 2,000 of them overflow the stack of lapin's thread.
 const MAX_DEPTH: usize = 16;
 
@@ -24,7 +26,7 @@ const MAX_KEPT_BYTES: usize = 3072;
 const MAX_SHORT_STRING: usize = 255;
 
 /// The headers that Waypost reads: all others are left out of a rewritten frame.
-const KEPT_HEADERS: [&str; 12] = [
+const KEPT_HEADERS: [&str; 10] = [
     "traceparent",
     "tracestate",
     super::REPLAY_OF,
@@ -35,8 +37,6 @@ const KEPT_HEADERS: [&str; 12] = [
     "x-first-death-queue",
     "x-last-death-reason",
     "x-last-death-queue",
-    "x-delivery-count",
-    "x-acquired-count",
 ];
 
 /// Bits of a content header's property flags (AMQP 0-9-1, 4.2.6.1), for the properties that are kept.
@@ -92,7 +92,7 @@ pub(super) fn repair_header(payload: &[u8]) -> Option<Vec<u8>> {
 
 /// The payload of a method frame with each byte replaced that is not UTF-8; `None` if it is clean. The length stays.
 pub(super) fn repair_method(payload: &[u8]) -> Option<Vec<u8>> {
-    let mut reader = Reader(payload);
+    let mut reader = WireReader(payload);
     let method = (reader.u16()?, reader.u16()?);
     let mut repaired = None;
     for argument in arguments(method) {
@@ -146,8 +146,8 @@ fn is_clean_header(payload: &[u8]) -> Option<bool> {
 
 /// The flags of a content header, and what follows them. A continued list of flags is not in use: AMQP 0-9-1 has fewer
 /// properties than one holds.
-fn properties_of(payload: &[u8]) -> Option<(u16, Reader<'_>)> {
-    let mut reader = Reader(payload);
+fn properties_of(payload: &[u8]) -> Option<(u16, WireReader<'_>)> {
+    let mut reader = WireReader(payload);
     // Class, weight and the body's size.
     reader.take(12)?;
     let flags = reader.u16()?;
@@ -163,7 +163,7 @@ fn present(flags: u16) -> impl Iterator<Item = Property> {
 }
 
 fn is_clean_table(table: &[u8], depth: usize) -> Option<bool> {
-    let mut reader = Reader(table);
+    let mut reader = WireReader(table);
     while !reader.0.is_empty() {
         if std::str::from_utf8(reader.short_string()?).is_err() || !is_clean_value(&mut reader, depth)? {
             return Some(false);
@@ -172,13 +172,13 @@ fn is_clean_table(table: &[u8], depth: usize) -> Option<bool> {
     Some(true)
 }
 
-fn is_clean_value(reader: &mut Reader<'_>, depth: usize) -> Option<bool> {
+fn is_clean_value(reader: &mut WireReader<'_>, depth: usize) -> Option<bool> {
     let (kind, content) = reader.value()?;
     match kind {
         b'F' | b'A' if depth >= MAX_DEPTH => Some(false),
         b'F' => is_clean_table(content, depth + 1),
         b'A' => {
-            let mut elements = Reader(content);
+            let mut elements = WireReader(content);
             while !elements.0.is_empty() {
                 if !is_clean_value(&mut elements, depth + 1)? {
                     return Some(false);
@@ -216,7 +216,7 @@ impl<'a> Kept<'a> {
     }
 
     fn read_headers(&mut self, table: &'a [u8]) -> Option<()> {
-        let mut reader = Reader(table);
+        let mut reader = WireReader(table);
         while !reader.0.is_empty() {
             let name = reader.short_string()?;
             let before = reader.0;
@@ -229,7 +229,7 @@ impl<'a> Kept<'a> {
                 };
                 self.headers.extend(
                     value
-                        .filter(|value| is_clean_value(&mut Reader(value), 1) == Some(true))
+                        .filter(|value| is_clean_value(&mut WireReader(value), 1) == Some(true))
                         .map(|value| (name, value)),
                 );
             }
@@ -260,7 +260,7 @@ impl<'a> Kept<'a> {
 
 /// An array with nothing but the first element of this one: the most recent death of an `x-death`.
 fn newest_of(array: &[u8]) -> Option<Vec<u8>> {
-    let mut reader = Reader(array);
+    let mut reader = WireReader(array);
     reader.value()?;
     let mut newest = vec![b'A'];
     push_long_bytes(&mut newest, &array[..array.len() - reader.0.len()]);
@@ -298,48 +298,6 @@ fn push_short_string(to: &mut Vec<u8>, text: &[u8]) {
 fn push_long_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
     to.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
     to.extend_from_slice(bytes);
-}
-
-/// Bytes that are yet to be read. Every function answers `None` if there are too few.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.take(2)?.try_into().ok().map(u16::from_be_bytes)
-    }
-
-    fn short_string(&mut self) -> Option<&'a [u8]> {
-        let length = self.take(1)?[0];
-        self.take(usize::from(length))
-    }
-
-    /// Bytes behind their number as a `u32`: a long string, a table, an array.
-    fn long_bytes(&mut self) -> Option<&'a [u8]> {
-        let length = self.take(4)?.try_into().ok().map(u32::from_be_bytes)?;
-        self.take(usize::try_from(length).ok()?)
-    }
-
-    /// A value of a table: its type, and its content without a length. `None` also if the type is not known.
-    fn value(&mut self) -> Option<(u8, &'a [u8])> {
-        let kind = self.take(1)?[0];
-        let content = match kind {
-            b'V' => self.take(0),
-            b't' | b'b' | b'B' => self.take(1),
-            b's' | b'U' | b'u' => self.take(2),
-            b'I' | b'i' | b'f' => self.take(4),
-            b'D' => self.take(5),
-            b'L' | b'l' | b'd' | b'T' => self.take(8),
-            b'S' | b'x' | b'A' | b'F' => self.long_bytes(),
-            _ => None,
-        };
-        Some((kind, content?))
-    }
 }
 
 #[cfg(test)]

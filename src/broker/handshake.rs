@@ -7,6 +7,7 @@ use lapin::tcp::AMQPUriTcpExt as _;
 
 use super::BrokerError;
 use super::connection::Address;
+use super::wire_reader::WireReader;
 
 /// The broker says its first word within this time.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -93,40 +94,25 @@ pub async fn server(address: &Address) -> Result<Server, BrokerError> {
 
 /// Reads product and version from `connection.start`.
 fn read_start(frame: &[u8]) -> Option<Server> {
-    let rest = frame.strip_prefix(&CONNECTION_START)?.get(2..)?;
-    let (table, _) = take_long(rest)?;
+    let mut reader = WireReader(frame.strip_prefix(&CONNECTION_START)?);
+    // The version of the protocol.
+    reader.take(2)?;
+    let table = reader.long_bytes()?;
     let text = |name: &str| text_of(table, name);
     Some(Server { product: text("product")?, version: text("version")? })
 }
 
-/// The text of a table's entry. Values before it are skipped, so only the types that brokers use there are known.
-fn text_of(mut table: &[u8], wanted: &str) -> Option<String> {
-    while let [length, rest @ ..] = table {
-        let (name, rest) = rest.split_at_checked(usize::from(*length))?;
-        let (kind, rest) = rest.split_first()?;
-        let (value, rest) = match kind {
-            b'S' | b'F' | b'x' | b'A' => take_long(rest)?,
-            b't' | b'b' | b'B' => rest.split_at_checked(1)?,
-            b's' | b'u' => rest.split_at_checked(2)?,
-            b'I' | b'i' | b'f' => rest.split_at_checked(4)?,
-            b'l' | b'L' | b'd' | b'T' => rest.split_at_checked(8)?,
-            b'D' => rest.split_at_checked(5)?,
-            b'V' => rest.split_at_checked(0)?,
-            _ => return None,
-        };
-        if *kind == b'S' && name == wanted.as_bytes() {
+/// The text of a table's entry.
+fn text_of(table: &[u8], wanted: &str) -> Option<String> {
+    let mut reader = WireReader(table);
+    while !reader.0.is_empty() {
+        let name = reader.short_string()?;
+        let (kind, value) = reader.value()?;
+        if kind == b'S' && name == wanted.as_bytes() {
             return Some(String::from_utf8_lossy(value).into_owned());
         }
-        table = rest;
     }
     None
-}
-
-/// What follows a length of four bytes, and the rest.
-fn take_long(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = bytes.split_at_checked(4)?;
-    let length = u32::from_be_bytes(length.try_into().ok()?) as usize;
-    rest.split_at_checked(length)
 }
 
 #[cfg(test)]

@@ -10,9 +10,7 @@ use serde_json::{Map, Value};
 
 use super::ladder::Rung;
 use super::names::Names;
-
-/// The limit of deliveries that the queues are declared with.
-const DELIVERY_LIMIT: u64 = 100;
+use super::topology::DELIVERY_LIMIT;
 
 /// What a queue or stream is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +116,9 @@ fn effect(purpose: Purpose, key: &str, value: &Value, drops: bool) -> Option<(Ha
         ("expires", Delay) => {
             (Loses, "Nobody consumes it, so the queue is deleted with the deliveries that wait in it.")
         }
-        ("delivery-limit", Events | Retries) if value.as_u64().is_some_and(|limit| limit < DELIVERY_LIMIT) => {
+        ("delivery-limit", Events | Retries)
+            if value.as_u64().is_some_and(|limit| limit < u64::from(DELIVERY_LIMIT)) =>
+        {
             (Hinders, "A few restarts of workers make dead letters of what they had in hand.")
         }
         // Waypost's own arguments come first, or it changes nothing.

@@ -151,6 +151,11 @@ impl Publisher {
         }
     }
 
+    /// Whether messages are being confirmed.
+    pub fn is_up(&self) -> bool {
+        *self.link.read().unwrap_or_else(std::sync::PoisonError::into_inner) == Link::Up
+    }
+
     /// How the connection is.
     pub fn link(&self) -> Link {
         self.link.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()

@@ -17,7 +17,7 @@ use super::topology_status::TopologyStatus;
 
 /// How often the broker gives a message out again before it takes it for poison. A lost connection counts against
 /// every message in hand, so it is far above what a few restarts use up.
-const DELIVERY_LIMIT: u32 = 100;
+pub(super) const DELIVERY_LIMIT: u32 = 100;
 
 /// Retention works on whole segments: with the default of 500 MB a quiet stream would keep dead letters for years.
 const DEAD_LETTER_SEGMENT_BYTES: u32 = 50_000_000;

@@ -359,7 +359,7 @@ impl Runner {
         let campaign = event::decode(&body, None).map(|event: StepEvent| event.campaign_id).unwrap_or_default();
         let routing_key = if campaign.len() <= 255 { campaign } else { String::new() };
         let to = match Delivery::read_waiting(&body) {
-            // Parked together, and given up by the broker together.
+            // An earlier version could not read what waited.
             Ok(_) => Destination::Queue(self.worker.names.retries()),
             Err(_) => Destination::Exchange { name: self.worker.names.events(), routing_key },
         };
