@@ -29,6 +29,7 @@ pub mod succession;
 pub mod topology;
 pub mod topology_status;
 mod transport;
+mod wire_reader;
 
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 

@@ -132,7 +132,7 @@ pub(crate) fn webhook_id(campaign: &str, number: u64) -> String {
     format!("crm-{campaign}-{number}")
 }
 
-/// Where the letters of a campaign went.
+/// The endpoint of the letters of a campaign.
 pub(crate) fn endpoint(campaign: &str) -> String {
     format!("https://hooks.customer-{campaign}.example")
 }

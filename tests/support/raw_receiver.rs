@@ -149,6 +149,12 @@ impl RawReceiver {
         Self::serve(Box::new(script), Some((acceptor, certified.cert))).await
     }
 
+    /// Starts two that do the same to every request, one of them behind TLS.
+    pub(crate) async fn start_plain_and_tls(act: &Act) -> [Self; 2] {
+        let (plain, tls) = (act.clone(), act.clone());
+        [Self::start(move |_| plain.clone()).await, Self::start_tls(move |_| tls.clone()).await]
+    }
+
     async fn serve(script: Box<Script>, tls: Option<(TlsAcceptor, rcgen::Certificate)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("the receiver's address");

@@ -39,11 +39,7 @@ impl From<Tally> for DiscardPreview {
             oldest: tally.span.and_then(|(oldest, _)| time(oldest)),
             newest: tally.span.and_then(|(_, newest)| time(newest)),
             more_campaigns: campaigns.len().saturating_sub(NAMED),
-            campaigns: campaigns
-                .into_iter()
-                .take(NAMED)
-                .map(|(campaign_id, count)| CampaignCount { campaign_id, count })
-                .collect(),
+            campaigns: CampaignCount::named(campaigns),
             more_endpoints: endpoints.len().saturating_sub(NAMED),
             endpoints: endpoints
                 .into_iter()

@@ -63,8 +63,15 @@ struct StatusCount {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CampaignCount {
-    pub(super) campaign_id: String,
-    pub(super) count: u64,
+    campaign_id: String,
+    count: u64,
+}
+
+impl CampaignCount {
+    /// Of counts in descending order, those that an answer names.
+    pub(super) fn named(counts: Vec<(String, u64)>) -> Vec<Self> {
+        counts.into_iter().take(NAMED).map(|(campaign_id, count)| Self { campaign_id, count }).collect()
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -104,11 +111,7 @@ impl From<Tally> for Summary {
                 .map(|(class, count)| StatusCount { status: status(class), count })
                 .collect(),
             more_campaigns: campaigns.len().saturating_sub(NAMED),
-            campaigns: campaigns
-                .into_iter()
-                .take(NAMED)
-                .map(|(campaign_id, count)| CampaignCount { campaign_id, count })
-                .collect(),
+            campaigns: CampaignCount::named(campaigns),
             more_webhooks: webhooks.len().saturating_sub(NAMED),
             webhooks: webhooks
                 .into_iter()

@@ -139,15 +139,7 @@ async fn an_answer_that_comes_before_the_request_is_complete_is_the_answer() {
     let body = vec![b'x'; 32 * 1024 * 1024];
     let too_large = || Act::answer("HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\n\r\nmuch").early();
     for end in [too_large().then_close(), too_large().then_hang(), too_large().then_close_abruptly()] {
-        let receivers = [
-            RawReceiver::start({
-                let end = end.clone();
-                move |_| end.clone()
-            })
-            .await,
-            RawReceiver::start_tls(move |_| end.clone()).await,
-        ];
-        for receiver in receivers {
+        for receiver in RawReceiver::start_plain_and_tls(&end).await {
             let request = Request { body: body.clone().into(), ..request(&receiver.url("/")) };
             let (reply, _) = sender_to(&receiver).send(request, LONG, &Span::none()).await;
             assert_eq!(reply, Reply::Answer { status: 413, retry_after: None, body: b"much".to_vec() });

@@ -46,15 +46,7 @@ async fn a_reused_connection_that_ends_without_an_answer_has_the_request_sent_on
 #[tokio::test]
 async fn a_connection_that_was_closed_while_it_was_idle_costs_no_failure() {
     for end in [Act::ok().then_close(), Act::ok().then_close_abruptly()] {
-        let receivers = [
-            RawReceiver::start({
-                let end = end.clone();
-                move |_| end.clone()
-            })
-            .await,
-            RawReceiver::start_tls(move |_| end.clone()).await,
-        ];
-        for receiver in receivers {
+        for receiver in RawReceiver::start_plain_and_tls(&end).await {
             let reply = second_reply(&receiver).await;
             assert_eq!(reply.cause(), Cause::Ok, "{reply:?}");
             assert_eq!(receiver.places(), [(0, 0), (1, 0)]);

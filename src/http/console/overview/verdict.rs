@@ -152,7 +152,7 @@ fn of_trouble(trouble: &Trouble) -> Point {
         ),
         Trouble::Topology(_) => (
             Level::Trouble,
-            "Do what it says, or run `waypost doctor`. What still has its queues is delivered meanwhile.",
+            "Do what it says, or run `waypost doctor`. Workers still deliver from the queues that exist.",
         ),
         Trouble::NotFollowingCampaigns(_) => (
             Level::Trouble,
