@@ -113,9 +113,14 @@ async fn run(drill: &Drill) -> Findings {
     }
     let findings = chaos::run(drill, |progress: Progress| {
         bar.set_position(progress.now.min(drill.length).as_secs());
-        let Progress { published, accepted, faults, .. } = progress;
-        let doing = if progress.now < drill.length { "" } else { "settling: " };
+        let Progress { now, published, accepted, faults, under_way } = progress;
+        let doing = if now < drill.length { String::new() } else { format!("{}: ", under_way.join(", ")) };
         bar.set_message(format!("{doing}{published} events, {accepted} deliveries, {faults} faults"));
+        // Once in a while for a log, too.
+        if bar.is_hidden() && now.as_secs().is_multiple_of(30) {
+            let under_way = under_way.join(", ");
+            eprintln!("{} s: {published} events, {accepted} deliveries, {faults} faults; {under_way}", now.as_secs());
+        }
     });
     let findings = findings.await;
     bar.finish_and_clear();

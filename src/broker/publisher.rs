@@ -33,9 +33,10 @@ use channels::Channels;
 /// Unconfirmed messages at once. One at a time would publish 1,400 a second, this many 32,000.
 const MAX_UNCONFIRMED: usize = 1024;
 
-/// A confirm that takes longer means a connection that is no good any more, unless the broker said it is blocked. Long,
-/// because what was slow but not lost is then published twice; a dead peer is found by its heartbeat before.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(120);
+/// A confirm that takes longer means a connection that is no good any more, unless the broker said it is blocked. What was slow but not lost
+/// is then published twice. A dead peer is found by its heartbeat before, and the loss of a leader takes seconds. But RabbitMQ 4.3.6 can stop
+/// confirming what a channel publishes to a stream, for ever, while other channels are confirmed at once.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where a message goes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 //! the first unfinished one, so a few requests that hang would make every later message cost a frame of its own. Such a
 //! channel is succeeded by another: it gets no more messages, keeps those that are unfinished, and closes after the last.
 //!
-//! A channel without work is succeeded as well. After the loss of a queue's leader, RabbitMQ can hold messages for a channel that never
-//! got them; it notices only when it has another message for that channel, and gives them out again when the channel closes.
+//! A channel that is old is succeeded as well, as soon as none of its messages is unfinished. After the loss of a queue's leader, RabbitMQ can
+//! hold messages for a channel that never got them, and gives them out again when the channel closes.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,14 @@ use tokio::time::timeout;
 use super::BrokerError;
 use super::acks::{Acks, Unfinished};
 use super::consumer::{LAST_ACKS, Message, Subscription};
-use super::probe::is_probe;
 
-/// A channel that gets no message for so long, and has none unfinished, is succeeded.
-const IDLE: Duration = Duration::from_secs(30);
+/// A channel of this age is succeeded as soon as none of its messages is unfinished.
+const RENEWAL: Duration = Duration::from_secs(30);
 
-/// What the broker gives out again within this time after an idle channel was succeeded, it held for that channel.
+/// Whether any is unfinished is looked at so often, if no message comes.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What the broker gives out again within this time after a renewal, it held for the channel of before.
 const RECOVERY: Duration = Duration::from_secs(5);
 
 /// A message, and where it is acknowledged.
@@ -51,10 +53,10 @@ pub struct Succession<'a> {
     /// The last one, for as long as messages come that the broker had given it.
     predecessor: Option<Subscription>,
     retired: Vec<Retired>,
-    /// When an idle channel was last succeeded.
+    /// Since when the current channel is there.
+    opened: Instant,
+    /// When a channel was last succeeded because of its age.
     renewed: Option<Instant>,
-    /// When the current channel last had a message that is not a probe, or began.
-    worked: Instant,
 }
 
 /// A channel that gets no more messages.
@@ -77,8 +79,8 @@ impl<'a> Succession<'a> {
             current,
             predecessor: None,
             retired: Vec::new(),
+            opened: Instant::now(),
             renewed: None,
-            worked: Instant::now(),
         })
     }
 
@@ -90,6 +92,9 @@ impl<'a> Succession<'a> {
         loop {
             if self.predecessor.is_none() && self.current.is_stuck() && self.has_room() {
                 self.succeed().await?;
+            } else if self.predecessor.is_none() && self.opened.elapsed() >= RENEWAL && self.current.is_idle() {
+                self.succeed().await?;
+                self.renewed = Some(Instant::now());
             }
             if let Some(predecessor) = &mut self.predecessor {
                 if let Some(message) = predecessor.next_before_end().await? {
@@ -97,21 +102,11 @@ impl<'a> Succession<'a> {
                 }
                 self.retire();
             }
-            match timeout(IDLE.saturating_sub(self.worked.elapsed()), self.current.next()).await {
-                Ok(message) => {
-                    let (message, acks) = (message?, self.current.acks());
-                    if !is_probe(&message.body) {
-                        self.worked = Instant::now();
-                    }
-                    let arrival = self.arrival(&message);
-                    return Ok(Taken { message, acks, arrival });
-                }
-                Err(_) if self.current.is_idle() => {
-                    self.succeed().await?;
-                    self.renewed = Some(Instant::now());
-                }
-                // What is in hand comes first.
-                Err(_) => self.worked = Instant::now(),
+            let wait = RENEWAL.saturating_sub(self.opened.elapsed()).max(LOOK);
+            if let Ok(message) = timeout(wait, self.current.next()).await {
+                let (message, acks) = (message?, self.current.acks());
+                let arrival = self.arrival(&message);
+                return Ok(Taken { message, acks, arrival });
             }
         }
     }
@@ -121,7 +116,7 @@ impl<'a> Succession<'a> {
         self.current.cancel().await;
         let successor = Subscription::open(self.connection, self.queue, self.window).await?;
         self.predecessor = Some(std::mem::replace(&mut self.current, successor));
-        self.worked = Instant::now();
+        self.opened = Instant::now();
         Ok(())
     }
 
@@ -136,12 +131,9 @@ impl<'a> Succession<'a> {
 
     fn retire(&mut self) {
         let Some(predecessor) = self.predecessor.take() else { return };
+        self.retired.retain(|retired| !retired.closed.is_finished());
         let unfinished = predecessor.acks().unfinished();
-        tracing::debug!(
-            queue = self.queue,
-            unfinished = unfinished.count(),
-            "a channel whose messages hang is succeeded"
-        );
+        tracing::debug!(queue = self.queue, unfinished = unfinished.count(), "a channel is succeeded");
         self.retired.push(Retired { unfinished, closed: tokio::spawn(predecessor.finish()) });
     }
 

@@ -8,7 +8,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
 
 use crate::stage::{QUICK, Stage, campaign, chose, many};
-use crate::support::lossy_proxy::LossyProxy;
+use crate::support::lossy_proxy::{Loss, LossyProxy};
 use crate::support::receiver::Request;
 use crate::support::{Amqp, Answer, Broker, PATIENCE, Proxy, Receiver, Waypost, unique, until};
 
@@ -46,7 +46,7 @@ async fn with_no_broker_at_the_start_it_is_alive_and_says_what_is_missing() {
 #[tokio::test]
 async fn a_message_that_the_broker_gave_out_and_no_worker_got_is_recovered() {
     let broker = Broker::shared().await;
-    let proxy = LossyProxy::losing(broker.port(), "the lost one");
+    let proxy = LossyProxy::losing(broker.port(), Loss::DeliveryOf("the lost one"));
     let prefix = unique("life");
     let receiver = Receiver::start();
     let waypost = Waypost::start_with(&proxy.amqp_url(), &prefix, &QUICK).await;

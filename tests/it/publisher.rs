@@ -14,6 +14,7 @@ use waypost::broker::topology::Topology;
 use waypost::broker::topology_status::TopologyStatus;
 
 use crate::stage::LONG;
+use crate::support::lossy_proxy::{Loss, LossyProxy};
 use crate::support::{Amqp, Broker, Cluster, Proxy, unique, until};
 
 fn publisher(url: &str, prefix: &str) -> Publisher {
@@ -104,6 +105,18 @@ async fn what_a_lost_connection_left_open_is_published_on_the_next() {
     let depth = amqp.depth(&queue).await.expect("the queue");
     assert!(depth >= 501, "{depth} of 501 are there");
     assert_eq!(publisher.link(), Link::Up);
+}
+
+/// As RabbitMQ 4.3.6 can leave a channel that publishes to a stream, after the stream's leader was lost; other channels are confirmed.
+#[tokio::test]
+async fn what_the_broker_never_confirms_is_published_again_before_long() {
+    let broker = Broker::shared().await;
+    let proxy = LossyProxy::losing(broker.port(), Loss::Confirm);
+    let prefix = unique("publisher");
+    let publisher = publisher(&proxy.amqp_url(), &prefix);
+    let confirmed = tokio::time::timeout(LONG, publisher.publish(to_queue(&format!("{prefix}.retries"), 0)));
+    assert_eq!(confirmed.await.expect("a confirm in the end"), Ok(()));
+    assert!(proxy.has_lost());
 }
 
 #[tokio::test]

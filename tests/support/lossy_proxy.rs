@@ -1,5 +1,5 @@
-//! A proxy before a broker that loses one delivery, as a broker can when a queue's leader is lost: the broker has given the message out, and
-//! the client never gets it.
+//! A proxy before a broker that loses one delivery or one confirm, as a broker can when a leader is lost: the broker has given the message
+//! out, or has taken it, and the client never hears of it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +19,18 @@ const METHOD: u8 = 1;
 /// `basic.deliver`, class and method.
 const DELIVER: [u8; 4] = [0, 60, 0, 60];
 
+/// `basic.ack`, which from a broker is a confirm.
+const ACK: [u8; 4] = [0, 60, 0, 80];
+
+/// What is lost, once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Loss {
+    /// The first delivery whose body has this text.
+    DeliveryOf(&'static str),
+    /// The first confirm.
+    Confirm,
+}
+
 /// The proxy, on a port of its own of 127.0.0.1.
 pub(crate) struct LossyProxy {
     address: SocketAddr,
@@ -27,8 +39,8 @@ pub(crate) struct LossyProxy {
 }
 
 impl LossyProxy {
-    /// Starts one that loses the first delivery whose body has this text.
-    pub(crate) fn losing(port: u16, text: &'static str) -> Self {
+    /// Starts one that loses this.
+    pub(crate) fn losing(port: u16, loss: Loss) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket that does not block");
         let address = listener.local_addr().expect("the proxy's address");
@@ -45,7 +57,7 @@ impl LossyProxy {
                     let (server_reads, mut server_writes) = server.into_split();
                     tokio::select! {
                         _ = tokio::io::copy(&mut client_reads, &mut server_writes) => (),
-                        _ = forward(server_reads, client_writes, text, &losing) => (),
+                        _ = forward(server_reads, client_writes, loss, &losing) => (),
                     }
                 });
             }
@@ -58,17 +70,17 @@ impl LossyProxy {
         format!("amqp://guest:guest@{}/%2f", self.address)
     }
 
-    /// Whether it has lost the delivery.
+    /// Whether it has lost it.
     pub(crate) fn has_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
     }
 }
 
-/// Forwards frames, without the one delivery.
+/// Forwards frames, without the one that is lost.
 async fn forward(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    text: &str,
+    loss: Loss,
     lost: &AtomicBool,
 ) -> std::io::Result<()> {
     loop {
@@ -79,10 +91,15 @@ async fn forward(
             let is_empty = properties[HEAD + 4..HEAD + 12] == [0; 8];
             frames.extend(properties);
             let body = if is_empty { Vec::new() } else { frame(&mut from).await? };
-            if String::from_utf8_lossy(&body).contains(text) && !lost.swap(true, Ordering::Relaxed) {
+            let is_meant = matches!(loss, Loss::DeliveryOf(text) if String::from_utf8_lossy(&body).contains(text));
+            if is_meant && !lost.swap(true, Ordering::Relaxed) {
                 continue;
             }
             frames.extend(body);
+        }
+        let is_confirm = frames[0] == METHOD && frames[HEAD..].starts_with(&ACK);
+        if is_confirm && matches!(loss, Loss::Confirm) && !lost.swap(true, Ordering::Relaxed) {
+            continue;
         }
         to.write_all(&frames).await?;
     }

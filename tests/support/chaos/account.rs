@@ -130,7 +130,7 @@ mod tests {
     fn letter(event: u64, hook: Hook, delivery_id: Option<&str>) -> Letter {
         let delivery_id = delivery_id.map(str::to_owned);
         let (errand, reason) = (Errand { event, hook }, "exhausted".to_owned());
-        Letter { errand, delivery_id, reason, attempts: ATTEMPTS, status: Some(500) }
+        Letter { errand, delivery_id, reason, replayed: false, attempts: ATTEMPTS, status: Some(500) }
     }
 
     fn pages(published: &[(u64, Published)], receipts: Vec<Receipt>) -> Pages {
@@ -175,6 +175,11 @@ mod tests {
         let soon = Letter { attempts: 3, ..letter(1, Hook::Section, None) };
         let contradictions = draw_up(&pages(&published, Vec::new()), &[soon]).contradictions;
         assert!(contradictions[0].contains("before its time"), "{contradictions:?}");
+        let again = Letter { attempts: 1, replayed: true, ..letter(1, Hook::Section, None) };
+        assert!(
+            draw_up(&pages(&published, Vec::new()), &[again]).contradictions.is_empty(),
+            "a replay makes one attempt"
+        );
 
         let receipts = vec![accepted(1, "a"), accepted(1, "b"), accepted(2, "b"), accepted(4, "d")];
         let account = draw_up(&pages(&published, receipts), &[]);

@@ -69,6 +69,8 @@ pub(crate) struct Pages {
     pub(crate) published: BTreeMap<u64, Published>,
     pub(crate) receipts: Vec<Receipt>,
     pub(crate) happened: Vec<Happened>,
+    /// What is being done now: faults, and after them the settling.
+    pub(crate) under_way: Vec<String>,
     /// What an operator wanted done, in this order.
     pub(crate) orders: Vec<Order>,
     /// What is worth telling, and no fault of anybody.
@@ -105,6 +107,17 @@ impl Books {
     /// What is in them, to read or to write.
     pub(crate) fn pages(&self) -> MutexGuard<'_, Pages> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something, and says so meanwhile.
+    pub(crate) async fn doing<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
+        self.pages().under_way.push(what.to_owned());
+        let done = work.await;
+        let mut pages = self.pages();
+        if let Some(place) = pages.under_way.iter().position(|under_way| under_way == what) {
+            pages.under_way.remove(place);
+        }
+        done
     }
 
     /// Writes down what nobody had planned.

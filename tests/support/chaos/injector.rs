@@ -43,17 +43,20 @@ pub(crate) async fn inject(scene: &Scene, lane: &[Injection]) {
             scene.mind_workers();
         }
         let begins = books.now();
-        match lane {
-            Lane::Workers => worker(scene, injection).await,
-            Lane::Nodes => node(scene, injection).await,
-            Lane::Lines => line(scene, injection).await,
-            Lane::Receivers => {
-                let endpoint = &scene.endpoints[injection.whom];
-                endpoint.set_mood(Some(injection.fault));
-                sleep(injection.lasts).await;
-                endpoint.set_mood(None);
+        let injecting = async {
+            match lane {
+                Lane::Workers => worker(scene, injection).await,
+                Lane::Nodes => node(scene, injection).await,
+                Lane::Lines => line(scene, injection).await,
+                Lane::Receivers => {
+                    let endpoint = &scene.endpoints[injection.whom];
+                    endpoint.set_mood(Some(injection.fault));
+                    sleep(injection.lasts).await;
+                    endpoint.set_mood(None);
+                }
             }
-        }
+        };
+        books.doing(&format!("{} ({})", injection.fault.name(), injection.whom), injecting).await;
         books.pages().happened.push(Happened { fault: injection.fault, begins, ends: books.now() });
     }
 }

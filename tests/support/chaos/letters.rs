@@ -12,6 +12,8 @@ pub(crate) struct Letter {
     /// The `webhook-id` its requests carried; none where it could not be read, or the broker gave it up.
     pub(crate) delivery_id: Option<String>,
     pub(crate) reason: String,
+    /// Whether it is of a replay, which makes one attempt.
+    pub(crate) replayed: bool,
     /// How many attempts it had.
     pub(crate) attempts: usize,
     /// The status of the last attempt.
@@ -22,7 +24,7 @@ impl Letter {
     /// Whether the delivery had all it was to have before it was given up.
     pub(crate) fn is_due(&self) -> bool {
         match self.reason.as_str() {
-            "exhausted" => self.attempts == ATTEMPTS,
+            "exhausted" => self.attempts == ATTEMPTS || self.replayed,
             "gone" => self.status == Some(410),
             _ => self.errand.hook == Hook::Nowhere,
         }
@@ -55,8 +57,14 @@ fn letters_of(record: &Record) -> Option<Vec<Letter>> {
     let body: Value = serde_json::from_slice(&record.body).ok()?;
     if let Some(why) = record.header("x-first-death-reason") {
         let text = String::from_utf8_lossy(&record.body);
-        let letter =
-            |errand| Letter { errand, delivery_id: None, reason: format!("poison ({why})"), attempts: 0, status: None };
+        let letter = |errand| Letter {
+            errand,
+            delivery_id: None,
+            reason: format!("poison ({why})"),
+            replayed: false,
+            attempts: 0,
+            status: None,
+        };
         return Some(numbers_in(&text).flat_map(errands).map(letter).collect());
     }
     let event = number_in(&body.to_string())?;
@@ -68,6 +76,7 @@ fn letters_of(record: &Record) -> Option<Vec<Letter>> {
         errand: Errand { event, hook },
         delivery_id: body["deliveryId"].as_str().map(str::to_owned),
         reason: body["reason"].as_str()?.to_owned(),
+        replayed: body["replayId"].is_string(),
         attempts: body["attempts"].as_array().map_or(0, Vec::len),
         status: body["status"].as_u64().and_then(|status| u16::try_from(status).ok()),
     }])

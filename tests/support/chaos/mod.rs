@@ -67,12 +67,14 @@ pub(crate) struct Drill {
 }
 
 /// How far it is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Progress {
     pub(crate) now: Duration,
     pub(crate) published: usize,
     pub(crate) accepted: usize,
     pub(crate) faults: usize,
+    /// What is being done.
+    pub(crate) under_way: Vec<String>,
 }
 
 /// What came of it.
@@ -112,17 +114,22 @@ pub(crate) async fn run(drill: &Drill, watch: impl Fn(Progress)) -> Findings {
     let plan = schedule::plan(drill.seed, drill.length, drill.manner, &cast);
     let witness_books = Books::open();
     let busy = async {
+        let books = &scene.books;
         let publishing = join_all((0..drill.publishers).map(|number| publisher(drill, &scene, number).run()));
+        let publishing = books.doing("publishing", publishing);
         let witnessing = witness_publisher(drill, &scene, &witness_books).run();
+        let witnessing = books.doing("publishing to the witness", witnessing);
         let injecting = join_all(plan.iter().map(|lane| injector::inject(&scene, lane)));
-        let operating = Operator::new(&scene, drill.seed, drill.length).run();
+        let operating = books.doing("giving orders", Operator::new(&scene, drill.seed, drill.length).run());
         tokio::join!(publishing, witnessing, injecting, operating);
         // Past all proxies, which are healed.
         let amqp = Amqp::connect(&scene.cluster.nodes()[0].url()).await;
-        let settled = settling::settle(&scene, &amqp).await;
+        let settled = books.doing("settling", settling::settle(&scene, &amqp)).await;
         let (dead_letters, witness) = (scene.dead_letters(), scene.witness());
-        let views = views::read(&scene).await;
-        (settled, views, streams::read(&scene, &dead_letters).await, streams::read(&scene, &witness).await)
+        let views = books.doing("reading what workers show", views::read(&scene)).await;
+        let streams = async { (streams::read(&scene, &dead_letters).await, streams::read(&scene, &witness).await) };
+        let (dead_letters, witness) = books.doing("reading the streams", streams).await;
+        (settled, views, dead_letters, witness)
     };
     let watching = async {
         let mut turns = interval(Duration::from_secs(1));
@@ -185,5 +192,11 @@ fn progress(books: &Books) -> Progress {
     let pages = books.pages();
     let confirmed = pages.published.values().filter(|published| **published == Published::Confirmed).count();
     let accepted = pages.receipts.iter().filter(|receipt| receipt.answered == Answered::Accepted).count();
-    Progress { now: books.now(), published: confirmed, accepted, faults: pages.happened.len() }
+    Progress {
+        now: books.now(),
+        published: confirmed,
+        accepted,
+        faults: pages.happened.len(),
+        under_way: pages.under_way.clone(),
+    }
 }

@@ -87,7 +87,7 @@ impl<'a> Operator<'a> {
     async fn discard(&mut self, worker: usize) -> Option<Order> {
         let letters = self.pending(worker).await?;
         let letter = letters[self.chance.below(letters.len())].clone();
-        let order = json!({ "ids": [letter], "because": "chaos" });
+        let order = json!({ "ids": [letter], "because": "the customer has left" });
         match answer(self.client.post(self.url(worker, "/v1/dead-letters/discard")).json(&order)).await {
             // None, if somebody has claimed it meanwhile.
             Some(Answer { status: 200, body, .. }) => {
@@ -101,7 +101,8 @@ impl<'a> Operator<'a> {
     /// Letters that nobody has dealt with, as a worker has them; `None` if there is none. Those that could not be read stay as they are:
     /// sent again they would only die again.
     async fn pending(&mut self, worker: usize) -> Option<Vec<String>> {
-        let reason = if self.chance.below(2) == 0 { "gone" } else { "exhausted" };
+        // Most are of a receiver that was gone for a while.
+        let reason = if self.chance.below(4) > 0 { "gone" } else { "exhausted" };
         let url = self.url(worker, &format!("/v1/dead-letters?state=pending&limit=100&reason={reason}"));
         let page = answer(self.client.get(&url)).await?;
         let ids = page.body["items"].as_array()?.iter().filter_map(|letter| letter["id"].as_str());

@@ -92,7 +92,7 @@ fn campaigns(pages: &Pages, view: &View, account: &mut OrderAccount) {
     }
 }
 
-/// Each letter is in a state that somebody wanted, and what is replayed was accepted.
+/// Each letter is in a state that somebody wanted. What is replayed was accepted, or is dead again, in another letter.
 fn letters(pages: &Pages, view: &View, account: &mut OrderAccount) {
     let mut to_replay = BTreeSet::new();
     let mut to_discard = BTreeMap::new();
@@ -124,11 +124,16 @@ fn letters(pages: &Pages, view: &View, account: &mut OrderAccount) {
         .filter(|receipt| receipt.answered == Answered::Accepted)
         .map(|receipt| receipt.errand)
         .collect();
+    let mut letters_of: BTreeMap<Errand, usize> = BTreeMap::new();
+    for errand in view.letters.values().filter_map(|letter| letter.errand) {
+        *letters_of.entry(errand).or_default() += 1;
+    }
+    let came_to_an_end = |errand: &Errand| accepted.contains(errand) || letters_of.get(errand) > Some(&1);
     for (id, letter) in &view.letters {
         *account.states.entry(letter.state.clone()).or_default() += 1;
         let wrong = match letter.state.as_str() {
             "pending" => false,
-            "replayed" => !to_replay.contains(id) || letter.errand.is_none_or(|errand| !accepted.contains(&errand)),
+            "replayed" => !to_replay.contains(id) || !letter.errand.as_ref().is_some_and(came_to_an_end),
             "discarded" => !to_discard.contains_key(id),
             _ => true,
         };
@@ -191,6 +196,9 @@ mod tests {
         let with = |orders: &[Order], state, accepted| contradictions(orders, &[view(1, Some(0), state)], accepted);
         assert_eq!(with(&replay, "replayed", true), 0);
         assert_eq!(with(&replay, "replayed", false), 1);
+        let mut again = view(1, Some(0), "replayed");
+        again.letters.insert("b".to_owned(), letter("pending"));
+        assert_eq!(contradictions(&replay, &[again], false), 0, "it is dead again, in another letter");
         assert_eq!(with(&replay, "pending", false), 0, "it died again");
         assert_eq!(with(&replay, "replaying", false), 1);
         assert_eq!(with(&discard(true), "discarded", false), 0);

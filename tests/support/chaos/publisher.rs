@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::books::{Books, Published};
 use super::load::{self, Event};
@@ -17,6 +17,10 @@ const UNCONFIRMED: usize = 64;
 
 /// What takes longer than this has failed: opening a connection, or handing an event to it.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// No confirm for so long, and some are awaited: the connection is given up. RabbitMQ 4.3.6 can stop confirming what a channel publishes to
+/// a stream whose leader it has lost.
+const NO_CONFIRM: Duration = Duration::from_secs(30);
 
 /// Confirms that have not come so long after the last event are not waited for. A stalled connection is found to be dead
 /// by its heartbeat before.
@@ -74,9 +78,15 @@ impl Publisher<'_> {
         let mut unconfirmed = FuturesUnordered::new();
         let mut turns = interval(self.pause);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
         let over = loop {
+            if unconfirmed.is_empty() {
+                heard = Instant::now();
+            }
             tokio::select! {
+                () = sleep_until(heard + NO_CONFIRM) => break Over::Lost,
                 Some((number, confirmed)) = unconfirmed.next() => {
+                    heard = Instant::now();
                     if !self.note(number, &confirmed) {
                         break Over::Lost;
                     }

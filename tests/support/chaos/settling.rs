@@ -58,7 +58,8 @@ pub(crate) async fn settle(scene: &Scene, amqp: &Amqp) -> Settled {
 async fn diagnose(scene: &Scene) -> String {
     let mut diagnosis = String::new();
     for question in QUESTIONS {
-        let answer = scene.cluster.ask(question).await.unwrap_or_else(|| "no answer".to_owned());
+        let question = [&["--timeout", "10"], question].concat();
+        let answer = scene.cluster.ask(&question).await.unwrap_or_else(|| "no answer".to_owned());
         diagnosis.push_str(&format!("{question:?}\n{answer}\n"));
     }
     for (number, worker) in scene.workers.iter().enumerate() {
