@@ -33,6 +33,9 @@ mod wire_reader;
 
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
+/// The header in which a quorum queue counts how often it got a message back.
+const DELIVERY_COUNT: &str = "x-delivery-count";
+
 /// The header of an event that is a dead letter sent again: the letter's id.
 const REPLAY_OF: &str = "x-waypost-replay-of";
 

@@ -34,6 +34,7 @@ use crate::broker::names::Names;
 use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
 use crate::delivery::campaign::{Target, Webhook};
 use crate::delivery::dead_letter::DeadLetter;
+use crate::delivery::dead_letter::removed::{Removal, RemovedMessage};
 use crate::delivery::echo::{self, Extent};
 use crate::delivery::endpoint::{Arrival, Busy, Ladder};
 use crate::delivery::event::StepEvent;
@@ -50,6 +51,7 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::spans;
 use changeable::Changeable;
 use endpoints::{Endpoints, Entry};
+use intake::Queue;
 use memory_budget::MemoryBudget;
 use parking::Parking;
 use receipts::Receipts;
@@ -375,6 +377,35 @@ impl Worker {
             None => letter,
         };
         self.keep(&letter).await
+    }
+
+    /// Dead-letters a message that was returned too often: one letter, or one for each delivery of a bundle.
+    async fn dead_letter_poison(&self, queue: Queue, message: &mut Message) -> Result<(), Unsettled> {
+        let (now, retries) = (Utc::now(), self.names.retries());
+        let queue = match queue {
+            Queue::Events => self.names.events(),
+            Queue::Retries => retries.clone(),
+        };
+        let message = RemovedMessage {
+            removal: Removal { queue, reason: Reason::Poison, at: Some(now) },
+            body: std::mem::take(&mut message.body),
+            message_id: message.message_id.take(),
+            trace: message.trace.take(),
+            replay: message.replay.take(),
+        };
+        for letter in message.letters(&self.receipts.next(), &retries, now) {
+            if letter.is_of_delivery() {
+                let in_hand = self.metrics.account.take(Origin::Ladder);
+                let kept = self.keep(&letter).await;
+                if kept.is_ok() {
+                    self.metrics.dead();
+                }
+                accounted(in_hand, kept)?;
+            } else {
+                self.keep(&letter).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes a dead letter.

@@ -10,7 +10,7 @@ use lapin::{Channel, Connection, Consumer};
 
 use super::acks::{Acknowledging, Acks};
 use super::removal::Removals;
-use super::{BrokerError, REPLAY_ID, REPLAY_OF, number_header, text_header};
+use super::{BrokerError, DELIVERY_COUNT, REPLAY_ID, REPLAY_OF, number_header, text_header};
 use crate::delivery::TraceContext;
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::delivery::replay::ReplayLink;
@@ -32,6 +32,8 @@ pub struct Message {
     pub body: Vec<u8>,
     /// Whether the broker delivered it before.
     pub redelivered: bool,
+    /// How often it was returned to a queue, as the broker's delivery limit counts.
+    pub returns: u64,
     /// The AMQP `message_id`.
     pub message_id: Option<String>,
     /// The `x-stream-offset`, where it comes from a stream.
@@ -57,6 +59,8 @@ impl From<Delivery> for Message {
             removals: offset.and_then(|_| Removals::read(headers)),
             tag: delivery.delivery_tag,
             redelivered: delivery.redelivered,
+            // At its first delivery, a message may have this header from another queue or from its publisher.
+            returns: if delivery.redelivered { number_header(headers, DELIVERY_COUNT).unwrap_or(0) } else { 0 },
             offset,
             message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),
             trace,

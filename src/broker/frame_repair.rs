@@ -26,12 +26,13 @@ const MAX_KEPT_BYTES: usize = 3072;
 const MAX_SHORT_STRING: usize = 255;
 
 /// The headers that Waypost reads: all others are left out of a rewritten frame.
-const KEPT_HEADERS: [&str; 10] = [
+const KEPT_HEADERS: [&str; 11] = [
     "traceparent",
     "tracestate",
     super::REPLAY_OF,
     super::REPLAY_ID,
     "x-stream-offset",
+    super::DELIVERY_COUNT,
     "x-death",
     "x-first-death-reason",
     "x-first-death-queue",

@@ -19,6 +19,12 @@ use super::topology_status::TopologyStatus;
 /// every message in hand, so it is far above what a few restarts use up.
 pub(super) const DELIVERY_LIMIT: u32 = 100;
 
+/// A worker dead-letters a message that was returned so often. Below [`DELIVERY_LIMIT`], so that RabbitMQ seldom has to: it does not
+/// keep its reason in streams before 3.13, and 4.3.6 fails at properties that are not UTF-8.
+pub const MAX_RETURNS: u64 = 90;
+
+const _: () = assert!(MAX_RETURNS < DELIVERY_LIMIT as u64);
+
 /// Retention works on whole segments: with the default of 500 MB a quiet stream would keep dead letters for years.
 const DEAD_LETTER_SEGMENT_BYTES: u32 = 50_000_000;
 

@@ -67,7 +67,8 @@ impl DeadLetters {
             return Ok(());
         }
         let retries_queue = self.names.retries();
-        for letter in message.letters(offset, &retries_queue, Utc::now()) {
+        // All workers derive the same identities from the offset.
+        for letter in message.letters(&offset, &retries_queue, Utc::now()) {
             let body = serde_json::to_vec(&letter)?;
             if self.appender.append(body).await? == Applied::Letters(1) {
                 self.count_letter(&letter, &message);

@@ -28,7 +28,7 @@ use crate::broker::consumer::Message;
 use crate::broker::depths;
 use crate::broker::probe::is_probe;
 use crate::broker::succession::{Arrival, Succession, Taken};
-use crate::broker::topology::Topology;
+use crate::broker::topology::{MAX_RETURNS, Topology};
 use crate::campaigns::Campaigns;
 use crate::follow::{Currency, FollowError, Follower, watch};
 
@@ -258,6 +258,7 @@ async fn settle(worker: Arc<Worker>, queue: Queue, mut message: Message, acks: A
     let _memory = hand.memory_budget.take_message(queue, &message.body).await;
     let deal = async {
         match queue {
+            _ if message.returns >= MAX_RETURNS => worker.dead_letter_poison(queue, &mut message).await,
             Queue::Events => worker.event(&mut message).await,
             Queue::Retries => worker.retry(&mut message).await,
         }
@@ -273,7 +274,7 @@ async fn settle(worker: Arc<Worker>, queue: Queue, mut message: Message, acks: A
         Ok(Err(error)) => {
             tracing::error!(?queue, %error, "a message could not be settled; it goes back to the broker")
         }
-        // The panic has said where. What panics each time ends in the dead letters, by the broker's delivery limit.
+        // The panic has said where. What panics each time is dead-lettered after `MAX_RETURNS` returns.
         Err(_) => tracing::error!(?queue, "a message made the worker panic; it goes back to the broker"),
     }
     tokio::time::sleep(REQUEUE_PAUSE).await;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::stage::{LONG, Stage, campaign, chose, many};
 use crate::support::broker::broker_version;
 use crate::support::letters::{ids, text};
-use crate::support::raw_amqp::{RawMessage, TextProperty, publish_raw, reject_raw};
+use crate::support::raw_amqp::{RawMessage, Rejection, TextProperty, publish_raw, reject_raw, short_string};
 use crate::support::{Answer, Broker, Message, Waypost, until};
 
 /// Ends the stage's worker.
@@ -72,7 +72,7 @@ async fn events_that_are_rejected_are_letters_whatever_their_properties() {
     let odd = RawMessage::new(b"13010", &event).text(TextProperty::CorrelationId, b"Jos\xE9");
     publish_raw(Broker::shared().await, events.as_bytes(), vec![odd]).await;
     stage.amqp.publish(&events, [Message::raw("no event").id("the-id")]).await;
-    reject_raw(Broker::shared().await, &events, 2).await;
+    reject_raw(Broker::shared().await, &events, 2, Rejection::Remove).await;
     stage.waypost.restart().await;
     let letters = letters(&stage.waypost, "rejected", 2).await;
     let (unread, read): (Vec<&Value>, Vec<&Value>) = letters.iter().partition(|letter| letter["errors"].is_array());
@@ -134,6 +134,31 @@ async fn a_retry_that_is_given_out_too_often_is_a_letter_of_its_delivery() {
     replay(&stage.waypost, "poison").await;
     let requests = stage.receiver.requests();
     assert_eq!((requests.len(), requests[before].webhook_id()), (before + 1, text(&letter, "deliveryId")));
+}
+
+/// RabbitMQ 4.3.6 fails to dead-letter this message itself, and then declares no more queues.
+#[tokio::test]
+async fn a_worker_dead_letters_a_message_before_its_delivery_limit() {
+    let stage = Stage::set("removed", &[]).await;
+    stop(&stage).await;
+    let (events, event) = (format!("{}.events", stage.prefix), chose(3, "returned"));
+    let odd = RawMessage::new(b"13010", &event).text(TextProperty::ReplyTo, b"Jos\xE9");
+    publish_raw(Broker::shared().await, events.as_bytes(), vec![odd]).await;
+    reject_raw(Broker::shared().await, &events, 95, Rejection::Requeue).await;
+    stage.waypost.restart().await;
+    is_of_event(&letters(&stage.waypost, "poison", 1).await[0], &event);
+    stage.amqp.until_depth(&events, 0).await;
+    let stream = format!("{}.dead-letters", stage.prefix);
+    let records = stage.amqp.read_stream(&stream, |records| !records.is_empty()).await;
+    assert_eq!(records[0].json()["reason"], "poison", "the first record is a worker's");
+    assert_eq!(stage.receiver.requests().len(), 0);
+    replay(&stage.waypost, "poison").await;
+    stage.receiver.until(|requests| requests.len() == 1).await;
+    // A message may bring the header from another queue.
+    let count = [short_string(b"x-delivery-count"), [b"l".as_slice(), &500_i64.to_be_bytes()].concat()].concat();
+    let moved = RawMessage::new(b"13010", chose(3, "moved")).headers(&count);
+    publish_raw(Broker::shared().await, events.as_bytes(), vec![moved]).await;
+    stage.receiver.until(|requests| requests.len() == 2).await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::Instant;
 
 use super::broker::{Broker, blocking};
 use super::until::PATIENCE;
@@ -96,20 +97,26 @@ pub(crate) async fn publish_raw(broker: &Broker, exchange: &[u8], messages: Vec<
     .await;
 }
 
-/// Takes messages of a queue and rejects them; the broker does not requeue them. They may have any properties.
-pub(crate) async fn reject_raw(broker: &Broker, queue: &str, count: usize) {
+/// Whether a rejected message is put back into its queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rejection {
+    Requeue,
+    Remove,
+}
+
+/// Takes a message of a queue and rejects it, `count` times. It may have any properties.
+pub(crate) async fn reject_raw(broker: &Broker, queue: &str, count: usize, rejection: Rejection) {
     let (port, queue) = (broker.port(), short_string(queue.as_bytes()));
     blocking(move || {
         let mut session = Session::open(port);
         for _ in 0..count {
-            session.send_method(1, (60, 70), &[&[0, 0], queue.as_slice(), &[0]].concat());
-            let tag = session.expect((60, 71))[..8].to_vec();
+            let tag = session.get(&queue);
             let header = session.frame();
             let mut left = u64::from_be_bytes(header[4..12].try_into().expect("the body's size"));
             while left > 0 {
                 left -= session.frame().len() as u64;
             }
-            session.send_method(1, (60, 90), &[tag.as_slice(), &[0]].concat());
+            session.send_method(1, (60, 90), &[tag.as_slice(), &[u8::from(rejection == Rejection::Requeue)]].concat());
         }
         // Channels are closed in order: the broker has read what came before.
         session.call((20, 40), &[0, 200, 0, 0, 0, 0, 0], (20, 41));
@@ -151,6 +158,20 @@ impl Session {
             self.send_frame(BODY, 1, piece);
         }
         self.expect((60, 80));
+    }
+
+    /// The tag of the next message of a queue, whose header and body follow.
+    fn get(&mut self, queue: &[u8]) -> [u8; 8] {
+        const GET_OK: [u8; 4] = [0, 60, 0, 71];
+        let end = Instant::now() + PATIENCE;
+        loop {
+            self.send_method(1, (60, 70), &[&[0, 0], queue, &[0]].concat());
+            let answer = self.frame();
+            if let Some(arguments) = answer.strip_prefix(&GET_OK) {
+                return arguments[..8].try_into().expect("a tag");
+            }
+            assert!(Instant::now() < end, "the queue stays empty");
+        }
     }
 
     fn call(&mut self, method: (u16, u16), arguments: &[u8], answer: (u16, u16)) {

@@ -1,6 +1,8 @@
 //! A message that the broker removed from a queue, and put into the dead-letter log as it was. Its letters are written by
 //! a worker: one, or one for each delivery if several waited together.
 
+use std::fmt::Display;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
@@ -49,8 +51,8 @@ impl RemovedMessage {
         self.removal.queue == retries_queue
     }
 
-    /// Its dead letters. `offset` is its place in the log: every worker derives the same identities.
-    pub fn letters(&self, offset: u64, retries_queue: &str, now: DateTime<Utc>) -> Vec<DeadLetter> {
+    /// Its dead letters. Their identities are derived from `place`.
+    pub fn letters(&self, place: &impl Display, retries_queue: &str, now: DateTime<Utc>) -> Vec<DeadLetter> {
         let (reason, dead_at) = (self.removal.reason, self.removal.at.unwrap_or(now));
         if self.is_of(retries_queue) {
             return match Delivery::read_waiting(&self.body) {
@@ -58,26 +60,26 @@ impl RemovedMessage {
                     deliveries.into_iter().map(|delivery| DeadLetter::of_delivery(delivery, reason, dead_at)).collect()
                 }
                 Err(error) => {
-                    vec![self.unread(offset, vec![Fault::new("$", format!("not a delivery: {error}"))], dead_at)]
+                    vec![self.unread(place, vec![Fault::new("$", format!("not a delivery: {error}"))], dead_at)]
                 }
             };
         }
         let letter = match event::decode(&self.body, self.message_id.as_deref()) {
-            Err(faults) => self.unread(offset, faults, dead_at),
+            Err(faults) => self.unread(place, faults, dead_at),
             Ok(event) => DeadLetter {
                 campaign_id: Some(event.campaign_id.clone()),
                 label: Some(event.label.clone()),
                 event_id: Some(event.event_id.clone()),
                 event: Some(event),
-                ..self.unread(offset, Vec::new(), dead_at)
+                ..self.unread(place, Vec::new(), dead_at)
             },
         };
         vec![letter]
     }
 
     /// The letter of its bytes.
-    fn unread(&self, offset: u64, errors: Vec<Fault>, dead_at: DateTime<Utc>) -> DeadLetter {
-        let place = format!("removed from {} {offset}", self.removal.queue);
+    fn unread(&self, place: &impl Display, errors: Vec<Fault>, dead_at: DateTime<Utc>) -> DeadLetter {
+        let place = format!("removed from {} {place}", self.removal.queue);
         let letter = DeadLetter::of_body(&self.body, errors, &place, self.removal.reason, dead_at);
         let letter = DeadLetter { message_id: self.message_id.clone(), trace: self.trace.clone(), ..letter };
         match &self.replay {
@@ -118,7 +120,7 @@ mod tests {
     }
 
     fn letters(message: &RemovedMessage, offset: u64) -> Vec<DeadLetter> {
-        message.letters(offset, "p.retries", NOW)
+        message.letters(&offset, "p.retries", NOW)
     }
 
     #[test]
@@ -155,7 +157,7 @@ mod tests {
         let message = removed("p.events", EVENT);
         assert_eq!(
             letters(&message, 7)[0].id,
-            message.letters(7, "p.retries", NOW + chrono::TimeDelta::hours(1))[0].id
+            message.letters(&7, "p.retries", NOW + chrono::TimeDelta::hours(1))[0].id
         );
         assert_ne!(letters(&message, 7)[0].id, letters(&message, 8)[0].id);
         let link = ReplayLink { dead_letter: DeadLetterId::new("dl_1"), replay: ReplayId::new("rp_1") };
