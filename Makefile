@@ -21,7 +21,7 @@ serve: tools ## Run a worker on the broker there is, or on one of its own (ARGS=
 # RABBITMQ is 3.10, 4.0, 4.3 or installed. Without it 4.3, or what is installed if 4.3 can't be prepared (scripts/rabbitmq-version).
 test: tools ## Run all tests, against RabbitMQ nodes and browsers of their own (RABBITMQ=4.0 for another version)
 	scripts/install-rabbitmq
-	scripts/install-network-tools
+	scripts/install-fault-tools
 	scripts/install-chromium
 	scripts/install-prometheus
 	scripts/install-validators $(BUILT)/tmp/validators
@@ -76,7 +76,7 @@ dead-letters: tools ## Measure a worker with a million dead letters (ARGS=100000
 
 chaos: tools ## Inject faults into a cluster and account for every event (ARGS="--seed 7 --minutes 10 --rate 60 --tls" RABBITMQ=4.3)
 	scripts/install-rabbitmq
-	scripts/install-network-tools
+	scripts/install-fault-tools
 	cargo bench --locked --bench chaos -- $(ARGS)
 
 # An hour and a quarter: the alerts wait as long as they do in production.

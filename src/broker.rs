@@ -12,7 +12,7 @@ pub mod connection;
 pub mod consumer;
 pub mod depths;
 pub mod examination;
-mod frame_filter;
+pub mod frame_filter;
 mod frame_repair;
 pub mod handshake;
 pub mod keeper;

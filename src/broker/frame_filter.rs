@@ -24,7 +24,7 @@ const MAX_REPAIRED_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bytes on their way from the broker to lapin.
 #[derive(Debug, Default)]
-pub(super) struct FrameFilter {
+pub struct FrameFilter {
     buffer: Vec<u8>,
     /// The buffer holds bytes from `start` to `end`. Those before `checked` may be passed on.
     start: usize,
@@ -49,7 +49,7 @@ enum Next {
 
 impl FrameFilter {
     /// Where bytes from the broker are to be written. Never empty.
-    pub(super) fn free_space(&mut self) -> &mut [u8] {
+    pub fn free_space(&mut self) -> &mut [u8] {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             self.checked -= self.start;
@@ -63,12 +63,12 @@ impl FrameFilter {
     }
 
     /// This many bytes were written to the [free space](Self::free_space).
-    pub(super) fn received(&mut self, bytes: usize) {
+    pub fn received(&mut self, bytes: usize) {
         self.end += bytes;
     }
 
     /// Passes on as many bytes as fit into `out`, and answers how many. None if more have to be received first.
-    pub(super) fn read(&mut self, out: &mut [u8]) -> usize {
+    pub fn read(&mut self, out: &mut [u8]) -> usize {
         let mut written = 0;
         while written < out.len() {
             let pending = if self.repaired_sent < self.repaired.len() {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
-use crate::properties::{answer, document, event, record, retry_after, sealing, url, waiting};
+use crate::properties::{answer, document, event, frames, record, retry_after, sealing, url, waiting};
 
 /// The seeds of a target, with their names.
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -135,6 +135,7 @@ fn of_every_seed() {
     seeds("answer").iter().for_each(|(_, seed)| answer::holds(seed));
     seeds("document").iter().for_each(|(_, seed)| document::holds(seed));
     seeds("event").iter().for_each(|(_, seed)| event::holds(seed));
+    seeds("frames").iter().for_each(|(_, seed)| frames::holds(seed));
     seeds("record").iter().for_each(|(_, seed)| record::holds(seed));
     seeds("waiting").iter().for_each(|(_, seed)| waiting::holds(seed));
     texts("retry_after").iter().for_each(|seed| retry_after::holds(seed));
@@ -156,6 +157,11 @@ proptest! {
     #[test]
     fn of_events(body in prop_oneof![4 => changed_json("event"), 1 => damaged("event")]) {
         event::holds(&body);
+    }
+
+    #[test]
+    fn of_frames(bytes in prop_oneof![4 => damaged("frames"), 1 => any::<Vec<u8>>()]) {
+        frames::holds(&bytes);
     }
 
     #[test]

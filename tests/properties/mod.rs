@@ -6,6 +6,7 @@
 pub(crate) mod answer;
 pub(crate) mod document;
 pub(crate) mod event;
+pub(crate) mod frames;
 pub(crate) mod record;
 pub(crate) mod retry_after;
 pub(crate) mod sealing;

@@ -1,0 +1,7 @@
+//! Any bytes from a broker.
+#![no_main]
+
+#[path = "../../tests/properties/mod.rs"]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::frames::holds(bytes));
