@@ -88,6 +88,10 @@ impl From<FollowError> for AppError {
         match error {
             FollowError::Broker(error) => Self::Broker(error),
             FollowError::Store(error) => Self::Store(error),
+            // The intake reads again instead of ending.
+            error @ FollowError::Stalled { .. } => {
+                Self::Broker(BrokerError::Lost { doing: "following", error: error.to_string() })
+            }
         }
     }
 }

@@ -21,6 +21,9 @@ const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// A follower without a sign of life for this long is not well. Longer than a broker's restart takes.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// A reader is given up that got nothing for this long while the log went on.
+const STALL: Duration = Duration::from_secs(20);
+
 /// Whether the view holds what the log holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Currency {
@@ -39,6 +42,13 @@ pub enum FollowError {
     /// The view failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The reader got nothing for [`STALL`], although the log goes on. RabbitMQ can fail to tell a reader of a new record; a
+    /// new reader gets it.
+    #[error("nothing was read from {log} for {} s, although it goes on", STALL.as_secs())]
+    Stalled {
+        /// The stream's name.
+        log: String,
+    },
 }
 
 /// Whether a log is read into the view as it grows. Cheap to clone.
@@ -115,7 +125,7 @@ pub struct Followers {
 /// Runs in the task that applies the log: a batch that takes for ever holds it up as well, and then there is no sign.
 ///
 /// # Errors
-/// [`FollowError`] when the connection is lost or the view fails.
+/// [`FollowError`] when the connection is lost, the view fails or the reader stalls.
 pub async fn watch(
     follower: &Follower,
     connection: &Connection,
@@ -124,11 +134,20 @@ pub async fn watch(
 ) -> Result<Infallible, FollowError> {
     let offset = || Ok::<_, StoreError>(position()?.map(|position| position.offset));
     let mut before = offset()?;
+    let mut behind_since = None;
     let mut ticks = interval_at(tokio::time::Instant::now() + FIRST_LOOK, INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let end = depths::last_chunk(connection, log).await?;
+        let end = match depths::last_chunk(connection, log).await {
+            Ok(end) => end,
+            // Deliveries on this connection go on. If looks keep failing, there is no sign of life.
+            Err(error) if connection.status().connected() => {
+                tracing::debug!(log, %error, "end of the log not read");
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         let applied = offset()?;
         let at_end = match end {
             Some(end) => applied.is_some_and(|applied| applied >= end),
@@ -136,6 +155,9 @@ pub async fn watch(
         };
         if at_end || applied != before {
             follower.alive();
+            behind_since = None;
+        } else if end.is_some() && behind_since.get_or_insert_with(Instant::now).elapsed() >= STALL {
+            return Err(FollowError::Stalled { log: log.to_owned() });
         }
         before = applied;
     }

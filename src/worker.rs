@@ -414,9 +414,14 @@ impl Worker {
             Some(target) => self.memory_budget.take_letter(&target.webhook.body).await,
             None => None,
         };
-        let body = serde_json::to_vec(letter)?;
         let exchange = Destination::Exchange { name: self.names.dead_letters(), routing_key: String::new() };
-        self.publish(new_outgoing(exchange, body)).await?;
+        let published = self.publish(new_outgoing(exchange.clone(), serde_json::to_vec(letter)?)).await;
+        if let Err(Unsettled::Publish(Unpublished::TooLarge { limit, .. })) = published {
+            let letter = letter.clone().shortened(limit);
+            self.publish(new_outgoing(exchange, serde_json::to_vec(&letter)?)).await?;
+        } else {
+            published?;
+        }
         self.metrics.dead_letter(letter.reason);
         lines::dead(letter);
         Ok(())

@@ -146,5 +146,7 @@ fn keep_logs(seed: u64, findings: &Findings) -> String {
     }
     let lost = format!("{:?}\n{:?}\n", findings.account.lost, findings.testimony.lost);
     std::fs::write(folder.join("lost.log"), lost).expect("a log is written");
+    let contradictions = [findings.account.contradictions.join("\n"), findings.orders.contradictions.join("\n")];
+    std::fs::write(folder.join("contradictions.log"), contradictions.join("\n")).expect("a log is written");
     folder.display().to_string()
 }

@@ -68,6 +68,9 @@ pub struct Effect {
     pub sentence: &'static str,
 }
 
+/// A message stays with a worker for as long as an attempt takes, or until its endpoint can take it: some minutes.
+const MIN_CONSUMER_TIMEOUT_MS: u64 = 10 * 60 * 1000;
+
 /// What a policy's effective definition does to a queue.
 pub fn effects(purpose: Purpose, definition: &Map<String, Value>) -> Vec<Effect> {
     let drops = definition.get("overflow").and_then(Value::as_str).is_some_and(|overflow| overflow != "reject-publish");
@@ -120,6 +123,14 @@ fn effect(purpose: Purpose, key: &str, value: &Value, drops: bool) -> Option<(Ha
             if value.as_u64().is_some_and(|limit| limit < u64::from(DELIVERY_LIMIT)) =>
         {
             (Hinders, "A few restarts of workers make dead letters of what they had in hand.")
+        }
+        ("overflow", Events | Retries | Delay) if drops => {
+            (Loses, "RabbitMQ then moves expired and returned messages at most once: a node that dies can lose them.")
+        }
+        ("consumer-timeout", Events | Retries | Replays)
+            if value.as_u64().is_some_and(|milliseconds| milliseconds < MIN_CONSUMER_TIMEOUT_MS) =>
+        {
+            (Hinders, "Messages that a worker still works on are given to another one: deliveries are made twice.")
         }
         // Waypost's own arguments come first, or it changes nothing.
         _ => return None,
@@ -207,9 +218,13 @@ mod tests {
         use Harm::{Hinders, Loses};
         for (purpose, definition, expected) in [
             (Purpose::Events, json!({ "max-length": 1000 }), vec![Hinders]),
-            (Purpose::Events, json!({ "max-length": 1000, "overflow": "drop-head" }), vec![Loses]),
+            (Purpose::Events, json!({ "max-length": 1000, "overflow": "drop-head" }), vec![Loses, Loses]),
+            (Purpose::Delay, json!({ "overflow": "drop-head" }), vec![Loses]),
+            (Purpose::Events, json!({ "overflow": "reject-publish" }), vec![]),
+            (Purpose::Replays, json!({ "consumer-timeout": 10_000 }), vec![Hinders]),
+            (Purpose::Events, json!({ "consumer-timeout": 1_800_000 }), vec![]),
             (Purpose::Events, json!({ "max-length": 1000, "overflow": "reject-publish" }), vec![Hinders]),
-            (Purpose::Retries, json!({ "max-length-bytes": 1000, "overflow": "drop-head" }), vec![Loses]),
+            (Purpose::Retries, json!({ "max-length-bytes": 1000, "overflow": "drop-head" }), vec![Loses, Loses]),
             (Purpose::Events, json!({ "message-ttl": 60000 }), vec![Loses]),
             (Purpose::Delay, json!({ "message-ttl": 60000 }), vec![Hinders]),
             (Purpose::Delay, json!({ "expires": 60000 }), vec![Loses]),

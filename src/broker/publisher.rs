@@ -83,6 +83,14 @@ pub enum Unpublished {
     /// The broker refused it, as it does when a queue is full or has no leader.
     #[error("the broker refused a message for {0:?}")]
     Refused(Destination),
+    /// RabbitMQ takes no message of this size.
+    #[error("a message of {bytes} bytes is above RabbitMQ's max_message_size of {limit} bytes; raise it on all nodes")]
+    TooLarge {
+        /// Of the message's body.
+        bytes: usize,
+        /// The setting of the node that refused it.
+        limit: usize,
+    },
     /// Waypost is stopping.
     #[error("Waypost is stopping")]
     Stopping,
@@ -135,14 +143,14 @@ impl Publisher {
     /// Publishes a message until the broker has taken it, however often it refuses it or has no queue for it.
     ///
     /// # Errors
-    /// [`Unpublished::Stopping`].
+    /// [`Unpublished::Stopping`] and [`Unpublished::TooLarge`].
     pub async fn publish_until_taken(&self, outgoing: Outgoing) -> Result<(), Unpublished> {
         let outgoing = Arc::new(outgoing);
         let mut delays = reconnect_delays();
         loop {
             match self.publish(outgoing.clone()).await {
                 Ok(()) => return Ok(()),
-                Err(Unpublished::Stopping) => return Err(Unpublished::Stopping),
+                Err(error @ (Unpublished::Stopping | Unpublished::TooLarge { .. })) => return Err(error),
                 Err(error) => {
                     let delay = delays.next_backoff().unwrap_or(delays.max_interval);
                     tracing::warn!(%error, ?delay, "trying again");
@@ -281,8 +289,15 @@ impl Task {
         }
         let mut returned = HashSet::new();
         let mut verdicts = Vec::with_capacity(resolved.len());
+        let mut failure = None;
         for (tag, result) in resolved {
-            let confirmation = result.map_err(BrokerError::lost("waiting for a confirm"))?;
+            let confirmation = match result {
+                Ok(confirmation) => confirmation,
+                Err(error) => {
+                    failure = Some(error);
+                    continue;
+                }
+            };
             let acknowledged = confirmation.is_ack();
             if let Some(message) = confirmation.take_message()
                 && let Some(id) = message.delivery.properties.message_id()
@@ -303,7 +318,19 @@ impl Task {
                 let _ = reply.send(verdict);
             }
         }
-        Ok(())
+        let Some(error) = failure else { return Ok(()) };
+        if let Some(limit) = size_limit(&error.to_string()) {
+            self.answer_too_large(limit);
+        }
+        Err(BrokerError::lost("waiting for a confirm")(error))
+    }
+
+    /// The broker closes the channel because of one of these, and would do so again.
+    fn answer_too_large(&mut self, limit: usize) {
+        let too_large = self.unconfirmed.extract_if(|_, waiting| waiting.request.outgoing.body.len() > limit);
+        for (_, Unconfirmed { request: Request { outgoing, reply }, .. }) in too_large {
+            let _ = reply.send(Err(Unpublished::TooLarge { bytes: outgoing.body.len(), limit }));
+        }
     }
 
     /// Only what was returned is certain: the rest of the batch is published again on the next connection.
@@ -353,6 +380,13 @@ impl Task {
         let mut current = self.link.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         std::mem::replace(&mut *current, link)
     }
+}
+
+/// RabbitMQ's `max_message_size`, if the error is that a message exceeds it.
+fn size_limit(error: &str) -> Option<usize> {
+    let (_, rest) = error.split_once("larger than configured max size ")?;
+    let digits = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..digits].parse().ok()
 }
 
 /// Publishes a message and waits for its confirm. Not awaited where it is begun: lapin says that a message is written

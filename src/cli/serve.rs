@@ -29,6 +29,10 @@ impl Serve {
         let reloading = signal(SignalKind::hangup()).map_err(Failure::of)?;
         let config = self.settings.load_again()?;
         let telemetry = telemetry::start(&config.log, &config.telemetry).map_err(Failure::of)?;
+        // Each request needs a connection, and many systems begin with 1024 open files.
+        if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+            tracing::warn!(%error, "limit of open files not raised");
+        }
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone())?;
         let app = App::build(&config).await.map_err(Failure::of)?;

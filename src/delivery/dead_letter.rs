@@ -217,6 +217,19 @@ impl DeadLetter {
         Self { body: None, body_base64: None, message_id: None, errors: Vec::new(), ..self }
     }
 
+    /// The letter without what may be large, for a broker that takes no message of its size: the configuration of its webhook,
+    /// and a body that could not be read.
+    #[must_use]
+    pub fn shortened(mut self, limit: usize) -> Self {
+        self.target = None;
+        if let Some(bytes) = self.body.as_ref().or(self.body_base64.as_ref()).map(String::len) {
+            (self.body, self.body_base64) = (None, None);
+            let message = format!("the body ({bytes} bytes) is not kept: RabbitMQ's max_message_size is {limit}");
+            self.errors.push(Fault::new("$", message));
+        }
+        self
+    }
+
     /// The unreadable body, byte for byte; `None` for a delivery, and where only its beginning was kept.
     pub fn whole_body(&self) -> Option<Vec<u8>> {
         let body = match (&self.body, &self.body_base64) {

@@ -232,7 +232,10 @@ impl Headers {
         };
         let (framing, certain) = match (line.status, self.coding, self.length) {
             (101, ..) => (Framing::Length(0), false),
-            (204 | 304, ..) => (Framing::Length(0), true),
+            // They have no body. What announces one may send it all the same.
+            (204 | 304, coding, length) => {
+                (Framing::Length(0), coding.is_none() && matches!(length, Length::Absent | Length::Given(0)))
+            }
             // Both, or a coding that HTTP/1.0 does not have: what is behind the body may be anything.
             (_, Some(Coding::Chunked), length) => {
                 (Framing::Chunked, length == Length::Absent && line.version == Version::Http11)

@@ -22,6 +22,13 @@ use crate::delivery::outcome::Cause;
 /// If an address has not answered by then, the next one is tried beside it.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(300);
 
+/// Too many open files, of the system and of the process (`errno`, the same on Linux and macOS).
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+
+/// Until the next try to connect while too many files are open.
+const FILES_PAUSE: Duration = Duration::from_millis(50);
+
 /// Makes connections to receivers.
 pub(super) struct Dialer {
     resolver: GuardedResolver,
@@ -122,6 +129,18 @@ fn families_in_turn(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
+/// Connects to an address. While too many files are open it waits, as long as the caller does: that is no fault of the receiver.
+async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    loop {
+        match TcpStream::connect(address).await {
+            Err(error) if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) => {
+                tokio::time::sleep(FILES_PAUSE).await
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Connects to the first address that answers.
 async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut untried = addresses.into_iter();
@@ -130,7 +149,7 @@ async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     loop {
         if tries.is_empty() {
             match untried.next() {
-                Some(address) => tries.push(TcpStream::connect(address)),
+                Some(address) => tries.push(open(address)),
                 None => return Err(last_error),
             }
         }
@@ -139,11 +158,11 @@ async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
                 Ok(stream) => return Ok(stream),
                 Err(error) => {
                     last_error = error;
-                    tries.extend(untried.next().map(TcpStream::connect));
+                    tries.extend(untried.next().map(open));
                 }
             },
             () = tokio::time::sleep(NEXT_ADDRESS_AFTER), if untried.len() > 0 => {
-                tries.extend(untried.next().map(TcpStream::connect));
+                tries.extend(untried.next().map(open));
             }
         }
     }

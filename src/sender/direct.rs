@@ -12,7 +12,7 @@ use url::{Position, Url};
 
 use super::answer::{BodyReader, Framing, Head, HeadReader, NotHttp, Reuse};
 use super::dial::{Dialer, is_of_tls};
-use super::pool::Pool;
+use super::pool::{Connection, Pool};
 use super::stages::{Clock, connecting};
 use super::stream::{Exchange, Stream};
 use super::{ANSWER_BYTES_KEPT, ANSWER_BYTES_READ, failure};
@@ -61,15 +61,15 @@ impl Direct {
         let mut first = encode_head(&Method::POST, url, headers, own.len() + shared.len());
         first.extend_from_slice(&own);
         let request = [first.as_slice(), &shared];
-        if let Some(stream) = self.pool.take(origin(url)) {
-            match self.exchange(stream, url, request, deadline, clock).await {
+        if let Some(connection) = self.pool.take(origin(url)) {
+            match self.exchange(connection, url, request, deadline, clock).await {
                 Err(NoAnswer::Silent(_)) => clock.resent(),
                 other => return other.unwrap_or_else(|none| none.reply(clock)),
             }
         }
         match self.dial(url, deadline, clock).await {
             Ok(stream) => {
-                let answer = self.exchange(stream, url, request, deadline, clock).await;
+                let answer = self.exchange(Connection::new(stream), url, request, deadline, clock).await;
                 answer.unwrap_or_else(|none| none.reply(clock))
             }
             Err(reply) => reply,
@@ -104,14 +104,14 @@ impl Direct {
     /// Writes a request and reads its answer. Once there is a status it counts, whatever becomes of the body.
     async fn exchange(
         &self,
-        mut stream: Stream,
+        mut connection: Connection,
         url: &Url,
         request: [&[u8]; 2],
         deadline: Instant,
         clock: &Clock,
     ) -> Result<Reply, NoAnswer> {
         let mut buffer = vec![0; PIECE_BYTES];
-        let mut exchange = Exchange::begin(&mut stream, request);
+        let mut exchange = Exchange::begin(&mut connection.stream, request);
         let (head, behind) = read_head(&mut exchange, &mut buffer, deadline).await?;
         clock.answered();
 
@@ -130,7 +130,7 @@ impl Direct {
             surplus += bytes - body.push(&buffer[..bytes]);
         }
         if head.reuse == Reuse::Allowed && body.is_complete() && surplus == 0 && exchange.is_sent() {
-            self.pool.put(origin(url), stream);
+            self.pool.put(origin(url), connection);
         }
         Ok(Reply::Answer { status: head.status, retry_after: head.retry_after, body: body.into_kept() })
     }

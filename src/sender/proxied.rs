@@ -9,6 +9,7 @@ use reqwest::{Certificate, Client, Proxy, StatusCode, Url, redirect};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::body;
 use super::pool::IDLE_TIMEOUT;
 use super::resolver::{GuardedResolver, Unresolved};
 use super::stages::{Clock, Timed};
@@ -63,9 +64,9 @@ impl Proxied {
     }
 
     /// Sends a request. If it was written to a kept connection that ended without an answer, it is sent once more, on a new one.
-    pub(super) async fn send(&self, outgoing: reqwest::Request, clock: &Clock) -> Reply {
+    pub(super) async fn send(&self, mut outgoing: reqwest::Request, clock: &Clock) -> Reply {
         let began = Instant::now();
-        let again = outgoing.try_clone();
+        let again = body::duplicate(&mut outgoing);
         let mut sent = self.client.execute(outgoing).await;
         let has_ended = sent.as_ref().is_err_and(|error| cause_of(error) == Cause::Reset);
         if has_ended

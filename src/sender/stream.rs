@@ -1,11 +1,14 @@
 //! A connection to a receiver, plain or with TLS, and one exchange on it.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
+use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
 use tokio_rustls::client::TlsStream;
 
 /// A connection to a receiver.
@@ -19,7 +22,8 @@ impl Stream {
     /// known: the connection may end all the same when it is used.
     pub(super) fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
-        self.poll_read(&mut Context::from_waker(Waker::noop()), &mut byte).is_pending()
+        // If the task has used up its budget, a constrained read is pending, whatever has arrived.
+        unconstrained(poll_fn(|cx| self.poll_read(cx, &mut byte))).now_or_never().is_none()
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -71,7 +75,7 @@ impl<'a> Exchange<'a> {
 
     /// Reads what comes next of the answer; 0 bytes if the receiver has closed.
     pub(super) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        std::future::poll_fn(|cx| {
+        poll_fn(|cx| {
             self.poll_send(cx);
             self.stream.poll_read(cx, buffer)
         })
@@ -102,5 +106,38 @@ impl<'a> Exchange<'a> {
                 Poll::Ready(Err(_)) => Sending::Failed,
             };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::task::coop;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_without_budget_sees_that_the_receiver_has_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        let (server, _) = listener.accept().await.expect("a connection");
+        let mut stream = Stream::Plain(client);
+        assert!(stream.is_quiet());
+        drop(server);
+        if let Stream::Plain(client) = &stream {
+            client.readable().await.expect("the end arrives");
+        }
+        poll_fn(|cx| {
+            // Far more steps than a task has.
+            for _ in 0..10_000 {
+                if let Poll::Ready(step) = coop::poll_proceed(cx) {
+                    step.made_progress();
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+        assert!(!coop::has_budget_remaining());
+        assert!(!stream.is_quiet());
     }
 }

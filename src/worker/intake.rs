@@ -127,10 +127,14 @@ impl Intake {
             prepared = prepare => prepared?,
             () = stop.cancelled() => return Ok(Ended::Stopped),
         };
+        let names = &self.topology.names;
         let mut follow = pin!(self.campaigns.follow(log));
         let mut currency = self.campaigns.currency();
+        let campaigns = names.campaigns();
+        let mut watch = pin!(watch(&self.follower, &connection, &campaigns, || self.worker.store.position()));
         let ended = tokio::select! {
             ended = &mut follow => Some(ended?),
+            ended = &mut watch => match ended? {},
             _ = currency.wait_for(|currency| *currency == Currency::Current) => None,
             () = stop.cancelled() => return Ok(Ended::Stopped),
         };
@@ -140,7 +144,6 @@ impl Intake {
         }
         // Cancelled by `stop`, and when events must not be resolved by the view any more.
         let pause = stop.child_token();
-        let names = &self.topology.names;
         let retries_queue = names.retries();
         let consume = async {
             let mut events = Vec::new();
@@ -167,8 +170,6 @@ impl Intake {
                 self.worker.metrics.workers.set(i64::from(depth.consumers));
             }
         });
-        let campaigns = names.campaigns();
-        let watch = watch(&self.follower, &connection, &campaigns, || self.worker.store.position());
         let mut consume = pin!(consume);
         let ended = tokio::select! {
             ended = &mut follow => {
@@ -178,7 +179,16 @@ impl Intake {
                 Ended::ViewOutdated
             }
             ended = depths => match ended? {},
-            ended = watch => match ended? {},
+            ended = &mut watch => match ended {
+                Ok(never) => match never {},
+                Err(error @ FollowError::Stalled { .. }) => {
+                    tracing::warn!(%error, "configuration may be outdated, reading again");
+                    pause.cancel();
+                    consume.await?;
+                    Ended::ViewOutdated
+                }
+                Err(error) => return Err(error),
+            },
             consumed = &mut consume => { consumed?; Ended::Stopped }
         };
         connection::close(&connection).await;

@@ -8,9 +8,10 @@ use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
 
 use crate::stage::{QUICK, Stage, campaign, chose, many};
+use crate::support::letters::{ids, text};
 use crate::support::lossy_proxy::{Loss, LossyProxy};
 use crate::support::receiver::Request;
-use crate::support::{Amqp, Answer, Broker, PATIENCE, Proxy, Receiver, Waypost, unique, until};
+use crate::support::{Amqp, Answer, Broker, Message, PATIENCE, Proxy, Receiver, Waypost, unique, until};
 
 /// For what needs a broker to start again, on a busy machine.
 const LONG: Duration = Duration::from_secs(90);
@@ -63,6 +64,41 @@ async fn a_message_that_the_broker_gave_out_and_no_worker_got_is_recovered() {
         (broker.queues(&prefix).await.get(&format!("{prefix}.events")) == Some(&0)).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_letter_above_the_brokers_limit_is_kept_without_its_body() {
+    let (broker, _) = Broker::private_configured(|_| "max_message_size = 300000\n".to_owned()).await;
+    let stage = Stage::set_on(&broker.url(), "life", &[]).await;
+    // Each byte becomes six in JSON.
+    let unreadable = Message::raw(vec![1; 100_000]).id("large");
+    stage.amqp.publish(&format!("{}.events", stage.prefix), [unreadable, Message::event(&chose(3, "small"))]).await;
+    stage.receiver.until(|requests| requests.len() == 1).await;
+    let letters = stage.waypost.until_letters("reason=malformed", 1).await;
+    let letter = stage.waypost.letter(&ids(&letters)[0]).await;
+    assert_eq!((text(&letter, "messageId"), letter.get("body")), ("large", None), "{letter:#}");
+    assert!(letter["errors"].to_string().contains("max_message_size"), "{letter:#}");
+}
+
+/// RabbitMQ can fail to tell a reader of a stream that there is a record (osiris 1.8.4 and older).
+#[tokio::test]
+async fn a_record_that_a_worker_was_not_given_is_read_by_another_connection() {
+    let broker = Broker::shared().await;
+    let proxy = LossyProxy::losing(broker.port(), Loss::DeliveryOf("the lost record"));
+    let prefix = unique("life");
+    let receiver = Receiver::start();
+    let unaware = Waypost::start_with(&proxy.amqp_url(), &prefix, &QUICK).await;
+    let other = Waypost::start_with(&broker.url(), &prefix, &QUICK).await;
+    let mut lost = campaign(&receiver);
+    lost["name"] = json!("the lost record");
+    other.put_campaign(&lost).await;
+    until("the loss", PATIENCE, async || proxy.has_lost().then_some(())).await;
+    until("the campaign", 2 * LONG, async || {
+        let reply = unaware.get("/v1/campaigns/13010").await;
+        (reply.status == 200).then_some(())
+    })
+    .await;
+    unaware.ready().await;
 }
 
 #[tokio::test]

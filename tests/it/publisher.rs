@@ -29,6 +29,25 @@ fn to_queue(queue: &str, number: usize) -> Outgoing {
     Outgoing::new(to, format!("message-{number}"), number.to_string().into_bytes())
 }
 
+#[tokio::test]
+async fn a_message_above_the_brokers_limit_is_refused_and_holds_up_no_other() {
+    let (broker, _) = Broker::private_configured(|_| "max_message_size = 65536\n".to_owned()).await;
+    let prefix = unique("publisher");
+    let publisher = publisher(&broker.url(), &prefix);
+    let retries = format!("{prefix}.retries");
+    let mut others = JoinSet::new();
+    for number in 0..200 {
+        let (publisher, outgoing) = (publisher.clone(), to_queue(&retries, number));
+        others.spawn(async move { publisher.publish_until_taken(outgoing).await });
+    }
+    let large = Outgoing::new(Destination::Queue(retries), "large".to_owned(), vec![b'1'; 65_537]);
+    let refused = publisher.publish_until_taken(large).await;
+    assert_eq!(refused, Err(Unpublished::TooLarge { bytes: 65_537, limit: 65_536 }));
+    while let Some(other) = others.join_next().await {
+        assert_eq!(other.expect("a verdict"), Ok(()));
+    }
+}
+
 /// lapin hands a returned message over with whichever confirm comes next, so that without matching by message id some
 /// unroutable messages are taken for published and some published ones for unroutable.
 #[tokio::test]

@@ -114,6 +114,16 @@ async fn the_latest_removal_is_the_reason_and_not_the_first() {
 }
 
 #[tokio::test]
+async fn an_event_that_somebody_put_into_the_stream_is_a_letter() {
+    let stage = Stage::set("removed", &[]).await;
+    let event = chose(3, "shovelled");
+    stage.amqp.publish(&format!("{}.dead-letters", stage.prefix), [Message::event(&event)]).await;
+    is_of_event(&letters(&stage.waypost, "rejected", 1).await[0], &event);
+    replay(&stage.waypost, "rejected").await;
+    stage.receiver.until(|requests| requests.len() == 1).await;
+}
+
+#[tokio::test]
 async fn a_retry_that_is_given_out_too_often_is_a_letter_of_its_delivery() {
     let stage = Stage::set("removed", &[]).await;
     stage.receiver.answer("/agent", Answer::status(503).body("overloaded"));

@@ -79,11 +79,11 @@ fn open_files(most: Option<u64>, needed: u64) -> Finding {
     }
 }
 
-/// The soft limit, of `/proc/self/limits`.
+/// The hard limit, of `/proc/self/limits`: a worker raises its soft one to it.
 fn most_open_files(limits: &str) -> Option<u64> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    let soft = line.split_whitespace().next()?;
-    if soft == "unlimited" { Some(u64::MAX) } else { soft.parse().ok() }
+    let hard = line.split_whitespace().nth(1)?;
+    if hard == "unlimited" { Some(u64::MAX) } else { hard.parse().ok() }
 }
 
 fn address(listen: SocketAddr) -> Finding {
@@ -142,7 +142,7 @@ mod tests {
         let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
                       Max processes             95990                95990                processes\n\
                       Max open files            1024                 524288               files\n";
-        assert_eq!(most_open_files(limits), Some(1024));
+        assert_eq!(most_open_files(limits), Some(524_288));
         assert_eq!(
             most_open_files("Max open files            unlimited            unlimited            files"),
             Some(u64::MAX)

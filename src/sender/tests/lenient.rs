@@ -145,6 +145,12 @@ async fn an_answer_that_comes_before_the_request_is_complete_is_the_answer() {
             assert_eq!(reply, Reply::Answer { status: 413, retry_after: None, body: b"much".to_vec() });
         }
     }
+    // If the connection ends, hyper may notice that before it has read the answer.
+    let proxy = RawReceiver::start(move |_| too_large().then_hang()).await;
+    let sender = sender_with(Vec::new(), Some(proxy.url("").into()));
+    let request = Request { body: body.into(), ..request("http://hooks.invalid/") };
+    let (reply, _) = sender.send(request, LONG, &Span::none()).await;
+    assert_eq!(reply, Reply::Answer { status: 413, retry_after: None, body: b"much".to_vec() });
 }
 
 #[tokio::test]

@@ -2,8 +2,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use serde_json::json;
+
 use super::raw_receiver::{Act, RawReceiver, RawRequest};
 use super::*;
+use crate::delivery::request::render;
+use crate::delivery::{Delivery, document, event};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -17,6 +21,18 @@ async fn post(sender: &Sender, receiver: &RawReceiver) -> Reply {
         http::HeaderMap::from_iter([(http::header::CONTENT_TYPE, "application/json".parse().expect("a value"))]);
     let request = Request { url: receiver.url("/hook?a=1").into(), headers, body: b"{\"a\":1}".to_vec().into() };
     sender.send(request, LONG, &Span::none()).await.0
+}
+
+/// A request whose webhook has one extra parameter of this length.
+fn request_with_parameters(url: &str, bytes: usize) -> Request {
+    let webhook = json!({ "url": "https://example.com/", "body": { "a": "x".repeat(bytes) } });
+    let campaign = json!({ "id": "1", "sections": [{ "label": "s", "webhook": webhook }] }).to_string();
+    let campaign = document::read(campaign.as_bytes(), HttpUrls::Refused, None).expect("a campaign");
+    let target = campaign.places().next().expect("a webhook").target();
+    let event = json!({ "campaignId": "1", "label": "s", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z" });
+    let event = event::decode(event.to_string().as_bytes(), None).expect("an event");
+    let rendered = render(&Delivery::new(event, target, None), chrono::Utc::now());
+    Request { url: url.to_owned().into(), ..rendered }
 }
 
 /// Sends two requests one after the other; the reply to the second.
@@ -136,6 +152,9 @@ async fn only_an_answer_whose_end_is_certain_leaves_its_connection_to_the_next_r
         (ok("transfer-encoding: chunked\r\n", "2\r\nok\r\n0\r\n\r\n"), true),
         (ok("transfer-encoding: chunked\r\n", "2;x=y\r\nok\r\n0\r\ntrailer: 1\r\n\r\n"), true),
         ("HTTP/1.1 204 No Content\r\n\r\n".to_owned(), true),
+        ("HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n".to_owned(), true),
+        ("HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n".to_owned(), false),
+        ("HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n".to_owned(), false),
         ("HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 0\r\n\r\n".to_owned(), true),
         ("HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned(), false),
         (ok("content-length: 2\r\nconnection: close\r\n", "ok"), false),
@@ -159,13 +178,22 @@ async fn only_an_answer_whose_end_is_certain_leaves_its_connection_to_the_next_r
 
 #[tokio::test]
 async fn what_goes_through_the_egress_proxy_is_sent_once_more_as_well() {
-    let proxy = RawReceiver::start(on_second_use(Act::close())).await;
-    let sender = sender_with(Vec::new(), Some(proxy.url("").into()));
-    for _ in 0..2 {
-        let (reply, _) = sender.send(request("http://hooks.invalid/"), LONG, &Span::none()).await;
-        assert_eq!(reply.cause(), Cause::Ok, "{reply:?}\n{}", proxy.seen());
+    for (parameter_bytes, has_two_parts) in [(1, false), (32 * 1024, true)] {
+        let proxy = RawReceiver::start(on_second_use(Act::close())).await;
+        let sender = sender_with(Vec::new(), Some(proxy.url("").into()));
+        for _ in 0..2 {
+            let request = request_with_parameters("http://hooks.invalid/", parameter_bytes);
+            let [_, shared] = request.body.clone().into_parts();
+            assert_eq!(!shared.is_empty(), has_two_parts, "{parameter_bytes} bytes");
+            let (reply, _) = sender.send(request, LONG, &Span::none()).await;
+            assert_eq!(reply.cause(), Cause::Ok, "{parameter_bytes} bytes: {reply:?}\n{}", proxy.seen());
+        }
+        assert_eq!(proxy.places(), [(0, 0), (0, 1), (1, 0)], "{parameter_bytes} bytes");
+        let requests = proxy.requests();
+        assert!(requests[1].body.len() > parameter_bytes, "{} bytes", requests[1].body.len());
+        assert_eq!(requests[1].head, requests[2].head);
+        assert!(requests[1].body == requests[2].body, "the bodies of {parameter_bytes} bytes differ");
     }
-    assert_eq!(proxy.places(), [(0, 0), (0, 1), (1, 0)]);
     let closing = RawReceiver::start(|_| Act::close()).await;
     let sender = sender_with(Vec::new(), Some(closing.url("").into()));
     let (reply, _) = sender.send(request("http://hooks.invalid/"), LONG, &Span::none()).await;

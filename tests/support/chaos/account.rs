@@ -130,7 +130,8 @@ mod tests {
     fn letter(event: u64, hook: Hook, delivery_id: Option<&str>) -> Letter {
         let delivery_id = delivery_id.map(str::to_owned);
         let (errand, reason) = (Errand { event, hook }, "exhausted".to_owned());
-        Letter { errand, delivery_id, reason, replayed: false, attempts: ATTEMPTS, status: Some(500) }
+        let id = Some(format!("dl_{event}"));
+        Letter { id, errand, delivery_id, reason, replayed: false, attempts: ATTEMPTS, status: Some(500) }
     }
 
     fn pages(published: &[(u64, Published)], receipts: Vec<Receipt>) -> Pages {

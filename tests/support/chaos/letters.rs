@@ -8,6 +8,8 @@ use crate::support::amqp::Record;
 /// A dead letter of the drill's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Letter {
+    /// None if RabbitMQ itself wrote the record, because it removed the message from a queue.
+    pub(crate) id: Option<String>,
     pub(crate) errand: Errand,
     /// The `webhook-id` its requests carried; none where it could not be read, or the broker gave it up.
     pub(crate) delivery_id: Option<String>,
@@ -58,6 +60,7 @@ fn letters_of(record: &Record) -> Option<Vec<Letter>> {
     if let Some(why) = record.header("x-first-death-reason") {
         let text = String::from_utf8_lossy(&record.body);
         let letter = |errand| Letter {
+            id: None,
             errand,
             delivery_id: None,
             reason: format!("poison ({why})"),
@@ -73,6 +76,7 @@ fn letters_of(record: &Record) -> Option<Vec<Letter>> {
         Some(url) => PATHS.iter().find(|(path, _)| url.ends_with(path))?.1,
     };
     Some(vec![Letter {
+        id: Some(body["id"].as_str()?.to_owned()),
         errand: Errand { event, hook },
         delivery_id: body["deliveryId"].as_str().map(str::to_owned),
         reason: body["reason"].as_str()?.to_owned(),

@@ -2,9 +2,9 @@
 //! follows from a seed. At the end all is healed, and an account tells what became of every event; it is taken from the
 //! publishers', the receivers' and the broker's records, and from nothing a worker says.
 //!
-//! Pure: [`schedule`] (what befalls whom and when), [`load`] (what is published), [`account`], [`orders`] and [`stalls`] (what came of
-//! it). The rest does it: [`scene`] sets up, [`publisher`], [`receivers`] and [`operator`] take part, [`injector`] injects, [`settling`]
-//! waits for the end, [`views`] reads what the workers then show.
+//! Pure: [`schedule`] (what befalls whom and when), [`load`] (what is published), [`account`], [`orders`], [`unseen`] and [`stalls`]
+//! (what came of it). The rest does it: [`scene`] sets up, [`publisher`], [`receivers`] and [`operator`] take part, [`injector`]
+//! injects, [`settling`] waits for the end, [`views`] reads what the workers then show.
 
 pub(crate) mod account;
 pub(crate) mod books;
@@ -25,6 +25,7 @@ mod small_disk;
 pub(crate) mod stalls;
 mod streams;
 mod tls;
+mod unseen;
 mod views;
 mod witness;
 
@@ -44,6 +45,7 @@ use publisher::Publisher;
 use scene::Scene;
 pub(crate) use schedule::Manner;
 pub(crate) use settling::Settled;
+use views::View;
 pub(crate) use witness::Testimony;
 
 /// What is to be done.
@@ -81,7 +83,7 @@ pub(crate) struct Progress {
 #[derive(Debug)]
 pub(crate) struct Findings {
     pub(crate) account: Account,
-    /// What became of replays, discards and changes of campaigns.
+    /// What became of replays, discards and changes of campaigns, and whether workers show every dead letter.
     pub(crate) orders: OrderAccount,
     pub(crate) pages: Pages,
     pub(crate) settled: Settled,
@@ -98,7 +100,7 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// Whether nothing was lost, all has come to an end, and nothing happened that nobody had planned.
+    /// Whether nothing was lost, workers show every dead letter, all has come to an end, and nothing happened that nobody had planned.
     pub(crate) fn is_good(&self) -> bool {
         self.account.balances()
             && self.orders.contradictions.is_empty()
@@ -126,10 +128,15 @@ pub(crate) async fn run(drill: &Drill, watch: impl Fn(Progress)) -> Findings {
         let amqp = Amqp::connect(&scene.cluster.nodes()[0].url()).await;
         let settled = books.doing("settling", settling::settle(&scene, &amqp)).await;
         let (dead_letters, witness) = (scene.dead_letters(), scene.witness());
-        let views = books.doing("reading what workers show", views::read(&scene)).await;
+        // A replay that is under way may still write letters.
+        books.doing("waiting for replays", views::read(&scene, |_| true)).await;
         let streams = async { (streams::read(&scene, &dead_letters).await, streams::read(&scene, &witness).await) };
         let (dead_letters, witness) = books.doing("reading the streams", streams).await;
-        (settled, views, dead_letters, witness)
+        let (letters, strange) = letters::letters(&dead_letters);
+        let is_complete = |views: &[View]| unseen::unseen(&letters, views).is_empty();
+        let views = books.doing("reading what workers show", views::read(&scene, is_complete)).await;
+        books.pages().incidents.extend(strange);
+        (settled, views, letters, witness)
     };
     let watching = async {
         let mut turns = interval(Duration::from_secs(1));
@@ -139,16 +146,14 @@ pub(crate) async fn run(drill: &Drill, watch: impl Fn(Progress)) -> Findings {
             scene.endpoints.iter().for_each(receivers::Endpoint::forget);
         }
     };
-    let (settled, views, dead_letters, witness) = tokio::select! {
+    let (settled, views, letters, witness) = tokio::select! {
         done = busy => done,
         () = watching => unreachable!("it watches until the end"),
     };
-    let (letters, strange) = letters::letters(&dead_letters);
-    let mut pages = scene.books.pages().clone();
-    pages.incidents.extend(strange);
+    let pages = scene.books.pages().clone();
     Findings {
         account: account::draw_up(&pages, &letters),
-        orders: orders::draw_up(&pages, &views),
+        orders: orders::draw_up(&pages, &letters, &views),
         pages,
         settled,
         testimony: witness::testimony(&witness_books, &witness),

@@ -1,11 +1,13 @@
-//! What became of what the operator wanted done. A plain function of the orders, of what the receivers accepted, and of what the workers
-//! show at the end.
+//! What became of what the operator wanted done, and whether workers show every dead letter. A plain function of the orders, of what the
+//! receivers accepted, of the dead letters in their stream, and of what the workers show at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::books::{Answered, Order, Pages};
+use super::letters::Letter;
 use super::load::Errand;
-use super::views::View;
+use super::unseen::unseen;
+use super::views::{LetterState, View};
 
 /// The account of orders.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub(crate) struct OrderAccount {
 }
 
 /// Draws it up.
-pub(crate) fn draw_up(pages: &Pages, views: &[View]) -> OrderAccount {
+pub(crate) fn draw_up(pages: &Pages, in_stream: &[Letter], views: &[View]) -> OrderAccount {
     let mut account = OrderAccount::default();
     let Some(view) = views.first() else {
         account.contradictions.push("a worker did not show what it has".to_owned());
@@ -36,6 +38,7 @@ pub(crate) fn draw_up(pages: &Pages, views: &[View]) -> OrderAccount {
                 .push(format!("worker {worker} does not show what worker 0 shows: {}", differs(view, other)));
         }
     }
+    account.contradictions.extend(unseen(in_stream, views));
     campaigns(pages, view, &mut account);
     letters(pages, view, &mut account);
     account
@@ -96,11 +99,14 @@ fn campaigns(pages: &Pages, view: &View, account: &mut OrderAccount) {
 fn letters(pages: &Pages, view: &View, account: &mut OrderAccount) {
     let mut to_replay = BTreeSet::new();
     let mut to_discard = BTreeMap::new();
+    // The operator chose them at a worker that had not read of the discard yet. A discarded letter may be replayed by its id.
+    let mut replayed_after_discard = BTreeSet::new();
     for order in &pages.orders {
         match order {
             Order::Configure { .. } => {}
             Order::Replay { letters, id } => {
                 to_replay.extend(letters);
+                replayed_after_discard.extend(letters.iter().filter(|letter| to_discard.contains_key(letter)));
                 match id {
                     Some(id) => {
                         account.replays.0 += 1;
@@ -125,7 +131,7 @@ fn letters(pages: &Pages, view: &View, account: &mut OrderAccount) {
         .map(|receipt| receipt.errand)
         .collect();
     let mut letters_of: BTreeMap<Errand, usize> = BTreeMap::new();
-    for errand in view.letters.values().filter_map(|letter| letter.errand) {
+    for errand in view.letters.values().filter_map(LetterState::errand) {
         *letters_of.entry(errand).or_default() += 1;
     }
     let came_to_an_end = |errand: &Errand| accepted.contains(errand) || letters_of.get(errand) > Some(&1);
@@ -133,7 +139,7 @@ fn letters(pages: &Pages, view: &View, account: &mut OrderAccount) {
         *account.states.entry(letter.state.clone()).or_default() += 1;
         let wrong = match letter.state.as_str() {
             "pending" => false,
-            "replayed" => !to_replay.contains(id) || !letter.errand.as_ref().is_some_and(came_to_an_end),
+            "replayed" => !to_replay.contains(id) || !letter.errand().is_some_and(|errand| came_to_an_end(&errand)),
             "discarded" => !to_discard.contains_key(id),
             _ => true,
         };
@@ -143,7 +149,8 @@ fn letters(pages: &Pages, view: &View, account: &mut OrderAccount) {
     }
     for (letter, confirmed) in to_discard {
         let state = view.letters.get(letter).map(|letter| letter.state.as_str());
-        if confirmed && state != Some("discarded") {
+        let is_replayed = state == Some("replayed") && replayed_after_discard.contains(letter);
+        if confirmed && state != Some("discarded") && !is_replayed {
             account.contradictions.push(format!("letter {letter} was discarded, and is {state:?}"));
         }
     }
@@ -153,11 +160,10 @@ fn letters(pages: &Pages, view: &View, account: &mut OrderAccount) {
 mod tests {
     use super::super::books::Receipt;
     use super::super::load::Hook;
-    use super::super::views::LetterState;
     use super::*;
 
     fn letter(state: &str) -> LetterState {
-        LetterState { state: state.into(), errand: Some(Errand { event: 1, hook: Hook::Section }) }
+        LetterState { state: state.into(), reason: "gone".into(), event: Some(1), hook: Some(Hook::Section) }
     }
 
     fn view(version: u64, edition: Option<u64>, state: &str) -> View {
@@ -173,7 +179,7 @@ mod tests {
         let errand = Errand { event: 1, hook: Hook::Section };
         let receipt = Receipt { errand, webhook_id: "w".into(), at: std::time::Duration::ZERO, answered };
         let pages = Pages { orders: orders.to_vec(), receipts: vec![receipt], ..Pages::default() };
-        draw_up(&pages, views).contradictions.len()
+        draw_up(&pages, &[], views).contradictions.len()
     }
 
     #[test]
@@ -205,6 +211,9 @@ mod tests {
         assert_eq!(with(&discard(true), "pending", false), 1);
         assert_eq!(with(&discard(false), "pending", false), 0);
         assert_eq!(with(&[], "discarded", false), 1);
+        let [discard, replay] = [discard(true), replay].map(|[order]| order);
+        assert_eq!(with(&[discard.clone(), replay.clone()], "replayed", true), 0);
+        assert_eq!(with(&[replay, discard], "replayed", true), 1);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use super::load::{Errand, PATHS, campaign_id, edition_of, number_in};
+use super::load::{Errand, Hook, PATHS, campaign_id, edition_of, number_in};
 use super::scene::Scene;
 use crate::support::Waypost;
 use crate::support::until::poll;
@@ -29,8 +29,18 @@ pub(crate) struct View {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LetterState {
     pub(crate) state: String,
-    /// What it is of; none, if it could not be read.
-    pub(crate) errand: Option<Errand>,
+    pub(crate) reason: String,
+    /// The number of its event.
+    pub(crate) event: Option<u64>,
+    /// None if it is of no delivery.
+    pub(crate) hook: Option<Hook>,
+}
+
+impl LetterState {
+    /// The delivery that it is of.
+    pub(crate) fn errand(&self) -> Option<Errand> {
+        Some(Errand { event: self.event?, hook: self.hook? })
+    }
 }
 
 impl View {
@@ -41,14 +51,15 @@ impl View {
     }
 }
 
-/// Reads the views, once they are equal and nothing is under way, or patience is at its end.
-pub(crate) async fn read(scene: &Scene) -> Vec<View> {
+/// Reads the views, once they are equal, nothing is under way and `is_complete` holds, or patience is at its end.
+pub(crate) async fn read(scene: &Scene, is_complete: impl Fn(&[View]) -> bool) -> Vec<View> {
     let mut views = Vec::new();
     let equal = async || {
         let read = join_all(scene.workers.iter().map(|worker| view(scene, worker))).await;
         // One that has no answer now has one later.
         views = read.into_iter().collect::<Option<Vec<View>>>()?;
-        (views.iter().all(|view| *view == views[0]) && views[0].is_at_rest()).then_some(())
+        let is_equal = views.iter().all(|view| *view == views[0]);
+        (is_equal && views[0].is_at_rest() && is_complete(&views)).then_some(())
     };
     let _ = poll(PATIENCE, equal).await;
     views
@@ -89,9 +100,9 @@ async fn all(worker: &Waypost, path: &str) -> Option<Vec<Value>> {
 }
 
 fn state_of(letter: &Value) -> LetterState {
+    let text = |field: &str| letter[field].as_str().unwrap_or_default().to_owned();
     let hook = letter["url"].as_str().and_then(|url| PATHS.iter().find(|(path, _)| url.ends_with(path)));
     let event = letter["eventId"].as_str().and_then(|id| id.rsplit_once('-')?.1.parse().ok());
     let event = event.or_else(|| number_in(&letter.to_string()));
-    let errand = event.zip(hook).map(|(event, (_, hook))| Errand { event, hook: *hook });
-    LetterState { state: letter["state"].as_str().unwrap_or_default().to_owned(), errand }
+    LetterState { state: text("state"), reason: text("reason"), event, hook: hook.map(|(_, hook)| *hook) }
 }
