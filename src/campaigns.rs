@@ -7,15 +7,18 @@ mod comparison;
 pub mod hold;
 mod reading;
 pub mod restore;
+mod snapshots;
 mod webhooks;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::Utc;
 use tokio::sync::watch;
 
 use self::hold::LogStatus;
+use self::reading::ViewHistory;
+use self::snapshots::SnapshotProgress;
 use crate::broker::append::{Appender, Unapplied};
 use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
@@ -94,6 +97,9 @@ pub struct Campaigns {
     appender: Appender<Applied>,
     currency: Arc<watch::Sender<Currency>>,
     status: Arc<watch::Sender<LogStatus>>,
+    history: Arc<Mutex<ViewHistory>>,
+    /// Snapshots that are being appended to the log, by any worker.
+    snapshots: Arc<watch::Sender<SnapshotProgress>>,
     /// Held while the store is read for a restore: the view must not be removed meanwhile.
     restoring: Arc<tokio::sync::Mutex<()>>,
     /// Held by the one change that is being made here: a node does not race against itself.
@@ -116,8 +122,23 @@ impl Campaigns {
         let status = Arc::new(watch::Sender::new(LogStatus::Following));
         let log = names.campaigns();
         let appender = Appender::new(publisher.clone(), log.clone(), APPEND_TIMEOUT);
-        let (restoring, turn) = Default::default();
-        Self { store, publisher, names, log, rules, keyring, metrics, appender, currency, status, restoring, turn }
+        let (history, snapshots, restoring, turn) = Default::default();
+        Self {
+            store,
+            publisher,
+            names,
+            log,
+            rules,
+            keyring,
+            metrics,
+            appender,
+            currency,
+            status,
+            history,
+            snapshots,
+            restoring,
+            turn,
+        }
     }
 
     /// Whether the view is current, as it changes.

@@ -104,9 +104,8 @@ impl Sender {
             Route::Proxied(proxied) => {
                 let mut outgoing = reqwest::Request::new(Method::POST, url.clone());
                 *outgoing.headers_mut() = request.headers;
-                *outgoing.body_mut() = Some(body::of(request.body));
                 *outgoing.timeout_mut() = Some(timeout);
-                clock.time(proxied.send(outgoing, &clock)).await
+                clock.time(proxied.send(outgoing, Some(request.body), &clock)).await
             }
         };
         (reply, clock.stages())
@@ -123,7 +122,7 @@ impl Sender {
             Route::Proxied(proxied) => {
                 let mut outgoing = reqwest::Request::new(Method::HEAD, url.clone());
                 *outgoing.timeout_mut() = Some(timeout);
-                clock.time(proxied.send(outgoing, &clock)).await
+                clock.time(proxied.send(outgoing, None, &clock)).await
             }
         }
     }

@@ -410,10 +410,7 @@ impl Worker {
 
     /// Writes a dead letter.
     pub(crate) async fn keep(&self, letter: &DeadLetter) -> Result<(), Unsettled> {
-        let _memory = match &letter.target {
-            Some(target) => self.memory_budget.take_letter(&target.webhook.body).await,
-            None => None,
-        };
+        let _memory = self.memory_budget.take_letter(letter).await;
         let exchange = Destination::Exchange { name: self.names.dead_letters(), routing_key: String::new() };
         let published = self.publish(new_outgoing(exchange.clone(), serde_json::to_vec(letter)?)).await;
         if let Err(Unsettled::Publish(Unpublished::TooLarge { limit, .. })) = published {

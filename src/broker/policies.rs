@@ -30,6 +30,10 @@ pub enum Purpose {
 }
 
 impl Purpose {
+    fn is_stream(self) -> bool {
+        matches!(self, Self::DeadLetters | Self::Campaigns)
+    }
+
     /// What a queue of this name is for.
     pub fn of(queue: &str, names: &Names) -> Self {
         if queue == names.retries() {
@@ -71,6 +75,9 @@ pub struct Effect {
 /// A message stays with a worker for as long as an attempt takes, or until its endpoint can take it: some minutes.
 const MIN_CONSUMER_TIMEOUT_MS: u64 = 10 * 60 * 1000;
 
+/// A limit that no stream reaches: a petabyte.
+const UNREACHABLE_BYTES: u64 = 1_000_000_000_000_000;
+
 /// What a policy's effective definition does to a queue.
 pub fn effects(purpose: Purpose, definition: &Map<String, Value>) -> Vec<Effect> {
     let drops = definition.get("overflow").and_then(Value::as_str).is_some_and(|overflow| overflow != "reject-publish");
@@ -85,6 +92,11 @@ fn effect(purpose: Purpose, key: &str, value: &Value, drops: bool) -> Option<(Ha
     use Harm::{Hinders, Loses};
     use Purpose::{Campaigns, DeadLetters, Delay, Events, Replays, Retries};
     let effect = match (key, purpose) {
+        ("max-length-bytes", Campaigns | DeadLetters)
+            if value.as_u64().is_some_and(|bytes| bytes >= UNREACHABLE_BYTES) =>
+        {
+            return None;
+        }
         ("max-age" | "max-length-bytes", Campaigns) => {
             (Loses, "The oldest changes of configuration are deleted: a new worker misses campaigns.")
         }
@@ -184,7 +196,8 @@ pub(super) fn findings(
 }
 
 /// The commands that exempt Waypost's queues. Only the policy with the highest priority applies to a queue, and the same
-/// holds for operator policies; these two change nothing themselves.
+/// holds for operator policies; these change nothing themselves. Streams have one of their own: a policy applies to a queue only if all
+/// of its keys do, and `delivery-limit` is no key of streams.
 pub fn exempting(findings: &[Finding], vhost: &str, names: &Names) -> Vec<String> {
     let pattern = format!("^{}\\.", names.prefix().replace('.', "\\."));
     let mut commands = Vec::new();
@@ -194,10 +207,21 @@ pub fn exempting(findings: &[Finding], vhost: &str, names: &Names) -> Vec<String
              '{{\"queue-leader-locator\":\"balanced\"}}'"
         ));
     }
-    if findings.iter().any(|finding| finding.operator_policy.is_some()) {
+    let by_operator = |is_stream: bool| {
+        findings.iter().any(|finding| {
+            finding.operator_policy.is_some() && Purpose::of(&finding.queue, names).is_stream() == is_stream
+        })
+    };
+    if by_operator(false) {
         commands.push(format!(
             "rabbitmqctl set_operator_policy -p '{vhost}' --priority 999 --apply-to queues waypost-exempt '{pattern}' \
              '{{\"delivery-limit\":100}}'"
+        ));
+    }
+    if by_operator(true) {
+        commands.push(format!(
+            "rabbitmqctl set_operator_policy -p '{vhost}' --priority 1000 --apply-to queues waypost-exempt-streams \
+             '{pattern}(campaigns|dead-letters)$' '{{\"max-length-bytes\":{UNREACHABLE_BYTES}}}'"
         ));
     }
     commands
@@ -230,6 +254,8 @@ mod tests {
             (Purpose::Delay, json!({ "expires": 60000 }), vec![Loses]),
             (Purpose::Events, json!({ "delivery-limit": 5 }), vec![Hinders]),
             (Purpose::Campaigns, json!({ "max-length-bytes": 1000 }), vec![Loses]),
+            (Purpose::Campaigns, json!({ "max-length-bytes": UNREACHABLE_BYTES }), vec![]),
+            (Purpose::DeadLetters, json!({ "max-length-bytes": UNREACHABLE_BYTES, "max-age": "1D" }), vec![Loses]),
             (Purpose::DeadLetters, json!({ "max-age": "1D" }), vec![Loses]),
             (Purpose::DeadLetters, json!({ "max-length": 5, "message-ttl": 1 }), vec![]),
             (
@@ -256,6 +282,16 @@ mod tests {
         assert_eq!(commands.len(), 1);
         assert!(commands[0].starts_with(r"rabbitmqctl set_operator_policy -p '/' --priority 999"), "{commands:?}");
         assert!(findings("waypost.events", &names, None, None, definition).is_empty());
+
+        let definition = json!({ "max-length-bytes": 1000 });
+        let definition = definition.as_object().expect("an object");
+        let found = |queue| findings(queue, &names, None, Some("limits"), definition);
+        let streams = exempting(&found("waypost.campaigns"), "/", &names);
+        let expected = "rabbitmqctl set_operator_policy -p '/' --priority 1000 --apply-to queues waypost-exempt-streams \
+                        '^waypost\\.(campaigns|dead-letters)$' '{\"max-length-bytes\":1000000000000000}'";
+        assert_eq!(streams, [expected]);
+        let both = exempting(&[found("waypost.events"), found("waypost.dead-letters")].concat(), "/", &names);
+        assert_eq!(both, [commands[0].as_str(), expected]);
         assert_eq!(Purpose::of("waypost.delay.32", &names), Purpose::Delay);
         assert_eq!(Purpose::of("waypost.events.3", &names), Purpose::Events);
     }

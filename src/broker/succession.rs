@@ -24,6 +24,13 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What the broker gives out again within this time after a renewal, it held for the channel of before.
 const RECOVERY: Duration = Duration::from_secs(5);
 
+/// Bytes of message bodies of a queue that the broker may give out at once.
+const BYTES_IN_HAND: f64 = 32.0 * 1024.0 * 1024.0;
+
+/// The window of a connection's first channel, until the size of messages is known. Messages that together end a worker would
+/// otherwise end the next one, too.
+const FIRST_WINDOW: u16 = 16;
+
 /// A message, and where it is acknowledged.
 pub struct Taken {
     /// The message.
@@ -43,12 +50,50 @@ pub enum Arrival {
     Recovered,
 }
 
+/// How many messages may be given out at once, by the size of the recent ones.
+struct Window {
+    /// The setting.
+    most: u16,
+    current: u16,
+    /// Bytes of a message, on average. The latest counts for an eighth.
+    mean: f64,
+    /// Messages since the window was set.
+    seen: u16,
+}
+
+impl Window {
+    fn new(most: u16) -> Self {
+        Self { most, current: FIRST_WINDOW.min(most), mean: 0.0, seen: 0 }
+    }
+
+    fn saw(&mut self, bytes: usize) {
+        #[allow(clippy::cast_precision_loss, reason = "a mean of sizes")]
+        let bytes = bytes as f64;
+        self.mean = if self.mean == 0.0 { bytes } else { self.mean + (bytes - self.mean) / 8.0 };
+        self.seen = self.seen.saturating_add(1);
+    }
+
+    /// Another window, if it is half of this one or twice as large.
+    fn better(&self) -> Option<u16> {
+        if self.seen < FIRST_WINDOW.min(self.current) {
+            return None;
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and `most`")]
+        let fitting = (BYTES_IN_HAND / self.mean.max(1.0)).clamp(1.0, f64::from(self.most)) as u16;
+        (fitting / 2 >= self.current || fitting <= self.current / 2).then_some(fitting)
+    }
+
+    fn set(&mut self, window: u16) {
+        (self.current, self.seen) = (window, 0);
+    }
+}
+
 /// Messages from a queue: no more at a time than the window allows, beside those that hang. There is no successor while these are
 /// more than half a window.
 pub struct Succession<'a> {
     connection: &'a Connection,
     queue: &'a str,
-    window: u16,
+    window: Window,
     current: Subscription,
     /// The last one, for as long as messages come that the broker had given it.
     predecessor: Option<Subscription>,
@@ -66,12 +111,13 @@ struct Retired {
 }
 
 impl<'a> Succession<'a> {
-    /// Starts consuming `queue` with at most `window` messages in hand.
+    /// Starts consuming `queue` with at most `most` messages in hand.
     ///
     /// # Errors
     /// [`BrokerError::Lost`].
-    pub async fn open(connection: &'a Connection, queue: &'a str, window: u16) -> Result<Self, BrokerError> {
-        let current = Subscription::open(connection, queue, window).await?;
+    pub async fn open(connection: &'a Connection, queue: &'a str, most: u16) -> Result<Self, BrokerError> {
+        let window = Window::new(most);
+        let current = Subscription::open(connection, queue, window.current).await?;
         Ok(Self {
             connection,
             queue,
@@ -95,6 +141,12 @@ impl<'a> Succession<'a> {
             } else if self.predecessor.is_none() && self.opened.elapsed() >= RENEWAL && self.current.is_idle() {
                 self.succeed().await?;
                 self.renewed = Some(Instant::now());
+            } else if self.predecessor.is_none()
+                && let Some(window) = self.window.better()
+                && self.has_room()
+            {
+                self.window.set(window);
+                self.succeed().await?;
             }
             if let Some(predecessor) = &mut self.predecessor {
                 if let Some(message) = predecessor.next_before_end().await? {
@@ -105,6 +157,7 @@ impl<'a> Succession<'a> {
             let wait = RENEWAL.saturating_sub(self.opened.elapsed()).max(LOOK);
             if let Ok(message) = timeout(wait, self.current.next()).await {
                 let (message, acks) = (message?, self.current.acks());
+                self.window.saw(message.body.len());
                 let arrival = self.arrival(&message);
                 return Ok(Taken { message, acks, arrival });
             }
@@ -114,7 +167,7 @@ impl<'a> Succession<'a> {
     async fn succeed(&mut self) -> Result<(), BrokerError> {
         // First, so that the broker never sees two consumers of one worker.
         self.current.cancel().await;
-        let successor = Subscription::open(self.connection, self.queue, self.window).await?;
+        let successor = Subscription::open(self.connection, self.queue, self.window.current).await?;
         self.predecessor = Some(std::mem::replace(&mut self.current, successor));
         self.opened = Instant::now();
         Ok(())
@@ -141,7 +194,7 @@ impl<'a> Succession<'a> {
     fn has_room(&mut self) -> bool {
         self.retired.retain(|retired| !retired.closed.is_finished());
         let hanging: usize = self.retired.iter().map(|retired| retired.unfinished.count()).sum();
-        hanging < usize::from(self.window / 2)
+        hanging < usize::from((self.window.most / 2).max(1))
     }
 
     /// Asks the broker for no more messages.
@@ -160,5 +213,35 @@ impl<'a> Succession<'a> {
             }
         };
         let _ = timeout(LAST_ACKS, finish).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(most: u16, messages: usize, bytes: usize) -> Window {
+        let mut window = Window::new(most);
+        for _ in 0..messages {
+            window.saw(bytes);
+            if let Some(better) = window.better() {
+                window.set(better);
+            }
+        }
+        window
+    }
+
+    #[test]
+    fn the_window_follows_the_size_of_messages() {
+        assert_eq!(after(1000, 15, 150).current, FIRST_WINDOW, "too few to know");
+        assert_eq!(after(1000, 16, 150).current, 1000);
+        assert_eq!(after(1000, 16, 256 * 1024).current, 128);
+        assert_eq!(after(1000, 40, 16 * 1024 * 1024).current, 2);
+        assert_eq!(after(5, 5, 150).current, 5);
+        let mut window = after(1000, 16, 150);
+        for _ in 0..16 {
+            window.saw(16 * 1024 * 1024);
+        }
+        assert!(window.better().is_some_and(|better| better < 10), "{:?}", window.better());
     }
 }

@@ -15,7 +15,8 @@ pub(super) struct Comparison {
     known: Option<Position>,
     first: Option<u64>,
     found_last_record: bool,
-    changes: u64,
+    /// Whether other workers work with the log.
+    in_use: bool,
     decision: Option<Decision>,
     restores: OpenRestores,
     /// Whether a worker has asked all to hold, since the last decision.
@@ -56,8 +57,8 @@ pub(super) enum Announcement {
 impl Comparison {
     pub(super) fn new(position: Position, last_record: Option<Position>, known: Option<Position>) -> Self {
         let (first, decision, restores) = Default::default();
-        let (found_last_record, held) = (false, false);
-        Self { position, last_record, known, first, found_last_record, changes: 0, decision, restores, held }
+        let (found_last_record, in_use, held) = (false, false, false);
+        Self { position, last_record, known, first, found_last_record, in_use, decision, restores, held }
     }
 
     /// Takes in the next record; `None` is one that can't be read.
@@ -72,12 +73,17 @@ impl Comparison {
         }
         self.found_last_record |= self.last_record.as_ref() == Some(at);
         match record {
-            Some(LogRecord::Change(_)) => self.changes += 1,
+            Some(LogRecord::Change(_)) => self.in_use = true,
             Some(LogRecord::Control(control)) => {
                 self.held |= matches!(**control, Control::Hold { .. });
-                if let Some(decision) = self.restores.follow(at, control) {
-                    self.held = false;
-                    self.decision = Some(decision);
+                match self.restores.follow(at, control) {
+                    // No operator has decided about what only this view has.
+                    Some(decision) if decision.is_answer() => self.in_use = true,
+                    Some(decision) => {
+                        self.held = false;
+                        self.decision = Some(decision);
+                    }
+                    None => {}
                 }
             }
             Some(LogRecord::Marker) | None => {}
@@ -101,13 +107,12 @@ impl Comparison {
         if let Some(decision) = self.decision() {
             return Verdict::Replace(decision.clone());
         }
-        match self.first {
-            Some(first) if first > self.position.offset => {
-                Verdict::Hold(HoldReason::LogTrimmed { first, read_to: self.position.offset }, Announcement::NotNeeded)
-            }
-            _ if self.changes > 0 || self.held => Verdict::Hold(HoldReason::LogReplaced, Announcement::NotNeeded),
-            _ => Verdict::Hold(HoldReason::LogReplaced, Announcement::Needed),
+        let (first, read_to) = (self.first.unwrap_or(0), self.position.offset);
+        if first > read_to {
+            return Verdict::Hold(HoldReason::LogTrimmed { first, read_to }, Announcement::NotNeeded);
         }
+        let announcement = if self.in_use || self.held { Announcement::NotNeeded } else { Announcement::Needed };
+        Verdict::Hold(HoldReason::LogReplaced { first }, announcement)
     }
 }
 
@@ -139,6 +144,15 @@ mod tests {
         control(Control::Hold { at: Utc::now(), campaigns: 3 })
     }
 
+    fn started(kind: RestoreKind, is_answer: bool) -> LogRecord {
+        let (restore, by, at) = ("r".to_owned(), "editor".to_owned(), Utc::now());
+        control(Control::RestoreStarted { restore, kind, by, at, accepted_loss: None, is_answer })
+    }
+
+    fn finished() -> LogRecord {
+        control(Control::RestoreFinished { restore: "r".to_owned(), campaigns: 0, at: Utc::now() })
+    }
+
     /// A view that has read the log `old` up to offset 9, the last change at offset 7.
     fn view() -> Comparison {
         Comparison::new(at("old", 9), Some(at("old", 7)), None)
@@ -153,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_log_that_is_new_is_told_to_others_once() {
-        let held = |announcement| Verdict::Hold(HoldReason::LogReplaced, announcement);
+        let held = |announcement| Verdict::Hold(HoldReason::LogReplaced { first: 0 }, announcement);
         assert_eq!(after(view(), "new", 0, &[LogRecord::Marker]), held(Announcement::Needed));
         assert_eq!(after(view(), "new", 0, &[]), held(Announcement::Needed));
         assert_eq!(after(view(), "new", 0, &[LogRecord::Marker, hold()]), held(Announcement::NotNeeded));
@@ -190,7 +204,7 @@ mod tests {
         assert_eq!(after(view(), "old", 7, &records), Verdict::Rewind(at("old", 7)));
         // It has lost the last change.
         let kept = after(view(), "old", 5, &[change(), change()]);
-        assert_eq!(kept, Verdict::Hold(HoldReason::LogReplaced, Announcement::NotNeeded));
+        assert_eq!(kept, Verdict::Hold(HoldReason::LogReplaced { first: 5 }, Announcement::NotNeeded));
     }
 
     #[test]
@@ -198,20 +212,26 @@ mod tests {
         let replaced = |offset, kind| Verdict::Replace(Decision { at: at("new", offset), kind });
         let accepted = [LogRecord::Marker, hold(), accept(), change()];
         assert_eq!(after(view(), "new", 0, &accepted), replaced(2, DecisionKind::ReadLog));
-        let started = control(Control::RestoreStarted {
-            restore: "r".to_owned(),
-            kind: RestoreKind::Merge,
-            by: "editor".to_owned(),
-            at: Utc::now(),
-        });
-        let finished = control(Control::RestoreFinished { restore: "r".to_owned(), campaigns: 0, at: Utc::now() });
+        let (started, finished) = (started(RestoreKind::Merge, false), finished());
         let interrupted = [LogRecord::Marker, hold(), started.clone()];
-        let held = Verdict::Hold(HoldReason::LogReplaced, Announcement::NotNeeded);
+        let held = Verdict::Hold(HoldReason::LogReplaced { first: 0 }, Announcement::NotNeeded);
         assert_eq!(after(view(), "new", 0, &interrupted), held);
         let restored = [LogRecord::Marker, hold(), started, finished];
         assert_eq!(after(view(), "new", 0, &restored), replaced(3, DecisionKind::ReadLog));
         // A decision that the view has followed already says nothing about what was lost since.
         let known = Comparison::new(at("old", 9), Some(at("old", 7)), Some(at("new", 2)));
         assert_eq!(after(known, "new", 0, &accepted), held);
+    }
+
+    #[test]
+    fn a_snapshot_that_a_worker_was_asked_for_decides_nothing_about_what_only_this_view_has() {
+        let answered = |is_answer| [LogRecord::Marker, started(RestoreKind::Snapshot, is_answer), finished()];
+        assert!(matches!(after(view(), "new", 0, &answered(false)), Verdict::Replace(_)));
+        let held = Verdict::Hold(HoldReason::LogReplaced { first: 0 }, Announcement::NotNeeded);
+        assert_eq!(after(view(), "new", 0, &answered(true)), held);
+        // A later decision counts.
+        let [marker, started, finished] = answered(true);
+        let decided = after(view(), "new", 0, &[marker, started, finished, accept()]);
+        assert_eq!(decided, Verdict::Replace(Decision { at: at("new", 3), kind: DecisionKind::ReadLog }));
     }
 }

@@ -9,7 +9,7 @@ use crate::store::state::Incomplete;
 pub enum LogStatus {
     /// The view follows the log.
     Following,
-    /// The view does not continue in the log. The log is read to find out why.
+    /// The view does not continue in the log, or must be read again. The log is read, and no change is accepted.
     Comparing,
     /// Campaigns may be missing: an operator must decide.
     Incomplete(Hold),
@@ -28,7 +28,10 @@ pub struct Hold {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HoldReason {
     /// The view was read from another log, or from records that the log does not have any more.
-    LogReplaced,
+    LogReplaced {
+        /// The offset of the log's first record.
+        first: u64,
+    },
     /// The log has lost records that this worker has not read.
     LogTrimmed {
         /// The offset of the log's first record.
@@ -43,13 +46,22 @@ pub enum HoldReason {
 impl HoldReason {
     /// Whether the view was complete before: it can be restored from.
     pub fn keeps_campaigns(self) -> bool {
-        matches!(self, Self::LogReplaced | Self::LogTrimmed { .. })
+        matches!(self, Self::LogReplaced { .. } | Self::LogTrimmed { .. })
+    }
+
+    /// Whether the log has lost its beginning: a worker that is ready may have changes that no new reader finds.
+    pub(super) fn lacks_beginning(self) -> bool {
+        match self {
+            Self::LogReplaced { first } => first > 0,
+            Self::LogTrimmed { .. } | Self::View(Incomplete::BeginsLater { .. }) => true,
+            Self::View(Incomplete::HeldByWorker { .. } | Incomplete::DeliveriesWait { .. }) => false,
+        }
     }
 
     /// A name for programs.
     pub fn name(self) -> &'static str {
         match self {
-            Self::LogReplaced => "logReplaced",
+            Self::LogReplaced { .. } => "logReplaced",
             Self::LogTrimmed { .. } => "logTrimmed",
             Self::View(Incomplete::BeginsLater { .. }) => "logBeginsLater",
             Self::View(Incomplete::HeldByWorker { .. }) => "heldByWorker",
@@ -63,7 +75,7 @@ impl fmt::Display for Hold {
         let log = &self.log;
         write!(f, "events are held because campaigns may be missing: ")?;
         match self.reason {
-            HoldReason::LogReplaced => {
+            HoldReason::LogReplaced { .. } => {
                 write!(f, "the stream {log} does not have the records that this worker's campaigns came from")
             }
             HoldReason::LogTrimmed { first, read_to } => write!(

@@ -1,11 +1,16 @@
 //! Reads the campaigns log into the view, and finds out whether the log is complete.
 
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
 use chrono::Utc;
 use lapin::Connection;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Campaigns;
 use super::comparison::{Announcement, Comparison, Relation, Verdict};
 use super::hold::{Hold, HoldReason, LogStatus};
+use super::snapshots::SnapshotRequest;
 use crate::broker::depths;
 use crate::broker::log::{Continuity, FindEnd, LogReader, Record};
 use crate::follow::{Currency, FollowError};
@@ -13,12 +18,44 @@ use crate::store::record::{Control, Decision, DecisionKind, LogRecord};
 use crate::store::state::{Contents, Effect, Incomplete, ReadFrom};
 use crate::store::{Applied, StoreError};
 
+/// A worker that was current less than this ago keeps its view through a decision, like a worker that is current: a lost
+/// connection is no stop.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The campaigns log, being read.
 pub struct Reading {
     log: LogReader,
     mode: Mode,
     /// Messages that wait for a retry, if the view was empty when reading started.
     waiting: u64,
+    /// Whether a decision has made the view complete, since it was last current.
+    is_completed: bool,
+    /// What another worker wants from this one when it is current.
+    request: Option<SnapshotRequest>,
+    /// A snapshot that is being appended for another worker.
+    answer: Option<AbortOnDropHandle<()>>,
+}
+
+/// What this process has done with the view.
+#[derive(Debug, Default)]
+pub(super) struct ViewHistory {
+    /// When the view was last current, if it is not now.
+    last_current: Option<Instant>,
+    /// Whether the view is being read from the log's first record, or from a snapshot.
+    is_read_again: bool,
+}
+
+impl ViewHistory {
+    /// How the view comes to the records after its position.
+    fn read_from(&self) -> ReadFrom {
+        if self.is_read_again {
+            return ReadFrom::First;
+        }
+        match self.last_current {
+            Some(current) if current.elapsed() < RECONNECT_TIMEOUT => ReadFrom::Live,
+            _ => ReadFrom::Position,
+        }
+    }
 }
 
 enum Mode {
@@ -49,13 +86,14 @@ impl Campaigns {
     /// # Errors
     /// [`FollowError`].
     pub async fn open(&self, connection: &Connection) -> Result<Reading, FollowError> {
-        self.currency.send_replace(Currency::CatchingUp);
+        self.catch_up();
         let mut state = self.store.view_state()?;
         if let Contents::Outdated(snapshot) = state.contents.clone() {
             // A restore reads the view.
             let _restoring = self.restoring.lock().await;
             self.keep_campaigns()?;
             self.store.read_again(state.decision, snapshot)?;
+            self.history().is_read_again = true;
             state = self.store.view_state()?;
         }
         let position = self.store.position()?;
@@ -69,7 +107,7 @@ impl Campaigns {
                 {
                     self.store.set_last_record(&position)?;
                 }
-                Mode::Apply(ReadFrom::Position)
+                Mode::Apply(self.history().read_from())
             }
             (Continuity::Restarted, Some(position)) if state.is_complete() && self.store.has_campaigns() => {
                 if matches!(*self.status.borrow(), LogStatus::Following) {
@@ -81,12 +119,13 @@ impl Campaigns {
                 // A view without a position was removed. The decision for that is in this log.
                 let decision = state.decision.filter(|_| position.is_none());
                 self.store.read_again(decision, None)?;
+                self.history().is_read_again = true;
                 waiting = depths::total(connection, &self.names, &[]).await?;
                 Mode::Apply(ReadFrom::First)
             }
         };
         self.show_version()?;
-        Ok(Reading { log, mode, waiting })
+        Ok(Reading { log, mode, waiting, is_completed: false, request: None, answer: None })
     }
 
     /// Applies the log, until the connection is lost or events must not be resolved by the view any more: the log must be
@@ -99,12 +138,17 @@ impl Campaigns {
         loop {
             if end == End::Ahead && reading.log.is_current() {
                 end = End::Behind;
-                if self.all_read(&reading).await? == Next::Reopen {
+                if self.all_read(&mut reading).await? == Next::Reopen {
                     return Ok(());
                 }
             }
+            self.answer_request(&mut reading)?;
             let record = reading.log.next().await?;
             let content = self.content(&record);
+            if let Some(LogRecord::Control(control)) = &content {
+                self.follow_snapshots(control);
+                reading.request = SnapshotRequest::after(control, reading.request);
+            }
             let from = match &mut reading.mode {
                 Mode::Apply(from) => *from,
                 Mode::Compare(comparison) => match comparison.read(&record.position, content.as_ref()) {
@@ -120,17 +164,21 @@ impl Campaigns {
                     }
                     relation => {
                         tracing::info!(log = self.log, offset = record.position.offset, "campaigns log continues");
-                        reading.mode = Mode::Apply(ReadFrom::Position);
+                        let from = self.history().read_from();
+                        reading.mode = Mode::Apply(from);
                         end = End::Ahead;
                         if relation == Relation::AtPosition {
                             continue;
                         }
-                        ReadFrom::Position
+                        from
                     }
                 },
             };
             match self.apply(&record, content.as_ref(), from)? {
-                Effect::Completed => end = End::Ahead,
+                Effect::Completed => {
+                    reading.is_completed = true;
+                    end = End::Ahead;
+                }
                 Effect::ReadAgain => break,
                 Effect::Held if *self.currency.borrow() == Currency::Current => break,
                 Effect::Held | Effect::None | Effect::Changed(_) | Effect::Restored { .. } => {}
@@ -140,9 +188,20 @@ impl Campaigns {
         Ok(())
     }
 
+    /// Answers a worker that wants a snapshot, if this one is current. It gets what is being appended for another as well.
+    fn answer_request(&self, reading: &mut Reading) -> Result<(), StoreError> {
+        if *self.currency.borrow() == Currency::Current
+            && let Some(request) = reading.request.take()
+            && reading.answer.as_ref().is_none_or(AbortOnDropHandle::is_finished)
+        {
+            reading.answer = self.answer(request)?;
+        }
+        Ok(())
+    }
+
     /// All that the log held when reading started has been read.
-    async fn all_read(&self, reading: &Reading) -> Result<Next, FollowError> {
-        let comparison = match &reading.mode {
+    async fn all_read(&self, reading: &mut Reading) -> Result<Next, FollowError> {
+        let comparison = match &mut reading.mode {
             Mode::Compare(comparison) => comparison,
             Mode::Apply(from) => {
                 let mut state = self.store.view_state()?;
@@ -153,10 +212,17 @@ impl Campaigns {
                 }
                 match state.incomplete {
                     Some(incomplete) => self.hold(HoldReason::View(incomplete)),
-                    None if state.is_complete() => self.current()?,
+                    None if state.is_complete() => {
+                        self.current()?;
+                        if std::mem::take(&mut reading.is_completed) && state.accepted_loss.is_some() {
+                            self.ask_who_lacks_less(state.accepted_loss).await;
+                        }
+                    }
                     // A snapshot is being loaded.
-                    None => {}
+                    None => return Ok(Next::ReadOn),
                 }
+                *from = ReadFrom::Live;
+                self.history().is_read_again = false;
                 return Ok(Next::ReadOn);
             }
         };
@@ -184,6 +250,13 @@ impl Campaigns {
         }
     }
 
+    /// Asks for a snapshot of a view that lacks less than this one, which was read from a log without its beginning.
+    async fn ask_who_lacks_less(&self, accepted_loss: Option<u64>) {
+        if let Err(error) = self.ask_for_snapshot(accepted_loss).await {
+            tracing::warn!(log = self.log, %error, "other workers were not asked for campaigns that the log has lost");
+        }
+    }
+
     fn current(&self) -> Result<(), StoreError> {
         // Not of each record: a campaign that was encrypted with a key that is gone may have been replaced since.
         self.store.check_keys()?;
@@ -202,10 +275,20 @@ impl Campaigns {
         self.status.send_replace(LogStatus::Incomplete(hold));
     }
 
-    /// Nothing more is to be resolved by the view.
+    /// Nothing more is to be resolved by the view, and no change of it is accepted, until the log is read again.
     fn reopen(&self) {
-        self.currency.send_replace(Currency::CatchingUp);
-        self.status.send_replace(LogStatus::Following);
+        self.catch_up();
+        self.status.send_replace(LogStatus::Comparing);
+    }
+
+    fn catch_up(&self) {
+        if self.currency.send_replace(Currency::CatchingUp) == Currency::Current {
+            self.history().last_current = Some(Instant::now());
+        }
+    }
+
+    fn history(&self) -> MutexGuard<'_, ViewHistory> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An operator has decided: the view is replaced when the log is opened again.

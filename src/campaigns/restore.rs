@@ -10,8 +10,14 @@ use crate::follow::Currency;
 use crate::store::StoreError;
 use crate::store::record::{Control, RestoreKind};
 
-/// Campaigns in flight to the broker at once.
+/// Campaigns in flight to the broker at once, at most.
 const BATCH: usize = 256;
+
+/// Bytes in flight to the broker at once; the last record may exceed them. Each record is in memory several times.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Who decided about a snapshot that a worker appends because it was asked to.
+const ANSWERED_BY: &str = "another worker that asked";
 
 /// A snapshot is repeated this often if campaigns change meanwhile.
 const MAX_ATTEMPTS: usize = 5;
@@ -56,6 +62,11 @@ impl Configuration {
         Ok(kind)
     }
 
+    /// Whether this worker holds its events, and the log has lost its beginning.
+    fn lacks_beginning(&self) -> bool {
+        matches!(&self.status, LogStatus::Incomplete(hold) if hold.reason.lacks_beginning())
+    }
+
     /// Whether the campaigns log can be restored from this worker.
     pub fn can_restore(&self) -> bool {
         self.restore_kind().is_ok()
@@ -78,7 +89,8 @@ impl Campaigns {
 
     /// Appends all campaigns of this worker's store to the log, in the name of `by`. Gives back how many.
     ///
-    /// It goes on if the caller goes away. Interrupted, it has no effect and can be repeated.
+    /// If this worker holds its events and the log has lost its beginning, workers that are ready append theirs before: they
+    /// may know more. It goes on if the caller goes away. Interrupted, it has no effect and can be repeated.
     ///
     /// # Errors
     /// [`Refused`].
@@ -91,11 +103,33 @@ impl Campaigns {
     async fn append_all(&self, by: &str) -> Result<u64, Refused> {
         let _turn = self.lock().await?;
         let _restoring = self.restoring.lock().await;
-        let kind = self.configuration()?.restore_kind()?;
+        let configuration = self.configuration()?;
+        let kind = configuration.restore_kind()?;
+        if configuration.lacks_beginning() {
+            self.snapshot_of_another().await?;
+        }
+        self.append_restore(kind, by, false).await
+    }
+
+    /// Appends a snapshot because another worker asked for it. Gives back how many campaigns it has.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(super) async fn append_answer(&self) -> Result<u64, Refused> {
+        let _turn = self.lock().await?;
+        let _restoring = self.restoring.lock().await;
+        match self.configuration()?.restore_kind()? {
+            kind @ RestoreKind::Snapshot => self.append_restore(kind, ANSWERED_BY, true).await,
+            RestoreKind::Merge => Err(Refused::Conflict("this worker holds its events".to_owned())),
+        }
+    }
+
+    async fn append_restore(&self, kind: RestoreKind, by: &str, is_answer: bool) -> Result<u64, Refused> {
         for _ in 0..MAX_ATTEMPTS {
             let restore = uuid::Uuid::now_v7().to_string();
+            let accepted_loss = self.store.view_state()?.accepted_loss;
             let (by, at) = (by.to_owned(), Utc::now());
-            let started = Control::RestoreStarted { restore: restore.clone(), kind, by, at };
+            let started = Control::RestoreStarted { restore: restore.clone(), kind, by, at, accepted_loss, is_answer };
             match kind {
                 // It is the state at its first record, which this worker has then applied.
                 RestoreKind::Snapshot => self.append_control(&started).await?,
@@ -108,7 +142,7 @@ impl Campaigns {
                 continue;
             }
             self.publish_control(&Control::RestoreFinished { restore, campaigns, at: Utc::now() }).await?;
-            tracing::info!(log = self.log, campaigns, "campaigns log restored");
+            tracing::info!(log = self.log, campaigns, is_answer, "campaigns log restored");
             return Ok(campaigns);
         }
         let message = "campaigns were changed during each attempt to restore: try again when nobody changes them";
@@ -116,34 +150,52 @@ impl Campaigns {
     }
 
     async fn append_stored(&self, restore: &str) -> Result<u64, Refused> {
-        let (mut after, mut count) = (None::<String>, 0);
+        let (mut after, mut count) = (None, 0);
         loop {
-            let batch = self.store.stored_campaigns(after.as_deref(), BATCH)?;
-            let Some(last) = batch.last() else { return Ok(count) };
-            after = Some(last.campaign.id.clone());
+            let batch = self.next_batch(restore, &mut after)?;
+            if batch.is_empty() {
+                return Ok(count);
+            }
             count += batch.len() as u64;
-            let records = batch.into_iter().map(|stored| {
-                let control = Control::RestoredCampaign { restore: restore.to_owned(), stored: Box::new(stored) };
-                Ok(self.publisher.publish(self.control_message(&control)?))
-            });
-            let records = records.collect::<Result<Vec<_>, StoreError>>()?;
-            confirmed(try_join_all(records)).await?;
+            confirmed(try_join_all(batch.into_iter().map(|record| self.publisher.publish(record)))).await?;
         }
     }
 
+    /// The records of the campaigns after the id `after`: at most [`BATCH`] and about [`BATCH_BYTES`]. Empty after the last
+    /// campaign.
+    fn next_batch(&self, restore: &str, after: &mut Option<String>) -> Result<Vec<Outgoing>, StoreError> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while batch.len() < BATCH && bytes < BATCH_BYTES {
+            let Some(stored) = self.store.stored_campaign_after(after.as_deref())? else { break };
+            *after = Some(stored.campaign.id.clone());
+            let control = Control::RestoredCampaign { restore: restore.to_owned(), stored: Box::new(stored) };
+            let record = self.control_message(&control)?;
+            bytes += record.body.len();
+            batch.push(record);
+        }
+        Ok(batch)
+    }
+
     /// Accepts that what the log has is all there is, in the name of `by`. Gives back how many campaigns this worker's
-    /// store had.
+    /// store had. Workers that are ready keep their campaigns.
     ///
     /// # Errors
-    /// [`Refused::Conflict`] if this worker does not hold its events.
+    /// [`Refused::Conflict`] if this worker does not hold its events, or if all it lacks comes from a worker that is ready.
     pub async fn accept_empty(&self, by: &str) -> Result<u64, Refused> {
         let _turn = self.lock().await?;
-        let Configuration { status, campaigns, .. } = self.configuration()?;
-        if !matches!(status, LogStatus::Incomplete(_)) {
+        let configuration = self.configuration()?;
+        let LogStatus::Incomplete(hold) = &configuration.status else {
             let message = "this worker does not hold its events: there is nothing to accept";
+            return Err(Refused::Conflict(message.to_owned()));
+        };
+        // What only this worker's store has is dropped by the operator's decision alone.
+        if configuration.lacks_beginning() && self.snapshot_of_another().await? && !hold.reason.keeps_campaigns() {
+            let message = "nothing was accepted: a worker that is ready has appended all its campaigns to the log, and this worker \
+                           loads them now. `waypost ready` says when it goes on";
             return Err(Refused::Conflict(message.to_owned()));
         }
         self.append_control(&Control::AcceptEmpty { by: by.to_owned(), at: Utc::now() }).await?;
+        let campaigns = configuration.campaigns;
         tracing::warn!(log = self.log, campaigns, by, "incomplete campaigns log accepted");
         Ok(campaigns)
     }

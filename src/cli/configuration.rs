@@ -9,11 +9,16 @@ use super::confirm::{Confirmation, Decision};
 use super::output::{say, tell};
 use super::plain;
 
+/// What a decision about the campaigns log does to workers that the command does not run against.
+const OTHER_WORKERS: &str = "Workers that hold their events or are stopped take over what the log has then. Workers that are ready \
+                             keep their campaigns";
+
 #[derive(Args)]
 #[command(
-    after_help = "Run it against the worker whose store is the most recent: --dry-run says how many campaigns the worker has, and \
-when the last change was made. A campaign that the log has already stays as it is there. An interrupted restore has no effect; \
-run it again."
+    after_help = "Run it against a worker that is ready, or else against the worker whose store is the most recent: --dry-run says \
+how many campaigns the worker has, and when the last change was made. A campaign that the log has already stays as it is there. \
+Workers that are ready keep their campaigns. Workers that hold their events or are stopped take over what the log has. An \
+interrupted restore has no effect; run it again."
 )]
 pub(super) struct Restore {
     /// Only say how much it concerns; change nothing
@@ -28,8 +33,9 @@ pub(super) struct Restore {
 
 #[derive(Args)]
 #[command(
-    after_help = "Campaigns that only a worker's store has are removed from it, and kept in a file beside the store. Run `waypost \
-campaigns restore` instead if any worker has all campaigns."
+    after_help = "Workers that are ready keep their campaigns, and share them with the other workers. Workers that hold their events \
+or are stopped take over what the log has: campaigns that only their store has are removed from it, and kept in a file beside the \
+store. Run `waypost campaigns restore` instead if any worker has all campaigns."
 )]
 pub(super) struct AcceptEmpty {
     #[command(flatten)]
@@ -50,14 +56,14 @@ impl Restore {
             if self.json {
                 say!("{configuration}");
             } else if configuration["canRestore"] == true {
-                say!("This would append {found} to the campaigns log.");
+                say!("This would append {found} to the campaigns log. {OTHER_WORKERS}.");
             } else {
                 say!("{}", refusal(&configuration));
             }
             return Ok(());
         }
         if !self.json && configuration["canRestore"] == true {
-            tell!("appending {found}");
+            tell!("appending {found}. {OTHER_WORKERS}.");
         }
         let answer = api.post(&["configuration", "restore"], None).await?.json()?;
         if self.json {
@@ -117,17 +123,15 @@ async fn read(api: &Api) -> Result<Value, Failure> {
     api.get(&["configuration"], &[]).await
 }
 
-/// What accepting the log does to the campaigns of this worker.
+/// What accepting the log does to the campaigns of this worker and of the others.
 fn effect(configuration: &Value) -> String {
     let had = campaigns(&configuration["campaigns"]);
     match configuration["reason"].as_str() {
         Some("logReplaced" | "logTrimmed") => {
-            format!(
-                "replace the {} of this worker by what the campaigns log has, on all workers",
-                describe(configuration)
-            )
+            let had = describe(configuration);
+            format!("replace the {had} of this worker by what the campaigns log has. {OTHER_WORKERS}")
         }
-        _ => format!("accept the campaigns log as it is ({had} on this worker), on all workers"),
+        _ => format!("accept the campaigns log as it is ({had} on this worker). {OTHER_WORKERS}"),
     }
 }
 
@@ -162,11 +166,12 @@ mod tests {
     fn the_effect_says_how_much_is_concerned() {
         let replaced =
             json!({ "state": "incomplete", "reason": "logReplaced", "campaigns": 1200, "lastChangeAt": null });
-        assert_eq!(
-            effect(&replaced),
-            "replace the 1,200 campaigns of this worker by what the campaigns log has, on all workers"
-        );
+        let expected = "replace the 1,200 campaigns of this worker by what the campaigns log has. Workers that hold their events or \
+                        are stopped take over what the log has then. Workers that are ready keep their campaigns";
+        assert_eq!(effect(&replaced), expected);
         let later = json!({ "state": "incomplete", "reason": "logBeginsLater", "campaigns": 1 });
-        assert_eq!(effect(&later), "accept the campaigns log as it is (1 campaign on this worker), on all workers");
+        let expected = "accept the campaigns log as it is (1 campaign on this worker). Workers that hold their events or are stopped \
+                        take over what the log has then. Workers that are ready keep their campaigns";
+        assert_eq!(effect(&later), expected);
     }
 }

@@ -22,9 +22,9 @@ use super::reason::Reason;
 use super::replay::{ReplayId, ReplayLink};
 use super::{Attempt, Delivery, TraceContext, timestamp};
 
-/// The most of an unreadable body that is kept, in bytes: written as JSON with every byte escaped it still fits the
-/// 16 MiB that RabbitMQ 4 takes.
-pub const BODY_BYTES_KEPT: usize = 2 * 1024 * 1024;
+/// The most of an unreadable body that is kept, in bytes. Twice as long as the longest event, and so short that a reader of the
+/// log may have a hundred letters in memory.
+pub const BODY_BYTES_KEPT: usize = 512 * 1024;
 
 /// A dead letter as it is appended to its stream: of a delivery, or of an event that could not be read, which has
 /// `body` and `errors` instead of the delivery's fields.
@@ -93,10 +93,10 @@ pub struct DeadLetter {
     /// The AMQP `message_id` of an unreadable event, which may be its identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
-    /// The unreadable body, where it is text.
+    /// The unreadable body, if it is text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
-    /// The unreadable body, where it is not.
+    /// The unreadable body as base64, if it is not text or full of control characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
     /// Why the body could not be read.
@@ -145,8 +145,8 @@ impl DeadLetter {
             errors.push(Fault::new("$", message));
         }
         let (text, base64) = match std::str::from_utf8(kept) {
-            Ok(text) => (Some(text.to_owned()), None),
-            Err(_) => (None, Some(STANDARD.encode(kept))),
+            Ok(text) if escapes(kept) <= kept.len() / 3 => (Some(text.to_owned()), None),
+            Ok(_) | Err(_) => (None, Some(STANDARD.encode(kept))),
         };
         Self {
             id: DeadLetterId::derive(&[body, seen.as_bytes()]),
@@ -240,6 +240,16 @@ impl DeadLetter {
         // What is longer was cut there.
         (body.len() < BODY_BYTES_KEPT).then_some(body)
     }
+}
+
+/// How many bytes longer a text is as JSON. As base64 it is longer by a third.
+fn escapes(text: &[u8]) -> usize {
+    let escape = |byte: &u8| match byte {
+        b'"' | b'\\' => 1,
+        0..=0x1F => 5,
+        _ => 0,
+    };
+    text.iter().map(escape).sum()
 }
 
 /// The identity of a delivery's letter. One that began to wait before there were receipts is told apart by when it began.

@@ -30,7 +30,7 @@ pub(super) fn routes() -> Vec<Route> {
         Route::post("/configuration/accept-empty", Role::Editor, accept_empty)
             .named("acceptEmptyConfiguration", "Accept an incomplete campaigns log as it is")
             .answers::<DecisionResponse>(StatusCode::OK, "All workers go on with what the log has")
-            .problem(StatusCode::CONFLICT, "This worker does not hold its events"),
+            .problem(StatusCode::CONFLICT, "This worker does not hold its events, or loads what a ready worker has"),
     ]
 }
 

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use super::Http;
 use super::problem::Problem;
 use crate::broker::publisher::Link;
-use crate::broker::topology_status::TopologyProblem;
+use crate::broker::topology_status::TopologyStatus;
 use crate::campaigns::hold::{Hold, LogStatus};
 use crate::follow::{Followers, Silence};
 use crate::metrics::Publishing;
@@ -56,9 +56,9 @@ pub(super) enum Trouble {
     /// Nothing has been settled for so long.
     #[error("no message settled for {} s, and there are some to settle", .0.as_secs())]
     Stalled(Duration),
-    /// Objects of the broker are missing or not as required, and the worker cannot put that right.
-    #[error("the broker's objects are not as required: {}", sentences(.0))]
-    Topology(Vec<TopologyProblem>),
+    /// Objects of the broker are missing or not as required, and the worker cannot put that right. Or it cannot check them.
+    #[error("the broker's objects are {0}")]
+    Topology(String),
     /// Changes of campaigns do not arrive.
     #[error("the configuration is not followed {0}")]
     NotFollowingCampaigns(Silence),
@@ -67,36 +67,34 @@ pub(super) enum Trouble {
     NotFollowingDeadLetters(Silence),
 }
 
-fn sentences(problems: &[TopologyProblem]) -> String {
-    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
-
 /// Why this worker is not well, where it is not.
 pub(super) fn trouble(http: &Http) -> Option<Trouble> {
-    let hold = match &*http.campaigns.log_status().borrow() {
-        LogStatus::Incomplete(hold) => Some(hold.clone()),
-        LogStatus::Following | LogStatus::Comparing => None,
-    };
-    let trouble = judge(http.progress.phase(), hold, http.publisher.link(), http.progress.stalled_for());
-    trouble.or_else(|| incomplete(http.topology.problems(), &http.followers))
+    let status = http.campaigns.log_status().borrow().clone();
+    let trouble = judge(http.progress.phase(), status, http.publisher.link(), http.progress.stalled_for());
+    trouble.or_else(|| incomplete(&http.topology, &http.followers))
 }
 
 /// What is wrong although it delivers.
-fn incomplete(problems: Vec<TopologyProblem>, followers: &Followers) -> Option<Trouble> {
-    if !problems.is_empty() {
-        return Some(Trouble::Topology(problems));
+fn incomplete(topology: &TopologyStatus, followers: &Followers) -> Option<Trouble> {
+    let problems: Vec<String> = topology.problems().iter().map(ToString::to_string).collect();
+    let problems = (!problems.is_empty()).then(|| format!("not as required: {}", problems.join("; ")));
+    let unchecked = topology.unchecked().map(|unchecked| unchecked.to_string());
+    let topology: Vec<String> = problems.into_iter().chain(unchecked).collect();
+    if !topology.is_empty() {
+        return Some(Trouble::Topology(topology.join("; ")));
     }
     let campaigns = followers.campaigns.silence().map(Trouble::NotFollowingCampaigns);
     campaigns.or_else(|| followers.dead_letters.silence().map(Trouble::NotFollowingDeadLetters))
 }
 
-fn judge(phase: Phase, hold: Option<Hold>, link: Link, stalled: Option<Duration>) -> Option<Trouble> {
-    match (phase, hold) {
+fn judge(phase: Phase, status: LogStatus, link: Link, stalled: Option<Duration>) -> Option<Trouble> {
+    match (phase, status) {
         (Phase::Connecting { trouble }, _) => return Some(Trouble::NotConnected(trouble)),
-        (_, Some(hold)) => return Some(Trouble::Incomplete(hold)),
-        (Phase::CatchingUp, None) => return Some(Trouble::CatchingUp),
-        (Phase::Draining, None) => return Some(Trouble::Stopping),
-        (Phase::Consuming, None) => {}
+        (_, LogStatus::Incomplete(hold)) => return Some(Trouble::Incomplete(hold)),
+        // It finishes what is in hand, and does not stop.
+        (Phase::CatchingUp, _) | (_, LogStatus::Comparing) => return Some(Trouble::CatchingUp),
+        (Phase::Draining, LogStatus::Following) => return Some(Trouble::Stopping),
+        (Phase::Consuming, LogStatus::Following) => {}
     }
     match link {
         Link::Down(trouble) => Some(Trouble::NotPublishing(trouble)),
@@ -123,5 +121,18 @@ pub(super) async fn metrics(State(http): State<Http>) -> Response {
     match http.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_reads_the_configuration_again_does_not_say_that_it_stops() {
+        let trouble = |phase, status| judge(phase, status, Link::Up, None);
+        assert_eq!(trouble(Phase::Draining, LogStatus::Comparing), Some(Trouble::CatchingUp));
+        assert_eq!(trouble(Phase::Draining, LogStatus::Following), Some(Trouble::Stopping));
+        assert_eq!(trouble(Phase::Consuming, LogStatus::Following), None);
     }
 }

@@ -16,6 +16,7 @@ use super::stages::{Clock, Timed};
 use super::{ANSWER_BYTES_KEPT, ANSWER_BYTES_READ, SenderError, failure};
 use crate::delivery::egress::{EgressRules, Forbidden};
 use crate::delivery::outcome::{Cause, Reply};
+use crate::delivery::request::RequestBody;
 
 /// The most header lines of an answer. hyper reads at most 400 KiB of them.
 const MAX_HEADERS: usize = 4096;
@@ -64,18 +65,21 @@ impl Proxied {
     }
 
     /// Sends a request. If it was written to a kept connection that ended without an answer, it is sent once more, on a new one.
-    pub(super) async fn send(&self, mut outgoing: reqwest::Request, clock: &Clock) -> Reply {
+    /// `head` is the request without its body: reqwest can't clone a body of two parts.
+    pub(super) async fn send(&self, head: reqwest::Request, body: Option<RequestBody>, clock: &Clock) -> Reply {
         let began = Instant::now();
-        let again = body::duplicate(&mut outgoing);
-        let mut sent = self.client.execute(outgoing).await;
+        let request = || {
+            let mut request = reqwest::Request::new(head.method().clone(), head.url().clone());
+            *request.headers_mut() = head.headers().clone();
+            *request.body_mut() = body.clone().map(body::of);
+            *request.timeout_mut() = head.timeout().map(|timeout| timeout.saturating_sub(began.elapsed()));
+            request
+        };
+        let mut sent = self.client.execute(request()).await;
         let has_ended = sent.as_ref().is_err_and(|error| cause_of(error) == Cause::Reset);
-        if has_ended
-            && clock.used_kept_connection()
-            && let Some(mut again) = again
-        {
+        if has_ended && clock.used_kept_connection() {
             clock.resent();
-            *again.timeout_mut() = again.timeout().map(|timeout| timeout.saturating_sub(began.elapsed()));
-            sent = self.unpooled.execute(again).await;
+            sent = self.unpooled.execute(request()).await;
         }
         if sent.is_ok() {
             clock.answered();

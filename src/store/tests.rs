@@ -147,7 +147,8 @@ fn control(store: &Store, offset: u64, control: Control, from: ReadFrom) -> Effe
 }
 
 fn started(kind: RestoreKind) -> Control {
-    Control::RestoreStarted { restore: "r".to_owned(), kind, by: "editor".to_owned(), at: chrono::Utc::now() }
+    let (restore, by, at) = ("r".to_owned(), "editor".to_owned(), chrono::Utc::now());
+    Control::RestoreStarted { restore, kind, by, at, accepted_loss: None, is_answer: false }
 }
 
 fn restored(id: &str, webhook: &str, version: u64) -> Control {

@@ -30,6 +30,7 @@ use crate::broker::probe::is_probe;
 use crate::broker::succession::{Arrival, Succession, Taken};
 use crate::broker::topology::{MAX_RETURNS, Topology};
 use crate::campaigns::Campaigns;
+use crate::campaigns::hold::LogStatus;
 use crate::follow::{Currency, FollowError, Follower, watch};
 
 /// A message that could not be settled is held this long before it goes back, so that a trouble of ours that passes
@@ -131,7 +132,17 @@ impl Intake {
         let mut follow = pin!(self.campaigns.follow(log));
         let mut currency = self.campaigns.currency();
         let campaigns = names.campaigns();
-        let mut watch = pin!(watch(&self.follower, &connection, &campaigns, || self.worker.store.position()));
+        let watch = async {
+            loop {
+                match watch(&self.follower, &connection, &campaigns, || self.worker.store.position()).await {
+                    // The view is kept as it is, and the log compared with it.
+                    Err(FollowError::Stalled { .. })
+                        if !matches!(*self.campaigns.log_status().borrow(), LogStatus::Following) => {}
+                    ended => break ended,
+                }
+            }
+        };
+        let mut watch = pin!(watch);
         let ended = tokio::select! {
             ended = &mut follow => Some(ended?),
             ended = &mut watch => match ended? {},

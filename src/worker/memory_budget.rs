@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::intake::Queue;
 use crate::delivery::campaign::{ExtraParameters, Webhook};
+use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::endpoint::Origin;
 use crate::delivery::identity::WebhookId;
 
@@ -28,10 +29,13 @@ const PARAMETER_BYTES: usize = 64 * 1024 * 1024;
 /// Of these, the most for the webhooks of one endpoint.
 const PARAMETER_BYTES_OF_ENDPOINT: usize = PARAMETER_BYTES / 4;
 
+/// Bytes of large headers in requests under way. A request has its headers twice: as they are rendered, and as they are sent.
+const HEADER_BYTES: usize = 32 * 1024 * 1024;
+
 /// Bytes of large extra parameters in dead letters being written at once. Each letter has a copy, as JSON and as AMQP frames.
 const LETTER_BYTES: usize = 8 * 1024 * 1024;
 
-/// Smaller extra parameters are not counted: as many as the window has deliveries fit into memory.
+/// Smaller extra parameters and headers are not counted: as many as the window has deliveries fit into memory.
 const LARGE_BYTES: usize = 16 * 1024;
 
 /// Message bytes are counted in these, so that all of them fit into a semaphore.
@@ -43,6 +47,7 @@ pub struct MemoryBudget {
     events: Arc<Semaphore>,
     retries: Arc<Semaphore>,
     letters: Arc<Semaphore>,
+    headers: Arc<Semaphore>,
     parameters: Arc<Mutex<Parameters>>,
 }
 
@@ -50,7 +55,7 @@ impl Default for MemoryBudget {
     fn default() -> Self {
         let of = |bytes: usize| Arc::new(Semaphore::new(bytes / UNIT_BYTES));
         let (events, retries, letters) = (of(MESSAGE_BYTES), of(MESSAGE_BYTES), of(LETTER_BYTES));
-        Self { events, retries, letters, parameters: Arc::default() }
+        Self { events, retries, letters, headers: of(HEADER_BYTES), parameters: Arc::default() }
     }
 }
 
@@ -65,21 +70,31 @@ impl MemoryBudget {
         take(budget, body.len() * weight, MESSAGE_BYTES).await
     }
 
-    /// Waits until the dead letter of a webhook with these extra parameters may be written, if they are large.
-    pub(super) async fn take_letter(&self, parameters: &ExtraParameters) -> Option<OwnedSemaphorePermit> {
-        if parameters.len() < LARGE_BYTES {
+    /// Waits until a dead letter may be written, if its webhook's extra parameters or its body are large.
+    pub(super) async fn take_letter(&self, letter: &DeadLetter) -> Option<OwnedSemaphorePermit> {
+        let parameters = letter.target.as_ref().map_or(0, |target| target.webhook.body.len());
+        let body = letter.body.as_ref().or(letter.body_base64.as_ref()).map_or(0, String::len);
+        let bytes = parameters + body;
+        if bytes < LARGE_BYTES {
             return None;
         }
-        take(&self.letters, parameters.len(), LETTER_BYTES).await
+        take(&self.letters, bytes, LETTER_BYTES).await
     }
 
-    /// Holds a webhook's extra parameters in memory for an attempt. If another attempt holds equal ones, the webhook gets
-    /// that copy in place of its own.
+    /// Holds a webhook's extra parameters and headers in memory for an attempt. If another attempt holds equal parameters, the
+    /// webhook gets that copy in place of its own.
     ///
     /// `None` if they do not fit. The delivery then has to let go of the webhook and come back later.
     pub(super) fn hold(&self, webhook: &mut Arc<Webhook>) -> Option<Hold> {
+        let header_bytes = 2 * header_bytes(webhook);
+        let _headers = if header_bytes < LARGE_BYTES {
+            None
+        } else {
+            let units = u32::try_from(header_bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
+            Some(self.headers.clone().try_acquire_many_owned(units).ok()?)
+        };
         if webhook.body.len() < LARGE_BYTES {
-            return Some(Hold { _held: None });
+            return Some(Hold { _headers, _held: None });
         }
         // Compared, and dropped, while nothing is locked: the end of a `Held` takes the lock itself.
         let other = self.lock().held.get(&webhook.id).and_then(Weak::upgrade);
@@ -87,10 +102,10 @@ impl MemoryBudget {
             if !held.parameters.is_same_text(&webhook.body) {
                 Arc::make_mut(webhook).body = held.parameters.clone();
             }
-            return Some(Hold { _held: Some(held) });
+            return Some(Hold { _headers, _held: Some(held) });
         }
         let held = self.lock().hold(webhook, &self.parameters)?;
-        Some(Hold { _held: Some(held) })
+        Some(Hold { _headers, _held: Some(held) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Parameters> {
@@ -104,8 +119,13 @@ async fn take(budget: &Arc<Semaphore>, bytes: usize, most: usize) -> Option<Owne
     budget.clone().acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)).await.ok()
 }
 
-/// Extra parameters are held for as long as this lives.
+fn header_bytes(webhook: &Webhook) -> usize {
+    webhook.headers.iter().map(|(name, value)| name.len() + value.as_str().map_or(0, str::len)).sum()
+}
+
+/// Extra parameters and headers are held for as long as this lives.
 pub(crate) struct Hold {
+    _headers: Option<OwnedSemaphorePermit>,
     _held: Option<Arc<Held>>,
 }
 
@@ -166,10 +186,12 @@ impl Drop for Held {
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
     use futures_util::FutureExt as _;
     use serde_json::json;
 
     use super::*;
+    use crate::delivery::reason::Reason;
 
     #[test]
     fn a_message_that_does_not_fit_waits() {
@@ -228,6 +250,21 @@ mod tests {
     }
 
     #[test]
+    fn requests_with_large_headers_are_bounded() {
+        let budget = MemoryBudget::default();
+        let with_headers = |count: usize| {
+            let headers = (0..count).map(|number| (format!("X-{number}"), "x".repeat(8000).into())).collect();
+            Arc::new(Webhook { headers, ..Webhook::clone(&webhook(1, 1, 10)) })
+        };
+        let (mut large, mut small) = (with_headers(50), with_headers(1));
+        let holds: Vec<Hold> = (0..1000).map_while(|_| budget.hold(&mut large)).collect();
+        assert!((30..50).contains(&holds.len()), "{}", holds.len());
+        assert!(budget.hold(&mut small).is_some());
+        drop(holds);
+        assert!(budget.hold(&mut large).is_some());
+    }
+
+    #[test]
     fn one_endpoint_leaves_room_for_the_others_and_all_together_are_bounded() {
         let budget = MemoryBudget::default();
         let hold = |endpoint, number| budget.hold(&mut webhook(endpoint, number, MEGABYTE));
@@ -244,12 +281,16 @@ mod tests {
     #[test]
     fn letters_with_large_parameters_take_turns() {
         let budget = MemoryBudget::default();
-        let large = parameters(MEGABYTE);
-        let take = |parameters: &ExtraParameters| budget.take_letter(parameters).now_or_never();
+        let letter = |bytes: usize| {
+            DeadLetter::of_body(&vec![b'x'; bytes], Vec::new(), "", Reason::Malformed, DateTime::UNIX_EPOCH)
+        };
+        let take = |letter: &DeadLetter| budget.take_letter(letter).now_or_never();
+        let large = letter(MEGABYTE);
         let taken: Vec<_> = (0..100).map_while(|_| take(&large)).collect();
         assert_eq!(taken.len(), LETTER_BYTES / MEGABYTE);
-        assert!(take(&parameters(10)).is_some(), "a small one waits for nobody");
+        assert!(take(&letter(10)).is_some(), "a small one waits for nobody");
         drop(taken);
-        assert!(take(&parameters(2 * LETTER_BYTES)).is_some());
+        let whole = DeadLetter { body: Some("x".repeat(2 * LETTER_BYTES)), ..letter(1) };
+        assert!(take(&whole).is_some());
     }
 }

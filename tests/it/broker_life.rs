@@ -68,10 +68,9 @@ async fn a_message_that_the_broker_gave_out_and_no_worker_got_is_recovered() {
 
 #[tokio::test]
 async fn a_letter_above_the_brokers_limit_is_kept_without_its_body() {
-    let (broker, _) = Broker::private_configured(|_| "max_message_size = 300000\n".to_owned()).await;
+    let (broker, _) = Broker::private_configured(|_| "max_message_size = 100000\n".to_owned()).await;
     let stage = Stage::set_on(&broker.url(), "life", &[]).await;
-    // Each byte becomes six in JSON.
-    let unreadable = Message::raw(vec![1; 100_000]).id("large");
+    let unreadable = Message::raw(vec![b'x'; 100_000]).id("large");
     stage.amqp.publish(&format!("{}.events", stage.prefix), [unreadable, Message::event(&chose(3, "small"))]).await;
     stage.receiver.until(|requests| requests.len() == 1).await;
     let letters = stage.waypost.until_letters("reason=malformed", 1).await;

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::stage::LONG;
-use crate::support::{Amqp, Answer, Broker, PATIENCE, Receiver, Waypost, unique, until};
+use crate::support::{Amqp, Answer, Broker, Message, PATIENCE, Receiver, Waypost, unique, until};
 
 /// Segments of a stream under [`trim`], and how many bytes are kept of it.
 const SEGMENT_BYTES: usize = 50_000;
@@ -82,14 +82,34 @@ async fn restore(waypost: &Waypost) {
     assert_eq!(printed.code, Some(0), "{printed:?}");
 }
 
-/// Changes a large campaign until the stream has lost its first record.
-async fn trim(waypost: &Waypost, amqp: &Amqp, prefix: &str) {
+/// Waits until two workers have the same campaigns in the same versions.
+async fn until_same(one: &Waypost, other: &Waypost) {
+    until("the same campaigns on both", PATIENCE, async || {
+        let listed = [one.get("/v1/campaigns").await, other.get("/v1/campaigns").await];
+        // A worker that holds its events may list nothing.
+        if listed.iter().any(|reply| reply.status != 200) {
+            return None;
+        }
+        (campaigns(one).await == campaigns(other).await).then_some(())
+    })
+    .await;
+}
+
+/// The worker has not read the log again from its beginning since its start.
+fn assert_kept_its_view(waypost: &Waypost) {
+    let read_again: Vec<_> =
+        waypost.lines().into_iter().filter(|line| line.contains("campaigns are read again")).collect();
+    assert!(read_again.is_empty(), "{read_again:#?}");
+}
+
+/// Changes a large campaign until the stream has lost the record at `offset`.
+async fn trim(waypost: &Waypost, amqp: &Amqp, prefix: &str, offset: u64) {
     let mut filler = campaign("filler", "https://example.com/hook");
     filler["sections"][0]["message"] = "x".repeat(SEGMENT_BYTES / 4).into();
-    until("a stream that has lost its first record", LONG, async || {
+    until("a stream that has lost its first records", LONG, async || {
         waypost.put_campaign(&filler).await;
         let records = amqp.read_stream(&log_of(prefix), |records| !records.is_empty()).await;
-        (records[0].offset > 1).then_some(())
+        (u64::try_from(records[0].offset).expect("an offset") > offset).then_some(())
     })
     .await;
 }
@@ -116,7 +136,7 @@ async fn a_new_worker_beside_a_trimmed_log_holds_until_another_restores_it() {
     let (url, prefix, receiver) = (broker.url(), unique("lost"), Receiver::start());
     let (old, amqp) = (Waypost::start(&url, &prefix).await, Amqp::connect(&url).await);
     let first = old.put_campaign(&campaign("c", &receiver.url("/"))).await;
-    trim(&old, &amqp, &prefix).await;
+    trim(&old, &amqp, &prefix, 1).await;
     broker.ctl(&["clear_policy", "small"]).await;
     // It has all campaigns, and goes on over a restart.
     stop(&old).await;
@@ -166,6 +186,86 @@ async fn a_new_worker_beside_a_trimmed_log_holds_until_another_restores_it() {
     let requests = receiver.until(|requests| requests.len() == 3).await;
     assert_eq!(requests.iter().filter(|request| request.path() == "/changed").count(), 1, "{requests:?}");
     assert_eq!((no_webhook(&new).await, no_webhook(&third).await), (0.0, 0.0));
+}
+
+/// What a stale worker restores is older than what a ready one has, and the log has lost what lies between.
+#[tokio::test]
+async fn a_restore_from_a_stale_worker_takes_nothing_from_a_ready_one() {
+    let broker = trimming_broker().await;
+    let (url, prefix, receiver) = (broker.url(), unique("lost"), Receiver::start());
+    let (ready, stale) = tokio::join!(Waypost::start(&url, &prefix), Waypost::start(&url, &prefix));
+    let amqp = Amqp::connect(&url).await;
+    ready.put_campaign(&campaign("c", &receiver.url("/old"))).await;
+    until_same(&ready, &stale).await;
+    stop(&stale).await;
+    ready.put_campaign(&campaign("c", &receiver.url("/"))).await;
+    ready.put_campaign(&campaign("late", &receiver.url("/"))).await;
+    let lost = campaigns(&ready).await.into_iter().map(|(_, version)| version).max().expect("campaigns");
+    trim(&ready, &amqp, &prefix, lost).await;
+    broker.ctl(&["clear_policy", "small"]).await;
+    relaunch(&stale).await;
+    held(&stale).await;
+    assert_eq!(configuration(&stale).await["reason"], "logTrimmed");
+    let before = campaigns(&ready).await;
+
+    restore(&stale).await;
+    stale.ready().await;
+    until_same(&stale, &ready).await;
+    assert_eq!(campaigns(&ready).await, before);
+    assert_kept_its_view(&ready);
+    let events: Vec<Value> =
+        (0..20).map(|number| event(if number % 2 == 0 { "c" } else { "late" }, &number.to_string())).collect();
+    amqp.publish_events(&prefix, &events).await;
+    let requests = receiver.until(|requests| requests.len() == events.len()).await;
+    assert!(requests.iter().all(|request| request.path() == "/"), "{requests:?}");
+    assert_eq!((no_webhook(&ready).await, no_webhook(&stale).await), (0.0, 0.0));
+    // A new worker reads the same.
+    let third = Waypost::start(&url, &prefix).await;
+    assert_eq!(campaigns(&third).await, campaigns(&ready).await);
+}
+
+/// A ready worker, and a new one that holds its events because the log has lost its beginning.
+async fn ready_and_new(broker: &Broker, prefix: &str) -> (Waypost, Waypost, Amqp) {
+    let url = broker.url();
+    let (ready, amqp) = (Waypost::start(&url, prefix).await, Amqp::connect(&url).await);
+    ready.put_campaign(&campaign("c", "https://example.com/c")).await;
+    trim(&ready, &amqp, prefix, campaigns(&ready).await[0].1).await;
+    broker.ctl(&["clear_policy", "small"]).await;
+    let new = launch(&url, prefix).await;
+    held(&new).await;
+    (ready, new, amqp)
+}
+
+#[tokio::test]
+async fn a_new_worker_that_would_accept_the_log_gets_what_a_ready_one_has() {
+    let (broker, prefix) = (trimming_broker().await, unique("lost"));
+    let (ready, new, _amqp) = ready_and_new(&broker, &prefix).await;
+    let before = campaigns(&ready).await;
+    let dry = new.cli(&["campaigns", "accept-empty", "--dry-run"]).await;
+    assert!(dry.code == Some(0) && dry.stdout.contains("Workers that are ready keep their campaigns"), "{dry:?}");
+    let refused = new.cli(&["campaigns", "accept-empty", "--yes"]).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("nothing was accepted: a worker that is ready"), "{refused:?}");
+    new.ready().await;
+    until_same(&new, &ready).await;
+    assert_eq!(campaigns(&ready).await, before);
+    assert_kept_its_view(&ready);
+}
+
+/// No worker was asked before, as if the ready one had not answered in time.
+#[tokio::test]
+async fn a_decision_that_no_worker_was_asked_about_takes_nothing_from_a_ready_one() {
+    let (broker, prefix) = (trimming_broker().await, unique("lost"));
+    let (ready, new, amqp) = ready_and_new(&broker, &prefix).await;
+    let before = campaigns(&ready).await;
+    let decision = json!({ "control": "acceptEmpty", "by": "test", "at": "2026-11-30T03:00:00Z" });
+    amqp.publish("", [Message::raw(decision.to_string()).key(&log_of(&prefix)).id("decision")]).await;
+    // It goes on with what the log has, and asks for the rest.
+    new.ready().await;
+    until_same(&new, &ready).await;
+    assert_eq!(campaigns(&ready).await, before);
+    assert_kept_its_view(&ready);
+    assert_eq!(new.get("/v1/campaigns/c").await.json(), ready.get("/v1/campaigns/c").await.json());
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::stage::LONG;
 use crate::support::background::Background;
-use crate::support::{Amqp, Broker, Waypost, unique, until};
+use crate::support::{Amqp, Broker, Message, Waypost, unique, until};
 
 /// The most memory a worker may have had, in bytes. Kubernetes is told to give it 512 MiB.
 const MOST_MEMORY: u64 = 300_000_000;
@@ -214,6 +214,51 @@ async fn a_thousand_events_for_sixteen_large_webhooks_take_little_memory_and_hol
     std::fs::remove_dir_all(waypost.store_path()).expect("the store is deleted");
     waypost.restart().await;
     waypost.until_total("reason=gone", 2 * gone).await;
+    assert_memory(&waypost);
+}
+
+#[tokio::test]
+async fn bodies_that_are_too_large_for_events_take_little_memory() {
+    let broker = Broker::private().await;
+    let prefix = unique("memory");
+    let waypost = Waypost::start_with(&broker.url(), &prefix, &RETRIES).await;
+    waypost.terminate();
+    waypost.wait().await;
+    let amqp = Amqp::connect(&broker.url()).await;
+    for _ in 0..30 {
+        let large = (0..10).map(|_| Message::raw(vec![b'x'; 1024 * 1024]));
+        amqp.publish(&format!("{prefix}.events"), large).await;
+    }
+    waypost.restart().await;
+    until("300 letters", LONG, async || {
+        let reply = waypost.get("/v1/dead-letters/summary?reason=malformed").await;
+        (reply.status == 200 && reply.json()["total"] == 300).then_some(())
+    })
+    .await;
+    assert_memory(&waypost);
+}
+
+#[tokio::test]
+async fn deliveries_that_do_not_fit_into_memory_are_parked_and_delivered_later() {
+    let broker = Broker::shared().await;
+    let prefix = unique("memory");
+    let waypost = Waypost::start_with(&broker.url(), &prefix, &RETRIES).await;
+    // An endpoint that is not known gets 8 requests at once. All together have more parameters than may be in memory.
+    let sinks: Vec<Sink> = (0..12).map(|_| Sink::start(Manner::Accepts(Duration::from_secs(3)))).collect();
+    let amqp = Amqp::connect(&broker.url()).await;
+    let mut all = Vec::new();
+    for number in 0..8 {
+        for (endpoint, sink) in sinks.iter().enumerate() {
+            let id = format!("{endpoint}-{number}");
+            waypost.put_campaign(&campaign(&id, &sink.url, &large_parameters())).await;
+            all.extend(events(&id, 1));
+        }
+    }
+    amqp.publish_events(&prefix, &all).await;
+    for sink in &sinks {
+        sink.until_accepted(8).await;
+    }
+    assert!(waypost.metric("waypost_deliveries_parked_total{reason=\"memory\"}").await > 0.0);
     assert_memory(&waypost);
 }
 

@@ -56,6 +56,69 @@ async fn events_are_spread_evenly_and_all_delivered_also_when_the_number_changes
     assert_eq!(stage.amqp.depth(&queues[0]).await, Some(100));
 }
 
+fn distinct_to(requests: &[Request], path: &str) -> usize {
+    let requests = requests.iter().filter(|request| request.path() == path);
+    requests.map(Request::webhook_id).collect::<BTreeSet<_>>().len()
+}
+
+/// How often a worker has removed the bindings of another number of shards.
+fn removals(waypost: &Waypost) -> usize {
+    waypost.lines().iter().filter(|line| line.contains("surplus bindings removed")).count()
+}
+
+/// Whether the exchange of events is bound to that of shards.
+async fn spreads(broker: &Broker, prefix: &str) -> bool {
+    let listed = broker.ctl(&["list_bindings", "--no-table-headers", "source_name", "destination_name"]).await;
+    listed.lines().any(|line| line.trim() == format!("{prefix}.events\t{prefix}.events.shards"))
+}
+
+#[tokio::test]
+async fn workers_with_different_numbers_lose_no_event_and_none_is_delivered_twice_after_the_last_old_one() {
+    let broker = Broker::private_with(&PLUGIN).await;
+    let log = ("RUST_LOG", "warn,waypost::broker::topology=debug");
+    let old = Stage::set_on(&broker.url(), "shards", &[("WAYPOST_BROKER__SHARDS", "3"), log]).await;
+    let settings: Vec<(&str, &str)> = QUICK.into_iter().chain([log]).collect();
+    let new = Waypost::start_with(&broker.url(), &old.prefix, &settings).await;
+    let exchange = format!("{}.events", old.prefix);
+
+    // Each removes what the other needs, and declares its own again. Publishing panics if an event reaches no queue.
+    let mut published = 0;
+    let publish = async {
+        loop {
+            old.amqp.publish(&exchange, messages(&[chose(4, &format!("meanwhile-{published}"))])).await;
+            published += 1;
+        }
+    };
+    let before = (removals(&old.waypost), removals(&new));
+    let both = until("both to remove bindings", LONG, async || {
+        (removals(&old.waypost) > before.0 && removals(&new) > before.1).then_some(())
+    });
+    tokio::select! {
+        () = publish => {}
+        () = both => {}
+    }
+    until("the bindings of the old worker", LONG, async || spreads(&broker, &old.prefix).await.then_some(())).await;
+    old.waypost.terminate();
+    assert!(old.waypost.wait().await.success());
+    let gone = async || (!spreads(&broker, &old.prefix).await).then_some(());
+    until("the end of the old worker's bindings", LONG, gone).await;
+
+    let late: Vec<Value> = (0..200).map(|number| chose(3, &format!("late-{number}"))).collect();
+    old.amqp.publish(&exchange, messages(&late)).await;
+    let all =
+        |requests: &[Request]| distinct_to(requests, "/offers") >= published && distinct_to(requests, "/agent") == 200;
+    old.receiver.until_within(LONG, all).await;
+    for queue in ["events", "events.1", "events.2"] {
+        old.amqp.until_depth(&format!("{}.{queue}", old.prefix), 0).await;
+    }
+    // What is in flight is finished.
+    new.terminate();
+    assert!(new.wait().await.success());
+    let requests = old.receiver.requests();
+    let late = requests.iter().filter(|request| request.path() == "/agent").count();
+    assert_eq!(late, 200, "an event came by two queues");
+}
+
 #[tokio::test]
 async fn two_workers_share_the_shards() {
     let broker = Broker::private_with(&PLUGIN).await;

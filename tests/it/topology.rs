@@ -5,10 +5,10 @@ use std::time::Duration;
 use lapin::options::{ExchangeDeleteOptions, ExchangeUnbindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 
-use crate::stage::{LONG, QUICK, Stage, chose};
+use crate::stage::{LONG, QUICK, Stage, chose, many};
 use crate::support::receiver::Request;
 use crate::support::waypost::{Printed, cli};
-use crate::support::{Broker, Waypost, unique, until};
+use crate::support::{Amqp, Answer, Broker, Waypost, unique, until};
 
 /// A loss is noticed within this time; the rest is for a busy machine.
 const NOTICED: Duration = Duration::from_secs(10 + 20);
@@ -26,6 +26,28 @@ async fn unready(waypost: &Waypost, words: &str) -> String {
         (reply.status == 503 && reply.body.contains(words)).then_some(reply.body)
     })
     .await
+}
+
+/// A user who may do everything, and the URL with it.
+async fn user_of(broker: &Broker) -> (String, String) {
+    let user = unique("topology");
+    broker.ctl(&["add_user", &user, "secret"]).await;
+    broker.ctl(&["set_permissions", &user, ".*", ".*", ".*"]).await;
+    let url = broker.url().replace("guest:guest", &format!("{user}:secret"));
+    (user, url)
+}
+
+/// Closes the connection of this name of a worker. Its user keeps the other three, and gets no new one.
+async fn close_for_good(broker: &Broker, user: &str, name: &str) {
+    let connections = async || {
+        let listed = broker.ctl(&["list_connections", "--no-table-headers", "pid", "user", "client_properties"]).await;
+        listed.lines().filter(|line| line.contains(user)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all =
+        until("its four connections", LONG, async || Some(connections().await).filter(|all| all.len() == 4)).await;
+    broker.ctl(&["set_user_limits", user, r#"{"max-connections":3}"#]).await;
+    let connection = all.iter().find(|line| line.contains(name)).expect("a connection of this name");
+    broker.ctl(&["close_connection", connection.split('\t').next().expect("a pid"), "test"]).await;
 }
 
 #[tokio::test]
@@ -56,6 +78,20 @@ async fn a_binding_that_is_removed_is_noticed_restored_and_reported() {
     for result in ["no_webhook", "malformed"] {
         assert_eq!(stage.waypost.metric(&format!("waypost_events_total{{result=\"{result}\"}}")).await, 0.0);
     }
+}
+
+#[tokio::test]
+async fn a_binding_that_is_removed_while_events_wait_is_reported_too() {
+    // One event in hand, and a receiver that is slow enough for the rest to wait.
+    let stage = Stage::set("topology", &[("WAYPOST_BROKER__PREFETCH", "1")]).await;
+    stage.receiver.answer("/agent", Answer::ok().after(Duration::from_secs(1)));
+    stage.amqp.publish_events(&stage.prefix, &many(200, 3)).await;
+    let (channel, events) = (stage.amqp.channel().await, format!("{}.events", stage.prefix));
+    let unbound =
+        channel.queue_unbind(events.as_str().into(), events.as_str().into(), "#".into(), FieldTable::default());
+    unbound.await.expect("unbound");
+    repaired(&stage.waypost, "binding").await;
+    assert!(stage.amqp.depth(&events).await.is_some_and(|depth| depth > 0), "no event waits");
 }
 
 #[tokio::test]
@@ -116,10 +152,8 @@ async fn a_queue_replaced_by_one_of_another_kind_is_named() {
 
 #[tokio::test]
 async fn rights_that_are_taken_away_are_named_with_the_command_that_grants_them() {
-    let (broker, user) = (Broker::shared().await, unique("topology"));
-    broker.ctl(&["add_user", &user, "secret"]).await;
-    broker.ctl(&["set_permissions", &user, ".*", ".*", ".*"]).await;
-    let url = broker.url().replace("guest:guest", &format!("{user}:secret"));
+    let broker = Broker::shared().await;
+    let (user, url) = user_of(broker).await;
     let stage = Stage::set_on(&url, "topology", &[]).await;
     broker.ctl(&["set_permissions", &user, "^$", ".*", ".*"]).await;
     let words = unready(&stage.waypost, "set_permissions").await;
@@ -134,22 +168,35 @@ async fn rights_that_are_taken_away_are_named_with_the_command_that_grants_them(
 }
 
 #[tokio::test]
+async fn a_worker_that_cannot_check_says_so_and_what_was_wrong_before() {
+    let broker = Broker::shared().await;
+    let (user, url) = user_of(broker).await;
+    let prefix = unique("topology");
+    let waypost = Waypost::start_with(&url, &prefix, &QUICK).await;
+    let (amqp, rung) = (Amqp::connect(&broker.url()).await, format!("{prefix}.delay.8"));
+    amqp.delete_queue(&rung).await;
+    let channel = amqp.channel().await;
+    let classic = channel.queue_declare(rung.as_str().into(), QueueDeclareOptions::durable(), FieldTable::default());
+    classic.await.expect("a classic queue");
+    unready(&waypost, "Waypost wants").await;
+
+    close_for_good(broker, &user, "waypost topology").await;
+    let words = unready(&waypost, "not checked for").await;
+    assert!(words.contains("limit") && words.contains("Waypost wants"), "{words}");
+    assert_eq!(waypost.metric("waypost_topology_problems{problem=\"mismatch\"}").await, 1.0);
+    assert_eq!(waypost.metric("waypost_broker_connected").await, 1.0);
+
+    broker.ctl(&["clear_user_limits", &user, "max-connections"]).await;
+    amqp.delete_queue(&rung).await;
+    waypost.ready().await;
+}
+
+#[tokio::test]
 async fn a_reader_of_dead_letters_that_fails_for_good_is_told_and_the_account_is_not_known() {
-    let (broker, user) = (Broker::shared().await, unique("topology"));
-    broker.ctl(&["add_user", &user, "secret"]).await;
-    broker.ctl(&["set_permissions", &user, ".*", ".*", ".*"]).await;
-    let url = broker.url().replace("guest:guest", &format!("{user}:secret"));
+    let broker = Broker::shared().await;
+    let (user, url) = user_of(broker).await;
     let waypost = Waypost::start_with(&url, &unique("topology"), &QUICK).await;
-    let connections = async || {
-        let listed = broker.ctl(&["list_connections", "--no-table-headers", "pid", "user", "client_properties"]).await;
-        listed.lines().filter(|line| line.contains(&user)).map(str::to_owned).collect::<Vec<_>>()
-    };
-    let all =
-        until("its four connections", LONG, async || Some(connections().await).filter(|all| all.len() == 4)).await;
-    // The others keep theirs; this one gets no new one.
-    broker.ctl(&["set_user_limits", &user, r#"{"max-connections":3}"#]).await;
-    let tail = all.iter().find(|line| line.contains("waypost dead letters")).expect("the reader's connection");
-    broker.ctl(&["close_connection", tail.split('\t').next().expect("a pid"), "test"]).await;
+    close_for_good(broker, &user, "waypost dead letters").await;
     let words = unready(&waypost, "dead letters are not followed").await;
     assert!(words.contains("limit"), "{words}");
     assert_eq!(waypost.metric("waypost_log_followed{log=\"dead_letters\"}").await, 0.0);

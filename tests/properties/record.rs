@@ -48,7 +48,7 @@ fn is_kept_whole(body: &[u8]) {
     let one = letter("seen-1");
     assert_ne!(one.id, letter("seen-2").id, "equal bodies that came twice are two letters");
     assert_ne!(one.id, DeadLetterId::new(""));
-    assert_eq!(one.body.is_some(), std::str::from_utf8(body).is_ok());
+    assert!(one.body.is_none() || std::str::from_utf8(body).is_ok());
     assert!(one.body.is_some() != one.body_base64.is_some());
     if body.len() < BODY_BYTES_KEPT {
         assert_eq!(one.whole_body().as_deref(), Some(body));

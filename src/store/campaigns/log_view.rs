@@ -156,15 +156,15 @@ impl Store {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The campaigns as they are stored, by id, from after `after`, at most `limit`. Secrets stay encrypted.
+    /// The first campaign after the id `after`, as it is stored. Secrets stay encrypted.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn stored_campaigns(&self, after: Option<&str>, limit: usize) -> Result<Vec<StoredCampaign>, StoreError> {
+    pub fn stored_campaign_after(&self, after: Option<&str>) -> Result<Option<StoredCampaign>, StoreError> {
         use std::ops::Bound;
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_bytes()));
-        let entries = self.campaigns.range::<&[u8], _>((from, Bound::Unbounded)).take(limit);
-        entries.map(|entry| Ok(serde_json::from_slice(&entry?.1)?)).collect()
+        let next = self.campaigns.range::<&[u8], _>((from, Bound::Unbounded)).next().transpose()?;
+        Ok(next.map(|(_, stored)| serde_json::from_slice(&stored)).transpose()?)
     }
 }
 

@@ -43,6 +43,12 @@ pub enum Control {
         by: String,
         /// When the worker accepted it.
         at: DateTime<Utc>,
+        /// What the worker's view lacks; see [`ViewState::accepted_loss`](super::state::ViewState::accepted_loss).
+        #[serde(default)]
+        accepted_loss: Option<u64>,
+        /// Whether the worker appends its campaigns because it was asked to: no operator has decided for it.
+        #[serde(default)]
+        is_answer: bool,
     },
     /// One campaign of a restore, as the worker's store has it: secrets stay encrypted.
     RestoredCampaign {
@@ -60,6 +66,13 @@ pub enum Control {
         /// When the last campaign was confirmed.
         at: DateTime<Utc>,
     },
+    /// The log has lost its beginning. A worker that is ready and lacks less is asked to append a snapshot.
+    SnapshotWanted {
+        /// What the view of the worker that asks lacks; `None` if that worker holds its events.
+        accepted_loss: Option<u64>,
+        /// When the worker asked.
+        at: DateTime<Utc>,
+    },
     /// What the log has now is all there is.
     AcceptEmpty {
         /// The name of the token that allowed it.
@@ -73,8 +86,8 @@ pub enum Control {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RestoreKind {
-    /// The state of this log at the restore's first record. Versions are those of this log. Workers that are complete
-    /// ignore it.
+    /// The state of this log at the restore's first record. Versions are those of this log. A complete worker ignores it,
+    /// unless its view lacks more than that of the worker that appends it.
     Snapshot,
     /// Campaigns from another log. All workers add those that the log does not have; the version is the record's offset.
     Merge,
@@ -92,10 +105,17 @@ pub struct Decision {
 /// What a worker does about a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DecisionKind {
-    /// Read the log from its first record.
+    /// Read the log from its first record. A worker that is ready keeps its view.
     ReadLog,
-    /// Load a snapshot, and read the log from there; a complete worker does nothing.
+    /// Load a snapshot, and read the log from there. A complete worker does nothing, unless its view lacks more.
     Load(Snapshot),
+}
+
+impl Decision {
+    /// Whether a worker was asked for it by another worker: an operator has not decided.
+    pub fn is_answer(&self) -> bool {
+        matches!(&self.kind, DecisionKind::Load(Snapshot { is_answer: true, .. }))
+    }
 }
 
 /// A snapshot in the log.
@@ -106,6 +126,12 @@ pub struct Snapshot {
     pub restore: String,
     /// Its first record.
     pub at: Position,
+    /// What it lacks; see [`ViewState::accepted_loss`](super::state::ViewState::accepted_loss).
+    #[serde(default)]
+    pub accepted_loss: Option<u64>,
+    /// Whether a worker appended it because another worker asked.
+    #[serde(default)]
+    pub is_answer: bool,
 }
 
 /// Restores that have started and not finished, by id.
@@ -118,6 +144,10 @@ pub struct OpenRestores(BTreeMap<String, OpenRestore>);
 struct OpenRestore {
     kind: RestoreKind,
     at: Position,
+    #[serde(default)]
+    accepted_loss: Option<u64>,
+    #[serde(default)]
+    is_answer: bool,
 }
 
 impl LogRecord {
@@ -144,15 +174,19 @@ impl OpenRestores {
     /// A restore whose first record was not read has no effect: campaigns may be missing from it.
     pub fn follow(&mut self, at: &Position, control: &Control) -> Option<Decision> {
         match control {
-            Control::RestoreStarted { restore, kind, .. } => {
-                self.0.insert(restore.clone(), OpenRestore { kind: *kind, at: at.clone() });
+            Control::RestoreStarted { restore, kind, accepted_loss, is_answer, .. } => {
+                let (kind, accepted_loss, is_answer) = (*kind, *accepted_loss, *is_answer);
+                self.0.insert(restore.clone(), OpenRestore { kind, at: at.clone(), accepted_loss, is_answer });
                 None
             }
             Control::RestoreFinished { restore, .. } => {
-                let OpenRestore { kind, at: first } = self.0.remove(restore)?;
+                let OpenRestore { kind, at: first, accepted_loss, is_answer } = self.0.remove(restore)?;
                 let kind = match kind {
                     RestoreKind::Merge => DecisionKind::ReadLog,
-                    RestoreKind::Snapshot => DecisionKind::Load(Snapshot { restore: restore.clone(), at: first }),
+                    RestoreKind::Snapshot => {
+                        let restore = restore.clone();
+                        DecisionKind::Load(Snapshot { restore, at: first, accepted_loss, is_answer })
+                    }
                 };
                 Some(Decision { at: at.clone(), kind })
             }
@@ -160,7 +194,7 @@ impl OpenRestores {
                 self.0.clear();
                 Some(Decision { at: at.clone(), kind: DecisionKind::ReadLog })
             }
-            Control::Hold { .. } | Control::RestoredCampaign { .. } => None,
+            Control::Hold { .. } | Control::RestoredCampaign { .. } | Control::SnapshotWanted { .. } => None,
         }
     }
 
@@ -179,7 +213,8 @@ mod tests {
     }
 
     fn started(restore: &str, kind: RestoreKind) -> Control {
-        Control::RestoreStarted { restore: restore.to_owned(), kind, by: "editor".to_owned(), at: Utc::now() }
+        let (restore, by, at) = (restore.to_owned(), "editor".to_owned(), Utc::now());
+        Control::RestoreStarted { restore, kind, by, at, accepted_loss: Some(3), is_answer: true }
     }
 
     fn finished(restore: &str) -> Control {
@@ -191,13 +226,23 @@ mod tests {
         assert_eq!(LogRecord::read(b"").expect("a marker"), LogRecord::Marker);
         let change = br#"{"id":"c","expected":null,"campaign":null}"#;
         assert!(matches!(LogRecord::read(change), Ok(LogRecord::Change(_))));
-        for control in [started("r", RestoreKind::Merge), finished("r"), Control::Hold { at: Utc::now(), campaigns: 2 }]
-        {
+        let wanted = Control::SnapshotWanted { accepted_loss: None, at: Utc::now() };
+        let hold = Control::Hold { at: Utc::now(), campaigns: 2 };
+        for control in [started("r", RestoreKind::Merge), finished("r"), wanted, hold] {
             let body = serde_json::to_vec(&control).expect("JSON");
             assert_eq!(LogRecord::read(&body).expect("a control record"), LogRecord::Control(Box::new(control)));
             // What an older version does with it: it leaves the record out.
             serde_json::from_slice::<Change>(&body).expect_err("not a change");
         }
+        // Earlier versions wrote less.
+        let earlier = br#"{"control":"restoreStarted","restore":"r","kind":"snapshot","by":"editor","at":"2026-11-30T03:00:00Z"}"#;
+        let earlier = LogRecord::read(earlier).expect("a control record");
+        assert!(
+            matches!(&earlier, LogRecord::Control(control) if matches!(
+                **control, Control::RestoreStarted { accepted_loss: None, is_answer: false, .. }
+            )),
+            "{earlier:?}"
+        );
         LogRecord::read(b"not JSON").expect_err("not a record");
         LogRecord::read(br#"{"control":"of a later version"}"#).expect_err("not a record");
     }
@@ -211,8 +256,9 @@ mod tests {
         assert!(open.merges("one") && !open.merges("two") && !open.merges("cut off"));
         let merged = Decision { at: at(8), kind: DecisionKind::ReadLog };
         assert_eq!(open.follow(&at(8), &finished("one")), Some(merged));
-        let snapshot = Snapshot { restore: "two".to_owned(), at: at(7) };
+        let snapshot = Snapshot { restore: "two".to_owned(), at: at(7), accepted_loss: Some(3), is_answer: true };
         let loaded = Decision { at: at(9), kind: DecisionKind::Load(snapshot) };
+        assert!(loaded.is_answer());
         assert_eq!(open.follow(&at(9), &finished("two")), Some(loaded));
         assert_eq!(open.follow(&at(10), &finished("two")), None, "a record that was published twice decides once");
     }

@@ -21,6 +21,9 @@ pub struct ViewState {
     pub incomplete: Option<Incomplete>,
     /// What the view consists of.
     pub contents: Contents,
+    /// The offset of the decision that accepted a log without its beginning, from which this view was read. `None` if the
+    /// view has all changes. Of two views, the one with the smaller offset knows more.
+    pub accepted_loss: Option<u64>,
     pub(super) restores: OpenRestores,
 }
 
@@ -58,13 +61,15 @@ pub enum Contents {
     Loading(Snapshot),
 }
 
-/// Where the current connection began to read.
+/// How the view came to the records that are applied now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadFrom {
-    /// At the log's first record.
+    /// The view is being read from the log's first record, or from a snapshot.
     First,
-    /// At the view's position.
+    /// The view goes on at its position, after a time in which this worker did not follow the log.
     Position,
+    /// The view is current or held, or was until a moment ago.
+    Live,
 }
 
 /// What a record did to the view.
@@ -111,8 +116,9 @@ impl ViewState {
 
     /// The state of a view that is about to be read again.
     pub(super) fn read_again(decision: Option<Position>, snapshot: Option<Snapshot>) -> Self {
+        let accepted_loss = snapshot.as_ref().and_then(|snapshot| snapshot.accepted_loss);
         let contents = snapshot.map_or(Contents::Log, Contents::Loading);
-        Self { decision, contents, ..Self::default() }
+        Self { decision, contents, accepted_loss, ..Self::default() }
     }
 
     /// Takes in a record at `at`; `first` if it is the first one of a view that was empty. `None` is a record that can't be read.
@@ -161,23 +167,29 @@ impl ViewState {
     }
 
     fn decide(&mut self, Decision { at, kind }: Decision, from: ReadFrom) -> Effect {
-        let was_incomplete = self.incomplete.take().is_some();
+        let incomplete = self.incomplete.take();
+        let begins_later = matches!(incomplete, Some(Incomplete::BeginsLater { .. }));
         let is_new = self.decision.as_ref().is_none_or(|known| known.offset < at.offset);
+        let offset = at.offset;
         if is_new {
             self.decision = Some(at);
         }
         match kind {
-            DecisionKind::Load(snapshot) if was_incomplete => {
+            DecisionKind::Load(snapshot) if incomplete.is_some() || self.accepted_loss > snapshot.accepted_loss => {
                 self.contents = Contents::Outdated(Some(snapshot));
                 Effect::ReadAgain
             }
-            // Workers have read different parts of the log. From its first record all read the same.
-            DecisionKind::ReadLog if is_new && from == ReadFrom::Position => {
+            DecisionKind::Load(_) => Effect::None,
+            DecisionKind::ReadLog if is_new && reads_again(from, begins_later) => {
                 self.contents = Contents::Outdated(None);
                 Effect::ReadAgain
             }
-            DecisionKind::Load(_) | DecisionKind::ReadLog if was_incomplete => Effect::Completed,
-            DecisionKind::Load(_) | DecisionKind::ReadLog => Effect::None,
+            DecisionKind::ReadLog => {
+                if begins_later {
+                    self.accepted_loss = Some(offset);
+                }
+                if incomplete.is_some() { Effect::Completed } else { Effect::None }
+            }
         }
     }
 
@@ -198,6 +210,18 @@ impl ViewState {
     }
 }
 
+/// Whether a view must be read again from the log's first record because of a decision that it does not contain.
+fn reads_again(from: ReadFrom, begins_later: bool) -> bool {
+    match from {
+        ReadFrom::First => false,
+        // Other workers may have worked without what this view has, and changed campaigns since.
+        ReadFrom::Position => true,
+        // A log that had lost its beginning may have lost more by now. A view that lacks nothing is kept: workers that lack
+        // something ask for a snapshot of it.
+        ReadFrom::Live => begins_later,
+    }
+}
+
 /// Where the log begins for a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Begins {
@@ -205,4 +229,87 @@ pub(super) enum Begins {
     Here,
     /// Before it.
     Before,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::RestoreKind;
+    use super::*;
+
+    fn at(offset: u64) -> Position {
+        Position { offset, message_id: format!("record-{offset}") }
+    }
+
+    fn accept() -> LogRecord {
+        LogRecord::Control(Box::new(Control::AcceptEmpty { by: "editor".to_owned(), at: Utc::now() }))
+    }
+
+    fn follow(state: &mut ViewState, offset: u64, record: &LogRecord, from: ReadFrom) -> Effect {
+        state.follow(&at(offset), Some(record), from, Begins::Before).1
+    }
+
+    /// A view whose log begins at offset 40.
+    fn cut_off() -> ViewState {
+        let mut state = ViewState::default();
+        state.follow(&at(40), Some(&LogRecord::Marker), ReadFrom::First, Begins::Here);
+        state
+    }
+
+    /// What a snapshot of a view that lacks `accepted_loss` does.
+    fn snapshot(state: &mut ViewState, first: u64, accepted_loss: Option<u64>) -> Effect {
+        let (restore, kind, by) = ("r".to_owned(), RestoreKind::Snapshot, "editor".to_owned());
+        let started = Control::RestoreStarted {
+            restore: restore.clone(),
+            kind,
+            by,
+            at: Utc::now(),
+            accepted_loss,
+            is_answer: true,
+        };
+        let finished = Control::RestoreFinished { restore, campaigns: 0, at: Utc::now() };
+        follow(state, first, &LogRecord::Control(Box::new(started)), ReadFrom::Live);
+        follow(state, first + 1, &LogRecord::Control(Box::new(finished)), ReadFrom::Live)
+    }
+
+    #[test]
+    fn a_ready_view_is_kept_through_a_decision() {
+        let mut ready = ViewState::default();
+        assert_eq!(follow(&mut ready, 41, &accept(), ReadFrom::Live), Effect::None);
+        assert!(ready.is_complete());
+        assert_eq!(ready.accepted_loss, None);
+        let mut stopped = ViewState::default();
+        assert_eq!(follow(&mut stopped, 41, &accept(), ReadFrom::Position), Effect::ReadAgain);
+        assert_eq!(stopped.contents, Contents::Outdated(None));
+    }
+
+    #[test]
+    fn a_held_view_reads_again_what_the_log_has_now() {
+        let mut held = cut_off();
+        assert_eq!(follow(&mut held, 41, &accept(), ReadFrom::Live), Effect::ReadAgain);
+    }
+
+    #[test]
+    fn a_view_that_lacks_changes_loads_a_snapshot_of_a_view_that_lacks_less() {
+        let accepted = || {
+            let mut state = cut_off();
+            assert_eq!(follow(&mut state, 41, &accept(), ReadFrom::First), Effect::Completed);
+            assert_eq!(state.accepted_loss, Some(41));
+            state
+        };
+        for (accepted_loss, effect) in [
+            (None, Effect::ReadAgain),
+            (Some(7), Effect::ReadAgain),
+            (Some(41), Effect::None),
+            (Some(50), Effect::None),
+        ] {
+            assert_eq!(snapshot(&mut accepted(), 51, accepted_loss), effect, "{accepted_loss:?}");
+            let mut whole = ViewState::default();
+            assert_eq!(snapshot(&mut whole, 51, accepted_loss), Effect::None, "{accepted_loss:?}");
+        }
+        let mut state = accepted();
+        snapshot(&mut state, 51, Some(7));
+        let Contents::Outdated(loaded) = state.contents else { panic!("{state:?}") };
+        let loading = ViewState::read_again(state.decision, loaded);
+        assert_eq!(loading.accepted_loss, Some(7), "it lacks what the snapshot lacks");
+    }
 }
