@@ -95,10 +95,23 @@ pub(super) enum BoundKind {
     Exchange,
 }
 
+/// What came of removing surplus bindings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unbinding {
+    Done,
+    /// Another worker is removing its own surplus bindings.
+    Busy,
+}
+
 impl Binding {
     fn to_queue(source: &str, queue: &str, routing_key: &'static str) -> Self {
         let destination_kind = BoundKind::Queue;
         Self { source: source.to_owned(), destination: queue.to_owned(), destination_kind, routing_key }
+    }
+
+    fn to_exchange(source: &str, exchange: &str, routing_key: &'static str) -> Self {
+        let destination_kind = BoundKind::Exchange;
+        Self { source: source.to_owned(), destination: exchange.to_owned(), destination_kind, routing_key }
     }
 }
 
@@ -165,28 +178,70 @@ impl Topology {
         for queue in self.names.event_queues(self.shards) {
             bindings.push(Binding::to_queue(&shards, &queue, WEIGHT));
         }
-        let destination_kind = BoundKind::Exchange;
-        bindings.push(Binding { source: events, destination: shards, destination_kind, routing_key: ALL });
+        bindings.push(Binding::to_exchange(&events, &shards, ALL));
         bindings
     }
 
-    /// Declares every binding. What is not wanted any more is unbound last: until then an event may reach two queues, which
-    /// is better than none.
+    /// The bindings of other numbers of shards. With them an event reaches two queues, or a queue that is too many.
+    fn surplus_bindings(&self) -> Vec<Binding> {
+        let (events, shards) = (self.names.events(), self.names.event_shards());
+        if self.shards == 1 {
+            return vec![Binding::to_exchange(&events, &shards, ALL)];
+        }
+        let mut surplus = vec![Binding::to_queue(&events, &events, ALL)];
+        let queues = (self.shards..MAX_SHARDS).map(|shard| self.names.event_queue(shard));
+        surplus.extend(queues.map(|queue| Binding::to_queue(&shards, &queue, WEIGHT)));
+        surplus
+    }
+
+    /// Declares every binding, and removes none.
     pub(super) async fn bind(&self, channel: &Channel) -> Result<(), BrokerError> {
         for binding in self.bindings() {
             bind(channel, &binding).await?;
         }
-        if self.shards == 1 {
-            return Ok(());
+        Ok(())
+    }
+
+    /// Removes the surplus bindings.
+    ///
+    /// Workers with different numbers of shards may run at the same time, and each removes what the other needs. So one of them at
+    /// a time declares its own bindings and then removes the surplus ones: those of the last one are always there.
+    pub(super) async fn unbind_surplus(&self, connection: &Connection) -> Result<Unbinding, BrokerError> {
+        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+        // The lock: an exclusive queue is one connection's, and goes with it.
+        let lock = format!("{}.unbinding", self.names.events());
+        let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+        if let Err(error) = channel.queue_declare(lock.as_str().into(), options, of_type("classic")).await {
+            if error.to_string().contains("RESOURCE_LOCKED") {
+                return Ok(Unbinding::Busy);
+            }
+            return Err(BrokerError::lost("locking the bindings")(error));
         }
-        let events = self.names.events();
-        let unbound =
-            channel.queue_unbind(events.as_str().into(), events.as_str().into(), ALL.into(), FieldTable::default());
-        unbound.await.map_err(BrokerError::lost("unbinding a queue"))
+        let unbound = self.bind_and_unbind(&channel).await;
+        // The broker closes a channel on which it refuses something.
+        let unlocking = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+        let unlocked = unlocking.queue_delete(lock.as_str().into(), QueueDeleteOptions::default()).await;
+        let unlocked = unlocked.map_err(BrokerError::lost("unlocking the bindings"));
+        for channel in [channel, unlocking] {
+            // If this fails the channel is gone already.
+            let _ = channel.close(200, "unbound".into()).await;
+        }
+        unbound?;
+        unlocked?;
+        tracing::debug!(shards = self.shards, "surplus bindings removed");
+        Ok(Unbinding::Done)
+    }
+
+    async fn bind_and_unbind(&self, channel: &Channel) -> Result<(), BrokerError> {
+        self.bind(channel).await?;
+        for binding in self.surplus_bindings() {
+            unbind(channel, &binding).await?;
+        }
+        Ok(())
     }
 
     /// The queues of step events to consume: those that there are to be, and those that are left of a time when there were
-    /// more. The latter are given no more events.
+    /// more. The latter are given no more events, once no worker declares their bindings.
     ///
     /// # Errors
     /// [`BrokerError::Lost`].
@@ -203,24 +258,13 @@ impl Topology {
             }
             surplus.push(name);
         }
+        match self.unbind_surplus(connection).await {
+            Ok(Unbinding::Done) => {}
+            // The keeper of this worker repeats it.
+            Ok(Unbinding::Busy) => tracing::debug!("another worker removes surplus bindings"),
+            Err(error) => tracing::warn!(%error, "surplus bindings not removed"),
+        }
         if !surplus.is_empty() {
-            let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
-            let shards = self.names.event_shards();
-            if self.shards == 1 {
-                let (to, from) = (shards.as_str().into(), self.names.events().into());
-                let options = ExchangeUnbindOptions::default();
-                let unbound = channel.exchange_unbind(to, from, ALL.into(), options, FieldTable::default());
-                unbound.await.map_err(BrokerError::lost("unbinding an exchange"))?;
-            }
-            for name in &surplus {
-                let unbound = channel.queue_unbind(
-                    name.as_str().into(),
-                    shards.as_str().into(),
-                    WEIGHT.into(),
-                    FieldTable::default(),
-                );
-                unbound.await.map_err(BrokerError::lost("unbinding a queue"))?;
-            }
             tracing::info!(queues = ?surplus, "there were more shards: what is left in their queues is consumed as well");
             queues.extend(surplus);
         }
@@ -350,6 +394,22 @@ async fn bind(channel: &Channel, binding: &Binding) -> Result<(), BrokerError> {
     }
 }
 
+/// What does not exist, or is not bound, stays as it is.
+async fn unbind(channel: &Channel, binding: &Binding) -> Result<(), BrokerError> {
+    let (to, from) = (binding.destination.as_str().into(), binding.source.as_str().into());
+    let (key, arguments) = (binding.routing_key.into(), FieldTable::default());
+    match binding.destination_kind {
+        BoundKind::Queue => {
+            let unbound = channel.queue_unbind(to, from, key, arguments).await;
+            unbound.map_err(BrokerError::lost("unbinding a queue"))
+        }
+        BoundKind::Exchange => {
+            let unbound = channel.exchange_unbind(to, from, key, ExchangeUnbindOptions::default(), arguments).await;
+            unbound.map_err(BrokerError::lost("unbinding an exchange"))
+        }
+    }
+}
+
 fn refused(doing: &'static str, error: &lapin::Error) -> BrokerError {
     let sentence = match error.kind() {
         ErrorKind::ProtocolError(error) => error.get_message().to_string(),
@@ -388,6 +448,31 @@ fn mismatch(sentence: &str) -> Option<Mismatch> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_worker_removes_its_own_bindings_and_all_leave_the_first_queue_to_the_exchange_of_shards() {
+        let topology = |shards| Topology {
+            names: Names::new("waypost"),
+            shards,
+            dead_letter_retention: Duration::from_secs(1),
+            status: TopologyStatus::default(),
+        };
+        // An event that reaches the exchange of shards reaches a queue, whatever else was removed.
+        let first = Binding::to_queue("waypost.events.shards", "waypost.events", WEIGHT);
+        let numbers = [1, 2, 3, MAX_SHARDS];
+        for shards in numbers {
+            let (own, surplus) = (topology(shards).bindings(), topology(shards).surplus_bindings());
+            assert!(!surplus.contains(&first) && surplus.iter().all(|binding| !own.contains(binding)), "{shards}");
+            // Nothing that another number needs is left.
+            for other in numbers {
+                let mut left = topology(other).bindings();
+                left.retain(|binding| !own.contains(binding) && !surplus.contains(binding));
+                // Without shards nothing reaches their exchange.
+                left.retain(|binding| shards > 1 || binding.source != "waypost.events.shards");
+                assert!(left.is_empty(), "{other} to {shards}: {left:?}");
+            }
+        }
+    }
 
     #[test]
     fn mismatches_name_object_argument_and_both_values() {

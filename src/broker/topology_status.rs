@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
+use super::BrokerError;
 use super::topology::Mismatch;
 
 /// Repairs older than this are not reported any more.
@@ -18,6 +19,9 @@ const MAX_REPAIRS: usize = 50;
 
 /// Two connections that find the same object missing within this time have found one loss.
 const SAME_LOSS: Duration = Duration::from_secs(3);
+
+/// A topology that was not checked for this long is reported. Longer than a broker's restart takes.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// The kind of a broker object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +133,21 @@ impl TopologyProblem {
     }
 }
 
+/// No check of the topology has ended for too long. The problems are those of the last one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unchecked {
+    /// Since the last check.
+    pub lasts: Duration,
+    /// Why the last try failed.
+    pub error: String,
+}
+
+impl fmt::Display for Unchecked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not checked for {} s: {}", self.lasts.as_secs(), self.error)
+    }
+}
+
 /// An object that was missing and was declared again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repair {
@@ -153,7 +172,16 @@ pub struct TopologyStatus(Arc<State>);
 struct State {
     declared: watch::Sender<bool>,
     problems: Mutex<Vec<TopologyProblem>>,
+    checks: Mutex<Checks>,
     repairs: Mutex<Repairs>,
+}
+
+#[derive(Debug)]
+struct Checks {
+    /// When one ended.
+    last: Instant,
+    /// Why a later one failed.
+    error: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -166,13 +194,18 @@ struct Repairs {
 impl Default for TopologyStatus {
     fn default() -> Self {
         let (problems, repairs) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(State { declared: watch::Sender::new(false), problems, repairs }))
+        let checks = Mutex::new(Checks { last: Instant::now(), error: None });
+        Self(Arc::new(State { declared: watch::Sender::new(false), problems, checks, repairs }))
     }
 }
 
 impl TopologyStatus {
     /// All objects were declared by this process.
     pub(super) fn declared(&self) {
+        if !self.is_declared() {
+            // The first check can be due only now.
+            lock(&self.0.checks).last = Instant::now();
+        }
         self.0.declared.send_replace(true);
     }
 
@@ -187,14 +220,31 @@ impl TopologyStatus {
         let _ = self.0.declared.subscribe().wait_for(|declared| *declared).await;
     }
 
-    /// What is wrong now.
+    /// What was wrong at the last check.
     pub fn problems(&self) -> Vec<TopologyProblem> {
         lock(&self.0.problems).clone()
     }
 
-    /// Replaces what is wrong, and returns what was before.
-    pub(super) fn set_problems(&self, problems: Vec<TopologyProblem>) -> Vec<TopologyProblem> {
+    /// `None` if a check has ended recently.
+    pub fn unchecked(&self) -> Option<Unchecked> {
+        let checks = lock(&self.0.checks);
+        let lasts = checks.last.elapsed();
+        if !self.is_declared() || lasts <= GRACE {
+            return None;
+        }
+        let error = checks.error.clone().unwrap_or_else(|| "the broker does not answer".to_owned());
+        Some(Unchecked { lasts, error })
+    }
+
+    /// A check found these problems. Returns those of the check before.
+    pub(super) fn checked(&self, problems: Vec<TopologyProblem>) -> Vec<TopologyProblem> {
+        *lock(&self.0.checks) = Checks { last: Instant::now(), error: None };
         std::mem::replace(&mut *lock(&self.0.problems), problems)
+    }
+
+    /// A check failed. The problems of the last one stay: nobody knows better.
+    pub(super) fn check_failed(&self, error: &BrokerError) {
+        lock(&self.0.checks).error = Some(error.to_string());
     }
 
     /// An object was missing and was declared again.
@@ -250,5 +300,30 @@ mod tests {
         assert!(repairs[0].starts_with("the binding of exchange waypost.events was missing"), "{repairs:?}");
         assert!(repairs[1].contains("messages that were in it are lost"), "{repairs:?}");
         assert_eq!(ObjectKind::ALL.map(|kind| status.repairs(kind)), [1, 0, 1, 0]);
+    }
+
+    #[test]
+    fn a_topology_that_is_not_checked_keeps_its_problems_and_says_why() {
+        let status = TopologyStatus::default();
+        let back = GRACE + Duration::from_secs(17);
+        lock(&status.0.checks).last -= back;
+        assert_eq!(status.unchecked(), None, "there is nothing to check before all is declared");
+        status.declared();
+        assert_eq!(status.unchecked(), None);
+
+        let object = Object::new(ObjectKind::Stream, "waypost.campaigns");
+        let missing = TopologyProblem::Missing { object, why: "deleted".to_owned() };
+        status.checked(vec![missing.clone()]);
+        let limit = BrokerError::Lost { doing: "connecting", error: "connection limit reached".to_owned() };
+        status.check_failed(&limit);
+        assert_eq!(status.unchecked(), None, "one lost connection is nothing to report");
+        lock(&status.0.checks).last -= back;
+        // Another connection declares everything once more, and checks nothing.
+        status.declared();
+        assert_eq!(status.problems(), [missing.clone()]);
+        let unchecked = status.unchecked().expect("not checked for too long").to_string();
+        assert_eq!(unchecked, "not checked for 47 s: connecting: connection limit reached");
+        assert_eq!(status.checked(Vec::new()), [missing]);
+        assert_eq!((status.problems().len(), status.unchecked()), (0, None));
     }
 }
