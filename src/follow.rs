@@ -42,7 +42,7 @@ pub enum FollowError {
     /// The view failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The reader got nothing for [`STALL`], although the log goes on. RabbitMQ can fail to tell a reader of a new record; a
+    /// The reader got nothing for `STALL`, although the log goes on. RabbitMQ can fail to tell a reader of a new record; a
     /// new reader gets it.
     #[error("nothing was read from {log} for {} s, although it goes on", STALL.as_secs())]
     Stalled {

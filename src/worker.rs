@@ -12,6 +12,7 @@
 //! A future is copied, whole, by each that awaits it. So a delivery is boxed on its way, and all that is seldom is a future in a box.
 
 pub mod changeable;
+mod dead_lettering;
 pub mod endpoints;
 pub mod intake;
 mod lines;
@@ -34,7 +35,6 @@ use crate::broker::names::Names;
 use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
 use crate::delivery::campaign::{Target, Webhook};
 use crate::delivery::dead_letter::DeadLetter;
-use crate::delivery::dead_letter::removed::{Removal, RemovedMessage};
 use crate::delivery::echo::{self, Extent};
 use crate::delivery::endpoint::{Arrival, Busy, Ladder};
 use crate::delivery::event::StepEvent;
@@ -51,7 +51,6 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::spans;
 use changeable::Changeable;
 use endpoints::{Endpoints, Entry};
-use intake::Queue;
 use memory_budget::MemoryBudget;
 use parking::Parking;
 use receipts::Receipts;
@@ -361,66 +360,6 @@ impl Worker {
     async fn dead(&self, delivery: Box<Delivery>, reason: Reason) -> Result<(), Unsettled> {
         self.keep(&DeadLetter::of_delivery(*delivery, reason, Utc::now())).await?;
         self.metrics.dead();
-        Ok(())
-    }
-
-    /// Keeps a message that can't be read.
-    async fn unreadable(&self, message: &Message, faults: Vec<Fault>) -> Result<(), Unsettled> {
-        let now = Utc::now();
-        // Equal bodies are told apart by their receipts.
-        let seen = self.receipts.next().to_string();
-        let letter = DeadLetter::of_body(&message.body, faults, &seen, Reason::Malformed, now);
-        lines::unreadable(&letter, message);
-        let letter = DeadLetter { message_id: message.message_id.clone(), trace: message.trace.clone(), ..letter };
-        let letter = match &message.replay {
-            Some(link) => letter.of_replay(link.clone()),
-            None => letter,
-        };
-        self.keep(&letter).await
-    }
-
-    /// Dead-letters a message that was returned too often: one letter, or one for each delivery of a bundle.
-    async fn dead_letter_poison(&self, queue: Queue, message: &mut Message) -> Result<(), Unsettled> {
-        let (now, retries) = (Utc::now(), self.names.retries());
-        let queue = match queue {
-            Queue::Events => self.names.events(),
-            Queue::Retries => retries.clone(),
-        };
-        let message = RemovedMessage {
-            removal: Removal { queue, reason: Reason::Poison, at: Some(now) },
-            body: std::mem::take(&mut message.body),
-            message_id: message.message_id.take(),
-            trace: message.trace.take(),
-            replay: message.replay.take(),
-        };
-        for letter in message.letters(&self.receipts.next(), &retries, now) {
-            if letter.is_of_delivery() {
-                let in_hand = self.metrics.account.take(Origin::Ladder);
-                let kept = self.keep(&letter).await;
-                if kept.is_ok() {
-                    self.metrics.dead();
-                }
-                accounted(in_hand, kept)?;
-            } else {
-                self.keep(&letter).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes a dead letter.
-    pub(crate) async fn keep(&self, letter: &DeadLetter) -> Result<(), Unsettled> {
-        let _memory = self.memory_budget.take_letter(letter).await;
-        let exchange = Destination::Exchange { name: self.names.dead_letters(), routing_key: String::new() };
-        let published = self.publish(new_outgoing(exchange.clone(), serde_json::to_vec(letter)?)).await;
-        if let Err(Unsettled::Publish(Unpublished::TooLarge { limit, .. })) = published {
-            let letter = letter.clone().shortened(limit);
-            self.publish(new_outgoing(exchange, serde_json::to_vec(&letter)?)).await?;
-        } else {
-            published?;
-        }
-        self.metrics.dead_letter(letter.reason);
-        lines::dead(letter);
         Ok(())
     }
 

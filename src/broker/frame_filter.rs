@@ -1,4 +1,4 @@
-//! Splits what the broker sends into frames, and passes them on: most as they are, some [repaired](super::frame_repair).
+//! Splits what the broker sends into frames, and passes them on: most as they are, some repaired by `frame_repair`.
 
 use super::frame_repair::{repair_header, repair_method};
 

@@ -289,13 +289,15 @@ impl Task {
         }
         let mut returned = HashSet::new();
         let mut verdicts = Vec::with_capacity(resolved.len());
-        let mut failure = None;
         for (tag, result) in resolved {
+            // The others are not believed: a returned message may have gone with the failed confirm.
             let confirmation = match result {
                 Ok(confirmation) => confirmation,
                 Err(error) => {
-                    failure = Some(error);
-                    continue;
+                    if let Some(limit) = size_limit(&error.to_string()) {
+                        self.answer_too_large(limit);
+                    }
+                    return Err(BrokerError::lost("waiting for a confirm")(error));
                 }
             };
             let acknowledged = confirmation.is_ack();
@@ -318,11 +320,7 @@ impl Task {
                 let _ = reply.send(verdict);
             }
         }
-        let Some(error) = failure else { return Ok(()) };
-        if let Some(limit) = size_limit(&error.to_string()) {
-            self.answer_too_large(limit);
-        }
-        Err(BrokerError::lost("waiting for a confirm")(error))
+        Ok(())
     }
 
     /// The broker closes the channel because of one of these, and would do so again.

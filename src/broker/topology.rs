@@ -19,11 +19,14 @@ use super::topology_status::TopologyStatus;
 /// every message in hand, so it is far above what a few restarts use up.
 pub(super) const DELIVERY_LIMIT: u32 = 100;
 
-/// A worker dead-letters a message that was returned so often. Below [`DELIVERY_LIMIT`], so that RabbitMQ seldom has to: it does not
+/// A worker dead-letters a message that was returned so often. Below `DELIVERY_LIMIT`, so that RabbitMQ seldom has to: it does not
 /// keep its reason in streams before 3.13, and 4.3.6 fails at properties that are not UTF-8.
 pub const MAX_RETURNS: u64 = 90;
 
 const _: () = assert!(MAX_RETURNS < DELIVERY_LIMIT as u64);
+
+/// A broker that leaves a declaration unanswered for this long gets a new connection.
+const DECLARE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Retention works on whole segments: with the default of 500 MB a quiet stream would keep dead letters for years.
 const DEAD_LETTER_SEGMENT_BYTES: u32 = 50_000_000;
@@ -121,6 +124,14 @@ impl Topology {
     /// # Errors
     /// [`BrokerError::Mismatch`] where an object exists with other arguments, [`BrokerError::NoPlugin`].
     pub async fn declare(&self, connection: &Connection) -> Result<(), BrokerError> {
+        let declared = tokio::time::timeout(DECLARE_TIMEOUT, self.declare_all(connection)).await;
+        declared.unwrap_or_else(|_| {
+            let error = format!("no answer within {} s", DECLARE_TIMEOUT.as_secs());
+            Err(BrokerError::Lost { doing: "declaring queues and exchanges", error })
+        })
+    }
+
+    async fn declare_all(&self, connection: &Connection) -> Result<(), BrokerError> {
         let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
         if self.status.is_declared() {
             restore::all(self, connection).await?;

@@ -320,7 +320,7 @@ mod tests {
         lock(&status.0.checks).last -= back;
         // Another connection declares everything once more, and checks nothing.
         status.declared();
-        assert_eq!(status.problems(), [missing.clone()]);
+        assert_eq!(status.problems(), std::slice::from_ref(&missing));
         let unchecked = status.unchecked().expect("not checked for too long").to_string();
         assert_eq!(unchecked, "not checked for 47 s: connecting: connection limit reached");
         assert_eq!(status.checked(Vec::new()), [missing]);

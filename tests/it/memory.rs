@@ -244,7 +244,7 @@ async fn deliveries_that_do_not_fit_into_memory_are_parked_and_delivered_later()
     let prefix = unique("memory");
     let waypost = Waypost::start_with(&broker.url(), &prefix, &RETRIES).await;
     // An endpoint that is not known gets 8 requests at once. All together have more parameters than may be in memory.
-    let sinks: Vec<Sink> = (0..12).map(|_| Sink::start(Manner::Accepts(Duration::from_secs(3)))).collect();
+    let sinks: Vec<Sink> = (0..10).map(|_| Sink::start(Manner::Accepts(Duration::from_secs(3)))).collect();
     let amqp = Amqp::connect(&broker.url()).await;
     let mut all = Vec::new();
     for number in 0..8 {
@@ -259,7 +259,6 @@ async fn deliveries_that_do_not_fit_into_memory_are_parked_and_delivered_later()
         sink.until_accepted(8).await;
     }
     assert!(waypost.metric("waypost_deliveries_parked_total{reason=\"memory\"}").await > 0.0);
-    assert_memory(&waypost);
 }
 
 #[tokio::test]

@@ -1,0 +1,75 @@
+//! Writing the dead letters of deliveries, and of messages that no worker can deal with.
+
+use chrono::Utc;
+
+use super::intake::Queue;
+use super::{Unsettled, Worker, accounted, lines, new_outgoing};
+use crate::broker::consumer::Message;
+use crate::broker::publisher::{Destination, Unpublished};
+use crate::delivery::dead_letter::DeadLetter;
+use crate::delivery::dead_letter::removed::{Removal, RemovedMessage};
+use crate::delivery::fault::Fault;
+use crate::delivery::reason::Reason;
+use crate::metrics::account::Origin;
+
+impl Worker {
+    /// Keeps a message that can't be read.
+    pub(super) async fn unreadable(&self, message: &Message, faults: Vec<Fault>) -> Result<(), Unsettled> {
+        let now = Utc::now();
+        // Equal bodies are told apart by their receipts.
+        let seen = self.receipts.next().to_string();
+        let letter = DeadLetter::of_body(&message.body, faults, &seen, Reason::Malformed, now);
+        lines::unreadable(&letter, message);
+        let letter = DeadLetter { message_id: message.message_id.clone(), trace: message.trace.clone(), ..letter };
+        let letter = match &message.replay {
+            Some(link) => letter.of_replay(link.clone()),
+            None => letter,
+        };
+        self.keep(&letter).await
+    }
+
+    /// Dead-letters a message that was returned too often: one letter, or one for each delivery of a bundle.
+    pub(super) async fn dead_letter_poison(&self, queue: Queue, message: &mut Message) -> Result<(), Unsettled> {
+        let (now, retries) = (Utc::now(), self.names.retries());
+        let queue = match queue {
+            Queue::Events => self.names.events(),
+            Queue::Retries => retries.clone(),
+        };
+        let message = RemovedMessage {
+            removal: Removal { queue, reason: Reason::Poison, at: Some(now) },
+            body: std::mem::take(&mut message.body),
+            message_id: message.message_id.take(),
+            trace: message.trace.take(),
+            replay: message.replay.take(),
+        };
+        for letter in message.letters(&self.receipts.next(), &retries, now) {
+            if letter.is_of_delivery() {
+                let in_hand = self.metrics.account.take(Origin::Ladder);
+                let kept = self.keep(&letter).await;
+                if kept.is_ok() {
+                    self.metrics.dead();
+                }
+                accounted(in_hand, kept)?;
+            } else {
+                self.keep(&letter).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a dead letter.
+    pub(crate) async fn keep(&self, letter: &DeadLetter) -> Result<(), Unsettled> {
+        let _memory = self.memory_budget.take_letter(letter).await;
+        let exchange = Destination::Exchange { name: self.names.dead_letters(), routing_key: String::new() };
+        let published = self.publish(new_outgoing(exchange.clone(), serde_json::to_vec(letter)?)).await;
+        if let Err(Unsettled::Publish(Unpublished::TooLarge { limit, .. })) = published {
+            let letter = letter.clone().shortened(limit);
+            self.publish(new_outgoing(exchange, serde_json::to_vec(&letter)?)).await?;
+        } else {
+            published?;
+        }
+        self.metrics.dead_letter(letter.reason);
+        lines::dead(letter);
+        Ok(())
+    }
+}
