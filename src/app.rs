@@ -157,10 +157,14 @@ impl App {
         let campaigns =
             Campaigns::new(store.clone(), publisher.clone(), names.clone(), rules, keyring, metrics.clone());
         let memory_budget = MemoryBudget::default();
+        let retention = config.dead_letters.retention;
+        let dead_letters =
+            DeadLetters::new(store.letters.clone(), publisher.clone(), names.clone(), retention, metrics.clone())?;
         let worker = Arc::new(Worker {
             names: names.clone(),
             store: store.clone(),
             publisher: publisher.clone(),
+            letters: dead_letters.appender(),
             sender,
             endpoints: Endpoints::new(config.endpoint.limits, config.broker.prefetch),
             parking: Parking::start(publisher.clone(), names.clone(), metrics.clone()),
@@ -170,9 +174,6 @@ impl App {
             memory_budget: memory_budget.clone(),
         });
         let progress = Progress::default();
-        let retention = config.dead_letters.retention;
-        let dead_letters =
-            DeadLetters::new(store.letters.clone(), publisher.clone(), names.clone(), retention, metrics.clone())?;
         let replays = Replays::new(store.clone(), dead_letters.clone(), publisher.clone(), names.clone());
         let busy = usize::from(config.broker.prefetch) / 2;
         let runner = Runner::new(replays.clone(), worker.clone(), progress.clone(), busy, config.shutdown.grace);

@@ -160,6 +160,11 @@ impl DeadLetters {
         Ok(dead_letters)
     }
 
+    /// Where letters are written.
+    pub fn appender(&self) -> Appender<Applied> {
+        self.appender.clone()
+    }
+
     /// The view, once it has had what the log has: while it is being built it would show too little. That is waited for,
     /// but not for long.
     ///

@@ -29,6 +29,7 @@ use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use tracing::{Instrument as _, Span};
 
+use crate::broker::append::Appender;
 use crate::broker::consumer::Message;
 use crate::broker::ladder::{Rung, rung_until};
 use crate::broker::names::Names;
@@ -47,6 +48,7 @@ use crate::delivery::{Attempt, Delivery, TraceContext, event, request, resolve, 
 use crate::metrics::account::{GivenBack, InHand, Origin};
 use crate::metrics::{AttemptOutcome, EventResult, Metrics};
 use crate::sender::{ANSWER_BYTES_KEPT, Sender};
+use crate::store::dead_letters::Applied;
 use crate::store::{Store, StoreError};
 use crate::telemetry::spans;
 use changeable::Changeable;
@@ -67,8 +69,10 @@ pub struct Worker {
     pub names: Names,
     /// Where configuration is looked up.
     pub store: Store,
-    /// Where retries and dead letters go.
+    /// Where retries go.
     pub publisher: Publisher,
+    /// Where dead letters go.
+    pub letters: Appender<Applied>,
     /// What sends requests.
     pub sender: Sender,
     /// What knows whether an endpoint can take one.

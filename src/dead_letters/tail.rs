@@ -38,6 +38,12 @@ impl Tail {
     /// # Errors
     /// [`FollowError::Store`]: a local store that fails stays failed until it is opened anew.
     pub async fn run(self, stop: CancellationToken) -> Result<(), FollowError> {
+        let ended = self.tail(stop).await;
+        self.dead_letters.appender.stop_reading();
+        ended
+    }
+
+    async fn tail(&self, stop: CancellationToken) -> Result<(), FollowError> {
         let mut delays = reconnect_delays();
         loop {
             let error = match self.session(&stop, &mut delays).await {

@@ -1,6 +1,7 @@
 //! Writing the dead letters of deliveries, and of messages that no worker can deal with.
 
 use chrono::Utc;
+use tracing::Instrument as _;
 
 use super::intake::Queue;
 use super::{Unsettled, Worker, accounted, lines, new_outgoing};
@@ -11,6 +12,7 @@ use crate::delivery::dead_letter::removed::{Removal, RemovedMessage};
 use crate::delivery::fault::Fault;
 use crate::delivery::reason::Reason;
 use crate::metrics::account::Origin;
+use crate::telemetry::spans;
 
 impl Worker {
     /// Keeps a message that can't be read.
@@ -61,10 +63,11 @@ impl Worker {
     pub(crate) async fn keep(&self, letter: &DeadLetter) -> Result<(), Unsettled> {
         let _memory = self.memory_budget.take_letter(letter).await;
         let exchange = Destination::Exchange { name: self.names.dead_letters(), routing_key: String::new() };
-        let published = self.publish(new_outgoing(exchange.clone(), serde_json::to_vec(letter)?)).await;
-        if let Err(Unsettled::Publish(Unpublished::TooLarge { limit, .. })) = published {
-            let letter = letter.clone().shortened(limit);
-            self.publish(new_outgoing(exchange, serde_json::to_vec(&letter)?)).await?;
+        let record = new_outgoing(exchange.clone(), serde_json::to_vec(letter)?);
+        let published = self.letters.publish_until_applied(record).instrument(spans::publish()).await;
+        if let Err(Unpublished::TooLarge { limit, .. }) = published {
+            let record = new_outgoing(exchange, serde_json::to_vec(&letter.clone().shortened(limit))?);
+            self.letters.publish_until_applied(record).instrument(spans::publish()).await?;
         } else {
             published?;
         }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::task::JoinSet;
+use waypost::broker::append::Appender;
 use waypost::broker::connection::Address;
 use waypost::broker::names::Names;
 use waypost::broker::publisher::{Destination, Link, Outgoing, Publisher, Unpublished};
@@ -46,6 +47,31 @@ async fn a_message_above_the_brokers_limit_is_refused_and_holds_up_no_other() {
     while let Some(other) = others.join_next().await {
         assert_eq!(other.expect("a verdict"), Ok(()));
     }
+}
+
+/// RabbitMQ can confirm a record that its stream then does not have.
+#[tokio::test]
+async fn a_record_that_is_not_read_back_is_published_again() {
+    let broker = Broker::shared().await;
+    let prefix = unique("publisher");
+    let log = format!("{prefix}.retries");
+    let appender: Appender<()> = Appender::new(publisher(&broker.url(), &prefix), log.clone(), Duration::from_secs(2));
+    let amqp = Amqp::connect(&broker.url()).await;
+    assert_eq!(appender.publish_until_applied(to_queue(&log, 1)).await, Ok(()));
+    amqp.until_depth(&log, 3).await;
+    // A reader that reads nothing is not waited for, until it has read something.
+    assert_eq!(appender.publish_until_applied(to_queue(&log, 1)).await, Ok(()));
+    amqp.until_depth(&log, 4).await;
+    appender.applied("another", ());
+    let read = async {
+        amqp.until_depth(&log, 5).await;
+        appender.applied("message-2", ());
+    };
+    let (published, ()) = tokio::join!(appender.publish_until_applied(to_queue(&log, 2)), read);
+    assert_eq!(published, Ok(()));
+    appender.stop_reading();
+    assert_eq!(appender.publish_until_applied(to_queue(&log, 3)).await, Ok(()));
+    amqp.until_depth(&log, 6).await;
 }
 
 /// lapin hands a returned message over with whichever confirm comes next, so that without matching by message id some
