@@ -191,6 +191,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::delivery::dead_letter::BODY_BYTES_KEPT;
     use crate::delivery::reason::Reason;
 
     #[test]
@@ -285,9 +286,9 @@ mod tests {
             DeadLetter::of_body(&vec![b'x'; bytes], Vec::new(), "", Reason::Malformed, DateTime::UNIX_EPOCH)
         };
         let take = |letter: &DeadLetter| budget.take_letter(letter).now_or_never();
-        let large = letter(MEGABYTE);
+        let large = letter(BODY_BYTES_KEPT);
         let taken: Vec<_> = (0..100).map_while(|_| take(&large)).collect();
-        assert_eq!(taken.len(), LETTER_BYTES / MEGABYTE);
+        assert_eq!(taken.len(), LETTER_BYTES / BODY_BYTES_KEPT);
         assert!(take(&letter(10)).is_some(), "a small one waits for nobody");
         drop(taken);
         let whole = DeadLetter { body: Some("x".repeat(2 * LETTER_BYTES)), ..letter(1) };
