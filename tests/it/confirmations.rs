@@ -11,7 +11,7 @@ use crate::support::{PATIENCE, Waypost, until};
 /// A run of the program on a terminal of its own: `script` opens one, and passes on what is typed and printed.
 struct Terminal {
     child: Child,
-    keyboard: ChildStdin,
+    keyboard: Option<ChildStdin>,
     screen: Arc<Mutex<String>>,
 }
 
@@ -31,7 +31,7 @@ impl Terminal {
         script.env("WAYPOST_SERVER", waypost.url("")).env("SHELL", "/bin/sh");
         script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = script.spawn().expect("`script` of util-linux starts");
-        let keyboard = child.stdin.take().expect("its input is piped");
+        let keyboard = child.stdin.take();
         let mut output = child.stdout.take().expect("its output is piped");
         let screen = Arc::<Mutex<String>>::default();
         let shown = screen.clone();
@@ -52,8 +52,11 @@ impl Terminal {
     /// Waits for the question, and types the answer.
     async fn answer(mut self, keys: &str) -> (Option<i32>, String) {
         self.until_asked().await;
-        self.keyboard.write_all(keys.as_bytes()).expect("the keys are typed");
-        self.keyboard.flush().expect("the keys are typed");
+        let mut keyboard = self.keyboard.take().expect("nothing was typed yet");
+        keyboard.write_all(keys.as_bytes()).expect("the keys are typed");
+        keyboard.flush().expect("the keys are typed");
+        // `script` can miss the end of its program, and notices it with the end of its input.
+        drop(keyboard);
         let status =
             until("the end of the program", PATIENCE, async || self.child.try_wait().expect("its status")).await;
         (status.code(), self.screen())
