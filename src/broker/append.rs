@@ -1,5 +1,5 @@
 //! Appending to a log, and waiting until this node has applied what was appended: so whoever gets the answer reads
-//! their own write here, and what must not be lost is seen to be there.
+//! their own write here. A record that must not be lost is published again if it is not read back.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ pub enum Unapplied {
     Stopping,
 }
 
-/// A record is published at most so often, if it was confirmed and not read back.
+/// A record that is confirmed and not read back is published at most this many times.
 const MAX_PUBLISHES: u32 = 3;
 
 /// Appends to one log. `T` is what applying a record results in. Cheap to clone.
@@ -36,8 +36,7 @@ pub struct Appender<T> {
     timeout: Duration,
     /// Callers whose record has not been applied yet, by its message id.
     waiting: Arc<Mutex<HashMap<String, oneshot::Sender<T>>>>,
-    /// Whether this node reads the log, as far as is known.
-    /// Whether this node reads the log, as far as is known.
+    /// False if this node has stopped reading the log, or read nothing back for too long.
     reading: Arc<AtomicBool>,
 }
 

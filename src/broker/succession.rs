@@ -18,10 +18,10 @@ use super::consumer::{LAST_ACKS, Message, Subscription};
 /// A channel of this age is succeeded as soon as none of its messages is unfinished.
 const RENEWAL: Duration = Duration::from_secs(30);
 
-/// Whether any is unfinished is looked at so often, if no message comes.
+/// Time between two checks for unfinished messages, if no message arrives.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What the broker gives out again within this time after a renewal, it held for the channel of before.
+/// A message that is delivered again within this time after a renewal counts as held for the earlier channel.
 const RECOVERY: Duration = Duration::from_secs(5);
 
 /// Bytes of message bodies of a queue that the broker may give out at once.
@@ -50,9 +50,9 @@ pub enum Arrival {
     Recovered,
 }
 
-/// How many messages may be given out at once, by the size of the recent ones.
+/// Messages that may be in flight at once. Follows the size of recent messages.
 struct Window {
-    /// The setting.
+    /// The upper limit, from the settings.
     most: u16,
     current: u16,
     /// Bytes of a message, on average. The latest counts for an eighth.
@@ -98,7 +98,7 @@ pub struct Succession<'a> {
     /// The last one, for as long as messages come that the broker had given it.
     predecessor: Option<Subscription>,
     retired: Vec<Retired>,
-    /// Since when the current channel is there.
+    /// When the current channel was opened.
     opened: Instant,
     /// When a channel was last succeeded because of its age.
     renewed: Option<Instant>,

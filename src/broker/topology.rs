@@ -19,7 +19,7 @@ use super::topology_status::TopologyStatus;
 /// every message in hand, so it is far above what a few restarts use up.
 pub(super) const DELIVERY_LIMIT: u32 = 100;
 
-/// A worker dead-letters a message that was returned so often. Below `DELIVERY_LIMIT`, so that RabbitMQ seldom has to: it does not
+/// A worker dead-letters a message after this many returns. Below `DELIVERY_LIMIT`, so that RabbitMQ seldom has to: it does not
 /// keep its reason in streams before 3.13, and 4.3.6 fails at properties that are not UTF-8.
 pub const MAX_RETURNS: u64 = 90;
 
