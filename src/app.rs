@@ -239,11 +239,16 @@ impl App {
         let _policies = AbortOnDropHandle::new(tokio::spawn(policies));
         let _keeper = AbortOnDropHandle::new(tokio::spawn(keeper.run(stop.clone())));
         // A task of its own: what it does with its view must not hold up deliveries.
-        let tail = AbortOnDropHandle::new(tokio::spawn(tail.run(stop.clone())));
+        let settled = CancellationToken::new();
+        let tail = AbortOnDropHandle::new(tokio::spawn(tail.run(stop.clone(), settled.clone())));
         let tail = async { tail.await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic())) };
         // And one for deliveries: on the main thread each message would have to be woken up for on another.
         let intake = AbortOnDropHandle::new(tokio::spawn(intake.run(stop)));
-        let intake = async { intake.await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic())) };
+        let intake = async {
+            let ended = intake.await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
+            settled.cancel();
+            ended
+        };
         // Both to their ends, unless one of them fails.
         let work = async { tokio::try_join!(intake, tail) };
         let ended = tokio::select! {

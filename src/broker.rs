@@ -1,15 +1,16 @@
-//! RabbitMQ holds the truth: the only room that speaks AMQP.
+//! RabbitMQ: the only module that speaks AMQP.
 //!
-//! [`connection`] opens connections, [`topology`] declares what they need, [`consumer`] takes messages and [`acks`]
-//! settles them, [`publisher`] sends messages and knows that they are safe, [`ladder`] makes them wait, [`log`] reads
-//! the streams and [`append`] writes to them, [`depths`] counts what waits, [`examination`] looks at all of it.
-//! [`keeper`] checks the topology while a worker runs and has `restore` declare what is missing; [`topology_status`] says
-//! what it found.
+//! [`connection`] opens connections. [`topology`] says which objects a worker needs, `setup` declares them, and `shards` changes the
+//! number of event queues. [`keeper`] checks the objects while a worker runs, `restore` declares a missing object again, and
+//! [`topology_status`] keeps the result. [`consumer`] receives messages and [`acks`] acknowledges them. [`publisher`] sends messages
+//! and waits for confirms. [`ladder`] delays messages. [`log`] reads streams and [`append`] writes to them. [`depths`] counts
+//! waiting messages, and [`examination`] checks all of this for `doctor`.
 
 pub mod acks;
 pub mod append;
 pub mod connection;
 pub mod consumer;
+mod declare;
 pub mod depths;
 pub mod examination;
 pub mod frame_filter;
@@ -19,12 +20,15 @@ pub mod keeper;
 pub mod ladder;
 pub mod log;
 pub mod management;
+pub mod mismatch;
 pub mod names;
 pub mod policies;
 pub mod probe;
 pub mod publisher;
 pub mod removal;
 mod restore;
+mod setup;
+mod shards;
 pub mod succession;
 pub mod topology;
 pub mod topology_status;
@@ -55,7 +59,7 @@ pub enum BrokerError {
     },
     /// An object exists with other arguments.
     #[error(transparent)]
-    Mismatch(#[from] topology::Mismatch),
+    Mismatch(#[from] mismatch::Mismatch),
     /// A plugin is missing.
     #[error(
         "{setting} needs RabbitMQ's plugin {plugin}: enable it on every node with `rabbitmq-plugins enable {plugin}`, or take \

@@ -96,6 +96,8 @@ pub struct Campaigns {
     metrics: Arc<Metrics>,
     appender: Appender<Applied>,
     currency: Arc<watch::Sender<Currency>>,
+    /// Whether the view is current and the log is being read. A view stays current when the connection is lost.
+    is_following: Arc<watch::Sender<bool>>,
     status: Arc<watch::Sender<LogStatus>>,
     history: Arc<Mutex<ViewHistory>>,
     /// Snapshots that are being appended to the log, by any worker.
@@ -119,6 +121,7 @@ impl Campaigns {
         metrics: Arc<Metrics>,
     ) -> Self {
         let currency = Arc::new(watch::Sender::new(Currency::CatchingUp));
+        let is_following = Arc::new(watch::Sender::new(false));
         let status = Arc::new(watch::Sender::new(LogStatus::Following));
         let log = names.campaigns();
         let appender = Appender::new(publisher.clone(), log.clone(), APPEND_TIMEOUT);
@@ -133,6 +136,7 @@ impl Campaigns {
             metrics,
             appender,
             currency,
+            is_following,
             status,
             history,
             snapshots,
@@ -256,12 +260,21 @@ impl Campaigns {
         Err(Refused::Precondition)
     }
 
-    /// Waits for this worker's other changes. No change is accepted while campaigns may be missing from the log.
+    /// Waits for this worker's other changes, and until the log is read: a change that a worker appends to a new log would hide
+    /// that the log lacks all others. No change is accepted while campaigns may be missing from the log.
     async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Refused> {
         let turn = self.lock().await?;
+        let (mut is_following, mut status) = (self.is_following.subscribe(), self.status.subscribe());
+        let known = async {
+            tokio::select! {
+                _ = is_following.wait_for(|is_following| *is_following) => {}
+                _ = status.wait_for(|status| matches!(status, LogStatus::Incomplete(_))) => {}
+            }
+        };
+        let waited = tokio::time::timeout(TURN_TIMEOUT, known).await;
         match &*self.status.borrow() {
-            LogStatus::Following => Ok(turn),
-            LogStatus::Comparing => {
+            LogStatus::Following if waited.is_ok() => Ok(turn),
+            LogStatus::Following | LogStatus::Comparing => {
                 Err(Refused::Unavailable("reading the configuration from the broker: try again".to_owned()))
             }
             LogStatus::Incomplete(hold) => Err(Refused::Unavailable(format!("no change is accepted: {hold}"))),

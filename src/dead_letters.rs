@@ -16,7 +16,7 @@ use lapin::Connection;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::broker::append::{Appender, Unapplied};
+use crate::broker::append::{Appender, ReadBack, Unapplied};
 use crate::broker::log::{Continuity, FindEnd, LogReader, Record};
 use crate::broker::names::Names;
 use crate::broker::probe::is_probe;
@@ -312,6 +312,7 @@ impl DeadLetters {
                 );
             }
             self.building.send_replace(Building::Yes);
+            self.appender.set_read_back(ReadBack::Off);
             tokio::task::block_in_place(|| self.view.clear())?;
             self.metrics.forget_dead_letters_kept();
         }
@@ -428,7 +429,6 @@ pub(crate) fn nothing_matches(choice: &Choice) -> Refused {
     Refused::Faults(vec![Fault::new("$.filter", message)])
 }
 
-/// A record that was written by a worker.
 /// Whether a worker wrote a record, perhaps one of a later version.
 fn is_of_a_worker(body: &[u8]) -> bool {
     // The probe of an empty log has no body.

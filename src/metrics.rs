@@ -125,6 +125,8 @@ pub struct Metrics {
     pub retries_scheduled: IntCounter,
     /// Messages that the broker held, unacknowledged, for a channel that never got them.
     pub messages_recovered: IntCounter,
+    /// Dead letters published again, because RabbitMQ confirmed them and the stream did not have them.
+    pub dead_letters_republished: IntCounter,
     parked: IntCounterVec,
     endpoints: IntGaugeVec,
     queue_messages: IntGaugeVec,
@@ -231,6 +233,11 @@ impl Metrics {
             "Messages that the broker held, unacknowledged, for a channel of a worker that never got them",
         )?;
         registry.register(Box::new(messages_recovered.clone()))?;
+        let dead_letters_republished = IntCounter::new(
+            "waypost_dead_letters_republished_total",
+            "Dead letters published again, because RabbitMQ confirmed them and the stream did not have them",
+        )?;
+        registry.register(Box::new(dead_letters_republished.clone()))?;
         let parked = counters(
             "waypost_deliveries_parked_total",
             "Deliveries put back on the delay ladder without an attempt, by what their endpoint could not take",
@@ -297,6 +304,7 @@ impl Metrics {
             replayed,
             retries_scheduled,
             messages_recovered,
+            dead_letters_republished,
             parked,
             endpoints,
             queue_messages,

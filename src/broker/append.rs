@@ -2,11 +2,11 @@
 //! their own write here. A record that must not be lost is published again if it is not read back.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use super::publisher::{Destination, Outgoing, Publisher, Unpublished};
 
@@ -26,8 +26,14 @@ pub enum Unapplied {
     Stopping,
 }
 
-/// A record that is confirmed and not read back is published at most this many times.
-const MAX_PUBLISHES: u32 = 3;
+/// Whether this node reads the log, so that it is worth waiting for an own record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadBack {
+    /// The log is read, or will be again within seconds.
+    On,
+    /// The log is not read, or old records are read first: a confirm has to do.
+    Off,
+}
 
 /// Appends to one log. `T` is what applying a record results in. Cheap to clone.
 pub struct Appender<T> {
@@ -36,57 +42,60 @@ pub struct Appender<T> {
     timeout: Duration,
     /// Callers whose record has not been applied yet, by its message id.
     waiting: Arc<Mutex<HashMap<String, oneshot::Sender<T>>>>,
-    /// False if this node has stopped reading the log, or read nothing back for too long.
-    reading: Arc<AtomicBool>,
+    read_back: Arc<watch::Sender<ReadBack>>,
 }
 
 impl<T> Clone for Appender<T> {
     fn clone(&self) -> Self {
         let (publisher, log) = (self.publisher.clone(), self.log.clone());
-        let (waiting, reading) = (self.waiting.clone(), self.reading.clone());
-        Self { publisher, log, timeout: self.timeout, waiting, reading }
+        let (waiting, read_back) = (self.waiting.clone(), self.read_back.clone());
+        Self { publisher, log, timeout: self.timeout, waiting, read_back }
     }
 }
 
 impl<T> Appender<T> {
     /// Appends to the stream `log`. A record is to be published, confirmed and applied within `timeout`.
     pub fn new(publisher: Publisher, log: String, timeout: Duration) -> Self {
-        Self { publisher, log, timeout, waiting: Arc::default(), reading: Arc::new(AtomicBool::new(true)) }
+        Self {
+            publisher,
+            log,
+            timeout,
+            waiting: Arc::default(),
+            read_back: Arc::new(watch::Sender::new(ReadBack::Off)),
+        }
     }
 
-    /// Publishes a record until this node has applied it, and again if it is not read back in time: RabbitMQ can confirm a record
-    /// that the stream does not have after it has lost its leader. The record must have the same effect if the log has it twice.
+    /// Publishes a record until this node has applied it: RabbitMQ can confirm a record that the stream does not have after it has
+    /// lost its leader. The record must have the same effect if the log has it twice. Returns how often it was published.
     ///
-    /// After the last publish, or while this node does not read, the confirm has to do.
+    /// With [`ReadBack::Off`] the confirm has to do.
     ///
     /// # Errors
     /// [`Unpublished::Stopping`] and [`Unpublished::TooLarge`].
-    pub async fn publish_until_applied(&self, outgoing: Outgoing) -> Result<(), Unpublished> {
-        for publishes in 1..=MAX_PUBLISHES {
+    pub async fn publish_until_applied(&self, outgoing: Outgoing) -> Result<u32, Unpublished> {
+        let mut read_back = self.read_back.subscribe();
+        let mut publishes = 0;
+        loop {
             let (sender, applied) = oneshot::channel();
             self.waiting().insert(outgoing.message_id.clone(), sender);
             let _waiting = Waiting { appender: self, message_id: outgoing.message_id.clone() };
             self.publisher.publish_until_taken(outgoing.clone()).await?;
-            // An error says that this node stops reading.
-            if !self.reading.load(Ordering::Relaxed) || tokio::time::timeout(self.timeout, applied).await.is_ok() {
-                return Ok(());
+            publishes += 1;
+            let confirmed = Instant::now();
+            tokio::select! {
+                applied = tokio::time::timeout(self.timeout, applied) => if applied.is_ok() { return Ok(publishes) },
+                _ = read_back.wait_for(|read_back| *read_back == ReadBack::Off) => return Ok(publishes),
             }
-            tracing::warn!(
-                log = self.log,
-                message_id = outgoing.message_id,
-                publishes,
-                "confirmed record not read back"
-            );
+            let message_id = outgoing.message_id.as_str();
+            tracing::warn!(log = self.log, message_id, publishes, "confirmed record not read back");
+            // RabbitMQ may drop all that this channel publishes.
+            self.publisher.replace_connection(confirmed);
         }
-        // Others need not wait for a reader that reads nothing.
-        self.reading.store(false, Ordering::Relaxed);
-        Ok(())
     }
 
-    /// This node reads the log no more: nobody waits until it has applied a record.
-    pub fn stop_reading(&self) {
-        self.reading.store(false, Ordering::Relaxed);
-        self.waiting().clear();
+    /// Sets whether records are read back.
+    pub fn set_read_back(&self, read_back: ReadBack) {
+        self.read_back.send_replace(read_back);
     }
 
     /// Appends a record, and waits until [`Self::applied`] is told of it.
@@ -108,7 +117,6 @@ impl<T> Appender<T> {
 
     /// This node has applied the record with this message id; whoever appended it here is told the result.
     pub fn applied(&self, message_id: &str, result: T) {
-        self.reading.store(true, Ordering::Relaxed);
         if let Some(caller) = self.waiting().remove(message_id) {
             // A caller that has gone away does not want to know.
             let _ = caller.send(result);

@@ -10,8 +10,10 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection};
 
 use super::BrokerError;
+use super::declare;
+use super::mismatch::Mismatch;
 use super::names::Names;
-use super::topology::{self, Mismatch, Topology};
+use super::topology::{self, Topology};
 
 /// A broker that takes no message for so long is short of memory or disk.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -47,7 +49,7 @@ pub async fn exchanges(connection: &Connection, topology: &Topology) -> Result<V
         let state = match asked.await {
             Err(error) if is_missing(&error) => Found::Missing,
             Err(error) => return Err(BrokerError::lost("looking for an exchange")(error)),
-            Ok(()) => match topology::exchange(&channel, &name, kind, arguments).await {
+            Ok(()) => match declare::exchange(&channel, &name, kind, arguments).await {
                 Ok(()) => Found::Exchange,
                 Err(BrokerError::Mismatch(mismatch)) => Found::Mismatch(mismatch),
                 Err(error) => return Err(error),
@@ -72,7 +74,7 @@ pub async fn queues(connection: &Connection, topology: &Topology) -> Result<Vec<
             Err(error) if is_missing(&error) => Found::Missing,
             Err(error) => return Err(BrokerError::lost("looking for a queue")(error)),
             // What exists is not changed by being declared: it is equal, or that is refused.
-            Ok(queue) => match topology::queue(&channel, &name, arguments).await {
+            Ok(queue) => match declare::queue(&channel, &name, arguments).await {
                 Ok(()) => Found::Queue { messages: queue.message_count(), consumers: queue.consumer_count() },
                 Err(BrokerError::Mismatch(mismatch)) => Found::Mismatch(mismatch),
                 Err(error) => return Err(error),
@@ -91,7 +93,7 @@ pub async fn queues(connection: &Connection, topology: &Topology) -> Result<Vec<
 pub async fn plugin(connection: &Connection, names: &Names) -> Result<(), BrokerError> {
     let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
     let name = names.examination(&uuid::Uuid::now_v7().to_string());
-    topology::transient_spreading(&channel, &name).await?;
+    declare::transient_spreading(&channel, &name).await?;
     let deleted = channel.exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default()).await;
     deleted.map_err(BrokerError::lost("removing an exchange"))
 }
@@ -118,7 +120,7 @@ pub async fn kinds(connection: &Connection, names: &Names) -> Result<Kinds, Brok
     for (kind, queue_type) in [("quorum queues", "quorum"), ("streams", "stream")] {
         let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
         let name = names.examination(&uuid::Uuid::now_v7().to_string());
-        match topology::queue(&channel, &name, topology::of_type(queue_type)).await {
+        match declare::queue(&channel, &name, topology::of_type(queue_type)).await {
             Ok(()) => {
                 let deleted = channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await;
                 deleted.map_err(BrokerError::lost("removing a queue"))?;

@@ -10,12 +10,13 @@ use lapin::Connection;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::BrokerError;
 use super::connection::{self, Address, reconnect_delays};
 use super::probe::{self, Routing};
 use super::restore::{self, Campaigns, Checked};
-use super::topology::{Topology, Unbinding};
+use super::shards::Unbinding;
+use super::topology::Topology;
 use super::topology_status::{Object, ObjectKind, TopologyProblem};
+use super::{BrokerError, declare};
 
 /// Time between two checks. A loss has to be noticed within 10 s.
 const INTERVAL: Duration = Duration::from_secs(4);
@@ -177,7 +178,7 @@ impl Keeper {
     /// Declares every binding. What exists stays as it is.
     async fn bind(&self, connection: &Connection) -> Result<(), BrokerError> {
         let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
-        self.topology.bind(&channel).await?;
+        declare::bindings(&channel, &self.topology).await?;
         // Where this fails the channel is gone already.
         let _ = channel.close(200, "bound".into()).await;
         Ok(())

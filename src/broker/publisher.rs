@@ -6,7 +6,7 @@
 
 mod channels;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Confirmation, Connection};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -112,6 +112,8 @@ pub enum Link {
 pub struct Publisher {
     requests: mpsc::Sender<Request>,
     link: Arc<RwLock<Link>>,
+    /// A connection that was opened before this time is to be replaced.
+    replace: Arc<watch::Sender<Option<Instant>>>,
 }
 
 struct Request {
@@ -124,9 +126,18 @@ impl Publisher {
     pub fn start(address: Address, topology: Topology) -> (Self, JoinHandle<()>) {
         let (requests, receiver) = mpsc::channel(MAX_UNCONFIRMED);
         let link = Arc::new(RwLock::new(Link::Down("not connected yet".to_owned())));
-        let task =
-            Task { address, topology, requests: receiver, unconfirmed: HashMap::new(), next: 0, link: link.clone() };
-        (Self { requests, link }, tokio::spawn(task.run()))
+        let replace = Arc::new(watch::Sender::new(None));
+        let task = Task {
+            address,
+            topology,
+            requests: receiver,
+            unconfirmed: HashMap::new(),
+            next: 0,
+            link: link.clone(),
+            replace: replace.clone(),
+            unbound: BTreeSet::new(),
+        };
+        (Self { requests, link, replace }, tokio::spawn(task.run()))
     }
 
     /// Publishes a message and waits until the broker has confirmed it, over as many connections as that takes.
@@ -160,6 +171,11 @@ impl Publisher {
         }
     }
 
+    /// Publishes over another connection from now on, unless this one was opened at `before` or later.
+    pub fn replace_connection(&self, before: Instant) {
+        self.replace.send_replace(Some(before));
+    }
+
     /// Whether messages are being confirmed.
     pub fn is_up(&self) -> bool {
         *self.link.read().unwrap_or_else(std::sync::PoisonError::into_inner) == Link::Up
@@ -185,6 +201,9 @@ struct Task {
     unconfirmed: HashMap<u64, Unconfirmed>,
     next: u64,
     link: Arc<RwLock<Link>>,
+    replace: Arc<watch::Sender<Option<Instant>>>,
+    /// Exchanges whose binding was missing, until it is declared again.
+    unbound: BTreeSet<String>,
 }
 
 /// A message's number, and what the broker said of it.
@@ -220,15 +239,20 @@ impl Task {
     async fn session(&mut self, delays: &mut backoff::ExponentialBackoff) -> Result<(), BrokerError> {
         let connection = self.address.connect("waypost publisher").await?;
         self.topology.declare(&connection).await?;
+        for exchange in std::mem::take(&mut self.unbound) {
+            self.topology.status.restored(Object::new(ObjectKind::Binding, exchange));
+        }
         let channels = Channels::open(&connection, &self.topology.names).await?;
         if self.set_link(Link::Up) != Link::Up {
             tracing::info!("connected for publishing");
         }
 
+        let opened = Instant::now();
+        let mut replace = self.replace.subscribe();
         let mut confirms = Confirms::new();
         self.publish_again(&channels, &confirms);
-        let mut watch = interval(Duration::from_secs(1));
-        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval(Duration::from_secs(1));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::new();
         let mut closed = false;
         loop {
@@ -252,7 +276,11 @@ impl Task {
                         self.remember(request);
                     }
                 }
-                _ = watch.tick() => self.watch(&connection)?,
+                _ = ticks.tick() => self.watch(&connection)?,
+                _ = replace.wait_for(|before| before.is_some_and(|before| opened < before)) => {
+                    let error = "a confirmed record is not in its stream".to_owned();
+                    return Err(BrokerError::Lost { doing: "publishing", error });
+                }
             }
         }
     }
@@ -289,15 +317,16 @@ impl Task {
         }
         let mut returned = HashSet::new();
         let mut verdicts = Vec::with_capacity(resolved.len());
+        let mut failed = None;
         for (tag, result) in resolved {
-            // The others are not believed: a returned message may have gone with the failed confirm.
             let confirmation = match result {
                 Ok(confirmation) => confirmation,
                 Err(error) => {
                     if let Some(limit) = size_limit(&error.to_string()) {
                         self.answer_too_large(limit);
                     }
-                    return Err(BrokerError::lost("waiting for a confirm")(error));
+                    failed = Some(error);
+                    continue;
                 }
             };
             let acknowledged = confirmation.is_ack();
@@ -307,6 +336,10 @@ impl Task {
                 returned.insert(id.to_string());
             }
             verdicts.push((tag, acknowledged));
+        }
+        if let Some(error) = failed {
+            // No confirm beside a failed one is believed: a returned message may have gone with the failed confirm.
+            return Err(BrokerError::lost("waiting for a confirm")(error));
         }
         if !returned.is_empty() {
             self.answer_returned(&returned);
@@ -337,8 +370,8 @@ impl Task {
             self.unconfirmed.extract_if(|_, waiting| message_ids.contains(&waiting.request.outgoing.message_id));
         for (_, Unconfirmed { request: Request { outgoing, reply }, .. }) in returned {
             if let Destination::Exchange { name, .. } = &outgoing.to {
-                // The next session declares it. The message is published again, so nothing is lost.
-                self.topology.status.restored(Object::new(ObjectKind::Binding, name));
+                // The message is published again, so nothing is lost.
+                self.unbound.insert(name.clone());
             }
             let _ = reply.send(Err(Unpublished::Unroutable(outgoing.to.clone())));
         }

@@ -5,8 +5,9 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ExchangeKind};
 
 use super::BrokerError;
+use super::declare;
 use super::names::Names;
-use super::topology::{self, Binding, Topology};
+use super::topology::{Binding, Topology};
 use super::topology_status::{Object, ObjectKind, TopologyProblem};
 
 /// What came of looking at all objects.
@@ -90,13 +91,13 @@ impl Check<'_> {
         let asked =
             self.channel().await?.exchange_declare(name.into(), kind.clone(), passive, FieldTable::default()).await;
         let Some(presence) = self.presence(asked).await? else { return Ok(()) };
-        let declared = topology::exchange(self.channel().await?, name, kind, arguments).await;
+        let declared = declare::exchange(self.channel().await?, name, kind, arguments).await;
         self.declared(Object::new(ObjectKind::Exchange, name), presence, declared).await
     }
 
     async fn queue(&mut self, name: &str, arguments: FieldTable) -> Result<(), BrokerError> {
         let Some(presence) = self.queue_presence(name).await? else { return Ok(()) };
-        let declared = topology::queue(self.channel().await?, name, arguments).await;
+        let declared = declare::queue(self.channel().await?, name, arguments).await;
         self.declared(Object::new(self.kind(name), name), presence, declared).await
     }
 
@@ -155,7 +156,7 @@ impl Check<'_> {
                 if self.topology.bindings().iter().any(is_its) {
                     // At once: an exchange without its bindings takes messages and drops them. What fails here fails again
                     // when all is bound, and is reported then.
-                    let _ = self.topology.bind(&open(self.connection).await?).await;
+                    let _ = declare::bindings(&open(self.connection).await?, self.topology).await;
                 }
                 self.topology.status.restored(object);
             }

@@ -18,6 +18,9 @@ use super::consumer::{LAST_ACKS, Message, Subscription};
 /// A channel of this age is succeeded as soon as none of its messages is unfinished.
 const RENEWAL: Duration = Duration::from_secs(30);
 
+/// A channel of this age is succeeded though messages are unfinished: RabbitMQ may hold messages that it has counted as taken.
+const BUSY_RENEWAL: Duration = Duration::from_secs(600);
+
 /// Time between two checks for unfinished messages, if no message arrives.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -138,7 +141,7 @@ impl<'a> Succession<'a> {
         loop {
             if self.predecessor.is_none() && self.current.is_stuck() && self.has_room() {
                 self.succeed().await?;
-            } else if self.predecessor.is_none() && self.opened.elapsed() >= RENEWAL && self.current.is_idle() {
+            } else if self.predecessor.is_none() && self.is_old() {
                 self.succeed().await?;
                 self.renewed = Some(Instant::now());
             } else if self.predecessor.is_none()
@@ -162,6 +165,12 @@ impl<'a> Succession<'a> {
                 return Ok(Taken { message, acks, arrival });
             }
         }
+    }
+
+    /// Whether another channel is due because of this one's age.
+    fn is_old(&mut self) -> bool {
+        let age = self.opened.elapsed();
+        (age >= RENEWAL && self.current.is_idle()) || (age >= BUSY_RENEWAL && self.has_room())
     }
 
     async fn succeed(&mut self) -> Result<(), BrokerError> {

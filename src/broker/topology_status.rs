@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
 use super::BrokerError;
-use super::topology::Mismatch;
+use super::mismatch::Mismatch;
 
 /// Repairs older than this are not reported any more.
 const RECENT: Duration = Duration::from_secs(600);

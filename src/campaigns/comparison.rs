@@ -73,7 +73,8 @@ impl Comparison {
         }
         self.found_last_record |= self.last_record.as_ref() == Some(at);
         match record {
-            Some(LogRecord::Change(_)) => self.in_use = true,
+            // A change of a campaign that a worker has from another log shows no use.
+            Some(LogRecord::Change(change)) => self.in_use |= change.expected.is_none(),
             Some(LogRecord::Control(control)) => {
                 self.held |= matches!(**control, Control::Hold { .. });
                 match self.restores.follow(at, control) {

@@ -265,6 +265,7 @@ impl Campaigns {
         self.metrics.config_log_incomplete.set(0);
         self.status.send_replace(LogStatus::Following);
         self.currency.send_replace(Currency::Current);
+        self.is_following.send_replace(true);
         Ok(())
     }
 
@@ -281,7 +282,13 @@ impl Campaigns {
         self.status.send_replace(LogStatus::Comparing);
     }
 
+    /// The connection is lost: whether the log that is there next is the same one is not known.
+    pub fn connection_lost(&self) {
+        self.is_following.send_replace(false);
+    }
+
     fn catch_up(&self) {
+        self.is_following.send_replace(false);
         if self.currency.send_replace(Currency::CatchingUp) == Currency::Current {
             self.history().last_current = Some(Instant::now());
         }

@@ -81,11 +81,19 @@ impl AcceptEmpty {
         let api = self.server.api()?;
         let configuration = read(&api).await?;
         if configuration["state"] != "incomplete" {
-            // The server's own words, and nothing is asked for nothing.
+            let nothing = if configuration["state"] == "reading" {
+                "This worker is still reading the campaigns log: try again when `waypost ready` answers."
+            } else {
+                "This worker does not hold its events: there is nothing to accept."
+            };
             if !self.confirmation.is_dry_run() {
-                api.post(&["configuration", "accept-empty"], None).await?;
+                return Err(Failure::Failed(nothing.to_owned()));
             }
-            say!("This worker does not hold its events: there is nothing to accept.");
+            if self.json {
+                say!("{}", json!({ "accepted": false, "campaigns": configuration["campaigns"] }));
+            } else {
+                say!("{nothing}");
+            }
             return Ok(());
         }
         if !self.json {

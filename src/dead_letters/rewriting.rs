@@ -11,6 +11,8 @@ use chrono::Utc;
 use futures_util::StreamExt as _;
 
 use super::{DeadLetters, Refused};
+use crate::broker::append::Unapplied;
+use crate::broker::publisher::Unpublished;
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::dead_letter::mark::{Mark, Rewritten};
 use crate::delivery::dead_letter::removed::RemovedMessage;
@@ -23,6 +25,9 @@ const CONCURRENCY: usize = 32;
 
 /// Messages read from the view at once.
 const BATCH: usize = 256;
+
+/// Bytes of messages read from the view at once. The first message may have more.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// If the log cannot be written, the next try comes after this time.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,7 +43,7 @@ impl DeadLetters {
             changes.mark_unchanged();
             // Workers begin at different places, so they seldom write the same letters.
             let from = uuid::Uuid::now_v7().as_u64_pair().1;
-            let messages = tokio::task::block_in_place(|| self.view.removed_messages(from, BATCH))?;
+            let messages = tokio::task::block_in_place(|| self.view.removed_messages(from, BATCH, BATCH_BYTES))?;
             if messages.is_empty() {
                 // The sender lives as long as `self`.
                 let _ = changes.changed().await;
@@ -69,8 +74,7 @@ impl DeadLetters {
         let retries_queue = self.names.retries();
         // All workers derive the same identities from the offset.
         for letter in message.letters(&offset, &retries_queue, Utc::now()) {
-            let body = serde_json::to_vec(&letter)?;
-            if self.appender.append(body).await? == Applied::Letters(1) {
+            if self.append_letter(&letter).await? == Applied::Letters(1) {
                 self.count_letter(&letter, &message);
             }
         }
@@ -80,6 +84,17 @@ impl DeadLetters {
             self.metrics.account.taken_from_ladder.inc();
         }
         Ok(())
+    }
+
+    /// Appends a letter, without its large parts if RabbitMQ does not take it whole.
+    async fn append_letter(&self, letter: &DeadLetter) -> Result<Applied, Refused> {
+        match self.appender.append(serde_json::to_vec(letter)?).await {
+            Err(Unapplied::Unpublished(Unpublished::TooLarge { limit, .. })) => {
+                let shortened = letter.clone().shortened(limit);
+                Ok(self.appender.append(serde_json::to_vec(&shortened)?).await?)
+            }
+            appended => Ok(appended?),
+        }
     }
 
     fn count_letter(&self, letter: &DeadLetter, message: &RemovedMessage) {

@@ -9,8 +9,9 @@ use lapin::Connection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::DeadLetters;
+use super::{Building, DeadLetters};
 use crate::broker::BrokerError;
+use crate::broker::append::ReadBack;
 use crate::broker::connection::{self, Address, reconnect_delays};
 use crate::broker::topology::Topology;
 use crate::follow::{Currency, FollowError, Follower, watch};
@@ -33,38 +34,43 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Tails until `stop`, over as many connections as that takes.
+    /// Runs replays until `stop`, and tails until `settled`, over as many connections as that takes. Deliveries that end in between
+    /// have their dead letters read back.
     ///
     /// # Errors
     /// [`FollowError::Store`]: a local store that fails stays failed until it is opened anew.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), FollowError> {
-        let ended = self.tail(stop).await;
-        self.dead_letters.appender.stop_reading();
+    pub async fn run(self, stop: CancellationToken, settled: CancellationToken) -> Result<(), FollowError> {
+        let ended = self.tail(&stop, &settled).await;
+        self.dead_letters.appender.set_read_back(ReadBack::Off);
         ended
     }
 
-    async fn tail(&self, stop: CancellationToken) -> Result<(), FollowError> {
+    async fn tail(&self, stop: &CancellationToken, settled: &CancellationToken) -> Result<(), FollowError> {
         let mut delays = reconnect_delays();
         loop {
-            let error = match self.session(&stop, &mut delays).await {
+            let error = match self.session(stop, settled, &mut delays).await {
                 Ok(()) => return Ok(()),
                 Err(error @ FollowError::Store(_)) => return Err(error),
                 Err(error) => error,
             };
             self.follower.failed(&error);
+            if self.follower.silence().is_some() {
+                self.dead_letters.appender.set_read_back(ReadBack::Off);
+            }
             let delay = delays.next_backoff().unwrap_or(delays.max_interval);
             tracing::warn!(%error, ?delay, "not following the dead letters; connecting again");
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
-                () = stop.cancelled() => return Ok(()),
+                () = settled.cancelled() => return Ok(()),
             }
         }
     }
 
-    /// One connection, until it is lost, or until `stop` and the end of what is being sent.
+    /// One connection, until it is lost, or until `settled` and the end of what replays are sending.
     async fn session(
         &self,
         stop: &CancellationToken,
+        settled: &CancellationToken,
         delays: &mut backoff::ExponentialBackoff,
     ) -> Result<(), FollowError> {
         let prepare = async {
@@ -75,8 +81,11 @@ impl Tail {
         };
         let (connection, log) = tokio::select! {
             prepared = prepare => prepared?,
-            () = stop.cancelled() => return Ok(()),
+            () = settled.cancelled() => return Ok(()),
         };
+        if *self.dead_letters.building.borrow() == Building::No && self.follower.silence().is_none() {
+            self.dead_letters.appender.set_read_back(ReadBack::On);
+        }
         let mut follow = pin!(self.dead_letters.follow(log));
         let mut currency = self.dead_letters.currency.subscribe();
         let log = self.topology.names.dead_letters();
@@ -85,15 +94,21 @@ impl Tail {
             ended = &mut follow => match ended? {},
             ended = &mut watch => match ended? {},
             _ = currency.wait_for(|currency| *currency == Currency::Current) => {}
-            () = stop.cancelled() => return Ok(()),
+            () = settled.cancelled() => return Ok(()),
         }
+        self.dead_letters.appender.set_read_back(ReadBack::On);
         delays.reset();
+        let replays = async {
+            self.run_replays(&connection, stop).await?;
+            settled.cancelled().await;
+            Ok::<_, BrokerError>(())
+        };
         tokio::select! {
             ended = &mut follow => match ended? {},
             ended = &mut watch => match ended? {},
             ended = self.dead_letters.forget() => match ended? {},
             ended = self.dead_letters.rewrite_removed() => match ended? {},
-            ended = self.run_replays(&connection, stop) => ended?,
+            ended = replays => ended?,
         }
         connection::close(&connection).await;
         Ok(())

@@ -311,25 +311,32 @@ impl LetterView {
         Ok(())
     }
 
-    /// Removed messages whose letters are to be written, at most `limit`, with their offsets. `from` is any number: it
-    /// chooses where to begin, so that several workers begin at different places.
+    /// Removed messages whose letters are to be written, with their offsets: at most `limit`, and no more after the first that
+    /// reaches `bytes`. `from` is any number: it chooses where to begin, so that several workers begin at different places.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn removed_messages(&self, from: u64, limit: usize) -> Result<Vec<(u64, RemovedMessage)>, StoreError> {
+    pub fn removed_messages(
+        &self,
+        from: u64,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<(u64, RemovedMessage)>, StoreError> {
         let (Some((first, _)), Some((last, _))) = (self.removed.first()?, self.removed.last()?) else {
             return Ok(Vec::new());
         };
         let (first, last) = (number(&first), number(&last));
         let begin = first + from % (last - first + 1);
-        let entries = self.removed.range(key(begin)..).chain(self.removed.range(..key(begin))).take(limit);
-        entries
-            .map(|entry| {
-                entry
-                    .map_err(StoreError::from)
-                    .and_then(|(offset, message)| Ok((number(&offset), serde_json::from_slice(&message)?)))
-            })
-            .collect()
+        let (mut messages, mut read) = (Vec::new(), 0);
+        for entry in self.removed.range(key(begin)..).chain(self.removed.range(..key(begin))) {
+            let (offset, message) = entry?;
+            read += message.len();
+            messages.push((number(&offset), serde_json::from_slice(&message)?));
+            if messages.len() == limit || read >= bytes {
+                break;
+            }
+        }
+        Ok(messages)
     }
 
     /// Whether letters of the removed message at `offset` are still to be written.

@@ -65,12 +65,13 @@ impl Worker {
         let exchange = Destination::Exchange { name: self.names.dead_letters(), routing_key: String::new() };
         let record = new_outgoing(exchange.clone(), serde_json::to_vec(letter)?);
         let published = self.letters.publish_until_applied(record).instrument(spans::publish()).await;
-        if let Err(Unpublished::TooLarge { limit, .. }) = published {
+        let publishes = if let Err(Unpublished::TooLarge { limit, .. }) = published {
             let record = new_outgoing(exchange, serde_json::to_vec(&letter.clone().shortened(limit))?);
-            self.letters.publish_until_applied(record).instrument(spans::publish()).await?;
+            self.letters.publish_until_applied(record).instrument(spans::publish()).await?
         } else {
-            published?;
-        }
+            published?
+        };
+        self.metrics.dead_letters_republished.inc_by(u64::from(publishes - 1));
         self.metrics.dead_letter(letter.reason);
         lines::dead(letter);
         Ok(())

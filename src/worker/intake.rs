@@ -88,6 +88,7 @@ impl Intake {
         let mut declared = false;
         loop {
             let ended = self.session(&stop, &mut delays, &mut declared).await;
+            self.campaigns.connection_lost();
             self.worker.metrics.broker_connected.set(0);
             self.worker.metrics.forget_queue_depths();
             let error = match ended {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::stage::{QUICK, Stage, campaign, chose, many};
 use crate::support::letters::{ids, text};
@@ -76,6 +77,24 @@ async fn a_letter_above_the_brokers_limit_is_kept_without_its_body() {
     let letters = stage.waypost.until_letters("reason=malformed", 1).await;
     let letter = stage.waypost.letter(&ids(&letters)[0]).await;
     assert_eq!((text(&letter, "messageId"), letter.get("body")), ("large", None), "{letter:#}");
+    assert!(letter["errors"].to_string().contains("max_message_size"), "{letter:#}");
+}
+
+#[tokio::test]
+async fn a_removed_message_whose_letter_is_above_the_brokers_limit_is_kept_without_its_body() {
+    let (broker, _) = Broker::private_configured(|_| "max_message_size = 100000\n".to_owned()).await;
+    let stage = Stage::set_on(&broker.url(), "life", &[]).await;
+    stage.waypost.terminate();
+    assert!(stage.waypost.wait().await.success());
+    let events = format!("{}.events", stage.prefix);
+    // The letter has the event twice: read, and as it came.
+    let mut event = chose(3, "expired");
+    event["option"] = json!("x".repeat(60_000));
+    stage.amqp.publish(&events, [Message::event(&event).expiration(50)]).await;
+    stage.amqp.until_depth(&events, 0).await;
+    stage.waypost.restart().await;
+    let letters = stage.waypost.until_letters("reason=expired", 1).await;
+    let letter = stage.waypost.letter(&ids(&letters)[0]).await;
     assert!(letter["errors"].to_string().contains("max_message_size"), "{letter:#}");
 }
 
@@ -184,9 +203,10 @@ async fn while_the_broker_takes_no_messages_deliveries_go_on_and_failures_wait()
     // They fail when the alarm has been raised: a connection is blocked at its first message after that. An endpoint of
     // their own, which is not known and so is sent no more than these at once.
     const FAILING: usize = 8;
-    let late = Receiver::start();
-    late.answer_with("/", |_: &Request, earlier: usize| match earlier {
-        0..FAILING => Answer::status(500).after(Duration::from_secs(5)),
+    let (late, raised) = (Receiver::start(), CancellationToken::new());
+    let failed = Answer::status(500).held_by(&raised);
+    late.answer_with("/", move |_: &Request, earlier: usize| match earlier {
+        0..FAILING => failed.clone(),
         _ => Answer::ok(),
     });
     let section = json!({ "label": "late", "webhook": { "url": late.url("/") } });
@@ -201,6 +221,7 @@ async fn while_the_broker_takes_no_messages_deliveries_go_on_and_failures_wait()
     let events = many(4_000, 3);
     stage.amqp.publish_events(&stage.prefix, &events).await;
     broker.ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]).await;
+    raised.cancel();
     let blocked = async || {
         let reply = stage.waypost.get("/readyz").await;
         (reply.status == 503 && reply.body.contains("takes no messages")).then_some(())

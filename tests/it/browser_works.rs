@@ -177,7 +177,7 @@ async fn it_is_as_wide_as_it_is_told_and_prefers_what_it_is_told() {
 )]
 async fn a_thing_that_is_not_there_fails_the_test_with_what_is() {
     let (_pages, mut browser) = at("/clean").await;
-    browser.be_patient_for(Duration::from_millis(300));
+    browser.be_patient_for(Duration::from_secs(2));
     browser.click(&button("Delete")).await;
 }
 
@@ -185,7 +185,7 @@ async fn a_thing_that_is_not_there_fails_the_test_with_what_is() {
 #[should_panic(expected = "there are 2 of button \"Discard\": say inside of which thing (tests/it/browser_works.rs")]
 async fn a_thing_that_could_be_another_fails_the_test() {
     let (_pages, mut browser) = at("/clean").await;
-    browser.be_patient_for(Duration::from_millis(300));
+    browser.be_patient_for(Duration::from_secs(2));
     browser.click(&button("Discard")).await;
 }
 

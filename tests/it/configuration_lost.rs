@@ -430,6 +430,28 @@ async fn deliveries_that_wait_tell_a_new_log_from_a_first_installation() {
     let accepted = new.cli(&["campaigns", "accept-empty", "--yes"]).await;
     assert_eq!(accepted.code, Some(0), "{accepted:?}");
     new.ready().await;
+    let again = new.cli(&["campaigns", "accept-empty", "--dry-run", "--json"]).await;
+    assert_eq!(again.stdout.trim(), r#"{"accepted":false,"campaigns":0}"#);
+}
+
+/// A change in a new log would tell a worker with an empty store that the log is complete.
+#[tokio::test]
+async fn no_change_is_accepted_until_a_new_log_is_compared() {
+    let (url, prefix) = (Broker::shared().await.url(), unique("lost"));
+    let (old, amqp) = (Waypost::start(&url, &prefix).await, Amqp::connect(&url).await);
+    old.put_campaign(&campaign("c", "https://example.com/hook")).await;
+    amqp.delete_queue(&log_of(&prefix)).await;
+    let (client, document) = (reqwest::Client::new(), campaign("d", "https://example.com/hook"));
+    until("a refusal that says what to do", LONG, async || {
+        let answer = client.put(old.url("/v1/campaigns/d")).json(&document).send().await.expect("an answer");
+        let (status, text) = (answer.status(), answer.text().await.expect("a text"));
+        assert_eq!(status, 503, "{text}");
+        text.contains("accept-empty").then_some(())
+    })
+    .await;
+    // A worker with an empty store is told.
+    let new = launch(&url, &prefix).await;
+    held(&new).await;
 }
 
 #[tokio::test]

@@ -15,8 +15,11 @@ async fn dead_of_everything(stage: &Stage) -> Vec<Value> {
     let mut campaign = campaign(&stage.receiver);
     let menu = campaign["sections"][0]["menu"].as_array_mut().expect("a menu");
     menu[3]["webhook"]["retry"] = json!({ "maxAttempts": 2 });
+    // Long enough for the second configuration to be there before the retry.
+    menu[4]["webhook"]["retry"] = json!({ "initialDelay": "5s" });
     for (keyword, url) in [(6, stage.receiver.url("/deleted")), (7, "http://10.255.255.1/never-dialled".to_owned())] {
-        menu.push(json!({ "keyword": keyword, "option": format!("Option {keyword}"), "webhook": { "url": url } }));
+        let webhook = json!({ "url": url, "retry": { "initialDelay": "5s" } });
+        menu.push(json!({ "keyword": keyword, "option": format!("Option {keyword}"), "webhook": webhook }));
     }
     stage.put_what_was_allowed(&campaign).await;
     stage.receiver.answer("/agent", Answer::status(410).body("no such agent"));

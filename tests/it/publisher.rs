@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use waypost::broker::append::Appender;
+use waypost::broker::append::{Appender, ReadBack};
 use waypost::broker::connection::Address;
 use waypost::broker::names::Names;
 use waypost::broker::publisher::{Destination, Link, Outgoing, Publisher, Unpublished};
@@ -57,21 +57,24 @@ async fn a_record_that_is_not_read_back_is_published_again() {
     let log = format!("{prefix}.retries");
     let appender: Appender<()> = Appender::new(publisher(&broker.url(), &prefix), log.clone(), Duration::from_secs(2));
     let amqp = Amqp::connect(&broker.url()).await;
-    assert_eq!(appender.publish_until_applied(to_queue(&log, 1)).await, Ok(()));
-    amqp.until_depth(&log, 3).await;
-    // A reader that reads nothing is not waited for, until it has read something.
-    assert_eq!(appender.publish_until_applied(to_queue(&log, 1)).await, Ok(()));
-    amqp.until_depth(&log, 4).await;
-    appender.applied("another", ());
+    // Nobody reads.
+    assert_eq!(appender.publish_until_applied(to_queue(&log, 1)).await, Ok(1));
+    amqp.until_depth(&log, 1).await;
+    appender.set_read_back(ReadBack::On);
     let read = async {
-        amqp.until_depth(&log, 5).await;
+        // Once more after each time-out, over another connection.
+        amqp.until_depth(&log, 3).await;
+        appender.applied("another", ());
         appender.applied("message-2", ());
     };
     let (published, ()) = tokio::join!(appender.publish_until_applied(to_queue(&log, 2)), read);
-    assert_eq!(published, Ok(()));
-    appender.stop_reading();
-    assert_eq!(appender.publish_until_applied(to_queue(&log, 3)).await, Ok(()));
-    amqp.until_depth(&log, 6).await;
+    assert_eq!(published, Ok(2));
+    let stop = async {
+        amqp.until_depth(&log, 4).await;
+        appender.set_read_back(ReadBack::Off);
+    };
+    let (published, ()) = tokio::join!(appender.publish_until_applied(to_queue(&log, 3)), stop);
+    assert_eq!(published, Ok(1), "whoever waits when reading ends is content with the confirm");
 }
 
 /// lapin hands a returned message over with whichever confirm comes next, so that without matching by message id some

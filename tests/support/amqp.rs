@@ -95,6 +95,9 @@ impl Record {
     }
 }
 
+/// For a node to start, or to go on after a partition.
+const NODE_PATIENCE: Duration = Duration::from_secs(120);
+
 /// A connection of the test's own. Everything panics where the broker refuses.
 pub(crate) struct Amqp {
     connection: Connection,
@@ -105,6 +108,13 @@ impl Amqp {
     pub(crate) async fn connect(url: &str) -> Self {
         let connection = Connection::connect(url, ConnectionProperties::default().with_connection_name("test".into()));
         Self { connection: connection.await.expect("a connection to the broker") }
+    }
+
+    /// Connects to a node that may still be starting, or may have paused itself.
+    pub(crate) async fn until_connected(url: &str) -> Self {
+        let properties = ConnectionProperties::default().with_connection_name("test".into());
+        let connect = async || Connection::connect(url, properties.clone()).await.ok();
+        Self { connection: until("a connection to the broker", NODE_PATIENCE, connect).await }
     }
 
     /// A new channel, for what is not here.

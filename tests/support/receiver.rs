@@ -21,6 +21,7 @@ use axum::http::{Method, Response, Uri};
 use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 use super::background::Background;
 use super::until::{PATIENCE, poll};
@@ -67,6 +68,7 @@ pub(crate) struct Answer {
     headers: Vec<(String, String)>,
     body: Bytes,
     delay: Duration,
+    gate: Option<CancellationToken>,
     ending: Ending,
 }
 
@@ -90,7 +92,7 @@ impl Answer {
     /// A status, no body.
     pub(crate) fn status(status: u16) -> Self {
         let (headers, body, delay) = (Vec::new(), Bytes::new(), Duration::ZERO);
-        Self { status, headers, body, delay, ending: Ending::Answered }
+        Self { status, headers, body, delay, gate: None, ending: Ending::Answered }
     }
 
     /// Nothing, ever: the sender has to give up by itself.
@@ -128,6 +130,12 @@ impl Answer {
     /// Only after this time.
     pub(crate) fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
+        self
+    }
+
+    /// Only when the test cancels the token.
+    pub(crate) fn held_by(mut self, gate: &CancellationToken) -> Self {
+        self.gate = Some(gate.clone());
         self
     }
 }
@@ -298,6 +306,9 @@ async fn receive(
         None => Answer::ok(),
     };
     tokio::time::sleep(answer.delay).await;
+    if let Some(gate) = &answer.gate {
+        gate.cancelled().await;
+    }
     let body = match answer.ending {
         Ending::Answered => Body::from(answer.body),
         Ending::NeverAnswered => std::future::pending().await,

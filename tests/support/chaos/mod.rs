@@ -125,7 +125,7 @@ pub(crate) async fn run(drill: &Drill, watch: impl Fn(Progress)) -> Findings {
         let operating = books.doing("giving orders", Operator::new(&scene, drill.seed, drill.length).run());
         tokio::join!(publishing, witnessing, injecting, operating);
         // Past all proxies, which are healed.
-        let amqp = Amqp::connect(&scene.cluster.nodes()[0].url()).await;
+        let amqp = Amqp::until_connected(&scene.cluster.nodes()[0].url()).await;
         let settled = books.doing("settling", settling::settle(&scene, &amqp)).await;
         let (dead_letters, witness) = (scene.dead_letters(), scene.witness());
         // A replay that is under way may still write letters.

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The records of the copy that has most.
 pub(crate) async fn read(scene: &Scene, stream: &str) -> Vec<Record> {
     let copies = scene.cluster.nodes().iter().map(async |node| {
-        let amqp = Amqp::connect(&node.url()).await;
+        let amqp = Amqp::until_connected(&node.url()).await;
         let read = async || amqp.read_stream_until_quiet(stream, QUIET).await.ok();
         until("a copy of the stream", PATIENCE, read).await
     });

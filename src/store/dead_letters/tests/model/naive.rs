@@ -327,7 +327,7 @@ impl Naive {
                 }
             }
         }
-        let mut removed = view.removed_messages(7, usize::MAX).expect("removed messages");
+        let mut removed = view.removed_messages(7, usize::MAX, usize::MAX).expect("removed messages");
         removed.sort_by_key(|(offset, _)| *offset);
         assert!(removed.iter().map(|(offset, message)| (offset, message)).eq(&self.removed));
         self.compare_jobs(log);
