@@ -30,7 +30,7 @@ pub use self::fault::{ConfigError, ConfigFault};
 use self::known::Known;
 pub use self::setting::Setting;
 use self::setting::masked;
-use crate::delivery::document::HttpUrls;
+use crate::delivery::egress::HttpUrls;
 use crate::delivery::egress::{Allowed, EgressRules};
 use crate::delivery::endpoint::gate::Limits;
 use crate::delivery::retry::RetryPolicy;

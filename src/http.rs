@@ -47,6 +47,7 @@ mod given;
 mod list;
 pub mod listener;
 mod openapi;
+mod principal;
 mod probes;
 mod problem;
 mod replays;

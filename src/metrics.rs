@@ -13,10 +13,10 @@ use prometheus::{
 use self::account::Account;
 use self::broker_state::BrokerState;
 use crate::delivery::dead_letter::State;
-use crate::delivery::dead_letter::mark::ReplayOutcome;
 use crate::delivery::endpoint::{BreakerState, Busy};
 use crate::delivery::outcome::{Blame, Cause, Reply, Stages};
 use crate::delivery::reason::Reason;
+use crate::delivery::replay::ReplayOutcome;
 
 /// What became of a message of the events queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,6 +20,7 @@ pub mod memory_budget;
 pub mod parking;
 pub mod precedence;
 pub mod progress;
+mod queue;
 pub mod receipts;
 
 use std::sync::Arc;

@@ -4,7 +4,8 @@
 use chrono::{TimeDelta, Utc};
 use indicatif::HumanCount;
 use serde_json::{Map, Value, json};
-use waypost::delivery::document::{self, HttpUrls};
+use waypost::delivery::document;
+use waypost::delivery::egress::HttpUrls;
 use waypost::delivery::outcome::Cause;
 use waypost::delivery::{Attempt, Delivery, event, resolve, timestamp};
 

@@ -12,8 +12,8 @@ use super::acks::{Acknowledging, Acks};
 use super::removal::Removals;
 use super::{BrokerError, DELIVERY_COUNT, REPLAY_ID, REPLAY_OF, number_header, text_header};
 use crate::delivery::TraceContext;
+use crate::delivery::identity::ReplayLink;
 use crate::delivery::identity::{DeadLetterId, ReplayId};
-use crate::delivery::replay::ReplayLink;
 
 /// A quorum queue can lose acknowledgements that are followed at once by the end of their channel: 3 of 8 runs under
 /// load gave messages out twice, and none of 18 with this pause.

@@ -21,7 +21,7 @@ use super::consumer::{Message, StartAt, Subscription};
 use super::publisher::{Destination, Outgoing, Publisher};
 use super::removal::Removals;
 use crate::delivery::TraceContext;
-use crate::delivery::replay::ReplayLink;
+use crate::delivery::identity::ReplayLink;
 
 /// Records in hand at once. A record may be a document of a megabyte, so not more of them.
 const WINDOW: u16 = 100;

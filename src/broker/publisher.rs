@@ -27,7 +27,7 @@ use super::topology::Topology;
 use super::topology_status::{Object, ObjectKind};
 use super::{REPLAY_ID, REPLAY_OF};
 use crate::delivery::TraceContext;
-use crate::delivery::replay::ReplayLink;
+use crate::delivery::identity::ReplayLink;
 use channels::Channels;
 
 /// Unconfirmed messages at once. One at a time would publish 1,400 a second, this many 32,000.

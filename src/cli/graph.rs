@@ -10,7 +10,8 @@ use super::client::{Call, Server};
 use super::output::print;
 use super::{Failure, client, documents};
 use crate::delivery::campaign::Campaign;
-use crate::delivery::document::{self, HttpUrls};
+use crate::delivery::document;
+use crate::delivery::egress::HttpUrls;
 use crate::flow::{self, Health, Style};
 
 #[derive(Args)]

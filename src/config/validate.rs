@@ -14,7 +14,7 @@ use super::{
     Role, ShutdownConfig, StoreConfig, TelemetryConfig, Token,
 };
 use crate::broker::topology::MAX_SHARDS;
-use crate::delivery::document::HttpUrls;
+use crate::delivery::egress::HttpUrls;
 use crate::delivery::endpoint::gate::Limits;
 use crate::delivery::retry::RetryPolicy;
 use crate::delivery::sealing::Keyring;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
@@ -16,7 +17,7 @@ use super::duration::Written;
 use super::event::Keyword;
 use super::identity::WebhookId;
 use super::left_out;
-use super::signing::PreviousSecret;
+use super::timestamp;
 use super::webhook_url::WebhookUrl;
 pub use parameters::ExtraParameters;
 
@@ -175,6 +176,18 @@ impl fmt::Debug for Webhook {
             .field("enabled", &self.enabled)
             .finish_non_exhaustive()
     }
+}
+
+/// A secret that was replaced, and still signs for a while.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PreviousSecret {
+    /// `whsec_…`
+    pub secret: String,
+    /// It signs before this time.
+    #[serde(with = "timestamp")]
+    #[schemars(with = "DateTime<Utc>")]
+    pub until: DateTime<Utc>,
 }
 
 /// A webhook's own retry policy: each value overrides the setting of its name, see [`super::retry::RetryPolicy`].

@@ -16,10 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::campaign::{Configuration, MASK, Target};
 use super::event::StepEvent;
 use super::fault::Fault;
-use super::identity::{DeadLetterId, DeliveryId, EventId, WebhookId};
+use super::identity::{DeadLetterId, DeliveryId, EventId, ReplayId, ReplayLink, WebhookId};
 use super::outcome::Cause;
 use super::reason::Reason;
-use super::replay::{ReplayId, ReplayLink};
 use super::{Attempt, Delivery, TraceContext, timestamp};
 
 /// The most of an unreadable body that is kept, in bytes. Twice as long as the longest event, and so short that a reader of the

@@ -16,7 +16,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::campaign::{Campaign, MenuEntry, Redirect, RedirectKind, Section, SectionKind, Webhook};
-use super::egress::EgressRules;
+use super::egress::{EgressRules, HttpUrls};
 use super::event::{Keyword, MAX_CAMPAIGN_ID_CHARS};
 use super::fault::Fault;
 use super::identity::WebhookId;
@@ -25,15 +25,6 @@ use reader::{Faults, FirstPlaces, Node, Object, shortened};
 
 /// The largest document, in bytes.
 pub const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
-
-/// Whether webhooks may have plain `http` URLs: the setting `egress.allowHttp`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HttpUrls {
-    /// `http` and `https`.
-    Allowed,
-    /// Only `https`.
-    Refused,
-}
 
 /// By what the URLs of webhooks are judged.
 #[derive(Debug, Clone, Copy)]

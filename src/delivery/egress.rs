@@ -8,7 +8,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use url::{Host, Url};
 
-use super::document::HttpUrls;
+/// Whether webhooks may have plain `http` URLs: the setting `egress.allowHttp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpUrls {
+    /// `http` and `https`.
+    Allowed,
+    /// Only `https`.
+    Refused,
+}
 
 /// What may be reached although it is not public.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -169,6 +169,16 @@ impl DeadLetterId {
     }
 }
 
+/// A letter was sent again, or a message is an event that was: what its next letter is linked to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplayLink {
+    /// The letter.
+    pub dead_letter: DeadLetterId,
+    /// The replay that sent it.
+    pub replay: ReplayId,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

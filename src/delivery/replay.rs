@@ -7,20 +7,16 @@
 //!
 //! A letter is sent once. Where that fails it is dead again, as a new letter; a replay retries nothing by itself.
 
-use std::sync::Arc;
+pub mod target;
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::campaign::{MASK, Place, Target};
-use super::dead_letter::DeadLetter;
 use super::dead_letter::filter::Filter;
-use super::dead_letter::mark::ReplayOutcome;
 use super::identity::DeadLetterId;
-pub use super::identity::ReplayId;
-use super::reason::Reason;
-use super::{resolve, timestamp};
+pub use super::identity::{ReplayId, ReplayLink};
+use super::timestamp;
 
 /// The most letters sent between two records of it: so many are sent once more where a worker dies in between.
 pub const SLICE: u32 = 100;
@@ -162,14 +158,30 @@ impl Command {
     }
 }
 
-/// A letter was sent again, or a message is an event that was: what its next letter is linked to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ReplayLink {
-    /// The letter.
-    pub dead_letter: DeadLetterId,
-    /// The replay that sent it.
-    pub replay: ReplayId,
+/// How sending a letter again went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplayOutcome {
+    /// The receiver has it.
+    Delivered,
+    /// It failed again.
+    Dead,
+    /// An unreadable event is back on the events queue, as it came.
+    Requeued,
+}
+
+impl ReplayOutcome {
+    /// Every outcome, for metrics that exist before they count.
+    pub const ALL: [Self; 3] = [Self::Delivered, Self::Dead, Self::Requeued];
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+            Self::Requeued => "requeued",
+        }
+    }
 }
 
 /// A replay with what is known of its course: the same on every node, for each applies the same records.
@@ -328,51 +340,6 @@ impl Job {
         self.replay.state = state;
         self.replay.ended_at = Some(at);
     }
-}
-
-/// Where a letter is sent again. Its own target is the webhook as it was, without the values of headers and the secret;
-/// `current` is the webhook as it is, if there is one.
-///
-/// # Errors
-/// The reason for which it can't be sent. A letter that died while it waited has no original: it dies of the same again.
-pub fn target(config: ReplayConfig, letter: &DeadLetter, current: Option<Place<'_>>) -> Result<Target, Reason> {
-    match (config, &letter.target) {
-        (ReplayConfig::Current, _) => resolve::current(current),
-        (ReplayConfig::Original, None) => Err(letter.reason),
-        (ReplayConfig::Original, Some(original)) => unmasked(original, current).ok_or(Reason::WebhookDeleted),
-    }
-}
-
-/// The original webhook with the values of headers and the secret as they are now; without them where it has another scheme, host or
-/// port by now. A header that the webhook does not
-/// have any more is left out; where the webhook is gone there is nothing to put in the place of what is masked.
-fn unmasked(original: &Target, current: Option<Place<'_>>) -> Option<Target> {
-    let mut target = original.clone();
-    let webhook = Arc::make_mut(&mut target.webhook);
-    if webhook.headers.is_empty() && webhook.secret.is_none() {
-        return Some(target);
-    }
-    let current = current?.webhook;
-    // Secrets of one host are not sent to another.
-    if current.url.place().endpoint != webhook.url.place().endpoint {
-        webhook.headers.retain(|_, value| value.as_str() != Some(MASK));
-        webhook.secret = None;
-        webhook.previous_secrets.clear();
-        return Some(target);
-    }
-    let of_now = |name: &str| current.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-    webhook.headers = std::mem::take(&mut webhook.headers)
-        .into_iter()
-        .filter_map(|(name, value)| match value.as_str() {
-            Some(MASK) => of_now(&name).map(|(_, value)| (name, value.clone())),
-            _ => Some((name, value)),
-        })
-        .collect();
-    if webhook.secret.is_some() {
-        webhook.secret = current.secret.clone();
-        webhook.previous_secrets = current.previous_secrets.clone();
-    }
-    Some(target)
 }
 
 #[cfg(test)]

@@ -116,7 +116,8 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
 mod tests {
     use super::*;
     use crate::delivery::TraceContext;
-    use crate::delivery::document::{self, HttpUrls};
+    use crate::delivery::document;
+    use crate::delivery::egress::HttpUrls;
     use crate::delivery::event;
     use crate::delivery::resolve::resolve;
 

@@ -153,8 +153,9 @@ mod tests {
                     "webhook": { "url": "https://example.com/entry", "enabled": of_entry },
                 }],
             }]});
-            let campaign = document::read(document.to_string().as_bytes(), document::HttpUrls::Refused, None)
-                .expect("a valid document");
+            let campaign =
+                document::read(document.to_string().as_bytes(), crate::delivery::egress::HttpUrls::Refused, None)
+                    .expect("a valid document");
             let all = [
                 (WebhookKind::Underlying, "own".to_owned(), own),
                 (WebhookKind::Redirect, "entry".to_owned(), of_entry),

@@ -132,7 +132,8 @@ fn later(time: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::document::{self, HttpUrls};
+    use crate::delivery::document;
+    use crate::delivery::egress::HttpUrls;
     use crate::delivery::outcome::Cause;
     use crate::delivery::{Attempt, event};
     use proptest::prelude::*;

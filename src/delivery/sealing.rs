@@ -219,7 +219,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::delivery::document::{self, HttpUrls};
+    use crate::delivery::document;
+    use crate::delivery::egress::HttpUrls;
 
     fn key(byte: u8) -> String {
         STANDARD.encode([byte; 32])

@@ -8,11 +8,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
-use super::campaign::Webhook;
-use super::timestamp;
+use super::campaign::{PreviousSecret, Webhook};
 
 /// How long the old secret still signs, where nobody says otherwise.
 pub const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 3600);
@@ -25,18 +22,6 @@ pub const MOST_PREVIOUS: usize = 3;
 
 /// Bytes of a secret that is made here.
 pub const SECRET_BYTES: usize = 32;
-
-/// A secret that was replaced, and still signs for a while.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PreviousSecret {
-    /// `whsec_…`
-    pub secret: String,
-    /// It signs before this time.
-    #[serde(with = "timestamp")]
-    #[schemars(with = "DateTime<Utc>")]
-    pub until: DateTime<Utc>,
-}
 
 /// The value of `webhook-signature`: by the present secret first. None where the webhook has no secret.
 pub fn signature(webhook: &Webhook, id: &str, body: &[u8], now: DateTime<Utc>) -> Option<String> {

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::layout::{ROW, head};
 use super::*;
 use crate::delivery::campaign::{Campaign, WebhookKind};
+use crate::delivery::document;
 use crate::delivery::document::tests::example;
-use crate::delivery::document::{self, HttpUrls};
+use crate::delivery::egress::HttpUrls;
 use crate::delivery::identity::WebhookId;
 
 fn read(document: &Value) -> Campaign {

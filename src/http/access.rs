@@ -13,22 +13,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::audit::Entry;
 use super::browser;
+use super::principal::{Caller, LOCAL};
 use super::problem::Problem;
 use super::route::{Audit, Route};
 use crate::config::{Role, Token};
-use crate::delivery::campaign::Secrets;
-
-/// Whoever sent a request. Without any token configured everybody is an editor: the settings then allow a loopback
-/// listener only.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Caller {
-    /// The name of the token; [`LOCAL`] where none is needed.
-    pub(super) name: Arc<str>,
-    pub(super) role: Role,
-}
-
-/// The name of everybody where no token is configured.
-const LOCAL: &str = "local";
 
 /// What is asked of whoever comes.
 #[derive(Clone)]
@@ -42,13 +30,6 @@ pub(super) struct Access {
 pub(super) struct Demand {
     pub(super) role: Role,
     pub(super) audit: Audit,
-}
-
-impl Caller {
-    /// Only who may change them sees the values of headers.
-    pub(super) fn secrets(&self) -> Secrets {
-        if self.role >= Role::Editor { Secrets::Shown } else { Secrets::Masked }
-    }
 }
 
 impl Access {

@@ -3,7 +3,7 @@
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 
-use super::access::Caller;
+use super::principal::Caller;
 use crate::delivery::dead_letter::choice::Choice;
 
 /// The most of an address that a line shows: whoever has no token can't flood the log with long ones.

@@ -11,9 +11,9 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::access::Caller;
 use super::given::{Id, Query};
 use super::list::{List, Page};
+use super::principal::Caller;
 use super::problem::Problem;
 use super::route::Route;
 use super::version::{precondition, tagged};

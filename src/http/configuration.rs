@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Http;
-use super::access::Caller;
+use super::principal::Caller;
 use super::problem::Problem;
 use super::route::Route;
 use crate::campaigns::hold::LogStatus;

@@ -28,6 +28,8 @@ mod errors;
 mod explain;
 mod flow;
 mod form;
+mod letter_view;
+mod links;
 mod numbers;
 mod overview;
 mod page;

@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
 
 use super::Http;
-use super::access::Caller;
 use super::audit::{About, chosen};
 use super::given::{Fields, Given, Id};
 use super::list::List;
+use super::principal::Caller;
 use super::problem::Problem;
 use super::route::Route;
 use crate::config::Role;

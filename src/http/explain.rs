@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use chrono::Utc;
 
-use super::access::Caller;
+use super::principal::Caller;
 use super::problem::Problem;
 use super::route::Route;
 use super::{Http, body};

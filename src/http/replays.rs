@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
 
 use super::Http;
-use super::access::Caller;
 use super::audit::{About, chosen};
 use super::counts::by_count_with;
 use super::given::{Fields, Given, Id, Query};
 use super::list::{List, Page};
+use super::principal::Caller;
 use super::problem::Problem;
 use super::route::Route;
 use crate::config::Role;

@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::access::Caller;
 use super::given::{Fields, Given, Id};
+use super::principal::Caller;
 use super::problem::Problem;
 use super::route::Route;
 use super::version::{precondition, tagged};

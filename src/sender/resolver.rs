@@ -94,8 +94,8 @@ impl fmt::Debug for GuardedResolver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::document::HttpUrls;
     use crate::delivery::egress::Allowed;
+    use crate::delivery::egress::HttpUrls;
 
     #[test]
     fn a_name_with_a_mix_of_addresses_is_dialled_at_those_that_are_open() {

@@ -14,8 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use raw_receiver::RawReceiver;
 
 use super::*;
-use crate::delivery::document::HttpUrls;
 use crate::delivery::egress::Allowed;
+use crate::delivery::egress::HttpUrls;
 use crate::delivery::outcome::{Blame, Phase};
 
 fn sender() -> Sender {

@@ -8,6 +8,7 @@ mod archive;
 mod blocks;
 mod draft;
 mod ids;
+mod location;
 mod pack;
 mod reading;
 pub mod rows;
@@ -35,8 +36,9 @@ use crate::delivery::timestamp;
 use archive::{Archive, Volumes};
 use draft::Draft;
 use ids::Ids;
+use location::{block_of, blocks_of, first_of};
 pub use reading::Kept;
-use rows::{Block, Row, Zone, block_of, blocks_of, fingerprint, first_of};
+use rows::{Block, Row, Zone, fingerprint};
 
 /// The key of the dead-letter log's position.
 const DEAD_LETTER_LOG: &[u8] = b"dead-letters";

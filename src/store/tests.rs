@@ -3,7 +3,8 @@
 use super::*;
 use crate::broker::log::Position;
 use crate::delivery::campaign::Campaign;
-use crate::delivery::document::{self, HttpUrls};
+use crate::delivery::document;
+use crate::delivery::egress::HttpUrls;
 use crate::store::record::{Control, LogRecord, RestoreKind};
 use crate::store::state::{Contents, Effect, Incomplete, ReadFrom};
 

@@ -3,7 +3,7 @@
 use chrono::Utc;
 use tracing::Instrument as _;
 
-use super::intake::Queue;
+use super::queue::Queue;
 use super::{Unsettled, Worker, accounted, lines, new_outgoing};
 use crate::broker::consumer::Message;
 use crate::broker::publisher::{Destination, Unpublished};

@@ -391,7 +391,8 @@ mod tests {
         let mut webhook = json!({ "id": "wh_1", "url": "https://example.com/" });
         webhook.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
         let document = json!({ "id": "c", "sections": [{ "label": "l", "webhook": webhook }] }).to_string();
-        let campaign = document::read(document.as_bytes(), document::HttpUrls::Refused, None).expect("a document");
+        let campaign =
+            document::read(document.as_bytes(), crate::delivery::egress::HttpUrls::Refused, None).expect("a document");
         campaign.sections[0].webhook.as_deref().cloned().expect("a webhook")
     }
 

@@ -21,6 +21,7 @@ use super::Worker;
 use super::memory_budget::MemoryBudget;
 use super::precedence::Precedence;
 use super::progress::{InHand, Phase, Progress};
+use super::queue::Queue;
 use crate::broker::BrokerError;
 use crate::broker::acks::Acks;
 use crate::broker::connection::{self, Address, reconnect_delays};
@@ -68,13 +69,6 @@ enum Ended {
     Stopped,
     /// The view must be read again, or may lack campaigns.
     ViewOutdated,
-}
-
-/// The queues that are worked off, each with a window of its own: a storm of retries does not hold up fresh events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Queue {
-    Events,
-    Retries,
 }
 
 impl Intake {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::intake::Queue;
+use super::queue::Queue;
 use crate::delivery::campaign::{ExtraParameters, Webhook};
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::endpoint::Origin;

@@ -121,7 +121,8 @@ mod tests {
 
     use super::*;
     use crate::delivery::Delivery;
-    use crate::delivery::document::{self, HttpUrls};
+    use crate::delivery::document;
+    use crate::delivery::egress::HttpUrls;
     use crate::delivery::event;
 
     /// A delivery of an event with this label and response.

@@ -90,7 +90,7 @@ async fn a_trace_goes_through() {
     let requests = stage.receiver.until_within(LONG, |requests| requests.len() >= 2).await;
     assert!(requests.iter().all(|request| request.header("traceparent") == Some(&*traceparent)), "{requests:?}");
     let line = stage.waypost.until_line("attempt failed").await;
-    assert!(line.contains(TRACE) && line.contains("theirs_5xx"), "{line}");
+    assert!(line.contains(TRACE) && line.contains("receiver_5xx"), "{line}");
 
     let spans = until("the spans at the collector", LONG, async || {
         let spans = spans(&collector);
@@ -166,7 +166,7 @@ async fn failures_are_blamed_on_somebody() {
         stage.publish(&chose(keyword, &format!("blamed-{keyword}"))).await;
     }
     stage.dead_letters(3).await;
-    for blame in ["theirs_5xx", "theirs_4xx", "theirs_reset"] {
+    for blame in ["receiver_5xx", "receiver_4xx", "receiver_reset"] {
         stage.waypost.until_metric(&format!("waypost_attempt_failures_total{{blame=\"{blame}\"}}"), 1.0).await;
     }
     for stage_of in ["connect", "first_byte"] {

@@ -20,7 +20,8 @@ use chrono::{DateTime, TimeZone as _, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use waypost::delivery::Delivery;
-use waypost::delivery::document::{HttpUrls, read};
+use waypost::delivery::document::read;
+use waypost::delivery::egress::HttpUrls;
 use waypost::delivery::event::decode;
 use waypost::delivery::fault::Fault;
 

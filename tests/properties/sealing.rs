@@ -3,7 +3,8 @@
 
 use serde_json::json;
 use waypost::delivery::campaign::Campaign;
-use waypost::delivery::document::{HttpUrls, read};
+use waypost::delivery::document::read;
+use waypost::delivery::egress::HttpUrls;
 use waypost::delivery::sealing::{Keyring, SALT_BYTES};
 
 /// Two keys: 32 bytes each, in base64.

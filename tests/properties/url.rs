@@ -4,7 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::json;
-use waypost::delivery::document::{HttpUrls, Urls, read, read_among};
+use waypost::delivery::document::{Urls, read, read_among};
+use waypost::delivery::egress::HttpUrls;
 use waypost::delivery::egress::{Allowed, EgressRules, not_public};
 
 pub(crate) fn holds(text: &str) {

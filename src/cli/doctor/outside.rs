@@ -14,7 +14,7 @@ use crate::broker::topology::Topology;
 use crate::broker::topology_status::TopologyStatus;
 use crate::broker::{BrokerError, connection, handshake, probe};
 use crate::config::Config;
-use crate::delivery::document::HttpUrls;
+use crate::delivery::egress::HttpUrls;
 use crate::delivery::outcome::{Cause, Reply};
 
 /// A customer's URL is asked for this long.

@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::config::Config;
-use crate::delivery::document::HttpUrls;
+use crate::delivery::egress::HttpUrls;
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let changed = config.settings.iter().filter(|setting| setting.value != setting.default).count();

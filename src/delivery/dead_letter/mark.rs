@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::State;
 use super::filter::Filter;
 use crate::delivery::identity::{DeadLetterId, ReplayId};
-use crate::delivery::replay::{Command, Replay};
+use crate::delivery::replay::{Command, Replay, ReplayOutcome};
 use crate::delivery::timestamp;
 
 /// The longest `because` of a discard, in characters. It is kept with each of the letters, and with each of the log's records
@@ -97,32 +97,6 @@ pub struct Sent {
     pub id: DeadLetterId,
     /// How it went.
     pub outcome: ReplayOutcome,
-}
-
-/// How sending a letter again went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ReplayOutcome {
-    /// The receiver has it.
-    Delivered,
-    /// It failed again.
-    Dead,
-    /// An unreadable event is back on the events queue, as it came.
-    Requeued,
-}
-
-impl ReplayOutcome {
-    /// Every outcome, for metrics that exist before they count.
-    pub const ALL: [Self; 3] = [Self::Delivered, Self::Dead, Self::Requeued];
-
-    /// The metric label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Dead => "dead",
-            Self::Requeued => "requeued",
-        }
-    }
 }
 
 /// A replay was told what to do.

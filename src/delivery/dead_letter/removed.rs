@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::DeadLetter;
-use crate::delivery::replay::ReplayLink;
+use crate::delivery::identity::ReplayLink;
 use crate::delivery::{Delivery, TraceContext, event, fault::Fault, reason::Reason, timestamp};
 
 /// A removal from a queue.

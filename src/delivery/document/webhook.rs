@@ -12,11 +12,12 @@ use url::Url;
 use super::ids;
 use super::reader::{FirstPlaces, Node};
 use super::{HttpUrls, Urls};
+use crate::delivery::campaign::PreviousSecret;
 use crate::delivery::campaign::{ExtraParameters, MASK, RetryOverrides, Webhook};
 use crate::delivery::identity::WebhookId;
 use crate::delivery::request::STANDARD_PARAMETERS;
 use crate::delivery::sealing::is_sealed;
-use crate::delivery::signing::{MOST_PREVIOUS, PreviousSecret};
+use crate::delivery::signing::MOST_PREVIOUS;
 
 const MAX_ID_CHARS: usize = 128;
 const MAX_URL_CHARS: usize = 2048;

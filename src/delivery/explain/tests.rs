@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::delivery::campaign::MASK;
-use crate::delivery::document::{self, HttpUrls};
+use crate::delivery::document;
+use crate::delivery::egress::HttpUrls;
 use crate::delivery::event;
 
 fn campaign(sections: Value) -> Campaign {

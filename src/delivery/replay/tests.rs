@@ -1,11 +1,8 @@
 //! The course of a replay, decision by decision.
 
 use proptest::prelude::*;
-use serde_json::json;
 
 use super::*;
-use crate::delivery::document::{self, HttpUrls};
-use crate::delivery::identity::WebhookId;
 
 const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
@@ -178,52 +175,6 @@ fn each_has_its_share_of_the_requests() {
         assert_eq!(may_begin(own, all, running), expected, "{own} of {all}, {running} running");
     }
 }
-
-#[test]
-fn targets() {
-    let campaign = |url: &str, enabled: bool, headers: serde_json::Value| {
-        let document = json!({ "id": "1", "sections": [{ "label": "a", "webhook":
-            { "id": "wh_1", "url": url, "enabled": enabled, "headers": headers } }] });
-        document::read(document.to_string().as_bytes(), HttpUrls::Refused, None).expect("a campaign")
-    };
-    let id = WebhookId::new("wh_1");
-    let old = campaign("https://old.example/hook", true, json!({ "X-Key": "old", "X-Gone": "gone" }));
-    let mut original = old.place_of(&id).expect("a webhook").target();
-    original.mask();
-    let now = campaign("https://old.example/new", true, json!({ "x-key": "new" }));
-    let elsewhere = campaign("https://new.example/hook", true, json!({ "x-key": "new" }));
-    let disabled = campaign("https://new.example/hook", false, json!({}));
-    let place = |campaign| Campaign::place_of(campaign, &id);
-
-    let letter = DeadLetter::of_body(b"", Vec::new(), "1", Reason::WebhookDisabled, DateTime::UNIX_EPOCH);
-    let with = |original: &Target| DeadLetter { target: Some(original.clone()), ..letter.clone() };
-    // It died while it waited.
-    assert_eq!(target(ReplayConfig::Original, &letter, place(&now)), Err(Reason::WebhookDisabled));
-    assert!(target(ReplayConfig::Current, &letter, place(&now)).is_ok());
-    let letter = with(&original);
-    let current = target(ReplayConfig::Current, &letter, place(&now)).expect("a target");
-    assert_eq!(current, place(&now).expect("a webhook").target());
-    let sent = target(ReplayConfig::Original, &letter, place(&now)).expect("a target").webhook;
-    assert_eq!(sent.url.as_str(), "https://old.example/hook");
-    // The value is the one of now, for none is kept; a header that is gone has none.
-    assert_eq!(serde_json::Value::from(sent.headers.clone()), json!({ "X-Key": "new" }));
-
-    let sent = target(ReplayConfig::Original, &letter, place(&elsewhere)).expect("a target").webhook;
-    assert_eq!(
-        (sent.url.as_str(), sent.headers.len()),
-        ("https://old.example/hook", 0),
-        "that is another host's secret"
-    );
-
-    assert_eq!(target(ReplayConfig::Current, &letter, None), Err(Reason::WebhookDeleted));
-    assert_eq!(target(ReplayConfig::Original, &letter, None), Err(Reason::WebhookDeleted));
-    assert_eq!(target(ReplayConfig::Current, &letter, place(&disabled)), Err(Reason::WebhookDisabled));
-    assert!(target(ReplayConfig::Original, &letter, place(&disabled)).is_ok());
-    Arc::make_mut(&mut original.webhook).headers.clear();
-    assert!(target(ReplayConfig::Original, &with(&original), None).is_ok());
-}
-
-use super::super::campaign::Campaign;
 
 proptest! {
     /// Whatever happens to a replay: the counts fit, nothing is sent after its end, and it ends once.

@@ -96,7 +96,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::delivery::document::{self, HttpUrls};
+    use crate::delivery::document;
+    use crate::delivery::egress::HttpUrls;
     use crate::delivery::event;
 
     /// Bodies of two events, for a webhook with an extra parameter of `length` characters.

@@ -12,7 +12,8 @@ use super::super::problem::Problem;
 use super::super::route::Route;
 use super::editor::spot::Spot;
 use super::errors::Errors;
-use super::form::{Form, Query, address, escaped};
+use super::form::{Form, Query, address};
+use super::links;
 use super::page::{Failure, Frame, Time, Visit, page, page_with, told};
 use crate::campaigns::hold::LogStatus;
 use crate::campaigns::{Precondition, Refused};
@@ -36,11 +37,6 @@ pub(super) fn routes() -> Vec<Route> {
         Route::post("/campaigns/{id}/remove", Role::Editor, remove),
         Route::post("/campaigns/{id}/delete", Role::Editor, delete),
     ]
-}
-
-/// The address of a campaign's page.
-pub(super) fn address_of(id: &str) -> String {
-    format!("/campaigns/{}", escaped(id))
 }
 
 /// Who made the last change, and when.
@@ -84,7 +80,7 @@ impl Row {
         Self {
             id: campaign.id.clone(),
             name: name_of(campaign).to_owned(),
-            address: address_of(&campaign.id),
+            address: links::campaign(&campaign.id),
             sections: campaign.sections.len(),
             webhooks: campaign.places().count(),
             changed: stored.made.as_ref().map(Changed::from),
@@ -151,7 +147,7 @@ async fn create(State(http): State<Http>, visit: Visit, form: Form) -> Result<Re
         _ => http.campaigns.put(&id, &bytes(&document)?, Precondition::Absent, visit.name()).await,
     };
     let errors = match put {
-        Ok(_) => return Ok(told(&id, Redirect::to(&address_of(&id)).into_response())),
+        Ok(_) => return Ok(told(&id, Redirect::to(&links::campaign(&id)).into_response())),
         Err(Refused::Faults(faults)) => Errors::of(faults, "$"),
         Err(Refused::Precondition) => Errors::one("id", "there is a campaign with this id already"),
         Err(refused) => return Err(refused.into()),
@@ -299,7 +295,7 @@ impl One {
             frame: Frame::new(visit, name.clone()),
             name,
             given_name: campaign.name.clone().unwrap_or_default(),
-            address: address_of(&id),
+            address: links::campaign(&id),
             version: stored.version,
             changed: stored.made.as_ref().map(Changed::from),
             saved: None,
@@ -349,7 +345,7 @@ async fn change(
     change(&mut document).ok_or_else(no_such_place)?;
     let precondition = Precondition::Versions(vec![stored.version]);
     match http.campaigns.put(id, &bytes(&document)?, precondition, visit.name()).await {
-        Ok(_) => Ok(told(about, Redirect::to(&address_of(id)).into_response())),
+        Ok(_) => Ok(told(about, Redirect::to(&links::campaign(id)).into_response())),
         Err(Refused::Faults(faults)) => {
             let refused = faults.iter().map(ToString::to_string).collect();
             let again = page_with(StatusCode::UNPROCESSABLE_ENTITY, &One { refused, ..One::of(visit, &stored) });

@@ -19,29 +19,25 @@ use self::summary::{Group, Tab, groups, status_words, tabs};
 use self::typed::Typed;
 use super::super::Http;
 use super::super::dead_letters::{SEARCH_TIME, asked, tally};
-use super::super::problem::Problem;
 use super::super::route::Route;
-use super::form::{Form, Query, escaped};
+use super::form::{Form, Query};
+use super::letter_view::view;
+use super::links;
 use super::numbers::Count;
 use super::page::{Failure, Frame, Time, Visit, page};
-use super::words::{at, dead_letters, list_of};
+use super::words::{at, list_of};
 use crate::config::Role;
-use crate::dead_letters::Refused;
 use crate::delivery::dead_letter;
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::identity::{DeadLetterId, WebhookId};
 use crate::delivery::reason::Reason;
-use crate::store::dead_letters::LetterView;
 
 /// So many letters are on one page of the list.
 const PER_PAGE: usize = 30;
 
 /// So much of what went wrong is in the list; the letter has all of it.
 const SAID_CHARS: usize = 120;
-
-/// So often a page comes again that waits for the view, in seconds.
-const AGAIN: &str = "2";
 
 /// The pages of dead letters.
 pub(super) fn routes() -> Vec<Route> {
@@ -50,11 +46,6 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get("/dead-letters/{id}", Role::Viewer, letter::show),
     ];
     list.into_iter().chain(discard::routes()).collect()
-}
-
-/// The address of a letter's page.
-pub(super) fn address_of(id: &DeadLetterId) -> String {
-    format!("/dead-letters/{}", escaped(id.as_str()))
 }
 
 #[derive(Template)]
@@ -134,7 +125,7 @@ impl Row {
         let said = last.and_then(|last| last.error.clone().or_else(|| last.answer.clone()));
         let said = said.or_else(|| letter.errors.first().map(ToString::to_string)).unwrap_or_default();
         Self {
-            address: address_of(&letter.id),
+            address: links::dead_letter(&letter.id),
             state: letter.state.as_str(),
             reason: letter.reason.as_str(),
             reason_words: letter.reason.in_words(),
@@ -252,24 +243,4 @@ fn place(http: &Http, campaign: &str, webhook: &str) -> Option<String> {
     let place = stored.campaign.place_of(&WebhookId::new(webhook))?;
     let label = &place.section.label;
     Some(place.entry.map_or_else(|| label.clone(), |entry| format!("{label} · {}", entry.keyword)))
-}
-
-#[derive(Template)]
-#[template(path = "dead_letters_building.html")]
-struct Waiting {
-    frame: Frame,
-    letters: String,
-}
-
-/// The view; or, while it is being built, a page that says so and comes again by itself.
-pub(super) async fn view<'a>(http: &'a Http, visit: &Visit) -> Result<&'a LetterView, Response> {
-    match http.dead_letters.readable().await {
-        Ok(view) => Ok(view),
-        Err(Refused::Unavailable(_)) => {
-            let letters = dead_letters(http.dead_letters.view.counts().iter().sum());
-            let waiting = page(&Waiting { frame: Frame::new(visit, "Dead letters"), letters });
-            Err(([(http::HeaderName::from_static("refresh"), AGAIN)], waiting).into_response())
-        }
-        Err(refused) => Err(Failure(Problem::from(refused)).into_response()),
-    }
 }

@@ -13,10 +13,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
-use super::super::access::{Access, Caller};
+use super::super::access::Access;
 use super::super::audit::Entry;
 use super::super::body;
 use super::super::browser;
+use super::super::principal::Caller;
 use super::super::problem::Problem;
 use super::super::route::Audit;
 use super::form::Form;

@@ -23,9 +23,10 @@ use super::super::given::Id;
 use super::super::problem::Problem;
 use super::super::route::Route;
 use super::super::webhooks::{self, Tested};
-use super::campaigns::{self, address_of, bytes, name_of, no_such_place};
+use super::campaigns::{self, bytes, name_of, no_such_place};
 use super::errors::Errors;
 use super::form::{Form, Query, address};
+use super::links;
 use super::numbers;
 use super::page::{Failure, Frame, Visit, page, told};
 use crate::campaigns::{Precondition, Refused};
@@ -203,7 +204,7 @@ impl<'a> Draft<'a> {
         };
         Ok(Page {
             frame: Frame::new(self.visit, format!("{place} · {}", name_of(campaign))),
-            campaign_address: address_of(&campaign.id),
+            campaign_address: links::campaign(&campaign.id),
             campaign: campaign.id.clone(),
             title: place,
             base: serde_json::to_string(&self.fields).unwrap_or_default(),
@@ -370,7 +371,7 @@ async fn rotate(
 /// What was saved, and where that leads: to the campaign, which shows it.
 fn after(draft: &Draft<'_>) -> (String, String) {
     let place = draft.fields.spot_after(&draft.spot).in_words();
-    let address = address(&address_of(&draft.stored.campaign.id), &[("saved", &place)]);
+    let address = address(&links::campaign(&draft.stored.campaign.id), &[("saved", &place)]);
     (place, address)
 }
 

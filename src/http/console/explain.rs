@@ -17,9 +17,9 @@ use super::super::explain::explain_body;
 use super::super::problem::Problem;
 use super::super::route::Route;
 use super::super::webhooks::sample_of;
-use super::campaigns::address_of;
 use super::editor::spot::Spot;
 use super::form::{Form, Query, address};
+use super::links;
 use super::page::{Failure, Frame, Visit, page};
 use crate::config::Role;
 use crate::delivery::campaign::{SectionKind, WebhookKind};
@@ -160,7 +160,7 @@ impl Outcome {
                 MatchedBy::Option => "its menu text",
             }),
             campaign: explanation.campaign.map(|found| Campaign {
-                address: address_of(&found.id),
+                address: links::campaign(&found.id),
                 id: found.id,
                 version: found.version,
             }),

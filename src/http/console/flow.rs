@@ -9,9 +9,10 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use super::super::Http;
 use super::super::given::Id;
 use super::super::route::Route;
-use super::campaigns::{address_of, name_of, no_such_place};
+use super::campaigns::{name_of, no_such_place};
 use super::editor::spot::Spot;
 use super::form::Query;
+use super::links;
 use super::page::{Failure, Frame, Visit, page};
 use crate::config::Role;
 use crate::delivery::campaign::Place;
@@ -52,7 +53,7 @@ async fn show(State(http): State<Http>, visit: Visit, Id(id): Id, Query(query): 
     Ok(page(&Page {
         frame: Frame::new(&visit, format!("Flow · {}", name_of(campaign))),
         name: name_of(campaign).to_owned(),
-        address: address_of(&id),
+        address: links::campaign(&id),
         svg,
         zoom,
         smaller: ZOOMS.into_iter().rfind(|smaller| *smaller < zoom),
@@ -70,7 +71,7 @@ fn address_in(http: &Http, campaign: &str, places: &HashMap<&WebhookId, Place<'_
             return Some(format!("{}#webhook", Spot::of(place.section, place.entry).address(campaign)));
         }
         // A redirect names a campaign as it likes: by its id, or by a name that is nothing to us.
-        Part::Campaign(id) => return http.store.has_campaign(id).is_ok_and(|has| has).then(|| address_of(id)),
+        Part::Campaign(id) => return http.store.has_campaign(id).is_ok_and(|has| has).then(|| links::campaign(id)),
     };
     Some(spot.address(campaign))
 }

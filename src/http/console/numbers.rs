@@ -66,6 +66,11 @@ pub(super) fn of(number: u64, one: &str, many: &str) -> String {
     if number == 1 { format!("one {one}") } else { format!("{} {many}", Count(number)) }
 }
 
+/// JSON as people read it. Other text stays as it is.
+pub(super) fn indented(text: &str) -> String {
+    serde_json::from_str::<serde_json::Value>(text).map_or_else(|_| text.to_owned(), |value| format!("{value:#}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,6 @@ use std::time::Duration;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use futures_util::stream;
 
 use self::chart::Chart;
 use self::figures::{Percentiles, Span};
@@ -21,7 +20,7 @@ use super::super::probes;
 use super::super::route::Route;
 use super::endpoints::Row;
 use super::numbers::{self, UNKNOWN};
-use super::page::{Frame, Visit, live, page};
+use super::page::{Frame, Visit, page, updates};
 use crate::broker::ladder::Rung;
 use crate::broker::publisher::Link;
 use crate::campaigns::hold::LogStatus;
@@ -133,23 +132,6 @@ async fn show(State(http): State<Http>, visit: Visit) -> Response {
 async fn follow(State(http): State<Http>, visit: Visit) -> Response {
     let news = http.history.news();
     updates(&visit, news, move || Fragment { now: Now::of(&http) })
-}
-
-/// A part of a page as it is, and again with each sample of the counters.
-pub(super) fn updates<T: Template>(
-    visit: &Visit,
-    news: tokio::sync::watch::Receiver<()>,
-    now: impl Fn() -> T + Send + 'static,
-) -> Response {
-    // The first is for who comes back after the connection was lost.
-    let fragments = stream::unfold((news, now, true), async |(mut news, now, is_first)| {
-        if !is_first {
-            news.changed().await.ok()?;
-        }
-        let fragment = now().render().ok()?;
-        Some((fragment, (news, now, false)))
-    });
-    live(visit, fragments)
 }
 
 impl Now {

@@ -10,11 +10,11 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SecondsFormat, Utc};
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::super::access::Caller;
 use super::super::audit::About;
+use super::super::principal::Caller;
 use super::super::problem::Problem;
 use crate::config::Role;
 
@@ -203,3 +203,20 @@ impl fmt::Display for Time {
 }
 
 impl askama::filters::HtmlSafe for Time {}
+
+/// A part of a page: at once, and again with each sample of the counters.
+pub(super) fn updates<T: Template>(
+    visit: &Visit,
+    news: tokio::sync::watch::Receiver<()>,
+    now: impl Fn() -> T + Send + 'static,
+) -> Response {
+    // The first is for who comes back after the connection was lost.
+    let fragments = stream::unfold((news, now, true), async |(mut news, now, is_first)| {
+        if !is_first {
+            news.changed().await.ok()?;
+        }
+        let fragment = now().render().ok()?;
+        Some((fragment, (news, now, false)))
+    });
+    live(visit, fragments)
+}

@@ -6,13 +6,13 @@ mod order;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use serde_json::Value;
 use tokio::task::block_in_place;
 
 use super::super::Http;
 use super::super::route::Route;
-use super::dead_letters::view;
-use super::form::{Query, address, escaped};
+use super::form::{Query, address};
+use super::letter_view::view;
+use super::links;
 use super::numbers::Count;
 use super::page::{Failure, Frame, Time, Visit, page};
 use super::words::{dead_letters, which};
@@ -27,16 +27,6 @@ const PER_PAGE: usize = 50;
 pub(super) fn routes() -> Vec<Route> {
     let list = vec![Route::get("/replays", Role::Viewer, list)];
     list.into_iter().chain(order::routes()).chain(course::routes()).collect()
-}
-
-/// The address of a replay's page.
-pub(super) fn address_of(id: &ReplayId) -> String {
-    format!("/replays/{}", escaped(id.as_str()))
-}
-
-/// JSON as people read it; what is none stays as it is.
-pub(super) fn indented(body: &str) -> String {
-    serde_json::from_str::<Value>(body).map_or_else(|_| body.to_owned(), |body| format!("{body:#}"))
 }
 
 /// Which letters a replay sends.
@@ -73,7 +63,7 @@ struct Row {
 impl From<Job> for Row {
     fn from(Job { replay, .. }: Job) -> Self {
         Self {
-            address: address_of(&replay.id),
+            address: links::replay(&replay.id),
             state: replay.state.as_str(),
             which: choice(&replay),
             at: Time(replay.created_at),

@@ -12,8 +12,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 
 use super::super::Http;
-use super::super::access::{self, Access, Caller};
+use super::super::access::{self, Access};
 use super::super::browser;
+use super::super::principal::Caller;
 use super::form::{Form, Query};
 use super::page::{self, Frame, Visit};
 

@@ -11,9 +11,9 @@ use crate::dead_letters::erasing::Doing;
 use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::fault::Fault;
 use crate::http::Http;
-use crate::http::access::Caller;
 use crate::http::audit::About;
 use crate::http::given::Given;
+use crate::http::principal::Caller;
 use crate::http::problem::Problem;
 
 /// Shorter ones would be found in every body that could not be read.

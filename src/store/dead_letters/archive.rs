@@ -14,35 +14,15 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use sled::{Db, Tree};
 
+use super::location::Place;
 use super::pack::{self, Pack};
-use super::rows::slot_of;
 use super::{key, number};
 use crate::store::StoreError;
 
 /// Blocks to a volume: 16,384 offsets, a few megabytes where letters are of the usual size.
 const VOLUME_BLOCKS: u64 = 256;
-
-/// Where something lies in its block's volume.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Place {
-    /// A bit for each letter that is there.
-    slots: u64,
-    /// Its first byte.
-    at: u64,
-    /// Its length in bytes.
-    length: u32,
-    checksum: u32,
-}
-
-impl Place {
-    /// Whether the letter at `offset` is there, where the block is that of this place.
-    pub(super) fn has(&self, offset: u64) -> bool {
-        self.slots >> slot_of(offset) & 1 == 1
-    }
-}
 
 /// The files, and the places in them.
 #[derive(Debug, Clone)]

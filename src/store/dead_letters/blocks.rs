@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::archive::{Place, Volumes};
+use super::archive::Volumes;
+use super::location::Place;
 use super::pack::decompress;
 use super::rows::{Block, Change};
 use super::{LetterView, key};

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use sled::Batch;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _};
 
-use super::archive::{Place, Volumes};
+use super::archive::Volumes;
 use super::blocks::stored;
+use super::location::Place;
 use super::pack::LARGE_BYTES;
 use super::{
     Applied, Block, Content, DEAD_LETTER_LOG, Entry, JobHead, LetterView, Row, Zone, block_of, claims_of, fingerprint,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::rows::slot_of;
+use super::location::slot_of;
 use crate::store::StoreError;
 
 /// A pack has no more bytes of JSON than these, or one letter: each letter that is read costs the reading of its pack.

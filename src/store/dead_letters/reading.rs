@@ -1,8 +1,9 @@
 //! Reading the letters themselves, which are in sled while their block is not over, and then in the archive.
 
-use super::archive::{Place, Volumes};
+use super::archive::Volumes;
+use super::location::{Place, block_of, slot_of};
 use super::pack::Pack;
-use super::rows::{Row, block_of, slot_of};
+use super::rows::Row;
 use super::{LetterView, MAX_BYTES, block_in, claims_of, key, number};
 use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::identity::{DeadLetterId, ReplayId};

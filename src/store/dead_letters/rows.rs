@@ -6,41 +6,17 @@
 //! that it may find something there. `blocks` knows where a block is.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::archive::Place;
+use super::location::{Place, first_of, slot_of};
 use super::pack::compress;
 use crate::delivery::dead_letter::filter::Filter;
 use crate::delivery::dead_letter::{DeadLetter, State};
 use crate::delivery::endpoint::Origin;
 use crate::delivery::identity::DeadLetterId;
 use crate::delivery::reason::Reason;
-
-/// Offsets to a block.
-const WIDTH: u64 = 64;
-
-/// The block of an offset.
-pub(super) fn block_of(offset: u64) -> u64 {
-    offset / WIDTH
-}
-
-/// The first offset of a block.
-pub(super) fn first_of(block: u64) -> u64 {
-    block * WIDTH
-}
-
-/// The blocks that some offsets are in.
-pub(super) fn blocks_of(offsets: &Range<u64>) -> Range<u64> {
-    if offsets.is_empty() { 0..0 } else { block_of(offsets.start)..block_of(offsets.end - 1) + 1 }
-}
-
-/// The place of an offset in its block.
-pub(super) fn slot_of(offset: u64) -> u8 {
-    (offset % WIDTH) as u8
-}
 
 /// What filters and counts ask for of a letter. Texts that are absent are empty: none of them may be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::archive::Volumes;
+use super::location::{blocks_of, first_of};
 use super::reading::Reader;
-use super::rows::{Row, Wanted, blocks_of, first_of};
+use super::rows::{Row, Wanted};
 use super::{Kept, LetterView, MAX_BYTES};
 use crate::delivery::dead_letter::State;
 use crate::delivery::dead_letter::filter::Filter;

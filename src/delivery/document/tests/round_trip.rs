@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::DateTime;
 use proptest::prelude::*;
 
+use crate::delivery::campaign::PreviousSecret;
 use crate::delivery::duration::Written;
-use crate::delivery::signing::PreviousSecret;
 use serde_json::Number;
 
 use super::*;

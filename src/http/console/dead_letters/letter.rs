@@ -11,22 +11,24 @@ use super::super::super::Http;
 use super::super::super::dead_letters::shown::sent;
 use super::super::super::given::Id;
 use super::super::super::problem::Problem;
-use super::super::campaigns;
 use super::super::editor::spot::Spot;
+use super::super::letter_view::view;
+use super::super::links;
+use super::super::numbers::indented;
 use super::super::page::{Failure, Frame, Time, Visit, page};
-use super::super::replays;
 use super::super::words::list_of;
-use super::{address_of, outcome};
+use super::outcome;
 use crate::config::Role;
 use crate::delivery::Attempt;
 use crate::delivery::dead_letter::filter::Filter;
-use crate::delivery::dead_letter::mark::{Fate, ReplayOf, ReplayOutcome, Verdict};
+use crate::delivery::dead_letter::mark::{Fate, ReplayOf, Verdict};
 use crate::delivery::dead_letter::{DeadLetter, State as LetterState};
 use crate::delivery::duration::rough;
 use crate::delivery::endpoint::Origin;
 use crate::delivery::event::StepEvent;
 use crate::delivery::identity::DeadLetterId;
 use crate::delivery::reason::Reason;
+use crate::delivery::replay::ReplayOutcome;
 use crate::delivery::request::Shown;
 
 /// So much of an unreadable body is shown; the API has the whole.
@@ -134,7 +136,7 @@ impl From<Verdict> for Given {
 impl From<ReplayOf> for ReplayRow {
     fn from(replay: ReplayOf) -> Self {
         Self {
-            address: replays::address_of(&replay.replay_id),
+            address: links::replay(&replay.replay_id),
             id: replay.replay_id.to_string(),
             at: Time(replay.at),
             words: match replay.outcome {
@@ -142,13 +144,13 @@ impl From<ReplayOf> for ReplayRow {
                 ReplayOutcome::Dead => "dead again",
                 ReplayOutcome::Requeued => "put back on the queue of events",
             },
-            letter: replay.dead_letter_id.map(|id| (id.clone(), address_of(&id))),
+            letter: replay.dead_letter_id.map(|id| (id.clone(), links::dead_letter(&id))),
         }
     }
 }
 
 pub(super) async fn show(State(http): State<Http>, visit: Visit, Id(id): Id) -> Result<Response, Failure> {
-    let view = match super::view(&http, &visit).await {
+    let view = match view(&http, &visit).await {
         Ok(view) => view,
         Err(waiting) => return Ok(waiting),
     };
@@ -178,7 +180,7 @@ impl One {
             faults: letter.errors.iter().map(ToString::to_string).collect(),
             body: body(&letter),
             event: letter.event.as_ref().map(pretty),
-            request: request.map(|shown| Request { body: replays::indented(&shown.body), shown }),
+            request: request.map(|shown| Request { body: indented(&shown.body), shown }),
             attempts: rows(&letter.attempts),
             marks: marks(&letter.attempts, letter.dead_at),
             replays: fate.replays.into_iter().map(ReplayRow::from).collect(),
@@ -238,20 +240,14 @@ fn facts(letter: &DeadLetter) -> Vec<Fact> {
     [
         text("URL", letter.url.clone()),
         linked("Endpoint", endpoint),
-        linked(
-            "Campaign",
-            letter.campaign_id.as_ref().map(|campaign| (campaign.clone(), campaigns::address_of(campaign))),
-        ),
+        linked("Campaign", letter.campaign_id.as_ref().map(|campaign| (campaign.clone(), links::campaign(campaign)))),
         text("Label", letter.label.clone()),
         text("Webhook", letter.webhook_id.as_ref().map(ToString::to_string)),
         linked("Event id", event),
         linked("webhook-id header", delivery),
         text("Last cause", letter.cause.map(|cause| cause.as_str().to_owned())),
-        linked("Was before", letter.replay_of.as_ref().map(|before| (before.to_string(), address_of(before)))),
-        linked(
-            "Failed again in",
-            letter.replay_id.as_ref().map(|replay| (replay.to_string(), replays::address_of(replay))),
-        ),
+        linked("Was before", letter.replay_of.as_ref().map(|before| (before.to_string(), links::dead_letter(before)))),
+        linked("Failed again in", letter.replay_id.as_ref().map(|replay| (replay.to_string(), links::replay(replay)))),
     ]
     .into_iter()
     .flatten()

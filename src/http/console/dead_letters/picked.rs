@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::super::super::Http;
 use super::super::super::problem::Problem;
 use super::super::form::Form;
+use super::super::links;
 use super::super::page::FORGERY;
 use super::super::words;
 use crate::delivery::dead_letter::choice::Choice;
@@ -98,7 +99,7 @@ impl Picked {
     /// Where they came from: the list with the same filter, or the letter itself.
     pub(in super::super) fn back(&self) -> String {
         match &self.0 {
-            Choice::Ids(ids) if ids.len() == 1 => super::address_of(&ids[0]),
+            Choice::Ids(ids) if ids.len() == 1 => links::dead_letter(&ids[0]),
             Choice::Ids(_) => "/dead-letters".to_owned(),
             Choice::Filter(filter) => words::list_of(filter),
         }

@@ -374,7 +374,7 @@ mod tests {
             let fields = Fields::of(&campaign, &spot).expect("a place");
             let mut written = document();
             assert_eq!(fields.write(&mut written, &spot).faults, []);
-            let read = document::read(written.to_string().as_bytes(), document::HttpUrls::Refused, None);
+            let read = document::read(written.to_string().as_bytes(), crate::delivery::egress::HttpUrls::Refused, None);
             assert_eq!(read.as_ref(), Ok(&campaign), "{spot:?}");
         }
     }

@@ -12,11 +12,12 @@ use super::super::super::Http;
 use super::super::super::dead_letters::asked;
 use super::super::super::given::Id;
 use super::super::super::route::Route;
-use super::super::dead_letters::view;
+use super::super::letter_view::view;
+use super::super::links;
 use super::super::numbers::Count;
 use super::super::page::{Failure, Frame, Time, Visit, live, page};
 use super::super::words::{dead_letters, list_of};
-use super::{address_of, choice};
+use super::choice;
 use crate::config::Role;
 use crate::dead_letters::Refused;
 use crate::delivery::dead_letter::State as LetterState;
@@ -95,7 +96,7 @@ impl Course {
         let commands = commands.filter(|command| command.apply(replay.state).is_some() && visit.may(Role::Operator));
         Self {
             frame: Frame::new(visit, ""),
-            address: address_of(&replay.id),
+            address: links::replay(&replay.id),
             state: replay.state.as_str(),
             total: replay.total,
             sent: replay.sent,
@@ -166,7 +167,7 @@ async fn shown(
     let ratio = replay.stop_on_failure_ratio.map(|ratio| format!("once {ratio} of the latest have failed"));
     Ok(page(&Page {
         frame: Frame::new(&visit, format!("Replay {}", replay.id)),
-        address: address_of(&replay.id),
+        address: links::replay(&replay.id),
         which: choice(&replay),
         config: match replay.config {
             ReplayConfig::Current => "current: the webhooks as they are now",
@@ -198,7 +199,7 @@ async fn cancel(http: State<Http>, visit: Visit, id: Id) -> Result<Response, Fai
 async fn control(http: State<Http>, visit: Visit, Id(id): Id, command: Command) -> Result<Response, Failure> {
     let replay = ReplayId::new(&*id);
     match http.replays.control(&replay, command, visit.name()).await {
-        Ok(replay) => Ok(Redirect::to(&address_of(&replay.id)).into_response()),
+        Ok(replay) => Ok(Redirect::to(&links::replay(&replay.id)).into_response()),
         // It has gone on since the page was loaded: here is how it stands.
         Err(Refused::Conflict(why)) => shown(http, visit, Id(id), Some(why)).await,
         Err(refused) => Err(refused.into()),

@@ -10,14 +10,15 @@ use super::super::super::Http;
 use super::super::super::problem::Problem;
 use super::super::super::replays::{Forecasted, begin};
 use super::super::super::route::Route;
+use super::super::dead_letters::nothing_ticked;
 use super::super::dead_letters::picked::Picked;
-use super::super::dead_letters::{self, nothing_ticked};
 use super::super::errors::Errors;
 use super::super::form::{Form, Query};
+use super::super::links;
+use super::super::numbers::indented;
 use super::super::numbers::{Count, length};
 use super::super::page::{Failure, Frame, Visit, page};
 use super::super::words;
-use super::{address_of, indented};
 use crate::config::Role;
 use crate::dead_letters::Refused;
 use crate::delivery::duration::rough;
@@ -142,7 +143,7 @@ impl Forecast {
             name: endpoint.endpoint,
         };
         let sample = sample.into_iter().map(|sample| Sample {
-            address: dead_letters::address_of(&sample.dead_letter_id),
+            address: links::dead_letter(&sample.dead_letter_id),
             id: sample.dead_letter_id.to_string(),
             method: sample.request.method,
             url: sample.request.url,
@@ -218,7 +219,7 @@ async fn create(State(http): State<Http>, visit: Visit, form: Form) -> Result<Re
         return ask(&http, &visit, picked, typed).await;
     }
     match begin(&http, order, visit.name()).await {
-        Ok((replay, about)) => Ok((Extension(about), Redirect::to(&address_of(&replay.id))).into_response()),
+        Ok((replay, about)) => Ok((Extension(about), Redirect::to(&links::replay(&replay.id))).into_response()),
         // What was to be sent is gone, or is sent already: the page says so.
         Err(Refused::Faults(_) | Refused::Unknown(_) | Refused::Conflict(_)) => ask(&http, &visit, picked, typed).await,
         Err(refused) => Err(refused.into()),

@@ -1,0 +1,24 @@
+//! Who sends a request, and with which role.
+
+use std::sync::Arc;
+
+use crate::config::Role;
+use crate::delivery::campaign::Secrets;
+
+/// The sender of a request. If no token is configured, every sender is an editor: the settings then allow a loopback listener only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// The name of the token, or [`LOCAL`].
+    pub(super) name: Arc<str>,
+    pub(super) role: Role,
+}
+
+/// The name of every caller if no token is configured.
+pub(super) const LOCAL: &str = "local";
+
+impl Caller {
+    /// Only an editor sees the values of headers.
+    pub(super) fn secrets(&self) -> Secrets {
+        if self.role >= Role::Editor { Secrets::Shown } else { Secrets::Masked }
+    }
+}
