@@ -5,6 +5,7 @@ use std::panic;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -32,7 +33,6 @@ use crate::sender::{Sender, SenderError, SenderSettings};
 use crate::store::{Store, StoreError};
 use crate::tls;
 use crate::worker::Worker;
-use crate::worker::changeable::Changeable;
 use crate::worker::endpoints::Endpoints;
 use crate::worker::intake::Intake;
 use crate::worker::memory_budget::MemoryBudget;
@@ -103,7 +103,7 @@ impl Adjuster {
     /// What can change from now on is as these settings say.
     pub fn adjust(&self, config: &Config) {
         let Some(worker) = self.0.upgrade() else { return };
-        worker.policy.set(config.retry.clone());
+        worker.policy.store(Arc::new(config.retry.clone()));
         worker.endpoints.set_limits(config.endpoint.limits);
     }
 }
@@ -169,7 +169,7 @@ impl App {
             endpoints: Endpoints::new(config.endpoint.limits, config.broker.prefetch),
             parking: Parking::start(publisher.clone(), names.clone(), metrics.clone()),
             receipts: Receipts::start(),
-            policy: Changeable::new(config.retry.clone()),
+            policy: ArcSwap::from_pointee(config.retry.clone()),
             metrics: metrics.clone(),
             memory_budget: memory_budget.clone(),
         });

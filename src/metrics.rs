@@ -228,6 +228,11 @@ impl Metrics {
         registry.register(Box::new(dead_letters_kept.clone()))?;
         let retries_scheduled = IntCounter::new("waypost_retries_scheduled_total", "Retries put on the delay ladder")?;
         registry.register(Box::new(retries_scheduled.clone()))?;
+        let version = Opts::new("waypost_build_info", "1, with the version of this worker")
+            .const_label("version", env!("CARGO_PKG_VERSION"));
+        let build_info = IntGauge::with_opts(version)?;
+        build_info.set(1);
+        registry.register(Box::new(build_info))?;
         let messages_recovered = IntCounter::new(
             "waypost_messages_recovered_total",
             "Messages that the broker held, unacknowledged, for a channel of a worker that never got them",

@@ -11,7 +11,6 @@
 //!
 //! A future is copied, whole, by each that awaits it. So a delivery is boxed on its way, and all that is seldom is a future in a box.
 
-pub mod changeable;
 mod dead_lettering;
 pub mod endpoints;
 pub mod intake;
@@ -26,6 +25,7 @@ pub mod receipts;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use tracing::{Instrument as _, Span};
@@ -52,7 +52,6 @@ use crate::sender::{ANSWER_BYTES_KEPT, Sender};
 use crate::store::dead_letters::Applied;
 use crate::store::{Store, StoreError};
 use crate::telemetry::spans;
-use changeable::Changeable;
 use endpoints::{Endpoints, Entry};
 use memory_budget::MemoryBudget;
 use parking::Parking;
@@ -83,7 +82,7 @@ pub struct Worker {
     /// Tells messages apart.
     pub receipts: Receipts,
     /// How often a delivery is tried, unless its webhook says otherwise.
-    pub policy: Changeable<RetryPolicy>,
+    pub policy: ArcSwap<RetryPolicy>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// How much memory large webhooks may take.
@@ -254,7 +253,7 @@ impl Worker {
         let Tried { outcome, reply, took, ended } = self.attempt_once(&mut delivery).await;
         drop(in_flight);
         permit.ended(&reply, took, ended);
-        let settlement = decide(&self.policy.get().of(&delivery.target.webhook), &delivery, &outcome, ended);
+        let settlement = decide(&self.policy.load().of(&delivery.target.webhook), &delivery, &outcome, ended);
         self.observe(&delivery, &reply, took, &settlement, ended);
 
         match settlement {
@@ -270,7 +269,7 @@ impl Worker {
     /// Parks a delivery whose webhook does not fit into memory. While the broker takes no messages it waits here, without the
     /// webhook's configuration.
     async fn wait_for_memory(&self, mut delivery: Box<Delivery>) -> Result<(), Unsettled> {
-        let settings = self.policy.get();
+        let settings = self.policy.load_full();
         let policy = settings.of(&delivery.target.webhook);
         delivery.target = delivery.target.reference();
         while !self.publisher.is_up() {
@@ -292,7 +291,7 @@ impl Worker {
 
     /// Puts a delivery back without an attempt, because its endpoint can't take it for some time.
     async fn park(&self, delivery: Box<Delivery>, time: Duration, why: Busy) -> Result<(), Unsettled> {
-        let settings = self.policy.get();
+        let settings = self.policy.load_full();
         let policy = settings.of(&delivery.target.webhook);
         self.park_by(&policy, delivery, time, why).await
     }
@@ -327,7 +326,7 @@ impl Worker {
         spans::replied(&span, &reply);
         let took = clock.elapsed();
         let ended = Utc::now();
-        let (own, policy) = (delivery.target.webhook.retry.permanent_statuses.as_ref(), self.policy.get());
+        let (own, policy) = (delivery.target.webhook.retry.permanent_statuses.as_ref(), self.policy.load());
         let outcome = classify(&reply, own.unwrap_or(&policy.permanent_statuses), ended);
         let attempt = attempt_of(&reply, began, took, &delivery.target.webhook);
         delivery.record(attempt);

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::changeable::Changeable;
 use crate::delivery::campaign::Webhook;
 use crate::delivery::endpoint::gate::{Gate, Limits};
 use crate::delivery::endpoint::receiver::Receiver;
@@ -32,7 +32,7 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(10);
 pub struct Endpoints(Arc<Shared>);
 
 struct Shared {
-    limits: Changeable<Limits>,
+    limits: ArcSwap<Limits>,
     /// Requests of slow receivers at once.
     slow_most: usize,
     slow: AtomicUsize,
@@ -105,7 +105,7 @@ impl Endpoints {
     /// answer quickly.
     pub fn new(limits: Limits, window: u16) -> Self {
         Self(Arc::new(Shared {
-            limits: Changeable::new(limits),
+            limits: ArcSwap::from_pointee(limits),
             slow_most: usize::from(window / 2).max(1),
             slow: AtomicUsize::new(0),
             workers: AtomicU32::new(1),
@@ -117,7 +117,7 @@ impl Endpoints {
 
     /// Other limits of each endpoint, from now on.
     pub fn set_limits(&self, limits: Limits) {
-        self.0.limits.set(limits);
+        self.0.limits.store(Arc::new(limits));
     }
 
     /// How many workers there are now: the limits of a webhook are for all of them together. Fewer are believed when seen twice,
@@ -133,7 +133,7 @@ impl Endpoints {
         let watched = self.0.watched(webhook.url.place());
         let own = self.0.own_limits(webhook).map(|limits| (&webhook.id, limits));
         let ask = |asking| {
-            let (limits, slow_lane) = (*self.0.limits.get(), self.0.slow_lane());
+            let (limits, slow_lane) = (**self.0.limits.load(), self.0.slow_lane());
             let ask = Ask { webhook: own, limits, slow_lane, asking, arrival, ladder: ladder(), jitter };
             watched.ask(&ask, self.0.now())
         };

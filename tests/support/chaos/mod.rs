@@ -68,6 +68,16 @@ pub(crate) struct Drill {
     pub(crate) left_out: Vec<Fault>,
 }
 
+/// Events of a drill whose workers write a line for each delivery. With more of them the lines would fill the memory.
+const MAX_LOGGED_EVENTS: u64 = 100_000;
+
+impl Drill {
+    /// Whether the workers write a line for each delivery.
+    fn logs_deliveries(&self) -> bool {
+        u64::from(self.per_second) * self.length.as_secs() <= MAX_LOGGED_EVENTS
+    }
+}
+
 /// How far it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {

@@ -18,6 +18,9 @@ use crate::support::{Amqp, Broker, Cluster, Proxy, Waypost, unique, until};
 /// The worker whose clock can jump.
 const WITH_A_CLOCK: usize = 0;
 
+/// A line for each event and each delivery, by which a loss can be explained.
+const LOG: &str = "waypost=info,waypost::deliveries=debug";
+
 /// Time enough for what is in hand: a webhook has a second.
 const SETTINGS: [(&str, &str); 1] = [("WAYPOST_SHUTDOWN__GRACE", "3s")];
 
@@ -78,7 +81,13 @@ impl Scene {
         let environment = |worker: usize| {
             let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
             let clock = clock.iter().filter(|_| worker == WITH_A_CLOCK).flat_map(Clock::environment);
-            settings.into_iter().chain(clock).chain(tls.iter().flat_map(Tls::environment)).collect::<Vec<_>>()
+            let log = drill.logs_deliveries().then(|| ("RUST_LOG".to_owned(), LOG.to_owned()));
+            settings
+                .into_iter()
+                .chain(log)
+                .chain(clock)
+                .chain(tls.iter().flat_map(Tls::environment))
+                .collect::<Vec<_>>()
         };
         let launch = |worker: usize| {
             let environment = environment(worker);
