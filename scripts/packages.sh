@@ -4,6 +4,9 @@
 #   program=rabbitmq-server
 #   instead='install rabbitmq-server yourself'
 #   install "apt-get rabbitmq-server" "brew rabbitmq"
+#
+# The sourcing script sets `program` and `instead`.
+# shellcheck shell=bash disable=SC2154
 
 # Says what is the matter and what to do, and ends with 1.
 give_up() {
@@ -23,6 +26,7 @@ root() {
 with_apt() {
     local policy=/usr/sbin/policy-rc.d
     if [[ ! -e $policy ]]; then
+        # shellcheck disable=SC2064 # `policy` is local: its value is needed now
         trap "root rm -f $policy" EXIT
         printf '#!/bin/sh\nexit 101\n' | root tee "$policy" >/dev/null
         root chmod 755 "$policy"
