@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Where cargo builds.
 BUILT := $(or $(CARGO_TARGET_DIR),target)
-.PHONY: help demo serve test versions screenshots ci fmt lint doc deny bench bench-quick steps backlog dead-letters chaos drill contract fuzz image image-test clean tools rustfmt clippy
+.PHONY: help demo serve test versions screenshots ci fmt lint doc book deny bench bench-quick steps backlog dead-letters chaos drill contract fuzz image image-test clean tools rustfmt clippy
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,11 +44,19 @@ ci: tools rustfmt ## What continuous integration runs: format, lints, documentat
 fmt: tools rustfmt ## Format the code
 	cargo fmt
 
-lint: tools clippy ## Lint, with warnings denied
+lint: tools clippy ## Lint code, shell scripts and spelling, with warnings denied
 	cargo clippy --all-targets --locked -- -D warnings
+	scripts/install-lint-tools $(BUILT)/tmp/lint-tools
+	$(BUILT)/tmp/lint-tools/bin/shellcheck $$(grep -lE '^#!.*sh\b' .ci/run scripts/*) scripts/packages.sh
+	$(BUILT)/tmp/lint-tools/bin/typos
 
-doc: tools ## Build the documentation, with warnings denied
+doc: tools ## Build the code's documentation with warnings denied, and check the links of all pages
+	scripts/check-links
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
+
+book: ## Build docs/ as a book, into target/book
+	@command -v mdbook >/dev/null || { echo "make book needs mdBook: cargo install --locked mdbook"; exit 1; }
+	mdbook build
 
 deny: tools ## Check licences and advisories of the dependencies
 	@command -v cargo-deny >/dev/null || { echo "make deny needs cargo-deny: cargo install --locked cargo-deny"; exit 1; }
