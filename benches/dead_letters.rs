@@ -29,8 +29,8 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use lapin::Connection;
 use serde_json::{Value, json};
-use waypost::broker::connection::Address;
-use waypost::broker::log::{FindEnd, LogReader};
+use waypost::broker::connection::ConnectionConfig;
+use waypost::broker::log::{EndDetection, StreamReader};
 use waypost::broker::names::Names;
 use waypost::broker::topology::Topology;
 use waypost::broker::topology_status::TopologyStatus;
@@ -115,7 +115,7 @@ impl Bench {
             dead_letter_retention: Duration::from_secs(30 * 24 * 60 * 60),
             status: TopologyStatus::default(),
         };
-        let connection = Address::new(url.clone().into()).connect("benchmark").await.expect("a broker");
+        let connection = ConnectionConfig::new(url.clone().into()).connect("benchmark").await.expect("a broker");
         topology.declare(&connection).await.expect("the stream is declared");
         Self { url, prefix, connection, topology, stream, letters: Letters::new(count) }
     }
@@ -243,9 +243,9 @@ impl Bench {
     async fn read(&self) -> Duration {
         let bar = bar(self.letters.count(), "read");
         let began = Instant::now();
-        let address = Address::new(self.url.clone().into());
+        let address = ConnectionConfig::new(self.url.clone().into());
         let connection = address.connect("benchmark").await.expect("a connection");
-        let reader = LogReader::open(&connection, &self.stream, FindEnd::ByLastChunk, None).await;
+        let reader = StreamReader::open(&connection, &self.stream, EndDetection::ByLastChunk, None).await;
         let (mut log, _) = reader.expect("the stream");
         let mut read = 0;
         while !log.is_current() {

@@ -10,8 +10,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::broker::connection::Address;
-use crate::broker::keeper::Keeper;
+use crate::broker::connection::ConnectionConfig;
+use crate::broker::keeper::TopologyKeeper;
 use crate::broker::management::Management;
 use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
@@ -21,9 +21,9 @@ use crate::broker::{BrokerError, policies};
 use crate::campaigns::Campaigns;
 use crate::config::{BrokerConfig, Config};
 use crate::dead_letters::DeadLetters;
-use crate::dead_letters::tail::Tail;
+use crate::dead_letters::tail::DeadLetterSupervisor;
 use crate::follow::{FollowError, Followers};
-use crate::http::Http;
+use crate::http::ApiState;
 use crate::http::listener::Listener;
 use crate::metrics::Metrics;
 use crate::metrics::history::History;
@@ -33,12 +33,12 @@ use crate::sender::{Sender, SenderError, SenderSettings};
 use crate::store::{Store, StoreError};
 use crate::tls;
 use crate::worker::Worker;
-use crate::worker::endpoints::Endpoints;
-use crate::worker::intake::Intake;
+use crate::worker::endpoints::EndpointRegistry;
+use crate::worker::intake::Consumer;
 use crate::worker::memory_budget::MemoryBudget;
-use crate::worker::parking::Parking;
-use crate::worker::precedence::Precedence;
-use crate::worker::progress::Progress;
+use crate::worker::parking::ParkBatcher;
+use crate::worker::precedence::RetryThrottle;
+use crate::worker::progress::ConsumerStatus;
 use crate::worker::receipts::Receipts;
 
 /// How long callers of the API, and messages on their way to the broker, are waited for at the end.
@@ -90,16 +90,16 @@ impl From<FollowError> for AppError {
             FollowError::Store(error) => Self::Store(error),
             // The intake reads again instead of ending.
             error @ FollowError::Stalled { .. } => {
-                Self::Broker(BrokerError::Lost { doing: "following", error: error.to_string() })
+                Self::Broker(BrokerError::ChannelFailed { doing: "following", error: error.to_string() })
             }
         }
     }
 }
 
 /// Takes over settings while a worker runs. It does not keep the worker: publishing ends when nobody is left who could publish.
-pub struct Adjuster(Weak<Worker>);
+pub struct ReloadHandle(Weak<Worker>);
 
-impl Adjuster {
+impl ReloadHandle {
     /// What can change from now on is as these settings say.
     pub fn adjust(&self, config: &Config) {
         let Some(worker) = self.0.upgrade() else { return };
@@ -113,10 +113,10 @@ pub struct App {
     listener: Listener,
     address: SocketAddr,
     store: Store,
-    http: Http,
-    intake: Intake,
-    tail: Tail,
-    keeper: Keeper,
+    http: ApiState,
+    intake: Consumer,
+    tail: DeadLetterSupervisor,
+    keeper: TopologyKeeper,
     management: Option<Management>,
     publishing: tokio::task::JoinHandle<()>,
 }
@@ -145,7 +145,7 @@ impl App {
             dead_letter_retention: config.dead_letters.retention,
             status: TopologyStatus::default(),
         };
-        let keeper = Keeper { address: broker.clone(), topology: topology.clone() };
+        let keeper = TopologyKeeper { address: broker.clone(), topology: topology.clone() };
         let management = config.broker.management_url.as_ref().map(|url| Management::new(url, &broker)).transpose();
         let management = management.unwrap_or_else(|error| {
             tracing::warn!(error, "broker policies not checked");
@@ -166,18 +166,18 @@ impl App {
             publisher: publisher.clone(),
             letters: dead_letters.appender(),
             sender,
-            endpoints: Endpoints::new(config.endpoint.limits, config.broker.prefetch),
-            parking: Parking::start(publisher.clone(), names.clone(), metrics.clone()),
+            endpoints: EndpointRegistry::new(config.endpoint.limits, config.broker.prefetch),
+            parking: ParkBatcher::start(publisher.clone(), names.clone(), metrics.clone()),
             receipts: Receipts::start(),
             policy: ArcSwap::from_pointee(config.retry.clone()),
             metrics: metrics.clone(),
             memory_budget: memory_budget.clone(),
         });
-        let progress = Progress::default();
+        let progress = ConsumerStatus::default();
         let replays = Replays::new(store.clone(), dead_letters.clone(), publisher.clone(), names.clone());
         let busy = usize::from(config.broker.prefetch) / 2;
         let runner = Runner::new(replays.clone(), worker.clone(), progress.clone(), busy, config.shutdown.grace);
-        let tail = Tail {
+        let tail = DeadLetterSupervisor {
             address: broker.clone(),
             topology: topology.clone(),
             dead_letters: dead_letters.clone(),
@@ -185,7 +185,7 @@ impl App {
             follower: followers.dead_letters.clone(),
             configuration: campaigns.currency(),
         };
-        let http = Http {
+        let http = ApiState {
             store: store.clone(),
             campaigns: campaigns.clone(),
             dead_letters,
@@ -200,7 +200,7 @@ impl App {
             followers: followers.clone(),
             tokens: config.http.tokens.clone().into(),
         };
-        let intake = Intake {
+        let intake = Consumer {
             address: broker,
             topology,
             campaigns,
@@ -210,14 +210,14 @@ impl App {
             progress,
             memory_budget,
             follower: followers.campaigns,
-            precedence: Precedence::default(),
+            precedence: RetryThrottle::default(),
         };
         Ok(Self { listener, address, store, http, intake, tail, keeper, management, publishing })
     }
 
     /// What takes over settings while it runs.
-    pub fn adjuster(&self) -> Adjuster {
-        Adjuster(Arc::downgrade(&self.http.worker))
+    pub fn adjuster(&self) -> ReloadHandle {
+        ReloadHandle(Arc::downgrade(&self.http.worker))
     }
 
     /// Where it listens.
@@ -305,8 +305,8 @@ async fn warn_of_policies(management: Option<Management>, topology: Topology) {
 }
 
 /// The broker as the settings say it is reached.
-pub(crate) fn broker_address(broker: &BrokerConfig) -> Address {
-    Address::new(broker.url.clone()).with_tls(broker.authorities.clone(), broker.identity.clone())
+pub(crate) fn broker_address(broker: &BrokerConfig) -> ConnectionConfig {
+    ConnectionConfig::new(broker.url.clone()).with_tls(broker.authorities.clone(), broker.identity.clone())
 }
 
 /// What sends to webhooks under these settings.

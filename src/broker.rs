@@ -73,7 +73,7 @@ pub enum BrokerError {
     },
     /// The connection or a channel was lost, or refused a request.
     #[error("{doing}: {error}")]
-    Lost {
+    ChannelFailed {
         /// What was being done.
         doing: &'static str,
         /// Why.
@@ -86,12 +86,12 @@ impl BrokerError {
     pub fn is_lasting(&self) -> bool {
         match self {
             Self::Mismatch(_) | Self::NoPlugin { .. } => true,
-            Self::Connect { .. } | Self::Lost { .. } => false,
+            Self::Connect { .. } | Self::ChannelFailed { .. } => false,
         }
     }
 
     fn lost(doing: &'static str) -> impl Fn(lapin::Error) -> Self {
-        move |error| Self::Lost { doing, error: error.to_string() }
+        move |error| Self::ChannelFailed { doing, error: error.to_string() }
     }
 }
 

@@ -19,18 +19,18 @@ use tokio::sync::watch;
 use self::hold::LogStatus;
 use self::reading::ViewHistory;
 use self::snapshots::SnapshotProgress;
-use crate::broker::append::{Appender, Unapplied};
+use crate::broker::append::{StreamWriter, AppendError};
 use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
 use crate::delivery::campaign::{Campaign, edited};
-use crate::delivery::document::{self, Urls};
+use crate::delivery::document::{self, UrlPolicy};
 use crate::delivery::egress::EgressRules;
-use crate::delivery::fault::Fault;
+use crate::delivery::fault::Violation;
 use crate::delivery::identity::WebhookId;
 use crate::delivery::sealing::{self, Keyring};
-use crate::follow::Currency;
+use crate::follow::SyncState;
 use crate::metrics::Metrics;
-use crate::store::{Applied, Change, Made, Store, StoreError, StoredCampaign};
+use crate::store::{ChangeOutcome, Change, ChangeAuthor, Store, StoreError, StoredCampaign};
 
 /// A change is published, confirmed and applied within this time, or the caller is told that it may yet happen.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,10 +56,10 @@ pub enum Precondition {
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum CampaignError {
     /// The document has faults.
     #[error("the document has {} faults", .0.len())]
-    Faults(Vec<Fault>),
+    Faults(Vec<Violation>),
     /// There is no such campaign.
     #[error("no such campaign")]
     Unknown,
@@ -77,8 +77,8 @@ pub enum Refused {
     Store(#[from] StoreError),
 }
 
-impl From<Unapplied> for Refused {
-    fn from(error: Unapplied) -> Self {
+impl From<AppendError> for CampaignError {
+    fn from(error: AppendError) -> Self {
         Self::Unavailable(error.to_string())
     }
 }
@@ -94,8 +94,8 @@ pub struct Campaigns {
     rules: EgressRules,
     keyring: Keyring,
     metrics: Arc<Metrics>,
-    appender: Appender<Applied>,
-    currency: Arc<watch::Sender<Currency>>,
+    appender: StreamWriter<ChangeOutcome>,
+    currency: Arc<watch::Sender<SyncState>>,
     /// Whether the view is current and the log is being read. A view stays current when the connection is lost.
     is_following: Arc<watch::Sender<bool>>,
     status: Arc<watch::Sender<LogStatus>>,
@@ -120,11 +120,11 @@ impl Campaigns {
         keyring: Keyring,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let currency = Arc::new(watch::Sender::new(Currency::CatchingUp));
+        let currency = Arc::new(watch::Sender::new(SyncState::CatchingUp));
         let is_following = Arc::new(watch::Sender::new(false));
         let status = Arc::new(watch::Sender::new(LogStatus::Following));
         let log = names.campaigns();
-        let appender = Appender::new(publisher.clone(), log.clone(), APPEND_TIMEOUT);
+        let appender = StreamWriter::new(publisher.clone(), log.clone(), APPEND_TIMEOUT);
         let (history, snapshots, restoring, turn) = Default::default();
         Self {
             store,
@@ -146,7 +146,7 @@ impl Campaigns {
     }
 
     /// Whether the view is current, as it changes.
-    pub fn currency(&self) -> watch::Receiver<Currency> {
+    pub fn currency(&self) -> watch::Receiver<SyncState> {
         self.currency.subscribe()
     }
 
@@ -159,10 +159,10 @@ impl Campaigns {
     ///
     /// # Errors
     /// [`Refused::Unavailable`].
-    pub fn check_listable(&self) -> Result<(), Refused> {
+    pub fn check_listable(&self) -> Result<(), CampaignError> {
         match &*self.status.borrow() {
             LogStatus::Incomplete(hold) if !hold.reason.keeps_campaigns() => {
-                Err(Refused::Unavailable(hold.to_string()))
+                Err(CampaignError::Unavailable(hold.to_string()))
             }
             _ => Ok(()),
         }
@@ -172,7 +172,7 @@ impl Campaigns {
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn put(&self, id: &str, document: &[u8], precondition: Precondition, by: &str) -> Result<Put, Refused> {
+    pub async fn put(&self, id: &str, document: &[u8], precondition: Precondition, by: &str) -> Result<PutOutcome, CampaignError> {
         let _turn = self.turn().await?;
         for _ in 0..RACES {
             let current = self.store.campaign(id)?;
@@ -180,39 +180,39 @@ impl Campaigns {
             let campaign = self.read(id, document, current.as_deref())?;
             let expected = current.as_deref().map(|stored| stored.version);
             let places = edited::between(current.as_deref().map(|stored| &stored.campaign), &campaign);
-            let made = Made { places, ..made(by) };
+            let made = ChangeAuthor { places, ..made(by) };
             let change =
                 Change { id: id.to_owned(), expected, made: Some(made.clone()), campaign: Some(campaign.clone()) };
             match self.append(change).await? {
-                Applied::Done { version } => {
+                ChangeOutcome::Done { version } => {
                     let created = expected.is_none();
                     let stored = StoredCampaign { version, made: Some(made), earlier: Vec::new(), campaign };
-                    return Ok(Put { stored, created });
+                    return Ok(PutOutcome { stored, created });
                 }
-                Applied::WebhookTaken { webhook_id, owner } => {
+                ChangeOutcome::WebhookTaken { webhook_id, owner } => {
                     return Err(taken(&campaign, &webhook_id, &owner));
                 }
-                Applied::Stale => {}
+                ChangeOutcome::Stale => {}
             }
         }
-        Err(Refused::Precondition)
+        Err(CampaignError::Precondition)
     }
 
     /// The campaign that `document` would make of `current`.
     ///
     /// # Errors
     /// [`Refused::Faults`]: all that [`put`](Self::put) would refuse it for; [`Refused::Store`].
-    pub fn read(&self, id: &str, document: &[u8], current: Option<&StoredCampaign>) -> Result<Campaign, Refused> {
+    pub fn read(&self, id: &str, document: &[u8], current: Option<&StoredCampaign>) -> Result<Campaign, CampaignError> {
         let previous = current.map(|stored| &stored.campaign);
         let elsewhere = |webhook: &WebhookId| {
             // A store that can't be read is told of below, where nothing is made up any more.
             matches!(self.store.owner_of(webhook.as_str()), Ok(Some(owner)) if owner != id)
         };
-        let campaign = document::read_among(document, Urls::Egress(&self.rules), previous, &elsewhere);
-        let campaign = self.opened(campaign.map_err(Refused::Faults)?)?;
+        let campaign = document::read_among(document, UrlPolicy::Egress(&self.rules), previous, &elsewhere);
+        let campaign = self.opened(campaign.map_err(CampaignError::Faults)?)?;
         if campaign.id != id {
             let message = format!("is `{}`, but the address says `{id}`: make them the same", campaign.id);
-            return Err(Refused::Faults(vec![Fault::new("$.id", message)]));
+            return Err(CampaignError::Faults(vec![Violation::new("$.id", message)]));
         }
         self.check_owners(&campaign)?;
         Ok(campaign)
@@ -222,19 +222,19 @@ impl Campaigns {
     ///
     /// # Errors
     /// [`Refused`].
-    pub fn get(&self, id: &str) -> Result<Arc<StoredCampaign>, Refused> {
+    pub fn get(&self, id: &str) -> Result<Arc<StoredCampaign>, CampaignError> {
         self.store.campaign(id)?.ok_or_else(|| self.missing())
     }
 
     /// Why there is no campaign: while the view is being built nobody knows.
-    fn missing(&self) -> Refused {
+    fn missing(&self) -> CampaignError {
         if let LogStatus::Incomplete(hold) = &*self.status.borrow() {
-            return Refused::Unavailable(hold.to_string());
+            return CampaignError::Unavailable(hold.to_string());
         }
         match *self.currency.borrow() {
-            Currency::Current => Refused::Unknown,
-            Currency::CatchingUp => {
-                Refused::Unavailable("reading the configuration from the broker: try again".to_owned())
+            SyncState::Current => CampaignError::Unknown,
+            SyncState::CatchingUp => {
+                CampaignError::Unavailable("reading the configuration from the broker: try again".to_owned())
             }
         }
     }
@@ -243,7 +243,7 @@ impl Campaigns {
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn delete(&self, id: &str, precondition: Precondition, by: &str) -> Result<(), Refused> {
+    pub async fn delete(&self, id: &str, precondition: Precondition, by: &str) -> Result<(), CampaignError> {
         let _turn = self.turn().await?;
         for _ in 0..RACES {
             let current = self.store.campaign(id)?;
@@ -253,16 +253,16 @@ impl Campaigns {
             };
             let expected = Some(current.version);
             let change = Change { id: id.to_owned(), expected, made: Some(made(by)), campaign: None };
-            if matches!(self.append(change).await?, Applied::Done { .. }) {
+            if matches!(self.append(change).await?, ChangeOutcome::Done { .. }) {
                 return Ok(());
             }
         }
-        Err(Refused::Precondition)
+        Err(CampaignError::Precondition)
     }
 
     /// Waits for this worker's other changes, and until the log is read: a change that a worker appends to a new log would hide
     /// that the log lacks all others. No change is accepted while campaigns may be missing from the log.
-    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Refused> {
+    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, CampaignError> {
         let turn = self.lock().await?;
         let (mut is_following, mut status) = (self.is_following.subscribe(), self.status.subscribe());
         let known = async {
@@ -275,18 +275,18 @@ impl Campaigns {
         match &*self.status.borrow() {
             LogStatus::Following if waited.is_ok() => Ok(turn),
             LogStatus::Following | LogStatus::Comparing => {
-                Err(Refused::Unavailable("reading the configuration from the broker: try again".to_owned()))
+                Err(CampaignError::Unavailable("reading the configuration from the broker: try again".to_owned()))
             }
-            LogStatus::Incomplete(hold) => Err(Refused::Unavailable(format!("no change is accepted: {hold}"))),
+            LogStatus::Incomplete(hold) => Err(CampaignError::Unavailable(format!("no change is accepted: {hold}"))),
         }
     }
 
-    async fn lock(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Refused> {
+    async fn lock(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, CampaignError> {
         let turn = tokio::time::timeout(TURN_TIMEOUT, self.turn.lock()).await;
-        turn.map_err(|_| Refused::Unavailable("other changes are waiting for the broker: try again".to_owned()))
+        turn.map_err(|_| CampaignError::Unavailable("other changes are waiting for the broker: try again".to_owned()))
     }
 
-    fn check_owners(&self, campaign: &Campaign) -> Result<(), Refused> {
+    fn check_owners(&self, campaign: &Campaign) -> Result<(), CampaignError> {
         for place in campaign.places() {
             let webhook_id = place.webhook.id.as_str();
             if let Some(owner) = self.store.owner_of(webhook_id)?
@@ -299,16 +299,16 @@ impl Campaigns {
     }
 
     /// The campaign of a document that may have sealed secrets, as a file of kept campaigns has.
-    fn opened(&self, campaign: Campaign) -> Result<Campaign, Refused> {
+    fn opened(&self, campaign: Campaign) -> Result<Campaign, CampaignError> {
         // Its paths are gone with it where it does not open.
         let shape = campaign.clone();
         self.keyring.opened(campaign).map_err(|(webhook, unopened)| {
-            Refused::Faults(vec![Fault::new(shape.path_of(&webhook), unopened.to_string())])
+            CampaignError::Faults(vec![Violation::new(shape.path_of(&webhook), unopened.to_string())])
         })
     }
 
     /// Appends a change to the log, its secrets sealed, and waits until this node has applied it.
-    async fn append(&self, mut change: Change) -> Result<Applied, Refused> {
+    async fn append(&self, mut change: Change) -> Result<ChangeOutcome, CampaignError> {
         let salt = random::<{ sealing::SALT_BYTES }>()?;
         change.campaign = change.campaign.map(|campaign| self.keyring.sealed(&campaign, salt));
         let body = serde_json::to_vec(&change).map_err(StoreError::from)?;
@@ -318,7 +318,7 @@ impl Campaigns {
 
 /// A campaign that was put.
 #[derive(Debug, Clone)]
-pub struct Put {
+pub struct PutOutcome {
     /// As it is now.
     pub stored: StoredCampaign,
     /// Whether there was none before.
@@ -326,31 +326,31 @@ pub struct Put {
 }
 
 /// A change that is accepted now.
-fn made(by: &str) -> Made {
-    Made { by: by.to_owned(), at: Utc::now(), places: Vec::new() }
+fn made(by: &str) -> ChangeAuthor {
+    ChangeAuthor { by: by.to_owned(), at: Utc::now(), places: Vec::new() }
 }
 
 /// Random bytes for what must be nobody's guess.
-fn random<const BYTES: usize>() -> Result<[u8; BYTES], Refused> {
+fn random<const BYTES: usize>() -> Result<[u8; BYTES], CampaignError> {
     let mut random = [0; BYTES];
     getrandom::fill(&mut random)
-        .map_err(|error| Refused::Unavailable(format!("the system gives no random bytes: {error}")))?;
+        .map_err(|error| CampaignError::Unavailable(format!("the system gives no random bytes: {error}")))?;
     Ok(random)
 }
 
-fn check(precondition: &Precondition, current: Option<&StoredCampaign>) -> Result<(), Refused> {
+fn check(precondition: &Precondition, current: Option<&StoredCampaign>) -> Result<(), CampaignError> {
     let holds = match precondition {
         Precondition::None => true,
         Precondition::Versions(versions) => current.is_some_and(|current| versions.contains(&current.version)),
         Precondition::Exists => current.is_some(),
         Precondition::Absent => current.is_none(),
     };
-    if holds { Ok(()) } else { Err(Refused::Precondition) }
+    if holds { Ok(()) } else { Err(CampaignError::Precondition) }
 }
 
-fn taken(campaign: &Campaign, webhook_id: &str, owner: &str) -> Refused {
+fn taken(campaign: &Campaign, webhook_id: &str, owner: &str) -> CampaignError {
     let message = format!(
         "`{webhook_id}` is the id of a webhook of campaign `{owner}`: leave `id` out, and it is given a new one"
     );
-    Refused::Faults(vec![Fault::new(format!("{}.id", campaign.path_of(webhook_id)), message)])
+    CampaignError::Faults(vec![Violation::new(format!("{}.id", campaign.path_of(webhook_id)), message)])
 }

@@ -96,18 +96,18 @@ struct Settings {
 impl Settings {
     /// Loads them again and again: a file that was once read has to be there from then on, so that a worker does not fall back to
     /// defaults because somebody moved it.
-    fn load_again(&mut self) -> Result<crate::config::Config, Failure> {
+    fn load_again(&mut self) -> Result<crate::config::Config, CliError> {
         let config = self.load()?;
         let usual = Path::new(crate::config::FILE);
         self.config = self.config.take().or_else(|| usual.exists().then(|| usual.to_owned()));
         Ok(config)
     }
 
-    fn load(&self) -> Result<crate::config::Config, Failure> {
+    fn load(&self) -> Result<crate::config::Config, CliError> {
         let overrides: Vec<(&str, String)> =
             self.overrides.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
         crate::config::Config::load(self.config.as_deref(), &overrides)
-            .map_err(|error| Failure::Failed(error.to_string()))
+            .map_err(|error| CliError::Failed(error.to_string()))
     }
 }
 
@@ -118,14 +118,14 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 
 /// Why a command did not do what it was asked; the text goes to standard error.
 #[derive(Debug)]
-enum Failure {
+enum CliError {
     /// Exit code 1.
     Failed(String),
     /// Exit code 2.
-    Misused(String),
+    Usage(String),
 }
 
-impl Failure {
+impl CliError {
     fn of(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
     }
@@ -134,7 +134,7 @@ impl Failure {
     fn and(self, more: &str) -> Self {
         match self {
             Self::Failed(text) => Self::Failed(format!("{text}\n{more}")),
-            Self::Misused(text) => Self::Misused(format!("{text}\n{more}")),
+            Self::Usage(text) => Self::Usage(format!("{text}\n{more}")),
         }
     }
 }
@@ -146,7 +146,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return report(Failure::of(format!("no runtime: {error}"))),
+        Err(error) => return report(CliError::of(format!("no runtime: {error}"))),
     };
     let done = runtime.block_on(run(cli.command));
     // A name that is still being resolved, or a read of standard input, is not waited for.
@@ -157,7 +157,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> Result<(), Failure> {
+async fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Serve(serve) => Box::pin(serve.run()).await,
         Command::Demo(demo) => Box::pin(demo.run()).await,
@@ -188,10 +188,10 @@ async fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
-fn report(failure: Failure) -> ExitCode {
+fn report(failure: CliError) -> ExitCode {
     let (text, code) = match failure {
-        Failure::Failed(text) => (text, 1),
-        Failure::Misused(text) => (text, 2),
+        CliError::Failed(text) => (text, 1),
+        CliError::Usage(text) => (text, 2),
     };
     eprintln!("error: {text}");
     ExitCode::from(code)

@@ -27,7 +27,7 @@ use secrecy::SecretString;
 use url::Url;
 
 pub use self::fault::{ConfigError, ConfigFault};
-use self::known::Known;
+use self::known::SettingRegistry;
 pub use self::setting::Setting;
 use self::setting::masked;
 use crate::delivery::egress::HttpUrls;
@@ -88,7 +88,7 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: &[(&str, String)],
     ) -> Result<Self, ConfigError> {
-        let known = Known::new();
+        let known = SettingRegistry::new();
         let mut faults = Vec::new();
         let environment: Vec<(String, String)> = environment.into_iter().collect();
         let keyring = environment::keyring(&environment, &mut faults);

@@ -16,24 +16,24 @@ use lapin::Connection;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::broker::append::{Appender, ReadBack, Unapplied};
-use crate::broker::log::{Continuity, FindEnd, LogReader, Record};
+use crate::broker::append::{StreamWriter, ReadBack, AppendError};
+use crate::broker::log::{StreamContinuity, EndDetection, StreamReader, Record};
 use crate::broker::names::Names;
 use crate::broker::probe::is_probe;
 use crate::broker::publisher::Publisher;
-use crate::delivery::dead_letter::State;
-use crate::delivery::dead_letter::choice::Choice;
-use crate::delivery::dead_letter::filter::Filter;
-use crate::delivery::dead_letter::mark::{Discard, Mark, Verdict};
+use crate::delivery::dead_letter::LetterState;
+use crate::delivery::dead_letter::choice::Selection;
+use crate::delivery::dead_letter::filter::LetterFilter;
+use crate::delivery::dead_letter::mark::{Discard, DeadLetterRecord, OperatorAction};
 use crate::delivery::dead_letter::removed::{Removal, RemovedMessage};
-use crate::delivery::fault::Fault;
+use crate::delivery::fault::Violation;
 use crate::delivery::identity::DeadLetterId;
-use crate::delivery::reason::Reason;
-use crate::follow::{Currency, FollowError};
+use crate::delivery::reason::DeadLetterReason;
+use crate::follow::{SyncState, FollowError};
 use crate::metrics::Metrics;
 use crate::store::StoreError;
-use crate::store::dead_letters::search::Tally;
-use crate::store::dead_letters::{Applied, Content, Entry, LetterView};
+use crate::store::dead_letters::search::LetterCounts;
+use crate::store::dead_letters::{RecordOutcome, Payload, StreamEntry, LetterView};
 use retention_clock::RetentionClock;
 
 /// Records applied in one transaction.
@@ -63,10 +63,10 @@ const BLOCKS_PER_FORGETTING: usize = 32;
 
 /// Why something was not done with dead letters.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum DeadLetterError {
     /// What was asked has faults.
     #[error("{} faults", .0.len())]
-    Faults(Vec<Fault>),
+    Faults(Vec<Violation>),
     /// Some of the letters named, or the replay, are not there.
     #[error("{0}")]
     Unknown(String),
@@ -81,13 +81,13 @@ pub enum Refused {
     Store(#[from] StoreError),
 }
 
-impl From<Unapplied> for Refused {
-    fn from(error: Unapplied) -> Self {
+impl From<AppendError> for DeadLetterError {
+    fn from(error: AppendError) -> Self {
         Self::Unavailable(error.to_string())
     }
 }
 
-impl From<serde_json::Error> for Refused {
+impl From<serde_json::Error> for DeadLetterError {
     fn from(error: serde_json::Error) -> Self {
         Self::Store(error.into())
     }
@@ -99,12 +99,12 @@ pub struct Discarded {
     /// Letters discarded.
     pub letters: u64,
     /// Whether there are more to discard.
-    pub rest: Rest,
+    pub rest: Remainder,
 }
 
 /// Whether all was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rest {
+pub enum Remainder {
     /// It was.
     None,
     /// The time was over before.
@@ -116,12 +116,12 @@ pub enum Rest {
 pub struct DeadLetters {
     /// The view.
     pub view: LetterView,
-    appender: Appender<Applied>,
+    appender: StreamWriter<RecordOutcome>,
     names: Names,
     retention: Duration,
     metrics: Arc<Metrics>,
-    currency: Arc<watch::Sender<Currency>>,
-    building: Arc<watch::Sender<Building>>,
+    currency: Arc<watch::Sender<SyncState>>,
+    building: Arc<watch::Sender<ViewState>>,
     clock: RetentionClock,
     /// Marked as changed after each batch of records applied.
     changes: Arc<watch::Sender<()>>,
@@ -129,7 +129,7 @@ pub struct DeadLetters {
 
 /// Whether the view has had, at least once, all that the log had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Building {
+enum ViewState {
     /// It is being built from nothing, and shows too little.
     Yes,
     /// It may lag behind the log, and no more.
@@ -148,10 +148,10 @@ impl DeadLetters {
         retention: Duration,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
-        let appender = Appender::new(publisher, names.dead_letters(), APPEND_TIMEOUT);
+        let appender = StreamWriter::new(publisher, names.dead_letters(), APPEND_TIMEOUT);
         let view = view.kept_for(retention);
-        let building = if view.position()?.is_none() { Building::Yes } else { Building::No };
-        let currency = Arc::new(watch::Sender::new(Currency::CatchingUp));
+        let building = if view.position()?.is_none() { ViewState::Yes } else { ViewState::No };
+        let currency = Arc::new(watch::Sender::new(SyncState::CatchingUp));
         let building = Arc::new(watch::Sender::new(building));
         let changes = Arc::new(watch::Sender::new(()));
         let clock = RetentionClock::start();
@@ -161,7 +161,7 @@ impl DeadLetters {
     }
 
     /// Where letters are written.
-    pub fn appender(&self) -> Appender<Applied> {
+    pub fn appender(&self) -> StreamWriter<RecordOutcome> {
         self.appender.clone()
     }
 
@@ -170,13 +170,13 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`Refused::Unavailable`].
-    pub async fn readable(&self) -> Result<&LetterView, Refused> {
+    pub async fn readable(&self) -> Result<&LetterView, DeadLetterError> {
         let mut building = self.building.subscribe();
-        let built = building.wait_for(|building| *building == Building::No);
+        let built = building.wait_for(|building| *building == ViewState::No);
         if tokio::time::timeout(BUILDING_TIMEOUT, built).await.is_err() {
             let letters: u64 = self.view.counts().iter().sum();
             let detail = format!("reading the dead letters from the broker, {letters} so far: try again");
-            return Err(Refused::Unavailable(detail));
+            return Err(DeadLetterError::Unavailable(detail));
         }
         Ok(&self.view)
     }
@@ -185,7 +185,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn append(&self, mark: Mark) -> Result<Applied, Refused> {
+    pub async fn append(&self, mark: DeadLetterRecord) -> Result<RecordOutcome, DeadLetterError> {
         Ok(self.appender.append(mark.encode()?).await?)
     }
 
@@ -207,20 +207,20 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`Refused::Unknown`], [`Refused::Conflict`].
-    pub async fn check(&self, ids: &[DeadLetterId], fits: impl Fn(State) -> bool) -> Result<(), Refused> {
+    pub async fn check(&self, ids: &[DeadLetterId], fits: impl Fn(LetterState) -> bool) -> Result<(), DeadLetterError> {
         let view = self.readable().await?;
         tokio::task::block_in_place(|| {
             for id in ids {
                 match view.state(id)? {
-                    None => return Err(Refused::Unknown(format!("there is no dead letter {id}"))),
+                    None => return Err(DeadLetterError::Unknown(format!("there is no dead letter {id}"))),
                     Some(_) if view.is_erased(id)? => {
-                        return Err(Refused::Conflict(format!("{id} was erased: nothing is left that could be sent")));
+                        return Err(DeadLetterError::Conflict(format!("{id} was erased: nothing is left that could be sent")));
                     }
                     Some(state) if fits(state) => {}
-                    Some(State::Replaying) => {
-                        return Err(Refused::Conflict(format!("{id} is being replayed: wait, or cancel that replay")));
+                    Some(LetterState::Replaying) => {
+                        return Err(DeadLetterError::Conflict(format!("{id} is being replayed: wait, or cancel that replay")));
                     }
-                    Some(state) => return Err(Refused::Conflict(format!("{id} is {}", state.as_str()))),
+                    Some(state) => return Err(DeadLetterError::Conflict(format!("{id} is {}", state.as_str()))),
                 }
             }
             Ok(())
@@ -231,14 +231,14 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn count_discardable(&self, choice: &Choice) -> Result<Tally, Refused> {
+    pub async fn count_discardable(&self, choice: &Selection) -> Result<LetterCounts, DeadLetterError> {
         let view = self.readable().await?;
         match choice {
-            Choice::Ids(ids) => {
-                self.check(ids, |state| state == State::Pending).await?;
+            Selection::Ids(ids) => {
+                self.check(ids, |state| state == LetterState::Pending).await?;
                 Ok(tokio::task::block_in_place(|| view.tally_of(ids))?)
             }
-            Choice::Filter(filter) => {
+            Selection::Filter(filter) => {
                 let filter = pending(filter)?;
                 Ok(tokio::task::block_in_place(|| view.tally(&filter))?)
             }
@@ -249,44 +249,44 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn discard(&self, choice: Choice, by: &str, because: Option<String>) -> Result<Discarded, Refused> {
+    pub async fn discard(&self, choice: Selection, by: &str, because: Option<String>) -> Result<Discarded, DeadLetterError> {
         let deadline = Instant::now() + DISCARD_TIME;
         // What dies meanwhile is not meant.
         let end = self.readable().await?.position()?.map_or(0, |position| position.offset + 1);
         let mut letters = 0;
         let mut ids = match &choice {
-            Choice::Ids(ids) => {
-                self.check(ids, |state| state == State::Pending).await?;
+            Selection::Ids(ids) => {
+                self.check(ids, |state| state == LetterState::Pending).await?;
                 ids.clone()
             }
-            Choice::Filter(filter) => self.find(filter, end).await?,
+            Selection::Filter(filter) => self.find(filter, end).await?,
         };
         if ids.is_empty() {
             return Err(nothing_matches(&choice));
         }
         loop {
             for ids in ids.chunks(LETTERS_PER_MARK) {
-                let verdict = Verdict { by: by.to_owned(), at: Utc::now(), because: because.clone() };
-                let discard = Mark::Discard(Discard { ids: ids.to_vec(), verdict });
-                if let Applied::Letters(discarded) = self.append(discard).await? {
+                let verdict = OperatorAction { by: by.to_owned(), at: Utc::now(), because: because.clone() };
+                let discard = DeadLetterRecord::Discard(Discard { ids: ids.to_vec(), verdict });
+                if let RecordOutcome::Letters(discarded) = self.append(discard).await? {
                     letters += discarded;
                 }
             }
             ids = match &choice {
-                Choice::Ids(_) => Vec::new(),
-                Choice::Filter(filter) => self.find(filter, end).await?,
+                Selection::Ids(_) => Vec::new(),
+                Selection::Filter(filter) => self.find(filter, end).await?,
             };
             if ids.is_empty() {
-                return Ok(Discarded { letters, rest: Rest::None });
+                return Ok(Discarded { letters, rest: Remainder::None });
             }
             if Instant::now() > deadline {
-                return Ok(Discarded { letters, rest: Rest::Some });
+                return Ok(Discarded { letters, rest: Remainder::Some });
             }
         }
     }
 
     /// Pending letters before an offset that a filter matches, from the oldest on.
-    async fn find(&self, filter: &Filter, end: u64) -> Result<Vec<DeadLetterId>, Refused> {
+    async fn find(&self, filter: &LetterFilter, end: u64) -> Result<Vec<DeadLetterId>, DeadLetterError> {
         let filter = pending(filter)?;
         let view = self.readable().await?;
         let found = tokio::task::block_in_place(|| view.find(&filter, 0..end, LETTERS_PER_MARK))?;
@@ -297,12 +297,12 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`FollowError`].
-    async fn open(&self, connection: &Connection) -> Result<LogReader, FollowError> {
-        self.currency.send_replace(Currency::CatchingUp);
+    async fn open(&self, connection: &Connection) -> Result<StreamReader, FollowError> {
+        self.currency.send_replace(SyncState::CatchingUp);
         let position = self.view.position()?;
         let (log, continuity) =
-            LogReader::open(connection, &self.names.dead_letters(), FindEnd::ByLastChunk, position.as_ref()).await?;
-        if continuity == Continuity::Restarted {
+            StreamReader::open(connection, &self.names.dead_letters(), EndDetection::ByLastChunk, position.as_ref()).await?;
+        if continuity == StreamContinuity::Restarted {
             if position.is_some() {
                 tracing::error!(
                     log = self.names.dead_letters(),
@@ -311,7 +311,7 @@ impl DeadLetters {
                      end, or this worker was away for longer than it keeps them. Rebuilding the view from it"
                 );
             }
-            self.building.send_replace(Building::Yes);
+            self.building.send_replace(ViewState::Yes);
             self.appender.set_read_back(ReadBack::Off);
             tokio::task::block_in_place(|| self.view.clear())?;
             self.metrics.forget_dead_letters_kept();
@@ -323,9 +323,9 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`FollowError`]: always, for the log has no end.
-    async fn follow(&self, mut log: LogReader) -> Result<std::convert::Infallible, FollowError> {
+    async fn follow(&self, mut log: StreamReader) -> Result<std::convert::Infallible, FollowError> {
         loop {
-            if log.is_current() && *self.currency.borrow() == Currency::CatchingUp {
+            if log.is_current() && *self.currency.borrow() == SyncState::CatchingUp {
                 // The log keeps whole segments, and so more than is to be shown.
                 self.forget_old()?;
                 let counts = self.view.counts();
@@ -335,9 +335,9 @@ impl DeadLetters {
                     pending = counts[0],
                     "dead letters are current"
                 );
-                self.building.send_replace(Building::No);
+                self.building.send_replace(ViewState::No);
                 self.count();
-                self.currency.send_replace(Currency::Current);
+                self.currency.send_replace(SyncState::Current);
             }
             let first = log.next().await?;
             let mut bytes = first.body.len();
@@ -358,25 +358,25 @@ impl DeadLetters {
         }
     }
 
-    fn read(&self, record: Record) -> Entry {
+    fn read(&self, record: Record) -> StreamEntry {
         let Record { position, body, trace, replay, removals } = record;
         let removal = match removals {
             // The keeper's own message, and nobody's event.
-            Some(_) if is_probe(&body) => return Entry { position, content: Content::Nothing },
+            Some(_) if is_probe(&body) => return StreamEntry { position, content: Payload::Nothing },
             Some(removals) => removals.latest(&self.names),
             None => match content(&body) {
-                Ok(content) => return Entry { position, content },
+                Ok(content) => return StreamEntry { position, content },
                 Err(error) if is_of_a_worker(&body) => {
                     tracing::error!(log = self.names.dead_letters(), offset = position.offset, %error, "a record that can't be read was left out");
-                    return Entry { position, content: Content::Nothing };
+                    return StreamEntry { position, content: Payload::Nothing };
                 }
                 // A shovel or a person put an event there.
-                Err(_) => Removal { queue: self.names.events(), reason: Reason::Rejected, at: None },
+                Err(_) => Removal { queue: self.names.events(), reason: DeadLetterReason::Rejected, at: None },
             },
         };
         let message_id = Some(position.message_id.clone()).filter(|id| !id.is_empty());
         let removed = RemovedMessage { removal, body, message_id, trace, replay };
-        Entry { position, content: Content::Removed(Box::new(removed)) }
+        StreamEntry { position, content: Payload::Removed(Box::new(removed)) }
     }
 
     /// Forgets letters that are older than the retention, over and over.
@@ -402,31 +402,31 @@ impl DeadLetters {
 
     /// Shows how many letters there are; not while the view is being built, when these are too few.
     fn count(&self) {
-        if *self.building.borrow() == Building::No {
+        if *self.building.borrow() == ViewState::No {
             self.metrics.dead_letters_kept(self.view.counts());
         }
     }
 }
 
 /// The filter with its pending letters, which alone can be discarded.
-fn pending(filter: &Filter) -> Result<Filter, Refused> {
+fn pending(filter: &LetterFilter) -> Result<LetterFilter, DeadLetterError> {
     let filter = filter.or_pending();
-    if filter.state == Some(State::Pending) {
+    if filter.state == Some(LetterState::Pending) {
         return Ok(filter);
     }
-    Err(Refused::Faults(vec![Fault::new("$.filter.state", "only pending letters can be discarded")]))
+    Err(DeadLetterError::Faults(vec![Violation::new("$.filter.state", "only pending letters can be discarded")]))
 }
 
 /// Nothing is there for what was asked.
-pub(crate) fn nothing_matches(choice: &Choice) -> Refused {
+pub(crate) fn nothing_matches(choice: &Selection) -> DeadLetterError {
     let message = match choice {
-        Choice::Filter(Filter { state: None, .. }) => {
+        Selection::Filter(LetterFilter { state: None, .. }) => {
             "matches no pending dead letter, and a filter that names no state means these only: look at the list with the \
              same filter, where it means those of every state"
         }
         _ => "matches no dead letter: look with the same filter at the list",
     };
-    Refused::Faults(vec![Fault::new("$.filter", message)])
+    DeadLetterError::Faults(vec![Violation::new("$.filter", message)])
 }
 
 /// Whether a worker wrote a record, perhaps one of a later version.
@@ -435,9 +435,9 @@ fn is_of_a_worker(body: &[u8]) -> bool {
     body.is_empty() || [b"{\"mark\":".as_slice(), b"{\"id\":\"dl_"].iter().any(|beginning| body.starts_with(beginning))
 }
 
-fn content(body: &[u8]) -> Result<Content, serde_json::Error> {
-    match Mark::decode(body)? {
-        Some(mark) => Ok(Content::Mark(mark)),
-        None => serde_json::from_slice(body).map(|letter| Content::Letter(Box::new(letter))),
+fn content(body: &[u8]) -> Result<Payload, serde_json::Error> {
+    match DeadLetterRecord::decode(body)? {
+        Some(mark) => Ok(Payload::Mark(mark)),
+        None => serde_json::from_slice(body).map(|letter| Payload::Letter(Box::new(letter))),
     }
 }

@@ -43,11 +43,11 @@ pub const ATTEMPTS_KEPT: usize = 50;
 
 /// What a schema is given for the default of a field that may be left out of what is sent to us. There is none to show:
 /// the field is made up by other rules than serde's.
-pub(crate) fn left_out() -> LeftOut {
-    LeftOut
+pub(crate) fn left_out() -> OmittedDefault {
+    OmittedDefault
 }
 
-pub(crate) struct LeftOut;
+pub(crate) struct OmittedDefault;
 
 /// One step event on its way to one webhook: what waits in the delay ladder, and what a dead letter is made from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

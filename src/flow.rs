@@ -15,7 +15,7 @@ mod mermaid;
 mod svg;
 mod text;
 
-pub use graph::{Arrow, ArrowKind, Card, Graph, Hook, HookState, Missing, Node, Reach, Row, graph};
+pub use graph::{Arrow, ArrowKind, SectionNode, Graph, WebhookNode, HookState, DanglingTarget, Node, Reach, EntryNode, graph};
 pub use health::Health;
 pub use layout::{Drawing, Heading, Point, Rect, Route, layout};
 pub use mermaid::mermaid;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use lapin::Connection;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use crate::broker::log::Position;
+use crate::broker::log::StreamPosition;
 use crate::broker::{BrokerError, depths};
 use crate::store::StoreError;
 
@@ -26,7 +26,7 @@ const STALL: Duration = Duration::from_secs(20);
 
 /// Whether the view holds what the log holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Currency {
+pub enum SyncState {
     /// Still reading: an event resolved now could miss its webhook, and a dead letter is not there yet.
     CatchingUp,
     /// What the log held when reading started has been applied.
@@ -56,9 +56,9 @@ pub enum FollowError {
 /// A sign of life is a record applied, or a look that finds the view at the log's end. A connection alone is none: a
 /// follower that connects again and again, or whose reader stands still, gives no sign.
 #[derive(Clone)]
-pub struct Follower(Arc<Mutex<Signs>>);
+pub struct Follower(Arc<Mutex<SignsOfLife>>);
 
-struct Signs {
+struct SignsOfLife {
     last: Instant,
     trouble: Option<String>,
 }
@@ -84,14 +84,14 @@ impl fmt::Display for Silence {
 
 impl Default for Follower {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Signs { last: Instant::now(), trouble: None })))
+        Self(Arc::new(Mutex::new(SignsOfLife { last: Instant::now(), trouble: None })))
     }
 }
 
 impl Follower {
     /// It lives.
     pub fn alive(&self) {
-        *self.signs() = Signs { last: Instant::now(), trouble: None };
+        *self.signs() = SignsOfLife { last: Instant::now(), trouble: None };
     }
 
     /// Its session ended.
@@ -106,7 +106,7 @@ impl Follower {
         (lasts > GRACE).then(|| Silence { lasts, trouble: signs.trouble.clone() })
     }
 
-    fn signs(&self) -> std::sync::MutexGuard<'_, Signs> {
+    fn signs(&self) -> std::sync::MutexGuard<'_, SignsOfLife> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -130,7 +130,7 @@ pub async fn watch(
     follower: &Follower,
     connection: &Connection,
     log: &str,
-    position: impl Fn() -> Result<Option<Position>, StoreError>,
+    position: impl Fn() -> Result<Option<StreamPosition>, StoreError>,
 ) -> Result<Infallible, FollowError> {
     let offset = || Ok::<_, StoreError>(position()?.map(|position| position.offset));
     let mut before = offset()?;
@@ -171,7 +171,7 @@ mod tests {
     fn silence_counts_from_the_last_sign_whatever_connects_meanwhile() {
         let follower = Follower::default();
         assert_eq!(follower.silence(), None);
-        let lost = FollowError::from(BrokerError::Lost { doing: "consuming", error: "cancelled".to_owned() });
+        let lost = FollowError::from(BrokerError::ChannelFailed { doing: "consuming", error: "cancelled".to_owned() });
         follower.failed(&lost);
         assert_eq!(follower.silence(), None, "one lost connection is nothing to report");
         follower.signs().last -= GRACE + Duration::from_secs(5);

@@ -77,11 +77,11 @@ use crate::metrics::history::History;
 use crate::replays::Replays;
 use crate::store::Store;
 use crate::worker::Worker;
-use crate::worker::progress::Progress;
+use crate::worker::progress::ConsumerStatus;
 
 /// What the handlers need. Cheap to clone.
 #[derive(Clone)]
-pub struct Http {
+pub struct ApiState {
     /// Where campaigns are read.
     pub store: Store,
     /// Where campaigns are changed.
@@ -101,7 +101,7 @@ pub struct Http {
     /// And what was counted of late.
     pub history: History,
     /// How the intake is.
-    pub progress: Progress,
+    pub progress: ConsumerStatus,
     /// What of the broker's objects is missing.
     pub topology: TopologyStatus,
     /// Whether the logs are read as they grow.
@@ -110,7 +110,7 @@ pub struct Http {
     pub tokens: Arc<[Token]>,
 }
 
-impl Http {
+impl ApiState {
     /// Answers until `stop`, and then what has been asked already.
     ///
     /// # Errors

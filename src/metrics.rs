@@ -10,12 +10,12 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use self::account::Account;
+use self::account::Ledger;
 use self::broker_state::BrokerState;
-use crate::delivery::dead_letter::State;
-use crate::delivery::endpoint::{BreakerState, Busy};
+use crate::delivery::dead_letter::LetterState;
+use crate::delivery::endpoint::{BreakerState, ParkReason};
 use crate::delivery::outcome::{Blame, Cause, Reply, Stages};
-use crate::delivery::reason::Reason;
+use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::replay::ReplayOutcome;
 
 /// What became of a message of the events queue.
@@ -45,7 +45,7 @@ impl EventResult {
 
 /// Whether the broker takes what is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Publishing {
+pub enum PublisherGauge {
     /// It confirms messages.
     Up,
     /// It takes none for now: it is short of memory or disk.
@@ -54,7 +54,7 @@ pub enum Publishing {
     Down,
 }
 
-impl Publishing {
+impl PublisherGauge {
     const ALL: [Self; 3] = [Self::Up, Self::Blocked, Self::Down];
 
     /// The metric label.
@@ -106,7 +106,7 @@ pub struct Metrics {
     dead_letters_kept: IntGaugeVec,
     replayed: IntCounterVec,
     /// Deliveries in hand, and where they came from.
-    pub account: Account,
+    pub account: Ledger,
     /// The broker's objects and the logs.
     pub broker_state: BrokerState,
     /// Seconds an attempt took, whatever its outcome.
@@ -216,7 +216,7 @@ impl Metrics {
             attempts.with_label_values(&[outcome.as_str(), cause.as_str()]);
         }
         let [delivered, dead] = ["delivered", "dead"].map(|outcome| deliveries.with_label_values(&[outcome]));
-        for reason in Reason::ALL {
+        for reason in DeadLetterReason::ALL {
             dead_letters.with_label_values(&[reason.as_str()]);
         }
         let replayed = counters("waypost_replayed_total", "Dead letters sent again", &["outcome"])?;
@@ -248,7 +248,7 @@ impl Metrics {
             "Deliveries put back on the delay ladder without an attempt, by what their endpoint could not take",
             &["reason"],
         )?;
-        for why in Busy::ALL {
+        for why in ParkReason::ALL {
             parked.with_label_values(&[why.as_str()]);
         }
         let endpoints = IntGaugeVec::new(
@@ -272,7 +272,7 @@ impl Metrics {
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Self {
-            account: Account::register(&registry)?,
+            account: Ledger::register(&registry)?,
             broker_state: BrokerState::register(&registry)?,
             workers: gauge("waypost_workers", "Workers that consume the events, as last read")?,
             messages_in_hand: gauge("waypost_messages_in_hand", "Messages of all queues being dealt with")?,
@@ -357,7 +357,7 @@ impl Metrics {
     }
 
     /// A delivery was put back without an attempt.
-    pub fn parked(&self, why: Busy) {
+    pub fn parked(&self, why: ParkReason) {
         self.parked.with_label_values(&[why.as_str()]).inc();
     }
 
@@ -374,13 +374,13 @@ impl Metrics {
     }
 
     /// A dead letter was written.
-    pub fn dead_letter(&self, reason: Reason) {
+    pub fn dead_letter(&self, reason: DeadLetterReason) {
         self.dead_letters.with_label_values(&[reason.as_str()]).inc();
     }
 
     /// So many dead letters are kept in each state, by the state's number.
     pub fn dead_letters_kept(&self, counts: [u64; 4]) {
-        for (state, count) in State::ALL.into_iter().zip(counts) {
+        for (state, count) in LetterState::ALL.into_iter().zip(counts) {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.dead_letters_kept.with_label_values(&[state.as_str()]).set(count);
         }
@@ -407,8 +407,8 @@ impl Metrics {
     }
 
     /// The connection that publishes is like this.
-    pub fn publisher(&self, now: Publishing) {
-        for each in Publishing::ALL {
+    pub fn publisher(&self, now: PublisherGauge) {
+        for each in PublisherGauge::ALL {
             self.publisher.with_label_values(&[each.as_str()]).set(i64::from(each == now));
         }
     }

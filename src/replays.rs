@@ -14,21 +14,21 @@ use chrono::Utc;
 use serde::{Deserialize, Serialize};
 
 use crate::broker::names::Names;
-use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
-use crate::dead_letters::{DeadLetters, Refused, nothing_matches};
+use crate::broker::publisher::{Destination, OutboundMessage, Publisher, PublishError};
+use crate::dead_letters::{DeadLetters, DeadLetterError, nothing_matches};
 use crate::delivery::campaign::{Secrets, Target};
-use crate::delivery::dead_letter::choice::Choice;
-use crate::delivery::dead_letter::mark::{Control, Mark};
-use crate::delivery::dead_letter::{DeadLetter, State};
-use crate::delivery::fault::Fault;
+use crate::delivery::dead_letter::choice::Selection;
+use crate::delivery::dead_letter::mark::{ReplayControl, DeadLetterRecord};
+use crate::delivery::dead_letter::{DeadLetter, LetterState};
+use crate::delivery::fault::Violation;
 use crate::delivery::identity::{DeadLetterId, WebhookId};
-use crate::delivery::reason::Reason;
+use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::replay::target::target;
-use crate::delivery::replay::{Command, Replay, ReplayConfig, ReplayId, ReplayState};
-use crate::delivery::request::{self, Shown};
+use crate::delivery::replay::{ReplayCommand, Replay, ReplayConfig, ReplayId, ReplayState};
+use crate::delivery::request::{self, RequestPreview};
 use crate::delivery::{Delivery, TraceContext, resolve};
-use crate::store::dead_letters::rows::{Row, endpoint_of};
-use crate::store::dead_letters::{Applied, LetterView};
+use crate::store::dead_letters::rows::{IndexRow, endpoint_of};
+use crate::store::dead_letters::{RecordOutcome, LetterView};
 use crate::store::{Store, StoreError};
 
 /// Requests shown of a replay that is only tried.
@@ -42,9 +42,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A replay as it is ordered.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Order {
+pub struct ReplaySpec {
     /// Which letters.
-    pub choice: Choice,
+    pub choice: Selection,
     /// The most letters sent in a second; none for as many as go.
     pub rate_per_second: Option<f64>,
     /// Where they are sent.
@@ -53,38 +53,38 @@ pub struct Order {
     pub stop_on_failure_ratio: Option<f64>,
 }
 
-impl Order {
+impl ReplaySpec {
     /// What is wrong with its numbers.
-    pub fn faults(&self) -> Vec<Fault> {
+    pub fn faults(&self) -> Vec<Violation> {
         let rate = self.rate_per_second.filter(|rate| !rate.is_finite() || *rate < MIN_RATE);
         let ratio = self.stop_on_failure_ratio.filter(|ratio| !(0.0..=1.0).contains(ratio));
         let rate = rate.map(|_| {
-            Fault::new(
+            Violation::new(
                 "$.ratePerSecond",
                 "a rate is more than 0, and at least one in ten minutes (0.00167); leave it out for no limit",
             )
         });
-        let ratio = ratio.map(|_| Fault::new("$.stopOnFailureRatio", "a ratio is a number from 0 to 1"));
+        let ratio = ratio.map(|_| Violation::new("$.stopOnFailureRatio", "a ratio is a number from 0 to 1"));
         rate.into_iter().chain(ratio).collect()
     }
 }
 
 /// What a replay would do.
 #[derive(Debug, Clone)]
-pub struct Forecast {
+pub struct ReplayPreview {
     /// Letters it would take.
     pub total: u64,
     /// To which endpoints, and how many letters to each.
     pub endpoints: HashMap<String, u64>,
     /// Why letters would be dead again without a request, and how many.
-    pub unsendable: HashMap<Reason, u64>,
+    pub unsendable: HashMap<DeadLetterReason, u64>,
     /// The request of the oldest letter for each endpoint, and then those of others that can be sent.
-    pub sample: Vec<(DeadLetterId, Shown)>,
+    pub sample: Vec<(DeadLetterId, RequestPreview)>,
 }
 
 /// A message of the replays queue: there is something to do for this replay.
 #[derive(Debug, Serialize, Deserialize)]
-struct Call {
+struct ReplayWakeup {
     replay: ReplayId,
     /// How far whoever wrote it had read the log: who works on it reads as far before.
     known: u64,
@@ -109,11 +109,11 @@ impl Replays {
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn create(&self, order: Order, by: &str) -> Result<Replay, Refused> {
+    pub async fn create(&self, order: ReplaySpec, by: &str) -> Result<Replay, DeadLetterError> {
         self.check(&order).await?;
         let (filter, ids) = match order.choice {
-            Choice::Ids(ids) => (None, Some(ids)),
-            Choice::Filter(filter) => (Some(filter), None),
+            Selection::Ids(ids) => (None, Some(ids)),
+            Selection::Filter(filter) => (Some(filter), None),
         };
         let replay = Replay {
             id: ReplayId::new(format!("{}{}", ReplayId::PREFIX, uuid::Uuid::now_v7().simple())),
@@ -134,7 +134,7 @@ impl Replays {
             ended_at: None,
         };
         let id = replay.id.clone();
-        let applied = self.dead_letters.append(Mark::Replay(Box::new(replay))).await?;
+        let applied = self.dead_letters.append(DeadLetterRecord::Replay(Box::new(replay))).await?;
         self.call_if_needed(&id, applied).await
     }
 
@@ -142,19 +142,19 @@ impl Replays {
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn forecast(&self, order: &Order, secrets: Secrets) -> Result<Forecast, Refused> {
+    pub async fn forecast(&self, order: &ReplaySpec, secrets: Secrets) -> Result<ReplayPreview, DeadLetterError> {
         self.check(order).await?;
         tokio::task::block_in_place(|| self.forecast_of(order, secrets))
     }
 
-    fn forecast_of(&self, order: &Order, secrets: Secrets) -> Result<Forecast, Refused> {
+    fn forecast_of(&self, order: &ReplaySpec, secrets: Secrets) -> Result<ReplayPreview, DeadLetterError> {
         let view = &self.dead_letters.view;
         let mut forecast =
-            Forecast { total: 0, endpoints: HashMap::new(), unsendable: HashMap::new(), sample: Vec::new() };
-        let mut judge = Judge { replays: self, config: order.config, known: HashMap::new() };
+            ReplayPreview { total: 0, endpoints: HashMap::new(), unsendable: HashMap::new(), sample: Vec::new() };
+        let mut judge = DestinationResolver { replays: self, config: order.config, known: HashMap::new() };
         let (mut first, mut others) = (Vec::new(), Vec::new());
         let mut failed = None;
-        let mut add = |row: &Row<'_>| {
+        let mut add = |row: &IndexRow<'_>| {
             forecast.total += 1;
             match judge.destination(row) {
                 Ok(Ok(endpoint)) => {
@@ -171,8 +171,8 @@ impl Replays {
             }
         };
         match &order.choice {
-            Choice::Filter(filter) => view.each(&filter.or_pending(), add)?,
-            Choice::Ids(ids) => {
+            Selection::Filter(filter) => view.each(&filter.or_pending(), add)?,
+            Selection::Ids(ids) => {
                 for id in ids {
                     view.row(id, &mut add)?;
                 }
@@ -196,7 +196,7 @@ impl Replays {
     ///
     /// # Errors
     /// [`Refused::Unknown`].
-    pub async fn get(&self, id: &ReplayId) -> Result<Replay, Refused> {
+    pub async fn get(&self, id: &ReplayId) -> Result<Replay, DeadLetterError> {
         let job = self.dead_letters.readable().await?.job(id)?;
         job.map(|job| job.replay).ok_or_else(|| unknown(id))
     }
@@ -205,21 +205,21 @@ impl Replays {
     ///
     /// # Errors
     /// [`Refused::Conflict`] where its state does not allow it.
-    pub async fn control(&self, id: &ReplayId, command: Command, by: &str) -> Result<Replay, Refused> {
+    pub async fn control(&self, id: &ReplayId, command: ReplayCommand, by: &str) -> Result<Replay, DeadLetterError> {
         let replay = self.get(id).await?;
         if command.apply(replay.state).is_none() {
             return Err(conflict(id, command, replay.state));
         }
-        let control = Control { replay: id.clone(), command, by: by.to_owned(), at: Utc::now() };
-        match self.dead_letters.append(Mark::Control(control)).await? {
-            Applied::Refused(state) => Err(conflict(id, command, state)),
+        let control = ReplayControl { replay: id.clone(), command, by: by.to_owned(), at: Utc::now() };
+        match self.dead_letters.append(DeadLetterRecord::Control(control)).await? {
+            RecordOutcome::Refused(state) => Err(conflict(id, command, state)),
             applied => self.call_if_needed(id, applied).await,
         }
     }
 
     /// Has a replay worked on that may have something to do. Where that fails it is noticed later that nobody does.
-    async fn call_if_needed(&self, id: &ReplayId, applied: Applied) -> Result<Replay, Refused> {
-        let Applied::Replay(job) = applied else { return Err(unknown(id)) };
+    async fn call_if_needed(&self, id: &ReplayId, applied: RecordOutcome) -> Result<Replay, DeadLetterError> {
+        let RecordOutcome::Replay(job) = applied else { return Err(unknown(id)) };
         if job.next_slice().is_some()
             && let Err(error) = self.call(id).await
         {
@@ -229,32 +229,32 @@ impl Replays {
     }
 
     /// Puts a message on the replays queue: there is something to do for this replay.
-    async fn call(&self, id: &ReplayId) -> Result<(), Refused> {
+    async fn call(&self, id: &ReplayId) -> Result<(), DeadLetterError> {
         let known = self.dead_letters.view.position()?.map_or(0, |position| position.offset);
-        let body = serde_json::to_vec(&Call { replay: id.clone(), known })?;
+        let body = serde_json::to_vec(&ReplayWakeup { replay: id.clone(), known })?;
         let message_id = uuid::Uuid::now_v7().to_string();
-        let outgoing = Outgoing::new(Destination::Queue(self.names.replays()), message_id, body);
+        let outgoing = OutboundMessage::new(Destination::Queue(self.names.replays()), message_id, body);
         let published = tokio::time::timeout(CALL_TIMEOUT, self.publisher.publish(outgoing)).await;
-        let late = || Refused::Unavailable("the broker does not take messages".to_owned());
-        published.map_err(|_| late())?.map_err(|error: Unpublished| Refused::Unavailable(error.to_string()))
+        let late = || DeadLetterError::Unavailable("the broker does not take messages".to_owned());
+        published.map_err(|_| late())?.map_err(|error: PublishError| DeadLetterError::Unavailable(error.to_string()))
     }
 
     /// Sees that an order makes sense, and that there is something for it.
-    async fn check(&self, order: &Order) -> Result<(), Refused> {
+    async fn check(&self, order: &ReplaySpec) -> Result<(), DeadLetterError> {
         let faults = order.faults();
         if !faults.is_empty() {
-            return Err(Refused::Faults(faults));
+            return Err(DeadLetterError::Faults(faults));
         }
         let view = self.dead_letters.readable().await?;
         match &order.choice {
-            Choice::Ids(ids) => {
-                self.dead_letters.check(ids, |state| state != State::Replaying).await?;
+            Selection::Ids(ids) => {
+                self.dead_letters.check(ids, |state| state != LetterState::Replaying).await?;
                 match order.config {
                     ReplayConfig::Current => Ok(()),
                     ReplayConfig::Original => tokio::task::block_in_place(|| check_originals(view, ids)),
                 }
             }
-            Choice::Filter(filter) => {
+            Selection::Filter(filter) => {
                 let found = tokio::task::block_in_place(|| view.find(&filter.or_pending(), 0..u64::MAX, 1))?;
                 if found.letters.is_empty() { Err(nothing_matches(&order.choice)) } else { Ok(()) }
             }
@@ -269,7 +269,7 @@ impl Replays {
     }
 
     /// Where a letter would be sent, or why nowhere.
-    fn target(&self, config: ReplayConfig, letter: &DeadLetter) -> Result<Result<Target, Reason>, StoreError> {
+    fn target(&self, config: ReplayConfig, letter: &DeadLetter) -> Result<Result<Target, DeadLetterReason>, StoreError> {
         let campaign = letter.campaign_id.as_deref().unwrap_or_default();
         let stored = self.store.campaign(campaign)?;
         let place = stored.as_ref().zip(letter.webhook_id.as_ref());
@@ -293,15 +293,15 @@ fn new_delivery(
 }
 
 /// Tells where letters would go, by what the view's rows say of them.
-struct Judge<'a> {
+struct DestinationResolver<'a> {
     replays: &'a Replays,
     config: ReplayConfig,
     /// By campaign and webhook.
-    known: HashMap<(String, String), Result<String, Reason>>,
+    known: HashMap<(String, String), Result<String, DeadLetterReason>>,
 }
 
-impl Judge<'_> {
-    fn destination(&mut self, row: &Row<'_>) -> Result<Result<String, Reason>, StoreError> {
+impl DestinationResolver<'_> {
+    fn destination(&mut self, row: &IndexRow<'_>) -> Result<Result<String, DeadLetterReason>, StoreError> {
         if row.webhook.is_empty() {
             return Ok(Ok(format!("the queue {}", self.replays.names.events())));
         }
@@ -319,9 +319,9 @@ impl Judge<'_> {
         match (self.config, now) {
             (ReplayConfig::Current, now) => Ok(now),
             // What was masked can't be put back, and what died while it waited has no original.
-            (ReplayConfig::Original, now) if now == Err(Reason::WebhookDeleted) || row.reason.ends_waiting() => {
+            (ReplayConfig::Original, now) if now == Err(DeadLetterReason::WebhookDeleted) || row.reason.ends_waiting() => {
                 let kept = self.replays.dead_letters.view.letter(&row.letter_id())?;
-                let Some(kept) = kept else { return Ok(Err(Reason::WebhookDeleted)) };
+                let Some(kept) = kept else { return Ok(Err(DeadLetterReason::WebhookDeleted)) };
                 let target = self.replays.target(self.config, &kept.letter)?;
                 Ok(target.map(|target| endpoint_of(target.webhook.url.as_str())))
             }
@@ -331,11 +331,11 @@ impl Judge<'_> {
 }
 
 /// Checks that the letters have the configuration of their latest attempt.
-fn check_originals(view: &LetterView, ids: &[DeadLetterId]) -> Result<(), Refused> {
+fn check_originals(view: &LetterView, ids: &[DeadLetterId]) -> Result<(), DeadLetterError> {
     for id in ids {
         let Some(kept) = view.letter(id)? else { continue };
         if kept.letter.event.is_some() && kept.letter.target.is_none() {
-            return Err(Refused::Conflict(format!(
+            return Err(DeadLetterError::Conflict(format!(
                 "{id} has no original configuration: only an attempt leaves one, and the delivery died while it waited, or the \
                  letter comes from an export. Replay it with the current configuration."
             )));
@@ -344,10 +344,10 @@ fn check_originals(view: &LetterView, ids: &[DeadLetterId]) -> Result<(), Refuse
     Ok(())
 }
 
-fn unknown(id: &ReplayId) -> Refused {
-    Refused::Unknown(format!("there is no replay {id}"))
+fn unknown(id: &ReplayId) -> DeadLetterError {
+    DeadLetterError::Unknown(format!("there is no replay {id}"))
 }
 
-fn conflict(id: &ReplayId, command: Command, state: ReplayState) -> Refused {
-    Refused::Conflict(format!("{id} is {}: there is nothing to {}", state.as_str(), command.as_str()))
+fn conflict(id: &ReplayId, command: ReplayCommand, state: ReplayState) -> DeadLetterError {
+    DeadLetterError::Conflict(format!("{id} is {}: there is nothing to {}", state.as_str(), command.as_str()))
 }

@@ -14,9 +14,9 @@ use std::sync::atomic::AtomicU64;
 use quick_cache::sync::Cache;
 use sled::{Db, Tree};
 
-use crate::delivery::sealing::{Keyring, Unopened};
-pub use campaigns::{Applied, Change, Made, StoredCampaign, record, state};
-use campaigns::{ByWeight, Parsed};
+use crate::delivery::sealing::{Keyring, DecryptError};
+pub use campaigns::{ChangeOutcome, Change, ChangeAuthor, StoredCampaign, record, state};
+use campaigns::{CampaignWeighter, CachedCampaign};
 use dead_letters::LetterView;
 
 /// The default would be a gigabyte.
@@ -53,7 +53,7 @@ pub enum StoreError {
         /// The campaign.
         campaign: String,
         /// Why it does not open.
-        unopened: Unopened,
+        unopened: DecryptError,
     },
     /// What it holds could not be read.
     #[error("the local store is damaged: {0}")]
@@ -90,7 +90,7 @@ pub struct Store {
     webhooks: Tree,
     /// Log → the position that the view has come to.
     positions: Tree,
-    parsed: Arc<Cache<String, Parsed, ByWeight>>,
+    parsed: Arc<Cache<String, CachedCampaign, CampaignWeighter>>,
     /// Counts changes of the view. What was parsed at another generation is read again.
     generation: Arc<AtomicU64>,
     /// Opens the campaigns' secrets.
@@ -113,9 +113,9 @@ impl Store {
         made.map_err(|error| unusable(error.to_string()))?;
         let error = match Self::try_open(path) {
             Ok(store) => return Ok(store),
-            Err(Broken::InUse) => return Err(StoreError::InUse(path.to_owned())),
-            Err(Broken::Disk(error)) => return Err(unusable(error)),
-            Err(Broken::View(error)) => error,
+            Err(OpenError::InUse) => return Err(StoreError::InUse(path.to_owned())),
+            Err(OpenError::Disk(error)) => return Err(unusable(error)),
+            Err(OpenError::View(error)) => error,
         };
         let aside = beside(path, "damaged");
         std::fs::rename(path, &aside).map_err(|rename| unusable(format!("{error}; moving it aside: {rename}")))?;
@@ -124,8 +124,8 @@ impl Store {
             "the local store is damaged: moved aside, and rebuilt from the broker's logs"
         );
         Self::try_open(path).map_err(|broken| match broken {
-            Broken::InUse => StoreError::InUse(path.to_owned()),
-            Broken::Disk(error) | Broken::View(error) => unusable(error),
+            OpenError::InUse => StoreError::InUse(path.to_owned()),
+            OpenError::Disk(error) | OpenError::View(error) => unusable(error),
         })
     }
 
@@ -139,10 +139,10 @@ impl Store {
         Ok(self)
     }
 
-    fn try_open(path: &Path) -> Result<Self, Broken> {
+    fn try_open(path: &Path) -> Result<Self, OpenError> {
         // sled reports some damage by panicking.
-        std::panic::catch_unwind(|| Self::open_and_check(path).map_err(Broken::from))
-            .unwrap_or_else(|_| Err(Broken::View("sled panicked while opening it".to_owned())))
+        std::panic::catch_unwind(|| Self::open_and_check(path).map_err(OpenError::from))
+            .unwrap_or_else(|_| Err(OpenError::View("sled panicked while opening it".to_owned())))
     }
 
     fn open_and_check(path: &Path) -> Result<Self, StoreError> {
@@ -160,7 +160,7 @@ impl Store {
             webhooks: db.open_tree("webhooks")?,
             letters: LetterView::open(&db, path.join("dead-letters"))?,
             positions: db.open_tree("positions")?,
-            parsed: Arc::new(Cache::with_weighter(1024, PARSED_BYTES, ByWeight)),
+            parsed: Arc::new(Cache::with_weighter(1024, PARSED_BYTES, CampaignWeighter)),
             generation: Arc::default(),
             keyring: Keyring::default(),
             db,
@@ -200,7 +200,7 @@ pub fn free_bytes(folder: &Path) -> Option<u64> {
 }
 
 /// Why a view does not open.
-enum Broken {
+enum OpenError {
     /// Another process has it.
     InUse,
     /// The disk is full or can't be written, which another folder on it does not mend.
@@ -209,7 +209,7 @@ enum Broken {
     View(String),
 }
 
-impl From<StoreError> for Broken {
+impl From<StoreError> for OpenError {
     fn from(error: StoreError) -> Self {
         use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let text = error.to_string();

@@ -30,31 +30,31 @@ use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use tracing::{Instrument as _, Span};
 
-use crate::broker::append::Appender;
+use crate::broker::append::StreamWriter;
 use crate::broker::consumer::Message;
-use crate::broker::ladder::{Rung, rung_until};
+use crate::broker::ladder::{DelayTier, rung_until};
 use crate::broker::names::Names;
-use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
+use crate::broker::publisher::{Destination, OutboundMessage, Publisher, PublishError};
 use crate::delivery::campaign::{Target, Webhook};
 use crate::delivery::dead_letter::DeadLetter;
-use crate::delivery::echo::{self, Extent};
-use crate::delivery::endpoint::{Arrival, Busy, Ladder};
+use crate::delivery::echo::{self, Truncation};
+use crate::delivery::endpoint::{Source, ParkReason, Ladder};
 use crate::delivery::event::StepEvent;
-use crate::delivery::fault::Fault;
+use crate::delivery::fault::Violation;
 use crate::delivery::outcome::{Outcome, Reply, classify};
-use crate::delivery::reason::Reason;
+use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::replay::ReplayId;
 use crate::delivery::retry::{RetryPolicy, Settlement, decide, park};
 use crate::delivery::{Attempt, Delivery, TraceContext, event, request, resolve, timestamp};
-use crate::metrics::account::{GivenBack, InHand, Origin};
+use crate::metrics::account::{RequeueCause, DeliveryGuard, Origin};
 use crate::metrics::{AttemptOutcome, EventResult, Metrics};
 use crate::sender::{ANSWER_BYTES_KEPT, Sender};
-use crate::store::dead_letters::Applied;
+use crate::store::dead_letters::RecordOutcome;
 use crate::store::{Store, StoreError};
 use crate::telemetry::spans;
-use endpoints::{Endpoints, Entry};
+use endpoints::{EndpointRegistry, AdmissionOutcome};
 use memory_budget::MemoryBudget;
-use parking::Parking;
+use parking::ParkBatcher;
 use receipts::Receipts;
 
 /// While the broker takes no messages, nothing can be parked: what would be asks again after this time.
@@ -72,13 +72,13 @@ pub struct Worker {
     /// Where retries go.
     pub publisher: Publisher,
     /// Where dead letters go.
-    pub letters: Appender<Applied>,
+    pub letters: StreamWriter<RecordOutcome>,
     /// What sends requests.
     pub sender: Sender,
     /// What knows whether an endpoint can take one.
-    pub endpoints: Endpoints,
+    pub endpoints: EndpointRegistry,
     /// Where a delivery goes that an endpoint can't take.
-    pub parking: Parking,
+    pub parking: ParkBatcher,
     /// Tells messages apart.
     pub receipts: Receipts,
     /// How often a delivery is tried, unless its webhook says otherwise.
@@ -91,32 +91,32 @@ pub struct Worker {
 
 /// Why a message could not be settled: it goes back to the broker.
 #[derive(Debug, thiserror::Error)]
-pub enum Unsettled {
+pub enum DeliveryError {
     /// The configuration could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A retry or a dead letter could not be published.
     #[error(transparent)]
-    Publish(#[from] Unpublished),
+    Publish(#[from] PublishError),
     /// It could not be written as JSON.
     #[error("a record could not be written: {0}")]
     Encode(#[from] serde_json::Error),
 }
 
-impl Unsettled {
-    fn blame(&self) -> GivenBack {
+impl DeliveryError {
+    fn blame(&self) -> RequeueCause {
         match self {
-            Self::Store(_) => GivenBack::Store,
-            Self::Publish(Unpublished::Stopping) => GivenBack::Interrupted,
-            Self::Publish(_) => GivenBack::Broker,
-            Self::Encode(_) => GivenBack::Bug,
+            Self::Store(_) => RequeueCause::Store,
+            Self::Publish(PublishError::Stopping) => RequeueCause::Interrupted,
+            Self::Publish(_) => RequeueCause::Broker,
+            Self::Encode(_) => RequeueCause::Bug,
         }
     }
 }
 
 /// What came of one attempt.
 #[derive(Debug)]
-pub struct Tried {
+pub struct AttemptResult {
     /// What it means for the delivery.
     pub outcome: Outcome,
     /// What came back.
@@ -129,12 +129,12 @@ pub struct Tried {
 
 impl Worker {
     /// A message of the events queue: one step event, for every webhook it resolves to.
-    pub async fn event(&self, message: &mut Message) -> Result<(), Unsettled> {
+    pub async fn event(&self, message: &mut Message) -> Result<(), DeliveryError> {
         let span = spans::event(message.message_id.as_deref(), message.body.len(), message.trace.as_ref());
         self.take(message).instrument(span).await
     }
 
-    async fn take(&self, message: &mut Message) -> Result<(), Unsettled> {
+    async fn take(&self, message: &mut Message) -> Result<(), DeliveryError> {
         let event = match event::decode(&message.body, message.message_id.as_deref()) {
             Ok(event) => event,
             Err(faults) => {
@@ -167,7 +167,7 @@ impl Worker {
         event: StepEvent,
         mut targets: Vec<Target>,
         trace: Option<TraceContext>,
-    ) -> Result<(), Unsettled> {
+    ) -> Result<(), DeliveryError> {
         let receipt = self.receipts.next();
         if targets.len() == 1 {
             return self.first(Box::new(Delivery::received(event, targets.remove(0), trace, receipt))).await;
@@ -180,17 +180,17 @@ impl Worker {
     }
 
     /// The first attempt of a delivery.
-    async fn first(&self, delivery: Box<Delivery>) -> Result<(), Unsettled> {
+    async fn first(&self, delivery: Box<Delivery>) -> Result<(), DeliveryError> {
         let in_hand = self.metrics.account.take(Origin::Event);
         accounted(in_hand, self.attempt(delivery).await)
     }
 
     /// A message of the retries queue: a delivery that waits or is due again, or several that were parked together.
-    pub async fn retry(&self, message: &mut Message) -> Result<(), Unsettled> {
+    pub async fn retry(&self, message: &mut Message) -> Result<(), DeliveryError> {
         let mut waiting = match Delivery::read_waiting(&message.body) {
             Ok(waiting) => waiting,
             Err(error) => {
-                let faults = vec![Fault::new("$", format!("not a delivery: {error}"))];
+                let faults = vec![Violation::new("$", format!("not a delivery: {error}"))];
                 return Box::pin(self.unreadable(message, faults)).await;
             }
         };
@@ -203,12 +203,12 @@ impl Worker {
     }
 
     /// Goes on with a delivery that has waited.
-    async fn resume(&self, delivery: Box<Delivery>) -> Result<(), Unsettled> {
+    async fn resume(&self, delivery: Box<Delivery>) -> Result<(), DeliveryError> {
         let span = spans::resumed(&delivery);
         self.go_on(delivery).instrument(span).await
     }
 
-    async fn go_on(&self, mut delivery: Box<Delivery>) -> Result<(), Unsettled> {
+    async fn go_on(&self, mut delivery: Box<Delivery>) -> Result<(), DeliveryError> {
         if let Some(due) = delivery.due.filter(|due| rung_until(*due, Utc::now()).is_some()) {
             // Those that were parked together go on together.
             let (rung, body) = waiting(&mut delivery, due)?;
@@ -227,30 +227,30 @@ impl Worker {
     }
 
     /// One attempt of a delivery, if its endpoint can take it now, and what follows from it.
-    async fn attempt(&self, mut delivery: Box<Delivery>) -> Result<(), Unsettled> {
-        let arrival = if delivery.due.is_none() { Arrival::Fresh } else { Arrival::Waited };
+    async fn attempt(&self, mut delivery: Box<Delivery>) -> Result<(), DeliveryError> {
+        let arrival = if delivery.due.is_none() { Source::Event } else { Source::Retry };
         let Some(hold) = self.memory_budget.hold(&mut delivery.target.webhook) else {
             return Box::pin(self.wait_for_memory(delivery)).await;
         };
         let ladder = || if self.publisher.is_up() { Ladder::Open } else { Ladder::Closed };
         let permit = loop {
             match self.endpoints.enter(&delivery.target.webhook, arrival, ladder, jitter()).await {
-                Entry::Admitted(permit) => break permit,
-                Entry::Parked { time, why } => {
+                AdmissionOutcome::Admitted(permit) => break permit,
+                AdmissionOutcome::Parked { time, why } => {
                     drop(hold);
                     return Box::pin(self.park(delivery, time, why)).await;
                 }
                 // Here it may get its turn.
-                Entry::Refused => tokio::time::sleep(ASK_AGAIN).await,
+                AdmissionOutcome::Refused => tokio::time::sleep(ASK_AGAIN).await,
             }
         };
-        if arrival == Arrival::Fresh {
+        if arrival == Source::Event {
             // Fresh from its event: what was parked is late for its endpoint's sake.
             let delay = Utc::now().signed_duration_since(delivery.event.date);
             self.metrics.first_attempt_delay.observe(delay.as_seconds_f64().max(0.0));
         }
         let in_flight = InFlight::begin(&self.metrics);
-        let Tried { outcome, reply, took, ended } = self.attempt_once(&mut delivery).await;
+        let AttemptResult { outcome, reply, took, ended } = self.attempt_once(&mut delivery).await;
         drop(in_flight);
         permit.ended(&reply, took, ended);
         let settlement = decide(&self.policy.load().of(&delivery.target.webhook), &delivery, &outcome, ended);
@@ -268,7 +268,7 @@ impl Worker {
 
     /// Parks a delivery whose webhook does not fit into memory. While the broker takes no messages it waits here, without the
     /// webhook's configuration.
-    async fn wait_for_memory(&self, mut delivery: Box<Delivery>) -> Result<(), Unsettled> {
+    async fn wait_for_memory(&self, mut delivery: Box<Delivery>) -> Result<(), DeliveryError> {
         let settings = self.policy.load_full();
         let policy = settings.of(&delivery.target.webhook);
         delivery.target = delivery.target.reference();
@@ -277,11 +277,11 @@ impl Worker {
         }
         let [shortest, longest] = MEMORY_PARKING;
         let time = shortest + (longest - shortest).mul_f64(jitter());
-        self.park_by(&policy, delivery, time, Busy::Memory).await
+        self.park_by(&policy, delivery, time, ParkReason::Memory).await
     }
 
     /// Has a delivery tried again when it is due.
-    async fn retry_at(&self, mut delivery: Box<Delivery>, due: DateTime<Utc>) -> Result<(), Unsettled> {
+    async fn retry_at(&self, mut delivery: Box<Delivery>, due: DateTime<Utc>) -> Result<(), DeliveryError> {
         let (rung, body) = waiting(&mut delivery, due)?;
         self.publish(new_outgoing(Destination::Queue(self.names.delay(rung)), body)).await?;
         self.metrics.account.put_on_ladder.inc();
@@ -290,7 +290,7 @@ impl Worker {
     }
 
     /// Puts a delivery back without an attempt, because its endpoint can't take it for some time.
-    async fn park(&self, delivery: Box<Delivery>, time: Duration, why: Busy) -> Result<(), Unsettled> {
+    async fn park(&self, delivery: Box<Delivery>, time: Duration, why: ParkReason) -> Result<(), DeliveryError> {
         let settings = self.policy.load_full();
         let policy = settings.of(&delivery.target.webhook);
         self.park_by(&policy, delivery, time, why).await
@@ -301,8 +301,8 @@ impl Worker {
         policy: &RetryPolicy,
         mut delivery: Box<Delivery>,
         time: Duration,
-        why: Busy,
-    ) -> Result<(), Unsettled> {
+        why: ParkReason,
+    ) -> Result<(), DeliveryError> {
         match park(policy, &mut delivery, time, Utc::now()) {
             Ok(due) => {
                 let (rung, body) = waiting(&mut delivery, due)?;
@@ -316,7 +316,7 @@ impl Worker {
     }
 
     /// Sends a delivery's request, and records the attempt in its history. Nothing is counted, kept or retried here.
-    pub async fn attempt_once(&self, delivery: &mut Delivery) -> Tried {
+    pub async fn attempt_once(&self, delivery: &mut Delivery) -> AttemptResult {
         let began = Utc::now();
         let clock = Instant::now();
         let timeout = Duration::from_millis(delivery.target.webhook.timeout_ms);
@@ -331,17 +331,17 @@ impl Worker {
         let attempt = attempt_of(&reply, began, took, &delivery.target.webhook);
         delivery.record(attempt);
         self.metrics.stages(&stages);
-        Tried { outcome, reply, took, ended }
+        AttemptResult { outcome, reply, took, ended }
     }
 
     /// The one attempt of a delivery that a replay makes: counted and logged as any other, and nothing follows from it here.
     /// None where the receiver has it, else why the delivery is dead again.
-    pub(crate) async fn attempt_alone(&self, delivery: &mut Delivery, replay: &ReplayId) -> Option<Reason> {
+    pub(crate) async fn attempt_alone(&self, delivery: &mut Delivery, replay: &ReplayId) -> Option<DeadLetterReason> {
         // A replay has few requests in flight: its deliveries share what is there already, and are sent in any case.
         let _hold = self.memory_budget.hold(&mut delivery.target.webhook);
         let in_flight = InFlight::begin(&self.metrics);
         let span = spans::replayed(delivery, replay);
-        let Tried { outcome, reply, took, ended } = self.attempt_once(delivery).instrument(span).await;
+        let AttemptResult { outcome, reply, took, ended } = self.attempt_once(delivery).instrument(span).await;
         drop(in_flight);
         self.metrics.attempt_duration.observe(took.as_secs_f64());
         self.endpoints.heard(&delivery.target.webhook, &reply, ended);
@@ -352,7 +352,7 @@ impl Worker {
                 return None;
             }
             Outcome::Permanent(reason) => reason,
-            Outcome::Transient { .. } => Reason::Exhausted,
+            Outcome::Transient { .. } => DeadLetterReason::Exhausted,
         };
         self.metrics.attempt(AttemptOutcome::Dead, reply.cause());
         self.metrics.blamed(&reply);
@@ -361,19 +361,19 @@ impl Worker {
     }
 
     /// Gives a delivery up.
-    async fn dead(&self, delivery: Box<Delivery>, reason: Reason) -> Result<(), Unsettled> {
+    async fn dead(&self, delivery: Box<Delivery>, reason: DeadLetterReason) -> Result<(), DeliveryError> {
         self.keep(&DeadLetter::of_delivery(*delivery, reason, Utc::now())).await?;
         self.metrics.dead();
         Ok(())
     }
 
     /// Publishes until the broker has taken it. To give the message back instead would send the request once more.
-    pub(crate) async fn publish(&self, outgoing: Outgoing) -> Result<(), Unsettled> {
+    pub(crate) async fn publish(&self, outgoing: OutboundMessage) -> Result<(), DeliveryError> {
         Ok(self.publisher.publish_until_taken(outgoing).instrument(spans::publish()).await?)
     }
 
     /// The webhook of a waiting delivery as it is configured now, or why there is none.
-    fn current_target(&self, delivery: &Delivery) -> Result<Result<Target, Reason>, StoreError> {
+    fn current_target(&self, delivery: &Delivery) -> Result<Result<Target, DeadLetterReason>, StoreError> {
         let stored = self.store.campaign(&delivery.event.campaign_id)?;
         let place = stored.as_ref().and_then(|stored| stored.campaign.place_of(&delivery.target.webhook.id));
         Ok(resolve::current(place))
@@ -400,7 +400,7 @@ impl Worker {
 }
 
 /// A delivery in hand has come to an end, or could not.
-fn accounted(in_hand: InHand<'_>, ended: Result<(), Unsettled>) -> Result<(), Unsettled> {
+fn accounted(in_hand: DeliveryGuard<'_>, ended: Result<(), DeliveryError>) -> Result<(), DeliveryError> {
     match &ended {
         Ok(()) => in_hand.settled(),
         Err(error) => in_hand.given_back(error.blame()),
@@ -425,9 +425,9 @@ impl Drop for InFlight<'_> {
 }
 
 /// A delivery as it waits until it is due, and the rung for that.
-fn waiting(delivery: &mut Delivery, due: DateTime<Utc>) -> Result<(Rung, Vec<u8>), serde_json::Error> {
+fn waiting(delivery: &mut Delivery, due: DateTime<Utc>) -> Result<(DelayTier, Vec<u8>), serde_json::Error> {
     delivery.wait_until(due);
-    Ok((rung_until(due, Utc::now()).unwrap_or(Rung::LOWEST), serde_json::to_vec(delivery)?))
+    Ok((rung_until(due, Utc::now()).unwrap_or(DelayTier::LOWEST), serde_json::to_vec(delivery)?))
 }
 
 /// A number in 0..1: another each time, and none that has to be drawn.
@@ -435,15 +435,15 @@ fn jitter() -> f64 {
     f64::from(Utc::now().timestamp_subsec_micros() % 1_000_000) / 1e6
 }
 
-fn new_outgoing(to: Destination, body: Vec<u8>) -> Outgoing {
-    Outgoing::new(to, uuid::Uuid::now_v7().to_string(), body)
+fn new_outgoing(to: Destination, body: Vec<u8>) -> OutboundMessage {
+    OutboundMessage::new(to, uuid::Uuid::now_v7().to_string(), body)
 }
 
 /// What is kept of a reply: nothing of what it repeats of the request's secrets.
 fn attempt_of(reply: &Reply, at: DateTime<Utc>, took: Duration, webhook: &Webhook) -> Attempt {
     let (status, answer) = match reply {
         Reply::Answer { status, body, .. } => {
-            let extent = if body.len() < ANSWER_BYTES_KEPT { Extent::Whole } else { Extent::Beginning };
+            let extent = if body.len() < ANSWER_BYTES_KEPT { Truncation::Whole } else { Truncation::Beginning };
             let answer = || echo::masked(&String::from_utf8_lossy(body), extent, webhook);
             (Some(*status), (!body.is_empty()).then(answer))
         }

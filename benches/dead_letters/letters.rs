@@ -7,10 +7,10 @@ use waypost::delivery::dead_letter::DeadLetter;
 use waypost::delivery::document;
 use waypost::delivery::egress::HttpUrls;
 use waypost::delivery::event::{Keyword, StepEvent};
-use waypost::delivery::fault::Fault;
+use waypost::delivery::fault::Violation;
 use waypost::delivery::identity::EventId;
 use waypost::delivery::outcome::Cause;
-use waypost::delivery::reason::Reason;
+use waypost::delivery::reason::DeadLetterReason;
 use waypost::delivery::{Attempt, Delivery, TraceContext, timestamp};
 
 /// Campaigns with many letters each, of five webhooks each.
@@ -103,22 +103,22 @@ impl Letters {
         let dead_at = self.dead_at(number);
         let is_at = |places: &[u64]| places.iter().any(|place| self.part(*place) == number);
         if is_at(&RARE) {
-            return of_delivery(&self.rare, number, Reason::Exhausted, Ending::Status(503), 12, dead_at);
+            return of_delivery(&self.rare, number, DeadLetterReason::Exhausted, Ending::Status(503), 12, dead_at);
         }
         let place = &self.places[chance.skewed(self.places.len())];
         if is_at(&TEAPOTS) {
-            return of_delivery(place, number, Reason::Exhausted, Ending::Status(418), 3, dead_at);
+            return of_delivery(place, number, DeadLetterReason::Exhausted, Ending::Status(418), 3, dead_at);
         }
         // Webhooks have retry policies of their own.
         let attempts = [12, 12, 6, 3][chance.of(1, 4) as usize];
         let ending = chance.ending();
         match chance.of(2, 2000) {
             0 => malformed(number, dead_at),
-            1..=2 => of_delivery(place, number, Reason::Gone, Ending::Status(410), 1, dead_at),
-            3..=40 => of_delivery(place, number, Reason::ForbiddenAddress, Ending::Forbidden, 1, dead_at),
-            41..=100 => of_delivery(place, number, Reason::WebhookDisabled, ending, 2, dead_at),
-            101..=120 => of_delivery(place, number, Reason::WebhookDeleted, ending, 2, dead_at),
-            _ => of_delivery(place, number, Reason::Exhausted, ending, attempts, dead_at),
+            1..=2 => of_delivery(place, number, DeadLetterReason::Gone, Ending::Status(410), 1, dead_at),
+            3..=40 => of_delivery(place, number, DeadLetterReason::ForbiddenAddress, Ending::Forbidden, 1, dead_at),
+            41..=100 => of_delivery(place, number, DeadLetterReason::WebhookDisabled, ending, 2, dead_at),
+            101..=120 => of_delivery(place, number, DeadLetterReason::WebhookDeleted, ending, 2, dead_at),
+            _ => of_delivery(place, number, DeadLetterReason::Exhausted, ending, attempts, dead_at),
         }
     }
 }
@@ -158,7 +158,7 @@ fn document(id: &str, url: impl Fn(&str) -> String) -> Value {
 fn origins(campaign: &str) -> Vec<Origin> {
     let was = document(campaign, |webhook| format!("{}/crm/v2/{webhook}", endpoint(campaign)));
     let was = document::read(was.to_string().as_bytes(), HttpUrls::Refused, None).expect("the campaign has no faults");
-    let origin = |place: waypost::delivery::campaign::Place<'_>| {
+    let origin = |place: waypost::delivery::campaign::WebhookPlace<'_>| {
         let mut target = place.target();
         target.mask();
         Origin {
@@ -184,7 +184,7 @@ enum Ending {
 fn of_delivery(
     origin: &Origin,
     number: u64,
-    reason: Reason,
+    reason: DeadLetterReason,
     ending: Ending,
     attempts: u32,
     dead_at: DateTime<Utc>,
@@ -231,8 +231,8 @@ impl Ending {
 
 fn malformed(number: u64, dead_at: DateTime<Utc>) -> DeadLetter {
     let body = format!("{{\"campaignId\":\"13000\",\"label\":\"Offers\",\"phoneNumber\":null,\"number\":{number}");
-    let faults = vec![Fault::new("$", "not JSON that can be read: EOF while parsing an object")];
-    DeadLetter::of_body(body.as_bytes(), faults, &number.to_string(), Reason::Malformed, dead_at)
+    let faults = vec![Violation::new("$", "not JSON that can be read: EOF while parsing an object")];
+    DeadLetter::of_body(body.as_bytes(), faults, &number.to_string(), DeadLetterReason::Malformed, dead_at)
 }
 
 /// Numbers that look drawn, of the letter with this number.

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use lapin::options::{QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use tempfile::TempDir;
-use waypost::broker::ladder::Rung;
+use waypost::broker::ladder::DelayTier;
 use waypost::broker::names::Names;
 
 use super::load::{Load, Scenario};
@@ -128,7 +128,7 @@ impl Stage {
         }
         until("the end of the consumer", PATIENCE, async || (self.consumers().await == 0).then_some(())).await;
         let queues: Vec<String> =
-            Rung::all().map(|rung| self.names.delay(rung)).chain([self.names.retries(), self.names.events()]).collect();
+            DelayTier::all().map(|rung| self.names.delay(rung)).chain([self.names.retries(), self.names.events()]).collect();
         // What the worker had in hand comes back, and what had waited long enough moves on, a moment later.
         let channel = self.amqp.channel().await;
         steady("empty queues", 5, async || {

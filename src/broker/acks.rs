@@ -27,7 +27,7 @@ const MANY_SINGLE: usize = 64;
 
 /// What becomes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum AckDecision {
     Acknowledge,
     Requeue,
 }
@@ -35,28 +35,28 @@ enum Verdict {
 /// Where finished messages of one channel are reported. Cheap to clone; the last clone dropped ends the flushing.
 #[derive(Debug, Clone)]
 pub struct Acks {
-    verdicts: mpsc::UnboundedSender<(u64, Verdict)>,
+    verdicts: mpsc::UnboundedSender<(u64, AckDecision)>,
 }
 
 /// The acknowledging of one channel.
 #[derive(Debug)]
-pub struct Acknowledging {
+pub struct AckTask {
     task: JoinHandle<()>,
     stuck: Arc<AtomicBool>,
 }
 
 /// How many messages of a channel are unfinished.
 #[derive(Debug)]
-pub struct Unfinished(mpsc::WeakUnboundedSender<(u64, Verdict)>);
+pub struct Outstanding(mpsc::WeakUnboundedSender<(u64, AckDecision)>);
 
-impl Unfinished {
+impl Outstanding {
     /// The messages in hand, each of which has a clone of [`Acks`].
     pub fn count(&self) -> usize {
         self.0.strong_count()
     }
 }
 
-impl Acknowledging {
+impl AckTask {
     /// Whether most messages need a frame of their own, because an earlier one hangs.
     pub fn is_stuck(&self) -> bool {
         self.stuck.load(Ordering::Relaxed)
@@ -72,34 +72,34 @@ impl Acknowledging {
 impl Acks {
     /// Starts acknowledging on `channel`, whose only consumer's tags count from 1, no more than `prefetch` at a time. It ends when
     /// all clones are dropped and everything is written, or when the channel fails: what is unacknowledged then comes again.
-    pub fn start(channel: Channel, prefetch: u16) -> (Self, Acknowledging) {
+    pub fn start(channel: Channel, prefetch: u16) -> (Self, AckTask) {
         // Unbounded, but holding no more than the channel's prefetch.
         let (sender, receiver) = mpsc::unbounded_channel();
         let stuck = Arc::new(AtomicBool::new(false));
         let task = tokio::spawn(run(channel, receiver, AckWindow::new(prefetch), stuck.clone()));
-        (Self { verdicts: sender }, Acknowledging { task, stuck })
+        (Self { verdicts: sender }, AckTask { task, stuck })
     }
 
     /// Counts the messages that are unfinished.
-    pub fn unfinished(&self) -> Unfinished {
-        Unfinished(self.verdicts.downgrade())
+    pub fn unfinished(&self) -> Outstanding {
+        Outstanding(self.verdicts.downgrade())
     }
 
     /// The outcome of the message is durable.
     pub fn acknowledge(&self, tag: u64) {
         // A closed channel has taken its unacknowledged messages back: there is nobody to tell.
-        let _ = self.verdicts.send((tag, Verdict::Acknowledge));
+        let _ = self.verdicts.send((tag, AckDecision::Acknowledge));
     }
 
     /// The message could not be dealt with: the broker gives it out again, and counts.
     pub fn requeue(&self, tag: u64) {
-        let _ = self.verdicts.send((tag, Verdict::Requeue));
+        let _ = self.verdicts.send((tag, AckDecision::Requeue));
     }
 }
 
 async fn run(
     channel: Channel,
-    mut verdicts: mpsc::UnboundedReceiver<(u64, Verdict)>,
+    mut verdicts: mpsc::UnboundedReceiver<(u64, AckDecision)>,
     mut window: AckWindow,
     stuck: Arc<AtomicBool>,
 ) {
@@ -132,13 +132,13 @@ async fn run(
 async fn settle(
     channel: &Channel,
     window: &mut AckWindow,
-    batch: &mut Vec<(u64, Verdict)>,
+    batch: &mut Vec<(u64, AckDecision)>,
     now: Duration,
 ) -> Result<(), lapin::Error> {
     for (tag, verdict) in batch.drain(..) {
         match verdict {
-            Verdict::Acknowledge => window.finish(tag),
-            Verdict::Requeue => {
+            AckDecision::Acknowledge => window.finish(tag),
+            AckDecision::Requeue => {
                 // Not `basic.nack`, which RabbitMQ no longer counts against the delivery limit from 4.3 on.
                 channel.basic_reject(tag, BasicRejectOptions { requeue: true }).await?;
                 window.settled(tag);

@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use super::publisher::{Destination, Outgoing, Publisher, Unpublished};
+use super::publisher::{Destination, OutboundMessage, Publisher, PublishError};
 
 /// Why it is not known that a record was applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unapplied {
+pub enum AppendError {
     /// It was not published.
     #[error(transparent)]
-    Unpublished(#[from] Unpublished),
+    Unpublished(#[from] PublishError),
     /// It was not confirmed, or not read back, in time.
     #[error(
         "the change was not made within {} s; it may yet be: read what you wanted to change before you repeat it", .0.as_secs()
@@ -36,7 +36,7 @@ pub enum ReadBack {
 }
 
 /// Appends to one log. `T` is what applying a record results in. Cheap to clone.
-pub struct Appender<T> {
+pub struct StreamWriter<T> {
     publisher: Publisher,
     log: String,
     timeout: Duration,
@@ -45,7 +45,7 @@ pub struct Appender<T> {
     read_back: Arc<watch::Sender<ReadBack>>,
 }
 
-impl<T> Clone for Appender<T> {
+impl<T> Clone for StreamWriter<T> {
     fn clone(&self) -> Self {
         let (publisher, log) = (self.publisher.clone(), self.log.clone());
         let (waiting, read_back) = (self.waiting.clone(), self.read_back.clone());
@@ -53,7 +53,7 @@ impl<T> Clone for Appender<T> {
     }
 }
 
-impl<T> Appender<T> {
+impl<T> StreamWriter<T> {
     /// Appends to the stream `log`. A record is to be published, confirmed and applied within `timeout`.
     pub fn new(publisher: Publisher, log: String, timeout: Duration) -> Self {
         Self {
@@ -72,7 +72,7 @@ impl<T> Appender<T> {
     ///
     /// # Errors
     /// [`Unpublished::Stopping`] and [`Unpublished::TooLarge`].
-    pub async fn publish_until_applied(&self, outgoing: Outgoing) -> Result<u32, Unpublished> {
+    pub async fn publish_until_applied(&self, outgoing: OutboundMessage) -> Result<u32, PublishError> {
         let mut read_back = self.read_back.subscribe();
         let mut publishes = 0;
         loop {
@@ -102,17 +102,17 @@ impl<T> Appender<T> {
     ///
     /// # Errors
     /// [`Unapplied`].
-    pub async fn append(&self, body: Vec<u8>) -> Result<T, Unapplied> {
+    pub async fn append(&self, body: Vec<u8>) -> Result<T, AppendError> {
         let message_id = uuid::Uuid::now_v7().to_string();
         let (sender, applied) = oneshot::channel();
         self.waiting().insert(message_id.clone(), sender);
         let _waiting = Waiting { appender: self, message_id: message_id.clone() };
-        let outgoing = Outgoing::new(Destination::Queue(self.log.clone()), message_id, body);
+        let outgoing = OutboundMessage::new(Destination::Queue(self.log.clone()), message_id, body);
         let appended = tokio::time::timeout(self.timeout, async {
             self.publisher.publish(outgoing).await?;
-            applied.await.map_err(|_| Unapplied::Stopping)
+            applied.await.map_err(|_| AppendError::Stopping)
         });
-        appended.await.unwrap_or(Err(Unapplied::Late(self.timeout)))
+        appended.await.unwrap_or(Err(AppendError::Late(self.timeout)))
     }
 
     /// This node has applied the record with this message id; whoever appended it here is told the result.
@@ -130,7 +130,7 @@ impl<T> Appender<T> {
 
 /// A caller that waits for its record, until it goes away.
 struct Waiting<'a, T> {
-    appender: &'a Appender<T>,
+    appender: &'a StreamWriter<T>,
     message_id: String,
 }
 

@@ -26,14 +26,14 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Where the broker is, and who we are to it.
 #[derive(Clone)]
-pub struct Address {
+pub struct ConnectionConfig {
     url: SecretString,
     /// Authorities to trust besides the system's, as PEM.
     authorities: Option<String>,
     identity: Option<Identity>,
 }
 
-impl Address {
+impl ConnectionConfig {
     /// From `broker.url`.
     pub fn new(url: SecretString) -> Self {
         Self { url, authorities: None, identity: None }
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn an_address_names_the_default_vhost_and_a_heartbeat_unless_told_otherwise() {
-        let uri = |url: &str| Address::new(SecretString::from(url.to_owned())).uri().expect("an address");
+        let uri = |url: &str| ConnectionConfig::new(SecretString::from(url.to_owned())).uri().expect("an address");
         for url in ["amqp://host", "amqp://host/", "amqp://host/%2f"] {
             assert_eq!((uri(url).vhost.as_str(), uri(url).query.heartbeat), ("/", Some(HEARTBEAT_SECONDS)), "{url}");
         }

@@ -8,7 +8,7 @@ use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, Consumer};
 
-use super::acks::{Acknowledging, Acks};
+use super::acks::{AckTask, Acks};
 use super::removal::Removals;
 use super::{BrokerError, DELIVERY_COUNT, REPLAY_ID, REPLAY_OF, number_header, text_header};
 use crate::delivery::TraceContext;
@@ -95,7 +95,7 @@ pub struct Subscription {
     channel: Channel,
     consumer: Consumer,
     acks: Acks,
-    acknowledging: Acknowledging,
+    acknowledging: AckTask,
 }
 
 impl Subscription {
@@ -161,7 +161,7 @@ impl Subscription {
     /// [`BrokerError::Lost`] when there will be no more on this channel.
     pub async fn next(&mut self) -> Result<Message, BrokerError> {
         let cancelled =
-            || BrokerError::Lost { doing: "consuming", error: "the broker cancelled the consumer".to_owned() };
+            || BrokerError::ChannelFailed { doing: "consuming", error: "the broker cancelled the consumer".to_owned() };
         self.next_before_end().await?.ok_or_else(cancelled)
     }
 

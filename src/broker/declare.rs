@@ -83,6 +83,6 @@ fn refused(doing: &'static str, error: &lapin::Error) -> BrokerError {
     }
     match mismatch::in_sentence(&sentence) {
         Some(mismatch) => BrokerError::Mismatch(mismatch),
-        None => BrokerError::Lost { doing, error: error.to_string() },
+        None => BrokerError::ChannelFailed { doing, error: error.to_string() },
     }
 }

@@ -9,7 +9,7 @@ use lapin::{Channel, Connection};
 
 use super::BrokerError;
 use super::consumer::{StartAt, Subscription};
-use super::ladder::Rung;
+use super::ladder::DelayTier;
 use super::names::Names;
 
 /// How often the queues are asked.
@@ -20,7 +20,7 @@ const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A queue as it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Depth {
+pub struct QueueStats {
     /// Messages that nobody has in hand.
     pub messages: u32,
     /// Who consumes it: each worker once.
@@ -37,7 +37,7 @@ pub async fn watch(
     connection: &Connection,
     names: &Names,
     events: &[String],
-    report: impl Fn(&str, Depth),
+    report: impl Fn(&str, QueueStats),
 ) -> Result<Infallible, BrokerError> {
     let open = || async { connection.create_channel().await.map_err(BrokerError::lost("opening a channel")) };
     let mut channel = open().await?;
@@ -84,12 +84,12 @@ pub async fn total(connection: &Connection, names: &Names, events: &[String]) ->
 }
 
 fn queues(names: &Names, events: &[String]) -> Vec<String> {
-    events.iter().cloned().chain([names.retries()]).chain(Rung::all().map(|rung| names.delay(rung))).collect()
+    events.iter().cloned().chain([names.retries()]).chain(DelayTier::all().map(|rung| names.delay(rung))).collect()
 }
 
-async fn depth(channel: &Channel, queue: &str) -> Result<Depth, BrokerError> {
+async fn depth(channel: &Channel, queue: &str) -> Result<QueueStats, BrokerError> {
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let answer = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
     let queue = answer.map_err(BrokerError::lost("asking for a queue's depth"))?;
-    Ok(Depth { messages: queue.message_count(), consumers: queue.consumer_count() })
+    Ok(QueueStats { messages: queue.message_count(), consumers: queue.consumer_count() })
 }

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An object of the broker as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum ObjectState {
     /// It is not there: a worker makes it when it starts.
     Missing,
     /// An exchange that is as a worker needs it.
@@ -40,18 +40,18 @@ pub enum Found {
 ///
 /// # Errors
 /// [`BrokerError::Lost`], also where the user may not; [`BrokerError::NoPlugin`].
-pub async fn exchanges(connection: &Connection, topology: &Topology) -> Result<Vec<(String, Found)>, BrokerError> {
+pub async fn exchanges(connection: &Connection, topology: &Topology) -> Result<Vec<(String, ObjectState)>, BrokerError> {
     let mut found = Vec::new();
     for (name, kind, arguments) in topology.exchanges() {
         let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
         let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
         let asked = channel.exchange_declare(name.as_str().into(), kind.clone(), passive, FieldTable::default());
         let state = match asked.await {
-            Err(error) if is_missing(&error) => Found::Missing,
+            Err(error) if is_missing(&error) => ObjectState::Missing,
             Err(error) => return Err(BrokerError::lost("looking for an exchange")(error)),
             Ok(()) => match declare::exchange(&channel, &name, kind, arguments).await {
-                Ok(()) => Found::Exchange,
-                Err(BrokerError::Mismatch(mismatch)) => Found::Mismatch(mismatch),
+                Ok(()) => ObjectState::Exchange,
+                Err(BrokerError::Mismatch(mismatch)) => ObjectState::Mismatch(mismatch),
                 Err(error) => return Err(error),
             },
         };
@@ -64,19 +64,19 @@ pub async fn exchanges(connection: &Connection, topology: &Topology) -> Result<V
 ///
 /// # Errors
 /// [`BrokerError::Lost`], also where the user may not.
-pub async fn queues(connection: &Connection, topology: &Topology) -> Result<Vec<(String, Found)>, BrokerError> {
+pub async fn queues(connection: &Connection, topology: &Topology) -> Result<Vec<(String, ObjectState)>, BrokerError> {
     let mut found = Vec::new();
     for (name, arguments) in topology.queues() {
         // The broker closes a channel on which a queue is asked for that is not there.
         let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let state = match channel.queue_declare(name.as_str().into(), passive, FieldTable::default()).await {
-            Err(error) if is_missing(&error) => Found::Missing,
+            Err(error) if is_missing(&error) => ObjectState::Missing,
             Err(error) => return Err(BrokerError::lost("looking for a queue")(error)),
             // What exists is not changed by being declared: it is equal, or that is refused.
             Ok(queue) => match declare::queue(&channel, &name, arguments).await {
-                Ok(()) => Found::Queue { messages: queue.message_count(), consumers: queue.consumer_count() },
-                Err(BrokerError::Mismatch(mismatch)) => Found::Mismatch(mismatch),
+                Ok(()) => ObjectState::Queue { messages: queue.message_count(), consumers: queue.consumer_count() },
+                Err(BrokerError::Mismatch(mismatch)) => ObjectState::Mismatch(mismatch),
                 Err(error) => return Err(error),
             },
         };
@@ -125,7 +125,7 @@ pub async fn kinds(connection: &Connection, names: &Names) -> Result<Kinds, Brok
                 let deleted = channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await;
                 deleted.map_err(BrokerError::lost("removing a queue"))?;
             }
-            Err(BrokerError::Lost { error, .. }) if !error.contains("ACCESS_REFUSED") && is_refusal(&error) => {
+            Err(BrokerError::ChannelFailed { error, .. }) if !error.contains("ACCESS_REFUSED") && is_refusal(&error) => {
                 return Ok(Kinds::Lacking { kind, error });
             }
             Err(error) => return Err(error),
@@ -176,7 +176,7 @@ pub async fn rights(connection: &Connection, names: &Names) -> Result<(), Broker
         Ok(sent) => drop(sent.map_err(BrokerError::lost("sending a message (the right to write)"))?),
         Err(_) => {
             let error = "the broker has not taken it for 5 s: it is short of memory or disk (rabbitmqctl list_alarms)";
-            return Err(BrokerError::Lost { doing: "sending a message", error: error.to_owned() });
+            return Err(BrokerError::ChannelFailed { doing: "sending a message", error: error.to_owned() });
         }
     }
     let got = channel.basic_get(name.as_str().into(), BasicGetOptions { no_ack: true }).await;

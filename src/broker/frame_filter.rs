@@ -38,7 +38,7 @@ pub struct FrameFilter {
 }
 
 /// The next frame in the buffer.
-enum Next {
+enum FilterState {
     /// More bytes are needed.
     Incomplete,
     /// The frame may be passed on as it is. It has this many bytes.
@@ -98,55 +98,55 @@ impl FrameFilter {
     fn check_frames(&mut self) -> bool {
         loop {
             match self.next_frame() {
-                Next::Incomplete => return self.start < self.checked,
-                Next::Clean(bytes) => {
+                FilterState::Incomplete => return self.start < self.checked,
+                FilterState::Clean(bytes) => {
                     let available = bytes.min(self.end - self.checked);
                     self.checked += available;
                     self.unchecked_rest = bytes - available;
                 }
-                Next::Repaired(bytes, repaired) if self.start == self.checked => {
+                FilterState::Repaired(bytes, repaired) if self.start == self.checked => {
                     self.start += bytes;
                     self.checked = self.start;
                     (self.repaired, self.repaired_sent) = (repaired, 0);
                     return true;
                 }
                 // Those before it go first.
-                Next::Repaired(..) => return true,
+                FilterState::Repaired(..) => return true,
             }
         }
     }
 
-    fn next_frame(&self) -> Next {
+    fn next_frame(&self) -> FilterState {
         let bytes = &self.buffer[self.checked..self.end];
         if bytes.is_empty() {
-            return Next::Incomplete;
+            return FilterState::Incomplete;
         }
         if self.unchecked_rest > 0 {
-            return Next::Clean(self.unchecked_rest);
+            return FilterState::Clean(self.unchecked_rest);
         }
         let kind = bytes[0];
         if kind == PROTOCOL_HEADER {
-            return Next::Clean(PROTOCOL_HEADER_BYTES);
+            return FilterState::Clean(PROTOCOL_HEADER_BYTES);
         }
-        let Some(start) = bytes.get(..FRAME_START_BYTES) else { return Next::Incomplete };
+        let Some(start) = bytes.get(..FRAME_START_BYTES) else { return FilterState::Incomplete };
         let payload_bytes = u32::from_be_bytes([start[3], start[4], start[5], start[6]]) as usize;
         let frame_bytes = FRAME_START_BYTES + payload_bytes + 1;
         let repair = match kind {
             METHOD => repair_method,
             HEADER => repair_header,
-            BODY | HEARTBEAT => return Next::Clean(frame_bytes),
+            BODY | HEARTBEAT => return FilterState::Clean(frame_bytes),
             // Not AMQP: lapin says so.
-            _ => return Next::Clean(usize::MAX),
+            _ => return FilterState::Clean(usize::MAX),
         };
         if payload_bytes > MAX_REPAIRED_BYTES {
-            return Next::Clean(frame_bytes);
+            return FilterState::Clean(frame_bytes);
         }
-        let Some(frame) = bytes.get(..frame_bytes) else { return Next::Incomplete };
+        let Some(frame) = bytes.get(..frame_bytes) else { return FilterState::Incomplete };
         match repair(&frame[FRAME_START_BYTES..frame_bytes - 1]) {
-            None => Next::Clean(frame_bytes),
+            None => FilterState::Clean(frame_bytes),
             Some(payload) => {
                 let size = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
-                Next::Repaired(frame_bytes, [&start[..3], &size, &payload, &[FRAME_END]].concat())
+                FilterState::Repaired(frame_bytes, [&start[..3], &size, &payload, &[FRAME_END]].concat())
             }
         }
     }

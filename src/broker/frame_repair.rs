@@ -85,7 +85,7 @@ pub(super) fn repair_header(payload: &[u8]) -> Option<Vec<u8>> {
     if payload.len() <= MAX_HEADER_BYTES && is_clean_header(payload).unwrap_or(false) {
         return None;
     }
-    let mut kept = Kept::default();
+    let mut kept = RepairedTable::default();
     // What follows bytes that cannot be understood is left out.
     let _ = kept.read(payload);
     Some(kept.encode(payload))
@@ -193,13 +193,13 @@ fn is_clean_value(reader: &mut WireReader<'_>, depth: usize) -> Option<bool> {
 
 /// What a rewritten content header has.
 #[derive(Default)]
-struct Kept<'a> {
+struct RepairedTable<'a> {
     message_id: Option<Vec<u8>>,
     /// Names, and values with their type.
     headers: Vec<(&'a [u8], Vec<u8>)>,
 }
 
-impl<'a> Kept<'a> {
+impl<'a> RepairedTable<'a> {
     fn read(&mut self, payload: &'a [u8]) -> Option<()> {
         let (flags, mut reader) = properties_of(payload)?;
         for property in present(flags) {

@@ -6,7 +6,7 @@ use futures_util::{AsyncReadExt as _, AsyncWriteExt as _};
 use lapin::tcp::AMQPUriTcpExt as _;
 
 use super::BrokerError;
-use super::connection::Address;
+use super::connection::ConnectionConfig;
 use super::wire_reader::WireReader;
 
 /// The broker says its first word within this time.
@@ -69,7 +69,7 @@ impl Server {
 ///
 /// # Errors
 /// [`BrokerError::Connect`].
-pub async fn server(address: &Address) -> Result<Server, BrokerError> {
+pub async fn server(address: &ConnectionConfig) -> Result<Server, BrokerError> {
     let uri = address.uri()?;
     let failed = |error: String| BrokerError::Connect { address: uri.authority.host.clone(), error };
     let runtime = lapin::runtime::default_runtime().map_err(|error| failed(error.to_string()))?;

@@ -10,9 +10,9 @@ use lapin::Connection;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{self, Address, reconnect_delays};
+use super::connection::{self, ConnectionConfig, reconnect_delays};
 use super::probe::{self, Routing};
-use super::restore::{self, Campaigns, Checked};
+use super::restore::{self, CampaignsStream, Checked};
 use super::shards::Unbinding;
 use super::topology::Topology;
 use super::topology_status::{Object, ObjectKind, TopologyProblem};
@@ -25,9 +25,9 @@ const INTERVAL: Duration = Duration::from_secs(4);
 const UNBIND_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Keeps the topology.
-pub struct Keeper {
+pub struct TopologyKeeper {
     /// The broker.
-    pub address: Address,
+    pub address: ConnectionConfig,
     /// What is kept there.
     pub topology: Topology,
 }
@@ -42,7 +42,7 @@ struct Bindings {
     unbound: Instant,
 }
 
-impl Keeper {
+impl TopologyKeeper {
     /// Checks until `stop`, over as many connections as that takes. Begins when the topology was declared.
     pub async fn run(self, stop: CancellationToken) {
         tokio::select! {
@@ -99,7 +99,7 @@ impl Keeper {
         bindings: &mut Bindings,
     ) -> Result<Vec<TopologyProblem>, BrokerError> {
         let Checked { mut problems, restored, waiting, consumers } =
-            restore::check(&self.topology, connection, Campaigns::Report).await?;
+            restore::check(&self.topology, connection, CampaignsStream::Report).await?;
         if restored {
             // With an object its bindings are gone: that is no loss of its own.
             self.collect(self.bind(connection).await, &mut problems);
@@ -119,7 +119,7 @@ impl Keeper {
         self.collect(probe::check_default_exchange(connection, &self.topology.names).await, &mut problems);
         // Tells what one channel was refused from a lost connection.
         if !connection.status().connected() {
-            return Err(BrokerError::Lost {
+            return Err(BrokerError::ChannelFailed {
                 doing: "checking the topology",
                 error: "the connection is closed".to_owned(),
             });

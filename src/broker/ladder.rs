@@ -18,9 +18,9 @@ const SLACK: Duration = Duration::from_millis(50);
 
 /// One step of the ladder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rung(u32);
+pub struct DelayTier(u32);
 
-impl Rung {
+impl DelayTier {
     /// The shortest wait.
     pub const LOWEST: Self = Self(0);
 
@@ -42,10 +42,10 @@ impl Rung {
 
 /// The rung for a delivery that is due at `due`; `None` where it is due now. Never early: the last hop may be late by
 /// less than the lowest rung.
-pub fn rung_until(due: DateTime<Utc>, now: DateTime<Utc>) -> Option<Rung> {
+pub fn rung_until(due: DateTime<Utc>, now: DateTime<Utc>) -> Option<DelayTier> {
     let left = due.signed_duration_since(now).to_std().ok().filter(|left| *left > SLACK)?;
     let seconds = (left + SLACK).as_secs().max(1);
-    Some(Rung(seconds.ilog2().min(TOP)))
+    Some(DelayTier(seconds.ilog2().min(TOP)))
 }
 
 #[cfg(test)]
@@ -73,7 +73,7 @@ mod tests {
             (10_000_000_000, Some(32_768)),
         ] {
             let rung = rung_until(now + TimeDelta::milliseconds(left_ms), now);
-            assert_eq!(rung.map(Rung::seconds), seconds, "{left_ms} ms");
+            assert_eq!(rung.map(DelayTier::seconds), seconds, "{left_ms} ms");
         }
     }
 

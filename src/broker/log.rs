@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::BrokerError;
 use super::acks::Acks;
 use super::consumer::{Message, StartAt, Subscription};
-use super::publisher::{Destination, Outgoing, Publisher};
+use super::publisher::{Destination, OutboundMessage, Publisher};
 use super::removal::Removals;
 use crate::delivery::TraceContext;
 use crate::delivery::identity::ReplayLink;
@@ -39,7 +39,7 @@ const QUIET: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Record {
     /// Its place.
-    pub position: Position,
+    pub position: StreamPosition,
     /// Its bytes. The record that was only written so that the log has an end to be found is empty.
     pub body: Vec<u8>,
     /// Its trace context.
@@ -53,7 +53,7 @@ pub struct Record {
 /// A place in a log, and proof that it is the same log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Position {
+pub struct StreamPosition {
     /// The stream's offset.
     pub offset: u64,
     /// The id of the message there.
@@ -62,7 +62,7 @@ pub struct Position {
 
 /// How a view can go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Continuity {
+pub enum StreamContinuity {
     /// The log is the one the view was built from.
     Continued,
     /// It is not: the view must be cleared before the first record.
@@ -71,7 +71,7 @@ pub enum Continuity {
 
 /// How the end of a log is found.
 #[derive(Clone, Copy)]
-pub enum FindEnd<'a> {
+pub enum EndDetection<'a> {
     /// By a record that this publisher appends.
     ByMarker(&'a Publisher),
     /// By reading what is there until nothing more comes, which takes a second.
@@ -79,7 +79,7 @@ pub enum FindEnd<'a> {
 }
 
 /// A log being read.
-pub struct LogReader {
+pub struct StreamReader {
     subscription: Subscription,
     acks: Acks,
     end: End,
@@ -96,7 +96,7 @@ enum End {
     Reached,
 }
 
-impl LogReader {
+impl StreamReader {
     /// Starts reading `stream` after `position`, or from its beginning.
     ///
     /// # Errors
@@ -104,12 +104,12 @@ impl LogReader {
     pub async fn open(
         connection: &Connection,
         stream: &str,
-        find_end: FindEnd<'_>,
-        position: Option<&Position>,
-    ) -> Result<(Self, Continuity), BrokerError> {
+        find_end: EndDetection<'_>,
+        position: Option<&StreamPosition>,
+    ) -> Result<(Self, StreamContinuity), BrokerError> {
         let marker = match find_end {
-            FindEnd::ByMarker(publisher) => append_marker(publisher, stream).await,
-            FindEnd::ByLastChunk => None,
+            EndDetection::ByMarker(publisher) => append_marker(publisher, stream).await,
+            EndDetection::ByLastChunk => None,
         };
         let end = match marker {
             Some(message_id) => End::Marker(message_id),
@@ -120,10 +120,10 @@ impl LogReader {
             let mut reader = Self::start(connection, stream, at, end.clone()).await?;
             let found = tokio::time::timeout(PATIENCE, reader.next()).await.ok().transpose()?;
             if found.is_some_and(|record| record.position == *position) {
-                return Ok((reader, Continuity::Continued));
+                return Ok((reader, StreamContinuity::Continued));
             }
         }
-        Ok((Self::start(connection, stream, StartAt::First, end).await?, Continuity::Restarted))
+        Ok((Self::start(connection, stream, StartAt::First, end).await?, StreamContinuity::Restarted))
     }
 
     async fn start(connection: &Connection, stream: &str, at: StartAt, end: End) -> Result<Self, BrokerError> {
@@ -139,11 +139,11 @@ impl LogReader {
         let message = self.subscription.next().await?;
         // On a stream an acknowledgement only asks for more: the position is kept by the view.
         self.acks.acknowledge(message.tag);
-        let offset = message.offset.ok_or_else(|| BrokerError::Lost {
+        let offset = message.offset.ok_or_else(|| BrokerError::ChannelFailed {
             doing: "reading a log",
             error: "a record has no x-stream-offset: the queue is no stream".to_owned(),
         })?;
-        let position = Position { offset, message_id: message.message_id.clone().unwrap_or_default() };
+        let position = StreamPosition { offset, message_id: message.message_id.clone().unwrap_or_default() };
         if self.end.is(&position) {
             self.end = End::Reached;
         }
@@ -166,7 +166,7 @@ impl LogReader {
 }
 
 impl End {
-    fn is(&self, position: &Position) -> bool {
+    fn is(&self, position: &StreamPosition) -> bool {
         match self {
             Self::Marker(message_id) => position.message_id == *message_id,
             Self::Offset(offset) => position.offset >= *offset,
@@ -179,14 +179,14 @@ impl End {
 async fn append_marker(publisher: &Publisher, stream: &str) -> Option<String> {
     let message_id = uuid::Uuid::now_v7().to_string();
     let to = Destination::Queue(stream.to_owned());
-    let marker = Outgoing::new(to, message_id.clone(), Vec::new());
+    let marker = OutboundMessage::new(to, message_id.clone(), Vec::new());
     let published = tokio::time::timeout(MARKER_TIMEOUT, publisher.publish(marker)).await;
     published.is_ok_and(|published| published.is_ok()).then_some(message_id)
 }
 
 /// Reads the log's last chunk until nothing more of it comes.
 async fn end_of_last_chunk(connection: &Connection, stream: &str) -> Result<End, BrokerError> {
-    let mut last = LogReader::start(connection, stream, StartAt::Last, End::Reached).await?;
+    let mut last = StreamReader::start(connection, stream, StartAt::Last, End::Reached).await?;
     let mut end = End::Reached;
     let read = async {
         while let Ok(record) = tokio::time::timeout(QUIET, last.next()).await {

@@ -6,7 +6,7 @@ use reqwest::{Certificate, Client, StatusCode, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
-use super::connection::Address;
+use super::connection::ConnectionConfig;
 use super::policies::{self, Finding};
 use super::topology::{Binding, BoundKind, Topology};
 use crate::tls;
@@ -28,7 +28,7 @@ impl Management {
     ///
     /// # Errors
     /// A sentence saying what is wrong.
-    pub fn new(url: &SecretString, address: &Address) -> Result<Self, String> {
+    pub fn new(url: &SecretString, address: &ConnectionConfig) -> Result<Self, String> {
         let url = url.expose_secret().parse::<Url>();
         let mut url = url.map_err(|error| format!("broker.managementUrl: {error}"))?;
         let amqp = address.uri().map_err(|error| error.to_string())?;
@@ -143,7 +143,7 @@ mod tests {
     fn user_and_vhost_come_from_the_broker_unless_the_url_has_a_user() {
         // The client refuses to be built without one. Another test may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let address = Address::new(SecretString::from("amqp://bot:secret@host/chat".to_owned()));
+        let address = ConnectionConfig::new(SecretString::from("amqp://bot:secret@host/chat".to_owned()));
         let management = |url: &str| Management::new(&SecretString::from(url.to_owned()), &address).expect("read");
         let own = management("http://host:15672");
         assert_eq!((own.user.as_str(), own.password.expose_secret(), own.vhost()), ("bot", "secret", "chat"));

@@ -1,6 +1,6 @@
 //! The names of the broker's objects, all under one prefix.
 
-use super::ladder::Rung;
+use super::ladder::DelayTier;
 
 /// Names for a prefix: `waypost.events`, `waypost.retries`, …
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Names {
     }
 
     /// The queue of a rung of the delay ladder.
-    pub fn delay(&self, rung: Rung) -> String {
+    pub fn delay(&self, rung: DelayTier) -> String {
         format!("{}.delay.{}", self.prefix, rung.seconds())
     }
 

@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::ladder::Rung;
+use super::ladder::DelayTier;
 use super::names::Names;
 use super::topology::DELIVERY_LIMIT;
 
@@ -44,7 +44,7 @@ impl Purpose {
             Self::DeadLetters
         } else if queue == names.campaigns() {
             Self::Campaigns
-        } else if Rung::all().any(|rung| queue == names.delay(rung)) {
+        } else if DelayTier::all().any(|rung| queue == names.delay(rung)) {
             Self::Delay
         } else {
             Self::Events

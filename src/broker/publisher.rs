@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::BrokerError;
-use super::connection::{self, Address, reconnect_delays};
+use super::connection::{self, ConnectionConfig, reconnect_delays};
 use super::topology::Topology;
 use super::topology_status::{Object, ObjectKind};
 use super::{REPLAY_ID, REPLAY_OF};
@@ -54,7 +54,7 @@ pub enum Destination {
 
 /// A message to publish. It is persistent, and must be routed somewhere.
 #[derive(Debug, Clone)]
-pub struct Outgoing {
+pub struct OutboundMessage {
     /// Where to.
     pub to: Destination,
     /// Told apart by it from all others in flight.
@@ -67,7 +67,7 @@ pub struct Outgoing {
     pub replay: Option<ReplayLink>,
 }
 
-impl Outgoing {
+impl OutboundMessage {
     /// A message that comes from nowhere else.
     pub fn new(to: Destination, message_id: String, body: Vec<u8>) -> Self {
         Self { to, message_id, body, trace: None, replay: None }
@@ -76,7 +76,7 @@ impl Outgoing {
 
 /// Why a message was not published. The broker was reached; its connection being lost is no reason, but waited out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unpublished {
+pub enum PublishError {
     /// No queue for it: somebody has deleted one. It is declared anew before the next message.
     #[error("the broker has no queue for {0:?}")]
     Unroutable(Destination),
@@ -98,7 +98,7 @@ pub enum Unpublished {
 
 /// How the publishing connection is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Link {
+pub enum PublisherStatus {
     /// Messages are being confirmed.
     Up,
     /// The broker takes no messages for now: it is short of memory or disk.
@@ -111,23 +111,23 @@ pub enum Link {
 #[derive(Clone)]
 pub struct Publisher {
     requests: mpsc::Sender<Request>,
-    link: Arc<RwLock<Link>>,
+    link: Arc<RwLock<PublisherStatus>>,
     /// A connection that was opened before this time is to be replaced.
     replace: Arc<watch::Sender<Option<Instant>>>,
 }
 
 struct Request {
-    outgoing: Arc<Outgoing>,
-    reply: oneshot::Sender<Result<(), Unpublished>>,
+    outgoing: Arc<OutboundMessage>,
+    reply: oneshot::Sender<Result<(), PublishError>>,
 }
 
 impl Publisher {
     /// Starts the task. It ends when all clones are dropped and nothing is unconfirmed.
-    pub fn start(address: Address, topology: Topology) -> (Self, JoinHandle<()>) {
+    pub fn start(address: ConnectionConfig, topology: Topology) -> (Self, JoinHandle<()>) {
         let (requests, receiver) = mpsc::channel(MAX_UNCONFIRMED);
-        let link = Arc::new(RwLock::new(Link::Down("not connected yet".to_owned())));
+        let link = Arc::new(RwLock::new(PublisherStatus::Down("not connected yet".to_owned())));
         let replace = Arc::new(watch::Sender::new(None));
-        let task = Task {
+        let task = PublisherTask {
             address,
             topology,
             requests: receiver,
@@ -144,24 +144,24 @@ impl Publisher {
     ///
     /// # Errors
     /// [`Unpublished`]: the message is not at the broker.
-    pub async fn publish(&self, outgoing: impl Into<Arc<Outgoing>>) -> Result<(), Unpublished> {
+    pub async fn publish(&self, outgoing: impl Into<Arc<OutboundMessage>>) -> Result<(), PublishError> {
         let (reply, confirmed) = oneshot::channel();
         let outgoing = outgoing.into();
-        self.requests.send(Request { outgoing, reply }).await.map_err(|_| Unpublished::Stopping)?;
-        confirmed.await.unwrap_or(Err(Unpublished::Stopping))
+        self.requests.send(Request { outgoing, reply }).await.map_err(|_| PublishError::Stopping)?;
+        confirmed.await.unwrap_or(Err(PublishError::Stopping))
     }
 
     /// Publishes a message until the broker has taken it, however often it refuses it or has no queue for it.
     ///
     /// # Errors
     /// [`Unpublished::Stopping`] and [`Unpublished::TooLarge`].
-    pub async fn publish_until_taken(&self, outgoing: Outgoing) -> Result<(), Unpublished> {
+    pub async fn publish_until_taken(&self, outgoing: OutboundMessage) -> Result<(), PublishError> {
         let outgoing = Arc::new(outgoing);
         let mut delays = reconnect_delays();
         loop {
             match self.publish(outgoing.clone()).await {
                 Ok(()) => return Ok(()),
-                Err(error @ (Unpublished::Stopping | Unpublished::TooLarge { .. })) => return Err(error),
+                Err(error @ (PublishError::Stopping | PublishError::TooLarge { .. })) => return Err(error),
                 Err(error) => {
                     let delay = delays.next_backoff().unwrap_or(delays.max_interval);
                     tracing::warn!(%error, ?delay, "trying again");
@@ -178,29 +178,29 @@ impl Publisher {
 
     /// Whether messages are being confirmed.
     pub fn is_up(&self) -> bool {
-        *self.link.read().unwrap_or_else(std::sync::PoisonError::into_inner) == Link::Up
+        *self.link.read().unwrap_or_else(std::sync::PoisonError::into_inner) == PublisherStatus::Up
     }
 
     /// How the connection is.
-    pub fn link(&self) -> Link {
+    pub fn link(&self) -> PublisherStatus {
         self.link.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }
 
 /// A message the broker has not confirmed.
-struct Unconfirmed {
+struct PendingConfirm {
     request: Request,
     since: Instant,
 }
 
-struct Task {
-    address: Address,
+struct PublisherTask {
+    address: ConnectionConfig,
     topology: Topology,
     requests: mpsc::Receiver<Request>,
     /// By the order in which they came.
-    unconfirmed: HashMap<u64, Unconfirmed>,
+    unconfirmed: HashMap<u64, PendingConfirm>,
     next: u64,
-    link: Arc<RwLock<Link>>,
+    link: Arc<RwLock<PublisherStatus>>,
     replace: Arc<watch::Sender<Option<Instant>>>,
     /// Exchanges whose binding was missing, until it is declared again.
     unbound: BTreeSet<String>,
@@ -210,7 +210,7 @@ struct Task {
 type Confirm = BoxFuture<'static, (u64, lapin::Result<Confirmation>)>;
 type Confirms = FuturesUnordered<Confirm>;
 
-impl Task {
+impl PublisherTask {
     async fn run(mut self) {
         let mut delays = reconnect_delays();
         loop {
@@ -219,7 +219,7 @@ impl Task {
                 Err(error) => {
                     let delay = delays.next_backoff().unwrap_or(delays.max_interval);
                     tracing::warn!(%error, unconfirmed = self.unconfirmed.len(), ?delay, "not publishing; connecting again");
-                    self.set_link(Link::Down(error.to_string()));
+                    self.set_link(PublisherStatus::Down(error.to_string()));
                     tokio::time::sleep(delay).await;
                     if self.requests.is_closed() && self.requests.is_empty() && self.nobody_waits() {
                         return;
@@ -243,7 +243,7 @@ impl Task {
             self.topology.status.restored(Object::new(ObjectKind::Binding, exchange));
         }
         let channels = Channels::open(&connection, &self.topology.names).await?;
-        if self.set_link(Link::Up) != Link::Up {
+        if self.set_link(PublisherStatus::Up) != PublisherStatus::Up {
             tracing::info!("connected for publishing");
         }
 
@@ -279,21 +279,21 @@ impl Task {
                 _ = ticks.tick() => self.watch(&connection)?,
                 _ = replace.wait_for(|before| before.is_some_and(|before| opened < before)) => {
                     let error = "a confirmed record is not in its stream".to_owned();
-                    return Err(BrokerError::Lost { doing: "publishing", error });
+                    return Err(BrokerError::ChannelFailed { doing: "publishing", error });
                 }
             }
         }
     }
 
     fn remember(&mut self, request: Request) {
-        self.unconfirmed.insert(self.next, Unconfirmed { request, since: Instant::now() });
+        self.unconfirmed.insert(self.next, PendingConfirm { request, since: Instant::now() });
         self.next += 1;
     }
 
     /// What the last connection did not confirm, in its order, unless its caller has gone away.
     fn publish_again(&mut self, channels: &Channels, confirms: &Confirms) {
         self.nobody_waits();
-        let mut again: Vec<(u64, &mut Unconfirmed)> =
+        let mut again: Vec<(u64, &mut PendingConfirm)> =
             self.unconfirmed.iter_mut().map(|(tag, waiting)| (*tag, waiting)).collect();
         again.sort_unstable_by_key(|(tag, _)| *tag);
         for (tag, waiting) in again {
@@ -344,11 +344,11 @@ impl Task {
         if !returned.is_empty() {
             self.answer_returned(&returned);
             let error = "a queue is missing; declaring all anew".to_owned();
-            return Err(BrokerError::Lost { doing: "publishing", error });
+            return Err(BrokerError::ChannelFailed { doing: "publishing", error });
         }
         for (tag, acknowledged) in verdicts {
-            if let Some(Unconfirmed { request: Request { outgoing, reply }, .. }) = self.unconfirmed.remove(&tag) {
-                let verdict = if acknowledged { Ok(()) } else { Err(Unpublished::Refused(outgoing.to.clone())) };
+            if let Some(PendingConfirm { request: Request { outgoing, reply }, .. }) = self.unconfirmed.remove(&tag) {
+                let verdict = if acknowledged { Ok(()) } else { Err(PublishError::Refused(outgoing.to.clone())) };
                 // A caller that has gone away does not want to know.
                 let _ = reply.send(verdict);
             }
@@ -359,8 +359,8 @@ impl Task {
     /// The broker closes the channel because of one of these, and would do so again.
     fn answer_too_large(&mut self, limit: usize) {
         let too_large = self.unconfirmed.extract_if(|_, waiting| waiting.request.outgoing.body.len() > limit);
-        for (_, Unconfirmed { request: Request { outgoing, reply }, .. }) in too_large {
-            let _ = reply.send(Err(Unpublished::TooLarge { bytes: outgoing.body.len(), limit }));
+        for (_, PendingConfirm { request: Request { outgoing, reply }, .. }) in too_large {
+            let _ = reply.send(Err(PublishError::TooLarge { bytes: outgoing.body.len(), limit }));
         }
     }
 
@@ -368,46 +368,46 @@ impl Task {
     fn answer_returned(&mut self, message_ids: &HashSet<String>) {
         let returned =
             self.unconfirmed.extract_if(|_, waiting| message_ids.contains(&waiting.request.outgoing.message_id));
-        for (_, Unconfirmed { request: Request { outgoing, reply }, .. }) in returned {
+        for (_, PendingConfirm { request: Request { outgoing, reply }, .. }) in returned {
             if let Destination::Exchange { name, .. } = &outgoing.to {
                 // The message is published again, so nothing is lost.
                 self.unbound.insert(name.clone());
             }
-            let _ = reply.send(Err(Unpublished::Unroutable(outgoing.to.clone())));
+            let _ = reply.send(Err(PublishError::Unroutable(outgoing.to.clone())));
         }
     }
 
     fn watch(&mut self, connection: &Connection) -> Result<(), BrokerError> {
         if !connection.status().connected() {
-            return Err(BrokerError::Lost { doing: "publishing", error: "the connection is closed".to_owned() });
+            return Err(BrokerError::ChannelFailed { doing: "publishing", error: "the connection is closed".to_owned() });
         }
-        if self.see_blocked(connection) == Link::Blocked {
+        if self.see_blocked(connection) == PublisherStatus::Blocked {
             // Time during which the broker does not read is no fault of the connection.
             self.unconfirmed.values_mut().for_each(|waiting| waiting.since = Instant::now());
             return Ok(());
         }
         if self.unconfirmed.values().any(|waiting| waiting.since.elapsed() > CONFIRM_TIMEOUT) {
             let error = format!("no confirm within {} s", CONFIRM_TIMEOUT.as_secs());
-            return Err(BrokerError::Lost { doing: "publishing", error });
+            return Err(BrokerError::ChannelFailed { doing: "publishing", error });
         }
         Ok(())
     }
 
     /// Sees whether the broker takes messages.
-    fn see_blocked(&self, connection: &Connection) -> Link {
-        let link = if connection.status().blocked() { Link::Blocked } else { Link::Up };
+    fn see_blocked(&self, connection: &Connection) -> PublisherStatus {
+        let link = if connection.status().blocked() { PublisherStatus::Blocked } else { PublisherStatus::Up };
         match (self.set_link(link.clone()), &link) {
-            (Link::Up | Link::Down(_), Link::Blocked) => {
+            (PublisherStatus::Up | PublisherStatus::Down(_), PublisherStatus::Blocked) => {
                 tracing::warn!("the broker takes no messages for now: it is short of memory or disk");
             }
-            (Link::Blocked, Link::Up) => tracing::info!("the broker takes messages again"),
+            (PublisherStatus::Blocked, PublisherStatus::Up) => tracing::info!("the broker takes messages again"),
             _ => {}
         }
         link
     }
 
     /// Sets the link and tells what it was.
-    fn set_link(&self, link: Link) -> Link {
+    fn set_link(&self, link: PublisherStatus) -> PublisherStatus {
         let mut current = self.link.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         std::mem::replace(&mut *current, link)
     }
@@ -422,7 +422,7 @@ fn size_limit(error: &str) -> Option<usize> {
 
 /// Publishes a message and waits for its confirm. Not awaited where it is begun: lapin says that a message is written
 /// only when it is, and writes nothing while the broker blocks the connection.
-fn publish(channels: &Channels, tag: u64, outgoing: Arc<Outgoing>) -> Confirm {
+fn publish(channels: &Channels, tag: u64, outgoing: Arc<OutboundMessage>) -> Confirm {
     let channel = channels.of(&outgoing.to);
     async move {
         let (exchange, routing_key) = match &outgoing.to {
@@ -442,7 +442,7 @@ fn publish(channels: &Channels, tag: u64, outgoing: Arc<Outgoing>) -> Confirm {
     .boxed()
 }
 
-fn properties(outgoing: &Outgoing) -> BasicProperties {
+fn properties(outgoing: &OutboundMessage) -> BasicProperties {
     const PERSISTENT: u8 = 2;
     let properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)

@@ -10,7 +10,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use super::names::Names;
 use super::{number_header, text_header};
 use crate::delivery::dead_letter::removed::Removal;
-use crate::delivery::reason::Reason;
+use crate::delivery::reason::DeadLetterReason;
 
 /// What the headers tell of a message's removals.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,19 +44,19 @@ impl Removals {
             // delivery limit, which needs no hand of anybody.
             Self::First(removal) => {
                 let queue = if names.is_delay_queue(&removal.queue) { names.retries() } else { names.events() };
-                Removal { queue, reason: Reason::Poison, at: None }
+                Removal { queue, reason: DeadLetterReason::Poison, at: None }
             }
         }
     }
 }
 
-fn reason_of(text: &str) -> Reason {
+fn reason_of(text: &str) -> DeadLetterReason {
     match text {
-        "expired" => Reason::Expired,
-        "maxlen" => Reason::Maxlen,
-        "delivery_limit" => Reason::Poison,
+        "expired" => DeadLetterReason::Expired,
+        "maxlen" => DeadLetterReason::Maxlen,
+        "delivery_limit" => DeadLetterReason::Poison,
         // RabbitMQ has no other: one that it may have in future is told by the words of the nearest.
-        _ => Reason::Rejected,
+        _ => DeadLetterReason::Rejected,
     }
 }
 
@@ -120,22 +120,22 @@ mod tests {
         let mut headers = first("p.delay.4", "expired");
         headers.insert("x-death".into(), AMQPValue::FieldArray(deaths));
         let removal = read(&headers).expect("a removal");
-        assert_eq!((removal.queue.as_str(), removal.reason), ("p.retries", Reason::Poison));
+        assert_eq!((removal.queue.as_str(), removal.reason), ("p.retries", DeadLetterReason::Poison));
         assert_eq!(removal.at, DateTime::from_timestamp(1_718_753_174, 0));
         headers.insert("x-last-death-queue".into(), text("p.events"));
         headers.insert("x-last-death-reason".into(), text("rejected"));
         let removal = read(&headers).expect("a removal");
-        assert_eq!((removal.queue.as_str(), removal.reason), ("p.events", Reason::Rejected));
+        assert_eq!((removal.queue.as_str(), removal.reason), ("p.events", DeadLetterReason::Rejected));
     }
 
     #[test]
     fn if_only_the_first_is_known_it_may_be_the_only_one() {
         for (queue, reason, expected) in [
-            ("p.events", "maxlen", ("p.events", Reason::Maxlen)),
-            ("p.events.3", "expired", ("p.events.3", Reason::Expired)),
-            ("p.retries", "rejected", ("p.retries", Reason::Rejected)),
-            ("p.delay.4", "expired", ("p.retries", Reason::Poison)),
-            ("platform.delay.4", "expired", ("p.events", Reason::Poison)),
+            ("p.events", "maxlen", ("p.events", DeadLetterReason::Maxlen)),
+            ("p.events.3", "expired", ("p.events.3", DeadLetterReason::Expired)),
+            ("p.retries", "rejected", ("p.retries", DeadLetterReason::Rejected)),
+            ("p.delay.4", "expired", ("p.retries", DeadLetterReason::Poison)),
+            ("platform.delay.4", "expired", ("p.events", DeadLetterReason::Poison)),
         ] {
             let removal = read(&first(queue, reason)).expect("a removal");
             assert_eq!((removal.queue.as_str(), removal.reason, removal.at), (expected.0, expected.1, None));
@@ -147,7 +147,7 @@ mod tests {
         let mut deaths = FieldArray::default();
         deaths.push(death("p.events", "expired", 2));
         let repeated = read(&table(&[("x-death", AMQPValue::FieldArray(deaths))]));
-        assert_eq!(repeated.map(|removal| (removal.reason, removal.at)), Some((Reason::Expired, None)));
+        assert_eq!(repeated.map(|removal| (removal.reason, removal.at)), Some((DeadLetterReason::Expired, None)));
         let no_death = AMQPValue::FieldArray(FieldArray::default());
         for other in [table(&[]), table(&[("x-death", text("a publisher's own"))]), table(&[("x-death", no_death)])] {
             assert_eq!(read(&other), None);

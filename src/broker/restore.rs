@@ -28,12 +28,12 @@ pub(super) struct Checked {
 /// # Errors
 /// The first problem.
 pub(super) async fn all(topology: &Topology, connection: &Connection) -> Result<(), BrokerError> {
-    match check(topology, connection, Campaigns::Restore).await?.problems.into_iter().next() {
+    match check(topology, connection, CampaignsStream::Restore).await?.problems.into_iter().next() {
         None => Ok(()),
         Some(TopologyProblem::Mismatch(mismatch)) => Err(mismatch.into()),
-        Some(TopologyProblem::Refused { doing, error, .. }) => Err(BrokerError::Lost { doing, error }),
+        Some(TopologyProblem::Refused { doing, error, .. }) => Err(BrokerError::ChannelFailed { doing, error }),
         Some(TopologyProblem::Missing { object, why }) => {
-            Err(BrokerError::Lost { doing: "restoring the topology", error: format!("{object}: {why}") })
+            Err(BrokerError::ChannelFailed { doing: "restoring the topology", error: format!("{object}: {why}") })
         }
     }
 }
@@ -41,7 +41,7 @@ pub(super) async fn all(topology: &Topology, connection: &Connection) -> Result<
 /// Whether the campaigns stream is declared again. An empty one is a configuration without campaigns: only a session that
 /// reads it can judge that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Campaigns {
+pub(super) enum CampaignsStream {
     Restore,
     Report,
 }
@@ -53,14 +53,14 @@ pub(super) enum Campaigns {
 pub(super) async fn check(
     topology: &Topology,
     connection: &Connection,
-    campaigns: Campaigns,
+    campaigns: CampaignsStream,
 ) -> Result<Checked, BrokerError> {
     let mut check = Check { topology, connection, channel: open(connection).await?, checked: Checked::default() };
     for (name, kind, arguments) in topology.exchanges() {
         check.exchange(&name, kind, arguments).await?;
     }
     for (name, arguments) in topology.queues() {
-        if name == topology.names.campaigns() && campaigns == Campaigns::Report {
+        if name == topology.names.campaigns() && campaigns == CampaignsStream::Report {
             check.campaigns(&name, arguments).await?;
         } else {
             check.queue(&name, arguments).await?;
@@ -214,7 +214,7 @@ async fn open(connection: &Connection) -> Result<Channel, BrokerError> {
 pub(super) fn problem(error: BrokerError, names: &Names) -> Result<TopologyProblem, BrokerError> {
     match error {
         BrokerError::Mismatch(mismatch) => Ok(mismatch.into()),
-        BrokerError::Lost { doing, error } if error.contains("ACCESS_REFUSED") => {
+        BrokerError::ChannelFailed { doing, error } if error.contains("ACCESS_REFUSED") => {
             let grant = grant(&error, names);
             Ok(TopologyProblem::Refused { doing, error, grant })
         }
@@ -247,12 +247,12 @@ mod tests {
     fn a_refusal_says_what_to_grant_to_whom() {
         let error =
             "ACCESS_REFUSED - access to queue 'way.post.events' in vhost 'chat' refused for user 'bot'".to_owned();
-        let refused = BrokerError::Lost { doing: "declaring a queue", error };
+        let refused = BrokerError::ChannelFailed { doing: "declaring a queue", error };
         let problem = problem(refused, &Names::new("way.post")).expect("a problem").to_string();
         let grant =
             r"rabbitmqctl set_permissions -p 'chat' 'bot' '^way\.post\.' '^(way\.post\.|amq\.default$)' '^way\.post\.'";
         assert!(problem.ends_with(grant), "{problem}");
-        let lost = BrokerError::Lost { doing: "declaring a queue", error: "connection reset".to_owned() };
+        let lost = BrokerError::ChannelFailed { doing: "declaring a queue", error: "connection reset".to_owned() };
         assert!(super::problem(lost, &Names::new("waypost")).is_err());
     }
 }

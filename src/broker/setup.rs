@@ -5,7 +5,7 @@ use std::time::Duration;
 use lapin::Connection;
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 
-use super::ladder::Rung;
+use super::ladder::DelayTier;
 use super::topology::Topology;
 use super::{BrokerError, declare, restore};
 
@@ -21,7 +21,7 @@ impl Topology {
         let declared = tokio::time::timeout(DECLARE_TIMEOUT, self.declare_all(connection)).await;
         declared.unwrap_or_else(|_| {
             let error = format!("no answer within {} s", DECLARE_TIMEOUT.as_secs());
-            Err(BrokerError::Lost { doing: "declaring queues and exchanges", error })
+            Err(BrokerError::ChannelFailed { doing: "declaring queues and exchanges", error })
         })
     }
 
@@ -53,7 +53,7 @@ impl Topology {
         let names = &self.names;
         let mut queues = vec![names.retries(), names.dead_letters(), names.campaigns(), names.replays()];
         queues.extend(names.event_queues(self.shards));
-        queues.extend(Rung::all().map(|rung| names.delay(rung)));
+        queues.extend(DelayTier::all().map(|rung| names.delay(rung)));
         for queue in queues {
             let deleted = channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
             deleted.map_err(BrokerError::lost("deleting a queue"))?;

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::BrokerError;
-use super::acks::{Acks, Unfinished};
+use super::acks::{Acks, Outstanding};
 use super::consumer::{LAST_ACKS, Message, Subscription};
 
 /// A channel of this age is succeeded as soon as none of its messages is unfinished.
@@ -35,20 +35,20 @@ const BYTES_IN_HAND: f64 = 32.0 * 1024.0 * 1024.0;
 const FIRST_WINDOW: u16 = 16;
 
 /// A message, and where it is acknowledged.
-pub struct Taken {
+pub struct ReceivedMessage {
     /// The message.
     pub message: Message,
     /// Where it is acknowledged.
     pub acks: Acks,
     /// How it came.
-    pub arrival: Arrival,
+    pub arrival: DeliveryOrigin,
 }
 
 /// How a message came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arrival {
+pub enum DeliveryOrigin {
     /// Given out when it was ready.
-    Usual,
+    Queued,
     /// The broker held it, unacknowledged, for a channel of a worker that never got it.
     Recovered,
 }
@@ -93,14 +93,14 @@ impl Window {
 
 /// Messages from a queue: no more at a time than the window allows, beside those that hang. There is no successor while these are
 /// more than half a window.
-pub struct Succession<'a> {
+pub struct RotatingConsumer<'a> {
     connection: &'a Connection,
     queue: &'a str,
     window: Window,
     current: Subscription,
     /// The last one, for as long as messages come that the broker had given it.
     predecessor: Option<Subscription>,
-    retired: Vec<Retired>,
+    retired: Vec<RetiredChannel>,
     /// When the current channel was opened.
     opened: Instant,
     /// When a channel was last succeeded because of its age.
@@ -108,12 +108,12 @@ pub struct Succession<'a> {
 }
 
 /// A channel that gets no more messages.
-struct Retired {
-    unfinished: Unfinished,
+struct RetiredChannel {
+    unfinished: Outstanding,
     closed: JoinHandle<()>,
 }
 
-impl<'a> Succession<'a> {
+impl<'a> RotatingConsumer<'a> {
     /// Starts consuming `queue` with at most `most` messages in hand.
     ///
     /// # Errors
@@ -137,7 +137,7 @@ impl<'a> Succession<'a> {
     ///
     /// # Errors
     /// [`BrokerError::Lost`] when there will be no more on this connection.
-    pub async fn next(&mut self) -> Result<Taken, BrokerError> {
+    pub async fn next(&mut self) -> Result<ReceivedMessage, BrokerError> {
         loop {
             if self.predecessor.is_none() && self.current.is_stuck() && self.has_room() {
                 self.succeed().await?;
@@ -153,7 +153,7 @@ impl<'a> Succession<'a> {
             }
             if let Some(predecessor) = &mut self.predecessor {
                 if let Some(message) = predecessor.next_before_end().await? {
-                    return Ok(Taken { message, acks: predecessor.acks(), arrival: Arrival::Usual });
+                    return Ok(ReceivedMessage { message, acks: predecessor.acks(), arrival: DeliveryOrigin::Queued });
                 }
                 self.retire();
             }
@@ -162,7 +162,7 @@ impl<'a> Succession<'a> {
                 let (message, acks) = (message?, self.current.acks());
                 self.window.saw(message.body.len());
                 let arrival = self.arrival(&message);
-                return Ok(Taken { message, acks, arrival });
+                return Ok(ReceivedMessage { message, acks, arrival });
             }
         }
     }
@@ -182,13 +182,13 @@ impl<'a> Succession<'a> {
         Ok(())
     }
 
-    fn arrival(&self, message: &Message) -> Arrival {
+    fn arrival(&self, message: &Message) -> DeliveryOrigin {
         let renewed = self.renewed.is_some_and(|renewed| renewed.elapsed() < RECOVERY);
         if !renewed || !message.redelivered {
-            return Arrival::Usual;
+            return DeliveryOrigin::Queued;
         }
         tracing::warn!(queue = self.queue, message_id = message.message_id, "message recovered");
-        Arrival::Recovered
+        DeliveryOrigin::Recovered
     }
 
     fn retire(&mut self) {
@@ -196,7 +196,7 @@ impl<'a> Succession<'a> {
         self.retired.retain(|retired| !retired.closed.is_finished());
         let unfinished = predecessor.acks().unfinished();
         tracing::debug!(queue = self.queue, unfinished = unfinished.count(), "a channel is succeeded");
-        self.retired.push(Retired { unfinished, closed: tokio::spawn(predecessor.finish()) });
+        self.retired.push(RetiredChannel { unfinished, closed: tokio::spawn(predecessor.finish()) });
     }
 
     /// Whether those that hang may be more.

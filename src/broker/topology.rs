@@ -5,7 +5,7 @@ use std::time::Duration;
 use lapin::ExchangeKind;
 use lapin::types::{AMQPValue, FieldTable};
 
-use super::ladder::Rung;
+use super::ladder::DelayTier;
 use super::names::Names;
 use super::topology_status::TopologyStatus;
 
@@ -97,7 +97,7 @@ impl Topology {
         let mut queues = vec![(names.dead_letters(), self.dead_letter_stream())];
         queues.extend(names.event_queues(self.shards).into_iter().map(|name| (name, self.work_queue())));
         queues.push((names.retries(), self.work_queue()));
-        queues.extend(Rung::all().map(|rung| (names.delay(rung), self.delay_queue(rung))));
+        queues.extend(DelayTier::all().map(|rung| (names.delay(rung), self.delay_queue(rung))));
         queues.push((names.replays(), self.replay_queue()));
         queues.push((names.campaigns(), arguments([("x-queue-type", text("stream"))])));
         queues
@@ -144,7 +144,7 @@ impl Topology {
 
     /// Without `at-least-once` (which needs `reject-publish`) an expired message could be lost on its way to the
     /// retries. No `x-expires`: it would delete the messages with the queue.
-    fn delay_queue(&self, rung: Rung) -> FieldTable {
+    fn delay_queue(&self, rung: DelayTier) -> FieldTable {
         arguments([
             ("x-queue-type", text("quorum")),
             ("x-message-ttl", number(rung.milliseconds())),

@@ -314,7 +314,7 @@ mod tests {
         let object = Object::new(ObjectKind::Stream, "waypost.campaigns");
         let missing = TopologyProblem::Missing { object, why: "deleted".to_owned() };
         status.checked(vec![missing.clone()]);
-        let limit = BrokerError::Lost { doing: "connecting", error: "connection limit reached".to_owned() };
+        let limit = BrokerError::ChannelFailed { doing: "connecting", error: "connection limit reached".to_owned() };
         status.check_failed(&limit);
         assert_eq!(status.unchecked(), None, "one lost connection is nothing to report");
         lock(&status.0.checks).last -= back;

@@ -1,18 +1,18 @@
 //! Compares the campaigns log with a view that does not continue in it: is it the same log, and what is to be done?
 
 use super::hold::HoldReason;
-use crate::broker::log::Position;
+use crate::broker::log::StreamPosition;
 use crate::store::record::{Control, Decision, LogRecord, OpenRestores};
 
 /// What has been read of a log so far, compared with a view.
 #[derive(Debug)]
 pub(super) struct Comparison {
     /// The view's position, which was not found where it should be.
-    position: Position,
+    position: StreamPosition,
     /// After this record the view has applied markers only.
-    last_record: Option<Position>,
+    last_record: Option<StreamPosition>,
     /// The latest decision that the view contains.
-    known: Option<Position>,
+    known: Option<StreamPosition>,
     first: Option<u64>,
     found_last_record: bool,
     /// Whether other workers work with the log.
@@ -36,9 +36,9 @@ pub(super) enum Relation {
 
 /// What is to be done when all of the log has been read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ComparisonResult {
     /// Only markers are lost: the view continues after this record.
-    Rewind(Position),
+    Rewind(StreamPosition),
     /// An operator has decided: the view is replaced.
     Replace(Decision),
     /// An operator must decide.
@@ -55,14 +55,14 @@ pub(super) enum Announcement {
 }
 
 impl Comparison {
-    pub(super) fn new(position: Position, last_record: Option<Position>, known: Option<Position>) -> Self {
+    pub(super) fn new(position: StreamPosition, last_record: Option<StreamPosition>, known: Option<StreamPosition>) -> Self {
         let (first, decision, restores) = Default::default();
         let (found_last_record, in_use, held) = (false, false, false);
         Self { position, last_record, known, first, found_last_record, in_use, decision, restores, held }
     }
 
     /// Takes in the next record; `None` is one that can't be read.
-    pub(super) fn read(&mut self, at: &Position, record: Option<&LogRecord>) -> Relation {
+    pub(super) fn read(&mut self, at: &StreamPosition, record: Option<&LogRecord>) -> Relation {
         let is_first = self.first.is_none();
         self.first.get_or_insert(at.offset);
         if *at == self.position {
@@ -101,19 +101,19 @@ impl Comparison {
     }
 
     /// What is to be done now that all of the log has been read.
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(&self) -> ComparisonResult {
         if let Some(last_record) = self.last_record.clone().filter(|_| self.found_last_record) {
-            return Verdict::Rewind(last_record);
+            return ComparisonResult::Rewind(last_record);
         }
         if let Some(decision) = self.decision() {
-            return Verdict::Replace(decision.clone());
+            return ComparisonResult::Replace(decision.clone());
         }
         let (first, read_to) = (self.first.unwrap_or(0), self.position.offset);
         if first > read_to {
-            return Verdict::Hold(HoldReason::LogTrimmed { first, read_to }, Announcement::NotNeeded);
+            return ComparisonResult::Hold(HoldReason::LogTrimmed { first, read_to }, Announcement::NotNeeded);
         }
         let announcement = if self.in_use || self.held { Announcement::NotNeeded } else { Announcement::Needed };
-        Verdict::Hold(HoldReason::LogReplaced { first }, announcement)
+        ComparisonResult::Hold(HoldReason::LogReplaced { first }, announcement)
     }
 }
 
@@ -125,8 +125,8 @@ mod tests {
     use crate::store::Change;
     use crate::store::record::{DecisionKind, RestoreKind};
 
-    fn at(log: &str, offset: u64) -> Position {
-        Position { offset, message_id: format!("{log}-{offset}") }
+    fn at(log: &str, offset: u64) -> StreamPosition {
+        StreamPosition { offset, message_id: format!("{log}-{offset}") }
     }
 
     fn change() -> LogRecord {
@@ -159,7 +159,7 @@ mod tests {
         Comparison::new(at("old", 9), Some(at("old", 7)), None)
     }
 
-    fn after(mut view: Comparison, log: &str, first: u64, records: &[LogRecord]) -> Verdict {
+    fn after(mut view: Comparison, log: &str, first: u64, records: &[LogRecord]) -> ComparisonResult {
         for (offset, record) in (first..).zip(records) {
             assert_eq!(view.read(&at(log, offset), Some(record)), Relation::Unknown, "{offset}: {record:?}");
         }
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_log_that_is_new_is_told_to_others_once() {
-        let held = |announcement| Verdict::Hold(HoldReason::LogReplaced { first: 0 }, announcement);
+        let held = |announcement| ComparisonResult::Hold(HoldReason::LogReplaced { first: 0 }, announcement);
         assert_eq!(after(view(), "new", 0, &[LogRecord::Marker]), held(Announcement::Needed));
         assert_eq!(after(view(), "new", 0, &[]), held(Announcement::Needed));
         assert_eq!(after(view(), "new", 0, &[LogRecord::Marker, hold()]), held(Announcement::NotNeeded));
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn a_log_that_lost_changes_in_between_is_incomplete() {
         let trimmed = HoldReason::LogTrimmed { first: 12, read_to: 9 };
-        let expected = Verdict::Hold(trimmed, Announcement::NotNeeded);
+        let expected = ComparisonResult::Hold(trimmed, Announcement::NotNeeded);
         assert_eq!(after(view(), "old", 12, &[change(), LogRecord::Marker]), expected);
     }
 
@@ -202,20 +202,20 @@ mod tests {
     #[test]
     fn a_log_that_lost_markers_only_is_read_on() {
         let records = [change(), LogRecord::Marker];
-        assert_eq!(after(view(), "old", 7, &records), Verdict::Rewind(at("old", 7)));
+        assert_eq!(after(view(), "old", 7, &records), ComparisonResult::Rewind(at("old", 7)));
         // It has lost the last change.
         let kept = after(view(), "old", 5, &[change(), change()]);
-        assert_eq!(kept, Verdict::Hold(HoldReason::LogReplaced { first: 5 }, Announcement::NotNeeded));
+        assert_eq!(kept, ComparisonResult::Hold(HoldReason::LogReplaced { first: 5 }, Announcement::NotNeeded));
     }
 
     #[test]
     fn a_decision_replaces_a_view_that_does_not_contain_it() {
-        let replaced = |offset, kind| Verdict::Replace(Decision { at: at("new", offset), kind });
+        let replaced = |offset, kind| ComparisonResult::Replace(Decision { at: at("new", offset), kind });
         let accepted = [LogRecord::Marker, hold(), accept(), change()];
         assert_eq!(after(view(), "new", 0, &accepted), replaced(2, DecisionKind::ReadLog));
         let (started, finished) = (started(RestoreKind::Merge, false), finished());
         let interrupted = [LogRecord::Marker, hold(), started.clone()];
-        let held = Verdict::Hold(HoldReason::LogReplaced { first: 0 }, Announcement::NotNeeded);
+        let held = ComparisonResult::Hold(HoldReason::LogReplaced { first: 0 }, Announcement::NotNeeded);
         assert_eq!(after(view(), "new", 0, &interrupted), held);
         let restored = [LogRecord::Marker, hold(), started, finished];
         assert_eq!(after(view(), "new", 0, &restored), replaced(3, DecisionKind::ReadLog));
@@ -227,12 +227,12 @@ mod tests {
     #[test]
     fn a_snapshot_that_a_worker_was_asked_for_decides_nothing_about_what_only_this_view_has() {
         let answered = |is_answer| [LogRecord::Marker, started(RestoreKind::Snapshot, is_answer), finished()];
-        assert!(matches!(after(view(), "new", 0, &answered(false)), Verdict::Replace(_)));
-        let held = Verdict::Hold(HoldReason::LogReplaced { first: 0 }, Announcement::NotNeeded);
+        assert!(matches!(after(view(), "new", 0, &answered(false)), ComparisonResult::Replace(_)));
+        let held = ComparisonResult::Hold(HoldReason::LogReplaced { first: 0 }, Announcement::NotNeeded);
         assert_eq!(after(view(), "new", 0, &answered(true)), held);
         // A later decision counts.
         let [marker, started, finished] = answered(true);
         let decided = after(view(), "new", 0, &[marker, started, finished, accept()]);
-        assert_eq!(decided, Verdict::Replace(Decision { at: at("new", 3), kind: DecisionKind::ReadLog }));
+        assert_eq!(decided, ComparisonResult::Replace(Decision { at: at("new", 3), kind: DecisionKind::ReadLog }));
     }
 }

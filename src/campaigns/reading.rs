@@ -8,23 +8,23 @@ use lapin::Connection;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Campaigns;
-use super::comparison::{Announcement, Comparison, Relation, Verdict};
+use super::comparison::{Announcement, Comparison, Relation, ComparisonResult};
 use super::hold::{Hold, HoldReason, LogStatus};
 use super::snapshots::SnapshotRequest;
 use crate::broker::depths;
-use crate::broker::log::{Continuity, FindEnd, LogReader, Record};
-use crate::follow::{Currency, FollowError};
+use crate::broker::log::{StreamContinuity, EndDetection, StreamReader, Record};
+use crate::follow::{SyncState, FollowError};
 use crate::store::record::{Control, Decision, DecisionKind, LogRecord};
 use crate::store::state::{Contents, Effect, Incomplete, ReadFrom};
-use crate::store::{Applied, StoreError};
+use crate::store::{ChangeOutcome, StoreError};
 
 /// A worker that was current less than this ago keeps its view through a decision, like a worker that is current: a lost
 /// connection is no stop.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The campaigns log, being read.
-pub struct Reading {
-    log: LogReader,
+pub struct LogSession {
+    log: StreamReader,
     mode: Mode,
     /// Messages that wait for a retry, if the view was empty when reading started.
     waiting: u64,
@@ -85,7 +85,7 @@ impl Campaigns {
     ///
     /// # Errors
     /// [`FollowError`].
-    pub async fn open(&self, connection: &Connection) -> Result<Reading, FollowError> {
+    pub async fn open(&self, connection: &Connection) -> Result<LogSession, FollowError> {
         self.catch_up();
         let mut state = self.store.view_state()?;
         if let Contents::Outdated(snapshot) = state.contents.clone() {
@@ -98,10 +98,10 @@ impl Campaigns {
         }
         let position = self.store.position()?;
         let (log, continuity) =
-            LogReader::open(connection, &self.log, FindEnd::ByMarker(&self.publisher), position.as_ref()).await?;
+            StreamReader::open(connection, &self.log, EndDetection::ByMarker(&self.publisher), position.as_ref()).await?;
         let mut waiting = 0;
         let mode = match (continuity, position) {
-            (Continuity::Continued, position) => {
+            (StreamContinuity::Continued, position) => {
                 if state.last_record.is_none()
                     && let Some(position) = position
                 {
@@ -109,13 +109,13 @@ impl Campaigns {
                 }
                 Mode::Apply(self.history().read_from())
             }
-            (Continuity::Restarted, Some(position)) if state.is_complete() && self.store.has_campaigns() => {
+            (StreamContinuity::Restarted, Some(position)) if state.is_complete() && self.store.has_campaigns() => {
                 if matches!(*self.status.borrow(), LogStatus::Following) {
                     self.status.send_replace(LogStatus::Comparing);
                 }
                 Mode::Compare(Box::new(Comparison::new(position, state.last_record, state.decision)))
             }
-            (Continuity::Restarted, position) => {
+            (StreamContinuity::Restarted, position) => {
                 // A view without a position was removed. The decision for that is in this log.
                 let decision = state.decision.filter(|_| position.is_none());
                 self.store.read_again(decision, None)?;
@@ -125,7 +125,7 @@ impl Campaigns {
             }
         };
         self.show_version()?;
-        Ok(Reading { log, mode, waiting, is_completed: false, request: None, answer: None })
+        Ok(LogSession { log, mode, waiting, is_completed: false, request: None, answer: None })
     }
 
     /// Applies the log, until the connection is lost or events must not be resolved by the view any more: the log must be
@@ -133,7 +133,7 @@ impl Campaigns {
     ///
     /// # Errors
     /// [`FollowError`].
-    pub async fn follow(&self, mut reading: Reading) -> Result<(), FollowError> {
+    pub async fn follow(&self, mut reading: LogSession) -> Result<(), FollowError> {
         let mut end = End::Ahead;
         loop {
             if end == End::Ahead && reading.log.is_current() {
@@ -180,7 +180,7 @@ impl Campaigns {
                     end = End::Ahead;
                 }
                 Effect::ReadAgain => break,
-                Effect::Held if *self.currency.borrow() == Currency::Current => break,
+                Effect::Held if *self.currency.borrow() == SyncState::Current => break,
                 Effect::Held | Effect::None | Effect::Changed(_) | Effect::Restored { .. } => {}
             }
         }
@@ -189,8 +189,8 @@ impl Campaigns {
     }
 
     /// Answers a worker that wants a snapshot, if this one is current. It gets what is being appended for another as well.
-    fn answer_request(&self, reading: &mut Reading) -> Result<(), StoreError> {
-        if *self.currency.borrow() == Currency::Current
+    fn answer_request(&self, reading: &mut LogSession) -> Result<(), StoreError> {
+        if *self.currency.borrow() == SyncState::Current
             && let Some(request) = reading.request.take()
             && reading.answer.as_ref().is_none_or(AbortOnDropHandle::is_finished)
         {
@@ -200,7 +200,7 @@ impl Campaigns {
     }
 
     /// All that the log held when reading started has been read.
-    async fn all_read(&self, reading: &mut Reading) -> Result<Next, FollowError> {
+    async fn all_read(&self, reading: &mut LogSession) -> Result<Next, FollowError> {
         let comparison = match &mut reading.mode {
             Mode::Compare(comparison) => comparison,
             Mode::Apply(from) => {
@@ -227,16 +227,16 @@ impl Campaigns {
             }
         };
         match comparison.verdict() {
-            Verdict::Rewind(position) => {
+            ComparisonResult::Rewind(position) => {
                 tracing::warn!(log = self.log, offset = position.offset, "campaigns log has lost markers");
                 self.store.rewind(&position)?;
                 Ok(Next::Reopen)
             }
-            Verdict::Replace(decision) => {
+            ComparisonResult::Replace(decision) => {
                 self.replace(decision)?;
                 Ok(Next::Reopen)
             }
-            Verdict::Hold(reason, announcement) => {
+            ComparisonResult::Hold(reason, announcement) => {
                 self.hold(reason);
                 if announcement == Announcement::Needed {
                     let campaigns = self.store.count_campaigns();
@@ -264,7 +264,7 @@ impl Campaigns {
         tracing::info!(log = self.log, offset, "configuration is current");
         self.metrics.config_log_incomplete.set(0);
         self.status.send_replace(LogStatus::Following);
-        self.currency.send_replace(Currency::Current);
+        self.currency.send_replace(SyncState::Current);
         self.is_following.send_replace(true);
         Ok(())
     }
@@ -289,7 +289,7 @@ impl Campaigns {
 
     fn catch_up(&self) {
         self.is_following.send_replace(false);
-        if self.currency.send_replace(Currency::CatchingUp) == Currency::Current {
+        if self.currency.send_replace(SyncState::CatchingUp) == SyncState::Current {
             self.history().last_current = Some(Instant::now());
         }
     }
@@ -332,8 +332,8 @@ impl Campaigns {
 
     fn apply(&self, record: &Record, content: Option<&LogRecord>, from: ReadFrom) -> Result<Effect, StoreError> {
         let effect = self.store.apply(&record.position, content, from)?;
-        if let (Effect::Changed(Applied::Done { .. }), Some(LogRecord::Change(change))) = (&effect, content)
-            && let Some(campaign) = change.campaign.clone().filter(|_| *self.currency.borrow() == Currency::Current)
+        if let (Effect::Changed(ChangeOutcome::Done { .. }), Some(LogRecord::Change(change))) = (&effect, content)
+            && let Some(campaign) = change.campaign.clone().filter(|_| *self.currency.borrow() == SyncState::Current)
         {
             // A worker without the key could do nothing with the campaign's events.
             self.store.opened(campaign)?;
@@ -342,15 +342,15 @@ impl Campaigns {
         match (&effect, content) {
             (Effect::Changed(applied), Some(LogRecord::Change(change))) => {
                 match applied {
-                    Applied::Done { version } if change.campaign.is_some() => {
+                    ChangeOutcome::Done { version } if change.campaign.is_some() => {
                         tracing::info!(campaign = change.id, version, "campaign configured");
                     }
-                    Applied::Done { .. } => tracing::info!(campaign = change.id, "campaign deleted"),
+                    ChangeOutcome::Done { .. } => tracing::info!(campaign = change.id, "campaign deleted"),
                     _ => tracing::info!(campaign = change.id, ?applied, "a change of a campaign came too late"),
                 }
                 self.appender.applied(&record.position.message_id, applied.clone());
             }
-            (Effect::Restored { id, applied: Applied::Done { version } }, _) => {
+            (Effect::Restored { id, applied: ChangeOutcome::Done { version } }, _) => {
                 tracing::debug!(campaign = id, version, "campaign restored");
             }
             (Effect::Restored { id, applied }, _) => {
@@ -364,7 +364,7 @@ impl Campaigns {
     /// Whoever appended a control record here is told that it was read.
     fn tell_control(&self, record: &Record, content: Option<&LogRecord>) {
         if let Some(LogRecord::Control(_)) = content {
-            self.appender.applied(&record.position.message_id, Applied::Done { version: record.position.offset });
+            self.appender.applied(&record.position.message_id, ChangeOutcome::Done { version: record.position.offset });
         }
     }
 

@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc};
 use futures_util::future::try_join_all;
 
 use super::hold::{Hold, LogStatus};
-use super::{APPEND_TIMEOUT, Campaigns, Refused};
-use crate::broker::publisher::{Destination, Outgoing, Unpublished};
-use crate::follow::Currency;
+use super::{APPEND_TIMEOUT, Campaigns, CampaignError};
+use crate::broker::publisher::{Destination, OutboundMessage, PublishError};
+use crate::follow::SyncState;
 use crate::store::StoreError;
 use crate::store::record::{Control, RestoreKind};
 
@@ -26,7 +26,7 @@ const MAX_ATTEMPTS: usize = 5;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Configuration {
     /// Whether it is current.
-    pub currency: Currency,
+    pub currency: SyncState,
     /// Whether campaigns may be missing.
     pub status: LogStatus,
     /// How many campaigns the store has.
@@ -40,24 +40,24 @@ impl Configuration {
     ///
     /// # Errors
     /// [`Refused`].
-    fn restore_kind(&self) -> Result<RestoreKind, Refused> {
+    fn restore_kind(&self) -> Result<RestoreKind, CampaignError> {
         let kind = match (&self.status, self.currency) {
             (LogStatus::Incomplete(Hold { reason, .. }), _) if reason.keeps_campaigns() => RestoreKind::Merge,
             (LogStatus::Incomplete(_), _) => {
-                return Err(Refused::Conflict(
+                return Err(CampaignError::Conflict(
                     "this worker does not have all campaigns either. Run the command against a worker that has them; if there is \
                      none, use `waypost campaigns accept-empty`, then `waypost campaigns apply FILE` with a backup"
                         .to_owned(),
                 ));
             }
-            (LogStatus::Following, Currency::Current) => RestoreKind::Snapshot,
+            (LogStatus::Following, SyncState::Current) => RestoreKind::Snapshot,
             (LogStatus::Following | LogStatus::Comparing, _) => {
-                return Err(Refused::Unavailable("reading the configuration from the broker: try again".to_owned()));
+                return Err(CampaignError::Unavailable("reading the configuration from the broker: try again".to_owned()));
             }
         };
         if self.campaigns == 0 {
             let message = "this worker has no campaigns: run the command against a worker that has them";
-            return Err(Refused::Conflict(message.to_owned()));
+            return Err(CampaignError::Conflict(message.to_owned()));
         }
         Ok(kind)
     }
@@ -94,13 +94,13 @@ impl Campaigns {
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn restore(&self, by: &str) -> Result<u64, Refused> {
+    pub async fn restore(&self, by: &str) -> Result<u64, CampaignError> {
         let (campaigns, by) = (self.clone(), by.to_owned());
         let restored = tokio::spawn(async move { campaigns.append_all(&by).await }).await;
-        restored.unwrap_or_else(|error| Err(Refused::Unavailable(format!("the restore was interrupted: {error}"))))
+        restored.unwrap_or_else(|error| Err(CampaignError::Unavailable(format!("the restore was interrupted: {error}"))))
     }
 
-    async fn append_all(&self, by: &str) -> Result<u64, Refused> {
+    async fn append_all(&self, by: &str) -> Result<u64, CampaignError> {
         let _turn = self.lock().await?;
         let _restoring = self.restoring.lock().await;
         let configuration = self.configuration()?;
@@ -115,16 +115,16 @@ impl Campaigns {
     ///
     /// # Errors
     /// [`Refused`].
-    pub(super) async fn append_answer(&self) -> Result<u64, Refused> {
+    pub(super) async fn append_answer(&self) -> Result<u64, CampaignError> {
         let _turn = self.lock().await?;
         let _restoring = self.restoring.lock().await;
         match self.configuration()?.restore_kind()? {
             kind @ RestoreKind::Snapshot => self.append_restore(kind, ANSWERED_BY, true).await,
-            RestoreKind::Merge => Err(Refused::Conflict("this worker holds its events".to_owned())),
+            RestoreKind::Merge => Err(CampaignError::Conflict("this worker holds its events".to_owned())),
         }
     }
 
-    async fn append_restore(&self, kind: RestoreKind, by: &str, is_answer: bool) -> Result<u64, Refused> {
+    async fn append_restore(&self, kind: RestoreKind, by: &str, is_answer: bool) -> Result<u64, CampaignError> {
         for _ in 0..MAX_ATTEMPTS {
             let restore = uuid::Uuid::now_v7().to_string();
             let accepted_loss = self.store.view_state()?.accepted_loss;
@@ -146,10 +146,10 @@ impl Campaigns {
             return Ok(campaigns);
         }
         let message = "campaigns were changed during each attempt to restore: try again when nobody changes them";
-        Err(Refused::Unavailable(message.to_owned()))
+        Err(CampaignError::Unavailable(message.to_owned()))
     }
 
-    async fn append_stored(&self, restore: &str) -> Result<u64, Refused> {
+    async fn append_stored(&self, restore: &str) -> Result<u64, CampaignError> {
         let (mut after, mut count) = (None, 0);
         loop {
             let batch = self.next_batch(restore, &mut after)?;
@@ -163,7 +163,7 @@ impl Campaigns {
 
     /// The records of the campaigns after the id `after`: at most [`BATCH`] and about [`BATCH_BYTES`]. Empty after the last
     /// campaign.
-    fn next_batch(&self, restore: &str, after: &mut Option<String>) -> Result<Vec<Outgoing>, StoreError> {
+    fn next_batch(&self, restore: &str, after: &mut Option<String>) -> Result<Vec<OutboundMessage>, StoreError> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while batch.len() < BATCH && bytes < BATCH_BYTES {
             let Some(stored) = self.store.stored_campaign_after(after.as_deref())? else { break };
@@ -181,18 +181,18 @@ impl Campaigns {
     ///
     /// # Errors
     /// [`Refused::Conflict`] if this worker does not hold its events, or if all it lacks comes from a worker that is ready.
-    pub async fn accept_empty(&self, by: &str) -> Result<u64, Refused> {
+    pub async fn accept_empty(&self, by: &str) -> Result<u64, CampaignError> {
         let _turn = self.lock().await?;
         let configuration = self.configuration()?;
         let LogStatus::Incomplete(hold) = &configuration.status else {
             let message = "this worker does not hold its events: there is nothing to accept";
-            return Err(Refused::Conflict(message.to_owned()));
+            return Err(CampaignError::Conflict(message.to_owned()));
         };
         // What only this worker's store has is dropped by the operator's decision alone.
         if configuration.lacks_beginning() && self.snapshot_of_another().await? && !hold.reason.keeps_campaigns() {
             let message = "nothing was accepted: a worker that is ready has appended all its campaigns to the log, and this worker \
                            loads them now. `waypost ready` says when it goes on";
-            return Err(Refused::Conflict(message.to_owned()));
+            return Err(CampaignError::Conflict(message.to_owned()));
         }
         self.append_control(&Control::AcceptEmpty { by: by.to_owned(), at: Utc::now() }).await?;
         let campaigns = configuration.campaigns;
@@ -201,30 +201,30 @@ impl Campaigns {
     }
 
     /// Appends a control record and waits until this worker has read it.
-    async fn append_control(&self, control: &Control) -> Result<(), Refused> {
+    async fn append_control(&self, control: &Control) -> Result<(), CampaignError> {
         let body = serde_json::to_vec(control).map_err(StoreError::from)?;
         self.appender.append(body).await?;
         Ok(())
     }
 
     /// Appends a control record.
-    pub(super) async fn publish_control(&self, control: &Control) -> Result<(), Refused> {
+    pub(super) async fn publish_control(&self, control: &Control) -> Result<(), CampaignError> {
         confirmed(self.publisher.publish(self.control_message(control)?)).await
     }
 
-    fn control_message(&self, control: &Control) -> Result<Outgoing, StoreError> {
+    fn control_message(&self, control: &Control) -> Result<OutboundMessage, StoreError> {
         let message_id = uuid::Uuid::now_v7().to_string();
-        Ok(Outgoing::new(Destination::Queue(self.log.clone()), message_id, serde_json::to_vec(control)?))
+        Ok(OutboundMessage::new(Destination::Queue(self.log.clone()), message_id, serde_json::to_vec(control)?))
     }
 }
 
 /// Waits for the broker's confirm.
-async fn confirmed<T>(published: impl Future<Output = Result<T, Unpublished>>) -> Result<(), Refused> {
+async fn confirmed<T>(published: impl Future<Output = Result<T, PublishError>>) -> Result<(), CampaignError> {
     match tokio::time::timeout(APPEND_TIMEOUT, published).await {
-        Ok(published) => published.map(drop).map_err(|error| Refused::Unavailable(error.to_string())),
+        Ok(published) => published.map(drop).map_err(|error| CampaignError::Unavailable(error.to_string())),
         Err(_) => {
             let seconds = APPEND_TIMEOUT.as_secs();
-            Err(Refused::Unavailable(format!("no confirmation within {seconds} s. Nothing is restored. Try again")))
+            Err(CampaignError::Unavailable(format!("no confirmation within {seconds} s. Nothing is restored. Try again")))
         }
     }
 }

@@ -6,7 +6,7 @@ use chrono::Utc;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Campaigns, Refused};
+use super::{Campaigns, CampaignError};
 use crate::store::StoreError;
 use crate::store::record::{Control, RestoreKind};
 
@@ -88,7 +88,7 @@ impl Campaigns {
     ///
     /// # Errors
     /// [`Refused`].
-    pub(super) async fn ask_for_snapshot(&self, accepted_loss: Option<u64>) -> Result<(), Refused> {
+    pub(super) async fn ask_for_snapshot(&self, accepted_loss: Option<u64>) -> Result<(), CampaignError> {
         self.publish_control(&Control::SnapshotWanted { accepted_loss, at: Utc::now() }).await
     }
 
@@ -97,7 +97,7 @@ impl Campaigns {
     ///
     /// # Errors
     /// [`Refused::Unavailable`].
-    pub(super) async fn snapshot_of_another(&self) -> Result<bool, Refused> {
+    pub(super) async fn snapshot_of_another(&self) -> Result<bool, CampaignError> {
         let mut progress = self.snapshots.subscribe();
         let before = progress.borrow_and_update().clone();
         self.ask_for_snapshot(None).await?;
@@ -109,7 +109,7 @@ impl Campaigns {
             return Ok(true);
         }
         let seconds = SNAPSHOT_TIMEOUT.as_secs();
-        Err(Refused::Unavailable(format!(
+        Err(CampaignError::Unavailable(format!(
             "a worker that is ready appends its campaigns to the log, and has not finished within {seconds} s. Nothing was decided. \
              Try again"
         )))

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use chrono::Utc;
 
-use super::{Campaigns, Precondition, RACES, Refused};
-use crate::delivery::campaign::{Campaign, Place};
-use crate::delivery::document::{self, Urls};
-use crate::delivery::fault::Fault;
+use super::{Campaigns, Precondition, RACES, CampaignError};
+use crate::delivery::campaign::{Campaign, WebhookPlace};
+use crate::delivery::document::{self, UrlPolicy};
+use crate::delivery::fault::Violation;
 use crate::delivery::identity::WebhookId;
 use crate::delivery::signing;
 use crate::store::{StoreError, StoredCampaign};
@@ -18,7 +18,7 @@ impl Campaigns {
     ///
     /// # Errors
     /// [`Refused::Unknown`] where none has it.
-    pub fn of_webhook(&self, id: &WebhookId) -> Result<Arc<StoredCampaign>, Refused> {
+    pub fn of_webhook(&self, id: &WebhookId) -> Result<Arc<StoredCampaign>, CampaignError> {
         let owner = self.store.owner_of(id.as_str())?.ok_or_else(|| self.missing())?;
         let stored = self.get(&owner)?;
         // It may have lost the webhook since it was named.
@@ -35,9 +35,9 @@ impl Campaigns {
         document: &[u8],
         precondition: Precondition,
         by: &str,
-    ) -> Result<StoredCampaign, Refused> {
+    ) -> Result<StoredCampaign, CampaignError> {
         self.edit(id, precondition, by, |campaign, place| {
-            let webhook = document::read_webhook(document, Urls::Egress(&self.rules), &campaign.id, place)?;
+            let webhook = document::read_webhook(document, UrlPolicy::Egress(&self.rules), &campaign.id, place)?;
             Ok(campaign.with_webhook(webhook))
         })
         .await
@@ -53,7 +53,7 @@ impl Campaigns {
         overlap: Duration,
         precondition: Precondition,
         by: &str,
-    ) -> Result<StoredCampaign, Refused> {
+    ) -> Result<StoredCampaign, CampaignError> {
         let secret = signing::secret_of(super::random()?);
         self.edit(id, precondition, by, |campaign, place| {
             Ok(campaign.with_webhook(signing::rotated(place.webhook, secret.clone(), overlap, Utc::now())))
@@ -65,7 +65,7 @@ impl Campaigns {
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn delete_webhook(&self, id: &WebhookId, precondition: Precondition, by: &str) -> Result<(), Refused> {
+    pub async fn delete_webhook(&self, id: &WebhookId, precondition: Precondition, by: &str) -> Result<(), CampaignError> {
         self.edit(id, precondition, by, |campaign, _| Ok(campaign.without_webhook(id))).await.map(drop)
     }
 
@@ -75,30 +75,30 @@ impl Campaigns {
         id: &WebhookId,
         precondition: Precondition,
         by: &str,
-        change: impl Fn(&Campaign, &Place<'_>) -> Result<Campaign, Vec<Fault>>,
-    ) -> Result<StoredCampaign, Refused> {
+        change: impl Fn(&Campaign, &WebhookPlace<'_>) -> Result<Campaign, Vec<Violation>>,
+    ) -> Result<StoredCampaign, CampaignError> {
         for _ in 0..RACES {
             let stored = self.of_webhook(id)?;
             super::check(&precondition, Some(&stored))?;
             let campaign = &stored.campaign;
             let place = campaign.place_of(id).ok_or_else(|| self.missing())?;
-            let changed = change(campaign, &place).map_err(Refused::Faults)?;
+            let changed = change(campaign, &place).map_err(CampaignError::Faults)?;
             let document = serde_json::to_vec(&changed).map_err(StoreError::from)?;
             match self.put(&campaign.id, &document, Precondition::Versions(vec![stored.version]), by).await {
                 Ok(put) => return Ok(put.stored),
-                Err(Refused::Precondition) if !matches!(precondition, Precondition::Versions(_)) => {}
-                Err(Refused::Faults(faults)) => {
-                    return Err(Refused::Faults(faults.into_iter().map(elsewhere).collect()));
+                Err(CampaignError::Precondition) if !matches!(precondition, Precondition::Versions(_)) => {}
+                Err(CampaignError::Faults(faults)) => {
+                    return Err(CampaignError::Faults(faults.into_iter().map(elsewhere).collect()));
                 }
                 Err(refused) => return Err(refused),
             }
         }
-        Err(Refused::Precondition)
+        Err(CampaignError::Precondition)
     }
 }
 
 /// The webhook itself has no faults any more: what is found now is the campaign's, under settings that were changed since
 /// it was written, or because it grows too large.
-fn elsewhere(fault: Fault) -> Fault {
-    Fault::new("$", format!("its campaign would be refused: {fault}"))
+fn elsewhere(fault: Violation) -> Violation {
+    Violation::new("$", format!("its campaign would be refused: {fault}"))
 }

@@ -14,7 +14,7 @@ use super::confirm::{Confirmation, Decision};
 use super::documents;
 use super::graph::Graph;
 use super::output::say;
-use super::{Failure, plain};
+use super::{CliError, plain};
 
 #[derive(Subcommand)]
 pub(super) enum Campaigns {
@@ -90,7 +90,7 @@ pub(super) struct Apply {
 }
 
 impl Campaigns {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         match self {
             Self::List(list) => list.run().await,
             Self::Get(get) => get.run().await,
@@ -108,7 +108,7 @@ fn precondition(version: Option<String>) -> Vec<(&'static str, String)> {
 }
 
 impl List {
-    async fn run(self) -> Result<(), Failure> {
+    async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
         let campaigns = all(&api).await?;
         warn_if_incomplete(&api).await;
@@ -133,7 +133,7 @@ impl List {
 }
 
 /// All pages of the list.
-async fn all(api: &Api) -> Result<Vec<Value>, Failure> {
+async fn all(api: &Api) -> Result<Vec<Value>, CliError> {
     let mut campaigns = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
@@ -150,7 +150,7 @@ async fn all(api: &Api) -> Result<Vec<Value>, Failure> {
 }
 
 impl Get {
-    async fn run(self) -> Result<(), Failure> {
+    async fn run(self) -> Result<(), CliError> {
         let answer = self.server.api()?.call(Method::GET, &["campaigns", &self.id], &[], Call::default()).await?;
         let document = answer.json()?;
         if self.json {
@@ -163,7 +163,7 @@ impl Get {
 }
 
 impl Delete {
-    async fn run(self) -> Result<(), Failure> {
+    async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
         let campaign = api.call(Method::GET, &["campaigns", &self.id], &[], Call::default()).await?;
         let extent = Extent::of(&campaign.json()?);
@@ -223,26 +223,26 @@ impl Extent {
 }
 
 impl Apply {
-    async fn run(self) -> Result<(), Failure> {
+    async fn run(self) -> Result<(), CliError> {
         if self.if_match.is_some() && self.files.len() > 1 {
-            return Err(Failure::Misused("--if-match goes with one file".to_owned()));
+            return Err(CliError::Usage("--if-match goes with one file".to_owned()));
         }
         let api = self.server.clone().api()?;
         let mut failures = Vec::new();
         for file in &self.files {
-            if let Err(Failure::Failed(text) | Failure::Misused(text)) = self.apply(&api, file).await {
+            if let Err(CliError::Failed(text) | CliError::Usage(text)) = self.apply(&api, file).await {
                 failures.push(format!("{}: {text}", file.display()));
             }
         }
-        if failures.is_empty() { Ok(()) } else { Err(Failure::Failed(failures.join("\n"))) }
+        if failures.is_empty() { Ok(()) } else { Err(CliError::Failed(failures.join("\n"))) }
     }
 
     /// A file may hold several documents, as one that was kept of a lost log does.
-    async fn apply(&self, api: &Api, file: &Path) -> Result<(), Failure> {
+    async fn apply(&self, api: &Api, file: &Path) -> Result<(), CliError> {
         let bytes = documents::read(file)?;
-        let documents = documents::split(&bytes).map_err(|error| Failure::of(format!("not JSON: {error}")))?;
+        let documents = documents::split(&bytes).map_err(|error| CliError::of(format!("not JSON: {error}")))?;
         if documents.is_empty() {
-            return Err(Failure::of("there is no document in it"));
+            return Err(CliError::of("there is no document in it"));
         }
         for document in documents {
             self.put(api, document).await?;
@@ -250,11 +250,11 @@ impl Apply {
         Ok(())
     }
 
-    async fn put(&self, api: &Api, document: &[u8]) -> Result<(), Failure> {
+    async fn put(&self, api: &Api, document: &[u8]) -> Result<(), CliError> {
         // Only the id is needed here, for the address; the server tells everything else that is wrong.
         let value: Value =
-            serde_json::from_slice(document).map_err(|error| Failure::of(format!("not JSON: {error}")))?;
-        let id = value["id"].as_str().ok_or_else(|| Failure::of("$.id: a campaign's id is a string, and required"))?;
+            serde_json::from_slice(document).map_err(|error| CliError::of(format!("not JSON: {error}")))?;
+        let id = value["id"].as_str().ok_or_else(|| CliError::of("$.id: a campaign's id is a string, and required"))?;
         let call = Call { headers: precondition(self.if_match.clone()), body: Some(document.to_vec()) };
         let answer = api.call(Method::PUT, &["campaigns", id], &[], call).await?;
         if self.json {

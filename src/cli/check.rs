@@ -7,9 +7,9 @@ use comfy_table::{Table, presets};
 use serde_json::json;
 
 use super::output::say;
-use super::{Failure, Settings};
+use super::{CliError, Settings};
 use crate::config::Config;
-use crate::delivery::document::{self, Urls};
+use crate::delivery::document::{self, UrlPolicy};
 
 #[derive(Args)]
 pub(super) struct Check {
@@ -24,7 +24,7 @@ pub(super) struct Check {
 }
 
 impl Check {
-    pub(super) fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(self) -> Result<(), CliError> {
         let config = self.settings.load()?;
         let rules = config.egress.rules();
         let mut faults = Vec::new();
@@ -33,7 +33,7 @@ impl Check {
             match std::fs::read(file) {
                 Err(error) => faults.push(format!("{name}: {error}")),
                 Ok(bytes) => {
-                    let read = document::read_among(&bytes, Urls::Egress(&rules), None, &|_| false);
+                    let read = document::read_among(&bytes, UrlPolicy::Egress(&rules), None, &|_| false);
                     faults.extend(read.err().into_iter().flatten().map(|fault| format!("{name}: {fault}")));
                 }
             }
@@ -44,7 +44,7 @@ impl Check {
             print_table(&config);
         }
         if !faults.is_empty() {
-            return Err(Failure::Failed(faults.join("\n")));
+            return Err(CliError::Failed(faults.join("\n")));
         }
         if !self.json {
             say!("\nSettings are sound, and so are {} campaign files.", self.campaigns.len());

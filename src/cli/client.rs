@@ -9,7 +9,7 @@ use reqwest::{Certificate, Client, Method, StatusCode, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
-use super::Failure;
+use super::CliError;
 use crate::tls;
 
 /// The server answers within this time: it waits up to half a minute for its own view and the broker.
@@ -49,21 +49,21 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn json(&self) -> Result<Value, Failure> {
+    pub(super) fn json(&self) -> Result<Value, CliError> {
         serde_json::from_slice(&self.body)
-            .map_err(|error| Failure::of(format!("the server's answer can't be read: {error}")))
+            .map_err(|error| CliError::of(format!("the server's answer can't be read: {error}")))
     }
 }
 
 /// Why there is no successful answer.
-pub(super) enum Unanswered {
+pub(super) enum ApiError {
     /// Nobody answered, or not to the end.
     Silence { server: Url, cause: String },
     /// The server refused, in its words.
     Refused { status: StatusCode, text: String },
 }
 
-impl fmt::Display for Unanswered {
+impl fmt::Display for ApiError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Silence { server, cause } => write!(
@@ -75,8 +75,8 @@ impl fmt::Display for Unanswered {
     }
 }
 
-impl From<Unanswered> for Failure {
-    fn from(unanswered: Unanswered) -> Self {
+impl From<ApiError> for CliError {
+    fn from(unanswered: ApiError) -> Self {
         Self::of(unanswered)
     }
 }
@@ -95,35 +95,35 @@ pub(super) struct Api {
 
 impl Server {
     /// A server that wants no token.
-    pub(super) fn at(url: &str) -> Result<Self, Failure> {
-        Ok(Self { server: url.parse().map_err(Failure::of)?, token: None, ca_file: None })
+    pub(super) fn at(url: &str) -> Result<Self, CliError> {
+        Ok(Self { server: url.parse().map_err(CliError::of)?, token: None, ca_file: None })
     }
 
-    pub(super) fn api(self) -> Result<Api, Failure> {
+    pub(super) fn api(self) -> Result<Api, CliError> {
         let client = Client::builder().timeout(TIMEOUT).no_proxy().tls_certs_merge(self.authorities()?);
-        let client = client.build().map_err(Failure::of)?;
+        let client = client.build().map_err(CliError::of)?;
         // An empty one is none, as a variable that a script has no value for.
         let token = self.token.filter(|token| !token.expose_secret().trim().is_empty());
         Ok(Api { client, server: Self { token, ..self } })
     }
 
-    fn authorities(&self) -> Result<Vec<Certificate>, Failure> {
+    fn authorities(&self) -> Result<Vec<Certificate>, CliError> {
         let Some(path) = &self.ca_file else { return Ok(Vec::new()) };
-        let wrong = |error: String| Failure::Misused(format!("--ca-file {}: {error}", path.display()));
+        let wrong = |error: String| CliError::Usage(format!("--ca-file {}: {error}", path.display()));
         let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
         let authorities = tls::authorities(&pem).map_err(wrong)?;
-        authorities.iter().map(|authority| Certificate::from_der(authority).map_err(Failure::of)).collect()
+        authorities.iter().map(|authority| Certificate::from_der(authority).map_err(CliError::of)).collect()
     }
 }
 
 impl Api {
     /// Reads `/v1/SEGMENTS…`.
-    pub(super) async fn get(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<Value, Failure> {
+    pub(super) async fn get(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<Value, CliError> {
         self.call(Method::GET, segments, query, Call::default()).await?.json()
     }
 
     /// What the server counts, as Prometheus reads it.
-    pub(super) async fn metrics(&self) -> Result<String, Failure> {
+    pub(super) async fn metrics(&self) -> Result<String, CliError> {
         let mut url = self.server.server.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push("metrics");
@@ -133,7 +133,7 @@ impl Api {
     }
 
     /// What the worker says if it is ready, or why it is not.
-    pub(super) async fn ready(&self) -> Result<String, Unanswered> {
+    pub(super) async fn ready(&self) -> Result<String, ApiError> {
         let mut url = self.server.server.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push("readyz");
@@ -150,7 +150,7 @@ impl Api {
     }
 
     /// Posts to `/v1/SEGMENTS…`, with a JSON body where there is one.
-    pub(super) async fn post(&self, segments: &[&str], body: Option<&Value>) -> Result<Answer, Unanswered> {
+    pub(super) async fn post(&self, segments: &[&str], body: Option<&Value>) -> Result<Answer, ApiError> {
         let call = Call { headers: Vec::new(), body: body.map(|body| body.to_string().into_bytes()) };
         self.ask(Method::POST, segments, &[], call).await
     }
@@ -162,7 +162,7 @@ impl Api {
         segments: &[&str],
         query: &[(&str, &str)],
         call: Call,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, CliError> {
         Ok(self.ask(method, segments, query, call).await?)
     }
 
@@ -173,7 +173,7 @@ impl Api {
         segments: &[&str],
         query: &[(&str, &str)],
         call: Call,
-    ) -> Result<Answer, Unanswered> {
+    ) -> Result<Answer, ApiError> {
         let mut url = self.server.server.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push("v1").extend(segments);
@@ -199,15 +199,15 @@ impl Api {
         if status.is_success() { Ok(Answer { status, etag, body }) } else { Err(refused(status, &body)) }
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> Unanswered {
+    fn unreachable(&self, error: &reqwest::Error) -> ApiError {
         let cause = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source()).last();
         let cause = cause.map_or_else(String::new, ToString::to_string);
-        Unanswered::Silence { server: self.server.server.clone(), cause }
+        ApiError::Silence { server: self.server.server.clone(), cause }
     }
 }
 
-fn refused(status: StatusCode, body: &[u8]) -> Unanswered {
-    Unanswered::Refused { status, text: told(status, body) }
+fn refused(status: StatusCode, body: &[u8]) -> ApiError {
+    ApiError::Refused { status, text: told(status, body) }
 }
 
 /// A problem document as text: one fault a line, where it has them.

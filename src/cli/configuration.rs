@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Failure;
+use super::CliError;
 use super::client::{Api, Server};
 use super::confirm::{Confirmation, Decision};
 use super::output::{say, tell};
@@ -48,7 +48,7 @@ pub(super) struct AcceptEmpty {
 }
 
 impl Restore {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
         let configuration = read(&api).await?;
         let found = describe(&configuration);
@@ -77,7 +77,7 @@ impl Restore {
 }
 
 impl AcceptEmpty {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
         let configuration = read(&api).await?;
         if configuration["state"] != "incomplete" {
@@ -87,7 +87,7 @@ impl AcceptEmpty {
                 "This worker does not hold its events: there is nothing to accept."
             };
             if !self.confirmation.is_dry_run() {
-                return Err(Failure::Failed(nothing.to_owned()));
+                return Err(CliError::Failed(nothing.to_owned()));
             }
             if self.json {
                 say!("{}", json!({ "accepted": false, "campaigns": configuration["campaigns"] }));
@@ -127,7 +127,7 @@ pub(super) async fn warn_if_incomplete(api: &Api) {
     }
 }
 
-async fn read(api: &Api) -> Result<Value, Failure> {
+async fn read(api: &Api) -> Result<Value, CliError> {
     api.get(&["configuration"], &[]).await
 }
 

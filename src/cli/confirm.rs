@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::Args;
 
-use super::Failure;
+use super::CliError;
 use super::output::tell;
 
 /// The flags of a destructive command.
@@ -56,25 +56,25 @@ impl Confirmation {
     ///
     /// # Errors
     /// [`Failure::Misused`] without a terminal and without `--yes`. [`Failure::Failed`] if the answer is not `y` or `yes`.
-    pub(super) async fn decide(self, effect: &str) -> Result<Decision, Failure> {
+    pub(super) async fn decide(self, effect: &str) -> Result<Decision, CliError> {
         match self.step(terminal()) {
             Step::Report => Ok(Decision::Report),
             Step::Proceed => {
                 tell!("This will {effect}.");
                 Ok(Decision::Proceed)
             }
-            Step::Refuse => Err(Failure::Misused(format!(
+            Step::Refuse => Err(CliError::Usage(format!(
                 "this would {effect}. Nothing was changed: there is no terminal to ask for confirmation on. Repeat the \
                  command with --yes to confirm"
             ))),
             Step::Ask => {
                 let question = format!("This will {effect}.\nContinue? [y/N] ");
                 // A read of a terminal can't be cancelled. It gets a thread of its own, which the end of the process stops.
-                let answer = tokio::task::spawn_blocking(move || ask(&question)).await.map_err(Failure::of)?;
+                let answer = tokio::task::spawn_blocking(move || ask(&question)).await.map_err(CliError::of)?;
                 match answer {
                     Ok(answer) if is_yes(&answer) => Ok(Decision::Proceed),
-                    Ok(_) => Err(Failure::of("not confirmed: nothing was changed")),
-                    Err(error) => Err(Failure::of(format!("no answer could be read: {error}. Nothing was changed"))),
+                    Ok(_) => Err(CliError::of("not confirmed: nothing was changed")),
+                    Err(error) => Err(CliError::of(format!("no answer could be read: {error}. Nothing was changed"))),
                 }
             }
         }
@@ -151,7 +151,7 @@ mod tests {
         }
         let confirmation = Confirmation { yes: false, dry_run: false };
         match confirmation.decide("discard 2,900 dead letters").await {
-            Err(Failure::Misused(text)) => {
+            Err(CliError::Usage(text)) => {
                 assert!(text.starts_with("this would discard 2,900 dead letters."), "{text}");
                 assert!(text.contains("--yes"), "{text}");
             }

@@ -14,7 +14,7 @@ mod summary;
 
 use clap::Subcommand;
 
-use super::Failure;
+use super::CliError;
 
 /// The name of the list in the API.
 const LIST: &str = "dead-letters";
@@ -39,7 +39,7 @@ pub(super) enum DeadLetters {
 }
 
 impl DeadLetters {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         match self {
             Self::List(list) => list.run().await,
             Self::Show(show) => show.run().await,

@@ -14,13 +14,13 @@ use futures_util::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::serve::stop_on_signals;
-use super::{Failure, Settings};
+use super::{CliError, Settings};
 use crate::app::{App, broker_address};
-use crate::broker::connection::Address;
+use crate::broker::connection::ConnectionConfig;
 use crate::broker::depths;
-use crate::broker::log::{FindEnd, LogReader};
+use crate::broker::log::{EndDetection, StreamReader};
 use crate::broker::names::Names;
-use crate::broker::publisher::{Destination, Outgoing, Publisher};
+use crate::broker::publisher::{Destination, OutboundMessage, Publisher};
 use crate::broker::topology::Topology;
 use crate::broker::topology_status::TopologyStatus;
 use crate::config::Config;
@@ -28,7 +28,7 @@ use crate::delivery::dead_letter::DeadLetter;
 use crate::telemetry;
 use account::Account;
 use receivers::{Behaviour, Receiver};
-use story::Story;
+use story::Script;
 
 /// Events on their way to the broker at once.
 const IN_FLIGHT: usize = 512;
@@ -52,12 +52,12 @@ pub(super) struct Demo {
 }
 
 impl Demo {
-    pub(super) async fn run(mut self) -> Result<(), Failure> {
-        let folder = tempfile::Builder::new().prefix("waypost-demo-").tempdir().map_err(Failure::of)?;
+    pub(super) async fn run(mut self) -> Result<(), CliError> {
+        let folder = tempfile::Builder::new().prefix("waypost-demo-").tempdir().map_err(CliError::of)?;
         let prefix = format!("waypost-demo-{}", uuid::Uuid::now_v7().simple());
         self.override_settings(&prefix, folder.path())?;
         let config = self.settings.load()?;
-        telemetry::start(&config.log, &config.telemetry).map_err(Failure::of)?;
+        telemetry::start(&config.log, &config.telemetry).map_err(CliError::of)?;
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone())?;
 
@@ -70,48 +70,48 @@ impl Demo {
             status: TopologyStatus::default(),
         };
         let connection = broker.connect("waypost demo").await.map_err(|error| {
-            Failure::of(format!(
+            CliError::of(format!(
                 "{error}\nThe demo needs a RabbitMQ: `make demo` starts one, WAYPOST_BROKER__URL says where one is"
             ))
         })?;
         let acted = self.act(&config, broker, &topology, &connection, &stop).await;
         // Whatever happened, nothing is left behind.
-        topology.delete(&connection).await.map_err(Failure::of)?;
+        topology.delete(&connection).await.map_err(CliError::of)?;
         acted
     }
 
     async fn act(
         &self,
         config: &Config,
-        broker: Address,
+        broker: ConnectionConfig,
         topology: &Topology,
         connection: &lapin::Connection,
         stop: &CancellationToken,
-    ) -> Result<(), Failure> {
-        topology.declare(connection).await.map_err(Failure::of)?;
-        let app = App::build(config).await.map_err(Failure::of)?;
+    ) -> Result<(), CliError> {
+        topology.declare(connection).await.map_err(CliError::of)?;
+        let app = App::build(config).await.map_err(CliError::of)?;
         let api = format!("http://{}", app.address());
         let stop_worker = CancellationToken::new();
         let worker = tokio::spawn(app.run(stop_worker.clone()));
         let (publisher, publishing) = Publisher::start(broker, topology.clone());
         let queues = topology.names.event_queues(topology.shards);
-        let stage = Stage { api, names: topology.names.clone(), queues, connection, publisher };
+        let stage = Scenario { api, names: topology.names.clone(), queues, connection, publisher };
         let played = tokio::select! {
             played = stage.play(self) => played,
-            () = stop.cancelled() => Err(Failure::of("stopped before the end")),
+            () = stop.cancelled() => Err(CliError::of("stopped before the end")),
         };
         if self.stay && played.is_ok() {
             stop.cancelled().await;
         }
         stop_worker.cancel();
-        let worked = worker.await.map_err(Failure::of)?.map_err(Failure::of);
+        let worked = worker.await.map_err(CliError::of)?.map_err(CliError::of);
         drop(stage);
-        publishing.await.map_err(Failure::of)?;
+        publishing.await.map_err(CliError::of)?;
         played.and(worked)
     }
 
     /// A worker of the demo's own, whose retries are over in seconds.
-    fn override_settings(&mut self, prefix: &str, folder: &std::path::Path) -> Result<(), Failure> {
+    fn override_settings(&mut self, prefix: &str, folder: &std::path::Path) -> Result<(), CliError> {
         let store = folder.join("store").display().to_string();
         let settings = [
             ("broker.prefix", prefix),
@@ -128,7 +128,7 @@ impl Demo {
         ];
         let ours = |(key, _): &&(String, String)| settings.iter().any(|(ours, _)| ours == key);
         if let Some((key, _)) = self.settings.overrides.iter().find(ours) {
-            return Err(Failure::Misused(format!("the demo sets {key} itself")));
+            return Err(CliError::Usage(format!("the demo sets {key} itself")));
         }
         self.settings.overrides.extend(settings.map(|(key, value)| (key.to_owned(), value.to_owned())));
         Ok(())
@@ -136,7 +136,7 @@ impl Demo {
 }
 
 /// What the story is played on.
-struct Stage<'a> {
+struct Scenario<'a> {
     api: String,
     names: Names,
     /// Of the events.
@@ -145,15 +145,15 @@ struct Stage<'a> {
     publisher: Publisher,
 }
 
-impl Stage<'_> {
-    async fn play(&self, demo: &Demo) -> Result<(), Failure> {
+impl Scenario<'_> {
+    async fn play(&self, demo: &Demo) -> Result<(), CliError> {
         let receivers = [
             Receiver::start("agent", Behaviour::Healthy).await?,
             Receiver::start("offers", Behaviour::FailsTwice).await?,
             Receiver::start("survey", Behaviour::Gone).await?,
             Receiver::start("name", Behaviour::Broken).await?,
         ];
-        let story = Story::new(&receivers);
+        let story = Script::new(&receivers);
         story.apply(&self.api).await?;
         if !demo.json {
             report::opening(&self.api, &receivers, demo.events);
@@ -183,44 +183,44 @@ impl Stage<'_> {
         if demo.stay {
             report::addresses(&self.api, &self.names, &receivers);
         }
-        if balance.balances() { Ok(()) } else { Err(Failure::of("the account does not balance")) }
+        if balance.balances() { Ok(()) } else { Err(CliError::of("the account does not balance")) }
     }
 
     /// Publishes the story's events through the broker, as a platform would.
-    async fn publish(&self, story: &Story, events: u32, account: &Account) -> Result<(), Failure> {
+    async fn publish(&self, story: &Script, events: u32, account: &Account) -> Result<(), CliError> {
         let publishing = futures_util::stream::iter(0..events).map(|number| {
             let step = story.step(number);
             let to = Destination::Exchange { name: self.names.events(), routing_key: story::CAMPAIGN_ID.to_owned() };
-            let outgoing = Outgoing::new(to, step.event_id.clone(), step.body());
+            let outgoing = OutboundMessage::new(to, step.event_id.clone(), step.body());
             async { self.publisher.publish(outgoing).await }
         });
         let mut publishing = publishing.buffer_unordered(IN_FLIGHT);
         while let Some(published) = publishing.next().await {
-            published.map_err(Failure::of)?;
+            published.map_err(CliError::of)?;
             account.published();
         }
         Ok(())
     }
 
     /// The worker's count of events that fire no webhook.
-    async fn no_webhook(&self) -> Result<usize, Failure> {
-        let text = reqwest::get(format!("{}/metrics", self.api)).await.map_err(Failure::of)?;
-        let text = text.text().await.map_err(Failure::of)?;
+    async fn no_webhook(&self) -> Result<usize, CliError> {
+        let text = reqwest::get(format!("{}/metrics", self.api)).await.map_err(CliError::of)?;
+        let text = text.text().await.map_err(CliError::of)?;
         let count = text.lines().find_map(|line| line.strip_prefix("waypost_events_total{result=\"no_webhook\"} "));
-        count.and_then(|count| count.parse().ok()).ok_or_else(|| Failure::of("the worker's metrics can't be read"))
+        count.and_then(|count| count.parse().ok()).ok_or_else(|| CliError::of("the worker's metrics can't be read"))
     }
 
     /// Messages in the broker's queues.
-    async fn waiting(&self) -> Result<u64, Failure> {
-        depths::total(self.connection, &self.names, &self.queues).await.map_err(Failure::of)
+    async fn waiting(&self) -> Result<u64, CliError> {
+        depths::total(self.connection, &self.names, &self.queues).await.map_err(CliError::of)
     }
 
     /// Reads the dead-letter stream, as anybody could.
-    async fn follow_dead_letters(&self, account: Arc<Account>) -> Result<(), Failure> {
-        let log = LogReader::open(self.connection, &self.names.dead_letters(), FindEnd::ByLastChunk, None).await;
-        let (mut log, _) = log.map_err(Failure::of)?;
+    async fn follow_dead_letters(&self, account: Arc<Account>) -> Result<(), CliError> {
+        let log = StreamReader::open(self.connection, &self.names.dead_letters(), EndDetection::ByLastChunk, None).await;
+        let (mut log, _) = log.map_err(CliError::of)?;
         loop {
-            let record = log.next().await.map_err(Failure::of)?;
+            let record = log.next().await.map_err(CliError::of)?;
             if let Ok(letter) = serde_json::from_slice::<DeadLetter>(&record.body) {
                 account.dead(letter);
             }

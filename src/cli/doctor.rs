@@ -16,7 +16,7 @@ use serde::Serialize;
 use url::Url;
 
 use super::output::say;
-use super::{Failure, Settings};
+use super::{CliError, Settings};
 
 #[derive(Args)]
 pub(super) struct Doctor {
@@ -33,7 +33,7 @@ pub(super) struct Doctor {
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-enum Verdict {
+enum CheckResult {
     Good,
     /// A worker runs, and somebody may be sorry later.
     Doubtful,
@@ -41,7 +41,7 @@ enum Verdict {
     Bad,
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for CheckResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Good => "good",
@@ -56,7 +56,7 @@ impl fmt::Display for Verdict {
 #[serde(rename_all = "camelCase")]
 struct Finding {
     check: &'static str,
-    verdict: Verdict,
+    verdict: CheckResult,
     found: String,
     /// What to do; none where all is well.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,23 +65,23 @@ struct Finding {
 
 impl Finding {
     fn good(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Good, found: found.into(), advice: None }
+        Self { check, verdict: CheckResult::Good, found: found.into(), advice: None }
     }
 
     fn doubtful(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Doubtful, found: found.into(), advice: Some(advice.into()) }
+        Self { check, verdict: CheckResult::Doubtful, found: found.into(), advice: Some(advice.into()) }
     }
 
     fn bad(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Bad, found: found.into(), advice: Some(advice.into()) }
+        Self { check, verdict: CheckResult::Bad, found: found.into(), advice: Some(advice.into()) }
     }
 }
 
 impl Doctor {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         let config = match self.settings.load() {
             Ok(config) => config,
-            Err(Failure::Failed(faults) | Failure::Misused(faults)) => {
+            Err(CliError::Failed(faults) | CliError::Usage(faults)) => {
                 return self.tell(&[Finding::bad(
                     "settings",
                     faults,
@@ -97,17 +97,17 @@ impl Doctor {
         self.tell(&findings)
     }
 
-    fn tell(&self, findings: &[Finding]) -> Result<(), Failure> {
+    fn tell(&self, findings: &[Finding]) -> Result<(), CliError> {
         if self.json {
-            say!("{}", serde_json::to_string(findings).map_err(Failure::of)?);
+            say!("{}", serde_json::to_string(findings).map_err(CliError::of)?);
         } else {
             say!("{}", table(findings).trim_fmt());
         }
-        let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
+        let bad = findings.iter().filter(|finding| finding.verdict == CheckResult::Bad).count();
         match bad {
             0 => Ok(()),
-            1 => Err(Failure::of("one thing is bad: a worker could not do its work")),
-            bad => Err(Failure::of(format!("{bad} things are bad: a worker could not do its work"))),
+            1 => Err(CliError::of("one thing is bad: a worker could not do its work")),
+            bad => Err(CliError::of(format!("{bad} things are bad: a worker could not do its work"))),
         }
     }
 }

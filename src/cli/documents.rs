@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::de::IgnoredAny;
 
-use super::Failure;
+use super::CliError;
 
 /// The bytes of each document.
 ///
@@ -25,14 +25,14 @@ pub(super) fn split(bytes: &[u8]) -> Result<Vec<&[u8]>, serde_json::Error> {
 }
 
 /// Reads a file; `-` is standard input.
-pub(super) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
     let read = if file == Path::new("-") {
         std::io::stdin().read_to_end(&mut bytes).map(|_| ())
     } else {
         std::fs::read(file).map(|content| bytes = content)
     };
-    read.map_err(Failure::of)?;
+    read.map_err(CliError::of)?;
     Ok(bytes)
 }
 

@@ -4,7 +4,7 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 
-use super::Failure;
+use super::CliError;
 use super::client::Server;
 use super::output::say;
 use super::pages::Pages;
@@ -27,7 +27,7 @@ pub(super) struct Endpoints {
 }
 
 impl Endpoints {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
         let mut pages = Pages::of(&api, "endpoints", Vec::new());
         let endpoints = pages.take(self.limit as usize).await?;

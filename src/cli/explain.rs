@@ -8,7 +8,7 @@ use comfy_table::{Table, presets};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::Failure;
+use super::CliError;
 use super::client::{Call, Server};
 use super::documents;
 use super::event::Event;
@@ -29,13 +29,13 @@ pub(super) struct Explain {
 }
 
 impl Explain {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         let event = match &self.file {
             None => self.event.document().to_string().into_bytes(),
             Some(file) => documents::read(file)?,
         };
         if documents::split(&event).is_ok_and(|events| events.len() > 1) {
-            return Err(Failure::Misused("one event at a time: the file has several".to_owned()));
+            return Err(CliError::Usage("one event at a time: the file has several".to_owned()));
         }
         let call = Call { headers: Vec::new(), body: Some(event) };
         let explanation = self.server.api()?.call(Method::POST, &["explain"], &[], call).await?.json()?;

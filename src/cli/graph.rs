@@ -8,7 +8,7 @@ use reqwest::Method;
 
 use super::client::{Call, Server};
 use super::output::print;
-use super::{Failure, client, documents};
+use super::{CliError, client, documents};
 use crate::delivery::campaign::Campaign;
 use crate::delivery::document;
 use crate::delivery::egress::HttpUrls;
@@ -39,7 +39,7 @@ enum Format {
 }
 
 impl Graph {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         let graph = flow::graph(&self.campaign().await?);
         let picture = match self.format {
             // A picture that is kept says nothing of the health of a moment.
@@ -49,13 +49,13 @@ impl Graph {
         match &self.output {
             None => print(&picture),
             Some(file) => {
-                std::fs::write(file, picture).map_err(|error| Failure::of(format!("{}: {error}", file.display())))?
+                std::fs::write(file, picture).map_err(|error| CliError::of(format!("{}: {error}", file.display())))?
             }
         }
         Ok(())
     }
 
-    async fn campaign(&self) -> Result<Campaign, Failure> {
+    async fn campaign(&self) -> Result<Campaign, CliError> {
         match (&self.file, &self.id) {
             (Some(file), _) => from_file(file),
             (None, id) => {
@@ -63,21 +63,21 @@ impl Graph {
                 let api = self.server.clone().api()?;
                 let answer = api.call(Method::GET, &["campaigns", id], &[], Call::default()).await?;
                 serde_json::from_slice(&answer.body)
-                    .map_err(|error| Failure::of(format!("the server's answer can't be read: {error}")))
+                    .map_err(|error| CliError::of(format!("the server's answer can't be read: {error}")))
             }
         }
     }
 }
 
 /// Whether plain `http` is allowed is for the server to say, when the document is applied.
-fn from_file(file: &Path) -> Result<Campaign, Failure> {
+fn from_file(file: &Path) -> Result<Campaign, CliError> {
     let named = |fault: &dyn Display| format!("{}: {fault}", file.display());
     let bytes = documents::read(file).map_err(|failure| match failure {
-        Failure::Failed(text) | Failure::Misused(text) => Failure::Failed(named(&text)),
+        CliError::Failed(text) | CliError::Usage(text) => CliError::Failed(named(&text)),
     })?;
     if documents::split(&bytes).is_ok_and(|documents| documents.len() > 1) {
-        return Err(Failure::Misused(named(&"several documents; a picture is of one campaign")));
+        return Err(CliError::Usage(named(&"several documents; a picture is of one campaign")));
     }
     document::read(&bytes, HttpUrls::Allowed, None)
-        .map_err(|faults| Failure::Failed(faults.iter().map(|fault| named(fault)).collect::<Vec<_>>().join("\n")))
+        .map_err(|faults| CliError::Failed(faults.iter().map(|fault| named(fault)).collect::<Vec<_>>().join("\n")))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _};
 
 use super::output::say;
-use super::{Cli, Failure};
+use super::{Cli, CliError};
 
 #[derive(Args)]
 pub(super) struct Man {
@@ -15,16 +15,16 @@ pub(super) struct Man {
 }
 
 impl Man {
-    pub(super) fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(self) -> Result<(), CliError> {
         match self.output {
             Some(folder) => {
                 let written = clap_mangen::generate_to(Cli::command(), &folder);
-                written.map_err(|error| Failure::of(format!("{}: {error}", folder.display())))
+                written.map_err(|error| CliError::of(format!("{}: {error}", folder.display())))
             }
             None => {
                 // To memory first: written to an output that nobody reads any more it would fail with an error of its own.
                 let mut page = Vec::new();
-                clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(Failure::of)?;
+                clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(CliError::of)?;
                 say!("{}", String::from_utf8_lossy(&page).trim_end());
                 Ok(())
             }

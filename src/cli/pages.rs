@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Failure;
+use super::CliError;
 use super::client::Api;
 
 /// The most the API gives on one page.
@@ -34,7 +34,7 @@ impl<'a> Pages<'a> {
     }
 
     /// The next page, with at most so many items. It may be empty though others follow.
-    pub(super) async fn next(&mut self, most: usize) -> Result<Vec<Value>, Failure> {
+    pub(super) async fn next(&mut self, most: usize) -> Result<Vec<Value>, CliError> {
         let most = most.clamp(1, LARGEST).to_string();
         let mut query = self.query.clone();
         query.push(("limit", &most));
@@ -45,12 +45,12 @@ impl<'a> Pages<'a> {
         self.cursor = page["next"].as_str().map_or(Cursor::End, |cursor| Cursor::At(cursor.to_owned()));
         match page["items"].take() {
             Value::Array(items) => Ok(items),
-            _ => Err(Failure::of("the server's answer is no list")),
+            _ => Err(CliError::of("the server's answer is no list")),
         }
     }
 
     /// The next so many items, fewer only at the end.
-    pub(super) async fn take(&mut self, count: usize) -> Result<Vec<Value>, Failure> {
+    pub(super) async fn take(&mut self, count: usize) -> Result<Vec<Value>, CliError> {
         let mut items = Vec::new();
         while items.len() < count && self.may_go_on() {
             items.append(&mut self.next(count - items.len()).await?);

@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
-use super::Failure;
+use super::CliError;
 use super::client::{Api, Call, Server};
 use super::documents;
 use super::event::Event;
@@ -37,27 +37,27 @@ pub(super) struct Publish {
 }
 
 impl Publish {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         let api = self.server.clone().api()?;
         match self.file.clone() {
             None => self.one(&api).await,
             Some(file) if file == Path::new("-") => self.all(&api, BufReader::new(tokio::io::stdin())).await,
             Some(file) => {
                 let open = tokio::fs::File::open(&file).await;
-                let open = open.map_err(|error| Failure::of(format!("{}: {error}", file.display())))?;
+                let open = open.map_err(|error| CliError::of(format!("{}: {error}", file.display())))?;
                 self.all(&api, BufReader::new(open)).await
             }
         }
     }
 
-    async fn one(self, api: &Api) -> Result<(), Failure> {
+    async fn one(self, api: &Api) -> Result<(), CliError> {
         let event = self.event.document();
         // Its identity may have been made up here: whoever repeats it needs it.
         let answer = post(api, event.to_string().into_bytes()).await.map_err(|failure| match failure {
-            Failure::Failed(text) => {
-                Failure::Failed(format!("{text}\n  --event-id {}", event["eventId"].as_str().unwrap_or_default()))
+            CliError::Failed(text) => {
+                CliError::Failed(format!("{text}\n  --event-id {}", event["eventId"].as_str().unwrap_or_default()))
             }
-            misused @ Failure::Misused(_) => misused,
+            misused @ CliError::Usage(_) => misused,
         })?;
         if self.json {
             say!("{answer}");
@@ -69,11 +69,11 @@ impl Publish {
 
     /// One event a line. A line that is refused does not stop the others. Events that are printed over several lines
     /// are read as a whole.
-    async fn all(self, api: &Api, mut input: impl AsyncBufRead + Unpin) -> Result<(), Failure> {
+    async fn all(self, api: &Api, mut input: impl AsyncBufRead + Unpin) -> Result<(), CliError> {
         let mut first = Vec::new();
-        while first.trim_ascii().is_empty() && input.read_until(b'\n', &mut first).await.map_err(Failure::of)? > 0 {}
+        while first.trim_ascii().is_empty() && input.read_until(b'\n', &mut first).await.map_err(CliError::of)? > 0 {}
         if documents::split(&first).is_err_and(|error| error.is_eof()) {
-            input.read_to_end(&mut first).await.map_err(Failure::of)?;
+            input.read_to_end(&mut first).await.map_err(CliError::of)?;
             if let Ok(events) = documents::split(&first) {
                 let events = events.into_iter().map(|event| Ok(event.to_vec()));
                 return self.each(api, "event", futures_util::stream::iter(events)).await;
@@ -92,7 +92,7 @@ impl Publish {
         api: &Api,
         what: &'static str,
         events: impl Stream<Item = std::io::Result<Vec<u8>>>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CliError> {
         let bar = progress::bar(None, "{spinner} {human_pos} events  {per_sec}  {elapsed}");
         let mut events = std::pin::pin!(events.enumerate());
         let mut calls = FuturesUnordered::new();
@@ -104,7 +104,7 @@ impl Publish {
                 event = events.next(), if more && calls.len() < IN_FLIGHT => match event {
                     None => more = false,
                     Some((number, event)) => {
-                        let event = event.map_err(Failure::of)?;
+                        let event = event.map_err(CliError::of)?;
                         if !event.trim_ascii().is_empty() {
                             calls.push(async move { (number + 1, post(api, event).await) });
                         }
@@ -129,7 +129,7 @@ impl Publish {
     }
 }
 
-async fn post(api: &Api, body: Vec<u8>) -> Result<Value, Failure> {
+async fn post(api: &Api, body: Vec<u8>) -> Result<Value, CliError> {
     api.call(Method::POST, &["events"], &[], Call { headers: Vec::new(), body: Some(body) }).await?.json()
 }
 
@@ -145,20 +145,20 @@ impl Faults {
         Self { what, count: 0, told: Vec::new() }
     }
 
-    fn add(&mut self, number: usize, failure: Failure) {
+    fn add(&mut self, number: usize, failure: CliError) {
         self.count += 1;
         if self.told.len() < FAULTS_TOLD {
-            let (Failure::Failed(text) | Failure::Misused(text)) = failure;
+            let (CliError::Failed(text) | CliError::Usage(text)) = failure;
             self.told.push(format!("{} {number}: {text}", self.what));
         }
     }
 
-    fn into_result(self) -> Result<(), Failure> {
+    fn into_result(self) -> Result<(), CliError> {
         if self.count == 0 {
             return Ok(());
         }
         let untold = self.count - self.told.len() as u64;
         let rest = if untold > 0 { format!("\nand {untold} more") } else { String::new() };
-        Err(Failure::Failed(format!("{} events were not published\n{}{rest}", self.count, self.told.join("\n"))))
+        Err(CliError::Failed(format!("{} events were not published\n{}{rest}", self.count, self.told.join("\n"))))
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::Failure;
+use super::CliError;
 use super::client::Server;
 use super::output::say;
 
@@ -14,7 +14,7 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         // Then a line for each repair of the last ten minutes.
         say!("{}", self.server.api()?.ready().await?.trim_end());
         Ok(())

@@ -7,11 +7,11 @@ pub(super) mod words;
 
 use clap::{Args, Subcommand};
 
-use super::Failure;
+use super::CliError;
 use super::client::{Server, id};
 use super::confirm::{Confirmation, Decision};
 use super::output::say;
-use follow::Form;
+use follow::OutputMode;
 
 /// The name of the list in the API.
 pub(super) const LIST: &str = "replays";
@@ -61,7 +61,7 @@ pub(super) struct One {
 }
 
 impl Replays {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         match self {
             Self::List(list) => list.run().await,
             Self::Show(one) => one.show().await,
@@ -74,7 +74,7 @@ impl Replays {
 }
 
 impl One {
-    async fn show(self) -> Result<(), Failure> {
+    async fn show(self) -> Result<(), CliError> {
         let replay = self.server.api()?.get(&[LIST, &self.id], &[]).await?;
         if self.json {
             say!("{replay}");
@@ -84,14 +84,14 @@ impl One {
         Ok(())
     }
 
-    async fn follow(self) -> Result<(), Failure> {
+    async fn follow(self) -> Result<(), CliError> {
         let api = self.server.api()?;
         // One that is not there, or a server that is not, is known at once.
         let replay = api.get(&[LIST, &self.id], &[]).await?;
-        follow::follow(&api, replay, if self.json { Form::Json } else { Form::Text }).await
+        follow::follow(&api, replay, if self.json { OutputMode::Json } else { OutputMode::Text }).await
     }
 
-    async fn change(self, change: &str) -> Result<(), Failure> {
+    async fn change(self, change: &str) -> Result<(), CliError> {
         let replay = self.server.api()?.post(&[LIST, &self.id, change], None).await?.json()?;
         if self.json {
             say!("{replay}");
@@ -103,7 +103,7 @@ impl One {
 }
 
 impl Cancel {
-    async fn run(self) -> Result<(), Failure> {
+    async fn run(self) -> Result<(), CliError> {
         let replay = self.one.server.clone().api()?.get(&[LIST, &self.one.id], &[]).await?;
         // The server says why one that has ended can't be cancelled.
         if words::stage(&replay) == words::Stage::Ended {

@@ -8,8 +8,8 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, Settings};
-use crate::app::{Adjuster, App};
+use super::{CliError, Settings};
+use crate::app::{ReloadHandle, App};
 use crate::config::Config;
 use crate::reload::{self, Changes};
 use crate::telemetry::{self, Telemetry};
@@ -24,22 +24,22 @@ pub(super) struct Serve {
 }
 
 impl Serve {
-    pub(super) async fn run(mut self) -> Result<(), Failure> {
+    pub(super) async fn run(mut self) -> Result<(), CliError> {
         // From now on: it would end the process until somebody listens.
-        let reloading = signal(SignalKind::hangup()).map_err(Failure::of)?;
+        let reloading = signal(SignalKind::hangup()).map_err(CliError::of)?;
         let config = self.settings.load_again()?;
-        let telemetry = telemetry::start(&config.log, &config.telemetry).map_err(Failure::of)?;
+        let telemetry = telemetry::start(&config.log, &config.telemetry).map_err(CliError::of)?;
         // Each request needs a connection, and many systems begin with 1024 open files.
         if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
             tracing::warn!(%error, "limit of open files not raised");
         }
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone())?;
-        let app = App::build(&config).await.map_err(Failure::of)?;
+        let app = App::build(&config).await.map_err(CliError::of)?;
         let telemetry = Arc::new(telemetry);
         let reload = self.reload(config, app.adjuster(), telemetry.clone(), reloading);
         let ended = tokio::select! {
-            ended = app.run(stop) => ended.map_err(Failure::of),
+            ended = app.run(stop) => ended.map_err(CliError::of),
             never = reload => match never {},
         };
         // It waits for the collector, which may hang.
@@ -54,7 +54,7 @@ impl Serve {
     async fn reload(
         &mut self,
         mut config: Config,
-        adjuster: Adjuster,
+        adjuster: ReloadHandle,
         telemetry: Arc<Telemetry>,
         mut signals: Signal,
     ) -> Infallible {
@@ -64,7 +64,7 @@ impl Serve {
             }
             let new = match self.settings.load_again() {
                 Ok(new) => new,
-                Err(Failure::Failed(faults) | Failure::Misused(faults)) => {
+                Err(CliError::Failed(faults) | CliError::Usage(faults)) => {
                     tracing::error!(faults, "the settings are as they were: those that were to be read have faults");
                     continue;
                 }
@@ -87,9 +87,9 @@ impl Serve {
 }
 
 /// Cancels `stop` at the first SIGTERM or SIGINT; at the second the process ends at once.
-pub(super) fn stop_on_signals(stop: CancellationToken) -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::of)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::of)?;
+pub(super) fn stop_on_signals(stop: CancellationToken) -> Result<(), CliError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(CliError::of)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::of)?;
     tokio::spawn(async move {
         for last in [false, true] {
             tokio::select! {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::{Api, Server, address};
 use super::output::say;
-use super::{Failure, plain};
+use super::{CliError, plain};
 use account::{Account, Finding};
 
 /// The workers read the queues' depths this often: a difference that is none any more by then was only on its way.
@@ -44,7 +44,7 @@ pub(super) struct Verify {
 }
 
 impl Verify {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         let first = self.server.api()?;
         let others: Vec<Api> = self.also.into_iter().map(|server| first.beside(server)).collect();
         let workers: Vec<Api> = std::iter::once(first).chain(others).collect();
@@ -74,7 +74,7 @@ impl Verify {
         if findings.is_empty()
             && let Some(unknown) = account.unknown()
         {
-            return Err(Failure::Failed(format!("whether it adds up is not known: {unknown}")));
+            return Err(CliError::Failed(format!("whether it adds up is not known: {unknown}")));
         }
         match findings.as_slice() {
             [] if self.json => Ok(()),
@@ -82,13 +82,13 @@ impl Verify {
                 say!("\nIt adds up.");
                 Ok(())
             }
-            findings => Err(Failure::Failed(findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("\n"))),
+            findings => Err(CliError::Failed(findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("\n"))),
         }
     }
 }
 
 /// The clearest account of several readings.
-async fn taken(workers: &[Api]) -> Result<Account, Failure> {
+async fn taken(workers: &[Api]) -> Result<Account, CliError> {
     let mut clearest = read(workers).await?;
     for _ in 1..READINGS {
         let account = read(workers).await?;
@@ -100,7 +100,7 @@ async fn taken(workers: &[Api]) -> Result<Account, Failure> {
 }
 
 /// The account of all workers together.
-async fn read(workers: &[Api]) -> Result<Account, Failure> {
+async fn read(workers: &[Api]) -> Result<Account, CliError> {
     let mut account = Account::default();
     for worker in workers {
         account.add(&worker.metrics().await?);

@@ -7,8 +7,8 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Value};
 
 use super::fault::ConfigFault;
-use super::known::{Known, letters, unknown};
-use super::layers::Given;
+use super::known::{SettingRegistry, letters, unknown};
+use super::layers::ProvidedSetting;
 use crate::delivery::sealing::Keyring;
 
 /// What every variable of ours begins with.
@@ -32,13 +32,13 @@ pub(super) fn keyring(variables: &[(String, String)], faults: &mut Vec<ConfigFau
 /// What the environment says.
 pub(super) fn read(
     variables: impl IntoIterator<Item = (String, String)>,
-    known: &Known,
+    known: &SettingRegistry,
     faults: &mut Vec<ConfigFault>,
-) -> Vec<Given> {
+) -> Vec<ProvidedSetting> {
     let mut ours: Vec<(String, String)> = variables.into_iter().filter(|(name, text)| is_setting(name, text)).collect();
     // The system gives them in no order; faults are easier to read in one.
     ours.sort();
-    let mut given: Vec<Given> = Vec::new();
+    let mut given: Vec<ProvidedSetting> = Vec::new();
     for (name, text) in ours {
         let Some(key) = key_of(&name, known) else {
             let nearest = known.nearest(&dotted(&name)).map(variable);
@@ -56,13 +56,13 @@ pub(super) fn read(
 }
 
 /// What the flags say.
-pub(super) fn overrides(flags: &[(&str, String)], known: &Known, faults: &mut Vec<ConfigFault>) -> Vec<Given> {
+pub(super) fn overrides(flags: &[(&str, String)], known: &SettingRegistry, faults: &mut Vec<ConfigFault>) -> Vec<ProvidedSetting> {
     flags.iter().filter_map(|(key, text)| give(key, text, "the command line", known, faults)).collect()
 }
 
-fn give(key: &str, text: &str, origin: &str, known: &Known, faults: &mut Vec<ConfigFault>) -> Option<Given> {
+fn give(key: &str, text: &str, origin: &str, known: &SettingRegistry, faults: &mut Vec<ConfigFault>) -> Option<ProvidedSetting> {
     match value(key, text, known) {
-        Ok(value) => Some(Given { key: key.to_owned(), value, origin: origin.to_owned() }),
+        Ok(value) => Some(ProvidedSetting { key: key.to_owned(), value, origin: origin.to_owned() }),
         Err(message) => {
             faults.push(ConfigFault::new(key, message).from(origin));
             None
@@ -92,7 +92,7 @@ fn is_of_kubernetes(rest: &str, text: &str) -> bool {
 }
 
 /// The setting a variable names. Case and single underscores do not count: `ALLOW_HTTP` and `ALLOWHTTP` are one.
-fn key_of<'a>(name: &str, known: &'a Known) -> Option<&'a str> {
+fn key_of<'a>(name: &str, known: &'a SettingRegistry) -> Option<&'a str> {
     let (group, setting) = name.strip_prefix(PREFIX)?.split_once("__")?;
     let (group, setting) = (letters(group), letters(setting));
     known.keys().find(|key| key.split_once('.').is_some_and(|(g, s)| letters(g) == group && letters(s) == setting))
@@ -117,7 +117,7 @@ fn variable(key: &str) -> String {
 }
 
 /// The value `text` is for a setting.
-fn value(key: &str, text: &str, known: &Known) -> Result<Value, String> {
+fn value(key: &str, text: &str, known: &SettingRegistry) -> Result<Value, String> {
     if text.contains(char::REPLACEMENT_CHARACTER) {
         return Err("is not UTF-8 text".to_owned());
     }
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_variable_names_a_setting_whatever_its_case_and_underscores() {
-        let known = Known::new();
+        let known = SettingRegistry::new();
         let cases = [
             ("WAYPOST_EGRESS__ALLOW_HTTP", Some("egress.allowHttp")),
             ("WAYPOST_EGRESS__ALLOWHTTP", Some("egress.allowHttp")),
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn every_setting_has_a_variable() {
-        let known = Known::new();
+        let known = SettingRegistry::new();
         for key in known.keys() {
             assert_eq!(key_of(&variable(key), &known), Some(key));
         }
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn text_becomes_what_the_setting_is() {
-        let known = Known::new();
+        let known = SettingRegistry::new();
         let read = |key: &str, text: &str| value(key, text, &known);
         assert_eq!(read("broker.prefix", "123").unwrap(), Value::from("123"));
         assert_eq!(read("broker.prefix", " true\n").unwrap(), Value::from("true"));
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn two_variables_for_one_setting_are_refused() {
-        let known = Known::new();
+        let known = SettingRegistry::new();
         let mut faults = Vec::new();
         let names = ["WAYPOST_EGRESS__ALLOW_HTTP", "WAYPOST_EGRESS__ALLOWHTTP"];
         let given = read(names.map(|name| (name.to_owned(), "true".to_owned())), &known, &mut faults);

@@ -9,12 +9,12 @@ use super::raw::RawConfig;
 pub(super) const DEFAULT: &str = "default";
 
 /// The settings there are and their defaults, read off [`RawConfig`] so that the list can't drift from it.
-pub(super) struct Known {
+pub(super) struct SettingRegistry {
     tree: Dict,
     keys: Vec<String>,
 }
 
-impl Known {
+impl SettingRegistry {
     pub(super) fn new() -> Self {
         // Plain structs always serialise. Did they not, no key would be known, and every test of this room would fail.
         let tree = Value::serialize(RawConfig::default()).ok().and_then(Value::into_dict).unwrap_or_default();
@@ -60,7 +60,7 @@ impl Known {
 }
 
 /// The lowest layer: the defaults.
-impl Provider for Known {
+impl Provider for SettingRegistry {
     fn metadata(&self) -> Metadata {
         Metadata::named(DEFAULT)
     }
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn every_setting_is_known_by_its_group_and_name() {
-        let known = Known::new();
+        let known = SettingRegistry::new();
         let keys: Vec<&str> = known.keys().collect();
         assert_eq!(keys.len(), 32);
         for key in
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn what_was_meant_is_found() {
-        let known = Known::new();
+        let known = SettingRegistry::new();
         let cases = [
             ("broker.perfix", Some("broker.prefix")),
             ("brokr", Some("broker")),

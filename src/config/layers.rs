@@ -8,18 +8,18 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::fault::ConfigFault;
-use super::known::{DEFAULT, Known, unknown};
+use super::known::{DEFAULT, SettingRegistry, unknown};
 use super::raw::RawConfig;
 
 /// A value somebody gave for a setting that exists.
-pub(super) struct Given {
+pub(super) struct ProvidedSetting {
     pub(super) key: String,
     pub(super) value: Value,
     /// A file's path, a variable's name, or the command line.
     pub(super) origin: String,
 }
 
-impl Provider for Given {
+impl Provider for ProvidedSetting {
     fn metadata(&self) -> Metadata {
         Metadata::named(self.origin.clone())
     }
@@ -31,7 +31,7 @@ impl Provider for Given {
 }
 
 /// What a file says.
-pub(super) fn read_file(path: &Path, known: &Known, faults: &mut Vec<ConfigFault>) -> Vec<Given> {
+pub(super) fn read_file(path: &Path, known: &SettingRegistry, faults: &mut Vec<ConfigFault>) -> Vec<ProvidedSetting> {
     let origin = path.display().to_string();
     let written = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}")).and_then(parse);
     match written {
@@ -59,7 +59,7 @@ fn place(text: &str, offset: usize) -> String {
     format!("line {line}, column {column}: ")
 }
 
-fn settings_in(written: Dict, origin: &str, known: &Known, faults: &mut Vec<ConfigFault>) -> Vec<Given> {
+fn settings_in(written: Dict, origin: &str, known: &SettingRegistry, faults: &mut Vec<ConfigFault>) -> Vec<ProvidedSetting> {
     let mut given = Vec::new();
     let mut fault = |key, message: String| faults.push(ConfigFault::new(key, message).from(origin));
     for (group, value) in written {
@@ -72,7 +72,7 @@ fn settings_in(written: Dict, origin: &str, known: &Known, faults: &mut Vec<Conf
                 for (setting, value) in settings {
                     let key = format!("{group}.{setting}");
                     match known.default_of(&key) {
-                        Ok(_) => given.push(Given { key, value, origin: origin.to_owned() }),
+                        Ok(_) => given.push(ProvidedSetting { key, value, origin: origin.to_owned() }),
                         Err(message) => fault(key, message),
                     }
                 }
@@ -105,7 +105,7 @@ impl Merged {
 }
 
 /// Lays what was given over the defaults; later ones win. A value of the wrong type is a fault and left out.
-pub(super) fn merge(known: &Known, given: Vec<Given>, faults: &mut Vec<ConfigFault>) -> Merged {
+pub(super) fn merge(known: &SettingRegistry, given: Vec<ProvidedSetting>, faults: &mut Vec<ConfigFault>) -> Merged {
     let mut merged = Merged { raw: RawConfig::default(), figment: Figment::from(known) };
     // figment stops at its first error: one value is added at a time, so that all the wrong ones are found.
     for given in given {

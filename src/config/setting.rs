@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use figment::value::Value;
 use url::Url;
 
-use super::known::Known;
+use super::known::SettingRegistry;
 use super::layers::Merged;
 
 /// One setting as `waypost check` shows it: secrets are masked.
@@ -24,7 +24,7 @@ pub struct Setting {
 }
 
 /// All of them, in the order of their keys.
-pub(super) fn settings(known: &Known, merged: &Merged) -> Vec<Setting> {
+pub(super) fn settings(known: &SettingRegistry, merged: &Merged) -> Vec<Setting> {
     let setting = |key: &str| Setting {
         key: key.to_owned(),
         value: merged.value(key).as_ref().map(shown).unwrap_or_default(),

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use chrono::Utc;
 
-use super::{DISCARD_TIME, DeadLetters, LETTERS_PER_MARK, Refused};
-use crate::delivery::dead_letter::State;
-use crate::delivery::dead_letter::mark::{Erase, Mark, Verdict};
+use super::{DISCARD_TIME, DeadLetters, LETTERS_PER_MARK, DeadLetterError};
+use crate::delivery::dead_letter::LetterState;
+use crate::delivery::dead_letter::mark::{Erase, DeadLetterRecord, OperatorAction};
 use crate::delivery::identity::DeadLetterId;
-use crate::store::dead_letters::Applied;
+use crate::store::dead_letters::RecordOutcome;
 
 /// What an erasure has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Erased {
 
 /// Whether to do what was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doing {
+pub enum EraseMode {
     /// Tell what it would do.
     Nothing,
     /// Do it.
@@ -44,9 +44,9 @@ impl DeadLetters {
         &self,
         phone_number: &str,
         before: Option<u64>,
-        doing: Doing,
+        doing: EraseMode,
         by: &str,
-    ) -> Result<Erased, Refused> {
+    ) -> Result<Erased, DeadLetterError> {
         let deadline = Instant::now() + DISCARD_TIME;
         let view = self.readable().await?;
         let before = match before {
@@ -61,16 +61,16 @@ impl DeadLetters {
             })?;
             erased.looked_at += page.letters.len() as u64;
             let found = page.letters.iter().map(|kept| &kept.letter).filter(|letter| letter.is_about(phone_number));
-            let (replaying, found): (Vec<_>, Vec<_>) = found.partition(|letter| letter.state == State::Replaying);
+            let (replaying, found): (Vec<_>, Vec<_>) = found.partition(|letter| letter.state == LetterState::Replaying);
             erased.replaying += replaying.len() as u64;
             let ids: Vec<DeadLetterId> = found.into_iter().map(|letter| letter.id.clone()).collect();
             match doing {
-                Doing::Nothing => erased.letters += ids.len() as u64,
-                Doing::It if ids.is_empty() => {}
-                Doing::It => {
-                    let verdict = Verdict { by: by.to_owned(), at: Utc::now(), because: Some("erased".to_owned()) };
+                EraseMode::Nothing => erased.letters += ids.len() as u64,
+                EraseMode::It if ids.is_empty() => {}
+                EraseMode::It => {
+                    let verdict = OperatorAction { by: by.to_owned(), at: Utc::now(), because: Some("erased".to_owned()) };
                     let found = ids.len() as u64;
-                    if let Applied::Letters(letters) = self.append(Mark::Erase(Erase { ids, verdict })).await? {
+                    if let RecordOutcome::Letters(letters) = self.append(DeadLetterRecord::Erase(Erase { ids, verdict })).await? {
                         erased.letters += letters;
                         // A replay has taken them since they were found.
                         erased.replaying += found.saturating_sub(letters);

@@ -10,15 +10,15 @@ use std::time::Duration;
 use chrono::Utc;
 use futures_util::StreamExt as _;
 
-use super::{DeadLetters, Refused};
-use crate::broker::append::Unapplied;
-use crate::broker::publisher::Unpublished;
+use super::{DeadLetters, DeadLetterError};
+use crate::broker::append::AppendError;
+use crate::broker::publisher::PublishError;
 use crate::delivery::dead_letter::DeadLetter;
-use crate::delivery::dead_letter::mark::{Mark, Rewritten};
+use crate::delivery::dead_letter::mark::{DeadLetterRecord, Rewritten};
 use crate::delivery::dead_letter::removed::RemovedMessage;
 use crate::follow::FollowError;
 use crate::metrics::account::Origin;
-use crate::store::dead_letters::Applied;
+use crate::store::dead_letters::RecordOutcome;
 
 /// Messages rewritten at the same time.
 const CONCURRENCY: usize = 32;
@@ -58,7 +58,7 @@ impl DeadLetters {
             }
             match failure {
                 None => {}
-                Some(Refused::Store(error)) => return Err(error.into()),
+                Some(DeadLetterError::Store(error)) => return Err(error.into()),
                 Some(error) => {
                     tracing::warn!(%error, "dead letters of removed messages not written, will retry");
                     tokio::time::sleep(RETRY_INTERVAL).await;
@@ -67,29 +67,29 @@ impl DeadLetters {
         }
     }
 
-    async fn rewrite(&self, offset: u64, message: RemovedMessage) -> Result<(), Refused> {
+    async fn rewrite(&self, offset: u64, message: RemovedMessage) -> Result<(), DeadLetterError> {
         if !tokio::task::block_in_place(|| self.view.has_removed_message(offset))? {
             return Ok(());
         }
         let retries_queue = self.names.retries();
         // All workers derive the same identities from the offset.
         for letter in message.letters(&offset, &retries_queue, Utc::now()) {
-            if self.append_letter(&letter).await? == Applied::Letters(1) {
+            if self.append_letter(&letter).await? == RecordOutcome::Letters(1) {
                 self.count_letter(&letter, &message);
             }
         }
-        let rewritten = Mark::Rewritten(Rewritten { offset });
+        let rewritten = DeadLetterRecord::Rewritten(Rewritten { offset });
         // The first worker counts.
-        if self.append(rewritten).await? == Applied::Letters(1) && message.is_of(&retries_queue) {
+        if self.append(rewritten).await? == RecordOutcome::Letters(1) && message.is_of(&retries_queue) {
             self.metrics.account.taken_from_ladder.inc();
         }
         Ok(())
     }
 
     /// Appends a letter, without its large parts if RabbitMQ does not take it whole.
-    async fn append_letter(&self, letter: &DeadLetter) -> Result<Applied, Refused> {
+    async fn append_letter(&self, letter: &DeadLetter) -> Result<RecordOutcome, DeadLetterError> {
         match self.appender.append(serde_json::to_vec(letter)?).await {
-            Err(Unapplied::Unpublished(Unpublished::TooLarge { limit, .. })) => {
+            Err(AppendError::Unpublished(PublishError::TooLarge { limit, .. })) => {
                 let shortened = letter.clone().shortened(limit);
                 Ok(self.appender.append(serde_json::to_vec(&shortened)?).await?)
             }

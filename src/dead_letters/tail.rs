@@ -9,18 +9,18 @@ use lapin::Connection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Building, DeadLetters};
+use super::{ViewState, DeadLetters};
 use crate::broker::BrokerError;
 use crate::broker::append::ReadBack;
-use crate::broker::connection::{self, Address, reconnect_delays};
+use crate::broker::connection::{self, ConnectionConfig, reconnect_delays};
 use crate::broker::topology::Topology;
-use crate::follow::{Currency, FollowError, Follower, watch};
+use crate::follow::{SyncState, FollowError, Follower, watch};
 use crate::replays::runner::Runner;
 
 /// Tails the log, and runs replays.
-pub struct Tail {
+pub struct DeadLetterSupervisor {
     /// The broker.
-    pub address: Address,
+    pub address: ConnectionConfig,
     /// What is declared there.
     pub topology: Topology,
     /// Where records are applied.
@@ -30,10 +30,10 @@ pub struct Tail {
     /// Whether the log is read as it grows.
     pub follower: Follower,
     /// Replays send by the configuration: they run only while it is current.
-    pub configuration: watch::Receiver<Currency>,
+    pub configuration: watch::Receiver<SyncState>,
 }
 
-impl Tail {
+impl DeadLetterSupervisor {
     /// Runs replays until `stop`, and tails until `settled`, over as many connections as that takes. Deliveries that end in between
     /// have their dead letters read back.
     ///
@@ -83,7 +83,7 @@ impl Tail {
             prepared = prepare => prepared?,
             () = settled.cancelled() => return Ok(()),
         };
-        if *self.dead_letters.building.borrow() == Building::No && self.follower.silence().is_none() {
+        if *self.dead_letters.building.borrow() == ViewState::No && self.follower.silence().is_none() {
             self.dead_letters.appender.set_read_back(ReadBack::On);
         }
         let mut follow = pin!(self.dead_letters.follow(log));
@@ -93,7 +93,7 @@ impl Tail {
         tokio::select! {
             ended = &mut follow => match ended? {},
             ended = &mut watch => match ended? {},
-            _ = currency.wait_for(|currency| *currency == Currency::Current) => {}
+            _ = currency.wait_for(|currency| *currency == SyncState::Current) => {}
             () = settled.cancelled() => return Ok(()),
         }
         self.dead_letters.appender.set_read_back(ReadBack::On);
@@ -119,12 +119,12 @@ impl Tail {
         let mut configuration = self.configuration.clone();
         while !stop.is_cancelled() {
             tokio::select! {
-                _ = configuration.wait_for(|currency| *currency == Currency::Current) => {}
+                _ = configuration.wait_for(|currency| *currency == SyncState::Current) => {}
                 () = stop.cancelled() => break,
             }
             let pause = stop.child_token();
             let outdated = async {
-                let _ = configuration.wait_for(|currency| *currency == Currency::CatchingUp).await;
+                let _ = configuration.wait_for(|currency| *currency == SyncState::CatchingUp).await;
                 pause.cancel();
                 std::future::pending::<()>().await;
             };

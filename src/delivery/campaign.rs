@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use super::duration::Written;
+use super::duration::TextDuration;
 use super::event::Keyword;
 use super::identity::WebhookId;
 use super::left_out;
@@ -196,13 +196,13 @@ pub struct PreviousSecret {
 pub struct RetryOverrides {
     /// In place of `retry.initialDelay`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub initial_delay: Option<Written>,
+    pub initial_delay: Option<TextDuration>,
     /// In place of `retry.multiplier`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multiplier: Option<f64>,
     /// In place of `retry.maxDelay`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_delay: Option<Written>,
+    pub max_delay: Option<TextDuration>,
     /// In place of `retry.jitter`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter: Option<f64>,
@@ -211,7 +211,7 @@ pub struct RetryOverrides {
     pub max_attempts: Option<u32>,
     /// In place of `retry.maxAge`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_age: Option<Written>,
+    pub max_age: Option<TextDuration>,
     /// In place of `retry.permanentStatuses`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permanent_statuses: Option<Vec<u16>>,
@@ -305,7 +305,7 @@ impl WebhookKind {
 
 /// Where in its campaign a webhook is attached.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Place<'a> {
+pub struct WebhookPlace<'a> {
     /// The section.
     pub section: &'a Section,
     /// The menu entry; none where the webhook is the section's own.
@@ -314,7 +314,7 @@ pub struct Place<'a> {
     pub webhook: &'a Arc<Webhook>,
 }
 
-impl Place<'_> {
+impl WebhookPlace<'_> {
     /// The webhook as the target of a delivery.
     pub fn target(&self) -> Target {
         let redirect = match self.entry {
@@ -331,11 +331,11 @@ impl Place<'_> {
 
 impl Campaign {
     /// All webhooks: of each section its own first, then those of its menu.
-    pub fn places(&self) -> impl Iterator<Item = Place<'_>> {
+    pub fn places(&self) -> impl Iterator<Item = WebhookPlace<'_>> {
         self.sections.iter().flat_map(|section| {
-            let own = section.webhook.iter().map(move |webhook| Place { section, entry: None, webhook });
+            let own = section.webhook.iter().map(move |webhook| WebhookPlace { section, entry: None, webhook });
             let menu = section.menu.iter().filter_map(move |entry| {
-                entry.webhook.as_ref().map(|webhook| Place { section, entry: Some(entry), webhook })
+                entry.webhook.as_ref().map(|webhook| WebhookPlace { section, entry: Some(entry), webhook })
             });
             own.chain(menu)
         })
@@ -357,7 +357,7 @@ impl Campaign {
     }
 
     /// The webhook with this id.
-    pub fn place_of(&self, id: &WebhookId) -> Option<Place<'_>> {
+    pub fn place_of(&self, id: &WebhookId) -> Option<WebhookPlace<'_>> {
         self.places().find(|place| place.webhook.id == *id)
     }
 

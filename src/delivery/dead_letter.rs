@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use super::campaign::{Configuration, MASK, Target};
 use super::event::StepEvent;
-use super::fault::Fault;
+use super::fault::Violation;
 use super::identity::{DeadLetterId, DeliveryId, EventId, ReplayId, ReplayLink, WebhookId};
 use super::outcome::Cause;
-use super::reason::Reason;
+use super::reason::DeadLetterReason;
 use super::{Attempt, Delivery, TraceContext, timestamp};
 
 /// The most of an unreadable body that is kept, in bytes. Twice as long as the longest event, and so short that a reader of the
@@ -34,9 +34,9 @@ pub struct DeadLetter {
     /// dies with the same one. Two messages with the same event die with different ones.
     pub id: DeadLetterId,
     /// Every letter is appended as pending; replays and discards are records of their own.
-    pub state: State,
+    pub state: LetterState,
     /// Why.
-    pub reason: Reason,
+    pub reason: DeadLetterReason,
     /// When it was given up.
     #[serde(with = "timestamp")]
     #[schemars(with = "DateTime<Utc>")]
@@ -100,18 +100,18 @@ pub struct DeadLetter {
     pub body_base64: Option<String>,
     /// Why the body could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<Fault>,
+    pub errors: Vec<Violation>,
 }
 
 impl DeadLetter {
     /// The dead letter of a delivery.
-    pub fn of_delivery(mut delivery: Delivery, reason: Reason, now: DateTime<Utc>) -> Self {
+    pub fn of_delivery(mut delivery: Delivery, reason: DeadLetterReason, now: DateTime<Utc>) -> Self {
         delivery.target.mask();
         let id = id_of(&delivery, now);
         let last = delivery.attempts.last();
         Self {
             id,
-            state: State::Pending,
+            state: LetterState::Pending,
             reason,
             dead_at: now,
             campaign_id: Some(delivery.event.campaign_id.clone()),
@@ -137,11 +137,11 @@ impl DeadLetter {
     }
 
     /// The dead letter of a message that could not be dealt with. `seen` tells apart equal bodies that came twice.
-    pub fn of_body(body: &[u8], mut errors: Vec<Fault>, seen: &str, reason: Reason, now: DateTime<Utc>) -> Self {
+    pub fn of_body(body: &[u8], mut errors: Vec<Violation>, seen: &str, reason: DeadLetterReason, now: DateTime<Utc>) -> Self {
         let kept = &body[..body.len().min(BODY_BYTES_KEPT)];
         if kept.len() < body.len() {
             let message = format!("only the first {BODY_BYTES_KEPT} of its {} bytes are kept", body.len());
-            errors.push(Fault::new("$", message));
+            errors.push(Violation::new("$", message));
         }
         let (text, base64) = match std::str::from_utf8(kept) {
             Ok(text) if escapes(kept) <= kept.len() / 3 => (Some(text.to_owned()), None),
@@ -149,7 +149,7 @@ impl DeadLetter {
         };
         Self {
             id: DeadLetterId::derive(&[body, seen.as_bytes()]),
-            state: State::Pending,
+            state: LetterState::Pending,
             reason,
             dead_at: now,
             campaign_id: None,
@@ -184,7 +184,7 @@ impl DeadLetter {
 
     /// The letter of something that was to be sent again and could not be: the attempts of before are not its own.
     #[must_use]
-    pub fn unsent(self, reason: Reason) -> Self {
+    pub fn unsent(self, reason: DeadLetterReason) -> Self {
         Self { reason, status: None, cause: None, first_attempt_at: None, attempts: Vec::new(), ..self }
     }
 
@@ -224,7 +224,7 @@ impl DeadLetter {
         if let Some(bytes) = self.body.as_ref().or(self.body_base64.as_ref()).map(String::len) {
             (self.body, self.body_base64) = (None, None);
             let message = format!("the body ({bytes} bytes) is not kept: RabbitMQ's max_message_size is {limit}");
-            self.errors.push(Fault::new("$", message));
+            self.errors.push(Violation::new("$", message));
         }
         self
     }
@@ -265,7 +265,7 @@ fn id_of(delivery: &Delivery, now: DateTime<Utc>) -> DeadLetterId {
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "DeadLetterState")]
 #[repr(u8)]
-pub enum State {
+pub enum LetterState {
     /// Nobody has dealt with it.
     Pending,
     /// It is being sent again.
@@ -276,7 +276,7 @@ pub enum State {
     Discarded,
 }
 
-impl State {
+impl LetterState {
     /// Every state, in the order of their numbers.
     pub const ALL: [Self; 4] = [Self::Pending, Self::Replaying, Self::Replayed, Self::Discarded];
 
@@ -310,7 +310,7 @@ mod tests {
     }
 
     fn id(delivery: &Delivery, now: DateTime<Utc>) -> DeadLetterId {
-        DeadLetter::of_delivery(delivery.clone(), Reason::Exhausted, now).id
+        DeadLetter::of_delivery(delivery.clone(), DeadLetterReason::Exhausted, now).id
     }
 
     #[test]

@@ -18,7 +18,7 @@ use url::Url;
 use super::campaign::{Campaign, MenuEntry, Redirect, RedirectKind, Section, SectionKind, Webhook};
 use super::egress::{EgressRules, HttpUrls};
 use super::event::{Keyword, MAX_CAMPAIGN_ID_CHARS};
-use super::fault::Fault;
+use super::fault::Violation;
 use super::identity::WebhookId;
 pub use part::{read_value, read_webhook};
 use reader::{Faults, FirstPlaces, Node, Object, shortened};
@@ -28,14 +28,14 @@ pub const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
 
 /// By what the URLs of webhooks are judged.
 #[derive(Debug, Clone, Copy)]
-pub enum Urls<'a> {
+pub enum UrlPolicy<'a> {
     /// Their scheme alone.
     Scheme(HttpUrls),
     /// Egress rules, as far as they can be told by a URL.
     Egress(&'a EgressRules),
 }
 
-impl Urls<'_> {
+impl UrlPolicy<'_> {
     fn http_urls(self) -> HttpUrls {
         match self {
             Self::Scheme(http_urls) => http_urls,
@@ -56,8 +56,8 @@ impl Urls<'_> {
 ///
 /// # Errors
 /// All faults of the document, each with its path.
-pub fn read(bytes: &[u8], http_urls: HttpUrls, previous: Option<&Campaign>) -> Result<Campaign, Vec<Fault>> {
-    read_among(bytes, Urls::Scheme(http_urls), previous, &|_| false)
+pub fn read(bytes: &[u8], http_urls: HttpUrls, previous: Option<&Campaign>) -> Result<Campaign, Vec<Violation>> {
+    read_among(bytes, UrlPolicy::Scheme(http_urls), previous, &|_| false)
 }
 
 /// As [`read`], where there are other campaigns: `elsewhere` tells the ids of their webhooks, which no new webhook is
@@ -67,11 +67,11 @@ pub fn read(bytes: &[u8], http_urls: HttpUrls, previous: Option<&Campaign>) -> R
 /// Those of [`read`].
 pub fn read_among(
     bytes: &[u8],
-    urls: Urls<'_>,
+    urls: UrlPolicy<'_>,
     previous: Option<&Campaign>,
     elsewhere: &dyn Fn(&WebhookId) -> bool,
-) -> Result<Campaign, Vec<Fault>> {
-    let (text, value) = parse(bytes, "a campaign").map_err(|message| vec![Fault::new("$", message)])?;
+) -> Result<Campaign, Vec<Violation>> {
+    let (text, value) = parse(bytes, "a campaign").map_err(|message| vec![Violation::new("$", message)])?;
     let faults = Faults::default();
     duplicates::refuse(text, &faults);
     let campaign = Document::new(&value, urls).campaign(&Node::root(&value, &faults));
@@ -99,7 +99,7 @@ fn parse<'a>(bytes: &'a [u8], what: &str) -> Result<(&'a str, Value), String> {
 
 /// What the rules of a node need to know of the rest of the document.
 struct Document<'a> {
-    urls: Urls<'a>,
+    urls: UrlPolicy<'a>,
     /// The labels of all sections: where redirects can lead.
     labels: HashSet<&'a str>,
     first_welcome: FirstPlaces<()>,
@@ -108,7 +108,7 @@ struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    fn new(value: &'a Value, urls: Urls<'a>) -> Self {
+    fn new(value: &'a Value, urls: UrlPolicy<'a>) -> Self {
         let sections = value["sections"].as_array().into_iter().flatten();
         Self {
             urls,

@@ -28,12 +28,12 @@ pub fn parse(text: &str) -> Result<Duration, String> {
 /// A duration that keeps the text it was written as: `90s` is read again as `90s`.
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
 #[schemars(with = "String", rename = "Duration")]
-pub struct Written {
+pub struct TextDuration {
     text: String,
     value: Duration,
 }
 
-impl Written {
+impl TextDuration {
     /// Reads a duration.
     ///
     /// # Errors
@@ -48,13 +48,13 @@ impl Written {
     }
 }
 
-impl Serialize for Written {
+impl Serialize for TextDuration {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.text)
     }
 }
 
-impl<'de> Deserialize<'de> for Written {
+impl<'de> Deserialize<'de> for TextDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }

@@ -11,7 +11,7 @@ const MIN_CHARS: usize = 4;
 
 /// Whether a text is all that was said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
+pub enum Truncation {
     /// It is.
     Whole,
     /// It was cut off: what is at its end may go on.
@@ -19,7 +19,7 @@ pub enum Extent {
 }
 
 /// The text with a [`MASK`] in the place of each secret of the webhook.
-pub fn masked(text: &str, extent: Extent, webhook: &Webhook) -> String {
+pub fn masked(text: &str, extent: Truncation, webhook: &Webhook) -> String {
     let secrets = secrets(webhook);
     let mut masked = String::with_capacity(text.len());
     let mut rest = text;
@@ -27,7 +27,7 @@ pub fn masked(text: &str, extent: Extent, webhook: &Webhook) -> String {
         let found = secrets.iter().find(|secret| rest.starts_with(secret.as_str()));
         let is_cut = || {
             let cut = |secret: &String| secret.starts_with(rest);
-            extent == Extent::Beginning && rest.chars().nth(MIN_CHARS - 1).is_some() && secrets.iter().any(cut)
+            extent == Truncation::Beginning && rest.chars().nth(MIN_CHARS - 1).is_some() && secrets.iter().any(cut)
         };
         let length = match found {
             Some(secret) => secret.len(),
@@ -116,7 +116,7 @@ mod tests {
             (&odd, "ü\u{fffd}longü", "ü\u{fffd}********ü"),
             (&odd, "", ""),
         ] {
-            assert_eq!(masked(said, Extent::Whole, webhook), shown, "{said}");
+            assert_eq!(masked(said, Truncation::Whole, webhook), shown, "{said}");
         }
     }
 
@@ -124,10 +124,10 @@ mod tests {
     fn what_was_cut_off_at_its_end_is_masked_too() {
         let webhook = webhook(json!({ "X-Api-Key": "s3cretvalue" }), None);
         for (said, extent, shown) in [
-            ("bad key: s3cretv", Extent::Beginning, "bad key: ********"),
-            ("bad key: s3cretv", Extent::Whole, "bad key: s3cretv"),
-            ("bad key: s3c", Extent::Beginning, "bad key: s3c"),
-            ("s3cretv, s3cre", Extent::Beginning, "s3cretv, ********"),
+            ("bad key: s3cretv", Truncation::Beginning, "bad key: ********"),
+            ("bad key: s3cretv", Truncation::Whole, "bad key: s3cretv"),
+            ("bad key: s3c", Truncation::Beginning, "bad key: s3c"),
+            ("s3cretv, s3cre", Truncation::Beginning, "s3cretv, ********"),
         ] {
             assert_eq!(masked(said, extent, &webhook), shown, "{said}");
         }
@@ -137,6 +137,6 @@ mod tests {
     fn what_is_masked_already_stays_as_it_is() {
         let mut webhook = webhook(json!({ "X-Api-Key": "s3cretvalue", "X-Stars": "****" }), Some("whsec_c2lnbmluZw=="));
         webhook.mask();
-        assert_eq!(masked("******** s3cretvalue", Extent::Whole, &webhook), "******** s3cretvalue");
+        assert_eq!(masked("******** s3cretvalue", Truncation::Whole, &webhook), "******** s3cretvalue");
     }
 }

@@ -31,18 +31,18 @@ use super::identity::WebhookId;
 use super::outcome::Cause;
 use super::timestamp;
 use gate::Limits;
-use recent::Recent;
+use recent::DecayingRatio;
 
 /// Where a webhook's requests go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct ReceiverKey {
     /// Scheme, host and port.
     pub endpoint: Origin,
     /// The path, without a query.
     pub path: String,
 }
 
-impl Place {
+impl ReceiverKey {
     /// The place of a URL; what is none is a place of its own.
     pub fn of(url: &str) -> Self {
         match Url::parse(url) {
@@ -94,7 +94,7 @@ impl fmt::Display for Origin {
 
 /// Why a delivery is parked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Busy {
+pub enum ParkReason {
     /// The breaker is open.
     Breaker,
     /// As many requests are under way as may be, and for longer than is worth waiting.
@@ -107,7 +107,7 @@ pub enum Busy {
     Memory,
 }
 
-impl Busy {
+impl ParkReason {
     /// Every reason.
     pub const ALL: [Self; 5] = [Self::Breaker, Self::Concurrency, Self::RateLimit, Self::Slow, Self::Memory];
 
@@ -171,7 +171,7 @@ pub enum SlowLane {
 
 /// How a delivery has come to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asking {
+pub enum AskRound {
     /// It has just come. It does not overtake those that wait.
     First,
     /// It has waited.
@@ -182,11 +182,11 @@ pub enum Asking {
 
 /// Where a delivery comes from, that asks to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arrival {
+pub enum Source {
     /// From its event.
-    Fresh,
+    Event,
     /// From the delay ladder.
-    Waited,
+    Retry,
 }
 
 /// Whether the delay ladder takes what is parked.
@@ -200,7 +200,7 @@ pub enum Ladder {
 
 /// A delivery asks to be sent.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
+pub struct AdmissionRequest<'a> {
     /// Its webhook, where that has limits of its own.
     pub webhook: Option<(&'a WebhookId, Limits)>,
     /// The endpoint's limits.
@@ -208,9 +208,9 @@ pub struct Ask<'a> {
     /// Whether there is room for a slow receiver.
     pub slow_lane: SlowLane,
     /// How it has come to ask.
-    pub asking: Asking,
+    pub asking: AskRound,
     /// Where it comes from.
-    pub arrival: Arrival,
+    pub arrival: Source,
     /// Whether it can be parked.
     pub ladder: Ladder,
     /// A number in 0..1 that spreads what is parked.
@@ -221,13 +221,13 @@ pub struct Ask<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Admission {
     /// Its request may be sent.
-    Send(Pass),
+    Send(AdmissionToken),
     /// It may wait there for so long.
     Wait(Duration, Queue),
     /// It has to come back after this time. From now on it counts as parked.
-    Park(Duration, Busy),
+    Park(Duration, ParkReason),
     /// It would be parked, but the delay ladder is closed. It has to ask again, and nothing has changed.
-    Refused(Busy),
+    Refused(ParkReason),
 }
 
 /// Whose requests a delivery waits for to end.
@@ -244,7 +244,7 @@ pub enum Queue {
 /// A request that may be sent. It must be given back, by [`receiver::Receiver::ended`] or [`receiver::Receiver::given_up`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
-pub struct Pass {
+pub struct AdmissionToken {
     webhook: Option<WebhookId>,
     /// The part of the window it is in.
     pub lane: Lane,
@@ -276,7 +276,7 @@ pub struct LastError {
 /// A receiver or an endpoint as people are shown it, as this worker sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Standing {
+pub struct EndpointStats {
     /// Whether requests are let through; of an endpoint, the worst of its receivers.
     pub breaker: BreakerState,
     /// The time in milliseconds after which the next delivery is sent as a probe; null where no breaker is open.
@@ -298,10 +298,10 @@ pub struct Standing {
     /// The last request that was not answered with 2xx.
     pub last_error: Option<LastError>,
     #[serde(skip)]
-    recent: Recent,
+    recent: DecayingRatio,
 }
 
-impl Standing {
+impl EndpointStats {
     /// What puts it at the head of a list: the lower, the worse.
     pub fn health(&self) -> (BreakerState, u32, u32) {
         let failing = (self.failure_ratio.unwrap_or_default() * 1000.0) as u32;
@@ -346,7 +346,7 @@ mod tests {
             ("https://[2001:DB8::1]/", "https://[2001:db8::1]:443", "/"),
             ("no URL", "no URL", ""),
         ] {
-            let place = Place::of(url);
+            let place = ReceiverKey::of(url);
             assert_eq!((place.endpoint.as_str(), place.path.as_str()), (endpoint, path));
         }
     }

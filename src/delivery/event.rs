@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Number, Value};
 
-use super::fault::{Fault, type_name};
+use super::fault::{Violation, type_name};
 use super::identity::EventId;
 use super::normal_form::NormalForm;
 use super::{left_out, timestamp};
@@ -130,8 +130,8 @@ struct Published {
 ///
 /// # Errors
 /// All faults of the body, each with its path.
-pub fn decode(body: &[u8], message_id: Option<&str>) -> Result<StepEvent, Vec<Fault>> {
-    let published = parse(body).map_err(|message| vec![Fault::new("$", message)])?;
+pub fn decode(body: &[u8], message_id: Option<&str>) -> Result<StepEvent, Vec<Violation>> {
+    let published = parse(body).map_err(|message| vec![Violation::new("$", message)])?;
     let mut faults = Faults(Vec::new());
     let campaign_id = faults.required_text("campaignId", published.campaign_id).and_then(|id| faults.campaign_id(id));
     let label = faults.required_text("label", published.label);
@@ -170,11 +170,11 @@ fn parse(body: &[u8]) -> Result<Published, String> {
 }
 
 /// The faults found in the fields of an event. Each function gives back what is right, and notes what is not.
-struct Faults(Vec<Fault>);
+struct Faults(Vec<Violation>);
 
 impl Faults {
     fn add<T>(&mut self, name: &str, message: impl Into<String>) -> Option<T> {
-        self.0.push(Fault::new(format!("$.{name}"), message));
+        self.0.push(Violation::new(format!("$.{name}"), message));
         None
     }
 
@@ -242,7 +242,7 @@ mod tests {
         decode(body, None).unwrap_or_else(|faults| panic!("refused: {faults:?}"))
     }
 
-    fn faults(body: &[u8]) -> Vec<Fault> {
+    fn faults(body: &[u8]) -> Vec<Violation> {
         decode(body, None).expect_err("the body was taken for an event")
     }
 
@@ -331,12 +331,12 @@ mod tests {
         for name in ["campaignId", "label", "phoneNumber", "date", "response", "option", "eventId"] {
             for value in wrong.iter().chain(&number) {
                 let message = format!("expected a string, found {}", type_name(value));
-                assert_eq!(faults(&with(name, value.clone())), [Fault::new(format!("$.{name}"), message)]);
+                assert_eq!(faults(&with(name, value.clone())), [Violation::new(format!("$.{name}"), message)]);
             }
         }
         for value in wrong {
             let message = format!("a keyword is a string or a number, not {}", type_name(&value));
-            assert_eq!(faults(&with("keyword", value)), [Fault::new("$.keyword", message)]);
+            assert_eq!(faults(&with("keyword", value)), [Violation::new("$.keyword", message)]);
         }
     }
 
@@ -345,7 +345,7 @@ mod tests {
         for name in ["campaignId", "label", "phoneNumber", "date"] {
             let mut event = whole();
             event.as_object_mut().expect("an object").remove(name);
-            let expected = [Fault::new(format!("$.{name}"), "missing; it is required")];
+            let expected = [Violation::new(format!("$.{name}"), "missing; it is required")];
             assert_eq!(faults(event.to_string().as_bytes()), expected);
             assert_eq!(faults(&with(name, Value::Null)), expected);
         }

@@ -9,10 +9,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Delivery;
-use super::campaign::{Campaign, MenuEntry, Place, Secrets, Section, SectionKind, WebhookKind};
+use super::campaign::{Campaign, MenuEntry, WebhookPlace, Secrets, Section, SectionKind, WebhookKind};
 use super::event::{Keyword, StepEvent};
 use super::identity::WebhookId;
-use super::request::{self, Shown};
+use super::request::{self, RequestPreview};
 use super::resolve::{self, MatchedBy, Step};
 
 /// What becomes of an event, and why.
@@ -94,7 +94,7 @@ pub struct ExplainedWebhook {
     pub why: String,
     /// What it would be sent, where it fires or would if it were enabled.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub request: Option<Shown>,
+    pub request: Option<RequestPreview>,
 }
 
 /// Explains an event of `campaign`, which has this version. Requests are as if their attempts began `now`.
@@ -116,7 +116,7 @@ pub fn explain(
     let Section { label, kind, menu, .. } = step.section;
     let entries = menu.iter().map(|entry| explained_entry(entry, &step, &event)).collect();
     let places = campaign.places().filter(|place| std::ptr::eq(place.section, step.section));
-    let shown = |place: Place<'_>| explained_webhook(campaign, place, &step, &event, secrets, now);
+    let shown = |place: WebhookPlace<'_>| explained_webhook(campaign, place, &step, &event, secrets, now);
     let webhooks: Vec<ExplainedWebhook> = places.map(shown).collect();
     Explanation {
         campaign: found,
@@ -150,7 +150,7 @@ fn is_chosen(entry: &MenuEntry, step: &Step<'_>) -> bool {
 
 fn explained_webhook(
     campaign: &Campaign,
-    place: Place<'_>,
+    place: WebhookPlace<'_>,
     step: &Step<'_>,
     event: &StepEvent,
     secrets: Secrets,

@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 
 /// One fault of a document or an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Fault {
+pub struct Violation {
     /// Where: `$.sections[0].menu[2].webhook.url`.
     pub path: String,
     /// What is wrong and what to do.
     pub message: String,
 }
 
-impl Fault {
+impl Violation {
     /// A fault at `path`.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self { path: path.into(), message: message.into() }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path, self.message)
     }

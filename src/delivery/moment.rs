@@ -8,14 +8,14 @@ use super::{duration, timestamp};
 
 /// A time as it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
+pub enum TimeSpec {
     /// RFC 3339.
     At(DateTime<Utc>),
     /// `2h`.
     Ago(Duration),
 }
 
-impl Moment {
+impl TimeSpec {
     /// Reads a time.
     ///
     /// # Errors
@@ -55,10 +55,10 @@ mod tests {
             ("9000years", "1970-01-01T00:00:00.000Z"),
             ("9000000000years", "1970-01-01T00:00:00.000Z"),
         ] {
-            assert_eq!(timestamp::text(&Moment::parse(text).expect(text).at(now)), time, "{text}");
+            assert_eq!(timestamp::text(&TimeSpec::parse(text).expect(text).at(now)), time, "{text}");
         }
         for text in ["", "yesterday", "2h ago", "2024-06-18", "-2h"] {
-            assert!(Moment::parse(text).expect_err(text).contains("`2h`"), "{text}");
+            assert!(TimeSpec::parse(text).expect_err(text).contains("`2h`"), "{text}");
         }
     }
 }

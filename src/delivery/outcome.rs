@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::reason::Reason;
+use super::reason::DeadLetterReason;
 
 /// How an attempt ended, in the words of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -283,19 +283,19 @@ pub enum Outcome {
         retry_after: Option<Duration>,
     },
     /// No attempt will succeed.
-    Permanent(Reason),
+    Permanent(DeadLetterReason),
 }
 
 /// Classifies a reply. `permanent_statuses` end the delivery at once.
 pub fn classify(reply: &Reply, permanent_statuses: &[u16], now: DateTime<Utc>) -> Outcome {
     match reply {
         Reply::Answer { status: 200..=299, .. } => Outcome::Delivered,
-        Reply::Answer { status, .. } if permanent_statuses.contains(status) => Outcome::Permanent(Reason::Gone),
+        Reply::Answer { status, .. } if permanent_statuses.contains(status) => Outcome::Permanent(DeadLetterReason::Gone),
         Reply::Answer { status: 429 | 503, retry_after: Some(header), .. } => {
             Outcome::Transient { retry_after: retry_after(header, now) }
         }
         Reply::Answer { .. } => Outcome::Transient { retry_after: None },
-        Reply::Failure { cause: Cause::ForbiddenAddress, .. } => Outcome::Permanent(Reason::ForbiddenAddress),
+        Reply::Failure { cause: Cause::ForbiddenAddress, .. } => Outcome::Permanent(DeadLetterReason::ForbiddenAddress),
         Reply::ProxyFailure { .. } | Reply::NotConnected { .. } | Reply::TimedOut { .. } | Reply::Failure { .. } => {
             Outcome::Transient { retry_after: None }
         }
@@ -336,7 +336,7 @@ mod tests {
             (301, transient.clone()),
             (400, transient.clone()),
             (404, transient.clone()),
-            (410, Outcome::Permanent(Reason::Gone)),
+            (410, Outcome::Permanent(DeadLetterReason::Gone)),
             (429, transient.clone()),
             (500, transient.clone()),
             (101, transient.clone()),
@@ -344,7 +344,7 @@ mod tests {
         ] {
             assert_eq!(classify(&answer(status, None), &[410], now()), expected, "{status}");
         }
-        assert_eq!(classify(&answer(404, None), &[404, 410], now()), Outcome::Permanent(Reason::Gone));
+        assert_eq!(classify(&answer(404, None), &[404, 410], now()), Outcome::Permanent(DeadLetterReason::Gone));
         assert!(matches!(classify(&answer(410, None), &[], now()), Outcome::Transient { .. }));
     }
 
@@ -377,7 +377,7 @@ mod tests {
         let failure = |cause| Reply::Failure { cause, error: String::new() };
         assert_eq!(
             classify(&failure(Cause::ForbiddenAddress), &[410], now()),
-            Outcome::Permanent(Reason::ForbiddenAddress)
+            Outcome::Permanent(DeadLetterReason::ForbiddenAddress)
         );
         for cause in [Cause::Dns, Cause::Connect, Cause::Tls, Cause::Timeout, Cause::Reset, Cause::Protocol] {
             assert_eq!(classify(&failure(cause), &[410], now()), Outcome::Transient { retry_after: None });

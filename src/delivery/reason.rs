@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Why a delivery ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Reason {
+pub enum DeadLetterReason {
     /// The body was no step event.
     Malformed,
     /// The broker gave it out again and again, and no worker settled it.
@@ -29,7 +29,7 @@ pub enum Reason {
     WebhookDisabled,
 }
 
-impl Reason {
+impl DeadLetterReason {
     /// Every reason, for metrics that exist before they count.
     pub const ALL: [Self; 10] = [
         Self::Malformed,

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::dead_letter::filter::Filter;
+use super::dead_letter::filter::LetterFilter;
 use super::identity::DeadLetterId;
 pub use super::identity::{ReplayId, ReplayLink};
 use super::timestamp;
@@ -47,7 +47,7 @@ pub struct Replay {
     pub state: ReplayState,
     /// Which letters, where they were chosen by a filter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub filter: Option<Filter>,
+    pub filter: Option<LetterFilter>,
     /// Which letters, where they were named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Vec<DeadLetterId>>,
@@ -128,7 +128,7 @@ pub enum ReplayConfig {
 /// What a replay can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Command {
+pub enum ReplayCommand {
     /// Send no more until resumed.
     Pause,
     /// Go on.
@@ -137,7 +137,7 @@ pub enum Command {
     Cancel,
 }
 
-impl Command {
+impl ReplayCommand {
     /// The word of the API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -187,15 +187,15 @@ impl ReplayOutcome {
 /// A replay with what is known of its course: the same on every node, for each applies the same records.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Job {
+pub struct ReplayProgress {
     /// As the API shows it.
     pub replay: Replay,
     /// Whether it has claimed its letters.
-    pub claims: Claims,
+    pub claims: ClaimState,
     /// Claimed letters that are unsent.
     pub left: u64,
     /// How the latest letters went.
-    recent: Recent,
+    recent: RecentResults,
     /// When something was last recorded of it.
     #[serde(with = "timestamp")]
     pub updated_at: DateTime<Utc>,
@@ -203,7 +203,7 @@ pub struct Job {
 
 /// The latest letters that were delivered or failed, counted; what is older counts half.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-struct Recent {
+struct RecentResults {
     sent: u64,
     failed: u64,
 }
@@ -211,23 +211,23 @@ struct Recent {
 /// Whether a replay has claimed its letters: no other takes them then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Claims {
+pub enum ClaimState {
     /// Not all.
     Unfinished,
     /// All there were.
     Made,
 }
 
-impl Job {
+impl ReplayProgress {
     /// A job that has claimed nothing yet.
     pub fn new(replay: Replay) -> Self {
-        let (claims, recent, updated_at) = (Claims::Unfinished, Recent::default(), replay.created_at);
+        let (claims, recent, updated_at) = (ClaimState::Unfinished, RecentResults::default(), replay.created_at);
         Self { replay, claims, left: 0, recent, updated_at }
     }
 
     /// How many letters are to be sent next, at most, before that is recorded; none where nothing is, now or ever.
     pub fn next_slice(&self) -> Option<u32> {
-        (self.replay.state == ReplayState::Running && self.claims == Claims::Made).then(|| self.slice())
+        (self.replay.state == ReplayState::Running && self.claims == ClaimState::Made).then(|| self.slice())
     }
 
     /// Whether letters are still claimed that it will not send any more.
@@ -253,7 +253,7 @@ impl Job {
 
     /// All were claimed. Where there were none it is done.
     pub fn all_claimed(&mut self) {
-        self.claims = Claims::Made;
+        self.claims = ClaimState::Made;
         self.end_if_all_sent(self.replay.created_at);
     }
 
@@ -281,7 +281,7 @@ impl Job {
         }
         self.recent.sent += 1;
         if self.recent.sent >= RECENT {
-            self.recent = Recent { sent: self.recent.sent / 2, failed: self.recent.failed / 2 };
+            self.recent = RecentResults { sent: self.recent.sent / 2, failed: self.recent.failed / 2 };
         }
     }
 
@@ -306,7 +306,7 @@ impl Job {
     ///
     /// # Errors
     /// Its state.
-    pub fn control(&mut self, command: Command, at: DateTime<Utc>) -> Result<(), ReplayState> {
+    pub fn control(&mut self, command: ReplayCommand, at: DateTime<Utc>) -> Result<(), ReplayState> {
         let state = command.apply(self.replay.state).ok_or(self.replay.state)?;
         self.updated_at = at;
         if state.is_open() {
@@ -331,7 +331,7 @@ impl Job {
     }
 
     fn end_if_all_sent(&mut self, at: DateTime<Utc>) {
-        if self.replay.state.is_open() && self.claims == Claims::Made && self.left == 0 {
+        if self.replay.state.is_open() && self.claims == ClaimState::Made && self.left == 0 {
             self.end(ReplayState::Done, at);
         }
     }

@@ -42,7 +42,7 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Request")]
-pub struct Shown {
+pub struct RequestPreview {
     /// `POST`.
     pub method: &'static str,
     /// Where to.
@@ -56,14 +56,14 @@ pub struct Shown {
 
 impl Request {
     /// The request as it is shown to whoever may, or may not, see the values of custom headers.
-    pub fn shown(self, secrets: Secrets) -> Shown {
+    pub fn shown(self, secrets: Secrets) -> RequestPreview {
         let text = |value: &HeaderValue| match secrets {
             Secrets::Masked if value.is_sensitive() => MASK.to_owned(),
             _ => String::from_utf8_lossy(value.as_bytes()).into_owned(),
         };
         let headers = self.headers.iter().map(|(name, value)| (name.to_string(), text(value).into())).collect();
         let body = String::from_utf8(self.body.contiguous().into_owned()).unwrap_or_default();
-        Shown { method: "POST", url: self.url.as_str().to_owned(), headers, body }
+        RequestPreview { method: "POST", url: self.url.as_str().to_owned(), headers, body }
     }
 }
 

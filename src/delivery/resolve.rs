@@ -3,10 +3,10 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::campaign::{Campaign, MenuEntry, Place, Section, Target};
+use super::campaign::{Campaign, MenuEntry, WebhookPlace, Section, Target};
 use super::event::StepEvent;
 use super::normal_form::NormalForm;
-use super::reason::Reason;
+use super::reason::DeadLetterReason;
 
 /// Where in a campaign an event happened.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,7 +29,7 @@ pub enum MatchedBy {
 
 /// The webhooks that fire for `event`, an event of `campaign`: the section's own, then the menu entry's.
 pub fn resolve(campaign: &Campaign, event: &StepEvent) -> Vec<Target> {
-    let fires = |place: &Place<'_>| place.webhook.enabled;
+    let fires = |place: &WebhookPlace<'_>| place.webhook.enabled;
     step(campaign, event).iter().flat_map(Step::places).filter(fires).map(|place| place.target()).collect()
 }
 
@@ -37,10 +37,10 @@ pub fn resolve(campaign: &Campaign, event: &StepEvent) -> Vec<Target> {
 ///
 /// # Errors
 /// Why there is none to send to.
-pub fn current(place: Option<Place<'_>>) -> Result<Target, Reason> {
+pub fn current(place: Option<WebhookPlace<'_>>) -> Result<Target, DeadLetterReason> {
     match place {
-        None => Err(Reason::WebhookDeleted),
-        Some(place) if !place.webhook.enabled => Err(Reason::WebhookDisabled),
+        None => Err(DeadLetterReason::WebhookDeleted),
+        Some(place) if !place.webhook.enabled => Err(DeadLetterReason::WebhookDisabled),
         Some(place) => Ok(place.target()),
     }
 }
@@ -65,11 +65,11 @@ pub fn step<'a>(campaign: &'a Campaign, event: &StepEvent) -> Option<Step<'a>> {
 
 impl<'a> Step<'a> {
     /// The webhooks attached to the step, enabled or not, in the order in which they fire.
-    pub fn places(&self) -> impl Iterator<Item = Place<'a>> + use<'a> {
+    pub fn places(&self) -> impl Iterator<Item = WebhookPlace<'a>> + use<'a> {
         let section = self.section;
-        let own = section.webhook.iter().map(move |webhook| Place { section, entry: None, webhook });
+        let own = section.webhook.iter().map(move |webhook| WebhookPlace { section, entry: None, webhook });
         let chosen = self.choice.and_then(|(entry, _)| {
-            entry.webhook.as_ref().map(|webhook| Place { section, entry: Some(entry), webhook })
+            entry.webhook.as_ref().map(|webhook| WebhookPlace { section, entry: Some(entry), webhook })
         });
         own.chain(chosen)
     }

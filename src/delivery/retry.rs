@@ -7,9 +7,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Delivery;
 use super::campaign::{RetryOverrides, Webhook};
-use super::duration::Written;
+use super::duration::TextDuration;
 use super::outcome::Outcome;
-use super::reason::Reason;
+use super::reason::DeadLetterReason;
 
 /// How often and how long a delivery is tried.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,12 +54,12 @@ impl RetryPolicy {
 
     fn with(&self, overrides: &RetryOverrides) -> Self {
         Self {
-            initial_delay: overrides.initial_delay.as_ref().map_or(self.initial_delay, Written::value),
+            initial_delay: overrides.initial_delay.as_ref().map_or(self.initial_delay, TextDuration::value),
             multiplier: overrides.multiplier.unwrap_or(self.multiplier),
-            max_delay: overrides.max_delay.as_ref().map_or(self.max_delay, Written::value),
+            max_delay: overrides.max_delay.as_ref().map_or(self.max_delay, TextDuration::value),
             jitter: overrides.jitter.unwrap_or(self.jitter),
             max_attempts: overrides.max_attempts.unwrap_or(self.max_attempts),
-            max_age: overrides.max_age.as_ref().map_or(self.max_age, Written::value),
+            max_age: overrides.max_age.as_ref().map_or(self.max_age, TextDuration::value),
             permanent_statuses: overrides.permanent_statuses.clone().unwrap_or_else(|| self.permanent_statuses.clone()),
         }
     }
@@ -85,7 +85,7 @@ pub enum Settlement {
         due: DateTime<Utc>,
     },
     /// It is given up and kept.
-    Dead(Reason),
+    Dead(DeadLetterReason),
 }
 
 /// Decides after an attempt, which `delivery` has recorded already.
@@ -96,14 +96,14 @@ pub fn decide(policy: &RetryPolicy, delivery: &Delivery, outcome: &Outcome, now:
         Outcome::Transient { retry_after } => retry_after.unwrap_or_default().min(policy.max_delay),
     };
     if delivery.attempts_made >= policy.max_attempts {
-        return Settlement::Dead(Reason::Exhausted);
+        return Settlement::Dead(DeadLetterReason::Exhausted);
     }
     let jitter = delivery.id.jitter(delivery.attempts_made);
     // A receiver may ask for a longer wait than ours. A shorter one would spend the attempts before it has recovered.
     let delay = policy.delay(delivery.attempts_made, jitter).max(retry_after);
     let due = later(now, delay);
     if due > later(delivery.first_attempt_at.unwrap_or(now), policy.max_age) {
-        return Settlement::Dead(Reason::Exhausted);
+        return Settlement::Dead(DeadLetterReason::Exhausted);
     }
     Settlement::Retry { due }
 }
@@ -118,10 +118,10 @@ pub fn park(
     delivery: &mut Delivery,
     time: Duration,
     now: DateTime<Utc>,
-) -> Result<DateTime<Utc>, Reason> {
+) -> Result<DateTime<Utc>, DeadLetterReason> {
     let since = delivery.first_attempt_at.unwrap_or_else(|| *delivery.parked_at.get_or_insert(now));
     let due = later(now, time);
-    if due > later(since, policy.max_age) { Err(Reason::Exhausted) } else { Ok(due) }
+    if due > later(since, policy.max_age) { Err(DeadLetterReason::Exhausted) } else { Ok(due) }
 }
 
 /// `time + delay`, or the end of time.
@@ -191,12 +191,12 @@ mod tests {
         let fresh = TimeDelta::zero();
         let decide = |attempts, since, outcome| decide(&policy, &failed(attempts, since), &outcome, now());
         assert_eq!(decide(1, fresh, Outcome::Delivered), Settlement::Delivered);
-        assert_eq!(decide(1, fresh, Outcome::Permanent(Reason::Gone)), Settlement::Dead(Reason::Gone));
+        assert_eq!(decide(1, fresh, Outcome::Permanent(DeadLetterReason::Gone)), Settlement::Dead(DeadLetterReason::Gone));
         assert_eq!(wait(&decide(1, fresh, transient(None))), Some(5.0));
         assert_eq!(wait(&decide(3, fresh, transient(None))), Some(45.0));
         assert_eq!(wait(&decide(11, fresh, transient(None))), Some(21_600.0));
-        assert_eq!(decide(12, fresh, transient(None)), Settlement::Dead(Reason::Exhausted));
-        assert_eq!(decide(11, TimeDelta::hours(43), transient(None)), Settlement::Dead(Reason::Exhausted), "too old");
+        assert_eq!(decide(12, fresh, transient(None)), Settlement::Dead(DeadLetterReason::Exhausted));
+        assert_eq!(decide(11, TimeDelta::hours(43), transient(None)), Settlement::Dead(DeadLetterReason::Exhausted), "too old");
     }
 
     #[test]
@@ -209,10 +209,10 @@ mod tests {
         let fresh = || failed(0, TimeDelta::zero());
         let never_attempted = |hours| Delivery { parked_at: Some(now() - TimeDelta::hours(hours)), ..fresh() };
         assert_eq!(park(failed(12, TimeDelta::hours(47))), (Ok(60), None));
-        assert_eq!(park(failed(1, TimeDelta::hours(48))), (Err(Reason::Exhausted), None));
+        assert_eq!(park(failed(1, TimeDelta::hours(48))), (Err(DeadLetterReason::Exhausted), None));
         assert_eq!(park(fresh()), (Ok(60), Some(0)));
         assert_eq!(park(never_attempted(47)), (Ok(60), Some(47)));
-        assert_eq!(park(never_attempted(48)), (Err(Reason::Exhausted), Some(48)));
+        assert_eq!(park(never_attempted(48)), (Err(DeadLetterReason::Exhausted), Some(48)));
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
-use super::campaign::Place;
+use super::campaign::WebhookPlace;
 use super::event::{self, StepEvent};
-use super::fault::Fault;
+use super::fault::Violation;
 use super::timestamp;
 
 /// Of a range that belongs to nobody.
@@ -19,10 +19,10 @@ pub const PHONE_NUMBER: &str = "+12025550100";
 pub fn event(
     given: Map<String, Value>,
     campaign: &str,
-    place: &Place<'_>,
+    place: &WebhookPlace<'_>,
     now: DateTime<Utc>,
     unique: &str,
-) -> Result<StepEvent, Vec<Fault>> {
+) -> Result<StepEvent, Vec<Violation>> {
     let mut event = Map::new();
     let mut add = |name: &str, value: Value| event.insert(name.to_owned(), value);
     add("campaignId", campaign.into());
@@ -45,8 +45,8 @@ pub fn event(
     event::decode(body.as_bytes(), None).map_err(|faults| faults.into_iter().map(within_event).collect())
 }
 
-fn within_event(fault: Fault) -> Fault {
-    Fault { path: fault.path.replacen('$', "$.event", 1), ..fault }
+fn within_event(fault: Violation) -> Violation {
+    Violation { path: fault.path.replacen('$', "$.event", 1), ..fault }
 }
 
 #[cfg(test)]
@@ -56,9 +56,9 @@ mod tests {
     use super::*;
     use crate::delivery::document::tests::example;
 
-    fn sample(keyword: Option<&str>, given: Value) -> Result<StepEvent, Vec<Fault>> {
+    fn sample(keyword: Option<&str>, given: Value) -> Result<StepEvent, Vec<Violation>> {
         let campaign = example();
-        let of = |place: &Place<'_>| place.entry.map(|entry| entry.keyword.to_string()).as_deref() == keyword;
+        let of = |place: &WebhookPlace<'_>| place.entry.map(|entry| entry.keyword.to_string()).as_deref() == keyword;
         let place = campaign.places().find(of).expect("a place");
         let given = given.as_object().cloned().expect("an object");
         event(given, &campaign.id, &place, DateTime::UNIX_EPOCH, "1")

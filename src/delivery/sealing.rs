@@ -32,12 +32,12 @@ pub const SALT_BYTES: usize = NONCE_BYTES - 4;
 #[derive(Clone, Default)]
 pub struct Keyring {
     keys: Arc<[Key]>,
-    missing: Missing,
+    missing: MissingKeyPolicy,
 }
 
 /// What becomes of a secret that no key opens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Missing {
+enum MissingKeyPolicy {
     /// Nothing goes on without it.
     #[default]
     Refused,
@@ -56,7 +56,7 @@ struct Key {
 
 /// A value does not open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unopened {
+pub enum DecryptError {
     /// Its key is not on the ring.
     #[error(
         "sealed with the key {key}, which WAYPOST_SECRET_KEY does not have ({}): list that key there, after the one that \
@@ -94,7 +94,7 @@ impl Keyring {
     /// A sentence that does not repeat a key.
     pub fn read(text: &str) -> Result<Self, String> {
         let parts = || text.split(',').map(str::trim).filter(|key| !key.is_empty());
-        let missing = if parts().any(|part| part == LOST) { Missing::Lost } else { Missing::Refused };
+        let missing = if parts().any(|part| part == LOST) { MissingKeyPolicy::Lost } else { MissingKeyPolicy::Refused };
         let keys = parts().filter(|part| *part != LOST).enumerate().map(|(i, key)| {
             let bytes = STANDARD.decode(key).ok().filter(|bytes| bytes.len() == 32);
             let wrong = || format!("key {} is not the base64 of 32 bytes: `openssl rand -base64 32` makes one", i + 1);
@@ -138,7 +138,7 @@ impl Keyring {
     ///
     /// # Errors
     /// The first that does not open, and the id of its webhook.
-    pub fn opened(&self, mut campaign: Campaign) -> Result<Campaign, (String, Unopened)> {
+    pub fn opened(&self, mut campaign: Campaign) -> Result<Campaign, (String, DecryptError)> {
         let id = campaign.id.clone();
         let mut unopened = None;
         campaign.webhooks_mut().for_each(|webhook| {
@@ -146,7 +146,7 @@ impl Keyring {
             let mut is_lost = false;
             for_each_secret(webhook, &mut |secret: &mut String| match self.open(secret, &id) {
                 Some(Ok(open)) => *secret = open,
-                Some(Err(_)) if self.missing == Missing::Lost => is_lost = true,
+                Some(Err(_)) if self.missing == MissingKeyPolicy::Lost => is_lost = true,
                 Some(Err(error)) => {
                     unopened.get_or_insert((webhook_id.clone(), error));
                 }
@@ -162,14 +162,14 @@ impl Keyring {
     }
 
     /// The value itself; none where it is not sealed.
-    fn open(&self, value: &str, campaign: &str) -> Option<Result<String, Unopened>> {
+    fn open(&self, value: &str, campaign: &str) -> Option<Result<String, DecryptError>> {
         if !value.starts_with(PREFIX) {
             return None;
         }
-        let Some((id, sealed)) = parts(value) else { return Some(Err(Unopened::Malformed)) };
+        let Some((id, sealed)) = parts(value) else { return Some(Err(DecryptError::Malformed)) };
         let Some(key) = self.keys.iter().find(|key| key.id == id) else {
             let known = self.ids().map(str::to_owned).collect();
-            return Some(Err(Unopened::UnknownKey { key: id.to_owned(), known }));
+            return Some(Err(DecryptError::UnknownKey { key: id.to_owned(), known }));
         };
         let open = || {
             let sealed = STANDARD.decode(sealed).ok()?;
@@ -177,7 +177,7 @@ impl Keyring {
             let payload = Payload { msg: ciphertext, aad: campaign.as_bytes() };
             String::from_utf8(key.cipher.decrypt(XNonce::from_slice(nonce), payload).ok()?).ok()
         };
-        Some(open().ok_or_else(|| Unopened::Damaged { key: id.to_owned() }))
+        Some(open().ok_or_else(|| DecryptError::Damaged { key: id.to_owned() }))
     }
 }
 
@@ -260,7 +260,7 @@ mod tests {
         let place = plain.places().next().expect("a webhook");
         assert_eq!(webhook, place.webhook.id.as_str());
         let [one, two] = [ring(&[1]), ring(&[2])].map(|ring| ring.ids().next().expect("an id").to_owned());
-        assert_eq!(error, Unopened::UnknownKey { key: one.clone(), known: vec![two.clone()] });
+        assert_eq!(error, DecryptError::UnknownKey { key: one.clone(), known: vec![two.clone()] });
         assert!(error.to_string().contains(&one) && error.to_string().contains(&format!("it has {two}")), "{error}");
         let none = ring(&[]).opened(old).expect_err("opened by no key").1;
         assert!(none.to_string().contains("it has none"), "{none}");
@@ -288,7 +288,7 @@ mod tests {
     fn what_was_moved_or_changed_does_not_open() {
         let mut moved = ring(&[1]).sealed(&campaign("hush"), [7; SALT_BYTES]);
         moved.id = "other".to_owned();
-        assert!(matches!(ring(&[1]).opened(moved), Err((_, Unopened::Damaged { .. }))));
+        assert!(matches!(ring(&[1]).opened(moved), Err((_, DecryptError::Damaged { .. }))));
     }
 
     /// Neither as a sealed value, for it would get past the rules of headers, nor as any other.
@@ -298,7 +298,7 @@ mod tests {
         for rest in ["", "hush", "hush:hush", "hush\r\nX-Evil: 1", &format!("{id}:a b"), &format!("{id}:\n")] {
             let value = format!("{PREFIX}{rest}");
             assert!(!is_sealed(&value), "{value}");
-            assert_eq!(ring(&[1]).open(&value, "c"), Some(Err(Unopened::Malformed)), "{value}");
+            assert_eq!(ring(&[1]).open(&value, "c"), Some(Err(DecryptError::Malformed)), "{value}");
         }
         let document = serde_json::json!({ "id": "c", "sections": [{ "label": "a", "webhook":
             { "url": "https://example.com/", "headers": { "X-Key": "sealed:v1:hush\r\nX-Evil: 1" }, "secret": "sealed:v1:" } }] });

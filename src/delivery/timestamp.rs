@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serializer};
 
 /// The text is no time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NoTime {
+pub enum ParseTimeError {
     /// It is not written like one, or is not of the years 0 to 9999 in UTC.
     #[error("not an RFC 3339 date")]
     NotADate,
@@ -29,21 +29,21 @@ pub fn text(time: &DateTime<Utc>) -> String {
 /// # Errors
 /// If the text is no such time, is not of the years 0 to 9999 in UTC, or is a leap second at a time other than
 /// 23:59:60 UTC. The day is not checked: which days have a leap second is announced half a year before.
-pub fn parse(text: &str) -> Result<DateTime<Utc>, NoTime> {
+pub fn parse(text: &str) -> Result<DateTime<Utc>, ParseTimeError> {
     let time = read(text)?;
     let can_be = !is_leap_second(&time) || (time.hour(), time.minute()) == (23, 59);
-    if can_be { Ok(without_leap_second(time)) } else { Err(NoTime::NoLeapSecond) }
+    if can_be { Ok(without_leap_second(time)) } else { Err(ParseTimeError::NoLeapSecond) }
 }
 
 /// As [`parse`], but with a leap second at any time, for what was stored when they were not checked.
-fn parse_stored(text: &str) -> Result<DateTime<Utc>, NoTime> {
+fn parse_stored(text: &str) -> Result<DateTime<Utc>, ParseTimeError> {
     read(text).map(without_leap_second)
 }
 
-fn read(text: &str) -> Result<DateTime<Utc>, NoTime> {
-    let time = DateTime::parse_from_rfc3339(text).map_err(|_| NoTime::NotADate)?.with_timezone(&Utc);
+fn read(text: &str) -> Result<DateTime<Utc>, ParseTimeError> {
+    let time = DateTime::parse_from_rfc3339(text).map_err(|_| ParseTimeError::NotADate)?.with_timezone(&Utc);
     // Near the ends of RFC 3339's range an offset leads out of it: such a time could be written, but not read again.
-    if (0..=9999).contains(&time.year()) { Ok(time.trunc_subsecs(3)) } else { Err(NoTime::NotADate) }
+    if (0..=9999).contains(&time.year()) { Ok(time.trunc_subsecs(3)) } else { Err(ParseTimeError::NotADate) }
 }
 
 /// Chrono has a leap second as more than a second's nanoseconds.
@@ -128,8 +128,8 @@ mod tests {
 
     #[test]
     fn a_second_60_is_told_from_what_is_no_date() {
-        assert_eq!(parse("2024-06-18T23:26:60Z"), Err(NoTime::NoLeapSecond));
-        assert_eq!(parse("2024-06-18T23:26:61Z"), Err(NoTime::NotADate));
+        assert_eq!(parse("2024-06-18T23:26:60Z"), Err(ParseTimeError::NoLeapSecond));
+        assert_eq!(parse("2024-06-18T23:26:61Z"), Err(ParseTimeError::NotADate));
     }
 
     /// Until leap seconds were checked, any minute could have one; what waits with such a date is still read.

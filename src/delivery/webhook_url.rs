@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::Url;
 
-use super::endpoint::Place;
+use super::endpoint::ReceiverKey;
 
 /// A URL as it was written, and where it leads. Cheap to clone.
 #[derive(Clone)]
@@ -17,7 +17,7 @@ struct Parts {
     written: String,
     /// None where it is no URL, which no document that was checked has.
     url: Option<Url>,
-    place: Place,
+    place: ReceiverKey,
 }
 
 impl WebhookUrl {
@@ -32,14 +32,14 @@ impl WebhookUrl {
     }
 
     /// Its endpoint and path.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &ReceiverKey {
         &self.0.place
     }
 }
 
 impl From<String> for WebhookUrl {
     fn from(written: String) -> Self {
-        let (url, place) = (Url::parse(&written).ok(), Place::of(&written));
+        let (url, place) = (Url::parse(&written).ok(), ReceiverKey::of(&written));
         Self(Arc::new(Parts { written, url, place }))
     }
 }

@@ -22,18 +22,18 @@ pub struct Graph {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Node {
     /// A section of the campaign, with its menu.
-    Section(Card),
+    Section(SectionNode),
     /// A webhook at its place: two with the same URL are two nodes.
-    Webhook(Hook),
+    Webhook(WebhookNode),
     /// Another campaign, by the name redirects have for it: one node, whoever leads there.
     Campaign(String),
     /// Where a redirect leads that leads nowhere.
-    Missing(Missing),
+    Missing(DanglingTarget),
 }
 
 /// A section.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Card {
+pub struct SectionNode {
     /// Its label.
     pub label: String,
     /// The Welcome Message, or an interaction.
@@ -43,7 +43,7 @@ pub struct Card {
     /// Whether the user can come here.
     pub reach: Reach,
     /// What arrows go out of, from top to bottom.
-    pub rows: Vec<Row>,
+    pub rows: Vec<EntryNode>,
 }
 
 /// Whether interactions lead from the Welcome Message to a section.
@@ -57,7 +57,7 @@ pub enum Reach {
 
 /// A line of a section.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Row {
+pub enum EntryNode {
     /// The section's own redirect and webhook. There is none where it has neither.
     Own,
     /// A menu entry.
@@ -71,7 +71,7 @@ pub enum Row {
 
 /// A webhook.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Hook {
+pub struct WebhookNode {
     /// Its id.
     pub id: WebhookId,
     /// Its URL, as it was written.
@@ -93,7 +93,7 @@ pub enum HookState {
 
 /// What a redirect names that is not there. A document that was checked has none of these.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Missing {
+pub enum DanglingTarget {
     /// No section has this label.
     Section(String),
     /// An interaction or a campaign, and it does not say which.
@@ -131,7 +131,7 @@ pub fn graph(campaign: &Campaign) -> Graph {
     let mut drawn = Graph {
         id: campaign.id.clone(),
         name: campaign.name.clone(),
-        nodes: campaign.sections.iter().map(|section| Node::Section(Card::of(section))).collect(),
+        nodes: campaign.sections.iter().map(|section| Node::Section(SectionNode::of(section))).collect(),
         arrows: Vec::new(),
     };
     let labels = (0..).zip(&campaign.sections).map(|(at, section)| (section.label.as_str(), at)).collect();
@@ -167,16 +167,16 @@ impl<'a> Outgoing<'a> {
 struct Targets<'a> {
     labels: BTreeMap<&'a str, usize>,
     campaigns: BTreeMap<&'a str, usize>,
-    missing: BTreeMap<Missing, usize>,
+    missing: BTreeMap<DanglingTarget, usize>,
 }
 
-impl Card {
+impl SectionNode {
     fn of(section: &crate::delivery::campaign::Section) -> Self {
-        let own = (section.redirect.is_some() || section.webhook.is_some()).then_some(Row::Own);
+        let own = (section.redirect.is_some() || section.webhook.is_some()).then_some(EntryNode::Own);
         let entries = section
             .menu
             .iter()
-            .map(|entry| Row::Entry { keyword: entry.keyword.to_string(), option: entry.option.clone() });
+            .map(|entry| EntryNode::Entry { keyword: entry.keyword.to_string(), option: entry.option.clone() });
         Self {
             label: section.label.clone(),
             kind: section.kind,
@@ -189,7 +189,7 @@ impl Card {
 
 impl Graph {
     /// The section at this place among the nodes.
-    pub fn card(&self, node: usize) -> Option<&Card> {
+    pub fn card(&self, node: usize) -> Option<&SectionNode> {
         match self.nodes.get(node) {
             Some(Node::Section(card)) => Some(card),
             _ => None,
@@ -197,7 +197,7 @@ impl Graph {
     }
 
     /// The sections, in the order of the document; their places among the nodes are 0, 1, ….
-    pub fn cards(&self) -> impl Iterator<Item = &Card> {
+    pub fn cards(&self) -> impl Iterator<Item = &SectionNode> {
         self.nodes.iter().map_while(|node| match node {
             Node::Section(card) => Some(card),
             _ => None,
@@ -213,10 +213,10 @@ impl Graph {
             // The webhook beside it draws the arrow.
             Some((RedirectKind::Webhook, _)) if outgoing.webhook.is_some() => None,
             Some((RedirectKind::Webhook, _)) => {
-                Some((self.missing(Missing::Webhook, targets), ArrowKind::Webhook(WebhookKind::Redirect)))
+                Some((self.missing(DanglingTarget::Webhook, targets), ArrowKind::Webhook(WebhookKind::Redirect)))
             }
         };
-        let hook = outgoing.webhook.map(|webhook| Hook {
+        let hook = outgoing.webhook.map(|webhook| WebhookNode {
             id: webhook.id.clone(),
             url: webhook.url.as_str().to_owned(),
             kind: WebhookKind::beside(outgoing.redirect),
@@ -233,19 +233,19 @@ impl Graph {
     fn section<'a>(&mut self, to: Option<&'a str>, targets: &mut Targets<'a>) -> usize {
         match to.map(|label| (label, targets.labels.get(label))) {
             Some((_, Some(section))) => *section,
-            Some((label, None)) => self.missing(Missing::Section(label.to_owned()), targets),
-            None => self.missing(Missing::Name, targets),
+            Some((label, None)) => self.missing(DanglingTarget::Section(label.to_owned()), targets),
+            None => self.missing(DanglingTarget::Name, targets),
         }
     }
 
     fn campaign<'a>(&mut self, to: Option<&'a str>, targets: &mut Targets<'a>) -> usize {
         match to {
             Some(name) => *targets.campaigns.entry(name).or_insert_with(|| self.add(Node::Campaign(name.to_owned()))),
-            None => self.missing(Missing::Name, targets),
+            None => self.missing(DanglingTarget::Name, targets),
         }
     }
 
-    fn missing(&mut self, missing: Missing, targets: &mut Targets<'_>) -> usize {
+    fn missing(&mut self, missing: DanglingTarget, targets: &mut Targets<'_>) -> usize {
         *targets.missing.entry(missing.clone()).or_insert_with(|| self.add(Node::Missing(missing)))
     }
 
@@ -285,8 +285,8 @@ mod tests {
         let arrows = graph.arrows.iter().map(|arrow| {
             let card = graph.card(arrow.from).expect("arrows come from sections");
             let row = match &card.rows[arrow.row] {
-                Row::Own => "own".to_owned(),
-                Row::Entry { keyword, .. } => keyword.clone(),
+                EntryNode::Own => "own".to_owned(),
+                EntryNode::Entry { keyword, .. } => keyword.clone(),
             };
             let to = match &graph.nodes[arrow.to] {
                 Node::Section(card) => card.label.clone(),
@@ -341,9 +341,9 @@ mod tests {
             drawn.nodes[1..],
             [
                 Node::Campaign("B".to_owned()),
-                Node::Missing(Missing::Section("gone".to_owned())),
-                Node::Missing(Missing::Webhook),
-                Node::Missing(Missing::Name),
+                Node::Missing(DanglingTarget::Section("gone".to_owned())),
+                Node::Missing(DanglingTarget::Webhook),
+                Node::Missing(DanglingTarget::Name),
             ]
         );
         assert_eq!(drawn.arrows.iter().map(|arrow| arrow.to).collect::<Vec<_>>(), [1, 1, 2, 2, 3, 4]);

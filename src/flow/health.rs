@@ -1,6 +1,6 @@
 //! How a webhook is doing, as far as a picture tells.
 
-use crate::delivery::endpoint::{BreakerState, Standing};
+use crate::delivery::endpoint::{BreakerState, EndpointStats};
 
 /// How a webhook's receiver is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum Health {
 
 impl Health {
     /// The health of a receiver that stands so.
-    pub fn of(standing: &Standing) -> Self {
+    pub fn of(standing: &EndpointStats) -> Self {
         match (standing.breaker, standing.failure_ratio) {
             (BreakerState::Open | BreakerState::HalfOpen, _) => Self::Paused,
             (BreakerState::Closed, None) => Self::Unknown,

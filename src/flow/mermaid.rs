@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::graph::{ArrowKind, Graph, HookState, Missing, Node, Row};
+use super::graph::{ArrowKind, Graph, HookState, DanglingTarget, Node, EntryNode};
 use super::text::{Font, fit};
 use crate::delivery::campaign::{SectionKind, WebhookKind};
 
@@ -51,9 +51,9 @@ fn write_node(out: &mut String, index: usize, node: &Node) -> fmt::Result {
             writeln!(out, "  subgraph n{index}s [\" \"]\n    n{index}{open}{label}{close}")?;
             for (nth, row) in card.rows.iter().enumerate() {
                 let words = match row {
-                    Row::Own => "every event".to_owned(),
-                    Row::Entry { keyword, option: Some(option) } => format!("{keyword} · {option}"),
-                    Row::Entry { keyword, option: None } => keyword.clone(),
+                    EntryNode::Own => "every event".to_owned(),
+                    EntryNode::Entry { keyword, option: Some(option) } => format!("{keyword} · {option}"),
+                    EntryNode::Entry { keyword, option: None } => keyword.clone(),
                 };
                 writeln!(out, "    n{index}r{nth}[{}]", Quoted(&words))?;
             }
@@ -73,9 +73,9 @@ fn write_node(out: &mut String, index: usize, node: &Node) -> fmt::Result {
         Node::Campaign(name) => writeln!(out, "  n{index}({})", Quoted(name)),
         Node::Missing(missing) => {
             let words = match missing {
-                Missing::Section(label) => format!("no such section: {label}"),
-                Missing::Name => "broken redirect: it does not say where".to_owned(),
-                Missing::Webhook => "broken redirect: it has no webhook".to_owned(),
+                DanglingTarget::Section(label) => format!("no such section: {label}"),
+                DanglingTarget::Name => "broken redirect: it does not say where".to_owned(),
+                DanglingTarget::Webhook => "broken redirect: it has no webhook".to_owned(),
             };
             writeln!(out, "  n{index}>{}]", Quoted(&words))
         }

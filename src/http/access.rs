@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::audit::Entry;
+use super::audit::AuditEntry;
 use super::browser;
 use super::principal::{Caller, LOCAL};
 use super::problem::Problem;
@@ -23,12 +23,12 @@ use crate::config::{Role, Token};
 #[derive(Clone)]
 pub(super) struct Access {
     tokens: Arc<[Token]>,
-    routes: Arc<HashMap<(Method, String), Demand>>,
+    routes: Arc<HashMap<(Method, String), RoutePolicy>>,
 }
 
 /// What a route asks for.
 #[derive(Clone, Copy)]
-pub(super) struct Demand {
+pub(super) struct RoutePolicy {
     pub(super) role: Role,
     pub(super) audit: Audit,
 }
@@ -36,17 +36,17 @@ pub(super) struct Demand {
 impl Access {
     /// `routes` are below the path `root`.
     pub(super) fn new(tokens: Arc<[Token]>, root: &str, routes: &[Route]) -> Self {
-        let demand = |route: &Route| Demand { role: route.role, audit: route.audit };
+        let demand = |route: &Route| RoutePolicy { role: route.role, audit: route.audit };
         let routes =
             routes.iter().map(|route| ((route.method.clone(), format!("{root}{}", route.path)), demand(route)));
         Self { tokens, routes: Arc::new(routes.collect()) }
     }
 
     /// What is asked for. What is no route is answered 404 or 405, which anybody with a token may know.
-    pub(super) fn demand(&self, request: &Request) -> Demand {
+    pub(super) fn demand(&self, request: &Request) -> RoutePolicy {
         let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
         let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        let no_route = Demand { role: Role::Viewer, audit: Audit::of(&method) };
+        let no_route = RoutePolicy { role: Role::Viewer, audit: Audit::of(&method) };
         self.routes.get(&(method, path.to_owned())).copied().unwrap_or(no_route)
     }
 
@@ -100,7 +100,7 @@ pub(super) async fn require(
     let demand = access.demand(&request);
     let caller = access.caller(request.headers());
     let audited = demand.audit == Audit::Kept;
-    let entry = audited.then(|| Entry::of(request.method(), address.path(), caller.as_ref()));
+    let entry = audited.then(|| AuditEntry::of(request.method(), address.path(), caller.as_ref()));
     let foreign = access.foreign(request.headers());
     let response = match (foreign, caller) {
         (Some(foreign), _) => Problem::new(StatusCode::FORBIDDEN, foreign).into_response(),

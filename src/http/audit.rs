@@ -4,35 +4,35 @@ use axum::http::{Method, StatusCode};
 use axum::response::Response;
 
 use super::principal::Caller;
-use crate::delivery::dead_letter::choice::Choice;
+use crate::delivery::dead_letter::choice::Selection;
 
 /// The most of an address that a line shows: whoever has no token can't flood the log with long ones.
 const MAX_PATH_CHARS: usize = 400;
 
 /// A line that is yet to be written. It is when it is dropped: so also where the caller goes away before the answer,
 /// and nobody can tell any more whether the change was made.
-pub(super) struct Entry {
+pub(super) struct AuditEntry {
     /// `PUT /v1/campaigns/13010`
     what: String,
     caller: Option<Caller>,
     status: Option<StatusCode>,
-    about: Option<About>,
+    about: Option<AuditDetail>,
 }
 
 /// What a request was about, where its address does not say it. A handler puts it into its response's extensions.
 #[derive(Debug, Clone)]
-pub(super) struct About(pub(super) String);
+pub(super) struct AuditDetail(pub(super) String);
 
 /// Which dead letters were chosen, for [`About`].
-pub(super) fn chosen(choice: &Choice) -> String {
+pub(super) fn chosen(choice: &Selection) -> String {
     match choice {
-        Choice::Ids(ids) => format!("by {} ids", ids.len()),
+        Selection::Ids(ids) => format!("by {} ids", ids.len()),
         // A log is not the place for a phone number.
-        Choice::Filter(filter) => format!("by {}", serde_json::to_string(&filter.masked()).unwrap_or_default()),
+        Selection::Filter(filter) => format!("by {}", serde_json::to_string(&filter.masked()).unwrap_or_default()),
     }
 }
 
-impl Entry {
+impl AuditEntry {
     pub(super) fn of(method: &Method, path: &str, caller: Option<&Caller>) -> Self {
         let path: String = path.chars().take(MAX_PATH_CHARS).collect();
         Self { what: format!("{method} {path}"), caller: caller.cloned(), status: None, about: None }
@@ -45,11 +45,11 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for AuditEntry {
     fn drop(&mut self) {
         let (who, role) = self.caller.as_ref().map(|caller| (&*caller.name, caller.role.as_str())).unzip();
         let (what, status) = (&self.what, self.status.map(|status| status.as_u16()));
-        let about = self.about.as_ref().map(|About(about)| about);
+        let about = self.about.as_ref().map(|AuditDetail(about)| about);
         tracing::info!(target: "waypost::audit", who, role, what, status, about, "audit");
     }
 }

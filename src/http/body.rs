@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 const DRAINED_BYTES: usize = 64 * 1024 * 1024;
 
 /// The body could not be used.
-pub(super) enum Unread {
+pub(super) enum BodyError {
     /// It is longer than the limit.
     TooLarge,
     /// The client went away in the middle of it.
@@ -16,12 +16,12 @@ pub(super) enum Unread {
 }
 
 /// Reads a body of at most `limit` bytes.
-pub(super) async fn read(body: Body, limit: usize) -> Result<Vec<u8>, Unread> {
+pub(super) async fn read(body: Body, limit: usize) -> Result<Vec<u8>, BodyError> {
     let mut chunks = body.into_data_stream();
     let mut bytes = Vec::new();
     let mut length = 0_usize;
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| Unread::Broken)?;
+        let chunk = chunk.map_err(|_| BodyError::Broken)?;
         length += chunk.len();
         if length <= limit {
             bytes.extend_from_slice(&chunk);
@@ -29,5 +29,5 @@ pub(super) async fn read(body: Body, limit: usize) -> Result<Vec<u8>, Unread> {
             break;
         }
     }
-    if length <= limit { Ok(bytes) } else { Err(Unread::TooLarge) }
+    if length <= limit { Ok(bytes) } else { Err(BodyError::TooLarge) }
 }

@@ -12,12 +12,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::given::{Id, Query};
-use super::list::{List, Page};
+use super::list::{Page, PageParams};
 use super::principal::Caller;
 use super::problem::Problem;
 use super::route::Route;
 use super::version::{precondition, tagged};
-use super::{Http, body};
+use super::{ApiState, body};
 use crate::config::Role;
 use crate::delivery::campaign::{Campaign, Secrets};
 use crate::delivery::document::MAX_DOCUMENT_BYTES;
@@ -28,8 +28,8 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/campaigns", Role::Viewer, list)
             .named("listCampaigns", "List the campaigns, by id")
-            .query::<Page>()
-            .answers::<List<Summary>>(StatusCode::OK, "A page of campaigns"),
+            .query::<PageParams>()
+            .answers::<Page<Summary>>(StatusCode::OK, "A page of campaigns"),
         Route::get("/campaigns/{id}", Role::Viewer, get)
             .named("getCampaign", "Read a campaign; values of headers and secrets are masked below `editor`")
             .subject(SUBJECT)
@@ -90,21 +90,21 @@ impl From<StoredCampaign> for Summary {
 }
 
 /// `GET /v1/campaigns`: by id. The cursor is the last id of the page before.
-async fn list(State(http): State<Http>, Query(page): Query<Page>) -> Result<List<Summary>, Problem> {
+async fn list(State(http): State<ApiState>, Query(page): Query<PageParams>) -> Result<Page<Summary>, Problem> {
     http.campaigns.check_listable()?;
     let items = http.store.campaigns(page.cursor.as_deref(), page.limit.get() + 1, Summary::from)?;
-    Ok(List::of(items, page.limit, |last| last.id.clone()))
+    Ok(Page::of(items, page.limit, |last| last.id.clone()))
 }
 
 /// `GET /v1/campaigns/{id}`: the document, with the ids of its webhooks.
-async fn get(State(http): State<Http>, Extension(caller): Extension<Caller>, Id(id): Id) -> Result<Response, Problem> {
+async fn get(State(http): State<ApiState>, Extension(caller): Extension<Caller>, Id(id): Id) -> Result<Response, Problem> {
     let stored = http.campaigns.get(&id)?;
     Ok(document(StatusCode::OK, &stored, caller.secrets()))
 }
 
 /// `PUT /v1/campaigns/{id}`: 201 where it is new, else 200; the document as it is from now on.
 async fn put(
-    State(http): State<Http>,
+    State(http): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Id(id): Id,
     headers: HeaderMap,
@@ -120,7 +120,7 @@ async fn put(
 
 /// `DELETE /v1/campaigns/{id}`: 204.
 async fn delete(
-    State(http): State<Http>,
+    State(http): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Id(id): Id,
     headers: HeaderMap,

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Http;
+use super::ApiState;
 use super::principal::Caller;
 use super::problem::Problem;
 use super::route::Route;
@@ -15,7 +15,7 @@ use crate::campaigns::hold::LogStatus;
 use crate::campaigns::restore::Configuration;
 use crate::config::Role;
 use crate::delivery::timestamp;
-use crate::follow::Currency;
+use crate::follow::SyncState;
 
 /// The routes of the configuration as a whole.
 pub(super) fn routes() -> Vec<Route> {
@@ -83,7 +83,7 @@ impl From<Configuration> for ConfigurationResponse {
         let Configuration { currency, status, campaigns, last_change_at } = configuration;
         let (state, hold) = match (status, currency) {
             (LogStatus::Incomplete(hold), _) => (ConfigurationState::Incomplete, Some(hold)),
-            (LogStatus::Following, Currency::Current) => (ConfigurationState::Current, None),
+            (LogStatus::Following, SyncState::Current) => (ConfigurationState::Current, None),
             (LogStatus::Following | LogStatus::Comparing, _) => (ConfigurationState::Reading, None),
         };
         Self {
@@ -98,13 +98,13 @@ impl From<Configuration> for ConfigurationResponse {
 }
 
 /// `GET /v1/configuration`.
-async fn get(State(http): State<Http>) -> Result<Json<ConfigurationResponse>, Problem> {
+async fn get(State(http): State<ApiState>) -> Result<Json<ConfigurationResponse>, Problem> {
     Ok(Json(http.campaigns.configuration()?.into()))
 }
 
 /// `POST /v1/configuration/restore`.
 async fn restore(
-    State(http): State<Http>,
+    State(http): State<ApiState>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<DecisionResponse>, Problem> {
     Ok(Json(DecisionResponse { campaigns: http.campaigns.restore(&caller.name).await? }))
@@ -112,7 +112,7 @@ async fn restore(
 
 /// `POST /v1/configuration/accept-empty`.
 async fn accept_empty(
-    State(http): State<Http>,
+    State(http): State<ApiState>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<DecisionResponse>, Problem> {
     Ok(Json(DecisionResponse { campaigns: http.campaigns.accept_empty(&caller.name).await? }))

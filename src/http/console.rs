@@ -41,15 +41,15 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use tokio_util::sync::CancellationToken;
 
-use self::door::Door;
-use super::Http;
+use self::door::ConsoleGuard;
+use super::ApiState;
 use super::access::Access;
 use super::route::Route;
 
 /// All pages.
-pub(super) fn router(http: &Http, stop: CancellationToken) -> Router<Http> {
+pub(super) fn router(http: &ApiState, stop: CancellationToken) -> Router<ApiState> {
     let routes = routes();
-    let door = Door { access: Access::new(http.tokens.clone(), "", &routes), stop };
+    let door = ConsoleGuard { access: Access::new(http.tokens.clone(), "", &routes), stop };
     let pages = routes.into_iter().fold(Router::new(), |pages, route| pages.route(route.path, route.handler));
     let pages =
         pages.method_not_allowed_fallback(page::no_such_method).layer(from_fn_with_state(door.clone(), door::pass));

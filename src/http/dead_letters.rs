@@ -16,24 +16,24 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
 
-use super::Http;
-use super::audit::{About, chosen};
-use super::given::{Fields, Given, Id};
-use super::list::List;
+use super::ApiState;
+use super::audit::{AuditDetail, chosen};
+use super::given::{UniqueMap, JsonBody, Id};
+use super::list::Page;
 use super::principal::Caller;
 use super::problem::Problem;
 use super::route::Route;
 use crate::config::Role;
-use crate::dead_letters::{self, Refused, Rest};
-use crate::delivery::dead_letter::choice::Choice;
-use crate::delivery::dead_letter::filter::Filter;
+use crate::dead_letters::{self, DeadLetterError, Remainder};
+use crate::delivery::dead_letter::choice::Selection;
+use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::dead_letter::mark::MAX_BECAUSE_CHARS;
-use crate::delivery::fault::Fault;
+use crate::delivery::fault::Violation;
 use crate::delivery::identity::DeadLetterId;
-use crate::store::dead_letters::search::Tally;
-use asked::{Asked, Search, cursor, offset_of};
+use crate::store::dead_letters::search::LetterCounts;
+use asked::{LetterQuery, Search, cursor, offset_of};
 use preview::DiscardPreview;
-use shown::{Detail, Listed};
+use shown::{LetterResponse, LetterSummaryResponse};
 use summary::Summary;
 
 /// The routes of dead letters.
@@ -42,19 +42,19 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get("/dead-letters", Role::Viewer, list)
             .named("listDeadLetters", "List dead letters that match a filter, the latest of the log first")
             .query::<Search>()
-            .answers::<List<Listed>>(
+            .answers::<Page<LetterSummaryResponse>>(
                 StatusCode::OK,
                 "A page of dead letters, in the order of the log: `deadAt` descends but for what several workers wrote at once. \
                  Where few of very many match, a page can be short and have a next one all the same",
             ),
         Route::get("/dead-letters/summary", Role::Viewer, summary)
             .named("summarizeDeadLetters", "Count the dead letters that match a filter")
-            .query::<Filter>()
+            .query::<LetterFilter>()
             .answers::<Summary>(StatusCode::OK, "The counts"),
         Route::get("/dead-letters/{id}", Role::Viewer, get)
             .named("getDeadLetter", "Read a dead letter: its event, its request, its attempts, and what became of it")
             .subject("The dead letter's id")
-            .answers::<Detail>(StatusCode::OK, "The dead letter"),
+            .answers::<LetterResponse>(StatusCode::OK, "The dead letter"),
         Route::post("/dead-letters/discard", Role::Operator, discard)
             .named("discardDeadLetters", "Give pending dead letters up for good, by ids or by filter; or count them")
             .takes::<Discard>()
@@ -80,7 +80,7 @@ struct Discard {
     ids: Option<Vec<DeadLetterId>>,
     /// Or all pending ones that this matches.
     #[schemars(with = "Option<Filter>")]
-    filter: Option<Fields>,
+    filter: Option<UniqueMap>,
     /// Why, for whoever asks later. A filter needs it.
     #[schemars(length(min = 1, max = MAX_BECAUSE_CHARS))]
     because: Option<String>,
@@ -106,19 +106,19 @@ struct Discarded {
 }
 
 /// `GET /v1/dead-letters`: the reverse of the order in which they were written, whatever the limit.
-async fn list(State(http): State<Http>, RawQuery(query): RawQuery) -> Result<List<Listed>, Problem> {
-    let asked = Asked::read(query.as_deref().unwrap_or_default())?;
+async fn list(State(http): State<ApiState>, RawQuery(query): RawQuery) -> Result<Page<LetterSummaryResponse>, Problem> {
+    let asked = LetterQuery::read(query.as_deref().unwrap_or_default())?;
     let before = asked.cursor.as_deref().map(|cursor| offset_of(cursor, &asked.filter)).transpose()?;
     let view = http.dead_letters.readable().await?;
     let deadline = Instant::now() + SEARCH_TIME;
     let page = block_in_place(|| view.page(&asked.filter, before, asked.limit.get(), deadline))?;
-    let items = page.letters.into_iter().map(|kept| Listed::from(kept.letter)).collect();
-    Ok(List { items, next: page.next.map(|before| cursor(before, &asked.filter)) })
+    let items = page.letters.into_iter().map(|kept| LetterSummaryResponse::from(kept.letter)).collect();
+    Ok(Page { items, next: page.next.map(|before| cursor(before, &asked.filter)) })
 }
 
 /// `GET /v1/dead-letters/summary`
-async fn summary(State(http): State<Http>, RawQuery(query): RawQuery) -> Result<Json<Summary>, Problem> {
-    let asked = Asked::read(query.as_deref().unwrap_or_default())?;
+async fn summary(State(http): State<ApiState>, RawQuery(query): RawQuery) -> Result<Json<Summary>, Problem> {
+    let asked = LetterQuery::read(query.as_deref().unwrap_or_default())?;
     if asked.paged {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "a summary has no pages: leave `limit` and `cursor` out"));
     }
@@ -126,7 +126,7 @@ async fn summary(State(http): State<Http>, RawQuery(query): RawQuery) -> Result<
 }
 
 /// Counts the letters that a filter matches: of very many, beside everything else.
-pub(super) async fn tally(http: &Http, filter: Filter) -> Result<Tally, Problem> {
+pub(super) async fn tally(http: &ApiState, filter: LetterFilter) -> Result<LetterCounts, Problem> {
     let view = http.dead_letters.readable().await?.clone();
     let tally = tokio::task::spawn_blocking(move || view.tally(&filter)).await;
     let tally = tally.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
@@ -134,55 +134,55 @@ pub(super) async fn tally(http: &Http, filter: Filter) -> Result<Tally, Problem>
 }
 
 /// `GET /v1/dead-letters/{id}`
-async fn get(State(http): State<Http>, Id(id): Id) -> Result<Json<Detail>, Problem> {
+async fn get(State(http): State<ApiState>, Id(id): Id) -> Result<Json<LetterResponse>, Problem> {
     let view = http.dead_letters.readable().await?;
     let kept = view.letter(&DeadLetterId::new(&*id))?;
     let kept = kept.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}")))?;
     let fate = view.fate(kept.offset)?;
-    Ok(Json(Detail::of(kept.letter, fate)))
+    Ok(Json(LetterResponse::of(kept.letter, fate)))
 }
 
 /// `POST /v1/dead-letters/discard`
 async fn discard(
-    State(http): State<Http>,
+    State(http): State<ApiState>,
     Extension(caller): Extension<Caller>,
-    Given(Discard { ids, filter, because, dry_run }): Given<Discard>,
+    JsonBody(Discard { ids, filter, because, dry_run }): JsonBody<Discard>,
 ) -> Result<Response, Problem> {
-    let choice = Choice::read(ids, filter.map(|Fields(fields)| fields)).map_err(Problem::of_faults)?;
+    let choice = Selection::read(ids, filter.map(|UniqueMap(fields)| fields)).map_err(Problem::of_faults)?;
     if dry_run == Some(true) {
         let tally = http.dead_letters.count_discardable(&choice).await?;
-        let about = About(format!("nothing: a dry run, for {} dead letters chosen {}", tally.total, chosen(&choice)));
+        let about = AuditDetail(format!("nothing: a dry run, for {} dead letters chosen {}", tally.total, chosen(&choice)));
         return Ok((Extension(about), Json(DiscardAnswer::Preview(tally.into()))).into_response());
     }
     if let Some(fault) = fault_of(because.as_deref(), &choice) {
         return Err(Problem::of_faults(vec![fault]));
     }
     let (discarded, about) = give_up(&http, choice, &caller.name, because).await?;
-    let answer = Discarded { discarded: discarded.letters, more: discarded.rest == Rest::Some };
+    let answer = Discarded { discarded: discarded.letters, more: discarded.rest == Remainder::Some };
     Ok((Extension(about), Json(DiscardAnswer::Discarded(answer))).into_response())
 }
 
 /// Discards, and tells the audit of it.
 pub(super) async fn give_up(
-    http: &Http,
-    choice: Choice,
+    http: &ApiState,
+    choice: Selection,
     by: &str,
     because: Option<String>,
-) -> Result<(dead_letters::Discarded, About), Refused> {
+) -> Result<(dead_letters::Discarded, AuditDetail), DeadLetterError> {
     let chosen = chosen(&choice);
     let why = because.clone().unwrap_or_else(|| "no reason given".to_owned());
     let discarded = http.dead_letters.discard(choice, by, because).await?;
-    let about = About(format!("{} dead letters chosen {chosen}: {why}", discarded.letters));
+    let about = AuditDetail(format!("{} dead letters chosen {chosen}: {why}", discarded.letters));
     Ok((discarded, about))
 }
 
 /// What is wrong with the `because` of a discard.
-pub(super) fn fault_of(because: Option<&str>, choice: &Choice) -> Option<Fault> {
-    let fault = |message: String| Some(Fault::new("$.because", message));
+pub(super) fn fault_of(because: Option<&str>, choice: &Selection) -> Option<Violation> {
+    let fault = |message: String| Some(Violation::new("$.because", message));
     let Some(because) = because else {
         return match choice {
-            Choice::Filter(_) => fault("is required with a filter: say why these letters are given up".to_owned()),
-            Choice::Ids(_) => None,
+            Selection::Filter(_) => fault("is required with a filter: say why these letters are given up".to_owned()),
+            Selection::Ids(_) => None,
         };
     };
     if because.trim().is_empty() {

@@ -5,22 +5,22 @@ use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Http;
+use super::ApiState;
 use super::given::Query;
-use super::list::{List, Page};
+use super::list::{Page, PageParams};
 use super::problem::Problem;
 use super::route::Route;
 use crate::config::Role;
-use crate::delivery::endpoint::{Origin, Standing};
-use crate::worker::endpoints::Listed;
+use crate::delivery::endpoint::{Origin, EndpointStats};
+use crate::worker::endpoints::EndpointSnapshot;
 
 /// The routes of endpoints.
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/endpoints", Role::Viewer, list)
             .named("listEndpoints", "List the endpoints in use of late, the worst first, as this worker sees them")
-            .query::<Page>()
-            .answers::<List<Shown>>(
+            .query::<PageParams>()
+            .answers::<Page<EndpointResponse>>(
                 StatusCode::OK,
                 "A page of endpoints. The order changes with their health: the next page may repeat one or leave one out",
             ),
@@ -33,32 +33,32 @@ pub(super) const RECEIVERS: usize = 10;
 /// An endpoint, and how it stands.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Endpoint")]
-struct Shown {
+struct EndpointResponse {
     /// Scheme, host and port.
     endpoint: Origin,
     #[serde(flatten)]
-    standing: Standing,
+    standing: EndpointStats,
     /// Its receivers, the worst first and at most ten.
-    receivers: Vec<Receiver>,
+    receivers: Vec<ReceiverResponse>,
 }
 
 /// A path of an endpoint, and how it stands.
 #[derive(Serialize, JsonSchema)]
-struct Receiver {
+struct ReceiverResponse {
     path: String,
     #[serde(flatten)]
-    standing: Standing,
+    standing: EndpointStats,
 }
 
-impl From<Listed> for Shown {
-    fn from(Listed { endpoint, standing, receivers }: Listed) -> Self {
-        let receivers = receivers.into_iter().take(RECEIVERS).map(|(path, standing)| Receiver { path, standing });
+impl From<EndpointSnapshot> for EndpointResponse {
+    fn from(EndpointSnapshot { endpoint, standing, receivers }: EndpointSnapshot) -> Self {
+        let receivers = receivers.into_iter().take(RECEIVERS).map(|(path, standing)| ReceiverResponse { path, standing });
         Self { endpoint, standing, receivers: receivers.collect() }
     }
 }
 
 /// `GET /v1/endpoints`: the cursor is the number of those that were listed before.
-async fn list(State(http): State<Http>, Query(page): Query<Page>) -> Result<List<Shown>, Problem> {
+async fn list(State(http): State<ApiState>, Query(page): Query<PageParams>) -> Result<Page<EndpointResponse>, Problem> {
     let before = match page.cursor.as_deref().map(str::parse::<usize>) {
         None => 0,
         Some(Ok(before)) => before,
@@ -67,7 +67,7 @@ async fn list(State(http): State<Http>, Query(page): Query<Page>) -> Result<List
         }
     };
     let listed = http.worker.endpoints.list().into_iter().skip(before).take(page.limit.get() + 1);
-    let shown = listed.map(Shown::from).collect();
+    let shown = listed.map(EndpointResponse::from).collect();
     let after = before + page.limit.get();
-    Ok(List::of(shown, page.limit, |_: &Shown| after.to_string()))
+    Ok(Page::of(shown, page.limit, |_: &EndpointResponse| after.to_string()))
 }

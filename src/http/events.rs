@@ -12,12 +12,12 @@ use serde::Serialize;
 
 use super::problem::Problem;
 use super::route::Route;
-use super::{Http, body};
-use crate::broker::publisher::{Destination, Outgoing};
+use super::{ApiState, body};
+use crate::broker::publisher::{Destination, OutboundMessage};
 use crate::config::Role;
 use crate::delivery::TraceContext;
 use crate::delivery::event::{self, MAX_EVENT_BYTES, StepEvent};
-use crate::delivery::fault::Fault;
+use crate::delivery::fault::Violation;
 use crate::delivery::identity::EventId;
 
 /// The broker confirms within this time, or the caller is told to repeat the event.
@@ -50,17 +50,17 @@ struct Accepted {
 }
 
 /// `POST /v1/events`: 202 once the broker has confirmed the event. It is published as it came, byte for byte.
-async fn publish(State(http): State<Http>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+async fn publish(State(http): State<ApiState>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let body = body::read(body, MAX_EVENT_BYTES).await;
     let body = body.map_err(|unread| Problem::of_body(unread, "an event", MAX_EVENT_BYTES))?;
     let event = event::decode(&body, None).map_err(Problem::of_faults)?;
     if event.campaign_id.len() > MAX_SHORT_STRING_BYTES {
         let message = format!("takes more than {MAX_SHORT_STRING_BYTES} bytes, which no routing key can");
-        return Err(Problem::of_faults(vec![Fault::new("$.campaignId", message)]));
+        return Err(Problem::of_faults(vec![Violation::new("$.campaignId", message)]));
     }
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let trace = TraceContext::read(header("traceparent"), header("tracestate"));
-    let outgoing = Outgoing {
+    let outgoing = OutboundMessage {
         to: Destination::Exchange { name: http.names.events(), routing_key: event.campaign_id },
         message_id: message_id(&event.event_id),
         body,

@@ -9,8 +9,8 @@ use chrono::Utc;
 use super::principal::Caller;
 use super::problem::Problem;
 use super::route::Route;
-use super::{Http, body};
-use crate::campaigns::Refused;
+use super::{ApiState, body};
+use crate::campaigns::CampaignError;
 use crate::config::Role;
 use crate::delivery::campaign::Secrets;
 use crate::delivery::event::{self, MAX_EVENT_BYTES, StepEvent};
@@ -31,7 +31,7 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 async fn explain(
-    State(http): State<Http>,
+    State(http): State<ApiState>,
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Result<Json<Explanation>, Problem> {
@@ -41,11 +41,11 @@ async fn explain(
 }
 
 /// The explanation of an event as it would be published.
-pub(super) fn explain_body(http: &Http, body: &[u8], secrets: Secrets) -> Result<Explanation, Problem> {
+pub(super) fn explain_body(http: &ApiState, body: &[u8], secrets: Secrets) -> Result<Explanation, Problem> {
     let event = event::decode(body, None).map_err(Problem::of_faults)?;
     let stored = match http.campaigns.get(&event.campaign_id) {
         Ok(stored) => Some(stored),
-        Err(Refused::Unknown) => None,
+        Err(CampaignError::Unknown) => None,
         Err(refused) => return Err(refused.into()),
     };
     let campaign = stored.as_ref().map(|stored| (&stored.campaign, stored.version));

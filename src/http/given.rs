@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::body;
 use super::problem::Problem;
-use crate::delivery::fault::{Fault, type_name};
+use crate::delivery::fault::{Violation, type_name};
 
 /// The largest JSON body, where its handler says nothing else.
 const MAX_JSON_BYTES: usize = 1024 * 1024;
@@ -46,9 +46,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 }
 
 /// A JSON body. `Option<Given<T>>` is one that may be left out.
-pub(super) struct Given<T>(pub(super) T);
+pub(super) struct JsonBody<T>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Given<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
@@ -56,7 +56,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Given<T> {
     }
 }
 
-impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Given<T> {
+impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Option<Self>, Problem> {
@@ -68,15 +68,15 @@ impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Given<T> {
 /// The fields of a JSON object, of which no two have one name: of two conditions the one that counts would be anybody's
 /// guess.
 #[derive(Debug)]
-pub(super) struct Fields(pub(super) Map<String, Value>);
+pub(super) struct UniqueMap(pub(super) Map<String, Value>);
 
-impl<'de> Deserialize<'de> for Fields {
+impl<'de> Deserialize<'de> for UniqueMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Fields(Map::new()))
+        deserializer.deserialize_map(UniqueMap(Map::new()))
     }
 }
 
-impl<'de> Visitor<'de> for Fields {
+impl<'de> Visitor<'de> for UniqueMap {
     type Value = Self;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,7 +85,7 @@ impl<'de> Visitor<'de> for Fields {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
         while let Some(name) = map.next_key::<String>()? {
-            let value = if self.0.contains_key(&name) { map.next_value_seed(Twice)? } else { map.next_value()? };
+            let value = if self.0.contains_key(&name) { map.next_value_seed(DuplicateKey)? } else { map.next_value()? };
             self.0.insert(name, value);
         }
         Ok(self)
@@ -93,9 +93,9 @@ impl<'de> Visitor<'de> for Fields {
 }
 
 /// In the place of the value of a name that was there before: so the error has its path.
-struct Twice;
+struct DuplicateKey;
 
-impl<'de> DeserializeSeed<'de> for Twice {
+impl<'de> DeserializeSeed<'de> for DuplicateKey {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, _: D) -> Result<Value, D::Error> {
@@ -110,7 +110,7 @@ async fn bytes(body: Body) -> Result<Vec<u8>, Problem> {
 
 /// Reads a JSON object: 422 where it is none, with the path where it says what it must not.
 fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let fault = |message: String| Problem::of_faults(vec![Fault::new("$", message)]);
+    let fault = |message: String| Problem::of_faults(vec![Violation::new("$", message)]);
     let no_json = |error: &serde_json::Error| fault(format!("not JSON that can be read: {error}"));
     if body.trim_ascii().is_empty() {
         return Err(fault("there is no body: send a JSON object".to_owned()));
@@ -129,7 +129,7 @@ fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
             "." => "$".to_owned(),
             path => format!("$.{path}"),
         };
-        Problem::of_faults(vec![Fault::new(path, error.inner().to_string())])
+        Problem::of_faults(vec![Violation::new(path, error.inner().to_string())])
     })?;
     deserializer.end().map_err(|error| no_json(&error))?;
     Ok(given)
@@ -143,22 +143,22 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "camelCase", deny_unknown_fields)]
-    struct Asked {
+    struct QueryParams {
         #[serde(rename = "ids")]
         _ids: Vec<String>,
         #[serde(rename = "rate")]
         _rate: Option<f64>,
         #[serde(rename = "filter")]
-        _filter: Option<Fields>,
+        _filter: Option<UniqueMap>,
     }
 
     fn refused(body: &str) -> Value {
-        to_value(json::<Asked>(body.as_bytes()).expect_err("it was taken")).expect("JSON")
+        to_value(json::<QueryParams>(body.as_bytes()).expect_err("it was taken")).expect("JSON")
     }
 
     #[test]
     fn a_fault_has_its_path() {
-        assert!(json::<Asked>(br#" {"ids": ["a"], "rate": 2.5} "#).is_ok());
+        assert!(json::<QueryParams>(br#" {"ids": ["a"], "rate": 2.5} "#).is_ok());
         for (body, path, words) in [
             (r#"{"ids": [1]}"#, "$.ids[0]", "expected a string"),
             (r#"{"ids": [], "rate": "x"}"#, "$.rate", "expected f64"),

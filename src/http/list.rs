@@ -13,7 +13,7 @@ const MAX_PAGE: u16 = 1000;
 /// Which page of a list that has no filter.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Page {
+pub(super) struct PageParams {
     /// The most items of the page.
     #[serde(default)]
     pub(super) limit: Limit,
@@ -56,14 +56,14 @@ impl<'de> Deserialize<'de> for Limit {
 /// A page of a list.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "{T}List")]
-pub(super) struct List<T> {
+pub(super) struct Page<T> {
     /// The items.
     pub(super) items: Vec<T>,
     /// The `cursor` of the next page; null where this is the last.
     pub(super) next: Option<String>,
 }
 
-impl<T> List<T> {
+impl<T> Page<T> {
     /// A page of at most `limit`, made from `limit + 1` items where there are more; the cursor is made from the last.
     pub(super) fn of(mut items: Vec<T>, limit: Limit, cursor: impl Fn(&T) -> String) -> Self {
         let more = items.len() > limit.get();
@@ -73,7 +73,7 @@ impl<T> List<T> {
     }
 }
 
-impl<T: Serialize> IntoResponse for List<T> {
+impl<T: Serialize> IntoResponse for Page<T> {
     fn into_response(self) -> Response {
         Json(self).into_response()
     }

@@ -32,18 +32,18 @@ const IDLE: Duration = Duration::from_secs(75);
 /// Where callers come in.
 pub enum Listener {
     /// Over TCP.
-    Plain(Accepting),
+    Plain(LimitedListener),
     /// Over TLS.
     Tls(TlsListener),
 }
 
 /// Accepts connections, no more at once than there may be.
-pub struct Accepting {
+pub struct LimitedListener {
     listener: TcpListener,
     places: Arc<Semaphore>,
 }
 
-impl Accepting {
+impl LimitedListener {
     async fn accept(&mut self) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
         // The semaphore is never closed.
         let place = self.places.clone().acquire_owned().await.ok();
@@ -66,7 +66,7 @@ impl Listener {
     /// Where the listener has no address.
     pub fn new(listener: TcpListener, tls: Option<Arc<ServerConfig>>) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        let listener = Accepting { listener, places: Arc::new(Semaphore::new(MOST)) };
+        let listener = LimitedListener { listener, places: Arc::new(Semaphore::new(MOST)) };
         let Some(config) = tls else { return Ok(Self::Plain(listener)) };
         let (sender, shaken) = mpsc::channel(ROOM);
         tokio::spawn(shake_hands(listener, TlsAcceptor::from(config), sender));
@@ -74,7 +74,7 @@ impl Listener {
     }
 }
 
-async fn shake_hands(mut listener: Accepting, acceptor: TlsAcceptor, shaken: mpsc::Sender<(Stream, SocketAddr)>) {
+async fn shake_hands(mut listener: LimitedListener, acceptor: TlsAcceptor, shaken: mpsc::Sender<(Stream, SocketAddr)>) {
     loop {
         let (stream, caller, place) = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -85,7 +85,7 @@ async fn shake_hands(mut listener: Accepting, acceptor: TlsAcceptor, shaken: mps
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                 // Nobody takes it any more where the server ends.
                 Ok(Ok(stream)) => {
-                    drop(shaken.send((Stream::new(Wire::Tls(Box::new(stream)), place), caller)).await);
+                    drop(shaken.send((Stream::new(Transport::Tls(Box::new(stream)), place), caller)).await);
                 }
                 Ok(Err(error)) => tracing::debug!(%caller, %error, "no TLS handshake"),
                 Err(_) => tracing::debug!(%caller, "no TLS handshake in time"),
@@ -102,7 +102,7 @@ impl AxumListener for Listener {
         match self {
             Self::Plain(listener) => {
                 let (stream, caller, place) = listener.accept().await;
-                (Stream::new(Wire::Plain(stream), place), caller)
+                (Stream::new(Transport::Plain(stream), place), caller)
             }
             Self::Tls(listener) => match listener.shaken.recv().await {
                 Some(shaken) => shaken,
@@ -122,19 +122,19 @@ impl AxumListener for Listener {
 
 /// A caller's connection, in its place among those there may be.
 pub struct Stream {
-    wire: Wire,
+    wire: Transport,
     /// When it ends, unless something comes or goes before.
     idle: Pin<Box<Sleep>>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
-enum Wire {
+enum Transport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
-    fn new(wire: Wire, place: Option<OwnedSemaphorePermit>) -> Self {
+    fn new(wire: Transport, place: Option<OwnedSemaphorePermit>) -> Self {
         Self { wire, idle: Box::pin(sleep(IDLE)), _place: place }
     }
 
@@ -147,8 +147,8 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
         let read = match &mut stream.wire {
-            Wire::Plain(wire) => Pin::new(wire).poll_read(cx, buffer),
-            Wire::Tls(wire) => Pin::new(wire).poll_read(cx, buffer),
+            Transport::Plain(wire) => Pin::new(wire).poll_read(cx, buffer),
+            Transport::Tls(wire) => Pin::new(wire).poll_read(cx, buffer),
         };
         if read.is_ready() {
             stream.touch();
@@ -163,8 +163,8 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let stream = self.get_mut();
         let written = match &mut stream.wire {
-            Wire::Plain(wire) => Pin::new(wire).poll_write(cx, bytes),
-            Wire::Tls(wire) => Pin::new(wire).poll_write(cx, bytes),
+            Transport::Plain(wire) => Pin::new(wire).poll_write(cx, bytes),
+            Transport::Tls(wire) => Pin::new(wire).poll_write(cx, bytes),
         };
         if written.is_ready() {
             stream.touch();
@@ -176,15 +176,15 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().wire {
-            Wire::Plain(wire) => Pin::new(wire).poll_flush(cx),
-            Wire::Tls(wire) => Pin::new(wire).poll_flush(cx),
+            Transport::Plain(wire) => Pin::new(wire).poll_flush(cx),
+            Transport::Tls(wire) => Pin::new(wire).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().wire {
-            Wire::Plain(wire) => Pin::new(wire).poll_shutdown(cx),
-            Wire::Tls(wire) => Pin::new(wire).poll_shutdown(cx),
+            Transport::Plain(wire) => Pin::new(wire).poll_shutdown(cx),
+            Transport::Tls(wire) => Pin::new(wire).poll_shutdown(cx),
         }
     }
 }

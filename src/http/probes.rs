@@ -6,13 +6,13 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::Http;
+use super::ApiState;
 use super::problem::Problem;
-use crate::broker::publisher::Link;
+use crate::broker::publisher::PublisherStatus;
 use crate::broker::topology_status::TopologyStatus;
 use crate::campaigns::hold::{Hold, LogStatus};
 use crate::follow::{Followers, Silence};
-use crate::metrics::Publishing;
+use crate::metrics::PublisherGauge;
 use crate::worker::progress::Phase;
 
 /// The process is alive: it answers.
@@ -21,7 +21,7 @@ pub(super) async fn healthz() -> &'static str {
 }
 
 /// Consuming, and making progress. What was repaired lately is a line each.
-pub(super) async fn readyz(State(http): State<Http>) -> Response {
+pub(super) async fn readyz(State(http): State<ApiState>) -> Response {
     match trouble(&http) {
         None => {
             let repairs = http.topology.recent_repairs();
@@ -34,7 +34,7 @@ pub(super) async fn readyz(State(http): State<Http>) -> Response {
 
 /// Why a worker is not well.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Trouble {
+pub(super) enum UnreadyReason {
     /// It can't take messages.
     #[error("not connected to the broker: {0}")]
     NotConnected(String),
@@ -68,49 +68,49 @@ pub(super) enum Trouble {
 }
 
 /// Why this worker is not well, where it is not.
-pub(super) fn trouble(http: &Http) -> Option<Trouble> {
+pub(super) fn trouble(http: &ApiState) -> Option<UnreadyReason> {
     let status = http.campaigns.log_status().borrow().clone();
     let trouble = judge(http.progress.phase(), status, http.publisher.link(), http.progress.stalled_for());
     trouble.or_else(|| incomplete(&http.topology, &http.followers))
 }
 
 /// What is wrong although it delivers.
-fn incomplete(topology: &TopologyStatus, followers: &Followers) -> Option<Trouble> {
+fn incomplete(topology: &TopologyStatus, followers: &Followers) -> Option<UnreadyReason> {
     let problems: Vec<String> = topology.problems().iter().map(ToString::to_string).collect();
     let problems = (!problems.is_empty()).then(|| format!("not as required: {}", problems.join("; ")));
     let unchecked = topology.unchecked().map(|unchecked| unchecked.to_string());
     let topology: Vec<String> = problems.into_iter().chain(unchecked).collect();
     if !topology.is_empty() {
-        return Some(Trouble::Topology(topology.join("; ")));
+        return Some(UnreadyReason::Topology(topology.join("; ")));
     }
-    let campaigns = followers.campaigns.silence().map(Trouble::NotFollowingCampaigns);
-    campaigns.or_else(|| followers.dead_letters.silence().map(Trouble::NotFollowingDeadLetters))
+    let campaigns = followers.campaigns.silence().map(UnreadyReason::NotFollowingCampaigns);
+    campaigns.or_else(|| followers.dead_letters.silence().map(UnreadyReason::NotFollowingDeadLetters))
 }
 
-fn judge(phase: Phase, status: LogStatus, link: Link, stalled: Option<Duration>) -> Option<Trouble> {
+fn judge(phase: Phase, status: LogStatus, link: PublisherStatus, stalled: Option<Duration>) -> Option<UnreadyReason> {
     match (phase, status) {
-        (Phase::Connecting { trouble }, _) => return Some(Trouble::NotConnected(trouble)),
-        (_, LogStatus::Incomplete(hold)) => return Some(Trouble::Incomplete(hold)),
+        (Phase::Connecting { trouble }, _) => return Some(UnreadyReason::NotConnected(trouble)),
+        (_, LogStatus::Incomplete(hold)) => return Some(UnreadyReason::Incomplete(hold)),
         // It finishes what is in hand, and does not stop.
-        (Phase::CatchingUp, _) | (_, LogStatus::Comparing) => return Some(Trouble::CatchingUp),
-        (Phase::Draining, LogStatus::Following) => return Some(Trouble::Stopping),
+        (Phase::CatchingUp, _) | (_, LogStatus::Comparing) => return Some(UnreadyReason::CatchingUp),
+        (Phase::Draining, LogStatus::Following) => return Some(UnreadyReason::Stopping),
         (Phase::Consuming, LogStatus::Following) => {}
     }
     match link {
-        Link::Down(trouble) => Some(Trouble::NotPublishing(trouble)),
-        Link::Blocked => Some(Trouble::Blocked),
-        Link::Up => stalled.map(Trouble::Stalled),
+        PublisherStatus::Down(trouble) => Some(UnreadyReason::NotPublishing(trouble)),
+        PublisherStatus::Blocked => Some(UnreadyReason::Blocked),
+        PublisherStatus::Up => stalled.map(UnreadyReason::Stalled),
     }
 }
 
 /// Everything counted, as Prometheus reads it.
-pub(super) async fn metrics(State(http): State<Http>) -> Response {
+pub(super) async fn metrics(State(http): State<ApiState>) -> Response {
     http.metrics.endpoints(http.worker.endpoints.list().iter().map(|listed| listed.standing.breaker));
     http.metrics.messages_in_hand.set(i64::try_from(http.progress.in_hand()).unwrap_or(i64::MAX));
     http.metrics.publisher(match http.publisher.link() {
-        Link::Up => Publishing::Up,
-        Link::Blocked => Publishing::Blocked,
-        Link::Down(_) => Publishing::Down,
+        PublisherStatus::Up => PublisherGauge::Up,
+        PublisherStatus::Blocked => PublisherGauge::Blocked,
+        PublisherStatus::Down(_) => PublisherGauge::Down,
     });
     http.metrics.broker_state.topology(&http.topology);
     http.metrics.broker_state.followers(&http.followers);
@@ -130,9 +130,9 @@ mod tests {
 
     #[test]
     fn a_worker_that_reads_the_configuration_again_does_not_say_that_it_stops() {
-        let trouble = |phase, status| judge(phase, status, Link::Up, None);
-        assert_eq!(trouble(Phase::Draining, LogStatus::Comparing), Some(Trouble::CatchingUp));
-        assert_eq!(trouble(Phase::Draining, LogStatus::Following), Some(Trouble::Stopping));
+        let trouble = |phase, status| judge(phase, status, PublisherStatus::Up, None);
+        assert_eq!(trouble(Phase::Draining, LogStatus::Comparing), Some(UnreadyReason::CatchingUp));
+        assert_eq!(trouble(Phase::Draining, LogStatus::Following), Some(UnreadyReason::Stopping));
         assert_eq!(trouble(Phase::Consuming, LogStatus::Following), None);
     }
 }

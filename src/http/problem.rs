@@ -7,10 +7,10 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::body::Unread;
+use super::body::BodyError;
 use crate::campaigns;
 use crate::dead_letters;
-use crate::delivery::fault::Fault;
+use crate::delivery::fault::Violation;
 use crate::store::StoreError;
 
 /// What went wrong, for the caller.
@@ -27,7 +27,7 @@ pub(crate) struct Problem {
     detail: String,
     /// Each fault of what was sent, with its place.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<Fault>,
+    errors: Vec<Violation>,
 }
 
 impl Problem {
@@ -52,12 +52,12 @@ impl Problem {
     }
 
     /// Each fault of what was sent.
-    pub(super) fn errors(&self) -> &[Fault] {
+    pub(super) fn errors(&self) -> &[Violation] {
         &self.errors
     }
 
     /// Something given to us has faults: 422, all of them at once.
-    pub(crate) fn of_faults(errors: Vec<Fault>) -> Self {
+    pub(crate) fn of_faults(errors: Vec<Violation>) -> Self {
         let detail = match errors.as_slice() {
             [fault] => fault.to_string(),
             faults => format!("{} faults; `errors` has them all", faults.len()),
@@ -66,10 +66,10 @@ impl Problem {
     }
 
     /// A body that could not be read; `what` may have `limit` bytes.
-    pub(super) fn of_body(unread: Unread, what: &str, limit: usize) -> Self {
+    pub(super) fn of_body(unread: BodyError, what: &str, limit: usize) -> Self {
         match unread {
-            Unread::TooLarge => Self::of_faults(vec![Fault::new("$", format!("{what} has at most {limit} bytes"))]),
-            Unread::Broken => Self::new(StatusCode::BAD_REQUEST, "the body ended before its time"),
+            BodyError::TooLarge => Self::of_faults(vec![Violation::new("$", format!("{what} has at most {limit} bytes"))]),
+            BodyError::Broken => Self::new(StatusCode::BAD_REQUEST, "the body ended before its time"),
         }
     }
 }
@@ -82,27 +82,27 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<campaigns::Refused> for Problem {
-    fn from(refused: campaigns::Refused) -> Self {
+impl From<campaigns::CampaignError> for Problem {
+    fn from(refused: campaigns::CampaignError) -> Self {
         match refused {
-            campaigns::Refused::Faults(faults) => Self::of_faults(faults),
-            campaigns::Refused::Unknown => Self::new(StatusCode::NOT_FOUND, "no such campaign"),
-            campaigns::Refused::Precondition => Self::new(StatusCode::PRECONDITION_FAILED, refused.to_string()),
-            campaigns::Refused::Conflict(detail) => Self::new(StatusCode::CONFLICT, detail),
-            campaigns::Refused::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
-            campaigns::Refused::Store(error) => error.into(),
+            campaigns::CampaignError::Faults(faults) => Self::of_faults(faults),
+            campaigns::CampaignError::Unknown => Self::new(StatusCode::NOT_FOUND, "no such campaign"),
+            campaigns::CampaignError::Precondition => Self::new(StatusCode::PRECONDITION_FAILED, refused.to_string()),
+            campaigns::CampaignError::Conflict(detail) => Self::new(StatusCode::CONFLICT, detail),
+            campaigns::CampaignError::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
+            campaigns::CampaignError::Store(error) => error.into(),
         }
     }
 }
 
-impl From<dead_letters::Refused> for Problem {
-    fn from(refused: dead_letters::Refused) -> Self {
+impl From<dead_letters::DeadLetterError> for Problem {
+    fn from(refused: dead_letters::DeadLetterError) -> Self {
         match refused {
-            dead_letters::Refused::Faults(faults) => Self::of_faults(faults),
-            dead_letters::Refused::Unknown(detail) => Self::new(StatusCode::NOT_FOUND, detail),
-            dead_letters::Refused::Conflict(detail) => Self::new(StatusCode::CONFLICT, detail),
-            dead_letters::Refused::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
-            dead_letters::Refused::Store(error) => error.into(),
+            dead_letters::DeadLetterError::Faults(faults) => Self::of_faults(faults),
+            dead_letters::DeadLetterError::Unknown(detail) => Self::new(StatusCode::NOT_FOUND, detail),
+            dead_letters::DeadLetterError::Conflict(detail) => Self::new(StatusCode::CONFLICT, detail),
+            dead_letters::DeadLetterError::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
+            dead_letters::DeadLetterError::Store(error) => error.into(),
         }
     }
 }

@@ -8,51 +8,51 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
 
-use super::Http;
-use super::audit::{About, chosen};
+use super::ApiState;
+use super::audit::{AuditDetail, chosen};
 use super::counts::by_count_with;
-use super::given::{Fields, Given, Id, Query};
-use super::list::{List, Page};
+use super::given::{UniqueMap, JsonBody, Id, Query};
+use super::list::{Page, PageParams};
 use super::principal::Caller;
 use super::problem::Problem;
 use super::route::Route;
 use crate::config::Role;
-use crate::dead_letters::Refused;
-use crate::delivery::dead_letter::choice::Choice;
-use crate::delivery::dead_letter::filter::Filter;
+use crate::dead_letters::DeadLetterError;
+use crate::delivery::dead_letter::choice::Selection;
+use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::identity::DeadLetterId;
-use crate::delivery::reason::Reason;
-use crate::delivery::replay::{Command, Job, Replay, ReplayConfig, ReplayId};
+use crate::delivery::reason::DeadLetterReason;
+use crate::delivery::replay::{ReplayCommand, ReplayProgress, Replay, ReplayConfig, ReplayId};
 use crate::delivery::request;
-use crate::replays::{Forecast, Order};
+use crate::replays::{ReplayPreview, ReplaySpec};
 
 /// The routes of replays.
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::post("/replays", Role::Operator, create)
             .named("createReplay", "Send dead letters again, by ids or by filter; or tell what that would do")
-            .takes::<Ordered>()
-            .answers::<Shown>(StatusCode::ACCEPTED, "The replay, which runs from now on")
-            .answers::<Forecasted>(StatusCode::OK, "With `dryRun`: what it would do")
+            .takes::<CreateReplay>()
+            .answers::<ReplayResponse>(StatusCode::ACCEPTED, "The replay, which runs from now on")
+            .answers::<ReplayPreviewResponse>(StatusCode::OK, "With `dryRun`: what it would do")
             .problem(StatusCode::NOT_FOUND, "One of the dead letters is not there")
             .problem(StatusCode::CONFLICT, "One of the dead letters is being replayed already"),
         Route::get("/replays", Role::Viewer, list)
             .named("listReplays", "List replays, newest first")
-            .query::<Page>()
-            .answers::<List<Shown>>(StatusCode::OK, "A page of replays"),
+            .query::<PageParams>()
+            .answers::<Page<ReplayResponse>>(StatusCode::OK, "A page of replays"),
         Route::get("/replays/{id}", Role::Viewer, get)
             .named("getReplay", "Read a replay")
             .subject(SUBJECT)
-            .answers::<Shown>(StatusCode::OK, "The replay"),
+            .answers::<ReplayResponse>(StatusCode::OK, "The replay"),
         Route::post("/replays/{id}/pause", Role::Operator, pause)
             .named("pauseReplay", "Send no more until it is resumed")
             .subject(SUBJECT)
-            .answers::<Shown>(StatusCode::OK, "The replay")
+            .answers::<ReplayResponse>(StatusCode::OK, "The replay")
             .problem(StatusCode::CONFLICT, "It is paused already, or has ended"),
         Route::post("/replays/{id}/resume", Role::Operator, resume)
             .named("resumeReplay", "Go on with a paused replay")
             .subject(SUBJECT)
-            .answers::<Shown>(StatusCode::OK, "The replay")
+            .answers::<ReplayResponse>(StatusCode::OK, "The replay")
             .problem(StatusCode::CONFLICT, "It is not paused"),
         Route::post("/replays/{id}/cancel", Role::Operator, cancel)
             .named(
@@ -60,7 +60,7 @@ pub(super) fn routes() -> Vec<Route> {
                 "End a replay; the dead letters it has not sent are as they were before, mostly pending",
             )
             .subject(SUBJECT)
-            .answers::<Shown>(StatusCode::OK, "The replay")
+            .answers::<ReplayResponse>(StatusCode::OK, "The replay")
             .problem(StatusCode::CONFLICT, "It has ended"),
     ]
 }
@@ -74,7 +74,7 @@ const IDS_LISTED: usize = 100;
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Replay")]
-struct Shown {
+struct ReplayResponse {
     #[serde(flatten)]
     replay: Replay,
     /// How many letters were named, where they were. The list of replays leaves `ids` out where they are more than 100.
@@ -82,7 +82,7 @@ struct Shown {
     id_count: Option<usize>,
 }
 
-impl Shown {
+impl ReplayResponse {
     /// With all of its ids.
     fn whole(replay: Replay) -> Self {
         Self { id_count: replay.ids.as_ref().map(Vec::len), replay }
@@ -100,12 +100,12 @@ impl Shown {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "ReplayOrder")]
-struct Ordered {
+struct CreateReplay {
     /// These dead letters, in any state but `replaying`.
     ids: Option<Vec<DeadLetterId>>,
     /// Or all that this matches; where it names no state, the pending ones.
     #[schemars(with = "Option<Filter>")]
-    filter: Option<Fields>,
+    filter: Option<UniqueMap>,
     /// The most dead letters sent in a second; absent for as many as go.
     rate_per_second: Option<f64>,
     /// Tell only what it would do.
@@ -119,7 +119,7 @@ struct Ordered {
 /// What a replay would do.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "ReplayForecast")]
-pub(super) struct Forecasted {
+pub(super) struct ReplayPreviewResponse {
     /// Dead letters it would take.
     pub(super) total: u64,
     /// Where they would go, the greatest count first.
@@ -140,7 +140,7 @@ pub(super) struct EndpointCount {
 
 #[derive(Serialize, JsonSchema)]
 pub(super) struct UnsendableCount {
-    pub(super) reason: Reason,
+    pub(super) reason: DeadLetterReason,
     pub(super) count: u64,
 }
 
@@ -149,74 +149,74 @@ pub(super) struct UnsendableCount {
 pub(super) struct SampleRequest {
     pub(super) dead_letter_id: DeadLetterId,
     #[serde(flatten)]
-    pub(super) request: request::Shown,
+    pub(super) request: request::RequestPreview,
 }
 
 /// `POST /v1/replays`: 202, or 200 for a `dryRun`.
 async fn create(
-    State(http): State<Http>,
+    State(http): State<ApiState>,
     Extension(caller): Extension<Caller>,
-    Given(ordered): Given<Ordered>,
+    JsonBody(ordered): JsonBody<CreateReplay>,
 ) -> Result<Response, Problem> {
-    let Ordered { ids, filter, rate_per_second, dry_run, config, stop_on_failure_ratio } = ordered;
-    let choice = Choice::read(ids, filter.map(|Fields(fields)| fields)).map_err(Problem::of_faults)?;
-    let order = Order { choice, rate_per_second, config: config.unwrap_or_default(), stop_on_failure_ratio };
+    let CreateReplay { ids, filter, rate_per_second, dry_run, config, stop_on_failure_ratio } = ordered;
+    let choice = Selection::read(ids, filter.map(|UniqueMap(fields)| fields)).map_err(Problem::of_faults)?;
+    let order = ReplaySpec { choice, rate_per_second, config: config.unwrap_or_default(), stop_on_failure_ratio };
     if dry_run == Some(true) {
         let forecast = http.replays.forecast(&order, caller.secrets()).await?;
-        return Ok(Json(Forecasted::from(forecast)).into_response());
+        return Ok(Json(ReplayPreviewResponse::from(forecast)).into_response());
     }
     let (replay, about) = begin(&http, order, &caller.name).await?;
-    Ok((StatusCode::ACCEPTED, Extension(about), Json(Shown::whole(replay))).into_response())
+    Ok((StatusCode::ACCEPTED, Extension(about), Json(ReplayResponse::whole(replay))).into_response())
 }
 
 /// Creates a replay, and tells the audit of it.
-pub(super) async fn begin(http: &Http, order: Order, by: &str) -> Result<(Replay, About), Refused> {
+pub(super) async fn begin(http: &ApiState, order: ReplaySpec, by: &str) -> Result<(Replay, AuditDetail), DeadLetterError> {
     let chosen = chosen(&order.choice);
     let replay = http.replays.create(order, by).await?;
-    let about = About(format!("{}: {} dead letters chosen {chosen}", replay.id, replay.total));
+    let about = AuditDetail(format!("{}: {} dead letters chosen {chosen}", replay.id, replay.total));
     Ok((replay, about))
 }
 
 /// `GET /v1/replays`: the cursor is the last id of the page before.
-async fn list(State(http): State<Http>, Query(page): Query<Page>) -> Result<List<Shown>, Problem> {
+async fn list(State(http): State<ApiState>, Query(page): Query<PageParams>) -> Result<Page<ReplayResponse>, Problem> {
     if page.cursor.as_ref().is_some_and(|cursor| !ReplayId::is_one(cursor)) {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "cursor: not one that this list has given"));
     }
     let before = page.cursor.map(ReplayId::new);
     let view = http.dead_letters.readable().await?;
     // One by one: together they may have ten million ids.
-    let listed = |job: Job| Shown::listed(job.replay);
+    let listed = |job: ReplayProgress| ReplayResponse::listed(job.replay);
     let replays = block_in_place(|| view.jobs(before.as_ref(), page.limit.get() + 1, listed))?;
-    Ok(List::of(replays, page.limit, |last: &Shown| last.replay.id.to_string()))
+    Ok(Page::of(replays, page.limit, |last: &ReplayResponse| last.replay.id.to_string()))
 }
 
-async fn get(State(http): State<Http>, Id(id): Id) -> Result<Json<Shown>, Problem> {
-    Ok(Json(Shown::whole(http.replays.get(&ReplayId::new(id)).await?)))
+async fn get(State(http): State<ApiState>, Id(id): Id) -> Result<Json<ReplayResponse>, Problem> {
+    Ok(Json(ReplayResponse::whole(http.replays.get(&ReplayId::new(id)).await?)))
 }
 
-async fn pause(http: State<Http>, caller: Extension<Caller>, id: Id) -> Result<Json<Shown>, Problem> {
-    control(http, caller, id, Command::Pause).await
+async fn pause(http: State<ApiState>, caller: Extension<Caller>, id: Id) -> Result<Json<ReplayResponse>, Problem> {
+    control(http, caller, id, ReplayCommand::Pause).await
 }
 
-async fn resume(http: State<Http>, caller: Extension<Caller>, id: Id) -> Result<Json<Shown>, Problem> {
-    control(http, caller, id, Command::Resume).await
+async fn resume(http: State<ApiState>, caller: Extension<Caller>, id: Id) -> Result<Json<ReplayResponse>, Problem> {
+    control(http, caller, id, ReplayCommand::Resume).await
 }
 
-async fn cancel(http: State<Http>, caller: Extension<Caller>, id: Id) -> Result<Json<Shown>, Problem> {
-    control(http, caller, id, Command::Cancel).await
+async fn cancel(http: State<ApiState>, caller: Extension<Caller>, id: Id) -> Result<Json<ReplayResponse>, Problem> {
+    control(http, caller, id, ReplayCommand::Cancel).await
 }
 
 async fn control(
-    State(http): State<Http>,
+    State(http): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Id(id): Id,
-    command: Command,
-) -> Result<Json<Shown>, Problem> {
-    Ok(Json(Shown::whole(http.replays.control(&ReplayId::new(id), command, &caller.name).await?)))
+    command: ReplayCommand,
+) -> Result<Json<ReplayResponse>, Problem> {
+    Ok(Json(ReplayResponse::whole(http.replays.control(&ReplayId::new(id), command, &caller.name).await?)))
 }
 
-impl From<Forecast> for Forecasted {
-    fn from(forecast: Forecast) -> Self {
+impl From<ReplayPreview> for ReplayPreviewResponse {
+    fn from(forecast: ReplayPreview) -> Self {
         let endpoints = by_count_with(forecast.endpoints, String::clone);
         let unsendable = by_count_with(forecast.unsendable, |reason| reason.as_str());
         Self {

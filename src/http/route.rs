@@ -5,7 +5,7 @@ use axum::http::{HeaderName, Method, StatusCode};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use super::Http;
+use super::ApiState;
 use crate::config::Role;
 
 /// Makes the schema of a type.
@@ -17,7 +17,7 @@ pub(super) struct Route {
     pub(super) path: &'static str,
     pub(super) role: Role,
     pub(super) audit: Audit,
-    pub(super) handler: MethodRouter<Http>,
+    pub(super) handler: MethodRouter<ApiState>,
     pub(super) operation: Operation,
 }
 
@@ -73,23 +73,23 @@ pub(super) struct Answer {
 }
 
 impl Route {
-    pub(super) fn get<H: Handler<T, Http>, T: 'static>(path: &'static str, role: Role, handler: H) -> Self {
+    pub(super) fn get<H: Handler<T, ApiState>, T: 'static>(path: &'static str, role: Role, handler: H) -> Self {
         Self::new(Method::GET, path, role, on(MethodFilter::GET, handler))
     }
 
-    pub(super) fn put<H: Handler<T, Http>, T: 'static>(path: &'static str, role: Role, handler: H) -> Self {
+    pub(super) fn put<H: Handler<T, ApiState>, T: 'static>(path: &'static str, role: Role, handler: H) -> Self {
         Self::new(Method::PUT, path, role, on(MethodFilter::PUT, handler))
     }
 
-    pub(super) fn post<H: Handler<T, Http>, T: 'static>(path: &'static str, role: Role, handler: H) -> Self {
+    pub(super) fn post<H: Handler<T, ApiState>, T: 'static>(path: &'static str, role: Role, handler: H) -> Self {
         Self::new(Method::POST, path, role, on(MethodFilter::POST, handler))
     }
 
-    pub(super) fn delete<H: Handler<T, Http>, T: 'static>(path: &'static str, role: Role, handler: H) -> Self {
+    pub(super) fn delete<H: Handler<T, ApiState>, T: 'static>(path: &'static str, role: Role, handler: H) -> Self {
         Self::new(Method::DELETE, path, role, on(MethodFilter::DELETE, handler))
     }
 
-    fn new(method: Method, path: &'static str, role: Role, handler: MethodRouter<Http>) -> Self {
+    fn new(method: Method, path: &'static str, role: Role, handler: MethodRouter<ApiState>) -> Self {
         Self { audit: Audit::of(&method), method, path, role, handler, operation: Operation::default() }
     }
 

@@ -10,21 +10,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::given::{Fields, Given, Id};
+use super::given::{UniqueMap, JsonBody, Id};
 use super::principal::Caller;
 use super::problem::Problem;
 use super::route::Route;
 use super::version::{precondition, tagged};
-use super::{Http, body};
-use crate::campaigns::Refused;
+use super::{ApiState, body};
+use crate::campaigns::CampaignError;
 use crate::config::Role;
-use crate::delivery::campaign::{Place, Secrets, Webhook};
+use crate::delivery::campaign::{WebhookPlace, Secrets, Webhook};
 use crate::delivery::document::MAX_DOCUMENT_BYTES;
-use crate::delivery::duration::Written;
+use crate::delivery::duration::TextDuration;
 use crate::delivery::event::Keyword;
-use crate::delivery::fault::Fault;
+use crate::delivery::fault::Violation;
 use crate::delivery::identity::WebhookId;
-use crate::delivery::request::{self, Shown};
+use crate::delivery::request::{self, RequestPreview};
 use crate::delivery::{Attempt, Delivery, left_out, sample, signing};
 use crate::store::StoredCampaign;
 
@@ -34,14 +34,14 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get("/webhooks/{id}", Role::Viewer, get)
             .named("getWebhook", "Read a webhook; values of headers and its secret are masked below `editor`")
             .subject(SUBJECT)
-            .answers::<Located>(StatusCode::OK, "The webhook, and where it is")
+            .answers::<WebhookResponse>(StatusCode::OK, "The webhook, and where it is")
             .has_etag(),
         Route::put("/webhooks/{id}", Role::Editor, put)
             .named("putWebhook", "Replace a webhook where it is; it is moved by changing its campaign")
             .subject(SUBJECT)
             .preconditions(&[header::IF_MATCH])
-            .takes::<Located>()
-            .answers::<Located>(StatusCode::OK, "The webhook as it is from now on")
+            .takes::<WebhookResponse>()
+            .answers::<WebhookResponse>(StatusCode::OK, "The webhook as it is from now on")
             .has_etag(),
         Route::delete("/webhooks/{id}", Role::Editor, delete)
             .named(
@@ -56,13 +56,13 @@ pub(super) fn routes() -> Vec<Route> {
             .subject(SUBJECT)
             .preconditions(&[header::IF_MATCH])
             .may_take::<Rotation>()
-            .answers::<Located>(StatusCode::OK, "The webhook with its new secret")
+            .answers::<WebhookResponse>(StatusCode::OK, "The webhook with its new secret")
             .has_etag(),
         Route::post("/webhooks/{id}/test", Role::Operator, test)
             .named("testWebhook", "Send a sample event now, once, also to a webhook that is disabled")
             .subject(SUBJECT)
             .may_take::<Sample>()
-            .answers::<Tested>(StatusCode::OK, "What was sent, and what came of it"),
+            .answers::<WebhookTestResult>(StatusCode::OK, "What was sent, and what came of it"),
     ]
 }
 
@@ -72,7 +72,7 @@ const SUBJECT: &str = "The webhook's id";
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "LocatedWebhook")]
-struct Located {
+struct WebhookResponse {
     #[serde(flatten)]
     webhook: Webhook,
     /// Its campaign.
@@ -86,8 +86,8 @@ struct Located {
     keyword: Option<Keyword>,
 }
 
-impl Located {
-    fn at(place: &Place<'_>, campaign_id: &str, secrets: Secrets) -> Self {
+impl WebhookResponse {
+    fn at(place: &WebhookPlace<'_>, campaign_id: &str, secrets: Secrets) -> Self {
         let mut webhook = Webhook::clone(place.webhook);
         if secrets == Secrets::Masked {
             webhook.mask();
@@ -108,7 +108,7 @@ impl Located {
 struct Sample {
     /// A step event or a part of one. What it leaves out is made up.
     #[schemars(with = "Option<Map<String, Value>>")]
-    event: Option<Fields>,
+    event: Option<UniqueMap>,
 }
 
 /// How a secret is replaced.
@@ -117,21 +117,21 @@ struct Sample {
 #[schemars(rename = "SecretRotation")]
 struct Rotation {
     /// How long the old secret still signs: 24h where it is left out, 30d at most, `0s` where it is known to others.
-    overlap: Option<Written>,
+    overlap: Option<TextDuration>,
 }
 
 /// A test that was made.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "TestedWebhook")]
-pub(super) struct Tested {
+pub(super) struct WebhookTestResult {
     /// What was sent. Values of headers are masked below `editor`.
-    pub(super) request: Shown,
+    pub(super) request: RequestPreview,
     /// What came of it.
     pub(super) response: Attempt,
 }
 
 /// `GET /v1/webhooks/{id}`: the webhook, and where it is.
-async fn get(State(http): State<Http>, Extension(caller): Extension<Caller>, Id(id): Id) -> Result<Response, Problem> {
+async fn get(State(http): State<ApiState>, Extension(caller): Extension<Caller>, Id(id): Id) -> Result<Response, Problem> {
     let id = WebhookId::new(id);
     let stored = http.campaigns.of_webhook(&id).map_err(refused)?;
     located(&stored, &id, caller.secrets())
@@ -139,7 +139,7 @@ async fn get(State(http): State<Http>, Extension(caller): Extension<Caller>, Id(
 
 /// `PUT /v1/webhooks/{id}`: the webhook as it is from now on.
 async fn put(
-    State(http): State<Http>,
+    State(http): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Id(id): Id,
     headers: HeaderMap,
@@ -154,17 +154,17 @@ async fn put(
 
 /// `POST /v1/webhooks/{id}/rotate-secret`: the webhook with its new secret.
 async fn rotate_secret(
-    State(http): State<Http>,
+    State(http): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Id(id): Id,
     headers: HeaderMap,
-    rotation: Option<Given<Rotation>>,
+    rotation: Option<JsonBody<Rotation>>,
 ) -> Result<Response, Problem> {
     let (id, precondition) = (WebhookId::new(id), precondition(&headers)?);
-    let overlap = rotation.and_then(|Given(rotation)| rotation.overlap);
+    let overlap = rotation.and_then(|JsonBody(rotation)| rotation.overlap);
     let overlap = overlap.map_or(signing::DEFAULT_OVERLAP, |overlap| overlap.value());
     if overlap > signing::LONGEST_OVERLAP {
-        return Err(Problem::of_faults(vec![Fault::new("$.overlap", "must be a duration of at most 30d")]));
+        return Err(Problem::of_faults(vec![Violation::new("$.overlap", "must be a duration of at most 30d")]));
     }
     let stored = http.campaigns.rotate_secret(&id, overlap, precondition, &caller.name).await.map_err(refused)?;
     located(&stored, &id, caller.secrets())
@@ -172,7 +172,7 @@ async fn rotate_secret(
 
 /// `DELETE /v1/webhooks/{id}`: 204.
 async fn delete(
-    State(http): State<Http>,
+    State(http): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Id(id): Id,
     headers: HeaderMap,
@@ -184,25 +184,25 @@ async fn delete(
 
 /// `POST /v1/webhooks/{id}/test`: one request, now. It is no delivery: not counted, not retried, no dead letter.
 async fn test(
-    State(http): State<Http>,
+    State(http): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Id(id): Id,
-    sample: Option<Given<Sample>>,
-) -> Result<Json<Tested>, Problem> {
+    sample: Option<JsonBody<Sample>>,
+) -> Result<Json<WebhookTestResult>, Problem> {
     let id = WebhookId::new(id);
     let stored = http.campaigns.of_webhook(&id).map_err(refused)?;
-    let given = sample.and_then(|Given(sample)| sample.event).map_or_else(Map::new, |Fields(fields)| fields);
+    let given = sample.and_then(|JsonBody(sample)| sample.event).map_or_else(Map::new, |UniqueMap(fields)| fields);
     try_out(&http, sample_of(&stored.campaign.id, &place_of(&stored, &id)?, given)?, caller.secrets()).await.map(Json)
 }
 
 /// The delivery of a sample event to the webhook of a place.
-pub(super) fn sample_of(campaign: &str, place: &Place<'_>, given: Map<String, Value>) -> Result<Delivery, Problem> {
+pub(super) fn sample_of(campaign: &str, place: &WebhookPlace<'_>, given: Map<String, Value>) -> Result<Delivery, Problem> {
     let event = sample::event(given, campaign, place, Utc::now(), &uuid::Uuid::now_v7().to_string());
     Ok(Delivery::new(event.map_err(Problem::of_faults)?, place.target(), None))
 }
 
 /// Sends a sample once, now.
-pub(super) async fn try_out(http: &Http, delivery: Delivery, secrets: Secrets) -> Result<Tested, Problem> {
+pub(super) async fn try_out(http: &ApiState, delivery: Delivery, secrets: Secrets) -> Result<WebhookTestResult, Problem> {
     let mut tried = delivery.clone();
     http.worker.attempt_once(&mut tried).await;
     let attempt = tried
@@ -210,21 +210,21 @@ pub(super) async fn try_out(http: &Http, delivery: Delivery, secrets: Secrets) -
         .pop()
         .ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "an attempt was made, and not recorded"))?;
     let request = request::render(&delivery, attempt.at).shown(secrets);
-    Ok(Tested { request, response: attempt })
+    Ok(WebhookTestResult { request, response: attempt })
 }
 
 fn located(stored: &StoredCampaign, id: &WebhookId, secrets: Secrets) -> Result<Response, Problem> {
     let place = place_of(stored, id)?;
-    Ok(tagged(stored.version, Json(Located::at(&place, &stored.campaign.id, secrets))))
+    Ok(tagged(stored.version, Json(WebhookResponse::at(&place, &stored.campaign.id, secrets))))
 }
 
-fn place_of<'a>(stored: &'a StoredCampaign, id: &WebhookId) -> Result<Place<'a>, Problem> {
-    stored.campaign.place_of(id).ok_or_else(|| refused(Refused::Unknown))
+fn place_of<'a>(stored: &'a StoredCampaign, id: &WebhookId) -> Result<WebhookPlace<'a>, Problem> {
+    stored.campaign.place_of(id).ok_or_else(|| refused(CampaignError::Unknown))
 }
 
-fn refused(refused: Refused) -> Problem {
+fn refused(refused: CampaignError) -> Problem {
     match refused {
-        Refused::Unknown => Problem::new(StatusCode::NOT_FOUND, "no such webhook"),
+        CampaignError::Unknown => Problem::new(StatusCode::NOT_FOUND, "no such webhook"),
         refused => refused.into(),
     }
 }

@@ -26,7 +26,7 @@ impl Origin {
 
 /// Why a delivery goes back to the broker with nothing done for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GivenBack {
+pub enum RequeueCause {
     /// The local view could not be read.
     Store,
     /// The broker did not take its retry or its dead letter.
@@ -37,7 +37,7 @@ pub enum GivenBack {
     Interrupted,
 }
 
-impl GivenBack {
+impl RequeueCause {
     const ALL: [Self; 4] = [Self::Store, Self::Broker, Self::Bug, Self::Interrupted];
 
     /// The metric label.
@@ -52,7 +52,7 @@ impl GivenBack {
 }
 
 /// Counts deliveries in hand, and messages on the ladder.
-pub struct Account {
+pub struct Ledger {
     /// Messages put on the delay ladder: a retry each, and what is parked together as one.
     pub put_on_ladder: IntCounter,
     /// Messages that came back from it and are settled.
@@ -64,7 +64,7 @@ pub struct Account {
     given_back: [IntCounter; 4],
 }
 
-impl Account {
+impl Ledger {
     pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let help = "Deliveries taken in hand, by where they came from";
         let taken = IntCounterVec::new(Opts::new("waypost_deliveries_taken_total", help), &["from"])?;
@@ -86,7 +86,7 @@ impl Account {
             taken_from_ladder,
             taken: Origin::ALL.map(|origin| taken.with_label_values(&[origin.as_str()])),
             in_hand,
-            given_back: GivenBack::ALL.map(|blame| given_back.with_label_values(&[blame.as_str()])),
+            given_back: RequeueCause::ALL.map(|blame| given_back.with_label_values(&[blame.as_str()])),
         })
     }
 
@@ -106,16 +106,16 @@ impl Account {
     }
 
     /// A delivery is taken in hand.
-    pub fn take(&self, origin: Origin) -> InHand<'_> {
+    pub fn take(&self, origin: Origin) -> DeliveryGuard<'_> {
         self.taken[origin as usize].inc();
         self.in_hand.inc();
-        InHand { account: self, end: End::GivenBack(GivenBack::Interrupted) }
+        DeliveryGuard { account: self, end: End::GivenBack(RequeueCause::Interrupted) }
     }
 }
 
 /// A delivery in hand, for as long as it lives.
-pub struct InHand<'a> {
-    account: &'a Account,
+pub struct DeliveryGuard<'a> {
+    account: &'a Ledger,
     end: End,
 }
 
@@ -124,26 +124,26 @@ enum End {
     /// Delivered, dead, or on the ladder, and counted there.
     Settled,
     /// Anything else, also where its task is aborted.
-    GivenBack(GivenBack),
+    GivenBack(RequeueCause),
 }
 
-impl InHand<'_> {
+impl DeliveryGuard<'_> {
     /// Its outcome is durable.
     pub fn settled(mut self) {
         self.end = End::Settled;
     }
 
     /// It could not be settled.
-    pub fn given_back(mut self, blame: GivenBack) {
+    pub fn given_back(mut self, blame: RequeueCause) {
         self.end = End::GivenBack(blame);
     }
 }
 
-impl Drop for InHand<'_> {
+impl Drop for DeliveryGuard<'_> {
     fn drop(&mut self) {
         self.account.in_hand.dec();
         let End::GivenBack(blame) = self.end else { return };
-        let blame = if std::thread::panicking() { GivenBack::Bug } else { blame };
+        let blame = if std::thread::panicking() { RequeueCause::Bug } else { blame };
         self.account.given_back[blame as usize].inc();
     }
 }

@@ -8,7 +8,7 @@ use prometheus::{Histogram, IntGaugeVec};
 
 use super::account::Origin;
 use super::{EventResult, Metrics};
-use crate::delivery::dead_letter::State;
+use crate::delivery::dead_letter::LetterState;
 use crate::delivery::outcome::Cause;
 
 /// The counters of a process; all begin at zero and only grow.
@@ -25,9 +25,9 @@ pub struct Counts {
     /// Dead letters written.
     pub dead_letters: u64,
     /// How long requests took.
-    pub attempt_duration: Buckets,
+    pub attempt_duration: HistogramSnapshot,
     /// How long it took from an event's `date` to the 2xx.
-    pub delivery_latency: Buckets,
+    pub delivery_latency: HistogramSnapshot,
 }
 
 impl Counts {
@@ -44,7 +44,7 @@ impl Counts {
 
 /// A histogram: how many values were at most as great as each bound, and greater than the bound before.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Buckets {
+pub struct HistogramSnapshot {
     /// The bounds with their counts, rising.
     pub bounded: Vec<(f64, u64)>,
     /// Values greater than any bound.
@@ -60,7 +60,7 @@ pub enum Quantile {
     MoreThan(f64),
 }
 
-impl Buckets {
+impl HistogramSnapshot {
     fn of(histogram: &Histogram) -> Self {
         let metric = histogram.metric();
         let histogram = metric.get_histogram();
@@ -118,7 +118,7 @@ pub struct Gauges {
     /// Messages that wait, by queue; empty while nobody knows.
     pub queues: BTreeMap<String, u64>,
     /// Dead letters that are kept, by [`State`]'s number; none while nobody knows.
-    pub dead_letters: Option<[u64; State::ALL.len()]>,
+    pub dead_letters: Option<[u64; LetterState::ALL.len()]>,
     /// Workers that consume, as last seen.
     pub workers: i64,
     /// The offset of the last change of configuration applied.
@@ -176,19 +176,19 @@ impl Metrics {
             retries_scheduled: self.retries_scheduled.get(),
             parked: counted(&self.parked).map(|(_, count)| count).sum(),
             dead_letters: counted(&self.dead_letters).map(|(_, count)| count).sum(),
-            attempt_duration: Buckets::of(&self.attempt_duration),
-            delivery_latency: Buckets::of(&self.delivery_latency),
+            attempt_duration: HistogramSnapshot::of(&self.attempt_duration),
+            delivery_latency: HistogramSnapshot::of(&self.delivery_latency),
         }
     }
 
     /// The gauges, and the account.
     pub fn gauges(&self) -> Gauges {
         let kept: BTreeMap<String, u64> = gauged(&self.dead_letters_kept).collect();
-        let in_state = |state: State| kept.get(state.as_str()).copied().unwrap_or_default();
+        let in_state = |state: LetterState| kept.get(state.as_str()).copied().unwrap_or_default();
         Gauges {
             in_flight: self.deliveries_in_flight.get(),
             queues: gauged(&self.queue_messages).collect(),
-            dead_letters: (!kept.is_empty()).then(|| State::ALL.map(in_state)),
+            dead_letters: (!kept.is_empty()).then(|| LetterState::ALL.map(in_state)),
             workers: self.workers.get(),
             config_version: self.config_version.get(),
             balance: Balance {
@@ -230,9 +230,9 @@ mod tests {
     use super::*;
     use crate::metrics::AttemptOutcome;
 
-    fn buckets(counts: &[u64], beyond: u64) -> Buckets {
+    fn buckets(counts: &[u64], beyond: u64) -> HistogramSnapshot {
         let bounds = [0.1, 0.2, 0.4, 1.0];
-        Buckets { bounded: bounds.into_iter().zip(counts.iter().copied()).collect(), beyond }
+        HistogramSnapshot { bounded: bounds.into_iter().zip(counts.iter().copied()).collect(), beyond }
     }
 
     fn about(quantile: Option<Quantile>) -> f64 {
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(buckets(&[98, 0, 0, 0], 2).quantile(0.99), Some(Quantile::MoreThan(1.0)));
         assert_eq!(about(buckets(&[98, 0, 0, 0], 2).quantile(0.5)), 0.05102);
         assert_eq!(buckets(&[0, 0, 0, 0], 0).quantile(0.5), None);
-        assert_eq!(Buckets::default().quantile(0.5), None);
+        assert_eq!(HistogramSnapshot::default().quantile(0.5), None);
     }
 
     #[test]
@@ -267,7 +267,7 @@ mod tests {
         let (earlier, later) = (buckets(&[5, 1, 0, 2], 1), buckets(&[7, 1, 3, 2], 4));
         assert_eq!(later.since(&earlier), buckets(&[2, 0, 3, 0], 3));
         assert_eq!(later.since(&earlier).count(), 8);
-        assert_eq!(later.since(&Buckets::default()), later);
+        assert_eq!(later.since(&HistogramSnapshot::default()), later);
         assert_eq!(earlier.since(&later).count(), 0, "no count falls below zero");
     }
 

@@ -8,9 +8,9 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// What was sent when, oldest first.
 #[derive(Debug, Default)]
-pub struct Pace(VecDeque<(Instant, u64)>);
+pub struct RateMeter(VecDeque<(Instant, u64)>);
 
-impl Pace {
+impl RateMeter {
     /// So many were sent by now.
     pub fn add(&mut self, now: Instant, sent: u64) {
         self.0.push_back((now, sent));
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn only_the_last_seconds_count() {
         let begin = Instant::now();
-        let mut pace = Pace::default();
+        let mut pace = RateMeter::default();
         assert_eq!(pace.per_second(), None);
         pace.add(begin, 0);
         assert_eq!(pace.per_second(), None);
@@ -65,12 +65,12 @@ mod tests {
     #[test]
     fn the_rest_takes_as_long_as_it_takes_at_this_pace() {
         let begin = Instant::now();
-        let mut pace = Pace::default();
+        let mut pace = RateMeter::default();
         assert_eq!(pace.time_for(10), None);
         pace.add(begin, 0);
         pace.add(begin + Duration::from_secs(2), 40);
         assert_eq!(pace.time_for(880), Some(Duration::from_secs(44)));
-        let mut stuck = Pace::default();
+        let mut stuck = RateMeter::default();
         stuck.add(begin, 7);
         stuck.add(begin + Duration::from_secs(2), 7);
         assert_eq!((stuck.per_second(), stuck.time_for(1)), (Some(0.0), None));

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use crate::delivery::replay::{ReplayId, may_begin};
 
 /// Who has how many. Whoever waits for a request is told when one ends.
-pub(super) struct Requests(watch::Sender<State>);
+pub(super) struct FairLimiter(watch::Sender<State>);
 
 /// Replays at work here, each with its requests in flight.
 #[derive(Default)]
@@ -17,17 +17,17 @@ struct State {
 
 /// A replay is at work for as long as this lives.
 pub(super) struct AtWork<'a> {
-    requests: &'a Requests,
+    requests: &'a FairLimiter,
     replay: ReplayId,
 }
 
 /// A request is in flight for as long as this lives.
 pub(super) struct InFlight<'a> {
-    requests: &'a Requests,
+    requests: &'a FairLimiter,
     replay: ReplayId,
 }
 
-impl Requests {
+impl FairLimiter {
     pub(super) fn new() -> Self {
         Self(watch::Sender::new(State::default()))
     }
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn one_that_hangs_leaves_the_others_their_share() {
-        let requests = Requests::new();
+        let requests = FairLimiter::new();
         let (one, other) = (ReplayId::new("rp_1"), ReplayId::new("rp_2"));
         let begin = |replay| requests.begin(replay).now_or_never();
         let working = requests.work_on(&one);
@@ -120,7 +120,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_is_told() {
-        let requests = Requests::new();
+        let requests = FairLimiter::new();
         let replay = ReplayId::new("rp_1");
         let _working = requests.work_on(&replay);
         let mut flying: Vec<_> = std::iter::from_fn(|| requests.begin(&replay).now_or_never()).collect();

@@ -21,24 +21,24 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::requests::{InFlight, Requests};
-use super::{Call, Replays, new_delivery};
+use super::requests::{InFlight, FairLimiter};
+use super::{ReplayWakeup, Replays, new_delivery};
 use crate::broker::BrokerError;
 use crate::broker::acks::Acks;
 use crate::broker::consumer::{LAST_ACKS, Message, Subscription};
-use crate::broker::publisher::{Destination, Outgoing};
-use crate::dead_letters::Refused;
+use crate::broker::publisher::{Destination, OutboundMessage};
+use crate::dead_letters::DeadLetterError;
 use crate::delivery::Delivery;
-use crate::delivery::dead_letter::mark::{Mark, Sent, Slice};
-use crate::delivery::dead_letter::{DeadLetter, State};
+use crate::delivery::dead_letter::mark::{DeadLetterRecord, LetterResult, ReplayBatch};
+use crate::delivery::dead_letter::{DeadLetter, LetterState};
 use crate::delivery::event::{self, StepEvent};
 use crate::delivery::identity::EventId;
 use crate::delivery::replay::ReplayOutcome;
-use crate::delivery::replay::{Job, REQUESTS, Replay, ReplayId, ReplayLink, ReplayState};
+use crate::delivery::replay::{ReplayProgress, REQUESTS, Replay, ReplayId, ReplayLink, ReplayState};
 use crate::store::StoreError;
 use crate::store::dead_letters::LetterView;
-use crate::worker::progress::Progress;
-use crate::worker::{Unsettled, Worker};
+use crate::worker::progress::ConsumerStatus;
+use crate::worker::{DeliveryError, Worker};
 
 /// Messages in hand, of each replay one and for a moment the next: more than anybody runs at once.
 const MESSAGES: u16 = 256;
@@ -69,12 +69,12 @@ pub struct Runner {
     /// What sends.
     pub worker: Arc<Worker>,
     /// How busy deliveries are, which come first.
-    pub progress: Progress,
+    pub progress: ConsumerStatus,
     /// Messages of deliveries in hand above which replays keep to one request at a time.
     pub busy: usize,
     /// How long requests in flight may go on after a stop.
     pub grace: Duration,
-    requests: Requests,
+    requests: FairLimiter,
     /// While deliveries are busy one request of all replays goes on.
     alone: Semaphore,
     /// When each replay with a rate may send next.
@@ -83,11 +83,11 @@ pub struct Runner {
 
 /// Why a shift ended before its time.
 #[derive(Debug, thiserror::Error)]
-enum Interrupted {
+enum ReplayError {
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] DeadLetterError),
     #[error(transparent)]
-    Unsettled(#[from] Unsettled),
+    Unsettled(#[from] DeliveryError),
     #[error("this worker has not read what others have recorded of it")]
     Behind,
     #[error("it has letters to send that can't be found")]
@@ -96,7 +96,7 @@ enum Interrupted {
     Panicked,
 }
 
-impl From<StoreError> for Interrupted {
+impl From<StoreError> for ReplayError {
     fn from(error: StoreError) -> Self {
         Self::Refused(error.into())
     }
@@ -104,8 +104,8 @@ impl From<StoreError> for Interrupted {
 
 impl Runner {
     /// A runner that has nothing to do yet.
-    pub fn new(replays: Replays, worker: Arc<Worker>, progress: Progress, busy: usize, grace: Duration) -> Self {
-        let (requests, alone) = (Requests::new(), Semaphore::new(1));
+    pub fn new(replays: Replays, worker: Arc<Worker>, progress: ConsumerStatus, busy: usize, grace: Duration) -> Self {
+        let (requests, alone) = (FairLimiter::new(), Semaphore::new(1));
         Self { replays, worker, progress, busy, grace, requests, alone, paces: Mutex::default() }
     }
 
@@ -117,9 +117,9 @@ impl Runner {
         let mut messages = Subscription::open(connection, &self.replays.names.replays(), MESSAGES).await?;
         let acks = messages.acks();
         // Each replay at work, with the message that is to be worked on next: the end of a shift overtakes nothing.
-        let mut at_work: HashMap<ReplayId, Option<Held>> = HashMap::new();
+        let mut at_work: HashMap<ReplayId, Option<PendingWakeup>> = HashMap::new();
         let mut shifts = JoinSet::new();
-        let begin = |held: Held| self.clone().settle(held, acks.clone(), stop.clone());
+        let begin = |held: PendingWakeup| self.clone().settle(held, acks.clone(), stop.clone());
         // On a new connection all: the queue may be a new one too.
         let mut quiet = Duration::ZERO;
         let mut calls = interval(CALL_INTERVAL);
@@ -170,13 +170,13 @@ impl Runner {
     }
 
     /// Calls replays that have something to do, and of which nothing was heard for so long.
-    async fn call_the_forgotten(&self, at_work: &HashMap<ReplayId, Option<Held>>, quiet: Duration) {
+    async fn call_the_forgotten(&self, at_work: &HashMap<ReplayId, Option<PendingWakeup>>, quiet: Duration) {
         let jobs = match tokio::task::block_in_place(|| self.replays.dead_letters.view.jobs_to_do()) {
             Ok(jobs) => jobs,
             Err(error) => return tracing::error!(%error, "replays could not be looked for"),
         };
         self.paces().retain(|replay, _| jobs.iter().any(|job| job.replay.id == *replay));
-        let forgotten = |job: &&Job| {
+        let forgotten = |job: &&ReplayProgress| {
             // Where another node's clock is ahead it was just now.
             let since = Utc::now().signed_duration_since(job.updated_at).to_std().unwrap_or_default();
             since >= quiet && !at_work.contains_key(&job.replay.id)
@@ -190,11 +190,11 @@ impl Runner {
     }
 
     /// Works on a replay, and settles its message. Gives back whose it was.
-    async fn settle(self: Arc<Self>, Held { call, tag }: Held, acks: Acks, stop: CancellationToken) -> ReplayId {
+    async fn settle(self: Arc<Self>, PendingWakeup { call, tag }: PendingWakeup, acks: Acks, stop: CancellationToken) -> ReplayId {
         let replay = call.replay.clone();
         let _working = self.requests.work_on(&replay);
         let shift = AssertUnwindSafe(self.shift(&call, &stop)).catch_unwind().await;
-        match shift.unwrap_or(Err(Interrupted::Panicked)) {
+        match shift.unwrap_or(Err(ReplayError::Panicked)) {
             Ok(()) => acks.acknowledge(tag),
             Err(error) => {
                 tracing::error!(%replay, %error, "a replay was interrupted; it is gone on with");
@@ -206,14 +206,14 @@ impl Runner {
     }
 
     /// Slices, as long as a shift takes. Where there is more to do the next message says so before this one is settled.
-    async fn shift(&self, Call { replay, known }: &Call, stop: &CancellationToken) -> Result<(), Interrupted> {
+    async fn shift(&self, ReplayWakeup { replay, known }: &ReplayWakeup, stop: &CancellationToken) -> Result<(), ReplayError> {
         // What whoever worked on it before has recorded. A log that was made anew never comes that far, and knows no such
         // replay.
         let read = self.replays.dead_letters.until(|view| Ok(view.position()?.is_some_and(|at| at.offset >= *known)));
         match timeout(READ_TIMEOUT, read).await {
             Ok(read) => read?,
             Err(_) if self.replays.dead_letters.view.replay_state(replay)?.is_none() => return Ok(()),
-            Err(_) => return Err(Interrupted::Behind),
+            Err(_) => return Err(ReplayError::Behind),
         }
         let end = Instant::now() + SHIFT;
         loop {
@@ -233,13 +233,13 @@ impl Runner {
 
     /// Sends a slice of letters, and records how it went. What is not begun by `end` is left to the next slice: however
     /// long requests take, a slice is over before the broker takes its message away.
-    async fn send(&self, job: &Job, most: u32, end: Instant, stop: &CancellationToken) -> Result<(), Interrupted> {
+    async fn send(&self, job: &ReplayProgress, most: u32, end: Instant, stop: &CancellationToken) -> Result<(), ReplayError> {
         let view = &self.replays.dead_letters.view;
         let letters = tokio::task::block_in_place(|| view.claimed(&job.replay.id, most as usize))?;
         if letters.is_empty() {
             // They were given back, or forgotten, just now.
             let left = view.job(&job.replay.id)?.is_some_and(|job| job.next_slice().is_some());
-            return if left { Err(Interrupted::Empty) } else { Ok(()) };
+            return if left { Err(ReplayError::Empty) } else { Ok(()) };
         }
         // The first one is sent in any case, or a slow replay would never go on.
         let ends = std::iter::once(None).chain(std::iter::repeat(Some(end)));
@@ -248,7 +248,7 @@ impl Runner {
         // Whoever asks for a rate knows what the endpoint can bear, also where it is slow.
         let at_once =
             job.replay.rate_per_second.map_or(REQUESTS_OF_ONE, |rate| (rate.ceil() as usize).clamp(1, REQUESTS / 2));
-        let results: Vec<Result<Option<Sent>, Interrupted>> = sending.buffer_unordered(at_once).collect().await;
+        let results: Vec<Result<Option<LetterResult>, ReplayError>> = sending.buffer_unordered(at_once).collect().await;
         let mut sent = Vec::with_capacity(results.len());
         let mut interrupted = None;
         for result in results {
@@ -259,7 +259,7 @@ impl Runner {
         }
         if !sent.is_empty() {
             // What was sent is recorded also where something else went wrong.
-            self.record(Mark::Slice(Slice { replay: job.replay.id.clone(), sent, at: Utc::now() })).await?;
+            self.record(DeadLetterRecord::Slice(ReplayBatch { replay: job.replay.id.clone(), sent, at: Utc::now() })).await?;
             if let Some(job) = view.job(&job.replay.id)? {
                 tell_the_end(&job.replay);
             }
@@ -270,11 +270,11 @@ impl Runner {
     /// Sends one letter when it is its turn, unless that is over before.
     async fn send_one(
         &self,
-        job: &Job,
+        job: &ReplayProgress,
         letter: DeadLetter,
         end: Option<Instant>,
         stop: &CancellationToken,
-    ) -> Result<Option<Sent>, Interrupted> {
+    ) -> Result<Option<LetterResult>, ReplayError> {
         let replay = &job.replay.id;
         let runs_no_more = |view: &LetterView| Ok(view.replay_state(replay)? != Some(ReplayState::Running));
         let over = async {
@@ -295,12 +295,12 @@ impl Runner {
         let id = letter.id.clone();
         let outcome = self.send_again(job, letter).await?;
         self.worker.metrics.replayed(outcome);
-        Ok(Some(Sent { id, outcome }))
+        Ok(Some(LetterResult { id, outcome }))
     }
 
     /// Waits until a letter may be sent: by the replay's rate, after deliveries where they are busy, and with no more
     /// requests at once than there may be.
-    async fn turn(&self, job: &Job) -> Turn<'_> {
+    async fn turn(&self, job: &ReplayProgress) -> SendPermit<'_> {
         if let Some(rate) = job.replay.rate_per_second {
             sleep_until(self.slot(&job.replay.id, rate)).await;
         }
@@ -310,7 +310,7 @@ impl Runner {
             // The semaphore is never closed.
             alone = self.alone.acquire() => alone.ok(),
         };
-        Turn { _alone: alone, _request: self.requests.begin(&job.replay.id).await }
+        SendPermit { _alone: alone, _request: self.requests.begin(&job.replay.id).await }
     }
 
     /// When the next letter of a replay may be sent.
@@ -327,7 +327,7 @@ impl Runner {
         self.paces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn send_again(&self, job: &Job, letter: DeadLetter) -> Result<ReplayOutcome, Interrupted> {
+    async fn send_again(&self, job: &ReplayProgress, letter: DeadLetter) -> Result<ReplayOutcome, ReplayError> {
         let link = ReplayLink { dead_letter: letter.id.clone(), replay: job.replay.id.clone() };
         let Some(event) = letter.event.clone().filter(|_| letter.is_of_delivery()) else {
             return self.requeue(letter, link).await;
@@ -339,21 +339,21 @@ impl Runner {
     }
 
     /// One attempt. What fails is dead again: a replay retries nothing.
-    async fn attempt(&self, mut delivery: Delivery, link: ReplayLink) -> Result<ReplayOutcome, Interrupted> {
+    async fn attempt(&self, mut delivery: Delivery, link: ReplayLink) -> Result<ReplayOutcome, ReplayError> {
         match self.worker.attempt_alone(&mut delivery, &link.replay).await {
             None => Ok(ReplayOutcome::Delivered),
             Some(reason) => self.dead(DeadLetter::of_delivery(delivery, reason, Utc::now()), link).await,
         }
     }
 
-    async fn dead(&self, letter: DeadLetter, link: ReplayLink) -> Result<ReplayOutcome, Interrupted> {
-        let letter = DeadLetter { state: State::Pending, dead_at: Utc::now(), ..letter }.of_replay(link);
+    async fn dead(&self, letter: DeadLetter, link: ReplayLink) -> Result<ReplayOutcome, ReplayError> {
+        let letter = DeadLetter { state: LetterState::Pending, dead_at: Utc::now(), ..letter }.of_replay(link);
         self.worker.keep(&letter).await?;
         Ok(ReplayOutcome::Dead)
     }
 
     /// Puts a message that was no event, or that no worker settled, back on its queue, byte for byte.
-    async fn requeue(&self, letter: DeadLetter, link: ReplayLink) -> Result<ReplayOutcome, Interrupted> {
+    async fn requeue(&self, letter: DeadLetter, link: ReplayLink) -> Result<ReplayOutcome, ReplayError> {
         let Some(body) = letter.whole_body() else {
             return self.dead(letter, link).await;
         };
@@ -366,18 +366,18 @@ impl Runner {
         };
         // The event's identity, where its body names none: as it would be without a message id.
         let message_id = letter.message_id.unwrap_or_else(|| EventId::of_body(&body).to_string());
-        let outgoing = Outgoing { to, message_id, body, trace: letter.trace, replay: Some(link) };
+        let outgoing = OutboundMessage { to, message_id, body, trace: letter.trace, replay: Some(link) };
         self.worker.publish(outgoing).await?;
         Ok(ReplayOutcome::Requeued)
     }
 
     /// Records what was done. While the log can't be written the replay stands still: what was sent and is not recorded
     /// would be sent again.
-    async fn record(&self, mark: Mark) -> Result<(), Interrupted> {
+    async fn record(&self, mark: DeadLetterRecord) -> Result<(), ReplayError> {
         loop {
             match self.replays.dead_letters.append(mark.clone()).await {
                 Ok(_) => return Ok(()),
-                Err(error @ Refused::Unavailable(_)) => {
+                Err(error @ DeadLetterError::Unavailable(_)) => {
                     tracing::warn!(%error, "a replay waits for the log");
                     sleep(PAUSE).await;
                 }
@@ -402,19 +402,19 @@ fn tell_the_end(replay: &Replay) {
 }
 
 /// A message in hand.
-struct Held {
-    call: Call,
+struct PendingWakeup {
+    call: ReplayWakeup,
     tag: u64,
 }
 
 /// What a letter needs to be sent, for as long as that takes.
-struct Turn<'a> {
+struct SendPermit<'a> {
     _alone: Option<SemaphorePermit<'a>>,
     _request: InFlight<'a>,
 }
 
-fn held(message: &Message) -> Option<Held> {
+fn held(message: &Message) -> Option<PendingWakeup> {
     let call = serde_json::from_slice(&message.body);
     let call = call.inspect_err(|error| tracing::warn!(%error, "a message on the replays queue names no replay"));
-    call.ok().map(|call| Held { call, tag: message.tag })
+    call.ok().map(|call| PendingWakeup { call, tag: message.tag })
 }

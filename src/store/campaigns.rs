@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError, beside};
 use crate::delivery::campaign::Campaign;
-use crate::delivery::campaign::edited::Edited;
+use crate::delivery::campaign::edited::CampaignNode;
 
 /// A campaign as stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,33 +23,33 @@ pub struct StoredCampaign {
     pub version: u64,
     /// Who made it so; none where that was before it was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub made: Option<Made>,
+    pub made: Option<ChangeAuthor>,
     /// The changes before, the latest first: as many as are remembered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub earlier: Vec<Earlier>,
+    pub earlier: Vec<PastChange>,
     /// The campaign.
     pub campaign: Campaign,
 }
 
 /// Who made a change, and when.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Made {
+pub struct ChangeAuthor {
     /// The name of the token that allowed it.
     pub by: String,
     /// When the worker that was asked accepted it.
     pub at: DateTime<Utc>,
     /// What was touched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub places: Vec<Edited>,
+    pub places: Vec<CampaignNode>,
 }
 
 /// A change that others came after.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Earlier {
+pub struct PastChange {
     /// The version that it made.
     pub version: u64,
     /// Who made it.
-    pub made: Made,
+    pub made: ChangeAuthor,
 }
 
 /// So many changes before the last one are told of a campaign.
@@ -57,13 +57,13 @@ const CHANGES_REMEMBERED: usize = 20;
 
 impl StoredCampaign {
     /// Its changes, as its successor remembers them.
-    fn changes(self) -> Vec<Earlier> {
-        let last = self.made.map(|made| Earlier { version: self.version, made });
+    fn changes(self) -> Vec<PastChange> {
+        let last = self.made.map(|made| PastChange { version: self.version, made });
         last.into_iter().chain(self.earlier).take(CHANGES_REMEMBERED).collect()
     }
 
     /// The last change of a place since a version, as far back as is remembered.
-    pub fn last_change(&self, place: &Edited, since: u64) -> Option<&Made> {
+    pub fn last_change(&self, place: &CampaignNode, since: u64) -> Option<&ChangeAuthor> {
         let last = self.made.as_ref().map(|made| (self.version, made));
         let changes = last.into_iter().chain(self.earlier.iter().map(|earlier| (earlier.version, &earlier.made)));
         let mut newer = changes.take_while(|(version, _)| *version > since);
@@ -81,14 +81,14 @@ pub struct Change {
     pub expected: Option<u64>,
     /// Who made it; none where that was before it was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub made: Option<Made>,
+    pub made: Option<ChangeAuthor>,
     /// The campaign as it is from now on; none where it is deleted.
     pub campaign: Option<Campaign>,
 }
 
 /// What a change did: the same on every node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Applied {
+pub enum ChangeOutcome {
     /// The campaign is as the change says.
     Done {
         /// Its version.
@@ -106,7 +106,7 @@ pub enum Applied {
 }
 
 #[derive(Clone)]
-pub(super) struct Parsed {
+pub(super) struct CachedCampaign {
     generation: u64,
     /// What it takes in memory, about.
     bytes: u64,
@@ -114,10 +114,10 @@ pub(super) struct Parsed {
 }
 
 #[derive(Clone)]
-pub(super) struct ByWeight;
+pub(super) struct CampaignWeighter;
 
-impl quick_cache::Weighter<String, Parsed> for ByWeight {
-    fn weight(&self, key: &String, value: &Parsed) -> u64 {
+impl quick_cache::Weighter<String, CachedCampaign> for CampaignWeighter {
+    fn weight(&self, key: &String, value: &CachedCampaign) -> u64 {
         256 + key.len() as u64 + value.bytes
     }
 }
@@ -139,7 +139,7 @@ impl Store {
         let campaign = stored.as_deref().map(|stored| self.read(stored)).transpose()?.map(Arc::new);
         let bytes =
             campaign.as_deref().zip(stored).map_or(0, |(campaign, stored)| weight(&campaign.campaign, stored.len()));
-        self.parsed.insert(id.to_owned(), Parsed { generation, bytes, campaign: campaign.clone() });
+        self.parsed.insert(id.to_owned(), CachedCampaign { generation, bytes, campaign: campaign.clone() });
         Ok(campaign)
     }
 

@@ -25,20 +25,20 @@ use serde::Deserialize;
 use sled::{Db, Tree};
 
 use super::StoreError;
-use crate::broker::log::Position;
-use crate::delivery::dead_letter::filter::Filter;
-use crate::delivery::dead_letter::mark::{Fate, Mark};
+use crate::broker::log::StreamPosition;
+use crate::delivery::dead_letter::filter::LetterFilter;
+use crate::delivery::dead_letter::mark::{LetterHistory, DeadLetterRecord};
 use crate::delivery::dead_letter::removed::RemovedMessage;
-use crate::delivery::dead_letter::{DeadLetter, State};
+use crate::delivery::dead_letter::{DeadLetter, LetterState};
 use crate::delivery::identity::{DeadLetterId, ReplayId};
-use crate::delivery::replay::{Claims, Job, Replay, ReplayState};
+use crate::delivery::replay::{ClaimState, ReplayProgress, Replay, ReplayState};
 use crate::delivery::timestamp;
-use archive::{Archive, Volumes};
-use draft::Draft;
-use ids::Ids;
+use archive::{Archive, Segments};
+use draft::ViewTransaction;
+use ids::IdIndex;
 use location::{block_of, blocks_of, first_of};
-pub use reading::Kept;
-use rows::{Block, Row, Zone, fingerprint};
+pub use reading::StoredLetter;
+use rows::{Block, IndexRow, Zone, fingerprint};
 
 /// The key of the dead-letter log's position.
 const DEAD_LETTER_LOG: &[u8] = b"dead-letters";
@@ -60,33 +60,33 @@ const OF_LATE: usize = 20;
 
 /// A record of the log, read.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct StreamEntry {
     /// Its place.
-    pub position: Position,
+    pub position: StreamPosition,
     /// What it says.
-    pub content: Content,
+    pub content: Payload,
 }
 
 /// What a record of the log says.
 #[derive(Debug, Clone)]
-pub enum Content {
+pub enum Payload {
     /// A letter.
     Letter(Box<DeadLetter>),
     /// A message that the broker put there: its letters are to be written.
     Removed(Box<RemovedMessage>),
     /// Something about letters that are there already.
-    Mark(Mark),
+    Mark(DeadLetterRecord),
     /// Nothing: a record without a body, or one of another version.
     Nothing,
 }
 
 /// What a record did.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Applied {
+pub enum RecordOutcome {
     /// So many letters changed their state.
     Letters(u64),
     /// The replay as it is now.
-    Replay(Box<Job>),
+    Replay(Box<ReplayProgress>),
     /// The replay's state does not allow it; nothing was changed.
     Refused(ReplayState),
     /// There is no such replay, or nothing was said.
@@ -106,7 +106,7 @@ struct ReplayHead {
     id: ReplayId,
     state: ReplayState,
     #[serde(default)]
-    filter: Option<Filter>,
+    filter: Option<LetterFilter>,
     #[serde(with = "timestamp::optional", default)]
     ended_at: Option<DateTime<Utc>>,
 }
@@ -135,7 +135,7 @@ pub struct LetterView {
     positions: Tree,
     zones: Arc<RwLock<BTreeMap<u64, Zone>>>,
     /// Locked after the zones, where both are.
-    ids: Arc<RwLock<Ids>>,
+    ids: Arc<RwLock<IdIndex>>,
     writing: Arc<Mutex<()>>,
     /// How long letters are kept.
     retention: Duration,
@@ -159,7 +159,7 @@ impl LetterView {
             retention: Duration::MAX,
         };
         let (mut zones, mut ids) = (view.zones_mut(), view.ids_mut());
-        let mut volumes = Volumes::of(&view.archive);
+        let mut volumes = Segments::of(&view.archive);
         for key in view.blocks.iter().keys() {
             let number = number(&key?);
             let Some(loaded) = view.load(number, &mut volumes)? else { continue };
@@ -183,7 +183,7 @@ impl LetterView {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn position(&self) -> Result<Option<Position>, StoreError> {
+    pub fn position(&self) -> Result<Option<StreamPosition>, StoreError> {
         Ok(self.positions.get(DEAD_LETTER_LOG)?.as_deref().map(serde_json::from_slice).transpose()?)
     }
 
@@ -194,27 +194,27 @@ impl LetterView {
     ///
     /// # Errors
     /// [`StoreError`]; the position is not moved then.
-    pub fn apply(&self, entries: &[Entry]) -> Result<Vec<Applied>, StoreError> {
+    pub fn apply(&self, entries: &[StreamEntry]) -> Result<Vec<RecordOutcome>, StoreError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut draft = Draft::new(self);
+        let mut draft = ViewTransaction::new(self);
         let mut all_applied = Vec::with_capacity(entries.len());
         let mut before = None;
         for entry in entries {
             let mut applied = draft.apply(entry)?;
-            if let Content::Mark(mark) = &entry.content
+            if let Payload::Mark(mark) = &entry.content
                 && let Some(replay) = mark.replay()
                 && let Some(job) = draft.job(replay)?
             {
-                if job.claims == Claims::Unfinished {
+                if job.claims == ClaimState::Unfinished {
                     let replay = job.replay.clone();
                     draft.commit(before)?;
                     self.claim_all(&replay)?;
-                    draft = Draft::new(self);
+                    draft = ViewTransaction::new(self);
                     applied = draft.all_claimed(&replay.id)?;
                 } else if job.is_to_release() {
                     draft.commit(before)?;
                     self.release_all(replay)?;
-                    draft = Draft::new(self);
+                    draft = ViewTransaction::new(self);
                 }
             }
             before = Some(&entry.position);
@@ -229,7 +229,7 @@ impl LetterView {
         let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
         let oldest = replay.created_at.timestamp_millis().saturating_sub(retention);
         let claim = |letters: &mut dyn Iterator<Item = u64>| {
-            let mut draft = Draft::new(self);
+            let mut draft = ViewTransaction::new(self);
             draft.claim(&replay.id, letters, oldest)?;
             draft.commit(None)
         };
@@ -250,7 +250,7 @@ impl LetterView {
     /// Gives back all letters that a replay has not sent.
     fn release_all(&self, replay: &ReplayId) -> Result<(), StoreError> {
         loop {
-            let mut draft = Draft::new(self);
+            let mut draft = ViewTransaction::new(self);
             let claims = self.claims.scan_prefix(claims_of(replay)).keys().take(BLOCKS_AT_ONCE);
             let blocks = claims.map(|key| key.map(|key| block_in(&key))).collect::<Result<Vec<_>, _>>()?;
             if blocks.is_empty() {
@@ -275,7 +275,7 @@ impl LetterView {
             let old = zones.iter().filter(|(_, zone)| zone.is_before(milliseconds)).map(|(block, _)| *block);
             old.take(blocks).collect()
         };
-        let mut draft = Draft::new(self);
+        let mut draft = ViewTransaction::new(self);
         let mut claiming = Vec::new();
         for entry in &self.jobs {
             let job: JobHead = serde_json::from_slice(&entry?.1)?;
@@ -309,7 +309,7 @@ impl LetterView {
         }
         self.archive.clear()?;
         self.zones_mut().clear();
-        *self.ids_mut() = Ids::default();
+        *self.ids_mut() = IdIndex::default();
         Ok(())
     }
 
@@ -364,7 +364,7 @@ impl LetterView {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn state(&self, id: &DeadLetterId) -> Result<Option<State>, StoreError> {
+    pub fn state(&self, id: &DeadLetterId) -> Result<Option<LetterState>, StoreError> {
         self.row(id, |row| row.state)
     }
 
@@ -380,7 +380,7 @@ impl LetterView {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn row<T>(&self, id: &DeadLetterId, read: impl FnOnce(&Row<'_>) -> T) -> Result<Option<T>, StoreError> {
+    pub fn row<T>(&self, id: &DeadLetterId, read: impl FnOnce(&IndexRow<'_>) -> T) -> Result<Option<T>, StoreError> {
         self.offset_of(id).map_or(Ok(None), |offset| self.with_row(offset, read))
     }
 
@@ -388,7 +388,7 @@ impl LetterView {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn fate(&self, offset: u64) -> Result<Fate, StoreError> {
+    pub fn fate(&self, offset: u64) -> Result<LetterHistory, StoreError> {
         Ok(self.fates.get(key(offset))?.as_deref().map(serde_json::from_slice).transpose()?.unwrap_or_default())
     }
 
@@ -396,7 +396,7 @@ impl LetterView {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn job(&self, id: &ReplayId) -> Result<Option<Job>, StoreError> {
+    pub fn job(&self, id: &ReplayId) -> Result<Option<ReplayProgress>, StoreError> {
         Ok(self.jobs.get(id.as_str())?.as_deref().map(serde_json::from_slice).transpose()?)
     }
 
@@ -417,7 +417,7 @@ impl LetterView {
         &self,
         before: Option<&ReplayId>,
         limit: usize,
-        shown: impl Fn(Job) -> T,
+        shown: impl Fn(ReplayProgress) -> T,
     ) -> Result<Vec<T>, StoreError> {
         let to = before.map_or(Bound::Unbounded, |before| Bound::Excluded(before.as_str().as_bytes()));
         let newest_first = self.jobs.range::<&[u8], _>((Bound::Unbounded, to)).rev();
@@ -428,7 +428,7 @@ impl LetterView {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn jobs_to_do(&self) -> Result<Vec<Job>, StoreError> {
+    pub fn jobs_to_do(&self) -> Result<Vec<ReplayProgress>, StoreError> {
         let mut jobs = Vec::new();
         for entry in self.jobs.iter().values().rev().take(OPEN_AMONG) {
             let bytes = entry?;
@@ -437,7 +437,7 @@ impl LetterView {
                 jobs.push(serde_json::from_slice(&bytes)?);
             }
         }
-        jobs.retain(|job: &Job| job.next_slice().is_some());
+        jobs.retain(|job: &ReplayProgress| job.next_slice().is_some());
         Ok(jobs)
     }
 
@@ -453,9 +453,9 @@ impl LetterView {
         Ok(paused)
     }
 
-    fn with_row<T>(&self, offset: u64, read: impl FnOnce(&Row<'_>) -> T) -> Result<Option<T>, StoreError> {
+    fn with_row<T>(&self, offset: u64, read: impl FnOnce(&IndexRow<'_>) -> T) -> Result<Option<T>, StoreError> {
         let number = block_of(offset);
-        let Some(loaded) = self.load(number, &mut Volumes::of(&self.archive))? else { return Ok(None) };
+        let Some(loaded) = self.load(number, &mut Segments::of(&self.archive))? else { return Ok(None) };
         let block = loaded.block()?;
         let found = block.rows(number).find(|(at, _)| *at == offset);
         Ok(found.map(|(_, row)| read(row)))
@@ -475,7 +475,7 @@ impl LetterView {
         self.zones.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ids_mut(&self) -> RwLockWriteGuard<'_, Ids> {
+    fn ids_mut(&self) -> RwLockWriteGuard<'_, IdIndex> {
         self.ids.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

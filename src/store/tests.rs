@@ -1,7 +1,7 @@
 //! On a real sled, in a temporary folder.
 
 use super::*;
-use crate::broker::log::Position;
+use crate::broker::log::StreamPosition;
 use crate::delivery::campaign::Campaign;
 use crate::delivery::document;
 use crate::delivery::egress::HttpUrls;
@@ -19,12 +19,12 @@ fn put(id: &str, webhook: &str, expected: Option<u64>) -> Change {
     Change { id: id.to_owned(), expected, made: None, campaign: Some(campaign(id, webhook)) }
 }
 
-fn at(offset: u64) -> Position {
-    Position { offset, message_id: format!("m{offset}") }
+fn at(offset: u64) -> StreamPosition {
+    StreamPosition { offset, message_id: format!("m{offset}") }
 }
 
 /// Applies a change, read from the view's position.
-fn apply(store: &Store, position: &Position, change: Change) -> Applied {
+fn apply(store: &Store, position: &StreamPosition, change: Change) -> ChangeOutcome {
     let record = LogRecord::Change(Box::new(change));
     match store.apply(position, Some(&record), ReadFrom::Position).expect("applied") {
         Effect::Changed(applied) => applied,
@@ -42,7 +42,7 @@ fn a_change_and_its_position_survive_together() {
     let store = Store::open(folder.path()).expect("a store");
     assert_eq!(store.position().expect("a position"), None);
     let applied = apply(&store, &at(3), put("a", "wh_a", None));
-    assert_eq!(applied, Applied::Done { version: 3 });
+    assert_eq!(applied, ChangeOutcome::Done { version: 3 });
     drop(store);
     let store = Store::open(folder.path()).expect("a store");
     assert_eq!(store.position().expect("a position"), Some(at(3)));
@@ -70,7 +70,7 @@ fn a_change_on_an_old_version_has_no_effect() {
     let store = Store::open(folder.path()).expect("a store");
     apply(&store, &at(1), put("a", "wh_a", None));
     for expected in [None, Some(7)] {
-        assert_eq!(apply(&store, &at(2), put("a", "wh_b", expected)), Applied::Stale);
+        assert_eq!(apply(&store, &at(2), put("a", "wh_b", expected)), ChangeOutcome::Stale);
     }
     assert_eq!(versions(&store), [("a".to_owned(), 1)]);
     assert_eq!(store.position().expect("a position"), Some(at(2)));
@@ -81,12 +81,12 @@ fn a_webhook_belongs_to_one_campaign() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
     apply(&store, &at(1), put("a", "wh_1", None));
-    let taken = Applied::WebhookTaken { webhook_id: "wh_1".to_owned(), owner: "a".to_owned() };
+    let taken = ChangeOutcome::WebhookTaken { webhook_id: "wh_1".to_owned(), owner: "a".to_owned() };
     assert_eq!(apply(&store, &at(2), put("b", "wh_1", None)), taken);
     // Given up by its owner it is free.
     apply(&store, &at(3), put("a", "wh_2", Some(1)));
     let applied = apply(&store, &at(4), put("b", "wh_1", None));
-    assert_eq!(applied, Applied::Done { version: 4 });
+    assert_eq!(applied, ChangeOutcome::Done { version: 4 });
     assert_eq!(store.owner_of("wh_1").expect("an owner").as_deref(), Some("b"));
 }
 
@@ -176,8 +176,8 @@ fn a_log_that_begins_later_is_incomplete_until_a_decision() {
     let record = LogRecord::Change(Box::new(put("a", "wh_a", Some(7))));
     // The base of the change is lost. A worker that had it has applied the change.
     let applied = store.apply(&at(40), Some(&record), ReadFrom::First).expect("applied");
-    assert_eq!(applied, Effect::Changed(Applied::Done { version: 40 }));
-    assert_eq!(apply(&store, &at(41), put("b", "wh_b", Some(40))), Applied::Stale);
+    assert_eq!(applied, Effect::Changed(ChangeOutcome::Done { version: 40 }));
+    assert_eq!(apply(&store, &at(41), put("b", "wh_b", Some(40))), ChangeOutcome::Stale);
     assert_eq!(store.view_state().expect("a state").incomplete, Some(Incomplete::BeginsLater { first: 40 }));
     drop(store);
     let store = Store::open(folder.path()).expect("a store");
@@ -232,7 +232,7 @@ fn a_merge_adds_what_the_log_does_not_have() {
         let Effect::Restored { applied, .. } = control(&store, offset, restored, ReadFrom::First) else {
             panic!("offset {offset}")
         };
-        assert_eq!(matches!(applied, Applied::Done { .. }), version.is_some(), "{applied:?}");
+        assert_eq!(matches!(applied, ChangeOutcome::Done { .. }), version.is_some(), "{applied:?}");
     }
     assert!(!is_complete(&store));
     assert_eq!(control(&store, 7, finished(), ReadFrom::First), Effect::Completed);

@@ -4,23 +4,23 @@ use chrono::Utc;
 use tracing::Instrument as _;
 
 use super::queue::Queue;
-use super::{Unsettled, Worker, accounted, lines, new_outgoing};
+use super::{DeliveryError, Worker, accounted, lines, new_outgoing};
 use crate::broker::consumer::Message;
-use crate::broker::publisher::{Destination, Unpublished};
+use crate::broker::publisher::{Destination, PublishError};
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::dead_letter::removed::{Removal, RemovedMessage};
-use crate::delivery::fault::Fault;
-use crate::delivery::reason::Reason;
+use crate::delivery::fault::Violation;
+use crate::delivery::reason::DeadLetterReason;
 use crate::metrics::account::Origin;
 use crate::telemetry::spans;
 
 impl Worker {
     /// Keeps a message that can't be read.
-    pub(super) async fn unreadable(&self, message: &Message, faults: Vec<Fault>) -> Result<(), Unsettled> {
+    pub(super) async fn unreadable(&self, message: &Message, faults: Vec<Violation>) -> Result<(), DeliveryError> {
         let now = Utc::now();
         // Equal bodies are told apart by their receipts.
         let seen = self.receipts.next().to_string();
-        let letter = DeadLetter::of_body(&message.body, faults, &seen, Reason::Malformed, now);
+        let letter = DeadLetter::of_body(&message.body, faults, &seen, DeadLetterReason::Malformed, now);
         lines::unreadable(&letter, message);
         let letter = DeadLetter { message_id: message.message_id.clone(), trace: message.trace.clone(), ..letter };
         let letter = match &message.replay {
@@ -31,14 +31,14 @@ impl Worker {
     }
 
     /// Dead-letters a message that was returned too often: one letter, or one for each delivery of a bundle.
-    pub(super) async fn dead_letter_poison(&self, queue: Queue, message: &mut Message) -> Result<(), Unsettled> {
+    pub(super) async fn dead_letter_poison(&self, queue: Queue, message: &mut Message) -> Result<(), DeliveryError> {
         let (now, retries) = (Utc::now(), self.names.retries());
         let queue = match queue {
             Queue::Events => self.names.events(),
             Queue::Retries => retries.clone(),
         };
         let message = RemovedMessage {
-            removal: Removal { queue, reason: Reason::Poison, at: Some(now) },
+            removal: Removal { queue, reason: DeadLetterReason::Poison, at: Some(now) },
             body: std::mem::take(&mut message.body),
             message_id: message.message_id.take(),
             trace: message.trace.take(),
@@ -60,12 +60,12 @@ impl Worker {
     }
 
     /// Writes a dead letter.
-    pub(crate) async fn keep(&self, letter: &DeadLetter) -> Result<(), Unsettled> {
+    pub(crate) async fn keep(&self, letter: &DeadLetter) -> Result<(), DeliveryError> {
         let _memory = self.memory_budget.take_letter(letter).await;
         let exchange = Destination::Exchange { name: self.names.dead_letters(), routing_key: String::new() };
         let record = new_outgoing(exchange.clone(), serde_json::to_vec(letter)?);
         let published = self.letters.publish_until_applied(record).instrument(spans::publish()).await;
-        let publishes = if let Err(Unpublished::TooLarge { limit, .. }) = published {
+        let publishes = if let Err(PublishError::TooLarge { limit, .. }) = published {
             let record = new_outgoing(exchange, serde_json::to_vec(&letter.clone().shortened(limit))?);
             self.letters.publish_until_applied(record).instrument(spans::publish()).await?
         } else {

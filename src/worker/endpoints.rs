@@ -13,10 +13,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::delivery::campaign::Webhook;
-use crate::delivery::endpoint::gate::{Gate, Limits};
+use crate::delivery::endpoint::gate::{ConcurrencyLimiter, Limits};
 use crate::delivery::endpoint::receiver::Receiver;
 use crate::delivery::endpoint::{
-    Admission, Arrival, Ask, Asking, Busy, Ladder, Lane, Origin, Pass, Place, Queue, SlowLane, Standing,
+    Admission, Source, AdmissionRequest, AskRound, ParkReason, Ladder, Lane, Origin, AdmissionToken, ReceiverKey, Queue, SlowLane, EndpointStats,
 };
 use crate::delivery::identity::WebhookId;
 use crate::delivery::outcome::Reply;
@@ -29,7 +29,7 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The endpoints. Cheap to clone.
 #[derive(Clone)]
-pub struct Endpoints(Arc<Shared>);
+pub struct EndpointRegistry(Arc<Shared>);
 
 struct Shared {
     limits: ArcSwap<Limits>,
@@ -40,36 +40,36 @@ struct Shared {
     workers: AtomicU32,
     /// As last seen.
     workers_seen: AtomicU32,
-    known: Mutex<Known>,
+    known: Mutex<Registry>,
     started: Instant,
 }
 
 #[derive(Default)]
-struct Known {
-    receivers: HashMap<Place, Arc<Watched>>,
+struct Registry {
+    receivers: HashMap<ReceiverKey, Arc<ReceiverSlot>>,
     /// An endpoint is there as long as one of its receivers is.
-    endpoints: HashMap<Origin, Weak<Door>>,
+    endpoints: HashMap<Origin, Weak<OriginLimiter>>,
     looked_at: Duration,
 }
 
 /// A receiver. Where both are locked, it is before its door.
-struct Watched {
+struct ReceiverSlot {
     receiver: Mutex<Receiver>,
     /// Told whenever one of its requests has ended.
     freed: Notify,
-    door: Arc<Door>,
+    door: Arc<OriginLimiter>,
 }
 
 /// What all receivers of an endpoint pass.
 #[derive(Default)]
-struct Door {
-    gate: Mutex<Gate>,
+struct OriginLimiter {
+    gate: Mutex<ConcurrencyLimiter>,
     /// Told whenever one of their requests has ended.
     freed: Notify,
 }
 
 /// What became of a delivery that asked to be sent.
-pub enum Entry {
+pub enum AdmissionOutcome {
     /// Its request may be sent.
     Admitted(Permit),
     /// It has to come back after this time.
@@ -77,7 +77,7 @@ pub enum Entry {
         /// How long it is parked.
         time: Duration,
         /// Why.
-        why: Busy,
+        why: ParkReason,
     },
     /// It can be neither sent nor parked now, and has to ask again.
     Refused,
@@ -86,21 +86,21 @@ pub enum Entry {
 /// The leave to send one request. Dropped, the request was given up.
 pub struct Permit {
     shared: Arc<Shared>,
-    watched: Arc<Watched>,
-    pass: Option<Pass>,
+    watched: Arc<ReceiverSlot>,
+    pass: Option<AdmissionToken>,
 }
 
 /// An endpoint, and those of its receivers that were sent to of late, by their paths.
-pub struct Listed {
+pub struct EndpointSnapshot {
     /// Scheme, host and port.
     pub endpoint: Origin,
     /// All receivers together.
-    pub standing: Standing,
+    pub standing: EndpointStats,
     /// Each receiver, by its path; the worst first.
-    pub receivers: Vec<(String, Standing)>,
+    pub receivers: Vec<(String, EndpointStats)>,
 }
 
-impl Endpoints {
+impl EndpointRegistry {
     /// Endpoints with these limits, each. `window` is the number of messages in hand: half of it is for receivers that
     /// answer quickly.
     pub fn new(limits: Limits, window: u16) -> Self {
@@ -129,35 +129,35 @@ impl Endpoints {
 
     /// Asks for a request to be sent, and waits a moment for it where that is worth it. `ladder` tells whether it can be parked.
     /// `jitter`, a number in 0..1, spreads what is parked.
-    pub async fn enter(&self, webhook: &Webhook, arrival: Arrival, ladder: impl Fn() -> Ladder, jitter: f64) -> Entry {
+    pub async fn enter(&self, webhook: &Webhook, arrival: Source, ladder: impl Fn() -> Ladder, jitter: f64) -> AdmissionOutcome {
         let watched = self.0.watched(webhook.url.place());
         let own = self.0.own_limits(webhook).map(|limits| (&webhook.id, limits));
         let ask = |asking| {
             let (limits, slow_lane) = (**self.0.limits.load(), self.0.slow_lane());
-            let ask = Ask { webhook: own, limits, slow_lane, asking, arrival, ladder: ladder(), jitter };
+            let ask = AdmissionRequest { webhook: own, limits, slow_lane, asking, arrival, ladder: ladder(), jitter };
             watched.ask(&ask, self.0.now())
         };
-        let admitted = |pass| Entry::Admitted(self.0.permit(&watched, pass));
-        let mut waiting = match ask(Asking::First) {
+        let admitted = |pass| AdmissionOutcome::Admitted(self.0.permit(&watched, pass));
+        let mut waiting = match ask(AskRound::First) {
             Admission::Send(pass) => return admitted(pass),
-            Admission::Park(time, why) => return Entry::Parked { time, why },
-            Admission::Refused(_) => return Entry::Refused,
-            Admission::Wait(_, queue) => Waiting::begin(&watched, queue, &webhook.id),
+            Admission::Park(time, why) => return AdmissionOutcome::Parked { time, why },
+            Admission::Refused(_) => return AdmissionOutcome::Refused,
+            Admission::Wait(_, queue) => SlotWaiter::begin(&watched, queue, &webhook.id),
         };
         let deadline = Instant::now() + arrival.patience();
         loop {
             let mut freed = pin!(waiting.freed().notified());
             // Before asking: a request that ends in between is not missed.
             freed.as_mut().enable();
-            let asking = if Instant::now() >= deadline { Asking::Last } else { Asking::Again };
+            let asking = if Instant::now() >= deadline { AskRound::Last } else { AskRound::Again };
             let (most, queue) = match ask(asking) {
                 Admission::Send(pass) => return admitted(pass),
-                Admission::Park(time, why) => return Entry::Parked { time, why },
-                Admission::Refused(_) => return Entry::Refused,
+                Admission::Park(time, why) => return AdmissionOutcome::Parked { time, why },
+                Admission::Refused(_) => return AdmissionOutcome::Refused,
                 Admission::Wait(most, queue) => (most, queue),
             };
             if queue != waiting.queue {
-                waiting = Waiting::begin(&watched, queue, &webhook.id);
+                waiting = SlotWaiter::begin(&watched, queue, &webhook.id);
                 continue;
             }
             tokio::select! {
@@ -177,15 +177,15 @@ impl Endpoints {
     }
 
     /// How the receiver at a place stands, where it was sent to of late.
-    pub fn standing(&self, place: &Place) -> Option<Standing> {
+    pub fn standing(&self, place: &ReceiverKey) -> Option<EndpointStats> {
         let now = self.0.now();
         self.0.known().receivers.get(place).map(|watched| watched.lock().standing(now))
     }
 
     /// All endpoints that are remembered, the worst first.
-    pub fn list(&self) -> Vec<Listed> {
+    pub fn list(&self) -> Vec<EndpointSnapshot> {
         let now = self.0.now();
-        let mut endpoints: BTreeMap<Origin, Vec<(String, Standing)>> = BTreeMap::new();
+        let mut endpoints: BTreeMap<Origin, Vec<(String, EndpointStats)>> = BTreeMap::new();
         let mut known = self.0.known();
         known.forget_idle(now);
         for (place, watched) in &known.receivers {
@@ -194,12 +194,12 @@ impl Endpoints {
         }
         let listed = endpoints.into_iter().filter_map(|(endpoint, mut receivers)| {
             receivers.sort_by_cached_key(|(path, standing)| (standing.health(), path.clone()));
-            let mut standing = receivers.iter().map(|(_, standing)| standing.clone()).reduce(Standing::and)?;
+            let mut standing = receivers.iter().map(|(_, standing)| standing.clone()).reduce(EndpointStats::and)?;
             let door = known.endpoints.get(&endpoint).and_then(Weak::upgrade);
             standing.waiting += door.map_or(0, |door| door.lock().waiting());
-            Some(Listed { endpoint, standing, receivers })
+            Some(EndpointSnapshot { endpoint, standing, receivers })
         });
-        let mut listed: Vec<Listed> = listed.collect();
+        let mut listed: Vec<EndpointSnapshot> = listed.collect();
         listed.sort_by_key(|listed| listed.standing.health());
         listed
     }
@@ -210,11 +210,11 @@ impl Shared {
         self.started.elapsed()
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Registry> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn watched(&self, place: &Place) -> Arc<Watched> {
+    fn watched(&self, place: &ReceiverKey) -> Arc<ReceiverSlot> {
         let mut known = self.known();
         if let Some(watched) = known.receivers.get(place) {
             return watched.clone();
@@ -251,7 +251,7 @@ impl Shared {
         }
     }
 
-    fn permit(self: &Arc<Self>, watched: &Arc<Watched>, pass: Pass) -> Permit {
+    fn permit(self: &Arc<Self>, watched: &Arc<ReceiverSlot>, pass: AdmissionToken) -> Permit {
         if pass.lane == Lane::Slow {
             self.slow.fetch_add(1, Ordering::Relaxed);
         }
@@ -259,11 +259,11 @@ impl Shared {
     }
 }
 
-impl Known {
-    fn watch(&mut self, place: Place) -> Arc<Watched> {
+impl Registry {
+    fn watch(&mut self, place: ReceiverKey) -> Arc<ReceiverSlot> {
         let door = self.endpoints.get(&place.endpoint).and_then(Weak::upgrade).unwrap_or_default();
         self.endpoints.insert(place.endpoint.clone(), Arc::downgrade(&door));
-        let watched = Arc::new(Watched { receiver: Mutex::default(), freed: Notify::new(), door });
+        let watched = Arc::new(ReceiverSlot { receiver: Mutex::default(), freed: Notify::new(), door });
         self.receivers.insert(place, watched.clone());
         watched
     }
@@ -283,7 +283,7 @@ impl Known {
             let receiver = watched.lock();
             receiver.is_unused().then(|| (receiver.used_at(), place.clone()))
         });
-        let mut unused: Vec<(Duration, Place)> = unused.collect();
+        let mut unused: Vec<(Duration, ReceiverKey)> = unused.collect();
         unused.sort_unstable();
         for (_, place) in unused.into_iter().take(MOST / 10) {
             self.receivers.remove(&place);
@@ -292,17 +292,17 @@ impl Known {
     }
 }
 
-impl Watched {
+impl ReceiverSlot {
     fn lock(&self) -> MutexGuard<'_, Receiver> {
         self.receiver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ask(&self, ask: &Ask<'_>, now: Duration) -> Admission {
+    fn ask(&self, ask: &AdmissionRequest<'_>, now: Duration) -> Admission {
         self.lock().admit(&mut self.door.lock(), ask, now)
     }
 
     /// A request is over: tells the receiver, and whoever waits.
-    fn leave(&self, tell: impl FnOnce(&mut Receiver, &mut Gate)) {
+    fn leave(&self, tell: impl FnOnce(&mut Receiver, &mut ConcurrencyLimiter)) {
         let (mut receiver, mut gate) = (self.lock(), self.door.lock());
         tell(&mut receiver, &mut gate);
         if receiver.is_awaited() {
@@ -314,8 +314,8 @@ impl Watched {
     }
 }
 
-impl Door {
-    fn lock(&self) -> MutexGuard<'_, Gate> {
+impl OriginLimiter {
+    fn lock(&self) -> MutexGuard<'_, ConcurrencyLimiter> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -326,7 +326,7 @@ impl Permit {
         self.leave(|receiver, gate, pass, now| receiver.ended(gate, pass, reply, took, at, now));
     }
 
-    fn leave(&mut self, tell: impl FnOnce(&mut Receiver, &mut Gate, Pass, Duration)) {
+    fn leave(&mut self, tell: impl FnOnce(&mut Receiver, &mut ConcurrencyLimiter, AdmissionToken, Duration)) {
         let Some(pass) = self.pass.take() else { return };
         if pass.lane == Lane::Slow {
             self.shared.slow.fetch_sub(1, Ordering::Relaxed);
@@ -343,14 +343,14 @@ impl Drop for Permit {
 }
 
 /// A delivery that waits for a request to end, for as long as it lives.
-struct Waiting<'a> {
-    watched: &'a Watched,
+struct SlotWaiter<'a> {
+    watched: &'a ReceiverSlot,
     queue: Queue,
     webhook: &'a WebhookId,
 }
 
-impl<'a> Waiting<'a> {
-    fn begin(watched: &'a Watched, queue: Queue, webhook: &'a WebhookId) -> Self {
+impl<'a> SlotWaiter<'a> {
+    fn begin(watched: &'a ReceiverSlot, queue: Queue, webhook: &'a WebhookId) -> Self {
         watched.lock().gate(&mut watched.door.lock(), queue, webhook).begin_waiting();
         Self { watched, queue, webhook }
     }
@@ -363,7 +363,7 @@ impl<'a> Waiting<'a> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for SlotWaiter<'_> {
     fn drop(&mut self) {
         let mut receiver = self.watched.lock();
         let mut gate = self.watched.door.lock();
@@ -383,8 +383,8 @@ mod tests {
     use super::*;
     use crate::delivery::document;
 
-    fn endpoints(concurrency: u32) -> Endpoints {
-        Endpoints::new(Limits { concurrency, per_second: None }, 16)
+    fn endpoints(concurrency: u32) -> EndpointRegistry {
+        EndpointRegistry::new(Limits { concurrency, per_second: None }, 16)
     }
 
     fn webhook(more: serde_json::Value) -> Webhook {
@@ -405,11 +405,11 @@ mod tests {
         Reply::Answer { status: 200, retry_after: None, body: Vec::new() }
     }
 
-    async fn admitted(endpoints: &Endpoints, webhook: &Webhook) -> Permit {
-        match endpoints.enter(webhook, Arrival::Fresh, || Ladder::Open, 0.5).await {
-            Entry::Admitted(permit) => permit,
-            Entry::Parked { why, .. } => panic!("parked: {why:?}"),
-            Entry::Refused => panic!("refused"),
+    async fn admitted(endpoints: &EndpointRegistry, webhook: &Webhook) -> Permit {
+        match endpoints.enter(webhook, Source::Event, || Ladder::Open, 0.5).await {
+            AdmissionOutcome::Admitted(permit) => permit,
+            AdmissionOutcome::Parked { why, .. } => panic!("parked: {why:?}"),
+            AdmissionOutcome::Refused => panic!("refused"),
         }
     }
 
@@ -451,10 +451,10 @@ mod tests {
         let endpoints = endpoints(1);
         let first = admitted(&endpoints, &at(1)).await;
         let began = Instant::now();
-        let Entry::Parked { .. } = endpoints.enter(&at(1), Arrival::Fresh, || Ladder::Open, 0.5).await else {
+        let AdmissionOutcome::Parked { .. } = endpoints.enter(&at(1), Source::Event, || Ladder::Open, 0.5).await else {
             panic!("a second request")
         };
-        assert!(began.elapsed() >= Arrival::Fresh.patience(), "{:?}", began.elapsed());
+        assert!(began.elapsed() >= Source::Event.patience(), "{:?}", began.elapsed());
         assert_eq!(endpoints.list()[0].standing.waiting, 0);
         drop(first);
     }
@@ -464,13 +464,13 @@ mod tests {
         let endpoints = endpoints(1);
         let first = admitted(&endpoints, &at(1)).await;
         for _ in 0..3 {
-            let entry = endpoints.enter(&at(1), Arrival::Fresh, || Ladder::Closed, 0.5).await;
-            assert!(matches!(entry, Entry::Refused));
+            let entry = endpoints.enter(&at(1), Source::Event, || Ladder::Closed, 0.5).await;
+            assert!(matches!(entry, AdmissionOutcome::Refused));
         }
         assert_eq!((endpoints.list()[0].standing.waiting, endpoints.list()[0].standing.parked), (0, 0));
         first.ended(&ok(), Duration::from_millis(1), Utc::now());
-        let entry = endpoints.enter(&at(1), Arrival::Fresh, || Ladder::Closed, 0.5).await;
-        assert!(matches!(entry, Entry::Admitted(_)), "its turn has come");
+        let entry = endpoints.enter(&at(1), Source::Event, || Ladder::Closed, 0.5).await;
+        assert!(matches!(entry, AdmissionOutcome::Admitted(_)), "its turn has come");
     }
 
     #[tokio::test]
@@ -479,13 +479,13 @@ mod tests {
         let mut permits = Vec::new();
         for number in 0..100 {
             // Each is new, and so may be slow.
-            if let Entry::Admitted(permit) = endpoints.enter(&at(number), Arrival::Fresh, || Ladder::Open, 0.5).await {
+            if let AdmissionOutcome::Admitted(permit) = endpoints.enter(&at(number), Source::Event, || Ladder::Open, 0.5).await {
                 permits.push(permit);
             }
         }
         assert_eq!(permits.len(), 8);
         drop(permits.pop());
-        assert!(matches!(endpoints.enter(&at(7), Arrival::Fresh, || Ladder::Open, 0.5).await, Entry::Admitted(_)));
+        assert!(matches!(endpoints.enter(&at(7), Source::Event, || Ladder::Open, 0.5).await, AdmissionOutcome::Admitted(_)));
     }
 
     #[tokio::test]
@@ -495,8 +495,8 @@ mod tests {
         let permits = [admitted(&endpoints, &path("a")).await, admitted(&endpoints, &path("b")).await];
         let third = admitted(&endpoints, &path("a")).await;
         assert!(matches!(
-            endpoints.enter(&path("b"), Arrival::Fresh, || Ladder::Open, 0.5).await,
-            Entry::Parked { why: Busy::Concurrency, .. }
+            endpoints.enter(&path("b"), Source::Event, || Ladder::Open, 0.5).await,
+            AdmissionOutcome::Parked { why: ParkReason::Concurrency, .. }
         ));
         let listed = endpoints.list();
         assert_eq!((listed.len(), listed[0].endpoint.as_str()), (1, "https://example.com:443"));

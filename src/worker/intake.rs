@@ -19,29 +19,29 @@ use tokio_util::sync::CancellationToken;
 
 use super::Worker;
 use super::memory_budget::MemoryBudget;
-use super::precedence::Precedence;
-use super::progress::{InHand, Phase, Progress};
+use super::precedence::RetryThrottle;
+use super::progress::{MessageGuard, Phase, ConsumerStatus};
 use super::queue::Queue;
 use crate::broker::BrokerError;
 use crate::broker::acks::Acks;
-use crate::broker::connection::{self, Address, reconnect_delays};
+use crate::broker::connection::{self, ConnectionConfig, reconnect_delays};
 use crate::broker::consumer::Message;
 use crate::broker::depths;
 use crate::broker::probe::is_probe;
-use crate::broker::succession::{Arrival, Succession, Taken};
+use crate::broker::succession::{DeliveryOrigin, RotatingConsumer, ReceivedMessage};
 use crate::broker::topology::{MAX_RETURNS, Topology};
 use crate::campaigns::Campaigns;
 use crate::campaigns::hold::LogStatus;
-use crate::follow::{Currency, FollowError, Follower, watch};
+use crate::follow::{SyncState, FollowError, Follower, watch};
 
 /// A message that could not be settled is held this long before it goes back, so that a trouble of ours that passes
 /// does not use up the number of times the broker gives a message out.
 const REQUEUE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Takes messages in, and has them delivered.
-pub struct Intake {
+pub struct Consumer {
     /// The broker.
-    pub address: Address,
+    pub address: ConnectionConfig,
     /// What is declared there.
     pub topology: Topology,
     /// Followed on the same connection; events wait until it is current.
@@ -53,25 +53,25 @@ pub struct Intake {
     /// How long attempts in flight may go on after a stop.
     pub grace: Duration,
     /// Where it is told how things stand.
-    pub progress: Progress,
+    pub progress: ConsumerStatus,
     /// Whether the campaigns log is read as it grows.
     pub follower: Follower,
     /// Of all messages being dealt with.
     pub memory_budget: MemoryBudget,
     /// Of fresh events before retries.
-    pub precedence: Precedence,
+    pub precedence: RetryThrottle,
 }
 
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
+enum SessionEnd {
     /// By a stop.
     Stopped,
     /// The view must be read again, or may lack campaigns.
     ViewOutdated,
 }
 
-impl Intake {
+impl Consumer {
     /// Consumes until `stop`, over as many connections as that takes.
     ///
     /// # Errors
@@ -86,8 +86,8 @@ impl Intake {
             self.worker.metrics.broker_connected.set(0);
             self.worker.metrics.forget_queue_depths();
             let error = match ended {
-                Ok(Ended::Stopped) => return Ok(()),
-                Ok(Ended::ViewOutdated) => continue,
+                Ok(SessionEnd::Stopped) => return Ok(()),
+                Ok(SessionEnd::ViewOutdated) => continue,
                 Err(error @ FollowError::Store(_)) => return Err(error),
                 Err(FollowError::Broker(error)) if !declared && error.is_lasting() => return Err(error.into()),
                 Err(error) => error,
@@ -109,7 +109,7 @@ impl Intake {
         stop: &CancellationToken,
         delays: &mut backoff::ExponentialBackoff,
         declared: &mut bool,
-    ) -> Result<Ended, FollowError> {
+    ) -> Result<SessionEnd, FollowError> {
         let prepare = async {
             let connection = self.address.connect("waypost worker").await?;
             self.topology.declare(&connection).await?;
@@ -121,7 +121,7 @@ impl Intake {
         };
         let (connection, queues, log) = tokio::select! {
             prepared = prepare => prepared?,
-            () = stop.cancelled() => return Ok(Ended::Stopped),
+            () = stop.cancelled() => return Ok(SessionEnd::Stopped),
         };
         let names = &self.topology.names;
         let mut follow = pin!(self.campaigns.follow(log));
@@ -141,12 +141,12 @@ impl Intake {
         let ended = tokio::select! {
             ended = &mut follow => Some(ended?),
             ended = &mut watch => match ended? {},
-            _ = currency.wait_for(|currency| *currency == Currency::Current) => None,
-            () = stop.cancelled() => return Ok(Ended::Stopped),
+            _ = currency.wait_for(|currency| *currency == SyncState::Current) => None,
+            () = stop.cancelled() => return Ok(SessionEnd::Stopped),
         };
         if ended.is_some() {
             connection::close(&connection).await;
-            return Ok(Ended::ViewOutdated);
+            return Ok(SessionEnd::ViewOutdated);
         }
         // Cancelled by `stop`, and when events must not be resolved by the view any more.
         let pause = stop.child_token();
@@ -154,9 +154,9 @@ impl Intake {
         let consume = async {
             let mut events = Vec::new();
             for (queue, window) in queues.iter().zip(windows(self.window, self.topology.shards, queues.len())) {
-                events.push(Succession::open(&connection, queue, window).await?);
+                events.push(RotatingConsumer::open(&connection, queue, window).await?);
             }
-            let retries = Succession::open(&connection, &retries_queue, self.window).await?;
+            let retries = RotatingConsumer::open(&connection, &retries_queue, self.window).await?;
             delays.reset();
             self.worker.metrics.broker_connected.set(1);
             self.follower.alive();
@@ -182,7 +182,7 @@ impl Intake {
                 ended?;
                 pause.cancel();
                 consume.await?;
-                Ended::ViewOutdated
+                SessionEnd::ViewOutdated
             }
             ended = depths => match ended? {},
             ended = &mut watch => match ended {
@@ -191,11 +191,11 @@ impl Intake {
                     tracing::warn!(%error, "configuration may be outdated, reading again");
                     pause.cancel();
                     consume.await?;
-                    Ended::ViewOutdated
+                    SessionEnd::ViewOutdated
                 }
                 Err(error) => return Err(error),
             },
-            consumed = &mut consume => { consumed?; Ended::Stopped }
+            consumed = &mut consume => { consumed?; SessionEnd::Stopped }
         };
         connection::close(&connection).await;
         Ok(ended)
@@ -204,7 +204,7 @@ impl Intake {
     /// Works a queue off until `stop`, then finishes what is in hand.
     async fn consume(
         &self,
-        mut messages: Succession<'_>,
+        mut messages: RotatingConsumer<'_>,
         queue: Queue,
         stop: &CancellationToken,
     ) -> Result<(), BrokerError> {
@@ -213,11 +213,11 @@ impl Intake {
         loop {
             tokio::select! {
                 taken = messages.next() => {
-                    let Taken { message, acks, arrival } = taken?;
-                    if arrival == Arrival::Recovered {
+                    let ReceivedMessage { message, acks, arrival } = taken?;
+                    if arrival == DeliveryOrigin::Recovered {
                         self.worker.metrics.messages_recovered.inc();
                     }
-                    let hand = Hand {
+                    let hand = MessageContext {
                         memory_budget: self.memory_budget.clone(),
                         precedence: self.precedence.clone(),
                         in_hand: self.progress.take(),
@@ -254,14 +254,14 @@ fn windows(window: u16, shards: u32, queues: usize) -> impl Iterator<Item = u16>
 }
 
 /// What a message in hand takes its turn with.
-struct Hand {
+struct MessageContext {
     memory_budget: MemoryBudget,
-    precedence: Precedence,
-    in_hand: InHand,
+    precedence: RetryThrottle,
+    in_hand: MessageGuard,
 }
 
 /// Has a message dealt with, and acknowledges it once its outcome is durable.
-async fn settle(worker: Arc<Worker>, queue: Queue, mut message: Message, acks: Acks, hand: Hand) {
+async fn settle(worker: Arc<Worker>, queue: Queue, mut message: Message, acks: Acks, hand: MessageContext) {
     let tag = message.tag;
     if queue == Queue::Events && is_probe(&message.body) {
         // No event, so no progress either: it must not hide that events hang.

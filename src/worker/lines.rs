@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use crate::broker::consumer::Message;
 use crate::delivery::dead_letter::DeadLetter;
-use crate::delivery::endpoint::Busy;
+use crate::delivery::endpoint::ParkReason;
 use crate::delivery::event::StepEvent;
 use crate::delivery::outcome::{Blame, Reply};
 use crate::delivery::replay::ReplayId;
@@ -40,7 +40,7 @@ pub(super) fn resolved(event: &StepEvent, webhooks: usize, trace: Option<&TraceC
 }
 
 /// A delivery was put back without an attempt.
-pub(super) fn parked(delivery: &Delivery, why: Busy, due: DateTime<Utc>) {
+pub(super) fn parked(delivery: &Delivery, why: ParkReason, due: DateTime<Utc>) {
     line!(debug, delivery, attempt = delivery.attempts_made, why = why.as_str(), due = timestamp::text(&due), "parked");
 }
 

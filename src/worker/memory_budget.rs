@@ -126,11 +126,11 @@ fn header_bytes(webhook: &Webhook) -> usize {
 /// Extra parameters and headers are held for as long as this lives.
 pub(crate) struct Hold {
     _headers: Option<OwnedSemaphorePermit>,
-    _held: Option<Arc<Held>>,
+    _held: Option<Arc<MemoryUse>>,
 }
 
 /// The extra parameters of an attempt's webhook, shared by all its attempts.
-struct Held {
+struct MemoryUse {
     parameters: ExtraParameters,
     webhook: WebhookId,
     endpoint: Origin,
@@ -143,11 +143,11 @@ struct Parameters {
     bytes: usize,
     bytes_by_endpoint: HashMap<Origin, usize>,
     /// The latest of each webhook; older ones may be held as well.
-    held: HashMap<WebhookId, Weak<Held>>,
+    held: HashMap<WebhookId, Weak<MemoryUse>>,
 }
 
 impl Parameters {
-    fn hold(&mut self, webhook: &Webhook, all: &Arc<Mutex<Self>>) -> Option<Arc<Held>> {
+    fn hold(&mut self, webhook: &Webhook, all: &Arc<Mutex<Self>>) -> Option<Arc<MemoryUse>> {
         let bytes = webhook.body.len();
         let endpoint = &webhook.url.place().endpoint;
         let of_endpoint = self.bytes_by_endpoint.get(endpoint).copied().unwrap_or_default();
@@ -156,7 +156,7 @@ impl Parameters {
         }
         self.bytes += bytes;
         self.bytes_by_endpoint.insert(endpoint.clone(), of_endpoint + bytes);
-        let held = Arc::new(Held {
+        let held = Arc::new(MemoryUse {
             parameters: webhook.body.clone(),
             webhook: webhook.id.clone(),
             endpoint: endpoint.clone(),
@@ -167,7 +167,7 @@ impl Parameters {
     }
 }
 
-impl Drop for Held {
+impl Drop for MemoryUse {
     fn drop(&mut self) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = self.parameters.len();
@@ -192,7 +192,7 @@ mod tests {
 
     use super::*;
     use crate::delivery::dead_letter::BODY_BYTES_KEPT;
-    use crate::delivery::reason::Reason;
+    use crate::delivery::reason::DeadLetterReason;
 
     #[test]
     fn a_message_that_does_not_fit_waits() {
@@ -283,7 +283,7 @@ mod tests {
     fn letters_with_large_parameters_take_turns() {
         let budget = MemoryBudget::default();
         let letter = |bytes: usize| {
-            DeadLetter::of_body(&vec![b'x'; bytes], Vec::new(), "", Reason::Malformed, DateTime::UNIX_EPOCH)
+            DeadLetter::of_body(&vec![b'x'; bytes], Vec::new(), "", DeadLetterReason::Malformed, DateTime::UNIX_EPOCH)
         };
         let take = |letter: &DeadLetter| budget.take_letter(letter).now_or_never();
         let large = letter(BODY_BYTES_KEPT);

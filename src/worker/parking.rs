@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
-use crate::broker::ladder::Rung;
+use crate::broker::ladder::DelayTier;
 use crate::broker::names::Names;
-use crate::broker::publisher::{Destination, Outgoing, Publisher, Unpublished};
+use crate::broker::publisher::{Destination, OutboundMessage, Publisher, PublishError};
 use crate::metrics::Metrics;
 
 /// A parked delivery waits this long for others.
@@ -26,16 +26,16 @@ const ROOM: usize = 4096;
 
 /// Takes parked deliveries to the delay ladder. Cheap to clone; ends when the last clone is dropped.
 #[derive(Clone)]
-pub struct Parking(mpsc::Sender<Parked>);
+pub struct ParkBatcher(mpsc::Sender<Parked>);
 
 struct Parked {
-    rung: Rung,
+    rung: DelayTier,
     /// As JSON.
     delivery: Vec<u8>,
-    taken: oneshot::Sender<Result<(), Unpublished>>,
+    taken: oneshot::Sender<Result<(), PublishError>>,
 }
 
-impl Parking {
+impl ParkBatcher {
     /// Starts the task that gathers.
     pub fn start(publisher: Publisher, names: Names, metrics: Arc<Metrics>) -> Self {
         let (parking, parked) = mpsc::channel(ROOM);
@@ -44,11 +44,11 @@ impl Parking {
     }
 
     /// Puts a delivery on the ladder, and waits until the broker has it.
-    pub(super) async fn park(&self, rung: Rung, delivery: Vec<u8>) -> Result<(), Unpublished> {
+    pub(super) async fn park(&self, rung: DelayTier, delivery: Vec<u8>) -> Result<(), PublishError> {
         let (taken, answer) = oneshot::channel();
         let parked = Parked { rung, delivery, taken };
-        self.0.send(parked).await.map_err(|_| Unpublished::Stopping)?;
-        answer.await.unwrap_or(Err(Unpublished::Stopping))
+        self.0.send(parked).await.map_err(|_| PublishError::Stopping)?;
+        answer.await.unwrap_or(Err(PublishError::Stopping))
     }
 }
 
@@ -70,7 +70,7 @@ async fn gather(publisher: Publisher, names: Names, metrics: Arc<Metrics>, mut p
 async fn send(publisher: Publisher, names: Names, metrics: Arc<Metrics>, bundle: Vec<Parked>) {
     let Some(rung) = bundle.first().map(|parked| parked.rung) else { return };
     let to = Destination::Queue(names.delay(rung));
-    let outgoing = Outgoing::new(to, uuid::Uuid::now_v7().to_string(), body(&bundle));
+    let outgoing = OutboundMessage::new(to, uuid::Uuid::now_v7().to_string(), body(&bundle));
     let published = publisher.publish_until_taken(outgoing).await;
     if published.is_ok() {
         metrics.account.put_on_ladder.inc();
@@ -136,7 +136,7 @@ mod tests {
         Delivery::new(event, campaign.places().next().expect("a webhook").target(), None)
     }
 
-    fn parked(rung: Rung, bytes: usize) -> Parked {
+    fn parked(rung: DelayTier, bytes: usize) -> Parked {
         Parked { rung, delivery: vec![b'1'; bytes], taken: oneshot::channel().0 }
     }
 
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_waits_as_long_travels_together() {
-        let rungs: Vec<Rung> = Rung::all().collect();
+        let rungs: Vec<DelayTier> = DelayTier::all().collect();
         let mixed = (0..450).map(|number| parked(rungs[number % 2], 10)).collect();
         assert_eq!(bundled(mixed), [(1, 100), (1, 100), (1, 25), (2, 100), (2, 100), (2, 25)]);
         let large = (0..5).map(|_| parked(rungs[0], 60 * 1024)).collect();
@@ -157,8 +157,8 @@ mod tests {
 
     #[test]
     fn several_are_an_array() {
-        assert_eq!(body(&[parked(Rung::LOWEST, 2)]), b"11");
-        assert_eq!(body(&[parked(Rung::LOWEST, 2), parked(Rung::LOWEST, 1)]), b"[11,1]");
+        assert_eq!(body(&[parked(DelayTier::LOWEST, 2)]), b"11");
+        assert_eq!(body(&[parked(DelayTier::LOWEST, 2), parked(DelayTier::LOWEST, 1)]), b"[11,1]");
     }
 
     proptest! {
@@ -168,7 +168,7 @@ mod tests {
             let deliveries: Vec<Delivery> = texts.iter().map(|(label, response)| delivery(label, response)).collect();
             let bundle: Vec<Parked> = deliveries
                 .iter()
-                .map(|delivery| Parked { delivery: serde_json::to_vec(delivery).expect("JSON"), ..parked(Rung::LOWEST, 0) })
+                .map(|delivery| Parked { delivery: serde_json::to_vec(delivery).expect("JSON"), ..parked(DelayTier::LOWEST, 0) })
                 .collect();
             prop_assert_eq!(Delivery::read_waiting(&body(&bundle)).expect("deliveries"), deliveries);
         }

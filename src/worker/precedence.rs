@@ -22,7 +22,7 @@ const BURST: f64 = 32.0;
 
 /// What is taken in hand after fresh events. Cheap to clone.
 #[derive(Clone)]
-pub struct Precedence(Arc<State>);
+pub struct RetryThrottle(Arc<State>);
 
 struct State {
     share: Mutex<Share>,
@@ -31,13 +31,13 @@ struct State {
     started: Instant,
 }
 
-impl Default for Precedence {
+impl Default for RetryThrottle {
     fn default() -> Self {
         Self(Arc::new(State { share: Mutex::default(), row: tokio::sync::Mutex::default(), started: Instant::now() }))
     }
 }
 
-impl Precedence {
+impl RetryThrottle {
     /// A fresh event is taken in hand.
     pub(super) fn event(&self) {
         self.share(|share, now| share.event(now));
@@ -124,7 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_retry_without_events_waits_for_nobody() {
-        let precedence = Precedence::default();
+        let precedence = RetryThrottle::default();
         for _ in 0..10_000 {
             precedence.turn().await;
         }

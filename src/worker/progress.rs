@@ -29,7 +29,7 @@ pub enum Phase {
 
 /// The intake's progress. Cheap to clone.
 #[derive(Clone)]
-pub struct Progress(Arc<State>);
+pub struct ConsumerStatus(Arc<State>);
 
 struct State {
     phase: RwLock<Phase>,
@@ -43,7 +43,7 @@ struct State {
     settled: Notify,
 }
 
-impl Default for Progress {
+impl Default for ConsumerStatus {
     fn default() -> Self {
         Self(Arc::new(State {
             phase: RwLock::new(Phase::Connecting { trouble: "just started".to_owned() }),
@@ -56,7 +56,7 @@ impl Default for Progress {
     }
 }
 
-impl Progress {
+impl ConsumerStatus {
     /// The phase.
     pub fn phase(&self) -> Phase {
         self.0.phase.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -107,11 +107,11 @@ impl Progress {
     }
 
     /// A message is taken in hand.
-    pub(super) fn take(&self) -> InHand {
+    pub(super) fn take(&self) -> MessageGuard {
         if self.0.in_hand.fetch_add(1, Ordering::Relaxed) == 0 {
             self.0.touch();
         }
-        InHand(self.0.clone())
+        MessageGuard(self.0.clone())
     }
 }
 
@@ -127,16 +127,16 @@ impl State {
 }
 
 /// A message in hand, for as long as it lives.
-pub(super) struct InHand(Arc<State>);
+pub(super) struct MessageGuard(Arc<State>);
 
-impl InHand {
+impl MessageGuard {
     /// It is settled. To give it back is no progress.
     pub(super) fn settled(&self) {
         self.0.touch();
     }
 }
 
-impl Drop for InHand {
+impl Drop for MessageGuard {
     fn drop(&mut self) {
         self.0.in_hand.fetch_sub(1, Ordering::Relaxed);
         self.0.settled.notify_waiters();

@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use waypost::broker::append::{Appender, ReadBack};
-use waypost::broker::connection::Address;
+use waypost::broker::append::{StreamWriter, ReadBack};
+use waypost::broker::connection::ConnectionConfig;
 use waypost::broker::names::Names;
-use waypost::broker::publisher::{Destination, Link, Outgoing, Publisher, Unpublished};
+use waypost::broker::publisher::{Destination, PublisherStatus, OutboundMessage, Publisher, PublishError};
 use waypost::broker::topology::Topology;
 use waypost::broker::topology_status::TopologyStatus;
 
@@ -22,12 +22,12 @@ fn publisher(url: &str, prefix: &str) -> Publisher {
     let dead_letter_retention = Duration::from_secs(3_600);
     let topology =
         Topology { names: Names::new(prefix), shards: 1, dead_letter_retention, status: TopologyStatus::default() };
-    Publisher::start(Address::new(SecretString::from(url.to_owned())), topology).0
+    Publisher::start(ConnectionConfig::new(SecretString::from(url.to_owned())), topology).0
 }
 
-fn to_queue(queue: &str, number: usize) -> Outgoing {
+fn to_queue(queue: &str, number: usize) -> OutboundMessage {
     let to = Destination::Queue(queue.to_owned());
-    Outgoing::new(to, format!("message-{number}"), number.to_string().into_bytes())
+    OutboundMessage::new(to, format!("message-{number}"), number.to_string().into_bytes())
 }
 
 #[tokio::test]
@@ -41,9 +41,9 @@ async fn a_message_above_the_brokers_limit_is_refused_and_holds_up_no_other() {
         let (publisher, outgoing) = (publisher.clone(), to_queue(&retries, number));
         others.spawn(async move { publisher.publish_until_taken(outgoing).await });
     }
-    let large = Outgoing::new(Destination::Queue(retries), "large".to_owned(), vec![b'1'; 65_537]);
+    let large = OutboundMessage::new(Destination::Queue(retries), "large".to_owned(), vec![b'1'; 65_537]);
     let refused = publisher.publish_until_taken(large).await;
-    assert_eq!(refused, Err(Unpublished::TooLarge { bytes: 65_537, limit: 65_536 }));
+    assert_eq!(refused, Err(PublishError::TooLarge { bytes: 65_537, limit: 65_536 }));
     while let Some(other) = others.join_next().await {
         assert_eq!(other.expect("a verdict"), Ok(()));
     }
@@ -55,7 +55,7 @@ async fn a_record_that_is_not_read_back_is_published_again() {
     let broker = Broker::shared().await;
     let prefix = unique("publisher");
     let log = format!("{prefix}.retries");
-    let appender: Appender<()> = Appender::new(publisher(&broker.url(), &prefix), log.clone(), Duration::from_secs(2));
+    let appender: StreamWriter<()> = StreamWriter::new(publisher(&broker.url(), &prefix), log.clone(), Duration::from_secs(2));
     let amqp = Amqp::connect(&broker.url()).await;
     // Nobody reads.
     assert_eq!(appender.publish_until_applied(to_queue(&log, 1)).await, Ok(1));
@@ -97,7 +97,7 @@ async fn each_caller_gets_the_verdict_of_its_own_message() {
     let mut wrong = Vec::new();
     while let Some(verdict) = callers.join_next().await {
         let (number, routable, verdict) = verdict.expect("a verdict");
-        let right = if routable { verdict.is_ok() } else { matches!(verdict, Err(Unpublished::Unroutable(_))) };
+        let right = if routable { verdict.is_ok() } else { matches!(verdict, Err(PublishError::Unroutable(_))) };
         if !right {
             wrong.push((number, verdict));
         }
@@ -123,7 +123,7 @@ async fn a_refused_message_is_not_taken_for_published() {
     let declared = channel.queue_declare(full.as_str().into(), QueueDeclareOptions::durable(), arguments).await;
     declared.expect("a queue for one message");
     assert_eq!(publisher.publish(to_queue(&full, 0)).await, Ok(()));
-    let refused = Unpublished::Refused(Destination::Queue(full.clone()));
+    let refused = PublishError::Refused(Destination::Queue(full.clone()));
     assert_eq!(publisher.publish(to_queue(&full, 1)).await, Err(refused));
     channel.queue_delete(full.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
 }
@@ -152,7 +152,7 @@ async fn what_a_lost_connection_left_open_is_published_on_the_next() {
     let amqp = Amqp::connect(&broker.url()).await;
     let depth = amqp.depth(&queue).await.expect("the queue");
     assert!(depth >= 501, "{depth} of 501 are there");
-    assert_eq!(publisher.link(), Link::Up);
+    assert_eq!(publisher.link(), PublisherStatus::Up);
 }
 
 /// As RabbitMQ 4.3.6 can leave a channel that publishes to a stream, after the stream's leader was lost; other channels are confirmed.
@@ -177,7 +177,7 @@ async fn who_has_stopped_waiting_is_not_published_for_again() {
     assert_eq!(publisher.publish(to_queue(&queue, 0)).await, Ok(()));
     proxy.refuse();
     // Before that a message may still get through.
-    until("the connection to be lost", LONG, async || (publisher.link() != Link::Up).then_some(())).await;
+    until("the connection to be lost", LONG, async || (publisher.link() != PublisherStatus::Up).then_some(())).await;
     let gave_up = tokio::time::timeout(Duration::from_millis(200), publisher.publish(to_queue(&queue, 1))).await;
     assert!(gave_up.is_err());
     proxy.resume();

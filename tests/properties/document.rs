@@ -6,11 +6,11 @@ use std::collections::HashSet;
 use chrono::DateTime;
 use serde_json::Value;
 use waypost::delivery::Delivery;
-use waypost::delivery::campaign::{Campaign, Place};
-use waypost::delivery::document::{MAX_DOCUMENT_BYTES, Urls, read, read_webhook};
+use waypost::delivery::campaign::{Campaign, WebhookPlace};
+use waypost::delivery::document::{MAX_DOCUMENT_BYTES, UrlPolicy, read, read_webhook};
 use waypost::delivery::egress::HttpUrls;
 use waypost::delivery::event::StepEvent;
-use waypost::delivery::fault::Fault;
+use waypost::delivery::fault::Violation;
 use waypost::delivery::identity::EventId;
 use waypost::delivery::request::render;
 use waypost::delivery::sealing::is_sealed;
@@ -50,7 +50,7 @@ fn is_a_campaign(campaign: &Campaign) {
         let path = campaign.path_of(place.webhook.id.as_str());
         assert!(path.starts_with("$.sections["), "{path}");
         let own = serde_json::to_vec(place.webhook).expect("JSON");
-        let again = read_webhook(&own, Urls::Scheme(HttpUrls::Allowed), &campaign.id, &place);
+        let again = read_webhook(&own, UrlPolicy::Scheme(HttpUrls::Allowed), &campaign.id, &place);
         assert_eq!(again.as_ref(), Ok(place.webhook.as_ref()), "a webhook alone is read by the same rules");
         gets_what_it_is_configured_with(&place);
     }
@@ -78,7 +78,7 @@ fn no_keyword_is_another(campaign: &Campaign, written: &[u8]) {
 }
 
 /// No header, parameter or signature that was accepted is left out of a request.
-fn gets_what_it_is_configured_with(place: &Place<'_>) {
+fn gets_what_it_is_configured_with(place: &WebhookPlace<'_>) {
     let event = StepEvent {
         campaign_id: "1".to_owned(),
         label: place.section.label.clone(),
@@ -118,7 +118,7 @@ fn no_secret_is_told(bytes: &[u8]) {
         let mut changed = document.clone();
         change_secrets(&mut changed, false, change);
         if let Err(faults) = read(changed.to_string().as_bytes(), HttpUrls::Refused, None) {
-            let tells = |fault: &&Fault| fault.path.contains(&canary) || fault.message.contains(&canary);
+            let tells = |fault: &&Violation| fault.path.contains(&canary) || fault.message.contains(&canary);
             assert_eq!(faults.iter().find(tells), None, "a secret is repeated");
         }
     }

@@ -23,7 +23,7 @@ use waypost::delivery::Delivery;
 use waypost::delivery::document::read;
 use waypost::delivery::egress::HttpUrls;
 use waypost::delivery::event::decode;
-use waypost::delivery::fault::Fault;
+use waypost::delivery::fault::Violation;
 
 /// The most that all faults of a document may have together, in bytes: they are an answer, and a line of a log.
 const MOST_BYTES_OF_FAULTS: usize = 1024 * 1024;
@@ -46,9 +46,9 @@ fn a_delivery() -> Delivery {
 }
 
 /// What is refused is refused for something, in some place, in words.
-fn are_told(faults: &[Fault]) {
+fn are_told(faults: &[Violation]) {
     assert!(!faults.is_empty(), "refused without a fault");
-    for Fault { path, message } in faults {
+    for Violation { path, message } in faults {
         let below = path.strip_prefix('$').unwrap_or_else(|| panic!("no path: {path}"));
         assert!(below.is_empty() || below.starts_with(['.', '[']), "no path: {path}");
         assert!(!message.trim().is_empty(), "{path} says nothing");

@@ -1,20 +1,20 @@
 //! Of any record of the dead-letter log: it is a letter or a mark that is read again as it was written, or it is left out;
 //! and any bytes at all can be kept as a letter.
 
-use waypost::delivery::dead_letter::mark::Mark;
+use waypost::delivery::dead_letter::mark::DeadLetterRecord;
 use waypost::delivery::dead_letter::{BODY_BYTES_KEPT, DeadLetter};
-use waypost::delivery::fault::Fault;
+use waypost::delivery::fault::Violation;
 use waypost::delivery::identity::DeadLetterId;
-use waypost::delivery::reason::Reason;
+use waypost::delivery::reason::DeadLetterReason;
 use waypost::delivery::replay::{ReplayId, ReplayLink};
 
 use super::{depth, is_kept, now};
 
 pub(crate) fn holds(bytes: &[u8]) {
-    match Mark::decode(bytes) {
+    match DeadLetterRecord::decode(bytes) {
         Ok(Some(mark)) => {
             let written = mark.clone().encode().expect("it can be written");
-            assert_eq!(Mark::decode(&written).expect("a record"), Some(mark.clone()));
+            assert_eq!(DeadLetterRecord::decode(&written).expect("a record"), Some(mark.clone()));
             assert_eq!(mark.encode().expect("it can be written"), written);
         }
         Ok(None) => {
@@ -30,11 +30,11 @@ pub(crate) fn holds(bytes: &[u8]) {
 /// Every letter is written so that it is read again, and never taken for a mark.
 pub(super) fn is_a_letter(letter: &DeadLetter) {
     let written = is_kept(letter);
-    assert_eq!(Mark::decode(&written).expect("a record"), None, "a letter is no mark");
+    assert_eq!(DeadLetterRecord::decode(&written).expect("a record"), None, "a letter is no mark");
     // Reading JSON ends at 128, and what is sent again is written within as much.
     assert!(depth(&written) <= 128);
     let link = ReplayLink { dead_letter: letter.id.clone(), replay: ReplayId::new("rp_1") };
-    let again = letter.clone().unsent(Reason::WebhookDeleted).of_replay(link.clone());
+    let again = letter.clone().unsent(DeadLetterReason::WebhookDeleted).of_replay(link.clone());
     assert_eq!(again.id, letter.clone().of_replay(link).id, "one letter to a replay, however it ends");
     assert_ne!(again.id, letter.id);
     assert_eq!((&again.event, &again.target), (&letter.event, &letter.target));
@@ -43,8 +43,8 @@ pub(super) fn is_a_letter(letter: &DeadLetter) {
 
 /// What can't be read is kept, byte for byte, and goes back as it came.
 fn is_kept_whole(body: &[u8]) {
-    let faults = vec![Fault::new("$", "not JSON")];
-    let letter = |seen| DeadLetter::of_body(body, faults.clone(), seen, Reason::Malformed, now());
+    let faults = vec![Violation::new("$", "not JSON")];
+    let letter = |seen| DeadLetter::of_body(body, faults.clone(), seen, DeadLetterReason::Malformed, now());
     let one = letter("seen-1");
     assert_ne!(one.id, letter("seen-2").id, "equal bodies that came twice are two letters");
     assert_ne!(one.id, DeadLetterId::new(""));

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::json;
-use waypost::delivery::document::{Urls, read, read_among};
+use waypost::delivery::document::{UrlPolicy, read, read_among};
 use waypost::delivery::egress::HttpUrls;
 use waypost::delivery::egress::{Allowed, EgressRules, not_public};
 
@@ -25,7 +25,7 @@ pub(crate) fn holds(text: &str) {
 
         let rules = EgressRules::new(http_urls, Vec::new());
         let permitted = rules.check(url).is_ok();
-        let within = read_among(document.as_bytes(), Urls::Egress(&rules), None, &|_| false);
+        let within = read_among(document.as_bytes(), UrlPolicy::Egress(&rules), None, &|_| false);
         assert_eq!(within.is_ok(), permitted, "{within:?}");
         if permitted {
             let closed = addresses(host).into_iter().find_map(|address| Some((address, not_public(address)?)));

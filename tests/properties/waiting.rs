@@ -4,7 +4,7 @@
 use waypost::delivery::dead_letter::DeadLetter;
 use waypost::delivery::identity::ReceiptId;
 use waypost::delivery::outcome::Cause;
-use waypost::delivery::reason::Reason;
+use waypost::delivery::reason::DeadLetterReason;
 use waypost::delivery::{ATTEMPTS_KEPT, Attempt, Delivery};
 
 use super::{depth, is_kept, now, record};
@@ -43,12 +43,12 @@ fn goes_on(mut delivery: Delivery) {
     assert_eq!(delivery.attempts_made, made.saturating_add(1));
     assert!(delivery.attempts.len() <= ATTEMPTS_KEPT.max(kept));
     is_kept(&delivery);
-    let letter = DeadLetter::of_delivery(delivery.clone(), Reason::Exhausted, now());
-    assert_eq!(letter, DeadLetter::of_delivery(delivery.clone(), Reason::Exhausted, now()), "it dies once");
+    let letter = DeadLetter::of_delivery(delivery.clone(), DeadLetterReason::Exhausted, now());
+    assert_eq!(letter, DeadLetter::of_delivery(delivery.clone(), DeadLetterReason::Exhausted, now()), "it dies once");
     let received = |number| {
         let delivery = Delivery { receipt: Some(ReceiptId::new(1, number)), ..delivery.clone() };
         is_kept(&delivery);
-        DeadLetter::of_delivery(delivery, Reason::Exhausted, now()).id
+        DeadLetter::of_delivery(delivery, DeadLetterReason::Exhausted, now()).id
     };
     assert_eq!(received(1), received(1), "a copy of one message dies with the same letter");
     assert_ne!(received(1), received(2), "two messages are two letters");

@@ -7,12 +7,12 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::LIST;
-use super::filter::Conditions;
-use super::selection::{Selected, Selection};
-use crate::cli::client::{Api, Server, Unanswered};
+use super::filter::FilterQuery;
+use super::selection::{SelectedLetters, Selection};
+use crate::cli::client::{Api, Server, ApiError};
 use crate::cli::confirm::{Confirmation, Decision};
 use crate::cli::output::say;
-use crate::cli::{Failure, plain, progress};
+use crate::cli::{CliError, plain, progress};
 use crate::delivery::timestamp;
 
 /// After so many answers in a row that nothing was taken, and that there is more, something is wrong.
@@ -40,10 +40,10 @@ pub(in crate::cli) struct Discard {
 }
 
 impl Discard {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         let selected = self.selection.selected(Utc::now())?;
-        if self.because.is_none() && !self.confirmation.is_dry_run() && matches!(selected, Selected::Filter(_)) {
-            return Err(Failure::Misused(
+        if self.because.is_none() && !self.confirmation.is_dry_run() && matches!(selected, SelectedLetters::Filter(_)) {
+            return Err(CliError::Usage(
                 "--because is required with a filter: say why these dead letters are given up".to_owned(),
             ));
         }
@@ -52,7 +52,7 @@ impl Discard {
         let total = preview["total"].as_u64().unwrap_or_default();
         let effect = effect(&preview);
         if total == 0 && !self.confirmation.is_dry_run() {
-            return Err(Failure::of("no pending dead letter matches"));
+            return Err(CliError::of("no pending dead letter matches"));
         }
         if self.confirmation.decide(&effect).await? == Decision::Report {
             match self.json {
@@ -76,7 +76,7 @@ impl Discard {
 }
 
 /// How much it concerns, as the server counts it. Nothing is changed.
-async fn preview(api: &Api, selected: &Selected) -> Result<Value, Failure> {
+async fn preview(api: &Api, selected: &SelectedLetters) -> Result<Value, CliError> {
     let mut body = selected.document();
     body.insert("dryRun".to_owned(), true.into());
     api.post(&[LIST, "discard"], Some(&body.into())).await?.json()
@@ -111,16 +111,16 @@ fn kinds(preview: &Value, list: &str, name: &str, more: &str) -> Option<Kinds> {
 }
 
 /// What was counted, and no more: a letter that dies after the question was not meant.
-fn bounded(selected: Selected, preview: &Value) -> Selected {
+fn bounded(selected: SelectedLetters, preview: &Value) -> SelectedLetters {
     match selected {
-        Selected::Ids(ids) => Selected::Ids(ids),
-        Selected::Filter(conditions) => Selected::Filter(until_newest(conditions, preview)),
+        SelectedLetters::Ids(ids) => SelectedLetters::Ids(ids),
+        SelectedLetters::Filter(conditions) => SelectedLetters::Filter(until_newest(conditions, preview)),
     }
 }
 
 /// `until` is exclusive, and times have milliseconds. A given `until` is later than all that was counted. The server's times,
 /// whose clock may differ from ours.
-fn until_newest(conditions: Conditions, preview: &Value) -> Conditions {
+fn until_newest(conditions: FilterQuery, preview: &Value) -> FilterQuery {
     let newest = preview["newest"].as_str().and_then(|newest| timestamp::parse(newest).ok());
     match newest.and_then(|newest| newest.checked_add_signed(TimeDelta::milliseconds(1))) {
         Some(end) => conditions.with("until", &timestamp::text(&end)),
@@ -129,14 +129,14 @@ fn until_newest(conditions: Conditions, preview: &Value) -> Conditions {
 }
 
 /// How many there were.
-async fn discard(api: &Api, body: &Value, total: u64) -> Result<u64, Failure> {
+async fn discard(api: &Api, body: &Value, total: u64) -> Result<u64, CliError> {
     let bar = progress::bar(Some(total), "{bar:30} {human_pos}/{human_len} discarded  {eta} left");
     let (mut discarded, mut in_vain) = (0, 0);
     loop {
         let answer = match api.post(&[LIST, "discard"], Some(body)).await {
             Ok(answer) => answer.json()?,
             // What was left has been replayed or discarded by others meanwhile.
-            Err(Unanswered::Refused { status: StatusCode::UNPROCESSABLE_ENTITY, .. }) if discarded > 0 => break,
+            Err(ApiError::Refused { status: StatusCode::UNPROCESSABLE_ENTITY, .. }) if discarded > 0 => break,
             Err(unanswered) => return Err(incomplete(unanswered.into(), discarded)),
         };
         let taken = answer["discarded"].as_u64().unwrap_or_default();
@@ -147,14 +147,14 @@ async fn discard(api: &Api, body: &Value, total: u64) -> Result<u64, Failure> {
         }
         in_vain = if taken == 0 { in_vain + 1 } else { 0 };
         if in_vain == ROUNDS_IN_VAIN {
-            return Err(incomplete(Failure::of("the server says that there are more, but takes none"), discarded));
+            return Err(incomplete(CliError::of("the server says that there are more, but takes none"), discarded));
         }
     }
     bar.finish_and_clear();
     Ok(discarded)
 }
 
-fn incomplete(failure: Failure, discarded: u64) -> Failure {
+fn incomplete(failure: CliError, discarded: u64) -> CliError {
     if discarded == 0 {
         return failure;
     }
@@ -194,8 +194,8 @@ mod tests {
 
     #[test]
     fn what_was_done_before_a_failure_is_told() {
-        let text = |discarded| match incomplete(Failure::of("no answer"), discarded) {
-            Failure::Failed(text) | Failure::Misused(text) => text,
+        let text = |discarded| match incomplete(CliError::of("no answer"), discarded) {
+            CliError::Failed(text) | CliError::Usage(text) => text,
         };
         assert_eq!(text(0), "no answer");
         assert_eq!(text(5000), "no answer\n5,000 dead letters were discarded before; the same command goes on");

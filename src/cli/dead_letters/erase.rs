@@ -7,7 +7,7 @@ use super::LIST;
 use crate::cli::client::{Api, Server};
 use crate::cli::confirm::{Confirmation, Decision};
 use crate::cli::output::say;
-use crate::cli::{Failure, plain, progress};
+use crate::cli::{CliError, plain, progress};
 
 #[derive(Args)]
 #[command(after_help = "Example:
@@ -47,7 +47,7 @@ struct Found {
 }
 
 impl Erase {
-    pub(in crate::cli) async fn run(self) -> Result<(), Failure> {
+    pub(in crate::cli) async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
         let counted = search(&api, &self.phone, Mode::Count, Value::Null).await?;
         let effect = format!("erase what {} tell of the person, for good", plain::dead_letters(counted.letters));
@@ -72,7 +72,7 @@ impl Erase {
         if found.replaying == 0 {
             return Ok(());
         }
-        Err(Failure::Failed(format!(
+        Err(CliError::Failed(format!(
             "{} being replayed: run this again when that has ended",
             plain::dead_letters(found.replaying)
         )))
@@ -80,7 +80,7 @@ impl Erase {
 }
 
 /// Looks at all letters from `cursor` on; null is the newest.
-async fn search(api: &Api, phone: &str, mode: Mode, mut cursor: Value) -> Result<Found, Failure> {
+async fn search(api: &Api, phone: &str, mode: Mode, mut cursor: Value) -> Result<Found, CliError> {
     let bar = progress::bar(None, "{spinner} {human_pos} dead letters looked at");
     let mut found = Found { letters: 0, replaying: 0, from: Value::Null };
     loop {

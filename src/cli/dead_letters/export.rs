@@ -9,12 +9,12 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::Value;
 
-use super::filter::{Conditions, Filter};
+use super::filter::{FilterQuery, Filter};
 use super::{LIST, summary};
 use crate::cli::client::{Api, Server};
 use crate::cli::output::say;
 use crate::cli::pages::Pages;
-use crate::cli::{Failure, plain, progress};
+use crate::cli::{CliError, plain, progress};
 
 /// Small, because one unreadable message may have megabytes.
 const PAGE: usize = 200;
@@ -44,7 +44,7 @@ enum Written {
 }
 
 impl Export {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         let conditions = self.filter.conditions(Utc::now())?;
         let api = self.server.api()?;
         let Some(file) = self.output else {
@@ -55,7 +55,7 @@ impl Export {
         };
         let bar = bar(&api, &conditions).await?;
         let name = file.display();
-        let open = std::fs::File::create(&file).map_err(|error| Failure::of(format!("{name}: {error}")))?;
+        let open = std::fs::File::create(&file).map_err(|error| CliError::of(format!("{name}: {error}")))?;
         match write(&api, &conditions, &bar, BufWriter::new(open)).await {
             Ok(Written::All(count)) => say!("{} exported to {name}", plain::dead_letters(count)),
             Ok(Written::Enough) => {}
@@ -66,7 +66,7 @@ impl Export {
 }
 
 /// A bar over all that match. Nobody waits for a count that is not seen.
-async fn bar(api: &Api, conditions: &Conditions) -> Result<ProgressBar, Failure> {
+async fn bar(api: &Api, conditions: &FilterQuery) -> Result<ProgressBar, CliError> {
     if !progress::is_seen() {
         return Ok(ProgressBar::hidden());
     }
@@ -76,10 +76,10 @@ async fn bar(api: &Api, conditions: &Conditions) -> Result<ProgressBar, Failure>
 
 async fn write(
     api: &Api,
-    conditions: &Conditions,
+    conditions: &FilterQuery,
     bar: &ProgressBar,
     mut output: impl Write,
-) -> Result<Written, Failure> {
+) -> Result<Written, CliError> {
     let mut pages = Pages::of(api, LIST, conditions.query());
     let mut count = 0;
     while pages.may_go_on() {
@@ -87,7 +87,7 @@ async fn write(
         match lines(&letters, &mut output) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Written::Enough),
-            Err(error) => return Err(Failure::of(error)),
+            Err(error) => return Err(CliError::of(error)),
         }
         count += letters.len() as u64;
         bar.set_position(count);

@@ -5,13 +5,13 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value};
 
-use crate::cli::Failure;
+use crate::cli::CliError;
 use crate::cli::plain;
-use crate::delivery::dead_letter::State;
-use crate::delivery::dead_letter::filter::Filter as LetterFilter;
+use crate::delivery::dead_letter::LetterState;
+use crate::delivery::dead_letter::filter::LetterFilter as LetterFilter;
 use crate::delivery::endpoint::Origin;
-use crate::delivery::moment::Moment;
-use crate::delivery::reason::Reason;
+use crate::delivery::moment::TimeSpec;
+use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::timestamp;
 
 /// The API's names of the filters, and the flags.
@@ -64,10 +64,10 @@ pub(in crate::cli) struct Filter {
     status: Option<u16>,
     /// Those dead since then: RFC 3339, or how long ago (`2h`)
     #[arg(long, help_heading = FILTERS, value_name = "TIME", value_parser = Moment::parse)]
-    since: Option<Moment>,
+    since: Option<TimeSpec>,
     /// Those dead before then: RFC 3339, or how long ago (`30m`)
     #[arg(long, help_heading = FILTERS, value_name = "TIME", value_parser = Moment::parse)]
-    until: Option<Moment>,
+    until: Option<TimeSpec>,
     /// Those in this state
     #[arg(long, help_heading = FILTERS, value_parser = PossibleValuesParser::new(State::ALL.map(State::as_str)))]
     pub(super) state: Option<String>,
@@ -75,13 +75,13 @@ pub(in crate::cli) struct Filter {
 
 impl Filter {
     /// What is asked for, with times that stay the same over all calls of a command.
-    pub(super) fn conditions(&self, now: DateTime<Utc>) -> Result<Conditions, Failure> {
+    pub(super) fn conditions(&self, now: DateTime<Utc>) -> Result<FilterQuery, CliError> {
         let since = self.since.map(|since| since.at(now));
         let until = self.until.map(|until| until.at(now));
         if let (Some(since), Some(until)) = (since, until)
             && since >= until
         {
-            return Err(Failure::Misused("--since is not before --until: nothing can have died in between".to_owned()));
+            return Err(CliError::Usage("--since is not before --until: nothing can have died in between".to_owned()));
         }
         let values = [
             self.campaign.clone(),
@@ -98,15 +98,15 @@ impl Filter {
             self.state.clone(),
         ];
         let named = FLAGS.iter().zip(values).filter_map(|((name, _), value)| Some((*name, value?)));
-        Ok(Conditions(named.collect()))
+        Ok(FilterQuery(named.collect()))
     }
 }
 
 /// A filter in the words of the API.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Conditions(Vec<(&'static str, String)>);
+pub(super) struct FilterQuery(Vec<(&'static str, String)>);
 
-impl Conditions {
+impl FilterQuery {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -165,7 +165,7 @@ mod tests {
         timestamp::parse("2026-11-22T03:00:00Z").unwrap()
     }
 
-    fn read(arguments: &[&str]) -> Result<Conditions, String> {
+    fn read(arguments: &[&str]) -> Result<FilterQuery, String> {
         let line = Line::try_parse_from([&["waypost"], arguments].concat()).map_err(|error| error.to_string())?;
         line.filter.conditions(now()).map_err(|failure| format!("{failure:?}"))
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::LIST;
 use super::filter::Filter;
-use crate::cli::Failure;
+use crate::cli::CliError;
 use crate::cli::client::Server;
 use crate::cli::output::say;
 use crate::cli::pages::Pages;
@@ -32,7 +32,7 @@ pub(in crate::cli) struct List {
 }
 
 impl List {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         let conditions = self.filter.conditions(Utc::now())?;
         let api = self.server.api()?;
         let mut pages = Pages::of(&api, LIST, conditions.query());

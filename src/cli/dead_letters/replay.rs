@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 
 use super::preview;
 use super::selection::Selection;
-use crate::cli::Failure;
-use crate::cli::client::{Server, Unanswered};
+use crate::cli::CliError;
+use crate::cli::client::{Server, ApiError};
 use crate::cli::output::{say, tell};
-use crate::cli::replays::follow::{self, Form};
+use crate::cli::replays::follow::{self, OutputMode};
 use crate::cli::replays::{LIST, words};
 
 #[derive(Args)]
@@ -66,11 +66,11 @@ fn ratio(text: &str) -> Result<f64, String> {
 }
 
 impl Replay {
-    pub(super) async fn run(mut self) -> Result<(), Failure> {
+    pub(super) async fn run(mut self) -> Result<(), CliError> {
         let api = self.server.clone().api()?;
         let body = self.body()?;
         let answer = api.post(&[LIST], Some(&body)).await.map_err(|unanswered| match unanswered {
-            Unanswered::Silence { .. } if !self.dry_run => Failure::from(unanswered)
+            ApiError::Silence { .. } if !self.dry_run => CliError::from(unanswered)
                 .and("It may have been created all the same: `waypost replays list` tells, once the server answers"),
             other => other.into(),
         })?;
@@ -82,17 +82,17 @@ impl Replay {
             (false, true) => say!("{}\n{}", words::created(&answer), words::commands(&answer)),
             (false, false) if self.json => {
                 tell!("{}", words::created(&answer));
-                follow::follow(&api, answer, Form::Json).await?;
+                follow::follow(&api, answer, OutputMode::Json).await?;
             }
             (false, false) => {
                 say!("{}", words::created(&answer));
-                follow::follow(&api, answer, Form::Text).await?;
+                follow::follow(&api, answer, OutputMode::Text).await?;
             }
         }
         Ok(())
     }
 
-    fn body(&mut self) -> Result<Value, Failure> {
+    fn body(&mut self) -> Result<Value, CliError> {
         let selection = std::mem::take(&mut self.selection);
         let mut body: Map<String, Value> = selection.selected(Utc::now())?.document();
         let config = match self.config {

@@ -4,10 +4,10 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::filter::{Conditions, Filter};
-use crate::cli::Failure;
+use super::filter::{FilterQuery, Filter};
+use crate::cli::CliError;
 use crate::cli::client::id;
-use crate::delivery::dead_letter::State;
+use crate::delivery::dead_letter::LetterState;
 
 #[derive(Args, Default)]
 pub(super) struct Selection {
@@ -23,29 +23,29 @@ pub(super) struct Selection {
 
 /// What was selected.
 #[derive(Debug, PartialEq, Eq, Clone)]
-pub(super) enum Selected {
+pub(super) enum SelectedLetters {
     Ids(Vec<String>),
     /// Where it is empty: all.
-    Filter(Conditions),
+    Filter(FilterQuery),
 }
 
 impl Selection {
-    pub(super) fn selected(self, now: DateTime<Utc>) -> Result<Selected, Failure> {
-        let misused = |text: &str| Err(Failure::Misused(text.to_owned()));
-        if self.filter.state.as_deref() == Some(State::Replaying.as_str()) {
+    pub(super) fn selected(self, now: DateTime<Utc>) -> Result<SelectedLetters, CliError> {
+        let misused = |text: &str| Err(CliError::Usage(text.to_owned()));
+        if self.filter.state.as_deref() == Some(LetterState::Replaying.as_str()) {
             return misused("letters that are being replayed can't be chosen: `waypost replays` changes that replay");
         }
         let conditions = self.filter.conditions(now)?;
         match (self.ids.is_empty(), conditions.is_empty(), self.all) {
             (true, true, false) => misused("say which: dead letters by id, a filter such as `--campaign ID`, or --all"),
-            (false, true, false) => Ok(Selected::Ids(self.ids)),
-            (true, false, false) | (true, true, true) => Ok(Selected::Filter(conditions)),
+            (false, true, false) => Ok(SelectedLetters::Ids(self.ids)),
+            (true, false, false) | (true, true, true) => Ok(SelectedLetters::Filter(conditions)),
             _ => misused("ids, filters and --all do not go together: say which in one way"),
         }
     }
 }
 
-impl Selected {
+impl SelectedLetters {
     /// The part of a body that says so.
     pub(super) fn document(&self) -> Map<String, Value> {
         let (name, value) = match self {
@@ -72,8 +72,8 @@ mod tests {
         let line = Line::try_parse_from([&["waypost"], arguments].concat()).map_err(|error| error.to_string())?;
         match line.selection.selected(DateTime::UNIX_EPOCH) {
             Ok(selected) => Ok(selected.document().into()),
-            Err(Failure::Misused(text)) => Err(text),
-            Err(Failure::Failed(text)) => panic!("{text}"),
+            Err(CliError::Usage(text)) => Err(text),
+            Err(CliError::Failed(text)) => panic!("{text}"),
         }
     }
 

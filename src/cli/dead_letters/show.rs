@@ -6,12 +6,12 @@ use comfy_table::{Table, presets};
 use serde_json::Value;
 
 use super::{LIST, request};
-use crate::cli::Failure;
+use crate::cli::CliError;
 use crate::cli::client::{Server, id};
 use crate::cli::output::say;
 use crate::cli::plain;
 use crate::delivery::duration::rough;
-use crate::delivery::reason::Reason;
+use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::timestamp;
 
 /// So much of an unreadable body is shown; the whole is in the JSON.
@@ -32,7 +32,7 @@ pub(in crate::cli) struct Show {
 }
 
 impl Show {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         let letter = self.server.api()?.get(&[LIST, &self.id], &[]).await?;
         if self.json {
             say!("{letter}");
@@ -71,8 +71,8 @@ fn head(letter: &Value, now: DateTime<Utc>) -> String {
 }
 
 fn in_words(reason: &str) -> &'static str {
-    let known = Reason::ALL.into_iter().find(|known| known.as_str() == reason);
-    known.map_or("a reason this version does not know", Reason::in_words)
+    let known = DeadLetterReason::ALL.into_iter().find(|known| known.as_str() == reason);
+    known.map_or("a reason this version does not know", DeadLetterReason::in_words)
 }
 
 fn facts(letter: &Value) -> Option<String> {

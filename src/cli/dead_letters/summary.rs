@@ -6,8 +6,8 @@ use indicatif::HumanCount;
 use serde_json::Value;
 
 use super::LIST;
-use super::filter::{Conditions, Filter};
-use crate::cli::Failure;
+use super::filter::{FilterQuery, Filter};
+use crate::cli::CliError;
 use crate::cli::client::{Api, Server};
 use crate::cli::output::say;
 use crate::cli::plain;
@@ -32,7 +32,7 @@ pub(in crate::cli) struct Summary {
 }
 
 impl Summary {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         let conditions = self.filter.conditions(Utc::now())?;
         let summary = read(&self.server.api()?, &conditions).await?;
         if self.json {
@@ -47,7 +47,7 @@ impl Summary {
 }
 
 /// The counts of what matches.
-pub(super) async fn read(api: &Api, conditions: &Conditions) -> Result<Value, Failure> {
+pub(super) async fn read(api: &Api, conditions: &FilterQuery) -> Result<Value, CliError> {
     api.get(&[LIST, "summary"], &conditions.query()).await
 }
 

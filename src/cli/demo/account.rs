@@ -7,22 +7,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use super::Stage;
+use super::Scenario;
 use super::receivers::Receiver;
-use crate::cli::Failure;
+use crate::cli::CliError;
 use crate::delivery::dead_letter::DeadLetter;
-use crate::delivery::reason::Reason;
+use crate::delivery::reason::DeadLetterReason;
 
 /// Filled while the demo runs.
 #[derive(Default)]
-pub(super) struct Account(Mutex<Books>);
+pub(super) struct Account(Mutex<Ledger>);
 
 #[derive(Default)]
-struct Books {
+struct Ledger {
     /// Events the broker has confirmed.
     published: usize,
     /// Why each dead delivery died, by delivery id.
-    dead: HashMap<String, Reason>,
+    dead: HashMap<String, DeadLetterReason>,
 }
 
 /// How far things are.
@@ -89,14 +89,14 @@ impl Account {
         }
     }
 
-    pub(super) async fn progress(&self, receivers: &[Receiver], stage: &Stage<'_>) -> Result<Progress, Failure> {
+    pub(super) async fn progress(&self, receivers: &[Receiver], stage: &Scenario<'_>) -> Result<Progress, CliError> {
         let no_webhook = stage.no_webhook().await?;
         let books = self.books();
         let delivered = receivers.iter().map(|receiver| receiver.record().accepted().count()).sum();
         Ok(Progress { published: books.published, no_webhook, delivered, dead: books.dead.len() })
     }
 
-    pub(super) async fn balance(&self, receivers: &[Receiver], stage: &Stage<'_>) -> Result<Balance, Failure> {
+    pub(super) async fn balance(&self, receivers: &[Receiver], stage: &Scenario<'_>) -> Result<Balance, CliError> {
         let waiting = stage.waiting().await?;
         let Progress { published, no_webhook, delivered, .. } = self.progress(receivers, stage).await?;
         let books = self.books();
@@ -118,7 +118,7 @@ impl Account {
         })
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
+    fn books(&self) -> MutexGuard<'_, Ledger> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,7 +13,7 @@ use chrono::{TimeDelta, Utc};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::cli::Failure;
+use crate::cli::CliError;
 use crate::delivery::timestamp;
 
 /// How a receiver answers.
@@ -85,9 +85,9 @@ impl Record {
 }
 
 impl Receiver {
-    pub(super) async fn start(name: &'static str, behaviour: Behaviour) -> Result<Self, Failure> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(Failure::of)?;
-        let address = listener.local_addr().map_err(Failure::of)?;
+    pub(super) async fn start(name: &'static str, behaviour: Behaviour) -> Result<Self, CliError> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(CliError::of)?;
+        let address = listener.local_addr().map_err(CliError::of)?;
         let receiver = Self { name, behaviour, address, record: Arc::default() };
         let router = Router::new().route("/hooks/{name}", post(receive)).with_state(receiver.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::Stage;
+use super::Scenario;
 use super::account::{Account, Balance};
 use super::receivers::Receiver;
 use super::story::CAMPAIGN_ID;
 use crate::broker::names::Names;
-use crate::cli::Failure;
+use crate::cli::CliError;
 use crate::cli::output::say;
 
 /// How often the progress is looked at.
@@ -33,8 +33,8 @@ pub(super) async fn progress(
     account: &Account,
     receivers: &[Receiver],
     events: u32,
-    stage: &Stage<'_>,
-) -> Result<(), Failure> {
+    stage: &Scenario<'_>,
+) -> Result<(), CliError> {
     let terminal = std::io::stderr().is_terminal();
     let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} settled  {elapsed}  {msg}");

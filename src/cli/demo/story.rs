@@ -5,14 +5,14 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::receivers::Receiver;
-use crate::cli::Failure;
+use crate::cli::CliError;
 use crate::cli::client::{Call, Server};
 use crate::delivery::timestamp;
 
 pub(super) const CAMPAIGN_ID: &str = "13010";
 
 /// The campaign.
-pub(super) struct Story {
+pub(super) struct Script {
     document: Value,
 }
 
@@ -28,7 +28,7 @@ impl Step {
     }
 }
 
-impl Story {
+impl Script {
     pub(super) fn new([agent, offers, survey, name]: &[Receiver; 4]) -> Self {
         let document = json!({
             "id": CAMPAIGN_ID, "name": "Streaming membership",
@@ -50,7 +50,7 @@ impl Story {
     }
 
     /// Applies the campaign as `waypost campaigns apply` does.
-    pub(super) async fn apply(&self, api: &str) -> Result<(), Failure> {
+    pub(super) async fn apply(&self, api: &str) -> Result<(), CliError> {
         let call = Call { headers: Vec::new(), body: Some(self.document.to_string().into_bytes()) };
         let api = Server::at(api)?.api()?;
         api.call(Method::PUT, &["campaigns", CAMPAIGN_ID], &[], call).await.map(|_| ())

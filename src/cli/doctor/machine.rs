@@ -134,7 +134,7 @@ fn folder(path: &Path) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::CheckResult;
     use super::*;
 
     #[test]
@@ -153,25 +153,25 @@ mod tests {
     #[test]
     fn verdicts() {
         let today = SystemTime::UNIX_EPOCH + Duration::from_secs(THE_PAST + 1);
-        assert_eq!(clock(today, Duration::ZERO).verdict, Verdict::Good);
-        assert_eq!(clock(today, Duration::from_secs(3)).verdict, Verdict::Doubtful);
-        assert_eq!(clock(SystemTime::UNIX_EPOCH, Duration::ZERO).verdict, Verdict::Bad);
-        assert_eq!(open_files(Some(1024), 2832).verdict, Verdict::Doubtful);
-        assert_eq!(open_files(Some(65_536), 2832).verdict, Verdict::Good);
-        assert_eq!(folder(Path::new("/proc/none/of/this")).verdict, Verdict::Bad);
+        assert_eq!(clock(today, Duration::ZERO).verdict, CheckResult::Good);
+        assert_eq!(clock(today, Duration::from_secs(3)).verdict, CheckResult::Doubtful);
+        assert_eq!(clock(SystemTime::UNIX_EPOCH, Duration::ZERO).verdict, CheckResult::Bad);
+        assert_eq!(open_files(Some(1024), 2832).verdict, CheckResult::Doubtful);
+        assert_eq!(open_files(Some(65_536), 2832).verdict, CheckResult::Good);
+        assert_eq!(folder(Path::new("/proc/none/of/this")).verdict, CheckResult::Bad);
         for file in ["/proc/version", "/proc/version/view"] {
             let found = folder(Path::new(file));
-            assert!(found.verdict == Verdict::Bad && found.found.contains("/proc/version is a file"), "{found:?}");
+            assert!(found.verdict == CheckResult::Bad && found.found.contains("/proc/version is a file"), "{found:?}");
         }
     }
 
     #[test]
     fn an_address_is_free_taken_or_of_another_machine() {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        assert_eq!(address(loopback).verdict, Verdict::Good);
+        assert_eq!(address(loopback).verdict, CheckResult::Good);
         let taken = TcpListener::bind(loopback).expect("a port");
-        assert_eq!(address(taken.local_addr().expect("its address")).verdict, Verdict::Doubtful);
+        assert_eq!(address(taken.local_addr().expect("its address")).verdict, CheckResult::Doubtful);
         // Of the block for documentation (RFC 5737): no machine has it.
-        assert_eq!(address(SocketAddr::from(([192, 0, 2, 1], 80))).verdict, Verdict::Bad);
+        assert_eq!(address(SocketAddr::from(([192, 0, 2, 1], 80))).verdict, CheckResult::Bad);
     }
 }

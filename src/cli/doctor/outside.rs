@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use url::Url;
 
-use super::{Finding, Verdict, server};
+use super::{Finding, CheckResult, server};
 use crate::app::{broker_address, new_sender};
-use crate::broker::examination::{self, Found};
+use crate::broker::examination::{self, ObjectState};
 use crate::broker::management::Management;
 use crate::broker::names::Names;
 use crate::broker::topology::Topology;
@@ -40,7 +40,7 @@ pub(super) async fn broker(config: &Config) -> Vec<Finding> {
     findings.push(server::version(&handshake::server(&address).await));
     // Before all else: without streams nothing that follows can be as it must be.
     let kinds = server::kinds(&examination::kinds(&connection, &names).await);
-    if kinds.verdict == Verdict::Bad {
+    if kinds.verdict == CheckResult::Bad {
         findings.push(kinds);
         return findings;
     }
@@ -61,14 +61,14 @@ pub(super) async fn broker(config: &Config) -> Vec<Finding> {
     let mut bound = false;
     let objects = match timeout(PATIENCE, look).await {
         Ok(Ok(objects)) => {
-            bound = objects.iter().any(|(name, found)| *name == names.events() && *found == Found::Exchange);
+            bound = objects.iter().any(|(name, found)| *name == names.events() && *found == ObjectState::Exchange);
             objects_as_found(&objects)
         }
         Ok(Err(error)) => Finding::bad(OBJECTS, error.to_string(), log),
         Err(_) => Finding::bad(OBJECTS, "the broker did not answer in time", log),
     };
     let rights = rights(&examination::rights(&connection, &names).await);
-    let may_write = rights.verdict == Verdict::Good;
+    let may_write = rights.verdict == CheckResult::Good;
     findings.push(rights);
     findings.push(objects);
     let management = config.broker.management_url.as_ref().map(|url| Management::new(url, &address)).transpose();
@@ -119,7 +119,7 @@ fn advice_on_connecting(error: &str) -> &'static str {
 fn rights(tried: &Result<(), BrokerError>) -> Finding {
     match tried {
         Ok(()) => Finding::good("rights", "the user may configure, write and read"),
-        Err(error @ BrokerError::Lost { doing: "sending a message", .. }) => {
+        Err(error @ BrokerError::ChannelFailed { doing: "sending a message", .. }) => {
             Finding::bad("rights", error.to_string(), "make room for the broker: it takes no event either")
         }
         Err(error) => {
@@ -129,17 +129,17 @@ fn rights(tried: &Result<(), BrokerError>) -> Finding {
     }
 }
 
-fn objects_as_found(objects: &[(String, Found)]) -> Finding {
+fn objects_as_found(objects: &[(String, ObjectState)]) -> Finding {
     let mismatches = objects.iter().filter_map(|(_, found)| match found {
-        Found::Mismatch(mismatch) => Some(mismatch.to_string()),
-        Found::Missing | Found::Exchange | Found::Queue { .. } => None,
+        ObjectState::Mismatch(mismatch) => Some(mismatch.to_string()),
+        ObjectState::Missing | ObjectState::Exchange | ObjectState::Queue { .. } => None,
     });
     let mismatches: Vec<String> = mismatches.collect();
     let missing: Vec<&str> =
-        objects.iter().filter(|(_, found)| *found == Found::Missing).map(|(name, _)| name.as_str()).collect();
+        objects.iter().filter(|(_, found)| *found == ObjectState::Missing).map(|(name, _)| name.as_str()).collect();
     let (waiting, consumed) = objects.iter().fold((0_u64, false), |(waiting, consumed), (name, found)| match found {
         // Streams keep what was read, and are read by their workers without a consumer in between.
-        Found::Queue { messages, consumers } if !name.ends_with(".campaigns") && !name.ends_with(".dead-letters") => {
+        ObjectState::Queue { messages, consumers } if !name.ends_with(".campaigns") && !name.ends_with(".dead-letters") => {
             (waiting + u64::from(*messages), consumed || *consumers > 0)
         }
         _ => (waiting, consumed),
@@ -213,8 +213,8 @@ fn reached(url: &Url, http_urls: HttpUrls, reply: &Reply, took: Duration) -> Fin
 mod tests {
     use super::*;
 
-    fn sound(messages: u32, consumers: u32) -> Found {
-        Found::Queue { messages, consumers }
+    fn sound(messages: u32, consumers: u32) -> ObjectState {
+        ObjectState::Queue { messages, consumers }
     }
 
     #[test]
@@ -233,13 +233,13 @@ mod tests {
 
     #[test]
     fn queues_are_judged_together() {
-        let judged = |found: [Found; 2]| {
+        let judged = |found: [ObjectState; 2]| {
             let names = ["waypost.events".to_owned(), "waypost.retries".to_owned()];
             objects_as_found(&names.into_iter().zip(found).collect::<Vec<_>>())
         };
-        assert_eq!(judged([Found::Missing, Found::Missing]).verdict, Verdict::Good);
-        assert_eq!(judged([sound(0, 0), Found::Missing]).verdict, Verdict::Doubtful);
-        assert_eq!(judged([sound(7, 0), sound(0, 0)]).verdict, Verdict::Doubtful);
-        assert_eq!(judged([sound(7, 1), sound(0, 1)]).verdict, Verdict::Good);
+        assert_eq!(judged([ObjectState::Missing, ObjectState::Missing]).verdict, CheckResult::Good);
+        assert_eq!(judged([sound(0, 0), ObjectState::Missing]).verdict, CheckResult::Doubtful);
+        assert_eq!(judged([sound(7, 0), sound(0, 0)]).verdict, CheckResult::Doubtful);
+        assert_eq!(judged([sound(7, 1), sound(0, 1)]).verdict, CheckResult::Good);
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn kinds(kinds: &Result<Kinds, BrokerError>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::CheckResult;
     use super::*;
 
     #[test]
@@ -66,10 +66,10 @@ mod tests {
         let judged = |product: &str, version: &str| {
             super::version(&Ok(Server { product: product.to_owned(), version: version.to_owned() }))
         };
-        assert_eq!(judged("RabbitMQ", "3.10.8").verdict, Verdict::Good);
+        assert_eq!(judged("RabbitMQ", "3.10.8").verdict, CheckResult::Good);
         assert!(judged("RabbitMQ", "3.10.8").found.contains("RabbitMQ 3.10.8"));
-        assert_eq!(judged("RabbitMQ", "3.9.1").verdict, Verdict::Bad);
-        assert_eq!(judged("RabbitMQ", "4.4.0").verdict, Verdict::Doubtful);
-        assert_eq!(judged("LavinMQ", "2.0.0").verdict, Verdict::Doubtful);
+        assert_eq!(judged("RabbitMQ", "3.9.1").verdict, CheckResult::Bad);
+        assert_eq!(judged("RabbitMQ", "4.4.0").verdict, CheckResult::Doubtful);
+        assert_eq!(judged("LavinMQ", "2.0.0").verdict, CheckResult::Doubtful);
     }
 }

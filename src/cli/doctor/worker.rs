@@ -52,15 +52,15 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::CheckResult;
     use super::*;
 
     #[test]
     fn a_worker_is_judged_by_its_words() {
         let verdict = |ready, text: &str| judged(ready, text).map(|finding| finding.verdict);
-        assert_eq!(verdict(true, "ready\n"), Some(Verdict::Good));
-        assert_eq!(verdict(true, "ready\nrepaired: queue waypost.events\n"), Some(Verdict::Doubtful));
-        assert_eq!(verdict(false, r#"{"detail":"stopping"}"#), Some(Verdict::Bad));
+        assert_eq!(verdict(true, "ready\n"), Some(CheckResult::Good));
+        assert_eq!(verdict(true, "ready\nrepaired: queue waypost.events\n"), Some(CheckResult::Doubtful));
+        assert_eq!(verdict(false, r#"{"detail":"stopping"}"#), Some(CheckResult::Bad));
         assert_eq!(verdict(true, "<html>"), None, "somebody else");
         assert_eq!(verdict(false, "not found"), None);
         assert_eq!(reachable(([0, 0, 0, 0], 80).into()), ([127, 0, 0, 1], 80).into());

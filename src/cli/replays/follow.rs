@@ -9,11 +9,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::words::{self, Stage};
 use super::{LIST, words::number};
-use crate::cli::Failure;
-use crate::cli::client::{Api, Call, Unanswered};
+use crate::cli::CliError;
+use crate::cli::client::{Api, Call, ApiError};
 use crate::cli::output::{say, tell};
 use crate::cli::progress;
-use crate::replays::pace::Pace;
+use crate::replays::pace::RateMeter;
 
 /// The bar takes what the words leave of the line: they lose nothing, however narrow the terminal is.
 const TEMPLATE: &str = "{wide_bar} {msg}";
@@ -29,13 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How the end is printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Form {
+pub(in crate::cli) enum OutputMode {
     Text,
     Json,
 }
 
 /// How the following ended, if it did not fail.
-enum Left {
+enum FollowEnd {
     /// The replay has ended.
     AtTheEnd(Value),
     /// It goes on.
@@ -43,33 +43,33 @@ enum Left {
 }
 
 /// Follows a replay that the server has told of once. Some failed, or not all were sent: a failure.
-pub(in crate::cli) async fn follow(api: &Api, replay: Value, form: Form) -> Result<(), Failure> {
+pub(in crate::cli) async fn follow(api: &Api, replay: Value, form: OutputMode) -> Result<(), CliError> {
     let commands = words::commands(&replay);
     let left = until_end(api, replay).await;
     match left.map_err(|failure| failure.and(&format!("The replay goes on without us:\n{commands}")))? {
-        Left::Before(replay) => {
-            if form == Form::Json {
+        FollowEnd::Before(replay) => {
+            if form == OutputMode::Json {
                 say!("{replay}");
             }
             tell!(
                 "The replay goes on without us ({}):\n{}",
-                words::progress(&replay, &Pace::default()),
+                words::progress(&replay, &RateMeter::default()),
                 words::commands(&replay)
             );
             Ok(())
         }
-        Left::AtTheEnd(replay) => {
+        FollowEnd::AtTheEnd(replay) => {
             match form {
-                Form::Json => say!("{replay}"),
-                Form::Text => say!("{}", words::standing(&replay)),
+                OutputMode::Json => say!("{replay}"),
+                OutputMode::Text => say!("{}", words::standing(&replay)),
             }
-            words::trouble(&replay).map_or(Ok(()), |trouble| Err(Failure::Failed(trouble)))
+            words::trouble(&replay).map_or(Ok(()), |trouble| Err(CliError::Failed(trouble)))
         }
     }
 }
 
-async fn until_end(api: &Api, replay: Value) -> Result<Left, Failure> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::of)?;
+async fn until_end(api: &Api, replay: Value) -> Result<FollowEnd, CliError> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::of)?;
     let id = replay["id"].as_str().unwrap_or_default().to_owned();
     let mut display = Display::of(&replay);
     let mut latest = replay;
@@ -81,9 +81,9 @@ async fn until_end(api: &Api, replay: Value) -> Result<Left, Failure> {
             Stage::Running | Stage::Paused => display.show(&latest, Instant::now()),
             Stage::Ended => {
                 display.end(&latest);
-                return Ok(Left::AtTheEnd(latest));
+                return Ok(FollowEnd::AtTheEnd(latest));
             }
-            Stage::Unknown => return Err(Failure::of("the server's answer is no replay this version knows")),
+            Stage::Unknown => return Err(CliError::of("the server's answer is no replay this version knows")),
         }
         let look = async {
             tokio::time::sleep(LOOK).await;
@@ -93,7 +93,7 @@ async fn until_end(api: &Api, replay: Value) -> Result<Left, Failure> {
             answer = look => answer,
             _ = interrupt.recv() => {
                 display.clear();
-                return Ok(Left::Before(latest));
+                return Ok(FollowEnd::Before(latest));
             }
         };
         match answer {
@@ -119,20 +119,20 @@ async fn until_end(api: &Api, replay: Value) -> Result<Left, Failure> {
 
 /// Whether it may be otherwise in a moment. A worker that was started just now, or another one than before, may not know
 /// of the replay yet.
-fn may_pass(unanswered: &Unanswered) -> bool {
+fn may_pass(unanswered: &ApiError) -> bool {
     match unanswered {
-        Unanswered::Silence { .. } => true,
-        Unanswered::Refused { status, .. } => {
+        ApiError::Silence { .. } => true,
+        ApiError::Refused { status, .. } => {
             status.is_server_error()
                 || [StatusCode::NOT_FOUND, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(status)
         }
     }
 }
 
-fn briefly(unanswered: &Unanswered) -> String {
+fn briefly(unanswered: &ApiError) -> String {
     match unanswered {
-        Unanswered::Silence { server, cause } => format!("no answer from {server} ({cause})"),
-        Unanswered::Refused { text, .. } => text.clone(),
+        ApiError::Silence { server, cause } => format!("no answer from {server} ({cause})"),
+        ApiError::Refused { text, .. } => text.clone(),
     }
 }
 
@@ -140,12 +140,12 @@ fn briefly(unanswered: &Unanswered) -> String {
 enum Display {
     Drawn {
         bar: ProgressBar,
-        pace: Pace,
+        pace: RateMeter,
     },
     /// Line after line, for a log.
     Told {
         last: Option<(Instant, Stage)>,
-        pace: Pace,
+        pace: RateMeter,
     },
 }
 
@@ -154,9 +154,9 @@ impl Display {
         if progress::is_seen() {
             tell!("Ctrl-C leaves it running.");
             let bar = progress::bar(Some(number(replay, "total")), TEMPLATE);
-            Self::Drawn { bar, pace: Pace::default() }
+            Self::Drawn { bar, pace: RateMeter::default() }
         } else {
-            Self::Told { last: None, pace: Pace::default() }
+            Self::Told { last: None, pace: RateMeter::default() }
         }
     }
 
@@ -255,7 +255,7 @@ mod tests {
             let target = ProgressDrawTarget::term_like(Box::new(screen.clone()));
             let bar = ProgressBar::with_draw_target(Some(40_000), target);
             bar.set_style(ProgressStyle::with_template(TEMPLATE).unwrap());
-            let mut pace = Pace::default();
+            let mut pace = RateMeter::default();
             let begin = Instant::now();
             pace.add(begin, 8235);
             let mut display = Display::Drawn { bar, pace };
@@ -272,8 +272,8 @@ mod tests {
     #[test]
     fn what_may_pass_is_waited_for() {
         let refused =
-            |status: u16| Unanswered::Refused { status: StatusCode::from_u16(status).unwrap(), text: String::new() };
-        let silence = Unanswered::Silence { server: "http://127.0.0.1:1".parse().unwrap(), cause: String::new() };
+            |status: u16| ApiError::Refused { status: StatusCode::from_u16(status).unwrap(), text: String::new() };
+        let silence = ApiError::Silence { server: "http://127.0.0.1:1".parse().unwrap(), cause: String::new() };
         assert!(may_pass(&silence));
         for status in [404, 429, 500, 502, 503, 504] {
             assert!(may_pass(&refused(status)), "{status}");

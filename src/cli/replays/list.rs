@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::LIST;
 use super::words::{number, selection};
-use crate::cli::Failure;
+use crate::cli::CliError;
 use crate::cli::client::Server;
 use crate::cli::output::say;
 use crate::cli::pages::Pages;
@@ -30,7 +30,7 @@ pub(in crate::cli) struct List {
 }
 
 impl List {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
         let mut pages = Pages::of(&api, LIST, Vec::new());
         let replays = pages.take(self.limit as usize).await?;

@@ -4,9 +4,9 @@ use serde_json::Value;
 
 use crate::cli::dead_letters::filter::{self, flags};
 use crate::cli::plain;
-use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::duration::rough;
-use crate::replays::pace::{Pace, decimal};
+use crate::replays::pace::{RateMeter, decimal};
 
 /// What to make of a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(in crate::cli) fn commands(replay: &Value) -> String {
 }
 
 /// `sent 120 of 1,000 · delivered 118 · failed 2 · 20/s · 44s left`; what was put back on its queue only where there is any.
-pub(super) fn progress(replay: &Value, pace: &Pace) -> String {
+pub(super) fn progress(replay: &Value, pace: &RateMeter) -> String {
     let count = |name: &str| plain::count(&replay[name]);
     let mut words = vec![
         format!("sent {} of {}", count("sent"), count("total")),
@@ -145,7 +145,7 @@ fn again(replay: &Value) -> &'static str {
 
 /// The command that lists the letters this replay has made.
 fn list(replay: &Value) -> String {
-    let kept = flags(&replay["filter"], &Filter::LASTING);
+    let kept = flags(&replay["filter"], &LetterFilter::LASTING);
     let since = flags(&serde_json::json!({ "since": replay["createdAt"], "state": "pending" }), &filter::ALL);
     ["waypost dead-letters list", &kept, &since]
         .into_iter()
@@ -179,9 +179,9 @@ mod tests {
             "delivered": delivered, "failed": failed, "createdAt": "2026-11-22T03:00:00.123Z", "createdBy": "ops", "endedAt": null })
     }
 
-    fn pace(per_second: u64) -> Pace {
+    fn pace(per_second: u64) -> RateMeter {
         let begin = Instant::now();
-        let mut pace = Pace::default();
+        let mut pace = RateMeter::default();
         pace.add(begin, 0);
         pace.add(begin + Duration::from_secs(1), per_second);
         pace
@@ -191,7 +191,7 @@ mod tests {
     fn progress_in_words() {
         let running = replay("running", 1000, 118, 2);
         assert_eq!(progress(&running, &pace(20)), "sent 120 of 1,000 · delivered 118 · failed 2 · 20/s · 44s left");
-        assert_eq!(progress(&running, &Pace::default()), "sent 120 of 1,000 · delivered 118 · failed 2");
+        assert_eq!(progress(&running, &RateMeter::default()), "sent 120 of 1,000 · delivered 118 · failed 2");
         assert_eq!(progress(&running, &pace(0)), "sent 120 of 1,000 · delivered 118 · failed 2 · 0/s");
         assert_eq!(
             progress(&replay("paused", 9, 1, 0), &pace(1)),
@@ -213,7 +213,7 @@ mod tests {
             standing(&done),
             "replay rp_1 done: 3 delivered, 2 back on the events queue, 0 failed, of 5 dead letters"
         );
-        assert_eq!(progress(&done, &Pace::default()), "sent 5 of 5 · delivered 3 · requeued 2 · failed 0 · done");
+        assert_eq!(progress(&done, &RateMeter::default()), "sent 5 of 5 · delivered 3 · requeued 2 · failed 0 · done");
         assert_eq!(trouble(&done), None);
     }
 

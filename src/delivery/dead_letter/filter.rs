@@ -5,19 +5,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::State;
+use super::LetterState;
 use crate::delivery::campaign::MASK;
 use crate::delivery::endpoint::Origin;
-use crate::delivery::fault::{Fault, type_name};
+use crate::delivery::fault::{Violation, type_name};
 use crate::delivery::identity::{DeliveryId, EventId, WebhookId};
-use crate::delivery::reason::Reason;
+use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::timestamp;
 
 /// Which dead letters; what is absent holds for all.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "DeadLetterFilter", deny_unknown_fields)]
-pub struct Filter {
+pub struct LetterFilter {
     /// Of this campaign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub campaign_id: Option<String>,
@@ -42,7 +42,7 @@ pub struct Filter {
     pub endpoint: Option<Origin>,
     /// Given up for this reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<Reason>,
+    pub reason: Option<DeadLetterReason>,
     /// Whose last attempt was answered with this HTTP status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
@@ -56,10 +56,10 @@ pub struct Filter {
     pub until: Option<DateTime<Utc>>,
     /// In this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<State>,
+    pub state: Option<LetterState>,
 }
 
-impl Filter {
+impl LetterFilter {
     /// The names of all fields, as the API takes them.
     pub const FIELDS: [&str; 12] = [
         "campaignId",
@@ -84,18 +84,18 @@ impl Filter {
     ///
     /// # Errors
     /// All faults at once.
-    pub fn read(fields: impl IntoIterator<Item = (String, Value)>, path: &str) -> Result<Self, Vec<Fault>> {
+    pub fn read(fields: impl IntoIterator<Item = (String, Value)>, path: &str) -> Result<Self, Vec<Violation>> {
         let mut filter = Self::default();
         let mut faults = Vec::new();
         for (name, value) in fields {
             if let Err(message) = filter.set(&name, &value) {
-                faults.push(Fault::new(place(path, &name), message));
+                faults.push(Violation::new(place(path, &name), message));
             }
         }
         if let (Some(since), Some(until)) = (filter.since, filter.until)
             && since >= until
         {
-            faults.push(Fault::new(place(path, "until"), "not later than `since`: nothing lies between"));
+            faults.push(Violation::new(place(path, "until"), "not later than `since`: nothing lies between"));
         }
         if faults.is_empty() { Ok(filter) } else { Err(faults) }
     }
@@ -103,7 +103,7 @@ impl Filter {
     /// The filter, with the pending letters where it names no state.
     #[must_use]
     pub fn or_pending(&self) -> Self {
-        Self { state: self.state.or(Some(State::Pending)), ..self.clone() }
+        Self { state: self.state.or(Some(LetterState::Pending)), ..self.clone() }
     }
 
     /// The filter as it may be logged: without a phone number.
@@ -130,11 +130,11 @@ impl Filter {
             "eventId" => self.event_id = Some(EventId::new(id(value)?)),
             "deliveryId" => self.delivery_id = Some(DeliveryId::new(id(value)?)),
             "endpoint" => self.endpoint = Some(Origin::parse(id(value)?)?),
-            "reason" => self.reason = Some(one_of(text(value)?, &Reason::ALL, Reason::as_str)?),
+            "reason" => self.reason = Some(one_of(text(value)?, &DeadLetterReason::ALL, DeadLetterReason::as_str)?),
             "status" => self.status = Some(status(value)?),
             "since" => self.since = Some(time(value)?),
             "until" => self.until = Some(time(value)?),
-            "state" => self.state = Some(one_of(text(value)?, &State::ALL, State::as_str)?),
+            "state" => self.state = Some(one_of(text(value)?, &LetterState::ALL, LetterState::as_str)?),
             _ => return Err(format!("no such field: a filter has {}", Self::FIELDS.join(", "))),
         }
         Ok(())
@@ -177,8 +177,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn read(fields: &[(&str, Value)]) -> Result<Filter, Vec<Fault>> {
-        Filter::read(fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())), "$.filter")
+    fn read(fields: &[(&str, Value)]) -> Result<LetterFilter, Vec<Violation>> {
+        LetterFilter::read(fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())), "$.filter")
     }
 
     #[test]
@@ -189,12 +189,12 @@ mod tests {
             "since": "2024-06-18T20:26:14-03:00", "until": "2024-06-18T23:26:15.000Z", "state": "pending",
         });
         let object = fields.as_object().expect("an object");
-        assert!(Filter::FIELDS.iter().eq(object.keys()));
-        let filter = Filter::read(object.clone(), "").expect("a filter");
+        assert!(LetterFilter::FIELDS.iter().eq(object.keys()));
+        let filter = LetterFilter::read(object.clone(), "").expect("a filter");
         let written = serde_json::to_value(&filter).expect("JSON");
         assert_eq!(written["since"], "2024-06-18T23:26:14.000Z");
         assert_eq!(written["endpoint"], "https://example.com:443");
-        assert_eq!(serde_json::from_value::<Filter>(written).expect("a filter"), filter);
+        assert_eq!(serde_json::from_value::<LetterFilter>(written).expect("a filter"), filter);
         // A query has only text.
         assert_eq!(read(&[("status", json!("503"))]).expect("a filter").status, Some(503));
     }
@@ -257,11 +257,11 @@ mod tests {
 
     #[test]
     fn a_filter_of_before_is_read() {
-        let filter: Filter =
+        let filter: LetterFilter =
             serde_json::from_value(json!({ "campaignId": "c", "state": "pending" })).expect("a filter");
         assert_eq!(
             filter,
-            Filter { campaign_id: Some("c".to_owned()), state: Some(State::Pending), ..Filter::default() }
+            LetterFilter { campaign_id: Some("c".to_owned()), state: Some(LetterState::Pending), ..LetterFilter::default() }
         );
     }
 
@@ -270,7 +270,7 @@ mod tests {
         let filter = read(&[("phoneNumber", json!("+5511999990000")), ("label", json!("a"))]).expect("a filter");
         let written = serde_json::to_string(&filter.masked()).expect("JSON");
         assert_eq!(written, r#"{"label":"a","phoneNumber":"********"}"#);
-        assert_eq!(serde_json::to_string(&Filter::default().masked()).expect("JSON"), "{}");
+        assert_eq!(serde_json::to_string(&LetterFilter::default().masked()).expect("JSON"), "{}");
     }
 
     #[test]

@@ -5,10 +5,10 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::State;
-use super::filter::Filter;
+use super::LetterState;
+use super::filter::LetterFilter;
 use crate::delivery::identity::{DeadLetterId, ReplayId};
-use crate::delivery::replay::{Command, Replay, ReplayOutcome};
+use crate::delivery::replay::{ReplayCommand, Replay, ReplayOutcome};
 use crate::delivery::timestamp;
 
 /// The longest `because` of a discard, in characters. It is kept with each of the letters, and with each of the log's records
@@ -21,7 +21,7 @@ const PREFIX: &[u8] = b"{\"mark\":";
 /// One record about letters that are there already.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Mark {
+pub enum DeadLetterRecord {
     /// Letters were given up for good.
     Discard(Discard),
     /// What letters tell of a person was erased.
@@ -33,9 +33,9 @@ pub enum Mark {
     #[serde(alias = "replayByIdentity")]
     Replay(Box<Replay>),
     /// Letters of a replay were sent.
-    Slice(Slice),
+    Slice(ReplayBatch),
     /// A replay was paused, resumed or cancelled. Where it ends it gives back what it has not sent.
-    Control(Control),
+    Control(ReplayControl),
     /// All letters of a removed message are written. The first record of it counts.
     Rewritten(Rewritten),
 }
@@ -47,7 +47,7 @@ pub struct Discard {
     /// Which.
     pub ids: Vec<DeadLetterId>,
     /// By whom, when and why.
-    pub verdict: Verdict,
+    pub verdict: OperatorAction,
 }
 
 /// Letters that tell nothing of a person any more. They can't be sent again.
@@ -57,14 +57,14 @@ pub struct Erase {
     /// Which.
     pub ids: Vec<DeadLetterId>,
     /// By whom and when.
-    pub verdict: Verdict,
+    pub verdict: OperatorAction,
 }
 
 /// Who gave letters up, when and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Discard")]
-pub struct Verdict {
+pub struct OperatorAction {
     /// The name of the operator's token.
     pub by: String,
     /// When.
@@ -79,11 +79,11 @@ pub struct Verdict {
 /// Letters that were sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Slice {
+pub struct ReplayBatch {
     /// The replay.
     pub replay: ReplayId,
     /// Each letter's outcome.
-    pub sent: Vec<Sent>,
+    pub sent: Vec<LetterResult>,
     /// When the last of them was done.
     #[serde(with = "timestamp")]
     pub at: DateTime<Utc>,
@@ -92,7 +92,7 @@ pub struct Slice {
 /// A letter that was sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Sent {
+pub struct LetterResult {
     /// Which.
     pub id: DeadLetterId,
     /// How it went.
@@ -102,11 +102,11 @@ pub struct Sent {
 /// A replay was told what to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Control {
+pub struct ReplayControl {
     /// The replay.
     pub replay: ReplayId,
     /// What.
-    pub command: Command,
+    pub command: ReplayCommand,
     /// By whom: the name of the operator's token.
     pub by: String,
     /// When.
@@ -125,25 +125,25 @@ pub struct Rewritten {
 /// What became of a letter after it was written.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Fate {
+pub struct LetterHistory {
     /// Each time it was sent again, oldest first.
-    pub replays: Vec<ReplayOf>,
+    pub replays: Vec<ReplayAttempt>,
     /// The replays that have told how it went. Of others only the new letter is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     recorded: Vec<ReplayId>,
     /// Who gave it up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub discard: Option<Verdict>,
+    pub discard: Option<OperatorAction>,
     /// Who erased what it tells of a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub erased: Option<Verdict>,
+    pub erased: Option<OperatorAction>,
 }
 
 /// One time a letter was sent again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ReplayOfDeadLetter")]
-pub struct ReplayOf {
+pub struct ReplayAttempt {
     /// By which replay.
     pub replay_id: ReplayId,
     /// When.
@@ -157,15 +157,15 @@ pub struct ReplayOf {
     pub dead_letter_id: Option<DeadLetterId>,
 }
 
-impl Fate {
+impl LetterHistory {
     /// The state of a letter that no replay has: by what was done with it last.
-    pub fn state_unclaimed(&self) -> State {
+    pub fn state_unclaimed(&self) -> LetterState {
         let discarded_at = self.discard.as_ref().map(|discard| discard.at);
         let replayed_at = self.replays.iter().map(|replay| replay.at).max();
         match (discarded_at, replayed_at) {
-            (None, None) => State::Pending,
-            (discarded_at, replayed_at) if discarded_at > replayed_at => State::Discarded,
-            _ => State::Replayed,
+            (None, None) => LetterState::Pending,
+            (discarded_at, replayed_at) if discarded_at > replayed_at => LetterState::Discarded,
+            _ => LetterState::Replayed,
         }
     }
 
@@ -188,10 +188,10 @@ impl Fate {
         self.known(replay, at, ReplayOutcome::Dead).dead_letter_id = Some(letter);
     }
 
-    fn known(&mut self, replay: &ReplayId, at: DateTime<Utc>, outcome: ReplayOutcome) -> &mut ReplayOf {
+    fn known(&mut self, replay: &ReplayId, at: DateTime<Utc>, outcome: ReplayOutcome) -> &mut ReplayAttempt {
         let known = self.replays.iter().position(|known| known.replay_id == *replay);
         let index = known.unwrap_or_else(|| {
-            self.replays.push(ReplayOf { replay_id: replay.clone(), at, outcome, dead_letter_id: None });
+            self.replays.push(ReplayAttempt { replay_id: replay.clone(), at, outcome, dead_letter_id: None });
             self.replays.len() - 1
         });
         &mut self.replays[index]
@@ -210,7 +210,7 @@ enum Renamed {
     ReplayByIdentity(Box<Replay>),
 }
 
-impl Mark {
+impl DeadLetterRecord {
     /// The replay that it is about.
     pub fn replay(&self) -> Option<&ReplayId> {
         match self {
@@ -227,7 +227,7 @@ impl Mark {
     /// None that could happen: all keys are strings.
     pub fn encode(self) -> Result<Vec<u8>, serde_json::Error> {
         match self {
-            Self::Replay(replay) if replay.filter.as_ref().is_some_and(Filter::has_identity) => {
+            Self::Replay(replay) if replay.filter.as_ref().is_some_and(LetterFilter::has_identity) => {
                 serde_json::to_vec(&Marked { mark: Renamed::ReplayByIdentity(replay) })
             }
             mark => serde_json::to_vec(&Marked { mark }),
@@ -252,11 +252,11 @@ mod tests {
 
     #[test]
     fn marks_are_told_from_letters() {
-        let mark = Mark::Rewritten(Rewritten { offset: 7 });
+        let mark = DeadLetterRecord::Rewritten(Rewritten { offset: 7 });
         let bytes = mark.clone().encode().expect("JSON");
-        assert_eq!(Mark::decode(&bytes).expect("a mark"), Some(mark));
-        assert_eq!(Mark::decode(br#"{"id":"dl_1","state":"pending"}"#).expect("a letter"), None);
-        assert!(Mark::decode(br#"{"mark":{"unheardOf":{}}}"#).is_err());
+        assert_eq!(DeadLetterRecord::decode(&bytes).expect("a mark"), Some(mark));
+        assert_eq!(DeadLetterRecord::decode(br#"{"id":"dl_1","state":"pending"}"#).expect("a letter"), None);
+        assert!(DeadLetterRecord::decode(br#"{"mark":{"unheardOf":{}}}"#).is_err());
     }
 
     /// It would ignore the condition that it does not know, and send every pending letter.
@@ -265,7 +265,7 @@ mod tests {
         let replay = |filter: serde_json::Value| {
             let replay = serde_json::json!({ "id": "rp_1", "state": "running", "filter": filter, "config": "current", "total": 0,
                 "sent": 0, "delivered": 0, "failed": 0, "createdAt": "2024-06-18T23:26:14Z", "createdBy": "ops" });
-            Mark::Replay(Box::new(serde_json::from_value(replay).expect("a replay")))
+            DeadLetterRecord::Replay(Box::new(serde_json::from_value(replay).expect("a replay")))
         };
         for (filter, name) in [
             (serde_json::json!({ "phoneNumber": "+5511999990000" }), "replayByIdentity"),
@@ -277,23 +277,23 @@ mod tests {
             let mark = replay(filter);
             let bytes = mark.clone().encode().expect("JSON");
             assert!(bytes.starts_with(format!("{{\"mark\":{{\"{name}\":").as_bytes()), "{mark:?}");
-            assert_eq!(Mark::decode(&bytes).expect("a mark"), Some(mark));
+            assert_eq!(DeadLetterRecord::decode(&bytes).expect("a mark"), Some(mark));
         }
     }
 
     #[test]
     fn a_discard_of_an_earlier_version_is_read() {
         let record = br#"{"mark":{"discard":{"ids":["dl_1"],"verdict":{"by":"ops","at":"2024-06-18T23:26:14Z","reason":"old"}}}}"#;
-        let Some(Mark::Discard(discard)) = Mark::decode(record).expect("a mark") else { panic!("a discard") };
+        let Some(DeadLetterRecord::Discard(discard)) = DeadLetterRecord::decode(record).expect("a mark") else { panic!("a discard") };
         assert_eq!(discard.verdict.because.as_deref(), Some("old"));
-        let written = String::from_utf8(Mark::Discard(discard).encode().expect("JSON")).expect("text");
+        let written = String::from_utf8(DeadLetterRecord::Discard(discard).encode().expect("JSON")).expect("text");
         assert!(written.contains(r#""because":"old""#) && !written.contains("reason"), "{written}");
     }
 
     #[test]
     fn a_new_letter_and_its_outcome_meet_in_either_order() {
         let (replay, at) = (ReplayId::new("rp_1"), DateTime::UNIX_EPOCH);
-        let (mut one, mut other) = (Fate::default(), Fate::default());
+        let (mut one, mut other) = (LetterHistory::default(), LetterHistory::default());
         one.sent(&replay, at, ReplayOutcome::Requeued);
         one.dead_again(&replay, at, DeadLetterId::new("dl_2"));
         other.dead_again(&replay, at, DeadLetterId::new("dl_2"));

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::DeadLetter;
 use crate::delivery::identity::ReplayLink;
-use crate::delivery::{Delivery, TraceContext, event, fault::Fault, reason::Reason, timestamp};
+use crate::delivery::{Delivery, TraceContext, event, fault::Violation, reason::DeadLetterReason, timestamp};
 
 /// A removal from a queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub struct Removal {
     /// The name of the queue.
     pub queue: String,
     /// One of `poison`, `expired`, `rejected` and `maxlen`.
-    pub reason: Reason,
+    pub reason: DeadLetterReason,
     /// When; `None` if the broker does not say.
     #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
     pub at: Option<DateTime<Utc>>,
@@ -60,7 +60,7 @@ impl RemovedMessage {
                     deliveries.into_iter().map(|delivery| DeadLetter::of_delivery(delivery, reason, dead_at)).collect()
                 }
                 Err(error) => {
-                    vec![self.unread(place, vec![Fault::new("$", format!("not a delivery: {error}"))], dead_at)]
+                    vec![self.unread(place, vec![Violation::new("$", format!("not a delivery: {error}"))], dead_at)]
                 }
             };
         }
@@ -78,7 +78,7 @@ impl RemovedMessage {
     }
 
     /// The letter of its bytes.
-    fn unread(&self, place: &impl Display, errors: Vec<Fault>, dead_at: DateTime<Utc>) -> DeadLetter {
+    fn unread(&self, place: &impl Display, errors: Vec<Violation>, dead_at: DateTime<Utc>) -> DeadLetter {
         let place = format!("removed from {} {place}", self.removal.queue);
         let letter = DeadLetter::of_body(&self.body, errors, &place, self.removal.reason, dead_at);
         let letter = DeadLetter { message_id: self.message_id.clone(), trace: self.trace.clone(), ..letter };
@@ -111,7 +111,7 @@ mod tests {
 
     fn removed(queue: &str, body: &[u8]) -> RemovedMessage {
         RemovedMessage {
-            removal: Removal { queue: queue.to_owned(), reason: Reason::Rejected, at: None },
+            removal: Removal { queue: queue.to_owned(), reason: DeadLetterReason::Rejected, at: None },
             body: body.to_vec(),
             message_id: Some("m".to_owned()),
             trace: None,
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn an_event_tells_what_it_was() {
         let letter = letters(&removed("p.events", EVENT), 7).remove(0);
-        assert_eq!((letter.reason, letter.dead_at, letter.errors.len()), (Reason::Rejected, NOW, 0));
+        assert_eq!((letter.reason, letter.dead_at, letter.errors.len()), (DeadLetterReason::Rejected, NOW, 0));
         assert_eq!((letter.campaign_id.as_deref(), letter.label.as_deref()), (Some("c"), Some("l")));
         assert_eq!(letter.event_id.as_ref().map(|id| id.as_str()), Some("m"), "the message's id is the event's");
         assert_eq!((letter.delivery_id, letter.body.as_deref()), (None, std::str::from_utf8(EVENT).ok()));

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::super::campaign::{Place, Webhook};
+use super::super::campaign::{WebhookPlace, Webhook};
 use super::super::event::Keyword;
-use super::super::fault::Fault;
+use super::super::fault::Violation;
 use super::reader::{Faults, FirstPlaces, Node};
-use super::{Urls, duplicates, parse, webhook};
+use super::{UrlPolicy, duplicates, parse, webhook};
 
 /// What tells where a webhook is. A document may repeat it, as whoever has read it sends it back.
 const WHERE: [&str; 3] = ["campaignId", "label", "keyword"];
@@ -15,8 +15,8 @@ const WHERE: [&str; 3] = ["campaignId", "label", "keyword"];
 ///
 /// # Errors
 /// All faults of the document, each with its path.
-pub fn read_webhook(bytes: &[u8], urls: Urls<'_>, campaign: &str, place: &Place<'_>) -> Result<Webhook, Vec<Fault>> {
-    let (text, mut value) = parse(bytes, "a webhook").map_err(|message| vec![Fault::new("$", message)])?;
+pub fn read_webhook(bytes: &[u8], urls: UrlPolicy<'_>, campaign: &str, place: &WebhookPlace<'_>) -> Result<Webhook, Vec<Violation>> {
+    let (text, mut value) = parse(bytes, "a webhook").map_err(|message| vec![Violation::new("$", message)])?;
     let faults = Faults::default();
     duplicates::refuse(text, &faults);
     for name in WHERE {
@@ -51,8 +51,8 @@ pub fn read_webhook(bytes: &[u8], urls: Urls<'_>, campaign: &str, place: &Place<
 ///
 /// # Errors
 /// That it is no JSON, or each name that it gives twice. The rules of its place are those of the document it goes to.
-pub fn read_value(bytes: &[u8], what: &str) -> Result<Value, Vec<Fault>> {
-    let (text, value) = parse(bytes, what).map_err(|message| vec![Fault::new("$", message)])?;
+pub fn read_value(bytes: &[u8], what: &str) -> Result<Value, Vec<Violation>> {
+    let (text, value) = parse(bytes, what).map_err(|message| vec![Violation::new("$", message)])?;
     let faults = Faults::default();
     duplicates::refuse(text, &faults);
     faults.none_or(Some(value))
@@ -73,7 +73,7 @@ mod tests {
         let place = campaign.places().find(|place| place.entry.is_some_and(|entry| entry.keyword.to_string() == "4"));
         read_webhook(
             document.to_string().as_bytes(),
-            Urls::Scheme(HttpUrls::Refused),
+            UrlPolicy::Scheme(HttpUrls::Refused),
             &campaign.id,
             &place.expect("a place"),
         )
@@ -115,7 +115,7 @@ mod tests {
     fn a_name_given_twice_is_refused() {
         let campaign = example();
         let place = campaign.places().next().expect("a place");
-        let read = |text: &str| read_webhook(text.as_bytes(), Urls::Scheme(HttpUrls::Refused), "13010", &place);
+        let read = |text: &str| read_webhook(text.as_bytes(), UrlPolicy::Scheme(HttpUrls::Refused), "13010", &place);
         let faults =
             read(r#"{"url":"https://example.com/","enabled":true,"enabled":false}"#).expect_err("it was taken");
         assert_eq!(faults[0].path, "$.enabled");

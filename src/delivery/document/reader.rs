@@ -11,8 +11,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
-use super::super::duration::{self, Written};
-use super::super::fault::{Fault, type_name};
+use super::super::duration::{self, TextDuration};
+use super::super::fault::{Violation, type_name};
 use super::super::timestamp;
 
 /// The most faults that are kept of one document. More are counted only: a megabyte has room for half a million.
@@ -27,7 +27,7 @@ const MAX_SHOWN_CHARS: usize = 80;
 /// The faults found so far. Shared by all nodes of a document, hence the cells.
 #[derive(Default)]
 pub(super) struct Faults {
-    found: RefCell<Vec<Fault>>,
+    found: RefCell<Vec<Violation>>,
     bytes: Cell<usize>,
     left_out: Cell<usize>,
 }
@@ -37,7 +37,7 @@ impl Faults {
     pub(super) fn add(&self, path: impl FnOnce() -> String, message: impl Into<String>) {
         let mut found = self.found.borrow_mut();
         if found.len() < MAX_FAULTS && self.bytes.get() < MAX_FAULT_BYTES {
-            let fault = Fault::new(path(), message);
+            let fault = Violation::new(path(), message);
             self.bytes.set(self.bytes.get() + fault.path.len() + fault.message.len());
             found.push(fault);
         } else {
@@ -46,13 +46,13 @@ impl Faults {
     }
 
     /// What was read, if nothing is wrong with it.
-    pub(super) fn none_or<T>(self, read: Option<T>) -> Result<T, Vec<Fault>> {
+    pub(super) fn none_or<T>(self, read: Option<T>) -> Result<T, Vec<Violation>> {
         let mut faults = self.found.into_inner();
         match (read, self.left_out.get()) {
             (Some(read), 0) if faults.is_empty() => Ok(read),
             (_, 0) => Err(faults),
             (_, left_out) => {
-                faults.push(Fault::new("$", format!("{left_out} more faults are not listed: mend these first")));
+                faults.push(Violation::new("$", format!("{left_out} more faults are not listed: mend these first")));
                 Err(faults)
             }
         }
@@ -177,9 +177,9 @@ impl<'a> Node<'a> {
         time.or_else(|| self.refuse("must be an RFC 3339 date, like 2024-06-18T23:26:14.206Z"))
     }
 
-    pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Written> {
+    pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Option<TextDuration> {
         let text = self.text_of(1..=MAX_SHOWN_CHARS)?;
-        match Written::parse(text) {
+        match TextDuration::parse(text) {
             Ok(duration) if range.contains(&duration.value()) => Some(duration),
             Ok(_) => {
                 let (shortest, longest) = (duration::text(*range.start()), duration::text(*range.end()));

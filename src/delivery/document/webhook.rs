@@ -11,7 +11,7 @@ use url::Url;
 
 use super::ids;
 use super::reader::{FirstPlaces, Node};
-use super::{HttpUrls, Urls};
+use super::{HttpUrls, UrlPolicy};
 use crate::delivery::campaign::PreviousSecret;
 use crate::delivery::campaign::{ExtraParameters, MASK, RetryOverrides, Webhook};
 use crate::delivery::identity::WebhookId;
@@ -55,7 +55,7 @@ const RESERVED_HEADERS: [&str; 13] = [
 const RESERVED_PREFIXES: [&str; 2] = ["proxy-", "webhook-"];
 
 /// Reads a webhook. One without an id of its own has [none yet](ids::none_yet).
-pub(super) fn read<'a>(node: &Node<'a>, urls: Urls<'_>, first_ids: &mut FirstPlaces<&'a str>) -> Option<Webhook> {
+pub(super) fn read<'a>(node: &Node<'a>, urls: UrlPolicy<'_>, first_ids: &mut FirstPlaces<&'a str>) -> Option<Webhook> {
     const FIELDS: [&str; 11] = [
         "id",
         "url",
@@ -117,7 +117,7 @@ fn id<'a>(node: &Node<'a>, first_ids: &mut FirstPlaces<&'a str>) -> Option<Webho
 
 /// `https://host/path`. The text is looked at as well as the parsed URL, because the parser mends what it can: it takes
 /// `https:host`, backslashes and line breaks.
-fn url<'a>(node: &Node<'a>, urls: Urls<'_>) -> Option<&'a str> {
+fn url<'a>(node: &Node<'a>, urls: UrlPolicy<'_>) -> Option<&'a str> {
     let text = node.text_of(1..=MAX_URL_CHARS)?;
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     let authority = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();

@@ -31,15 +31,15 @@ const LONGEST_OPEN: Duration = Duration::from_secs(60);
 
 /// What the end of a request says of its endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sign {
+pub enum HealthSignal {
     /// It works: any answer but those that follow.
-    Works,
+    Success,
     /// It works, and asks for less: 429 and 503.
-    AsksForLess,
+    Throttled,
     /// It failed at once.
-    FailsAtOnce,
+    FastFailure,
     /// It took long to fail.
-    FailsSlowly,
+    SlowFailure,
 }
 
 /// What a breaker can be.
@@ -55,7 +55,7 @@ enum State {
 
 /// What a breaker says to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum BreakerDecision {
     /// It may be sent.
     Go,
     /// It may be sent, alone: what becomes of it decides.
@@ -84,28 +84,28 @@ impl Default for Breaker {
 
 impl Breaker {
     /// Asks for a request to be let through.
-    pub fn ask(&mut self, now: Duration) -> Verdict {
+    pub fn ask(&mut self, now: Duration) -> BreakerDecision {
         match self.state {
-            State::Closed => Verdict::Go,
+            State::Closed => BreakerDecision::Go,
             State::Open { until } if now >= until => {
                 self.state = State::HalfOpen;
-                Verdict::Probe
+                BreakerDecision::Probe
             }
-            State::Open { until } => Verdict::Refused(until - now),
-            State::HalfOpen => Verdict::Refused(OPEN),
+            State::Open { until } => BreakerDecision::Refused(until - now),
+            State::HalfOpen => BreakerDecision::Refused(OPEN),
         }
     }
 
     /// A request has ended. Any answer closes the breaker; of failures, those count that it had let through.
-    pub fn heard(&mut self, sign: Sign, now: Duration) {
+    pub fn heard(&mut self, sign: HealthSignal, now: Duration) {
         let slow = match sign {
-            Sign::Works => {
+            HealthSignal::Success => {
                 *self = Self::default();
                 return;
             }
             // An endpoint that sheds load is there, but a row of nothing else is an outage.
-            Sign::AsksForLess | Sign::FailsAtOnce => 0,
-            Sign::FailsSlowly => 1,
+            HealthSignal::Throttled | HealthSignal::FastFailure => 0,
+            HealthSignal::SlowFailure => 1,
         };
         if self.failures == 0 {
             self.failing_since = now;
@@ -166,7 +166,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn after(signs: &[Sign], apart: Duration) -> (Breaker, Duration) {
+    fn after(signs: &[HealthSignal], apart: Duration) -> (Breaker, Duration) {
         let mut breaker = Breaker::default();
         let mut now = seconds(1000);
         for sign in signs {
@@ -178,20 +178,20 @@ mod tests {
 
     #[test]
     fn what_opens_it_and_what_does_not() {
-        use Sign::{AsksForLess, FailsAtOnce, FailsSlowly, Works};
+        use HealthSignal::{Throttled, FastFailure, SlowFailure, Success};
         let often = |sign, count| vec![sign; count];
         for (signs, apart, expected) in [
-            (often(Works, 100), seconds(1), BreakerState::Closed),
-            (often(FailsSlowly, 4), seconds(15), BreakerState::Closed),
-            (often(FailsSlowly, 5), seconds(15), BreakerState::Open),
-            (often(FailsSlowly, 5), Duration::ZERO, BreakerState::Open),
-            ([often(FailsSlowly, 4), vec![Works], often(FailsSlowly, 4)].concat(), seconds(1), BreakerState::Closed),
+            (often(Success, 100), seconds(1), BreakerState::Closed),
+            (often(SlowFailure, 4), seconds(15), BreakerState::Closed),
+            (often(SlowFailure, 5), seconds(15), BreakerState::Open),
+            (often(SlowFailure, 5), Duration::ZERO, BreakerState::Open),
+            ([often(SlowFailure, 4), vec![Success], often(SlowFailure, 4)].concat(), seconds(1), BreakerState::Closed),
             // At once: by the thousand within a minute, or for more than a minute, but seldom.
-            (often(FailsAtOnce, 10_000), Duration::from_millis(5), BreakerState::Closed),
-            (often(FailsAtOnce, 19), seconds(60), BreakerState::Closed),
-            (often(FailsAtOnce, 21), seconds(3), BreakerState::Open),
-            (often(AsksForLess, 21), seconds(3), BreakerState::Open),
-            ([often(FailsAtOnce, 19), vec![Works], often(FailsAtOnce, 19)].concat(), seconds(9), BreakerState::Closed),
+            (often(FastFailure, 10_000), Duration::from_millis(5), BreakerState::Closed),
+            (often(FastFailure, 19), seconds(60), BreakerState::Closed),
+            (often(FastFailure, 21), seconds(3), BreakerState::Open),
+            (often(Throttled, 21), seconds(3), BreakerState::Open),
+            ([often(FastFailure, 19), vec![Success], often(FastFailure, 19)].concat(), seconds(9), BreakerState::Closed),
         ] {
             let (breaker, _) = after(&signs, apart);
             assert_eq!(breaker.shown(), expected, "{} × {:?}", signs.len(), signs.last());
@@ -200,40 +200,40 @@ mod tests {
 
     #[test]
     fn one_probe_decides_and_each_failed_one_doubles_the_wait() {
-        let (mut breaker, mut now) = after(&[Sign::FailsSlowly; 5], seconds(1));
+        let (mut breaker, mut now) = after(&[HealthSignal::SlowFailure; 5], seconds(1));
         for open in [1, 2, 4, 8, 16, 32, 60, 60, 60] {
-            assert_eq!(breaker.ask(now), Verdict::Refused(seconds(open)));
+            assert_eq!(breaker.ask(now), BreakerDecision::Refused(seconds(open)));
             assert_eq!(breaker.refuses_for(now), Some(seconds(open)));
             now += seconds(open);
             assert_eq!(breaker.refuses_for(now + seconds(1)), Some(Duration::ZERO), "until somebody asks");
-            assert_eq!(breaker.ask(now), Verdict::Probe);
-            assert_eq!(breaker.ask(now), Verdict::Refused(OPEN), "a second probe");
+            assert_eq!(breaker.ask(now), BreakerDecision::Probe);
+            assert_eq!(breaker.ask(now), BreakerDecision::Refused(OPEN), "a second probe");
             assert_eq!(breaker.refuses_for(now), None);
             now += seconds(15);
-            breaker.heard(Sign::FailsSlowly, now);
+            breaker.heard(HealthSignal::SlowFailure, now);
         }
         now += seconds(60);
-        assert_eq!(breaker.ask(now), Verdict::Probe);
-        breaker.heard(Sign::Works, now);
-        assert_eq!((breaker.ask(now), breaker), (Verdict::Go, Breaker::default()));
+        assert_eq!(breaker.ask(now), BreakerDecision::Probe);
+        breaker.heard(HealthSignal::Success, now);
+        assert_eq!((breaker.ask(now), breaker), (BreakerDecision::Go, Breaker::default()));
     }
 
     #[test]
     fn a_probe_that_is_lost_is_made_by_the_next() {
-        let (mut breaker, now) = after(&[Sign::FailsSlowly; 5], seconds(1));
-        assert_eq!(breaker.ask(now + seconds(1)), Verdict::Probe);
+        let (mut breaker, now) = after(&[HealthSignal::SlowFailure; 5], seconds(1));
+        assert_eq!(breaker.ask(now + seconds(1)), BreakerDecision::Probe);
         breaker.probe_lost(now + seconds(2));
-        assert_eq!(breaker.ask(now + seconds(2)), Verdict::Probe);
+        assert_eq!(breaker.ask(now + seconds(2)), BreakerDecision::Probe);
     }
 
     #[test]
     fn what_was_under_way_when_it_opened_is_heard() {
-        let (mut breaker, now) = after(&[Sign::FailsSlowly; 5], seconds(1));
+        let (mut breaker, now) = after(&[HealthSignal::SlowFailure; 5], seconds(1));
         let open = breaker.clone();
-        breaker.heard(Sign::FailsSlowly, now);
+        breaker.heard(HealthSignal::SlowFailure, now);
         assert_eq!(breaker.ask(now), open.clone().ask(now), "a late failure prolongs nothing");
-        breaker.heard(Sign::Works, now);
-        assert_eq!(breaker.ask(now), Verdict::Go);
+        breaker.heard(HealthSignal::Success, now);
+        assert_eq!(breaker.ask(now), BreakerDecision::Go);
     }
 
     proptest! {
@@ -247,24 +247,24 @@ mod tests {
                 now += Duration::from_millis(milliseconds);
                 match step {
                     0 | 1 => match breaker.ask(now) {
-                        Verdict::Probe => {
+                        BreakerDecision::Probe => {
                             prop_assert!(!probing, "two probes at once");
                             probing = true;
                         }
-                        Verdict::Refused(wait) => prop_assert!(wait <= LONGEST_OPEN),
-                        Verdict::Go => prop_assert_eq!(breaker.shown(), BreakerState::Closed),
+                        BreakerDecision::Refused(wait) => prop_assert!(wait <= LONGEST_OPEN),
+                        BreakerDecision::Go => prop_assert_eq!(breaker.shown(), BreakerState::Closed),
                     },
                     2 => {
-                        breaker.heard(Sign::Works, now);
+                        breaker.heard(HealthSignal::Success, now);
                         prop_assert_eq!(breaker.shown(), BreakerState::Closed);
                         probing = false;
                     }
                     3 => {
-                        breaker.heard(Sign::FailsAtOnce, now);
+                        breaker.heard(HealthSignal::FastFailure, now);
                         probing = false;
                     }
                     4 => {
-                        breaker.heard(Sign::FailsSlowly, now);
+                        breaker.heard(HealthSignal::SlowFailure, now);
                         probing = false;
                     }
                     _ => {
@@ -274,7 +274,7 @@ mod tests {
                 }
             }
             let verdict = breaker.ask(now + LONGEST_OPEN);
-            prop_assert!(verdict != Verdict::Refused(OPEN) || probing, "shut for good: {:?}", breaker);
+            prop_assert!(verdict != BreakerDecision::Refused(OPEN) || probing, "shut for good: {:?}", breaker);
         }
     }
 }

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::rate::{self, Rate};
-use super::{Arrival, Asking};
+use super::rate::{self, Gcra};
+use super::{Source, AskRound};
 
 /// A fresh delivery that waits for a gate in memory, where it holds a part of the events' window, waits no longer.
 const PATIENCE: Duration = Duration::from_millis(400);
@@ -28,19 +28,19 @@ pub struct Limits {
     pub per_second: Option<f64>,
 }
 
-impl Arrival {
+impl Source {
     /// The longest that it waits for a gate in memory.
     pub fn patience(self) -> Duration {
         match self {
-            Self::Fresh => PATIENCE,
-            Self::Waited => PATIENCE_AFTER_PARKING,
+            Self::Event => PATIENCE,
+            Self::Retry => PATIENCE_AFTER_PARKING,
         }
     }
 }
 
 /// What keeps a request from passing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Obstacle {
+pub(super) enum LimitHit {
     /// As many as may be are under way.
     Concurrency,
     /// The rate, for so long.
@@ -49,43 +49,43 @@ pub(super) enum Obstacle {
 
 /// A gate. All times are since the same moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Gate {
+pub struct ConcurrencyLimiter {
     pub(super) in_flight: u32,
     /// Deliveries that wait for a request to end.
     pub(super) waiting: u32,
-    rate: Rate,
+    rate: Gcra,
     /// When the last of those that are parked comes back: the next one comes after it.
     last_return: Duration,
 }
 
-impl Gate {
+impl ConcurrencyLimiter {
     /// What keeps a request that asks so. Who has just come does not overtake those that wait.
-    pub(super) fn obstacle(&self, limits: Limits, asking: Asking, now: Duration) -> Option<Obstacle> {
-        if self.in_flight >= limits.concurrency || asking == Asking::First && self.waiting > 0 {
-            return Some(Obstacle::Concurrency);
+    pub(super) fn obstacle(&self, limits: Limits, asking: AskRound, now: Duration) -> Option<LimitHit> {
+        if self.in_flight >= limits.concurrency || asking == AskRound::First && self.waiting > 0 {
+            return Some(LimitHit::Concurrency);
         }
         let wait = limits.per_second.map(|rate| self.rate.wait(rate, now)).unwrap_or_default();
-        (!wait.is_zero()).then_some(Obstacle::Rate(wait))
+        (!wait.is_zero()).then_some(LimitHit::Rate(wait))
     }
 
     /// For how long it may wait for the gate in memory; `None` where that would be too long. `took` is what a request takes.
     pub(super) fn worth_waiting(
         &self,
-        obstacle: Obstacle,
+        obstacle: LimitHit,
         limits: Limits,
-        asking: Asking,
-        arrival: Arrival,
+        asking: AskRound,
+        arrival: Source,
         took: Duration,
     ) -> Option<Duration> {
         let patience = arrival.patience();
         let wait = match obstacle {
-            Obstacle::Concurrency => Duration::ZERO,
-            Obstacle::Rate(wait) => wait,
+            LimitHit::Concurrency => Duration::ZERO,
+            LimitHit::Rate(wait) => wait,
         };
         let expected = match asking {
-            Asking::First => wait + behind(self.waiting, limits, took),
-            Asking::Again => wait,
-            Asking::Last => return None,
+            AskRound::First => wait + behind(self.waiting, limits, took),
+            AskRound::Again => wait,
+            AskRound::Last => return None,
         };
         let most = if wait.is_zero() { patience } else { wait };
         (expected <= patience).then_some(most)
@@ -152,14 +152,14 @@ mod tests {
     #[test]
     fn as_many_as_may_be_at_once() {
         let limits = Limits { concurrency: 2, per_second: None };
-        let mut gate = Gate::default();
+        let mut gate = ConcurrencyLimiter::default();
         for _ in 0..2 {
-            assert_eq!(gate.obstacle(limits, Asking::First, NOW), None);
+            assert_eq!(gate.obstacle(limits, AskRound::First, NOW), None);
             gate.enter(None, NOW);
         }
-        assert_eq!(gate.obstacle(limits, Asking::First, NOW), Some(Obstacle::Concurrency));
+        assert_eq!(gate.obstacle(limits, AskRound::First, NOW), Some(LimitHit::Concurrency));
         gate.leave();
-        assert_eq!(gate.obstacle(limits, Asking::First, NOW), None);
+        assert_eq!(gate.obstacle(limits, AskRound::First, NOW), None);
         gate.leave();
         assert!(gate.is_idle(NOW));
     }
@@ -167,10 +167,10 @@ mod tests {
     #[test]
     fn as_many_as_may_be_in_a_second() {
         let limits = Limits { concurrency: 100, per_second: Some(4.0) };
-        let mut gate = Gate::default();
+        let mut gate = ConcurrencyLimiter::default();
         gate.enter(limits.per_second, NOW);
-        assert_eq!(gate.obstacle(limits, Asking::First, NOW), Some(Obstacle::Rate(Duration::from_millis(250))));
-        assert_eq!(gate.obstacle(limits, Asking::First, NOW + Duration::from_millis(250)), None);
+        assert_eq!(gate.obstacle(limits, AskRound::First, NOW), Some(LimitHit::Rate(Duration::from_millis(250))));
+        assert_eq!(gate.obstacle(limits, AskRound::First, NOW + Duration::from_millis(250)), None);
     }
 
     #[test]
@@ -178,7 +178,7 @@ mod tests {
         let took = Duration::from_millis(100);
         for (per_second, apart) in [(None, Duration::from_millis(10)), (Some(2.0), Duration::from_millis(500))] {
             let limits = Limits { concurrency: 10, per_second };
-            let mut gate = Gate::default();
+            let mut gate = ConcurrencyLimiter::default();
             let first = gate.park(limits, took, NOW);
             assert_eq!(first, SHORTEST_PARKING);
             assert_eq!(gate.park(limits, took, NOW), first + apart);

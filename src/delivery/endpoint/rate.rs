@@ -9,12 +9,12 @@ const BURST: Duration = Duration::from_millis(100);
 
 /// The requests of one endpoint or webhook that has a limit. All times are since the same moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Rate {
+pub struct Gcra {
     /// When the next request would be sent, were all of them evenly spaced.
     next: Duration,
 }
 
-impl Rate {
+impl Gcra {
     /// How long the next request must wait; zero where it may be sent now.
     pub fn wait(&self, per_second: f64, now: Duration) -> Duration {
         let ahead = self.next.saturating_sub(now);
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn requests_are_spaced() {
-        let mut rate = Rate::default();
+        let mut rate = Gcra::default();
         let now = Duration::from_secs(10);
         assert_eq!(rate.wait(2.0, now), Duration::ZERO);
         rate.sent(2.0, now);
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_rate_that_nobody_could_wait_for_is_no_panic() {
-        let mut rate = Rate::default();
+        let mut rate = Gcra::default();
         for per_second in [f64::MIN_POSITIVE, 0.0, f64::MAX] {
             rate.sent(per_second, Duration::from_secs(1));
             let _ = rate.wait(per_second, Duration::from_secs(1));
@@ -68,7 +68,7 @@ mod tests {
         /// Of requests that come as they like, and are sent when they may be, no second has more than the rate and a burst.
         #[test]
         fn no_second_has_more(per_second in 0.5_f64..500.0, gaps in proptest::collection::vec(0_u64..40, 1..400)) {
-            let mut rate = Rate::default();
+            let mut rate = Gcra::default();
             let mut now = Duration::from_secs(5);
             let mut sent: Vec<Duration> = Vec::new();
             for gap in gaps {

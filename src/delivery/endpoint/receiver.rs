@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::breaker::{Breaker, SLOW, Sign, Verdict};
-use super::gate::{Gate, LONGEST_PARKING, Limits, Obstacle, SHORTEST_PARKING};
-use super::recent::{Parked, Recent};
-use super::{Admission, Ask, BreakerState, Busy, Ladder, Lane, LastError, Pass, Purpose, Queue, SlowLane, Standing};
+use super::breaker::{Breaker, SLOW, HealthSignal, BreakerDecision};
+use super::gate::{ConcurrencyLimiter, LONGEST_PARKING, Limits, LimitHit, SHORTEST_PARKING};
+use super::recent::{Parked, DecayingRatio};
+use super::{Admission, AdmissionRequest, BreakerState, ParkReason, Ladder, Lane, LastError, AdmissionToken, Purpose, Queue, SlowLane, EndpointStats};
 use crate::delivery::identity::WebhookId;
 use crate::delivery::outcome::{Cause, Reply};
 
@@ -30,18 +30,18 @@ const IDLE: Duration = Duration::from_secs(300);
 pub struct Receiver {
     breaker: Breaker,
     /// Its requests; those of all receivers of its endpoint pass that one's gate as well.
-    gate: Gate,
+    gate: ConcurrencyLimiter,
     /// Requests it may have under way: what it has shown to bear.
     allowed: u32,
     /// Of webhooks that have limits of their own.
-    webhooks: BTreeMap<WebhookId, Gate>,
+    webhooks: BTreeMap<WebhookId, ConcurrencyLimiter>,
     /// What an answer usually takes; none where there never was one.
     latency: Option<Duration>,
     /// When a request last ended, or the first of those under way began.
     moved_at: Duration,
     used_at: Duration,
     parked: Parked,
-    recent: Recent,
+    recent: DecayingRatio,
     last_error: Option<LastError>,
 }
 
@@ -49,14 +49,14 @@ impl Default for Receiver {
     fn default() -> Self {
         Self {
             breaker: Breaker::default(),
-            gate: Gate::default(),
+            gate: ConcurrencyLimiter::default(),
             allowed: FIRST_ALLOWED,
             webhooks: BTreeMap::new(),
             latency: None,
             moved_at: Duration::ZERO,
             used_at: Duration::ZERO,
             parked: Parked::default(),
-            recent: Recent::default(),
+            recent: DecayingRatio::default(),
             last_error: None,
         }
     }
@@ -64,14 +64,14 @@ impl Default for Receiver {
 
 impl Receiver {
     /// Asks whether a delivery may be sent; `endpoint` is the gate of all its receivers.
-    pub fn admit(&mut self, endpoint: &mut Gate, ask: &Ask<'_>, now: Duration) -> Admission {
+    pub fn admit(&mut self, endpoint: &mut ConcurrencyLimiter, ask: &AdmissionRequest<'_>, now: Duration) -> Admission {
         self.used_at = now;
         let purpose = match self.breaker.ask(now) {
-            Verdict::Go => Purpose::Request,
-            Verdict::Probe => Purpose::Probe,
-            Verdict::Refused(time) => {
+            BreakerDecision::Go => Purpose::Request,
+            BreakerDecision::Probe => Purpose::Probe,
+            BreakerDecision::Refused(time) => {
                 let time = time + self.spread(ask.jitter, now);
-                return self.park(ask.ladder, time, Busy::Breaker, now);
+                return self.park(ask.ladder, time, ParkReason::Breaker, now);
             }
         };
         if let Some(refusal) = self.refusal(endpoint, ask, purpose, now) {
@@ -87,11 +87,11 @@ impl Receiver {
         if let Some((id, limits)) = ask.webhook {
             self.webhooks.entry(id.clone()).or_default().enter(limits.per_second, now);
         }
-        Admission::Send(Pass { webhook: ask.webhook.map(|(id, _)| id.clone()), lane, purpose })
+        Admission::Send(AdmissionToken { webhook: ask.webhook.map(|(id, _)| id.clone()), lane, purpose })
     }
 
     /// What keeps a request that the breaker would let through.
-    fn refusal(&mut self, endpoint: &mut Gate, ask: &Ask<'_>, purpose: Purpose, now: Duration) -> Option<Admission> {
+    fn refusal(&mut self, endpoint: &mut ConcurrencyLimiter, ask: &AdmissionRequest<'_>, purpose: Purpose, now: Duration) -> Option<Admission> {
         let stalled = self.stalled(now);
         let useless = stalled || self.latency.is_none() && self.gate.in_flight > 0;
         let has_place = match (self.lane(purpose, now), ask.slow_lane) {
@@ -101,7 +101,7 @@ impl Receiver {
         };
         if !has_place || stalled && self.gate.in_flight >= self.allowed.min(FIRST_ALLOWED) {
             let time = SHORTEST_PARKING + self.spread(ask.jitter, now);
-            return Some(self.park(ask.ladder, time, Busy::Slow, now));
+            return Some(self.park(ask.ladder, time, ParkReason::Slow, now));
         }
         let took = self.latency.unwrap_or_else(|| now.saturating_sub(self.moved_at));
         let bearable = Limits { concurrency: self.allowed, per_second: None };
@@ -114,8 +114,8 @@ impl Receiver {
                 return Some(Admission::Wait(wait, queue));
             }
             let why = match obstacle {
-                Obstacle::Concurrency => Busy::Concurrency,
-                Obstacle::Rate(_) => Busy::RateLimit,
+                LimitHit::Concurrency => ParkReason::Concurrency,
+                LimitHit::Rate(_) => ParkReason::RateLimit,
             };
             if ask.ladder == Ladder::Closed {
                 return Some(Admission::Refused(why));
@@ -149,7 +149,7 @@ impl Receiver {
         (down * 2).min(LONGEST_PARKING - SHORTEST_PARKING).mul_f64(jitter.clamp(0.0, 1.0))
     }
 
-    fn park(&mut self, ladder: Ladder, time: Duration, why: Busy, now: Duration) -> Admission {
+    fn park(&mut self, ladder: Ladder, time: Duration, why: ParkReason, now: Duration) -> Admission {
         if ladder == Ladder::Closed {
             return Admission::Refused(why);
         }
@@ -170,8 +170,8 @@ impl Receiver {
     /// A request has ended `at` this time, after `took`, with this reply.
     pub fn ended(
         &mut self,
-        endpoint: &mut Gate,
-        pass: Pass,
+        endpoint: &mut ConcurrencyLimiter,
+        pass: AdmissionToken,
         reply: &Reply,
         took: Duration,
         at: DateTime<Utc>,
@@ -187,7 +187,7 @@ impl Receiver {
         let was = self.breaker.shown();
         self.breaker.heard(sign, now);
         match sign {
-            Sign::Works => {
+            HealthSignal::Success => {
                 // A moving average: old answers fade within about ten.
                 self.latency = Some(self.latency.map_or(took, |latency| (latency * 9 + took) / 10));
                 self.allowed = match was {
@@ -196,24 +196,24 @@ impl Receiver {
                     BreakerState::Closed => self.allowed.saturating_add(u32::from(all_used)),
                 };
             }
-            Sign::AsksForLess | Sign::FailsSlowly => self.allowed = (self.allowed / 2).max(1),
-            Sign::FailsAtOnce => {}
+            HealthSignal::Throttled | HealthSignal::SlowFailure => self.allowed = (self.allowed / 2).max(1),
+            HealthSignal::FastFailure => {}
         }
     }
 
     /// A request was given up before anything came of it.
-    pub fn given_up(&mut self, endpoint: &mut Gate, pass: Pass, now: Duration) {
+    pub fn given_up(&mut self, endpoint: &mut ConcurrencyLimiter, pass: AdmissionToken, now: Duration) {
         self.leave(endpoint, &pass, now);
         self.lose(&pass, now);
     }
 
-    fn lose(&mut self, pass: &Pass, now: Duration) {
+    fn lose(&mut self, pass: &AdmissionToken, now: Duration) {
         if pass.purpose == Purpose::Probe {
             self.breaker.probe_lost(now);
         }
     }
 
-    fn leave(&mut self, endpoint: &mut Gate, pass: &Pass, now: Duration) {
+    fn leave(&mut self, endpoint: &mut ConcurrencyLimiter, pass: &AdmissionToken, now: Duration) {
         self.moved_at = now;
         self.gate.leave();
         endpoint.leave();
@@ -223,7 +223,7 @@ impl Receiver {
     }
 
     /// The gate at which a delivery of this webhook waits in `queue`.
-    pub fn gate<'a>(&'a mut self, endpoint: &'a mut Gate, queue: Queue, webhook: &WebhookId) -> &'a mut Gate {
+    pub fn gate<'a>(&'a mut self, endpoint: &'a mut ConcurrencyLimiter, queue: Queue, webhook: &WebhookId) -> &'a mut ConcurrencyLimiter {
         match queue {
             Queue::Webhook => self.webhooks.entry(webhook.clone()).or_default(),
             Queue::Receiver => &mut self.gate,
@@ -265,9 +265,9 @@ impl Receiver {
     }
 
     /// How it stands, for people.
-    pub fn standing(&self, now: Duration) -> Standing {
+    pub fn standing(&self, now: Duration) -> EndpointStats {
         let recent = self.recent.at(now);
-        Standing {
+        EndpointStats {
             breaker: self.breaker.shown(),
             probe_in_ms: self.breaker.refuses_for(now).map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             in_flight: self.gate.in_flight,
@@ -298,17 +298,17 @@ fn in_one_hop(time: Duration) -> Duration {
 }
 
 /// What a reply says of its receiver; nothing, where no request was sent.
-fn sign_of(reply: &Reply, took: Duration) -> Option<Sign> {
+fn sign_of(reply: &Reply, took: Duration) -> Option<HealthSignal> {
     match reply {
         // Nor does what our own proxy does say anything of it.
         Reply::Failure { cause: Cause::ForbiddenAddress, .. } | Reply::ProxyFailure { .. } => None,
-        Reply::Answer { status: 429 | 503, .. } => Some(Sign::AsksForLess),
-        Reply::Answer { status: ..=499, .. } => Some(Sign::Works),
-        Reply::TimedOut { .. } => Some(Sign::FailsSlowly),
+        Reply::Answer { status: 429 | 503, .. } => Some(HealthSignal::Throttled),
+        Reply::Answer { status: ..=499, .. } => Some(HealthSignal::Success),
+        Reply::TimedOut { .. } => Some(HealthSignal::SlowFailure),
         Reply::Answer { .. } | Reply::NotConnected { .. } | Reply::Failure { .. } if took >= SLOW => {
-            Some(Sign::FailsSlowly)
+            Some(HealthSignal::SlowFailure)
         }
-        Reply::Answer { .. } | Reply::NotConnected { .. } | Reply::Failure { .. } => Some(Sign::FailsAtOnce),
+        Reply::Answer { .. } | Reply::NotConnected { .. } | Reply::Failure { .. } => Some(HealthSignal::FastFailure),
     }
 }
 

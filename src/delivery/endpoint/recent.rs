@@ -11,7 +11,7 @@ const FRESH: Duration = Duration::from_secs(120);
 
 /// Requests that were answered with 2xx, and others, fading with time.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Recent {
+pub struct DecayingRatio {
     good: f64,
     bad: f64,
     at: Duration,
@@ -19,7 +19,7 @@ pub struct Recent {
     last: Duration,
 }
 
-impl Recent {
+impl DecayingRatio {
     pub(super) fn add(&mut self, good: bool, now: Duration) {
         *self = Self { last: now, ..self.at(now) };
         if good {
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn failures_fade() {
-        let mut recent = Recent::default();
+        let mut recent = DecayingRatio::default();
         assert_eq!(recent.failure_ratio(), None);
         for good in [true, true, true, false] {
             recent.add(good, seconds(100));

@@ -1,6 +1,6 @@
 //! The sentences of an explanation, for whoever looks after a campaign.
 
-use super::super::campaign::{Campaign, MenuEntry, Place};
+use super::super::campaign::{Campaign, MenuEntry, WebhookPlace};
 use super::super::event::{Keyword, StepEvent};
 use super::super::normal_form::NormalForm;
 use super::super::resolve::{MatchedBy, Step};
@@ -104,7 +104,7 @@ fn nearly(entry: &MenuEntry, typed: &Keyword) -> Option<String> {
 }
 
 /// Why a webhook fires, or does not.
-pub(super) fn webhook(place: Place<'_>, step: &Step<'_>, event: &StepEvent) -> String {
+pub(super) fn webhook(place: WebhookPlace<'_>, step: &Step<'_>, event: &StepEvent) -> String {
     let reached = place.entry.is_none_or(|entry| super::is_chosen(entry, step));
     match (place.entry, reached, place.webhook.enabled) {
         (None, _, true) => "fires on every event of its section".to_owned(),

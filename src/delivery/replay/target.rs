@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::ReplayConfig;
-use crate::delivery::campaign::{MASK, Place, Target};
+use crate::delivery::campaign::{MASK, WebhookPlace, Target};
 use crate::delivery::dead_letter::DeadLetter;
-use crate::delivery::reason::Reason;
+use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::resolve;
 
 /// Where a letter is sent again. Its own target is the webhook as it was, without the values of headers and the secret;
@@ -13,18 +13,18 @@ use crate::delivery::resolve;
 ///
 /// # Errors
 /// The reason for which it can't be sent. A letter that died while it waited has no original: it dies of the same again.
-pub fn target(config: ReplayConfig, letter: &DeadLetter, current: Option<Place<'_>>) -> Result<Target, Reason> {
+pub fn target(config: ReplayConfig, letter: &DeadLetter, current: Option<WebhookPlace<'_>>) -> Result<Target, DeadLetterReason> {
     match (config, &letter.target) {
         (ReplayConfig::Current, _) => resolve::current(current),
         (ReplayConfig::Original, None) => Err(letter.reason),
-        (ReplayConfig::Original, Some(original)) => unmasked(original, current).ok_or(Reason::WebhookDeleted),
+        (ReplayConfig::Original, Some(original)) => unmasked(original, current).ok_or(DeadLetterReason::WebhookDeleted),
     }
 }
 
 /// The original webhook with the values of headers and the secret as they are now; without them where it has another scheme, host or
 /// port by now. A header that the webhook does not
 /// have any more is left out; where the webhook is gone there is nothing to put in the place of what is masked.
-fn unmasked(original: &Target, current: Option<Place<'_>>) -> Option<Target> {
+fn unmasked(original: &Target, current: Option<WebhookPlace<'_>>) -> Option<Target> {
     let mut target = original.clone();
     let webhook = Arc::make_mut(&mut target.webhook);
     if webhook.headers.is_empty() && webhook.secret.is_none() {
@@ -80,10 +80,10 @@ mod tests {
         let disabled = campaign("https://new.example/hook", false, json!({}));
         let place = |campaign| Campaign::place_of(campaign, &id);
 
-        let letter = DeadLetter::of_body(b"", Vec::new(), "1", Reason::WebhookDisabled, DateTime::UNIX_EPOCH);
+        let letter = DeadLetter::of_body(b"", Vec::new(), "1", DeadLetterReason::WebhookDisabled, DateTime::UNIX_EPOCH);
         let with = |original: &Target| DeadLetter { target: Some(original.clone()), ..letter.clone() };
         // It died while it waited.
-        assert_eq!(target(ReplayConfig::Original, &letter, place(&now)), Err(Reason::WebhookDisabled));
+        assert_eq!(target(ReplayConfig::Original, &letter, place(&now)), Err(DeadLetterReason::WebhookDisabled));
         assert!(target(ReplayConfig::Current, &letter, place(&now)).is_ok());
         let letter = with(&original);
         let current = target(ReplayConfig::Current, &letter, place(&now)).expect("a target");
@@ -100,9 +100,9 @@ mod tests {
             "that is another host's secret"
         );
 
-        assert_eq!(target(ReplayConfig::Current, &letter, None), Err(Reason::WebhookDeleted));
-        assert_eq!(target(ReplayConfig::Original, &letter, None), Err(Reason::WebhookDeleted));
-        assert_eq!(target(ReplayConfig::Current, &letter, place(&disabled)), Err(Reason::WebhookDisabled));
+        assert_eq!(target(ReplayConfig::Current, &letter, None), Err(DeadLetterReason::WebhookDeleted));
+        assert_eq!(target(ReplayConfig::Original, &letter, None), Err(DeadLetterReason::WebhookDeleted));
+        assert_eq!(target(ReplayConfig::Current, &letter, place(&disabled)), Err(DeadLetterReason::WebhookDisabled));
         assert!(target(ReplayConfig::Original, &letter, place(&disabled)).is_ok());
         Arc::make_mut(&mut original.webhook).headers.clear();
         assert!(target(ReplayConfig::Original, &with(&original), None).is_ok());

@@ -6,11 +6,11 @@ use super::*;
 
 const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
-fn job(total: u64, ratio: Option<f64>) -> Job {
+fn job(total: u64, ratio: Option<f64>) -> ReplayProgress {
     let replay = Replay {
         id: ReplayId::new("rp_1"),
         state: ReplayState::Running,
-        filter: Some(Filter::default()),
+        filter: Some(LetterFilter::default()),
         ids: None,
         rate_per_second: None,
         config: ReplayConfig::Current,
@@ -24,7 +24,7 @@ fn job(total: u64, ratio: Option<f64>) -> Job {
         created_by: "ana".to_owned(),
         ended_at: None,
     };
-    let mut job = Job::new(replay);
+    let mut job = ReplayProgress::new(replay);
     assert_eq!(job.next_slice(), None, "it sends before it has claimed");
     job.claimed(total);
     job.all_claimed();
@@ -36,7 +36,7 @@ fn outcome(fails: bool) -> ReplayOutcome {
 }
 
 /// Sends letters slice by slice, as a worker does, and tells how many were sent until it ended.
-fn run(job: &mut Job, fails: impl Fn(u64) -> bool) -> u64 {
+fn run(job: &mut ReplayProgress, fails: impl Fn(u64) -> bool) -> u64 {
     while let Some(most) = job.next_slice() {
         for _ in 0..u64::from(most).min(job.left) {
             job.sent(outcome(fails(job.replay.sent)));
@@ -122,7 +122,7 @@ fn commands_fit_the_state_or_change_nothing() {
         (Cancelled, None, None, None),
         (Stopped, None, None, None),
     ] {
-        let results = [Command::Pause, Command::Resume, Command::Cancel].map(|command| command.apply(state));
+        let results = [ReplayCommand::Pause, ReplayCommand::Resume, ReplayCommand::Cancel].map(|command| command.apply(state));
         assert_eq!(results, [pause, resume, cancel], "{state:?}");
     }
 }
@@ -131,15 +131,15 @@ fn commands_fit_the_state_or_change_nothing() {
 fn what_comes_next() {
     let mut job = job(5, None);
     assert_eq!(job.next_slice(), Some(SLICE));
-    job.control(Command::Pause, NOW).expect("it runs");
+    job.control(ReplayCommand::Pause, NOW).expect("it runs");
     assert_eq!(job.next_slice(), None);
     assert!(!job.is_to_release());
-    job.control(Command::Cancel, NOW).expect("it is open");
+    job.control(ReplayCommand::Cancel, NOW).expect("it is open");
     assert_eq!(job.next_slice(), None);
     assert!(job.is_to_release());
     job.released(5);
     assert!(!job.is_to_release());
-    assert_eq!(job.control(Command::Resume, NOW), Err(ReplayState::Cancelled));
+    assert_eq!(job.control(ReplayCommand::Resume, NOW), Err(ReplayState::Cancelled));
 }
 
 #[test]
@@ -183,7 +183,7 @@ proptest! {
         total in 1_u64..500,
         ratio in prop::option::of(0.0_f64..=1.0),
         outcomes in prop::collection::vec(prop::sample::select(ReplayOutcome::ALL.to_vec()), 500),
-        commands in prop::collection::vec(prop::sample::select(vec![None, Some(Command::Pause), Some(Command::Resume), Some(Command::Cancel)]), 40),
+        commands in prop::collection::vec(prop::sample::select(vec![None, Some(ReplayCommand::Pause), Some(ReplayCommand::Resume), Some(ReplayCommand::Cancel)]), 40),
     ) {
         let mut job = job(total, ratio);
         for command in commands {

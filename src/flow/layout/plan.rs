@@ -25,11 +25,11 @@ struct Item {
     /// What is kept free above and below.
     above: i64,
     below: i64,
-    ties: Vec<Tie>,
+    ties: Vec<Alignment>,
 }
 
 /// The wish of an item to be level with another.
-struct Tie {
+struct Alignment {
     other: usize,
     /// What is to be level: of the item itself, and of the other, from their tops.
     own_height: i64,
@@ -45,12 +45,12 @@ pub(super) struct Plan {
     /// How many columns are passed.
     passes: usize,
     /// The way of each arrow.
-    ways: Vec<Way>,
+    ways: Vec<RouteKind>,
 }
 
 /// How an arrow gets to its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum RouteKind {
     /// Its node is in the next column.
     Next,
     /// Its node is farther to the right; lanes lead there.
@@ -61,7 +61,7 @@ pub(super) enum Way {
     Straight,
 }
 
-impl Way {
+impl RouteKind {
     fn between(from: usize, to: usize) -> Self {
         match to {
             to if to == from + 1 => Self::Next,
@@ -109,7 +109,7 @@ impl Plan {
     }
 
     /// The way of each arrow.
-    pub(super) fn ways(&self) -> &[Way] {
+    pub(super) fn ways(&self) -> &[RouteKind] {
         &self.ways
     }
 
@@ -126,23 +126,23 @@ impl Plan {
     }
 
     /// Makes room for an arrow, and ties together what is on its way.
-    fn lead(&mut self, from: usize, port: i64, to: usize) -> Way {
+    fn lead(&mut self, from: usize, port: i64, to: usize) -> RouteKind {
         let (start, end) = (self.items[from].column, self.items[to].column);
         let anchor = self.items[to].anchor;
-        let way = Way::between(start, end);
-        let passes = if way == Way::Next { 0 } else { start.abs_diff(end) };
+        let way = RouteKind::between(start, end);
+        let passes = if way == RouteKind::Next { 0 } else { start.abs_diff(end) };
         if self.passes + passes > MOST_PASSES {
-            return Way::Straight;
+            return RouteKind::Straight;
         }
         self.passes += passes;
         match way {
-            Way::Next | Way::Straight => self.tie((from, port), (to, anchor)),
-            Way::Onward => {
+            RouteKind::Next | RouteKind::Straight => self.tie((from, port), (to, anchor)),
+            RouteKind::Onward => {
                 let first = self.build_lanes(to, (start + 1..end).rev(), (to, anchor), Self::tie);
                 self.tie((from, port), first);
             }
             // A lane is drawn to the sections it comes from and to where it leads; they are not drawn to it.
-            Way::Back => {
+            RouteKind::Back => {
                 self.items[to].above = RETURN_SPACE;
                 let home = (to, -RETURN);
                 let first = self.build_lanes(to, end + 1..=start, home, Self::follow);
@@ -192,7 +192,7 @@ impl Plan {
 
     /// Has an item wish to be level with another: each with the height of its own that is meant.
     fn follow(&mut self, item: (usize, i64), other: (usize, i64)) {
-        self.items[item.0].ties.push(Tie { other: other.0, own_height: item.1, other_height: other.1 });
+        self.items[item.0].ties.push(Alignment { other: other.0, own_height: item.1, other_height: other.1 });
     }
 
     /// Orders and places the items of each column by where those are that they are tied to. What is on the left is

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::plan::{Plan, RETURN, Way};
+use super::plan::{Plan, RETURN, RouteKind};
 use super::sizes::Sizes;
 use super::{COLUMN, Heading, MARGIN, Point, Route};
 use crate::flow::graph::{Arrow, Graph};
@@ -61,7 +61,7 @@ impl<'a> Routes<'a> {
         routes.collect()
     }
 
-    fn points(&self, arrow: &Arrow, port: i64, way: Way) -> Vec<Point> {
+    fn points(&self, arrow: &Arrow, port: i64, way: RouteKind) -> Vec<Point> {
         let (first, last) = (self.columns[arrow.from], self.columns[arrow.to]);
         let at = |x: i64, y: i64, heading: Heading| Point { x, y, heading };
         let start = at(self.left[first] + COLUMN, self.plan.top(arrow.from) + port, Heading::Right);
@@ -70,14 +70,14 @@ impl<'a> Routes<'a> {
         let lane = |column: usize| self.plan.lane(arrow.to, column).map(|y| (column, y));
         let mut points = vec![start];
         match way {
-            Way::Next | Way::Straight => {}
-            Way::Onward => {
+            RouteKind::Next | RouteKind::Straight => {}
+            RouteKind::Onward => {
                 for (column, y) in (first + 1..last).filter_map(lane) {
                     let left = self.left[column];
                     points.extend([at(left, y, Heading::Right), at(left + COLUMN, y, Heading::Right)]);
                 }
             }
-            Way::Back => {
+            RouteKind::Back => {
                 let home = (last, top - RETURN);
                 let lanes: Vec<(usize, i64)> = (last + 1..=first).rev().filter_map(lane).chain([home]).collect();
                 if let (Some(trunk), Some((_, y))) = (self.trunks.get(&(first, arrow.to)), lanes.first()) {
@@ -100,7 +100,7 @@ impl<'a> Routes<'a> {
         let mut is_come_back_to = vec![false; last + 1];
         for (arrow, way) in self.graph.arrows.iter().zip(self.plan.ways()) {
             arrows[self.columns[arrow.from]] += 1;
-            is_come_back_to[self.columns[arrow.to]] |= *way == Way::Back;
+            is_come_back_to[self.columns[arrow.to]] |= *way == RouteKind::Back;
         }
         let mut trunks = vec![0; last + 1];
         for ((column, _), distance) in &self.trunks {
@@ -124,7 +124,7 @@ impl<'a> Routes<'a> {
 fn trunks(graph: &Graph, columns: &[usize], sizes: &Sizes, plan: &Plan) -> BTreeMap<(usize, usize), i64> {
     let mut farthest: BTreeMap<(usize, usize), i64> = BTreeMap::new();
     for ((arrow, port), way) in graph.arrows.iter().zip(&sizes.ports).zip(plan.ways()) {
-        if *way == Way::Back {
+        if *way == RouteKind::Back {
             let from = columns[arrow.from];
             let lane = plan.lane(arrow.to, from).unwrap_or(plan.top(arrow.to) - RETURN);
             let way = (plan.top(arrow.from) + port - lane).abs();

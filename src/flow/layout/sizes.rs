@@ -1,6 +1,6 @@
 //! How large things are. Widths and heights are those that `assets/flow.css` has its fonts for.
 
-use crate::flow::graph::{Card, Graph, Node};
+use crate::flow::graph::{SectionNode, Graph, Node};
 
 /// The width of a column, and of the cards in it.
 pub(in crate::flow) const COLUMN: i64 = 248;
@@ -21,7 +21,7 @@ const APART: i64 = 12;
 const GAPS: (i64, i64) = (34, 14);
 
 /// The height of a section's head: its caption and label, and a line of its message.
-pub(in crate::flow) fn head(card: &Card) -> i64 {
+pub(in crate::flow) fn head(card: &SectionNode) -> i64 {
     if card.message.is_some() { 70 } else { 52 }
 }
 
@@ -52,7 +52,7 @@ impl Sizes {
     }
 }
 
-fn height(card: &Card) -> i64 {
+fn height(card: &SectionNode) -> i64 {
     let foot = if card.rows.is_empty() { 0 } else { FOOT };
     head(card) + ROW * count(card.rows.len()) + foot
 }

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use super::{Part, Picture, words};
 use crate::delivery::campaign::{SectionKind, WebhookKind};
-use crate::flow::graph::{Arrow, ArrowKind, Card, Hook, Missing, Node, Reach, Row};
+use crate::flow::graph::{Arrow, ArrowKind, SectionNode, WebhookNode, DanglingTarget, Node, Reach, EntryNode};
 use crate::flow::layout::{COLUMN, HOOK, PILL, ROW, Rect, head};
 use crate::flow::text::{Escaped, Font, fit, fit_ends, width_of};
 
@@ -24,7 +24,7 @@ impl Picture<'_> {
         }
     }
 
-    fn section(&self, out: &mut String, index: usize, card: &Card, place: Rect) -> fmt::Result {
+    fn section(&self, out: &mut String, index: usize, card: &SectionNode, place: Rect) -> fmt::Result {
         let welcome = if card.kind == SectionKind::WelcomeMessage { " welcome" } else { "" };
         let unreached = if card.reach == Reach::Unreached { " unreached" } else { "" };
         begin(out, &format!("section{welcome}{unreached}"), &words::section(card), place)?;
@@ -58,7 +58,7 @@ impl Picture<'_> {
         writeln!(out, "</g>")
     }
 
-    fn rows(&self, out: &mut String, index: usize, card: &Card, head: i64) -> fmt::Result {
+    fn rows(&self, out: &mut String, index: usize, card: &SectionNode, head: i64) -> fmt::Result {
         if card.rows.is_empty() {
             return Ok(());
         }
@@ -83,12 +83,12 @@ impl Picture<'_> {
         &arrows[first..after]
     }
 
-    fn row(&self, out: &mut String, card: &Card, row: &Row, arrows: &[&Arrow], top: i64) -> fmt::Result {
+    fn row(&self, out: &mut String, card: &SectionNode, row: &EntryNode, arrows: &[&Arrow], top: i64) -> fmt::Result {
         let said = words::row_with_arrows(&self.drawing.graph, row, arrows);
         write!(out, r#"<g class="row" role="listitem" aria-label="{}">"#, Escaped(&said))?;
         let part = match row {
-            Row::Own => Part::Section { label: &card.label },
-            Row::Entry { keyword, .. } => Part::Entry { section: &card.label, keyword },
+            EntryNode::Own => Part::Section { label: &card.label },
+            EntryNode::Entry { keyword, .. } => Part::Entry { section: &card.label, keyword },
         };
         let link = self.link(out, part)?;
         title(out, &[Some(said.as_str())])?;
@@ -98,8 +98,8 @@ impl Picture<'_> {
         let right = COLUMN - if hooked { 34 } else { PADDING };
         let base = top + 21;
         match row {
-            Row::Own => text(out, "aside", PADDING, base, own_row(arrows))?,
-            Row::Entry { keyword, option } => {
+            EntryNode::Own => text(out, "aside", PADDING, base, own_row(arrows))?,
+            EntryNode::Entry { keyword, option } => {
                 let keyword = fit(keyword, KEYWORD.1 - 12, 12, Font::Monospaced);
                 let width = (width_of(&keyword, 12, Font::Monospaced) + 12).max(KEYWORD.0);
                 write!(
@@ -126,7 +126,7 @@ impl Picture<'_> {
         writeln!(out, "</g>")
     }
 
-    fn hook(&self, out: &mut String, hook: &Hook, place: Rect) -> fmt::Result {
+    fn hook(&self, out: &mut String, hook: &WebhookNode, place: Rect) -> fmt::Result {
         let (class, state) = words::hook_state(hook, (self.health)(&hook.id));
         let kind = words::hook_kind(hook);
         let shape = match hook.kind {
@@ -201,7 +201,7 @@ fn end_link(out: &mut String, link: Linked) -> fmt::Result {
     }
 }
 
-fn missing(out: &mut String, gone: &Missing, place: Rect) -> fmt::Result {
+fn missing(out: &mut String, gone: &DanglingTarget, place: Rect) -> fmt::Result {
     let (fault, name) = words::missing(gone);
     begin(out, "missing", &format!("{fault}: {name}"), place)?;
     title(out, &[Some(name)])?;

@@ -1,11 +1,11 @@
 //! What is said of nodes and arrows, in words.
 
 use crate::delivery::campaign::{SectionKind, WebhookKind};
-use crate::flow::graph::{Arrow, ArrowKind, Card, Graph, Hook, HookState, Missing, Node, Reach, Row};
+use crate::flow::graph::{Arrow, ArrowKind, SectionNode, Graph, WebhookNode, HookState, DanglingTarget, Node, Reach, EntryNode};
 use crate::flow::health::Health;
 
 /// A section's name, and what is to be known of it.
-pub(super) fn section(card: &Card) -> String {
+pub(super) fn section(card: &SectionNode) -> String {
     let kind = match card.kind {
         SectionKind::WelcomeMessage => "Welcome Message",
         SectionKind::Interaction => "Interaction",
@@ -18,16 +18,16 @@ pub(super) fn section(card: &Card) -> String {
 }
 
 /// A row's name.
-pub(super) fn row(row: &Row) -> String {
+pub(super) fn row(row: &EntryNode) -> String {
     match row {
-        Row::Own => "Every event".to_owned(),
-        Row::Entry { keyword, option: Some(option) } => format!("{keyword} {option}"),
-        Row::Entry { keyword, option: None } => keyword.clone(),
+        EntryNode::Own => "Every event".to_owned(),
+        EntryNode::Entry { keyword, option: Some(option) } => format!("{keyword} {option}"),
+        EntryNode::Entry { keyword, option: None } => keyword.clone(),
     }
 }
 
 /// A row's name, and where its arrows lead.
-pub(super) fn row_with_arrows(graph: &Graph, named: &Row, arrows: &[&Arrow]) -> String {
+pub(super) fn row_with_arrows(graph: &Graph, named: &EntryNode, arrows: &[&Arrow]) -> String {
     let ends: Vec<String> = arrows.iter().map(|arrow| end(graph, arrow)).collect();
     match ends.as_slice() {
         [] => format!("{}: leads nowhere", row(named)),
@@ -53,7 +53,7 @@ pub(super) fn end(graph: &Graph, arrow: &Arrow) -> String {
 }
 
 /// What kind of webhook it is.
-pub(super) fn hook_kind(hook: &Hook) -> &'static str {
+pub(super) fn hook_kind(hook: &WebhookNode) -> &'static str {
     match hook.kind {
         WebhookKind::Redirect => "redirect webhook",
         WebhookKind::Underlying => "underlying webhook",
@@ -61,7 +61,7 @@ pub(super) fn hook_kind(hook: &Hook) -> &'static str {
 }
 
 /// How a webhook is doing, as a class and in words; no words where nothing is known.
-pub(super) fn hook_state(hook: &Hook, health: Health) -> (&'static str, Option<String>) {
+pub(super) fn hook_state(hook: &WebhookNode, health: Health) -> (&'static str, Option<String>) {
     match (hook.state, health) {
         (HookState::Disabled, _) => ("disabled", Some("disabled".to_owned())),
         (HookState::Enabled, Health::Unknown) => ("unknown", None),
@@ -72,15 +72,15 @@ pub(super) fn hook_state(hook: &Hook, health: Health) -> (&'static str, Option<S
 }
 
 /// What is wrong with a redirect, and what it names.
-pub(super) fn missing(missing: &Missing) -> (&'static str, &str) {
+pub(super) fn missing(missing: &DanglingTarget) -> (&'static str, &str) {
     match missing {
-        Missing::Section(label) => ("no such section", label),
-        Missing::Name => ("broken redirect", "it does not say where"),
-        Missing::Webhook => ("broken redirect", "it has no webhook"),
+        DanglingTarget::Section(label) => ("no such section", label),
+        DanglingTarget::Name => ("broken redirect", "it does not say where"),
+        DanglingTarget::Webhook => ("broken redirect", "it has no webhook"),
     }
 }
 
-fn missing_name(gone: &Missing) -> String {
+fn missing_name(gone: &DanglingTarget) -> String {
     let (fault, name) = missing(gone);
     format!("{fault}: {name}")
 }

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use sha2::{Digest as _, Sha256};
 
-use super::super::Http;
+use super::super::ApiState;
 
 struct Asset {
     name: &'static str,
@@ -45,7 +45,7 @@ static HASH: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// The assets. Anybody may have them: the page that asks for a token needs them too.
-pub(super) fn router() -> Router<Http> {
+pub(super) fn router() -> Router<ApiState> {
     Router::new().route("/assets/{hash}/{name}", get(asset))
 }
 

@@ -6,22 +6,22 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde_json::{Value, json};
 
-use super::super::Http;
+use super::super::ApiState;
 use super::super::given::Id;
 use super::super::problem::Problem;
 use super::super::route::Route;
-use super::editor::spot::Spot;
+use super::editor::spot::EditTarget;
 use super::errors::Errors;
 use super::form::{Form, Query, address};
 use super::links;
-use super::page::{Failure, Frame, Time, Visit, page, page_with, told};
+use super::page::{PageError, Layout, Time, RequestContext, page, page_with, told};
 use crate::campaigns::hold::LogStatus;
-use crate::campaigns::{Precondition, Refused};
+use crate::campaigns::{Precondition, CampaignError};
 use crate::config::Role;
 use crate::delivery::campaign::{Campaign, MenuEntry, RedirectKind, Section, SectionKind, Webhook, WebhookKind};
-use crate::delivery::fault::Fault;
-use crate::follow::Currency;
-use crate::store::{Made, Store, StoreError, StoredCampaign};
+use crate::delivery::fault::Violation;
+use crate::follow::SyncState;
+use crate::store::{ChangeAuthor, Store, StoreError, StoredCampaign};
 
 /// So many campaigns are on one page of the list.
 const PER_PAGE: usize = 50;
@@ -45,18 +45,18 @@ pub(super) struct Changed {
     pub(super) at: Time,
 }
 
-impl From<&Made> for Changed {
-    fn from(made: &Made) -> Self {
+impl From<&ChangeAuthor> for Changed {
+    fn from(made: &ChangeAuthor) -> Self {
         Self { by: made.by.clone(), at: Time(made.at) }
     }
 }
 
 #[derive(Template)]
 #[template(path = "campaigns.html")]
-struct List {
-    frame: Frame,
+struct CampaignsPage {
+    frame: Layout,
     q: String,
-    campaigns: Vec<Row>,
+    campaigns: Vec<CampaignRow>,
     next: Option<String>,
     /// Whether there may be more than this worker has read so far.
     is_catching_up: bool,
@@ -65,7 +65,7 @@ struct List {
     may_edit: bool,
 }
 
-struct Row {
+struct CampaignRow {
     id: String,
     name: String,
     address: String,
@@ -74,7 +74,7 @@ struct Row {
     changed: Option<Changed>,
 }
 
-impl Row {
+impl CampaignRow {
     fn of(stored: &StoredCampaign) -> Self {
         let campaign = &stored.campaign;
         Self {
@@ -88,7 +88,7 @@ impl Row {
     }
 }
 
-async fn list(State(http): State<Http>, visit: Visit, Query(query): Query) -> Result<Response, Failure> {
+async fn list(State(http): State<ApiState>, visit: RequestContext, Query(query): Query) -> Result<Response, PageError> {
     let q = query.get("q").trim().to_owned();
     let after = query.given("after").map(str::to_owned);
     // What nobody has reads every campaign.
@@ -102,17 +102,17 @@ async fn list(State(http): State<Http>, visit: Visit, Query(query): Query) -> Re
         LogStatus::Incomplete(hold) => Some(hold.to_string()),
         LogStatus::Following | LogStatus::Comparing => None,
     };
-    let is_catching_up = *http.campaigns.currency().borrow() == Currency::CatchingUp;
-    let (frame, may_edit) = (Frame::new(&visit, "Campaigns"), visit.may(Role::Editor));
-    Ok(page(&List { frame, q, campaigns, next, is_catching_up, incomplete, may_edit }))
+    let is_catching_up = *http.campaigns.currency().borrow() == SyncState::CatchingUp;
+    let (frame, may_edit) = (Layout::new(&visit, "Campaigns"), visit.may(Role::Editor));
+    Ok(page(&CampaignsPage { frame, q, campaigns, next, is_catching_up, incomplete, may_edit }))
 }
 
 /// The campaigns after `after` whose id or name has `sought` in it: those of a page, and one more where there are more.
-fn found(store: &Store, sought: &str, mut after: Option<String>) -> Result<Vec<Row>, StoreError> {
+fn found(store: &Store, sought: &str, mut after: Option<String>) -> Result<Vec<CampaignRow>, StoreError> {
     let has_it = |text: &str| text.to_lowercase().contains(sought);
-    let mut campaigns: Vec<Row> = Vec::new();
+    let mut campaigns: Vec<CampaignRow> = Vec::new();
     while campaigns.len() <= PER_PAGE {
-        let read = store.campaigns(after.as_deref(), PER_PAGE + 1, |stored| Row::of(&stored))?;
+        let read = store.campaigns(after.as_deref(), PER_PAGE + 1, |stored| CampaignRow::of(&stored))?;
         let Some(last) = read.last() else { break };
         after = Some(last.id.clone());
         campaigns.extend(read.into_iter().filter(|row| has_it(&row.id) || has_it(&row.name)));
@@ -122,19 +122,19 @@ fn found(store: &Store, sought: &str, mut after: Option<String>) -> Result<Vec<R
 
 #[derive(Template)]
 #[template(path = "campaign_new.html")]
-struct New {
-    frame: Frame,
+struct NewCampaignPage {
+    frame: Layout,
     id: String,
     name: String,
     errors: Errors,
 }
 
-async fn ask(visit: Visit) -> Response {
+async fn ask(visit: RequestContext) -> Response {
     let (id, name, errors) = Default::default();
-    page(&New { frame: Frame::new(&visit, "New campaign"), id, name, errors })
+    page(&NewCampaignPage { frame: Layout::new(&visit, "New campaign"), id, name, errors })
 }
 
-async fn create(State(http): State<Http>, visit: Visit, form: Form) -> Result<Response, Failure> {
+async fn create(State(http): State<ApiState>, visit: RequestContext, form: Form) -> Result<Response, PageError> {
     let (id, name) = (form.get("id").trim().to_owned(), form.get("name").trim().to_owned());
     let document = json!({
         "id": id,
@@ -143,23 +143,23 @@ async fn create(State(http): State<Http>, visit: Visit, form: Form) -> Result<Re
     });
     let put = match id.as_str() {
         // No browser goes there.
-        "." | ".." => Err(Refused::Faults(vec![Fault::new("$.id", "can't be a dot or two: no address has these")])),
+        "." | ".." => Err(CampaignError::Faults(vec![Violation::new("$.id", "can't be a dot or two: no address has these")])),
         _ => http.campaigns.put(&id, &bytes(&document)?, Precondition::Absent, visit.name()).await,
     };
     let errors = match put {
         Ok(_) => return Ok(told(&id, Redirect::to(&links::campaign(&id)).into_response())),
-        Err(Refused::Faults(faults)) => Errors::of(faults, "$"),
-        Err(Refused::Precondition) => Errors::one("id", "there is a campaign with this id already"),
+        Err(CampaignError::Faults(faults)) => Errors::of(faults, "$"),
+        Err(CampaignError::Precondition) => Errors::one("id", "there is a campaign with this id already"),
         Err(refused) => return Err(refused.into()),
     };
-    let again = page(&New { frame: Frame::new(&visit, "New campaign"), id, name, errors });
+    let again = page(&NewCampaignPage { frame: Layout::new(&visit, "New campaign"), id, name, errors });
     Ok(told("nothing: the form has faults", again))
 }
 
 #[derive(Template)]
 #[template(path = "campaign.html")]
-struct One {
-    frame: Frame,
+struct CampaignPage {
+    frame: Layout,
     id: String,
     name: String,
     /// The name without the id in its place.
@@ -208,7 +208,7 @@ struct WebhookMark {
 
 impl SectionRow {
     fn of(campaign: &str, index: usize, section: &Section) -> Self {
-        let spot = Spot::of(section, None);
+        let spot = EditTarget::of(section, None);
         let edit = spot.address(campaign);
         let redirect = section.redirect.as_ref();
         Self {
@@ -228,7 +228,7 @@ impl SectionRow {
                 .webhook
                 .as_ref()
                 .map(|webhook| WebhookMark::of(webhook, WebhookKind::beside(redirect), &edit)),
-            add_entry: Spot::NewEntry { label: section.label.clone() }.address(campaign),
+            add_entry: EditTarget::NewEntry { label: section.label.clone() }.address(campaign),
             edit,
         }
     }
@@ -236,7 +236,7 @@ impl SectionRow {
 
 impl EntryRow {
     fn of(campaign: &str, section: &Section, entry: &MenuEntry) -> Self {
-        let edit = Spot::of(section, Some(entry)).address(campaign);
+        let edit = EditTarget::of(section, Some(entry)).address(campaign);
         let redirect = entry.redirect.as_ref();
         let option = entry.option.clone().unwrap_or_default();
         Self {
@@ -276,7 +276,7 @@ fn redirect_type(kind: RedirectKind) -> &'static str {
 
 /// Whether a campaign has a place that people call so: an address can say anything.
 fn is_place_of(campaign: &Campaign, words: &str) -> bool {
-    let is_it = |section, entry| Spot::of(section, entry).in_words() == words;
+    let is_it = |section, entry| EditTarget::of(section, entry).in_words() == words;
     let sections = &mut campaign.sections.iter();
     sections.any(|section| is_it(section, None) || section.menu.iter().any(|entry| is_it(section, Some(entry))))
 }
@@ -286,13 +286,13 @@ pub(super) fn name_of(campaign: &Campaign) -> &str {
     campaign.name.as_deref().filter(|name| !name.trim().is_empty()).unwrap_or(&campaign.id)
 }
 
-impl One {
-    fn of(visit: &Visit, stored: &StoredCampaign) -> Self {
+impl CampaignPage {
+    fn of(visit: &RequestContext, stored: &StoredCampaign) -> Self {
         let campaign = &stored.campaign;
         let (id, name) = (campaign.id.clone(), name_of(campaign).to_owned());
         let sections = campaign.sections.iter().enumerate();
         Self {
-            frame: Frame::new(visit, name.clone()),
+            frame: Layout::new(visit, name.clone()),
             name,
             given_name: campaign.name.clone().unwrap_or_default(),
             address: links::campaign(&id),
@@ -301,20 +301,20 @@ impl One {
             saved: None,
             refused: Vec::new(),
             sections: sections.map(|(index, section)| SectionRow::of(&id, index, section)).collect(),
-            add_section: Spot::NewSection.address(&id),
+            add_section: EditTarget::NewSection.address(&id),
             may_edit: visit.may(Role::Editor),
             id,
         }
     }
 }
 
-async fn show(State(http): State<Http>, visit: Visit, Id(id): Id, Query(query): Query) -> Result<Response, Failure> {
+async fn show(State(http): State<ApiState>, visit: RequestContext, Id(id): Id, Query(query): Query) -> Result<Response, PageError> {
     let stored = http.campaigns.get(&id)?;
     let saved = query.given("saved").filter(|place| is_place_of(&stored.campaign, place));
-    Ok(page(&One { saved: saved.map(|place| format!("Saved: {place}")), ..One::of(&visit, &stored) }))
+    Ok(page(&CampaignPage { saved: saved.map(|place| format!("Saved: {place}")), ..CampaignPage::of(&visit, &stored) }))
 }
 
-async fn rename(State(http): State<Http>, visit: Visit, Id(id): Id, form: Form) -> Result<Response, Failure> {
+async fn rename(State(http): State<ApiState>, visit: RequestContext, Id(id): Id, form: Form) -> Result<Response, PageError> {
     let name = form.given("name").map(Value::from);
     change(&http, &visit, &id, &form, "the name", |document| {
         document["name"] = name.unwrap_or_default();
@@ -323,20 +323,20 @@ async fn rename(State(http): State<Http>, visit: Visit, Id(id): Id, form: Form) 
     .await
 }
 
-async fn remove(State(http): State<Http>, visit: Visit, Id(id): Id, form: Form) -> Result<Response, Failure> {
-    let spot = Spot::of_query(&form);
+async fn remove(State(http): State<ApiState>, visit: RequestContext, Id(id): Id, form: Form) -> Result<Response, PageError> {
+    let spot = EditTarget::of_query(&form);
     change(&http, &visit, &id, &form, &spot.in_words(), |document| spot.remove_from(document)).await
 }
 
 /// Changes the document of a campaign as the form was made on, and shows what it has become.
 async fn change(
-    http: &Http,
-    visit: &Visit,
+    http: &ApiState,
+    visit: &RequestContext,
     id: &str,
     form: &Form,
     about: &str,
     change: impl FnOnce(&mut Value) -> Option<()>,
-) -> Result<Response, Failure> {
+) -> Result<Response, PageError> {
     let stored = http.campaigns.get(id)?;
     if stored.version != version(form)? {
         return Err(changed_meanwhile(&stored).into());
@@ -346,20 +346,20 @@ async fn change(
     let precondition = Precondition::Versions(vec![stored.version]);
     match http.campaigns.put(id, &bytes(&document)?, precondition, visit.name()).await {
         Ok(_) => Ok(told(about, Redirect::to(&links::campaign(id)).into_response())),
-        Err(Refused::Faults(faults)) => {
+        Err(CampaignError::Faults(faults)) => {
             let refused = faults.iter().map(ToString::to_string).collect();
-            let again = page_with(StatusCode::UNPROCESSABLE_ENTITY, &One { refused, ..One::of(visit, &stored) });
+            let again = page_with(StatusCode::UNPROCESSABLE_ENTITY, &CampaignPage { refused, ..CampaignPage::of(visit, &stored) });
             Ok(told("nothing: the campaign would have faults", again))
         }
         Err(refused) => Err(refused.into()),
     }
 }
 
-async fn delete(State(http): State<Http>, visit: Visit, Id(id): Id, form: Form) -> Result<Response, Failure> {
+async fn delete(State(http): State<ApiState>, visit: RequestContext, Id(id): Id, form: Form) -> Result<Response, PageError> {
     let precondition = Precondition::Versions(vec![version(&form)?]);
     match http.campaigns.delete(&id, precondition, visit.name()).await {
         Ok(()) => Ok(Redirect::to("/campaigns").into_response()),
-        Err(Refused::Precondition) => Err(changed_meanwhile(&*http.campaigns.get(&id)?).into()),
+        Err(CampaignError::Precondition) => Err(changed_meanwhile(&*http.campaigns.get(&id)?).into()),
         Err(refused) => Err(refused.into()),
     }
 }

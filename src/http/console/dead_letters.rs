@@ -16,22 +16,22 @@ use tokio::task::block_in_place;
 
 pub(super) use self::discard::nothing_ticked;
 use self::summary::{Group, Tab, groups, status_words, tabs};
-use self::typed::Typed;
-use super::super::Http;
+use self::typed::FilterForm;
+use super::super::ApiState;
 use super::super::dead_letters::{SEARCH_TIME, asked, tally};
 use super::super::route::Route;
 use super::form::{Form, Query};
 use super::letter_view::view;
 use super::links;
 use super::numbers::Count;
-use super::page::{Failure, Frame, Time, Visit, page};
+use super::page::{PageError, Layout, Time, RequestContext, page};
 use super::words::{at, list_of};
 use crate::config::Role;
 use crate::delivery::dead_letter;
 use crate::delivery::dead_letter::DeadLetter;
-use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::identity::{DeadLetterId, WebhookId};
-use crate::delivery::reason::Reason;
+use crate::delivery::reason::DeadLetterReason;
 
 /// So many letters are on one page of the list.
 const PER_PAGE: usize = 30;
@@ -50,10 +50,10 @@ pub(super) fn routes() -> Vec<Route> {
 
 #[derive(Template)]
 #[template(path = "dead_letters.html")]
-struct List {
-    frame: Frame,
-    typed: Typed,
-    found: Found,
+struct LettersPage {
+    frame: Layout,
+    typed: FilterForm,
+    found: FoundLetters,
     /// What was asked of the list and could not be done.
     complaint: Option<String>,
     spans: [(&'static str, String); 3],
@@ -61,7 +61,7 @@ struct List {
 }
 
 /// What there is for a filter.
-enum Found {
+enum FoundLetters {
     /// It can't be read; its errors are beside its fields.
     Unread,
     /// Nothing at all, whatever the filter.
@@ -78,7 +78,7 @@ struct Letters {
     newest: Option<Time>,
     tabs: Vec<Tab>,
     groups: Vec<Group>,
-    rows: Vec<Row>,
+    rows: Vec<LetterRow>,
     /// What all of them means: the list's filter, or the pending ones of it. None where they can't be changed.
     all: Option<All>,
     /// The fields of the filter.
@@ -93,7 +93,7 @@ struct All {
     can_be_discarded: bool,
 }
 
-struct Row {
+struct LetterRow {
     id: DeadLetterId,
     address: String,
     state: &'static str,
@@ -108,18 +108,18 @@ struct Row {
     at: Time,
 }
 
-impl List {
+impl LettersPage {
     /// The reasons and the states that can be chosen.
     fn reasons(&self) -> [&'static str; 10] {
-        Reason::ALL.map(Reason::as_str)
+        DeadLetterReason::ALL.map(DeadLetterReason::as_str)
     }
 
     fn states(&self) -> [&'static str; 4] {
-        dead_letter::State::ALL.map(dead_letter::State::as_str)
+        dead_letter::LetterState::ALL.map(dead_letter::LetterState::as_str)
     }
 }
 
-impl Row {
+impl LetterRow {
     fn of(letter: DeadLetter) -> Self {
         let last = letter.attempts.last();
         let said = last.and_then(|last| last.error.clone().or_else(|| last.answer.clone()));
@@ -156,18 +156,18 @@ fn shortened(text: &str) -> String {
     short
 }
 
-async fn list(State(http): State<Http>, visit: Visit, Query(query): Query) -> Result<Response, Failure> {
+async fn list(State(http): State<ApiState>, visit: RequestContext, Query(query): Query) -> Result<Response, PageError> {
     list_with(&http, &visit, &query, None).await
 }
 
 /// The list for a query, with a complaint about what was asked of it.
 pub(super) async fn list_with(
-    http: &Http,
-    visit: &Visit,
+    http: &ApiState,
+    visit: &RequestContext,
     query: &Form,
     complaint: Option<String>,
-) -> Result<Response, Failure> {
-    let typed = Typed::read(query, Utc::now());
+) -> Result<Response, PageError> {
+    let typed = FilterForm::read(query, Utc::now());
     if let Some(plainly) = &typed.plainly
         && complaint.is_none()
     {
@@ -178,42 +178,42 @@ pub(super) async fn list_with(
         Err(waiting) => return Ok(waiting),
     };
     let found = match typed.errors.is_empty() {
-        false => Found::Unread,
-        true if view.counts().iter().sum::<u64>() == 0 => Found::NothingAtAll,
+        false => FoundLetters::Unread,
+        true if view.counts().iter().sum::<u64>() == 0 => FoundLetters::NothingAtAll,
         true => found(http, &typed.filter, query.given("cursor")).await?,
     };
     let spans = [("last hour", "1h"), ("last 24 hours", "24h"), ("last 7 days", "7days")];
     let spans = spans.map(|(words, since)| (words, typed.since(since)));
-    let frame = Frame::new(visit, "Dead letters");
-    Ok(page(&List { frame, typed, found, complaint, spans, may_change: visit.may(Role::Operator) }))
+    let frame = Layout::new(visit, "Dead letters");
+    Ok(page(&LettersPage { frame, typed, found, complaint, spans, may_change: visit.may(Role::Operator) }))
 }
 
-async fn found(http: &Http, filter: &Filter, cursor: Option<&str>) -> Result<Found, Failure> {
+async fn found(http: &ApiState, filter: &LetterFilter, cursor: Option<&str>) -> Result<FoundLetters, PageError> {
     let before = cursor.map(|cursor| asked::offset_of(cursor, filter)).transpose()?;
-    let of_all_states = Filter { state: None, ..filter.clone() };
+    let of_all_states = LetterFilter { state: None, ..filter.clone() };
     let counted = tally(http, filter.clone()).await?;
-    let states = match (filter.state, of_all_states == Filter::default()) {
+    let states = match (filter.state, of_all_states == LetterFilter::default()) {
         (None, _) => counted.states.clone(),
         (Some(_), true) => {
             let counts = http.dead_letters.view.counts();
-            dead_letter::State::ALL.into_iter().zip(counts).collect()
+            dead_letter::LetterState::ALL.into_iter().zip(counts).collect()
         }
         (Some(_), false) => tally(http, of_all_states).await?.states,
     };
     let tabs = tabs(filter, &states);
     if counted.total == 0 {
-        return Ok(Found::Nothing { tabs });
+        return Ok(FoundLetters::Nothing { tabs });
     }
     let deadline = Instant::now() + SEARCH_TIME;
     let letters = block_in_place(|| http.dead_letters.view.page(filter, before, PER_PAGE, deadline))?;
     let (total, span) = (counted.total, counted.span);
     let time = |milliseconds| chrono::DateTime::from_timestamp_millis(milliseconds).map(Time);
-    let changed = filter.or_pending().state.unwrap_or(dead_letter::State::Pending);
+    let changed = filter.or_pending().state.unwrap_or(dead_letter::LetterState::Pending);
     let count = states.get(&changed).copied().unwrap_or_default();
-    let can_be_changed = changed != dead_letter::State::Replaying && count > 0;
+    let can_be_changed = changed != dead_letter::LetterState::Replaying && count > 0;
     let all = can_be_changed.then(|| All {
         words: format!("all {} {} that match", Count(count), changed.as_str()),
-        can_be_discarded: changed == dead_letter::State::Pending,
+        can_be_discarded: changed == dead_letter::LetterState::Pending,
     });
     // Where nothing is ticked, the same page comes back.
     let mut here = asked::fields(filter);
@@ -223,13 +223,13 @@ async fn found(http: &Http, filter: &Filter, cursor: Option<&str>) -> Result<Fou
         fields.push(("cursor", asked::cursor(before, filter)));
         at(&fields)
     });
-    Ok(Found::Letters(Box::new(Letters {
+    Ok(FoundLetters::Letters(Box::new(Letters {
         total: Count(total),
         oldest: span.and_then(|(oldest, _)| time(oldest)),
         newest: span.and_then(|(_, newest)| time(newest)),
         tabs,
         groups: groups(filter, counted, |campaign, webhook| place(http, campaign, webhook)),
-        rows: letters.letters.into_iter().map(|kept| Row::of(kept.letter)).collect(),
+        rows: letters.letters.into_iter().map(|kept| LetterRow::of(kept.letter)).collect(),
         all,
         fields: here,
         newer: before.map(|_| list_of(filter)),
@@ -238,7 +238,7 @@ async fn found(http: &Http, filter: &Filter, cursor: Option<&str>) -> Result<Fou
 }
 
 /// Where in its campaign a webhook is: `Welcome Message · 4`. One that is gone, or can't be read, is called by its id.
-fn place(http: &Http, campaign: &str, webhook: &str) -> Option<String> {
+fn place(http: &ApiState, campaign: &str, webhook: &str) -> Option<String> {
     let stored = http.store.campaign(campaign).ok()??;
     let place = stored.campaign.place_of(&WebhookId::new(webhook))?;
     let label = &place.section.label;

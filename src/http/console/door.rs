@@ -14,14 +14,14 @@ use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
 use super::super::access::Access;
-use super::super::audit::Entry;
+use super::super::audit::AuditEntry;
 use super::super::body;
 use super::super::browser;
 use super::super::principal::Caller;
 use super::super::problem::Problem;
 use super::super::route::Audit;
 use super::form::Form;
-use super::page::{self, FORGERY, Failure, Visit};
+use super::page::{self, FORGERY, PageError, RequestContext};
 use super::session;
 
 /// The largest form: a document of the greatest length twice, as it is and as it was, and some of it escaped.
@@ -33,19 +33,19 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
 
 /// What is asked of whoever comes.
 #[derive(Clone)]
-pub(super) struct Door {
+pub(super) struct ConsoleGuard {
     pub(super) access: Access,
     /// The end of this worker.
     pub(super) stop: CancellationToken,
 }
 
 /// Lets in who has a session with the role that the page needs.
-pub(super) async fn pass(State(door): State<Door>, request: Request, next: Next) -> Response {
+pub(super) async fn pass(State(door): State<ConsoleGuard>, request: Request, next: Next) -> Response {
     let demand = door.access.demand(&request);
     let caller = caller(&door.access, request.headers());
     let path = path_of(&request);
     let entry =
-        (demand.audit == Audit::Kept).then(|| Entry::of(request.method(), request.uri().path(), caller.as_ref()));
+        (demand.audit == Audit::Kept).then(|| AuditEntry::of(request.method(), request.uri().path(), caller.as_ref()));
     let refusal = match &caller {
         None if request.method() == Method::GET && browser::wants_page(request.headers()) => {
             let login = format!("/login?next={}", super::form::escaped(&path));
@@ -67,13 +67,13 @@ pub(super) async fn pass(State(door): State<Door>, request: Request, next: Next)
 }
 
 /// Lets in anybody: for who has no session yet.
-pub(super) async fn open(State(door): State<Door>, request: Request, next: Next) -> Response {
+pub(super) async fn open(State(door): State<ConsoleGuard>, request: Request, next: Next) -> Response {
     let caller = caller(&door.access, request.headers());
     admit(&door, caller, None, request, next).await
 }
 
 async fn admit(
-    door: &Door,
+    door: &ConsoleGuard,
     caller: Option<Caller>,
     refusal: Option<Problem>,
     request: Request,
@@ -90,24 +90,24 @@ async fn admit(
         false => String::new(),
     };
     let (needs_token, is_person) = (door.access.needs_token(), browser::wants_page(request.headers()));
-    let visit = Visit { caller, forgery: forgery.clone(), path, needs_token, is_person, stop: door.stop.clone() };
+    let visit = RequestContext { caller, forgery: forgery.clone(), path, needs_token, is_person, stop: door.stop.clone() };
     let headers = request.headers().clone();
     let response = match refusal {
-        Some(problem) => Failure(problem).into_response(),
+        Some(problem) => PageError(problem).into_response(),
         None => match checked(door, &forgery, request, visit.clone()).await {
             Ok(request) => next.run(request).await,
-            Err(problem) => Failure(problem).into_response(),
+            Err(problem) => PageError(problem).into_response(),
         },
     };
     let mut response = page::with_failures_shown(response, &visit);
     if is_new {
-        session::set_cookie(&mut response, FORGERY, &forgery, session::Lasting::Session, &headers);
+        session::set_cookie(&mut response, FORGERY, &forgery, session::CookieLifetime::Session, &headers);
     }
     guarded(response)
 }
 
 /// The request with its form read, where no other site has had a hand in it.
-async fn checked(door: &Door, forgery: &str, request: Request, visit: Visit) -> Result<Request, Problem> {
+async fn checked(door: &ConsoleGuard, forgery: &str, request: Request, visit: RequestContext) -> Result<Request, Problem> {
     if let Some(foreign) = door.access.foreign(request.headers()) {
         return Err(Problem::new(StatusCode::FORBIDDEN, foreign));
     }

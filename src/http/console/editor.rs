@@ -16,23 +16,23 @@ use chrono::Utc;
 use serde_json::Map;
 
 use self::conflict::Conflict;
-use self::fields::{Fields, Header, Written};
-use self::spot::Spot;
-use super::super::Http;
+use self::fields::{EntryForm, Header, TypedJson};
+use self::spot::EditTarget;
+use super::super::ApiState;
 use super::super::given::Id;
 use super::super::problem::Problem;
 use super::super::route::Route;
-use super::super::webhooks::{self, Tested};
+use super::super::webhooks::{self, WebhookTestResult};
 use super::campaigns::{self, bytes, name_of, no_such_place};
 use super::errors::Errors;
 use super::form::{Form, Query, address};
 use super::links;
 use super::numbers;
-use super::page::{Failure, Frame, Visit, page, told};
-use crate::campaigns::{Precondition, Refused};
+use super::page::{PageError, Layout, RequestContext, page, told};
+use crate::campaigns::{Precondition, CampaignError};
 use crate::config::Role;
 use crate::delivery::campaign::Campaign;
-use crate::delivery::request::{self, Shown};
+use crate::delivery::request::{self, RequestPreview};
 use crate::store::{StoreError, StoredCampaign};
 
 /// A change that loses its race against others of the same campaign is made again, this often.
@@ -54,19 +54,19 @@ pub(super) fn routes() -> Vec<Route> {
 
 #[derive(Template)]
 #[template(path = "editor.html")]
-struct Page {
-    frame: Frame,
+struct EditorPage {
+    frame: Layout,
     campaign: String,
     campaign_address: String,
     title: String,
-    spot: Spot,
-    fields: Fields,
+    spot: EditTarget,
+    fields: EntryForm,
     errors: Errors,
     /// The fields as they were when the page was first opened, for telling who changed what.
     base: String,
     version: u64,
     preview: Option<Preview>,
-    tested: Option<Tested>,
+    tested: Option<WebhookTestResult>,
     conflict: Option<Conflict>,
     notice: Option<String>,
     /// Why it was not saved.
@@ -90,19 +90,19 @@ enum Focus {
 
 /// The request as it would be sent.
 struct Preview {
-    request: Shown,
+    request: RequestPreview,
     body: String,
 }
 
 impl Preview {
-    fn of(request: Shown) -> Self {
+    fn of(request: RequestPreview) -> Self {
         let pretty = serde_json::from_str::<serde_json::Value>(&request.body)
             .and_then(|body| serde_json::to_string_pretty(&body));
         Self { body: pretty.unwrap_or_else(|_| request.body.clone()), request }
     }
 }
 
-impl Page {
+impl EditorPage {
     /// The address of one of the editor's actions.
     fn action(&self, action: &str) -> String {
         let edit = self.spot.address(&self.campaign);
@@ -138,25 +138,25 @@ impl Page {
     }
 
     /// The body of an answer, as text.
-    fn answer_of<'a>(&self, tested: &'a Tested) -> &'a str {
+    fn answer_of<'a>(&self, tested: &'a WebhookTestResult) -> &'a str {
         tested.response.answer.as_deref().unwrap_or_default()
     }
 }
 
 /// One look at a place: the campaign as it is, and what is in the form.
-struct Draft<'a> {
-    http: &'a Http,
-    visit: &'a Visit,
+struct EditSession<'a> {
+    http: &'a ApiState,
+    visit: &'a RequestContext,
     stored: Arc<StoredCampaign>,
-    spot: Spot,
-    fields: Fields,
+    spot: EditTarget,
+    fields: EntryForm,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> EditSession<'a> {
     /// The place as it is.
-    fn stored(http: &'a Http, visit: &'a Visit, id: &str, query: &Form) -> Result<Self, Failure> {
-        let (stored, spot) = (http.campaigns.get(id)?, Spot::of_query(query));
-        let mut fields = Fields::of(&stored.campaign, &spot).ok_or_else(no_such_place)?;
+    fn stored(http: &'a ApiState, visit: &'a RequestContext, id: &str, query: &Form) -> Result<Self, PageError> {
+        let (stored, spot) = (http.campaigns.get(id)?, EditTarget::of_query(query));
+        let mut fields = EntryForm::of(&stored.campaign, &spot).ok_or_else(no_such_place)?;
         if !visit.may(Role::Editor) {
             fields.mask();
         }
@@ -164,27 +164,27 @@ impl<'a> Draft<'a> {
     }
 
     /// The place as a form has it.
-    fn given(http: &'a Http, visit: &'a Visit, id: &str, query: &Form, form: &Form) -> Result<Self, Failure> {
-        let (stored, spot) = (http.campaigns.get(id)?, Spot::of_query(query));
-        Ok(Self { http, visit, stored, spot, fields: Fields::of_form(form) })
+    fn given(http: &'a ApiState, visit: &'a RequestContext, id: &str, query: &Form, form: &Form) -> Result<Self, PageError> {
+        let (stored, spot) = (http.campaigns.get(id)?, EditTarget::of_query(query));
+        Ok(Self { http, visit, stored, spot, fields: EntryForm::of_form(form) })
     }
 
     /// The campaign that the fields would make, or what is wrong with them.
-    fn read(&self) -> Result<Result<Campaign, Errors>, Failure> {
+    fn read(&self) -> Result<Result<Campaign, Errors>, PageError> {
         let campaign = &self.stored.campaign;
         let mut document = serde_json::to_value(campaign).map_err(StoreError::from)?;
-        let Written { path, mut faults } = self.fields.write(&mut document, &self.spot);
+        let TypedJson { path, mut faults } = self.fields.write(&mut document, &self.spot);
         match self.http.campaigns.read(&campaign.id, &bytes(&document)?, Some(&self.stored)) {
             Ok(campaign) if faults.is_empty() => return Ok(Ok(campaign)),
             Ok(_) => {}
-            Err(Refused::Faults(more)) => faults.extend(more),
+            Err(CampaignError::Faults(more)) => faults.extend(more),
             Err(refused) => return Err(refused.into()),
         }
         Ok(Err(Errors::of(faults, &path)))
     }
 
     /// The page, with what is wrong, and the request where nothing is.
-    fn page(self) -> Result<Page, Failure> {
+    fn page(self) -> Result<EditorPage, PageError> {
         let campaign = &self.stored.campaign;
         // What is masked is nothing that could be saved.
         let read = if self.visit.may(Role::Editor) { self.read()? } else { Ok(campaign.clone()) };
@@ -197,13 +197,13 @@ impl<'a> Draft<'a> {
             _ => campaign.sections.iter().map(|section| section.label.clone()).collect(),
         };
         let place = match &self.spot {
-            Spot::NewSection => "New section".to_owned(),
-            Spot::Section { label } => label.clone(),
-            Spot::NewEntry { label } => format!("New menu entry of {label}"),
-            Spot::Entry { label, keyword } => format!("{label}: entry {keyword}"),
+            EditTarget::NewSection => "New section".to_owned(),
+            EditTarget::Section { label } => label.clone(),
+            EditTarget::NewEntry { label } => format!("New menu entry of {label}"),
+            EditTarget::Entry { label, keyword } => format!("{label}: entry {keyword}"),
         };
-        Ok(Page {
-            frame: Frame::new(self.visit, format!("{place} · {}", name_of(campaign))),
+        Ok(EditorPage {
+            frame: Layout::new(self.visit, format!("{place} · {}", name_of(campaign))),
             campaign_address: links::campaign(&campaign.id),
             campaign: campaign.id.clone(),
             title: place,
@@ -226,7 +226,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The request of a sample event, as it would be sent now.
-    fn preview(&self, campaign: &Campaign) -> Result<Option<Preview>, Failure> {
+    fn preview(&self, campaign: &Campaign) -> Result<Option<Preview>, PageError> {
         let Some(place) = self.fields.spot_after(&self.spot).place_in(campaign) else { return Ok(None) };
         let delivery = webhooks::sample_of(&campaign.id, &place, Map::new())?;
         Ok(Some(Preview::of(request::render(&delivery, Utc::now()).shown(self.visit.secrets()))))
@@ -234,23 +234,23 @@ impl<'a> Draft<'a> {
 }
 
 /// `GET …/edit`: the place as it is.
-async fn show(State(http): State<Http>, visit: Visit, Id(id): Id, Query(query): Query) -> Result<Response, Failure> {
-    let shown = Draft::stored(&http, &visit, &id, &query)?.page()?;
+async fn show(State(http): State<ApiState>, visit: RequestContext, Id(id): Id, Query(query): Query) -> Result<Response, PageError> {
+    let shown = EditSession::stored(&http, &visit, &id, &query)?.page()?;
     // Nothing is wrong with what nobody has filled in yet.
     let errors = if shown.spot.is_new() { Errors::default() } else { shown.errors.clone() };
     let notice = query.given("saved").map(|_| "Saved.".to_owned());
-    Ok(page(&Page { errors, notice, ..shown }))
+    Ok(page(&EditorPage { errors, notice, ..shown }))
 }
 
 /// `POST …/edit/check`: what is wrong with the form, and the request; a row of headers more or less.
 async fn check(
-    State(http): State<Http>,
-    visit: Visit,
+    State(http): State<ApiState>,
+    visit: RequestContext,
     Id(id): Id,
     Query(query): Query,
     form: Form,
-) -> Result<Response, Failure> {
-    let mut draft = Draft::given(&http, &visit, &id, &query, &form)?;
+) -> Result<Response, PageError> {
+    let mut draft = EditSession::given(&http, &visit, &id, &query, &form)?;
     let headers = &mut draft.fields.webhook.headers;
     let focus = match form.get("do") {
         "add-header" => {
@@ -265,31 +265,31 @@ async fn check(
             })
         }
     };
-    Ok(page(&Page { focus, ..opened(draft.page()?, &form)? }))
+    Ok(page(&EditorPage { focus, ..opened(draft.page()?, &form)? }))
 }
 
 /// `POST …/edit/test`: sends a sample to the webhook as the form has it; as it is stored, for who may not edit it.
 async fn test(
-    State(http): State<Http>,
-    visit: Visit,
+    State(http): State<ApiState>,
+    visit: RequestContext,
     Id(id): Id,
     Query(query): Query,
     form: Form,
-) -> Result<Response, Failure> {
+) -> Result<Response, PageError> {
     if !visit.may(Role::Editor) {
-        let draft = Draft::stored(&http, &visit, &id, &query)?;
+        let draft = EditSession::stored(&http, &visit, &id, &query)?;
         let tested = tested(&draft, &draft.stored.campaign).await?;
-        return Ok(page(&Page { tested, ..draft.page()? }));
+        return Ok(page(&EditorPage { tested, ..draft.page()? }));
     }
-    let draft = Draft::given(&http, &visit, &id, &query, &form)?;
+    let draft = EditSession::given(&http, &visit, &id, &query, &form)?;
     let tested = match draft.read()? {
         Ok(campaign) => tested(&draft, &campaign).await?,
         Err(_) => None,
     };
-    Ok(page(&Page { tested, ..opened(draft.page()?, &form)? }))
+    Ok(page(&EditorPage { tested, ..opened(draft.page()?, &form)? }))
 }
 
-async fn tested(draft: &Draft<'_>, campaign: &Campaign) -> Result<Option<Tested>, Failure> {
+async fn tested(draft: &EditSession<'_>, campaign: &Campaign) -> Result<Option<WebhookTestResult>, PageError> {
     let Some(place) = draft.fields.spot_after(&draft.spot).place_in(campaign) else { return Ok(None) };
     let delivery = webhooks::sample_of(&campaign.id, &place, Map::new())?;
     Ok(Some(webhooks::try_out(draft.http, delivery, draft.visit.secrets()).await?))
@@ -297,37 +297,37 @@ async fn tested(draft: &Draft<'_>, campaign: &Campaign) -> Result<Option<Tested>
 
 /// `POST …/edit`: saves.
 async fn save(
-    State(http): State<Http>,
-    visit: Visit,
+    State(http): State<ApiState>,
+    visit: RequestContext,
     Id(id): Id,
     Query(query): Query,
     form: Form,
-) -> Result<Response, Failure> {
-    let base: Fields = serde_json::from_str(form.get("base")).unwrap_or_default();
+) -> Result<Response, PageError> {
+    let base: EntryForm = serde_json::from_str(form.get("base")).unwrap_or_default();
     for _ in 0..RACES {
-        let spot = Spot::of_query(&query);
+        let spot = EditTarget::of_query(&query);
         let stored = http.campaigns.get(&id)?;
-        let now = Fields::of(&stored.campaign, &spot);
+        let now = EntryForm::of(&stored.campaign, &spot);
         if stored.version != campaigns::version(&form)? && now.as_ref() != Some(&base) {
             let Some(now) = now else {
-                let draft = Draft::given(&http, &visit, &id, &query, &form)?;
+                let draft = EditSession::given(&http, &visit, &id, &query, &form)?;
                 let refusal = "this place was deleted meanwhile. The form has yours still, to be copied.".to_owned();
-                let shown = Page { refusal: Some(refusal), ..opened(draft.page()?, &form)? };
+                let shown = EditorPage { refusal: Some(refusal), ..opened(draft.page()?, &form)? };
                 return Ok(told("nothing: the place is gone", page(&shown)));
             };
             let changed = stored.last_change(&spot.edited(), campaigns::version(&form)?);
-            let conflict = Conflict::of(changed, &base, &now, &Fields::of_form(&form));
-            let shown = Draft::given(&http, &visit, &id, &query, &form)?.page()?;
+            let conflict = Conflict::of(changed, &base, &now, &EntryForm::of_form(&form));
+            let shown = EditSession::given(&http, &visit, &id, &query, &form)?.page()?;
             let base = serde_json::to_string(&now).map_err(StoreError::from)?;
-            let shown = Page { conflict: Some(conflict), base, version: stored.version, ..shown };
+            let shown = EditorPage { conflict: Some(conflict), base, version: stored.version, ..shown };
             return Ok(told("nothing: changed meanwhile", page(&shown)));
         }
-        let draft = Draft { http: &http, visit: &visit, stored, spot, fields: Fields::of_form(&form) };
+        let draft = EditSession { http: &http, visit: &visit, stored, spot, fields: EntryForm::of_form(&form) };
         let campaign = match draft.read()? {
             Ok(campaign) => campaign,
             Err(errors) => {
                 let refusal = format!("{}, told below.", numbers::of(errors.count() as u64, "fault", "faults"));
-                let shown = Page { refusal: Some(refusal), ..opened(draft.page()?, &form)? };
+                let shown = EditorPage { refusal: Some(refusal), ..opened(draft.page()?, &form)? };
                 return Ok(told("nothing: the form has faults", page(&shown)));
             }
         };
@@ -338,24 +338,24 @@ async fn save(
                 let (place, address) = after(&draft);
                 return Ok(told(&place, Redirect::to(&address).into_response()));
             }
-            Err(Refused::Precondition) => {}
+            Err(CampaignError::Precondition) => {}
             Err(refused) => return Err(refused.into()),
         }
     }
-    Err(Refused::Precondition.into())
+    Err(CampaignError::Precondition.into())
 }
 
 /// `POST …/edit/rotate`: a new signing secret; the one it has signs beside it for a while.
 async fn rotate(
-    State(http): State<Http>,
-    visit: Visit,
+    State(http): State<ApiState>,
+    visit: RequestContext,
     Id(id): Id,
     Query(query): Query,
     form: Form,
-) -> Result<Response, Failure> {
-    let draft = Draft::stored(&http, &visit, &id, &query)?;
+) -> Result<Response, PageError> {
+    let draft = EditSession::stored(&http, &visit, &id, &query)?;
     let place = draft.spot.place_in(&draft.stored.campaign).ok_or_else(no_such_place)?;
-    let base: Fields = serde_json::from_str(form.get("base")).unwrap_or_default();
+    let base: EntryForm = serde_json::from_str(form.get("base")).unwrap_or_default();
     if draft.stored.version != campaigns::version(&form)? && draft.fields != base {
         return Err(campaigns::changed_meanwhile(&draft.stored).into());
     }
@@ -363,19 +363,19 @@ async fn rotate(
     let overlap = crate::delivery::signing::DEFAULT_OVERLAP;
     match http.campaigns.rotate_secret(&place.webhook.id, overlap, precondition, visit.name()).await {
         Ok(_) => Ok(Redirect::to(&format!("{}&saved=secret#signing", draft.spot.address(&id))).into_response()),
-        Err(Refused::Precondition) => Err(campaigns::changed_meanwhile(&draft.stored).into()),
+        Err(CampaignError::Precondition) => Err(campaigns::changed_meanwhile(&draft.stored).into()),
         Err(refused) => Err(refused.into()),
     }
 }
 
 /// What was saved, and where that leads: to the campaign, which shows it.
-fn after(draft: &Draft<'_>) -> (String, String) {
+fn after(draft: &EditSession<'_>) -> (String, String) {
     let place = draft.fields.spot_after(&draft.spot).in_words();
     let address = address(&links::campaign(&draft.stored.campaign.id), &[("saved", &place)]);
     (place, address)
 }
 
 /// The page with what it was opened on, which the form carries along.
-fn opened(page: Page, form: &Form) -> Result<Page, Problem> {
-    Ok(Page { base: form.get("base").to_owned(), version: campaigns::version(form)?, ..page })
+fn opened(page: EditorPage, form: &Form) -> Result<EditorPage, Problem> {
+    Ok(EditorPage { base: form.get("base").to_owned(), version: campaigns::version(form)?, ..page })
 }

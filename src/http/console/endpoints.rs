@@ -4,18 +4,18 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::super::Http;
+use super::super::ApiState;
 use super::super::endpoints::RECEIVERS;
 use super::super::route::Route;
 use super::form::{Form, Query, address};
 use super::numbers::{self, UNKNOWN};
-use super::page::{Frame, Time, Visit, page, updates};
+use super::page::{Layout, Time, RequestContext, page, updates};
 use super::words::list_of;
 use crate::config::Role;
-use crate::delivery::dead_letter::State as LetterState;
-use crate::delivery::dead_letter::filter::Filter;
-use crate::delivery::endpoint::{BreakerState, LastError, Standing};
-use crate::worker::endpoints::Listed;
+use crate::delivery::dead_letter::LetterState as LetterState;
+use crate::delivery::dead_letter::filter::LetterFilter;
+use crate::delivery::endpoint::{BreakerState, LastError, EndpointStats};
+use crate::worker::endpoints::EndpointSnapshot;
 
 /// So many endpoints are on one page of the list.
 const PER_PAGE: usize = 50;
@@ -29,10 +29,10 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 /// An endpoint as it is shown.
-pub(super) struct Row {
+pub(super) struct EndpointRow {
     pub(super) endpoint: String,
     pub(super) health: Health,
-    pub(super) receivers: Vec<Receiver>,
+    pub(super) receivers: Vec<ReceiverRow>,
     /// Receivers that are not shown.
     pub(super) more: usize,
     /// The list of its pending dead letters.
@@ -40,7 +40,7 @@ pub(super) struct Row {
 }
 
 /// A path of an endpoint.
-pub(super) struct Receiver {
+pub(super) struct ReceiverRow {
     pub(super) path: String,
     pub(super) health: Health,
 }
@@ -61,26 +61,26 @@ pub(super) struct Health {
     pub(super) last_error: Option<(Time, String)>,
 }
 
-impl Row {
-    pub(super) fn of(listed: Listed) -> Self {
+impl EndpointRow {
+    pub(super) fn of(listed: EndpointSnapshot) -> Self {
         let more = listed.receivers.len().saturating_sub(RECEIVERS);
         let receivers = listed.receivers.into_iter().take(RECEIVERS);
         Self {
             endpoint: listed.endpoint.as_str().to_owned(),
             health: Health::of(&listed.standing),
-            receivers: receivers.map(|(path, standing)| Receiver { path, health: Health::of(&standing) }).collect(),
+            receivers: receivers.map(|(path, standing)| ReceiverRow { path, health: Health::of(&standing) }).collect(),
             more,
-            letters: list_of(&Filter {
+            letters: list_of(&LetterFilter {
                 endpoint: Some(listed.endpoint),
                 state: Some(LetterState::Pending),
-                ..Filter::default()
+                ..LetterFilter::default()
             }),
         }
     }
 }
 
 impl Health {
-    fn of(standing: &Standing) -> Self {
+    fn of(standing: &EndpointStats) -> Self {
         let is_failing = standing.failure_ratio.is_some_and(|failing| failing >= FAILING);
         let (mark, breaker) = match standing.breaker {
             BreakerState::Open => ("open", "open"),
@@ -112,7 +112,7 @@ fn words_of(error: &LastError) -> String {
     }
 }
 
-fn reopening(standing: &Standing) -> Option<String> {
+fn reopening(standing: &EndpointStats) -> Option<String> {
     let probe = match (standing.breaker, standing.probe_in_ms) {
         (BreakerState::Closed, _) => return None,
         (BreakerState::HalfOpen, None) => "A probe is under way.".to_owned(),
@@ -128,12 +128,12 @@ fn reopening(standing: &Standing) -> Option<String> {
 }
 
 /// What is asked for.
-struct Asked {
+struct EndpointQuery {
     q: String,
     before: usize,
 }
 
-impl Asked {
+impl EndpointQuery {
     fn of(query: &Form) -> Self {
         Self { q: query.get("q").trim().to_owned(), before: query.get("after").parse().unwrap_or_default() }
     }
@@ -146,8 +146,8 @@ impl Asked {
 
 #[derive(Template)]
 #[template(path = "endpoints.html")]
-struct Page {
-    frame: Frame,
+struct EndpointsPage {
+    frame: Layout,
     live: String,
     list: List,
 }
@@ -163,12 +163,12 @@ struct List {
     q: String,
     /// Of all that were found, those whose breaker is not closed.
     summary: String,
-    rows: Vec<Row>,
+    rows: Vec<EndpointRow>,
     next: Option<String>,
 }
 
 impl List {
-    fn of(http: &Http, asked: &Asked) -> Self {
+    fn of(http: &ApiState, asked: &EndpointQuery) -> Self {
         let sought = asked.q.to_lowercase();
         let mut found = http.worker.endpoints.list();
         found.retain(|listed| listed.endpoint.as_str().contains(&sought));
@@ -182,18 +182,18 @@ impl List {
         );
         let after = asked.before.saturating_add(PER_PAGE);
         let next = (found.len() > after).then(|| asked.address("/endpoints", after));
-        let rows = found.into_iter().skip(asked.before).take(PER_PAGE).map(Row::of).collect();
+        let rows = found.into_iter().skip(asked.before).take(PER_PAGE).map(EndpointRow::of).collect();
         Self { q: asked.q.clone(), summary, rows, next }
     }
 }
 
-async fn list(State(http): State<Http>, visit: Visit, Query(query): Query) -> Response {
-    let asked = Asked::of(&query);
+async fn list(State(http): State<ApiState>, visit: RequestContext, Query(query): Query) -> Response {
+    let asked = EndpointQuery::of(&query);
     let (live, list) = (asked.address("/endpoints/live", asked.before), List::of(&http, &asked));
-    page(&Page { frame: Frame::new(&visit, "Endpoints"), live, list })
+    page(&EndpointsPage { frame: Layout::new(&visit, "Endpoints"), live, list })
 }
 
-async fn follow(State(http): State<Http>, visit: Visit, Query(query): Query) -> Response {
-    let asked = Asked::of(&query);
+async fn follow(State(http): State<ApiState>, visit: RequestContext, Query(query): Query) -> Response {
+    let asked = EndpointQuery::of(&query);
     updates(&visit, http.history.news(), move || Fragment { list: List::of(&http, &asked) })
 }

@@ -11,22 +11,22 @@ use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Map, json};
 
-use super::super::Http;
-use super::super::body::Unread;
+use super::super::ApiState;
+use super::super::body::BodyError;
 use super::super::explain::explain_body;
 use super::super::problem::Problem;
 use super::super::route::Route;
 use super::super::webhooks::sample_of;
-use super::editor::spot::Spot;
+use super::editor::spot::EditTarget;
 use super::form::{Form, Query, address};
 use super::links;
-use super::page::{Failure, Frame, Visit, page};
+use super::page::{PageError, Layout, RequestContext, page};
 use crate::config::Role;
 use crate::delivery::campaign::{SectionKind, WebhookKind};
 use crate::delivery::event::{Keyword, MAX_EVENT_BYTES, StepEvent};
 use crate::delivery::explain::{ExplainedEntry, ExplainedWebhook, Explanation};
-use crate::delivery::fault::Fault;
-use crate::delivery::request::Shown;
+use crate::delivery::fault::Violation;
+use crate::delivery::request::RequestPreview;
 use crate::delivery::resolve::MatchedBy;
 use crate::delivery::sample;
 
@@ -43,11 +43,11 @@ pub(super) fn routes() -> Vec<Route> {
 
 #[derive(Template)]
 #[template(path = "explain.html")]
-struct Page {
-    frame: Frame,
+struct ExplainPage {
+    frame: Layout,
     /// What is in the field.
     event: String,
-    faults: Vec<Fault>,
+    faults: Vec<Violation>,
     outcome: Option<Outcome>,
     /// Whether the person has just asked: the answer then has the focus.
     is_answer: bool,
@@ -95,29 +95,29 @@ struct Webhook {
     verdict: &'static str,
     why: String,
     edit: String,
-    request: Option<Shown>,
+    request: Option<RequestPreview>,
 }
 
 /// `GET /explain`: a sample to begin with, or the event of the address, explained.
-async fn ask(State(http): State<Http>, visit: Visit, Query(query): Query) -> Result<Response, Failure> {
+async fn ask(State(http): State<ApiState>, visit: RequestContext, Query(query): Query) -> Result<Response, PageError> {
     match query.given("event") {
-        Some(event) => Ok(page(&Page { is_answer: false, ..explained(&http, &visit, event.to_owned())? })),
+        Some(event) => Ok(page(&ExplainPage { is_answer: false, ..explained(&http, &visit, event.to_owned())? })),
         None => {
-            let (frame, event) = (Frame::new(&visit, "Explain"), sample_event(&http)?);
-            Ok(page(&Page { frame, event, faults: Vec::new(), outcome: None, is_answer: false }))
+            let (frame, event) = (Layout::new(&visit, "Explain"), sample_event(&http)?);
+            Ok(page(&ExplainPage { frame, event, faults: Vec::new(), outcome: None, is_answer: false }))
         }
     }
 }
 
 /// `POST /explain`: the event of the form, explained.
-async fn answer(State(http): State<Http>, visit: Visit, form: Form) -> Result<Response, Failure> {
+async fn answer(State(http): State<ApiState>, visit: RequestContext, form: Form) -> Result<Response, PageError> {
     // A form has other ends of lines than were typed.
     Ok(page(&explained(&http, &visit, form.get("event").replace("\r\n", "\n"))?))
 }
 
-fn explained(http: &Http, visit: &Visit, event: String) -> Result<Page, Failure> {
+fn explained(http: &ApiState, visit: &RequestContext, event: String) -> Result<ExplainPage, PageError> {
     let explained = if event.len() > MAX_EVENT_BYTES {
-        Err(Problem::of_body(Unread::TooLarge, "an event", MAX_EVENT_BYTES))
+        Err(Problem::of_body(BodyError::TooLarge, "an event", MAX_EVENT_BYTES))
     } else {
         explain_body(http, event.as_bytes(), visit.secrets())
     };
@@ -126,11 +126,11 @@ fn explained(http: &Http, visit: &Visit, event: String) -> Result<Page, Failure>
         Err(problem) if problem.errors().is_empty() => return Err(problem.into()),
         Err(problem) => (problem.errors().to_vec(), None),
     };
-    Ok(Page { frame: Frame::new(visit, "Explain"), event, faults, outcome, is_answer: true })
+    Ok(ExplainPage { frame: Layout::new(visit, "Explain"), event, faults, outcome, is_answer: true })
 }
 
 /// An event that fires something here, or else one that shows how an event is written.
-fn sample_event(http: &Http) -> Result<String, Failure> {
+fn sample_event(http: &ApiState) -> Result<String, PageError> {
     let campaigns = http.store.campaigns(None, CAMPAIGNS, |stored| {
         let campaign = &stored.campaign;
         let place = campaign.places().find(|place| place.entry.is_some()).or_else(|| campaign.places().next())?;
@@ -167,7 +167,7 @@ impl Outcome {
             entries: explanation.entries.into_iter().map(entry).collect(),
             webhooks: explanation.webhooks.into_iter().map(webhook).collect(),
             section: explanation.section.map(|section| Section {
-                edit: Spot::Section { label: section.label.clone() }.address(&campaign),
+                edit: EditTarget::Section { label: section.label.clone() }.address(&campaign),
                 kind: match section.kind {
                     SectionKind::WelcomeMessage => "Welcome Message",
                     SectionKind::Interaction => "Interaction",
@@ -185,10 +185,10 @@ impl Outcome {
     }
 }
 
-fn spot(label: &str, keyword: Option<&Keyword>) -> Spot {
+fn spot(label: &str, keyword: Option<&Keyword>) -> EditTarget {
     match keyword {
-        None => Spot::Section { label: label.to_owned() },
-        Some(keyword) => Spot::Entry { label: label.to_owned(), keyword: keyword.to_string() },
+        None => EditTarget::Section { label: label.to_owned() },
+        Some(keyword) => EditTarget::Entry { label: label.to_owned(), keyword: keyword.to_string() },
     }
 }
 

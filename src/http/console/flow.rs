@@ -6,16 +6,16 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use super::super::Http;
+use super::super::ApiState;
 use super::super::given::Id;
 use super::super::route::Route;
 use super::campaigns::{name_of, no_such_place};
-use super::editor::spot::Spot;
+use super::editor::spot::EditTarget;
 use super::form::Query;
 use super::links;
-use super::page::{Failure, Frame, Visit, page};
+use super::page::{PageError, Layout, RequestContext, page};
 use crate::config::Role;
-use crate::delivery::campaign::Place;
+use crate::delivery::campaign::WebhookPlace;
 use crate::delivery::identity::WebhookId;
 use crate::flow::{self, Health, Part, Style};
 
@@ -29,8 +29,8 @@ pub(super) fn routes() -> Vec<Route> {
 
 #[derive(Template)]
 #[template(path = "flow.html")]
-struct Page {
-    frame: Frame,
+struct FlowPage {
+    frame: Layout,
     name: String,
     address: String,
     svg: String,
@@ -39,19 +39,19 @@ struct Page {
     larger: Option<u16>,
 }
 
-async fn show(State(http): State<Http>, visit: Visit, Id(id): Id, Query(query): Query) -> Result<Response, Failure> {
+async fn show(State(http): State<ApiState>, visit: RequestContext, Id(id): Id, Query(query): Query) -> Result<Response, PageError> {
     let stored = http.campaigns.get(&id)?;
     let campaign = &stored.campaign;
     let zoom = query.get("zoom").parse().ok().filter(|zoom| ZOOMS.contains(zoom)).unwrap_or(100);
-    let places: HashMap<&WebhookId, Place<'_>> = campaign.places().map(|place| (&place.webhook.id, place)).collect();
+    let places: HashMap<&WebhookId, WebhookPlace<'_>> = campaign.places().map(|place| (&place.webhook.id, place)).collect();
     let health = |id: &WebhookId| {
         let standing = places.get(id).and_then(|place| http.worker.endpoints.standing(place.webhook.url.place()));
         standing.as_ref().map_or(Health::Unknown, Health::of)
     };
     let drawing = flow::layout(flow::graph(campaign));
     let svg = flow::svg(&drawing, Style::OfThePage, &health, &|part| address_in(&http, &campaign.id, &places, part));
-    Ok(page(&Page {
-        frame: Frame::new(&visit, format!("Flow · {}", name_of(campaign))),
+    Ok(page(&FlowPage {
+        frame: Layout::new(&visit, format!("Flow · {}", name_of(campaign))),
         name: name_of(campaign).to_owned(),
         address: links::campaign(&id),
         svg,
@@ -62,13 +62,13 @@ async fn show(State(http): State<Http>, visit: Visit, Id(id): Id, Query(query): 
 }
 
 /// Where a part of the picture leads.
-fn address_in(http: &Http, campaign: &str, places: &HashMap<&WebhookId, Place<'_>>, part: Part<'_>) -> Option<String> {
+fn address_in(http: &ApiState, campaign: &str, places: &HashMap<&WebhookId, WebhookPlace<'_>>, part: Part<'_>) -> Option<String> {
     let spot = match part {
-        Part::Section { label } => Spot::Section { label: label.to_owned() },
-        Part::Entry { section, keyword } => Spot::Entry { label: section.to_owned(), keyword: keyword.to_owned() },
+        Part::Section { label } => EditTarget::Section { label: label.to_owned() },
+        Part::Entry { section, keyword } => EditTarget::Entry { label: section.to_owned(), keyword: keyword.to_owned() },
         Part::Webhook(id) => {
             let place = places.get(id)?;
-            return Some(format!("{}#webhook", Spot::of(place.section, place.entry).address(campaign)));
+            return Some(format!("{}#webhook", EditTarget::of(place.section, place.entry).address(campaign)));
         }
         // A redirect names a campaign as it likes: by its id, or by a name that is nothing to us.
         Part::Campaign(id) => return http.store.has_campaign(id).is_ok_and(|has| has).then(|| links::campaign(id)),
@@ -77,10 +77,10 @@ fn address_in(http: &Http, campaign: &str, places: &HashMap<&WebhookId, Place<'_
 }
 
 /// `GET /webhooks/{id}`: the place of a webhook, for who knows no more than its id.
-async fn webhook(State(http): State<Http>, Id(id): Id) -> Result<Response, Failure> {
+async fn webhook(State(http): State<ApiState>, Id(id): Id) -> Result<Response, PageError> {
     let id = WebhookId::new(id);
     let stored = http.campaigns.of_webhook(&id)?;
     let place = stored.campaign.place_of(&id).ok_or_else(no_such_place)?;
-    let spot = Spot::of(place.section, place.entry);
+    let spot = EditTarget::of(place.section, place.entry);
     Ok(Redirect::to(&format!("{}#webhook", spot.address(&stored.campaign.id))).into_response())
 }

@@ -13,24 +13,24 @@ use axum::extract::State;
 use axum::response::Response;
 
 use self::chart::Chart;
-use self::figures::{Percentiles, Span};
-use self::verdict::{Level, Observed, Point};
-use super::super::Http;
+use self::figures::{Percentiles, StatsWindow};
+use self::verdict::{Level, HealthInputs, HealthFinding};
+use super::super::ApiState;
 use super::super::probes;
 use super::super::route::Route;
-use super::endpoints::Row;
+use super::endpoints::EndpointRow;
 use super::numbers::{self, UNKNOWN};
-use super::page::{Frame, Visit, page, updates};
-use crate::broker::ladder::Rung;
-use crate::broker::publisher::Link;
+use super::page::{Layout, RequestContext, page, updates};
+use crate::broker::ladder::DelayTier;
+use crate::broker::publisher::PublisherStatus;
 use crate::campaigns::hold::LogStatus;
 use crate::config::Role;
-use crate::delivery::dead_letter::State as LetterState;
+use crate::delivery::dead_letter::LetterState as LetterState;
 use crate::delivery::endpoint::BreakerState;
-use crate::follow::Currency;
+use crate::follow::SyncState;
 use crate::metrics::history::Sample;
 use crate::metrics::reading::{Balance, Counts, Gauges, Quantile};
-use crate::worker::endpoints::Listed;
+use crate::worker::endpoints::EndpointSnapshot;
 use crate::worker::progress::Phase;
 
 /// What is called now: short enough to follow what happens, and long enough to be read.
@@ -48,8 +48,8 @@ pub(super) fn routes() -> Vec<Route> {
 
 #[derive(Template)]
 #[template(path = "overview.html")]
-struct Page {
-    frame: Frame,
+struct OverviewPage {
+    frame: Layout,
     now: Now,
 }
 
@@ -63,7 +63,7 @@ struct Fragment {
 /// All that is shown of this moment.
 struct Now {
     level: Level,
-    points: Vec<Point>,
+    points: Vec<HealthFinding>,
     /// How long this worker has been counting.
     age: String,
     rates: Rates,
@@ -75,7 +75,7 @@ struct Now {
     waiting: Waiting,
     pending: String,
     is_pending: bool,
-    endpoints: Vec<Row>,
+    endpoints: Vec<EndpointRow>,
     all_endpoints: String,
     facts: Vec<Fact>,
     balance: Balance,
@@ -125,26 +125,26 @@ struct Fact {
     words: String,
 }
 
-async fn show(State(http): State<Http>, visit: Visit) -> Response {
-    page(&Page { frame: Frame::new(&visit, "Overview"), now: Now::of(&http) })
+async fn show(State(http): State<ApiState>, visit: RequestContext) -> Response {
+    page(&OverviewPage { frame: Layout::new(&visit, "Overview"), now: Now::of(&http) })
 }
 
-async fn follow(State(http): State<Http>, visit: Visit) -> Response {
+async fn follow(State(http): State<ApiState>, visit: RequestContext) -> Response {
     let news = http.history.news();
     updates(&visit, news, move || Fragment { now: Now::of(&http) })
 }
 
 impl Now {
-    fn of(http: &Http) -> Self {
+    fn of(http: &ApiState) -> Self {
         let samples = http.history.samples();
         let gauges = http.metrics.gauges();
         let listed = http.worker.endpoints.list();
-        let minute = Span::last(&samples, MINUTE);
+        let minute = StatsWindow::last(&samples, MINUTE);
         let counted = |of: fn(&Counts) -> u64| minute.as_ref().map_or(0, |minute| minute.count(of));
         let pending = gauges.dead_letters.map(|letters| letters[LetterState::Pending as usize]);
         let broken = listed.iter().filter(|listed| listed.standing.breaker != BreakerState::Closed).count();
         let (delivered, failed) = (counted(Counts::delivered), counted(Counts::failed));
-        let points = verdict::points(&Observed {
+        let points = verdict::points(&HealthInputs {
             trouble: probes::trouble(http),
             broken: broken as u64,
             pending: pending.unwrap_or_default(),
@@ -166,14 +166,14 @@ impl Now {
             latencies: latencies(minute.as_ref()),
             causes: minute
                 .iter()
-                .flat_map(Span::causes)
+                .flat_map(StatsWindow::causes)
                 .map(|(cause, count)| (cause.as_str(), numbers::count(count)))
                 .collect(),
             waiting: Waiting::of(http, &gauges),
             pending: pending.map_or_else(|| UNKNOWN.to_owned(), numbers::count),
             is_pending: pending.is_some_and(|pending| pending > 0),
             all_endpoints: numbers::of(listed.len() as u64, "endpoint", "endpoints"),
-            endpoints: listed.into_iter().filter(is_unwell).take(ENDPOINTS).map(Row::of).collect(),
+            endpoints: listed.into_iter().filter(is_unwell).take(ENDPOINTS).map(EndpointRow::of).collect(),
             facts: facts(http, &gauges),
             balance: gauges.balance,
         }
@@ -203,7 +203,7 @@ impl Now {
 }
 
 /// Whether an endpoint is worth a look.
-fn is_unwell(listed: &Listed) -> bool {
+fn is_unwell(listed: &EndpointSnapshot) -> bool {
     let standing = &listed.standing;
     standing.breaker != BreakerState::Closed
         || standing.parked > 0
@@ -211,8 +211,8 @@ fn is_unwell(listed: &Listed) -> bool {
 }
 
 impl Rates {
-    fn of(samples: &[Sample], minute: Option<&Span>, gauges: &Gauges) -> Self {
-        let now = Span::last(samples, NOW);
+    fn of(samples: &[Sample], minute: Option<&StatsWindow>, gauges: &Gauges) -> Self {
+        let now = StatsWindow::last(samples, NOW);
         let rate =
             |of: fn(&Counts) -> u64| now.as_ref().map_or_else(|| UNKNOWN.to_owned(), |now| numbers::rate(now.rate(of)));
         let count = |of: fn(&Counts) -> u64| numbers::count(minute.map_or(0, |minute| minute.count(of)));
@@ -236,7 +236,7 @@ fn minutes(samples: &[Sample]) -> Vec<Minute> {
     let Some(last) = samples.last() else { return Vec::new() };
     let minute = |back: u32| {
         let (from, to) = (last.at.checked_sub(MINUTE * (back + 1)), last.at.checked_sub(MINUTE * back)?);
-        let span = Span::between(samples, from.unwrap_or_default(), to)?;
+        let span = StatsWindow::between(samples, from.unwrap_or_default(), to)?;
         Some(Minute {
             name: match back {
                 0 => "the last minute".to_owned(),
@@ -250,8 +250,8 @@ fn minutes(samples: &[Sample]) -> Vec<Minute> {
     (0..5).map_while(minute).collect()
 }
 
-fn latencies(minute: Option<&Span>) -> [Latency; 2] {
-    let of = |name, what, values: Option<crate::metrics::reading::Buckets>| {
+fn latencies(minute: Option<&StatsWindow>) -> [Latency; 2] {
+    let of = |name, what, values: Option<crate::metrics::reading::HistogramSnapshot>| {
         let values = values.unwrap_or_default();
         let percentiles = Percentiles::of(&values);
         let shown = |of: fn(&Percentiles) -> Quantile| match percentiles.as_ref().map(of) {
@@ -283,19 +283,19 @@ fn latencies(minute: Option<&Span>) -> [Latency; 2] {
 }
 
 impl Waiting {
-    fn of(http: &Http, gauges: &Gauges) -> Self {
+    fn of(http: &ApiState, gauges: &Gauges) -> Self {
         if gauges.queues.is_empty() {
             let [events, retries, ladder] = [(); 3].map(|()| UNKNOWN.to_owned());
             return Self { events, retries, ladder, rungs: Vec::new() };
         }
         let depth = |queue: &str| gauges.queues.get(queue).copied().unwrap_or_default();
         let (retries, ladder) =
-            (depth(&http.names.retries()), Rung::all().map(|rung| (rung, depth(&http.names.delay(rung)))));
-        let ladder: Vec<(Rung, u64)> = ladder.filter(|(_, messages)| *messages > 0).collect();
+            (depth(&http.names.retries()), DelayTier::all().map(|rung| (rung, depth(&http.names.delay(rung)))));
+        let ladder: Vec<(DelayTier, u64)> = ladder.filter(|(_, messages)| *messages > 0).collect();
         let on_ladder: u64 = ladder.iter().map(|(_, messages)| messages).sum();
         // What is neither a rung nor the retries is one of the events' queues.
         let events = gauges.queues.values().sum::<u64>() - retries - on_ladder;
-        let rung = |(rung, messages): (Rung, u64)| {
+        let rung = |(rung, messages): (DelayTier, u64)| {
             (format!("up to {}", numbers::seconds(f64::from(rung.seconds()))), numbers::count(messages))
         };
         Self {
@@ -308,7 +308,7 @@ impl Waiting {
 }
 
 /// How the connections and the configuration are.
-fn facts(http: &Http, gauges: &Gauges) -> Vec<Fact> {
+fn facts(http: &ApiState, gauges: &Gauges) -> Vec<Fact> {
     let (consuming, phase) = match http.progress.phase() {
         Phase::Connecting { trouble } => ("bad", format!("not connected: {trouble}")),
         Phase::CatchingUp => ("waiting", "connected, reading the configuration".to_owned()),
@@ -319,15 +319,15 @@ fn facts(http: &Http, gauges: &Gauges) -> Vec<Fact> {
         Phase::Draining => ("waiting", "finishing what is in hand".to_owned()),
     };
     let (publishing, link) = match http.publisher.link() {
-        Link::Up => ("good", "connected".to_owned()),
-        Link::Blocked => ("bad", "blocked: the broker is short of memory or disk".to_owned()),
-        Link::Down(trouble) => ("bad", format!("not connected: {trouble}")),
+        PublisherStatus::Up => ("good", "connected".to_owned()),
+        PublisherStatus::Blocked => ("bad", "blocked: the broker is short of memory or disk".to_owned()),
+        PublisherStatus::Down(trouble) => ("bad", format!("not connected: {trouble}")),
     };
     let version = gauges.config_version;
     let (current, configuration) = match (&*http.campaigns.log_status().borrow(), *http.campaigns.currency().borrow()) {
         (LogStatus::Incomplete(_), _) => ("bad", "campaigns may be missing: events are held".to_owned()),
-        (_, Currency::Current) => ("good", format!("current, version {version}")),
-        (_, Currency::CatchingUp) => ("waiting", format!("catching up, version {version} so far")),
+        (_, SyncState::Current) => ("good", format!("current, version {version}")),
+        (_, SyncState::CatchingUp) => ("waiting", format!("catching up, version {version} so far")),
     };
     let workers = numbers::of(u64::try_from(gauges.workers).unwrap_or_default(), "worker", "workers");
     vec![

@@ -13,7 +13,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::super::audit::About;
+use super::super::audit::AuditDetail;
 use super::super::principal::Caller;
 use super::super::problem::Problem;
 use crate::config::Role;
@@ -23,7 +23,7 @@ pub(super) const FORGERY: &str = "waypost-form";
 
 /// One request of a browser.
 #[derive(Debug, Clone)]
-pub(super) struct Visit {
+pub(super) struct RequestContext {
     /// None before there is a session.
     pub(super) caller: Option<Caller>,
     /// The token against forgery.
@@ -39,16 +39,16 @@ pub(super) struct Visit {
 }
 
 /// The door has let in everybody who comes to a handler.
-impl<S: Send + Sync> FromRequestParts<S> for Visit {
-    type Rejection = Failure;
+impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
+    type Rejection = PageError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        let lost = || Failure(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a page was asked for past its door"));
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, PageError> {
+        let lost = || PageError(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a page was asked for past its door"));
         parts.extensions.get().cloned().ok_or_else(lost)
     }
 }
 
-impl Visit {
+impl RequestContext {
     /// Whether the caller has at least this role.
     pub(super) fn may(&self, role: Role) -> bool {
         self.caller.as_ref().is_some_and(|caller| caller.role >= role)
@@ -67,7 +67,7 @@ impl Visit {
 
 /// What is around a page.
 #[derive(Debug)]
-pub(super) struct Frame {
+pub(super) struct Layout {
     pub(super) title: String,
     pub(super) path: String,
     pub(super) forgery: String,
@@ -75,8 +75,8 @@ pub(super) struct Frame {
     pub(super) needs_token: bool,
 }
 
-impl Frame {
-    pub(super) fn new(visit: &Visit, title: impl Into<String>) -> Self {
+impl Layout {
+    pub(super) fn new(visit: &RequestContext, title: impl Into<String>) -> Self {
         Self {
             title: title.into(),
             path: visit.path.clone(),
@@ -117,7 +117,7 @@ pub(super) fn page(template: &impl Template) -> Response {
 
 /// A response with what the audit says that it was about.
 pub(super) fn told(about: &str, mut response: Response) -> Response {
-    response.extensions_mut().insert(About(about.to_owned()));
+    response.extensions_mut().insert(AuditDetail(about.to_owned()));
     response
 }
 
@@ -132,22 +132,22 @@ pub(super) fn page_with(status: StatusCode, template: &impl Template) -> Respons
 
 /// A part of a page that is kept up to date (`data-live` in its element): each of `fragments` takes the place of what is in
 /// it. It ends with the worker.
-pub(super) fn live(visit: &Visit, fragments: impl Stream<Item = String> + Send + 'static) -> Response {
+pub(super) fn live(visit: &RequestContext, fragments: impl Stream<Item = String> + Send + 'static) -> Response {
     let events = fragments.map(|fragment| Ok::<_, Infallible>(Event::default().data(fragment)));
     Sse::new(events.take_until(visit.stop.clone().cancelled_owned())).keep_alive(KeepAlive::default()).into_response()
 }
 
 /// A problem on its way to be shown as a page.
 #[derive(Debug, Clone)]
-pub(super) struct Failure(pub(super) Problem);
+pub(super) struct PageError(pub(super) Problem);
 
-impl<P: Into<Problem>> From<P> for Failure {
+impl<P: Into<Problem>> From<P> for PageError {
     fn from(problem: P) -> Self {
         Self(problem.into())
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let mut response = self.0.status().into_response();
         response.extensions_mut().insert(self);
@@ -157,29 +157,29 @@ impl IntoResponse for Failure {
 
 #[derive(Template)]
 #[template(path = "problem.html")]
-struct Shown {
-    frame: Frame,
+struct PageBody {
+    frame: Layout,
     problem: Problem,
 }
 
 /// The response with a page in the place of a [`Failure`].
-pub(super) fn with_failures_shown(mut response: Response, visit: &Visit) -> Response {
-    let Some(Failure(problem)) = response.extensions_mut().remove::<Failure>() else {
+pub(super) fn with_failures_shown(mut response: Response, visit: &RequestContext) -> Response {
+    let Some(PageError(problem)) = response.extensions_mut().remove::<PageError>() else {
         return response;
     };
     if !visit.is_person {
         return problem.into_response();
     }
     let status = problem.status();
-    page_with(status, &Shown { frame: Frame::new(visit, problem.title()), problem })
+    page_with(status, &PageBody { frame: Layout::new(visit, problem.title()), problem })
 }
 
-pub(super) async fn no_such_page(OriginalUri(uri): OriginalUri) -> Failure {
-    Failure(Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path())))
+pub(super) async fn no_such_page(OriginalUri(uri): OriginalUri) -> PageError {
+    PageError(Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path())))
 }
 
-pub(super) async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> Failure {
-    Failure(Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path())))
+pub(super) async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> PageError {
+    PageError(Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path())))
 }
 
 /// A time, as UTC where there is no script; the script shows it in the viewer's zone.
@@ -206,7 +206,7 @@ impl askama::filters::HtmlSafe for Time {}
 
 /// A part of a page: at once, and again with each sample of the counters.
 pub(super) fn updates<T: Template>(
-    visit: &Visit,
+    visit: &RequestContext,
     news: tokio::sync::watch::Receiver<()>,
     now: impl Fn() -> T + Send + 'static,
 ) -> Response {

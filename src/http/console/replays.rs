@@ -8,17 +8,17 @@ use axum::extract::State;
 use axum::response::Response;
 use tokio::task::block_in_place;
 
-use super::super::Http;
+use super::super::ApiState;
 use super::super::route::Route;
 use super::form::{Query, address};
 use super::letter_view::view;
 use super::links;
 use super::numbers::Count;
-use super::page::{Failure, Frame, Time, Visit, page};
+use super::page::{PageError, Layout, Time, RequestContext, page};
 use super::words::{dead_letters, which};
 use crate::config::Role;
-use crate::delivery::dead_letter::choice::Choice;
-use crate::delivery::replay::{Job, Replay, ReplayId};
+use crate::delivery::dead_letter::choice::Selection;
+use crate::delivery::replay::{ReplayProgress, Replay, ReplayId};
 
 /// So many replays are on one page of the list.
 const PER_PAGE: usize = 50;
@@ -32,21 +32,21 @@ pub(super) fn routes() -> Vec<Route> {
 /// Which letters a replay sends.
 fn choice(replay: &Replay) -> String {
     match (&replay.filter, &replay.ids) {
-        (Some(filter), _) => which(&Choice::Filter(filter.clone())),
+        (Some(filter), _) => which(&Selection::Filter(filter.clone())),
         (None, ids) => format!("{} chosen one by one", dead_letters(ids.as_ref().map_or(0, |ids| ids.len() as u64))),
     }
 }
 
 #[derive(Template)]
 #[template(path = "replays.html")]
-struct List {
-    frame: Frame,
-    replays: Vec<Row>,
+struct ReplaysPage {
+    frame: Layout,
+    replays: Vec<ReplayRow>,
     older: Option<String>,
     is_first_page: bool,
 }
 
-struct Row {
+struct ReplayRow {
     id: ReplayId,
     address: String,
     state: &'static str,
@@ -60,8 +60,8 @@ struct Row {
     has_failures: bool,
 }
 
-impl From<Job> for Row {
-    fn from(Job { replay, .. }: Job) -> Self {
+impl From<ReplayProgress> for ReplayRow {
+    fn from(ReplayProgress { replay, .. }: ReplayProgress) -> Self {
         Self {
             address: links::replay(&replay.id),
             state: replay.state.as_str(),
@@ -78,17 +78,17 @@ impl From<Job> for Row {
     }
 }
 
-async fn list(State(http): State<Http>, visit: Visit, Query(query): Query) -> Result<Response, Failure> {
+async fn list(State(http): State<ApiState>, visit: RequestContext, Query(query): Query) -> Result<Response, PageError> {
     let view = match view(&http, &visit).await {
         Ok(view) => view,
         Err(waiting) => return Ok(waiting),
     };
     let before = query.given("cursor").map(ReplayId::new);
-    let mut replays = block_in_place(|| view.jobs(before.as_ref(), PER_PAGE + 1, Row::from))?;
+    let mut replays = block_in_place(|| view.jobs(before.as_ref(), PER_PAGE + 1, ReplayRow::from))?;
     let older = (replays.len() > PER_PAGE).then(|| {
         replays.truncate(PER_PAGE);
         let last = replays.last().map_or("", |last| last.id.as_str());
         address("/replays", &[("cursor", last)])
     });
-    Ok(page(&List { frame: Frame::new(&visit, "Replays"), replays, older, is_first_page: before.is_none() }))
+    Ok(page(&ReplaysPage { frame: Layout::new(&visit, "Replays"), replays, older, is_first_page: before.is_none() }))
 }

@@ -12,12 +12,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use subtle::ConstantTimeEq as _;
 
-use super::super::Http;
+use super::super::ApiState;
 use super::super::access::Access;
 use super::super::browser;
 use super::super::principal::Caller;
 use super::form::{Form, Query};
-use super::page::{self, Frame, Visit};
+use super::page::{self, Layout, RequestContext};
 
 /// The cookie with the token.
 const SESSION: &str = "waypost-session";
@@ -27,7 +27,7 @@ const LONGEST_SECONDS: u32 = 12 * 3600;
 
 /// How long a cookie is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lasting {
+pub(super) enum CookieLifetime {
     /// Until the browser is closed.
     Session,
     /// At most as long as a session.
@@ -37,7 +37,7 @@ pub(super) enum Lasting {
 }
 
 /// The pages that need no session.
-pub(super) fn router() -> Router<Http> {
+pub(super) fn router() -> Router<ApiState> {
     Router::new()
         .route("/login", get(ask).post(log_in))
         .route("/logout", post(log_out))
@@ -48,35 +48,35 @@ pub(super) fn router() -> Router<Http> {
 #[derive(askama::Template)]
 #[template(path = "login.html")]
 struct Login {
-    frame: Frame,
+    frame: Layout,
     next: String,
     refused: bool,
 }
 
-async fn ask(visit: Visit, Query(query): Query) -> Response {
+async fn ask(visit: RequestContext, Query(query): Query) -> Response {
     let next = own_address(query.get("next")).to_owned();
-    page::page(&Login { frame: Frame::new(&visit, "Log in"), next, refused: false })
+    page::page(&Login { frame: Layout::new(&visit, "Log in"), next, refused: false })
 }
 
-async fn log_in(State(http): State<Http>, visit: Visit, form: Form, headers: HeaderMap) -> Response {
+async fn log_in(State(http): State<ApiState>, visit: RequestContext, form: Form, headers: HeaderMap) -> Response {
     let access = Access::new(http.tokens.clone(), "", &[]);
     let next = own_address(form.get("next"));
     let token = form.get("token").trim();
     let Some((caller, key)) = access.known(token) else {
         tracing::info!(target: "waypost::audit", what = "POST /login", status = 401, "audit");
-        return page::page(&Login { frame: Frame::new(&visit, "Log in"), next: next.to_owned(), refused: true });
+        return page::page(&Login { frame: Layout::new(&visit, "Log in"), next: next.to_owned(), refused: true });
     };
     let (who, role) = (&*caller.name, caller.role.as_str());
     tracing::info!(target: "waypost::audit", who, role, what = "POST /login", status = 303, "audit");
     let mut response = Redirect::to(next).into_response();
     let end = Utc::now().timestamp() + i64::from(LONGEST_SECONDS);
-    set_cookie(&mut response, SESSION, &sealed(&caller.name, end, &key), Lasting::Limited, &headers);
+    set_cookie(&mut response, SESSION, &sealed(&caller.name, end, &key), CookieLifetime::Limited, &headers);
     response
 }
 
 async fn log_out(headers: HeaderMap) -> Response {
     let mut response = Redirect::to("/login").into_response();
-    set_cookie(&mut response, SESSION, "", Lasting::Over, &headers);
+    set_cookie(&mut response, SESSION, "", CookieLifetime::Over, &headers);
     response
 }
 
@@ -105,11 +105,11 @@ pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 /// Gives the browser that has sent a request a cookie that no script reads, and that comes with no form of another site.
-pub(super) fn set_cookie(response: &mut Response, name: &str, value: &str, lasting: Lasting, request: &HeaderMap) {
+pub(super) fn set_cookie(response: &mut Response, name: &str, value: &str, lasting: CookieLifetime, request: &HeaderMap) {
     let age = match lasting {
-        Lasting::Session => String::new(),
-        Lasting::Limited => format!("; Max-Age={LONGEST_SECONDS}"),
-        Lasting::Over => "; Max-Age=0".to_owned(),
+        CookieLifetime::Session => String::new(),
+        CookieLifetime::Limited => format!("; Max-Age={LONGEST_SECONDS}"),
+        CookieLifetime::Over => "; Max-Age=0".to_owned(),
     };
     let secure = if browser::is_over_tls(request) { "; Secure" } else { "" };
     // Lax, not Strict: whoever follows a link to a page here from elsewhere has not to log in once more.

@@ -3,8 +3,8 @@
 use super::super::dead_letters::asked;
 use super::form::address;
 use super::numbers::Count;
-use crate::delivery::dead_letter::choice::Choice;
-use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::dead_letter::choice::Selection;
+use crate::delivery::dead_letter::filter::LetterFilter;
 
 /// `1 dead letter`, `1,234 dead letters`.
 pub(super) fn dead_letters(count: u64) -> String {
@@ -13,7 +13,7 @@ pub(super) fn dead_letters(count: u64) -> String {
 
 /// Where the letters are listed that a filter matches. One without any condition has to say so: the list by itself is that of
 /// the pending ones.
-pub(super) fn list_of(filter: &Filter) -> String {
+pub(super) fn list_of(filter: &LetterFilter) -> String {
     let fields = asked::fields(filter);
     if fields.is_empty() { "/dead-letters?state=".to_owned() } else { at(&fields) }
 }
@@ -25,15 +25,15 @@ pub(super) fn at(fields: &[(&'static str, String)]) -> String {
 }
 
 /// Which letters were chosen.
-pub(super) fn which(choice: &Choice) -> String {
+pub(super) fn which(choice: &Selection) -> String {
     match choice {
-        Choice::Ids(ids) => format!("{} chosen one by one", dead_letters(ids.len() as u64)),
-        Choice::Filter(filter) => conditions(filter),
+        Selection::Ids(ids) => format!("{} chosen one by one", dead_letters(ids.len() as u64)),
+        Selection::Filter(filter) => conditions(filter),
     }
 }
 
 /// What a filter asks for.
-pub(super) fn conditions(filter: &Filter) -> String {
+pub(super) fn conditions(filter: &LetterFilter) -> String {
     let fields = asked::fields(filter);
     if fields.is_empty() {
         return "all that are pending".to_owned();
@@ -52,10 +52,10 @@ mod tests {
 
     #[test]
     fn a_list_has_an_address() {
-        assert_eq!(list_of(&Filter::default()), "/dead-letters?state=");
-        let filter = Filter { status: Some(503), label: Some("Welcome Message".to_owned()), ..Filter::default() };
+        assert_eq!(list_of(&LetterFilter::default()), "/dead-letters?state=");
+        let filter = LetterFilter { status: Some(503), label: Some("Welcome Message".to_owned()), ..LetterFilter::default() };
         assert_eq!(list_of(&filter), "/dead-letters?label=Welcome+Message&status=503");
-        assert_eq!(which(&Choice::Filter(filter)), "label Welcome Message, status 503");
-        assert_eq!(which(&Choice::Filter(Filter::default())), "all that are pending");
+        assert_eq!(which(&Selection::Filter(filter)), "label Welcome Message, status 503");
+        assert_eq!(which(&Selection::Filter(LetterFilter::default())), "all that are pending");
     }
 }

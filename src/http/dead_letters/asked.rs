@@ -8,8 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemars::JsonSchema;
 use sha2::{Digest as _, Sha256};
 
-use crate::delivery::dead_letter::filter::Filter;
-use crate::delivery::fault::Fault;
+use crate::delivery::dead_letter::filter::LetterFilter;
+use crate::delivery::fault::Violation;
 use crate::http::list::Limit;
 use crate::http::problem::Problem;
 
@@ -19,7 +19,7 @@ use crate::http::problem::Problem;
 #[expect(dead_code, reason = "it is the description of what `Asked` reads")]
 pub(super) struct Search {
     #[schemars(flatten)]
-    filter: Filter,
+    filter: LetterFilter,
     /// The most items of the page.
     #[schemars(default)]
     limit: Limit,
@@ -28,15 +28,15 @@ pub(super) struct Search {
 }
 
 /// What a query asks for.
-pub(super) struct Asked {
-    pub(super) filter: Filter,
+pub(super) struct LetterQuery {
+    pub(super) filter: LetterFilter,
     pub(super) limit: Limit,
     pub(super) cursor: Option<String>,
     /// Whether it says which page.
     pub(super) paged: bool,
 }
 
-impl Asked {
+impl LetterQuery {
     pub(super) fn read(query: &str) -> Result<Self, Problem> {
         let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
         let mut given: BTreeMap<String, String> = BTreeMap::new();
@@ -58,17 +58,17 @@ impl Asked {
 }
 
 /// The filter in the fields of a query, or all that is wrong with them, by field.
-pub(in crate::http) fn filter(given: impl IntoIterator<Item = (String, String)>) -> Result<Filter, Vec<Fault>> {
+pub(in crate::http) fn filter(given: impl IntoIterator<Item = (String, String)>) -> Result<LetterFilter, Vec<Violation>> {
     let fields = given.into_iter().map(|(name, value)| match name.as_str() {
         "since" | "until" => (name, with_plus(value).into()),
         "phoneNumber" => (name, phone_with_plus(value).into()),
         _ => (name, value.into()),
     });
-    Filter::read(fields, "")
+    LetterFilter::read(fields, "")
 }
 
 /// The fields of a query that a filter is read from.
-pub(in crate::http) fn fields(filter: &Filter) -> Vec<(&'static str, String)> {
+pub(in crate::http) fn fields(filter: &LetterFilter) -> Vec<(&'static str, String)> {
     // All of its keys are strings: it can be written.
     let written = serde_json::to_value(filter).unwrap_or_default();
     let text = |name: &'static str| match &written[name] {
@@ -76,7 +76,7 @@ pub(in crate::http) fn fields(filter: &Filter) -> Vec<(&'static str, String)> {
         serde_json::Value::Number(number) => Some((name, number.to_string())),
         _ => None,
     };
-    Filter::FIELDS.into_iter().filter_map(text).collect()
+    LetterFilter::FIELDS.into_iter().filter_map(text).collect()
 }
 
 /// A time whose offset has lost its plus: in a query that is a space.
@@ -99,12 +99,12 @@ fn phone_with_plus(phone_number: String) -> String {
 }
 
 /// A cursor is the offset before which the page begins, and proof of the filter with which it was made.
-pub(in crate::http) fn cursor(before: u64, filter: &Filter) -> String {
+pub(in crate::http) fn cursor(before: u64, filter: &LetterFilter) -> String {
     let bytes: Vec<u8> = before.to_be_bytes().into_iter().chain(proof(filter)).collect();
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-pub(in crate::http) fn offset_of(cursor: &str, filter: &Filter) -> Result<u64, Problem> {
+pub(in crate::http) fn offset_of(cursor: &str, filter: &LetterFilter) -> Result<u64, Problem> {
     let bad = |detail| Problem::new(StatusCode::BAD_REQUEST, detail);
     let no_cursor = "cursor: not one that this list has given";
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| bad(no_cursor))?;
@@ -120,7 +120,7 @@ pub(in crate::http) fn offset_of(cursor: &str, filter: &Filter) -> Result<u64, P
 
 const PROOF_BYTES: usize = 8;
 
-fn proof(filter: &Filter) -> [u8; PROOF_BYTES] {
+fn proof(filter: &LetterFilter) -> [u8; PROOF_BYTES] {
     let mut proof = [0; PROOF_BYTES];
     // All of its keys are strings: it can be written.
     let text = serde_json::to_vec(filter).unwrap_or_default();
@@ -140,7 +140,7 @@ mod tests {
             ("phoneNumber=5511999990000", "5511999990000"),
             ("phoneNumber=+a", " a"),
         ] {
-            let asked = Asked::read(query).map_err(|problem| format!("{query}: {problem:?}")).expect("a question");
+            let asked = LetterQuery::read(query).map_err(|problem| format!("{query}: {problem:?}")).expect("a question");
             assert_eq!(asked.filter.phone_number.as_deref(), Some(phone_number), "{query}");
         }
     }
@@ -154,13 +154,13 @@ mod tests {
             ("since=2024-06-18T20:26:14-02:00", "2024-06-18T22:26:14Z"),
             ("since=2024-06-18+20:26:14Z", "2024-06-18T20:26:14Z"),
         ] {
-            let asked = Asked::read(query).map_err(|problem| format!("{query}: {problem:?}")).expect("a question");
+            let asked = LetterQuery::read(query).map_err(|problem| format!("{query}: {problem:?}")).expect("a question");
             assert_eq!(asked.filter.since, crate::delivery::timestamp::parse(since).ok(), "{query}");
         }
         for query in
             ["since=+02:00", "since=2024-06-18+20:26", "since=", "since=ü02:00", "label=a&label=a", "limit=1&limit=1"]
         {
-            assert!(Asked::read(query).is_err(), "{query}");
+            assert!(LetterQuery::read(query).is_err(), "{query}");
         }
     }
 }

@@ -7,12 +7,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::asked::{cursor, offset_of};
-use crate::dead_letters::erasing::Doing;
-use crate::delivery::dead_letter::filter::Filter;
-use crate::delivery::fault::Fault;
-use crate::http::Http;
-use crate::http::audit::About;
-use crate::http::given::Given;
+use crate::dead_letters::erasing::EraseMode;
+use crate::delivery::dead_letter::filter::LetterFilter;
+use crate::delivery::fault::Violation;
+use crate::http::ApiState;
+use crate::http::audit::AuditDetail;
+use crate::http::given::JsonBody;
 use crate::http::principal::Caller;
 use crate::http::problem::Problem;
 
@@ -52,24 +52,24 @@ pub(super) struct Erased {
 
 /// `POST /v1/dead-letters/erase`
 pub(super) async fn erase(
-    State(http): State<Http>,
+    State(http): State<ApiState>,
     Extension(caller): Extension<Caller>,
-    Given(asked): Given<Erase>,
+    JsonBody(asked): JsonBody<Erase>,
 ) -> Result<Response, Problem> {
     if asked.phone_number.chars().count() < MIN_PHONE_CHARS {
-        let fault = Fault::new("$.phoneNumber", format!("must have {MIN_PHONE_CHARS} characters at least"));
+        let fault = Violation::new("$.phoneNumber", format!("must have {MIN_PHONE_CHARS} characters at least"));
         return Err(Problem::of_faults(vec![fault]));
     }
-    let before = asked.cursor.as_deref().map(|cursor| offset_of(cursor, &Filter::default())).transpose()?;
-    let doing = if asked.dry_run { Doing::Nothing } else { Doing::It };
+    let before = asked.cursor.as_deref().map(|cursor| offset_of(cursor, &LetterFilter::default())).transpose()?;
+    let doing = if asked.dry_run { EraseMode::Nothing } else { EraseMode::It };
     let done = http.dead_letters.erase(&asked.phone_number, before, doing, &caller.name).await?;
     // The audit is not the place for the number.
     let about = match doing {
-        Doing::Nothing => format!("nothing: a dry run, for {} dead letters of a person", done.letters),
-        Doing::It => format!("{} dead letters of a person erased", done.letters),
+        EraseMode::Nothing => format!("nothing: a dry run, for {} dead letters of a person", done.letters),
+        EraseMode::It => format!("{} dead letters of a person erased", done.letters),
     };
-    let about = About(about);
-    let cursor_of = |before| cursor(before, &Filter::default());
+    let about = AuditDetail(about);
+    let cursor_of = |before| cursor(before, &LetterFilter::default());
     let (from, next) = (cursor_of(done.before), done.next.map(cursor_of));
     let erased = Erased { looked_at: done.looked_at, erased: done.letters, replaying: done.replaying, from, next };
     Ok((Extension(about), Json(erased)).into_response())

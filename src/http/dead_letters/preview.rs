@@ -8,7 +8,7 @@ use super::summary::{CampaignCount, NAMED};
 use crate::delivery::timestamp;
 use crate::http::counts::by_count;
 use crate::http::replays::EndpointCount;
-use crate::store::dead_letters::search::Tally;
+use crate::store::dead_letters::search::LetterCounts;
 
 /// The dead letters that a discard would concern. The greatest counts come first.
 #[derive(Serialize, JsonSchema)]
@@ -30,8 +30,8 @@ pub(super) struct DiscardPreview {
     more_endpoints: usize,
 }
 
-impl From<Tally> for DiscardPreview {
-    fn from(tally: Tally) -> Self {
+impl From<LetterCounts> for DiscardPreview {
+    fn from(tally: LetterCounts) -> Self {
         let time = |milliseconds| DateTime::<Utc>::from_timestamp_millis(milliseconds).as_ref().map(timestamp::text);
         let (campaigns, endpoints) = (by_count(tally.campaigns), by_count(tally.endpoints));
         Self {

@@ -6,24 +6,24 @@ use serde::Serialize;
 use crate::delivery::Delivery;
 use crate::delivery::campaign::Secrets;
 use crate::delivery::dead_letter::DeadLetter;
-use crate::delivery::dead_letter::mark::{Fate, ReplayOf, Verdict};
-use crate::delivery::request::{self, Shown};
+use crate::delivery::dead_letter::mark::{LetterHistory, ReplayAttempt, OperatorAction};
+use crate::delivery::request::{self, RequestPreview};
 
 /// A dead letter in a list: without the webhook's configuration, of which `request` shows what was sent.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "DeadLetter")]
-pub(super) struct Listed {
+pub(super) struct LetterSummaryResponse {
     #[serde(flatten)]
     letter: DeadLetter,
     #[serde(flatten)]
     #[schemars(skip)]
-    lacks: Lacks,
+    lacks: NullFields,
 }
 
 /// What its record leaves out of a delivery, and a reader looks for: null where no attempt has given it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Lacks {
+struct NullFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<()>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,10 +34,10 @@ struct Lacks {
     attempts: Option<[(); 0]>,
 }
 
-impl From<DeadLetter> for Listed {
+impl From<DeadLetter> for LetterSummaryResponse {
     fn from(letter: DeadLetter) -> Self {
         let lacks = |is_left_out: bool| (is_left_out && letter.is_of_delivery()).then_some(());
-        let lacks = Lacks {
+        let lacks = NullFields {
             status: lacks(letter.status.is_none()),
             cause: lacks(letter.cause.is_none()),
             first_attempt_at: lacks(letter.first_attempt_at.is_none()),
@@ -51,31 +51,31 @@ impl From<DeadLetter> for Listed {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "DeadLetterDetail")]
-pub(super) struct Detail {
+pub(super) struct LetterResponse {
     #[serde(flatten)]
-    letter: Listed,
+    letter: LetterSummaryResponse,
     /// As it was sent at the last attempt; values of custom headers are not kept.
     #[serde(skip_serializing_if = "Option::is_none")]
-    request: Option<Shown>,
+    request: Option<RequestPreview>,
     /// Each time it was sent again, oldest first.
-    replays: Vec<ReplayOf>,
+    replays: Vec<ReplayAttempt>,
     /// Who gave it up.
     #[serde(skip_serializing_if = "Option::is_none")]
-    discard: Option<Verdict>,
+    discard: Option<OperatorAction>,
     /// Who erased what it told of a person. It can't be sent again.
     #[serde(skip_serializing_if = "Option::is_none")]
-    erased: Option<Verdict>,
+    erased: Option<OperatorAction>,
 }
 
-impl Detail {
-    pub(super) fn of(letter: DeadLetter, Fate { replays, discard, erased, .. }: Fate) -> Self {
+impl LetterResponse {
+    pub(super) fn of(letter: DeadLetter, LetterHistory { replays, discard, erased, .. }: LetterHistory) -> Self {
         let request = sent(&letter).filter(|_| erased.is_none());
         Self { request, letter: letter.into(), replays, discard, erased }
     }
 }
 
 /// The request of the last attempt. What of it is secret is not kept.
-pub(in crate::http) fn sent(letter: &DeadLetter) -> Option<Shown> {
+pub(in crate::http) fn sent(letter: &DeadLetter) -> Option<RequestPreview> {
     let (event, target, last) = (letter.event.clone()?, letter.target.clone()?, letter.attempts.last()?);
     let mut delivery = Delivery::new(event, target, letter.trace.clone());
     delivery.id = letter.delivery_id.clone()?;
@@ -90,17 +90,17 @@ mod tests {
     use super::*;
     use crate::delivery::event;
     use crate::delivery::identity::DeliveryId;
-    use crate::delivery::reason::Reason;
+    use crate::delivery::reason::DeadLetterReason;
 
     #[test]
     fn what_a_delivery_has_not_had_is_null_and_not_left_out() {
         let now = DateTime::UNIX_EPOCH;
-        let unreadable = DeadLetter::of_body(b"?", Vec::new(), "1", Reason::Malformed, now);
+        let unreadable = DeadLetter::of_body(b"?", Vec::new(), "1", DeadLetterReason::Malformed, now);
         let event = json!({ "campaignId": "c", "label": "a", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z" });
         let event = event::decode(event.to_string().as_bytes(), None).expect("an event");
         let removed = DeadLetter { event: Some(event), ..unreadable.clone() };
         let delivery = DeadLetter { delivery_id: Some(DeliveryId::new("msg_1")), ..removed.clone() };
-        let shown = |letter: &DeadLetter| to_value(Detail::of(letter.clone(), Fate::default())).expect("JSON");
+        let shown = |letter: &DeadLetter| to_value(LetterResponse::of(letter.clone(), LetterHistory::default())).expect("JSON");
         for name in ["status", "cause", "firstAttemptAt"] {
             assert_eq!(shown(&delivery).get(name), Some(&Value::Null), "{name}");
             assert_eq!([&unreadable, &removed].map(|letter| shown(letter).get(name).cloned()), [None, None], "{name}");

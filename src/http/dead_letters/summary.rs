@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use crate::delivery::dead_letter;
 use crate::delivery::identity::WebhookId;
-use crate::delivery::reason::Reason;
+use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::timestamp;
 use crate::http::counts::{by_count, by_count_with};
-use crate::store::dead_letters::search::Tally;
+use crate::store::dead_letters::search::LetterCounts;
 
 /// The most campaigns, webhooks and endpoints that are named.
 pub(super) const NAMED: usize = 100;
@@ -43,13 +43,13 @@ pub(super) struct Summary {
 
 #[derive(Serialize, JsonSchema)]
 struct StateCount {
-    state: dead_letter::State,
+    state: dead_letter::LetterState,
     count: u64,
 }
 
 #[derive(Serialize, JsonSchema)]
 struct ReasonCount {
-    reason: Reason,
+    reason: DeadLetterReason,
     count: u64,
 }
 
@@ -82,8 +82,8 @@ struct WebhookCount {
     count: u64,
 }
 
-impl From<Tally> for Summary {
-    fn from(tally: Tally) -> Self {
+impl From<LetterCounts> for Summary {
+    fn from(tally: LetterCounts) -> Self {
         let time = |milliseconds| DateTime::<Utc>::from_timestamp_millis(milliseconds).as_ref().map(timestamp::text);
         let status = |class: Option<u16>| class.map_or_else(|| "none".to_owned(), |class| format!("{class}xx"));
         let webhooks = tally.webhooks.into_iter().flat_map(|(webhook, campaigns)| {

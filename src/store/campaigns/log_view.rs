@@ -8,8 +8,8 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 
 use super::record::{LogRecord, Snapshot};
 use super::state::{Begins, Contents, Effect, Incomplete, ReadFrom, ViewState, Write};
-use super::{Applied, Change, StoredCampaign};
-use crate::broker::log::Position;
+use super::{ChangeOutcome, Change, StoredCampaign};
+use crate::broker::log::StreamPosition;
 use crate::delivery::campaign::Campaign;
 use crate::store::{Store, StoreError};
 
@@ -24,7 +24,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn position(&self) -> Result<Option<Position>, StoreError> {
+    pub fn position(&self) -> Result<Option<StreamPosition>, StoreError> {
         Ok(self.positions.get(POSITION)?.as_deref().map(serde_json::from_slice).transpose()?)
     }
 
@@ -41,7 +41,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]. Nothing is applied then.
-    pub fn apply(&self, position: &Position, record: Option<&LogRecord>, from: ReadFrom) -> Result<Effect, StoreError> {
+    pub fn apply(&self, position: &StreamPosition, record: Option<&LogRecord>, from: ReadFrom) -> Result<Effect, StoreError> {
         let before = self.view_state()?;
         let mut state = before.clone();
         let (write, effect) = match &before.contents {
@@ -92,7 +92,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn set_last_record(&self, position: &Position) -> Result<(), StoreError> {
+    pub fn set_last_record(&self, position: &StreamPosition) -> Result<(), StoreError> {
         self.set_state(&ViewState { last_record: Some(position.clone()), ..self.view_state()? })
     }
 
@@ -105,7 +105,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn rewind(&self, position: &Position) -> Result<(), StoreError> {
+    pub fn rewind(&self, position: &StreamPosition) -> Result<(), StoreError> {
         self.positions.insert(POSITION, serde_json::to_vec(position)?)?;
         Ok(())
     }
@@ -115,7 +115,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn outdate(&self, decision: Position, snapshot: Option<Snapshot>) -> Result<(), StoreError> {
+    pub fn outdate(&self, decision: StreamPosition, snapshot: Option<Snapshot>) -> Result<(), StoreError> {
         let contents = Contents::Outdated(snapshot);
         self.set_state(&ViewState { decision: Some(decision), contents, ..self.view_state()? })
     }
@@ -124,7 +124,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn read_again(&self, decision: Option<Position>, snapshot: Option<Snapshot>) -> Result<(), StoreError> {
+    pub fn read_again(&self, decision: Option<StreamPosition>, snapshot: Option<Snapshot>) -> Result<(), StoreError> {
         let state = ViewState::read_again(decision, snapshot.clone());
         // If the process ends here, the view is outdated or has no position: it is removed at the next connection.
         self.campaigns.clear()?;
@@ -194,13 +194,13 @@ impl Trees<'_> {
     }
 
     /// Writes a change, unless it is stale or takes another campaign's webhook.
-    fn change(&self, change: &Change, lost_before: Option<u64>, offset: u64) -> Result<Applied, Abort> {
+    fn change(&self, change: &Change, lost_before: Option<u64>, offset: u64) -> Result<ChangeOutcome, Abort> {
         let current = self.campaign(&change.id)?;
         let version = current.as_ref().map(|current| current.version);
         // The log has lost the version that the change was made on. A worker that had it has applied the change.
         let is_lost = version.is_none() && change.expected.is_some_and(|expected| Some(expected) < lost_before);
         if version != change.expected && !is_lost {
-            return Ok(Applied::Stale);
+            return Ok(ChangeOutcome::Stale);
         }
         if let Some(campaign) = &change.campaign
             && let Some(taken) = self.taken(campaign)?
@@ -220,19 +220,19 @@ impl Trees<'_> {
                 self.campaigns.remove(change.id.as_bytes())?;
             }
         }
-        Ok(Applied::Done { version: offset })
+        Ok(ChangeOutcome::Done { version: offset })
     }
 
     /// Adds a campaign from another log, unless there is one of its id or it takes another campaign's webhook.
-    fn merge(&self, stored: &StoredCampaign, offset: u64) -> Result<Applied, Abort> {
+    fn merge(&self, stored: &StoredCampaign, offset: u64) -> Result<ChangeOutcome, Abort> {
         if self.campaigns.get(stored.campaign.id.as_bytes())?.is_some() {
-            return Ok(Applied::Stale);
+            return Ok(ChangeOutcome::Stale);
         }
         if let Some(taken) = self.taken(&stored.campaign)? {
             return Ok(taken);
         }
         self.insert(&StoredCampaign { version: offset, ..stored.clone() })?;
-        Ok(Applied::Done { version: offset })
+        Ok(ChangeOutcome::Done { version: offset })
     }
 
     fn insert(&self, stored: &StoredCampaign) -> Result<(), Abort> {
@@ -245,14 +245,14 @@ impl Trees<'_> {
     }
 
     /// A webhook of the campaign that another campaign has.
-    fn taken(&self, campaign: &Campaign) -> Result<Option<Applied>, Abort> {
+    fn taken(&self, campaign: &Campaign) -> Result<Option<ChangeOutcome>, Abort> {
         for place in campaign.places() {
             let webhook_id = place.webhook.id.as_str();
             if let Some(owner) = self.webhooks.get(webhook_id.as_bytes())?
                 && *owner != *campaign.id.as_bytes()
             {
                 let owner = String::from_utf8_lossy(&owner).into_owned();
-                return Ok(Some(Applied::WebhookTaken { webhook_id: webhook_id.to_owned(), owner }));
+                return Ok(Some(ChangeOutcome::WebhookTaken { webhook_id: webhook_id.to_owned(), owner }));
             }
         }
         Ok(None)

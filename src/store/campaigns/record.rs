@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{Change, StoredCampaign};
-use crate::broker::log::Position;
+use crate::broker::log::StreamPosition;
 
 /// What a record of the campaigns log says.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,7 +97,7 @@ pub enum RestoreKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// Its last record.
-    pub at: Position,
+    pub at: StreamPosition,
     /// What a worker does about it.
     pub kind: DecisionKind,
 }
@@ -125,7 +125,7 @@ pub struct Snapshot {
     /// The id of its restore.
     pub restore: String,
     /// Its first record.
-    pub at: Position,
+    pub at: StreamPosition,
     /// What it lacks; see [`ViewState::accepted_loss`](super::state::ViewState::accepted_loss).
     #[serde(default)]
     pub accepted_loss: Option<u64>,
@@ -143,7 +143,7 @@ pub struct OpenRestores(BTreeMap<String, OpenRestore>);
 #[serde(rename_all = "camelCase")]
 struct OpenRestore {
     kind: RestoreKind,
-    at: Position,
+    at: StreamPosition,
     #[serde(default)]
     accepted_loss: Option<u64>,
     #[serde(default)]
@@ -172,7 +172,7 @@ impl OpenRestores {
     /// Follows the restores over a control record at `at`. Gives back a decision if the record completes one.
     ///
     /// A restore whose first record was not read has no effect: campaigns may be missing from it.
-    pub fn follow(&mut self, at: &Position, control: &Control) -> Option<Decision> {
+    pub fn follow(&mut self, at: &StreamPosition, control: &Control) -> Option<Decision> {
         match control {
             Control::RestoreStarted { restore, kind, accepted_loss, is_answer, .. } => {
                 let (kind, accepted_loss, is_answer) = (*kind, *accepted_loss, *is_answer);
@@ -208,8 +208,8 @@ impl OpenRestores {
 mod tests {
     use super::*;
 
-    fn at(offset: u64) -> Position {
-        Position { offset, message_id: format!("record-{offset}") }
+    fn at(offset: u64) -> StreamPosition {
+        StreamPosition { offset, message_id: format!("record-{offset}") }
     }
 
     fn started(restore: &str, kind: RestoreKind) -> Control {

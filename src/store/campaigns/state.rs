@@ -5,18 +5,18 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{Control, Decision, DecisionKind, LogRecord, OpenRestores, Snapshot};
 use super::{Change, StoredCampaign};
-use crate::broker::log::Position;
+use crate::broker::log::StreamPosition;
 
 /// What is known about the view of the campaigns log. A store of a version that did not keep it has the default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ViewState {
     /// The last record that was not a marker.
-    pub last_record: Option<Position>,
+    pub last_record: Option<StreamPosition>,
     /// When the last change was accepted.
     pub last_change_at: Option<DateTime<Utc>>,
     /// The latest decision that the view contains.
-    pub decision: Option<Position>,
+    pub decision: Option<StreamPosition>,
     /// Why the view may lack campaigns.
     pub incomplete: Option<Incomplete>,
     /// What the view consists of.
@@ -78,13 +78,13 @@ pub enum Effect {
     /// Nothing that somebody waits for.
     None,
     /// A change was applied, or was not.
-    Changed(super::Applied),
+    Changed(super::ChangeOutcome),
     /// A campaign of a restore was added, or was not.
     Restored {
         /// The campaign.
         id: String,
         /// Why it was not added.
-        applied: super::Applied,
+        applied: super::ChangeOutcome,
     },
     /// The view may lack campaigns from now on.
     Held,
@@ -105,7 +105,7 @@ pub(super) enum Write<'a> {
     /// A campaign of the snapshot that is being loaded, with its version.
     Load(&'a StoredCampaign),
     /// The end of the snapshot: the log is read on from its first record.
-    Loaded(&'a Position),
+    Loaded(&'a StreamPosition),
 }
 
 impl ViewState {
@@ -115,7 +115,7 @@ impl ViewState {
     }
 
     /// The state of a view that is about to be read again.
-    pub(super) fn read_again(decision: Option<Position>, snapshot: Option<Snapshot>) -> Self {
+    pub(super) fn read_again(decision: Option<StreamPosition>, snapshot: Option<Snapshot>) -> Self {
         let accepted_loss = snapshot.as_ref().and_then(|snapshot| snapshot.accepted_loss);
         let contents = snapshot.map_or(Contents::Log, Contents::Loading);
         Self { decision, contents, accepted_loss, ..Self::default() }
@@ -124,7 +124,7 @@ impl ViewState {
     /// Takes in a record at `at`; `first` if it is the first one of a view that was empty. `None` is a record that can't be read.
     pub(super) fn follow<'a>(
         &mut self,
-        at: &Position,
+        at: &StreamPosition,
         record: Option<&'a LogRecord>,
         from: ReadFrom,
         begins: Begins,
@@ -150,7 +150,7 @@ impl ViewState {
         }
     }
 
-    fn control<'a>(&mut self, at: &Position, control: &'a Control, from: ReadFrom) -> (Write<'a>, Effect) {
+    fn control<'a>(&mut self, at: &StreamPosition, control: &'a Control, from: ReadFrom) -> (Write<'a>, Effect) {
         if let Some(decision) = self.restores.follow(at, control) {
             return (Write::Nothing, self.decide(decision, from));
         }
@@ -236,8 +236,8 @@ mod tests {
     use super::super::record::RestoreKind;
     use super::*;
 
-    fn at(offset: u64) -> Position {
-        Position { offset, message_id: format!("record-{offset}") }
+    fn at(offset: u64) -> StreamPosition {
+        StreamPosition { offset, message_id: format!("record-{offset}") }
     }
 
     fn accept() -> LogRecord {

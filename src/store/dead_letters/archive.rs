@@ -59,7 +59,7 @@ impl Archive {
     }
 
     fn check(&self, volume: u64) -> Result<(), StoreError> {
-        let mut volumes = Volumes::of(self);
+        let mut volumes = Segments::of(self);
         for entry in self.places.range(key(volume * VOLUME_BLOCKS)..) {
             let (block, places) = entry?;
             for place in decode(&places)? {
@@ -75,7 +75,7 @@ impl Archive {
     }
 
     /// The volume of a block, to append to it; after `last`, where something was appended before it.
-    pub(super) fn append_to(&self, block: u64, last: Option<Volume>) -> Result<Volume, StoreError> {
+    pub(super) fn append_to(&self, block: u64, last: Option<Segment>) -> Result<Segment, StoreError> {
         let number = volume_of(block);
         match last {
             Some(last) if last.number == number => return Ok(last),
@@ -84,7 +84,7 @@ impl Archive {
         }
         let file = self.open_to_append(number)?;
         let end = file.metadata()?.len();
-        Ok(Volume { number, file, end })
+        Ok(Segment { number, file, end })
     }
 
     /// Deletes the volumes of these blocks, which are forgotten, where no other block has letters there.
@@ -139,13 +139,13 @@ impl Archive {
 }
 
 /// A volume that is appended to.
-pub(super) struct Volume {
+pub(super) struct Segment {
     number: u64,
     file: File,
     end: u64,
 }
 
-impl Volume {
+impl Segment {
     /// Writes letters of one block, by their offsets, as JSON; tells their places.
     pub(super) fn write_letters(&mut self, letters: &BTreeMap<u64, Vec<u8>>) -> Result<Vec<Place>, StoreError> {
         let packs = pack::share_out(letters).into_iter().map(|letters| {
@@ -167,12 +167,12 @@ impl Volume {
 }
 
 /// Reads volumes; that which was read last is still open.
-pub(super) struct Volumes<'a> {
+pub(super) struct Segments<'a> {
     archive: &'a Archive,
     last: Option<(u64, File)>,
 }
 
-impl<'a> Volumes<'a> {
+impl<'a> Segments<'a> {
     pub(super) fn of(archive: &'a Archive) -> Self {
         Self { archive, last: None }
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::archive::Volumes;
+use super::archive::Segments;
 use super::location::Place;
 use super::pack::decompress;
 use super::rows::{Block, Change};
@@ -11,7 +11,7 @@ use crate::store::StoreError;
 
 /// What sled has of a block.
 #[derive(Debug, Serialize, Deserialize)]
-enum Stored<'a> {
+enum StoredBlock<'a> {
     /// Its rows.
     Rows(#[serde(borrow)] &'a [u8]),
     /// Where they are, and what has changed since they were written there.
@@ -19,12 +19,12 @@ enum Stored<'a> {
 }
 
 /// A block that was read.
-pub(super) struct Loaded {
+pub(super) struct LoadedBlock {
     rows: Vec<u8>,
     archived: Option<(Place, Vec<Change>)>,
 }
 
-impl Loaded {
+impl LoadedBlock {
     /// Its rows as they are now.
     pub(super) fn block(&self) -> Result<Block<'_>, StoreError> {
         let block = Block::decode(&self.rows)?;
@@ -38,8 +38,8 @@ impl Loaded {
 /// What sled is to have of a block.
 pub(super) fn stored(block: &Block<'_>) -> Result<Vec<u8>, StoreError> {
     Ok(match block.place() {
-        Some(place) => postcard::to_stdvec(&Stored::Archived(place.clone(), block.changes()))?,
-        None => postcard::to_stdvec(&Stored::Rows(&block.encode()?))?,
+        Some(place) => postcard::to_stdvec(&StoredBlock::Archived(place.clone(), block.changes()))?,
+        None => postcard::to_stdvec(&StoredBlock::Rows(&block.encode()?))?,
     })
 }
 
@@ -47,18 +47,18 @@ impl LetterView {
     /// Whether the rows of a block are in sled.
     pub(super) fn has_rows(&self, number: u64) -> Result<bool, StoreError> {
         let Some(entry) = self.blocks.get(key(number))? else { return Ok(false) };
-        Ok(matches!(postcard::from_bytes(&entry)?, Stored::Rows(_)))
+        Ok(matches!(postcard::from_bytes(&entry)?, StoredBlock::Rows(_)))
     }
 
     /// Reads a block; `None` where there is none.
-    pub(super) fn load(&self, number: u64, volumes: &mut Volumes<'_>) -> Result<Option<Loaded>, StoreError> {
+    pub(super) fn load(&self, number: u64, volumes: &mut Segments<'_>) -> Result<Option<LoadedBlock>, StoreError> {
         let Some(entry) = self.blocks.get(key(number))? else { return Ok(None) };
         let (place, changes) = match postcard::from_bytes(&entry)? {
-            Stored::Rows(rows) => return Ok(Some(Loaded { rows: decompress(rows)?, archived: None })),
-            Stored::Archived(place, changes) => (place, changes),
+            StoredBlock::Rows(rows) => return Ok(Some(LoadedBlock { rows: decompress(rows)?, archived: None })),
+            StoredBlock::Archived(place, changes) => (place, changes),
         };
         match volumes.read(number, &place) {
-            Ok(rows) => Ok(Some(Loaded { rows: decompress(&rows)?, archived: Some((place, changes)) })),
+            Ok(rows) => Ok(Some(LoadedBlock { rows: decompress(&rows)?, archived: Some((place, changes)) })),
             // Forgotten since it was looked up.
             Err(_) if self.blocks.get(key(number))?.is_none_or(|now| now != entry) => Ok(None),
             Err(error) => Err(error),

@@ -6,24 +6,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use sled::Batch;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _};
 
-use super::archive::Volumes;
+use super::archive::Segments;
 use super::blocks::stored;
 use super::location::Place;
 use super::pack::LARGE_BYTES;
 use super::{
-    Applied, Block, Content, DEAD_LETTER_LOG, Entry, JobHead, LetterView, Row, Zone, block_of, claims_of, fingerprint,
+    RecordOutcome, Block, Payload, DEAD_LETTER_LOG, StreamEntry, JobHead, LetterView, IndexRow, Zone, block_of, claims_of, fingerprint,
     first_of, key, number, offsets,
 };
-use crate::broker::log::Position;
-use crate::delivery::dead_letter::mark::{Control, Discard, Erase, Fate, Mark, Rewritten, Slice};
+use crate::broker::log::StreamPosition;
+use crate::delivery::dead_letter::mark::{ReplayControl, Discard, Erase, LetterHistory, DeadLetterRecord, Rewritten, ReplayBatch};
 use crate::delivery::dead_letter::removed::RemovedMessage;
-use crate::delivery::dead_letter::{DeadLetter, State};
+use crate::delivery::dead_letter::{DeadLetter, LetterState};
 use crate::delivery::identity::{DeadLetterId, ReplayId};
-use crate::delivery::replay::{Job, Replay};
+use crate::delivery::replay::{ReplayProgress, Replay};
 use crate::store::StoreError;
 
 /// What a batch of records changes: entries as they will be, `None` where there will be none.
-pub(super) struct Draft<'a> {
+pub(super) struct ViewTransaction<'a> {
     view: &'a LetterView,
     letters: BTreeMap<u64, Option<Vec<u8>>>,
     /// Of letters in the archive, by block.
@@ -33,15 +33,15 @@ pub(super) struct Draft<'a> {
     ids: BTreeMap<u64, u64>,
     /// Of forgotten letters, so too.
     forgotten: Vec<(u64, u64)>,
-    fates: BTreeMap<u64, Option<Fate>>,
-    jobs: BTreeMap<ReplayId, Option<Job>>,
+    fates: BTreeMap<u64, Option<LetterHistory>>,
+    jobs: BTreeMap<ReplayId, Option<ReplayProgress>>,
     /// By replay and block.
     claims: BTreeMap<(ReplayId, u64), u64>,
     /// Removed messages, by their offsets.
     removed: BTreeMap<u64, Option<Vec<u8>>>,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> ViewTransaction<'a> {
     pub(super) fn new(view: &'a LetterView) -> Self {
         Self {
             view,
@@ -57,28 +57,28 @@ impl<'a> Draft<'a> {
         }
     }
 
-    pub(super) fn apply(&mut self, entry: &Entry) -> Result<Applied, StoreError> {
+    pub(super) fn apply(&mut self, entry: &StreamEntry) -> Result<RecordOutcome, StoreError> {
         let offset = entry.position.offset;
         match &entry.content {
-            Content::Letter(letter) => self.letter(offset, letter),
-            Content::Mark(Mark::Discard(discard)) => self.discard(discard),
-            Content::Mark(Mark::Erase(erase)) => self.erase(erase),
-            Content::Mark(Mark::Replay(replay)) => self.create(replay),
-            Content::Mark(Mark::Slice(slice)) => self.slice(slice),
-            Content::Mark(Mark::Control(control)) => self.control(control),
-            Content::Removed(message) => self.removed(offset, message),
-            Content::Mark(Mark::Rewritten(rewritten)) => self.rewritten(rewritten),
-            Content::Nothing => Ok(Applied::Nothing),
+            Payload::Letter(letter) => self.letter(offset, letter),
+            Payload::Mark(DeadLetterRecord::Discard(discard)) => self.discard(discard),
+            Payload::Mark(DeadLetterRecord::Erase(erase)) => self.erase(erase),
+            Payload::Mark(DeadLetterRecord::Replay(replay)) => self.create(replay),
+            Payload::Mark(DeadLetterRecord::Slice(slice)) => self.slice(slice),
+            Payload::Mark(DeadLetterRecord::Control(control)) => self.control(control),
+            Payload::Removed(message) => self.removed(offset, message),
+            Payload::Mark(DeadLetterRecord::Rewritten(rewritten)) => self.rewritten(rewritten),
+            Payload::Nothing => Ok(RecordOutcome::Nothing),
         }
     }
 
     /// A letter may be written twice, where an acknowledgement was lost: the first one counts.
-    fn letter(&mut self, offset: u64, letter: &DeadLetter) -> Result<Applied, StoreError> {
+    fn letter(&mut self, offset: u64, letter: &DeadLetter) -> Result<RecordOutcome, StoreError> {
         if self.offset_of(&letter.id).is_some() {
-            return Ok(Applied::Letters(0));
+            return Ok(RecordOutcome::Letters(0));
         }
         self.letters.insert(offset, Some(serde_json::to_vec(letter)?));
-        self.block(block_of(offset))?.push(Row::of(letter, offset));
+        self.block(block_of(offset))?.push(IndexRow::of(letter, offset));
         self.ids.insert(fingerprint(letter.id.as_str()), offset);
         if let (Some(original), Some(replay)) = (&letter.replay_of, &letter.replay_id)
             && let Some(original) = self.offset_of(original)
@@ -87,34 +87,34 @@ impl<'a> Draft<'a> {
             fate.dead_again(replay, letter.dead_at, letter.id.clone());
             if let Some(verdict) = fate.erased.clone() {
                 // It was under way when that was erased.
-                self.set_state(offset, State::Discarded)?;
+                self.set_state(offset, LetterState::Discarded)?;
                 self.erase_person(offset)?;
                 let fate = self.fate(offset)?;
                 (fate.discard, fate.erased) = (Some(verdict.clone()), Some(verdict));
             }
         }
-        Ok(Applied::Letters(1))
+        Ok(RecordOutcome::Letters(1))
     }
 
-    fn discard(&mut self, discard: &Discard) -> Result<Applied, StoreError> {
+    fn discard(&mut self, discard: &Discard) -> Result<RecordOutcome, StoreError> {
         let mut discarded = 0;
         for id in &discard.ids {
-            if let Some(offset) = self.offset_in(id, |state| state == State::Pending)? {
-                self.set_state(offset, State::Discarded)?;
+            if let Some(offset) = self.offset_in(id, |state| state == LetterState::Pending)? {
+                self.set_state(offset, LetterState::Discarded)?;
                 self.fate(offset)?.discard = Some(discard.verdict.clone());
                 discarded += 1;
             }
         }
-        Ok(Applied::Letters(discarded))
+        Ok(RecordOutcome::Letters(discarded))
     }
 
     /// One that is being replayed is left: it is being sent.
-    fn erase(&mut self, erase: &Erase) -> Result<Applied, StoreError> {
+    fn erase(&mut self, erase: &Erase) -> Result<RecordOutcome, StoreError> {
         let mut erased = 0;
         let mut phones = BTreeSet::new();
         for id in &erase.ids {
-            if let Some(offset) = self.offset_in(id, |state| state != State::Replaying)? {
-                self.set_state(offset, State::Discarded)?;
+            if let Some(offset) = self.offset_in(id, |state| state != LetterState::Replaying)? {
+                self.set_state(offset, LetterState::Discarded)?;
                 phones.extend(self.erase_person(offset)?);
                 let fate = self.fate(offset)?;
                 // Who had given it up before, did.
@@ -124,7 +124,7 @@ impl<'a> Draft<'a> {
             }
         }
         self.mask_replays(&phones)?;
-        Ok(Applied::Letters(erased))
+        Ok(RecordOutcome::Letters(erased))
     }
 
     /// A replay whose filter names an erased person shows the phone number no more.
@@ -149,17 +149,17 @@ impl<'a> Draft<'a> {
 
     /// Whether nothing is left of it that could be sent.
     fn is_erased(&mut self, offset: u64) -> Result<bool, StoreError> {
-        let is_ended = |state| matches!(state, State::Discarded | State::Replayed);
+        let is_ended = |state| matches!(state, LetterState::Discarded | LetterState::Replayed);
         let row = self.block(block_of(offset))?.row_mut(offset);
         Ok(row.is_some_and(|row| is_ended(row.state)) && self.fate(offset)?.erased.is_some())
     }
 
     /// What it claims is found when all before it is written.
-    fn create(&mut self, replay: &Replay) -> Result<Applied, StoreError> {
+    fn create(&mut self, replay: &Replay) -> Result<RecordOutcome, StoreError> {
         let known = self.job(&replay.id)?.cloned();
-        let job = known.unwrap_or_else(|| Job::new(Replay { total: 0, ..replay.clone() }));
+        let job = known.unwrap_or_else(|| ReplayProgress::new(Replay { total: 0, ..replay.clone() }));
         self.jobs.insert(replay.id.clone(), Some(job.clone()));
-        Ok(Applied::Replay(Box::new(job)))
+        Ok(RecordOutcome::Replay(Box::new(job)))
     }
 
     /// Claims letters for a replay, none that died before `oldest`. One that another replay has stays there.
@@ -175,8 +175,8 @@ impl<'a> Draft<'a> {
                 continue;
             }
             let row = self.block(block_of(offset))?.row_mut(offset);
-            if let Some(row) = row.filter(|row| row.state != State::Replaying && row.dead_at >= oldest) {
-                row.state = State::Replaying;
+            if let Some(row) = row.filter(|row| row.state != LetterState::Replaying && row.dead_at >= oldest) {
+                row.state = LetterState::Replaying;
                 *self.claims_in(replay, block_of(offset))? |= bit(offset);
                 claimed += 1;
             }
@@ -185,22 +185,22 @@ impl<'a> Draft<'a> {
     }
 
     /// All that there is for a replay is claimed.
-    pub(super) fn all_claimed(&mut self, replay: &ReplayId) -> Result<Applied, StoreError> {
-        self.change(replay, Job::all_claimed)?;
+    pub(super) fn all_claimed(&mut self, replay: &ReplayId) -> Result<RecordOutcome, StoreError> {
+        self.change(replay, ReplayProgress::all_claimed)?;
         let job = self.job(replay)?.cloned();
-        Ok(job.map_or(Applied::Nothing, |job| Applied::Replay(Box::new(job))))
+        Ok(job.map_or(RecordOutcome::Nothing, |job| RecordOutcome::Replay(Box::new(job))))
     }
 
     /// A letter that was recorded already, by whoever sent it too, is not counted again. One that was given back while it
     /// was being sent is.
-    fn slice(&mut self, slice: &Slice) -> Result<Applied, StoreError> {
+    fn slice(&mut self, slice: &ReplayBatch) -> Result<RecordOutcome, StoreError> {
         let mut recorded = 0;
         for sent in &slice.sent {
             let offset = if let Some(claimed) = self.take_claim(&slice.replay, &sent.id)? {
                 self.change(&slice.replay, |job| job.sent(sent.outcome))?;
                 claimed
             } else {
-                let given_back = self.offset_in(&sent.id, |state| state != State::Replaying)?;
+                let given_back = self.offset_in(&sent.id, |state| state != LetterState::Replaying)?;
                 let Some(given_back) = given_back else { continue };
                 if self.fate(given_back)?.is_recorded(&slice.replay) {
                     continue;
@@ -208,12 +208,12 @@ impl<'a> Draft<'a> {
                 self.change(&slice.replay, |job| job.sent_unclaimed(sent.outcome))?;
                 given_back
             };
-            self.set_state(offset, State::Replayed)?;
+            self.set_state(offset, LetterState::Replayed)?;
             self.fate(offset)?.sent(&slice.replay, slice.at, sent.outcome);
             recorded += 1;
         }
         self.change(&slice.replay, |job| job.judge(slice.at))?;
-        Ok(Applied::Letters(recorded))
+        Ok(RecordOutcome::Letters(recorded))
     }
 
     /// Gives back what a replay has claimed in a block, in a draft that has nothing else.
@@ -226,25 +226,25 @@ impl<'a> Draft<'a> {
         self.change(replay, |job| job.released(u64::from(claims.count_ones())))
     }
 
-    fn control(&mut self, control: &Control) -> Result<Applied, StoreError> {
-        let Some(job) = self.job(&control.replay)? else { return Ok(Applied::Nothing) };
+    fn control(&mut self, control: &ReplayControl) -> Result<RecordOutcome, StoreError> {
+        let Some(job) = self.job(&control.replay)? else { return Ok(RecordOutcome::Nothing) };
         match job.control(control.command, control.at) {
-            Ok(()) => Ok(Applied::Replay(Box::new(job.clone()))),
-            Err(state) => Ok(Applied::Refused(state)),
+            Ok(()) => Ok(RecordOutcome::Replay(Box::new(job.clone()))),
+            Err(state) => Ok(RecordOutcome::Refused(state)),
         }
     }
 
-    fn removed(&mut self, offset: u64, message: &RemovedMessage) -> Result<Applied, StoreError> {
+    fn removed(&mut self, offset: u64, message: &RemovedMessage) -> Result<RecordOutcome, StoreError> {
         self.removed.insert(offset, Some(serde_json::to_vec(message)?));
-        Ok(Applied::Nothing)
+        Ok(RecordOutcome::Nothing)
     }
 
-    fn rewritten(&mut self, rewritten: &Rewritten) -> Result<Applied, StoreError> {
+    fn rewritten(&mut self, rewritten: &Rewritten) -> Result<RecordOutcome, StoreError> {
         let is_new = match self.removed.insert(rewritten.offset, None) {
             Some(drafted) => drafted.is_some(),
             None => self.view.has_removed_message(rewritten.offset)?,
         };
-        Ok(Applied::Letters(u64::from(is_new)))
+        Ok(RecordOutcome::Letters(u64::from(is_new)))
     }
 
     /// Forgets a block's letters, and tells how many. `claiming` are the replays that may have some of them.
@@ -275,7 +275,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Writes to the archive what blocks have that are over at this position, and large letters at once.
-    fn archive(&mut self, position: Option<&Position>) -> Result<(), StoreError> {
+    fn archive(&mut self, position: Option<&StreamPosition>) -> Result<(), StoreError> {
         let view = self.view;
         let open = position.map_or(0, |position| block_of(position.offset.saturating_add(1)));
         let mut letters: BTreeMap<u64, BTreeMap<u64, Vec<u8>>> = BTreeMap::new();
@@ -326,7 +326,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Writes it all.
-    pub(super) fn commit(mut self, position: Option<&Position>) -> Result<(), StoreError> {
+    pub(super) fn commit(mut self, position: Option<&StreamPosition>) -> Result<(), StoreError> {
         let view = self.view;
         self.archive(position)?;
         let mut zones = Vec::with_capacity(self.blocks.len());
@@ -345,7 +345,7 @@ impl<'a> Draft<'a> {
         }
         let mut fates = Batch::default();
         for (offset, fate) in self.fates {
-            let fate = fate.filter(|fate| *fate != Fate::default());
+            let fate = fate.filter(|fate| *fate != LetterHistory::default());
             put(&mut fates, &key(offset), fate.map(|fate| serde_json::to_vec(&fate)).transpose()?);
         }
         let mut jobs = Batch::default();
@@ -400,7 +400,7 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn change(&mut self, replay: &ReplayId, change: impl FnOnce(&mut Job)) -> Result<(), StoreError> {
+    fn change(&mut self, replay: &ReplayId, change: impl FnOnce(&mut ReplayProgress)) -> Result<(), StoreError> {
         if let Some(job) = self.job(replay)? {
             change(job);
         }
@@ -408,7 +408,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The letter with this id, where it is in such a state.
-    fn offset_in(&mut self, id: &DeadLetterId, fits: impl Fn(State) -> bool) -> Result<Option<u64>, StoreError> {
+    fn offset_in(&mut self, id: &DeadLetterId, fits: impl Fn(LetterState) -> bool) -> Result<Option<u64>, StoreError> {
         let Some(offset) = self.offset_of(id) else { return Ok(None) };
         let row = self.block(block_of(offset))?.row_mut(offset);
         Ok(row.is_some_and(|row| fits(row.state)).then_some(offset))
@@ -423,7 +423,7 @@ impl<'a> Draft<'a> {
         Ok(claimed.then_some(offset))
     }
 
-    fn set_state(&mut self, offset: u64, state: State) -> Result<(), StoreError> {
+    fn set_state(&mut self, offset: u64, state: LetterState) -> Result<(), StoreError> {
         if let Some(row) = self.block(block_of(offset))?.row_mut(offset) {
             row.state = state;
         }
@@ -431,7 +431,7 @@ impl<'a> Draft<'a> {
     }
 
     fn erase_person(&mut self, offset: u64) -> Result<Option<u64>, StoreError> {
-        Ok(self.block(block_of(offset))?.row_mut(offset).and_then(Row::erase_person))
+        Ok(self.block(block_of(offset))?.row_mut(offset).and_then(IndexRow::erase_person))
     }
 
     fn offset_of(&self, id: &DeadLetterId) -> Option<u64> {
@@ -443,18 +443,18 @@ impl<'a> Draft<'a> {
     fn block(&mut self, number: u64) -> Result<&mut Block<'static>, StoreError> {
         let view = self.view;
         let drafted = drafted(&mut self.blocks, number, || {
-            let loaded = view.load(number, &mut Volumes::of(&view.archive))?;
+            let loaded = view.load(number, &mut Segments::of(&view.archive))?;
             loaded.map(|loaded| Ok(loaded.block()?.into_owned())).transpose()
         })?;
         Ok(drafted.get_or_insert_default())
     }
 
-    fn fate(&mut self, offset: u64) -> Result<&mut Fate, StoreError> {
+    fn fate(&mut self, offset: u64) -> Result<&mut LetterHistory, StoreError> {
         let view = self.view;
         Ok(drafted(&mut self.fates, offset, || Ok(Some(view.fate(offset)?)))?.get_or_insert_default())
     }
 
-    pub(super) fn job(&mut self, id: &ReplayId) -> Result<Option<&mut Job>, StoreError> {
+    pub(super) fn job(&mut self, id: &ReplayId) -> Result<Option<&mut ReplayProgress>, StoreError> {
         let view = self.view;
         Ok(drafted(&mut self.jobs, id.clone(), || view.job(id))?.as_mut())
     }

@@ -12,7 +12,7 @@ const WIDTH: u64 = 1 << 16;
 
 /// The fingerprints of all letters' ids.
 #[derive(Debug, Default)]
-pub(super) struct Ids {
+pub(super) struct IdIndex {
     /// Those that no letter is added to, by their numbers.
     runs: BTreeMap<u64, Run>,
     /// The number of the run that letters are added to.
@@ -29,7 +29,7 @@ struct Run {
     places: Box<[u16]>,
 }
 
-impl Ids {
+impl IdIndex {
     /// Adds the letters of a block.
     pub(super) fn insert_all(&mut self, number: u64, block: &Block<'_>) {
         for (offset, row) in block.rows(number) {
@@ -97,8 +97,8 @@ mod tests {
 
     use super::*;
 
-    fn ids(letters: impl IntoIterator<Item = (u64, u64)>) -> Ids {
-        let mut ids = Ids::default();
+    fn ids(letters: impl IntoIterator<Item = (u64, u64)>) -> IdIndex {
+        let mut ids = IdIndex::default();
         for (fingerprint, offset) in letters {
             ids.insert(fingerprint, offset);
         }

@@ -1,17 +1,17 @@
 //! Reading the letters themselves, which are in sled while their block is not over, and then in the archive.
 
-use super::archive::Volumes;
+use super::archive::Segments;
 use super::location::{Place, block_of, slot_of};
 use super::pack::Pack;
-use super::rows::Row;
+use super::rows::IndexRow;
 use super::{LetterView, MAX_BYTES, block_in, claims_of, key, number};
-use crate::delivery::dead_letter::{DeadLetter, State};
+use crate::delivery::dead_letter::{DeadLetter, LetterState};
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 use crate::store::StoreError;
 
 /// A letter as the view has it.
 #[derive(Debug, Clone)]
-pub struct Kept {
+pub struct StoredLetter {
     /// Its offset in the log.
     pub offset: u64,
     /// How long it is as JSON.
@@ -21,27 +21,27 @@ pub struct Kept {
 }
 
 /// Reads letters, one after the other: neighbours come out of the pack that was read last.
-pub(super) struct Reader<'a> {
+pub(super) struct LetterReader<'a> {
     view: &'a LetterView,
-    volumes: Volumes<'a>,
+    volumes: Segments<'a>,
     last: Option<(u64, Place, Pack)>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> LetterReader<'a> {
     pub(super) fn new(view: &'a LetterView) -> Self {
-        Self { view, volumes: Volumes::of(&view.archive), last: None }
+        Self { view, volumes: Segments::of(&view.archive), last: None }
     }
 
     /// The letter of a row.
-    pub(super) fn letter(&mut self, offset: u64, row: &Row<'_>) -> Result<Option<Kept>, StoreError> {
+    pub(super) fn letter(&mut self, offset: u64, row: &IndexRow<'_>) -> Result<Option<StoredLetter>, StoreError> {
         let kept = |json: &[u8]| {
             let mut letter: DeadLetter = serde_json::from_slice(json)?;
             letter.state = row.state;
             // An erased one was discarded, and is never pending or claimed again.
-            if matches!(row.state, State::Discarded | State::Replayed) && self.view.fate(offset)?.erased.is_some() {
+            if matches!(row.state, LetterState::Discarded | LetterState::Replayed) && self.view.fate(offset)?.erased.is_some() {
                 letter = letter.erased();
             }
-            Ok(Kept { offset, bytes: json.len(), letter })
+            Ok(StoredLetter { offset, bytes: json.len(), letter })
         };
         if !self.last.as_ref().is_some_and(|(block, place, _)| *block == block_of(offset) && place.has(offset)) {
             // In this order: a letter that leaves sled meanwhile has its place then.
@@ -68,19 +68,19 @@ impl LetterView {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn letter(&self, id: &DeadLetterId) -> Result<Option<Kept>, StoreError> {
+    pub fn letter(&self, id: &DeadLetterId) -> Result<Option<StoredLetter>, StoreError> {
         let Some(offset) = self.offset_of(id) else { return Ok(None) };
-        self.with_row(offset, |row| Reader::new(self).letter(offset, row))?.unwrap_or(Ok(None))
+        self.with_row(offset, |row| LetterReader::new(self).letter(offset, row))?.unwrap_or(Ok(None))
     }
 
     /// The first letters that a replay has claimed and not sent, at most `limit`; fewer where they are large.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn claimed(&self, replay: &ReplayId, limit: usize) -> Result<Vec<Kept>, StoreError> {
-        let mut reader = Reader::new(self);
-        let mut volumes = Volumes::of(&self.archive);
-        let mut letters: Vec<Kept> = Vec::new();
+    pub fn claimed(&self, replay: &ReplayId, limit: usize) -> Result<Vec<StoredLetter>, StoreError> {
+        let mut reader = LetterReader::new(self);
+        let mut volumes = Segments::of(&self.archive);
+        let mut letters: Vec<StoredLetter> = Vec::new();
         let mut bytes = 0;
         for entry in self.claims.scan_prefix(claims_of(replay)) {
             let (key, claims) = entry?;

@@ -12,24 +12,24 @@ use sha2::{Digest as _, Sha256};
 
 use super::location::{Place, first_of, slot_of};
 use super::pack::compress;
-use crate::delivery::dead_letter::filter::Filter;
-use crate::delivery::dead_letter::{DeadLetter, State};
+use crate::delivery::dead_letter::filter::LetterFilter;
+use crate::delivery::dead_letter::{DeadLetter, LetterState};
 use crate::delivery::endpoint::Origin;
 use crate::delivery::identity::DeadLetterId;
-use crate::delivery::reason::Reason;
+use crate::delivery::reason::DeadLetterReason;
 
 /// What filters and counts ask for of a letter. Texts that are absent are empty: none of them may be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Row<'a> {
+pub struct IndexRow<'a> {
     /// The place in its block.
     slot: u8,
     /// See [`DeadLetter::id`].
     #[serde(borrow)]
     pub id: Cow<'a, str>,
     /// As it is now.
-    pub state: State,
+    pub state: LetterState,
     /// See [`DeadLetter::reason`].
-    pub reason: Reason,
+    pub reason: DeadLetterReason,
     /// See [`DeadLetter::status`].
     pub status: Option<u16>,
     /// Milliseconds since 1970.
@@ -51,14 +51,14 @@ pub struct Row<'a> {
     pub endpoint: Cow<'a, str>,
 }
 
-impl Row<'_> {
+impl IndexRow<'_> {
     /// The row of a letter at `offset`.
-    pub(super) fn of(letter: &DeadLetter, offset: u64) -> Row<'static> {
+    pub(super) fn of(letter: &DeadLetter, offset: u64) -> IndexRow<'static> {
         let owned = |text: Option<&str>| Cow::Owned(text.unwrap_or_default().to_owned());
-        Row {
+        IndexRow {
             slot: slot_of(offset),
             id: Cow::Owned(letter.id.as_str().to_owned()),
-            state: State::Pending,
+            state: LetterState::Pending,
             reason: letter.reason,
             status: letter.status,
             dead_at: letter.dead_at.timestamp_millis(),
@@ -82,9 +82,9 @@ impl Row<'_> {
         self.phone.take()
     }
 
-    fn into_owned(self) -> Row<'static> {
+    fn into_owned(self) -> IndexRow<'static> {
         let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
-        Row {
+        IndexRow {
             slot: self.slot,
             id: owned(self.id),
             state: self.state,
@@ -118,7 +118,7 @@ pub(super) fn fingerprint(text: &str) -> u64 {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Block<'a> {
     #[serde(borrow)]
-    rows: Vec<Row<'a>>,
+    rows: Vec<IndexRow<'a>>,
     #[serde(skip)]
     archived: Option<Archived>,
 }
@@ -132,9 +132,9 @@ struct Archived {
 }
 
 /// What can change of a row: the state, and the phone number's fingerprint.
-type Changeable = (State, Option<u64>);
+type Changeable = (LetterState, Option<u64>);
 
-fn changeable(row: &Row<'_>) -> Changeable {
+fn changeable(row: &IndexRow<'_>) -> Changeable {
     (row.state, row.phone)
 }
 
@@ -142,7 +142,7 @@ fn changeable(row: &Row<'_>) -> Changeable {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Change {
     slot: u8,
-    state: State,
+    state: LetterState,
     person: Person,
 }
 
@@ -188,7 +188,7 @@ impl<'a> Block<'a> {
     pub(super) fn changes(&self) -> Vec<Change> {
         let written = self.archived.iter().flat_map(|archived| &archived.written);
         let changed = self.rows.iter().zip(written).filter(|(row, written)| changeable(row) != **written);
-        let change = |(row, (_, phone)): (&Row<'_>, &Changeable)| Change {
+        let change = |(row, (_, phone)): (&IndexRow<'_>, &Changeable)| Change {
             slot: row.slot,
             state: row.state,
             person: if row.phone == *phone { Person::Unchanged } else { Person::Erased },
@@ -197,21 +197,21 @@ impl<'a> Block<'a> {
     }
 
     pub(super) fn into_owned(self) -> Block<'static> {
-        Block { rows: self.rows.into_iter().map(Row::into_owned).collect(), archived: self.archived }
+        Block { rows: self.rows.into_iter().map(IndexRow::into_owned).collect(), archived: self.archived }
     }
 
     /// The rows with their offsets, where this is block `number`.
-    pub(super) fn rows(&self, number: u64) -> impl DoubleEndedIterator<Item = (u64, &Row<'a>)> {
+    pub(super) fn rows(&self, number: u64) -> impl DoubleEndedIterator<Item = (u64, &IndexRow<'a>)> {
         self.rows.iter().map(move |row| (first_of(number) + u64::from(row.slot), row))
     }
 
-    pub(super) fn row_mut(&mut self, offset: u64) -> Option<&mut Row<'a>> {
+    pub(super) fn row_mut(&mut self, offset: u64) -> Option<&mut IndexRow<'a>> {
         let slot = slot_of(offset);
         self.rows.iter_mut().find(|row| row.slot == slot)
     }
 
     /// Adds a row behind all others.
-    pub(super) fn push(&mut self, row: Row<'a>) {
+    pub(super) fn push(&mut self, row: IndexRow<'a>) {
         self.archived = None;
         self.rows.push(row);
     }
@@ -245,11 +245,11 @@ struct ShortFingerprints(Box<[u16]>);
 impl ShortFingerprints {
     const FIELDS: usize = 3;
 
-    fn of(rows: &[Row<'_>]) -> Self {
-        let fields: [fn(&Row<'_>) -> Option<u64>; Self::FIELDS] =
+    fn of(rows: &[IndexRow<'_>]) -> Self {
+        let fields: [fn(&IndexRow<'_>) -> Option<u64>; Self::FIELDS] =
             [|row| row.phone, |row| row.event, |row| row.delivery];
         // Zero where there is none: the fields keep their places.
-        let of_field = |field: fn(&Row<'_>) -> Option<u64>| rows.iter().map(move |row| field(row).map_or(0, short));
+        let of_field = |field: fn(&IndexRow<'_>) -> Option<u64>| rows.iter().map(move |row| field(row).map_or(0, short));
         Self(fields.into_iter().flat_map(of_field).collect())
     }
 
@@ -318,7 +318,7 @@ impl Zone {
     }
 
     /// Whether a letter that is wanted may be there.
-    pub(super) fn may_have(&self, wanted: &Wanted) -> bool {
+    pub(super) fn may_have(&self, wanted: &CompiledFilter) -> bool {
         wanted.state.is_none_or(|state| self.states[state as usize] > 0)
             && wanted.reason.is_none_or(|reason| self.reasons & 1 << reason as u16 != 0)
             && self.newest >= wanted.since
@@ -345,9 +345,9 @@ struct Mention {
 }
 
 /// A filter, made ready to be compared with rows and zones.
-pub(super) struct Wanted {
-    state: Option<State>,
-    reason: Option<Reason>,
+pub(super) struct CompiledFilter {
+    state: Option<LetterState>,
+    reason: Option<DeadLetterReason>,
     status: Option<u16>,
     since: i64,
     until: i64,
@@ -361,8 +361,8 @@ pub(super) struct Wanted {
     mention: Option<Mention>,
 }
 
-impl From<&Filter> for Wanted {
-    fn from(filter: &Filter) -> Self {
+impl From<&LetterFilter> for CompiledFilter {
+    fn from(filter: &LetterFilter) -> Self {
         let with_fingerprint = |text: &str| (text.to_owned(), fingerprint(text));
         Self {
             state: filter.state,
@@ -382,14 +382,14 @@ impl From<&Filter> for Wanted {
     }
 }
 
-impl Wanted {
+impl CompiledFilter {
     /// Every letter that may be about the person with this phone number.
     pub(super) fn mentions(phone_number: &str) -> Self {
         let mention = Mention { phone: fingerprint(phone_number), no_webhook: fingerprint("") };
-        Self { mention: Some(mention), ..Self::from(&Filter::default()) }
+        Self { mention: Some(mention), ..Self::from(&LetterFilter::default()) }
     }
 
-    pub(super) fn has(&self, row: &Row<'_>) -> bool {
+    pub(super) fn has(&self, row: &IndexRow<'_>) -> bool {
         self.state.is_none_or(|state| row.state == state)
             && self.reason.is_none_or(|reason| row.reason == reason)
             && self.status.is_none_or(|status| row.status == Some(status))

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::archive::Volumes;
+use super::archive::Segments;
 use super::location::{blocks_of, first_of};
-use super::reading::Reader;
-use super::rows::{Row, Wanted};
-use super::{Kept, LetterView, MAX_BYTES};
-use crate::delivery::dead_letter::State;
-use crate::delivery::dead_letter::filter::Filter;
+use super::reading::LetterReader;
+use super::rows::{IndexRow, CompiledFilter};
+use super::{StoredLetter, LetterView, MAX_BYTES};
+use crate::delivery::dead_letter::LetterState;
+use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::identity::DeadLetterId;
-use crate::delivery::reason::Reason;
+use crate::delivery::reason::DeadLetterReason;
 use crate::store::StoreError;
 
 /// Blocks looked up at once, so that no writer waits for a long search.
@@ -29,14 +29,14 @@ const LEAST: usize = 10;
 #[derive(Debug, Clone)]
 pub struct LetterPage {
     /// The letters.
-    pub letters: Vec<Kept>,
+    pub letters: Vec<StoredLetter>,
     /// Where the next page begins: before this offset. None where there is nothing more.
     pub next: Option<u64>,
 }
 
 /// Letters found for a replay, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chosen {
+pub struct SelectedLetters {
     /// Offset and id of each.
     pub letters: Vec<(u64, DeadLetterId)>,
     /// Where the search goes on; none where it has come to the end.
@@ -45,15 +45,15 @@ pub struct Chosen {
 
 /// The letters that a filter matches, counted.
 #[derive(Debug, Clone, Default)]
-pub struct Tally {
+pub struct LetterCounts {
     /// All of them.
     pub total: u64,
     /// Milliseconds since 1970 at which the first and the last was given up.
     pub span: Option<(i64, i64)>,
     /// By state.
-    pub states: HashMap<State, u64>,
+    pub states: HashMap<LetterState, u64>,
     /// By reason.
-    pub reasons: HashMap<Reason, u64>,
+    pub reasons: HashMap<DeadLetterReason, u64>,
     /// By the status of the last attempt; none where there was no answer.
     pub statuses: HashMap<Option<u16>, u64>,
     /// By campaign; unreadable events have none.
@@ -79,12 +79,12 @@ impl LetterView {
     /// [`StoreError`].
     pub fn page(
         &self,
-        filter: &Filter,
+        filter: &LetterFilter,
         before: Option<u64>,
         limit: usize,
         deadline: Instant,
     ) -> Result<LetterPage, StoreError> {
-        self.page_of(&Wanted::from(filter), before, limit, deadline)
+        self.page_of(&CompiledFilter::from(filter), before, limit, deadline)
     }
 
     /// Letters that may be about the person with this phone number: of their events, and those whose body may contain it.
@@ -99,22 +99,22 @@ impl LetterView {
         limit: usize,
         deadline: Instant,
     ) -> Result<LetterPage, StoreError> {
-        self.page_of(&Wanted::mentions(phone_number), before, limit, deadline)
+        self.page_of(&CompiledFilter::mentions(phone_number), before, limit, deadline)
     }
 
     fn page_of(
         &self,
-        wanted: &Wanted,
+        wanted: &CompiledFilter,
         before: Option<u64>,
         limit: usize,
         deadline: Instant,
     ) -> Result<LetterPage, StoreError> {
-        let mut letters: Vec<Kept> = Vec::new();
+        let mut letters: Vec<StoredLetter> = Vec::new();
         let mut bytes = 0;
         let mut next = None;
         let mut failed = None;
         let mut blocks = 0;
-        let mut reader = Reader::new(self);
+        let mut reader = LetterReader::new(self);
         self.search(wanted, Direction::NewestFirst, 0..before.unwrap_or(u64::MAX), |found| {
             let late = || blocks >= BLOCKS_BEFORE_DEADLINE && Instant::now() > deadline;
             match found {
@@ -152,9 +152,9 @@ impl LetterView {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn find(&self, filter: &Filter, offsets: std::ops::Range<u64>, limit: usize) -> Result<Chosen, StoreError> {
-        let mut found = Chosen { letters: Vec::new(), next: None };
-        self.search(&Wanted::from(filter), Direction::OldestFirst, offsets, |step| {
+    pub fn find(&self, filter: &LetterFilter, offsets: std::ops::Range<u64>, limit: usize) -> Result<SelectedLetters, StoreError> {
+        let mut found = SelectedLetters { letters: Vec::new(), next: None };
+        self.search(&CompiledFilter::from(filter), Direction::OldestFirst, offsets, |step| {
             if let Step::Letter(offset, row) = step {
                 if found.letters.len() == limit {
                     found.next = Some(offset);
@@ -171,8 +171,8 @@ impl LetterView {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn each(&self, filter: &Filter, mut show: impl FnMut(&Row<'_>)) -> Result<(), StoreError> {
-        self.search(&Wanted::from(filter), Direction::OldestFirst, 0..u64::MAX, |step| {
+    pub fn each(&self, filter: &LetterFilter, mut show: impl FnMut(&IndexRow<'_>)) -> Result<(), StoreError> {
+        self.search(&CompiledFilter::from(filter), Direction::OldestFirst, 0..u64::MAX, |step| {
             if let Step::Letter(_, row) = step {
                 show(row);
             }
@@ -184,8 +184,8 @@ impl LetterView {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn tally(&self, filter: &Filter) -> Result<Tally, StoreError> {
-        let mut tally = Tally::default();
+    pub fn tally(&self, filter: &LetterFilter) -> Result<LetterCounts, StoreError> {
+        let mut tally = LetterCounts::default();
         self.each(filter, |row| tally.add(row))?;
         Ok(tally)
     }
@@ -194,8 +194,8 @@ impl LetterView {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn tally_of(&self, ids: &[DeadLetterId]) -> Result<Tally, StoreError> {
-        let mut tally = Tally::default();
+    pub fn tally_of(&self, ids: &[DeadLetterId]) -> Result<LetterCounts, StoreError> {
+        let mut tally = LetterCounts::default();
         for id in ids {
             self.row(id, |row| tally.add(row))?;
         }
@@ -204,14 +204,14 @@ impl LetterView {
 
     fn search(
         &self,
-        wanted: &Wanted,
+        wanted: &CompiledFilter,
         direction: Direction,
         offsets: std::ops::Range<u64>,
         mut step: impl FnMut(Step<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         // No block beyond: a page that ends where its time is over begins the next one in another block.
         let mut blocks = blocks_of(&offsets);
-        let mut volumes = Volumes::of(&self.archive);
+        let mut volumes = Segments::of(&self.archive);
         loop {
             let numbers = self.blocks_that_may_have(wanted, &mut blocks, direction);
             if numbers.is_empty() {
@@ -220,7 +220,7 @@ impl LetterView {
             for number in numbers {
                 let Some(loaded) = self.load(number, &mut volumes)? else { continue };
                 let block = loaded.block()?;
-                let mut rows: Vec<(u64, &Row<'_>)> = block.rows(number).collect();
+                let mut rows: Vec<(u64, &IndexRow<'_>)> = block.rows(number).collect();
                 rows.retain(|(offset, row)| offsets.contains(offset) && wanted.has(row));
                 if direction == Direction::NewestFirst {
                     rows.reverse();
@@ -236,7 +236,7 @@ impl LetterView {
     /// The next blocks to read, taken out of `blocks`.
     fn blocks_that_may_have(
         &self,
-        wanted: &Wanted,
+        wanted: &CompiledFilter,
         blocks: &mut std::ops::Range<u64>,
         direction: Direction,
     ) -> Vec<u64> {
@@ -263,13 +263,13 @@ impl LetterView {
 /// What a search comes across.
 enum Step<'a> {
     /// A letter, at this offset.
-    Letter(u64, &'a Row<'a>),
+    Letter(u64, &'a IndexRow<'a>),
     /// The end of a block whose first offset this is.
     Block(u64),
 }
 
-impl Tally {
-    fn add(&mut self, row: &Row<'_>) {
+impl LetterCounts {
+    fn add(&mut self, row: &IndexRow<'_>) {
         self.total += 1;
         let (first, last) = self.span.unwrap_or((row.dead_at, row.dead_at));
         self.span = Some((first.min(row.dead_at), last.max(row.dead_at)));

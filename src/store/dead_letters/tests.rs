@@ -9,12 +9,12 @@ use super::search::LetterPage;
 use super::*;
 use crate::delivery::campaign::MASK;
 use crate::delivery::dead_letter::BODY_BYTES_KEPT;
-use crate::delivery::dead_letter::mark::{Control, Discard, Erase, Sent, Slice, Verdict};
+use crate::delivery::dead_letter::mark::{ReplayControl, Discard, Erase, LetterResult, ReplayBatch, OperatorAction};
 use crate::delivery::event;
 use crate::delivery::identity::{DeliveryId, EventId, WebhookId};
-use crate::delivery::reason::Reason;
+use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::replay::ReplayOutcome;
-use crate::delivery::replay::{Command, Replay, ReplayConfig};
+use crate::delivery::replay::{ReplayCommand, Replay, ReplayConfig};
 use crate::store::Store;
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -67,10 +67,10 @@ impl Log {
         &self.store.letters
     }
 
-    fn append(&mut self, content: Content) -> Applied {
+    fn append(&mut self, content: Payload) -> RecordOutcome {
         let position = at(self.next);
         self.next += 1;
-        let mut applied = self.view().apply(&[Entry { position, content }]).expect("applied");
+        let mut applied = self.view().apply(&[StreamEntry { position, content }]).expect("applied");
         assert_eq!(applied.len(), 1);
         applied.remove(0)
     }
@@ -78,60 +78,60 @@ impl Log {
     /// Appends a letter, and tells its offset.
     fn letter(&mut self, id: &str) -> u64 {
         let letter = letter(id, time(self.next));
-        assert_eq!(self.append(Content::Letter(Box::new(letter))), Applied::Letters(1));
+        assert_eq!(self.append(Payload::Letter(Box::new(letter))), RecordOutcome::Letters(1));
         self.next - 1
     }
 
-    fn mark(&mut self, mark: Mark) -> Applied {
-        self.append(Content::Mark(mark))
+    fn mark(&mut self, mark: DeadLetterRecord) -> RecordOutcome {
+        self.append(Payload::Mark(mark))
     }
 
     /// Appends a replay, which claims its letters.
-    fn create(&mut self, replay: Replay) -> Job {
-        match self.mark(Mark::Replay(Box::new(replay))) {
-            Applied::Replay(job) => *job,
+    fn create(&mut self, replay: Replay) -> ReplayProgress {
+        match self.mark(DeadLetterRecord::Replay(Box::new(replay))) {
+            RecordOutcome::Replay(job) => *job,
             other => panic!("not a replay: {other:?}"),
         }
     }
 
     /// Appends a replay of all pending letters.
-    fn replay(&mut self, id: &str) -> Job {
+    fn replay(&mut self, id: &str) -> ReplayProgress {
         self.create(replay(id, time(self.next)))
     }
 
     /// Appends a replay of these letters.
-    fn replay_of_ids(&mut self, id: &str, letters: &[&str]) -> Job {
+    fn replay_of_ids(&mut self, id: &str, letters: &[&str]) -> ReplayProgress {
         self.create(Replay { filter: None, ids: Some(dead_letters(letters)), ..replay(id, time(self.next)) })
     }
 
-    fn send(&mut self, replay: &str, ids: &[&str], outcome: ReplayOutcome) -> Applied {
-        let sent = dead_letters(ids).into_iter().map(|id| Sent { id, outcome }).collect();
-        self.mark(Mark::Slice(Slice { replay: ReplayId::new(replay), sent, at: time(self.next) }))
+    fn send(&mut self, replay: &str, ids: &[&str], outcome: ReplayOutcome) -> RecordOutcome {
+        let sent = dead_letters(ids).into_iter().map(|id| LetterResult { id, outcome }).collect();
+        self.mark(DeadLetterRecord::Slice(ReplayBatch { replay: ReplayId::new(replay), sent, at: time(self.next) }))
     }
 
-    fn control(&mut self, replay: &str, command: Command) -> Applied {
+    fn control(&mut self, replay: &str, command: ReplayCommand) -> RecordOutcome {
         let (replay, by, at) = (ReplayId::new(replay), "ana".to_owned(), time(self.next));
-        self.mark(Mark::Control(Control { replay, command, by, at }))
+        self.mark(DeadLetterRecord::Control(ReplayControl { replay, command, by, at }))
     }
 
-    fn discard(&mut self, ids: &[&str]) -> Applied {
-        let verdict = Verdict { by: "ana".to_owned(), at: time(self.next), because: None };
-        self.mark(Mark::Discard(Discard { ids: dead_letters(ids), verdict }))
+    fn discard(&mut self, ids: &[&str]) -> RecordOutcome {
+        let verdict = OperatorAction { by: "ana".to_owned(), at: time(self.next), because: None };
+        self.mark(DeadLetterRecord::Discard(Discard { ids: dead_letters(ids), verdict }))
     }
 
-    fn claimed(&self, replay: &str) -> Vec<Kept> {
+    fn claimed(&self, replay: &str) -> Vec<StoredLetter> {
         self.view().claimed(&ReplayId::new(replay), usize::MAX).expect("letters")
     }
 
-    fn job(&self, replay: &str) -> Job {
+    fn job(&self, replay: &str) -> ReplayProgress {
         self.view().job(&ReplayId::new(replay)).expect("a job").expect("it is there")
     }
 
-    fn state(&self, id: &str) -> Option<State> {
+    fn state(&self, id: &str) -> Option<LetterState> {
         self.view().state(&DeadLetterId::new(id)).expect("a state")
     }
 
-    fn pages(&self, filter: &Filter, limit: usize, deadline: Instant) -> Vec<LetterPage> {
+    fn pages(&self, filter: &LetterFilter, limit: usize, deadline: Instant) -> Vec<LetterPage> {
         let mut pages: Vec<LetterPage> = Vec::new();
         loop {
             let before = pages.last().and_then(|page| page.next);
@@ -146,8 +146,8 @@ impl Log {
     }
 }
 
-fn at(offset: u64) -> Position {
-    Position { offset, message_id: format!("m{offset}") }
+fn at(offset: u64) -> StreamPosition {
+    StreamPosition { offset, message_id: format!("m{offset}") }
 }
 
 /// When the record at this offset was written. Far off it is some time.
@@ -162,7 +162,7 @@ fn far() -> Instant {
 
 /// A letter of an unreadable event: the simplest there is.
 fn letter(id: &str, dead_at: DateTime<Utc>) -> DeadLetter {
-    DeadLetter { id: DeadLetterId::new(id), ..DeadLetter::of_body(b"?", Vec::new(), id, Reason::Malformed, dead_at) }
+    DeadLetter { id: DeadLetterId::new(id), ..DeadLetter::of_body(b"?", Vec::new(), id, DeadLetterReason::Malformed, dead_at) }
 }
 
 fn dead_letters(ids: &[&str]) -> Vec<DeadLetterId> {
@@ -174,7 +174,7 @@ fn replay(id: &str, created_at: DateTime<Utc>) -> Replay {
     Replay {
         id: ReplayId::new(id),
         state: ReplayState::Running,
-        filter: Some(Filter::default()),
+        filter: Some(LetterFilter::default()),
         ids: None,
         rate_per_second: None,
         config: ReplayConfig::Current,
@@ -190,7 +190,7 @@ fn replay(id: &str, created_at: DateTime<Utc>) -> Replay {
     }
 }
 
-fn ids(letters: &[Kept]) -> Vec<&str> {
+fn ids(letters: &[StoredLetter]) -> Vec<&str> {
     letters.iter().map(|kept| kept.letter.id.as_str()).collect()
 }
 
@@ -205,16 +205,16 @@ fn a_page_whose_time_is_over_goes_on_all_the_same() {
         expected.insert(0, id);
         // So that a search for a malformed event that was answered looks into every block, in vain.
         let gone = letter(&format!("dl_{block:03}_gone"), time(log.next));
-        log.append(Content::Letter(Box::new(DeadLetter { reason: Reason::Gone, status: Some(410), ..gone })));
+        log.append(Payload::Letter(Box::new(DeadLetter { reason: DeadLetterReason::Gone, status: Some(410), ..gone })));
     }
     let over = Instant::now();
-    let malformed = Filter { reason: Some(Reason::Malformed), ..Filter::default() };
+    let malformed = LetterFilter { reason: Some(DeadLetterReason::Malformed), ..LetterFilter::default() };
     let pages = log.pages(&malformed, 1000, over);
     let found: Vec<&str> = pages.iter().flat_map(|page| ids(&page.letters)).collect();
     assert_eq!(found, expected);
     let lengths = |pages: &[LetterPage]| pages.iter().map(|page| page.letters.len()).collect::<Vec<_>>();
     assert_eq!(lengths(&pages), [64, 64, 64, 8], "so many blocks are read whatever the time");
-    let in_vain = Filter { status: Some(410), ..malformed.clone() };
+    let in_vain = LetterFilter { status: Some(410), ..malformed.clone() };
     assert_eq!(lengths(&log.pages(&in_vain, 1000, over)), [0; 4]);
     assert_eq!(log.pages(&malformed, 1000, far()).len(), 1);
     // Where nothing lies before the cursor, nothing is looked at.
@@ -227,10 +227,10 @@ fn the_order_is_that_of_the_log_whatever_the_size_of_a_page() {
     let mut log = Log::new();
     // Two workers that write at once: the one's time is in between those of the other.
     for (id, second) in [("dl_1", 3), ("dl_2", 1), ("dl_3", 4), ("dl_4", 2), ("dl_5", 0)] {
-        log.append(Content::Letter(Box::new(letter(id, time(second)))));
+        log.append(Payload::Letter(Box::new(letter(id, time(second)))));
     }
     for limit in 1..=6 {
-        let pages = log.pages(&Filter::default(), limit, far());
+        let pages = log.pages(&LetterFilter::default(), limit, far());
         let found: Vec<&str> = pages.iter().flat_map(|page| ids(&page.letters)).collect();
         assert_eq!(found, ["dl_5", "dl_4", "dl_3", "dl_2", "dl_1"], "pages of {limit}");
     }
@@ -244,7 +244,7 @@ fn a_replay_claims_what_there_is_for_it_and_nothing_that_another_has() {
     }
     log.discard(&["dl_1"]);
     let job = log.replay_of_ids("rp_1", &["dl_2", "dl_unknown", "dl_2"]);
-    assert_eq!((job.replay.total, job.left, job.claims), (1, 1, Claims::Made));
+    assert_eq!((job.replay.total, job.left, job.claims), (1, 1, ClaimState::Made));
     assert_eq!(log.replay("rp_2").replay.total, 1, "what is pending");
     let none_left = log.replay("rp_3").replay;
     assert_eq!((none_left.total, none_left.state), (0, ReplayState::Done));
@@ -254,7 +254,7 @@ fn a_replay_claims_what_there_is_for_it_and_nothing_that_another_has() {
     let mut log = log.reopen();
     assert_eq!(ids(&log.claimed("rp_2")), ["dl_3"], "what came later is not claimed");
     let all = ["dl_1", "dl_2", "dl_3", "dl_4"];
-    let states = [State::Discarded, State::Replayed, State::Replaying, State::Pending];
+    let states = [LetterState::Discarded, LetterState::Replayed, LetterState::Replaying, LetterState::Pending];
     assert_eq!(all.map(|id| log.state(id)), states.map(Some));
     // Named by its id a letter is sent again, whatever has become of it.
     assert_eq!(log.replay_of_ids("rp_4", &all).replay.total, 3);
@@ -272,7 +272,7 @@ fn a_replay_claims_no_letter_that_is_older_than_letters_are_kept() {
     assert_eq!(log.replay("rp_2").replay.total, 1);
     assert_eq!(ids(&log.claimed("rp_1")), ["dl_just"]);
     assert_eq!(ids(&log.claimed("rp_2")), ["dl_young"]);
-    assert_eq!(log.state("dl_old"), Some(State::Pending));
+    assert_eq!(log.state("dl_old"), Some(LetterState::Pending));
 }
 
 #[test]
@@ -286,10 +286,10 @@ fn what_is_given_back_is_as_it_was() {
     log.replay_of_ids("rp_1", &["dl_replayed", "dl_both"]);
     log.send("rp_1", &["dl_replayed", "dl_both"], ReplayOutcome::Delivered);
     let before = all.map(|id| log.state(id));
-    assert_eq!(before, [State::Pending, State::Discarded, State::Replayed, State::Replayed].map(Some));
+    assert_eq!(before, [LetterState::Pending, LetterState::Discarded, LetterState::Replayed, LetterState::Replayed].map(Some));
     log.replay_of_ids("rp_2", &all);
-    assert_eq!(all.map(|id| log.state(id)), [Some(State::Replaying); 4]);
-    log.control("rp_2", Command::Cancel);
+    assert_eq!(all.map(|id| log.state(id)), [Some(LetterState::Replaying); 4]);
+    log.control("rp_2", ReplayCommand::Cancel);
     assert_eq!(all.map(|id| log.state(id)), before);
 }
 
@@ -304,7 +304,7 @@ fn a_replay_that_is_stopped_gives_back_what_it_has_not_sent() {
     log.create(Replay { stop_on_failure_ratio: Some(0.5), ..replay("rp_1", time(log.next)) });
     log.send("rp_1", &names[..19], ReplayOutcome::Dead);
     assert_eq!(log.view().counts(), [0, 6, 19, 0]);
-    assert_eq!(log.send("rp_1", &names[19..20], ReplayOutcome::Dead), Applied::Letters(1));
+    assert_eq!(log.send("rp_1", &names[19..20], ReplayOutcome::Dead), RecordOutcome::Letters(1));
     assert_eq!(log.view().counts(), [5, 0, 20, 0]);
     let job = log.job("rp_1");
     assert_eq!((job.replay.state, job.replay.total, job.left), (ReplayState::Stopped, 25, 0));
@@ -317,7 +317,7 @@ fn a_clock_that_is_ahead_keeps_its_own_letters_and_no_others() {
     log.letter("dl_old");
     log.next = 64;
     let ahead = letter("dl_ahead", time(1_000_000));
-    log.append(Content::Letter(Box::new(ahead)));
+    log.append(Payload::Letter(Box::new(ahead)));
     log.next = 128;
     log.letter("dl_old_too");
     log.next = 192;
@@ -326,7 +326,7 @@ fn a_clock_that_is_ahead_keeps_its_own_letters_and_no_others() {
     let forgotten = [1, 1, 1].map(|blocks| log.view().forget_before(START + 192_000, blocks).expect("forgotten"));
     assert_eq!(forgotten, [1, 1, 0]);
     assert_eq!(log.view().counts(), [2, 0, 0, 0]);
-    assert_eq!(log.state("dl_ahead"), Some(State::Pending));
+    assert_eq!(log.state("dl_ahead"), Some(LetterState::Pending));
 }
 
 #[test]
@@ -350,7 +350,7 @@ fn forgetting_in_the_middle_of_a_replay_ends_it() {
     assert!(job.replay.ended_at.is_some());
     assert_eq!(log.view().counts(), [1, 0, 0, 0]);
     // What comes for it later finds nothing.
-    assert_eq!(log.send("rp_1", &["dl_2", "dl_3"], ReplayOutcome::Delivered), Applied::Letters(0));
+    assert_eq!(log.send("rp_1", &["dl_2", "dl_3"], ReplayOutcome::Delivered), RecordOutcome::Letters(0));
     assert_eq!(log.job("rp_1").replay, job.replay);
 }
 
@@ -361,17 +361,17 @@ fn a_forgotten_replay_keeps_no_letter() {
     log.next = 64;
     log.letter("dl_young");
     log.replay("rp_1");
-    log.control("rp_1", Command::Cancel);
+    log.control("rp_1", ReplayCommand::Cancel);
     log.next = 100;
     log.letter("dl_younger");
     // After the replay's end, and before the last letter of the second block.
     assert_eq!(log.view().forget_before(time(99).timestamp_millis(), 10).expect("forgotten"), 1);
     assert_eq!(log.view().job(&ReplayId::new("rp_1")).expect("no job"), None);
-    assert_eq!(log.state("dl_young"), Some(State::Pending));
+    assert_eq!(log.state("dl_young"), Some(LetterState::Pending));
     assert_eq!(log.claimed("rp_1").len(), 0);
     // What it has sent all the same is recorded.
-    assert_eq!(log.send("rp_1", &["dl_young"], ReplayOutcome::Delivered), Applied::Letters(1));
-    assert_eq!(log.state("dl_young"), Some(State::Replayed));
+    assert_eq!(log.send("rp_1", &["dl_young"], ReplayOutcome::Delivered), RecordOutcome::Letters(1));
+    assert_eq!(log.state("dl_young"), Some(LetterState::Replayed));
 }
 
 #[test]
@@ -392,7 +392,7 @@ fn offsets_may_have_gaps_and_be_large() {
     for (offset, name) in offsets.into_iter().zip(names) {
         let kept = log.view().letter(&DeadLetterId::new(name)).expect("a letter").expect("it is there");
         assert_eq!((kept.offset, kept.letter.dead_at), (offset, time(offset)));
-        let state = if [63, far_off + 64].contains(&offset) { State::Replayed } else { State::Replaying };
+        let state = if [63, far_off + 64].contains(&offset) { LetterState::Replayed } else { LetterState::Replaying };
         assert_eq!((kept.letter.state, log.state(name)), (state, Some(state)));
     }
     let unsent: Vec<&str> = names.into_iter().filter(|name| !["dl_63", names[9]].contains(name)).collect();
@@ -400,12 +400,12 @@ fn offsets_may_have_gaps_and_be_large() {
     // Each way to cut at the edges of blocks.
     for (from, begin) in offsets.into_iter().zip(0..) {
         for (to, end) in offsets.into_iter().zip(0..) {
-            let found = log.view().find(&Filter::default(), from..to, 100).expect("letters").letters;
+            let found = log.view().find(&LetterFilter::default(), from..to, 100).expect("letters").letters;
             let found: Vec<(u64, &str)> = found.iter().map(|(offset, id)| (*offset, id.as_str())).collect();
             let all: Vec<(u64, &str)> = offsets.into_iter().zip(names).collect();
             assert_eq!(found, all.get(begin..end).unwrap_or_default(), "{from}..{to}");
         }
-        let page = log.view().page(&Filter::default(), Some(from), 100, far()).expect("a page");
+        let page = log.view().page(&LetterFilter::default(), Some(from), 100, far()).expect("a page");
         assert_eq!(page.letters.len(), begin, "{from}");
     }
 }
@@ -416,11 +416,11 @@ fn a_search_goes_over_more_blocks_than_are_looked_up_at_once() {
     let names: Vec<String> = (0..1200).map(|number| format!("dl_{number}")).collect();
     let entries = names.iter().zip(0..).map(|(name, number)| {
         let letter = letter(name, time(number));
-        Entry { position: at(64 * number), content: Content::Letter(Box::new(letter)) }
+        StreamEntry { position: at(64 * number), content: Payload::Letter(Box::new(letter)) }
     });
     log.view().apply(&entries.collect::<Vec<_>>()).expect("applied");
     log.next = 64 * 1200;
-    let all = Filter::default();
+    let all = LetterFilter::default();
     assert_eq!(log.view().tally(&all).expect("a tally").total, 1200);
     let found = log.view().find(&all, 0..u64::MAX, 1199).expect("letters");
     assert!(found.letters.iter().map(|(_, id)| id.as_str()).eq(names[..1199].iter().map(String::as_str)));
@@ -439,7 +439,7 @@ fn a_cursor_goes_on_where_it_was_while_new_letters_come() {
     }
     let (mut seen, mut before) = (Vec::new(), None);
     loop {
-        let page = log.view().page(&Filter::default(), before, 7, far()).expect("a page");
+        let page = log.view().page(&LetterFilter::default(), before, 7, far()).expect("a page");
         seen.extend(page.letters.into_iter().map(|kept| kept.letter.id.as_str().to_owned()));
         let Some(next) = page.next else { break };
         before = Some(next);
@@ -458,13 +458,13 @@ fn large_letters_are_read_a_few_at_a_time() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let body = vec![b'x'; BODY_BYTES_KEPT];
     for name in &names {
-        let large = DeadLetter::of_body(&body, Vec::new(), name, Reason::Poison, time(log.next));
-        log.append(Content::Letter(Box::new(DeadLetter { id: DeadLetterId::new(*name), ..large })));
+        let large = DeadLetter::of_body(&body, Vec::new(), name, DeadLetterReason::Poison, time(log.next));
+        log.append(Payload::Letter(Box::new(DeadLetter { id: DeadLetterId::new(*name), ..large })));
     }
     let mut log = log.reopen();
     let mut newest_first = names.clone();
     newest_first.reverse();
-    let pages = log.pages(&Filter::default(), 20, far());
+    let pages = log.pages(&LetterFilter::default(), 20, far());
     assert_eq!(pages.iter().map(|page| page.letters.len()).collect::<Vec<_>>(), [8, 8, 4]);
     assert_eq!(pages.iter().flat_map(|page| ids(&page.letters)).collect::<Vec<_>>(), newest_first);
     assert_eq!(pages[0].letters[0].letter.body.as_ref().map(String::len), Some(BODY_BYTES_KEPT));
@@ -489,11 +489,11 @@ fn a_person_is_found_among_many_blocks_and_not_once_erased() {
             webhook_id: Some(WebhookId::new("wh_1")),
             ..letter(&format!("dl_{number}"), time(number))
         };
-        Entry { position: at(number), content: Content::Letter(Box::new(letter)) }
+        StreamEntry { position: at(number), content: Payload::Letter(Box::new(letter)) }
     });
     log.view().apply(&entries.collect::<Vec<_>>()).expect("applied");
     log.next = 1000;
-    let found = |log: &Log, filter: &Filter| {
+    let found = |log: &Log, filter: &LetterFilter| {
         log.view()
             .find(filter, 0..u64::MAX, 10)
             .expect("letters")
@@ -502,9 +502,9 @@ fn a_person_is_found_among_many_blocks_and_not_once_erased() {
             .map(|(offset, _)| offset)
             .collect::<Vec<_>>()
     };
-    let of_phone = |number: u64| Filter { phone_number: Some(phone(number)), ..Filter::default() };
-    let of_event = |id: &str| Filter { event_id: Some(EventId::new(id)), ..Filter::default() };
-    let of_delivery = |id: &str| Filter { delivery_id: Some(DeliveryId::new(id)), ..Filter::default() };
+    let of_phone = |number: u64| LetterFilter { phone_number: Some(phone(number)), ..LetterFilter::default() };
+    let of_event = |id: &str| LetterFilter { event_id: Some(EventId::new(id)), ..LetterFilter::default() };
+    let of_delivery = |id: &str| LetterFilter { delivery_id: Some(DeliveryId::new(id)), ..LetterFilter::default() };
     for number in [0, 63, 64, 500, 999] {
         assert_eq!(found(&log, &of_phone(number)), [number]);
         assert_eq!(found(&log, &of_event(&format!("e-{number}"))), [number]);
@@ -515,9 +515,9 @@ fn a_person_is_found_among_many_blocks_and_not_once_erased() {
     }
     log.create(Replay { filter: Some(of_phone(500)), ..replay("rp_1", time(log.next)) });
     log.send("rp_1", &["dl_500"], ReplayOutcome::Delivered);
-    let verdict = Verdict { by: "ana".to_owned(), at: time(log.next), because: None };
+    let verdict = OperatorAction { by: "ana".to_owned(), at: time(log.next), because: None };
     let erase = Erase { ids: dead_letters(&["dl_500", "dl_999"]), verdict };
-    assert_eq!(log.mark(Mark::Erase(erase)), Applied::Letters(2));
+    assert_eq!(log.mark(DeadLetterRecord::Erase(erase)), RecordOutcome::Letters(2));
     let check = |log: &Log| {
         for number in [500, 999] {
             assert_eq!(found(log, &of_phone(number)), [0; 0], "an erased letter is found by its phone number");
@@ -545,7 +545,7 @@ fn letters_that_may_mention_a_person_are_those_of_the_number_and_those_with_a_bo
             webhook_id: Some(WebhookId::new("wh_1")),
             ..letter(&format!("dl_{number}"), time(number))
         };
-        log.append(Content::Letter(Box::new(letter)));
+        log.append(Payload::Letter(Box::new(letter)));
         log.next += 100;
     }
     log.letter("dl_body");
@@ -560,20 +560,20 @@ fn what_a_record_did_is_told() {
         log.letter(id);
     }
     let again = letter("dl_1", time(9));
-    assert_eq!(log.append(Content::Letter(Box::new(again))), Applied::Letters(0));
-    assert_eq!(log.discard(&["dl_3", "dl_unknown", "dl_3"]), Applied::Letters(1));
+    assert_eq!(log.append(Payload::Letter(Box::new(again))), RecordOutcome::Letters(0));
+    assert_eq!(log.discard(&["dl_3", "dl_unknown", "dl_3"]), RecordOutcome::Letters(1));
     let job = log.replay("rp_1");
     assert_eq!((job.replay.state, job.replay.total, job.left), (ReplayState::Running, 2, 2));
     assert_eq!(log.replay("rp_1"), job, "it is there already");
-    assert_eq!(log.discard(&["dl_1"]), Applied::Letters(0), "a replay has it");
-    assert_eq!(log.send("rp_1", &["dl_1", "dl_1", "dl_unknown"], ReplayOutcome::Dead), Applied::Letters(1));
-    assert_eq!(log.send("rp_1", &["dl_1"], ReplayOutcome::Delivered), Applied::Letters(0), "it was recorded");
-    let Applied::Replay(job) = log.control("rp_1", Command::Cancel) else { panic!("a replay") };
+    assert_eq!(log.discard(&["dl_1"]), RecordOutcome::Letters(0), "a replay has it");
+    assert_eq!(log.send("rp_1", &["dl_1", "dl_1", "dl_unknown"], ReplayOutcome::Dead), RecordOutcome::Letters(1));
+    assert_eq!(log.send("rp_1", &["dl_1"], ReplayOutcome::Delivered), RecordOutcome::Letters(0), "it was recorded");
+    let RecordOutcome::Replay(job) = log.control("rp_1", ReplayCommand::Cancel) else { panic!("a replay") };
     assert_eq!((job.replay.state, job.replay.failed), (ReplayState::Cancelled, 1));
     assert_eq!(log.job("rp_1").left, 0);
-    assert_eq!(log.control("rp_1", Command::Resume), Applied::Refused(ReplayState::Cancelled));
-    assert_eq!(log.control("rp_9", Command::Pause), Applied::Nothing);
-    assert_eq!(log.append(Content::Nothing), Applied::Nothing);
+    assert_eq!(log.control("rp_1", ReplayCommand::Resume), RecordOutcome::Refused(ReplayState::Cancelled));
+    assert_eq!(log.control("rp_9", ReplayCommand::Pause), RecordOutcome::Nothing);
+    assert_eq!(log.append(Payload::Nothing), RecordOutcome::Nothing);
     assert_eq!(log.view().position().expect("a position"), Some(at(log.next - 1)));
 }
 
@@ -584,15 +584,15 @@ fn what_was_sent_is_recorded_though_it_was_given_back_unless_another_replay_has_
         log.letter(id);
     }
     log.replay("rp_1");
-    log.control("rp_1", Command::Cancel);
+    log.control("rp_1", ReplayCommand::Cancel);
     log.replay_of_ids("rp_2", &["dl_2"]);
-    assert_eq!(log.send("rp_1", &["dl_1", "dl_2"], ReplayOutcome::Delivered), Applied::Letters(1));
-    assert_eq!((log.state("dl_1"), log.state("dl_2")), (Some(State::Replayed), Some(State::Replaying)));
+    assert_eq!(log.send("rp_1", &["dl_1", "dl_2"], ReplayOutcome::Delivered), RecordOutcome::Letters(1));
+    assert_eq!((log.state("dl_1"), log.state("dl_2")), (Some(LetterState::Replayed), Some(LetterState::Replaying)));
     let late = log.job("rp_1").replay;
     assert_eq!((late.state, late.sent, late.total), (ReplayState::Cancelled, 1, 2));
     // What a running replay has not claimed does not end it.
     log.letter("dl_3");
-    assert_eq!(log.send("rp_2", &["dl_3"], ReplayOutcome::Delivered), Applied::Letters(1));
+    assert_eq!(log.send("rp_2", &["dl_3"], ReplayOutcome::Delivered), RecordOutcome::Letters(1));
     let running = log.job("rp_2");
     assert_eq!((running.replay.state, running.left), (ReplayState::Running, 1));
     assert_eq!(ids(&log.claimed("rp_2")), ["dl_2"]);
@@ -605,26 +605,26 @@ fn what_is_applied_once_more_changes_nothing() {
     let names = ["dl_1", "dl_2", "dl_3", "dl_4"];
     let (replay_id, by) = (ReplayId::new("rp_1"), "ana".to_owned());
     let discard =
-        Discard { ids: dead_letters(&["dl_1"]), verdict: Verdict { by: by.clone(), at: time(4), because: None } };
-    let sent = vec![Sent { id: DeadLetterId::new("dl_2"), outcome: ReplayOutcome::Dead }];
-    let slice = Slice { replay: replay_id.clone(), sent, at: time(6) };
-    let cancel = Control { replay: replay_id, command: Command::Cancel, by, at: time(7) };
+        Discard { ids: dead_letters(&["dl_1"]), verdict: OperatorAction { by: by.clone(), at: time(4), because: None } };
+    let sent = vec![LetterResult { id: DeadLetterId::new("dl_2"), outcome: ReplayOutcome::Dead }];
+    let slice = ReplayBatch { replay: replay_id.clone(), sent, at: time(6) };
+    let cancel = ReplayControl { replay: replay_id, command: ReplayCommand::Cancel, by, at: time(7) };
     let marks = [
-        Mark::Discard(discard),
-        Mark::Replay(Box::new(replay("rp_1", time(5)))),
-        Mark::Slice(slice),
-        Mark::Control(cancel),
+        DeadLetterRecord::Discard(discard),
+        DeadLetterRecord::Replay(Box::new(replay("rp_1", time(5)))),
+        DeadLetterRecord::Slice(slice),
+        DeadLetterRecord::Control(cancel),
     ];
-    let letters = names.into_iter().zip(0..).map(|(id, offset)| Content::Letter(Box::new(letter(id, time(offset)))));
-    let contents = letters.chain(marks.map(Content::Mark));
-    let entries: Vec<Entry> =
-        contents.zip(0..).map(|(content, offset)| Entry { position: at(offset), content }).collect();
+    let letters = names.into_iter().zip(0..).map(|(id, offset)| Payload::Letter(Box::new(letter(id, time(offset)))));
+    let contents = letters.chain(marks.map(Payload::Mark));
+    let entries: Vec<StreamEntry> =
+        contents.zip(0..).map(|(content, offset)| StreamEntry { position: at(offset), content }).collect();
 
     let apply = || {
         let applied = log.view().apply(&entries).expect("applied");
         let letters: Vec<_> = names.into_iter().map(|id| log.view().letter(&DeadLetterId::new(id))).collect();
         let letters = letters.into_iter().map(|kept| kept.expect("a letter").map(|kept| (kept.offset, kept.letter)));
-        let fates: Vec<Fate> = (0..4).map(|offset| log.view().fate(offset).expect("a fate")).collect();
+        let fates: Vec<LetterHistory> = (0..4).map(|offset| log.view().fate(offset).expect("a fate")).collect();
         let shown = (log.view().counts(), log.job("rp_1"), letters.collect::<Vec<_>>(), fates);
         (applied, shown, log.view().position().expect("a position"))
     };
@@ -634,8 +634,8 @@ fn what_is_applied_once_more_changes_nothing() {
     let (applied, second, position_again) = apply();
     assert_eq!(second, first);
     assert_eq!((&position_again, position_again.as_ref()), (&position, Some(&at(7))));
-    let mut expected = vec![Applied::Letters(0); 7];
-    expected[5] = Applied::Replay(Box::new(first.1));
-    expected.push(Applied::Refused(ReplayState::Cancelled));
+    let mut expected = vec![RecordOutcome::Letters(0); 7];
+    expected[5] = RecordOutcome::Replay(Box::new(first.1));
+    expected.push(RecordOutcome::Refused(ReplayState::Cancelled));
     assert_eq!(applied, expected);
 }

@@ -8,13 +8,13 @@ use chrono::DateTime;
 use proptest::prelude::*;
 
 use crate::delivery::campaign::PreviousSecret;
-use crate::delivery::duration::Written;
+use crate::delivery::duration::TextDuration;
 use serde_json::Number;
 
 use super::*;
 
-fn written(milliseconds: u64) -> Written {
-    Written::parse(&format!("{milliseconds}ms")).expect("a duration")
+fn written(milliseconds: u64) -> TextDuration {
+    TextDuration::parse(&format!("{milliseconds}ms")).expect("a duration")
 }
 
 fn text() -> impl Strategy<Value = String> {

@@ -3,14 +3,14 @@
 use super::*;
 use crate::delivery::campaign::Campaign;
 use crate::delivery::document::tests::{assert_refused, refused};
-use crate::delivery::fault::Fault;
+use crate::delivery::fault::Violation;
 
 /// A document of one webhook.
 fn document(webhook: &str) -> String {
     format!(r#"{{"id": "1", "sections": [{{"label": "a", "webhook": {webhook}}}]}}"#)
 }
 
-fn read(webhook: &str, http_urls: HttpUrls) -> Result<Campaign, Vec<Fault>> {
+fn read(webhook: &str, http_urls: HttpUrls) -> Result<Campaign, Vec<Violation>> {
     crate::delivery::document::read(document(webhook).as_bytes(), http_urls, None)
 }
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::{Arrival, Asking};
+use super::super::{Source, AskRound};
 use super::*;
 use crate::delivery::outcome::Phase;
 
@@ -11,14 +11,14 @@ const LIMITS: Limits = Limits { concurrency: 64, per_second: None };
 /// A receiver, the gate of its endpoint, and the time.
 struct Stage {
     receiver: Receiver,
-    endpoint: Gate,
+    endpoint: ConcurrencyLimiter,
     now: Duration,
-    under_way: Vec<Pass>,
+    under_way: Vec<AdmissionToken>,
 }
 
 impl Stage {
     fn new() -> Self {
-        Self { receiver: Receiver::default(), endpoint: Gate::default(), now: ms(1_000_000), under_way: Vec::new() }
+        Self { receiver: Receiver::default(), endpoint: ConcurrencyLimiter::default(), now: ms(1_000_000), under_way: Vec::new() }
     }
 
     /// One that has answered as often, in this time, with as many at once as it may have.
@@ -33,7 +33,7 @@ impl Stage {
         stage
     }
 
-    fn ask(&mut self, ask: &Ask<'_>) -> Admission {
+    fn ask(&mut self, ask: &AdmissionRequest<'_>) -> Admission {
         self.receiver.admit(&mut self.endpoint, ask, self.now)
     }
 
@@ -58,11 +58,11 @@ impl Stage {
         true
     }
 
-    fn end(&mut self, pass: Pass, reply: &Reply, took: Duration) {
+    fn end(&mut self, pass: AdmissionToken, reply: &Reply, took: Duration) {
         self.receiver.ended(&mut self.endpoint, pass, reply, took, DateTime::UNIX_EPOCH, self.now);
     }
 
-    fn give_up(&mut self, pass: Pass) {
+    fn give_up(&mut self, pass: AdmissionToken) {
         self.receiver.given_up(&mut self.endpoint, pass, self.now);
     }
 
@@ -74,7 +74,7 @@ impl Stage {
         }
     }
 
-    fn parked(&mut self) -> (Duration, Busy) {
+    fn parked(&mut self) -> (Duration, ParkReason) {
         match self.ask(&first()) {
             Admission::Park(time, why) => (time, why),
             other => panic!("{other:?}"),
@@ -91,13 +91,13 @@ fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-fn first() -> Ask<'static> {
-    Ask {
+fn first() -> AdmissionRequest<'static> {
+    AdmissionRequest {
         webhook: None,
         limits: LIMITS,
         slow_lane: SlowLane::Free,
-        asking: Asking::First,
-        arrival: Arrival::Fresh,
+        asking: AskRound::First,
+        arrival: Source::Event,
         ladder: Ladder::Open,
         jitter: 0.5,
     }
@@ -147,7 +147,7 @@ fn a_quick_endpoint_is_worth_waiting_for_and_a_slow_one_is_not() {
     let mut quick = Stage::known(1000, ms(5));
     while quick.sends() {}
     for _ in 0..500 {
-        assert_eq!(quick.ask(&first()), Admission::Wait(Arrival::Fresh.patience(), Queue::Endpoint));
+        assert_eq!(quick.ask(&first()), Admission::Wait(Source::Event.patience(), Queue::Endpoint));
         quick.wait(Queue::Endpoint, Change::Begin);
     }
     let mut slow = Stage::known(1000, ms(800));
@@ -158,14 +158,14 @@ fn a_quick_endpoint_is_worth_waiting_for_and_a_slow_one_is_not() {
         waiting += 1;
     }
     assert!((10..40).contains(&waiting), "{waiting} wait for an endpoint of 80 answers a second");
-    let from_the_ladder = Ask { arrival: Arrival::Waited, ..first() };
+    let from_the_ladder = AdmissionRequest { arrival: Source::Retry, ..first() };
     while let Admission::Wait(..) = slow.ask(&from_the_ladder) {
         slow.wait(Queue::Endpoint, Change::Begin);
         waiting += 1;
     }
     assert!((80..100).contains(&waiting), "the ladder's bunch of a second waits: {waiting} of 80 answers a second");
     let (time, why) = slow.parked();
-    assert_eq!(why, Busy::Concurrency);
+    assert_eq!(why, ParkReason::Concurrency);
     assert!(time >= SHORTEST_PARKING);
     assert!(slow.parked().0 > time, "they come back one after the other");
 }
@@ -174,13 +174,13 @@ fn a_quick_endpoint_is_worth_waiting_for_and_a_slow_one_is_not() {
 fn nobody_overtakes_those_that_wait() {
     let mut stage = Stage::known(100, ms(5));
     while stage.sends() {}
-    assert_eq!(stage.ask(&first()), Admission::Wait(Arrival::Fresh.patience(), Queue::Endpoint));
+    assert_eq!(stage.ask(&first()), Admission::Wait(Source::Event.patience(), Queue::Endpoint));
     stage.wait(Queue::Endpoint, Change::Begin);
     stage.now += ms(5);
     stage.ends(&answer(200), ms(5));
-    assert_eq!(stage.ask(&first()), Admission::Wait(Arrival::Fresh.patience(), Queue::Endpoint));
-    assert!(matches!(stage.ask(&Ask { asking: Asking::Again, ..first() }), Admission::Send(_)));
-    assert!(matches!(stage.ask(&Ask { asking: Asking::Last, ..first() }), Admission::Park(_, Busy::Concurrency)));
+    assert_eq!(stage.ask(&first()), Admission::Wait(Source::Event.patience(), Queue::Endpoint));
+    assert!(matches!(stage.ask(&AdmissionRequest { asking: AskRound::Again, ..first() }), Admission::Send(_)));
+    assert!(matches!(stage.ask(&AdmissionRequest { asking: AskRound::Last, ..first() }), Admission::Park(_, ParkReason::Concurrency)));
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn an_endpoint_that_hangs_is_parked_long_before_its_requests_time_out() {
         assert!(stage.sends());
         stage.now += ms(40);
     }
-    assert_eq!(stage.parked().1, Busy::Slow, "nothing has come for 320 ms");
+    assert_eq!(stage.parked().1, ParkReason::Slow, "nothing has come for 320 ms");
     let early = stage.parked().0;
     stage.now += ms(14_000);
     let late = stage.parked().0;
@@ -199,7 +199,7 @@ fn an_endpoint_that_hangs_is_parked_long_before_its_requests_time_out() {
     for _ in 0..8 {
         stage.ends(&timeout(), ms(15_000));
     }
-    assert_eq!((stage.receiver.breaker(), stage.parked().1), (BreakerState::Open, Busy::Breaker));
+    assert_eq!((stage.receiver.breaker(), stage.parked().1), (BreakerState::Open, ParkReason::Breaker));
 }
 
 #[test]
@@ -232,17 +232,17 @@ fn after_an_outage_it_begins_with_one() {
 
 #[test]
 fn slow_endpoints_share_a_part_of_the_window() {
-    let lane = |slow_lane| Ask { slow_lane, ..first() };
+    let lane = |slow_lane| AdmissionRequest { slow_lane, ..first() };
     let mut unknown = Stage::new();
-    assert!(matches!(unknown.ask(&lane(SlowLane::Full)), Admission::Park(_, Busy::Slow)));
+    assert!(matches!(unknown.ask(&lane(SlowLane::Full)), Admission::Park(_, ParkReason::Slow)));
     let admitted = unknown.ask(&lane(SlowLane::Scarce));
     assert!(matches!(admitted, Admission::Send(_)), "the first request tells what it is");
-    assert!(matches!(unknown.ask(&lane(SlowLane::Scarce)), Admission::Park(_, Busy::Slow)));
+    assert!(matches!(unknown.ask(&lane(SlowLane::Scarce)), Admission::Park(_, ParkReason::Slow)));
     let mut slow = Stage::known(50, ms(3_000));
-    assert!(matches!(slow.ask(&lane(SlowLane::Scarce)), Admission::Send(Pass { lane: Lane::Slow, .. })));
-    assert!(matches!(slow.ask(&lane(SlowLane::Full)), Admission::Park(_, Busy::Slow)));
+    assert!(matches!(slow.ask(&lane(SlowLane::Scarce)), Admission::Send(AdmissionToken { lane: Lane::Slow, .. })));
+    assert!(matches!(slow.ask(&lane(SlowLane::Full)), Admission::Park(_, ParkReason::Slow)));
     let mut quick = Stage::known(50, ms(30));
-    assert!(matches!(quick.ask(&lane(SlowLane::Full)), Admission::Send(Pass { lane: Lane::Quick, .. })));
+    assert!(matches!(quick.ask(&lane(SlowLane::Full)), Admission::Send(AdmissionToken { lane: Lane::Quick, .. })));
 }
 
 #[test]
@@ -250,15 +250,15 @@ fn a_webhooks_own_limits_hold_beside_its_endpoints() {
     let mut stage = Stage::known(100, ms(5));
     let (one, other) = (WebhookId::new("wh_1"), WebhookId::new("wh_2"));
     let limits = Limits { concurrency: 2, per_second: None };
-    let limited = Ask { webhook: Some((&one, limits)), ..first() };
+    let limited = AdmissionRequest { webhook: Some((&one, limits)), ..first() };
     let passes: Vec<Admission> = (0..2).map(|_| stage.ask(&limited)).collect();
     assert!(passes.iter().all(|admission| matches!(admission, Admission::Send(_))));
-    assert_eq!(stage.ask(&limited), Admission::Wait(Arrival::Fresh.patience(), Queue::Webhook));
-    assert!(matches!(stage.ask(&Ask { webhook: Some((&other, limits)), ..first() }), Admission::Send(_)));
-    let rated = Ask { webhook: Some((&other, Limits { concurrency: 9, per_second: Some(1.0) })), ..first() };
+    assert_eq!(stage.ask(&limited), Admission::Wait(Source::Event.patience(), Queue::Webhook));
+    assert!(matches!(stage.ask(&AdmissionRequest { webhook: Some((&other, limits)), ..first() }), Admission::Send(_)));
+    let rated = AdmissionRequest { webhook: Some((&other, Limits { concurrency: 9, per_second: Some(1.0) })), ..first() };
     assert!(matches!(stage.ask(&rated), Admission::Send(_)));
-    let Admission::Park(time, Busy::RateLimit) = stage.ask(&rated) else { panic!("a second one in one second") };
-    let Admission::Park(next, Busy::RateLimit) = stage.ask(&rated) else { panic!("a third one in one second") };
+    let Admission::Park(time, ParkReason::RateLimit) = stage.ask(&rated) else { panic!("a second one in one second") };
+    let Admission::Park(next, ParkReason::RateLimit) = stage.ask(&rated) else { panic!("a third one in one second") };
     assert_eq!(next - time, ms(1_000));
     for admission in passes {
         let Admission::Send(pass) = admission else { panic!("{admission:?}") };
@@ -293,13 +293,13 @@ fn what_cannot_be_parked_leaves_no_trace() {
         broken.now += ms(15_000);
         broken.ends(&timeout(), ms(15_000));
     }
-    for (mut stage, why) in [(busy, Busy::Concurrency), (stalled, Busy::Slow), (broken, Busy::Breaker)] {
-        let ask = Ask { asking: Asking::Last, ..first() };
+    for (mut stage, why) in [(busy, ParkReason::Concurrency), (stalled, ParkReason::Slow), (broken, ParkReason::Breaker)] {
+        let ask = AdmissionRequest { asking: AskRound::Last, ..first() };
         let mut untouched =
             Stage { receiver: stage.receiver.clone(), endpoint: stage.endpoint.clone(), ..Stage::new() };
         untouched.now = stage.now;
         for _ in 0..1_000 {
-            assert_eq!(stage.ask(&Ask { ladder: Ladder::Closed, ..ask }), Admission::Refused(why));
+            assert_eq!(stage.ask(&AdmissionRequest { ladder: Ladder::Closed, ..ask }), Admission::Refused(why));
         }
         assert_eq!(stage.receiver.standing(stage.now).parked, 0);
         assert_eq!(stage.ask(&ask), untouched.ask(&ask), "it comes back as if nobody had asked before");
@@ -351,12 +351,12 @@ proptest! {
         let mut waiting = 0;
         for (step, milliseconds) in steps {
             stage.now += ms(milliseconds);
-            let ask = Ask {
+            let ask = AdmissionRequest {
                 limits: Limits { concurrency, per_second: (step == 0).then_some(5.0) },
                 webhook: (step == 1).then_some((&id, Limits { concurrency: own, per_second: None })),
                 slow_lane: if step == 2 { SlowLane::Scarce } else { SlowLane::Free },
-                asking: if waiting > 0 && step == 3 { Asking::Last } else { Asking::First },
-                arrival: if milliseconds % 2 == 0 { Arrival::Fresh } else { Arrival::Waited },
+                asking: if waiting > 0 && step == 3 { AskRound::Last } else { AskRound::First },
+                arrival: if milliseconds % 2 == 0 { Source::Event } else { Source::Retry },
                 ladder: if milliseconds % 3 == 0 { Ladder::Closed } else { Ladder::Open },
                 jitter: 0.9,
             };
@@ -394,7 +394,7 @@ proptest! {
             prop_assert_eq!(standing.in_flight as usize, stage.under_way.len());
         }
         stage.now += ms(3_600_000);
-        let last = Ask { asking: Asking::Last, ..first() };
+        let last = AdmissionRequest { asking: AskRound::Last, ..first() };
         prop_assert!(!stage.under_way.is_empty() || matches!(stage.ask(&last), Admission::Send(_)), "shut for good");
     }
 }

@@ -4,22 +4,22 @@ use askama::Template;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse as _, Response};
 
-use super::super::super::Http;
+use super::super::super::ApiState;
 use super::super::super::dead_letters::{fault_of, give_up};
 use super::super::super::problem::Problem;
 use super::super::super::route::Route;
 use super::super::errors::Errors;
 use super::super::form::{Form, Query};
 use super::super::numbers::Count;
-use super::super::page::{Failure, Frame, Visit, page, told};
+use super::super::page::{PageError, Layout, RequestContext, page, told};
 use super::super::words::dead_letters;
 use super::list_with;
-use super::picked::Picked;
+use super::picked::SelectionForm;
 use crate::config::Role;
-use crate::dead_letters::{Discarded, Refused, Rest};
-use crate::delivery::dead_letter::State as LetterState;
-use crate::delivery::dead_letter::choice::Choice;
-use crate::delivery::dead_letter::filter::Filter;
+use crate::dead_letters::{Discarded, DeadLetterError, Remainder};
+use crate::delivery::dead_letter::LetterState as LetterState;
+use crate::delivery::dead_letter::choice::Selection;
+use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::dead_letter::mark::MAX_BECAUSE_CHARS;
 
 /// The fields of the form that can have errors.
@@ -36,9 +36,9 @@ pub(super) fn routes() -> Vec<Route> {
 
 #[derive(Template)]
 #[template(path = "dead_letters_discard.html")]
-struct Page {
-    frame: Frame,
-    stage: Stage,
+struct DiscardPage {
+    frame: Layout,
+    stage: DiscardStep,
     which: String,
     fields: Vec<(&'static str, String)>,
     because: String,
@@ -47,7 +47,7 @@ struct Page {
 }
 
 /// How far it has come.
-enum Stage {
+enum DiscardStep {
     /// So many are asked about.
     Asked { count: u64 },
     /// There is nothing to give up, or it can't be.
@@ -56,13 +56,13 @@ enum Stage {
     Done { discarded: Discarded, pending: Count },
 }
 
-impl Page {
+impl DiscardPage {
     fn words(&self, count: &u64) -> String {
         dead_letters(*count)
     }
 
     fn has_rest(&self, discarded: &Discarded) -> bool {
-        discarded.rest == Rest::Some
+        discarded.rest == Remainder::Some
     }
 
     fn max_because(&self) -> usize {
@@ -70,45 +70,45 @@ impl Page {
     }
 }
 
-async fn ask_of_address(http: State<Http>, visit: Visit, Query(form): Query) -> Result<Response, Failure> {
+async fn ask_of_address(http: State<ApiState>, visit: RequestContext, Query(form): Query) -> Result<Response, PageError> {
     ask_of_form(http, visit, form).await
 }
 
-async fn ask_of_form(State(http): State<Http>, visit: Visit, form: Form) -> Result<Response, Failure> {
-    if Picked::is_empty(&form) {
+async fn ask_of_form(State(http): State<ApiState>, visit: RequestContext, form: Form) -> Result<Response, PageError> {
+    if SelectionForm::is_empty(&form) {
         return nothing_ticked(&http, &visit, &form).await;
     }
-    let picked = Picked::read(&form).map_err(Problem::of_faults)?;
+    let picked = SelectionForm::read(&form).map_err(Problem::of_faults)?;
     ask(&http, &visit, picked, String::new(), Errors::default()).await
 }
 
 /// The list again, where a button was pressed for letters that were to be ticked.
-pub(in super::super) async fn nothing_ticked(http: &Http, visit: &Visit, form: &Form) -> Result<Response, Failure> {
+pub(in super::super) async fn nothing_ticked(http: &ApiState, visit: &RequestContext, form: &Form) -> Result<Response, PageError> {
     let complaint = "No dead letter is ticked: tick some, or choose all that match.".to_owned();
-    let query = form.only(&[&Filter::FIELDS[..], &["cursor"]].concat());
+    let query = form.only(&[&LetterFilter::FIELDS[..], &["cursor"]].concat());
     list_with(http, visit, &query, Some(complaint)).await
 }
 
-async fn ask(http: &Http, visit: &Visit, picked: Picked, because: String, errors: Errors) -> Result<Response, Failure> {
+async fn ask(http: &ApiState, visit: &RequestContext, picked: SelectionForm, because: String, errors: Errors) -> Result<Response, PageError> {
     let (picked, count) = picked.bounded(http).await?;
     let refused = match &picked.0 {
-        Choice::Ids(ids) => http.dead_letters.check(ids, |state| state == LetterState::Pending).await.err(),
-        Choice::Filter(filter) if filter.or_pending().state != Some(LetterState::Pending) => {
-            Some(Refused::Conflict("Only pending dead letters can be discarded.".to_owned()))
+        Selection::Ids(ids) => http.dead_letters.check(ids, |state| state == LetterState::Pending).await.err(),
+        Selection::Filter(filter) if filter.or_pending().state != Some(LetterState::Pending) => {
+            Some(DeadLetterError::Conflict("Only pending dead letters can be discarded.".to_owned()))
         }
-        Choice::Filter(_) if count == 0 => Some(Refused::Conflict("No pending dead letter matches.".to_owned())),
-        Choice::Filter(_) => None,
+        Selection::Filter(_) if count == 0 => Some(DeadLetterError::Conflict("No pending dead letter matches.".to_owned())),
+        Selection::Filter(_) => None,
     };
     let (stage, errors) = match refused {
-        Some(Refused::Unknown(why) | Refused::Conflict(why)) => (Stage::Impossible, Errors::rest_of(why)),
+        Some(DeadLetterError::Unknown(why) | DeadLetterError::Conflict(why)) => (DiscardStep::Impossible, Errors::rest_of(why)),
         Some(refused) => return Err(refused.into()),
-        None => (Stage::Asked { count }, errors),
+        None => (DiscardStep::Asked { count }, errors),
     };
     shown(visit, &picked, stage, because, errors)
 }
 
-async fn discard(State(http): State<Http>, visit: Visit, form: Form) -> Result<Response, Failure> {
-    let picked = Picked::read(&form).map_err(Problem::of_faults)?;
+async fn discard(State(http): State<ApiState>, visit: RequestContext, form: Form) -> Result<Response, PageError> {
+    let picked = SelectionForm::read(&form).map_err(Problem::of_faults)?;
     let Some(because) = form.given("because").map(str::to_owned) else {
         let errors = Errors::one(FIELDS[0], "say why: it is kept with each of them, for whoever asks later");
         return Ok(told("nothing: no reason is given", ask(&http, &visit, picked, String::new(), errors).await?));
@@ -120,22 +120,22 @@ async fn discard(State(http): State<Http>, visit: Visit, form: Form) -> Result<R
     match give_up(&http, picked.0.clone(), visit.name(), Some(because.clone())).await {
         Ok((discarded, about)) => {
             let pending = Count(http.dead_letters.view.counts()[LetterState::Pending as usize]);
-            let stage = Stage::Done { discarded, pending };
+            let stage = DiscardStep::Done { discarded, pending };
             Ok((Extension(about), shown(&visit, &picked, stage, because, Errors::default())?).into_response())
         }
         // Somebody else was quicker.
-        Err(Refused::Unknown(why) | Refused::Conflict(why)) => {
-            shown(&visit, &picked, Stage::Impossible, because, Errors::rest_of(why))
+        Err(DeadLetterError::Unknown(why) | DeadLetterError::Conflict(why)) => {
+            shown(&visit, &picked, DiscardStep::Impossible, because, Errors::rest_of(why))
         }
-        Err(Refused::Faults(faults)) => {
-            shown(&visit, &picked, Stage::Impossible, because, Errors::of_fields(faults, &FIELDS))
+        Err(DeadLetterError::Faults(faults)) => {
+            shown(&visit, &picked, DiscardStep::Impossible, because, Errors::of_fields(faults, &FIELDS))
         }
         Err(refused) => Err(refused.into()),
     }
 }
 
-fn shown(visit: &Visit, picked: &Picked, stage: Stage, because: String, errors: Errors) -> Result<Response, Failure> {
+fn shown(visit: &RequestContext, picked: &SelectionForm, stage: DiscardStep, because: String, errors: Errors) -> Result<Response, PageError> {
     let (which, fields, back) = (picked.in_words(), picked.fields(), picked.back());
-    let frame = Frame::new(visit, "Discard");
-    Ok(page(&Page { frame, stage, which, fields, because, errors, back }))
+    let frame = Layout::new(visit, "Discard");
+    Ok(page(&DiscardPage { frame, stage, which, fields, because, errors, back }))
 }

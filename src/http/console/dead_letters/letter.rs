@@ -7,29 +7,29 @@ use axum::response::Response;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::super::super::Http;
+use super::super::super::ApiState;
 use super::super::super::dead_letters::shown::sent;
 use super::super::super::given::Id;
 use super::super::super::problem::Problem;
-use super::super::editor::spot::Spot;
+use super::super::editor::spot::EditTarget;
 use super::super::letter_view::view;
 use super::super::links;
 use super::super::numbers::indented;
-use super::super::page::{Failure, Frame, Time, Visit, page};
+use super::super::page::{PageError, Layout, Time, RequestContext, page};
 use super::super::words::list_of;
 use super::outcome;
 use crate::config::Role;
 use crate::delivery::Attempt;
-use crate::delivery::dead_letter::filter::Filter;
-use crate::delivery::dead_letter::mark::{Fate, ReplayOf, Verdict};
-use crate::delivery::dead_letter::{DeadLetter, State as LetterState};
+use crate::delivery::dead_letter::filter::LetterFilter;
+use crate::delivery::dead_letter::mark::{LetterHistory, ReplayAttempt, OperatorAction};
+use crate::delivery::dead_letter::{DeadLetter, LetterState as LetterState};
 use crate::delivery::duration::rough;
 use crate::delivery::endpoint::Origin;
 use crate::delivery::event::StepEvent;
 use crate::delivery::identity::DeadLetterId;
-use crate::delivery::reason::Reason;
+use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::replay::ReplayOutcome;
-use crate::delivery::request::Shown;
+use crate::delivery::request::RequestPreview;
 
 /// So much of an unreadable body is shown; the API has the whole.
 const BODY_CHARS: usize = 4000;
@@ -40,8 +40,8 @@ const MARGIN: f64 = 10.0;
 
 #[derive(Template)]
 #[template(path = "dead_letters_one.html")]
-struct One {
-    frame: Frame,
+struct DetailPage {
+    frame: Layout,
     id: DeadLetterId,
     state: &'static str,
     reason: &'static str,
@@ -59,8 +59,8 @@ struct One {
     attempts: Vec<AttemptRow>,
     marks: Vec<Mark>,
     replays: Vec<ReplayRow>,
-    discard: Option<Given>,
-    erased: Option<Given>,
+    discard: Option<ReplayOption>,
+    erased: Option<ReplayOption>,
     may_replay: bool,
     may_discard: bool,
 }
@@ -87,7 +87,7 @@ struct Body {
 }
 
 struct Request {
-    shown: Shown,
+    shown: RequestPreview,
     body: String,
 }
 
@@ -121,20 +121,20 @@ struct ReplayRow {
 }
 
 /// Who did something to it.
-struct Given {
+struct ReplayOption {
     by: String,
     at: Time,
     because: String,
 }
 
-impl From<Verdict> for Given {
-    fn from(verdict: Verdict) -> Self {
+impl From<OperatorAction> for ReplayOption {
+    fn from(verdict: OperatorAction) -> Self {
         Self { by: verdict.by, at: Time(verdict.at), because: verdict.because.unwrap_or_default() }
     }
 }
 
-impl From<ReplayOf> for ReplayRow {
-    fn from(replay: ReplayOf) -> Self {
+impl From<ReplayAttempt> for ReplayRow {
+    fn from(replay: ReplayAttempt) -> Self {
         Self {
             address: links::replay(&replay.replay_id),
             id: replay.replay_id.to_string(),
@@ -149,7 +149,7 @@ impl From<ReplayOf> for ReplayRow {
     }
 }
 
-pub(super) async fn show(State(http): State<Http>, visit: Visit, Id(id): Id) -> Result<Response, Failure> {
+pub(super) async fn show(State(http): State<ApiState>, visit: RequestContext, Id(id): Id) -> Result<Response, PageError> {
     let view = match view(&http, &visit).await {
         Ok(view) => view,
         Err(waiting) => return Ok(waiting),
@@ -158,16 +158,16 @@ pub(super) async fn show(State(http): State<Http>, visit: Visit, Id(id): Id) -> 
     let kept = kept.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}")))?;
     let fate = view.fate(kept.offset)?;
     let links = links(&http, &kept.letter)?;
-    Ok(page(&One::of(&visit, kept.letter, fate, links, Utc::now())))
+    Ok(page(&DetailPage::of(&visit, kept.letter, fate, links, Utc::now())))
 }
 
-impl One {
-    fn of(visit: &Visit, letter: DeadLetter, fate: Fate, links: Vec<Link>, now: DateTime<Utc>) -> Self {
+impl DetailPage {
+    fn of(visit: &RequestContext, letter: DeadLetter, fate: LetterHistory, links: Vec<Link>, now: DateTime<Utc>) -> Self {
         let may_change = visit.may(Role::Operator) && fate.erased.is_none();
         let ago = now.signed_duration_since(letter.dead_at).to_std().ok();
         let request = sent(&letter).filter(|_| fate.erased.is_none());
         Self {
-            frame: Frame::new(visit, format!("Dead letter {}", letter.id)),
+            frame: Layout::new(visit, format!("Dead letter {}", letter.id)),
             state: letter.state.as_str(),
             reason: letter.reason.as_str(),
             reason_words: letter.reason.in_words(),
@@ -184,8 +184,8 @@ impl One {
             attempts: rows(&letter.attempts),
             marks: marks(&letter.attempts, letter.dead_at),
             replays: fate.replays.into_iter().map(ReplayRow::from).collect(),
-            discard: fate.discard.map(Given::from),
-            erased: fate.erased.map(Given::from),
+            discard: fate.discard.map(ReplayOption::from),
+            erased: fate.erased.map(ReplayOption::from),
             may_replay: may_change && letter.state != LetterState::Replaying,
             may_discard: may_change && letter.state == LetterState::Pending,
             id: letter.id,
@@ -194,29 +194,29 @@ impl One {
 }
 
 /// What to do now.
-fn next(state: LetterState, reason: Reason, is_erased: bool) -> &'static str {
+fn next(state: LetterState, reason: DeadLetterReason, is_erased: bool) -> &'static str {
     match (state, reason) {
         _ if is_erased => "What it told of a person was erased: it can't be sent again.",
         (LetterState::Replaying, _) => "It is being sent again now.",
         (LetterState::Replayed, _) => "It has been sent again; below is how that went.",
         (LetterState::Discarded, _) => "It was given up. It can be sent again all the same.",
-        (LetterState::Pending, Reason::Malformed | Reason::Poison) => {
+        (LetterState::Pending, DeadLetterReason::Malformed | DeadLetterReason::Poison) => {
             "A replay puts the message back on the queue of events, as it came: repair first what could not be read."
         }
-        (LetterState::Pending, Reason::Expired | Reason::Rejected | Reason::Maxlen) => {
+        (LetterState::Pending, DeadLetterReason::Expired | DeadLetterReason::Rejected | DeadLetterReason::Maxlen) => {
             "The broker removed the message. Find out why, then replay it."
         }
-        (LetterState::Pending, Reason::WebhookDeleted) => {
+        (LetterState::Pending, DeadLetterReason::WebhookDeleted) => {
             "The webhook was deleted. Restore it from the campaign's history, then replay it."
         }
-        (LetterState::Pending, Reason::WebhookDisabled) => "Enable the webhook, then replay it.",
-        (LetterState::Pending, Reason::Gone) => {
+        (LetterState::Pending, DeadLetterReason::WebhookDisabled) => "Enable the webhook, then replay it.",
+        (LetterState::Pending, DeadLetterReason::Gone) => {
             "Correct the address in the campaign's editor, and replay it with the current configuration."
         }
-        (LetterState::Pending, Reason::ForbiddenAddress) => {
+        (LetterState::Pending, DeadLetterReason::ForbiddenAddress) => {
             "Correct the address, or have it allowed by the egress settings, and replay it."
         }
-        (LetterState::Pending, Reason::Exhausted) => "Once the endpoint answers again, replay it.",
+        (LetterState::Pending, DeadLetterReason::Exhausted) => "Once the endpoint answers again, replay it.",
     }
 }
 
@@ -229,13 +229,13 @@ fn facts(letter: &DeadLetter) -> Vec<Fact> {
     // A phone number has no such link: an address is kept in histories and logs.
     let endpoint = letter.url.as_deref().and_then(|url| url::Url::parse(url).ok()).map(|url| Origin::of(&url));
     let endpoint = endpoint
-        .map(|endpoint| (endpoint.to_string(), list_of(&Filter { endpoint: Some(endpoint), ..Filter::default() })));
+        .map(|endpoint| (endpoint.to_string(), list_of(&LetterFilter { endpoint: Some(endpoint), ..LetterFilter::default() })));
     let event = letter
         .event_id
         .as_ref()
-        .map(|event| (event.to_string(), list_of(&Filter { event_id: Some(event.clone()), ..Filter::default() })));
+        .map(|event| (event.to_string(), list_of(&LetterFilter { event_id: Some(event.clone()), ..LetterFilter::default() })));
     let delivery = letter.delivery_id.as_ref().map(|delivery| {
-        (delivery.to_string(), list_of(&Filter { delivery_id: Some(delivery.clone()), ..Filter::default() }))
+        (delivery.to_string(), list_of(&LetterFilter { delivery_id: Some(delivery.clone()), ..LetterFilter::default() }))
     });
     [
         text("URL", letter.url.clone()),
@@ -255,13 +255,13 @@ fn facts(letter: &DeadLetter) -> Vec<Fact> {
 }
 
 /// The webhook in its campaign's editor, if it is still there.
-fn links(http: &Http, letter: &DeadLetter) -> Result<Vec<Link>, Failure> {
+fn links(http: &ApiState, letter: &DeadLetter) -> Result<Vec<Link>, PageError> {
     let mut links = Vec::new();
     if let (Some(campaign), Some(webhook)) = (&letter.campaign_id, &letter.webhook_id)
         && let Some(stored) = http.store.campaign(campaign)?
         && let Some(place) = stored.campaign.place_of(webhook)
     {
-        let address = format!("{}#webhook", Spot::of(place.section, place.entry).address(campaign));
+        let address = format!("{}#webhook", EditTarget::of(place.section, place.entry).address(campaign));
         links.push(Link { words: "Webhook in the editor", address });
     }
     Ok(links)

@@ -4,15 +4,15 @@
 use chrono::{TimeDelta, Utc};
 use serde_json::Value;
 
-use super::super::super::Http;
+use super::super::super::ApiState;
 use super::super::super::problem::Problem;
 use super::super::form::Form;
 use super::super::links;
 use super::super::page::FORGERY;
 use super::super::words;
-use crate::delivery::dead_letter::choice::Choice;
-use crate::delivery::dead_letter::filter::Filter;
-use crate::delivery::fault::Fault;
+use crate::delivery::dead_letter::choice::Selection;
+use crate::delivery::dead_letter::filter::LetterFilter;
+use crate::delivery::fault::Violation;
 use crate::delivery::identity::DeadLetterId;
 use crate::http::dead_letters::{asked, tally};
 
@@ -22,32 +22,32 @@ const OTHER_FIELDS: [&str; 9] =
 
 /// The letters that were picked.
 #[derive(Debug, Clone)]
-pub(in super::super) struct Picked(pub(in super::super) Choice);
+pub(in super::super) struct SelectionForm(pub(in super::super) Selection);
 
-impl Picked {
+impl SelectionForm {
     /// Reads a form: `which` says whether it means its `id`s or the filter in it. An address that says neither means the
     /// `id`s it has, or else the filter; one that has a name that is none of these means nothing at all: what it was to
     /// leave out would be picked with the rest.
     ///
     /// # Errors
     /// The faults.
-    pub(in super::super) fn read(form: &Form) -> Result<Self, Vec<Fault>> {
-        let known = |name: &str| Filter::FIELDS.contains(&name) || OTHER_FIELDS.contains(&name);
+    pub(in super::super) fn read(form: &Form) -> Result<Self, Vec<Violation>> {
+        let known = |name: &str| LetterFilter::FIELDS.contains(&name) || OTHER_FIELDS.contains(&name);
         if let Some(unknown) = form.names().find(|name| !known(name)) {
-            return Err(vec![Fault::new(format!("$.{unknown}"), "is none of the fields of a filter")]);
+            return Err(vec![Violation::new(format!("$.{unknown}"), "is none of the fields of a filter")]);
         }
         if form.get("which") == "ids" || !form.has("which") && form.has("id") {
             let ids = form.all("id").map(DeadLetterId::new).collect();
-            return Choice::read(Some(ids), None).map(Self);
+            return Selection::read(Some(ids), None).map(Self);
         }
-        let given = Filter::FIELDS.into_iter().filter_map(|name| Some((name.to_owned(), form.given(name)?.to_owned())));
+        let given = LetterFilter::FIELDS.into_iter().filter_map(|name| Some((name.to_owned(), form.given(name)?.to_owned())));
         let filter = asked::filter(given)?;
         let fields = match serde_json::to_value(filter) {
             Ok(Value::Object(fields)) => fields,
             // A filter is written as an object.
             _ => serde_json::Map::new(),
         };
-        Choice::read(None, Some(fields)).map(Self)
+        Selection::read(None, Some(fields)).map(Self)
     }
 
     /// Whether a form means letters that were ticked, and none were.
@@ -60,18 +60,18 @@ impl Picked {
     ///
     /// # Errors
     /// Where the view can't be read.
-    pub(in super::super) async fn bounded(self, http: &Http) -> Result<(Self, u64), Problem> {
+    pub(in super::super) async fn bounded(self, http: &ApiState) -> Result<(Self, u64), Problem> {
         match self.0 {
-            Choice::Ids(ids) => {
+            Selection::Ids(ids) => {
                 let count = ids.len() as u64;
-                Ok((Self(Choice::Ids(ids)), count))
+                Ok((Self(Selection::Ids(ids)), count))
             }
-            Choice::Filter(filter) => {
+            Selection::Filter(filter) => {
                 let tally = tally(http, filter.or_pending()).await?;
                 // `until` is exclusive, and times have milliseconds. By the letters' clock, which may not be ours.
                 let newest = tally.span.and_then(|(_, newest)| chrono::DateTime::from_timestamp_millis(newest));
                 let end = newest.unwrap_or_else(Utc::now).checked_add_signed(TimeDelta::milliseconds(1));
-                Ok((Self(Choice::Filter(Filter { until: filter.until.min(end).or(end), ..filter })), tally.total))
+                Ok((Self(Selection::Filter(LetterFilter { until: filter.until.min(end).or(end), ..filter })), tally.total))
             }
         }
     }
@@ -79,11 +79,11 @@ impl Picked {
     /// The fields of a form that say the same.
     pub(in super::super) fn fields(&self) -> Vec<(&'static str, String)> {
         match &self.0 {
-            Choice::Ids(ids) => {
+            Selection::Ids(ids) => {
                 let ids = ids.iter().map(|id| ("id", id.to_string()));
                 std::iter::once(("which", "ids".to_owned())).chain(ids).collect()
             }
-            Choice::Filter(filter) => {
+            Selection::Filter(filter) => {
                 let mut fields = asked::fields(filter);
                 fields.push(("which", "filter".to_owned()));
                 fields
@@ -99,9 +99,9 @@ impl Picked {
     /// Where they came from: the list with the same filter, or the letter itself.
     pub(in super::super) fn back(&self) -> String {
         match &self.0 {
-            Choice::Ids(ids) if ids.len() == 1 => links::dead_letter(&ids[0]),
-            Choice::Ids(_) => "/dead-letters".to_owned(),
-            Choice::Filter(filter) => words::list_of(filter),
+            Selection::Ids(ids) if ids.len() == 1 => links::dead_letter(&ids[0]),
+            Selection::Ids(_) => "/dead-letters".to_owned(),
+            Selection::Filter(filter) => words::list_of(filter),
         }
     }
 }

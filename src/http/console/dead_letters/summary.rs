@@ -6,12 +6,12 @@ use axum::http::StatusCode;
 
 use super::super::numbers::{Count, length};
 use super::super::words::list_of;
-use crate::delivery::dead_letter::State;
-use crate::delivery::dead_letter::filter::Filter;
+use crate::delivery::dead_letter::LetterState;
+use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::endpoint::Origin;
 use crate::delivery::identity::WebhookId;
 use crate::http::counts::{by_count, by_count_with};
-use crate::store::dead_letters::search::Tally;
+use crate::store::dead_letters::search::LetterCounts;
 
 /// So many of a group are shown: the list below is to be seen too.
 const SHOWN: usize = 5;
@@ -44,21 +44,21 @@ pub(super) struct Part {
 }
 
 /// The tabs of the states, with the letters that match whatever their state.
-pub(super) fn tabs(filter: &Filter, states: &HashMap<State, u64>) -> Vec<Tab> {
+pub(super) fn tabs(filter: &LetterFilter, states: &HashMap<LetterState, u64>) -> Vec<Tab> {
     let tab = |name, state, count| Tab {
         name,
         count: Count(count),
-        address: list_of(&Filter { state, ..filter.clone() }),
+        address: list_of(&LetterFilter { state, ..filter.clone() }),
         is_open: filter.state == state,
     };
-    let one = |state: State| tab(state.as_str(), Some(state), states.get(&state).copied().unwrap_or_default());
-    State::ALL.into_iter().map(one).chain([tab("all", None, states.values().sum())]).collect()
+    let one = |state: LetterState| tab(state.as_str(), Some(state), states.get(&state).copied().unwrap_or_default());
+    LetterState::ALL.into_iter().map(one).chain([tab("all", None, states.values().sum())]).collect()
 }
 
 /// The groups, but empty ones. `place` tells where in its campaign a webhook is.
-pub(super) fn groups(filter: &Filter, tally: Tally, place: impl Fn(&str, &str) -> Option<String>) -> Vec<Group> {
+pub(super) fn groups(filter: &LetterFilter, tally: LetterCounts, place: impl Fn(&str, &str) -> Option<String>) -> Vec<Group> {
     let total = tally.total;
-    let part = |name: String, words: &str, count, narrowed: Option<Filter>| Part {
+    let part = |name: String, words: &str, count, narrowed: Option<LetterFilter>| Part {
         name,
         words: words.to_owned(),
         count: Count(count),
@@ -68,22 +68,22 @@ pub(super) fn groups(filter: &Filter, tally: Tally, place: impl Fn(&str, &str) -
     let same = || filter.clone();
     let reasons = by_count_with(tally.reasons, |reason| reason.as_str());
     let reasons = Group::of("Reason", reasons, |reason, count| {
-        let narrowed = Filter { reason: Some(reason), ..same() };
+        let narrowed = LetterFilter { reason: Some(reason), ..same() };
         part(reason.as_str().to_owned(), reason.in_words(), count, Some(narrowed))
     });
     let statuses = Group::of("Last status", by_count(tally.statuses), |status, count| match status {
         Some(status) => {
-            let narrowed = Filter { status: Some(status), ..same() };
+            let narrowed = LetterFilter { status: Some(status), ..same() };
             part(status.to_string(), status_words(status), count, Some(narrowed))
         }
         None => part("no answer".to_owned(), "", count, None),
     });
     let endpoints = Group::of("Endpoint", by_count(tally.endpoints), |name, count| {
-        let narrowed = Origin::parse(&name).ok().map(|endpoint| Filter { endpoint: Some(endpoint), ..same() });
+        let narrowed = Origin::parse(&name).ok().map(|endpoint| LetterFilter { endpoint: Some(endpoint), ..same() });
         part(name, "", count, narrowed)
     });
     let campaigns = Group::of("Campaign", by_count(tally.campaigns), |campaign, count| {
-        let narrowed = Filter { campaign_id: Some(campaign.clone()), ..same() };
+        let narrowed = LetterFilter { campaign_id: Some(campaign.clone()), ..same() };
         part(campaign, "", count, Some(narrowed))
     });
     let webhooks = tally.webhooks.into_iter().flat_map(|(webhook, campaigns)| {
@@ -94,7 +94,7 @@ pub(super) fn groups(filter: &Filter, tally: Tally, place: impl Fn(&str, &str) -
         // Whoever reads it knows the place, not the id.
         let name = place(&campaign, &webhook).unwrap_or_else(|| webhook.clone());
         let webhook_id = Some(WebhookId::new(webhook));
-        let narrowed = Filter { webhook_id, campaign_id: Some(campaign.clone()), ..same() };
+        let narrowed = LetterFilter { webhook_id, campaign_id: Some(campaign.clone()), ..same() };
         part(name, &campaign, count, Some(narrowed))
     });
     let groups = [reasons, statuses, endpoints, campaigns, webhooks];

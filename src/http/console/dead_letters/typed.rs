@@ -5,8 +5,8 @@ use chrono::{DateTime, Utc};
 use super::super::errors::Errors;
 use super::super::form::Form;
 use super::super::words::{at, list_of};
-use crate::delivery::dead_letter::filter::Filter;
-use crate::delivery::moment::Moment;
+use crate::delivery::dead_letter::filter::LetterFilter;
+use crate::delivery::moment::TimeSpec;
 use crate::delivery::timestamp;
 use crate::http::dead_letters::asked;
 
@@ -15,10 +15,10 @@ const BESIDE: [&str; 2] = ["cursor", "limit"];
 
 /// The filter that an address asks for.
 #[derive(Debug)]
-pub(super) struct Typed {
+pub(super) struct FilterForm {
     fields: Vec<(&'static str, String)>,
     /// Nothing, where there are errors.
-    pub(super) filter: Filter,
+    pub(super) filter: LetterFilter,
     pub(super) errors: Errors,
     /// Where the same list has an address that says it more plainly.
     pub(super) plainly: Option<String>,
@@ -31,20 +31,20 @@ pub(super) struct Condition {
     pub(super) without: String,
 }
 
-impl Typed {
+impl FilterForm {
     /// Reads the query of an address. The list itself, without a word, is that of the pending letters.
     pub(super) fn read(query: &Form, now: DateTime<Utc>) -> Self {
         let mut is_plain = query.names().next().is_some();
         let mut fields = Vec::new();
-        for name in Filter::FIELDS.into_iter().filter(|name| query.has(name)) {
+        for name in LetterFilter::FIELDS.into_iter().filter(|name| query.has(name)) {
             let Some(value) = query.given(name) else {
                 // A form sends the empty ones too. An empty state alone means every state.
                 is_plain &= query.names().count() == 1 && name == "state";
                 continue;
             };
-            let value = match Moment::parse(value) {
+            let value = match TimeSpec::parse(value) {
                 // What is shared means the same tomorrow.
-                Ok(moment @ Moment::Ago(_)) if ["since", "until"].contains(&name) => {
+                Ok(moment @ TimeSpec::Ago(_)) if ["since", "until"].contains(&name) => {
                     is_plain = false;
                     timestamp::text(&moment.at(now))
                 }
@@ -55,13 +55,13 @@ impl Typed {
         if query.names().next().is_none() {
             fields.push(("state", "pending".to_owned()));
         }
-        let unknown = query.names().find(|name| !Filter::FIELDS.contains(name) && !BESIDE.contains(name));
+        let unknown = query.names().find(|name| !LetterFilter::FIELDS.contains(name) && !BESIDE.contains(name));
         let read = asked::filter(fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         let (filter, errors) = match (read, unknown) {
-            (Err(faults), _) => (Filter::default(), Errors::of_fields(faults, &Filter::FIELDS)),
+            (Err(faults), _) => (LetterFilter::default(), Errors::of_fields(faults, &LetterFilter::FIELDS)),
             (Ok(_), Some(unknown)) => {
-                let message = format!("The address asks for {unknown}: a filter has {}", Filter::FIELDS.join(", "));
-                (Filter::default(), Errors::rest_of(message))
+                let message = format!("The address asks for {unknown}: a filter has {}", LetterFilter::FIELDS.join(", "));
+                (LetterFilter::default(), Errors::rest_of(message))
             }
             (Ok(filter), None) => (filter, Errors::default()),
         };
@@ -76,7 +76,7 @@ impl Typed {
 
     /// The address of the same list since then.
     pub(super) fn since(&self, ago: &str) -> String {
-        let filter = Filter { since: None, until: None, ..self.filter.clone() };
+        let filter = LetterFilter { since: None, until: None, ..self.filter.clone() };
         at(&[asked::fields(&filter), vec![("since", ago.to_owned())]].concat())
     }
 
@@ -89,7 +89,7 @@ impl Typed {
 }
 
 /// The same filter without one of its conditions.
-fn without(filter: &Filter, name: &str) -> Filter {
+fn without(filter: &LetterFilter, name: &str) -> LetterFilter {
     let fields = asked::fields(filter).into_iter().filter(|(field, _)| *field != name);
     // What could be read with a condition more can be read.
     asked::filter(fields.map(|(name, value)| (name.to_owned(), value))).unwrap_or_default()
@@ -98,11 +98,11 @@ fn without(filter: &Filter, name: &str) -> Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::dead_letter::State;
+    use crate::delivery::dead_letter::LetterState;
 
-    fn read(query: &str) -> Typed {
+    fn read(query: &str) -> FilterForm {
         let now = timestamp::parse("2026-11-22T03:00:00Z").expect("a time");
-        Typed::read(&Form::read(query.as_bytes()), now)
+        FilterForm::read(&Form::read(query.as_bytes()), now)
     }
 
     #[test]
@@ -120,8 +120,8 @@ mod tests {
         ] {
             assert_eq!(read(query).plainly.as_deref(), plainly, "{query}");
         }
-        assert_eq!(read("").filter.state, Some(State::Pending));
-        assert_eq!(read("state=").filter, Filter::default());
+        assert_eq!(read("").filter.state, Some(LetterState::Pending));
+        assert_eq!(read("state=").filter, LetterFilter::default());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! A lost race, as its loser sees it: who changed what since the page was opened.
 
-use super::fields::Fields;
+use super::fields::EntryForm;
 use crate::http::console::campaigns::Changed;
-use crate::store::Made;
+use crate::store::ChangeAuthor;
 
 /// What somebody else has changed.
 pub(super) struct Conflict {
@@ -22,12 +22,12 @@ pub(super) struct Difference {
 impl Conflict {
     /// `changed` is who changed the place since then, where that is known, `base` what the page was opened on, `now` what is
     /// stored, `yours` what is in the form.
-    pub(super) fn of(changed: Option<&Made>, base: &Fields, now: &Fields, yours: &Fields) -> Self {
+    pub(super) fn of(changed: Option<&ChangeAuthor>, base: &EntryForm, now: &EntryForm, yours: &EntryForm) -> Self {
         Self { changed: changed.map(Changed::from), fields: differences(base, now, yours) }
     }
 }
 
-fn differences(base: &Fields, now: &Fields, yours: &Fields) -> Vec<Difference> {
+fn differences(base: &EntryForm, now: &EntryForm, yours: &EntryForm) -> Vec<Difference> {
     let (base, now, yours) = (base.named(), now.named(), yours.named());
     let value = |fields: &[(String, String)], name: &str| {
         fields.iter().find(|(field, _)| field == name).map_or_else(String::new, |(_, value)| value.clone())
@@ -49,11 +49,11 @@ mod tests {
     use super::super::fields::{Header, WebhookFields};
     use super::*;
 
-    fn fields(option: &str, headers: &[(&str, &str)]) -> Fields {
+    fn fields(option: &str, headers: &[(&str, &str)]) -> EntryForm {
         let headers =
             headers.iter().map(|(name, value)| Header { name: (*name).to_owned(), value: (*value).to_owned() });
         let webhook = WebhookFields { headers: headers.collect(), ..WebhookFields::default() };
-        Fields { option: option.to_owned(), has_webhook: true, webhook, ..Fields::default() }
+        EntryForm { option: option.to_owned(), has_webhook: true, webhook, ..EntryForm::default() }
     }
 
     #[test]

@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::super::form::Form;
-use super::spot::{Spot, as_text};
+use super::spot::{EditTarget, as_text};
 use crate::delivery::campaign::{Campaign, MASK, MenuEntry, Redirect, RedirectKind, Section, SectionKind, Webhook};
 use crate::delivery::document;
-use crate::delivery::fault::Fault;
+use crate::delivery::fault::Violation;
 
 /// The fields, as text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Fields {
+pub(super) struct EntryForm {
     /// Of a section.
     pub(super) label: String,
     pub(super) is_welcome: bool,
@@ -56,14 +56,14 @@ impl Header {
     }
 }
 
-impl Fields {
+impl EntryForm {
     /// Those of a place; the empty ones of a place that is new. None where there is no such place.
-    pub(super) fn of(campaign: &Campaign, spot: &Spot) -> Option<Self> {
+    pub(super) fn of(campaign: &Campaign, spot: &EditTarget) -> Option<Self> {
         match spot {
-            Spot::NewSection => Some(Self::default()),
-            Spot::NewEntry { .. } => spot.section_in(campaign).map(|_| Self::default()),
-            Spot::Section { .. } => spot.section_in(campaign).map(Self::of_section),
-            Spot::Entry { .. } => spot.entry_in(campaign).map(Self::of_entry),
+            EditTarget::NewSection => Some(Self::default()),
+            EditTarget::NewEntry { .. } => spot.section_in(campaign).map(|_| Self::default()),
+            EditTarget::Section { .. } => spot.section_in(campaign).map(Self::of_section),
+            EditTarget::Entry { .. } => spot.entry_in(campaign).map(Self::of_entry),
         }
     }
 
@@ -178,29 +178,29 @@ impl Fields {
     }
 
     /// The spot where the place of `spot` is, once these are saved.
-    pub(super) fn spot_after(&self, spot: &Spot) -> Spot {
+    pub(super) fn spot_after(&self, spot: &EditTarget) -> EditTarget {
         match spot {
-            Spot::NewSection | Spot::Section { .. } => Spot::Section { label: self.label.clone() },
-            Spot::NewEntry { label } | Spot::Entry { label, .. } => {
-                Spot::Entry { label: label.clone(), keyword: self.keyword.clone() }
+            EditTarget::NewSection | EditTarget::Section { .. } => EditTarget::Section { label: self.label.clone() },
+            EditTarget::NewEntry { label } | EditTarget::Entry { label, .. } => {
+                EditTarget::Entry { label: label.clone(), keyword: self.keyword.clone() }
             }
         }
     }
 
     /// Writes the fields into the document of a campaign, at a spot. What can't be written at all is left out.
-    pub(super) fn write(&self, document: &mut Value, spot: &Spot) -> Written {
+    pub(super) fn write(&self, document: &mut Value, spot: &EditTarget) -> TypedJson {
         let Some((node, path)) = spot.node_in(document) else {
-            return Written { path: String::new(), faults: vec![Fault::new("$", "this place is gone")] };
+            return TypedJson { path: String::new(), faults: vec![Violation::new("$", "this place is gone")] };
         };
         let node = object(node);
         let mut faults = Vec::new();
         match spot {
-            Spot::NewSection | Spot::Section { .. } => {
+            EditTarget::NewSection | EditTarget::Section { .. } => {
                 set(node, "label", Some(json!(self.label)));
                 set(node, "kind", Some(json!(if self.is_welcome { "welcomeMessage" } else { "interaction" })));
                 set(node, "message", text(&self.message));
             }
-            Spot::NewEntry { .. } | Spot::Entry { .. } => {
+            EditTarget::NewEntry { .. } | EditTarget::Entry { .. } => {
                 let keyword = node.get("keyword").filter(|keyword| as_text(keyword) == self.keyword).cloned();
                 set(node, "keyword", Some(keyword.unwrap_or_else(|| keyword_of(&self.keyword))));
                 set(node, "option", text(&self.option).filter(|_| !self.is_webhook_redirect()));
@@ -218,22 +218,22 @@ impl Fields {
         } else {
             set(node, "webhook", None);
         }
-        if let Spot::Section { label } = spot
+        if let EditTarget::Section { label } = spot
             && *label != self.label
         {
             follow_label(document, label, &self.label);
         }
-        Written { path, faults }
+        TypedJson { path, faults }
     }
 }
 
 /// What came of writing fields into a document.
 #[derive(Debug)]
-pub(super) struct Written {
+pub(super) struct TypedJson {
     /// The path of their place.
     pub(super) path: String,
     /// Those of what can't be written. All others are found when the document is read.
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<Violation>,
 }
 
 impl WebhookFields {
@@ -253,7 +253,7 @@ impl WebhookFields {
     }
 
     /// Gives back the faults of what it has left out.
-    fn write(&self, node: &mut Map<String, Value>) -> Vec<Fault> {
+    fn write(&self, node: &mut Map<String, Value>) -> Vec<Violation> {
         let mut faults = Vec::new();
         let mut read = |name: &str, text: &str| {
             if text.trim().is_empty() {
@@ -268,7 +268,7 @@ impl WebhookFields {
         let mut headers = Map::new();
         for header in self.headers.iter().filter(|header| !header.is_empty()) {
             if headers.insert(header.name.clone(), Value::from(header.value.as_str())).is_some() {
-                faults.push(Fault::new(
+                faults.push(Violation::new(
                     format!("$.headers[{}]", Value::from(header.name.as_str())),
                     "this header is given twice: remove one",
                 ));
@@ -346,8 +346,8 @@ fn object(node: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// A fault of a part, at the place of the part.
-fn within(path: &str, fault: Fault) -> Fault {
-    Fault { path: fault.path.replacen('$', path, 1), ..fault }
+fn within(path: &str, fault: Violation) -> Violation {
+    Violation { path: fault.path.replacen('$', path, 1), ..fault }
 }
 
 #[cfg(test)]
@@ -355,10 +355,10 @@ mod tests {
     use super::*;
     use crate::delivery::document::tests::example;
 
-    fn spots(campaign: &Campaign) -> Vec<Spot> {
-        let of_section = |section| std::iter::once(Spot::of(section, None));
+    fn spots(campaign: &Campaign) -> Vec<EditTarget> {
+        let of_section = |section| std::iter::once(EditTarget::of(section, None));
         let of_menu =
-            |section: &Section| section.menu.iter().map(|entry| Spot::of(section, Some(entry))).collect::<Vec<_>>();
+            |section: &Section| section.menu.iter().map(|entry| EditTarget::of(section, Some(entry))).collect::<Vec<_>>();
         campaign.sections.iter().flat_map(|section| of_section(section).chain(of_menu(section))).collect()
     }
 
@@ -371,7 +371,7 @@ mod tests {
         let campaign = example();
         assert_eq!(spots(&campaign).len(), 8);
         for spot in spots(&campaign) {
-            let fields = Fields::of(&campaign, &spot).expect("a place");
+            let fields = EntryForm::of(&campaign, &spot).expect("a place");
             let mut written = document();
             assert_eq!(fields.write(&mut written, &spot).faults, []);
             let read = document::read(written.to_string().as_bytes(), crate::delivery::egress::HttpUrls::Refused, None);
@@ -383,12 +383,12 @@ mod tests {
     fn what_the_form_does_not_show_is_kept() {
         let (campaign, mut written) = (example(), document());
         let (label, keyword) = ("Welcome Message".to_owned(), "4".to_owned());
-        let spot = Spot::Entry { label, keyword };
+        let spot = EditTarget::Entry { label, keyword };
         written["sections"][0]["menu"][3]["webhook"]["previousSecrets"] = json!(["kept"]);
-        let mut fields = Fields::of(&campaign, &spot).expect("a place");
+        let mut fields = EntryForm::of(&campaign, &spot).expect("a place");
         fields.option = "Best offers".to_owned();
         fields.webhook.secret = "whsec_x".to_owned();
-        let Written { path, faults } = fields.write(&mut written, &spot);
+        let TypedJson { path, faults } = fields.write(&mut written, &spot);
         assert_eq!(faults, []);
         let entry = &written["sections"][0]["menu"][3];
         assert_eq!(path, "$.sections[0].menu[3]");
@@ -400,8 +400,8 @@ mod tests {
     #[test]
     fn redirects_follow_a_section_to_its_new_label() {
         let mut written = document();
-        let spot = Spot::Section { label: "Offers".to_owned() };
-        let fields = Fields { label: "Deals".to_owned(), ..Fields::of(&example(), &spot).expect("a place") };
+        let spot = EditTarget::Section { label: "Offers".to_owned() };
+        let fields = EntryForm { label: "Deals".to_owned(), ..EntryForm::of(&example(), &spot).expect("a place") };
         assert_eq!(fields.write(&mut written, &spot).faults, []);
         assert_eq!(written["sections"][0]["menu"][3]["redirect"]["to"], "Deals");
         assert_eq!(written["sections"][0]["menu"][0]["redirect"]["to"], "Plans");
@@ -410,9 +410,9 @@ mod tests {
     #[test]
     fn a_redirect_to_a_webhook_has_no_text_and_leads_nowhere_else() {
         let mut written = document();
-        let spot = Spot::NewEntry { label: "Plans".to_owned() };
+        let spot = EditTarget::NewEntry { label: "Plans".to_owned() };
         let form = "keyword=9&option=left+over&redirect=webhook&redirect-to=Offers&url=https%3A%2F%2Fexample.com%2F&enabled=on";
-        let fields = Fields::of_form(&Form::read(form.as_bytes()));
+        let fields = EntryForm::of_form(&Form::read(form.as_bytes()));
         assert_eq!(fields.write(&mut written, &spot).path, "$.sections[1].menu[0]");
         let entry = &written["sections"][1]["menu"][0];
         assert_eq!(entry["redirect"], json!({ "type": "webhook" }));
@@ -422,10 +422,10 @@ mod tests {
 
     #[test]
     fn what_is_no_json_and_what_is_given_twice_has_its_place() {
-        let spot = Spot::NewSection;
+        let spot = EditTarget::NewSection;
         let form = "label=x&webhook=on&url=u&body=%7B&retry=%7B%22a%22%3A1%2C%22a%22%3A2%7D\
                     &header-name=a&header-value=1&header-name=a&header-value=2&header-name=&header-value=";
-        let Written { path: at, faults } = Fields::of_form(&Form::read(form.as_bytes())).write(&mut document(), &spot);
+        let TypedJson { path: at, faults } = EntryForm::of_form(&Form::read(form.as_bytes())).write(&mut document(), &spot);
         let paths: Vec<_> = faults.iter().map(|fault| fault.path.as_str()).collect();
         let path = "$.sections[3].webhook";
         assert_eq!(paths, [format!("{path}.body"), format!("{path}.retry.a"), format!("{path}.headers[\"a\"]")]);

@@ -3,21 +3,21 @@
 use serde_json::{Value, json};
 
 use super::super::form::{Form, address, escaped};
-use crate::delivery::campaign::edited::Edited;
-use crate::delivery::campaign::{Campaign, MenuEntry, Place, Section};
+use crate::delivery::campaign::edited::CampaignNode;
+use crate::delivery::campaign::{Campaign, MenuEntry, WebhookPlace, Section};
 use crate::delivery::event::Keyword;
 use crate::delivery::normal_form::NormalForm;
 
 /// A place that can be edited, as its address names it: `?label=Plans&keyword=1`, `?label=Plans&new=entry`, `?new=section`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) enum Spot {
+pub(in super::super) enum EditTarget {
     NewSection,
     Section { label: String },
     NewEntry { label: String },
     Entry { label: String, keyword: String },
 }
 
-impl Spot {
+impl EditTarget {
     /// The spot that an address names.
     pub(in super::super) fn of_query(query: &Form) -> Self {
         let label = query.get("label").to_owned();
@@ -58,9 +58,9 @@ impl Spot {
     }
 
     /// What changes of it are remembered by.
-    pub(super) fn edited(&self) -> Edited {
+    pub(super) fn edited(&self) -> CampaignNode {
         let keyword = if let Self::Entry { keyword, .. } = self { Some(keyword.as_str()) } else { None };
-        Edited::new(self.label(), keyword)
+        CampaignNode::new(self.label(), keyword)
     }
 
     /// Whether it is of a section, and not of a menu.
@@ -95,14 +95,14 @@ impl Spot {
     }
 
     /// The place with its webhook, of the campaign as it has become.
-    pub(super) fn place_in<'a>(&self, campaign: &'a Campaign) -> Option<Place<'a>> {
+    pub(super) fn place_in<'a>(&self, campaign: &'a Campaign) -> Option<WebhookPlace<'a>> {
         let section = self.section_in(campaign)?;
         let entry = match self {
             Self::Entry { .. } => Some(self.entry_in(campaign)?),
             _ => None,
         };
         let webhook = entry.map_or(section.webhook.as_ref(), |entry| entry.webhook.as_ref())?;
-        Some(Place { section, entry, webhook })
+        Some(WebhookPlace { section, entry, webhook })
     }
 
     /// The node of a document at the spot, added where it is new, and its path.
@@ -189,28 +189,28 @@ mod tests {
     fn an_address_leads_back_to_its_spot() {
         let (label, keyword) = ("A & B/ü?".to_owned(), "1 +".to_owned());
         for spot in [
-            Spot::NewSection,
-            Spot::Section { label: label.clone() },
-            Spot::NewEntry { label: label.clone() },
-            Spot::Entry { label, keyword },
+            EditTarget::NewSection,
+            EditTarget::Section { label: label.clone() },
+            EditTarget::NewEntry { label: label.clone() },
+            EditTarget::Entry { label, keyword },
         ] {
             let address = spot.address("a/b c");
             let (path, query) = address.split_once('?').expect("a query");
             assert_eq!(path, "/campaigns/a%2Fb%20c/edit");
-            assert_eq!(Spot::of_query(&Form::read(query.as_bytes())), spot, "{address}");
+            assert_eq!(EditTarget::of_query(&Form::read(query.as_bytes())), spot, "{address}");
         }
     }
 
     #[test]
     fn a_place_is_taken_out() {
         let mut document = serde_json::to_value(example()).expect("JSON");
-        let entry = Spot::Entry { label: "Welcome Message".to_owned(), keyword: "3".to_owned() };
+        let entry = EditTarget::Entry { label: "Welcome Message".to_owned(), keyword: "3".to_owned() };
         assert_eq!(entry.remove_from(&mut document), Some(()));
         assert_eq!(entry.remove_from(&mut document), None, "it is gone");
         assert_eq!(document["sections"][0]["menu"].as_array().map(Vec::len), Some(4));
-        let section = Spot::Section { label: "Plans".to_owned() };
+        let section = EditTarget::Section { label: "Plans".to_owned() };
         assert_eq!(section.remove_from(&mut document), Some(()));
         assert_eq!(document["sections"][1]["label"], "Offers");
-        assert_eq!(Spot::NewSection.remove_from(&mut document), None);
+        assert_eq!(EditTarget::NewSection.remove_from(&mut document), None);
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::super::numbers;
-use super::figures::Span;
+use super::figures::StatsWindow;
 use crate::metrics::history::{KEPT, Sample};
 use crate::metrics::reading::Counts;
 
@@ -75,7 +75,7 @@ fn rates(samples: &[Sample], of: fn(&Counts) -> u64) -> Vec<Option<f64>> {
     let current = u32::try_from(last.at.as_secs() / STEP.as_secs()).unwrap_or_default();
     let rate = |back: u32| {
         let step = current.checked_sub(back)?;
-        let span = Span::between(samples, STEP * step, STEP * (step + 1))?;
+        let span = StatsWindow::between(samples, STEP * step, STEP * (step + 1))?;
         Some(span.rate(of))
     };
     (0..BARS).rev().map(rate).collect()

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use crate::delivery::outcome::Cause;
 use crate::metrics::history::Sample;
-use crate::metrics::reading::{Buckets, Counts, Quantile};
+use crate::metrics::reading::{HistogramSnapshot, Counts, Quantile};
 
 /// Two samples, and what lies between them.
-pub(super) struct Span {
+pub(super) struct StatsWindow {
     from: Arc<Counts>,
     to: Arc<Counts>,
     seconds: f64,
 }
 
-impl Span {
+impl StatsWindow {
     /// The last while, or less where there is no more; none where nothing has been measured yet.
     pub(super) fn last(samples: &[Sample], while_: Duration) -> Option<Self> {
         let last = samples.last()?;
@@ -43,7 +43,7 @@ impl Span {
     }
 
     /// What of a histogram came.
-    pub(super) fn values(&self, of: impl Fn(&Counts) -> &Buckets) -> Buckets {
+    pub(super) fn values(&self, of: impl Fn(&Counts) -> &HistogramSnapshot) -> HistogramSnapshot {
         of(&self.to).since(of(&self.from))
     }
 
@@ -66,7 +66,7 @@ pub(super) struct Percentiles {
 
 impl Percentiles {
     /// Those of some values; none where there are no values.
-    pub(super) fn of(values: &Buckets) -> Option<Self> {
+    pub(super) fn of(values: &HistogramSnapshot) -> Option<Self> {
         let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|share| values.quantile(share));
         Some(Self { p50: p50?, p95: p95?, p99: p99? })
     }
@@ -94,23 +94,23 @@ pub(super) mod tests {
     #[test]
     fn rates_are_differences_over_the_time_between() {
         let samples = samples(&[(0, 0, 0), (10, 50, 1), (12, 90, 1), (20, 90, 7)]);
-        let last = |while_| Span::last(&samples, seconds(while_)).expect("a span");
+        let last = |while_| StatsWindow::last(&samples, seconds(while_)).expect("a span");
         assert_eq!((last(8).count(Counts::delivered), last(8).rate(Counts::failed)), (0, 0.75));
         // Between two samples the older one counts, and the time since then.
         assert_eq!(last(9).rate(Counts::delivered), 4.0);
         assert_eq!(last(3_600).rate(Counts::delivered), 4.5, "as far as there are samples");
-        let early = Span::between(&samples, seconds(0), seconds(11)).expect("a span");
+        let early = StatsWindow::between(&samples, seconds(0), seconds(11)).expect("a span");
         assert_eq!(early.rate(Counts::delivered), 5.0);
     }
 
     #[test]
     fn where_nothing_was_measured_there_is_no_figure() {
-        let none = |samples: &[Sample]| Span::last(samples, seconds(60)).is_none();
+        let none = |samples: &[Sample]| StatsWindow::last(samples, seconds(60)).is_none();
         assert!(none(&[]) && none(&samples(&[(0, 0, 0)])));
         let late = samples(&[(100, 1, 1), (101, 2, 2)]);
-        assert!(Span::between(&late, seconds(0), seconds(99)).is_none(), "before the first sample");
-        assert!(Span::between(&late, seconds(101), seconds(110)).is_none(), "after the last");
-        assert!(Percentiles::of(&Buckets::default()).is_none());
+        assert!(StatsWindow::between(&late, seconds(0), seconds(99)).is_none(), "before the first sample");
+        assert!(StatsWindow::between(&late, seconds(101), seconds(110)).is_none(), "after the last");
+        assert!(Percentiles::of(&HistogramSnapshot::default()).is_none());
     }
 
     #[test]
@@ -119,7 +119,7 @@ pub(super) mod tests {
         let mut counts = Counts::clone(&samples[1].counts);
         counts.attempts[Cause::Dns as usize] = 70;
         samples[1].counts = Arc::new(counts);
-        let span = Span::last(&samples, seconds(60)).expect("a span");
+        let span = StatsWindow::last(&samples, seconds(60)).expect("a span");
         assert_eq!(span.causes(), [(Cause::Dns, 70), (Cause::Timeout, 3)]);
     }
 }

@@ -1,6 +1,6 @@
 //! Whether all is well; if not, what is wrong and what to do.
 
-use super::super::super::probes::Trouble;
+use super::super::super::probes::UnreadyReason;
 use super::super::numbers;
 
 /// So many requests of the last minute say something of all.
@@ -8,9 +8,9 @@ const MANY: u64 = 20;
 
 /// What is known of a worker and what it has to do with.
 #[derive(Debug, Default)]
-pub(super) struct Observed {
+pub(super) struct HealthInputs {
     /// Why it is not well.
-    pub(super) trouble: Option<Trouble>,
+    pub(super) trouble: Option<UnreadyReason>,
     /// Endpoints whose breaker is not closed.
     pub(super) broken: u64,
     /// Dead letters pending.
@@ -50,7 +50,7 @@ impl Level {
 
 /// One thing that is so, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Point {
+pub(super) struct HealthFinding {
     pub(super) level: Level,
     pub(super) what: String,
     pub(super) todo: &'static str,
@@ -59,8 +59,8 @@ pub(super) struct Point {
 }
 
 /// All there is to say, the worst first; at least one point.
-pub(super) fn points(observed: &Observed) -> Vec<Point> {
-    let mut points: Vec<Point> = observed.trouble.iter().map(of_trouble).collect();
+pub(super) fn points(observed: &HealthInputs) -> Vec<HealthFinding> {
+    let mut points: Vec<HealthFinding> = observed.trouble.iter().map(of_trouble).collect();
     if observed.broken > 0 {
         points.push(attention(
             format!("{} no requests", numbers::of(observed.broken, "endpoint takes", "endpoints take")),
@@ -97,11 +97,11 @@ pub(super) fn points(observed: &Observed) -> Vec<Point> {
     points
 }
 
-fn attention(what: String, todo: &'static str, link: (&'static str, &'static str)) -> Point {
-    Point { level: Level::Attention, what, todo, link: Some(link) }
+fn attention(what: String, todo: &'static str, link: (&'static str, &'static str)) -> HealthFinding {
+    HealthFinding { level: Level::Attention, what, todo, link: Some(link) }
 }
 
-fn well(observed: &Observed) -> Point {
+fn well(observed: &HealthInputs) -> HealthFinding {
     let what = match (observed.attempts, observed.failed) {
         (0, _) => "consuming, and there was nothing to send in the last minute".to_owned(),
         (attempts, 0) => {
@@ -114,51 +114,51 @@ fn well(observed: &Observed) -> Point {
             numbers::percent(failed as f64 / attempts as f64)
         ),
     };
-    Point { level: Level::Well, what, todo: "", link: None }
+    HealthFinding { level: Level::Well, what, todo: "", link: None }
 }
 
-fn of_trouble(trouble: &Trouble) -> Point {
+fn of_trouble(trouble: &UnreadyReason) -> HealthFinding {
     let (level, todo) = match trouble {
-        Trouble::NotConnected(_) => (
+        UnreadyReason::NotConnected(_) => (
             Level::Trouble,
             "Nothing is delivered. See that RabbitMQ runs and that this worker reaches it; it keeps trying, and events wait \
              in the broker meanwhile.",
         ),
-        Trouble::CatchingUp => (
+        UnreadyReason::CatchingUp => (
             Level::Attention,
             "Deliveries begin when it is read, usually within seconds. If it lasts, look at RabbitMQ and this worker's log.",
         ),
-        Trouble::Incomplete(_) => (
+        UnreadyReason::Incomplete(_) => (
             Level::Trouble,
             "No event is lost: events and retries wait in the broker. Find a worker that has all campaigns before you decide, and \
              do not delete the store of any worker.",
         ),
-        Trouble::Stopping => (
+        UnreadyReason::Stopping => (
             Level::Attention,
             "This worker finishes what is in hand and ends. Other workers go on; what is left goes back to the broker.",
         ),
-        Trouble::NotPublishing(_) => (
+        UnreadyReason::NotPublishing(_) => (
             Level::Trouble,
             "What is delivered at once goes on; retries and dead letters wait in hand. See that RabbitMQ runs and that this \
              worker reaches it; it keeps trying.",
         ),
-        Trouble::Blocked => (
+        UnreadyReason::Blocked => (
             Level::Trouble,
             "Give RabbitMQ memory or disk space. What is delivered at once goes on; retries and dead letters wait in hand.",
         ),
-        Trouble::Stalled(_) => (
+        UnreadyReason::Stalled(_) => (
             Level::Trouble,
             "Look at this worker's log and at the endpoints below. A restart loses nothing: what is in hand is given out again.",
         ),
-        Trouble::Topology(_) => (
+        UnreadyReason::Topology(_) => (
             Level::Trouble,
             "Do what it says, or run `waypost doctor`. Workers still deliver from the queues that exist.",
         ),
-        Trouble::NotFollowingCampaigns(_) => (
+        UnreadyReason::NotFollowingCampaigns(_) => (
             Level::Trouble,
             "This worker delivers by an old configuration. Look at RabbitMQ's campaigns stream and at this worker's log.",
         ),
-        Trouble::NotFollowingDeadLetters(_) => (
+        UnreadyReason::NotFollowingDeadLetters(_) => (
             Level::Trouble,
             "Deliveries go on; dead letters and replays shown here are old. Look at RabbitMQ's dead-letters stream and at this \
              worker's log.",
@@ -168,7 +168,7 @@ fn of_trouble(trouble: &Trouble) -> Point {
     if let Some(first) = what.get_mut(..1) {
         first.make_ascii_uppercase();
     }
-    Point { level, what, todo, link: None }
+    HealthFinding { level, what, todo, link: None }
 }
 
 #[cfg(test)]
@@ -177,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    fn first(observed: Observed) -> (Level, String) {
+    fn first(observed: HealthInputs) -> (Level, String) {
         let points = points(&observed);
         assert!(points.is_sorted_by_key(|point| std::cmp::Reverse(point.level)), "{points:?}");
         assert!(points.iter().all(|point| point.todo.is_empty() == (point.level == Level::Well)), "{points:?}");
@@ -188,35 +188,35 @@ mod tests {
     fn what_is_worst_comes_first() {
         let said = |level, words: &str| (level, words.to_owned());
         let quiet = "consuming, and there was nothing to send in the last minute";
-        assert_eq!(first(Observed::default()), said(Level::Well, quiet));
-        let busy = |failed| Observed { attempts: 200, failed, ..Observed::default() };
+        assert_eq!(first(HealthInputs::default()), said(Level::Well, quiet));
+        let busy = |failed| HealthInputs { attempts: 200, failed, ..HealthInputs::default() };
         assert_eq!(first(busy(0)), said(Level::Well, "200 requests in the last minute, all answered with 2xx"));
         assert_eq!(
             first(busy(40)),
             said(Level::Well, "200 requests in the last minute, 20 % of them failed and tried again")
         );
         assert_eq!(first(busy(150)), said(Level::Attention, "75 % of the last minute's requests failed"));
-        let few = Observed { attempts: 2, failed: 2, ..Observed::default() };
+        let few = HealthInputs { attempts: 2, failed: 2, ..HealthInputs::default() };
         assert_eq!(first(few).0, Level::Well, "two requests say nothing");
-        let pending = Observed { pending: 1, ..busy(0) };
+        let pending = HealthInputs { pending: 1, ..busy(0) };
         assert_eq!(first(pending), said(Level::Attention, "one dead letter is pending"));
-        let paused = Observed { paused: 1, pending: 1, ..busy(0) };
+        let paused = HealthInputs { paused: 1, pending: 1, ..busy(0) };
         assert_eq!(points(&paused).len(), 2);
-        assert_eq!(first(Observed { pending: 0, ..paused }), said(Level::Attention, "one replay is paused"));
-        let broken = Observed { broken: 2, pending: 4_000, ..busy(0) };
+        assert_eq!(first(HealthInputs { pending: 0, ..paused }), said(Level::Attention, "one replay is paused"));
+        let broken = HealthInputs { broken: 2, pending: 4_000, ..busy(0) };
         assert_eq!(points(&broken).len(), 2);
         assert_eq!(first(broken), said(Level::Attention, "2 endpoints take no requests"));
-        let blocked = Observed { trouble: Some(Trouble::Blocked), broken: 1, pending: 1, ..busy(0) };
+        let blocked = HealthInputs { trouble: Some(UnreadyReason::Blocked), broken: 1, pending: 1, ..busy(0) };
         assert_eq!(first(blocked), said(Level::Trouble, "The broker takes no messages: it is short of memory or disk"));
         for trouble in [
-            Trouble::NotConnected("refused".to_owned()),
-            Trouble::NotPublishing("refused".to_owned()),
-            Trouble::Stalled(Duration::from_secs(61)),
+            UnreadyReason::NotConnected("refused".to_owned()),
+            UnreadyReason::NotPublishing("refused".to_owned()),
+            UnreadyReason::Stalled(Duration::from_secs(61)),
         ] {
-            assert_eq!(first(Observed { trouble: Some(trouble), ..Observed::default() }).0, Level::Trouble);
+            assert_eq!(first(HealthInputs { trouble: Some(trouble), ..HealthInputs::default() }).0, Level::Trouble);
         }
-        for trouble in [Trouble::CatchingUp, Trouble::Stopping] {
-            assert_eq!(first(Observed { trouble: Some(trouble), ..Observed::default() }).0, Level::Attention);
+        for trouble in [UnreadyReason::CatchingUp, UnreadyReason::Stopping] {
+            assert_eq!(first(HealthInputs { trouble: Some(trouble), ..HealthInputs::default() }).0, Level::Attention);
         }
     }
 }

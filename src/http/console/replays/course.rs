@@ -8,23 +8,23 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use chrono::{TimeDelta, Utc};
 use futures_util::Stream;
 
-use super::super::super::Http;
+use super::super::super::ApiState;
 use super::super::super::dead_letters::asked;
 use super::super::super::given::Id;
 use super::super::super::route::Route;
 use super::super::letter_view::view;
 use super::super::links;
 use super::super::numbers::Count;
-use super::super::page::{Failure, Frame, Time, Visit, live, page};
+use super::super::page::{PageError, Layout, Time, RequestContext, live, page};
 use super::super::words::{dead_letters, list_of};
 use super::choice;
 use crate::config::Role;
-use crate::dead_letters::Refused;
-use crate::delivery::dead_letter::State as LetterState;
-use crate::delivery::dead_letter::filter::Filter;
+use crate::dead_letters::DeadLetterError;
+use crate::delivery::dead_letter::LetterState as LetterState;
+use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::duration::rough;
-use crate::delivery::replay::{Command, Replay, ReplayConfig, ReplayId, ReplayState};
-use crate::replays::pace::{Pace, decimal};
+use crate::delivery::replay::{ReplayCommand, Replay, ReplayConfig, ReplayId, ReplayState};
+use crate::replays::pace::{RateMeter, decimal};
 
 /// How often news are sent at most. Less often a person's eye takes them for one.
 const NEWS: Duration = Duration::from_millis(500);
@@ -45,8 +45,8 @@ pub(super) fn routes() -> Vec<Route> {
 
 #[derive(Template)]
 #[template(path = "replay.html")]
-struct Page {
-    frame: Frame,
+struct ReplayPage {
+    frame: Layout,
     id: String,
     address: String,
     which: String,
@@ -56,15 +56,15 @@ struct Page {
     by: String,
     created: Time,
     complaint: Option<String>,
-    course: Course,
+    course: ProgressFragment,
     is_open: bool,
 }
 
 /// The part that changes.
 #[derive(Template)]
 #[template(path = "replay_course.html")]
-struct Course {
-    frame: Frame,
+struct ProgressFragment {
+    frame: Layout,
     address: String,
     state: &'static str,
     total: u64,
@@ -84,18 +84,18 @@ struct Course {
     commands: Vec<&'static str>,
 }
 
-impl Course {
-    fn of(replay: &Replay, pace: &Pace, visit: &Visit) -> Self {
+impl ProgressFragment {
+    fn of(replay: &Replay, pace: &RateMeter, visit: &RequestContext) -> Self {
         let left = replay.total.saturating_sub(replay.sent);
         let is_running = replay.state == ReplayState::Running;
         let end = pace.time_for(left).filter(|_| is_running && left > 0).and_then(|time| {
             let at = Utc::now().checked_add_signed(TimeDelta::from_std(time).ok()?)?;
             Some((Time(at), rough(time)))
         });
-        let commands = [Command::Pause, Command::Resume, Command::Cancel].into_iter();
+        let commands = [ReplayCommand::Pause, ReplayCommand::Resume, ReplayCommand::Cancel].into_iter();
         let commands = commands.filter(|command| command.apply(replay.state).is_some() && visit.may(Role::Operator));
         Self {
-            frame: Frame::new(visit, ""),
+            frame: Layout::new(visit, ""),
             address: links::replay(&replay.id),
             state: replay.state.as_str(),
             total: replay.total,
@@ -110,7 +110,7 @@ impl Course {
             outcome: outcome(replay),
             dead_again: (replay.failed > 0).then(|| list_of(&made_by(replay))),
             unsent: (left > 0 && !replay.state.is_open()).then(|| (dead_letters(left), list_of(&unsent(replay)))),
-            commands: commands.map(Command::as_str).collect(),
+            commands: commands.map(ReplayCommand::as_str).collect(),
         }
     }
 
@@ -135,38 +135,38 @@ fn outcome(replay: &Replay) -> Option<String> {
 }
 
 /// The letters that a replay has made of those that failed again.
-fn made_by(replay: &Replay) -> Filter {
+fn made_by(replay: &Replay) -> LetterFilter {
     let fields = asked::fields(&replay.filter.clone().unwrap_or_default()).into_iter();
-    let kept = fields.filter(|(name, _)| Filter::LASTING.contains(name));
+    let kept = fields.filter(|(name, _)| LetterFilter::LASTING.contains(name));
     // It could be read with more conditions.
     let kept = asked::filter(kept.map(|(name, value)| (name.to_owned(), value))).unwrap_or_default();
-    Filter { since: Some(replay.created_at), state: Some(LetterState::Pending), ..kept }
+    LetterFilter { since: Some(replay.created_at), state: Some(LetterState::Pending), ..kept }
 }
 
 /// The letters that a replay has given back. Those that were named one by one are among all that are pending.
-fn unsent(replay: &Replay) -> Filter {
+fn unsent(replay: &Replay) -> LetterFilter {
     let filter = replay.filter.clone().unwrap_or_default().or_pending();
-    Filter { until: filter.until.or(Some(replay.created_at)), ..filter }
+    LetterFilter { until: filter.until.or(Some(replay.created_at)), ..filter }
 }
 
-async fn show(http: State<Http>, visit: Visit, id: Id) -> Result<Response, Failure> {
+async fn show(http: State<ApiState>, visit: RequestContext, id: Id) -> Result<Response, PageError> {
     shown(http, visit, id, None).await
 }
 
 async fn shown(
-    State(http): State<Http>,
-    visit: Visit,
+    State(http): State<ApiState>,
+    visit: RequestContext,
     Id(id): Id,
     complaint: Option<String>,
-) -> Result<Response, Failure> {
+) -> Result<Response, PageError> {
     if let Err(waiting) = view(&http, &visit).await {
         return Ok(waiting);
     }
     let replay = http.replays.get(&ReplayId::new(id)).await?;
     let rate = replay.rate_per_second.map(|rate| format!("at most {} a second", decimal(rate)));
     let ratio = replay.stop_on_failure_ratio.map(|ratio| format!("once {ratio} of the latest have failed"));
-    Ok(page(&Page {
-        frame: Frame::new(&visit, format!("Replay {}", replay.id)),
+    Ok(page(&ReplayPage {
+        frame: Layout::new(&visit, format!("Replay {}", replay.id)),
         address: links::replay(&replay.id),
         which: choice(&replay),
         config: match replay.config {
@@ -177,48 +177,48 @@ async fn shown(
         ratio: ratio.unwrap_or_else(|| "never".to_owned()),
         created: Time(replay.created_at),
         complaint,
-        course: Course::of(&replay, &Pace::default(), &visit),
+        course: ProgressFragment::of(&replay, &RateMeter::default(), &visit),
         is_open: replay.state.is_open(),
         id: replay.id.to_string(),
         by: replay.created_by,
     }))
 }
 
-async fn pause(http: State<Http>, visit: Visit, id: Id) -> Result<Response, Failure> {
-    control(http, visit, id, Command::Pause).await
+async fn pause(http: State<ApiState>, visit: RequestContext, id: Id) -> Result<Response, PageError> {
+    control(http, visit, id, ReplayCommand::Pause).await
 }
 
-async fn resume(http: State<Http>, visit: Visit, id: Id) -> Result<Response, Failure> {
-    control(http, visit, id, Command::Resume).await
+async fn resume(http: State<ApiState>, visit: RequestContext, id: Id) -> Result<Response, PageError> {
+    control(http, visit, id, ReplayCommand::Resume).await
 }
 
-async fn cancel(http: State<Http>, visit: Visit, id: Id) -> Result<Response, Failure> {
-    control(http, visit, id, Command::Cancel).await
+async fn cancel(http: State<ApiState>, visit: RequestContext, id: Id) -> Result<Response, PageError> {
+    control(http, visit, id, ReplayCommand::Cancel).await
 }
 
-async fn control(http: State<Http>, visit: Visit, Id(id): Id, command: Command) -> Result<Response, Failure> {
+async fn control(http: State<ApiState>, visit: RequestContext, Id(id): Id, command: ReplayCommand) -> Result<Response, PageError> {
     let replay = ReplayId::new(&*id);
     match http.replays.control(&replay, command, visit.name()).await {
         Ok(replay) => Ok(Redirect::to(&links::replay(&replay.id)).into_response()),
         // It has gone on since the page was loaded: here is how it stands.
-        Err(Refused::Conflict(why)) => shown(http, visit, Id(id), Some(why)).await,
+        Err(DeadLetterError::Conflict(why)) => shown(http, visit, Id(id), Some(why)).await,
         Err(refused) => Err(refused.into()),
     }
 }
 
-async fn follow(State(http): State<Http>, visit: Visit, Id(id): Id) -> Result<Response, Failure> {
+async fn follow(State(http): State<ApiState>, visit: RequestContext, Id(id): Id) -> Result<Response, PageError> {
     let replay = http.replays.get(&ReplayId::new(id)).await?;
     Ok(live(
         &visit.clone(),
-        courses(Following { http, visit, pace: Pace::default(), replay: Some(replay), told: None }),
+        courses(ProgressStream { http, visit, pace: RateMeter::default(), replay: Some(replay), told: None }),
     ))
 }
 
 /// Someone who looks on.
-struct Following {
-    http: Http,
-    visit: Visit,
-    pace: Pace,
+struct ProgressStream {
+    http: ApiState,
+    visit: RequestContext,
+    pace: RateMeter,
     /// As it was last read; none where it could not be.
     replay: Option<Replay>,
     /// How far it was when that was last told.
@@ -227,7 +227,7 @@ struct Following {
 
 /// How the replay stands, again and again. After its end nothing more comes, and the stream stays open: one that ends is
 /// asked for again.
-fn courses(following: Following) -> impl Stream<Item = String> {
+fn courses(following: ProgressStream) -> impl Stream<Item = String> {
     futures_util::stream::unfold(following, async |mut following| {
         if following.told.is_some() {
             following.news().await?;
@@ -235,12 +235,12 @@ fn courses(following: Following) -> impl Stream<Item = String> {
         let replay = following.replay.as_ref()?;
         following.pace.add(Instant::now(), replay.sent);
         following.told = Some((replay.state, replay.sent));
-        let course = Course::of(replay, &following.pace, &following.visit);
+        let course = ProgressFragment::of(replay, &following.pace, &following.visit);
         Some((course.render().ok()?, following))
     })
 }
 
-impl Following {
+impl ProgressStream {
     /// Waits until there is something new, or it is time to say that there is not.
     async fn news(&mut self) -> Option<()> {
         let id = self.replay.as_ref()?.id.clone();

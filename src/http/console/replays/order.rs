@@ -6,25 +6,25 @@ use askama::Template;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use super::super::super::Http;
+use super::super::super::ApiState;
 use super::super::super::problem::Problem;
-use super::super::super::replays::{Forecasted, begin};
+use super::super::super::replays::{ReplayPreviewResponse, begin};
 use super::super::super::route::Route;
 use super::super::dead_letters::nothing_ticked;
-use super::super::dead_letters::picked::Picked;
+use super::super::dead_letters::picked::SelectionForm;
 use super::super::errors::Errors;
 use super::super::form::{Form, Query};
 use super::super::links;
 use super::super::numbers::indented;
 use super::super::numbers::{Count, length};
-use super::super::page::{Failure, Frame, Visit, page};
+use super::super::page::{PageError, Layout, RequestContext, page};
 use super::super::words;
 use crate::config::Role;
-use crate::dead_letters::Refused;
+use crate::dead_letters::DeadLetterError;
 use crate::delivery::duration::rough;
-use crate::delivery::fault::Fault;
+use crate::delivery::fault::Violation;
 use crate::delivery::replay::{CANARY, ReplayConfig};
-use crate::replays::Order;
+use crate::replays::ReplaySpec;
 
 /// The fields of the form that can have errors.
 const FIELDS: [&str; 2] = ["ratePerSecond", "stopOnFailureRatio"];
@@ -43,17 +43,17 @@ pub(super) fn routes() -> Vec<Route> {
 
 #[derive(Template)]
 #[template(path = "replay_new.html")]
-struct Page {
-    frame: Frame,
+struct NewReplayPage {
+    frame: Layout,
     which: String,
     fields: Vec<(&'static str, String)>,
-    typed: Typed,
+    typed: ReplayForm,
     errors: Errors,
-    forecast: Option<Forecast>,
+    forecast: Option<PreviewTable>,
     back: String,
 }
 
-impl Page {
+impl NewReplayPage {
     fn is_original(&self) -> bool {
         self.typed.config == ReplayConfig::Original
     }
@@ -65,14 +65,14 @@ impl Page {
 
 /// What is in the form.
 #[derive(Debug, Clone, PartialEq)]
-struct Typed {
+struct ReplayForm {
     rate: String,
     ratio: String,
     config: ReplayConfig,
 }
 
 /// What it would do.
-struct Forecast {
+struct PreviewTable {
     words: String,
     sendable: u64,
     time: Option<String>,
@@ -102,7 +102,7 @@ struct Sample {
     body: String,
 }
 
-impl Typed {
+impl ReplayForm {
     fn read(form: &Form) -> Self {
         let config = if form.get("config") == "original" { ReplayConfig::Original } else { ReplayConfig::Current };
         let ratio = if form.has("config") { form.get("stopOnFailureRatio") } else { PROPOSED_RATIO };
@@ -110,7 +110,7 @@ impl Typed {
     }
 
     /// The order for these letters; with what is wrong with its numbers.
-    fn order(&self, picked: &Picked) -> (Order, Vec<Fault>) {
+    fn order(&self, picked: &SelectionForm) -> (ReplaySpec, Vec<Violation>) {
         let mut faults = Vec::new();
         let mut number = |text: &str, field: &str| {
             if text.is_empty() {
@@ -118,21 +118,21 @@ impl Typed {
             }
             let number = text.parse().ok();
             if number.is_none() {
-                faults.push(Fault::new(field, format!("`{text}` is no number: write one like 20 or 0.5, or nothing")));
+                faults.push(Violation::new(field, format!("`{text}` is no number: write one like 20 or 0.5, or nothing")));
             }
             number
         };
         let rate_per_second = number(&self.rate, FIELDS[0]);
         let stop_on_failure_ratio = number(&self.ratio, FIELDS[1]);
-        let order = Order { choice: picked.0.clone(), rate_per_second, config: self.config, stop_on_failure_ratio };
+        let order = ReplaySpec { choice: picked.0.clone(), rate_per_second, config: self.config, stop_on_failure_ratio };
         faults.extend(order.faults());
         (order, faults)
     }
 }
 
-impl Forecast {
-    fn of(forecast: Forecasted, rate_per_second: Option<f64>) -> Self {
-        let Forecasted { total, endpoints, unsendable, sample } = forecast;
+impl PreviewTable {
+    fn of(forecast: ReplayPreviewResponse, rate_per_second: Option<f64>) -> Self {
+        let ReplayPreviewResponse { total, endpoints, unsendable, sample } = forecast;
         let time = rate_per_second.and_then(|rate| {
             let seconds = Duration::try_from_secs_f64((total as f64 / rate).ceil()).ok()?;
             Some(rough(seconds))
@@ -175,45 +175,45 @@ fn text_of(value: serde_json::Value) -> String {
     }
 }
 
-async fn ask_of_address(http: State<Http>, visit: Visit, Query(form): Query) -> Result<Response, Failure> {
+async fn ask_of_address(http: State<ApiState>, visit: RequestContext, Query(form): Query) -> Result<Response, PageError> {
     ask_of_form(http, visit, form).await
 }
 
-async fn ask_of_form(State(http): State<Http>, visit: Visit, form: Form) -> Result<Response, Failure> {
-    if Picked::is_empty(&form) {
+async fn ask_of_form(State(http): State<ApiState>, visit: RequestContext, form: Form) -> Result<Response, PageError> {
+    if SelectionForm::is_empty(&form) {
         return nothing_ticked(&http, &visit, &form).await;
     }
-    let picked = Picked::read(&form).map_err(Problem::of_faults)?;
-    ask(&http, &visit, picked, Typed::read(&form)).await
+    let picked = SelectionForm::read(&form).map_err(Problem::of_faults)?;
+    ask(&http, &visit, picked, ReplayForm::read(&form)).await
 }
 
 /// The page with what the order would do, and what is wrong with it.
-async fn ask(http: &Http, visit: &Visit, picked: Picked, typed: Typed) -> Result<Response, Failure> {
+async fn ask(http: &ApiState, visit: &RequestContext, picked: SelectionForm, typed: ReplayForm) -> Result<Response, PageError> {
     let (picked, _) = picked.bounded(http).await?;
     let (order, faults) = typed.order(&picked);
     let mut errors = Errors::of_fields(faults, &FIELDS);
     // It depends on neither of the numbers.
-    let tried = Order { rate_per_second: None, stop_on_failure_ratio: None, ..order.clone() };
+    let tried = ReplaySpec { rate_per_second: None, stop_on_failure_ratio: None, ..order.clone() };
     let rate = order.rate_per_second.filter(|_| errors.is_empty());
     let forecast = match http.replays.forecast(&tried, visit.secrets()).await {
-        Ok(forecast) => Some(Forecast::of(Forecasted::from(forecast), rate)),
-        Err(Refused::Unknown(why) | Refused::Conflict(why)) => {
+        Ok(forecast) => Some(PreviewTable::of(ReplayPreviewResponse::from(forecast), rate)),
+        Err(DeadLetterError::Unknown(why) | DeadLetterError::Conflict(why)) => {
             errors = Errors::rest_of(why);
             None
         }
-        Err(Refused::Faults(faults)) => {
+        Err(DeadLetterError::Faults(faults)) => {
             errors = Errors::of_fields(faults, &FIELDS);
             None
         }
         Err(refused) => return Err(refused.into()),
     };
     let (which, fields, back) = (picked.in_words(), picked.fields(), picked.back());
-    Ok(page(&Page { frame: Frame::new(visit, "Replay"), which, fields, typed, errors, forecast, back }))
+    Ok(page(&NewReplayPage { frame: Layout::new(visit, "Replay"), which, fields, typed, errors, forecast, back }))
 }
 
-async fn create(State(http): State<Http>, visit: Visit, form: Form) -> Result<Response, Failure> {
-    let picked = Picked::read(&form).map_err(Problem::of_faults)?;
-    let typed = Typed::read(&form);
+async fn create(State(http): State<ApiState>, visit: RequestContext, form: Form) -> Result<Response, PageError> {
+    let picked = SelectionForm::read(&form).map_err(Problem::of_faults)?;
+    let typed = ReplayForm::read(&form);
     let (order, faults) = typed.order(&picked);
     if !faults.is_empty() {
         return ask(&http, &visit, picked, typed).await;
@@ -221,7 +221,7 @@ async fn create(State(http): State<Http>, visit: Visit, form: Form) -> Result<Re
     match begin(&http, order, visit.name()).await {
         Ok((replay, about)) => Ok((Extension(about), Redirect::to(&links::replay(&replay.id))).into_response()),
         // What was to be sent is gone, or is sent already: the page says so.
-        Err(Refused::Faults(_) | Refused::Unknown(_) | Refused::Conflict(_)) => ask(&http, &visit, picked, typed).await,
+        Err(DeadLetterError::Faults(_) | DeadLetterError::Unknown(_) | DeadLetterError::Conflict(_)) => ask(&http, &visit, picked, typed).await,
         Err(refused) => Err(refused.into()),
     }
 }

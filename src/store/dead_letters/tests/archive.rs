@@ -35,12 +35,12 @@ impl Log {
     /// Appends a record that says nothing, at this offset.
     fn nothing_at(&mut self, offset: u64) {
         self.next = offset;
-        self.append(Content::Nothing);
+        self.append(Payload::Nothing);
     }
 
     /// Sees that the letters of these offsets are there, and no others.
     fn has(&self, offsets: impl Iterator<Item = u64>) {
-        let pages = self.pages(&Filter::default(), 100, far());
+        let pages = self.pages(&LetterFilter::default(), 100, far());
         let mut found: Vec<u64> = pages.iter().flat_map(|page| page.letters.iter().map(|kept| kept.offset)).collect();
         found.sort_unstable();
         assert_eq!(found, offsets.collect::<Vec<_>>());
@@ -79,7 +79,7 @@ fn a_batch_of_many_blocks_is_packed_at_once() {
     let (first, last) = (VOLUME - 2 * BLOCK - 10, VOLUME + 2 * BLOCK + 10);
     let entry = |offset| {
         let letter = letter(&format!("dl_{offset}"), time(offset));
-        Entry { position: at(offset), content: Content::Letter(Box::new(letter)) }
+        StreamEntry { position: at(offset), content: Payload::Letter(Box::new(letter)) }
     };
     log.view().apply(&(first..=last).map(entry).collect::<Vec<_>>()).expect("applied");
     assert_eq!((log.in_sled(), log.volumes().len()), (11, 2));
@@ -91,7 +91,7 @@ fn a_large_letter_does_not_wait_in_sled() {
     let mut log = Log::new();
     log.letters_at(0..3);
     let large = DeadLetter { body: Some("x".repeat(100_000)), ..letter("dl_3", time(3)) };
-    log.append(Content::Letter(Box::new(large)));
+    log.append(Payload::Letter(Box::new(large)));
     log.letters_at(4..6);
     assert_eq!(log.in_sled(), 5);
     log.has(0..6);
@@ -131,7 +131,7 @@ fn a_block_that_is_forgotten_before_it_is_over_may_go_on() {
     log.letters_at(20..30);
     assert_eq!(log.state("dl_3"), None);
     // The same letter once more.
-    log.append(Content::Letter(Box::new(letter("dl_3", time(30)))));
+    log.append(Payload::Letter(Box::new(letter("dl_3", time(30)))));
     log.nothing_at(BLOCK);
     let log = log.reopen();
     assert_eq!(log.view().counts(), [11, 0, 0, 0]);
@@ -160,10 +160,10 @@ fn letters_of_a_block_that_is_over_change_their_states() {
     log.send("rp_1", &["dl_2"], ReplayOutcome::Delivered);
     let mut log = log.reopen();
     let states = ["dl_0", "dl_1", "dl_2", "dl_3"].map(|id| log.state(id));
-    assert_eq!(states, [State::Pending, State::Discarded, State::Replayed, State::Replaying].map(Some));
-    log.control("rp_1", Command::Cancel);
+    assert_eq!(states, [LetterState::Pending, LetterState::Discarded, LetterState::Replayed, LetterState::Replaying].map(Some));
+    log.control("rp_1", ReplayCommand::Cancel);
     let log = log.reopen();
-    assert_eq!((log.state("dl_3"), log.view().counts()), (Some(State::Pending), [62, 0, 1, 1]));
+    assert_eq!((log.state("dl_3"), log.view().counts()), (Some(LetterState::Pending), [62, 0, 1, 1]));
     assert_eq!(log.bytes(), before);
 }
 

@@ -28,7 +28,7 @@ const SECONDS: u64 = 100;
 #[derive(Debug, Clone)]
 enum Step {
     /// A record, so many offsets behind the last.
-    Record(u64, Content),
+    Record(u64, Payload),
     /// Letters older than this second are forgotten, at most so many blocks.
     Forget(u64, usize),
     /// The view is read from its folder again.
@@ -40,7 +40,7 @@ enum Step {
 /// What is asked of a view.
 #[derive(Debug, Clone)]
 struct Question {
-    filter: Filter,
+    filter: LetterFilter,
     limit: usize,
     /// Offsets, for the letters of a replay.
     from: u64,
@@ -69,8 +69,8 @@ fn one_of(names: &'static [&'static str]) -> impl Strategy<Value = Option<String
     option::of(select(names).prop_map(str::to_owned))
 }
 
-fn reason() -> impl Strategy<Value = Reason> {
-    select(vec![Reason::Malformed, Reason::Exhausted, Reason::Gone])
+fn reason() -> impl Strategy<Value = DeadLetterReason> {
+    select(vec![DeadLetterReason::Malformed, DeadLetterReason::Exhausted, DeadLetterReason::Gone])
 }
 
 fn status() -> impl Strategy<Value = Option<u16>> {
@@ -82,7 +82,7 @@ fn body_bytes() -> impl Strategy<Value = usize> {
     prop_oneof![40 => 0..40_usize, 3 => Just(60_000), 1 => Just(70_000)]
 }
 
-fn a_letter() -> impl Strategy<Value = Content> {
+fn a_letter() -> impl Strategy<Value = Payload> {
     let names = (one_of(&["c_1", "c_2"]), one_of(&["wh_1", "wh_2"]), one_of(&["a", "b"]));
     let identities = (one_of(&PHONES), one_of(&EVENTS), one_of(&DELIVERIES), one_of(&URLS));
     let link = option::weighted(0.3, (letter_id(), replay_id()));
@@ -101,15 +101,15 @@ fn a_letter() -> impl Strategy<Value = Content> {
             ..letter(id.as_str(), dead_at)
         };
         let letter = DeadLetter { campaign_id, webhook_id, label, reason, status, replay_of, replay_id, body, ..plain };
-        Content::Letter(Box::new(letter))
+        Payload::Letter(Box::new(letter))
     })
 }
 
-fn a_removed_message() -> impl Strategy<Value = Content> {
+fn a_removed_message() -> impl Strategy<Value = Payload> {
     (reason(), option::of(second()), body_bytes()).prop_map(|(reason, at, bytes)| {
         let removal = Removal { queue: "p.events".to_owned(), reason, at };
         let body = vec![0xFF; bytes];
-        Content::Removed(Box::new(RemovedMessage { removal, body, message_id: None, trace: None, replay: None }))
+        Payload::Removed(Box::new(RemovedMessage { removal, body, message_id: None, trace: None, replay: None }))
     })
 }
 
@@ -118,16 +118,16 @@ fn event_of(phone_number: &str) -> StepEvent {
     event::decode(event.to_string().as_bytes(), None).expect("an event")
 }
 
-fn a_replay() -> impl Strategy<Value = Mark> {
-    let state = prop_oneof![3 => Just(None), 2 => select(State::ALL.to_vec()).prop_map(Some)];
+fn a_replay() -> impl Strategy<Value = DeadLetterRecord> {
+    let state = prop_oneof![3 => Just(None), 2 => select(LetterState::ALL.to_vec()).prop_map(Some)];
     let phone_number = option::weighted(0.2, select(&PHONES[..]).prop_map(str::to_owned));
     let filter = (state, one_of(&["c_1", "c_2"]), phone_number, option::weighted(0.2, second())).prop_map(
-        |(state, campaign_id, phone_number, until)| Filter {
+        |(state, campaign_id, phone_number, until)| LetterFilter {
             state,
             campaign_id,
             phone_number,
             until,
-            ..Filter::default()
+            ..LetterFilter::default()
         },
     );
     let choice = prop_oneof![
@@ -137,31 +137,31 @@ fn a_replay() -> impl Strategy<Value = Mark> {
     let ratio = option::of(select(vec![0.0, 0.4, 1.0]));
     (replay_id(), second(), choice, ratio).prop_map(|(id, at, (filter, ids), stop_on_failure_ratio)| {
         let plain = replay(id.as_str(), at);
-        Mark::Replay(Box::new(Replay { filter, ids, stop_on_failure_ratio, ..plain }))
+        DeadLetterRecord::Replay(Box::new(Replay { filter, ids, stop_on_failure_ratio, ..plain }))
     })
 }
 
-fn a_mark() -> impl Strategy<Value = Content> {
+fn a_mark() -> impl Strategy<Value = Payload> {
     let ids = || vec(letter_id(), 0..LETTERS);
     let outcome = select(ReplayOutcome::ALL.to_vec());
-    let sent = vec((letter_id(), outcome).prop_map(|(id, outcome)| Sent { id, outcome }), 0..LETTERS);
-    let command = select(vec![Command::Pause, Command::Resume, Command::Cancel]);
-    let verdict = || second().prop_map(|at| Verdict { by: "ana".to_owned(), at, because: None });
+    let sent = vec((letter_id(), outcome).prop_map(|(id, outcome)| LetterResult { id, outcome }), 0..LETTERS);
+    let command = select(vec![ReplayCommand::Pause, ReplayCommand::Resume, ReplayCommand::Cancel]);
+    let verdict = || second().prop_map(|at| OperatorAction { by: "ana".to_owned(), at, because: None });
     prop_oneof![
-        2 => (ids(), verdict()).prop_map(|(ids, verdict)| Mark::Discard(Discard { ids, verdict })),
-        1 => (vec(letter_id(), 0..4), verdict()).prop_map(|(ids, verdict)| Mark::Erase(Erase { ids, verdict })),
+        2 => (ids(), verdict()).prop_map(|(ids, verdict)| DeadLetterRecord::Discard(Discard { ids, verdict })),
+        1 => (vec(letter_id(), 0..4), verdict()).prop_map(|(ids, verdict)| DeadLetterRecord::Erase(Erase { ids, verdict })),
         6 => a_replay(),
-        8 => (replay_id(), sent, second()).prop_map(|(replay, sent, at)| Mark::Slice(Slice { replay, sent, at })),
+        8 => (replay_id(), sent, second()).prop_map(|(replay, sent, at)| DeadLetterRecord::Slice(ReplayBatch { replay, sent, at })),
         3 => (replay_id(), command, second())
-            .prop_map(|(replay, command, at)| Mark::Control(Control { replay, command, by: "ana".to_owned(), at })),
-        2 => (0..200_u64).prop_map(|offset| Mark::Rewritten(Rewritten { offset })),
+            .prop_map(|(replay, command, at)| DeadLetterRecord::Control(ReplayControl { replay, command, by: "ana".to_owned(), at })),
+        2 => (0..200_u64).prop_map(|offset| DeadLetterRecord::Rewritten(Rewritten { offset })),
     ]
-    .prop_map(Content::Mark)
+    .prop_map(Payload::Mark)
 }
 
 fn a_step() -> impl Strategy<Value = Step> {
     let gap = prop_oneof![16 => Just(1), 6 => 2..70_u64, 1 => Just(1 << 33)];
-    let content = prop_oneof![12 => a_letter(), 16 => a_mark(), 2 => a_removed_message(), 1 => Just(Content::Nothing)];
+    let content = prop_oneof![12 => a_letter(), 16 => a_mark(), 2 => a_removed_message(), 1 => Just(Payload::Nothing)];
     prop_oneof![
         60 => (gap, content).prop_map(|(gap, content)| Step::Record(gap, content)),
         3 => (0..SECONDS + 1, 1..4_usize).prop_map(|(second, blocks)| Step::Forget(second, blocks)),
@@ -173,7 +173,7 @@ fn a_step() -> impl Strategy<Value = Step> {
 fn a_question() -> impl Strategy<Value = Question> {
     let names = (one_of(&["c_1", "c_2"]), one_of(&["wh_1", "wh_2"]), one_of(&["a", "b"]));
     let times = (option::weighted(0.2, second()), option::weighted(0.2, second()));
-    let others = (option::weighted(0.3, reason()), status(), option::weighted(0.3, select(State::ALL.to_vec())));
+    let others = (option::weighted(0.3, reason()), status(), option::weighted(0.3, select(LetterState::ALL.to_vec())));
     let identities = (one_of(&PHONES), one_of(&EVENTS), one_of(&DELIVERIES), one_of(&URLS));
     let fields = (names, identities, times, others, 1..8_usize, 0..200_u64, 0..300_u64);
     fields.prop_map(|(names, identities, times, others, limit, from, to)| {
@@ -181,7 +181,7 @@ fn a_question() -> impl Strategy<Value = Question> {
         let webhook_id = webhook_id.map(WebhookId::new);
         let ((since, until), (reason, status, state)) = (times, others);
         let (phone_number, event, delivery, url) = identities;
-        let filter = Filter {
+        let filter = LetterFilter {
             campaign_id,
             label,
             webhook_id,
@@ -197,12 +197,12 @@ fn a_question() -> impl Strategy<Value = Question> {
         };
         // Most are of a single field or two, or of none: those of many find little.
         let filter = match limit {
-            1 => Filter::default(),
-            2 => Filter { state: filter.state, ..Filter::default() },
-            3 => Filter { webhook_id: filter.webhook_id, since: filter.since, ..Filter::default() },
-            4 => Filter { phone_number: filter.phone_number, ..Filter::default() },
-            5 => Filter { event_id: filter.event_id, endpoint: filter.endpoint, ..Filter::default() },
-            6 => Filter { delivery_id: filter.delivery_id, state: filter.state, ..Filter::default() },
+            1 => LetterFilter::default(),
+            2 => LetterFilter { state: filter.state, ..LetterFilter::default() },
+            3 => LetterFilter { webhook_id: filter.webhook_id, since: filter.since, ..LetterFilter::default() },
+            4 => LetterFilter { phone_number: filter.phone_number, ..LetterFilter::default() },
+            5 => LetterFilter { event_id: filter.event_id, endpoint: filter.endpoint, ..LetterFilter::default() },
+            6 => LetterFilter { delivery_id: filter.delivery_id, state: filter.state, ..LetterFilter::default() },
             _ => filter,
         };
         Question { filter, limit, from, to }
@@ -227,7 +227,7 @@ fn run(mut log: Log, steps: &[Step], batches: &[usize], questions: &[Question]) 
                 let mut entries = Vec::new();
                 for (gap, content) in batch {
                     log.next += gap;
-                    entries.push(Entry { position: at(log.next), content: content.clone() });
+                    entries.push(StreamEntry { position: at(log.next), content: content.clone() });
                 }
                 let told: Vec<Told> = log.view().apply(&entries).expect("applied").iter().map(Told::from).collect();
                 let expected: Vec<Told> = entries.iter().map(|entry| naive.apply(entry)).collect();

@@ -3,13 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::*;
-use crate::delivery::dead_letter::mark::ReplayOf;
+use crate::delivery::dead_letter::mark::ReplayAttempt;
 use crate::store::dead_letters::rows::endpoint_of;
 
 /// The naive view.
 pub(super) struct Naive {
     retention: Duration,
-    position: Option<Position>,
+    position: Option<StreamPosition>,
     /// By their offsets.
     letters: Vec<Known>,
     jobs: BTreeMap<ReplayId, Course>,
@@ -21,9 +21,9 @@ pub(super) struct Naive {
 struct Known {
     offset: u64,
     letter: DeadLetter,
-    replays: Vec<ReplayOf>,
-    discard: Option<Verdict>,
-    erased: Option<Verdict>,
+    replays: Vec<ReplayAttempt>,
+    discard: Option<OperatorAction>,
+    erased: Option<OperatorAction>,
     /// By the replays that have told how it went.
     recorded: BTreeSet<ReplayId>,
     claimed_by: Option<ReplayId>,
@@ -44,26 +44,26 @@ pub(super) enum Told {
     Nothing,
 }
 
-impl From<&Applied> for Told {
-    fn from(applied: &Applied) -> Self {
+impl From<&RecordOutcome> for Told {
+    fn from(applied: &RecordOutcome) -> Self {
         match applied {
-            Applied::Letters(letters) => Self::Letters(*letters),
-            Applied::Replay(job) => Self::Replay(Box::new(job.replay.clone())),
-            Applied::Refused(state) => Self::Refused(*state),
-            Applied::Nothing => Self::Nothing,
+            RecordOutcome::Letters(letters) => Self::Letters(*letters),
+            RecordOutcome::Replay(job) => Self::Replay(Box::new(job.replay.clone())),
+            RecordOutcome::Refused(state) => Self::Refused(*state),
+            RecordOutcome::Nothing => Self::Nothing,
         }
     }
 }
 
 impl Known {
     /// The state while no replay has it.
-    fn unclaimed(&self) -> State {
+    fn unclaimed(&self) -> LetterState {
         let last_replay = self.replays.iter().map(|replay| replay.at).max();
         match (&self.discard, last_replay) {
-            (None, None) => State::Pending,
-            (Some(discard), Some(replay)) if discard.at > replay => State::Discarded,
-            (Some(_), None) => State::Discarded,
-            (_, Some(_)) => State::Replayed,
+            (None, None) => LetterState::Pending,
+            (Some(discard), Some(replay)) if discard.at > replay => LetterState::Discarded,
+            (Some(_), None) => LetterState::Discarded,
+            (_, Some(_)) => LetterState::Replayed,
         }
     }
 
@@ -72,10 +72,10 @@ impl Known {
         self.letter.state = self.unclaimed();
     }
 
-    fn replay(&mut self, replay: &ReplayId, at: DateTime<Utc>, outcome: ReplayOutcome) -> &mut ReplayOf {
+    fn replay(&mut self, replay: &ReplayId, at: DateTime<Utc>, outcome: ReplayOutcome) -> &mut ReplayAttempt {
         let replays = &mut self.replays;
         if !replays.iter().any(|known| known.replay_id == *replay) {
-            replays.push(ReplayOf { replay_id: replay.clone(), at, outcome, dead_letter_id: None });
+            replays.push(ReplayAttempt { replay_id: replay.clone(), at, outcome, dead_letter_id: None });
         }
         replays.iter_mut().find(|known| known.replay_id == *replay).expect("it is there")
     }
@@ -134,12 +134,12 @@ impl Naive {
         }
     }
 
-    pub(super) fn apply(&mut self, entry: &Entry) -> Told {
+    pub(super) fn apply(&mut self, entry: &StreamEntry) -> Told {
         self.position = Some(entry.position.clone());
-        let Content::Mark(mark) = &entry.content else {
+        let Payload::Mark(mark) = &entry.content else {
             return match &entry.content {
-                Content::Letter(letter) => self.letter(entry.position.offset, letter),
-                Content::Removed(message) => {
+                Payload::Letter(letter) => self.letter(entry.position.offset, letter),
+                Payload::Removed(message) => {
                     self.removed.insert(entry.position.offset, (**message).clone());
                     Told::Nothing
                 }
@@ -147,31 +147,31 @@ impl Naive {
             };
         };
         match mark {
-            Mark::Replay(replay) => {
+            DeadLetterRecord::Replay(replay) => {
                 if !self.jobs.contains_key(&replay.id) {
                     self.create(replay);
                 }
                 Told::Replay(Box::new(self.jobs[&replay.id].replay.clone()))
             }
-            Mark::Discard(discard) => {
+            DeadLetterRecord::Discard(discard) => {
                 let mut letters = 0;
                 for id in &discard.ids {
-                    if let Some(known) = self.known(id).filter(|known| known.letter.state == State::Pending) {
-                        known.letter.state = State::Discarded;
+                    if let Some(known) = self.known(id).filter(|known| known.letter.state == LetterState::Pending) {
+                        known.letter.state = LetterState::Discarded;
                         known.discard = Some(discard.verdict.clone());
                         letters += 1;
                     }
                 }
                 Told::Letters(letters)
             }
-            Mark::Erase(erase) => {
+            DeadLetterRecord::Erase(erase) => {
                 let mut letters = 0;
                 let mut phones = BTreeSet::new();
                 for id in &erase.ids {
                     if let Some(known) = self.known(id).filter(|known| known.claimed_by.is_none()) {
                         let event = known.letter.event.as_ref().filter(|_| known.erased.is_none());
                         phones.extend(event.map(|event| event.phone_number.clone()));
-                        known.letter = DeadLetter { state: State::Discarded, ..known.letter.clone().erased() };
+                        known.letter = DeadLetter { state: LetterState::Discarded, ..known.letter.clone().erased() };
                         known.discard.get_or_insert_with(|| erase.verdict.clone());
                         known.erased = Some(erase.verdict.clone());
                         letters += 1;
@@ -184,13 +184,13 @@ impl Naive {
                 }
                 Told::Letters(letters)
             }
-            Mark::Slice(slice) => self.slice(slice),
-            Mark::Control(control) => {
+            DeadLetterRecord::Slice(slice) => self.slice(slice),
+            DeadLetterRecord::Control(control) => {
                 let Some(course) = self.jobs.get_mut(&control.replay) else { return Told::Nothing };
                 match (control.command, course.replay.state) {
-                    (Command::Pause, ReplayState::Running) => course.replay.state = ReplayState::Paused,
-                    (Command::Resume, ReplayState::Paused) => course.replay.state = ReplayState::Running,
-                    (Command::Cancel, _) if course.is_open() => course.end(ReplayState::Cancelled, control.at),
+                    (ReplayCommand::Pause, ReplayState::Running) => course.replay.state = ReplayState::Paused,
+                    (ReplayCommand::Resume, ReplayState::Paused) => course.replay.state = ReplayState::Running,
+                    (ReplayCommand::Cancel, _) if course.is_open() => course.end(ReplayState::Cancelled, control.at),
                     (_, state) => return Told::Refused(state),
                 }
                 course.updated_at = control.at;
@@ -198,7 +198,7 @@ impl Naive {
                 self.give_back_if_ended(&replay.id);
                 Told::Replay(Box::new(replay))
             }
-            Mark::Rewritten(rewritten) => Told::Letters(u64::from(self.removed.remove(&rewritten.offset).is_some())),
+            DeadLetterRecord::Rewritten(rewritten) => Told::Letters(u64::from(self.removed.remove(&rewritten.offset).is_some())),
         }
     }
 
@@ -221,7 +221,7 @@ impl Naive {
             original.replay(replay, letter.dead_at, ReplayOutcome::Dead).dead_letter_id = Some(letter.id.clone());
             if let Some(verdict) = original.erased.clone() {
                 let new = self.letters.last_mut().expect("it is there");
-                new.letter = DeadLetter { state: State::Discarded, ..new.letter.clone().erased() };
+                new.letter = DeadLetter { state: LetterState::Discarded, ..new.letter.clone().erased() };
                 (new.discard, new.erased) = (Some(verdict.clone()), Some(verdict));
             }
         }
@@ -239,7 +239,7 @@ impl Naive {
                 (None, None) => false,
             };
             if is_chosen && known.claimed_by.is_none() && known.erased.is_none() && age <= self.retention {
-                known.letter.state = State::Replaying;
+                known.letter.state = LetterState::Replaying;
                 known.claimed_by = Some(replay.id.clone());
                 claimed += 1;
             }
@@ -253,16 +253,16 @@ impl Naive {
     }
 
     /// Records each letter that the replay has claimed, and each that no replay has and of which it has told nothing yet.
-    fn slice(&mut self, slice: &Slice) -> Told {
+    fn slice(&mut self, slice: &ReplayBatch) -> Told {
         let mut letters = 0;
-        for Sent { id, outcome } in &slice.sent {
+        for LetterResult { id, outcome } in &slice.sent {
             let counts = |known: &&mut Known| match &known.claimed_by {
                 Some(replay) => *replay == slice.replay,
                 None => !known.recorded.contains(&slice.replay),
             };
             let Some(known) = self.known(id).filter(counts) else { continue };
             known.claimed_by = None;
-            known.letter.state = State::Replayed;
+            known.letter.state = LetterState::Replayed;
             known.recorded.insert(slice.replay.clone());
             let sent = known.replay(&slice.replay, slice.at, *outcome);
             (sent.at, sent.outcome) = (slice.at, *outcome);
@@ -306,7 +306,7 @@ impl Naive {
         let view = log.view();
         assert_eq!(view.position().expect("a position"), self.position);
         let in_state = |state| self.letters.iter().filter(|known| known.letter.state == state).count() as u64;
-        assert_eq!(view.counts(), State::ALL.map(in_state));
+        assert_eq!(view.counts(), LetterState::ALL.map(in_state));
         for number in 0..=LETTERS {
             let id = DeadLetterId::new(format!("dl_{number}"));
             let known = self.letters.iter().find(|known| known.letter.id == id);
@@ -347,7 +347,7 @@ impl Naive {
         for job in &jobs {
             let course = &self.jobs[&job.replay.id];
             assert_eq!(job.replay, course.replay);
-            assert_eq!((job.claims, job.updated_at), (Claims::Made, course.updated_at));
+            assert_eq!((job.claims, job.updated_at), (ClaimState::Made, course.updated_at));
             assert!(!job.is_to_release());
             let letters = log.claimed(job.replay.id.as_str());
             let expected = self.claimed_by(&job.replay.id);
@@ -358,11 +358,11 @@ impl Naive {
             assert_eq!(job.left, letters.len() as u64);
             assert_eq!(job.replay.sent, job.replay.delivered + job.replay.requeued + job.replay.failed);
             for kept in letters {
-                assert_eq!(kept.letter.state, State::Replaying);
+                assert_eq!(kept.letter.state, LetterState::Replaying);
                 assert!(claimed.insert(kept.offset), "two replays have it");
             }
         }
-        assert_eq!(claimed.len() as u64, view.counts()[State::Replaying as usize]);
+        assert_eq!(claimed.len() as u64, view.counts()[LetterState::Replaying as usize]);
         let to_do = view.jobs_to_do().expect("jobs");
         assert!(to_do.iter().eq(jobs.iter().filter(|job| job.replay.state == ReplayState::Running)));
         assert!(to_do.iter().all(|job| job.left > 0), "a replay that has nothing to send runs on");
@@ -414,9 +414,9 @@ impl Naive {
     }
 }
 
-fn wants(filter: &Filter, known: &Known) -> bool {
-    let Filter { campaign_id, label, webhook_id, phone_number, event_id, delivery_id, endpoint, .. } = filter;
-    let Filter { reason, status, since, until, state, .. } = filter;
+fn wants(filter: &LetterFilter, known: &Known) -> bool {
+    let LetterFilter { campaign_id, label, webhook_id, phone_number, event_id, delivery_id, endpoint, .. } = filter;
+    let LetterFilter { reason, status, since, until, state, .. } = filter;
     let letter = &known.letter;
     // An erased letter shows a mask, by which it is not found.
     let phone = letter.event.as_ref().map(|event| &event.phone_number).filter(|_| known.erased.is_none());
