@@ -127,7 +127,7 @@ impl App {
     /// # Errors
     /// [`AppError`].
     pub async fn build(config: &Config) -> Result<Self, AppError> {
-        warn_of_what_is_in_the_clear(config);
+        warn_if_unencrypted(config);
         let listen = config.http.listen;
         let listener = TcpListener::bind(listen).await.map_err(|error| AppError::Listen { address: listen, error })?;
         let address = listener.local_addr().map_err(AppError::Http)?;
@@ -283,7 +283,7 @@ impl App {
     }
 }
 
-fn warn_of_what_is_in_the_clear(config: &Config) {
+fn warn_if_unencrypted(config: &Config) {
     if config.keyring.ids().next().is_none() {
         tracing::warn!("WAYPOST_SECRET_KEY is not set: header values and signing secrets are stored in the clear");
     }

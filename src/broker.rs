@@ -83,7 +83,7 @@ pub enum BrokerError {
 
 impl BrokerError {
     /// Whether another connection does not mend it: somebody has to.
-    pub fn is_lasting(&self) -> bool {
+    pub fn is_permanent(&self) -> bool {
         match self {
             Self::Mismatch(_) | Self::NoPlugin { .. } => true,
             Self::Connect { .. } | Self::ChannelFailed { .. } => false,

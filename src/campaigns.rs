@@ -39,7 +39,7 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A change made on no particular version is tried again when it loses a race against another node, this often.
-const RACES: usize = 50;
+const MAX_CONFLICT_RETRIES: usize = 50;
 
 /// What the caller of a change knows of the campaign.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,14 +173,14 @@ impl Campaigns {
     /// # Errors
     /// [`Refused`].
     pub async fn put(&self, id: &str, document: &[u8], precondition: Precondition, by: &str) -> Result<PutOutcome, CampaignError> {
-        let _turn = self.turn().await?;
-        for _ in 0..RACES {
+        let _turn = self.write_lock().await?;
+        for _ in 0..MAX_CONFLICT_RETRIES {
             let current = self.store.campaign(id)?;
             check(&precondition, current.as_deref())?;
             let campaign = self.read(id, document, current.as_deref())?;
             let expected = current.as_deref().map(|stored| stored.version);
             let places = edited::between(current.as_deref().map(|stored| &stored.campaign), &campaign);
-            let made = ChangeAuthor { places, ..made(by) };
+            let made = ChangeAuthor { places, ..author(by) };
             let change =
                 Change { id: id.to_owned(), expected, made: Some(made.clone()), campaign: Some(campaign.clone()) };
             match self.append(change).await? {
@@ -190,7 +190,7 @@ impl Campaigns {
                     return Ok(PutOutcome { stored, created });
                 }
                 ChangeOutcome::WebhookTaken { webhook_id, owner } => {
-                    return Err(taken(&campaign, &webhook_id, &owner));
+                    return Err(id_taken(&campaign, &webhook_id, &owner));
                 }
                 ChangeOutcome::Stale => {}
             }
@@ -244,15 +244,15 @@ impl Campaigns {
     /// # Errors
     /// [`Refused`].
     pub async fn delete(&self, id: &str, precondition: Precondition, by: &str) -> Result<(), CampaignError> {
-        let _turn = self.turn().await?;
-        for _ in 0..RACES {
+        let _turn = self.write_lock().await?;
+        for _ in 0..MAX_CONFLICT_RETRIES {
             let current = self.store.campaign(id)?;
             check(&precondition, current.as_deref())?;
             let Some(current) = current else {
                 return Err(self.missing());
             };
             let expected = Some(current.version);
-            let change = Change { id: id.to_owned(), expected, made: Some(made(by)), campaign: None };
+            let change = Change { id: id.to_owned(), expected, made: Some(author(by)), campaign: None };
             if matches!(self.append(change).await?, ChangeOutcome::Done { .. }) {
                 return Ok(());
             }
@@ -262,7 +262,7 @@ impl Campaigns {
 
     /// Waits for this worker's other changes, and until the log is read: a change that a worker appends to a new log would hide
     /// that the log lacks all others. No change is accepted while campaigns may be missing from the log.
-    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, CampaignError> {
+    async fn write_lock(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, CampaignError> {
         let turn = self.lock().await?;
         let (mut is_following, mut status) = (self.is_following.subscribe(), self.status.subscribe());
         let known = async {
@@ -292,7 +292,7 @@ impl Campaigns {
             if let Some(owner) = self.store.owner_of(webhook_id)?
                 && owner != campaign.id
             {
-                return Err(taken(campaign, webhook_id, &owner));
+                return Err(id_taken(campaign, webhook_id, &owner));
             }
         }
         Ok(())
@@ -326,7 +326,7 @@ pub struct PutOutcome {
 }
 
 /// A change that is accepted now.
-fn made(by: &str) -> ChangeAuthor {
+fn author(by: &str) -> ChangeAuthor {
     ChangeAuthor { by: by.to_owned(), at: Utc::now(), places: Vec::new() }
 }
 
@@ -348,7 +348,7 @@ fn check(precondition: &Precondition, current: Option<&StoredCampaign>) -> Resul
     if holds { Ok(()) } else { Err(CampaignError::Precondition) }
 }
 
-fn taken(campaign: &Campaign, webhook_id: &str, owner: &str) -> CampaignError {
+fn id_taken(campaign: &Campaign, webhook_id: &str, owner: &str) -> CampaignError {
     let message = format!(
         "`{webhook_id}` is the id of a webhook of campaign `{owner}`: leave `id` out, and it is given a new one"
     );

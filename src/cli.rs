@@ -126,7 +126,7 @@ enum CliError {
 }
 
 impl CliError {
-    fn of(error: impl std::fmt::Display) -> Self {
+    fn new(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
     }
 
@@ -146,7 +146,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return report(CliError::of(format!("no runtime: {error}"))),
+        Err(error) => return report(CliError::new(format!("no runtime: {error}"))),
     };
     let done = runtime.block_on(run(cli.command));
     // A name that is still being resolved, or a read of standard input, is not waited for.

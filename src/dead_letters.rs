@@ -149,14 +149,14 @@ impl DeadLetters {
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
         let appender = StreamWriter::new(publisher, names.dead_letters(), APPEND_TIMEOUT);
-        let view = view.kept_for(retention);
+        let view = view.with_retention(retention);
         let building = if view.position()?.is_none() { ViewState::Yes } else { ViewState::No };
         let currency = Arc::new(watch::Sender::new(SyncState::CatchingUp));
         let building = Arc::new(watch::Sender::new(building));
         let changes = Arc::new(watch::Sender::new(()));
         let clock = RetentionClock::start();
         let dead_letters = Self { view, appender, names, retention, metrics, currency, building, clock, changes };
-        dead_letters.count();
+        dead_letters.update_gauges();
         Ok(dead_letters)
     }
 
@@ -170,7 +170,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`Refused::Unavailable`].
-    pub async fn readable(&self) -> Result<&LetterView, DeadLetterError> {
+    pub async fn ready_view(&self) -> Result<&LetterView, DeadLetterError> {
         let mut building = self.building.subscribe();
         let built = building.wait_for(|building| *building == ViewState::No);
         if tokio::time::timeout(BUILDING_TIMEOUT, built).await.is_err() {
@@ -208,7 +208,7 @@ impl DeadLetters {
     /// # Errors
     /// [`Refused::Unknown`], [`Refused::Conflict`].
     pub async fn check(&self, ids: &[DeadLetterId], fits: impl Fn(LetterState) -> bool) -> Result<(), DeadLetterError> {
-        let view = self.readable().await?;
+        let view = self.ready_view().await?;
         tokio::task::block_in_place(|| {
             for id in ids {
                 match view.state(id)? {
@@ -232,7 +232,7 @@ impl DeadLetters {
     /// # Errors
     /// [`Refused`].
     pub async fn count_discardable(&self, choice: &Selection) -> Result<LetterCounts, DeadLetterError> {
-        let view = self.readable().await?;
+        let view = self.ready_view().await?;
         match choice {
             Selection::Ids(ids) => {
                 self.check(ids, |state| state == LetterState::Pending).await?;
@@ -252,7 +252,7 @@ impl DeadLetters {
     pub async fn discard(&self, choice: Selection, by: &str, because: Option<String>) -> Result<Discarded, DeadLetterError> {
         let deadline = Instant::now() + DISCARD_TIME;
         // What dies meanwhile is not meant.
-        let end = self.readable().await?.position()?.map_or(0, |position| position.offset + 1);
+        let end = self.ready_view().await?.position()?.map_or(0, |position| position.offset + 1);
         let mut letters = 0;
         let mut ids = match &choice {
             Selection::Ids(ids) => {
@@ -288,7 +288,7 @@ impl DeadLetters {
     /// Pending letters before an offset that a filter matches, from the oldest on.
     async fn find(&self, filter: &LetterFilter, end: u64) -> Result<Vec<DeadLetterId>, DeadLetterError> {
         let filter = pending(filter)?;
-        let view = self.readable().await?;
+        let view = self.ready_view().await?;
         let found = tokio::task::block_in_place(|| view.find(&filter, 0..end, LETTERS_PER_MARK))?;
         Ok(found.letters.into_iter().map(|(_, id)| id).collect())
     }
@@ -336,7 +336,7 @@ impl DeadLetters {
                     "dead letters are current"
                 );
                 self.building.send_replace(ViewState::No);
-                self.count();
+                self.update_gauges();
                 self.currency.send_replace(SyncState::Current);
             }
             let first = log.next().await?;
@@ -350,7 +350,7 @@ impl DeadLetters {
                 batch.push(self.read(record));
             }
             let applied = tokio::task::block_in_place(|| self.view.apply(&batch))?;
-            self.count();
+            self.update_gauges();
             self.changes.send_replace(());
             for (entry, applied) in batch.iter().zip(applied) {
                 self.appender.applied(&entry.position.message_id, applied);
@@ -389,7 +389,7 @@ impl DeadLetters {
         loop {
             ticks.tick().await;
             self.forget_old()?;
-            self.count();
+            self.update_gauges();
         }
     }
 
@@ -401,7 +401,7 @@ impl DeadLetters {
     }
 
     /// Shows how many letters there are; not while the view is being built, when these are too few.
-    fn count(&self) {
+    fn update_gauges(&self) {
         if *self.building.borrow() == ViewState::No {
             self.metrics.dead_letters_kept(self.view.counts());
         }

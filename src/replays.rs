@@ -197,7 +197,7 @@ impl Replays {
     /// # Errors
     /// [`Refused::Unknown`].
     pub async fn get(&self, id: &ReplayId) -> Result<Replay, DeadLetterError> {
-        let job = self.dead_letters.readable().await?.job(id)?;
+        let job = self.dead_letters.ready_view().await?.job(id)?;
         job.map(|job| job.replay).ok_or_else(|| unknown(id))
     }
 
@@ -245,7 +245,7 @@ impl Replays {
         if !faults.is_empty() {
             return Err(DeadLetterError::Faults(faults));
         }
-        let view = self.dead_letters.readable().await?;
+        let view = self.dead_letters.ready_view().await?;
         match &order.choice {
             Selection::Ids(ids) => {
                 self.dead_letters.check(ids, |state| state != LetterState::Replaying).await?;

@@ -58,7 +58,7 @@ use parking::ParkBatcher;
 use receipts::Receipts;
 
 /// While the broker takes no messages, nothing can be parked: what would be asks again after this time.
-const ASK_AGAIN: Duration = Duration::from_millis(250);
+const PARK_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A delivery that does not fit into memory is parked for a time between these. Those that are attempted end within 30 s.
 const MEMORY_PARKING: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
@@ -131,14 +131,14 @@ impl Worker {
     /// A message of the events queue: one step event, for every webhook it resolves to.
     pub async fn event(&self, message: &mut Message) -> Result<(), DeliveryError> {
         let span = spans::event(message.message_id.as_deref(), message.body.len(), message.trace.as_ref());
-        self.take(message).instrument(span).await
+        self.process_event(message).instrument(span).await
     }
 
-    async fn take(&self, message: &mut Message) -> Result<(), DeliveryError> {
+    async fn process_event(&self, message: &mut Message) -> Result<(), DeliveryError> {
         let event = match event::decode(&message.body, message.message_id.as_deref()) {
             Ok(event) => event,
             Err(faults) => {
-                Box::pin(self.unreadable(message, faults)).await?;
+                Box::pin(self.dead_letter_malformed(message, faults)).await?;
                 self.metrics.event(EventResult::Malformed);
                 return Ok(());
             }
@@ -170,19 +170,19 @@ impl Worker {
     ) -> Result<(), DeliveryError> {
         let receipt = self.receipts.next();
         if targets.len() == 1 {
-            return self.first(Box::new(Delivery::received(event, targets.remove(0), trace, receipt))).await;
+            return self.first_attempt(Box::new(Delivery::received(event, targets.remove(0), trace, receipt))).await;
         }
         let deliveries = targets
             .into_iter()
             .map(|target| Box::new(Delivery::received(event.clone(), target, trace.clone(), receipt)));
-        let attempts = join_all(deliveries.map(|delivery| self.first(delivery)));
+        let attempts = join_all(deliveries.map(|delivery| self.first_attempt(delivery)));
         Box::pin(attempts).await.into_iter().collect()
     }
 
     /// The first attempt of a delivery.
-    async fn first(&self, delivery: Box<Delivery>) -> Result<(), DeliveryError> {
+    async fn first_attempt(&self, delivery: Box<Delivery>) -> Result<(), DeliveryError> {
         let in_hand = self.metrics.account.take(Origin::Event);
-        accounted(in_hand, self.attempt(delivery).await)
+        close_account(in_hand, self.attempt(delivery).await)
     }
 
     /// A message of the retries queue: a delivery that waits or is due again, or several that were parked together.
@@ -191,27 +191,27 @@ impl Worker {
             Ok(waiting) => waiting,
             Err(error) => {
                 let faults = vec![Violation::new("$", format!("not a delivery: {error}"))];
-                return Box::pin(self.unreadable(message, faults)).await;
+                return Box::pin(self.dead_letter_malformed(message, faults)).await;
             }
         };
         message.body = Vec::new();
         if waiting.len() == 1 {
-            return self.resume(Box::new(waiting.remove(0))).await;
+            return self.process_waiting(Box::new(waiting.remove(0))).await;
         }
-        let resumed = join_all(waiting.into_iter().map(|delivery| self.resume(Box::new(delivery))));
+        let resumed = join_all(waiting.into_iter().map(|delivery| self.process_waiting(Box::new(delivery))));
         Box::pin(resumed).await.into_iter().collect()
     }
 
     /// Goes on with a delivery that has waited.
-    async fn resume(&self, delivery: Box<Delivery>) -> Result<(), DeliveryError> {
+    async fn process_waiting(&self, delivery: Box<Delivery>) -> Result<(), DeliveryError> {
         let span = spans::resumed(&delivery);
-        self.go_on(delivery).instrument(span).await
+        self.process_waiting_delivery(delivery).instrument(span).await
     }
 
-    async fn go_on(&self, mut delivery: Box<Delivery>) -> Result<(), DeliveryError> {
+    async fn process_waiting_delivery(&self, mut delivery: Box<Delivery>) -> Result<(), DeliveryError> {
         if let Some(due) = delivery.due.filter(|due| rung_until(*due, Utc::now()).is_some()) {
             // Those that were parked together go on together.
-            let (rung, body) = waiting(&mut delivery, due)?;
+            let (rung, body) = encode_for_delay(&mut delivery, due)?;
             return Ok(self.parking.park(rung, body).await?);
         }
         let in_hand = self.metrics.account.take(Origin::Ladder);
@@ -223,7 +223,7 @@ impl Worker {
             Ok(Err(reason)) => Box::pin(self.dead(delivery, reason)).await,
             Err(error) => Err(error.into()),
         };
-        accounted(in_hand, ended)
+        close_account(in_hand, ended)
     }
 
     /// One attempt of a delivery, if its endpoint can take it now, and what follows from it.
@@ -234,14 +234,14 @@ impl Worker {
         };
         let ladder = || if self.publisher.is_up() { Ladder::Open } else { Ladder::Closed };
         let permit = loop {
-            match self.endpoints.enter(&delivery.target.webhook, arrival, ladder, jitter()).await {
+            match self.endpoints.admit(&delivery.target.webhook, arrival, ladder, jitter()).await {
                 AdmissionOutcome::Admitted(permit) => break permit,
                 AdmissionOutcome::Parked { time, why } => {
                     drop(hold);
                     return Box::pin(self.park(delivery, time, why)).await;
                 }
                 // Here it may get its turn.
-                AdmissionOutcome::Refused => tokio::time::sleep(ASK_AGAIN).await,
+                AdmissionOutcome::Refused => tokio::time::sleep(PARK_RETRY_INTERVAL).await,
             }
         };
         if arrival == Source::Event {
@@ -273,7 +273,7 @@ impl Worker {
         let policy = settings.of(&delivery.target.webhook);
         delivery.target = delivery.target.reference();
         while !self.publisher.is_up() {
-            tokio::time::sleep(ASK_AGAIN).await;
+            tokio::time::sleep(PARK_RETRY_INTERVAL).await;
         }
         let [shortest, longest] = MEMORY_PARKING;
         let time = shortest + (longest - shortest).mul_f64(jitter());
@@ -282,7 +282,7 @@ impl Worker {
 
     /// Has a delivery tried again when it is due.
     async fn retry_at(&self, mut delivery: Box<Delivery>, due: DateTime<Utc>) -> Result<(), DeliveryError> {
-        let (rung, body) = waiting(&mut delivery, due)?;
+        let (rung, body) = encode_for_delay(&mut delivery, due)?;
         self.publish(new_outgoing(Destination::Queue(self.names.delay(rung)), body)).await?;
         self.metrics.account.put_on_ladder.inc();
         self.metrics.retries_scheduled.inc();
@@ -305,7 +305,7 @@ impl Worker {
     ) -> Result<(), DeliveryError> {
         match park(policy, &mut delivery, time, Utc::now()) {
             Ok(due) => {
-                let (rung, body) = waiting(&mut delivery, due)?;
+                let (rung, body) = encode_for_delay(&mut delivery, due)?;
                 self.parking.park(rung, body).await?;
                 self.metrics.parked(why);
                 lines::parked(&delivery, why, due);
@@ -336,7 +336,7 @@ impl Worker {
 
     /// The one attempt of a delivery that a replay makes: counted and logged as any other, and nothing follows from it here.
     /// None where the receiver has it, else why the delivery is dead again.
-    pub(crate) async fn attempt_alone(&self, delivery: &mut Delivery, replay: &ReplayId) -> Option<DeadLetterReason> {
+    pub(crate) async fn attempt_for_replay(&self, delivery: &mut Delivery, replay: &ReplayId) -> Option<DeadLetterReason> {
         // A replay has few requests in flight: its deliveries share what is there already, and are sent in any case.
         let _hold = self.memory_budget.hold(&mut delivery.target.webhook);
         let in_flight = InFlight::begin(&self.metrics);
@@ -344,7 +344,7 @@ impl Worker {
         let AttemptResult { outcome, reply, took, ended } = self.attempt_once(delivery).instrument(span).await;
         drop(in_flight);
         self.metrics.attempt_duration.observe(took.as_secs_f64());
-        self.endpoints.heard(&delivery.target.webhook, &reply, ended);
+        self.endpoints.record(&delivery.target.webhook, &reply, ended);
         let reason = match outcome {
             Outcome::Delivered => {
                 self.metrics.attempt(AttemptOutcome::Delivered, reply.cause());
@@ -362,14 +362,14 @@ impl Worker {
 
     /// Gives a delivery up.
     async fn dead(&self, delivery: Box<Delivery>, reason: DeadLetterReason) -> Result<(), DeliveryError> {
-        self.keep(&DeadLetter::of_delivery(*delivery, reason, Utc::now())).await?;
+        self.publish_dead_letter(&DeadLetter::of_delivery(*delivery, reason, Utc::now())).await?;
         self.metrics.dead();
         Ok(())
     }
 
     /// Publishes until the broker has taken it. To give the message back instead would send the request once more.
     pub(crate) async fn publish(&self, outgoing: OutboundMessage) -> Result<(), DeliveryError> {
-        Ok(self.publisher.publish_until_taken(outgoing).instrument(spans::publish()).await?)
+        Ok(self.publisher.publish_with_retry(outgoing).instrument(spans::publish()).await?)
     }
 
     /// The webhook of a waiting delivery as it is configured now, or why there is none.
@@ -400,7 +400,7 @@ impl Worker {
 }
 
 /// A delivery in hand has come to an end, or could not.
-fn accounted(in_hand: DeliveryGuard<'_>, ended: Result<(), DeliveryError>) -> Result<(), DeliveryError> {
+fn close_account(in_hand: DeliveryGuard<'_>, ended: Result<(), DeliveryError>) -> Result<(), DeliveryError> {
     match &ended {
         Ok(()) => in_hand.settled(),
         Err(error) => in_hand.given_back(error.blame()),
@@ -425,7 +425,7 @@ impl Drop for InFlight<'_> {
 }
 
 /// A delivery as it waits until it is due, and the rung for that.
-fn waiting(delivery: &mut Delivery, due: DateTime<Utc>) -> Result<(DelayTier, Vec<u8>), serde_json::Error> {
+fn encode_for_delay(delivery: &mut Delivery, due: DateTime<Utc>) -> Result<(DelayTier, Vec<u8>), serde_json::Error> {
     delivery.wait_until(due);
     Ok((rung_until(due, Utc::now()).unwrap_or(DelayTier::LOWEST), serde_json::to_vec(delivery)?))
 }

@@ -17,7 +17,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
 
 /// One stuck behind an unfinished message waits for so many of these intervals that that one is finished as well: a delivery
 /// that is parked takes less, and then one frame is enough for all.
-const PATIENCE: u64 = 20;
+const STUCK_LOOKS: u64 = 20;
 
 /// A message that is the first unfinished one for so long hangs.
 const HANGING: Duration = Duration::from_millis(500);
@@ -224,7 +224,7 @@ impl AckWindow {
         let mut excess = self.finished.len().saturating_sub(self.most_finished);
         let flushes = self.flushes;
         let overtaking = self.finished.extract_if(.., |_, since| {
-            let goes = excess > 0 || flushes - *since >= PATIENCE;
+            let goes = excess > 0 || flushes - *since >= STUCK_LOOKS;
             excess = excess.saturating_sub(usize::from(goes));
             goes
         });
@@ -254,7 +254,7 @@ mod tests {
             window.finish(tag);
         }
         assert_eq!(window.flush(NOW), [Ack { tag: 3, multiple: true }]);
-        for _ in 1..PATIENCE {
+        for _ in 1..STUCK_LOOKS {
             assert_eq!(window.flush(NOW), [], "the slow one may yet finish");
         }
         assert_eq!(window.flush(NOW), [Ack { tag: 5, multiple: false }, Ack { tag: 6, multiple: false }]);
@@ -279,7 +279,7 @@ mod tests {
             window.flush(NOW + after);
             window.is_stuck(NOW + after)
         };
-        for _ in 0..2 * PATIENCE {
+        for _ in 0..2 * STUCK_LOOKS {
             assert!(!flush(&mut window, Duration::ZERO, 3), "it may only be slow");
         }
         assert!(!flush(&mut window, HANGING - Duration::from_millis(1), 0));

@@ -79,7 +79,7 @@ impl<T> StreamWriter<T> {
             let (sender, applied) = oneshot::channel();
             self.waiting().insert(outgoing.message_id.clone(), sender);
             let _waiting = Waiting { appender: self, message_id: outgoing.message_id.clone() };
-            self.publisher.publish_until_taken(outgoing.clone()).await?;
+            self.publisher.publish_with_retry(outgoing.clone()).await?;
             publishes += 1;
             let confirmed = Instant::now();
             tokio::select! {

@@ -22,7 +22,7 @@ const HEARTBEAT_SECONDS: u16 = 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// So long the end of a connection is waited for.
-const FAREWELL: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where the broker is, and who we are to it.
 #[derive(Clone)]
@@ -100,7 +100,7 @@ impl ConnectionConfig {
 /// Closes a connection that is not needed any more. Whatever the broker answers, it is gone with the process; one that stands still
 /// answers nothing.
 pub async fn close(connection: &Connection) {
-    let _ = tokio::time::timeout(FAREWELL, connection.close(200, "stopping".into())).await;
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "stopping".into())).await;
 }
 
 /// Whether lapin can read a URL, all of it.

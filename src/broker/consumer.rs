@@ -12,7 +12,7 @@ use super::acks::{AckTask, Acks};
 use super::removal::Removals;
 use super::{BrokerError, DELIVERY_COUNT, REPLAY_ID, REPLAY_OF, number_header, text_header};
 use crate::delivery::TraceContext;
-use crate::delivery::identity::ReplayLink;
+use crate::delivery::identity::ReplayRef;
 use crate::delivery::identity::{DeadLetterId, ReplayId};
 
 /// A quorum queue can lose acknowledgements that are followed at once by the end of their channel: 3 of 8 runs under
@@ -21,7 +21,7 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(300);
 
 /// The last acknowledgements have reached the broker within this time, or never will: on a connection that stands still it gives out
 /// again what it does not hear of.
-pub const LAST_ACKS: Duration = Duration::from_secs(2);
+pub const ACK_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A message in hand.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub struct Message {
     /// The headers `traceparent` and `tracestate`.
     pub trace: Option<TraceContext>,
     /// Which dead letter it is, sent again.
-    pub replay: Option<ReplayLink>,
+    pub replay: Option<ReplayRef>,
     /// When a broker removed it from a queue, if it comes from a stream.
     pub removals: Option<Removals>,
 }
@@ -51,7 +51,7 @@ impl From<Delivery> for Message {
         let headers = delivery.properties.headers().as_ref();
         let trace = TraceContext::read(text_header(headers, "traceparent"), text_header(headers, "tracestate"));
         let replay = text_header(headers, REPLAY_OF).zip(text_header(headers, REPLAY_ID)).map(|(letter, replay)| {
-            ReplayLink { dead_letter: DeadLetterId::new(letter), replay: ReplayId::new(replay) }
+            ReplayRef { dead_letter: DeadLetterId::new(letter), replay: ReplayId::new(replay) }
         });
         let offset = number_header(headers, "x-stream-offset");
         Self {

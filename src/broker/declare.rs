@@ -22,7 +22,7 @@ pub(super) async fn exchange(
 }
 
 /// An exchange that spreads messages over queues, and is gone with the broker's next start.
-pub(super) async fn transient_spreading(channel: &Channel, name: &str) -> Result<(), BrokerError> {
+pub(super) async fn transient_hash_exchange(channel: &Channel, name: &str) -> Result<(), BrokerError> {
     let (kind, options) = (ExchangeKind::Custom(SPREADING.to_owned()), ExchangeDeclareOptions::default());
     let declared = channel.exchange_declare(name.into(), kind, options, FieldTable::default()).await;
     declared.map_err(|error| refused("declaring an exchange", &error))

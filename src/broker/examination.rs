@@ -16,7 +16,7 @@ use super::names::Names;
 use super::topology::{self, Topology};
 
 /// A broker that takes no message for so long is short of memory or disk.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An object of the broker as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +93,7 @@ pub async fn queues(connection: &Connection, topology: &Topology) -> Result<Vec<
 pub async fn plugin(connection: &Connection, names: &Names) -> Result<(), BrokerError> {
     let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
     let name = names.examination(&uuid::Uuid::now_v7().to_string());
-    declare::transient_spreading(&channel, &name).await?;
+    declare::transient_hash_exchange(&channel, &name).await?;
     let deleted = channel.exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default()).await;
     deleted.map_err(BrokerError::lost("removing an exchange"))
 }
@@ -172,7 +172,7 @@ pub async fn rights(connection: &Connection, names: &Names) -> Result<(), Broker
         let options = BasicPublishOptions::default();
         channel.basic_publish("".into(), name.as_str().into(), options, b"examination", properties).await?.await
     };
-    match tokio::time::timeout(PATIENCE, sending).await {
+    match tokio::time::timeout(CONFIRM_TIMEOUT, sending).await {
         Ok(sent) => drop(sent.map_err(BrokerError::lost("sending a message (the right to write)"))?),
         Err(_) => {
             let error = "the broker has not taken it for 5 s: it is short of memory or disk (rabbitmqctl list_alarms)";

@@ -21,19 +21,19 @@ use super::consumer::{Message, StartAt, Subscription};
 use super::publisher::{Destination, OutboundMessage, Publisher};
 use super::removal::Removals;
 use crate::delivery::TraceContext;
-use crate::delivery::identity::ReplayLink;
+use crate::delivery::identity::ReplayRef;
 
 /// Records in hand at once. A record may be a document of a megabyte, so not more of them.
 const WINDOW: u16 = 100;
 
 /// An existing record arrives within this time. Taking a slow broker for a lost record costs a needless rebuild.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A broker that takes messages has confirmed the marker by then.
 const MARKER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A log from which nothing comes for this long has been read to its end, or as good as that.
-const QUIET: Duration = Duration::from_secs(1);
+const QUIET_TIME: Duration = Duration::from_secs(1);
 
 /// A record of a log.
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ pub struct Record {
     /// Its trace context.
     pub trace: Option<TraceContext>,
     /// The dead letter that is sent again by it.
-    pub replay: Option<ReplayLink>,
+    pub replay: Option<ReplayRef>,
     /// Why the broker put it here; `None` if a worker did.
     pub removals: Option<Removals>,
 }
@@ -118,7 +118,7 @@ impl StreamReader {
         if let Some(position) = position {
             let at = StartAt::Offset(position.offset);
             let mut reader = Self::start(connection, stream, at, end.clone()).await?;
-            let found = tokio::time::timeout(PATIENCE, reader.next()).await.ok().transpose()?;
+            let found = tokio::time::timeout(RECORD_TIMEOUT, reader.next()).await.ok().transpose()?;
             if found.is_some_and(|record| record.position == *position) {
                 return Ok((reader, StreamContinuity::Continued));
             }
@@ -189,12 +189,12 @@ async fn end_of_last_chunk(connection: &Connection, stream: &str) -> Result<End,
     let mut last = StreamReader::start(connection, stream, StartAt::Last, End::Reached).await?;
     let mut end = End::Reached;
     let read = async {
-        while let Ok(record) = tokio::time::timeout(QUIET, last.next()).await {
+        while let Ok(record) = tokio::time::timeout(QUIET_TIME, last.next()).await {
             end = End::Offset(record?.position.offset);
         }
         Ok::<(), BrokerError>(())
     };
     // Where it does not end, others are writing: what comes now is newer than the start.
-    tokio::time::timeout(PATIENCE, read).await.unwrap_or(Ok(()))?;
+    tokio::time::timeout(RECORD_TIMEOUT, read).await.unwrap_or(Ok(()))?;
     Ok(end)
 }

@@ -35,7 +35,7 @@ impl Purpose {
     }
 
     /// What a queue of this name is for.
-    pub fn of(queue: &str, names: &Names) -> Self {
+    pub fn of_queue(queue: &str, names: &Names) -> Self {
         if queue == names.retries() {
             Self::Retries
         } else if queue == names.replays() {
@@ -182,7 +182,7 @@ pub(super) fn findings(
     definition: &Map<String, Value>,
 ) -> Vec<Finding> {
     let name = |name: Option<&str>| name.filter(|name| !name.is_empty()).map(str::to_owned);
-    let mut effects = effects(Purpose::of(queue, names), definition);
+    let mut effects = effects(Purpose::of_queue(queue, names), definition);
     if policy.is_none_or(str::is_empty) && operator_policy.is_none_or(str::is_empty) {
         effects.clear();
     }
@@ -209,7 +209,7 @@ pub fn exempting(findings: &[Finding], vhost: &str, names: &Names) -> Vec<String
     }
     let by_operator = |is_stream: bool| {
         findings.iter().any(|finding| {
-            finding.operator_policy.is_some() && Purpose::of(&finding.queue, names).is_stream() == is_stream
+            finding.operator_policy.is_some() && Purpose::of_queue(&finding.queue, names).is_stream() == is_stream
         })
     };
     if by_operator(false) {
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(streams, [expected]);
         let both = exempting(&[found("waypost.events"), found("waypost.dead-letters")].concat(), "/", &names);
         assert_eq!(both, [commands[0].as_str(), expected]);
-        assert_eq!(Purpose::of("waypost.delay.32", &names), Purpose::Delay);
-        assert_eq!(Purpose::of("waypost.events.3", &names), Purpose::Events);
+        assert_eq!(Purpose::of_queue("waypost.delay.32", &names), Purpose::Delay);
+        assert_eq!(Purpose::of_queue("waypost.events.3", &names), Purpose::Events);
     }
 }

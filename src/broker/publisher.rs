@@ -27,7 +27,7 @@ use super::topology::Topology;
 use super::topology_status::{Object, ObjectKind};
 use super::{REPLAY_ID, REPLAY_OF};
 use crate::delivery::TraceContext;
-use crate::delivery::identity::ReplayLink;
+use crate::delivery::identity::ReplayRef;
 use channels::Channels;
 
 /// Unconfirmed messages at once. One at a time would publish 1,400 a second, this many 32,000.
@@ -64,7 +64,7 @@ pub struct OutboundMessage {
     /// Sent as the headers `traceparent` and `tracestate`.
     pub trace: Option<TraceContext>,
     /// Which dead letter it is, sent again: headers of its own.
-    pub replay: Option<ReplayLink>,
+    pub replay: Option<ReplayRef>,
 }
 
 impl OutboundMessage {
@@ -155,7 +155,7 @@ impl Publisher {
     ///
     /// # Errors
     /// [`Unpublished::Stopping`] and [`Unpublished::TooLarge`].
-    pub async fn publish_until_taken(&self, outgoing: OutboundMessage) -> Result<(), PublishError> {
+    pub async fn publish_with_retry(&self, outgoing: OutboundMessage) -> Result<(), PublishError> {
         let outgoing = Arc::new(outgoing);
         let mut delays = reconnect_delays();
         loop {
@@ -221,7 +221,7 @@ impl PublisherTask {
                     tracing::warn!(%error, unconfirmed = self.unconfirmed.len(), ?delay, "not publishing; connecting again");
                     self.set_link(PublisherStatus::Down(error.to_string()));
                     tokio::time::sleep(delay).await;
-                    if self.requests.is_closed() && self.requests.is_empty() && self.nobody_waits() {
+                    if self.requests.is_closed() && self.requests.is_empty() && self.prune_cancelled() {
                         return;
                     }
                 }
@@ -230,7 +230,7 @@ impl PublisherTask {
     }
 
     /// Whether every caller has gone away.
-    fn nobody_waits(&mut self) -> bool {
+    fn prune_cancelled(&mut self) -> bool {
         self.unconfirmed.retain(|_, waiting| !waiting.request.reply.is_closed());
         self.unconfirmed.is_empty()
     }
@@ -270,10 +270,10 @@ impl PublisherTask {
                 received = self.requests.recv_many(&mut batch, room), if room > 0 && !closed => {
                     closed = received == 0;
                     // At once: who hears of it can do something else than wait for the broker.
-                    self.see_blocked(&connection);
+                    self.refresh_status(&connection);
                     for request in batch.drain(..).filter(|request| !request.reply.is_closed()) {
                         confirms.push(publish(&channels, self.next, request.outgoing.clone()));
-                        self.remember(request);
+                        self.track(request);
                     }
                 }
                 _ = ticks.tick() => self.watch(&connection)?,
@@ -285,14 +285,14 @@ impl PublisherTask {
         }
     }
 
-    fn remember(&mut self, request: Request) {
+    fn track(&mut self, request: Request) {
         self.unconfirmed.insert(self.next, PendingConfirm { request, since: Instant::now() });
         self.next += 1;
     }
 
     /// What the last connection did not confirm, in its order, unless its caller has gone away.
     fn publish_again(&mut self, channels: &Channels, confirms: &Confirms) {
-        self.nobody_waits();
+        self.prune_cancelled();
         let mut again: Vec<(u64, &mut PendingConfirm)> =
             self.unconfirmed.iter_mut().map(|(tag, waiting)| (*tag, waiting)).collect();
         again.sort_unstable_by_key(|(tag, _)| *tag);
@@ -381,7 +381,7 @@ impl PublisherTask {
         if !connection.status().connected() {
             return Err(BrokerError::ChannelFailed { doing: "publishing", error: "the connection is closed".to_owned() });
         }
-        if self.see_blocked(connection) == PublisherStatus::Blocked {
+        if self.refresh_status(connection) == PublisherStatus::Blocked {
             // Time during which the broker does not read is no fault of the connection.
             self.unconfirmed.values_mut().for_each(|waiting| waiting.since = Instant::now());
             return Ok(());
@@ -394,7 +394,7 @@ impl PublisherTask {
     }
 
     /// Sees whether the broker takes messages.
-    fn see_blocked(&self, connection: &Connection) -> PublisherStatus {
+    fn refresh_status(&self, connection: &Connection) -> PublisherStatus {
         let link = if connection.status().blocked() { PublisherStatus::Blocked } else { PublisherStatus::Up };
         match (self.set_link(link.clone()), &link) {
             (PublisherStatus::Up | PublisherStatus::Down(_), PublisherStatus::Blocked) => {
@@ -423,7 +423,7 @@ fn size_limit(error: &str) -> Option<usize> {
 /// Publishes a message and waits for its confirm. Not awaited where it is begun: lapin says that a message is written
 /// only when it is, and writes nothing while the broker blocks the connection.
 fn publish(channels: &Channels, tag: u64, outgoing: Arc<OutboundMessage>) -> Confirm {
-    let channel = channels.of(&outgoing.to);
+    let channel = channels.channel_for(&outgoing.to);
     async move {
         let (exchange, routing_key) = match &outgoing.to {
             Destination::Queue(name) => ("", name.as_str()),

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::BrokerError;
 use super::acks::{Acks, Outstanding};
-use super::consumer::{LAST_ACKS, Message, Subscription};
+use super::consumer::{ACK_FLUSH_TIMEOUT, Message, Subscription};
 
 /// A channel of this age is succeeded as soon as none of its messages is unfinished.
 const RENEWAL: Duration = Duration::from_secs(30);
@@ -140,22 +140,22 @@ impl<'a> RotatingConsumer<'a> {
     pub async fn next(&mut self) -> Result<ReceivedMessage, BrokerError> {
         loop {
             if self.predecessor.is_none() && self.current.is_stuck() && self.has_room() {
-                self.succeed().await?;
+                self.rotate().await?;
             } else if self.predecessor.is_none() && self.is_old() {
-                self.succeed().await?;
+                self.rotate().await?;
                 self.renewed = Some(Instant::now());
             } else if self.predecessor.is_none()
                 && let Some(window) = self.window.better()
                 && self.has_room()
             {
                 self.window.set(window);
-                self.succeed().await?;
+                self.rotate().await?;
             }
             if let Some(predecessor) = &mut self.predecessor {
                 if let Some(message) = predecessor.next_before_end().await? {
                     return Ok(ReceivedMessage { message, acks: predecessor.acks(), arrival: DeliveryOrigin::Queued });
                 }
-                self.retire();
+                self.retire_predecessor();
             }
             let wait = RENEWAL.saturating_sub(self.opened.elapsed()).max(LOOK);
             if let Ok(message) = timeout(wait, self.current.next()).await {
@@ -173,7 +173,7 @@ impl<'a> RotatingConsumer<'a> {
         (age >= RENEWAL && self.current.is_idle()) || (age >= BUSY_RENEWAL && self.has_room())
     }
 
-    async fn succeed(&mut self) -> Result<(), BrokerError> {
+    async fn rotate(&mut self) -> Result<(), BrokerError> {
         // First, so that the broker never sees two consumers of one worker.
         self.current.cancel().await;
         let successor = Subscription::open(self.connection, self.queue, self.window.current).await?;
@@ -191,7 +191,7 @@ impl<'a> RotatingConsumer<'a> {
         DeliveryOrigin::Recovered
     }
 
-    fn retire(&mut self) {
+    fn retire_predecessor(&mut self) {
         let Some(predecessor) = self.predecessor.take() else { return };
         self.retired.retain(|retired| !retired.closed.is_finished());
         let unfinished = predecessor.acks().unfinished();
@@ -213,7 +213,7 @@ impl<'a> RotatingConsumer<'a> {
 
     /// Writes the last acknowledgements, as long as that may take. All [`Acks`] of its messages must have been dropped.
     pub async fn finish(mut self) {
-        self.retire();
+        self.retire_predecessor();
         let finish = async {
             self.current.finish().await;
             for retired in self.retired {
@@ -221,7 +221,7 @@ impl<'a> RotatingConsumer<'a> {
                 let _ = retired.closed.await;
             }
         };
-        let _ = timeout(LAST_ACKS, finish).await;
+        let _ = timeout(ACK_FLUSH_TIMEOUT, finish).await;
     }
 }
 

@@ -91,7 +91,7 @@ impl Campaigns {
         if let Contents::Outdated(snapshot) = state.contents.clone() {
             // A restore reads the view.
             let _restoring = self.restoring.lock().await;
-            self.keep_campaigns()?;
+            self.backup_campaigns()?;
             self.store.read_again(state.decision, snapshot)?;
             self.history().is_read_again = true;
             state = self.store.view_state()?;
@@ -309,8 +309,8 @@ impl Campaigns {
         Ok(())
     }
 
-    fn keep_campaigns(&self) -> Result<(), StoreError> {
-        let kept = self.store.keep_campaigns()?;
+    fn backup_campaigns(&self) -> Result<(), StoreError> {
+        let kept = self.store.backup_campaigns()?;
         tracing::warn!(
             log = self.log,
             kept = kept.map(|path| path.display().to_string()),

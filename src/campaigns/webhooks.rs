@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 
-use super::{Campaigns, Precondition, RACES, CampaignError};
+use super::{Campaigns, Precondition, MAX_CONFLICT_RETRIES, CampaignError};
 use crate::delivery::campaign::{Campaign, WebhookPlace};
 use crate::delivery::document::{self, UrlPolicy};
 use crate::delivery::fault::Violation;
@@ -77,7 +77,7 @@ impl Campaigns {
         by: &str,
         change: impl Fn(&Campaign, &WebhookPlace<'_>) -> Result<Campaign, Vec<Violation>>,
     ) -> Result<StoredCampaign, CampaignError> {
-        for _ in 0..RACES {
+        for _ in 0..MAX_CONFLICT_RETRIES {
             let stored = self.of_webhook(id)?;
             super::check(&precondition, Some(&stored))?;
             let campaign = &stored.campaign;

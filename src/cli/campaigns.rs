@@ -166,7 +166,7 @@ impl Delete {
     async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
         let campaign = api.call(Method::GET, &["campaigns", &self.id], &[], Call::default()).await?;
-        let extent = Extent::of(&campaign.json()?);
+        let extent = Extent::of_document(&campaign.json()?);
         if self.confirmation.decide(&extent.effect(&self.id)).await? == Decision::Report {
             if self.json {
                 say!("{}", extent.json(&self.id));
@@ -197,7 +197,7 @@ struct Extent {
 }
 
 impl Extent {
-    fn of(document: &Value) -> Self {
+    fn of_document(document: &Value) -> Self {
         let sections = document["sections"].as_array().map(Vec::as_slice).unwrap_or_default();
         let entries = sections.iter().flat_map(|section| section["menu"].as_array().into_iter().flatten());
         let webhooks = sections.iter().chain(entries).filter(|node| node["webhook"].is_object()).count();
@@ -240,9 +240,9 @@ impl Apply {
     /// A file may hold several documents, as one that was kept of a lost log does.
     async fn apply(&self, api: &Api, file: &Path) -> Result<(), CliError> {
         let bytes = documents::read(file)?;
-        let documents = documents::split(&bytes).map_err(|error| CliError::of(format!("not JSON: {error}")))?;
+        let documents = documents::split(&bytes).map_err(|error| CliError::new(format!("not JSON: {error}")))?;
         if documents.is_empty() {
-            return Err(CliError::of("there is no document in it"));
+            return Err(CliError::new("there is no document in it"));
         }
         for document in documents {
             self.put(api, document).await?;
@@ -253,8 +253,8 @@ impl Apply {
     async fn put(&self, api: &Api, document: &[u8]) -> Result<(), CliError> {
         // Only the id is needed here, for the address; the server tells everything else that is wrong.
         let value: Value =
-            serde_json::from_slice(document).map_err(|error| CliError::of(format!("not JSON: {error}")))?;
-        let id = value["id"].as_str().ok_or_else(|| CliError::of("$.id: a campaign's id is a string, and required"))?;
+            serde_json::from_slice(document).map_err(|error| CliError::new(format!("not JSON: {error}")))?;
+        let id = value["id"].as_str().ok_or_else(|| CliError::new("$.id: a campaign's id is a string, and required"))?;
         let call = Call { headers: precondition(self.if_match.clone()), body: Some(document.to_vec()) };
         let answer = api.call(Method::PUT, &["campaigns", id], &[], call).await?;
         if self.json {
@@ -277,13 +277,13 @@ mod tests {
         let document = json!({ "id": "13010", "name": "Streaming membership", "sections": [
             { "label": "Welcome Message", "menu": [{ "keyword": 1 }, { "keyword": 2, "webhook": { "url": "https://example.com/a" } }] },
             { "label": "Offers", "webhook": { "url": "https://example.com/b" } } ] });
-        let extent = Extent::of(&document);
+        let extent = Extent::of_document(&document);
         assert_eq!(
             extent.effect("13010"),
             "delete campaign 13010 “Streaming membership” with 2 sections and 2 webhooks"
         );
         assert_eq!(
-            Extent::of(&json!({ "sections": [{}] })).effect("c"),
+            Extent::of_document(&json!({ "sections": [{}] })).effect("c"),
             "delete campaign c with 1 section and 0 webhooks"
         );
         assert_eq!(extent.json("13010")["webhooks"], 2);

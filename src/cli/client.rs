@@ -51,7 +51,7 @@ pub(super) struct Answer {
 impl Answer {
     pub(super) fn json(&self) -> Result<Value, CliError> {
         serde_json::from_slice(&self.body)
-            .map_err(|error| CliError::of(format!("the server's answer can't be read: {error}")))
+            .map_err(|error| CliError::new(format!("the server's answer can't be read: {error}")))
     }
 }
 
@@ -77,7 +77,7 @@ impl fmt::Display for ApiError {
 
 impl From<ApiError> for CliError {
     fn from(unanswered: ApiError) -> Self {
-        Self::of(unanswered)
+        Self::new(unanswered)
     }
 }
 
@@ -96,12 +96,12 @@ pub(super) struct Api {
 impl Server {
     /// A server that wants no token.
     pub(super) fn at(url: &str) -> Result<Self, CliError> {
-        Ok(Self { server: url.parse().map_err(CliError::of)?, token: None, ca_file: None })
+        Ok(Self { server: url.parse().map_err(CliError::new)?, token: None, ca_file: None })
     }
 
     pub(super) fn api(self) -> Result<Api, CliError> {
         let client = Client::builder().timeout(TIMEOUT).no_proxy().tls_certs_merge(self.authorities()?);
-        let client = client.build().map_err(CliError::of)?;
+        let client = client.build().map_err(CliError::new)?;
         // An empty one is none, as a variable that a script has no value for.
         let token = self.token.filter(|token| !token.expose_secret().trim().is_empty());
         Ok(Api { client, server: Self { token, ..self } })
@@ -112,7 +112,7 @@ impl Server {
         let wrong = |error: String| CliError::Usage(format!("--ca-file {}: {error}", path.display()));
         let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
         let authorities = tls::authorities(&pem).map_err(wrong)?;
-        authorities.iter().map(|authority| Certificate::from_der(authority).map_err(CliError::of)).collect()
+        authorities.iter().map(|authority| Certificate::from_der(authority).map_err(CliError::new)).collect()
     }
 }
 

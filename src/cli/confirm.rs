@@ -70,11 +70,11 @@ impl Confirmation {
             Step::Ask => {
                 let question = format!("This will {effect}.\nContinue? [y/N] ");
                 // A read of a terminal can't be cancelled. It gets a thread of its own, which the end of the process stops.
-                let answer = tokio::task::spawn_blocking(move || ask(&question)).await.map_err(CliError::of)?;
+                let answer = tokio::task::spawn_blocking(move || ask(&question)).await.map_err(CliError::new)?;
                 match answer {
                     Ok(answer) if is_yes(&answer) => Ok(Decision::Proceed),
-                    Ok(_) => Err(CliError::of("not confirmed: nothing was changed")),
-                    Err(error) => Err(CliError::of(format!("no answer could be read: {error}. Nothing was changed"))),
+                    Ok(_) => Err(CliError::new("not confirmed: nothing was changed")),
+                    Err(error) => Err(CliError::new(format!("no answer could be read: {error}. Nothing was changed"))),
                 }
             }
         }

@@ -34,7 +34,7 @@ use story::Script;
 const IN_FLIGHT: usize = 512;
 
 /// Everything is over long before this, or something is wrong.
-const PATIENCE: Duration = Duration::from_secs(180);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(180);
 
 #[derive(Args)]
 pub(super) struct Demo {
@@ -53,11 +53,11 @@ pub(super) struct Demo {
 
 impl Demo {
     pub(super) async fn run(mut self) -> Result<(), CliError> {
-        let folder = tempfile::Builder::new().prefix("waypost-demo-").tempdir().map_err(CliError::of)?;
+        let folder = tempfile::Builder::new().prefix("waypost-demo-").tempdir().map_err(CliError::new)?;
         let prefix = format!("waypost-demo-{}", uuid::Uuid::now_v7().simple());
         self.override_settings(&prefix, folder.path())?;
         let config = self.settings.load()?;
-        telemetry::start(&config.log, &config.telemetry).map_err(CliError::of)?;
+        telemetry::start(&config.log, &config.telemetry).map_err(CliError::new)?;
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone())?;
 
@@ -70,13 +70,13 @@ impl Demo {
             status: TopologyStatus::default(),
         };
         let connection = broker.connect("waypost demo").await.map_err(|error| {
-            CliError::of(format!(
+            CliError::new(format!(
                 "{error}\nThe demo needs a RabbitMQ: `make demo` starts one, WAYPOST_BROKER__URL says where one is"
             ))
         })?;
         let acted = self.act(&config, broker, &topology, &connection, &stop).await;
         // Whatever happened, nothing is left behind.
-        topology.delete(&connection).await.map_err(CliError::of)?;
+        topology.delete(&connection).await.map_err(CliError::new)?;
         acted
     }
 
@@ -88,8 +88,8 @@ impl Demo {
         connection: &lapin::Connection,
         stop: &CancellationToken,
     ) -> Result<(), CliError> {
-        topology.declare(connection).await.map_err(CliError::of)?;
-        let app = App::build(config).await.map_err(CliError::of)?;
+        topology.declare(connection).await.map_err(CliError::new)?;
+        let app = App::build(config).await.map_err(CliError::new)?;
         let api = format!("http://{}", app.address());
         let stop_worker = CancellationToken::new();
         let worker = tokio::spawn(app.run(stop_worker.clone()));
@@ -98,15 +98,15 @@ impl Demo {
         let stage = Scenario { api, names: topology.names.clone(), queues, connection, publisher };
         let played = tokio::select! {
             played = stage.play(self) => played,
-            () = stop.cancelled() => Err(CliError::of("stopped before the end")),
+            () = stop.cancelled() => Err(CliError::new("stopped before the end")),
         };
         if self.stay && played.is_ok() {
             stop.cancelled().await;
         }
         stop_worker.cancel();
-        let worked = worker.await.map_err(CliError::of)?.map_err(CliError::of);
+        let worked = worker.await.map_err(CliError::new)?.map_err(CliError::new);
         drop(stage);
-        publishing.await.map_err(CliError::of)?;
+        publishing.await.map_err(CliError::new)?;
         played.and(worked)
     }
 
@@ -168,9 +168,9 @@ impl Scenario<'_> {
         };
         tokio::select! {
             followed = dead_letters => followed?,
-            done = tokio::time::timeout(PATIENCE, journey) => match done {
+            done = tokio::time::timeout(SETTLE_TIMEOUT, journey) => match done {
                 Ok(done) => done?,
-                Err(_) => eprintln!("not everything is over after {} s", PATIENCE.as_secs()),
+                Err(_) => eprintln!("not everything is over after {} s", SETTLE_TIMEOUT.as_secs()),
             },
         }
 
@@ -183,7 +183,7 @@ impl Scenario<'_> {
         if demo.stay {
             report::addresses(&self.api, &self.names, &receivers);
         }
-        if balance.balances() { Ok(()) } else { Err(CliError::of("the account does not balance")) }
+        if balance.balances() { Ok(()) } else { Err(CliError::new("the account does not balance")) }
     }
 
     /// Publishes the story's events through the broker, as a platform would.
@@ -196,7 +196,7 @@ impl Scenario<'_> {
         });
         let mut publishing = publishing.buffer_unordered(IN_FLIGHT);
         while let Some(published) = publishing.next().await {
-            published.map_err(CliError::of)?;
+            published.map_err(CliError::new)?;
             account.published();
         }
         Ok(())
@@ -204,23 +204,23 @@ impl Scenario<'_> {
 
     /// The worker's count of events that fire no webhook.
     async fn no_webhook(&self) -> Result<usize, CliError> {
-        let text = reqwest::get(format!("{}/metrics", self.api)).await.map_err(CliError::of)?;
-        let text = text.text().await.map_err(CliError::of)?;
+        let text = reqwest::get(format!("{}/metrics", self.api)).await.map_err(CliError::new)?;
+        let text = text.text().await.map_err(CliError::new)?;
         let count = text.lines().find_map(|line| line.strip_prefix("waypost_events_total{result=\"no_webhook\"} "));
-        count.and_then(|count| count.parse().ok()).ok_or_else(|| CliError::of("the worker's metrics can't be read"))
+        count.and_then(|count| count.parse().ok()).ok_or_else(|| CliError::new("the worker's metrics can't be read"))
     }
 
     /// Messages in the broker's queues.
     async fn waiting(&self) -> Result<u64, CliError> {
-        depths::total(self.connection, &self.names, &self.queues).await.map_err(CliError::of)
+        depths::total(self.connection, &self.names, &self.queues).await.map_err(CliError::new)
     }
 
     /// Reads the dead-letter stream, as anybody could.
     async fn follow_dead_letters(&self, account: Arc<Account>) -> Result<(), CliError> {
         let log = StreamReader::open(self.connection, &self.names.dead_letters(), EndDetection::ByLastChunk, None).await;
-        let (mut log, _) = log.map_err(CliError::of)?;
+        let (mut log, _) = log.map_err(CliError::new)?;
         loop {
-            let record = log.next().await.map_err(CliError::of)?;
+            let record = log.next().await.map_err(CliError::new)?;
             if let Ok(letter) = serde_json::from_slice::<DeadLetter>(&record.body) {
                 account.dead(letter);
             }

@@ -99,15 +99,15 @@ impl Doctor {
 
     fn tell(&self, findings: &[Finding]) -> Result<(), CliError> {
         if self.json {
-            say!("{}", serde_json::to_string(findings).map_err(CliError::of)?);
+            say!("{}", serde_json::to_string(findings).map_err(CliError::new)?);
         } else {
             say!("{}", table(findings).trim_fmt());
         }
         let bad = findings.iter().filter(|finding| finding.verdict == CheckResult::Bad).count();
         match bad {
             0 => Ok(()),
-            1 => Err(CliError::of("one thing is bad: a worker could not do its work")),
-            bad => Err(CliError::of(format!("{bad} things are bad: a worker could not do its work"))),
+            1 => Err(CliError::new("one thing is bad: a worker could not do its work")),
+            bad => Err(CliError::new(format!("{bad} things are bad: a worker could not do its work"))),
         }
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>, CliError> {
     } else {
         std::fs::read(file).map(|content| bytes = content)
     };
-    read.map_err(CliError::of)?;
+    read.map_err(CliError::new)?;
     Ok(bytes)
 }
 

@@ -29,7 +29,7 @@ pub(super) struct Endpoints {
 impl Endpoints {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
-        let mut pages = Pages::of(&api, "endpoints", Vec::new());
+        let mut pages = Pages::new(&api, "endpoints", Vec::new());
         let endpoints = pages.take(self.limit as usize).await?;
         if self.json {
             say!("{}", Value::Array(endpoints));

@@ -49,7 +49,7 @@ impl Graph {
         match &self.output {
             None => print(&picture),
             Some(file) => {
-                std::fs::write(file, picture).map_err(|error| CliError::of(format!("{}: {error}", file.display())))?
+                std::fs::write(file, picture).map_err(|error| CliError::new(format!("{}: {error}", file.display())))?
             }
         }
         Ok(())
@@ -63,7 +63,7 @@ impl Graph {
                 let api = self.server.clone().api()?;
                 let answer = api.call(Method::GET, &["campaigns", id], &[], Call::default()).await?;
                 serde_json::from_slice(&answer.body)
-                    .map_err(|error| CliError::of(format!("the server's answer can't be read: {error}")))
+                    .map_err(|error| CliError::new(format!("the server's answer can't be read: {error}")))
             }
         }
     }

@@ -19,12 +19,12 @@ impl Man {
         match self.output {
             Some(folder) => {
                 let written = clap_mangen::generate_to(Cli::command(), &folder);
-                written.map_err(|error| CliError::of(format!("{}: {error}", folder.display())))
+                written.map_err(|error| CliError::new(format!("{}: {error}", folder.display())))
             }
             None => {
                 // To memory first: written to an output that nobody reads any more it would fail with an error of its own.
                 let mut page = Vec::new();
-                clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(CliError::of)?;
+                clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(CliError::new)?;
                 say!("{}", String::from_utf8_lossy(&page).trim_end());
                 Ok(())
             }

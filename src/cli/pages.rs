@@ -24,7 +24,7 @@ enum Cursor {
 }
 
 impl<'a> Pages<'a> {
-    pub(super) fn of(api: &'a Api, list: &'static str, query: Vec<(&'a str, &'a str)>) -> Self {
+    pub(super) fn new(api: &'a Api, list: &'static str, query: Vec<(&'a str, &'a str)>) -> Self {
         Self { api, list, query, cursor: Cursor::Beginning }
     }
 
@@ -45,7 +45,7 @@ impl<'a> Pages<'a> {
         self.cursor = page["next"].as_str().map_or(Cursor::End, |cursor| Cursor::At(cursor.to_owned()));
         match page["items"].take() {
             Value::Array(items) => Ok(items),
-            _ => Err(CliError::of("the server's answer is no list")),
+            _ => Err(CliError::new("the server's answer is no list")),
         }
     }
 

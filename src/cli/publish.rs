@@ -44,7 +44,7 @@ impl Publish {
             Some(file) if file == Path::new("-") => self.all(&api, BufReader::new(tokio::io::stdin())).await,
             Some(file) => {
                 let open = tokio::fs::File::open(&file).await;
-                let open = open.map_err(|error| CliError::of(format!("{}: {error}", file.display())))?;
+                let open = open.map_err(|error| CliError::new(format!("{}: {error}", file.display())))?;
                 self.all(&api, BufReader::new(open)).await
             }
         }
@@ -71,9 +71,9 @@ impl Publish {
     /// are read as a whole.
     async fn all(self, api: &Api, mut input: impl AsyncBufRead + Unpin) -> Result<(), CliError> {
         let mut first = Vec::new();
-        while first.trim_ascii().is_empty() && input.read_until(b'\n', &mut first).await.map_err(CliError::of)? > 0 {}
+        while first.trim_ascii().is_empty() && input.read_until(b'\n', &mut first).await.map_err(CliError::new)? > 0 {}
         if documents::split(&first).is_err_and(|error| error.is_eof()) {
-            input.read_to_end(&mut first).await.map_err(CliError::of)?;
+            input.read_to_end(&mut first).await.map_err(CliError::new)?;
             if let Ok(events) = documents::split(&first) {
                 let events = events.into_iter().map(|event| Ok(event.to_vec()));
                 return self.each(api, "event", futures_util::stream::iter(events)).await;
@@ -104,7 +104,7 @@ impl Publish {
                 event = events.next(), if more && calls.len() < IN_FLIGHT => match event {
                     None => more = false,
                     Some((number, event)) => {
-                        let event = event.map_err(CliError::of)?;
+                        let event = event.map_err(CliError::new)?;
                         if !event.trim_ascii().is_empty() {
                             calls.push(async move { (number + 1, post(api, event).await) });
                         }

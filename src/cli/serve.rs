@@ -26,20 +26,20 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) async fn run(mut self) -> Result<(), CliError> {
         // From now on: it would end the process until somebody listens.
-        let reloading = signal(SignalKind::hangup()).map_err(CliError::of)?;
+        let reloading = signal(SignalKind::hangup()).map_err(CliError::new)?;
         let config = self.settings.load_again()?;
-        let telemetry = telemetry::start(&config.log, &config.telemetry).map_err(CliError::of)?;
+        let telemetry = telemetry::start(&config.log, &config.telemetry).map_err(CliError::new)?;
         // Each request needs a connection, and many systems begin with 1024 open files.
         if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
             tracing::warn!(%error, "limit of open files not raised");
         }
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone())?;
-        let app = App::build(&config).await.map_err(CliError::of)?;
+        let app = App::build(&config).await.map_err(CliError::new)?;
         let telemetry = Arc::new(telemetry);
         let reload = self.reload(config, app.adjuster(), telemetry.clone(), reloading);
         let ended = tokio::select! {
-            ended = app.run(stop) => ended.map_err(CliError::of),
+            ended = app.run(stop) => ended.map_err(CliError::new),
             never = reload => match never {},
         };
         // It waits for the collector, which may hang.
@@ -88,8 +88,8 @@ impl Serve {
 
 /// Cancels `stop` at the first SIGTERM or SIGINT; at the second the process ends at once.
 pub(super) fn stop_on_signals(stop: CancellationToken) -> Result<(), CliError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(CliError::of)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::of)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(CliError::new)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::new)?;
     tokio::spawn(async move {
         for last in [false, true] {
             tokio::select! {

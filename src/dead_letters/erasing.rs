@@ -48,7 +48,7 @@ impl DeadLetters {
         by: &str,
     ) -> Result<Erased, DeadLetterError> {
         let deadline = Instant::now() + DISCARD_TIME;
-        let view = self.readable().await?;
+        let view = self.ready_view().await?;
         let before = match before {
             Some(before) => before,
             None => view.position()?.map_or(0, |position| position.offset + 1),

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::campaign::{Configuration, MASK, Target};
 use super::event::StepEvent;
 use super::fault::Violation;
-use super::identity::{DeadLetterId, DeliveryId, EventId, ReplayId, ReplayLink, WebhookId};
+use super::identity::{DeadLetterId, DeliveryId, EventId, ReplayId, ReplayRef, WebhookId};
 use super::outcome::Cause;
 use super::reason::DeadLetterReason;
 use super::{Attempt, Delivery, TraceContext, timestamp};
@@ -177,7 +177,7 @@ impl DeadLetter {
     /// The letter of something that was sent again and failed again. Its identity comes from both, so that a replay
     /// that is cut short and sends it once more leaves one letter, not two.
     #[must_use]
-    pub fn of_replay(self, link: ReplayLink) -> Self {
+    pub fn of_replay(self, link: ReplayRef) -> Self {
         let id = DeadLetterId::derive(&[link.dead_letter.as_str().as_bytes(), link.replay.as_str().as_bytes()]);
         Self { id, replay_of: Some(link.dead_letter), replay_id: Some(link.replay), ..self }
     }

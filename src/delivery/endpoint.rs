@@ -44,9 +44,9 @@ pub struct ReceiverKey {
 
 impl ReceiverKey {
     /// The place of a URL; what is none is a place of its own.
-    pub fn of(url: &str) -> Self {
+    pub fn of_url(url: &str) -> Self {
         match Url::parse(url) {
-            Ok(url) => Self { endpoint: Origin::of(&url), path: url.path().to_owned() },
+            Ok(url) => Self { endpoint: Origin::of_url(&url), path: url.path().to_owned() },
             Err(_) => Self { endpoint: Origin(url.to_owned()), path: String::new() },
         }
     }
@@ -59,7 +59,7 @@ pub struct Origin(String);
 
 impl Origin {
     /// That of a URL.
-    pub fn of(url: &Url) -> Self {
+    pub fn of_url(url: &Url) -> Self {
         let port = url.port_or_known_default().unwrap_or_default();
         Self(format!("{}://{}:{port}", url.scheme(), url.host_str().unwrap_or_default()))
     }
@@ -77,7 +77,7 @@ impl Origin {
         });
         let url =
             url.ok_or("not an endpoint: write scheme, host and port, like https://example.com:443, without a path")?;
-        Ok(Self::of(&url))
+        Ok(Self::of_url(&url))
     }
 
     /// Its text.
@@ -346,7 +346,7 @@ mod tests {
             ("https://[2001:DB8::1]/", "https://[2001:db8::1]:443", "/"),
             ("no URL", "no URL", ""),
         ] {
-            let place = ReceiverKey::of(url);
+            let place = ReceiverKey::of_url(url);
             assert_eq!((place.endpoint.as_str(), place.path.as_str()), (endpoint, path));
         }
     }

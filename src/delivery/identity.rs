@@ -172,7 +172,7 @@ impl DeadLetterId {
 /// A letter was sent again, or a message is an event that was: what its next letter is linked to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ReplayLink {
+pub struct ReplayRef {
     /// The letter.
     pub dead_letter: DeadLetterId,
     /// The replay that sent it.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dead_letter::filter::LetterFilter;
 use super::identity::DeadLetterId;
-pub use super::identity::{ReplayId, ReplayLink};
+pub use super::identity::{ReplayId, ReplayRef};
 use super::timestamp;
 
 /// The most letters sent between two records of it: so many are sent once more where a worker dies in between.

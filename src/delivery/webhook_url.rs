@@ -39,7 +39,7 @@ impl WebhookUrl {
 
 impl From<String> for WebhookUrl {
     fn from(written: String) -> Self {
-        let (url, place) = (Url::parse(&written).ok(), ReceiverKey::of(&written));
+        let (url, place) = (Url::parse(&written).ok(), ReceiverKey::of_url(&written));
         Self(Arc::new(Parts { written, url, place }))
     }
 }

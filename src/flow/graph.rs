@@ -139,7 +139,7 @@ pub fn graph(campaign: &Campaign) -> Graph {
     for (from, section) in campaign.sections.iter().enumerate() {
         let own = Outgoing { redirect: section.redirect.as_ref(), webhook: section.webhook.as_deref() };
         let own = own.is_any().then_some(own);
-        for (row, outgoing) in own.into_iter().chain(section.menu.iter().map(Outgoing::of)).enumerate() {
+        for (row, outgoing) in own.into_iter().chain(section.menu.iter().map(Outgoing::from_entry)).enumerate() {
             drawn.draw(from, row, outgoing, &mut targets);
         }
     }
@@ -154,7 +154,7 @@ struct Outgoing<'a> {
 }
 
 impl<'a> Outgoing<'a> {
-    fn of(entry: &'a MenuEntry) -> Self {
+    fn from_entry(entry: &'a MenuEntry) -> Self {
         Self { redirect: entry.redirect.as_ref(), webhook: entry.webhook.as_deref() }
     }
 

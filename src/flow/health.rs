@@ -20,7 +20,7 @@ pub enum Health {
 
 impl Health {
     /// The health of a receiver that stands so.
-    pub fn of(standing: &EndpointStats) -> Self {
+    pub fn from_stats(standing: &EndpointStats) -> Self {
         match (standing.breaker, standing.failure_ratio) {
             (BreakerState::Open | BreakerState::HalfOpen, _) => Self::Paused,
             (BreakerState::Closed, None) => Self::Unknown,

@@ -75,7 +75,7 @@ pub enum Heading {
 /// Lays the graph out.
 pub fn layout(graph: Graph) -> Drawing {
     let columns = ranks::columns(&graph);
-    let sizes = Sizes::of(&graph);
+    let sizes = Sizes::of_graph(&graph);
     let plan = Plan::new(&graph, &columns, &sizes);
     let (top, bottom) = plan.extent();
     let down = MARGIN - top;

@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::audit::AuditEntry;
 use super::browser;
-use super::principal::{Caller, LOCAL};
+use super::principal::{Principal, LOCAL};
 use super::problem::Problem;
 use super::route::{Audit, Route};
 use crate::config::{Role, Token};
@@ -46,14 +46,14 @@ impl Access {
     pub(super) fn demand(&self, request: &Request) -> RoutePolicy {
         let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
         let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        let no_route = RoutePolicy { role: Role::Viewer, audit: Audit::of(&method) };
+        let no_route = RoutePolicy { role: Role::Viewer, audit: Audit::of_method(&method) };
         self.routes.get(&(method, path.to_owned())).copied().unwrap_or(no_route)
     }
 
     /// Whoever has sent these headers, by their bearer token.
-    pub(super) fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
+    pub(super) fn caller(&self, headers: &HeaderMap) -> Option<Principal> {
         if !self.needs_token() {
-            return Some(Caller { name: LOCAL.into(), role: Role::Editor });
+            return Some(Principal { name: LOCAL.into(), role: Role::Editor });
         }
         let header = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
         let (scheme, token) = header.split_once(' ')?;
@@ -62,20 +62,20 @@ impl Access {
     }
 
     /// Whoever has this token, and its hash.
-    pub(super) fn known(&self, token: &str) -> Option<(Caller, [u8; 32])> {
+    pub(super) fn known(&self, token: &str) -> Option<(Principal, [u8; 32])> {
         let sha256: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let known = self
             .tokens
             .iter()
             .filter(|token| bool::from(token.sha256.ct_eq(&sha256)))
             .max_by_key(|token| token.role)?;
-        Some((Caller { name: known.name.as_str().into(), role: known.role }, sha256))
+        Some((Principal { name: known.name.as_str().into(), role: known.role }, sha256))
     }
 
     /// Whoever has the token of this name, and its hash.
-    pub(super) fn named(&self, name: &str) -> Option<(Caller, [u8; 32])> {
+    pub(super) fn named(&self, name: &str) -> Option<(Principal, [u8; 32])> {
         let token = self.tokens.iter().find(|token| token.name == name)?;
-        Some((Caller { name: token.name.as_str().into(), role: token.role }, token.sha256))
+        Some((Principal { name: token.name.as_str().into(), role: token.role }, token.sha256))
     }
 
     /// Whether tokens are configured.
@@ -84,7 +84,7 @@ impl Access {
     }
 
     /// Why a request is refused that a web page of somebody else's may have sent.
-    pub(super) fn foreign(&self, headers: &HeaderMap) -> Option<String> {
+    pub(super) fn cross_origin_refusal(&self, headers: &HeaderMap) -> Option<String> {
         if self.needs_token() { None } else { browser::refusal(headers) }
     }
 }
@@ -100,8 +100,8 @@ pub(super) async fn require(
     let demand = access.demand(&request);
     let caller = access.caller(request.headers());
     let audited = demand.audit == Audit::Kept;
-    let entry = audited.then(|| AuditEntry::of(request.method(), address.path(), caller.as_ref()));
-    let foreign = access.foreign(request.headers());
+    let entry = audited.then(|| AuditEntry::new(request.method(), address.path(), caller.as_ref()));
+    let foreign = access.cross_origin_refusal(request.headers());
     let response = match (foreign, caller) {
         (Some(foreign), _) => Problem::new(StatusCode::FORBIDDEN, foreign).into_response(),
         (None, None) => {

@@ -3,7 +3,7 @@
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 
-use super::principal::Caller;
+use super::principal::Principal;
 use crate::delivery::dead_letter::choice::Selection;
 
 /// The most of an address that a line shows: whoever has no token can't flood the log with long ones.
@@ -14,7 +14,7 @@ const MAX_PATH_CHARS: usize = 400;
 pub(super) struct AuditEntry {
     /// `PUT /v1/campaigns/13010`
     what: String,
-    caller: Option<Caller>,
+    caller: Option<Principal>,
     status: Option<StatusCode>,
     about: Option<AuditDetail>,
 }
@@ -33,7 +33,7 @@ pub(super) fn chosen(choice: &Selection) -> String {
 }
 
 impl AuditEntry {
-    pub(super) fn of(method: &Method, path: &str, caller: Option<&Caller>) -> Self {
+    pub(super) fn new(method: &Method, path: &str, caller: Option<&Principal>) -> Self {
         let path: String = path.chars().take(MAX_PATH_CHARS).collect();
         Self { what: format!("{method} {path}"), caller: caller.cloned(), status: None, about: None }
     }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::given::{Id, Query};
 use super::list::{Page, PageParams};
-use super::principal::Caller;
+use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
 use super::version::{precondition, tagged};
@@ -93,11 +93,11 @@ impl From<StoredCampaign> for Summary {
 async fn list(State(http): State<ApiState>, Query(page): Query<PageParams>) -> Result<Page<Summary>, Problem> {
     http.campaigns.check_listable()?;
     let items = http.store.campaigns(page.cursor.as_deref(), page.limit.get() + 1, Summary::from)?;
-    Ok(Page::of(items, page.limit, |last| last.id.clone()))
+    Ok(Page::new(items, page.limit, |last| last.id.clone()))
 }
 
 /// `GET /v1/campaigns/{id}`: the document, with the ids of its webhooks.
-async fn get(State(http): State<ApiState>, Extension(caller): Extension<Caller>, Id(id): Id) -> Result<Response, Problem> {
+async fn get(State(http): State<ApiState>, Extension(caller): Extension<Principal>, Id(id): Id) -> Result<Response, Problem> {
     let stored = http.campaigns.get(&id)?;
     Ok(document(StatusCode::OK, &stored, caller.secrets()))
 }
@@ -105,7 +105,7 @@ async fn get(State(http): State<ApiState>, Extension(caller): Extension<Caller>,
 /// `PUT /v1/campaigns/{id}`: 201 where it is new, else 200; the document as it is from now on.
 async fn put(
     State(http): State<ApiState>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Principal>,
     Id(id): Id,
     headers: HeaderMap,
     body: Body,
@@ -121,7 +121,7 @@ async fn put(
 /// `DELETE /v1/campaigns/{id}`: 204.
 async fn delete(
     State(http): State<ApiState>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Principal>,
     Id(id): Id,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {

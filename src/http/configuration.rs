@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::ApiState;
-use super::principal::Caller;
+use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
 use crate::campaigns::hold::LogStatus;
@@ -105,7 +105,7 @@ async fn get(State(http): State<ApiState>) -> Result<Json<ConfigurationResponse>
 /// `POST /v1/configuration/restore`.
 async fn restore(
     State(http): State<ApiState>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Principal>,
 ) -> Result<Json<DecisionResponse>, Problem> {
     Ok(Json(DecisionResponse { campaigns: http.campaigns.restore(&caller.name).await? }))
 }
@@ -113,7 +113,7 @@ async fn restore(
 /// `POST /v1/configuration/accept-empty`.
 async fn accept_empty(
     State(http): State<ApiState>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Principal>,
 ) -> Result<Json<DecisionResponse>, Problem> {
     Ok(Json(DecisionResponse { campaigns: http.campaigns.accept_empty(&caller.name).await? }))
 }

@@ -20,7 +20,7 @@ use super::ApiState;
 use super::audit::{AuditDetail, chosen};
 use super::given::{UniqueMap, JsonBody, Id};
 use super::list::Page;
-use super::principal::Caller;
+use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
 use crate::config::Role;
@@ -109,7 +109,7 @@ struct Discarded {
 async fn list(State(http): State<ApiState>, RawQuery(query): RawQuery) -> Result<Page<LetterSummaryResponse>, Problem> {
     let asked = LetterQuery::read(query.as_deref().unwrap_or_default())?;
     let before = asked.cursor.as_deref().map(|cursor| offset_of(cursor, &asked.filter)).transpose()?;
-    let view = http.dead_letters.readable().await?;
+    let view = http.dead_letters.ready_view().await?;
     let deadline = Instant::now() + SEARCH_TIME;
     let page = block_in_place(|| view.page(&asked.filter, before, asked.limit.get(), deadline))?;
     let items = page.letters.into_iter().map(|kept| LetterSummaryResponse::from(kept.letter)).collect();
@@ -127,7 +127,7 @@ async fn summary(State(http): State<ApiState>, RawQuery(query): RawQuery) -> Res
 
 /// Counts the letters that a filter matches: of very many, beside everything else.
 pub(super) async fn tally(http: &ApiState, filter: LetterFilter) -> Result<LetterCounts, Problem> {
-    let view = http.dead_letters.readable().await?.clone();
+    let view = http.dead_letters.ready_view().await?.clone();
     let tally = tokio::task::spawn_blocking(move || view.tally(&filter)).await;
     let tally = tally.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(tally?)
@@ -135,17 +135,17 @@ pub(super) async fn tally(http: &ApiState, filter: LetterFilter) -> Result<Lette
 
 /// `GET /v1/dead-letters/{id}`
 async fn get(State(http): State<ApiState>, Id(id): Id) -> Result<Json<LetterResponse>, Problem> {
-    let view = http.dead_letters.readable().await?;
+    let view = http.dead_letters.ready_view().await?;
     let kept = view.letter(&DeadLetterId::new(&*id))?;
     let kept = kept.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}")))?;
     let fate = view.fate(kept.offset)?;
-    Ok(Json(LetterResponse::of(kept.letter, fate)))
+    Ok(Json(LetterResponse::from_letter(kept.letter, fate)))
 }
 
 /// `POST /v1/dead-letters/discard`
 async fn discard(
     State(http): State<ApiState>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Principal>,
     JsonBody(Discard { ids, filter, because, dry_run }): JsonBody<Discard>,
 ) -> Result<Response, Problem> {
     let choice = Selection::read(ids, filter.map(|UniqueMap(fields)| fields)).map_err(Problem::of_faults)?;
@@ -157,13 +157,13 @@ async fn discard(
     if let Some(fault) = fault_of(because.as_deref(), &choice) {
         return Err(Problem::of_faults(vec![fault]));
     }
-    let (discarded, about) = give_up(&http, choice, &caller.name, because).await?;
+    let (discarded, about) = discard_audited(&http, choice, &caller.name, because).await?;
     let answer = Discarded { discarded: discarded.letters, more: discarded.rest == Remainder::Some };
     Ok((Extension(about), Json(DiscardAnswer::Discarded(answer))).into_response())
 }
 
 /// Discards, and tells the audit of it.
-pub(super) async fn give_up(
+pub(super) async fn discard_audited(
     http: &ApiState,
     choice: Selection,
     by: &str,

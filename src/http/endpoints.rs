@@ -69,5 +69,5 @@ async fn list(State(http): State<ApiState>, Query(page): Query<PageParams>) -> R
     let listed = http.worker.endpoints.list().into_iter().skip(before).take(page.limit.get() + 1);
     let shown = listed.map(EndpointResponse::from).collect();
     let after = before + page.limit.get();
-    Ok(Page::of(shown, page.limit, |_: &EndpointResponse| after.to_string()))
+    Ok(Page::new(shown, page.limit, |_: &EndpointResponse| after.to_string()))
 }

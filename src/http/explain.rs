@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use chrono::Utc;
 
-use super::principal::Caller;
+use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
 use super::{ApiState, body};
@@ -32,7 +32,7 @@ pub(super) fn routes() -> Vec<Route> {
 
 async fn explain(
     State(http): State<ApiState>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Principal>,
     body: Body,
 ) -> Result<Json<Explanation>, Problem> {
     let body = body::read(body, MAX_EVENT_BYTES).await;

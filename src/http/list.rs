@@ -65,7 +65,7 @@ pub(super) struct Page<T> {
 
 impl<T> Page<T> {
     /// A page of at most `limit`, made from `limit + 1` items where there are more; the cursor is made from the last.
-    pub(super) fn of(mut items: Vec<T>, limit: Limit, cursor: impl Fn(&T) -> String) -> Self {
+    pub(super) fn new(mut items: Vec<T>, limit: Limit, cursor: impl Fn(&T) -> String) -> Self {
         let more = items.len() > limit.get();
         items.truncate(limit.get());
         let next = items.last().filter(|_| more).map(cursor);

@@ -7,7 +7,7 @@ use crate::delivery::campaign::Secrets;
 
 /// The sender of a request. If no token is configured, every sender is an editor: the settings then allow a loopback listener only.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Caller {
+pub(super) struct Principal {
     /// The name of the token, or [`LOCAL`].
     pub(super) name: Arc<str>,
     pub(super) role: Role,
@@ -16,7 +16,7 @@ pub(super) struct Caller {
 /// The name of every caller if no token is configured.
 pub(super) const LOCAL: &str = "local";
 
-impl Caller {
+impl Principal {
     /// Only an editor sees the values of headers.
     pub(super) fn secrets(&self) -> Secrets {
         if self.role >= Role::Editor { Secrets::Shown } else { Secrets::Masked }

@@ -13,7 +13,7 @@ use super::audit::{AuditDetail, chosen};
 use super::counts::by_count_with;
 use super::given::{UniqueMap, JsonBody, Id, Query};
 use super::list::{Page, PageParams};
-use super::principal::Caller;
+use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
 use crate::config::Role;
@@ -155,7 +155,7 @@ pub(super) struct SampleRequest {
 /// `POST /v1/replays`: 202, or 200 for a `dryRun`.
 async fn create(
     State(http): State<ApiState>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Principal>,
     JsonBody(ordered): JsonBody<CreateReplay>,
 ) -> Result<Response, Problem> {
     let CreateReplay { ids, filter, rate_per_second, dry_run, config, stop_on_failure_ratio } = ordered;
@@ -165,12 +165,12 @@ async fn create(
         let forecast = http.replays.forecast(&order, caller.secrets()).await?;
         return Ok(Json(ReplayPreviewResponse::from(forecast)).into_response());
     }
-    let (replay, about) = begin(&http, order, &caller.name).await?;
+    let (replay, about) = create_audited(&http, order, &caller.name).await?;
     Ok((StatusCode::ACCEPTED, Extension(about), Json(ReplayResponse::whole(replay))).into_response())
 }
 
 /// Creates a replay, and tells the audit of it.
-pub(super) async fn begin(http: &ApiState, order: ReplaySpec, by: &str) -> Result<(Replay, AuditDetail), DeadLetterError> {
+pub(super) async fn create_audited(http: &ApiState, order: ReplaySpec, by: &str) -> Result<(Replay, AuditDetail), DeadLetterError> {
     let chosen = chosen(&order.choice);
     let replay = http.replays.create(order, by).await?;
     let about = AuditDetail(format!("{}: {} dead letters chosen {chosen}", replay.id, replay.total));
@@ -183,32 +183,32 @@ async fn list(State(http): State<ApiState>, Query(page): Query<PageParams>) -> R
         return Err(Problem::new(StatusCode::BAD_REQUEST, "cursor: not one that this list has given"));
     }
     let before = page.cursor.map(ReplayId::new);
-    let view = http.dead_letters.readable().await?;
+    let view = http.dead_letters.ready_view().await?;
     // One by one: together they may have ten million ids.
     let listed = |job: ReplayProgress| ReplayResponse::listed(job.replay);
     let replays = block_in_place(|| view.jobs(before.as_ref(), page.limit.get() + 1, listed))?;
-    Ok(Page::of(replays, page.limit, |last: &ReplayResponse| last.replay.id.to_string()))
+    Ok(Page::new(replays, page.limit, |last: &ReplayResponse| last.replay.id.to_string()))
 }
 
 async fn get(State(http): State<ApiState>, Id(id): Id) -> Result<Json<ReplayResponse>, Problem> {
     Ok(Json(ReplayResponse::whole(http.replays.get(&ReplayId::new(id)).await?)))
 }
 
-async fn pause(http: State<ApiState>, caller: Extension<Caller>, id: Id) -> Result<Json<ReplayResponse>, Problem> {
+async fn pause(http: State<ApiState>, caller: Extension<Principal>, id: Id) -> Result<Json<ReplayResponse>, Problem> {
     control(http, caller, id, ReplayCommand::Pause).await
 }
 
-async fn resume(http: State<ApiState>, caller: Extension<Caller>, id: Id) -> Result<Json<ReplayResponse>, Problem> {
+async fn resume(http: State<ApiState>, caller: Extension<Principal>, id: Id) -> Result<Json<ReplayResponse>, Problem> {
     control(http, caller, id, ReplayCommand::Resume).await
 }
 
-async fn cancel(http: State<ApiState>, caller: Extension<Caller>, id: Id) -> Result<Json<ReplayResponse>, Problem> {
+async fn cancel(http: State<ApiState>, caller: Extension<Principal>, id: Id) -> Result<Json<ReplayResponse>, Problem> {
     control(http, caller, id, ReplayCommand::Cancel).await
 }
 
 async fn control(
     State(http): State<ApiState>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Principal>,
     Id(id): Id,
     command: ReplayCommand,
 ) -> Result<Json<ReplayResponse>, Problem> {

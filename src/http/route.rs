@@ -31,7 +31,7 @@ pub(super) enum Audit {
 
 impl Audit {
     /// What is usual for a method.
-    pub(super) fn of(method: &Method) -> Self {
+    pub(super) fn of_method(method: &Method) -> Self {
         if method.is_safe() { Self::LeftOut } else { Self::Kept }
     }
 }
@@ -90,7 +90,7 @@ impl Route {
     }
 
     fn new(method: Method, path: &'static str, role: Role, handler: MethodRouter<ApiState>) -> Self {
-        Self { audit: Audit::of(&method), method, path, role, handler, operation: Operation::default() }
+        Self { audit: Audit::of_method(&method), method, path, role, handler, operation: Operation::default() }
     }
 
     /// It leaves no line in the audit, whatever its method.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::given::{UniqueMap, JsonBody, Id};
-use super::principal::Caller;
+use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
 use super::version::{precondition, tagged};
@@ -131,7 +131,7 @@ pub(super) struct WebhookTestResult {
 }
 
 /// `GET /v1/webhooks/{id}`: the webhook, and where it is.
-async fn get(State(http): State<ApiState>, Extension(caller): Extension<Caller>, Id(id): Id) -> Result<Response, Problem> {
+async fn get(State(http): State<ApiState>, Extension(caller): Extension<Principal>, Id(id): Id) -> Result<Response, Problem> {
     let id = WebhookId::new(id);
     let stored = http.campaigns.of_webhook(&id).map_err(refused)?;
     located(&stored, &id, caller.secrets())
@@ -140,7 +140,7 @@ async fn get(State(http): State<ApiState>, Extension(caller): Extension<Caller>,
 /// `PUT /v1/webhooks/{id}`: the webhook as it is from now on.
 async fn put(
     State(http): State<ApiState>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Principal>,
     Id(id): Id,
     headers: HeaderMap,
     body: Body,
@@ -155,7 +155,7 @@ async fn put(
 /// `POST /v1/webhooks/{id}/rotate-secret`: the webhook with its new secret.
 async fn rotate_secret(
     State(http): State<ApiState>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Principal>,
     Id(id): Id,
     headers: HeaderMap,
     rotation: Option<JsonBody<Rotation>>,
@@ -173,7 +173,7 @@ async fn rotate_secret(
 /// `DELETE /v1/webhooks/{id}`: 204.
 async fn delete(
     State(http): State<ApiState>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Principal>,
     Id(id): Id,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
@@ -185,14 +185,14 @@ async fn delete(
 /// `POST /v1/webhooks/{id}/test`: one request, now. It is no delivery: not counted, not retried, no dead letter.
 async fn test(
     State(http): State<ApiState>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Principal>,
     Id(id): Id,
     sample: Option<JsonBody<Sample>>,
 ) -> Result<Json<WebhookTestResult>, Problem> {
     let id = WebhookId::new(id);
     let stored = http.campaigns.of_webhook(&id).map_err(refused)?;
     let given = sample.and_then(|JsonBody(sample)| sample.event).map_or_else(Map::new, |UniqueMap(fields)| fields);
-    try_out(&http, sample_of(&stored.campaign.id, &place_of(&stored, &id)?, given)?, caller.secrets()).await.map(Json)
+    send_test(&http, sample_of(&stored.campaign.id, &place_of(&stored, &id)?, given)?, caller.secrets()).await.map(Json)
 }
 
 /// The delivery of a sample event to the webhook of a place.
@@ -202,7 +202,7 @@ pub(super) fn sample_of(campaign: &str, place: &WebhookPlace<'_>, given: Map<Str
 }
 
 /// Sends a sample once, now.
-pub(super) async fn try_out(http: &ApiState, delivery: Delivery, secrets: Secrets) -> Result<WebhookTestResult, Problem> {
+pub(super) async fn send_test(http: &ApiState, delivery: Delivery, secrets: Secrets) -> Result<WebhookTestResult, Problem> {
     let mut tried = delivery.clone();
     http.worker.attempt_once(&mut tried).await;
     let attempt = tried

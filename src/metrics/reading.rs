@@ -61,7 +61,7 @@ pub enum Quantile {
 }
 
 impl HistogramSnapshot {
-    fn of(histogram: &Histogram) -> Self {
+    fn from_histogram(histogram: &Histogram) -> Self {
         let metric = histogram.metric();
         let histogram = metric.get_histogram();
         let mut below = 0;
@@ -176,8 +176,8 @@ impl Metrics {
             retries_scheduled: self.retries_scheduled.get(),
             parked: counted(&self.parked).map(|(_, count)| count).sum(),
             dead_letters: counted(&self.dead_letters).map(|(_, count)| count).sum(),
-            attempt_duration: HistogramSnapshot::of(&self.attempt_duration),
-            delivery_latency: HistogramSnapshot::of(&self.delivery_latency),
+            attempt_duration: HistogramSnapshot::from_histogram(&self.attempt_duration),
+            delivery_latency: HistogramSnapshot::from_histogram(&self.delivery_latency),
         }
     }
 

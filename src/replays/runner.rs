@@ -25,7 +25,7 @@ use super::requests::{InFlight, FairLimiter};
 use super::{ReplayWakeup, Replays, new_delivery};
 use crate::broker::BrokerError;
 use crate::broker::acks::Acks;
-use crate::broker::consumer::{LAST_ACKS, Message, Subscription};
+use crate::broker::consumer::{ACK_FLUSH_TIMEOUT, Message, Subscription};
 use crate::broker::publisher::{Destination, OutboundMessage};
 use crate::dead_letters::DeadLetterError;
 use crate::delivery::Delivery;
@@ -34,7 +34,7 @@ use crate::delivery::dead_letter::{DeadLetter, LetterState};
 use crate::delivery::event::{self, StepEvent};
 use crate::delivery::identity::EventId;
 use crate::delivery::replay::ReplayOutcome;
-use crate::delivery::replay::{ReplayProgress, REQUESTS, Replay, ReplayId, ReplayLink, ReplayState};
+use crate::delivery::replay::{ReplayProgress, REQUESTS, Replay, ReplayId, ReplayRef, ReplayState};
 use crate::store::StoreError;
 use crate::store::dead_letters::LetterView;
 use crate::worker::progress::ConsumerStatus;
@@ -48,7 +48,7 @@ const REQUESTS_OF_ONE: usize = 16;
 
 /// A message is worked on this long before the next one takes its place: well below the half hour after which the
 /// broker takes a message away.
-const SHIFT: Duration = Duration::from_secs(5);
+const TIME_SLICE: Duration = Duration::from_secs(5);
 
 /// How often replays are looked for that nobody works on.
 const CALL_INTERVAL: Duration = Duration::from_secs(10);
@@ -150,7 +150,7 @@ impl Runner {
                     }
                 }
                 _ = calls.tick() => {
-                    self.call_the_forgotten(&at_work, quiet).await;
+                    self.wake_stalled(&at_work, quiet).await;
                     quiet = QUIET;
                 }
                 () = stop.cancelled() => break,
@@ -165,12 +165,12 @@ impl Runner {
         }
         shifts.shutdown().await;
         drop(acks);
-        let _ = timeout(LAST_ACKS, messages.finish()).await;
+        let _ = timeout(ACK_FLUSH_TIMEOUT, messages.finish()).await;
         Ok(())
     }
 
     /// Calls replays that have something to do, and of which nothing was heard for so long.
-    async fn call_the_forgotten(&self, at_work: &HashMap<ReplayId, Option<PendingWakeup>>, quiet: Duration) {
+    async fn wake_stalled(&self, at_work: &HashMap<ReplayId, Option<PendingWakeup>>, quiet: Duration) {
         let jobs = match tokio::task::block_in_place(|| self.replays.dead_letters.view.jobs_to_do()) {
             Ok(jobs) => jobs,
             Err(error) => return tracing::error!(%error, "replays could not be looked for"),
@@ -193,7 +193,7 @@ impl Runner {
     async fn settle(self: Arc<Self>, PendingWakeup { call, tag }: PendingWakeup, acks: Acks, stop: CancellationToken) -> ReplayId {
         let replay = call.replay.clone();
         let _working = self.requests.work_on(&replay);
-        let shift = AssertUnwindSafe(self.shift(&call, &stop)).catch_unwind().await;
+        let shift = AssertUnwindSafe(self.run_time_slice(&call, &stop)).catch_unwind().await;
         match shift.unwrap_or(Err(ReplayError::Panicked)) {
             Ok(()) => acks.acknowledge(tag),
             Err(error) => {
@@ -206,7 +206,7 @@ impl Runner {
     }
 
     /// Slices, as long as a shift takes. Where there is more to do the next message says so before this one is settled.
-    async fn shift(&self, ReplayWakeup { replay, known }: &ReplayWakeup, stop: &CancellationToken) -> Result<(), ReplayError> {
+    async fn run_time_slice(&self, ReplayWakeup { replay, known }: &ReplayWakeup, stop: &CancellationToken) -> Result<(), ReplayError> {
         // What whoever worked on it before has recorded. A log that was made anew never comes that far, and knows no such
         // replay.
         let read = self.replays.dead_letters.until(|view| Ok(view.position()?.is_some_and(|at| at.offset >= *known)));
@@ -215,7 +215,7 @@ impl Runner {
             Err(_) if self.replays.dead_letters.view.replay_state(replay)?.is_none() => return Ok(()),
             Err(_) => return Err(ReplayError::Behind),
         }
-        let end = Instant::now() + SHIFT;
+        let end = Instant::now() + TIME_SLICE;
         loop {
             let Some(job) = self.replays.dead_letters.view.job(replay)? else {
                 tracing::warn!(%replay, "a replay that the log of dead letters does not know any more is left off");
@@ -261,7 +261,7 @@ impl Runner {
             // What was sent is recorded also where something else went wrong.
             self.record(DeadLetterRecord::Slice(ReplayBatch { replay: job.replay.id.clone(), sent, at: Utc::now() })).await?;
             if let Some(job) = view.job(&job.replay.id)? {
-                tell_the_end(&job.replay);
+                log_end(&job.replay);
             }
         }
         interrupted.map_or(Ok(()), Err)
@@ -290,7 +290,7 @@ impl Runner {
                 over?;
                 return Ok(None);
             }
-            turn = self.turn(job) => turn,
+            turn = self.send_permit(job) => turn,
         };
         let id = letter.id.clone();
         let outcome = self.send_again(job, letter).await?;
@@ -300,9 +300,9 @@ impl Runner {
 
     /// Waits until a letter may be sent: by the replay's rate, after deliveries where they are busy, and with no more
     /// requests at once than there may be.
-    async fn turn(&self, job: &ReplayProgress) -> SendPermit<'_> {
+    async fn send_permit(&self, job: &ReplayProgress) -> SendPermit<'_> {
         if let Some(rate) = job.replay.rate_per_second {
-            sleep_until(self.slot(&job.replay.id, rate)).await;
+            sleep_until(self.next_send_at(&job.replay.id, rate)).await;
         }
         let alone = tokio::select! {
             biased;
@@ -314,7 +314,7 @@ impl Runner {
     }
 
     /// When the next letter of a replay may be sent.
-    fn slot(&self, replay: &ReplayId, rate: f64) -> Instant {
+    fn next_send_at(&self, replay: &ReplayId, rate: f64) -> Instant {
         let mut paces = self.paces();
         let now = Instant::now();
         let next = paces.entry(replay.clone()).or_insert(now);
@@ -328,7 +328,7 @@ impl Runner {
     }
 
     async fn send_again(&self, job: &ReplayProgress, letter: DeadLetter) -> Result<ReplayOutcome, ReplayError> {
-        let link = ReplayLink { dead_letter: letter.id.clone(), replay: job.replay.id.clone() };
+        let link = ReplayRef { dead_letter: letter.id.clone(), replay: job.replay.id.clone() };
         let Some(event) = letter.event.clone().filter(|_| letter.is_of_delivery()) else {
             return self.requeue(letter, link).await;
         };
@@ -339,21 +339,21 @@ impl Runner {
     }
 
     /// One attempt. What fails is dead again: a replay retries nothing.
-    async fn attempt(&self, mut delivery: Delivery, link: ReplayLink) -> Result<ReplayOutcome, ReplayError> {
-        match self.worker.attempt_alone(&mut delivery, &link.replay).await {
+    async fn attempt(&self, mut delivery: Delivery, link: ReplayRef) -> Result<ReplayOutcome, ReplayError> {
+        match self.worker.attempt_for_replay(&mut delivery, &link.replay).await {
             None => Ok(ReplayOutcome::Delivered),
             Some(reason) => self.dead(DeadLetter::of_delivery(delivery, reason, Utc::now()), link).await,
         }
     }
 
-    async fn dead(&self, letter: DeadLetter, link: ReplayLink) -> Result<ReplayOutcome, ReplayError> {
+    async fn dead(&self, letter: DeadLetter, link: ReplayRef) -> Result<ReplayOutcome, ReplayError> {
         let letter = DeadLetter { state: LetterState::Pending, dead_at: Utc::now(), ..letter }.of_replay(link);
-        self.worker.keep(&letter).await?;
+        self.worker.publish_dead_letter(&letter).await?;
         Ok(ReplayOutcome::Dead)
     }
 
     /// Puts a message that was no event, or that no worker settled, back on its queue, byte for byte.
-    async fn requeue(&self, letter: DeadLetter, link: ReplayLink) -> Result<ReplayOutcome, ReplayError> {
+    async fn requeue(&self, letter: DeadLetter, link: ReplayRef) -> Result<ReplayOutcome, ReplayError> {
         let Some(body) = letter.whole_body() else {
             return self.dead(letter, link).await;
         };
@@ -388,7 +388,7 @@ impl Runner {
 }
 
 /// A replay that ends is told of where it was worked on.
-fn tell_the_end(replay: &Replay) {
+fn log_end(replay: &Replay) {
     let Replay { id, state, total, sent, delivered, requeued, failed, .. } = replay;
     match state {
         ReplayState::Stopped => {

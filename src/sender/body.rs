@@ -9,7 +9,7 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use crate::delivery::request::RequestBody;
 
 /// The body as the client takes it. Its length is known, so that it is announced and not sent in chunks.
-pub(super) fn of(body: RequestBody) -> reqwest::Body {
+pub(super) fn from_request_body(body: RequestBody) -> reqwest::Body {
     match body.into_parts() {
         [own, shared] if shared.is_empty() => own.into(),
         parts => reqwest::Body::wrap(Parts { left: parts.map(Some) }),

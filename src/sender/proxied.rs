@@ -71,7 +71,7 @@ impl Proxied {
         let request = || {
             let mut request = reqwest::Request::new(head.method().clone(), head.url().clone());
             *request.headers_mut() = head.headers().clone();
-            *request.body_mut() = body.clone().map(body::of);
+            *request.body_mut() = body.clone().map(body::from_request_body);
             *request.timeout_mut() = head.timeout().map(|timeout| timeout.saturating_sub(began.elapsed()));
             request
         };

@@ -206,7 +206,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn keep_campaigns(&self) -> Result<Option<PathBuf>, StoreError> {
+    pub fn backup_campaigns(&self) -> Result<Option<PathBuf>, StoreError> {
         if self.campaigns.is_empty() {
             return Ok(None);
         }

@@ -159,12 +159,12 @@ impl LetterView {
             retention: Duration::MAX,
         };
         let (mut zones, mut ids) = (view.zones_mut(), view.ids_mut());
-        let mut volumes = Segments::of(&view.archive);
+        let mut volumes = Segments::new(&view.archive);
         for key in view.blocks.iter().keys() {
             let number = number(&key?);
             let Some(loaded) = view.load(number, &mut volumes)? else { continue };
             let block = loaded.block()?;
-            zones.insert(number, Zone::of(&block));
+            zones.insert(number, Zone::of_block(&block));
             ids.insert_all(number, &block);
         }
         drop((zones, ids));
@@ -175,7 +175,7 @@ impl LetterView {
     /// The same view, whose letters are kept so long. A replay claims no older ones: how many of those are still there is
     /// another question on every node.
     #[must_use]
-    pub fn kept_for(self, retention: Duration) -> Self {
+    pub fn with_retention(self, retention: Duration) -> Self {
         Self { retention, ..self }
     }
 
@@ -455,7 +455,7 @@ impl LetterView {
 
     fn with_row<T>(&self, offset: u64, read: impl FnOnce(&IndexRow<'_>) -> T) -> Result<Option<T>, StoreError> {
         let number = block_of(offset);
-        let Some(loaded) = self.load(number, &mut Segments::of(&self.archive))? else { return Ok(None) };
+        let Some(loaded) = self.load(number, &mut Segments::new(&self.archive))? else { return Ok(None) };
         let block = loaded.block()?;
         let found = block.rows(number).find(|(at, _)| *at == offset);
         Ok(found.map(|(_, row)| read(row)))

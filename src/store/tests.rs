@@ -134,10 +134,10 @@ fn a_view_of_another_version_is_emptied_and_not_moved_aside() {
 fn campaigns_can_be_kept_in_a_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
-    assert_eq!(store.keep_campaigns().expect("nothing to keep"), None);
+    assert_eq!(store.backup_campaigns().expect("nothing to keep"), None);
     apply(&store, &at(1), put("a", "wh_a", None));
     apply(&store, &at(2), put("b", "wh_b", None));
-    let file = store.keep_campaigns().expect("kept").expect("a file");
+    let file = store.backup_campaigns().expect("kept").expect("a file");
     let kept = std::fs::read_to_string(file).expect("a text");
     let read = |line: &str| document::read(line.as_bytes(), HttpUrls::Refused, None).expect("a document");
     assert_eq!(kept.lines().map(read).collect::<Vec<_>>(), [campaign("a", "wh_a"), campaign("b", "wh_b")]);

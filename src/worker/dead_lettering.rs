@@ -4,7 +4,7 @@ use chrono::Utc;
 use tracing::Instrument as _;
 
 use super::queue::Queue;
-use super::{DeliveryError, Worker, accounted, lines, new_outgoing};
+use super::{DeliveryError, Worker, close_account, lines, new_outgoing};
 use crate::broker::consumer::Message;
 use crate::broker::publisher::{Destination, PublishError};
 use crate::delivery::dead_letter::DeadLetter;
@@ -16,18 +16,18 @@ use crate::telemetry::spans;
 
 impl Worker {
     /// Keeps a message that can't be read.
-    pub(super) async fn unreadable(&self, message: &Message, faults: Vec<Violation>) -> Result<(), DeliveryError> {
+    pub(super) async fn dead_letter_malformed(&self, message: &Message, faults: Vec<Violation>) -> Result<(), DeliveryError> {
         let now = Utc::now();
         // Equal bodies are told apart by their receipts.
         let seen = self.receipts.next().to_string();
         let letter = DeadLetter::of_body(&message.body, faults, &seen, DeadLetterReason::Malformed, now);
-        lines::unreadable(&letter, message);
+        lines::malformed(&letter, message);
         let letter = DeadLetter { message_id: message.message_id.clone(), trace: message.trace.clone(), ..letter };
         let letter = match &message.replay {
             Some(link) => letter.of_replay(link.clone()),
             None => letter,
         };
-        self.keep(&letter).await
+        self.publish_dead_letter(&letter).await
     }
 
     /// Dead-letters a message that was returned too often: one letter, or one for each delivery of a bundle.
@@ -47,20 +47,20 @@ impl Worker {
         for letter in message.letters(&self.receipts.next(), &retries, now) {
             if letter.is_of_delivery() {
                 let in_hand = self.metrics.account.take(Origin::Ladder);
-                let kept = self.keep(&letter).await;
+                let kept = self.publish_dead_letter(&letter).await;
                 if kept.is_ok() {
                     self.metrics.dead();
                 }
-                accounted(in_hand, kept)?;
+                close_account(in_hand, kept)?;
             } else {
-                self.keep(&letter).await?;
+                self.publish_dead_letter(&letter).await?;
             }
         }
         Ok(())
     }
 
     /// Writes a dead letter.
-    pub(crate) async fn keep(&self, letter: &DeadLetter) -> Result<(), DeliveryError> {
+    pub(crate) async fn publish_dead_letter(&self, letter: &DeadLetter) -> Result<(), DeliveryError> {
         let _memory = self.memory_budget.take_letter(letter).await;
         let exchange = Destination::Exchange { name: self.names.dead_letters(), routing_key: String::new() };
         let record = new_outgoing(exchange.clone(), serde_json::to_vec(letter)?);

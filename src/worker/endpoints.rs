@@ -129,7 +129,7 @@ impl EndpointRegistry {
 
     /// Asks for a request to be sent, and waits a moment for it where that is worth it. `ladder` tells whether it can be parked.
     /// `jitter`, a number in 0..1, spreads what is parked.
-    pub async fn enter(&self, webhook: &Webhook, arrival: Source, ladder: impl Fn() -> Ladder, jitter: f64) -> AdmissionOutcome {
+    pub async fn admit(&self, webhook: &Webhook, arrival: Source, ladder: impl Fn() -> Ladder, jitter: f64) -> AdmissionOutcome {
         let watched = self.0.watched(webhook.url.place());
         let own = self.0.own_limits(webhook).map(|limits| (&webhook.id, limits));
         let ask = |asking| {
@@ -146,7 +146,7 @@ impl EndpointRegistry {
         };
         let deadline = Instant::now() + arrival.patience();
         loop {
-            let mut freed = pin!(waiting.freed().notified());
+            let mut freed = pin!(waiting.slot_released().notified());
             // Before asking: a request that ends in between is not missed.
             freed.as_mut().enable();
             let asking = if Instant::now() >= deadline { AskRound::Last } else { AskRound::Again };
@@ -168,11 +168,11 @@ impl EndpointRegistry {
     }
 
     /// Tells the receiver of a webhook what came of a request that did not ask to be sent. One that is not known stays so.
-    pub fn heard(&self, webhook: &Webhook, reply: &Reply, at: DateTime<Utc>) {
+    pub fn record(&self, webhook: &Webhook, reply: &Reply, at: DateTime<Utc>) {
         let now = self.0.now();
         let watched = self.0.known().receivers.get(webhook.url.place()).cloned();
         if let Some(watched) = watched {
-            watched.lock().heard(reply, at, now);
+            watched.lock().record(reply, at, now);
         }
     }
 
@@ -187,7 +187,7 @@ impl EndpointRegistry {
         let now = self.0.now();
         let mut endpoints: BTreeMap<Origin, Vec<(String, EndpointStats)>> = BTreeMap::new();
         let mut known = self.0.known();
-        known.forget_idle(now);
+        known.evict_idle(now);
         for (place, watched) in &known.receivers {
             let receiver = (place.path.clone(), watched.lock().standing(now));
             endpoints.entry(place.endpoint.clone()).or_default().push(receiver);
@@ -221,8 +221,8 @@ impl Shared {
         }
         let now = self.now();
         if known.receivers.len() >= MOST || now.saturating_sub(known.looked_at) > FORGET_INTERVAL {
-            known.forget_idle(now);
-            known.forget_the_oldest();
+            known.evict_idle(now);
+            known.evict_oldest();
         }
         known.watch(place.clone())
     }
@@ -268,14 +268,14 @@ impl Registry {
         watched
     }
 
-    fn forget_idle(&mut self, now: Duration) {
+    fn evict_idle(&mut self, now: Duration) {
         self.looked_at = now;
         self.receivers.retain(|_, watched| !watched.lock().is_idle(now));
         self.endpoints.retain(|_, door| door.strong_count() > 0);
     }
 
     /// A tenth of what there may be, where there is no room: so that this is not done for each new receiver.
-    fn forget_the_oldest(&mut self) {
+    fn evict_oldest(&mut self) {
         if self.receivers.len() < MOST {
             return;
         }
@@ -305,10 +305,10 @@ impl ReceiverSlot {
     fn leave(&self, tell: impl FnOnce(&mut Receiver, &mut ConcurrencyLimiter)) {
         let (mut receiver, mut gate) = (self.lock(), self.door.lock());
         tell(&mut receiver, &mut gate);
-        if receiver.is_awaited() {
+        if receiver.has_waiters() {
             self.freed.notify_one();
         }
-        if gate.is_awaited() {
+        if gate.has_waiters() {
             self.door.freed.notify_one();
         }
     }
@@ -338,7 +338,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.leave(Receiver::given_up);
+        self.leave(Receiver::cancelled);
     }
 }
 
@@ -355,7 +355,7 @@ impl<'a> SlotWaiter<'a> {
         Self { watched, queue, webhook }
     }
 
-    fn freed(&self) -> &'a Notify {
+    fn slot_released(&self) -> &'a Notify {
         match self.queue {
             Queue::Webhook | Queue::Receiver => &self.watched.freed,
             Queue::Endpoint => &self.watched.door.freed,
@@ -370,8 +370,8 @@ impl Drop for SlotWaiter<'_> {
         let gate = receiver.gate(&mut gate, self.queue, self.webhook);
         gate.end_waiting();
         // There may be room for one more: two are let in where an answer has earned the receiver another.
-        if gate.is_awaited() {
-            self.freed().notify_one();
+        if gate.has_waiters() {
+            self.slot_released().notify_one();
         }
     }
 }
@@ -406,7 +406,7 @@ mod tests {
     }
 
     async fn admitted(endpoints: &EndpointRegistry, webhook: &Webhook) -> Permit {
-        match endpoints.enter(webhook, Source::Event, || Ladder::Open, 0.5).await {
+        match endpoints.admit(webhook, Source::Event, || Ladder::Open, 0.5).await {
             AdmissionOutcome::Admitted(permit) => permit,
             AdmissionOutcome::Parked { why, .. } => panic!("parked: {why:?}"),
             AdmissionOutcome::Refused => panic!("refused"),
@@ -434,13 +434,13 @@ mod tests {
     #[tokio::test]
     async fn what_replays_send_is_seen_where_the_endpoint_is_known() {
         let endpoints = endpoints(1);
-        endpoints.heard(&at(1), &ok(), Utc::now());
+        endpoints.record(&at(1), &ok(), Utc::now());
         assert!(endpoints.list().is_empty(), "nothing asked to be sent there");
         let failed = Reply::TimedOut { phase: crate::delivery::outcome::Phase::Answering };
         admitted(&endpoints, &at(1)).await.ended(&failed, Duration::from_secs(1), Utc::now());
         assert_eq!(endpoints.list()[0].standing.failure_ratio, Some(1.0));
         for _ in 0..9 {
-            endpoints.heard(&at(1), &ok(), Utc::now());
+            endpoints.record(&at(1), &ok(), Utc::now());
         }
         let failing = endpoints.list()[0].standing.failure_ratio.expect("requests");
         assert!((failing - 0.1).abs() < 0.01, "{failing}");
@@ -451,7 +451,7 @@ mod tests {
         let endpoints = endpoints(1);
         let first = admitted(&endpoints, &at(1)).await;
         let began = Instant::now();
-        let AdmissionOutcome::Parked { .. } = endpoints.enter(&at(1), Source::Event, || Ladder::Open, 0.5).await else {
+        let AdmissionOutcome::Parked { .. } = endpoints.admit(&at(1), Source::Event, || Ladder::Open, 0.5).await else {
             panic!("a second request")
         };
         assert!(began.elapsed() >= Source::Event.patience(), "{:?}", began.elapsed());
@@ -464,12 +464,12 @@ mod tests {
         let endpoints = endpoints(1);
         let first = admitted(&endpoints, &at(1)).await;
         for _ in 0..3 {
-            let entry = endpoints.enter(&at(1), Source::Event, || Ladder::Closed, 0.5).await;
+            let entry = endpoints.admit(&at(1), Source::Event, || Ladder::Closed, 0.5).await;
             assert!(matches!(entry, AdmissionOutcome::Refused));
         }
         assert_eq!((endpoints.list()[0].standing.waiting, endpoints.list()[0].standing.parked), (0, 0));
         first.ended(&ok(), Duration::from_millis(1), Utc::now());
-        let entry = endpoints.enter(&at(1), Source::Event, || Ladder::Closed, 0.5).await;
+        let entry = endpoints.admit(&at(1), Source::Event, || Ladder::Closed, 0.5).await;
         assert!(matches!(entry, AdmissionOutcome::Admitted(_)), "its turn has come");
     }
 
@@ -479,13 +479,13 @@ mod tests {
         let mut permits = Vec::new();
         for number in 0..100 {
             // Each is new, and so may be slow.
-            if let AdmissionOutcome::Admitted(permit) = endpoints.enter(&at(number), Source::Event, || Ladder::Open, 0.5).await {
+            if let AdmissionOutcome::Admitted(permit) = endpoints.admit(&at(number), Source::Event, || Ladder::Open, 0.5).await {
                 permits.push(permit);
             }
         }
         assert_eq!(permits.len(), 8);
         drop(permits.pop());
-        assert!(matches!(endpoints.enter(&at(7), Source::Event, || Ladder::Open, 0.5).await, AdmissionOutcome::Admitted(_)));
+        assert!(matches!(endpoints.admit(&at(7), Source::Event, || Ladder::Open, 0.5).await, AdmissionOutcome::Admitted(_)));
     }
 
     #[tokio::test]
@@ -495,7 +495,7 @@ mod tests {
         let permits = [admitted(&endpoints, &path("a")).await, admitted(&endpoints, &path("b")).await];
         let third = admitted(&endpoints, &path("a")).await;
         assert!(matches!(
-            endpoints.enter(&path("b"), Source::Event, || Ladder::Open, 0.5).await,
+            endpoints.admit(&path("b"), Source::Event, || Ladder::Open, 0.5).await,
             AdmissionOutcome::Parked { why: ParkReason::Concurrency, .. }
         ));
         let listed = endpoints.list();
@@ -530,7 +530,7 @@ mod tests {
         assert!(listed.iter().any(|listed| listed.standing.in_flight == 1), "the one in use was forgotten");
         drop(busy);
         let mut known = endpoints.0.known();
-        known.forget_idle(endpoints.0.now() + Duration::from_secs(3_600));
+        known.evict_idle(endpoints.0.now() + Duration::from_secs(3_600));
         assert!(known.receivers.is_empty() && known.endpoints.is_empty());
     }
 }

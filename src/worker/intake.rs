@@ -89,7 +89,7 @@ impl Consumer {
                 Ok(SessionEnd::Stopped) => return Ok(()),
                 Ok(SessionEnd::ViewOutdated) => continue,
                 Err(error @ FollowError::Store(_)) => return Err(error),
-                Err(FollowError::Broker(error)) if !declared && error.is_lasting() => return Err(error.into()),
+                Err(FollowError::Broker(error)) if !declared && error.is_permanent() => return Err(error.into()),
                 Err(error) => error,
             };
             self.follower.failed(&error);

@@ -85,7 +85,7 @@ pub(super) fn failed(
 }
 
 /// A message that can't be read is about to become a dead letter. Its faults name fields, and repeat no values.
-pub(super) fn unreadable(letter: &DeadLetter, message: &Message) {
+pub(super) fn malformed(letter: &DeadLetter, message: &Message) {
     tracing::warn!(
         target: TARGET,
         letter = %letter.id, fault = letter.errors.first().map(ToString::to_string), faults = letter.errors.len(),

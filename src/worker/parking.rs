@@ -71,7 +71,7 @@ async fn send(publisher: Publisher, names: Names, metrics: Arc<Metrics>, bundle:
     let Some(rung) = bundle.first().map(|parked| parked.rung) else { return };
     let to = Destination::Queue(names.delay(rung));
     let outgoing = OutboundMessage::new(to, uuid::Uuid::now_v7().to_string(), body(&bundle));
-    let published = publisher.publish_until_taken(outgoing).await;
+    let published = publisher.publish_with_retry(outgoing).await;
     if published.is_ok() {
         metrics.account.put_on_ladder.inc();
     }

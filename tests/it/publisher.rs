@@ -39,10 +39,10 @@ async fn a_message_above_the_brokers_limit_is_refused_and_holds_up_no_other() {
     let mut others = JoinSet::new();
     for number in 0..200 {
         let (publisher, outgoing) = (publisher.clone(), to_queue(&retries, number));
-        others.spawn(async move { publisher.publish_until_taken(outgoing).await });
+        others.spawn(async move { publisher.publish_with_retry(outgoing).await });
     }
     let large = OutboundMessage::new(Destination::Queue(retries), "large".to_owned(), vec![b'1'; 65_537]);
-    let refused = publisher.publish_until_taken(large).await;
+    let refused = publisher.publish_with_retry(large).await;
     assert_eq!(refused, Err(PublishError::TooLarge { bytes: 65_537, limit: 65_536 }));
     while let Some(other) = others.join_next().await {
         assert_eq!(other.expect("a verdict"), Ok(()));
@@ -206,7 +206,7 @@ async fn what_is_confirmed_of_a_stream_is_there_after_its_leader_was_lost() {
         let (publisher, confirmed, stream) = (&publisher, &confirmed, &stream);
         async move {
             for number in (lane..).step_by(8) {
-                publisher.publish_until_taken(to_queue(stream, number)).await.expect("a confirm");
+                publisher.publish_with_retry(to_queue(stream, number)).await.expect("a confirm");
                 confirmed.lock().expect("whole").insert(number.to_string());
             }
         }

@@ -6,7 +6,7 @@ use waypost::delivery::dead_letter::{BODY_BYTES_KEPT, DeadLetter};
 use waypost::delivery::fault::Violation;
 use waypost::delivery::identity::DeadLetterId;
 use waypost::delivery::reason::DeadLetterReason;
-use waypost::delivery::replay::{ReplayId, ReplayLink};
+use waypost::delivery::replay::{ReplayId, ReplayRef};
 
 use super::{depth, is_kept, now};
 
@@ -33,7 +33,7 @@ pub(super) fn is_a_letter(letter: &DeadLetter) {
     assert_eq!(DeadLetterRecord::decode(&written).expect("a record"), None, "a letter is no mark");
     // Reading JSON ends at 128, and what is sent again is written within as much.
     assert!(depth(&written) <= 128);
-    let link = ReplayLink { dead_letter: letter.id.clone(), replay: ReplayId::new("rp_1") };
+    let link = ReplayRef { dead_letter: letter.id.clone(), replay: ReplayId::new("rp_1") };
     let again = letter.clone().unsent(DeadLetterReason::WebhookDeleted).of_replay(link.clone());
     assert_eq!(again.id, letter.clone().of_replay(link).id, "one letter to a replay, however it ends");
     assert_ne!(again.id, letter.id);

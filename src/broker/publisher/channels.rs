@@ -28,7 +28,7 @@ impl Channels {
     }
 
     /// The channel for a destination.
-    pub(super) fn of(&self, to: &Destination) -> Channel {
+    pub(super) fn channel_for(&self, to: &Destination) -> Channel {
         let (Destination::Queue(name) | Destination::Exchange { name, .. }) = to;
         let stream = self.streams.iter().find(|(stream, _)| stream == name);
         stream.map_or(&self.queues, |(_, channel)| channel).clone()

@@ -52,7 +52,7 @@ impl Discard {
         let total = preview["total"].as_u64().unwrap_or_default();
         let effect = effect(&preview);
         if total == 0 && !self.confirmation.is_dry_run() {
-            return Err(CliError::of("no pending dead letter matches"));
+            return Err(CliError::new("no pending dead letter matches"));
         }
         if self.confirmation.decide(&effect).await? == Decision::Report {
             match self.json {
@@ -147,7 +147,7 @@ async fn discard(api: &Api, body: &Value, total: u64) -> Result<u64, CliError> {
         }
         in_vain = if taken == 0 { in_vain + 1 } else { 0 };
         if in_vain == ROUNDS_IN_VAIN {
-            return Err(incomplete(CliError::of("the server says that there are more, but takes none"), discarded));
+            return Err(incomplete(CliError::new("the server says that there are more, but takes none"), discarded));
         }
     }
     bar.finish_and_clear();
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_was_done_before_a_failure_is_told() {
-        let text = |discarded| match incomplete(CliError::of("no answer"), discarded) {
+        let text = |discarded| match incomplete(CliError::new("no answer"), discarded) {
             CliError::Failed(text) | CliError::Usage(text) => text,
         };
         assert_eq!(text(0), "no answer");

@@ -55,7 +55,7 @@ impl Export {
         };
         let bar = bar(&api, &conditions).await?;
         let name = file.display();
-        let open = std::fs::File::create(&file).map_err(|error| CliError::of(format!("{name}: {error}")))?;
+        let open = std::fs::File::create(&file).map_err(|error| CliError::new(format!("{name}: {error}")))?;
         match write(&api, &conditions, &bar, BufWriter::new(open)).await {
             Ok(Written::All(count)) => say!("{} exported to {name}", plain::dead_letters(count)),
             Ok(Written::Enough) => {}
@@ -80,14 +80,14 @@ async fn write(
     bar: &ProgressBar,
     mut output: impl Write,
 ) -> Result<Written, CliError> {
-    let mut pages = Pages::of(api, LIST, conditions.query());
+    let mut pages = Pages::new(api, LIST, conditions.query());
     let mut count = 0;
     while pages.may_go_on() {
         let letters = pages.next(PAGE).await?;
         match lines(&letters, &mut output) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Written::Enough),
-            Err(error) => return Err(CliError::of(error)),
+            Err(error) => return Err(CliError::new(error)),
         }
         count += letters.len() as u64;
         bar.set_position(count);

@@ -35,7 +35,7 @@ impl List {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let conditions = self.filter.conditions(Utc::now())?;
         let api = self.server.api()?;
-        let mut pages = Pages::of(&api, LIST, conditions.query());
+        let mut pages = Pages::new(&api, LIST, conditions.query());
         let letters = pages.take(self.limit as usize).await?;
         if self.json {
             say!("{}", Value::Array(letters));

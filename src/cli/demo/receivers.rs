@@ -86,8 +86,8 @@ impl Record {
 
 impl Receiver {
     pub(super) async fn start(name: &'static str, behaviour: Behaviour) -> Result<Self, CliError> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(CliError::of)?;
-        let address = listener.local_addr().map_err(CliError::of)?;
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(CliError::new)?;
+        let address = listener.local_addr().map_err(CliError::new)?;
         let receiver = Self { name, behaviour, address, record: Arc::default() };
         let router = Router::new().route("/hooks/{name}", post(receive)).with_state(receiver.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });

@@ -18,7 +18,7 @@ use crate::delivery::egress::HttpUrls;
 use crate::delivery::outcome::{Cause, Reply};
 
 /// A customer's URL is asked for this long.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The broker's queues and streams, and the exchanges before them.
 const OBJECTS: &str = "queues";
@@ -59,7 +59,7 @@ pub(super) async fn broker(config: &Config) -> Vec<Finding> {
     };
     let log = "see the broker's log for the reason";
     let mut bound = false;
-    let objects = match timeout(PATIENCE, look).await {
+    let objects = match timeout(CHECK_TIMEOUT, look).await {
         Ok(Ok(objects)) => {
             bound = objects.iter().any(|(name, found)| *name == names.events() && *found == ObjectState::Exchange);
             objects_as_found(&objects)
@@ -176,7 +176,7 @@ pub(super) async fn egress(config: &Config, urls: &[Url]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for url in urls {
         let began = Instant::now();
-        let reply = sender.probe(url, PATIENCE).await;
+        let reply = sender.probe(url, CHECK_TIMEOUT).await;
         findings.push(reached(url, config.egress.http_urls, &reply, began.elapsed()));
     }
     findings

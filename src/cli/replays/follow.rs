@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const TELL: Duration = Duration::from_secs(5);
 
 /// So long a server may be gone: a restart of it is over by then.
-const PATIENCE: Duration = Duration::from_secs(300);
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How the end is printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,9 +69,9 @@ pub(in crate::cli) async fn follow(api: &Api, replay: Value, form: OutputMode) -
 }
 
 async fn until_end(api: &Api, replay: Value) -> Result<FollowEnd, CliError> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::of)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::new)?;
     let id = replay["id"].as_str().unwrap_or_default().to_owned();
-    let mut display = Display::of(&replay);
+    let mut display = Display::of_replay(&replay);
     let mut latest = replay;
     let mut silent_since: Option<Instant> = None;
     loop {
@@ -83,7 +83,7 @@ async fn until_end(api: &Api, replay: Value) -> Result<FollowEnd, CliError> {
                 display.end(&latest);
                 return Ok(FollowEnd::AtTheEnd(latest));
             }
-            Stage::Unknown => return Err(CliError::of("the server's answer is no replay this version knows")),
+            Stage::Unknown => return Err(CliError::new("the server's answer is no replay this version knows")),
         }
         let look = async {
             tokio::time::sleep(LOOK).await;
@@ -108,7 +108,7 @@ async fn until_end(api: &Api, replay: Value) -> Result<FollowEnd, CliError> {
                     display.notice(&format!("{}: asking again", briefly(&unanswered)));
                     Instant::now()
                 });
-                if !may_pass(&unanswered) || since.elapsed() > PATIENCE {
+                if !may_pass(&unanswered) || since.elapsed() > RECONNECT_TIMEOUT {
                     display.clear();
                     return Err(unanswered.into());
                 }
@@ -150,7 +150,7 @@ enum Display {
 }
 
 impl Display {
-    fn of(replay: &Value) -> Self {
+    fn of_replay(replay: &Value) -> Self {
         if progress::is_seen() {
             tell!("Ctrl-C leaves it running.");
             let bar = progress::bar(Some(number(replay, "total")), TEMPLATE);

@@ -32,7 +32,7 @@ pub(in crate::cli) struct List {
 impl List {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
-        let mut pages = Pages::of(&api, LIST, Vec::new());
+        let mut pages = Pages::new(&api, LIST, Vec::new());
         let replays = pages.take(self.limit as usize).await?;
         if self.json {
             say!("{}", Value::Array(replays));

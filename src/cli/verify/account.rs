@@ -116,7 +116,7 @@ impl Account {
     }
 
     /// The sum of a metric with this label's value.
-    fn of(&self, name: &str, label: &str) -> i64 {
+    fn value(&self, name: &str, label: &str) -> i64 {
         self.sums.get(&format!("waypost_{name} {label}")).copied().unwrap_or(0)
     }
 
@@ -133,13 +133,13 @@ impl Account {
 
     /// This account, taken some seconds after another.
     pub(super) fn after(self, before: &Self) -> Self {
-        let put = |account: &Self| account.of("ladder_messages_total", "put");
+        let put = |account: &Self| account.value("ladder_messages_total", "put");
         Self { put_of_late: (put(&self) - put(before)).max(0), ..self }
     }
 
     /// Messages that were put on the ladder and are neither seen there nor taken from it.
     fn missing(&self) -> i64 {
-        let missing = self.of("ladder_messages_total", "put") - self.of("ladder_messages_total", "taken");
+        let missing = self.value("ladder_messages_total", "put") - self.value("ladder_messages_total", "taken");
         missing - self.waiting() - self.all("messages_in_hand")
     }
 
@@ -166,8 +166,8 @@ impl Account {
         // What is in hand can be counted on both sides while the numbers are read.
         let unexplained = Some(self.unexplained()).filter(|difference| difference.abs() > in_hand);
         // Letters of unreadable messages and of replays are no deliveries that died.
-        let others = self.of("dead_letters_total", "malformed") + self.of("replayed_total", "dead");
-        let dead = self.of("deliveries_total", "dead") - (self.all("dead_letters_total") - others);
+        let others = self.value("dead_letters_total", "malformed") + self.value("replayed_total", "dead");
+        let dead = self.value("deliveries_total", "dead") - (self.all("dead_letters_total") - others);
         let missing = Some(self.missing()).filter(|missing| *missing > 0 && self.note().is_none());
         let findings = [
             unexplained.map(Finding::Unexplained),
@@ -208,20 +208,20 @@ impl Account {
 
     fn lines(&self) -> [(&'static str, &'static str, i64); 16] {
         [
-            ("events that led to deliveries", "eventsResolved", self.of("events_total", "resolved")),
-            ("events without a webhook", "eventsNoWebhook", self.of("events_total", "no_webhook")),
-            ("events that could not be read", "eventsMalformed", self.of("events_total", "malformed")),
-            ("deliveries taken from events", "takenFromEvents", self.of("deliveries_taken_total", "event")),
-            ("and from the delay ladder", "takenFromLadder", self.of("deliveries_taken_total", "ladder")),
-            ("delivered", "delivered", self.of("deliveries_total", "delivered")),
-            ("dead", "dead", self.of("deliveries_total", "dead")),
+            ("events that led to deliveries", "eventsResolved", self.value("events_total", "resolved")),
+            ("events without a webhook", "eventsNoWebhook", self.value("events_total", "no_webhook")),
+            ("events that could not be read", "eventsMalformed", self.value("events_total", "malformed")),
+            ("deliveries taken from events", "takenFromEvents", self.value("deliveries_taken_total", "event")),
+            ("and from the delay ladder", "takenFromLadder", self.value("deliveries_taken_total", "ladder")),
+            ("delivered", "delivered", self.value("deliveries_total", "delivered")),
+            ("dead", "dead", self.value("deliveries_total", "dead")),
             ("put on the ladder to be tried again", "retried", self.all("retries_scheduled_total")),
             ("put on the ladder for their endpoint", "parked", self.all("deliveries_parked_total")),
             ("given back to the broker", "givenBack", self.all("deliveries_given_back_total")),
             ("in hand", "inHand", self.all("deliveries_in_hand")),
             ("dead letters written", "deadLetters", self.all("dead_letters_total")),
-            ("messages put on the ladder", "ladderPut", self.of("ladder_messages_total", "put")),
-            ("messages taken from it", "ladderTaken", self.of("ladder_messages_total", "taken")),
+            ("messages put on the ladder", "ladderPut", self.value("ladder_messages_total", "put")),
+            ("messages taken from it", "ladderTaken", self.value("ladder_messages_total", "taken")),
             ("messages waiting on it", "waitingLadder", self.waiting()),
             ("messages waiting as events", "waitingEvents", self.ready(|queue| !is_of_the_ladder(queue))),
         ]

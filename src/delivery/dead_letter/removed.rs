@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::DeadLetter;
-use crate::delivery::identity::ReplayLink;
+use crate::delivery::identity::ReplayRef;
 use crate::delivery::{Delivery, TraceContext, event, fault::Violation, reason::DeadLetterReason, timestamp};
 
 /// A removal from a queue.
@@ -42,7 +42,7 @@ pub struct RemovedMessage {
     pub trace: Option<TraceContext>,
     /// The dead letter that was sent again by this message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replay: Option<ReplayLink>,
+    pub replay: Option<ReplayRef>,
 }
 
 impl RemovedMessage {
@@ -160,7 +160,7 @@ mod tests {
             message.letters(&7, "p.retries", NOW + chrono::TimeDelta::hours(1))[0].id
         );
         assert_ne!(letters(&message, 7)[0].id, letters(&message, 8)[0].id);
-        let link = ReplayLink { dead_letter: DeadLetterId::new("dl_1"), replay: ReplayId::new("rp_1") };
+        let link = ReplayRef { dead_letter: DeadLetterId::new("dl_1"), replay: ReplayId::new("rp_1") };
         let again = RemovedMessage { replay: Some(link), ..message };
         assert_eq!(letters(&again, 7)[0].id, letters(&again, 8)[0].id, "a replay has one");
     }

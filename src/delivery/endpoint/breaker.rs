@@ -97,7 +97,7 @@ impl Breaker {
     }
 
     /// A request has ended. Any answer closes the breaker; of failures, those count that it had let through.
-    pub fn heard(&mut self, sign: HealthSignal, now: Duration) {
+    pub fn record(&mut self, sign: HealthSignal, now: Duration) {
         let slow = match sign {
             HealthSignal::Success => {
                 *self = Self::default();
@@ -171,7 +171,7 @@ mod tests {
         let mut now = seconds(1000);
         for sign in signs {
             now += apart;
-            breaker.heard(*sign, now);
+            breaker.record(*sign, now);
         }
         (breaker, now)
     }
@@ -210,11 +210,11 @@ mod tests {
             assert_eq!(breaker.ask(now), BreakerDecision::Refused(OPEN), "a second probe");
             assert_eq!(breaker.refuses_for(now), None);
             now += seconds(15);
-            breaker.heard(HealthSignal::SlowFailure, now);
+            breaker.record(HealthSignal::SlowFailure, now);
         }
         now += seconds(60);
         assert_eq!(breaker.ask(now), BreakerDecision::Probe);
-        breaker.heard(HealthSignal::Success, now);
+        breaker.record(HealthSignal::Success, now);
         assert_eq!((breaker.ask(now), breaker), (BreakerDecision::Go, Breaker::default()));
     }
 
@@ -230,9 +230,9 @@ mod tests {
     fn what_was_under_way_when_it_opened_is_heard() {
         let (mut breaker, now) = after(&[HealthSignal::SlowFailure; 5], seconds(1));
         let open = breaker.clone();
-        breaker.heard(HealthSignal::SlowFailure, now);
+        breaker.record(HealthSignal::SlowFailure, now);
         assert_eq!(breaker.ask(now), open.clone().ask(now), "a late failure prolongs nothing");
-        breaker.heard(HealthSignal::Success, now);
+        breaker.record(HealthSignal::Success, now);
         assert_eq!(breaker.ask(now), BreakerDecision::Go);
     }
 
@@ -255,16 +255,16 @@ mod tests {
                         BreakerDecision::Go => prop_assert_eq!(breaker.shown(), BreakerState::Closed),
                     },
                     2 => {
-                        breaker.heard(HealthSignal::Success, now);
+                        breaker.record(HealthSignal::Success, now);
                         prop_assert_eq!(breaker.shown(), BreakerState::Closed);
                         probing = false;
                     }
                     3 => {
-                        breaker.heard(HealthSignal::FastFailure, now);
+                        breaker.record(HealthSignal::FastFailure, now);
                         probing = false;
                     }
                     4 => {
-                        breaker.heard(HealthSignal::SlowFailure, now);
+                        breaker.record(HealthSignal::SlowFailure, now);
                         probing = false;
                     }
                     _ => {

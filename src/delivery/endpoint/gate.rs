@@ -7,7 +7,7 @@ use super::rate::{self, Gcra};
 use super::{Source, AskRound};
 
 /// A fresh delivery that waits for a gate in memory, where it holds a part of the events' window, waits no longer.
-const PATIENCE: Duration = Duration::from_millis(400);
+const MAX_QUEUE_DELAY: Duration = Duration::from_millis(400);
 
 /// One that has been parked waits so long. The ladder gives back in one bunch what was meant to come within a second: were only a part of
 /// it let wait, the gate would stand open for the rest of the second, and the others would be parked again.
@@ -32,7 +32,7 @@ impl Source {
     /// The longest that it waits for a gate in memory.
     pub fn patience(self) -> Duration {
         match self {
-            Self::Event => PATIENCE,
+            Self::Event => MAX_QUEUE_DELAY,
             Self::Retry => PATIENCE_AFTER_PARKING,
         }
     }
@@ -127,7 +127,7 @@ impl ConcurrencyLimiter {
     }
 
     /// Whether anybody waits.
-    pub fn is_awaited(&self) -> bool {
+    pub fn has_waiters(&self) -> bool {
         self.waiting > 0
     }
 

@@ -159,11 +159,11 @@ impl Receiver {
     }
 
     /// What came of a request that did not ask to be sent, as those of a replay: it is seen, and nothing follows from it.
-    pub fn heard(&mut self, reply: &Reply, at: DateTime<Utc>, now: Duration) {
+    pub fn record(&mut self, reply: &Reply, at: DateTime<Utc>, now: Duration) {
         let cause = reply.cause();
         self.recent.add(cause == Cause::Ok, now);
         if cause != Cause::Ok {
-            self.last_error = Some(LastError::of(reply, at));
+            self.last_error = Some(LastError::from_reply(reply, at));
         }
     }
 
@@ -179,13 +179,13 @@ impl Receiver {
     ) {
         let all_used = self.gate.in_flight >= self.allowed;
         self.leave(endpoint, &pass, now);
-        self.heard(reply, at, now);
+        self.record(reply, at, now);
         let Some(sign) = sign_of(reply, took) else {
             // It was never sent.
             return self.lose(&pass, now);
         };
         let was = self.breaker.shown();
-        self.breaker.heard(sign, now);
+        self.breaker.record(sign, now);
         match sign {
             HealthSignal::Success => {
                 // A moving average: old answers fade within about ten.
@@ -202,7 +202,7 @@ impl Receiver {
     }
 
     /// A request was given up before anything came of it.
-    pub fn given_up(&mut self, endpoint: &mut ConcurrencyLimiter, pass: AdmissionToken, now: Duration) {
+    pub fn cancelled(&mut self, endpoint: &mut ConcurrencyLimiter, pass: AdmissionToken, now: Duration) {
         self.leave(endpoint, &pass, now);
         self.lose(&pass, now);
     }
@@ -250,7 +250,7 @@ impl Receiver {
     }
 
     /// Whether anybody waits for one of its requests, or its webhooks', to end.
-    pub fn is_awaited(&self) -> bool {
+    pub fn has_waiters(&self) -> bool {
         self.waiting() > 0
     }
 
@@ -283,7 +283,7 @@ impl Receiver {
 }
 
 impl LastError {
-    fn of(reply: &Reply, at: DateTime<Utc>) -> Self {
+    fn from_reply(reply: &Reply, at: DateTime<Utc>) -> Self {
         let status = if let Reply::Answer { status, .. } = reply { Some(*status) } else { None };
         Self { at, cause: reply.cause(), status, error: reply.error().map(str::to_owned) }
     }

@@ -42,7 +42,7 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    pub(super) fn of(graph: &Graph) -> Self {
+    pub(super) fn of_graph(graph: &Graph) -> Self {
         let nodes = graph.nodes.iter().map(|node| match node {
             Node::Section(card) => Size { height: height(card), anchor: ENTRANCE, gap: GAPS.0 },
             Node::Webhook(_) => Size { height: HOOK, anchor: HOOK / 2, gap: GAPS.1 },

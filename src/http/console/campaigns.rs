@@ -14,7 +14,7 @@ use super::editor::spot::EditTarget;
 use super::errors::Errors;
 use super::form::{Form, Query, address};
 use super::links;
-use super::page::{PageError, Layout, Time, RequestContext, page, page_with, told};
+use super::page::{PageError, Layout, Time, RequestContext, page, page_with, with_audit};
 use crate::campaigns::hold::LogStatus;
 use crate::campaigns::{Precondition, CampaignError};
 use crate::config::Role;
@@ -75,7 +75,7 @@ struct CampaignRow {
 }
 
 impl CampaignRow {
-    fn of(stored: &StoredCampaign) -> Self {
+    fn new(stored: &StoredCampaign) -> Self {
         let campaign = &stored.campaign;
         Self {
             id: campaign.id.clone(),
@@ -112,7 +112,7 @@ fn found(store: &Store, sought: &str, mut after: Option<String>) -> Result<Vec<C
     let has_it = |text: &str| text.to_lowercase().contains(sought);
     let mut campaigns: Vec<CampaignRow> = Vec::new();
     while campaigns.len() <= PER_PAGE {
-        let read = store.campaigns(after.as_deref(), PER_PAGE + 1, |stored| CampaignRow::of(&stored))?;
+        let read = store.campaigns(after.as_deref(), PER_PAGE + 1, |stored| CampaignRow::new(&stored))?;
         let Some(last) = read.last() else { break };
         after = Some(last.id.clone());
         campaigns.extend(read.into_iter().filter(|row| has_it(&row.id) || has_it(&row.name)));
@@ -147,13 +147,13 @@ async fn create(State(http): State<ApiState>, visit: RequestContext, form: Form)
         _ => http.campaigns.put(&id, &bytes(&document)?, Precondition::Absent, visit.name()).await,
     };
     let errors = match put {
-        Ok(_) => return Ok(told(&id, Redirect::to(&links::campaign(&id)).into_response())),
-        Err(CampaignError::Faults(faults)) => Errors::of(faults, "$"),
+        Ok(_) => return Ok(with_audit(&id, Redirect::to(&links::campaign(&id)).into_response())),
+        Err(CampaignError::Faults(faults)) => Errors::new(faults, "$"),
         Err(CampaignError::Precondition) => Errors::one("id", "there is a campaign with this id already"),
         Err(refused) => return Err(refused.into()),
     };
     let again = page(&NewCampaignPage { frame: Layout::new(&visit, "New campaign"), id, name, errors });
-    Ok(told("nothing: the form has faults", again))
+    Ok(with_audit("nothing: the form has faults", again))
 }
 
 #[derive(Template)]
@@ -207,8 +207,8 @@ struct WebhookMark {
 }
 
 impl SectionRow {
-    fn of(campaign: &str, index: usize, section: &Section) -> Self {
-        let spot = EditTarget::of(section, None);
+    fn new(campaign: &str, index: usize, section: &Section) -> Self {
+        let spot = EditTarget::new(section, None);
         let edit = spot.address(campaign);
         let redirect = section.redirect.as_ref();
         Self {
@@ -223,11 +223,11 @@ impl SectionRow {
                 Some(to) => format!("{} {to}", redirect_type(redirect.kind)),
                 None => redirect_type(redirect.kind).to_owned(),
             }),
-            menu: section.menu.iter().map(|entry| EntryRow::of(campaign, section, entry)).collect(),
+            menu: section.menu.iter().map(|entry| EntryRow::new(campaign, section, entry)).collect(),
             webhook: section
                 .webhook
                 .as_ref()
-                .map(|webhook| WebhookMark::of(webhook, WebhookKind::beside(redirect), &edit)),
+                .map(|webhook| WebhookMark::new(webhook, WebhookKind::beside(redirect), &edit)),
             add_entry: EditTarget::NewEntry { label: section.label.clone() }.address(campaign),
             edit,
         }
@@ -235,8 +235,8 @@ impl SectionRow {
 }
 
 impl EntryRow {
-    fn of(campaign: &str, section: &Section, entry: &MenuEntry) -> Self {
-        let edit = EditTarget::of(section, Some(entry)).address(campaign);
+    fn new(campaign: &str, section: &Section, entry: &MenuEntry) -> Self {
+        let edit = EditTarget::new(section, Some(entry)).address(campaign);
         let redirect = entry.redirect.as_ref();
         let option = entry.option.clone().unwrap_or_default();
         Self {
@@ -248,14 +248,14 @@ impl EntryRow {
             webhook: entry
                 .webhook
                 .as_ref()
-                .map(|webhook| WebhookMark::of(webhook, WebhookKind::beside(redirect), &edit)),
+                .map(|webhook| WebhookMark::new(webhook, WebhookKind::beside(redirect), &edit)),
             edit,
         }
     }
 }
 
 impl WebhookMark {
-    fn of(webhook: &Webhook, kind: WebhookKind, edit: &str) -> Self {
+    fn new(webhook: &Webhook, kind: WebhookKind, edit: &str) -> Self {
         let (kind, words) = match kind {
             WebhookKind::Redirect => ("redirect", "Webhook as the redirect"),
             WebhookKind::Underlying => ("underlying", "Webhook under the redirect"),
@@ -276,7 +276,7 @@ fn redirect_type(kind: RedirectKind) -> &'static str {
 
 /// Whether a campaign has a place that people call so: an address can say anything.
 fn is_place_of(campaign: &Campaign, words: &str) -> bool {
-    let is_it = |section, entry| EditTarget::of(section, entry).in_words() == words;
+    let is_it = |section, entry| EditTarget::new(section, entry).in_words() == words;
     let sections = &mut campaign.sections.iter();
     sections.any(|section| is_it(section, None) || section.menu.iter().any(|entry| is_it(section, Some(entry))))
 }
@@ -287,7 +287,7 @@ pub(super) fn name_of(campaign: &Campaign) -> &str {
 }
 
 impl CampaignPage {
-    fn of(visit: &RequestContext, stored: &StoredCampaign) -> Self {
+    fn new(visit: &RequestContext, stored: &StoredCampaign) -> Self {
         let campaign = &stored.campaign;
         let (id, name) = (campaign.id.clone(), name_of(campaign).to_owned());
         let sections = campaign.sections.iter().enumerate();
@@ -300,7 +300,7 @@ impl CampaignPage {
             changed: stored.made.as_ref().map(Changed::from),
             saved: None,
             refused: Vec::new(),
-            sections: sections.map(|(index, section)| SectionRow::of(&id, index, section)).collect(),
+            sections: sections.map(|(index, section)| SectionRow::new(&id, index, section)).collect(),
             add_section: EditTarget::NewSection.address(&id),
             may_edit: visit.may(Role::Editor),
             id,
@@ -311,7 +311,7 @@ impl CampaignPage {
 async fn show(State(http): State<ApiState>, visit: RequestContext, Id(id): Id, Query(query): Query) -> Result<Response, PageError> {
     let stored = http.campaigns.get(&id)?;
     let saved = query.given("saved").filter(|place| is_place_of(&stored.campaign, place));
-    Ok(page(&CampaignPage { saved: saved.map(|place| format!("Saved: {place}")), ..CampaignPage::of(&visit, &stored) }))
+    Ok(page(&CampaignPage { saved: saved.map(|place| format!("Saved: {place}")), ..CampaignPage::new(&visit, &stored) }))
 }
 
 async fn rename(State(http): State<ApiState>, visit: RequestContext, Id(id): Id, form: Form) -> Result<Response, PageError> {
@@ -345,11 +345,11 @@ async fn change(
     change(&mut document).ok_or_else(no_such_place)?;
     let precondition = Precondition::Versions(vec![stored.version]);
     match http.campaigns.put(id, &bytes(&document)?, precondition, visit.name()).await {
-        Ok(_) => Ok(told(about, Redirect::to(&links::campaign(id)).into_response())),
+        Ok(_) => Ok(with_audit(about, Redirect::to(&links::campaign(id)).into_response())),
         Err(CampaignError::Faults(faults)) => {
             let refused = faults.iter().map(ToString::to_string).collect();
-            let again = page_with(StatusCode::UNPROCESSABLE_ENTITY, &CampaignPage { refused, ..CampaignPage::of(visit, &stored) });
-            Ok(told("nothing: the campaign would have faults", again))
+            let again = page_with(StatusCode::UNPROCESSABLE_ENTITY, &CampaignPage { refused, ..CampaignPage::new(visit, &stored) });
+            Ok(with_audit("nothing: the campaign would have faults", again))
         }
         Err(refused) => Err(refused.into()),
     }

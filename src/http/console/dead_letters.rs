@@ -120,7 +120,7 @@ impl LettersPage {
 }
 
 impl LetterRow {
-    fn of(letter: DeadLetter) -> Self {
+    fn new(letter: DeadLetter) -> Self {
         let last = letter.attempts.last();
         let said = last.and_then(|last| last.error.clone().or_else(|| last.answer.clone()));
         let said = said.or_else(|| letter.errors.first().map(ToString::to_string)).unwrap_or_default();
@@ -229,7 +229,7 @@ async fn found(http: &ApiState, filter: &LetterFilter, cursor: Option<&str>) -> 
         newest: span.and_then(|(_, newest)| time(newest)),
         tabs,
         groups: groups(filter, counted, |campaign, webhook| place(http, campaign, webhook)),
-        rows: letters.letters.into_iter().map(|kept| LetterRow::of(kept.letter)).collect(),
+        rows: letters.letters.into_iter().map(|kept| LetterRow::new(kept.letter)).collect(),
         all,
         fields: here,
         newer: before.map(|_| list_of(filter)),

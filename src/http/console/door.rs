@@ -17,18 +17,18 @@ use super::super::access::Access;
 use super::super::audit::AuditEntry;
 use super::super::body;
 use super::super::browser;
-use super::super::principal::Caller;
+use super::super::principal::Principal;
 use super::super::problem::Problem;
 use super::super::route::Audit;
 use super::form::Form;
-use super::page::{self, FORGERY, PageError, RequestContext};
+use super::page::{self, CSRF_FIELD, PageError, RequestContext};
 use super::session;
 
 /// The largest form: a document of the greatest length twice, as it is and as it was, and some of it escaped.
 const MAX_FORM_BYTES: usize = 8 * 1024 * 1024;
 
 /// What a browser may do with a page: show it with its own style and script, and send forms and requests back here.
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
+const CSP: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// What is asked of whoever comes.
@@ -45,11 +45,11 @@ pub(super) async fn pass(State(door): State<ConsoleGuard>, request: Request, nex
     let caller = caller(&door.access, request.headers());
     let path = path_of(&request);
     let entry =
-        (demand.audit == Audit::Kept).then(|| AuditEntry::of(request.method(), request.uri().path(), caller.as_ref()));
+        (demand.audit == Audit::Kept).then(|| AuditEntry::new(request.method(), request.uri().path(), caller.as_ref()));
     let refusal = match &caller {
         None if request.method() == Method::GET && browser::wants_page(request.headers()) => {
             let login = format!("/login?next={}", super::form::escaped(&path));
-            return guarded(Redirect::to(&login).into_response());
+            return with_security_headers(Redirect::to(&login).into_response());
         }
         None => Some(Problem::new(StatusCode::UNAUTHORIZED, "there is no session, or it is over: log in at /login")),
         Some(caller) if caller.role < demand.role => {
@@ -74,19 +74,19 @@ pub(super) async fn open(State(door): State<ConsoleGuard>, request: Request, nex
 
 async fn admit(
     door: &ConsoleGuard,
-    caller: Option<Caller>,
+    caller: Option<Principal>,
     refusal: Option<Problem>,
     request: Request,
     next: Next,
 ) -> Response {
-    let known = session::cookie(request.headers(), FORGERY);
+    let known = session::cookie(request.headers(), CSRF_FIELD);
     let is_new = known.is_none();
     let forgery = match known.map_or_else(random, Ok) {
         Ok(forgery) => forgery,
-        Err(problem) => return guarded(problem.into_response()),
+        Err(problem) => return with_security_headers(problem.into_response()),
     };
     let path = match request.method().is_safe() {
-        true => session::own_address(&path_of(&request)).to_owned(),
+        true => session::local_path_or_root(&path_of(&request)).to_owned(),
         false => String::new(),
     };
     let (needs_token, is_person) = (door.access.needs_token(), browser::wants_page(request.headers()));
@@ -101,14 +101,14 @@ async fn admit(
     };
     let mut response = page::with_failures_shown(response, &visit);
     if is_new {
-        session::set_cookie(&mut response, FORGERY, &forgery, session::CookieLifetime::Session, &headers);
+        session::set_cookie(&mut response, CSRF_FIELD, &forgery, session::CookieLifetime::Session, &headers);
     }
-    guarded(response)
+    with_security_headers(response)
 }
 
 /// The request with its form read, where no other site has had a hand in it.
 async fn checked(door: &ConsoleGuard, forgery: &str, request: Request, visit: RequestContext) -> Result<Request, Problem> {
-    if let Some(foreign) = door.access.foreign(request.headers()) {
+    if let Some(foreign) = door.access.cross_origin_refusal(request.headers()) {
         return Err(Problem::new(StatusCode::FORBIDDEN, foreign));
     }
     let (mut parts, body) = request.into_parts();
@@ -122,7 +122,7 @@ async fn checked(door: &ConsoleGuard, forgery: &str, request: Request, visit: Re
     let bytes = body::read(body, MAX_FORM_BYTES).await;
     let bytes = bytes.map_err(|unread| Problem::of_body(unread, "a form", MAX_FORM_BYTES))?;
     let form = Form::read(&bytes);
-    if form.get(FORGERY) != forgery {
+    if form.get(CSRF_FIELD) != forgery {
         let detail = "this form does not belong to your session: go back, load the page again, and repeat it";
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));
     }
@@ -134,15 +134,15 @@ fn path_of(request: &Request) -> String {
     request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned()
 }
 
-fn caller(access: &Access, headers: &HeaderMap) -> Option<Caller> {
+fn caller(access: &Access, headers: &HeaderMap) -> Option<Principal> {
     access.caller(headers).or_else(|| session::caller(access, headers, Utc::now()))
 }
 
 /// With the headers that every answer has.
-fn guarded(mut response: Response) -> Response {
+fn with_security_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CONTENT_SECURITY_POLICY, CSP),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         // Addresses have labels and ids of customers' campaigns.

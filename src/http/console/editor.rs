@@ -28,7 +28,7 @@ use super::errors::Errors;
 use super::form::{Form, Query, address};
 use super::links;
 use super::numbers;
-use super::page::{PageError, Layout, RequestContext, page, told};
+use super::page::{PageError, Layout, RequestContext, page, with_audit};
 use crate::campaigns::{Precondition, CampaignError};
 use crate::config::Role;
 use crate::delivery::campaign::Campaign;
@@ -36,7 +36,7 @@ use crate::delivery::request::{self, RequestPreview};
 use crate::store::{StoreError, StoredCampaign};
 
 /// A change that loses its race against others of the same campaign is made again, this often.
-const RACES: usize = 5;
+const MAX_CONFLICT_RETRIES: usize = 5;
 
 /// The most campaigns that are proposed to lead to.
 const MOST_PROPOSALS: usize = 200;
@@ -95,7 +95,7 @@ struct Preview {
 }
 
 impl Preview {
-    fn of(request: RequestPreview) -> Self {
+    fn new(request: RequestPreview) -> Self {
         let pretty = serde_json::from_str::<serde_json::Value>(&request.body)
             .and_then(|body| serde_json::to_string_pretty(&body));
         Self { body: pretty.unwrap_or_else(|_| request.body.clone()), request }
@@ -156,7 +156,7 @@ impl<'a> EditSession<'a> {
     /// The place as it is.
     fn stored(http: &'a ApiState, visit: &'a RequestContext, id: &str, query: &Form) -> Result<Self, PageError> {
         let (stored, spot) = (http.campaigns.get(id)?, EditTarget::of_query(query));
-        let mut fields = EntryForm::of(&stored.campaign, &spot).ok_or_else(no_such_place)?;
+        let mut fields = EntryForm::from_campaign(&stored.campaign, &spot).ok_or_else(no_such_place)?;
         if !visit.may(Role::Editor) {
             fields.mask();
         }
@@ -180,7 +180,7 @@ impl<'a> EditSession<'a> {
             Err(CampaignError::Faults(more)) => faults.extend(more),
             Err(refused) => return Err(refused.into()),
         }
-        Ok(Err(Errors::of(faults, &path)))
+        Ok(Err(Errors::new(faults, &path)))
     }
 
     /// The page, with what is wrong, and the request where nothing is.
@@ -229,7 +229,7 @@ impl<'a> EditSession<'a> {
     fn preview(&self, campaign: &Campaign) -> Result<Option<Preview>, PageError> {
         let Some(place) = self.fields.spot_after(&self.spot).place_in(campaign) else { return Ok(None) };
         let delivery = webhooks::sample_of(&campaign.id, &place, Map::new())?;
-        Ok(Some(Preview::of(request::render(&delivery, Utc::now()).shown(self.visit.secrets()))))
+        Ok(Some(Preview::new(request::render(&delivery, Utc::now()).shown(self.visit.secrets()))))
     }
 }
 
@@ -292,7 +292,7 @@ async fn test(
 async fn tested(draft: &EditSession<'_>, campaign: &Campaign) -> Result<Option<WebhookTestResult>, PageError> {
     let Some(place) = draft.fields.spot_after(&draft.spot).place_in(campaign) else { return Ok(None) };
     let delivery = webhooks::sample_of(&campaign.id, &place, Map::new())?;
-    Ok(Some(webhooks::try_out(draft.http, delivery, draft.visit.secrets()).await?))
+    Ok(Some(webhooks::send_test(draft.http, delivery, draft.visit.secrets()).await?))
 }
 
 /// `POST …/edit`: saves.
@@ -304,31 +304,31 @@ async fn save(
     form: Form,
 ) -> Result<Response, PageError> {
     let base: EntryForm = serde_json::from_str(form.get("base")).unwrap_or_default();
-    for _ in 0..RACES {
+    for _ in 0..MAX_CONFLICT_RETRIES {
         let spot = EditTarget::of_query(&query);
         let stored = http.campaigns.get(&id)?;
-        let now = EntryForm::of(&stored.campaign, &spot);
+        let now = EntryForm::from_campaign(&stored.campaign, &spot);
         if stored.version != campaigns::version(&form)? && now.as_ref() != Some(&base) {
             let Some(now) = now else {
                 let draft = EditSession::given(&http, &visit, &id, &query, &form)?;
                 let refusal = "this place was deleted meanwhile. The form has yours still, to be copied.".to_owned();
                 let shown = EditorPage { refusal: Some(refusal), ..opened(draft.page()?, &form)? };
-                return Ok(told("nothing: the place is gone", page(&shown)));
+                return Ok(with_audit("nothing: the place is gone", page(&shown)));
             };
             let changed = stored.last_change(&spot.edited(), campaigns::version(&form)?);
-            let conflict = Conflict::of(changed, &base, &now, &EntryForm::of_form(&form));
+            let conflict = Conflict::new(changed, &base, &now, &EntryForm::of_form(&form));
             let shown = EditSession::given(&http, &visit, &id, &query, &form)?.page()?;
             let base = serde_json::to_string(&now).map_err(StoreError::from)?;
             let shown = EditorPage { conflict: Some(conflict), base, version: stored.version, ..shown };
-            return Ok(told("nothing: changed meanwhile", page(&shown)));
+            return Ok(with_audit("nothing: changed meanwhile", page(&shown)));
         }
         let draft = EditSession { http: &http, visit: &visit, stored, spot, fields: EntryForm::of_form(&form) };
         let campaign = match draft.read()? {
             Ok(campaign) => campaign,
             Err(errors) => {
-                let refusal = format!("{}, told below.", numbers::of(errors.count() as u64, "fault", "faults"));
+                let refusal = format!("{}, told below.", numbers::new(errors.count() as u64, "fault", "faults"));
                 let shown = EditorPage { refusal: Some(refusal), ..opened(draft.page()?, &form)? };
-                return Ok(told("nothing: the form has faults", page(&shown)));
+                return Ok(with_audit("nothing: the form has faults", page(&shown)));
             }
         };
         let document = serde_json::to_vec(&campaign).map_err(StoreError::from)?;
@@ -336,7 +336,7 @@ async fn save(
         match http.campaigns.put(&id, &document, precondition, visit.name()).await {
             Ok(_) => {
                 let (place, address) = after(&draft);
-                return Ok(told(&place, Redirect::to(&address).into_response()));
+                return Ok(with_audit(&place, Redirect::to(&address).into_response()));
             }
             Err(CampaignError::Precondition) => {}
             Err(refused) => return Err(refused.into()),

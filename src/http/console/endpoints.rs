@@ -62,7 +62,7 @@ pub(super) struct Health {
 }
 
 impl EndpointRow {
-    pub(super) fn of(listed: EndpointSnapshot) -> Self {
+    pub(super) fn new(listed: EndpointSnapshot) -> Self {
         let more = listed.receivers.len().saturating_sub(RECEIVERS);
         let receivers = listed.receivers.into_iter().take(RECEIVERS);
         Self {
@@ -134,7 +134,7 @@ struct EndpointQuery {
 }
 
 impl EndpointQuery {
-    fn of(query: &Form) -> Self {
+    fn from_form(query: &Form) -> Self {
         Self { q: query.get("q").trim().to_owned(), before: query.get("after").parse().unwrap_or_default() }
     }
 
@@ -168,32 +168,32 @@ struct List {
 }
 
 impl List {
-    fn of(http: &ApiState, asked: &EndpointQuery) -> Self {
+    fn new(http: &ApiState, asked: &EndpointQuery) -> Self {
         let sought = asked.q.to_lowercase();
         let mut found = http.worker.endpoints.list();
         found.retain(|listed| listed.endpoint.as_str().contains(&sought));
         let count = |breaker| found.iter().filter(|listed| listed.standing.breaker == breaker).count();
         let summary = format!(
             "{}: {} open, {} half-open, {} closed",
-            numbers::of(found.len() as u64, "endpoint", "endpoints"),
+            numbers::new(found.len() as u64, "endpoint", "endpoints"),
             count(BreakerState::Open),
             count(BreakerState::HalfOpen),
             count(BreakerState::Closed)
         );
         let after = asked.before.saturating_add(PER_PAGE);
         let next = (found.len() > after).then(|| asked.address("/endpoints", after));
-        let rows = found.into_iter().skip(asked.before).take(PER_PAGE).map(EndpointRow::of).collect();
+        let rows = found.into_iter().skip(asked.before).take(PER_PAGE).map(EndpointRow::new).collect();
         Self { q: asked.q.clone(), summary, rows, next }
     }
 }
 
 async fn list(State(http): State<ApiState>, visit: RequestContext, Query(query): Query) -> Response {
-    let asked = EndpointQuery::of(&query);
-    let (live, list) = (asked.address("/endpoints/live", asked.before), List::of(&http, &asked));
+    let asked = EndpointQuery::from_form(&query);
+    let (live, list) = (asked.address("/endpoints/live", asked.before), List::new(&http, &asked));
     page(&EndpointsPage { frame: Layout::new(&visit, "Endpoints"), live, list })
 }
 
 async fn follow(State(http): State<ApiState>, visit: RequestContext, Query(query): Query) -> Response {
-    let asked = EndpointQuery::of(&query);
-    updates(&visit, http.history.news(), move || Fragment { list: List::of(&http, &asked) })
+    let asked = EndpointQuery::from_form(&query);
+    updates(&visit, http.history.news(), move || Fragment { list: List::new(&http, &asked) })
 }

@@ -13,7 +13,7 @@ pub(super) struct Errors {
 
 impl Errors {
     /// The faults of a document whose part at `path` the form has.
-    pub(super) fn of(faults: Vec<Violation>, path: &str) -> Self {
+    pub(super) fn new(faults: Vec<Violation>, path: &str) -> Self {
         let mut errors = Self::default();
         for fault in faults {
             let field = fault.path.strip_prefix(path).and_then(|rest| field_of(rest, &fault.message));
@@ -130,14 +130,14 @@ mod tests {
             (".webhook.headers[\"X-Api-Key\"]", "header X-Api-Key", "m"),
             (".webhook.headers.host", "header host", "m"),
         ] {
-            let errors = Errors::of(vec![Violation::new(format!("{path}{fault}"), "m")], path);
+            let errors = Errors::new(vec![Violation::new(format!("{path}{fault}"), "m")], path);
             assert_eq!(errors.of_field(field), [message], "{fault}: {errors:?}");
             assert!(errors.rest().is_empty());
         }
         for elsewhere in
             ["$", "$.sections[0].menu[20].keyword", "$.sections[1].redirect.to", "$.sections[0].menu[2].new"]
         {
-            let errors = Errors::of(vec![Violation::new(elsewhere, "m")], path);
+            let errors = Errors::new(vec![Violation::new(elsewhere, "m")], path);
             assert_eq!(errors.rest(), [format!("{elsewhere}: m")]);
         }
     }

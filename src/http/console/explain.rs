@@ -122,7 +122,7 @@ fn explained(http: &ApiState, visit: &RequestContext, event: String) -> Result<E
         explain_body(http, event.as_bytes(), visit.secrets())
     };
     let (faults, outcome) = match explained {
-        Ok(explanation) => (Vec::new(), Some(Outcome::of(explanation))),
+        Ok(explanation) => (Vec::new(), Some(Outcome::new(explanation))),
         Err(problem) if problem.errors().is_empty() => return Err(problem.into()),
         Err(problem) => (problem.errors().to_vec(), None),
     };
@@ -147,12 +147,12 @@ fn sample_event(http: &ApiState) -> Result<String, PageError> {
 }
 
 impl Outcome {
-    fn of(explanation: Explanation) -> Self {
+    fn new(explanation: Explanation) -> Self {
         let fires = explanation.webhooks.iter().any(|webhook| webhook.fires);
         let campaign = explanation.event.campaign_id.clone();
         let label = explanation.section.as_ref().map_or("", |section| &section.label).to_owned();
-        let entry = |entry| Entry::of(&campaign, &label, entry);
-        let webhook = |webhook| Webhook::of(&campaign, webhook);
+        let entry = |entry| Entry::new(&campaign, &label, entry);
+        let webhook = |webhook| Webhook::new(&campaign, webhook);
         Self {
             mark: if fires { "good" } else { "none" },
             matched_by: explanation.matched_by.map(|by| match by {
@@ -193,7 +193,7 @@ fn spot(label: &str, keyword: Option<&Keyword>) -> EditTarget {
 }
 
 impl Entry {
-    fn of(campaign: &str, label: &str, entry: ExplainedEntry) -> Self {
+    fn new(campaign: &str, label: &str, entry: ExplainedEntry) -> Self {
         Self {
             edit: spot(label, Some(&entry.keyword)).address(campaign),
             keyword: entry.keyword.to_string(),
@@ -205,7 +205,7 @@ impl Entry {
 }
 
 impl Webhook {
-    fn of(campaign: &str, webhook: ExplainedWebhook) -> Self {
+    fn new(campaign: &str, webhook: ExplainedWebhook) -> Self {
         let (mark, verdict) = match (webhook.fires, webhook.request.is_some()) {
             (true, _) => ("good", "fires"),
             (false, true) => ("off", "would fire, were it enabled"),

@@ -46,7 +46,7 @@ async fn show(State(http): State<ApiState>, visit: RequestContext, Id(id): Id, Q
     let places: HashMap<&WebhookId, WebhookPlace<'_>> = campaign.places().map(|place| (&place.webhook.id, place)).collect();
     let health = |id: &WebhookId| {
         let standing = places.get(id).and_then(|place| http.worker.endpoints.standing(place.webhook.url.place()));
-        standing.as_ref().map_or(Health::Unknown, Health::of)
+        standing.as_ref().map_or(Health::Unknown, Health::from_stats)
     };
     let drawing = flow::layout(flow::graph(campaign));
     let svg = flow::svg(&drawing, Style::OfThePage, &health, &|part| address_in(&http, &campaign.id, &places, part));
@@ -68,7 +68,7 @@ fn address_in(http: &ApiState, campaign: &str, places: &HashMap<&WebhookId, Webh
         Part::Entry { section, keyword } => EditTarget::Entry { label: section.to_owned(), keyword: keyword.to_owned() },
         Part::Webhook(id) => {
             let place = places.get(id)?;
-            return Some(format!("{}#webhook", EditTarget::of(place.section, place.entry).address(campaign)));
+            return Some(format!("{}#webhook", EditTarget::new(place.section, place.entry).address(campaign)));
         }
         // A redirect names a campaign as it likes: by its id, or by a name that is nothing to us.
         Part::Campaign(id) => return http.store.has_campaign(id).is_ok_and(|has| has).then(|| links::campaign(id)),
@@ -81,6 +81,6 @@ async fn webhook(State(http): State<ApiState>, Id(id): Id) -> Result<Response, P
     let id = WebhookId::new(id);
     let stored = http.campaigns.of_webhook(&id)?;
     let place = stored.campaign.place_of(&id).ok_or_else(no_such_place)?;
-    let spot = EditTarget::of(place.section, place.entry);
+    let spot = EditTarget::new(place.section, place.entry);
     Ok(Redirect::to(&format!("{}#webhook", spot.address(&stored.campaign.id))).into_response())
 }

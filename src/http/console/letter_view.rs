@@ -22,7 +22,7 @@ struct Waiting {
 
 /// The view. While it is being built, a page that says so and loads again.
 pub(super) async fn view<'a>(http: &'a ApiState, visit: &RequestContext) -> Result<&'a LetterView, Response> {
-    match http.dead_letters.readable().await {
+    match http.dead_letters.ready_view().await {
         Ok(view) => Ok(view),
         Err(DeadLetterError::Unavailable(_)) => {
             let letters = dead_letters(http.dead_letters.view.counts().iter().sum());

@@ -62,7 +62,7 @@ pub(super) fn length(count: u64, total: u64) -> u64 {
 }
 
 /// `one endpoint`, `3 endpoints`
-pub(super) fn of(number: u64, one: &str, many: &str) -> String {
+pub(super) fn new(number: u64, one: &str, many: &str) -> String {
     if number == 1 { format!("one {one}") } else { format!("{} {many}", Count(number)) }
 }
 
@@ -88,7 +88,7 @@ mod tests {
         let shares = [0.0, 0.001, 0.25, 0.995, 1.0].map(percent);
         assert_eq!(shares, ["0 %", "under 1 %", "25 %", "over 99 %", "100 %"]);
         assert_eq!(
-            [1, 0, 4000].map(|number| of(number, "letter", "letters")),
+            [1, 0, 4000].map(|number| new(number, "letter", "letters")),
             ["one letter", "0 letters", "4,000 letters"]
         );
     }

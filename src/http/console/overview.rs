@@ -126,16 +126,16 @@ struct Fact {
 }
 
 async fn show(State(http): State<ApiState>, visit: RequestContext) -> Response {
-    page(&OverviewPage { frame: Layout::new(&visit, "Overview"), now: Now::of(&http) })
+    page(&OverviewPage { frame: Layout::new(&visit, "Overview"), now: Now::new(&http) })
 }
 
 async fn follow(State(http): State<ApiState>, visit: RequestContext) -> Response {
     let news = http.history.news();
-    updates(&visit, news, move || Fragment { now: Now::of(&http) })
+    updates(&visit, news, move || Fragment { now: Now::new(&http) })
 }
 
 impl Now {
-    fn of(http: &ApiState) -> Self {
+    fn new(http: &ApiState) -> Self {
         let samples = http.history.samples();
         let gauges = http.metrics.gauges();
         let listed = http.worker.endpoints.list();
@@ -157,10 +157,10 @@ impl Now {
             level: points[0].level,
             points,
             age: numbers::seconds(http.history.age().as_secs_f64()),
-            rates: Rates::of(&samples, minute.as_ref(), &gauges),
+            rates: Rates::new(&samples, minute.as_ref(), &gauges),
             charts: [
-                Chart::of("Delivered a second", "solid", &samples, Counts::delivered),
-                Chart::of("Failed a second", "hatched", &samples, Counts::failed),
+                Chart::new("Delivered a second", "solid", &samples, Counts::delivered),
+                Chart::new("Failed a second", "hatched", &samples, Counts::failed),
             ],
             minutes: minutes(&samples),
             latencies: latencies(minute.as_ref()),
@@ -169,11 +169,11 @@ impl Now {
                 .flat_map(StatsWindow::causes)
                 .map(|(cause, count)| (cause.as_str(), numbers::count(count)))
                 .collect(),
-            waiting: Waiting::of(http, &gauges),
+            waiting: Waiting::new(http, &gauges),
             pending: pending.map_or_else(|| UNKNOWN.to_owned(), numbers::count),
             is_pending: pending.is_some_and(|pending| pending > 0),
-            all_endpoints: numbers::of(listed.len() as u64, "endpoint", "endpoints"),
-            endpoints: listed.into_iter().filter(is_unwell).take(ENDPOINTS).map(EndpointRow::of).collect(),
+            all_endpoints: numbers::new(listed.len() as u64, "endpoint", "endpoints"),
+            endpoints: listed.into_iter().filter(is_unwell).take(ENDPOINTS).map(EndpointRow::new).collect(),
             facts: facts(http, &gauges),
             balance: gauges.balance,
         }
@@ -211,7 +211,7 @@ fn is_unwell(listed: &EndpointSnapshot) -> bool {
 }
 
 impl Rates {
-    fn of(samples: &[Sample], minute: Option<&StatsWindow>, gauges: &Gauges) -> Self {
+    fn new(samples: &[Sample], minute: Option<&StatsWindow>, gauges: &Gauges) -> Self {
         let now = StatsWindow::last(samples, NOW);
         let rate =
             |of: fn(&Counts) -> u64| now.as_ref().map_or_else(|| UNKNOWN.to_owned(), |now| numbers::rate(now.rate(of)));
@@ -253,7 +253,7 @@ fn minutes(samples: &[Sample]) -> Vec<Minute> {
 fn latencies(minute: Option<&StatsWindow>) -> [Latency; 2] {
     let of = |name, what, values: Option<crate::metrics::reading::HistogramSnapshot>| {
         let values = values.unwrap_or_default();
-        let percentiles = Percentiles::of(&values);
+        let percentiles = Percentiles::from_histogram(&values);
         let shown = |of: fn(&Percentiles) -> Quantile| match percentiles.as_ref().map(of) {
             None => UNKNOWN.to_owned(),
             Some(Quantile::About(value)) => numbers::seconds(value),
@@ -283,7 +283,7 @@ fn latencies(minute: Option<&StatsWindow>) -> [Latency; 2] {
 }
 
 impl Waiting {
-    fn of(http: &ApiState, gauges: &Gauges) -> Self {
+    fn new(http: &ApiState, gauges: &Gauges) -> Self {
         if gauges.queues.is_empty() {
             let [events, retries, ladder] = [(); 3].map(|()| UNKNOWN.to_owned());
             return Self { events, retries, ladder, rungs: Vec::new() };
@@ -313,7 +313,7 @@ fn facts(http: &ApiState, gauges: &Gauges) -> Vec<Fact> {
         Phase::Connecting { trouble } => ("bad", format!("not connected: {trouble}")),
         Phase::CatchingUp => ("waiting", "connected, reading the configuration".to_owned()),
         Phase::Consuming => {
-            let in_hand = numbers::of(http.progress.in_hand() as u64, "message", "messages");
+            let in_hand = numbers::new(http.progress.in_hand() as u64, "message", "messages");
             ("good", format!("connected, consuming; {in_hand} in hand"))
         }
         Phase::Draining => ("waiting", "finishing what is in hand".to_owned()),
@@ -329,7 +329,7 @@ fn facts(http: &ApiState, gauges: &Gauges) -> Vec<Fact> {
         (_, SyncState::Current) => ("good", format!("current, version {version}")),
         (_, SyncState::CatchingUp) => ("waiting", format!("catching up, version {version} so far")),
     };
-    let workers = numbers::of(u64::try_from(gauges.workers).unwrap_or_default(), "worker", "workers");
+    let workers = numbers::new(u64::try_from(gauges.workers).unwrap_or_default(), "worker", "workers");
     vec![
         Fact { name: "Consuming", mark: consuming, words: phase },
         Fact { name: "Publishing", mark: publishing, words: link },

@@ -14,18 +14,18 @@ use futures_util::{Stream, StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::super::audit::AuditDetail;
-use super::super::principal::Caller;
+use super::super::principal::Principal;
 use super::super::problem::Problem;
 use crate::config::Role;
 
 /// The field and the cookie of the token against forgery.
-pub(super) const FORGERY: &str = "waypost-form";
+pub(super) const CSRF_FIELD: &str = "waypost-form";
 
 /// One request of a browser.
 #[derive(Debug, Clone)]
 pub(super) struct RequestContext {
     /// None before there is a session.
-    pub(super) caller: Option<Caller>,
+    pub(super) caller: Option<Principal>,
     /// The token against forgery.
     pub(super) forgery: String,
     /// The address that was asked for; empty where it is none to go to again.
@@ -61,7 +61,7 @@ impl RequestContext {
 
     /// Whether the caller sees the values of headers.
     pub(super) fn secrets(&self) -> crate::delivery::campaign::Secrets {
-        self.caller.as_ref().map_or(crate::delivery::campaign::Secrets::Masked, Caller::secrets)
+        self.caller.as_ref().map_or(crate::delivery::campaign::Secrets::Masked, Principal::secrets)
     }
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Layout {
     pub(super) title: String,
     pub(super) path: String,
     pub(super) forgery: String,
-    pub(super) who: Option<Caller>,
+    pub(super) who: Option<Principal>,
     pub(super) needs_token: bool,
 }
 
@@ -88,7 +88,7 @@ impl Layout {
 
     /// The name of the field against forgery.
     pub(super) fn forgery_field(&self) -> &'static str {
-        FORGERY
+        CSRF_FIELD
     }
 
     /// Whether the page is in this part of the console.
@@ -116,7 +116,7 @@ pub(super) fn page(template: &impl Template) -> Response {
 }
 
 /// A response with what the audit says that it was about.
-pub(super) fn told(about: &str, mut response: Response) -> Response {
+pub(super) fn with_audit(about: &str, mut response: Response) -> Response {
     response.extensions_mut().insert(AuditDetail(about.to_owned()));
     response
 }

@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq as _;
 use super::super::ApiState;
 use super::super::access::Access;
 use super::super::browser;
-use super::super::principal::Caller;
+use super::super::principal::Principal;
 use super::form::{Form, Query};
 use super::page::{self, Layout, RequestContext};
 
@@ -54,13 +54,13 @@ struct Login {
 }
 
 async fn ask(visit: RequestContext, Query(query): Query) -> Response {
-    let next = own_address(query.get("next")).to_owned();
+    let next = local_path_or_root(query.get("next")).to_owned();
     page::page(&Login { frame: Layout::new(&visit, "Log in"), next, refused: false })
 }
 
 async fn log_in(State(http): State<ApiState>, visit: RequestContext, form: Form, headers: HeaderMap) -> Response {
     let access = Access::new(http.tokens.clone(), "", &[]);
-    let next = own_address(form.get("next"));
+    let next = local_path_or_root(form.get("next"));
     let token = form.get("token").trim();
     let Some((caller, key)) = access.known(token) else {
         tracing::info!(target: "waypost::audit", what = "POST /login", status = 401, "audit");
@@ -81,7 +81,7 @@ async fn log_out(headers: HeaderMap) -> Response {
 }
 
 /// Whose session it is, where it is one that has not ended.
-pub(super) fn caller(access: &Access, headers: &HeaderMap, now: DateTime<Utc>) -> Option<Caller> {
+pub(super) fn caller(access: &Access, headers: &HeaderMap, now: DateTime<Utc>) -> Option<Principal> {
     let kept = cookie(headers, SESSION)?;
     let mut parts = kept.split('.');
     let (name, end) = (URL_SAFE_NO_PAD.decode(parts.next()?).ok()?, parts.next()?.parse().ok()?);
@@ -120,7 +120,7 @@ pub(super) fn set_cookie(response: &mut Response, name: &str, value: &str, lasti
 }
 
 /// An address of this console; the first page where it is another's.
-pub(super) fn own_address(next: &str) -> &str {
+pub(super) fn local_path_or_root(next: &str) -> &str {
     let mut chars = next.chars();
     let is_own =
         chars.next() == Some('/') && !matches!(chars.next(), Some('/' | '\\')) && !next.contains(char::is_control);
@@ -145,7 +145,7 @@ mod tests {
             ("https://example.com", "/"),
             ("/a\nb", "/"),
         ] {
-            assert_eq!(own_address(next), expected, "{next}");
+            assert_eq!(local_path_or_root(next), expected, "{next}");
         }
     }
 

@@ -13,7 +13,7 @@ use crate::delivery::fault::Violation;
 use crate::http::ApiState;
 use crate::http::audit::AuditDetail;
 use crate::http::given::JsonBody;
-use crate::http::principal::Caller;
+use crate::http::principal::Principal;
 use crate::http::problem::Problem;
 
 /// Shorter ones would be found in every body that could not be read.
@@ -53,7 +53,7 @@ pub(super) struct Erased {
 /// `POST /v1/dead-letters/erase`
 pub(super) async fn erase(
     State(http): State<ApiState>,
-    Extension(caller): Extension<Caller>,
+    Extension(caller): Extension<Principal>,
     JsonBody(asked): JsonBody<Erase>,
 ) -> Result<Response, Problem> {
     if asked.phone_number.chars().count() < MIN_PHONE_CHARS {

@@ -68,7 +68,7 @@ pub(super) struct LetterResponse {
 }
 
 impl LetterResponse {
-    pub(super) fn of(letter: DeadLetter, LetterHistory { replays, discard, erased, .. }: LetterHistory) -> Self {
+    pub(super) fn from_letter(letter: DeadLetter, LetterHistory { replays, discard, erased, .. }: LetterHistory) -> Self {
         let request = sent(&letter).filter(|_| erased.is_none());
         Self { request, letter: letter.into(), replays, discard, erased }
     }
@@ -100,7 +100,7 @@ mod tests {
         let event = event::decode(event.to_string().as_bytes(), None).expect("an event");
         let removed = DeadLetter { event: Some(event), ..unreadable.clone() };
         let delivery = DeadLetter { delivery_id: Some(DeliveryId::new("msg_1")), ..removed.clone() };
-        let shown = |letter: &DeadLetter| to_value(LetterResponse::of(letter.clone(), LetterHistory::default())).expect("JSON");
+        let shown = |letter: &DeadLetter| to_value(LetterResponse::from_letter(letter.clone(), LetterHistory::default())).expect("JSON");
         for name in ["status", "cause", "firstAttemptAt"] {
             assert_eq!(shown(&delivery).get(name), Some(&Value::Null), "{name}");
             assert_eq!([&unreadable, &removed].map(|letter| shown(letter).get(name).cloned()), [None, None], "{name}");

@@ -203,7 +203,7 @@ impl Trees<'_> {
             return Ok(ChangeOutcome::Stale);
         }
         if let Some(campaign) = &change.campaign
-            && let Some(taken) = self.taken(campaign)?
+            && let Some(taken) = self.id_taken(campaign)?
         {
             return Ok(taken);
         }
@@ -228,7 +228,7 @@ impl Trees<'_> {
         if self.campaigns.get(stored.campaign.id.as_bytes())?.is_some() {
             return Ok(ChangeOutcome::Stale);
         }
-        if let Some(taken) = self.taken(&stored.campaign)? {
+        if let Some(taken) = self.id_taken(&stored.campaign)? {
             return Ok(taken);
         }
         self.insert(&StoredCampaign { version: offset, ..stored.clone() })?;
@@ -245,7 +245,7 @@ impl Trees<'_> {
     }
 
     /// A webhook of the campaign that another campaign has.
-    fn taken(&self, campaign: &Campaign) -> Result<Option<ChangeOutcome>, Abort> {
+    fn id_taken(&self, campaign: &Campaign) -> Result<Option<ChangeOutcome>, Abort> {
         for place in campaign.places() {
             let webhook_id = place.webhook.id.as_str();
             if let Some(owner) = self.webhooks.get(webhook_id.as_bytes())?

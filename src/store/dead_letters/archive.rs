@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use sled::{Db, Tree};
 
-use super::location::Place;
+use super::location::SegmentLocation;
 use super::pack::{self, Pack};
 use super::{key, number};
 use crate::store::StoreError;
@@ -59,7 +59,7 @@ impl Archive {
     }
 
     fn check(&self, volume: u64) -> Result<(), StoreError> {
-        let mut volumes = Segments::of(self);
+        let mut volumes = Segments::new(self);
         for entry in self.places.range(key(volume * VOLUME_BLOCKS)..) {
             let (block, places) = entry?;
             for place in decode(&places)? {
@@ -70,7 +70,7 @@ impl Archive {
     }
 
     /// The places of a block's letters.
-    pub(super) fn places(&self, block: u64) -> Result<Vec<Place>, StoreError> {
+    pub(super) fn places(&self, block: u64) -> Result<Vec<SegmentLocation>, StoreError> {
         self.places.get(key(block))?.map_or(Ok(Vec::new()), |places| decode(&places))
     }
 
@@ -147,20 +147,20 @@ pub(super) struct Segment {
 
 impl Segment {
     /// Writes letters of one block, by their offsets, as JSON; tells their places.
-    pub(super) fn write_letters(&mut self, letters: &BTreeMap<u64, Vec<u8>>) -> Result<Vec<Place>, StoreError> {
+    pub(super) fn write_letters(&mut self, letters: &BTreeMap<u64, Vec<u8>>) -> Result<Vec<SegmentLocation>, StoreError> {
         let packs = pack::share_out(letters).into_iter().map(|letters| {
             let slots = letters.iter().fold(0, |slots, (slot, _)| slots | 1 << slot);
-            Ok(Place { slots, ..self.write(&pack::encode(&letters)?)? })
+            Ok(SegmentLocation { slots, ..self.write(&pack::encode(&letters)?)? })
         });
         packs.collect()
     }
 
     /// Writes bytes, and tells their place.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<Place, StoreError> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<SegmentLocation, StoreError> {
         self.file.write_all(bytes)?;
         // As long as a record of the log, at most.
         let length = bytes.len() as u32;
-        let place = Place { slots: 0, at: self.end, length, checksum: crc32fast::hash(bytes) };
+        let place = SegmentLocation { slots: 0, at: self.end, length, checksum: crc32fast::hash(bytes) };
         self.end += u64::from(length);
         Ok(place)
     }
@@ -173,12 +173,12 @@ pub(super) struct Segments<'a> {
 }
 
 impl<'a> Segments<'a> {
-    pub(super) fn of(archive: &'a Archive) -> Self {
+    pub(super) fn new(archive: &'a Archive) -> Self {
         Self { archive, last: None }
     }
 
     /// What is in this place of a block's volume.
-    pub(super) fn read(&mut self, block: u64, place: &Place) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn read(&mut self, block: u64, place: &SegmentLocation) -> Result<Vec<u8>, StoreError> {
         let volume = volume_of(block);
         if let Some((number, mut file)) = self.last.take()
             && number == volume
@@ -194,7 +194,7 @@ impl<'a> Segments<'a> {
         Ok(bytes)
     }
 
-    fn read_from(&self, file: &mut File, volume: u64, place: &Place) -> Result<Vec<u8>, StoreError> {
+    fn read_from(&self, file: &mut File, volume: u64, place: &SegmentLocation) -> Result<Vec<u8>, StoreError> {
         let damaged = |why: &dyn std::fmt::Display| {
             StoreError::Damaged(format!("{}: {why}", self.archive.path(volume).display()))
         };
@@ -208,7 +208,7 @@ impl<'a> Segments<'a> {
     }
 
     /// The pack in this place; `None` where it is not there any more.
-    pub(super) fn pack(&mut self, block: u64, place: &Place) -> Result<Option<Pack>, StoreError> {
+    pub(super) fn pack(&mut self, block: u64, place: &SegmentLocation) -> Result<Option<Pack>, StoreError> {
         match self.read(block, place) {
             Ok(bytes) => Pack::decode(&bytes).map(Some),
             // Forgotten since its place was looked up.
@@ -222,7 +222,7 @@ fn volume_of(block: u64) -> u64 {
     block / VOLUME_BLOCKS
 }
 
-fn decode(places: &[u8]) -> Result<Vec<Place>, StoreError> {
+fn decode(places: &[u8]) -> Result<Vec<SegmentLocation>, StoreError> {
     Ok(postcard::from_bytes(places)?)
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::archive::Segments;
-use super::location::Place;
+use super::location::SegmentLocation;
 use super::pack::decompress;
 use super::rows::{Block, Change};
 use super::{LetterView, key};
@@ -15,13 +15,13 @@ enum StoredBlock<'a> {
     /// Its rows.
     Rows(#[serde(borrow)] &'a [u8]),
     /// Where they are, and what has changed since they were written there.
-    Archived(Place, Vec<Change>),
+    Archived(SegmentLocation, Vec<Change>),
 }
 
 /// A block that was read.
 pub(super) struct LoadedBlock {
     rows: Vec<u8>,
-    archived: Option<(Place, Vec<Change>)>,
+    archived: Option<(SegmentLocation, Vec<Change>)>,
 }
 
 impl LoadedBlock {

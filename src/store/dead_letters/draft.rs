@@ -8,7 +8,7 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 
 use super::archive::Segments;
 use super::blocks::stored;
-use super::location::Place;
+use super::location::SegmentLocation;
 use super::pack::LARGE_BYTES;
 use super::{
     RecordOutcome, Block, Payload, DEAD_LETTER_LOG, StreamEntry, JobHead, LetterView, IndexRow, Zone, block_of, claims_of, fingerprint,
@@ -27,7 +27,7 @@ pub(super) struct ViewTransaction<'a> {
     view: &'a LetterView,
     letters: BTreeMap<u64, Option<Vec<u8>>>,
     /// Of letters in the archive, by block.
-    places: BTreeMap<u64, Option<Vec<Place>>>,
+    places: BTreeMap<u64, Option<Vec<SegmentLocation>>>,
     blocks: BTreeMap<u64, Option<Block<'static>>>,
     /// Of new letters: the id's fingerprint, and the offset.
     ids: BTreeMap<u64, u64>,
@@ -78,7 +78,7 @@ impl<'a> ViewTransaction<'a> {
             return Ok(RecordOutcome::Letters(0));
         }
         self.letters.insert(offset, Some(serde_json::to_vec(letter)?));
-        self.block(block_of(offset))?.push(IndexRow::of(letter, offset));
+        self.block(block_of(offset))?.push(IndexRow::from_letter(letter, offset));
         self.ids.insert(fingerprint(letter.id.as_str()), offset);
         if let (Some(original), Some(replay)) = (&letter.replay_of, &letter.replay_id)
             && let Some(original) = self.offset_of(original)
@@ -340,7 +340,7 @@ impl<'a> ViewTransaction<'a> {
         }
         let mut blocks = Batch::default();
         for (number, block) in self.blocks {
-            zones.push((number, block.as_ref().map(Zone::of)));
+            zones.push((number, block.as_ref().map(Zone::of_block)));
             put(&mut blocks, &key(number), block.map(|block| stored(&block)).transpose()?);
         }
         let mut fates = Batch::default();
@@ -443,7 +443,7 @@ impl<'a> ViewTransaction<'a> {
     fn block(&mut self, number: u64) -> Result<&mut Block<'static>, StoreError> {
         let view = self.view;
         let drafted = drafted(&mut self.blocks, number, || {
-            let loaded = view.load(number, &mut Segments::of(&view.archive))?;
+            let loaded = view.load(number, &mut Segments::new(&view.archive))?;
             loaded.map(|loaded| Ok(loaded.block()?.into_owned())).transpose()
         })?;
         Ok(drafted.get_or_insert_default())

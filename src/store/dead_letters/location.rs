@@ -29,7 +29,7 @@ pub(super) fn slot_of(offset: u64) -> u8 {
 
 /// Where something lies in its block's volume.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Place {
+pub(super) struct SegmentLocation {
     /// A bit for each letter that is there.
     pub(super) slots: u64,
     /// Its first byte.
@@ -39,7 +39,7 @@ pub(super) struct Place {
     pub(super) checksum: u32,
 }
 
-impl Place {
+impl SegmentLocation {
     /// Whether the letter at `offset` is there, where the block is that of this place.
     pub(super) fn has(&self, offset: u64) -> bool {
         self.slots >> slot_of(offset) & 1 == 1

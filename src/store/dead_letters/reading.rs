@@ -1,7 +1,7 @@
 //! Reading the letters themselves, which are in sled while their block is not over, and then in the archive.
 
 use super::archive::Segments;
-use super::location::{Place, block_of, slot_of};
+use super::location::{SegmentLocation, block_of, slot_of};
 use super::pack::Pack;
 use super::rows::IndexRow;
 use super::{LetterView, MAX_BYTES, block_in, claims_of, key, number};
@@ -24,12 +24,12 @@ pub struct StoredLetter {
 pub(super) struct LetterReader<'a> {
     view: &'a LetterView,
     volumes: Segments<'a>,
-    last: Option<(u64, Place, Pack)>,
+    last: Option<(u64, SegmentLocation, Pack)>,
 }
 
 impl<'a> LetterReader<'a> {
     pub(super) fn new(view: &'a LetterView) -> Self {
-        Self { view, volumes: Segments::of(&view.archive), last: None }
+        Self { view, volumes: Segments::new(&view.archive), last: None }
     }
 
     /// The letter of a row.
@@ -55,7 +55,7 @@ impl<'a> LetterReader<'a> {
     }
 
     /// The pack that has the letter at `offset`.
-    fn pack_of(&mut self, offset: u64) -> Result<Option<(u64, Place, Pack)>, StoreError> {
+    fn pack_of(&mut self, offset: u64) -> Result<Option<(u64, SegmentLocation, Pack)>, StoreError> {
         let block = block_of(offset);
         let mut places = self.view.archive.places(block)?.into_iter();
         let Some(place) = places.find(|place| place.has(offset)) else { return Ok(None) };
@@ -79,7 +79,7 @@ impl LetterView {
     /// [`StoreError`].
     pub fn claimed(&self, replay: &ReplayId, limit: usize) -> Result<Vec<StoredLetter>, StoreError> {
         let mut reader = LetterReader::new(self);
-        let mut volumes = Segments::of(&self.archive);
+        let mut volumes = Segments::new(&self.archive);
         let mut letters: Vec<StoredLetter> = Vec::new();
         let mut bytes = 0;
         for entry in self.claims.scan_prefix(claims_of(replay)) {

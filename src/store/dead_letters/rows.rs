@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::location::{Place, first_of, slot_of};
+use super::location::{SegmentLocation, first_of, slot_of};
 use super::pack::compress;
 use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::dead_letter::{DeadLetter, LetterState};
@@ -53,7 +53,7 @@ pub struct IndexRow<'a> {
 
 impl IndexRow<'_> {
     /// The row of a letter at `offset`.
-    pub(super) fn of(letter: &DeadLetter, offset: u64) -> IndexRow<'static> {
+    pub(super) fn from_letter(letter: &DeadLetter, offset: u64) -> IndexRow<'static> {
         let owned = |text: Option<&str>| Cow::Owned(text.unwrap_or_default().to_owned());
         IndexRow {
             slot: slot_of(offset),
@@ -104,7 +104,7 @@ impl IndexRow<'_> {
 
 /// Scheme, host and port of a URL: `https://example.com:443`.
 pub fn endpoint_of(url: &str) -> String {
-    url::Url::parse(url).map(|url| Origin::of(&url).to_string()).unwrap_or_default()
+    url::Url::parse(url).map(|url| Origin::of_url(&url).to_string()).unwrap_or_default()
 }
 
 /// A number that stands for a text, the same in every version.
@@ -126,7 +126,7 @@ pub(super) struct Block<'a> {
 /// What does not change any more.
 #[derive(Debug, Clone, PartialEq)]
 struct Archived {
-    place: Place,
+    place: SegmentLocation,
     /// What can change of each row, as it was written.
     written: Vec<Changeable>,
 }
@@ -165,7 +165,7 @@ impl<'a> Block<'a> {
     }
 
     /// The same block, whose rows were written to this place and have changed so since.
-    pub(super) fn archived(mut self, place: Place, changes: &[Change]) -> Self {
+    pub(super) fn archived(mut self, place: SegmentLocation, changes: &[Change]) -> Self {
         let written = self.rows.iter().map(changeable).collect();
         self.archived = Some(Archived { place, written });
         for change in changes {
@@ -180,7 +180,7 @@ impl<'a> Block<'a> {
     }
 
     /// Where its rows are archived.
-    pub(super) fn place(&self) -> Option<&Place> {
+    pub(super) fn place(&self) -> Option<&SegmentLocation> {
         self.archived.as_ref().map(|archived| &archived.place)
     }
 
@@ -295,7 +295,7 @@ pub(super) struct Zone {
 }
 
 impl Zone {
-    pub(super) fn of(block: &Block<'_>) -> Self {
+    pub(super) fn of_block(block: &Block<'_>) -> Self {
         let identities = ShortFingerprints::of(&block.rows);
         let mut zone = Self { oldest: i64::MAX, newest: i64::MIN, identities, ..Self::default() };
         for row in &block.rows {

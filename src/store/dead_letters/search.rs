@@ -211,7 +211,7 @@ impl LetterView {
     ) -> Result<(), StoreError> {
         // No block beyond: a page that ends where its time is over begins the next one in another block.
         let mut blocks = blocks_of(&offsets);
-        let mut volumes = Segments::of(&self.archive);
+        let mut volumes = Segments::new(&self.archive);
         loop {
             let numbers = self.blocks_that_may_have(wanted, &mut blocks, direction);
             if numbers.is_empty() {

@@ -44,7 +44,7 @@ impl Log {
     }
 
     fn of(folder: tempfile::TempDir, mut store: Store, retention: Duration, next: u64) -> Self {
-        store.letters = store.letters.kept_for(retention);
+        store.letters = store.letters.with_retention(retention);
         Self { folder, store, retention, next }
     }
 

@@ -63,7 +63,7 @@ impl Stage {
     }
 
     fn give_up(&mut self, pass: AdmissionToken) {
-        self.receiver.given_up(&mut self.endpoint, pass, self.now);
+        self.receiver.cancelled(&mut self.endpoint, pass, self.now);
     }
 
     fn wait(&mut self, queue: Queue, change: Change) {

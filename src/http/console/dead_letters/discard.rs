@@ -5,13 +5,13 @@ use axum::extract::{Extension, State};
 use axum::response::{IntoResponse as _, Response};
 
 use super::super::super::ApiState;
-use super::super::super::dead_letters::{fault_of, give_up};
+use super::super::super::dead_letters::{fault_of, discard_audited};
 use super::super::super::problem::Problem;
 use super::super::super::route::Route;
 use super::super::errors::Errors;
 use super::super::form::{Form, Query};
 use super::super::numbers::Count;
-use super::super::page::{PageError, Layout, RequestContext, page, told};
+use super::super::page::{PageError, Layout, RequestContext, page, with_audit};
 use super::super::words::dead_letters;
 use super::list_with;
 use super::picked::SelectionForm;
@@ -111,13 +111,13 @@ async fn discard(State(http): State<ApiState>, visit: RequestContext, form: Form
     let picked = SelectionForm::read(&form).map_err(Problem::of_faults)?;
     let Some(because) = form.given("because").map(str::to_owned) else {
         let errors = Errors::one(FIELDS[0], "say why: it is kept with each of them, for whoever asks later");
-        return Ok(told("nothing: no reason is given", ask(&http, &visit, picked, String::new(), errors).await?));
+        return Ok(with_audit("nothing: no reason is given", ask(&http, &visit, picked, String::new(), errors).await?));
     };
     if let Some(fault) = fault_of(Some(&because), &picked.0) {
         let errors = Errors::one(FIELDS[0], &fault.message);
-        return Ok(told("nothing: the form has faults", ask(&http, &visit, picked, because, errors).await?));
+        return Ok(with_audit("nothing: the form has faults", ask(&http, &visit, picked, because, errors).await?));
     }
-    match give_up(&http, picked.0.clone(), visit.name(), Some(because.clone())).await {
+    match discard_audited(&http, picked.0.clone(), visit.name(), Some(because.clone())).await {
         Ok((discarded, about)) => {
             let pending = Count(http.dead_letters.view.counts()[LetterState::Pending as usize]);
             let stage = DiscardStep::Done { discarded, pending };

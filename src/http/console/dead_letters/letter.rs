@@ -158,11 +158,11 @@ pub(super) async fn show(State(http): State<ApiState>, visit: RequestContext, Id
     let kept = kept.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}")))?;
     let fate = view.fate(kept.offset)?;
     let links = links(&http, &kept.letter)?;
-    Ok(page(&DetailPage::of(&visit, kept.letter, fate, links, Utc::now())))
+    Ok(page(&DetailPage::new(&visit, kept.letter, fate, links, Utc::now())))
 }
 
 impl DetailPage {
-    fn of(visit: &RequestContext, letter: DeadLetter, fate: LetterHistory, links: Vec<Link>, now: DateTime<Utc>) -> Self {
+    fn new(visit: &RequestContext, letter: DeadLetter, fate: LetterHistory, links: Vec<Link>, now: DateTime<Utc>) -> Self {
         let may_change = visit.may(Role::Operator) && fate.erased.is_none();
         let ago = now.signed_duration_since(letter.dead_at).to_std().ok();
         let request = sent(&letter).filter(|_| fate.erased.is_none());
@@ -227,7 +227,7 @@ fn facts(letter: &DeadLetter) -> Vec<Fact> {
         Some(Fact { name, value, address: Some(address) })
     };
     // A phone number has no such link: an address is kept in histories and logs.
-    let endpoint = letter.url.as_deref().and_then(|url| url::Url::parse(url).ok()).map(|url| Origin::of(&url));
+    let endpoint = letter.url.as_deref().and_then(|url| url::Url::parse(url).ok()).map(|url| Origin::of_url(&url));
     let endpoint = endpoint
         .map(|endpoint| (endpoint.to_string(), list_of(&LetterFilter { endpoint: Some(endpoint), ..LetterFilter::default() })));
     let event = letter
@@ -261,7 +261,7 @@ fn links(http: &ApiState, letter: &DeadLetter) -> Result<Vec<Link>, PageError> {
         && let Some(stored) = http.store.campaign(campaign)?
         && let Some(place) = stored.campaign.place_of(webhook)
     {
-        let address = format!("{}#webhook", EditTarget::of(place.section, place.entry).address(campaign));
+        let address = format!("{}#webhook", EditTarget::new(place.section, place.entry).address(campaign));
         links.push(Link { words: "Webhook in the editor", address });
     }
     Ok(links)

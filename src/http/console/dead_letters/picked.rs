@@ -8,7 +8,7 @@ use super::super::super::ApiState;
 use super::super::super::problem::Problem;
 use super::super::form::Form;
 use super::super::links;
-use super::super::page::FORGERY;
+use super::super::page::CSRF_FIELD;
 use super::super::words;
 use crate::delivery::dead_letter::choice::Selection;
 use crate::delivery::dead_letter::filter::LetterFilter;
@@ -18,7 +18,7 @@ use crate::http::dead_letters::{asked, tally};
 
 /// Fields of the forms that pick letters, beside those of the filter.
 const OTHER_FIELDS: [&str; 9] =
-    [FORGERY, "which", "id", "cursor", "limit", "because", "ratePerSecond", "stopOnFailureRatio", "config"];
+    [CSRF_FIELD, "which", "id", "cursor", "limit", "because", "ratePerSecond", "stopOnFailureRatio", "config"];
 
 /// The letters that were picked.
 #[derive(Debug, Clone)]

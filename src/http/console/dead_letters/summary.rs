@@ -67,22 +67,22 @@ pub(super) fn groups(filter: &LetterFilter, tally: LetterCounts, place: impl Fn(
     };
     let same = || filter.clone();
     let reasons = by_count_with(tally.reasons, |reason| reason.as_str());
-    let reasons = Group::of("Reason", reasons, |reason, count| {
+    let reasons = Group::new("Reason", reasons, |reason, count| {
         let narrowed = LetterFilter { reason: Some(reason), ..same() };
         part(reason.as_str().to_owned(), reason.in_words(), count, Some(narrowed))
     });
-    let statuses = Group::of("Last status", by_count(tally.statuses), |status, count| match status {
+    let statuses = Group::new("Last status", by_count(tally.statuses), |status, count| match status {
         Some(status) => {
             let narrowed = LetterFilter { status: Some(status), ..same() };
             part(status.to_string(), status_words(status), count, Some(narrowed))
         }
         None => part("no answer".to_owned(), "", count, None),
     });
-    let endpoints = Group::of("Endpoint", by_count(tally.endpoints), |name, count| {
+    let endpoints = Group::new("Endpoint", by_count(tally.endpoints), |name, count| {
         let narrowed = Origin::parse(&name).ok().map(|endpoint| LetterFilter { endpoint: Some(endpoint), ..same() });
         part(name, "", count, narrowed)
     });
-    let campaigns = Group::of("Campaign", by_count(tally.campaigns), |campaign, count| {
+    let campaigns = Group::new("Campaign", by_count(tally.campaigns), |campaign, count| {
         let narrowed = LetterFilter { campaign_id: Some(campaign.clone()), ..same() };
         part(campaign, "", count, Some(narrowed))
     });
@@ -90,7 +90,7 @@ pub(super) fn groups(filter: &LetterFilter, tally: LetterCounts, place: impl Fn(
         campaigns.into_iter().map(move |(campaign, count)| ((webhook.clone(), campaign), count))
     });
     let webhooks = by_count(webhooks.collect::<HashMap<_, _>>());
-    let webhooks = Group::of("Webhook", webhooks, |(webhook, campaign), count| {
+    let webhooks = Group::new("Webhook", webhooks, |(webhook, campaign), count| {
         // Whoever reads it knows the place, not the id.
         let name = place(&campaign, &webhook).unwrap_or_else(|| webhook.clone());
         let webhook_id = Some(WebhookId::new(webhook));
@@ -102,7 +102,7 @@ pub(super) fn groups(filter: &LetterFilter, tally: LetterCounts, place: impl Fn(
 }
 
 impl Group {
-    fn of<K>(title: &'static str, counts: Vec<(K, u64)>, part: impl Fn(K, u64) -> Part) -> Self {
+    fn new<K>(title: &'static str, counts: Vec<(K, u64)>, part: impl Fn(K, u64) -> Part) -> Self {
         let more = counts.len().saturating_sub(SHOWN);
         Self { title, parts: counts.into_iter().take(SHOWN).map(|(key, count)| part(key, count)).collect(), more }
     }

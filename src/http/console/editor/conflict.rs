@@ -22,7 +22,7 @@ pub(super) struct Difference {
 impl Conflict {
     /// `changed` is who changed the place since then, where that is known, `base` what the page was opened on, `now` what is
     /// stored, `yours` what is in the form.
-    pub(super) fn of(changed: Option<&ChangeAuthor>, base: &EntryForm, now: &EntryForm, yours: &EntryForm) -> Self {
+    pub(super) fn new(changed: Option<&ChangeAuthor>, base: &EntryForm, now: &EntryForm, yours: &EntryForm) -> Self {
         Self { changed: changed.map(Changed::from), fields: differences(base, now, yours) }
     }
 }

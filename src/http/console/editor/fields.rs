@@ -58,7 +58,7 @@ impl Header {
 
 impl EntryForm {
     /// Those of a place; the empty ones of a place that is new. None where there is no such place.
-    pub(super) fn of(campaign: &Campaign, spot: &EditTarget) -> Option<Self> {
+    pub(super) fn from_campaign(campaign: &Campaign, spot: &EditTarget) -> Option<Self> {
         match spot {
             EditTarget::NewSection => Some(Self::default()),
             EditTarget::NewEntry { .. } => spot.section_in(campaign).map(|_| Self::default()),
@@ -94,7 +94,7 @@ impl EntryForm {
             redirect: kind.unwrap_or_default().to_owned(),
             redirect_to: redirect.and_then(|redirect| redirect.to.clone()).unwrap_or_default(),
             has_webhook: webhook.is_some(),
-            webhook: webhook.map(WebhookFields::of).unwrap_or_default(),
+            webhook: webhook.map(WebhookFields::from_webhook).unwrap_or_default(),
             ..Self::default()
         }
     }
@@ -237,7 +237,7 @@ pub(super) struct TypedJson {
 }
 
 impl WebhookFields {
-    fn of(webhook: &Webhook) -> Self {
+    fn from_webhook(webhook: &Webhook) -> Self {
         let headers = webhook.headers.iter();
         Self {
             url: webhook.url.as_str().to_owned(),
@@ -356,9 +356,9 @@ mod tests {
     use crate::delivery::document::tests::example;
 
     fn spots(campaign: &Campaign) -> Vec<EditTarget> {
-        let of_section = |section| std::iter::once(EditTarget::of(section, None));
+        let of_section = |section| std::iter::once(EditTarget::new(section, None));
         let of_menu =
-            |section: &Section| section.menu.iter().map(|entry| EditTarget::of(section, Some(entry))).collect::<Vec<_>>();
+            |section: &Section| section.menu.iter().map(|entry| EditTarget::new(section, Some(entry))).collect::<Vec<_>>();
         campaign.sections.iter().flat_map(|section| of_section(section).chain(of_menu(section))).collect()
     }
 
@@ -371,7 +371,7 @@ mod tests {
         let campaign = example();
         assert_eq!(spots(&campaign).len(), 8);
         for spot in spots(&campaign) {
-            let fields = EntryForm::of(&campaign, &spot).expect("a place");
+            let fields = EntryForm::from_campaign(&campaign, &spot).expect("a place");
             let mut written = document();
             assert_eq!(fields.write(&mut written, &spot).faults, []);
             let read = document::read(written.to_string().as_bytes(), crate::delivery::egress::HttpUrls::Refused, None);
@@ -385,7 +385,7 @@ mod tests {
         let (label, keyword) = ("Welcome Message".to_owned(), "4".to_owned());
         let spot = EditTarget::Entry { label, keyword };
         written["sections"][0]["menu"][3]["webhook"]["previousSecrets"] = json!(["kept"]);
-        let mut fields = EntryForm::of(&campaign, &spot).expect("a place");
+        let mut fields = EntryForm::from_campaign(&campaign, &spot).expect("a place");
         fields.option = "Best offers".to_owned();
         fields.webhook.secret = "whsec_x".to_owned();
         let TypedJson { path, faults } = fields.write(&mut written, &spot);
@@ -401,7 +401,7 @@ mod tests {
     fn redirects_follow_a_section_to_its_new_label() {
         let mut written = document();
         let spot = EditTarget::Section { label: "Offers".to_owned() };
-        let fields = EntryForm { label: "Deals".to_owned(), ..EntryForm::of(&example(), &spot).expect("a place") };
+        let fields = EntryForm { label: "Deals".to_owned(), ..EntryForm::from_campaign(&example(), &spot).expect("a place") };
         assert_eq!(fields.write(&mut written, &spot).faults, []);
         assert_eq!(written["sections"][0]["menu"][3]["redirect"]["to"], "Deals");
         assert_eq!(written["sections"][0]["menu"][0]["redirect"]["to"], "Plans");

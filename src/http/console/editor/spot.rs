@@ -30,7 +30,7 @@ impl EditTarget {
     }
 
     /// The spot of a place with a webhook.
-    pub(in super::super) fn of(section: &Section, entry: Option<&MenuEntry>) -> Self {
+    pub(in super::super) fn new(section: &Section, entry: Option<&MenuEntry>) -> Self {
         let label = section.label.clone();
         match entry {
             None => Self::Section { label },

@@ -41,7 +41,7 @@ impl Chart {
     }
 
     /// The chart of a counter.
-    pub(super) fn of(title: &'static str, kind: &'static str, samples: &[Sample], of: fn(&Counts) -> u64) -> Self {
+    pub(super) fn new(title: &'static str, kind: &'static str, samples: &[Sample], of: fn(&Counts) -> u64) -> Self {
         let rates = rates(samples, of);
         let greatest = rates.iter().flatten().copied().fold(0.0, f64::max);
         let top = rounded_up(greatest);
@@ -98,7 +98,7 @@ mod tests {
         let rates = rates(&samples, Counts::delivered);
         assert_eq!(rates.len(), 60);
         assert_eq!(rates[55..], [None, Some(10.0), Some(0.0), Some(0.2), Some(2.0)].map(|rate| rate));
-        let chart = Chart::of("Delivered a second", "solid", &samples, Counts::delivered);
+        let chart = Chart::new("Delivered a second", "solid", &samples, Counts::delivered);
         assert_eq!((chart.top.as_str(), chart.width()), ("10", 300));
         assert_eq!(chart.bars, "M280 100v-100.0h4v100.0zM290 100v-3.0h4v3.0zM295 100v-20.0h4v20.0z");
         assert_eq!(chart.words, "Delivered a second in the last five minutes: at most 10, on average 3.0, now 2.0");
@@ -106,10 +106,10 @@ mod tests {
 
     #[test]
     fn nothing_is_drawn_where_nothing_is() {
-        let empty = Chart::of("Failed a second", "hatched", &[], Counts::failed);
+        let empty = Chart::new("Failed a second", "hatched", &[], Counts::failed);
         assert_eq!((empty.bars.as_str(), empty.top.as_str()), ("", "1.0"));
         assert_eq!(empty.words, "Failed a second: nothing measured yet");
-        let quiet = Chart::of("Failed a second", "hatched", &samples(&[(0, 1, 0), (9, 9, 0)]), Counts::failed);
+        let quiet = Chart::new("Failed a second", "hatched", &samples(&[(0, 1, 0), (9, 9, 0)]), Counts::failed);
         assert_eq!(quiet.bars, "");
     }
 

@@ -66,7 +66,7 @@ pub(super) struct Percentiles {
 
 impl Percentiles {
     /// Those of some values; none where there are no values.
-    pub(super) fn of(values: &HistogramSnapshot) -> Option<Self> {
+    pub(super) fn from_histogram(values: &HistogramSnapshot) -> Option<Self> {
         let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|share| values.quantile(share));
         Some(Self { p50: p50?, p95: p95?, p99: p99? })
     }
@@ -110,7 +110,7 @@ pub(super) mod tests {
         let late = samples(&[(100, 1, 1), (101, 2, 2)]);
         assert!(StatsWindow::between(&late, seconds(0), seconds(99)).is_none(), "before the first sample");
         assert!(StatsWindow::between(&late, seconds(101), seconds(110)).is_none(), "after the last");
-        assert!(Percentiles::of(&HistogramSnapshot::default()).is_none());
+        assert!(Percentiles::from_histogram(&HistogramSnapshot::default()).is_none());
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub(super) fn points(observed: &HealthInputs) -> Vec<HealthFinding> {
     let mut points: Vec<HealthFinding> = observed.trouble.iter().map(of_trouble).collect();
     if observed.broken > 0 {
         points.push(attention(
-            format!("{} no requests", numbers::of(observed.broken, "endpoint takes", "endpoints take")),
+            format!("{} no requests", numbers::new(observed.broken, "endpoint takes", "endpoints take")),
             "Deliveries to it wait in RabbitMQ, and go on by themselves when it answers again. Tell whoever runs it.",
             ("/endpoints", "Endpoints"),
         ));
@@ -79,14 +79,14 @@ pub(super) fn points(observed: &HealthInputs) -> Vec<HealthFinding> {
     }
     if observed.pending > 0 {
         points.push(attention(
-            format!("{} pending", numbers::of(observed.pending, "dead letter is", "dead letters are")),
+            format!("{} pending", numbers::new(observed.pending, "dead letter is", "dead letters are")),
             "Find out why they failed, have that mended, then replay them; discard what nobody needs.",
             ("/dead-letters?state=pending", "Dead letters"),
         ));
     }
     if observed.paused > 0 {
         points.push(attention(
-            format!("{} paused", numbers::of(observed.paused, "replay is", "replays are")),
+            format!("{} paused", numbers::new(observed.paused, "replay is", "replays are")),
             "Somebody has paused it. Nothing of it is sent until it is resumed.",
             ("/replays", "Replays"),
         ));
@@ -106,11 +106,11 @@ fn well(observed: &HealthInputs) -> HealthFinding {
         (0, _) => "consuming, and there was nothing to send in the last minute".to_owned(),
         (attempts, 0) => {
             let them = if attempts == 1 { "it" } else { "all" };
-            format!("{} in the last minute, {them} answered with 2xx", numbers::of(attempts, "request", "requests"))
+            format!("{} in the last minute, {them} answered with 2xx", numbers::new(attempts, "request", "requests"))
         }
         (attempts, failed) => format!(
             "{} in the last minute, {} of them failed and tried again",
-            numbers::of(attempts, "request", "requests"),
+            numbers::new(attempts, "request", "requests"),
             numbers::percent(failed as f64 / attempts as f64)
         ),
     };

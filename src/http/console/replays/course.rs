@@ -85,7 +85,7 @@ struct ProgressFragment {
 }
 
 impl ProgressFragment {
-    fn of(replay: &Replay, pace: &RateMeter, visit: &RequestContext) -> Self {
+    fn new(replay: &Replay, pace: &RateMeter, visit: &RequestContext) -> Self {
         let left = replay.total.saturating_sub(replay.sent);
         let is_running = replay.state == ReplayState::Running;
         let end = pace.time_for(left).filter(|_| is_running && left > 0).and_then(|time| {
@@ -177,7 +177,7 @@ async fn shown(
         ratio: ratio.unwrap_or_else(|| "never".to_owned()),
         created: Time(replay.created_at),
         complaint,
-        course: ProgressFragment::of(&replay, &RateMeter::default(), &visit),
+        course: ProgressFragment::new(&replay, &RateMeter::default(), &visit),
         is_open: replay.state.is_open(),
         id: replay.id.to_string(),
         by: replay.created_by,
@@ -235,7 +235,7 @@ fn courses(following: ProgressStream) -> impl Stream<Item = String> {
         let replay = following.replay.as_ref()?;
         following.pace.add(Instant::now(), replay.sent);
         following.told = Some((replay.state, replay.sent));
-        let course = ProgressFragment::of(replay, &following.pace, &following.visit);
+        let course = ProgressFragment::new(replay, &following.pace, &following.visit);
         Some((course.render().ok()?, following))
     })
 }

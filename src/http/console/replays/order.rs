@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 
 use super::super::super::ApiState;
 use super::super::super::problem::Problem;
-use super::super::super::replays::{ReplayPreviewResponse, begin};
+use super::super::super::replays::{ReplayPreviewResponse, create_audited};
 use super::super::super::route::Route;
 use super::super::dead_letters::nothing_ticked;
 use super::super::dead_letters::picked::SelectionForm;
@@ -131,7 +131,7 @@ impl ReplayForm {
 }
 
 impl PreviewTable {
-    fn of(forecast: ReplayPreviewResponse, rate_per_second: Option<f64>) -> Self {
+    fn new(forecast: ReplayPreviewResponse, rate_per_second: Option<f64>) -> Self {
         let ReplayPreviewResponse { total, endpoints, unsendable, sample } = forecast;
         let time = rate_per_second.and_then(|rate| {
             let seconds = Duration::try_from_secs_f64((total as f64 / rate).ceil()).ok()?;
@@ -196,7 +196,7 @@ async fn ask(http: &ApiState, visit: &RequestContext, picked: SelectionForm, typ
     let tried = ReplaySpec { rate_per_second: None, stop_on_failure_ratio: None, ..order.clone() };
     let rate = order.rate_per_second.filter(|_| errors.is_empty());
     let forecast = match http.replays.forecast(&tried, visit.secrets()).await {
-        Ok(forecast) => Some(PreviewTable::of(ReplayPreviewResponse::from(forecast), rate)),
+        Ok(forecast) => Some(PreviewTable::new(ReplayPreviewResponse::from(forecast), rate)),
         Err(DeadLetterError::Unknown(why) | DeadLetterError::Conflict(why)) => {
             errors = Errors::rest_of(why);
             None
@@ -218,7 +218,7 @@ async fn create(State(http): State<ApiState>, visit: RequestContext, form: Form)
     if !faults.is_empty() {
         return ask(&http, &visit, picked, typed).await;
     }
-    match begin(&http, order, visit.name()).await {
+    match create_audited(&http, order, visit.name()).await {
         Ok((replay, about)) => Ok((Extension(about), Redirect::to(&links::replay(&replay.id))).into_response()),
         // What was to be sent is gone, or is sent already: the page says so.
         Err(DeadLetterError::Faults(_) | DeadLetterError::Unknown(_) | DeadLetterError::Conflict(_)) => ask(&http, &visit, picked, typed).await,

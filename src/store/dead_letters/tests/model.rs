@@ -188,7 +188,7 @@ fn a_question() -> impl Strategy<Value = Question> {
             phone_number,
             event_id: event.map(EventId::new),
             delivery_id: delivery.map(DeliveryId::new),
-            endpoint: url.map(|url| Origin::of(&url.parse().expect("a URL"))),
+            endpoint: url.map(|url| Origin::of_url(&url.parse().expect("a URL"))),
             reason,
             status,
             since,
