@@ -34,11 +34,11 @@ use crate::store::{Store, StoreError};
 use crate::tls;
 use crate::worker::Worker;
 use crate::worker::endpoints::EndpointRegistry;
-use crate::worker::intake::Consumer;
+use crate::worker::consumer::Consumer;
 use crate::worker::memory_budget::MemoryBudget;
-use crate::worker::parking::ParkBatcher;
-use crate::worker::precedence::RetryThrottle;
-use crate::worker::progress::ConsumerStatus;
+use crate::worker::park_batcher::ParkBatcher;
+use crate::worker::retry_throttle::RetryThrottle;
+use crate::worker::consumer_status::ConsumerStatus;
 use crate::worker::receipts::Receipts;
 
 /// How long callers of the API, and messages on their way to the broker, are waited for at the end.

@@ -9,7 +9,7 @@
 pub mod acks;
 pub mod append;
 pub mod connection;
-pub mod consumer;
+pub mod subscription;
 mod declare;
 pub mod depths;
 pub mod examination;
@@ -29,7 +29,7 @@ pub mod removal;
 mod restore;
 mod setup;
 mod shards;
-pub mod succession;
+pub mod rotating_consumer;
 pub mod topology;
 pub mod topology_status;
 mod transport;

@@ -22,12 +22,12 @@ use self::snapshots::SnapshotProgress;
 use crate::broker::append::{StreamWriter, AppendError};
 use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
-use crate::delivery::campaign::{Campaign, edited};
+use crate::delivery::campaign::{Campaign, diff};
 use crate::delivery::document::{self, UrlPolicy};
 use crate::delivery::egress::EgressRules;
-use crate::delivery::fault::Violation;
-use crate::delivery::identity::WebhookId;
-use crate::delivery::sealing::{self, Keyring};
+use crate::delivery::violation::Violation;
+use crate::delivery::ids::WebhookId;
+use crate::delivery::secret_encryption::{self, Keyring};
 use crate::follow::SyncState;
 use crate::metrics::Metrics;
 use crate::store::{ChangeOutcome, Change, ChangeAuthor, Store, StoreError, StoredCampaign};
@@ -158,7 +158,7 @@ impl Campaigns {
     /// Checks that the view's campaigns are what was configured, not a part of it.
     ///
     /// # Errors
-    /// [`Refused::Unavailable`].
+    /// [`CampaignError::Unavailable`].
     pub fn check_listable(&self) -> Result<(), CampaignError> {
         match &*self.status.borrow() {
             LogStatus::Incomplete(hold) if !hold.reason.keeps_campaigns() => {
@@ -171,7 +171,7 @@ impl Campaigns {
     /// Creates or replaces a campaign, in the name of whom it is done `by`.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`CampaignError`].
     pub async fn put(&self, id: &str, document: &[u8], precondition: Precondition, by: &str) -> Result<PutOutcome, CampaignError> {
         let _turn = self.write_lock().await?;
         for _ in 0..MAX_CONFLICT_RETRIES {
@@ -179,7 +179,7 @@ impl Campaigns {
             check(&precondition, current.as_deref())?;
             let campaign = self.read(id, document, current.as_deref())?;
             let expected = current.as_deref().map(|stored| stored.version);
-            let places = edited::between(current.as_deref().map(|stored| &stored.campaign), &campaign);
+            let places = diff::between(current.as_deref().map(|stored| &stored.campaign), &campaign);
             let made = ChangeAuthor { places, ..author(by) };
             let change =
                 Change { id: id.to_owned(), expected, made: Some(made.clone()), campaign: Some(campaign.clone()) };
@@ -201,7 +201,7 @@ impl Campaigns {
     /// The campaign that `document` would make of `current`.
     ///
     /// # Errors
-    /// [`Refused::Faults`]: all that [`put`](Self::put) would refuse it for; [`Refused::Store`].
+    /// [`CampaignError::Faults`]: all that [`put`](Self::put) would refuse it for; [`CampaignError::Store`].
     pub fn read(&self, id: &str, document: &[u8], current: Option<&StoredCampaign>) -> Result<Campaign, CampaignError> {
         let previous = current.map(|stored| &stored.campaign);
         let elsewhere = |webhook: &WebhookId| {
@@ -221,7 +221,7 @@ impl Campaigns {
     /// The campaign with this id.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`CampaignError`].
     pub fn get(&self, id: &str) -> Result<Arc<StoredCampaign>, CampaignError> {
         self.store.campaign(id)?.ok_or_else(|| self.missing())
     }
@@ -242,7 +242,7 @@ impl Campaigns {
     /// Deletes a campaign, in the name of whom it is done `by`.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`CampaignError`].
     pub async fn delete(&self, id: &str, precondition: Precondition, by: &str) -> Result<(), CampaignError> {
         let _turn = self.write_lock().await?;
         for _ in 0..MAX_CONFLICT_RETRIES {
@@ -309,7 +309,7 @@ impl Campaigns {
 
     /// Appends a change to the log, its secrets sealed, and waits until this node has applied it.
     async fn append(&self, mut change: Change) -> Result<ChangeOutcome, CampaignError> {
-        let salt = random::<{ sealing::SALT_BYTES }>()?;
+        let salt = random::<{ secret_encryption::SALT_BYTES }>()?;
         change.campaign = change.campaign.map(|campaign| self.keyring.sealed(&campaign, salt));
         let body = serde_json::to_vec(&change).map_err(StoreError::from)?;
         Ok(self.appender.append(body).await?)

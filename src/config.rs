@@ -32,9 +32,9 @@ pub use self::setting::Setting;
 use self::setting::masked;
 use crate::delivery::egress::HttpUrls;
 use crate::delivery::egress::{Allowed, EgressRules};
-use crate::delivery::endpoint::gate::Limits;
+use crate::delivery::endpoint::concurrency_limiter::Limits;
 use crate::delivery::retry::RetryPolicy;
-use crate::delivery::sealing::Keyring;
+use crate::delivery::secret_encryption::Keyring;
 use crate::tls::Identity;
 
 /// The file that is read where none is named.

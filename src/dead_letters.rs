@@ -22,12 +22,12 @@ use crate::broker::names::Names;
 use crate::broker::probe::is_probe;
 use crate::broker::publisher::Publisher;
 use crate::delivery::dead_letter::LetterState;
-use crate::delivery::dead_letter::choice::Selection;
+use crate::delivery::dead_letter::selection::Selection;
 use crate::delivery::dead_letter::filter::LetterFilter;
-use crate::delivery::dead_letter::mark::{Discard, DeadLetterRecord, OperatorAction};
+use crate::delivery::dead_letter::record::{Discard, DeadLetterRecord, OperatorAction};
 use crate::delivery::dead_letter::removed::{Removal, RemovedMessage};
-use crate::delivery::fault::Violation;
-use crate::delivery::identity::DeadLetterId;
+use crate::delivery::violation::Violation;
+use crate::delivery::ids::DeadLetterId;
 use crate::delivery::reason::DeadLetterReason;
 use crate::follow::{SyncState, FollowError};
 use crate::metrics::Metrics;
@@ -169,7 +169,7 @@ impl DeadLetters {
     /// but not for long.
     ///
     /// # Errors
-    /// [`Refused::Unavailable`].
+    /// [`DeadLetterError::Unavailable`].
     pub async fn ready_view(&self) -> Result<&LetterView, DeadLetterError> {
         let mut building = self.building.subscribe();
         let built = building.wait_for(|building| *building == ViewState::No);
@@ -184,7 +184,7 @@ impl DeadLetters {
     /// Appends a mark to the log, and waits until this node has applied it.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`DeadLetterError`].
     pub async fn append(&self, mark: DeadLetterRecord) -> Result<RecordOutcome, DeadLetterError> {
         Ok(self.appender.append(mark.encode()?).await?)
     }
@@ -206,7 +206,7 @@ impl DeadLetters {
     /// Sees that the letters named are there, and in a state that fits.
     ///
     /// # Errors
-    /// [`Refused::Unknown`], [`Refused::Conflict`].
+    /// [`DeadLetterError::Unknown`], [`DeadLetterError::Conflict`].
     pub async fn check(&self, ids: &[DeadLetterId], fits: impl Fn(LetterState) -> bool) -> Result<(), DeadLetterError> {
         let view = self.ready_view().await?;
         tokio::task::block_in_place(|| {
@@ -230,7 +230,7 @@ impl DeadLetters {
     /// Counts the letters that a discard would concern. It changes nothing.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`DeadLetterError`].
     pub async fn count_discardable(&self, choice: &Selection) -> Result<LetterCounts, DeadLetterError> {
         let view = self.ready_view().await?;
         match choice {
@@ -248,7 +248,7 @@ impl DeadLetters {
     /// Discards pending letters, for a while.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`DeadLetterError`].
     pub async fn discard(&self, choice: Selection, by: &str, because: Option<String>) -> Result<Discarded, DeadLetterError> {
         let deadline = Instant::now() + DISCARD_TIME;
         // What dies meanwhile is not meant.

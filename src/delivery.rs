@@ -8,14 +8,14 @@ pub mod campaign;
 pub mod dead_letter;
 pub mod document;
 pub mod duration;
-pub mod echo;
+pub mod redact;
 pub mod egress;
 pub mod endpoint;
 pub mod event;
 pub mod explain;
-pub mod fault;
-pub mod identity;
-pub mod moment;
+pub mod violation;
+pub mod ids;
+pub mod time_spec;
 pub mod normal_form;
 pub mod outcome;
 pub mod reason;
@@ -24,7 +24,7 @@ pub mod request;
 pub mod resolve;
 pub mod retry;
 pub mod sample;
-pub mod sealing;
+pub mod secret_encryption;
 pub mod signing;
 pub mod timestamp;
 pub mod webhook_url;
@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use campaign::Target;
 use event::StepEvent;
-use identity::{DeliveryId, ReceiptId};
+use ids::{DeliveryId, ReceiptId};
 use outcome::Cause;
 
 /// Attempts kept in a delivery's history. Older ones are dropped, the count of attempts made is not.

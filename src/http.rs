@@ -26,7 +26,7 @@
 //! | `POST /v1/dead-letters/erase` | operator | erase what they tell of a person |
 //! | `POST /v1/replays` | operator | send them again; with `dryRun`, tell what that would do |
 //! | `GET /v1/replays`, `GET /v1/replays/{id}` | viewer | the replays |
-//! | `POST /v1/replays/{id}/pause`, `…/resume`, `…/cancel` | operator | tell a replay what to do |
+//! | `POST /v1/replays/{id}/pause`, `…/process_waiting`, `…/cancel` | operator | tell a replay what to do |
 //! | `GET /v1/endpoints` | viewer | the endpoints in use of late, the worst first |
 //! | `GET /v1/openapi.json` | viewer | the description of all of this |
 //! | `/` and below | | the console: pages for people, see `http/console.rs` |
@@ -77,7 +77,7 @@ use crate::metrics::history::History;
 use crate::replays::Replays;
 use crate::store::Store;
 use crate::worker::Worker;
-use crate::worker::progress::ConsumerStatus;
+use crate::worker::consumer_status::ConsumerStatus;
 
 /// What the handlers need. Cheap to clone.
 #[derive(Clone)]

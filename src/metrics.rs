@@ -117,7 +117,7 @@ pub struct Metrics {
     pub delivery_latency: Histogram,
     /// Workers that consume, as last seen.
     pub workers: IntGauge,
-    /// Messages being dealt with, as [`crate::worker::progress::Progress`] knows them when this is read.
+    /// Messages being dealt with, as [`crate::worker::progress::ConsumerStatus`] knows them when this is read.
     pub messages_in_hand: IntGauge,
     /// Deliveries being attempted.
     pub deliveries_in_flight: IntGauge,

@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicU64;
 use quick_cache::sync::Cache;
 use sled::{Db, Tree};
 
-use crate::delivery::sealing::{Keyring, DecryptError};
+use crate::delivery::secret_encryption::{Keyring, DecryptError};
 pub use campaigns::{ChangeOutcome, Change, ChangeAuthor, StoredCampaign, record, state};
 use campaigns::{CampaignWeighter, CachedCampaign};
 use dead_letters::LetterView;

@@ -13,12 +13,12 @@
 
 mod dead_lettering;
 pub mod endpoints;
-pub mod intake;
-mod lines;
+pub mod consumer;
+mod delivery_log;
 pub mod memory_budget;
-pub mod parking;
-pub mod precedence;
-pub mod progress;
+pub mod park_batcher;
+pub mod retry_throttle;
+pub mod consumer_status;
 mod queue;
 pub mod receipts;
 
@@ -31,16 +31,16 @@ use futures_util::future::join_all;
 use tracing::{Instrument as _, Span};
 
 use crate::broker::append::StreamWriter;
-use crate::broker::consumer::Message;
+use crate::broker::subscription::Message;
 use crate::broker::ladder::{DelayTier, rung_until};
 use crate::broker::names::Names;
 use crate::broker::publisher::{Destination, OutboundMessage, Publisher, PublishError};
 use crate::delivery::campaign::{Target, Webhook};
 use crate::delivery::dead_letter::DeadLetter;
-use crate::delivery::echo::{self, Truncation};
+use crate::delivery::redact::{self, Truncation};
 use crate::delivery::endpoint::{Source, ParkReason, Ladder};
 use crate::delivery::event::StepEvent;
-use crate::delivery::fault::Violation;
+use crate::delivery::violation::Violation;
 use crate::delivery::outcome::{Outcome, Reply, classify};
 use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::replay::ReplayId;
@@ -54,7 +54,7 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::spans;
 use endpoints::{EndpointRegistry, AdmissionOutcome};
 use memory_budget::MemoryBudget;
-use parking::ParkBatcher;
+use park_batcher::ParkBatcher;
 use receipts::Receipts;
 
 /// While the broker takes no messages, nothing can be parked: what would be asks again after this time.
@@ -149,7 +149,7 @@ impl Worker {
         let targets = spans::resolve().in_scope(|| self.targets(&event))?;
         spans::resolved(&Span::current(), &event.campaign_id, event.event_id.as_str(), targets.len());
         let result = if targets.is_empty() { EventResult::NoWebhook } else { EventResult::Resolved };
-        lines::resolved(&event, targets.len(), trace.as_ref());
+        delivery_log::resolved(&event, targets.len(), trace.as_ref());
         self.attempt_all(event, targets, trace).await?;
         self.metrics.event(result);
         Ok(())
@@ -308,7 +308,7 @@ impl Worker {
                 let (rung, body) = encode_for_delay(&mut delivery, due)?;
                 self.parking.park(rung, body).await?;
                 self.metrics.parked(why);
-                lines::parked(&delivery, why, due);
+                delivery_log::parked(&delivery, why, due);
                 Ok(())
             }
             Err(reason) => self.dead(delivery, reason).await,
@@ -348,7 +348,7 @@ impl Worker {
         let reason = match outcome {
             Outcome::Delivered => {
                 self.metrics.attempt(AttemptOutcome::Delivered, reply.cause());
-                lines::delivered(delivery, took, ended, Some(replay));
+                delivery_log::delivered(delivery, took, ended, Some(replay));
                 return None;
             }
             Outcome::Permanent(reason) => reason,
@@ -356,7 +356,7 @@ impl Worker {
         };
         self.metrics.attempt(AttemptOutcome::Dead, reply.cause());
         self.metrics.blamed(&reply);
-        lines::failed(delivery, &reply, took, AttemptOutcome::Dead, reason.as_str(), Some(replay));
+        delivery_log::failed(delivery, &reply, took, AttemptOutcome::Dead, reason.as_str(), Some(replay));
         Some(reason)
     }
 
@@ -387,7 +387,7 @@ impl Worker {
                 let latency = now.signed_duration_since(delivery.event.date);
                 metrics.delivered(latency.as_seconds_f64());
                 metrics.attempt(AttemptOutcome::Delivered, reply.cause());
-                lines::delivered(delivery, took, now, None);
+                delivery_log::delivered(delivery, took, now, None);
                 return;
             }
             Settlement::Retry { due } => (AttemptOutcome::Retry, timestamp::text(due)),
@@ -395,7 +395,7 @@ impl Worker {
         };
         metrics.attempt(outcome, reply.cause());
         metrics.blamed(reply);
-        lines::failed(delivery, reply, took, outcome, &then, None);
+        delivery_log::failed(delivery, reply, took, outcome, &then, None);
     }
 }
 
@@ -444,7 +444,7 @@ fn attempt_of(reply: &Reply, at: DateTime<Utc>, took: Duration, webhook: &Webhoo
     let (status, answer) = match reply {
         Reply::Answer { status, body, .. } => {
             let extent = if body.len() < ANSWER_BYTES_KEPT { Truncation::Whole } else { Truncation::Beginning };
-            let answer = || echo::masked(&String::from_utf8_lossy(body), extent, webhook);
+            let answer = || redact::masked(&String::from_utf8_lossy(body), extent, webhook);
             (Some(*status), (!body.is_empty()).then(answer))
         }
         Reply::ProxyFailure { .. } | Reply::NotConnected { .. } | Reply::TimedOut { .. } | Reply::Failure { .. } => {

@@ -101,7 +101,7 @@ impl<T> StreamWriter<T> {
     /// Appends a record, and waits until [`Self::applied`] is told of it.
     ///
     /// # Errors
-    /// [`Unapplied`].
+    /// [`AppendError`].
     pub async fn append(&self, body: Vec<u8>) -> Result<T, AppendError> {
         let message_id = uuid::Uuid::now_v7().to_string();
         let (sender, applied) = oneshot::channel();

@@ -8,7 +8,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 
 use super::BrokerError;
-use super::consumer::{StartAt, Subscription};
+use super::subscription::{StartAt, Subscription};
 use super::ladder::DelayTier;
 use super::names::Names;
 
@@ -32,7 +32,7 @@ pub struct QueueStats {
 /// A queue that is missing or does not answer is left out: [`keeper`](super::keeper) restores and reports it.
 ///
 /// # Errors
-/// [`BrokerError::Lost`] when the connection is gone.
+/// [`BrokerError::ChannelFailed`] when the connection is gone.
 pub async fn watch(
     connection: &Connection,
     names: &Names,
@@ -61,7 +61,7 @@ pub async fn watch(
 /// no record came in time, as of an empty stream.
 ///
 /// # Errors
-/// [`BrokerError::Lost`].
+/// [`BrokerError::ChannelFailed`].
 pub async fn last_chunk(connection: &Connection, stream: &str) -> Result<Option<u64>, BrokerError> {
     let mut subscription = Subscription::open_stream(connection, stream, 1, StartAt::Last).await?;
     let first = tokio::time::timeout(RECORD_TIMEOUT, subscription.next()).await.ok().transpose()?;
@@ -73,7 +73,7 @@ pub async fn last_chunk(connection: &Connection, stream: &str) -> Result<Option<
 /// All messages that wait, for a worker or for their time.
 ///
 /// # Errors
-/// [`BrokerError::Lost`].
+/// [`BrokerError::ChannelFailed`].
 pub async fn total(connection: &Connection, names: &Names, events: &[String]) -> Result<u64, BrokerError> {
     let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
     let mut total = 0;

@@ -39,7 +39,7 @@ pub enum ObjectState {
 /// Looks at every exchange.
 ///
 /// # Errors
-/// [`BrokerError::Lost`], also where the user may not; [`BrokerError::NoPlugin`].
+/// [`BrokerError::ChannelFailed`], also where the user may not; [`BrokerError::NoPlugin`].
 pub async fn exchanges(connection: &Connection, topology: &Topology) -> Result<Vec<(String, ObjectState)>, BrokerError> {
     let mut found = Vec::new();
     for (name, kind, arguments) in topology.exchanges() {
@@ -63,7 +63,7 @@ pub async fn exchanges(connection: &Connection, topology: &Topology) -> Result<V
 /// Looks at every queue and stream.
 ///
 /// # Errors
-/// [`BrokerError::Lost`], also where the user may not.
+/// [`BrokerError::ChannelFailed`], also where the user may not.
 pub async fn queues(connection: &Connection, topology: &Topology) -> Result<Vec<(String, ObjectState)>, BrokerError> {
     let mut found = Vec::new();
     for (name, arguments) in topology.queues() {
@@ -89,7 +89,7 @@ pub async fn queues(connection: &Connection, topology: &Topology) -> Result<Vec<
 /// of no use any more.
 ///
 /// # Errors
-/// [`BrokerError::NoPlugin`], [`BrokerError::Lost`].
+/// [`BrokerError::NoPlugin`], [`BrokerError::ChannelFailed`].
 pub async fn plugin(connection: &Connection, names: &Names) -> Result<(), BrokerError> {
     let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
     let name = names.examination(&uuid::Uuid::now_v7().to_string());
@@ -115,7 +115,7 @@ pub enum Kinds {
 /// Declares a queue of each kind that Waypost needs, and removes it.
 ///
 /// # Errors
-/// [`BrokerError::Lost`], also where the user may not.
+/// [`BrokerError::ChannelFailed`], also where the user may not.
 pub async fn kinds(connection: &Connection, names: &Names) -> Result<Kinds, BrokerError> {
     for (kind, queue_type) in [("quorum queues", "quorum"), ("streams", "stream")] {
         let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
@@ -158,7 +158,7 @@ fn is_missing(error: &lapin::Error) -> bool {
 /// for names under its prefix.
 ///
 /// # Errors
-/// [`BrokerError::Lost`], with what was not allowed or did not happen.
+/// [`BrokerError::ChannelFailed`], with what was not allowed or did not happen.
 pub async fn rights(connection: &Connection, names: &Names) -> Result<(), BrokerError> {
     let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
     let name = names.examination(&uuid::Uuid::now_v7().to_string());

@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 
 use super::BrokerError;
 use super::acks::Acks;
-use super::consumer::{Message, StartAt, Subscription};
+use super::subscription::{Message, StartAt, Subscription};
 use super::publisher::{Destination, OutboundMessage, Publisher};
 use super::removal::Removals;
 use crate::delivery::TraceContext;
-use crate::delivery::identity::ReplayRef;
+use crate::delivery::ids::ReplayRef;
 
 /// Records in hand at once. A record may be a document of a megabyte, so not more of them.
 const WINDOW: u16 = 100;
@@ -100,7 +100,7 @@ impl StreamReader {
     /// Starts reading `stream` after `position`, or from its beginning.
     ///
     /// # Errors
-    /// [`BrokerError::Lost`].
+    /// [`BrokerError::ChannelFailed`].
     pub async fn open(
         connection: &Connection,
         stream: &str,
@@ -134,7 +134,7 @@ impl StreamReader {
     /// The next record.
     ///
     /// # Errors
-    /// [`BrokerError::Lost`].
+    /// [`BrokerError::ChannelFailed`].
     pub async fn next(&mut self) -> Result<Record, BrokerError> {
         let message = self.subscription.next().await?;
         // On a stream an acknowledgement only asks for more: the position is kept by the view.
@@ -154,7 +154,7 @@ impl StreamReader {
     /// The next record, where it is here already: by it records are applied many at once.
     ///
     /// # Errors
-    /// [`BrokerError::Lost`].
+    /// [`BrokerError::ChannelFailed`].
     pub fn next_ready(&mut self) -> Result<Option<Record>, BrokerError> {
         self.next().now_or_never().transpose()
     }

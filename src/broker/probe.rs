@@ -42,7 +42,7 @@ pub enum Routing {
 /// Publishes a probe as the platform publishes an event.
 ///
 /// # Errors
-/// [`BrokerError::Lost`]: the user may not, or the exchange is missing.
+/// [`BrokerError::ChannelFailed`]: the user may not, or the exchange is missing.
 pub async fn publish(connection: &Connection, names: &Names) -> Result<Routing, BrokerError> {
     send(connection, &names.events(), ROUTING_KEY).await
 }
@@ -50,7 +50,7 @@ pub async fn publish(connection: &Connection, names: &Names) -> Result<Routing, 
 /// Checks the right to write to the default exchange, which retries go through: publishes to a queue that does not exist.
 ///
 /// # Errors
-/// [`BrokerError::Lost`]: the user may not.
+/// [`BrokerError::ChannelFailed`]: the user may not.
 pub(super) async fn check_default_exchange(connection: &Connection, names: &Names) -> Result<(), BrokerError> {
     send(connection, "", &names.examination("probe")).await.map(drop)
 }

@@ -27,7 +27,7 @@ use super::topology::Topology;
 use super::topology_status::{Object, ObjectKind};
 use super::{REPLAY_ID, REPLAY_OF};
 use crate::delivery::TraceContext;
-use crate::delivery::identity::ReplayRef;
+use crate::delivery::ids::ReplayRef;
 use channels::Channels;
 
 /// Unconfirmed messages at once. One at a time would publish 1,400 a second, this many 32,000.
@@ -143,7 +143,7 @@ impl Publisher {
     /// Publishes a message and waits until the broker has confirmed it, over as many connections as that takes.
     ///
     /// # Errors
-    /// [`Unpublished`]: the message is not at the broker.
+    /// [`PublishError`]: the message is not at the broker.
     pub async fn publish(&self, outgoing: impl Into<Arc<OutboundMessage>>) -> Result<(), PublishError> {
         let (reply, confirmed) = oneshot::channel();
         let outgoing = outgoing.into();
@@ -154,7 +154,7 @@ impl Publisher {
     /// Publishes a message until the broker has taken it, however often it refuses it or has no queue for it.
     ///
     /// # Errors
-    /// [`Unpublished::Stopping`] and [`Unpublished::TooLarge`].
+    /// [`PublishError::Stopping`] and [`PublishError::TooLarge`].
     pub async fn publish_with_retry(&self, outgoing: OutboundMessage) -> Result<(), PublishError> {
         let outgoing = Arc::new(outgoing);
         let mut delays = reconnect_delays();

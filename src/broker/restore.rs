@@ -49,7 +49,7 @@ pub(super) enum CampaignsStream {
 /// Looks at every exchange and queue, and declares what is missing.
 ///
 /// # Errors
-/// [`BrokerError::Lost`]: the connection is.
+/// [`BrokerError::ChannelFailed`]: the connection is.
 pub(super) async fn check(
     topology: &Topology,
     connection: &Connection,

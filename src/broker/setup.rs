@@ -47,7 +47,7 @@ impl Topology {
     /// Deletes everything, with all messages.
     ///
     /// # Errors
-    /// [`BrokerError::Lost`].
+    /// [`BrokerError::ChannelFailed`].
     pub async fn delete(&self, connection: &Connection) -> Result<(), BrokerError> {
         let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
         let names = &self.names;

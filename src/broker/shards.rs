@@ -20,7 +20,7 @@ impl Topology {
     /// more. The latter are given no more events, once no worker declares their bindings.
     ///
     /// # Errors
-    /// [`BrokerError::Lost`].
+    /// [`BrokerError::ChannelFailed`].
     pub async fn event_queues(&self, connection: &Connection) -> Result<Vec<String>, BrokerError> {
         let mut queues = self.names.event_queues(self.shards);
         // The broker closes a channel on which a queue is asked for that is not there.

@@ -39,7 +39,7 @@ impl Configuration {
     /// Why `restore` is refused.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`CampaignError`].
     fn restore_kind(&self) -> Result<RestoreKind, CampaignError> {
         let kind = match (&self.status, self.currency) {
             (LogStatus::Incomplete(Hold { reason, .. }), _) if reason.keeps_campaigns() => RestoreKind::Merge,
@@ -93,7 +93,7 @@ impl Campaigns {
     /// may know more. It goes on if the caller goes away. Interrupted, it has no effect and can be repeated.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`CampaignError`].
     pub async fn restore(&self, by: &str) -> Result<u64, CampaignError> {
         let (campaigns, by) = (self.clone(), by.to_owned());
         let restored = tokio::spawn(async move { campaigns.append_all(&by).await }).await;
@@ -114,7 +114,7 @@ impl Campaigns {
     /// Appends a snapshot because another worker asked for it. Gives back how many campaigns it has.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`CampaignError`].
     pub(super) async fn append_answer(&self) -> Result<u64, CampaignError> {
         let _turn = self.lock().await?;
         let _restoring = self.restoring.lock().await;
@@ -180,7 +180,7 @@ impl Campaigns {
     /// store had. Workers that are ready keep their campaigns.
     ///
     /// # Errors
-    /// [`Refused::Conflict`] if this worker does not hold its events, or if all it lacks comes from a worker that is ready.
+    /// [`CampaignError::Conflict`] if this worker does not hold its events, or if all it lacks comes from a worker that is ready.
     pub async fn accept_empty(&self, by: &str) -> Result<u64, CampaignError> {
         let _turn = self.lock().await?;
         let configuration = self.configuration()?;

@@ -87,7 +87,7 @@ impl Campaigns {
     /// Asks workers that are ready for a snapshot, because the view lacks `accepted_loss`, or is held if that is `None`.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`CampaignError`].
     pub(super) async fn ask_for_snapshot(&self, accepted_loss: Option<u64>) -> Result<(), CampaignError> {
         self.publish_control(&Control::SnapshotWanted { accepted_loss, at: Utc::now() }).await
     }
@@ -96,7 +96,7 @@ impl Campaigns {
     /// whether there is such a worker.
     ///
     /// # Errors
-    /// [`Refused::Unavailable`].
+    /// [`CampaignError::Unavailable`].
     pub(super) async fn snapshot_of_another(&self) -> Result<bool, CampaignError> {
         let mut progress = self.snapshots.subscribe();
         let before = progress.borrow_and_update().clone();

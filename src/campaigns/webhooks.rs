@@ -8,8 +8,8 @@ use chrono::Utc;
 use super::{Campaigns, Precondition, MAX_CONFLICT_RETRIES, CampaignError};
 use crate::delivery::campaign::{Campaign, WebhookPlace};
 use crate::delivery::document::{self, UrlPolicy};
-use crate::delivery::fault::Violation;
-use crate::delivery::identity::WebhookId;
+use crate::delivery::violation::Violation;
+use crate::delivery::ids::WebhookId;
 use crate::delivery::signing;
 use crate::store::{StoreError, StoredCampaign};
 
@@ -17,7 +17,7 @@ impl Campaigns {
     /// The campaign that has this webhook.
     ///
     /// # Errors
-    /// [`Refused::Unknown`] where none has it.
+    /// [`CampaignError::Unknown`] where none has it.
     pub fn of_webhook(&self, id: &WebhookId) -> Result<Arc<StoredCampaign>, CampaignError> {
         let owner = self.store.owner_of(id.as_str())?.ok_or_else(|| self.missing())?;
         let stored = self.get(&owner)?;
@@ -28,7 +28,7 @@ impl Campaigns {
     /// Replaces a webhook; gives back its campaign as it is from now on.
     ///
     /// # Errors
-    /// [`Refused`]; the faults of the document have paths from its own root.
+    /// [`CampaignError`]; the faults of the document have paths from its own root.
     pub async fn put_webhook(
         &self,
         id: &WebhookId,
@@ -46,7 +46,7 @@ impl Campaigns {
     /// Gives a webhook a new secret; the one it had signs for `overlap` longer.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`CampaignError`].
     pub async fn rotate_secret(
         &self,
         id: &WebhookId,
@@ -64,7 +64,7 @@ impl Campaigns {
     /// Deletes a webhook, and with it the redirect that it is.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`CampaignError`].
     pub async fn delete_webhook(&self, id: &WebhookId, precondition: Precondition, by: &str) -> Result<(), CampaignError> {
         self.edit(id, precondition, by, |campaign, _| Ok(campaign.without_webhook(id))).await.map(drop)
     }

@@ -55,7 +55,7 @@ impl Confirmation {
     /// Decides on a change. `effect` continues "This will": `discard 2,900 dead letters`.
     ///
     /// # Errors
-    /// [`Failure::Misused`] without a terminal and without `--yes`. [`Failure::Failed`] if the answer is not `y` or `yes`.
+    /// [`CliError::Usage`] without a terminal and without `--yes`. [`CliError::Failed`] if the answer is not `y` or `yes`.
     pub(super) async fn decide(self, effect: &str) -> Result<Decision, CliError> {
         match self.step(terminal()) {
             Step::Report => Ok(Decision::Report),

@@ -9,7 +9,7 @@ use figment::value::{Dict, Value};
 use super::fault::ConfigFault;
 use super::known::{SettingRegistry, letters, unknown};
 use super::layers::ProvidedSetting;
-use crate::delivery::sealing::Keyring;
+use crate::delivery::secret_encryption::Keyring;
 
 /// What every variable of ours begins with.
 const PREFIX: &str = "WAYPOST_";

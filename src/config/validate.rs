@@ -15,9 +15,9 @@ use super::{
 };
 use crate::broker::topology::MAX_SHARDS;
 use crate::delivery::egress::HttpUrls;
-use crate::delivery::endpoint::gate::Limits;
+use crate::delivery::endpoint::concurrency_limiter::Limits;
 use crate::delivery::retry::RetryPolicy;
-use crate::delivery::sealing::Keyring;
+use crate::delivery::secret_encryption::Keyring;
 
 /// The settings, if nothing is wrong with them and there were no `faults` before.
 pub(super) fn config(

@@ -7,8 +7,8 @@ use chrono::Utc;
 
 use super::{DISCARD_TIME, DeadLetters, LETTERS_PER_MARK, DeadLetterError};
 use crate::delivery::dead_letter::LetterState;
-use crate::delivery::dead_letter::mark::{Erase, DeadLetterRecord, OperatorAction};
-use crate::delivery::identity::DeadLetterId;
+use crate::delivery::dead_letter::record::{Erase, DeadLetterRecord, OperatorAction};
+use crate::delivery::ids::DeadLetterId;
 use crate::store::dead_letters::RecordOutcome;
 
 /// What an erasure has done.
@@ -39,7 +39,7 @@ impl DeadLetters {
     /// Erases what letters tell of the person with this phone number, those before the offset `before` and for a while.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`DeadLetterError`].
     pub async fn erase(
         &self,
         phone_number: &str,

@@ -14,7 +14,7 @@ use super::{DeadLetters, DeadLetterError};
 use crate::broker::append::AppendError;
 use crate::broker::publisher::PublishError;
 use crate::delivery::dead_letter::DeadLetter;
-use crate::delivery::dead_letter::mark::{DeadLetterRecord, Rewritten};
+use crate::delivery::dead_letter::record::{DeadLetterRecord, Rewritten};
 use crate::delivery::dead_letter::removed::RemovedMessage;
 use crate::follow::FollowError;
 use crate::metrics::account::Origin;

@@ -1,7 +1,7 @@
 //! Campaigns as they are configured: sections, menus, redirects and webhooks. The types are the document's own shape;
 //! [`super::document`] makes them from JSON and refuses what is wrong.
 
-pub mod edited;
+pub mod diff;
 mod parameters;
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use serde_json::{Map, Number, Value};
 
 use super::duration::TextDuration;
 use super::event::Keyword;
-use super::identity::WebhookId;
+use super::ids::WebhookId;
 use super::left_out;
 use super::timestamp;
 use super::webhook_url::WebhookUrl;

@@ -2,9 +2,9 @@
 //!
 //! [`filter`] and [`choice`] choose among them, [`mark`] is what is written of them afterwards.
 
-pub mod choice;
+pub mod selection;
 pub mod filter;
-pub mod mark;
+pub mod record;
 pub mod removed;
 
 use base64::Engine as _;
@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::campaign::{Configuration, MASK, Target};
 use super::event::StepEvent;
-use super::fault::Violation;
-use super::identity::{DeadLetterId, DeliveryId, EventId, ReplayId, ReplayRef, WebhookId};
+use super::violation::Violation;
+use super::ids::{DeadLetterId, DeliveryId, EventId, ReplayId, ReplayRef, WebhookId};
 use super::outcome::Cause;
 use super::reason::DeadLetterReason;
 use super::{Attempt, Delivery, TraceContext, timestamp};
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
     use crate::delivery::document::tests::example;
     use crate::delivery::event;
-    use crate::delivery::identity::ReceiptId;
+    use crate::delivery::ids::ReceiptId;
 
     const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 

@@ -3,10 +3,10 @@
 //! One function per node of the document holds that node's rules. A fault does not end the reading: every node is read
 //! for the faults that remain, and only a document without any becomes a campaign.
 
-mod duplicates;
-mod ids;
-mod part;
-mod reader;
+mod duplicate_keys;
+mod assign_ids;
+mod webhook_document;
+mod json_cursor;
 mod webhook;
 
 use std::collections::HashSet;
@@ -18,10 +18,10 @@ use url::Url;
 use super::campaign::{Campaign, MenuEntry, Redirect, RedirectKind, Section, SectionKind, Webhook};
 use super::egress::{EgressRules, HttpUrls};
 use super::event::{Keyword, MAX_CAMPAIGN_ID_CHARS};
-use super::fault::Violation;
-use super::identity::WebhookId;
-pub use part::{read_value, read_webhook};
-use reader::{Faults, FirstPlaces, Node, Object, shortened};
+use super::violation::Violation;
+use super::ids::WebhookId;
+pub use webhook_document::{read_value, read_webhook};
+use json_cursor::{Faults, FirstPlaces, Node, Object, shortened};
 
 /// The largest document, in bytes.
 pub const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
@@ -73,10 +73,10 @@ pub fn read_among(
 ) -> Result<Campaign, Vec<Violation>> {
     let (text, value) = parse(bytes, "a campaign").map_err(|message| vec![Violation::new("$", message)])?;
     let faults = Faults::default();
-    duplicates::refuse(text, &faults);
+    duplicate_keys::refuse(text, &faults);
     let campaign = Document::new(&value, urls).campaign(&Node::root(&value, &faults));
     let mut campaign = faults.none_or(campaign)?;
-    ids::complete(&mut campaign, previous, elsewhere);
+    assign_ids::complete(&mut campaign, previous, elsewhere);
     Ok(campaign)
 }
 

@@ -14,10 +14,10 @@
 //! Receivers that are slow, or have not answered yet, have a part of the window together, and the others have the rest.
 
 pub mod breaker;
-pub mod gate;
-pub mod rate;
+pub mod concurrency_limiter;
+pub mod gcra;
 pub mod receiver;
-pub mod recent;
+pub mod decaying_ratio;
 
 use std::fmt;
 use std::time::Duration;
@@ -27,11 +27,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::identity::WebhookId;
+use super::ids::WebhookId;
 use super::outcome::Cause;
 use super::timestamp;
-use gate::Limits;
-use recent::DecayingRatio;
+use concurrency_limiter::Limits;
+use decaying_ratio::DecayingRatio;
 
 /// Where a webhook's requests go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -241,7 +241,7 @@ pub enum Queue {
     Endpoint,
 }
 
-/// A request that may be sent. It must be given back, by [`receiver::Receiver::ended`] or [`receiver::Receiver::given_up`].
+/// A request that may be sent. It must be given back, by [`receiver::Receiver::ended`] or [`receiver::Receiver::cancelled`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct AdmissionToken {

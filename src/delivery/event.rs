@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Number, Value};
 
-use super::fault::{Violation, type_name};
-use super::identity::EventId;
+use super::violation::{Violation, type_name};
+use super::ids::EventId;
 use super::normal_form::NormalForm;
 use super::{left_out, timestamp};
 

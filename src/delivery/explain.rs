@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Delivery;
 use super::campaign::{Campaign, MenuEntry, WebhookPlace, Secrets, Section, SectionKind, WebhookKind};
 use super::event::{Keyword, StepEvent};
-use super::identity::WebhookId;
+use super::ids::WebhookId;
 use super::request::{self, RequestPreview};
 use super::resolve::{self, MatchedBy, Step};
 

@@ -14,8 +14,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::dead_letter::filter::LetterFilter;
-use super::identity::DeadLetterId;
-pub use super::identity::{ReplayId, ReplayRef};
+use super::ids::DeadLetterId;
+pub use super::ids::{ReplayId, ReplayRef};
 use super::timestamp;
 
 /// The most letters sent between two records of it: so many are sent once more where a worker dies in between.

@@ -181,9 +181,9 @@ mod tests {
         let headers: Vec<(&str, &str)> =
             request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         let version = concat!("waypost/", env!("CARGO_PKG_VERSION"));
-        let id = super::super::identity::DeliveryId::derive(
-            &super::super::identity::EventId::new("event-1"),
-            &super::super::identity::WebhookId::new("wh_4"),
+        let id = super::super::ids::DeliveryId::derive(
+            &super::super::ids::EventId::new("event-1"),
+            &super::super::ids::WebhookId::new("wh_4"),
         );
         assert_eq!(
             headers,

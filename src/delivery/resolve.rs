@@ -81,7 +81,7 @@ mod tests {
     use crate::delivery::campaign::WebhookKind;
     use crate::delivery::document;
     use crate::delivery::event::Keyword;
-    use crate::delivery::identity::EventId;
+    use crate::delivery::ids::EventId;
     use serde_json::{Value, json};
 
     fn event(label: &str, keyword: Value, option: Option<&str>) -> StepEvent {

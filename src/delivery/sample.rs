@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::campaign::WebhookPlace;
 use super::event::{self, StepEvent};
-use super::fault::Violation;
+use super::violation::Violation;
 use super::timestamp;
 
 /// Of a range that belongs to nobody.

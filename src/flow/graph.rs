@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::delivery::campaign::{Campaign, MenuEntry, Redirect, RedirectKind, SectionKind, Webhook, WebhookKind};
-use crate::delivery::identity::WebhookId;
+use crate::delivery::ids::WebhookId;
 
 /// A campaign as nodes and arrows.
 #[derive(Debug, Clone, PartialEq)]

@@ -15,7 +15,7 @@ use super::health::Health;
 use super::layout::Drawing;
 use super::text::{Escaped, Font, fit, width_of};
 use crate::delivery::campaign::WebhookKind;
-use crate::delivery::identity::WebhookId;
+use crate::delivery::ids::WebhookId;
 use crate::flow::graph::{ArrowKind, Node};
 
 /// Where the looks come from.

@@ -12,7 +12,7 @@ use crate::delivery::campaign::{Campaign, WebhookKind};
 use crate::delivery::document;
 use crate::delivery::document::tests::example;
 use crate::delivery::egress::HttpUrls;
-use crate::delivery::identity::WebhookId;
+use crate::delivery::ids::WebhookId;
 
 fn read(document: &Value) -> Campaign {
     document::read(document.to_string().as_bytes(), HttpUrls::Refused, None).expect("a campaign")

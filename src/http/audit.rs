@@ -4,7 +4,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::Response;
 
 use super::principal::Principal;
-use crate::delivery::dead_letter::choice::Selection;
+use crate::delivery::dead_letter::selection::Selection;
 
 /// The most of an address that a line shows: whoever has no token can't flood the log with long ones.
 const MAX_PATH_CHARS: usize = 400;
@@ -23,7 +23,7 @@ pub(super) struct AuditEntry {
 #[derive(Debug, Clone)]
 pub(super) struct AuditDetail(pub(super) String);
 
-/// Which dead letters were chosen, for [`About`].
+/// Which dead letters were chosen, for [`AuditDetail`].
 pub(super) fn chosen(choice: &Selection) -> String {
     match choice {
         Selection::Ids(ids) => format!("by {} ids", ids.len()),

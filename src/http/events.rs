@@ -17,8 +17,8 @@ use crate::broker::publisher::{Destination, OutboundMessage};
 use crate::config::Role;
 use crate::delivery::TraceContext;
 use crate::delivery::event::{self, MAX_EVENT_BYTES, StepEvent};
-use crate::delivery::fault::Violation;
-use crate::delivery::identity::EventId;
+use crate::delivery::violation::Violation;
+use crate::delivery::ids::EventId;
 
 /// The broker confirms within this time, or the caller is told to repeat the event.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::body;
 use super::problem::Problem;
-use crate::delivery::fault::{Violation, type_name};
+use crate::delivery::violation::{Violation, type_name};
 
 /// The largest JSON body, where its handler says nothing else.
 const MAX_JSON_BYTES: usize = 1024 * 1024;
@@ -45,7 +45,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// A JSON body. `Option<Given<T>>` is one that may be left out.
+/// A JSON body. `Option<JsonBody<T>>` is one that may be left out.
 pub(super) struct JsonBody<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {

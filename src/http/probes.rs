@@ -13,7 +13,7 @@ use crate::broker::topology_status::TopologyStatus;
 use crate::campaigns::hold::{Hold, LogStatus};
 use crate::follow::{Followers, Silence};
 use crate::metrics::PublisherGauge;
-use crate::worker::progress::Phase;
+use crate::worker::consumer_status::Phase;
 
 /// The process is alive: it answers.
 pub(super) async fn healthz() -> &'static str {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::body::BodyError;
 use crate::campaigns;
 use crate::dead_letters;
-use crate::delivery::fault::Violation;
+use crate::delivery::violation::Violation;
 use crate::store::StoreError;
 
 /// What went wrong, for the caller.

@@ -117,7 +117,7 @@ pub struct Gauges {
     pub in_flight: i64,
     /// Messages that wait, by queue; empty while nobody knows.
     pub queues: BTreeMap<String, u64>,
-    /// Dead letters that are kept, by [`State`]'s number; none while nobody knows.
+    /// Dead letters that are kept, by [`LetterState`]'s number; none while nobody knows.
     pub dead_letters: Option<[u64; LetterState::ALL.len()]>,
     /// Workers that consume, as last seen.
     pub workers: i64,

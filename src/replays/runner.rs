@@ -25,19 +25,19 @@ use super::requests::{InFlight, FairLimiter};
 use super::{ReplayWakeup, Replays, new_delivery};
 use crate::broker::BrokerError;
 use crate::broker::acks::Acks;
-use crate::broker::consumer::{ACK_FLUSH_TIMEOUT, Message, Subscription};
+use crate::broker::subscription::{ACK_FLUSH_TIMEOUT, Message, Subscription};
 use crate::broker::publisher::{Destination, OutboundMessage};
 use crate::dead_letters::DeadLetterError;
 use crate::delivery::Delivery;
-use crate::delivery::dead_letter::mark::{DeadLetterRecord, LetterResult, ReplayBatch};
+use crate::delivery::dead_letter::record::{DeadLetterRecord, LetterResult, ReplayBatch};
 use crate::delivery::dead_letter::{DeadLetter, LetterState};
 use crate::delivery::event::{self, StepEvent};
-use crate::delivery::identity::EventId;
+use crate::delivery::ids::EventId;
 use crate::delivery::replay::ReplayOutcome;
 use crate::delivery::replay::{ReplayProgress, REQUESTS, Replay, ReplayId, ReplayRef, ReplayState};
 use crate::store::StoreError;
 use crate::store::dead_letters::LetterView;
-use crate::worker::progress::ConsumerStatus;
+use crate::worker::consumer_status::ConsumerStatus;
 use crate::worker::{DeliveryError, Worker};
 
 /// Messages in hand, of each replay one and for a moment the next: more than anybody runs at once.

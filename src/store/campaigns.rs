@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError, beside};
 use crate::delivery::campaign::Campaign;
-use crate::delivery::campaign::edited::CampaignNode;
+use crate::delivery::campaign::diff::CampaignNode;
 
 /// A campaign as stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

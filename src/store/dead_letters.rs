@@ -27,10 +27,10 @@ use sled::{Db, Tree};
 use super::StoreError;
 use crate::broker::log::StreamPosition;
 use crate::delivery::dead_letter::filter::LetterFilter;
-use crate::delivery::dead_letter::mark::{LetterHistory, DeadLetterRecord};
+use crate::delivery::dead_letter::record::{LetterHistory, DeadLetterRecord};
 use crate::delivery::dead_letter::removed::RemovedMessage;
 use crate::delivery::dead_letter::{DeadLetter, LetterState};
-use crate::delivery::identity::{DeadLetterId, ReplayId};
+use crate::delivery::ids::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{ClaimState, ReplayProgress, Replay, ReplayState};
 use crate::delivery::timestamp;
 use archive::{Archive, Segments};
@@ -93,7 +93,7 @@ pub enum RecordOutcome {
     Nothing,
 }
 
-/// A [`Job`] without the ids of its letters, which can be many.
+/// A [`ReplayProgress`] without the ids of its letters, which can be many.
 #[derive(Deserialize)]
 struct JobHead {
     replay: ReplayHead,
@@ -124,9 +124,9 @@ pub struct LetterView {
     archive: Archive,
     /// Block → its rows, or where they are.
     blocks: Tree,
-    /// Offset → [`Fate`], of letters that have one.
+    /// Offset → [`LetterHistory`], of letters that have one.
     fates: Tree,
-    /// Replay's id → [`Job`].
+    /// Replay's id → [`ReplayProgress`].
     jobs: Tree,
     /// Replay's id and block → a bit for each letter that it has claimed and not sent.
     claims: Tree,

@@ -4,12 +4,12 @@ use chrono::Utc;
 use tracing::Instrument as _;
 
 use super::queue::Queue;
-use super::{DeliveryError, Worker, close_account, lines, new_outgoing};
-use crate::broker::consumer::Message;
+use super::{DeliveryError, Worker, close_account, delivery_log, new_outgoing};
+use crate::broker::subscription::Message;
 use crate::broker::publisher::{Destination, PublishError};
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::dead_letter::removed::{Removal, RemovedMessage};
-use crate::delivery::fault::Violation;
+use crate::delivery::violation::Violation;
 use crate::delivery::reason::DeadLetterReason;
 use crate::metrics::account::Origin;
 use crate::telemetry::spans;
@@ -21,7 +21,7 @@ impl Worker {
         // Equal bodies are told apart by their receipts.
         let seen = self.receipts.next().to_string();
         let letter = DeadLetter::of_body(&message.body, faults, &seen, DeadLetterReason::Malformed, now);
-        lines::malformed(&letter, message);
+        delivery_log::malformed(&letter, message);
         let letter = DeadLetter { message_id: message.message_id.clone(), trace: message.trace.clone(), ..letter };
         let letter = match &message.replay {
             Some(link) => letter.of_replay(link.clone()),
@@ -73,7 +73,7 @@ impl Worker {
         };
         self.metrics.dead_letters_republished.inc_by(u64::from(publishes - 1));
         self.metrics.dead_letter(letter.reason);
-        lines::dead(letter);
+        delivery_log::dead(letter);
         Ok(())
     }
 }

@@ -13,12 +13,12 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::delivery::campaign::Webhook;
-use crate::delivery::endpoint::gate::{ConcurrencyLimiter, Limits};
+use crate::delivery::endpoint::concurrency_limiter::{ConcurrencyLimiter, Limits};
 use crate::delivery::endpoint::receiver::Receiver;
 use crate::delivery::endpoint::{
     Admission, Source, AdmissionRequest, AskRound, ParkReason, Ladder, Lane, Origin, AdmissionToken, ReceiverKey, Queue, SlowLane, EndpointStats,
 };
-use crate::delivery::identity::WebhookId;
+use crate::delivery::ids::WebhookId;
 use crate::delivery::outcome::Reply;
 
 /// Receivers remembered at most. Beyond, those that were asked longest ago are forgotten: they begin anew.

@@ -14,7 +14,7 @@ use super::queue::Queue;
 use crate::delivery::campaign::{ExtraParameters, Webhook};
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::endpoint::Origin;
-use crate::delivery::identity::WebhookId;
+use crate::delivery::ids::WebhookId;
 
 /// Bytes of message bodies of a queue being dealt with at once. The others wait as they came.
 const MESSAGE_BYTES: usize = 32 * 1024 * 1024;
@@ -96,7 +96,7 @@ impl MemoryBudget {
         if webhook.body.len() < LARGE_BYTES {
             return Some(Hold { _headers, _held: None });
         }
-        // Compared, and dropped, while nothing is locked: the end of a `Held` takes the lock itself.
+        // Compared, and dropped, while nothing is locked: the end of a `MemoryUse` takes the lock itself.
         let other = self.lock().held.get(&webhook.id).and_then(Weak::upgrade);
         if let Some(held) = other.filter(|held| held.parameters == webhook.body) {
             if !held.parameters.is_same_text(&webhook.body) {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::delivery::identity::ReceiptId;
+use crate::delivery::ids::ReceiptId;
 
 /// Gives each receipt of a message an identity of its own.
 #[derive(Debug)]

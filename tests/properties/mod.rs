@@ -23,7 +23,7 @@ use waypost::delivery::Delivery;
 use waypost::delivery::document::read;
 use waypost::delivery::egress::HttpUrls;
 use waypost::delivery::event::decode;
-use waypost::delivery::fault::Violation;
+use waypost::delivery::violation::Violation;
 
 /// The most that all faults of a document may have together, in bytes: they are an answer, and a line of a log.
 const MOST_BYTES_OF_FAULTS: usize = 1024 * 1024;

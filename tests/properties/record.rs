@@ -1,10 +1,10 @@
 //! Of any record of the dead-letter log: it is a letter or a mark that is read again as it was written, or it is left out;
 //! and any bytes at all can be kept as a letter.
 
-use waypost::delivery::dead_letter::mark::DeadLetterRecord;
+use waypost::delivery::dead_letter::record::DeadLetterRecord;
 use waypost::delivery::dead_letter::{BODY_BYTES_KEPT, DeadLetter};
-use waypost::delivery::fault::Violation;
-use waypost::delivery::identity::DeadLetterId;
+use waypost::delivery::violation::Violation;
+use waypost::delivery::ids::DeadLetterId;
 use waypost::delivery::reason::DeadLetterReason;
 use waypost::delivery::replay::{ReplayId, ReplayRef};
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use waypost::delivery::campaign::Campaign;
 use waypost::delivery::document::read;
 use waypost::delivery::egress::HttpUrls;
-use waypost::delivery::sealing::{Keyring, SALT_BYTES};
+use waypost::delivery::secret_encryption::{Keyring, SALT_BYTES};
 
 /// Two keys: 32 bytes each, in base64.
 const KEYS: [&str; 2] =

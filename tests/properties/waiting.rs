@@ -2,7 +2,7 @@
 //! up, or it is none.
 
 use waypost::delivery::dead_letter::DeadLetter;
-use waypost::delivery::identity::ReceiptId;
+use waypost::delivery::ids::ReceiptId;
 use waypost::delivery::outcome::Cause;
 use waypost::delivery::reason::DeadLetterReason;
 use waypost::delivery::{ATTEMPTS_KEPT, Attempt, Delivery};

@@ -10,7 +10,7 @@ use crate::cli::plain;
 use crate::delivery::dead_letter::LetterState;
 use crate::delivery::dead_letter::filter::LetterFilter as LetterFilter;
 use crate::delivery::endpoint::Origin;
-use crate::delivery::moment::TimeSpec;
+use crate::delivery::time_spec::TimeSpec;
 use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::timestamp;
 

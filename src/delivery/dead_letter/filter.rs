@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::LetterState;
 use crate::delivery::campaign::MASK;
 use crate::delivery::endpoint::Origin;
-use crate::delivery::fault::{Violation, type_name};
-use crate::delivery::identity::{DeliveryId, EventId, WebhookId};
+use crate::delivery::violation::{Violation, type_name};
+use crate::delivery::ids::{DeliveryId, EventId, WebhookId};
 use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::timestamp;
 

@@ -9,8 +9,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::DeadLetter;
-use crate::delivery::identity::ReplayRef;
-use crate::delivery::{Delivery, TraceContext, event, fault::Violation, reason::DeadLetterReason, timestamp};
+use crate::delivery::ids::ReplayRef;
+use crate::delivery::{Delivery, TraceContext, event, violation::Violation, reason::DeadLetterReason, timestamp};
 
 /// A removal from a queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,7 +103,7 @@ mod tests {
 
     use super::*;
     use crate::delivery::document::tests::example;
-    use crate::delivery::identity::{DeadLetterId, ReceiptId};
+    use crate::delivery::ids::{DeadLetterId, ReceiptId};
     use crate::delivery::replay::ReplayId;
 
     const EVENT: &[u8] = br#"{"campaignId":"c","label":"l","phoneNumber":"1","date":"2024-06-18T23:26:14Z"}"#;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::delivery::campaign::{RetryOverrides, WebhookKind};
-use crate::delivery::identity::WebhookId;
+use crate::delivery::ids::WebhookId;
 
 /// The example of the specification.
 const EXAMPLE: &str = r#"
@@ -268,7 +268,7 @@ fn all_faults_at_once() {
 fn the_list_of_faults_has_a_limit() {
     let items = vec!["1"; 100_000].join(",");
     let faults = refused(&format!(r#"{{"id": "1", "sections": [{items}]}}"#));
-    assert_eq!(faults.len(), reader::MAX_FAULTS + 1);
+    assert_eq!(faults.len(), json_cursor::MAX_FAULTS + 1);
     let (path, message) = faults.last().expect("faults");
     assert_eq!(path, "$");
     assert!(message.starts_with("99000 more faults"), "{message}");
@@ -289,7 +289,7 @@ fn the_list_of_faults_has_a_limit() {
     let [open, close] = [format!(r#"{{"{}":"#, r"\u0001".repeat(80)), "}".to_owned()].map(|part| part.repeat(100));
     let faults = refused(&format!("{open}{{{}}}{close}", vec![r#""a":1"#; 100_000].join(",")));
     let bytes: usize = faults.iter().map(|(path, message)| path.len() + message.len()).sum();
-    assert!(bytes < reader::MAX_FAULT_BYTES + 100_000, "{} faults of {bytes} bytes", faults.len());
+    assert!(bytes < json_cursor::MAX_FAULT_BYTES + 100_000, "{} faults of {bytes} bytes", faults.len());
 }
 
 /// Two sections, the webhooks of the first with the ids given (`None`: without), in a menu of keywords "a", "b", …

@@ -9,14 +9,14 @@ use http::{HeaderName, HeaderValue, Uri};
 use serde_json::{Map, Number, Value};
 use url::Url;
 
-use super::ids;
-use super::reader::{FirstPlaces, Node};
+use super::assign_ids;
+use super::json_cursor::{FirstPlaces, Node};
 use super::{HttpUrls, UrlPolicy};
 use crate::delivery::campaign::PreviousSecret;
 use crate::delivery::campaign::{ExtraParameters, MASK, RetryOverrides, Webhook};
-use crate::delivery::identity::WebhookId;
+use crate::delivery::ids::WebhookId;
 use crate::delivery::request::STANDARD_PARAMETERS;
-use crate::delivery::sealing::is_sealed;
+use crate::delivery::secret_encryption::is_sealed;
 use crate::delivery::signing::MOST_PREVIOUS;
 
 const MAX_ID_CHARS: usize = 128;
@@ -88,7 +88,7 @@ pub(super) fn read<'a>(node: &Node<'a>, urls: UrlPolicy<'_>, first_ids: &mut Fir
     let rate_limit = webhook.get("rateLimit").and_then(|rate| rate_limit(&rate));
     let retry = webhook.get("retry").and_then(|retry| self::retry(&retry));
     Some(Webhook {
-        id: id.unwrap_or_else(ids::none_yet),
+        id: id.unwrap_or_else(assign_ids::none_yet),
         url: url?.to_owned().into(),
         enabled: enabled?,
         body: body.unwrap_or_default(),

@@ -6,10 +6,10 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::breaker::{Breaker, SLOW, HealthSignal, BreakerDecision};
-use super::gate::{ConcurrencyLimiter, LONGEST_PARKING, Limits, LimitHit, SHORTEST_PARKING};
-use super::recent::{Parked, DecayingRatio};
+use super::concurrency_limiter::{ConcurrencyLimiter, LONGEST_PARKING, Limits, LimitHit, SHORTEST_PARKING};
+use super::decaying_ratio::{Parked, DecayingRatio};
 use super::{Admission, AdmissionRequest, BreakerState, ParkReason, Ladder, Lane, LastError, AdmissionToken, Purpose, Queue, SlowLane, EndpointStats};
-use crate::delivery::identity::WebhookId;
+use crate::delivery::ids::WebhookId;
 use crate::delivery::outcome::{Cause, Reply};
 
 /// Requests at once to a receiver that is not known. It has one more with each answer that comes while all of them are

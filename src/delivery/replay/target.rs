@@ -62,7 +62,7 @@ mod tests {
     use crate::delivery::campaign::Campaign;
     use crate::delivery::document;
     use crate::delivery::egress::HttpUrls;
-    use crate::delivery::identity::WebhookId;
+    use crate::delivery::ids::WebhookId;
 
     #[test]
     fn the_target_is_the_current_webhook_or_the_original_with_current_secrets() {

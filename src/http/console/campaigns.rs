@@ -19,7 +19,7 @@ use crate::campaigns::hold::LogStatus;
 use crate::campaigns::{Precondition, CampaignError};
 use crate::config::Role;
 use crate::delivery::campaign::{Campaign, MenuEntry, RedirectKind, Section, SectionKind, Webhook, WebhookKind};
-use crate::delivery::fault::Violation;
+use crate::delivery::violation::Violation;
 use crate::follow::SyncState;
 use crate::store::{ChangeAuthor, Store, StoreError, StoredCampaign};
 

@@ -30,7 +30,7 @@ use crate::config::Role;
 use crate::delivery::dead_letter;
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::dead_letter::filter::LetterFilter;
-use crate::delivery::identity::{DeadLetterId, WebhookId};
+use crate::delivery::ids::{DeadLetterId, WebhookId};
 use crate::delivery::reason::DeadLetterReason;
 
 /// So many letters are on one page of the list.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::delivery::fault::Violation;
+use crate::delivery::violation::Violation;
 
 /// What is wrong, by field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -25,7 +25,7 @@ use crate::config::Role;
 use crate::delivery::campaign::{SectionKind, WebhookKind};
 use crate::delivery::event::{Keyword, MAX_EVENT_BYTES, StepEvent};
 use crate::delivery::explain::{ExplainedEntry, ExplainedWebhook, Explanation};
-use crate::delivery::fault::Violation;
+use crate::delivery::violation::Violation;
 use crate::delivery::request::RequestPreview;
 use crate::delivery::resolve::MatchedBy;
 use crate::delivery::sample;

@@ -16,7 +16,7 @@ use super::links;
 use super::page::{PageError, Layout, RequestContext, page};
 use crate::config::Role;
 use crate::delivery::campaign::WebhookPlace;
-use crate::delivery::identity::WebhookId;
+use crate::delivery::ids::WebhookId;
 use crate::flow::{self, Health, Part, Style};
 
 /// The sizes in which a picture is shown, in percent. The style sheet has a class for each.

@@ -1,7 +1,7 @@
 //! Where the pages of single things are.
 
 use super::form::escaped;
-use crate::delivery::identity::{DeadLetterId, ReplayId};
+use crate::delivery::ids::{DeadLetterId, ReplayId};
 
 pub(super) fn campaign(id: &str) -> String {
     format!("/campaigns/{}", escaped(id))

@@ -31,7 +31,7 @@ use crate::follow::SyncState;
 use crate::metrics::history::Sample;
 use crate::metrics::reading::{Balance, Counts, Gauges, Quantile};
 use crate::worker::endpoints::EndpointSnapshot;
-use crate::worker::progress::Phase;
+use crate::worker::consumer_status::Phase;
 
 /// What is called now: short enough to follow what happens, and long enough to be read.
 const NOW: Duration = Duration::from_secs(5);

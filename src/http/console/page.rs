@@ -162,7 +162,7 @@ struct PageBody {
     problem: Problem,
 }
 
-/// The response with a page in the place of a [`Failure`].
+/// The response with a page in the place of a [`PageError`].
 pub(super) fn with_failures_shown(mut response: Response, visit: &RequestContext) -> Response {
     let Some(PageError(problem)) = response.extensions_mut().remove::<PageError>() else {
         return response;

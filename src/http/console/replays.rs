@@ -17,7 +17,7 @@ use super::numbers::Count;
 use super::page::{PageError, Layout, Time, RequestContext, page};
 use super::words::{dead_letters, which};
 use crate::config::Role;
-use crate::delivery::dead_letter::choice::Selection;
+use crate::delivery::dead_letter::selection::Selection;
 use crate::delivery::replay::{ReplayProgress, Replay, ReplayId};
 
 /// So many replays are on one page of the list.

@@ -3,7 +3,7 @@
 use super::super::dead_letters::asked;
 use super::form::address;
 use super::numbers::Count;
-use crate::delivery::dead_letter::choice::Selection;
+use crate::delivery::dead_letter::selection::Selection;
 use crate::delivery::dead_letter::filter::LetterFilter;
 
 /// `1 dead letter`, `1,234 dead letters`.

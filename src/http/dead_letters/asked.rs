@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use sha2::{Digest as _, Sha256};
 
 use crate::delivery::dead_letter::filter::LetterFilter;
-use crate::delivery::fault::Violation;
+use crate::delivery::violation::Violation;
 use crate::http::list::Limit;
 use crate::http::problem::Problem;
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::asked::{cursor, offset_of};
 use crate::dead_letters::erasing::EraseMode;
 use crate::delivery::dead_letter::filter::LetterFilter;
-use crate::delivery::fault::Violation;
+use crate::delivery::violation::Violation;
 use crate::http::ApiState;
 use crate::http::audit::AuditDetail;
 use crate::http::given::JsonBody;

@@ -18,7 +18,7 @@ pub(super) struct DiscardPreview {
     total: u64,
     /// When the first was given up.
     oldest: Option<String>,
-    /// When the last was given up. Send a later `until` to discard none that die after this answer.
+    /// When the last was given up. Send a later `wait_until` to discard none that die after this answer.
     newest: Option<String>,
     /// The campaigns with the most. Events that could not be read have none.
     campaigns: Vec<CampaignCount>,

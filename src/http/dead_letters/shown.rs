@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::delivery::Delivery;
 use crate::delivery::campaign::Secrets;
 use crate::delivery::dead_letter::DeadLetter;
-use crate::delivery::dead_letter::mark::{LetterHistory, ReplayAttempt, OperatorAction};
+use crate::delivery::dead_letter::record::{LetterHistory, ReplayAttempt, OperatorAction};
 use crate::delivery::request::{self, RequestPreview};
 
 /// A dead letter in a list: without the webhook's configuration, of which `request` shows what was sent.
@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
     use crate::delivery::event;
-    use crate::delivery::identity::DeliveryId;
+    use crate::delivery::ids::DeliveryId;
     use crate::delivery::reason::DeadLetterReason;
 
     #[test]

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::delivery::dead_letter;
-use crate::delivery::identity::WebhookId;
+use crate::delivery::ids::WebhookId;
 use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::timestamp;
 use crate::http::counts::{by_count, by_count_with};

@@ -15,10 +15,10 @@ use super::{
     first_of, key, number, offsets,
 };
 use crate::broker::log::StreamPosition;
-use crate::delivery::dead_letter::mark::{ReplayControl, Discard, Erase, LetterHistory, DeadLetterRecord, Rewritten, ReplayBatch};
+use crate::delivery::dead_letter::record::{ReplayControl, Discard, Erase, LetterHistory, DeadLetterRecord, Rewritten, ReplayBatch};
 use crate::delivery::dead_letter::removed::RemovedMessage;
 use crate::delivery::dead_letter::{DeadLetter, LetterState};
-use crate::delivery::identity::{DeadLetterId, ReplayId};
+use crate::delivery::ids::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{ReplayProgress, Replay};
 use crate::store::StoreError;
 

@@ -6,7 +6,7 @@ use super::pack::Pack;
 use super::rows::IndexRow;
 use super::{LetterView, MAX_BYTES, block_in, claims_of, key, number};
 use crate::delivery::dead_letter::{DeadLetter, LetterState};
-use crate::delivery::identity::{DeadLetterId, ReplayId};
+use crate::delivery::ids::{DeadLetterId, ReplayId};
 use crate::store::StoreError;
 
 /// A letter as the view has it.

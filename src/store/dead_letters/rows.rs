@@ -15,7 +15,7 @@ use super::pack::compress;
 use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::dead_letter::{DeadLetter, LetterState};
 use crate::delivery::endpoint::Origin;
-use crate::delivery::identity::DeadLetterId;
+use crate::delivery::ids::DeadLetterId;
 use crate::delivery::reason::DeadLetterReason;
 
 /// What filters and counts ask for of a letter. Texts that are absent are empty: none of them may be.
@@ -282,9 +282,9 @@ fn short(fingerprint: u64) -> u16 {
 pub(super) struct Zone {
     oldest: i64,
     newest: i64,
-    /// Letters in each state, by [`State`]'s number.
+    /// Letters in each state, by [`LetterState`]'s number.
     pub(super) states: [u8; 4],
-    /// A bit for each [`Reason`].
+    /// A bit for each [`DeadLetterReason`].
     reasons: u16,
     campaigns: Bloom,
     webhooks: Bloom,

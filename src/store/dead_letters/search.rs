@@ -11,7 +11,7 @@ use super::rows::{IndexRow, CompiledFilter};
 use super::{StoredLetter, LetterView, MAX_BYTES};
 use crate::delivery::dead_letter::LetterState;
 use crate::delivery::dead_letter::filter::LetterFilter;
-use crate::delivery::identity::DeadLetterId;
+use crate::delivery::ids::DeadLetterId;
 use crate::delivery::reason::DeadLetterReason;
 use crate::store::StoreError;
 

@@ -77,7 +77,7 @@ prop_compose! {
     ) -> Arc<Webhook> {
         let encode = |key| format!("whsec_{}", STANDARD.encode(key));
         Arc::new(Webhook {
-            id: ids::none_yet(),
+            id: assign_ids::none_yet(),
             url: url.into(),
             enabled,
             body: body.into_iter().collect(),

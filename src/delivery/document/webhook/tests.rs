@@ -3,7 +3,7 @@
 use super::*;
 use crate::delivery::campaign::Campaign;
 use crate::delivery::document::tests::{assert_refused, refused};
-use crate::delivery::fault::Violation;
+use crate::delivery::violation::Violation;
 
 /// A document of one webhook.
 fn document(webhook: &str) -> String {

@@ -18,9 +18,9 @@ use super::picked::SelectionForm;
 use crate::config::Role;
 use crate::dead_letters::{Discarded, DeadLetterError, Remainder};
 use crate::delivery::dead_letter::LetterState as LetterState;
-use crate::delivery::dead_letter::choice::Selection;
+use crate::delivery::dead_letter::selection::Selection;
 use crate::delivery::dead_letter::filter::LetterFilter;
-use crate::delivery::dead_letter::mark::MAX_BECAUSE_CHARS;
+use crate::delivery::dead_letter::record::MAX_BECAUSE_CHARS;
 
 /// The fields of the form that can have errors.
 const FIELDS: [&str; 1] = ["because"];

@@ -10,10 +10,10 @@ use super::super::form::Form;
 use super::super::links;
 use super::super::page::CSRF_FIELD;
 use super::super::words;
-use crate::delivery::dead_letter::choice::Selection;
+use crate::delivery::dead_letter::selection::Selection;
 use crate::delivery::dead_letter::filter::LetterFilter;
-use crate::delivery::fault::Violation;
-use crate::delivery::identity::DeadLetterId;
+use crate::delivery::violation::Violation;
+use crate::delivery::ids::DeadLetterId;
 use crate::http::dead_letters::{asked, tally};
 
 /// Fields of the forms that pick letters, beside those of the filter.

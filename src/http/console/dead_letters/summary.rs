@@ -9,7 +9,7 @@ use super::super::words::list_of;
 use crate::delivery::dead_letter::LetterState;
 use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::endpoint::Origin;
-use crate::delivery::identity::WebhookId;
+use crate::delivery::ids::WebhookId;
 use crate::http::counts::{by_count, by_count_with};
 use crate::store::dead_letters::search::LetterCounts;
 

@@ -6,7 +6,7 @@ use super::super::errors::Errors;
 use super::super::form::Form;
 use super::super::words::{at, list_of};
 use crate::delivery::dead_letter::filter::LetterFilter;
-use crate::delivery::moment::TimeSpec;
+use crate::delivery::time_spec::TimeSpec;
 use crate::delivery::timestamp;
 use crate::http::dead_letters::asked;
 

@@ -9,7 +9,7 @@ use super::super::form::Form;
 use super::spot::{EditTarget, as_text};
 use crate::delivery::campaign::{Campaign, MASK, MenuEntry, Redirect, RedirectKind, Section, SectionKind, Webhook};
 use crate::delivery::document;
-use crate::delivery::fault::Violation;
+use crate::delivery::violation::Violation;
 
 /// The fields, as text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

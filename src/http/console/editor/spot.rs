@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::form::{Form, address, escaped};
-use crate::delivery::campaign::edited::CampaignNode;
+use crate::delivery::campaign::diff::CampaignNode;
 use crate::delivery::campaign::{Campaign, MenuEntry, WebhookPlace, Section};
 use crate::delivery::event::Keyword;
 use crate::delivery::normal_form::NormalForm;

@@ -22,7 +22,7 @@ use super::super::words;
 use crate::config::Role;
 use crate::dead_letters::DeadLetterError;
 use crate::delivery::duration::rough;
-use crate::delivery::fault::Violation;
+use crate::delivery::violation::Violation;
 use crate::delivery::replay::{CANARY, ReplayConfig};
 use crate::replays::ReplaySpec;
 

@@ -9,11 +9,11 @@ use proptest::sample::select;
 
 use self::naive::{Naive, Told};
 use super::*;
-use crate::delivery::dead_letter::mark::{Erase, Rewritten};
+use crate::delivery::dead_letter::record::{Erase, Rewritten};
 use crate::delivery::dead_letter::removed::{Removal, RemovedMessage};
 use crate::delivery::endpoint::Origin;
 use crate::delivery::event::StepEvent;
-use crate::delivery::identity::WebhookId;
+use crate::delivery::ids::WebhookId;
 
 /// Few ids, so that records meet.
 const LETTERS: usize = 20;

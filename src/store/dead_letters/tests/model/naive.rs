@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::*;
-use crate::delivery::dead_letter::mark::ReplayAttempt;
+use crate::delivery::dead_letter::record::ReplayAttempt;
 use crate::store::dead_letters::rows::endpoint_of;
 
 /// The naive view.

@@ -12,8 +12,8 @@ use super::acks::{AckTask, Acks};
 use super::removal::Removals;
 use super::{BrokerError, DELIVERY_COUNT, REPLAY_ID, REPLAY_OF, number_header, text_header};
 use crate::delivery::TraceContext;
-use crate::delivery::identity::ReplayRef;
-use crate::delivery::identity::{DeadLetterId, ReplayId};
+use crate::delivery::ids::ReplayRef;
+use crate::delivery::ids::{DeadLetterId, ReplayId};
 
 /// A quorum queue can lose acknowledgements that are followed at once by the end of their channel: 3 of 8 runs under
 /// load gave messages out twice, and none of 18 with this pause.
@@ -102,7 +102,7 @@ impl Subscription {
     /// Starts consuming `queue` with at most `window` messages in hand.
     ///
     /// # Errors
-    /// [`BrokerError::Lost`].
+    /// [`BrokerError::ChannelFailed`].
     pub async fn open(connection: &Connection, queue: &str, window: u16) -> Result<Self, BrokerError> {
         Self::consume(connection, queue, window, FieldTable::default()).await
     }
@@ -110,7 +110,7 @@ impl Subscription {
     /// Starts reading `stream`.
     ///
     /// # Errors
-    /// [`BrokerError::Lost`].
+    /// [`BrokerError::ChannelFailed`].
     pub async fn open_stream(
         connection: &Connection,
         stream: &str,
@@ -158,7 +158,7 @@ impl Subscription {
     /// The next message. Nothing is lost if the future is dropped.
     ///
     /// # Errors
-    /// [`BrokerError::Lost`] when there will be no more on this channel.
+    /// [`BrokerError::ChannelFailed`] when there will be no more on this channel.
     pub async fn next(&mut self) -> Result<Message, BrokerError> {
         let cancelled =
             || BrokerError::ChannelFailed { doing: "consuming", error: "the broker cancelled the consumer".to_owned() };
@@ -168,7 +168,7 @@ impl Subscription {
     /// The next message; none where the consumer was cancelled and all that the broker had given it before have come.
     ///
     /// # Errors
-    /// [`BrokerError::Lost`].
+    /// [`BrokerError::ChannelFailed`].
     pub async fn next_before_end(&mut self) -> Result<Option<Message>, BrokerError> {
         let next = self.consumer.next().await.transpose().map_err(BrokerError::lost("consuming"))?;
         Ok(next.map(Message::from))

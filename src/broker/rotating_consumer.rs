@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::BrokerError;
 use super::acks::{Acks, Outstanding};
-use super::consumer::{ACK_FLUSH_TIMEOUT, Message, Subscription};
+use super::subscription::{ACK_FLUSH_TIMEOUT, Message, Subscription};
 
 /// A channel of this age is succeeded as soon as none of its messages is unfinished.
 const RENEWAL: Duration = Duration::from_secs(30);
@@ -117,7 +117,7 @@ impl<'a> RotatingConsumer<'a> {
     /// Starts consuming `queue` with at most `most` messages in hand.
     ///
     /// # Errors
-    /// [`BrokerError::Lost`].
+    /// [`BrokerError::ChannelFailed`].
     pub async fn open(connection: &'a Connection, queue: &'a str, most: u16) -> Result<Self, BrokerError> {
         let window = Window::new(most);
         let current = Subscription::open(connection, queue, window.current).await?;
@@ -136,7 +136,7 @@ impl<'a> RotatingConsumer<'a> {
     /// The next message.
     ///
     /// # Errors
-    /// [`BrokerError::Lost`] when there will be no more on this connection.
+    /// [`BrokerError::ChannelFailed`] when there will be no more on this connection.
     pub async fn next(&mut self) -> Result<ReceivedMessage, BrokerError> {
         loop {
             if self.predecessor.is_none() && self.current.is_stuck() && self.has_room() {

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
 use super::super::duration::{self, TextDuration};
-use super::super::fault::{Violation, type_name};
+use super::super::violation::{Violation, type_name};
 use super::super::timestamp;
 
 /// The most faults that are kept of one document. More are counted only: a megabyte has room for half a million.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::rate::{self, Gcra};
+use super::gcra::{self, Gcra};
 use super::{Source, AskRound};
 
 /// A fresh delivery that waits for a gate in memory, where it holds a part of the events' window, waits no longer.
@@ -139,7 +139,7 @@ impl ConcurrencyLimiter {
 /// How long so many requests take to pass a gate one after the other, each of which takes `took`.
 pub(super) fn behind(requests: u32, limits: Limits, took: Duration) -> Duration {
     let by_concurrency = took / limits.concurrency.max(1);
-    let apart = limits.per_second.map_or(by_concurrency, |rate| by_concurrency.max(rate::spacing(rate)));
+    let apart = limits.per_second.map_or(by_concurrency, |rate| by_concurrency.max(gcra::spacing(rate)));
     apart.saturating_mul(requests)
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::reader::{Faults, with_field};
+use super::json_cursor::{Faults, with_field};
 
 /// Reports each second field of a name in `text`, which is valid JSON.
 pub(super) fn refuse(text: &str, faults: &Faults) {

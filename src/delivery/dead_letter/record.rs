@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LetterState;
 use super::filter::LetterFilter;
-use crate::delivery::identity::{DeadLetterId, ReplayId};
+use crate::delivery::ids::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{ReplayCommand, Replay, ReplayOutcome};
 use crate::delivery::timestamp;
 
@@ -28,7 +28,7 @@ pub enum DeadLetterRecord {
     Erase(Erase),
     /// A replay was created. It claims its letters where this is applied, and no other takes them from then on.
     ///
-    /// It has the other name if [`Filter::has_identity`] holds: an older worker leaves the record out then, and does not
+    /// It has the other name if [`LetterFilter::has_identity`] holds: an older worker leaves the record out then, and does not
     /// replay letters that the filter excludes.
     #[serde(alias = "replayByIdentity")]
     Replay(Box<Replay>),
@@ -203,7 +203,7 @@ struct Marked<M> {
     mark: M,
 }
 
-/// See [`Mark::Replay`].
+/// See [`DeadLetterRecord::Replay`].
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 enum Renamed {

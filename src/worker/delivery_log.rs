@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::broker::consumer::Message;
+use crate::broker::subscription::Message;
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::endpoint::ParkReason;
 use crate::delivery::event::StepEvent;

@@ -4,9 +4,9 @@ use serde_json::Value;
 
 use super::super::campaign::{WebhookPlace, Webhook};
 use super::super::event::Keyword;
-use super::super::fault::Violation;
-use super::reader::{Faults, FirstPlaces, Node};
-use super::{UrlPolicy, duplicates, parse, webhook};
+use super::super::violation::Violation;
+use super::json_cursor::{Faults, FirstPlaces, Node};
+use super::{UrlPolicy, duplicate_keys, parse, webhook};
 
 /// What tells where a webhook is. A document may repeat it, as whoever has read it sends it back.
 const WHERE: [&str; 3] = ["campaignId", "label", "keyword"];
@@ -18,7 +18,7 @@ const WHERE: [&str; 3] = ["campaignId", "label", "keyword"];
 pub fn read_webhook(bytes: &[u8], urls: UrlPolicy<'_>, campaign: &str, place: &WebhookPlace<'_>) -> Result<Webhook, Vec<Violation>> {
     let (text, mut value) = parse(bytes, "a webhook").map_err(|message| vec![Violation::new("$", message)])?;
     let faults = Faults::default();
-    duplicates::refuse(text, &faults);
+    duplicate_keys::refuse(text, &faults);
     for name in WHERE {
         let given = value.as_object_mut().and_then(|fields| fields.shift_remove(name)).filter(|given| !given.is_null());
         let Some(given) = given else { continue };
@@ -54,7 +54,7 @@ pub fn read_webhook(bytes: &[u8], urls: UrlPolicy<'_>, campaign: &str, place: &W
 pub fn read_value(bytes: &[u8], what: &str) -> Result<Value, Vec<Violation>> {
     let (text, value) = parse(bytes, what).map_err(|message| vec![Violation::new("$", message)])?;
     let faults = Faults::default();
-    duplicates::refuse(text, &faults);
+    duplicate_keys::refuse(text, &faults);
     faults.none_or(Some(value))
 }
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::super::campaign::{Campaign, MenuEntry, Section, Webhook};
-use super::super::identity::WebhookId;
+use super::super::ids::WebhookId;
 
 /// Stands in a webhook that has no id yet. No id is empty.
 pub(super) fn none_yet() -> WebhookId {

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::LetterState;
 use super::filter::LetterFilter;
-use crate::delivery::fault::Violation;
-use crate::delivery::identity::DeadLetterId;
+use crate::delivery::violation::Violation;
+use crate::delivery::ids::DeadLetterId;
 
 /// The most letters that can be named by their ids. More are chosen by a filter.
 pub const MAX_IDS: usize = 10_000;
