@@ -3,10 +3,15 @@
 use std::io::Write as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::stage::Stage;
 use crate::support::letters::{ids, text};
+use crate::support::until::poll;
 use crate::support::{PATIENCE, Waypost, until};
+
+/// For the program to end after its keys.
+const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A run of the program on a terminal of its own: `script` opens one, and passes on what is typed and printed.
 struct Terminal {
@@ -55,10 +60,16 @@ impl Terminal {
         let mut keyboard = self.keyboard.take().expect("nothing was typed yet");
         keyboard.write_all(keys.as_bytes()).expect("the keys are typed");
         keyboard.flush().expect("the keys are typed");
-        // `script` can miss the end of its program, and notices it with the end of its input.
+        // `script` can miss the end of its program, and notices it with the end of its input. Not before the program has had time
+        // for the keys: the end of its input is an answer, too.
+        let ended = poll(KEYS_TIMEOUT, async || self.child.try_wait().expect("its status")).await;
         drop(keyboard);
-        let status =
-            until("the end of the program", PATIENCE, async || self.child.try_wait().expect("its status")).await;
+        let status = match ended {
+            Some(status) => status,
+            None => {
+                until("the end of the program", PATIENCE, async || self.child.try_wait().expect("its status")).await
+            }
+        };
         (status.code(), self.screen())
     }
 

@@ -157,10 +157,10 @@ impl Amqp {
     /// How many messages wait in a queue, without those in a consumer's hands; `None` where there is no such queue.
     pub(crate) async fn depth(&self, queue: &str) -> Option<u32> {
         // A queue that is not there costs the channel.
-        let channel = self.channel().await;
+        let channel = self.connection.create_channel().await.ok()?;
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
         let queue = channel.queue_declare(queue.into(), options, FieldTable::default()).await.ok()?;
-        channel.close(200, "done".into()).await.expect("the channel closes");
+        channel.close(200, "done".into()).await.ok()?;
         Some(queue.message_count())
     }
 
@@ -223,7 +223,7 @@ impl Amqp {
 
     /// Reads a stream from its first record until none has come for this long. Fails where this node has no copy of it.
     pub(crate) async fn read_stream_until_quiet(&self, stream: &str, quiet: Duration) -> lapin::Result<Vec<Record>> {
-        let channel = self.channel().await;
+        let channel = self.connection.create_channel().await?;
         let mut consumer = consume_stream(&channel, stream).await?;
         let mut records = Vec::new();
         while let Ok(Some(delivery)) = tokio::time::timeout(quiet, consumer.next()).await {

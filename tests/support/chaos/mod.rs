@@ -134,9 +134,7 @@ pub(crate) async fn run(drill: &Drill, watch: impl Fn(Progress)) -> Findings {
         let injecting = join_all(plan.iter().map(|lane| injector::inject(&scene, lane)));
         let operating = books.doing("giving orders", Operator::new(&scene, drill.seed, drill.length).run());
         tokio::join!(publishing, witnessing, injecting, operating);
-        // Past all proxies, which are healed.
-        let amqp = Amqp::until_connected(&scene.cluster.nodes()[0].url()).await;
-        let settled = books.doing("settling", settling::settle(&scene, &amqp)).await;
+        let settled = books.doing("settling", settling::settle(&scene)).await;
         let (dead_letters, witness) = (scene.dead_letters(), scene.witness());
         // A replay that is under way may still write letters.
         books.doing("waiting for replays", views::read(&scene, |_| true)).await;

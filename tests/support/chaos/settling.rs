@@ -35,13 +35,17 @@ const QUESTIONS: [&[&str]; 4] = [
 ];
 
 /// Waits until nothing is left, seen often enough for RabbitMQ to have counted anew (every five seconds).
-pub(crate) async fn settle(scene: &Scene, amqp: &Amqp) -> Settled {
+pub(crate) async fn settle(scene: &Scene) -> Settled {
+    let url = scene.cluster.nodes()[0].url();
+
     let began = std::time::Instant::now();
     let mut left = String::new();
     let mut empty_since = None;
     let settled = poll(PATIENCE, async || {
         scene.mind_workers();
-        left = what_is_left(scene, amqp).await;
+        // Past all proxies, which are healed. The node may pause itself, and then the connection is lost.
+        let amqp = Amqp::until_connected(&url).await;
+        left = what_is_left(scene, &amqp).await;
         if !left.is_empty() {
             empty_since = None;
             return None;

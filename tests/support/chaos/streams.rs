@@ -16,8 +16,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The records of the copy that has most.
 pub(crate) async fn read(scene: &Scene, stream: &str) -> Vec<Record> {
     let copies = scene.cluster.nodes().iter().map(async |node| {
-        let amqp = Amqp::until_connected(&node.url()).await;
-        let read = async || amqp.read_stream_until_quiet(stream, QUIET).await.ok();
+        // The node may pause itself, and then the connection is lost.
+        let read = async || {
+            let amqp = Amqp::until_connected(&node.url()).await;
+            amqp.read_stream_until_quiet(stream, QUIET).await.ok()
+        };
         until("a copy of the stream", PATIENCE, read).await
     });
     let mut copies = futures_util::future::join_all(copies).await;
