@@ -1,36 +1,36 @@
 //! RabbitMQ: the only module that speaks AMQP.
 //!
 //! [`connection`] opens connections. [`topology`] says which objects a worker needs, `setup` declares them, and `shards` changes the
-//! number of event queues. [`keeper`] checks the objects while a worker runs, `restore` declares a missing object again, and
-//! [`topology_status`] keeps the result. [`consumer`] receives messages and [`acks`] acknowledges them. [`publisher`] sends messages
-//! and waits for confirms. [`ladder`] delays messages. [`log`] reads streams and [`append`] writes to them. [`depths`] counts
-//! waiting messages, and [`examination`] checks all of this for `doctor`.
+//! number of event queues. [`topology_keeper`] checks the objects while a worker runs, `restore` declares a missing object again, and
+//! [`topology_status`] keeps the result. [`subscription`] receives messages and [`acks`] acknowledges them. [`publisher`] sends messages
+//! and waits for confirms. [`delay_queues`] delays messages. [`stream_reader`] reads streams and [`stream_writer`] writes to them. [`queue_stats`] counts
+//! waiting messages, and [`diagnostics`] checks all of this for `doctor`.
 
 pub mod acks;
-pub mod append;
 pub mod connection;
-pub mod subscription;
 mod declare;
-pub mod depths;
-pub mod examination;
+pub mod delay_queues;
+pub mod diagnostics;
 pub mod frame_filter;
 mod frame_repair;
 pub mod handshake;
-pub mod keeper;
-pub mod ladder;
-pub mod log;
 pub mod management;
 pub mod mismatch;
 pub mod names;
 pub mod policies;
 pub mod probe;
 pub mod publisher;
+pub mod queue_stats;
 pub mod removal;
 mod restore;
+pub mod rotating_consumer;
 mod setup;
 mod shards;
-pub mod rotating_consumer;
+pub mod stream_reader;
+pub mod stream_writer;
+pub mod subscription;
 pub mod topology;
+pub mod topology_keeper;
 pub mod topology_status;
 mod transport;
 mod wire_reader;

@@ -19,18 +19,18 @@ use tokio::sync::watch;
 use self::hold::LogStatus;
 use self::reading::ViewHistory;
 use self::snapshots::SnapshotProgress;
-use crate::broker::append::{StreamWriter, AppendError};
 use crate::broker::names::Names;
 use crate::broker::publisher::Publisher;
+use crate::broker::stream_writer::{AppendError, StreamWriter};
 use crate::delivery::campaign::{Campaign, diff};
 use crate::delivery::document::{self, UrlPolicy};
 use crate::delivery::egress::EgressRules;
-use crate::delivery::violation::Violation;
 use crate::delivery::ids::WebhookId;
 use crate::delivery::secret_encryption::{self, Keyring};
-use crate::follow::SyncState;
+use crate::delivery::violation::Violation;
 use crate::metrics::Metrics;
-use crate::store::{ChangeOutcome, Change, ChangeAuthor, Store, StoreError, StoredCampaign};
+use crate::store::{Change, ChangeAuthor, ChangeOutcome, Store, StoreError, StoredCampaign};
+use crate::view_sync::SyncState;
 
 /// A change is published, confirmed and applied within this time, or the caller is told that it may yet happen.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -172,7 +172,13 @@ impl Campaigns {
     ///
     /// # Errors
     /// [`CampaignError`].
-    pub async fn put(&self, id: &str, document: &[u8], precondition: Precondition, by: &str) -> Result<PutOutcome, CampaignError> {
+    pub async fn put(
+        &self,
+        id: &str,
+        document: &[u8],
+        precondition: Precondition,
+        by: &str,
+    ) -> Result<PutOutcome, CampaignError> {
         let _turn = self.write_lock().await?;
         for _ in 0..MAX_CONFLICT_RETRIES {
             let current = self.store.campaign(id)?;

@@ -7,10 +7,10 @@
 
 mod environment;
 mod fault;
-mod known;
-mod layers;
 mod raw;
+mod registry;
 mod setting;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -27,7 +27,7 @@ use secrecy::SecretString;
 use url::Url;
 
 pub use self::fault::{ConfigError, ConfigFault};
-use self::known::SettingRegistry;
+use self::registry::SettingRegistry;
 pub use self::setting::Setting;
 use self::setting::masked;
 use crate::delivery::egress::HttpUrls;
@@ -95,11 +95,11 @@ impl Config {
         let mut given = Vec::new();
         let usual = folder.join(FILE);
         if let Some(file) = file.or_else(|| is_there(&usual).then_some(usual.as_path())) {
-            given.extend(layers::read_file(file, &known, &mut faults));
+            given.extend(sources::read_file(file, &known, &mut faults));
         }
         given.extend(environment::read(environment, &known, &mut faults));
         given.extend(environment::overrides(overrides, &known, &mut faults));
-        let merged = layers::merge(&known, given, &mut faults);
+        let merged = sources::merge(&known, given, &mut faults);
         let settings = setting::settings(&known, &merged);
         validate::config(&merged, keyring, settings, faults)
     }

@@ -1,12 +1,12 @@
 //! Dead letters: every node tails their log into its own view, and what is done with them is appended to that log.
 //!
-//! So all nodes show the same states, whoever changes them, and a view that is lost is read anew. [`tail`] is the
+//! So all nodes show the same states, whoever changes them, and a view that is lost is read anew. [`supervisor`] is the
 //! connection on which that happens.
 
-pub mod erasing;
+pub mod erase;
+mod removed_messages;
 mod retention_clock;
-mod rewriting;
-pub mod tail;
+pub mod supervisor;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,24 +16,24 @@ use lapin::Connection;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::broker::append::{StreamWriter, ReadBack, AppendError};
-use crate::broker::log::{StreamContinuity, EndDetection, StreamReader, Record};
 use crate::broker::names::Names;
 use crate::broker::probe::is_probe;
 use crate::broker::publisher::Publisher;
+use crate::broker::stream_reader::{EndDetection, StreamContinuity, StreamReader, StreamRecord};
+use crate::broker::stream_writer::{AppendError, ReadBack, StreamWriter};
 use crate::delivery::dead_letter::LetterState;
-use crate::delivery::dead_letter::selection::Selection;
 use crate::delivery::dead_letter::filter::LetterFilter;
-use crate::delivery::dead_letter::record::{Discard, DeadLetterRecord, OperatorAction};
+use crate::delivery::dead_letter::record::{DeadLetterRecord, Discard, OperatorAction};
 use crate::delivery::dead_letter::removed::{Removal, RemovedMessage};
-use crate::delivery::violation::Violation;
+use crate::delivery::dead_letter::selection::Selection;
 use crate::delivery::ids::DeadLetterId;
 use crate::delivery::reason::DeadLetterReason;
-use crate::follow::{SyncState, FollowError};
+use crate::delivery::violation::Violation;
 use crate::metrics::Metrics;
 use crate::store::StoreError;
 use crate::store::dead_letters::search::LetterCounts;
-use crate::store::dead_letters::{RecordOutcome, Payload, StreamEntry, LetterView};
+use crate::store::dead_letters::{LetterView, Payload, RecordOutcome, StreamEntry};
+use crate::view_sync::{FollowError, SyncState};
 use retention_clock::RetentionClock;
 
 /// Records applied in one transaction.
@@ -193,7 +193,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn until(&self, so: impl Fn(&LetterView) -> Result<bool, StoreError>) -> Result<(), StoreError> {
+    pub async fn wait_until(&self, so: impl Fn(&LetterView) -> Result<bool, StoreError>) -> Result<(), StoreError> {
         let mut changes = self.changes.subscribe();
         loop {
             // The sender lives as long as this does.
@@ -214,11 +214,15 @@ impl DeadLetters {
                 match view.state(id)? {
                     None => return Err(DeadLetterError::Unknown(format!("there is no dead letter {id}"))),
                     Some(_) if view.is_erased(id)? => {
-                        return Err(DeadLetterError::Conflict(format!("{id} was erased: nothing is left that could be sent")));
+                        return Err(DeadLetterError::Conflict(format!(
+                            "{id} was erased: nothing is left that could be sent"
+                        )));
                     }
                     Some(state) if fits(state) => {}
                     Some(LetterState::Replaying) => {
-                        return Err(DeadLetterError::Conflict(format!("{id} is being replayed: wait, or cancel that replay")));
+                        return Err(DeadLetterError::Conflict(format!(
+                            "{id} is being replayed: wait, or cancel that replay"
+                        )));
                     }
                     Some(state) => return Err(DeadLetterError::Conflict(format!("{id} is {}", state.as_str()))),
                 }
@@ -249,7 +253,12 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`DeadLetterError`].
-    pub async fn discard(&self, choice: Selection, by: &str, because: Option<String>) -> Result<Discarded, DeadLetterError> {
+    pub async fn discard(
+        &self,
+        choice: Selection,
+        by: &str,
+        because: Option<String>,
+    ) -> Result<Discarded, DeadLetterError> {
         let deadline = Instant::now() + DISCARD_TIME;
         // What dies meanwhile is not meant.
         let end = self.ready_view().await?.position()?.map_or(0, |position| position.offset + 1);
@@ -301,7 +310,8 @@ impl DeadLetters {
         self.currency.send_replace(SyncState::CatchingUp);
         let position = self.view.position()?;
         let (log, continuity) =
-            StreamReader::open(connection, &self.names.dead_letters(), EndDetection::ByLastChunk, position.as_ref()).await?;
+            StreamReader::open(connection, &self.names.dead_letters(), EndDetection::ByLastChunk, position.as_ref())
+                .await?;
         if continuity == StreamContinuity::Restarted {
             if position.is_some() {
                 tracing::error!(
@@ -358,8 +368,8 @@ impl DeadLetters {
         }
     }
 
-    fn read(&self, record: Record) -> StreamEntry {
-        let Record { position, body, trace, replay, removals } = record;
+    fn read(&self, record: StreamRecord) -> StreamEntry {
+        let StreamRecord { position, body, trace, replay, removals } = record;
         let removal = match removals {
             // The keeper's own message, and nobody's event.
             Some(_) if is_probe(&body) => return StreamEntry { position, content: Payload::Nothing },

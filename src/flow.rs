@@ -15,7 +15,9 @@ mod mermaid;
 mod svg;
 mod text;
 
-pub use graph::{Arrow, ArrowKind, SectionNode, Graph, WebhookNode, HookState, DanglingTarget, Node, Reach, EntryNode, graph};
+pub use graph::{
+    Arrow, ArrowKind, DanglingTarget, EntryNode, Graph, HookState, Node, Reach, SectionNode, WebhookNode, graph,
+};
 pub use health::Health;
 pub use layout::{Drawing, Heading, Point, Rect, Route, layout};
 pub use mermaid::mermaid;

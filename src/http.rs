@@ -31,11 +31,11 @@
 //! | `GET /v1/openapi.json` | viewer | the description of all of this |
 //! | `/` and below | | the console: pages for people, see `http/console.rs` |
 
-mod access;
 mod audit;
-mod body;
-mod browser;
+mod auth;
+mod body_limit;
 mod campaigns;
+mod conditional;
 mod configuration;
 mod console;
 mod counts;
@@ -43,16 +43,16 @@ mod dead_letters;
 mod endpoints;
 mod events;
 mod explain;
-mod given;
-mod list;
+mod extract;
+mod health;
 pub mod listener;
 mod openapi;
+mod origin_check;
+mod pagination;
 mod principal;
-mod probes;
 mod problem;
 mod replays;
 mod route;
-mod version;
 mod webhooks;
 
 use std::sync::Arc;
@@ -62,7 +62,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 
-use self::access::Access;
+use self::auth::Access;
 use self::listener::Listener;
 use self::route::Route;
 use crate::broker::names::Names;
@@ -71,11 +71,11 @@ use crate::broker::topology_status::TopologyStatus;
 use crate::campaigns::Campaigns;
 use crate::config::Token;
 use crate::dead_letters::DeadLetters;
-use crate::follow::Followers;
 use crate::metrics::Metrics;
 use crate::metrics::history::History;
 use crate::replays::Replays;
 use crate::store::Store;
+use crate::view_sync::Followers;
 use crate::worker::Worker;
 use crate::worker::consumer_status::ConsumerStatus;
 
@@ -131,11 +131,11 @@ impl ApiState {
         let api = api
             .fallback(problem::no_such_address)
             .method_not_allowed_fallback(problem::no_such_method)
-            .layer(from_fn_with_state(access, access::require));
+            .layer(from_fn_with_state(access, auth::require));
         Router::new()
-            .route("/healthz", get(probes::healthz))
-            .route("/readyz", get(probes::readyz))
-            .route("/metrics", get(probes::metrics))
+            .route("/healthz", get(health::healthz))
+            .route("/readyz", get(health::readyz))
+            .route("/metrics", get(health::metrics))
             .method_not_allowed_fallback(problem::no_such_method)
             .nest("/v1", api)
             .merge(console::router(&self, stop))

@@ -1,17 +1,17 @@
 //! What is counted, under the names dashboards know. Labels are bounded: never a campaign, webhook, URL or phone number.
 
-pub mod account;
 pub mod broker_state;
 pub mod history;
-pub mod reading;
+pub mod ledger;
+pub mod snapshot;
 
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
 
-use self::account::Ledger;
 use self::broker_state::BrokerState;
+use self::ledger::Ledger;
 use crate::delivery::dead_letter::LetterState;
 use crate::delivery::endpoint::{BreakerState, ParkReason};
 use crate::delivery::outcome::{Blame, Cause, Reply, Stages};
@@ -117,7 +117,7 @@ pub struct Metrics {
     pub delivery_latency: Histogram,
     /// Workers that consume, as last seen.
     pub workers: IntGauge,
-    /// Messages being dealt with, as [`crate::worker::progress::ConsumerStatus`] knows them when this is read.
+    /// Messages being dealt with, as [`crate::worker::consumer_status::ConsumerStatus`] knows them when this is read.
     pub messages_in_hand: IntGauge,
     /// Deliveries being attempted.
     pub deliveries_in_flight: IntGauge,

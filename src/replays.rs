@@ -3,8 +3,8 @@
 //! The course of a replay is in the dead-letter log, so every node knows it. A message on the replays queue says that
 //! there is something to do; the one node that has the queue does it, a slice at a time.
 
-pub mod pace;
-mod requests;
+mod fair_limiter;
+pub mod rate_meter;
 pub mod runner;
 
 use std::collections::HashMap;
@@ -14,21 +14,21 @@ use chrono::Utc;
 use serde::{Deserialize, Serialize};
 
 use crate::broker::names::Names;
-use crate::broker::publisher::{Destination, OutboundMessage, Publisher, PublishError};
-use crate::dead_letters::{DeadLetters, DeadLetterError, nothing_matches};
+use crate::broker::publisher::{Destination, OutboundMessage, PublishError, Publisher};
+use crate::dead_letters::{DeadLetterError, DeadLetters, nothing_matches};
 use crate::delivery::campaign::{Secrets, Target};
+use crate::delivery::dead_letter::record::{DeadLetterRecord, ReplayControl};
 use crate::delivery::dead_letter::selection::Selection;
-use crate::delivery::dead_letter::record::{ReplayControl, DeadLetterRecord};
 use crate::delivery::dead_letter::{DeadLetter, LetterState};
-use crate::delivery::violation::Violation;
 use crate::delivery::ids::{DeadLetterId, WebhookId};
 use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::replay::target::target;
-use crate::delivery::replay::{ReplayCommand, Replay, ReplayConfig, ReplayId, ReplayState};
+use crate::delivery::replay::{Replay, ReplayCommand, ReplayConfig, ReplayId, ReplayState};
 use crate::delivery::request::{self, RequestPreview};
+use crate::delivery::violation::Violation;
 use crate::delivery::{Delivery, TraceContext, resolve};
-use crate::store::dead_letters::rows::{IndexRow, endpoint_of};
-use crate::store::dead_letters::{RecordOutcome, LetterView};
+use crate::store::dead_letters::index_block::{IndexRow, endpoint_of};
+use crate::store::dead_letters::{LetterView, RecordOutcome};
 use crate::store::{Store, StoreError};
 
 /// Requests shown of a replay that is only tried.
@@ -108,7 +108,7 @@ impl Replays {
     /// Creates a replay; it runs from now on.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`DeadLetterError`].
     pub async fn create(&self, order: ReplaySpec, by: &str) -> Result<Replay, DeadLetterError> {
         self.check(&order).await?;
         let (filter, ids) = match order.choice {
@@ -141,7 +141,7 @@ impl Replays {
     /// What a replay would do.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`DeadLetterError`].
     pub async fn forecast(&self, order: &ReplaySpec, secrets: Secrets) -> Result<ReplayPreview, DeadLetterError> {
         self.check(order).await?;
         tokio::task::block_in_place(|| self.forecast_of(order, secrets))
@@ -195,7 +195,7 @@ impl Replays {
     /// The replay with this id.
     ///
     /// # Errors
-    /// [`Refused::Unknown`].
+    /// [`DeadLetterError::Unknown`].
     pub async fn get(&self, id: &ReplayId) -> Result<Replay, DeadLetterError> {
         let job = self.dead_letters.ready_view().await?.job(id)?;
         job.map(|job| job.replay).ok_or_else(|| unknown(id))
@@ -204,7 +204,7 @@ impl Replays {
     /// Pauses, resumes or cancels a replay.
     ///
     /// # Errors
-    /// [`Refused::Conflict`] where its state does not allow it.
+    /// [`DeadLetterError::Conflict`] where its state does not allow it.
     pub async fn control(&self, id: &ReplayId, command: ReplayCommand, by: &str) -> Result<Replay, DeadLetterError> {
         let replay = self.get(id).await?;
         if command.apply(replay.state).is_none() {
@@ -269,7 +269,11 @@ impl Replays {
     }
 
     /// Where a letter would be sent, or why nowhere.
-    fn target(&self, config: ReplayConfig, letter: &DeadLetter) -> Result<Result<Target, DeadLetterReason>, StoreError> {
+    fn target(
+        &self,
+        config: ReplayConfig,
+        letter: &DeadLetter,
+    ) -> Result<Result<Target, DeadLetterReason>, StoreError> {
         let campaign = letter.campaign_id.as_deref().unwrap_or_default();
         let stored = self.store.campaign(campaign)?;
         let place = stored.as_ref().zip(letter.webhook_id.as_ref());
@@ -319,7 +323,9 @@ impl DestinationResolver<'_> {
         match (self.config, now) {
             (ReplayConfig::Current, now) => Ok(now),
             // What was masked can't be put back, and what died while it waited has no original.
-            (ReplayConfig::Original, now) if now == Err(DeadLetterReason::WebhookDeleted) || row.reason.ends_waiting() => {
+            (ReplayConfig::Original, now)
+                if now == Err(DeadLetterReason::WebhookDeleted) || row.reason.ends_waiting() =>
+            {
                 let kept = self.replays.dead_letters.view.letter(&row.letter_id())?;
                 let Some(kept) = kept else { return Ok(Err(DeadLetterReason::WebhookDeleted)) };
                 let target = self.replays.target(self.config, &kept.letter)?;

@@ -7,8 +7,8 @@ mod direct;
 mod pool;
 mod proxied;
 mod resolver;
-mod stages;
 mod stream;
+mod timing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use dial::Dialer;
 use direct::Direct;
 use proxied::Proxied;
 use resolver::GuardedResolver;
-use stages::Clock;
+use timing::Clock;
 
 /// The most that is read of an answer's body. The rest of a longer one costs us the connection.
 const ANSWER_BYTES_READ: usize = 64 * 1024;

@@ -14,9 +14,9 @@ use std::sync::atomic::AtomicU64;
 use quick_cache::sync::Cache;
 use sled::{Db, Tree};
 
-use crate::delivery::secret_encryption::{Keyring, DecryptError};
-pub use campaigns::{ChangeOutcome, Change, ChangeAuthor, StoredCampaign, record, state};
-use campaigns::{CampaignWeighter, CachedCampaign};
+use crate::delivery::secret_encryption::{DecryptError, Keyring};
+use campaigns::{CachedCampaign, CampaignWeighter};
+pub use campaigns::{Change, ChangeAuthor, ChangeOutcome, StoredCampaign, record, state};
 use dead_letters::LetterView;
 
 /// The default would be a gigabyte.

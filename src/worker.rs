@@ -6,21 +6,21 @@
 //! ```
 //!
 //! Each function returns when the outcome is safe: delivered, or the retry or the dead letter confirmed by the broker.
-//! Only then is the message acknowledged, by [`intake`]. An `Err` means that *our* side failed; the message then goes
+//! Only then is the message acknowledged, by [`consumer`]. An `Err` means that *our* side failed; the message then goes
 //! back to the broker, which gives it out again.
 //!
 //! A future is copied, whole, by each that awaits it. So a delivery is boxed on its way, and all that is seldom is a future in a box.
 
-mod dead_lettering;
-pub mod endpoints;
 pub mod consumer;
+pub mod consumer_status;
+mod dead_lettering;
 mod delivery_log;
+pub mod endpoint_registry;
 pub mod memory_budget;
 pub mod park_batcher;
-pub mod retry_throttle;
-pub mod consumer_status;
 mod queue;
 pub mod receipts;
+pub mod retry_throttle;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,29 +30,29 @@ use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use tracing::{Instrument as _, Span};
 
-use crate::broker::append::StreamWriter;
-use crate::broker::subscription::Message;
-use crate::broker::ladder::{DelayTier, rung_until};
+use crate::broker::delay_queues::{DelayTier, rung_until};
 use crate::broker::names::Names;
-use crate::broker::publisher::{Destination, OutboundMessage, Publisher, PublishError};
+use crate::broker::publisher::{Destination, OutboundMessage, PublishError, Publisher};
+use crate::broker::stream_writer::StreamWriter;
+use crate::broker::subscription::Message;
 use crate::delivery::campaign::{Target, Webhook};
 use crate::delivery::dead_letter::DeadLetter;
-use crate::delivery::redact::{self, Truncation};
-use crate::delivery::endpoint::{Source, ParkReason, Ladder};
+use crate::delivery::endpoint::{Ladder, ParkReason, Source};
 use crate::delivery::event::StepEvent;
-use crate::delivery::violation::Violation;
 use crate::delivery::outcome::{Outcome, Reply, classify};
 use crate::delivery::reason::DeadLetterReason;
+use crate::delivery::redact::{self, Truncation};
 use crate::delivery::replay::ReplayId;
 use crate::delivery::retry::{RetryPolicy, Settlement, decide, park};
+use crate::delivery::violation::Violation;
 use crate::delivery::{Attempt, Delivery, TraceContext, event, request, resolve, timestamp};
-use crate::metrics::account::{RequeueCause, DeliveryGuard, Origin};
+use crate::metrics::ledger::{DeliveryGuard, Origin, RequeueCause};
 use crate::metrics::{AttemptOutcome, EventResult, Metrics};
 use crate::sender::{ANSWER_BYTES_KEPT, Sender};
 use crate::store::dead_letters::RecordOutcome;
 use crate::store::{Store, StoreError};
 use crate::telemetry::spans;
-use endpoints::{EndpointRegistry, AdmissionOutcome};
+use endpoint_registry::{AdmissionOutcome, EndpointRegistry};
 use memory_budget::MemoryBudget;
 use park_batcher::ParkBatcher;
 use receipts::Receipts;
@@ -129,7 +129,7 @@ pub struct AttemptResult {
 
 impl Worker {
     /// A message of the events queue: one step event, for every webhook it resolves to.
-    pub async fn event(&self, message: &mut Message) -> Result<(), DeliveryError> {
+    pub async fn handle_event(&self, message: &mut Message) -> Result<(), DeliveryError> {
         let span = spans::event(message.message_id.as_deref(), message.body.len(), message.trace.as_ref());
         self.process_event(message).instrument(span).await
     }
@@ -253,7 +253,7 @@ impl Worker {
         let AttemptResult { outcome, reply, took, ended } = self.attempt_once(&mut delivery).await;
         drop(in_flight);
         permit.ended(&reply, took, ended);
-        let settlement = decide(&self.policy.load().of(&delivery.target.webhook), &delivery, &outcome, ended);
+        let settlement = decide(&self.policy.load().for_webhook(&delivery.target.webhook), &delivery, &outcome, ended);
         self.observe(&delivery, &reply, took, &settlement, ended);
 
         match settlement {
@@ -270,7 +270,7 @@ impl Worker {
     /// webhook's configuration.
     async fn wait_for_memory(&self, mut delivery: Box<Delivery>) -> Result<(), DeliveryError> {
         let settings = self.policy.load_full();
-        let policy = settings.of(&delivery.target.webhook);
+        let policy = settings.for_webhook(&delivery.target.webhook);
         delivery.target = delivery.target.reference();
         while !self.publisher.is_up() {
             tokio::time::sleep(PARK_RETRY_INTERVAL).await;
@@ -292,7 +292,7 @@ impl Worker {
     /// Puts a delivery back without an attempt, because its endpoint can't take it for some time.
     async fn park(&self, delivery: Box<Delivery>, time: Duration, why: ParkReason) -> Result<(), DeliveryError> {
         let settings = self.policy.load_full();
-        let policy = settings.of(&delivery.target.webhook);
+        let policy = settings.for_webhook(&delivery.target.webhook);
         self.park_by(&policy, delivery, time, why).await
     }
 
@@ -336,7 +336,11 @@ impl Worker {
 
     /// The one attempt of a delivery that a replay makes: counted and logged as any other, and nothing follows from it here.
     /// None where the receiver has it, else why the delivery is dead again.
-    pub(crate) async fn attempt_for_replay(&self, delivery: &mut Delivery, replay: &ReplayId) -> Option<DeadLetterReason> {
+    pub(crate) async fn attempt_for_replay(
+        &self,
+        delivery: &mut Delivery,
+        replay: &ReplayId,
+    ) -> Option<DeadLetterReason> {
         // A replay has few requests in flight: its deliveries share what is there already, and are sent in any case.
         let _hold = self.memory_budget.hold(&mut delivery.target.webhook);
         let in_flight = InFlight::begin(&self.metrics);

@@ -7,10 +7,10 @@ use waypost::delivery::dead_letter::DeadLetter;
 use waypost::delivery::document;
 use waypost::delivery::egress::HttpUrls;
 use waypost::delivery::event::{Keyword, StepEvent};
-use waypost::delivery::violation::Violation;
 use waypost::delivery::ids::EventId;
 use waypost::delivery::outcome::Cause;
 use waypost::delivery::reason::DeadLetterReason;
+use waypost::delivery::violation::Violation;
 use waypost::delivery::{Attempt, Delivery, TraceContext, timestamp};
 
 /// Campaigns with many letters each, of five webhooks each.

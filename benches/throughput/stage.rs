@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use lapin::options::{QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use tempfile::TempDir;
-use waypost::broker::ladder::DelayTier;
+use waypost::broker::delay_queues::DelayTier;
 use waypost::broker::names::Names;
 
 use super::load::{Load, Scenario};
@@ -127,8 +127,10 @@ impl Stage {
             }
         }
         until("the end of the consumer", PATIENCE, async || (self.consumers().await == 0).then_some(())).await;
-        let queues: Vec<String> =
-            DelayTier::all().map(|rung| self.names.delay(rung)).chain([self.names.retries(), self.names.events()]).collect();
+        let queues: Vec<String> = DelayTier::all()
+            .map(|rung| self.names.delay(rung))
+            .chain([self.names.retries(), self.names.events()])
+            .collect();
         // What the worker had in hand comes back, and what had waited long enough moves on, a moment later.
         let channel = self.amqp.channel().await;
         steady("empty queues", 5, async || {

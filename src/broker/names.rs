@@ -1,6 +1,6 @@
 //! The names of the broker's objects, all under one prefix.
 
-use super::ladder::DelayTier;
+use super::delay_queues::DelayTier;
 
 /// Names for a prefix: `waypost.events`, `waypost.retries`, …
 #[derive(Debug, Clone, PartialEq, Eq)]

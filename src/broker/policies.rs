@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::ladder::DelayTier;
+use super::delay_queues::DelayTier;
 use super::names::Names;
 use super::topology::DELIVERY_LIMIT;
 

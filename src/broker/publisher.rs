@@ -379,7 +379,10 @@ impl PublisherTask {
 
     fn watch(&mut self, connection: &Connection) -> Result<(), BrokerError> {
         if !connection.status().connected() {
-            return Err(BrokerError::ChannelFailed { doing: "publishing", error: "the connection is closed".to_owned() });
+            return Err(BrokerError::ChannelFailed {
+                doing: "publishing",
+                error: "the connection is closed".to_owned(),
+            });
         }
         if self.refresh_status(connection) == PublisherStatus::Blocked {
             // Time during which the broker does not read is no fault of the connection.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lapin::Connection;
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 
-use super::ladder::DelayTier;
+use super::delay_queues::DelayTier;
 use super::topology::Topology;
 use super::{BrokerError, declare, restore};
 

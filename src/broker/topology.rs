@@ -5,7 +5,7 @@ use std::time::Duration;
 use lapin::ExchangeKind;
 use lapin::types::{AMQPValue, FieldTable};
 
-use super::ladder::DelayTier;
+use super::delay_queues::DelayTier;
 use super::names::Names;
 use super::topology_status::TopologyStatus;
 

@@ -1,7 +1,7 @@
 //! Compares the campaigns log with a view that does not continue in it: is it the same log, and what is to be done?
 
 use super::hold::HoldReason;
-use crate::broker::log::StreamPosition;
+use crate::broker::stream_reader::StreamPosition;
 use crate::store::record::{Control, Decision, LogRecord, OpenRestores};
 
 /// What has been read of a log so far, compared with a view.
@@ -55,7 +55,11 @@ pub(super) enum Announcement {
 }
 
 impl Comparison {
-    pub(super) fn new(position: StreamPosition, last_record: Option<StreamPosition>, known: Option<StreamPosition>) -> Self {
+    pub(super) fn new(
+        position: StreamPosition,
+        last_record: Option<StreamPosition>,
+        known: Option<StreamPosition>,
+    ) -> Self {
         let (first, decision, restores) = Default::default();
         let (found_last_record, in_use, held) = (false, false, false);
         Self { position, last_record, known, first, found_last_record, in_use, decision, restores, held }

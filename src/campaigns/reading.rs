@@ -8,15 +8,15 @@ use lapin::Connection;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Campaigns;
-use super::comparison::{Announcement, Comparison, Relation, ComparisonResult};
+use super::comparison::{Announcement, Comparison, ComparisonResult, Relation};
 use super::hold::{Hold, HoldReason, LogStatus};
 use super::snapshots::SnapshotRequest;
-use crate::broker::depths;
-use crate::broker::log::{StreamContinuity, EndDetection, StreamReader, Record};
-use crate::follow::{SyncState, FollowError};
+use crate::broker::queue_stats;
+use crate::broker::stream_reader::{EndDetection, StreamContinuity, StreamReader, StreamRecord};
 use crate::store::record::{Control, Decision, DecisionKind, LogRecord};
 use crate::store::state::{Contents, Effect, Incomplete, ReadFrom};
 use crate::store::{ChangeOutcome, StoreError};
+use crate::view_sync::{FollowError, SyncState};
 
 /// A worker that was current less than this ago keeps its view through a decision, like a worker that is current: a lost
 /// connection is no stop.
@@ -98,7 +98,8 @@ impl Campaigns {
         }
         let position = self.store.position()?;
         let (log, continuity) =
-            StreamReader::open(connection, &self.log, EndDetection::ByMarker(&self.publisher), position.as_ref()).await?;
+            StreamReader::open(connection, &self.log, EndDetection::ByMarker(&self.publisher), position.as_ref())
+                .await?;
         let mut waiting = 0;
         let mode = match (continuity, position) {
             (StreamContinuity::Continued, position) => {
@@ -120,7 +121,7 @@ impl Campaigns {
                 let decision = state.decision.filter(|_| position.is_none());
                 self.store.read_again(decision, None)?;
                 self.history().is_read_again = true;
-                waiting = depths::total(connection, &self.names, &[]).await?;
+                waiting = queue_stats::total(connection, &self.names, &[]).await?;
                 Mode::Apply(ReadFrom::First)
             }
         };
@@ -320,7 +321,7 @@ impl Campaigns {
         Ok(())
     }
 
-    fn content(&self, record: &Record) -> Option<LogRecord> {
+    fn content(&self, record: &StreamRecord) -> Option<LogRecord> {
         let content = LogRecord::read(&record.body);
         content
             .inspect_err(|error| {
@@ -330,7 +331,7 @@ impl Campaigns {
             .ok()
     }
 
-    fn apply(&self, record: &Record, content: Option<&LogRecord>, from: ReadFrom) -> Result<Effect, StoreError> {
+    fn apply(&self, record: &StreamRecord, content: Option<&LogRecord>, from: ReadFrom) -> Result<Effect, StoreError> {
         let effect = self.store.apply(&record.position, content, from)?;
         if let (Effect::Changed(ChangeOutcome::Done { .. }), Some(LogRecord::Change(change))) = (&effect, content)
             && let Some(campaign) = change.campaign.clone().filter(|_| *self.currency.borrow() == SyncState::Current)
@@ -362,7 +363,7 @@ impl Campaigns {
     }
 
     /// Whoever appended a control record here is told that it was read.
-    fn tell_control(&self, record: &Record, content: Option<&LogRecord>) {
+    fn tell_control(&self, record: &StreamRecord, content: Option<&LogRecord>) {
         if let Some(LogRecord::Control(_)) = content {
             self.appender.applied(&record.position.message_id, ChangeOutcome::Done { version: record.position.offset });
         }

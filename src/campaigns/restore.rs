@@ -4,11 +4,11 @@ use chrono::{DateTime, Utc};
 use futures_util::future::try_join_all;
 
 use super::hold::{Hold, LogStatus};
-use super::{APPEND_TIMEOUT, Campaigns, CampaignError};
+use super::{APPEND_TIMEOUT, CampaignError, Campaigns};
 use crate::broker::publisher::{Destination, OutboundMessage, PublishError};
-use crate::follow::SyncState;
 use crate::store::StoreError;
 use crate::store::record::{Control, RestoreKind};
+use crate::view_sync::SyncState;
 
 /// Campaigns in flight to the broker at once, at most.
 const BATCH: usize = 256;
@@ -52,7 +52,9 @@ impl Configuration {
             }
             (LogStatus::Following, SyncState::Current) => RestoreKind::Snapshot,
             (LogStatus::Following | LogStatus::Comparing, _) => {
-                return Err(CampaignError::Unavailable("reading the configuration from the broker: try again".to_owned()));
+                return Err(CampaignError::Unavailable(
+                    "reading the configuration from the broker: try again".to_owned(),
+                ));
             }
         };
         if self.campaigns == 0 {
@@ -97,7 +99,8 @@ impl Campaigns {
     pub async fn restore(&self, by: &str) -> Result<u64, CampaignError> {
         let (campaigns, by) = (self.clone(), by.to_owned());
         let restored = tokio::spawn(async move { campaigns.append_all(&by).await }).await;
-        restored.unwrap_or_else(|error| Err(CampaignError::Unavailable(format!("the restore was interrupted: {error}"))))
+        restored
+            .unwrap_or_else(|error| Err(CampaignError::Unavailable(format!("the restore was interrupted: {error}"))))
     }
 
     async fn append_all(&self, by: &str) -> Result<u64, CampaignError> {
@@ -224,7 +227,9 @@ async fn confirmed<T>(published: impl Future<Output = Result<T, PublishError>>) 
         Ok(published) => published.map(drop).map_err(|error| CampaignError::Unavailable(error.to_string())),
         Err(_) => {
             let seconds = APPEND_TIMEOUT.as_secs();
-            Err(CampaignError::Unavailable(format!("no confirmation within {seconds} s. Nothing is restored. Try again")))
+            Err(CampaignError::Unavailable(format!(
+                "no confirmation within {seconds} s. Nothing is restored. Try again"
+            )))
         }
     }
 }

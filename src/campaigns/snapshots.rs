@@ -6,7 +6,7 @@ use chrono::Utc;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Campaigns, CampaignError};
+use super::{CampaignError, Campaigns};
 use crate::store::StoreError;
 use crate::store::record::{Control, RestoreKind};
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use chrono::Utc;
 
-use super::{Campaigns, Precondition, MAX_CONFLICT_RETRIES, CampaignError};
+use super::{CampaignError, Campaigns, MAX_CONFLICT_RETRIES, Precondition};
 use crate::delivery::campaign::{Campaign, WebhookPlace};
 use crate::delivery::document::{self, UrlPolicy};
-use crate::delivery::violation::Violation;
 use crate::delivery::ids::WebhookId;
 use crate::delivery::signing;
+use crate::delivery::violation::Violation;
 use crate::store::{StoreError, StoredCampaign};
 
 impl Campaigns {
@@ -65,7 +65,12 @@ impl Campaigns {
     ///
     /// # Errors
     /// [`CampaignError`].
-    pub async fn delete_webhook(&self, id: &WebhookId, precondition: Precondition, by: &str) -> Result<(), CampaignError> {
+    pub async fn delete_webhook(
+        &self,
+        id: &WebhookId,
+        precondition: Precondition,
+        by: &str,
+    ) -> Result<(), CampaignError> {
         self.edit(id, precondition, by, |campaign, _| Ok(campaign.without_webhook(id))).await.map(drop)
     }
 

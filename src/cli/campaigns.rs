@@ -11,10 +11,10 @@ use serde_json::Value;
 use super::client::{Api, Call, Server};
 use super::configuration::{AcceptEmpty, Restore, warn_if_incomplete};
 use super::confirm::{Confirmation, Decision};
-use super::documents;
 use super::graph::Graph;
-use super::output::say;
-use super::{CliError, plain};
+use super::json_stream;
+use super::stdio::say;
+use super::{CliError, sanitize};
 
 #[derive(Subcommand)]
 pub(super) enum Campaigns {
@@ -202,7 +202,7 @@ impl Extent {
         let entries = sections.iter().flat_map(|section| section["menu"].as_array().into_iter().flatten());
         let webhooks = sections.iter().chain(entries).filter(|node| node["webhook"].is_object()).count();
         let name = document["name"].as_str().filter(|name| !name.is_empty());
-        Self { name: name.map(|name| plain::line(name, 60)), sections: sections.len(), webhooks }
+        Self { name: name.map(|name| sanitize::line(name, 60)), sections: sections.len(), webhooks }
     }
 
     /// `delete campaign 13010 “Streaming membership” with 3 sections and 4 webhooks`.
@@ -211,7 +211,7 @@ impl Extent {
         let counted = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
         format!(
             "delete campaign {}{name} with {} and {}",
-            plain::line(id, 128),
+            sanitize::line(id, 128),
             counted(self.sections, "section"),
             counted(self.webhooks, "webhook")
         )
@@ -239,8 +239,8 @@ impl Apply {
 
     /// A file may hold several documents, as one that was kept of a lost log does.
     async fn apply(&self, api: &Api, file: &Path) -> Result<(), CliError> {
-        let bytes = documents::read(file)?;
-        let documents = documents::split(&bytes).map_err(|error| CliError::new(format!("not JSON: {error}")))?;
+        let bytes = json_stream::read(file)?;
+        let documents = json_stream::split(&bytes).map_err(|error| CliError::new(format!("not JSON: {error}")))?;
         if documents.is_empty() {
             return Err(CliError::new("there is no document in it"));
         }
@@ -254,7 +254,8 @@ impl Apply {
         // Only the id is needed here, for the address; the server tells everything else that is wrong.
         let value: Value =
             serde_json::from_slice(document).map_err(|error| CliError::new(format!("not JSON: {error}")))?;
-        let id = value["id"].as_str().ok_or_else(|| CliError::new("$.id: a campaign's id is a string, and required"))?;
+        let id =
+            value["id"].as_str().ok_or_else(|| CliError::new("$.id: a campaign's id is a string, and required"))?;
         let call = Call { headers: precondition(self.if_match.clone()), body: Some(document.to_vec()) };
         let answer = api.call(Method::PUT, &["campaigns", id], &[], call).await?;
         if self.json {

@@ -6,7 +6,7 @@ use clap::Args;
 use comfy_table::{Table, presets};
 use serde_json::json;
 
-use super::output::say;
+use super::stdio::say;
 use super::{CliError, Settings};
 use crate::config::Config;
 use crate::delivery::document::{self, UrlPolicy};

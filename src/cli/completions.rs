@@ -4,7 +4,7 @@ use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
 use super::Cli;
-use super::output::say;
+use super::stdio::say;
 
 #[derive(Args)]
 pub(super) struct Completions {

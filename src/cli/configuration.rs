@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::CliError;
 use super::client::{Api, Server};
 use super::confirm::{Confirmation, Decision};
-use super::output::{say, tell};
-use super::plain;
+use super::sanitize;
+use super::stdio::{say, tell};
 
 /// What a decision about the campaigns log does to workers that the command does not run against.
 const OTHER_WORKERS: &str = "Workers that hold their events or are stopped take over what the log has then. Workers that are ready \
@@ -97,7 +97,7 @@ impl AcceptEmpty {
             return Ok(());
         }
         if !self.json {
-            tell!("{}", plain::lines(configuration["detail"].as_str().unwrap_or_default()));
+            tell!("{}", sanitize::lines(configuration["detail"].as_str().unwrap_or_default()));
         }
         if self.confirmation.decide(&effect(&configuration)).await? == Decision::Report {
             if self.json {
@@ -123,7 +123,7 @@ pub(super) async fn warn_if_incomplete(api: &Api) {
     if let Ok(configuration) = read(api).await
         && configuration["state"] == "incomplete"
     {
-        tell!("{}", plain::lines(configuration["detail"].as_str().unwrap_or_default()));
+        tell!("{}", sanitize::lines(configuration["detail"].as_str().unwrap_or_default()));
     }
 }
 
@@ -147,7 +147,7 @@ fn effect(configuration: &Value) -> String {
 fn describe(configuration: &Value) -> String {
     let had = campaigns(&configuration["campaigns"]);
     match configuration["lastChangeAt"].as_str() {
-        Some(_) => format!("{had} (last change {})", plain::time(&configuration["lastChangeAt"])),
+        Some(_) => format!("{had} (last change {})", sanitize::time(&configuration["lastChangeAt"])),
         None => had,
     }
 }
@@ -162,7 +162,7 @@ fn refusal(configuration: &Value) -> String {
 fn campaigns(count: &Value) -> String {
     match count.as_u64() {
         Some(1) => "1 campaign".to_owned(),
-        _ => format!("{} campaigns", plain::count(count)),
+        _ => format!("{} campaigns", sanitize::count(count)),
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use clap::Args;
 
 use super::CliError;
-use super::output::tell;
+use super::stdio::tell;
 
 /// The flags of a destructive command.
 #[derive(Args, Debug, Clone, Copy)]

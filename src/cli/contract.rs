@@ -2,8 +2,8 @@
 
 use clap::{Args, ValueEnum};
 
-use super::output::say;
-use crate::contract;
+use super::stdio::say;
+use crate::schemas;
 
 #[derive(Args)]
 pub(super) struct Contract {
@@ -25,9 +25,9 @@ enum What {
 impl Contract {
     pub(super) fn run(self) {
         let document = match self.what {
-            What::Event => contract::event(),
-            What::Campaign => contract::campaign(),
-            What::Asyncapi => contract::asyncapi(),
+            What::Event => schemas::event(),
+            What::Campaign => schemas::campaign(),
+            What::Asyncapi => schemas::asyncapi(),
         };
         say!("{document:#}");
     }

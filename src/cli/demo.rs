@@ -17,10 +17,10 @@ use super::serve::stop_on_signals;
 use super::{CliError, Settings};
 use crate::app::{App, broker_address};
 use crate::broker::connection::ConnectionConfig;
-use crate::broker::depths;
-use crate::broker::log::{EndDetection, StreamReader};
 use crate::broker::names::Names;
 use crate::broker::publisher::{Destination, OutboundMessage, Publisher};
+use crate::broker::queue_stats;
+use crate::broker::stream_reader::{EndDetection, StreamReader};
 use crate::broker::topology::Topology;
 use crate::broker::topology_status::TopologyStatus;
 use crate::config::Config;
@@ -212,12 +212,13 @@ impl Scenario<'_> {
 
     /// Messages in the broker's queues.
     async fn waiting(&self) -> Result<u64, CliError> {
-        depths::total(self.connection, &self.names, &self.queues).await.map_err(CliError::new)
+        queue_stats::total(self.connection, &self.names, &self.queues).await.map_err(CliError::new)
     }
 
     /// Reads the dead-letter stream, as anybody could.
     async fn follow_dead_letters(&self, account: Arc<Account>) -> Result<(), CliError> {
-        let log = StreamReader::open(self.connection, &self.names.dead_letters(), EndDetection::ByLastChunk, None).await;
+        let log =
+            StreamReader::open(self.connection, &self.names.dead_letters(), EndDetection::ByLastChunk, None).await;
         let (mut log, _) = log.map_err(CliError::new)?;
         loop {
             let record = log.next().await.map_err(CliError::new)?;

@@ -1,8 +1,8 @@
 //! `waypost doctor`: all that a worker needs, looked at one by one, and what to do about what is wrong. It
 //! changes nothing; to try the bindings it sends one message, which workers know and drop.
 
-mod machine;
-mod outside;
+mod host;
+mod network;
 mod server;
 mod settings;
 mod topology;
@@ -15,7 +15,7 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 use url::Url;
 
-use super::output::say;
+use super::stdio::say;
 use super::{CliError, Settings};
 
 #[derive(Args)]
@@ -90,10 +90,10 @@ impl Doctor {
             }
         };
         let mut findings = settings::findings(&config);
-        findings.extend(machine::findings(&config));
+        findings.extend(host::findings(&config));
         findings.extend(worker::finding(&config).await);
-        findings.extend(outside::broker(&config).await);
-        findings.extend(outside::egress(&config, &self.urls).await);
+        findings.extend(network::broker(&config).await);
+        findings.extend(network::egress(&config, &self.urls).await);
         self.tell(&findings)
     }
 

@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::CliError;
 use super::client::Server;
-use super::output::say;
-use super::pages::Pages;
-use super::plain;
+use super::paginate::Pages;
+use super::sanitize;
+use super::stdio::say;
 
 #[derive(Args)]
 #[command(after_help = "Example:
@@ -61,13 +61,13 @@ fn table(endpoints: &[Value]) -> String {
     ]);
     for endpoint in endpoints {
         table.add_row([
-            plain::field(&endpoint["endpoint"], 60),
-            plain::field(&endpoint["breaker"], 12),
+            sanitize::field(&endpoint["endpoint"], 60),
+            sanitize::field(&endpoint["breaker"], 12),
             percent(&endpoint["failureRatio"]),
-            plain::count(&endpoint["inFlight"]),
-            plain::count(&endpoint["allowed"]),
-            plain::count(&endpoint["waiting"]),
-            plain::count(&endpoint["parked"]),
+            sanitize::count(&endpoint["inFlight"]),
+            sanitize::count(&endpoint["allowed"]),
+            sanitize::count(&endpoint["waiting"]),
+            sanitize::count(&endpoint["parked"]),
             milliseconds(&endpoint["latencyMs"]),
             last_error(&endpoint["lastError"]),
         ]);
@@ -81,20 +81,20 @@ fn table(endpoints: &[Value]) -> String {
 }
 
 fn percent(share: &Value) -> String {
-    share.as_f64().map_or_else(|| plain::NOTHING.to_owned(), |share| format!("{:.0} %", share * 100.0))
+    share.as_f64().map_or_else(|| sanitize::NOTHING.to_owned(), |share| format!("{:.0} %", share * 100.0))
 }
 
 fn milliseconds(time: &Value) -> String {
-    time.as_f64().map_or_else(|| plain::NOTHING.to_owned(), |time| format!("{time:.0} ms"))
+    time.as_f64().map_or_else(|| sanitize::NOTHING.to_owned(), |time| format!("{time:.0} ms"))
 }
 
 /// When it was, and the status, else what went wrong.
 fn last_error(error: &Value) -> String {
     if error.is_null() {
-        return plain::NOTHING.to_owned();
+        return sanitize::NOTHING.to_owned();
     }
     let what = [&error["status"], &error["error"], &error["cause"]].into_iter().find(|what| !what.is_null());
-    format!("{} {}", plain::time(&error["at"]), plain::field(what.unwrap_or(&Value::Null), 60))
+    format!("{} {}", sanitize::time(&error["at"]), sanitize::field(what.unwrap_or(&Value::Null), 60))
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::CliError;
 use super::client::{Call, Server};
-use super::documents;
 use super::event::Event;
-use super::output::say;
+use super::json_stream;
+use super::stdio::say;
 
 #[derive(Args)]
 pub(super) struct Explain {
@@ -32,9 +32,9 @@ impl Explain {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let event = match &self.file {
             None => self.event.document().to_string().into_bytes(),
-            Some(file) => documents::read(file)?,
+            Some(file) => json_stream::read(file)?,
         };
-        if documents::split(&event).is_ok_and(|events| events.len() > 1) {
+        if json_stream::split(&event).is_ok_and(|events| events.len() > 1) {
             return Err(CliError::Usage("one event at a time: the file has several".to_owned()));
         }
         let call = Call { headers: Vec::new(), body: Some(event) };

@@ -7,8 +7,8 @@ use clap::{Args, ValueEnum};
 use reqwest::Method;
 
 use super::client::{Call, Server};
-use super::output::print;
-use super::{CliError, client, documents};
+use super::stdio::print;
+use super::{CliError, client, json_stream};
 use crate::delivery::campaign::Campaign;
 use crate::delivery::document;
 use crate::delivery::egress::HttpUrls;
@@ -72,10 +72,10 @@ impl Graph {
 /// Whether plain `http` is allowed is for the server to say, when the document is applied.
 fn from_file(file: &Path) -> Result<Campaign, CliError> {
     let named = |fault: &dyn Display| format!("{}: {fault}", file.display());
-    let bytes = documents::read(file).map_err(|failure| match failure {
+    let bytes = json_stream::read(file).map_err(|failure| match failure {
         CliError::Failed(text) | CliError::Usage(text) => CliError::Failed(named(&text)),
     })?;
-    if documents::split(&bytes).is_ok_and(|documents| documents.len() > 1) {
+    if json_stream::split(&bytes).is_ok_and(|documents| documents.len() > 1) {
         return Err(CliError::Usage(named(&"several documents; a picture is of one campaign")));
     }
     document::read(&bytes, HttpUrls::Allowed, None)

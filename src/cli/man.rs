@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _};
 
-use super::output::say;
+use super::stdio::say;
 use super::{Cli, CliError};
 
 #[derive(Args)]

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::output::say;
+use super::stdio::say;
 
 #[derive(Args)]
 pub(super) struct OpenApi {

@@ -11,10 +11,10 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader
 
 use super::CliError;
 use super::client::{Api, Call, Server};
-use super::documents;
 use super::event::Event;
-use super::output::say;
+use super::json_stream;
 use super::progress;
+use super::stdio::say;
 
 /// Events on their way at once.
 const IN_FLIGHT: usize = 64;
@@ -72,9 +72,9 @@ impl Publish {
     async fn all(self, api: &Api, mut input: impl AsyncBufRead + Unpin) -> Result<(), CliError> {
         let mut first = Vec::new();
         while first.trim_ascii().is_empty() && input.read_until(b'\n', &mut first).await.map_err(CliError::new)? > 0 {}
-        if documents::split(&first).is_err_and(|error| error.is_eof()) {
+        if json_stream::split(&first).is_err_and(|error| error.is_eof()) {
             input.read_to_end(&mut first).await.map_err(CliError::new)?;
-            if let Ok(events) = documents::split(&first) {
+            if let Ok(events) = json_stream::split(&first) {
                 let events = events.into_iter().map(|event| Ok(event.to_vec()));
                 return self.each(api, "event", futures_util::stream::iter(events)).await;
             }

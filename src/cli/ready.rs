@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::CliError;
 use super::client::Server;
-use super::output::say;
+use super::stdio::say;
 
 #[derive(Args)]
 #[command(after_help = "Exit code 0: it is ready. 1: it is not, and why.")]

@@ -1,16 +1,16 @@
 //! `waypost replays`: list, show, follow, pause, resume, cancel.
 
 pub(super) mod follow;
+pub(super) mod labels;
 mod list;
 mod show;
-pub(super) mod words;
 
 use clap::{Args, Subcommand};
 
 use super::CliError;
 use super::client::{Server, id};
 use super::confirm::{Confirmation, Decision};
-use super::output::say;
+use super::stdio::say;
 use follow::OutputMode;
 
 /// The name of the list in the API.
@@ -96,7 +96,7 @@ impl One {
         if self.json {
             say!("{replay}");
         } else {
-            say!("{}\n{}", words::standing(&replay), words::commands(&replay));
+            say!("{}\n{}", labels::standing(&replay), labels::commands(&replay));
         }
         Ok(())
     }
@@ -106,15 +106,15 @@ impl Cancel {
     async fn run(self) -> Result<(), CliError> {
         let replay = self.one.server.clone().api()?.get(&[LIST, &self.one.id], &[]).await?;
         // The server says why one that has ended can't be cancelled.
-        if words::stage(&replay) == words::Stage::Ended {
+        if labels::stage(&replay) == labels::Stage::Ended {
             return self.one.change("cancel").await;
         }
-        let effect = words::cancellation(&replay);
+        let effect = labels::cancellation(&replay);
         if self.confirmation.decide(&effect).await? == Decision::Proceed {
             return self.one.change("cancel").await;
         }
         if self.one.json {
-            say!("{}", serde_json::json!({ "dryRun": true, "id": self.one.id, "unsent": words::unsent(&replay) }));
+            say!("{}", serde_json::json!({ "dryRun": true, "id": self.one.id, "unsent": labels::unsent(&replay) }));
         } else {
             say!("would {effect}");
         }

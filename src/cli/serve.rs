@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{CliError, Settings};
-use crate::app::{ReloadHandle, App};
+use crate::app::{App, ReloadHandle};
 use crate::config::Config;
 use crate::reload::{self, Changes};
 use crate::telemetry::{self, Telemetry};

@@ -12,8 +12,8 @@ use reqwest::Url;
 use serde_json::{Map, Value, json};
 
 use super::client::{Api, Server, address};
-use super::output::say;
-use super::{CliError, plain};
+use super::stdio::say;
+use super::{CliError, sanitize};
 use account::{Account, Finding};
 
 /// The workers read the queues' depths this often: a difference that is none any more by then was only on its way.
@@ -112,7 +112,7 @@ fn table(account: &Account) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     for (what, count) in account.described() {
-        table.add_row([what.to_owned(), plain::count(&count.into())]);
+        table.add_row([what.to_owned(), sanitize::count(&count.into())]);
     }
     if let Some(column) = table.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Right);

@@ -7,8 +7,8 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Value};
 
 use super::fault::ConfigFault;
-use super::known::{SettingRegistry, letters, unknown};
-use super::layers::ProvidedSetting;
+use super::registry::{SettingRegistry, letters, unknown};
+use super::sources::ProvidedSetting;
 use crate::delivery::secret_encryption::Keyring;
 
 /// What every variable of ours begins with.
@@ -56,11 +56,21 @@ pub(super) fn read(
 }
 
 /// What the flags say.
-pub(super) fn overrides(flags: &[(&str, String)], known: &SettingRegistry, faults: &mut Vec<ConfigFault>) -> Vec<ProvidedSetting> {
+pub(super) fn overrides(
+    flags: &[(&str, String)],
+    known: &SettingRegistry,
+    faults: &mut Vec<ConfigFault>,
+) -> Vec<ProvidedSetting> {
     flags.iter().filter_map(|(key, text)| give(key, text, "the command line", known, faults)).collect()
 }
 
-fn give(key: &str, text: &str, origin: &str, known: &SettingRegistry, faults: &mut Vec<ConfigFault>) -> Option<ProvidedSetting> {
+fn give(
+    key: &str,
+    text: &str,
+    origin: &str,
+    known: &SettingRegistry,
+    faults: &mut Vec<ConfigFault>,
+) -> Option<ProvidedSetting> {
     match value(key, text, known) {
         Ok(value) => Some(ProvidedSetting { key: key.to_owned(), value, origin: origin.to_owned() }),
         Err(message) => {

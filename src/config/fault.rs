@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::known::DEFAULT;
+use super::registry::DEFAULT;
 
 /// Settings that cannot be used. Displayed one fault a line.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use figment::value::Value;
 use url::Url;
 
-use super::known::SettingRegistry;
-use super::layers::Merged;
+use super::registry::SettingRegistry;
+use super::sources::Merged;
 
 /// One setting as `waypost check` shows it: secrets are masked.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 //! `values` for each kind of value. Every fault is found, not only the first.
 
 use super::fault::{ConfigError, ConfigFault};
-use super::layers::Merged;
 use super::raw::RawToken;
 use super::setting::Setting;
+use super::sources::Merged;
 use super::values::{
     allowed, authorities, broker_url, certificates, collector, folder, identity, listen, number, one_of, optional,
     prefix, rate_limit, retention, secret_url, some_time, time, token_hash, token_name,

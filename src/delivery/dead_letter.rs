@@ -1,11 +1,11 @@
 //! Dead letters: what has ended without success, with everything needed to inspect it and to send it again.
 //!
-//! [`filter`] and [`choice`] choose among them, [`mark`] is what is written of them afterwards.
+//! [`filter`] and [`selection`] choose among them, [`record`] is what is written of them afterwards.
 
-pub mod selection;
 pub mod filter;
 pub mod record;
 pub mod removed;
+pub mod selection;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use super::campaign::{Configuration, MASK, Target};
 use super::event::StepEvent;
-use super::violation::Violation;
 use super::ids::{DeadLetterId, DeliveryId, EventId, ReplayId, ReplayRef, WebhookId};
 use super::outcome::Cause;
 use super::reason::DeadLetterReason;
+use super::violation::Violation;
 use super::{Attempt, Delivery, TraceContext, timestamp};
 
 /// The most of an unreadable body that is kept, in bytes. Twice as long as the longest event, and so short that a reader of the
@@ -137,7 +137,13 @@ impl DeadLetter {
     }
 
     /// The dead letter of a message that could not be dealt with. `seen` tells apart equal bodies that came twice.
-    pub fn of_body(body: &[u8], mut errors: Vec<Violation>, seen: &str, reason: DeadLetterReason, now: DateTime<Utc>) -> Self {
+    pub fn of_body(
+        body: &[u8],
+        mut errors: Vec<Violation>,
+        seen: &str,
+        reason: DeadLetterReason,
+        now: DateTime<Utc>,
+    ) -> Self {
         let kept = &body[..body.len().min(BODY_BYTES_KEPT)];
         if kept.len() < body.len() {
             let message = format!("only the first {BODY_BYTES_KEPT} of its {} bytes are kept", body.len());

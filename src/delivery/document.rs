@@ -3,11 +3,11 @@
 //! One function per node of the document holds that node's rules. A fault does not end the reading: every node is read
 //! for the faults that remain, and only a document without any becomes a campaign.
 
-mod duplicate_keys;
 mod assign_ids;
-mod webhook_document;
+mod duplicate_keys;
 mod json_cursor;
 mod webhook;
+mod webhook_document;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use url::Url;
 use super::campaign::{Campaign, MenuEntry, Redirect, RedirectKind, Section, SectionKind, Webhook};
 use super::egress::{EgressRules, HttpUrls};
 use super::event::{Keyword, MAX_CAMPAIGN_ID_CHARS};
-use super::violation::Violation;
 use super::ids::WebhookId;
-pub use webhook_document::{read_value, read_webhook};
+use super::violation::Violation;
 use json_cursor::{Faults, FirstPlaces, Node, Object, shortened};
+pub use webhook_document::{read_value, read_webhook};
 
 /// The largest document, in bytes.
 pub const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;

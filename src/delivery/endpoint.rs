@@ -15,9 +15,9 @@
 
 pub mod breaker;
 pub mod concurrency_limiter;
+pub mod decaying_ratio;
 pub mod gcra;
 pub mod receiver;
-pub mod decaying_ratio;
 
 use std::fmt;
 use std::time::Duration;

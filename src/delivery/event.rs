@@ -7,9 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Number, Value};
 
-use super::violation::{Violation, type_name};
 use super::ids::EventId;
 use super::normal_form::NormalForm;
+use super::violation::{Violation, type_name};
 use super::{left_out, timestamp};
 
 /// The largest body of an event, in bytes.

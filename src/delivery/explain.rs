@@ -2,14 +2,14 @@
 //!
 //! It decides nothing: [`resolve::step`] does, and what is said here is made from its answer.
 
-mod words;
+mod labels;
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Delivery;
-use super::campaign::{Campaign, MenuEntry, WebhookPlace, Secrets, Section, SectionKind, WebhookKind};
+use super::campaign::{Campaign, MenuEntry, Secrets, Section, SectionKind, WebhookKind, WebhookPlace};
 use super::event::{Keyword, StepEvent};
 use super::ids::WebhookId;
 use super::request::{self, RequestPreview};
@@ -105,12 +105,12 @@ pub fn explain(
     now: DateTime<Utc>,
 ) -> Explanation {
     let Some((campaign, version)) = campaign else {
-        let why = words::no_campaign(&event);
+        let why = labels::no_campaign(&event);
         return nowhere(event, None, why);
     };
     let found = Some(ExplainedCampaign { id: campaign.id.clone(), version });
     let Some(step) = resolve::step(campaign, &event) else {
-        let why = words::no_section(campaign, &event);
+        let why = labels::no_section(campaign, &event);
         return nowhere(event, found, why);
     };
     let Section { label, kind, menu, .. } = step.section;
@@ -123,7 +123,7 @@ pub fn explain(
         section: Some(ExplainedSection { label: label.clone(), kind: *kind, matches: true }),
         matched_by: step.choice.map(|(_, by)| by),
         entries,
-        why: words::result(&step, &event, &webhooks),
+        why: labels::result(&step, &event, &webhooks),
         webhooks,
         event,
     }
@@ -140,7 +140,7 @@ fn explained_entry(entry: &MenuEntry, step: &Step<'_>, event: &StepEvent) -> Exp
         keyword: entry.keyword.clone(),
         option: entry.option.clone(),
         matches: is_chosen(entry, step),
-        why: words::entry(entry, step, event),
+        why: labels::entry(entry, step, event),
     }
 }
 
@@ -167,7 +167,7 @@ fn explained_webhook(
         keyword: place.entry.map(|entry| entry.keyword.clone()),
         enabled: webhook.enabled,
         fires: reached && webhook.enabled,
-        why: words::webhook(place, step, event),
+        why: labels::webhook(place, step, event),
         request: reached.then(|| request::render(&Delivery::new(event.clone(), target, None), now).shown(secrets)),
     }
 }

@@ -290,7 +290,9 @@ pub enum Outcome {
 pub fn classify(reply: &Reply, permanent_statuses: &[u16], now: DateTime<Utc>) -> Outcome {
     match reply {
         Reply::Answer { status: 200..=299, .. } => Outcome::Delivered,
-        Reply::Answer { status, .. } if permanent_statuses.contains(status) => Outcome::Permanent(DeadLetterReason::Gone),
+        Reply::Answer { status, .. } if permanent_statuses.contains(status) => {
+            Outcome::Permanent(DeadLetterReason::Gone)
+        }
         Reply::Answer { status: 429 | 503, retry_after: Some(header), .. } => {
             Outcome::Transient { retry_after: retry_after(header, now) }
         }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::campaign::{Campaign, MenuEntry, WebhookPlace, Section, Target};
+use super::campaign::{Campaign, MenuEntry, Section, Target, WebhookPlace};
 use super::event::StepEvent;
 use super::normal_form::NormalForm;
 use super::reason::DeadLetterReason;

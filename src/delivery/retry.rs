@@ -48,7 +48,7 @@ impl Default for RetryPolicy {
 
 impl RetryPolicy {
     /// The policy of a webhook.
-    pub fn of(&self, webhook: &Webhook) -> Cow<'_, Self> {
+    pub fn for_webhook(&self, webhook: &Webhook) -> Cow<'_, Self> {
         if webhook.retry.is_empty() { Cow::Borrowed(self) } else { Cow::Owned(self.with(&webhook.retry)) }
     }
 
@@ -191,12 +191,19 @@ mod tests {
         let fresh = TimeDelta::zero();
         let decide = |attempts, since, outcome| decide(&policy, &failed(attempts, since), &outcome, now());
         assert_eq!(decide(1, fresh, Outcome::Delivered), Settlement::Delivered);
-        assert_eq!(decide(1, fresh, Outcome::Permanent(DeadLetterReason::Gone)), Settlement::Dead(DeadLetterReason::Gone));
+        assert_eq!(
+            decide(1, fresh, Outcome::Permanent(DeadLetterReason::Gone)),
+            Settlement::Dead(DeadLetterReason::Gone)
+        );
         assert_eq!(wait(&decide(1, fresh, transient(None))), Some(5.0));
         assert_eq!(wait(&decide(3, fresh, transient(None))), Some(45.0));
         assert_eq!(wait(&decide(11, fresh, transient(None))), Some(21_600.0));
         assert_eq!(decide(12, fresh, transient(None)), Settlement::Dead(DeadLetterReason::Exhausted));
-        assert_eq!(decide(11, TimeDelta::hours(43), transient(None)), Settlement::Dead(DeadLetterReason::Exhausted), "too old");
+        assert_eq!(
+            decide(11, TimeDelta::hours(43), transient(None)),
+            Settlement::Dead(DeadLetterReason::Exhausted),
+            "too old"
+        );
     }
 
     #[test]

@@ -131,7 +131,7 @@ pub fn graph(campaign: &Campaign) -> Graph {
     let mut drawn = Graph {
         id: campaign.id.clone(),
         name: campaign.name.clone(),
-        nodes: campaign.sections.iter().map(|section| Node::Section(SectionNode::of(section))).collect(),
+        nodes: campaign.sections.iter().map(|section| Node::Section(SectionNode::of_section(section))).collect(),
         arrows: Vec::new(),
     };
     let labels = (0..).zip(&campaign.sections).map(|(at, section)| (section.label.as_str(), at)).collect();
@@ -171,7 +171,7 @@ struct Targets<'a> {
 }
 
 impl SectionNode {
-    fn of(section: &crate::delivery::campaign::Section) -> Self {
+    fn of_section(section: &crate::delivery::campaign::Section) -> Self {
         let own = (section.redirect.is_some() || section.webhook.is_some()).then_some(EntryNode::Own);
         let entries = section
             .menu

@@ -1,13 +1,13 @@
 //! The graph on a plane, in whole numbers. Columns from left to right are the distance from the Welcome Message; arrows go
 //! between the columns as curves, and across a column on lanes that are kept free for them: never through a node.
 
-mod plan;
+mod placement;
 mod ranks;
 mod routes;
 mod sizes;
 
 use super::graph::Graph;
-use plan::Plan;
+use placement::Plan;
 use routes::Routes;
 use sizes::Sizes;
 pub(super) use sizes::{COLUMN, HOOK, PILL, ROW, head};

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::graph::{ArrowKind, Graph, HookState, DanglingTarget, Node, EntryNode};
+use super::graph::{ArrowKind, DanglingTarget, EntryNode, Graph, HookState, Node};
 use super::text::{Font, fit};
 use crate::delivery::campaign::{SectionKind, WebhookKind};
 

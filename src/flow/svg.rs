@@ -5,8 +5,8 @@
 //! the rows.
 
 mod arrows;
+mod labels;
 mod nodes;
-mod words;
 
 use std::fmt::{self, Write as _};
 

@@ -11,13 +11,13 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::given::{Id, Query};
-use super::list::{Page, PageParams};
+use super::conditional::{precondition, tagged};
+use super::extract::{Id, Query};
+use super::pagination::{Page, PageParams};
 use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
-use super::version::{precondition, tagged};
-use super::{ApiState, body};
+use super::{ApiState, body_limit};
 use crate::config::Role;
 use crate::delivery::campaign::{Campaign, Secrets};
 use crate::delivery::document::MAX_DOCUMENT_BYTES;
@@ -97,7 +97,11 @@ async fn list(State(http): State<ApiState>, Query(page): Query<PageParams>) -> R
 }
 
 /// `GET /v1/campaigns/{id}`: the document, with the ids of its webhooks.
-async fn get(State(http): State<ApiState>, Extension(caller): Extension<Principal>, Id(id): Id) -> Result<Response, Problem> {
+async fn get(
+    State(http): State<ApiState>,
+    Extension(caller): Extension<Principal>,
+    Id(id): Id,
+) -> Result<Response, Problem> {
     let stored = http.campaigns.get(&id)?;
     Ok(document(StatusCode::OK, &stored, caller.secrets()))
 }
@@ -111,7 +115,7 @@ async fn put(
     body: Body,
 ) -> Result<Response, Problem> {
     let precondition = precondition(&headers)?;
-    let body = body::read(body, MAX_DOCUMENT_BYTES).await;
+    let body = body_limit::read(body, MAX_DOCUMENT_BYTES).await;
     let body = body.map_err(|unread| Problem::of_body(unread, "a document", MAX_DOCUMENT_BYTES))?;
     let put = http.campaigns.put(&id, &body, precondition, &caller.name).await?;
     let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };

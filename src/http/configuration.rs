@@ -15,7 +15,7 @@ use crate::campaigns::hold::LogStatus;
 use crate::campaigns::restore::Configuration;
 use crate::config::Role;
 use crate::delivery::timestamp;
-use crate::follow::SyncState;
+use crate::view_sync::SyncState;
 
 /// The routes of the configuration as a whole.
 pub(super) fn routes() -> Vec<Route> {

@@ -16,34 +16,34 @@
 //! | `/login` | a token for a session |
 //! | `/assets/…` | style sheets and the script |
 //!
-//! A page changes something by a form with a token against forgery ([`door`]). The script makes it quicker, not possible.
+//! A page changes something by a form with a token against forgery ([`auth_middleware`]). The script makes it quicker, not possible.
 
 mod assets;
+mod auth_middleware;
 mod campaigns;
 mod dead_letters;
-mod door;
 mod editor;
 mod endpoints;
-mod errors;
 mod explain;
 mod flow;
 mod form;
+mod form_errors;
+mod format;
+mod labels;
+mod layout;
 mod letter_view;
 mod links;
-mod numbers;
 mod overview;
-mod page;
 mod replays;
 mod session;
-mod words;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use tokio_util::sync::CancellationToken;
 
-use self::door::ConsoleGuard;
+use self::auth_middleware::ConsoleGuard;
 use super::ApiState;
-use super::access::Access;
+use super::auth::Access;
 use super::route::Route;
 
 /// All pages.
@@ -51,9 +51,10 @@ pub(super) fn router(http: &ApiState, stop: CancellationToken) -> Router<ApiStat
     let routes = routes();
     let door = ConsoleGuard { access: Access::new(http.tokens.clone(), "", &routes), stop };
     let pages = routes.into_iter().fold(Router::new(), |pages, route| pages.route(route.path, route.handler));
-    let pages =
-        pages.method_not_allowed_fallback(page::no_such_method).layer(from_fn_with_state(door.clone(), door::pass));
-    let open = session::router().layer(from_fn_with_state(door, door::open));
+    let pages = pages
+        .method_not_allowed_fallback(layout::no_such_method)
+        .layer(from_fn_with_state(door.clone(), auth_middleware::pass));
+    let open = session::router().layer(from_fn_with_state(door, auth_middleware::open));
     assets::router().merge(open).merge(pages)
 }
 

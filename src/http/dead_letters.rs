@@ -1,9 +1,9 @@
 //! Dead letters over HTTP: found, understood, discarded.
 
-pub(super) mod asked;
 mod erase;
 mod preview;
-pub(super) mod shown;
+pub(super) mod query;
+pub(super) mod response;
 mod summary;
 
 use std::time::{Duration, Instant};
@@ -18,22 +18,22 @@ use tokio::task::block_in_place;
 
 use super::ApiState;
 use super::audit::{AuditDetail, chosen};
-use super::given::{UniqueMap, JsonBody, Id};
-use super::list::Page;
+use super::extract::{Id, JsonBody, UniqueMap};
+use super::pagination::Page;
 use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
 use crate::config::Role;
 use crate::dead_letters::{self, DeadLetterError, Remainder};
-use crate::delivery::dead_letter::selection::Selection;
 use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::dead_letter::record::MAX_BECAUSE_CHARS;
-use crate::delivery::violation::Violation;
+use crate::delivery::dead_letter::selection::Selection;
 use crate::delivery::ids::DeadLetterId;
+use crate::delivery::violation::Violation;
 use crate::store::dead_letters::search::LetterCounts;
-use asked::{LetterQuery, Search, cursor, offset_of};
 use preview::DiscardPreview;
-use shown::{LetterResponse, LetterSummaryResponse};
+use query::{LetterQuery, Search, cursor, offset_of};
+use response::{LetterResponse, LetterSummaryResponse};
 use summary::Summary;
 
 /// The routes of dead letters.
@@ -79,7 +79,7 @@ struct Discard {
     /// These dead letters.
     ids: Option<Vec<DeadLetterId>>,
     /// Or all pending ones that this matches.
-    #[schemars(with = "Option<Filter>")]
+    #[schemars(with = "Option<LetterFilter>")]
     filter: Option<UniqueMap>,
     /// Why, for whoever asks later. A filter needs it.
     #[schemars(length(min = 1, max = MAX_BECAUSE_CHARS))]
@@ -151,7 +151,8 @@ async fn discard(
     let choice = Selection::read(ids, filter.map(|UniqueMap(fields)| fields)).map_err(Problem::of_faults)?;
     if dry_run == Some(true) {
         let tally = http.dead_letters.count_discardable(&choice).await?;
-        let about = AuditDetail(format!("nothing: a dry run, for {} dead letters chosen {}", tally.total, chosen(&choice)));
+        let about =
+            AuditDetail(format!("nothing: a dry run, for {} dead letters chosen {}", tally.total, chosen(&choice)));
         return Ok((Extension(about), Json(DiscardAnswer::Preview(tally.into()))).into_response());
     }
     if let Some(fault) = fault_of(because.as_deref(), &choice) {

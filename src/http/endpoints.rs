@@ -6,13 +6,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::ApiState;
-use super::given::Query;
-use super::list::{Page, PageParams};
+use super::extract::Query;
+use super::pagination::{Page, PageParams};
 use super::problem::Problem;
 use super::route::Route;
 use crate::config::Role;
-use crate::delivery::endpoint::{Origin, EndpointStats};
-use crate::worker::endpoints::EndpointSnapshot;
+use crate::delivery::endpoint::{EndpointStats, Origin};
+use crate::worker::endpoint_registry::EndpointSnapshot;
 
 /// The routes of endpoints.
 pub(super) fn routes() -> Vec<Route> {
@@ -52,7 +52,8 @@ struct ReceiverResponse {
 
 impl From<EndpointSnapshot> for EndpointResponse {
     fn from(EndpointSnapshot { endpoint, standing, receivers }: EndpointSnapshot) -> Self {
-        let receivers = receivers.into_iter().take(RECEIVERS).map(|(path, standing)| ReceiverResponse { path, standing });
+        let receivers =
+            receivers.into_iter().take(RECEIVERS).map(|(path, standing)| ReceiverResponse { path, standing });
         Self { endpoint, standing, receivers: receivers.collect() }
     }
 }

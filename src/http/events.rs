@@ -12,13 +12,13 @@ use serde::Serialize;
 
 use super::problem::Problem;
 use super::route::Route;
-use super::{ApiState, body};
+use super::{ApiState, body_limit};
 use crate::broker::publisher::{Destination, OutboundMessage};
 use crate::config::Role;
 use crate::delivery::TraceContext;
 use crate::delivery::event::{self, MAX_EVENT_BYTES, StepEvent};
-use crate::delivery::violation::Violation;
 use crate::delivery::ids::EventId;
+use crate::delivery::violation::Violation;
 
 /// The broker confirms within this time, or the caller is told to repeat the event.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,7 +51,7 @@ struct Accepted {
 
 /// `POST /v1/events`: 202 once the broker has confirmed the event. It is published as it came, byte for byte.
 async fn publish(State(http): State<ApiState>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
-    let body = body::read(body, MAX_EVENT_BYTES).await;
+    let body = body_limit::read(body, MAX_EVENT_BYTES).await;
     let body = body.map_err(|unread| Problem::of_body(unread, "an event", MAX_EVENT_BYTES))?;
     let event = event::decode(&body, None).map_err(Problem::of_faults)?;
     if event.campaign_id.len() > MAX_SHORT_STRING_BYTES {

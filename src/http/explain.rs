@@ -9,7 +9,7 @@ use chrono::Utc;
 use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
-use super::{ApiState, body};
+use super::{ApiState, body_limit};
 use crate::campaigns::CampaignError;
 use crate::config::Role;
 use crate::delivery::campaign::Secrets;
@@ -35,7 +35,7 @@ async fn explain(
     Extension(caller): Extension<Principal>,
     body: Body,
 ) -> Result<Json<Explanation>, Problem> {
-    let body = body::read(body, MAX_EVENT_BYTES).await;
+    let body = body_limit::read(body, MAX_EVENT_BYTES).await;
     let body = body.map_err(|unread| Problem::of_body(unread, "an event", MAX_EVENT_BYTES))?;
     explain_body(&http, &body, caller.secrets()).map(Json)
 }

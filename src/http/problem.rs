@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::body::BodyError;
+use super::body_limit::BodyError;
 use crate::campaigns;
 use crate::dead_letters;
 use crate::delivery::violation::Violation;
@@ -68,7 +68,9 @@ impl Problem {
     /// A body that could not be read; `what` may have `limit` bytes.
     pub(super) fn of_body(unread: BodyError, what: &str, limit: usize) -> Self {
         match unread {
-            BodyError::TooLarge => Self::of_faults(vec![Violation::new("$", format!("{what} has at most {limit} bytes"))]),
+            BodyError::TooLarge => {
+                Self::of_faults(vec![Violation::new("$", format!("{what} has at most {limit} bytes"))])
+            }
             BodyError::Broken => Self::new(StatusCode::BAD_REQUEST, "the body ended before its time"),
         }
     }

@@ -11,18 +11,18 @@ use tokio::task::block_in_place;
 use super::ApiState;
 use super::audit::{AuditDetail, chosen};
 use super::counts::by_count_with;
-use super::given::{UniqueMap, JsonBody, Id, Query};
-use super::list::{Page, PageParams};
+use super::extract::{Id, JsonBody, Query, UniqueMap};
+use super::pagination::{Page, PageParams};
 use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
 use crate::config::Role;
 use crate::dead_letters::DeadLetterError;
-use crate::delivery::dead_letter::selection::Selection;
 use crate::delivery::dead_letter::filter::LetterFilter;
+use crate::delivery::dead_letter::selection::Selection;
 use crate::delivery::ids::DeadLetterId;
 use crate::delivery::reason::DeadLetterReason;
-use crate::delivery::replay::{ReplayCommand, ReplayProgress, Replay, ReplayConfig, ReplayId};
+use crate::delivery::replay::{Replay, ReplayCommand, ReplayConfig, ReplayId, ReplayProgress};
 use crate::delivery::request;
 use crate::replays::{ReplayPreview, ReplaySpec};
 
@@ -104,7 +104,7 @@ struct CreateReplay {
     /// These dead letters, in any state but `replaying`.
     ids: Option<Vec<DeadLetterId>>,
     /// Or all that this matches; where it names no state, the pending ones.
-    #[schemars(with = "Option<Filter>")]
+    #[schemars(with = "Option<LetterFilter>")]
     filter: Option<UniqueMap>,
     /// The most dead letters sent in a second; absent for as many as go.
     rate_per_second: Option<f64>,
@@ -170,7 +170,11 @@ async fn create(
 }
 
 /// Creates a replay, and tells the audit of it.
-pub(super) async fn create_audited(http: &ApiState, order: ReplaySpec, by: &str) -> Result<(Replay, AuditDetail), DeadLetterError> {
+pub(super) async fn create_audited(
+    http: &ApiState,
+    order: ReplaySpec,
+    by: &str,
+) -> Result<(Replay, AuditDetail), DeadLetterError> {
     let chosen = chosen(&order.choice);
     let replay = http.replays.create(order, by).await?;
     let about = AuditDetail(format!("{}: {} dead letters chosen {chosen}", replay.id, replay.total));

@@ -10,22 +10,22 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::given::{UniqueMap, JsonBody, Id};
+use super::conditional::{precondition, tagged};
+use super::extract::{Id, JsonBody, UniqueMap};
 use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
-use super::version::{precondition, tagged};
-use super::{ApiState, body};
+use super::{ApiState, body_limit};
 use crate::campaigns::CampaignError;
 use crate::config::Role;
-use crate::delivery::campaign::{WebhookPlace, Secrets, Webhook};
+use crate::delivery::campaign::{Secrets, Webhook, WebhookPlace};
 use crate::delivery::document::MAX_DOCUMENT_BYTES;
 use crate::delivery::duration::TextDuration;
 use crate::delivery::event::Keyword;
-use crate::delivery::violation::Violation;
 use crate::delivery::ids::WebhookId;
 use crate::delivery::request::{self, RequestPreview};
-use crate::delivery::{Attempt, Delivery, left_out, sample, signing};
+use crate::delivery::violation::Violation;
+use crate::delivery::{Attempt, Delivery, left_out, signing, test_event};
 use crate::store::StoredCampaign;
 
 /// The routes of webhooks.
@@ -131,7 +131,11 @@ pub(super) struct WebhookTestResult {
 }
 
 /// `GET /v1/webhooks/{id}`: the webhook, and where it is.
-async fn get(State(http): State<ApiState>, Extension(caller): Extension<Principal>, Id(id): Id) -> Result<Response, Problem> {
+async fn get(
+    State(http): State<ApiState>,
+    Extension(caller): Extension<Principal>,
+    Id(id): Id,
+) -> Result<Response, Problem> {
     let id = WebhookId::new(id);
     let stored = http.campaigns.of_webhook(&id).map_err(refused)?;
     located(&stored, &id, caller.secrets())
@@ -146,7 +150,7 @@ async fn put(
     body: Body,
 ) -> Result<Response, Problem> {
     let (id, precondition) = (WebhookId::new(id), precondition(&headers)?);
-    let body = body::read(body, MAX_DOCUMENT_BYTES).await;
+    let body = body_limit::read(body, MAX_DOCUMENT_BYTES).await;
     let body = body.map_err(|unread| Problem::of_body(unread, "a document", MAX_DOCUMENT_BYTES))?;
     let stored = http.campaigns.put_webhook(&id, &body, precondition, &caller.name).await.map_err(refused)?;
     located(&stored, &id, caller.secrets())
@@ -196,13 +200,21 @@ async fn test(
 }
 
 /// The delivery of a sample event to the webhook of a place.
-pub(super) fn sample_of(campaign: &str, place: &WebhookPlace<'_>, given: Map<String, Value>) -> Result<Delivery, Problem> {
-    let event = sample::event(given, campaign, place, Utc::now(), &uuid::Uuid::now_v7().to_string());
+pub(super) fn sample_of(
+    campaign: &str,
+    place: &WebhookPlace<'_>,
+    given: Map<String, Value>,
+) -> Result<Delivery, Problem> {
+    let event = test_event::test_event(given, campaign, place, Utc::now(), &uuid::Uuid::now_v7().to_string());
     Ok(Delivery::new(event.map_err(Problem::of_faults)?, place.target(), None))
 }
 
 /// Sends a sample once, now.
-pub(super) async fn send_test(http: &ApiState, delivery: Delivery, secrets: Secrets) -> Result<WebhookTestResult, Problem> {
+pub(super) async fn send_test(
+    http: &ApiState,
+    delivery: Delivery,
+    secrets: Secrets,
+) -> Result<WebhookTestResult, Problem> {
     let mut tried = delivery.clone();
     http.worker.attempt_once(&mut tried).await;
     let attempt = tried

@@ -3,7 +3,7 @@
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::broker::topology_status::{ObjectKind, TopologyProblem, TopologyStatus};
-use crate::follow::Followers;
+use crate::view_sync::Followers;
 
 /// The state of the broker's objects and of the logs.
 pub struct BrokerState {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Metrics;
-use super::reading::Counts;
+use super::snapshot::Counts;
 
 /// How often the counters are read.
 pub const STEP: Duration = Duration::from_secs(1);

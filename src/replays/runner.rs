@@ -21,12 +21,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::requests::{InFlight, FairLimiter};
+use super::fair_limiter::{FairLimiter, InFlight};
 use super::{ReplayWakeup, Replays, new_delivery};
 use crate::broker::BrokerError;
 use crate::broker::acks::Acks;
-use crate::broker::subscription::{ACK_FLUSH_TIMEOUT, Message, Subscription};
 use crate::broker::publisher::{Destination, OutboundMessage};
+use crate::broker::subscription::{ACK_FLUSH_TIMEOUT, Message, Subscription};
 use crate::dead_letters::DeadLetterError;
 use crate::delivery::Delivery;
 use crate::delivery::dead_letter::record::{DeadLetterRecord, LetterResult, ReplayBatch};
@@ -34,7 +34,7 @@ use crate::delivery::dead_letter::{DeadLetter, LetterState};
 use crate::delivery::event::{self, StepEvent};
 use crate::delivery::ids::EventId;
 use crate::delivery::replay::ReplayOutcome;
-use crate::delivery::replay::{ReplayProgress, REQUESTS, Replay, ReplayId, ReplayRef, ReplayState};
+use crate::delivery::replay::{REQUESTS, Replay, ReplayId, ReplayProgress, ReplayRef, ReplayState};
 use crate::store::StoreError;
 use crate::store::dead_letters::LetterView;
 use crate::worker::consumer_status::ConsumerStatus;
@@ -190,7 +190,12 @@ impl Runner {
     }
 
     /// Works on a replay, and settles its message. Gives back whose it was.
-    async fn settle(self: Arc<Self>, PendingWakeup { call, tag }: PendingWakeup, acks: Acks, stop: CancellationToken) -> ReplayId {
+    async fn settle(
+        self: Arc<Self>,
+        PendingWakeup { call, tag }: PendingWakeup,
+        acks: Acks,
+        stop: CancellationToken,
+    ) -> ReplayId {
         let replay = call.replay.clone();
         let _working = self.requests.work_on(&replay);
         let shift = AssertUnwindSafe(self.run_time_slice(&call, &stop)).catch_unwind().await;
@@ -206,10 +211,15 @@ impl Runner {
     }
 
     /// Slices, as long as a shift takes. Where there is more to do the next message says so before this one is settled.
-    async fn run_time_slice(&self, ReplayWakeup { replay, known }: &ReplayWakeup, stop: &CancellationToken) -> Result<(), ReplayError> {
+    async fn run_time_slice(
+        &self,
+        ReplayWakeup { replay, known }: &ReplayWakeup,
+        stop: &CancellationToken,
+    ) -> Result<(), ReplayError> {
         // What whoever worked on it before has recorded. A log that was made anew never comes that far, and knows no such
         // replay.
-        let read = self.replays.dead_letters.until(|view| Ok(view.position()?.is_some_and(|at| at.offset >= *known)));
+        let read =
+            self.replays.dead_letters.wait_until(|view| Ok(view.position()?.is_some_and(|at| at.offset >= *known)));
         match timeout(READ_TIMEOUT, read).await {
             Ok(read) => read?,
             Err(_) if self.replays.dead_letters.view.replay_state(replay)?.is_none() => return Ok(()),
@@ -233,7 +243,13 @@ impl Runner {
 
     /// Sends a slice of letters, and records how it went. What is not begun by `end` is left to the next slice: however
     /// long requests take, a slice is over before the broker takes its message away.
-    async fn send(&self, job: &ReplayProgress, most: u32, end: Instant, stop: &CancellationToken) -> Result<(), ReplayError> {
+    async fn send(
+        &self,
+        job: &ReplayProgress,
+        most: u32,
+        end: Instant,
+        stop: &CancellationToken,
+    ) -> Result<(), ReplayError> {
         let view = &self.replays.dead_letters.view;
         let letters = tokio::task::block_in_place(|| view.claimed(&job.replay.id, most as usize))?;
         if letters.is_empty() {
@@ -259,7 +275,8 @@ impl Runner {
         }
         if !sent.is_empty() {
             // What was sent is recorded also where something else went wrong.
-            self.record(DeadLetterRecord::Slice(ReplayBatch { replay: job.replay.id.clone(), sent, at: Utc::now() })).await?;
+            self.record(DeadLetterRecord::Slice(ReplayBatch { replay: job.replay.id.clone(), sent, at: Utc::now() }))
+                .await?;
             if let Some(job) = view.job(&job.replay.id)? {
                 log_end(&job.replay);
             }
@@ -279,7 +296,7 @@ impl Runner {
         let runs_no_more = |view: &LetterView| Ok(view.replay_state(replay)? != Some(ReplayState::Running));
         let over = async {
             tokio::select! {
-                ended = self.replays.dead_letters.until(runs_no_more) => ended,
+                ended = self.replays.dead_letters.wait_until(runs_no_more) => ended,
                 () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => Ok(()),
                 () = stop.cancelled() => Ok(()),
             }

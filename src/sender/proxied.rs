@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::body;
 use super::pool::IDLE_TIMEOUT;
 use super::resolver::{GuardedResolver, Unresolved};
-use super::stages::{Clock, Timed};
+use super::timing::{Clock, Timed};
 use super::{ANSWER_BYTES_KEPT, ANSWER_BYTES_READ, SenderError, failure};
 use crate::delivery::egress::{EgressRules, Forbidden};
 use crate::delivery::outcome::{Cause, Reply};

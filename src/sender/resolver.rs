@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::stages::resolving;
+use super::timing::resolving;
 use crate::delivery::egress::{EgressRules, Forbidden};
 
 /// A name has no address.

@@ -1,19 +1,19 @@
 //! The view of the dead-letter log: every letter with its state, and the replays.
 //!
-//! [`rows`] and `ids` are its index, [`search`] reads by filters, `draft` applies records of the log. What does not change any
+//! [`index_block`] and `ids` are its index, [`search`] reads by filters, `draft` applies records of the log. What does not change any
 //! more goes to the `archive`: of blocks that are over the rows, which `blocks` finds, and the letters themselves, `pack` by
 //! `pack`, which come by `reading`.
 
 mod archive;
-mod blocks;
-mod draft;
-mod ids;
+mod block_store;
+mod id_index;
+pub mod index_block;
+mod letter_reader;
 mod location;
-mod pack;
-mod reading;
 mod removed;
-pub mod rows;
 pub mod search;
+mod segment_codec;
+mod view_transaction;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -26,20 +26,20 @@ use serde::Deserialize;
 use sled::{Db, Tree};
 
 use super::StoreError;
-use crate::broker::log::StreamPosition;
+use crate::broker::stream_reader::StreamPosition;
 use crate::delivery::dead_letter::filter::LetterFilter;
-use crate::delivery::dead_letter::record::{LetterHistory, DeadLetterRecord};
+use crate::delivery::dead_letter::record::{DeadLetterRecord, LetterHistory};
 use crate::delivery::dead_letter::removed::RemovedMessage;
 use crate::delivery::dead_letter::{DeadLetter, LetterState};
 use crate::delivery::ids::{DeadLetterId, ReplayId};
-use crate::delivery::replay::{ClaimState, ReplayProgress, Replay, ReplayState};
+use crate::delivery::replay::{ClaimState, Replay, ReplayProgress, ReplayState};
 use crate::delivery::timestamp;
 use archive::{Archive, Segments};
-use draft::ViewTransaction;
-use ids::IdIndex;
+use id_index::IdIndex;
+use index_block::{Block, IndexRow, Zone, fingerprint};
+pub use letter_reader::StoredLetter;
 use location::{block_of, blocks_of, first_of};
-pub use reading::StoredLetter;
-use rows::{Block, IndexRow, Zone, fingerprint};
+use view_transaction::ViewTransaction;
 
 /// The key of the dead-letter log's position.
 const DEAD_LETTER_LOG: &[u8] = b"dead-letters";

@@ -1,7 +1,7 @@
 //! On a real sled, in a temporary folder.
 
 use super::*;
-use crate::broker::log::StreamPosition;
+use crate::broker::stream_reader::StreamPosition;
 use crate::delivery::campaign::Campaign;
 use crate::delivery::document;
 use crate::delivery::egress::HttpUrls;

@@ -18,21 +18,21 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
+use super::consumer_status::{ConsumerStatus, MessageGuard, Phase};
 use super::memory_budget::MemoryBudget;
-use super::retry_throttle::RetryThrottle;
-use super::consumer_status::{MessageGuard, Phase, ConsumerStatus};
 use super::queue::Queue;
+use super::retry_throttle::RetryThrottle;
 use crate::broker::BrokerError;
 use crate::broker::acks::Acks;
 use crate::broker::connection::{self, ConnectionConfig, reconnect_delays};
-use crate::broker::subscription::Message;
-use crate::broker::depths;
 use crate::broker::probe::is_probe;
-use crate::broker::rotating_consumer::{DeliveryOrigin, RotatingConsumer, ReceivedMessage};
+use crate::broker::queue_stats;
+use crate::broker::rotating_consumer::{DeliveryOrigin, ReceivedMessage, RotatingConsumer};
+use crate::broker::subscription::Message;
 use crate::broker::topology::{MAX_RETURNS, Topology};
 use crate::campaigns::Campaigns;
 use crate::campaigns::hold::LogStatus;
-use crate::follow::{SyncState, FollowError, Follower, watch};
+use crate::view_sync::{FollowError, Follower, SyncState, watch};
 
 /// A message that could not be settled is held this long before it goes back, so that a trouble of ours that passes
 /// does not use up the number of times the broker gives a message out.
@@ -165,7 +165,7 @@ impl Consumer {
             let events = events.into_iter().map(|events| self.consume(events, Queue::Events, &pause));
             tokio::try_join!(try_join_all(events), self.consume(retries, Queue::Retries, &pause))
         };
-        let depths = depths::watch(&connection, names, &queues, |queue, depth| {
+        let depths = queue_stats::watch(&connection, names, &queues, |queue, depth| {
             self.worker.metrics.queue_depth(queue, depth.messages);
             if queue == retries_queue || queues.iter().any(|events| events == queue) {
                 self.progress.ready(queue, depth.messages);
@@ -268,14 +268,14 @@ async fn settle(worker: Arc<Worker>, queue: Queue, mut message: Message, acks: A
         return acks.acknowledge(tag);
     }
     match queue {
-        Queue::Events => hand.precedence.event(),
+        Queue::Events => hand.precedence.event_started(),
         Queue::Retries => hand.precedence.turn().await,
     }
     let _memory = hand.memory_budget.take_message(queue, &message.body).await;
     let deal = async {
         match queue {
             _ if message.returns >= MAX_RETURNS => worker.dead_letter_poison(queue, &mut message).await,
-            Queue::Events => worker.event(&mut message).await,
+            Queue::Events => worker.handle_event(&mut message).await,
             Queue::Retries => worker.retry(&mut message).await,
         }
     };

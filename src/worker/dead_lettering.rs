@@ -5,18 +5,22 @@ use tracing::Instrument as _;
 
 use super::queue::Queue;
 use super::{DeliveryError, Worker, close_account, delivery_log, new_outgoing};
-use crate::broker::subscription::Message;
 use crate::broker::publisher::{Destination, PublishError};
+use crate::broker::subscription::Message;
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::dead_letter::removed::{Removal, RemovedMessage};
-use crate::delivery::violation::Violation;
 use crate::delivery::reason::DeadLetterReason;
-use crate::metrics::account::Origin;
+use crate::delivery::violation::Violation;
+use crate::metrics::ledger::Origin;
 use crate::telemetry::spans;
 
 impl Worker {
     /// Keeps a message that can't be read.
-    pub(super) async fn dead_letter_malformed(&self, message: &Message, faults: Vec<Violation>) -> Result<(), DeliveryError> {
+    pub(super) async fn dead_letter_malformed(
+        &self,
+        message: &Message,
+        faults: Vec<Violation>,
+    ) -> Result<(), DeliveryError> {
         let now = Utc::now();
         // Equal bodies are told apart by their receipts.
         let seen = self.receipts.next().to_string();

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
-use crate::broker::ladder::DelayTier;
+use crate::broker::delay_queues::DelayTier;
 use crate::broker::names::Names;
-use crate::broker::publisher::{Destination, OutboundMessage, Publisher, PublishError};
+use crate::broker::publisher::{Destination, OutboundMessage, PublishError, Publisher};
 use crate::metrics::Metrics;
 
 /// A parked delivery waits this long for others.

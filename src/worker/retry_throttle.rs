@@ -39,8 +39,8 @@ impl Default for RetryThrottle {
 
 impl RetryThrottle {
     /// A fresh event is taken in hand.
-    pub(super) fn event(&self) {
-        self.share(|share, now| share.event(now));
+    pub(super) fn event_started(&self) {
+        self.share(|share, now| share.event_started(now));
     }
 
     /// Waits until a retry may be taken in hand.
@@ -67,7 +67,7 @@ struct Share {
 }
 
 impl Share {
-    fn event(&mut self, now: Duration) {
+    fn event_started(&mut self, now: Duration) {
         self.last_event = Some(now);
         self.retries = (self.retries + RETRIES_PER_EVENT).min(BURST);
     }
@@ -99,7 +99,7 @@ mod tests {
         for microsecond in (0..10_000_000).step_by(20) {
             let now = Duration::from_micros(microsecond);
             if events_per_second > 0 && microsecond >= next_event {
-                share.event(now);
+                share.event_started(now);
                 next_event += 1_000_000 / events_per_second;
             }
             if now >= next_retry {
@@ -128,7 +128,7 @@ mod tests {
         for _ in 0..10_000 {
             precedence.turn().await;
         }
-        precedence.event();
+        precedence.event_started();
         // Those that have been earned, and then one after the other.
         for _ in 0..100 {
             precedence.turn().await;

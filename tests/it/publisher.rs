@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use waypost::broker::append::{StreamWriter, ReadBack};
 use waypost::broker::connection::ConnectionConfig;
 use waypost::broker::names::Names;
-use waypost::broker::publisher::{Destination, PublisherStatus, OutboundMessage, Publisher, PublishError};
+use waypost::broker::publisher::{Destination, OutboundMessage, PublishError, Publisher, PublisherStatus};
+use waypost::broker::stream_writer::{ReadBack, StreamWriter};
 use waypost::broker::topology::Topology;
 use waypost::broker::topology_status::TopologyStatus;
 
@@ -55,7 +55,8 @@ async fn a_record_that_is_not_read_back_is_published_again() {
     let broker = Broker::shared().await;
     let prefix = unique("publisher");
     let log = format!("{prefix}.retries");
-    let appender: StreamWriter<()> = StreamWriter::new(publisher(&broker.url(), &prefix), log.clone(), Duration::from_secs(2));
+    let appender: StreamWriter<()> =
+        StreamWriter::new(publisher(&broker.url(), &prefix), log.clone(), Duration::from_secs(2));
     let amqp = Amqp::connect(&broker.url()).await;
     // Nobody reads.
     assert_eq!(appender.publish_until_applied(to_queue(&log, 1)).await, Ok(1));

@@ -10,10 +10,10 @@ use waypost::delivery::campaign::{Campaign, WebhookPlace};
 use waypost::delivery::document::{MAX_DOCUMENT_BYTES, UrlPolicy, read, read_webhook};
 use waypost::delivery::egress::HttpUrls;
 use waypost::delivery::event::StepEvent;
-use waypost::delivery::violation::Violation;
 use waypost::delivery::ids::EventId;
 use waypost::delivery::request::render;
 use waypost::delivery::secret_encryption::is_sealed;
+use waypost::delivery::violation::Violation;
 
 use super::{are_told, is_kept, now};
 

@@ -3,10 +3,10 @@
 
 use waypost::delivery::dead_letter::record::DeadLetterRecord;
 use waypost::delivery::dead_letter::{BODY_BYTES_KEPT, DeadLetter};
-use waypost::delivery::violation::Violation;
 use waypost::delivery::ids::DeadLetterId;
 use waypost::delivery::reason::DeadLetterReason;
 use waypost::delivery::replay::{ReplayId, ReplayRef};
+use waypost::delivery::violation::Violation;
 
 use super::{depth, is_kept, now};
 

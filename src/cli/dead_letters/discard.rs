@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use super::LIST;
 use super::filter::FilterQuery;
 use super::selection::{SelectedLetters, Selection};
-use crate::cli::client::{Api, Server, ApiError};
+use crate::cli::client::{Api, ApiError, Server};
 use crate::cli::confirm::{Confirmation, Decision};
-use crate::cli::output::say;
-use crate::cli::{CliError, plain, progress};
+use crate::cli::stdio::say;
+use crate::cli::{CliError, progress, sanitize};
 use crate::delivery::timestamp;
 
 /// After so many answers in a row that nothing was taken, and that there is more, something is wrong.
@@ -69,7 +69,7 @@ impl Discard {
         if self.json {
             say!("{}", json!({ "discarded": discarded }));
         } else {
-            say!("discarded {}", plain::dead_letters(discarded));
+            say!("discarded {}", sanitize::dead_letters(discarded));
         }
         Ok(())
     }
@@ -84,7 +84,7 @@ async fn preview(api: &Api, selected: &SelectedLetters) -> Result<Value, CliErro
 
 /// `discard 2,900 dead letters of campaign 13010, sent to 2 endpoints`.
 fn effect(preview: &Value) -> String {
-    let letters = plain::dead_letters(preview["total"].as_u64().unwrap_or_default());
+    let letters = sanitize::dead_letters(preview["total"].as_u64().unwrap_or_default());
     let campaigns = kinds(preview, "campaigns", "campaignId", "moreCampaigns").map(|kinds| match kinds {
         Kinds::One(campaign) => format!(" of campaign {campaign}"),
         Kinds::Many(count) => format!(" of {count} campaigns"),
@@ -105,7 +105,7 @@ enum Kinds {
 fn kinds(preview: &Value, list: &str, name: &str, more: &str) -> Option<Kinds> {
     match preview[list].as_array().map(Vec::as_slice).unwrap_or_default() {
         [] => None,
-        [one] => Some(Kinds::One(plain::field(&one[name], 100))),
+        [one] => Some(Kinds::One(sanitize::field(&one[name], 100))),
         some => Some(Kinds::Many(some.len() as u64 + preview[more].as_u64().unwrap_or_default())),
     }
 }
@@ -158,7 +158,7 @@ fn incomplete(failure: CliError, discarded: u64) -> CliError {
     if discarded == 0 {
         return failure;
     }
-    failure.and(&format!("{} were discarded before; the same command goes on", plain::dead_letters(discarded)))
+    failure.and(&format!("{} were discarded before; the same command goes on", sanitize::dead_letters(discarded)))
 }
 
 #[cfg(test)]

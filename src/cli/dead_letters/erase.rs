@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::LIST;
 use crate::cli::client::{Api, Server};
 use crate::cli::confirm::{Confirmation, Decision};
-use crate::cli::output::say;
-use crate::cli::{CliError, plain, progress};
+use crate::cli::stdio::say;
+use crate::cli::{CliError, progress, sanitize};
 
 #[derive(Args)]
 #[command(after_help = "Example:
@@ -50,7 +50,7 @@ impl Erase {
     pub(in crate::cli) async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
         let counted = search(&api, &self.phone, Mode::Count, Value::Null).await?;
-        let effect = format!("erase what {} tell of the person, for good", plain::dead_letters(counted.letters));
+        let effect = format!("erase what {} tell of the person, for good", sanitize::dead_letters(counted.letters));
         let decision = match counted.letters {
             // There is nothing to ask about.
             0 if !self.confirmation.is_dry_run() => Decision::Proceed,
@@ -67,14 +67,14 @@ impl Erase {
         } else if is_dry_run {
             say!("would {effect}");
         } else {
-            say!("erased {}", plain::dead_letters(found.letters));
+            say!("erased {}", sanitize::dead_letters(found.letters));
         }
         if found.replaying == 0 {
             return Ok(());
         }
         Err(CliError::Failed(format!(
             "{} being replayed: run this again when that has ended",
-            plain::dead_letters(found.replaying)
+            sanitize::dead_letters(found.replaying)
         )))
     }
 }

@@ -9,12 +9,12 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::Value;
 
-use super::filter::{FilterQuery, Filter};
+use super::filter::{Filter, FilterQuery};
 use super::{LIST, summary};
 use crate::cli::client::{Api, Server};
-use crate::cli::output::say;
-use crate::cli::pages::Pages;
-use crate::cli::{CliError, plain, progress};
+use crate::cli::paginate::Pages;
+use crate::cli::stdio::say;
+use crate::cli::{CliError, progress, sanitize};
 
 /// Small, because one unreadable message may have megabytes.
 const PAGE: usize = 200;
@@ -57,7 +57,7 @@ impl Export {
         let name = file.display();
         let open = std::fs::File::create(&file).map_err(|error| CliError::new(format!("{name}: {error}")))?;
         match write(&api, &conditions, &bar, BufWriter::new(open)).await {
-            Ok(Written::All(count)) => say!("{} exported to {name}", plain::dead_letters(count)),
+            Ok(Written::All(count)) => say!("{} exported to {name}", sanitize::dead_letters(count)),
             Ok(Written::Enough) => {}
             Err(failure) => return Err(failure.and(&format!("{name} is not complete"))),
         }

@@ -6,12 +6,12 @@ use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value};
 
 use crate::cli::CliError;
-use crate::cli::plain;
+use crate::cli::sanitize;
 use crate::delivery::dead_letter::LetterState;
-use crate::delivery::dead_letter::filter::LetterFilter as LetterFilter;
+use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::endpoint::Origin;
-use crate::delivery::time_spec::TimeSpec;
 use crate::delivery::reason::DeadLetterReason;
+use crate::delivery::time_spec::TimeSpec;
 use crate::delivery::timestamp;
 
 /// The API's names of the filters, and the flags.
@@ -57,19 +57,19 @@ pub(in crate::cli) struct Filter {
     #[arg(long, help_heading = FILTERS, value_name = "URL", value_parser = Origin::parse)]
     endpoint: Option<Origin>,
     /// Those given up for this reason
-    #[arg(long, help_heading = FILTERS, value_parser = PossibleValuesParser::new(Reason::ALL.map(Reason::as_str)))]
+    #[arg(long, help_heading = FILTERS, value_parser = PossibleValuesParser::new(DeadLetterReason::ALL.map(DeadLetterReason::as_str)))]
     reason: Option<String>,
     /// Those whose last attempt was answered with this HTTP status
     #[arg(long, help_heading = FILTERS, value_parser = clap::value_parser!(u16).range(100..=999))]
     status: Option<u16>,
     /// Those dead since then: RFC 3339, or how long ago (`2h`)
-    #[arg(long, help_heading = FILTERS, value_name = "TIME", value_parser = Moment::parse)]
+    #[arg(long, help_heading = FILTERS, value_name = "TIME", value_parser = TimeSpec::parse)]
     since: Option<TimeSpec>,
     /// Those dead before then: RFC 3339, or how long ago (`30m`)
-    #[arg(long, help_heading = FILTERS, value_name = "TIME", value_parser = Moment::parse)]
+    #[arg(long, help_heading = FILTERS, value_name = "TIME", value_parser = TimeSpec::parse)]
     until: Option<TimeSpec>,
     /// Those in this state
-    #[arg(long, help_heading = FILTERS, value_parser = PossibleValuesParser::new(State::ALL.map(State::as_str)))]
+    #[arg(long, help_heading = FILTERS, value_parser = PossibleValuesParser::new(LetterState::ALL.map(LetterState::as_str)))]
     pub(super) state: Option<String>,
 }
 
@@ -141,7 +141,7 @@ pub(in crate::cli) fn flags(filter: &Value, which: &[&str]) -> String {
             Value::Number(number) => number.to_string(),
             _ => return None,
         };
-        which.contains(name).then(|| format!("{flag} {}", plain::shell_word(&value)))
+        which.contains(name).then(|| format!("{flag} {}", sanitize::shell_word(&value)))
     };
     FLAGS.iter().filter_map(flag).collect::<Vec<_>>().join(" ")
 }

@@ -9,9 +9,9 @@ use super::LIST;
 use super::filter::Filter;
 use crate::cli::CliError;
 use crate::cli::client::Server;
-use crate::cli::output::say;
-use crate::cli::pages::Pages;
-use crate::cli::plain;
+use crate::cli::paginate::Pages;
+use crate::cli::sanitize;
+use crate::cli::stdio::say;
 
 #[derive(Args)]
 #[command(after_help = "Example:
@@ -56,14 +56,14 @@ fn table(letters: &[Value]) -> String {
     table.set_header(["DEAD", "STATE", "REASON", "LAST ANSWER", "CAMPAIGN", "LABEL", "WHERE", "ID"]);
     for letter in letters {
         table.add_row([
-            plain::time(&letter["deadAt"]),
-            plain::field(&letter["state"], 12),
-            plain::field(&letter["reason"], 20),
+            sanitize::time(&letter["deadAt"]),
+            sanitize::field(&letter["state"], 12),
+            sanitize::field(&letter["reason"], 20),
             last_answer(letter),
-            plain::field(&letter["campaignId"], 24),
-            plain::field(&letter["label"], 24),
+            sanitize::field(&letter["campaignId"], 24),
+            sanitize::field(&letter["label"], 24),
             place(letter),
-            plain::field(&letter["id"], 64),
+            sanitize::field(&letter["id"], 64),
         ]);
     }
     table.trim_fmt()
@@ -71,20 +71,20 @@ fn table(letters: &[Value]) -> String {
 
 /// The status, else why there was none.
 fn last_answer(letter: &Value) -> String {
-    plain::field(if letter["status"].is_null() { &letter["cause"] } else { &letter["status"] }, 20)
+    sanitize::field(if letter["status"].is_null() { &letter["cause"] } else { &letter["status"] }, 20)
 }
 
 /// Where it was to go; of what could not be read, the first fault.
 fn place(letter: &Value) -> String {
     let fault = &letter["errors"][0];
     match (fault["path"].as_str(), fault["message"].as_str()) {
-        (Some(path), Some(message)) => plain::line(&format!("{path}: {message}"), 56),
-        _ => plain::field(if letter["url"].is_null() { &letter["webhookId"] } else { &letter["url"] }, 56),
+        (Some(path), Some(message)) => sanitize::line(&format!("{path}: {message}"), 56),
+        _ => sanitize::field(if letter["url"].is_null() { &letter["webhookId"] } else { &letter["url"] }, 56),
     }
 }
 
 fn ending(shown: usize, more: bool) -> String {
-    let shown_text = plain::dead_letters(shown as u64);
+    let shown_text = sanitize::dead_letters(shown as u64);
     let next = shown.saturating_mul(4);
     let more = if more {
         format!("; there may be more: --limit {next}, or `waypost dead-letters summary` for the counts")

@@ -4,12 +4,12 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 
 use super::request;
-use crate::cli::plain;
+use crate::cli::sanitize;
 
 /// How many, where to, what can't be sent, and samples of the requests.
 pub(super) fn text(plan: &Value) -> String {
     let total = plan["total"].as_u64().unwrap_or_default();
-    let mut sections = vec![format!("{} would be sent again. Nothing has been sent.", plain::dead_letters(total))];
+    let mut sections = vec![format!("{} would be sent again. Nothing has been sent.", sanitize::dead_letters(total))];
     sections.extend(counts(&plan["endpoints"], "endpoint", "ENDPOINT"));
     if let Some(unsendable) = counts(&plan["unsendable"], "reason", "REASON") {
         sections.push(format!("These can't be sent as things are:\n{unsendable}"));
@@ -21,7 +21,7 @@ pub(super) fn text(plan: &Value) -> String {
         some => sections.push(format!("{some} of the requests:")),
     }
     for sample in samples {
-        let id = plain::field(&sample["deadLetterId"], 64);
+        let id = sanitize::field(&sample["deadLetterId"], 64);
         sections.push(format!("{id}\n{}", request::text(sample, "  ").trim_end()));
     }
     sections.join("\n\n")
@@ -32,7 +32,7 @@ fn counts(items: &Value, name: &str, title: &str) -> Option<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([title, "DEAD LETTERS"]);
     for item in items {
-        table.add_row([plain::field(&item[name], 100), plain::count(&item["count"])]);
+        table.add_row([sanitize::field(&item[name], 100), sanitize::count(&item["count"])]);
     }
     if let Some(column) = table.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Right);

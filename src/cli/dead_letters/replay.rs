@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 use super::preview;
 use super::selection::Selection;
 use crate::cli::CliError;
-use crate::cli::client::{Server, ApiError};
-use crate::cli::output::{say, tell};
+use crate::cli::client::{ApiError, Server};
 use crate::cli::replays::follow::{self, OutputMode};
-use crate::cli::replays::{LIST, words};
+use crate::cli::replays::{LIST, labels};
+use crate::cli::stdio::{say, tell};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -79,13 +79,13 @@ impl Replay {
             (true, _) if self.json => say!("{answer}"),
             (true, _) => say!("{}", preview::text(&answer)),
             (false, true) if self.json => say!("{answer}"),
-            (false, true) => say!("{}\n{}", words::created(&answer), words::commands(&answer)),
+            (false, true) => say!("{}\n{}", labels::created(&answer), labels::commands(&answer)),
             (false, false) if self.json => {
-                tell!("{}", words::created(&answer));
+                tell!("{}", labels::created(&answer));
                 follow::follow(&api, answer, OutputMode::Json).await?;
             }
             (false, false) => {
-                say!("{}", words::created(&answer));
+                say!("{}", labels::created(&answer));
                 follow::follow(&api, answer, OutputMode::Text).await?;
             }
         }

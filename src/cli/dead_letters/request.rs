@@ -4,15 +4,15 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::cli::plain;
+use crate::cli::sanitize;
 
 /// Request line, headers, an empty line, body; each line after `indent`.
 pub(super) fn text(request: &Value, indent: &str) -> String {
-    let field = |name: &str| plain::field(&request[name], usize::MAX);
+    let field = |name: &str| sanitize::field(&request[name], usize::MAX);
     let mut text = format!("{indent}{} {}\n", field("method"), field("url"));
     for (name, value) in request["headers"].as_object().into_iter().flatten() {
         // Writing to a string can't fail.
-        let _ = writeln!(text, "{indent}{}: {}", plain::line(name, usize::MAX), plain::field(value, usize::MAX));
+        let _ = writeln!(text, "{indent}{}: {}", sanitize::line(name, usize::MAX), sanitize::field(value, usize::MAX));
     }
     let body = match &request["body"] {
         Value::Null => return text,
@@ -20,7 +20,7 @@ pub(super) fn text(request: &Value, indent: &str) -> String {
         other => other.to_string(),
     };
     text.push('\n');
-    for line in plain::lines(&body).lines() {
+    for line in sanitize::lines(&body).lines() {
         let _ = writeln!(text, "{indent}{line}");
     }
     text

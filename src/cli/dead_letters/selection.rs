@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::filter::{FilterQuery, Filter};
+use super::filter::{Filter, FilterQuery};
 use crate::cli::CliError;
 use crate::cli::client::id;
 use crate::delivery::dead_letter::LetterState;

@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::{LIST, request};
 use crate::cli::CliError;
 use crate::cli::client::{Server, id};
-use crate::cli::output::say;
-use crate::cli::plain;
+use crate::cli::sanitize;
+use crate::cli::stdio::say;
 use crate::delivery::duration::rough;
 use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::timestamp;
@@ -63,11 +63,11 @@ fn page(letter: &Value, now: DateTime<Utc>) -> String {
 
 fn head(letter: &Value, now: DateTime<Utc>) -> String {
     let reason = letter["reason"].as_str().unwrap_or_default();
-    let dead_at = plain::field(&letter["deadAt"], 40);
+    let dead_at = sanitize::field(&letter["deadAt"], 40);
     let ago = timestamp::parse(&dead_at).ok().and_then(|dead_at| now.signed_duration_since(dead_at).to_std().ok());
     let ago = ago.map_or_else(String::new, |ago| format!(" ({} ago)", rough(ago)));
-    let (id, state) = (plain::field(&letter["id"], 64), plain::field(&letter["state"], 20));
-    format!("{id}  {state}\n{}: {}\ndead since {dead_at}{ago}", plain::line(reason, 20), in_words(reason))
+    let (id, state) = (sanitize::field(&letter["id"], 64), sanitize::field(&letter["state"], 20));
+    format!("{id}  {state}\n{}: {}\ndead since {dead_at}{ago}", sanitize::line(reason, 20), in_words(reason))
 }
 
 fn in_words(reason: &str) -> &'static str {
@@ -91,7 +91,7 @@ fn facts(letter: &Value) -> Option<String> {
     ];
     let given = facts.into_iter().filter(|(_, name)| !letter[name].is_null());
     let lines: Vec<String> =
-        given.map(|(words, name)| format!("  {words:<18} {}", plain::field(&letter[name], usize::MAX))).collect();
+        given.map(|(words, name)| format!("  {words:<18} {}", sanitize::field(&letter[name], usize::MAX))).collect();
     (!lines.is_empty()).then(|| format!("Delivery\n{}", lines.join("\n")))
 }
 
@@ -103,7 +103,7 @@ fn unreadable(letter: &Value) -> Option<String> {
         (None, None) => return None,
     };
     let fault = |fault: &Value| {
-        format!("  {}: {}\n", plain::field(&fault["path"], 200), plain::field(&fault["message"], usize::MAX))
+        format!("  {}: {}\n", sanitize::field(&fault["path"], 200), sanitize::field(&fault["message"], usize::MAX))
     };
     let faults: String = letter["errors"].as_array().into_iter().flatten().map(fault).collect();
     let shown: String = body.chars().take(BODY_SHOWN).collect();
@@ -124,11 +124,11 @@ fn attempts(letter: &Value) -> Option<String> {
         "FIRST BYTES OF THE ANSWER, OR THE ERROR",
     ]);
     for (number, attempt) in (1..).zip(attempts) {
-        let took = attempt["durationMs"].as_u64().map_or_else(|| plain::NOTHING.to_owned(), |ms| format!("{ms} ms"));
+        let took = attempt["durationMs"].as_u64().map_or_else(|| sanitize::NOTHING.to_owned(), |ms| format!("{ms} ms"));
         let result = if attempt["status"].is_null() { &attempt["cause"] } else { &attempt["status"] };
         let said = if attempt["error"].is_null() { &attempt["answer"] } else { &attempt["error"] };
-        let at = plain::field(&attempt["at"], 40);
-        table.add_row([number.to_string(), at, took, plain::field(result, 20), plain::field(said, 100)]);
+        let at = sanitize::field(&attempt["at"], 40);
+        table.add_row([number.to_string(), at, took, sanitize::field(result, 20), sanitize::field(said, 100)]);
     }
     Some(format!("Attempts\n{}", table.trim_fmt()))
 }
@@ -137,25 +137,26 @@ fn replays(letter: &Value) -> Option<String> {
     let replays = letter["replays"].as_array().filter(|replays| !replays.is_empty())?;
     let lines = replays.iter().map(|replay| {
         let outcome = match (replay["outcome"].as_str(), replay["deadLetterId"].as_str()) {
-            (Some("dead"), Some(letter)) => format!("dead again, as {}", plain::line(letter, 64)),
+            (Some("dead"), Some(letter)) => format!("dead again, as {}", sanitize::line(letter, 64)),
             (Some("dead"), None) => "dead again".to_owned(),
             (Some("requeued"), _) => "put back on the queue of events".to_owned(),
-            _ => plain::field(&replay["outcome"], 20),
+            _ => sanitize::field(&replay["outcome"], 20),
         };
-        format!("  {}  {}  {outcome}", plain::field(&replay["at"], 40), plain::field(&replay["replayId"], 64))
+        format!("  {}  {}  {outcome}", sanitize::field(&replay["at"], 40), sanitize::field(&replay["replayId"], 64))
     });
     Some(format!("Replays\n{}", lines.collect::<Vec<_>>().join("\n")))
 }
 
 fn discard(letter: &Value) -> Option<String> {
     let discard = Some(&letter["discard"]).filter(|discard| !discard.is_null())?;
-    let by = discard["by"].as_str().map_or_else(String::new, |by| format!(" by {}", plain::line(by, 100)));
-    let because = discard["because"].as_str().map_or_else(String::new, |text| format!(": {}", plain::line(text, 1000)));
-    Some(format!("Discarded\n  {}{by}{because}", plain::field(&discard["at"], 40)))
+    let by = discard["by"].as_str().map_or_else(String::new, |by| format!(" by {}", sanitize::line(by, 100)));
+    let because =
+        discard["because"].as_str().map_or_else(String::new, |text| format!(": {}", sanitize::line(text, 1000)));
+    Some(format!("Discarded\n  {}{by}{because}", sanitize::field(&discard["at"], 40)))
 }
 
 fn what_next(letter: &Value) -> String {
-    let id = plain::shell_word(letter["id"].as_str().unwrap_or_default());
+    let id = sanitize::shell_word(letter["id"].as_str().unwrap_or_default());
     if !letter["erased"].is_null() {
         return "What it told of a person was erased: it can't be sent again.".to_owned();
     }
@@ -185,7 +186,7 @@ fn what_next(letter: &Value) -> String {
 }
 
 fn indented(text: &str) -> String {
-    plain::lines(text).lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+    sanitize::lines(text).lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

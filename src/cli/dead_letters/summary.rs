@@ -6,11 +6,11 @@ use indicatif::HumanCount;
 use serde_json::Value;
 
 use super::LIST;
-use super::filter::{FilterQuery, Filter};
+use super::filter::{Filter, FilterQuery};
 use crate::cli::CliError;
 use crate::cli::client::{Api, Server};
-use crate::cli::output::say;
-use crate::cli::plain;
+use crate::cli::sanitize;
+use crate::cli::stdio::say;
 
 /// The width of a bar that stands for all.
 const WIDTH: u64 = 30;
@@ -73,8 +73,8 @@ fn picture(summary: &Value) -> String {
         let more = if *more > 0 { format!("\n  and {} more", HumanCount(*more)) } else { String::new() };
         format!("\n\n{title}{bars}{more}")
     });
-    let (oldest, newest) = (plain::time(&summary["oldest"]), plain::time(&summary["newest"]));
-    format!("{}, from {oldest} to {newest}{}", plain::dead_letters(total), groups.collect::<String>())
+    let (oldest, newest) = (sanitize::time(&summary["oldest"]), sanitize::time(&summary["newest"]));
+    format!("{}, from {oldest} to {newest}{}", sanitize::dead_letters(total), groups.collect::<String>())
 }
 
 fn line(name: &str, widest: usize, count: u64, total: u64) -> String {
@@ -88,9 +88,9 @@ fn number(value: &Value) -> u64 {
 
 /// What could not be read has neither campaign nor webhook.
 fn called(item: &Value, name: &str) -> String {
-    let called = plain::field(&item[name], 40);
+    let called = sanitize::field(&item[name], 40);
     match item["campaignId"].as_str() {
-        Some(campaign) if name == "webhookId" => format!("{called} ({})", plain::line(campaign, 30)),
+        Some(campaign) if name == "webhookId" => format!("{called} ({})", sanitize::line(campaign, 30)),
         _ => called,
     }
 }

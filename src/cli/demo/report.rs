@@ -12,7 +12,7 @@ use super::receivers::Receiver;
 use super::story::CAMPAIGN_ID;
 use crate::broker::names::Names;
 use crate::cli::CliError;
-use crate::cli::output::say;
+use crate::cli::stdio::say;
 
 /// How often the progress is looked at.
 const LOOK: Duration = Duration::from_millis(200);

@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::broker::BrokerError;
-use crate::broker::examination::Kinds;
+use crate::broker::diagnostics::Kinds;
 use crate::broker::handshake::{SUPPORTED, Server, Support};
 
 /// The broker by its own words.

@@ -7,13 +7,13 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::words::{self, Stage};
-use super::{LIST, words::number};
+use super::labels::{self, Stage};
+use super::{LIST, labels::number};
 use crate::cli::CliError;
-use crate::cli::client::{Api, Call, ApiError};
-use crate::cli::output::{say, tell};
+use crate::cli::client::{Api, ApiError, Call};
 use crate::cli::progress;
-use crate::replays::pace::RateMeter;
+use crate::cli::stdio::{say, tell};
+use crate::replays::rate_meter::RateMeter;
 
 /// The bar takes what the words leave of the line: they lose nothing, however narrow the terminal is.
 const TEMPLATE: &str = "{wide_bar} {msg}";
@@ -44,7 +44,7 @@ enum FollowEnd {
 
 /// Follows a replay that the server has told of once. Some failed, or not all were sent: a failure.
 pub(in crate::cli) async fn follow(api: &Api, replay: Value, form: OutputMode) -> Result<(), CliError> {
-    let commands = words::commands(&replay);
+    let commands = labels::commands(&replay);
     let left = until_end(api, replay).await;
     match left.map_err(|failure| failure.and(&format!("The replay goes on without us:\n{commands}")))? {
         FollowEnd::Before(replay) => {
@@ -53,17 +53,17 @@ pub(in crate::cli) async fn follow(api: &Api, replay: Value, form: OutputMode) -
             }
             tell!(
                 "The replay goes on without us ({}):\n{}",
-                words::progress(&replay, &RateMeter::default()),
-                words::commands(&replay)
+                labels::progress(&replay, &RateMeter::default()),
+                labels::commands(&replay)
             );
             Ok(())
         }
         FollowEnd::AtTheEnd(replay) => {
             match form {
                 OutputMode::Json => say!("{replay}"),
-                OutputMode::Text => say!("{}", words::standing(&replay)),
+                OutputMode::Text => say!("{}", labels::standing(&replay)),
             }
-            words::trouble(&replay).map_or(Ok(()), |trouble| Err(CliError::Failed(trouble)))
+            labels::trouble(&replay).map_or(Ok(()), |trouble| Err(CliError::Failed(trouble)))
         }
     }
 }
@@ -75,7 +75,7 @@ async fn until_end(api: &Api, replay: Value) -> Result<FollowEnd, CliError> {
     let mut latest = replay;
     let mut silent_since: Option<Instant> = None;
     loop {
-        match words::stage(&latest) {
+        match labels::stage(&latest) {
             // While the server is gone there is nothing new to show.
             Stage::Running | Stage::Paused if silent_since.is_some() => {}
             Stage::Running | Stage::Paused => display.show(&latest, Instant::now()),
@@ -165,14 +165,14 @@ impl Display {
             Self::Drawn { bar, pace } => {
                 pace.add(now, number(replay, "sent"));
                 bar.set_position(number(replay, "sent"));
-                bar.set_message(words::progress(replay, pace));
+                bar.set_message(labels::progress(replay, pace));
             }
             Self::Told { last, pace } => {
                 pace.add(now, number(replay, "sent"));
-                let stage = words::stage(replay);
+                let stage = labels::stage(replay);
                 if last.is_none_or(|(at, told)| told != stage || now.saturating_duration_since(at) >= TELL) {
                     *last = Some((now, stage));
-                    tell!("{}", words::progress(replay, pace));
+                    tell!("{}", labels::progress(replay, pace));
                 }
             }
         }
@@ -189,7 +189,7 @@ impl Display {
     fn end(&self, replay: &Value) {
         self.clear();
         if let Self::Told { pace, .. } = self {
-            tell!("{}", words::progress(replay, pace));
+            tell!("{}", labels::progress(replay, pace));
         }
     }
 

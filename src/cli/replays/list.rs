@@ -5,12 +5,12 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 
 use super::LIST;
-use super::words::{number, selection};
+use super::labels::{number, selection};
 use crate::cli::CliError;
 use crate::cli::client::Server;
-use crate::cli::output::say;
-use crate::cli::pages::Pages;
-use crate::cli::plain;
+use crate::cli::paginate::Pages;
+use crate::cli::sanitize;
+use crate::cli::stdio::say;
 
 /// The width of the bar in a row.
 const WIDTH: u64 = 10;
@@ -54,15 +54,15 @@ fn table(replays: &[Value]) -> String {
     table.set_header(["CREATED", "BY", "STATE", "PROGRESS", "SENT", "OF", "FAILED", "WHICH", "ID"]);
     for replay in replays {
         table.add_row([
-            plain::time(&replay["createdAt"]),
-            plain::field(&replay["createdBy"], 20),
-            plain::field(&replay["state"], 12),
+            sanitize::time(&replay["createdAt"]),
+            sanitize::field(&replay["createdBy"], 20),
+            sanitize::field(&replay["state"], 12),
             bar(number(replay, "sent"), number(replay, "total")),
-            plain::count(&replay["sent"]),
-            plain::count(&replay["total"]),
-            plain::count(&replay["failed"]),
-            plain::line(&selection(replay), 60),
-            plain::field(&replay["id"], 64),
+            sanitize::count(&replay["sent"]),
+            sanitize::count(&replay["total"]),
+            sanitize::count(&replay["failed"]),
+            sanitize::line(&selection(replay), 60),
+            sanitize::field(&replay["id"], 64),
         ]);
     }
     for column in 4..7 {

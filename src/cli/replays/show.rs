@@ -2,19 +2,19 @@
 
 use serde_json::Value;
 
-use super::words;
-use crate::cli::plain;
-use crate::replays::pace::decimal;
+use super::labels;
+use crate::cli::sanitize;
+use crate::replays::rate_meter::decimal;
 
 pub(super) fn page(replay: &Value) -> String {
-    let field = |name: &str| plain::field(&replay[name], usize::MAX);
+    let field = |name: &str| sanitize::field(&replay[name], usize::MAX);
     let rate = replay["ratePerSecond"]
         .as_f64()
         .map_or_else(|| "as fast as it goes".to_owned(), |rate| format!("at most {} a second", decimal(rate)));
     let ratio = replay["stopOnFailureRatio"].as_f64();
     let ratio = ratio.map_or_else(|| "never".to_owned(), |ratio| format!("once {ratio} of the requests have failed"));
     let facts = [
-        ("which", words::selection(replay)),
+        ("which", labels::selection(replay)),
         ("configuration", field("config")),
         ("rate", rate),
         ("stops by itself", ratio),
@@ -22,12 +22,12 @@ pub(super) fn page(replay: &Value) -> String {
         ("ended", field("endedAt")),
     ];
     let facts: String = facts.into_iter().map(|(words, fact)| format!("  {words:<16} {fact}\n")).collect();
-    let trouble = match words::stage(replay) {
-        words::Stage::Ended => words::trouble(replay),
-        _ => Some(words::commands(replay)),
+    let trouble = match labels::stage(replay) {
+        labels::Stage::Ended => labels::trouble(replay),
+        _ => Some(labels::commands(replay)),
     };
     let trouble = trouble.map_or_else(String::new, |trouble| format!("\n{trouble}"));
-    format!("{}\n\n{facts}{trouble}", words::standing(replay)).trim_end().to_owned()
+    format!("{}\n\n{facts}{trouble}", labels::standing(replay)).trim_end().to_owned()
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::LetterState;
 use crate::delivery::campaign::MASK;
 use crate::delivery::endpoint::Origin;
-use crate::delivery::violation::{Violation, type_name};
 use crate::delivery::ids::{DeliveryId, EventId, WebhookId};
 use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::timestamp;
+use crate::delivery::violation::{Violation, type_name};
 
 /// Which dead letters; what is absent holds for all.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -261,7 +261,11 @@ mod tests {
             serde_json::from_value(json!({ "campaignId": "c", "state": "pending" })).expect("a filter");
         assert_eq!(
             filter,
-            LetterFilter { campaign_id: Some("c".to_owned()), state: Some(LetterState::Pending), ..LetterFilter::default() }
+            LetterFilter {
+                campaign_id: Some("c".to_owned()),
+                state: Some(LetterState::Pending),
+                ..LetterFilter::default()
+            }
         );
     }
 

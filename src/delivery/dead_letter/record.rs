@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::LetterState;
 use super::filter::LetterFilter;
 use crate::delivery::ids::{DeadLetterId, ReplayId};
-use crate::delivery::replay::{ReplayCommand, Replay, ReplayOutcome};
+use crate::delivery::replay::{Replay, ReplayCommand, ReplayOutcome};
 use crate::delivery::timestamp;
 
 /// The longest `because` of a discard, in characters. It is kept with each of the letters, and with each of the log's records
@@ -284,7 +284,9 @@ mod tests {
     #[test]
     fn a_discard_of_an_earlier_version_is_read() {
         let record = br#"{"mark":{"discard":{"ids":["dl_1"],"verdict":{"by":"ops","at":"2024-06-18T23:26:14Z","reason":"old"}}}}"#;
-        let Some(DeadLetterRecord::Discard(discard)) = DeadLetterRecord::decode(record).expect("a mark") else { panic!("a discard") };
+        let Some(DeadLetterRecord::Discard(discard)) = DeadLetterRecord::decode(record).expect("a mark") else {
+            panic!("a discard")
+        };
         assert_eq!(discard.verdict.because.as_deref(), Some("old"));
         let written = String::from_utf8(DeadLetterRecord::Discard(discard).encode().expect("JSON")).expect("text");
         assert!(written.contains(r#""because":"old""#) && !written.contains("reason"), "{written}");

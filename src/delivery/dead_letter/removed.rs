@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::DeadLetter;
 use crate::delivery::ids::ReplayRef;
-use crate::delivery::{Delivery, TraceContext, event, violation::Violation, reason::DeadLetterReason, timestamp};
+use crate::delivery::{Delivery, TraceContext, event, reason::DeadLetterReason, timestamp, violation::Violation};
 
 /// A removal from a queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::LetterState;
 use super::filter::LetterFilter;
-use crate::delivery::violation::Violation;
 use crate::delivery::ids::DeadLetterId;
+use crate::delivery::violation::Violation;
 
 /// The most letters that can be named by their ids. More are chosen by a filter.
 pub const MAX_IDS: usize = 10_000;
@@ -17,7 +17,7 @@ pub const MAX_IDS: usize = 10_000;
 pub enum Selection {
     /// These, each once.
     Ids(Vec<DeadLetterId>),
-    /// Those that it matches; where it names no state, of these the [pending](Filter::or_pending) ones.
+    /// Those that it matches; where it names no state, of these the [pending](LetterFilter::or_pending) ones.
     Filter(LetterFilter),
 }
 

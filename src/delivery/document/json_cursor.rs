@@ -12,8 +12,8 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
 use super::super::duration::{self, TextDuration};
-use super::super::violation::{Violation, type_name};
 use super::super::timestamp;
+use super::super::violation::{Violation, type_name};
 
 /// The most faults that are kept of one document. More are counted only: a megabyte has room for half a million.
 pub(super) const MAX_FAULTS: usize = 1000;

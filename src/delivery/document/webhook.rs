@@ -54,7 +54,7 @@ const RESERVED_HEADERS: [&str; 13] = [
 ];
 const RESERVED_PREFIXES: [&str; 2] = ["proxy-", "webhook-"];
 
-/// Reads a webhook. One without an id of its own has [none yet](ids::none_yet).
+/// Reads a webhook. One without an id of its own has [none yet](assign_ids::none_yet).
 pub(super) fn read<'a>(node: &Node<'a>, urls: UrlPolicy<'_>, first_ids: &mut FirstPlaces<&'a str>) -> Option<Webhook> {
     const FIELDS: [&str; 11] = [
         "id",

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::campaign::{WebhookPlace, Webhook};
+use super::super::campaign::{Webhook, WebhookPlace};
 use super::super::event::Keyword;
 use super::super::violation::Violation;
 use super::json_cursor::{Faults, FirstPlaces, Node};
@@ -15,7 +15,12 @@ const WHERE: [&str; 3] = ["campaignId", "label", "keyword"];
 ///
 /// # Errors
 /// All faults of the document, each with its path.
-pub fn read_webhook(bytes: &[u8], urls: UrlPolicy<'_>, campaign: &str, place: &WebhookPlace<'_>) -> Result<Webhook, Vec<Violation>> {
+pub fn read_webhook(
+    bytes: &[u8],
+    urls: UrlPolicy<'_>,
+    campaign: &str,
+    place: &WebhookPlace<'_>,
+) -> Result<Webhook, Vec<Violation>> {
     let (text, mut value) = parse(bytes, "a webhook").map_err(|message| vec![Violation::new("$", message)])?;
     let faults = Faults::default();
     duplicate_keys::refuse(text, &faults);

@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn what_opens_it_and_what_does_not() {
-        use HealthSignal::{Throttled, FastFailure, SlowFailure, Success};
+        use HealthSignal::{FastFailure, SlowFailure, Success, Throttled};
         let often = |sign, count| vec![sign; count];
         for (signs, apart, expected) in [
             (often(Success, 100), seconds(1), BreakerState::Closed),
@@ -191,7 +191,11 @@ mod tests {
             (often(FastFailure, 19), seconds(60), BreakerState::Closed),
             (often(FastFailure, 21), seconds(3), BreakerState::Open),
             (often(Throttled, 21), seconds(3), BreakerState::Open),
-            ([often(FastFailure, 19), vec![Success], often(FastFailure, 19)].concat(), seconds(9), BreakerState::Closed),
+            (
+                [often(FastFailure, 19), vec![Success], often(FastFailure, 19)].concat(),
+                seconds(9),
+                BreakerState::Closed,
+            ),
         ] {
             let (breaker, _) = after(&signs, apart);
             assert_eq!(breaker.shown(), expected, "{} × {:?}", signs.len(), signs.last());

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::gcra::{self, Gcra};
-use super::{Source, AskRound};
+use super::{AskRound, Source};
 
 /// A fresh delivery that waits for a gate in memory, where it holds a part of the events' window, waits no longer.
 const MAX_QUEUE_DELAY: Duration = Duration::from_millis(400);

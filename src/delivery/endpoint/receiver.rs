@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::breaker::{Breaker, SLOW, HealthSignal, BreakerDecision};
-use super::concurrency_limiter::{ConcurrencyLimiter, LONGEST_PARKING, Limits, LimitHit, SHORTEST_PARKING};
-use super::decaying_ratio::{Parked, DecayingRatio};
-use super::{Admission, AdmissionRequest, BreakerState, ParkReason, Ladder, Lane, LastError, AdmissionToken, Purpose, Queue, SlowLane, EndpointStats};
+use super::breaker::{Breaker, BreakerDecision, HealthSignal, SLOW};
+use super::concurrency_limiter::{ConcurrencyLimiter, LONGEST_PARKING, LimitHit, Limits, SHORTEST_PARKING};
+use super::decaying_ratio::{DecayingRatio, Parked};
+use super::{
+    Admission, AdmissionRequest, AdmissionToken, BreakerState, EndpointStats, Ladder, Lane, LastError, ParkReason,
+    Purpose, Queue, SlowLane,
+};
 use crate::delivery::ids::WebhookId;
 use crate::delivery::outcome::{Cause, Reply};
 
@@ -91,7 +94,13 @@ impl Receiver {
     }
 
     /// What keeps a request that the breaker would let through.
-    fn refusal(&mut self, endpoint: &mut ConcurrencyLimiter, ask: &AdmissionRequest<'_>, purpose: Purpose, now: Duration) -> Option<Admission> {
+    fn refusal(
+        &mut self,
+        endpoint: &mut ConcurrencyLimiter,
+        ask: &AdmissionRequest<'_>,
+        purpose: Purpose,
+        now: Duration,
+    ) -> Option<Admission> {
         let stalled = self.stalled(now);
         let useless = stalled || self.latency.is_none() && self.gate.in_flight > 0;
         let has_place = match (self.lane(purpose, now), ask.slow_lane) {
@@ -223,7 +232,12 @@ impl Receiver {
     }
 
     /// The gate at which a delivery of this webhook waits in `queue`.
-    pub fn gate<'a>(&'a mut self, endpoint: &'a mut ConcurrencyLimiter, queue: Queue, webhook: &WebhookId) -> &'a mut ConcurrencyLimiter {
+    pub fn gate<'a>(
+        &'a mut self,
+        endpoint: &'a mut ConcurrencyLimiter,
+        queue: Queue,
+        webhook: &WebhookId,
+    ) -> &'a mut ConcurrencyLimiter {
         match queue {
             Queue::Webhook => self.webhooks.entry(webhook.clone()).or_default(),
             Queue::Receiver => &mut self.gate,

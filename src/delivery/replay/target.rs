@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::ReplayConfig;
-use crate::delivery::campaign::{MASK, WebhookPlace, Target};
+use crate::delivery::campaign::{MASK, Target, WebhookPlace};
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::resolve;
@@ -13,7 +13,11 @@ use crate::delivery::resolve;
 ///
 /// # Errors
 /// The reason for which it can't be sent. A letter that died while it waited has no original: it dies of the same again.
-pub fn target(config: ReplayConfig, letter: &DeadLetter, current: Option<WebhookPlace<'_>>) -> Result<Target, DeadLetterReason> {
+pub fn target(
+    config: ReplayConfig,
+    letter: &DeadLetter,
+    current: Option<WebhookPlace<'_>>,
+) -> Result<Target, DeadLetterReason> {
     match (config, &letter.target) {
         (ReplayConfig::Current, _) => resolve::current(current),
         (ReplayConfig::Original, None) => Err(letter.reason),

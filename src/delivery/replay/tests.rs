@@ -122,7 +122,8 @@ fn commands_fit_the_state_or_change_nothing() {
         (Cancelled, None, None, None),
         (Stopped, None, None, None),
     ] {
-        let results = [ReplayCommand::Pause, ReplayCommand::Resume, ReplayCommand::Cancel].map(|command| command.apply(state));
+        let results =
+            [ReplayCommand::Pause, ReplayCommand::Resume, ReplayCommand::Cancel].map(|command| command.apply(state));
         assert_eq!(results, [pause, resume, cancel], "{state:?}");
     }
 }

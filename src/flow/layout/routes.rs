@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::plan::{Plan, RETURN, RouteKind};
+use super::placement::{Plan, RETURN, RouteKind};
 use super::sizes::Sizes;
 use super::{COLUMN, Heading, MARGIN, Point, Route};
 use crate::flow::graph::{Arrow, Graph};

@@ -1,6 +1,6 @@
 //! How large things are. Widths and heights are those that `assets/flow.css` has its fonts for.
 
-use crate::flow::graph::{SectionNode, Graph, Node};
+use crate::flow::graph::{Graph, Node, SectionNode};
 
 /// The width of a column, and of the cards in it.
 pub(in crate::flow) const COLUMN: i64 = 248;

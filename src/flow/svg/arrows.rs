@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Picture, words};
+use super::{Picture, labels};
 use crate::delivery::campaign::WebhookKind;
 use crate::flow::graph::ArrowKind;
 use crate::flow::layout::{Heading, Point};
@@ -20,7 +20,7 @@ impl Picture<'_> {
         let graph = &self.drawing.graph;
         for (arrow, route) in graph.arrows.iter().zip(&self.drawing.routes) {
             let Some(card) = graph.card(arrow.from) else { continue };
-            let (row, end) = (words::row(&card.rows[arrow.row]), words::end(graph, arrow));
+            let (row, end) = (labels::row(&card.rows[arrow.row]), labels::end(graph, arrow));
             write!(out, r#"<g class="arrow {}"><title>"#, class(arrow.kind))?;
             write!(out, "{}, {}: {}</title>", Escaped(&card.label), Escaped(&row), Escaped(&end))?;
             self::arrow(out, arrow.kind, &route.0)?;

@@ -2,9 +2,9 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Part, Picture, words};
+use super::{Part, Picture, labels};
 use crate::delivery::campaign::{SectionKind, WebhookKind};
-use crate::flow::graph::{Arrow, ArrowKind, SectionNode, WebhookNode, DanglingTarget, Node, Reach, EntryNode};
+use crate::flow::graph::{Arrow, ArrowKind, DanglingTarget, EntryNode, Node, Reach, SectionNode, WebhookNode};
 use crate::flow::layout::{COLUMN, HOOK, PILL, ROW, Rect, head};
 use crate::flow::text::{Escaped, Font, fit, fit_ends, width_of};
 
@@ -27,7 +27,7 @@ impl Picture<'_> {
     fn section(&self, out: &mut String, index: usize, card: &SectionNode, place: Rect) -> fmt::Result {
         let welcome = if card.kind == SectionKind::WelcomeMessage { " welcome" } else { "" };
         let unreached = if card.reach == Reach::Unreached { " unreached" } else { "" };
-        begin(out, &format!("section{welcome}{unreached}"), &words::section(card), place)?;
+        begin(out, &format!("section{welcome}{unreached}"), &labels::section(card), place)?;
         let (width, height, head) = (place.width, place.height, head(card));
         writeln!(out, r#"<rect class="card" width="{width}" height="{height}" rx="10"/>"#)?;
 
@@ -84,7 +84,7 @@ impl Picture<'_> {
     }
 
     fn row(&self, out: &mut String, card: &SectionNode, row: &EntryNode, arrows: &[&Arrow], top: i64) -> fmt::Result {
-        let said = words::row_with_arrows(&self.drawing.graph, row, arrows);
+        let said = labels::row_with_arrows(&self.drawing.graph, row, arrows);
         write!(out, r#"<g class="row" role="listitem" aria-label="{}">"#, Escaped(&said))?;
         let part = match row {
             EntryNode::Own => Part::Section { label: &card.label },
@@ -127,8 +127,8 @@ impl Picture<'_> {
     }
 
     fn hook(&self, out: &mut String, hook: &WebhookNode, place: Rect) -> fmt::Result {
-        let (class, state) = words::hook_state(hook, (self.health)(&hook.id));
-        let kind = words::hook_kind(hook);
+        let (class, state) = labels::hook_state(hook, (self.health)(&hook.id));
+        let kind = labels::hook_kind(hook);
         let shape = match hook.kind {
             WebhookKind::Redirect => "redirect",
             WebhookKind::Underlying => "underlying",
@@ -202,7 +202,7 @@ fn end_link(out: &mut String, link: Linked) -> fmt::Result {
 }
 
 fn missing(out: &mut String, gone: &DanglingTarget, place: Rect) -> fmt::Result {
-    let (fault, name) = words::missing(gone);
+    let (fault, name) = labels::missing(gone);
     begin(out, "missing", &format!("{fault}: {name}"), place)?;
     title(out, &[Some(name)])?;
     let width = place.width;

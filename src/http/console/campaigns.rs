@@ -7,21 +7,21 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use serde_json::{Value, json};
 
 use super::super::ApiState;
-use super::super::given::Id;
+use super::super::extract::Id;
 use super::super::problem::Problem;
 use super::super::route::Route;
-use super::editor::spot::EditTarget;
-use super::errors::Errors;
+use super::editor::edit_target::EditTarget;
 use super::form::{Form, Query, address};
+use super::form_errors::Errors;
+use super::layout::{Layout, PageError, RequestContext, Time, page, page_with, with_audit};
 use super::links;
-use super::page::{PageError, Layout, Time, RequestContext, page, page_with, with_audit};
 use crate::campaigns::hold::LogStatus;
-use crate::campaigns::{Precondition, CampaignError};
+use crate::campaigns::{CampaignError, Precondition};
 use crate::config::Role;
 use crate::delivery::campaign::{Campaign, MenuEntry, RedirectKind, Section, SectionKind, Webhook, WebhookKind};
 use crate::delivery::violation::Violation;
-use crate::follow::SyncState;
 use crate::store::{ChangeAuthor, Store, StoreError, StoredCampaign};
+use crate::view_sync::SyncState;
 
 /// So many campaigns are on one page of the list.
 const PER_PAGE: usize = 50;
@@ -143,7 +143,9 @@ async fn create(State(http): State<ApiState>, visit: RequestContext, form: Form)
     });
     let put = match id.as_str() {
         // No browser goes there.
-        "." | ".." => Err(CampaignError::Faults(vec![Violation::new("$.id", "can't be a dot or two: no address has these")])),
+        "." | ".." => {
+            Err(CampaignError::Faults(vec![Violation::new("$.id", "can't be a dot or two: no address has these")]))
+        }
         _ => http.campaigns.put(&id, &bytes(&document)?, Precondition::Absent, visit.name()).await,
     };
     let errors = match put {
@@ -308,13 +310,26 @@ impl CampaignPage {
     }
 }
 
-async fn show(State(http): State<ApiState>, visit: RequestContext, Id(id): Id, Query(query): Query) -> Result<Response, PageError> {
+async fn show(
+    State(http): State<ApiState>,
+    visit: RequestContext,
+    Id(id): Id,
+    Query(query): Query,
+) -> Result<Response, PageError> {
     let stored = http.campaigns.get(&id)?;
     let saved = query.given("saved").filter(|place| is_place_of(&stored.campaign, place));
-    Ok(page(&CampaignPage { saved: saved.map(|place| format!("Saved: {place}")), ..CampaignPage::new(&visit, &stored) }))
+    Ok(page(&CampaignPage {
+        saved: saved.map(|place| format!("Saved: {place}")),
+        ..CampaignPage::new(&visit, &stored)
+    }))
 }
 
-async fn rename(State(http): State<ApiState>, visit: RequestContext, Id(id): Id, form: Form) -> Result<Response, PageError> {
+async fn rename(
+    State(http): State<ApiState>,
+    visit: RequestContext,
+    Id(id): Id,
+    form: Form,
+) -> Result<Response, PageError> {
     let name = form.given("name").map(Value::from);
     change(&http, &visit, &id, &form, "the name", |document| {
         document["name"] = name.unwrap_or_default();
@@ -323,7 +338,12 @@ async fn rename(State(http): State<ApiState>, visit: RequestContext, Id(id): Id,
     .await
 }
 
-async fn remove(State(http): State<ApiState>, visit: RequestContext, Id(id): Id, form: Form) -> Result<Response, PageError> {
+async fn remove(
+    State(http): State<ApiState>,
+    visit: RequestContext,
+    Id(id): Id,
+    form: Form,
+) -> Result<Response, PageError> {
     let spot = EditTarget::of_query(&form);
     change(&http, &visit, &id, &form, &spot.in_words(), |document| spot.remove_from(document)).await
 }
@@ -348,14 +368,22 @@ async fn change(
         Ok(_) => Ok(with_audit(about, Redirect::to(&links::campaign(id)).into_response())),
         Err(CampaignError::Faults(faults)) => {
             let refused = faults.iter().map(ToString::to_string).collect();
-            let again = page_with(StatusCode::UNPROCESSABLE_ENTITY, &CampaignPage { refused, ..CampaignPage::new(visit, &stored) });
+            let again = page_with(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                &CampaignPage { refused, ..CampaignPage::new(visit, &stored) },
+            );
             Ok(with_audit("nothing: the campaign would have faults", again))
         }
         Err(refused) => Err(refused.into()),
     }
 }
 
-async fn delete(State(http): State<ApiState>, visit: RequestContext, Id(id): Id, form: Form) -> Result<Response, PageError> {
+async fn delete(
+    State(http): State<ApiState>,
+    visit: RequestContext,
+    Id(id): Id,
+    form: Form,
+) -> Result<Response, PageError> {
     let precondition = Precondition::Versions(vec![version(&form)?]);
     match http.campaigns.delete(&id, precondition, visit.name()).await {
         Ok(()) => Ok(Redirect::to("/campaigns").into_response()),

@@ -1,10 +1,10 @@
 //! Dead letters: what they have in common, the list of them, and what to do with those that are picked.
 
+mod detail;
 mod discard;
-mod letter;
-pub(super) mod picked;
+mod filter_form;
+pub(super) mod selection_form;
 mod summary;
-mod typed;
 
 use std::time::Instant;
 
@@ -15,17 +15,17 @@ use chrono::Utc;
 use tokio::task::block_in_place;
 
 pub(super) use self::discard::nothing_ticked;
+use self::filter_form::FilterForm;
 use self::summary::{Group, Tab, groups, status_words, tabs};
-use self::typed::FilterForm;
 use super::super::ApiState;
-use super::super::dead_letters::{SEARCH_TIME, asked, tally};
+use super::super::dead_letters::{SEARCH_TIME, query, tally};
 use super::super::route::Route;
 use super::form::{Form, Query};
+use super::format::Count;
+use super::labels::{at, list_of};
+use super::layout::{Layout, PageError, RequestContext, Time, page};
 use super::letter_view::view;
 use super::links;
-use super::numbers::Count;
-use super::page::{PageError, Layout, Time, RequestContext, page};
-use super::words::{at, list_of};
 use crate::config::Role;
 use crate::delivery::dead_letter;
 use crate::delivery::dead_letter::DeadLetter;
@@ -43,7 +43,7 @@ const SAID_CHARS: usize = 120;
 pub(super) fn routes() -> Vec<Route> {
     let list = vec![
         Route::get("/dead-letters", Role::Viewer, list),
-        Route::get("/dead-letters/{id}", Role::Viewer, letter::show),
+        Route::get("/dead-letters/{id}", Role::Viewer, detail::show),
     ];
     list.into_iter().chain(discard::routes()).collect()
 }
@@ -189,7 +189,7 @@ pub(super) async fn list_with(
 }
 
 async fn found(http: &ApiState, filter: &LetterFilter, cursor: Option<&str>) -> Result<FoundLetters, PageError> {
-    let before = cursor.map(|cursor| asked::offset_of(cursor, filter)).transpose()?;
+    let before = cursor.map(|cursor| query::offset_of(cursor, filter)).transpose()?;
     let of_all_states = LetterFilter { state: None, ..filter.clone() };
     let counted = tally(http, filter.clone()).await?;
     let states = match (filter.state, of_all_states == LetterFilter::default()) {
@@ -216,11 +216,11 @@ async fn found(http: &ApiState, filter: &LetterFilter, cursor: Option<&str>) -> 
         can_be_discarded: changed == dead_letter::LetterState::Pending,
     });
     // Where nothing is ticked, the same page comes back.
-    let mut here = asked::fields(filter);
+    let mut here = query::fields(filter);
     here.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
     let older = letters.next.map(|before| {
-        let mut fields = asked::fields(filter);
-        fields.push(("cursor", asked::cursor(before, filter)));
+        let mut fields = query::fields(filter);
+        fields.push(("cursor", query::cursor(before, filter)));
         at(&fields)
     });
     Ok(FoundLetters::Letters(Box::new(Letters {

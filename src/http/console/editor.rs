@@ -4,8 +4,8 @@
 //! become; where the same place was changed, nobody's work is lost without their seeing it.
 
 mod conflict;
-mod fields;
-pub(super) mod spot;
+pub(super) mod edit_target;
+mod form;
 
 use std::sync::Arc;
 
@@ -16,20 +16,20 @@ use chrono::Utc;
 use serde_json::Map;
 
 use self::conflict::Conflict;
-use self::fields::{EntryForm, Header, TypedJson};
-use self::spot::EditTarget;
+use self::edit_target::EditTarget;
+use self::form::{EntryForm, Header, TypedJson};
 use super::super::ApiState;
-use super::super::given::Id;
+use super::super::extract::Id;
 use super::super::problem::Problem;
 use super::super::route::Route;
 use super::super::webhooks::{self, WebhookTestResult};
 use super::campaigns::{self, bytes, name_of, no_such_place};
-use super::errors::Errors;
 use super::form::{Form, Query, address};
+use super::form_errors::Errors;
+use super::format;
+use super::layout::{Layout, PageError, RequestContext, page, with_audit};
 use super::links;
-use super::numbers;
-use super::page::{PageError, Layout, RequestContext, page, with_audit};
-use crate::campaigns::{Precondition, CampaignError};
+use crate::campaigns::{CampaignError, Precondition};
 use crate::config::Role;
 use crate::delivery::campaign::Campaign;
 use crate::delivery::request::{self, RequestPreview};
@@ -164,7 +164,13 @@ impl<'a> EditSession<'a> {
     }
 
     /// The place as a form has it.
-    fn given(http: &'a ApiState, visit: &'a RequestContext, id: &str, query: &Form, form: &Form) -> Result<Self, PageError> {
+    fn given(
+        http: &'a ApiState,
+        visit: &'a RequestContext,
+        id: &str,
+        query: &Form,
+        form: &Form,
+    ) -> Result<Self, PageError> {
         let (stored, spot) = (http.campaigns.get(id)?, EditTarget::of_query(query));
         Ok(Self { http, visit, stored, spot, fields: EntryForm::of_form(form) })
     }
@@ -234,7 +240,12 @@ impl<'a> EditSession<'a> {
 }
 
 /// `GET …/edit`: the place as it is.
-async fn show(State(http): State<ApiState>, visit: RequestContext, Id(id): Id, Query(query): Query) -> Result<Response, PageError> {
+async fn show(
+    State(http): State<ApiState>,
+    visit: RequestContext,
+    Id(id): Id,
+    Query(query): Query,
+) -> Result<Response, PageError> {
     let shown = EditSession::stored(&http, &visit, &id, &query)?.page()?;
     // Nothing is wrong with what nobody has filled in yet.
     let errors = if shown.spot.is_new() { Errors::default() } else { shown.errors.clone() };
@@ -326,7 +337,7 @@ async fn save(
         let campaign = match draft.read()? {
             Ok(campaign) => campaign,
             Err(errors) => {
-                let refusal = format!("{}, told below.", numbers::new(errors.count() as u64, "fault", "faults"));
+                let refusal = format!("{}, told below.", format::new(errors.count() as u64, "fault", "faults"));
                 let shown = EditorPage { refusal: Some(refusal), ..opened(draft.page()?, &form)? };
                 return Ok(with_audit("nothing: the form has faults", page(&shown)));
             }

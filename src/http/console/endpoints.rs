@@ -8,14 +8,14 @@ use super::super::ApiState;
 use super::super::endpoints::RECEIVERS;
 use super::super::route::Route;
 use super::form::{Form, Query, address};
-use super::numbers::{self, UNKNOWN};
-use super::page::{Layout, Time, RequestContext, page, updates};
-use super::words::list_of;
+use super::format::{self, UNKNOWN};
+use super::labels::list_of;
+use super::layout::{Layout, RequestContext, Time, page, updates};
 use crate::config::Role;
-use crate::delivery::dead_letter::LetterState as LetterState;
+use crate::delivery::dead_letter::LetterState;
 use crate::delivery::dead_letter::filter::LetterFilter;
-use crate::delivery::endpoint::{BreakerState, LastError, EndpointStats};
-use crate::worker::endpoints::EndpointSnapshot;
+use crate::delivery::endpoint::{BreakerState, EndpointStats, LastError};
+use crate::worker::endpoint_registry::EndpointSnapshot;
 
 /// So many endpoints are on one page of the list.
 const PER_PAGE: usize = 50;
@@ -67,8 +67,10 @@ impl EndpointRow {
         let receivers = listed.receivers.into_iter().take(RECEIVERS);
         Self {
             endpoint: listed.endpoint.as_str().to_owned(),
-            health: Health::of(&listed.standing),
-            receivers: receivers.map(|(path, standing)| ReceiverRow { path, health: Health::of(&standing) }).collect(),
+            health: Health::from_stats(&listed.standing),
+            receivers: receivers
+                .map(|(path, standing)| ReceiverRow { path, health: Health::from_stats(&standing) })
+                .collect(),
             more,
             letters: list_of(&LetterFilter {
                 endpoint: Some(listed.endpoint),
@@ -80,7 +82,7 @@ impl EndpointRow {
 }
 
 impl Health {
-    fn of(standing: &EndpointStats) -> Self {
+    fn from_stats(standing: &EndpointStats) -> Self {
         let is_failing = standing.failure_ratio.is_some_and(|failing| failing >= FAILING);
         let (mark, breaker) = match standing.breaker {
             BreakerState::Open => ("open", "open"),
@@ -92,12 +94,12 @@ impl Health {
             mark,
             breaker,
             reopening: reopening(standing),
-            in_flight: numbers::count(standing.in_flight.into()),
-            waiting: numbers::count(standing.waiting.into()),
-            allowed: numbers::count(standing.allowed.into()),
-            parked: numbers::count(standing.parked.into()),
-            failing: standing.failure_ratio.map_or_else(|| UNKNOWN.to_owned(), numbers::percent),
-            latency: standing.latency_ms.map_or_else(|| UNKNOWN.to_owned(), |ms| numbers::seconds(ms / 1000.0)),
+            in_flight: format::count(standing.in_flight.into()),
+            waiting: format::count(standing.waiting.into()),
+            allowed: format::count(standing.allowed.into()),
+            parked: format::count(standing.parked.into()),
+            failing: standing.failure_ratio.map_or_else(|| UNKNOWN.to_owned(), format::percent),
+            latency: standing.latency_ms.map_or_else(|| UNKNOWN.to_owned(), |ms| format::seconds(ms / 1000.0)),
             last_error: standing.last_error.as_ref().map(|error| (Time(error.at), words_of(error))),
         }
     }
@@ -175,7 +177,7 @@ impl List {
         let count = |breaker| found.iter().filter(|listed| listed.standing.breaker == breaker).count();
         let summary = format!(
             "{}: {} open, {} half-open, {} closed",
-            numbers::new(found.len() as u64, "endpoint", "endpoints"),
+            format::new(found.len() as u64, "endpoint", "endpoints"),
             count(BreakerState::Open),
             count(BreakerState::HalfOpen),
             count(BreakerState::Closed)

@@ -12,23 +12,23 @@ use axum::response::Response;
 use serde_json::{Map, json};
 
 use super::super::ApiState;
-use super::super::body::BodyError;
+use super::super::body_limit::BodyError;
 use super::super::explain::explain_body;
 use super::super::problem::Problem;
 use super::super::route::Route;
 use super::super::webhooks::sample_of;
-use super::editor::spot::EditTarget;
+use super::editor::edit_target::EditTarget;
 use super::form::{Form, Query, address};
+use super::layout::{Layout, PageError, RequestContext, page};
 use super::links;
-use super::page::{PageError, Layout, RequestContext, page};
 use crate::config::Role;
 use crate::delivery::campaign::{SectionKind, WebhookKind};
 use crate::delivery::event::{Keyword, MAX_EVENT_BYTES, StepEvent};
 use crate::delivery::explain::{ExplainedEntry, ExplainedWebhook, Explanation};
-use crate::delivery::violation::Violation;
 use crate::delivery::request::RequestPreview;
 use crate::delivery::resolve::MatchedBy;
-use crate::delivery::sample;
+use crate::delivery::test_event;
+use crate::delivery::violation::Violation;
 
 /// A longer address is not offered: not everything that passes addresses on takes it.
 const MAX_ADDRESS: usize = 2_000;
@@ -139,7 +139,7 @@ fn sample_event(http: &ApiState) -> Result<String, PageError> {
     let written = match campaigns.into_iter().flatten().next() {
         Some(event) => serde_json::to_string_pretty(&event),
         None => serde_json::to_string_pretty(&json!({
-            "campaignId": "13010", "label": "Welcome Message", "phoneNumber": sample::PHONE_NUMBER,
+            "campaignId": "13010", "label": "Welcome Message", "phoneNumber": test_event::PHONE_NUMBER,
             "date": "2024-06-18T23:26:14.206Z", "response": "4", "keyword": 4,
         })),
     };
@@ -232,7 +232,7 @@ impl Webhook {
 
 /// The address of an event's explanation, with nothing that tells of a person.
 fn share(event: &StepEvent) -> Option<String> {
-    let event = StepEvent { phone_number: sample::PHONE_NUMBER.to_owned(), response: None, ..event.clone() };
+    let event = StepEvent { phone_number: test_event::PHONE_NUMBER.to_owned(), response: None, ..event.clone() };
     let address = address("/explain", &[("event", &serde_json::to_string(&event).ok()?)]);
     (address.len() <= MAX_ADDRESS).then_some(address)
 }
@@ -250,7 +250,10 @@ mod tests {
         let shared = share(&event).expect("an address");
         let query = Form::read(shared.strip_prefix("/explain?").expect("a query").as_bytes());
         let again = decode(query.get("event").as_bytes(), None).expect("an event");
-        assert_eq!(again, StepEvent { phone_number: sample::PHONE_NUMBER.to_owned(), response: None, ..event.clone() });
+        assert_eq!(
+            again,
+            StepEvent { phone_number: test_event::PHONE_NUMBER.to_owned(), response: None, ..event.clone() }
+        );
         let long = StepEvent { label: "x".repeat(MAX_ADDRESS), ..event };
         assert_eq!(share(&long), None);
     }

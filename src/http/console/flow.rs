@@ -7,13 +7,13 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 
 use super::super::ApiState;
-use super::super::given::Id;
+use super::super::extract::Id;
 use super::super::route::Route;
 use super::campaigns::{name_of, no_such_place};
-use super::editor::spot::EditTarget;
+use super::editor::edit_target::EditTarget;
 use super::form::Query;
+use super::layout::{Layout, PageError, RequestContext, page};
 use super::links;
-use super::page::{PageError, Layout, RequestContext, page};
 use crate::config::Role;
 use crate::delivery::campaign::WebhookPlace;
 use crate::delivery::ids::WebhookId;
@@ -39,11 +39,17 @@ struct FlowPage {
     larger: Option<u16>,
 }
 
-async fn show(State(http): State<ApiState>, visit: RequestContext, Id(id): Id, Query(query): Query) -> Result<Response, PageError> {
+async fn show(
+    State(http): State<ApiState>,
+    visit: RequestContext,
+    Id(id): Id,
+    Query(query): Query,
+) -> Result<Response, PageError> {
     let stored = http.campaigns.get(&id)?;
     let campaign = &stored.campaign;
     let zoom = query.get("zoom").parse().ok().filter(|zoom| ZOOMS.contains(zoom)).unwrap_or(100);
-    let places: HashMap<&WebhookId, WebhookPlace<'_>> = campaign.places().map(|place| (&place.webhook.id, place)).collect();
+    let places: HashMap<&WebhookId, WebhookPlace<'_>> =
+        campaign.places().map(|place| (&place.webhook.id, place)).collect();
     let health = |id: &WebhookId| {
         let standing = places.get(id).and_then(|place| http.worker.endpoints.standing(place.webhook.url.place()));
         standing.as_ref().map_or(Health::Unknown, Health::from_stats)
@@ -62,10 +68,17 @@ async fn show(State(http): State<ApiState>, visit: RequestContext, Id(id): Id, Q
 }
 
 /// Where a part of the picture leads.
-fn address_in(http: &ApiState, campaign: &str, places: &HashMap<&WebhookId, WebhookPlace<'_>>, part: Part<'_>) -> Option<String> {
+fn address_in(
+    http: &ApiState,
+    campaign: &str,
+    places: &HashMap<&WebhookId, WebhookPlace<'_>>,
+    part: Part<'_>,
+) -> Option<String> {
     let spot = match part {
         Part::Section { label } => EditTarget::Section { label: label.to_owned() },
-        Part::Entry { section, keyword } => EditTarget::Entry { label: section.to_owned(), keyword: keyword.to_owned() },
+        Part::Entry { section, keyword } => {
+            EditTarget::Entry { label: section.to_owned(), keyword: keyword.to_owned() }
+        }
         Part::Webhook(id) => {
             let place = places.get(id)?;
             return Some(format!("{}#webhook", EditTarget::new(place.section, place.entry).address(campaign)));

@@ -5,8 +5,8 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::super::ApiState;
 use super::super::problem::Problem;
-use super::page::{PageError, Layout, RequestContext, page};
-use super::words::dead_letters;
+use super::labels::dead_letters;
+use super::layout::{Layout, PageError, RequestContext, page};
 use crate::dead_letters::DeadLetterError;
 use crate::store::dead_letters::LetterView;
 

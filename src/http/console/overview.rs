@@ -3,8 +3,8 @@
 //! It is made anew with each sample of the counters, and sent to whoever has it open.
 
 mod chart;
-mod figures;
-mod verdict;
+mod health_summary;
+mod window_stats;
 
 use std::time::Duration;
 
@@ -13,25 +13,25 @@ use axum::extract::State;
 use axum::response::Response;
 
 use self::chart::Chart;
-use self::figures::{Percentiles, StatsWindow};
-use self::verdict::{Level, HealthInputs, HealthFinding};
+use self::health_summary::{HealthFinding, HealthInputs, Level};
+use self::window_stats::{Percentiles, StatsWindow};
 use super::super::ApiState;
-use super::super::probes;
+use super::super::health;
 use super::super::route::Route;
 use super::endpoints::EndpointRow;
-use super::numbers::{self, UNKNOWN};
-use super::page::{Layout, RequestContext, page, updates};
-use crate::broker::ladder::DelayTier;
+use super::format::{self, UNKNOWN};
+use super::layout::{Layout, RequestContext, page, updates};
+use crate::broker::delay_queues::DelayTier;
 use crate::broker::publisher::PublisherStatus;
 use crate::campaigns::hold::LogStatus;
 use crate::config::Role;
-use crate::delivery::dead_letter::LetterState as LetterState;
+use crate::delivery::dead_letter::LetterState;
 use crate::delivery::endpoint::BreakerState;
-use crate::follow::SyncState;
 use crate::metrics::history::Sample;
-use crate::metrics::reading::{Balance, Counts, Gauges, Quantile};
-use crate::worker::endpoints::EndpointSnapshot;
+use crate::metrics::snapshot::{Balance, Counts, Gauges, Quantile};
+use crate::view_sync::SyncState;
 use crate::worker::consumer_status::Phase;
+use crate::worker::endpoint_registry::EndpointSnapshot;
 
 /// What is called now: short enough to follow what happens, and long enough to be read.
 const NOW: Duration = Duration::from_secs(5);
@@ -144,8 +144,8 @@ impl Now {
         let pending = gauges.dead_letters.map(|letters| letters[LetterState::Pending as usize]);
         let broken = listed.iter().filter(|listed| listed.standing.breaker != BreakerState::Closed).count();
         let (delivered, failed) = (counted(Counts::delivered), counted(Counts::failed));
-        let points = verdict::points(&HealthInputs {
-            trouble: probes::trouble(http),
+        let points = health_summary::points(&HealthInputs {
+            trouble: health::trouble(http),
             broken: broken as u64,
             pending: pending.unwrap_or_default(),
             // Where the view can't be read, that is told in its place.
@@ -156,7 +156,7 @@ impl Now {
         Self {
             level: points[0].level,
             points,
-            age: numbers::seconds(http.history.age().as_secs_f64()),
+            age: format::seconds(http.history.age().as_secs_f64()),
             rates: Rates::new(&samples, minute.as_ref(), &gauges),
             charts: [
                 Chart::new("Delivered a second", "solid", &samples, Counts::delivered),
@@ -167,12 +167,12 @@ impl Now {
             causes: minute
                 .iter()
                 .flat_map(StatsWindow::causes)
-                .map(|(cause, count)| (cause.as_str(), numbers::count(count)))
+                .map(|(cause, count)| (cause.as_str(), format::count(count)))
                 .collect(),
             waiting: Waiting::new(http, &gauges),
-            pending: pending.map_or_else(|| UNKNOWN.to_owned(), numbers::count),
+            pending: pending.map_or_else(|| UNKNOWN.to_owned(), format::count),
             is_pending: pending.is_some_and(|pending| pending > 0),
-            all_endpoints: numbers::new(listed.len() as u64, "endpoint", "endpoints"),
+            all_endpoints: format::new(listed.len() as u64, "endpoint", "endpoints"),
             endpoints: listed.into_iter().filter(is_unwell).take(ENDPOINTS).map(EndpointRow::new).collect(),
             facts: facts(http, &gauges),
             balance: gauges.balance,
@@ -197,7 +197,7 @@ impl Now {
             ("given back to the broker", given_back),
             ("in hand", in_hand),
         ]
-        .map(|(name, number)| (name, numbers::count(number)))
+        .map(|(name, number)| (name, format::count(number)))
         .into()
     }
 }
@@ -214,14 +214,14 @@ impl Rates {
     fn new(samples: &[Sample], minute: Option<&StatsWindow>, gauges: &Gauges) -> Self {
         let now = StatsWindow::last(samples, NOW);
         let rate =
-            |of: fn(&Counts) -> u64| now.as_ref().map_or_else(|| UNKNOWN.to_owned(), |now| numbers::rate(now.rate(of)));
-        let count = |of: fn(&Counts) -> u64| numbers::count(minute.map_or(0, |minute| minute.count(of)));
+            |of: fn(&Counts) -> u64| now.as_ref().map_or_else(|| UNKNOWN.to_owned(), |now| format::rate(now.rate(of)));
+        let count = |of: fn(&Counts) -> u64| format::count(minute.map_or(0, |minute| minute.count(of)));
         Self {
             delivered: rate(Counts::delivered),
             failed: rate(Counts::failed),
             has_failed: now.as_ref().is_some_and(|now| now.count(Counts::failed) > 0),
             retries: rate(|counts| counts.retries_scheduled),
-            in_flight: numbers::count(u64::try_from(gauges.in_flight).unwrap_or_default()),
+            in_flight: format::count(u64::try_from(gauges.in_flight).unwrap_or_default()),
             minute_delivered: count(Counts::delivered),
             minute_failed: count(Counts::failed),
             minute_retries: count(|counts| counts.retries_scheduled),
@@ -243,26 +243,26 @@ fn minutes(samples: &[Sample]) -> Vec<Minute> {
                 1 => "the minute before".to_owned(),
                 _ => format!("{back} minutes before"),
             },
-            delivered: numbers::count(span.count(Counts::delivered)),
-            failed: numbers::count(span.count(Counts::failed)),
+            delivered: format::count(span.count(Counts::delivered)),
+            failed: format::count(span.count(Counts::failed)),
         })
     };
     (0..5).map_while(minute).collect()
 }
 
 fn latencies(minute: Option<&StatsWindow>) -> [Latency; 2] {
-    let of = |name, what, values: Option<crate::metrics::reading::HistogramSnapshot>| {
+    let of = |name, what, values: Option<crate::metrics::snapshot::HistogramSnapshot>| {
         let values = values.unwrap_or_default();
         let percentiles = Percentiles::from_histogram(&values);
         let shown = |of: fn(&Percentiles) -> Quantile| match percentiles.as_ref().map(of) {
             None => UNKNOWN.to_owned(),
-            Some(Quantile::About(value)) => numbers::seconds(value),
-            Some(Quantile::MoreThan(value)) => format!("over {}", numbers::seconds(value)),
+            Some(Quantile::About(value)) => format::seconds(value),
+            Some(Quantile::MoreThan(value)) => format!("over {}", format::seconds(value)),
         };
         Latency {
             name,
             what,
-            count: numbers::count(values.count()),
+            count: format::count(values.count()),
             p50: shown(|all| all.p50),
             p95: shown(|all| all.p95),
             p99: shown(|all| all.p99),
@@ -296,12 +296,12 @@ impl Waiting {
         // What is neither a rung nor the retries is one of the events' queues.
         let events = gauges.queues.values().sum::<u64>() - retries - on_ladder;
         let rung = |(rung, messages): (DelayTier, u64)| {
-            (format!("up to {}", numbers::seconds(f64::from(rung.seconds()))), numbers::count(messages))
+            (format!("up to {}", format::seconds(f64::from(rung.seconds()))), format::count(messages))
         };
         Self {
-            events: numbers::count(events),
-            retries: numbers::count(retries),
-            ladder: numbers::count(on_ladder),
+            events: format::count(events),
+            retries: format::count(retries),
+            ladder: format::count(on_ladder),
             rungs: ladder.into_iter().map(rung).collect(),
         }
     }
@@ -313,7 +313,7 @@ fn facts(http: &ApiState, gauges: &Gauges) -> Vec<Fact> {
         Phase::Connecting { trouble } => ("bad", format!("not connected: {trouble}")),
         Phase::CatchingUp => ("waiting", "connected, reading the configuration".to_owned()),
         Phase::Consuming => {
-            let in_hand = numbers::new(http.progress.in_hand() as u64, "message", "messages");
+            let in_hand = format::new(http.progress.in_hand() as u64, "message", "messages");
             ("good", format!("connected, consuming; {in_hand} in hand"))
         }
         Phase::Draining => ("waiting", "finishing what is in hand".to_owned()),
@@ -329,7 +329,7 @@ fn facts(http: &ApiState, gauges: &Gauges) -> Vec<Fact> {
         (_, SyncState::Current) => ("good", format!("current, version {version}")),
         (_, SyncState::CatchingUp) => ("waiting", format!("catching up, version {version} so far")),
     };
-    let workers = numbers::new(u64::try_from(gauges.workers).unwrap_or_default(), "worker", "workers");
+    let workers = format::new(u64::try_from(gauges.workers).unwrap_or_default(), "worker", "workers");
     vec![
         Fact { name: "Consuming", mark: consuming, words: phase },
         Fact { name: "Publishing", mark: publishing, words: link },

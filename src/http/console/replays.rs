@@ -1,7 +1,7 @@
 //! Replays: what one would do, the list of them, and one as it goes on.
 
-mod course;
-mod order;
+mod detail;
+mod new;
 
 use askama::Template;
 use axum::extract::State;
@@ -11,14 +11,14 @@ use tokio::task::block_in_place;
 use super::super::ApiState;
 use super::super::route::Route;
 use super::form::{Query, address};
+use super::format::Count;
+use super::labels::{dead_letters, which};
+use super::layout::{Layout, PageError, RequestContext, Time, page};
 use super::letter_view::view;
 use super::links;
-use super::numbers::Count;
-use super::page::{PageError, Layout, Time, RequestContext, page};
-use super::words::{dead_letters, which};
 use crate::config::Role;
 use crate::delivery::dead_letter::selection::Selection;
-use crate::delivery::replay::{ReplayProgress, Replay, ReplayId};
+use crate::delivery::replay::{Replay, ReplayId, ReplayProgress};
 
 /// So many replays are on one page of the list.
 const PER_PAGE: usize = 50;
@@ -26,7 +26,7 @@ const PER_PAGE: usize = 50;
 /// The pages of replays.
 pub(super) fn routes() -> Vec<Route> {
     let list = vec![Route::get("/replays", Role::Viewer, list)];
-    list.into_iter().chain(order::routes()).chain(course::routes()).collect()
+    list.into_iter().chain(new::routes()).chain(detail::routes()).collect()
 }
 
 /// Which letters a replay sends.

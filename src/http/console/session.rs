@@ -13,11 +13,11 @@ use chrono::{DateTime, Utc};
 use subtle::ConstantTimeEq as _;
 
 use super::super::ApiState;
-use super::super::access::Access;
-use super::super::browser;
+use super::super::auth::Access;
+use super::super::origin_check;
 use super::super::principal::Principal;
 use super::form::{Form, Query};
-use super::page::{self, Layout, RequestContext};
+use super::layout::{self, Layout, RequestContext};
 
 /// The cookie with the token.
 const SESSION: &str = "waypost-session";
@@ -41,8 +41,8 @@ pub(super) fn router() -> Router<ApiState> {
     Router::new()
         .route("/login", get(ask).post(log_in))
         .route("/logout", post(log_out))
-        .method_not_allowed_fallback(page::no_such_method)
-        .fallback(page::no_such_page)
+        .method_not_allowed_fallback(layout::no_such_method)
+        .fallback(layout::no_such_page)
 }
 
 #[derive(askama::Template)]
@@ -55,7 +55,7 @@ struct Login {
 
 async fn ask(visit: RequestContext, Query(query): Query) -> Response {
     let next = local_path_or_root(query.get("next")).to_owned();
-    page::page(&Login { frame: Layout::new(&visit, "Log in"), next, refused: false })
+    layout::page(&Login { frame: Layout::new(&visit, "Log in"), next, refused: false })
 }
 
 async fn log_in(State(http): State<ApiState>, visit: RequestContext, form: Form, headers: HeaderMap) -> Response {
@@ -64,7 +64,7 @@ async fn log_in(State(http): State<ApiState>, visit: RequestContext, form: Form,
     let token = form.get("token").trim();
     let Some((caller, key)) = access.known(token) else {
         tracing::info!(target: "waypost::audit", what = "POST /login", status = 401, "audit");
-        return page::page(&Login { frame: Layout::new(&visit, "Log in"), next: next.to_owned(), refused: true });
+        return layout::page(&Login { frame: Layout::new(&visit, "Log in"), next: next.to_owned(), refused: true });
     };
     let (who, role) = (&*caller.name, caller.role.as_str());
     tracing::info!(target: "waypost::audit", who, role, what = "POST /login", status = 303, "audit");
@@ -105,13 +105,19 @@ pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 /// Gives the browser that has sent a request a cookie that no script reads, and that comes with no form of another site.
-pub(super) fn set_cookie(response: &mut Response, name: &str, value: &str, lasting: CookieLifetime, request: &HeaderMap) {
+pub(super) fn set_cookie(
+    response: &mut Response,
+    name: &str,
+    value: &str,
+    lasting: CookieLifetime,
+    request: &HeaderMap,
+) {
     let age = match lasting {
         CookieLifetime::Session => String::new(),
         CookieLifetime::Limited => format!("; Max-Age={LONGEST_SECONDS}"),
         CookieLifetime::Over => "; Max-Age=0".to_owned(),
     };
-    let secure = if browser::is_over_tls(request) { "; Secure" } else { "" };
+    let secure = if origin_check::is_over_tls(request) { "; Secure" } else { "" };
     // Lax, not Strict: whoever follows a link to a page here from elsewhere has not to log in once more.
     let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{age}{secure}");
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {

@@ -6,13 +6,13 @@ use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::asked::{cursor, offset_of};
-use crate::dead_letters::erasing::EraseMode;
+use super::query::{cursor, offset_of};
+use crate::dead_letters::erase::EraseMode;
 use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::violation::Violation;
 use crate::http::ApiState;
 use crate::http::audit::AuditDetail;
-use crate::http::given::JsonBody;
+use crate::http::extract::JsonBody;
 use crate::http::principal::Principal;
 use crate::http::problem::Problem;
 

@@ -8,8 +8,8 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 
 use super::record::{LogRecord, Snapshot};
 use super::state::{Begins, Contents, Effect, Incomplete, ReadFrom, ViewState, Write};
-use super::{ChangeOutcome, Change, StoredCampaign};
-use crate::broker::log::StreamPosition;
+use super::{Change, ChangeOutcome, StoredCampaign};
+use crate::broker::stream_reader::StreamPosition;
 use crate::delivery::campaign::Campaign;
 use crate::store::{Store, StoreError};
 
@@ -41,7 +41,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]. Nothing is applied then.
-    pub fn apply(&self, position: &StreamPosition, record: Option<&LogRecord>, from: ReadFrom) -> Result<Effect, StoreError> {
+    pub fn apply(
+        &self,
+        position: &StreamPosition,
+        record: Option<&LogRecord>,
+        from: ReadFrom,
+    ) -> Result<Effect, StoreError> {
         let before = self.view_state()?;
         let mut state = before.clone();
         let (write, effect) = match &before.contents {

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{Change, StoredCampaign};
-use crate::broker::log::StreamPosition;
+use crate::broker::stream_reader::StreamPosition;
 
 /// What a record of the campaigns log says.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{Control, Decision, DecisionKind, LogRecord, OpenRestores, Snapshot};
 use super::{Change, StoredCampaign};
-use crate::broker::log::StreamPosition;
+use crate::broker::stream_reader::StreamPosition;
 
 /// What is known about the view of the campaigns log. A store of a version that did not keep it has the default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use sled::{Db, Tree};
 
 use super::location::SegmentLocation;
-use super::pack::{self, Pack};
+use super::segment_codec::{self, Pack};
 use super::{key, number};
 use crate::store::StoreError;
 
@@ -147,10 +147,13 @@ pub(super) struct Segment {
 
 impl Segment {
     /// Writes letters of one block, by their offsets, as JSON; tells their places.
-    pub(super) fn write_letters(&mut self, letters: &BTreeMap<u64, Vec<u8>>) -> Result<Vec<SegmentLocation>, StoreError> {
-        let packs = pack::share_out(letters).into_iter().map(|letters| {
+    pub(super) fn write_letters(
+        &mut self,
+        letters: &BTreeMap<u64, Vec<u8>>,
+    ) -> Result<Vec<SegmentLocation>, StoreError> {
+        let packs = segment_codec::share_out(letters).into_iter().map(|letters| {
             let slots = letters.iter().fold(0, |slots, (slot, _)| slots | 1 << slot);
-            Ok(SegmentLocation { slots, ..self.write(&pack::encode(&letters)?)? })
+            Ok(SegmentLocation { slots, ..self.write(&segment_codec::encode(&letters)?)? })
         });
         packs.collect()
     }

@@ -5,10 +5,10 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::archive::Segments;
+use super::index_block::{CompiledFilter, IndexRow};
+use super::letter_reader::LetterReader;
 use super::location::{blocks_of, first_of};
-use super::reading::LetterReader;
-use super::rows::{IndexRow, CompiledFilter};
-use super::{StoredLetter, LetterView, MAX_BYTES};
+use super::{LetterView, MAX_BYTES, StoredLetter};
 use crate::delivery::dead_letter::LetterState;
 use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::ids::DeadLetterId;
@@ -152,7 +152,12 @@ impl LetterView {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn find(&self, filter: &LetterFilter, offsets: std::ops::Range<u64>, limit: usize) -> Result<SelectedLetters, StoreError> {
+    pub fn find(
+        &self,
+        filter: &LetterFilter,
+        offsets: std::ops::Range<u64>,
+        limit: usize,
+    ) -> Result<SelectedLetters, StoreError> {
         let mut found = SelectedLetters { letters: Vec::new(), next: None };
         self.search(&CompiledFilter::from(filter), Direction::OldestFirst, offsets, |step| {
             if let Step::Letter(offset, row) = step {

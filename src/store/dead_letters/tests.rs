@@ -9,12 +9,12 @@ use super::search::LetterPage;
 use super::*;
 use crate::delivery::campaign::MASK;
 use crate::delivery::dead_letter::BODY_BYTES_KEPT;
-use crate::delivery::dead_letter::record::{ReplayControl, Discard, Erase, LetterResult, ReplayBatch, OperatorAction};
+use crate::delivery::dead_letter::record::{Discard, Erase, LetterResult, OperatorAction, ReplayBatch, ReplayControl};
 use crate::delivery::event;
 use crate::delivery::ids::{DeliveryId, EventId, WebhookId};
 use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::replay::ReplayOutcome;
-use crate::delivery::replay::{ReplayCommand, Replay, ReplayConfig};
+use crate::delivery::replay::{Replay, ReplayCommand, ReplayConfig};
 use crate::store::Store;
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -40,10 +40,10 @@ impl Log {
     fn kept_for(retention: Duration) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(folder.path()).expect("a store");
-        Self::of(folder, store, retention, 0)
+        Self::open(folder, store, retention, 0)
     }
 
-    fn of(folder: tempfile::TempDir, mut store: Store, retention: Duration, next: u64) -> Self {
+    fn open(folder: tempfile::TempDir, mut store: Store, retention: Duration, next: u64) -> Self {
         store.letters = store.letters.with_retention(retention);
         Self { folder, store, retention, next }
     }
@@ -60,7 +60,7 @@ impl Log {
                 opened => break opened.expect("a store"),
             }
         };
-        Self::of(folder, store, retention, next)
+        Self::open(folder, store, retention, next)
     }
 
     fn view(&self) -> &LetterView {
@@ -162,7 +162,10 @@ fn far() -> Instant {
 
 /// A letter of an unreadable event: the simplest there is.
 fn letter(id: &str, dead_at: DateTime<Utc>) -> DeadLetter {
-    DeadLetter { id: DeadLetterId::new(id), ..DeadLetter::of_body(b"?", Vec::new(), id, DeadLetterReason::Malformed, dead_at) }
+    DeadLetter {
+        id: DeadLetterId::new(id),
+        ..DeadLetter::of_body(b"?", Vec::new(), id, DeadLetterReason::Malformed, dead_at)
+    }
 }
 
 fn dead_letters(ids: &[&str]) -> Vec<DeadLetterId> {
@@ -286,7 +289,10 @@ fn what_is_given_back_is_as_it_was() {
     log.replay_of_ids("rp_1", &["dl_replayed", "dl_both"]);
     log.send("rp_1", &["dl_replayed", "dl_both"], ReplayOutcome::Delivered);
     let before = all.map(|id| log.state(id));
-    assert_eq!(before, [LetterState::Pending, LetterState::Discarded, LetterState::Replayed, LetterState::Replayed].map(Some));
+    assert_eq!(
+        before,
+        [LetterState::Pending, LetterState::Discarded, LetterState::Replayed, LetterState::Replayed].map(Some)
+    );
     log.replay_of_ids("rp_2", &all);
     assert_eq!(all.map(|id| log.state(id)), [Some(LetterState::Replaying); 4]);
     log.control("rp_2", ReplayCommand::Cancel);
@@ -604,8 +610,10 @@ fn what_is_applied_once_more_changes_nothing() {
     let log = Log::new();
     let names = ["dl_1", "dl_2", "dl_3", "dl_4"];
     let (replay_id, by) = (ReplayId::new("rp_1"), "ana".to_owned());
-    let discard =
-        Discard { ids: dead_letters(&["dl_1"]), verdict: OperatorAction { by: by.clone(), at: time(4), because: None } };
+    let discard = Discard {
+        ids: dead_letters(&["dl_1"]),
+        verdict: OperatorAction { by: by.clone(), at: time(4), because: None },
+    };
     let sent = vec![LetterResult { id: DeadLetterId::new("dl_2"), outcome: ReplayOutcome::Dead }];
     let slice = ReplayBatch { replay: replay_id.clone(), sent, at: time(6) };
     let cancel = ReplayControl { replay: replay_id, command: ReplayCommand::Cancel, by, at: time(7) };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use waypost::broker::ladder::DelayTier;
+use waypost::broker::delay_queues::DelayTier;
 use waypost::broker::names::Names;
 
 use super::scene::{Scene, is_ready};
@@ -90,7 +90,8 @@ async fn what_is_left(scene: &Scene, amqp: &Amqp) -> String {
         }
     }
     let names = Names::new(&scene.prefix);
-    let queues = DelayTier::all().map(|rung| names.delay(rung)).chain([names.events(), names.retries(), names.replays()]);
+    let queues =
+        DelayTier::all().map(|rung| names.delay(rung)).chain([names.events(), names.retries(), names.replays()]);
     for queue in queues {
         match amqp.depth(&queue).await {
             Some(0) => {}

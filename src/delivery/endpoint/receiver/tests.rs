@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::{Source, AskRound};
+use super::super::{AskRound, Source};
 use super::*;
 use crate::delivery::outcome::Phase;
 
@@ -18,7 +18,12 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        Self { receiver: Receiver::default(), endpoint: ConcurrencyLimiter::default(), now: ms(1_000_000), under_way: Vec::new() }
+        Self {
+            receiver: Receiver::default(),
+            endpoint: ConcurrencyLimiter::default(),
+            now: ms(1_000_000),
+            under_way: Vec::new(),
+        }
     }
 
     /// One that has answered as often, in this time, with as many at once as it may have.
@@ -180,7 +185,10 @@ fn nobody_overtakes_those_that_wait() {
     stage.ends(&answer(200), ms(5));
     assert_eq!(stage.ask(&first()), Admission::Wait(Source::Event.patience(), Queue::Endpoint));
     assert!(matches!(stage.ask(&AdmissionRequest { asking: AskRound::Again, ..first() }), Admission::Send(_)));
-    assert!(matches!(stage.ask(&AdmissionRequest { asking: AskRound::Last, ..first() }), Admission::Park(_, ParkReason::Concurrency)));
+    assert!(matches!(
+        stage.ask(&AdmissionRequest { asking: AskRound::Last, ..first() }),
+        Admission::Park(_, ParkReason::Concurrency)
+    ));
 }
 
 #[test]
@@ -255,7 +263,8 @@ fn a_webhooks_own_limits_hold_beside_its_endpoints() {
     assert!(passes.iter().all(|admission| matches!(admission, Admission::Send(_))));
     assert_eq!(stage.ask(&limited), Admission::Wait(Source::Event.patience(), Queue::Webhook));
     assert!(matches!(stage.ask(&AdmissionRequest { webhook: Some((&other, limits)), ..first() }), Admission::Send(_)));
-    let rated = AdmissionRequest { webhook: Some((&other, Limits { concurrency: 9, per_second: Some(1.0) })), ..first() };
+    let rated =
+        AdmissionRequest { webhook: Some((&other, Limits { concurrency: 9, per_second: Some(1.0) })), ..first() };
     assert!(matches!(stage.ask(&rated), Admission::Send(_)));
     let Admission::Park(time, ParkReason::RateLimit) = stage.ask(&rated) else { panic!("a second one in one second") };
     let Admission::Park(next, ParkReason::RateLimit) = stage.ask(&rated) else { panic!("a third one in one second") };
@@ -293,7 +302,9 @@ fn what_cannot_be_parked_leaves_no_trace() {
         broken.now += ms(15_000);
         broken.ends(&timeout(), ms(15_000));
     }
-    for (mut stage, why) in [(busy, ParkReason::Concurrency), (stalled, ParkReason::Slow), (broken, ParkReason::Breaker)] {
+    for (mut stage, why) in
+        [(busy, ParkReason::Concurrency), (stalled, ParkReason::Slow), (broken, ParkReason::Breaker)]
+    {
         let ask = AdmissionRequest { asking: AskRound::Last, ..first() };
         let mut untouched =
             Stage { receiver: stage.receiver.clone(), endpoint: stage.endpoint.clone(), ..Stage::new() };

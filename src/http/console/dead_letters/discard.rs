@@ -5,22 +5,22 @@ use axum::extract::{Extension, State};
 use axum::response::{IntoResponse as _, Response};
 
 use super::super::super::ApiState;
-use super::super::super::dead_letters::{fault_of, discard_audited};
+use super::super::super::dead_letters::{discard_audited, fault_of};
 use super::super::super::problem::Problem;
 use super::super::super::route::Route;
-use super::super::errors::Errors;
 use super::super::form::{Form, Query};
-use super::super::numbers::Count;
-use super::super::page::{PageError, Layout, RequestContext, page, with_audit};
-use super::super::words::dead_letters;
+use super::super::form_errors::Errors;
+use super::super::format::Count;
+use super::super::labels::dead_letters;
+use super::super::layout::{Layout, PageError, RequestContext, page, with_audit};
 use super::list_with;
-use super::picked::SelectionForm;
+use super::selection_form::SelectionForm;
 use crate::config::Role;
-use crate::dead_letters::{Discarded, DeadLetterError, Remainder};
-use crate::delivery::dead_letter::LetterState as LetterState;
-use crate::delivery::dead_letter::selection::Selection;
+use crate::dead_letters::{DeadLetterError, Discarded, Remainder};
+use crate::delivery::dead_letter::LetterState;
 use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::dead_letter::record::MAX_BECAUSE_CHARS;
+use crate::delivery::dead_letter::selection::Selection;
 
 /// The fields of the form that can have errors.
 const FIELDS: [&str; 1] = ["because"];
@@ -70,7 +70,11 @@ impl DiscardPage {
     }
 }
 
-async fn ask_of_address(http: State<ApiState>, visit: RequestContext, Query(form): Query) -> Result<Response, PageError> {
+async fn ask_of_address(
+    http: State<ApiState>,
+    visit: RequestContext,
+    Query(form): Query,
+) -> Result<Response, PageError> {
     ask_of_form(http, visit, form).await
 }
 
@@ -83,24 +87,38 @@ async fn ask_of_form(State(http): State<ApiState>, visit: RequestContext, form: 
 }
 
 /// The list again, where a button was pressed for letters that were to be ticked.
-pub(in super::super) async fn nothing_ticked(http: &ApiState, visit: &RequestContext, form: &Form) -> Result<Response, PageError> {
+pub(in super::super) async fn nothing_ticked(
+    http: &ApiState,
+    visit: &RequestContext,
+    form: &Form,
+) -> Result<Response, PageError> {
     let complaint = "No dead letter is ticked: tick some, or choose all that match.".to_owned();
     let query = form.only(&[&LetterFilter::FIELDS[..], &["cursor"]].concat());
     list_with(http, visit, &query, Some(complaint)).await
 }
 
-async fn ask(http: &ApiState, visit: &RequestContext, picked: SelectionForm, because: String, errors: Errors) -> Result<Response, PageError> {
+async fn ask(
+    http: &ApiState,
+    visit: &RequestContext,
+    picked: SelectionForm,
+    because: String,
+    errors: Errors,
+) -> Result<Response, PageError> {
     let (picked, count) = picked.bounded(http).await?;
     let refused = match &picked.0 {
         Selection::Ids(ids) => http.dead_letters.check(ids, |state| state == LetterState::Pending).await.err(),
         Selection::Filter(filter) if filter.or_pending().state != Some(LetterState::Pending) => {
             Some(DeadLetterError::Conflict("Only pending dead letters can be discarded.".to_owned()))
         }
-        Selection::Filter(_) if count == 0 => Some(DeadLetterError::Conflict("No pending dead letter matches.".to_owned())),
+        Selection::Filter(_) if count == 0 => {
+            Some(DeadLetterError::Conflict("No pending dead letter matches.".to_owned()))
+        }
         Selection::Filter(_) => None,
     };
     let (stage, errors) = match refused {
-        Some(DeadLetterError::Unknown(why) | DeadLetterError::Conflict(why)) => (DiscardStep::Impossible, Errors::rest_of(why)),
+        Some(DeadLetterError::Unknown(why) | DeadLetterError::Conflict(why)) => {
+            (DiscardStep::Impossible, Errors::rest_of(why))
+        }
         Some(refused) => return Err(refused.into()),
         None => (DiscardStep::Asked { count }, errors),
     };
@@ -134,7 +152,13 @@ async fn discard(State(http): State<ApiState>, visit: RequestContext, form: Form
     }
 }
 
-fn shown(visit: &RequestContext, picked: &SelectionForm, stage: DiscardStep, because: String, errors: Errors) -> Result<Response, PageError> {
+fn shown(
+    visit: &RequestContext,
+    picked: &SelectionForm,
+    stage: DiscardStep,
+    because: String,
+    errors: Errors,
+) -> Result<Response, PageError> {
     let (which, fields, back) = (picked.in_words(), picked.fields(), picked.back());
     let frame = Layout::new(visit, "Discard");
     Ok(page(&DiscardPage { frame, stage, which, fields, because, errors, back }))

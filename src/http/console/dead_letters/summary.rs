@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use axum::http::StatusCode;
 
-use super::super::numbers::{Count, length};
-use super::super::words::list_of;
+use super::super::format::{Count, length};
+use super::super::labels::list_of;
 use crate::delivery::dead_letter::LetterState;
 use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::endpoint::Origin;
@@ -56,7 +56,11 @@ pub(super) fn tabs(filter: &LetterFilter, states: &HashMap<LetterState, u64>) ->
 }
 
 /// The groups, but empty ones. `place` tells where in its campaign a webhook is.
-pub(super) fn groups(filter: &LetterFilter, tally: LetterCounts, place: impl Fn(&str, &str) -> Option<String>) -> Vec<Group> {
+pub(super) fn groups(
+    filter: &LetterFilter,
+    tally: LetterCounts,
+    place: impl Fn(&str, &str) -> Option<String>,
+) -> Vec<Group> {
     let total = tally.total;
     let part = |name: String, words: &str, count, narrowed: Option<LetterFilter>| Part {
         name,

@@ -1,6 +1,6 @@
 //! A lost race, as its loser sees it: who changed what since the page was opened.
 
-use super::fields::EntryForm;
+use super::form::EntryForm;
 use crate::http::console::campaigns::Changed;
 use crate::store::ChangeAuthor;
 
@@ -46,7 +46,7 @@ fn differences(base: &EntryForm, now: &EntryForm, yours: &EntryForm) -> Vec<Diff
 
 #[cfg(test)]
 mod tests {
-    use super::super::fields::{Header, WebhookFields};
+    use super::super::form::{Header, WebhookFields};
     use super::*;
 
     fn fields(option: &str, headers: &[(&str, &str)]) -> EntryForm {

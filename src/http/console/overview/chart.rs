@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::super::numbers;
-use super::figures::StatsWindow;
+use super::super::format;
+use super::window_stats::StatsWindow;
 use crate::metrics::history::{KEPT, Sample};
-use crate::metrics::reading::Counts;
+use crate::metrics::snapshot::Counts;
 
 /// The time of one bar.
 const STEP: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ impl Chart {
             // Writing to a string can't fail.
             let _ = write!(bars, "M{} {HEIGHT}v-{height:.1}h4v{height:.1}z", index * 5);
         }
-        Self { title, kind, bars, top: numbers::rate(top), words: words(title, &rates, greatest) }
+        Self { title, kind, bars, top: format::rate(top), words: words(title, &rates, greatest) }
     }
 }
 
@@ -62,9 +62,9 @@ fn words(title: &str, rates: &[Option<f64>], greatest: f64) -> String {
     let average = known.iter().sum::<f64>() / known.len() as f64;
     format!(
         "{title} in the last five minutes: at most {}, on average {}, now {}",
-        numbers::rate(greatest),
-        numbers::rate(average),
-        numbers::rate(*now)
+        format::rate(greatest),
+        format::rate(average),
+        format::rate(*now)
     )
 }
 
@@ -89,7 +89,7 @@ fn rounded_up(rate: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::figures::tests::samples;
+    use super::super::window_stats::tests::samples;
     use super::*;
 
     #[test]

@@ -160,7 +160,10 @@ fn letters_of_a_block_that_is_over_change_their_states() {
     log.send("rp_1", &["dl_2"], ReplayOutcome::Delivered);
     let mut log = log.reopen();
     let states = ["dl_0", "dl_1", "dl_2", "dl_3"].map(|id| log.state(id));
-    assert_eq!(states, [LetterState::Pending, LetterState::Discarded, LetterState::Replayed, LetterState::Replaying].map(Some));
+    assert_eq!(
+        states,
+        [LetterState::Pending, LetterState::Discarded, LetterState::Replayed, LetterState::Replaying].map(Some)
+    );
     log.control("rp_1", ReplayCommand::Cancel);
     let log = log.reopen();
     assert_eq!((log.state("dl_3"), log.view().counts()), (Some(LetterState::Pending), [62, 0, 1, 1]));

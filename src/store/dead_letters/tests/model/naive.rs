@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::*;
 use crate::delivery::dead_letter::record::ReplayAttempt;
-use crate::store::dead_letters::rows::endpoint_of;
+use crate::store::dead_letters::index_block::endpoint_of;
 
 /// The naive view.
 pub(super) struct Naive {
@@ -198,7 +198,9 @@ impl Naive {
                 self.give_back_if_ended(&replay.id);
                 Told::Replay(Box::new(replay))
             }
-            DeadLetterRecord::Rewritten(rewritten) => Told::Letters(u64::from(self.removed.remove(&rewritten.offset).is_some())),
+            DeadLetterRecord::Rewritten(rewritten) => {
+                Told::Letters(u64::from(self.removed.remove(&rewritten.offset).is_some()))
+            }
         }
     }
 

@@ -1,0 +1,113 @@
+//! Writing dead letters for the messages that the broker itself put into the log.
+//!
+//! The log has such a message as it was in its queue. It stays in a list of the view until its letters are in the log
+//! too, so a crash in between loses nothing. All workers do this: letters have the same identity everywhere, and one
+//! that is there already changes nothing.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use chrono::Utc;
+use futures_util::StreamExt as _;
+
+use super::{DeadLetterError, DeadLetters};
+use crate::broker::publisher::PublishError;
+use crate::broker::stream_writer::AppendError;
+use crate::delivery::dead_letter::DeadLetter;
+use crate::delivery::dead_letter::record::{DeadLetterRecord, Rewritten};
+use crate::delivery::dead_letter::removed::RemovedMessage;
+use crate::metrics::ledger::Origin;
+use crate::store::dead_letters::RecordOutcome;
+use crate::view_sync::FollowError;
+
+/// Messages rewritten at the same time.
+const CONCURRENCY: usize = 32;
+
+/// Messages read from the view at once.
+const BATCH: usize = 256;
+
+/// Bytes of messages read from the view at once. The first message may have more.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// If the log cannot be written, the next try comes after this time.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+impl DeadLetters {
+    /// Writes letters for removed messages, as long as the connection lasts.
+    ///
+    /// # Errors
+    /// [`FollowError::Store`].
+    pub(super) async fn rewrite_removed(&self) -> Result<Infallible, FollowError> {
+        let mut changes = self.changes.subscribe();
+        loop {
+            changes.mark_unchanged();
+            // Workers begin at different places, so they seldom write the same letters.
+            let from = uuid::Uuid::now_v7().as_u64_pair().1;
+            let messages = tokio::task::block_in_place(|| self.view.removed_messages(from, BATCH, BATCH_BYTES))?;
+            if messages.is_empty() {
+                // The sender lives as long as `self`.
+                let _ = changes.changed().await;
+                continue;
+            }
+            let mut results = futures_util::stream::iter(messages)
+                .map(|(offset, message)| self.rewrite(offset, message))
+                .buffer_unordered(CONCURRENCY);
+            let mut failure = None;
+            while let Some(result) = results.next().await {
+                failure = result.err().or(failure);
+            }
+            match failure {
+                None => {}
+                Some(DeadLetterError::Store(error)) => return Err(error.into()),
+                Some(error) => {
+                    tracing::warn!(%error, "dead letters of removed messages not written, will retry");
+                    tokio::time::sleep(RETRY_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    async fn rewrite(&self, offset: u64, message: RemovedMessage) -> Result<(), DeadLetterError> {
+        if !tokio::task::block_in_place(|| self.view.has_removed_message(offset))? {
+            return Ok(());
+        }
+        let retries_queue = self.names.retries();
+        // All workers derive the same identities from the offset.
+        for letter in message.letters(&offset, &retries_queue, Utc::now()) {
+            if self.append_letter(&letter).await? == RecordOutcome::Letters(1) {
+                self.count_letter(&letter, &message);
+            }
+        }
+        let rewritten = DeadLetterRecord::Rewritten(Rewritten { offset });
+        // The first worker counts.
+        if self.append(rewritten).await? == RecordOutcome::Letters(1) && message.is_of(&retries_queue) {
+            self.metrics.account.taken_from_ladder.inc();
+        }
+        Ok(())
+    }
+
+    /// Appends a letter, without its large parts if RabbitMQ does not take it whole.
+    async fn append_letter(&self, letter: &DeadLetter) -> Result<RecordOutcome, DeadLetterError> {
+        match self.appender.append(serde_json::to_vec(letter)?).await {
+            Err(AppendError::Unpublished(PublishError::TooLarge { limit, .. })) => {
+                let shortened = letter.clone().shortened(limit);
+                Ok(self.appender.append(serde_json::to_vec(&shortened)?).await?)
+            }
+            appended => Ok(appended?),
+        }
+    }
+
+    fn count_letter(&self, letter: &DeadLetter, message: &RemovedMessage) {
+        self.metrics.dead_letter(letter.reason);
+        if letter.is_of_delivery() {
+            self.metrics.account.take(Origin::Ladder).settled();
+            self.metrics.dead();
+        }
+        tracing::warn!(
+            letter = %letter.id, reason = letter.reason.as_str(), queue = message.removal.queue,
+            campaign = letter.campaign_id, event = letter.event_id.as_ref().map(tracing::field::display),
+            delivery = letter.delivery_id.as_ref().map(tracing::field::display),
+            "message removed by the broker"
+        );
+    }
+}

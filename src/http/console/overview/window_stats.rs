@@ -1,0 +1,125 @@
+//! From samples of the counters to figures: what came in between two of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::delivery::outcome::Cause;
+use crate::metrics::history::Sample;
+use crate::metrics::snapshot::{Counts, HistogramSnapshot, Quantile};
+
+/// Two samples, and what lies between them.
+pub(super) struct StatsWindow {
+    from: Arc<Counts>,
+    to: Arc<Counts>,
+    seconds: f64,
+}
+
+impl StatsWindow {
+    /// The last while, or less where there is no more; none where nothing has been measured yet.
+    pub(super) fn last(samples: &[Sample], while_: Duration) -> Option<Self> {
+        let last = samples.last()?;
+        Self::between(samples, last.at.saturating_sub(while_), last.at)
+    }
+
+    /// Between two times, as far as there are samples.
+    pub(super) fn between(samples: &[Sample], from: Duration, to: Duration) -> Option<Self> {
+        let at = |time: Duration| samples.partition_point(|sample| sample.at <= time).checked_sub(1);
+        let (begin, end) = (at(from).unwrap_or_default(), at(to)?);
+        (end > begin).then(|| Self {
+            from: samples[begin].counts.clone(),
+            to: samples[end].counts.clone(),
+            seconds: (samples[end].at - samples[begin].at).as_secs_f64(),
+        })
+    }
+
+    /// By how much a counter has grown.
+    pub(super) fn count(&self, of: impl Fn(&Counts) -> u64) -> u64 {
+        of(&self.to).saturating_sub(of(&self.from))
+    }
+
+    /// By how much in a second.
+    pub(super) fn rate(&self, of: impl Fn(&Counts) -> u64) -> f64 {
+        self.count(of) as f64 / self.seconds
+    }
+
+    /// What of a histogram came.
+    pub(super) fn values(&self, of: impl Fn(&Counts) -> &HistogramSnapshot) -> HistogramSnapshot {
+        of(&self.to).since(of(&self.from))
+    }
+
+    /// How requests failed, the most frequent first.
+    pub(super) fn causes(&self) -> Vec<(Cause, u64)> {
+        let failures = Cause::ALL.into_iter().filter(|cause| *cause != Cause::Ok);
+        let counted = failures.map(|cause| (cause, self.count(|counts| counts.attempts[cause as usize])));
+        let mut causes: Vec<(Cause, u64)> = counted.filter(|(_, count)| *count > 0).collect();
+        causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        causes
+    }
+}
+
+/// The median, and what one of twenty and one of a hundred exceeds.
+pub(super) struct Percentiles {
+    pub(super) p50: Quantile,
+    pub(super) p95: Quantile,
+    pub(super) p99: Quantile,
+}
+
+impl Percentiles {
+    /// Those of some values; none where there are no values.
+    pub(super) fn from_histogram(values: &HistogramSnapshot) -> Option<Self> {
+        let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|share| values.quantile(share));
+        Some(Self { p50: p50?, p95: p95?, p99: p99? })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Samples at these seconds, with so many requests delivered and failed by then.
+    pub(in super::super) fn samples(counts: &[(u64, u64, u64)]) -> Vec<Sample> {
+        let sample = |(second, delivered, failed): &(u64, u64, u64)| {
+            let mut counts = Counts::default();
+            counts.attempts[Cause::Ok as usize] = *delivered;
+            counts.attempts[Cause::Timeout as usize] = *failed;
+            Sample { at: Duration::from_secs(*second), counts: Arc::new(counts) }
+        };
+        counts.iter().map(sample).collect()
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn rates_are_differences_over_the_time_between() {
+        let samples = samples(&[(0, 0, 0), (10, 50, 1), (12, 90, 1), (20, 90, 7)]);
+        let last = |while_| StatsWindow::last(&samples, seconds(while_)).expect("a span");
+        assert_eq!((last(8).count(Counts::delivered), last(8).rate(Counts::failed)), (0, 0.75));
+        // Between two samples the older one counts, and the time since then.
+        assert_eq!(last(9).rate(Counts::delivered), 4.0);
+        assert_eq!(last(3_600).rate(Counts::delivered), 4.5, "as far as there are samples");
+        let early = StatsWindow::between(&samples, seconds(0), seconds(11)).expect("a span");
+        assert_eq!(early.rate(Counts::delivered), 5.0);
+    }
+
+    #[test]
+    fn where_nothing_was_measured_there_is_no_figure() {
+        let none = |samples: &[Sample]| StatsWindow::last(samples, seconds(60)).is_none();
+        assert!(none(&[]) && none(&samples(&[(0, 0, 0)])));
+        let late = samples(&[(100, 1, 1), (101, 2, 2)]);
+        assert!(StatsWindow::between(&late, seconds(0), seconds(99)).is_none(), "before the first sample");
+        assert!(StatsWindow::between(&late, seconds(101), seconds(110)).is_none(), "after the last");
+        assert!(Percentiles::from_histogram(&HistogramSnapshot::default()).is_none());
+    }
+
+    #[test]
+    fn causes_are_told_by_how_frequent_they_are() {
+        let mut samples = samples(&[(0, 0, 5), (1, 9, 8)]);
+        let mut counts = Counts::clone(&samples[1].counts);
+        counts.attempts[Cause::Dns as usize] = 70;
+        samples[1].counts = Arc::new(counts);
+        let span = StatsWindow::last(&samples, seconds(60)).expect("a span");
+        assert_eq!(span.causes(), [(Cause::Dns, 70), (Cause::Timeout, 3)]);
+    }
+}
