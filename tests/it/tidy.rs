@@ -40,8 +40,8 @@ const ROOMS: [Room; 4] = [
         guests: &[
             "campaigns/reading.rs",
             "dead_letters.rs",
-            "dead_letters/tail.rs",
-            "follow.rs",
+            "dead_letters/supervisor.rs",
+            "view_sync.rs",
             "replays/runner.rs",
             "cli/demo.rs",
         ],
@@ -120,20 +120,20 @@ const LIMITS: [(&str, &str, &str); 15] = [
     ("headers of a webhook | 50,", "src/delivery/document/webhook.rs", "MAX_HEADERS: usize = 50;"),
     ("each value 8192 bytes", "src/delivery/document/webhook.rs", "MAX_HEADER_VALUE_BYTES: usize = 8 * 1024;"),
     ("extra parameter | 32 |", "src/delivery/document/webhook.rs", "MAX_BODY_DEPTH: usize = 32;"),
-    ("API request | 1048576 bytes", "src/http/given.rs", "MAX_JSON_BYTES: usize = 1024 * 1024;"),
-    ("form of the console | 8388608 bytes", "src/http/console/door.rs", "MAX_FORM_BYTES: usize = 8 * 1024 * 1024;"),
+    ("API request | 1048576 bytes", "src/http/extract.rs", "MAX_JSON_BYTES: usize = 1024 * 1024;"),
+    ("form of the console | 8388608 bytes", "src/http/console/auth_middleware.rs", "MAX_FORM_BYTES: usize = 8 * 1024 * 1024;"),
     ("65536 bytes read, 1024 kept", "src/sender.rs", "ANSWER_BYTES_READ: usize = 64 * 1024;"),
     ("header lines of an answer | 1048576 bytes", "src/sender/answer.rs", "HEADER_BYTES_READ: usize = 1024 * 1024;"),
     ("request | 30000 ms", "src/delivery/document/webhook.rs", "MAX_TIMEOUT_MS: u64 = 30_000;"),
     ("kept with a delivery | 50 |", "src/delivery.rs", "ATTEMPTS_KEPT: usize = 50;"),
-    ("page of a list | 1000 |", "src/http/list.rs", "MAX_PAGE: u16 = 1000;"),
+    ("page of a list | 1000 |", "src/http/pagination.rs", "MAX_PAGE: u16 = 1000;"),
     ("being dealt with | 33554432 |", "src/worker/memory_budget.rs", "MESSAGE_BYTES: usize = 32 * 1024 * 1024;"),
     (
         "each webhook's counted once | 67108864 |",
         "src/worker/memory_budget.rs",
         "PARAMETER_BYTES: usize = 64 * 1024 * 1024;",
     ),
-    ("receivers remembered | 10000 |", "src/worker/endpoints.rs", "MOST: usize = 10_000;"),
+    ("receivers remembered | 10000 |", "src/worker/endpoint_registry.rs", "MOST: usize = 10_000;"),
 ];
 
 #[test]
