@@ -1,55 +1,55 @@
-// What makes the console quicker. Every page works without: a form is sent, and a page comes back.
+// Progressive enhancement of the console. Every page also works without this script, by plain forms and links.
 //
-// There is one mechanism: a form is sent in the background, and parts of the page that comes back, named by their ids,
-// take the place of those that are here. All that is shown is made by the server.
+// There is one mechanism: a form is sent in the background, and elements of the response page replace the elements of this
+// page with the same ids. All content is rendered by the server.
 "use strict";
 
-// Times, in the viewer's own zone; the title keeps UTC.
+// Shows times in the viewer's time zone. The title keeps UTC.
 function showTimes(root) {
-  const here = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  const localFormat = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
   for (const time of root.querySelectorAll("time[datetime]")) {
-    time.textContent = here.format(new Date(time.dateTime));
+    time.textContent = localFormat.format(new Date(time.dateTime));
   }
 }
 
-// Buttons that were just pressed: a second press sends nothing more, while a part of the page comes, or for the three seconds in
-// which another page usually does.
-let underWay = new Set();
+// Buttons that were just pressed. They ignore further presses until the response has arrived, or for three seconds if a new
+// page loads.
+let pendingButtons = new Set();
 function sendOnce(button) {
-  underWay.add(button);
-  setTimeout(() => underWay.delete(button), 3000);
+  pendingButtons.add(button);
+  setTimeout(() => pendingButtons.delete(button), 3000);
 }
-addEventListener("pageshow", () => (underWay = new Set()));
+addEventListener("pageshow", () => (pendingButtons = new Set()));
 
-// Sends a form, with the button that was pressed, and gives back the page that answers.
-async function sent(form, address, button) {
+// Sends a form with the pressed button and returns the response page.
+async function sendForm(form, address, button) {
   const fields = new URLSearchParams(new FormData(form, button));
-  const answer = await fetch(address, { method: "POST", body: fields, headers: { Accept: "text/html" } });
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  return { page, fields, isRefused: !answer.ok };
+  const response = await fetch(address, { method: "POST", body: fields, headers: { Accept: "text/html" } });
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  return { page, fields, isError: !response.ok };
 }
 
-// What was typed into a field after the form was sent is not lost with the field.
-function keepTyped(here, come, fields) {
-  for (const field of come.querySelectorAll("input[id], textarea[id], select[id]")) {
-    const typed = here.querySelector(`#${CSS.escape(field.id)}`);
+// Keeps what was typed into a field after the form was sent.
+function keepTyped(current, incoming, fields) {
+  for (const field of incoming.querySelectorAll("input[id], textarea[id], select[id]")) {
+    const typed = current.querySelector(`#${CSS.escape(field.id)}`);
     if (!typed || typed.disabled || typed.type === "checkbox") continue;
     if (typed.value !== (fields.get(typed.name) ?? "")) field.value = typed.value;
   }
 }
 
-// Puts parts of a page in the place of those that are here, and the focus where it was or is asked for.
+// Replaces elements by those of another page. Restores the focus, or sets it to an element with `autofocus`.
 function swap(page, ids, fields) {
   const focused = document.activeElement?.id;
   for (const id of ids) {
-    const [here, come] = [document.getElementById(id), page.getElementById(id)];
-    if (!here || !come) continue;
-    const wanted = come.querySelector("[autofocus]");
-    wanted?.removeAttribute("autofocus");
-    if (fields) keepTyped(here, come, fields);
-    here.replaceWith(document.adoptNode(come));
-    prepare(come);
-    wanted?.focus();
+    const [current, incoming] = [document.getElementById(id), page.getElementById(id)];
+    if (!current || !incoming) continue;
+    const autofocused = incoming.querySelector("[autofocus]");
+    autofocused?.removeAttribute("autofocus");
+    if (fields) keepTyped(current, incoming, fields);
+    current.replaceWith(document.adoptNode(incoming));
+    prepare(incoming);
+    autofocused?.focus();
   }
   const field = document.getElementById(focused);
   if (document.activeElement !== document.body || !field) return;
@@ -57,18 +57,18 @@ function swap(page, ids, fields) {
   if (field.matches("textarea, input:not([type])")) field.setSelectionRange(field.value.length, field.value.length);
 }
 
-// Shows what a page says of the fields whose names are given; of all, where none are.
+// Shows the errors of a page beside the fields. If `names` is given, only for these fields.
 function showErrors(page, names) {
-  for (const come of page.querySelectorAll("[data-errors]")) {
-    const here = document.getElementById(come.id);
-    // Those of no field are shown whatever was typed.
-    if (!here || (names && come.dataset.errors !== "rest" && !names.has(come.dataset.errors))) continue;
-    here.replaceChildren(...document.adoptNode(come).childNodes);
+  for (const incoming of page.querySelectorAll("[data-errors]")) {
+    const current = document.getElementById(incoming.id);
+    // Errors that belong to no field are always shown.
+    if (!current || (names && incoming.dataset.errors !== "rest" && !names.has(incoming.dataset.errors))) continue;
+    current.replaceChildren(...document.adoptNode(incoming).childNodes);
   }
   markInvalid(document);
 }
 
-// A field with an error beside it is told to be invalid.
+// Marks fields with an error as invalid for screen readers.
 function markInvalid(root) {
   for (const error of root.querySelectorAll("[data-errors]")) {
     const fields = document.querySelectorAll(`[aria-describedby~="${CSS.escape(error.id)}"]`);
@@ -79,8 +79,8 @@ function markInvalid(root) {
   }
 }
 
-// Headers that are kept are read first, and edited by their icon.
-function holdHeaders(root) {
+// Stored headers are read-only until their edit icon is clicked.
+function lockStoredHeaders(root) {
   for (const row of root.querySelectorAll("[data-kept]")) {
     const fields = row.querySelectorAll("input");
     if (row.querySelector(".error")?.childElementCount) continue;
@@ -94,12 +94,12 @@ function holdHeaders(root) {
 
 function prepare(root) {
   showTimes(root);
-  holdHeaders(root);
+  lockStoredHeaders(root);
   markInvalid(root);
 }
 
-// Says why something was refused, above the page: what is in its fields stays.
-function complain(page) {
+// Shows an error page above the current page, whose fields keep their content.
+function showProblem(page) {
   const main = document.getElementById("main");
   const notice = document.getElementById("refusal") ?? document.createElement("div");
   notice.id = "refusal";
@@ -109,36 +109,36 @@ function complain(page) {
   main.prepend(notice);
 }
 
-// A part that is being fetched says so; of the answers for one form the last one asked for counts.
-const asked = new WeakMap();
+// Replaces elements by the response to a form. Only the response to the latest request of a form is used.
+const latestRequests = new WeakMap();
 async function refresh(form, address, button, ids, onPage) {
-  if (button) underWay.add(button);
-  const turn = (asked.get(form) ?? 0) + 1;
-  asked.set(form, turn);
+  if (button) pendingButtons.add(button);
+  const request = (latestRequests.get(form) ?? 0) + 1;
+  latestRequests.set(form, request);
   const parts = ids.map((id) => document.getElementById(id)).filter(Boolean);
   for (const part of parts) part.setAttribute("aria-busy", "true");
-  const answer = await sent(form, address, button).catch(() => null);
+  const response = await sendForm(form, address, button).catch(() => null);
   for (const part of parts) part.removeAttribute("aria-busy");
-  if (button) underWay.delete(button);
-  if (!answer) {
-    // None came. A button sends the form as it does without a script, and the browser says what is wrong.
+  if (button) pendingButtons.delete(button);
+  if (!response) {
+    // No response. Submit the form as without a script, so that the browser shows the error.
     if (button) {
       delete button.dataset.swap;
       form.requestSubmit(button);
     }
     return;
   }
-  if (answer.isRefused) return complain(answer.page);
+  if (response.isError) return showProblem(response.page);
   document.getElementById("refusal")?.remove();
-  if (asked.get(form) !== turn) return;
-  swap(answer.page, ids, answer.fields);
-  onPage?.(answer.page);
+  if (latestRequests.get(form) !== request) return;
+  swap(response.page, ids, response.fields);
+  onPage?.(response.page);
 }
 
-// Buttons and fields that change a part of the page.
+// Buttons and fields that update a part of the page.
 document.addEventListener("submit", (event) => {
   const button = event.submitter;
-  if (underWay.has(button ?? event.target)) return event.preventDefault();
+  if (pendingButtons.has(button ?? event.target)) return event.preventDefault();
   if (!button?.dataset.swap) return event.target.method === "post" && sendOnce(button ?? event.target);
   event.preventDefault();
   const address = button.hasAttribute("formaction") ? button.formAction : event.target.action;
@@ -149,95 +149,95 @@ document.addEventListener("change", (event) => {
   if (dataset.swap && form?.dataset.check) refresh(form, form.dataset.check, null, dataset.swap.split(" "));
 });
 
-// Links that change a part of the page; the address follows.
+// Links that update a part of the page and the URL.
 document.addEventListener("click", async (event) => {
   const link = event.target.closest("a[data-swap]");
   if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
   event.preventDefault();
-  const answer = await fetch(link.href, { headers: { Accept: "text/html" } }).catch(() => null);
-  if (!answer?.ok || answer.redirected) return location.assign(link.href);
-  swap(new DOMParser().parseFromString(await answer.text(), "text/html"), link.dataset.swap.split(" "));
+  const response = await fetch(link.href, { headers: { Accept: "text/html" } }).catch(() => null);
+  if (!response?.ok || response.redirected) return location.assign(link.href);
+  swap(new DOMParser().parseFromString(await response.text(), "text/html"), link.dataset.swap.split(" "));
   history.replaceState(null, "", link.href);
 });
 
-// What is typed is checked after a short rest.
-let resting;
+// Validates input 300 ms after the last keystroke.
+let checkTimer;
 const touched = new Set();
 document.addEventListener("input", (event) => {
   const { form, name, dataset } = event.target;
   if (!form?.dataset.check || dataset.swap) return;
   touched.add(event.target.getAttribute("aria-describedby")?.split(" ").map((id) => id.replace(/-error$/, "")).pop() ?? name);
-  clearTimeout(resting);
-  resting = setTimeout(() => {
+  clearTimeout(checkTimer);
+  checkTimer = setTimeout(() => {
     refresh(form, form.dataset.check, null, ["preview"], (page) => showErrors(page, touched));
   }, 300);
 });
 
-// Makes what is here like what has come, and touches nothing that is the same: the focus, what is selected and what is
-// unfolded stay, and a screen reader is told of nothing that has not changed.
-function renew(here, come) {
-  let place = here.firstChild;
-  for (const next of [...come.childNodes]) {
-    const moved = next.id && [...here.children].find((child) => child.id === next.id);
-    if (moved && moved !== place) {
-      here.insertBefore(moved, place);
-      place = moved;
+// Makes the children of `current` equal to those of `incoming`, and changes only what differs. So focus, selection and open
+// details stay, and screen readers announce only changes.
+function morphChildren(current, incoming) {
+  let place = current.firstChild;
+  for (const next of [...incoming.childNodes]) {
+    const match = next.id && [...current.children].find((child) => child.id === next.id);
+    if (match && match !== place) {
+      current.insertBefore(match, place);
+      place = match;
     }
     const isSame = place && place.nodeName === next.nodeName && place.id === next.id;
     if (!isSame) {
-      here.insertBefore(document.adoptNode(next), place);
+      current.insertBefore(document.adoptNode(next), place);
       continue;
     }
-    if (!place.isEqualNode(next)) renewOne(place, next);
+    if (!place.isEqualNode(next)) morphNode(place, next);
     place = place.nextSibling;
   }
   while (place) {
-    const gone = place;
+    const removed = place;
     place = place.nextSibling;
-    gone.remove();
+    removed.remove();
   }
 }
-function renewOne(here, come) {
-  if (here.nodeType !== Node.ELEMENT_NODE) {
-    here.nodeValue = come.nodeValue;
+function morphNode(current, incoming) {
+  if (current.nodeType !== Node.ELEMENT_NODE) {
+    current.nodeValue = incoming.nodeValue;
     return;
   }
-  for (const { name, value } of come.attributes) if (here.getAttribute(name) !== value) here.setAttribute(name, value);
-  for (const { name } of [...here.attributes]) if (!come.hasAttribute(name) && name !== "open") here.removeAttribute(name);
-  renew(here, come);
+  for (const { name, value } of incoming.attributes) if (current.getAttribute(name) !== value) current.setAttribute(name, value);
+  for (const { name } of [...current.attributes]) if (!incoming.hasAttribute(name) && name !== "open") current.removeAttribute(name);
+  morphChildren(current, incoming);
 }
 
-// A part that the server keeps up to date, by sending it anew. While no news come it says so. A page that nobody sees asks for
-// none: a browser has few connections to one server.
+// Elements that the server updates by server-sent events. Without updates they are marked as stale. Hidden pages close their
+// stream, because browsers limit the connections to a server.
 for (const part of document.querySelectorAll("[data-live]")) {
-  let news, late;
-  const isOld = () => part.setAttribute("data-stale", "");
-  // Where something comes each second, also when nothing has changed, silence is a worker that hangs.
+  let source, staleTimer;
+  const markStale = () => part.setAttribute("data-stale", "");
+  // Elements with `data-silence` get an update each second. Silence means that the worker hangs.
   const silence = Number(part.dataset.silence ?? 0) * 1000;
-  const wait = () => {
-    clearTimeout(late);
-    if (silence) late = setTimeout(isOld, silence);
+  const restartTimer = () => {
+    clearTimeout(staleTimer);
+    if (silence) staleTimer = setTimeout(markStale, silence);
   };
   const follow = () => {
-    news?.close();
-    clearTimeout(late);
+    source?.close();
+    clearTimeout(staleTimer);
     if (document.hidden) return;
-    wait();
-    news = new EventSource(part.dataset.live);
-    news.addEventListener("message", ({ data }) => {
+    restartTimer();
+    source = new EventSource(part.dataset.live);
+    source.addEventListener("message", ({ data }) => {
       const { body } = new DOMParser().parseFromString(data, "text/html");
       showTimes(body);
-      renew(part, body);
+      morphChildren(part, body);
       part.removeAttribute("data-stale");
-      wait();
+      restartTimer();
     });
-    news.addEventListener("error", isOld);
+    source.addEventListener("error", markStale);
   };
   document.addEventListener("visibilitychange", follow);
   follow();
 }
 
-// A box that ticks all boxes of a name in its form.
+// A checkbox that ticks all checkboxes with a certain name in its form.
 for (const all of document.querySelectorAll("[data-all]")) {
   const boxes = () => [...all.form.elements].filter((box) => box.type === "checkbox" && box.name === all.dataset.all);
   all.closest("[hidden]")?.removeAttribute("hidden");
@@ -251,5 +251,5 @@ for (const all of document.querySelectorAll("[data-all]")) {
 
 prepare(document);
 
-// What was not saved for its faults begins at the first of them.
+// If a form was not saved because of errors, focus the first invalid field.
 if (document.querySelector("[data-refused]")) document.querySelector("[aria-invalid]")?.focus();

@@ -248,7 +248,7 @@ impl Bench {
         let reader = StreamReader::open(&connection, &self.stream, EndDetection::ByLastChunk, None).await;
         let (mut log, _) = reader.expect("the stream");
         let mut read = 0;
-        while !log.is_current() {
+        while !log.is_caught_up() {
             log.next().await.expect("a record");
             read += 1;
             bar.inc(1);

@@ -1,4 +1,4 @@
-//! The composition root: builds every part from the settings, runs them, and stops them in order.
+//! The composition root: builds all parts from the settings, runs them, and stops them in order.
 
 use std::net::SocketAddr;
 use std::panic;
@@ -41,44 +41,27 @@ use crate::worker::park_batcher::ParkBatcher;
 use crate::worker::receipts::Receipts;
 use crate::worker::retry_throttle::RetryThrottle;
 
-/// How long callers of the API, and messages on their way to the broker, are waited for at the end.
-const CLOSING_TIME: Duration = Duration::from_secs(3);
+/// How long a stop waits for open API requests and for unconfirmed messages.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Why Waypost could not start, or had to end.
+/// Why Waypost could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// The address is taken, or not ours.
     #[error("can't listen on {address} (http.listen): {error}")]
-    Listen {
-        /// `http.listen`
-        address: SocketAddr,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// The local store can't be used.
+    Listen { address: SocketAddr, error: std::io::Error },
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The file of certificates can't be used.
     #[error("{path} (egress.caFile): {error}")]
-    Certificates {
-        /// `egress.caFile`
-        path: String,
-        /// Why.
-        error: String,
-    },
-    /// The listener's certificate can't be used.
+    Certificates { path: String, error: String },
     #[error("http.certFile: {0}")]
     Tls(String),
-    /// No client could be made.
     #[error(transparent)]
     Sender(#[from] SenderError),
-    /// The broker's objects are not as Waypost needs them.
     #[error("{0}")]
     Broker(#[from] BrokerError),
-    /// The listener failed.
     #[error("the HTTP listener failed: {0}")]
     Http(std::io::Error),
-    /// Two metrics have one name.
+    /// Two metrics have the same name.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
 }
@@ -88,48 +71,47 @@ impl From<FollowError> for AppError {
         match error {
             FollowError::Broker(error) => Self::Broker(error),
             FollowError::Store(error) => Self::Store(error),
-            // The intake reads again instead of ending.
+            // The consumer connects again instead.
             error @ FollowError::Stalled { .. } => {
-                Self::Broker(BrokerError::ChannelFailed { doing: "following", error: error.to_string() })
+                Self::Broker(BrokerError::ChannelFailed { operation: "following", error: error.to_string() })
             }
         }
     }
 }
 
-/// Takes over settings while a worker runs. It does not keep the worker: publishing ends when nobody is left who could publish.
+/// Applies changed settings to a running worker. The reference is weak: the publisher ends only after the worker is
+/// dropped.
 pub struct ReloadHandle(Weak<Worker>);
 
 impl ReloadHandle {
-    /// What can change from now on is as these settings say.
-    pub fn adjust(&self, config: &Config) {
+    pub fn apply(&self, config: &Config) {
         let Some(worker) = self.0.upgrade() else { return };
-        worker.policy.store(Arc::new(config.retry.clone()));
+        worker.retry_policy.store(Arc::new(config.retry.clone()));
         worker.endpoints.set_limits(config.endpoint.limits);
     }
 }
 
-/// A worker, built but not running.
+/// All parts of a worker, built but not running yet.
 pub struct App {
     listener: Listener,
     address: SocketAddr,
     store: Store,
-    http: ApiState,
-    intake: Consumer,
-    tail: DeadLetterSupervisor,
+    api: ApiState,
+    consumer: Consumer,
+    supervisor: DeadLetterSupervisor,
     keeper: TopologyKeeper,
     management: Option<Management>,
-    publishing: tokio::task::JoinHandle<()>,
+    publisher_task: tokio::task::JoinHandle<()>,
 }
 
 impl App {
-    /// Builds everything that needs no broker; connecting is begun.
-    ///
-    /// # Errors
-    /// [`AppError`].
+    /// Builds all parts, and starts to connect to the broker.
     pub async fn build(config: &Config) -> Result<Self, AppError> {
         warn_if_unencrypted(config);
-        let listen = config.http.listen;
-        let listener = TcpListener::bind(listen).await.map_err(|error| AppError::Listen { address: listen, error })?;
+        let listen_address = config.http.listen;
+        let listener = TcpListener::bind(listen_address)
+            .await
+            .map_err(|error| AppError::Listen { address: listen_address, error })?;
         let address = listener.local_addr().map_err(AppError::Http)?;
         let tls = config.http.identity.as_ref().map(tls::Identity::server).transpose().map_err(AppError::Tls)?;
         let listener = Listener::new(listener, tls).map_err(AppError::Http)?;
@@ -145,14 +127,14 @@ impl App {
             dead_letter_retention: config.dead_letters.retention,
             status: TopologyStatus::default(),
         };
-        let keeper = TopologyKeeper { address: broker.clone(), topology: topology.clone() };
+        let keeper = TopologyKeeper { broker: broker.clone(), topology: topology.clone() };
         let management = config.broker.management_url.as_ref().map(|url| Management::new(url, &broker)).transpose();
         let management = management.unwrap_or_else(|error| {
             tracing::warn!(error, "broker policies not checked");
             None
         });
         let followers = Followers::default();
-        let (publisher, publishing) = Publisher::start(broker.clone(), topology.clone());
+        let (publisher, publisher_task) = Publisher::start(broker.clone(), topology.clone());
         let (rules, keyring) = (config.egress.rules(), config.keyring.clone());
         let campaigns =
             Campaigns::new(store.clone(), publisher.clone(), names.clone(), rules, keyring, metrics.clone());
@@ -164,28 +146,34 @@ impl App {
             names: names.clone(),
             store: store.clone(),
             publisher: publisher.clone(),
-            letters: dead_letters.appender(),
+            dead_letter_writer: dead_letters.appender(),
             sender,
             endpoints: EndpointRegistry::new(config.endpoint.limits, config.broker.prefetch),
-            parking: ParkBatcher::start(publisher.clone(), names.clone(), metrics.clone()),
+            park_batcher: ParkBatcher::start(publisher.clone(), names.clone(), metrics.clone()),
             receipts: Receipts::start(),
-            policy: ArcSwap::from_pointee(config.retry.clone()),
+            retry_policy: ArcSwap::from_pointee(config.retry.clone()),
             metrics: metrics.clone(),
             memory_budget: memory_budget.clone(),
         });
-        let progress = ConsumerStatus::default();
+        let consumer_status = ConsumerStatus::default();
         let replays = Replays::new(store.clone(), dead_letters.clone(), publisher.clone(), names.clone());
-        let busy = usize::from(config.broker.prefetch) / 2;
-        let runner = Runner::new(replays.clone(), worker.clone(), progress.clone(), busy, config.shutdown.grace);
-        let tail = DeadLetterSupervisor {
-            address: broker.clone(),
+        let busy_threshold = usize::from(config.broker.prefetch) / 2;
+        let runner = Runner::new(
+            replays.clone(),
+            worker.clone(),
+            consumer_status.clone(),
+            busy_threshold,
+            config.shutdown.grace,
+        );
+        let supervisor = DeadLetterSupervisor {
+            broker: broker.clone(),
             topology: topology.clone(),
             dead_letters: dead_letters.clone(),
             runner: Arc::new(runner),
             follower: followers.dead_letters.clone(),
-            configuration: campaigns.currency(),
+            configuration: campaigns.sync_state(),
         };
-        let http = ApiState {
+        let api = ApiState {
             store: store.clone(),
             campaigns: campaigns.clone(),
             dead_letters,
@@ -195,91 +183,89 @@ impl App {
             names,
             metrics,
             history: History::default(),
-            progress: progress.clone(),
+            consumer_status: consumer_status.clone(),
             topology: topology.status.clone(),
             followers: followers.clone(),
             tokens: config.http.tokens.clone().into(),
         };
-        let intake = Consumer {
+        let consumer = Consumer {
             address: broker,
             topology,
             campaigns,
             worker,
             window: config.broker.prefetch,
             grace: config.shutdown.grace,
-            progress,
+            status: consumer_status,
             memory_budget,
             follower: followers.campaigns,
-            precedence: RetryThrottle::default(),
+            retry_throttle: RetryThrottle::default(),
         };
-        Ok(Self { listener, address, store, http, intake, tail, keeper, management, publishing })
+        Ok(Self { listener, address, store, api, consumer, supervisor, keeper, management, publisher_task })
     }
 
-    /// What takes over settings while it runs.
-    pub fn adjuster(&self) -> ReloadHandle {
-        ReloadHandle(Arc::downgrade(&self.http.worker))
+    pub fn reload_handle(&self) -> ReloadHandle {
+        ReloadHandle(Arc::downgrade(&self.api.worker))
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Delivers until `stop`, then finishes what is in hand: first the intake, so that the API and the probes answer
-    /// as long as anything happens.
+    /// Delivers until `stop`, then finishes the work in progress. The consumer stops first, so the API and the probes
+    /// answer until the end.
     ///
     /// # Errors
-    /// [`AppError::Broker`] where the broker's objects are not as they must be, [`AppError::Http`].
+    /// [`AppError::Broker`] if the broker's objects are not as required; [`AppError::Store`]; [`AppError::Http`].
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { listener, address, store, http, intake, tail, keeper, management, publishing } = self;
+        let Self { listener, address, store, api, consumer, supervisor, keeper, management, publisher_task } = self;
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
         let stop_http = CancellationToken::new();
-        let mut http = tokio::spawn(http.run(listener, stop_http.clone()));
+        let mut http = tokio::spawn(api.run(listener, stop_http.clone()));
         let policies = warn_of_policies(management, keeper.topology.clone());
         let _policies = AbortOnDropHandle::new(tokio::spawn(policies));
         let _keeper = AbortOnDropHandle::new(tokio::spawn(keeper.run(stop.clone())));
-        // A task of its own: what it does with its view must not hold up deliveries.
+        // A separate task, because work on the dead-letter view must not delay deliveries.
         let settled = CancellationToken::new();
-        let tail = AbortOnDropHandle::new(tokio::spawn(tail.run(stop.clone(), settled.clone())));
-        let tail = async { tail.await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic())) };
-        // And one for deliveries: on the main thread each message would have to be woken up for on another.
-        let intake = AbortOnDropHandle::new(tokio::spawn(intake.run(stop)));
-        let intake = async {
-            let ended = intake.await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
+        let supervisor = AbortOnDropHandle::new(tokio::spawn(supervisor.run(stop.clone(), settled.clone())));
+        let supervisor = async { supervisor.await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic())) };
+        // The consumer too: on the main thread, each message would cost a wakeup of another thread.
+        let consumer = AbortOnDropHandle::new(tokio::spawn(consumer.run(stop)));
+        let consumer = async {
+            let result = consumer.await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()));
             settled.cancel();
-            ended
+            result
         };
-        // Both to their ends, unless one of them fails.
-        let work = async { tokio::try_join!(intake, tail) };
-        let ended = tokio::select! {
-            ended = work => ended.map(|_| ()).map_err(AppError::from),
-            ended = &mut http => return Err(AppError::Http(match ended {
+        // Waits for the end of both, unless one fails.
+        let work = async { tokio::try_join!(consumer, supervisor) };
+        let result = tokio::select! {
+            result = work => result.map(|_| ()).map_err(AppError::from),
+            result = &mut http => return Err(AppError::Http(match result {
                 Ok(Err(error)) => error,
-                Ok(Ok(())) => std::io::Error::other("it ended by itself"),
+                Ok(Ok(())) => std::io::Error::other("it ended unexpectedly"),
                 Err(error) => std::io::Error::other(error),
             })),
         };
         stop_http.cancel();
         let close = async {
-            // The task is over, or was: either way nobody is waiting for an answer any more.
+            // A failure of the listener does not matter any more.
             let _ = (&mut http).await;
-            // Its last clones are gone with the intake and the API: it ends when all is confirmed.
-            let _ = publishing.await;
+            // The consumer and the API have dropped their publishers, so this ends when all messages are confirmed.
+            let _ = publisher_task.await;
         };
-        if tokio::time::timeout(CLOSING_TIME, close).await.is_err() {
-            tracing::warn!("stopping before all was answered or confirmed");
+        if tokio::time::timeout(CLOSE_TIMEOUT, close).await.is_err() {
+            tracing::warn!("stopping before all requests were answered and all messages confirmed");
             http.abort();
         }
-        if matches!(ended, Err(AppError::Store(_))) {
-            // A sled that has failed hangs when it is flushed, and it is when its last clone is dropped.
+        if matches!(result, Err(AppError::Store(_))) {
+            // A failed sled hangs when it is flushed, and dropping the last clone flushes it.
             std::mem::forget(store);
-            return ended;
+            return result;
         }
         if let Err(error) = store.flush().await {
-            tracing::warn!(%error, "stopping: what is not written is read from the log again");
+            tracing::warn!(%error, "store not flushed; unwritten records are read again at the next start");
         }
         tracing::info!("stopped");
-        ended
+        result
     }
 }
 
@@ -289,13 +275,13 @@ fn warn_if_unencrypted(config: &Config) {
     }
 }
 
-/// Says at the start which policies of the broker harm a queue. Over AMQP they are invisible.
+/// Warns at the start about broker policies that harm a queue. They are not visible over AMQP.
 async fn warn_of_policies(management: Option<Management>, topology: Topology) {
     let Some(management) = management else { return };
-    topology.status.until_declared().await;
+    topology.status.wait_until_declared().await;
     match management.policies(&topology).await {
         Ok(findings) => {
-            let exempt = policies::exempting(&findings, management.vhost(), &topology.names).join("; ");
+            let exempt = policies::exemption_commands(&findings, management.vhost(), &topology.names).join("; ");
             for finding in &findings {
                 tracing::warn!(queue = finding.queue, %finding, exempt, "broker policy harms a queue");
             }
@@ -304,18 +290,16 @@ async fn warn_of_policies(management: Option<Management>, topology: Topology) {
     }
 }
 
-/// The broker as the settings say it is reached.
 pub(crate) fn broker_address(broker: &BrokerConfig) -> ConnectionConfig {
     ConnectionConfig::new(broker.url.clone()).with_tls(broker.authorities.clone(), broker.identity.clone())
 }
 
-/// What sends to webhooks under these settings.
 pub(crate) fn new_sender(config: &Config) -> Result<Sender, AppError> {
     let extra_roots = match &config.egress.ca_file {
         None => Vec::new(),
         Some(path) => {
-            let read = std::fs::read(path).map_err(|error| error.to_string());
-            read.and_then(|pem| tls::authorities(&pem))
+            let pem = std::fs::read(path).map_err(|error| error.to_string());
+            pem.and_then(|pem| tls::authorities(&pem))
                 .map_err(|error| AppError::Certificates { path: path.display().to_string(), error })?
         }
     };

@@ -1,10 +1,14 @@
 //! RabbitMQ: the only module that speaks AMQP.
 //!
-//! [`connection`] opens connections. [`topology`] says which objects a worker needs, `setup` declares them, and `shards` changes the
-//! number of event queues. [`topology_keeper`] checks the objects while a worker runs, `restore` declares a missing object again, and
-//! [`topology_status`] keeps the result. [`subscription`] receives messages and [`acks`] acknowledges them. [`publisher`] sends messages
-//! and waits for confirms. [`delay_queues`] delays messages. [`stream_reader`] reads streams and [`stream_writer`] writes to them. [`queue_stats`] counts
-//! waiting messages, and [`diagnostics`] checks all of this for `doctor`.
+//! - [`connection`] opens connections.
+//! - [`topology`] lists the broker objects that a worker needs. `setup` declares them, and `shards` changes the number
+//!   of event queues.
+//! - [`topology_keeper`] checks the objects while a worker runs. `restore` declares a missing object again, and
+//!   [`topology_status`] keeps the result.
+//! - [`subscription`] receives messages, [`rotating_consumer`] replaces channels, and [`acks`] acknowledges messages.
+//! - [`publisher`] sends messages and waits for confirms. [`delay_queues`] delays messages.
+//! - [`stream_reader`] reads streams and [`stream_writer`] appends to them.
+//! - [`queue_stats`] counts waiting messages, and [`diagnostics`] checks the broker for `waypost doctor`.
 
 pub mod acks;
 pub mod connection;
@@ -37,65 +41,54 @@ mod wire_reader;
 
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-/// The header in which a quorum queue counts how often it got a message back.
+/// Set by a quorum queue: how often a message was returned to the queue.
 const DELIVERY_COUNT: &str = "x-delivery-count";
 
-/// The header of an event that is a dead letter sent again: the letter's id.
+/// Set on a replayed dead letter: the id of the letter.
 const REPLAY_OF: &str = "x-waypost-replay-of";
 
-/// And the id of the replay.
+/// Set on a replayed dead letter: the id of the replay.
 const REPLAY_ID: &str = "x-waypost-replay-id";
 
-/// Something the broker did or did not do. The text is for people; what to do about it is decided by who gets it.
+/// The caller decides whether to reconnect: see [`Self::is_permanent`].
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BrokerError {
-    /// No connection could be made.
     #[error("no connection to {address}: {error}")]
     Connect {
         /// Host and port, without credentials.
         address: String,
-        /// Why.
         error: String,
     },
-    /// An object exists with other arguments.
     #[error(transparent)]
     Mismatch(#[from] mismatch::Mismatch),
-    /// A plugin is missing.
     #[error(
-        "{setting} needs RabbitMQ's plugin {plugin}: enable it on every node with `rabbitmq-plugins enable {plugin}`, or take \
-         the setting back"
+        "{setting} needs the RabbitMQ plugin {plugin}, which is not enabled. Run `rabbitmq-plugins enable {plugin}` on \
+         every node, or change the setting"
     )]
-    NoPlugin {
-        /// What needs it.
-        setting: &'static str,
-        /// Its name.
-        plugin: &'static str,
-    },
-    /// The connection or a channel was lost, or refused a request.
-    #[error("{doing}: {error}")]
+    PluginMissing { setting: &'static str, plugin: &'static str },
+    /// The connection or a channel was lost, or the broker refused a request.
+    #[error("{operation}: {error}")]
     ChannelFailed {
-        /// What was being done.
-        doing: &'static str,
-        /// Why.
+        /// Begins the error text: `opening a channel`.
+        operation: &'static str,
         error: String,
     },
 }
 
 impl BrokerError {
-    /// Whether another connection does not mend it: somebody has to.
+    /// Whether reconnecting cannot help, because an operator has to change something.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Mismatch(_) | Self::NoPlugin { .. } => true,
+            Self::Mismatch(_) | Self::PluginMissing { .. } => true,
             Self::Connect { .. } | Self::ChannelFailed { .. } => false,
         }
     }
 
-    fn lost(doing: &'static str) -> impl Fn(lapin::Error) -> Self {
-        move |error| Self::ChannelFailed { doing, error: error.to_string() }
+    fn channel_failed(operation: &'static str) -> impl Fn(lapin::Error) -> Self {
+        move |error| Self::ChannelFailed { operation, error: error.to_string() }
     }
 }
 
-/// The text of a header of a message, where it has one.
 fn text_header(headers: Option<&FieldTable>, name: &str) -> Option<String> {
     match headers?.inner().get(&ShortString::from(name))? {
         AMQPValue::LongString(text) => Some(text.to_string()),
@@ -104,7 +97,7 @@ fn text_header(headers: Option<&FieldTable>, name: &str) -> Option<String> {
     }
 }
 
-/// The number of a header of a message, where it has one.
+/// `None` also for a negative number.
 fn number_header(headers: Option<&FieldTable>, name: &str) -> Option<u64> {
     match headers?.inner().get(&ShortString::from(name))? {
         AMQPValue::LongLongInt(number) => u64::try_from(*number).ok(),

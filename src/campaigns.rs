@@ -1,7 +1,7 @@
-//! Campaigns: changes are appended to the campaigns log, and every node applies the log in its order.
+//! Campaigns: changes are appended to the campaigns log, and every worker applies the log in order.
 //!
-//! The node that accepts a change answers once it has applied it itself, so whoever gets the answer reads their own
-//! write there. A change says which version it was made on; one made on an old version has no effect on any node.
+//! The worker that accepts a change answers after it has applied the change, so its caller reads its own write.
+//! A change names the version that it was made on. A change made on an old version has no effect on any worker.
 
 mod comparison;
 pub mod hold;
@@ -32,47 +32,40 @@ use crate::metrics::Metrics;
 use crate::store::{Change, ChangeAuthor, ChangeOutcome, Store, StoreError, StoredCampaign};
 use crate::view_sync::SyncState;
 
-/// A change is published, confirmed and applied within this time, or the caller is told that it may yet happen.
+/// Time for a change to be published, confirmed and applied. After a timeout the change may still apply.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A change waits this long for the changes before it.
-const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a change waits for earlier changes of this worker.
+const WRITE_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A change made on no particular version is tried again when it loses a race against another node, this often.
+/// Attempts of a change without a version, if other workers change the same campaign.
 const MAX_CONFLICT_RETRIES: usize = 50;
 
-/// What the caller of a change knows of the campaign.
+/// What must hold for the campaign when a change is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Precondition {
-    /// Whatever it is now.
     None,
-    /// It has one of these versions.
+    /// The campaign has one of these versions.
     Versions(Vec<u64>),
-    /// It exists.
     Exists,
-    /// It does not exist.
     Absent,
 }
 
-/// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum CampaignError {
-    /// The document has faults.
     #[error("the document has {} faults", .0.len())]
-    Faults(Vec<Violation>),
-    /// There is no such campaign.
+    Invalid(Vec<Violation>),
     #[error("no such campaign")]
-    Unknown,
-    /// Somebody else has changed the campaign.
-    #[error("the campaign was changed meanwhile: read it again, and repeat your change on that")]
+    NotFound,
+    /// The campaign does not have the version, or the state, that the change requires.
+    #[error("the campaign was changed meanwhile: read it again, then repeat your change")]
     Precondition,
-    /// It is not possible as things are.
+    /// The state of this worker or of the log does not allow the operation.
     #[error("{0}")]
     Conflict(String),
-    /// The log could not be written, or not be read, in time.
+    /// The log could not be written or read in time.
     #[error("{0}")]
     Unavailable(String),
-    /// The local view failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -83,84 +76,80 @@ impl From<AppendError> for CampaignError {
     }
 }
 
-/// Accepts changes, and applies the log.
+/// Accepts changes, and applies the log. Cheap to clone.
 #[derive(Clone)]
 pub struct Campaigns {
     store: Store,
     publisher: Publisher,
     names: Names,
-    /// The stream's name.
+    /// The name of the campaigns log.
     log: String,
-    rules: EgressRules,
+    egress_rules: EgressRules,
     keyring: Keyring,
     metrics: Arc<Metrics>,
     appender: StreamWriter<ChangeOutcome>,
-    currency: Arc<watch::Sender<SyncState>>,
+    sync_state: Arc<watch::Sender<SyncState>>,
     /// Whether the view is current and the log is being read. A view stays current when the connection is lost.
     is_following: Arc<watch::Sender<bool>>,
-    status: Arc<watch::Sender<LogStatus>>,
+    log_status: Arc<watch::Sender<LogStatus>>,
     history: Arc<Mutex<ViewHistory>>,
-    /// Snapshots that are being appended to the log, by any worker.
+    /// Snapshots that any worker is appending to the log.
     snapshots: Arc<watch::Sender<SnapshotProgress>>,
-    /// Held while the store is read for a restore: the view must not be removed meanwhile.
-    restoring: Arc<tokio::sync::Mutex<()>>,
-    /// Held by the one change that is being made here: a node does not race against itself.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Locked while the store is read for a restore: the view must not be removed meanwhile.
+    restore_mutex: Arc<tokio::sync::Mutex<()>>,
+    /// Locked during a change: a worker does not race against itself.
+    write_mutex: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Campaigns {
-    /// Campaigns kept in the campaigns stream of `names`.
-    ///
-    /// `rules` are those that their webhooks' URLs are held against, `keyring` seals their secrets.
+    /// `egress_rules` are checked for each webhook's URL. `keyring` encrypts secrets.
     pub fn new(
         store: Store,
         publisher: Publisher,
         names: Names,
-        rules: EgressRules,
+        egress_rules: EgressRules,
         keyring: Keyring,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let currency = Arc::new(watch::Sender::new(SyncState::CatchingUp));
+        let sync_state = Arc::new(watch::Sender::new(SyncState::CatchingUp));
         let is_following = Arc::new(watch::Sender::new(false));
-        let status = Arc::new(watch::Sender::new(LogStatus::Following));
+        let log_status = Arc::new(watch::Sender::new(LogStatus::Following));
         let log = names.campaigns();
         let appender = StreamWriter::new(publisher.clone(), log.clone(), APPEND_TIMEOUT);
-        let (history, snapshots, restoring, turn) = Default::default();
+        let (history, snapshots, restore_mutex, write_mutex) = Default::default();
         Self {
             store,
             publisher,
             names,
             log,
-            rules,
+            egress_rules,
             keyring,
             metrics,
             appender,
-            currency,
+            sync_state,
             is_following,
-            status,
+            log_status,
             history,
             snapshots,
-            restoring,
-            turn,
+            restore_mutex,
+            write_mutex,
         }
     }
 
-    /// Whether the view is current, as it changes.
-    pub fn currency(&self) -> watch::Receiver<SyncState> {
-        self.currency.subscribe()
+    pub fn sync_state(&self) -> watch::Receiver<SyncState> {
+        self.sync_state.subscribe()
     }
 
-    /// Whether campaigns may be missing from the log, as it changes.
     pub fn log_status(&self) -> watch::Receiver<LogStatus> {
-        self.status.subscribe()
+        self.log_status.subscribe()
     }
 
-    /// Checks that the view's campaigns are what was configured, not a part of it.
+    /// Checks that the view has all configured campaigns.
     ///
     /// # Errors
-    /// [`CampaignError::Unavailable`].
+    /// [`CampaignError::Unavailable`] if campaigns may be missing.
     pub fn check_listable(&self) -> Result<(), CampaignError> {
-        match &*self.status.borrow() {
+        match &*self.log_status.borrow() {
             LogStatus::Incomplete(hold) if !hold.reason.keeps_campaigns() => {
                 Err(CampaignError::Unavailable(hold.to_string()))
             }
@@ -168,10 +157,7 @@ impl Campaigns {
         }
     }
 
-    /// Creates or replaces a campaign, in the name of whom it is done `by`.
-    ///
-    /// # Errors
-    /// [`CampaignError`].
+    /// Creates or replaces a campaign. `by` is the name of the token that does it.
     pub async fn put(
         &self,
         id: &str,
@@ -179,21 +165,25 @@ impl Campaigns {
         precondition: Precondition,
         by: &str,
     ) -> Result<PutOutcome, CampaignError> {
-        let _turn = self.write_lock().await?;
+        let _write_lock = self.write_lock().await?;
         for _ in 0..MAX_CONFLICT_RETRIES {
             let current = self.store.campaign(id)?;
             check(&precondition, current.as_deref())?;
-            let campaign = self.read(id, document, current.as_deref())?;
+            let campaign = self.parse(id, document, current.as_deref())?;
             let expected = current.as_deref().map(|stored| stored.version);
-            let places = diff::between(current.as_deref().map(|stored| &stored.campaign), &campaign);
-            let made = ChangeAuthor { places, ..author(by) };
-            let change =
-                Change { id: id.to_owned(), expected, made: Some(made.clone()), campaign: Some(campaign.clone()) };
+            let places = diff::diff(current.as_deref().map(|stored| &stored.campaign), &campaign);
+            let author = ChangeAuthor { nodes: places, ..author(by) };
+            let change = Change {
+                id: id.to_owned(),
+                expected_version: expected,
+                author: Some(author.clone()),
+                campaign: Some(campaign.clone()),
+            };
             match self.append(change).await? {
                 ChangeOutcome::Done { version } => {
-                    let created = expected.is_none();
-                    let stored = StoredCampaign { version, made: Some(made), earlier: Vec::new(), campaign };
-                    return Ok(PutOutcome { stored, created });
+                    let is_new = expected.is_none();
+                    let stored = StoredCampaign { version, author: Some(author), past_changes: Vec::new(), campaign };
+                    return Ok(PutOutcome { stored, is_new });
                 }
                 ChangeOutcome::WebhookTaken { webhook_id, owner } => {
                     return Err(id_taken(&campaign, &webhook_id, &owner));
@@ -204,61 +194,58 @@ impl Campaigns {
         Err(CampaignError::Precondition)
     }
 
-    /// The campaign that `document` would make of `current`.
-    ///
-    /// # Errors
-    /// [`CampaignError::Faults`]: all that [`put`](Self::put) would refuse it for; [`CampaignError::Store`].
-    pub fn read(&self, id: &str, document: &[u8], current: Option<&StoredCampaign>) -> Result<Campaign, CampaignError> {
+    /// Parses `document`, which would replace `current`, as [`put`](Self::put) does.
+    pub fn parse(
+        &self,
+        id: &str,
+        document: &[u8],
+        current: Option<&StoredCampaign>,
+    ) -> Result<Campaign, CampaignError> {
         let previous = current.map(|stored| &stored.campaign);
-        let elsewhere = |webhook: &WebhookId| {
-            // A store that can't be read is told of below, where nothing is made up any more.
+        let is_of_another_campaign = |webhook: &WebhookId| {
+            // `check_owners` reports an error of the store.
             matches!(self.store.owner_of(webhook.as_str()), Ok(Some(owner)) if owner != id)
         };
-        let campaign = document::read_among(document, UrlPolicy::Egress(&self.rules), previous, &elsewhere);
-        let campaign = self.opened(campaign.map_err(CampaignError::Faults)?)?;
+        let url_policy = UrlPolicy::Egress(&self.egress_rules);
+        let campaign = document::read_among(document, url_policy, previous, &is_of_another_campaign);
+        let campaign = self.decrypt(campaign.map_err(CampaignError::Invalid)?)?;
         if campaign.id != id {
             let message = format!("is `{}`, but the address says `{id}`: make them the same", campaign.id);
-            return Err(CampaignError::Faults(vec![Violation::new("$.id", message)]));
+            return Err(CampaignError::Invalid(vec![Violation::new("$.id", message)]));
         }
         self.check_owners(&campaign)?;
         Ok(campaign)
     }
 
-    /// The campaign with this id.
-    ///
-    /// # Errors
-    /// [`CampaignError`].
     pub fn get(&self, id: &str) -> Result<Arc<StoredCampaign>, CampaignError> {
-        self.store.campaign(id)?.ok_or_else(|| self.missing())
+        self.store.campaign(id)?.ok_or_else(|| self.not_found())
     }
 
-    /// Why there is no campaign: while the view is being built nobody knows.
-    fn missing(&self) -> CampaignError {
-        if let LogStatus::Incomplete(hold) = &*self.status.borrow() {
+    /// The error for a campaign that the view does not have. A view that is not complete yet may still get it.
+    fn not_found(&self) -> CampaignError {
+        if let LogStatus::Incomplete(hold) = &*self.log_status.borrow() {
             return CampaignError::Unavailable(hold.to_string());
         }
-        match *self.currency.borrow() {
-            SyncState::Current => CampaignError::Unknown,
+        match *self.sync_state.borrow() {
+            SyncState::Current => CampaignError::NotFound,
             SyncState::CatchingUp => {
                 CampaignError::Unavailable("reading the configuration from the broker: try again".to_owned())
             }
         }
     }
 
-    /// Deletes a campaign, in the name of whom it is done `by`.
-    ///
-    /// # Errors
-    /// [`CampaignError`].
+    /// Deletes a campaign. `by` is the name of the token that does it.
     pub async fn delete(&self, id: &str, precondition: Precondition, by: &str) -> Result<(), CampaignError> {
-        let _turn = self.write_lock().await?;
+        let _write_lock = self.write_lock().await?;
         for _ in 0..MAX_CONFLICT_RETRIES {
             let current = self.store.campaign(id)?;
             check(&precondition, current.as_deref())?;
             let Some(current) = current else {
-                return Err(self.missing());
+                return Err(self.not_found());
             };
             let expected = Some(current.version);
-            let change = Change { id: id.to_owned(), expected, made: Some(author(by)), campaign: None };
+            let change =
+                Change { id: id.to_owned(), expected_version: expected, author: Some(author(by)), campaign: None };
             if matches!(self.append(change).await?, ChangeOutcome::Done { .. }) {
                 return Ok(());
             }
@@ -266,20 +253,22 @@ impl Campaigns {
         Err(CampaignError::Precondition)
     }
 
-    /// Waits for this worker's other changes, and until the log is read: a change that a worker appends to a new log would hide
-    /// that the log lacks all others. No change is accepted while campaigns may be missing from the log.
+    /// Waits for this worker's other changes, and until the log has been read.
+    ///
+    /// A change appended to a new log would hide that the log lacks all earlier changes.
+    /// No change is accepted while campaigns may be missing from the log.
     async fn write_lock(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, CampaignError> {
-        let turn = self.lock().await?;
-        let (mut is_following, mut status) = (self.is_following.subscribe(), self.status.subscribe());
-        let known = async {
+        let guard = self.lock().await?;
+        let (mut is_following, mut log_status) = (self.is_following.subscribe(), self.log_status.subscribe());
+        let log_read = async {
             tokio::select! {
                 _ = is_following.wait_for(|is_following| *is_following) => {}
-                _ = status.wait_for(|status| matches!(status, LogStatus::Incomplete(_))) => {}
+                _ = log_status.wait_for(|log_status| matches!(log_status, LogStatus::Incomplete(_))) => {}
             }
         };
-        let waited = tokio::time::timeout(TURN_TIMEOUT, known).await;
-        match &*self.status.borrow() {
-            LogStatus::Following if waited.is_ok() => Ok(turn),
+        let waited = tokio::time::timeout(WRITE_LOCK_TIMEOUT, log_read).await;
+        match &*self.log_status.borrow() {
+            LogStatus::Following if waited.is_ok() => Ok(guard),
             LogStatus::Following | LogStatus::Comparing => {
                 Err(CampaignError::Unavailable("reading the configuration from the broker: try again".to_owned()))
             }
@@ -288,8 +277,8 @@ impl Campaigns {
     }
 
     async fn lock(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, CampaignError> {
-        let turn = tokio::time::timeout(TURN_TIMEOUT, self.turn.lock()).await;
-        turn.map_err(|_| CampaignError::Unavailable("other changes are waiting for the broker: try again".to_owned()))
+        let guard = tokio::time::timeout(WRITE_LOCK_TIMEOUT, self.write_mutex.lock()).await;
+        guard.map_err(|_| CampaignError::Unavailable("other changes are waiting for the broker: try again".to_owned()))
     }
 
     fn check_owners(&self, campaign: &Campaign) -> Result<(), CampaignError> {
@@ -304,59 +293,54 @@ impl Campaigns {
         Ok(())
     }
 
-    /// The campaign of a document that may have sealed secrets, as a file of kept campaigns has.
-    fn opened(&self, campaign: Campaign) -> Result<Campaign, CampaignError> {
-        // Its paths are gone with it where it does not open.
-        let shape = campaign.clone();
-        self.keyring.opened(campaign).map_err(|(webhook, unopened)| {
-            CampaignError::Faults(vec![Violation::new(shape.path_of(&webhook), unopened.to_string())])
+    /// Decrypts secrets of a document. A backup file of campaigns has encrypted secrets.
+    fn decrypt(&self, campaign: Campaign) -> Result<Campaign, CampaignError> {
+        let original = campaign.clone();
+        self.keyring.decrypt(campaign).map_err(|(webhook, error)| {
+            CampaignError::Invalid(vec![Violation::new(original.path_of(&webhook), error.to_string())])
         })
     }
 
-    /// Appends a change to the log, its secrets sealed, and waits until this node has applied it.
+    /// Appends a change to the log with encrypted secrets, and waits until this worker has applied it.
     async fn append(&self, mut change: Change) -> Result<ChangeOutcome, CampaignError> {
         let salt = random::<{ secret_encryption::SALT_BYTES }>()?;
-        change.campaign = change.campaign.map(|campaign| self.keyring.sealed(&campaign, salt));
+        change.campaign = change.campaign.map(|campaign| self.keyring.encrypt(&campaign, salt));
         let body = serde_json::to_vec(&change).map_err(StoreError::from)?;
         Ok(self.appender.append(body).await?)
     }
 }
 
-/// A campaign that was put.
 #[derive(Debug, Clone)]
 pub struct PutOutcome {
-    /// As it is now.
     pub stored: StoredCampaign,
-    /// Whether there was none before.
-    pub created: bool,
+    pub is_new: bool,
 }
 
-/// A change that is accepted now.
 fn author(by: &str) -> ChangeAuthor {
-    ChangeAuthor { by: by.to_owned(), at: Utc::now(), places: Vec::new() }
+    ChangeAuthor { by: by.to_owned(), at: Utc::now(), nodes: Vec::new() }
 }
 
-/// Random bytes for what must be nobody's guess.
+/// Unpredictable random bytes, for secrets and salts.
 fn random<const BYTES: usize>() -> Result<[u8; BYTES], CampaignError> {
     let mut random = [0; BYTES];
     getrandom::fill(&mut random)
-        .map_err(|error| CampaignError::Unavailable(format!("the system gives no random bytes: {error}")))?;
+        .map_err(|error| CampaignError::Unavailable(format!("no random bytes from the operating system: {error}")))?;
     Ok(random)
 }
 
 fn check(precondition: &Precondition, current: Option<&StoredCampaign>) -> Result<(), CampaignError> {
-    let holds = match precondition {
+    let is_met = match precondition {
         Precondition::None => true,
         Precondition::Versions(versions) => current.is_some_and(|current| versions.contains(&current.version)),
         Precondition::Exists => current.is_some(),
         Precondition::Absent => current.is_none(),
     };
-    if holds { Ok(()) } else { Err(CampaignError::Precondition) }
+    if is_met { Ok(()) } else { Err(CampaignError::Precondition) }
 }
 
 fn id_taken(campaign: &Campaign, webhook_id: &str, owner: &str) -> CampaignError {
     let message = format!(
-        "`{webhook_id}` is the id of a webhook of campaign `{owner}`: leave `id` out, and it is given a new one"
+        "`{webhook_id}` is the id of a webhook of campaign `{owner}`: leave `id` out, and Waypost assigns a new one"
     );
-    CampaignError::Faults(vec![Violation::new(format!("{}.id", campaign.path_of(webhook_id)), message)])
+    CampaignError::Invalid(vec![Violation::new(format!("{}.id", campaign.path_of(webhook_id)), message)])
 }

@@ -1,4 +1,6 @@
-//! The command line: what can be asked, and which file answers it. Exit codes: 0 done, 1 failed, 2 misused.
+//! The command line: parses the arguments and runs the command. Each command has a file of its own.
+//!
+//! Exit codes: 0 done, 1 failed, 2 usage error.
 
 mod campaigns;
 mod check;
@@ -32,7 +34,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Durable webhook delivery: step events from RabbitMQ to customers' webhooks, and none lost.
+/// Durable webhook delivery: brings step events from RabbitMQ to customers' webhooks, and loses none
 #[derive(Parser)]
 #[command(name = "waypost", version, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
@@ -44,62 +46,61 @@ struct Cli {
 enum Command {
     /// Run a worker: consume step events and deliver them
     Serve(serve::Serve),
-    /// Show a whole journey on a real broker: deliver, fail, retry, give up, and account for every event
+    /// Run a demonstration on a real broker: deliver, fail, retry, give up, and account for every event
     Demo(demo::Demo),
     /// Check settings and campaign files, without a broker
     Check(check::Check),
-    /// Look at settings, machine, broker and network, and say what to do about what is wrong
+    /// Check settings, machine, broker and network, and say how to fix what is wrong
     Doctor(doctor::Doctor),
     /// List, read and change campaigns
     #[command(subcommand)]
     Campaigns(campaigns::Campaigns),
     /// Publish step events, from arguments, a file or standard input
     Publish(publish::Publish),
-    /// Say what becomes of a step event and why: what matches, what does not, and what would be sent
+    /// Explain which webhooks a step event fires and why, and show what would be sent
     Explain(explain::Explain),
-    /// See what could not be delivered, send it again, or give it up
+    /// Inspect, replay and discard dead letters
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
-    /// Erase what dead letters tell of a person
+    /// Erase what dead letters contain about a person
     Erase(dead_letters::erase::Erase),
     /// Follow, pause, resume and cancel replays of dead letters
     #[command(subcommand)]
     Replays(replays::Replays),
-    /// See the endpoints in use of late: which are well, which fail, and what waits for them
+    /// List the endpoints used recently: which work, which fail, and how much waits for them
     Endpoints(endpoints::Endpoints),
-    /// Do the numbers add up: what was taken, and what became of it
+    /// Check that every delivery is accounted for
     Verify(verify::Verify),
-    /// Ask a worker whether it consumes and makes progress: a health check that needs no shell
+    /// Ask a worker if it consumes and makes progress: a health check that needs no shell
     Ready(ready::Ready),
-    /// Print the description of the HTTP API (OpenAPI 3.1), without a server
+    /// Print the OpenAPI 3.1 description of the HTTP API, without a server
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
-    /// Print what others build against: JSON Schemas and the AsyncAPI description, without a server
+    /// Print the JSON Schemas and the AsyncAPI description, without a server
     Contract(contract::Contract),
-    /// Print the script by which a shell completes the commands
+    /// Print the completion script for a shell
     Completions(completions::Completions),
     /// Print the manual page, or write one for each command
     Man(man::Man),
 }
 
-/// The settings of a command that runs a worker.
 #[derive(Args)]
 struct Settings {
-    /// The settings file [default: ./waypost.toml where there is one]
+    /// The settings file [default: ./waypost.toml if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<std::path::PathBuf>,
-    /// Overrides a setting, e.g. `--set http.listen=127.0.0.1:9090`; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    /// Override a setting, e.g. `--set http.listen=127.0.0.1:9090`; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_key_value)]
     overrides: Vec<(String, String)>,
 }
 
 impl Settings {
-    /// Loads them again and again: a file that was once read has to be there from then on, so that a worker does not fall back to
-    /// defaults because somebody moved it.
-    fn load_again(&mut self) -> Result<crate::config::Config, CliError> {
+    /// Loads the settings and remembers the file they came from. Later loads fail if that file is missing, so that a
+    /// worker does not fall back to defaults because somebody moved the file.
+    fn load_and_pin_file(&mut self) -> Result<crate::config::Config, CliError> {
         let config = self.load()?;
-        let usual = Path::new(crate::config::FILE);
-        self.config = self.config.take().or_else(|| usual.exists().then(|| usual.to_owned()));
+        let default = Path::new(crate::config::DEFAULT_FILE);
+        self.config = self.config.take().or_else(|| default.exists().then(|| default.to_owned()));
         Ok(config)
     }
 
@@ -111,12 +112,12 @@ impl Settings {
     }
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+fn parse_key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
     Ok((key.trim().to_owned(), value.to_owned()))
 }
 
-/// Why a command did not do what it was asked; the text goes to standard error.
+/// Why a command failed. The text is printed on standard error.
 #[derive(Debug)]
 enum CliError {
     /// Exit code 1.
@@ -130,30 +131,29 @@ impl CliError {
         Self::Failed(error.to_string())
     }
 
-    /// With more to say.
-    fn and(self, more: &str) -> Self {
+    /// Appends a line.
+    fn with_line(self, line: &str) -> Self {
         match self {
-            Self::Failed(text) => Self::Failed(format!("{text}\n{more}")),
-            Self::Usage(text) => Self::Usage(format!("{text}\n{more}")),
+            Self::Failed(text) => Self::Failed(format!("{text}\n{line}")),
+            Self::Usage(text) => Self::Usage(format!("{text}\n{line}")),
         }
     }
 }
 
-/// Runs the command line this process was given.
 pub fn main() -> ExitCode {
-    // One provider of cryptography for all of TLS; a second call finds the first one's.
+    // One cryptography provider for all of TLS. A second call fails, because the first provider stays.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return report(CliError::new(format!("no runtime: {error}"))),
+        Err(error) => return report(CliError::new(format!("the async runtime could not be started: {error}"))),
     };
-    let done = runtime.block_on(run(cli.command));
-    // A name that is still being resolved, or a read of standard input, is not waited for.
+    let result = runtime.block_on(run(cli.command));
+    // Does not wait for threads that still resolve a name or read standard input.
     runtime.shutdown_background();
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => report(failure),
+        Err(error) => report(error),
     }
 }
 
@@ -188,8 +188,8 @@ async fn run(command: Command) -> Result<(), CliError> {
     }
 }
 
-fn report(failure: CliError) -> ExitCode {
-    let (text, code) = match failure {
+fn report(error: CliError) -> ExitCode {
+    let (text, code) = match error {
         CliError::Failed(text) => (text, 1),
         CliError::Usage(text) => (text, 2),
     };

@@ -1,9 +1,10 @@
-//! The settings: defaults, then `waypost.toml`, then `WAYPOST_…` variables, then flags. [`Config::load`] is the way in.
+//! The settings, loaded by [`Config::load`]: defaults, `waypost.toml`, `WAYPOST_…` variables and flags, in ascending
+//! order of precedence.
 //!
-//! `raw` is their shape as they are written and their defaults, `known` the list of them; `layers` reads the file and
-//! lays one source over the other, `environment` reads variables and flags, and `validate` makes of it what is declared
-//! here, value by value (`values`). What is wrong is reported all at once, each `fault` with the place it came from.
-//! `setting` shows what is in effect, secrets masked.
+//! `raw` has the file's structure and the defaults, `registry` the list of settings. `sources` reads the file and
+//! merges the sources, `environment` reads variables and flags, and `validate` and `values` convert the raw values to
+//! the types of this module. All faults are reported at once, each with its origin (`fault`). `setting` has the
+//! effective values for display, with masked secrets.
 
 mod environment;
 mod fault;
@@ -29,56 +30,47 @@ use url::Url;
 pub use self::fault::{ConfigError, ConfigFault};
 use self::registry::SettingRegistry;
 pub use self::setting::Setting;
-use self::setting::masked;
+use self::setting::mask_password;
 use crate::delivery::egress::HttpUrls;
-use crate::delivery::egress::{Allowed, EgressRules};
+use crate::delivery::egress::{AllowRule, EgressRules};
 use crate::delivery::endpoint::concurrency_limiter::Limits;
 use crate::delivery::retry::RetryPolicy;
 use crate::delivery::secret_encryption::Keyring;
 use crate::tls::Identity;
 
-/// The file that is read where none is named.
-pub const FILE: &str = "waypost.toml";
+/// The settings file, in the working directory, if no other file is given.
+pub const DEFAULT_FILE: &str = "waypost.toml";
 
-/// All settings, checked.
+/// All settings, validated.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// RabbitMQ.
     pub broker: BrokerConfig,
-    /// The listener.
     pub http: HttpConfig,
-    /// The local view.
     pub store: StoreConfig,
-    /// What webhooks do that say nothing else.
+    /// The defaults for webhooks.
     pub retry: RetryPolicy,
-    /// Dead letters.
     pub dead_letters: DeadLettersConfig,
-    /// Each endpoint.
     pub endpoint: EndpointConfig,
-    /// What webhooks may reach, and how.
     pub egress: EgressConfig,
-    /// Stopping.
     pub shutdown: ShutdownConfig,
-    /// The log.
     pub log: LogConfig,
-    /// Traces.
     pub telemetry: TelemetryConfig,
-    /// Opens and seals secrets: `WAYPOST_SECRET_KEY`.
+    /// The keys of `WAYPOST_SECRET_KEY`, which encrypt and decrypt secrets.
     pub keyring: Keyring,
-    /// Every setting as it was loaded and where it came from, for people. Secrets are masked.
+    /// Every setting for display, with its origin. Secrets are masked.
     pub settings: Vec<Setting>,
 }
 
 impl Config {
-    /// Loads the settings of this process: from `file`, or from `./waypost.toml` where there is one, from the
-    /// environment, and from `overrides`, each the key of a setting and its value as text.
+    /// Loads the settings from `file` (or `./waypost.toml` if it exists), from the environment, and from `overrides`,
+    /// which are pairs of setting key and value.
     ///
     /// # Errors
-    /// Everything that is wrong with them.
+    /// All faults at once.
     pub fn load(file: Option<&Path>, overrides: &[(&str, String)]) -> Result<Self, ConfigError> {
-        // What is not UTF-8 is told apart, and refused, by its replacement characters.
-        let text = |value: OsString| value.to_string_lossy().into_owned();
-        let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+        // Text that is not UTF-8 is detected later by its replacement characters.
+        let to_text = |value: OsString| value.to_string_lossy().into_owned();
+        let environment = std::env::vars_os().map(|(name, value)| (to_text(name), to_text(value)));
         Self::load_from(Path::new("."), file, environment, overrides)
     }
 
@@ -88,64 +80,63 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: &[(&str, String)],
     ) -> Result<Self, ConfigError> {
-        let known = SettingRegistry::new();
+        let registry = SettingRegistry::new();
         let mut faults = Vec::new();
         let environment: Vec<(String, String)> = environment.into_iter().collect();
         let keyring = environment::keyring(&environment, &mut faults);
-        let mut given = Vec::new();
-        let usual = folder.join(FILE);
-        if let Some(file) = file.or_else(|| is_there(&usual).then_some(usual.as_path())) {
-            given.extend(sources::read_file(file, &known, &mut faults));
+        let mut provided = Vec::new();
+        let default_file = folder.join(DEFAULT_FILE);
+        if let Some(file) = file.or_else(|| exists(&default_file).then_some(default_file.as_path())) {
+            provided.extend(sources::read_file(file, &registry, &mut faults));
         }
-        given.extend(environment::read(environment, &known, &mut faults));
-        given.extend(environment::overrides(overrides, &known, &mut faults));
-        let merged = sources::merge(&known, given, &mut faults);
-        let settings = setting::settings(&known, &merged);
+        provided.extend(environment::read(environment, &registry, &mut faults));
+        provided.extend(environment::overrides(overrides, &registry, &mut faults));
+        let merged = sources::merge(&registry, provided, &mut faults);
+        let settings = setting::settings(&registry, &merged);
         validate::config(&merged, keyring, settings, faults)
     }
 }
 
-/// Whether there is such a file, even one that can't be read: that is a fault then, as its settings were meant.
-fn is_there(path: &Path) -> bool {
+/// Whether the file exists. An unreadable file counts: it must be reported, not ignored.
+fn exists(path: &Path) -> bool {
     !path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 /// `broker.*`
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
-    /// `amqp://` or `amqps://`, with a password and the vhost.
+    /// An `amqp://` or `amqps://` URL with password and vhost.
     pub url: SecretString,
-    /// RabbitMQ's management API, for what AMQP does not show; may have a user and a password.
+    /// The URL of RabbitMQ's management API. It may have a password.
     pub management_url: Option<SecretString>,
-    /// The beginning of the name of every object in the broker.
+    /// The prefix of the names of all broker objects.
     pub prefix: String,
-    /// Queues the events are spread over.
+    /// The number of event queues.
     pub shards: u32,
-    /// Messages of events in hand at once.
+    /// The maximum number of unacknowledged event messages.
     pub prefetch: u16,
-    /// Authorities to trust besides the system's, as PEM: for `amqps`.
+    /// Additional certificate authorities for `amqps`, as PEM.
     pub authorities: Option<String>,
-    /// Who this worker is to a broker that asks for a certificate.
+    /// The client certificate for the broker.
     pub identity: Option<Identity>,
 }
 
 /// `http.*`
 #[derive(Debug, Clone)]
 pub struct HttpConfig {
-    /// The address of the listener. Loopback, or there are tokens.
+    /// The address of the listener. It is a loopback address if there are no tokens.
     pub listen: SocketAddr,
-    /// Who may call. None: everybody who can reach the listener.
+    /// If empty, requests need no token.
     pub tokens: Vec<Token>,
-    /// Who the listener is over TLS; none: it speaks plain HTTP.
+    /// The certificate of the listener. `None` for plain HTTP.
     pub identity: Option<Identity>,
 }
 
-/// Somebody who may call the API.
+/// An API token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
-    /// For people; no two have the same.
+    /// Unique. For people.
     pub name: String,
-    /// What its bearer may do.
     pub role: Role,
     /// SHA-256 of the token.
     pub sha256: [u8; 32],
@@ -157,21 +148,20 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What the bearer of a token may do: each role all that the ones before it may.
+/// The permissions of a token. Each role includes the permissions of the roles before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Look.
+    /// May read.
     Viewer,
-    /// Replay and discard dead letters, publish and test.
+    /// May replay and discard dead letters, publish events and test webhooks.
     Operator,
-    /// Change campaigns.
+    /// May change campaigns.
     Editor,
 }
 
 impl Role {
     const NAMES: [(&str, Self); 3] = [("viewer", Self::Viewer), ("operator", Self::Operator), ("editor", Self::Editor)];
 
-    /// The name in the settings.
     pub fn as_str(self) -> &'static str {
         name_of(self, &Self::NAMES)
     }
@@ -180,7 +170,7 @@ impl Role {
 /// `store.*`
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
-    /// The folder of the local view.
+    /// The folder of the local store.
     pub path: PathBuf,
 }
 
@@ -194,27 +184,26 @@ pub struct DeadLettersConfig {
 /// `endpoint.*`
 #[derive(Debug, Clone)]
 pub struct EndpointConfig {
-    /// What each endpoint is sent by one worker, at once and in a second.
+    /// The limits of one worker for each endpoint.
     pub limits: Limits,
-    /// The limit of the TCP and the TLS handshake together.
+    /// For TCP connect and TLS handshake together.
     pub connect_timeout: Duration,
 }
 
 /// `egress.*`
 #[derive(Debug, Clone)]
 pub struct EgressConfig {
-    /// Whether webhooks may have plain `http` URLs.
+    /// Whether webhooks may have `http` URLs.
     pub http_urls: HttpUrls,
-    /// What may be reached although it is private.
-    pub allow: Vec<Allowed>,
-    /// What all requests go through; may hold a password.
+    /// Private destinations that webhooks may reach.
+    pub allow: Vec<AllowRule>,
+    /// The URL of the proxy for all requests. It may have a password.
     pub proxy: Option<SecretString>,
-    /// A PEM file of certificate authorities to trust besides the system's.
+    /// A PEM file with additional certificate authorities.
     pub ca_file: Option<PathBuf>,
 }
 
 impl EgressConfig {
-    /// What webhooks may reach.
     pub fn rules(&self) -> EgressRules {
         EgressRules::new(self.http_urls, self.allow.clone())
     }
@@ -223,31 +212,24 @@ impl EgressConfig {
 /// `shutdown.*`
 #[derive(Debug, Clone)]
 pub struct ShutdownConfig {
-    /// How long requests in flight may take to end before they are cut off.
+    /// Requests in flight are aborted after this time.
     pub grace: Duration,
 }
 
 /// `log.*`
 #[derive(Debug, Clone)]
 pub struct LogConfig {
-    /// The least that is logged.
     pub level: LogLevel,
-    /// How a line looks.
     pub format: LogFormat,
 }
 
 /// `log.level`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
-    /// What needs a person.
     Error,
-    /// What may need one.
     Warn,
-    /// What happens seldom and matters.
     Info,
-    /// Every step.
     Debug,
-    /// Everything.
     Trace,
 }
 
@@ -260,7 +242,7 @@ impl LogLevel {
         ("trace", Self::Trace),
     ];
 
-    /// The name in the settings, which is tracing's as well.
+    /// The name in the settings and in `tracing`.
     pub fn as_str(self) -> &'static str {
         name_of(self, &Self::NAMES)
     }
@@ -269,11 +251,10 @@ impl LogLevel {
 /// `log.format`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Human on a terminal, else JSON.
+    /// `Human` on a terminal, else `Json`.
     Auto,
-    /// For people.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -284,17 +265,18 @@ impl LogFormat {
 /// `telemetry.*`
 #[derive(Clone)]
 pub struct TelemetryConfig {
-    /// Where traces are sent; may hold a password.
+    /// The URL of the OTLP collector. It may have a password.
     pub otlp_endpoint: Option<Url>,
 }
 
 impl fmt::Debug for TelemetryConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TelemetryConfig").field("otlp_endpoint", &self.otlp_endpoint.as_ref().map(masked)).finish()
+        f.debug_struct("TelemetryConfig")
+            .field("otlp_endpoint", &self.otlp_endpoint.as_ref().map(mask_password))
+            .finish()
     }
 }
 
-/// The name of a value in the settings.
 fn name_of<T: PartialEq>(value: T, names: &[(&'static str, T)]) -> &'static str {
-    names.iter().find(|(_, named)| *named == value).map_or("", |(name, _)| name)
+    names.iter().find(|(_, candidate)| *candidate == value).map_or("", |(name, _)| name)
 }

@@ -1,7 +1,7 @@
-//! Dead letters: every node tails their log into its own view, and what is done with them is appended to that log.
+//! Dead letters: every worker reads the dead-letter log into its own view. Each change of a dead letter is a record in
+//! that log.
 //!
-//! So all nodes show the same states, whoever changes them, and a view that is lost is read anew. [`supervisor`] is the
-//! connection on which that happens.
+//! So all workers show the same states, and a lost view can be read again. [`supervisor`] holds the connection.
 
 pub mod erase;
 mod removed_messages;
@@ -36,47 +36,44 @@ use crate::store::dead_letters::{LetterView, Payload, RecordOutcome, StreamEntry
 use crate::view_sync::{FollowError, SyncState};
 use retention_clock::RetentionClock;
 
-/// Records applied in one transaction.
-const BATCH: usize = 200;
+/// The most records applied in one transaction.
+const MAX_BATCH_RECORDS: usize = 200;
 
-/// And no more bytes than these, and a record.
-const BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// The most bytes applied in one transaction; the last record may exceed them.
+const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// A mark is applied within this time, or the caller is told that it may yet be. A replay of a million letters claims them in
-/// it; and a client of ours waits for half a minute.
+/// Time for a record to be published, confirmed and applied. After a timeout the record may still be applied.
+/// A replay of a million letters needs most of it to claim them. The command line waits 30 s for an answer.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// Letters in one record about them.
-const LETTERS_PER_MARK: usize = 1000;
+/// The most letters that one record changes.
+const LETTERS_PER_RECORD: usize = 1000;
 
-/// How long one request discards before it says that there is more.
-const DISCARD_TIME: Duration = Duration::from_secs(5);
+/// How long one request discards or erases before it answers that there are more letters.
+const REQUEST_TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// Whoever asks for dead letters waits this long for a view that is being built, as it is for a second at each start.
-const BUILDING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request waits while the view is being built. At a start that takes about a second.
+const VIEW_READY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often old letters are looked for.
-const FORGET_INTERVAL: Duration = Duration::from_secs(60);
+/// Time between two removals of letters that are older than the retention.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Blocks forgotten in one transaction.
-const BLOCKS_PER_FORGETTING: usize = 32;
+/// The most index blocks removed in one transaction.
+const BLOCKS_PER_TRANSACTION: usize = 32;
 
-/// Why something was not done with dead letters.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
-    /// What was asked has faults.
     #[error("{} faults", .0.len())]
-    Faults(Vec<Violation>),
-    /// Some of the letters named, or the replay, are not there.
+    Invalid(Vec<Violation>),
+    /// A dead letter or a replay does not exist.
     #[error("{0}")]
-    Unknown(String),
-    /// It is not possible as things stand.
+    NotFound(String),
+    /// The state of a letter or of a replay does not allow the operation.
     #[error("{0}")]
     Conflict(String),
     /// The log could not be written or read, or the view is being built.
     #[error("{0}")]
     Unavailable(String),
-    /// The local view failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -93,54 +90,40 @@ impl From<serde_json::Error> for DeadLetterError {
     }
 }
 
-/// What a discard has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Discarded {
-    /// Letters discarded.
+pub struct DiscardOutcome {
+    /// The number of letters discarded.
     pub letters: u64,
-    /// Whether there are more to discard.
-    pub rest: Remainder,
+    /// Whether the time limit ended the discard before all letters were discarded.
+    pub has_more: bool,
 }
 
-/// Whether all was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remainder {
-    /// It was.
-    None,
-    /// The time was over before.
-    Some,
-}
-
-/// The dead letters. Cheap to clone.
+/// Reads and changes dead letters. Cheap to clone.
 #[derive(Clone)]
 pub struct DeadLetters {
-    /// The view.
     pub view: LetterView,
     appender: StreamWriter<RecordOutcome>,
     names: Names,
     retention: Duration,
     metrics: Arc<Metrics>,
-    currency: Arc<watch::Sender<SyncState>>,
-    building: Arc<watch::Sender<ViewState>>,
+    sync_state: Arc<watch::Sender<SyncState>>,
+    view_state: Arc<watch::Sender<ViewState>>,
     clock: RetentionClock,
-    /// Marked as changed after each batch of records applied.
+    /// Notifies after each batch of records applied.
     changes: Arc<watch::Sender<()>>,
 }
 
-/// Whether the view has had, at least once, all that the log had.
+/// Whether the view has caught up with the log at least once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ViewState {
-    /// It is being built from nothing, and shows too little.
-    Yes,
-    /// It may lag behind the log, and no more.
-    No,
+    /// Letters are missing: the view is being read from the start of the log.
+    Building,
+    /// Only the latest letters can be missing.
+    Ready,
 }
 
 impl DeadLetters {
     /// Dead letters kept for `retention`.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub fn new(
         view: LetterView,
         publisher: Publisher,
@@ -150,30 +133,28 @@ impl DeadLetters {
     ) -> Result<Self, StoreError> {
         let appender = StreamWriter::new(publisher, names.dead_letters(), APPEND_TIMEOUT);
         let view = view.with_retention(retention);
-        let building = if view.position()?.is_none() { ViewState::Yes } else { ViewState::No };
-        let currency = Arc::new(watch::Sender::new(SyncState::CatchingUp));
-        let building = Arc::new(watch::Sender::new(building));
+        let view_state = if view.position()?.is_none() { ViewState::Building } else { ViewState::Ready };
+        let sync_state = Arc::new(watch::Sender::new(SyncState::CatchingUp));
+        let view_state = Arc::new(watch::Sender::new(view_state));
         let changes = Arc::new(watch::Sender::new(()));
         let clock = RetentionClock::start();
-        let dead_letters = Self { view, appender, names, retention, metrics, currency, building, clock, changes };
+        let dead_letters = Self { view, appender, names, retention, metrics, sync_state, view_state, clock, changes };
         dead_letters.update_gauges();
         Ok(dead_letters)
     }
 
-    /// Where letters are written.
     pub fn appender(&self) -> StreamWriter<RecordOutcome> {
         self.appender.clone()
     }
 
-    /// The view, once it has had what the log has: while it is being built it would show too little. That is waited for,
-    /// but not for long.
+    /// Waits until the view is built, because a view that is being built lacks letters.
     ///
     /// # Errors
-    /// [`DeadLetterError::Unavailable`].
+    /// [`DeadLetterError::Unavailable`] after a timeout.
     pub async fn ready_view(&self) -> Result<&LetterView, DeadLetterError> {
-        let mut building = self.building.subscribe();
-        let built = building.wait_for(|building| *building == ViewState::No);
-        if tokio::time::timeout(BUILDING_TIMEOUT, built).await.is_err() {
+        let mut view_state = self.view_state.subscribe();
+        let ready = view_state.wait_for(|view_state| *view_state == ViewState::Ready);
+        if tokio::time::timeout(VIEW_READY_TIMEOUT, ready).await.is_err() {
             let letters: u64 = self.view.counts().iter().sum();
             let detail = format!("reading the dead letters from the broker, {letters} so far: try again");
             return Err(DeadLetterError::Unavailable(detail));
@@ -181,44 +162,45 @@ impl DeadLetters {
         Ok(&self.view)
     }
 
-    /// Appends a mark to the log, and waits until this node has applied it.
-    ///
-    /// # Errors
-    /// [`DeadLetterError`].
-    pub async fn append(&self, mark: DeadLetterRecord) -> Result<RecordOutcome, DeadLetterError> {
-        Ok(self.appender.append(mark.encode()?).await?)
+    /// Appends a record to the log, and waits until this worker has applied it.
+    pub async fn append(&self, record: DeadLetterRecord) -> Result<RecordOutcome, DeadLetterError> {
+        Ok(self.appender.append(record.encode()?).await?)
     }
 
-    /// Waits until the view is so.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn wait_until(&self, so: impl Fn(&LetterView) -> Result<bool, StoreError>) -> Result<(), StoreError> {
+    /// Waits until `predicate` holds.
+    pub async fn wait_until(
+        &self,
+        predicate: impl Fn(&LetterView) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
         let mut changes = self.changes.subscribe();
         loop {
-            // The sender lives as long as this does.
-            if so(&self.view)? || changes.changed().await.is_err() {
+            // `changed` does not fail: `self` has the sender.
+            if predicate(&self.view)? || changes.changed().await.is_err() {
                 return Ok(());
             }
         }
     }
 
-    /// Sees that the letters named are there, and in a state that fits.
+    /// Checks that all letters exist and that `is_allowed` holds for their states.
     ///
     /// # Errors
-    /// [`DeadLetterError::Unknown`], [`DeadLetterError::Conflict`].
-    pub async fn check(&self, ids: &[DeadLetterId], fits: impl Fn(LetterState) -> bool) -> Result<(), DeadLetterError> {
+    /// [`DeadLetterError::NotFound`], [`DeadLetterError::Conflict`].
+    pub async fn check(
+        &self,
+        ids: &[DeadLetterId],
+        is_allowed: impl Fn(LetterState) -> bool,
+    ) -> Result<(), DeadLetterError> {
         let view = self.ready_view().await?;
         tokio::task::block_in_place(|| {
             for id in ids {
                 match view.state(id)? {
-                    None => return Err(DeadLetterError::Unknown(format!("there is no dead letter {id}"))),
+                    None => return Err(DeadLetterError::NotFound(format!("there is no dead letter {id}"))),
                     Some(_) if view.is_erased(id)? => {
                         return Err(DeadLetterError::Conflict(format!(
-                            "{id} was erased: nothing is left that could be sent"
+                            "{id} was erased: its event is removed and can't be sent"
                         )));
                     }
-                    Some(state) if fits(state) => {}
+                    Some(state) if is_allowed(state) => {}
                     Some(LetterState::Replaying) => {
                         return Err(DeadLetterError::Conflict(format!(
                             "{id} is being replayed: wait, or cancel that replay"
@@ -231,83 +213,74 @@ impl DeadLetters {
         })
     }
 
-    /// Counts the letters that a discard would concern. It changes nothing.
-    ///
-    /// # Errors
-    /// [`DeadLetterError`].
-    pub async fn count_discardable(&self, choice: &Selection) -> Result<LetterCounts, DeadLetterError> {
+    /// Counts the letters that [`discard`](Self::discard) would discard.
+    pub async fn count_discardable(&self, selection: &Selection) -> Result<LetterCounts, DeadLetterError> {
         let view = self.ready_view().await?;
-        match choice {
+        match selection {
             Selection::Ids(ids) => {
                 self.check(ids, |state| state == LetterState::Pending).await?;
-                Ok(tokio::task::block_in_place(|| view.tally_of(ids))?)
+                Ok(tokio::task::block_in_place(|| view.count_ids(ids))?)
             }
             Selection::Filter(filter) => {
-                let filter = pending(filter)?;
-                Ok(tokio::task::block_in_place(|| view.tally(&filter))?)
+                let filter = pending_only(filter)?;
+                Ok(tokio::task::block_in_place(|| view.count(&filter))?)
             }
         }
     }
 
-    /// Discards pending letters, for a while.
-    ///
-    /// # Errors
-    /// [`DeadLetterError`].
+    /// Discards pending letters, up to a time limit.
     pub async fn discard(
         &self,
-        choice: Selection,
+        selection: Selection,
         by: &str,
         because: Option<String>,
-    ) -> Result<Discarded, DeadLetterError> {
-        let deadline = Instant::now() + DISCARD_TIME;
-        // What dies meanwhile is not meant.
+    ) -> Result<DiscardOutcome, DeadLetterError> {
+        let deadline = Instant::now() + REQUEST_TIME_LIMIT;
+        // Letters that are written during the discard are not discarded.
         let end = self.ready_view().await?.position()?.map_or(0, |position| position.offset + 1);
         let mut letters = 0;
-        let mut ids = match &choice {
+        let mut ids = match &selection {
             Selection::Ids(ids) => {
                 self.check(ids, |state| state == LetterState::Pending).await?;
                 ids.clone()
             }
-            Selection::Filter(filter) => self.find(filter, end).await?,
+            Selection::Filter(filter) => self.find_pending(filter, end).await?,
         };
         if ids.is_empty() {
-            return Err(nothing_matches(&choice));
+            return Err(nothing_matches(&selection));
         }
         loop {
-            for ids in ids.chunks(LETTERS_PER_MARK) {
-                let verdict = OperatorAction { by: by.to_owned(), at: Utc::now(), because: because.clone() };
-                let discard = DeadLetterRecord::Discard(Discard { ids: ids.to_vec(), verdict });
+            for ids in ids.chunks(LETTERS_PER_RECORD) {
+                let action = OperatorAction { by: by.to_owned(), at: Utc::now(), because: because.clone() };
+                let discard = DeadLetterRecord::Discard(Discard { ids: ids.to_vec(), action });
                 if let RecordOutcome::Letters(discarded) = self.append(discard).await? {
                     letters += discarded;
                 }
             }
-            ids = match &choice {
+            ids = match &selection {
                 Selection::Ids(_) => Vec::new(),
-                Selection::Filter(filter) => self.find(filter, end).await?,
+                Selection::Filter(filter) => self.find_pending(filter, end).await?,
             };
             if ids.is_empty() {
-                return Ok(Discarded { letters, rest: Remainder::None });
+                return Ok(DiscardOutcome { letters, has_more: false });
             }
             if Instant::now() > deadline {
-                return Ok(Discarded { letters, rest: Remainder::Some });
+                return Ok(DiscardOutcome { letters, has_more: true });
             }
         }
     }
 
-    /// Pending letters before an offset that a filter matches, from the oldest on.
-    async fn find(&self, filter: &LetterFilter, end: u64) -> Result<Vec<DeadLetterId>, DeadLetterError> {
-        let filter = pending(filter)?;
+    /// The oldest pending letters before the offset `end` that match `filter`: at most [`LETTERS_PER_RECORD`].
+    async fn find_pending(&self, filter: &LetterFilter, end: u64) -> Result<Vec<DeadLetterId>, DeadLetterError> {
+        let filter = pending_only(filter)?;
         let view = self.ready_view().await?;
-        let found = tokio::task::block_in_place(|| view.find(&filter, 0..end, LETTERS_PER_MARK))?;
-        Ok(found.letters.into_iter().map(|(_, id)| id).collect())
+        let page = tokio::task::block_in_place(|| view.find(&filter, 0..end, LETTERS_PER_RECORD))?;
+        Ok(page.letters.into_iter().map(|(_, id)| id).collect())
     }
 
-    /// Opens the log where the view left off; clears the view where the log is another one.
-    ///
-    /// # Errors
-    /// [`FollowError`].
+    /// Opens the log at the view's position. Clears the view if the log does not continue there.
     async fn open(&self, connection: &Connection) -> Result<StreamReader, FollowError> {
-        self.currency.send_replace(SyncState::CatchingUp);
+        self.sync_state.send_replace(SyncState::CatchingUp);
         let position = self.view.position()?;
         let (log, continuity) =
             StreamReader::open(connection, &self.names.dead_letters(), EndDetection::ByLastChunk, position.as_ref())
@@ -317,43 +290,40 @@ impl DeadLetters {
                 tracing::error!(
                     log = self.names.dead_letters(),
                     letters = self.view.counts().iter().sum::<u64>(),
-                    "the log of dead letters is not the one the local view was built from: it was deleted, or has lost its \
-                     end, or this worker was away for longer than it keeps them. Rebuilding the view from it"
+                    "dead-letter log replaced, rebuilding the local view: the log was deleted or has lost records, or this \
+                     worker was stopped for longer than the log keeps records"
                 );
             }
-            self.building.send_replace(ViewState::Yes);
+            self.view_state.send_replace(ViewState::Building);
             self.appender.set_read_back(ReadBack::Off);
             tokio::task::block_in_place(|| self.view.clear())?;
-            self.metrics.forget_dead_letters_kept();
+            self.metrics.clear_dead_letters_stored();
         }
         Ok(log)
     }
 
-    /// Applies the log until the connection is lost.
-    ///
-    /// # Errors
-    /// [`FollowError`]: always, for the log has no end.
+    /// Applies the log until an error ends it, for example a lost connection.
     async fn follow(&self, mut log: StreamReader) -> Result<std::convert::Infallible, FollowError> {
         loop {
-            if log.is_current() && *self.currency.borrow() == SyncState::CatchingUp {
-                // The log keeps whole segments, and so more than is to be shown.
-                self.forget_old()?;
+            if log.is_caught_up() && *self.sync_state.borrow() == SyncState::CatchingUp {
+                // The log removes whole segments only, so it has letters older than the retention.
+                self.remove_expired()?;
                 let counts = self.view.counts();
                 tracing::info!(
                     log = self.names.dead_letters(),
                     letters = counts.iter().sum::<u64>(),
                     pending = counts[0],
-                    "dead letters are current"
+                    "dead-letter view is current"
                 );
-                self.building.send_replace(ViewState::No);
+                self.view_state.send_replace(ViewState::Ready);
                 self.update_gauges();
-                self.currency.send_replace(SyncState::Current);
+                self.sync_state.send_replace(SyncState::Current);
             }
             let first = log.next().await?;
             let mut bytes = first.body.len();
             let mut batch = vec![self.read(first)];
-            while batch.len() < BATCH
-                && bytes < BATCH_BYTES
+            while batch.len() < MAX_BATCH_RECORDS
+                && bytes < MAX_BATCH_BYTES
                 && let Some(record) = log.next_ready()?
             {
                 bytes += record.body.len();
@@ -363,7 +333,7 @@ impl DeadLetters {
             self.update_gauges();
             self.changes.send_replace(());
             for (entry, applied) in batch.iter().zip(applied) {
-                self.appender.applied(&entry.position.message_id, applied);
+                self.appender.notify_applied(&entry.position.message_id, applied);
             }
         }
     }
@@ -371,83 +341,79 @@ impl DeadLetters {
     fn read(&self, record: StreamRecord) -> StreamEntry {
         let StreamRecord { position, body, trace, replay, removals } = record;
         let removal = match removals {
-            // The keeper's own message, and nobody's event.
-            Some(_) if is_probe(&body) => return StreamEntry { position, content: Payload::Nothing },
+            // The topology keeper's probe is not an event.
+            Some(_) if is_probe(&body) => return StreamEntry { position, payload: Payload::Ignored },
             Some(removals) => removals.latest(&self.names),
-            None => match content(&body) {
-                Ok(content) => return StreamEntry { position, content },
-                Err(error) if is_of_a_worker(&body) => {
-                    tracing::error!(log = self.names.dead_letters(), offset = position.offset, %error, "a record that can't be read was left out");
-                    return StreamEntry { position, content: Payload::Nothing };
+            None => match parse_record(&body) {
+                Ok(payload) => return StreamEntry { position, payload },
+                Err(error) if is_worker_record(&body) => {
+                    tracing::error!(log = self.names.dead_letters(), offset = position.offset, %error, "unreadable record skipped");
+                    return StreamEntry { position, payload: Payload::Ignored };
                 }
-                // A shovel or a person put an event there.
+                // A shovel or a person published an event to the log.
                 Err(_) => Removal { queue: self.names.events(), reason: DeadLetterReason::Rejected, at: None },
             },
         };
         let message_id = Some(position.message_id.clone()).filter(|id| !id.is_empty());
         let removed = RemovedMessage { removal, body, message_id, trace, replay };
-        StreamEntry { position, content: Payload::Removed(Box::new(removed)) }
+        StreamEntry { position, payload: Payload::Removed(Box::new(removed)) }
     }
 
-    /// Forgets letters that are older than the retention, over and over.
-    ///
-    /// # Errors
-    /// [`FollowError::Store`].
-    async fn forget(&self) -> Result<std::convert::Infallible, FollowError> {
-        let mut ticks = interval(FORGET_INTERVAL);
+    /// Removes letters older than the retention from the view, periodically.
+    async fn apply_retention(&self) -> Result<std::convert::Infallible, FollowError> {
+        let mut ticks = interval(RETENTION_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.forget_old()?;
+            self.remove_expired()?;
             self.update_gauges();
         }
     }
 
-    fn forget_old(&self) -> Result<(), StoreError> {
+    fn remove_expired(&self) -> Result<(), StoreError> {
         let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
         let before = self.clock.now().timestamp_millis().saturating_sub(retention);
-        while tokio::task::block_in_place(|| self.view.forget_before(before, BLOCKS_PER_FORGETTING))? > 0 {}
+        while tokio::task::block_in_place(|| self.view.delete_before(before, BLOCKS_PER_TRANSACTION))? > 0 {}
         Ok(())
     }
 
-    /// Shows how many letters there are; not while the view is being built, when these are too few.
+    /// Sets the gauges of dead letters. A view that is being built has too few, so it does not set them.
     fn update_gauges(&self) {
-        if *self.building.borrow() == ViewState::No {
-            self.metrics.dead_letters_kept(self.view.counts());
+        if *self.view_state.borrow() == ViewState::Ready {
+            self.metrics.set_dead_letters_stored(self.view.counts());
         }
     }
 }
 
-/// The filter with its pending letters, which alone can be discarded.
-fn pending(filter: &LetterFilter) -> Result<LetterFilter, DeadLetterError> {
+/// The filter limited to pending letters, the only ones that can be discarded.
+fn pending_only(filter: &LetterFilter) -> Result<LetterFilter, DeadLetterError> {
     let filter = filter.or_pending();
     if filter.state == Some(LetterState::Pending) {
         return Ok(filter);
     }
-    Err(DeadLetterError::Faults(vec![Violation::new("$.filter.state", "only pending letters can be discarded")]))
+    Err(DeadLetterError::Invalid(vec![Violation::new("$.filter.state", "only pending letters can be discarded")]))
 }
 
-/// Nothing is there for what was asked.
-pub(crate) fn nothing_matches(choice: &Selection) -> DeadLetterError {
-    let message = match choice {
+pub(crate) fn nothing_matches(selection: &Selection) -> DeadLetterError {
+    let message = match selection {
         Selection::Filter(LetterFilter { state: None, .. }) => {
-            "matches no pending dead letter, and a filter that names no state means these only: look at the list with the \
-             same filter, where it means those of every state"
+            "matches no pending dead letter. A filter without a state selects pending dead letters only. List the dead \
+             letters with the same filter to see those in other states"
         }
-        _ => "matches no dead letter: look with the same filter at the list",
+        _ => "matches no dead letter. List the dead letters and change the filter",
     };
-    DeadLetterError::Faults(vec![Violation::new("$.filter", message)])
+    DeadLetterError::Invalid(vec![Violation::new("$.filter", message)])
 }
 
-/// Whether a worker wrote a record, perhaps one of a later version.
-fn is_of_a_worker(body: &[u8]) -> bool {
+/// Whether a worker wrote the record. A worker of a later version may have written it.
+fn is_worker_record(body: &[u8]) -> bool {
     // The probe of an empty log has no body.
-    body.is_empty() || [b"{\"mark\":".as_slice(), b"{\"id\":\"dl_"].iter().any(|beginning| body.starts_with(beginning))
+    body.is_empty() || [b"{\"mark\":".as_slice(), b"{\"id\":\"dl_"].iter().any(|prefix| body.starts_with(prefix))
 }
 
-fn content(body: &[u8]) -> Result<Payload, serde_json::Error> {
+fn parse_record(body: &[u8]) -> Result<Payload, serde_json::Error> {
     match DeadLetterRecord::decode(body)? {
-        Some(mark) => Ok(Payload::Mark(mark)),
+        Some(record) => Ok(Payload::Record(record)),
         None => serde_json::from_slice(body).map(|letter| Payload::Letter(Box::new(letter))),
     }
 }

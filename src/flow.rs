@@ -1,12 +1,13 @@
-//! A campaign as a picture: its sections with their menus, and where each entry leads. Blue arrows lead to interactions,
-//! red ones to other campaigns, black ones to webhooks; and as not everybody sees colours, lines and heads differ too.
+//! Draws the flow diagram of a campaign: its sections with their menus, and where each entry leads. Blue arrows lead to
+//! interactions, red arrows to other campaigns, and black arrows to webhooks. The kinds of arrows also differ in line
+//! and head, so that the diagram does not depend on colours.
 //!
 //! ```text
-//! Campaign ─graph─▶ nodes and arrows ─layout─▶ places and routes ─svg─▶ text
+//! Campaign ─graph─▶ nodes and arrows ─layout─▶ rectangles and routes ─svg─▶ text
 //!                                   └─mermaid─▶ text
 //! ```
 //!
-//! Plain functions over plain values, as in [`delivery`](super::delivery).
+//! All functions are pure, as in [`delivery`](super::delivery).
 
 mod graph;
 mod health;
@@ -16,14 +17,14 @@ mod svg;
 mod text;
 
 pub use graph::{
-    Arrow, ArrowKind, DanglingTarget, EntryNode, Graph, HookState, Node, Reach, SectionNode, WebhookNode, graph,
+    Arrow, ArrowKind, DanglingTarget, EntryNode, Graph, Node, Reach, SectionNode, WebhookNode, WebhookState, graph,
 };
 pub use health::Health;
-pub use layout::{Drawing, Heading, Point, Rect, Route, layout};
+pub use layout::{Direction, Drawing, Point, Rect, Route, layout};
 pub use mermaid::mermaid;
 pub use svg::{Part, Style, svg};
 
-/// What the classes of [`svg()`] look like, in light and dark: to be in the style sheets of a page that has it within.
+/// The style sheet for the classes that [`svg()`] uses, with a light and a dark scheme.
 pub const CSS: &str = include_str!("../assets/flow.css");
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Waypost delivers chatbot *step events* from RabbitMQ to customers' webhooks, and loses none of them.
 //!
-//! The journey of one event is told by [`worker`]. Everything that *decides* is in [`delivery`]: plain functions over
-//! plain values. So is [`flow`], which draws campaigns. Everything else is I/O, one library to a room: [`broker`] is the
-//! only one that speaks AMQP, [`sender`] the only one that speaks to webhooks, [`store`] the only one that touches sled,
-//! [`http`] the only one that listens. [`app`] puts them together. `docs/ARCHITECTURE.md` draws it.
+//! [`worker`] processes an event from beginning to end. [`delivery`] has all decisions, as pure functions over plain
+//! values. [`flow`], which draws campaigns, is pure too. All other modules do I/O, each with one library: only
+//! [`broker`] uses AMQP, only [`sender`] sends to webhooks, only [`store`] uses sled, and only [`http`] listens.
+//! [`app`] connects them. `docs/ARCHITECTURE.md` shows a picture.
 
 pub mod app;
 pub mod broker;

@@ -1,4 +1,4 @@
-//! The `waypost` program: see [`waypost::cli`].
+//! The `waypost` program. [`waypost::cli`] has its commands.
 
 use std::process::ExitCode;
 

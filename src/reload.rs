@@ -1,30 +1,31 @@
-//! Settings that a running worker takes over at SIGHUP, and those for which it has to be started anew.
+//! Compares settings at SIGHUP: those that a running worker applies, and those that need a restart.
 
 use crate::config::{Config, Setting};
 
-/// What can change while a worker runs: these keys, and all below those that end with a dot.
+/// Keys of settings that can change while a worker runs. A key that ends with a dot stands for all keys below it.
 const CHANGEABLE: [&str; 4] = ["log.level", "endpoint.maxConcurrency", "endpoint.rateLimit", "retry."];
 
-/// How settings differ from those a worker runs with.
+/// The differences between two configurations, such as `retry.maxAttempts: 12 → 5`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// `retry.maxAttempts: 12 → 5`, for each that is taken over.
-    pub taken: Vec<String>,
-    /// The same for each that is not.
-    pub refused: Vec<String>,
+    /// Changes that a running worker applies.
+    pub applied: Vec<String>,
+    /// Changes that need a restart.
+    pub needs_restart: Vec<String>,
 }
 
 impl Changes {
-    /// From `old` to `new`. Of what is masked in both, a password or a token, it is said that it has changed.
+    /// If the values are masked (passwords and tokens), a change is listed without them.
     pub fn between(old: &Config, new: &Config) -> Self {
         let mut changes = Self::default();
-        for (was, is) in old.settings.iter().zip(&new.settings).filter(|(was, is)| was.print != is.print) {
-            let words = match was.value == is.value {
-                true => format!("{}: changed", is.key),
-                false => format!("{}: {} → {}", is.key, was.value, is.value),
+        for (old, new) in old.settings.iter().zip(&new.settings).filter(|(old, new)| old.fingerprint != new.fingerprint)
+        {
+            let change = match old.value == new.value {
+                true => format!("{}: changed", new.key),
+                false => format!("{}: {} → {}", new.key, old.value, new.value),
             };
-            let changes = if is_changeable(is) { &mut changes.taken } else { &mut changes.refused };
-            changes.push(words);
+            let changes = if is_changeable(new) { &mut changes.applied } else { &mut changes.needs_restart };
+            changes.push(change);
         }
         changes
     }
@@ -34,10 +35,10 @@ fn is_changeable(setting: &Setting) -> bool {
     CHANGEABLE.iter().any(|key| setting.key == *key || key.ends_with('.') && setting.key.starts_with(key))
 }
 
-/// The settings in effect: `new` where they can be taken over, else `old`.
-pub fn merged(old: &Config, new: Config) -> Config {
+/// The configuration in effect after a reload: changeable settings from `new`, all others from `old`.
+pub fn merge(old: &Config, new: Config) -> Config {
     let settings = old.settings.iter().zip(new.settings);
-    let settings = settings.map(|(was, is)| if is_changeable(&is) { is } else { was.clone() }).collect();
+    let settings = settings.map(|(old, new)| if is_changeable(&new) { new } else { old.clone() }).collect();
     let mut merged = Config { settings, retry: new.retry, ..old.clone() };
     (merged.log.level, merged.endpoint.limits) = (new.log.level, new.endpoint.limits);
     merged
@@ -53,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_change_is_told_from_what_cannot() {
+    fn only_changeable_settings_are_applied() {
         let old = config(&[("broker.url", "amqp://guest:secret@127.0.0.1:5672/%2f")]);
         let new = config(&[
             ("retry.maxAttempts", "3"),
@@ -65,14 +66,19 @@ mod tests {
         ]);
         let changes = Changes::between(&old, &new);
         assert_eq!(
-            changes.taken,
+            changes.applied,
             ["endpoint.maxConcurrency: 64 → 7", "log.level: info → debug", "retry.maxAttempts: 12 → 3"]
         );
-        let refused = ["broker.prefix: waypost → other", "broker.url: changed", "endpoint.connectTimeout: 5s → 1s"];
-        assert_eq!(changes.refused, refused);
-        let merged = merged(&old, new);
+        let needs_restart =
+            ["broker.prefix: waypost → other", "broker.url: changed", "endpoint.connectTimeout: 5s → 1s"];
+        assert_eq!(changes.needs_restart, needs_restart);
+        let merged = merge(&old, new);
         assert_eq!((merged.retry.max_attempts, merged.endpoint.limits.concurrency), (3, 7));
         assert_eq!(merged.broker.prefix, "waypost");
-        assert_eq!(Changes::between(&merged, &old).refused, [""; 0], "what was refused is not in effect");
+        assert_eq!(
+            Changes::between(&merged, &old).needs_restart,
+            [""; 0],
+            "settings that need a restart do not change"
+        );
     }
 }

@@ -1,7 +1,7 @@
-//! Replays: durable jobs that send dead letters again. Here they are ordered and told what to do; [`runner`] runs them.
+//! Replays: durable jobs that send dead letters again. This file creates and controls them; [`runner`] runs them.
 //!
-//! The course of a replay is in the dead-letter log, so every node knows it. A message on the replays queue says that
-//! there is something to do; the one node that has the queue does it, a slice at a time.
+//! A replay's state is in the dead-letter log, so every worker has it. A message on the replays queue wakes the one
+//! worker that consumes the queue, and that worker sends the letters batch by batch.
 
 mod fair_limiter;
 pub mod rate_meter;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::broker::names::Names;
 use crate::broker::publisher::{Destination, OutboundMessage, PublishError, Publisher};
 use crate::dead_letters::{DeadLetterError, DeadLetters, nothing_matches};
-use crate::delivery::campaign::{Secrets, Target};
+use crate::delivery::campaign::{SecretVisibility, Target};
 use crate::delivery::dead_letter::record::{DeadLetterRecord, ReplayControl};
 use crate::delivery::dead_letter::selection::Selection;
 use crate::delivery::dead_letter::{DeadLetter, LetterState};
@@ -31,31 +31,29 @@ use crate::store::dead_letters::index_block::{IndexRow, endpoint_of};
 use crate::store::dead_letters::{LetterView, RecordOutcome};
 use crate::store::{Store, StoreError};
 
-/// Requests shown of a replay that is only tried.
-const SAMPLE: usize = 5;
+/// The most requests that a preview shows.
+const SAMPLE_SIZE: usize = 5;
 
-/// One letter in ten minutes: a message waits no longer for its turn, well below what the broker allows.
+/// The lowest rate, in letters per second: one letter in ten minutes. A slower replay would keep a message
+/// unacknowledged for longer than the broker allows.
 const MIN_RATE: f64 = 1.0 / 600.0;
 
-/// A message for the replays queue is not waited for longer.
-const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time to publish a wakeup message.
+const WAKEUP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A replay as it is ordered.
+/// The parameters of a new replay.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReplaySpec {
-    /// Which letters.
-    pub choice: Selection,
-    /// The most letters sent in a second; none for as many as go.
+    pub selection: Selection,
+    /// `None` for no limit.
     pub rate_per_second: Option<f64>,
-    /// Where they are sent.
     pub config: ReplayConfig,
-    /// Stops when so great a share of the latest letters has failed.
+    /// Stops the replay if this share of the latest letters has failed. From 0 to 1.
     pub stop_on_failure_ratio: Option<f64>,
 }
 
 impl ReplaySpec {
-    /// What is wrong with its numbers.
-    pub fn faults(&self) -> Vec<Violation> {
+    pub fn violations(&self) -> Vec<Violation> {
         let rate = self.rate_per_second.filter(|rate| !rate.is_finite() || *rate < MIN_RATE);
         let ratio = self.stop_on_failure_ratio.filter(|ratio| !(0.0..=1.0).contains(ratio));
         let rate = rate.map(|_| {
@@ -72,25 +70,26 @@ impl ReplaySpec {
 /// What a replay would do.
 #[derive(Debug, Clone)]
 pub struct ReplayPreview {
-    /// Letters it would take.
+    /// The number of letters selected.
     pub total: u64,
-    /// To which endpoints, and how many letters to each.
+    /// The number of letters by endpoint.
     pub endpoints: HashMap<String, u64>,
-    /// Why letters would be dead again without a request, and how many.
+    /// The number of letters that would fail without a request, by reason.
     pub unsendable: HashMap<DeadLetterReason, u64>,
-    /// The request of the oldest letter for each endpoint, and then those of others that can be sent.
+    /// The request of the oldest letter for each endpoint, then requests of other letters.
     pub sample: Vec<(DeadLetterId, RequestPreview)>,
 }
 
-/// A message of the replays queue: there is something to do for this replay.
+/// A message of the replays queue: a worker must run this replay.
 #[derive(Debug, Serialize, Deserialize)]
 struct ReplayWakeup {
     replay: ReplayId,
-    /// How far whoever wrote it had read the log: who works on it reads as far before.
-    known: u64,
+    /// The offset up to which the sender had read the dead-letter log. The receiver must read as far before it starts.
+    #[serde(rename = "known")]
+    read_to: u64,
 }
 
-/// Orders and commands. Cheap to clone.
+/// Creates and controls replays. Cheap to clone.
 #[derive(Clone)]
 pub struct Replays {
     store: Store,
@@ -100,18 +99,14 @@ pub struct Replays {
 }
 
 impl Replays {
-    /// Replays of these dead letters.
     pub fn new(store: Store, dead_letters: DeadLetters, publisher: Publisher, names: Names) -> Self {
         Self { store, dead_letters, publisher, names }
     }
 
-    /// Creates a replay; it runs from now on.
-    ///
-    /// # Errors
-    /// [`DeadLetterError`].
-    pub async fn create(&self, order: ReplaySpec, by: &str) -> Result<Replay, DeadLetterError> {
-        self.check(&order).await?;
-        let (filter, ids) = match order.choice {
+    /// Creates a replay, which starts at once.
+    pub async fn create(&self, spec: ReplaySpec, by: &str) -> Result<Replay, DeadLetterError> {
+        self.check(&spec).await?;
+        let (filter, ids) = match spec.selection {
             Selection::Ids(ids) => (None, Some(ids)),
             Selection::Filter(filter) => (Some(filter), None),
         };
@@ -120,10 +115,10 @@ impl Replays {
             state: ReplayState::Running,
             filter,
             ids,
-            rate_per_second: order.rate_per_second,
-            config: order.config,
-            stop_on_failure_ratio: order.stop_on_failure_ratio,
-            // Told when they are claimed.
+            rate_per_second: spec.rate_per_second,
+            config: spec.config,
+            stop_on_failure_ratio: spec.stop_on_failure_ratio,
+            // Set when the letters are claimed.
             total: 0,
             sent: 0,
             delivered: 0,
@@ -134,77 +129,73 @@ impl Replays {
             ended_at: None,
         };
         let id = replay.id.clone();
-        let applied = self.dead_letters.append(DeadLetterRecord::Replay(Box::new(replay))).await?;
-        self.call_if_needed(&id, applied).await
+        let outcome = self.dead_letters.append(DeadLetterRecord::Replay(Box::new(replay))).await?;
+        self.wake_if_needed(&id, outcome).await
     }
 
-    /// What a replay would do.
-    ///
-    /// # Errors
-    /// [`DeadLetterError`].
-    pub async fn forecast(&self, order: &ReplaySpec, secrets: Secrets) -> Result<ReplayPreview, DeadLetterError> {
-        self.check(order).await?;
-        tokio::task::block_in_place(|| self.forecast_of(order, secrets))
+    pub async fn preview(
+        &self,
+        spec: &ReplaySpec,
+        secrets: SecretVisibility,
+    ) -> Result<ReplayPreview, DeadLetterError> {
+        self.check(spec).await?;
+        tokio::task::block_in_place(|| self.preview_spec(spec, secrets))
     }
 
-    fn forecast_of(&self, order: &ReplaySpec, secrets: Secrets) -> Result<ReplayPreview, DeadLetterError> {
+    fn preview_spec(&self, spec: &ReplaySpec, secrets: SecretVisibility) -> Result<ReplayPreview, DeadLetterError> {
         let view = &self.dead_letters.view;
-        let mut forecast =
+        let mut preview =
             ReplayPreview { total: 0, endpoints: HashMap::new(), unsendable: HashMap::new(), sample: Vec::new() };
-        let mut judge = DestinationResolver { replays: self, config: order.config, known: HashMap::new() };
+        let mut resolver = DestinationResolver { replays: self, config: spec.config, cache: HashMap::new() };
         let (mut first, mut others) = (Vec::new(), Vec::new());
-        let mut failed = None;
+        let mut first_error = None;
         let mut add = |row: &IndexRow<'_>| {
-            forecast.total += 1;
-            match judge.destination(row) {
+            preview.total += 1;
+            match resolver.destination(row) {
                 Ok(Ok(endpoint)) => {
-                    let count = forecast.endpoints.entry(endpoint).or_default();
+                    let count = preview.endpoints.entry(endpoint).or_default();
                     *count += 1;
-                    let shown = if *count == 1 { &mut first } else { &mut others };
-                    // What was no event is no request.
-                    if !row.webhook.is_empty() && shown.len() < SAMPLE {
-                        shown.push(row.letter_id());
+                    let sample_ids = if *count == 1 { &mut first } else { &mut others };
+                    // A letter that is not a delivery has no request.
+                    if !row.webhook.is_empty() && sample_ids.len() < SAMPLE_SIZE {
+                        sample_ids.push(row.letter_id());
                     }
                 }
-                Ok(Err(reason)) => *forecast.unsendable.entry(reason).or_default() += 1,
-                Err(error) => failed = Some(error),
+                Ok(Err(reason)) => *preview.unsendable.entry(reason).or_default() += 1,
+                Err(error) => first_error = Some(error),
             }
         };
-        match &order.choice {
-            Selection::Filter(filter) => view.each(&filter.or_pending(), add)?,
+        match &spec.selection {
+            Selection::Filter(filter) => view.for_each_row(&filter.or_pending(), add)?,
             Selection::Ids(ids) => {
                 for id in ids {
-                    view.row(id, &mut add)?;
+                    view.with_row(id, &mut add)?;
                 }
             }
         }
-        if let Some(error) = failed {
+        if let Some(error) = first_error {
             return Err(error.into());
         }
-        for id in first.into_iter().chain(others).take(SAMPLE) {
-            if let Some(kept) = view.letter(&id)?
-                && let Some(delivery) = self.delivery(order.config, &kept.letter)?
+        for id in first.into_iter().chain(others).take(SAMPLE_SIZE) {
+            if let Some(stored_letter) = view.letter(&id)?
+                && let Some(delivery) = self.delivery(spec.config, &stored_letter.letter)?
             {
-                let shown = request::render(&delivery, Utc::now()).shown(secrets);
-                forecast.sample.push((id, shown));
+                let shown = request::render(&delivery, Utc::now()).preview(secrets);
+                preview.sample.push((id, shown));
             }
         }
-        Ok(forecast)
+        Ok(preview)
     }
 
-    /// The replay with this id.
-    ///
-    /// # Errors
-    /// [`DeadLetterError::Unknown`].
     pub async fn get(&self, id: &ReplayId) -> Result<Replay, DeadLetterError> {
-        let job = self.dead_letters.ready_view().await?.job(id)?;
-        job.map(|job| job.replay).ok_or_else(|| unknown(id))
+        let progress = self.dead_letters.ready_view().await?.replay_progress(id)?;
+        progress.map(|progress| progress.replay).ok_or_else(|| not_found(id))
     }
 
     /// Pauses, resumes or cancels a replay.
     ///
     /// # Errors
-    /// [`DeadLetterError::Conflict`] where its state does not allow it.
+    /// [`DeadLetterError::Conflict`] if the replay's state does not allow it.
     pub async fn control(&self, id: &ReplayId, command: ReplayCommand, by: &str) -> Result<Replay, DeadLetterError> {
         let replay = self.get(id).await?;
         if command.apply(replay.state).is_none() {
@@ -213,62 +204,64 @@ impl Replays {
         let control = ReplayControl { replay: id.clone(), command, by: by.to_owned(), at: Utc::now() };
         match self.dead_letters.append(DeadLetterRecord::Control(control)).await? {
             RecordOutcome::Refused(state) => Err(conflict(id, command, state)),
-            applied => self.call_if_needed(id, applied).await,
+            outcome => self.wake_if_needed(id, outcome).await,
         }
     }
 
-    /// Has a replay worked on that may have something to do. Where that fails it is noticed later that nobody does.
-    async fn call_if_needed(&self, id: &ReplayId, applied: RecordOutcome) -> Result<Replay, DeadLetterError> {
-        let RecordOutcome::Replay(job) = applied else { return Err(unknown(id)) };
-        if job.next_slice().is_some()
-            && let Err(error) = self.call(id).await
+    /// Wakes the runner if the replay has letters to send. If that fails, the runner finds the stalled replay later.
+    async fn wake_if_needed(&self, id: &ReplayId, outcome: RecordOutcome) -> Result<Replay, DeadLetterError> {
+        let RecordOutcome::Replay(progress) = outcome else { return Err(not_found(id)) };
+        if progress.next_batch_size().is_some()
+            && let Err(error) = self.wake(id).await
         {
-            tracing::warn!(replay = %id, %error, "a replay waits until it is noticed");
+            tracing::warn!(replay = %id, %error, "replay wakeup not published, replay starts later");
         }
-        Ok(job.replay)
+        Ok(progress.replay)
     }
 
-    /// Puts a message on the replays queue: there is something to do for this replay.
-    async fn call(&self, id: &ReplayId) -> Result<(), DeadLetterError> {
-        let known = self.dead_letters.view.position()?.map_or(0, |position| position.offset);
-        let body = serde_json::to_vec(&ReplayWakeup { replay: id.clone(), known })?;
+    /// Publishes a wakeup message on the replays queue.
+    async fn wake(&self, id: &ReplayId) -> Result<(), DeadLetterError> {
+        let read_to = self.dead_letters.view.position()?.map_or(0, |position| position.offset);
+        let body = serde_json::to_vec(&ReplayWakeup { replay: id.clone(), read_to })?;
         let message_id = uuid::Uuid::now_v7().to_string();
         let outgoing = OutboundMessage::new(Destination::Queue(self.names.replays()), message_id, body);
-        let published = tokio::time::timeout(CALL_TIMEOUT, self.publisher.publish(outgoing)).await;
-        let late = || DeadLetterError::Unavailable("the broker does not take messages".to_owned());
-        published.map_err(|_| late())?.map_err(|error: PublishError| DeadLetterError::Unavailable(error.to_string()))
+        let published = tokio::time::timeout(WAKEUP_TIMEOUT, self.publisher.publish(outgoing)).await;
+        let timed_out = || DeadLetterError::Unavailable("the broker does not take messages".to_owned());
+        published
+            .map_err(|_| timed_out())?
+            .map_err(|error: PublishError| DeadLetterError::Unavailable(error.to_string()))
     }
 
-    /// Sees that an order makes sense, and that there is something for it.
-    async fn check(&self, order: &ReplaySpec) -> Result<(), DeadLetterError> {
-        let faults = order.faults();
-        if !faults.is_empty() {
-            return Err(DeadLetterError::Faults(faults));
+    /// Checks the numbers of `spec`, and that it selects letters.
+    async fn check(&self, spec: &ReplaySpec) -> Result<(), DeadLetterError> {
+        let violations = spec.violations();
+        if !violations.is_empty() {
+            return Err(DeadLetterError::Invalid(violations));
         }
         let view = self.dead_letters.ready_view().await?;
-        match &order.choice {
+        match &spec.selection {
             Selection::Ids(ids) => {
                 self.dead_letters.check(ids, |state| state != LetterState::Replaying).await?;
-                match order.config {
+                match spec.config {
                     ReplayConfig::Current => Ok(()),
                     ReplayConfig::Original => tokio::task::block_in_place(|| check_originals(view, ids)),
                 }
             }
             Selection::Filter(filter) => {
-                let found = tokio::task::block_in_place(|| view.find(&filter.or_pending(), 0..u64::MAX, 1))?;
-                if found.letters.is_empty() { Err(nothing_matches(&order.choice)) } else { Ok(()) }
+                let matching = tokio::task::block_in_place(|| view.find(&filter.or_pending(), 0..u64::MAX, 1))?;
+                if matching.letters.is_empty() { Err(nothing_matches(&spec.selection)) } else { Ok(()) }
             }
         }
     }
 
-    /// A letter as a delivery that is to be attempted; `None` where it is none, or can't be.
+    /// The letter as a delivery to attempt. `None` if the letter is not a delivery or has no target.
     fn delivery(&self, config: ReplayConfig, letter: &DeadLetter) -> Result<Option<Delivery>, StoreError> {
-        let Some(event) = letter.event.as_ref().filter(|_| letter.is_of_delivery()) else { return Ok(None) };
+        let Some(event) = letter.event.as_ref().filter(|_| letter.is_delivery()) else { return Ok(None) };
         let target = self.target(config, letter)?;
         Ok(target.ok().map(|target| new_delivery(letter, event.clone(), target, letter.trace.clone())))
     }
 
-    /// Where a letter would be sent, or why nowhere.
+    /// The webhook to which the letter would be sent, or the reason why it can't be sent.
     fn target(
         &self,
         config: ReplayConfig,
@@ -282,7 +275,7 @@ impl Replays {
     }
 }
 
-/// A delivery of the letter's event, with the identity that its receiver knows.
+/// A delivery of the letter's event, with the same id as before. Receivers discard duplicates by it.
 fn new_delivery(
     letter: &DeadLetter,
     event: crate::delivery::event::StepEvent,
@@ -296,12 +289,12 @@ fn new_delivery(
     delivery
 }
 
-/// Tells where letters would go, by what the view's rows say of them.
+/// Finds the endpoints of letters by their index rows.
 struct DestinationResolver<'a> {
     replays: &'a Replays,
     config: ReplayConfig,
-    /// By campaign and webhook.
-    known: HashMap<(String, String), Result<String, DeadLetterReason>>,
+    /// Current endpoints by campaign and webhook.
+    cache: HashMap<(String, String), Result<String, DeadLetterReason>>,
 }
 
 impl DestinationResolver<'_> {
@@ -310,25 +303,25 @@ impl DestinationResolver<'_> {
             return Ok(Ok(format!("the queue {}", self.replays.names.events())));
         }
         let key = (row.campaign.clone().into_owned(), row.webhook.clone().into_owned());
-        let now = match self.known.get(&key) {
-            Some(known) => known.clone(),
+        let now = match self.cache.get(&key) {
+            Some(current) => current.clone(),
             None => {
                 let stored = self.replays.store.campaign(&key.0)?;
                 let place = stored.as_ref().and_then(|stored| stored.campaign.place_of(&WebhookId::new(&*key.1)));
-                let now = resolve::current(place).map(|target| endpoint_of(target.webhook.url.as_str()));
-                self.known.insert(key, now.clone());
+                let now = resolve::current_target(place).map(|target| endpoint_of(target.webhook.url.as_str()));
+                self.cache.insert(key, now.clone());
                 now
             }
         };
         match (self.config, now) {
             (ReplayConfig::Current, now) => Ok(now),
-            // What was masked can't be put back, and what died while it waited has no original.
+            // A masked URL can't be restored, and a delivery that died while it waited has no original configuration.
             (ReplayConfig::Original, now)
                 if now == Err(DeadLetterReason::WebhookDeleted) || row.reason.ends_waiting() =>
             {
-                let kept = self.replays.dead_letters.view.letter(&row.letter_id())?;
-                let Some(kept) = kept else { return Ok(Err(DeadLetterReason::WebhookDeleted)) };
-                let target = self.replays.target(self.config, &kept.letter)?;
+                let stored_letter = self.replays.dead_letters.view.letter(&row.letter_id())?;
+                let Some(stored_letter) = stored_letter else { return Ok(Err(DeadLetterReason::WebhookDeleted)) };
+                let target = self.replays.target(self.config, &stored_letter.letter)?;
                 Ok(target.map(|target| endpoint_of(target.webhook.url.as_str())))
             }
             (ReplayConfig::Original, _) => Ok(Ok(row.endpoint.clone().into_owned())),
@@ -336,22 +329,22 @@ impl DestinationResolver<'_> {
     }
 }
 
-/// Checks that the letters have the configuration of their latest attempt.
+/// Checks that each letter has the configuration of its latest attempt.
 fn check_originals(view: &LetterView, ids: &[DeadLetterId]) -> Result<(), DeadLetterError> {
     for id in ids {
-        let Some(kept) = view.letter(id)? else { continue };
-        if kept.letter.event.is_some() && kept.letter.target.is_none() {
+        let Some(stored_letter) = view.letter(id)? else { continue };
+        if stored_letter.letter.event.is_some() && stored_letter.letter.target.is_none() {
             return Err(DeadLetterError::Conflict(format!(
-                "{id} has no original configuration: only an attempt leaves one, and the delivery died while it waited, or the \
-                 letter comes from an export. Replay it with the current configuration."
+                "{id} has no original configuration: the delivery died while it waited, or the letter comes from an export. \
+                 Replay it with the current configuration."
             )));
         }
     }
     Ok(())
 }
 
-fn unknown(id: &ReplayId) -> DeadLetterError {
-    DeadLetterError::Unknown(format!("there is no replay {id}"))
+fn not_found(id: &ReplayId) -> DeadLetterError {
+    DeadLetterError::NotFound(format!("there is no replay {id}"))
 }
 
 fn conflict(id: &ReplayId, command: ReplayCommand, state: ReplayState) -> DeadLetterError {

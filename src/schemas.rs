@@ -1,5 +1,5 @@
-//! What others build against, made from the types that are read: JSON Schemas of an event and a campaign, and the
-//! AsyncAPI description of the exchange that takes events.
+//! Generates the published contracts from the Rust types: JSON Schemas of an event and a campaign, and the AsyncAPI
+//! description of the events exchange.
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -25,7 +25,7 @@ fn schema<T: JsonSchema>(title: &str) -> Value {
     schema.to_value()
 }
 
-/// The AsyncAPI 3.0 document: where a publisher sends events, and what they are.
+/// The AsyncAPI 3.0 document of the events exchange, for publishers.
 pub fn asyncapi() -> Value {
     let exchange = Names::new("waypost").events();
     let mut payload = event();

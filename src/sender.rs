@@ -1,4 +1,4 @@
-//! Sending a request to a webhook: the only room that speaks to customers' endpoints.
+//! Sends requests to webhooks, directly or through the egress proxy. No other module connects to customers' endpoints.
 
 pub mod answer;
 mod body;
@@ -21,18 +21,18 @@ use tracing::Span;
 use url::Url;
 
 use crate::delivery::egress::EgressRules;
-use crate::delivery::outcome::{Cause, Reply, Stages};
+use crate::delivery::outcome::{Cause, Reply, RequestTiming};
 use crate::delivery::request::Request;
 use dial::Dialer;
-use direct::Direct;
-use proxied::Proxied;
+use direct::DirectClient;
+use proxied::ProxiedClient;
 use resolver::GuardedResolver;
-use timing::Clock;
+use timing::RequestClock;
 
-/// The most that is read of an answer's body. The rest of a longer one costs us the connection.
+/// Bytes of an answer's body that are read. If the body is longer, the connection is not used again.
 const ANSWER_BYTES_READ: usize = 64 * 1024;
 
-/// The most that is kept of an answer, for whoever asks why a delivery failed.
+/// Bytes of an answer's body that are kept in the history of attempts.
 pub const ANSWER_BYTES_KEPT: usize = 1024;
 
 /// Sends requests. Cheap to clone.
@@ -42,87 +42,82 @@ pub struct Sender {
     route: Route,
 }
 
-/// How requests leave.
 #[derive(Clone)]
 enum Route {
-    /// To the endpoint itself.
-    Direct(Arc<Direct>),
-    /// Through the egress proxy: only what can be seen of a URL is checked here.
-    Proxied(Proxied),
+    Direct(Arc<DirectClient>),
+    /// Through the egress proxy, which resolves names. Only the URL itself is checked here.
+    Proxied(ProxiedClient),
 }
 
-/// What sending needs to know.
 pub struct SenderSettings {
-    /// Which addresses may be dialled.
     pub rules: EgressRules,
-    /// How long a connection may take to be made.
+    /// Includes the TLS handshake.
     pub connect_timeout: Duration,
-    /// Authorities trusted beside the system's.
+    /// Certificate authorities that are trusted in addition to the system's.
     pub extra_roots: Vec<CertificateDer<'static>>,
-    /// What all requests go through.
+    /// The URL of the egress proxy, which may contain a password.
     pub proxy: Option<SecretString>,
 }
 
-/// No client could be made of the settings.
 #[derive(Debug, thiserror::Error)]
-#[error("no HTTP client: {0}")]
+#[error("the HTTP client for webhooks could not be created: {0}")]
 pub struct SenderError(String);
 
 impl Sender {
-    /// A sender with its own pool of connections.
+    /// Creates a sender with its own connection pool.
     ///
     /// # Errors
-    /// [`SenderError`], if the system has no certificates, for example.
+    /// For example if the system has no certificates.
     pub fn new(settings: SenderSettings) -> Result<Self, SenderError> {
         let SenderSettings { rules, connect_timeout, extra_roots, proxy } = settings;
         let rules = Arc::new(rules);
         let route = match proxy {
-            Some(proxy) => Route::Proxied(Proxied::new(&proxy, rules.clone(), connect_timeout, &extra_roots)?),
+            Some(proxy) => Route::Proxied(ProxiedClient::new(&proxy, rules.clone(), connect_timeout, &extra_roots)?),
             None => {
                 let dialer = Dialer::new(GuardedResolver::new(rules.clone(), None), extra_roots)
                     .map_err(|error| SenderError(error.to_string()))?;
-                Route::Direct(Arc::new(Direct::new(dialer, connect_timeout)))
+                Route::Direct(Arc::new(DirectClient::new(dialer, connect_timeout)))
             }
         };
         Ok(Self { rules, route })
     }
 
-    /// Sends a request and waits for its answer, at most `timeout`; tells how long its parts took, also below the attempt's span.
-    pub async fn send(&self, request: Request, timeout: Duration, span: &Span) -> (Reply, Stages) {
+    /// Sends a request and waits at most `timeout` for its answer. The parts of the request get spans below `span`.
+    pub async fn send(&self, request: Request, timeout: Duration, span: &Span) -> (Reply, RequestTiming) {
         let Some(url) = request.url.url() else {
-            return (failure(Cause::Protocol, "the URL can't be read".to_owned()), Stages::default());
+            return (failure(Cause::Protocol, "the webhook's URL is not valid".to_owned()), RequestTiming::default());
         };
         if let Err(forbidden) = self.rules.check(url) {
-            return (failure(Cause::ForbiddenAddress, forbidden.to_string()), Stages::default());
+            return (failure(Cause::ForbiddenAddress, forbidden.to_string()), RequestTiming::default());
         }
-        let clock = Clock::start(span.clone());
+        let clock = RequestClock::start(span.clone());
         let reply = match &self.route {
             Route::Direct(direct) => {
                 let deadline = Instant::now() + timeout;
                 clock.time(direct.post(url, &request.headers, request.body, deadline, &clock)).await
             }
             Route::Proxied(proxied) => {
-                let mut outgoing = reqwest::Request::new(Method::POST, url.clone());
-                *outgoing.headers_mut() = request.headers;
-                *outgoing.timeout_mut() = Some(timeout);
-                clock.time(proxied.send(outgoing, Some(request.body), &clock)).await
+                let mut head = reqwest::Request::new(Method::POST, url.clone());
+                *head.headers_mut() = request.headers;
+                *head.timeout_mut() = Some(timeout);
+                clock.time(proxied.send(head, Some(request.body), &clock)).await
             }
         };
-        (reply, clock.stages())
+        (reply, clock.timing())
     }
 
-    /// Asks whether there is anybody at a URL: any answer will do. Nothing is posted.
+    /// Checks that a server answers at a URL, whatever its answer. Sends only a HEAD request.
     pub async fn probe(&self, url: &Url, timeout: Duration) -> Reply {
         if let Err(forbidden) = self.rules.check(url) {
             return failure(Cause::ForbiddenAddress, forbidden.to_string());
         }
-        let clock = Clock::start(Span::none());
+        let clock = RequestClock::start(Span::none());
         match &self.route {
             Route::Direct(direct) => clock.time(direct.head(url, Instant::now() + timeout, &clock)).await,
             Route::Proxied(proxied) => {
-                let mut outgoing = reqwest::Request::new(Method::HEAD, url.clone());
-                *outgoing.timeout_mut() = Some(timeout);
-                clock.time(proxied.send(outgoing, None, &clock)).await
+                let mut head = reqwest::Request::new(Method::HEAD, url.clone());
+                *head.timeout_mut() = Some(timeout);
+                clock.time(proxied.send(head, None, &clock)).await
             }
         }
     }

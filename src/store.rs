@@ -1,7 +1,8 @@
-//! Each node's local view of the logs, in sled: the only room that touches it.
+//! The local store of a worker: views of the campaigns log and of the dead-letter log, in sled. No other module uses
+//! sled.
 //!
-//! A view, nothing more: it can be deleted at any time and is rebuilt from the logs. What a log record changes and the
-//! record's position are written in one transaction, so that no record is applied twice or left out.
+//! The store is a cache. It can be deleted at any time and is rebuilt from the logs. The changes of a log record and
+//! the record's position are written in one transaction, so that no record is applied twice or skipped.
 
 mod campaigns;
 pub mod dead_letters;
@@ -19,49 +20,39 @@ use campaigns::{CachedCampaign, CampaignWeighter};
 pub use campaigns::{Change, ChangeAuthor, ChangeOutcome, StoredCampaign, record, state};
 use dead_letters::LetterView;
 
-/// The default would be a gigabyte.
-const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+/// sled's page cache. sled's default is 1 GiB.
+const PAGE_CACHE_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Campaigns kept parsed. At the largest (a document of 1 MiB) a few would fill this weight, counted in bytes.
-const PARSED_BYTES: u64 = 32 * 1024 * 1024;
+/// The cache of parsed campaigns. A few campaigns of the largest size (a document of 1 MiB) fill it.
+const CAMPAIGN_CACHE_BYTES: u64 = 32 * 1024 * 1024;
 
-/// The layout of the trees; another one is rebuilt from the logs.
-const FORMAT: &[u8] = b"5";
+/// The expected number of cached campaigns. It is not a limit.
+const CAMPAIGN_CACHE_ITEMS: usize = 1024;
 
-/// The store could not be read or written: nothing of the delivery in hand is settled.
+/// The version of the trees' layout. A store with another version is emptied and rebuilt from the logs.
+const FORMAT_VERSION: &[u8] = b"5";
+
+/// The store could not be read or written. The message in flight must not be acknowledged.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another process has the folder open.
-    #[error("{0} is in use by another process: give each worker a store.path of its own")]
+    #[error("{0} is in use by another process: give each worker its own store.path")]
     InUse(PathBuf),
-    /// The folder could not be used at all.
+    /// Not even an empty store can be created in the folder.
     #[error("{path} (store.path): {error}")]
-    Unusable {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        error: String,
-    },
-    /// sled failed.
+    Unusable { path: PathBuf, error: String },
     #[error(
-        "the local store (store.path) failed: {0}. Mend the disk, or delete the folder, which is rebuilt from the broker; then start again"
+        "the local store (store.path) failed: {0}. Repair the disk, or delete the folder, which is rebuilt from the \
+         broker. Then restart"
     )]
     Sled(#[from] sled::Error),
-    /// A secret is sealed with a key that there is not.
-    #[error("a secret of the campaign `{campaign}` is {unopened}")]
-    Sealed {
-        /// The campaign.
-        campaign: String,
-        /// Why it does not open.
-        unopened: DecryptError,
-    },
-    /// What it holds could not be read.
+    #[error("a secret of the campaign `{campaign}` is {error}")]
+    Undecryptable { campaign: String, error: DecryptError },
     #[error("the local store is damaged: {0}")]
     Damaged(String),
 }
 
 impl From<std::io::Error> for StoreError {
-    /// A file beside sled's: the remedy is the same.
+    /// An error of a file beside sled's files. The message gives the same advice.
     fn from(error: std::io::Error) -> Self {
         Self::Sled(error.into())
     }
@@ -79,7 +70,6 @@ impl From<postcard::Error> for StoreError {
     }
 }
 
-/// The local view.
 #[derive(Clone)]
 pub struct Store {
     path: PathBuf,
@@ -88,51 +78,52 @@ pub struct Store {
     campaigns: Tree,
     /// Webhook id → campaign id.
     webhooks: Tree,
-    /// Log → the position that the view has come to.
+    /// Log → the position of the last record that was applied.
     positions: Tree,
-    parsed: Arc<Cache<String, CachedCampaign, CampaignWeighter>>,
-    /// Counts changes of the view. What was parsed at another generation is read again.
+    campaign_cache: Arc<Cache<String, CachedCampaign, CampaignWeighter>>,
+    /// Counts changes of the view. A cached campaign of another generation is read again.
     generation: Arc<AtomicU64>,
-    /// Opens the campaigns' secrets.
+    /// Decrypts the secrets of campaigns.
     keyring: Keyring,
-    /// The view of the dead-letter log.
     pub letters: LetterView,
 }
 
 impl Store {
-    /// Opens the view in a folder of `folder`, which itself may be a mount point. A view that does not open is moved
-    /// aside and a new one begun.
+    /// Opens the store in the subfolder `view` of `folder`, which itself may be a mount point. A damaged store is moved
+    /// aside and replaced by an empty one.
     ///
     /// # Errors
-    /// [`StoreError::InUse`], and [`StoreError::Unusable`] where not even an empty one can be made.
+    /// [`StoreError::InUse`], and [`StoreError::Unusable`] if not even an empty store can be created.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = &folder.join("view");
         let unusable = |error: String| StoreError::Unusable { path: path.to_owned(), error };
-        // Phone numbers are in it, and secrets where there is no key. One that is there already is as its owner wants it.
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(|error| unusable(error.to_string()))?;
+        // The store contains phone numbers, and plain secrets if there is no key. The mode of an existing folder is
+        // kept.
+        let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        created.map_err(|error| unusable(error.to_string()))?;
         let error = match Self::try_open(path) {
             Ok(store) => return Ok(store),
             Err(OpenError::InUse) => return Err(StoreError::InUse(path.to_owned())),
             Err(OpenError::Disk(error)) => return Err(unusable(error)),
-            Err(OpenError::View(error)) => error,
+            Err(OpenError::Damaged(error)) => error,
         };
-        let aside = beside(path, "damaged");
-        std::fs::rename(path, &aside).map_err(|rename| unusable(format!("{error}; moving it aside: {rename}")))?;
+        let moved_to = sibling_path(path, "damaged");
+        std::fs::rename(path, &moved_to)
+            .map_err(|rename_error| unusable(format!("{error}. Moving the folder aside failed: {rename_error}")))?;
         tracing::error!(
-            path = %path.display(), aside = %aside.display(), %error,
-            "the local store is damaged: moved aside, and rebuilt from the broker's logs"
+            path = %path.display(), aside = %moved_to.display(), %error,
+            "damaged local store moved aside, will rebuild from the broker"
         );
-        Self::try_open(path).map_err(|broken| match broken {
+        Self::try_open(path).map_err(|error| match error {
             OpenError::InUse => StoreError::InUse(path.to_owned()),
-            OpenError::Disk(error) | OpenError::View(error) => unusable(error),
+            OpenError::Disk(error) | OpenError::Damaged(error) => unusable(error),
         })
     }
 
-    /// With the keys that open its secrets; all of them are tried now, for the first event needs them.
+    /// Sets the keys and decrypts all secrets once, so that a missing key is found before the first event.
     ///
     /// # Errors
-    /// [`StoreError::Sealed`].
+    /// [`StoreError::Undecryptable`].
     pub fn with_keyring(mut self, keyring: Keyring) -> Result<Self, StoreError> {
         self.keyring = keyring;
         self.check_keys()?;
@@ -142,17 +133,17 @@ impl Store {
     fn try_open(path: &Path) -> Result<Self, OpenError> {
         // sled reports some damage by panicking.
         std::panic::catch_unwind(|| Self::open_and_check(path).map_err(OpenError::from))
-            .unwrap_or_else(|_| Err(OpenError::View("sled panicked while opening it".to_owned())))
+            .unwrap_or_else(|_| Err(OpenError::Damaged("sled panicked while opening the store".to_owned())))
     }
 
     fn open_and_check(path: &Path) -> Result<Self, StoreError> {
-        let db = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open()?;
-        if db.get("format")?.as_deref() != Some(FORMAT) {
-            // That of the format itself can't be dropped, and has nothing else.
+        let db = sled::Config::new().path(path).cache_capacity(PAGE_CACHE_BYTES).open()?;
+        if db.get("format")?.as_deref() != Some(FORMAT_VERSION) {
+            // The default tree, which has the format version, cannot be dropped. It has nothing else.
             for tree in db.tree_names().into_iter().filter(|tree| *tree != db.name()) {
                 db.drop_tree(tree)?;
             }
-            db.insert("format", FORMAT)?;
+            db.insert("format", FORMAT_VERSION)?;
         }
         let store = Self {
             path: path.to_owned(),
@@ -160,7 +151,11 @@ impl Store {
             webhooks: db.open_tree("webhooks")?,
             letters: LetterView::open(&db, path.join("dead-letters"))?,
             positions: db.open_tree("positions")?,
-            parsed: Arc::new(Cache::with_weighter(1024, PARSED_BYTES, CampaignWeighter)),
+            campaign_cache: Arc::new(Cache::with_weighter(
+                CAMPAIGN_CACHE_ITEMS,
+                CAMPAIGN_CACHE_BYTES,
+                CampaignWeighter,
+            )),
             generation: Arc::default(),
             keyring: Keyring::default(),
             db,
@@ -173,40 +168,34 @@ impl Store {
         Ok(store)
     }
 
-    /// The bytes of the view's folder, with views in it that were moved aside. What can't be looked at counts for nothing.
+    /// The size of the store's folder, including stores that were moved aside. Unreadable files are not counted.
     pub fn bytes_on_disk(&self) -> u64 {
-        self.path.parent().map_or(0, bytes_of)
+        self.path.parent().map_or(0, folder_bytes)
     }
 
-    /// The bytes that are free on the disk of the view's folder; none where that can't be told.
+    /// See [`free_bytes`].
     pub fn free_bytes(&self) -> Option<u64> {
         free_bytes(self.path.parent()?)
     }
 
-    /// Writes what sled still has in memory.
-    ///
-    /// # Errors
-    /// [`StoreError::Sled`].
     pub async fn flush(&self) -> Result<(), StoreError> {
         self.db.flush_async().await?;
         Ok(())
     }
 }
 
-/// The bytes that are free on the disk of a folder; none where that can't be told: some file systems say nothing of their size.
+/// The free bytes on the disk of a folder. `None` if unknown: some file systems do not report their size.
 pub fn free_bytes(folder: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(folder).ok().filter(|disk| disk.f_blocks > 0)?;
-    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    let stats = rustix::fs::statvfs(folder).ok().filter(|stats| stats.f_blocks > 0)?;
+    Some(stats.f_bavail.saturating_mul(stats.f_frsize))
 }
 
-/// Why a view does not open.
 enum OpenError {
-    /// Another process has it.
     InUse,
-    /// The disk is full or can't be written, which another folder on it does not mend.
+    /// The disk is full or read-only. An empty store would fail as well.
     Disk(String),
-    /// What is there can't be read.
-    View(String),
+    /// The files are damaged.
+    Damaged(String),
 }
 
 impl From<StoreError> for OpenError {
@@ -214,29 +203,29 @@ impl From<StoreError> for OpenError {
         use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let text = error.to_string();
         match error {
-            // sled says it in words only.
+            // sled has no error kind for this.
             StoreError::Sled(_) if text.contains("could not acquire lock") => Self::InUse,
             StoreError::Sled(sled::Error::Io(error))
                 if matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied) =>
             {
                 Self::Disk(error.to_string())
             }
-            _ => Self::View(text),
+            _ => Self::Damaged(text),
         }
     }
 }
 
-/// The bytes of all files in a folder, at any depth.
-fn bytes_of(folder: &Path) -> u64 {
+/// The size of all files in a folder, at any depth.
+fn folder_bytes(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let bytes = entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)));
-    bytes.map(|(path, found)| if found.is_dir() { bytes_of(&path) } else { found.len() }).sum()
+    let files = entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)));
+    files.map(|(path, metadata)| if metadata.is_dir() { folder_bytes(&path) } else { metadata.len() }).sum()
 }
 
-/// A free name beside `path`: `view.damaged-20240618T232614.206`.
-fn beside(path: &Path, what: &str) -> PathBuf {
+/// A new path beside `path`: `view.damaged-20240618T232614.206`.
+fn sibling_path(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{what}-{}", chrono::Utc::now().format("%Y%m%dT%H%M%S%.3f")));
+    name.push(format!(".{suffix}-{}", chrono::Utc::now().format("%Y%m%dT%H%M%S%.3f")));
     name.into()
 }
 

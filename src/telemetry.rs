@@ -1,5 +1,5 @@
-//! What a worker says of itself beside its metrics: logs, on standard error, for people on a terminal and as JSON for
-//! programs; and, where `telemetry.otlpEndpoint` is set, [`spans`] of the stages of each delivery.
+//! Logs and traces. Logs go to standard error: as text on a terminal, otherwise as JSON. If `telemetry.otlpEndpoint` is
+//! set, [`spans`] of each delivery are exported.
 
 mod export;
 pub mod spans;
@@ -15,37 +15,36 @@ use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 
 use crate::config::{LogConfig, LogFormat, LogLevel, TelemetryConfig};
 
-/// Heard whatever the settings and `RUST_LOG` say: the audit, which is no matter of taste, always; lapin never, because we
-/// report its errors ourselves, and because it logs the bodies of messages; spans never, which would be made for each message
-/// then (`waypost=info` is a prefix of their target).
-const FIXED: [&str; 3] = ["waypost::audit=info", "lapin=off", "waypost_spans=off"];
+/// Filter directives that neither the settings nor `RUST_LOG` can change. The audit is always logged. lapin is silent:
+/// it logs the bodies of messages, and Waypost reports its errors. Spans stay out of the log (`waypost=info` matches
+/// their target).
+const FIXED_DIRECTIVES: [&str; 3] = ["waypost::audit=info", "lapin=off", "waypost_spans=off"];
 
-/// No spans could be exported.
+/// The exporter of spans could not be built.
 #[derive(Debug, thiserror::Error)]
 #[error("telemetry.otlpEndpoint: {0}")]
 pub struct TelemetryError(String);
 
-/// What was started.
 pub struct Telemetry {
     filter: reload::Handle<EnvFilter, Registry>,
-    spans: Option<SdkTracerProvider>,
+    span_provider: Option<SdkTracerProvider>,
 }
 
-/// Starts logging, and exporting spans where that is configured. `RUST_LOG` overrides the level. Other libraries are heard from
-/// `warn` on. A second start, as in tests, leaves the first one as it is.
-///
-/// # Errors
-/// [`TelemetryError`].
+/// Starts logging, and the export of spans if configured. `RUST_LOG` overrides the level. Other libraries log from
+/// `warn` up. A second start in the same process, as in tests, has no effect.
 pub fn start(log: &LogConfig, telemetry: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
-    let spans = telemetry.otlp_endpoint.as_ref().map(export::provider).transpose()?;
-    let (listening, filter) = listening(log, spans.as_ref());
-    let _ = listening.try_init();
-    Ok(Telemetry { filter, spans })
+    let span_provider = telemetry.otlp_endpoint.as_ref().map(export::provider).transpose()?;
+    let (subscriber, filter) = subscriber(log, span_provider.as_ref());
+    let _ = subscriber.try_init();
+    Ok(Telemetry { filter, span_provider })
 }
 
-/// Who listens to what a worker says, and what the log leaves out of it. Without `spans` nobody is put in for them: to
-/// `tracing_subscriber` a layer of nothing wants all that the log does not.
-fn listening(log: &LogConfig, spans: Option<&SdkTracerProvider>) -> (Dispatch, reload::Handle<EnvFilter, Registry>) {
+/// The subscriber, and the handle that changes its filter. Without `span_provider` there is no span layer at all: an
+/// empty layer would enable everything that the log filters out.
+fn subscriber(
+    log: &LogConfig,
+    span_provider: Option<&SdkTracerProvider>,
+) -> (Dispatch, reload::Handle<EnvFilter, Registry>) {
     let is_terminal = std::io::stderr().is_terminal();
     let is_human = match log.format {
         LogFormat::Auto => is_terminal,
@@ -53,57 +52,56 @@ fn listening(log: &LogConfig, spans: Option<&SdkTracerProvider>) -> (Dispatch, r
         LogFormat::Json => false,
     };
     let (filter, handle) = reload::Layer::new(filter(log.level));
-    let lines = fmt::layer().with_writer(std::io::stderr);
-    let lines = match is_human {
-        true => lines.with_target(false).with_ansi(is_terminal).boxed(),
-        false => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+    let layer = fmt::layer().with_writer(std::io::stderr);
+    let layer = match is_human {
+        true => layer.with_target(false).with_ansi(is_terminal).boxed(),
+        false => layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
     };
-    let logging = tracing_subscriber::registry().with(lines.with_filter(filter));
-    let listening = match spans {
-        Some(spans) => logging.with(export::layer(spans)).into(),
-        None => logging.into(),
+    let registry = tracing_subscriber::registry().with(layer.with_filter(filter));
+    let subscriber = match span_provider {
+        Some(provider) => registry.with(export::layer(provider)).into(),
+        None => registry.into(),
     };
-    (listening, handle)
+    (subscriber, handle)
 }
 
 impl Telemetry {
-    /// Logs from another level on.
     pub fn set_level(&self, level: LogLevel) {
         if let Err(error) = self.filter.reload(filter(level)) {
-            tracing::warn!(%error, "the level of the log is as it was");
+            tracing::warn!(%error, "log level not changed");
         }
     }
 
-    /// Exports what is left.
-    pub fn end(&self) {
-        if let Some(Err(error)) = self.spans.as_ref().map(SdkTracerProvider::shutdown) {
-            tracing::warn!(%error, "the last spans were not exported");
+    /// Exports the remaining spans.
+    pub fn shutdown(&self) {
+        if let Some(Err(error)) = self.span_provider.as_ref().map(SdkTracerProvider::shutdown) {
+            tracing::warn!(%error, "last spans not exported");
         }
     }
 }
 
-/// Whether `RUST_LOG` says what is logged, whatever `log.level` is.
-pub fn is_chosen_by_environment() -> bool {
+/// Whether `RUST_LOG` overrides `log.level`.
+pub fn is_level_set_by_environment() -> bool {
     EnvFilter::try_from_default_env().is_ok()
 }
 
 fn filter(level: LogLevel) -> EnvFilter {
-    let chosen = EnvFilter::try_from_default_env()
+    let configured = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,waypost={}", level.as_str())));
-    let fixed = FIXED.iter().filter_map(|directive| directive.parse::<Directive>().ok());
-    fixed.fold(chosen, EnvFilter::add_directive)
+    let fixed = FIXED_DIRECTIVES.iter().filter_map(|directive| directive.parse::<Directive>().ok());
+    fixed.fold(configured, EnvFilter::add_directive)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Making them costs more than all else that is done for a delivery.
+    /// Creating spans costs more than everything else in a delivery.
     #[test]
-    fn the_log_makes_no_spans() {
+    fn no_spans_are_created_without_an_exporter() {
         for level in [LogLevel::Info, LogLevel::Trace] {
-            let (listening, _filter) = listening(&LogConfig { level, format: LogFormat::Json }, None);
-            tracing::dispatcher::with_default(&listening, || {
+            let (subscriber, _filter) = subscriber(&LogConfig { level, format: LogFormat::Json }, None);
+            tracing::dispatcher::with_default(&subscriber, || {
                 assert!(spans::publish().is_disabled() && spans::event(None, 0, None).is_disabled(), "{level:?}");
             });
         }

@@ -1,4 +1,4 @@
-//! Certificates and keys from PEM files: whom to trust, and who we are.
+//! Reads certificates of authorities, and the identity of a server or client, from PEM files.
 
 use std::fmt;
 use std::path::Path;
@@ -8,10 +8,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Reads certificates of authorities.
-///
-/// # Errors
-/// A sentence saying what is wrong.
+/// Parses certificates of authorities. The error is a sentence without a subject, to follow the file's name.
 pub fn authorities(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = certificates(pem)?;
     let mut roots = rustls::RootCertStore::empty();
@@ -22,44 +19,37 @@ pub fn authorities(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let certificates = read.map_err(|error| format!("not PEM that can be read: {error}"))?;
+    let certificates: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let certificates = certificates.map_err(|error| format!("not PEM that can be read: {error}"))?;
     if certificates.is_empty() {
         return Err("has no certificate: a PEM file begins with -----BEGIN CERTIFICATE-----".to_owned());
     }
     Ok(certificates)
 }
 
-/// A certificate with those that vouch for it, and its key, both as PEM.
+/// A certificate chain and its private key, both as PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The certificate first.
+    /// The own certificate comes first.
     pub chain: Vec<u8>,
-    /// Its private key.
     pub key: Vec<u8>,
 }
 
 impl Identity {
-    /// Reads the two files, and checks that they belong together.
-    ///
-    /// # Errors
-    /// A sentence saying what is wrong with which file.
+    /// Reads the two files, and checks that they belong together. The error names the file.
     pub fn read(chain: &Path, key: &Path) -> Result<Self, String> {
         let read =
             |path: &Path| std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()));
         let identity = Self { chain: read(chain)?, key: read(key)? };
         let certificates = certificates(&identity.chain).map_err(|error| format!("{} {error}", chain.display()))?;
-        let private = PrivateKeyDer::from_pem_slice(&identity.key)
+        let private_key = PrivateKeyDer::from_pem_slice(&identity.key)
             .map_err(|error| format!("{} has no private key that can be read: {error}", key.display()))?;
-        server(certificates, private)
-            .map_err(|error| format!("{} and {} do not go together: {error}", chain.display(), key.display()))?;
+        server(certificates, private_key)
+            .map_err(|error| format!("{} and {} do not belong together: {error}", chain.display(), key.display()))?;
         Ok(identity)
     }
 
-    /// How a server with this identity speaks TLS.
-    ///
-    /// # Errors
-    /// A sentence saying what is wrong.
+    /// The TLS configuration of a server with this identity.
     pub fn server(&self) -> Result<Arc<ServerConfig>, String> {
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| error.to_string())?;
         server(certificates(&self.chain)?, key).map(Arc::new)
@@ -86,11 +76,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn certificates_are_read_or_what_is_wrong_is_said() {
+    fn certificates_are_parsed_or_the_error_says_what_is_wrong() {
         assert_eq!(authorities(include_bytes!("../tests/fixtures/authority.pem")).map(|read| read.len()), Ok(1));
-        let wrong = |pem: &str| authorities(pem.as_bytes()).expect_err("no certificates");
-        assert!(wrong("").contains("no certificate"));
-        assert!(wrong("-----BEGIN CERTIFICATE-----\n???\n-----END CERTIFICATE-----\n").contains("not PEM"));
-        assert!(wrong("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").contains("of no authority"));
+        let error = |pem: &str| authorities(pem.as_bytes()).expect_err("no certificates");
+        assert!(error("").contains("no certificate"));
+        assert!(error("-----BEGIN CERTIFICATE-----\n???\n-----END CERTIFICATE-----\n").contains("not PEM"));
+        assert!(error("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").contains("of no authority"));
     }
 }

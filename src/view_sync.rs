@@ -1,4 +1,5 @@
-//! Following a log into the local view: how far that has come, whether it goes on, and why it ended.
+//! Supervises how a local view follows its log: whether the view is current, whether it stalls, and why following
+//! ended.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -12,101 +13,96 @@ use crate::broker::stream_reader::StreamPosition;
 use crate::broker::{BrokerError, queue_stats};
 use crate::store::StoreError;
 
-/// Time between two looks at the end of the log.
-const INTERVAL: Duration = Duration::from_secs(10);
+/// Time between two comparisons of the view with the end of the log.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Time to the first look of a session: one that ends sooner is no sign of life.
-const FIRST_LOOK: Duration = Duration::from_secs(5);
+/// Time from the start of a session to its first comparison. A session that ends sooner makes no progress.
+const FIRST_CHECK_DELAY: Duration = Duration::from_secs(5);
 
-/// A follower without a sign of life for this long is not well. Longer than a broker's restart takes.
-const GRACE: Duration = Duration::from_secs(30);
+/// A follower without progress for this long is stalled. Longer than a broker's restart takes.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A reader is given up that got nothing for this long while the log went on.
-const STALL: Duration = Duration::from_secs(20);
+/// A reader that gets nothing for this long, although the log has new records, is replaced.
+const READER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Whether the view holds what the log holds.
+/// Whether the view has all records of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncState {
-    /// Still reading: an event resolved now could miss its webhook, and a dead letter is not there yet.
+    /// Records are missing. An event resolved now could miss its webhook.
     CatchingUp,
-    /// What the log held when reading started has been applied.
+    /// All records that the log had when reading started have been applied.
     Current,
 }
 
 /// Why following the log ended.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
-    /// The broker was lost.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// The view failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The reader got nothing for `STALL`, although the log goes on. RabbitMQ can fail to tell a reader of a new record; a
-    /// new reader gets it.
-    #[error("nothing was read from {log} for {} s, although it goes on", STALL.as_secs())]
+    /// RabbitMQ can fail to notify a reader of a new record. A new reader gets the record.
+    #[error("nothing was read from {log} for {} s, although the log has new records", READER_TIMEOUT.as_secs())]
     Stalled {
-        /// The stream's name.
+        /// The name of the log.
         log: String,
     },
 }
 
-/// Whether a log is read into the view as it grows. Cheap to clone.
+/// Tracks whether a log is applied to the view as the log grows. Cheap to clone.
 ///
-/// A sign of life is a record applied, or a look that finds the view at the log's end. A connection alone is none: a
-/// follower that connects again and again, or whose reader stands still, gives no sign.
+/// Progress is a record applied, or a comparison that finds the view at the log's end. A connection alone is no
+/// progress.
 #[derive(Clone)]
-pub struct Follower(Arc<Mutex<SignsOfLife>>);
+pub struct Follower(Arc<Mutex<FollowerState>>);
 
-struct SignsOfLife {
-    last: Instant,
-    trouble: Option<String>,
+struct FollowerState {
+    last_progress: Instant,
+    last_error: Option<String>,
 }
 
-/// A follower that has given no sign of life for too long.
+/// A follower has made no progress for too long.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Silence {
-    /// Since the last sign.
-    pub lasts: Duration,
-    /// What came in the way last; none if there is a connection.
-    pub trouble: Option<String>,
+pub struct FollowerStall {
+    /// Time since the last progress.
+    pub duration: Duration,
+    /// The last error. `None` if the follower is connected.
+    pub error: Option<String>,
 }
 
-impl fmt::Display for Silence {
+impl fmt::Display for FollowerStall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "for {} s: ", self.lasts.as_secs())?;
-        match &self.trouble {
-            Some(trouble) => f.write_str(trouble),
-            None => f.write_str("connected, but nothing is applied although the log goes on"),
+        write!(f, "for {} s: ", self.duration.as_secs())?;
+        match &self.error {
+            Some(error) => f.write_str(error),
+            None => f.write_str("connected, but no record is applied although the log has new records"),
         }
     }
 }
 
 impl Default for Follower {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(SignsOfLife { last: Instant::now(), trouble: None })))
+        Self(Arc::new(Mutex::new(FollowerState { last_progress: Instant::now(), last_error: None })))
     }
 }
 
 impl Follower {
-    /// It lives.
-    pub fn alive(&self) {
-        *self.signs() = SignsOfLife { last: Instant::now(), trouble: None };
+    pub fn record_progress(&self) {
+        *self.state() = FollowerState { last_progress: Instant::now(), last_error: None };
     }
 
-    /// Its session ended.
-    pub fn failed(&self, error: &FollowError) {
-        self.signs().trouble = Some(error.to_string());
+    pub fn record_error(&self, error: &FollowError) {
+        self.state().last_error = Some(error.to_string());
     }
 
-    /// For how long it has been silent, if that is too long.
-    pub fn silence(&self) -> Option<Silence> {
-        let signs = self.signs();
-        let lasts = signs.last.elapsed();
-        (lasts > GRACE).then(|| Silence { lasts, trouble: signs.trouble.clone() })
+    /// `None` if there was progress recently.
+    pub fn stall(&self) -> Option<FollowerStall> {
+        let state = self.state();
+        let duration = state.last_progress.elapsed();
+        (duration > STALL_TIMEOUT).then(|| FollowerStall { duration, error: state.last_error.clone() })
     }
 
-    fn signs(&self) -> std::sync::MutexGuard<'_, SignsOfLife> {
+    fn state(&self) -> std::sync::MutexGuard<'_, FollowerState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -114,18 +110,17 @@ impl Follower {
 /// The followers of a worker. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Followers {
-    /// Of the campaigns log.
     pub campaigns: Follower,
-    /// Of the log of dead letters, on whose connection replays run too.
+    /// Replays run on the same connection.
     pub dead_letters: Follower,
 }
 
-/// Compares the view's position with the end of the log, over and over, and notes signs of life.
+/// Compares the view's position with the end of the log periodically, and records progress.
 ///
-/// Runs in the task that applies the log: a batch that takes for ever holds it up as well, and then there is no sign.
+/// Runs in the task that applies the log, so a batch that hangs stops the progress too.
 ///
 /// # Errors
-/// [`FollowError`] when the connection is lost, the view fails or the reader stalls.
+/// [`FollowError`] if the connection is lost, the view fails or the reader stalls.
 pub async fn watch(
     follower: &Follower,
     connection: &Connection,
@@ -133,33 +128,33 @@ pub async fn watch(
     position: impl Fn() -> Result<Option<StreamPosition>, StoreError>,
 ) -> Result<Infallible, FollowError> {
     let offset = || Ok::<_, StoreError>(position()?.map(|position| position.offset));
-    let mut before = offset()?;
+    let mut previous = offset()?;
     let mut behind_since = None;
-    let mut ticks = interval_at(tokio::time::Instant::now() + FIRST_LOOK, INTERVAL);
+    let mut ticks = interval_at(tokio::time::Instant::now() + FIRST_CHECK_DELAY, CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let end = match queue_stats::last_chunk(connection, log).await {
+        let end = match queue_stats::last_chunk_offset(connection, log).await {
             Ok(end) => end,
-            // Deliveries on this connection go on. If looks keep failing, there is no sign of life.
+            // Deliveries on this connection continue. Repeated failures show as a stall.
             Err(error) if connection.status().connected() => {
                 tracing::debug!(log, %error, "end of the log not read");
                 continue;
             }
             Err(error) => return Err(error.into()),
         };
-        let applied = offset()?;
+        let current = offset()?;
         let at_end = match end {
-            Some(end) => applied.is_some_and(|applied| applied >= end),
-            None => applied.is_none(),
+            Some(end) => current.is_some_and(|current| current >= end),
+            None => current.is_none(),
         };
-        if at_end || applied != before {
-            follower.alive();
+        if at_end || current != previous {
+            follower.record_progress();
             behind_since = None;
-        } else if end.is_some() && behind_since.get_or_insert_with(Instant::now).elapsed() >= STALL {
+        } else if end.is_some() && behind_since.get_or_insert_with(Instant::now).elapsed() >= READER_TIMEOUT {
             return Err(FollowError::Stalled { log: log.to_owned() });
         }
-        before = applied;
+        previous = current;
     }
 }
 
@@ -168,16 +163,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silence_counts_from_the_last_sign_whatever_connects_meanwhile() {
+    fn a_stall_is_measured_from_the_last_progress_whatever_connects_meanwhile() {
         let follower = Follower::default();
-        assert_eq!(follower.silence(), None);
-        let lost = FollowError::from(BrokerError::ChannelFailed { doing: "consuming", error: "cancelled".to_owned() });
-        follower.failed(&lost);
-        assert_eq!(follower.silence(), None, "one lost connection is nothing to report");
-        follower.signs().last -= GRACE + Duration::from_secs(5);
-        let silence = follower.silence().expect("silent for too long").to_string();
-        assert_eq!(silence, "for 35 s: consuming: cancelled");
-        follower.alive();
-        assert_eq!(follower.silence(), None);
+        assert_eq!(follower.stall(), None);
+        let error =
+            FollowError::from(BrokerError::ChannelFailed { operation: "consuming", error: "cancelled".to_owned() });
+        follower.record_error(&error);
+        assert_eq!(follower.stall(), None, "one lost connection is nothing to report");
+        follower.state().last_progress -= STALL_TIMEOUT + Duration::from_secs(5);
+        let stall = follower.stall().expect("silent for too long").to_string();
+        assert_eq!(stall, "for 35 s: consuming: cancelled");
+        follower.record_progress();
+        assert_eq!(follower.stall(), None);
     }
 }

@@ -211,7 +211,7 @@ fn of_delivery(
         let at = dead_at - waits(attempt) - TimeDelta::milliseconds(duration_ms as i64);
         delivery.record(Attempt { at, duration_ms, status, cause, error, answer });
     }
-    DeadLetter::of_delivery(delivery, reason, dead_at)
+    DeadLetter::from_delivery(delivery, reason, dead_at)
 }
 
 impl Ending {
@@ -220,7 +220,7 @@ impl Ending {
         match self {
             Self::Status(status) => {
                 let answer = format!("{{\"error\":\"{status}\",\"message\":\"upstream: please try again later\"}}");
-                (Some(status), Cause::of_status(status), None, Some(answer), milliseconds)
+                (Some(status), Cause::from_status(status), None, Some(answer), milliseconds)
             }
             Self::Timeout => none(Cause::Timeout, "no answer within 15 s", 15_000),
             Self::Connect => none(Cause::Connect, "no connection: Connection refused (os error 111)", 3),
@@ -232,7 +232,7 @@ impl Ending {
 fn malformed(number: u64, dead_at: DateTime<Utc>) -> DeadLetter {
     let body = format!("{{\"campaignId\":\"13000\",\"label\":\"Offers\",\"phoneNumber\":null,\"number\":{number}");
     let faults = vec![Violation::new("$", "not JSON that can be read: EOF while parsing an object")];
-    DeadLetter::of_body(body.as_bytes(), faults, &number.to_string(), DeadLetterReason::Malformed, dead_at)
+    DeadLetter::from_body(body.as_bytes(), faults, &number.to_string(), DeadLetterReason::Malformed, dead_at)
 }
 
 /// Numbers that look drawn, of the letter with this number.

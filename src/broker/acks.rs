@@ -1,5 +1,7 @@
-//! Acknowledgements, coalesced: one frame for all messages finished in a row, single frames only for those stuck
-//! behind a slow one. One frame a message costs the broker four times as much.
+//! Acknowledges the messages of a channel, many in one frame.
+//!
+//! One frame acknowledges all messages up to the first unfinished one. Messages finished after that one wait a moment,
+//! and then get a frame each. One frame for each message would cost the broker four times as much.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,94 +14,94 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-/// A finished message waits this long for its neighbours.
+/// A finished message waits this long for others, so that one frame acknowledges all of them.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
 
-/// One stuck behind an unfinished message waits for so many of these intervals that that one is finished as well: a delivery
-/// that is parked takes less, and then one frame is enough for all.
-const STUCK_LOOKS: u64 = 20;
+/// A message finished after an unfinished one waits for this many flushes before it gets its own frame. Parking a
+/// delivery takes less time, so one frame is usually enough for all.
+const MAX_FLUSHES_BEHIND_HEAD: u64 = 20;
 
-/// A message that is the first unfinished one for so long hangs.
-const HANGING: Duration = Duration::from_millis(500);
+/// A message that is the first unfinished one for this long counts as hanging.
+const HANGING_HEAD_AGE: Duration = Duration::from_millis(500);
 
-/// Where one hangs, and so many have had a frame of their own because of it, the channel is stuck.
-const MANY_SINGLE: usize = 64;
+/// A channel is stuck if its first unfinished message hangs and at least this many later messages needed their own
+/// frame.
+const STUCK_SINGLE_ACKS: usize = 64;
 
-/// What becomes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AckDecision {
     Acknowledge,
     Requeue,
 }
 
-/// Where finished messages of one channel are reported. Cheap to clone; the last clone dropped ends the flushing.
+/// Takes the finished messages of one channel. Cheap to clone. The task ends when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Acks {
-    verdicts: mpsc::UnboundedSender<(u64, AckDecision)>,
+    decisions: mpsc::UnboundedSender<(u64, AckDecision)>,
 }
 
-/// The acknowledging of one channel.
+/// The task that acknowledges the messages of one channel.
 #[derive(Debug)]
 pub struct AckTask {
     task: JoinHandle<()>,
     stuck: Arc<AtomicBool>,
 }
 
-/// How many messages of a channel are unfinished.
+/// Counts the unfinished messages of a channel.
 #[derive(Debug)]
 pub struct Outstanding(mpsc::WeakUnboundedSender<(u64, AckDecision)>);
 
 impl Outstanding {
-    /// The messages in hand, each of which has a clone of [`Acks`].
+    /// The number of clones of [`Acks`]: each unfinished message holds one.
     pub fn count(&self) -> usize {
         self.0.strong_count()
     }
 }
 
 impl AckTask {
-    /// Whether most messages need a frame of their own, because an earlier one hangs.
+    /// Whether most messages need their own frame because an earlier message hangs.
     pub fn is_stuck(&self) -> bool {
         self.stuck.load(Ordering::Relaxed)
     }
 
-    /// Waits until all clones of [`Acks`] are dropped and everything is written.
-    pub async fn ended(self) {
-        // A task that was aborted or has panicked leaves messages unacknowledged: they come again.
+    /// Waits until all clones of [`Acks`] are dropped and all acknowledgements are written.
+    pub async fn wait(self) {
+        // If the task panicked, messages are unacknowledged and the broker delivers them again.
         let _ = self.task.await;
     }
 }
 
 impl Acks {
-    /// Starts acknowledging on `channel`, whose only consumer's tags count from 1, no more than `prefetch` at a time. It ends when
-    /// all clones are dropped and everything is written, or when the channel fails: what is unacknowledged then comes again.
+    /// Starts a task that acknowledges on `channel`, which must have a single consumer: tags count from 1, and at most
+    /// `prefetch` are unfinished. The task ends when all clones are dropped and everything is written, or when the
+    /// channel fails. The broker delivers unacknowledged messages again.
     pub fn start(channel: Channel, prefetch: u16) -> (Self, AckTask) {
-        // Unbounded, but holding no more than the channel's prefetch.
+        // Holds at most `prefetch` decisions.
         let (sender, receiver) = mpsc::unbounded_channel();
         let stuck = Arc::new(AtomicBool::new(false));
         let task = tokio::spawn(run(channel, receiver, AckWindow::new(prefetch), stuck.clone()));
-        (Self { verdicts: sender }, AckTask { task, stuck })
+        (Self { decisions: sender }, AckTask { task, stuck })
     }
 
-    /// Counts the messages that are unfinished.
-    pub fn unfinished(&self) -> Outstanding {
-        Outstanding(self.verdicts.downgrade())
+    pub fn outstanding(&self) -> Outstanding {
+        Outstanding(self.decisions.downgrade())
     }
 
-    /// The outcome of the message is durable.
+    /// Call this only after the outcome of the message is durable.
     pub fn acknowledge(&self, tag: u64) {
-        // A closed channel has taken its unacknowledged messages back: there is nobody to tell.
-        let _ = self.verdicts.send((tag, AckDecision::Acknowledge));
+        // Sending fails if the channel has closed. The broker then requeues the message anyway.
+        let _ = self.decisions.send((tag, AckDecision::Acknowledge));
     }
 
-    /// The message could not be dealt with: the broker gives it out again, and counts.
+    /// The broker delivers the message again and counts the return against the delivery limit.
     pub fn requeue(&self, tag: u64) {
-        let _ = self.verdicts.send((tag, AckDecision::Requeue));
+        let _ = self.decisions.send((tag, AckDecision::Requeue));
     }
 }
 
 async fn run(
     channel: Channel,
-    mut verdicts: mpsc::UnboundedReceiver<(u64, AckDecision)>,
+    mut decisions: mpsc::UnboundedReceiver<(u64, AckDecision)>,
     mut window: AckWindow,
     stuck: Arc<AtomicBool>,
 ) {
@@ -107,72 +109,70 @@ async fn run(
     let started = Instant::now();
     loop {
         if !window.has_finished() {
-            let Some(first) = verdicts.recv().await else { return };
+            let Some(first) = decisions.recv().await else { return };
             batch.push(first);
         }
-        // Its neighbours finish meanwhile, and wake nobody.
+        // Other messages finish meanwhile and do not wake this task.
         sleep(FLUSH_INTERVAL).await;
-        let ended = loop {
-            match verdicts.try_recv() {
-                Ok(verdict) => batch.push(verdict),
-                Err(empty_or_ended) => break empty_or_ended == TryRecvError::Disconnected,
+        let disconnected = loop {
+            match decisions.try_recv() {
+                Ok(decision) => batch.push(decision),
+                Err(error) => break error == TryRecvError::Disconnected,
             }
         };
-        if settle(&channel, &mut window, &mut batch, started.elapsed()).await.is_err() {
+        if apply_decisions(&channel, &mut window, &mut batch, started.elapsed()).await.is_err() {
             return;
         }
         stuck.store(window.is_stuck(started.elapsed()), Ordering::Relaxed);
-        if ended && !window.has_finished() {
+        if disconnected && !window.has_finished() {
             return;
         }
     }
 }
 
-/// Takes verdicts into the window, and writes what is to be written now.
-async fn settle(
+/// Records the decisions in the window and writes the frames that are due.
+async fn apply_decisions(
     channel: &Channel,
     window: &mut AckWindow,
     batch: &mut Vec<(u64, AckDecision)>,
     now: Duration,
 ) -> Result<(), lapin::Error> {
-    for (tag, verdict) in batch.drain(..) {
-        match verdict {
+    for (tag, decision) in batch.drain(..) {
+        match decision {
             AckDecision::Acknowledge => window.finish(tag),
             AckDecision::Requeue => {
-                // Not `basic.nack`, which RabbitMQ no longer counts against the delivery limit from 4.3 on.
+                // RabbitMQ 4.3 and later do not count `basic.nack` against the delivery limit.
                 channel.basic_reject(tag, BasicRejectOptions { requeue: true }).await?;
-                window.settled(tag);
+                window.remove(tag);
             }
         }
     }
-    write(channel, window.flush(now)).await
+    write_acks(channel, window.flush(now)).await
 }
 
-async fn write(channel: &Channel, acks: Vec<Ack>) -> Result<(), lapin::Error> {
+async fn write_acks(channel: &Channel, acks: Vec<Ack>) -> Result<(), lapin::Error> {
     for Ack { tag, multiple } in acks {
         channel.basic_ack(tag, BasicAckOptions { multiple }).await?;
     }
     Ok(())
 }
 
-/// One acknowledgement frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Ack {
     tag: u64,
     multiple: bool,
 }
 
-/// Decides which frames acknowledge the finished messages of a channel.
+/// Decides which frames acknowledge the finished messages of a channel. Does no I/O.
 #[derive(Debug, Default)]
 struct AckWindow {
-    /// The highest tag heard of.
-    highest: u64,
-    /// Tags up to the highest that are not finished: no more than the channel's window.
+    highest_tag: u64,
+    /// Tags up to `highest_tag`. At most the prefetch.
     unfinished: BTreeSet<u64>,
-    /// Finished and not yet acknowledged, each with the number of the flush before which it finished.
+    /// Not acknowledged yet. Each with the number of flushes before it finished.
     finished: BTreeMap<u64, u64>,
-    /// No more finished messages wait: the broker gives out no others in their place.
-    most_finished: usize,
+    /// More finished messages than this do not wait: the broker delivers no new messages in their place.
+    max_finished: usize,
     flushes: u64,
     head: Head,
 }
@@ -181,26 +181,26 @@ struct AckWindow {
 #[derive(Debug, Default)]
 struct Head {
     tag: u64,
-    /// Since when it is the first, by the clock that [`AckWindow::flush`] is given.
+    /// When it became the first, on the clock of [`AckWindow::flush`].
     since: Duration,
-    /// Messages after it that were acknowledged by themselves.
-    overtaken: usize,
+    /// Later messages that were acknowledged with their own frame.
+    single_acks: usize,
 }
 
 impl AckWindow {
     fn new(prefetch: u16) -> Self {
-        Self { most_finished: usize::from(prefetch / 2), ..Self::default() }
+        Self { max_finished: usize::from(prefetch / 2), ..Self::default() }
     }
 
     fn finish(&mut self, tag: u64) {
-        self.settled(tag);
+        self.remove(tag);
         self.finished.insert(tag, self.flushes);
     }
 
-    /// Was settled by a frame of its own.
-    fn settled(&mut self, tag: u64) {
-        self.unfinished.extend(self.highest + 1..=tag);
-        self.highest = self.highest.max(tag);
+    /// Removes a message that was finished or requeued.
+    fn remove(&mut self, tag: u64) {
+        self.unfinished.extend(self.highest_tag + 1..=tag);
+        self.highest_tag = self.highest_tag.max(tag);
         self.unfinished.remove(&tag);
     }
 
@@ -208,35 +208,34 @@ impl AckWindow {
         !self.finished.is_empty()
     }
 
-    /// The frames to write `now`, a time since any one moment.
+    /// The frames to write. `now` is the time since any fixed start.
     fn flush(&mut self, now: Duration) -> Vec<Ack> {
-        // Everything before the first unfinished message goes in one frame. It names a tag that is still to be
-        // acknowledged, for the broker closes the channel on one that it does not know any more.
+        // One frame acknowledges everything before the first unfinished message. The frame must name a tag that is not
+        // acknowledged yet: the broker closes the channel on an unknown tag.
         let head = self.unfinished.first().copied().unwrap_or(u64::MAX);
         if head != self.head.tag {
-            self.head = Head { tag: head, since: now, overtaken: 0 };
+            self.head = Head { tag: head, since: now, single_acks: 0 };
         }
-        let stuck = self.finished.split_off(&head);
-        let row = std::mem::replace(&mut self.finished, stuck);
+        let behind_head = self.finished.split_off(&head);
+        let before_head = std::mem::replace(&mut self.finished, behind_head);
         let mut acks: Vec<Ack> =
-            row.last_key_value().map(|(tag, _)| Ack { tag: *tag, multiple: true }).into_iter().collect();
-        // Of too many only those that are too many.
-        let mut excess = self.finished.len().saturating_sub(self.most_finished);
+            before_head.last_key_value().map(|(tag, _)| Ack { tag: *tag, multiple: true }).into_iter().collect();
+        let mut excess = self.finished.len().saturating_sub(self.max_finished);
         let flushes = self.flushes;
-        let overtaking = self.finished.extract_if(.., |_, since| {
-            let goes = excess > 0 || flushes - *since >= STUCK_LOOKS;
-            excess = excess.saturating_sub(usize::from(goes));
-            goes
+        let single_acks = self.finished.extract_if(.., |_, finished_at| {
+            let is_due = excess > 0 || flushes - *finished_at >= MAX_FLUSHES_BEHIND_HEAD;
+            excess = excess.saturating_sub(usize::from(is_due));
+            is_due
         });
         let before = acks.len();
-        acks.extend(overtaking.map(|(tag, _)| Ack { tag, multiple: false }));
-        self.head.overtaken += acks.len() - before;
+        acks.extend(single_acks.map(|(tag, _)| Ack { tag, multiple: false }));
+        self.head.single_acks += acks.len() - before;
         self.flushes += 1;
         acks
     }
 
     fn is_stuck(&self, now: Duration) -> bool {
-        self.head.overtaken >= MANY_SINGLE && now.saturating_sub(self.head.since) >= HANGING
+        self.head.single_acks >= STUCK_SINGLE_ACKS && now.saturating_sub(self.head.since) >= HANGING_HEAD_AGE
     }
 }
 
@@ -248,14 +247,14 @@ mod tests {
     const NOW: Duration = Duration::from_secs(100);
 
     #[test]
-    fn a_row_is_one_frame_and_a_slow_head_holds_nobody_up() {
+    fn consecutive_messages_share_a_frame_and_an_unfinished_head_delays_the_rest_only_briefly() {
         let mut window = AckWindow::new(8);
         for tag in [1, 2, 3, 5, 6] {
             window.finish(tag);
         }
         assert_eq!(window.flush(NOW), [Ack { tag: 3, multiple: true }]);
-        for _ in 1..STUCK_LOOKS {
-            assert_eq!(window.flush(NOW), [], "the slow one may yet finish");
+        for _ in 1..MAX_FLUSHES_BEHIND_HEAD {
+            assert_eq!(window.flush(NOW), [], "message 4 may still finish");
         }
         assert_eq!(window.flush(NOW), [Ack { tag: 5, multiple: false }, Ack { tag: 6, multiple: false }]);
         assert!(!window.has_finished());
@@ -266,12 +265,12 @@ mod tests {
         assert_eq!(
             window.flush(NOW),
             [Ack { tag: 9, multiple: false }],
-            "no more than half of what the broker gives out waits behind the 8"
+            "at most half of the prefetch waits behind message 8"
         );
     }
 
     #[test]
-    fn a_head_that_hangs_makes_it_stuck() {
+    fn a_hanging_head_makes_the_channel_stuck() {
         let mut window = AckWindow::new(1000);
         let mut tags = 2..;
         let mut flush = |window: &mut AckWindow, after: Duration, finished: usize| {
@@ -279,23 +278,23 @@ mod tests {
             window.flush(NOW + after);
             window.is_stuck(NOW + after)
         };
-        for _ in 0..2 * STUCK_LOOKS {
-            assert!(!flush(&mut window, Duration::ZERO, 3), "it may only be slow");
+        for _ in 0..2 * MAX_FLUSHES_BEHIND_HEAD {
+            assert!(!flush(&mut window, Duration::ZERO, 3), "the head has not hung long enough");
         }
-        assert!(!flush(&mut window, HANGING - Duration::from_millis(1), 0));
-        assert!(flush(&mut window, HANGING, 0));
+        assert!(!flush(&mut window, HANGING_HEAD_AGE - Duration::from_millis(1), 0));
+        assert!(flush(&mut window, HANGING_HEAD_AGE, 0));
         window.finish(1);
-        assert!(!flush(&mut window, HANGING, 0), "it has finished");
+        assert!(!flush(&mut window, HANGING_HEAD_AGE, 0), "the head has finished");
         let mut window = AckWindow::new(1000);
         window.finish(2);
         window.flush(NOW);
-        assert!(!window.is_stuck(NOW + 2 * HANGING), "few need a frame");
+        assert!(!window.is_stuck(NOW + 2 * HANGING_HEAD_AGE), "only one message needed its own frame");
     }
 
     #[test]
-    fn the_frame_for_many_never_names_a_tag_settled_alone() {
+    fn a_multiple_ack_never_names_a_tag_that_was_already_removed() {
         let mut window = AckWindow::new(512);
-        window.settled(2);
+        window.remove(2);
         window.finish(1);
         assert_eq!(window.flush(NOW), [Ack { tag: 1, multiple: true }]);
         window.finish(3);
@@ -303,9 +302,9 @@ mod tests {
     }
 
     proptest! {
-        /// Against a model of the broker: each message is acknowledged exactly once, none unfinished, no unknown tag.
+        /// Compares with a model of the broker, which accepts no unfinished and no unknown tag.
         #[test]
-        fn every_finished_message_is_acknowledged_once(
+        fn every_finished_message_is_acknowledged_exactly_once(
             order in Just((1..=60_u64).collect::<Vec<_>>()).prop_shuffle(),
             flushes in proptest::collection::vec(any::<bool>(), 60),
         ) {

@@ -1,51 +1,52 @@
-//! The delay ladder: how a delivery waits in the broker for any length of time.
+//! Delay queues: how a delivery waits in the broker until it is due.
 //!
-//! There is one queue for each power of two seconds, each with that time-to-live, all dead-lettering to the retries
-//! queue. A delivery that is due at a certain time waits on the largest rung that fits into the time left; when it
-//! comes back early, on the next. One queue to a delay, because in a queue of mixed delays a long one at the head
-//! holds up all behind it.
+//! There is one queue (a tier) for each power of two seconds, with that time-to-live. When it expires, RabbitMQ
+//! dead-letters the message to the retries queue. A delivery waits in the largest tier that fits into its remaining
+//! time. If time remains when it returns, it waits again in a smaller tier. The tiers together are called the delay
+//! ladder.
+//!
+//! Each delay has a queue of its own because RabbitMQ expires messages only at the head of a queue: a long delay at the
+//! head would hold up shorter ones.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-/// The highest rung: 2^15 = 32768 s, about nine hours.
-const TOP: u32 = 15;
+/// The longest delay is 2^15 = 32768 s, about nine hours.
+const MAX_EXPONENT: u32 = 15;
 
-/// What is due this soon is due now: it absorbs the milliseconds a hop takes, so that a wait of exactly one rung is
-/// one hop.
+/// A delivery that is due within this time counts as due now. This covers the milliseconds that a hop takes, so that a
+/// wait of exactly one tier is one hop.
 const SLACK: Duration = Duration::from_millis(50);
 
-/// One step of the ladder.
+/// Holds the exponent of the delay: 2^n seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DelayTier(u32);
 
 impl DelayTier {
-    /// The shortest wait.
-    pub const LOWEST: Self = Self(0);
+    /// One second.
+    pub const SHORTEST: Self = Self(0);
 
-    /// All rungs, lowest first.
+    /// All tiers, shortest first.
     pub fn all() -> impl Iterator<Item = Self> {
-        (0..=TOP).map(Self)
+        (0..=MAX_EXPONENT).map(Self)
     }
 
-    /// How long a message stays on it, in seconds.
     pub fn seconds(self) -> u32 {
         1 << self.0
     }
 
-    /// How long a message stays on it, in milliseconds, as RabbitMQ wants it.
     pub fn milliseconds(self) -> u32 {
         self.seconds() * 1000
     }
 }
 
-/// The rung for a delivery that is due at `due`; `None` where it is due now. Never early: the last hop may be late by
-/// less than the lowest rung.
-pub fn rung_until(due: DateTime<Utc>, now: DateTime<Utc>) -> Option<DelayTier> {
-    let left = due.signed_duration_since(now).to_std().ok().filter(|left| *left > SLACK)?;
-    let seconds = (left + SLACK).as_secs().max(1);
-    Some(DelayTier(seconds.ilog2().min(TOP)))
+/// The tier in which a delivery waits next; `None` if it is due now. The delivery never returns early. After the last
+/// hop it is late by less than one second.
+pub fn tier_until(due: DateTime<Utc>, now: DateTime<Utc>) -> Option<DelayTier> {
+    let remaining = due.signed_duration_since(now).to_std().ok().filter(|remaining| *remaining > SLACK)?;
+    let seconds = (remaining + SLACK).as_secs().max(1);
+    Some(DelayTier(seconds.ilog2().min(MAX_EXPONENT)))
 }
 
 #[cfg(test)]
@@ -55,9 +56,9 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_largest_rung_that_fits() {
+    fn the_largest_tier_that_fits_is_chosen() {
         let now = DateTime::UNIX_EPOCH;
-        for (left_ms, seconds) in [
+        for (remaining_ms, seconds) in [
             (-5_000, None),
             (0, None),
             (50, None),
@@ -72,20 +73,19 @@ mod tests {
             (32_768_000, Some(32_768)),
             (10_000_000_000, Some(32_768)),
         ] {
-            let rung = rung_until(now + TimeDelta::milliseconds(left_ms), now);
-            assert_eq!(rung.map(DelayTier::seconds), seconds, "{left_ms} ms");
+            let tier = tier_until(now + TimeDelta::milliseconds(remaining_ms), now);
+            assert_eq!(tier.map(DelayTier::seconds), seconds, "{remaining_ms} ms");
         }
     }
 
     proptest! {
-        /// Any wait ends, on time to about a second, in no more hops than there are rungs (and two).
         #[test]
-        fn climbing_down_meets_the_due_time(wait_ms in 0_i64..200_000_000, hop_ms in 0_i64..20) {
+        fn any_wait_ends_on_time_and_takes_few_hops(wait_ms in 0_i64..200_000_000, hop_ms in 0_i64..20) {
             let due = DateTime::UNIX_EPOCH + TimeDelta::milliseconds(wait_ms);
             let mut now = DateTime::UNIX_EPOCH;
             let mut hops = 0;
-            while let Some(rung) = rung_until(due, now) {
-                now += TimeDelta::milliseconds(i64::from(rung.milliseconds()) + hop_ms);
+            while let Some(tier) = tier_until(due, now) {
+                now += TimeDelta::milliseconds(i64::from(tier.milliseconds()) + hop_ms);
                 hops += 1;
             }
             let late = now.signed_duration_since(due).num_milliseconds();

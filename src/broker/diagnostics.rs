@@ -1,4 +1,5 @@
-//! The broker looked at by who wants to know why something does not work. Nothing that is there is changed.
+//! Checks of the broker for `waypost doctor`: objects, queue types, the plugin and the user's permissions. No existing
+//! object is changed; temporary ones are named by [`Names::temporary`].
 
 use std::time::Duration;
 
@@ -15,131 +16,127 @@ use super::mismatch::Mismatch;
 use super::names::Names;
 use super::topology::{self, Topology};
 
-/// A broker that takes no message for so long is short of memory or disk.
+/// A broker that does not confirm a message within this time is short of memory or disk.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An object of the broker as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObjectState {
-    /// It is not there: a worker makes it when it starts.
+    /// A worker declares it at its start.
     Missing,
-    /// An exchange that is as a worker needs it.
+    /// An exchange with the required arguments.
     Exchange,
-    /// A queue or a stream that is as a worker needs it.
+    /// A queue or a stream with the required arguments.
     Queue {
-        /// Messages that nobody has in hand.
+        /// Ready messages: without those that a consumer has not acknowledged.
         messages: u32,
-        /// Who consumes it.
         consumers: u32,
     },
-    /// It has other arguments.
     Mismatch(Mismatch),
 }
 
-/// Looks at every exchange.
-///
 /// # Errors
-/// [`BrokerError::ChannelFailed`], also where the user may not; [`BrokerError::NoPlugin`].
-pub async fn exchanges(
+/// [`BrokerError::ChannelFailed`], also if the user lacks a permission; [`BrokerError::PluginMissing`].
+pub async fn check_exchanges(
     connection: &Connection,
     topology: &Topology,
 ) -> Result<Vec<(String, ObjectState)>, BrokerError> {
-    let mut found = Vec::new();
+    let mut objects = Vec::new();
     for (name, kind, arguments) in topology.exchanges() {
-        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+        let channel = connection.create_channel().await.map_err(BrokerError::channel_failed("opening a channel"))?;
         let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-        let asked = channel.exchange_declare(name.as_str().into(), kind.clone(), passive, FieldTable::default());
-        let state = match asked.await {
+        let exists = channel.exchange_declare(name.as_str().into(), kind.clone(), passive, FieldTable::default());
+        let state = match exists.await {
             Err(error) if is_missing(&error) => ObjectState::Missing,
-            Err(error) => return Err(BrokerError::lost("looking for an exchange")(error)),
+            Err(error) => return Err(BrokerError::channel_failed("looking for an exchange")(error)),
             Ok(()) => match declare::exchange(&channel, &name, kind, arguments).await {
                 Ok(()) => ObjectState::Exchange,
                 Err(BrokerError::Mismatch(mismatch)) => ObjectState::Mismatch(mismatch),
                 Err(error) => return Err(error),
             },
         };
-        found.push((name, state));
+        objects.push((name, state));
     }
-    Ok(found)
+    Ok(objects)
 }
 
-/// Looks at every queue and stream.
+/// Checks every queue and stream.
 ///
 /// # Errors
-/// [`BrokerError::ChannelFailed`], also where the user may not.
-pub async fn queues(connection: &Connection, topology: &Topology) -> Result<Vec<(String, ObjectState)>, BrokerError> {
-    let mut found = Vec::new();
+/// [`BrokerError::ChannelFailed`], also if the user lacks a permission.
+pub async fn check_queues(
+    connection: &Connection,
+    topology: &Topology,
+) -> Result<Vec<(String, ObjectState)>, BrokerError> {
+    let mut objects = Vec::new();
     for (name, arguments) in topology.queues() {
-        // The broker closes a channel on which a queue is asked for that is not there.
-        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+        // The broker closes a channel on which a missing queue is declared passively.
+        let channel = connection.create_channel().await.map_err(BrokerError::channel_failed("opening a channel"))?;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let state = match channel.queue_declare(name.as_str().into(), passive, FieldTable::default()).await {
             Err(error) if is_missing(&error) => ObjectState::Missing,
-            Err(error) => return Err(BrokerError::lost("looking for a queue")(error)),
-            // What exists is not changed by being declared: it is equal, or that is refused.
+            Err(error) => return Err(BrokerError::channel_failed("looking for a queue")(error)),
+            // Declaring an existing queue does not change it: the broker refuses other arguments.
             Ok(queue) => match declare::queue(&channel, &name, arguments).await {
                 Ok(()) => ObjectState::Queue { messages: queue.message_count(), consumers: queue.consumer_count() },
                 Err(BrokerError::Mismatch(mismatch)) => ObjectState::Mismatch(mismatch),
                 Err(error) => return Err(error),
             },
         };
-        found.push((name, state));
+        objects.push((name, state));
     }
-    Ok(found)
+    Ok(objects)
 }
 
-/// Makes an exchange of the kind that spreads events over shards, and removes it: a plugin brings it. Without, the connection is
-/// of no use any more.
+/// Declares and removes a consistent-hash exchange, which spreads events over shards and needs a plugin. Without the
+/// plugin, the broker closes the connection.
 ///
 /// # Errors
-/// [`BrokerError::NoPlugin`], [`BrokerError::ChannelFailed`].
-pub async fn plugin(connection: &Connection, names: &Names) -> Result<(), BrokerError> {
-    let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
-    let name = names.examination(&uuid::Uuid::now_v7().to_string());
+/// [`BrokerError::PluginMissing`], [`BrokerError::ChannelFailed`].
+pub async fn check_hash_exchange_plugin(connection: &Connection, names: &Names) -> Result<(), BrokerError> {
+    let channel = connection.create_channel().await.map_err(BrokerError::channel_failed("opening a channel"))?;
+    let name = names.temporary(&uuid::Uuid::now_v7().to_string());
     declare::transient_hash_exchange(&channel, &name).await?;
     let deleted = channel.exchange_delete(name.as_str().into(), ExchangeDeleteOptions::default()).await;
-    deleted.map_err(BrokerError::lost("removing an exchange"))
+    deleted.map_err(BrokerError::channel_failed("removing an exchange"))
 }
 
-/// Which kinds of queue a broker has.
+/// Whether a broker has quorum queues and streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kinds {
-    /// All that are needed.
-    All,
-    /// One is lacking.
-    Lacking {
-        /// In words: `streams`.
+pub enum QueueTypeSupport {
+    Complete,
+    Missing {
+        /// `quorum queues` or `streams`.
         kind: &'static str,
-        /// The broker's sentence.
+        /// The broker's error text.
         error: String,
     },
 }
 
-/// Declares a queue of each kind that Waypost needs, and removes it.
+/// Declares and removes a queue of each type that Waypost needs.
 ///
 /// # Errors
-/// [`BrokerError::ChannelFailed`], also where the user may not.
-pub async fn kinds(connection: &Connection, names: &Names) -> Result<Kinds, BrokerError> {
+/// [`BrokerError::ChannelFailed`], also if the user lacks a permission.
+pub async fn check_queue_types(connection: &Connection, names: &Names) -> Result<QueueTypeSupport, BrokerError> {
     for (kind, queue_type) in [("quorum queues", "quorum"), ("streams", "stream")] {
-        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
-        let name = names.examination(&uuid::Uuid::now_v7().to_string());
-        match declare::queue(&channel, &name, topology::of_type(queue_type)).await {
+        let channel = connection.create_channel().await.map_err(BrokerError::channel_failed("opening a channel"))?;
+        let name = names.temporary(&uuid::Uuid::now_v7().to_string());
+        match declare::queue(&channel, &name, topology::queue_type_arguments(queue_type)).await {
             Ok(()) => {
                 let deleted = channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await;
-                deleted.map_err(BrokerError::lost("removing a queue"))?;
+                deleted.map_err(BrokerError::channel_failed("removing a queue"))?;
             }
             Err(BrokerError::ChannelFailed { error, .. })
                 if !error.contains("ACCESS_REFUSED") && is_refusal(&error) =>
             {
-                return Ok(Kinds::Lacking { kind, error });
+                return Ok(QueueTypeSupport::Missing { kind, error });
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(Kinds::All)
+    Ok(QueueTypeSupport::Complete)
 }
 
-/// Whether a broker has answered, and not a connection ended.
+/// Whether the broker refused the request. Any other error is a lost connection.
 fn is_refusal(error: &str) -> bool {
     [
         "PRECONDITION_FAILED",
@@ -159,33 +156,34 @@ fn is_missing(error: &lapin::Error) -> bool {
     error.to_string().contains("NOT_FOUND")
 }
 
-/// Makes a queue for this connection alone, sends a message through it, and removes it: what a worker may do has to be allowed
-/// for names under its prefix.
+/// Checks that the user may configure, write and read objects under the prefix: declares an exclusive queue, sends a
+/// message through it, and removes it.
 ///
 /// # Errors
-/// [`BrokerError::ChannelFailed`], with what was not allowed or did not happen.
-pub async fn rights(connection: &Connection, names: &Names) -> Result<(), BrokerError> {
-    let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
-    let name = names.examination(&uuid::Uuid::now_v7().to_string());
+/// [`BrokerError::ChannelFailed`] names the missing permission or the operation that failed.
+pub async fn check_permissions(connection: &Connection, names: &Names) -> Result<(), BrokerError> {
+    let channel = connection.create_channel().await.map_err(BrokerError::channel_failed("opening a channel"))?;
+    let name = names.temporary(&uuid::Uuid::now_v7().to_string());
     let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
     let declared = channel.queue_declare(name.as_str().into(), options, FieldTable::default()).await;
-    declared.map_err(BrokerError::lost("making a queue (the right to configure)"))?;
+    declared.map_err(BrokerError::channel_failed("declaring a queue (the right to configure)"))?;
     let selected = channel.confirm_select(ConfirmSelectOptions::default()).await;
-    selected.map_err(BrokerError::lost("asking for confirms"))?;
-    let sending = async {
+    selected.map_err(BrokerError::channel_failed("selecting confirms"))?;
+    let publish = async {
         let properties = BasicProperties::default();
         let options = BasicPublishOptions::default();
-        channel.basic_publish("".into(), name.as_str().into(), options, b"examination", properties).await?.await
+        channel.basic_publish("".into(), name.as_str().into(), options, b"permission check", properties).await?.await
     };
-    match tokio::time::timeout(CONFIRM_TIMEOUT, sending).await {
-        Ok(sent) => drop(sent.map_err(BrokerError::lost("sending a message (the right to write)"))?),
+    match tokio::time::timeout(CONFIRM_TIMEOUT, publish).await {
+        Ok(confirm) => drop(confirm.map_err(BrokerError::channel_failed("sending a message (the right to write)"))?),
         Err(_) => {
-            let error = "the broker has not taken it for 5 s: it is short of memory or disk (rabbitmqctl list_alarms)";
-            return Err(BrokerError::ChannelFailed { doing: "sending a message", error: error.to_owned() });
+            let error =
+                "the broker did not confirm it within 5 s: it is short of memory or disk (rabbitmq-diagnostics alarms)";
+            return Err(BrokerError::ChannelFailed { operation: "sending a message", error: error.to_owned() });
         }
     }
-    let got = channel.basic_get(name.as_str().into(), BasicGetOptions { no_ack: true }).await;
-    got.map_err(BrokerError::lost("taking a message (the right to read)"))?;
+    let received = channel.basic_get(name.as_str().into(), BasicGetOptions { no_ack: true }).await;
+    received.map_err(BrokerError::channel_failed("receiving a message (the right to read)"))?;
     let deleted = channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await;
-    deleted.map(drop).map_err(BrokerError::lost("removing a queue"))
+    deleted.map(drop).map_err(BrokerError::channel_failed("removing a queue"))
 }

@@ -1,4 +1,5 @@
-//! Splits what the broker sends into frames, and passes them on: most as they are, some repaired by `frame_repair`.
+//! Splits the bytes from the broker into frames and passes them on. `frame_repair` rewrites frames that lapin cannot
+//! read.
 
 use super::frame_repair::{repair_header, repair_method};
 
@@ -8,7 +9,7 @@ const HEADER: u8 = 2;
 const BODY: u8 = 3;
 const HEARTBEAT: u8 = 8;
 
-/// The first byte of a protocol header, with which a broker answers that it speaks another version.
+/// First byte of a protocol header. A broker that speaks another version answers with one.
 const PROTOCOL_HEADER: u8 = b'A';
 const PROTOCOL_HEADER_BYTES: usize = 8;
 
@@ -16,39 +17,40 @@ const PROTOCOL_HEADER_BYTES: usize = 8;
 const FRAME_START_BYTES: usize = 7;
 const FRAME_END: u8 = 0xCE;
 
-/// Received at once, in bytes.
+/// Free space in the buffer for one read.
 const READ_BYTES: usize = 64 * 1024;
 
 /// A method or content header above this size is not repaired: RabbitMQ sends none.
 const MAX_REPAIRED_BYTES: usize = 16 * 1024 * 1024;
 
-/// Bytes on their way from the broker to lapin.
+/// A buffer between the broker and lapin.
 #[derive(Debug, Default)]
 pub struct FrameFilter {
     buffer: Vec<u8>,
-    /// The buffer holds bytes from `start` to `end`. Those before `checked` may be passed on.
+    /// The buffer holds bytes from `start` to `end`. Bytes before `checked` may be passed on.
     start: usize,
     checked: usize,
     end: usize,
-    /// Bytes yet to come of a frame that is passed on before it is complete.
+    /// Bytes still to be received of a frame that is passed on before it is complete.
     unchecked_rest: usize,
-    /// A frame that replaces one of the buffer, and how much of it was passed on.
+    /// A frame that replaces one in the buffer.
     repaired: Vec<u8>,
+    /// Bytes of `repaired` that were passed on.
     repaired_sent: usize,
 }
 
 /// The next frame in the buffer.
-enum FilterState {
-    /// More bytes are needed.
+enum NextFrame {
+    /// More bytes have to be received.
     Incomplete,
-    /// The frame may be passed on as it is. It has this many bytes.
+    /// The frame has this many bytes and may be passed on unchanged.
     Clean(usize),
-    /// It has this many bytes, and others take its place.
+    /// The frame has this many bytes, and the other frame replaces it.
     Repaired(usize, Vec<u8>),
 }
 
 impl FrameFilter {
-    /// Where bytes from the broker are to be written. Never empty.
+    /// The caller writes bytes from the broker here, then calls [`received`](Self::received). Never empty.
     pub fn free_space(&mut self) -> &mut [u8] {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -62,12 +64,13 @@ impl FrameFilter {
         &mut self.buffer[self.end..]
     }
 
-    /// This many bytes were written to the [free space](Self::free_space).
+    /// Call this after writing to the [free space](Self::free_space).
     pub fn received(&mut self, bytes: usize) {
         self.end += bytes;
     }
 
-    /// Passes on as many bytes as fit into `out`, and answers how many. None if more have to be received first.
+    /// Passes on as many bytes as fit into `out` and returns their number. Returns 0 if more bytes have to be received
+    /// first.
     pub fn read(&mut self, out: &mut [u8]) -> usize {
         let mut written = 0;
         while written < out.len() {
@@ -94,59 +97,59 @@ impl FrameFilter {
         written
     }
 
-    /// Checks as many frames as are clean, or repairs one. Answers whether there are bytes to pass on.
+    /// Checks frames up to the first one that needs repair, or repairs one. Returns whether there are bytes to pass on.
     fn check_frames(&mut self) -> bool {
         loop {
             match self.next_frame() {
-                FilterState::Incomplete => return self.start < self.checked,
-                FilterState::Clean(bytes) => {
+                NextFrame::Incomplete => return self.start < self.checked,
+                NextFrame::Clean(bytes) => {
                     let available = bytes.min(self.end - self.checked);
                     self.checked += available;
                     self.unchecked_rest = bytes - available;
                 }
-                FilterState::Repaired(bytes, repaired) if self.start == self.checked => {
+                NextFrame::Repaired(bytes, repaired) if self.start == self.checked => {
                     self.start += bytes;
                     self.checked = self.start;
                     (self.repaired, self.repaired_sent) = (repaired, 0);
                     return true;
                 }
-                // Those before it go first.
-                FilterState::Repaired(..) => return true,
+                // The clean frames before it go first.
+                NextFrame::Repaired(..) => return true,
             }
         }
     }
 
-    fn next_frame(&self) -> FilterState {
+    fn next_frame(&self) -> NextFrame {
         let bytes = &self.buffer[self.checked..self.end];
         if bytes.is_empty() {
-            return FilterState::Incomplete;
+            return NextFrame::Incomplete;
         }
         if self.unchecked_rest > 0 {
-            return FilterState::Clean(self.unchecked_rest);
+            return NextFrame::Clean(self.unchecked_rest);
         }
         let kind = bytes[0];
         if kind == PROTOCOL_HEADER {
-            return FilterState::Clean(PROTOCOL_HEADER_BYTES);
+            return NextFrame::Clean(PROTOCOL_HEADER_BYTES);
         }
-        let Some(start) = bytes.get(..FRAME_START_BYTES) else { return FilterState::Incomplete };
+        let Some(start) = bytes.get(..FRAME_START_BYTES) else { return NextFrame::Incomplete };
         let payload_bytes = u32::from_be_bytes([start[3], start[4], start[5], start[6]]) as usize;
         let frame_bytes = FRAME_START_BYTES + payload_bytes + 1;
         let repair = match kind {
             METHOD => repair_method,
             HEADER => repair_header,
-            BODY | HEARTBEAT => return FilterState::Clean(frame_bytes),
-            // Not AMQP: lapin says so.
-            _ => return FilterState::Clean(usize::MAX),
+            BODY | HEARTBEAT => return NextFrame::Clean(frame_bytes),
+            // Not AMQP: lapin reports the error.
+            _ => return NextFrame::Clean(usize::MAX),
         };
         if payload_bytes > MAX_REPAIRED_BYTES {
-            return FilterState::Clean(frame_bytes);
+            return NextFrame::Clean(frame_bytes);
         }
-        let Some(frame) = bytes.get(..frame_bytes) else { return FilterState::Incomplete };
+        let Some(frame) = bytes.get(..frame_bytes) else { return NextFrame::Incomplete };
         match repair(&frame[FRAME_START_BYTES..frame_bytes - 1]) {
-            None => FilterState::Clean(frame_bytes),
+            None => NextFrame::Clean(frame_bytes),
             Some(payload) => {
                 let size = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
-                FilterState::Repaired(frame_bytes, [&start[..3], &size, &payload, &[FRAME_END]].concat())
+                NextFrame::Repaired(frame_bytes, [&start[..3], &size, &payload, &[FRAME_END]].concat())
             }
         }
     }

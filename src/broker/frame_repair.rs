@@ -1,8 +1,9 @@
-//! Checks one AMQP frame, and rewrites it if lapin could not read it.
+//! Checks one AMQP frame and rewrites it if lapin cannot read it.
 //!
-//! lapin parses every short string as UTF-8 and every table recursively. RabbitMQ checks neither, so one message of a
-//! stranger would end the connection, again after each reconnect. Also, lapin refuses a frame above the size that was
-//! agreed, and RabbitMQ exceeds it when it adds headers of its own. A rewritten frame keeps what Waypost reads.
+//! lapin parses every short string as UTF-8 and every table recursively. RabbitMQ checks neither, so a single message
+//! of any publisher could end the connection, again after each reconnect. Also, lapin refuses a frame above the
+//! negotiated size, which RabbitMQ exceeds when it adds headers of its own. A rewritten frame keeps the properties and
+//! headers that Waypost reads.
 
 use std::str::Utf8Chunk;
 
@@ -12,20 +13,19 @@ use sha2::{Digest as _, Sha256};
 
 use super::wire_reader::WireReader;
 
-/// Tables and arrays within each other, at most. 2,000 of them overflow the stack of lapin's thread.
-const MAX_DEPTH: usize = 16;
+/// Nested tables and arrays. 2,000 levels overflow the stack of lapin's thread.
+const MAX_NESTING: usize = 16;
 
-/// A header frame's payload is passed on as it is up to this size, in bytes: the smallest limit that two peers can agree
-/// on is 4096 for the whole frame (AMQP 0-9-1, 4.2.3).
+/// A larger payload of a header frame is rewritten: the smallest frame size that two peers can negotiate is 4096 bytes
+/// (AMQP 0-9-1, 4.2.3).
 const MAX_HEADER_BYTES: usize = 4096 - 8;
 
-/// Headers of a rewritten frame, in bytes at most. With the identity, the frame stays below [`MAX_HEADER_BYTES`].
-const MAX_KEPT_BYTES: usize = 3072;
+/// For the headers of a rewritten frame. With the message id, the frame stays below [`MAX_HEADER_BYTES`].
+const MAX_TABLE_BYTES: usize = 3072;
 
-/// The longest short string, in bytes.
-const MAX_SHORT_STRING: usize = 255;
+const MAX_SHORT_STRING_BYTES: usize = 255;
 
-/// The headers that Waypost reads: all others are left out of a rewritten frame.
+/// The headers that Waypost reads. A rewritten frame has no others.
 const KEPT_HEADERS: [&str; 11] = [
     "traceparent",
     "tracestate",
@@ -44,13 +44,13 @@ const KEPT_HEADERS: [&str; 11] = [
 const HEADERS_FLAG: u16 = 1 << 13;
 const MESSAGE_ID_FLAG: u16 = 1 << 7;
 
-/// A property of the class `basic`.
+/// The type of a property of the class `basic`.
 #[derive(Clone, Copy, PartialEq)]
 enum Property {
     ShortString,
     MessageId,
     Headers,
-    /// Of this many bytes.
+    /// This many bytes.
     Fixed(usize),
 }
 
@@ -72,26 +72,27 @@ const PROPERTIES: [Property; 14] = [
     Property::ShortString,
 ];
 
-/// An argument of a method that the broker sends.
+/// The type of an argument of a method.
 #[derive(Clone, Copy)]
 enum Argument {
     ShortString,
-    /// Of this many bytes.
+    /// This many bytes.
     Fixed(usize),
 }
 
-/// The payload of a content header frame, rewritten; `None` if lapin can read it as it is.
+/// Rewrites the payload of a content header frame; `None` if lapin can read it unchanged.
 pub(super) fn repair_header(payload: &[u8]) -> Option<Vec<u8>> {
     if payload.len() <= MAX_HEADER_BYTES && is_clean_header(payload).unwrap_or(false) {
         return None;
     }
-    let mut kept = RepairedTable::default();
-    // What follows bytes that cannot be understood is left out.
-    let _ = kept.read(payload);
-    Some(kept.encode(payload))
+    let mut repaired = RepairedHeader::default();
+    // Reading stops at bytes that cannot be parsed. What was read before is kept.
+    let _ = repaired.read(payload);
+    Some(repaired.encode(payload))
 }
 
-/// The payload of a method frame with each byte replaced that is not UTF-8; `None` if it is clean. The length stays.
+/// Replaces each byte of a method frame's short strings that is not UTF-8; `None` if there is none. The length does not
+/// change.
 pub(super) fn repair_method(payload: &[u8]) -> Option<Vec<u8>> {
     let mut reader = WireReader(payload);
     let method = (reader.u16()?, reader.u16()?);
@@ -103,8 +104,8 @@ pub(super) fn repair_method(payload: &[u8]) -> Option<Vec<u8>> {
                 let text = reader.short_string()?;
                 if std::str::from_utf8(text).is_err() {
                     let end = payload.len() - reader.0.len();
-                    let whole: &mut Vec<u8> = repaired.get_or_insert_with(|| payload.to_vec());
-                    whole[end - text.len()..end].copy_from_slice(&question_marks(text));
+                    let copy: &mut Vec<u8> = repaired.get_or_insert_with(|| payload.to_vec());
+                    copy[end - text.len()..end].copy_from_slice(&replace_invalid_utf8(text));
                 }
             }
         }
@@ -131,8 +132,8 @@ fn arguments(method: (u16, u16)) -> &'static [Argument] {
 }
 
 fn is_clean_header(payload: &[u8]) -> Option<bool> {
-    let (flags, mut reader) = properties_of(payload)?;
-    for property in present(flags) {
+    let (flags, mut reader) = read_flags(payload)?;
+    for property in present_properties(flags) {
         let is_clean = match property {
             Property::ShortString | Property::MessageId => std::str::from_utf8(reader.short_string()?).is_ok(),
             Property::Headers => is_clean_table(reader.long_bytes()?, 1)?,
@@ -145,17 +146,17 @@ fn is_clean_header(payload: &[u8]) -> Option<bool> {
     Some(reader.0.is_empty())
 }
 
-/// The flags of a content header, and what follows them. A continued list of flags is not in use: AMQP 0-9-1 has fewer
-/// properties than one holds.
-fn properties_of(payload: &[u8]) -> Option<(u16, WireReader<'_>)> {
+/// The flags of a content header, and a reader of the properties. `None` also if the flags continue in another word,
+/// which AMQP 0-9-1 never needs.
+fn read_flags(payload: &[u8]) -> Option<(u16, WireReader<'_>)> {
     let mut reader = WireReader(payload);
-    // Class, weight and the body's size.
+    // Class, weight and body size.
     reader.take(12)?;
     let flags = reader.u16()?;
     (flags & 0b11 == 0).then_some((flags, reader))
 }
 
-fn present(flags: u16) -> impl Iterator<Item = Property> {
+fn present_properties(flags: u16) -> impl Iterator<Item = Property> {
     PROPERTIES
         .into_iter()
         .enumerate()
@@ -176,7 +177,7 @@ fn is_clean_table(table: &[u8], depth: usize) -> Option<bool> {
 fn is_clean_value(reader: &mut WireReader<'_>, depth: usize) -> Option<bool> {
     let (kind, content) = reader.value()?;
     match kind {
-        b'F' | b'A' if depth >= MAX_DEPTH => Some(false),
+        b'F' | b'A' if depth >= MAX_NESTING => Some(false),
         b'F' => is_clean_table(content, depth + 1),
         b'A' => {
             let mut elements = WireReader(content);
@@ -191,20 +192,20 @@ fn is_clean_value(reader: &mut WireReader<'_>, depth: usize) -> Option<bool> {
     }
 }
 
-/// What a rewritten content header has.
+/// The parts of a content header that are kept.
 #[derive(Default)]
-struct RepairedTable<'a> {
+struct RepairedHeader<'a> {
     message_id: Option<Vec<u8>>,
-    /// Names, and values with their type.
+    /// Names and encoded values, each with its type.
     headers: Vec<(&'a [u8], Vec<u8>)>,
 }
 
-impl<'a> RepairedTable<'a> {
+impl<'a> RepairedHeader<'a> {
     fn read(&mut self, payload: &'a [u8]) -> Option<()> {
-        let (flags, mut reader) = properties_of(payload)?;
-        for property in present(flags) {
+        let (flags, mut reader) = read_flags(payload)?;
+        for property in present_properties(flags) {
             match property {
-                Property::MessageId => self.message_id = Some(identity(reader.short_string()?)),
+                Property::MessageId => self.message_id = Some(unique_text(reader.short_string()?)),
                 Property::ShortString => drop(reader.short_string()?),
                 Property::Fixed(bytes) => drop(reader.take(bytes)?),
                 Property::Headers => {
@@ -222,9 +223,9 @@ impl<'a> RepairedTable<'a> {
             let name = reader.short_string()?;
             let before = reader.0;
             let (kind, content) = reader.value()?;
-            if KEPT_HEADERS.iter().any(|kept| kept.as_bytes() == name) {
+            if KEPT_HEADERS.iter().any(|header| header.as_bytes() == name) {
                 let value = if kind == b'A' {
-                    newest_of(content)
+                    first_element_only(content)
                 } else {
                     Some(before[..before.len() - reader.0.len()].to_vec())
                 };
@@ -238,12 +239,12 @@ impl<'a> RepairedTable<'a> {
         Some(())
     }
 
-    /// The smallest headers, as many as there is room for, behind the class, the weight and the body's size of `payload`.
+    /// Takes class, weight and body size from `payload`. If the headers do not all fit, the largest are dropped.
     fn encode(mut self, payload: &[u8]) -> Vec<u8> {
         self.headers.sort_by_key(|(_, value)| value.len());
         let mut table = Vec::new();
         for (name, value) in &self.headers {
-            if table.len() + 1 + name.len() + value.len() <= MAX_KEPT_BYTES {
+            if table.len() + 1 + name.len() + value.len() <= MAX_TABLE_BYTES {
                 push_short_string(&mut table, name);
                 table.extend_from_slice(value);
             }
@@ -259,24 +260,24 @@ impl<'a> RepairedTable<'a> {
     }
 }
 
-/// An array with nothing but the first element of this one: the most recent death of an `x-death`.
-fn newest_of(array: &[u8]) -> Option<Vec<u8>> {
+/// The first element of an `x-death` array is the most recent death.
+fn first_element_only(array: &[u8]) -> Option<Vec<u8>> {
     let mut reader = WireReader(array);
     reader.value()?;
-    let mut newest = vec![b'A'];
-    push_long_bytes(&mut newest, &array[..array.len() - reader.0.len()]);
-    Some(newest)
+    let mut encoded = vec![b'A'];
+    push_long_bytes(&mut encoded, &array[..array.len() - reader.0.len()]);
+    Some(encoded)
 }
 
-/// A message id as text. It may be an event's identity, so two ids that differ stay different: one that is not UTF-8 is
-/// followed by a digest of its bytes.
-fn identity(bytes: &[u8]) -> Vec<u8> {
+/// A message id as UTF-8. The id may identify an event, so different ids must stay different: a digest of the bytes is
+/// appended to an id that is not UTF-8.
+fn unique_text(bytes: &[u8]) -> Vec<u8> {
     if std::str::from_utf8(bytes).is_ok() {
         return bytes.to_vec();
     }
     let digest = format!("~{}", URL_SAFE_NO_PAD.encode(&Sha256::digest(bytes)[..18]));
-    let mut text = question_marks(bytes);
-    let mut end = text.len().min(MAX_SHORT_STRING - digest.len());
+    let mut text = replace_invalid_utf8(bytes);
+    let mut end = text.len().min(MAX_SHORT_STRING_BYTES - digest.len());
     while std::str::from_utf8(&text[..end]).is_err() {
         end -= 1;
     }
@@ -285,20 +286,20 @@ fn identity(bytes: &[u8]) -> Vec<u8> {
     text
 }
 
-/// The text with a question mark for each byte that is not UTF-8.
-fn question_marks(bytes: &[u8]) -> Vec<u8> {
-    let repaired = |chunk: Utf8Chunk<'_>| [chunk.valid().as_bytes(), &vec![b'?'; chunk.invalid().len()]].concat();
-    bytes.utf8_chunks().flat_map(repaired).collect()
+/// Replaces each byte that is not UTF-8 by a question mark.
+fn replace_invalid_utf8(bytes: &[u8]) -> Vec<u8> {
+    let replace = |chunk: Utf8Chunk<'_>| [chunk.valid().as_bytes(), &vec![b'?'; chunk.invalid().len()]].concat();
+    bytes.utf8_chunks().flat_map(replace).collect()
 }
 
-fn push_short_string(to: &mut Vec<u8>, text: &[u8]) {
-    to.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
-    to.extend_from_slice(&text[..text.len().min(MAX_SHORT_STRING)]);
+fn push_short_string(buffer: &mut Vec<u8>, text: &[u8]) {
+    buffer.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
+    buffer.extend_from_slice(&text[..text.len().min(MAX_SHORT_STRING_BYTES)]);
 }
 
-fn push_long_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
-    to.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
-    to.extend_from_slice(bytes);
+fn push_long_bytes(buffer: &mut Vec<u8>, bytes: &[u8]) {
+    buffer.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+    buffer.extend_from_slice(bytes);
 }
 
 #[cfg(test)]

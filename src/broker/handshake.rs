@@ -1,4 +1,4 @@
-//! Which broker this is: the first thing that it says on a connection. lapin reads that and keeps it to itself.
+//! Reads the broker's product and version from its first frame. lapin reads that frame, too, but does not expose it.
 
 use std::time::Duration;
 
@@ -9,45 +9,40 @@ use super::BrokerError;
 use super::connection::ConnectionConfig;
 use super::wire_reader::WireReader;
 
-/// The broker says its first word within this time.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// Limit for the connect and the first frame.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longer than any broker's first frame: its properties are a few hundred bytes.
+/// A broker's first frame has a few hundred bytes.
 const MAX_FRAME_BYTES: usize = 64 * 1024;
 
-/// What an AMQP 0-9-1 client sends first.
+/// An AMQP 0-9-1 client sends this first.
 const PROTOCOL_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
 
-/// `connection.start`, by class and method.
+/// Class and method of `connection.start`.
 const CONNECTION_START: [u8; 4] = [0, 10, 0, 10];
 
-/// The oldest and the newest RabbitMQ that are supported.
+/// The oldest and the newest supported RabbitMQ (major, minor).
 pub const SUPPORTED: [(u32, u32); 2] = [(3, 10), (4, 3)];
 
-/// A broker by its own words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server {
-    /// `RabbitMQ`
+pub struct ServerInfo {
+    /// For example `RabbitMQ`.
     pub product: String,
-    /// `3.13.7`
+    /// For example `3.13.7`.
     pub version: String,
 }
 
-/// Whether Waypost is tested with a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Support {
-    /// It is.
     Supported,
-    /// A RabbitMQ that is too old.
     TooOld,
-    /// A RabbitMQ that is newer than those tested.
+    /// Newer than all tested versions.
     Newer,
-    /// Something else that speaks AMQP 0-9-1.
+    /// Not RabbitMQ.
     AnotherProduct,
 }
 
-impl Server {
-    /// Whether Waypost is tested with it.
+impl ServerInfo {
     pub fn support(&self) -> Support {
         if self.product != "RabbitMQ" {
             return Support::AnotherProduct;
@@ -65,16 +60,16 @@ impl Server {
     }
 }
 
-/// Asks a broker what it is, on a connection that is dropped after that. Nobody logs in.
+/// Reads the first frame on a connection of its own, without a login, and drops the connection.
 ///
 /// # Errors
 /// [`BrokerError::Connect`].
-pub async fn server(address: &ConnectionConfig) -> Result<Server, BrokerError> {
-    let uri = address.uri()?;
-    let failed = |error: String| BrokerError::Connect { address: uri.authority.host.clone(), error };
-    let runtime = lapin::runtime::default_runtime().map_err(|error| failed(error.to_string()))?;
-    let tls = address.tls();
-    let ask = async {
+pub async fn read_server_info(config: &ConnectionConfig) -> Result<ServerInfo, BrokerError> {
+    let uri = config.uri()?;
+    let connect_error = |error: String| BrokerError::Connect { address: uri.authority.host.clone(), error };
+    let runtime = lapin::runtime::default_runtime().map_err(|error| connect_error(error.to_string()))?;
+    let tls = config.tls();
+    let read_frame = async {
         let mut stream = uri.connect_with_config_async(tls.as_ref(), &runtime).await?;
         stream.write_all(PROTOCOL_HEADER).await?;
         stream.flush().await?;
@@ -85,30 +80,31 @@ pub async fn server(address: &ConnectionConfig) -> Result<Server, BrokerError> {
         stream.read_exact(&mut frame).await?;
         Ok::<_, std::io::Error>(frame)
     };
-    let frame = match tokio::time::timeout(TIMEOUT, ask).await {
-        Ok(frame) => frame.map_err(|error| failed(error.to_string()))?,
-        Err(_) => return Err(failed(format!("no answer within {} s", TIMEOUT.as_secs()))),
+    let frame = match tokio::time::timeout(HANDSHAKE_TIMEOUT, read_frame).await {
+        Ok(frame) => frame.map_err(|error| connect_error(error.to_string()))?,
+        Err(_) => return Err(connect_error(format!("no answer within {} s", HANDSHAKE_TIMEOUT.as_secs()))),
     };
-    read_start(&frame).ok_or_else(|| failed("its first frame cannot be read: it is no AMQP 0-9-1 broker".to_owned()))
+    read_start(&frame).ok_or_else(|| {
+        connect_error("the first frame is not `connection.start`: this is not an AMQP 0-9-1 broker".to_owned())
+    })
 }
 
 /// Reads product and version from `connection.start`.
-fn read_start(frame: &[u8]) -> Option<Server> {
+fn read_start(frame: &[u8]) -> Option<ServerInfo> {
     let mut reader = WireReader(frame.strip_prefix(&CONNECTION_START)?);
-    // The version of the protocol.
+    // The protocol version.
     reader.take(2)?;
     let table = reader.long_bytes()?;
-    let text = |name: &str| text_of(table, name);
-    Some(Server { product: text("product")?, version: text("version")? })
+    let text = |name: &str| string_entry(table, name);
+    Some(ServerInfo { product: text("product")?, version: text("version")? })
 }
 
-/// The text of a table's entry.
-fn text_of(table: &[u8], wanted: &str) -> Option<String> {
+fn string_entry(table: &[u8], name: &str) -> Option<String> {
     let mut reader = WireReader(table);
     while !reader.0.is_empty() {
-        let name = reader.short_string()?;
+        let entry_name = reader.short_string()?;
         let (kind, value) = reader.value()?;
-        if kind == b'S' && name == wanted.as_bytes() {
+        if kind == b'S' && entry_name == name.as_bytes() {
             return Some(String::from_utf8_lossy(value).into_owned());
         }
     }
@@ -125,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_says_what_it_is() {
+    fn product_and_version_are_read_from_connection_start() {
         let capabilities = [b"\x0cconfirms_etct\x01".as_slice()].concat();
         let table = [
             b"\x0ccapabilitiesF".as_slice(),
@@ -137,10 +133,10 @@ mod tests {
         ]
         .concat();
         let frame = [CONNECTION_START.as_slice(), &[0, 9], &long(&table), &long(b"PLAIN")].concat();
-        let server = Server { product: "RabbitMQ".to_owned(), version: "3.10.8".to_owned() };
+        let server = ServerInfo { product: "RabbitMQ".to_owned(), version: "3.10.8".to_owned() };
         assert_eq!(read_start(&frame), Some(server));
         for end in 0..frame.len() - 9 {
-            // Cut anywhere it is refused, and nothing panics.
+            // A truncated frame is refused without a panic.
             assert_eq!(read_start(&frame[..end]).map(|server| server.version), None, "{end}");
         }
     }
@@ -148,7 +144,7 @@ mod tests {
     #[test]
     fn versions_are_compared_by_number() {
         let support = |product: &str, version: &str| {
-            Server { product: product.to_owned(), version: version.to_owned() }.support()
+            ServerInfo { product: product.to_owned(), version: version.to_owned() }.support()
         };
         for (version, expected) in [
             ("3.9.29", Support::TooOld),

@@ -1,39 +1,39 @@
-//! An object of the broker that exists with other arguments: what RabbitMQ says of it.
+//! A broker object that exists with other arguments, parsed from RabbitMQ's error text.
 
-/// An object exists with other arguments, which the broker can't change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{object} exists with another `{argument}`{}: the broker has {found}, Waypost wants {wanted}. The broker can't change \
-     it: put the setting back where it is one, use another broker.prefix, or delete the object and with it its messages",
-    setting_behind(argument)
+    "{object} exists with another `{argument}`{}: the broker has {actual}, Waypost wants {expected}. RabbitMQ cannot \
+     change it. Restore the previous setting if you changed one, use another broker.prefix, or delete the object \
+     with its messages",
+    setting_of(argument)
 )]
 pub struct Mismatch {
     /// Kind and name: `queue waypost.events`.
     pub object: String,
-    /// The argument that differs.
+    /// For example `x-message-ttl`.
     pub argument: String,
-    /// Its value at the broker.
-    pub found: String,
-    /// The value we want.
-    pub wanted: String,
+    /// The value at the broker.
+    pub actual: String,
+    /// The value that Waypost declares.
+    pub expected: String,
 }
 
-/// The setting an argument comes from.
-fn setting_behind(argument: &str) -> &'static str {
+/// The setting that determines an argument, as part of the error text.
+fn setting_of(argument: &str) -> &'static str {
     match argument {
         "x-max-age" => " (the setting deadLetters.retention)",
         _ => "",
     }
 }
 
-/// Reads RabbitMQ's sentence: `PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue 'waypost.delay.1' in
+/// Parses RabbitMQ's error text: `PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue 'waypost.delay.1' in
 /// vhost '/': received the value '1000' of type 'signedint' but current is the value '7' of type 'signedint'`.
-pub(super) fn in_sentence(sentence: &str) -> Option<Mismatch> {
-    let (_, rest) = sentence.split_once("inequivalent arg '")?;
+pub(super) fn parse_mismatch(message: &str) -> Option<Mismatch> {
+    let (_, rest) = message.split_once("inequivalent arg '")?;
     let (argument, rest) = rest.split_once("' for ")?;
     let (object, rest) = rest.split_once(" in vhost ")?;
     let (_, rest) = rest.split_once(": received ")?;
-    let (wanted, found) = rest.split_once(" but current is ")?;
+    let (expected, actual) = rest.split_once(" but current is ")?;
     let value = |text: &str| match text.split_once("the value ") {
         Some((_, value)) => value.split(" of type ").next().unwrap_or(value).to_owned(),
         None => text.to_owned(),
@@ -41,8 +41,8 @@ pub(super) fn in_sentence(sentence: &str) -> Option<Mismatch> {
     Some(Mismatch {
         object: object.replace('\'', ""),
         argument: argument.to_owned(),
-        found: value(found),
-        wanted: value(wanted),
+        actual: value(actual),
+        expected: value(expected),
     })
 }
 
@@ -51,8 +51,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mismatches_name_object_argument_and_both_values() {
-        for (sentence, object, argument, found, wanted) in [
+    fn a_mismatch_names_object_argument_and_both_values() {
+        for (message, object, argument, actual, expected) in [
             (
                 "PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue 'waypost.delay.1' in vhost '/': \
                  received the value '1000' of type 'signedint' but current is the value '7' of type 'signedint'",
@@ -78,14 +78,14 @@ mod tests {
                 "'topic'",
             ),
         ] {
-            let expected = Mismatch {
+            let mismatch = Mismatch {
                 object: object.to_owned(),
                 argument: argument.to_owned(),
-                found: found.to_owned(),
-                wanted: wanted.to_owned(),
+                actual: actual.to_owned(),
+                expected: expected.to_owned(),
             };
-            assert_eq!(in_sentence(sentence), Some(expected));
+            assert_eq!(parse_mismatch(message), Some(mismatch));
         }
-        assert_eq!(in_sentence("NOT_FOUND - no queue"), None);
+        assert_eq!(parse_mismatch("NOT_FOUND - no queue"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! How many messages wait in the queues, and how far a stream goes.
+//! Reads how many messages and consumers the queues have, and where a stream ends.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -12,43 +12,43 @@ use super::delay_queues::DelayTier;
 use super::names::Names;
 use super::subscription::{StartAt, Subscription};
 
-/// How often the queues are asked.
+/// Time between two reads of all queues.
 pub const INTERVAL: Duration = Duration::from_secs(5);
 
-/// A stream that has a record gives one out within this time.
+/// A stream that has a record delivers one within this time.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A queue as it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueStats {
-    /// Messages that nobody has in hand.
+    /// Ready messages: without those that a consumer has not acknowledged.
     pub messages: u32,
-    /// Who consumes it: each worker once.
+    /// Each worker counts once.
     pub consumers: u32,
 }
 
-/// Asks the work queues (`events` are those of the events) and the delay ladder, over and over, and reports each answer.
+/// Reads the queues of events (`events`), of retries and all delay queues every [`INTERVAL`], and reports each result.
 ///
-/// A queue that is missing or does not answer is left out: [`keeper`](super::topology_keeper) restores and reports it.
+/// A queue that is missing or does not answer is skipped: [`topology_keeper`](super::topology_keeper) restores and
+/// reports it.
 ///
 /// # Errors
-/// [`BrokerError::ChannelFailed`] when the connection is gone.
+/// [`BrokerError::ChannelFailed`] if the connection is lost.
 pub async fn watch(
     connection: &Connection,
     names: &Names,
     events: &[String],
     report: impl Fn(&str, QueueStats),
 ) -> Result<Infallible, BrokerError> {
-    let open = || async { connection.create_channel().await.map_err(BrokerError::lost("opening a channel")) };
+    let open = || async { connection.create_channel().await.map_err(BrokerError::channel_failed("opening a channel")) };
     let mut channel = open().await?;
-    let queues = queues(names, events);
+    let queues = queue_names(names, events);
     loop {
         for queue in &queues {
-            match depth(&channel, queue).await {
-                Ok(depth) => report(queue, depth),
+            match read_stats(&channel, queue).await {
+                Ok(stats) => report(queue, stats),
                 Err(error) => {
-                    tracing::debug!(queue, %error, "queue depth not read");
-                    // Tells a closed channel from a lost connection.
+                    tracing::debug!(queue, %error, "queue stats not read");
+                    // This fails if not only the channel but the connection is lost.
                     channel = open().await?;
                 }
             }
@@ -57,12 +57,12 @@ pub async fn watch(
     }
 }
 
-/// The offset of the first record in the last chunk of a stream: a reader that has come as far is near its end. `None` if
-/// no record came in time, as of an empty stream.
+/// The offset of the first record in the last chunk of a stream: a reader at this offset is near the end. `None` if no
+/// record arrives in time, for example because the stream is empty.
 ///
 /// # Errors
 /// [`BrokerError::ChannelFailed`].
-pub async fn last_chunk(connection: &Connection, stream: &str) -> Result<Option<u64>, BrokerError> {
+pub async fn last_chunk_offset(connection: &Connection, stream: &str) -> Result<Option<u64>, BrokerError> {
     let mut subscription = Subscription::open_stream(connection, stream, 1, StartAt::Last).await?;
     let first = tokio::time::timeout(RECORD_TIMEOUT, subscription.next()).await.ok().transpose()?;
     subscription.cancel().await;
@@ -70,26 +70,26 @@ pub async fn last_chunk(connection: &Connection, stream: &str) -> Result<Option<
     Ok(first.and_then(|message| message.offset))
 }
 
-/// All messages that wait, for a worker or for their time.
+/// The number of ready messages in the queues of events (`events`), of retries and in all delay queues.
 ///
 /// # Errors
 /// [`BrokerError::ChannelFailed`].
-pub async fn total(connection: &Connection, names: &Names, events: &[String]) -> Result<u64, BrokerError> {
-    let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+pub async fn total_messages(connection: &Connection, names: &Names, events: &[String]) -> Result<u64, BrokerError> {
+    let channel = connection.create_channel().await.map_err(BrokerError::channel_failed("opening a channel"))?;
     let mut total = 0;
-    for queue in queues(names, events) {
-        total += u64::from(depth(&channel, &queue).await?.messages);
+    for queue in queue_names(names, events) {
+        total += u64::from(read_stats(&channel, &queue).await?.messages);
     }
     Ok(total)
 }
 
-fn queues(names: &Names, events: &[String]) -> Vec<String> {
-    events.iter().cloned().chain([names.retries()]).chain(DelayTier::all().map(|rung| names.delay(rung))).collect()
+fn queue_names(names: &Names, events: &[String]) -> Vec<String> {
+    events.iter().cloned().chain([names.retries()]).chain(DelayTier::all().map(|tier| names.delay(tier))).collect()
 }
 
-async fn depth(channel: &Channel, queue: &str) -> Result<QueueStats, BrokerError> {
+async fn read_stats(channel: &Channel, queue: &str) -> Result<QueueStats, BrokerError> {
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let answer = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
-    let queue = answer.map_err(BrokerError::lost("asking for a queue's depth"))?;
+    let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
+    let queue = declared.map_err(BrokerError::channel_failed("reading queue stats"))?;
     Ok(QueueStats { messages: queue.message_count(), consumers: queue.consumer_count() })
 }

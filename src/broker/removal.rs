@@ -1,8 +1,8 @@
-//! Why the broker removed a message from a queue, as the message's headers tell.
+//! Reads from a message's headers why the broker removed it from a queue.
 //!
-//! `x-first-death-*` is set at the first removal only, so it says `expired` for all that ever waited in a delay queue.
-//! `x-last-death-*` (since RabbitMQ 3.13) and the first entry of `x-death` are about the latest removal. In a stream,
-//! RabbitMQ before 3.13 keeps only what is about the first.
+//! RabbitMQ sets `x-first-death-*` at the first removal only, so it says `expired` for each message that ever waited in
+//! a delay queue. `x-last-death-*` (since RabbitMQ 3.13) and the first entry of `x-death` describe the latest removal.
+//! In a stream, RabbitMQ before 3.13 keeps only the headers about the first removal.
 
 use chrono::{DateTime, Utc};
 use lapin::types::{AMQPValue, FieldTable};
@@ -12,36 +12,38 @@ use super::{number_header, text_header};
 use crate::delivery::dead_letter::removed::Removal;
 use crate::delivery::reason::DeadLetterReason;
 
-/// What the headers tell of a message's removals.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Removals {
-    /// The latest one.
     Latest(Removal),
-    /// The first one. Whether there were others is not known.
+    /// Only the first removal is known. There may have been others.
     First(Removal),
 }
 
 impl Removals {
     /// `None` if no broker ever removed the message from a queue.
-    pub(super) fn read(headers: Option<&FieldTable>) -> Option<Self> {
+    pub(super) fn from_headers(headers: Option<&FieldTable>) -> Option<Self> {
         let death = newest_death(headers);
-        let header = |name: &str, of_death: &str| text_header(headers, name).or_else(|| text_header(death, of_death));
+        let header = |name: &str, field: &str| text_header(headers, name).or_else(|| text_header(death, field));
         let latest = header("x-last-death-queue", "queue").zip(header("x-last-death-reason", "reason"));
         if let Some((queue, reason)) = latest {
-            return Some(Self::Latest(Removal { queue, reason: reason_of(&reason), at: death.and_then(time_of) }));
+            return Some(Self::Latest(Removal {
+                queue,
+                reason: parse_reason(&reason),
+                at: death.and_then(removal_time),
+            }));
         }
         let queue = text_header(headers, "x-first-death-queue")?;
         let reason = text_header(headers, "x-first-death-reason")?;
-        Some(Self::First(Removal { queue, reason: reason_of(&reason), at: None }))
+        Some(Self::First(Removal { queue, reason: parse_reason(&reason), at: None }))
     }
 
-    /// The removal that put the message into the dead-letter log.
+    /// The removal that put the message into the dead-letter stream.
     pub fn latest(self, names: &Names) -> Removal {
         match self {
             Self::Latest(removal) => removal,
             Self::First(removal) if names.is_work_queue(&removal.queue) => removal,
-            // Only work queues lead to the log, so another removal followed. Nothing says why: most likely it was the
-            // delivery limit, which needs no hand of anybody.
+            // Only work queues dead-letter to the stream, so another removal followed. The reason is unknown. Most
+            // likely the message exceeded the delivery limit, which happens without any action of an operator.
             Self::First(removal) => {
                 let queue = if names.is_delay_queue(&removal.queue) { names.retries() } else { names.events() };
                 Removal { queue, reason: DeadLetterReason::Poison, at: None }
@@ -50,12 +52,12 @@ impl Removals {
     }
 }
 
-fn reason_of(text: &str) -> DeadLetterReason {
+fn parse_reason(text: &str) -> DeadLetterReason {
     match text {
         "expired" => DeadLetterReason::Expired,
         "maxlen" => DeadLetterReason::Maxlen,
         "delivery_limit" => DeadLetterReason::Poison,
-        // RabbitMQ has no other: one that it may have in future is told by the words of the nearest.
+        // `rejected`, or a reason that a future RabbitMQ may add.
         _ => DeadLetterReason::Rejected,
     }
 }
@@ -69,8 +71,8 @@ fn newest_death(headers: Option<&FieldTable>) -> Option<&FieldTable> {
     }
 }
 
-/// When it happened. An entry that counts several removals has the time of the first of them, which says nothing.
-fn time_of(death: &FieldTable) -> Option<DateTime<Utc>> {
+/// `None` if the entry counts several removals: its time is that of the first one.
+fn removal_time(death: &FieldTable) -> Option<DateTime<Utc>> {
     let AMQPValue::Timestamp(seconds) = death.inner().get("time")? else { return None };
     let is_single = number_header(Some(death), "count") == Some(1);
     is_single.then(|| DateTime::from_timestamp(i64::try_from(*seconds).ok()?, 0)).flatten()
@@ -104,32 +106,32 @@ mod tests {
         AMQPValue::FieldTable(table(&entries))
     }
 
-    fn read(headers: &FieldTable) -> Option<Removal> {
-        Removals::read(Some(headers)).map(|removals| removals.latest(&Names::new("p")))
+    fn latest_removal(headers: &FieldTable) -> Option<Removal> {
+        Removals::from_headers(Some(headers)).map(|removals| removals.latest(&Names::new("p")))
     }
 
-    fn first(queue: &str, reason: &str) -> FieldTable {
+    fn first_death_headers(queue: &str, reason: &str) -> FieldTable {
         table(&[("x-first-death-queue", text(queue)), ("x-first-death-reason", text(reason))])
     }
 
     #[test]
-    fn the_latest_removal_counts() {
+    fn the_latest_removal_is_used_if_known() {
         let mut deaths = FieldArray::default();
         deaths.push(death("p.retries", "delivery_limit", 1));
         deaths.push(death("p.delay.4", "expired", 3));
-        let mut headers = first("p.delay.4", "expired");
+        let mut headers = first_death_headers("p.delay.4", "expired");
         headers.insert("x-death".into(), AMQPValue::FieldArray(deaths));
-        let removal = read(&headers).expect("a removal");
+        let removal = latest_removal(&headers).expect("a removal");
         assert_eq!((removal.queue.as_str(), removal.reason), ("p.retries", DeadLetterReason::Poison));
         assert_eq!(removal.at, DateTime::from_timestamp(1_718_753_174, 0));
         headers.insert("x-last-death-queue".into(), text("p.events"));
         headers.insert("x-last-death-reason".into(), text("rejected"));
-        let removal = read(&headers).expect("a removal");
+        let removal = latest_removal(&headers).expect("a removal");
         assert_eq!((removal.queue.as_str(), removal.reason), ("p.events", DeadLetterReason::Rejected));
     }
 
     #[test]
-    fn if_only_the_first_is_known_it_may_be_the_only_one() {
+    fn the_latest_removal_is_derived_if_only_the_first_is_known() {
         for (queue, reason, expected) in [
             ("p.events", "maxlen", ("p.events", DeadLetterReason::Maxlen)),
             ("p.events.3", "expired", ("p.events.3", DeadLetterReason::Expired)),
@@ -137,21 +139,21 @@ mod tests {
             ("p.delay.4", "expired", ("p.retries", DeadLetterReason::Poison)),
             ("platform.delay.4", "expired", ("p.events", DeadLetterReason::Poison)),
         ] {
-            let removal = read(&first(queue, reason)).expect("a removal");
+            let removal = latest_removal(&first_death_headers(queue, reason)).expect("a removal");
             assert_eq!((removal.queue.as_str(), removal.reason, removal.at), (expected.0, expected.1, None));
         }
     }
 
     #[test]
-    fn headers_that_say_little_are_read_as_far_as_possible() {
+    fn incomplete_headers_are_read_as_far_as_possible() {
         let mut deaths = FieldArray::default();
         deaths.push(death("p.events", "expired", 2));
-        let repeated = read(&table(&[("x-death", AMQPValue::FieldArray(deaths))]));
+        let repeated = latest_removal(&table(&[("x-death", AMQPValue::FieldArray(deaths))]));
         assert_eq!(repeated.map(|removal| (removal.reason, removal.at)), Some((DeadLetterReason::Expired, None)));
         let no_death = AMQPValue::FieldArray(FieldArray::default());
         for other in [table(&[]), table(&[("x-death", text("a publisher's own"))]), table(&[("x-death", no_death)])] {
-            assert_eq!(read(&other), None);
+            assert_eq!(latest_removal(&other), None);
         }
-        assert_eq!(Removals::read(None), None);
+        assert_eq!(Removals::from_headers(None), None);
     }
 }

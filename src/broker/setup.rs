@@ -1,4 +1,4 @@
-//! Declares the topology at every connect, and deletes it.
+//! Declares all broker objects after each connect, and deletes them.
 
 use std::time::Duration;
 
@@ -9,26 +9,28 @@ use super::delay_queues::DelayTier;
 use super::topology::Topology;
 use super::{BrokerError, declare, restore};
 
-/// A broker that leaves a declaration unanswered for this long gets a new connection.
+/// Limit for all declarations. Without an answer the caller reconnects.
 const DECLARE_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Topology {
-    /// Declares everything. Once this process has done so, what is missing is reported as restored.
+    /// Declares all objects and bindings. If this process has declared them before, a missing object is reported as
+    /// restored.
     ///
     /// # Errors
-    /// [`BrokerError::Mismatch`] where an object exists with other arguments, [`BrokerError::NoPlugin`].
+    /// [`BrokerError::Mismatch`] if an object exists with other arguments, [`BrokerError::PluginMissing`],
+    /// [`BrokerError::ChannelFailed`].
     pub async fn declare(&self, connection: &Connection) -> Result<(), BrokerError> {
         let declared = tokio::time::timeout(DECLARE_TIMEOUT, self.declare_all(connection)).await;
         declared.unwrap_or_else(|_| {
             let error = format!("no answer within {} s", DECLARE_TIMEOUT.as_secs());
-            Err(BrokerError::ChannelFailed { doing: "declaring queues and exchanges", error })
+            Err(BrokerError::ChannelFailed { operation: "declaring queues and exchanges", error })
         })
     }
 
     async fn declare_all(&self, connection: &Connection) -> Result<(), BrokerError> {
-        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+        let channel = connection.create_channel().await.map_err(BrokerError::channel_failed("opening a channel"))?;
         if self.status.is_declared() {
-            restore::all(self, connection).await?;
+            restore::restore_all(self, connection).await?;
         } else {
             for (name, kind, arguments) in self.exchanges() {
                 declare::exchange(&channel, &name, kind, arguments).await?;
@@ -38,29 +40,29 @@ impl Topology {
             }
         }
         declare::bindings(&channel, self).await?;
-        self.status.declared();
-        // The declarations are confirmed one by one; closing the channel tells us nothing more.
+        self.status.set_declared();
+        // Each declaration is confirmed. Closing the channel adds nothing.
         let _ = channel.close(200, "declared".into()).await;
         Ok(())
     }
 
-    /// Deletes everything, with all messages.
+    /// Deletes all objects with their messages.
     ///
     /// # Errors
     /// [`BrokerError::ChannelFailed`].
     pub async fn delete(&self, connection: &Connection) -> Result<(), BrokerError> {
-        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+        let channel = connection.create_channel().await.map_err(BrokerError::channel_failed("opening a channel"))?;
         let names = &self.names;
         let mut queues = vec![names.retries(), names.dead_letters(), names.campaigns(), names.replays()];
         queues.extend(names.event_queues(self.shards));
-        queues.extend(DelayTier::all().map(|rung| names.delay(rung)));
+        queues.extend(DelayTier::all().map(|tier| names.delay(tier)));
         for queue in queues {
             let deleted = channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
-            deleted.map_err(BrokerError::lost("deleting a queue"))?;
+            deleted.map_err(BrokerError::channel_failed("deleting a queue"))?;
         }
         for exchange in [names.events(), names.event_shards(), names.dead_letters()] {
             let deleted = channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await;
-            deleted.map_err(BrokerError::lost("deleting an exchange"))?;
+            deleted.map_err(BrokerError::channel_failed("deleting an exchange"))?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Which queues the events are spread over, while workers may have different numbers of shards.
+//! Consumes and unbinds surplus event queues, while workers may run with different values of `broker.shards`.
 
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
@@ -7,7 +7,6 @@ use lapin::{Channel, Connection};
 use super::topology::{self, MAX_SHARDS, Topology};
 use super::{BrokerError, declare};
 
-/// What came of removing surplus bindings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unbinding {
     Done,
@@ -16,32 +15,32 @@ pub(super) enum Unbinding {
 }
 
 impl Topology {
-    /// The queues of step events to consume: those that there are to be, and those that are left of a time when there were
-    /// more. The latter are given no more events, once no worker declares their bindings.
+    /// The queues of step events to consume: those of the current `broker.shards`, and existing surplus ones of a
+    /// larger value. Surplus queues get no more events when no worker declares their bindings.
     ///
     /// # Errors
     /// [`BrokerError::ChannelFailed`].
     pub async fn event_queues(&self, connection: &Connection) -> Result<Vec<String>, BrokerError> {
         let mut queues = self.names.event_queues(self.shards);
-        // The broker closes a channel on which a queue is asked for that is not there.
-        let probe = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+        // The broker closes a channel on which a missing queue is declared passively.
+        let channel = connection.create_channel().await.map_err(BrokerError::channel_failed("opening a channel"))?;
         let mut surplus = Vec::new();
         for shard in self.shards..MAX_SHARDS {
             let name = self.names.event_queue(shard);
             let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            if probe.queue_declare(name.as_str().into(), passive, FieldTable::default()).await.is_err() {
+            if channel.queue_declare(name.as_str().into(), passive, FieldTable::default()).await.is_err() {
                 break;
             }
             surplus.push(name);
         }
         match self.unbind_surplus(connection).await {
             Ok(Unbinding::Done) => {}
-            // The keeper of this worker repeats it.
-            Ok(Unbinding::Busy) => tracing::debug!("another worker removes surplus bindings"),
+            // The topology keeper of this worker tries again.
+            Ok(Unbinding::Busy) => tracing::debug!("surplus bindings not removed: another worker removes its own"),
             Err(error) => tracing::warn!(%error, "surplus bindings not removed"),
         }
         if !surplus.is_empty() {
-            tracing::info!(queues = ?surplus, "there were more shards: what is left in their queues is consumed as well");
+            tracing::info!(queues = ?surplus, "draining queues left by a larger broker.shards");
             queues.extend(surplus);
         }
         Ok(queues)
@@ -49,26 +48,30 @@ impl Topology {
 
     /// Removes the surplus bindings.
     ///
-    /// Workers with different numbers of shards may run at the same time, and each removes what the other needs. So one of them at
-    /// a time declares its own bindings and then removes the surplus ones: those of the last one are always there.
+    /// Workers with different numbers of shards may run at the same time, and each removes bindings that another needs.
+    /// So only one worker at a time declares its own bindings and then removes the surplus ones. The bindings of the
+    /// last worker are complete.
     pub(super) async fn unbind_surplus(&self, connection: &Connection) -> Result<Unbinding, BrokerError> {
-        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
-        // The lock: an exclusive queue is one connection's, and goes with it.
+        let channel = connection.create_channel().await.map_err(BrokerError::channel_failed("opening a channel"))?;
+        // An exclusive queue is the lock: it belongs to one connection and disappears with the connection.
         let lock = format!("{}.unbinding", self.names.events());
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        if let Err(error) = channel.queue_declare(lock.as_str().into(), options, topology::of_type("classic")).await {
+        if let Err(error) =
+            channel.queue_declare(lock.as_str().into(), options, topology::queue_type_arguments("classic")).await
+        {
             if error.to_string().contains("RESOURCE_LOCKED") {
                 return Ok(Unbinding::Busy);
             }
-            return Err(BrokerError::lost("locking the bindings")(error));
+            return Err(BrokerError::channel_failed("locking the bindings")(error));
         }
         let unbound = self.bind_and_unbind(&channel).await;
-        // The broker closes a channel on which it refuses something.
-        let unlocking = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
-        let unlocked = unlocking.queue_delete(lock.as_str().into(), QueueDeleteOptions::default()).await;
-        let unlocked = unlocked.map_err(BrokerError::lost("unlocking the bindings"));
-        for channel in [channel, unlocking] {
-            // If this fails the channel is gone already.
+        // Use another channel: the broker closes a channel on which it refuses a request.
+        let unlock_channel =
+            connection.create_channel().await.map_err(BrokerError::channel_failed("opening a channel"))?;
+        let unlocked = unlock_channel.queue_delete(lock.as_str().into(), QueueDeleteOptions::default()).await;
+        let unlocked = unlocked.map_err(BrokerError::channel_failed("unlocking the bindings"));
+        for channel in [channel, unlock_channel] {
+            // Closing fails if the broker has closed the channel already.
             let _ = channel.close(200, "unbound".into()).await;
         }
         unbound?;

@@ -1,13 +1,13 @@
-//! Reading a log: a RabbitMQ stream, from where the local view left off.
+//! Reads a RabbitMQ stream from the position at which the local view stopped.
 //!
-//! A position is an offset *and* the message id found there. Reading goes on at the position itself, so that its
-//! record is seen again: where it is another one, or none, the log is not the one the view was built from (it was
-//! deleted and made anew, or has lost its tail), and the view must be rebuilt from the log's beginning. Asked for an
-//! offset past its end, a stream just waits.
+//! A position is an offset *and* the id of the message there. Reading starts at the position itself, so the reader
+//! receives that record again. If the record differs or is missing, the stream is not the one that the view was built
+//! from: it was deleted and declared again, or it has lost its last records. The view must then be rebuilt from the
+//! beginning of the stream. For an offset after the end, RabbitMQ returns no error but waits.
 //!
-//! Where a log ends, AMQP 0-9-1 does not tell either. So a marker is appended, a record that carries nothing, and who has
-//! read that has read all there was. Where the broker takes no messages, and in a log that others read too, who would take
-//! a marker for a record, the last chunk is read instead.
+//! AMQP 0-9-1 does not report the end of a stream. So the reader appends a marker, which is a record without a body:
+//! after reading the marker it has read all older records. If the broker accepts no messages, or if other programs read
+//! the stream and would mistake a marker for a record, the reader reads the last chunk instead.
 
 use std::time::Duration;
 
@@ -23,76 +23,69 @@ use super::subscription::{Message, StartAt, Subscription};
 use crate::delivery::TraceContext;
 use crate::delivery::ids::ReplayRef;
 
-/// Records in hand at once. A record may be a document of a megabyte, so not more of them.
-const WINDOW: u16 = 100;
+/// Records in flight. A record may be a document of 1 MiB, so this limits memory.
+const PREFETCH: u16 = 100;
 
-/// An existing record arrives within this time. Taking a slow broker for a lost record costs a needless rebuild.
+/// An existing record arrives within this time. If the broker is slower, the view is rebuilt needlessly.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A broker that takes messages has confirmed the marker by then.
+/// A broker that accepts messages confirms the marker within this time.
 const MARKER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A log from which nothing comes for this long has been read to its end, or as good as that.
+/// A stream that delivers nothing for this long counts as read to its end.
 const QUIET_TIME: Duration = Duration::from_secs(1);
 
-/// A record of a log.
 #[derive(Debug, Clone)]
 pub struct StreamRecord {
-    /// Its place.
     pub position: StreamPosition,
-    /// Its bytes. The record that was only written so that the log has an end to be found is empty.
+    /// Empty for a marker.
     pub body: Vec<u8>,
-    /// Its trace context.
     pub trace: Option<TraceContext>,
-    /// The dead letter that is sent again by it.
+    /// For a replayed dead letter.
     pub replay: Option<ReplayRef>,
-    /// Why the broker put it here; `None` if a worker did.
+    /// Why the broker dead-lettered the message; `None` if a worker published the record.
     pub removals: Option<Removals>,
 }
 
-/// A place in a log, and proof that it is the same log.
+/// A position in a stream. The message id shows whether it is still the same stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamPosition {
-    /// The stream's offset.
     pub offset: u64,
-    /// The id of the message there.
+    /// The id of the message at the offset.
     pub message_id: String,
 }
 
-/// How a view can go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamContinuity {
-    /// The log is the one the view was built from.
+    /// It is the stream that the view was built from.
     Continued,
-    /// It is not: the view must be cleared before the first record.
+    /// It is another stream, or the view is new: the view must be cleared before the first record.
     Restarted,
 }
 
-/// How the end of a log is found.
+/// How the reader finds the end of a stream.
 #[derive(Clone, Copy)]
 pub enum EndDetection<'a> {
-    /// By a record that this publisher appends.
+    /// The publisher appends a record.
     ByMarker(&'a Publisher),
-    /// By reading what is there until nothing more comes, which takes a second.
+    /// Reads the last chunk until no more records arrive, which takes a second.
     ByLastChunk,
 }
 
-/// A log being read.
 pub struct StreamReader {
     subscription: Subscription,
     acks: Acks,
     end: End,
 }
 
-/// Where the log ended when reading started.
+/// The end of the stream when reading started.
 #[derive(Clone)]
 enum End {
-    /// At the record with this message id.
+    /// The record with this message id.
     Marker(String),
-    /// At this offset.
     Offset(u64),
-    /// Behind what has been read.
+    /// All records before the end have been read.
     Reached,
 }
 
@@ -104,54 +97,54 @@ impl StreamReader {
     pub async fn open(
         connection: &Connection,
         stream: &str,
-        find_end: EndDetection<'_>,
+        end_detection: EndDetection<'_>,
         position: Option<&StreamPosition>,
     ) -> Result<(Self, StreamContinuity), BrokerError> {
-        let marker = match find_end {
+        let marker = match end_detection {
             EndDetection::ByMarker(publisher) => append_marker(publisher, stream).await,
             EndDetection::ByLastChunk => None,
         };
         let end = match marker {
             Some(message_id) => End::Marker(message_id),
-            None => end_of_last_chunk(connection, stream).await?,
+            None => find_end_of_last_chunk(connection, stream).await?,
         };
         if let Some(position) = position {
-            let at = StartAt::Offset(position.offset);
-            let mut reader = Self::start(connection, stream, at, end.clone()).await?;
-            let found = tokio::time::timeout(RECORD_TIMEOUT, reader.next()).await.ok().transpose()?;
-            if found.is_some_and(|record| record.position == *position) {
+            let start_at = StartAt::Offset(position.offset);
+            let mut reader = Self::start(connection, stream, start_at, end.clone()).await?;
+            let first = tokio::time::timeout(RECORD_TIMEOUT, reader.next()).await.ok().transpose()?;
+            if first.is_some_and(|record| record.position == *position) {
                 return Ok((reader, StreamContinuity::Continued));
             }
         }
         Ok((Self::start(connection, stream, StartAt::First, end).await?, StreamContinuity::Restarted))
     }
 
-    async fn start(connection: &Connection, stream: &str, at: StartAt, end: End) -> Result<Self, BrokerError> {
-        let subscription = Subscription::open_stream(connection, stream, WINDOW, at).await?;
+    async fn start(connection: &Connection, stream: &str, start_at: StartAt, end: End) -> Result<Self, BrokerError> {
+        let subscription = Subscription::open_stream(connection, stream, PREFETCH, start_at).await?;
         Ok(Self { acks: subscription.acks(), subscription, end })
     }
 
-    /// The next record.
+    /// Waits for the next record.
     ///
     /// # Errors
     /// [`BrokerError::ChannelFailed`].
     pub async fn next(&mut self) -> Result<StreamRecord, BrokerError> {
         let message = self.subscription.next().await?;
-        // On a stream an acknowledgement only asks for more: the position is kept by the view.
+        // On a stream an acknowledgement only requests more records. The view stores the position.
         self.acks.acknowledge(message.tag);
         let offset = message.offset.ok_or_else(|| BrokerError::ChannelFailed {
-            doing: "reading a log",
-            error: "a record has no x-stream-offset: the queue is no stream".to_owned(),
+            operation: "reading a stream",
+            error: "a message has no header x-stream-offset: the queue is not a stream".to_owned(),
         })?;
         let position = StreamPosition { offset, message_id: message.message_id.clone().unwrap_or_default() };
-        if self.end.is(&position) {
+        if self.end.is_reached_at(&position) {
             self.end = End::Reached;
         }
         let Message { body, trace, replay, removals, .. } = message;
         Ok(StreamRecord { position, body, trace, replay, removals })
     }
 
-    /// The next record, where it is here already: by it records are applied many at once.
+    /// The next record if it has already arrived. With it the caller applies many records at once.
     ///
     /// # Errors
     /// [`BrokerError::ChannelFailed`].
@@ -159,14 +152,14 @@ impl StreamReader {
         self.next().now_or_never().transpose()
     }
 
-    /// Whether what has been read is all that the log held when reading started.
-    pub fn is_current(&self) -> bool {
+    /// Whether all records that the stream had when reading started have been read.
+    pub fn is_caught_up(&self) -> bool {
         matches!(self.end, End::Reached)
     }
 }
 
 impl End {
-    fn is(&self, position: &StreamPosition) -> bool {
+    fn is_reached_at(&self, position: &StreamPosition) -> bool {
         match self {
             Self::Marker(message_id) => position.message_id == *message_id,
             Self::Offset(offset) => position.offset >= *offset,
@@ -175,26 +168,26 @@ impl End {
     }
 }
 
-/// Appends a marker, and tells its message id; `None` where the broker does not take it.
+/// Returns the message id of the marker; `None` if the broker does not accept it.
 async fn append_marker(publisher: &Publisher, stream: &str) -> Option<String> {
     let message_id = uuid::Uuid::now_v7().to_string();
-    let to = Destination::Queue(stream.to_owned());
-    let marker = OutboundMessage::new(to, message_id.clone(), Vec::new());
+    let destination = Destination::Queue(stream.to_owned());
+    let marker = OutboundMessage::new(destination, message_id.clone(), Vec::new());
     let published = tokio::time::timeout(MARKER_TIMEOUT, publisher.publish(marker)).await;
     published.is_ok_and(|published| published.is_ok()).then_some(message_id)
 }
 
-/// Reads the log's last chunk until nothing more of it comes.
-async fn end_of_last_chunk(connection: &Connection, stream: &str) -> Result<End, BrokerError> {
-    let mut last = StreamReader::start(connection, stream, StartAt::Last, End::Reached).await?;
+/// Reads the last chunk until no more records arrive.
+async fn find_end_of_last_chunk(connection: &Connection, stream: &str) -> Result<End, BrokerError> {
+    let mut reader = StreamReader::start(connection, stream, StartAt::Last, End::Reached).await?;
     let mut end = End::Reached;
     let read = async {
-        while let Ok(record) = tokio::time::timeout(QUIET_TIME, last.next()).await {
+        while let Ok(record) = tokio::time::timeout(QUIET_TIME, reader.next()).await {
             end = End::Offset(record?.position.offset);
         }
         Ok::<(), BrokerError>(())
     };
-    // Where it does not end, others are writing: what comes now is newer than the start.
+    // If it does not end, other programs are publishing: the records that arrive now are newer than the start.
     tokio::time::timeout(RECORD_TIMEOUT, read).await.unwrap_or(Ok(()))?;
     Ok(end)
 }

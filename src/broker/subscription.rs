@@ -1,4 +1,4 @@
-//! Taking messages from a queue, no more at a time than the window allows.
+//! Receives messages of a queue or stream on a channel of its own. At most `prefetch` messages are unacknowledged.
 
 use std::time::Duration;
 
@@ -15,51 +15,49 @@ use crate::delivery::TraceContext;
 use crate::delivery::ids::ReplayRef;
 use crate::delivery::ids::{DeadLetterId, ReplayId};
 
-/// A quorum queue can lose acknowledgements that are followed at once by the end of their channel: 3 of 8 runs under
-/// load gave messages out twice, and none of 18 with this pause.
-const SETTLE_PAUSE: Duration = Duration::from_millis(300);
+/// A quorum queue can lose acknowledgements if the channel closes right after them. Messages were delivered twice in 3
+/// of 8 runs under load, and in none of 18 runs with this pause.
+const PAUSE_BEFORE_CLOSE: Duration = Duration::from_millis(300);
 
-/// The last acknowledgements have reached the broker within this time, or never will: on a connection that stands still it gives out
-/// again what it does not hear of.
+/// The last acknowledgements reach the broker within this time, or the connection is considered stalled. The broker
+/// then delivers the messages again.
 pub const ACK_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A message in hand.
+/// A received message that is not acknowledged yet.
 #[derive(Debug)]
 pub struct Message {
-    /// Names it to [`Acks`].
+    /// Identifies the message to [`Acks`].
     pub tag: u64,
-    /// Its bytes.
     pub body: Vec<u8>,
     /// Whether the broker delivered it before.
     pub redelivered: bool,
-    /// How often it was returned to a queue, as the broker's delivery limit counts.
+    /// How often the message was returned to a queue. Counts against the broker's delivery limit.
     pub returns: u64,
     /// The AMQP `message_id`.
     pub message_id: Option<String>,
-    /// The `x-stream-offset`, where it comes from a stream.
+    /// `None` if the message does not come from a stream.
     pub offset: Option<u64>,
-    /// The headers `traceparent` and `tracestate`.
     pub trace: Option<TraceContext>,
-    /// Which dead letter it is, sent again.
+    /// For a replayed dead letter.
     pub replay: Option<ReplayRef>,
-    /// When a broker removed it from a queue, if it comes from a stream.
+    /// Why the broker removed the message from a queue. Only for a message from a stream.
     pub removals: Option<Removals>,
 }
 
 impl From<Delivery> for Message {
     fn from(delivery: Delivery) -> Self {
         let headers = delivery.properties.headers().as_ref();
-        let trace = TraceContext::read(text_header(headers, "traceparent"), text_header(headers, "tracestate"));
+        let trace = TraceContext::from_headers(text_header(headers, "traceparent"), text_header(headers, "tracestate"));
         let replay = text_header(headers, REPLAY_OF).zip(text_header(headers, REPLAY_ID)).map(|(letter, replay)| {
             ReplayRef { dead_letter: DeadLetterId::new(letter), replay: ReplayId::new(replay) }
         });
         let offset = number_header(headers, "x-stream-offset");
         Self {
             replay,
-            removals: offset.and_then(|_| Removals::read(headers)),
+            removals: offset.and_then(|_| Removals::from_headers(headers)),
             tag: delivery.delivery_tag,
             redelivered: delivery.redelivered,
-            // At its first delivery, a message may have this header from another queue or from its publisher.
+            // At the first delivery, the header may come from another queue or from the publisher.
             returns: if delivery.redelivered { number_header(headers, DELIVERY_COUNT).unwrap_or(0) } else { 0 },
             offset,
             message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),
@@ -69,14 +67,13 @@ impl From<Delivery> for Message {
     }
 }
 
-/// Where reading of a stream begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartAt {
-    /// At its first record.
+    /// The first record.
     First,
-    /// At the first record of its last chunk.
+    /// The first record of the last chunk.
     Last,
-    /// At this offset; at the first one kept, where that is later.
+    /// This offset, or the first record if the stream begins after the offset.
     Offset(u64),
 }
 
@@ -90,21 +87,20 @@ impl StartAt {
     }
 }
 
-/// A queue's messages, on a channel of their own.
 pub struct Subscription {
     channel: Channel,
     consumer: Consumer,
     acks: Acks,
-    acknowledging: AckTask,
+    ack_task: AckTask,
 }
 
 impl Subscription {
-    /// Starts consuming `queue` with at most `window` messages in hand.
+    /// Starts consuming `queue` with at most `prefetch` messages in flight.
     ///
     /// # Errors
     /// [`BrokerError::ChannelFailed`].
-    pub async fn open(connection: &Connection, queue: &str, window: u16) -> Result<Self, BrokerError> {
-        Self::consume(connection, queue, window, FieldTable::default()).await
+    pub async fn open(connection: &Connection, queue: &str, prefetch: u16) -> Result<Self, BrokerError> {
+        Self::consume(connection, queue, prefetch, FieldTable::default()).await
     }
 
     /// Starts reading `stream`.
@@ -114,79 +110,81 @@ impl Subscription {
     pub async fn open_stream(
         connection: &Connection,
         stream: &str,
-        window: u16,
-        from: StartAt,
+        prefetch: u16,
+        start_at: StartAt,
     ) -> Result<Self, BrokerError> {
         let mut arguments = FieldTable::default();
-        arguments.insert("x-stream-offset".into(), from.argument());
-        Self::consume(connection, stream, window, arguments).await
+        arguments.insert("x-stream-offset".into(), start_at.argument());
+        Self::consume(connection, stream, prefetch, arguments).await
     }
 
     async fn consume(
         connection: &Connection,
         queue: &str,
-        window: u16,
+        prefetch: u16,
         arguments: FieldTable,
     ) -> Result<Self, BrokerError> {
-        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
-        // Before consuming: a consumer is given messages by the window it started with.
-        channel.basic_qos(window, BasicQosOptions::default()).await.map_err(BrokerError::lost("setting the window"))?;
+        let channel = connection.create_channel().await.map_err(BrokerError::channel_failed("opening a channel"))?;
+        // Before consuming: the prefetch applies to consumers that start later.
+        let limited = channel.basic_qos(prefetch, BasicQosOptions::default()).await;
+        limited.map_err(BrokerError::channel_failed("setting the prefetch"))?;
         let consumer = channel
             .basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), arguments)
             .await
-            .map_err(BrokerError::lost("consuming"))?;
-        let (acks, acknowledging) = Acks::start(channel.clone(), window);
-        Ok(Self { channel, consumer, acks, acknowledging })
+            .map_err(BrokerError::channel_failed("consuming"))?;
+        let (acks, ack_task) = Acks::start(channel.clone(), prefetch);
+        Ok(Self { channel, consumer, acks, ack_task })
     }
 
-    /// Where its messages are acknowledged.
     pub fn acks(&self) -> Acks {
         self.acks.clone()
     }
 
-    /// Whether most messages need an acknowledgement of their own, because an earlier one hangs.
+    /// Whether most messages need their own acknowledgement because an earlier message hangs.
     pub fn is_stuck(&self) -> bool {
-        self.acknowledging.is_stuck()
+        self.ack_task.is_stuck()
     }
 
-    /// Whether none of its messages is unfinished.
+    /// Whether all received messages are finished.
     pub fn is_idle(&self) -> bool {
-        // One is this subscription's own.
-        self.acks.unfinished().count() <= 1
+        // The subscription itself holds one clone.
+        self.acks.outstanding().count() <= 1
     }
 
-    /// The next message. Nothing is lost if the future is dropped.
+    /// The next message. No message is lost if the future is dropped.
     ///
     /// # Errors
-    /// [`BrokerError::ChannelFailed`] when there will be no more on this channel.
+    /// [`BrokerError::ChannelFailed`] if this channel will deliver no more messages.
     pub async fn next(&mut self) -> Result<Message, BrokerError> {
-        let cancelled =
-            || BrokerError::ChannelFailed { doing: "consuming", error: "the broker cancelled the consumer".to_owned() };
+        let cancelled = || BrokerError::ChannelFailed {
+            operation: "consuming",
+            error: "the broker cancelled the consumer".to_owned(),
+        };
         self.next_before_end().await?.ok_or_else(cancelled)
     }
 
-    /// The next message; none where the consumer was cancelled and all that the broker had given it before have come.
+    /// The next message; `None` if the consumer was cancelled and all messages sent before have been returned.
     ///
     /// # Errors
     /// [`BrokerError::ChannelFailed`].
     pub async fn next_before_end(&mut self) -> Result<Option<Message>, BrokerError> {
-        let next = self.consumer.next().await.transpose().map_err(BrokerError::lost("consuming"))?;
+        let next = self.consumer.next().await.transpose().map_err(BrokerError::channel_failed("consuming"))?;
         Ok(next.map(Message::from))
     }
 
-    /// Asks the broker for no more messages.
+    /// Stops consuming. Messages that the broker has already sent still arrive.
     pub async fn cancel(&self) {
-        // Where this fails the channel is gone, and with it the consumer.
+        // Cancelling fails if the channel is closed, and the consumer with it.
         let _ = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default()).await;
     }
 
-    /// Writes the last acknowledgements, waits until the broker has them, and closes the channel. All clones of [`Self::acks`]
-    /// must have been dropped.
+    /// Writes the last acknowledgements, waits until the broker has them, and closes the channel. The caller must have
+    /// dropped all clones of [`Self::acks`].
     pub async fn finish(self) {
         drop(self.acks);
-        self.acknowledging.ended().await;
-        tokio::time::sleep(SETTLE_PAUSE).await;
-        // Where this fails the channel is gone already.
+        self.ack_task.wait().await;
+        tokio::time::sleep(PAUSE_BEFORE_CLOSE).await;
+        // Closing fails if the broker has closed the channel already.
         let _ = self.channel.close(200, "finished".into()).await;
     }
 }

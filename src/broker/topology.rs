@@ -1,4 +1,4 @@
-//! Which exchanges, queues, streams and bindings a worker needs at the broker, and with which arguments.
+//! The exchanges, queues, streams and bindings that a worker needs, with their arguments.
 
 use std::time::Duration;
 
@@ -9,75 +9,72 @@ use super::delay_queues::DelayTier;
 use super::names::Names;
 use super::topology_status::TopologyStatus;
 
-/// How often the broker gives a message out again before it takes it for poison. A lost connection counts against
-/// every message in hand, so it is far above what a few restarts use up.
+/// After this many returns the broker dead-letters a message as poison. A lost connection counts as a return of each
+/// message in flight, so a few restarts must stay far below the limit.
 pub(super) const DELIVERY_LIMIT: u32 = 100;
 
-/// A worker dead-letters a message after this many returns. Below `DELIVERY_LIMIT`, so that RabbitMQ seldom has to: it does not
-/// keep its reason in streams before 3.13, and 4.3.6 fails at properties that are not UTF-8.
+/// A worker dead-letters a message after this many returns. The limit is below `DELIVERY_LIMIT` so that RabbitMQ rarely
+/// does it: before 3.13 it does not keep the reason in a stream, and 4.3.6 fails on properties that are not UTF-8.
 pub const MAX_RETURNS: u64 = 90;
 
 const _: () = assert!(MAX_RETURNS < DELIVERY_LIMIT as u64);
 
-/// Retention works on whole segments: with the default of 500 MB a quiet stream would keep dead letters for years.
+/// Retention deletes whole segments. With the default of 500 MB, a stream with few dead letters would keep them for
+/// years.
 const DEAD_LETTER_SEGMENT_BYTES: u32 = 50_000_000;
 
-/// The most queues step events can be spread over.
+/// The largest value of `broker.shards`.
 pub const MAX_SHARDS: u32 = 64;
 
-/// Every routing key.
-const ALL: &str = "#";
+/// Matches every routing key.
+const MATCH_ALL: &str = "#";
 
-/// The kind of exchange that spreads messages over queues, of a plugin.
-pub(super) const SPREADING: &str = "x-consistent-hash";
+/// Spreads messages over queues. A plugin provides it.
+pub(super) const HASH_EXCHANGE_TYPE: &str = "x-consistent-hash";
 
-/// How much of all a queue gets of a consistent hash: as much as each other.
-const WEIGHT: &str = "1";
+/// The routing key of a binding is the weight of the queue. All queues have the same.
+const SHARD_WEIGHT: &str = "1";
 
-/// What is declared.
+/// The broker objects of one `broker.prefix`, and their status.
 #[derive(Debug, Clone)]
 pub struct Topology {
-    /// The objects' names.
     pub names: Names,
-    /// Queues the step events are spread over.
+    /// The number of queues that step events are spread over.
     pub shards: u32,
-    /// How long dead letters are kept.
     pub dead_letter_retention: Duration,
-    /// What is missing, and what was restored.
     pub status: TopologyStatus,
 }
 
-/// A binding to declare. No binding has arguments.
+/// A binding without arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Binding {
     pub(super) source: String,
     pub(super) destination: String,
-    pub(super) destination_kind: BoundKind,
+    pub(super) destination_kind: DestinationKind,
     pub(super) routing_key: &'static str,
 }
 
-/// What an exchange can be bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BoundKind {
+pub(super) enum DestinationKind {
     Queue,
     Exchange,
 }
 
 impl Binding {
     fn to_queue(source: &str, queue: &str, routing_key: &'static str) -> Self {
-        let destination_kind = BoundKind::Queue;
+        let destination_kind = DestinationKind::Queue;
         Self { source: source.to_owned(), destination: queue.to_owned(), destination_kind, routing_key }
     }
 
     fn to_exchange(source: &str, exchange: &str, routing_key: &'static str) -> Self {
-        let destination_kind = BoundKind::Exchange;
+        let destination_kind = DestinationKind::Exchange;
         Self { source: source.to_owned(), destination: exchange.to_owned(), destination_kind, routing_key }
     }
 }
 
 impl Topology {
-    /// Every exchange, with its arguments. Events are spread by the message and not by the campaign, which is the routing key: one
-    /// large campaign would be one queue's.
+    /// Each exchange with its arguments. Events are spread by message id. If they were spread by routing key, which is
+    /// the campaign, one queue would get all events of a large campaign.
     pub(super) fn exchanges(&self) -> Vec<(String, ExchangeKind, FieldTable)> {
         let names = &self.names;
         let mut exchanges = vec![
@@ -86,52 +83,52 @@ impl Topology {
         ];
         if self.shards > 1 {
             let by_message = arguments([("hash-property", text("message_id"))]);
-            exchanges.push((names.event_shards(), ExchangeKind::Custom(SPREADING.to_owned()), by_message));
+            exchanges.push((names.event_shards(), ExchangeKind::Custom(HASH_EXCHANGE_TYPE.to_owned()), by_message));
         }
         exchanges
     }
 
-    /// Every queue and stream, with its arguments. What messages of one go to when they die comes before it.
+    /// Each queue and stream with its arguments. The target of a queue's dead-lettering comes before the queue.
     pub(super) fn queues(&self) -> Vec<(String, FieldTable)> {
         let names = &self.names;
         let mut queues = vec![(names.dead_letters(), self.dead_letter_stream())];
         queues.extend(names.event_queues(self.shards).into_iter().map(|name| (name, self.work_queue())));
         queues.push((names.retries(), self.work_queue()));
-        queues.extend(DelayTier::all().map(|rung| (names.delay(rung), self.delay_queue(rung))));
+        queues.extend(DelayTier::all().map(|tier| (names.delay(tier), self.delay_queue(tier))));
         queues.push((names.replays(), self.replay_queue()));
         queues.push((names.campaigns(), arguments([("x-queue-type", text("stream"))])));
         queues
     }
 
-    /// Every binding.
     pub(super) fn bindings(&self) -> Vec<Binding> {
         let (events, dead_letters) = (self.names.events(), self.names.dead_letters());
         let mut bindings = vec![Binding::to_queue(&dead_letters, &dead_letters, "")];
         if self.shards == 1 {
-            bindings.push(Binding::to_queue(&events, &events, ALL));
+            bindings.push(Binding::to_queue(&events, &events, MATCH_ALL));
             return bindings;
         }
         let shards = self.names.event_shards();
         for queue in self.names.event_queues(self.shards) {
-            bindings.push(Binding::to_queue(&shards, &queue, WEIGHT));
+            bindings.push(Binding::to_queue(&shards, &queue, SHARD_WEIGHT));
         }
-        bindings.push(Binding::to_exchange(&events, &shards, ALL));
+        bindings.push(Binding::to_exchange(&events, &shards, MATCH_ALL));
         bindings
     }
 
-    /// The bindings of other numbers of shards. With them an event reaches two queues, or a queue that is too many.
+    /// The bindings that belong to other values of `shards`. With them, an event would reach two queues or a surplus
+    /// queue.
     pub(super) fn surplus_bindings(&self) -> Vec<Binding> {
         let (events, shards) = (self.names.events(), self.names.event_shards());
         if self.shards == 1 {
-            return vec![Binding::to_exchange(&events, &shards, ALL)];
+            return vec![Binding::to_exchange(&events, &shards, MATCH_ALL)];
         }
-        let mut surplus = vec![Binding::to_queue(&events, &events, ALL)];
+        let mut surplus = vec![Binding::to_queue(&events, &events, MATCH_ALL)];
         let queues = (self.shards..MAX_SHARDS).map(|shard| self.names.event_queue(shard));
-        surplus.extend(queues.map(|queue| Binding::to_queue(&shards, &queue, WEIGHT)));
+        surplus.extend(queues.map(|queue| Binding::to_queue(&shards, &queue, SHARD_WEIGHT)));
         surplus
     }
 
-    /// Events and retries: what is given out too often goes to the dead letters, as it is.
+    /// For events and retries. A message over the delivery limit is dead-lettered unchanged.
     fn work_queue(&self) -> FieldTable {
         arguments([
             ("x-queue-type", text("quorum")),
@@ -142,12 +139,12 @@ impl Topology {
         ])
     }
 
-    /// Without `at-least-once` (which needs `reject-publish`) an expired message could be lost on its way to the
-    /// retries. No `x-expires`: it would delete the messages with the queue.
-    fn delay_queue(&self, rung: DelayTier) -> FieldTable {
+    /// Without `at-least-once`, which needs `reject-publish`, an expired message could be lost on its way to the
+    /// retries queue. There is no `x-expires`, because it would delete the messages with the queue.
+    fn delay_queue(&self, tier: DelayTier) -> FieldTable {
         arguments([
             ("x-queue-type", text("quorum")),
-            ("x-message-ttl", number(rung.milliseconds())),
+            ("x-message-ttl", number(tier.milliseconds())),
             ("x-dead-letter-exchange", text("")),
             ("x-dead-letter-routing-key", text(&self.names.retries())),
             ("x-dead-letter-strategy", text("at-least-once")),
@@ -155,8 +152,9 @@ impl Topology {
         ])
     }
 
-    /// One consumer at a time has it, so no two workers run one replay. A message that is given out too often is
-    /// dropped: it only says that there is something to do, and is written anew as long as there is.
+    /// A single consumer is active, so no two workers run one replay. The broker drops a message over the delivery
+    /// limit. This is harmless: the message only signals that a replay has work left, and a worker publishes it again
+    /// as long as that is so.
     fn replay_queue(&self) -> FieldTable {
         arguments([
             ("x-queue-type", text("quorum")),
@@ -174,8 +172,8 @@ impl Topology {
     }
 }
 
-/// The arguments of a queue of this type, and no others.
-pub(super) fn of_type(queue_type: &str) -> FieldTable {
+/// The arguments of a queue with only a type.
+pub(super) fn queue_type_arguments(queue_type: &str) -> FieldTable {
     arguments([("x-queue-type", text(queue_type))])
 }
 
@@ -200,26 +198,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_worker_removes_its_own_bindings_and_all_leave_the_first_queue_to_the_exchange_of_shards() {
+    fn surplus_bindings_never_include_own_bindings_or_the_first_queue_of_the_shards_exchange() {
         let topology = |shards| Topology {
             names: Names::new("waypost"),
             shards,
             dead_letter_retention: Duration::from_secs(1),
             status: TopologyStatus::default(),
         };
-        // An event that reaches the exchange of shards reaches a queue, whatever else was removed.
-        let first = Binding::to_queue("waypost.events.shards", "waypost.events", WEIGHT);
-        let numbers = [1, 2, 3, MAX_SHARDS];
-        for shards in numbers {
+        // This binding always stays, so an event that reaches the exchange of shards reaches a queue.
+        let first_queue = Binding::to_queue("waypost.events.shards", "waypost.events", SHARD_WEIGHT);
+        let shard_counts = [1, 2, 3, MAX_SHARDS];
+        for shards in shard_counts {
             let (own, surplus) = (topology(shards).bindings(), topology(shards).surplus_bindings());
-            assert!(!surplus.contains(&first) && surplus.iter().all(|binding| !own.contains(binding)), "{shards}");
-            // Nothing that another number needs is left.
-            for other in numbers {
-                let mut left = topology(other).bindings();
-                left.retain(|binding| !own.contains(binding) && !surplus.contains(binding));
-                // Without shards nothing reaches their exchange.
-                left.retain(|binding| shards > 1 || binding.source != "waypost.events.shards");
-                assert!(left.is_empty(), "{other} to {shards}: {left:?}");
+            assert!(
+                !surplus.contains(&first_queue) && surplus.iter().all(|binding| !own.contains(binding)),
+                "{shards}"
+            );
+            // No binding of another number of shards is left.
+            for other in shard_counts {
+                let mut remaining = topology(other).bindings();
+                remaining.retain(|binding| !own.contains(binding) && !surplus.contains(binding));
+                // With one shard, no event reaches the exchange of shards.
+                remaining.retain(|binding| shards > 1 || binding.source != "waypost.events.shards");
+                assert!(remaining.is_empty(), "{other} to {shards}: {remaining:?}");
             }
         }
     }

@@ -1,7 +1,7 @@
-//! Keeps the topology: while a worker runs, checks every object and binding, and declares what is missing.
+//! Checks every broker object and binding while a worker runs, and declares the missing ones again.
 //!
-//! It has a connection of its own. A probe is published, and a broker that is short of memory stops reading a connection
-//! that publishes; the one that consumes must never be that.
+//! The keeper has a connection of its own because it publishes probes. A broker that is short of memory stops reading
+//! from connections that publish, and this must not happen to the consuming connection.
 
 use std::time::{Duration, Instant};
 
@@ -11,42 +11,40 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{self, ConnectionConfig, reconnect_delays};
-use super::probe::{self, Routing};
-use super::restore::{self, CampaignsStream, Checked};
+use super::probe::{self, ProbeOutcome};
+use super::restore::{self, CampaignsStream, TopologyCheck};
 use super::shards::Unbinding;
 use super::topology::Topology;
 use super::topology_status::{Object, ObjectKind, TopologyProblem};
 use super::{BrokerError, declare};
 
-/// Time between two checks. A loss has to be noticed within 10 s.
-const INTERVAL: Duration = Duration::from_secs(4);
+/// Time between two checks. A loss must be noticed within 10 s.
+const CHECK_INTERVAL: Duration = Duration::from_secs(4);
 
-/// Time between two removals of surplus bindings. A worker with another number of shards declares them again as long as it runs.
+/// Time between two removals of surplus bindings. Workers with another number of shards declare them again as long as
+/// they run.
 const UNBIND_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Keeps the topology.
 pub struct TopologyKeeper {
-    /// The broker.
-    pub address: ConnectionConfig,
-    /// What is kept there.
+    pub broker: ConnectionConfig,
     pub topology: Topology,
 }
 
-/// The bindings at the last checks of a connection.
-struct Bindings {
-    /// Whether the last check looked at them.
-    checked: bool,
-    /// Found when they were looked at last.
+/// The state of binding checks over one connection.
+struct BindingChecks {
+    /// Whether the last check included the bindings.
+    included: bool,
+    /// Problems of the last check that included the bindings.
     problems: Vec<TopologyProblem>,
-    /// When surplus bindings were removed last, or when the connection was opened.
-    unbound: Instant,
+    /// When surplus bindings were last removed, or when the connection was opened.
+    unbound_at: Instant,
 }
 
 impl TopologyKeeper {
-    /// Checks until `stop`, over as many connections as that takes. Begins when the topology was declared.
+    /// Checks until `stop`, and reconnects if necessary. Begins when this process has declared the topology.
     pub async fn run(self, stop: CancellationToken) {
         tokio::select! {
-            () = self.topology.status.until_declared() => {}
+            () = self.topology.status.wait_until_declared() => {}
             () = stop.cancelled() => return,
         }
         let mut delays = reconnect_delays();
@@ -61,21 +59,21 @@ impl TopologyKeeper {
         }
     }
 
-    /// One connection, until it is lost, or until `stop`.
+    /// Checks over one connection until it is lost, or until `stop`.
     async fn session(
         &self,
         stop: &CancellationToken,
         delays: &mut backoff::ExponentialBackoff,
     ) -> Result<(), BrokerError> {
-        let connect = self.address.connect("waypost topology");
+        let connect = self.broker.connect("waypost topology");
         let connection = tokio::select! {
             connected = connect => connected?,
             () = stop.cancelled() => return Ok(()),
         };
-        let mut ticks = interval(INTERVAL);
+        let mut ticks = interval(CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut bindings = Bindings { checked: false, problems: Vec::new(), unbound: Instant::now() };
-        let keep = async {
+        let mut bindings = BindingChecks { included: false, problems: Vec::new(), unbound_at: Instant::now() };
+        let check_loop = async {
             loop {
                 ticks.tick().await;
                 let problems = self.check(&connection, &mut bindings).await?;
@@ -84,7 +82,7 @@ impl TopologyKeeper {
             }
         };
         tokio::select! {
-            ended = keep => ended,
+            result = check_loop => result,
             () = stop.cancelled() => {
                 connection::close(&connection).await;
                 Ok(())
@@ -92,24 +90,23 @@ impl TopologyKeeper {
         }
     }
 
-    /// Looks at everything once.
     async fn check(
         &self,
         connection: &Connection,
-        bindings: &mut Bindings,
+        bindings: &mut BindingChecks,
     ) -> Result<Vec<TopologyProblem>, BrokerError> {
-        let Checked { mut problems, restored, waiting, consumers } =
-            restore::check(&self.topology, connection, CampaignsStream::Report).await?;
+        let TopologyCheck { mut problems, restored, waiting_events, min_consumers } =
+            restore::check_topology(&self.topology, connection, CampaignsStream::Report).await?;
         if restored {
-            // With an object its bindings are gone: that is no loss of its own.
-            self.collect(self.bind(connection).await, &mut problems);
+            // The bindings of a deleted object are deleted with it. This is not another loss.
+            self.collect(self.declare_bindings(connection).await, &mut problems);
         }
-        let is_consumed = consumers.is_some_and(|consumers| consumers > 0);
-        // While events wait, probes wait among them: every second check does without one. It declares no binding either, because
-        // without a probe nobody would know that the binding was missing.
-        bindings.checked = !(bindings.checked && is_consumed && waiting > 0);
-        if bindings.checked {
-            bindings.problems = self.check_bindings(connection, is_consumed, &mut bindings.unbound).await;
+        let is_consumed = min_consumers.is_some_and(|consumers| consumers > 0);
+        // While events wait, probes wait among them, so every second check skips the bindings. It must not declare them
+        // without a probe either: the loss of a binding would then stay unnoticed.
+        bindings.included = !(bindings.included && is_consumed && waiting_events > 0);
+        if bindings.included {
+            bindings.problems = self.check_bindings(connection, is_consumed, &mut bindings.unbound_at).await;
         }
         for problem in &bindings.problems {
             if !problems.contains(problem) {
@@ -117,38 +114,40 @@ impl TopologyKeeper {
             }
         }
         self.collect(probe::check_default_exchange(connection, &self.topology.names).await, &mut problems);
-        // Tells what one channel was refused from a lost connection.
+        // Distinguishes a lost connection from a refusal on one channel.
         if !connection.status().connected() {
             return Err(BrokerError::ChannelFailed {
-                doing: "checking the topology",
+                operation: "checking the topology",
                 error: "the connection is closed".to_owned(),
             });
         }
         Ok(problems)
     }
 
-    /// Declares the bindings, and reports a loss that a probe shows.
+    /// Declares the bindings, and reports a missing one that a probe detects.
     async fn check_bindings(
         &self,
         connection: &Connection,
         is_consumed: bool,
-        unbound: &mut Instant,
+        unbound_at: &mut Instant,
     ) -> Vec<TopologyProblem> {
         let mut problems = Vec::new();
-        let probed = if is_consumed {
+        let probe_result = if is_consumed {
             probe::publish(connection, &self.topology.names).await
         } else {
-            // Nobody would take probes, and they would pile up.
-            Ok(Routing::Unknown)
+            // Without a consumer, probes would accumulate in the queue.
+            Ok(ProbeOutcome::Unknown)
         };
-        match probed {
-            Ok(Routing::Returned) => self.restore_binding(connection, &mut problems).await,
-            Ok(Routing::Routed | Routing::Unknown) => self.collect(self.bind(connection).await, &mut problems),
+        match probe_result {
+            Ok(ProbeOutcome::Returned) => self.restore_binding(connection, &mut problems).await,
+            Ok(ProbeOutcome::Routed | ProbeOutcome::Unknown) => {
+                self.collect(self.declare_bindings(connection).await, &mut problems);
+            }
             Err(error) => self.collect(Err(error), &mut problems),
         }
-        if unbound.elapsed() >= UNBIND_INTERVAL {
+        if unbound_at.elapsed() >= UNBIND_INTERVAL {
             match self.topology.unbind_surplus(connection).await {
-                Ok(Unbinding::Done) => *unbound = Instant::now(),
+                Ok(Unbinding::Done) => *unbound_at = Instant::now(),
                 // The next check tries again.
                 Ok(Unbinding::Busy) => {}
                 Err(error) => self.collect(Err(error), &mut problems),
@@ -159,35 +158,34 @@ impl TopologyKeeper {
 
     async fn restore_binding(&self, connection: &Connection, problems: &mut Vec<TopologyProblem>) {
         let object = Object::new(ObjectKind::Binding, self.topology.names.events());
-        if let Err(error) = self.bind(connection).await {
-            let why = format!("declaring it failed: {error}. Events are lost until it is back");
+        if let Err(error) = self.declare_bindings(connection).await {
+            let why = format!("declaring it failed: {error}. Published events are lost until the binding exists again");
             problems.push(TopologyProblem::Missing { object, why });
             self.collect(Err(error), problems);
             return;
         }
         match probe::publish(connection, &self.topology.names).await {
-            Ok(Routing::Returned) => {
-                let why = "it was declared again, and events still reach no queue".to_owned();
+            Ok(ProbeOutcome::Returned) => {
+                let why = "a worker declared it again, but events still reach no queue".to_owned();
                 problems.push(TopologyProblem::Missing { object, why });
             }
-            Ok(Routing::Routed | Routing::Unknown) => self.topology.status.restored(object),
+            Ok(ProbeOutcome::Routed | ProbeOutcome::Unknown) => self.topology.status.record_repair(object),
             Err(error) => self.collect(Err(error), problems),
         }
     }
 
-    /// Declares every binding. What exists stays as it is.
-    async fn bind(&self, connection: &Connection) -> Result<(), BrokerError> {
-        let channel = connection.create_channel().await.map_err(BrokerError::lost("opening a channel"))?;
+    async fn declare_bindings(&self, connection: &Connection) -> Result<(), BrokerError> {
+        let channel = connection.create_channel().await.map_err(BrokerError::channel_failed("opening a channel"))?;
         declare::bindings(&channel, &self.topology).await?;
-        // Where this fails the channel is gone already.
+        // Closing fails if the broker has closed the channel already.
         let _ = channel.close(200, "bound".into()).await;
         Ok(())
     }
 
-    /// Takes what lasts as a problem. Another error of a channel is left to the next check.
-    fn collect(&self, outcome: Result<(), BrokerError>, problems: &mut Vec<TopologyProblem>) {
-        let Err(error) = outcome else { return };
-        match restore::problem(error, &self.topology.names) {
+    /// Adds a permanent error to the problems. The next check repeats after any other error.
+    fn collect(&self, result: Result<(), BrokerError>, problems: &mut Vec<TopologyProblem>) {
+        let Err(error) = result else { return };
+        match restore::permanent_problem(error, &self.topology.names) {
             Ok(problem) if problems.contains(&problem) => {}
             Ok(problem) => problems.push(problem),
             Err(error) => tracing::debug!(%error, "broker binding not checked"),
@@ -195,12 +193,12 @@ impl TopologyKeeper {
     }
 
     fn report(&self, problems: Vec<TopologyProblem>) {
-        let before = self.topology.status.checked(problems.clone());
-        for problem in problems.iter().filter(|problem| !before.contains(problem)) {
+        let previous = self.topology.status.record_check(problems.clone());
+        for problem in problems.iter().filter(|problem| !previous.contains(problem)) {
             tracing::error!(kind = problem.label(), %problem, "broker topology broken");
         }
-        if problems.is_empty() && !before.is_empty() {
-            tracing::info!("broker topology as required again");
+        if problems.is_empty() && !previous.is_empty() {
+            tracing::info!("broker topology problems resolved");
         }
     }
 }

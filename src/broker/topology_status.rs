@@ -1,4 +1,4 @@
-//! Which of the broker's objects are missing or not as required, and which were restored.
+//! The status of the broker objects: problems of the last check, and recent repairs.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,36 +11,31 @@ use tokio::sync::watch;
 use super::BrokerError;
 use super::mismatch::Mismatch;
 
-/// Repairs older than this are not reported any more.
-const RECENT: Duration = Duration::from_secs(600);
+/// Older repairs are not reported.
+const MAX_REPAIR_AGE: Duration = Duration::from_secs(600);
 
-/// Repairs remembered.
 const MAX_REPAIRS: usize = 50;
 
-/// Two connections that find the same object missing within this time have found one loss.
-const SAME_LOSS: Duration = Duration::from_secs(3);
+/// If two connections find the same object missing within this time, it counts as one loss.
+const SAME_LOSS_WINDOW: Duration = Duration::from_secs(3);
 
-/// A topology that was not checked for this long is reported. Longer than a broker's restart takes.
-const GRACE: Duration = Duration::from_secs(30);
+/// If no check succeeds for this long, that is reported. A restart of the broker takes less time.
+const MAX_CHECK_AGE: Duration = Duration::from_secs(30);
 
-/// The kind of a broker object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectKind {
-    /// From an exchange to a queue or to another exchange.
+    /// Binds an exchange to a queue or to another exchange.
     Binding,
-    /// An exchange.
     Exchange,
     /// A quorum queue.
     Queue,
-    /// A stream.
     Stream,
 }
 
 impl ObjectKind {
-    /// All of them.
     pub const ALL: [Self; 4] = [Self::Binding, Self::Exchange, Self::Queue, Self::Stream];
 
-    /// The metric label.
+    /// A metric label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Binding => "binding",
@@ -51,23 +46,20 @@ impl ObjectKind {
     }
 }
 
-/// A broker object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// Its kind.
     pub kind: ObjectKind,
-    /// Its name; of a binding, that of its source.
+    /// For a binding, the name of the source exchange.
     pub name: String,
 }
 
 impl Object {
-    /// An object of this kind.
     pub fn new(kind: ObjectKind, name: impl Into<String>) -> Self {
         Self { kind, name: name.into() }
     }
 
-    /// What its disappearance has cost.
-    fn loss(&self) -> &'static str {
+    /// The consequence of the object's loss, as a sentence.
+    fn loss_description(&self) -> &'static str {
         match self.kind {
             ObjectKind::Binding | ObjectKind::Exchange if self.name.ends_with(".dead-letters") => {
                 "Nothing is lost: dead letters are published again."
@@ -93,37 +85,34 @@ impl fmt::Display for Object {
     }
 }
 
-/// Something that a worker cannot put right by itself.
+/// A problem that a worker cannot repair.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TopologyProblem {
-    /// An object is missing, and is not declared again.
     #[error("{object} is missing: {why}")]
     Missing {
-        /// The object.
         object: Object,
-        /// Why it was not declared.
+        /// Why the worker did not declare it again.
         why: String,
     },
     /// An object was replaced by one with other arguments.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
-    /// The user lacks a right.
-    #[error("{doing}: {error}. Grant it again: {grant}")]
+    /// The user lacks a permission.
+    #[error("{operation}: {error}. Grant the permissions: {grant}")]
     Refused {
-        /// What was refused.
-        doing: &'static str,
-        /// The broker's sentence.
+        operation: &'static str,
+        /// The broker's error text.
         error: String,
-        /// The command that grants what a worker needs.
+        /// The command that grants all permissions that a worker needs.
         grant: String,
     },
 }
 
 impl TopologyProblem {
-    /// The metric labels.
+    /// All values of [`label`](Self::label).
     pub const LABELS: [&'static str; 3] = ["missing", "mismatch", "refused"];
 
-    /// The metric label.
+    /// A metric label.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Missing { .. } => "missing",
@@ -133,38 +122,37 @@ impl TopologyProblem {
     }
 }
 
-/// No check of the topology has ended for too long. The problems are those of the last one.
+/// No check has succeeded for too long. The reported problems are those of the last check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unchecked {
-    /// Since the last check.
-    pub lasts: Duration,
-    /// Why the last try failed.
+pub struct OverdueCheck {
+    /// Time since the last successful check.
+    pub age: Duration,
+    /// Why the last attempt failed.
     pub error: String,
 }
 
-impl fmt::Display for Unchecked {
+impl fmt::Display for OverdueCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not checked for {} s: {}", self.lasts.as_secs(), self.error)
+        write!(f, "not checked for {} s: {}", self.age.as_secs(), self.error)
     }
 }
 
 /// An object that was missing and was declared again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repair {
-    /// The object.
     pub object: Object,
-    /// When it was declared again.
+    /// When the object was declared again.
     pub at: DateTime<Utc>,
 }
 
 impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = humantime::format_rfc3339_seconds(self.at.into());
-        write!(f, "{} was missing and was declared again at {at}. {}", self.object, self.object.loss())
+        write!(f, "{} was missing and was declared again at {at}. {}", self.object, self.object.loss_description())
     }
 }
 
-/// The topology as this process knows it. Cheap to clone.
+/// The status as this process knows it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TopologyStatus(Arc<State>);
 
@@ -172,114 +160,121 @@ pub struct TopologyStatus(Arc<State>);
 struct State {
     declared: watch::Sender<bool>,
     problems: Mutex<Vec<TopologyProblem>>,
-    checks: Mutex<Checks>,
+    last_check: Mutex<LastCheck>,
     repairs: Mutex<Repairs>,
 }
 
 #[derive(Debug)]
-struct Checks {
-    /// When one ended.
-    last: Instant,
-    /// Why a later one failed.
+struct LastCheck {
+    /// When the last successful check ended.
+    at: Instant,
+    /// Why a later check failed.
     error: Option<String>,
 }
 
 #[derive(Debug, Default)]
 struct Repairs {
+    /// Newest first, at most [`MAX_REPAIRS`].
     latest: VecDeque<Repair>,
-    /// By the kind's number.
+    /// Indexed by [`ObjectKind`].
     counts: [u64; ObjectKind::ALL.len()],
 }
 
 impl Default for TopologyStatus {
     fn default() -> Self {
         let (problems, repairs) = (Mutex::default(), Mutex::default());
-        let checks = Mutex::new(Checks { last: Instant::now(), error: None });
-        Self(Arc::new(State { declared: watch::Sender::new(false), problems, checks, repairs }))
+        let last_check = Mutex::new(LastCheck { at: Instant::now(), error: None });
+        Self(Arc::new(State { declared: watch::Sender::new(false), problems, last_check, repairs }))
     }
 }
 
 impl TopologyStatus {
-    /// All objects were declared by this process.
-    pub(super) fn declared(&self) {
+    /// Records that this process has declared all objects.
+    pub(super) fn set_declared(&self) {
         if !self.is_declared() {
-            // The first check can be due only now.
-            lock(&self.0.checks).last = Instant::now();
+            // The first check becomes due from now on.
+            lock(&self.0.last_check).at = Instant::now();
         }
         self.0.declared.send_replace(true);
     }
 
-    /// Whether this process has declared all objects before: what is missing from then on has disappeared.
+    /// Whether this process has declared all objects. An object that is missing afterwards was deleted.
     pub(super) fn is_declared(&self) -> bool {
         *self.0.declared.borrow()
     }
 
-    /// Waits until all objects were declared.
-    pub async fn until_declared(&self) {
-        // The sender lives as long as this does.
+    /// Waits until this process has declared all objects.
+    pub async fn wait_until_declared(&self) {
+        // Waiting cannot fail: the sender lives as long as `self`.
         let _ = self.0.declared.subscribe().wait_for(|declared| *declared).await;
     }
 
-    /// What was wrong at the last check.
+    /// The problems of the last successful check.
     pub fn problems(&self) -> Vec<TopologyProblem> {
         lock(&self.0.problems).clone()
     }
 
-    /// `None` if a check has ended recently.
-    pub fn unchecked(&self) -> Option<Unchecked> {
-        let checks = lock(&self.0.checks);
-        let lasts = checks.last.elapsed();
-        if !self.is_declared() || lasts <= GRACE {
+    /// `None` if a check has succeeded recently.
+    pub fn overdue_check(&self) -> Option<OverdueCheck> {
+        let last_check = lock(&self.0.last_check);
+        let age = last_check.at.elapsed();
+        if !self.is_declared() || age <= MAX_CHECK_AGE {
             return None;
         }
-        let error = checks.error.clone().unwrap_or_else(|| "the broker does not answer".to_owned());
-        Some(Unchecked { lasts, error })
+        let error = last_check.error.clone().unwrap_or_else(|| "the broker does not answer".to_owned());
+        Some(OverdueCheck { age, error })
     }
 
-    /// A check found these problems. Returns those of the check before.
-    pub(super) fn checked(&self, problems: Vec<TopologyProblem>) -> Vec<TopologyProblem> {
-        *lock(&self.0.checks) = Checks { last: Instant::now(), error: None };
+    /// Records the problems of a successful check. Returns the problems of the previous check.
+    pub(super) fn record_check(&self, problems: Vec<TopologyProblem>) -> Vec<TopologyProblem> {
+        *lock(&self.0.last_check) = LastCheck { at: Instant::now(), error: None };
         std::mem::replace(&mut *lock(&self.0.problems), problems)
     }
 
-    /// A check failed. The problems of the last one stay: nobody knows better.
+    /// Records that a check failed. The problems of the last successful check stay.
     pub(super) fn check_failed(&self, error: &BrokerError) {
-        lock(&self.0.checks).error = Some(error.to_string());
+        lock(&self.0.last_check).error = Some(error.to_string());
     }
 
-    /// An object was missing and was declared again.
-    pub(super) fn restored(&self, object: Object) {
+    /// Records that a missing object was declared again.
+    pub(super) fn record_repair(&self, object: Object) {
         let at = Utc::now();
         let repair = Repair { object, at };
         let mut repairs = lock(&self.0.repairs);
-        let known = |earlier: &Repair| {
+        let is_same_loss = |earlier: &Repair| {
             earlier.object == repair.object
-                && at.signed_duration_since(earlier.at).to_std().unwrap_or_default() < SAME_LOSS
+                && at.signed_duration_since(earlier.at).to_std().unwrap_or_default() < SAME_LOSS_WINDOW
         };
-        if repairs.latest.iter().any(known) {
+        if repairs.latest.iter().any(is_same_loss) {
             return;
         }
         let Object { kind, name } = &repair.object;
-        tracing::error!(kind = kind.as_str(), name, lost = repair.object.loss(), "missing broker object restored");
+        tracing::error!(
+            kind = kind.as_str(),
+            name,
+            lost = repair.object.loss_description(),
+            "missing broker object restored"
+        );
         repairs.counts[*kind as usize] += 1;
         repairs.latest.truncate(MAX_REPAIRS - 1);
         repairs.latest.push_front(repair);
     }
 
-    /// Repairs of the last ten minutes, the latest first.
+    /// Repairs of the last ten minutes, newest first.
     pub fn recent_repairs(&self) -> Vec<Repair> {
         let now = Utc::now();
-        let recent = |repair: &&Repair| now.signed_duration_since(repair.at).to_std().unwrap_or_default() < RECENT;
-        lock(&self.0.repairs).latest.iter().filter(recent).cloned().collect()
+        let is_recent =
+            |repair: &&Repair| now.signed_duration_since(repair.at).to_std().unwrap_or_default() < MAX_REPAIR_AGE;
+        lock(&self.0.repairs).latest.iter().filter(is_recent).cloned().collect()
     }
 
-    /// Repairs of a kind since the process started.
+    /// The number of repairs since the process started.
     pub fn repairs(&self, kind: ObjectKind) -> u64 {
         lock(&self.0.repairs).counts[kind as usize]
     }
 }
 
-/// Nothing panics while one of these is locked half-way through a change.
+/// Ignores poisoning: no code panics in the middle of a change while it holds one of these locks.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -289,12 +284,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_loss_is_counted_once_and_says_what_is_lost() {
+    fn one_loss_is_counted_once_and_the_repair_describes_the_consequence() {
         let status = TopologyStatus::default();
         for _ in 0..2 {
-            status.restored(Object::new(ObjectKind::Queue, "waypost.events"));
+            status.record_repair(Object::new(ObjectKind::Queue, "waypost.events"));
         }
-        status.restored(Object::new(ObjectKind::Binding, "waypost.events"));
+        status.record_repair(Object::new(ObjectKind::Binding, "waypost.events"));
         let repairs: Vec<String> = status.recent_repairs().iter().map(ToString::to_string).collect();
         assert_eq!(repairs.len(), 2);
         assert!(repairs[0].starts_with("the binding of exchange waypost.events was missing"), "{repairs:?}");
@@ -303,27 +298,28 @@ mod tests {
     }
 
     #[test]
-    fn a_topology_that_is_not_checked_keeps_its_problems_and_says_why() {
+    fn an_overdue_check_keeps_the_last_problems_and_reports_the_last_error() {
         let status = TopologyStatus::default();
-        let back = GRACE + Duration::from_secs(17);
-        lock(&status.0.checks).last -= back;
-        assert_eq!(status.unchecked(), None, "there is nothing to check before all is declared");
-        status.declared();
-        assert_eq!(status.unchecked(), None);
+        let overdue = MAX_CHECK_AGE + Duration::from_secs(17);
+        lock(&status.0.last_check).at -= overdue;
+        assert_eq!(status.overdue_check(), None, "no check is due before the objects are declared");
+        status.set_declared();
+        assert_eq!(status.overdue_check(), None);
 
         let object = Object::new(ObjectKind::Stream, "waypost.campaigns");
         let missing = TopologyProblem::Missing { object, why: "deleted".to_owned() };
-        status.checked(vec![missing.clone()]);
-        let limit = BrokerError::ChannelFailed { doing: "connecting", error: "connection limit reached".to_owned() };
-        status.check_failed(&limit);
-        assert_eq!(status.unchecked(), None, "one lost connection is nothing to report");
-        lock(&status.0.checks).last -= back;
-        // Another connection declares everything once more, and checks nothing.
-        status.declared();
+        status.record_check(vec![missing.clone()]);
+        let connection_limit =
+            BrokerError::ChannelFailed { operation: "connecting", error: "connection limit reached".to_owned() };
+        status.check_failed(&connection_limit);
+        assert_eq!(status.overdue_check(), None, "one failed check is not reported");
+        lock(&status.0.last_check).at -= overdue;
+        // Another connection declares the objects again, which is not a check.
+        status.set_declared();
         assert_eq!(status.problems(), std::slice::from_ref(&missing));
-        let unchecked = status.unchecked().expect("not checked for too long").to_string();
-        assert_eq!(unchecked, "not checked for 47 s: connecting: connection limit reached");
-        assert_eq!(status.checked(Vec::new()), [missing]);
-        assert_eq!((status.problems().len(), status.unchecked()), (0, None));
+        let overdue_check = status.overdue_check().expect("overdue").to_string();
+        assert_eq!(overdue_check, "not checked for 47 s: connecting: connection limit reached");
+        assert_eq!(status.record_check(Vec::new()), [missing]);
+        assert_eq!((status.problems().len(), status.overdue_check()), (0, None));
     }
 }

@@ -1,5 +1,5 @@
-//! The transport under a connection: TCP or TLS, with every frame from the broker [checked](super::frame_filter) before
-//! lapin reads it.
+//! The transport of a connection: TCP or TLS. [`frame_filter`](super::frame_filter) checks each frame from the broker
+//! before lapin reads it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,47 +22,47 @@ use super::frame_filter::FrameFilter;
 /// Opens a connection to the broker at `uri`.
 ///
 /// # Errors
-/// No connection, or the broker refuses it.
+/// The connection fails, or the broker refuses it.
 pub(super) async fn connect(
     uri: AMQPUri,
     properties: ConnectionProperties,
     tls: OwnedTLSConfig,
 ) -> lapin::Result<Connection> {
     let tokio = TokioRuntime::tokio_current();
-    let open = async move |uri: AMQPUri, _: Runtime<Kit>| {
+    let open = async move |uri: AMQPUri, _: Runtime<FilteringRuntime>| {
         let stream = uri.connect_with_config_async(tls.as_ref(), &tokio).await?;
-        Ok(AsyncTcpStream::Plain(CheckedStream::new(stream)))
+        Ok(AsyncTcpStream::Plain(FilteredStream::new(stream)))
     };
-    Connection::connector(uri, Runtime::new(Kit(Tokio::current())), open, properties).await
+    Connection::connector(uri, Runtime::new(FilteringRuntime(Tokio::current())), open, properties).await
 }
 
-/// Tokio, but for the type of its streams: lapin takes a stream of ours only from a runtime that has it.
+/// Tokio with [`FilteredStream`] as its stream type: lapin accepts only the stream type of its runtime.
 #[derive(Debug, Clone)]
-struct Kit(Tokio);
+struct FilteringRuntime(Tokio);
 
-/// A stream from and to the broker, decrypted.
-struct CheckedStream {
+/// The decrypted stream from and to the broker.
+struct FilteredStream {
     stream: AsyncTcpStream<<Tokio as Reactor>::TcpStream>,
     filter: FrameFilter,
 }
 
-impl CheckedStream {
+impl FilteredStream {
     fn new(stream: AsyncTcpStream<<Tokio as Reactor>::TcpStream>) -> Self {
         Self { stream, filter: FrameFilter::default() }
     }
 }
 
-impl AsyncRead for CheckedStream {
+impl AsyncRead for FilteredStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let Self { stream, filter } = &mut *self;
-            let passed = filter.read(buf);
-            if passed > 0 || buf.is_empty() {
-                return Poll::Ready(Ok(passed));
+            let count = filter.read(buf);
+            if count > 0 || buf.is_empty() {
+                return Poll::Ready(Ok(count));
             }
             let received = ready!(Pin::new(stream).poll_read(cx, filter.free_space()))?;
             if received == 0 {
-                // An incomplete frame is of no use to anybody.
+                // The connection has ended. An incomplete frame in the filter is dropped.
                 return Poll::Ready(Ok(0));
             }
             filter.received(received);
@@ -70,7 +70,7 @@ impl AsyncRead for CheckedStream {
     }
 }
 
-impl AsyncWrite for CheckedStream {
+impl AsyncWrite for FilteredStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -92,9 +92,9 @@ impl AsyncWrite for CheckedStream {
     }
 }
 
-impl RuntimeKit for Kit {}
+impl RuntimeKit for FilteringRuntime {}
 
-impl Executor for Kit {
+impl Executor for FilteringRuntime {
     type Task<T: Send + 'static> = <Tokio as Executor>::Task<T>;
 
     fn block_on<T, F: Future<Output = T>>(&self, f: F) -> T {
@@ -110,8 +110,8 @@ impl Executor for Kit {
     }
 }
 
-impl Reactor for Kit {
-    type TcpStream = CheckedStream;
+impl Reactor for FilteringRuntime {
+    type TcpStream = FilteredStream;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     fn register<H: io::Read + io::Write + AsFd + AsRawFd + Send + 'static>(
@@ -130,6 +130,6 @@ impl Reactor for Kit {
     }
 
     fn tcp_connect_addr(&self, addr: SocketAddr) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
-        self.0.tcp_connect_addr(addr).map_ok(|stream| CheckedStream::new(AsyncTcpStream::Plain(stream)))
+        self.0.tcp_connect_addr(addr).map_ok(|stream| FilteredStream::new(AsyncTcpStream::Plain(stream)))
     }
 }

@@ -1,6 +1,6 @@
-//! Reads the values of AMQP 0-9-1 from bytes that nobody has checked (4.2.5): strings, tables, arrays.
+//! Reads strings, tables and arrays of AMQP 0-9-1 (4.2.5) from unchecked bytes.
 
-/// Bytes that are yet to be read. Every function answers `None` if there are too few.
+/// Holds the unread bytes. Each method returns `None` if there are too few.
 pub(super) struct WireReader<'a>(pub(super) &'a [u8]);
 
 impl<'a> WireReader<'a> {
@@ -19,13 +19,13 @@ impl<'a> WireReader<'a> {
         self.take(usize::from(length))
     }
 
-    /// Bytes behind their number as a `u32`: a long string, a table, an array.
+    /// Bytes that follow their number as a `u32`: a long string, a table or an array.
     pub(super) fn long_bytes(&mut self) -> Option<&'a [u8]> {
         let length = self.take(4)?.try_into().ok().map(u32::from_be_bytes)?;
         self.take(usize::try_from(length).ok()?)
     }
 
-    /// A value of a table: its type, and its content without a length. `None` also if the type is not known.
+    /// A field value: its type, and its content without the length. `None` also if the type is unknown.
     pub(super) fn value(&mut self) -> Option<(u8, &'a [u8])> {
         let kind = self.take(1)?[0];
         let content = match kind {

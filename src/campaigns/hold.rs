@@ -1,4 +1,5 @@
-//! Whether events are held because campaigns may be missing from the log, and why.
+//! The status of the campaigns log, and the reason why a worker holds its events: campaigns may be missing from the
+//! log.
 
 use std::fmt;
 
@@ -9,9 +10,9 @@ use crate::store::state::Incomplete;
 pub enum LogStatus {
     /// The view follows the log.
     Following,
-    /// The view does not continue in the log, or must be read again. The log is read, and no change is accepted.
+    /// The view does not continue in the log, or must be read again. No change is accepted while the log is read.
     Comparing,
-    /// Campaigns may be missing: an operator must decide.
+    /// Campaigns may be missing. An operator must decide.
     Incomplete(Hold),
 }
 
@@ -20,36 +21,27 @@ pub enum LogStatus {
 pub struct Hold {
     /// The name of the campaigns log.
     pub log: String,
-    /// Why campaigns may be missing.
     pub reason: HoldReason,
 }
 
-/// Why campaigns may be missing.
+/// Why campaigns may be missing. `first` is the offset of the log's first record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HoldReason {
     /// The view was read from another log, or from records that the log does not have any more.
-    LogReplaced {
-        /// The offset of the log's first record.
-        first: u64,
-    },
-    /// The log has lost records that this worker has not read.
-    LogTrimmed {
-        /// The offset of the log's first record.
-        first: u64,
-        /// The offset of the last record that this worker has read.
-        read_to: u64,
-    },
+    LogReplaced { first: u64 },
+    /// The log has lost records that this worker has not read. `read_to` is the offset of the last record it has read.
+    LogTrimmed { first: u64, read_to: u64 },
     /// The view was read from an incomplete log.
     View(Incomplete),
 }
 
 impl HoldReason {
-    /// Whether the view was complete before: it can be restored from.
+    /// Whether the view was complete before. Such a view can restore the log.
     pub fn keeps_campaigns(self) -> bool {
         matches!(self, Self::LogReplaced { .. } | Self::LogTrimmed { .. })
     }
 
-    /// Whether the log has lost its beginning: a worker that is ready may have changes that no new reader finds.
+    /// Whether the log has lost its beginning. A ready worker may have changes that a new reader does not find.
     pub(super) fn lacks_beginning(self) -> bool {
         match self {
             Self::LogReplaced { first } => first > 0,
@@ -58,7 +50,7 @@ impl HoldReason {
         }
     }
 
-    /// A name for programs.
+    /// The `reason` of `GET /v1/configuration`.
     pub fn name(self) -> &'static str {
         match self {
             Self::LogReplaced { .. } => "logReplaced",

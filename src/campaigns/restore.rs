@@ -1,4 +1,5 @@
-//! What an operator decides about an incomplete campaigns log: to restore it from this worker's store, or to accept it.
+//! An operator's decision about an incomplete campaigns log: restore the log from this worker's store, or accept the
+//! log.
 
 use chrono::{DateTime, Utc};
 use futures_util::future::try_join_all;
@@ -10,38 +11,34 @@ use crate::store::StoreError;
 use crate::store::record::{Control, RestoreKind};
 use crate::view_sync::SyncState;
 
-/// Campaigns in flight to the broker at once, at most.
-const BATCH: usize = 256;
+/// The most campaigns that are in flight to the broker at once.
+const MAX_BATCH_RECORDS: usize = 256;
 
-/// Bytes in flight to the broker at once; the last record may exceed them. Each record is in memory several times.
-const BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// The most bytes that are in flight to the broker at once; the last record may exceed them. Each record is in memory
+/// several times.
+const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// Who decided about a snapshot that a worker appends because it was asked to.
+/// The `by` of a snapshot that a worker appends for another worker.
 const ANSWERED_BY: &str = "another worker that asked";
 
-/// A snapshot is repeated this often if campaigns change meanwhile.
+/// Attempts of a snapshot, if campaigns change meanwhile.
 const MAX_ATTEMPTS: usize = 5;
 
-/// What this worker knows of the configuration.
+/// The state of the configuration on this worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Configuration {
-    /// Whether it is current.
-    pub currency: SyncState,
-    /// Whether campaigns may be missing.
-    pub status: LogStatus,
-    /// How many campaigns the store has.
+    pub sync_state: SyncState,
+    pub log_status: LogStatus,
+    /// The number of campaigns in the store.
     pub campaigns: u64,
-    /// When the latest change that the store has was accepted.
+    /// When the store's latest change was accepted.
     pub last_change_at: Option<DateTime<Utc>>,
 }
 
 impl Configuration {
-    /// Why `restore` is refused.
-    ///
-    /// # Errors
-    /// [`CampaignError`].
+    /// Which restore this worker can do, or why none.
     fn restore_kind(&self) -> Result<RestoreKind, CampaignError> {
-        let kind = match (&self.status, self.currency) {
+        let kind = match (&self.log_status, self.sync_state) {
             (LogStatus::Incomplete(Hold { reason, .. }), _) if reason.keeps_campaigns() => RestoreKind::Merge,
             (LogStatus::Incomplete(_), _) => {
                 return Err(CampaignError::Conflict(
@@ -64,9 +61,9 @@ impl Configuration {
         Ok(kind)
     }
 
-    /// Whether this worker holds its events, and the log has lost its beginning.
+    /// Whether this worker holds its events because the log has lost its beginning.
     fn lacks_beginning(&self) -> bool {
-        matches!(&self.status, LogStatus::Incomplete(hold) if hold.reason.lacks_beginning())
+        matches!(&self.log_status, LogStatus::Incomplete(hold) if hold.reason.lacks_beginning())
     }
 
     /// Whether the campaigns log can be restored from this worker.
@@ -76,51 +73,41 @@ impl Configuration {
 }
 
 impl Campaigns {
-    /// What this worker knows of the configuration.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub fn configuration(&self) -> Result<Configuration, StoreError> {
         Ok(Configuration {
-            currency: *self.currency.borrow(),
-            status: self.status.borrow().clone(),
+            sync_state: *self.sync_state.borrow(),
+            log_status: self.log_status.borrow().clone(),
             campaigns: self.store.count_campaigns(),
             last_change_at: self.store.view_state()?.last_change_at,
         })
     }
 
-    /// Appends all campaigns of this worker's store to the log, in the name of `by`. Gives back how many.
+    /// Appends all campaigns of this worker's store to the log, and returns their number.
     ///
-    /// If this worker holds its events and the log has lost its beginning, workers that are ready append theirs before: they
-    /// may know more. It goes on if the caller goes away. Interrupted, it has no effect and can be repeated.
-    ///
-    /// # Errors
-    /// [`CampaignError`].
+    /// If this worker holds its events because the log has lost its beginning, a ready worker appends its campaigns
+    /// first: its store may have more changes. The restore continues if the caller disconnects. An interrupted restore
+    /// has no effect and can be repeated.
     pub async fn restore(&self, by: &str) -> Result<u64, CampaignError> {
         let (campaigns, by) = (self.clone(), by.to_owned());
-        let restored = tokio::spawn(async move { campaigns.append_all(&by).await }).await;
-        restored
-            .unwrap_or_else(|error| Err(CampaignError::Unavailable(format!("the restore was interrupted: {error}"))))
+        let result = tokio::spawn(async move { campaigns.append_all(&by).await }).await;
+        result.unwrap_or_else(|error| Err(CampaignError::Unavailable(format!("the restore was interrupted: {error}"))))
     }
 
     async fn append_all(&self, by: &str) -> Result<u64, CampaignError> {
-        let _turn = self.lock().await?;
-        let _restoring = self.restoring.lock().await;
+        let _write_lock = self.lock().await?;
+        let _restore_lock = self.restore_mutex.lock().await;
         let configuration = self.configuration()?;
         let kind = configuration.restore_kind()?;
         if configuration.lacks_beginning() {
-            self.snapshot_of_another().await?;
+            self.load_snapshot_of_ready_worker().await?;
         }
         self.append_restore(kind, by, false).await
     }
 
-    /// Appends a snapshot because another worker asked for it. Gives back how many campaigns it has.
-    ///
-    /// # Errors
-    /// [`CampaignError`].
+    /// Appends a snapshot for another worker, and returns its number of campaigns.
     pub(super) async fn append_answer(&self) -> Result<u64, CampaignError> {
-        let _turn = self.lock().await?;
-        let _restoring = self.restoring.lock().await;
+        let _write_lock = self.lock().await?;
+        let _restore_lock = self.restore_mutex.lock().await;
         match self.configuration()?.restore_kind()? {
             kind @ RestoreKind::Snapshot => self.append_restore(kind, ANSWERED_BY, true).await,
             RestoreKind::Merge => Err(CampaignError::Conflict("this worker holds its events".to_owned())),
@@ -134,9 +121,9 @@ impl Campaigns {
             let (by, at) = (by.to_owned(), Utc::now());
             let started = Control::RestoreStarted { restore: restore.clone(), kind, by, at, accepted_loss, is_answer };
             match kind {
-                // It is the state at its first record, which this worker has then applied.
+                // A snapshot is the state at its first record, so this worker must have applied that record.
                 RestoreKind::Snapshot => self.append_control(&started).await?,
-                // The view is of another log.
+                // This worker's view is from another log.
                 RestoreKind::Merge => self.publish_control(&started).await?,
             }
             let generation = self.store.campaigns_generation();
@@ -160,15 +147,15 @@ impl Campaigns {
                 return Ok(count);
             }
             count += batch.len() as u64;
-            confirmed(try_join_all(batch.into_iter().map(|record| self.publisher.publish(record)))).await?;
+            await_confirm(try_join_all(batch.into_iter().map(|record| self.publisher.publish(record)))).await?;
         }
     }
 
-    /// The records of the campaigns after the id `after`: at most [`BATCH`] and about [`BATCH_BYTES`]. Empty after the last
-    /// campaign.
+    /// The records of the campaigns after the id `after`: at most [`MAX_BATCH_RECORDS`], and about [`MAX_BATCH_BYTES`].
+    /// Empty after the last campaign.
     fn next_batch(&self, restore: &str, after: &mut Option<String>) -> Result<Vec<OutboundMessage>, StoreError> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        while batch.len() < BATCH && bytes < BATCH_BYTES {
+        while batch.len() < MAX_BATCH_RECORDS && bytes < MAX_BATCH_BYTES {
             let Some(stored) = self.store.stored_campaign_after(after.as_deref())? else { break };
             *after = Some(stored.campaign.id.clone());
             let control = Control::RestoredCampaign { restore: restore.to_owned(), stored: Box::new(stored) };
@@ -179,22 +166,25 @@ impl Campaigns {
         Ok(batch)
     }
 
-    /// Accepts that what the log has is all there is, in the name of `by`. Gives back how many campaigns this worker's
-    /// store had. Workers that are ready keep their campaigns.
+    /// Accepts the log as complete, and returns how many campaigns this worker's store had. Ready workers keep their
+    /// campaigns.
     ///
     /// # Errors
-    /// [`CampaignError::Conflict`] if this worker does not hold its events, or if all it lacks comes from a worker that is ready.
+    /// [`CampaignError::Conflict`] if this worker does not hold its events, or if a ready worker has just restored the log.
     pub async fn accept_empty(&self, by: &str) -> Result<u64, CampaignError> {
-        let _turn = self.lock().await?;
+        let _write_lock = self.lock().await?;
         let configuration = self.configuration()?;
-        let LogStatus::Incomplete(hold) = &configuration.status else {
+        let LogStatus::Incomplete(hold) = &configuration.log_status else {
             let message = "this worker does not hold its events: there is nothing to accept";
             return Err(CampaignError::Conflict(message.to_owned()));
         };
-        // What only this worker's store has is dropped by the operator's decision alone.
-        if configuration.lacks_beginning() && self.snapshot_of_another().await? && !hold.reason.keeps_campaigns() {
+        // Only an operator's decision drops campaigns that only this worker's store has.
+        if configuration.lacks_beginning()
+            && self.load_snapshot_of_ready_worker().await?
+            && !hold.reason.keeps_campaigns()
+        {
             let message = "nothing was accepted: a worker that is ready has appended all its campaigns to the log, and this worker \
-                           loads them now. `waypost ready` says when it goes on";
+                           loads them now. `waypost ready` shows when this worker delivers again";
             return Err(CampaignError::Conflict(message.to_owned()));
         }
         self.append_control(&Control::AcceptEmpty { by: by.to_owned(), at: Utc::now() }).await?;
@@ -210,9 +200,9 @@ impl Campaigns {
         Ok(())
     }
 
-    /// Appends a control record.
+    /// Appends a control record, and waits for the broker's confirm only.
     pub(super) async fn publish_control(&self, control: &Control) -> Result<(), CampaignError> {
-        confirmed(self.publisher.publish(self.control_message(control)?)).await
+        await_confirm(self.publisher.publish(self.control_message(control)?)).await
     }
 
     fn control_message(&self, control: &Control) -> Result<OutboundMessage, StoreError> {
@@ -221,10 +211,9 @@ impl Campaigns {
     }
 }
 
-/// Waits for the broker's confirm.
-async fn confirmed<T>(published: impl Future<Output = Result<T, PublishError>>) -> Result<(), CampaignError> {
-    match tokio::time::timeout(APPEND_TIMEOUT, published).await {
-        Ok(published) => published.map(drop).map_err(|error| CampaignError::Unavailable(error.to_string())),
+async fn await_confirm<T>(publish: impl Future<Output = Result<T, PublishError>>) -> Result<(), CampaignError> {
+    match tokio::time::timeout(APPEND_TIMEOUT, publish).await {
+        Ok(result) => result.map(drop).map_err(|error| CampaignError::Unavailable(error.to_string())),
         Err(_) => {
             let seconds = APPEND_TIMEOUT.as_secs();
             Err(CampaignError::Unavailable(format!(

@@ -1,4 +1,4 @@
-//! Snapshots that workers ask each other for: a worker that is ready may have changes that the log has lost.
+//! Snapshots that workers request from each other. A ready worker may have changes that the log has lost.
 
 use std::time::Duration;
 
@@ -10,34 +10,34 @@ use super::{CampaignError, Campaigns};
 use crate::store::StoreError;
 use crate::store::record::{Control, RestoreKind};
 
-/// A worker that is ready begins to answer within this time, if there is one.
+/// Time in which a ready worker, if there is one, begins its snapshot.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A snapshot that has begun is finished within this time, or the caller is told to try again.
+/// Time in which a snapshot that has begun must be finished.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A worker that was asked waits up to this long: if another worker answers meanwhile, it does not.
+/// The longest random delay before an answer. A worker does not answer if another worker has begun to.
 const MAX_ANSWER_DELAY: Duration = Duration::from_secs(1);
 
-/// A worker has asked for a snapshot, and none was begun and nothing decided since.
+/// A worker's request for a snapshot. The request is open until a snapshot begins or an operator decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SnapshotRequest {
     accepted_loss: Option<u64>,
 }
 
-/// Snapshots as this worker has read them from the log.
+/// Counts the snapshots that this worker has read from the log.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SnapshotProgress {
-    /// The id of the latest one that began.
+    /// The id of the latest snapshot that began.
     restore: String,
-    /// How many records of snapshots were read.
+    /// Records of snapshots.
     records: u64,
-    /// How many snapshots were finished.
+    /// Snapshots that ended.
     finished: u64,
 }
 
 impl SnapshotRequest {
-    /// The request that is open after a record, if `open` was open before.
+    /// The request that is open after a record. `open` is the request that was open before the record.
     pub(super) fn after(control: &Control, open: Option<Self>) -> Option<Self> {
         match control {
             Control::SnapshotWanted { accepted_loss, .. } => Some(Self { accepted_loss: *accepted_loss }),
@@ -50,15 +50,15 @@ impl SnapshotRequest {
         }
     }
 
-    /// Whether a complete view that lacks `accepted_loss` knows more than the worker that asked.
+    /// Whether a complete view that lacks `accepted_loss` has more changes than the worker that asked.
     fn is_answered_by(self, accepted_loss: Option<u64>) -> bool {
         self.accepted_loss.is_none() || accepted_loss < self.accepted_loss
     }
 }
 
 impl SnapshotProgress {
-    /// Takes in a record. Gives back whether it belongs to a snapshot.
-    fn read(&mut self, control: &Control) -> bool {
+    /// Counts a record of the log. Returns whether the record belongs to a snapshot.
+    fn record(&mut self, control: &Control) -> bool {
         match control {
             Control::RestoreStarted { restore, kind: RestoreKind::Snapshot, .. } => {
                 self.restore.clone_from(restore);
@@ -79,30 +79,27 @@ impl SnapshotProgress {
 }
 
 impl Campaigns {
-    /// Takes in a control record that was read from the log.
     pub(super) fn follow_snapshots(&self, control: &Control) {
-        self.snapshots.send_if_modified(|progress| progress.read(control));
+        self.snapshots.send_if_modified(|progress| progress.record(control));
     }
 
-    /// Asks workers that are ready for a snapshot, because the view lacks `accepted_loss`, or is held if that is `None`.
-    ///
-    /// # Errors
-    /// [`CampaignError`].
-    pub(super) async fn ask_for_snapshot(&self, accepted_loss: Option<u64>) -> Result<(), CampaignError> {
+    /// Asks ready workers for a snapshot, because this view lacks `accepted_loss`. With `None`, this worker holds its
+    /// events.
+    pub(super) async fn request_snapshot(&self, accepted_loss: Option<u64>) -> Result<(), CampaignError> {
         self.publish_control(&Control::SnapshotWanted { accepted_loss, at: Utc::now() }).await
     }
 
-    /// Has a worker that is ready append a snapshot, and waits until this worker has read its last record. Gives back
-    /// whether there is such a worker.
+    /// Asks a ready worker for a snapshot, and waits until this worker has read all of it. Returns `false` if no worker
+    /// is ready.
     ///
     /// # Errors
-    /// [`CampaignError::Unavailable`].
-    pub(super) async fn snapshot_of_another(&self) -> Result<bool, CampaignError> {
+    /// [`CampaignError::Unavailable`] if the snapshot is not finished in time.
+    pub(super) async fn load_snapshot_of_ready_worker(&self) -> Result<bool, CampaignError> {
         let mut progress = self.snapshots.subscribe();
         let before = progress.borrow_and_update().clone();
-        self.ask_for_snapshot(None).await?;
-        let begun = |now: &SnapshotProgress| now.records > before.records || now.finished > before.finished;
-        if !holds_within(ANSWER_TIMEOUT, &mut progress, begun).await {
+        self.request_snapshot(None).await?;
+        let has_begun = |now: &SnapshotProgress| now.records > before.records || now.finished > before.finished;
+        if !holds_within(ANSWER_TIMEOUT, &mut progress, has_begun).await {
             return Ok(false);
         }
         if holds_within(SNAPSHOT_TIMEOUT, &mut progress, |now| now.finished > before.finished).await {
@@ -110,16 +107,13 @@ impl Campaigns {
         }
         let seconds = SNAPSHOT_TIMEOUT.as_secs();
         Err(CampaignError::Unavailable(format!(
-            "a worker that is ready appends its campaigns to the log, and has not finished within {seconds} s. Nothing was decided. \
+            "a worker that is ready appends its campaigns to the log, but did not finish within {seconds} s. Nothing was decided. \
              Try again"
         )))
     }
 
-    /// Appends a snapshot for a worker that asked, if this worker, which is current, knows more. Stops when the handle is
-    /// dropped.
-    ///
-    /// # Errors
-    /// [`StoreError`].
+    /// Appends a snapshot for a worker that asked, if this current worker has more changes. The task stops when its
+    /// handle is dropped.
     pub(super) fn answer(&self, request: SnapshotRequest) -> Result<Option<AbortOnDropHandle<()>>, StoreError> {
         if !request.is_answered_by(self.store.view_state()?.accepted_loss) || !self.store.has_campaigns() {
             return Ok(None);
@@ -132,33 +126,33 @@ impl Campaigns {
                 return;
             }
             if let Err(error) = campaigns.append_answer().await {
-                tracing::warn!(log = campaigns.log, %error, "no snapshot appended for a worker that asked");
+                tracing::warn!(log = campaigns.log, %error, "snapshot for another worker not appended");
             }
         };
         Ok(Some(AbortOnDropHandle::new(tokio::spawn(answer))))
     }
 }
 
-/// A random part of [`MAX_ANSWER_DELAY`].
+/// Random, from 0 to [`MAX_ANSWER_DELAY`].
 fn answer_delay() -> Duration {
     let random = super::random::<1>().map_or(0, |[random]| random);
     MAX_ANSWER_DELAY * u32::from(random) / u32::from(u8::MAX)
 }
 
-/// Waits until `predicate` holds. Gives back whether it did in time.
+/// Waits until `predicate` holds. Returns `false` after a timeout.
 async fn holds_within(
     timeout: Duration,
     progress: &mut watch::Receiver<SnapshotProgress>,
     predicate: impl FnMut(&SnapshotProgress) -> bool,
 ) -> bool {
-    tokio::time::timeout(timeout, progress.wait_for(predicate)).await.is_ok_and(|held| held.is_ok())
+    tokio::time::timeout(timeout, progress.wait_for(predicate)).await.is_ok_and(|result| result.is_ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn wanted(accepted_loss: Option<u64>) -> Control {
+    fn requested(accepted_loss: Option<u64>) -> Control {
         Control::SnapshotWanted { accepted_loss, at: Utc::now() }
     }
 
@@ -172,8 +166,8 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_open_until_a_snapshot_begins_or_something_is_decided() {
-        let request = SnapshotRequest::after(&wanted(Some(7)), None);
+    fn a_request_is_open_until_a_snapshot_begins_or_an_operator_decides() {
+        let request = SnapshotRequest::after(&requested(Some(7)), None);
         assert_eq!(request, Some(SnapshotRequest { accepted_loss: Some(7) }));
         let hold = Control::Hold { at: Utc::now(), campaigns: 1 };
         for control in [hold, started(RestoreKind::Merge)] {
@@ -186,8 +180,8 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_answered_by_who_knows_more() {
-        for (asked, lacks, answered) in [
+    fn a_request_is_answered_by_a_worker_with_more_changes() {
+        for (requester_loss, own_loss, is_answered) in [
             (None, None, true),
             (None, Some(9), true),
             (Some(7), None, true),
@@ -195,17 +189,17 @@ mod tests {
             (Some(7), Some(7), false),
             (Some(7), Some(9), false),
         ] {
-            let request = SnapshotRequest { accepted_loss: asked };
-            assert_eq!(request.is_answered_by(lacks), answered, "{asked:?}, {lacks:?}");
+            let request = SnapshotRequest { accepted_loss: requester_loss };
+            assert_eq!(request.is_answered_by(own_loss), is_answered, "{requester_loss:?}, {own_loss:?}");
         }
     }
 
     #[test]
-    fn a_merge_is_no_snapshot() {
+    fn a_merge_is_not_counted_as_a_snapshot() {
         let mut progress = SnapshotProgress::default();
-        assert!(!progress.read(&started(RestoreKind::Merge)) && !progress.read(&finished("r")));
-        assert!(progress.read(&started(RestoreKind::Snapshot)) && progress.read(&finished("r")));
-        assert!(!progress.read(&finished("other")));
+        assert!(!progress.record(&started(RestoreKind::Merge)) && !progress.record(&finished("r")));
+        assert!(progress.record(&started(RestoreKind::Snapshot)) && progress.record(&finished("r")));
+        assert!(!progress.record(&finished("other")));
         assert_eq!((progress.records, progress.finished), (1, 1));
     }
 }

@@ -1,4 +1,4 @@
-//! One webhook of a campaign: a change of it is a change of the campaign, made on the version that was read.
+//! Reads and changes a single webhook. Each change of a webhook is a change of its campaign, made on the version read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,20 +15,14 @@ use crate::store::{StoreError, StoredCampaign};
 
 impl Campaigns {
     /// The campaign that has this webhook.
-    ///
-    /// # Errors
-    /// [`CampaignError::Unknown`] where none has it.
-    pub fn of_webhook(&self, id: &WebhookId) -> Result<Arc<StoredCampaign>, CampaignError> {
-        let owner = self.store.owner_of(id.as_str())?.ok_or_else(|| self.missing())?;
+    pub fn get_by_webhook(&self, id: &WebhookId) -> Result<Arc<StoredCampaign>, CampaignError> {
+        let owner = self.store.owner_of(id.as_str())?.ok_or_else(|| self.not_found())?;
         let stored = self.get(&owner)?;
-        // It may have lost the webhook since it was named.
-        if stored.campaign.place_of(id).is_some() { Ok(stored) } else { Err(self.missing()) }
+        // A change may have removed the webhook since its owner was read.
+        if stored.campaign.place_of(id).is_some() { Ok(stored) } else { Err(self.not_found()) }
     }
 
-    /// Replaces a webhook; gives back its campaign as it is from now on.
-    ///
-    /// # Errors
-    /// [`CampaignError`]; the faults of the document have paths from its own root.
+    /// Replaces a webhook and returns its campaign. Paths in errors begin at the webhook's document.
     pub async fn put_webhook(
         &self,
         id: &WebhookId,
@@ -37,16 +31,13 @@ impl Campaigns {
         by: &str,
     ) -> Result<StoredCampaign, CampaignError> {
         self.edit(id, precondition, by, |campaign, place| {
-            let webhook = document::read_webhook(document, UrlPolicy::Egress(&self.rules), &campaign.id, place)?;
+            let webhook = document::read_webhook(document, UrlPolicy::Egress(&self.egress_rules), &campaign.id, place)?;
             Ok(campaign.with_webhook(webhook))
         })
         .await
     }
 
-    /// Gives a webhook a new secret; the one it had signs for `overlap` longer.
-    ///
-    /// # Errors
-    /// [`CampaignError`].
+    /// Gives a webhook a new secret. The old secret signs too, for the time `overlap`.
     pub async fn rotate_secret(
         &self,
         id: &WebhookId,
@@ -54,17 +45,14 @@ impl Campaigns {
         precondition: Precondition,
         by: &str,
     ) -> Result<StoredCampaign, CampaignError> {
-        let secret = signing::secret_of(super::random()?);
+        let secret = signing::encode_secret(super::random()?);
         self.edit(id, precondition, by, |campaign, place| {
-            Ok(campaign.with_webhook(signing::rotated(place.webhook, secret.clone(), overlap, Utc::now())))
+            Ok(campaign.with_webhook(signing::rotate_secret(place.webhook, secret.clone(), overlap, Utc::now())))
         })
         .await
     }
 
-    /// Deletes a webhook, and with it the redirect that it is.
-    ///
-    /// # Errors
-    /// [`CampaignError`].
+    /// Deletes a webhook. If the webhook is a redirect, deletes the redirect too.
     pub async fn delete_webhook(
         &self,
         id: &WebhookId,
@@ -74,7 +62,8 @@ impl Campaigns {
         self.edit(id, precondition, by, |campaign, _| Ok(campaign.without_webhook(id))).await.map(drop)
     }
 
-    /// Makes a change on the campaign as it is, again where it was changed meanwhile and that was not excluded.
+    /// Applies `change` to the current campaign. If the campaign changed meanwhile, tries again unless `precondition`
+    /// names versions.
     async fn edit(
         &self,
         id: &WebhookId,
@@ -83,27 +72,27 @@ impl Campaigns {
         change: impl Fn(&Campaign, &WebhookPlace<'_>) -> Result<Campaign, Vec<Violation>>,
     ) -> Result<StoredCampaign, CampaignError> {
         for _ in 0..MAX_CONFLICT_RETRIES {
-            let stored = self.of_webhook(id)?;
+            let stored = self.get_by_webhook(id)?;
             super::check(&precondition, Some(&stored))?;
             let campaign = &stored.campaign;
-            let place = campaign.place_of(id).ok_or_else(|| self.missing())?;
-            let changed = change(campaign, &place).map_err(CampaignError::Faults)?;
+            let place = campaign.place_of(id).ok_or_else(|| self.not_found())?;
+            let changed = change(campaign, &place).map_err(CampaignError::Invalid)?;
             let document = serde_json::to_vec(&changed).map_err(StoreError::from)?;
             match self.put(&campaign.id, &document, Precondition::Versions(vec![stored.version]), by).await {
-                Ok(put) => return Ok(put.stored),
+                Ok(outcome) => return Ok(outcome.stored),
                 Err(CampaignError::Precondition) if !matches!(precondition, Precondition::Versions(_)) => {}
-                Err(CampaignError::Faults(faults)) => {
-                    return Err(CampaignError::Faults(faults.into_iter().map(elsewhere).collect()));
+                Err(CampaignError::Invalid(violations)) => {
+                    return Err(CampaignError::Invalid(violations.into_iter().map(campaign_violation).collect()));
                 }
-                Err(refused) => return Err(refused),
+                Err(error) => return Err(error),
             }
         }
         Err(CampaignError::Precondition)
     }
 }
 
-/// The webhook itself has no faults any more: what is found now is the campaign's, under settings that were changed since
-/// it was written, or because it grows too large.
-fn elsewhere(fault: Violation) -> Violation {
-    Violation::new("$", format!("its campaign would be refused: {fault}"))
+/// A violation outside of the webhook, which is valid. The settings may have changed since the campaign was stored, or
+/// the campaign grows too large.
+fn campaign_violation(violation: Violation) -> Violation {
+    Violation::new("$", format!("its campaign would be refused: {violation}"))
 }

@@ -1,4 +1,4 @@
-//! `waypost campaigns`: list, get, apply, delete. Its `graph` is in `graph.rs`, `restore` and `accept-empty` are in
+//! `waypost campaigns`: `list`, `get`, `apply` and `delete`. The other subcommands are in `graph.rs` and
 //! `configuration.rs`.
 
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use comfy_table::{Table, presets};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
-use super::client::{Api, Call, Server};
+use super::client::{Api, RequestParts, Server};
 use super::configuration::{AcceptEmpty, Restore, warn_if_incomplete};
 use super::confirm::{Confirmation, Decision};
 use super::graph::Graph;
 use super::json_stream;
-use super::stdio::say;
+use super::stdio::out;
 use super::{CliError, sanitize};
 
 #[derive(Subcommand)]
@@ -24,19 +24,19 @@ pub(super) enum Campaigns {
     Get(Get),
     /// Create or replace campaigns from files
     Apply(Apply),
-    /// Delete a campaign; deliveries of it that wait for a retry become dead letters
+    /// Delete a campaign; its deliveries that wait for a retry become dead letters
     Delete(Delete),
     /// Append the campaigns of a worker's store to an incomplete campaigns log
     Restore(Restore),
-    /// Accept an incomplete campaigns log: what it has now is all there is
+    /// Accept an incomplete campaigns log as complete
     AcceptEmpty(AcceptEmpty),
-    /// Draw a campaign: its sections, and where each menu entry leads
+    /// Draw a campaign: its sections, and the target of each menu entry
     Graph(Graph),
 }
 
 #[derive(Args)]
 pub(super) struct List {
-    /// As a JSON array
+    /// Print a JSON array
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -47,7 +47,7 @@ pub(super) struct List {
 pub(super) struct Get {
     /// The campaign's id
     id: String,
-    /// On one line
+    /// Print JSON on one line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -58,16 +58,16 @@ pub(super) struct Get {
 #[command(after_help = "Example:
   waypost campaigns delete 13010
 
-The command asks first on a terminal. It deletes the version that it has asked about, and none that was stored since.")]
+The command asks first on a terminal. It fails if the campaign changes before the deletion.")]
 pub(super) struct Delete {
     /// The campaign's id
     id: String,
-    /// Only where it still has this version
+    /// Delete only if the campaign still has this version
     #[arg(long, value_name = "VERSION")]
     if_match: Option<String>,
     #[command(flatten)]
     confirmation: Confirmation,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -79,10 +79,10 @@ pub(super) struct Apply {
     /// Campaign documents (JSON); `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Only where the campaign still has this version; with one file
+    /// Apply only if the campaign still has this version; allowed with one file
     #[arg(long, value_name = "VERSION")]
     if_match: Option<String>,
-    /// The documents as they are from now on, one a line
+    /// Print the stored documents as JSON, one on each line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -98,26 +98,26 @@ impl Campaigns {
             Self::Delete(delete) => delete.run().await,
             Self::Graph(graph) => graph.run().await,
             Self::Restore(restore) => restore.run().await,
-            Self::AcceptEmpty(accept) => accept.run().await,
+            Self::AcceptEmpty(accept_empty) => accept_empty.run().await,
         }
     }
 }
 
-fn precondition(version: Option<String>) -> Vec<(&'static str, String)> {
+fn if_match_header(version: Option<String>) -> Vec<(&'static str, String)> {
     version.into_iter().map(|version| ("if-match", format!("\"{}\"", version.trim_matches('"')))).collect()
 }
 
 impl List {
     async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
-        let campaigns = all(&api).await?;
+        let campaigns = list_all(&api).await?;
         warn_if_incomplete(&api).await;
         if self.json {
-            say!("{}", Value::Array(campaigns));
+            out!("{}", Value::Array(campaigns));
             return Ok(());
         }
         if campaigns.is_empty() {
-            say!("No campaigns yet: `waypost campaigns apply FILE` creates one.");
+            out!("No campaigns yet: `waypost campaigns apply FILE` creates one.");
             return Ok(());
         }
         let mut table = Table::new();
@@ -127,18 +127,18 @@ impl List {
             let number = |name: &str| campaign[name].to_string();
             table.add_row([text("id"), text("name"), number("sections"), number("webhooks"), number("version")]);
         }
-        say!("{table}");
+        out!("{table}");
         Ok(())
     }
 }
 
-/// All pages of the list.
-async fn all(api: &Api) -> Result<Vec<Value>, CliError> {
+/// Reads all pages.
+async fn list_all(api: &Api) -> Result<Vec<Value>, CliError> {
     let mut campaigns = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
         let query: Vec<(&str, &str)> = cursor.iter().map(|cursor| ("cursor", cursor.as_str())).collect();
-        let mut page = api.call(Method::GET, &["campaigns"], &query, Call::default()).await?.json()?;
+        let mut page = api.request(Method::GET, &["campaigns"], &query, RequestParts::default()).await?.json()?;
         if let Some(items) = page["items"].as_array_mut() {
             campaigns.append(items);
         }
@@ -151,12 +151,13 @@ async fn all(api: &Api) -> Result<Vec<Value>, CliError> {
 
 impl Get {
     async fn run(self) -> Result<(), CliError> {
-        let answer = self.server.api()?.call(Method::GET, &["campaigns", &self.id], &[], Call::default()).await?;
-        let document = answer.json()?;
+        let response =
+            self.server.api()?.request(Method::GET, &["campaigns", &self.id], &[], RequestParts::default()).await?;
+        let document = response.json()?;
         if self.json {
-            say!("{document}");
+            out!("{document}");
         } else {
-            say!("{document:#}");
+            out!("{document:#}");
         }
         Ok(())
     }
@@ -165,39 +166,39 @@ impl Get {
 impl Delete {
     async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
-        let campaign = api.call(Method::GET, &["campaigns", &self.id], &[], Call::default()).await?;
-        let extent = Extent::of_document(&campaign.json()?);
-        if self.confirmation.decide(&extent.effect(&self.id)).await? == Decision::Report {
+        let campaign = api.request(Method::GET, &["campaigns", &self.id], &[], RequestParts::default()).await?;
+        let size = CampaignSize::from_document(&campaign.json()?);
+        if self.confirmation.decide(&size.effect(&self.id)).await? == Decision::Report {
             if self.json {
-                say!("{}", extent.json(&self.id));
+                out!("{}", size.json(&self.id));
             } else {
-                say!("would {}", extent.effect(&self.id));
+                out!("would {}", size.effect(&self.id));
             }
             return Ok(());
         }
-        // Another version may have been stored since.
+        // The campaign may have been changed after it was read.
         let version = self.if_match.or(campaign.etag);
-        let call = Call { headers: precondition(version), body: None };
-        api.call(Method::DELETE, &["campaigns", &self.id], &[], call).await?;
+        let parts = RequestParts { headers: if_match_header(version), body: None };
+        api.request(Method::DELETE, &["campaigns", &self.id], &[], parts).await?;
         if self.json {
-            say!("{}", serde_json::json!({ "deleted": self.id }));
+            out!("{}", serde_json::json!({ "deleted": self.id }));
         } else {
-            say!("campaign {} deleted", self.id);
+            out!("campaign {} deleted", self.id);
         }
         Ok(())
     }
 }
 
-/// How much a campaign has that a deletion concerns.
+/// What a deletion removes.
 #[derive(Debug, PartialEq, Eq)]
-struct Extent {
+struct CampaignSize {
     name: Option<String>,
     sections: usize,
     webhooks: usize,
 }
 
-impl Extent {
-    fn of_document(document: &Value) -> Self {
+impl CampaignSize {
+    fn from_document(document: &Value) -> Self {
         let sections = document["sections"].as_array().map(Vec::as_slice).unwrap_or_default();
         let entries = sections.iter().flat_map(|section| section["menu"].as_array().into_iter().flatten());
         let webhooks = sections.iter().chain(entries).filter(|node| node["webhook"].is_object()).count();
@@ -208,12 +209,12 @@ impl Extent {
     /// `delete campaign 13010 “Streaming membership” with 3 sections and 4 webhooks`.
     fn effect(&self, id: &str) -> String {
         let name = self.name.as_ref().map_or_else(String::new, |name| format!(" “{name}”"));
-        let counted = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+        let plural = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
         format!(
             "delete campaign {}{name} with {} and {}",
             sanitize::line(id, 128),
-            counted(self.sections, "section"),
-            counted(self.webhooks, "webhook")
+            plural(self.sections, "section"),
+            plural(self.webhooks, "webhook")
         )
     }
 
@@ -225,24 +226,24 @@ impl Extent {
 impl Apply {
     async fn run(self) -> Result<(), CliError> {
         if self.if_match.is_some() && self.files.len() > 1 {
-            return Err(CliError::Usage("--if-match goes with one file".to_owned()));
+            return Err(CliError::Usage("--if-match is allowed with one file only".to_owned()));
         }
         let api = self.server.clone().api()?;
-        let mut failures = Vec::new();
+        let mut errors = Vec::new();
         for file in &self.files {
             if let Err(CliError::Failed(text) | CliError::Usage(text)) = self.apply(&api, file).await {
-                failures.push(format!("{}: {text}", file.display()));
+                errors.push(format!("{}: {text}", file.display()));
             }
         }
-        if failures.is_empty() { Ok(()) } else { Err(CliError::Failed(failures.join("\n"))) }
+        if errors.is_empty() { Ok(()) } else { Err(CliError::Failed(errors.join("\n"))) }
     }
 
-    /// A file may hold several documents, as one that was kept of a lost log does.
+    /// Applies all documents of a file. A backup of the campaigns has several.
     async fn apply(&self, api: &Api, file: &Path) -> Result<(), CliError> {
         let bytes = json_stream::read(file)?;
         let documents = json_stream::split(&bytes).map_err(|error| CliError::new(format!("not JSON: {error}")))?;
         if documents.is_empty() {
-            return Err(CliError::new("there is no document in it"));
+            return Err(CliError::new("the file has no document"));
         }
         for document in documents {
             self.put(api, document).await?;
@@ -251,19 +252,18 @@ impl Apply {
     }
 
     async fn put(&self, api: &Api, document: &[u8]) -> Result<(), CliError> {
-        // Only the id is needed here, for the address; the server tells everything else that is wrong.
+        // Reads only the id, for the URL. The server checks everything else.
         let value: Value =
             serde_json::from_slice(document).map_err(|error| CliError::new(format!("not JSON: {error}")))?;
-        let id =
-            value["id"].as_str().ok_or_else(|| CliError::new("$.id: a campaign's id is a string, and required"))?;
-        let call = Call { headers: precondition(self.if_match.clone()), body: Some(document.to_vec()) };
-        let answer = api.call(Method::PUT, &["campaigns", id], &[], call).await?;
+        let id = value["id"].as_str().ok_or_else(|| CliError::new("$.id: required, a string"))?;
+        let parts = RequestParts { headers: if_match_header(self.if_match.clone()), body: Some(document.to_vec()) };
+        let response = api.request(Method::PUT, &["campaigns", id], &[], parts).await?;
         if self.json {
-            say!("{}", answer.json()?);
+            out!("{}", response.json()?);
             return Ok(());
         }
-        let done = if answer.status == StatusCode::CREATED { "created" } else { "replaced" };
-        say!("campaign {id} {done}, version {}", answer.etag.unwrap_or_default().trim_matches('"'));
+        let action = if response.status == StatusCode::CREATED { "created" } else { "replaced" };
+        out!("campaign {id} {action}, version {}", response.etag.unwrap_or_default().trim_matches('"'));
         Ok(())
     }
 }
@@ -274,19 +274,16 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_deletion_says_how_much_it_concerns() {
+    fn the_effect_of_a_deletion_counts_sections_and_webhooks() {
         let document = json!({ "id": "13010", "name": "Streaming membership", "sections": [
             { "label": "Welcome Message", "menu": [{ "keyword": 1 }, { "keyword": 2, "webhook": { "url": "https://example.com/a" } }] },
             { "label": "Offers", "webhook": { "url": "https://example.com/b" } } ] });
-        let extent = Extent::of_document(&document);
+        let size = CampaignSize::from_document(&document);
+        assert_eq!(size.effect("13010"), "delete campaign 13010 “Streaming membership” with 2 sections and 2 webhooks");
         assert_eq!(
-            extent.effect("13010"),
-            "delete campaign 13010 “Streaming membership” with 2 sections and 2 webhooks"
-        );
-        assert_eq!(
-            Extent::of_document(&json!({ "sections": [{}] })).effect("c"),
+            CampaignSize::from_document(&json!({ "sections": [{}] })).effect("c"),
             "delete campaign c with 1 section and 0 webhooks"
         );
-        assert_eq!(extent.json("13010")["webhooks"], 2);
+        assert_eq!(size.json("13010")["webhooks"], 2);
     }
 }

@@ -1,4 +1,4 @@
-//! `waypost check`: settings and campaign files, without a broker.
+//! `waypost check`: checks settings and campaign files. Needs no broker.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use clap::Args;
 use comfy_table::{Table, presets};
 use serde_json::json;
 
-use super::stdio::say;
+use super::stdio::out;
 use super::{CliError, Settings};
 use crate::config::Config;
 use crate::delivery::document::{self, UrlPolicy};
@@ -18,7 +18,7 @@ pub(super) struct Check {
     /// Campaign documents (JSON) to check under these settings
     #[arg(value_name = "CAMPAIGN")]
     campaigns: Vec<PathBuf>,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -27,27 +27,27 @@ impl Check {
     pub(super) fn run(self) -> Result<(), CliError> {
         let config = self.settings.load()?;
         let rules = config.egress.rules();
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         for file in &self.campaigns {
             let name = file.display();
             match std::fs::read(file) {
-                Err(error) => faults.push(format!("{name}: {error}")),
+                Err(error) => errors.push(format!("{name}: {error}")),
                 Ok(bytes) => {
-                    let read = document::read_among(&bytes, UrlPolicy::Egress(&rules), None, &|_| false);
-                    faults.extend(read.err().into_iter().flatten().map(|fault| format!("{name}: {fault}")));
+                    let result = document::read_among(&bytes, UrlPolicy::Egress(&rules), None, &|_| false);
+                    errors.extend(result.err().into_iter().flatten().map(|error| format!("{name}: {error}")));
                 }
             }
         }
         if self.json {
-            print_json(&config, &faults);
+            print_json(&config, &errors);
         } else {
             print_table(&config);
         }
-        if !faults.is_empty() {
-            return Err(CliError::Failed(faults.join("\n")));
+        if !errors.is_empty() {
+            return Err(CliError::Failed(errors.join("\n")));
         }
         if !self.json {
-            say!("\nSettings are sound, and so are {} campaign files.", self.campaigns.len());
+            out!("\nSettings are valid, and so are {} campaign files.", self.campaigns.len());
         }
         Ok(())
     }
@@ -59,13 +59,13 @@ fn print_table(config: &Config) {
     for setting in &config.settings {
         table.add_row([&setting.key, &setting.value, &setting.origin]);
     }
-    say!("{table}");
+    out!("{table}");
 }
 
-fn print_json(config: &Config, faults: &[String]) {
+fn print_json(config: &Config, errors: &[String]) {
     let settings = config.settings.iter().map(|setting| {
         let (key, value, origin) = (&setting.key, &setting.value, &setting.origin);
         json!({ "key": key, "value": value, "default": setting.default, "from": origin })
     });
-    say!("{}", json!({ "settings": settings.collect::<Vec<_>>(), "faults": faults }));
+    out!("{}", json!({ "settings": settings.collect::<Vec<_>>(), "faults": errors }));
 }

@@ -1,4 +1,4 @@
-//! The API as the client commands use it.
+//! The HTTP client of the commands that ask a worker.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,63 +12,59 @@ use serde_json::Value;
 use super::CliError;
 use crate::tls;
 
-/// The server answers within this time: it waits up to half a minute for its own view and the broker.
-const TIMEOUT: Duration = Duration::from_secs(40);
+/// Longer than the server needs: it waits up to 30 s for its own view and the broker.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// Where the API is, and who asks.
 #[derive(Args, Clone)]
 pub(super) struct Server {
     /// The worker's address
-    #[arg(long, env = "WAYPOST_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL", value_parser = address)]
+    #[arg(long, env = "WAYPOST_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL", value_parser = parse_address)]
     server: Url,
-    /// The token, where the worker wants one
+    /// The API token, if the worker requires one
     #[arg(long, env = "WAYPOST_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<SecretString>,
-    /// PEM file of authorities to trust besides the system's, for https
+    /// PEM file of certificate authorities to trust in addition to the system's
     #[arg(long, env = "WAYPOST_CA_FILE", value_name = "FILE")]
     ca_file: Option<PathBuf>,
 }
 
-pub(super) fn address(text: &str) -> Result<Url, String> {
+pub(super) fn parse_address(text: &str) -> Result<Url, String> {
     let url = text.parse::<Url>().ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     url.ok_or_else(|| "write it as http://HOST:PORT".to_owned())
 }
 
-/// A request's headers and body.
 #[derive(Default)]
-pub(super) struct Call {
+pub(super) struct RequestParts {
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Option<Vec<u8>>,
 }
 
-/// A successful answer.
-pub(super) struct Answer {
+pub(super) struct Response {
     pub(super) status: StatusCode,
     pub(super) etag: Option<String>,
     pub(super) body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     pub(super) fn json(&self) -> Result<Value, CliError> {
         serde_json::from_slice(&self.body)
-            .map_err(|error| CliError::new(format!("the server's answer can't be read: {error}")))
+            .map_err(|error| CliError::new(format!("the server's answer is not valid JSON: {error}")))
     }
 }
 
-/// Why there is no successful answer.
 pub(super) enum ApiError {
-    /// Nobody answered, or not to the end.
-    Silence { server: Url, cause: String },
-    /// The server refused, in its words.
+    /// There was no complete answer.
+    Unreachable { server: Url, cause: String },
+    /// The server answered with an error. `text` is the server's message.
     Refused { status: StatusCode, text: String },
 }
 
 impl fmt::Display for ApiError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silence { server, cause } => write!(
+            Self::Unreachable { server, cause } => write!(
                 formatter,
-                "no answer from {server} ({cause}): is a worker running there? Say where with --server or WAYPOST_SERVER"
+                "no answer from {server} ({cause}). Is a worker running there? Set its address with --server or WAYPOST_SERVER"
             ),
             Self::Refused { text, .. } => formatter.write_str(text),
         }
@@ -76,17 +72,16 @@ impl fmt::Display for ApiError {
 }
 
 impl From<ApiError> for CliError {
-    fn from(unanswered: ApiError) -> Self {
-        Self::new(unanswered)
+    fn from(error: ApiError) -> Self {
+        Self::new(error)
     }
 }
 
-/// Reads an id that is to be part of an address. These few would name another address than that of the id.
-pub(super) fn id(text: &str) -> Result<String, String> {
-    if matches!(text, "" | "." | "..") { Err("that is no id".to_owned()) } else { Ok(text.to_owned()) }
+/// Refuses ids that would change the path of the URL they are put into.
+pub(super) fn parse_id(text: &str) -> Result<String, String> {
+    if matches!(text, "" | "." | "..") { Err("this is not an id".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// A client of one server.
 #[derive(Clone)]
 pub(super) struct Api {
     client: Client,
@@ -94,35 +89,34 @@ pub(super) struct Api {
 }
 
 impl Server {
-    /// A server that wants no token.
-    pub(super) fn at(url: &str) -> Result<Self, CliError> {
+    pub(super) fn without_token(url: &str) -> Result<Self, CliError> {
         Ok(Self { server: url.parse().map_err(CliError::new)?, token: None, ca_file: None })
     }
 
     pub(super) fn api(self) -> Result<Api, CliError> {
-        let client = Client::builder().timeout(TIMEOUT).no_proxy().tls_certs_merge(self.authorities()?);
+        let client = Client::builder().timeout(REQUEST_TIMEOUT).no_proxy().tls_certs_merge(self.authorities()?);
         let client = client.build().map_err(CliError::new)?;
-        // An empty one is none, as a variable that a script has no value for.
+        // A script may set WAYPOST_TOKEN to an empty value.
         let token = self.token.filter(|token| !token.expose_secret().trim().is_empty());
         Ok(Api { client, server: Self { token, ..self } })
     }
 
     fn authorities(&self) -> Result<Vec<Certificate>, CliError> {
         let Some(path) = &self.ca_file else { return Ok(Vec::new()) };
-        let wrong = |error: String| CliError::Usage(format!("--ca-file {}: {error}", path.display()));
-        let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-        let authorities = tls::authorities(&pem).map_err(wrong)?;
+        let usage_error = |error: String| CliError::Usage(format!("--ca-file {}: {error}", path.display()));
+        let pem = std::fs::read(path).map_err(|error| usage_error(error.to_string()))?;
+        let authorities = tls::authorities(&pem).map_err(usage_error)?;
         authorities.iter().map(|authority| Certificate::from_der(authority).map_err(CliError::new)).collect()
     }
 }
 
 impl Api {
-    /// Reads `/v1/SEGMENTS…`.
+    /// `GET /v1/SEGMENTS…`.
     pub(super) async fn get(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<Value, CliError> {
-        self.call(Method::GET, segments, query, Call::default()).await?.json()
+        self.request(Method::GET, segments, query, RequestParts::default()).await?.json()
     }
 
-    /// What the server counts, as Prometheus reads it.
+    /// The worker's metrics, in Prometheus' text format.
     pub(super) async fn metrics(&self) -> Result<String, CliError> {
         let mut url = self.server.server.clone();
         if let Ok(mut path) = url.path_segments_mut() {
@@ -132,48 +126,37 @@ impl Api {
         Ok(text.await.map_err(|error| self.unreachable(&error))?)
     }
 
-    /// What the worker says if it is ready, or why it is not.
+    /// The text of `/readyz`, or an error that says why the worker is not ready.
     pub(super) async fn ready(&self) -> Result<String, ApiError> {
         let mut url = self.server.server.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push("readyz");
         }
-        let answer = self.client.get(url).send().await.map_err(|error| self.unreachable(&error))?;
-        let status = answer.status();
-        let body = answer.bytes().await.map_err(|error| self.unreachable(&error))?;
-        if status.is_success() { Ok(String::from_utf8_lossy(&body).into_owned()) } else { Err(refused(status, &body)) }
+        let response = self.client.get(url).send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        if status.is_success() { Ok(String::from_utf8_lossy(&body).into_owned()) } else { Err(refusal(status, &body)) }
     }
 
-    /// The same with another server, and the same token.
-    pub(super) fn beside(&self, server: Url) -> Self {
+    /// A client of another server, with the same token.
+    pub(super) fn with_server(&self, server: Url) -> Self {
         Self { client: self.client.clone(), server: Server { server, ..self.server.clone() } }
     }
 
-    /// Posts to `/v1/SEGMENTS…`, with a JSON body where there is one.
-    pub(super) async fn post(&self, segments: &[&str], body: Option<&Value>) -> Result<Answer, ApiError> {
-        let call = Call { headers: Vec::new(), body: body.map(|body| body.to_string().into_bytes()) };
-        self.ask(Method::POST, segments, &[], call).await
+    /// `POST /v1/SEGMENTS…`.
+    pub(super) async fn post(&self, segments: &[&str], body: Option<&Value>) -> Result<Response, ApiError> {
+        let parts = RequestParts { headers: Vec::new(), body: body.map(|body| body.to_string().into_bytes()) };
+        self.request(Method::POST, segments, &[], parts).await
     }
 
-    /// Calls `/v1/SEGMENTS…`. What is not a success is a failure, in the server's words.
-    pub(super) async fn call(
+    /// Sends a request to `/v1/SEGMENTS…`. An answer that is not 2xx is an error.
+    pub(super) async fn request(
         &self,
         method: Method,
         segments: &[&str],
         query: &[(&str, &str)],
-        call: Call,
-    ) -> Result<Answer, CliError> {
-        Ok(self.ask(method, segments, query, call).await?)
-    }
-
-    /// As [`call`](Self::call), for who tells one reason from another.
-    pub(super) async fn ask(
-        &self,
-        method: Method,
-        segments: &[&str],
-        query: &[(&str, &str)],
-        call: Call,
-    ) -> Result<Answer, ApiError> {
+        parts: RequestParts,
+    ) -> Result<Response, ApiError> {
         let mut url = self.server.server.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push("v1").extend(segments);
@@ -186,41 +169,41 @@ impl Api {
         if let Some(token) = &self.server.token {
             request = request.bearer_auth(token.expose_secret());
         }
-        for (name, value) in call.headers {
+        for (name, value) in parts.headers {
             request = request.header(name, value);
         }
-        if let Some(body) = call.body {
+        if let Some(body) = parts.body {
             request = request.header("content-type", "application/json").body(body);
         }
-        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
-        let status = answer.status();
-        let etag = answer.headers().get("etag").and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-        let body = answer.bytes().await.map_err(|error| self.unreachable(&error))?.to_vec();
-        if status.is_success() { Ok(Answer { status, etag, body }) } else { Err(refused(status, &body)) }
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let etag = response.headers().get("etag").and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+        let body = response.bytes().await.map_err(|error| self.unreachable(&error))?.to_vec();
+        if status.is_success() { Ok(Response { status, etag, body }) } else { Err(refusal(status, &body)) }
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> ApiError {
         let cause = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source()).last();
         let cause = cause.map_or_else(String::new, ToString::to_string);
-        ApiError::Silence { server: self.server.server.clone(), cause }
+        ApiError::Unreachable { server: self.server.server.clone(), cause }
     }
 }
 
-fn refused(status: StatusCode, body: &[u8]) -> ApiError {
-    ApiError::Refused { status, text: told(status, body) }
+fn refusal(status: StatusCode, body: &[u8]) -> ApiError {
+    ApiError::Refused { status, text: problem_text(status, body) }
 }
 
-/// A problem document as text: one fault a line, where it has them.
-fn told(status: StatusCode, body: &[u8]) -> String {
+/// A problem document (RFC 9457) as text. Each of its errors is a line.
+fn problem_text(status: StatusCode, body: &[u8]) -> String {
     let problem: Value = serde_json::from_slice(body).unwrap_or_default();
-    let faults = problem["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if faults.is_empty() {
+    let errors = problem["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if errors.is_empty() {
         let hint = if status == StatusCode::UNAUTHORIZED { " (--token or WAYPOST_TOKEN)" } else { "" };
         let detail = problem["detail"].as_str().map(|detail| format!("{detail}{hint}"));
         return detail.unwrap_or_else(|| format!("the server answered {status}"));
     }
-    let line = |fault: &Value| {
-        format!("\n  {}: {}", fault["path"].as_str().unwrap_or("$"), fault["message"].as_str().unwrap_or_default())
+    let line = |error: &Value| {
+        format!("\n  {}: {}", error["path"].as_str().unwrap_or("$"), error["message"].as_str().unwrap_or_default())
     };
-    format!("refused:{}", faults.iter().map(line).collect::<String>())
+    format!("refused:{}", errors.iter().map(line).collect::<String>())
 }

@@ -1,4 +1,4 @@
-//! `waypost campaigns restore` and `accept-empty`: what an operator decides about an incomplete campaigns log.
+//! `waypost campaigns restore` and `accept-empty`: the two ways to repair an incomplete campaigns log.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -7,9 +7,9 @@ use super::CliError;
 use super::client::{Api, Server};
 use super::confirm::{Confirmation, Decision};
 use super::sanitize;
-use super::stdio::{say, tell};
+use super::stdio::{note, out};
 
-/// What a decision about the campaigns log does to workers that the command does not run against.
+/// The effect of a decision on the other workers.
 const OTHER_WORKERS: &str = "Workers that hold their events or are stopped take over what the log has then. Workers that are ready \
                              keep their campaigns";
 
@@ -21,10 +21,10 @@ Workers that are ready keep their campaigns. Workers that hold their events or a
 interrupted restore has no effect; run it again."
 )]
 pub(super) struct Restore {
-    /// Only say how much it concerns; change nothing
+    /// Only report what would be restored; change nothing
     #[arg(long)]
     dry_run: bool,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -40,7 +40,7 @@ store. Run `waypost campaigns restore` instead if any worker has all campaigns."
 pub(super) struct AcceptEmpty {
     #[command(flatten)]
     confirmation: Confirmation,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -50,27 +50,27 @@ pub(super) struct AcceptEmpty {
 impl Restore {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
-        let configuration = read(&api).await?;
-        let found = describe(&configuration);
+        let configuration = fetch(&api).await?;
+        let campaigns_text = describe(&configuration);
         if self.dry_run {
             if self.json {
-                say!("{configuration}");
+                out!("{configuration}");
             } else if configuration["canRestore"] == true {
-                say!("This would append {found} to the campaigns log. {OTHER_WORKERS}.");
+                out!("This would append {campaigns_text} to the campaigns log. {OTHER_WORKERS}.");
             } else {
-                say!("{}", refusal(&configuration));
+                out!("{}", refusal(&configuration));
             }
             return Ok(());
         }
         if !self.json && configuration["canRestore"] == true {
-            tell!("appending {found}. {OTHER_WORKERS}.");
+            note!("appending {campaigns_text}. {OTHER_WORKERS}.");
         }
         let answer = api.post(&["configuration", "restore"], None).await?.json()?;
         if self.json {
-            say!("{}", json!({ "restored": answer["campaigns"] }));
+            out!("{}", json!({ "restored": answer["campaigns"] }));
         } else {
-            let restored = campaigns(&answer["campaigns"]);
-            say!("{restored} appended. Workers go on when they have read the log: `waypost ready` says when.");
+            let count = campaigns(&answer["campaigns"]);
+            out!("{count} appended. Workers continue after they have read the log: check with `waypost ready`.");
         }
         Ok(())
     }
@@ -79,83 +79,85 @@ impl Restore {
 impl AcceptEmpty {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
-        let configuration = read(&api).await?;
+        let configuration = fetch(&api).await?;
         if configuration["state"] != "incomplete" {
-            let nothing = if configuration["state"] == "reading" {
+            let refusal = if configuration["state"] == "reading" {
                 "This worker is still reading the campaigns log: try again when `waypost ready` answers."
             } else {
                 "This worker does not hold its events: there is nothing to accept."
             };
             if !self.confirmation.is_dry_run() {
-                return Err(CliError::Failed(nothing.to_owned()));
+                return Err(CliError::Failed(refusal.to_owned()));
             }
             if self.json {
-                say!("{}", json!({ "accepted": false, "campaigns": configuration["campaigns"] }));
+                out!("{}", json!({ "accepted": false, "campaigns": configuration["campaigns"] }));
             } else {
-                say!("{nothing}");
+                out!("{refusal}");
             }
             return Ok(());
         }
         if !self.json {
-            tell!("{}", sanitize::lines(configuration["detail"].as_str().unwrap_or_default()));
+            note!("{}", sanitize::lines(configuration["detail"].as_str().unwrap_or_default()));
         }
         if self.confirmation.decide(&effect(&configuration)).await? == Decision::Report {
             if self.json {
-                say!("{configuration}");
+                out!("{configuration}");
             } else {
-                say!("This would {}. Nothing was changed.", effect(&configuration));
+                out!("This would {}. Nothing was changed.", effect(&configuration));
             }
             return Ok(());
         }
         let answer = api.post(&["configuration", "accept-empty"], None).await?.json()?;
         if self.json {
-            say!("{}", json!({ "accepted": true, "campaigns": answer["campaigns"] }));
+            out!("{}", json!({ "accepted": true, "campaigns": answer["campaigns"] }));
         } else {
-            say!("The campaigns log is accepted. Workers go on when they have read it: `waypost ready` says when.");
+            out!(
+                "The campaigns log is accepted. Workers continue after they have read it: check with `waypost ready`."
+            );
         }
         Ok(())
     }
 }
 
-/// Says on standard error that a worker's list of campaigns may not be what the others work with.
+/// Warns on standard error if the worker's list of campaigns may be incomplete.
 pub(super) async fn warn_if_incomplete(api: &Api) {
-    // A worker of an earlier version has no such address.
-    if let Ok(configuration) = read(api).await
+    // Workers of earlier versions do not have this path.
+    if let Ok(configuration) = fetch(api).await
         && configuration["state"] == "incomplete"
     {
-        tell!("{}", sanitize::lines(configuration["detail"].as_str().unwrap_or_default()));
+        note!("{}", sanitize::lines(configuration["detail"].as_str().unwrap_or_default()));
     }
 }
 
-async fn read(api: &Api) -> Result<Value, CliError> {
+async fn fetch(api: &Api) -> Result<Value, CliError> {
     api.get(&["configuration"], &[]).await
 }
 
-/// What accepting the log does to the campaigns of this worker and of the others.
+/// The effect of accepting the log, for this worker and the others.
 fn effect(configuration: &Value) -> String {
-    let had = campaigns(&configuration["campaigns"]);
+    let count = campaigns(&configuration["campaigns"]);
     match configuration["reason"].as_str() {
         Some("logReplaced" | "logTrimmed") => {
-            let had = describe(configuration);
-            format!("replace the {had} of this worker by what the campaigns log has. {OTHER_WORKERS}")
+            let campaigns_text = describe(configuration);
+            format!("replace the {campaigns_text} of this worker by what the campaigns log has. {OTHER_WORKERS}")
         }
-        _ => format!("accept the campaigns log as it is ({had} on this worker). {OTHER_WORKERS}"),
+        _ => format!("accept the campaigns log as it is ({count} on this worker). {OTHER_WORKERS}"),
     }
 }
 
-/// `12 campaigns, the last changed on 2026-11-30 03:00:00 UTC`.
+/// `12 campaigns (last change 2026-11-30T03:00:00Z)`.
 fn describe(configuration: &Value) -> String {
-    let had = campaigns(&configuration["campaigns"]);
+    let count = campaigns(&configuration["campaigns"]);
     match configuration["lastChangeAt"].as_str() {
-        Some(_) => format!("{had} (last change {})", sanitize::time(&configuration["lastChangeAt"])),
-        None => had,
+        Some(_) => format!("{count} (last change {})", sanitize::time(&configuration["lastChangeAt"])),
+        None => count,
     }
 }
 
 fn refusal(configuration: &Value) -> String {
-    let had = campaigns(&configuration["campaigns"]);
+    let count = campaigns(&configuration["campaigns"]);
     format!(
-        "This worker ({had}) can't restore the campaigns log: run the command against a worker that has all campaigns."
+        "This worker ({count}) can't restore the campaigns log: run the command against a worker that has all campaigns."
     )
 }
 
@@ -171,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_effect_says_how_much_is_concerned() {
+    fn the_effect_counts_the_campaigns() {
         let replaced =
             json!({ "state": "incomplete", "reason": "logReplaced", "campaigns": 1200, "lastChangeAt": null });
         let expected = "replace the 1,200 campaigns of this worker by what the campaigns log has. Workers that hold their events or \

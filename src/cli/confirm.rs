@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use clap::Args;
 
 use super::CliError;
-use super::stdio::tell;
+use super::stdio::note;
 
 /// The flags of a destructive command.
 #[derive(Args, Debug, Clone, Copy)]
@@ -15,7 +15,7 @@ pub(super) struct Confirmation {
     /// Do not ask for confirmation; required without a terminal
     #[arg(long)]
     yes: bool,
-    /// Only say how much it concerns; change nothing
+    /// Only report what would be changed; change nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -39,7 +39,7 @@ enum Step {
     Refuse,
 }
 
-/// Whether somebody sees a question and can answer it.
+/// A user can see and answer a question only if standard input and standard error are terminals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Terminal {
     Present,
@@ -47,7 +47,6 @@ enum Terminal {
 }
 
 impl Confirmation {
-    /// Whether only a report is asked for.
     pub(super) fn is_dry_run(self) -> bool {
         self.dry_run
     }
@@ -55,12 +54,13 @@ impl Confirmation {
     /// Decides on a change. `effect` continues "This will": `discard 2,900 dead letters`.
     ///
     /// # Errors
-    /// [`CliError::Usage`] without a terminal and without `--yes`. [`CliError::Failed`] if the answer is not `y` or `yes`.
+    /// [`CliError::Usage`] without a terminal and without `--yes`. [`CliError::Failed`] if the answer is not `y` or
+    /// `yes`.
     pub(super) async fn decide(self, effect: &str) -> Result<Decision, CliError> {
         match self.step(terminal()) {
             Step::Report => Ok(Decision::Report),
             Step::Proceed => {
-                tell!("This will {effect}.");
+                note!("This will {effect}.");
                 Ok(Decision::Proceed)
             }
             Step::Refuse => Err(CliError::Usage(format!(
@@ -69,7 +69,8 @@ impl Confirmation {
             ))),
             Step::Ask => {
                 let question = format!("This will {effect}.\nContinue? [y/N] ");
-                // A read of a terminal can't be cancelled. It gets a thread of its own, which the end of the process stops.
+                // A read of a terminal can't be cancelled. It gets a thread of its own, which the end of the process
+                // stops.
                 let answer = tokio::task::spawn_blocking(move || ask(&question)).await.map_err(CliError::new)?;
                 match answer {
                     Ok(answer) if is_yes(&answer) => Ok(Decision::Proceed),

@@ -1,34 +1,34 @@
-//! `waypost contract`: what others build against, without a server.
+//! `waypost contract`: prints the JSON Schemas and the AsyncAPI description.
 
 use clap::{Args, ValueEnum};
 
-use super::stdio::say;
+use super::stdio::out;
 use crate::schemas;
 
 #[derive(Args)]
 pub(super) struct Contract {
-    /// Which of them
+    /// The document to print
     #[arg(value_enum)]
-    what: What,
+    document: Document,
 }
 
 #[derive(ValueEnum, Clone, Copy)]
-enum What {
+enum Document {
     /// The JSON Schema of a step event
     Event,
     /// The JSON Schema of a campaign document
     Campaign,
-    /// The AsyncAPI description of the exchange that takes events
+    /// The AsyncAPI description of the events exchange
     Asyncapi,
 }
 
 impl Contract {
     pub(super) fn run(self) {
-        let document = match self.what {
-            What::Event => schemas::event(),
-            What::Campaign => schemas::campaign(),
-            What::Asyncapi => schemas::asyncapi(),
+        let document = match self.document {
+            Document::Event => schemas::event(),
+            Document::Campaign => schemas::campaign(),
+            Document::Asyncapi => schemas::asyncapi(),
         };
-        say!("{document:#}");
+        out!("{document:#}");
     }
 }

@@ -16,25 +16,25 @@ use clap::Subcommand;
 
 use super::CliError;
 
-/// The name of the list in the API.
+/// The path segment of the API.
 const LIST: &str = "dead-letters";
 
 #[derive(Subcommand)]
 pub(super) enum DeadLetters {
     /// List dead letters, newest first
     List(list::List),
-    /// Show a dead letter: why, what was sent, every attempt, and what has become of it
+    /// Show a dead letter: its reason, its request, every attempt, and its replays
     Show(show::Show),
     /// Count dead letters by reason, status, campaign, webhook and state
     Summary(summary::Summary),
-    /// Write all that match as JSON, one a line
+    /// Write all matching dead letters as JSON, one on each line
     Export(export::Export),
-    /// Give dead letters up for good
+    /// Discard dead letters: they no longer wait for a replay
     Discard(discard::Discard),
-    /// Erase what dead letters tell of a person: `waypost erase` of before
+    /// Same as `waypost erase`
     #[command(hide = true)]
     Erase(erase::Erase),
-    /// Send dead letters again, and follow that to its end
+    /// Send dead letters again, and follow the replay to its end
     Replay(replay::Replay),
 }
 

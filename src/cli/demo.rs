@@ -1,10 +1,10 @@
-//! `waypost demo`: a whole journey on a real broker. Its own worker and receivers, a few thousand events, and an account
-//! of every one of them, taken from the receivers' records and the dead-letter stream rather than from the worker.
+//! `waypost demo`: runs a worker and receivers on a real broker, publishes events, and accounts for every one of them.
+//! The account comes from the receivers and the dead-letter stream, not from the worker.
 
 mod account;
 mod receivers;
 mod report;
-mod story;
+mod script;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,12 +28,12 @@ use crate::delivery::dead_letter::DeadLetter;
 use crate::telemetry;
 use account::Account;
 use receivers::{Behaviour, Receiver};
-use story::Script;
+use script::Script;
 
-/// Events on their way to the broker at once.
+/// The number of events in flight to the broker at once.
 const IN_FLIGHT: usize = 512;
 
-/// Everything is over long before this, or something is wrong.
+/// Much longer than the demo needs.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(180);
 
 #[derive(Args)]
@@ -41,10 +41,10 @@ pub(super) struct Demo {
     /// How many events to publish
     #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     events: u32,
-    /// Keep everything running afterwards, until Ctrl-C, and print the addresses
+    /// Afterwards keep everything running until Ctrl-C, and print the addresses
     #[arg(long)]
     stay: bool,
-    /// The account as JSON
+    /// Print the account as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -71,16 +71,16 @@ impl Demo {
         };
         let connection = broker.connect("waypost demo").await.map_err(|error| {
             CliError::new(format!(
-                "{error}\nThe demo needs a RabbitMQ: `make demo` starts one, WAYPOST_BROKER__URL says where one is"
+                "{error}\nThe demo needs a RabbitMQ. Start one with `make demo`, or set WAYPOST_BROKER__URL"
             ))
         })?;
-        let acted = self.act(&config, broker, &topology, &connection, &stop).await;
-        // Whatever happened, nothing is left behind.
+        let result = self.run_worker(&config, broker, &topology, &connection, &stop).await;
+        // Delete the broker objects even after an error.
         topology.delete(&connection).await.map_err(CliError::new)?;
-        acted
+        result
     }
 
-    async fn act(
+    async fn run_worker(
         &self,
         config: &Config,
         broker: ConnectionConfig,
@@ -93,24 +93,24 @@ impl Demo {
         let api = format!("http://{}", app.address());
         let stop_worker = CancellationToken::new();
         let worker = tokio::spawn(app.run(stop_worker.clone()));
-        let (publisher, publishing) = Publisher::start(broker, topology.clone());
+        let (publisher, publisher_task) = Publisher::start(broker, topology.clone());
         let queues = topology.names.event_queues(topology.shards);
-        let stage = Scenario { api, names: topology.names.clone(), queues, connection, publisher };
-        let played = tokio::select! {
-            played = stage.play(self) => played,
+        let scenario = Scenario { api, names: topology.names.clone(), queues, connection, publisher };
+        let result = tokio::select! {
+            result = scenario.run(self) => result,
             () = stop.cancelled() => Err(CliError::new("stopped before the end")),
         };
-        if self.stay && played.is_ok() {
+        if self.stay && result.is_ok() {
             stop.cancelled().await;
         }
         stop_worker.cancel();
-        let worked = worker.await.map_err(CliError::new)?.map_err(CliError::new);
-        drop(stage);
-        publishing.await.map_err(CliError::new)?;
-        played.and(worked)
+        let worker_result = worker.await.map_err(CliError::new)?.map_err(CliError::new);
+        drop(scenario);
+        publisher_task.await.map_err(CliError::new)?;
+        result.and(worker_result)
     }
 
-    /// A worker of the demo's own, whose retries are over in seconds.
+    /// Settings of the demo's own worker. Its retries end within seconds.
     fn override_settings(&mut self, prefix: &str, folder: &std::path::Path) -> Result<(), CliError> {
         let store = folder.join("store").display().to_string();
         let settings = [
@@ -123,54 +123,54 @@ impl Demo {
             ("retry.initialDelay", "1s"),
             ("retry.multiplier", "2"),
             ("retry.maxAttempts", "4"),
-            // Failed attempts are part of the story, not news.
+            // Failed attempts are expected here.
             ("log.level", "error"),
         ];
-        let ours = |(key, _): &&(String, String)| settings.iter().any(|(ours, _)| ours == key);
-        if let Some((key, _)) = self.settings.overrides.iter().find(ours) {
-            return Err(CliError::Usage(format!("the demo sets {key} itself")));
+        let is_reserved = |(key, _): &&(String, String)| settings.iter().any(|(reserved, _)| reserved == key);
+        if let Some((key, _)) = self.settings.overrides.iter().find(is_reserved) {
+            return Err(CliError::Usage(format!("{key} can't be set: the demo has its own value for it")));
         }
         self.settings.overrides.extend(settings.map(|(key, value)| (key.to_owned(), value.to_owned())));
         Ok(())
     }
 }
 
-/// What the story is played on.
+/// The running worker and broker objects of the demo.
 struct Scenario<'a> {
     api: String,
     names: Names,
-    /// Of the events.
+    /// The queues of events.
     queues: Vec<String>,
     connection: &'a lapin::Connection,
     publisher: Publisher,
 }
 
 impl Scenario<'_> {
-    async fn play(&self, demo: &Demo) -> Result<(), CliError> {
+    async fn run(&self, demo: &Demo) -> Result<(), CliError> {
         let receivers = [
             Receiver::start("agent", Behaviour::Healthy).await?,
             Receiver::start("offers", Behaviour::FailsTwice).await?,
             Receiver::start("survey", Behaviour::Gone).await?,
             Receiver::start("name", Behaviour::Broken).await?,
         ];
-        let story = Script::new(&receivers);
-        story.apply(&self.api).await?;
+        let script = Script::new(&receivers);
+        script.apply(&self.api).await?;
         if !demo.json {
             report::opening(&self.api, &receivers, demo.events);
         }
 
         let account = Arc::new(Account::default());
         let dead_letters = self.follow_dead_letters(account.clone());
-        let journey = async {
-            let publish = self.publish(&story, demo.events, &account);
+        let publish_and_wait = async {
+            let publish = self.publish(&script, demo.events, &account);
             let watch = report::progress(&account, &receivers, demo.events, self);
             tokio::try_join!(publish, watch).map(|_| ())
         };
         tokio::select! {
-            followed = dead_letters => followed?,
-            done = tokio::time::timeout(SETTLE_TIMEOUT, journey) => match done {
-                Ok(done) => done?,
-                Err(_) => eprintln!("not everything is over after {} s", SETTLE_TIMEOUT.as_secs()),
+            result = dead_letters => result?,
+            result = tokio::time::timeout(SETTLE_TIMEOUT, publish_and_wait) => match result {
+                Ok(result) => result?,
+                Err(_) => eprintln!("not every event was settled within {} s", SETTLE_TIMEOUT.as_secs()),
             },
         }
 
@@ -183,47 +183,50 @@ impl Scenario<'_> {
         if demo.stay {
             report::addresses(&self.api, &self.names, &receivers);
         }
-        if balance.balances() { Ok(()) } else { Err(CliError::new("the account does not balance")) }
+        if balance.is_balanced() { Ok(()) } else { Err(CliError::new("the account does not balance")) }
     }
 
-    /// Publishes the story's events through the broker, as a platform would.
-    async fn publish(&self, story: &Script, events: u32, account: &Account) -> Result<(), CliError> {
+    /// Publishes the events through the broker, as the platform does.
+    async fn publish(&self, script: &Script, events: u32, account: &Account) -> Result<(), CliError> {
         let publishing = futures_util::stream::iter(0..events).map(|number| {
-            let step = story.step(number);
-            let to = Destination::Exchange { name: self.names.events(), routing_key: story::CAMPAIGN_ID.to_owned() };
-            let outgoing = OutboundMessage::new(to, step.event_id.clone(), step.body());
-            async { self.publisher.publish(outgoing).await }
+            let step = script.step(number);
+            let destination =
+                Destination::Exchange { name: self.names.events(), routing_key: script::CAMPAIGN_ID.to_owned() };
+            let message = OutboundMessage::new(destination, step.event_id.clone(), step.body());
+            async { self.publisher.publish(message).await }
         });
         let mut publishing = publishing.buffer_unordered(IN_FLIGHT);
-        while let Some(published) = publishing.next().await {
-            published.map_err(CliError::new)?;
-            account.published();
+        while let Some(result) = publishing.next().await {
+            result.map_err(CliError::new)?;
+            account.add_published();
         }
         Ok(())
     }
 
-    /// The worker's count of events that fire no webhook.
-    async fn no_webhook(&self) -> Result<usize, CliError> {
+    /// The number of events that fire no webhook, as counted by the worker.
+    async fn no_webhook_count(&self) -> Result<usize, CliError> {
         let text = reqwest::get(format!("{}/metrics", self.api)).await.map_err(CliError::new)?;
         let text = text.text().await.map_err(CliError::new)?;
         let count = text.lines().find_map(|line| line.strip_prefix("waypost_events_total{result=\"no_webhook\"} "));
-        count.and_then(|count| count.parse().ok()).ok_or_else(|| CliError::new("the worker's metrics can't be read"))
+        count
+            .and_then(|count| count.parse().ok())
+            .ok_or_else(|| CliError::new("the worker's metrics have no count of events without a webhook"))
     }
 
-    /// Messages in the broker's queues.
-    async fn waiting(&self) -> Result<u64, CliError> {
-        queue_stats::total(self.connection, &self.names, &self.queues).await.map_err(CliError::new)
+    /// The number of messages in the broker's queues.
+    async fn waiting_count(&self) -> Result<u64, CliError> {
+        queue_stats::total_messages(self.connection, &self.names, &self.queues).await.map_err(CliError::new)
     }
 
-    /// Reads the dead-letter stream, as anybody could.
+    /// Reads the dead-letter stream until it is cancelled.
     async fn follow_dead_letters(&self, account: Arc<Account>) -> Result<(), CliError> {
-        let log =
+        let stream =
             StreamReader::open(self.connection, &self.names.dead_letters(), EndDetection::ByLastChunk, None).await;
-        let (mut log, _) = log.map_err(CliError::new)?;
+        let (mut stream, _) = stream.map_err(CliError::new)?;
         loop {
-            let record = log.next().await.map_err(CliError::new)?;
+            let record = stream.next().await.map_err(CliError::new)?;
             if let Ok(letter) = serde_json::from_slice::<DeadLetter>(&record.body) {
-                account.dead(letter);
+                account.add_dead_letter(letter);
             }
         }
     }

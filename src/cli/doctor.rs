@@ -1,5 +1,5 @@
-//! `waypost doctor`: all that a worker needs, looked at one by one, and what to do about what is wrong. It
-//! changes nothing; to try the bindings it sends one message, which workers know and drop.
+//! `waypost doctor`: checks everything that a worker needs, and says how to fix what is wrong. It changes nothing. To
+//! test the bindings it publishes one message, which workers recognise and drop.
 
 mod host;
 mod network;
@@ -15,27 +15,26 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 use url::Url;
 
-use super::stdio::say;
+use super::stdio::out;
 use super::{CliError, Settings};
 
 #[derive(Args)]
 pub(super) struct Doctor {
     #[command(flatten)]
     settings: Settings,
-    /// A customer's URL to reach as a worker would; it is asked with HEAD, and any answer will do. May be repeated
-    #[arg(long = "url", value_name = "URL", value_parser = customers_url)]
+    /// A customer's URL to reach as a worker would: sends HEAD, and accepts any answer; may be repeated
+    #[arg(long = "url", value_name = "URL", value_parser = parse_webhook_url)]
     urls: Vec<Url>,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum CheckResult {
     Good,
-    /// A worker runs, and somebody may be sorry later.
+    /// A worker runs, but this may cause a problem later.
     Doubtful,
     /// A worker can't do its work.
     Bad,
@@ -51,29 +50,30 @@ impl fmt::Display for CheckResult {
     }
 }
 
-/// What was looked at, and what was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Finding {
     check: &'static str,
-    verdict: CheckResult,
-    found: String,
-    /// What to do; none where all is well.
+    #[serde(rename = "verdict")]
+    result: CheckResult,
+    #[serde(rename = "found")]
+    detail: String,
+    /// What to do. `None` if the result is good.
     #[serde(skip_serializing_if = "Option::is_none")]
     advice: Option<String>,
 }
 
 impl Finding {
-    fn good(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, verdict: CheckResult::Good, found: found.into(), advice: None }
+    fn good(check: &'static str, detail: impl Into<String>) -> Self {
+        Self { check, result: CheckResult::Good, detail: detail.into(), advice: None }
     }
 
-    fn doubtful(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, verdict: CheckResult::Doubtful, found: found.into(), advice: Some(advice.into()) }
+    fn doubtful(check: &'static str, detail: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, result: CheckResult::Doubtful, detail: detail.into(), advice: Some(advice.into()) }
     }
 
-    fn bad(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, verdict: CheckResult::Bad, found: found.into(), advice: Some(advice.into()) }
+    fn bad(check: &'static str, detail: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, result: CheckResult::Bad, detail: detail.into(), advice: Some(advice.into()) }
     }
 }
 
@@ -81,12 +81,9 @@ impl Doctor {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let config = match self.settings.load() {
             Ok(config) => config,
-            Err(CliError::Failed(faults) | CliError::Usage(faults)) => {
-                return self.tell(&[Finding::bad(
-                    "settings",
-                    faults,
-                    "correct them: a worker does not start with these",
-                )]);
+            Err(CliError::Failed(errors) | CliError::Usage(errors)) => {
+                let advice = "correct these settings: a worker does not start with them";
+                return self.report(&[Finding::bad("settings", errors, advice)]);
             }
         };
         let mut findings = settings::findings(&config);
@@ -94,39 +91,39 @@ impl Doctor {
         findings.extend(worker::finding(&config).await);
         findings.extend(network::broker(&config).await);
         findings.extend(network::egress(&config, &self.urls).await);
-        self.tell(&findings)
+        self.report(&findings)
     }
 
-    fn tell(&self, findings: &[Finding]) -> Result<(), CliError> {
+    fn report(&self, findings: &[Finding]) -> Result<(), CliError> {
         if self.json {
-            say!("{}", serde_json::to_string(findings).map_err(CliError::new)?);
+            out!("{}", serde_json::to_string(findings).map_err(CliError::new)?);
         } else {
-            say!("{}", table(findings).trim_fmt());
+            out!("{}", table(findings).trim_fmt());
         }
-        let bad = findings.iter().filter(|finding| finding.verdict == CheckResult::Bad).count();
+        let bad = findings.iter().filter(|finding| finding.result == CheckResult::Bad).count();
         match bad {
             0 => Ok(()),
-            1 => Err(CliError::new("one thing is bad: a worker could not do its work")),
-            bad => Err(CliError::new(format!("{bad} things are bad: a worker could not do its work"))),
+            1 => Err(CliError::new("one check is bad: a worker could not do its work")),
+            bad => Err(CliError::new(format!("{bad} checks are bad: a worker could not do its work"))),
         }
     }
 }
 
-fn customers_url(text: &str) -> Result<Url, String> {
+fn parse_webhook_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| error.to_string())?;
     match url.scheme() {
         "http" | "https" => Ok(url),
-        other => Err(format!("webhooks are https (or http), not {other}")),
+        other => Err(format!("a webhook's URL is https (or http), not {other}")),
     }
 }
 
 fn table(findings: &[Finding]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["WHAT", "IS", "BECAUSE"]);
+    table.load_style(presets::NOTHING).set_header(["CHECK", "RESULT", "DETAIL"]);
     table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
-    for Finding { check, verdict, found, advice } in findings {
-        let because = advice.as_ref().map_or_else(|| found.clone(), |advice| format!("{found}\n→ {advice}"));
-        table.add_row([(*check).to_owned(), verdict.to_string(), because]);
+    for Finding { check, result, detail, advice } in findings {
+        let text = advice.as_ref().map_or_else(|| detail.clone(), |advice| format!("{detail}\n→ {advice}"));
+        table.add_row([(*check).to_owned(), result.to_string(), text]);
     }
     table
 }

@@ -1,4 +1,4 @@
-//! `waypost endpoints`: the endpoints in use of late, the worst first.
+//! `waypost endpoints`: lists the endpoints used recently, the worst first.
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
@@ -8,18 +8,18 @@ use super::CliError;
 use super::client::Server;
 use super::paginate::Pages;
 use super::sanitize;
-use super::stdio::say;
+use super::stdio::out;
 
 #[derive(Args)]
 #[command(after_help = "Example:
   waypost endpoints --limit 10
 
-Each worker sees its own requests: ask the one that matters with --server.")]
+Each worker knows only its own requests. Choose the worker with --server.")]
 pub(super) struct Endpoints {
-    /// At most so many, the worst
+    /// Show at most N, the worst
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// As a JSON array
+    /// Print a JSON array
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -32,13 +32,13 @@ impl Endpoints {
         let mut pages = Pages::new(&api, "endpoints", Vec::new());
         let endpoints = pages.take(self.limit as usize).await?;
         if self.json {
-            say!("{}", Value::Array(endpoints));
+            out!("{}", Value::Array(endpoints));
         } else if endpoints.is_empty() {
-            say!("No endpoint has been sent to of late.");
+            out!("No endpoint was used recently.");
         } else {
-            say!("{}", table(&endpoints));
-            if pages.may_go_on() {
-                say!("\nThere are more: --limit {}.", endpoints.len().saturating_mul(4));
+            out!("{}", table(&endpoints));
+            if pages.may_have_more() {
+                out!("\nThere are more: --limit {}.", endpoints.len().saturating_mul(4));
             }
         }
         Ok(())
@@ -80,21 +80,21 @@ fn table(endpoints: &[Value]) -> String {
     table.trim_fmt()
 }
 
-fn percent(share: &Value) -> String {
-    share.as_f64().map_or_else(|| sanitize::NOTHING.to_owned(), |share| format!("{:.0} %", share * 100.0))
+fn percent(ratio: &Value) -> String {
+    ratio.as_f64().map_or_else(|| sanitize::EMPTY.to_owned(), |ratio| format!("{:.0} %", ratio * 100.0))
 }
 
-fn milliseconds(time: &Value) -> String {
-    time.as_f64().map_or_else(|| sanitize::NOTHING.to_owned(), |time| format!("{time:.0} ms"))
+fn milliseconds(duration: &Value) -> String {
+    duration.as_f64().map_or_else(|| sanitize::EMPTY.to_owned(), |duration| format!("{duration:.0} ms"))
 }
 
-/// When it was, and the status, else what went wrong.
+/// The time, and the HTTP status, or the error if there was no answer.
 fn last_error(error: &Value) -> String {
     if error.is_null() {
-        return sanitize::NOTHING.to_owned();
+        return sanitize::EMPTY.to_owned();
     }
-    let what = [&error["status"], &error["error"], &error["cause"]].into_iter().find(|what| !what.is_null());
-    format!("{} {}", sanitize::time(&error["at"]), sanitize::field(what.unwrap_or(&Value::Null), 60))
+    let detail = [&error["status"], &error["error"], &error["cause"]].into_iter().find(|value| !value.is_null());
+    format!("{} {}", sanitize::time(&error["at"]), sanitize::field(detail.unwrap_or(&Value::Null), 60))
 }
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_row_each() {
+    fn each_endpoint_is_a_row() {
         let endpoints = [
             json!({ "endpoint": "https://hangs.example:443", "breaker": "open", "inFlight": 1, "waiting": 0, "allowed": 1,
                 "parked": 12345, "failureRatio": 1.0, "latencyMs": null,

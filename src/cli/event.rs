@@ -1,11 +1,11 @@
-//! A step event from options: what `publish` sends and `explain` asks about.
+//! The options that describe a step event, for `publish` and `explain`.
 
 use clap::Args;
 use serde_json::{Map, Value};
 
 use crate::delivery::timestamp;
 
-/// For a command that takes a `file` as well.
+/// The command that flattens this also has an argument `file`, which replaces these options.
 #[derive(Args)]
 pub(super) struct Event {
     /// The event's `campaignId`
@@ -17,30 +17,29 @@ pub(super) struct Event {
     /// The event's `phoneNumber`
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     phone: Option<String>,
-    /// RFC 3339 [default: now]
+    /// The event's date, RFC 3339 [default: now]
     #[arg(long)]
     date: Option<String>,
-    /// What the user answered
+    /// The user's answer
     #[arg(long, allow_hyphen_values = true)]
     response: Option<String>,
-    /// The menu text chosen
+    /// The menu text that the user chose
     #[arg(long, allow_hyphen_values = true)]
     option: Option<String>,
-    /// The keyword typed: JSON where it is a number, else text
+    /// The keyword that the user typed: sent as a number if it is one, else as text
     #[arg(long, allow_hyphen_values = true)]
     keyword: Option<String>,
-    /// Identity for de-duplication [default: a new one]
+    /// The event's identity, for de-duplication [default: a new UUID]
     #[arg(long, value_name = "ID")]
     event_id: Option<String>,
 }
 
 impl Event {
-    /// What a file takes the place of.
-    pub(super) const ARGUMENTS: [&str; 8] =
+    /// The options that conflict with `file`.
+    pub(super) const OPTIONS: [&str; 8] =
         ["campaign", "label", "phone", "date", "response", "option", "keyword", "event_id"];
 
-    /// The event as it is published.
-    pub(super) fn document(&self) -> Value {
+    pub(super) fn to_json(&self) -> Value {
         let mut event = Map::new();
         let text = |value: &Option<String>| value.clone().map(Value::String);
         let new_id = || uuid::Uuid::now_v7().to_string();

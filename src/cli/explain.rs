@@ -1,4 +1,4 @@
-//! `waypost explain`: for an event, what matches, what does not and why, and what would be sent.
+//! `waypost explain`: shows which webhooks a step event fires and why, and the requests that would be sent.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -9,19 +9,19 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::CliError;
-use super::client::{Call, Server};
+use super::client::{RequestParts, Server};
 use super::event::Event;
 use super::json_stream;
-use super::stdio::say;
+use super::stdio::out;
 
 #[derive(Args)]
 pub(super) struct Explain {
-    /// An event as JSON; `-` is standard input. Without it the event is made from the options below
-    #[arg(value_name = "FILE", conflicts_with_all = Event::ARGUMENTS)]
+    /// A step event as JSON; `-` is standard input. Without FILE the options below describe the event
+    #[arg(value_name = "FILE", conflicts_with_all = Event::OPTIONS)]
     file: Option<PathBuf>,
     #[command(flatten)]
     event: Event,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -31,34 +31,34 @@ pub(super) struct Explain {
 impl Explain {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let event = match &self.file {
-            None => self.event.document().to_string().into_bytes(),
+            None => self.event.to_json().to_string().into_bytes(),
             Some(file) => json_stream::read(file)?,
         };
         if json_stream::split(&event).is_ok_and(|events| events.len() > 1) {
-            return Err(CliError::Usage("one event at a time: the file has several".to_owned()));
+            return Err(CliError::Usage("the file has several events. Pass a file with one event".to_owned()));
         }
-        let call = Call { headers: Vec::new(), body: Some(event) };
-        let explanation = self.server.api()?.call(Method::POST, &["explain"], &[], call).await?.json()?;
+        let parts = RequestParts { headers: Vec::new(), body: Some(event) };
+        let explanation = self.server.api()?.request(Method::POST, &["explain"], &[], parts).await?.json()?;
         if self.json {
-            say!("{explanation}");
+            out!("{explanation}");
         } else {
-            say!("{}", text(&explanation));
+            out!("{}", render(&explanation));
         }
         Ok(())
     }
 }
 
-/// The explanation for people: where the event belongs, each entry, each webhook, the requests, and the upshot.
-fn text(explanation: &Value) -> String {
+/// The section of the event, its menu entries, the webhooks, the requests, and the conclusion.
+fn render(explanation: &Value) -> String {
     let list = |name: &str| explanation[name].as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut parts = vec![place(explanation)];
+    let mut parts = vec![heading(explanation)];
     if !list("entries").is_empty() {
         let mut table = table(["KEYWORD", "OPTION", "MATCHES", "WHY"]);
         for entry in list("entries") {
             table.add_row([
                 field(entry, "keyword"),
                 field(entry, "option"),
-                yes(entry, "matches"),
+                yes_or_no(entry, "matches"),
                 field(entry, "why"),
             ]);
         }
@@ -68,7 +68,7 @@ fn text(explanation: &Value) -> String {
         let mut table = table(["WEBHOOK", "AT", "KIND", "FIRES", "WHY"]);
         for webhook in list("webhooks") {
             let [id, path, kind, why] = ["webhookId", "path", "kind", "why"].map(|name| field(webhook, name));
-            table.add_row([id, path, kind, yes(webhook, "fires"), why]);
+            table.add_row([id, path, kind, yes_or_no(webhook, "fires"), why]);
         }
         parts.push(table.to_string());
     }
@@ -79,7 +79,7 @@ fn text(explanation: &Value) -> String {
     parts.join("\n\n")
 }
 
-fn place(explanation: &Value) -> String {
+fn heading(explanation: &Value) -> String {
     let (campaign, section) = (&explanation["campaign"], &explanation["section"]);
     let mut text = format!("Event     {}", field(&explanation["event"], "eventId"));
     // Writing to a string can't fail.
@@ -94,18 +94,23 @@ fn place(explanation: &Value) -> String {
     text
 }
 
-/// What a webhook would be sent, as it goes over the wire.
+/// The request of a webhook, byte for byte.
 fn request(webhook: &Value) -> String {
     let request = &webhook["request"];
-    let would = if webhook["fires"] == true { "is sent" } else { "would be sent, were it enabled" };
+    let condition = if webhook["fires"] == true { "" } else { ", if it is enabled" };
     let mut text = format!(
-        "What {} {would}:\n  {} {}\n",
+        "Request of {}{condition}:\n  {} {}\n",
         field(webhook, "webhookId"),
         field(request, "method"),
         field(request, "url")
     );
     for (name, value) in request["headers"].as_object().into_iter().flatten() {
-        let _ = writeln!(text, "  {}: {}", shown(name), shown(value.as_str().unwrap_or_default()));
+        let _ = writeln!(
+            text,
+            "  {}: {}",
+            replace_control_chars(name),
+            replace_control_chars(value.as_str().unwrap_or_default())
+        );
     }
     let _ = write!(text, "\n  {}", field(request, "body"));
     text
@@ -117,19 +122,19 @@ fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> Table {
     table
 }
 
-fn yes(of: &Value, name: &str) -> String {
-    if of[name] == true { "yes" } else { "no" }.to_owned()
+fn yes_or_no(object: &Value, name: &str) -> String {
+    if object[name] == true { "yes" } else { "no" }.to_owned()
 }
 
-fn field(of: &Value, name: &str) -> String {
-    match &of[name] {
+fn field(object: &Value, name: &str) -> String {
+    match &object[name] {
         Value::Null => "–".to_owned(),
-        Value::String(text) => shown(text),
+        Value::String(text) => replace_control_chars(text),
         other => other.to_string(),
     }
 }
 
-/// Words from outside, without what would move the terminal's cursor.
-fn shown(text: &str) -> String {
+/// Replaces characters that would move the terminal's cursor.
+fn replace_control_chars(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
 }

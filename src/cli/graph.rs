@@ -1,4 +1,4 @@
-//! `waypost campaigns graph`: a campaign as a picture.
+//! `waypost campaigns graph`: draws a campaign as SVG or Mermaid.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use reqwest::Method;
 
-use super::client::{Call, Server};
+use super::client::{RequestParts, Server};
 use super::stdio::print;
 use super::{CliError, client, json_stream};
 use crate::delivery::campaign::Campaign;
@@ -17,15 +17,15 @@ use crate::flow::{self, Health, Style};
 #[derive(Args)]
 pub(super) struct Graph {
     /// The campaign's id
-    #[arg(required_unless_present = "file", value_parser = client::id)]
+    #[arg(required_unless_present = "file", value_parser = client::parse_id)]
     id: Option<String>,
     /// A campaign document (JSON) to draw, without a server; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "id")]
     file: Option<PathBuf>,
-    /// As an SVG image, or as a Mermaid flowchart
+    /// An SVG image or a Mermaid flowchart
     #[arg(long, value_enum, default_value_t = Format::Svg)]
     format: Format,
-    /// Where to write it [default: standard output]
+    /// The file to write [default: standard output]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -42,8 +42,8 @@ impl Graph {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let graph = flow::graph(&self.campaign().await?);
         let picture = match self.format {
-            // A picture that is kept says nothing of the health of a moment.
-            Format::Svg => flow::svg(&flow::layout(graph), Style::Own, &|_| Health::Unknown, &|_| None),
+            // A saved picture would show outdated health.
+            Format::Svg => flow::svg(&flow::layout(graph), Style::Standalone, &|_| Health::Unknown, &|_| None),
             Format::Mermaid => flow::mermaid(&graph),
         };
         match &self.output {
@@ -61,23 +61,23 @@ impl Graph {
             (None, id) => {
                 let id = id.as_deref().unwrap_or_default();
                 let api = self.server.clone().api()?;
-                let answer = api.call(Method::GET, &["campaigns", id], &[], Call::default()).await?;
-                serde_json::from_slice(&answer.body)
-                    .map_err(|error| CliError::new(format!("the server's answer can't be read: {error}")))
+                let response = api.request(Method::GET, &["campaigns", id], &[], RequestParts::default()).await?;
+                serde_json::from_slice(&response.body)
+                    .map_err(|error| CliError::new(format!("the server's answer is not a campaign: {error}")))
             }
         }
     }
 }
 
-/// Whether plain `http` is allowed is for the server to say, when the document is applied.
+/// Accepts plain `http` URLs. The server checks them when the document is applied.
 fn from_file(file: &Path) -> Result<Campaign, CliError> {
-    let named = |fault: &dyn Display| format!("{}: {fault}", file.display());
-    let bytes = json_stream::read(file).map_err(|failure| match failure {
-        CliError::Failed(text) | CliError::Usage(text) => CliError::Failed(named(&text)),
+    let with_file = |error: &dyn Display| format!("{}: {error}", file.display());
+    let bytes = json_stream::read(file).map_err(|error| match error {
+        CliError::Failed(text) | CliError::Usage(text) => CliError::Failed(with_file(&text)),
     })?;
     if json_stream::split(&bytes).is_ok_and(|documents| documents.len() > 1) {
-        return Err(CliError::Usage(named(&"several documents; a picture is of one campaign")));
+        return Err(CliError::Usage(with_file(&"the file has several documents. Pass a file with one campaign")));
     }
     document::read(&bytes, HttpUrls::Allowed, None)
-        .map_err(|faults| CliError::Failed(faults.iter().map(|fault| named(fault)).collect::<Vec<_>>().join("\n")))
+        .map_err(|errors| CliError::Failed(errors.iter().map(|error| with_file(error)).collect::<Vec<_>>().join("\n")))
 }

@@ -1,4 +1,4 @@
-//! JSON documents that follow one another in a file: a single one, one a line, or printed over several lines each.
+//! Splits a file into its JSON documents. Documents may be on one line each, or span several lines.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -7,10 +7,10 @@ use serde::de::IgnoredAny;
 
 use super::CliError;
 
-/// The bytes of each document.
+/// Returns the bytes of each document.
 ///
 /// # Errors
-/// Where what follows the documents before is none.
+/// If anything in `bytes` is not a JSON document.
 pub(super) fn split(bytes: &[u8]) -> Result<Vec<&[u8]>, serde_json::Error> {
     let mut stream = serde_json::Deserializer::from_slice(bytes).into_iter::<IgnoredAny>();
     let mut documents = Vec::new();
@@ -27,12 +27,12 @@ pub(super) fn split(bytes: &[u8]) -> Result<Vec<&[u8]>, serde_json::Error> {
 /// Reads a file; `-` is standard input.
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
-    let read = if file == Path::new("-") {
+    let result = if file == Path::new("-") {
         std::io::stdin().read_to_end(&mut bytes).map(|_| ())
     } else {
         std::fs::read(file).map(|content| bytes = content)
     };
-    read.map_err(CliError::new)?;
+    result.map_err(CliError::new)?;
     Ok(bytes)
 }
 
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn documents_end_where_they_end() {
+    fn a_file_is_split_into_its_documents() {
         let split = |text: &'static str| split(text.as_bytes()).map_err(|error| error.is_eof());
         assert_eq!(split(" "), Ok(vec![]));
         assert_eq!(split("{}\n{\"a\":\n1}\n\n[ 2 ]\n"), Ok(vec![&b"{}"[..], b"{\"a\":\n1}", b"[ 2 ]"]));

@@ -1,12 +1,12 @@
-//! `waypost openapi`: the description of the API, without a server.
+//! `waypost openapi`: prints the OpenAPI description of the HTTP API.
 
 use clap::Args;
 
-use super::stdio::say;
+use super::stdio::out;
 
 #[derive(Args)]
 pub(super) struct OpenApi {
-    /// On one line
+    /// Print JSON on one line
     #[arg(long)]
     json: bool,
 }
@@ -15,9 +15,9 @@ impl OpenApi {
     pub(super) fn run(self) {
         let document = crate::http::openapi();
         if self.json {
-            say!("{document}");
+            out!("{document}");
         } else {
-            say!("{document:#}");
+            out!("{document:#}");
         }
     }
 }

@@ -1,14 +1,13 @@
-//! A list of the API, page after page.
+//! Reads a list of the API page by page.
 
 use serde_json::Value;
 
 use super::CliError;
 use super::client::Api;
 
-/// The most the API gives on one page.
-const LARGEST: usize = 1000;
+/// The largest `limit` that the API accepts.
+const MAX_PAGE_SIZE: usize = 1000;
 
-/// A list that is read from its beginning.
 pub(super) struct Pages<'a> {
     api: &'a Api,
     list: &'static str,
@@ -16,7 +15,7 @@ pub(super) struct Pages<'a> {
     cursor: Cursor,
 }
 
-/// Where the next page begins.
+/// The position of the next page.
 enum Cursor {
     Beginning,
     At(String),
@@ -28,16 +27,16 @@ impl<'a> Pages<'a> {
         Self { api, list, query, cursor: Cursor::Beginning }
     }
 
-    /// Whether there may be more: nobody knows before the next page is there.
-    pub(super) fn may_go_on(&self) -> bool {
+    /// False once the last page was read. True does not promise more items.
+    pub(super) fn may_have_more(&self) -> bool {
         !matches!(self.cursor, Cursor::End)
     }
 
-    /// The next page, with at most so many items. It may be empty though others follow.
-    pub(super) async fn next(&mut self, most: usize) -> Result<Vec<Value>, CliError> {
-        let most = most.clamp(1, LARGEST).to_string();
+    /// The next page, with at most `limit` items. A page may be empty although more pages follow.
+    pub(super) async fn next(&mut self, limit: usize) -> Result<Vec<Value>, CliError> {
+        let limit = limit.clamp(1, MAX_PAGE_SIZE).to_string();
         let mut query = self.query.clone();
-        query.push(("limit", &most));
+        query.push(("limit", &limit));
         if let Cursor::At(cursor) = &self.cursor {
             query.push(("cursor", cursor));
         }
@@ -45,14 +44,14 @@ impl<'a> Pages<'a> {
         self.cursor = page["next"].as_str().map_or(Cursor::End, |cursor| Cursor::At(cursor.to_owned()));
         match page["items"].take() {
             Value::Array(items) => Ok(items),
-            _ => Err(CliError::new("the server's answer is no list")),
+            _ => Err(CliError::new("the server's answer is not a list")),
         }
     }
 
-    /// The next so many items, fewer only at the end.
+    /// The next `count` items, or fewer if the list ends.
     pub(super) async fn take(&mut self, count: usize) -> Result<Vec<Value>, CliError> {
         let mut items = Vec::new();
-        while items.len() < count && self.may_go_on() {
+        while items.len() < count && self.may_have_more() {
             items.append(&mut self.next(count - items.len()).await?);
         }
         Ok(items)

@@ -1,4 +1,4 @@
-//! `waypost publish`: step events from arguments, a file or standard input.
+//! `waypost publish`: publishes step events from options, a file or standard input.
 
 use std::path::{Path, PathBuf};
 
@@ -10,26 +10,27 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use super::CliError;
-use super::client::{Api, Call, Server};
+use super::client::{Api, RequestParts, Server};
 use super::event::Event;
 use super::json_stream;
 use super::progress;
-use super::stdio::say;
+use super::stdio::out;
 
-/// Events on their way at once.
+/// The number of requests in flight at once.
 const IN_FLIGHT: usize = 64;
 
-/// Faults told in full; the rest are counted.
-const FAULTS_TOLD: usize = 10;
+/// More errors are only counted.
+const MAX_REPORTED_ERRORS: usize = 10;
 
 #[derive(Args)]
 pub(super) struct Publish {
-    /// Events as JSON, one a line or printed over several; `-` is standard input. Without it the event is made from the options below
-    #[arg(value_name = "FILE", conflicts_with_all = Event::ARGUMENTS)]
+    /// Step events as JSON, on one line each or over several lines; `-` is standard input. Without FILE the options
+    /// below describe an event
+    #[arg(value_name = "FILE", conflicts_with_all = Event::OPTIONS)]
     file: Option<PathBuf>,
     #[command(flatten)]
     event: Event,
-    /// What was published, as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -40,80 +41,81 @@ impl Publish {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let api = self.server.clone().api()?;
         match self.file.clone() {
-            None => self.one(&api).await,
-            Some(file) if file == Path::new("-") => self.all(&api, BufReader::new(tokio::io::stdin())).await,
-            Some(file) => {
-                let open = tokio::fs::File::open(&file).await;
-                let open = open.map_err(|error| CliError::new(format!("{}: {error}", file.display())))?;
-                self.all(&api, BufReader::new(open)).await
+            None => self.publish_one(&api).await,
+            Some(path) if path == Path::new("-") => self.publish_all(&api, BufReader::new(tokio::io::stdin())).await,
+            Some(path) => {
+                let file = tokio::fs::File::open(&path).await;
+                let file = file.map_err(|error| CliError::new(format!("{}: {error}", path.display())))?;
+                self.publish_all(&api, BufReader::new(file)).await
             }
         }
     }
 
-    async fn one(self, api: &Api) -> Result<(), CliError> {
-        let event = self.event.document();
-        // Its identity may have been made up here: whoever repeats it needs it.
-        let answer = post(api, event.to_string().into_bytes()).await.map_err(|failure| match failure {
-            CliError::Failed(text) => {
-                CliError::Failed(format!("{text}\n  --event-id {}", event["eventId"].as_str().unwrap_or_default()))
-            }
-            misused @ CliError::Usage(_) => misused,
+    async fn publish_one(self, api: &Api) -> Result<(), CliError> {
+        let event = self.event.to_json();
+        // The event id may be generated. The error names the id, so that a repetition is no second event.
+        let answer = post(api, event.to_string().into_bytes()).await.map_err(|error| match error {
+            CliError::Failed(text) => CliError::Failed(format!(
+                "{text}\nTo publish the same event again, add --event-id {}",
+                event["eventId"].as_str().unwrap_or_default()
+            )),
+            error @ CliError::Usage(_) => error,
         })?;
         if self.json {
-            say!("{answer}");
+            out!("{answer}");
         } else {
-            say!("published event {}", answer["eventId"].as_str().unwrap_or_default());
+            out!("published event {}", answer["eventId"].as_str().unwrap_or_default());
         }
         Ok(())
     }
 
-    /// One event a line. A line that is refused does not stop the others. Events that are printed over several lines
-    /// are read as a whole.
-    async fn all(self, api: &Api, mut input: impl AsyncBufRead + Unpin) -> Result<(), CliError> {
+    /// Publishes one event per line, and continues after a refused line. If the first line is an incomplete document,
+    /// the whole input is read before anything is published.
+    async fn publish_all(self, api: &Api, mut input: impl AsyncBufRead + Unpin) -> Result<(), CliError> {
         let mut first = Vec::new();
         while first.trim_ascii().is_empty() && input.read_until(b'\n', &mut first).await.map_err(CliError::new)? > 0 {}
         if json_stream::split(&first).is_err_and(|error| error.is_eof()) {
             input.read_to_end(&mut first).await.map_err(CliError::new)?;
             if let Ok(events) = json_stream::split(&first) {
                 let events = events.into_iter().map(|event| Ok(event.to_vec()));
-                return self.each(api, "event", futures_util::stream::iter(events)).await;
+                return self.publish_each(api, "event", futures_util::stream::iter(events)).await;
             }
         }
         let rest = futures_util::stream::try_unfold(input.split(b'\n'), async |mut lines| {
             Ok(lines.next_segment().await?.map(|line| (line, lines)))
         });
         let mut first: Vec<Vec<u8>> = first.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
-        first.pop_if(|behind_the_last_line| behind_the_last_line.is_empty());
-        self.each(api, "line", futures_util::stream::iter(first.into_iter().map(Ok)).chain(rest)).await
+        first.pop_if(|line| line.is_empty());
+        self.publish_each(api, "line", futures_util::stream::iter(first.into_iter().map(Ok)).chain(rest)).await
     }
 
-    async fn each(
+    async fn publish_each(
         self,
         api: &Api,
-        what: &'static str,
+        unit: &'static str,
         events: impl Stream<Item = std::io::Result<Vec<u8>>>,
     ) -> Result<(), CliError> {
         let bar = progress::bar(None, "{spinner} {human_pos} events  {per_sec}  {elapsed}");
         let mut events = std::pin::pin!(events.enumerate());
-        let mut calls = FuturesUnordered::new();
-        let mut faults = Faults::new(what);
+        let mut requests = FuturesUnordered::new();
+        let mut errors = PublishErrors::new(unit);
         let mut published = 0_u64;
-        let mut more = true;
-        while more || !calls.is_empty() {
+        let mut has_more = true;
+        while has_more || !requests.is_empty() {
             tokio::select! {
-                event = events.next(), if more && calls.len() < IN_FLIGHT => match event {
-                    None => more = false,
+                event = events.next(), if has_more && requests.len() < IN_FLIGHT => match event {
+                    None => has_more = false,
                     Some((number, event)) => {
                         let event = event.map_err(CliError::new)?;
                         if !event.trim_ascii().is_empty() {
-                            calls.push(async move { (number + 1, post(api, event).await) });
+                            requests.push(async move { (number + 1, post(api, event).await) });
                         }
                     }
                 },
-                Some((number, result)) = calls.next() => {
+                Some((number, result)) = requests.next() => {
                     match result {
                         Ok(_) => published += 1,
-                        Err(failure) => faults.add(number, failure),
+                        Err(error) => errors.add(number, error),
                     }
                     bar.inc(1);
                 }
@@ -121,35 +123,35 @@ impl Publish {
         }
         bar.finish_and_clear();
         if self.json {
-            say!("{}", json!({ "published": published, "refused": faults.count }));
+            out!("{}", json!({ "published": published, "refused": errors.count }));
         } else {
-            say!("published {published} events");
+            out!("published {published} events");
         }
-        faults.into_result()
+        errors.into_result()
     }
 }
 
 async fn post(api: &Api, body: Vec<u8>) -> Result<Value, CliError> {
-    api.call(Method::POST, &["events"], &[], Call { headers: Vec::new(), body: Some(body) }).await?.json()
+    api.request(Method::POST, &["events"], &[], RequestParts { headers: Vec::new(), body: Some(body) }).await?.json()
 }
 
-/// The events that were refused.
-struct Faults {
-    what: &'static str,
+struct PublishErrors {
+    /// What the numbers count: `line` or `event`.
+    unit: &'static str,
     count: u64,
-    told: Vec<String>,
+    reported: Vec<String>,
 }
 
-impl Faults {
-    fn new(what: &'static str) -> Self {
-        Self { what, count: 0, told: Vec::new() }
+impl PublishErrors {
+    fn new(unit: &'static str) -> Self {
+        Self { unit, count: 0, reported: Vec::new() }
     }
 
-    fn add(&mut self, number: usize, failure: CliError) {
+    fn add(&mut self, number: usize, error: CliError) {
         self.count += 1;
-        if self.told.len() < FAULTS_TOLD {
-            let (CliError::Failed(text) | CliError::Usage(text)) = failure;
-            self.told.push(format!("{} {number}: {text}", self.what));
+        if self.reported.len() < MAX_REPORTED_ERRORS {
+            let (CliError::Failed(text) | CliError::Usage(text)) = error;
+            self.reported.push(format!("{} {number}: {text}", self.unit));
         }
     }
 
@@ -157,8 +159,8 @@ impl Faults {
         if self.count == 0 {
             return Ok(());
         }
-        let untold = self.count - self.told.len() as u64;
-        let rest = if untold > 0 { format!("\nand {untold} more") } else { String::new() };
-        Err(CliError::Failed(format!("{} events were not published\n{}{rest}", self.count, self.told.join("\n"))))
+        let unreported = self.count - self.reported.len() as u64;
+        let rest = if unreported > 0 { format!("\nand {unreported} more") } else { String::new() };
+        Err(CliError::Failed(format!("{} events were not published\n{}{rest}", self.count, self.reported.join("\n"))))
     }
 }

@@ -1,13 +1,13 @@
-//! `waypost ready`: whether a worker consumes and makes progress, for health checks where there is no shell and no curl.
+//! `waypost ready`: asks a worker if it consumes and makes progress. For health checks without a shell and curl.
 
 use clap::Args;
 
 use super::CliError;
 use super::client::Server;
-use super::stdio::say;
+use super::stdio::out;
 
 #[derive(Args)]
-#[command(after_help = "Exit code 0: it is ready. 1: it is not, and why.")]
+#[command(after_help = "Exit code: 0 the worker is ready, 1 it is not, and the error says why.")]
 pub(super) struct Ready {
     #[command(flatten)]
     server: Server,
@@ -15,8 +15,8 @@ pub(super) struct Ready {
 
 impl Ready {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        // Then a line for each repair of the last ten minutes.
-        say!("{}", self.server.api()?.ready().await?.trim_end());
+        // The answer has a line for each repair of the last ten minutes.
+        out!("{}", self.server.api()?.ready().await?.trim_end());
         Ok(())
     }
 }

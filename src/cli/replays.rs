@@ -1,4 +1,4 @@
-//! `waypost replays`: list, show, follow, pause, resume, cancel.
+//! `waypost replays`: lists, follows and controls replays.
 
 pub(super) mod follow;
 pub(super) mod labels;
@@ -8,12 +8,12 @@ mod show;
 use clap::{Args, Subcommand};
 
 use super::CliError;
-use super::client::{Server, id};
+use super::client::{Server, parse_id};
 use super::confirm::{Confirmation, Decision};
-use super::stdio::say;
+use super::stdio::out;
 use follow::OutputMode;
 
-/// The name of the list in the API.
+/// The path segment of the API.
 pub(super) const LIST: &str = "replays";
 
 #[derive(Subcommand)]
@@ -22,20 +22,20 @@ pub(super) enum Replays {
     List(list::List),
     /// Show a replay
     #[command(after_help = "Example:\n  waypost replays show rp_0198c7")]
-    Show(One),
+    Show(ReplayArgs),
     /// Follow a replay to its end; Ctrl-C leaves it running
     #[command(after_help = "Example:
   waypost replays follow rp_0198c7
 
-Exit code: 0 none failed (or left with Ctrl-C), 1 some failed, or it was stopped or cancelled.")]
-    Follow(One),
-    /// Pause a replay: requests under way are finished
+Exit code: 0 all succeeded, or you left with Ctrl-C; 1 some failed, or the replay was stopped or cancelled.")]
+    Follow(ReplayArgs),
+    /// Pause a replay; requests in flight are finished
     #[command(after_help = "Example:\n  waypost replays pause rp_0198c7")]
-    Pause(One),
-    /// Resume a replay that was paused
+    Pause(ReplayArgs),
+    /// Resume a paused replay
     #[command(after_help = "Example:\n  waypost replays resume rp_0198c7")]
-    Resume(One),
-    /// End a replay; what it has not sent is as it was before, mostly pending
+    Resume(ReplayArgs),
+    /// Cancel a replay; dead letters that were not sent return to their previous state
     #[command(after_help = "Example:\n  waypost replays cancel rp_0198c7\n\nThe command asks first on a terminal.")]
     Cancel(Cancel),
 }
@@ -43,17 +43,17 @@ Exit code: 0 none failed (or left with Ctrl-C), 1 some failed, or it was stopped
 #[derive(Args)]
 pub(super) struct Cancel {
     #[command(flatten)]
-    one: One,
+    replay: ReplayArgs,
     #[command(flatten)]
     confirmation: Confirmation,
 }
 
 #[derive(Args)]
-pub(super) struct One {
+pub(super) struct ReplayArgs {
     /// The replay's id
-    #[arg(value_parser = id)]
+    #[arg(value_parser = parse_id)]
     id: String,
-    /// As JSON, on one line
+    /// Print JSON on one line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -64,39 +64,39 @@ impl Replays {
     pub(super) async fn run(self) -> Result<(), CliError> {
         match self {
             Self::List(list) => list.run().await,
-            Self::Show(one) => one.show().await,
-            Self::Follow(one) => one.follow().await,
-            Self::Pause(one) => one.change("pause").await,
-            Self::Resume(one) => one.change("resume").await,
+            Self::Show(replay) => replay.show().await,
+            Self::Follow(replay) => replay.follow().await,
+            Self::Pause(replay) => replay.send_action("pause").await,
+            Self::Resume(replay) => replay.send_action("resume").await,
             Self::Cancel(cancel) => cancel.run().await,
         }
     }
 }
 
-impl One {
+impl ReplayArgs {
     async fn show(self) -> Result<(), CliError> {
         let replay = self.server.api()?.get(&[LIST, &self.id], &[]).await?;
         if self.json {
-            say!("{replay}");
+            out!("{replay}");
         } else {
-            say!("{}", show::page(&replay));
+            out!("{}", show::render(&replay));
         }
         Ok(())
     }
 
     async fn follow(self) -> Result<(), CliError> {
         let api = self.server.api()?;
-        // One that is not there, or a server that is not, is known at once.
+        // Fails at once if the replay or the server does not exist.
         let replay = api.get(&[LIST, &self.id], &[]).await?;
         follow::follow(&api, replay, if self.json { OutputMode::Json } else { OutputMode::Text }).await
     }
 
-    async fn change(self, change: &str) -> Result<(), CliError> {
-        let replay = self.server.api()?.post(&[LIST, &self.id, change], None).await?.json()?;
+    async fn send_action(self, action: &str) -> Result<(), CliError> {
+        let replay = self.server.api()?.post(&[LIST, &self.id, action], None).await?.json()?;
         if self.json {
-            say!("{replay}");
+            out!("{replay}");
         } else {
-            say!("{}\n{}", labels::standing(&replay), labels::commands(&replay));
+            out!("{}\n{}", labels::status_line(&replay), labels::commands(&replay));
         }
         Ok(())
     }
@@ -104,19 +104,19 @@ impl One {
 
 impl Cancel {
     async fn run(self) -> Result<(), CliError> {
-        let replay = self.one.server.clone().api()?.get(&[LIST, &self.one.id], &[]).await?;
-        // The server says why one that has ended can't be cancelled.
+        let replay = self.replay.server.clone().api()?.get(&[LIST, &self.replay.id], &[]).await?;
+        // The server refuses to cancel a replay that has ended, and says why.
         if labels::stage(&replay) == labels::Stage::Ended {
-            return self.one.change("cancel").await;
+            return self.replay.send_action("cancel").await;
         }
-        let effect = labels::cancellation(&replay);
+        let effect = labels::cancel_effect(&replay);
         if self.confirmation.decide(&effect).await? == Decision::Proceed {
-            return self.one.change("cancel").await;
+            return self.replay.send_action("cancel").await;
         }
-        if self.one.json {
-            say!("{}", serde_json::json!({ "dryRun": true, "id": self.one.id, "unsent": labels::unsent(&replay) }));
+        if self.replay.json {
+            out!("{}", serde_json::json!({ "dryRun": true, "id": self.replay.id, "unsent": labels::unsent(&replay) }));
         } else {
-            say!("would {effect}");
+            out!("would {effect}");
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! `waypost serve`: a worker, until SIGTERM or Ctrl-C. At SIGHUP it reads its settings again.
+//! `waypost serve`: runs a worker until SIGTERM or Ctrl-C. SIGHUP reloads the settings.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::config::Config;
 use crate::reload::{self, Changes};
 use crate::telemetry::{self, Telemetry};
 
-/// The last spans may take so long, after all else is done.
-const LAST_SPANS: Duration = Duration::from_secs(1);
+/// How long the export of the last spans may take at the end.
+const SPAN_EXPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 pub(super) struct Serve {
@@ -25,9 +25,9 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(mut self) -> Result<(), CliError> {
-        // From now on: it would end the process until somebody listens.
-        let reloading = signal(SignalKind::hangup()).map_err(CliError::new)?;
-        let config = self.settings.load_again()?;
+        // Before anything else: without a handler SIGHUP ends the process.
+        let reload_signals = signal(SignalKind::hangup()).map_err(CliError::new)?;
+        let config = self.settings.load_and_pin_file()?;
         let telemetry = telemetry::start(&config.log, &config.telemetry).map_err(CliError::new)?;
         // Each request needs a connection, and many systems begin with 1024 open files.
         if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
@@ -37,20 +37,20 @@ impl Serve {
         stop_on_signals(stop.clone())?;
         let app = App::build(&config).await.map_err(CliError::new)?;
         let telemetry = Arc::new(telemetry);
-        let reload = self.reload(config, app.adjuster(), telemetry.clone(), reloading);
-        let ended = tokio::select! {
-            ended = app.run(stop) => ended.map_err(CliError::new),
+        let reload = self.reload(config, app.reload_handle(), telemetry.clone(), reload_signals);
+        let result = tokio::select! {
+            result = app.run(stop) => result.map_err(CliError::new),
             never = reload => match never {},
         };
-        // It waits for the collector, which may hang.
-        let exported = tokio::task::spawn_blocking(move || telemetry.end());
-        if tokio::time::timeout(LAST_SPANS, exported).await.is_err() {
-            tracing::warn!("the last spans were not exported in time");
+        // The collector may hang.
+        let export = tokio::task::spawn_blocking(move || telemetry.shutdown());
+        if tokio::time::timeout(SPAN_EXPORT_TIMEOUT, export).await.is_err() {
+            tracing::warn!("export of the last spans timed out");
         }
-        ended
+        result
     }
 
-    /// Reads the settings again at each SIGHUP, and takes over what can change while a worker runs.
+    /// Reloads the settings at each SIGHUP, and applies those that can change while a worker runs.
     async fn reload(
         &mut self,
         mut config: Config,
@@ -62,44 +62,43 @@ impl Serve {
             if signals.recv().await.is_none() {
                 std::future::pending::<()>().await;
             }
-            let new = match self.settings.load_again() {
+            let new = match self.settings.load_and_pin_file() {
                 Ok(new) => new,
                 Err(CliError::Failed(faults) | CliError::Usage(faults)) => {
-                    tracing::error!(faults, "the settings are as they were: those that were to be read have faults");
+                    tracing::error!(faults, "settings not reloaded, the old ones stay");
                     continue;
                 }
             };
-            let Changes { taken, refused } = Changes::between(&config, &new);
-            config = reload::merged(&config, new);
-            adjuster.adjust(&config);
+            let Changes { applied, needs_restart } = Changes::between(&config, &new);
+            config = reload::merge(&config, new);
+            adjuster.apply(&config);
             telemetry.set_level(config.log.level);
-            tracing::info!(?taken, "settings read again");
-            if telemetry::is_chosen_by_environment() && taken.iter().any(|change| change.starts_with("log.level:")) {
-                tracing::warn!(
-                    "what is logged stays as it is: RUST_LOG is set, and log.level counts only where it is not"
-                );
+            tracing::info!(?applied, "settings reloaded");
+            if telemetry::is_level_set_by_environment() && applied.iter().any(|change| change.starts_with("log.level:"))
+            {
+                tracing::warn!("log.level ignored, RUST_LOG is set");
             }
-            if !refused.is_empty() {
-                tracing::warn!(?refused, "these settings change only with another start of the worker");
+            if !needs_restart.is_empty() {
+                tracing::warn!(?needs_restart, "settings changes need a restart");
             }
         }
     }
 }
 
-/// Cancels `stop` at the first SIGTERM or SIGINT; at the second the process ends at once.
+/// Cancels `stop` at the first SIGTERM or SIGINT. The second one ends the process at once.
 pub(super) fn stop_on_signals(stop: CancellationToken) -> Result<(), CliError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(CliError::new)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::new)?;
     tokio::spawn(async move {
-        for last in [false, true] {
+        for is_second in [false, true] {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            if last {
+            if is_second {
                 std::process::exit(1);
             }
-            tracing::info!("asked to stop; once more to stop at once");
+            tracing::info!("stop requested, a second signal stops at once");
             stop.cancel();
         }
     });

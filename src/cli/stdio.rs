@@ -1,34 +1,33 @@
-//! Standard output and standard error, whose readers may leave early (`waypost check | head`).
+//! Writes to standard output and standard error. A reader that leaves early (`waypost check | head`) is no failure.
 
 use std::io::Write as _;
 
-/// Prints a line. Where nobody reads any more the command goes on to its end, unheard.
-pub(in crate::cli) fn line(text: std::fmt::Arguments<'_>) {
+/// Prints a line. Ignores errors: the command continues if nobody reads its output.
+pub(in crate::cli) fn write_line(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// Prints a text that ends its own last line.
+/// Prints text that has its own line ends.
 pub(in crate::cli) fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-/// A line on standard error.
-pub(in crate::cli) fn note(text: std::fmt::Arguments<'_>) {
+pub(in crate::cli) fn write_error_line(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// As `println!`, which panics where nobody reads any more.
-macro_rules! say {
+/// Like `println!`, which panics if standard output is closed.
+macro_rules! out {
     ($($text:tt)*) => {
-        $crate::cli::stdio::line(format_args!($($text)*))
+        $crate::cli::stdio::write_line(format_args!($($text)*))
     };
 }
-pub(in crate::cli) use say;
+pub(in crate::cli) use out;
 
-/// As `eprintln!`, which panics where nobody reads any more.
-macro_rules! tell {
+/// Like `eprintln!`, which panics if standard error is closed.
+macro_rules! note {
     ($($text:tt)*) => {
-        $crate::cli::stdio::note(format_args!($($text)*))
+        $crate::cli::stdio::write_error_line(format_args!($($text)*))
     };
 }
-pub(in crate::cli) use tell;
+pub(in crate::cli) use note;

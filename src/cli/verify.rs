@@ -1,5 +1,5 @@
-//! `waypost verify`: reconciles what the workers took in hand with what became of it and with what waits in the broker, and prints
-//! the account.
+//! `waypost verify`: checks that every delivery is accounted for, with the counts of all workers and the queues of the
+//! broker.
 
 mod account;
 
@@ -11,32 +11,36 @@ use indicatif::ProgressBar;
 use reqwest::Url;
 use serde_json::{Map, Value, json};
 
-use super::client::{Api, Server, address};
-use super::stdio::say;
+use super::client::{Api, Server, parse_address};
+use super::stdio::out;
 use super::{CliError, sanitize};
 use account::{Account, Finding};
 
-/// The workers read the queues' depths this often: a difference that is none any more by then was only on its way.
-const LOOK_AGAIN: Duration = Duration::from_secs(6);
+/// Longer than the 5 s between two readings of the queues by a worker. A difference that disappears within this time is
+/// a message in transit.
+const RETRY_INTERVAL: Duration = Duration::from_secs(6);
 
-/// A difference that is there so many times in a row is one.
-const LOOKS: usize = 3;
+/// A difference counts if it is there this many times in a row.
+const ROUNDS: usize = 3;
 
-/// Each time the numbers are read so often: the clearest counts, of which the least was on its way meanwhile.
-const READINGS: usize = 5;
+/// How often the counts are read in each round. The most consistent reading counts, because the counts change
+/// meanwhile.
+const READINGS_PER_ROUND: usize = 5;
 
 #[derive(Args)]
-#[command(after_help = "Name every worker, for what one puts on the ladder another may take from it:
+#[command(
+    after_help = "Name every worker, because one worker may process a delivery that another has put into a delay queue:
   waypost verify --server http://worker-1:8080 --also http://worker-2:8080
 
-The account is of what these workers have counted since each was started. A difference smaller than what is in hand shows when it
-is quieter. What publishers had no confirm for was never taken, and is not in it. Up to a hundred deliveries that were put on the ladder for
-their endpoint are one message there. Exit code 0: it adds up.")]
+The counts of a worker start at zero when it starts. A difference smaller than the number of deliveries in flight is not
+reported: run the command again when there is less traffic. Up to a hundred deliveries that wait for their endpoint are one
+message in a delay queue. Exit code: 0 every delivery is accounted for, 1 not, or unknown."
+)]
 pub(super) struct Verify {
     /// The address of another worker of the same prefix; may be repeated
-    #[arg(long, value_name = "URL", value_parser = address)]
+    #[arg(long, value_name = "URL", value_parser = parse_address)]
     also: Vec<Url>,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -46,40 +50,43 @@ pub(super) struct Verify {
 impl Verify {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let first = self.server.api()?;
-        let others: Vec<Api> = self.also.into_iter().map(|server| first.beside(server)).collect();
+        let others: Vec<Api> = self.also.into_iter().map(|server| first.with_server(server)).collect();
         let workers: Vec<Api> = std::iter::once(first).chain(others).collect();
-        let mut account = taken(&workers).await?;
-        let waiting = ProgressBar::new_spinner().with_message("looking again: the numbers do not add up yet");
-        for _ in 1..LOOKS {
+        let mut account = most_consistent(&workers).await?;
+        let spinner = ProgressBar::new_spinner().with_message("the numbers do not add up yet, reading them again");
+        for _ in 1..ROUNDS {
             if account.findings().is_empty() {
                 break;
             }
-            waiting.enable_steady_tick(Duration::from_millis(100));
-            tokio::time::sleep(LOOK_AGAIN).await;
-            account = taken(&workers).await?.after(&account);
+            spinner.enable_steady_tick(Duration::from_millis(100));
+            tokio::time::sleep(RETRY_INTERVAL).await;
+            account = most_consistent(&workers).await?.with_previous(&account);
         }
-        waiting.finish_and_clear();
+        spinner.finish_and_clear();
         let findings = account.findings();
         if self.json {
             let findings: Vec<String> = findings.iter().map(Finding::to_string).collect();
-            let rows: Map<String, Value> = account.rows().into_iter().collect();
+            let counts: Map<String, Value> = account.named_counts().into_iter().collect();
             let note = account.note().map(|note| note.to_string());
-            say!("{}", json!({ "account": rows, "findings": findings, "note": note, "unknown": account.unknown() }));
+            out!(
+                "{}",
+                json!({ "account": counts, "findings": findings, "note": note, "unknown": account.unknown_reason() })
+            );
         } else {
-            say!("{}", table(&account));
+            out!("{}", table(&account));
             if let Some(note) = account.note() {
-                say!("\n{note}");
+                out!("\n{note}");
             }
         }
         if findings.is_empty()
-            && let Some(unknown) = account.unknown()
+            && let Some(reason) = account.unknown_reason()
         {
-            return Err(CliError::Failed(format!("whether it adds up is not known: {unknown}")));
+            return Err(CliError::Failed(format!("the account is incomplete: {reason}")));
         }
         match findings.as_slice() {
             [] if self.json => Ok(()),
             [] => {
-                say!("\nIt adds up.");
+                out!("\nIt adds up.");
                 Ok(())
             }
             findings => Err(CliError::Failed(findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("\n"))),
@@ -87,16 +94,16 @@ impl Verify {
     }
 }
 
-/// The clearest account of several readings.
-async fn taken(workers: &[Api]) -> Result<Account, CliError> {
-    let mut clearest = read(workers).await?;
-    for _ in 1..READINGS {
+/// Reads the account several times and returns the most consistent one.
+async fn most_consistent(workers: &[Api]) -> Result<Account, CliError> {
+    let mut best = read(workers).await?;
+    for _ in 1..READINGS_PER_ROUND {
         let account = read(workers).await?;
-        if account.is_clearer_than(&clearest) {
-            clearest = account;
+        if account.is_more_consistent_than(&best) {
+            best = account;
         }
     }
-    Ok(clearest)
+    Ok(best)
 }
 
 /// The account of all workers together.
@@ -111,8 +118,8 @@ async fn read(workers: &[Api]) -> Result<Account, CliError> {
 fn table(account: &Account) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    for (what, count) in account.described() {
-        table.add_row([what.to_owned(), sanitize::count(&count.into())]);
+    for (label, count) in account.labelled_counts() {
+        table.add_row([label.to_owned(), sanitize::count(&count.into())]);
     }
     if let Some(column) = table.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Right);

@@ -1,77 +1,76 @@
-//! Settings from text: variables (`WAYPOST_BROKER__URL`) and flags.
+//! Settings from environment variables (`WAYPOST_BROKER__URL`) and flags.
 //!
-//! Text has no type of its own. What it becomes is decided by the type of the setting's default: `123` is a number for
-//! `broker.prefetch` and text for `broker.prefix`.
+//! The type of the setting's default decides how the text is parsed: `123` is a number for `broker.prefetch` and text
+//! for `broker.prefix`.
 
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Value};
 
 use super::fault::ConfigFault;
-use super::registry::{SettingRegistry, letters, unknown};
+use super::registry::{SettingRegistry, normalize, unknown_setting};
 use super::sources::ProvidedSetting;
 use crate::delivery::secret_encryption::Keyring;
 
-/// What every variable of ours begins with.
 const PREFIX: &str = "WAYPOST_";
 
-/// Read by the client commands, and a secret that is no setting.
+/// Variables that are not settings: options of client commands, and the secret key.
 const NOT_SETTINGS: [&str; 4] = ["SERVER", "TOKEN", "CA_FILE", "SECRET_KEY"];
 
-/// Only from the environment: a key does not lie in a file beside what it opens.
+/// The keys can only be set in the environment, so that they are not in a file beside the encrypted data.
 const SECRET_KEY: &str = "WAYPOST_SECRET_KEY";
 
-/// The keys of secrets; none where nobody gave any.
+/// The keys of `WAYPOST_SECRET_KEY`. Empty if it is not set or invalid.
 pub(super) fn keyring(variables: &[(String, String)], faults: &mut Vec<ConfigFault>) -> Keyring {
     let text = variables.iter().find(|(name, _)| name == SECRET_KEY).map_or("", |(_, text)| text);
-    Keyring::read(text).unwrap_or_else(|message| {
+    Keyring::parse(text).unwrap_or_else(|message| {
         faults.push(ConfigFault::new(SECRET_KEY, message));
         Keyring::default()
     })
 }
 
-/// What the environment says.
 pub(super) fn read(
     variables: impl IntoIterator<Item = (String, String)>,
-    known: &SettingRegistry,
+    registry: &SettingRegistry,
     faults: &mut Vec<ConfigFault>,
 ) -> Vec<ProvidedSetting> {
-    let mut ours: Vec<(String, String)> = variables.into_iter().filter(|(name, text)| is_setting(name, text)).collect();
-    // The system gives them in no order; faults are easier to read in one.
-    ours.sort();
-    let mut given: Vec<ProvidedSetting> = Vec::new();
-    for (name, text) in ours {
-        let Some(key) = key_of(&name, known) else {
-            let nearest = known.nearest(&dotted(&name)).map(variable);
-            faults.push(ConfigFault::new(name, unknown(nearest.as_deref())));
+    let mut variables: Vec<(String, String)> =
+        variables.into_iter().filter(|(name, text)| is_setting(name, text)).collect();
+    // Sorted, so that the order of faults is always the same.
+    variables.sort();
+    let mut provided: Vec<ProvidedSetting> = Vec::new();
+    for (name, text) in variables {
+        let Some(key) = key_of(&name, registry) else {
+            let nearest = registry.nearest(&to_dotted(&name)).map(to_variable);
+            faults.push(ConfigFault::new(name, unknown_setting(nearest.as_deref())));
             continue;
         };
-        if let Some(twin) = given.iter().find(|twin| twin.key == key) {
-            let message = format!("is given by {} as well: unset one of the two", twin.origin);
+        if let Some(duplicate) = provided.iter().find(|setting| setting.key == key) {
+            let message = format!("is also set by {}: unset one of the two", duplicate.origin);
             faults.push(ConfigFault::new(key, message).from(&name));
             continue;
         }
-        given.extend(give(key, &text, &name, known, faults));
+        provided.extend(provide(key, &text, &name, registry, faults));
     }
-    given
+    provided
 }
 
-/// What the flags say.
 pub(super) fn overrides(
     flags: &[(&str, String)],
-    known: &SettingRegistry,
+    registry: &SettingRegistry,
     faults: &mut Vec<ConfigFault>,
 ) -> Vec<ProvidedSetting> {
-    flags.iter().filter_map(|(key, text)| give(key, text, "the command line", known, faults)).collect()
+    flags.iter().filter_map(|(key, text)| provide(key, text, "the command line", registry, faults)).collect()
 }
 
-fn give(
+/// The setting from text, or a fault.
+fn provide(
     key: &str,
     text: &str,
     origin: &str,
-    known: &SettingRegistry,
+    registry: &SettingRegistry,
     faults: &mut Vec<ConfigFault>,
 ) -> Option<ProvidedSetting> {
-    match value(key, text, known) {
+    match parse_value(key, text, registry) {
         Ok(value) => Some(ProvidedSetting { key: key.to_owned(), value, origin: origin.to_owned() }),
         Err(message) => {
             faults.push(ConfigFault::new(key, message).from(origin));
@@ -81,40 +80,42 @@ fn give(
 }
 
 fn is_setting(name: &str, text: &str) -> bool {
-    name.strip_prefix(PREFIX).is_some_and(|rest| !NOT_SETTINGS.contains(&rest) && !is_of_kubernetes(rest, text))
+    name.strip_prefix(PREFIX).is_some_and(|rest| !NOT_SETTINGS.contains(&rest) && !is_kubernetes_variable(rest, text))
 }
 
-/// Whether Kubernetes made this variable for a service named `waypost` (`WAYPOST_PORT`, `WAYPOST_SERVICE_HOST`) or
-/// `waypost-metrics` (`WAYPOST_METRICS_PORT_9090_TCP_ADDR`): it gives them to every pod of the namespace, unasked.
-fn is_of_kubernetes(rest: &str, text: &str) -> bool {
+/// Whether Kubernetes set this variable for a service named `waypost` (`WAYPOST_PORT`, `WAYPOST_SERVICE_HOST`) or
+/// `waypost-metrics` (`WAYPOST_METRICS_PORT_9090_TCP_ADDR`). It sets them in every pod of the namespace.
+fn is_kubernetes_variable(rest: &str, text: &str) -> bool {
     if rest.contains("__") {
         return false;
     }
-    let port_of_another = rest.ends_with("_PORT") && text.contains("://");
-    let protocol = |protocol| rest.contains("_PORT_") && rest.contains(protocol);
+    let other_service_port = rest.ends_with("_PORT") && text.contains("://");
+    let has_port_and_protocol = |protocol| rest.contains("_PORT_") && rest.contains(protocol);
     rest == "PORT"
         || rest.starts_with("PORT_")
         || rest.starts_with("SERVICE_")
         || rest.ends_with("_SERVICE_HOST")
         || rest.contains("_SERVICE_PORT")
-        || port_of_another
-        || ["_TCP", "_UDP", "_SCTP"].into_iter().any(protocol)
+        || other_service_port
+        || ["_TCP", "_UDP", "_SCTP"].into_iter().any(has_port_and_protocol)
 }
 
-/// The setting a variable names. Case and single underscores do not count: `ALLOW_HTTP` and `ALLOWHTTP` are one.
-fn key_of<'a>(name: &str, known: &'a SettingRegistry) -> Option<&'a str> {
+/// The key of a variable's setting. Case and single underscores are ignored: `ALLOW_HTTP` equals `ALLOWHTTP`.
+fn key_of<'a>(name: &str, registry: &'a SettingRegistry) -> Option<&'a str> {
     let (group, setting) = name.strip_prefix(PREFIX)?.split_once("__")?;
-    let (group, setting) = (letters(group), letters(setting));
-    known.keys().find(|key| key.split_once('.').is_some_and(|(g, s)| letters(g) == group && letters(s) == setting))
+    let (group, setting) = (normalize(group), normalize(setting));
+    registry
+        .keys()
+        .find(|key| key.split_once('.').is_some_and(|(g, s)| normalize(g) == group && normalize(s) == setting))
 }
 
 /// `WAYPOST_BROKER__URL` → `BROKER.URL`
-fn dotted(name: &str) -> String {
+fn to_dotted(name: &str) -> String {
     name.strip_prefix(PREFIX).unwrap_or(name).replace("__", ".")
 }
 
 /// `egress.allowHttp` → `WAYPOST_EGRESS__ALLOW_HTTP`
-fn variable(key: &str) -> String {
+fn to_variable(key: &str) -> String {
     let mut name = PREFIX.to_owned();
     for c in key.chars() {
         match c {
@@ -126,14 +127,13 @@ fn variable(key: &str) -> String {
     name
 }
 
-/// The value `text` is for a setting.
-fn value(key: &str, text: &str, known: &SettingRegistry) -> Result<Value, String> {
+fn parse_value(key: &str, text: &str, registry: &SettingRegistry) -> Result<Value, String> {
     if text.contains(char::REPLACEMENT_CHARACTER) {
         return Err("is not UTF-8 text".to_owned());
     }
-    // Secrets mounted from files often end with a newline. No setting has space around it that means something.
+    // Secrets mounted from files often end with a newline. Surrounding space is never part of a value.
     let text = text.trim();
-    match known.default_of(key)? {
+    match registry.default_of(key)? {
         Value::Bool(..) => boolean(text),
         Value::Num(..) => number(text),
         Value::Array(_, items) => list(text, items.first()),
@@ -174,8 +174,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_variable_names_a_setting_whatever_its_case_and_underscores() {
-        let known = SettingRegistry::new();
+    fn case_and_underscores_of_a_variable_are_ignored() {
+        let registry = SettingRegistry::new();
         let cases = [
             ("WAYPOST_EGRESS__ALLOW_HTTP", Some("egress.allowHttp")),
             ("WAYPOST_EGRESS__ALLOWHTTP", Some("egress.allowHttp")),
@@ -189,20 +189,20 @@ mod tests {
             ("WAYPOST_", None),
         ];
         for (name, key) in cases {
-            assert_eq!(key_of(name, &known), key, "{name}");
+            assert_eq!(key_of(name, &registry), key, "{name}");
         }
     }
 
     #[test]
     fn every_setting_has_a_variable() {
-        let known = SettingRegistry::new();
-        for key in known.keys() {
-            assert_eq!(key_of(&variable(key), &known), Some(key));
+        let registry = SettingRegistry::new();
+        for key in registry.keys() {
+            assert_eq!(key_of(&to_variable(key), &registry), Some(key));
         }
     }
 
     #[test]
-    fn what_others_put_there_is_no_setting() {
+    fn other_variables_are_not_settings() {
         for (name, text) in [
             ("PATH", "/bin"),
             ("waypost_broker__url", "x"),
@@ -226,24 +226,24 @@ mod tests {
     }
 
     #[test]
-    fn text_becomes_what_the_setting_is() {
-        let known = SettingRegistry::new();
-        let read = |key: &str, text: &str| value(key, text, &known);
-        assert_eq!(read("broker.prefix", "123").unwrap(), Value::from("123"));
-        assert_eq!(read("broker.prefix", " true\n").unwrap(), Value::from("true"));
-        assert_eq!(read("broker.prefetch", "123").unwrap(), Value::from(123_i64));
-        assert_eq!(read("retry.multiplier", "1.5").unwrap(), Value::from(1.5));
-        assert_eq!(read("egress.allowHttp", "TRUE").unwrap(), Value::from(true));
-        assert_eq!(read("egress.allowHttp", "0").unwrap(), Value::from(false));
+    fn text_is_parsed_by_the_type_of_the_setting() {
+        let registry = SettingRegistry::new();
+        let parse = |key: &str, text: &str| parse_value(key, text, &registry);
+        assert_eq!(parse("broker.prefix", "123").unwrap(), Value::from("123"));
+        assert_eq!(parse("broker.prefix", " true\n").unwrap(), Value::from("true"));
+        assert_eq!(parse("broker.prefetch", "123").unwrap(), Value::from(123_i64));
+        assert_eq!(parse("retry.multiplier", "1.5").unwrap(), Value::from(1.5));
+        assert_eq!(parse("egress.allowHttp", "TRUE").unwrap(), Value::from(true));
+        assert_eq!(parse("egress.allowHttp", "0").unwrap(), Value::from(false));
         let hosts = Value::from(vec!["127.0.0.0/8", "localhost"]);
-        assert_eq!(read("egress.allow", "127.0.0.0/8, localhost,").unwrap(), hosts);
-        assert_eq!(read("egress.allow", r#"["127.0.0.0/8","localhost"]"#).unwrap(), hosts);
-        assert_eq!(read("egress.allow", "['127.0.0.0/8', 'localhost']").unwrap(), hosts);
-        assert_eq!(read("egress.allow", "").unwrap(), Value::from(Vec::<String>::new()));
-        assert_eq!(read("retry.permanentStatuses", "404,410").unwrap(), Value::from(vec![404_i64, 410]));
-        assert_eq!(read("retry.permanentStatuses", "[404, 410]").unwrap(), Value::from(vec![404_i64, 410]));
-        let json = read("http.tokens", r#"[{"name": "ci", "role": "viewer"}]"#).unwrap();
-        let toml = read("http.tokens", r#"[{name = "ci", role = "viewer"}]"#).unwrap();
+        assert_eq!(parse("egress.allow", "127.0.0.0/8, localhost,").unwrap(), hosts);
+        assert_eq!(parse("egress.allow", r#"["127.0.0.0/8","localhost"]"#).unwrap(), hosts);
+        assert_eq!(parse("egress.allow", "['127.0.0.0/8', 'localhost']").unwrap(), hosts);
+        assert_eq!(parse("egress.allow", "").unwrap(), Value::from(Vec::<String>::new()));
+        assert_eq!(parse("retry.permanentStatuses", "404,410").unwrap(), Value::from(vec![404_i64, 410]));
+        assert_eq!(parse("retry.permanentStatuses", "[404, 410]").unwrap(), Value::from(vec![404_i64, 410]));
+        let json = parse("http.tokens", r#"[{"name": "ci", "role": "viewer"}]"#).unwrap();
+        let toml = parse("http.tokens", r#"[{name = "ci", role = "viewer"}]"#).unwrap();
         assert_eq!(json, toml);
 
         for (key, text) in [
@@ -255,20 +255,20 @@ mod tests {
             ("broker.url", "\u{fffd}"),
             ("broker.nothing", "1"),
         ] {
-            assert!(read(key, text).is_err(), "{key} {text}");
+            assert!(parse(key, text).is_err(), "{key} {text}");
         }
     }
 
     #[test]
     fn two_variables_for_one_setting_are_refused() {
-        let known = SettingRegistry::new();
+        let registry = SettingRegistry::new();
         let mut faults = Vec::new();
         let names = ["WAYPOST_EGRESS__ALLOW_HTTP", "WAYPOST_EGRESS__ALLOWHTTP"];
-        let given = read(names.map(|name| (name.to_owned(), "true".to_owned())), &known, &mut faults);
-        assert_eq!(given.len(), 1);
+        let provided = read(names.map(|name| (name.to_owned(), "true".to_owned())), &registry, &mut faults);
+        assert_eq!(provided.len(), 1);
         assert_eq!(
             faults[0].to_string(),
-            "egress.allowHttp: is given by WAYPOST_EGRESS__ALLOWHTTP as well: unset one of the two \
+            "egress.allowHttp: is also set by WAYPOST_EGRESS__ALLOWHTTP: unset one of the two \
              (from WAYPOST_EGRESS__ALLOW_HTTP)"
         );
     }

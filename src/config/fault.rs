@@ -1,13 +1,12 @@
-//! What is wrong with settings: everything at once, each fault with the setting and the place its value came from.
+//! Errors of settings: all faults at once, each with its setting and the origin of its value.
 
 use std::fmt;
 
 use super::registry::DEFAULT;
 
-/// Settings that cannot be used. Displayed one fault a line.
+/// Displayed with one fault per line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Everything that is wrong.
     pub faults: Vec<ConfigFault>,
 }
 
@@ -20,14 +19,13 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFault {
-    /// The setting; of what names no setting, the file or the variable.
+    /// The setting. The file or the variable if there is no setting.
     pub key: String,
-    /// What is wrong and what to do.
     pub message: String,
-    /// Where the value came from, if that is not [`key`](Self::key) itself or the defaults.
+    /// The origin of the value: a file, a variable or the command line. `None` for defaults, or if it is the key
+    /// itself.
     pub origin: Option<String>,
 }
 

@@ -1,12 +1,12 @@
-//! Settings as they are written, before anything of them is checked: the shape of `waypost.toml`, and its defaults.
+//! The structure of `waypost.toml` before validation, and the default of every setting.
 
 use serde::{Deserialize, Serialize};
 
-// No field has a default of its own: what is given is laid over the defaults as a whole. Whole numbers are i64
-// throughout, so that one out of range is refused by us, with the range, and not by serde.
+// No field has a serde default: the provided values are merged into `RawConfig::default()`. Whole numbers are `i64`, so
+// that an error about a number out of range comes from `values`, with the range, and not from serde.
 
-/// The whole of `waypost.toml`. An empty text is the same as none where a setting is optional: TOML has no null, and a
-/// variable has to be able to take back what the file says.
+/// An empty text unsets an optional setting: TOML has no null, and a variable must be able to unset a value of the
+/// file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RawConfig {
@@ -80,7 +80,7 @@ pub(super) struct RawDeadLetters {
 #[serde(rename_all = "camelCase")]
 pub(super) struct RawEndpoint {
     pub(super) max_concurrency: i64,
-    /// 0 is none: TOML has no null.
+    /// 0 for no limit: TOML has no null.
     pub(super) rate_limit: f64,
     pub(super) connect_timeout: String,
 }
@@ -133,7 +133,7 @@ impl Default for RawConfig {
                 key_file: String::new(),
             },
             store: RawStore { path: "./data".to_owned() },
-            // `RetryPolicy::default()` as a person writes it; a test holds the two together.
+            // The same as `RetryPolicy::default()`, which a test checks.
             retry: RawRetry {
                 initial_delay: "5s".to_owned(),
                 multiplier: 3.0,

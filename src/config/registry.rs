@@ -1,14 +1,14 @@
-//! The settings there are, and which one was meant by a name that is none of them.
+//! The list of all settings, and suggestions for unknown names.
 
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 
 use super::raw::RawConfig;
 
-/// The origin of a value that nobody gave.
+/// The origin of default values.
 pub(super) const DEFAULT: &str = "default";
 
-/// The settings there are and their defaults, read off [`RawConfig`] so that the list can't drift from it.
+/// All settings with their defaults, derived from [`RawConfig`].
 pub(super) struct SettingRegistry {
     tree: Dict,
     keys: Vec<String>,
@@ -16,7 +16,8 @@ pub(super) struct SettingRegistry {
 
 impl SettingRegistry {
     pub(super) fn new() -> Self {
-        // Plain structs always serialise. Did they not, no key would be known, and every test of this room would fail.
+        // Plain structs always serialize. Otherwise no setting would be known, and every test of this module would
+        // fail.
         let tree = Value::serialize(RawConfig::default()).ok().and_then(Value::into_dict).unwrap_or_default();
         let mut keys = Vec::new();
         for (group, settings) in &tree {
@@ -26,7 +27,7 @@ impl SettingRegistry {
         Self { tree, keys }
     }
 
-    /// Every setting: `broker.prefetch`, `broker.prefix`, …
+    /// The keys of all settings: `broker.prefetch`, `broker.prefix`, …
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().map(String::as_str)
     }
@@ -35,31 +36,29 @@ impl SettingRegistry {
         self.tree.contains_key(name)
     }
 
-    /// The default of a setting.
-    ///
     /// # Errors
-    /// The sentence about a setting that does not exist.
+    /// The message of [`unknown_setting`].
     pub(super) fn default_of(&self, key: &str) -> Result<&Value, String> {
         let find = |(group, setting)| self.tree.get(group)?.as_dict()?.get(setting);
-        key.split_once('.').and_then(find).ok_or_else(|| unknown(self.nearest(key)))
+        key.split_once('.').and_then(find).ok_or_else(|| unknown_setting(self.nearest(key)))
     }
 
-    /// The setting or group that was probably meant.
-    pub(super) fn nearest(&self, unknown: &str) -> Option<&str> {
+    /// The setting or group with the most similar name, if any is similar.
+    pub(super) fn nearest(&self, name: &str) -> Option<&str> {
         let candidates = || self.tree.keys().map(String::as_str).chain(self.keys());
-        let meant = letters(unknown);
-        let same = candidates().find(|key| letters(key) == meant);
-        // The right name in the wrong group, or in none.
-        let elsewhere = || self.keys().find(|key| letters(last(key)) == letters(last(unknown)));
-        let close = || {
-            let distances = candidates().map(|key| (strsim::levenshtein(&letters(key), &meant), key));
-            distances.filter(|(distance, _)| *distance <= meant.len() / 3).min().map(|(_, key)| key)
+        let normalized = normalize(name);
+        let same = candidates().find(|key| normalize(key) == normalized);
+        // The right name in a wrong group or without a group.
+        let other_group = || self.keys().find(|key| normalize(last_part(key)) == normalize(last_part(name)));
+        let similar = || {
+            let distances = candidates().map(|key| (strsim::levenshtein(&normalize(key), &normalized), key));
+            distances.filter(|(distance, _)| *distance <= normalized.len() / 3).min().map(|(_, key)| key)
         };
-        same.or_else(elsewhere).or_else(close)
+        same.or_else(other_group).or_else(similar)
     }
 }
 
-/// The lowest layer: the defaults.
+/// Provides the defaults.
 impl Provider for SettingRegistry {
     fn metadata(&self) -> Metadata {
         Metadata::named(DEFAULT)
@@ -70,20 +69,20 @@ impl Provider for SettingRegistry {
     }
 }
 
-/// The sentence about a setting that does not exist.
-pub(super) fn unknown(nearest: Option<&str>) -> String {
+/// The message for a setting that does not exist.
+pub(super) fn unknown_setting(nearest: Option<&str>) -> String {
     match nearest {
         Some(nearest) => format!("there is no such setting, did you mean {nearest}?"),
         None => "there is no such setting: waypost.example.toml lists them all".to_owned(),
     }
 }
 
-/// What of a name counts when names are compared: neither case nor `_`, `-` and `.`.
-pub(super) fn letters(name: &str) -> String {
+/// Names are compared without case, `_`, `-` and `.`.
+pub(super) fn normalize(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-fn last(key: &str) -> &str {
+fn last_part(key: &str) -> &str {
     key.rsplit('.').next().unwrap_or(key)
 }
 
@@ -92,9 +91,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_setting_is_known_by_its_group_and_name() {
-        let known = SettingRegistry::new();
-        let keys: Vec<&str> = known.keys().collect();
+    fn keys_have_group_and_name() {
+        let registry = SettingRegistry::new();
+        let keys: Vec<&str> = registry.keys().collect();
         assert_eq!(keys.len(), 32);
         for key in
             ["broker.url", "deadLetters.retention", "egress.allowHttp", "egress.caFile", "telemetry.otlpEndpoint"]
@@ -104,8 +103,8 @@ mod tests {
     }
 
     #[test]
-    fn what_was_meant_is_found() {
-        let known = SettingRegistry::new();
+    fn nearest_finds_similar_names() {
+        let registry = SettingRegistry::new();
         let cases = [
             ("broker.perfix", Some("broker.prefix")),
             ("brokr", Some("broker")),
@@ -118,8 +117,8 @@ mod tests {
             ("x", None),
             ("", None),
         ];
-        for (unknown, meant) in cases {
-            assert_eq!(known.nearest(unknown), meant, "{unknown}");
+        for (name, nearest) in cases {
+            assert_eq!(registry.nearest(name), nearest, "{name}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The layers: what a file says, and all that was given laid over the defaults.
+//! Reads the settings file, and merges all provided settings into the defaults.
 
 use std::path::Path;
 
@@ -9,9 +9,9 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::fault::ConfigFault;
 use super::raw::RawConfig;
-use super::registry::{DEFAULT, SettingRegistry, unknown};
+use super::registry::{DEFAULT, SettingRegistry, unknown_setting};
 
-/// A value somebody gave for a setting that exists.
+/// A value for an existing setting.
 pub(super) struct ProvidedSetting {
     pub(super) key: String,
     pub(super) value: Value,
@@ -30,12 +30,15 @@ impl Provider for ProvidedSetting {
     }
 }
 
-/// What a file says.
-pub(super) fn read_file(path: &Path, known: &SettingRegistry, faults: &mut Vec<ConfigFault>) -> Vec<ProvidedSetting> {
+pub(super) fn read_file(
+    path: &Path,
+    registry: &SettingRegistry,
+    faults: &mut Vec<ConfigFault>,
+) -> Vec<ProvidedSetting> {
     let origin = path.display().to_string();
-    let written = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}")).and_then(parse);
-    match written {
-        Ok(written) => settings_in(written, &origin, known, faults),
+    let result = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}")).and_then(parse);
+    match result {
+        Ok(groups) => settings_in(groups, &origin, registry, faults),
         Err(message) => {
             faults.push(ConfigFault::new(origin, message));
             Vec::new()
@@ -45,14 +48,14 @@ pub(super) fn read_file(path: &Path, known: &SettingRegistry, faults: &mut Vec<C
 
 fn parse(text: String) -> Result<Dict, String> {
     Toml::from_str::<Dict>(&text).map_err(|error| {
-        // The error's own display quotes the line, which may hold a password.
-        let place = error.span().map(|span| place(&text, span.start)).unwrap_or_default();
-        format!("{place}{}", error.message().replace('\n', ", "))
+        // The error's `Display` quotes the line, which may have a password.
+        let position = error.span().map(|span| line_and_column(&text, span.start)).unwrap_or_default();
+        format!("{position}{}", error.message().replace('\n', ", "))
     })
 }
 
 /// `line 3, column 7: `
-fn place(text: &str, offset: usize) -> String {
+fn line_and_column(text: &str, offset: usize) -> String {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
@@ -60,24 +63,24 @@ fn place(text: &str, offset: usize) -> String {
 }
 
 fn settings_in(
-    written: Dict,
+    groups: Dict,
     origin: &str,
-    known: &SettingRegistry,
+    registry: &SettingRegistry,
     faults: &mut Vec<ConfigFault>,
 ) -> Vec<ProvidedSetting> {
-    let mut given = Vec::new();
+    let mut provided = Vec::new();
     let mut fault = |key, message: String| faults.push(ConfigFault::new(key, message).from(origin));
-    for (group, value) in written {
+    for (group, value) in groups {
         match value {
-            _ if !known.is_group(&group) => {
-                let message = unknown(known.nearest(&group));
+            _ if !registry.is_group(&group) => {
+                let message = unknown_setting(registry.nearest(&group));
                 fault(group, message);
             }
             Value::Dict(_, settings) => {
                 for (setting, value) in settings {
                     let key = format!("{group}.{setting}");
-                    match known.default_of(&key) {
-                        Ok(_) => given.push(ProvidedSetting { key, value, origin: origin.to_owned() }),
+                    match registry.default_of(&key) {
+                        Ok(_) => provided.push(ProvidedSetting { key, value, origin: origin.to_owned() }),
                         Err(message) => fault(key, message),
                     }
                 }
@@ -88,38 +91,41 @@ fn settings_in(
             }
         }
     }
-    given
+    provided
 }
 
-/// All layers together.
+/// All sources merged.
 pub(super) struct Merged {
     pub(super) raw: RawConfig,
     figment: Figment,
 }
 
 impl Merged {
-    /// The effective value of a setting.
     pub(super) fn value(&self, key: &str) -> Option<Value> {
         self.figment.find_value(key).ok()
     }
 
-    /// Where the effective value came from.
+    /// The origin of the effective value.
     pub(super) fn origin(&self, key: &str) -> &str {
         self.figment.find_metadata(key).map_or(DEFAULT, |metadata| &metadata.name)
     }
 }
 
-/// Lays what was given over the defaults; later ones win. A value of the wrong type is a fault and left out.
-pub(super) fn merge(known: &SettingRegistry, given: Vec<ProvidedSetting>, faults: &mut Vec<ConfigFault>) -> Merged {
-    let mut merged = Merged { raw: RawConfig::default(), figment: Figment::from(known) };
-    // figment stops at its first error: one value is added at a time, so that all the wrong ones are found.
-    for given in given {
-        let figment = merged.figment.clone().merge(&given);
+/// Merges provided settings into the defaults. Later settings win. A value of the wrong type is a fault and skipped.
+pub(super) fn merge(
+    registry: &SettingRegistry,
+    provided: Vec<ProvidedSetting>,
+    faults: &mut Vec<ConfigFault>,
+) -> Merged {
+    let mut merged = Merged { raw: RawConfig::default(), figment: Figment::from(registry) };
+    // figment stops at its first error. Values are merged one at a time, so that all errors are found.
+    for setting in provided {
+        let figment = merged.figment.clone().merge(&setting);
         match figment.extract() {
             Ok(raw) => merged = Merged { raw, figment },
             Err(error) => {
-                let key = if error.path.is_empty() { given.key } else { dotted(&error.path) };
-                faults.push(ConfigFault::new(key, wrong_type(&error.kind)).from(&given.origin));
+                let key = if error.path.is_empty() { setting.key } else { to_dotted(&error.path) };
+                faults.push(ConfigFault::new(key, type_error(&error.kind)).from(&setting.origin));
             }
         }
     }
@@ -127,7 +133,7 @@ pub(super) fn merge(known: &SettingRegistry, given: Vec<ProvidedSetting>, faults
 }
 
 /// `http.tokens[0].role`
-fn dotted(path: &[String]) -> String {
+fn to_dotted(path: &[String]) -> String {
     let mut dotted = String::new();
     for segment in path {
         if segment.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -142,10 +148,10 @@ fn dotted(path: &[String]) -> String {
     dotted
 }
 
-/// figment's error in our words. Text that was found is not repeated: it may be a secret in the wrong place.
-fn wrong_type(kind: &Kind) -> String {
+/// The message for a figment error. It does not repeat text, which may be a secret in the wrong setting.
+fn type_error(kind: &Kind) -> String {
     match kind {
-        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+        Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
             let expected = match expected.as_str() {
                 "i64" => "a whole number",
                 "f64" => "a number",
@@ -154,16 +160,16 @@ fn wrong_type(kind: &Kind) -> String {
                 "a sequence" => "a list",
                 other => other,
             };
-            format!("must be {expected}, not {}", type_name(found))
+            format!("must be {expected}, not {}", type_name(actual))
         }
-        Kind::UnknownField(field, fields) => format!("`{field}` is not known here: write {}", fields.join(", ")),
+        Kind::UnknownField(field, fields) => format!("unknown field `{field}`: the fields are {}", fields.join(", ")),
         Kind::MissingField(field) => format!("`{field}` is missing"),
         other => other.to_string(),
     }
 }
 
-fn type_name(found: &Actual) -> String {
-    match found {
+fn type_name(actual: &Actual) -> String {
+    match actual {
         Actual::Bool(value) => value.to_string(),
         Actual::Unsigned(value) => value.to_string(),
         Actual::Signed(value) => value.to_string(),

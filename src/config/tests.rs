@@ -1,4 +1,4 @@
-//! Loading: where settings come from, which wins, and what is said about what is wrong.
+//! Tests of loading: the sources of settings, their precedence, and the messages of faults.
 
 mod values;
 
@@ -8,22 +8,22 @@ use super::*;
 
 const HASH: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
-/// A folder with what a test gives as settings.
-struct Given {
+/// The settings of a test: a folder with the settings file, variables and flags.
+struct TestSettings {
     folder: tempfile::TempDir,
     variables: Vec<(String, String)>,
     flags: Vec<(&'static str, String)>,
 }
 
-impl Given {
-    fn nothing() -> Self {
+impl TestSettings {
+    fn empty() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), variables: Vec::new(), flags: Vec::new() }
     }
 
     fn file(text: &str) -> Self {
-        let given = Self::nothing();
-        std::fs::write(given.path(), text).unwrap();
-        given
+        let settings = Self::empty();
+        std::fs::write(settings.path(), text).unwrap();
+        settings
     }
 
     fn variable(mut self, name: &str, value: &str) -> Self {
@@ -37,34 +37,34 @@ impl Given {
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.path().join(FILE)
+        self.folder.path().join(DEFAULT_FILE)
     }
 
     fn load(&self) -> Result<Config, ConfigError> {
         Config::load_from(self.folder.path(), None, self.variables.clone(), &self.flags)
     }
 
-    /// The faults, the folder's path left out.
+    /// The faults, without the folder's path.
     fn faults(&self) -> Vec<String> {
         let folder = format!("{}/", self.folder.path().display());
-        let error = self.load().expect_err("these settings are wrong");
+        let error = self.load().expect_err("faults");
         error.to_string().replace(&folder, "").lines().map(str::to_owned).collect()
     }
 }
 
 fn defaults() -> Config {
-    Given::nothing().load().unwrap()
+    TestSettings::empty().load().unwrap()
 }
 
-/// The one fault of a setting given by a variable, without its origin.
+/// The only fault of a setting that is set by a flag, without its origin.
 fn fault(key: &'static str, value: &str) -> String {
-    let faults = Given::nothing().flag(key, value).faults();
+    let faults = TestSettings::empty().flag(key, value).faults();
     assert_eq!(faults.len(), 1, "{key}={value}: {faults:?}");
     faults[0].strip_suffix(" (from the command line)").unwrap().to_owned()
 }
 
 fn with(key: &'static str, value: &str) -> Config {
-    Given::nothing().flag(key, value).load().unwrap_or_else(|error| panic!("{key}={value}: {error}"))
+    TestSettings::empty().flag(key, value).load().unwrap_or_else(|error| panic!("{key}={value}: {error}"))
 }
 
 fn setting<'a>(config: &'a Config, key: &str) -> &'a Setting {
@@ -93,65 +93,65 @@ fn the_defaults_are_those_of_the_specification() {
 }
 
 #[test]
-fn the_example_holds_every_setting_with_its_default() {
-    let given = Given::file(include_str!("../../waypost.example.toml"));
-    let config = given.load().unwrap();
-    let path = given.path().display().to_string();
+fn the_example_file_has_every_setting_with_its_default() {
+    let settings = TestSettings::file(include_str!("../../waypost.example.toml"));
+    let config = settings.load().unwrap();
+    let path = settings.path().display().to_string();
     for (setting, default) in config.settings.iter().zip(defaults().settings) {
         assert_eq!(setting.origin, path, "{} is missing", setting.key);
         assert_eq!(setting.value, default.value, "{}", setting.key);
     }
-    // Above, the password is masked.
+    // The value above has a masked password.
     assert_eq!(config.broker.url.expose_secret(), defaults().broker.url.expose_secret());
 }
 
 #[test]
-fn the_commented_tokens_of_the_example_are_right() {
+fn the_commented_tokens_of_the_example_file_are_valid() {
     let example = include_str!("../../waypost.example.toml");
     let lines = example.lines().filter_map(|line| line.strip_prefix("#| ")).collect::<Vec<_>>().join("\n");
-    let config = Given::file(&lines).load().unwrap();
+    let config = TestSettings::file(&lines).load().unwrap();
     assert_eq!(config.http.tokens.len(), 2);
 }
 
 #[test]
 fn flags_win_over_variables_over_the_file_over_the_defaults() {
-    let given = Given::file("[broker]\nprefix = 'file'\nprefetch = 1\n[log]\nlevel = 'warn'")
+    let settings = TestSettings::file("[broker]\nprefix = 'file'\nprefetch = 1\n[log]\nlevel = 'warn'")
         .variable("WAYPOST_BROKER__PREFETCH", "2")
         .variable("WAYPOST_LOG__LEVEL", "debug")
         .flag("log.level", "trace");
-    let config = given.load().unwrap();
+    let config = settings.load().unwrap();
     assert_eq!(config.broker.prefix, "file");
     assert_eq!(config.broker.prefetch, 2);
     assert_eq!(config.log.level, LogLevel::Trace);
     let origin = |key: &str| setting(&config, key).origin.clone();
-    assert_eq!(origin("broker.prefix"), given.path().display().to_string());
+    assert_eq!(origin("broker.prefix"), settings.path().display().to_string());
     assert_eq!(origin("broker.prefetch"), "WAYPOST_BROKER__PREFETCH");
     assert_eq!(origin("log.level"), "the command line");
     assert_eq!(origin("log.format"), "default");
 }
 
 #[test]
-fn a_named_file_is_read_instead_and_must_exist() {
-    let given = Given::file("[broker]\nprefix = 'usual'");
-    let named = given.folder.path().join("other.toml");
-    let load = || Config::load_from(given.folder.path(), Some(&named), Vec::new(), &[]);
+fn a_given_file_replaces_the_default_file_and_must_exist() {
+    let settings = TestSettings::file("[broker]\nprefix = 'default'");
+    let other_file = settings.folder.path().join("other.toml");
+    let load = || Config::load_from(settings.folder.path(), Some(&other_file), Vec::new(), &[]);
     let missing = load().unwrap_err().to_string();
-    assert!(missing.starts_with(&format!("{}: cannot be read: No such file", named.display())), "{missing}");
-    std::fs::write(&named, "[broker]\nprefetch = 7").unwrap();
+    assert!(missing.starts_with(&format!("{}: cannot be read: No such file", other_file.display())), "{missing}");
+    std::fs::write(&other_file, "[broker]\nprefetch = 7").unwrap();
     let config = load().unwrap();
     assert_eq!((config.broker.prefix.as_str(), config.broker.prefetch), ("waypost", 7));
 }
 
 #[test]
-fn a_usual_file_that_cannot_be_read_is_not_passed_over() {
-    let given = Given::nothing();
-    std::fs::create_dir(given.path()).unwrap();
-    assert!(given.faults()[0].starts_with("waypost.toml: cannot be read: "));
+fn an_unreadable_default_file_is_a_fault() {
+    let settings = TestSettings::empty();
+    std::fs::create_dir(settings.path()).unwrap();
+    assert!(settings.faults()[0].starts_with("waypost.toml: cannot be read: "));
 }
 
 #[test]
 fn all_faults_are_reported_at_once_with_key_and_origin() {
-    let given = Given::file(
+    let settings = TestSettings::file(
         "prefetch = 1\nlog = 'info'\n[brokr]\nurl = ''\n[broker]\nperfix = 'x'\nprefetch = 5000\nprefix = 5\n\
          [retry]\njitter = 2\npermanentStatuses = [410, 99]\n[http]\ntokens = [{name = 'ci', role = 1}]",
     )
@@ -161,7 +161,7 @@ fn all_faults_are_reported_at_once_with_key_and_origin() {
     .variable("WAYPOST_HTTP__LISTEN", "0.0.0.0:8080")
     .flag("log.level", "loud");
     assert_eq!(
-        given.faults(),
+        settings.faults(),
         [
             "broker.perfix: there is no such setting, did you mean broker.prefix? (from waypost.toml)",
             "brokr: there is no such setting, did you mean broker? (from waypost.toml)",
@@ -175,18 +175,18 @@ fn all_faults_are_reported_at_once_with_key_and_origin() {
             "broker.prefetch: 5000 is out of range: 1 to 2000 (from waypost.toml)",
             "retry.jitter: 2 is out of range: 0 to 1 (from waypost.toml)",
             "retry.permanentStatuses[1]: 99 is out of range: 100 to 599 (from waypost.toml)",
-            "log.level: `loud` is none of error, warn, info, debug, trace (from the command line)",
+            "log.level: `loud` is not one of error, warn, info, debug, trace (from the command line)",
         ]
     );
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_told_by_line_and_never_quoted() {
-    let faults = Given::file("[broker]\nurl = \"amqp://user:secret@host\nprefix = 'x'").faults();
+fn a_toml_error_has_a_position_and_no_quote() {
+    let faults = TestSettings::file("[broker]\nurl = \"amqp://user:secret@host\nprefix = 'x'").faults();
     assert_eq!(faults.len(), 1);
     assert!(faults[0].starts_with("waypost.toml: line 2, column "), "{faults:?}");
     assert!(!faults[0].contains("secret"), "{faults:?}");
-    let faults = Given::file("[broker]\nprefix = 'x'\nprefix = 'y'").faults();
+    let faults = TestSettings::file("[broker]\nprefix = 'x'\nprefix = 'y'").faults();
     assert_eq!(faults, ["waypost.toml: line 3, column 1: duplicate key `prefix` in table `broker`"]);
 }
 
@@ -207,12 +207,12 @@ fn values_of_a_wrong_type_are_refused() {
         ("[[http.tokens]]\nname = 'ci'\nrole = 'viewer'", "http.tokens[0]: `sha256` is missing"),
         (
             "[[http.tokens]]\nname = 'ci'\ntoken = 'x'",
-            "http.tokens[0].token: `token` is not known here: write name, role, sha256",
+            "http.tokens[0].token: unknown field `token`: the fields are name, role, sha256",
         ),
     ];
     for (text, message) in cases {
-        assert_eq!(Given::file(text).faults(), [format!("{message} (from waypost.toml)")], "{text}");
+        assert_eq!(TestSettings::file(text).faults(), [format!("{message} (from waypost.toml)")], "{text}");
     }
-    // A number may be whole in TOML where a fraction is possible.
-    assert_eq!(Given::file("[retry]\nmultiplier = 2").load().unwrap().retry.multiplier, 2.0);
+    // A whole number is allowed for a setting with fractions.
+    assert_eq!(TestSettings::file("[retry]\nmultiplier = 2").load().unwrap().retry.multiplier, 2.0);
 }

@@ -1,13 +1,13 @@
-//! From settings as they are written to settings that can be used: one function for each group, with the functions of
-//! `values` for each kind of value. Every fault is found, not only the first.
+//! Converts raw settings to a [`Config`]: one function per group, which uses the functions of `values` for single
+//! values. All faults are collected, not only the first.
 
 use super::fault::{ConfigError, ConfigFault};
 use super::raw::RawToken;
 use super::setting::Setting;
 use super::sources::Merged;
 use super::values::{
-    allowed, authorities, broker_url, certificates, collector, folder, identity, listen, number, one_of, optional,
-    prefix, rate_limit, retention, secret_url, some_time, time, token_hash, token_name,
+    allow_rule, broker_url, ca_file, ca_pem, duration, folder, identity, listen_address, number, one_of, optional,
+    otlp_endpoint, positive_duration, prefix, rate_limit, retention, secret_http_url, token_hash, token_name,
 };
 use super::{
     BrokerConfig, Config, DeadLettersConfig, EgressConfig, EndpointConfig, HttpConfig, LogConfig, LogFormat, LogLevel,
@@ -19,7 +19,7 @@ use crate::delivery::endpoint::concurrency_limiter::Limits;
 use crate::delivery::retry::RetryPolicy;
 use crate::delivery::secret_encryption::Keyring;
 
-/// The settings, if nothing is wrong with them and there were no `faults` before.
+/// The validated settings, or all faults. `faults` are the faults of reading and merging.
 pub(super) fn config(
     merged: &Merged,
     keyring: Keyring,
@@ -27,28 +27,28 @@ pub(super) fn config(
     faults: Vec<ConfigFault>,
 ) -> Result<Config, ConfigError> {
     let mut check = Check { merged, faults };
-    match groups(&mut check, keyring, settings) {
+    match validate_groups(&mut check, keyring, settings) {
         Some(config) if check.faults.is_empty() => Ok(config),
         _ => Err(ConfigError { faults: check.faults }),
     }
 }
 
-/// Collects the faults of values.
+/// Collects faults.
 struct Check<'a> {
     merged: &'a Merged,
     faults: Vec<ConfigFault>,
 }
 
 impl Check<'_> {
-    /// The value, or a fault of `key`: a setting or a part of one (`http.tokens[0].role`).
+    /// The value. An error becomes a fault of `key`, which is a setting or a part of one (`http.tokens[0].role`).
     fn value<T>(&mut self, key: &str, value: Result<T, String>) -> Option<T> {
         value.map_err(|message| self.fault(key, message)).ok()
     }
 
-    /// The items of a list, or a fault of each that is none.
-    fn items<R, T>(&mut self, key: &str, raw: &[R], item: fn(&R) -> Result<T, String>) -> Option<Vec<T>> {
-        let items = raw.iter().enumerate().map(|(i, raw)| self.value(&format!("{key}[{i}]"), item(raw)));
-        // All of them first: an `Option` is collected only up to the first `None`.
+    /// The parsed items of a list. Each error becomes a fault.
+    fn items<R, T>(&mut self, key: &str, raw: &[R], parse: fn(&R) -> Result<T, String>) -> Option<Vec<T>> {
+        let items = raw.iter().enumerate().map(|(i, raw)| self.value(&format!("{key}[{i}]"), parse(raw)));
+        // Collect twice: collecting into an `Option` stops at the first `None`, and later faults would be missing.
         items.collect::<Vec<_>>().into_iter().collect()
     }
 
@@ -56,8 +56,8 @@ impl Check<'_> {
         self.faults.push(ConfigFault::new(key, message).from(self.merged.origin(setting_of(key))));
     }
 
-    /// Whether nothing is wrong with a setting so far. One that is wrong may have its default in place.
-    fn is_sound(&self, setting: &str) -> bool {
+    /// Whether a setting has no fault so far. A setting with a fault may have its default value.
+    fn is_valid(&self, setting: &str) -> bool {
         !self.faults.iter().any(|fault| setting_of(&fault.key) == setting)
     }
 }
@@ -67,9 +67,9 @@ fn setting_of(key: &str) -> &str {
     key.split('[').next().unwrap_or(key)
 }
 
-// Groups. In each, all values are checked before the first `?`, so that each reports its faults.
+// In each group, all values are checked before the first `?`, so that all faults are reported.
 
-fn groups(check: &mut Check<'_>, keyring: Keyring, settings: Vec<Setting>) -> Option<Config> {
+fn validate_groups(check: &mut Check<'_>, keyring: Keyring, settings: Vec<Setting>) -> Option<Config> {
     let broker = broker(check);
     let http = http(check);
     let store = store(check);
@@ -99,12 +99,12 @@ fn groups(check: &mut Check<'_>, keyring: Keyring, settings: Vec<Setting>) -> Op
 fn broker(check: &mut Check<'_>) -> Option<BrokerConfig> {
     let raw = &check.merged.raw.broker;
     let url = check.value("broker.url", broker_url(&raw.url));
-    let management_url = check.value("broker.managementUrl", optional(&raw.management_url, secret_url));
+    let management_url = check.value("broker.managementUrl", optional(&raw.management_url, secret_http_url));
     let prefix = check.value("broker.prefix", prefix(&raw.prefix));
     let shards = check.value("broker.shards", number(raw.shards, 1..=MAX_SHARDS));
-    // RabbitMQ refuses more for a quorum queue.
+    // The maximum of RabbitMQ for a quorum queue.
     let prefetch = check.value("broker.prefetch", number(raw.prefetch, 1..=2000));
-    let authorities = check.value("broker.caFile", optional(&raw.ca_file, authorities));
+    let authorities = check.value("broker.caFile", optional(&raw.ca_file, ca_pem));
     let identity = check.value("broker.certFile", identity(&raw.cert_file, &raw.key_file));
     Some(BrokerConfig {
         url: url?,
@@ -119,12 +119,12 @@ fn broker(check: &mut Check<'_>) -> Option<BrokerConfig> {
 
 fn http(check: &mut Check<'_>) -> Option<HttpConfig> {
     let raw = &check.merged.raw.http;
-    let listen = check.value("http.listen", listen(&raw.listen));
+    let listen = check.value("http.listen", listen_address(&raw.listen));
     let tokens = tokens(&raw.tokens, check);
     let identity = check.value("http.certFile", identity(&raw.cert_file, &raw.key_file));
     let (listen, tokens) = (listen?, tokens?);
-    let open = tokens.is_empty() && !listen.ip().to_canonical().is_loopback();
-    if open && check.is_sound("http.tokens") && check.is_sound("http.listen") {
+    let is_open = tokens.is_empty() && !listen.ip().to_canonical().is_loopback();
+    if is_open && check.is_valid("http.tokens") && check.is_valid("http.listen") {
         check.fault(
             "http.listen",
             format!(
@@ -156,12 +156,12 @@ fn store(check: &mut Check<'_>) -> Option<StoreConfig> {
 
 fn retry(check: &mut Check<'_>) -> Option<RetryPolicy> {
     let raw = &check.merged.raw.retry;
-    let initial_delay = check.value("retry.initialDelay", some_time(&raw.initial_delay));
+    let initial_delay = check.value("retry.initialDelay", positive_duration(&raw.initial_delay));
     let multiplier = check.value("retry.multiplier", number(raw.multiplier, 1.0..=1000.0));
-    let max_delay = check.value("retry.maxDelay", some_time(&raw.max_delay));
+    let max_delay = check.value("retry.maxDelay", positive_duration(&raw.max_delay));
     let jitter = check.value("retry.jitter", number(raw.jitter, 0.0..=1.0));
     let max_attempts = check.value("retry.maxAttempts", number(raw.max_attempts, 1..=1000));
-    let max_age = check.value("retry.maxAge", some_time(&raw.max_age));
+    let max_age = check.value("retry.maxAge", positive_duration(&raw.max_age));
     let permanent_statuses =
         check.items("retry.permanentStatuses", &raw.permanent_statuses, |status| number(*status, 100..=599));
     Some(RetryPolicy {
@@ -184,7 +184,7 @@ fn endpoint(check: &mut Check<'_>) -> Option<EndpointConfig> {
     let raw = &check.merged.raw.endpoint;
     let max_concurrency = check.value("endpoint.maxConcurrency", number(raw.max_concurrency, 1..=10_000));
     let rate_limit = check.value("endpoint.rateLimit", rate_limit(raw.rate_limit));
-    let connect_timeout = check.value("endpoint.connectTimeout", some_time(&raw.connect_timeout));
+    let connect_timeout = check.value("endpoint.connectTimeout", positive_duration(&raw.connect_timeout));
     let limits = Limits { concurrency: max_concurrency?, per_second: rate_limit? };
     Some(EndpointConfig { limits, connect_timeout: connect_timeout? })
 }
@@ -192,14 +192,14 @@ fn endpoint(check: &mut Check<'_>) -> Option<EndpointConfig> {
 fn egress(check: &mut Check<'_>) -> Option<EgressConfig> {
     let raw = &check.merged.raw.egress;
     let http_urls = if raw.allow_http { HttpUrls::Allowed } else { HttpUrls::Refused };
-    let allow = check.items("egress.allow", &raw.allow, |text| allowed(text));
-    let proxy = check.value("egress.proxy", optional(&raw.proxy, secret_url));
-    let ca_file = check.value("egress.caFile", optional(&raw.ca_file, certificates));
+    let allow = check.items("egress.allow", &raw.allow, |text| allow_rule(text));
+    let proxy = check.value("egress.proxy", optional(&raw.proxy, secret_http_url));
+    let ca_file = check.value("egress.caFile", optional(&raw.ca_file, ca_file));
     Some(EgressConfig { http_urls, allow: allow?, proxy: proxy?, ca_file: ca_file? })
 }
 
 fn shutdown(check: &mut Check<'_>) -> Option<ShutdownConfig> {
-    let grace = time(&check.merged.raw.shutdown.grace);
+    let grace = duration(&check.merged.raw.shutdown.grace);
     Some(ShutdownConfig { grace: check.value("shutdown.grace", grace)? })
 }
 
@@ -211,6 +211,6 @@ fn log(check: &mut Check<'_>) -> Option<LogConfig> {
 }
 
 fn telemetry(check: &mut Check<'_>) -> Option<TelemetryConfig> {
-    let otlp_endpoint = optional(&check.merged.raw.telemetry.otlp_endpoint, collector);
+    let otlp_endpoint = optional(&check.merged.raw.telemetry.otlp_endpoint, otlp_endpoint);
     Some(TelemetryConfig { otlp_endpoint: check.value("telemetry.otlpEndpoint", otlp_endpoint)? })
 }

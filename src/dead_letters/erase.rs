@@ -1,88 +1,83 @@
-//! Erasing: what dead letters tell of a person is shown and sent no more, on every node. The stream keeps its records until
-//! retention removes them, and so does what a node has on disk.
+//! Erasure of a person's data: no worker shows or sends the erased dead letters any more. The stream and the workers'
+//! disks keep the records until the retention removes them.
 
 use std::time::Instant;
 
 use chrono::Utc;
 
-use super::{DISCARD_TIME, DeadLetterError, DeadLetters, LETTERS_PER_MARK};
+use super::{DeadLetterError, DeadLetters, LETTERS_PER_RECORD, REQUEST_TIME_LIMIT};
 use crate::delivery::dead_letter::LetterState;
 use crate::delivery::dead_letter::record::{DeadLetterRecord, Erase, OperatorAction};
 use crate::delivery::ids::DeadLetterId;
 use crate::store::dead_letters::RecordOutcome;
 
-/// What an erasure has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Erased {
-    /// Letters looked at.
-    pub looked_at: u64,
-    /// Letters about the person that were erased, or would be.
+pub struct EraseOutcome {
+    /// Letters examined.
+    pub examined: u64,
+    /// Letters about the person that were erased; in a dry run, that would be erased.
     pub letters: u64,
-    /// Letters about the person that are being replayed, and were left.
+    /// Letters about the person that were not erased because they are being replayed.
     pub replaying: u64,
-    /// Where it began: before this offset. Letters from there on are not looked at.
+    /// The search began before this offset. Letters from this offset on are not examined.
     pub before: u64,
-    /// Where it goes on: before this offset. None where it has come to the end.
+    /// The search continues before this offset. `None` at the end.
     pub next: Option<u64>,
 }
 
-/// Whether to do what was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EraseMode {
-    /// Tell what it would do.
-    Nothing,
-    /// Do it.
-    It,
+    DryRun,
+    Apply,
 }
 
 impl DeadLetters {
-    /// Erases what letters tell of the person with this phone number, those before the offset `before` and for a while.
-    ///
-    /// # Errors
-    /// [`DeadLetterError`].
+    /// Erases letters about the person with this phone number, from the offset `before` backwards, up to a time limit.
     pub async fn erase(
         &self,
         phone_number: &str,
         before: Option<u64>,
-        doing: EraseMode,
+        mode: EraseMode,
         by: &str,
-    ) -> Result<Erased, DeadLetterError> {
-        let deadline = Instant::now() + DISCARD_TIME;
+    ) -> Result<EraseOutcome, DeadLetterError> {
+        let deadline = Instant::now() + REQUEST_TIME_LIMIT;
         let view = self.ready_view().await?;
         let before = match before {
             Some(before) => before,
             None => view.position()?.map_or(0, |position| position.offset + 1),
         };
-        let mut erased = Erased { looked_at: 0, letters: 0, replaying: 0, before, next: Some(before) };
+        let mut outcome = EraseOutcome { examined: 0, letters: 0, replaying: 0, before, next: Some(before) };
         loop {
-            // To the end of a page at least.
+            // One page is examined even after the deadline.
             let page = tokio::task::block_in_place(|| {
-                view.page_of_mentions(phone_number, erased.next, LETTERS_PER_MARK, deadline)
+                view.page_mentioning(phone_number, outcome.next, LETTERS_PER_RECORD, deadline)
             })?;
-            erased.looked_at += page.letters.len() as u64;
-            let found = page.letters.iter().map(|kept| &kept.letter).filter(|letter| letter.is_about(phone_number));
-            let (replaying, found): (Vec<_>, Vec<_>) = found.partition(|letter| letter.state == LetterState::Replaying);
-            erased.replaying += replaying.len() as u64;
-            let ids: Vec<DeadLetterId> = found.into_iter().map(|letter| letter.id.clone()).collect();
-            match doing {
-                EraseMode::Nothing => erased.letters += ids.len() as u64,
-                EraseMode::It if ids.is_empty() => {}
-                EraseMode::It => {
-                    let verdict =
+            outcome.examined += page.letters.len() as u64;
+            let matching =
+                page.letters.iter().map(|stored| &stored.letter).filter(|letter| letter.is_about(phone_number));
+            let (replaying, matching): (Vec<_>, Vec<_>) =
+                matching.partition(|letter| letter.state == LetterState::Replaying);
+            outcome.replaying += replaying.len() as u64;
+            let ids: Vec<DeadLetterId> = matching.into_iter().map(|letter| letter.id.clone()).collect();
+            match mode {
+                EraseMode::DryRun => outcome.letters += ids.len() as u64,
+                EraseMode::Apply if ids.is_empty() => {}
+                EraseMode::Apply => {
+                    let action =
                         OperatorAction { by: by.to_owned(), at: Utc::now(), because: Some("erased".to_owned()) };
-                    let found = ids.len() as u64;
+                    let matching = ids.len() as u64;
                     if let RecordOutcome::Letters(letters) =
-                        self.append(DeadLetterRecord::Erase(Erase { ids, verdict })).await?
+                        self.append(DeadLetterRecord::Erase(Erase { ids, action })).await?
                     {
-                        erased.letters += letters;
-                        // A replay has taken them since they were found.
-                        erased.replaying += found.saturating_sub(letters);
+                        outcome.letters += letters;
+                        // A replay has claimed the other letters since the search.
+                        outcome.replaying += matching.saturating_sub(letters);
                     }
                 }
             }
-            erased.next = page.next;
-            if erased.next.is_none() || Instant::now() > deadline {
-                return Ok(erased);
+            outcome.next = page.next;
+            if outcome.next.is_none() || Instant::now() > deadline {
+                return Ok(outcome);
             }
         }
     }

@@ -1,8 +1,8 @@
-//! Writing dead letters for the messages that the broker itself put into the log.
+//! Writes dead letters for the messages that the broker itself put into the log.
 //!
-//! The log has such a message as it was in its queue. It stays in a list of the view until its letters are in the log
-//! too, so a crash in between loses nothing. All workers do this: letters have the same identity everywhere, and one
-//! that is there already changes nothing.
+//! The log has such a message as it was in its queue. The view lists the message until its letters are in the log too,
+//! so a crash loses nothing. All workers do this. They derive the same ids, and a second letter with the same id
+//! changes nothing.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -16,36 +16,34 @@ use crate::broker::stream_writer::AppendError;
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::dead_letter::record::{DeadLetterRecord, Rewritten};
 use crate::delivery::dead_letter::removed::RemovedMessage;
-use crate::metrics::ledger::Origin;
+use crate::metrics::ledger::DeliverySource;
 use crate::store::dead_letters::RecordOutcome;
 use crate::view_sync::FollowError;
 
 /// Messages rewritten at the same time.
 const CONCURRENCY: usize = 32;
 
-/// Messages read from the view at once.
-const BATCH: usize = 256;
+/// The most messages read from the view at once.
+const MAX_BATCH_MESSAGES: usize = 256;
 
-/// Bytes of messages read from the view at once. The first message may have more.
-const BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// The most bytes of messages read from the view at once. The first message may exceed them.
+const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// If the log cannot be written, the next try comes after this time.
+/// Time until the next attempt, if the log cannot be written.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl DeadLetters {
-    /// Writes letters for removed messages, as long as the connection lasts.
-    ///
-    /// # Errors
-    /// [`FollowError::Store`].
+    /// Writes letters for removed messages, until the store fails.
     pub(super) async fn rewrite_removed(&self) -> Result<Infallible, FollowError> {
         let mut changes = self.changes.subscribe();
         loop {
             changes.mark_unchanged();
-            // Workers begin at different places, so they seldom write the same letters.
+            // Each worker begins at a random offset, so two workers seldom write the same letters.
             let from = uuid::Uuid::now_v7().as_u64_pair().1;
-            let messages = tokio::task::block_in_place(|| self.view.removed_messages(from, BATCH, BATCH_BYTES))?;
+            let messages =
+                tokio::task::block_in_place(|| self.view.removed_messages(from, MAX_BATCH_MESSAGES, MAX_BATCH_BYTES))?;
             if messages.is_empty() {
-                // The sender lives as long as `self`.
+                // `changed` does not fail: `self` has the sender.
                 let _ = changes.changed().await;
                 continue;
             }
@@ -72,36 +70,36 @@ impl DeadLetters {
             return Ok(());
         }
         let retries_queue = self.names.retries();
-        // All workers derive the same identities from the offset.
+        // All workers derive the same ids from the offset.
         for letter in message.letters(&offset, &retries_queue, Utc::now()) {
             if self.append_letter(&letter).await? == RecordOutcome::Letters(1) {
                 self.count_letter(&letter, &message);
             }
         }
         let rewritten = DeadLetterRecord::Rewritten(Rewritten { offset });
-        // The first worker counts.
-        if self.append(rewritten).await? == RecordOutcome::Letters(1) && message.is_of(&retries_queue) {
-            self.metrics.account.taken_from_ladder.inc();
+        // Only the worker that appended the record first counts the message.
+        if self.append(rewritten).await? == RecordOutcome::Letters(1) && message.is_from(&retries_queue) {
+            self.metrics.ledger.taken_from_ladder.inc();
         }
         Ok(())
     }
 
-    /// Appends a letter, without its large parts if RabbitMQ does not take it whole.
+    /// Appends a letter. Shortens its large parts if RabbitMQ refuses the size.
     async fn append_letter(&self, letter: &DeadLetter) -> Result<RecordOutcome, DeadLetterError> {
         match self.appender.append(serde_json::to_vec(letter)?).await {
-            Err(AppendError::Unpublished(PublishError::TooLarge { limit, .. })) => {
+            Err(AppendError::Publish(PublishError::TooLarge { limit, .. })) => {
                 let shortened = letter.clone().shortened(limit);
                 Ok(self.appender.append(serde_json::to_vec(&shortened)?).await?)
             }
-            appended => Ok(appended?),
+            result => Ok(result?),
         }
     }
 
     fn count_letter(&self, letter: &DeadLetter, message: &RemovedMessage) {
-        self.metrics.dead_letter(letter.reason);
-        if letter.is_of_delivery() {
-            self.metrics.account.take(Origin::Ladder).settled();
-            self.metrics.dead();
+        self.metrics.record_dead_letter(letter.reason);
+        if letter.is_delivery() {
+            self.metrics.ledger.begin(DeliverySource::DelayQueue).settled();
+            self.metrics.record_dead();
         }
         tracing::warn!(
             letter = %letter.id, reason = letter.reason.as_str(), queue = message.removal.queue,

@@ -1,5 +1,5 @@
-//! The connection on which the dead-letter log is tailed and replays are run, and a new one whenever it is lost. It is
-//! not the one of deliveries: whatever happens to dead letters, deliveries go on.
+//! Holds the connection on which the dead-letter log is read and replays run, and connects again when it is lost.
+//! Deliveries have another connection, so trouble with dead letters does not stop them.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,35 +17,30 @@ use crate::broker::topology::Topology;
 use crate::replays::runner::Runner;
 use crate::view_sync::{FollowError, Follower, SyncState, watch};
 
-/// Tails the log, and runs replays.
 pub struct DeadLetterSupervisor {
-    /// The broker.
-    pub address: ConnectionConfig,
-    /// What is declared there.
+    pub broker: ConnectionConfig,
     pub topology: Topology,
-    /// Where records are applied.
     pub dead_letters: DeadLetters,
-    /// What runs replays, once the view is current.
+    /// Runs once the view is current.
     pub runner: Arc<Runner>,
-    /// Whether the log is read as it grows.
     pub follower: Follower,
-    /// Replays send by the configuration: they run only while it is current.
+    /// Replays run only while the configuration is current, because they send by it.
     pub configuration: watch::Receiver<SyncState>,
 }
 
 impl DeadLetterSupervisor {
-    /// Runs replays until `stop`, and tails until `settled`, over as many connections as that takes. Deliveries that end in between
-    /// have their dead letters read back.
+    /// Runs replays until `stop`, and reads the log until `settled`, reconnecting as needed. Deliveries that end
+    /// between the two still have their dead letters read back.
     ///
     /// # Errors
-    /// [`FollowError::Store`]: a local store that fails stays failed until it is opened anew.
+    /// [`FollowError::Store`]: a failed store does not recover until it is opened again.
     pub async fn run(self, stop: CancellationToken, settled: CancellationToken) -> Result<(), FollowError> {
-        let ended = self.tail(&stop, &settled).await;
+        let result = self.follow(&stop, &settled).await;
         self.dead_letters.appender.set_read_back(ReadBack::Off);
-        ended
+        result
     }
 
-    async fn tail(&self, stop: &CancellationToken, settled: &CancellationToken) -> Result<(), FollowError> {
+    async fn follow(&self, stop: &CancellationToken, settled: &CancellationToken) -> Result<(), FollowError> {
         let mut delays = reconnect_delays();
         loop {
             let error = match self.session(stop, settled, &mut delays).await {
@@ -53,12 +48,12 @@ impl DeadLetterSupervisor {
                 Err(error @ FollowError::Store(_)) => return Err(error),
                 Err(error) => error,
             };
-            self.follower.failed(&error);
-            if self.follower.silence().is_some() {
+            self.follower.record_error(&error);
+            if self.follower.stall().is_some() {
                 self.dead_letters.appender.set_read_back(ReadBack::Off);
             }
             let delay = delays.next_backoff().unwrap_or(delays.max_interval);
-            tracing::warn!(%error, ?delay, "not following the dead letters; connecting again");
+            tracing::warn!(%error, ?delay, "dead-letter log connection lost, reconnecting");
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
                 () = settled.cancelled() => return Ok(()),
@@ -66,7 +61,7 @@ impl DeadLetterSupervisor {
         }
     }
 
-    /// One connection, until it is lost, or until `settled` and the end of what replays are sending.
+    /// Works on one connection until it is lost, or until `settled` and the end of replay requests in flight.
     async fn session(
         &self,
         stop: &CancellationToken,
@@ -74,7 +69,7 @@ impl DeadLetterSupervisor {
         delays: &mut backoff::ExponentialBackoff,
     ) -> Result<(), FollowError> {
         let prepare = async {
-            let connection = self.address.connect("waypost dead letters").await?;
+            let connection = self.broker.connect("waypost dead letters").await?;
             self.topology.declare(&connection).await?;
             let log = self.dead_letters.open(&connection).await?;
             Ok::<_, FollowError>((connection, log))
@@ -83,17 +78,17 @@ impl DeadLetterSupervisor {
             prepared = prepare => prepared?,
             () = settled.cancelled() => return Ok(()),
         };
-        if *self.dead_letters.building.borrow() == ViewState::No && self.follower.silence().is_none() {
+        if *self.dead_letters.view_state.borrow() == ViewState::Ready && self.follower.stall().is_none() {
             self.dead_letters.appender.set_read_back(ReadBack::On);
         }
         let mut follow = pin!(self.dead_letters.follow(log));
-        let mut currency = self.dead_letters.currency.subscribe();
+        let mut sync_state = self.dead_letters.sync_state.subscribe();
         let log = self.topology.names.dead_letters();
         let mut watch = pin!(watch(&self.follower, &connection, &log, || self.dead_letters.view.position()));
         tokio::select! {
-            ended = &mut follow => match ended? {},
-            ended = &mut watch => match ended? {},
-            _ = currency.wait_for(|currency| *currency == SyncState::Current) => {}
+            result = &mut follow => match result? {},
+            result = &mut watch => match result? {},
+            _ = sync_state.wait_for(|sync_state| *sync_state == SyncState::Current) => {}
             () = settled.cancelled() => return Ok(()),
         }
         self.dead_letters.appender.set_read_back(ReadBack::On);
@@ -104,11 +99,11 @@ impl DeadLetterSupervisor {
             Ok::<_, BrokerError>(())
         };
         tokio::select! {
-            ended = &mut follow => match ended? {},
-            ended = &mut watch => match ended? {},
-            ended = self.dead_letters.forget() => match ended? {},
-            ended = self.dead_letters.rewrite_removed() => match ended? {},
-            ended = replays => ended?,
+            result = &mut follow => match result? {},
+            result = &mut watch => match result? {},
+            result = self.dead_letters.apply_retention() => match result? {},
+            result = self.dead_letters.rewrite_removed() => match result? {},
+            result = replays => result?,
         }
         connection::close(&connection).await;
         Ok(())
@@ -119,17 +114,17 @@ impl DeadLetterSupervisor {
         let mut configuration = self.configuration.clone();
         while !stop.is_cancelled() {
             tokio::select! {
-                _ = configuration.wait_for(|currency| *currency == SyncState::Current) => {}
+                _ = configuration.wait_for(|sync_state| *sync_state == SyncState::Current) => {}
                 () = stop.cancelled() => break,
             }
             let pause = stop.child_token();
             let outdated = async {
-                let _ = configuration.wait_for(|currency| *currency == SyncState::CatchingUp).await;
+                let _ = configuration.wait_for(|sync_state| *sync_state == SyncState::CatchingUp).await;
                 pause.cancel();
                 std::future::pending::<()>().await;
             };
             tokio::select! {
-                ended = self.runner.clone().run(connection, &pause) => ended?,
+                result = self.runner.clone().run(connection, &pause) => result?,
                 () = outdated => {}
             }
         }

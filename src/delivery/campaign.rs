@@ -1,5 +1,5 @@
-//! Campaigns as they are configured: sections, menus, redirects and webhooks. The types are the document's own shape;
-//! [`super::document`] makes them from JSON and refuses what is wrong.
+//! The configuration of a campaign: sections, menus, redirects and webhooks. The types have the structure of the
+//! campaign document. [`super::document`] parses and validates that document.
 
 pub mod diff;
 mod parameters;
@@ -16,7 +16,7 @@ use serde_json::{Map, Number, Value};
 use super::duration::TextDuration;
 use super::event::Keyword;
 use super::ids::WebhookId;
-use super::left_out;
+use super::omitted_default;
 use super::timestamp;
 use super::webhook_url::WebhookUrl;
 pub use parameters::ExtraParameters;
@@ -27,26 +27,26 @@ pub use parameters::ExtraParameters;
 pub struct Campaign {
     /// The `campaignId` of its events.
     pub id: String,
-    /// For people.
+    /// The name shown to people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The Welcome Message and the interactions.
     pub sections: Vec<Section>,
 }
 
-/// The Welcome Message or an Interaction.
+/// The Welcome Message or an Interaction of a campaign.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Section {
-    /// Unique in its campaign; the `label` of its events.
+    /// Unique in the campaign. The section's events have the same `label`.
     pub label: String,
-    /// Which of the two.
-    #[schemars(default = "left_out", extend("default" = "interaction"))]
+    /// The kind of section.
+    #[schemars(default = "omitted_default", extend("default" = "interaction"))]
     pub kind: SectionKind,
-    /// What the user is shown.
+    /// The text shown to the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The choices offered.
+    /// The choices offered to the user.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub menu: Vec<MenuEntry>,
     /// Where the user goes next.
@@ -57,13 +57,13 @@ pub struct Section {
     pub webhook: Option<Arc<Webhook>>,
 }
 
-/// What a section is.
+/// The kind of a section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum SectionKind {
-    /// The one that opens the campaign; there is at most one.
+    /// The section that opens the campaign. A campaign has at most one.
     WelcomeMessage,
-    /// Any other.
+    /// Any other section.
     Interaction,
 }
 
@@ -71,15 +71,15 @@ pub enum SectionKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MenuEntry {
-    /// What the user types; unique in its menu.
+    /// What the user types. Unique in the menu.
     pub keyword: Keyword,
-    /// The menu text. A webhook redirect has none.
+    /// The menu text. Not allowed with a webhook redirect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub option: Option<String>,
-    /// Where the choice leads.
+    /// Where the user goes next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
-    /// Fires when the choice is made.
+    /// Fires when the user makes this choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<Arc<Webhook>>,
 }
@@ -88,10 +88,10 @@ pub struct MenuEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Redirect {
-    /// What kind of place.
+    /// What the redirect leads to.
     #[serde(rename = "type")]
     pub kind: RedirectKind,
-    /// A section's label or a campaign's name; a webhook redirect has none.
+    /// The label of a section, or a campaign. Not allowed with a webhook redirect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
 }
@@ -104,63 +104,62 @@ pub enum RedirectKind {
     Interaction,
     /// Another campaign.
     Campaign,
-    /// The webhook beside it.
+    /// The webhook of the same section or menu entry.
     Webhook,
 }
 
-/// A customer's endpoint, and what it is sent. Its `Debug` has no secrets.
+/// A customer's endpoint, and the requests sent to it.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Webhook {
-    /// Given by the system where the document has none; stable over edits.
-    #[schemars(default = "left_out")]
+    /// Assigned by Waypost if the document has none, and kept when the campaign changes.
+    #[schemars(default = "omitted_default")]
     pub id: WebhookId,
-    /// `https://host/path`, as it was written.
+    /// `https://host/path`
     pub url: WebhookUrl,
     /// A disabled webhook does not fire.
-    #[schemars(default = "left_out", extend("default" = true))]
+    #[schemars(default = "omitted_default", extend("default" = true))]
     pub enabled: bool,
-    /// Extra parameters of the body, in order.
+    /// Extra parameters of the body, in the order in which they are sent.
     #[serde(default, skip_serializing_if = "ExtraParameters::is_empty")]
     pub body: ExtraParameters,
-    /// Custom headers, in order. Values are secrets.
+    /// Custom headers, in the order in which they are sent. The values are secrets.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schemars(with = "BTreeMap<String, String>")]
     pub headers: Map<String, Value>,
     /// The signing secret, `whsec_…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
-    /// Secrets that were replaced and still sign for a while, the newest first.
+    /// Replaced secrets that still sign requests until they expire, the newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previous_secrets: Vec<PreviousSecret>,
-    /// The limit of one attempt, in milliseconds.
-    #[schemars(default = "left_out", range(min = 1, max = 30_000), extend("default" = 15_000))]
+    /// The time limit of one attempt, in milliseconds.
+    #[schemars(default = "omitted_default", range(min = 1, max = 30_000), extend("default" = 15_000))]
     pub timeout_ms: u64,
     /// The most requests in flight at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_concurrency: Option<u32>,
-    /// The most requests a second.
+    /// The most requests per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<Number>,
-    /// What it does otherwise than the settings say.
+    /// Overrides of the retry settings.
     #[serde(default, skip_serializing_if = "RetryOverrides::is_empty")]
     pub retry: RetryOverrides,
 }
 
-/// What stands in the place of a header's value or a secret for who may not see it; refused where it is written back.
+/// Replaces header values and secrets for readers without permission. A document that contains it is refused.
 pub const MASK: &str = "********";
 
-/// Whether the values of headers and secrets are shown to whoever looks.
+/// Whether header values and signing secrets are visible to the reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Secrets {
-    /// As they are.
-    Shown,
-    /// As the [`MASK`].
+pub enum SecretVisibility {
+    Visible,
+    /// Replaced by [`MASK`].
     Masked,
 }
 
 impl Webhook {
-    /// Takes out what only its receiver may know: the values of its headers, and its secret.
+    /// Replaces header values and signing secrets by [`MASK`].
     pub fn mask(&mut self) {
         self.headers.values_mut().for_each(|value| *value = Value::String(MASK.to_owned()));
         self.secret = self.secret.as_ref().map(|_| MASK.to_owned());
@@ -168,83 +167,82 @@ impl Webhook {
     }
 }
 
+// Without secrets, so that they never get into a log.
 impl fmt::Debug for Webhook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Webhook")
             .field("id", &self.id)
-            .field("place", self.url.place())
+            .field("receiver", self.url.receiver_key())
             .field("enabled", &self.enabled)
             .finish_non_exhaustive()
     }
 }
 
-/// A secret that was replaced, and still signs for a while.
+/// A replaced secret that still signs requests until it expires.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PreviousSecret {
     /// `whsec_…`
     pub secret: String,
-    /// It signs before this time.
+    /// When the secret expires.
     #[serde(with = "timestamp")]
     #[schemars(with = "DateTime<Utc>")]
     pub until: DateTime<Utc>,
 }
 
-/// A webhook's own retry policy: each value overrides the setting of its name, see [`super::retry::RetryPolicy`].
+/// The retry policy of one webhook. Each value overrides the setting with the same name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryOverrides {
-    /// In place of `retry.initialDelay`.
+    /// Overrides `retry.initialDelay`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial_delay: Option<TextDuration>,
-    /// In place of `retry.multiplier`.
+    /// Overrides `retry.multiplier`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multiplier: Option<f64>,
-    /// In place of `retry.maxDelay`.
+    /// Overrides `retry.maxDelay`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_delay: Option<TextDuration>,
-    /// In place of `retry.jitter`.
+    /// Overrides `retry.jitter`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter: Option<f64>,
-    /// In place of `retry.maxAttempts`.
+    /// Overrides `retry.maxAttempts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
-    /// In place of `retry.maxAge`.
+    /// Overrides `retry.maxAge`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<TextDuration>,
-    /// In place of `retry.permanentStatuses`.
+    /// Overrides `retry.permanentStatuses`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permanent_statuses: Option<Vec<u16>>,
 }
 
 impl RetryOverrides {
-    /// Whether nothing is overridden.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// A webhook with what its place in the campaign says of it.
+/// The webhook of a delivery, and its relation to the redirect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
-    /// The webhook.
     pub webhook: Arc<Webhook>,
-    /// Whether the webhook is the redirect or lies under another.
+    /// Whether the webhook is the redirect.
     pub kind: WebhookKind,
-    /// How much of the webhook is here.
+    /// How much of the webhook is stored here.
     #[serde(default, skip_serializing_if = "Configuration::is_whole")]
     pub configuration: Configuration,
 }
 
-/// How much of its webhook a target has.
+/// How much of the webhook a target contains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Configuration {
-    /// All of it; header values and secrets may be masked.
+    /// Everything. Header values and secrets may be masked.
     #[default]
     Whole,
-    /// Its id and URL: an attempt looks the rest up.
+    /// Only id and URL. The next attempt looks up the rest.
     Reference,
 }
 
@@ -255,12 +253,12 @@ impl Configuration {
 }
 
 impl Target {
-    /// Takes out what only the receiver may know. The extra parameters stay shared with the webhook.
+    /// Masks the webhook's secrets. The extra parameters are still shared with the original webhook.
     pub fn mask(&mut self) {
         Arc::make_mut(&mut self.webhook).mask();
     }
 
-    /// The target of a delivery that waits: which webhook it is, and where the latest attempt went.
+    /// The target of a waiting delivery: the webhook's id, and the URL of the latest attempt.
     #[must_use]
     pub fn reference(&self) -> Self {
         if self.configuration == Configuration::Reference {
@@ -283,19 +281,18 @@ impl Target {
     }
 }
 
-/// How a webhook stands to the redirect beside it.
+/// The relation of a webhook to the redirect of its section or menu entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum WebhookKind {
-    /// The webhook is the redirect: it is not sent `option` and `keyword`.
+    /// The webhook is the redirect. Its requests have no `option` and `keyword`.
     Redirect,
-    /// Any other.
+    /// Any other webhook.
     Underlying,
 }
 
 impl WebhookKind {
-    /// The kind of a webhook beside `redirect`.
-    pub fn beside(redirect: Option<&Redirect>) -> Self {
+    pub fn from_redirect(redirect: Option<&Redirect>) -> Self {
         match redirect {
             Some(Redirect { kind: RedirectKind::Webhook, .. }) => Self::Redirect,
             _ => Self::Underlying,
@@ -303,19 +300,16 @@ impl WebhookKind {
     }
 }
 
-/// Where in its campaign a webhook is attached.
+/// A webhook with the section or menu entry that it is attached to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WebhookPlace<'a> {
-    /// The section.
     pub section: &'a Section,
-    /// The menu entry; none where the webhook is the section's own.
+    /// `None` if the webhook is the section's own.
     pub entry: Option<&'a MenuEntry>,
-    /// What is attached there.
     pub webhook: &'a Arc<Webhook>,
 }
 
 impl WebhookPlace<'_> {
-    /// The webhook as the target of a delivery.
     pub fn target(&self) -> Target {
         let redirect = match self.entry {
             Some(entry) => entry.redirect.as_ref(),
@@ -323,14 +317,14 @@ impl WebhookPlace<'_> {
         };
         Target {
             webhook: self.webhook.clone(),
-            kind: WebhookKind::beside(redirect),
+            kind: WebhookKind::from_redirect(redirect),
             configuration: Configuration::Whole,
         }
     }
 }
 
 impl Campaign {
-    /// All webhooks: of each section its own first, then those of its menu.
+    /// All webhooks in document order. The own webhook of a section precedes the webhooks of its menu.
     pub fn places(&self) -> impl Iterator<Item = WebhookPlace<'_>> {
         self.sections.iter().flat_map(|section| {
             let own = section.webhook.iter().map(move |webhook| WebhookPlace { section, entry: None, webhook });
@@ -341,7 +335,7 @@ impl Campaign {
         })
     }
 
-    /// The JSON path of the webhook with this id; that of the document where it has none.
+    /// The JSON path of the webhook with this id, or `$` if there is none.
     pub fn path_of(&self, id: &str) -> String {
         for (i, section) in self.sections.iter().enumerate() {
             let has_id =
@@ -356,12 +350,11 @@ impl Campaign {
         "$".to_owned()
     }
 
-    /// The webhook with this id.
     pub fn place_of(&self, id: &WebhookId) -> Option<WebhookPlace<'_>> {
         self.places().find(|place| place.webhook.id == *id)
     }
 
-    /// The campaign with `webhook` in the place of the one that has its id.
+    /// The campaign in which `webhook` replaces the webhook with the same id.
     pub fn with_webhook(&self, webhook: Webhook) -> Self {
         let mut campaign = self.clone();
         let id = webhook.id.clone();
@@ -371,7 +364,7 @@ impl Campaign {
         campaign
     }
 
-    /// The campaign without this webhook, and without the redirect that it is.
+    /// The campaign without this webhook. If the webhook is a redirect, the redirect is removed too.
     pub fn without_webhook(&self, id: &WebhookId) -> Self {
         let mut campaign = self.clone();
         if let Some((slot, redirect)) = campaign.slot_of(id) {
@@ -381,14 +374,13 @@ impl Campaign {
         campaign
     }
 
-    /// All webhooks, to be changed.
     pub(super) fn webhooks_mut(&mut self) -> impl Iterator<Item = &mut Arc<Webhook>> {
         self.sections.iter_mut().flat_map(|section| {
             section.webhook.iter_mut().chain(section.menu.iter_mut().filter_map(|entry| entry.webhook.as_mut()))
         })
     }
 
-    /// Where a webhook is kept, and the redirect beside it.
+    /// The fields that hold the webhook and its redirect.
     fn slot_of(&mut self, id: &WebhookId) -> Option<(&mut Option<Arc<Webhook>>, &mut Option<Redirect>)> {
         let slots = self.sections.iter_mut().flat_map(|section| {
             let own = std::iter::once((&mut section.webhook, &mut section.redirect));

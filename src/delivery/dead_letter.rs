@@ -1,6 +1,6 @@
-//! Dead letters: what has ended without success, with everything needed to inspect it and to send it again.
+//! Dead letters: deliveries and messages that ended without success, with everything needed to inspect and replay them.
 //!
-//! [`filter`] and [`selection`] choose among them, [`record`] is what is written of them afterwards.
+//! [`filter`] and [`selection`] select dead letters. [`record`] has the later changes of their state.
 
 pub mod filter;
 pub mod record;
@@ -21,23 +21,23 @@ use super::reason::DeadLetterReason;
 use super::violation::Violation;
 use super::{Attempt, Delivery, TraceContext, timestamp};
 
-/// The most of an unreadable body that is kept, in bytes. Twice as long as the longest event, and so short that a reader of the
-/// log may have a hundred letters in memory.
+/// The most bytes kept of an unreadable body. Twice the size of the largest event, and small enough that a reader of
+/// the stream can hold a hundred letters in memory.
 pub const BODY_BYTES_KEPT: usize = 512 * 1024;
 
-/// A dead letter as it is appended to its stream: of a delivery, or of an event that could not be read, which has
-/// `body` and `errors` instead of the delivery's fields.
+/// A delivery that ended without success, or an unreadable event. An unreadable event has `body` and `errors` instead
+/// of the delivery's fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetter {
-    /// Its identity. A delivery that waited and whose last attempt is made twice, because an acknowledgement was lost,
-    /// dies with the same one. Two messages with the same event die with different ones.
+    /// The id is the same if the last attempt of a waiting delivery is repeated because an acknowledgement was lost.
+    /// Two messages with the same event have different ids.
     pub id: DeadLetterId,
-    /// Every letter is appended as pending; replays and discards are records of their own.
+    /// Always `pending` in the stream. Replays and discards are records of their own.
     pub state: LetterState,
-    /// Why.
+    /// Why there will be no more attempts.
     pub reason: DeadLetterReason,
-    /// When it was given up.
+    /// When the delivery ended.
     #[serde(with = "timestamp")]
     #[schemars(with = "DateTime<Utc>")]
     pub dead_at: DateTime<Utc>,
@@ -47,16 +47,16 @@ pub struct DeadLetter {
     /// The event's section.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// The webhook.
+    /// The delivery's webhook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook_id: Option<WebhookId>,
-    /// The delivery; also the `webhook-id` its requests carried.
+    /// The delivery. Its requests had the same `webhook-id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery_id: Option<DeliveryId>,
-    /// The event.
+    /// The event's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<EventId>,
-    /// Where the latest attempt went.
+    /// The URL of the latest attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// The HTTP status of the latest attempt.
@@ -72,30 +72,30 @@ pub struct DeadLetter {
     /// The attempts, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
-    /// The event, as published.
+    /// The event as published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<StepEvent>,
-    /// The webhook as it was configured at the latest attempt, for a replay with the original configuration. Absent if the
-    /// delivery died while it waited: what waits does not carry its configuration.
+    /// The webhook as configured at the latest attempt, for a replay with the original configuration. Absent if the
+    /// delivery ended while it waited, because a waiting delivery has no configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(skip)]
     pub target: Option<Target>,
     /// The trace context of the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,
-    /// The letter that was sent again and failed again, where this is the letter of that.
+    /// The earlier letter, if this letter comes from a failed replay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay_of: Option<DeadLetterId>,
-    /// The replay that sent it again.
+    /// The replay that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay_id: Option<ReplayId>,
-    /// The AMQP `message_id` of an unreadable event, which may be its identity.
+    /// The AMQP `message_id` of an unreadable event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
     /// The unreadable body, if it is text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
-    /// The unreadable body as base64, if it is not text or full of control characters.
+    /// The unreadable body as base64, if it is not text or has many control characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
     /// Why the body could not be read.
@@ -104,10 +104,10 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// The dead letter of a delivery.
-    pub fn of_delivery(mut delivery: Delivery, reason: DeadLetterReason, now: DateTime<Utc>) -> Self {
+    /// Masks the secrets of the webhook.
+    pub fn from_delivery(mut delivery: Delivery, reason: DeadLetterReason, now: DateTime<Utc>) -> Self {
         delivery.target.mask();
-        let id = id_of(&delivery, now);
+        let id = letter_id(&delivery, now);
         let last = delivery.attempts.last();
         Self {
             id,
@@ -136,25 +136,25 @@ impl DeadLetter {
         }
     }
 
-    /// The dead letter of a message that could not be dealt with. `seen` tells apart equal bodies that came twice.
-    pub fn of_body(
+    /// The dead letter of an unreadable message. `receipt` distinguishes messages with the same body.
+    pub fn from_body(
         body: &[u8],
         mut errors: Vec<Violation>,
-        seen: &str,
+        receipt: &str,
         reason: DeadLetterReason,
         now: DateTime<Utc>,
     ) -> Self {
-        let kept = &body[..body.len().min(BODY_BYTES_KEPT)];
-        if kept.len() < body.len() {
-            let message = format!("only the first {BODY_BYTES_KEPT} of its {} bytes are kept", body.len());
+        let prefix = &body[..body.len().min(BODY_BYTES_KEPT)];
+        if prefix.len() < body.len() {
+            let message = format!("only the first {BODY_BYTES_KEPT} of {} bytes are kept", body.len());
             errors.push(Violation::new("$", message));
         }
-        let (text, base64) = match std::str::from_utf8(kept) {
-            Ok(text) if escapes(kept) <= kept.len() / 3 => (Some(text.to_owned()), None),
-            Ok(_) | Err(_) => (None, Some(STANDARD.encode(kept))),
+        let (text, base64) = match std::str::from_utf8(prefix) {
+            Ok(text) if escaping_overhead(prefix) <= prefix.len() / 3 => (Some(text.to_owned()), None),
+            Ok(_) | Err(_) => (None, Some(STANDARD.encode(prefix))),
         };
         Self {
-            id: DeadLetterId::derive(&[body, seen.as_bytes()]),
+            id: DeadLetterId::derive(&[body, receipt.as_bytes()]),
             state: LetterState::Pending,
             reason,
             dead_at: now,
@@ -180,38 +180,38 @@ impl DeadLetter {
         }
     }
 
-    /// The letter of something that was sent again and failed again. Its identity comes from both, so that a replay
-    /// that is cut short and sends it once more leaves one letter, not two.
+    /// The letter of a failed replay. Its id is derived from the earlier letter and the replay: a replay that is
+    /// interrupted and sends the letter once more creates one letter, not two.
     #[must_use]
-    pub fn of_replay(self, link: ReplayRef) -> Self {
+    pub fn with_replay(self, link: ReplayRef) -> Self {
         let id = DeadLetterId::derive(&[link.dead_letter.as_str().as_bytes(), link.replay.as_str().as_bytes()]);
         Self { id, replay_of: Some(link.dead_letter), replay_id: Some(link.replay), ..self }
     }
 
-    /// The letter of something that was to be sent again and could not be: the attempts of before are not its own.
+    /// The letter of a replay that made no attempt. Earlier attempts belong to the earlier letter.
     #[must_use]
     pub fn unsent(self, reason: DeadLetterReason) -> Self {
         Self { reason, status: None, cause: None, first_attempt_at: None, attempts: Vec::new(), ..self }
     }
 
-    /// Whether it is of a delivery, and not of a message that was none yet.
-    pub fn is_of_delivery(&self) -> bool {
+    /// Whether the letter comes from a delivery, and not from an unreadable message.
+    pub fn is_delivery(&self) -> bool {
         self.delivery_id.is_some()
     }
 
-    /// Whether it is about the person with this phone number: of its event, or somewhere in a body that could not be read.
+    /// Whether the event has this phone number, or an unreadable body contains it.
     pub fn is_about(&self, phone_number: &str) -> bool {
-        // Some writers of JSON escape the plus.
+        // Some JSON encoders escape the plus sign.
         let forms =
             [phone_number.to_owned(), phone_number.replace('+', "\\u002B"), phone_number.replace('+', "\\u002b")];
-        let has = |body: &[u8], form: &str| body.windows(form.len()).any(|window| window == form.as_bytes());
-        let in_body = |body: &[u8]| forms.iter().any(|form| has(body, form));
+        let contains = |body: &[u8], form: &str| body.windows(form.len()).any(|window| window == form.as_bytes());
+        let is_in = |body: &[u8]| forms.iter().any(|form| contains(body, form));
         self.event.as_ref().is_some_and(|event| event.phone_number == phone_number)
-            || self.body.as_ref().is_some_and(|body| in_body(body.as_bytes()))
-            || self.body_base64.as_ref().and_then(|body| STANDARD.decode(body).ok()).is_some_and(|body| in_body(&body))
+            || self.body.as_ref().is_some_and(|body| is_in(body.as_bytes()))
+            || self.body_base64.as_ref().and_then(|body| STANDARD.decode(body).ok()).is_some_and(|body| is_in(&body))
     }
 
-    /// The letter without what it tells of a person: phone number, answer, choice, what was typed, and what receivers said of it.
+    /// The letter without personal data: phone number, the user's response and choice, and the receivers' answers.
     #[must_use]
     pub fn erased(mut self) -> Self {
         if let Some(event) = &mut self.event {
@@ -222,8 +222,8 @@ impl DeadLetter {
         Self { body: None, body_base64: None, message_id: None, errors: Vec::new(), ..self }
     }
 
-    /// The letter without what may be large, for a broker that takes no message of its size: the configuration of its webhook,
-    /// and a body that could not be read.
+    /// The letter without its large parts: the webhook's configuration and an unreadable body. Used if the letter
+    /// exceeds `limit`, the broker's `max_message_size`.
     #[must_use]
     pub fn shortened(mut self, limit: usize) -> Self {
         self.target = None;
@@ -235,35 +235,35 @@ impl DeadLetter {
         self
     }
 
-    /// The unreadable body, byte for byte; `None` for a delivery, and where only its beginning was kept.
+    /// The unreadable body, byte for byte. `None` for a delivery, or if only the beginning was kept.
     pub fn whole_body(&self) -> Option<Vec<u8>> {
         let body = match (&self.body, &self.body_base64) {
             (Some(text), _) => text.clone().into_bytes(),
             (None, Some(base64)) => STANDARD.decode(base64).ok()?,
             (None, None) => return None,
         };
-        // What is longer was cut there.
+        // A longer body was truncated to this length.
         (body.len() < BODY_BYTES_KEPT).then_some(body)
     }
 }
 
-/// How many bytes longer a text is as JSON. As base64 it is longer by a third.
-fn escapes(text: &[u8]) -> usize {
-    let escape = |byte: &u8| match byte {
+/// The additional bytes of a text as a JSON string. As base64, a text is a third longer.
+fn escaping_overhead(text: &[u8]) -> usize {
+    let overhead = |byte: &u8| match byte {
         b'"' | b'\\' => 1,
         0..=0x1F => 5,
         _ => 0,
     };
-    text.iter().map(escape).sum()
+    text.iter().map(overhead).sum()
 }
 
-/// The identity of a delivery's letter. One that began to wait before there were receipts is told apart by when it began.
-fn id_of(delivery: &Delivery, now: DateTime<Utc>) -> DeadLetterId {
+/// The id of a delivery's letter. Deliveries of older versions have no receipt, so their start time is used instead.
+fn letter_id(delivery: &Delivery, now: DateTime<Utc>) -> DeadLetterId {
     if let Some(receipt) = delivery.receipt {
-        return DeadLetterId::of_delivery(&delivery.id, receipt);
+        return DeadLetterId::for_delivery(&delivery.id, receipt);
     }
-    let began = delivery.first_attempt_at.or(delivery.parked_at).unwrap_or(now).timestamp_millis();
-    DeadLetterId::derive(&[delivery.id.as_str().as_bytes(), &began.to_be_bytes()])
+    let started_at = delivery.first_attempt_at.or(delivery.parked_at).unwrap_or(now).timestamp_millis();
+    DeadLetterId::derive(&[delivery.id.as_str().as_bytes(), &started_at.to_be_bytes()])
 }
 
 /// The state of a dead letter.
@@ -272,21 +272,21 @@ fn id_of(delivery: &Delivery, now: DateTime<Utc>) -> DeadLetterId {
 #[schemars(rename = "DeadLetterState")]
 #[repr(u8)]
 pub enum LetterState {
-    /// Nobody has dealt with it.
+    /// Not handled yet.
     Pending,
-    /// It is being sent again.
+    /// A replay has claimed the letter and not yet sent it.
     Replaying,
-    /// It was sent again.
+    /// Sent again.
     Replayed,
-    /// Somebody gave it up for good.
+    /// An operator gave the letter up for good.
     Discarded,
 }
 
 impl LetterState {
-    /// Every state, in the order of their numbers.
+    /// In the order of their discriminants.
     pub const ALL: [Self; 4] = [Self::Pending, Self::Replaying, Self::Replayed, Self::Discarded];
 
-    /// The name in the API and in the metrics.
+    /// The name in the API and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -316,35 +316,35 @@ mod tests {
     }
 
     fn id(delivery: &Delivery, now: DateTime<Utc>) -> DeadLetterId {
-        DeadLetter::of_delivery(delivery.clone(), DeadLetterReason::Exhausted, now).id
+        DeadLetter::from_delivery(delivery.clone(), DeadLetterReason::Exhausted, now).id
     }
 
     #[test]
-    fn each_message_has_its_letter_even_if_the_events_are_the_same() {
-        let received = |number| delivery(Some(ReceiptId::new(7, number)));
-        let (one, other) = (received(1), received(2));
+    fn messages_with_the_same_event_have_different_letters() {
+        let receive = |number| delivery(Some(ReceiptId::new(7, number)));
+        let (one, other) = (receive(1), receive(2));
         assert_eq!(one.id, other.id, "receivers discard the second");
         assert_ne!(id(&one, NOW), id(&other, NOW), "dead in the same millisecond");
     }
 
     #[test]
-    fn a_copy_of_what_waited_dies_with_the_same_identity() {
-        let mut waited = delivery(Some(ReceiptId::new(7, 1)));
-        waited.parked_at = Some(NOW);
-        let body = serde_json::to_vec(&waited).expect("JSON");
-        let mut copy = Delivery::read_waiting(&body).expect("a delivery").remove(0);
+    fn a_copy_of_a_waiting_delivery_has_the_same_letter_id() {
+        let mut waiting = delivery(Some(ReceiptId::new(7, 1)));
+        waiting.parked_at = Some(NOW);
+        let body = serde_json::to_vec(&waiting).expect("JSON");
+        let mut copy = Delivery::decode_waiting(&body).expect("a delivery").remove(0);
         copy.first_attempt_at = Some(NOW + TimeDelta::seconds(5));
-        assert_eq!(id(&waited, NOW), id(&copy, NOW + TimeDelta::hours(1)));
+        assert_eq!(id(&waiting, NOW), id(&copy, NOW + TimeDelta::hours(1)));
     }
 
-    /// What waited when receipts were introduced keeps the identity it would have had.
+    /// Deliveries that waited when receipts were introduced keep their letter id.
     #[test]
-    fn what_waits_without_a_receipt_is_told_apart_by_when_it_began() {
+    fn without_a_receipt_the_letter_id_comes_from_the_start_time() {
         let old = Delivery { first_attempt_at: Some(NOW + TimeDelta::milliseconds(5)), ..delivery(None) };
         assert!(!serde_json::to_string(&old).expect("JSON").contains("receipt"));
         let expected = DeadLetterId::derive(&[old.id.as_str().as_bytes(), &5_i64.to_be_bytes()]);
         assert_eq!(id(&old, NOW), expected);
         let parked = Delivery { parked_at: Some(NOW), ..delivery(None) };
-        assert_eq!(id(&parked, NOW), id(&parked, NOW + TimeDelta::hours(1)), "every worker makes the same of it");
+        assert_eq!(id(&parked, NOW), id(&parked, NOW + TimeDelta::hours(1)), "every worker derives the same id");
     }
 }

@@ -1,7 +1,7 @@
-//! The campaign document: a [`Campaign`] made from JSON, or everything that is wrong with it.
+//! Parses and validates a campaign document: the result is a [`Campaign`], or all violations at once.
 //!
-//! One function per node of the document holds that node's rules. A fault does not end the reading: every node is read
-//! for the faults that remain, and only a document without any becomes a campaign.
+//! Each kind of node has one function with its rules. Parsing continues after a violation, so that every violation is
+//! reported.
 
 mod assign_ids;
 mod duplicate_keys;
@@ -20,18 +20,17 @@ use super::egress::{EgressRules, HttpUrls};
 use super::event::{Keyword, MAX_CAMPAIGN_ID_CHARS};
 use super::ids::WebhookId;
 use super::violation::Violation;
-use json_cursor::{Faults, FirstPlaces, Node, Object, shortened};
+use json_cursor::{FirstPaths, Node, Object, Violations, shortened};
 pub use webhook_document::{read_value, read_webhook};
 
-/// The largest document, in bytes.
 pub const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
 
-/// By what the URLs of webhooks are judged.
+/// The rules for the URLs of webhooks.
 #[derive(Debug, Clone, Copy)]
 pub enum UrlPolicy<'a> {
-    /// Their scheme alone.
+    /// Only the scheme is checked.
     Scheme(HttpUrls),
-    /// Egress rules, as far as they can be told by a URL.
+    /// The egress rules are checked, as far as they apply to a URL without resolving its host.
     Egress(&'a EgressRules),
 }
 
@@ -43,7 +42,7 @@ impl UrlPolicy<'_> {
         }
     }
 
-    /// Why a URL is not taken that is one.
+    /// The reason to refuse a valid URL, if any.
     fn refuse(self, url: &Url) -> Option<String> {
         match self {
             Self::Scheme(_) => None,
@@ -52,16 +51,15 @@ impl UrlPolicy<'_> {
     }
 }
 
-/// Reads a campaign. Webhooks without an id keep the one they had in `previous`, the campaign as it is configured now.
+/// Parses a campaign. Webhooks without an id keep the id that they have in `previous`, the current configuration.
 ///
 /// # Errors
-/// All faults of the document, each with its path.
+/// All violations in the document.
 pub fn read(bytes: &[u8], http_urls: HttpUrls, previous: Option<&Campaign>) -> Result<Campaign, Vec<Violation>> {
     read_among(bytes, UrlPolicy::Scheme(http_urls), previous, &|_| false)
 }
 
-/// As [`read`], where there are other campaigns: `elsewhere` tells the ids of their webhooks, which no new webhook is
-/// given.
+/// Like [`read`], for one of several campaigns. A new webhook gets no id for which `is_used_elsewhere` returns true.
 ///
 /// # Errors
 /// Those of [`read`].
@@ -69,24 +67,27 @@ pub fn read_among(
     bytes: &[u8],
     urls: UrlPolicy<'_>,
     previous: Option<&Campaign>,
-    elsewhere: &dyn Fn(&WebhookId) -> bool,
+    is_used_elsewhere: &dyn Fn(&WebhookId) -> bool,
 ) -> Result<Campaign, Vec<Violation>> {
     let (text, value) = parse(bytes, "a campaign").map_err(|message| vec![Violation::new("$", message)])?;
-    let faults = Faults::default();
-    duplicate_keys::refuse(text, &faults);
-    let campaign = Document::new(&value, urls).campaign(&Node::root(&value, &faults));
-    let mut campaign = faults.none_or(campaign)?;
-    assign_ids::complete(&mut campaign, previous, elsewhere);
+    let violations = Violations::default();
+    duplicate_keys::refuse(text, &violations);
+    let campaign = Document::new(&value, urls).campaign(&Node::root(&value, &violations));
+    let mut campaign = violations.into_result(campaign)?;
+    assign_ids::assign(&mut campaign, previous, is_used_elsewhere);
     Ok(campaign)
 }
 
-/// The document of `what` it is, as text and as JSON, or why it is neither.
+/// Returns the document as text and as JSON, or an error message. `what` names the expected object.
 fn parse<'a>(bytes: &'a [u8], what: &str) -> Result<(&'a str, Value), String> {
     if bytes.len() > MAX_DOCUMENT_BYTES {
-        return Err(format!("{} bytes: a document has at most {MAX_DOCUMENT_BYTES} bytes; split it", bytes.len()));
+        return Err(format!(
+            "too large ({} bytes): a document has at most {MAX_DOCUMENT_BYTES} bytes. Split it",
+            bytes.len()
+        ));
     }
     let text = std::str::from_utf8(bytes)
-        .map_err(|error| format!("not UTF-8 from byte {} on; save it as UTF-8", error.valid_up_to()))?;
+        .map_err(|error| format!("not UTF-8 from byte {} on: save it as UTF-8", error.valid_up_to()))?;
     if text.trim().is_empty() {
         return Err(format!("empty: {what} is a JSON object"));
     }
@@ -97,14 +98,14 @@ fn parse<'a>(bytes: &'a [u8], what: &str) -> Result<(&'a str, Value), String> {
     Ok((text, value))
 }
 
-/// What the rules of a node need to know of the rest of the document.
+/// The parts of the document that the rules of a single node depend on.
 struct Document<'a> {
     urls: UrlPolicy<'a>,
-    /// The labels of all sections: where redirects can lead.
+    /// The labels of all sections, which are the valid targets of redirects.
     labels: HashSet<&'a str>,
-    first_welcome: FirstPlaces<()>,
-    first_labels: FirstPlaces<&'a str>,
-    first_webhook_ids: FirstPlaces<&'a str>,
+    first_welcome: FirstPaths<()>,
+    first_labels: FirstPaths<&'a str>,
+    first_webhook_ids: FirstPaths<&'a str>,
 }
 
 impl<'a> Document<'a> {
@@ -113,15 +114,15 @@ impl<'a> Document<'a> {
         Self {
             urls,
             labels: sections.filter_map(|section| section["label"].as_str()).collect(),
-            first_welcome: FirstPlaces::default(),
-            first_labels: FirstPlaces::default(),
-            first_webhook_ids: FirstPlaces::default(),
+            first_welcome: FirstPaths::default(),
+            first_labels: FirstPaths::default(),
+            first_webhook_ids: FirstPaths::default(),
         }
     }
 
     fn campaign(&mut self, node: &Node<'a>) -> Option<Campaign> {
         let campaign = node.object("a campaign", &["id", "name", "sections"])?;
-        let id = campaign.require("id").and_then(|id| id.text_of(1..=MAX_CAMPAIGN_ID_CHARS));
+        let id = campaign.require("id").and_then(|id| id.text_of_length(1..=MAX_CAMPAIGN_ID_CHARS));
         let name = campaign.get("name").and_then(|name| name.text());
         let sections = campaign
             .require("sections")
@@ -149,8 +150,9 @@ impl<'a> Document<'a> {
 
     fn label(&mut self, node: &Node<'a>) -> Option<&'a str> {
         let label = node.text_not_blank()?;
-        self.first_labels
-            .refuse_second(label, node, |first| format!("the same label as {first}: give each section its own"));
+        self.first_labels.refuse_duplicate(label, node, |first| {
+            format!("the same label as {first}: give each section its own label")
+        });
         Some(label)
     }
 
@@ -158,19 +160,19 @@ impl<'a> Document<'a> {
         let kinds = [("welcomeMessage", SectionKind::WelcomeMessage), ("interaction", SectionKind::Interaction)];
         let kind = node.one_of(&kinds)?;
         if kind == SectionKind::WelcomeMessage {
-            self.first_welcome.refuse_second((), node, |first| {
-                format!("a second Welcome Message beside {first}: a campaign has one, the others are `interaction`")
+            self.first_welcome.refuse_duplicate((), node, |first| {
+                format!("a second Welcome Message, the first is {first}: a campaign has only one. Use `interaction`")
             });
         }
         Some(kind)
     }
 
     fn menu(&mut self, node: &Node<'a>) -> Option<Vec<MenuEntry>> {
-        let mut first_keywords = FirstPlaces::default();
+        let mut first_keywords = FirstPaths::default();
         Some(node.items()?.filter_map(|entry| self.entry(&entry, &mut first_keywords)).collect())
     }
 
-    fn entry(&mut self, node: &Node<'a>, first_keywords: &mut FirstPlaces<String>) -> Option<MenuEntry> {
+    fn entry(&mut self, node: &Node<'a>, first_keywords: &mut FirstPaths<String>) -> Option<MenuEntry> {
         let entry = node.object("a menu entry", &["keyword", "option", "redirect", "webhook"])?;
         let keyword = entry.require("keyword").and_then(|node| keyword(&node, first_keywords));
         let option = entry.get("option");
@@ -178,7 +180,7 @@ impl<'a> Document<'a> {
         if let Some(option) = &option
             && is_webhook(redirect.as_ref())
         {
-            option.fault("a menu entry with a redirect of type `webhook` has no menu text: remove `option`");
+            option.report("a menu entry with a redirect of type `webhook` has no menu text: remove `option`");
         }
         let option = option.and_then(|option| option.text()).map(str::to_owned);
         Some(MenuEntry { keyword: keyword?, option, redirect, webhook: webhook.map(Arc::new) })
@@ -188,7 +190,7 @@ impl<'a> Document<'a> {
         let redirect = parent.get("redirect").and_then(|redirect| self.redirect(&redirect));
         let webhook = parent.get("webhook");
         if webhook.is_none() && is_webhook(redirect.as_ref()) {
-            parent.missing("webhook", "a redirect of type `webhook` needs the webhook beside it");
+            parent.missing("webhook", "a redirect of type `webhook` needs a `webhook` next to it");
         }
         let webhook = webhook.and_then(|webhook| webhook::read(&webhook, self.urls, &mut self.first_webhook_ids));
         (redirect, webhook)
@@ -208,19 +210,19 @@ impl<'a> Document<'a> {
         };
         let to = match kind {
             RedirectKind::Interaction | RedirectKind::Campaign if to.is_none() => {
-                redirect.missing("to", "name the section's label or the campaign to which this redirect leads");
+                redirect.missing("to", "name the section's label or the campaign that this redirect leads to");
                 None
             }
-            RedirectKind::Interaction => to.and_then(|to| self.label_of_a_section(&to)),
+            RedirectKind::Interaction => to.and_then(|to| self.section_label(&to)),
             RedirectKind::Campaign => to.and_then(|to| to.text_not_blank()),
             RedirectKind::Webhook => {
-                to.and_then(|to| to.refuse("a redirect of type `webhook` leads to the webhook beside it: remove `to`"))
+                to.and_then(|to| to.refuse("a redirect of type `webhook` leads to the webhook next to it: remove `to`"))
             }
         };
         Some(Redirect { kind, to: to.map(str::to_owned) })
     }
 
-    fn label_of_a_section(&self, node: &Node<'a>) -> Option<&'a str> {
+    fn section_label(&self, node: &Node<'a>) -> Option<&'a str> {
         let to = node.text_not_blank()?;
         if self.labels.contains(to) {
             return Some(to);
@@ -230,18 +232,18 @@ impl<'a> Document<'a> {
     }
 }
 
-fn keyword(node: &Node<'_>, first_keywords: &mut FirstPlaces<String>) -> Option<Keyword> {
+fn keyword(node: &Node<'_>, first_keywords: &mut FirstPaths<String>) -> Option<Keyword> {
     let Some(keyword) = Keyword::from_json(node.value()) else {
         return node.expected("a string or a number");
     };
     let form = keyword.normal_form();
     if form.is_empty() {
-        return node.refuse("a keyword can't be empty or invisible: write what the user types");
+        return node.refuse("the keyword is empty or invisible: write what the user types");
     }
-    first_keywords.refuse_second(form.into_text(), node, |first| {
+    first_keywords.refuse_duplicate(form.into_text(), node, |first| {
         format!(
-            "the same keyword as {first}: case, surrounding space, invisible characters and how a character or a number is \
-             written make no difference. Give each entry its own"
+            "the same keyword as {first}: case, surrounding space, invisible characters and different ways to write a \
+             character or a number make no difference. Give each entry its own keyword"
         )
     });
     Some(keyword)

@@ -1,59 +1,55 @@
-//! Egress rules: customers choose the URLs, so what those may lead to is a rule, checked when a campaign is stored and again on
-//! the very address that is dialled.
+//! Egress rules: which hosts and addresses webhooks may reach.
 //!
-//! Only the public internet is open, and what the setting `egress.allow` opens besides.
+//! Customers choose the URLs. The rules are checked when a campaign is stored, and again for each address before a
+//! connection. Only the public internet is allowed, and whatever the setting `egress.allow` adds.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use url::{Host, Url};
 
-/// Whether webhooks may have plain `http` URLs: the setting `egress.allowHttp`.
+/// Whether webhooks may have plain `http` URLs (setting `egress.allowHttp`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpUrls {
-    /// `http` and `https`.
     Allowed,
-    /// Only `https`.
     Refused,
 }
 
-/// What may be reached although it is not public.
+/// An exception for a destination that is not public (setting `egress.allow`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Allowed {
+pub enum AllowRule {
     /// A network, or a single address.
     Network(IpNet),
-    /// A host name in lower case, as a URL has it; whatever address it has.
+    /// A host name in lower case, as in a URL. All its addresses are allowed.
     Host(String),
 }
 
-/// Which addresses may be dialled: those of the public internet, and what is allowed besides.
 #[derive(Debug, Clone)]
 pub struct EgressRules {
     http_urls: HttpUrls,
-    allow: Vec<Allowed>,
+    allow: Vec<AllowRule>,
 }
 
-/// The rules forbid it.
+/// The egress rules forbid a destination.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Forbidden {
-    /// It is private, or otherwise no address of the internet.
-    #[error("{0} is not an address of the public internet; the setting egress.allow can open it")]
+pub enum EgressError {
+    #[error("{0} is not an address of the public internet: to allow it, add it to the setting egress.allow")]
     NotPublic(String),
-    /// The webhook was stored when the settings still allowed plain http.
-    #[error("plain http is not allowed; the setting egress.allowHttp can allow it")]
+    /// Possible for a webhook that was stored while the settings allowed plain http.
+    #[error("plain http is not allowed: use https, or set egress.allowHttp")]
     PlainHttp,
 }
 
-/// What is not public of IPv4: the registry of special-purpose addresses (RFC 6890 and its successors), what is reserved, and
-/// where clouds keep the credentials of their machines outside of these. The first that fits names an address.
+/// IPv4 networks that are not public: special-purpose addresses (RFC 6890 and its successors), reserved addresses, and
+/// the metadata services of clouds, which have credentials. The first match names an address.
 const NOT_PUBLIC_V4: [(Ipv4Net, &str); 19] = [
-    (v4([169, 254, 169, 254], 32), "metadata of a cloud"),
-    (v4([100, 100, 100, 200], 32), "metadata of a cloud"),
-    (v4([192, 0, 0, 192], 32), "metadata of a cloud"),
-    (v4([168, 63, 129, 16], 32), "metadata of a cloud"),
+    (v4([169, 254, 169, 254], 32), "cloud metadata"),
+    (v4([100, 100, 100, 200], 32), "cloud metadata"),
+    (v4([192, 0, 0, 192], 32), "cloud metadata"),
+    (v4([168, 63, 129, 16], 32), "cloud metadata"),
     (v4([0, 0, 0, 0], 8), "this network"),
     (v4([10, 0, 0, 0], 8), "private"),
-    (v4([100, 64, 0, 0], 10), "shared by carriers (CGNAT)"),
+    (v4([100, 64, 0, 0], 10), "carrier-grade NAT"),
     (v4([127, 0, 0, 0], 8), "loopback"),
     (v4([169, 254, 0, 0], 16), "link-local"),
     (v4([172, 16, 0, 0], 12), "private"),
@@ -68,9 +64,10 @@ const NOT_PUBLIC_V4: [(Ipv4Net, &str); 19] = [
     (v4([240, 0, 0, 0], 4), "reserved (class E)"),
 ];
 
-/// What is not public of IPv6. What stands for an IPv4 address is closed whatever that one is: no receiver needs it.
+/// IPv6 networks that are not public. Addresses that embed an IPv4 address are always forbidden, because no receiver
+/// needs them.
 const NOT_PUBLIC_V6: [(Ipv6Net, &str); 17] = [
-    (v6([0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254], 128), "metadata of a cloud"),
+    (v6([0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254], 128), "cloud metadata"),
     (v6([0, 0, 0, 0, 0, 0, 0, 1], 128), "loopback"),
     (v6([0, 0, 0, 0, 0, 0, 0, 0], 96), "IPv4-compatible"),
     (v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96), "IPv4-mapped"),
@@ -89,7 +86,7 @@ const NOT_PUBLIC_V6: [(Ipv6Net, &str); 17] = [
     (v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), "multicast"),
 ];
 
-/// All that has been given out of IPv6.
+/// All IPv6 addresses that have been assigned so far are in this network.
 const GLOBAL_UNICAST: Ipv6Net = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
 
 const fn v4(octets: [u8; 4], length: u8) -> Ipv4Net {
@@ -102,40 +99,37 @@ const fn v6(segments: [u16; 8], length: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), length)
 }
 
-/// What an address is that is not of the public internet; none where it is.
+/// The kind of an address that is not public. `None` if the address is public.
 pub fn not_public(address: IpAddr) -> Option<&'static str> {
     match address {
-        IpAddr::V4(address) => named(&NOT_PUBLIC_V4, |network| network.contains(&address)),
+        IpAddr::V4(address) => name_in(&NOT_PUBLIC_V4, |network| network.contains(&address)),
         IpAddr::V6(address) if !GLOBAL_UNICAST.contains(&address) => {
-            Some(named(&NOT_PUBLIC_V6, |network| network.contains(&address)).unwrap_or("not given out"))
+            Some(name_in(&NOT_PUBLIC_V6, |network| network.contains(&address)).unwrap_or("unassigned"))
         }
-        IpAddr::V6(address) => named(&NOT_PUBLIC_V6, |network| network.contains(&address)),
+        IpAddr::V6(address) => name_in(&NOT_PUBLIC_V6, |network| network.contains(&address)),
     }
 }
 
-fn named<N>(networks: &[(N, &'static str)], contains: impl Fn(&N) -> bool) -> Option<&'static str> {
+fn name_in<N>(networks: &[(N, &'static str)], contains: impl Fn(&N) -> bool) -> Option<&'static str> {
     networks.iter().find(|(network, _)| contains(network)).map(|(_, name)| *name)
 }
 
 impl EgressRules {
-    /// Rules that open `allow`.
-    pub fn new(http_urls: HttpUrls, allow: Vec<Allowed>) -> Self {
+    pub fn new(http_urls: HttpUrls, allow: Vec<AllowRule>) -> Self {
         Self { http_urls, allow }
     }
 
-    /// Whether webhooks may have plain `http` URLs.
     pub fn http_urls(&self) -> HttpUrls {
         self.http_urls
     }
 
-    /// Checks what can be seen of a URL: its scheme, and its host where that is an address, which no resolver is asked for, or
-    /// one of the names that are this machine.
+    /// Checks a URL without resolving its host: the scheme, an address as the host, and the names of this machine.
     ///
     /// # Errors
-    /// [`Forbidden`].
-    pub fn check(&self, url: &Url) -> Result<(), Forbidden> {
+    /// If the rules forbid the URL.
+    pub fn check(&self, url: &Url) -> Result<(), EgressError> {
         if url.scheme() != "https" && self.http_urls == HttpUrls::Refused {
-            return Err(Forbidden::PlainHttp);
+            return Err(EgressError::PlainHttp);
         }
         match url.host() {
             Some(Host::Ipv4(address)) => self.check_address(address.into()),
@@ -145,49 +139,49 @@ impl EgressRules {
         }
     }
 
-    /// A name is judged by the address it has when it is dialled, but for those of which everybody knows it.
-    fn check_name(&self, name: &str) -> Result<(), Forbidden> {
-        let bare = name.trim_end_matches('.');
-        // `127.0.0.1..` is no address of a URL. Whoever resolves it may take off the dots, and then it is one.
-        if let Ok(Host::Ipv4(address)) = Host::parse(bare) {
+    /// A name is normally checked when it is resolved. The exceptions are names with a known address.
+    fn check_name(&self, name: &str) -> Result<(), EgressError> {
+        let host = name.trim_end_matches('.');
+        // `127.0.0.1..` is not an address in a URL, but a resolver may remove the dots.
+        if let Ok(Host::Ipv4(address)) = Host::parse(host) {
             return self.check_address(address.into());
         }
-        if is_local(bare) {
-            // Where loopback is open, so are its names.
+        if is_local(host) {
+            // If loopback is allowed, so are its names.
             return self
                 .check_address(Ipv4Addr::LOCALHOST.into())
-                .map_err(|_| Forbidden::NotPublic(format!("{name} (this machine)")));
+                .map_err(|_| EgressError::NotPublic(format!("{name} (this machine)")));
         }
         Ok(())
     }
 
-    fn check_address(&self, address: IpAddr) -> Result<(), Forbidden> {
+    fn check_address(&self, address: IpAddr) -> Result<(), EgressError> {
         match not_public(address) {
-            Some(what) if !self.permits(address) => Err(Forbidden::NotPublic(format!("{address} ({what})"))),
+            Some(kind) if !self.permits(address) => Err(EgressError::NotPublic(format!("{address} ({kind})"))),
             _ => Ok(()),
         }
     }
 
-    /// Whether an address may be dialled.
+    /// Whether connections to `address` are allowed.
     pub fn permits(&self, address: IpAddr) -> bool {
         not_public(address).is_none()
-            || self.allow.iter().any(|allowed| match allowed {
-                Allowed::Network(network) => network.contains(&address),
-                Allowed::Host(_) => false,
+            || self.allow.iter().any(|rule| match rule {
+                AllowRule::Network(network) => network.contains(&address),
+                AllowRule::Host(_) => false,
             })
     }
 
-    /// Whether a host may be reached whatever its address is.
+    /// Whether connections to `host` are allowed for any of its addresses.
     pub fn permits_host(&self, host: &str) -> bool {
         let host = host.trim_end_matches('.');
-        self.allow.iter().any(|allowed| match allowed {
-            Allowed::Host(allowed) => allowed.eq_ignore_ascii_case(host),
-            Allowed::Network(_) => false,
+        self.allow.iter().any(|rule| match rule {
+            AllowRule::Host(name) => name.eq_ignore_ascii_case(host),
+            AllowRule::Network(_) => false,
         })
     }
 }
 
-/// `localhost` and what is below it are this machine whatever a resolver says (RFC 6761).
+/// `localhost` and its subdomains always mean this machine (RFC 6761).
 fn is_local(name: &str) -> bool {
     name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
 }

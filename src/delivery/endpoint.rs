@@ -1,17 +1,17 @@
-//! Endpoints, and whether they can take a request now.
+//! Admission control: whether an endpoint can take a request now.
 //!
 //! ```text
-//! a delivery ──admit──▶ send           ▶ ended, or given up
-//!                     ├ wait a moment  ▶ admit again
-//!                     └ park           (back on the delay ladder; it spends no attempt)
+//! a delivery ──admit──▶ send   ▶ ended, or cancelled
+//!                     ├ wait   ▶ admit again
+//!                     └ park   (back to the delay queues, without an attempt)
 //! ```
 //!
-//! An *endpoint* is scheme, host and port; it has limits. Behind one host can be many customers, of which one hangs: so
-//! how things go is watched for each [`receiver`], which is an endpoint and a path.
+//! An *endpoint* is scheme, host and port. It has limits. Many customers can share one host, and one of them can hang.
+//! Health is therefore tracked for each [`receiver`], which is an endpoint and a path.
 //!
-//! Messages in hand are few, the *window*, and all endpoints share them. So a receiver holds only as many as it makes use
-//! of: it begins with a few requests at once and has more where it answers, and what it can't take soon is parked.
-//! Receivers that are slow, or have not answered yet, have a part of the window together, and the others have the rest.
+//! The messages in flight are limited (the *window*), and all endpoints share them. A receiver starts with a few
+//! concurrent requests and may have more if it answers. Deliveries that it cannot take soon are parked. Receivers that
+//! are slow or have not answered yet share one part of the window. All other receivers share the rest.
 
 pub mod breaker;
 pub mod concurrency_limiter;
@@ -33,20 +33,19 @@ use super::timestamp;
 use concurrency_limiter::Limits;
 use decaying_ratio::DecayingRatio;
 
-/// Where a webhook's requests go.
+/// Identifies a receiver.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReceiverKey {
-    /// Scheme, host and port.
     pub endpoint: Origin,
-    /// The path, without a query.
+    /// Without the query.
     pub path: String,
 }
 
 impl ReceiverKey {
-    /// The place of a URL; what is none is a place of its own.
-    pub fn of_url(url: &str) -> Self {
+    /// Accepts any text: a text that is not a URL is a key of its own.
+    pub fn from_url(url: &str) -> Self {
         match Url::parse(url) {
-            Ok(url) => Self { endpoint: Origin::of_url(&url), path: url.path().to_owned() },
+            Ok(url) => Self { endpoint: Origin::from_url(&url), path: url.path().to_owned() },
             Err(_) => Self { endpoint: Origin(url.to_owned()), path: String::new() },
         }
     }
@@ -58,16 +57,15 @@ impl ReceiverKey {
 pub struct Origin(String);
 
 impl Origin {
-    /// That of a URL.
-    pub fn of_url(url: &Url) -> Self {
+    pub fn from_url(url: &Url) -> Self {
         let port = url.port_or_known_default().unwrap_or_default();
         Self(format!("{}://{}:{port}", url.scheme(), url.host_str().unwrap_or_default()))
     }
 
-    /// Reads what a person writes: `https://example.com`, with or without the default port.
+    /// Parses an endpoint such as `https://example.com`. The default port may be omitted.
     ///
     /// # Errors
-    /// What to write instead. The text is not repeated.
+    /// A sentence that says what to write. The text is not repeated, because it may have credentials.
     pub fn parse(text: &str) -> Result<Self, String> {
         let url = Url::parse(text.trim()).ok().filter(|url| {
             matches!(url.scheme(), "http" | "https")
@@ -77,10 +75,9 @@ impl Origin {
         });
         let url =
             url.ok_or("not an endpoint: write scheme, host and port, like https://example.com:443, without a path")?;
-        Ok(Self::of_url(&url))
+        Ok(Self::from_url(&url))
     }
 
-    /// Its text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -97,18 +94,17 @@ impl fmt::Display for Origin {
 pub enum ParkReason {
     /// The breaker is open.
     Breaker,
-    /// As many requests are under way as may be, and for longer than is worth waiting.
+    /// The concurrency limit is reached, and waiting would take too long.
     Concurrency,
-    /// As many requests were sent in the last second as may be.
+    /// The rate limit is reached.
     RateLimit,
-    /// None of its requests ends, or all slow receivers together hold their part of the window.
+    /// The receiver's requests do not end, or the slow receivers have used up their part of the window.
     Slow,
     /// The worker has no memory left for webhooks with large extra parameters.
     Memory,
 }
 
 impl ParkReason {
-    /// Every reason.
     pub const ALL: [Self; 5] = [Self::Breaker, Self::Concurrency, Self::RateLimit, Self::Slow, Self::Memory];
 
     /// The metric label.
@@ -123,20 +119,19 @@ impl ParkReason {
     }
 }
 
-/// What a breaker is, as it is shown.
+/// The state of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerState {
-    /// Nothing is sent but a probe, when its time has come.
+    /// No requests are sent until a probe is due.
     Open,
-    /// A probe is under way.
+    /// A probe is in flight.
     HalfOpen,
-    /// All is sent.
+    /// Requests are sent.
     Closed,
 }
 
 impl BreakerState {
-    /// Every state.
     pub const ALL: [Self; 3] = [Self::Open, Self::HalfOpen, Self::Closed];
 
     /// The name in metrics and in the API.
@@ -149,104 +144,94 @@ impl BreakerState {
     }
 }
 
-/// Which part of the window a request is in.
+/// The part of the window that a request uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Of receivers that answer within a second.
+    /// For receivers that answer within a second.
     Quick,
-    /// Of those that are slow, and those nobody knows yet.
+    /// For receivers that are slow or have not answered yet.
     Slow,
 }
 
-/// Whether slow receivers may have more requests under way.
+/// Whether the slow lane has capacity for more requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlowLane {
-    /// They may.
     Free,
-    /// Those may that are known to answer, and of the others the first request.
+    /// Only for receivers that are known to answer, and for the first request of the other receivers.
     Scarce,
-    /// They hold all they may hold together.
     Full,
 }
 
-/// How a delivery has come to ask.
+/// How often a delivery has requested admission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AskRound {
-    /// It has just come. It does not overtake those that wait.
+    /// A new delivery, which does not overtake the waiting deliveries.
     First,
-    /// It has waited.
+    /// The delivery has waited and may wait longer.
     Again,
-    /// It has waited for as long as is worth it.
+    /// The delivery has waited for as long as it may.
     Last,
 }
 
-/// Where a delivery comes from, that asks to be sent.
+/// The queue that a delivery comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// From its event.
+    /// The queue of events.
     Event,
-    /// From the delay ladder.
+    /// The delay queues.
     Retry,
 }
 
-/// Whether the delay ladder takes what is parked.
+/// Whether deliveries can be parked in the delay ladder, the queues with a TTL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ladder {
-    /// It does.
     Open,
-    /// The broker takes no messages now.
+    /// The broker accepts no messages now.
     Closed,
 }
 
-/// A delivery asks to be sent.
+/// A delivery requests to be sent.
 #[derive(Debug, Clone, Copy)]
 pub struct AdmissionRequest<'a> {
-    /// Its webhook, where that has limits of its own.
+    /// The webhook, if it has limits of its own.
     pub webhook: Option<(&'a WebhookId, Limits)>,
     /// The endpoint's limits.
     pub limits: Limits,
-    /// Whether there is room for a slow receiver.
     pub slow_lane: SlowLane,
-    /// How it has come to ask.
-    pub asking: AskRound,
-    /// Where it comes from.
-    pub arrival: Source,
-    /// Whether it can be parked.
+    pub round: AskRound,
+    pub source: Source,
     pub ladder: Ladder,
-    /// A number in 0..1 that spreads what is parked.
+    /// A number in 0..1 that spreads the delays of parked deliveries.
     pub jitter: f64,
 }
 
-/// What a delivery is told.
+/// The answer to an [`AdmissionRequest`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Its request may be sent.
+    /// The request may be sent.
     Send(AdmissionToken),
-    /// It may wait there for so long.
+    /// Wait in this queue for at most this time, then request admission again.
     Wait(Duration, Queue),
-    /// It has to come back after this time. From now on it counts as parked.
+    /// Park for this time. The delivery now counts as parked.
     Park(Duration, ParkReason),
-    /// It would be parked, but the delay ladder is closed. It has to ask again, and nothing has changed.
+    /// The delivery cannot be parked because the delay ladder is closed. Request admission again. No state has changed.
     Refused(ParkReason),
 }
 
-/// Whose requests a delivery waits for to end.
+/// Which requests a waiting delivery waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Queue {
-    /// Those of its webhook.
     Webhook,
-    /// Those of its receiver.
     Receiver,
-    /// Those of its endpoint, whatever the receiver.
+    /// The requests of all receivers of the endpoint.
     Endpoint,
 }
 
-/// A request that may be sent. It must be given back, by [`receiver::Receiver::ended`] or [`receiver::Receiver::cancelled`].
+/// Permission to send one request. Return it with [`receiver::Receiver::ended`] or [`receiver::Receiver::cancelled`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct AdmissionToken {
     webhook: Option<WebhookId>,
-    /// The part of the window it is in.
     pub lane: Lane,
     purpose: Purpose,
 }
@@ -257,64 +242,65 @@ enum Purpose {
     Probe,
 }
 
-/// What is known of a request that has failed.
+/// The last failed request.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastError {
-    /// When.
+    /// When the request failed.
     #[serde(with = "timestamp")]
     #[schemars(with = "DateTime<Utc>")]
     pub at: DateTime<Utc>,
-    /// How it ended, in the words of the metrics.
+    /// How the request ended, as in the metrics.
     pub cause: Cause,
-    /// The HTTP status, where there was an answer.
+    /// The HTTP status, if there was an answer.
     pub status: Option<u16>,
-    /// What went wrong, for people. None where an answer came.
+    /// What went wrong, for people. Null if there was an answer.
     pub error: Option<String>,
 }
 
-/// A receiver or an endpoint as people are shown it, as this worker sees it.
+/// The state of a receiver or an endpoint in this worker.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointStats {
-    /// Whether requests are let through; of an endpoint, the worst of its receivers.
+    /// The state of the breaker. For an endpoint, the worst state of its receivers.
     pub breaker: BreakerState,
-    /// The time in milliseconds after which the next delivery is sent as a probe; null where no breaker is open.
+    /// The time in milliseconds until the next probe. Null if no breaker is open.
     pub probe_in_ms: Option<u64>,
-    /// Requests under way.
+    /// Requests in flight.
     pub in_flight: u32,
-    /// Deliveries that wait for one of those to end.
+    /// Deliveries that wait for a request in flight to end.
     pub waiting: u32,
-    /// Requests its receivers may have under way at once, for what they have shown to bear; the limit may be lower.
+    /// The requests that its receivers may have in flight, learned from their answers. The configured limit may be
+    /// lower.
     pub allowed: u32,
-    /// Deliveries that this worker has parked and whose time has not come.
+    /// Deliveries that this worker has parked and that are not due yet.
     pub parked: u32,
-    /// The share of requests of about the last minute that were not answered with 2xx, from 0 to 1; null where there was
-    /// none.
+    /// The share of requests in about the last minute that were not answered with 2xx, from 0 to 1. Null if there was
+    /// no request.
     pub failure_ratio: Option<f64>,
-    /// What an answer takes, averaged over about the last ten, in milliseconds; null where there never was one. Of an
-    /// endpoint, that of its slowest receiver.
+    /// The average latency of about the last ten answers, in milliseconds. Null if there was no answer. For an
+    /// endpoint, the latency of its slowest receiver.
     pub latency_ms: Option<f64>,
     /// The last request that was not answered with 2xx.
     pub last_error: Option<LastError>,
     #[serde(skip)]
-    recent: DecayingRatio,
+    ratio: DecayingRatio,
 }
 
 impl EndpointStats {
-    /// What puts it at the head of a list: the lower, the worse.
-    pub fn health(&self) -> (BreakerState, u32, u32) {
-        let failing = (self.failure_ratio.unwrap_or_default() * 1000.0) as u32;
-        (self.breaker, u32::MAX - failing, u32::MAX - self.parked)
+    /// The sort key of a list with the worst first: a lower rank is worse.
+    pub fn health_rank(&self) -> (BreakerState, u32, u32) {
+        let failing_per_mille = (self.failure_ratio.unwrap_or_default() * 1000.0) as u32;
+        (self.breaker, u32::MAX - failing_per_mille, u32::MAX - self.parked)
     }
 
-    /// That of an endpoint with these two receivers.
+    /// The state of an endpoint with both receivers.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        let recent = self.recent.and(other.recent);
-        let later = |one: &Option<LastError>| one.as_ref().map(|error| error.at);
-        let latest =
-            if later(&self.last_error) >= later(&other.last_error) { self.last_error } else { other.last_error };
+    pub fn merge(self, other: Self) -> Self {
+        let ratio = self.ratio.merge(other.ratio);
+        let time_of = |error: &Option<LastError>| error.as_ref().map(|error| error.at);
+        let last_error =
+            if time_of(&self.last_error) >= time_of(&other.last_error) { self.last_error } else { other.last_error };
         Self {
             breaker: self.breaker.min(other.breaker),
             probe_in_ms: self.probe_in_ms.into_iter().chain(other.probe_in_ms).min(),
@@ -322,13 +308,13 @@ impl EndpointStats {
             waiting: self.waiting + other.waiting,
             allowed: self.allowed.saturating_add(other.allowed),
             parked: self.parked.saturating_add(other.parked),
-            failure_ratio: recent.failure_ratio(),
+            failure_ratio: ratio.failure_ratio(),
             latency_ms: match (self.latency_ms, other.latency_ms) {
                 (Some(one), Some(other)) => Some(one.max(other)),
                 (one, other) => one.or(other),
             },
-            last_error: latest,
-            recent,
+            last_error,
+            ratio,
         }
     }
 }
@@ -338,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places() {
+    fn a_receiver_key_is_the_endpoint_and_the_path() {
         for (url, endpoint, path) in [
             ("https://Example.com/a?b", "https://example.com:443", "/a"),
             ("https://example.com:443", "https://example.com:443", "/"),
@@ -346,8 +332,8 @@ mod tests {
             ("https://[2001:DB8::1]/", "https://[2001:db8::1]:443", "/"),
             ("no URL", "no URL", ""),
         ] {
-            let place = ReceiverKey::of_url(url);
-            assert_eq!((place.endpoint.as_str(), place.path.as_str()), (endpoint, path));
+            let key = ReceiverKey::from_url(url);
+            assert_eq!((key.endpoint.as_str(), key.path.as_str()), (endpoint, path));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The step event: what the platform publishes when a user reaches a step, and how its bytes are read.
+//! The step event, which the platform publishes when a user reaches a step of a campaign, and its decoding.
 
 use std::fmt;
 
@@ -10,54 +10,52 @@ use serde_json::{Number, Value};
 use super::ids::EventId;
 use super::normal_form::NormalForm;
 use super::violation::{Violation, type_name};
-use super::{left_out, timestamp};
+use super::{omitted_default, timestamp};
 
-/// The largest body of an event, in bytes.
 pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 
-/// The longest campaign id, in characters.
 pub const MAX_CAMPAIGN_ID_CHARS: usize = 128;
 
 /// A user reached a step of a campaign.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StepEvent {
-    /// The campaign.
+    /// The campaign's id.
     pub campaign_id: String,
-    /// The section's label.
+    /// The label of the section.
     pub label: String,
     /// The user's phone number.
     pub phone_number: String,
-    /// When it happened.
+    /// When the user reached the step.
     #[serde(with = "timestamp")]
     #[schemars(with = "DateTime<Utc>")]
     pub date: DateTime<Utc>,
     /// What the user answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<String>,
-    /// The menu text chosen.
+    /// The menu text that the user chose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub option: Option<String>,
-    /// The keyword typed.
+    /// The keyword that the user typed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keyword: Option<Keyword>,
-    /// Identity for de-duplication. One that is published without it is identified by its message or its bytes.
-    #[schemars(default = "left_out")]
+    /// Identifies the event for de-duplication. The default is the AMQP `message_id`, or else a hash of the body.
+    #[schemars(default = "omitted_default")]
     pub event_id: EventId,
 }
 
-/// A keyword: text or a number, whichever it was written as.
+/// A keyword. Its JSON type, text or number, is preserved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Keyword {
     /// `"yes"`
     Text(String),
-    /// `1`, digit for digit as it was written.
+    /// `1`. All digits are preserved.
     Number(Number),
 }
 
 impl Keyword {
-    /// Reads a keyword from JSON; `None` where the value is neither text nor a number.
+    /// Returns `None` if the value is neither text nor a number.
     pub fn from_json(value: &Value) -> Option<Self> {
         match value {
             Value::String(text) => Some(Self::Text(text.clone())),
@@ -66,7 +64,6 @@ impl Keyword {
         }
     }
 
-    /// The keyword as JSON, as it was written.
     pub fn to_json(&self) -> Value {
         match self {
             Self::Text(text) => Value::String(text.clone()),
@@ -74,20 +71,18 @@ impl Keyword {
         }
     }
 
-    /// Whether it is the same keyword: both have the same normal form.
+    /// Whether both keywords have the same normal form.
     pub fn matches(&self, other: &Self) -> bool {
         self.normal_form() == other.normal_form()
     }
 
-    /// The form in which it is compared.
     pub fn normal_form(&self) -> NormalForm<'_> {
         match self {
-            Self::Text(text) => NormalForm::of_text(text),
-            Self::Number(number) => NormalForm::of_number(number),
+            Self::Text(text) => NormalForm::from_text(text),
+            Self::Number(number) => NormalForm::from_number(number),
         }
     }
 
-    /// As it was written.
     fn as_str(&self) -> &str {
         match self {
             Self::Text(text) => text,
@@ -102,7 +97,7 @@ impl fmt::Display for Keyword {
     }
 }
 
-// By way of `Value`: serde's untagged enums can't read numbers of arbitrary precision.
+// Uses `Value`, because untagged enums in serde do not support numbers of arbitrary precision.
 impl<'de> Deserialize<'de> for Keyword {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
@@ -112,10 +107,10 @@ impl<'de> Deserialize<'de> for Keyword {
     }
 }
 
-/// The body as it is published: any value in any field, so that all faults can be told at once.
+/// The body with unchecked values, so that all violations can be reported at once.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Published {
+struct RawEvent {
     campaign_id: Value,
     label: Value,
     phone_number: Value,
@@ -126,53 +121,52 @@ struct Published {
     event_id: Value,
 }
 
-/// Reads an event from the body of a message. `message_id` is the AMQP property, the event's identity where it names none.
+/// Decodes an event from the body of a message. `message_id` is the AMQP property, used if the body has no `eventId`.
 ///
 /// # Errors
-/// All faults of the body, each with its path.
+/// All violations in the body.
 pub fn decode(body: &[u8], message_id: Option<&str>) -> Result<StepEvent, Vec<Violation>> {
-    let published = parse(body).map_err(|message| vec![Violation::new("$", message)])?;
-    let mut faults = Faults(Vec::new());
-    let campaign_id = faults.required_text("campaignId", published.campaign_id).and_then(|id| faults.campaign_id(id));
-    let label = faults.required_text("label", published.label);
-    let phone_number = faults.required_text("phoneNumber", published.phone_number);
-    let date = faults.required_text("date", published.date).and_then(|date| faults.date(&date));
-    let response = faults.text("response", published.response);
-    let option = faults.text("option", published.option);
-    let keyword = faults.keyword(published.keyword);
-    let own_id = faults.text("eventId", published.event_id);
+    let raw = parse(body).map_err(|message| vec![Violation::new("$", message)])?;
+    let mut violations = Violations(Vec::new());
+    let campaign_id = violations.required_text("campaignId", raw.campaign_id).and_then(|id| violations.campaign_id(id));
+    let label = violations.required_text("label", raw.label);
+    let phone_number = violations.required_text("phoneNumber", raw.phone_number);
+    let date = violations.required_text("date", raw.date).and_then(|date| violations.date(&date));
+    let response = violations.text("response", raw.response);
+    let option = violations.text("option", raw.option);
+    let keyword = violations.keyword(raw.keyword);
+    let event_id = violations.text("eventId", raw.event_id);
     let (Some(campaign_id), Some(label), Some(phone_number), Some(date), true) =
-        (campaign_id, label, phone_number, date, faults.0.is_empty())
+        (campaign_id, label, phone_number, date, violations.0.is_empty())
     else {
-        return Err(faults.0);
+        return Err(violations.0);
     };
-    let event_id = match (own_id, message_id) {
+    let event_id = match (event_id, message_id) {
         (Some(id), _) if !id.is_empty() => EventId::new(id),
         (_, Some(id)) if !id.is_empty() => EventId::new(id),
-        _ => EventId::of_body(body),
+        _ => EventId::from_body(body),
     };
     Ok(StepEvent { campaign_id, label, phone_number, date, response, option, keyword, event_id })
 }
 
-/// The body as a JSON object of at most [`MAX_EVENT_BYTES`], or what it is instead.
-fn parse(body: &[u8]) -> Result<Published, String> {
+fn parse(body: &[u8]) -> Result<RawEvent, String> {
     if body.len() > MAX_EVENT_BYTES {
-        return Err(format!("{} bytes: an event has at most {MAX_EVENT_BYTES} bytes", body.len()));
+        return Err(format!("too large ({} bytes): an event has at most {MAX_EVENT_BYTES} bytes", body.len()));
     }
     let text = std::str::from_utf8(body).map_err(|error| format!("not UTF-8 from byte {} on", error.valid_up_to()))?;
-    let unreadable = |error: serde_json::Error| format!("not JSON that can be read: {error}");
-    // Asked first, because what serde derives for a struct reads an array as well: its elements as the fields in order.
+    let invalid = |error: serde_json::Error| format!("not JSON that can be read: {error}");
+    // A derived `Deserialize` of a struct also accepts an array of the fields in order, so objects are checked first.
     if !text.trim_ascii_start().starts_with('{') {
-        let value = serde_json::from_str(text).map_err(unreadable)?;
+        let value = serde_json::from_str(text).map_err(invalid)?;
         return Err(format!("an event is a JSON object, not {}", type_name(&value)));
     }
-    serde_json::from_str(text).map_err(unreadable)
+    serde_json::from_str(text).map_err(invalid)
 }
 
-/// The faults found in the fields of an event. Each function gives back what is right, and notes what is not.
-struct Faults(Vec<Violation>);
+/// Collects violations. Each method returns the valid value, or adds a violation and returns `None`.
+struct Violations(Vec<Violation>);
 
-impl Faults {
+impl Violations {
     fn add<T>(&mut self, name: &str, message: impl Into<String>) -> Option<T> {
         self.0.push(Violation::new(format!("$.{name}"), message));
         None
@@ -224,31 +218,30 @@ mod tests {
     use serde_json::json;
 
     /// An event with every field.
-    fn whole() -> Value {
+    fn complete_event() -> Value {
         json!({
             "campaignId": "13010", "label": "Welcome Message", "phoneNumber": "5511999990000",
             "date": "2024-06-18T23:26:14.206Z", "response": "4", "option": "Offers", "keyword": 4, "eventId": "event-1",
         })
     }
 
-    /// [`whole`] with one field replaced.
-    fn with(name: &str, value: Value) -> Vec<u8> {
-        let mut event = whole();
+    fn event_with(name: &str, value: Value) -> Vec<u8> {
+        let mut event = complete_event();
         event[name] = value;
         event.to_string().into_bytes()
     }
 
-    fn read(body: &[u8]) -> StepEvent {
-        decode(body, None).unwrap_or_else(|faults| panic!("refused: {faults:?}"))
+    fn decode_ok(body: &[u8]) -> StepEvent {
+        decode(body, None).unwrap_or_else(|violations| panic!("refused: {violations:?}"))
     }
 
-    fn faults(body: &[u8]) -> Vec<Violation> {
-        decode(body, None).expect_err("the body was taken for an event")
+    fn violations(body: &[u8]) -> Vec<Violation> {
+        decode(body, None).expect_err("the body was accepted")
     }
 
     #[test]
-    fn a_whole_event() {
-        let event = read(whole().to_string().as_bytes());
+    fn a_complete_event_is_decoded() {
+        let event = decode_ok(complete_event().to_string().as_bytes());
         assert_eq!(event.campaign_id, "13010");
         assert_eq!(event.label, "Welcome Message");
         assert_eq!(event.phone_number, "5511999990000");
@@ -266,23 +259,23 @@ mod tests {
             String::new(),
             r#","response":null,"option":null,"keyword":null,"eventId":null"#.to_owned(),
             r#","channel":"whatsapp","campaign_id":7,"nested":{"label":1}"#.to_owned(),
-            // Nothing that is ignored can exhaust the stack.
+            // Ignored values cannot exhaust the stack.
             format!(r#","extra":{deep}"#),
         ] {
             let body =
                 format!(r#"{{"campaignId":"1","label":"","phoneNumber":"","date":"2024-06-18T23:26:14Z"{rest}}}"#);
-            let event = read(body.as_bytes());
+            let event = decode_ok(body.as_bytes());
             assert_eq!((event.response, event.option, event.keyword), (None, None, None), "{rest:.80}");
-            assert_eq!(event.event_id, EventId::of_body(body.as_bytes()));
+            assert_eq!(event.event_id, EventId::from_body(body.as_bytes()));
         }
     }
 
     #[test]
-    fn bodies_that_are_no_event() {
+    fn invalid_bodies_are_refused() {
         let in_order = br#"["13010", "Welcome Message", "5511", "2024-06-18T23:26:14Z", null, null, null, null]"#;
         let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
         let deep_label = format!(r#"{{"label":{deep}}}"#);
-        let large = with("response", "x".repeat(300 * 1024).into());
+        let large = event_with("response", "x".repeat(300 * 1024).into());
         let bodies: [(&[u8], &str); 16] = [
             (b"", "not JSON"),
             (b"  \n", "not JSON"),
@@ -301,23 +294,23 @@ mod tests {
             (deep.as_bytes(), "recursion limit"),
             (deep_label.as_bytes(), "recursion limit"),
         ];
-        for (body, words) in bodies {
-            let shown = String::from_utf8_lossy(&body[..body.len().min(80)]);
-            match faults(body).as_slice() {
-                [fault] => {
-                    assert_eq!(fault.path, "$", "{shown}");
-                    assert!(fault.message.contains(words), "{shown}: {fault}");
+        for (body, expected) in bodies {
+            let start = String::from_utf8_lossy(&body[..body.len().min(80)]);
+            match violations(body).as_slice() {
+                [violation] => {
+                    assert_eq!(violation.path, "$", "{start}");
+                    assert!(violation.message.contains(expected), "{start}: {violation}");
                 }
-                several => panic!("{shown}: {several:?}"),
+                several => panic!("{start}: {several:?}"),
             }
         }
-        assert!(faults(br#"{"label": "a", "label": "b"}"#)[0].message.contains("duplicate field `label`"));
+        assert!(violations(br#"{"label": "a", "label": "b"}"#)[0].message.contains("duplicate field `label`"));
     }
 
     #[test]
-    fn the_largest_body() {
-        let room = MAX_EVENT_BYTES - with("response", "".into()).len();
-        let mut body = with("response", "x".repeat(room).into());
+    fn the_largest_body_is_accepted() {
+        let response_bytes = MAX_EVENT_BYTES - event_with("response", "".into()).len();
+        let mut body = event_with("response", "x".repeat(response_bytes).into());
         assert_eq!(body.len(), MAX_EVENT_BYTES);
         assert!(decode(&body, None).is_ok());
         body.push(b' ');
@@ -325,49 +318,53 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_a_wrong_type() {
+    fn fields_of_a_wrong_type_are_refused() {
         let wrong = [json!(true), json!(["x"]), json!({ "x": 1 })];
         let number = [json!(7)];
         for name in ["campaignId", "label", "phoneNumber", "date", "response", "option", "eventId"] {
             for value in wrong.iter().chain(&number) {
                 let message = format!("expected a string, found {}", type_name(value));
-                assert_eq!(faults(&with(name, value.clone())), [Violation::new(format!("$.{name}"), message)]);
+                assert_eq!(
+                    violations(&event_with(name, value.clone())),
+                    [Violation::new(format!("$.{name}"), message)]
+                );
             }
         }
         for value in wrong {
             let message = format!("a keyword is a string or a number, not {}", type_name(&value));
-            assert_eq!(faults(&with("keyword", value)), [Violation::new("$.keyword", message)]);
+            assert_eq!(violations(&event_with("keyword", value)), [Violation::new("$.keyword", message)]);
         }
     }
 
     #[test]
-    fn required_fields_that_are_missing() {
+    fn missing_required_fields_are_refused() {
         for name in ["campaignId", "label", "phoneNumber", "date"] {
-            let mut event = whole();
+            let mut event = complete_event();
             event.as_object_mut().expect("an object").remove(name);
             let expected = [Violation::new(format!("$.{name}"), "missing; it is required")];
-            assert_eq!(faults(event.to_string().as_bytes()), expected);
-            assert_eq!(faults(&with(name, Value::Null)), expected);
+            assert_eq!(violations(event.to_string().as_bytes()), expected);
+            assert_eq!(violations(&event_with(name, Value::Null)), expected);
         }
     }
 
     #[test]
-    fn all_faults_at_once() {
+    fn all_violations_are_reported_at_once() {
         let body = json!({ "campaignId": "", "phoneNumber": 55, "date": "yesterday", "keyword": [], "option": 1 });
-        let paths: Vec<_> = faults(body.to_string().as_bytes()).into_iter().map(|fault| fault.path).collect();
+        let paths: Vec<_> =
+            violations(body.to_string().as_bytes()).into_iter().map(|violation| violation.path).collect();
         assert_eq!(paths, ["$.campaignId", "$.label", "$.phoneNumber", "$.date", "$.option", "$.keyword"]);
     }
 
     #[test]
     fn campaign_ids_are_counted_in_characters() {
         for (id, accepted) in [("é".repeat(128), true), ("é".repeat(129), false), (String::new(), false)] {
-            let result = decode(&with("campaignId", id.clone().into()), None);
+            let result = decode(&event_with("campaignId", id.clone().into()), None);
             assert_eq!(result.is_ok(), accepted, "{} characters", id.chars().count());
         }
     }
 
     #[test]
-    fn dates() {
+    fn dates_are_parsed_and_normalized() {
         for (date, expected) in [
             ("2024-06-18T23:26:14.206Z", Some("2024-06-18T23:26:14.206Z")),
             ("2024-06-18T23:26:14Z", Some("2024-06-18T23:26:14.000Z")),
@@ -390,14 +387,14 @@ mod tests {
             ("18/06/2024 23:26", None),
             ("", None),
         ] {
-            match (decode(&with("date", date.into()), None), expected) {
+            match (decode(&event_with("date", date.into()), None), expected) {
                 (Ok(event), Some(expected)) => {
                     assert_eq!(timestamp::text(&event.date), expected, "{date}")
                 }
-                (Err(faults), None) => {
-                    assert_eq!(faults.len(), 1, "{date}");
-                    assert_eq!(faults[0].path, "$.date");
-                    assert!(faults[0].message.starts_with("not an RFC 3339 date"), "{date}: {}", faults[0]);
+                (Err(violations), None) => {
+                    assert_eq!(violations.len(), 1, "{date}");
+                    assert_eq!(violations[0].path, "$.date");
+                    assert!(violations[0].message.starts_with("not an RFC 3339 date"), "{date}: {}", violations[0]);
                 }
                 (result, _) => panic!("{date}: {result:?}"),
             }
@@ -405,11 +402,11 @@ mod tests {
     }
 
     #[test]
-    fn a_keyword_keeps_its_type_and_its_digits() {
-        for written in ["4", "1.50", "-0", "0.10", "123456789012345678901234567890", "\"4\"", "\" Yes \"", "\"\""] {
-            let body = whole().to_string().replace(r#""keyword":4"#, &format!(r#""keyword":{written}"#));
-            let event = read(body.as_bytes());
-            assert_eq!(serde_json::to_string(&event.keyword).expect("JSON"), written);
+    fn a_keyword_keeps_its_type_and_digits() {
+        for keyword in ["4", "1.50", "-0", "0.10", "123456789012345678901234567890", "\"4\"", "\" Yes \"", "\"\""] {
+            let body = complete_event().to_string().replace(r#""keyword":4"#, &format!(r#""keyword":{keyword}"#));
+            let event = decode_ok(body.as_bytes());
+            assert_eq!(serde_json::to_string(&event.keyword).expect("JSON"), keyword);
             let stored = serde_json::to_vec(&event).expect("JSON");
             assert_eq!(serde_json::from_slice::<StepEvent>(&stored).expect("an event"), event);
         }
@@ -436,26 +433,26 @@ mod tests {
     }
 
     #[test]
-    fn the_identity_is_the_events_own_or_the_messages_or_the_bytes() {
-        let own = |id: &str| with("eventId", id.into());
-        let none = with("eventId", Value::Null);
-        let derived = EventId::of_body(&none);
+    fn the_event_id_defaults_to_the_message_id_and_then_to_a_hash() {
+        let with_id = |id: &str| event_with("eventId", id.into());
+        let without_id = event_with("eventId", Value::Null);
+        let derived = EventId::from_body(&without_id);
         for (body, message_id, expected) in [
-            (own("e"), Some("m"), EventId::new("e")),
-            (own("e"), None, EventId::new("e")),
-            (none.clone(), Some("m"), EventId::new("m")),
-            (own(""), Some("m"), EventId::new("m")),
-            (none.clone(), None, derived.clone()),
-            (none.clone(), Some(""), derived),
-            (own(""), None, EventId::of_body(&own(""))),
+            (with_id("e"), Some("m"), EventId::new("e")),
+            (with_id("e"), None, EventId::new("e")),
+            (without_id.clone(), Some("m"), EventId::new("m")),
+            (with_id(""), Some("m"), EventId::new("m")),
+            (without_id.clone(), None, derived.clone()),
+            (without_id.clone(), Some(""), derived),
+            (with_id(""), None, EventId::from_body(&with_id(""))),
         ] {
             let event = decode(&body, message_id).expect("an event");
             assert_eq!(event.event_id, expected, "{message_id:?}");
         }
     }
 
-    /// Any JSON, with an event's names among its keys.
-    fn json_like() -> impl Strategy<Value = Value> {
+    /// Any JSON. Some keys are the names of an event's fields.
+    fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
@@ -488,28 +485,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_are_an_event_or_have_faults(body: Vec<u8>) {
-            prop_assert!(!faults(&body).is_empty());
+        fn random_bytes_are_refused(body: Vec<u8>) {
+            prop_assert!(!violations(&body).is_empty());
         }
 
         #[test]
-        fn json_is_an_event_or_has_faults(value in json_like()) {
+        fn any_json_is_decoded_or_refused(value in any_json()) {
             match decode(value.to_string().as_bytes(), Some("m")) {
                 Ok(event) => prop_assert!(value.is_object() && !event.campaign_id.is_empty()),
-                Err(faults) => prop_assert!(!faults.is_empty()),
+                Err(violations) => prop_assert!(!violations.is_empty()),
             }
         }
 
         #[test]
-        fn a_cut_or_changed_event_does_no_harm(at in 0usize..200, byte: u8, cut: bool) {
-            let mut body = whole().to_string().into_bytes();
+        fn a_truncated_or_changed_event_does_not_panic(at in 0usize..200, byte: u8, truncate: bool) {
+            let mut body = complete_event().to_string().into_bytes();
             let at = at % body.len();
-            if cut { body.truncate(at) } else { body[at] = byte }
+            if truncate { body.truncate(at) } else { body[at] = byte }
             let _ = decode(&body, None);
         }
 
         #[test]
-        fn an_event_survives_being_stored(
+        fn an_event_survives_a_round_trip(
             texts in prop::array::uniform5(any::<String>()),
             milliseconds in -62_167_219_200_000i64..=253_402_300_799_999,
             keyword in prop::option::of(prop_oneof![any::<i64>().prop_map(Value::from), any::<String>().prop_map(Value::from)]),
@@ -520,7 +517,7 @@ mod tests {
                 "campaignId": "1", "label": label, "phoneNumber": phone_number, "date": timestamp::text(&date),
                 "response": response, "option": option, "keyword": keyword, "eventId": event_id,
             });
-            let event = read(body.to_string().as_bytes());
+            let event = decode_ok(body.to_string().as_bytes());
             prop_assert_eq!(event.date, date);
             let stored = serde_json::to_vec(&event).expect("JSON");
             prop_assert_eq!(serde_json::from_slice::<StepEvent>(&stored).expect("an event"), event);

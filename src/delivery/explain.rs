@@ -1,6 +1,6 @@
-//! Explaining: for an event, what of its campaign matches, what does not and why, and the requests that would be sent.
+//! Explains an event: what in its campaign matches, what does not match and why, and the requests that would be sent.
 //!
-//! It decides nothing: [`resolve::step`] does, and what is said here is made from its answer.
+//! This module decides nothing. It describes the result of [`resolve::step`].
 
 mod labels;
 
@@ -9,65 +9,65 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Delivery;
-use super::campaign::{Campaign, MenuEntry, Secrets, Section, SectionKind, WebhookKind, WebhookPlace};
+use super::campaign::{Campaign, MenuEntry, SecretVisibility, Section, SectionKind, WebhookKind, WebhookPlace};
 use super::event::{Keyword, StepEvent};
 use super::ids::WebhookId;
 use super::request::{self, RequestPreview};
 use super::resolve::{self, MatchedBy, Step};
 
-/// What becomes of an event, and why.
+/// What happens to an event, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
-    /// The event, as it was read.
+    /// The event as decoded.
     pub event: StepEvent,
-    /// Its campaign; null where there is none.
+    /// The event's campaign. Null if there is none.
     pub campaign: Option<ExplainedCampaign>,
-    /// The section with its label; null where there is none.
+    /// The section with the event's label. Null if there is none.
     pub section: Option<ExplainedSection>,
-    /// How the menu entry was found; null where none was.
+    /// How the menu entry was found. Null if no entry matches.
     pub matched_by: Option<MatchedBy>,
     /// The section's menu.
     pub entries: Vec<ExplainedEntry>,
-    /// The section's webhooks and those of its menu.
+    /// The webhooks of the section and of its menu.
     pub webhooks: Vec<ExplainedWebhook>,
-    /// What becomes of the event, in a sentence.
+    /// What happens to the event, in one sentence.
     pub why: String,
 }
 
-/// The campaign an event was looked up in.
+/// The campaign of an explained event.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedCampaign {
-    /// Its id.
+    /// The campaign's id.
     pub id: String,
-    /// Its version.
+    /// The campaign's version.
     pub version: u64,
 }
 
-/// The section an event is about.
+/// The section of an explained event.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedSection {
-    /// Its label.
+    /// The section's label.
     pub label: String,
-    /// What it is.
+    /// The kind of section.
     pub kind: SectionKind,
-    /// Always true: one that does not match is not shown.
+    /// Always true. Other sections are not listed.
     pub matches: bool,
 }
 
-/// A menu entry, and whether it is the one.
+/// A menu entry, and whether the event matches it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedEntry {
     /// What the user types.
     pub keyword: Keyword,
-    /// The menu text; null where it has none.
+    /// The menu text. Null if there is none.
     pub option: Option<String>,
-    /// Whether it is the user's choice.
+    /// Whether the event matches this entry.
     pub matches: bool,
-    /// Why, or why not.
+    /// Why the event matches, or why not.
     pub why: String,
 }
 
@@ -75,53 +75,53 @@ pub struct ExplainedEntry {
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedWebhook {
-    /// Its id.
+    /// The webhook's id.
     pub webhook_id: WebhookId,
-    /// Where the campaign's document has it.
+    /// The JSON path in the campaign document.
     pub path: String,
-    /// Whether it is the redirect or lies under another.
+    /// Whether the webhook is the redirect.
     pub kind: WebhookKind,
-    /// The label of its section.
+    /// The label of the webhook's section.
     pub label: String,
-    /// The keyword of its menu entry; absent where it is the section's own.
+    /// The keyword of the menu entry. Absent if the webhook is the section's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keyword: Option<Keyword>,
-    /// Whether it is enabled.
+    /// Whether the webhook is enabled.
     pub enabled: bool,
-    /// Whether the event is sent to it.
+    /// Whether the event is sent to the webhook.
     pub fires: bool,
-    /// Why, or why not.
+    /// Why the webhook fires, or why not.
     pub why: String,
-    /// What it would be sent, where it fires or would if it were enabled.
+    /// The request, if the webhook fires or would fire if it were enabled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestPreview>,
 }
 
-/// Explains an event of `campaign`, which has this version. Requests are as if their attempts began `now`.
+/// Explains an event of `campaign`, given with its version. The requests are rendered as if sent at `now`.
 pub fn explain(
     event: StepEvent,
     campaign: Option<(&Campaign, u64)>,
-    secrets: Secrets,
+    secrets: SecretVisibility,
     now: DateTime<Utc>,
 ) -> Explanation {
     let Some((campaign, version)) = campaign else {
         let why = labels::no_campaign(&event);
-        return nowhere(event, None, why);
+        return unmatched(event, None, why);
     };
-    let found = Some(ExplainedCampaign { id: campaign.id.clone(), version });
+    let explained = Some(ExplainedCampaign { id: campaign.id.clone(), version });
     let Some(step) = resolve::step(campaign, &event) else {
         let why = labels::no_section(campaign, &event);
-        return nowhere(event, found, why);
+        return unmatched(event, explained, why);
     };
     let Section { label, kind, menu, .. } = step.section;
-    let entries = menu.iter().map(|entry| explained_entry(entry, &step, &event)).collect();
+    let entries = menu.iter().map(|entry| explain_entry(entry, &step, &event)).collect();
     let places = campaign.places().filter(|place| std::ptr::eq(place.section, step.section));
-    let shown = |place: WebhookPlace<'_>| explained_webhook(campaign, place, &step, &event, secrets, now);
-    let webhooks: Vec<ExplainedWebhook> = places.map(shown).collect();
+    let explain = |place: WebhookPlace<'_>| explain_webhook(campaign, place, &step, &event, secrets, now);
+    let webhooks: Vec<ExplainedWebhook> = places.map(explain).collect();
     Explanation {
-        campaign: found,
+        campaign: explained,
         section: Some(ExplainedSection { label: label.clone(), kind: *kind, matches: true }),
-        matched_by: step.choice.map(|(_, by)| by),
+        matched_by: step.choice.map(|(_, matched_by)| matched_by),
         entries,
         why: labels::result(&step, &event, &webhooks),
         webhooks,
@@ -129,13 +129,13 @@ pub fn explain(
     }
 }
 
-/// The explanation of an event that is about no section.
-fn nowhere(event: StepEvent, campaign: Option<ExplainedCampaign>, why: String) -> Explanation {
+/// The explanation of an event without a campaign or section.
+fn unmatched(event: StepEvent, campaign: Option<ExplainedCampaign>, why: String) -> Explanation {
     let (entries, webhooks) = (Vec::new(), Vec::new());
     Explanation { event, campaign, section: None, matched_by: None, entries, webhooks, why }
 }
 
-fn explained_entry(entry: &MenuEntry, step: &Step<'_>, event: &StepEvent) -> ExplainedEntry {
+fn explain_entry(entry: &MenuEntry, step: &Step<'_>, event: &StepEvent) -> ExplainedEntry {
     ExplainedEntry {
         keyword: entry.keyword.clone(),
         option: entry.option.clone(),
@@ -145,18 +145,18 @@ fn explained_entry(entry: &MenuEntry, step: &Step<'_>, event: &StepEvent) -> Exp
 }
 
 fn is_chosen(entry: &MenuEntry, step: &Step<'_>) -> bool {
-    step.choice.is_some_and(|(chosen, _)| std::ptr::eq(chosen, entry))
+    step.choice.is_some_and(|(chosen_entry, _)| std::ptr::eq(chosen_entry, entry))
 }
 
-fn explained_webhook(
+fn explain_webhook(
     campaign: &Campaign,
     place: WebhookPlace<'_>,
     step: &Step<'_>,
     event: &StepEvent,
-    secrets: Secrets,
+    secrets: SecretVisibility,
     now: DateTime<Utc>,
 ) -> ExplainedWebhook {
-    let reached = place.entry.is_none_or(|entry| is_chosen(entry, step));
+    let is_reached = place.entry.is_none_or(|entry| is_chosen(entry, step));
     let target = place.target();
     let webhook = place.webhook;
     ExplainedWebhook {
@@ -166,9 +166,9 @@ fn explained_webhook(
         label: place.section.label.clone(),
         keyword: place.entry.map(|entry| entry.keyword.clone()),
         enabled: webhook.enabled,
-        fires: reached && webhook.enabled,
+        fires: is_reached && webhook.enabled,
         why: labels::webhook(place, step, event),
-        request: reached.then(|| request::render(&Delivery::new(event.clone(), target, None), now).shown(secrets)),
+        request: is_reached.then(|| request::render(&Delivery::new(event.clone(), target, None), now).preview(secrets)),
     }
 }
 

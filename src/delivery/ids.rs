@@ -1,5 +1,7 @@
-//! Identities. All but those of replays and receipts are derived from what they identify: the same input has the same
-//! identity on every node and every attempt.
+//! The ids of events, webhooks, deliveries, dead letters, replays and receipts.
+//!
+//! Most ids are derived by hashing, so that the same input has the same id on every worker and at every attempt. Only
+//! the ids of replays and receipts are generated.
 
 use std::fmt;
 
@@ -10,11 +12,11 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-/// Bytes of the digest kept in an identity: 144 bits, 24 characters.
+/// The bytes of the hash in an id: 144 bits, or 24 characters.
 const DIGEST_BYTES: usize = 18;
 
-/// A digest of `parts`. Each part is preceded by its length, so that no two lists of parts run together.
-fn digest(prefix: &str, parts: &[&[u8]]) -> String {
+/// Hashes `parts`. Each part is preceded by its length, so that different lists never have the same input.
+fn hashed_id(prefix: &str, parts: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_be_bytes());
@@ -26,7 +28,7 @@ fn digest(prefix: &str, parts: &[&[u8]]) -> String {
     text
 }
 
-macro_rules! identity {
+macro_rules! id_type {
     ($(#[$meta:meta])* $name:ident) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -34,12 +36,10 @@ macro_rules! identity {
         pub struct $name(String);
 
         impl $name {
-            /// An identity that was given to us.
             pub fn new(text: impl Into<String>) -> Self {
                 Self(text.into())
             }
 
-            /// Its text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -53,41 +53,40 @@ macro_rules! identity {
     };
 }
 
-identity!(
+id_type!(
     /// Identifies a step event, for de-duplication.
     EventId
 );
-identity!(
-    /// Identifies a webhook, over all campaigns.
+id_type!(
+    /// Identifies a webhook. Unique over all campaigns.
     WebhookId
 );
-identity!(
+id_type!(
     /// Identifies a delivery: one event for one webhook.
     DeliveryId
 );
-identity!(
+id_type!(
     /// Identifies a dead letter.
     DeadLetterId
 );
-identity!(
-    /// Identifies a replay. Given when it is created, by time: `rp_` and a UUID of version 7.
+id_type!(
+    /// Identifies a replay: `rp_` and a UUID of version 7, which sorts by the time of creation.
     ReplayId
 );
 
 impl EventId {
-    /// The identity of an event that names none: its bytes.
-    pub fn of_body(body: &[u8]) -> Self {
-        Self(digest("evt_", &[body]))
+    /// The id of an event that has none, derived from its bytes.
+    pub fn from_body(body: &[u8]) -> Self {
+        Self(hashed_id("evt_", &[body]))
     }
 }
 
 impl DeliveryId {
-    /// The delivery of an event to a webhook.
     pub fn derive(event: &EventId, webhook: &WebhookId) -> Self {
-        Self(digest("msg_", &[event.0.as_bytes(), webhook.0.as_bytes()]))
+        Self(hashed_id("msg_", &[event.0.as_bytes(), webhook.0.as_bytes()]))
     }
 
-    /// A number in 0..1 for the jitter of attempt `attempt`: the same each time it is asked.
+    /// A number in 0..=1 for the jitter after attempt number `attempt`. The result is always the same.
     pub fn jitter(&self, attempt: u32) -> f64 {
         let hash = Sha256::new().chain_update(self.0.as_bytes()).chain_update(attempt.to_be_bytes()).finalize();
         let mut bytes = [0; 4];
@@ -97,28 +96,27 @@ impl DeliveryId {
 }
 
 impl WebhookId {
-    /// The id the system gives a webhook that names none: from its place in the campaign. `taken` counts up while
-    /// that id belongs to another webhook.
-    pub fn of_place(campaign: &str, label: &str, keyword: Option<&str>, taken: u32) -> Self {
-        let place: &[&[u8]] = match keyword {
-            Some(keyword) => &[campaign.as_bytes(), label.as_bytes(), &taken.to_be_bytes(), keyword.as_bytes()],
-            None => &[campaign.as_bytes(), label.as_bytes(), &taken.to_be_bytes()],
+    /// The id of a webhook that has none in the document, derived from its place in the campaign. If that id belongs to
+    /// another webhook, the caller tries the next number as `collision`, starting at 0.
+    pub fn derive(campaign: &str, label: &str, keyword: Option<&str>, collision: u32) -> Self {
+        let parts: &[&[u8]] = match keyword {
+            Some(keyword) => &[campaign.as_bytes(), label.as_bytes(), &collision.to_be_bytes(), keyword.as_bytes()],
+            None => &[campaign.as_bytes(), label.as_bytes(), &collision.to_be_bytes()],
         };
-        Self(digest("wh_", place))
+        Self(hashed_id("wh_", parts))
     }
 }
 
-/// Identifies one receipt of a message by a worker. Two messages have different ones even if their bytes are the same.
+/// Identifies one receipt of a message by a worker. Messages with the same bytes have different receipts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ReceiptId(u128);
 
 impl ReceiptId {
-    /// The receipt with this number, by the worker process that counts from `start`, a number that no other process has.
+    /// `start` is a random number of the worker process. `number` counts its messages.
     pub fn new(start: u128, number: u64) -> Self {
         Self(start.wrapping_add(u128::from(number)))
     }
 
-    /// The bytes from which other identities are derived.
     fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
     }
@@ -139,18 +137,17 @@ impl Serialize for ReceiptId {
 impl<'de> Deserialize<'de> for ReceiptId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let number = u128::from_str_radix(&text, 16).ok().filter(|_| digits);
-        number.map(Self).ok_or_else(|| D::Error::custom("a receipt is 32 hex digits"))
+        let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u128::from_str_radix(&text, 16).ok().filter(|_| is_hex);
+        number.map(Self).ok_or_else(|| D::Error::custom("a receipt has 32 hexadecimal digits"))
     }
 }
 
 impl ReplayId {
-    /// How every one begins.
     pub const PREFIX: &str = "rp_";
 
-    /// Whether a text can be one that was given: the prefix, and a UUID in 32 digits.
-    pub fn is_one(text: &str) -> bool {
+    /// Whether a text has the format of an id: the prefix, and a UUID in 32 digits.
+    pub fn is_valid(text: &str) -> bool {
         let digits = text.strip_prefix(Self::PREFIX);
         digits
             .is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
@@ -158,24 +155,22 @@ impl ReplayId {
 }
 
 impl DeadLetterId {
-    /// From the parts that make a dead letter unique.
+    /// `parts` identify the dead letter.
     pub fn derive(parts: &[&[u8]]) -> Self {
-        Self(digest("dl_", parts))
+        Self(hashed_id("dl_", parts))
     }
 
-    /// The dead letter of a delivery that stems from this receipt of its event.
-    pub fn of_delivery(delivery: &DeliveryId, receipt: ReceiptId) -> Self {
+    /// The dead letter of a delivery whose event has this receipt.
+    pub fn for_delivery(delivery: &DeliveryId, receipt: ReceiptId) -> Self {
         Self::derive(&[delivery.0.as_bytes(), b"receipt", &receipt.to_bytes()])
     }
 }
 
-/// A letter was sent again, or a message is an event that was: what its next letter is linked to.
+/// A dead letter that was replayed. If the replay fails, the next letter refers to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplayRef {
-    /// The letter.
     pub dead_letter: DeadLetterId,
-    /// The replay that sent it.
     pub replay: ReplayId,
 }
 
@@ -184,33 +179,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_do_not_run_together() {
+    fn different_parts_have_different_ids() {
         let derive = |event: &str, webhook: &str| DeliveryId::derive(&EventId::new(event), &WebhookId::new(webhook));
         assert_ne!(derive("ab", "c"), derive("a", "bc"));
         assert_eq!(derive("ab", "c"), derive("ab", "c"));
     }
 
-    /// Receivers have stored these to discard duplicates: a change of the derivation would send them all again as new.
+    /// Receivers store these ids to discard duplicates. A different derivation would make every redelivery look new.
     #[test]
-    fn the_derivation_is_fixed() {
+    fn the_derivation_never_changes() {
         let id = DeliveryId::derive(&EventId::new("event-1"), &WebhookId::new("wh_1"));
         assert_eq!(id.as_str(), "msg_3Q4-yq2HAqNbvz-QSPP_ZbXI");
     }
 
     #[test]
-    fn a_receipt_is_read_as_it_was_written() {
+    fn a_receipt_survives_a_round_trip() {
         for receipt in [ReceiptId::new(0, 0), ReceiptId::new(7, 3), ReceiptId::new(u128::MAX, 2)] {
-            let written = serde_json::to_string(&receipt).expect("JSON");
-            assert_eq!(written.len(), 34, "{written}");
-            assert_eq!(serde_json::from_str::<ReceiptId>(&written).expect("a receipt"), receipt);
+            let json = serde_json::to_string(&receipt).expect("JSON");
+            assert_eq!(json.len(), 34, "{json}");
+            assert_eq!(serde_json::from_str::<ReceiptId>(&json).expect("a receipt"), receipt);
         }
-        for other in ["\"\"", "\"+000000000000000000000000000000a\"", "\"a\"", "7", "null"] {
-            assert!(serde_json::from_str::<ReceiptId>(other).is_err(), "{other}");
+        for invalid in ["\"\"", "\"+000000000000000000000000000000a\"", "\"a\"", "7", "null"] {
+            assert!(serde_json::from_str::<ReceiptId>(invalid).is_err(), "{invalid}");
         }
     }
 
     #[test]
-    fn jitter_varies_and_repeats() {
+    fn jitter_depends_only_on_the_delivery_and_the_attempt() {
         let id = DeliveryId::new("msg_1");
         assert_eq!(id.jitter(1).to_bits(), id.jitter(1).to_bits());
         assert_ne!(id.jitter(1).to_bits(), id.jitter(2).to_bits());

@@ -1,7 +1,7 @@
-//! The form in which keywords and menu texts are compared.
+//! The normal form in which keywords and menu texts are compared.
 //!
-//! Of a text: NFKC, full Unicode case folding, without invisible characters and without surrounding space.
-//! Of a number: its shortest decimal text, so that `1`, `1.0` and `"１"` have the same form.
+//! A text is normalized by NFKC and full Unicode case folding, without invisible characters and surrounding space. A
+//! number becomes its shortest decimal text, so that `1`, `1.0` and `"１"` have the same normal form.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,37 +12,36 @@ use icu_properties::props::DefaultIgnorableCodePoint;
 use icu_properties::{CodePointSetData, CodePointSetDataBorrowed};
 use serde_json::Number;
 
-/// A number with an exponent is written out only if that takes no more zeros than these.
+/// A number gets an exponent if it would otherwise need more zeros than these.
 const MAX_ZEROS: i64 = 1_000;
 
-/// Folding can make a text that NFKC changes again, but not often.
+/// Case folding can produce a text that NFKC changes again, but rarely more than once.
 const MAX_PASSES: usize = 8;
 
-/// The normal form of a keyword or a menu text. ASCII is borrowed, and compared ignoring case: an event is compared with
-/// every entry of a menu, and most of these comparisons must not copy.
+/// The normal form of a keyword or a menu text.
+///
+/// ASCII text is borrowed, and its case is ignored in comparisons. An event is compared with every entry of a menu, and
+/// most of these comparisons must not allocate.
 #[derive(Debug, Clone)]
 pub struct NormalForm<'a>(Cow<'a, str>);
 
 impl<'a> NormalForm<'a> {
-    /// That of a text.
-    pub fn of_text(text: &'a str) -> Self {
-        if text.is_ascii() { Self(Cow::Borrowed(text.trim())) } else { Self(Cow::Owned(folded(text))) }
+    pub fn from_text(text: &'a str) -> Self {
+        if text.is_ascii() { Self(Cow::Borrowed(text.trim())) } else { Self(Cow::Owned(normalize(text))) }
     }
 
-    /// That of a number.
-    pub fn of_number(number: &'a Number) -> Self {
-        Self(shortest(number.as_str()))
+    pub fn from_number(number: &'a Number) -> Self {
+        Self(shortest_decimal(number.as_str()))
     }
 
-    /// Whether nothing is left of it.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Its text, the same for equal forms.
+    /// Equal normal forms have the same text.
     pub fn into_text(self) -> String {
         let mut text = self.0.into_owned();
-        // Nothing else is left to fold.
+        // Other characters are already folded.
         text.make_ascii_lowercase();
         text
     }
@@ -62,21 +61,21 @@ impl fmt::Display for NormalForm<'_> {
     }
 }
 
-/// The form of a text, by passes that end when one changes nothing.
-fn folded(text: &str) -> String {
-    let mut form = pass(text);
-    let mut before = Cow::Borrowed(text);
+/// Repeats [`normalize_once`] until the text no longer changes.
+fn normalize(text: &str) -> String {
+    let mut current = normalize_once(text);
+    let mut previous = Cow::Borrowed(text);
     for _ in 1..MAX_PASSES {
-        if *before == *form {
+        if *previous == *current {
             break;
         }
-        let next = pass(&form);
-        before = Cow::Owned(std::mem::replace(&mut form, next));
+        let next = normalize_once(&current);
+        previous = Cow::Owned(std::mem::replace(&mut current, next));
     }
-    form
+    current
 }
 
-fn pass(text: &str) -> String {
+fn normalize_once(text: &str) -> String {
     const INVISIBLE: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<DefaultIgnorableCodePoint>();
     const NFKC: ComposingNormalizerBorrowed<'static> = ComposingNormalizerBorrowed::new_nfkc();
     let visible = text.chars().filter(|character| !INVISIBLE.contains(*character));
@@ -85,31 +84,31 @@ fn pass(text: &str) -> String {
     folded.trim().to_owned()
 }
 
-/// The shortest decimal text of a JSON number: no exponent, no zeros that say nothing, no minus before zero. A number that
-/// would take more than [`MAX_ZEROS`] has an exponent instead. Its form, too, depends on nothing but its value, as long
-/// as the exponent has at most 18 digits.
-fn shortest(number: &str) -> Cow<'_, str> {
+/// The shortest decimal text of a JSON number: no exponent, no redundant zeros, no minus before zero. A number that
+/// would need more than [`MAX_ZEROS`] zeros has an exponent. The text depends only on the value, unless the exponent
+/// has more than 18 digits.
+fn shortest_decimal(number: &str) -> Cow<'_, str> {
     let (sign, unsigned) = match number.strip_prefix('-') {
         Some(unsigned) => ("-", unsigned),
         None => ("", number),
     };
-    let is_whole = unsigned != "0" && unsigned.bytes().all(|byte| byte.is_ascii_digit());
+    let is_integer = unsigned != "0" && unsigned.bytes().all(|byte| byte.is_ascii_digit());
     let zeros = unsigned.len() - unsigned.trim_end_matches('0').len();
-    if is_whole && zeros as i64 <= MAX_ZEROS {
+    if is_integer && zeros as i64 <= MAX_ZEROS {
         return Cow::Borrowed(number);
     }
     let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, ""));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let written = [whole, fraction].concat();
-    let digits = written.trim_start_matches('0');
-    let leading = written.len() - digits.len();
+    let all_digits = [whole, fraction].concat();
+    let digits = all_digits.trim_start_matches('0');
+    let leading_zeros = all_digits.len() - digits.len();
     let digits = digits.trim_end_matches('0');
     let Some(first) = digits.get(..1) else { return Cow::Borrowed("0") };
-    let Some(exponent) = power_of_ten(exponent) else {
+    let Some(exponent) = parse_exponent(exponent) else {
         return Cow::Owned(format!("{sign}{digits}e{}", exponent.trim_start_matches('+')));
     };
-    // The value is 0.DIGITS times ten to this power.
-    let point = whole.len() as i64 - leading as i64 + exponent;
+    // The value is 0.DIGITS × 10^point.
+    let point = whole.len() as i64 - leading_zeros as i64 + exponent;
     let count = digits.len() as i64;
     let zeros = |count: i64| "0".repeat(usize::try_from(count).unwrap_or_default());
     let text = if point > 0 && point < count {
@@ -127,8 +126,8 @@ fn shortest(number: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// The exponent of a number; `None` if it has more than 18 digits.
-fn power_of_ten(exponent: &str) -> Option<i64> {
+/// Returns `None` if the exponent has more than 18 digits.
+fn parse_exponent(exponent: &str) -> Option<i64> {
     let (is_negative, digits) = match exponent.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, exponent.strip_prefix('+').unwrap_or(exponent)),
@@ -148,17 +147,17 @@ mod tests {
 
     use super::*;
 
-    fn form(text: &str) -> String {
-        NormalForm::of_text(text).into_text()
+    fn normalized(text: &str) -> String {
+        NormalForm::from_text(text).into_text()
     }
 
-    fn number(text: &str) -> String {
+    fn normalized_number(text: &str) -> String {
         let number: Number = serde_json::from_str(text).expect("a number");
-        NormalForm::of_number(&number).into_text()
+        NormalForm::from_number(&number).into_text()
     }
 
     #[test]
-    fn texts_that_look_alike_are_the_same() {
+    fn texts_that_look_alike_are_equal() {
         for (one, other) in [
             ("Yes", " yES\n"),
             ("1", "１"),
@@ -176,27 +175,26 @@ mod tests {
             ("a b", "a\u{a0}b"),
             ("ﬁn", "FIN"),
         ] {
-            assert_eq!(NormalForm::of_text(one), NormalForm::of_text(other), "{one:?} {other:?}");
-            assert_eq!(form(one), form(other), "{one:?} {other:?}");
+            assert_eq!(NormalForm::from_text(one), NormalForm::from_text(other), "{one:?} {other:?}");
+            assert_eq!(normalized(one), normalized(other), "{one:?} {other:?}");
         }
         for (one, other) in [("1", "1.0"), ("a b", "ab"), ("a  b", "a b"), ("e", "é"), ("yes", "yes!"), ("i", "ı")] {
-            assert_ne!(NormalForm::of_text(one), NormalForm::of_text(other), "{one:?} {other:?}");
+            assert_ne!(NormalForm::from_text(one), NormalForm::from_text(other), "{one:?} {other:?}");
         }
-        assert!(NormalForm::of_text(" \u{200b}\u{200f} \u{fe0f}").is_empty());
+        assert!(NormalForm::from_text(" \u{200b}\u{200f} \u{fe0f}").is_empty());
     }
 
-    /// An event is compared with each entry of a menu.
     #[test]
-    fn what_is_usual_is_not_copied() {
+    fn ascii_text_and_plain_numbers_are_not_copied() {
         let number: Number = serde_json::from_str("4").expect("a number");
-        for form in [NormalForm::of_text(" Offers "), NormalForm::of_number(&number)] {
+        for form in [NormalForm::from_text(" Offers "), NormalForm::from_number(&number)] {
             assert!(matches!(form.0, Cow::Borrowed(_)), "{form}");
         }
     }
 
     #[test]
-    fn a_number_is_its_shortest_decimal_text() {
-        for (written, expected) in [
+    fn a_number_becomes_its_shortest_decimal_text() {
+        for (input, expected) in [
             ("1", "1"),
             ("1.0", "1"),
             ("1e0", "1"),
@@ -221,55 +219,54 @@ mod tests {
             ("1e99999999999999999999", "1e99999999999999999999"),
             ("10e+99999999999999999999", "1e99999999999999999999"),
         ] {
-            assert_eq!(number(written), expected, "{written}");
+            assert_eq!(normalized_number(input), expected, "{input}");
         }
-        assert_eq!(number("1e400"), format!("1{}", "0".repeat(400)));
-        assert_eq!(number("1e1000").len(), 1001);
-        assert_eq!(number("1e1001"), "1e1001");
-        assert_eq!(number(&format!("1{}", "0".repeat(1001))), "1e1001", "however it was written");
-        assert_eq!(number(&format!("1{}.0", "0".repeat(1001))), "1e1001", "however it was written");
+        assert_eq!(normalized_number("1e400"), format!("1{}", "0".repeat(400)));
+        assert_eq!(normalized_number("1e1000").len(), 1001);
+        assert_eq!(normalized_number("1e1001"), "1e1001");
+        assert_eq!(normalized_number(&format!("1{}", "0".repeat(1001))), "1e1001", "independent of the notation");
+        assert_eq!(normalized_number(&format!("1{}.0", "0".repeat(1001))), "1e1001", "independent of the notation");
     }
 
-    /// Each character, alone and within a text: its form is the form of itself and of its other cases.
+    /// For each character, alone and within a text.
     #[test]
-    fn the_form_of_a_form_is_itself() {
+    fn normalizing_twice_changes_nothing() {
         for character in ('\0'..=char::MAX).filter(|character| !character.is_ascii()) {
             let text = format!("a{character}\u{301}");
             for text in [character.to_string(), text] {
-                let once = form(&text);
-                assert_eq!(form(&once), once, "{text:?} U+{:04X}", u32::from(character));
+                let once = normalized(&text);
+                assert_eq!(normalized(&once), once, "{text:?} U+{:04X}", u32::from(character));
             }
         }
     }
 
     proptest! {
         #[test]
-        fn forms_are_compared_as_their_texts(one in "[ \ta-cA-C4kK\u{212a}ſσΣςßé\u{301}\u{200d}\u{a0}]{0,4}",
+        fn equality_agrees_with_the_normalized_texts(one in "[ \ta-cA-C4kK\u{212a}ſσΣςßé\u{301}\u{200d}\u{a0}]{0,4}",
             other in "[ \ta-cA-C4kK\u{212a}ſσΣςßé\u{301}\u{200d}\u{a0}]{0,4}")
         {
             for (one, other) in [(&one, &other), (&one, &one.to_uppercase()), (&one, &format!(" {} ", one.to_lowercase()))] {
-                let are_same = NormalForm::of_text(one) == NormalForm::of_text(other);
-                prop_assert_eq!(are_same, form(one) == form(other), "{:?} {:?}", one, other);
+                let is_equal = NormalForm::from_text(one) == NormalForm::from_text(other);
+                prop_assert_eq!(is_equal, normalized(one) == normalized(other), "{:?} {:?}", one, other);
             }
         }
 
         #[test]
-        fn any_texts_form_is_its_own(text: String) {
-            let once = form(&text);
-            prop_assert_eq!(form(&once), once);
+        fn normalizing_any_text_twice_changes_nothing(text: String) {
+            let once = normalized(&text);
+            prop_assert_eq!(normalized(&once), once);
         }
 
-        /// Whichever way a value is written.
         #[test]
-        fn a_values_form_does_not_depend_on_its_exponent(digits in "[1-9][0-9]{0,20}", zeros in 0_usize..30) {
-            let written = [
+        fn equal_numbers_have_the_same_text_in_any_notation(digits in "[1-9][0-9]{0,20}", zeros in 0_usize..30) {
+            let notations = [
                 digits.clone(),
                 format!("{digits}.0"),
                 format!("{digits}{}e-{zeros}", "0".repeat(zeros)),
                 format!("0.{}{digits}E{}", "0".repeat(zeros), zeros + digits.len()),
             ];
-            for text in written {
-                prop_assert_eq!(number(&text), digits.clone(), "{}", text);
+            for text in notations {
+                prop_assert_eq!(normalized_number(&text), digits.clone(), "{}", text);
             }
         }
     }

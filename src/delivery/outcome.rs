@@ -1,4 +1,4 @@
-//! Classifying an attempt: once, from what came back.
+//! The classification of an attempt by the receiver's reply.
 
 use std::time::Duration;
 
@@ -8,42 +8,42 @@ use serde::{Deserialize, Serialize};
 
 use super::reason::DeadLetterReason;
 
-/// How an attempt ended, in the words of the metrics.
+/// How an attempt ended, as in the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// 2xx.
     Ok,
-    /// 3xx: redirects are not followed.
+    /// 3xx. Redirects are not followed.
     #[serde(rename = "status_3xx")]
     Status3xx,
     /// 4xx other than 429.
     #[serde(rename = "status_4xx")]
     Status4xx,
-    /// 429: too many requests.
+    /// 429, too many requests.
     #[serde(rename = "status_429")]
     Status429,
-    /// 5xx, and any status HTTP does not define.
+    /// 5xx, and any status that HTTP does not define.
     #[serde(rename = "status_5xx")]
     Status5xx,
-    /// The host's name could not be resolved.
+    /// The host name could not be resolved.
     Dns,
-    /// No connection could be made.
+    /// The connection could not be established.
     Connect,
     /// The TLS handshake failed.
     Tls,
     /// No answer within the webhook's time limit.
     Timeout,
-    /// The connection was cut before the answer.
+    /// The connection was closed before the answer.
     Reset,
-    /// The answer was not HTTP/1, or it was 101: another protocol, which was not asked for.
+    /// The answer was not HTTP/1, or had the status 101, a switch of protocols that was not requested.
     Protocol,
     /// The egress rules forbid the address.
     ForbiddenAddress,
 }
 
 impl Cause {
-    /// Every cause, for metrics that exist before they count.
+    /// For metrics that must exist before their first count.
     pub const ALL: [Self; 12] = [
         Self::Ok,
         Self::Status3xx,
@@ -59,10 +59,9 @@ impl Cause {
         Self::ForbiddenAddress,
     ];
 
-    /// The cause of a status.
-    pub fn of_status(status: u16) -> Self {
+    pub fn from_status(status: u16) -> Self {
         match status {
-            // Other interim answers precede the final one, and never get here.
+            // Only 101 occurs. Other interim answers are skipped until the final answer.
             100..=199 => Self::Protocol,
             200..=299 => Self::Ok,
             300..=399 => Self::Status3xx,
@@ -91,60 +90,59 @@ impl Cause {
     }
 }
 
-/// What a request was at when its time was up.
+/// The phase of a request in which its time limit expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// The host's name was being resolved.
+    /// Resolving the host name.
     Resolving,
-    /// The connection was being made, TLS included.
+    /// Connecting, including the TLS handshake.
     Connecting,
-    /// The answer was waited for.
+    /// Waiting for the answer.
     Answering,
 }
 
-/// How long the parts of a request took. None of what was not needed, or did not come to its end: a connection is kept and
-/// used again.
+/// The durations of the phases of a request. `None` if a phase was not needed, because a connection was reused, or did
+/// not complete.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stages {
-    /// Resolving the host's name.
+pub struct RequestTiming {
     pub resolve: Option<Duration>,
-    /// Connecting, with the TLS handshake, once the name was resolved.
+    /// Includes the TLS handshake, but not the name resolution.
     pub connect: Option<Duration>,
-    /// From the beginning of the request to the status of the answer, without the two above.
+    /// From the start of the request to the status of the answer, without `resolve` and `connect`.
     pub first_byte: Option<Duration>,
 }
 
-/// Whom or what a failed attempt is to be blamed on, in the words of the metrics.
+/// The party or component that caused a failed attempt, as in the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
-    /// Our egress rules forbid the address.
+    /// The egress rules forbid the address.
     Rules,
     /// The egress proxy.
     Proxy,
-    /// The name could not be resolved.
+    /// The host name could not be resolved.
     Dns,
-    /// No connection could be made.
+    /// The connection could not be established.
     Tcp,
     /// The TLS handshake failed.
     Tls,
-    /// The endpoint answers with 3xx.
+    /// The receiver answered with 3xx.
     Redirect,
-    /// The endpoint refuses: 4xx.
+    /// The receiver answered with 4xx other than 429.
     Client,
-    /// The endpoint has enough: 429.
+    /// The receiver answered with 429.
     Throttled,
-    /// The endpoint fails: 5xx.
+    /// The receiver answered with 5xx.
     Server,
-    /// The endpoint cuts the connection.
+    /// The receiver closed the connection.
     Reset,
-    /// The endpoint speaks no HTTP.
+    /// The receiver did not answer with HTTP.
     Protocol,
-    /// Time was up, in this phase.
+    /// The time limit expired in this phase.
     Timeout(Phase),
 }
 
 impl Blame {
-    /// Every one, for metrics that exist before they count.
+    /// For metrics that must exist before their first count.
     pub const ALL: [Self; 14] = [
         Self::Rules,
         Self::Proxy,
@@ -183,46 +181,28 @@ impl Blame {
     }
 }
 
-/// What came back from a request.
+/// The result of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
-    /// An HTTP answer.
     Answer {
-        /// Its status.
         status: u16,
-        /// Its `Retry-After` header.
+        /// The `Retry-After` header.
         retry_after: Option<String>,
-        /// The first bytes of its body.
+        /// The first bytes of the body.
         body: Vec<u8>,
     },
-    /// The egress proxy did not make the connection: ours or the endpoint's fault, nobody can tell.
-    ProxyFailure {
-        /// For people.
-        error: String,
-    },
-    /// The time limit was over before there was an answer.
-    TimedOut {
-        /// What the request was at.
-        phase: Phase,
-    },
-    /// No connection within `endpoint.connectTimeout`.
-    NotConnected {
-        /// What it was at: resolving the name, or connecting.
-        phase: Phase,
-        /// For people.
-        error: String,
-    },
-    /// No HTTP answer.
-    Failure {
-        /// What kind of failure.
-        cause: Cause,
-        /// For people.
-        error: String,
-    },
+    /// The egress proxy did not establish the connection. The reason can be on either side of the proxy.
+    ProxyFailure { error: String },
+    /// The time limit expired before the answer.
+    TimedOut { phase: Phase },
+    /// No connection within `endpoint.connectTimeout`. The phase is resolving or connecting.
+    NotConnected { phase: Phase, error: String },
+    /// Any other failure without an HTTP answer.
+    Failure { cause: Cause, error: String },
 }
 
 impl Reply {
-    /// What went wrong, for people; none where an answer came.
+    /// The error message for people. `None` if there was an answer.
     pub fn error(&self) -> Option<&str> {
         match self {
             Self::Answer { .. } => None,
@@ -239,7 +219,7 @@ impl Reply {
         }
     }
 
-    /// Whom the failure is to be blamed on; none where it went well.
+    /// `None` if the attempt succeeded.
     pub fn blame(&self) -> Option<Blame> {
         Some(match self {
             Self::ProxyFailure { .. } => Blame::Proxy,
@@ -261,10 +241,9 @@ impl Reply {
         })
     }
 
-    /// The cause of the attempt's end.
     pub fn cause(&self) -> Cause {
         match self {
-            Self::Answer { status, .. } => Cause::of_status(*status),
+            Self::Answer { status, .. } => Cause::from_status(*status),
             Self::ProxyFailure { .. } | Self::NotConnected { .. } => Cause::Connect,
             Self::TimedOut { .. } => Cause::Timeout,
             Self::Failure { cause, .. } => *cause,
@@ -272,21 +251,20 @@ impl Reply {
     }
 }
 
-/// What an attempt means for its delivery.
+/// The consequence of an attempt for the delivery.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// The receiver has it.
     Delivered,
     /// Another attempt may succeed.
     Transient {
-        /// The wait the receiver asked for.
+        /// The delay that the receiver requested.
         retry_after: Option<Duration>,
     },
-    /// No attempt will succeed.
+    /// No further attempt will succeed.
     Permanent(DeadLetterReason),
 }
 
-/// Classifies a reply. `permanent_statuses` end the delivery at once.
+/// The `permanent_statuses` end the delivery immediately.
 pub fn classify(reply: &Reply, permanent_statuses: &[u16], now: DateTime<Utc>) -> Outcome {
     match reply {
         Reply::Answer { status: 200..=299, .. } => Outcome::Delivered,
@@ -294,7 +272,7 @@ pub fn classify(reply: &Reply, permanent_statuses: &[u16], now: DateTime<Utc>) -
             Outcome::Permanent(DeadLetterReason::Gone)
         }
         Reply::Answer { status: 429 | 503, retry_after: Some(header), .. } => {
-            Outcome::Transient { retry_after: retry_after(header, now) }
+            Outcome::Transient { retry_after: parse_retry_after(header, now) }
         }
         Reply::Answer { .. } => Outcome::Transient { retry_after: None },
         Reply::Failure { cause: Cause::ForbiddenAddress, .. } => Outcome::Permanent(DeadLetterReason::ForbiddenAddress),
@@ -304,11 +282,11 @@ pub fn classify(reply: &Reply, permanent_statuses: &[u16], now: DateTime<Utc>) -
     }
 }
 
-/// Reads a `Retry-After` header: seconds, or an HTTP date. What is neither is as if it were not there.
-fn retry_after(header: &str, now: DateTime<Utc>) -> Option<Duration> {
+/// Parses a `Retry-After` header: seconds, or an HTTP date. Anything else is ignored.
+fn parse_retry_after(header: &str, now: DateTime<Utc>) -> Option<Duration> {
     let header = header.trim();
     if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than a number has are a very long time all the same.
+        // A number that overflows still means a very long time.
         return Some(Duration::from_secs(header.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(header).ok()?;
@@ -329,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses() {
+    fn statuses_are_classified() {
         let transient = Outcome::Transient { retry_after: None };
         for (status, expected) in [
             (200, Outcome::Delivered),
@@ -351,13 +329,13 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_of_protocols_is_a_fault_of_the_protocol() {
+    fn a_switch_of_protocols_is_a_protocol_error() {
         let reply = answer(101, None);
         assert_eq!((reply.cause(), reply.blame()), (Cause::Protocol, Some(Blame::Protocol)));
     }
 
     #[test]
-    fn retry_after_is_read_on_429_and_503_only() {
+    fn retry_after_is_respected_only_for_429_and_503() {
         for (status, header, seconds) in [
             (429, "120", Some(120)),
             (503, " 7 ", Some(7)),
@@ -375,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn failures() {
+    fn only_a_forbidden_address_is_permanent() {
         let failure = |cause| Reply::Failure { cause, error: String::new() };
         assert_eq!(
             classify(&failure(Cause::ForbiddenAddress), &[410], now()),

@@ -1,36 +1,36 @@
-//! Why a delivery, or an event that could not be read, ended without success.
+//! The reasons why a delivery or an unreadable event became a dead letter.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Why a delivery ended.
+/// Why a delivery or message became a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeadLetterReason {
-    /// The body was no step event.
+    /// The body is not a step event.
     Malformed,
-    /// The broker gave it out again and again, and no worker settled it.
+    /// The broker delivered the message too often without an acknowledgement.
     Poison,
-    /// The broker removed it because its time was over: by the publisher's `expiration`, or by a policy.
+    /// The broker removed the message after the publisher's `expiration` or the TTL of a policy.
     Expired,
-    /// Somebody rejected it.
+    /// Someone rejected the message at the broker.
     Rejected,
-    /// The broker removed it because its queue was too long.
+    /// The broker removed the message because its queue was too long.
     Maxlen,
-    /// The receiver said that it is gone.
+    /// The receiver answered with 410, or with another status in `retry.permanentStatuses`.
     Gone,
-    /// The egress rules forbid its address.
+    /// The egress rules forbid the address.
     ForbiddenAddress,
-    /// Attempts or age used up.
+    /// The limit for attempts or age was reached.
     Exhausted,
-    /// The webhook or its campaign was deleted meanwhile.
+    /// The webhook or its campaign was deleted while the delivery waited.
     WebhookDeleted,
-    /// The webhook was disabled meanwhile.
+    /// The webhook was disabled while the delivery waited.
     WebhookDisabled,
 }
 
 impl DeadLetterReason {
-    /// Every reason, for metrics that exist before they count.
+    /// For metrics that must exist before their first count.
     pub const ALL: [Self; 10] = [
         Self::Malformed,
         Self::Poison,
@@ -60,25 +60,25 @@ impl DeadLetterReason {
         }
     }
 
-    /// Whether a delivery dies of it while it waits. Its letter then has no configuration of the webhook: what waits does not
-    /// carry it.
+    /// Whether the reason ends a waiting delivery. The dead letter then lacks the webhook's configuration, because a
+    /// waiting delivery does not carry it.
     pub fn ends_waiting(self) -> bool {
         !matches!(self, Self::Malformed | Self::Gone | Self::ForbiddenAddress | Self::Exhausted)
     }
 
-    /// What it means, for people.
-    pub fn in_words(self) -> &'static str {
+    /// The explanation for people.
+    pub fn description(self) -> &'static str {
         match self {
-            Self::Malformed => "the message is no step event",
-            Self::Poison => "no worker could settle the message, however often it was given out",
-            Self::Expired => "the message waited longer than its expiration, or a policy of the broker, allows",
-            Self::Rejected => "somebody rejected the message at the broker",
+            Self::Malformed => "the message is not a step event",
+            Self::Poison => "the message was delivered to workers too often without being acknowledged",
+            Self::Expired => "the message waited longer than its expiration or a policy of the broker allows",
+            Self::Rejected => "someone rejected the message at the broker",
             Self::Maxlen => "the broker removed the message because its queue was too long",
-            Self::Gone => "the receiver said that it wants no more requests at this address",
+            Self::Gone => "the receiver does not want any more requests at this URL",
             Self::ForbiddenAddress => "the egress rules forbid the address",
-            Self::Exhausted => "the attempts, or the time for them, were used up",
-            Self::WebhookDeleted => "the webhook or its campaign was deleted before the delivery was made",
-            Self::WebhookDisabled => "the webhook was disabled before the delivery was made",
+            Self::Exhausted => "the limit for attempts or for their age was reached",
+            Self::WebhookDeleted => "the webhook or its campaign was deleted before the delivery succeeded",
+            Self::WebhookDisabled => "the webhook was disabled before the delivery succeeded",
         }
     }
 }

@@ -1,37 +1,37 @@
-//! What a receiver says is kept and shown, but for what it repeats of the request's secrets: values of custom headers, and
-//! the signing secret.
+//! Masks secrets in the answers of receivers. An answer is stored and shown, and may repeat the values of custom
+//! headers or the signing secret.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::campaign::{MASK, Webhook};
 
-/// Shorter ones are no secret, and in any text.
-const MIN_CHARS: usize = 4;
+/// Shorter values are not masked: they are hardly secret, and occur in any text.
+const MIN_SECRET_CHARS: usize = 4;
 
-/// Whether a text is all that was said.
+/// Whether the end of a text was cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Truncation {
-    /// It is.
-    Whole,
-    /// It was cut off: what is at its end may go on.
-    Beginning,
+    Complete,
+    /// The text may end in the middle of a secret.
+    Truncated,
 }
 
-/// The text with a [`MASK`] in the place of each secret of the webhook.
-pub fn masked(text: &str, extent: Truncation, webhook: &Webhook) -> String {
+/// Replaces each secret of the webhook by [`MASK`].
+pub fn mask_secrets(text: &str, truncation: Truncation, webhook: &Webhook) -> String {
     let secrets = secrets(webhook);
     let mut masked = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
-        let found = secrets.iter().find(|secret| rest.starts_with(secret.as_str()));
-        let is_cut = || {
-            let cut = |secret: &String| secret.starts_with(rest);
-            extent == Truncation::Beginning && rest.chars().nth(MIN_CHARS - 1).is_some() && secrets.iter().any(cut)
+        let secret = secrets.iter().find(|secret| rest.starts_with(secret.as_str()));
+        let is_truncated_secret = || {
+            truncation == Truncation::Truncated
+                && rest.chars().nth(MIN_SECRET_CHARS - 1).is_some()
+                && secrets.iter().any(|secret| secret.starts_with(rest))
         };
-        let length = match found {
+        let length = match secret {
             Some(secret) => secret.len(),
-            None if is_cut() => rest.len(),
+            None if is_truncated_secret() => rest.len(),
             None => {
                 masked.push(first);
                 rest = &rest[first.len_utf8()..];
@@ -44,27 +44,28 @@ pub fn masked(text: &str, extent: Truncation, webhook: &Webhook) -> String {
     masked
 }
 
-/// All that is to be masked, in every form in which a receiver may repeat it; the longest first.
+/// The secrets in every form in which a receiver may repeat them, the longest first.
 fn secrets(webhook: &Webhook) -> Vec<String> {
     let values = webhook.headers.values().filter_map(|value| value.as_str());
-    let mut secrets: Vec<String> = values.flat_map(parts).collect();
+    let mut secrets: Vec<String> = values.flat_map(value_and_credentials).collect();
     for secret in webhook.secret.iter().chain(webhook.previous_secrets.iter().map(|previous| &previous.secret)) {
         secrets.extend(secret.strip_prefix("whsec_").map(str::to_owned));
         secrets.push(secret.clone());
     }
-    // As a string of a JSON document has it; some writers of JSON escape slashes.
+    // Escaped as in a JSON string. Some JSON encoders also escape slashes.
     let escaped = secrets.iter().map(|secret| serde_json::Value::from(secret.as_str()).to_string());
     let escaped: Vec<String> = escaped.map(|json| json[1..json.len() - 1].to_owned()).collect();
     secrets.extend(escaped.iter().map(|secret| secret.replace('/', "\\/")));
     secrets.extend(escaped);
-    secrets.retain(|secret| secret.chars().count() >= MIN_CHARS && secret != MASK);
+    secrets.retain(|secret| secret.chars().count() >= MIN_SECRET_CHARS && secret != MASK);
     secrets.sort_unstable_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
     secrets.dedup();
     secrets
 }
 
-/// A header's value, and of `Bearer TOKEN` or `Basic CREDENTIALS` what follows the scheme, with the password that is in it.
-fn parts(value: &str) -> Vec<String> {
+/// A header's value and its parts: the credentials after a scheme such as `Bearer`, and the decoded password of
+/// `Basic`.
+fn value_and_credentials(value: &str) -> Vec<String> {
     let mut parts = vec![value.to_owned()];
     if let Some((scheme, credentials)) = value.split_once(' ') {
         let credentials = credentials.trim();
@@ -92,13 +93,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_repeated_of_the_secrets_is_masked() {
+    fn repeated_secrets_are_masked() {
         let key = webhook(json!({ "X-Api-Key": "s3cretvalue", "X-Short": "abc" }), Some("whsec_c2lnbmluZw=="));
         let bearer = webhook(json!({ "Authorization": "Bearer tok-en" }), None);
         // ana:p4ssword
         let basic = webhook(json!({ "Authorization": "Basic YW5hOnA0c3N3b3Jk" }), None);
         let odd = webhook(json!({ "X-A": "he said \"no\"", "X-B": "long", "X-C": "longer one", "X-D": "a/b==" }), None);
-        for (webhook, said, shown) in [
+        for (webhook, answer, expected) in [
             (&key, "bad key: s3cretvalue", "bad key: ********"),
             (&key, "s3cretvalues3cretvalue!", "****************!"),
             (&key, "S3CRETVALUE s3cretvalu abc", "S3CRETVALUE s3cretvalu abc"),
@@ -111,32 +112,32 @@ mod tests {
             (&odd, r#"he said "no""#, "********"),
             (&odd, r#"{"a":"he said \"no\""}"#, r#"{"a":"********"}"#),
             (&odd, r#"["a\/b==","a/b=="]"#, r#"["********","********"]"#),
-            // The whole of the longer one, not what is left behind the shorter.
+            // The longer secret is masked as a whole.
             (&odd, "longer one, long", "********, ********"),
             (&odd, "ü\u{fffd}longü", "ü\u{fffd}********ü"),
             (&odd, "", ""),
         ] {
-            assert_eq!(masked(said, Truncation::Whole, webhook), shown, "{said}");
+            assert_eq!(mask_secrets(answer, Truncation::Complete, webhook), expected, "{answer}");
         }
     }
 
     #[test]
-    fn what_was_cut_off_at_its_end_is_masked_too() {
+    fn a_truncated_secret_at_the_end_is_masked() {
         let webhook = webhook(json!({ "X-Api-Key": "s3cretvalue" }), None);
-        for (said, extent, shown) in [
-            ("bad key: s3cretv", Truncation::Beginning, "bad key: ********"),
-            ("bad key: s3cretv", Truncation::Whole, "bad key: s3cretv"),
-            ("bad key: s3c", Truncation::Beginning, "bad key: s3c"),
-            ("s3cretv, s3cre", Truncation::Beginning, "s3cretv, ********"),
+        for (answer, truncation, expected) in [
+            ("bad key: s3cretv", Truncation::Truncated, "bad key: ********"),
+            ("bad key: s3cretv", Truncation::Complete, "bad key: s3cretv"),
+            ("bad key: s3c", Truncation::Truncated, "bad key: s3c"),
+            ("s3cretv, s3cre", Truncation::Truncated, "s3cretv, ********"),
         ] {
-            assert_eq!(masked(said, extent, &webhook), shown, "{said}");
+            assert_eq!(mask_secrets(answer, truncation, &webhook), expected, "{answer}");
         }
     }
 
     #[test]
-    fn what_is_masked_already_stays_as_it_is() {
+    fn masked_text_does_not_change() {
         let mut webhook = webhook(json!({ "X-Api-Key": "s3cretvalue", "X-Stars": "****" }), Some("whsec_c2lnbmluZw=="));
         webhook.mask();
-        assert_eq!(masked("******** s3cretvalue", Truncation::Whole, &webhook), "******** s3cretvalue");
+        assert_eq!(mask_secrets("******** s3cretvalue", Truncation::Complete, &webhook), "******** s3cretvalue");
     }
 }

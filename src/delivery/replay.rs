@@ -1,11 +1,11 @@
-//! Replays: durable jobs that send chosen dead letters again. What a replay is, and every decision of its course.
+//! Replays: durable jobs that send selected dead letters again. This module has their state and its transitions.
 //!
 //! ```text
-//! created, and all its letters claimed ▶ sent, slice by slice ▶ done
-//!                                        └ pause ⇄ resume, cancel; stopped by its failure ratio
+//! created, then all letters claimed ▶ sent in batches ▶ done
+//!                                     └ pause ⇄ resume, cancel, or stopped by the failure ratio
 //! ```
 //!
-//! A letter is sent once. Where that fails it is dead again, as a new letter; a replay retries nothing by itself.
+//! Each letter is sent once. If that fails, the result is a new dead letter. A replay does not retry.
 
 pub mod target;
 
@@ -18,81 +18,83 @@ use super::ids::DeadLetterId;
 pub use super::ids::{ReplayId, ReplayRef};
 use super::timestamp;
 
-/// The most letters sent between two records of it: so many are sent once more where a worker dies in between.
-pub const SLICE: u32 = 100;
+/// The most letters sent before their results are recorded. If a worker dies in between, they are sent again.
+pub const MAX_BATCH_LETTERS: u32 = 100;
 
-/// So many letters are sent and judged before any other, where the replay has a failure ratio to stop at.
-pub const CANARY: u64 = 20;
+/// The size of the first batch if the replay has a failure ratio. The next letters follow only after its evaluation.
+pub const CANARY_LETTERS: u64 = 20;
 
-/// The failure ratio is that of the latest letters: half of these at least, all of them at most.
-const RECENT: u64 = 1000;
+/// The failure ratio covers between half and all of this number of recent letters.
+const RECENT_LETTERS: u64 = 1000;
 
-/// Requests of all replays in flight at once.
-pub const REQUESTS: usize = 64;
+/// The most requests in flight of all replays together.
+pub const MAX_REQUESTS_IN_FLIGHT: usize = 64;
 
-/// Whether a replay may have one request more in flight: `own` are its own, `all` those of all replays, of which `running`
-/// are at work. Nobody has more than a share, and one share is left for whoever comes next; so an endpoint that hangs holds
-/// up its own replay only. One request each may have in any case.
-pub fn may_begin(own: usize, all: usize, running: usize) -> bool {
-    own == 0 || (all < REQUESTS && own < REQUESTS / (running + 1))
+/// Whether a replay may start another request. `own` and `all` are the requests in flight of this replay and of all
+/// `running` replays.
+///
+/// Every replay may have one request in flight. Above that it is limited to an equal share, and one share is reserved
+/// for the next replay. An endpoint that hangs therefore delays only its own replay.
+pub fn may_start_request(own: usize, all: usize, running: usize) -> bool {
+    own == 0 || (all < MAX_REQUESTS_IN_FLIGHT && own < MAX_REQUESTS_IN_FLIGHT / (running + 1))
 }
 
-/// A replay, as the API shows it.
+/// A replay, as in the API.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Replay {
-    /// Sorts by the time of creation.
+    /// Ids sort by the time of creation.
     pub id: ReplayId,
-    /// How it stands.
+    /// The replay's state.
     pub state: ReplayState,
-    /// Which letters, where they were chosen by a filter.
+    /// The filter, if the letters were selected by a filter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<LetterFilter>,
-    /// Which letters, where they were named.
+    /// The ids, if the letters were selected by id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Vec<DeadLetterId>>,
-    /// The most letters sent in a second.
+    /// The most letters sent per second.
     pub rate_per_second: Option<f64>,
-    /// Where they are sent.
+    /// The configuration with which the letters are sent.
     pub config: ReplayConfig,
-    /// Stops when so great a share of the latest letters has failed; 0 to 1.
+    /// The replay stops when this share of the recent letters has failed, from 0 to 1.
     pub stop_on_failure_ratio: Option<f64>,
-    /// Letters it has claimed: all that there were for it at its creation.
+    /// The number of letters claimed when the replay was created.
     pub total: u64,
-    /// Letters sent so far: delivered, requeued or failed.
+    /// The number of letters sent so far: delivered, requeued or failed.
     pub sent: u64,
-    /// Of these, those the receiver has.
+    /// The number of sent letters that a receiver accepted.
     pub delivered: u64,
-    /// Of these, unreadable events that are back on their queue: whether they can be read now, nobody here knows.
+    /// The number of unreadable events that were put back into the queue of events. Their outcome is unknown.
     #[serde(default)]
     pub requeued: u64,
-    /// Of these, those that are dead again.
+    /// The number of sent letters that failed again.
     pub failed: u64,
-    /// When it was created.
+    /// When the replay was created.
     #[serde(with = "timestamp")]
     #[schemars(with = "DateTime<Utc>")]
     pub created_at: DateTime<Utc>,
     /// The name of the creator's token.
     pub created_by: String,
-    /// When it ended.
+    /// When the replay ended.
     #[serde(with = "timestamp::optional", default)]
     #[schemars(with = "Option<DateTime<Utc>>")]
     pub ended_at: Option<DateTime<Utc>>,
 }
 
-/// How a replay stands.
+/// The state of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplayState {
-    /// It is sending.
+    /// Letters are being sent.
     Running,
-    /// It goes on when it is resumed.
+    /// No letters are sent until the replay is resumed.
     Paused,
-    /// All its letters were sent.
+    /// All letters were sent.
     Done,
-    /// Somebody has ended it.
+    /// An operator ended the replay.
     Cancelled,
-    /// Its failure ratio has ended it.
+    /// The failure ratio ended the replay.
     Stopped,
 }
 
@@ -108,37 +110,35 @@ impl ReplayState {
         }
     }
 
-    /// Whether it can still go on.
+    /// Whether the replay has not ended.
     pub fn is_open(self) -> bool {
         matches!(self, Self::Running | Self::Paused)
     }
 }
 
-/// By which configuration a letter is sent again.
+/// The configuration with which a letter is sent again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ReplayConfig {
-    /// The webhook as it is now.
+    /// The current configuration of the webhook.
     #[default]
     Current,
-    /// The webhook as it was at the letter's last attempt.
+    /// The configuration of the webhook at the letter's last attempt.
     Original,
 }
 
-/// What a replay can be told.
+/// A command to a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ReplayCommand {
-    /// Send no more until resumed.
     Pause,
-    /// Go on.
     Resume,
-    /// End, and give back what is unsent.
+    /// Ends the replay. Its unsent letters become pending again.
     Cancel,
 }
 
 impl ReplayCommand {
-    /// The word of the API.
+    /// The name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pause => "pause",
@@ -147,7 +147,7 @@ impl ReplayCommand {
         }
     }
 
-    /// The state it leads to; `None` where it makes no sense.
+    /// The next state, or `None` if the command is not possible in `state`.
     pub fn apply(self, state: ReplayState) -> Option<ReplayState> {
         match (self, state) {
             (Self::Pause, ReplayState::Running) => Some(ReplayState::Paused),
@@ -158,20 +158,20 @@ impl ReplayCommand {
     }
 }
 
-/// How sending a letter again went.
+/// The result of sending a letter again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplayOutcome {
-    /// The receiver has it.
+    /// The receiver accepted the letter.
     Delivered,
-    /// It failed again.
+    /// The letter failed again.
     Dead,
-    /// An unreadable event is back on the events queue, as it came.
+    /// An unreadable event was put back unchanged into the queue of events.
     Requeued,
 }
 
 impl ReplayOutcome {
-    /// Every outcome, for metrics that exist before they count.
+    /// For metrics that must exist before their first count.
     pub const ALL: [Self; 3] = [Self::Delivered, Self::Dead, Self::Requeued];
 
     /// The metric label.
@@ -184,87 +184,87 @@ impl ReplayOutcome {
     }
 }
 
-/// A replay with what is known of its course: the same on every node, for each applies the same records.
+/// A replay and its progress. The progress is the same on every worker, because each applies the same records.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplayProgress {
-    /// As the API shows it.
     pub replay: Replay,
-    /// Whether it has claimed its letters.
     pub claims: ClaimState,
-    /// Claimed letters that are unsent.
+    /// The number of claimed letters that are unsent.
     pub left: u64,
-    /// How the latest letters went.
     recent: RecentResults,
-    /// When something was last recorded of it.
+    /// The time of the latest record.
     #[serde(with = "timestamp")]
     pub updated_at: DateTime<Utc>,
 }
 
-/// The latest letters that were delivered or failed, counted; what is older counts half.
+/// The counts of recent letters that were delivered or failed. They are halved at [`RECENT_LETTERS`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct RecentResults {
     sent: u64,
     failed: u64,
 }
 
-/// Whether a replay has claimed its letters: no other takes them then.
+/// Whether a replay has claimed all its letters. A claimed letter is not available to other replays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ClaimState {
-    /// Not all.
-    Unfinished,
-    /// All there were.
-    Made,
+    #[serde(rename = "unfinished")]
+    Incomplete,
+    #[serde(rename = "made")]
+    Complete,
 }
 
 impl ReplayProgress {
-    /// A job that has claimed nothing yet.
     pub fn new(replay: Replay) -> Self {
-        let (claims, recent, updated_at) = (ClaimState::Unfinished, RecentResults::default(), replay.created_at);
+        let (claims, recent, updated_at) = (ClaimState::Incomplete, RecentResults::default(), replay.created_at);
         Self { replay, claims, left: 0, recent, updated_at }
     }
 
-    /// How many letters are to be sent next, at most, before that is recorded; none where nothing is, now or ever.
-    pub fn next_slice(&self) -> Option<u32> {
-        (self.replay.state == ReplayState::Running && self.claims == ClaimState::Made).then(|| self.slice())
+    /// The most letters to send before their results are recorded. `None` if the replay is not running.
+    pub fn next_batch_size(&self) -> Option<u32> {
+        (self.replay.state == ReplayState::Running && self.claims == ClaimState::Complete).then(|| self.batch_size())
     }
 
-    /// Whether letters are still claimed that it will not send any more.
-    pub fn is_to_release(&self) -> bool {
+    /// Whether the replay has ended and still claims letters.
+    pub fn has_letters_to_release(&self) -> bool {
         !self.replay.state.is_open() && self.left > 0
     }
 
-    /// A slice takes about a second, so that a slow replay shows its course; and the canary is a slice of its own.
-    fn slice(&self) -> u32 {
-        let a_second = self.replay.rate_per_second.map_or(SLICE, |rate| (rate.ceil() as u32).clamp(1, SLICE));
-        let canary = CANARY.saturating_sub(self.judged());
+    /// A batch takes at most about a second, so that the progress of a slow replay is visible. The canary letters are a
+    /// batch of their own.
+    fn batch_size(&self) -> u32 {
+        let one_second = self
+            .replay
+            .rate_per_second
+            .map_or(MAX_BATCH_LETTERS, |rate| (rate.ceil() as u32).clamp(1, MAX_BATCH_LETTERS));
+        let canary = CANARY_LETTERS.saturating_sub(self.evaluated_letters());
         match u32::try_from(canary) {
-            Ok(canary) if canary > 0 && self.replay.stop_on_failure_ratio.is_some() => a_second.min(canary),
-            _ => a_second,
+            Ok(canary) if canary > 0 && self.replay.stop_on_failure_ratio.is_some() => one_second.min(canary),
+            _ => one_second,
         }
     }
 
-    /// So many letters more were claimed.
-    pub fn claimed(&mut self, letters: u64) {
+    /// Adds `letters` to the claimed total.
+    pub fn add_claimed(&mut self, letters: u64) {
         self.replay.total += letters;
         self.left += letters;
     }
 
-    /// All were claimed. Where there were none it is done.
-    pub fn all_claimed(&mut self) {
-        self.claims = ClaimState::Made;
+    /// Records that all letters are claimed. A replay without letters is done.
+    pub fn finish_claiming(&mut self) {
+        self.claims = ClaimState::Complete;
         self.end_if_all_sent(self.replay.created_at);
     }
 
-    /// A claimed letter was sent.
-    pub fn sent(&mut self, outcome: ReplayOutcome) {
+    /// Records the result of a claimed letter.
+    pub fn record_sent(&mut self, outcome: ReplayOutcome) {
         self.left = self.left.saturating_sub(1);
-        self.sent_unclaimed(outcome);
+        self.record_unclaimed(outcome);
     }
 
-    /// A letter was sent that it has not claimed, or not any longer: as many as before are left.
-    pub fn sent_unclaimed(&mut self, outcome: ReplayOutcome) {
+    /// Records the result of a letter that the replay does not claim. The number of unsent letters does not change.
+    pub fn record_unclaimed(&mut self, outcome: ReplayOutcome) {
         let replay = &mut self.replay;
         replay.sent += 1;
         match outcome {
@@ -273,25 +273,25 @@ impl ReplayProgress {
                 replay.failed += 1;
                 self.recent.failed += 1;
             }
-            // Neither a success nor a failure: no receiver has been asked.
+            // Neither a success nor a failure, because no receiver was involved.
             ReplayOutcome::Requeued => {
                 replay.requeued += 1;
                 return;
             }
         }
         self.recent.sent += 1;
-        if self.recent.sent >= RECENT {
+        if self.recent.sent >= RECENT_LETTERS {
             self.recent = RecentResults { sent: self.recent.sent / 2, failed: self.recent.failed / 2 };
         }
     }
 
-    /// Claimed letters were given back unsent, or are not kept any longer.
-    pub fn released(&mut self, letters: u64) {
+    /// Records that claimed letters were released unsent, or that their retention has ended.
+    pub fn record_released(&mut self, letters: u64) {
         self.left = self.left.saturating_sub(letters);
     }
 
-    /// Decides whether it ends here, after a slice was recorded. Nothing is decided of one that has ended.
-    pub fn judge(&mut self, at: DateTime<Utc>) {
+    /// Ends the replay if it fails too often or all letters are sent. Call this after each recorded batch.
+    pub fn evaluate(&mut self, at: DateTime<Utc>) {
         if !self.replay.state.is_open() {
             return;
         }
@@ -302,10 +302,8 @@ impl ReplayProgress {
         self.end_if_all_sent(at);
     }
 
-    /// Does as it is told, or tells the state in which that makes no sense.
-    ///
     /// # Errors
-    /// Its state.
+    /// The current state, if the command is not possible in it.
     pub fn control(&mut self, command: ReplayCommand, at: DateTime<Utc>) -> Result<(), ReplayState> {
         let state = command.apply(self.replay.state).ok_or(self.replay.state)?;
         self.updated_at = at;
@@ -317,21 +315,21 @@ impl ReplayProgress {
         Ok(())
     }
 
-    /// Letters by which it can be told how it goes.
-    fn judged(&self) -> u64 {
+    /// The number of letters that count for the failure ratio.
+    fn evaluated_letters(&self) -> u64 {
         self.replay.delivered + self.replay.failed
     }
 
     fn fails_too_often(&self) -> bool {
         let Some(ratio) = self.replay.stop_on_failure_ratio else { return false };
-        let enough = CANARY.min(self.replay.total.saturating_sub(self.replay.requeued));
-        self.judged() >= enough
+        let min_letters = CANARY_LETTERS.min(self.replay.total.saturating_sub(self.replay.requeued));
+        self.evaluated_letters() >= min_letters
             && self.recent.failed > 0
             && self.recent.failed as f64 >= ratio * self.recent.sent as f64
     }
 
     fn end_if_all_sent(&mut self, at: DateTime<Utc>) {
-        if self.replay.state.is_open() && self.claims == ClaimState::Made && self.left == 0 {
+        if self.replay.state.is_open() && self.claims == ClaimState::Complete && self.left == 0 {
             self.end(ReplayState::Done, at);
         }
     }

@@ -1,4 +1,4 @@
-//! The request a receiver gets, byte for byte: key order, date form, headers.
+//! Renders the HTTP request to a receiver: the body with its key order and date format, and the headers.
 
 mod body;
 
@@ -10,12 +10,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::campaign::{MASK, Secrets, Webhook};
+use super::campaign::{MASK, SecretVisibility, Webhook};
 use super::webhook_url::WebhookUrl;
 use super::{Delivery, signing};
 pub use body::RequestBody;
 
-/// The parameters every body has; a webhook's extra parameters can't use their names.
+/// The standard parameters of a body. Extra parameters of a webhook cannot have these names.
 pub const STANDARD_PARAMETERS: [&str; 7] =
     ["campaignId", "label", "phoneNumber", "date", "response", "option", "keyword"];
 
@@ -24,30 +24,28 @@ const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-const WAYPOST: HeaderValue = HeaderValue::from_static(concat!("waypost/", env!("CARGO_PKG_VERSION")));
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const USER_AGENT_VALUE: HeaderValue = HeaderValue::from_static(concat!("waypost/", env!("CARGO_PKG_VERSION")));
+const CONTENT_TYPE_JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// A request, ready to be sent: always a `POST`.
+/// A rendered `POST` request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// Where to.
     pub url: WebhookUrl,
-    /// All headers but those of the connection, in the order in which they are sent.
+    /// In the order in which they are sent, without `host` and other headers of the connection.
     pub headers: HeaderMap,
-    /// The JSON body.
     pub body: RequestBody,
 }
 
-/// A request as people are shown it.
+/// A request as shown to people.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Request")]
 pub struct RequestPreview {
-    /// `POST`.
+    /// `POST`
     pub method: &'static str,
-    /// Where to.
+    /// The webhook's URL.
     pub url: String,
-    /// The headers in their order. Values of custom ones may be masked.
+    /// The headers in the order in which they are sent. The values of custom headers may be masked.
     #[schemars(with = "BTreeMap<String, String>")]
     pub headers: Map<String, Value>,
     /// The JSON body as text, byte for byte.
@@ -55,10 +53,9 @@ pub struct RequestPreview {
 }
 
 impl Request {
-    /// The request as it is shown to whoever may, or may not, see the values of custom headers.
-    pub fn shown(self, secrets: Secrets) -> RequestPreview {
+    pub fn preview(self, secrets: SecretVisibility) -> RequestPreview {
         let text = |value: &HeaderValue| match secrets {
-            Secrets::Masked if value.is_sensitive() => MASK.to_owned(),
+            SecretVisibility::Masked if value.is_sensitive() => MASK.to_owned(),
             _ => String::from_utf8_lossy(value.as_bytes()).into_owned(),
         };
         let headers = self.headers.iter().map(|(name, value)| (name.to_string(), text(value).into())).collect();
@@ -67,7 +64,7 @@ impl Request {
     }
 }
 
-/// Renders the request of an attempt that begins `now`.
+/// Renders the request of an attempt that starts at `now`.
 pub fn render(delivery: &Delivery, now: DateTime<Utc>) -> Request {
     let webhook = &delivery.target.webhook;
     let body = body::render(&delivery.event, &delivery.target);
@@ -76,15 +73,15 @@ pub fn render(delivery: &Delivery, now: DateTime<Utc>) -> Request {
 
 fn headers(delivery: &Delivery, webhook: &Webhook, body: &RequestBody, now: DateTime<Utc>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8 + webhook.headers.len());
-    headers.insert(CONTENT_TYPE, JSON);
-    headers.insert(USER_AGENT, WAYPOST);
+    headers.insert(CONTENT_TYPE, CONTENT_TYPE_JSON);
+    headers.insert(USER_AGENT, USER_AGENT_VALUE);
     insert(&mut headers, WEBHOOK_ID, delivery.id.as_str());
     insert(&mut headers, WEBHOOK_TIMESTAMP, &now.timestamp().to_string());
-    // Without a secret nothing is signed, and the parts of the body need not be joined.
+    // Without a secret there is no signature, and the parts of the body need not be joined.
     let secret = webhook.secret.as_ref();
     let signature = secret.and_then(|_| signing::signature(webhook, delivery.id.as_str(), &body.contiguous(), now));
     if let Some(Ok(mut signature)) = signature.as_deref().map(HeaderValue::from_str) {
-        // Whoever is shown it beside the body could send both.
+        // A reader who sees body and signature could forge the request.
         signature.set_sensitive(true);
         headers.insert(WEBHOOK_SIGNATURE, signature);
     }
@@ -105,7 +102,7 @@ fn headers(delivery: &Delivery, webhook: &Webhook, body: &RequestBody, now: Date
     headers
 }
 
-/// Our own ids and numbers are always valid; what came with the event may not be, and is then left out.
+/// Omits an invalid value. Our own ids and numbers are always valid, but a value from the event may be invalid.
 fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     if let Ok(value) = HeaderValue::from_str(text) {
         headers.insert(name, value);
@@ -128,7 +125,7 @@ mod tests {
                        "body": { "zeta": 1.50, "alpha": { "b": [1e2, null], "a": "\u00e9\"" }, "big": 12345678901234567890 },
                        "headers": { "X-Api-Key": "secret", "Accept": "text/plain" } } } ] } ] }"#;
 
-    fn rendered(event: &str) -> Request {
+    fn render_event(event: &str) -> Request {
         let campaign = document::read(CAMPAIGN, HttpUrls::Refused, None).unwrap();
         let event = event::decode(event.as_bytes(), Some("event-1")).unwrap();
         let target = resolve(&campaign, &event).remove(0);
@@ -138,11 +135,11 @@ mod tests {
     }
 
     fn body(event: &str) -> String {
-        String::from_utf8(rendered(event).body.contiguous().into_owned()).unwrap()
+        String::from_utf8(render_event(event).body.contiguous().into_owned()).unwrap()
     }
 
     #[test]
-    fn an_underlying_webhook_gets_option_and_keyword_and_then_its_own_parameters() {
+    fn an_underlying_webhook_receives_option_keyword_and_extra_parameters() {
         let event = r#"{"keyword":"Four","option":"Offers","response":"4","date":"2024-06-18T20:26:14.2065-03:00",
             "phoneNumber":"+1555","label":"Welcome Message","campaignId":"13010","unknown":true}"#;
         assert_eq!(
@@ -154,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_event_does_not_have_is_not_there() {
+    fn missing_fields_of_the_event_are_omitted() {
         let event = r#"{"campaignId":"13010","label":"Welcome Message","phoneNumber":"1","date":"2024-06-18T23:26:14Z","keyword":" four "}"#;
         let body = body(event);
         assert!(body.starts_with(
@@ -163,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_webhook_never_gets_option_and_keyword() {
+    fn a_redirect_webhook_does_not_receive_option_and_keyword() {
         let event = r#"{"campaignId":"13010","label":"Welcome Message","phoneNumber":"1","date":"2024-06-18T23:26:14.206Z",
             "response":"hello","option":"x","keyword":3}"#;
         assert_eq!(
@@ -174,9 +171,9 @@ mod tests {
     }
 
     #[test]
-    fn headers_in_their_order() {
+    fn headers_are_sent_in_order_and_masked_in_previews() {
         let event = r#"{"campaignId":"13010","label":"Welcome Message","phoneNumber":"1","date":"2024-06-18T23:26:14.206Z","keyword":"four"}"#;
-        let request = rendered(event);
+        let request = render_event(event);
         assert_eq!(request.url.as_str(), "https://example.com/offers?a=1");
         let headers: Vec<(&str, &str)> =
             request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
@@ -198,10 +195,13 @@ mod tests {
                 ("accept", "text/plain"),
             ]
         );
-        let header = |secrets| request.clone().shown(secrets).headers["x-api-key"].clone();
-        assert_eq!((header(Secrets::Shown), header(Secrets::Masked)), ("secret".into(), MASK.into()));
-        let shown = request.clone().shown(Secrets::Masked);
-        assert_eq!((shown.headers["webhook-id"].as_str(), shown.headers.len()), (Some(id.as_str()), headers.len()));
-        assert_eq!((shown.method, shown.body.as_bytes()), ("POST", &*request.body.contiguous()));
+        let header = |secrets| request.clone().preview(secrets).headers["x-api-key"].clone();
+        assert_eq!(
+            (header(SecretVisibility::Visible), header(SecretVisibility::Masked)),
+            ("secret".into(), MASK.into())
+        );
+        let preview = request.clone().preview(SecretVisibility::Masked);
+        assert_eq!((preview.headers["webhook-id"].as_str(), preview.headers.len()), (Some(id.as_str()), headers.len()));
+        assert_eq!((preview.method, preview.body.as_bytes()), ("POST", &*request.body.contiguous()));
     }
 }

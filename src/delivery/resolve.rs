@@ -1,4 +1,4 @@
-//! Resolving: which webhooks of a campaign an event fires.
+//! Resolves an event to the webhooks of its campaign that it fires.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -8,36 +8,36 @@ use super::event::StepEvent;
 use super::normal_form::NormalForm;
 use super::reason::DeadLetterReason;
 
-/// Where in a campaign an event happened.
+/// The step of a campaign that an event is about.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step<'a> {
     /// The section with the event's label.
     pub section: &'a Section,
-    /// The menu entry the user chose, and how it is known.
+    /// The menu entry that the user chose, and the field that matched.
     pub choice: Option<(&'a MenuEntry, MatchedBy)>,
 }
 
-/// By which of its fields an event matched a menu entry.
+/// The field by which an event matched a menu entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum MatchedBy {
-    /// The keyword typed.
+    /// The keyword that the user typed.
     Keyword,
-    /// The menu text chosen: the event has no keyword, or one that no entry has.
+    /// The menu text that the user chose. The event has no keyword, or no entry has its keyword.
     Option,
 }
 
-/// The webhooks that fire for `event`, an event of `campaign`: the section's own, then the menu entry's.
+/// The enabled webhooks of the event's step: the section's own webhook, then the webhook of the menu entry.
 pub fn resolve(campaign: &Campaign, event: &StepEvent) -> Vec<Target> {
     let fires = |place: &WebhookPlace<'_>| place.webhook.enabled;
     step(campaign, event).iter().flat_map(Step::places).filter(fires).map(|place| place.target()).collect()
 }
 
-/// The webhook of a delivery that has waited, as it is configured now.
+/// The current configuration of a waiting delivery's webhook.
 ///
 /// # Errors
-/// Why there is none to send to.
-pub fn current(place: Option<WebhookPlace<'_>>) -> Result<Target, DeadLetterReason> {
+/// If the webhook was deleted or disabled.
+pub fn current_target(place: Option<WebhookPlace<'_>>) -> Result<Target, DeadLetterReason> {
     match place {
         None => Err(DeadLetterReason::WebhookDeleted),
         Some(place) if !place.webhook.enabled => Err(DeadLetterReason::WebhookDisabled),
@@ -45,33 +45,33 @@ pub fn current(place: Option<WebhookPlace<'_>>) -> Result<Target, DeadLetterReas
     }
 }
 
-/// The step of `campaign` that `event` is about, if the campaign has it.
+/// `None` if the campaign has no section with the event's label.
 pub fn step<'a>(campaign: &'a Campaign, event: &StepEvent) -> Option<Step<'a>> {
     let section = campaign.sections.iter().find(|section| section.label == event.label)?;
     let by_keyword = || {
-        let typed = event.keyword.as_ref()?.normal_form();
-        let entry = section.menu.iter().find(|entry| entry.keyword.normal_form() == typed)?;
+        let keyword = event.keyword.as_ref()?.normal_form();
+        let entry = section.menu.iter().find(|entry| entry.keyword.normal_form() == keyword)?;
         Some((entry, MatchedBy::Keyword))
     };
     let by_option = || {
-        let chosen = NormalForm::of_text(event.option.as_ref()?);
-        let has_it =
-            |entry: &&MenuEntry| entry.option.as_ref().is_some_and(|option| NormalForm::of_text(option) == chosen);
-        let entry = section.menu.iter().find(has_it)?;
+        let option = NormalForm::from_text(event.option.as_ref()?);
+        let has_option =
+            |entry: &&MenuEntry| entry.option.as_ref().is_some_and(|text| NormalForm::from_text(text) == option);
+        let entry = section.menu.iter().find(has_option)?;
         Some((entry, MatchedBy::Option))
     };
     Some(Step { section, choice: by_keyword().or_else(by_option) })
 }
 
 impl<'a> Step<'a> {
-    /// The webhooks attached to the step, enabled or not, in the order in which they fire.
+    /// The webhooks of the step in the order in which they fire, including disabled webhooks.
     pub fn places(&self) -> impl Iterator<Item = WebhookPlace<'a>> + use<'a> {
         let section = self.section;
         let own = section.webhook.iter().map(move |webhook| WebhookPlace { section, entry: None, webhook });
-        let chosen = self.choice.and_then(|(entry, _)| {
+        let from_menu = self.choice.and_then(|(entry, _)| {
             entry.webhook.as_ref().map(|webhook| WebhookPlace { section, entry: Some(entry), webhook })
         });
-        own.chain(chosen)
+        own.chain(from_menu)
     }
 }
 
@@ -97,14 +97,17 @@ mod tests {
         }
     }
 
-    /// What fires, as the kinds and the last part of the URLs.
-    fn fired(campaign: &Campaign, event: &StepEvent) -> Vec<(WebhookKind, String)> {
-        let last = |url: &str| url.rsplit('/').next().unwrap_or_default().to_owned();
-        resolve(campaign, event).into_iter().map(|target| (target.kind, last(target.webhook.url.as_str()))).collect()
+    /// The kinds of the webhooks that fire, and the last segments of their URLs.
+    fn fired_webhooks(campaign: &Campaign, event: &StepEvent) -> Vec<(WebhookKind, String)> {
+        let last_segment = |url: &str| url.rsplit('/').next().unwrap_or_default().to_owned();
+        resolve(campaign, event)
+            .into_iter()
+            .map(|target| (target.kind, last_segment(target.webhook.url.as_str())))
+            .collect()
     }
 
     #[test]
-    fn the_five_menu_entries_of_the_example() {
+    fn the_example_campaign_is_resolved() {
         use WebhookKind::{Redirect, Underlying};
         let campaign = document::tests::example();
         let none = &[][..];
@@ -114,20 +117,20 @@ mod tests {
             ("Welcome Message", json!(3), None, &[(Redirect, "agent")]),
             ("Welcome Message", json!(4), Some("Offers"), &[(Underlying, "offers")]),
             ("Welcome Message", json!(5), Some("Survey"), &[(Underlying, "survey")]),
-            // By their normal forms.
+            // Keywords and options match by their normal forms.
             ("Welcome Message", json!(" 4 "), None, &[(Underlying, "offers")]),
             ("Welcome Message", json!("４\u{200b}"), None, &[(Underlying, "offers")]),
             ("Welcome Message", json!(4.0), None, &[(Underlying, "offers")]),
             ("Welcome Message", json!("4.0"), None, none),
             ("Welcome Message", Value::Null, Some(" oFFers "), &[(Underlying, "offers")]),
             ("Welcome Message", Value::Null, Some("Ｏffers\u{fe0f}"), &[(Underlying, "offers")]),
-            // The keyword decides; the option only where no entry has the keyword.
+            // The option is used only if no entry has the keyword.
             ("Welcome Message", json!(4), Some("Survey"), &[(Underlying, "offers")]),
             ("Welcome Message", json!(1), Some("Survey"), none),
             ("Welcome Message", json!(9), Some("Survey"), &[(Underlying, "survey")]),
             ("Welcome Message", json!(9), Some("Nothing"), none),
             ("Welcome Message", Value::Null, None, none),
-            // A section without a menu: its own webhook, whatever was chosen.
+            // A section without a menu fires its own webhook for every choice.
             ("Offers", Value::Null, None, &[(Redirect, "name")]),
             ("Offers", json!(4), Some("Offers"), &[(Redirect, "name")]),
             ("Plans", json!(1), None, none),
@@ -137,39 +140,39 @@ mod tests {
         ] {
             let event = event(label, keyword.clone(), option);
             let expected: Vec<_> = expected.iter().map(|(kind, end)| (*kind, (*end).to_owned())).collect();
-            assert_eq!(fired(&campaign, &event), expected, "{label} {keyword} {option:?}");
+            assert_eq!(fired_webhooks(&campaign, &event), expected, "{label} {keyword} {option:?}");
         }
     }
 
     #[test]
-    fn a_sections_own_webhook_and_the_entrys_fire_if_they_are_enabled() {
-        for (own, of_entry) in [(true, true), (true, false), (false, true), (false, false)] {
+    fn the_webhooks_of_section_and_entry_fire_if_enabled() {
+        for (own_enabled, entry_enabled) in [(true, true), (true, false), (false, true), (false, false)] {
             let document = json!({ "id": "13010", "sections": [{
                 "label": "a",
-                "webhook": { "url": "https://example.com/own", "enabled": own },
+                "webhook": { "url": "https://example.com/own", "enabled": own_enabled },
                 "menu": [{
                     "keyword": "yes",
                     "redirect": { "type": "webhook" },
-                    "webhook": { "url": "https://example.com/entry", "enabled": of_entry },
+                    "webhook": { "url": "https://example.com/entry", "enabled": entry_enabled },
                 }],
             }]});
             let campaign =
                 document::read(document.to_string().as_bytes(), crate::delivery::egress::HttpUrls::Refused, None)
                     .expect("a valid document");
             let all = [
-                (WebhookKind::Underlying, "own".to_owned(), own),
-                (WebhookKind::Redirect, "entry".to_owned(), of_entry),
+                (WebhookKind::Underlying, "own".to_owned(), own_enabled),
+                (WebhookKind::Redirect, "entry".to_owned(), entry_enabled),
             ];
             let expected: Vec<_> =
                 all.into_iter().filter(|(.., enabled)| *enabled).map(|(kind, end, _)| (kind, end)).collect();
-            assert_eq!(fired(&campaign, &event("a", json!("YES"), None)), expected);
-            let alone = fired(&campaign, &event("a", json!("no"), None));
-            assert_eq!(alone.len(), usize::from(own));
+            assert_eq!(fired_webhooks(&campaign, &event("a", json!("YES"), None)), expected);
+            let without_entry = fired_webhooks(&campaign, &event("a", json!("no"), None));
+            assert_eq!(without_entry.len(), usize::from(own_enabled));
         }
     }
 
     #[test]
-    fn a_step_says_how_its_entry_was_found() {
+    fn a_step_has_the_field_that_matched() {
         let campaign = document::tests::example();
         for (keyword, option, expected) in [
             (json!(4), Some("Survey"), Some(MatchedBy::Keyword)),
@@ -180,7 +183,7 @@ mod tests {
             let event = event("Welcome Message", keyword, option);
             let step = step(&campaign, &event).expect("a section");
             assert_eq!(step.section.label, "Welcome Message");
-            assert_eq!(step.choice.map(|(_, by)| by), expected);
+            assert_eq!(step.choice.map(|(_, matched_by)| matched_by), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Deciding what follows an attempt: nothing, a retry at a certain time, or a dead letter.
+//! Decides what happens after an attempt: nothing, a retry at a certain time, or a dead letter.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -11,23 +11,22 @@ use super::duration::TextDuration;
 use super::outcome::Outcome;
 use super::reason::DeadLetterReason;
 
-/// How often and how long a delivery is tried.
+/// How often and for how long a delivery is attempted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
     /// The delay before the second attempt.
     pub initial_delay: Duration,
-    /// Each delay is the one before times this; at least 1.
+    /// The factor between one delay and the next. At least 1.
     pub multiplier: f64,
-    /// No delay is longer, one asked for by `Retry-After` included.
+    /// The longest delay. It also limits `Retry-After`.
     pub max_delay: Duration,
-    /// Each delay is made longer or shorter by up to this share of it; 0 to 1.
+    /// The largest random change of a delay, as a share of the delay from 0 to 1.
     pub jitter: f64,
-    /// No more attempts than these.
     pub max_attempts: u32,
-    /// No attempt is planned for later than this after the first. One that comes late, because no worker was running,
-    /// is made all the same.
+    /// No attempt is scheduled later than this after the first attempt. An attempt that is late because no worker was
+    /// running is still made.
     pub max_age: Duration,
-    /// The statuses that end a delivery at once.
+    /// The statuses that end a delivery immediately.
     pub permanent_statuses: Vec<u16>,
 }
 
@@ -47,12 +46,12 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The policy of a webhook.
+    /// The policy with the overrides of `webhook`.
     pub fn for_webhook(&self, webhook: &Webhook) -> Cow<'_, Self> {
-        if webhook.retry.is_empty() { Cow::Borrowed(self) } else { Cow::Owned(self.with(&webhook.retry)) }
+        if webhook.retry.is_empty() { Cow::Borrowed(self) } else { Cow::Owned(self.with_overrides(&webhook.retry)) }
     }
 
-    fn with(&self, overrides: &RetryOverrides) -> Self {
+    fn with_overrides(&self, overrides: &RetryOverrides) -> Self {
         Self {
             initial_delay: overrides.initial_delay.as_ref().map_or(self.initial_delay, TextDuration::value),
             multiplier: overrides.multiplier.unwrap_or(self.multiplier),
@@ -64,31 +63,25 @@ impl RetryPolicy {
         }
     }
 
-    /// The delay after attempt `attempt` (the first is 1). `jitter` is a number in 0..1.
-    pub fn delay(&self, attempt: u32, jitter: f64) -> Duration {
+    /// The delay after attempt number `attempt`, counted from 1. `random` is a number from 0 to 1.
+    pub fn delay(&self, attempt: u32, random: f64) -> Duration {
         let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
-        let cap = self.max_delay.as_secs_f64();
-        let plain = (self.initial_delay.as_secs_f64() * self.multiplier.powi(exponent)).min(cap);
-        let spread = plain * self.jitter * (2.0 * jitter - 1.0);
-        Duration::from_secs_f64((plain + spread).clamp(0.0, cap))
+        let max = self.max_delay.as_secs_f64();
+        let base = (self.initial_delay.as_secs_f64() * self.multiplier.powi(exponent)).min(max);
+        let jitter = base * self.jitter * (2.0 * random - 1.0);
+        Duration::from_secs_f64((base + jitter).clamp(0.0, max))
     }
 }
 
-/// What becomes of a delivery after an attempt.
+/// The next step of a delivery after an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Settlement {
-    /// The receiver has it: nothing is left to do.
     Delivered,
-    /// It is tried again.
-    Retry {
-        /// Not before.
-        due: DateTime<Utc>,
-    },
-    /// It is given up and kept.
+    Retry { due: DateTime<Utc> },
     Dead(DeadLetterReason),
 }
 
-/// Decides after an attempt, which `delivery` has recorded already.
+/// Decides the next step after an attempt. `delivery` must already have recorded the attempt.
 pub fn decide(policy: &RetryPolicy, delivery: &Delivery, outcome: &Outcome, now: DateTime<Utc>) -> Settlement {
     let retry_after = match outcome {
         Outcome::Delivered => return Settlement::Delivered,
@@ -98,34 +91,34 @@ pub fn decide(policy: &RetryPolicy, delivery: &Delivery, outcome: &Outcome, now:
     if delivery.attempts_made >= policy.max_attempts {
         return Settlement::Dead(DeadLetterReason::Exhausted);
     }
-    let jitter = delivery.id.jitter(delivery.attempts_made);
-    // A receiver may ask for a longer wait than ours. A shorter one would spend the attempts before it has recovered.
-    let delay = policy.delay(delivery.attempts_made, jitter).max(retry_after);
-    let due = later(now, delay);
-    if due > later(delivery.first_attempt_at.unwrap_or(now), policy.max_age) {
+    let random = delivery.id.jitter(delivery.attempts_made);
+    // A receiver can only lengthen the delay. A shorter delay would use up the attempts before the receiver recovers.
+    let delay = policy.delay(delivery.attempts_made, random).max(retry_after);
+    let due = add_saturating(now, delay);
+    if due > add_saturating(delivery.first_attempt_at.unwrap_or(now), policy.max_age) {
         return Settlement::Dead(DeadLetterReason::Exhausted);
     }
     Settlement::Retry { due }
 }
 
-/// Parks a delivery that its endpoint can't take for `time`: tells when it comes back. One that is never attempted ages from
-/// when it was first parked, so that no endpoint keeps anything for ever.
+/// Parks a delivery for `delay` without an attempt, and returns when it is due again. The age of a delivery without an
+/// attempt counts from when it was first parked, so that no delivery waits forever.
 ///
 /// # Errors
-/// Why it is given up instead.
+/// If the delivery would be older than `max_age` then.
 pub fn park(
     policy: &RetryPolicy,
     delivery: &mut Delivery,
-    time: Duration,
+    delay: Duration,
     now: DateTime<Utc>,
 ) -> Result<DateTime<Utc>, DeadLetterReason> {
     let since = delivery.first_attempt_at.unwrap_or_else(|| *delivery.parked_at.get_or_insert(now));
-    let due = later(now, time);
-    if due > later(since, policy.max_age) { Err(DeadLetterReason::Exhausted) } else { Ok(due) }
+    let due = add_saturating(now, delay);
+    if due > add_saturating(since, policy.max_age) { Err(DeadLetterReason::Exhausted) } else { Ok(due) }
 }
 
-/// `time + delay`, or the end of time.
-fn later(time: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
+/// `time + delay`, or the latest possible time.
+fn add_saturating(time: DateTime<Utc>, delay: Duration) -> DateTime<Utc> {
     TimeDelta::from_std(delay).ok().and_then(|delay| time.checked_add_signed(delay)).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
@@ -146,8 +139,8 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// A delivery that has failed `attempts` times, `since` apart from now.
-    fn failed(attempts: u32, since: TimeDelta) -> Delivery {
+    /// A delivery with `attempts` failed attempts, which began `age` ago.
+    fn failed(attempts: u32, age: TimeDelta) -> Delivery {
         let document = br#"{"id":"c","sections":[{"label":"l","webhook":{"id":"wh_1","url":"https://example.com/"}}]}"#;
         let campaign = document::read(document, HttpUrls::Refused, None).unwrap();
         let body =
@@ -156,7 +149,7 @@ mod tests {
         let target = campaign.places().next().unwrap().target();
         let mut delivery = Delivery::new(event, target, None);
         for _ in 0..attempts {
-            let at = now() - since;
+            let at = now() - age;
             let (status, cause) = (Some(500), Cause::Status5xx);
             delivery.record(Attempt { at, duration_ms: 1, status, cause, error: None, answer: None });
         }
@@ -167,7 +160,7 @@ mod tests {
         Outcome::Transient { retry_after: retry_after.map(Duration::from_secs) }
     }
 
-    fn wait(settlement: &Settlement) -> Option<f64> {
+    fn delay_seconds(settlement: &Settlement) -> Option<f64> {
         match settlement {
             Settlement::Retry { due } => Some(due.signed_duration_since(now()).as_seconds_f64()),
             _ => None,
@@ -175,29 +168,29 @@ mod tests {
     }
 
     #[test]
-    fn the_default_delays() {
+    fn the_default_policy_takes_about_22_hours() {
         let policy = RetryPolicy::default();
-        let plain: Vec<u64> = (1..=11).map(|attempt| policy.delay(attempt, 0.5).as_secs()).collect();
-        assert_eq!(plain, [5, 15, 45, 135, 405, 1215, 3645, 10_935, 21_600, 21_600, 21_600]);
-        let hours = plain.iter().sum::<u64>() as f64 / 3600.0;
+        let delays: Vec<u64> = (1..=11).map(|attempt| policy.delay(attempt, 0.5).as_secs()).collect();
+        assert_eq!(delays, [5, 15, 45, 135, 405, 1215, 3645, 10_935, 21_600, 21_600, 21_600]);
+        let hours = delays.iter().sum::<u64>() as f64 / 3600.0;
         assert!((22.0..23.0).contains(&hours), "all attempts within {hours} h");
         assert_eq!(policy.delay(1, 0.0), seconds(4));
         assert_eq!(policy.delay(1, 1.0), seconds(6));
     }
 
     #[test]
-    fn what_follows() {
+    fn an_attempt_ends_in_delivery_retry_or_dead_letter() {
         let policy = RetryPolicy { jitter: 0.0, ..RetryPolicy::default() };
         let fresh = TimeDelta::zero();
-        let decide = |attempts, since, outcome| decide(&policy, &failed(attempts, since), &outcome, now());
+        let decide = |attempts, age, outcome| decide(&policy, &failed(attempts, age), &outcome, now());
         assert_eq!(decide(1, fresh, Outcome::Delivered), Settlement::Delivered);
         assert_eq!(
             decide(1, fresh, Outcome::Permanent(DeadLetterReason::Gone)),
             Settlement::Dead(DeadLetterReason::Gone)
         );
-        assert_eq!(wait(&decide(1, fresh, transient(None))), Some(5.0));
-        assert_eq!(wait(&decide(3, fresh, transient(None))), Some(45.0));
-        assert_eq!(wait(&decide(11, fresh, transient(None))), Some(21_600.0));
+        assert_eq!(delay_seconds(&decide(1, fresh, transient(None))), Some(5.0));
+        assert_eq!(delay_seconds(&decide(3, fresh, transient(None))), Some(45.0));
+        assert_eq!(delay_seconds(&decide(11, fresh, transient(None))), Some(21_600.0));
         assert_eq!(decide(12, fresh, transient(None)), Settlement::Dead(DeadLetterReason::Exhausted));
         assert_eq!(
             decide(11, TimeDelta::hours(43), transient(None)),
@@ -207,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_parked_spends_no_attempt_and_ages() {
+    fn a_parked_delivery_ages_without_attempts() {
         let policy = RetryPolicy::default();
         let park = |mut delivery: Delivery| {
             let due = park(&policy, &mut delivery, seconds(60), now());
@@ -223,18 +216,19 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_may_ask_for_a_longer_wait_and_for_no_shorter_one() {
+    fn retry_after_can_only_lengthen_the_delay() {
         let policy = RetryPolicy { jitter: 0.0, max_delay: seconds(600), ..RetryPolicy::default() };
-        for (asked, expected) in [(Some(60), 60.0), (Some(1), 5.0), (Some(0), 5.0), (Some(86_400), 600.0), (None, 5.0)]
+        for (retry_after, expected) in
+            [(Some(60), 60.0), (Some(1), 5.0), (Some(0), 5.0), (Some(86_400), 600.0), (None, 5.0)]
         {
-            let settlement = decide(&policy, &failed(1, TimeDelta::zero()), &transient(asked), now());
-            assert_eq!(wait(&settlement), Some(expected), "Retry-After: {asked:?}");
+            let settlement = decide(&policy, &failed(1, TimeDelta::zero()), &transient(retry_after), now());
+            assert_eq!(delay_seconds(&settlement), Some(expected), "Retry-After: {retry_after:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn delays_stay_within_their_bounds(
+        fn a_delay_never_exceeds_the_maximum(
             initial in 1_u64..86_400, multiplier in 1.0..1000.0_f64, max in 1_u64..1_000_000, jitter in 0.0..=1.0_f64,
             attempt in 0_u32..u32::MAX, random in 0.0..=1.0_f64,
         ) {

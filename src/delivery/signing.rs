@@ -1,7 +1,7 @@
-//! Signatures by Standard Webhooks (`v1`, HMAC-SHA256), with which a receiver knows that a request is ours and unchanged.
+//! Signs requests according to Standard Webhooks (`v1`, HMAC-SHA256), so that a receiver can verify their origin.
 //!
-//! A secret is replaced without a gap: for a while requests carry a signature by the old one as well, and a receiver takes
-//! whichever it can verify.
+//! Secrets are rotated without an interruption: until the old secret expires, a request has one signature for each
+//! secret, and the receiver accepts the signature that it can verify.
 
 use std::time::Duration;
 
@@ -11,42 +11,42 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::campaign::{PreviousSecret, Webhook};
 
-/// How long the old secret still signs, where nobody says otherwise.
+/// How long a replaced secret still signs requests by default.
 pub const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 3600);
 
-/// The longest that an old secret still signs.
-pub const LONGEST_OVERLAP: Duration = Duration::from_secs(30 * 24 * 3600);
+pub const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The most secrets that sign beside the present one: a request has a signature by each.
-pub const MOST_PREVIOUS: usize = 3;
+/// The most replaced secrets that still sign requests.
+pub const MAX_PREVIOUS_SECRETS: usize = 3;
 
-/// Bytes of a secret that is made here.
+/// The size of a generated secret.
 pub const SECRET_BYTES: usize = 32;
 
-/// The value of `webhook-signature`: by the present secret first. None where the webhook has no secret.
+/// The value of `webhook-signature`, the signature of the current secret first. `None` if the webhook has no secret.
 pub fn signature(webhook: &Webhook, id: &str, body: &[u8], now: DateTime<Utc>) -> Option<String> {
     let previous = webhook.previous_secrets.iter().filter(|previous| previous.until > now);
     let secrets = webhook.secret.iter().chain(previous.map(|previous| &previous.secret));
-    // A document's secrets are base64, and bodies are UTF-8: nothing is left out of what was checked.
-    let signed =
+    // Signing cannot fail: the secrets of a validated document are base64, and bodies are UTF-8.
+    let signatures =
         secrets.filter_map(|secret| standardwebhooks::Webhook::new(secret).ok()?.sign(id, now.timestamp(), body).ok());
-    let signatures: Vec<String> = signed.collect();
+    let signatures: Vec<String> = signatures.collect();
     (!signatures.is_empty()).then(|| signatures.join(" "))
 }
 
-/// The secret that is made of these random bytes.
-pub fn secret_of(random: [u8; SECRET_BYTES]) -> String {
+/// The text of a secret, `whsec_` and base64.
+pub fn encode_secret(random: [u8; SECRET_BYTES]) -> String {
     format!("whsec_{}", STANDARD.encode(random))
 }
 
-/// The webhook with a new secret; the one it had signs for `overlap` longer. Without any overlap no other signs any more.
-pub fn rotated(webhook: &Webhook, new: String, overlap: Duration, now: DateTime<Utc>) -> Webhook {
-    let until = now + TimeDelta::from_std(overlap.min(LONGEST_OVERLAP)).unwrap_or_default();
+/// Returns the webhook with a new secret. The old secrets sign for at most `overlap` longer. Zero removes them
+/// immediately.
+pub fn rotate_secret(webhook: &Webhook, new: String, overlap: Duration, now: DateTime<Utc>) -> Webhook {
+    let until = now + TimeDelta::from_std(overlap.min(MAX_OVERLAP)).unwrap_or_default();
     let replaced = webhook.secret.clone().map(|secret| PreviousSecret { secret, until });
     let earlier = webhook.previous_secrets.iter().cloned();
     let mut previous: Vec<PreviousSecret> = replaced.into_iter().chain(earlier).collect();
     previous.retain(|previous| previous.until > now && !overlap.is_zero());
-    previous.truncate(MOST_PREVIOUS);
+    previous.truncate(MAX_PREVIOUS_SECRETS);
     Webhook { secret: Some(new), previous_secrets: previous, ..webhook.clone() }
 }
 
@@ -67,16 +67,15 @@ mod tests {
         DateTime::from_timestamp(1_718_753_174, 0).expect("a time")
     }
 
-    /// Whether a receiver that has this secret finds its signature.
+    /// Whether a receiver with this secret can verify one of the signatures.
     fn verifies(secret: &str, signatures: &str, now: DateTime<Utc>) -> bool {
-        let own = Webhook { secret: Some(secret.to_owned()), ..webhook() };
-        let own = signature(&own, "dlv_1", BODY, now).expect("a signature");
-        signatures.split(' ').any(|signature| signature == own)
+        let webhook = Webhook { secret: Some(secret.to_owned()), ..webhook() };
+        let expected = signature(&webhook, "dlv_1", BODY, now).expect("a signature");
+        signatures.split(' ').any(|signature| signature == expected)
     }
 
-    /// The example of the specification.
     #[test]
-    fn the_specified_signature() {
+    fn the_example_of_the_specification_is_signed() {
         let webhook = Webhook { secret: Some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()), ..webhook() };
         let now = DateTime::from_timestamp(1_614_265_330, 0).expect("a time");
         let signature = signature(&webhook, "msg_p5jXN8AQM9LWM0D4loKWxJek", br#"{"test": 2432232314}"#, now);
@@ -84,35 +83,36 @@ mod tests {
     }
 
     #[test]
-    fn none_without_a_secret() {
+    fn there_is_no_signature_without_a_secret() {
         assert_eq!(signature(&webhook(), "dlv_1", BODY, now()), None);
     }
 
     #[test]
-    fn while_secrets_overlap_either_verifies() {
+    fn old_and_new_secret_verify_during_the_overlap() {
         let now = now();
-        let (old, new) = (secret_of([1; 32]), secret_of([2; 32]));
-        let signed = |webhook: &Webhook, at| signature(webhook, "dlv_1", BODY, at).expect("a signature");
-        let webhook = rotated(&webhook(), old.clone(), DEFAULT_OVERLAP, now);
-        assert!(webhook.previous_secrets.is_empty(), "it had none");
-        let webhook = rotated(&webhook, new.clone(), Duration::from_secs(60), now);
-        let both = signed(&webhook, now);
+        let (old, new) = (encode_secret([1; 32]), encode_secret([2; 32]));
+        let sign = |webhook: &Webhook, at| signature(webhook, "dlv_1", BODY, at).expect("a signature");
+        let webhook = rotate_secret(&webhook(), old.clone(), DEFAULT_OVERLAP, now);
+        assert!(webhook.previous_secrets.is_empty(), "there was no old secret");
+        let webhook = rotate_secret(&webhook, new.clone(), Duration::from_secs(60), now);
+        let both = sign(&webhook, now);
         assert!(verifies(&old, &both, now) && verifies(&new, &both, now));
-        assert!(!verifies(&secret_of([3; 32]), &both, now));
+        assert!(!verifies(&encode_secret([3; 32]), &both, now));
         let later = now + TimeDelta::seconds(60);
-        let one = signed(&webhook, later);
+        let one = sign(&webhook, later);
         assert_eq!(one.split(' ').count(), 1, "{one}");
         let overlap = webhook.previous_secrets[0].until.signed_duration_since(now);
         assert_eq!(overlap, TimeDelta::seconds(60));
     }
 
     #[test]
-    fn no_more_than_a_few_sign() {
+    fn only_the_latest_secrets_are_kept() {
         let now = now();
-        let webhook = (0..9).fold(webhook(), |webhook, n| rotated(&webhook, secret_of([n; 32]), DEFAULT_OVERLAP, now));
+        let webhook =
+            (0..9).fold(webhook(), |webhook, n| rotate_secret(&webhook, encode_secret([n; 32]), DEFAULT_OVERLAP, now));
         let previous: Vec<&str> = webhook.previous_secrets.iter().map(|previous| previous.secret.as_str()).collect();
-        assert_eq!(previous, [secret_of([7; 32]), secret_of([6; 32]), secret_of([5; 32])]);
-        let after = rotated(&webhook, secret_of([9; 32]), DEFAULT_OVERLAP, now + TimeDelta::days(2));
-        assert_eq!(after.previous_secrets.len(), 1, "those whose time is over are gone");
+        assert_eq!(previous, [encode_secret([7; 32]), encode_secret([6; 32]), encode_secret([5; 32])]);
+        let after = rotate_secret(&webhook, encode_secret([9; 32]), DEFAULT_OVERLAP, now + TimeDelta::days(2));
+        assert_eq!(after.previous_secrets.len(), 1, "expired secrets are removed");
     }
 }

@@ -1,4 +1,4 @@
-//! A step event to try a webhook with, where nobody has reached the step.
+//! A synthetic step event to test a webhook.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
@@ -8,16 +8,16 @@ use super::event::{self, StepEvent};
 use super::timestamp;
 use super::violation::Violation;
 
-/// Of a range that belongs to nobody.
+/// In a range reserved for fictional use.
 pub const PHONE_NUMBER: &str = "+12025550100";
 
-/// The event of a user who has reached the step of `place`, with what was `given` in place of what is made up. `unique`
-/// tells one sample from the next.
+/// An event of a user who reached the step at `place`. The fields in `overrides` replace the generated fields. `unique`
+/// makes the event id unique.
 ///
 /// # Errors
-/// The faults of what was given, with paths below `$.event`.
+/// The violations in `overrides`, with paths below `$.event`.
 pub fn test_event(
-    given: Map<String, Value>,
+    overrides: Map<String, Value>,
     campaign: &str,
     place: &WebhookPlace<'_>,
     now: DateTime<Utc>,
@@ -40,13 +40,13 @@ pub fn test_event(
         }
     }
     add("eventId", format!("test-{unique}").into());
-    event.extend(given);
+    event.extend(overrides);
     let body = Value::Object(event).to_string();
-    event::decode(body.as_bytes(), None).map_err(|faults| faults.into_iter().map(within_event).collect())
+    event::decode(body.as_bytes(), None).map_err(|violations| violations.into_iter().map(below_event).collect())
 }
 
-fn within_event(fault: Violation) -> Violation {
-    Violation { path: fault.path.replacen('$', "$.event", 1), ..fault }
+fn below_event(violation: Violation) -> Violation {
+    Violation { path: violation.path.replacen('$', "$.event", 1), ..violation }
 }
 
 #[cfg(test)]
@@ -56,32 +56,36 @@ mod tests {
     use super::*;
     use crate::delivery::document::tests::example;
 
-    fn sample(keyword: Option<&str>, given: Value) -> Result<StepEvent, Vec<Violation>> {
+    fn create(keyword: Option<&str>, overrides: Value) -> Result<StepEvent, Vec<Violation>> {
         let campaign = example();
-        let of = |place: &WebhookPlace<'_>| place.entry.map(|entry| entry.keyword.to_string()).as_deref() == keyword;
-        let place = campaign.places().find(of).expect("a place");
-        let given = given.as_object().cloned().expect("an object");
-        test_event(given, &campaign.id, &place, DateTime::UNIX_EPOCH, "1")
+        let has_keyword =
+            |place: &WebhookPlace<'_>| place.entry.map(|entry| entry.keyword.to_string()).as_deref() == keyword;
+        let place = campaign.places().find(has_keyword).expect("a place");
+        let overrides = overrides.as_object().cloned().expect("an object");
+        test_event(overrides, &campaign.id, &place, DateTime::UNIX_EPOCH, "1")
     }
 
     #[test]
-    fn what_is_left_out_is_made_up() {
-        let made_up = sample(Some("4"), json!({})).expect("an event");
-        let (label, option) = (made_up.label.as_str(), made_up.option.as_deref());
-        assert_eq!((label, option, made_up.event_id.as_str()), ("Welcome Message", Some("Offers"), "test-1"));
-        assert_eq!(made_up.keyword.map(|keyword| keyword.to_json()), Some(json!(4)));
-        let given =
-            sample(Some("4"), json!({ "option": null, "keyword": "four", "phoneNumber": "7" })).expect("an event");
-        assert_eq!((given.option, given.phone_number.as_str()), (None, "7"));
-        assert_eq!(given.keyword.map(|keyword| keyword.to_json()), Some(json!("four")));
-        let own = sample(None, json!({})).expect("an event");
-        assert_eq!((own.label.as_str(), own.keyword, own.response.as_deref()), ("Offers", None, Some("test")));
+    fn missing_fields_are_generated() {
+        let generated = create(Some("4"), json!({})).expect("an event");
+        let (label, option) = (generated.label.as_str(), generated.option.as_deref());
+        assert_eq!((label, option, generated.event_id.as_str()), ("Welcome Message", Some("Offers"), "test-1"));
+        assert_eq!(generated.keyword.map(|keyword| keyword.to_json()), Some(json!(4)));
+        let overridden =
+            create(Some("4"), json!({ "option": null, "keyword": "four", "phoneNumber": "7" })).expect("an event");
+        assert_eq!((overridden.option, overridden.phone_number.as_str()), (None, "7"));
+        assert_eq!(overridden.keyword.map(|keyword| keyword.to_json()), Some(json!("four")));
+        let of_section = create(None, json!({})).expect("an event");
+        assert_eq!(
+            (of_section.label.as_str(), of_section.keyword, of_section.response.as_deref()),
+            ("Offers", None, Some("test"))
+        );
     }
 
     #[test]
-    fn what_was_given_may_have_faults() {
-        let faults = sample(None, json!({ "date": "today", "keyword": [] })).expect_err("it was taken");
-        let paths: Vec<&str> = faults.iter().map(|fault| fault.path.as_str()).collect();
+    fn invalid_overrides_are_refused() {
+        let violations = create(None, json!({ "date": "today", "keyword": [] })).expect_err("it was accepted");
+        let paths: Vec<&str> = violations.iter().map(|violation| violation.path.as_str()).collect();
         assert_eq!(paths, ["$.event.date", "$.event.keyword"]);
     }
 }

@@ -1,4 +1,4 @@
-//! A time as people give it: when it was, or how long ago.
+//! A point in time as people write it: an RFC 3339 time, or how long ago (`2h`).
 
 use std::time::Duration;
 
@@ -6,20 +6,17 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{duration, timestamp};
 
-/// A time as it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeSpec {
-    /// RFC 3339.
+    /// `2024-06-18T23:26:14Z`
     At(DateTime<Utc>),
-    /// `2h`.
+    /// `2h`
     Ago(Duration),
 }
 
 impl TimeSpec {
-    /// Reads a time.
-    ///
     /// # Errors
-    /// A sentence saying what to write.
+    /// A sentence that says what to write.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Ok(ago) = duration::parse(text) {
             return Ok(Self::Ago(ago));
@@ -29,7 +26,7 @@ impl TimeSpec {
             .map_err(|_| "write a time as 2024-06-18T23:26:14Z, or how long ago as `30m` or `2h`".to_owned())
     }
 
-    /// The time itself. Nothing has died before 1970, however long ago is asked for.
+    /// The absolute time. The result of `Ago` is never before 1970.
     pub fn at(self, now: DateTime<Utc>) -> DateTime<Utc> {
         match self {
             Self::At(time) => time,
@@ -46,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times() {
+    fn absolute_and_relative_times_are_parsed() {
         let now = timestamp::parse("2026-11-22T03:00:00Z").expect("a time");
         for (text, time) in [
             ("90s", "2026-11-22T02:58:30.000Z"),

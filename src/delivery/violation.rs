@@ -1,21 +1,19 @@
-//! What is wrong with something a person or a publisher gave us: the JSON path, and a sentence saying what to do.
+//! A violation of a rule in a document, a request or an event: the JSON path, and a sentence that says what to do.
 
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One fault of a document or an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Violation {
-    /// Where: `$.sections[0].menu[2].webhook.url`.
+    /// The JSON path, such as `$.sections[0].menu[2].webhook.url`.
     pub path: String,
     /// What is wrong and what to do.
     pub message: String,
 }
 
 impl Violation {
-    /// A fault at `path`.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self { path: path.into(), message: message.into() }
     }
@@ -27,7 +25,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// The JSON type of a value, as a person would call it.
+/// The JSON type of a value with its article, for messages.
 pub fn type_name(value: &serde_json::Value) -> &'static str {
     match value {
         serde_json::Value::Null => "null",

@@ -1,4 +1,4 @@
-//! The URL of a webhook: read once, where it is configured, and not again for each request.
+//! The URL of a webhook, parsed once when the campaign is loaded instead of for each request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,56 +9,55 @@ use url::Url;
 
 use super::endpoint::ReceiverKey;
 
-/// A URL as it was written, and where it leads. Cheap to clone.
+/// The original text of a URL, and its parsed form. Cheap to clone.
 #[derive(Clone)]
 pub struct WebhookUrl(Arc<Parts>);
 
 struct Parts {
-    written: String,
-    /// None where it is no URL, which no document that was checked has.
+    text: String,
+    /// `None` if `text` is not a URL. A checked document has no such text.
     url: Option<Url>,
-    place: ReceiverKey,
+    receiver_key: ReceiverKey,
 }
 
 impl WebhookUrl {
-    /// As it was written.
+    /// The original text.
     pub fn as_str(&self) -> &str {
-        &self.0.written
+        &self.0.text
     }
 
-    /// As it is sent to; none where it can't be read.
+    /// `None` if the text is not a URL.
     pub fn url(&self) -> Option<&Url> {
         self.0.url.as_ref()
     }
 
-    /// Its endpoint and path.
-    pub fn place(&self) -> &ReceiverKey {
-        &self.0.place
+    pub fn receiver_key(&self) -> &ReceiverKey {
+        &self.0.receiver_key
     }
 }
 
 impl From<String> for WebhookUrl {
-    fn from(written: String) -> Self {
-        let (url, place) = (Url::parse(&written).ok(), ReceiverKey::of_url(&written));
-        Self(Arc::new(Parts { written, url, place }))
+    fn from(text: String) -> Self {
+        let (url, receiver_key) = (Url::parse(&text).ok(), ReceiverKey::from_url(&text));
+        Self(Arc::new(Parts { text, url, receiver_key }))
     }
 }
 
 impl PartialEq for WebhookUrl {
     fn eq(&self, other: &Self) -> bool {
-        self.0.written == other.0.written
+        self.0.text == other.0.text
     }
 }
 
 impl fmt::Debug for WebhookUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.written.fmt(f)
+        self.0.text.fmt(f)
     }
 }
 
 impl Serialize for WebhookUrl {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.written.serialize(serializer)
+        self.0.text.serialize(serializer)
     }
 }
 
@@ -87,13 +86,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_stored_as_it_was_written() {
-        let written = "https://Example.com/hooks?b=1";
-        let url = WebhookUrl::from(written.to_owned());
-        assert_eq!((url.as_str(), url.url().map(Url::as_str)), (written, Some("https://example.com/hooks?b=1")));
-        assert_eq!(url.place().path, "/hooks");
+    fn the_original_text_is_stored() {
+        let text = "https://Example.com/hooks?b=1";
+        let url = WebhookUrl::from(text.to_owned());
+        assert_eq!((url.as_str(), url.url().map(Url::as_str)), (text, Some("https://example.com/hooks?b=1")));
+        assert_eq!(url.receiver_key().path, "/hooks");
         let json = serde_json::to_string(&url).expect("JSON");
-        assert_eq!(json, format!("{written:?}"));
+        assert_eq!(json, format!("{text:?}"));
         assert_eq!(serde_json::from_str::<WebhookUrl>(&json).expect("a URL"), url);
         assert!(WebhookUrl::from("no URL".to_owned()).url().is_none());
     }

@@ -1,153 +1,129 @@
-//! A campaign as nodes and arrows, in the order of its document.
+//! The graph of a campaign: nodes and arrows, in the order of the document.
 
 use std::collections::BTreeMap;
 
 use crate::delivery::campaign::{Campaign, MenuEntry, Redirect, RedirectKind, SectionKind, Webhook, WebhookKind};
 use crate::delivery::ids::WebhookId;
 
-/// A campaign as nodes and arrows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Graph {
-    /// The campaign's id.
     pub id: String,
-    /// Its name, for people.
     pub name: Option<String>,
-    /// The sections first, in the document's order; then what else their arrows lead to.
+    /// All sections first, in the document's order. Then the other targets of arrows.
     pub nodes: Vec<Node>,
-    /// In the order of the document; of one row the redirect comes before the webhook under it.
+    /// In the order of the document. Within a row, the redirect comes before the underlying webhook.
     pub arrows: Vec<Arrow>,
 }
 
-/// What is drawn by itself.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Node {
-    /// A section of the campaign, with its menu.
     Section(SectionNode),
-    /// A webhook at its place: two with the same URL are two nodes.
+    /// Two webhooks with the same URL are two nodes.
     Webhook(WebhookNode),
-    /// Another campaign, by the name redirects have for it: one node, whoever leads there.
+    /// Another campaign, as redirects name it. All redirects to it share the node.
     Campaign(String),
-    /// Where a redirect leads that leads nowhere.
+    /// The target of a redirect that leads nowhere.
     Missing(DanglingTarget),
 }
 
-/// A section.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SectionNode {
-    /// Its label.
     pub label: String,
-    /// The Welcome Message, or an interaction.
     pub kind: SectionKind,
-    /// What the user is shown.
     pub message: Option<String>,
-    /// Whether the user can come here.
     pub reach: Reach,
-    /// What arrows go out of, from top to bottom.
+    /// Arrows start at rows. From top to bottom.
     pub rows: Vec<EntryNode>,
 }
 
-/// Whether interactions lead from the Welcome Message to a section.
+/// Tells if redirects lead from the Welcome Message to a section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// They do, or there is no Welcome Message to begin from.
+    /// Also if the campaign has no Welcome Message.
     Reached,
-    /// They don't.
     Unreached,
 }
 
-/// A line of a section.
+/// A row of a section.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EntryNode {
-    /// The section's own redirect and webhook. There is none where it has neither.
+    /// The section's own redirect and webhook. Absent if the section has neither.
     Own,
-    /// A menu entry.
     Entry {
-        /// What the user types.
         keyword: String,
         /// The menu text.
         option: Option<String>,
     },
 }
 
-/// A webhook.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WebhookNode {
-    /// Its id.
     pub id: WebhookId,
-    /// Its URL, as it was written.
     pub url: String,
-    /// How it stands to the redirect beside it.
     pub kind: WebhookKind,
-    /// Whether it fires.
-    pub state: HookState,
+    pub state: WebhookState,
 }
 
-/// Whether a webhook fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HookState {
-    /// It does.
+pub enum WebhookState {
     Enabled,
-    /// It is disabled in the document.
     Disabled,
 }
 
-/// What a redirect names that is not there. A document that was checked has none of these.
+/// A redirect target that does not exist. Checked documents have none.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DanglingTarget {
     /// No section has this label.
     Section(String),
-    /// An interaction or a campaign, and it does not say which.
+    /// The redirect to an interaction or a campaign has no `to`.
     Name,
-    /// The webhook that it is.
+    /// The redirect is a webhook, but there is no webhook beside it.
     Webhook,
 }
 
-/// An arrow of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrow {
-    /// The section it comes from, among the nodes.
+    /// Index of the section in [`Graph::nodes`].
     pub from: usize,
-    /// Which of its rows.
+    /// Index of the row in the section.
     pub row: usize,
-    /// The node it leads to.
+    /// Index of the target in [`Graph::nodes`].
     pub to: usize,
-    /// What it is.
     pub kind: ArrowKind,
 }
 
-/// What an arrow is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArrowKind {
-    /// A redirect to an interaction: blue.
+    /// Blue.
     Interaction,
-    /// A redirect to another campaign: red.
+    /// Red.
     Campaign,
-    /// To a webhook: black.
+    /// Black.
     Webhook(WebhookKind),
 }
 
-/// The nodes and arrows of a campaign.
+/// Builds the graph of a campaign.
 pub fn graph(campaign: &Campaign) -> Graph {
-    let mut drawn = Graph {
+    let mut graph = Graph {
         id: campaign.id.clone(),
         name: campaign.name.clone(),
-        nodes: campaign.sections.iter().map(|section| Node::Section(SectionNode::of_section(section))).collect(),
+        nodes: campaign.sections.iter().map(|section| Node::Section(SectionNode::from_section(section))).collect(),
         arrows: Vec::new(),
     };
-    let labels = (0..).zip(&campaign.sections).map(|(at, section)| (section.label.as_str(), at)).collect();
+    let labels = (0..).zip(&campaign.sections).map(|(index, section)| (section.label.as_str(), index)).collect();
     let mut targets = Targets { labels, campaigns: BTreeMap::new(), missing: BTreeMap::new() };
     for (from, section) in campaign.sections.iter().enumerate() {
         let own = Outgoing { redirect: section.redirect.as_ref(), webhook: section.webhook.as_deref() };
         let own = own.is_any().then_some(own);
         for (row, outgoing) in own.into_iter().chain(section.menu.iter().map(Outgoing::from_entry)).enumerate() {
-            drawn.draw(from, row, outgoing, &mut targets);
+            graph.add_outgoing(from, row, outgoing, &mut targets);
         }
     }
-    drawn.mark_unreached();
-    drawn
+    graph.mark_unreached();
+    graph
 }
 
-/// What a row leads to.
+/// The targets of a row.
 struct Outgoing<'a> {
     redirect: Option<&'a Redirect>,
     webhook: Option<&'a Webhook>,
@@ -163,7 +139,7 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// The nodes that more than one redirect can lead to.
+/// Index of each node that several redirects can share.
 struct Targets<'a> {
     labels: BTreeMap<&'a str, usize>,
     campaigns: BTreeMap<&'a str, usize>,
@@ -171,7 +147,7 @@ struct Targets<'a> {
 }
 
 impl SectionNode {
-    fn of_section(section: &crate::delivery::campaign::Section) -> Self {
+    fn from_section(section: &crate::delivery::campaign::Section) -> Self {
         let own = (section.redirect.is_some() || section.webhook.is_some()).then_some(EntryNode::Own);
         let entries = section
             .menu
@@ -188,64 +164,64 @@ impl SectionNode {
 }
 
 impl Graph {
-    /// The section at this place among the nodes.
-    pub fn card(&self, node: usize) -> Option<&SectionNode> {
+    /// The section at index `node` of the nodes, if that node is a section.
+    pub fn section(&self, node: usize) -> Option<&SectionNode> {
         match self.nodes.get(node) {
-            Some(Node::Section(card)) => Some(card),
+            Some(Node::Section(section)) => Some(section),
             _ => None,
         }
     }
 
-    /// The sections, in the order of the document; their places among the nodes are 0, 1, ….
-    pub fn cards(&self) -> impl Iterator<Item = &SectionNode> {
+    /// The sections, in the order of the document. Their indices among the nodes are 0, 1, ….
+    pub fn sections(&self) -> impl Iterator<Item = &SectionNode> {
         self.nodes.iter().map_while(|node| match node {
-            Node::Section(card) => Some(card),
+            Node::Section(section) => Some(section),
             _ => None,
         })
     }
 
-    fn draw<'a>(&mut self, from: usize, row: usize, outgoing: Outgoing<'a>, targets: &mut Targets<'a>) {
+    fn add_outgoing<'a>(&mut self, from: usize, row: usize, outgoing: Outgoing<'a>, targets: &mut Targets<'a>) {
         let redirect = outgoing.redirect.map(|redirect| (redirect.kind, redirect.to.as_deref()));
         let arrow = match redirect {
             None => None,
-            Some((RedirectKind::Interaction, to)) => Some((self.section(to, targets), ArrowKind::Interaction)),
-            Some((RedirectKind::Campaign, to)) => Some((self.campaign(to, targets), ArrowKind::Campaign)),
-            // The webhook beside it draws the arrow.
+            Some((RedirectKind::Interaction, to)) => Some((self.section_target(to, targets), ArrowKind::Interaction)),
+            Some((RedirectKind::Campaign, to)) => Some((self.campaign_target(to, targets), ArrowKind::Campaign)),
+            // The arrow is added with the webhook, below.
             Some((RedirectKind::Webhook, _)) if outgoing.webhook.is_some() => None,
             Some((RedirectKind::Webhook, _)) => {
-                Some((self.missing(DanglingTarget::Webhook, targets), ArrowKind::Webhook(WebhookKind::Redirect)))
+                Some((self.missing_target(DanglingTarget::Webhook, targets), ArrowKind::Webhook(WebhookKind::Redirect)))
             }
         };
-        let hook = outgoing.webhook.map(|webhook| WebhookNode {
+        let node = outgoing.webhook.map(|webhook| WebhookNode {
             id: webhook.id.clone(),
             url: webhook.url.as_str().to_owned(),
-            kind: WebhookKind::beside(outgoing.redirect),
-            state: if webhook.enabled { HookState::Enabled } else { HookState::Disabled },
+            kind: WebhookKind::from_redirect(outgoing.redirect),
+            state: if webhook.enabled { WebhookState::Enabled } else { WebhookState::Disabled },
         });
-        let under = hook.map(|hook| {
-            let kind = ArrowKind::Webhook(hook.kind);
-            (self.add(Node::Webhook(hook)), kind)
+        let webhook_arrow = node.map(|node| {
+            let kind = ArrowKind::Webhook(node.kind);
+            (self.add(Node::Webhook(node)), kind)
         });
-        let arrows = [arrow, under].into_iter().flatten();
+        let arrows = [arrow, webhook_arrow].into_iter().flatten();
         self.arrows.extend(arrows.map(|(to, kind)| Arrow { from, row, to, kind }));
     }
 
-    fn section<'a>(&mut self, to: Option<&'a str>, targets: &mut Targets<'a>) -> usize {
+    fn section_target<'a>(&mut self, to: Option<&'a str>, targets: &mut Targets<'a>) -> usize {
         match to.map(|label| (label, targets.labels.get(label))) {
             Some((_, Some(section))) => *section,
-            Some((label, None)) => self.missing(DanglingTarget::Section(label.to_owned()), targets),
-            None => self.missing(DanglingTarget::Name, targets),
+            Some((label, None)) => self.missing_target(DanglingTarget::Section(label.to_owned()), targets),
+            None => self.missing_target(DanglingTarget::Name, targets),
         }
     }
 
-    fn campaign<'a>(&mut self, to: Option<&'a str>, targets: &mut Targets<'a>) -> usize {
+    fn campaign_target<'a>(&mut self, to: Option<&'a str>, targets: &mut Targets<'a>) -> usize {
         match to {
             Some(name) => *targets.campaigns.entry(name).or_insert_with(|| self.add(Node::Campaign(name.to_owned()))),
-            None => self.missing(DanglingTarget::Name, targets),
+            None => self.missing_target(DanglingTarget::Name, targets),
         }
     }
 
-    fn missing(&mut self, missing: DanglingTarget, targets: &mut Targets<'_>) -> usize {
+    fn missing_target(&mut self, missing: DanglingTarget, targets: &mut Targets<'_>) -> usize {
         *targets.missing.entry(missing.clone()).or_insert_with(|| self.add(Node::Missing(missing)))
     }
 
@@ -255,21 +231,23 @@ impl Graph {
     }
 
     fn mark_unreached(&mut self) {
-        let mut unreached: Vec<bool> = self.cards().map(|_| true).collect();
-        let Some(first) = self.cards().position(|card| card.kind == SectionKind::WelcomeMessage) else { return };
+        let mut unreached: Vec<bool> = self.sections().map(|_| true).collect();
+        let Some(first) = self.sections().position(|section| section.kind == SectionKind::WelcomeMessage) else {
+            return;
+        };
         let mut leads_to = vec![Vec::new(); unreached.len()];
         for arrow in self.arrows.iter().filter(|arrow| arrow.to < unreached.len()) {
             leads_to[arrow.from].push(arrow.to);
         }
-        let mut next = vec![first];
-        while let Some(section) = next.pop() {
+        let mut pending = vec![first];
+        while let Some(section) = pending.pop() {
             if std::mem::replace(&mut unreached[section], false) {
-                next.extend(&leads_to[section]);
+                pending.extend(&leads_to[section]);
             }
         }
         for (node, unreached) in self.nodes.iter_mut().zip(unreached) {
-            if let (Node::Section(card), true) = (node, unreached) {
-                card.reach = Reach::Unreached;
+            if let (Node::Section(section), true) = (node, unreached) {
+                section.reach = Reach::Unreached;
             }
         }
     }
@@ -280,32 +258,32 @@ mod tests {
     use super::*;
     use crate::delivery::document::tests::example;
 
-    /// What arrows lead to, in words.
-    fn told(graph: &Graph) -> Vec<String> {
+    /// One line for each arrow: source, kind and target.
+    fn describe_arrows(graph: &Graph) -> Vec<String> {
         let arrows = graph.arrows.iter().map(|arrow| {
-            let card = graph.card(arrow.from).expect("arrows come from sections");
-            let row = match &card.rows[arrow.row] {
+            let section = graph.section(arrow.from).expect("arrows come from sections");
+            let row = match &section.rows[arrow.row] {
                 EntryNode::Own => "own".to_owned(),
                 EntryNode::Entry { keyword, .. } => keyword.clone(),
             };
             let to = match &graph.nodes[arrow.to] {
-                Node::Section(card) => card.label.clone(),
-                Node::Webhook(hook) => hook.url.clone(),
+                Node::Section(section) => section.label.clone(),
+                Node::Webhook(webhook) => webhook.url.clone(),
                 Node::Campaign(name) => name.clone(),
                 Node::Missing(missing) => format!("{missing:?}"),
             };
-            format!("{} {row}: {:?} {to}", card.label, arrow.kind)
+            format!("{} {row}: {:?} {to}", section.label, arrow.kind)
         });
         arrows.collect()
     }
 
-    /// Options 1 and 4 stay in the campaign (blue), 2 and 5 lead to others (red), 3 is a webhook, 4 and 5 have one under
-    /// them (black).
+    /// Entries 1 and 4 stay in the campaign (blue), entries 2 and 5 lead to other campaigns (red), and entry 3 is a
+    /// webhook (black). Entries 4 and 5 have an underlying webhook (black).
     #[test]
-    fn the_five_entries_of_the_documentation() {
+    fn the_example_has_the_documented_arrows() {
         let graph = graph(&example());
-        let arrows = told(&graph);
-        let of_the_menu = [
+        let arrows = describe_arrows(&graph);
+        let expected = [
             "Welcome Message 1: Interaction Plans",
             "Welcome Message 2: Campaign raffle-giveaway",
             "Welcome Message 3: Webhook(Redirect) https://example.com/hooks/agent",
@@ -315,12 +293,12 @@ mod tests {
             "Welcome Message 5: Webhook(Underlying) https://example.com/hooks/survey",
         ];
         let menu: Vec<&String> = arrows.iter().filter(|arrow| arrow.starts_with("Welcome Message")).collect();
-        assert_eq!(menu, of_the_menu);
+        assert_eq!(menu, expected);
         assert!(
             arrows.contains(&"Offers own: Webhook(Redirect) https://example.com/hooks/name".to_owned()),
             "{arrows:?}"
         );
-        assert!(graph.cards().all(|card| card.reach == Reach::Reached));
+        assert!(graph.sections().all(|section| section.reach == Reach::Reached));
     }
 
     fn campaign(sections: serde_json::Value) -> Campaign {
@@ -328,9 +306,9 @@ mod tests {
     }
 
     #[test]
-    fn one_node_for_each_campaign_and_each_missing_section() {
+    fn arrows_share_the_node_of_a_campaign_or_a_missing_target() {
         let to = |kind: &str, to: &str| serde_json::json!({ "type": kind, "to": to });
-        let drawn = graph(&campaign(serde_json::json!([
+        let graph = graph(&campaign(serde_json::json!([
             { "label": "A", "kind": "welcomeMessage", "redirect": to("campaign", "B"), "menu": [
                 { "keyword": 1, "redirect": to("campaign", "B") },
                 { "keyword": 2, "redirect": to("interaction", "gone") },
@@ -338,7 +316,7 @@ mod tests {
                 { "keyword": 4, "redirect": { "type": "webhook" } },
                 { "keyword": 5, "redirect": { "type": "interaction" } } ] } ])));
         assert_eq!(
-            drawn.nodes[1..],
+            graph.nodes[1..],
             [
                 Node::Campaign("B".to_owned()),
                 Node::Missing(DanglingTarget::Section("gone".to_owned())),
@@ -346,17 +324,17 @@ mod tests {
                 Node::Missing(DanglingTarget::Name),
             ]
         );
-        assert_eq!(drawn.arrows.iter().map(|arrow| arrow.to).collect::<Vec<_>>(), [1, 1, 2, 2, 3, 4]);
+        assert_eq!(graph.arrows.iter().map(|arrow| arrow.to).collect::<Vec<_>>(), [1, 1, 2, 2, 3, 4]);
     }
 
     #[test]
-    fn what_no_interaction_leads_to_is_unreached() {
+    fn sections_without_a_path_from_the_welcome_message_are_unreached() {
         let reach = |first: &str| {
-            let drawn = graph(&campaign(serde_json::json!([
+            let graph = graph(&campaign(serde_json::json!([
                 { "label": "A", "kind": first, "redirect": { "type": "interaction", "to": "B" } },
                 { "label": "B", "kind": "interaction", "redirect": { "type": "interaction", "to": "A" } },
                 { "label": "C", "kind": "interaction", "redirect": { "type": "interaction", "to": "B" } } ])));
-            drawn.cards().map(|card| card.reach).collect::<Vec<_>>()
+            graph.sections().map(|section| section.reach).collect::<Vec<_>>()
         };
         assert_eq!(reach("welcomeMessage"), [Reach::Reached, Reach::Reached, Reach::Unreached]);
         assert_eq!(reach("interaction"), [Reach::Reached; 3]);

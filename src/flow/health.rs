@@ -1,27 +1,25 @@
-//! How a webhook is doing, as far as a picture tells.
+//! The health of a webhook's receiver, as the diagram shows it.
 
 use crate::delivery::endpoint::{BreakerState, EndpointStats};
 
-/// How a webhook's receiver is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// Nobody knows: nothing was sent of late.
+    /// No request was sent recently.
     Unknown,
-    /// All requests of the last minute were answered with 2xx.
+    /// All requests of the last minute got a 2xx.
     Healthy,
-    /// Some were not.
+    /// Some requests of the last minute failed.
     Failing {
-        /// So many in a hundred, from 1 on.
+        /// From 1 to 100, rounded up.
         percent: u8,
     },
-    /// Its breaker lets nothing through but a probe.
+    /// The circuit breaker is open or half-open: only probes are sent.
     Paused,
 }
 
 impl Health {
-    /// The health of a receiver that stands so.
-    pub fn from_stats(standing: &EndpointStats) -> Self {
-        match (standing.breaker, standing.failure_ratio) {
+    pub fn from_stats(stats: &EndpointStats) -> Self {
+        match (stats.breaker, stats.failure_ratio) {
             (BreakerState::Open | BreakerState::HalfOpen, _) => Self::Paused,
             (BreakerState::Closed, None) => Self::Unknown,
             (BreakerState::Closed, Some(ratio)) if ratio > 0.0 => {

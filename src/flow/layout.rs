@@ -1,5 +1,5 @@
-//! The graph on a plane, in whole numbers. Columns from left to right are the distance from the Welcome Message; arrows go
-//! between the columns as curves, and across a column on lanes that are kept free for them: never through a node.
+//! Lays out a graph on a plane, in whole pixels. The column of a section is its distance from the Welcome Message, from
+//! left to right. Arrows are curves between columns. They cross a column on reserved lanes, and never cross a node.
 
 mod placement;
 mod ranks;
@@ -7,90 +7,73 @@ mod routes;
 mod sizes;
 
 use super::graph::Graph;
-use placement::Plan;
+use placement::Placement;
 use routes::Routes;
 use sizes::Sizes;
-pub(super) use sizes::{COLUMN, HOOK, PILL, ROW, head};
+pub(super) use sizes::{COLUMN_WIDTH, PILL_HEIGHT, ROW_HEIGHT, WEBHOOK_HEIGHT, head_height};
 
-/// What is left free around all of it.
+/// Space around the diagram.
 const MARGIN: i64 = 24;
 
-/// A graph, and where its nodes and arrows are.
+/// A graph with the coordinates of its nodes and arrows, in pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Drawing {
-    /// What is drawn.
     pub graph: Graph,
-    /// How wide it is.
     pub width: i64,
-    /// How high it is.
     pub height: i64,
-    /// The place of each node.
-    pub places: Vec<Rect>,
-    /// The course of each arrow.
+    /// Parallel to `graph.nodes`.
+    pub rects: Vec<Rect>,
+    /// Parallel to `graph.arrows`.
     pub routes: Vec<Route>,
 }
 
-/// A place on the plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rect {
-    /// Its left side.
     pub x: i64,
-    /// Its upper side.
     pub y: i64,
-    /// How wide it is.
     pub width: i64,
-    /// How high it is.
     pub height: i64,
 }
 
-/// The course of an arrow, from the right side of its section to the left side of its node: a smooth curve through these
-/// points.
+/// The route of an arrow, from the right side of its section to the left side of its target: a smooth curve through
+/// these points.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route(pub Vec<Point>);
 
-/// A point of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
-    /// From the left.
     pub x: i64,
-    /// From the top.
     pub y: i64,
-    /// Which way the route passes it.
-    pub heading: Heading,
+    /// The direction of the route at this point.
+    pub direction: Direction,
 }
 
-/// Which way a route goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heading {
-    /// To the right.
+pub enum Direction {
     Right,
-    /// To the left.
     Left,
-    /// Upwards.
     Up,
-    /// Downwards.
     Down,
 }
 
-/// Lays the graph out.
 pub fn layout(graph: Graph) -> Drawing {
     let columns = ranks::columns(&graph);
-    let sizes = Sizes::of_graph(&graph);
-    let plan = Plan::new(&graph, &columns, &sizes);
-    let (top, bottom) = plan.extent();
-    let down = MARGIN - top;
-    let routes = Routes::new(&graph, &columns, &sizes, &plan);
-    let places = columns.iter().zip(&sizes.nodes).enumerate().map(|(node, (column, size))| Rect {
-        x: routes.left_of(*column),
-        y: plan.top(node) + down,
-        width: COLUMN,
+    let sizes = Sizes::new(&graph);
+    let placement = Placement::new(&graph, &columns, &sizes);
+    let (top, bottom) = placement.extent();
+    let offset_y = MARGIN - top;
+    let routes = Routes::new(&graph, &columns, &sizes, &placement);
+    let rects = columns.iter().zip(&sizes.nodes).enumerate().map(|(node, (column, size))| Rect {
+        x: routes.column_left(*column),
+        y: placement.top(node) + offset_y,
+        width: COLUMN_WIDTH,
         height: size.height,
     });
     Drawing {
         width: routes.width(),
-        height: bottom + down + MARGIN,
-        places: places.collect(),
-        routes: routes.all(down),
+        height: bottom + offset_y + MARGIN,
+        rects: rects.collect(),
+        routes: routes.with_offset(offset_y),
         graph,
     }
 }

@@ -1,15 +1,15 @@
-//! A graph as a Mermaid flowchart, for documents that draw those.
+//! Writes a graph as a Mermaid flowchart, for documents that can render Mermaid.
 
 use std::fmt::{self, Write as _};
 
-use super::graph::{ArrowKind, DanglingTarget, EntryNode, Graph, HookState, Node};
+use super::graph::{ArrowKind, DanglingTarget, EntryNode, Graph, Node, WebhookState};
 use super::text::{Font, fit};
 use crate::delivery::campaign::{SectionKind, WebhookKind};
 
-/// The room for a text. Mermaid draws a node as wide as a word in it, however long.
-const ROOM: i64 = 480;
+/// In pixels. Mermaid does not break words, so a long word would make its node as wide.
+const MAX_TEXT_WIDTH: i64 = 480;
 
-/// The graph as a Mermaid flowchart. Sections with rows are subgraphs: the section itself, and a node for each row.
+/// Writes a section with rows as a subgraph: the section itself, and a node for each row.
 pub fn mermaid(graph: &Graph) -> String {
     let mut text = String::new();
     // Writing to a string can't fail.
@@ -32,58 +32,58 @@ fn write_flowchart(out: &mut String, graph: &Graph) -> fmt::Result {
         writeln!(out, "  n{}r{} {shape} n{}", arrow.from, arrow.row, arrow.to)?;
     }
     // After all arrows: `linkStyle` counts the links from the first.
-    for (index, card) in graph.cards().enumerate() {
-        for row in 0..card.rows.len() {
+    for (index, section) in graph.sections().enumerate() {
+        for row in 0..section.rows.len() {
             writeln!(out, "  n{index} --- n{index}r{row}")?;
         }
     }
-    styles(out, graph)
+    write_link_styles(out, graph)
 }
 
 fn write_node(out: &mut String, index: usize, node: &Node) -> fmt::Result {
     match node {
-        Node::Section(card) => {
-            let label = Quoted(&card.label);
-            let (open, close) = if card.kind == SectionKind::WelcomeMessage { ("([", "])") } else { ("[", "]") };
-            if card.rows.is_empty() {
+        Node::Section(section) => {
+            let label = Quoted(&section.label);
+            let (open, close) = if section.kind == SectionKind::WelcomeMessage { ("([", "])") } else { ("[", "]") };
+            if section.rows.is_empty() {
                 return writeln!(out, "  n{index}{open}{label}{close}");
             }
             writeln!(out, "  subgraph n{index}s [\" \"]\n    n{index}{open}{label}{close}")?;
-            for (nth, row) in card.rows.iter().enumerate() {
-                let words = match row {
+            for (number, row) in section.rows.iter().enumerate() {
+                let text = match row {
                     EntryNode::Own => "every event".to_owned(),
                     EntryNode::Entry { keyword, option: Some(option) } => format!("{keyword} · {option}"),
                     EntryNode::Entry { keyword, option: None } => keyword.clone(),
                 };
-                writeln!(out, "    n{index}r{nth}[{}]", Quoted(&words))?;
+                writeln!(out, "    n{index}r{number}[{}]", Quoted(&text))?;
             }
             writeln!(out, "  end")
         }
-        Node::Webhook(hook) => {
-            let words = match hook.state {
-                HookState::Enabled => hook.url.clone(),
-                HookState::Disabled => format!("{} (disabled)", hook.url),
+        Node::Webhook(webhook) => {
+            let text = match webhook.state {
+                WebhookState::Enabled => webhook.url.clone(),
+                WebhookState::Disabled => format!("{} (disabled)", webhook.url),
             };
-            let (open, close) = match hook.kind {
+            let (open, close) = match webhook.kind {
                 WebhookKind::Redirect => ("{{", "}}"),
                 WebhookKind::Underlying => ("[/", "/]"),
             };
-            writeln!(out, "  n{index}{open}{}{close}", Quoted(&words))
+            writeln!(out, "  n{index}{open}{}{close}", Quoted(&text))
         }
         Node::Campaign(name) => writeln!(out, "  n{index}({})", Quoted(name)),
         Node::Missing(missing) => {
-            let words = match missing {
+            let text = match missing {
                 DanglingTarget::Section(label) => format!("no such section: {label}"),
-                DanglingTarget::Name => "broken redirect: it does not say where".to_owned(),
-                DanglingTarget::Webhook => "broken redirect: it has no webhook".to_owned(),
+                DanglingTarget::Name => "broken redirect: its target is missing".to_owned(),
+                DanglingTarget::Webhook => "broken redirect: its webhook is missing".to_owned(),
             };
-            writeln!(out, "  n{index}>{}]", Quoted(&words))
+            writeln!(out, "  n{index}>{}]", Quoted(&text))
         }
     }
 }
 
-/// Mermaid's own colour of lines is black in its light theme and light in its dark one: that of webhooks.
-fn styles(out: &mut String, graph: &Graph) -> fmt::Result {
+/// Webhook arrows keep Mermaid's default line colour: black in its light theme, light in its dark theme.
+fn write_link_styles(out: &mut String, graph: &Graph) -> fmt::Result {
     for (kind, colour) in [(ArrowKind::Interaction, "#2563eb"), (ArrowKind::Campaign, "#dc2626")] {
         let arrows = graph.arrows.iter().enumerate().filter(|(_, arrow)| arrow.kind == kind);
         let links: Vec<String> = arrows.map(|(index, _)| index.to_string()).collect();
@@ -94,14 +94,14 @@ fn styles(out: &mut String, graph: &Graph) -> fmt::Result {
     Ok(())
 }
 
-/// A text in quotes. All marks of ASCII are written as their numbers: some have a meaning to Mermaid or to HTML, and
-/// which differs from version to version.
+/// Displays a text in quotes. All ASCII punctuation is escaped as character codes, because the characters that mean
+/// something to Mermaid or HTML differ between Mermaid versions.
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
-        for character in fit(self.0, ROOM, 14, Font::Proportional).chars() {
+        for character in fit(self.0, MAX_TEXT_WIDTH, 14, Font::Proportional).chars() {
             match character {
                 character if character.is_control() => f.write_char(' ')?,
                 ' ' | '0'..='9' | 'A'..='Z' | 'a'..='z' => f.write_char(character)?,
@@ -120,7 +120,7 @@ mod tests {
     use crate::flow::graph::graph;
 
     #[test]
-    fn the_example() {
+    fn the_example_becomes_a_flowchart() {
         let expected = r#"flowchart LR
   subgraph n0s [" "]
     n0(["Welcome Message"])
@@ -162,11 +162,11 @@ mod tests {
     }
 
     #[test]
-    fn texts_stay_texts() {
+    fn texts_are_escaped() {
         let text = "a\"]\n  click n0 \"javascript:x\"\n%%{i}<img>#;`é日`";
         let quoted = Quoted(text).to_string();
-        let within = &quoted[1..quoted.len() - 1];
-        assert!(!within.contains(['"', '\n', '<', '%', '`', '{', ':']), "{quoted}");
-        assert!(within.starts_with("a#34;#93; click n0 #34;javascript#58;x") && within.contains("é日"), "{quoted}");
+        let inner = &quoted[1..quoted.len() - 1];
+        assert!(!inner.contains(['"', '\n', '<', '%', '`', '{', ':']), "{quoted}");
+        assert!(inner.starts_with("a#34;#93; click n0 #34;javascript#58;x") && inner.contains("é日"), "{quoted}");
     }
 }

@@ -1,8 +1,8 @@
-//! A drawing as SVG. What things look like is said by classes alone (`assets/flow.css`): there is no style and no script
-//! in it that a strict content security policy would stop, and no id that a second picture on a page could have too.
+//! Writes a drawing as SVG. All styling is in classes (`assets/flow.css`). The SVG has no inline styles or scripts,
+//! which a strict content security policy would block, and no ids, which a second diagram on the page could repeat.
 //!
-//! To those who hear it, it is a list of sections with their rows, and of what these lead to; the arrows are told with
-//! the rows.
+//! For screen readers the diagram is a list of sections with their rows, and lists of the other nodes. The labels of
+//! the rows name the targets of the arrows.
 
 mod arrows;
 mod labels;
@@ -13,43 +13,36 @@ use std::fmt::{self, Write as _};
 use super::CSS;
 use super::health::Health;
 use super::layout::Drawing;
-use super::text::{Escaped, Font, fit, width_of};
+use super::text::{Escaped, Font, fit, text_width};
 use crate::delivery::campaign::WebhookKind;
 use crate::delivery::ids::WebhookId;
 use crate::flow::graph::{ArrowKind, Node};
 
-/// Where the looks come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// The picture has them with it, and a heading: it is a file of its own.
-    Own,
-    /// The page that the picture is in has [`CSS`] among its style sheets.
-    OfThePage,
+    /// A file of its own: has the style sheet and a heading.
+    Standalone,
+    /// Part of a page that has [`CSS`] in its style sheets.
+    Embedded,
 }
 
-/// What of a picture can lead to a page about it.
+/// A part of the diagram that can link to a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part<'a> {
-    /// A section.
     Section {
-        /// Its label.
         label: &'a str,
     },
-    /// A menu entry.
     Entry {
-        /// The label of its section.
+        /// The label of the section.
         section: &'a str,
-        /// Its keyword, as text.
         keyword: &'a str,
     },
-    /// A webhook.
     Webhook(&'a WebhookId),
-    /// Another campaign, by the name that redirects have for it.
+    /// Another campaign, as redirects name it.
     Campaign(&'a str),
 }
 
-/// The drawing as SVG. `health` tells how webhooks are doing, `links` the addresses that parts lead to, where there are
-/// any.
+/// Writes the drawing as SVG. `links` returns the address that a part links to, or `None` for no link.
 pub fn svg(
     drawing: &Drawing,
     style: Style,
@@ -58,79 +51,76 @@ pub fn svg(
 ) -> String {
     let mut text = String::new();
     // Writing to a string can't fail.
-    let _ = Picture { drawing, style, health, links }.write(&mut text);
+    let _ = SvgWriter { drawing, style, health, links }.write(&mut text);
     text
 }
 
-/// What a picture is made of.
-struct Picture<'a> {
+struct SvgWriter<'a> {
     drawing: &'a Drawing,
     style: Style,
     health: &'a dyn Fn(&WebhookId) -> Health,
     links: &'a dyn Fn(Part<'_>) -> Option<String>,
 }
 
-/// The least width, for the legend's sake.
-const LEAST_WIDTH: i64 = 480;
-/// The height of the heading.
-const HEADING: i64 = 56;
-/// What is left free beside heading and legend.
+/// Minimum width of the diagram, so that the legend fits.
+const MIN_WIDTH: i64 = 480;
+const HEADING_HEIGHT: i64 = 56;
+/// Space beside the heading and the legend.
 const MARGIN: i64 = 24;
-/// The height of a line of the legend.
-const LEGEND_LINE: i64 = 26;
+const LEGEND_LINE_HEIGHT: i64 = 26;
 
-impl Picture<'_> {
+impl SvgWriter<'_> {
     fn write(&self, out: &mut String) -> fmt::Result {
         let graph = &self.drawing.graph;
         let name = graph.name.as_deref().unwrap_or(&graph.id);
-        let width = self.drawing.width.max(LEAST_WIDTH);
+        let width = self.drawing.width.max(MIN_WIDTH);
         let legend = Legend::for_width(width);
-        let heading = if self.style == Style::Own { HEADING } else { 0 };
-        let height = heading + self.drawing.height + legend.height();
+        let heading_height = if self.style == Style::Standalone { HEADING_HEIGHT } else { 0 };
+        let height = heading_height + self.drawing.height + legend.height();
         writeln!(
             out,
             r#"<svg xmlns="http://www.w3.org/2000/svg" class="flow" role="group" aria-label="Flow of the campaign {}" width="{width}" height="{height}" viewBox="0 {} {width} {height}">"#,
             Escaped(name),
-            -heading,
+            -heading_height,
         )?;
-        if self.style == Style::Own {
+        if self.style == Style::Standalone {
             writeln!(out, "<title>{}</title>\n<style>\n{CSS}</style>", Escaped(name))?;
-            writeln!(out, r#"<rect class="ground" y="{}" width="{width}" height="{height}"/>"#, -heading)?;
-            let shown = fit(name, width - 2 * MARGIN, 18, Font::Proportional);
-            writeln!(out, r#"<text class="heading" x="{MARGIN}" y="-22">{}</text>"#, Escaped(&shown))?;
+            writeln!(out, r#"<rect class="ground" y="{}" width="{width}" height="{height}"/>"#, -heading_height)?;
+            let name_text = fit(name, width - 2 * MARGIN, 18, Font::Proportional);
+            writeln!(out, r#"<text class="heading" x="{MARGIN}" y="-22">{}</text>"#, Escaped(&name_text))?;
             if graph.name.is_some() {
                 let id = fit(&graph.id, width - 2 * MARGIN, 12, Font::Proportional);
                 writeln!(out, r#"<text class="muted" x="{MARGIN}" y="-4">campaign {}</text>"#, Escaped(&id))?;
             }
         }
-        if graph.cards().next().is_none() {
+        if graph.sections().next().is_none() {
             writeln!(out, r#"<text class="muted" x="{MARGIN}" y="28">This campaign has no sections.</text>"#)?;
         }
-        self.list(out, "Sections", |node| matches!(node, Node::Section(_)))?;
-        self.list(out, "Webhooks", |node| matches!(node, Node::Webhook(_)))?;
-        self.list(out, "Other campaigns", |node| matches!(node, Node::Campaign(_)))?;
-        self.list(out, "Missing", |node| matches!(node, Node::Missing(_)))?;
-        self.arrows(out)?;
+        self.write_list(out, "Sections", |node| matches!(node, Node::Section(_)))?;
+        self.write_list(out, "Webhooks", |node| matches!(node, Node::Webhook(_)))?;
+        self.write_list(out, "Other campaigns", |node| matches!(node, Node::Campaign(_)))?;
+        self.write_list(out, "Missing", |node| matches!(node, Node::Missing(_)))?;
+        self.write_arrows(out)?;
         legend.write(out, self.drawing.height)?;
         out.push_str("</svg>\n");
         Ok(())
     }
 
-    /// The nodes of a kind, where there are any.
-    fn list(&self, out: &mut String, label: &str, is_one: impl Fn(&Node) -> bool) -> fmt::Result {
+    /// Writes the nodes of a kind as a list, if there are any.
+    fn write_list(&self, out: &mut String, label: &str, is_listed: impl Fn(&Node) -> bool) -> fmt::Result {
         let nodes = &self.drawing.graph.nodes;
-        if !nodes.iter().any(&is_one) {
+        if !nodes.iter().any(&is_listed) {
             return Ok(());
         }
         writeln!(out, r#"<g role="list" aria-label="{label}">"#)?;
-        for (index, node) in nodes.iter().enumerate().filter(|(_, node)| is_one(node)) {
-            self.node(out, index, node)?;
+        for (index, node) in nodes.iter().enumerate().filter(|(_, node)| is_listed(node)) {
+            self.write_node(out, index, node)?;
         }
         writeln!(out, "</g>")
     }
 }
 
-/// What the arrows mean, with the place of each.
+/// The position, kind and caption of each entry.
 struct Legend(Vec<(i64, i64, ArrowKind, &'static str)>);
 
 impl Legend {
@@ -142,29 +132,29 @@ impl Legend {
             (ArrowKind::Webhook(WebhookKind::Redirect), "webhook as the redirect"),
             (ArrowKind::Webhook(WebhookKind::Underlying), "underlying webhook"),
         ];
-        let placed = items.map(|(kind, words)| {
-            let length = 56 + width_of(words, 12, Font::Proportional);
+        let entries = items.map(|(kind, caption)| {
+            let length = 56 + text_width(caption, 12, Font::Proportional);
             if x + length > width - MARGIN {
-                (x, y) = (MARGIN, y + LEGEND_LINE);
+                (x, y) = (MARGIN, y + LEGEND_LINE_HEIGHT);
             }
-            let place = (x, y);
+            let entry = (x, y, kind, caption);
             x += length + 16;
-            (place.0, place.1, kind, words)
+            entry
         });
-        Self(placed.to_vec())
+        Self(entries.to_vec())
     }
 
     fn height(&self) -> i64 {
-        self.0.iter().map(|(_, y, ..)| y).max().map_or(0, |last| last + LEGEND_LINE + 20)
+        self.0.iter().map(|(_, y, ..)| y).max().map_or(0, |last| last + LEGEND_LINE_HEIGHT + 20)
     }
 
     fn write(&self, out: &mut String, top: i64) -> fmt::Result {
         writeln!(out, r#"<g class="legend" role="list" aria-label="Kinds of arrows">"#)?;
-        for (x, y, kind, words) in &self.0 {
+        for (x, y, kind, caption) in &self.0 {
             let middle = top + y + 12;
-            writeln!(out, r#"<g role="listitem" aria-label="{words}">"#)?;
-            arrows::sample(out, *kind, *x, middle)?;
-            writeln!(out, r#"<text class="muted" x="{}" y="{}">{words}</text></g>"#, x + 52, middle + 4)?;
+            writeln!(out, r#"<g role="listitem" aria-label="{caption}">"#)?;
+            arrows::write_sample(out, *kind, *x, middle)?;
+            writeln!(out, r#"<text class="muted" x="{}" y="{}">{caption}</text></g>"#, x + 52, middle + 4)?;
         }
         writeln!(out, "</g>")
     }

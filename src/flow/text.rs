@@ -1,13 +1,13 @@
-//! Texts of others in a picture: made to fit, and made harmless.
+//! Escapes customers' texts for XML, and shortens them to the available width.
 
 use std::fmt::{self, Write as _};
 
 use unicode_width::UnicodeWidthChar as _;
 
-/// Nobody reads more characters than these in a picture, however little room they take.
-const MOST_CHARACTERS: usize = 200;
+/// Zero-width characters make a width limit alone insufficient.
+const MAX_CHARACTERS: usize = 200;
 
-/// A text within markup: what has a meaning in XML or HTML is escaped, and what may not be in XML at all is replaced.
+/// Displays text within XML or HTML. Markup is escaped, and characters that XML forbids are replaced.
 pub(super) struct Escaped<'a>(pub(super) &'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -28,17 +28,14 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// The fonts that texts are made to fit for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Font {
-    /// Letters differ in width.
     Proportional,
-    /// They don't.
     Monospaced,
 }
 
-/// The width of a character in hundredths of the font's size. On the large side, for fonts differ.
-fn width(character: char, font: Font) -> i64 {
+/// The width of a character in hundredths of the font's size. An upper estimate, because fonts differ.
+fn character_width(character: char, font: Font) -> i64 {
     match (character.width().unwrap_or(0), font) {
         (0, _) => 0,
         (1, Font::Monospaced) => 62,
@@ -55,50 +52,51 @@ fn width(character: char, font: Font) -> i64 {
     }
 }
 
-/// The width of a text, in whole pixels.
-pub(super) fn width_of(text: &str, size: i64, font: Font) -> i64 {
-    let hundredths: i64 = text.chars().map(|character| width(character, font)).sum();
+/// The width of a text in pixels, rounded up. `size` is the font's size in pixels.
+pub(super) fn text_width(text: &str, size: i64, font: Font) -> i64 {
+    let hundredths: i64 = text.chars().map(|character| character_width(character, font)).sum();
     (hundredths * size + 99) / 100
 }
 
-/// As much of a text as there is room for, with an ellipsis where some is left out.
-pub(super) fn fit(text: &str, room: i64, size: i64, font: Font) -> String {
+/// Cuts the end of a text that is wider than `max_width` pixels, and adds an ellipsis. Runs of white space become one
+/// space.
+pub(super) fn fit(text: &str, max_width: i64, size: i64, font: Font) -> String {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if text.chars().count() <= MOST_CHARACTERS && width_of(&text, size, font) <= room {
+    if text.chars().count() <= MAX_CHARACTERS && text_width(&text, size, font) <= max_width {
         return text;
     }
-    let mut left = room * 100 - width('…', font) * size;
-    let mut kept = String::new();
-    for character in text.chars().take(MOST_CHARACTERS) {
-        left -= width(character, font) * size;
-        if left < 0 {
+    let mut remaining = max_width * 100 - character_width('…', font) * size;
+    let mut fitted = String::new();
+    for character in text.chars().take(MAX_CHARACTERS) {
+        remaining -= character_width(character, font) * size;
+        if remaining < 0 {
             break;
         }
-        kept.push(character);
+        fitted.push(character);
     }
-    // A joiner would have nothing to join.
-    kept.truncate(kept.trim_end_matches(|c: char| c == '\u{200d}' || c.is_whitespace()).len());
-    kept.push('…');
-    kept
+    // A zero-width joiner at the end would join the ellipsis.
+    fitted.truncate(fitted.trim_end_matches(|c: char| c == '\u{200d}' || c.is_whitespace()).len());
+    fitted.push('…');
+    fitted
 }
 
-/// As [`fit`], but what is left out is in the middle: the end of a URL says more than what all have in common.
-pub(super) fn fit_ends(text: &str, room: i64, size: i64, font: Font) -> String {
-    let whole = fit(text, room, size, font);
-    if !whole.ends_with('…') {
-        return whole;
+/// Like [`fit`], but cuts the middle: the end of a URL tells more than its start.
+pub(super) fn fit_ends(text: &str, max_width: i64, size: i64, font: Font) -> String {
+    let cut_at_end = fit(text, max_width, size, font);
+    if !cut_at_end.ends_with('…') {
+        return cut_at_end;
     }
-    let beginning = fit(text, room * 2 / 5, size, font);
-    let mut left = (room - width_of(&beginning, size, font)) * 100;
+    let start = fit(text, max_width * 2 / 5, size, font);
+    let mut remaining = (max_width - text_width(&start, size, font)) * 100;
     let mut end: Vec<char> = Vec::new();
-    for character in text.chars().rev().take(MOST_CHARACTERS) {
-        left -= width(character, font) * size;
-        if left < 0 {
+    for character in text.chars().rev().take(MAX_CHARACTERS) {
+        remaining -= character_width(character, font) * size;
+        if remaining < 0 {
             break;
         }
         end.push(character);
     }
-    beginning.chars().chain(end.into_iter().rev()).collect()
+    start.chars().chain(end.into_iter().rev()).collect()
 }
 
 #[cfg(test)]
@@ -107,7 +105,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn markup_is_text() {
+    fn markup_is_escaped() {
         assert_eq!(
             Escaped("</script><img onerror='x'>&\"").to_string(),
             "&lt;/script&gt;&lt;img onerror=&#39;x&#39;&gt;&amp;&quot;"
@@ -116,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_cut_where_the_room_ends() {
+    fn long_texts_end_with_an_ellipsis() {
         let fit = |text: &str| fit(text, 60, 10, Font::Proportional);
         assert_eq!(fit("Plans"), "Plans");
         assert_eq!(fit(" a \n b "), "a b");
@@ -126,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_url_the_ends_are_kept() {
+    fn the_middle_of_a_long_url_is_cut() {
         let fit = |text: &str| fit_ends(text, 100, 10, Font::Monospaced);
         assert_eq!(fit("a.example/hooks"), "a.example/hooks");
         assert_eq!(fit("hooks.example.com/v1/agent"), "hooks…m/v1/agent");
@@ -134,11 +132,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_fits_is_no_wider(text: String, room in 50_i64..400, size in 10_i64..16) {
+        fn fitted_text_is_not_wider_than_allowed(text: String, max_width in 50_i64..400, size in 10_i64..16) {
             for fit in [fit, fit_ends] {
-                let fitted = fit(&text, room, size, Font::Proportional);
-                prop_assert!(width_of(&fitted, size, Font::Proportional) <= room, "{fitted:?}");
-                prop_assert!(fitted.chars().count() <= 2 * MOST_CHARACTERS + 1);
+                let fitted = fit(&text, max_width, size, Font::Proportional);
+                prop_assert!(text_width(&fitted, size, Font::Proportional) <= max_width, "{fitted:?}");
+                prop_assert!(fitted.chars().count() <= 2 * MAX_CHARACTERS + 1);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The audit: a line of the log for each request that could change something, also for one that was refused.
+//! The audit: a log line for each request that could change something, including refused requests.
 
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
@@ -6,40 +6,39 @@ use axum::response::Response;
 use super::principal::Principal;
 use crate::delivery::dead_letter::selection::Selection;
 
-/// The most of an address that a line shows: whoever has no token can't flood the log with long ones.
+/// The longest path that a line shows, so that a caller without a token can't flood the log.
 const MAX_PATH_CHARS: usize = 400;
 
-/// A line that is yet to be written. It is when it is dropped: so also where the caller goes away before the answer,
-/// and nobody can tell any more whether the change was made.
+/// Writes its line when it is dropped. So there is a line even if the client disconnects before the response, when it
+/// is unknown whether the change was made.
 pub(super) struct AuditEntry {
-    /// `PUT /v1/campaigns/13010`
+    /// Method and path, such as `PUT /v1/campaigns/13010`.
     what: String,
-    caller: Option<Principal>,
+    principal: Option<Principal>,
     status: Option<StatusCode>,
     about: Option<AuditDetail>,
 }
 
-/// What a request was about, where its address does not say it. A handler puts it into its response's extensions.
+/// Details of a request that its path does not show. A handler adds them to its response's extensions.
 #[derive(Debug, Clone)]
 pub(super) struct AuditDetail(pub(super) String);
 
-/// Which dead letters were chosen, for [`AuditDetail`].
-pub(super) fn chosen(choice: &Selection) -> String {
-    match choice {
+/// Describes selected dead letters, for [`AuditDetail`].
+pub(super) fn describe(selection: &Selection) -> String {
+    match selection {
         Selection::Ids(ids) => format!("by {} ids", ids.len()),
-        // A log is not the place for a phone number.
+        // A phone number must not be in the log.
         Selection::Filter(filter) => format!("by {}", serde_json::to_string(&filter.masked()).unwrap_or_default()),
     }
 }
 
 impl AuditEntry {
-    pub(super) fn new(method: &Method, path: &str, caller: Option<&Principal>) -> Self {
+    pub(super) fn new(method: &Method, path: &str, principal: Option<&Principal>) -> Self {
         let path: String = path.chars().take(MAX_PATH_CHARS).collect();
-        Self { what: format!("{method} {path}"), caller: caller.cloned(), status: None, about: None }
+        Self { what: format!("{method} {path}"), principal: principal.cloned(), status: None, about: None }
     }
 
-    /// Writes the line.
-    pub(super) fn answered(mut self, response: &Response) {
+    pub(super) fn finish(mut self, response: &Response) {
         self.status = Some(response.status());
         self.about = response.extensions().get().cloned();
     }
@@ -47,7 +46,7 @@ impl AuditEntry {
 
 impl Drop for AuditEntry {
     fn drop(&mut self) {
-        let (who, role) = self.caller.as_ref().map(|caller| (&*caller.name, caller.role.as_str())).unzip();
+        let (who, role) = self.principal.as_ref().map(|principal| (&*principal.name, principal.role.as_str())).unzip();
         let (what, status) = (&self.what, self.status.map(|status| status.as_u16()));
         let about = self.about.as_ref().map(|AuditDetail(about)| about);
         tracing::info!(target: "waypost::audit", who, role, what, status, about, "audit");

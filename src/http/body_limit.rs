@@ -3,16 +3,14 @@
 use axum::body::Body;
 use futures_util::StreamExt as _;
 
-/// So much of a body that is too large is read on and thrown away: a client that is still sending when it is answered
-/// takes the closed connection for a failure, and never sees the answer.
-const DRAINED_BYTES: usize = 64 * 1024 * 1024;
+/// The most bytes of a too large body that are read and dropped. A client that is still sending when the connection
+/// closes reports a network error and does not show the answer.
+const MAX_DRAINED_BYTES: usize = 64 * 1024 * 1024;
 
-/// The body could not be used.
 pub(super) enum BodyError {
-    /// It is longer than the limit.
     TooLarge,
-    /// The client went away in the middle of it.
-    Broken,
+    /// The client disconnected before the end of the body.
+    Incomplete,
 }
 
 /// Reads a body of at most `limit` bytes.
@@ -21,11 +19,11 @@ pub(super) async fn read(body: Body, limit: usize) -> Result<Vec<u8>, BodyError>
     let mut bytes = Vec::new();
     let mut length = 0_usize;
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| BodyError::Broken)?;
+        let chunk = chunk.map_err(|_| BodyError::Incomplete)?;
         length += chunk.len();
         if length <= limit {
             bytes.extend_from_slice(&chunk);
-        } else if length > DRAINED_BYTES {
+        } else if length > MAX_DRAINED_BYTES {
             break;
         }
     }

@@ -1,4 +1,4 @@
-//! Campaigns over HTTP. The `ETag` is the campaign's version.
+//! The API of campaigns. The `ETag` is the campaign's version.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::conditional::{precondition, tagged};
+use super::conditional::{precondition, with_etag};
 use super::extract::{Id, Query};
 use super::pagination::{Page, PageParams};
 use super::principal::Principal;
@@ -19,11 +19,10 @@ use super::problem::Problem;
 use super::route::Route;
 use super::{ApiState, body_limit};
 use crate::config::Role;
-use crate::delivery::campaign::{Campaign, Secrets};
+use crate::delivery::campaign::{Campaign, SecretVisibility};
 use crate::delivery::document::MAX_DOCUMENT_BYTES;
 use crate::store::StoredCampaign;
 
-/// The routes of campaigns.
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/campaigns", Role::Viewer, list)
@@ -40,14 +39,14 @@ pub(super) fn routes() -> Vec<Route> {
             .subject(SUBJECT)
             .preconditions(&[header::IF_MATCH, header::IF_NONE_MATCH])
             .takes::<Campaign>()
-            .answers::<Campaign>(StatusCode::OK, "The document as it is from now on")
-            .answers::<Campaign>(StatusCode::CREATED, "The document of a campaign that is new")
+            .answers::<Campaign>(StatusCode::OK, "The new document")
+            .answers::<Campaign>(StatusCode::CREATED, "The document of the new campaign")
             .has_etag(),
         Route::delete("/campaigns/{id}", Role::Editor, delete)
             .named("deleteCampaign", "Delete a campaign; its deliveries that wait for a retry become dead letters")
             .subject(SUBJECT)
             .preconditions(&[header::IF_MATCH])
-            .answers_nothing(StatusCode::NO_CONTENT, "It is deleted"),
+            .answers_nothing(StatusCode::NO_CONTENT, "The campaign is deleted"),
     ]
 }
 
@@ -58,25 +57,24 @@ const SUBJECT: &str = "The campaign's id";
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "CampaignSummary")]
 struct Summary {
-    /// Its id.
     id: String,
-    /// For people.
+    /// A name for people.
     name: Option<String>,
-    /// How many sections it has.
+    /// The number of sections.
     sections: usize,
-    /// How many webhooks it has.
+    /// The number of webhooks.
     webhooks: usize,
-    /// Another one at every change; the same as the `ETag`.
+    /// Changes with every change of the campaign. Equals the `ETag`.
     version: u64,
-    /// Who changed it last: the name of a token.
+    /// The name of the token that made the last change.
     changed_by: Option<String>,
-    /// When that was.
+    /// When the last change was made.
     changed_at: Option<DateTime<Utc>>,
 }
 
 impl From<StoredCampaign> for Summary {
-    fn from(StoredCampaign { version, made, campaign, .. }: StoredCampaign) -> Self {
-        let (changed_by, changed_at) = made.map(|made| (made.by, made.at)).unzip();
+    fn from(StoredCampaign { version, author, campaign, .. }: StoredCampaign) -> Self {
+        let (changed_by, changed_at) = author.map(|author| (author.by, author.at)).unzip();
         Self {
             webhooks: campaign.places().count(),
             sections: campaign.sections.len(),
@@ -89,59 +87,59 @@ impl From<StoredCampaign> for Summary {
     }
 }
 
-/// `GET /v1/campaigns`: by id. The cursor is the last id of the page before.
-async fn list(State(http): State<ApiState>, Query(page): Query<PageParams>) -> Result<Page<Summary>, Problem> {
-    http.campaigns.check_listable()?;
-    let items = http.store.campaigns(page.cursor.as_deref(), page.limit.get() + 1, Summary::from)?;
+/// `GET /v1/campaigns`: by id. The cursor is the last id of the previous page.
+async fn list(State(state): State<ApiState>, Query(page): Query<PageParams>) -> Result<Page<Summary>, Problem> {
+    state.campaigns.check_listable()?;
+    let items = state.store.campaigns(page.cursor.as_deref(), page.limit.get() + 1, Summary::from)?;
     Ok(Page::new(items, page.limit, |last| last.id.clone()))
 }
 
-/// `GET /v1/campaigns/{id}`: the document, with the ids of its webhooks.
+/// `GET /v1/campaigns/{id}`
 async fn get(
-    State(http): State<ApiState>,
-    Extension(caller): Extension<Principal>,
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
     Id(id): Id,
 ) -> Result<Response, Problem> {
-    let stored = http.campaigns.get(&id)?;
-    Ok(document(StatusCode::OK, &stored, caller.secrets()))
+    let stored = state.campaigns.get(&id)?;
+    Ok(document(StatusCode::OK, &stored, principal.secrets()))
 }
 
-/// `PUT /v1/campaigns/{id}`: 201 where it is new, else 200; the document as it is from now on.
+/// `PUT /v1/campaigns/{id}`: 201 for a new campaign, otherwise 200.
 async fn put(
-    State(http): State<ApiState>,
-    Extension(caller): Extension<Principal>,
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
     Id(id): Id,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let precondition = precondition(&headers)?;
     let body = body_limit::read(body, MAX_DOCUMENT_BYTES).await;
-    let body = body.map_err(|unread| Problem::of_body(unread, "a document", MAX_DOCUMENT_BYTES))?;
-    let put = http.campaigns.put(&id, &body, precondition, &caller.name).await?;
-    let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(document(status, &put.stored, caller.secrets()))
+    let body = body.map_err(|error| Problem::unreadable_body(error, "a document", MAX_DOCUMENT_BYTES))?;
+    let outcome = state.campaigns.put(&id, &body, precondition, &principal.name).await?;
+    let status = if outcome.is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(document(status, &outcome.stored, principal.secrets()))
 }
 
 /// `DELETE /v1/campaigns/{id}`: 204.
 async fn delete(
-    State(http): State<ApiState>,
-    Extension(caller): Extension<Principal>,
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
     Id(id): Id,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    http.campaigns.delete(&id, precondition(&headers)?, &caller.name).await?;
+    state.campaigns.delete(&id, precondition(&headers)?, &principal.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn document(status: StatusCode, stored: &StoredCampaign, secrets: Secrets) -> Response {
+fn document(status: StatusCode, stored: &StoredCampaign, secrets: SecretVisibility) -> Response {
     let body = match secrets {
-        Secrets::Shown => Json(stored.campaign.clone()),
-        Secrets::Masked => Json(masked(&stored.campaign)),
+        SecretVisibility::Visible => Json(stored.campaign.clone()),
+        SecretVisibility::Masked => Json(masked(&stored.campaign)),
     };
-    tagged(stored.version, (status, body))
+    with_etag(stored.version, (status, body))
 }
 
-/// The campaign without the values of headers and without secrets.
+/// The campaign with masked header values and secrets.
 fn masked(campaign: &Campaign) -> Campaign {
     let mut campaign = campaign.clone();
     for section in &mut campaign.sections {

@@ -1,4 +1,4 @@
-//! Versions over HTTP: the `ETag` of an answer, and the precondition of a request.
+//! Conditional requests: the `ETag` of a response, and the precondition of a request.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -6,17 +6,17 @@ use axum::response::{IntoResponse, Response};
 use super::problem::Problem;
 use crate::campaigns::Precondition;
 
-/// An answer with the version of a campaign as its `ETag`.
-pub(super) fn tagged(version: u64, answer: impl IntoResponse) -> Response {
-    let mut response = answer.into_response();
+/// Adds the version of a campaign as `ETag`.
+pub(super) fn with_etag(version: u64, response: impl IntoResponse) -> Response {
+    let mut response = response.into_response();
     if let Ok(etag) = HeaderValue::from_str(&format!("\"{version}\"")) {
         response.headers_mut().insert(header::ETAG, etag);
     }
     response
 }
 
-/// Reads `If-Match`, which may name several versions, and `If-None-Match`. A tag that can't be one of ours matches nothing,
-/// and neither does a weak one.
+/// Parses `If-Match`, which may name several versions, and `If-None-Match`. Weak tags, and tags that are not versions,
+/// match nothing.
 pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
     let text = |name| {
         let values = headers.get_all(name).iter().map(|value: &HeaderValue| value.to_str().unwrap_or_default().trim());
@@ -29,17 +29,17 @@ pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem>
         (Some(tags), None) => {
             let versions: Vec<u64> =
                 tags.split(',').filter_map(|tag| tag.trim().trim_matches('"').parse().ok()).collect();
-            if versions.is_empty() { Err(no_version(tags)) } else { Ok(Precondition::Versions(versions)) }
+            if versions.is_empty() { Err(invalid_tags(tags)) } else { Ok(Precondition::Versions(versions)) }
         }
         (_, Some(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "send either If-Match, or If-None-Match: *")),
     }
 }
 
-fn no_version(tags: &str) -> Problem {
+fn invalid_tags(tags: &str) -> Problem {
     let detail = if tags.split(',').any(|tag| tag.trim().starts_with("W/")) {
-        format!("{tags} is a weak tag, which If-Match never takes: send the ETag as it was given, without W/")
+        format!("{tags} is a weak tag, which never matches in If-Match: send the ETag of the response, without W/")
     } else {
-        format!("{tags} is no version of a campaign: send the ETag as it was given")
+        format!("{tags} is no version of a campaign: send the ETag of the response")
     };
     Problem::new(StatusCode::PRECONDITION_FAILED, detail)
 }
@@ -48,13 +48,13 @@ fn no_version(tags: &str) -> Problem {
 mod tests {
     use super::*;
 
-    fn read(if_match: &[&str]) -> Result<Precondition, Problem> {
+    fn parse(if_match: &[&str]) -> Result<Precondition, Problem> {
         let headers = if_match.iter().map(|value| (header::IF_MATCH, HeaderValue::from_str(value).expect("a value")));
         precondition(&headers.collect())
     }
 
     #[test]
-    fn versions() {
+    fn if_match_is_parsed_into_versions() {
         for (if_match, expected) in [
             (&[][..], Precondition::None),
             (&["*"], Precondition::Exists),
@@ -64,12 +64,12 @@ mod tests {
             (&["\"1\"", "\"4\""], Precondition::Versions(vec![1, 4])),
             (&["W/\"1\",\"4\", \"none of ours\""], Precondition::Versions(vec![4])),
         ] {
-            assert_eq!(read(if_match).ok(), Some(expected), "{if_match:?}");
+            assert_eq!(parse(if_match).ok(), Some(expected), "{if_match:?}");
         }
         for (if_match, words) in
             [("W/\"4\"", "weak"), ("\"none of ours\"", "no version"), ("", "no version"), ("\"-1\"", "no version")]
         {
-            let problem = serde_json::to_value(read(&[if_match]).expect_err("a version")).expect("JSON");
+            let problem = serde_json::to_value(parse(&[if_match]).expect_err("a version")).expect("JSON");
             assert_eq!(problem["status"], 412, "{if_match}");
             assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(words)), "{if_match}: {problem}");
         }

@@ -1,4 +1,5 @@
-//! Whether this worker has all campaigns, and what an operator decides if the campaigns log is incomplete.
+//! The API of the configuration: whether this worker has all campaigns, and an operator's decision about an incomplete
+//! campaigns log.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -17,7 +18,6 @@ use crate::config::Role;
 use crate::delivery::timestamp;
 use crate::view_sync::SyncState;
 
-/// The routes of the configuration as a whole.
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/configuration", Role::Viewer, get)
@@ -29,8 +29,11 @@ pub(super) fn routes() -> Vec<Route> {
             .problem(StatusCode::CONFLICT, "This worker does not have all campaigns: ask another worker"),
         Route::post("/configuration/accept-empty", Role::Editor, accept_empty)
             .named("acceptEmptyConfiguration", "Accept an incomplete campaigns log as it is")
-            .answers::<DecisionResponse>(StatusCode::OK, "All workers go on with what the log has")
-            .problem(StatusCode::CONFLICT, "This worker does not hold its events, or loads what a ready worker has"),
+            .answers::<DecisionResponse>(StatusCode::OK, "All workers continue with the campaigns in the log")
+            .problem(
+                StatusCode::CONFLICT,
+                "This worker does not hold its events, or it is loading the campaigns of a ready worker",
+            ),
     ]
 }
 
@@ -68,7 +71,7 @@ enum ConfigurationState {
     Incomplete,
 }
 
-/// What was decided.
+/// The result of a decision.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ConfigurationDecision")]
@@ -80,8 +83,8 @@ struct DecisionResponse {
 impl From<Configuration> for ConfigurationResponse {
     fn from(configuration: Configuration) -> Self {
         let can_restore = configuration.can_restore();
-        let Configuration { currency, status, campaigns, last_change_at } = configuration;
-        let (state, hold) = match (status, currency) {
+        let Configuration { sync_state, log_status, campaigns, last_change_at } = configuration;
+        let (state, hold) = match (log_status, sync_state) {
             (LogStatus::Incomplete(hold), _) => (ConfigurationState::Incomplete, Some(hold)),
             (LogStatus::Following, SyncState::Current) => (ConfigurationState::Current, None),
             (LogStatus::Following | LogStatus::Comparing, _) => (ConfigurationState::Reading, None),
@@ -98,22 +101,22 @@ impl From<Configuration> for ConfigurationResponse {
 }
 
 /// `GET /v1/configuration`.
-async fn get(State(http): State<ApiState>) -> Result<Json<ConfigurationResponse>, Problem> {
-    Ok(Json(http.campaigns.configuration()?.into()))
+async fn get(State(state): State<ApiState>) -> Result<Json<ConfigurationResponse>, Problem> {
+    Ok(Json(state.campaigns.configuration()?.into()))
 }
 
 /// `POST /v1/configuration/restore`.
 async fn restore(
-    State(http): State<ApiState>,
-    Extension(caller): Extension<Principal>,
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
 ) -> Result<Json<DecisionResponse>, Problem> {
-    Ok(Json(DecisionResponse { campaigns: http.campaigns.restore(&caller.name).await? }))
+    Ok(Json(DecisionResponse { campaigns: state.campaigns.restore(&principal.name).await? }))
 }
 
 /// `POST /v1/configuration/accept-empty`.
 async fn accept_empty(
-    State(http): State<ApiState>,
-    Extension(caller): Extension<Principal>,
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
 ) -> Result<Json<DecisionResponse>, Problem> {
-    Ok(Json(DecisionResponse { campaigns: http.campaigns.accept_empty(&caller.name).await? }))
+    Ok(Json(DecisionResponse { campaigns: state.campaigns.accept_empty(&principal.name).await? }))
 }

@@ -1,22 +1,22 @@
-//! The console: pages for people, made here and sent as they are. Each has an address that can be shared.
+//! The console: server-rendered HTML pages. Each page has a URL that can be shared.
 //!
 //! | path | |
 //! | --- | --- |
 //! | `/` | the overview |
-//! | `/campaigns` | list and search; `/new-campaign` makes one |
-//! | `/campaigns/{id}` | sections and their menus; `…/flow` is its picture |
-//! | `/campaigns/{id}/edit` | one place (`label`, `keyword`) and its webhook: save, check, test |
-//! | `/webhooks/{id}` | where a webhook is edited |
-//! | `/dead-letters` | what could not be delivered, by filter; `/dead-letters/{id}` is one |
-//! | `/dead-letters/replay` | what a replay would do; `POST /replays` begins it |
-//! | `/dead-letters/discard` | what is to be given up; `POST /dead-letters/discarded` gives it up |
-//! | `/replays` | the replays; `/replays/{id}` is one, as it goes on |
-//! | `/endpoints` | the endpoints by their health |
-//! | `/explain` | what an event fires, and why |
-//! | `/login` | a token for a session |
-//! | `/assets/…` | style sheets and the script |
+//! | `/campaigns` | list and search; `/new-campaign` creates a campaign |
+//! | `/campaigns/{id}` | sections and their menus; `…/flow` draws them |
+//! | `/campaigns/{id}/edit` | editor of a section or menu entry (`label`, `keyword`) and its webhook: save, check, test |
+//! | `/webhooks/{id}` | redirects to the editor of the webhook |
+//! | `/dead-letters` | list of dead letters by filter; `/dead-letters/{id}` shows one |
+//! | `/dead-letters/replay` | preview of a replay; `POST /replays` starts it |
+//! | `/dead-letters/discard` | confirmation of a discard; `POST /dead-letters/discarded` discards |
+//! | `/replays` | list of replays; `/replays/{id}` shows the progress of one |
+//! | `/endpoints` | endpoints by health |
+//! | `/explain` | which webhooks an event fires, and why |
+//! | `/login` | exchanges a token for a session |
+//! | `/assets/…` | style sheet, script and icon |
 //!
-//! A page changes something by a form with a token against forgery ([`auth_middleware`]). The script makes it quicker, not possible.
+//! Every change is a form post with a CSRF token ([`auth_middleware`]). Everything works without the script.
 
 mod assets;
 mod auth_middleware;
@@ -46,16 +46,15 @@ use super::ApiState;
 use super::auth::Access;
 use super::route::Route;
 
-/// All pages.
-pub(super) fn router(http: &ApiState, stop: CancellationToken) -> Router<ApiState> {
+pub(super) fn router(state: &ApiState, stop: CancellationToken) -> Router<ApiState> {
     let routes = routes();
-    let door = ConsoleGuard { access: Access::new(http.tokens.clone(), "", &routes), stop };
+    let guard = ConsoleGuard { access: Access::new(state.tokens.clone(), "", &routes), stop };
     let pages = routes.into_iter().fold(Router::new(), |pages, route| pages.route(route.path, route.handler));
     let pages = pages
         .method_not_allowed_fallback(layout::no_such_method)
-        .layer(from_fn_with_state(door.clone(), auth_middleware::pass));
-    let open = session::router().layer(from_fn_with_state(door, auth_middleware::open));
-    assets::router().merge(open).merge(pages)
+        .layer(from_fn_with_state(guard.clone(), auth_middleware::require_session));
+    let public_pages = session::router().layer(from_fn_with_state(guard, auth_middleware::allow_anonymous));
+    assets::router().merge(public_pages).merge(pages)
 }
 
 fn routes() -> Vec<Route> {
@@ -80,13 +79,13 @@ mod tests {
     use crate::config::Role;
 
     #[test]
-    fn what_changes_something_takes_a_role_for_it() {
+    fn routes_that_change_something_need_the_right_role() {
         let changes: Vec<(&str, Role)> =
             routes().iter().filter(|route| !route.method.is_safe()).map(|route| (route.path, route.role)).collect();
         let (editor, operator) = (Role::Editor, Role::Operator);
         for (path, role) in &changes {
             let needed = match path.split('/').nth(1) {
-                // It sends nothing and keeps nothing.
+                // Explaining an event sends and stores nothing.
                 Some("explain") => Role::Viewer,
                 Some("campaigns") if path.ends_with("/test") => operator,
                 Some("campaigns" | "new-campaign") => editor,

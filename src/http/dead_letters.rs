@@ -1,4 +1,4 @@
-//! Dead letters over HTTP: found, understood, discarded.
+//! The API of dead letters: list, count, show, discard and erase.
 
 mod erase;
 mod preview;
@@ -17,14 +17,14 @@ use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
 
 use super::ApiState;
-use super::audit::{AuditDetail, chosen};
+use super::audit::{AuditDetail, describe};
 use super::extract::{Id, JsonBody, UniqueMap};
 use super::pagination::Page;
 use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
 use crate::config::Role;
-use crate::dead_letters::{self, DeadLetterError, Remainder};
+use crate::dead_letters::{DeadLetterError, DiscardOutcome};
 use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::dead_letter::record::MAX_BECAUSE_CHARS;
 use crate::delivery::dead_letter::selection::Selection;
@@ -32,166 +32,174 @@ use crate::delivery::ids::DeadLetterId;
 use crate::delivery::violation::Violation;
 use crate::store::dead_letters::search::LetterCounts;
 use preview::DiscardPreview;
-use query::{LetterQuery, Search, cursor, offset_of};
+use query::{LetterQuery, SearchParams, decode_cursor, encode_cursor};
 use response::{LetterResponse, LetterSummaryResponse};
 use summary::Summary;
 
-/// The routes of dead letters.
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/dead-letters", Role::Viewer, list)
-            .named("listDeadLetters", "List dead letters that match a filter, the latest of the log first")
-            .query::<Search>()
+            .named("listDeadLetters", "List dead letters that match a filter, newest in the log first")
+            .query::<SearchParams>()
             .answers::<Page<LetterSummaryResponse>>(
                 StatusCode::OK,
-                "A page of dead letters, in the order of the log: `deadAt` descends but for what several workers wrote at once. \
-                 Where few of very many match, a page can be short and have a next one all the same",
+                "A page of dead letters, in the order of the log: `deadAt` descends, except for dead letters that several workers \
+                 wrote at the same time. If few of very many match, a page can be short and still have a next page",
             ),
         Route::get("/dead-letters/summary", Role::Viewer, summary)
             .named("summarizeDeadLetters", "Count the dead letters that match a filter")
             .query::<LetterFilter>()
             .answers::<Summary>(StatusCode::OK, "The counts"),
         Route::get("/dead-letters/{id}", Role::Viewer, get)
-            .named("getDeadLetter", "Read a dead letter: its event, its request, its attempts, and what became of it")
+            .named("getDeadLetter", "Read a dead letter: its event, its request, its attempts and its replays")
             .subject("The dead letter's id")
             .answers::<LetterResponse>(StatusCode::OK, "The dead letter"),
         Route::post("/dead-letters/discard", Role::Operator, discard)
-            .named("discardDeadLetters", "Give pending dead letters up for good, by ids or by filter; or count them")
-            .takes::<Discard>()
-            .answers::<DiscardAnswer>(StatusCode::OK, "What was discarded; with `dryRun`, how much it would concern")
-            .problem(StatusCode::NOT_FOUND, "One of them is not there")
-            .problem(StatusCode::CONFLICT, "One of them is being replayed"),
+            .named("discardDeadLetters", "Discard pending dead letters, by ids or by filter; or count them")
+            .takes::<DiscardRequest>()
+            .answers::<DiscardAnswer>(StatusCode::OK, "The number discarded; with `dryRun`, counts of the dead letters")
+            .problem(StatusCode::NOT_FOUND, "One of the dead letters does not exist")
+            .problem(StatusCode::CONFLICT, "One of the dead letters is being replayed"),
         Route::post("/dead-letters/erase", Role::Operator, erase::erase)
-            .named("eraseDeadLetters", "Erase what dead letters tell of a person; they can't be sent again")
-            .takes::<erase::Erase>()
-            .answers::<erase::Erased>(StatusCode::OK, "What was erased, and whether there are more to be looked at"),
+            .named("eraseDeadLetters", "Erase a person's data in dead letters, which can't be sent again then")
+            .takes::<erase::EraseRequest>()
+            .answers::<erase::EraseResponse>(StatusCode::OK, "The counts, and a cursor if there are more dead letters to search"),
     ]
 }
 
-/// A page is looked for this long, and ends where it has come to.
+/// How long the search for a page takes at most. The page ends where the search has ended.
 pub(super) const SEARCH_TIME: Duration = Duration::from_millis(25);
 
-/// What is to be discarded.
+/// The parameters of a discard.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "DiscardOrder")]
-struct Discard {
-    /// These dead letters.
+struct DiscardRequest {
+    /// The dead letters to discard.
     ids: Option<Vec<DeadLetterId>>,
-    /// Or all pending ones that this matches.
+    /// Or a filter of the pending dead letters to discard.
     #[schemars(with = "Option<LetterFilter>")]
     filter: Option<UniqueMap>,
-    /// Why, for whoever asks later. A filter needs it.
+    /// Why they are discarded, for people who read it later. Required with a filter.
     #[schemars(length(min = 1, max = MAX_BECAUSE_CHARS))]
     because: Option<String>,
-    /// Count only how many dead letters it concerns, and change nothing. This needs no `because`.
+    /// Only count the dead letters, and change nothing. Needs no `because`.
     dry_run: Option<bool>,
 }
 
-/// What was discarded, or would be.
+/// The result of a discard, or of its dry run.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 enum DiscardAnswer {
-    Discarded(Discarded),
+    Discarded(DiscardResponse),
     Preview(DiscardPreview),
 }
 
-/// What was discarded.
+/// The result of a discard.
 #[derive(Serialize, JsonSchema)]
-struct Discarded {
-    /// How many dead letters.
+#[schemars(rename = "Discarded")]
+struct DiscardResponse {
+    /// The number of dead letters discarded.
     discarded: u64,
-    /// Whether there are more: send the request again.
+    /// Whether there are more. If so, send the request again.
     more: bool,
 }
 
-/// `GET /v1/dead-letters`: the reverse of the order in which they were written, whatever the limit.
-async fn list(State(http): State<ApiState>, RawQuery(query): RawQuery) -> Result<Page<LetterSummaryResponse>, Problem> {
-    let asked = LetterQuery::read(query.as_deref().unwrap_or_default())?;
-    let before = asked.cursor.as_deref().map(|cursor| offset_of(cursor, &asked.filter)).transpose()?;
-    let view = http.dead_letters.ready_view().await?;
+/// `GET /v1/dead-letters`: in reverse order of the log.
+async fn list(
+    State(state): State<ApiState>,
+    RawQuery(query): RawQuery,
+) -> Result<Page<LetterSummaryResponse>, Problem> {
+    let query = LetterQuery::parse(query.as_deref().unwrap_or_default())?;
+    let before = query.cursor.as_deref().map(|cursor| decode_cursor(cursor, &query.filter)).transpose()?;
+    let view = state.dead_letters.ready_view().await?;
     let deadline = Instant::now() + SEARCH_TIME;
-    let page = block_in_place(|| view.page(&asked.filter, before, asked.limit.get(), deadline))?;
-    let items = page.letters.into_iter().map(|kept| LetterSummaryResponse::from(kept.letter)).collect();
-    Ok(Page { items, next: page.next.map(|before| cursor(before, &asked.filter)) })
+    let page = block_in_place(|| view.page(&query.filter, before, query.limit.get(), deadline))?;
+    let items = page.letters.into_iter().map(|stored| LetterSummaryResponse::from(stored.letter)).collect();
+    Ok(Page { items, next: page.next.map(|before| encode_cursor(before, &query.filter)) })
 }
 
 /// `GET /v1/dead-letters/summary`
-async fn summary(State(http): State<ApiState>, RawQuery(query): RawQuery) -> Result<Json<Summary>, Problem> {
-    let asked = LetterQuery::read(query.as_deref().unwrap_or_default())?;
-    if asked.paged {
+async fn summary(State(state): State<ApiState>, RawQuery(query): RawQuery) -> Result<Json<Summary>, Problem> {
+    let query = LetterQuery::parse(query.as_deref().unwrap_or_default())?;
+    if query.has_page {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "a summary has no pages: leave `limit` and `cursor` out"));
     }
-    Ok(Json(Summary::from(tally(&http, asked.filter).await?)))
+    Ok(Json(Summary::from(count_letters(&state, query.filter).await?)))
 }
 
-/// Counts the letters that a filter matches: of very many, beside everything else.
-pub(super) async fn tally(http: &ApiState, filter: LetterFilter) -> Result<LetterCounts, Problem> {
-    let view = http.dead_letters.ready_view().await?.clone();
-    let tally = tokio::task::spawn_blocking(move || view.tally(&filter)).await;
-    let tally = tally.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    Ok(tally?)
+/// Counts the letters that match a filter. Very many letters take long, so a blocking thread counts them.
+pub(super) async fn count_letters(state: &ApiState, filter: LetterFilter) -> Result<LetterCounts, Problem> {
+    let view = state.dead_letters.ready_view().await?.clone();
+    let counts = tokio::task::spawn_blocking(move || view.count(&filter)).await;
+    let counts = counts.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(counts?)
 }
 
 /// `GET /v1/dead-letters/{id}`
-async fn get(State(http): State<ApiState>, Id(id): Id) -> Result<Json<LetterResponse>, Problem> {
-    let view = http.dead_letters.ready_view().await?;
-    let kept = view.letter(&DeadLetterId::new(&*id))?;
-    let kept = kept.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}")))?;
-    let fate = view.fate(kept.offset)?;
-    Ok(Json(LetterResponse::from_letter(kept.letter, fate)))
+async fn get(State(state): State<ApiState>, Id(id): Id) -> Result<Json<LetterResponse>, Problem> {
+    let view = state.dead_letters.ready_view().await?;
+    let stored = view.letter(&DeadLetterId::new(&*id))?;
+    let stored = stored.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}")))?;
+    let history = view.history(stored.offset)?;
+    Ok(Json(LetterResponse::from_letter(stored.letter, history)))
 }
 
 /// `POST /v1/dead-letters/discard`
 async fn discard(
-    State(http): State<ApiState>,
-    Extension(caller): Extension<Principal>,
-    JsonBody(Discard { ids, filter, because, dry_run }): JsonBody<Discard>,
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    JsonBody(DiscardRequest { ids, filter, because, dry_run }): JsonBody<DiscardRequest>,
 ) -> Result<Response, Problem> {
-    let choice = Selection::read(ids, filter.map(|UniqueMap(fields)| fields)).map_err(Problem::of_faults)?;
+    let selection = Selection::read(ids, filter.map(|UniqueMap(fields)| fields)).map_err(Problem::invalid)?;
     if dry_run == Some(true) {
-        let tally = http.dead_letters.count_discardable(&choice).await?;
-        let about =
-            AuditDetail(format!("nothing: a dry run, for {} dead letters chosen {}", tally.total, chosen(&choice)));
-        return Ok((Extension(about), Json(DiscardAnswer::Preview(tally.into()))).into_response());
+        let counts = state.dead_letters.count_discardable(&selection).await?;
+        let about = AuditDetail(format!(
+            "nothing: a dry run, for {} dead letters chosen {}",
+            counts.total,
+            describe(&selection)
+        ));
+        return Ok((Extension(about), Json(DiscardAnswer::Preview(counts.into()))).into_response());
     }
-    if let Some(fault) = fault_of(because.as_deref(), &choice) {
-        return Err(Problem::of_faults(vec![fault]));
+    if let Some(violation) = because_violation(because.as_deref(), &selection) {
+        return Err(Problem::invalid(vec![violation]));
     }
-    let (discarded, about) = discard_audited(&http, choice, &caller.name, because).await?;
-    let answer = Discarded { discarded: discarded.letters, more: discarded.rest == Remainder::Some };
-    Ok((Extension(about), Json(DiscardAnswer::Discarded(answer))).into_response())
+    let (outcome, about) = discard_audited(&state, selection, &principal.name, because).await?;
+    let response = DiscardResponse { discarded: outcome.letters, more: outcome.has_more };
+    Ok((Extension(about), Json(DiscardAnswer::Discarded(response))).into_response())
 }
 
-/// Discards, and tells the audit of it.
+/// Discards, and describes it for the audit.
 pub(super) async fn discard_audited(
-    http: &ApiState,
-    choice: Selection,
+    state: &ApiState,
+    selection: Selection,
     by: &str,
     because: Option<String>,
-) -> Result<(dead_letters::Discarded, AuditDetail), DeadLetterError> {
-    let chosen = chosen(&choice);
+) -> Result<(DiscardOutcome, AuditDetail), DeadLetterError> {
+    let selected = describe(&selection);
     let why = because.clone().unwrap_or_else(|| "no reason given".to_owned());
-    let discarded = http.dead_letters.discard(choice, by, because).await?;
-    let about = AuditDetail(format!("{} dead letters chosen {chosen}: {why}", discarded.letters));
-    Ok((discarded, about))
+    let outcome = state.dead_letters.discard(selection, by, because).await?;
+    let about = AuditDetail(format!("{} dead letters chosen {selected}: {why}", outcome.letters));
+    Ok((outcome, about))
 }
 
 /// What is wrong with the `because` of a discard.
-pub(super) fn fault_of(because: Option<&str>, choice: &Selection) -> Option<Violation> {
-    let fault = |message: String| Some(Violation::new("$.because", message));
+pub(super) fn because_violation(because: Option<&str>, selection: &Selection) -> Option<Violation> {
+    let violation = |message: String| Some(Violation::new("$.because", message));
     let Some(because) = because else {
-        return match choice {
-            Selection::Filter(_) => fault("is required with a filter: say why these letters are given up".to_owned()),
+        return match selection {
+            Selection::Filter(_) => {
+                violation("is required with a filter: say why these letters are given up".to_owned())
+            }
             Selection::Ids(_) => None,
         };
     };
     if because.trim().is_empty() {
-        return fault("is empty: say why these letters are given up".to_owned());
+        return violation("is empty: say why these letters are given up".to_owned());
     }
     let length = because.chars().count();
     if length <= MAX_BECAUSE_CHARS {
         return None;
     }
-    fault(format!("has {length} characters, and {MAX_BECAUSE_CHARS} at most are kept: say it in fewer words"))
+    violation(format!("has {length} characters, and at most {MAX_BECAUSE_CHARS} are allowed: shorten it"))
 }

@@ -1,4 +1,4 @@
-//! Explaining an event: what matches, what does not and why, and what would be sent.
+//! The API that explains an event: what matches, what does not and why, and what would be sent.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -12,17 +12,16 @@ use super::route::Route;
 use super::{ApiState, body_limit};
 use crate::campaigns::CampaignError;
 use crate::config::Role;
-use crate::delivery::campaign::Secrets;
+use crate::delivery::campaign::SecretVisibility;
 use crate::delivery::event::{self, MAX_EVENT_BYTES, StepEvent};
 use crate::delivery::explain::{Explanation, explain as explained};
 
-/// The route of explanations.
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::post("/explain", Role::Viewer, explain)
             .named(
                 "explainEvent",
-                "Explain what becomes of a step event; nothing is sent, and headers are masked below `editor`",
+                "Explain how a step event would be handled; nothing is sent, and headers are masked below `editor`",
             )
             .not_audited()
             .takes::<StepEvent>()
@@ -31,22 +30,22 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 async fn explain(
-    State(http): State<ApiState>,
-    Extension(caller): Extension<Principal>,
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
     body: Body,
 ) -> Result<Json<Explanation>, Problem> {
     let body = body_limit::read(body, MAX_EVENT_BYTES).await;
-    let body = body.map_err(|unread| Problem::of_body(unread, "an event", MAX_EVENT_BYTES))?;
-    explain_body(&http, &body, caller.secrets()).map(Json)
+    let body = body.map_err(|error| Problem::unreadable_body(error, "an event", MAX_EVENT_BYTES))?;
+    explain_body(&state, &body, principal.secrets()).map(Json)
 }
 
-/// The explanation of an event as it would be published.
-pub(super) fn explain_body(http: &ApiState, body: &[u8], secrets: Secrets) -> Result<Explanation, Problem> {
-    let event = event::decode(body, None).map_err(Problem::of_faults)?;
-    let stored = match http.campaigns.get(&event.campaign_id) {
+/// Explains an event from its JSON.
+pub(super) fn explain_body(state: &ApiState, body: &[u8], secrets: SecretVisibility) -> Result<Explanation, Problem> {
+    let event = event::decode(body, None).map_err(Problem::invalid)?;
+    let stored = match state.campaigns.get(&event.campaign_id) {
         Ok(stored) => Some(stored),
-        Err(CampaignError::Unknown) => None,
-        Err(refused) => return Err(refused.into()),
+        Err(CampaignError::NotFound) => None,
+        Err(error) => return Err(error.into()),
     };
     let campaign = stored.as_ref().map(|stored| (&stored.campaign, stored.version));
     Ok(explained(event, campaign, secrets, Utc::now()))

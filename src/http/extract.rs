@@ -1,4 +1,4 @@
-//! What handlers take from a request. What can't be read is refused with a problem that says where and why.
+//! Extractors of handlers. An invalid request is refused with a problem that names the place and the cause.
 
 use std::error::Error as _;
 use std::fmt;
@@ -15,7 +15,7 @@ use super::body_limit;
 use super::problem::Problem;
 use crate::delivery::violation::{Violation, type_name};
 
-/// The largest JSON body, where its handler says nothing else.
+/// The largest JSON body, if its handler has no other limit.
 const MAX_JSON_BYTES: usize = 1024 * 1024;
 
 /// The `{id}` of the path.
@@ -30,7 +30,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-/// The parameters of the query. `T` denies unknown fields.
+/// The query parameters. `T` must deny unknown fields.
 pub(super) struct Query<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
@@ -45,7 +45,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// A JSON body. `Option<JsonBody<T>>` is one that may be left out.
+/// A JSON body. `Option<JsonBody<T>>` is an optional body.
 pub(super) struct JsonBody<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
@@ -65,8 +65,7 @@ impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for JsonBody<T>
     }
 }
 
-/// The fields of a JSON object, of which no two have one name: of two conditions the one that counts would be anybody's
-/// guess.
+/// The fields of a JSON object with unique names. A filter with two values of one field would be ambiguous.
 #[derive(Debug)]
 pub(super) struct UniqueMap(pub(super) Map<String, Value>);
 
@@ -92,7 +91,7 @@ impl<'de> Visitor<'de> for UniqueMap {
     }
 }
 
-/// In the place of the value of a name that was there before: so the error has its path.
+/// Deserializes the value of a repeated name, and fails, so that the error has the value's path.
 struct DuplicateKey;
 
 impl<'de> DeserializeSeed<'de> for DuplicateKey {
@@ -105,34 +104,34 @@ impl<'de> DeserializeSeed<'de> for DuplicateKey {
 
 async fn bytes(body: Body) -> Result<Vec<u8>, Problem> {
     let body = body_limit::read(body, MAX_JSON_BYTES).await;
-    body.map_err(|unread| Problem::of_body(unread, "a body", MAX_JSON_BYTES))
+    body.map_err(|error| Problem::unreadable_body(error, "a body", MAX_JSON_BYTES))
 }
 
-/// Reads a JSON object: 422 where it is none, with the path where it says what it must not.
+/// Parses a JSON object. The problem is a 422 with the path of the violation.
 fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let fault = |message: String| Problem::of_faults(vec![Violation::new("$", message)]);
-    let no_json = |error: &serde_json::Error| fault(format!("not JSON that can be read: {error}"));
+    let violation = |message: String| Problem::invalid(vec![Violation::new("$", message)]);
+    let invalid_json = |error: &serde_json::Error| violation(format!("not JSON that can be read: {error}"));
     if body.trim_ascii().is_empty() {
-        return Err(fault("there is no body: send a JSON object".to_owned()));
+        return Err(violation("there is no body: send a JSON object".to_owned()));
     }
-    // An array would be taken for an object whose fields have no names.
+    // Serde would accept an array as a struct.
     if !body.trim_ascii_start().starts_with(b"{") {
-        let value: Value = serde_json::from_slice(body).map_err(|error| no_json(&error))?;
-        return Err(fault(format!("expected an object, found {}", type_name(&value))));
+        let value: Value = serde_json::from_slice(body).map_err(|error| invalid_json(&error))?;
+        return Err(violation(format!("expected an object, found {}", type_name(&value))));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let given = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         if !error.inner().is_data() {
-            return no_json(error.inner());
+            return invalid_json(error.inner());
         }
         let path = match error.path().to_string().as_str() {
             "." => "$".to_owned(),
             path => format!("$.{path}"),
         };
-        Problem::of_faults(vec![Violation::new(path, error.inner().to_string())])
+        Problem::invalid(vec![Violation::new(path, error.inner().to_string())])
     })?;
-    deserializer.end().map_err(|error| no_json(&error))?;
-    Ok(given)
+    deserializer.end().map_err(|error| invalid_json(&error))?;
+    Ok(value)
 }
 
 #[cfg(test)]
@@ -152,12 +151,12 @@ mod tests {
         _filter: Option<UniqueMap>,
     }
 
-    fn refused(body: &str) -> Value {
-        to_value(json::<QueryParams>(body.as_bytes()).expect_err("it was taken")).expect("JSON")
+    fn problem_of(body: &str) -> Value {
+        to_value(json::<QueryParams>(body.as_bytes()).expect_err("a problem")).expect("JSON")
     }
 
     #[test]
-    fn a_fault_has_its_path() {
+    fn a_violation_has_its_path() {
         assert!(json::<QueryParams>(br#" {"ids": ["a"], "rate": 2.5} "#).is_ok());
         for (body, path, words) in [
             (r#"{"ids": [1]}"#, "$.ids[0]", "expected a string"),
@@ -177,11 +176,11 @@ mod tests {
             (r#"{"ids": []} x"#, "$", "not JSON"),
             ("{\"ids\": [\"\u{0}\"]}", "$", "not JSON"),
         ] {
-            let problem = refused(body);
+            let problem = problem_of(body);
             assert_eq!(problem["status"], 422, "{body}: {problem}");
-            let fault = &problem["errors"][0];
-            assert!(fault["message"].as_str().is_some_and(|message| message.contains(words)), "{body}: {problem}");
-            assert_eq!(fault["path"], path, "{body}: {problem}");
+            let violation = &problem["errors"][0];
+            assert!(violation["message"].as_str().is_some_and(|message| message.contains(words)), "{body}: {problem}");
+            assert_eq!(violation["path"], path, "{body}: {problem}");
         }
     }
 }

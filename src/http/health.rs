@@ -1,4 +1,4 @@
-//! What machines ask: is it alive, is it well, what has it counted.
+//! The probes `/healthz` and `/readyz`, and `/metrics`.
 
 use std::time::Duration;
 
@@ -12,113 +12,120 @@ use crate::broker::publisher::PublisherStatus;
 use crate::broker::topology_status::TopologyStatus;
 use crate::campaigns::hold::{Hold, LogStatus};
 use crate::metrics::PublisherGauge;
-use crate::view_sync::{Followers, Silence};
+use crate::view_sync::{FollowerStall, Followers};
 use crate::worker::consumer_status::Phase;
 
-/// The process is alive: it answers.
+/// The process is alive.
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Consuming, and making progress. What was repaired lately is a line each.
-pub(super) async fn readyz(State(http): State<ApiState>) -> Response {
-    match trouble(&http) {
+/// Ready if the worker consumes and makes progress. Each recent repair of a broker object is a line of the answer.
+pub(super) async fn readyz(State(state): State<ApiState>) -> Response {
+    match unready_reason(&state) {
         None => {
-            let repairs = http.topology.recent_repairs();
+            let repairs = state.topology.recent_repairs();
             let notes: String = repairs.iter().map(|repair| format!("repaired: {repair}\n")).collect();
             format!("ready\n{notes}").into_response()
         }
-        Some(trouble) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, trouble.to_string()).into_response(),
+        Some(reason) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason.to_string()).into_response(),
     }
 }
 
-/// Why a worker is not well.
+/// Why a worker is not ready.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum UnreadyReason {
-    /// It can't take messages.
     #[error("not connected to the broker: {0}")]
     NotConnected(String),
-    /// It takes none before it knows the configuration.
+    /// No message is consumed before the configuration is current.
     #[error("reading the configuration from the broker")]
     CatchingUp,
-    /// It has been told to stop.
     #[error("stopping")]
     Stopping,
     /// Campaigns may be missing from their log.
     #[error("{0}")]
     Incomplete(Hold),
-    /// It can't publish retries and dead letters.
+    /// Retries and dead letters can't be published.
     #[error("not connected to the broker for publishing: {0}")]
     NotPublishing(String),
-    /// The broker takes no messages.
     #[error("the broker takes no messages: it is short of memory or disk")]
     Blocked,
-    /// Nothing has been settled for so long.
-    #[error("no message settled for {} s, and there are some to settle", .0.as_secs())]
+    /// Messages are in progress, but none was settled for this time.
+    #[error("no message settled for {} s, although messages are in progress", .0.as_secs())]
     Stalled(Duration),
-    /// Objects of the broker are missing or not as required, and the worker cannot put that right. Or it cannot check them.
+    /// Objects of the broker are missing or wrong and this worker can't repair them, or it can't check them.
     #[error("the broker's objects are {0}")]
     Topology(String),
     /// Changes of campaigns do not arrive.
     #[error("the configuration is not followed {0}")]
-    NotFollowingCampaigns(Silence),
+    NotFollowingCampaigns(FollowerStall),
     /// Dead letters do not arrive in the view, and replays do not run.
     #[error("dead letters are not followed {0}")]
-    NotFollowingDeadLetters(Silence),
+    NotFollowingDeadLetters(FollowerStall),
 }
 
-/// Why this worker is not well, where it is not.
-pub(super) fn trouble(http: &ApiState) -> Option<UnreadyReason> {
-    let status = http.campaigns.log_status().borrow().clone();
-    let trouble = judge(http.progress.phase(), status, http.publisher.link(), http.progress.stalled_for());
-    trouble.or_else(|| incomplete(&http.topology, &http.followers))
+/// `None` if this worker is ready.
+pub(super) fn unready_reason(state: &ApiState) -> Option<UnreadyReason> {
+    let status = state.campaigns.log_status().borrow().clone();
+    let reason = consumer_reason(
+        state.consumer_status.phase(),
+        status,
+        state.publisher.status(),
+        state.consumer_status.stalled_for(),
+    );
+    reason.or_else(|| background_reason(&state.topology, &state.followers))
 }
 
-/// What is wrong although it delivers.
-fn incomplete(topology: &TopologyStatus, followers: &Followers) -> Option<UnreadyReason> {
+/// Reasons other than consuming and publishing.
+fn background_reason(topology: &TopologyStatus, followers: &Followers) -> Option<UnreadyReason> {
     let problems: Vec<String> = topology.problems().iter().map(ToString::to_string).collect();
     let problems = (!problems.is_empty()).then(|| format!("not as required: {}", problems.join("; ")));
-    let unchecked = topology.unchecked().map(|unchecked| unchecked.to_string());
-    let topology: Vec<String> = problems.into_iter().chain(unchecked).collect();
+    let overdue = topology.overdue_check().map(|overdue| overdue.to_string());
+    let topology: Vec<String> = problems.into_iter().chain(overdue).collect();
     if !topology.is_empty() {
         return Some(UnreadyReason::Topology(topology.join("; ")));
     }
-    let campaigns = followers.campaigns.silence().map(UnreadyReason::NotFollowingCampaigns);
-    campaigns.or_else(|| followers.dead_letters.silence().map(UnreadyReason::NotFollowingDeadLetters))
+    let campaigns = followers.campaigns.stall().map(UnreadyReason::NotFollowingCampaigns);
+    campaigns.or_else(|| followers.dead_letters.stall().map(UnreadyReason::NotFollowingDeadLetters))
 }
 
-fn judge(phase: Phase, status: LogStatus, link: PublisherStatus, stalled: Option<Duration>) -> Option<UnreadyReason> {
+fn consumer_reason(
+    phase: Phase,
+    status: LogStatus,
+    publisher: PublisherStatus,
+    stalled_for: Option<Duration>,
+) -> Option<UnreadyReason> {
     match (phase, status) {
-        (Phase::Connecting { trouble }, _) => return Some(UnreadyReason::NotConnected(trouble)),
+        (Phase::Connecting { error }, _) => return Some(UnreadyReason::NotConnected(error)),
         (_, LogStatus::Incomplete(hold)) => return Some(UnreadyReason::Incomplete(hold)),
-        // It finishes what is in hand, and does not stop.
+        // The consumer drains, but the worker does not stop.
         (Phase::CatchingUp, _) | (_, LogStatus::Comparing) => return Some(UnreadyReason::CatchingUp),
         (Phase::Draining, LogStatus::Following) => return Some(UnreadyReason::Stopping),
         (Phase::Consuming, LogStatus::Following) => {}
     }
-    match link {
-        PublisherStatus::Down(trouble) => Some(UnreadyReason::NotPublishing(trouble)),
+    match publisher {
+        PublisherStatus::Down(reason) => Some(UnreadyReason::NotPublishing(reason)),
         PublisherStatus::Blocked => Some(UnreadyReason::Blocked),
-        PublisherStatus::Up => stalled.map(UnreadyReason::Stalled),
+        PublisherStatus::Up => stalled_for.map(UnreadyReason::Stalled),
     }
 }
 
-/// Everything counted, as Prometheus reads it.
-pub(super) async fn metrics(State(http): State<ApiState>) -> Response {
-    http.metrics.endpoints(http.worker.endpoints.list().iter().map(|listed| listed.standing.breaker));
-    http.metrics.messages_in_hand.set(i64::try_from(http.progress.in_hand()).unwrap_or(i64::MAX));
-    http.metrics.publisher(match http.publisher.link() {
+/// All metrics in Prometheus' text format.
+pub(super) async fn metrics(State(state): State<ApiState>) -> Response {
+    state.metrics.set_endpoints(state.worker.endpoints.list().iter().map(|endpoint| endpoint.stats.breaker));
+    state.metrics.messages_in_hand.set(i64::try_from(state.consumer_status.in_flight()).unwrap_or(i64::MAX));
+    state.metrics.set_publisher(match state.publisher.status() {
         PublisherStatus::Up => PublisherGauge::Up,
         PublisherStatus::Blocked => PublisherGauge::Blocked,
         PublisherStatus::Down(_) => PublisherGauge::Down,
     });
-    http.metrics.broker_state.topology(&http.topology);
-    http.metrics.broker_state.followers(&http.followers);
-    http.metrics.store_bytes.set(i64::try_from(http.store.bytes_on_disk()).unwrap_or(i64::MAX));
-    if let Some(free) = http.store.free_bytes() {
-        http.metrics.store_free_bytes(free);
+    state.metrics.broker_state.update_topology(&state.topology);
+    state.metrics.broker_state.update_followers(&state.followers);
+    state.metrics.store_bytes.set(i64::try_from(state.store.bytes_on_disk()).unwrap_or(i64::MAX));
+    if let Some(free) = state.store.free_bytes() {
+        state.metrics.set_store_free_bytes(free);
     }
-    match http.metrics.text() {
+    match state.metrics.to_text() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
@@ -129,10 +136,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_that_reads_the_configuration_again_does_not_say_that_it_stops() {
-        let trouble = |phase, status| judge(phase, status, PublisherStatus::Up, None);
-        assert_eq!(trouble(Phase::Draining, LogStatus::Comparing), Some(UnreadyReason::CatchingUp));
-        assert_eq!(trouble(Phase::Draining, LogStatus::Following), Some(UnreadyReason::Stopping));
-        assert_eq!(trouble(Phase::Consuming, LogStatus::Following), None);
+    fn a_worker_that_reads_the_configuration_again_is_not_reported_as_stopping() {
+        let reason = |phase, status| consumer_reason(phase, status, PublisherStatus::Up, None);
+        assert_eq!(reason(Phase::Draining, LogStatus::Comparing), Some(UnreadyReason::CatchingUp));
+        assert_eq!(reason(Phase::Draining, LogStatus::Following), Some(UnreadyReason::Stopping));
+        assert_eq!(reason(Phase::Consuming, LogStatus::Following), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The listener: plain, or with TLS where the settings give it an identity.
+//! The listener: plain TCP, or TLS if the settings have a certificate.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,79 +16,75 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// A caller that has not shaken hands by then is gone.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connections that have shaken hands, and are not taken yet.
-const ROOM: usize = 64;
+/// The most connections after their TLS handshake that are not accepted yet.
+const HANDSHAKE_QUEUE_LENGTH: usize = 64;
 
-/// Connections at once, those that shake hands included: each takes a file of the process that delivers. Others wait to be
-/// accepted.
-const MOST: usize = 512;
+/// The most open connections, including those in a TLS handshake. Each takes a file descriptor that deliveries need
+/// too. Other connections wait.
+const MAX_CONNECTIONS: usize = 512;
 
-/// A connection on which nothing came or went for so long is closed. An answer that waits for the broker takes 40 s at most.
-const IDLE: Duration = Duration::from_secs(75);
+/// A connection without traffic for this long is closed. An answer that waits for the broker takes at most 40 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// Where callers come in.
 pub enum Listener {
-    /// Over TCP.
     Plain(LimitedListener),
-    /// Over TLS.
     Tls(TlsListener),
 }
 
-/// Accepts connections, no more at once than there may be.
+/// Accepts connections up to [`MAX_CONNECTIONS`].
 pub struct LimitedListener {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl LimitedListener {
     async fn accept(&mut self) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
         // The semaphore is never closed.
-        let place = self.places.clone().acquire_owned().await.ok();
-        // Axum's own way to accept waits where there are too many open files.
-        let (stream, caller) = AxumListener::accept(&mut self.listener).await;
-        (stream, caller, place)
+        let permit = self.permits.clone().acquire_owned().await.ok();
+        // Axum's `accept` waits if the process has too many open files.
+        let (stream, peer) = AxumListener::accept(&mut self.listener).await;
+        (stream, peer, permit)
     }
 }
 
-/// Shakes hands with each caller by itself, so that a slow one holds up no other.
+/// Runs each TLS handshake in its own task, so that a slow client delays no other.
 pub struct TlsListener {
-    shaken: mpsc::Receiver<(Stream, SocketAddr)>,
+    connections: mpsc::Receiver<(Stream, SocketAddr)>,
     address: SocketAddr,
 }
 
 impl Listener {
-    /// Callers of `listener`, over TLS where `tls` says how.
-    ///
-    /// # Errors
-    /// Where the listener has no address.
     pub fn new(listener: TcpListener, tls: Option<Arc<ServerConfig>>) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        let listener = LimitedListener { listener, places: Arc::new(Semaphore::new(MOST)) };
+        let listener = LimitedListener { listener, permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)) };
         let Some(config) = tls else { return Ok(Self::Plain(listener)) };
-        let (sender, shaken) = mpsc::channel(ROOM);
-        tokio::spawn(shake_hands(listener, TlsAcceptor::from(config), sender));
-        Ok(Self::Tls(TlsListener { shaken, address }))
+        let (sender, connections) = mpsc::channel(HANDSHAKE_QUEUE_LENGTH);
+        tokio::spawn(run_handshakes(listener, TlsAcceptor::from(config), sender));
+        Ok(Self::Tls(TlsListener { connections, address }))
     }
 }
 
-async fn shake_hands(mut listener: LimitedListener, acceptor: TlsAcceptor, shaken: mpsc::Sender<(Stream, SocketAddr)>) {
+async fn run_handshakes(
+    mut listener: LimitedListener,
+    acceptor: TlsAcceptor,
+    connections: mpsc::Sender<(Stream, SocketAddr)>,
+) {
     loop {
-        let (stream, caller, place) = tokio::select! {
+        let (stream, peer, permit) = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = shaken.closed() => return,
+            () = connections.closed() => return,
         };
-        let (acceptor, shaken) = (acceptor.clone(), shaken.clone());
+        let (acceptor, connections) = (acceptor.clone(), connections.clone());
         tokio::spawn(async move {
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                // Nobody takes it any more where the server ends.
+                // Sending fails if the server has stopped.
                 Ok(Ok(stream)) => {
-                    drop(shaken.send((Stream::new(Transport::Tls(Box::new(stream)), place), caller)).await);
+                    drop(connections.send((Stream::new(Transport::Tls(Box::new(stream)), permit), peer)).await);
                 }
-                Ok(Err(error)) => tracing::debug!(%caller, %error, "no TLS handshake"),
-                Err(_) => tracing::debug!(%caller, "no TLS handshake in time"),
+                Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+                Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
             }
         });
     }
@@ -101,12 +97,12 @@ impl AxumListener for Listener {
     async fn accept(&mut self) -> (Stream, SocketAddr) {
         match self {
             Self::Plain(listener) => {
-                let (stream, caller, place) = listener.accept().await;
-                (Stream::new(Transport::Plain(stream), place), caller)
+                let (stream, peer, permit) = listener.accept().await;
+                (Stream::new(Transport::Plain(stream), permit), peer)
             }
-            Self::Tls(listener) => match listener.shaken.recv().await {
-                Some(shaken) => shaken,
-                // The task that shakes hands ends after this listener only.
+            Self::Tls(listener) => match listener.connections.recv().await {
+                Some(connections) => connections,
+                // The handshake task ends only after this listener.
                 None => std::future::pending().await,
             },
         }
@@ -114,18 +110,18 @@ impl AxumListener for Listener {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {
-            Self::Plain(accepting) => accepting.listener.local_addr(),
+            Self::Plain(limited) => limited.listener.local_addr(),
             Self::Tls(listener) => Ok(listener.address),
         }
     }
 }
 
-/// A caller's connection, in its place among those there may be.
+/// A client's connection, which counts towards [`MAX_CONNECTIONS`].
 pub struct Stream {
-    wire: Transport,
-    /// When it ends, unless something comes or goes before.
-    idle: Pin<Box<Sleep>>,
-    _place: Option<OwnedSemaphorePermit>,
+    transport: Transport,
+    /// Expires after [`IDLE_TIMEOUT`] without traffic.
+    idle_timer: Pin<Box<Sleep>>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 enum Transport {
@@ -134,57 +130,57 @@ enum Transport {
 }
 
 impl Stream {
-    fn new(wire: Transport, place: Option<OwnedSemaphorePermit>) -> Self {
-        Self { wire, idle: Box::pin(sleep(IDLE)), _place: place }
+    fn new(transport: Transport, permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self { transport, idle_timer: Box::pin(sleep(IDLE_TIMEOUT)), _permit: permit }
     }
 
-    fn touch(&mut self) {
-        self.idle.as_mut().reset(Instant::now() + IDLE);
+    fn reset_idle_timer(&mut self) {
+        self.idle_timer.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
-        let read = match &mut stream.wire {
-            Transport::Plain(wire) => Pin::new(wire).poll_read(cx, buffer),
-            Transport::Tls(wire) => Pin::new(wire).poll_read(cx, buffer),
+        let result = match &mut stream.transport {
+            Transport::Plain(transport) => Pin::new(transport).poll_read(cx, buffer),
+            Transport::Tls(transport) => Pin::new(transport).poll_read(cx, buffer),
         };
-        if read.is_ready() {
-            stream.touch();
-        } else if stream.idle.as_mut().poll(cx).is_ready() {
+        if result.is_ready() {
+            stream.reset_idle_timer();
+        } else if stream.idle_timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        read
+        result
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let stream = self.get_mut();
-        let written = match &mut stream.wire {
-            Transport::Plain(wire) => Pin::new(wire).poll_write(cx, bytes),
-            Transport::Tls(wire) => Pin::new(wire).poll_write(cx, bytes),
+        let result = match &mut stream.transport {
+            Transport::Plain(transport) => Pin::new(transport).poll_write(cx, bytes),
+            Transport::Tls(transport) => Pin::new(transport).poll_write(cx, bytes),
         };
-        if written.is_ready() {
-            stream.touch();
-        } else if stream.idle.as_mut().poll(cx).is_ready() {
+        if result.is_ready() {
+            stream.reset_idle_timer();
+        } else if stream.idle_timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        written
+        result
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().wire {
-            Transport::Plain(wire) => Pin::new(wire).poll_flush(cx),
-            Transport::Tls(wire) => Pin::new(wire).poll_flush(cx),
+        match &mut self.get_mut().transport {
+            Transport::Plain(transport) => Pin::new(transport).poll_flush(cx),
+            Transport::Tls(transport) => Pin::new(transport).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().wire {
-            Transport::Plain(wire) => Pin::new(wire).poll_shutdown(cx),
-            Transport::Tls(wire) => Pin::new(wire).poll_shutdown(cx),
+        match &mut self.get_mut().transport {
+            Transport::Plain(transport) => Pin::new(transport).poll_shutdown(cx),
+            Transport::Tls(transport) => Pin::new(transport).poll_shutdown(cx),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document, made from the table of routes: what is served is described, and nothing else.
+//! Generates the OpenAPI 3.1 document from the routes.
 
 use std::collections::BTreeSet;
 
@@ -12,18 +12,16 @@ use super::problem::Problem;
 use super::route::{Answer, Operation, Presence, Route};
 use crate::config::Role;
 
-/// Where the document has its schemas.
-const SCHEMAS: &str = "#/components/schemas/";
+const SCHEMAS_POINTER: &str = "#/components/schemas/";
 
-/// Where the schemas of what is sent to us are until they are [joined](join) to the others.
-const SENT: &str = "#/sent/";
+/// A temporary place of the schemas of requests, until [`merge_schemas`] has moved them.
+const REQUEST_SCHEMAS_POINTER: &str = "#/requests/";
 
 const DESCRIPTION: &str = "\
-    Errors are problem documents (RFC 9457). Once a token is configured every call needs one, and each operation names \
-    the least role it must have: `viewer` < `operator` < `editor`. Lists come a page at a time: ask again with `cursor` \
-    set to `next`, until that is null.";
+    Errors are problem documents (RFC 9457). If tokens are configured, every call needs one, and each operation names \
+    the lowest role that it needs: `viewer` < `operator` < `editor`. Lists have pages: send `next` as `cursor` to get the \
+    next page, until `next` is null.";
 
-/// The route of the document itself.
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/openapi.json", Role::Viewer, async || Json(super::openapi()))
@@ -32,7 +30,6 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-/// The document of these routes.
 pub(super) fn document(routes: &[Route]) -> Value {
     let generator = |path: &'static str| {
         SchemaSettings::draft2020_12().with(|settings| {
@@ -41,10 +38,10 @@ pub(super) fn document(routes: &[Route]) -> Value {
         })
     };
     let mut schemas = Schemas {
-        sent: generator(SENT).for_deserialize().into_generator(),
-        answered: generator(SCHEMAS).for_serialize().into_generator(),
+        requests: generator(REQUEST_SCHEMAS_POINTER).for_deserialize().into_generator(),
+        responses: generator(SCHEMAS_POINTER).for_serialize().into_generator(),
     };
-    let problem = schemas.answered.subschema_for::<Problem>();
+    let problem = schemas.responses.subschema_for::<Problem>();
     let mut paths = json!({});
     for route in routes {
         paths[format!("/v1{}", route.path)][route.method.as_str().to_lowercase()] = schemas.operation(route);
@@ -61,21 +58,21 @@ pub(super) fn document(routes: &[Route]) -> Value {
             } },
         },
     });
-    let (sent, answered) = (schemas.sent.take_definitions(true), schemas.answered.take_definitions(true));
-    join(&mut document, sent, answered);
+    let (requests, responses) = (schemas.requests.take_definitions(true), schemas.responses.take_definitions(true));
+    merge_schemas(&mut document, requests, responses);
     document
 }
 
-/// A type that is sent to us and answered has two schemas: what we fill in may be left out of the one only.
+/// A type of both requests and responses has two schemas: fields that Waypost fills in are optional in requests only.
 struct Schemas {
-    sent: SchemaGenerator,
-    answered: SchemaGenerator,
+    requests: SchemaGenerator,
+    responses: SchemaGenerator,
 }
 
 impl Schemas {
     fn operation(&mut self, Route { path, role, operation, .. }: &Route) -> Value {
         let tag = path.split('/').nth(1).unwrap_or_default();
-        let mut described = json!({
+        let mut json_operation = json!({
             "operationId": operation.id,
             "summary": operation.summary,
             "tags": [tag],
@@ -84,27 +81,27 @@ impl Schemas {
             "responses": self.responses(path, operation),
         });
         if let Some(body) = &operation.body {
-            let schema = (body.schema)(&mut self.sent);
-            described["requestBody"] = json!({
+            let schema = (body.schema)(&mut self.requests);
+            json_operation["requestBody"] = json!({
                 "required": body.presence == Presence::Required,
                 "content": { "application/json": { "schema": schema } },
             });
         }
-        described
+        json_operation
     }
 
     fn parameters(&mut self, path: &str, operation: &Operation) -> Vec<Value> {
-        let of_path = names_in(path).map(|name| {
+        let path_parameters = names_in(path).map(|name| {
             json!({ "name": name, "in": "path", "required": true, "description": operation.subject, "schema": { "type": "string" } })
         });
-        let of_header = operation.preconditions.iter().map(|name| {
-            json!({ "name": canonical(name), "in": "header", "description": precondition(name), "schema": { "type": "string" } })
+        let header_parameters = operation.preconditions.iter().map(|name| {
+            json!({ "name": canonical_name(name), "in": "header", "description": precondition_description(name), "schema": { "type": "string" } })
         });
-        let mut parameters: Vec<Value> = of_path.chain(of_header).collect();
-        let query = operation.query.map(|query| query(&mut self.sent).to_value()).unwrap_or_default();
+        let mut parameters: Vec<Value> = path_parameters.chain(header_parameters).collect();
+        let query = operation.query.map(|query| query(&mut self.requests).to_value()).unwrap_or_default();
         for (name, schema) in query["properties"].as_object().into_iter().flatten() {
             let mut schema = schema.clone();
-            // A parameter that may be absent is never null.
+            // An optional parameter may be absent, but is never null.
             if let Some([kind, Value::String(null)]) = schema["type"].as_array().map(Vec::as_slice)
                 && null == "null"
             {
@@ -118,10 +115,10 @@ impl Schemas {
 
     fn responses(&mut self, path: &str, operation: &Operation) -> Value {
         let mut responses = json!({});
-        for Answer { status, words, schema } in &operation.answers {
-            let mut response = json!({ "description": words });
+        for Answer { status, description, schema } in &operation.answers {
+            let mut response = json!({ "description": description });
             if let Some(schema) = schema {
-                let schema = schema(&mut self.answered);
+                let schema = schema(&mut self.responses);
                 response["content"] = json!({ "application/json": { "schema": schema } });
             }
             if operation.has_etag && schema.is_some() {
@@ -132,38 +129,38 @@ impl Schemas {
             responses[status.as_str()] = response;
         }
         for (status, when) in problems(path, operation) {
-            // Beside a `$ref` OpenAPI 3.1 takes a description of its own.
+            // OpenAPI 3.1 allows a description next to a `$ref`.
             responses[status.as_str()] = json!({ "$ref": "#/components/responses/Problem", "description": when });
         }
         responses
     }
 }
 
-/// The problems of a route: from what it takes, and then its own, which say more.
+/// The problems of a route: general ones first, then its own, which replace general ones with the same status.
 fn problems(path: &str, operation: &Operation) -> Vec<(StatusCode, &'static str)> {
-    let given = [
+    let general = [
         (
             true,
             StatusCode::BAD_REQUEST,
-            "What was sent can't be read: the address, a parameter or a header, or the body breaks off",
+            "The request can't be read: an invalid address, parameter or header, or an incomplete body",
         ),
-        (true, StatusCode::UNAUTHORIZED, "No token, or one that is not known"),
+        (true, StatusCode::UNAUTHORIZED, "No token, or an unknown token"),
         (
             true,
             StatusCode::FORBIDDEN,
-            "The token's role is too small; without tokens, a web page of another origin asks",
+            "The token's role is too low; without tokens, the request comes from a web page of another origin",
         ),
         (names_in(path).next().is_some(), StatusCode::NOT_FOUND, "There is nothing with this id"),
         (
             !operation.preconditions.is_empty(),
             StatusCode::PRECONDITION_FAILED,
-            "Somebody else has changed it meanwhile",
+            "The campaign was changed since its `ETag` was read",
         ),
-        (operation.body.is_some(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is said to be no JSON"),
+        (operation.body.is_some(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "The `Content-Type` is not JSON"),
         (
             operation.body.is_some(),
             StatusCode::UNPROCESSABLE_ENTITY,
-            "The body is no JSON, or has faults; `errors` has them all",
+            "The body is not valid JSON, or has invalid values; `errors` lists all of them",
         ),
         (true, StatusCode::INTERNAL_SERVER_ERROR, "The local store failed"),
         (
@@ -172,8 +169,8 @@ fn problems(path: &str, operation: &Operation) -> Vec<(StatusCode, &'static str)
             "The broker can't be reached, or the configuration is still being read",
         ),
     ];
-    let given = given.into_iter().filter(|(applies, ..)| *applies).map(|(_, status, when)| (status, when));
-    given.chain(operation.problems.iter().copied()).collect()
+    let general = general.into_iter().filter(|(applies, ..)| *applies).map(|(_, status, when)| (status, when));
+    general.chain(operation.problems.iter().copied()).collect()
 }
 
 /// The names in braces: `id` of `/campaigns/{id}`.
@@ -181,8 +178,8 @@ fn names_in(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
 }
 
-/// The name as it is written in documents.
-fn canonical(name: &HeaderName) -> &str {
+/// The header's name in its usual capitalisation.
+fn canonical_name(name: &HeaderName) -> &str {
     match name {
         name if name == header::IF_MATCH => "If-Match",
         name if name == header::IF_NONE_MATCH => "If-None-Match",
@@ -190,51 +187,51 @@ fn canonical(name: &HeaderName) -> &str {
     }
 }
 
-fn precondition(name: &HeaderName) -> &'static str {
+fn precondition_description(name: &HeaderName) -> &'static str {
     if name == header::IF_NONE_MATCH {
-        "`*`: only where there is none yet"
+        "`*`: only if it does not exist yet"
     } else {
-        "The `ETag` it must still have, or several of which it must have one, or `*`"
+        "The `ETag` that it must still have, a list of such, or `*`"
     }
 }
 
-/// Puts all schemas into the document. Where a type's two schemas differ, the one of what is sent gets a name of its own.
-fn join(document: &mut Value, sent: Map<String, Value>, answered: Map<String, Value>) {
-    let mut differ = BTreeSet::new();
-    for (name, schema) in &sent {
+/// Adds all schemas to the document. If the two schemas of a type differ, the request's schema gets the suffix `Input`.
+fn merge_schemas(document: &mut Value, requests: Map<String, Value>, responses: Map<String, Value>) {
+    let mut differing = BTreeSet::new();
+    for (name, schema) in &requests {
         let mut schema = schema.clone();
-        refs(&mut schema, &mut |to| *to = to.replace(SENT, SCHEMAS));
-        if answered.get(name).is_some_and(|answered| *answered != schema) {
-            differ.insert(name.clone());
+        refs(&mut schema, &mut |to| *to = to.replace(REQUEST_SCHEMAS_POINTER, SCHEMAS_POINTER));
+        if responses.get(name).is_some_and(|responses| *responses != schema) {
+            differing.insert(name.clone());
         }
     }
-    // What refers to one that differs differs too.
+    // A schema that refers to a differing schema differs too.
     loop {
-        let mut more = false;
-        for (name, schema) in sent.iter().filter(|(name, _)| answered.contains_key(*name)) {
-            let mut to_differing = false;
+        let mut has_changed = false;
+        for (name, schema) in requests.iter().filter(|(name, _)| responses.contains_key(*name)) {
+            let mut refers_to_differing = false;
             refs(&mut schema.clone(), &mut |to| {
-                to_differing |= to.strip_prefix(SENT).is_some_and(|to| differ.contains(to))
+                refers_to_differing |= to.strip_prefix(REQUEST_SCHEMAS_POINTER).is_some_and(|to| differing.contains(to))
             });
-            more |= to_differing && differ.insert(name.clone());
+            has_changed |= refers_to_differing && differing.insert(name.clone());
         }
-        if !more {
+        if !has_changed {
             break;
         }
     }
-    let own_name = |name: &str| if differ.contains(name) { format!("{name}Input") } else { name.to_owned() };
-    let mut all = answered;
-    all.extend(sent.into_iter().map(|(name, schema)| (own_name(&name), schema)));
+    let request_name = |name: &str| if differing.contains(name) { format!("{name}Input") } else { name.to_owned() };
+    let mut all = responses;
+    all.extend(requests.into_iter().map(|(name, schema)| (request_name(&name), schema)));
     all.sort_keys();
     document["components"]["schemas"] = Value::Object(all);
     refs(document, &mut |to| {
-        if let Some(name) = to.strip_prefix(SENT) {
-            *to = format!("{SCHEMAS}{}", own_name(name));
+        if let Some(name) = to.strip_prefix(REQUEST_SCHEMAS_POINTER) {
+            *to = format!("{SCHEMAS_POINTER}{}", request_name(name));
         }
     });
 }
 
-/// Visits every `$ref`.
+/// Calls `visit` with every `$ref`.
 fn refs(value: &mut Value, visit: &mut dyn FnMut(&mut String)) {
     match value {
         Value::Object(fields) => {
@@ -272,7 +269,7 @@ mod tests {
         for (path, operation) in operations(&document) {
             let id = operation["operationId"].as_str().expect("an id");
             assert!(!id.is_empty() && ids.insert(id), "{path}: its operation needs an id of its own: {id:?}");
-            assert!(!operation["summary"].as_str().expect("a summary").is_empty(), "{id} says nothing of itself");
+            assert!(!operation["summary"].as_str().expect("a summary").is_empty(), "{id} has no summary");
             let parameters = operation["parameters"].as_array().expect("parameters");
             for name in names_in(path) {
                 let declared = |parameter: &&Value| parameter["in"] == "path" && parameter["name"] == name;
@@ -296,26 +293,26 @@ mod tests {
     }
 
     #[test]
-    fn every_reference_leads_somewhere() {
+    fn every_reference_has_a_target() {
         let mut document = document(&routes());
         let whole = document.clone();
         let mut count = 0;
         refs(&mut document, &mut |to| {
             count += 1;
             let pointer = to.strip_prefix('#').expect("a place in the document");
-            assert!(whole.pointer(pointer).is_some(), "{to} leads nowhere");
+            assert!(whole.pointer(pointer).is_some(), "{to} has no target");
         });
         assert!(count > 10, "{count}");
     }
 
     #[test]
-    fn what_we_fill_in_may_be_left_out_of_what_is_sent() {
+    fn fields_that_waypost_fills_in_are_optional_in_requests() {
         let document = document(&routes());
         let required = |name: &str| document["components"]["schemas"][name]["required"].clone();
         assert_eq!(required("WebhookInput"), json!(["url"]));
         assert_eq!(required("Webhook"), json!(["id", "url", "enabled", "timeoutMs"]));
         assert_eq!(required("StepEventInput"), json!(["campaignId", "label", "phoneNumber", "date"]));
-        // A difference reaches whatever refers to it, and nothing else.
+        // Only differing schemas, and schemas that refer to them, have the suffix.
         let schemas = document["components"]["schemas"].as_object().expect("schemas");
         for (name, differs) in [("Campaign", true), ("MenuEntry", true), ("Redirect", false), ("Keyword", false)] {
             assert!(schemas.contains_key(name), "{name}");

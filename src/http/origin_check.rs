@@ -1,31 +1,32 @@
-//! What tells a web page of somebody else's from a program. A browser on this machine reaches a loopback listener for any
-//! page that it shows: where no token is needed, such a page must neither read nor change anything.
+//! Detects requests that a web page of another origin sends. Any page in a browser on this machine can reach a loopback
+//! listener. If no token is needed, such a page must neither read nor change anything.
 
 use std::net::IpAddr;
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, header};
 
-/// Why a request is refused where no token is needed: it comes from a page of another origin, or was sent to a name that
-/// somebody else may have pointed to this machine.
+/// Why a request without a token is refused: it comes from a page of another origin, or its `Host` may be a foreign
+/// name that resolves to this machine (DNS rebinding).
 pub(super) fn refusal(headers: &HeaderMap) -> Option<String> {
-    let foreign = headers.get_all(header::HOST).iter().find(|host| !is_loopback(host));
-    if let Some(host) = foreign {
+    let foreign_host = headers.get_all(header::HOST).iter().find(|host| !is_loopback(host));
+    if let Some(host) = foreign_host {
         let host = String::from_utf8_lossy(host.as_bytes());
         return Some(format!(
-            "without tokens only this machine is answered, and `{host}` may be any: ask 127.0.0.1 or localhost, or \
+            "without tokens only this machine is answered, and `{host}` may be any machine: use 127.0.0.1 or localhost, or \
              configure `http.tokens`"
         ));
     }
     let host = headers.get(header::HOST);
-    let stranger = headers.get_all(header::ORIGIN).iter().find(|origin| !host.is_some_and(|host| is_own(origin, host)));
-    stranger.map(|origin| {
+    let foreign_origin =
+        headers.get_all(header::ORIGIN).iter().find(|origin| !host.is_some_and(|host| is_own(origin, host)));
+    foreign_origin.map(|origin| {
         let origin = String::from_utf8_lossy(origin.as_bytes());
-        format!("without tokens no web page of another origin is answered, and this one is of `{origin}`: configure `http.tokens`")
+        format!("without tokens no web page of another origin is answered, and this request comes from `{origin}`: configure `http.tokens`")
     })
 }
 
-/// Whether a browser says that a page of another origin has sent a request.
+/// Whether the browser's headers show that a page of another origin has sent the request.
 pub(super) fn is_of_another_origin(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST);
     let own = |origin: &HeaderValue| host.is_some_and(|host| is_own(origin, host));
@@ -33,40 +34,41 @@ pub(super) fn is_of_another_origin(headers: &HeaderMap) -> bool {
         || headers.get("sec-fetch-site").is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"))
 }
 
-/// Whether a browser says that it has sent a request by TLS; a proxy in front says it for its own.
+/// Whether a header of the browser or of a proxy shows that the client uses TLS.
 pub(super) fn is_over_tls(headers: &HeaderMap) -> bool {
     let by_origin = headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"));
     by_origin || headers.get("x-forwarded-proto").is_some_and(|scheme| scheme.as_bytes() == b"https")
 }
 
-/// Whether whoever asks is a person's browser, which wants a page, and no program.
+/// Whether the client is a browser that wants a page, not a program.
 pub(super) fn wants_page(headers: &HeaderMap) -> bool {
     let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|accepted| accepted.to_str().ok());
     accepted.any(|accepted| accepted.contains("text/html"))
 }
 
-/// Why a body is refused that says what it is. A browser asks before it sends JSON for a page of another origin, and sends
-/// a form or plain text without asking. A program that calls JSON a form is no browser: that has an origin.
-pub(super) fn wrong_type(headers: &HeaderMap) -> Option<String> {
-    let is_taken = |kind: &HeaderValue| match essence(kind) {
+/// Why a body with this `Content-Type` is refused. For a page of another origin, a browser sends forms and plain text
+/// without a CORS preflight, but not JSON. JSON sent as a form is accepted without `Origin`, which a browser would
+/// send.
+pub(super) fn media_type_refusal(headers: &HeaderMap) -> Option<String> {
+    let is_accepted = |kind: &HeaderValue| match essence(kind) {
         Some(kind) if kind == "application/json" || kind.ends_with("+json") => true,
-        // As `curl -d` has it where nothing else is said.
+        // The default of `curl -d`.
         Some(kind) => kind == "application/x-www-form-urlencoded" && !headers.contains_key(header::ORIGIN),
         None => false,
     };
-    let wrong = headers.get_all(header::CONTENT_TYPE).iter().find(|kind| !is_taken(kind));
-    wrong.map(|kind| {
+    let refused = headers.get_all(header::CONTENT_TYPE).iter().find(|kind| !is_accepted(kind));
+    refused.map(|kind| {
         let kind = String::from_utf8_lossy(kind.as_bytes());
-        format!("a body is JSON, and this one is said to be `{kind}`: send `Content-Type: application/json`")
+        format!("the body must be JSON, but its `Content-Type` is `{kind}`: send `Content-Type: application/json`")
     })
 }
 
-/// `text/plain` of `Text/Plain; charset=utf-8`.
+/// The media type without parameters: `text/plain` for `Text/Plain; charset=utf-8`.
 fn essence(kind: &HeaderValue) -> Option<String> {
     kind.to_str().ok()?.split(';').next().map(|essence| essence.trim().to_ascii_lowercase())
 }
 
-/// Whether a `Host` can mean this machine only, whoever answers for names.
+/// Whether a `Host` can only mean this machine, whatever DNS answers.
 fn is_loopback(host: &HeaderValue) -> bool {
     let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
     authority.is_some_and(|authority| {
@@ -78,7 +80,7 @@ fn is_loopback(host: &HeaderValue) -> bool {
     })
 }
 
-/// Whether an `Origin` is that of what is served here. A proxy may have put TLS before it.
+/// Whether an `Origin` is this server's. The scheme may differ, because a proxy may terminate TLS.
 fn is_own(origin: &HeaderValue, host: &HeaderValue) -> bool {
     let (Ok(origin), Ok(host)) = (origin.to_str(), host.to_str()) else { return false };
     let own = origin.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme));
@@ -89,13 +91,13 @@ fn is_own(origin: &HeaderValue, host: &HeaderValue) -> bool {
 mod tests {
     use super::*;
 
-    fn headers(given: &[(&'static str, &str)]) -> HeaderMap {
-        let given = given.iter().filter(|(_, value)| !value.is_empty());
-        given.map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value"))).collect()
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let fields = fields.iter().filter(|(_, value)| !value.is_empty());
+        fields.map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value"))).collect()
     }
 
     #[test]
-    fn only_what_this_machine_asks_is_answered() {
+    fn only_requests_from_this_machine_are_answered() {
         for (host, origin, is_refused) in [
             ("127.0.0.1:8080", "", false),
             ("127.8.9.1", "", false),
@@ -103,7 +105,7 @@ mod tests {
             ("waypost.localhost:8080", "", false),
             ("[::1]:8080", "", false),
             ("[::ffff:127.0.0.1]:8080", "", false),
-            // What has no host is no browser.
+            // A browser always sends a host.
             ("", "", false),
             ("rebound.example:8080", "", true),
             ("localhost.example", "", true),
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_json() {
+    fn only_json_bodies_are_accepted() {
         for (kind, origin, is_refused) in [
             ("", "", false),
             ("application/json", "", false),
@@ -143,8 +145,8 @@ mod tests {
             ("application/jsonx", "", true),
             ("json", "", true),
         ] {
-            let wrong = wrong_type(&headers(&[("content-type", kind), ("origin", origin)]));
-            assert_eq!(wrong.is_some(), is_refused, "{kind} {origin}: {wrong:?}");
+            let refusal = media_type_refusal(&headers(&[("content-type", kind), ("origin", origin)]));
+            assert_eq!(refusal.is_some(), is_refused, "{kind} {origin}: {refusal:?}");
         }
     }
 }

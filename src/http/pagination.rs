@@ -1,4 +1,4 @@
-//! Lists, a page at a time.
+//! Pages of lists.
 
 use std::str::FromStr;
 
@@ -8,20 +8,23 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The most items of a page.
-const MAX_PAGE: u16 = 1000;
+const MAX_LIMIT: u16 = 1000;
 
-/// Which page of a list that has no filter.
+/// The problem of a cursor that is not from this list.
+pub(super) const INVALID_CURSOR: &str = "cursor: not a `next` of this list";
+
+/// The query parameters of a list without a filter.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PageParams {
     /// The most items of the page.
     #[serde(default)]
     pub(super) limit: Limit,
-    /// `next` of the page before.
+    /// `next` of the previous page.
     pub(super) cursor: Option<String>,
 }
 
-/// How many items a page has at most.
+/// The most items of a page.
 #[derive(Debug, Clone, Copy, JsonSchema, Serialize)]
 #[schemars(inline)]
 pub(super) struct Limit(#[schemars(range(min = 1, max = 1000))] u16);
@@ -42,8 +45,8 @@ impl FromStr for Limit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let limit = text.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit));
-        limit.map(Self).ok_or_else(|| format!("must be a number from 1 to {MAX_PAGE}"))
+        let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+        limit.map(Self).ok_or_else(|| format!("must be a number from 1 to {MAX_LIMIT}"))
     }
 }
 
@@ -57,18 +60,18 @@ impl<'de> Deserialize<'de> for Limit {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "{T}List")]
 pub(super) struct Page<T> {
-    /// The items.
     pub(super) items: Vec<T>,
-    /// The `cursor` of the next page; null where this is the last.
+    /// The `cursor` of the next page; null on the last page.
     pub(super) next: Option<String>,
 }
 
 impl<T> Page<T> {
-    /// A page of at most `limit`, made from `limit + 1` items where there are more; the cursor is made from the last.
+    /// `items` has up to `limit + 1` items: the extra one shows that there is a next page. The cursor is made from the
+    /// page's last item.
     pub(super) fn new(mut items: Vec<T>, limit: Limit, cursor: impl Fn(&T) -> String) -> Self {
-        let more = items.len() > limit.get();
+        let has_more = items.len() > limit.get();
         items.truncate(limit.get());
-        let next = items.last().filter(|_| more).map(cursor);
+        let next = items.last().filter(|_| has_more).map(cursor);
         Self { items, next }
     }
 }

@@ -1,11 +1,12 @@
-//! Who sends a request, and with which role.
+//! The authenticated sender of a request, and its role.
 
 use std::sync::Arc;
 
 use crate::config::Role;
-use crate::delivery::campaign::Secrets;
+use crate::delivery::campaign::SecretVisibility;
 
-/// The sender of a request. If no token is configured, every sender is an editor: the settings then allow a loopback listener only.
+/// The sender of a request. If no token is configured, every sender is an editor, and the settings allow only a
+/// loopback listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Principal {
     /// The name of the token, or [`LOCAL`].
@@ -18,7 +19,7 @@ pub(super) const LOCAL: &str = "local";
 
 impl Principal {
     /// Only an editor sees the values of headers.
-    pub(super) fn secrets(&self) -> Secrets {
-        if self.role >= Role::Editor { Secrets::Shown } else { Secrets::Masked }
+    pub(super) fn secrets(&self) -> SecretVisibility {
+        if self.role >= Role::Editor { SecretVisibility::Visible } else { SecretVisibility::Masked }
     }
 }

@@ -13,19 +13,19 @@ use crate::dead_letters;
 use crate::delivery::violation::Violation;
 use crate::store::StoreError;
 
-/// What went wrong, for the caller.
+/// Why a request failed.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Problem {
-    /// No problem of ours has a page of its own.
+    /// Always `about:blank`.
     #[serde(rename = "type")]
     kind: &'static str,
     /// The status in words.
     title: &'static str,
     /// The HTTP status.
     status: u16,
-    /// What is wrong, in a sentence.
+    /// What is wrong, and what to do.
     detail: String,
-    /// Each fault of what was sent, with its place.
+    /// All invalid values of the request, each with its path.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<Violation>,
 }
@@ -36,42 +36,40 @@ impl Problem {
         Self { kind: "about:blank", title, status: status.as_u16(), detail: detail.into(), errors: Vec::new() }
     }
 
-    /// The HTTP status.
     pub(super) fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// The status in words.
     pub(super) fn title(&self) -> &'static str {
         self.title
     }
 
-    /// What is wrong, in a sentence.
     pub(super) fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// Each fault of what was sent.
     pub(super) fn errors(&self) -> &[Violation] {
         &self.errors
     }
 
-    /// Something given to us has faults: 422, all of them at once.
-    pub(crate) fn of_faults(errors: Vec<Violation>) -> Self {
+    /// A 422 with all violations.
+    pub(crate) fn invalid(errors: Vec<Violation>) -> Self {
         let detail = match errors.as_slice() {
-            [fault] => fault.to_string(),
-            faults => format!("{} faults; `errors` has them all", faults.len()),
+            [violation] => violation.to_string(),
+            violations => format!("{} faults; `errors` has them all", violations.len()),
         };
         Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }
 
-    /// A body that could not be read; `what` may have `limit` bytes.
-    pub(super) fn of_body(unread: BodyError, what: &str, limit: usize) -> Self {
-        match unread {
+    /// The problem of a body that could not be read. `what` is the name of the body, such as `a document`.
+    pub(super) fn unreadable_body(error: BodyError, what: &str, limit: usize) -> Self {
+        match error {
             BodyError::TooLarge => {
-                Self::of_faults(vec![Violation::new("$", format!("{what} has at most {limit} bytes"))])
+                Self::invalid(vec![Violation::new("$", format!("{what} has at most {limit} bytes"))])
             }
-            BodyError::Broken => Self::new(StatusCode::BAD_REQUEST, "the body ended before its time"),
+            BodyError::Incomplete => {
+                Self::new(StatusCode::BAD_REQUEST, "the body is incomplete: the connection ended early")
+            }
         }
     }
 }
@@ -85,11 +83,11 @@ impl IntoResponse for Problem {
 }
 
 impl From<campaigns::CampaignError> for Problem {
-    fn from(refused: campaigns::CampaignError) -> Self {
-        match refused {
-            campaigns::CampaignError::Faults(faults) => Self::of_faults(faults),
-            campaigns::CampaignError::Unknown => Self::new(StatusCode::NOT_FOUND, "no such campaign"),
-            campaigns::CampaignError::Precondition => Self::new(StatusCode::PRECONDITION_FAILED, refused.to_string()),
+    fn from(error: campaigns::CampaignError) -> Self {
+        match error {
+            campaigns::CampaignError::Invalid(violations) => Self::invalid(violations),
+            campaigns::CampaignError::NotFound => Self::new(StatusCode::NOT_FOUND, "no such campaign"),
+            campaigns::CampaignError::Precondition => Self::new(StatusCode::PRECONDITION_FAILED, error.to_string()),
             campaigns::CampaignError::Conflict(detail) => Self::new(StatusCode::CONFLICT, detail),
             campaigns::CampaignError::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             campaigns::CampaignError::Store(error) => error.into(),
@@ -98,10 +96,10 @@ impl From<campaigns::CampaignError> for Problem {
 }
 
 impl From<dead_letters::DeadLetterError> for Problem {
-    fn from(refused: dead_letters::DeadLetterError) -> Self {
-        match refused {
-            dead_letters::DeadLetterError::Faults(faults) => Self::of_faults(faults),
-            dead_letters::DeadLetterError::Unknown(detail) => Self::new(StatusCode::NOT_FOUND, detail),
+    fn from(error: dead_letters::DeadLetterError) -> Self {
+        match error {
+            dead_letters::DeadLetterError::Invalid(violations) => Self::invalid(violations),
+            dead_letters::DeadLetterError::NotFound(detail) => Self::new(StatusCode::NOT_FOUND, detail),
             dead_letters::DeadLetterError::Conflict(detail) => Self::new(StatusCode::CONFLICT, detail),
             dead_letters::DeadLetterError::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             dead_letters::DeadLetterError::Store(error) => error.into(),
@@ -111,15 +109,15 @@ impl From<dead_letters::DeadLetterError> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "a request failed");
+        tracing::error!(%error, "request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
     }
 }
 
-pub(super) async fn no_such_address(OriginalUri(uri): OriginalUri) -> Problem {
+pub(super) async fn address_not_found(OriginalUri(uri): OriginalUri) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
 }
 
-pub(super) async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> Problem {
+pub(super) async fn method_not_allowed(method: Method, OriginalUri(uri): OriginalUri) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
 }

@@ -1,4 +1,4 @@
-//! Replays over HTTP: ordered, tried, watched, paused, resumed, cancelled.
+//! The API of replays: create, preview, list, pause, resume and cancel.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
 
 use super::ApiState;
-use super::audit::{AuditDetail, chosen};
+use super::audit::{AuditDetail, describe};
 use super::counts::by_count_with;
 use super::extract::{Id, JsonBody, Query, UniqueMap};
-use super::pagination::{Page, PageParams};
+use super::pagination::{INVALID_CURSOR, Page, PageParams};
 use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
@@ -26,15 +26,14 @@ use crate::delivery::replay::{Replay, ReplayCommand, ReplayConfig, ReplayId, Rep
 use crate::delivery::request;
 use crate::replays::{ReplayPreview, ReplaySpec};
 
-/// The routes of replays.
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::post("/replays", Role::Operator, create)
-            .named("createReplay", "Send dead letters again, by ids or by filter; or tell what that would do")
+            .named("createReplay", "Send dead letters again, by ids or by filter; or show a preview")
             .takes::<CreateReplay>()
-            .answers::<ReplayResponse>(StatusCode::ACCEPTED, "The replay, which runs from now on")
+            .answers::<ReplayResponse>(StatusCode::ACCEPTED, "The replay, which runs now")
             .answers::<ReplayPreviewResponse>(StatusCode::OK, "With `dryRun`: what it would do")
-            .problem(StatusCode::NOT_FOUND, "One of the dead letters is not there")
+            .problem(StatusCode::NOT_FOUND, "One of the dead letters does not exist")
             .problem(StatusCode::CONFLICT, "One of the dead letters is being replayed already"),
         Route::get("/replays", Role::Viewer, list)
             .named("listReplays", "List replays, newest first")
@@ -45,74 +44,74 @@ pub(super) fn routes() -> Vec<Route> {
             .subject(SUBJECT)
             .answers::<ReplayResponse>(StatusCode::OK, "The replay"),
         Route::post("/replays/{id}/pause", Role::Operator, pause)
-            .named("pauseReplay", "Send no more until it is resumed")
+            .named("pauseReplay", "Pause a replay: send no more dead letters until it is resumed")
             .subject(SUBJECT)
             .answers::<ReplayResponse>(StatusCode::OK, "The replay")
-            .problem(StatusCode::CONFLICT, "It is paused already, or has ended"),
+            .problem(StatusCode::CONFLICT, "The replay is already paused, or has ended"),
         Route::post("/replays/{id}/resume", Role::Operator, resume)
-            .named("resumeReplay", "Go on with a paused replay")
+            .named("resumeReplay", "Resume a paused replay")
             .subject(SUBJECT)
             .answers::<ReplayResponse>(StatusCode::OK, "The replay")
-            .problem(StatusCode::CONFLICT, "It is not paused"),
+            .problem(StatusCode::CONFLICT, "The replay is not paused"),
         Route::post("/replays/{id}/cancel", Role::Operator, cancel)
             .named(
                 "cancelReplay",
-                "End a replay; the dead letters it has not sent are as they were before, mostly pending",
+                "Cancel a replay; dead letters not sent yet return to their state before, mostly pending",
             )
             .subject(SUBJECT)
             .answers::<ReplayResponse>(StatusCode::OK, "The replay")
-            .problem(StatusCode::CONFLICT, "It has ended"),
+            .problem(StatusCode::CONFLICT, "The replay has ended"),
     ]
 }
 
 const SUBJECT: &str = "The replay's id";
 
-/// More ids than these are left out of the list.
-const IDS_LISTED: usize = 100;
+/// The list shows the ids of a replay only up to this number.
+const MAX_LISTED_IDS: usize = 100;
 
-/// A replay, as it is shown.
+/// A replay.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Replay")]
 struct ReplayResponse {
     #[serde(flatten)]
     replay: Replay,
-    /// How many letters were named, where they were. The list of replays leaves `ids` out where they are more than 100.
+    /// The number of `ids`, if the replay has ids. The list of replays omits `ids` if there are more than 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     id_count: Option<usize>,
 }
 
 impl ReplayResponse {
-    /// With all of its ids.
-    fn whole(replay: Replay) -> Self {
+    fn with_all_ids(replay: Replay) -> Self {
         Self { id_count: replay.ids.as_ref().map(Vec::len), replay }
     }
 
-    /// With its ids where they are few.
-    fn listed(replay: Replay) -> Self {
-        let mut shown = Self::whole(replay);
-        shown.replay.ids.take_if(|ids| ids.len() > IDS_LISTED);
-        shown
+    /// Omits `ids` if there are more than [`MAX_LISTED_IDS`].
+    fn for_list(replay: Replay) -> Self {
+        let mut response = Self::with_all_ids(replay);
+        response.replay.ids.take_if(|ids| ids.len() > MAX_LISTED_IDS);
+        response
     }
 }
 
-/// A replay as it is ordered.
+/// The parameters of a new replay.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "ReplayOrder")]
 struct CreateReplay {
-    /// These dead letters, in any state but `replaying`.
+    /// The dead letters to send, in any state except `replaying`.
     ids: Option<Vec<DeadLetterId>>,
-    /// Or all that this matches; where it names no state, the pending ones.
+    /// Or a filter of the dead letters to send. Without a state, the filter selects pending dead letters.
     #[schemars(with = "Option<LetterFilter>")]
     filter: Option<UniqueMap>,
-    /// The most dead letters sent in a second; absent for as many as go.
+    /// The most dead letters sent in a second; absent for no limit.
     rate_per_second: Option<f64>,
-    /// Tell only what it would do.
+    /// Only show a preview, and send nothing.
     dry_run: Option<bool>,
-    /// Where they are sent: to the webhooks as they are now, or as they were.
+    /// Whether to send to the webhooks as they are now, or as they were.
     config: Option<ReplayConfig>,
-    /// Stops when so great a share of the latest ones has failed, from 0 to 1; the first 20 are sent and judged alone.
+    /// Stop if this share of the latest dead letters has failed, from 0 to 1. The first 20 are sent and judged
+    /// separately.
     stop_on_failure_ratio: Option<f64>,
 }
 
@@ -120,14 +119,14 @@ struct CreateReplay {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "ReplayForecast")]
 pub(super) struct ReplayPreviewResponse {
-    /// Dead letters it would take.
+    /// The number of dead letters selected.
     pub(super) total: u64,
-    /// Where they would go, the greatest count first.
+    /// The number of dead letters by endpoint, the greatest first.
     pub(super) endpoints: Vec<EndpointCount>,
-    /// Those that would be dead again without a request.
+    /// The number of dead letters that would fail without a request, by reason.
     pub(super) unsendable: Vec<UnsendableCount>,
-    /// Requests, at most five: the oldest one to each endpoint, then others that can be sent. Values of headers are masked
-    /// below `editor`.
+    /// At most five requests: the oldest for each endpoint first, then others. Values of headers are masked below
+    /// `editor`.
     pub(super) sample: Vec<SampleRequest>,
 }
 
@@ -154,80 +153,92 @@ pub(super) struct SampleRequest {
 
 /// `POST /v1/replays`: 202, or 200 for a `dryRun`.
 async fn create(
-    State(http): State<ApiState>,
-    Extension(caller): Extension<Principal>,
-    JsonBody(ordered): JsonBody<CreateReplay>,
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    JsonBody(request): JsonBody<CreateReplay>,
 ) -> Result<Response, Problem> {
-    let CreateReplay { ids, filter, rate_per_second, dry_run, config, stop_on_failure_ratio } = ordered;
-    let choice = Selection::read(ids, filter.map(|UniqueMap(fields)| fields)).map_err(Problem::of_faults)?;
-    let order = ReplaySpec { choice, rate_per_second, config: config.unwrap_or_default(), stop_on_failure_ratio };
+    let CreateReplay { ids, filter, rate_per_second, dry_run, config, stop_on_failure_ratio } = request;
+    let selection = Selection::read(ids, filter.map(|UniqueMap(fields)| fields)).map_err(Problem::invalid)?;
+    let spec = ReplaySpec { selection, rate_per_second, config: config.unwrap_or_default(), stop_on_failure_ratio };
     if dry_run == Some(true) {
-        let forecast = http.replays.forecast(&order, caller.secrets()).await?;
-        return Ok(Json(ReplayPreviewResponse::from(forecast)).into_response());
+        let preview = state.replays.preview(&spec, principal.secrets()).await?;
+        return Ok(Json(ReplayPreviewResponse::from(preview)).into_response());
     }
-    let (replay, about) = create_audited(&http, order, &caller.name).await?;
-    Ok((StatusCode::ACCEPTED, Extension(about), Json(ReplayResponse::whole(replay))).into_response())
+    let (replay, about) = create_audited(&state, spec, &principal.name).await?;
+    Ok((StatusCode::ACCEPTED, Extension(about), Json(ReplayResponse::with_all_ids(replay))).into_response())
 }
 
-/// Creates a replay, and tells the audit of it.
+/// Creates a replay, and describes it for the audit.
 pub(super) async fn create_audited(
-    http: &ApiState,
-    order: ReplaySpec,
+    state: &ApiState,
+    spec: ReplaySpec,
     by: &str,
 ) -> Result<(Replay, AuditDetail), DeadLetterError> {
-    let chosen = chosen(&order.choice);
-    let replay = http.replays.create(order, by).await?;
-    let about = AuditDetail(format!("{}: {} dead letters chosen {chosen}", replay.id, replay.total));
+    let selected = describe(&spec.selection);
+    let replay = state.replays.create(spec, by).await?;
+    let about = AuditDetail(format!("{}: {} dead letters chosen {selected}", replay.id, replay.total));
     Ok((replay, about))
 }
 
-/// `GET /v1/replays`: the cursor is the last id of the page before.
-async fn list(State(http): State<ApiState>, Query(page): Query<PageParams>) -> Result<Page<ReplayResponse>, Problem> {
-    if page.cursor.as_ref().is_some_and(|cursor| !ReplayId::is_one(cursor)) {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "cursor: not one that this list has given"));
+/// `GET /v1/replays`: the cursor is the last id of the previous page.
+async fn list(State(state): State<ApiState>, Query(page): Query<PageParams>) -> Result<Page<ReplayResponse>, Problem> {
+    if page.cursor.as_ref().is_some_and(|cursor| !ReplayId::is_valid(cursor)) {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, INVALID_CURSOR));
     }
     let before = page.cursor.map(ReplayId::new);
-    let view = http.dead_letters.ready_view().await?;
-    // One by one: together they may have ten million ids.
-    let listed = |job: ReplayProgress| ReplayResponse::listed(job.replay);
-    let replays = block_in_place(|| view.jobs(before.as_ref(), page.limit.get() + 1, listed))?;
+    let view = state.dead_letters.ready_view().await?;
+    // Converted one by one, because all replays of a page together may have ten million ids.
+    let to_response = |job: ReplayProgress| ReplayResponse::for_list(job.replay);
+    let replays = block_in_place(|| view.replays(before.as_ref(), page.limit.get() + 1, to_response))?;
     Ok(Page::new(replays, page.limit, |last: &ReplayResponse| last.replay.id.to_string()))
 }
 
-async fn get(State(http): State<ApiState>, Id(id): Id) -> Result<Json<ReplayResponse>, Problem> {
-    Ok(Json(ReplayResponse::whole(http.replays.get(&ReplayId::new(id)).await?)))
+async fn get(State(state): State<ApiState>, Id(id): Id) -> Result<Json<ReplayResponse>, Problem> {
+    Ok(Json(ReplayResponse::with_all_ids(state.replays.get(&ReplayId::new(id)).await?)))
 }
 
-async fn pause(http: State<ApiState>, caller: Extension<Principal>, id: Id) -> Result<Json<ReplayResponse>, Problem> {
-    control(http, caller, id, ReplayCommand::Pause).await
+async fn pause(
+    state: State<ApiState>,
+    principal: Extension<Principal>,
+    id: Id,
+) -> Result<Json<ReplayResponse>, Problem> {
+    control(state, principal, id, ReplayCommand::Pause).await
 }
 
-async fn resume(http: State<ApiState>, caller: Extension<Principal>, id: Id) -> Result<Json<ReplayResponse>, Problem> {
-    control(http, caller, id, ReplayCommand::Resume).await
+async fn resume(
+    state: State<ApiState>,
+    principal: Extension<Principal>,
+    id: Id,
+) -> Result<Json<ReplayResponse>, Problem> {
+    control(state, principal, id, ReplayCommand::Resume).await
 }
 
-async fn cancel(http: State<ApiState>, caller: Extension<Principal>, id: Id) -> Result<Json<ReplayResponse>, Problem> {
-    control(http, caller, id, ReplayCommand::Cancel).await
+async fn cancel(
+    state: State<ApiState>,
+    principal: Extension<Principal>,
+    id: Id,
+) -> Result<Json<ReplayResponse>, Problem> {
+    control(state, principal, id, ReplayCommand::Cancel).await
 }
 
 async fn control(
-    State(http): State<ApiState>,
-    Extension(caller): Extension<Principal>,
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
     Id(id): Id,
     command: ReplayCommand,
 ) -> Result<Json<ReplayResponse>, Problem> {
-    Ok(Json(ReplayResponse::whole(http.replays.control(&ReplayId::new(id), command, &caller.name).await?)))
+    Ok(Json(ReplayResponse::with_all_ids(state.replays.control(&ReplayId::new(id), command, &principal.name).await?)))
 }
 
 impl From<ReplayPreview> for ReplayPreviewResponse {
-    fn from(forecast: ReplayPreview) -> Self {
-        let endpoints = by_count_with(forecast.endpoints, String::clone);
-        let unsendable = by_count_with(forecast.unsendable, |reason| reason.as_str());
+    fn from(preview: ReplayPreview) -> Self {
+        let endpoints = by_count_with(preview.endpoints, String::clone);
+        let unsendable = by_count_with(preview.unsendable, |reason| reason.as_str());
         Self {
-            total: forecast.total,
+            total: preview.total,
             endpoints: endpoints.into_iter().map(|(endpoint, count)| EndpointCount { endpoint, count }).collect(),
             unsendable: unsendable.into_iter().map(|(reason, count)| UnsendableCount { reason, count }).collect(),
-            sample: forecast
+            sample: preview
                 .sample
                 .into_iter()
                 .map(|(dead_letter_id, request)| SampleRequest { dead_letter_id, request })

@@ -1,4 +1,4 @@
-//! What a route says of itself: declared once, it makes the router, the roles and the OpenAPI document.
+//! The declaration of a route, from which the router, the roles and the OpenAPI document are built.
 
 use axum::handler::Handler;
 use axum::http::{HeaderName, Method, StatusCode};
@@ -8,10 +8,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use super::ApiState;
 use crate::config::Role;
 
-/// Makes the schema of a type.
 pub(super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
-/// A method and a path under `/v1`, who may ask for it, and what answers.
 pub(super) struct Route {
     pub(super) method: Method,
     pub(super) path: &'static str,
@@ -21,27 +19,27 @@ pub(super) struct Route {
     pub(super) operation: Operation,
 }
 
-/// Whether a request leaves a line in the audit.
+/// Whether a request is logged in the audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Audit {
-    Kept,
-    /// It changes nothing, or the log would be full of it.
-    LeftOut,
+    Logged,
+    /// The request changes nothing, or there are too many of its kind.
+    Skipped,
 }
 
 impl Audit {
-    /// What is usual for a method.
+    /// The default for a method.
     pub(super) fn of_method(method: &Method) -> Self {
-        if method.is_safe() { Self::LeftOut } else { Self::Kept }
+        if method.is_safe() { Self::Skipped } else { Self::Logged }
     }
 }
 
-/// The part of a [`Route`] that is for people and programs who read the document.
+/// The description of a route in the OpenAPI document.
 #[derive(Default)]
 pub(super) struct Operation {
     pub(super) id: &'static str,
     pub(super) summary: &'static str,
-    /// What `{id}` is.
+    /// The description of the path parameter `{id}`.
     pub(super) subject: &'static str,
     pub(super) query: Option<SchemaOf>,
     pub(super) body: Option<Body>,
@@ -51,7 +49,6 @@ pub(super) struct Operation {
     pub(super) has_etag: bool,
 }
 
-/// What a request brings.
 pub(super) struct Body {
     pub(super) schema: SchemaOf,
     pub(super) presence: Presence,
@@ -64,11 +61,11 @@ pub(super) enum Presence {
     Optional,
 }
 
-/// What comes back where all went well.
+/// A successful response.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
-    pub(super) words: &'static str,
-    /// None where there is no body.
+    pub(super) description: &'static str,
+    /// `None` if the response has no body.
     pub(super) schema: Option<SchemaOf>,
 }
 
@@ -93,36 +90,36 @@ impl Route {
         Self { audit: Audit::of_method(&method), method, path, role, handler, operation: Operation::default() }
     }
 
-    /// It leaves no line in the audit, whatever its method.
+    /// Keeps the route out of the audit, whatever its method.
     pub(super) fn not_audited(mut self) -> Self {
-        self.audit = Audit::LeftOut;
+        self.audit = Audit::Skipped;
         self
     }
 
-    /// The operation's id, for programs, and what it does, for people.
+    /// Sets the operation's id and its summary.
     pub(super) fn named(mut self, id: &'static str, summary: &'static str) -> Self {
         (self.operation.id, self.operation.summary) = (id, summary);
         self
     }
 
-    /// What the `{id}` of the path is.
-    pub(super) fn subject(mut self, words: &'static str) -> Self {
-        self.operation.subject = words;
+    /// Describes the path parameter `{id}`.
+    pub(super) fn subject(mut self, description: &'static str) -> Self {
+        self.operation.subject = description;
         self
     }
 
-    /// The query: each field of `T` is a parameter. `T` must deny unknown fields.
+    /// Declares the query: each field of `T` is a parameter. `T` must deny unknown fields.
     pub(super) fn query<T: JsonSchema>(mut self) -> Self {
         self.operation.query = Some(T::json_schema);
         self
     }
 
-    /// The body a request must have.
+    /// Declares a required body.
     pub(super) fn takes<T: JsonSchema>(self) -> Self {
         self.body::<T>(Presence::Required)
     }
 
-    /// The body a request may have.
+    /// Declares an optional body.
     pub(super) fn may_take<T: JsonSchema>(self) -> Self {
         self.body::<T>(Presence::Optional)
     }
@@ -132,34 +129,34 @@ impl Route {
         self
     }
 
-    /// An answer of a request that went well.
-    pub(super) fn answers<T: JsonSchema>(mut self, status: StatusCode, words: &'static str) -> Self {
+    /// Declares a successful response.
+    pub(super) fn answers<T: JsonSchema>(mut self, status: StatusCode, description: &'static str) -> Self {
         let schema: SchemaOf = SchemaGenerator::subschema_for::<T>;
-        self.operation.answers.push(Answer { status, words, schema: Some(schema) });
+        self.operation.answers.push(Answer { status, description, schema: Some(schema) });
         self
     }
 
-    /// An answer without a body.
-    pub(super) fn answers_nothing(mut self, status: StatusCode, words: &'static str) -> Self {
-        self.operation.answers.push(Answer { status, words, schema: None });
+    /// Declares a successful response without a body.
+    pub(super) fn answers_nothing(mut self, status: StatusCode, description: &'static str) -> Self {
+        self.operation.answers.push(Answer { status, description, schema: None });
         self
     }
 
-    /// The answers carry an `ETag`.
+    /// Declares that responses have an `ETag`.
     pub(super) fn has_etag(mut self) -> Self {
         self.operation.has_etag = true;
         self
     }
 
-    /// The headers by which a request may say what it was made on; where that is so no more the answer is 412.
+    /// Declares the headers of conditional requests. If the condition is not met, the response is a 412.
     pub(super) fn preconditions(mut self, headers: &[HeaderName]) -> Self {
         self.operation.preconditions = headers.to_vec();
         self
     }
 
-    /// A problem that is this route's own, or that has other reasons here than elsewhere.
-    pub(super) fn problem(mut self, status: StatusCode, words: &'static str) -> Self {
-        self.operation.problems.push((status, words));
+    /// Declares a problem of this route, or the specific meaning of a general problem.
+    pub(super) fn problem(mut self, status: StatusCode, description: &'static str) -> Self {
+        self.operation.problems.push((status, description));
         self
     }
 }

@@ -1,5 +1,5 @@
-//! What was counted of late: the counters are read once a second and kept for five minutes, so that rates are there at
-//! once when somebody looks.
+//! Recent samples of the counters, from which the console shows rates. The counters are read once a second and kept for
+//! five minutes.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -12,43 +12,45 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::Metrics;
 use super::snapshot::Counts;
 
-/// How often the counters are read.
-pub const STEP: Duration = Duration::from_secs(1);
+pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long what was read is kept.
-pub const KEPT: Duration = Duration::from_secs(300);
+/// Older samples are dropped.
+pub const HISTORY_LENGTH: Duration = Duration::from_secs(300);
 
-/// The counters as they were at a time, which is since the start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// When.
+    /// Time since the history was created.
     pub at: Duration,
-    /// The counters.
     pub counts: Arc<Counts>,
 }
 
-/// The samples of late, the oldest first. Cheap to clone.
+/// The recent samples. Cheap to clone.
 #[derive(Clone)]
-pub struct History(Arc<Kept>);
+pub struct History(Arc<State>);
 
-struct Kept {
+struct State {
+    /// Oldest first.
     samples: RwLock<VecDeque<Sample>>,
     started: Instant,
-    /// Told of each new sample.
-    taken: watch::Sender<()>,
+    /// Notified of each new sample.
+    sample_added: watch::Sender<()>,
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self(Arc::new(Kept { samples: RwLock::default(), started: Instant::now(), taken: watch::Sender::new(()) }))
+        Self(Arc::new(State {
+            samples: RwLock::default(),
+            started: Instant::now(),
+            sample_added: watch::Sender::new(()),
+        }))
     }
 }
 
 impl History {
-    /// Reads the counters over and over, for as long as this is polled.
-    pub async fn keep(&self, metrics: &Metrics) -> Infallible {
-        let mut ticks = tokio::time::interval(STEP);
-        // Nothing is to be made up for: the times are kept with the samples.
+    /// Takes a sample every [`SAMPLE_INTERVAL`] for as long as the future is polled.
+    pub async fn record(&self, metrics: &Metrics) -> Infallible {
+        let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
+        // Each sample has its time, so missed ticks need not be made up for.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
@@ -58,28 +60,28 @@ impl History {
 
     fn add(&self, sample: Sample) {
         let mut samples = self.0.samples.write().unwrap_or_else(PoisonError::into_inner);
-        let oldest = sample.at.saturating_sub(KEPT);
+        let oldest = sample.at.saturating_sub(HISTORY_LENGTH);
         while samples.front().is_some_and(|first| first.at < oldest) {
             samples.pop_front();
         }
         samples.push_back(sample);
         drop(samples);
-        self.0.taken.send_replace(());
+        self.0.sample_added.send_replace(());
     }
 
-    /// The samples, the oldest first.
+    /// The samples, oldest first.
     pub fn samples(&self) -> Vec<Sample> {
         self.0.samples.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// For how long there has been something to count.
+    /// Time since the history was created.
     pub fn age(&self) -> Duration {
         self.0.started.elapsed()
     }
 
-    /// Tells of each new sample.
-    pub fn news(&self) -> watch::Receiver<()> {
-        self.0.taken.subscribe()
+    /// Changes with each new sample.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.0.sample_added.subscribe()
     }
 }
 
@@ -88,15 +90,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_keeps_five_minutes_and_tells_of_each_sample() {
+    fn samples_of_five_minutes_are_kept_and_announced() {
         let history = History::default();
-        let news = history.news();
+        let updates = history.subscribe();
         for second in 0..1_000 {
-            history.add(Sample { at: STEP * second, counts: Arc::default() });
+            history.add(Sample { at: SAMPLE_INTERVAL * second, counts: Arc::default() });
         }
-        assert!(news.has_changed().expect("a history"));
+        assert!(updates.has_changed().expect("a history"));
         let samples = history.samples();
-        assert_eq!(samples.len(), 301, "both ends are there");
-        assert_eq!((samples[0].at, samples[300].at), (STEP * 699, STEP * 999));
+        assert_eq!(samples.len(), 301, "both ends are kept");
+        assert_eq!((samples[0].at, samples[300].at), (SAMPLE_INTERVAL * 699, SAMPLE_INTERVAL * 999));
     }
 }

@@ -1,29 +1,29 @@
-//! The requests of all replays in flight at once, and how many of them each replay may have.
+//! Limits the requests in flight of all replays, and gives each running replay a fair share.
 
 use std::collections::HashMap;
 
 use tokio::sync::watch;
 
-use crate::delivery::replay::{ReplayId, may_begin};
+use crate::delivery::replay::{ReplayId, may_start_request};
 
-/// Who has how many. Whoever waits for a request is told when one ends.
+/// Notifies waiting tasks when a request ends.
 pub(super) struct FairLimiter(watch::Sender<State>);
 
-/// Replays at work here, each with its requests in flight.
 #[derive(Default)]
 struct State {
-    at_work: HashMap<ReplayId, usize>,
+    /// The number of requests in flight of each running replay.
+    running: HashMap<ReplayId, usize>,
 }
 
-/// A replay is at work for as long as this lives.
-pub(super) struct AtWork<'a> {
-    requests: &'a FairLimiter,
+/// Keeps a replay's share until it is dropped.
+pub(super) struct ReplayGuard<'a> {
+    limiter: &'a FairLimiter,
     replay: ReplayId,
 }
 
-/// A request is in flight for as long as this lives.
-pub(super) struct InFlight<'a> {
-    requests: &'a FairLimiter,
+/// Counts a request as in flight until it is dropped.
+pub(super) struct RequestGuard<'a> {
+    limiter: &'a FairLimiter,
     replay: ReplayId,
 }
 
@@ -32,55 +32,55 @@ impl FairLimiter {
         Self(watch::Sender::new(State::default()))
     }
 
-    /// A replay is worked on: it has a share from now on.
-    pub(super) fn work_on(&self, replay: &ReplayId) -> AtWork<'_> {
+    /// Adds a running replay, which gets a share.
+    pub(super) fn register(&self, replay: &ReplayId) -> ReplayGuard<'_> {
         self.0.send_if_modified(|state| {
-            state.at_work.entry(replay.clone()).or_default();
+            state.running.entry(replay.clone()).or_default();
             false
         });
-        AtWork { requests: self, replay: replay.clone() }
+        ReplayGuard { limiter: self, replay: replay.clone() }
     }
 
-    /// Waits until a replay may have one request more in flight.
-    pub(super) async fn begin(&self, replay: &ReplayId) -> InFlight<'_> {
+    /// Waits until the replay may have one more request in flight.
+    pub(super) async fn start_request(&self, replay: &ReplayId) -> RequestGuard<'_> {
         let mut changes = self.0.subscribe();
         loop {
             changes.mark_unchanged();
-            if self.has_begun(replay) {
-                return InFlight { requests: self, replay: replay.clone() };
+            if self.try_start(replay) {
+                return RequestGuard { limiter: self, replay: replay.clone() };
             }
-            // The sender lives as long as this does.
+            // `changed` does not fail: `self` has the sender.
             let _ = changes.changed().await;
         }
     }
 
-    fn has_begun(&self, replay: &ReplayId) -> bool {
-        let mut begun = false;
+    fn try_start(&self, replay: &ReplayId) -> bool {
+        let mut started = false;
         self.0.send_if_modified(|state| {
-            let all = state.at_work.values().sum();
-            let running = state.at_work.len();
-            let own = state.at_work.entry(replay.clone()).or_default();
-            begun = may_begin(*own, all, running);
-            *own += usize::from(begun);
-            // Nobody waits for less room.
+            let all = state.running.values().sum();
+            let running = state.running.len();
+            let own = state.running.entry(replay.clone()).or_default();
+            started = may_start_request(*own, all, running);
+            *own += usize::from(started);
+            // A new request frees nothing, so no task is notified.
             false
         });
-        begun
+        started
     }
 }
 
-impl Drop for AtWork<'_> {
+impl Drop for ReplayGuard<'_> {
     fn drop(&mut self) {
-        self.requests.0.send_modify(|state| {
-            state.at_work.remove(&self.replay);
+        self.limiter.0.send_modify(|state| {
+            state.running.remove(&self.replay);
         });
     }
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for RequestGuard<'_> {
     fn drop(&mut self) {
-        self.requests.0.send_modify(|state| {
-            if let Some(own) = state.at_work.get_mut(&self.replay) {
+        self.limiter.0.send_modify(|state| {
+            if let Some(own) = state.running.get_mut(&self.replay) {
                 *own = own.saturating_sub(1);
             }
         });
@@ -92,42 +92,42 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::delivery::replay::REQUESTS;
+    use crate::delivery::replay::MAX_REQUESTS_IN_FLIGHT;
 
     #[test]
-    fn one_that_hangs_leaves_the_others_their_share() {
-        let requests = FairLimiter::new();
+    fn a_replay_that_hangs_leaves_other_replays_their_share() {
+        let limiter = FairLimiter::new();
         let (one, other) = (ReplayId::new("rp_1"), ReplayId::new("rp_2"));
-        let begin = |replay| requests.begin(replay).now_or_never();
-        let working = requests.work_on(&one);
+        let begin = |replay| limiter.start_request(replay).now_or_never();
+        let guard = limiter.register(&one);
         let mut hanging: Vec<_> = std::iter::from_fn(|| begin(&one)).collect();
-        assert_eq!(hanging.len(), REQUESTS / 2);
-        let _working = requests.work_on(&other);
+        assert_eq!(hanging.len(), MAX_REQUESTS_IN_FLIGHT / 2);
+        let _guard = limiter.register(&other);
         let mut others: Vec<_> = std::iter::from_fn(|| begin(&other)).collect();
-        assert_eq!(others.len(), REQUESTS / 3);
+        assert_eq!(others.len(), MAX_REQUESTS_IN_FLIGHT / 3);
 
-        // One that ends is not begun anew by who has more than its share now.
+        // After a request ends, a replay above its share starts no new one.
         hanging.pop();
         assert!(begin(&one).is_none() && begin(&other).is_none());
-        hanging.truncate(REQUESTS / 3 - 1);
+        hanging.truncate(MAX_REQUESTS_IN_FLIGHT / 3 - 1);
         hanging.extend(begin(&one));
         assert!(begin(&one).is_none());
         hanging.clear();
-        drop(working);
+        drop(guard);
         others.extend(std::iter::from_fn(|| begin(&other)));
-        assert_eq!(others.len(), REQUESTS / 2);
+        assert_eq!(others.len(), MAX_REQUESTS_IN_FLIGHT / 2);
     }
 
     #[tokio::test]
-    async fn whoever_waits_is_told() {
-        let requests = FairLimiter::new();
+    async fn a_waiting_request_starts_when_another_ends() {
+        let limiter = FairLimiter::new();
         let replay = ReplayId::new("rp_1");
-        let _working = requests.work_on(&replay);
-        let mut flying: Vec<_> = std::iter::from_fn(|| requests.begin(&replay).now_or_never()).collect();
-        let ends = async {
+        let _guard = limiter.register(&replay);
+        let mut in_flight: Vec<_> = std::iter::from_fn(|| limiter.start_request(&replay).now_or_never()).collect();
+        let end_one = async {
             tokio::task::yield_now().await;
-            flying.pop();
+            in_flight.pop();
         };
-        let (_begun, ()) = tokio::join!(requests.begin(&replay), ends);
+        let (_started, ()) = tokio::join!(limiter.start_request(&replay), end_one);
     }
 }

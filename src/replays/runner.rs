@@ -1,12 +1,13 @@
-//! Running replays: this node does, while it has the replays queue.
+//! Runs replays on the worker that consumes the replays queue.
 //!
 //! ```text
-//! a message ▶ a shift: its letters, slice by slice ▶ the next message ▶ acknowledge
+//! wakeup message ▶ time slice: sends letters batch by batch ▶ publishes the next wakeup ▶ acknowledges the message
 //! ```
 //!
-//! What a slice has done is recorded in the dead-letter log before the next one begins. A node that dies takes at most
-//! the slice in flight with it: the broker gives its message to another, which goes on behind the last record. Messages
-//! may be doubled or lost; a replay that is at work here is begun no second time, and one that nobody works on is called.
+//! The results of a batch are recorded in the dead-letter log before the next batch begins. If a worker dies, at most
+//! the batch in flight is sent again: the broker redelivers the message to another worker, which continues after the
+//! last record. Wakeup messages may be duplicated or lost. A replay that runs here is not started twice, and a stalled
+//! replay gets a new wakeup.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -21,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::fair_limiter::{FairLimiter, InFlight};
+use super::fair_limiter::{FairLimiter, RequestGuard};
 use super::{ReplayWakeup, Replays, new_delivery};
 use crate::broker::BrokerError;
 use crate::broker::acks::Acks;
@@ -34,369 +35,390 @@ use crate::delivery::dead_letter::{DeadLetter, LetterState};
 use crate::delivery::event::{self, StepEvent};
 use crate::delivery::ids::EventId;
 use crate::delivery::replay::ReplayOutcome;
-use crate::delivery::replay::{REQUESTS, Replay, ReplayId, ReplayProgress, ReplayRef, ReplayState};
+use crate::delivery::replay::{MAX_REQUESTS_IN_FLIGHT, Replay, ReplayId, ReplayProgress, ReplayRef, ReplayState};
 use crate::store::StoreError;
 use crate::store::dead_letters::LetterView;
 use crate::worker::consumer_status::ConsumerStatus;
 use crate::worker::{DeliveryError, Worker};
 
-/// Messages in hand, of each replay one and for a moment the next: more than anybody runs at once.
-const MESSAGES: u16 = 256;
+/// The most unacknowledged messages: more than replays run at once. Each replay has one, and briefly two.
+const PREFETCH: u16 = 256;
 
-/// Requests of one replay in flight at once, where it has no rate.
-const REQUESTS_OF_ONE: usize = 16;
+/// The most requests in flight of a replay without a rate.
+const REQUESTS_PER_REPLAY: usize = 16;
 
-/// A message is worked on this long before the next one takes its place: well below the half hour after which the
-/// broker takes a message away.
+/// How long the runner works on one message before it publishes the next one. The broker takes a message back after
+/// half an hour.
 const TIME_SLICE: Duration = Duration::from_secs(5);
 
-/// How often replays are looked for that nobody works on.
-const CALL_INTERVAL: Duration = Duration::from_secs(10);
+/// Time between two searches for stalled replays.
+const STALL_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A replay of which nothing was recorded for this long is called. It may just be slow: then the message is dropped.
-const QUIET: Duration = Duration::from_secs(20);
+/// A replay without a new record for this long may be stalled and gets a wakeup. A slow replay ignores it.
+const STALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Whoever takes over a replay reads what was recorded before, and waits no longer for that.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a worker that takes over a replay waits to read the records before the wakeup.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A record that can't be written is tried again after this time, and a message that failed is given back.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Time until a record is written again, or a failed message is requeued.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Runs replays.
 pub struct Runner {
-    /// What they are, and where they are recorded.
     pub replays: Replays,
-    /// What sends.
     pub worker: Arc<Worker>,
-    /// How busy deliveries are, which come first.
-    pub progress: ConsumerStatus,
-    /// Messages of deliveries in hand above which replays keep to one request at a time.
-    pub busy: usize,
-    /// How long requests in flight may go on after a stop.
+    /// Shows how busy deliveries are. Deliveries come before replays.
+    pub consumer_status: ConsumerStatus,
+    /// If more messages of deliveries than this are in progress, all replays share one request at a time.
+    pub busy_threshold: usize,
+    /// How long requests in flight may continue after a stop.
     pub grace: Duration,
     requests: FairLimiter,
-    /// While deliveries are busy one request of all replays goes on.
-    alone: Semaphore,
-    /// When each replay with a rate may send next.
-    paces: Mutex<HashMap<ReplayId, Instant>>,
+    /// Allows one request of all replays while deliveries are busy.
+    busy_permit: Semaphore,
+    /// When each replay with a rate may send its next letter.
+    next_send_times: Mutex<HashMap<ReplayId, Instant>>,
 }
 
-/// Why a shift ended before its time.
+/// Why a time slice failed.
 #[derive(Debug, thiserror::Error)]
 enum ReplayError {
     #[error(transparent)]
-    Refused(#[from] DeadLetterError),
+    DeadLetters(#[from] DeadLetterError),
     #[error(transparent)]
-    Unsettled(#[from] DeliveryError),
-    #[error("this worker has not read what others have recorded of it")]
+    Delivery(#[from] DeliveryError),
+    #[error("this worker has not read the replay's latest records from the dead-letter log")]
     Behind,
-    #[error("it has letters to send that can't be found")]
-    Empty,
-    #[error("it panicked; the log says where")]
+    #[error("the replay has letters to send, but they are not found")]
+    MissingLetters,
+    #[error("the replay panicked; see the log for the place")]
     Panicked,
 }
 
 impl From<StoreError> for ReplayError {
     fn from(error: StoreError) -> Self {
-        Self::Refused(error.into())
+        Self::DeadLetters(error.into())
     }
 }
 
 impl Runner {
-    /// A runner that has nothing to do yet.
-    pub fn new(replays: Replays, worker: Arc<Worker>, progress: ConsumerStatus, busy: usize, grace: Duration) -> Self {
-        let (requests, alone) = (FairLimiter::new(), Semaphore::new(1));
-        Self { replays, worker, progress, busy, grace, requests, alone, paces: Mutex::default() }
+    pub fn new(
+        replays: Replays,
+        worker: Arc<Worker>,
+        consumer_status: ConsumerStatus,
+        busy_threshold: usize,
+        grace: Duration,
+    ) -> Self {
+        Self {
+            replays,
+            worker,
+            consumer_status,
+            busy_threshold,
+            grace,
+            requests: FairLimiter::new(),
+            busy_permit: Semaphore::new(1),
+            next_send_times: Mutex::default(),
+        }
     }
 
-    /// Runs replays until `stop`, then finishes the slices in flight.
+    /// Runs replays until `stop`, then finishes the batches in flight.
     ///
     /// # Errors
-    /// [`BrokerError`] when the connection is lost; the slices in flight are dropped with it.
+    /// [`BrokerError`] if the connection is lost. The batches in flight are dropped.
     pub async fn run(self: Arc<Self>, connection: &Connection, stop: &CancellationToken) -> Result<(), BrokerError> {
-        let mut messages = Subscription::open(connection, &self.replays.names.replays(), MESSAGES).await?;
+        let mut messages = Subscription::open(connection, &self.replays.names.replays(), PREFETCH).await?;
         let acks = messages.acks();
-        // Each replay at work, with the message that is to be worked on next: the end of a shift overtakes nothing.
-        let mut at_work: HashMap<ReplayId, Option<PendingWakeup>> = HashMap::new();
-        let mut shifts = JoinSet::new();
-        let begin = |held: PendingWakeup| self.clone().settle(held, acks.clone(), stop.clone());
-        // On a new connection all: the queue may be a new one too.
+        // Running replays, each with the message to work on next.
+        let mut running: HashMap<ReplayId, Option<PendingWakeup>> = HashMap::new();
+        let mut time_slices = JoinSet::new();
+        let start = |pending: PendingWakeup| self.clone().settle(pending, acks.clone(), stop.clone());
+        // The queue may be new on a new connection, so the first check wakes all replays.
         let mut quiet = Duration::ZERO;
-        let mut calls = interval(CALL_INTERVAL);
-        calls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stall_checks = interval(STALL_CHECK_INTERVAL);
+        stall_checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = messages.next() => {
                     let message = message?;
-                    match held(&message) {
+                    match parse_wakeup(&message) {
                         None => acks.acknowledge(message.tag),
-                        Some(held) => match at_work.get_mut(&held.call.replay) {
-                            Some(next @ None) => *next = Some(held),
-                            // One that says what others say already.
+                        Some(pending) => match running.get_mut(&pending.wakeup.replay) {
+                            Some(next @ None) => *next = Some(pending),
+                            // A duplicate wakeup.
                             Some(Some(_)) => acks.acknowledge(message.tag),
                             None => {
-                                at_work.insert(held.call.replay.clone(), None);
-                                shifts.spawn(begin(held));
+                                running.insert(pending.wakeup.replay.clone(), None);
+                                time_slices.spawn(start(pending));
                             }
                         },
                     }
                 }
-                Some(ended) = shifts.join_next() => {
-                    if let Ok(replay) = ended
-                        && let Some(Some(next)) = at_work.remove(&replay)
+                Some(result) = time_slices.join_next() => {
+                    if let Ok(replay) = result
+                        && let Some(Some(next)) = running.remove(&replay)
                     {
-                        at_work.insert(replay, None);
-                        shifts.spawn(begin(next));
+                        running.insert(replay, None);
+                        time_slices.spawn(start(next));
                     }
                 }
-                _ = calls.tick() => {
-                    self.wake_stalled(&at_work, quiet).await;
-                    quiet = QUIET;
+                _ = stall_checks.tick() => {
+                    self.wake_stalled(&running, quiet).await;
+                    quiet = STALL_TIMEOUT;
                 }
                 () = stop.cancelled() => break,
             }
         }
         let finish = async {
             messages.cancel().await;
-            while shifts.join_next().await.is_some() {}
+            while time_slices.join_next().await.is_some() {}
         };
         if timeout(self.grace, finish).await.is_err() {
-            tracing::warn!("stopping: what a replay has in flight is sent again by whoever goes on with it");
+            tracing::warn!("stopping before replay requests in flight have ended; another worker sends them again");
         }
-        shifts.shutdown().await;
+        time_slices.shutdown().await;
         drop(acks);
         let _ = timeout(ACK_FLUSH_TIMEOUT, messages.finish()).await;
         Ok(())
     }
 
-    /// Calls replays that have something to do, and of which nothing was heard for so long.
-    async fn wake_stalled(&self, at_work: &HashMap<ReplayId, Option<PendingWakeup>>, quiet: Duration) {
-        let jobs = match tokio::task::block_in_place(|| self.replays.dead_letters.view.jobs_to_do()) {
-            Ok(jobs) => jobs,
-            Err(error) => return tracing::error!(%error, "replays could not be looked for"),
+    /// Wakes replays that have letters to send but no new record for the time `quiet`.
+    async fn wake_stalled(&self, running: &HashMap<ReplayId, Option<PendingWakeup>>, quiet: Duration) {
+        let replays = match tokio::task::block_in_place(|| self.replays.dead_letters.view.sendable_replays()) {
+            Ok(replays) => replays,
+            Err(error) => return tracing::error!(%error, "stalled replays not searched"),
         };
-        self.paces().retain(|replay, _| jobs.iter().any(|job| job.replay.id == *replay));
-        let forgotten = |job: &&ReplayProgress| {
-            // Where another node's clock is ahead it was just now.
-            let since = Utc::now().signed_duration_since(job.updated_at).to_std().unwrap_or_default();
-            since >= quiet && !at_work.contains_key(&job.replay.id)
+        self.next_send_times().retain(|replay, _| replays.iter().any(|progress| progress.replay.id == *replay));
+        let is_stalled = |progress: &&ReplayProgress| {
+            // Negative if another worker's clock is ahead. Then the record counts as new.
+            let since = Utc::now().signed_duration_since(progress.updated_at).to_std().unwrap_or_default();
+            since >= quiet && !running.contains_key(&progress.replay.id)
         };
-        for job in jobs.iter().filter(forgotten) {
-            // Where it can't be published now, it is tried again at the next look.
-            if self.replays.call(&job.replay.id).await.is_err() {
+        for progress in replays.iter().filter(is_stalled) {
+            // The next check tries again.
+            if self.replays.wake(&progress.replay.id).await.is_err() {
                 return;
             }
         }
     }
 
-    /// Works on a replay, and settles its message. Gives back whose it was.
+    /// Works on a replay, and settles its message. Returns the replay's id.
     async fn settle(
         self: Arc<Self>,
-        PendingWakeup { call, tag }: PendingWakeup,
+        PendingWakeup { wakeup, tag }: PendingWakeup,
         acks: Acks,
         stop: CancellationToken,
     ) -> ReplayId {
-        let replay = call.replay.clone();
-        let _working = self.requests.work_on(&replay);
-        let shift = AssertUnwindSafe(self.run_time_slice(&call, &stop)).catch_unwind().await;
-        match shift.unwrap_or(Err(ReplayError::Panicked)) {
+        let replay = wakeup.replay.clone();
+        let _running = self.requests.register(&replay);
+        let result = AssertUnwindSafe(self.run_time_slice(&wakeup, &stop)).catch_unwind().await;
+        match result.unwrap_or(Err(ReplayError::Panicked)) {
             Ok(()) => acks.acknowledge(tag),
             Err(error) => {
-                tracing::error!(%replay, %error, "a replay was interrupted; it is gone on with");
-                sleep(PAUSE).await;
+                tracing::error!(%replay, %error, "replay interrupted, will resume");
+                sleep(RETRY_DELAY).await;
                 acks.requeue(tag);
             }
         }
         replay
     }
 
-    /// Slices, as long as a shift takes. Where there is more to do the next message says so before this one is settled.
+    /// Sends batches for one time slice. If there are more letters, publishes the next wakeup before this message is
+    /// settled.
     async fn run_time_slice(
         &self,
-        ReplayWakeup { replay, known }: &ReplayWakeup,
+        ReplayWakeup { replay, read_to }: &ReplayWakeup,
         stop: &CancellationToken,
     ) -> Result<(), ReplayError> {
-        // What whoever worked on it before has recorded. A log that was made anew never comes that far, and knows no such
-        // replay.
-        let read =
-            self.replays.dead_letters.wait_until(|view| Ok(view.position()?.is_some_and(|at| at.offset >= *known)));
-        match timeout(READ_TIMEOUT, read).await {
-            Ok(read) => read?,
+        // Reads the records of the worker that ran the replay before. A new log never reaches that offset, and does not
+        // have the replay.
+        let caught_up =
+            self.replays.dead_letters.wait_until(|view| Ok(view.position()?.is_some_and(|at| at.offset >= *read_to)));
+        match timeout(CATCH_UP_TIMEOUT, caught_up).await {
+            Ok(caught_up) => caught_up?,
             Err(_) if self.replays.dead_letters.view.replay_state(replay)?.is_none() => return Ok(()),
             Err(_) => return Err(ReplayError::Behind),
         }
         let end = Instant::now() + TIME_SLICE;
         loop {
-            let Some(job) = self.replays.dead_letters.view.job(replay)? else {
-                tracing::warn!(%replay, "a replay that the log of dead letters does not know any more is left off");
+            let Some(progress) = self.replays.dead_letters.view.replay_progress(replay)? else {
+                tracing::warn!(%replay, "replay dropped: not in the dead-letter log any more");
                 return Ok(());
             };
-            let Some(most) = job.next_slice() else {
+            let Some(limit) = progress.next_batch_size() else {
                 return Ok(());
             };
             if Instant::now() > end || stop.is_cancelled() {
-                return Ok(self.replays.call(replay).await?);
+                return Ok(self.replays.wake(replay).await?);
             }
-            self.send(&job, most, end, stop).await?;
+            self.send(&progress, limit, end, stop).await?;
         }
     }
 
-    /// Sends a slice of letters, and records how it went. What is not begun by `end` is left to the next slice: however
-    /// long requests take, a slice is over before the broker takes its message away.
+    /// Sends a batch of letters, and records the results. Letters not begun by `end` are left to the next batch, so
+    /// that slow requests do not delay the acknowledgement for too long.
     async fn send(
         &self,
-        job: &ReplayProgress,
-        most: u32,
+        progress: &ReplayProgress,
+        limit: u32,
         end: Instant,
         stop: &CancellationToken,
     ) -> Result<(), ReplayError> {
         let view = &self.replays.dead_letters.view;
-        let letters = tokio::task::block_in_place(|| view.claimed(&job.replay.id, most as usize))?;
+        let letters = tokio::task::block_in_place(|| view.claimed_letters(&progress.replay.id, limit as usize))?;
         if letters.is_empty() {
-            // They were given back, or forgotten, just now.
-            let left = view.job(&job.replay.id)?.is_some_and(|job| job.next_slice().is_some());
-            return if left { Err(ReplayError::Empty) } else { Ok(()) };
+            // A cancel or the retention may have released the letters since.
+            let left =
+                view.replay_progress(&progress.replay.id)?.is_some_and(|progress| progress.next_batch_size().is_some());
+            return if left { Err(ReplayError::MissingLetters) } else { Ok(()) };
         }
-        // The first one is sent in any case, or a slow replay would never go on.
+        // The first letter has no deadline, or a slow replay would make no progress.
         let ends = std::iter::once(None).chain(std::iter::repeat(Some(end)));
         let sending = futures_util::stream::iter(letters.into_iter().zip(ends))
-            .map(|(kept, end)| self.send_one(job, kept.letter, end, stop));
-        // Whoever asks for a rate knows what the endpoint can bear, also where it is slow.
-        let at_once =
-            job.replay.rate_per_second.map_or(REQUESTS_OF_ONE, |rate| (rate.ceil() as usize).clamp(1, REQUESTS / 2));
-        let results: Vec<Result<Option<LetterResult>, ReplayError>> = sending.buffer_unordered(at_once).collect().await;
-        let mut sent = Vec::with_capacity(results.len());
+            .map(|(stored, end)| self.send_one(progress, stored.letter, end, stop));
+        // A rate is the operator's statement of what the endpoint can take, even if the endpoint is slow.
+        let max_in_flight = progress
+            .replay
+            .rate_per_second
+            .map_or(REQUESTS_PER_REPLAY, |rate| (rate.ceil() as usize).clamp(1, MAX_REQUESTS_IN_FLIGHT / 2));
+        let results: Vec<Result<Option<LetterResult>, ReplayError>> =
+            sending.buffer_unordered(max_in_flight).collect().await;
+        let mut recorded = Vec::with_capacity(results.len());
         let mut interrupted = None;
         for result in results {
             match result {
-                Ok(one) => sent.extend(one),
+                Ok(result) => recorded.extend(result),
                 Err(error) => interrupted = Some(error),
             }
         }
-        if !sent.is_empty() {
-            // What was sent is recorded also where something else went wrong.
-            self.record(DeadLetterRecord::Slice(ReplayBatch { replay: job.replay.id.clone(), sent, at: Utc::now() }))
-                .await?;
-            if let Some(job) = view.job(&job.replay.id)? {
-                log_end(&job.replay);
+        if !recorded.is_empty() {
+            // Results are recorded even if another letter of the batch failed.
+            self.record(DeadLetterRecord::Batch(ReplayBatch {
+                replay: progress.replay.id.clone(),
+                sent: recorded,
+                at: Utc::now(),
+            }))
+            .await?;
+            if let Some(progress) = view.replay_progress(&progress.replay.id)? {
+                log_end(&progress.replay);
             }
         }
         interrupted.map_or(Ok(()), Err)
     }
 
-    /// Sends one letter when it is its turn, unless that is over before.
+    /// Waits for a permit, then sends one letter. Returns `None` if the replay or the time slice ends first.
     async fn send_one(
         &self,
-        job: &ReplayProgress,
+        progress: &ReplayProgress,
         letter: DeadLetter,
         end: Option<Instant>,
         stop: &CancellationToken,
     ) -> Result<Option<LetterResult>, ReplayError> {
-        let replay = &job.replay.id;
-        let runs_no_more = |view: &LetterView| Ok(view.replay_state(replay)? != Some(ReplayState::Running));
-        let over = async {
+        let replay = &progress.replay.id;
+        let has_ended = |view: &LetterView| Ok(view.replay_state(replay)? != Some(ReplayState::Running));
+        let aborted = async {
             tokio::select! {
-                ended = self.replays.dead_letters.wait_until(runs_no_more) => ended,
+                result = self.replays.dead_letters.wait_until(has_ended) => result,
                 () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => Ok(()),
                 () = stop.cancelled() => Ok(()),
             }
         };
-        let _turn = tokio::select! {
+        let _permit = tokio::select! {
             biased;
-            over = over => {
-                over?;
+            aborted = aborted => {
+                aborted?;
                 return Ok(None);
             }
-            turn = self.send_permit(job) => turn,
+            permit = self.send_permit(progress) => permit,
         };
         let id = letter.id.clone();
-        let outcome = self.send_again(job, letter).await?;
-        self.worker.metrics.replayed(outcome);
+        let outcome = self.send_again(progress, letter).await?;
+        self.worker.metrics.record_replayed(outcome);
         Ok(Some(LetterResult { id, outcome }))
     }
 
-    /// Waits until a letter may be sent: by the replay's rate, after deliveries where they are busy, and with no more
-    /// requests at once than there may be.
-    async fn send_permit(&self, job: &ReplayProgress) -> SendPermit<'_> {
-        if let Some(rate) = job.replay.rate_per_second {
-            sleep_until(self.next_send_at(&job.replay.id, rate)).await;
+    /// Waits until a letter may be sent: by the replay's rate, by the load of deliveries, and by the limit of requests
+    /// in flight.
+    async fn send_permit(&self, progress: &ReplayProgress) -> SendPermit<'_> {
+        if let Some(rate) = progress.replay.rate_per_second {
+            sleep_until(self.next_send_at(&progress.replay.id, rate)).await;
         }
-        let alone = tokio::select! {
+        let permit = tokio::select! {
             biased;
-            () = self.progress.until_at_most(self.busy) => None,
+            () = self.consumer_status.wait_until_at_most(self.busy_threshold) => None,
             // The semaphore is never closed.
-            alone = self.alone.acquire() => alone.ok(),
+            permit = self.busy_permit.acquire() => permit.ok(),
         };
-        SendPermit { _alone: alone, _request: self.requests.begin(&job.replay.id).await }
+        SendPermit { _busy_permit: permit, _request: self.requests.start_request(&progress.replay.id).await }
     }
 
-    /// When the next letter of a replay may be sent.
+    /// Reserves the time at which the next letter of a replay may be sent.
     fn next_send_at(&self, replay: &ReplayId, rate: f64) -> Instant {
-        let mut paces = self.paces();
+        let mut next_send_times = self.next_send_times();
         let now = Instant::now();
-        let next = paces.entry(replay.clone()).or_insert(now);
-        let slot = (*next).max(now);
-        *next = slot + Duration::try_from_secs_f64(1.0 / rate).unwrap_or(Duration::MAX / 4);
-        slot
+        let next = next_send_times.entry(replay.clone()).or_insert(now);
+        let send_at = (*next).max(now);
+        *next = send_at + Duration::try_from_secs_f64(1.0 / rate).unwrap_or(Duration::MAX / 4);
+        send_at
     }
 
-    fn paces(&self) -> std::sync::MutexGuard<'_, HashMap<ReplayId, Instant>> {
-        self.paces.lock().unwrap_or_else(PoisonError::into_inner)
+    fn next_send_times(&self) -> std::sync::MutexGuard<'_, HashMap<ReplayId, Instant>> {
+        self.next_send_times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn send_again(&self, job: &ReplayProgress, letter: DeadLetter) -> Result<ReplayOutcome, ReplayError> {
-        let link = ReplayRef { dead_letter: letter.id.clone(), replay: job.replay.id.clone() };
-        let Some(event) = letter.event.clone().filter(|_| letter.is_of_delivery()) else {
-            return self.requeue(letter, link).await;
+    async fn send_again(&self, progress: &ReplayProgress, letter: DeadLetter) -> Result<ReplayOutcome, ReplayError> {
+        let replay_ref = ReplayRef { dead_letter: letter.id.clone(), replay: progress.replay.id.clone() };
+        let Some(event) = letter.event.clone().filter(|_| letter.is_delivery()) else {
+            return self.requeue(letter, replay_ref).await;
         };
-        match self.replays.target(job.replay.config, &letter)? {
-            Ok(target) => self.attempt(new_delivery(&letter, event, target, letter.trace.clone()), link).await,
-            Err(reason) => self.dead(letter.unsent(reason), link).await,
+        match self.replays.target(progress.replay.config, &letter)? {
+            Ok(target) => self.attempt(new_delivery(&letter, event, target, letter.trace.clone()), replay_ref).await,
+            Err(reason) => self.write_dead_letter(letter.unsent(reason), replay_ref).await,
         }
     }
 
-    /// One attempt. What fails is dead again: a replay retries nothing.
-    async fn attempt(&self, mut delivery: Delivery, link: ReplayRef) -> Result<ReplayOutcome, ReplayError> {
-        match self.worker.attempt_for_replay(&mut delivery, &link.replay).await {
+    /// Makes one attempt. A replay does not retry: a failed delivery becomes a dead letter again.
+    async fn attempt(&self, mut delivery: Delivery, replay_ref: ReplayRef) -> Result<ReplayOutcome, ReplayError> {
+        match self.worker.attempt_for_replay(&mut delivery, &replay_ref.replay).await {
             None => Ok(ReplayOutcome::Delivered),
-            Some(reason) => self.dead(DeadLetter::of_delivery(delivery, reason, Utc::now()), link).await,
+            Some(reason) => {
+                self.write_dead_letter(DeadLetter::from_delivery(delivery, reason, Utc::now()), replay_ref).await
+            }
         }
     }
 
-    async fn dead(&self, letter: DeadLetter, link: ReplayRef) -> Result<ReplayOutcome, ReplayError> {
-        let letter = DeadLetter { state: LetterState::Pending, dead_at: Utc::now(), ..letter }.of_replay(link);
+    async fn write_dead_letter(&self, letter: DeadLetter, replay_ref: ReplayRef) -> Result<ReplayOutcome, ReplayError> {
+        let letter = DeadLetter { state: LetterState::Pending, dead_at: Utc::now(), ..letter }.with_replay(replay_ref);
         self.worker.publish_dead_letter(&letter).await?;
         Ok(ReplayOutcome::Dead)
     }
 
-    /// Puts a message that was no event, or that no worker settled, back on its queue, byte for byte.
-    async fn requeue(&self, letter: DeadLetter, link: ReplayRef) -> Result<ReplayOutcome, ReplayError> {
+    /// Publishes the unchanged body of a message that was no event, or that the broker removed, to its queue again.
+    async fn requeue(&self, letter: DeadLetter, replay_ref: ReplayRef) -> Result<ReplayOutcome, ReplayError> {
         let Some(body) = letter.whole_body() else {
-            return self.dead(letter, link).await;
+            return self.write_dead_letter(letter, replay_ref).await;
         };
         let campaign = event::decode(&body, None).map(|event: StepEvent| event.campaign_id).unwrap_or_default();
         let routing_key = if campaign.len() <= 255 { campaign } else { String::new() };
-        let to = match Delivery::read_waiting(&body) {
-            // An earlier version could not read what waited.
+        let to = match Delivery::decode_waiting(&body) {
+            // An earlier version could not read the waiting delivery.
             Ok(_) => Destination::Queue(self.worker.names.retries()),
             Err(_) => Destination::Exchange { name: self.worker.names.events(), routing_key },
         };
-        // The event's identity, where its body names none: as it would be without a message id.
-        let message_id = letter.message_id.unwrap_or_else(|| EventId::of_body(&body).to_string());
-        let outgoing = OutboundMessage { to, message_id, body, trace: letter.trace, replay: Some(link) };
-        self.worker.publish(outgoing).await?;
+        // Without a message id, the event's id is derived from its body.
+        let message_id = letter.message_id.unwrap_or_else(|| EventId::from_body(&body).to_string());
+        let message = OutboundMessage { to, message_id, body, trace: letter.trace, replay: Some(replay_ref) };
+        self.worker.publish(message).await?;
         Ok(ReplayOutcome::Requeued)
     }
 
-    /// Records what was done. While the log can't be written the replay stands still: what was sent and is not recorded
-    /// would be sent again.
-    async fn record(&self, mark: DeadLetterRecord) -> Result<(), ReplayError> {
+    /// Appends a record to the dead-letter log. The replay waits while the log can't be written, because letters
+    /// without a recorded result would be sent again.
+    async fn record(&self, record: DeadLetterRecord) -> Result<(), ReplayError> {
         loop {
-            match self.replays.dead_letters.append(mark.clone()).await {
+            match self.replays.dead_letters.append(record.clone()).await {
                 Ok(_) => return Ok(()),
                 Err(error @ DeadLetterError::Unavailable(_)) => {
-                    tracing::warn!(%error, "a replay waits for the log");
-                    sleep(PAUSE).await;
+                    tracing::warn!(%error, "replay result not recorded, will retry");
+                    sleep(RETRY_DELAY).await;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -404,34 +426,34 @@ impl Runner {
     }
 }
 
-/// A replay that ends is told of where it was worked on.
+/// Logs the end of a replay on the worker that ran it.
 fn log_end(replay: &Replay) {
     let Replay { id, state, total, sent, delivered, requeued, failed, .. } = replay;
     match state {
         ReplayState::Stopped => {
-            tracing::warn!(replay = %id, total, sent, delivered, requeued, failed, "a replay was stopped by its failure ratio");
+            tracing::warn!(replay = %id, total, sent, delivered, requeued, failed, "replay stopped by its failure ratio");
         }
         ReplayState::Done => {
-            tracing::info!(replay = %id, total, sent, delivered, requeued, failed, "a replay is done");
+            tracing::info!(replay = %id, total, sent, delivered, requeued, failed, "replay done");
         }
         ReplayState::Running | ReplayState::Paused | ReplayState::Cancelled => {}
     }
 }
 
-/// A message in hand.
+/// A message that is not acknowledged yet.
 struct PendingWakeup {
-    call: ReplayWakeup,
+    wakeup: ReplayWakeup,
     tag: u64,
 }
 
-/// What a letter needs to be sent, for as long as that takes.
+/// Allows one request. Held until the request ends.
 struct SendPermit<'a> {
-    _alone: Option<SemaphorePermit<'a>>,
-    _request: InFlight<'a>,
+    _busy_permit: Option<SemaphorePermit<'a>>,
+    _request: RequestGuard<'a>,
 }
 
-fn held(message: &Message) -> Option<PendingWakeup> {
-    let call = serde_json::from_slice(&message.body);
-    let call = call.inspect_err(|error| tracing::warn!(%error, "a message on the replays queue names no replay"));
-    call.ok().map(|call| PendingWakeup { call, tag: message.tag })
+fn parse_wakeup(message: &Message) -> Option<PendingWakeup> {
+    let wakeup = serde_json::from_slice(&message.body);
+    let wakeup = wakeup.inspect_err(|error| tracing::warn!(%error, "unreadable message on the replays queue dropped"));
+    wakeup.ok().map(|wakeup| PendingWakeup { wakeup, tag: message.tag })
 }

@@ -1,53 +1,49 @@
-//! Reading an answer. Its status is what counts, so everything after the status line is read leniently: unusual header lines
-//! only decide whether the connection can be used again. Pure: bytes come in pieces of any size.
+//! Parses an HTTP/1 answer without I/O, from pieces of any size. Only the status decides the outcome, so everything
+//! after the status line is read leniently. Unusual header lines only prevent that the connection is used again.
 
 use std::mem;
 
-/// The most that is read of the header lines of an answer, interim answers included. After that, the status counts as it is.
+/// Bytes of header lines that are read of an answer, including interim answers. Further header lines are ignored.
 pub const HEADER_BYTES_READ: usize = 1024 * 1024;
 
-/// The most that is kept of one header line while it is read. What is needed of an answer is far shorter.
+/// Bytes of a header line that are kept while it is read. The headers that are needed are far shorter.
 const LINE_BYTES_KEPT: usize = 8 * 1024;
 
-/// What every status line begins with.
-const VERSION: &[u8] = b"HTTP/1.";
+/// The beginning of every status line.
+const STATUS_LINE_PREFIX: &[u8] = b"HTTP/1.";
 
 /// An answer up to its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Its status, which is final: an interim one is skipped, except 101.
+    /// The final status. Interim answers are skipped, except 101.
     pub status: u16,
-    /// Its first `Retry-After`.
+    /// The first `Retry-After`.
     pub retry_after: Option<String>,
-    /// How its body ends.
     pub framing: Framing,
-    /// Whether another request may follow on the connection, once the body has ended.
+    /// Whether the connection may be used again after the body has ended.
     pub reuse: Reuse,
 }
 
 /// How the body of an answer ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// After so many bytes.
+    /// After this many bytes.
     Length(u64),
-    /// With the chunk of length 0.
+    /// After the chunk of length 0.
     Chunked,
-    /// With the connection.
+    /// When the connection ends.
     UntilClose,
-    /// The headers do not tell.
+    /// Not specified by the headers.
     Unclear,
 }
 
-/// Whether a connection may be used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reuse {
-    /// The end of the answer is certain, and neither side wants to close.
+    /// The end of the answer is certain, and neither side wants to close the connection.
     Allowed,
-    /// Anything else.
     Refused,
 }
 
-/// What came is not an answer of HTTP/1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the answer does not begin with an HTTP/1 status line")]
 pub struct NotHttp;
@@ -76,20 +72,20 @@ enum Version {
 }
 
 impl HeadReader {
-    /// Takes the next bytes. Returns the head, and how many of the bytes belong to it, once it is complete.
+    /// Parses the next bytes. Once the head is complete, returns it with the number of bytes that belong to it.
     ///
     /// # Errors
-    /// [`NotHttp`], as soon as that is certain.
+    /// [`NotHttp`] as soon as the bytes can't become a status line.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Option<(Head, usize)>, NotHttp> {
         let mut used = 0;
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            // No more is looked at than may be read.
+            // Stay within the limit of header bytes.
             let piece = &piece[..piece.len().min(HEADER_BYTES_READ - self.read)];
             used += piece.len();
             self.read += piece.len();
-            let room = LINE_BYTES_KEPT - self.line.len();
+            let remaining = LINE_BYTES_KEPT - self.line.len();
             let (text, ends) = piece.strip_suffix(b"\n").map_or((piece, false), |text| (text, true));
-            self.line.extend_from_slice(&text[..text.len().min(room)]);
+            self.line.extend_from_slice(&text[..text.len().min(remaining)]);
             if self.status.is_none() && !may_be_status_line(&self.line) {
                 return Err(NotHttp);
             }
@@ -104,11 +100,11 @@ impl HeadReader {
         Ok(None)
     }
 
-    /// No more bytes come. The head as far as it was read, if its status line was complete.
+    /// Ends the input. Returns the head as far as it was read, or `None` if the status line was not complete.
     pub fn finish(mut self) -> Option<Head> {
         let status = self.status.filter(|line| !is_interim(line.status))?;
         self.end_header();
-        Some(Head { framing: Framing::Length(0), reuse: Reuse::Refused, ..self.headers.head(status) })
+        Some(Head { framing: Framing::Length(0), reuse: Reuse::Refused, ..self.headers.into_head(status) })
     }
 
     fn end_line(&mut self) -> Result<Option<Head>, NotHttp> {
@@ -124,8 +120,8 @@ impl HeadReader {
             return Ok(None);
         };
         if line.first().is_some_and(|first| is_blank(*first)) {
-            let room = LINE_BYTES_KEPT - self.header.len();
-            self.header.extend_from_slice(&line[..line.len().min(room)]);
+            let remaining = LINE_BYTES_KEPT - self.header.len();
+            self.header.extend_from_slice(&line[..line.len().min(remaining)]);
             return Ok(None);
         }
         self.end_header();
@@ -138,17 +134,17 @@ impl HeadReader {
             self.status = None;
             return Ok(None);
         }
-        Ok(Some(headers.head(status)))
+        Ok(Some(headers.into_head(status)))
     }
 
     fn end_header(&mut self) {
         let header = mem::take(&mut self.header);
         let Some(colon) = header.iter().position(|byte| *byte == b':') else { return };
-        self.headers.take(header[..colon].trim_ascii(), header[colon + 1..].trim_ascii());
+        self.headers.add(header[..colon].trim_ascii(), header[colon + 1..].trim_ascii());
     }
 }
 
-/// An interim answer precedes the final one. After 101 none follows: the protocol is another.
+/// An interim answer is followed by the final one. 101 is not interim: it changes the protocol.
 fn is_interim(status: u16) -> bool {
     matches!(status, 100 | 102..=199)
 }
@@ -157,14 +153,14 @@ fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// Whether a line may yet become a status line, or an empty line before it.
+/// Whether more bytes can make this a status line, or an empty line before it.
 fn may_be_status_line(line: &[u8]) -> bool {
-    let known = line.len().min(VERSION.len());
-    line[..known] == VERSION[..known] || line.iter().all(|byte| *byte == b'\r')
+    let known = line.len().min(STATUS_LINE_PREFIX.len());
+    line[..known] == STATUS_LINE_PREFIX[..known] || line.iter().all(|byte| *byte == b'\r')
 }
 
 fn status_line(line: &[u8]) -> Option<StatusLine> {
-    let (version, rest) = line.strip_prefix(VERSION)?.split_first()?;
+    let (version, rest) = line.strip_prefix(STATUS_LINE_PREFIX)?.split_first()?;
     let version = match *version {
         b'0' => Version::Http10,
         b'1'..=b'9' => Version::Http11,
@@ -178,7 +174,7 @@ fn status_line(line: &[u8]) -> Option<StatusLine> {
     is_status.then_some(StatusLine { status, version })
 }
 
-/// What is needed of the header lines.
+/// The contents of the headers that matter.
 #[derive(Debug, Default)]
 struct Headers {
     retry_after: Option<String>,
@@ -192,10 +188,10 @@ struct Headers {
 enum Length {
     #[default]
     Absent,
-    Given(u64),
-    /// Given more than once and not the same. The least of them.
+    Known(u64),
+    /// Contradictory values, of which this is the smallest.
     Disputed(u64),
-    Unreadable,
+    Invalid,
 }
 
 /// The last transfer coding.
@@ -206,8 +202,8 @@ enum Coding {
 }
 
 impl Headers {
-    fn take(&mut self, name: &[u8], value: &[u8]) {
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+    fn add(&mut self, name: &[u8], value: &[u8]) {
+        let is = |expected: &str| name.eq_ignore_ascii_case(expected.as_bytes());
         let items = || value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
         if is("retry-after") {
             let is_text = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
@@ -215,7 +211,7 @@ impl Headers {
                 self.retry_after = Some(String::from_utf8_lossy(value).into_owned());
             }
         } else if is("content-length") {
-            self.length = items().fold(self.length, |length, item| length.and(number(item)));
+            self.length = items().fold(self.length, |length, item| length.merge(parse_length(item)));
         } else if is("transfer-encoding") {
             let last = items().next_back().unwrap_or_default();
             self.coding = Some(if last.eq_ignore_ascii_case(b"chunked") { Coding::Chunked } else { Coding::Other });
@@ -225,71 +221,72 @@ impl Headers {
         }
     }
 
-    fn head(self, line: StatusLine) -> Head {
-        let keeps = match line.version {
+    fn into_head(self, line: StatusLine) -> Head {
+        let keeps_open = match line.version {
             Version::Http10 => self.keep_alive && !self.close,
             Version::Http11 => !self.close,
         };
-        let (framing, certain) = match (line.status, self.coding, self.length) {
+        let (framing, is_end_certain) = match (line.status, self.coding, self.length) {
             (101, ..) => (Framing::Length(0), false),
-            // They have no body. What announces one may send it all the same.
+            // These have no body. A server that announces one may send it nevertheless.
             (204 | 304, coding, length) => {
-                (Framing::Length(0), coding.is_none() && matches!(length, Length::Absent | Length::Given(0)))
+                (Framing::Length(0), coding.is_none() && matches!(length, Length::Absent | Length::Known(0)))
             }
-            // Both, or a coding that HTTP/1.0 does not have: what is behind the body may be anything.
+            // With a length in addition, or in HTTP/1.0, which has no codings, the end of the body is not certain.
             (_, Some(Coding::Chunked), length) => {
                 (Framing::Chunked, length == Length::Absent && line.version == Version::Http11)
             }
             (_, Some(Coding::Other), _) | (_, None, Length::Absent) => (Framing::UntilClose, false),
-            (_, None, Length::Given(length)) => (Framing::Length(length), true),
-            (_, None, Length::Disputed(least)) => (Framing::Length(least), false),
-            (_, None, Length::Unreadable) => (Framing::Unclear, false),
+            (_, None, Length::Known(length)) => (Framing::Length(length), true),
+            (_, None, Length::Disputed(smallest)) => (Framing::Length(smallest), false),
+            (_, None, Length::Invalid) => (Framing::Unclear, false),
         };
-        let reuse = if keeps && certain { Reuse::Allowed } else { Reuse::Refused };
+        let reuse = if keeps_open && is_end_certain { Reuse::Allowed } else { Reuse::Refused };
         Head { status: line.status, retry_after: self.retry_after, framing, reuse }
     }
 }
 
 impl Length {
-    fn and(self, given: Option<u64>) -> Self {
-        match (self, given) {
-            (Self::Unreadable, _) | (_, None) => Self::Unreadable,
-            (Self::Absent, Some(given)) => Self::Given(given),
-            (Self::Given(length), Some(given)) if length == given => self,
-            (Self::Given(length) | Self::Disputed(length), Some(given)) => Self::Disputed(length.min(given)),
+    /// Adds another value. `None` is a value that is not a number.
+    fn merge(self, value: Option<u64>) -> Self {
+        match (self, value) {
+            (Self::Invalid, _) | (_, None) => Self::Invalid,
+            (Self::Absent, Some(value)) => Self::Known(value),
+            (Self::Known(length), Some(value)) if length == value => self,
+            (Self::Known(length) | Self::Disputed(length), Some(value)) => Self::Disputed(length.min(value)),
         }
     }
 }
 
-/// Digits and nothing else.
-fn number(digits: &[u8]) -> Option<u64> {
+/// Accepts only digits, so neither a sign nor space.
+fn parse_length(digits: &[u8]) -> Option<u64> {
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     is_number.then(|| std::str::from_utf8(digits).ok()?.parse().ok()).flatten()
 }
 
-/// Reads the body of an answer, and keeps its beginning.
+/// Reads the body of an answer and keeps its beginning.
 #[derive(Debug)]
 pub struct BodyReader {
-    state: Body,
+    state: BodyState,
     kept: Vec<u8>,
-    most_kept: usize,
+    max_kept: usize,
 }
 
-/// What comes next of a body.
+/// The expected next part of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Body {
+enum BodyState {
     Bytes(u64),
     UntilClose,
-    /// The line before a chunk: its length so far.
+    /// The line before a chunk, with the digits of the length that were read.
     ChunkLength(Option<u64>),
-    /// The rest of that line.
+    /// The rest of the line before a chunk of this length.
     ChunkExtension(u64),
     Chunk(u64),
-    /// The line end behind a chunk.
+    /// The line end after a chunk.
     ChunkEnd,
     Trailer(TrailerLine),
     Complete,
-    Broken,
+    Invalid,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -299,33 +296,33 @@ enum TrailerLine {
 }
 
 impl BodyReader {
-    /// Reads a body that ends like this, and keeps at most its first `most_kept` bytes.
-    pub fn new(framing: Framing, most_kept: usize) -> Self {
+    /// Keeps at most the first `max_kept` bytes of the body.
+    pub fn new(framing: Framing, max_kept: usize) -> Self {
         let state = match framing {
-            Framing::Length(0) => Body::Complete,
-            Framing::Length(length) => Body::Bytes(length),
-            Framing::Chunked => Body::ChunkLength(None),
-            Framing::UntilClose | Framing::Unclear => Body::UntilClose,
+            Framing::Length(0) => BodyState::Complete,
+            Framing::Length(length) => BodyState::Bytes(length),
+            Framing::Chunked => BodyState::ChunkLength(None),
+            Framing::UntilClose | Framing::Unclear => BodyState::UntilClose,
         };
-        Self { state, kept: Vec::new(), most_kept }
+        Self { state, kept: Vec::new(), max_kept }
     }
 
-    /// Takes the next bytes. Returns how many of them belong to the body, which is all of them until it is over.
+    /// Parses the next bytes. Returns how many of them belong to the body, which is all of them until its end.
     pub fn push(&mut self, bytes: &[u8]) -> usize {
         let mut rest = bytes;
         while !rest.is_empty() && !self.is_over() {
             rest = match self.state {
-                Body::Bytes(left) => {
+                BodyState::Bytes(left) => {
                     let (rest, left) = self.keep(rest, left);
-                    self.state = if left == 0 { Body::Complete } else { Body::Bytes(left) };
+                    self.state = if left == 0 { BodyState::Complete } else { BodyState::Bytes(left) };
                     rest
                 }
-                Body::Chunk(left) => {
+                BodyState::Chunk(left) => {
                     let (rest, left) = self.keep(rest, left);
-                    self.state = if left == 0 { Body::ChunkEnd } else { Body::Chunk(left) };
+                    self.state = if left == 0 { BodyState::ChunkEnd } else { BodyState::Chunk(left) };
                     rest
                 }
-                Body::UntilClose => self.keep(rest, u64::MAX).0,
+                BodyState::UntilClose => self.keep(rest, u64::MAX).0,
                 state => {
                     self.state = state.after(rest[0]);
                     &rest[1..]
@@ -335,33 +332,33 @@ impl BodyReader {
         bytes.len() - rest.len()
     }
 
-    /// Whether it came to its end as announced.
+    /// Whether the body has ended as its framing says.
     pub fn is_complete(&self) -> bool {
-        self.state == Body::Complete
+        self.state == BodyState::Complete
     }
 
-    /// Whether nothing more is to be read: it is complete, or no body.
+    /// Whether nothing more is to be read: the body is complete or invalid.
     pub fn is_over(&self) -> bool {
-        matches!(self.state, Body::Complete | Body::Broken)
+        matches!(self.state, BodyState::Complete | BodyState::Invalid)
     }
 
-    /// What was kept.
     pub fn into_kept(self) -> Vec<u8> {
         self.kept
     }
 
-    /// Keeps what there is room for of at most `left` bytes of content. Returns what is behind these, and how many are left.
+    /// Consumes at most `left` bytes of content and keeps them up to the limit. Returns the bytes after the content,
+    /// and how many bytes of content are missing.
     fn keep<'a>(&mut self, bytes: &'a [u8], left: u64) -> (&'a [u8], u64) {
-        let taken = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
-        let (content, rest) = bytes.split_at(taken);
-        let room = self.most_kept - self.kept.len();
-        self.kept.extend_from_slice(&content[..taken.min(room)]);
-        (rest, left - taken as u64)
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+        let (content, rest) = bytes.split_at(length);
+        let remaining = self.max_kept - self.kept.len();
+        self.kept.extend_from_slice(&content[..length.min(remaining)]);
+        (rest, left - length as u64)
     }
 }
 
-impl Body {
-    /// What comes after a byte that is not content.
+impl BodyState {
+    /// The state after a byte that is not content.
     fn after(self, byte: u8) -> Self {
         let digit = char::from(byte).to_digit(16).map(u64::from);
         match (self, byte) {
@@ -371,16 +368,16 @@ impl Body {
             (Self::ChunkLength(Some(length)), b'\r' | b';' | b' ' | b'\t') => Self::ChunkExtension(length),
             (Self::ChunkLength(length), _) => {
                 let longer = digit.and_then(|digit| length.unwrap_or(0).checked_mul(16)?.checked_add(digit));
-                longer.map_or(Self::Broken, |length| Self::ChunkLength(Some(length)))
+                longer.map_or(Self::Invalid, |length| Self::ChunkLength(Some(length)))
             }
             (Self::ChunkEnd, b'\n') => Self::ChunkLength(None),
             (Self::Trailer(TrailerLine::Empty), b'\n') => Self::Complete,
             (Self::Trailer(TrailerLine::Begun), b'\n') => Self::Trailer(TrailerLine::Empty),
             (Self::Trailer(_), _) => Self::Trailer(TrailerLine::Begun),
             (
-                Self::Bytes(_) | Self::UntilClose | Self::Chunk(_) | Self::ChunkEnd | Self::Complete | Self::Broken,
+                Self::Bytes(_) | Self::UntilClose | Self::Chunk(_) | Self::ChunkEnd | Self::Complete | Self::Invalid,
                 _,
-            ) => Self::Broken,
+            ) => Self::Invalid,
         }
     }
 }

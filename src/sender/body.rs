@@ -1,4 +1,4 @@
-//! A request's body for the HTTP client: in one part, or in two that are sent one after the other without being joined.
+//! Converts a request's body for reqwest. A body of two parts is sent without copying them into one.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -8,8 +8,8 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 
 use crate::delivery::request::RequestBody;
 
-/// The body as the client takes it. Its length is known, so that it is announced and not sent in chunks.
-pub(super) fn from_request_body(body: RequestBody) -> reqwest::Body {
+/// The length of the result is known, so that the request has a `content-length` and is not sent in chunks.
+pub(super) fn to_reqwest_body(body: RequestBody) -> reqwest::Body {
     match body.into_parts() {
         [own, shared] if shared.is_empty() => own.into(),
         parts => reqwest::Body::wrap(Parts { left: parts.map(Some) }),

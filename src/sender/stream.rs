@@ -1,4 +1,4 @@
-//! A connection to a receiver, plain or with TLS, and one exchange on it.
+//! A connection to a receiver, plain or with TLS, and one exchange of request and answer on it.
 
 use std::future::poll_fn;
 use std::io;
@@ -11,18 +11,17 @@ use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
 use tokio_rustls::client::TlsStream;
 
-/// A connection to a receiver.
 pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
-    /// Whether the receiver has neither closed nor sent anything since the last answer. What has not arrived yet can't be
-    /// known: the connection may end all the same when it is used.
+    /// Whether the receiver has neither closed the connection nor sent anything since the last answer. A close that has
+    /// not arrived yet is not seen, so the connection may still end when it is used.
     pub(super) fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
-        // If the task has used up its budget, a constrained read is pending, whatever has arrived.
+        // If the task has used up its budget, a normal read is pending even if bytes have arrived.
         unconstrained(poll_fn(|cx| self.poll_read(cx, &mut byte))).now_or_never().is_none()
     }
 
@@ -50,30 +49,30 @@ impl Stream {
     }
 }
 
-/// A request being written and its answer being read, at the same time: an answer may come before the request is complete.
+/// Writes a request and reads its answer at the same time, because an answer may come before the request is complete.
 pub(super) struct Exchange<'a> {
     stream: &'a mut Stream,
-    /// What is left of each part of the request.
+    /// The rest of each part of the request.
     unsent: [&'a [u8]; 2],
-    sending: Sending,
+    send_state: SendState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Sending {
+enum SendState {
     Writing,
     Flushing,
     Complete,
-    /// The receiver takes no more. It may have answered all the same.
+    /// The receiver accepts no more bytes. It may have answered nevertheless.
     Failed,
 }
 
 impl<'a> Exchange<'a> {
-    /// Begins to write a request of two parts, the second of which may be empty.
+    /// `request` has two parts, of which the second may be empty.
     pub(super) fn begin(stream: &'a mut Stream, request: [&'a [u8]; 2]) -> Self {
-        Self { stream, unsent: request, sending: Sending::Writing }
+        Self { stream, unsent: request, send_state: SendState::Writing }
     }
 
-    /// Reads what comes next of the answer; 0 bytes if the receiver has closed.
+    /// Reads the next bytes of the answer. 0 bytes mean that the receiver has closed the connection.
     pub(super) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         poll_fn(|cx| {
             self.poll_send(cx);
@@ -82,28 +81,28 @@ impl<'a> Exchange<'a> {
         .await
     }
 
-    /// Whether the whole request was written.
+    /// Whether the whole request was written and flushed.
     pub(super) fn is_sent(&self) -> bool {
-        self.sending == Sending::Complete
+        self.send_state == SendState::Complete
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) {
-        while self.sending == Sending::Writing {
+        while self.send_state == SendState::Writing {
             let Some(part) = self.unsent.iter_mut().find(|part| !part.is_empty()) else {
-                self.sending = Sending::Flushing;
+                self.send_state = SendState::Flushing;
                 break;
             };
             match self.stream.poll_write(cx, part) {
                 Poll::Pending => return,
                 Poll::Ready(Ok(written)) if written > 0 => *part = &part[written..],
-                Poll::Ready(_) => self.sending = Sending::Failed,
+                Poll::Ready(_) => self.send_state = SendState::Failed,
             }
         }
-        if self.sending == Sending::Flushing {
-            self.sending = match self.stream.poll_flush(cx) {
+        if self.send_state == SendState::Flushing {
+            self.send_state = match self.stream.poll_flush(cx) {
                 Poll::Pending => return,
-                Poll::Ready(Ok(())) => Sending::Complete,
-                Poll::Ready(Err(_)) => Sending::Failed,
+                Poll::Ready(Ok(())) => SendState::Complete,
+                Poll::Ready(Err(_)) => SendState::Failed,
             };
         }
     }
@@ -128,7 +127,7 @@ mod tests {
             client.readable().await.expect("the end arrives");
         }
         poll_fn(|cx| {
-            // Far more steps than a task has.
+            // Far more steps than the budget of a task.
             for _ in 0..10_000 {
                 if let Poll::Ready(step) = coop::poll_proceed(cx) {
                     step.made_progress();

@@ -1,5 +1,6 @@
-//! How long the parts of a request take, and in which one it is when its time is up. Through the egress proxy, a connection may be
-//! made for a request and be used by another: its time is counted for the request it was begun for.
+//! Measures the parts of a request, and knows the current part when the request times out. Through the egress proxy, a
+//! connection may be opened for one request and be used by another. Its time counts for the request for which it was
+//! opened.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -10,133 +11,136 @@ use tokio::task::futures::TaskLocalFuture;
 use tower::{Layer, Service, ServiceExt as _};
 use tracing::{Instrument as _, Span};
 
-use crate::delivery::outcome::{Phase, Stages};
+use crate::delivery::outcome::{Phase, RequestTiming};
 use crate::telemetry::spans;
 
 tokio::task_local! {
-    static CLOCK: Clock;
+    static CLOCK: RequestClock;
 }
 
-/// The clock of one request.
+/// Measures one request. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Clock {
-    began: Instant,
-    marks: Arc<Mutex<Marks>>,
-    /// The attempt's. Whichever task makes the connection, its spans are below this one.
+pub(super) struct RequestClock {
+    started: Instant,
+    stages: Arc<Mutex<StageTimers>>,
+    /// The attempt's span. The spans of its connection are below it, whichever task opens the connection.
     span: Span,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Marks {
-    resolve: Mark,
-    /// Resolving included.
-    connect: Mark,
-    answered: Option<Duration>,
+struct StageTimers {
+    resolve: StageTimer,
+    /// Includes `resolve`.
+    connect: StageTimer,
+    /// Time from the start of the request.
+    first_byte: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Default)]
-enum Mark {
+enum StageTimer {
     #[default]
-    NotYet,
-    Since(Instant),
-    Took(Duration),
+    NotStarted,
+    Running(Instant),
+    Finished(Duration),
 }
 
-impl Mark {
-    fn end(&mut self) {
-        if let Self::Since(began) = self {
-            *self = Self::Took(began.elapsed());
+impl StageTimer {
+    fn finish(&mut self) {
+        if let Self::Running(started) = self {
+            *self = Self::Finished(started.elapsed());
         }
     }
 
-    fn took(self) -> Option<Duration> {
-        if let Self::Took(took) = self { Some(took) } else { None }
+    fn duration(self) -> Option<Duration> {
+        if let Self::Finished(duration) = self { Some(duration) } else { None }
     }
 }
 
-impl Clock {
+impl RequestClock {
     pub(super) fn start(span: Span) -> Self {
-        Self { began: Instant::now(), marks: Arc::default(), span }
+        Self { started: Instant::now(), stages: Arc::default(), span }
     }
 
-    /// Runs a request by this clock.
+    /// Runs a request, so that [`time_resolve`] and [`time_connect`] find this clock.
     pub(super) fn time<F: Future>(&self, request: F) -> TaskLocalFuture<Self, F> {
         CLOCK.scope(self.clone(), request)
     }
 
-    /// The status of the answer has come.
-    pub(super) fn answered(&self) {
-        self.mark(|marks| marks.answered = Some(self.began.elapsed()));
+    pub(super) fn record_first_byte(&self) {
+        self.update(|stages| stages.first_byte = Some(self.started.elapsed()));
     }
 
-    /// The request is sent once more, on a new connection.
-    pub(super) fn resent(&self) {
+    /// Records in the span that the request is sent once more, on a new connection.
+    pub(super) fn record_resend(&self) {
         spans::resent(&self.span);
     }
 
-    /// Whether no connection was begun for this request, so that it went over one that was there before.
-    pub(super) fn used_kept_connection(&self) -> bool {
-        matches!(self.read().connect, Mark::NotYet)
+    /// Whether the request was sent over an existing connection.
+    pub(super) fn is_connection_reused(&self) -> bool {
+        matches!(self.read().connect, StageTimer::NotStarted)
     }
 
-    /// What the request is at.
+    /// The current part of the request.
     pub(super) fn phase(&self) -> Phase {
-        let marks = self.read();
-        match (marks.resolve, marks.connect) {
-            (Mark::Since(_), _) => Phase::Resolving,
-            (_, Mark::Since(_)) => Phase::Connecting,
+        let stages = self.read();
+        match (stages.resolve, stages.connect) {
+            (StageTimer::Running(_), _) => Phase::Resolving,
+            (_, StageTimer::Running(_)) => Phase::Connecting,
             _ => Phase::Answering,
         }
     }
 
-    pub(super) fn stages(&self) -> Stages {
-        let marks = self.read();
-        let (resolve, connecting) = (marks.resolve.took(), marks.connect.took());
-        let before = connecting.unwrap_or_default();
-        Stages {
+    pub(super) fn timing(&self) -> RequestTiming {
+        let stages = self.read();
+        let (resolve, resolve_and_connect) = (stages.resolve.duration(), stages.connect.duration());
+        RequestTiming {
             resolve,
-            connect: connecting.map(|connecting| connecting.saturating_sub(resolve.unwrap_or_default())),
-            first_byte: marks.answered.map(|answered| answered.saturating_sub(before)),
+            connect: resolve_and_connect.map(|total| total.saturating_sub(resolve.unwrap_or_default())),
+            first_byte: stages.first_byte.map(|total| total.saturating_sub(resolve_and_connect.unwrap_or_default())),
         }
     }
 
-    fn read(&self) -> Marks {
-        *self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> StageTimers {
+        *self.stages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn mark(&self, change: impl FnOnce(&mut Marks)) {
-        change(&mut self.marks.lock().unwrap_or_else(PoisonError::into_inner));
+    fn update(&self, change: impl FnOnce(&mut StageTimers)) {
+        change(&mut self.stages.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-/// Times a part of whatever request it is for, in a span of its own.
-async fn timed<F: Future>(part: fn(&mut Marks) -> &mut Mark, span: fn(&Span) -> Span, work: F) -> F::Output {
+/// Runs a part of the current request in a span of its own, and measures it if there is a clock.
+async fn time_stage<F: Future>(
+    stage: fn(&mut StageTimers) -> &mut StageTimer,
+    span: fn(&Span) -> Span,
+    work: F,
+) -> F::Output {
     let clock = CLOCK.try_with(Clone::clone).ok();
     let span = clock.as_ref().map_or_else(Span::none, |clock| span(&clock.span));
-    let mark = |change: fn(&mut Mark)| {
-        clock.iter().for_each(|clock: &Clock| clock.mark(|marks| change(part(marks))));
+    let update = |change: fn(&mut StageTimer)| {
+        clock.iter().for_each(|clock: &RequestClock| clock.update(|stages| change(stage(stages))));
     };
-    mark(|mark| *mark = Mark::Since(Instant::now()));
-    let done = work.instrument(span).await;
-    mark(Mark::end);
-    done
+    update(|timer| *timer = StageTimer::Running(Instant::now()));
+    let output = work.instrument(span).await;
+    update(StageTimer::finish);
+    output
 }
 
-/// Resolves a name by the clock of the request it is for.
-pub(super) async fn resolving<F: Future>(resolve: F) -> F::Output {
-    timed(|marks| &mut marks.resolve, spans::dns, resolve).await
+/// Measures the name resolution of the current request.
+pub(super) async fn time_resolve<F: Future>(resolve: F) -> F::Output {
+    time_stage(|stages| &mut stages.resolve, spans::dns, resolve).await
 }
 
-/// Makes a connection by the clock of the request it is for.
-pub(super) async fn connecting<F: Future>(connect: F) -> F::Output {
-    timed(|marks| &mut marks.connect, spans::connect, connect).await
+/// Measures the connection of the current request.
+pub(super) async fn time_connect<F: Future>(connect: F) -> F::Output {
+    time_stage(|stages| &mut stages.connect, spans::connect, connect).await
 }
 
-/// Has reqwest's connections made by the clock of the request they are for.
+/// Measures the connections that reqwest opens.
 #[derive(Clone, Copy)]
-pub(super) struct Timed;
+pub(super) struct TimingLayer;
 
-impl<S> Layer<S> for Timed {
+impl<S> Layer<S> for TimingLayer {
     type Service = TimedConnector<S>;
 
     fn layer(&self, connector: S) -> TimedConnector<S> {
@@ -144,8 +148,8 @@ impl<S> Layer<S> for Timed {
     }
 }
 
-/// A connector whose connections are timed. The client clones it several times for each request, and what it is made of only
-/// where there is a connection to be made.
+/// A connector that measures its connections. The client clones it several times for each request, so it is cheap to
+/// clone: the inner connector is cloned only to open a connection.
 pub(super) struct TimedConnector<S>(Arc<S>);
 
 impl<S> Clone for TimedConnector<S> {
@@ -168,8 +172,8 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, to: R) -> Self::Future {
+    fn call(&mut self, destination: R) -> Self::Future {
         let connector = S::clone(&self.0);
-        connecting(connector.oneshot(to)).boxed()
+        time_connect(connector.oneshot(destination)).boxed()
     }
 }

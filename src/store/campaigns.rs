@@ -1,4 +1,4 @@
-//! The view of the campaigns log: every campaign as it is configured now.
+//! The view of the campaigns log: the current version of every campaign.
 
 mod log_view;
 pub mod record;
@@ -12,95 +12,89 @@ use std::sync::atomic::Ordering;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Store, StoreError, beside};
+use super::{Store, StoreError, sibling_path};
 use crate::delivery::campaign::Campaign;
 use crate::delivery::campaign::diff::CampaignNode;
 
-/// A campaign as stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoredCampaign {
-    /// The offset of the change that made it: the same on every node, another at every change.
+    /// The offset of the last change in the log, which is the same on every node.
     pub version: u64,
-    /// Who made it so; none where that was before it was recorded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub made: Option<ChangeAuthor>,
-    /// The changes before, the latest first: as many as are remembered.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub earlier: Vec<PastChange>,
-    /// The campaign.
+    /// Who made the last change. `None` if the change is older than this field.
+    #[serde(rename = "made", default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<ChangeAuthor>,
+    /// The changes before the last one, newest first, at most 20.
+    #[serde(rename = "earlier", default, skip_serializing_if = "Vec::is_empty")]
+    pub past_changes: Vec<PastChange>,
     pub campaign: Campaign,
 }
 
-/// Who made a change, and when.
+/// Who made a change, when, and to which parts of the campaign.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChangeAuthor {
-    /// The name of the token that allowed it.
+    /// The name of the token.
     pub by: String,
-    /// When the worker that was asked accepted it.
+    /// When a worker accepted the change.
     pub at: DateTime<Utc>,
-    /// What was touched.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub places: Vec<CampaignNode>,
+    /// The nodes that were changed.
+    #[serde(rename = "places", default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<CampaignNode>,
 }
 
-/// A change that others came after.
+/// A change before the last one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PastChange {
-    /// The version that it made.
+    /// The version that the change created.
     pub version: u64,
-    /// Who made it.
-    pub made: ChangeAuthor,
+    #[serde(rename = "made")]
+    pub author: ChangeAuthor,
 }
 
-/// So many changes before the last one are told of a campaign.
-const CHANGES_REMEMBERED: usize = 20;
+const MAX_PAST_CHANGES: usize = 20;
 
 impl StoredCampaign {
-    /// Its changes, as its successor remembers them.
-    fn changes(self) -> Vec<PastChange> {
-        let last = self.made.map(|made| PastChange { version: self.version, made });
-        last.into_iter().chain(self.earlier).take(CHANGES_REMEMBERED).collect()
+    /// The past changes of the next version: the last change and the past changes of this version.
+    fn into_past_changes(self) -> Vec<PastChange> {
+        let last = self.author.map(|author| PastChange { version: self.version, author });
+        last.into_iter().chain(self.past_changes).take(MAX_PAST_CHANGES).collect()
     }
 
-    /// The last change of a place since a version, as far back as is remembered.
-    pub fn last_change(&self, place: &CampaignNode, since: u64) -> Option<&ChangeAuthor> {
-        let last = self.made.as_ref().map(|made| (self.version, made));
-        let changes = last.into_iter().chain(self.earlier.iter().map(|earlier| (earlier.version, &earlier.made)));
+    /// The author of the last change to a node after version `since`, if it is still recorded.
+    pub fn last_change(&self, node: &CampaignNode, since: u64) -> Option<&ChangeAuthor> {
+        let last = self.author.as_ref().map(|author| (self.version, author));
+        let changes = last.into_iter().chain(self.past_changes.iter().map(|past| (past.version, &past.author)));
         let mut newer = changes.take_while(|(version, _)| *version > since);
-        newer.find(|(_, made)| made.places.contains(place)).map(|(_, made)| made)
+        newer.find(|(_, author)| author.nodes.contains(node)).map(|(_, author)| author)
     }
 }
 
-/// A change of configuration, as the log has it.
+/// A record of the campaigns log that puts or deletes a campaign.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
-    /// The campaign's id.
     pub id: String,
-    /// The version the change was made on; none where there was no such campaign. On another one it has no effect.
-    pub expected: Option<u64>,
-    /// Who made it; none where that was before it was recorded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub made: Option<ChangeAuthor>,
-    /// The campaign as it is from now on; none where it is deleted.
+    /// The version that the change replaces, `None` if it creates the campaign. If the current version is another one,
+    /// the change has no effect.
+    #[serde(rename = "expected")]
+    pub expected_version: Option<u64>,
+    /// `None` if the change is older than this field.
+    #[serde(rename = "made", default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<ChangeAuthor>,
+    /// The new campaign, `None` to delete it.
     pub campaign: Option<Campaign>,
 }
 
-/// What a change did: the same on every node.
+/// The effect of a change, which is the same on every node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeOutcome {
-    /// The campaign is as the change says.
     Done {
-        /// Its version.
         version: u64,
     },
-    /// The campaign was changed by somebody else meanwhile; the change had no effect.
+    /// The change had no effect: the current version is not the expected one.
     Stale,
-    /// A webhook's id belongs to another campaign; the change had no effect.
+    /// The change had no effect: the campaign `owner` has a webhook with this id.
     WebhookTaken {
-        /// The webhook.
         webhook_id: String,
-        /// Its campaign.
         owner: String,
     },
 }
@@ -108,7 +102,7 @@ pub enum ChangeOutcome {
 #[derive(Clone)]
 pub(super) struct CachedCampaign {
     generation: u64,
-    /// What it takes in memory, about.
+    /// The approximate size in memory.
     bytes: u64,
     campaign: Option<Arc<StoredCampaign>>,
 }
@@ -123,35 +117,35 @@ impl quick_cache::Weighter<String, CachedCampaign> for CampaignWeighter {
 }
 
 impl Store {
-    /// The campaign with this id. Parsed ones are kept: reading one costs sled a microsecond, and parsing it ten.
+    /// The campaign with this id. Parsed campaigns are cached: reading one takes 1 µs, parsing it 10 µs.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn campaign(&self, id: &str) -> Result<Option<Arc<StoredCampaign>>, StoreError> {
-        // Before the read: a change that comes in between makes the entry old, never new.
+        // Load the generation before reading, so that a concurrent change makes the cache entry stale.
         let generation = self.generation.load(Ordering::Acquire);
-        if let Some(parsed) = self.parsed.get(id)
-            && parsed.generation == generation
+        if let Some(cached) = self.campaign_cache.get(id)
+            && cached.generation == generation
         {
-            return Ok(parsed.campaign);
+            return Ok(cached.campaign);
         }
         let stored = self.campaigns.get(id)?;
-        let campaign = stored.as_deref().map(|stored| self.read(stored)).transpose()?.map(Arc::new);
-        let bytes =
-            campaign.as_deref().zip(stored).map_or(0, |(campaign, stored)| weight(&campaign.campaign, stored.len()));
-        self.parsed.insert(id.to_owned(), CachedCampaign { generation, bytes, campaign: campaign.clone() });
+        let campaign = stored.as_deref().map(|stored| self.decode(stored)).transpose()?.map(Arc::new);
+        let bytes = campaign
+            .as_deref()
+            .zip(stored)
+            .map_or(0, |(campaign, stored)| memory_bytes(&campaign.campaign, stored.len()));
+        self.campaign_cache.insert(id.to_owned(), CachedCampaign { generation, bytes, campaign: campaign.clone() });
         Ok(campaign)
     }
 
-    /// Whether there is such a campaign.
-    ///
     /// # Errors
     /// [`StoreError`].
     pub fn has_campaign(&self, id: &str) -> Result<bool, StoreError> {
         Ok(self.campaigns.contains_key(id)?)
     }
 
-    /// The ids of the first campaigns, at most `limit`.
+    /// The first `limit` campaign ids in ascending order.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -160,7 +154,7 @@ impl Store {
         ids.map(|id| Ok(String::from_utf8_lossy(&id?).into_owned())).collect()
     }
 
-    /// What `map` makes of the campaigns by id, from after `after`, at most `limit`. One at a time is in memory.
+    /// Maps the first `limit` campaigns after the id `after`, ordered by id. Only one campaign is in memory at a time.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -174,35 +168,36 @@ impl Store {
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_bytes()));
         let mut campaigns = Vec::new();
         for entry in self.campaigns.range::<&[u8], _>((from, Bound::Unbounded)).take(limit) {
-            campaigns.push(map(self.read(&entry?.1)?));
+            campaigns.push(map(self.decode(&entry?.1)?));
         }
         Ok(campaigns)
     }
 
-    /// A campaign as it is, its secrets opened.
-    fn read(&self, stored: &[u8]) -> Result<StoredCampaign, StoreError> {
+    /// Parses a stored campaign and decrypts its secrets.
+    fn decode(&self, stored: &[u8]) -> Result<StoredCampaign, StoreError> {
         let stored: StoredCampaign = serde_json::from_slice(stored)?;
-        Ok(StoredCampaign { campaign: self.opened(stored.campaign)?, ..stored })
+        Ok(StoredCampaign { campaign: self.decrypted(stored.campaign)?, ..stored })
     }
 
-    /// Whether all secrets of the view open.
+    /// Decrypts the secrets of all campaigns to check the keys.
     ///
     /// # Errors
-    /// [`StoreError::Sealed`].
+    /// [`StoreError::Undecryptable`] for the first secret that cannot be decrypted.
     pub fn check_keys(&self) -> Result<(), StoreError> {
-        self.campaigns.iter().try_for_each(|entry| self.read(&entry?.1).map(drop))
+        self.campaigns.iter().try_for_each(|entry| self.decode(&entry?.1).map(drop))
     }
 
-    /// The campaign with its secrets opened.
+    /// The campaign with decrypted secrets.
     ///
     /// # Errors
-    /// [`StoreError::Sealed`].
-    pub fn opened(&self, campaign: Campaign) -> Result<Campaign, StoreError> {
+    /// [`StoreError::Undecryptable`].
+    pub fn decrypted(&self, campaign: Campaign) -> Result<Campaign, StoreError> {
         let id = campaign.id.clone();
-        self.keyring.opened(campaign).map_err(|(_, unopened)| StoreError::Sealed { campaign: id, unopened })
+        self.keyring.decrypt(campaign).map_err(|(_, error)| StoreError::Undecryptable { campaign: id, error })
     }
 
-    /// Writes all campaigns to a file beside the view, a document a line, secrets sealed as they are; `None` where there are none.
+    /// Writes all campaigns to a file beside the view, one document a line. Secrets stay encrypted. Returns the file's
+    /// path, `None` if there are no campaigns.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -210,7 +205,7 @@ impl Store {
         if self.campaigns.is_empty() {
             return Ok(None);
         }
-        let path = beside(&self.path, "campaigns");
+        let path = sibling_path(&self.path, "campaigns");
         let unusable = |error: std::io::Error| StoreError::Unusable { path: path.clone(), error: error.to_string() };
         let mut file = std::io::BufWriter::new(std::fs::File::create(&path).map_err(unusable)?);
         for entry in &self.campaigns {
@@ -222,7 +217,7 @@ impl Store {
         Ok(Some(path))
     }
 
-    /// The campaign a webhook belongs to.
+    /// The id of the campaign that has this webhook.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -231,8 +226,8 @@ impl Store {
     }
 }
 
-/// What a campaign takes in memory, about: a few times the bytes of its document, but for extra parameters, which stay text.
-fn weight(campaign: &Campaign, document: usize) -> u64 {
-    let parameters: usize = campaign.places().map(|place| place.webhook.body.len()).sum();
-    (4 * document.saturating_sub(parameters) + parameters) as u64
+/// Estimates the memory of a campaign: four times its document, except for extra body parameters, which stay text.
+fn memory_bytes(campaign: &Campaign, document_bytes: usize) -> u64 {
+    let body_bytes: usize = campaign.places().map(|place| place.webhook.body.len()).sum();
+    (4 * document_bytes.saturating_sub(body_bytes) + body_bytes) as u64
 }

@@ -1,8 +1,9 @@
-//! The view of the dead-letter log: every letter with its state, and the replays.
+//! The view of the dead-letter log: all letters with their states, and the replays.
 //!
-//! [`index_block`] and `ids` are its index, [`search`] reads by filters, `draft` applies records of the log. What does not change any
-//! more goes to the `archive`: of blocks that are over the rows, which `blocks` finds, and the letters themselves, `pack` by
-//! `pack`, which come by `reading`.
+//! `view_transaction` applies records of the log. [`index_block`] and `id_index` are the index, and [`search`] finds
+//! letters by filters. The letters and index rows of a complete block (64 offsets) move from sled to the files of the
+//! `archive`: `segment_codec` encodes letters for it, `block_store` reads and writes index rows, and `letter_reader`
+//! reads letters.
 
 mod archive;
 mod block_store;
@@ -34,69 +35,67 @@ use crate::delivery::dead_letter::{DeadLetter, LetterState};
 use crate::delivery::ids::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{ClaimState, Replay, ReplayProgress, ReplayState};
 use crate::delivery::timestamp;
-use archive::{Archive, Segments};
+use archive::{Archive, SegmentReader};
 use id_index::IdIndex;
 use index_block::{Block, IndexRow, Zone, fingerprint};
 pub use letter_reader::StoredLetter;
-use location::{block_of, blocks_of, first_of};
+use location::{block_of, blocks_of, first_offset_of};
 use view_transaction::ViewTransaction;
 
-/// The key of the dead-letter log's position.
-const DEAD_LETTER_LOG: &[u8] = b"dead-letters";
+/// The key of the view's position in the dead-letter log.
+const POSITION_KEY: &[u8] = b"dead-letters";
 
-/// Letters read at once are no more than these bytes, and one. Each replay at work and each list being read has as many.
-const MAX_BYTES: usize = 4 * 1024 * 1024;
+/// A read ends after the letter that exceeds this many bytes of JSON. Each running replay and each list request needs
+/// as much memory.
+const MAX_READ_BYTES: usize = 4 * 1024 * 1024;
 
 /// Letters claimed in one transaction.
-const LETTERS_AT_ONCE: usize = 2000;
+const LETTERS_PER_CLAIM: usize = 2000;
 
-/// Blocks of letters given back in one transaction.
-const BLOCKS_AT_ONCE: usize = 256;
+/// Blocks released in one transaction.
+const BLOCKS_PER_RELEASE: usize = 256;
 
-/// Replays that have not ended, from the oldest on, are looked for among so many of the newest.
-const OPEN_AMONG: usize = 10_000;
+/// Running replays are searched among this many of the newest replays.
+const MAX_SCANNED_REPLAYS: usize = 10_000;
 
-/// The newest replays that people are told of unasked. Few: each may name thousands of letters, and is read for it.
-const OF_LATE: usize = 20;
+/// Paused replays are counted among this many of the newest replays. Each replay is read, and may have thousands of
+/// ids.
+const RECENT_REPLAYS: usize = 20;
 
-/// A record of the log, read.
+/// A decoded record of the dead-letter log.
 #[derive(Debug, Clone)]
 pub struct StreamEntry {
-    /// Its place.
     pub position: StreamPosition,
-    /// What it says.
-    pub content: Payload,
+    pub payload: Payload,
 }
 
-/// What a record of the log says.
 #[derive(Debug, Clone)]
 pub enum Payload {
-    /// A letter.
     Letter(Box<DeadLetter>),
-    /// A message that the broker put there: its letters are to be written.
+    /// A message that the broker dead-lettered. Its letters are still to be written.
     Removed(Box<RemovedMessage>),
-    /// Something about letters that are there already.
-    Mark(DeadLetterRecord),
-    /// Nothing: a record without a body, or one of another version.
-    Nothing,
+    /// A record about existing letters or a replay.
+    Record(DeadLetterRecord),
+    /// A record without a body or of another version.
+    Ignored,
 }
 
-/// What a record did.
+/// The effect of a record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RecordOutcome {
-    /// So many letters changed their state.
+    /// The number of letters that changed their state.
     Letters(u64),
-    /// The replay as it is now.
+    /// The replay after the record.
     Replay(Box<ReplayProgress>),
-    /// The replay's state does not allow it; nothing was changed.
+    /// The current state of the replay does not allow the command. Nothing changed.
     Refused(ReplayState),
-    /// There is no such replay, or nothing was said.
-    Nothing,
+    /// The replay does not exist, or the record was ignored.
+    NoEffect,
 }
 
-/// A [`ReplayProgress`] without the ids of its letters, which can be many.
+/// A [`ReplayProgress`] without the letter ids, which can be many.
 #[derive(Deserialize)]
-struct JobHead {
+struct ProgressHead {
     replay: ReplayHead,
     left: u64,
 }
@@ -112,60 +111,59 @@ struct ReplayHead {
     ended_at: Option<DateTime<Utc>>,
 }
 
-/// Letters of each state, by the state's number.
-pub type Counts = [u64; 4];
+/// The number of letters in each state, indexed by [`LetterState`].
+pub type StateCounts = [u64; 4];
 
-/// The view. Cheap to clone. One at a time writes. A search reads block by block: of a batch that is applied meanwhile it
-/// may see a part.
+/// The view of the dead-letter log. Cheap to clone. Writes are serialized. A search reads one block at a time, so it
+/// may see a part of a batch that is applied at the same time.
 #[derive(Clone)]
 pub struct LetterView {
-    /// Offset → the letter, as JSON, while its block is not over.
+    /// Offset → JSON of the letter, until its block is complete.
     letters: Tree,
-    /// What does not change any more.
     archive: Archive,
-    /// Block → its rows, or where they are.
+    /// Block → index rows or their location.
     blocks: Tree,
-    /// Offset → [`LetterHistory`], of letters that have one.
-    fates: Tree,
-    /// Replay's id → [`ReplayProgress`].
-    jobs: Tree,
-    /// Replay's id and block → a bit for each letter that it has claimed and not sent.
+    /// Offset → [`LetterHistory`], if not empty.
+    histories: Tree,
+    /// Replay id → [`ReplayProgress`].
+    replays: Tree,
+    /// Replay id and block → one bit per slot: the letters that the replay has claimed and not sent.
     claims: Tree,
     /// Offset → [`RemovedMessage`], until its letters are in the log.
     removed: Tree,
     positions: Tree,
+    /// Block → summary.
     zones: Arc<RwLock<BTreeMap<u64, Zone>>>,
-    /// Locked after the zones, where both are.
+    /// Lock order: zones, then ids.
     ids: Arc<RwLock<IdIndex>>,
-    writing: Arc<Mutex<()>>,
-    /// How long letters are kept.
+    write_lock: Arc<Mutex<()>>,
     retention: Duration,
 }
 
 impl LetterView {
-    /// Opens the view in `db`, with the letters of blocks that are over in `folder`.
+    /// Opens the view in `db`, with the archive in `folder`.
     pub(super) fn open(db: &Db, folder: PathBuf) -> Result<Self, StoreError> {
         let view = Self {
             letters: db.open_tree("letters")?,
             archive: Archive::open(db, folder)?,
             blocks: db.open_tree("letter-rows")?,
-            fates: db.open_tree("letter-fates")?,
-            jobs: db.open_tree("replays")?,
+            histories: db.open_tree("letter-fates")?,
+            replays: db.open_tree("replays")?,
             claims: db.open_tree("replay-claims")?,
             removed: db.open_tree("removed-messages")?,
             positions: db.open_tree("positions")?,
             zones: Arc::default(),
             ids: Arc::default(),
-            writing: Arc::default(),
+            write_lock: Arc::default(),
             retention: Duration::MAX,
         };
         let (mut zones, mut ids) = (view.zones_mut(), view.ids_mut());
-        let mut volumes = Segments::new(&view.archive);
+        let mut segments = SegmentReader::new(&view.archive);
         for key in view.blocks.iter().keys() {
-            let number = number(&key?);
-            let Some(loaded) = view.load(number, &mut volumes)? else { continue };
-            let block = loaded.block()?;
-            zones.insert(number, Zone::of_block(&block));
+            let number = from_key(&key?);
+            let Some(loaded) = view.load_block(number, &mut segments)? else { continue };
+            let block = loaded.decode()?;
+            zones.insert(number, Zone::from_block(&block));
             ids.insert_all(number, &block);
         }
         drop((zones, ids));
@@ -173,139 +171,140 @@ impl LetterView {
         Ok(view)
     }
 
-    /// The same view, whose letters are kept so long. A replay claims no older ones: how many of those are still there is
-    /// another question on every node.
+    /// Sets how long letters are kept. A replay does not claim older letters: nodes delete them at different times, and
+    /// a claim must be the same on every node.
     #[must_use]
     pub fn with_retention(self, retention: Duration) -> Self {
         Self { retention, ..self }
     }
 
-    /// How far the view has come in its log.
+    /// The position of the last record that was applied.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn position(&self) -> Result<Option<StreamPosition>, StoreError> {
-        Ok(self.positions.get(DEAD_LETTER_LOG)?.as_deref().map(serde_json::from_slice).transpose()?)
+        Ok(self.positions.get(POSITION_KEY)?.as_deref().map(serde_json::from_slice).transpose()?)
     }
 
-    /// Applies records of the log, and their position with them. Tells what each did.
+    /// Applies records of the log and sets the position. Returns the outcome of each record.
     ///
-    /// It is one transaction, but for a replay that claims or gives back letters: what is before it is written first, and
-    /// its letters in several. Cut short there, its record is applied once more, and goes on where it had come to.
+    /// All records are one transaction, except when a replay claims or releases letters: the records before it are
+    /// written first, and its letters are written in several transactions. If the process ends in between, the record
+    /// is applied again and continues.
     ///
     /// # Errors
-    /// [`StoreError`]; the position is not moved then.
+    /// [`StoreError`]. The position is not set.
     pub fn apply(&self, entries: &[StreamEntry]) -> Result<Vec<RecordOutcome>, StoreError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut draft = ViewTransaction::new(self);
-        let mut all_applied = Vec::with_capacity(entries.len());
-        let mut before = None;
+        let _guard = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut transaction = ViewTransaction::new(self);
+        let mut outcomes = Vec::with_capacity(entries.len());
+        let mut previous = None;
         for entry in entries {
-            let mut applied = draft.apply(entry)?;
-            if let Payload::Mark(mark) = &entry.content
-                && let Some(replay) = mark.replay()
-                && let Some(job) = draft.job(replay)?
+            let mut outcome = transaction.apply(entry)?;
+            if let Payload::Record(record) = &entry.payload
+                && let Some(replay) = record.replay()
+                && let Some(progress) = transaction.replay_progress(replay)?
             {
-                if job.claims == ClaimState::Unfinished {
-                    let replay = job.replay.clone();
-                    draft.commit(before)?;
+                if progress.claims == ClaimState::Incomplete {
+                    let replay = progress.replay.clone();
+                    transaction.commit(previous)?;
                     self.claim_all(&replay)?;
-                    draft = ViewTransaction::new(self);
-                    applied = draft.all_claimed(&replay.id)?;
-                } else if job.is_to_release() {
-                    draft.commit(before)?;
+                    transaction = ViewTransaction::new(self);
+                    outcome = transaction.finish_claiming(&replay.id)?;
+                } else if progress.has_letters_to_release() {
+                    transaction.commit(previous)?;
                     self.release_all(replay)?;
-                    draft = ViewTransaction::new(self);
+                    transaction = ViewTransaction::new(self);
                 }
             }
-            before = Some(&entry.position);
-            all_applied.push(applied);
+            previous = Some(&entry.position);
+            outcomes.push(outcome);
         }
-        draft.commit(before)?;
-        Ok(all_applied)
+        transaction.commit(previous)?;
+        Ok(outcomes)
     }
 
-    /// Claims all letters that there are for a replay.
+    /// Claims all letters that the replay selects.
     fn claim_all(&self, replay: &Replay) -> Result<(), StoreError> {
         let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
         let oldest = replay.created_at.timestamp_millis().saturating_sub(retention);
         let claim = |letters: &mut dyn Iterator<Item = u64>| {
-            let mut draft = ViewTransaction::new(self);
-            draft.claim(&replay.id, letters, oldest)?;
-            draft.commit(None)
+            let mut transaction = ViewTransaction::new(self);
+            transaction.claim(&replay.id, letters, oldest)?;
+            transaction.commit(None)
         };
-        for ids in replay.ids.iter().flat_map(|ids| ids.chunks(LETTERS_AT_ONCE)) {
+        for ids in replay.ids.iter().flat_map(|ids| ids.chunks(LETTERS_PER_CLAIM)) {
             claim(&mut ids.iter().filter_map(|id| self.offset_of(id)))?;
         }
         if let Some(filter) = &replay.filter {
-            let mut from = Some(0);
-            while let Some(start) = from {
-                let found = self.find(&filter.or_pending(), start..u64::MAX, LETTERS_AT_ONCE)?;
-                claim(&mut found.letters.iter().map(|(offset, _)| *offset))?;
-                from = found.next;
+            let mut next = Some(0);
+            while let Some(start) = next {
+                let page = self.find(&filter.or_pending(), start..u64::MAX, LETTERS_PER_CLAIM)?;
+                claim(&mut page.letters.iter().map(|(offset, _)| *offset))?;
+                next = page.next;
             }
         }
         Ok(())
     }
 
-    /// Gives back all letters that a replay has not sent.
+    /// Releases all letters that a replay has claimed and not sent.
     fn release_all(&self, replay: &ReplayId) -> Result<(), StoreError> {
         loop {
-            let mut draft = ViewTransaction::new(self);
-            let claims = self.claims.scan_prefix(claims_of(replay)).keys().take(BLOCKS_AT_ONCE);
-            let blocks = claims.map(|key| key.map(|key| block_in(&key))).collect::<Result<Vec<_>, _>>()?;
+            let mut transaction = ViewTransaction::new(self);
+            let keys = self.claims.scan_prefix(claims_prefix(replay)).keys().take(BLOCKS_PER_RELEASE);
+            let blocks = keys.map(|key| key.map(|key| block_of_claim_key(&key))).collect::<Result<Vec<_>, _>>()?;
             if blocks.is_empty() {
                 return Ok(());
             }
             for block in blocks {
-                draft.release(replay, block)?;
+                transaction.release(replay, block)?;
             }
-            draft.commit(None)?;
+            transaction.commit(None)?;
         }
     }
 
-    /// Forgets the oldest letters, those given up before `milliseconds`, a block at a time and at most `blocks`; tells
-    /// how many letters. And replays that ended before.
+    /// Deletes blocks whose letters all died before `milliseconds` (since 1970), at most `max_blocks`, and replays that
+    /// ended before. Returns the number of deleted letters.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn forget_before(&self, milliseconds: i64, blocks: usize) -> Result<u64, StoreError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let old: Vec<u64> = {
+    pub fn delete_before(&self, milliseconds: i64, max_blocks: usize) -> Result<u64, StoreError> {
+        let _guard = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let old_blocks: Vec<u64> = {
             let zones = self.zones();
             let old = zones.iter().filter(|(_, zone)| zone.is_before(milliseconds)).map(|(block, _)| *block);
-            old.take(blocks).collect()
+            old.take(max_blocks).collect()
         };
-        let mut draft = ViewTransaction::new(self);
+        let mut transaction = ViewTransaction::new(self);
         let mut claiming = Vec::new();
-        for entry in &self.jobs {
-            let job: JobHead = serde_json::from_slice(&entry?.1)?;
-            if job.replay.ended_at.is_some_and(|ended| ended.timestamp_millis() < milliseconds) {
-                draft.forget_job(&job.replay.id);
-            } else if job.left > 0 {
-                claiming.push(job.replay.id);
+        for entry in &self.replays {
+            let head: ProgressHead = serde_json::from_slice(&entry?.1)?;
+            if head.replay.ended_at.is_some_and(|ended| ended.timestamp_millis() < milliseconds) {
+                transaction.delete_replay(&head.replay.id);
+            } else if head.left > 0 {
+                claiming.push(head.replay.id);
             }
         }
-        let mut forgotten = 0;
-        for block in &old {
-            forgotten += draft.forget_block(*block, &claiming)?;
+        let mut deleted = 0;
+        for block in &old_blocks {
+            deleted += transaction.delete_block(*block, &claiming)?;
         }
-        draft.commit(None)?;
-        self.archive.delete_unused(&old)?;
+        transaction.commit(None)?;
+        self.archive.delete_unused(&old_blocks)?;
         let zones = self.zones();
-        self.ids_mut().drop_forgotten(|offsets| zones.range(blocks_of(&offsets)).next().is_some());
-        Ok(forgotten)
+        self.ids_mut().drop_deleted(|offsets| zones.range(blocks_of(&offsets)).next().is_some());
+        Ok(deleted)
     }
 
-    /// Forgets everything, to read the log from its beginning.
+    /// Deletes everything, so that the log is read from its beginning.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn clear(&self) -> Result<(), StoreError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        // First the position: cut short after it, the log is read from its beginning all the same.
-        self.positions.remove(DEAD_LETTER_LOG)?;
-        for tree in [&self.letters, &self.blocks, &self.fates, &self.jobs, &self.claims, &self.removed] {
+        let _guard = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        // Remove the position first: if the process ends in between, the log is still read from its beginning.
+        self.positions.remove(POSITION_KEY)?;
+        for tree in [&self.letters, &self.blocks, &self.histories, &self.replays, &self.claims, &self.removed] {
             tree.clear()?;
         }
         self.archive.clear()?;
@@ -314,116 +313,112 @@ impl LetterView {
         Ok(())
     }
 
-    /// Letters of each state.
-    pub fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
+    pub fn counts(&self) -> StateCounts {
+        let mut counts = StateCounts::default();
         for zone in self.zones().values() {
-            for (count, states) in counts.iter_mut().zip(zone.states) {
-                *count += u64::from(states);
+            for (count, letters) in counts.iter_mut().zip(zone.states) {
+                *count += u64::from(letters);
             }
         }
         counts
     }
 
-    /// The state of the letter with this id.
-    ///
     /// # Errors
     /// [`StoreError`].
     pub fn state(&self, id: &DeadLetterId) -> Result<Option<LetterState>, StoreError> {
-        self.row(id, |row| row.state)
+        self.with_row(id, |row| row.state)
     }
 
-    /// Whether what the letter told of a person was erased.
+    /// Whether the personal data of the letter was erased.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn is_erased(&self, id: &DeadLetterId) -> Result<bool, StoreError> {
-        self.offset_of(id).map_or(Ok(false), |offset| Ok(self.fate(offset)?.erased.is_some()))
+        self.offset_of(id).map_or(Ok(false), |offset| Ok(self.history(offset)?.erased.is_some()))
     }
 
-    /// What `read` makes of the row of the letter with this id.
+    /// Applies `read` to the row of the letter with this id. `None` if the letter does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn row<T>(&self, id: &DeadLetterId, read: impl FnOnce(&IndexRow<'_>) -> T) -> Result<Option<T>, StoreError> {
-        self.offset_of(id).map_or(Ok(None), |offset| self.with_row(offset, read))
+    pub fn with_row<T>(
+        &self,
+        id: &DeadLetterId,
+        read: impl FnOnce(&IndexRow<'_>) -> T,
+    ) -> Result<Option<T>, StoreError> {
+        self.offset_of(id).map_or(Ok(None), |offset| self.with_row_at(offset, read))
     }
 
-    /// What became of the letter at `offset`.
-    ///
     /// # Errors
     /// [`StoreError`].
-    pub fn fate(&self, offset: u64) -> Result<LetterHistory, StoreError> {
-        Ok(self.fates.get(key(offset))?.as_deref().map(serde_json::from_slice).transpose()?.unwrap_or_default())
+    pub fn history(&self, offset: u64) -> Result<LetterHistory, StoreError> {
+        Ok(self.histories.get(to_key(offset))?.as_deref().map(serde_json::from_slice).transpose()?.unwrap_or_default())
     }
 
-    /// The replay with this id.
-    ///
     /// # Errors
     /// [`StoreError`].
-    pub fn job(&self, id: &ReplayId) -> Result<Option<ReplayProgress>, StoreError> {
-        Ok(self.jobs.get(id.as_str())?.as_deref().map(serde_json::from_slice).transpose()?)
+    pub fn replay_progress(&self, id: &ReplayId) -> Result<Option<ReplayProgress>, StoreError> {
+        Ok(self.replays.get(id.as_str())?.as_deref().map(serde_json::from_slice).transpose()?)
     }
 
-    /// The state of the replay with this id.
-    ///
     /// # Errors
     /// [`StoreError`].
     pub fn replay_state(&self, id: &ReplayId) -> Result<Option<ReplayState>, StoreError> {
-        let job: Option<JobHead> = self.jobs.get(id.as_str())?.as_deref().map(serde_json::from_slice).transpose()?;
-        Ok(job.map(|job| job.replay.state))
+        let head: Option<ProgressHead> =
+            self.replays.get(id.as_str())?.as_deref().map(serde_json::from_slice).transpose()?;
+        Ok(head.map(|head| head.replay.state))
     }
 
-    /// What `shown` makes of replays, newest first, from before `before`, at most `limit`.
+    /// Maps the newest `limit` replays before the id `before`, newest first.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn jobs<T>(
+    pub fn replays<T>(
         &self,
         before: Option<&ReplayId>,
         limit: usize,
-        shown: impl Fn(ReplayProgress) -> T,
+        map: impl Fn(ReplayProgress) -> T,
     ) -> Result<Vec<T>, StoreError> {
-        let to = before.map_or(Bound::Unbounded, |before| Bound::Excluded(before.as_str().as_bytes()));
-        let newest_first = self.jobs.range::<&[u8], _>((Bound::Unbounded, to)).rev();
-        newest_first.take(limit).map(|entry| Ok(shown(serde_json::from_slice(&entry?.1)?))).collect()
+        let end = before.map_or(Bound::Unbounded, |before| Bound::Excluded(before.as_str().as_bytes()));
+        let newest_first = self.replays.range::<&[u8], _>((Bound::Unbounded, end)).rev();
+        newest_first.take(limit).map(|entry| Ok(map(serde_json::from_slice(&entry?.1)?))).collect()
     }
 
-    /// Replays that have letters to send.
+    /// Replays that have letters to send, newest first.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn jobs_to_do(&self) -> Result<Vec<ReplayProgress>, StoreError> {
-        let mut jobs = Vec::new();
-        for entry in self.jobs.iter().values().rev().take(OPEN_AMONG) {
+    pub fn sendable_replays(&self) -> Result<Vec<ReplayProgress>, StoreError> {
+        let mut replays = Vec::new();
+        for entry in self.replays.iter().values().rev().take(MAX_SCANNED_REPLAYS) {
             let bytes = entry?;
-            // Most have ended, and may have named thousands of letters.
-            if serde_json::from_slice::<JobHead>(&bytes)?.replay.state == ReplayState::Running {
-                jobs.push(serde_json::from_slice(&bytes)?);
+            // Parse only the head first: most replays have ended, and they may have thousands of ids.
+            if serde_json::from_slice::<ProgressHead>(&bytes)?.replay.state == ReplayState::Running {
+                replays.push(serde_json::from_slice(&bytes)?);
             }
         }
-        jobs.retain(|job: &ReplayProgress| job.next_slice().is_some());
-        Ok(jobs)
+        replays.retain(|progress: &ReplayProgress| progress.next_batch_size().is_some());
+        Ok(replays)
     }
 
-    /// How many of the newest replays are paused.
+    /// The number of paused replays among the newest 20.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn paused_of_late(&self) -> Result<u64, StoreError> {
+    pub fn count_recently_paused(&self) -> Result<u64, StoreError> {
         let mut paused = 0;
-        for entry in self.jobs.iter().values().rev().take(OF_LATE) {
-            paused += u64::from(serde_json::from_slice::<JobHead>(&entry?)?.replay.state == ReplayState::Paused);
+        for entry in self.replays.iter().values().rev().take(RECENT_REPLAYS) {
+            paused += u64::from(serde_json::from_slice::<ProgressHead>(&entry?)?.replay.state == ReplayState::Paused);
         }
         Ok(paused)
     }
 
-    fn with_row<T>(&self, offset: u64, read: impl FnOnce(&IndexRow<'_>) -> T) -> Result<Option<T>, StoreError> {
+    fn with_row_at<T>(&self, offset: u64, read: impl FnOnce(&IndexRow<'_>) -> T) -> Result<Option<T>, StoreError> {
         let number = block_of(offset);
-        let Some(loaded) = self.load(number, &mut Segments::new(&self.archive))? else { return Ok(None) };
-        let block = loaded.block()?;
-        let found = block.rows(number).find(|(at, _)| *at == offset);
-        Ok(found.map(|(_, row)| read(row)))
+        let Some(loaded) = self.load_block(number, &mut SegmentReader::new(&self.archive))? else { return Ok(None) };
+        let block = loaded.decode()?;
+        let row = block.rows(number).find(|(row_offset, _)| *row_offset == offset);
+        Ok(row.map(|(_, row)| read(row)))
     }
 
     fn offset_of(&self, id: &DeadLetterId) -> Option<u64> {
@@ -445,28 +440,36 @@ impl LetterView {
     }
 }
 
-/// Numbers as keys, so that they sort.
-fn key(number: u64) -> [u8; 8] {
+/// A key in big-endian order, so that keys sort like numbers.
+fn to_key(number: u64) -> [u8; 8] {
     number.to_be_bytes()
 }
 
-fn number(key: &[u8]) -> u64 {
+fn from_key(key: &[u8]) -> u64 {
     key.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// How the keys of a replay's claims begin.
-fn claims_of(replay: &ReplayId) -> Vec<u8> {
+/// The prefix of the keys of a replay's claims.
+fn claims_prefix(replay: &ReplayId) -> Vec<u8> {
     [replay.as_str().as_bytes(), b"\0"].concat()
 }
 
-/// The block at the end of a claims' key.
-fn block_in(key: &[u8]) -> u64 {
-    number(&key[key.len() - 8..])
+fn claim_key(replay: &ReplayId, block: u64) -> Vec<u8> {
+    [claims_prefix(replay), to_key(block).to_vec()].concat()
 }
 
-/// The offsets of the letters of a block that are claimed: a bit for each.
-fn offsets(block: u64, claims: u64) -> impl Iterator<Item = u64> {
-    (0..u64::from(u64::BITS)).filter(move |bit| claims >> bit & 1 == 1).map(move |bit| first_of(block) + bit)
+/// The bit of an offset in the claims of its block.
+fn bit(offset: u64) -> u64 {
+    1 << (offset % u64::from(u64::BITS))
+}
+
+fn block_of_claim_key(key: &[u8]) -> u64 {
+    from_key(&key[key.len() - 8..])
+}
+
+/// The offsets of the claimed letters of a block. `claims` has one bit per slot.
+fn claimed_offsets(block: u64, claims: u64) -> impl Iterator<Item = u64> {
+    (0..u64::from(u64::BITS)).filter(move |bit| claims >> bit & 1 == 1).map(move |bit| first_offset_of(block) + bit)
 }
 
 #[cfg(test)]

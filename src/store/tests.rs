@@ -1,4 +1,4 @@
-//! On a real sled, in a temporary folder.
+//! Tests of the store with a real sled in a temporary folder.
 
 use super::*;
 use crate::broker::stream_reader::StreamPosition;
@@ -15,19 +15,18 @@ fn campaign(id: &str, webhook: &str) -> Campaign {
     document::read(document.as_bytes(), HttpUrls::Refused, None).expect("a document")
 }
 
-fn put(id: &str, webhook: &str, expected: Option<u64>) -> Change {
-    Change { id: id.to_owned(), expected, made: None, campaign: Some(campaign(id, webhook)) }
+fn put(id: &str, webhook: &str, expected_version: Option<u64>) -> Change {
+    Change { id: id.to_owned(), expected_version, author: None, campaign: Some(campaign(id, webhook)) }
 }
 
 fn at(offset: u64) -> StreamPosition {
     StreamPosition { offset, message_id: format!("m{offset}") }
 }
 
-/// Applies a change, read from the view's position.
 fn apply(store: &Store, position: &StreamPosition, change: Change) -> ChangeOutcome {
     let record = LogRecord::Change(Box::new(change));
     match store.apply(position, Some(&record), ReadFrom::Position).expect("applied") {
-        Effect::Changed(applied) => applied,
+        Effect::Changed(outcome) => outcome,
         other => panic!("{other:?}"),
     }
 }
@@ -37,12 +36,12 @@ fn versions(store: &Store) -> Vec<(String, u64)> {
 }
 
 #[test]
-fn a_change_and_its_position_survive_together() {
+fn a_change_and_its_position_are_stored_together() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
     assert_eq!(store.position().expect("a position"), None);
-    let applied = apply(&store, &at(3), put("a", "wh_a", None));
-    assert_eq!(applied, ChangeOutcome::Done { version: 3 });
+    let outcome = apply(&store, &at(3), put("a", "wh_a", None));
+    assert_eq!(outcome, ChangeOutcome::Done { version: 3 });
     drop(store);
     let store = Store::open(folder.path()).expect("a store");
     assert_eq!(store.position().expect("a position"), Some(at(3)));
@@ -50,7 +49,7 @@ fn a_change_and_its_position_survive_together() {
 }
 
 #[test]
-fn a_reader_sees_each_change_at_once() {
+fn a_reader_sees_each_change_immediately() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
     let version = |store: &Store| store.campaign("a").expect("a campaign").map(|stored| stored.version);
@@ -59,13 +58,13 @@ fn a_reader_sees_each_change_at_once() {
     assert_eq!(version(&store), Some(1));
     apply(&store, &at(2), put("a", "wh_b", Some(1)));
     assert_eq!(version(&store), Some(2));
-    let delete = Change { id: "a".to_owned(), expected: Some(2), made: None, campaign: None };
+    let delete = Change { id: "a".to_owned(), expected_version: Some(2), author: None, campaign: None };
     apply(&store, &at(3), delete);
     assert_eq!(version(&store), None);
 }
 
 #[test]
-fn a_change_on_an_old_version_has_no_effect() {
+fn a_change_of_an_old_version_has_no_effect() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
     apply(&store, &at(1), put("a", "wh_a", None));
@@ -83,15 +82,15 @@ fn a_webhook_belongs_to_one_campaign() {
     apply(&store, &at(1), put("a", "wh_1", None));
     let taken = ChangeOutcome::WebhookTaken { webhook_id: "wh_1".to_owned(), owner: "a".to_owned() };
     assert_eq!(apply(&store, &at(2), put("b", "wh_1", None)), taken);
-    // Given up by its owner it is free.
+    // The id is free once its owner no longer has it.
     apply(&store, &at(3), put("a", "wh_2", Some(1)));
-    let applied = apply(&store, &at(4), put("b", "wh_1", None));
-    assert_eq!(applied, ChangeOutcome::Done { version: 4 });
+    let outcome = apply(&store, &at(4), put("b", "wh_1", None));
+    assert_eq!(outcome, ChangeOutcome::Done { version: 4 });
     assert_eq!(store.owner_of("wh_1").expect("an owner").as_deref(), Some("b"));
 }
 
 #[test]
-fn a_second_process_is_told_so_and_the_folder_is_left_alone() {
+fn a_folder_in_use_is_refused_and_not_moved_aside() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
     assert!(matches!(Store::open(folder.path()), Err(StoreError::InUse(_))));
@@ -117,11 +116,11 @@ fn a_damaged_folder_is_moved_aside() {
 }
 
 #[test]
-fn a_view_of_another_version_is_emptied_and_not_moved_aside() {
+fn a_store_of_another_format_version_is_emptied_and_not_moved_aside() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
     apply(&store, &at(1), put("a", "wh_a", None));
-    // As no version writes them.
+    // Contents that no version writes.
     store.db.open_tree("letter-rows").expect("a tree").insert(b"x", b"?").expect("written");
     store.db.insert("format", b"0").expect("written");
     drop(store);
@@ -131,19 +130,19 @@ fn a_view_of_another_version_is_emptied_and_not_moved_aside() {
 }
 
 #[test]
-fn campaigns_can_be_kept_in_a_file() {
+fn campaigns_can_be_backed_up_to_a_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
-    assert_eq!(store.backup_campaigns().expect("nothing to keep"), None);
+    assert_eq!(store.backup_campaigns().expect("nothing to back up"), None);
     apply(&store, &at(1), put("a", "wh_a", None));
     apply(&store, &at(2), put("b", "wh_b", None));
-    let file = store.backup_campaigns().expect("kept").expect("a file");
-    let kept = std::fs::read_to_string(file).expect("a text");
+    let file = store.backup_campaigns().expect("a backup").expect("a file");
+    let backup = std::fs::read_to_string(file).expect("a text");
     let read = |line: &str| document::read(line.as_bytes(), HttpUrls::Refused, None).expect("a document");
-    assert_eq!(kept.lines().map(read).collect::<Vec<_>>(), [campaign("a", "wh_a"), campaign("b", "wh_b")]);
+    assert_eq!(backup.lines().map(read).collect::<Vec<_>>(), [campaign("a", "wh_a"), campaign("b", "wh_b")]);
 }
 
-fn control(store: &Store, offset: u64, control: Control, from: ReadFrom) -> Effect {
+fn apply_control(store: &Store, offset: u64, control: Control, from: ReadFrom) -> Effect {
     store.apply(&at(offset), Some(&LogRecord::Control(Box::new(control))), from).expect("applied")
 }
 
@@ -153,7 +152,7 @@ fn started(kind: RestoreKind) -> Control {
 }
 
 fn restored(id: &str, webhook: &str, version: u64) -> Control {
-    let stored = StoredCampaign { version, made: None, earlier: Vec::new(), campaign: campaign(id, webhook) };
+    let stored = StoredCampaign { version, author: None, past_changes: Vec::new(), campaign: campaign(id, webhook) };
     Control::RestoredCampaign { restore: "r".to_owned(), stored: Box::new(stored) }
 }
 
@@ -170,29 +169,29 @@ fn is_complete(store: &Store) -> bool {
 }
 
 #[test]
-fn a_log_that_begins_later_is_incomplete_until_a_decision() {
+fn a_log_without_its_beginning_is_incomplete_until_a_decision() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
     let record = LogRecord::Change(Box::new(put("a", "wh_a", Some(7))));
-    // The base of the change is lost. A worker that had it has applied the change.
-    let applied = store.apply(&at(40), Some(&record), ReadFrom::First).expect("applied");
-    assert_eq!(applied, Effect::Changed(ChangeOutcome::Done { version: 40 }));
+    // The expected version is lost. A worker that had it has applied the change.
+    let effect = store.apply(&at(40), Some(&record), ReadFrom::First).expect("applied");
+    assert_eq!(effect, Effect::Changed(ChangeOutcome::Done { version: 40 }));
     assert_eq!(apply(&store, &at(41), put("b", "wh_b", Some(40))), ChangeOutcome::Stale);
     assert_eq!(store.view_state().expect("a state").incomplete, Some(Incomplete::BeginsLater { first: 40 }));
     drop(store);
     let store = Store::open(folder.path()).expect("a store");
-    assert!(!is_complete(&store), "it is forgotten over a restart");
-    assert_eq!(control(&store, 42, accept(), ReadFrom::First), Effect::Completed);
+    assert!(!is_complete(&store), "a restart forgets that the view is incomplete");
+    assert_eq!(apply_control(&store, 42, accept(), ReadFrom::First), Effect::Completed);
     assert!(is_complete(&store));
     assert_eq!(versions(&store), [("a".to_owned(), 40)]);
 }
 
 #[test]
-fn a_log_that_begins_at_its_beginning_is_complete() {
+fn a_log_that_starts_at_offset_zero_is_complete() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
     store.apply(&at(0), Some(&LogRecord::Marker), ReadFrom::First).expect("applied");
-    store.apply(&at(1), None, ReadFrom::First).expect("left out");
+    store.apply(&at(1), None, ReadFrom::First).expect("skipped");
     assert!(is_complete(&store));
 }
 
@@ -202,46 +201,46 @@ fn a_decision_makes_a_complete_view_read_the_log_again_once() {
     let store = Store::open(folder.path()).expect("a store");
     store.apply(&at(0), Some(&LogRecord::Marker), ReadFrom::First).expect("applied");
     apply(&store, &at(10), put("a", "wh_a", None));
-    assert_eq!(control(&store, 11, accept(), ReadFrom::Position), Effect::ReadAgain);
+    assert_eq!(apply_control(&store, 11, accept(), ReadFrom::Position), Effect::ReadAgain);
     let state = store.view_state().expect("a state");
     assert_eq!(state.contents, Contents::Outdated(None));
-    store.read_again(state.decision, None).expect("removed");
+    store.clear_outdated(state.decision, None).expect("removed");
     assert_eq!((store.position().expect("a position"), versions(&store)), (None, vec![]));
-    // Read again, interrupted by a lost connection before the decision.
+    // The log is read again. The connection is lost before the decision.
     store.apply(&at(10), Some(&LogRecord::Marker), ReadFrom::First).expect("applied");
     assert!(!is_complete(&store));
-    assert_eq!(control(&store, 11, accept(), ReadFrom::Position), Effect::Completed);
+    assert_eq!(apply_control(&store, 11, accept(), ReadFrom::Position), Effect::Completed);
     assert!(is_complete(&store));
 }
 
 #[test]
-fn a_merge_adds_what_the_log_does_not_have() {
+fn a_merge_adds_campaigns_that_the_log_does_not_have() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
     apply(&store, &at(0), put("a", "wh_a", None));
     let hold = Control::Hold { at: chrono::Utc::now(), campaigns: 3 };
-    assert_eq!(control(&store, 1, hold, ReadFrom::First), Effect::Held);
-    // A restore whose beginning is not in the log.
-    assert_eq!(control(&store, 2, restored("z", "wh_z", 90), ReadFrom::First), Effect::None);
-    control(&store, 3, started(RestoreKind::Merge), ReadFrom::First);
+    assert_eq!(apply_control(&store, 1, hold, ReadFrom::First), Effect::Held);
+    // A restore whose first record is not in the log.
+    assert_eq!(apply_control(&store, 2, restored("z", "wh_z", 90), ReadFrom::First), Effect::None);
+    apply_control(&store, 3, started(RestoreKind::Merge), ReadFrom::First);
     for (offset, restored, version) in [
         (4, restored("b", "wh_b", 91), Some(4)),
         (5, restored("a", "wh_other", 92), None),
         (6, restored("c", "wh_a", 93), None),
     ] {
-        let Effect::Restored { applied, .. } = control(&store, offset, restored, ReadFrom::First) else {
+        let Effect::Restored { outcome, .. } = apply_control(&store, offset, restored, ReadFrom::First) else {
             panic!("offset {offset}")
         };
-        assert_eq!(matches!(applied, ChangeOutcome::Done { .. }), version.is_some(), "{applied:?}");
+        assert_eq!(matches!(outcome, ChangeOutcome::Done { .. }), version.is_some(), "{outcome:?}");
     }
     assert!(!is_complete(&store));
-    assert_eq!(control(&store, 7, finished(), ReadFrom::First), Effect::Completed);
+    assert_eq!(apply_control(&store, 7, finished(), ReadFrom::First), Effect::Completed);
     assert_eq!(versions(&store), [("a".to_owned(), 0), ("b".to_owned(), 4)]);
     assert_eq!(store.owner_of("wh_b").expect("an owner").as_deref(), Some("b"));
 }
 
 #[test]
-fn a_snapshot_is_loaded_by_an_incomplete_view_and_ignored_by_a_complete_one() {
+fn an_incomplete_view_loads_a_snapshot_and_a_complete_view_ignores_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let complete = Store::open(&folder.path().join("complete")).expect("a store");
     let incomplete = Store::open(&folder.path().join("incomplete")).expect("a store");
@@ -267,7 +266,7 @@ fn a_snapshot_is_loaded_by_an_incomplete_view_and_ignored_by_a_complete_one() {
     assert_eq!(read(&incomplete, ReadFrom::First), Effect::ReadAgain);
     let state = incomplete.view_state().expect("a state");
     let Contents::Outdated(snapshot) = state.contents else { panic!("{state:?}") };
-    incomplete.read_again(state.decision, snapshot).expect("removed");
+    incomplete.clear_outdated(state.decision, snapshot).expect("removed");
     assert_eq!(read(&incomplete, ReadFrom::Position), Effect::ReadAgain, "the end of the snapshot");
     assert_eq!(incomplete.position().expect("a position"), Some(at(41)));
     read(&incomplete, ReadFrom::Position);

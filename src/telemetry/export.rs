@@ -1,5 +1,5 @@
-//! Spans go to a collector by OTLP over HTTP, in batches, from a thread of their own: a collector that is away costs spans,
-//! never a delivery.
+//! Exports spans to a collector by OTLP over HTTP, in batches and from a separate thread. If the collector is
+//! unavailable, spans are lost, but deliveries continue.
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
@@ -14,13 +14,13 @@ use url::Url;
 use super::TelemetryError;
 use super::spans::TARGET;
 
-/// Where OTLP has traces, below the address of the collector.
-const PATH: &str = "v1/traces";
+/// The path of traces below the collector's address, as OTLP defines it.
+const TRACES_PATH: &str = "v1/traces";
 
-/// What makes spans and exports them. `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME` and the other variables of OpenTelemetry are
-/// heeded; without them all is sampled that its publisher has not excluded.
+/// `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME` and the other variables of OpenTelemetry apply. Without them, all traces
+/// are sampled except those that the publisher has excluded.
 pub(super) fn provider(endpoint: &Url) -> Result<SdkTracerProvider, TelemetryError> {
-    let address = format!("{}/{PATH}", endpoint.as_str().trim_end_matches('/'));
+    let address = format!("{}/{TRACES_PATH}", endpoint.as_str().trim_end_matches('/'));
     let exporter = SpanExporter::builder().with_http().with_endpoint(address).with_protocol(Protocol::HttpBinary);
     let exporter = exporter.build().map_err(|error| TelemetryError(error.to_string()))?;
     let resource = Resource::builder().with_service_name(service_name());
@@ -32,7 +32,7 @@ fn service_name() -> String {
     std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| env!("CARGO_PKG_NAME").to_owned())
 }
 
-/// Hands the spans, and nothing else, to the provider.
+/// A layer that passes only spans to the provider.
 pub(super) fn layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,

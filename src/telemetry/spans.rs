@@ -1,8 +1,8 @@
-//! The spans of a delivery: of an event that is taken and of finding its webhooks; of each attempt, and in it of the name's
-//! resolution and of the connection; of what is published in the delivery's place. Names and fields are those of
-//! OpenTelemetry's conventions where it has some. Never a phone number, an answer, a header or the path of a URL.
+//! The spans of a delivery: the event and the resolution of its webhooks; each attempt with its DNS lookup and
+//! connection; the publication of a retry or dead letter. Names and fields follow OpenTelemetry's conventions if there
+//! are any. Spans never have a phone number, an answer, a header or the path of a URL.
 //!
-//! Where nobody exports them no span is made: the target is none that a log has.
+//! Without an exporter no span is created, because no log uses their target.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ use crate::delivery::{Delivery, TraceContext};
 /// The target of all spans.
 pub(super) const TARGET: &str = "waypost_spans";
 
-/// A message of the events queue in hand.
+/// A worker processes a message of the events queue.
 pub fn event(message_id: Option<&str>, bytes: usize, trace: Option<&TraceContext>) -> Span {
     let span = tracing::info_span!(
         target: TARGET, parent: None, "event",
@@ -28,23 +28,23 @@ pub fn event(message_id: Option<&str>, bytes: usize, trace: Option<&TraceContext
         waypost.campaign = tracing::field::Empty, waypost.event = tracing::field::Empty,
         waypost.webhooks = tracing::field::Empty,
     );
-    follow(&span, trace);
+    set_parent(&span, trace);
     span
 }
 
-/// An event's webhooks are looked up.
+/// The webhooks of an event are resolved.
 pub fn resolve() -> Span {
     tracing::info_span!(target: TARGET, "resolve")
 }
 
-/// Which webhooks an event fires was found out: for its own span.
+/// Adds the resolved event to its span.
 pub fn resolved(span: &Span, campaign: &str, event: &str, webhooks: usize) {
     span.record("waypost.campaign", campaign)
         .record("waypost.event", event)
         .record("waypost.webhooks", number(webhooks));
 }
 
-/// A delivery that has waited, in hand again.
+/// A worker processes a delivery that has waited for its retry.
 pub fn resumed(delivery: &Delivery) -> Span {
     let span = tracing::info_span!(
         target: TARGET, parent: None, "retry",
@@ -52,18 +52,18 @@ pub fn resumed(delivery: &Delivery) -> Span {
         waypost.delivery = %delivery.id, waypost.campaign = delivery.event.campaign_id,
         waypost.event = %delivery.event.event_id,
     );
-    follow(&span, delivery.trace.as_ref());
+    set_parent(&span, delivery.trace.as_ref());
     span
 }
 
-/// A dead letter that a replay sends again.
+/// A replay sends a dead letter again.
 pub fn replayed(delivery: &Delivery, replay: &ReplayId) -> Span {
     let span = tracing::info_span!(
         target: TARGET, parent: None, "replay",
         waypost.replay = %replay, waypost.delivery = %delivery.id, waypost.campaign = delivery.event.campaign_id,
         waypost.event = %delivery.event.event_id,
     );
-    follow(&span, delivery.trace.as_ref());
+    set_parent(&span, delivery.trace.as_ref());
     span
 }
 
@@ -82,22 +82,22 @@ pub fn attempt(delivery: &Delivery) -> Span {
     )
 }
 
-/// An attempt's request is sent once more: a kept connection ended before an answer.
+/// The request is sent once more because a reused connection ended before an answer.
 pub fn resent(attempt: &Span) {
     attempt.record("waypost.resent", true);
 }
 
-/// The name of an attempt's host is resolved.
+/// The DNS lookup of an attempt's host.
 pub fn dns(attempt: &Span) -> Span {
     tracing::info_span!(target: TARGET, parent: attempt, "dns")
 }
 
-/// A connection is made for an attempt: the name, TCP, TLS.
+/// A new connection for an attempt: DNS, TCP and TLS.
 pub fn connect(attempt: &Span) -> Span {
     tracing::info_span!(target: TARGET, parent: attempt, "connect")
 }
 
-/// What came of the request.
+/// Adds the reply to an attempt's span.
 pub fn replied(span: &Span, reply: &Reply) {
     if let Reply::Answer { status, .. } = reply {
         span.record("http.response.status_code", i64::from(*status));
@@ -107,7 +107,7 @@ pub fn replied(span: &Span, reply: &Reply) {
     }
 }
 
-/// Something is published in the place of a delivery: its retry, or its dead letter.
+/// The publication of a retry or of a dead letter.
 pub fn publish() -> Span {
     tracing::info_span!(
         target: TARGET, "publish",
@@ -115,16 +115,16 @@ pub fn publish() -> Span {
     )
 }
 
-/// OpenTelemetry's numbers are signed; others would be exported as text.
+/// OpenTelemetry's numbers are signed. Unsigned numbers would be exported as text.
 fn number(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Makes a span the child of whatever published the event.
-fn follow(span: &Span, trace: Option<&TraceContext>) {
+/// Makes a span a child of the event's trace.
+fn set_parent(span: &Span, trace: Option<&TraceContext>) {
     let Some(trace) = trace.filter(|_| !span.is_disabled()) else { return };
     let mut headers = HashMap::from([("traceparent".to_owned(), trace.traceparent.clone())]);
     headers.extend(trace.tracestate.clone().map(|tracestate| ("tracestate".to_owned(), tracestate)));
-    // One that can't be read is none.
+    // An unreadable trace context is ignored.
     let _ = span.set_parent(TraceContextPropagator::new().extract(&headers));
 }

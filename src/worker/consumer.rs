@@ -1,9 +1,9 @@
-//! Taking messages in: a session on one connection, from its topology to its last acknowledgement, and a new one
-//! whenever it is lost.
+//! Consumes messages from the broker. A session is one connection, from declaring the topology to the last
+//! acknowledgement. When the connection is lost, a new session follows.
 //!
-//! The broker gives out no more messages than the window; each has a task of its own, and is acknowledged when that
-//! has settled it. When the connection is lost the tasks are aborted: the broker gives their messages out again, and
-//! a task that went on would make a second delivery of each.
+//! The broker delivers no more messages than the window. Each message has a task, and is acknowledged when the task has
+//! settled it. When the connection is lost, the tasks are aborted: the broker delivers their messages again, and a task
+//! that continued would send each request twice.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -34,68 +34,59 @@ use crate::campaigns::Campaigns;
 use crate::campaigns::hold::LogStatus;
 use crate::view_sync::{FollowError, Follower, SyncState, watch};
 
-/// A message that could not be settled is held this long before it goes back, so that a trouble of ours that passes
-/// does not use up the number of times the broker gives a message out.
+/// A message that could not be settled is held this long before it is returned. Otherwise a short failure of Waypost
+/// would use up the number of times that the broker delivers a message.
 const REQUEUE_PAUSE: Duration = Duration::from_secs(5);
 
-/// Takes messages in, and has them delivered.
 pub struct Consumer {
-    /// The broker.
     pub address: ConnectionConfig,
-    /// What is declared there.
     pub topology: Topology,
-    /// Followed on the same connection; events wait until it is current.
+    /// Followed on the same connection. Events wait until the configuration is current.
     pub campaigns: Campaigns,
-    /// What deals with a message.
     pub worker: Arc<Worker>,
-    /// Messages in hand at once: events, and as many retries again.
+    /// The number of events that may be in flight, and of retries in addition.
     pub window: u16,
-    /// How long attempts in flight may go on after a stop.
+    /// How long messages in flight may continue after a stop.
     pub grace: Duration,
-    /// Where it is told how things stand.
-    pub progress: ConsumerStatus,
-    /// Whether the campaigns log is read as it grows.
+    pub status: ConsumerStatus,
+    /// Of the campaigns stream.
     pub follower: Follower,
-    /// Of all messages being dealt with.
     pub memory_budget: MemoryBudget,
-    /// Of fresh events before retries.
-    pub precedence: RetryThrottle,
+    pub retry_throttle: RetryThrottle,
 }
 
-/// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SessionEnd {
-    /// By a stop.
     Stopped,
-    /// The view must be read again, or may lack campaigns.
+    /// The view must be read again, or campaigns may be missing from it.
     ViewOutdated,
 }
 
 impl Consumer {
-    /// Consumes until `stop`, over as many connections as that takes.
+    /// Consumes until `stop`, and connects again whenever the connection is lost.
     ///
     /// # Errors
-    /// What another connection does not mend: [`BrokerError::Mismatch`] at the first one, and a local store that fails,
-    /// which stays failed until it is opened anew.
+    /// Errors that another connection can't solve: a permanent [`BrokerError`] before the first success, and a failed
+    /// local store, which has to be opened again.
     pub async fn run(self, stop: CancellationToken) -> Result<(), FollowError> {
         let mut delays = reconnect_delays();
         let mut declared = false;
         loop {
-            let ended = self.session(&stop, &mut delays, &mut declared).await;
+            let result = self.session(&stop, &mut delays, &mut declared).await;
             self.campaigns.connection_lost();
             self.worker.metrics.broker_connected.set(0);
-            self.worker.metrics.forget_queue_depths();
-            let error = match ended {
+            self.worker.metrics.clear_queue_depths();
+            let error = match result {
                 Ok(SessionEnd::Stopped) => return Ok(()),
                 Ok(SessionEnd::ViewOutdated) => continue,
                 Err(error @ FollowError::Store(_)) => return Err(error),
                 Err(FollowError::Broker(error)) if !declared && error.is_permanent() => return Err(error.into()),
                 Err(error) => error,
             };
-            self.follower.failed(&error);
-            self.progress.enter(Phase::Connecting { trouble: error.to_string() });
+            self.follower.record_error(&error);
+            self.status.set_phase(Phase::Connecting { error: error.to_string() });
             let delay = delays.next_backoff().unwrap_or(delays.max_interval);
-            tracing::warn!(%error, ?delay, "not consuming; connecting again");
+            tracing::warn!(%error, ?delay, "not consuming, reconnecting");
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
                 () = stop.cancelled() => return Ok(()),
@@ -103,7 +94,8 @@ impl Consumer {
         }
     }
 
-    /// One connection, until it is lost, or until `stop` or the end of the view and the last acknowledgement.
+    /// Consumes over one connection until it is lost, `stop` is cancelled, or the view is outdated. In the last two
+    /// cases it finishes the messages in flight.
     async fn session(
         &self,
         stop: &CancellationToken,
@@ -115,7 +107,7 @@ impl Consumer {
             self.topology.declare(&connection).await?;
             let queues = self.topology.event_queues(&connection).await?;
             *declared = true;
-            self.progress.enter(Phase::CatchingUp);
+            self.status.set_phase(Phase::CatchingUp);
             let log = self.campaigns.open(&connection).await?;
             Ok::<_, FollowError>((connection, queues, log))
         };
@@ -125,30 +117,30 @@ impl Consumer {
         };
         let names = &self.topology.names;
         let mut follow = pin!(self.campaigns.follow(log));
-        let mut currency = self.campaigns.currency();
+        let mut sync_state = self.campaigns.sync_state();
         let campaigns = names.campaigns();
         let watch = async {
             loop {
                 match watch(&self.follower, &connection, &campaigns, || self.worker.store.position()).await {
-                    // The view is kept as it is, and the log compared with it.
+                    // The stream is being compared with the view, so the follower makes no progress.
                     Err(FollowError::Stalled { .. })
                         if !matches!(*self.campaigns.log_status().borrow(), LogStatus::Following) => {}
-                    ended => break ended,
+                    result => break result,
                 }
             }
         };
         let mut watch = pin!(watch);
-        let ended = tokio::select! {
-            ended = &mut follow => Some(ended?),
-            ended = &mut watch => match ended? {},
-            _ = currency.wait_for(|currency| *currency == SyncState::Current) => None,
+        let outdated = tokio::select! {
+            result = &mut follow => Some(result?),
+            result = &mut watch => match result? {},
+            _ = sync_state.wait_for(|state| *state == SyncState::Current) => None,
             () = stop.cancelled() => return Ok(SessionEnd::Stopped),
         };
-        if ended.is_some() {
+        if outdated.is_some() {
             connection::close(&connection).await;
             return Ok(SessionEnd::ViewOutdated);
         }
-        // Cancelled by `stop`, and when events must not be resolved by the view any more.
+        // Cancelled by `stop`, and when the view is outdated and must not be used to resolve events.
         let pause = stop.child_token();
         let retries_queue = names.retries();
         let consume = async {
@@ -159,84 +151,88 @@ impl Consumer {
             let retries = RotatingConsumer::open(&connection, &retries_queue, self.window).await?;
             delays.reset();
             self.worker.metrics.broker_connected.set(1);
-            self.follower.alive();
-            self.progress.enter(Phase::Consuming);
+            self.follower.record_progress();
+            self.status.set_phase(Phase::Consuming);
             tracing::info!(?queues, window = self.window, "consuming");
             let events = events.into_iter().map(|events| self.consume(events, Queue::Events, &pause));
             tokio::try_join!(try_join_all(events), self.consume(retries, Queue::Retries, &pause))
         };
         let depths = queue_stats::watch(&connection, names, &queues, |queue, depth| {
-            self.worker.metrics.queue_depth(queue, depth.messages);
+            self.worker.metrics.set_queue_depth(queue, depth.messages);
             if queue == retries_queue || queues.iter().any(|events| events == queue) {
-                self.progress.ready(queue, depth.messages);
+                self.status.set_ready(queue, depth.messages);
             }
-            // A worker consumes each queue once.
+            // Each worker consumes each queue once, so the consumers of one queue are the workers.
             if queue == queues[0] {
                 self.worker.endpoints.set_workers(depth.consumers);
                 self.worker.metrics.workers.set(i64::from(depth.consumers));
             }
         });
         let mut consume = pin!(consume);
-        let ended = tokio::select! {
-            ended = &mut follow => {
-                ended?;
+        let end = tokio::select! {
+            result = &mut follow => {
+                result?;
                 pause.cancel();
                 consume.await?;
                 SessionEnd::ViewOutdated
             }
-            ended = depths => match ended? {},
-            ended = &mut watch => match ended {
+            result = depths => match result? {},
+            result = &mut watch => match result {
                 Ok(never) => match never {},
                 Err(error @ FollowError::Stalled { .. }) => {
-                    tracing::warn!(%error, "configuration may be outdated, reading again");
+                    tracing::warn!(%error, "configuration may be outdated, reading it again");
                     pause.cancel();
                     consume.await?;
                     SessionEnd::ViewOutdated
                 }
                 Err(error) => return Err(error),
             },
-            consumed = &mut consume => { consumed?; SessionEnd::Stopped }
+            result = &mut consume => { result?; SessionEnd::Stopped }
         };
         connection::close(&connection).await;
-        Ok(ended)
+        Ok(end)
     }
 
-    /// Works a queue off until `stop`, then finishes what is in hand.
+    /// Consumes a queue until `stop`, then finishes the messages in flight.
     async fn consume(
         &self,
         mut messages: RotatingConsumer<'_>,
         queue: Queue,
         stop: &CancellationToken,
     ) -> Result<(), BrokerError> {
-        // Dropped with this future where the connection is lost, which aborts the tasks.
+        // If the connection is lost, this future is dropped and with it the set, which aborts the tasks.
         let mut tasks = JoinSet::new();
         loop {
             tokio::select! {
-                taken = messages.next() => {
-                    let ReceivedMessage { message, acks, arrival } = taken?;
-                    if arrival == DeliveryOrigin::Recovered {
+                received = messages.next() => {
+                    let ReceivedMessage { message, acks, origin } = received?;
+                    if origin == DeliveryOrigin::Recovered {
                         self.worker.metrics.messages_recovered.inc();
                     }
-                    let hand = MessageContext {
+                    let context = MessageContext {
                         memory_budget: self.memory_budget.clone(),
-                        precedence: self.precedence.clone(),
-                        in_hand: self.progress.take(),
+                        retry_throttle: self.retry_throttle.clone(),
+                        guard: self.status.begin_message(),
                     };
-                    tasks.spawn(settle(self.worker.clone(), queue, message, acks, hand));
+                    tasks.spawn(settle(self.worker.clone(), queue, message, acks, context));
                 }
                 () = stop.cancelled() => break,
             }
-            // Those that have ended, without being woken up for each.
+            // Removes tasks that have ended. Waiting for them would wake this task up for each one.
             while tasks.try_join_next().is_some() {}
         }
-        self.progress.enter(Phase::Draining);
-        tracing::info!(?queue, in_hand = tasks.len(), grace = ?self.grace, "stopping: finishing what is in hand");
+        self.status.set_phase(Phase::Draining);
+        tracing::info!(?queue, in_flight = tasks.len(), grace = ?self.grace, "draining, finishing messages in flight");
         let finish = async {
             messages.cancel().await;
             while tasks.join_next().await.is_some() {}
         };
         if timeout(self.grace, finish).await.is_err() {
-            tracing::warn!(?queue, given_back = tasks.len(), "stopping: the rest goes back to the broker");
+            tracing::warn!(
+                ?queue,
+                returned = tasks.len(),
+                "drain timed out, unfinished messages returned to the broker"
+            );
         }
         tasks.shutdown().await;
         messages.finish().await;
@@ -244,54 +240,53 @@ impl Consumer {
     }
 }
 
-/// The windows of the queues of events: those that there are to be share the one there is. What is left over from a time of more
-/// shards is to be worked off, and holds a tenth as many beside them.
+/// Divides the window among the event queues. Queues left by a larger `broker.shards` are only drained, and each gets a
+/// tenth of a queue's share in addition.
 fn windows(window: u16, shards: u32, queues: usize) -> impl Iterator<Item = u16> {
-    let each = (u32::from(window) / shards.max(1)).clamp(1, u32::from(window));
-    let each = u16::try_from(each).unwrap_or(window);
+    let share = (u32::from(window) / shards.max(1)).clamp(1, u32::from(window));
+    let share = u16::try_from(share).unwrap_or(window);
     let shards = usize::try_from(shards).unwrap_or(usize::MAX);
-    (0..queues).map(move |queue| if queue < shards { each } else { (each / 10).max(1) })
+    (0..queues).map(move |queue| if queue < shards { share } else { (share / 10).max(1) })
 }
 
-/// What a message in hand takes its turn with.
 struct MessageContext {
     memory_budget: MemoryBudget,
-    precedence: RetryThrottle,
-    in_hand: MessageGuard,
+    retry_throttle: RetryThrottle,
+    guard: MessageGuard,
 }
 
-/// Has a message dealt with, and acknowledges it once its outcome is durable.
-async fn settle(worker: Arc<Worker>, queue: Queue, mut message: Message, acks: Acks, hand: MessageContext) {
+/// Processes a message. Acknowledges it once its outcome is durable, else requeues it.
+async fn settle(worker: Arc<Worker>, queue: Queue, mut message: Message, acks: Acks, context: MessageContext) {
     let tag = message.tag;
     if queue == Queue::Events && is_probe(&message.body) {
-        // No event, so no progress either: it must not hide that events hang.
+        // A probe is not an event. Counting it as progress would hide that events hang.
         return acks.acknowledge(tag);
     }
     match queue {
-        Queue::Events => hand.precedence.event_started(),
-        Queue::Retries => hand.precedence.turn().await,
+        Queue::Events => context.retry_throttle.event_started(),
+        Queue::Retries => context.retry_throttle.wait_for_turn().await,
     }
-    let _memory = hand.memory_budget.take_message(queue, &message.body).await;
-    let deal = async {
+    let _memory = context.memory_budget.acquire_for_message(queue, &message.body).await;
+    let process = async {
         match queue {
             _ if message.returns >= MAX_RETURNS => worker.dead_letter_poison(queue, &mut message).await,
             Queue::Events => worker.handle_event(&mut message).await,
-            Queue::Retries => worker.retry(&mut message).await,
+            Queue::Retries => worker.handle_retry(&mut message).await,
         }
     };
-    match AssertUnwindSafe(deal).catch_unwind().await {
+    match AssertUnwindSafe(process).catch_unwind().await {
         Ok(Ok(())) => {
-            hand.in_hand.settled();
+            context.guard.settled();
             if queue == Queue::Retries {
-                worker.metrics.account.taken_from_ladder.inc();
+                worker.metrics.ledger.taken_from_ladder.inc();
             }
             return acks.acknowledge(tag);
         }
         Ok(Err(error)) => {
-            tracing::error!(?queue, %error, "a message could not be settled; it goes back to the broker")
+            tracing::error!(?queue, %error, "message not settled, returning it to the broker")
         }
-        // The panic has said where. What panics each time is dead-lettered after `MAX_RETURNS` returns.
-        Err(_) => tracing::error!(?queue, "a message made the worker panic; it goes back to the broker"),
+        // The panic has logged its location. A message that always panics is dead-lettered after `MAX_RETURNS` returns.
+        Err(_) => tracing::error!(?queue, "message processing panicked, returning it to the broker"),
     }
     tokio::time::sleep(REQUEUE_PAUSE).await;
     acks.requeue(tag);
@@ -302,11 +297,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shards_share_the_window_and_what_is_left_over_takes_little() {
-        let of = |window, shards, queues| windows(window, shards, queues).collect::<Vec<_>>();
-        assert_eq!(of(1000, 1, 1), [1000]);
-        assert_eq!(of(1000, 4, 4), [250; 4]);
-        assert_eq!(of(1000, 1, 4), [1000, 100, 100, 100]);
-        assert_eq!(of(2, 4, 5), [1; 5]);
+    fn shards_share_the_window_and_queues_to_drain_get_a_tenth() {
+        let windows_of = |window, shards, queues| windows(window, shards, queues).collect::<Vec<_>>();
+        assert_eq!(windows_of(1000, 1, 1), [1000]);
+        assert_eq!(windows_of(1000, 4, 4), [250; 4]);
+        assert_eq!(windows_of(1000, 1, 4), [1000, 100, 100, 100]);
+        assert_eq!(windows_of(2, 4, 5), [1; 5]);
     }
 }

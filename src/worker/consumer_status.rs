@@ -1,4 +1,4 @@
-//! What the intake is doing, for whoever asks whether it is well.
+//! The state of the consumer, from which readiness is derived.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -8,108 +8,105 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// No message settled for this long, with some in hand or ready in a queue, is no progress. Longer than the longest attempt.
-const STALL: Duration = Duration::from_secs(60);
+/// If no message was settled for this long although messages are in flight or ready, the consumer is stalled.
+/// Longer than the longest attempt.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the intake is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
-    /// Not connected.
     Connecting {
-        /// What came in the way.
-        trouble: String,
+        /// Why the last connection was lost or could not be made.
+        error: String,
     },
     /// Connected, and reading the configuration.
     CatchingUp,
-    /// Delivering.
     Consuming,
-    /// Finishing what is in hand.
+    /// Finishing messages in flight, because the worker stops or must read the configuration again.
     Draining,
 }
 
-/// The intake's progress. Cheap to clone.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct ConsumerStatus(Arc<State>);
 
 struct State {
     phase: RwLock<Phase>,
-    in_hand: AtomicUsize,
-    /// Messages ready in the queues that are worked off, as last read.
+    in_flight: AtomicUsize,
+    /// Messages that are ready in each consumed queue, as last read.
     ready: Mutex<BTreeMap<String, u32>>,
     started: Instant,
-    /// When a message was last settled, or the first one taken: milliseconds after `started`.
-    moved_ms: AtomicU64,
-    /// Told whenever a message is settled.
-    settled: Notify,
+    /// When a message was last settled, or the first one received. In milliseconds after `started`.
+    progress_ms: AtomicU64,
+    /// Notified when a message leaves.
+    message_done: Notify,
 }
 
 impl Default for ConsumerStatus {
     fn default() -> Self {
         Self(Arc::new(State {
-            phase: RwLock::new(Phase::Connecting { trouble: "just started".to_owned() }),
-            in_hand: AtomicUsize::new(0),
+            phase: RwLock::new(Phase::Connecting { error: "just started".to_owned() }),
+            in_flight: AtomicUsize::new(0),
             ready: Mutex::default(),
             started: Instant::now(),
-            moved_ms: AtomicU64::new(0),
-            settled: Notify::new(),
+            progress_ms: AtomicU64::new(0),
+            message_done: Notify::new(),
         }))
     }
 }
 
 impl ConsumerStatus {
-    /// The phase.
     pub fn phase(&self) -> Phase {
         self.0.phase.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Messages in hand.
-    pub fn in_hand(&self) -> usize {
-        self.0.in_hand.load(Ordering::Relaxed)
+    /// Messages that were received and are not settled yet.
+    pub fn in_flight(&self) -> usize {
+        self.0.in_flight.load(Ordering::Relaxed)
     }
 
-    /// For how long there have been messages to settle and none was settled, where that is too long.
+    /// How long no message was settled although there are messages to settle. `None` if that is not too long.
     pub fn stalled_for(&self) -> Option<Duration> {
-        let moved = Duration::from_millis(self.0.moved_ms.load(Ordering::Relaxed));
-        let stalled = self.0.started.elapsed().saturating_sub(moved);
-        let to_settle = self.in_hand() > 0 || self.0.ready().values().any(|ready| *ready > 0);
-        (to_settle && stalled > STALL).then_some(stalled)
+        let progress_at = Duration::from_millis(self.0.progress_ms.load(Ordering::Relaxed));
+        let stalled = self.0.started.elapsed().saturating_sub(progress_at);
+        let has_messages = self.in_flight() > 0 || self.0.ready().values().any(|ready| *ready > 0);
+        (has_messages && stalled > STALL_TIMEOUT).then_some(stalled)
     }
 
-    /// Waits until there are at most so many messages in hand.
-    pub async fn until_at_most(&self, messages: usize) {
+    /// Waits until at most this many messages are in flight.
+    pub async fn wait_until_at_most(&self, messages: usize) {
         loop {
-            let mut settled = pin!(self.0.settled.notified());
-            // Before looking: what is settled in between is not missed.
-            settled.as_mut().enable();
-            if self.0.in_hand.load(Ordering::Relaxed) <= messages {
+            let mut message_done = pin!(self.0.message_done.notified());
+            // Listen before looking, so that a message that leaves in between is not missed.
+            message_done.as_mut().enable();
+            if self.in_flight() <= messages {
                 return;
             }
-            settled.await;
+            message_done.await;
         }
     }
 
-    /// So many messages are ready in a queue that is worked off.
-    pub(super) fn ready(&self, queue: &str, messages: u32) {
+    /// Sets how many messages are ready in a consumed queue.
+    pub(super) fn set_ready(&self, queue: &str, messages: u32) {
         let mut ready = self.0.ready();
-        if messages > 0 && self.in_hand() == 0 && ready.values().all(|ready| *ready == 0) {
-            self.0.touch();
+        if messages > 0 && self.in_flight() == 0 && ready.values().all(|ready| *ready == 0) {
+            self.0.record_progress();
         }
         ready.insert(queue.to_owned(), messages);
     }
 
-    pub(super) fn enter(&self, phase: Phase) {
+    pub(super) fn set_phase(&self, phase: Phase) {
         if phase == Phase::Consuming {
-            // What was before the connection says nothing of now.
+            // Numbers from before the connection are outdated.
             self.0.ready().clear();
-            self.0.touch();
+            self.0.record_progress();
         }
         *self.0.phase.write().unwrap_or_else(PoisonError::into_inner) = phase;
     }
 
-    /// A message is taken in hand.
-    pub(super) fn take(&self) -> MessageGuard {
-        if self.0.in_hand.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.0.touch();
+    /// Counts a message as in flight until the guard is dropped.
+    pub(super) fn begin_message(&self) -> MessageGuard {
+        if self.0.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.0.record_progress();
         }
         MessageGuard(self.0.clone())
     }
@@ -120,25 +117,25 @@ impl State {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn touch(&self) {
+    fn record_progress(&self) {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.moved_ms.store(now, Ordering::Relaxed);
+        self.progress_ms.store(now, Ordering::Relaxed);
     }
 }
 
-/// A message in hand, for as long as it lives.
+/// A message in flight.
 pub(super) struct MessageGuard(Arc<State>);
 
 impl MessageGuard {
-    /// It is settled. To give it back is no progress.
+    /// Records that the message was settled. Requeuing does not count as progress.
     pub(super) fn settled(&self) {
-        self.0.touch();
+        self.0.record_progress();
     }
 }
 
 impl Drop for MessageGuard {
     fn drop(&mut self) {
-        self.0.in_hand.fetch_sub(1, Ordering::Relaxed);
-        self.0.settled.notify_waiters();
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.message_done.notify_waiters();
     }
 }

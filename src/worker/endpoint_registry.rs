@@ -1,5 +1,6 @@
-//! The endpoints that this worker has sent to of late: each is asked before a request, and told what came of it. What is
-//! decided is in [`crate::delivery::endpoint`]; here are the locks, the clock, the waiting, and the forgetting.
+//! The receivers and endpoints that this worker has recently sent to. Each request must be admitted here, and its
+//! result is recorded here. [`crate::delivery::endpoint`] decides; this module has the locks, the clock, the waiting
+//! and the eviction.
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
@@ -22,193 +23,189 @@ use crate::delivery::endpoint::{
 use crate::delivery::ids::WebhookId;
 use crate::delivery::outcome::Reply;
 
-/// Receivers remembered at most. Beyond, those that were asked longest ago are forgotten: they begin anew.
-const MOST: usize = 10_000;
+/// If there are more receivers, the least recently used ones are evicted. An evicted receiver starts without a history.
+const MAX_RECEIVERS: usize = 10_000;
 
-/// How often those are looked for that can be forgotten.
-const FORGET_INTERVAL: Duration = Duration::from_secs(10);
+/// How often idle receivers are evicted.
+const EVICTION_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The endpoints. Cheap to clone.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct EndpointRegistry(Arc<Shared>);
 
 struct Shared {
     limits: ArcSwap<Limits>,
-    /// Requests of slow receivers at once.
-    slow_most: usize,
+    /// Requests that all slow receivers together may have in flight.
+    max_slow: usize,
     slow: AtomicUsize,
-    /// Workers that share the work, and so the limits of webhooks.
+    /// Workers that share the limits of webhooks.
     workers: AtomicU32,
-    /// As last seen.
+    /// The latest number, which can be too low for a moment.
     workers_seen: AtomicU32,
-    known: Mutex<Registry>,
+    registry: Mutex<Registry>,
     started: Instant,
 }
 
 #[derive(Default)]
 struct Registry {
     receivers: HashMap<ReceiverKey, Arc<ReceiverSlot>>,
-    /// An endpoint is there as long as one of its receivers is.
-    endpoints: HashMap<Origin, Weak<OriginLimiter>>,
-    looked_at: Duration,
+    /// A limiter lives as long as one of its endpoint's receivers.
+    limiters: HashMap<Origin, Weak<OriginLimiter>>,
+    evicted_at: Duration,
 }
 
-/// A receiver. Where both are locked, it is before its door.
+/// A receiver. To avoid deadlocks, `receiver` is locked before `limiter`.
 struct ReceiverSlot {
     receiver: Mutex<Receiver>,
-    /// Told whenever one of its requests has ended.
-    freed: Notify,
-    door: Arc<OriginLimiter>,
+    /// Notified when a request of the receiver has ended.
+    slot_freed: Notify,
+    limiter: Arc<OriginLimiter>,
 }
 
-/// What all receivers of an endpoint pass.
+/// The limiter that all receivers of an endpoint share.
 #[derive(Default)]
 struct OriginLimiter {
-    gate: Mutex<ConcurrencyLimiter>,
-    /// Told whenever one of their requests has ended.
-    freed: Notify,
+    limiter: Mutex<ConcurrencyLimiter>,
+    /// Notified when a request to the endpoint has ended.
+    slot_freed: Notify,
 }
 
-/// What became of a delivery that asked to be sent.
 pub enum AdmissionOutcome {
-    /// Its request may be sent.
     Admitted(Permit),
-    /// It has to come back after this time.
+    /// The delivery is to be parked.
     Parked {
-        /// How long it is parked.
-        time: Duration,
-        /// Why.
-        why: ParkReason,
+        delay: Duration,
+        reason: ParkReason,
     },
-    /// It can be neither sent nor parked now, and has to ask again.
+    /// The delivery can be neither sent nor parked now, and has to ask again.
     Refused,
 }
 
-/// The leave to send one request. Dropped, the request was given up.
+/// The permission to send one request. A permit that is dropped without [`finish`](Self::finish) means that the request
+/// was cancelled.
 pub struct Permit {
     shared: Arc<Shared>,
-    watched: Arc<ReceiverSlot>,
-    pass: Option<AdmissionToken>,
+    slot: Arc<ReceiverSlot>,
+    token: Option<AdmissionToken>,
 }
 
-/// An endpoint, and those of its receivers that were sent to of late, by their paths.
+/// An endpoint and its recently used receivers.
 pub struct EndpointSnapshot {
-    /// Scheme, host and port.
     pub endpoint: Origin,
     /// All receivers together.
-    pub standing: EndpointStats,
-    /// Each receiver, by its path; the worst first.
+    pub stats: EndpointStats,
+    /// By path, the least healthy first.
     pub receivers: Vec<(String, EndpointStats)>,
 }
 
 impl EndpointRegistry {
-    /// Endpoints with these limits, each. `window` is the number of messages in hand: half of it is for receivers that
-    /// answer quickly.
+    /// `limits` apply to each endpoint. `window` is the number of messages in flight. Slow receivers together get at
+    /// most half of it.
     pub fn new(limits: Limits, window: u16) -> Self {
         Self(Arc::new(Shared {
             limits: ArcSwap::from_pointee(limits),
-            slow_most: usize::from(window / 2).max(1),
+            max_slow: usize::from(window / 2).max(1),
             slow: AtomicUsize::new(0),
             workers: AtomicU32::new(1),
             workers_seen: AtomicU32::new(1),
-            known: Mutex::default(),
+            registry: Mutex::default(),
             started: Instant::now(),
         }))
     }
 
-    /// Other limits of each endpoint, from now on.
     pub fn set_limits(&self, limits: Limits) {
         self.0.limits.store(Arc::new(limits));
     }
 
-    /// How many workers there are now: the limits of a webhook are for all of them together. Fewer are believed when seen twice,
-    /// for one that changes its channel is not there for a moment.
+    /// Sets the number of workers, which share the limits of each webhook. A lower number is used only when it is
+    /// reported twice, because a worker that changes its channel is missing for a moment.
     pub fn set_workers(&self, workers: u32) {
-        let before = self.0.workers_seen.swap(workers, Ordering::Relaxed);
-        self.0.workers.store(workers.max(before).max(1), Ordering::Relaxed);
+        let previous = self.0.workers_seen.swap(workers, Ordering::Relaxed);
+        self.0.workers.store(workers.max(previous).max(1), Ordering::Relaxed);
     }
 
-    /// Asks for a request to be sent, and waits a moment for it where that is worth it. `ladder` tells whether it can be parked.
-    /// `jitter`, a number in 0..1, spreads what is parked.
+    /// Asks to send a request. Waits a moment if the request may soon be sent. `ladder` says whether the delivery can
+    /// be parked. `jitter`, a number in 0..1, spreads the times at which parked deliveries come back.
     pub async fn admit(
         &self,
         webhook: &Webhook,
-        arrival: Source,
+        source: Source,
         ladder: impl Fn() -> Ladder,
         jitter: f64,
     ) -> AdmissionOutcome {
-        let watched = self.0.watched(webhook.url.place());
-        let own = self.0.own_limits(webhook).map(|limits| (&webhook.id, limits));
-        let ask = |asking| {
+        let slot = self.0.slot(webhook.url.receiver_key());
+        let limits_of_webhook = self.0.webhook_limits(webhook).map(|limits| (&webhook.id, limits));
+        let ask = |round| {
             let (limits, slow_lane) = (**self.0.limits.load(), self.0.slow_lane());
-            let ask = AdmissionRequest { webhook: own, limits, slow_lane, asking, arrival, ladder: ladder(), jitter };
-            watched.ask(&ask, self.0.now())
+            let webhook = limits_of_webhook;
+            let request = AdmissionRequest { webhook, limits, slow_lane, round, source, ladder: ladder(), jitter };
+            slot.admit(&request, self.0.now())
         };
-        let admitted = |pass| AdmissionOutcome::Admitted(self.0.permit(&watched, pass));
-        let mut waiting = match ask(AskRound::First) {
-            Admission::Send(pass) => return admitted(pass),
-            Admission::Park(time, why) => return AdmissionOutcome::Parked { time, why },
+        let admitted = |token| AdmissionOutcome::Admitted(self.0.permit(&slot, token));
+        let mut waiter = match ask(AskRound::First) {
+            Admission::Send(token) => return admitted(token),
+            Admission::Park(delay, reason) => return AdmissionOutcome::Parked { delay, reason },
             Admission::Refused(_) => return AdmissionOutcome::Refused,
-            Admission::Wait(_, queue) => SlotWaiter::begin(&watched, queue, &webhook.id),
+            Admission::Wait(_, queue) => SlotWaiter::new(&slot, queue, &webhook.id),
         };
-        let deadline = Instant::now() + arrival.patience();
+        let deadline = Instant::now() + source.max_queue_delay();
         loop {
-            let mut freed = pin!(waiting.slot_released().notified());
-            // Before asking: a request that ends in between is not missed.
-            freed.as_mut().enable();
-            let asking = if Instant::now() >= deadline { AskRound::Last } else { AskRound::Again };
-            let (most, queue) = match ask(asking) {
-                Admission::Send(pass) => return admitted(pass),
-                Admission::Park(time, why) => return AdmissionOutcome::Parked { time, why },
+            let mut slot_freed = pin!(waiter.slot_released().notified());
+            // Listen before asking, so that a request that ends in between is not missed.
+            slot_freed.as_mut().enable();
+            let round = if Instant::now() >= deadline { AskRound::Last } else { AskRound::Again };
+            let (max_wait, queue) = match ask(round) {
+                Admission::Send(token) => return admitted(token),
+                Admission::Park(delay, reason) => return AdmissionOutcome::Parked { delay, reason },
                 Admission::Refused(_) => return AdmissionOutcome::Refused,
-                Admission::Wait(most, queue) => (most, queue),
+                Admission::Wait(max_wait, queue) => (max_wait, queue),
             };
-            if queue != waiting.queue {
-                waiting = SlotWaiter::begin(&watched, queue, &webhook.id);
+            if queue != waiter.queue {
+                waiter = SlotWaiter::new(&slot, queue, &webhook.id);
                 continue;
             }
             tokio::select! {
-                () = freed => {}
-                () = sleep_until(deadline.min(Instant::now() + most)) => {}
+                () = slot_freed => {}
+                () = sleep_until(deadline.min(Instant::now() + max_wait)) => {}
             }
         }
     }
 
-    /// Tells the receiver of a webhook what came of a request that did not ask to be sent. One that is not known stays so.
+    /// Records the reply to a request that was not admitted here. A receiver that is not in the registry is not added.
     pub fn record(&self, webhook: &Webhook, reply: &Reply, at: DateTime<Utc>) {
         let now = self.0.now();
-        let watched = self.0.known().receivers.get(webhook.url.place()).cloned();
-        if let Some(watched) = watched {
-            watched.lock().record(reply, at, now);
+        let slot = self.0.registry().receivers.get(webhook.url.receiver_key()).cloned();
+        if let Some(slot) = slot {
+            slot.lock().record(reply, at, now);
         }
     }
 
-    /// How the receiver at a place stands, where it was sent to of late.
-    pub fn standing(&self, place: &ReceiverKey) -> Option<EndpointStats> {
+    /// `None` if nothing was sent to the receiver recently.
+    pub fn stats(&self, key: &ReceiverKey) -> Option<EndpointStats> {
         let now = self.0.now();
-        self.0.known().receivers.get(place).map(|watched| watched.lock().standing(now))
+        self.0.registry().receivers.get(key).map(|slot| slot.lock().stats(now))
     }
 
-    /// All endpoints that are remembered, the worst first.
+    /// All endpoints in the registry, the least healthy first.
     pub fn list(&self) -> Vec<EndpointSnapshot> {
         let now = self.0.now();
         let mut endpoints: BTreeMap<Origin, Vec<(String, EndpointStats)>> = BTreeMap::new();
-        let mut known = self.0.known();
-        known.evict_idle(now);
-        for (place, watched) in &known.receivers {
-            let receiver = (place.path.clone(), watched.lock().standing(now));
-            endpoints.entry(place.endpoint.clone()).or_default().push(receiver);
+        let mut registry = self.0.registry();
+        registry.evict_idle(now);
+        for (key, slot) in &registry.receivers {
+            let receiver = (key.path.clone(), slot.lock().stats(now));
+            endpoints.entry(key.endpoint.clone()).or_default().push(receiver);
         }
-        let listed = endpoints.into_iter().filter_map(|(endpoint, mut receivers)| {
-            receivers.sort_by_cached_key(|(path, standing)| (standing.health(), path.clone()));
-            let mut standing = receivers.iter().map(|(_, standing)| standing.clone()).reduce(EndpointStats::and)?;
-            let door = known.endpoints.get(&endpoint).and_then(Weak::upgrade);
-            standing.waiting += door.map_or(0, |door| door.lock().waiting());
-            Some(EndpointSnapshot { endpoint, standing, receivers })
+        let snapshots = endpoints.into_iter().filter_map(|(endpoint, mut receivers)| {
+            receivers.sort_by_cached_key(|(path, stats)| (stats.health_rank(), path.clone()));
+            let mut stats = receivers.iter().map(|(_, stats)| stats.clone()).reduce(EndpointStats::merge)?;
+            let limiter = registry.limiters.get(&endpoint).and_then(Weak::upgrade);
+            stats.waiting += limiter.map_or(0, |limiter| limiter.lock().waiting());
+            Some(EndpointSnapshot { endpoint, stats, receivers })
         });
-        let mut listed: Vec<EndpointSnapshot> = listed.collect();
-        listed.sort_by_key(|listed| listed.standing.health());
-        listed
+        let mut snapshots: Vec<EndpointSnapshot> = snapshots.collect();
+        snapshots.sort_by_key(|snapshot| snapshot.stats.health_rank());
+        snapshots
     }
 }
 
@@ -217,25 +214,25 @@ impl Shared {
         self.started.elapsed()
     }
 
-    fn known(&self) -> MutexGuard<'_, Registry> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn watched(&self, place: &ReceiverKey) -> Arc<ReceiverSlot> {
-        let mut known = self.known();
-        if let Some(watched) = known.receivers.get(place) {
-            return watched.clone();
+    fn slot(&self, key: &ReceiverKey) -> Arc<ReceiverSlot> {
+        let mut registry = self.registry();
+        if let Some(slot) = registry.receivers.get(key) {
+            return slot.clone();
         }
         let now = self.now();
-        if known.receivers.len() >= MOST || now.saturating_sub(known.looked_at) > FORGET_INTERVAL {
-            known.evict_idle(now);
-            known.evict_oldest();
+        if registry.receivers.len() >= MAX_RECEIVERS || now.saturating_sub(registry.evicted_at) > EVICTION_INTERVAL {
+            registry.evict_idle(now);
+            registry.evict_oldest();
         }
-        known.watch(place.clone())
+        registry.insert(key.clone())
     }
 
-    /// The limits that a webhook has of its own: this worker's share of them.
-    fn own_limits(&self, webhook: &Webhook) -> Option<Limits> {
+    /// This worker's share of the limits that a webhook sets. `None` if the webhook sets no limits.
+    fn webhook_limits(&self, webhook: &Webhook) -> Option<Limits> {
         let rate = webhook.rate_limit.as_ref().and_then(serde_json::Number::as_f64);
         if webhook.max_concurrency.is_none() && rate.is_none() {
             return None;
@@ -249,53 +246,53 @@ impl Shared {
 
     fn slow_lane(&self) -> SlowLane {
         let slow = self.slow.load(Ordering::Relaxed);
-        if slow >= self.slow_most {
+        if slow >= self.max_slow {
             SlowLane::Full
-        } else if slow >= self.slow_most / 2 {
+        } else if slow >= self.max_slow / 2 {
             SlowLane::Scarce
         } else {
             SlowLane::Free
         }
     }
 
-    fn permit(self: &Arc<Self>, watched: &Arc<ReceiverSlot>, pass: AdmissionToken) -> Permit {
-        if pass.lane == Lane::Slow {
+    fn permit(self: &Arc<Self>, slot: &Arc<ReceiverSlot>, token: AdmissionToken) -> Permit {
+        if token.lane == Lane::Slow {
             self.slow.fetch_add(1, Ordering::Relaxed);
         }
-        Permit { shared: self.clone(), watched: watched.clone(), pass: Some(pass) }
+        Permit { shared: self.clone(), slot: slot.clone(), token: Some(token) }
     }
 }
 
 impl Registry {
-    fn watch(&mut self, place: ReceiverKey) -> Arc<ReceiverSlot> {
-        let door = self.endpoints.get(&place.endpoint).and_then(Weak::upgrade).unwrap_or_default();
-        self.endpoints.insert(place.endpoint.clone(), Arc::downgrade(&door));
-        let watched = Arc::new(ReceiverSlot { receiver: Mutex::default(), freed: Notify::new(), door });
-        self.receivers.insert(place, watched.clone());
-        watched
+    fn insert(&mut self, key: ReceiverKey) -> Arc<ReceiverSlot> {
+        let limiter = self.limiters.get(&key.endpoint).and_then(Weak::upgrade).unwrap_or_default();
+        self.limiters.insert(key.endpoint.clone(), Arc::downgrade(&limiter));
+        let slot = Arc::new(ReceiverSlot { receiver: Mutex::default(), slot_freed: Notify::new(), limiter });
+        self.receivers.insert(key, slot.clone());
+        slot
     }
 
     fn evict_idle(&mut self, now: Duration) {
-        self.looked_at = now;
-        self.receivers.retain(|_, watched| !watched.lock().is_idle(now));
-        self.endpoints.retain(|_, door| door.strong_count() > 0);
+        self.evicted_at = now;
+        self.receivers.retain(|_, slot| !slot.lock().is_idle(now));
+        self.limiters.retain(|_, limiter| limiter.strong_count() > 0);
     }
 
-    /// A tenth of what there may be, where there is no room: so that this is not done for each new receiver.
+    /// Evicts a tenth of the maximum if the registry is full, so that not every new receiver causes an eviction.
     fn evict_oldest(&mut self) {
-        if self.receivers.len() < MOST {
+        if self.receivers.len() < MAX_RECEIVERS {
             return;
         }
-        let unused = self.receivers.iter().filter_map(|(place, watched)| {
-            let receiver = watched.lock();
-            receiver.is_unused().then(|| (receiver.used_at(), place.clone()))
+        let unused = self.receivers.iter().filter_map(|(key, slot)| {
+            let receiver = slot.lock();
+            receiver.is_unused().then(|| (receiver.used_at(), key.clone()))
         });
         let mut unused: Vec<(Duration, ReceiverKey)> = unused.collect();
         unused.sort_unstable();
-        for (_, place) in unused.into_iter().take(MOST / 10) {
-            self.receivers.remove(&place);
+        for (_, key) in unused.into_iter().take(MAX_RECEIVERS / 10) {
+            self.receivers.remove(&key);
         }
-        self.endpoints.retain(|_, door| door.strong_count() > 0);
+        self.limiters.retain(|_, limiter| limiter.strong_count() > 0);
     }
 }
 
@@ -304,245 +301,84 @@ impl ReceiverSlot {
         self.receiver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ask(&self, ask: &AdmissionRequest<'_>, now: Duration) -> Admission {
-        self.lock().admit(&mut self.door.lock(), ask, now)
+    fn admit(&self, request: &AdmissionRequest<'_>, now: Duration) -> Admission {
+        self.lock().admit(&mut self.limiter.lock(), request, now)
     }
 
-    /// A request is over: tells the receiver, and whoever waits.
-    fn leave(&self, tell: impl FnOnce(&mut Receiver, &mut ConcurrencyLimiter)) {
-        let (mut receiver, mut gate) = (self.lock(), self.door.lock());
-        tell(&mut receiver, &mut gate);
+    /// Updates the receiver and its endpoint after a request, and wakes one delivery that waits for each of them.
+    fn release(&self, update: impl FnOnce(&mut Receiver, &mut ConcurrencyLimiter)) {
+        let (mut receiver, mut limiter) = (self.lock(), self.limiter.lock());
+        update(&mut receiver, &mut limiter);
         if receiver.has_waiters() {
-            self.freed.notify_one();
+            self.slot_freed.notify_one();
         }
-        if gate.has_waiters() {
-            self.door.freed.notify_one();
+        if limiter.has_waiters() {
+            self.limiter.slot_freed.notify_one();
         }
     }
 }
 
 impl OriginLimiter {
     fn lock(&self) -> MutexGuard<'_, ConcurrencyLimiter> {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+        self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Permit {
-    /// The request has ended `at` this time, after `took`.
-    pub fn ended(mut self, reply: &Reply, took: Duration, at: DateTime<Utc>) {
-        self.leave(|receiver, gate, pass, now| receiver.ended(gate, pass, reply, took, at, now));
+    /// Records the reply to the request.
+    pub fn finish(mut self, reply: &Reply, duration: Duration, ended_at: DateTime<Utc>) {
+        self.release(|receiver, limiter, token, now| receiver.ended(limiter, token, reply, duration, ended_at, now));
     }
 
-    fn leave(&mut self, tell: impl FnOnce(&mut Receiver, &mut ConcurrencyLimiter, AdmissionToken, Duration)) {
-        let Some(pass) = self.pass.take() else { return };
-        if pass.lane == Lane::Slow {
+    fn release(&mut self, update: impl FnOnce(&mut Receiver, &mut ConcurrencyLimiter, AdmissionToken, Duration)) {
+        let Some(token) = self.token.take() else { return };
+        if token.lane == Lane::Slow {
             self.shared.slow.fetch_sub(1, Ordering::Relaxed);
         }
         let now = self.shared.now();
-        self.watched.leave(|receiver, gate| tell(receiver, gate, pass, now));
+        self.slot.release(|receiver, limiter| update(receiver, limiter, token, now));
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.leave(Receiver::cancelled);
+        self.release(Receiver::cancelled);
     }
 }
 
-/// A delivery that waits for a request to end, for as long as it lives.
+/// Counts a delivery as waiting for another request to end while this value lives.
 struct SlotWaiter<'a> {
-    watched: &'a ReceiverSlot,
+    slot: &'a ReceiverSlot,
     queue: Queue,
     webhook: &'a WebhookId,
 }
 
 impl<'a> SlotWaiter<'a> {
-    fn begin(watched: &'a ReceiverSlot, queue: Queue, webhook: &'a WebhookId) -> Self {
-        watched.lock().gate(&mut watched.door.lock(), queue, webhook).begin_waiting();
-        Self { watched, queue, webhook }
+    fn new(slot: &'a ReceiverSlot, queue: Queue, webhook: &'a WebhookId) -> Self {
+        slot.lock().limiter(&mut slot.limiter.lock(), queue, webhook).begin_waiting();
+        Self { slot, queue, webhook }
     }
 
     fn slot_released(&self) -> &'a Notify {
         match self.queue {
-            Queue::Webhook | Queue::Receiver => &self.watched.freed,
-            Queue::Endpoint => &self.watched.door.freed,
+            Queue::Webhook | Queue::Receiver => &self.slot.slot_freed,
+            Queue::Endpoint => &self.slot.limiter.slot_freed,
         }
     }
 }
 
 impl Drop for SlotWaiter<'_> {
     fn drop(&mut self) {
-        let mut receiver = self.watched.lock();
-        let mut gate = self.watched.door.lock();
-        let gate = receiver.gate(&mut gate, self.queue, self.webhook);
-        gate.end_waiting();
-        // There may be room for one more: two are let in where an answer has earned the receiver another.
-        if gate.has_waiters() {
+        let mut receiver = self.slot.lock();
+        let mut limiter = self.slot.limiter.lock();
+        let limiter = receiver.limiter(&mut limiter, self.queue, self.webhook);
+        limiter.end_waiting();
+        // A good answer can raise the limit, so that one ended request makes room for two.
+        if limiter.has_waiters() {
             self.slot_released().notify_one();
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::delivery::document;
-
-    fn endpoints(concurrency: u32) -> EndpointRegistry {
-        EndpointRegistry::new(Limits { concurrency, per_second: None }, 16)
-    }
-
-    fn webhook(more: serde_json::Value) -> Webhook {
-        let mut webhook = json!({ "id": "wh_1", "url": "https://example.com/" });
-        webhook.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-        let document = json!({ "id": "c", "sections": [{ "label": "l", "webhook": webhook }] }).to_string();
-        let campaign =
-            document::read(document.as_bytes(), crate::delivery::egress::HttpUrls::Refused, None).expect("a document");
-        campaign.sections[0].webhook.as_deref().cloned().expect("a webhook")
-    }
-
-    /// A webhook at an endpoint of this number.
-    fn at(number: usize) -> Webhook {
-        Webhook { url: format!("https://host-{number}.example/").into(), ..webhook(json!({})) }
-    }
-
-    fn ok() -> Reply {
-        Reply::Answer { status: 200, retry_after: None, body: Vec::new() }
-    }
-
-    async fn admitted(endpoints: &EndpointRegistry, webhook: &Webhook) -> Permit {
-        match endpoints.admit(webhook, Source::Event, || Ladder::Open, 0.5).await {
-            AdmissionOutcome::Admitted(permit) => permit,
-            AdmissionOutcome::Parked { why, .. } => panic!("parked: {why:?}"),
-            AdmissionOutcome::Refused => panic!("refused"),
-        }
-    }
-
-    #[tokio::test]
-    async fn who_waits_is_let_in_when_a_request_ends() {
-        let endpoints = endpoints(1);
-        let first = admitted(&endpoints, &at(1)).await;
-        let second = tokio::spawn({
-            let endpoints = endpoints.clone();
-            async move { admitted(&endpoints, &at(1)).await }
-        });
-        while endpoints.list()[0].standing.waiting == 0 {
-            tokio::task::yield_now().await;
-        }
-        first.ended(&ok(), Duration::from_millis(1), Utc::now());
-        let second = second.await.expect("let in");
-        assert_eq!((endpoints.list()[0].standing.in_flight, endpoints.list()[0].standing.waiting), (1, 0));
-        drop(second);
-        assert_eq!(endpoints.list()[0].standing.in_flight, 0, "a request given up is no request under way");
-    }
-
-    #[tokio::test]
-    async fn what_replays_send_is_seen_where_the_endpoint_is_known() {
-        let endpoints = endpoints(1);
-        endpoints.record(&at(1), &ok(), Utc::now());
-        assert!(endpoints.list().is_empty(), "nothing asked to be sent there");
-        let failed = Reply::TimedOut { phase: crate::delivery::outcome::Phase::Answering };
-        admitted(&endpoints, &at(1)).await.ended(&failed, Duration::from_secs(1), Utc::now());
-        assert_eq!(endpoints.list()[0].standing.failure_ratio, Some(1.0));
-        for _ in 0..9 {
-            endpoints.record(&at(1), &ok(), Utc::now());
-        }
-        let failing = endpoints.list()[0].standing.failure_ratio.expect("requests");
-        assert!((failing - 0.1).abs() < 0.01, "{failing}");
-    }
-
-    #[tokio::test]
-    async fn who_waits_in_vain_is_parked() {
-        let endpoints = endpoints(1);
-        let first = admitted(&endpoints, &at(1)).await;
-        let began = Instant::now();
-        let AdmissionOutcome::Parked { .. } = endpoints.admit(&at(1), Source::Event, || Ladder::Open, 0.5).await else {
-            panic!("a second request")
-        };
-        assert!(began.elapsed() >= Source::Event.patience(), "{:?}", began.elapsed());
-        assert_eq!(endpoints.list()[0].standing.waiting, 0);
-        drop(first);
-    }
-
-    #[tokio::test]
-    async fn who_waits_in_vain_and_cannot_be_parked_is_not_counted_as_parked() {
-        let endpoints = endpoints(1);
-        let first = admitted(&endpoints, &at(1)).await;
-        for _ in 0..3 {
-            let entry = endpoints.admit(&at(1), Source::Event, || Ladder::Closed, 0.5).await;
-            assert!(matches!(entry, AdmissionOutcome::Refused));
-        }
-        assert_eq!((endpoints.list()[0].standing.waiting, endpoints.list()[0].standing.parked), (0, 0));
-        first.ended(&ok(), Duration::from_millis(1), Utc::now());
-        let entry = endpoints.admit(&at(1), Source::Event, || Ladder::Closed, 0.5).await;
-        assert!(matches!(entry, AdmissionOutcome::Admitted(_)), "its turn has come");
-    }
-
-    #[tokio::test]
-    async fn slow_endpoints_hold_half_of_the_window_at_most() {
-        let endpoints = endpoints(64);
-        let mut permits = Vec::new();
-        for number in 0..100 {
-            // Each is new, and so may be slow.
-            if let AdmissionOutcome::Admitted(permit) =
-                endpoints.admit(&at(number), Source::Event, || Ladder::Open, 0.5).await
-            {
-                permits.push(permit);
-            }
-        }
-        assert_eq!(permits.len(), 8);
-        drop(permits.pop());
-        assert!(matches!(
-            endpoints.admit(&at(7), Source::Event, || Ladder::Open, 0.5).await,
-            AdmissionOutcome::Admitted(_)
-        ));
-    }
-
-    #[tokio::test]
-    async fn receivers_of_one_endpoint_share_its_limit_and_are_listed_together() {
-        let endpoints = endpoints(3);
-        let path = |path: &str| Webhook { url: format!("https://example.com/{path}").into(), ..at(1) };
-        let permits = [admitted(&endpoints, &path("a")).await, admitted(&endpoints, &path("b")).await];
-        let third = admitted(&endpoints, &path("a")).await;
-        assert!(matches!(
-            endpoints.admit(&path("b"), Source::Event, || Ladder::Open, 0.5).await,
-            AdmissionOutcome::Parked { why: ParkReason::Concurrency, .. }
-        ));
-        let listed = endpoints.list();
-        assert_eq!((listed.len(), listed[0].endpoint.as_str()), (1, "https://example.com:443"));
-        let in_flight: BTreeMap<&str, u32> =
-            listed[0].receivers.iter().map(|(path, standing)| (path.as_str(), standing.in_flight)).collect();
-        assert_eq!(in_flight, BTreeMap::from([("/a", 2), ("/b", 1)]));
-        assert_eq!((listed[0].standing.in_flight, listed[0].standing.parked), (3, 1));
-        third.ended(&ok(), Duration::from_millis(5), Utc::now());
-        drop(admitted(&endpoints, &path("b")).await);
-        drop(permits);
-    }
-
-    #[tokio::test]
-    async fn limits_of_webhooks_are_shared_by_the_workers() {
-        let endpoints = endpoints(64);
-        let webhook = webhook(json!({ "maxConcurrency": 5, "rateLimit": 10 }));
-        assert_eq!(endpoints.0.own_limits(&webhook), Some(Limits { concurrency: 5, per_second: Some(10.0) }));
-        endpoints.set_workers(2);
-        assert_eq!(endpoints.0.own_limits(&webhook), Some(Limits { concurrency: 3, per_second: Some(5.0) }));
-    }
-
-    #[tokio::test]
-    async fn a_hundred_thousand_endpoints_are_not_all_remembered() {
-        let endpoints = endpoints(64);
-        let busy = admitted(&endpoints, &at(0)).await;
-        for number in 1..100_000 {
-            admitted(&endpoints, &at(number)).await.ended(&ok(), Duration::from_millis(5), Utc::now());
-        }
-        let listed = endpoints.list();
-        assert!(listed.len() <= MOST, "{}", listed.len());
-        assert!(listed.iter().any(|listed| listed.standing.in_flight == 1), "the one in use was forgotten");
-        drop(busy);
-        let mut known = endpoints.0.known();
-        known.evict_idle(endpoints.0.now() + Duration::from_secs(3_600));
-        assert!(known.receivers.is_empty() && known.endpoints.is_empty());
-    }
-}
+mod tests;

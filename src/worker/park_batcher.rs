@@ -1,5 +1,5 @@
-//! Parked deliveries travel together: those that wait about as long are one message. An endpoint that hangs has thousands of
-//! them in a second, and a message costs the broker as much as a delivery.
+//! Batches parked deliveries: deliveries that wait in the same delay queue are published as one message. An endpoint
+//! that hangs can park thousands of deliveries in a second, and the broker's cost is per message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,104 +12,105 @@ use crate::broker::names::Names;
 use crate::broker::publisher::{Destination, OutboundMessage, PublishError, Publisher};
 use crate::metrics::Metrics;
 
-/// A parked delivery waits this long for others.
-const GATHERING: Duration = Duration::from_millis(8);
+/// How long a parked delivery waits for others to join its message.
+const BATCH_WINDOW: Duration = Duration::from_millis(8);
 
-/// The most deliveries of a message: so many are sent once more where a worker dies in the middle of them.
-const MOST: usize = 100;
+/// Deliveries in a message. If a worker dies while it processes them, they are all sent again.
+const MAX_BATCH_DELIVERIES: usize = 100;
 
-/// And no more bytes than these, and a delivery.
-const MOST_BYTES: usize = 128 * 1024;
+/// A batch of this size takes no more deliveries, so a message can be larger by one delivery.
+const MAX_BATCH_BYTES: usize = 128 * 1024;
 
-/// Deliveries on their way to the ladder at once: more than are in hand.
-const ROOM: usize = 4096;
+/// More than there can be deliveries in flight.
+const CHANNEL_CAPACITY: usize = 4096;
 
-/// Takes parked deliveries to the delay ladder. Cheap to clone; ends when the last clone is dropped.
+/// Publishes parked deliveries to the delay queues. Cheap to clone. Its task ends when the last clone is dropped.
 #[derive(Clone)]
-pub struct ParkBatcher(mpsc::Sender<Parked>);
+pub struct ParkBatcher(mpsc::Sender<ParkRequest>);
 
-struct Parked {
-    rung: DelayTier,
-    /// As JSON.
+struct ParkRequest {
+    tier: DelayTier,
+    /// JSON.
     delivery: Vec<u8>,
-    taken: oneshot::Sender<Result<(), PublishError>>,
+    confirmed: oneshot::Sender<Result<(), PublishError>>,
 }
 
 impl ParkBatcher {
-    /// Starts the task that gathers.
     pub fn start(publisher: Publisher, names: Names, metrics: Arc<Metrics>) -> Self {
-        let (parking, parked) = mpsc::channel(ROOM);
-        tokio::spawn(gather(publisher, names, metrics, parked));
-        Self(parking)
+        let (sender, requests) = mpsc::channel(CHANNEL_CAPACITY);
+        tokio::spawn(run(publisher, names, metrics, requests));
+        Self(sender)
     }
 
-    /// Puts a delivery on the ladder, and waits until the broker has it.
-    pub(super) async fn park(&self, rung: DelayTier, delivery: Vec<u8>) -> Result<(), PublishError> {
-        let (taken, answer) = oneshot::channel();
-        let parked = Parked { rung, delivery, taken };
-        self.0.send(parked).await.map_err(|_| PublishError::Stopping)?;
-        answer.await.unwrap_or(Err(PublishError::Stopping))
+    /// Puts a delivery into a delay queue, and waits until the broker has confirmed it.
+    pub(super) async fn park(&self, tier: DelayTier, delivery: Vec<u8>) -> Result<(), PublishError> {
+        let (confirmed, confirmation) = oneshot::channel();
+        let request = ParkRequest { tier, delivery, confirmed };
+        self.0.send(request).await.map_err(|_| PublishError::Stopping)?;
+        confirmation.await.unwrap_or(Err(PublishError::Stopping))
     }
 }
 
-async fn gather(publisher: Publisher, names: Names, metrics: Arc<Metrics>, mut parked: mpsc::Receiver<Parked>) {
-    while let Some(first) = parked.recv().await {
-        let mut gathered = vec![first];
-        sleep(GATHERING).await;
-        while let Ok(next) = parked.try_recv() {
-            gathered.push(next);
+async fn run(publisher: Publisher, names: Names, metrics: Arc<Metrics>, mut requests: mpsc::Receiver<ParkRequest>) {
+    while let Some(first) = requests.recv().await {
+        let mut pending = vec![first];
+        sleep(BATCH_WINDOW).await;
+        while let Ok(next) = requests.try_recv() {
+            pending.push(next);
         }
-        // Whose message has gone back to the broker meanwhile must not be there twice.
-        gathered.retain(|parked| !parked.taken.is_closed());
-        for bundle in bundles(gathered) {
-            tokio::spawn(send(publisher.clone(), names.clone(), metrics.clone(), bundle));
+        // The message of a cancelled request was returned to the broker. Its delivery must not be there twice.
+        pending.retain(|request| !request.confirmed.is_closed());
+        for batch in to_batches(pending) {
+            tokio::spawn(publish(publisher.clone(), names.clone(), metrics.clone(), batch));
         }
     }
 }
 
-async fn send(publisher: Publisher, names: Names, metrics: Arc<Metrics>, bundle: Vec<Parked>) {
-    let Some(rung) = bundle.first().map(|parked| parked.rung) else { return };
-    let to = Destination::Queue(names.delay(rung));
-    let outgoing = OutboundMessage::new(to, uuid::Uuid::now_v7().to_string(), body(&bundle));
-    let published = publisher.publish_with_retry(outgoing).await;
-    if published.is_ok() {
-        metrics.account.put_on_ladder.inc();
+async fn publish(publisher: Publisher, names: Names, metrics: Arc<Metrics>, batch: Vec<ParkRequest>) {
+    let Some(tier) = batch.first().map(|request| request.tier) else { return };
+    let queue = Destination::Queue(names.delay(tier));
+    let message = OutboundMessage::new(queue, uuid::Uuid::now_v7().to_string(), encode_batch(&batch));
+    let result = publisher.publish_with_retry(message).await;
+    if result.is_ok() {
+        metrics.ledger.put_on_ladder.inc();
     }
-    for parked in bundle {
-        // Who has gone away does not want to know.
-        let _ = parked.taken.send(published.clone());
+    for request in batch {
+        // Fails if the request was cancelled.
+        let _ = request.confirmed.send(result.clone());
     }
 }
 
-/// Deliveries that travel together: on the same rung, and not too many.
-fn bundles(mut parked: Vec<Parked>) -> Vec<Vec<Parked>> {
-    parked.sort_by_key(|parked| parked.rung.seconds());
-    let mut bundles: Vec<Vec<Parked>> = Vec::new();
+/// Groups requests by delay queue, within the limits of a batch.
+fn to_batches(mut requests: Vec<ParkRequest>) -> Vec<Vec<ParkRequest>> {
+    requests.sort_by_key(|request| request.tier.seconds());
+    let mut batches: Vec<Vec<ParkRequest>> = Vec::new();
     let mut bytes = 0;
-    for parked in parked {
-        let has_room = |bundle: &&mut Vec<Parked>| {
-            bundle.len() < MOST && bytes < MOST_BYTES && bundle.first().is_some_and(|first| first.rung == parked.rung)
+    for request in requests {
+        let has_room = |batch: &&mut Vec<ParkRequest>| {
+            batch.len() < MAX_BATCH_DELIVERIES
+                && bytes < MAX_BATCH_BYTES
+                && batch.first().is_some_and(|first| first.tier == request.tier)
         };
-        match bundles.last_mut().filter(has_room) {
-            Some(bundle) => {
-                bytes += parked.delivery.len();
-                bundle.push(parked);
+        match batches.last_mut().filter(has_room) {
+            Some(batch) => {
+                bytes += request.delivery.len();
+                batch.push(request);
             }
             None => {
-                bytes = parked.delivery.len();
-                bundles.push(vec![parked]);
+                bytes = request.delivery.len();
+                batches.push(vec![request]);
             }
         }
     }
-    bundles
+    batches
 }
 
-/// One delivery as it is, several as a JSON array.
-fn body(bundle: &[Parked]) -> Vec<u8> {
-    match bundle {
-        [one] => one.delivery.clone(),
+/// Encodes one delivery as a JSON object, several as a JSON array.
+fn encode_batch(batch: &[ParkRequest]) -> Vec<u8> {
+    match batch {
+        [single] => single.delivery.clone(),
         several => {
-            let deliveries: Vec<&[u8]> = several.iter().map(|parked| parked.delivery.as_slice()).collect();
+            let deliveries: Vec<&[u8]> = several.iter().map(|request| request.delivery.as_slice()).collect();
             [b"[".as_slice(), &deliveries.join(b",".as_slice()), b"]"].concat()
         }
     }
@@ -125,7 +126,6 @@ mod tests {
     use crate::delivery::egress::HttpUrls;
     use crate::delivery::event;
 
-    /// A delivery of an event with this label and response.
     fn delivery(label: &str, response: &str) -> Delivery {
         let document = br#"{"id": "1", "sections": [{"label": "a", "webhook": {"url": "https://example.com/"}}]}"#;
         let campaign = document::read(document, HttpUrls::Refused, None).expect("a campaign");
@@ -136,41 +136,44 @@ mod tests {
         Delivery::new(event, campaign.places().next().expect("a webhook").target(), None)
     }
 
-    fn parked(rung: DelayTier, bytes: usize) -> Parked {
-        Parked { rung, delivery: vec![b'1'; bytes], taken: oneshot::channel().0 }
+    fn request(tier: DelayTier, bytes: usize) -> ParkRequest {
+        ParkRequest { tier, delivery: vec![b'1'; bytes], confirmed: oneshot::channel().0 }
     }
 
-    /// Rung and number of deliveries of each bundle.
-    fn bundled(parked: Vec<Parked>) -> Vec<(u32, usize)> {
-        bundles(parked).iter().map(|bundle| (bundle[0].rung.seconds(), bundle.len())).collect()
-    }
-
-    #[test]
-    fn what_waits_as_long_travels_together() {
-        let rungs: Vec<DelayTier> = DelayTier::all().collect();
-        let mixed = (0..450).map(|number| parked(rungs[number % 2], 10)).collect();
-        assert_eq!(bundled(mixed), [(1, 100), (1, 100), (1, 25), (2, 100), (2, 100), (2, 25)]);
-        let large = (0..5).map(|_| parked(rungs[0], 60 * 1024)).collect();
-        assert_eq!(bundled(large), [(1, 3), (1, 2)]);
-        assert_eq!(bundled(Vec::new()), []);
+    /// Delay in seconds and number of deliveries of each batch.
+    fn batch_sizes(requests: Vec<ParkRequest>) -> Vec<(u32, usize)> {
+        to_batches(requests).iter().map(|batch| (batch[0].tier.seconds(), batch.len())).collect()
     }
 
     #[test]
-    fn several_are_an_array() {
-        assert_eq!(body(&[parked(DelayTier::LOWEST, 2)]), b"11");
-        assert_eq!(body(&[parked(DelayTier::LOWEST, 2), parked(DelayTier::LOWEST, 1)]), b"[11,1]");
+    fn deliveries_with_the_same_delay_share_a_batch_up_to_its_limits() {
+        let tiers: Vec<DelayTier> = DelayTier::all().collect();
+        let mixed = (0..450).map(|number| request(tiers[number % 2], 10)).collect();
+        assert_eq!(batch_sizes(mixed), [(1, 100), (1, 100), (1, 25), (2, 100), (2, 100), (2, 25)]);
+        let large = (0..5).map(|_| request(tiers[0], 60 * 1024)).collect();
+        assert_eq!(batch_sizes(large), [(1, 3), (1, 2)]);
+        assert_eq!(batch_sizes(Vec::new()), []);
+    }
+
+    #[test]
+    fn several_deliveries_are_encoded_as_an_array() {
+        assert_eq!(encode_batch(&[request(DelayTier::SHORTEST, 2)]), b"11");
+        assert_eq!(encode_batch(&[request(DelayTier::SHORTEST, 2), request(DelayTier::SHORTEST, 1)]), b"[11,1]");
     }
 
     proptest! {
-        /// Whatever events have in them: the comma and the brackets between deliveries are told from theirs.
+        /// Commas and brackets within events are not confused with those between deliveries.
         #[test]
-        fn what_is_parked_is_read_when_it_is_due(texts in prop::collection::vec(("\\PC{0,9}", "[\\[\\]{},\"]{0,9}"), 1..9)) {
+        fn an_encoded_batch_can_be_decoded(texts in prop::collection::vec(("\\PC{0,9}", "[\\[\\]{},\"]{0,9}"), 1..9)) {
             let deliveries: Vec<Delivery> = texts.iter().map(|(label, response)| delivery(label, response)).collect();
-            let bundle: Vec<Parked> = deliveries
+            let batch: Vec<ParkRequest> = deliveries
                 .iter()
-                .map(|delivery| Parked { delivery: serde_json::to_vec(delivery).expect("JSON"), ..parked(DelayTier::LOWEST, 0) })
+                .map(|delivery| {
+                    let delivery = serde_json::to_vec(delivery).expect("JSON");
+                    ParkRequest { delivery, ..request(DelayTier::SHORTEST, 0) }
+                })
                 .collect();
-            prop_assert_eq!(Delivery::read_waiting(&body(&bundle)).expect("deliveries"), deliveries);
+            prop_assert_eq!(Delivery::decode_waiting(&encode_batch(&batch)).expect("deliveries"), deliveries);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The queues that a worker consumes.
+//! The two kinds of queues that a worker consumes.
 
-/// A queue with a window of its own: many retries do not delay fresh events.
+/// Each kind has its own window, so that many retries do not delay events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Queue {
     Events,

@@ -1,26 +1,24 @@
-//! Numbers for the messages that this worker receives.
+//! Unique ids for the messages that this worker receives.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::delivery::ids::ReceiptId;
 
-/// Gives each receipt of a message an identity of its own.
+/// Generates a unique id for each message that is received.
 #[derive(Debug)]
 pub struct Receipts {
-    /// Drawn when the process starts.
+    /// A UUID of version 7, so that the ids of two processes differ.
     start: u128,
-    given: AtomicU64,
+    count: AtomicU64,
 }
 
 impl Receipts {
-    /// Receipts that no other process gives: they begin at a UUID of version 7.
     pub fn start() -> Self {
-        Self { start: uuid::Uuid::now_v7().as_u128(), given: AtomicU64::new(0) }
+        Self { start: uuid::Uuid::now_v7().as_u128(), count: AtomicU64::new(0) }
     }
 
-    /// The next one.
     pub fn next(&self) -> ReceiptId {
-        ReceiptId::new(self.start, self.given.fetch_add(1, Ordering::Relaxed))
+        ReceiptId::new(self.start, self.count.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -29,11 +27,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_are_the_same() {
-        let (one, other) = (Receipts::start(), Receipts::start());
-        let mut given: Vec<_> = (0..1000).flat_map(|_| [one.next(), other.next()]).collect();
-        given.sort_by_key(ToString::to_string);
-        given.dedup();
-        assert_eq!(given.len(), 2000);
+    fn ids_of_two_processes_are_distinct() {
+        let (first, second) = (Receipts::start(), Receipts::start());
+        let mut ids: Vec<_> = (0..1000).flat_map(|_| [first.next(), second.next()]).collect();
+        ids.sort_by_key(ToString::to_string);
+        ids.dedup();
+        assert_eq!(ids.len(), 2000);
     }
 }

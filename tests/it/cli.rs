@@ -176,7 +176,7 @@ async fn sound_settings_are_shown_with_their_origin() {
     let shell = Shell::new();
     let printed = shell.run(&[], &["check"]).await;
     ended(&printed, 0, &[]);
-    assert!(printed.stdout.contains("Settings are sound"), "{printed:#?}");
+    assert!(printed.stdout.contains("Settings are valid"), "{printed:#?}");
 
     shell.file("waypost.toml", "[broker]\nprefix = \"from-file\"\nprefetch = 7\n[log]\nlevel = \"debug\"\n");
     let environment = [

@@ -26,7 +26,7 @@ async fn a_session_begins_and_ends() {
     browser.open("/campaigns").await;
     browser.type_into(&field("Token"), "a guess").await;
     browser.click(&button("Log in")).await;
-    browser.until_text("This token is not known").await;
+    browser.until_text("Unknown token").await;
     browser.assert_sound().await;
     log_in(&browser, "viewer", "/campaigns/13010/flow?zoom=50").await;
     browser.until_text("viewer").await;
@@ -72,7 +72,7 @@ async fn roles_hold_for_pages() {
     let browser = Browser::at(&stage.waypost.url("")).await;
     log_in(&browser, "viewer", "/campaigns").await;
     browser.open("/new-campaign").await;
-    browser.until_text("this needs the role editor, and you have viewer").await;
+    browser.until_text("This page needs the role editor. Your role is viewer.").await;
     browser.errors().await;
     let fetched: u16 =
         browser.script("return fetch('/v1/campaigns').then((answer) => answer.status);", Vec::new()).await;

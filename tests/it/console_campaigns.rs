@@ -27,7 +27,7 @@ async fn add_entry(browser: &Browser, keyword: &str, option: &str, kind: &str, t
     // One key: a slow browser takes the next ones for the beginning of another choice.
     browser.type_keys(&kind[..1]).await;
     if kind == "Webhook" {
-        browser.until_text("It is where this choice leads.").await;
+        browser.until_text("The webhook is the redirect.").await;
         for unavailable in ["Menu Text", "Redirect To"] {
             assert!(browser.attribute(&field(unavailable), "disabled").await.is_some(), "{unavailable} is available");
         }
@@ -122,7 +122,7 @@ async fn the_example_is_built_by_keyboard_fires_and_is_drawn() {
     waypost.until_metric("waypost_events_total{result=\"no_webhook\"}", 2.0).await;
 
     browser.click(&link("Flow")).await;
-    browser.until_text("A click on a part opens its editor").await;
+    browser.until_text("Click a part to open its editor").await;
     let arrows = "return [...document.querySelectorAll('.flow .arrows .arrow')].map((arrow) => { \
         const line = getComputedStyle(arrow.querySelector('.line')); \
         return [[...arrow.classList].join(' '), line.stroke, line.strokeDasharray]; });";
@@ -178,7 +178,7 @@ async fn a_webhook_is_edited_checked_and_tested() {
     browser.until_shown(&field("URL")).await;
     browser.type_into(&field("Body"), "{").await;
     browser.click(&button("Save")).await;
-    browser.until_text("Not saved: 2 faults").await;
+    browser.until_text("Not saved: 2 errors").await;
     browser.until_focused(&field("URL")).await;
     browser.assert_sound().await;
     browser.type_into(&field("Body"), r#"{"source": "web", "n": 1.50}"#).await;
@@ -245,10 +245,10 @@ async fn a_lost_race_tells_who_changed_what() {
     assert_eq!(put.status, 200, "{put:?}");
     browser.type_into(&field("Menu Text"), "My offers").await;
     browser.click(&button("Save")).await;
-    browser.until_text("Not saved: changed meanwhile").await;
-    browser.until_text("editor has changed this place").await;
+    browser.until_text("Not saved: changed by another user").await;
+    browser.until_text("editor changed this place").await;
     let told = browser.text().await;
-    for words in ["Menu Text Offers of the day Best offers My offers", "take what is there now"] {
+    for words in ["Menu Text Offers of the day Best offers My offers", "load the current values"] {
         assert!(told.contains(words), "{words} is not in: {told}");
     }
     browser.assert_sound().await;
@@ -271,7 +271,7 @@ async fn places_are_renamed_and_deleted() {
     browser.click(&summary("Delete Plans")).await;
     browser.click(&button("Delete Plans")).await;
     browser.until_text("no section of this campaign has the label `Plans`").await;
-    browser.until_text("Not done").await;
+    browser.until_text("Not changed").await;
     assert!(browser.errors().await.iter().any(|error| error.contains("422")), "the page is no answer to a refusal");
     browser.open("/campaigns/13010/edit?label=Plans").await;
     browser.type_into(&field("Label"), "Prices").await;
@@ -285,7 +285,7 @@ async fn places_are_renamed_and_deleted() {
     browser.click(&button("Save")).await;
     browser.until_shown(&crate::support::browser::heading("Memberships")).await;
     browser.click(&summary("Delete campaign")).await;
-    browser.click(&button("Delete Memberships for good")).await;
+    browser.click(&button("Delete Memberships permanently")).await;
     browser.until_text("There is no campaign yet").await;
     assert_eq!(stage.waypost.get("/v1/campaigns/13010").await.status, 404);
     browser.assert_sound().await;
@@ -298,11 +298,11 @@ async fn a_signing_secret_is_made_and_replaced() {
     let browser = Browser::at(&stage.waypost.url("")).await;
     browser.open("/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
     browser.click(&summary("Signing, limits and retries")).await;
-    browser.click(&button("Make a secret")).await;
+    browser.click(&button("Generate a secret")).await;
     browser.until_text("webhook-signature: v1,").await;
     let first = browser.value(&field("Signing secret")).await;
     assert!(first.starts_with("whsec_"), "{first}");
-    browser.click(&button("Make a new secret")).await;
+    browser.click(&button("Generate a new secret")).await;
     let webhook = until("the secret that was replaced", PATIENCE, async || {
         let stored = stage.waypost.get("/v1/campaigns/13010").await.json();
         let webhook = stored["sections"][0]["menu"][3]["webhook"].clone();
@@ -327,7 +327,7 @@ async fn a_change_of_mind_loses_nothing() {
     let browser = Browser::at(&stage.waypost.url("")).await;
     browser.open("/campaigns/13010/edit?label=Welcome+Message&keyword=4").await;
     browser.choose(&choice("Redirect Type"), "Webhook").await;
-    browser.until_text("It is where this choice leads.").await;
+    browser.until_text("The webhook is the redirect.").await;
     browser.choose(&choice("Redirect Type"), "Interaction").await;
     browser.until_text("The label of a section").await;
     assert_eq!(browser.value(&choice("Redirect To")).await, "Offers");
@@ -347,7 +347,7 @@ async fn the_webhooks_of_sections_are_edited() {
     let stage = Stage::set("console", &[]).await;
     let browser = Browser::at(&stage.waypost.url("")).await;
     browser.open("/campaigns/13010/edit?label=Offers").await;
-    browser.until_text("It is where this choice leads.").await;
+    browser.until_text("The webhook is the redirect.").await;
     browser.type_into(&field("URL"), &stage.receiver.url("/renamed")).await;
     browser.click(&button("Save")).await;
     browser.until_text("Saved: Offers").await;
@@ -378,7 +378,7 @@ async fn what_is_refused_is_not_lost() {
     campaign["sections"][0]["menu"][0]["redirect"]["to"] = json!("Prices");
     stage.waypost.put_campaign(&campaign).await;
     browser.click(&button("Save")).await;
-    browser.until_text("this place was deleted meanwhile").await;
+    browser.until_text("This place was deleted or renamed").await;
     assert_eq!(browser.value(&field("Message")).await, "Many words");
     stage.waypost.send(Method::DELETE, "/v1/campaigns/13010", None).await;
     browser.type_into(&field("Message"), "Many words more").await;

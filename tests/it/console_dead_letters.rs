@@ -51,10 +51,10 @@ async fn exhausted(stage: &Stage, event: &str) {
 async fn nothing_is_lost_where_there_are_none() {
     let (_stage, browser) = visited_by("viewer").await;
     browser.until_path("/dead-letters?state=pending").await;
-    browser.until_text("No dead letters: nothing is lost").await;
+    browser.until_text("No dead letters").await;
     browser.assert_sound().await;
     browser.click(&link("Replays")).await;
-    browser.until_text("No replay yet").await;
+    browser.until_text("No replays yet").await;
     browser.assert_sound().await;
 }
 
@@ -69,7 +69,7 @@ async fn while_the_letters_are_being_read_the_page_says_so_and_comes_again() {
     .await;
     let browser = Browser::at(&waypost.url("")).await;
     browser.open("/dead-letters").await;
-    browser.until_text("reading the dead letters from the broker: 0 dead letters so far").await;
+    browser.until_text("loading the dead letters from the broker: 0 dead letters so far").await;
     browser.assert_sound().await;
     let reply = waypost.get("/replays").await;
     assert_eq!((reply.status, reply.headers["refresh"].as_str()), (200, "2"), "{reply:?}");
@@ -92,8 +92,8 @@ async fn counts_lead_to_what_they_count_and_filters_can_be_shared() {
     browser.click(&link("503: 1").inside(group("Last status"))).await;
     browser.until_path("/dead-letters?status=503&state=pending").await;
     browser.until_text("1 dead letter").await;
-    browser.until_shown(&row("503 Service Unavailable").inside(region("Dead letters, the latest first"))).await;
-    browser.click(&link("Without status 503")).await;
+    browser.until_shown(&row("503 Service Unavailable").inside(region("Dead letters, newest first"))).await;
+    browser.click(&link("Remove status 503")).await;
     browser.until_path("/dead-letters?state=pending").await;
 
     // Typed into the form, with a time as people say it: the address has the time itself.
@@ -112,16 +112,16 @@ async fn counts_lead_to_what_they_count_and_filters_can_be_shared() {
     let endpoint = stage.receiver.url("");
     browser.click(&link(&format!("{endpoint}: 6")).inside(group("Endpoint"))).await;
     browser.until_text("6 dead letters").await;
-    browser.until_shown(&link(&format!("Without endpoint {endpoint}"))).await;
+    browser.until_shown(&link(&format!("Remove endpoint {endpoint}"))).await;
     browser.click(&summary("Filter")).await;
     assert_eq!(browser.value(&field("Endpoint")).await, endpoint);
     browser.type_into(&field("Phone number"), "+15550001").await;
     browser.type_into(&field("Event"), "e-503").await;
     browser.click(&button("Show")).await;
     browser.until_text("1 dead letter").await;
-    browser.until_shown(&link("Without phoneNumber +15550001")).await;
+    browser.until_shown(&link("Remove phoneNumber +15550001")).await;
     browser.assert_sound().await;
-    browser.click(&link("Without eventId e-503")).await;
+    browser.click(&link("Remove eventId e-503")).await;
     browser.until_text("6 dead letters").await;
     browser.open("/dead-letters?endpoint=example.com&phoneNumber=%2B19995550000").await;
     browser.until_text("not an endpoint: write scheme, host and port").await;
@@ -130,13 +130,13 @@ async fn counts_lead_to_what_they_count_and_filters_can_be_shared() {
 
     // A shared address says what is wrong with it, beside the field.
     browser.open("/dead-letters?status=5xx&label=Plans").await;
-    browser.until_text("an HTTP status is a number like 503").await;
+    browser.until_text("must be an HTTP status like 503").await;
     assert_eq!(browser.value(&field("Last status")).await, "5xx");
     assert_eq!(browser.value(&field("Label")).await, "Plans");
     assert_eq!(browser.attribute(&field("Last status"), "aria-invalid").await.as_deref(), Some("true"));
     browser.assert_sound().await;
     browser.open("/dead-letters?campaign=13010").await;
-    browser.until_text("The address asks for campaign").await;
+    browser.until_text("Unknown filter field campaign").await;
 
     browser.open("/dead-letters?label=Plans").await;
     browser.until_text("No dead letter matches").await;
@@ -154,7 +154,7 @@ async fn the_list_goes_on_page_by_page() {
     let (stage, browser) = visited_by("viewer").await;
     stage.bury(4, 35).await;
     browser.open("/dead-letters?reason=gone").await;
-    let letters = region("Dead letters, the latest first");
+    let letters = region("Dead letters, newest first");
     let rows = async || browser.names(&row("410 Gone").inside(letters.clone())).await.len();
     assert_eq!(rows().await, 30);
     browser.click(&link("Older")).await;
@@ -177,7 +177,7 @@ async fn a_letter_tells_what_was_sent_and_what_came_back() {
     browser.until_shown(&heading("503 Service Unavailable, exhausted pending")).await;
     browser.until_text("attempts, or the time for them, were used up").await;
     browser.until_shown(&heading("3 attempts")).await;
-    for words in ["the database is down", "Once the endpoint answers again, replay it", "x-api-key: ********"] {
+    for words in ["the database is down", "Replay it when the endpoint works again", "x-api-key: ********"] {
         browser.until_text(words).await;
     }
     browser.until_text("\"eventId\": \"e-1\"").await;
@@ -197,7 +197,7 @@ async fn a_letter_tells_what_was_sent_and_what_came_back() {
     browser.assert_quiet().await;
 
     browser.open("/dead-letters/dl_none").await;
-    browser.until_text("there is no dead letter dl_none").await;
+    browser.until_text("There is no dead letter dl_none").await;
 }
 
 #[tokio::test]
@@ -206,10 +206,10 @@ async fn what_is_no_event_is_shown_as_it_came() {
     stage.publish(&json!({ "campaignId": "13010", "date": "yesterday" })).await;
     until("the letter", LONG, async || (stage.waypost.total("reason=malformed").await == 1).then_some(())).await;
     browser.open("/dead-letters").await;
-    browser.click(&link("malformed").inside(region("Dead letters, the latest first"))).await;
+    browser.click(&link("malformed").inside(region("Dead letters, newest first"))).await;
     browser.until_text("$.date: ").await;
     browser.until_text("\"yesterday\"").await;
-    browser.until_text("puts the message back on the queue of events").await;
+    browser.until_text("puts the original message back on the events queue").await;
     browser.assert_sound().await;
     browser.click(&button("Replay")).await;
     browser.until_text("1 dead letter would be sent again").await;
@@ -243,7 +243,7 @@ async fn letters_are_sent_again_after_a_dry_run() {
     browser.until_text("/s").await;
     browser.until_text("in ").await;
     browser.assert_sound().await;
-    browser.until_text("All of them were sent, and none failed.").await;
+    browser.until_text("All dead letters were sent. None failed.").await;
     browser.until_text("30 of 30 sent").await;
     browser.until_gone(&button("Pause")).await;
     assert_eq!(stage.receiver.requests().len(), 30);
@@ -266,7 +266,7 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
     stage.bury(4, 40).await;
     let id = stage.waypost.order_replay(&json!({ "filter": {}, "ratePerSecond": 4 })).await;
     browser.open(&format!("/replays/{id}")).await;
-    browser.until_text("at most 4 a second").await;
+    browser.until_text("at most 4 per second").await;
     // By the keyboard alone.
     browser.tab_to(&button("Pause")).await;
     browser.press(Key::Enter).await;
@@ -291,12 +291,12 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
     browser.click(&summary("Cancel")).await;
     browser.until_text("can't be resumed").await;
     browser.click(&button("End this replay")).await;
-    browser.until_text("It was cancelled.").await;
-    browser.until_text("not sent: as they were before").await;
+    browser.until_text("The replay was cancelled.").await;
+    browser.until_text("not sent. Their state is unchanged.").await;
     browser.until_gone(&button("Pause")).await;
     let replay = stage.waypost.until_replay(&id, "cancelled").await;
     let left = replay["total"].as_u64().unwrap_or_default() - replay["sent"].as_u64().unwrap_or_default();
-    browser.click(&link("Look at those that are pending")).await;
+    browser.click(&link("Show the pending ones")).await;
     browser.until_text(&format!("{left} dead letters")).await;
     browser.assert_quiet().await;
 }
@@ -308,10 +308,10 @@ async fn what_fails_again_ends_a_replay_and_is_found() {
     stage.receiver.answer("/offers", Answer::status(500).body("still broken"));
     browser.open("/dead-letters/replay?status=410").await;
     browser.click(&button("Replay 25 dead letters")).await;
-    browser.until_text("It stopped by its failure ratio (0.5)").await;
+    browser.until_text("The replay stopped because of its failure ratio (0.5)").await;
     browser.until_text("5 dead letters not sent").await;
     browser.assert_sound().await;
-    browser.click(&link("What failed again is pending as new dead letters")).await;
+    browser.click(&link("Letters that failed again are pending as new dead letters")).await;
     browser.until_text("20 dead letters").await;
     browser.until_shown(&link("500: 20").inside(group("Last status"))).await;
     browser.assert_quiet().await;
@@ -327,14 +327,14 @@ async fn current_and_original_configuration_lead_elsewhere() {
     browser.open("/dead-letters").await;
     browser.click(&checkbox("Tick all on this page")).await;
     browser.click(&button("Replay ticked")).await;
-    browser.until_text("2 dead letters chosen one by one").await;
-    browser.until_text("None of them can be sent as things are").await;
+    browser.until_text("2 selected dead letters").await;
+    browser.until_text("None can be sent with this configuration").await;
     browser.until_text("webhook_disabled").await;
     browser.assert_sound().await;
     browser.click(&radio("Original")).await;
     browser.until_no_text("webhook_disabled").await;
     browser.click(&button("Replay 2 dead letters")).await;
-    browser.until_text("All of them were sent, and none failed.").await;
+    browser.until_text("All dead letters were sent. None failed.").await;
     browser.until_text("original: the webhooks as they were").await;
     assert_eq!(stage.receiver.requests().len(), 2);
     browser.assert_quiet().await;
@@ -356,14 +356,14 @@ async fn letters_are_given_up_by_selection_by_filter_and_one_by_one() {
     browser.click(&tick(0)).await;
     browser.click(&tick(1)).await;
     browser.click(&button("Discard ticked")).await;
-    browser.until_shown(&heading("2 dead letters given up for good?")).await;
+    browser.until_shown(&heading("Discard 2 dead letters?")).await;
     browser.assert_sound().await;
     browser.type_into(&field("Reason"), "  ").await;
     browser.click(&button("Discard 2 dead letters")).await;
-    browser.until_text("say why: it is kept with each of them").await;
+    browser.until_text("Enter a reason. It is stored with each discarded dead letter.").await;
     browser.type_into(&field("Reason"), "a test of ours").await;
     browser.click(&button("Discard 2 dead letters")).await;
-    browser.until_text("Discarded 2 dead letters. 4 dead letters are still pending in all.").await;
+    browser.until_text("Discarded 2 dead letters. 4 dead letters are still pending in total.").await;
     browser.assert_sound().await;
     stage.waypost.until_states(&[("pending", 4), ("discarded", 2)]).await;
 
@@ -379,12 +379,12 @@ async fn letters_are_given_up_by_selection_by_filter_and_one_by_one() {
 
     browser.open("/dead-letters?status=410&state=pending").await;
     browser.click(&button("Discard all 3 pending that match")).await;
-    browser.until_shown(&heading("3 dead letters given up for good?")).await;
+    browser.until_shown(&heading("Discard 3 dead letters?")).await;
     // What dies after the question is not meant by it.
     stage.bury(4, 1).await;
     browser.type_into(&field("Reason"), "the campaign is over").await;
     browser.click(&button("Discard 3 dead letters")).await;
-    browser.until_text("Discarded 3 dead letters. 1 dead letter is still pending in all.").await;
+    browser.until_text("Discarded 3 dead letters. 1 dead letter is still pending in total.").await;
     stage.waypost.until_states(&[("pending", 1), ("discarded", 6)]).await;
     browser.open("/dead-letters/discard?state=discarded").await;
     browser.until_text("Only pending dead letters can be discarded.").await;
@@ -414,6 +414,6 @@ async fn a_viewer_looks_and_changes_nothing() {
     }
     for path in ["/dead-letters/replay?status=410", "/dead-letters/discard?status=410"] {
         browser.open(path).await;
-        browser.until_text("this needs the role operator").await;
+        browser.until_text("This page needs the role operator").await;
     }
 }

@@ -28,7 +28,7 @@ async fn explain(browser: &Browser, event: &Value) {
 async fn figures_move_while_events_are_delivered() {
     let stage = Stage::set("overview", &[]).await;
     let browser = browser_at(&stage, "/").await;
-    browser.until_text("All is well: consuming, and there was nothing to send in the last minute.").await;
+    browser.until_text("All is well: consuming, with nothing to send in the last minute.").await;
     let version = stage.waypost.metric("waypost_config_version").await;
     browser.until_text(&format!("current, version {version}")).await;
     browser.assert_sound().await;
@@ -38,15 +38,15 @@ async fn figures_move_while_events_are_delivered() {
     stage.amqp.publish_events(&stage.prefix, &many(50, 3)).await;
     browser.until_text("All is well: 50 requests in the last minute, all answered with 2xx.").await;
     browser.until_text("the last minute 50 0").await;
-    browser.until_text("taken from events 50").await;
-    browser.until_text("It adds up").await;
-    browser.until_text("None fails: one endpoint in use of late.").await;
+    browser.until_text("received from events 50").await;
+    browser.until_text("The account is balanced").await;
+    browser.until_text("None failing: one endpoint used recently.").await;
     browser.until_focused(&link("All endpoints")).await;
 
     stage.receiver.answer_in_turn("/offers", vec![Answer::status(503), Answer::ok()]);
     stage.publish(&chose(4, "fails-once")).await;
     browser.until_text("status_5xx 1").await;
-    browser.until_text("taken from the ladder 1").await;
+    browser.until_text("received from delay queues 1").await;
 
     stage.bury(5, 3).await;
     browser.until_text("Attention: 3 dead letters are pending.").await;
@@ -59,7 +59,7 @@ async fn figures_move_while_events_are_delivered() {
     let headers = [("accept", "text/html")];
     let page = stage.waypost.send_with(Method::GET, "/", &headers, String::new()).await;
     assert_eq!(page.status, 200);
-    for text in ["3 dead letters are pending", "Delivered a second in the last five minutes: at most"] {
+    for text in ["3 dead letters are pending", "Delivered per second in the last five minutes: at most"] {
         assert!(page.body.contains(text), "no {text:?}: {}", page.body);
     }
 }
@@ -70,11 +70,11 @@ async fn a_broker_that_goes_away_is_told_and_so_is_a_worker() {
     let stage = Stage::set_on(&broker.url(), "overview", &[]).await;
     let browser = browser_at(&stage, "/").await;
     browser.until_text("All is well").await;
-    browser.until_text("Sharing the work one worker").await;
+    browser.until_text("Workers 1").await;
     broker.kill().await;
     browser.until_text("Trouble: Not connected to the broker: ").await;
-    browser.until_text("See that RabbitMQ runs and that this worker reaches it").await;
-    browser.until_text("ready to be taken –").await;
+    browser.until_text("Check that RabbitMQ is running and that this worker can reach it").await;
+    browser.until_text("ready for a worker –").await;
     browser.assert_sound().await;
     broker.start().await;
     browser.until_text("All is well").await;
@@ -110,7 +110,7 @@ async fn an_open_breaker_shows_and_closes() {
     let events: Vec<Value> = (0..12).map(event).collect();
     stage.amqp.publish_events(&stage.prefix, &events).await;
     browser.until_text("2 endpoints: 1 open, 0 half-open, 1 closed").await;
-    browser.until_text("sent as a probe. An answer other than 429 and 5xx closes the breaker").await;
+    browser.until_text("sent as a probe. Any response other than 429 and 5xx closes the breaker").await;
     browser.until_text("no answer within the time limit").await;
     let rows = browser.names(&row("")).await;
     assert!(rows[1].starts_with(&format!("{origin} open 100 %")), "the worst is not the first: {rows:?}");
@@ -126,7 +126,7 @@ async fn an_open_breaker_shows_and_closes() {
     browser.open("/endpoints").await;
     browser.type_into(&field("Search endpoints by host"), "example.com").await;
     browser.click(&button("Search")).await;
-    browser.until_text("No endpoint in use of late has example.com in its name.").await;
+    browser.until_text("No recently used endpoint contains example.com in its name.").await;
     browser.click(&link("Show all")).await;
     browser.until_text("2 endpoints").await;
     let port = origin.rsplit(':').next().expect("a port").to_owned();
@@ -143,7 +143,7 @@ async fn an_open_breaker_shows_and_closes() {
 async fn an_event_is_explained() {
     let stage = Stage::set("overview", &[]).await;
     let browser = browser_at(&stage, "/explain").await;
-    browser.until_text("Paste an event, or take the sample.").await;
+    browser.until_text("Paste an event, or use the sample.").await;
     let sample = browser.value(&field(EVENT)).await;
     assert!(sample.contains("\"campaignId\": \"13010\""), "{sample}");
     browser.assert_sound().await;
@@ -158,7 +158,7 @@ async fn an_event_is_explained() {
     browser.until_text("webhook-id: msg_").await;
     browser.until_text("\"phoneNumber\":\"+15550001\"").await;
     browser.until_text("fires: its menu entry matches by its keyword").await;
-    browser.until_text("Menu entry found by its keyword").await;
+    browser.until_text("Menu entry matched by its keyword").await;
     browser.until_text("3 – no the event's keyword is 4").await;
     browser.assert_sound().await;
     assert!(stage.receiver.requests().is_empty(), "explaining has sent something");
@@ -176,23 +176,21 @@ async fn an_event_is_explained() {
     // One that fires nothing.
     browser.open("/explain").await;
     explain(&browser, &chose(9, "nothing")).await;
-    browser
-        .until_text("nothing is sent: the section has no webhook of its own, and keyword 9 is none of this menu's")
-        .await;
+    browser.until_text("nothing is sent: the section has no webhook of its own, and the menu has no keyword 9").await;
     browser.until_text("Welcome Message, entry 4 its menu entry does not match").await;
     browser.assert_sound().await;
 
     // And what is no event.
     let faulty = json!({ "campaignId": "13010", "label": 7, "phoneNumber": "1", "date": "yesterday" });
     explain(&browser, &faulty).await;
-    browser.until_text("This is no step event: 2 faults").await;
+    browser.until_text("Not a step event: 2 errors").await;
     browser.until_text("$.label").await;
     browser.until_text("$.date not an RFC 3339 date").await;
     assert_eq!(browser.attribute(&field(EVENT), "aria-invalid").await.as_deref(), Some("true"));
     browser.until_no_text("Webhooks that do not fire").await;
     browser.assert_sound().await;
     explain(&browser, &json!("text")).await;
-    browser.until_text("This is no step event: one fault").await;
+    browser.until_text("Not a step event: one error").await;
 }
 
 #[tokio::test]

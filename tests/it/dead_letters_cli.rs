@@ -300,7 +300,7 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
     ask(&stage, &[&cancel[..], &["--yes"]].concat()).await;
     let printed = run.end().await;
     assert_eq!(printed.code, Some(1), "{printed:#?}");
-    assert!(printed.stderr.contains("it was cancelled"), "{printed:#?}");
+    assert!(printed.stderr.contains("error: cancelled: "), "{printed:#?}");
     assert!(printed.stderr.contains("waypost dead-letters replay --campaign 13010"), "{printed:#?}");
     for command in ["resume", "pause", "cancel"] {
         fail(&stage, &["replays", command, &id], "error: ").await;
@@ -314,7 +314,7 @@ async fn a_replay_is_paused_resumed_and_cancelled() {
 async fn a_replay_that_goes_badly_stops_by_itself() {
     let stage = with_dead_letters(40).await;
     let arguments = ["dead-letters", "replay", "--all", "--stop-on-failure-ratio", "0.5"];
-    let printed = fail(&stage, &arguments, "it stopped by its failure ratio (0.5)").await;
+    let printed = fail(&stage, &arguments, "stopped by the failure ratio (0.5)").await;
     assert!(printed.stderr.contains("waypost dead-letters list --since"), "{printed:#?}");
 }
 

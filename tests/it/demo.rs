@@ -78,7 +78,7 @@ async fn every_event_is_accounted_for_and_nothing_is_left_behind() {
 async fn for_people_it_tells_the_same_in_words() {
     let clean = Clean::new().await;
     let printed = clean.start(&["--events", "20"]).end().await;
-    ended(&printed, 0, "under way 0");
+    ended(&printed, 0, "in flight 0");
     for words in ["it balances", "dead: gone", "dead: exhausted", "webhook-id: ", "x-api-key: "] {
         assert!(printed.stdout.contains(words), "no {words:?}: {}", printed.stdout);
     }

@@ -44,11 +44,11 @@ async fn a_persons_letters_tell_nothing_of_them_any_more() {
     let erase = ["erase", "--phone", PHONE];
     let refused = waypost.cli(&erase).await;
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{refused:?}");
-    assert!(refused.stderr.contains("this would erase what 3 dead letters tell of the person"), "{refused:?}");
+    assert!(refused.stderr.contains("erase for good what 3 dead letters contain about the person"), "{refused:?}");
     let dry = waypost.cli(&[&erase[..], &["--dry-run"]].concat()).await;
     assert_eq!(
         (dry.code, dry.stdout.trim()),
-        (Some(0), "would erase what 3 dead letters tell of the person, for good"),
+        (Some(0), "would erase for good what 3 dead letters contain about the person"),
         "{dry:?}"
     );
     let letters = async |waypost: &Waypost| {

@@ -71,7 +71,7 @@ async fn a_person_is_told_what_to_do() {
     assert_eq!(printed.code, Some(0), "{printed:#?}");
     for text in [
         "Welcome Message (welcomeMessage)",
-        "matches by its menu text, for keyword 9 is none of this menu's: 1, 2, 3, 4, 5",
+        "matches by its menu text, because the menu has no keyword 9 (it has 1, 2, 3, 4, 5)",
         "$.sections[0].menu[3].webhook",
         "webhook-id: msg_",
         "\"source\":\"chatbot\"",
@@ -110,7 +110,7 @@ async fn an_event_may_come_from_a_file() {
     assert_eq!(explanation["event"]["eventId"], "e", "{explanation:#}");
 
     for (arguments, input, code, said) in [
-        (&["-"][..], format!("{event}{event}"), 2, "one event at a time"),
+        (&["-"][..], format!("{event}{event}"), 2, "several events"),
         (&["-"], "{}".to_owned(), 1, "$.campaignId: missing"),
         (&["-"], "nonsense".to_owned(), 1, "not JSON"),
         (&["no-such-file.json"], String::new(), 1, "No such file"),

@@ -65,8 +65,8 @@ async fn a_record_that_is_not_read_back_is_published_again() {
     let read = async {
         // Once more after each time-out, over another connection.
         amqp.until_depth(&log, 3).await;
-        appender.applied("another", ());
-        appender.applied("message-2", ());
+        appender.notify_applied("another", ());
+        appender.notify_applied("message-2", ());
     };
     let (published, ()) = tokio::join!(appender.publish_until_applied(to_queue(&log, 2)), read);
     assert_eq!(published, Ok(2));
@@ -153,7 +153,7 @@ async fn what_a_lost_connection_left_open_is_published_on_the_next() {
     let amqp = Amqp::connect(&broker.url()).await;
     let depth = amqp.depth(&queue).await.expect("the queue");
     assert!(depth >= 501, "{depth} of 501 are there");
-    assert_eq!(publisher.link(), PublisherStatus::Up);
+    assert_eq!(publisher.status(), PublisherStatus::Up);
 }
 
 /// As RabbitMQ 4.3.6 can leave a channel that publishes to a stream, after the stream's leader was lost; other channels are confirmed.
@@ -178,7 +178,7 @@ async fn who_has_stopped_waiting_is_not_published_for_again() {
     assert_eq!(publisher.publish(to_queue(&queue, 0)).await, Ok(()));
     proxy.refuse();
     // Before that a message may still get through.
-    until("the connection to be lost", LONG, async || (publisher.link() != PublisherStatus::Up).then_some(())).await;
+    until("the connection to be lost", LONG, async || (publisher.status() != PublisherStatus::Up).then_some(())).await;
     let gave_up = tokio::time::timeout(Duration::from_millis(200), publisher.publish(to_queue(&queue, 1))).await;
     assert!(gave_up.is_err());
     proxy.resume();

@@ -28,9 +28,9 @@ async fn settings_are_read_again() {
     let stage = Stage::set("running", &[]).await;
     stage.receiver.answer("/offers", Answer::status(500));
     reload(&stage, "[retry]\nmaxAttempts = 1\n[log]\nlevel = 'debug'\n[broker]\nprefetch = 7\n");
-    let line = stage.waypost.until_line("settings read again").await;
+    let line = stage.waypost.until_line("settings reloaded").await;
     assert!(line.contains("retry.maxAttempts: 12 → 1") && line.contains("log.level: info → debug"), "{line}");
-    let line = stage.waypost.until_line("only with another start").await;
+    let line = stage.waypost.until_line("settings changes need a restart").await;
     assert!(line.contains("broker.prefetch: 1000 → 7") && !line.contains("retry"), "{line}");
     stage.publish(&chose(4, "reloaded")).await;
     let letter = &stage.dead_letters(1).await[0];
@@ -38,7 +38,7 @@ async fn settings_are_read_again() {
     stage.waypost.until_line("event resolved").await;
 
     reload(&stage, "[retry]\nmaxAttempts = 0\njiter = 1\n");
-    let line = stage.waypost.until_line("the settings are as they were").await;
+    let line = stage.waypost.until_line("settings not reloaded").await;
     assert!(line.contains("retry.maxAttempts") && line.contains("retry.jiter"), "{line}");
     stage.publish(&chose(4, "not-reloaded")).await;
     assert_eq!(stage.dead_letters(2).await[1]["attempts"].as_array().map(Vec::len), Some(1));
@@ -46,7 +46,7 @@ async fn settings_are_read_again() {
     std::fs::remove_file(settings_file(&stage)).expect("the file");
     stage.waypost.hang_up();
     let line = stage.waypost.until_line("waypost.toml: cannot be read").await;
-    assert!(line.contains("the settings are as they were"), "{line}");
+    assert!(line.contains("settings not reloaded"), "{line}");
 }
 
 /// Limits of endpoints hold from SIGHUP on.
@@ -135,7 +135,7 @@ async fn the_log_has_what_is_written_of_it() {
         ("delivered", &[]),
         ("attempt failed", &[]),
         ("dead", &["endpoint"]),
-        ("a message that can't be read becomes a dead letter", &common[..]),
+        ("malformed message dead-lettered", &common[..]),
     ] {
         let line = stage.waypost.until_line(&format!("\"message\":\"{message}\"")).await;
         let line: Map<String, Value> = serde_json::from_str(&line).expect("a line is a JSON object");

@@ -79,7 +79,7 @@ async fn neither_the_broker_nor_the_disk_has_a_secret() {
     for keys in [key(2), String::new()] {
         for store in [Some(&waypost), None] {
             let said = refused(&prefix, &keys, store).await;
-            assert!(said.contains("a secret of the campaign `c` is sealed with the key"), "{said}");
+            assert!(said.contains("a secret of the campaign `c` is encrypted with the key"), "{said}");
             assert!(said.contains("WAYPOST_SECRET_KEY") && !said.contains(&key(2)), "{said}");
         }
     }
@@ -105,7 +105,7 @@ async fn a_key_is_replaced_while_all_goes_on() {
     put(&old, "other", &receiver).await;
     let said = until("the end of the worker that lacks the key", crate::stage::LONG, async || {
         let lines = new.lines().join("\n");
-        lines.contains("a secret of the campaign `other` is sealed with the key").then_some(lines)
+        lines.contains("a secret of the campaign `other` is encrypted with the key").then_some(lines)
     })
     .await;
     assert!(!said.contains(HUSH), "{said}");

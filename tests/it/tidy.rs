@@ -126,14 +126,14 @@ const LIMITS: [(&str, &str, &str); 15] = [
     ("header lines of an answer | 1048576 bytes", "src/sender/answer.rs", "HEADER_BYTES_READ: usize = 1024 * 1024;"),
     ("request | 30000 ms", "src/delivery/document/webhook.rs", "MAX_TIMEOUT_MS: u64 = 30_000;"),
     ("kept with a delivery | 50 |", "src/delivery.rs", "ATTEMPTS_KEPT: usize = 50;"),
-    ("page of a list | 1000 |", "src/http/pagination.rs", "MAX_PAGE: u16 = 1000;"),
+    ("page of a list | 1000 |", "src/http/pagination.rs", "MAX_LIMIT: u16 = 1000;"),
     ("being dealt with | 33554432 |", "src/worker/memory_budget.rs", "MESSAGE_BYTES: usize = 32 * 1024 * 1024;"),
     (
         "each webhook's counted once | 67108864 |",
         "src/worker/memory_budget.rs",
         "PARAMETER_BYTES: usize = 64 * 1024 * 1024;",
     ),
-    ("receivers remembered | 10000 |", "src/worker/endpoint_registry.rs", "MOST: usize = 10_000;"),
+    ("receivers remembered | 10000 |", "src/worker/endpoint_registry.rs", "MAX_RECEIVERS: usize = 10_000;"),
 ];
 
 #[test]

@@ -140,7 +140,7 @@ fn what_is_wrong_with_a_certificate_is_told_at_the_start() {
     let said = check(&[&format!("http.certFile={certificate}"), &format!("http.keyFile={other}")]);
     assert!(said.contains("http.certFile") && said.contains("do not go together"), "{said}");
     let said = check(&[&format!("broker.certFile={certificate}")]);
-    assert!(said.contains("broker.certFile") && said.contains("has no key beside it"), "{said}");
+    assert!(said.contains("broker.certFile") && said.contains("keyFile is missing"), "{said}");
     let nowhere = Path::new("/nowhere.pem").display();
     let said = check(&[&format!("broker.caFile={nowhere}")]);
     assert!(said.contains("broker.caFile") && said.contains("cannot be read"), "{said}");

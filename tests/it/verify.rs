@@ -56,5 +56,5 @@ async fn all_that_was_taken_is_accounted_for_and_what_was_purged_is_missed() {
         (printed.code == Some(1)).then_some(printed)
     })
     .await;
-    assert!(printed.stderr.contains("30 messages were put on the delay ladder"), "{printed:?}");
+    assert!(printed.stderr.contains("30 messages were put into the delay queues"), "{printed:?}");
 }

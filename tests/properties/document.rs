@@ -12,7 +12,7 @@ use waypost::delivery::egress::HttpUrls;
 use waypost::delivery::event::StepEvent;
 use waypost::delivery::ids::EventId;
 use waypost::delivery::request::render;
-use waypost::delivery::secret_encryption::is_sealed;
+use waypost::delivery::secret_encryption::is_encrypted;
 use waypost::delivery::violation::Violation;
 
 use super::{are_told, is_kept, now};
@@ -101,7 +101,7 @@ fn gets_what_it_is_configured_with(place: &WebhookPlace<'_>) {
     let parameters = webhook.body.to_value();
     let parameters = parameters.as_object().expect("an object");
     assert!(parameters.iter().all(|(name, value)| sent.get(name) == Some(value)), "{sent:?}");
-    if let Some(secret) = webhook.secret.as_deref().filter(|secret| !is_sealed(secret)) {
+    if let Some(secret) = webhook.secret.as_deref().filter(|secret| !is_encrypted(secret)) {
         assert!(request.headers.contains_key("webhook-signature"), "the secret {secret} does not sign");
     }
 }

@@ -36,8 +36,8 @@ fn is_an_event(body: &[u8], event: &StepEvent) {
 fn has_a_normal_form(keyword: &Keyword) {
     let form = keyword.normal_form();
     let text = form.clone().into_text();
-    assert_eq!(NormalForm::of_text(&text), form);
-    assert_eq!(NormalForm::of_text(&text).into_text(), text);
+    assert_eq!(NormalForm::from_text(&text), form);
+    assert_eq!(NormalForm::from_text(&text).into_text(), text);
     let seen_alike = format!("\u{feff} {text}\u{200b} ");
     assert!(keyword.matches(&Keyword::Text(seen_alike)), "{keyword:?}");
     if let Keyword::Number(number) = keyword {

@@ -34,8 +34,8 @@ pub(super) fn is_a_letter(letter: &DeadLetter) {
     // Reading JSON ends at 128, and what is sent again is written within as much.
     assert!(depth(&written) <= 128);
     let link = ReplayRef { dead_letter: letter.id.clone(), replay: ReplayId::new("rp_1") };
-    let again = letter.clone().unsent(DeadLetterReason::WebhookDeleted).of_replay(link.clone());
-    assert_eq!(again.id, letter.clone().of_replay(link).id, "one letter to a replay, however it ends");
+    let again = letter.clone().unsent(DeadLetterReason::WebhookDeleted).with_replay(link.clone());
+    assert_eq!(again.id, letter.clone().with_replay(link).id, "one letter to a replay, however it ends");
     assert_ne!(again.id, letter.id);
     assert_eq!((&again.event, &again.target), (&letter.event, &letter.target));
     is_kept(&again);
@@ -44,7 +44,7 @@ pub(super) fn is_a_letter(letter: &DeadLetter) {
 /// What can't be read is kept, byte for byte, and goes back as it came.
 fn is_kept_whole(body: &[u8]) {
     let faults = vec![Violation::new("$", "not JSON")];
-    let letter = |seen| DeadLetter::of_body(body, faults.clone(), seen, DeadLetterReason::Malformed, now());
+    let letter = |seen| DeadLetter::from_body(body, faults.clone(), seen, DeadLetterReason::Malformed, now());
     let one = letter("seen-1");
     assert_ne!(one.id, letter("seen-2").id, "equal bodies that came twice are two letters");
     assert_ne!(one.id, DeadLetterId::new(""));

@@ -18,29 +18,29 @@ pub(crate) fn holds(value: &str) {
     let document = json!({ "id": "c", "sections": [
         { "label": "a", "webhook": { "url": "https://example.com/", "headers": { "X-Key": value } } }] });
     let Ok(campaign) = read(document.to_string().as_bytes(), HttpUrls::Refused, None) else { return };
-    let [one, other] = KEYS.map(|key| Keyring::read(key).expect("a key"));
+    let [one, other] = KEYS.map(|key| Keyring::parse(key).expect("a key"));
     let none = Keyring::default();
     if let Some(rest) = value.strip_prefix(PREFIX) {
         for ring in [&one, &other, &none] {
-            let (_, error) = ring.opened(campaign.clone()).expect_err("nobody has sealed it");
+            let (_, error) = ring.decrypt(campaign.clone()).expect_err("nobody has sealed it");
             assert!(rest.len() <= 8 || !error.to_string().contains(rest), "{error}");
         }
         return;
     }
     for ring in [&one, &none] {
-        assert_eq!(ring.opened(campaign.clone()).as_ref(), Ok(&campaign), "what is not sealed stays as it is");
+        assert_eq!(ring.decrypt(campaign.clone()).as_ref(), Ok(&campaign), "what is not sealed stays as it is");
     }
-    assert_eq!(none.sealed(&campaign, [7; SALT_BYTES]), campaign);
+    assert_eq!(none.encrypt(&campaign, [7; SALT_BYTES]), campaign);
 
-    let sealed = one.sealed(&campaign, [7; SALT_BYTES]);
+    let sealed = one.encrypt(&campaign, [7; SALT_BYTES]);
     assert!(header(&sealed).starts_with(PREFIX), "it is as it was");
-    assert_ne!(header(&sealed), header(&one.sealed(&campaign, [8; SALT_BYTES])), "sealed twice it is not the same");
-    assert_eq!(one.opened(sealed.clone()).as_ref(), Ok(&campaign));
-    let both = Keyring::read(&KEYS.map(str::to_owned).join(",")).expect("keys");
-    assert_eq!(both.opened(sealed.clone()).as_ref(), Ok(&campaign));
-    assert!(other.opened(sealed.clone()).is_err() && none.opened(sealed.clone()).is_err(), "opened by another key");
+    assert_ne!(header(&sealed), header(&one.encrypt(&campaign, [8; SALT_BYTES])), "sealed twice it is not the same");
+    assert_eq!(one.decrypt(sealed.clone()).as_ref(), Ok(&campaign));
+    let both = Keyring::parse(&KEYS.map(str::to_owned).join(",")).expect("keys");
+    assert_eq!(both.decrypt(sealed.clone()).as_ref(), Ok(&campaign));
+    assert!(other.decrypt(sealed.clone()).is_err() && none.decrypt(sealed.clone()).is_err(), "opened by another key");
     let moved = Campaign { id: "d".to_owned(), ..sealed.clone() };
-    assert!(one.opened(moved).is_err(), "opened in another campaign");
+    assert!(one.decrypt(moved).is_err(), "opened in another campaign");
     // A file of kept campaigns is a document as well.
     let kept = serde_json::to_vec(&sealed).expect("JSON");
     assert_eq!(read(&kept, HttpUrls::Refused, None), Ok(sealed));

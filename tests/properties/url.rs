@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::json;
 use waypost::delivery::document::{UrlPolicy, read, read_among};
 use waypost::delivery::egress::HttpUrls;
-use waypost::delivery::egress::{Allowed, EgressRules, not_public};
+use waypost::delivery::egress::{AllowRule, EgressRules, not_public};
 
 pub(crate) fn holds(text: &str) {
     let document = json!({ "id": "1", "sections": [{ "label": "a", "webhook": { "url": text } }] }).to_string();
@@ -32,9 +32,9 @@ pub(crate) fn holds(text: &str) {
             assert_eq!(closed, None, "{url} is permitted");
             assert!(!is_this_machine(host), "{url} is permitted");
         }
-        let everything = ["0.0.0.0/0", "::/0"].map(|network| Allowed::Network(network.parse().expect("a network")));
+        let everything = ["0.0.0.0/0", "::/0"].map(|network| AllowRule::Network(network.parse().expect("a network")));
         assert_eq!(EgressRules::new(http_urls, everything.into()).check(url), Ok(()), "where all is open, this is");
-        let other = vec![Allowed::Host("example.org".to_owned())];
+        let other = vec![AllowRule::Host("example.org".to_owned())];
         let opened = EgressRules::new(http_urls, other).check(url).is_ok();
         assert_eq!(opened, permitted, "what is opened opens nothing else");
     }

@@ -14,18 +14,18 @@ use super::{depth, is_kept, now, record};
 const DEPTH_OF_OURS: usize = 64;
 
 pub(crate) fn holds(body: &[u8]) {
-    let Ok(deliveries) = Delivery::read_waiting(body) else { return };
+    let Ok(deliveries) = Delivery::decode_waiting(body) else { return };
     assert!(!deliveries.is_empty(), "a message without any would be settled for nothing");
     let written: Vec<Vec<u8>> = deliveries.iter().map(is_kept).collect();
     if written.iter().any(|delivery| depth(delivery) > DEPTH_OF_OURS) {
         return;
     }
     for (delivery, written) in deliveries.iter().zip(&written) {
-        assert_eq!(Delivery::read_waiting(written).expect("one alone"), std::slice::from_ref(delivery));
+        assert_eq!(Delivery::decode_waiting(written).expect("one alone"), std::slice::from_ref(delivery));
     }
-    // As parked deliveries are, see src/worker/parking.rs.
+    // As parked deliveries are, see src/worker/park_batcher.rs.
     let together = [b"[".as_slice(), &written.join(b",".as_slice()), b"]"].concat();
-    assert_eq!(Delivery::read_waiting(&together).expect("all together"), deliveries);
+    assert_eq!(Delivery::decode_waiting(&together).expect("all together"), deliveries);
     deliveries.into_iter().for_each(goes_on);
 }
 
@@ -43,12 +43,12 @@ fn goes_on(mut delivery: Delivery) {
     assert_eq!(delivery.attempts_made, made.saturating_add(1));
     assert!(delivery.attempts.len() <= ATTEMPTS_KEPT.max(kept));
     is_kept(&delivery);
-    let letter = DeadLetter::of_delivery(delivery.clone(), DeadLetterReason::Exhausted, now());
-    assert_eq!(letter, DeadLetter::of_delivery(delivery.clone(), DeadLetterReason::Exhausted, now()), "it dies once");
+    let letter = DeadLetter::from_delivery(delivery.clone(), DeadLetterReason::Exhausted, now());
+    assert_eq!(letter, DeadLetter::from_delivery(delivery.clone(), DeadLetterReason::Exhausted, now()), "it dies once");
     let received = |number| {
         let delivery = Delivery { receipt: Some(ReceiptId::new(1, number)), ..delivery.clone() };
         is_kept(&delivery);
-        DeadLetter::of_delivery(delivery, DeadLetterReason::Exhausted, now()).id
+        DeadLetter::from_delivery(delivery, DeadLetterReason::Exhausted, now()).id
     };
     assert_eq!(received(1), received(1), "a copy of one message dies with the same letter");
     assert_ne!(received(1), received(2), "two messages are two letters");

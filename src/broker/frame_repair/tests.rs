@@ -1,4 +1,4 @@
-//! What is passed on is read by lapin's own parser.
+//! Tests that lapin's own parser reads every repaired frame.
 
 use amq_protocol::frame::{AMQPFrame, parse_frame};
 use lapin::types::{AMQPValue, ShortString};
@@ -18,7 +18,7 @@ fn long(kind: u8, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The payload of a content header with these flags and properties.
+/// The payload of a content header. Its body size is 9.
 fn header(flags: u16, properties: &[Vec<u8>]) -> Vec<u8> {
     let (class_weight_and_size, flags) = ([0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9], flags.to_be_bytes());
     [class_weight_and_size.as_slice(), &flags, &properties.concat()].concat()
@@ -28,8 +28,8 @@ fn header_with_table(table: &[u8]) -> Vec<u8> {
     header(HEADERS_FLAG, &[long(0, table)[1..].to_vec()])
 }
 
-/// What lapin makes of a header's payload, after it was repaired if that was needed.
-fn parsed(payload: &[u8]) -> lapin::BasicProperties {
+/// Repairs the payload of a content header if necessary, and parses it with lapin.
+fn repair_and_parse(payload: &[u8]) -> lapin::BasicProperties {
     let payload = repair_header(payload).unwrap_or_else(|| payload.to_vec());
     assert!(payload.len() <= MAX_HEADER_BYTES, "{} bytes", payload.len());
     let size = u32::try_from(payload.len()).expect("a size").to_be_bytes();
@@ -43,7 +43,7 @@ fn parsed(payload: &[u8]) -> lapin::BasicProperties {
     }
 }
 
-fn text_of(properties: &lapin::BasicProperties, name: &str) -> Option<String> {
+fn header_text(properties: &lapin::BasicProperties, name: &str) -> Option<String> {
     match properties.headers().as_ref()?.inner().get(&ShortString::from(name))? {
         AMQPValue::LongString(text) => Some(text.to_string()),
         other => Some(format!("{other:?}")),
@@ -55,7 +55,7 @@ fn message_id(properties: &lapin::BasicProperties) -> Option<String> {
 }
 
 #[test]
-fn what_lapin_can_read_stays_as_it_is() {
+fn a_header_that_lapin_can_read_is_not_rewritten() {
     let table = [short(b"traceparent"), long(b'S', b"00-1"), short(b"n"), vec![b'l', 0, 0, 0, 0, 0, 0, 0, 7]].concat();
     let clean = header(
         0xFFFC,
@@ -77,36 +77,36 @@ fn what_lapin_can_read_stays_as_it_is() {
         ],
     );
     assert_eq!(repair_header(&clean), None);
-    assert_eq!(text_of(&parsed(&clean), "traceparent").as_deref(), Some("00-1"));
+    assert_eq!(header_text(&repair_and_parse(&clean), "traceparent").as_deref(), Some("00-1"));
 }
 
 #[test]
-fn any_short_string_may_be_bytes() {
+fn invalid_utf8_in_any_short_string_is_repaired() {
     for (bit, property) in PROPERTIES.into_iter().enumerate() {
         if property != Property::ShortString && property != Property::MessageId {
             continue;
         }
         let payload = header(0x8000 >> bit, &[short(b"Jos\xE9")]);
         assert!(repair_header(&payload).is_some(), "bit {bit}");
-        let properties = parsed(&payload);
+        let properties = repair_and_parse(&payload);
         assert_eq!(message_id(&properties).is_some(), property == Property::MessageId, "bit {bit}");
     }
 }
 
 #[test]
-fn message_ids_that_differ_stay_different() {
-    let id = |bytes: &[u8]| message_id(&parsed(&header(MESSAGE_ID_FLAG, &[short(bytes)]))).expect("an id");
+fn different_message_ids_stay_different() {
+    let id = |bytes: &[u8]| message_id(&repair_and_parse(&header(MESSAGE_ID_FLAG, &[short(bytes)]))).expect("an id");
     assert_eq!(id(b"plain"), "plain");
     assert!(id(b"Jos\xE9").starts_with("Jos?~"), "{}", id(b"Jos\xE9"));
     assert_ne!(id(b"Jos\xE9"), id(b"Jos\xE8"));
     assert_eq!(id(b"Jos\xE9"), id(b"Jos\xE9"));
-    let longest = |last: u8| [&[0xC3, 0xA9].repeat(127), [last].as_slice()].concat();
-    assert_ne!(id(&longest(0xFF)), id(&longest(0xFE)));
-    assert!(id(&longest(0xFF)).len() <= MAX_SHORT_STRING);
+    let max_length = |last: u8| [&[0xC3, 0xA9].repeat(127), [last].as_slice()].concat();
+    assert_ne!(id(&max_length(0xFF)), id(&max_length(0xFE)));
+    assert!(id(&max_length(0xFF)).len() <= MAX_SHORT_STRING_BYTES);
 }
 
 #[test]
-fn what_waypost_reads_is_kept_beside_what_nobody_can() {
+fn headers_that_waypost_reads_survive_beside_unreadable_ones() {
     let nested = |kind: u8, depth: usize| {
         (0..depth).fold(Vec::new(), |inner, _| match kind {
             b'A' => long(b'A', &inner),
@@ -114,7 +114,7 @@ fn what_waypost_reads_is_kept_beside_what_nobody_can() {
         })
     };
     let nested_tables = (0..3000).fold(vec![b'V'], |inner: Vec<u8>, _| long(b'F', &[short(b"k"), inner].concat()));
-    for stranger in [
+    for unreadable in [
         [short(b"bad"), nested(b'A', 2000)].concat(),
         [short(b"bad"), nested_tables.clone()].concat(),
         [short(b"traceparent"), nested(b'A', 2000)].concat(),
@@ -125,36 +125,41 @@ fn what_waypost_reads_is_kept_beside_what_nobody_can() {
         let known =
             [short(b"x-stream-offset"), vec![b'l', 0, 0, 0, 0, 0, 0, 0, 7], short(b"tracestate"), long(b'S', b"a=b")]
                 .concat();
-        let properties = parsed(&header_with_table(&[stranger, known].concat()));
-        assert_eq!(text_of(&properties, "x-stream-offset").as_deref(), Some("LongLongInt(7)"));
-        assert_eq!(text_of(&properties, "tracestate").as_deref(), Some("a=b"));
+        let properties = repair_and_parse(&header_with_table(&[unreadable, known].concat()));
+        assert_eq!(header_text(&properties, "x-stream-offset").as_deref(), Some("LongLongInt(7)"));
+        assert_eq!(header_text(&properties, "tracestate").as_deref(), Some("a=b"));
         assert_eq!(properties.headers().as_ref().map(|headers| headers.inner().len()), Some(2));
     }
 }
 
 #[test]
-fn of_a_long_history_the_most_recent_death_is_kept() {
+fn only_the_most_recent_death_of_a_long_history_is_kept() {
     let death = |queue: &str| {
         long(b'F', &[short(b"queue"), long(b'S', queue.as_bytes()), short(b"reason"), long(b'S', b"expired")].concat())
     };
     let deaths: Vec<u8> = (0..200).flat_map(|number| death(&format!("waypost.delay.{number}"))).collect();
-    let properties = parsed(&header_with_table(&[short(b"x-death"), long(b'A', &deaths)].concat()));
-    let kept = text_of(&properties, "x-death").expect("kept");
-    // `waypost.delay.0`, the first of them.
-    assert!(kept.contains("108, 97, 121, 46, 48]") && kept.matches("queue").count() == 1, "{kept}");
+    let properties = repair_and_parse(&header_with_table(&[short(b"x-death"), long(b'A', &deaths)].concat()));
+    let death = header_text(&properties, "x-death").expect("kept");
+    // The bytes of `waypost.delay.0`, the first of the deaths.
+    assert!(death.contains("108, 97, 121, 46, 48]") && death.matches("queue").count() == 1, "{death}");
 }
 
 #[test]
-fn a_header_that_is_cut_short_loses_its_properties_only() {
+fn a_truncated_header_loses_only_its_properties() {
     let whole = header(0xFFFC, &[short(b"application/json"), short(b"")]);
-    assert_eq!(parsed(&whole).content_type(), &None);
+    assert_eq!(repair_and_parse(&whole).content_type(), &None);
     assert!(repair_header(&whole).is_some());
-    // A continued list of flags, which nobody sends.
-    assert!(parsed(&header(1, &[vec![0, 0]])).headers().as_ref().is_some_and(|headers| headers.inner().is_empty()));
+    // Flags that continue in another word, which no broker sends.
+    assert!(
+        repair_and_parse(&header(1, &[vec![0, 0]]))
+            .headers()
+            .as_ref()
+            .is_some_and(|headers| headers.inner().is_empty())
+    );
 }
 
 #[test]
-fn methods_keep_their_length() {
+fn repaired_methods_keep_their_length() {
     let deliver = |exchange: &[u8], key: &[u8]| {
         [&[0, 60, 0, 60], short(b"amq.ctag-1").as_slice(), &[0; 9], &short(exchange), &short(key)].concat()
     };
@@ -168,21 +173,32 @@ fn methods_keep_their_length() {
 }
 
 proptest! {
-    /// Whatever a content header has, lapin reads what it is given.
     #[test]
-    fn any_header_is_readable(flags: u16, properties in prop::collection::vec(any::<u8>(), 0..200), cut in 0..14_usize) {
-        parsed(&header(flags, std::slice::from_ref(&properties)));
+    fn lapin_reads_every_repaired_header(
+        flags: u16,
+        properties in prop::collection::vec(any::<u8>(), 0..200),
+        cut in 0..14_usize,
+    ) {
+        repair_and_parse(&header(flags, std::slice::from_ref(&properties)));
         let _ = repair_header(&header(flags, &[properties])[..cut]);
     }
 
-    /// The same with tables that are nearly right.
     #[test]
-    fn any_table_is_readable(entries in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..12), prop::sample::select(b"FASxtbBsUuIilLfdDTVz".to_vec()), prop::collection::vec(any::<u8>(), 0..40)), 0..8)) {
+    fn lapin_reads_every_repaired_table(
+        entries in prop::collection::vec(
+            (
+                prop::collection::vec(any::<u8>(), 0..12),
+                prop::sample::select(b"FASxtbBsUuIilLfdDTVz".to_vec()),
+                prop::collection::vec(any::<u8>(), 0..40),
+            ),
+            0..8,
+        ),
+    ) {
         let entry = |(name, kind, content): &(Vec<u8>, u8, Vec<u8>)| [short(name), match kind {
             b'F' | b'A' | b'S' | b'x' => long(*kind, content),
             _ => [&[*kind], content.as_slice()].concat(),
         }].concat();
         let table: Vec<u8> = entries.iter().flat_map(entry).collect();
-        parsed(&header_with_table(&table));
+        repair_and_parse(&header_with_table(&table));
     }
 }

@@ -1,5 +1,5 @@
-//! `waypost dead-letters discard`. The server takes as many as it can in a few seconds, and is asked again until it has
-//! taken all.
+//! `waypost dead-letters discard`. The server discards for a few seconds per request, so the command repeats the
+//! request until none is left.
 
 use chrono::{TimeDelta, Utc};
 use clap::Args;
@@ -11,28 +11,28 @@ use super::filter::FilterQuery;
 use super::selection::{SelectedLetters, Selection};
 use crate::cli::client::{Api, ApiError, Server};
 use crate::cli::confirm::{Confirmation, Decision};
-use crate::cli::stdio::say;
+use crate::cli::stdio::out;
 use crate::cli::{CliError, progress, sanitize};
 use crate::delivery::timestamp;
 
-/// After so many answers in a row that nothing was taken, and that there is more, something is wrong.
-const ROUNDS_IN_VAIN: u32 = 20;
+/// After this many answers in a row that discarded nothing although more are left, the command fails.
+const MAX_EMPTY_ROUNDS: u32 = 20;
 
 #[derive(Args)]
 #[command(after_help = "Example:
   waypost dead-letters discard --campaign 13010 --until 30days --because 'the campaign is over'
 
-The command says how many dead letters it concerns, and asks on a terminal. A filter takes pending letters only, and of
-these only those there are when it asks. What is discarded can still be seen, and sent again by its id.")]
+The command says how many dead letters it concerns, and asks on a terminal. A filter selects only pending dead letters
+that exist when the command asks. Discarded dead letters stay visible, and can be replayed by id.")]
 pub(in crate::cli) struct Discard {
     #[command(flatten)]
     selection: Selection,
-    /// Why they are given up, in at most 500 characters; it is kept with them. Required with a filter and with --all
+    /// The reason, at most 500 characters, stored with the dead letters. Required with a filter and with --all
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     because: Option<String>,
     #[command(flatten)]
     confirmation: Confirmation,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -41,10 +41,11 @@ pub(in crate::cli) struct Discard {
 
 impl Discard {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let selected = self.selection.selected(Utc::now())?;
+        let selected = self.selection.resolve(Utc::now())?;
         if self.because.is_none() && !self.confirmation.is_dry_run() && matches!(selected, SelectedLetters::Filter(_)) {
             return Err(CliError::Usage(
-                "--because is required with a filter: say why these dead letters are given up".to_owned(),
+                "--because TEXT is required with a filter and with --all: say why these dead letters are discarded"
+                    .to_owned(),
             ));
         }
         let api = self.server.api()?;
@@ -56,28 +57,28 @@ impl Discard {
         }
         if self.confirmation.decide(&effect).await? == Decision::Report {
             match self.json {
-                true => say!("{preview}"),
-                false => say!("would {effect}"),
+                true => out!("{preview}"),
+                false => out!("would {effect}"),
             }
             return Ok(());
         }
-        let mut body = bounded(selected, &preview).document();
+        let mut body = limit_to_counted(selected, &preview).to_json();
         if let Some(because) = self.because {
             body.insert("because".to_owned(), because.into());
         }
         let discarded = discard(&api, &body.into(), total).await?;
         if self.json {
-            say!("{}", json!({ "discarded": discarded }));
+            out!("{}", json!({ "discarded": discarded }));
         } else {
-            say!("discarded {}", sanitize::dead_letters(discarded));
+            out!("discarded {}", sanitize::dead_letters(discarded));
         }
         Ok(())
     }
 }
 
-/// How much it concerns, as the server counts it. Nothing is changed.
+/// Counts what would be discarded. Changes nothing.
 async fn preview(api: &Api, selected: &SelectedLetters) -> Result<Value, CliError> {
-    let mut body = selected.document();
+    let mut body = selected.to_json();
     body.insert("dryRun".to_owned(), true.into());
     api.post(&[LIST, "discard"], Some(&body.into())).await?.json()
 }
@@ -85,80 +86,85 @@ async fn preview(api: &Api, selected: &SelectedLetters) -> Result<Value, CliErro
 /// `discard 2,900 dead letters of campaign 13010, sent to 2 endpoints`.
 fn effect(preview: &Value) -> String {
     let letters = sanitize::dead_letters(preview["total"].as_u64().unwrap_or_default());
-    let campaigns = kinds(preview, "campaigns", "campaignId", "moreCampaigns").map(|kinds| match kinds {
-        Kinds::One(campaign) => format!(" of campaign {campaign}"),
-        Kinds::Many(count) => format!(" of {count} campaigns"),
+    let campaigns = distinct(preview, "campaigns", "campaignId", "moreCampaigns").map(|campaigns| match campaigns {
+        Distinct::One(campaign) => format!(" of campaign {campaign}"),
+        Distinct::Many(count) => format!(" of {count} campaigns"),
     });
-    let endpoints = kinds(preview, "endpoints", "endpoint", "moreEndpoints").map(|kinds| match kinds {
-        Kinds::One(endpoint) => format!(", sent to {endpoint}"),
-        Kinds::Many(count) => format!(", sent to {count} endpoints"),
+    let endpoints = distinct(preview, "endpoints", "endpoint", "moreEndpoints").map(|endpoints| match endpoints {
+        Distinct::One(endpoint) => format!(", sent to {endpoint}"),
+        Distinct::Many(count) => format!(", sent to {count} endpoints"),
     });
     format!("discard {letters}{}{}", campaigns.unwrap_or_default(), endpoints.unwrap_or_default())
 }
 
-enum Kinds {
+enum Distinct {
     One(String),
     Many(u64),
 }
 
-/// What the letters of a preview have in common, from one of its lists.
-fn kinds(preview: &Value, list: &str, name: &str, more: &str) -> Option<Kinds> {
+/// The distinct values in a list of the preview. `more` names the count of values that the list leaves out.
+fn distinct(preview: &Value, list: &str, name: &str, more: &str) -> Option<Distinct> {
     match preview[list].as_array().map(Vec::as_slice).unwrap_or_default() {
         [] => None,
-        [one] => Some(Kinds::One(sanitize::field(&one[name], 100))),
-        some => Some(Kinds::Many(some.len() as u64 + preview[more].as_u64().unwrap_or_default())),
+        [one] => Some(Distinct::One(sanitize::field(&one[name], 100))),
+        items => Some(Distinct::Many(items.len() as u64 + preview[more].as_u64().unwrap_or_default())),
     }
 }
 
-/// What was counted, and no more: a letter that dies after the question was not meant.
-fn bounded(selected: SelectedLetters, preview: &Value) -> SelectedLetters {
+/// Excludes dead letters that are written after the count that the user confirmed.
+fn limit_to_counted(selected: SelectedLetters, preview: &Value) -> SelectedLetters {
     match selected {
         SelectedLetters::Ids(ids) => SelectedLetters::Ids(ids),
-        SelectedLetters::Filter(conditions) => SelectedLetters::Filter(until_newest(conditions, preview)),
+        SelectedLetters::Filter(query) => SelectedLetters::Filter(until_newest(query, preview)),
     }
 }
 
-/// `until` is exclusive, and times have milliseconds. A given `until` is later than all that was counted. The server's times,
-/// whose clock may differ from ours.
-fn until_newest(conditions: FilterQuery, preview: &Value) -> FilterQuery {
+/// `until` is exclusive, and times have milliseconds. An `until` in the filter can be replaced, because it is later
+/// than everything that was counted. The times are the server's, whose clock may differ from the local one.
+fn until_newest(query: FilterQuery, preview: &Value) -> FilterQuery {
     let newest = preview["newest"].as_str().and_then(|newest| timestamp::parse(newest).ok());
     match newest.and_then(|newest| newest.checked_add_signed(TimeDelta::milliseconds(1))) {
-        Some(end) => conditions.with("until", &timestamp::text(&end)),
-        None => conditions,
+        Some(end) => query.with("until", &timestamp::text(&end)),
+        None => query,
     }
 }
 
-/// How many there were.
+/// Returns how many were discarded. `total` is the length of the progress bar.
 async fn discard(api: &Api, body: &Value, total: u64) -> Result<u64, CliError> {
     let bar = progress::bar(Some(total), "{bar:30} {human_pos}/{human_len} discarded  {eta} left");
-    let (mut discarded, mut in_vain) = (0, 0);
+    let (mut discarded, mut empty_rounds) = (0, 0);
     loop {
         let answer = match api.post(&[LIST, "discard"], Some(body)).await {
             Ok(answer) => answer.json()?,
-            // What was left has been replayed or discarded by others meanwhile.
+            // Somebody else has replayed or discarded the rest in the meantime.
             Err(ApiError::Refused { status: StatusCode::UNPROCESSABLE_ENTITY, .. }) if discarded > 0 => break,
-            Err(unanswered) => return Err(incomplete(unanswered.into(), discarded)),
+            Err(error) => return Err(with_discarded(error.into(), discarded)),
         };
-        let taken = answer["discarded"].as_u64().unwrap_or_default();
-        discarded += taken;
+        let count = answer["discarded"].as_u64().unwrap_or_default();
+        discarded += count;
         bar.set_position(discarded);
         if answer["more"] != true {
             break;
         }
-        in_vain = if taken == 0 { in_vain + 1 } else { 0 };
-        if in_vain == ROUNDS_IN_VAIN {
-            return Err(incomplete(CliError::new("the server says that there are more, but takes none"), discarded));
+        empty_rounds = if count == 0 { empty_rounds + 1 } else { 0 };
+        if empty_rounds == MAX_EMPTY_ROUNDS {
+            let error =
+                CliError::new("the server reports more dead letters, but discards none. See the log of the worker");
+            return Err(with_discarded(error, discarded));
         }
     }
     bar.finish_and_clear();
     Ok(discarded)
 }
 
-fn incomplete(failure: CliError, discarded: u64) -> CliError {
+fn with_discarded(error: CliError, discarded: u64) -> CliError {
     if discarded == 0 {
-        return failure;
+        return error;
     }
-    failure.and(&format!("{} were discarded before; the same command goes on", sanitize::dead_letters(discarded)))
+    error.with_line(&format!(
+        "{} were discarded before the error. Run the same command again to continue",
+        sanitize::dead_letters(discarded)
+    ))
 }
 
 #[cfg(test)]
@@ -168,19 +174,19 @@ mod tests {
     use chrono::DateTime;
 
     #[test]
-    fn what_dies_meanwhile_is_not_meant() {
-        let all = Filter::default().conditions(DateTime::UNIX_EPOCH).unwrap();
+    fn later_dead_letters_are_excluded() {
+        let all = Filter::default().to_query(DateTime::UNIX_EPOCH).unwrap();
         let summary = json!({ "total": 3, "newest": "2026-11-22T03:04:05.678Z" });
         let bounded = until_newest(all.clone(), &summary);
-        assert_eq!(bounded.document(), json!({ "until": "2026-11-22T03:04:05.679Z" }));
-        let given = all.clone().with("label", "a").with("until", "2026-12-24T00:00:00.000Z");
-        let bounded = until_newest(given, &summary);
-        assert_eq!(bounded.document(), json!({ "label": "a", "until": "2026-11-22T03:04:05.679Z" }));
+        assert_eq!(bounded.to_json(), json!({ "until": "2026-11-22T03:04:05.679Z" }));
+        let with_until = all.clone().with("label", "a").with("until", "2026-12-24T00:00:00.000Z");
+        let bounded = until_newest(with_until, &summary);
+        assert_eq!(bounded.to_json(), json!({ "label": "a", "until": "2026-11-22T03:04:05.679Z" }));
         assert_eq!(until_newest(all.clone(), &json!({ "newest": null })), all);
     }
 
     #[test]
-    fn the_question_says_how_much_it_concerns() {
+    fn the_effect_names_count_campaigns_and_endpoints() {
         let mut preview = json!({ "total": 2900, "campaigns": [{ "campaignId": "13010", "count": 2900 }], "moreCampaigns": 0,
             "endpoints": [{ "endpoint": "https://a.example:443", "count": 2000 }, { "endpoint": "https://b.example:443", "count": 900 }],
             "moreEndpoints": 3 });
@@ -193,11 +199,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_done_before_a_failure_is_told() {
-        let text = |discarded| match incomplete(CliError::new("no answer"), discarded) {
+    fn an_error_reports_what_was_discarded_before() {
+        let text = |discarded| match with_discarded(CliError::new("no answer"), discarded) {
             CliError::Failed(text) | CliError::Usage(text) => text,
         };
         assert_eq!(text(0), "no answer");
-        assert_eq!(text(5000), "no answer\n5,000 dead letters were discarded before; the same command goes on");
+        assert_eq!(
+            text(5000),
+            "no answer\n5,000 dead letters were discarded before the error. Run the same command again to continue"
+        );
     }
 }

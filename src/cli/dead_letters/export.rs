@@ -1,5 +1,4 @@
-//! `waypost dead-letters export`: all that match, one a line. A page at a time, so that a million take no more memory than
-//! a few hundred.
+//! `waypost dead-letters export`: writes all matching dead letters as JSON lines. Only one page is in memory at a time.
 
 use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
 use std::path::PathBuf;
@@ -13,21 +12,21 @@ use super::filter::{Filter, FilterQuery};
 use super::{LIST, summary};
 use crate::cli::client::{Api, Server};
 use crate::cli::paginate::Pages;
-use crate::cli::stdio::say;
+use crate::cli::stdio::out;
 use crate::cli::{CliError, progress, sanitize};
 
 /// Small, because one unreadable message may have megabytes.
-const PAGE: usize = 200;
+const PAGE_SIZE: usize = 200;
 
 #[derive(Args)]
 #[command(after_help = "Examples:
   waypost dead-letters export --campaign 13010 -o dead.ndjson
   waypost dead-letters export --state pending | jq -r .url | sort | uniq -c")]
 pub(in crate::cli) struct Export {
-    /// Where to [default: standard output]
+    /// The file to write [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// As JSON, one a line: as without it
+    /// Has no effect: the output is always JSON, one dead letter on each line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -36,68 +35,68 @@ pub(in crate::cli) struct Export {
     server: Server,
 }
 
-/// How an export ended without a failure.
-enum Written {
-    All(u64),
-    /// Whoever read it has seen enough.
-    Enough,
+enum ExportEnd {
+    /// The number of dead letters.
+    Complete(u64),
+    /// The reader of the pipe has closed it.
+    ReaderClosed,
 }
 
 impl Export {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let conditions = self.filter.conditions(Utc::now())?;
+        let query = self.filter.to_query(Utc::now())?;
         let api = self.server.api()?;
-        let Some(file) = self.output else {
-            // Letters and a bar on one terminal would overwrite each other.
-            let bar = if io::stdout().is_terminal() { ProgressBar::hidden() } else { bar(&api, &conditions).await? };
-            write(&api, &conditions, &bar, BufWriter::new(io::stdout())).await?;
+        let Some(path) = self.output else {
+            // Output and progress bar would overwrite each other on one terminal.
+            let bar = if io::stdout().is_terminal() { ProgressBar::hidden() } else { bar(&api, &query).await? };
+            write(&api, &query, &bar, BufWriter::new(io::stdout())).await?;
             return Ok(());
         };
-        let bar = bar(&api, &conditions).await?;
-        let name = file.display();
-        let open = std::fs::File::create(&file).map_err(|error| CliError::new(format!("{name}: {error}")))?;
-        match write(&api, &conditions, &bar, BufWriter::new(open)).await {
-            Ok(Written::All(count)) => say!("{} exported to {name}", sanitize::dead_letters(count)),
-            Ok(Written::Enough) => {}
-            Err(failure) => return Err(failure.and(&format!("{name} is not complete"))),
+        let bar = bar(&api, &query).await?;
+        let name = path.display();
+        let file = std::fs::File::create(&path).map_err(|error| CliError::new(format!("{name}: {error}")))?;
+        match write(&api, &query, &bar, BufWriter::new(file)).await {
+            Ok(ExportEnd::Complete(count)) => out!("{} exported to {name}", sanitize::dead_letters(count)),
+            Ok(ExportEnd::ReaderClosed) => {}
+            Err(error) => return Err(error.with_line(&format!("{name} is incomplete. Run the command again"))),
         }
         Ok(())
     }
 }
 
-/// A bar over all that match. Nobody waits for a count that is not seen.
-async fn bar(api: &Api, conditions: &FilterQuery) -> Result<ProgressBar, CliError> {
-    if !progress::is_seen() {
+/// A bar up to the number of matching dead letters. They are counted only if the bar is visible.
+async fn bar(api: &Api, query: &FilterQuery) -> Result<ProgressBar, CliError> {
+    if !progress::is_visible() {
         return Ok(ProgressBar::hidden());
     }
-    let total = summary::read(api, conditions).await?["total"].as_u64();
+    let total = summary::fetch(api, query).await?["total"].as_u64();
     Ok(progress::bar(total, "{bar:30} {human_pos}/{human_len} exported  {eta} left"))
 }
 
 async fn write(
     api: &Api,
-    conditions: &FilterQuery,
+    query: &FilterQuery,
     bar: &ProgressBar,
     mut output: impl Write,
-) -> Result<Written, CliError> {
-    let mut pages = Pages::new(api, LIST, conditions.query());
+) -> Result<ExportEnd, CliError> {
+    let mut pages = Pages::new(api, LIST, query.params());
     let mut count = 0;
-    while pages.may_go_on() {
-        let letters = pages.next(PAGE).await?;
-        match lines(&letters, &mut output) {
+    while pages.may_have_more() {
+        let letters = pages.next(PAGE_SIZE).await?;
+        match write_lines(&letters, &mut output) {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Written::Enough),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExportEnd::ReaderClosed),
             Err(error) => return Err(CliError::new(error)),
         }
         count += letters.len() as u64;
         bar.set_position(count);
     }
     bar.finish_and_clear();
-    Ok(Written::All(count))
+    Ok(ExportEnd::Complete(count))
 }
 
-/// A page is written as a whole, so that a reader at the other end of a pipe does not wait for the next.
-fn lines(letters: &[Value], output: &mut impl Write) -> io::Result<()> {
+/// Flushes at the end, so that the reader of a pipe gets each page at once.
+fn write_lines(letters: &[Value], output: &mut impl Write) -> io::Result<()> {
     for letter in letters {
         serde_json::to_writer(&mut *output, letter)?;
         output.write_all(b"\n")?;
@@ -111,9 +110,10 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_line_each() {
+    fn each_dead_letter_is_a_line() {
         let mut output = Vec::new();
-        lines(&[json!({ "id": "dl_1", "status": 500 }), json!({ "id": "dl_2", "body": "a\nb" })], &mut output).unwrap();
+        write_lines(&[json!({ "id": "dl_1", "status": 500 }), json!({ "id": "dl_2", "body": "a\nb" })], &mut output)
+            .unwrap();
         assert_eq!(
             String::from_utf8(output).unwrap(),
             "{\"id\":\"dl_1\",\"status\":500}\n{\"id\":\"dl_2\",\"body\":\"a\\nb\"}\n"
@@ -121,9 +121,9 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_left_is_told_from_a_disk_that_is_full() {
-        struct Broken(ErrorKind);
-        impl Write for Broken {
+    fn write_errors_keep_their_kind() {
+        struct FailingWriter(ErrorKind);
+        impl Write for FailingWriter {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
                 Err(self.0.into())
             }
@@ -132,7 +132,7 @@ mod tests {
             }
         }
         for kind in [ErrorKind::BrokenPipe, ErrorKind::StorageFull] {
-            assert_eq!(lines(&[json!({})], &mut Broken(kind)).unwrap_err().kind(), kind);
+            assert_eq!(write_lines(&[json!({})], &mut FailingWriter(kind)).unwrap_err().kind(), kind);
         }
     }
 }

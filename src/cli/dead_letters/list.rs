@@ -1,4 +1,4 @@
-//! `waypost dead-letters list`.
+//! `waypost dead-letters list`: a table of dead letters, newest first.
 
 use chrono::Utc;
 use clap::Args;
@@ -11,7 +11,7 @@ use crate::cli::CliError;
 use crate::cli::client::Server;
 use crate::cli::paginate::Pages;
 use crate::cli::sanitize;
-use crate::cli::stdio::say;
+use crate::cli::stdio::out;
 
 #[derive(Args)]
 #[command(after_help = "Example:
@@ -19,10 +19,10 @@ use crate::cli::stdio::say;
 
 `waypost dead-letters export` writes all of them, for programs.")]
 pub(in crate::cli) struct List {
-    /// At most so many, the newest
+    /// Show at most N, the newest
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// As a JSON array
+    /// Print a JSON array
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -33,19 +33,19 @@ pub(in crate::cli) struct List {
 
 impl List {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let conditions = self.filter.conditions(Utc::now())?;
+        let query = self.filter.to_query(Utc::now())?;
         let api = self.server.api()?;
-        let mut pages = Pages::new(&api, LIST, conditions.query());
+        let mut pages = Pages::new(&api, LIST, query.params());
         let letters = pages.take(self.limit as usize).await?;
         if self.json {
-            say!("{}", Value::Array(letters));
+            out!("{}", Value::Array(letters));
             return Ok(());
         }
         if letters.is_empty() {
-            say!("{}", if conditions.is_empty() { "No dead letters." } else { "No dead letter matches." });
+            out!("{}", if query.is_empty() { "No dead letters." } else { "No dead letter matches." });
             return Ok(());
         }
-        say!("{}\n\n{}", table(&letters), ending(letters.len(), pages.may_go_on()));
+        out!("{}\n\n{}", table(&letters), footer(letters.len(), pages.may_have_more()));
         Ok(())
     }
 }
@@ -62,36 +62,36 @@ fn table(letters: &[Value]) -> String {
             last_answer(letter),
             sanitize::field(&letter["campaignId"], 24),
             sanitize::field(&letter["label"], 24),
-            place(letter),
+            destination(letter),
             sanitize::field(&letter["id"], 64),
         ]);
     }
     table.trim_fmt()
 }
 
-/// The status, else why there was none.
+/// The HTTP status, or the cause if there was no answer.
 fn last_answer(letter: &Value) -> String {
     sanitize::field(if letter["status"].is_null() { &letter["cause"] } else { &letter["status"] }, 20)
 }
 
-/// Where it was to go; of what could not be read, the first fault.
-fn place(letter: &Value) -> String {
-    let fault = &letter["errors"][0];
-    match (fault["path"].as_str(), fault["message"].as_str()) {
+/// The URL or the webhook, or the first error of a message that could not be read.
+fn destination(letter: &Value) -> String {
+    let error = &letter["errors"][0];
+    match (error["path"].as_str(), error["message"].as_str()) {
         (Some(path), Some(message)) => sanitize::line(&format!("{path}: {message}"), 56),
         _ => sanitize::field(if letter["url"].is_null() { &letter["webhookId"] } else { &letter["url"] }, 56),
     }
 }
 
-fn ending(shown: usize, more: bool) -> String {
-    let shown_text = sanitize::dead_letters(shown as u64);
-    let next = shown.saturating_mul(4);
-    let more = if more {
-        format!("; there may be more: --limit {next}, or `waypost dead-letters summary` for the counts")
+fn footer(shown: usize, may_have_more: bool) -> String {
+    let count = sanitize::dead_letters(shown as u64);
+    let limit = shown.saturating_mul(4);
+    let rest = if may_have_more {
+        format!("; there may be more: --limit {limit}, or `waypost dead-letters summary` for the counts")
     } else {
-        ", that is all".to_owned()
+        ", all that match".to_owned()
     };
-    format!("{shown_text}{more}. `waypost dead-letters show ID` has the whole of one.")
+    format!("{count}{rest}. `waypost dead-letters show ID` shows the details of a dead letter.")
 }
 
 #[cfg(test)]
@@ -100,7 +100,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_row_each() {
+    fn each_dead_letter_is_a_row() {
         let letters = [
             json!({ "id": "dl_1", "state": "pending", "reason": "exhausted", "deadAt": "2026-11-22T03:04:05.678Z",
                 "campaignId": "13010", "label": "Welcome Message", "webhookId": "wh_1", "url": "https://example.com/hook",
@@ -132,8 +132,8 @@ mod tests {
     }
 
     #[test]
-    fn the_end_says_how_to_see_more() {
-        assert!(ending(50, true).starts_with("50 dead letters; there may be more: --limit 200, or "));
-        assert!(ending(1, false).starts_with("1 dead letter, that is all."));
+    fn the_footer_says_how_to_see_more() {
+        assert!(footer(50, true).starts_with("50 dead letters; there may be more: --limit 200, or "));
+        assert!(footer(1, false).starts_with("1 dead letter, all that match."));
     }
 }

@@ -1,4 +1,4 @@
-//! What a replay would do, for people: `replay --dry-run`.
+//! The output of `waypost dead-letters replay --dry-run`: what a replay would do.
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
@@ -6,23 +6,23 @@ use serde_json::Value;
 use super::request;
 use crate::cli::sanitize;
 
-/// How many, where to, what can't be sent, and samples of the requests.
-pub(super) fn text(plan: &Value) -> String {
-    let total = plan["total"].as_u64().unwrap_or_default();
+/// The number of dead letters, their endpoints, those that can't be sent, and samples of the requests.
+pub(super) fn render(preview: &Value) -> String {
+    let total = preview["total"].as_u64().unwrap_or_default();
     let mut sections = vec![format!("{} would be sent again. Nothing has been sent.", sanitize::dead_letters(total))];
-    sections.extend(counts(&plan["endpoints"], "endpoint", "ENDPOINT"));
-    if let Some(unsendable) = counts(&plan["unsendable"], "reason", "REASON") {
-        sections.push(format!("These can't be sent as things are:\n{unsendable}"));
+    sections.extend(counts(&preview["endpoints"], "endpoint", "ENDPOINT"));
+    if let Some(unsendable) = counts(&preview["unsendable"], "reason", "REASON") {
+        sections.push(format!("These can't be sent now:\n{unsendable}"));
     }
-    let samples = plan["sample"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let samples = preview["sample"].as_array().map(Vec::as_slice).unwrap_or_default();
     match samples.len() {
         0 => {}
         1 => sections.push("One of the requests:".to_owned()),
-        some => sections.push(format!("{some} of the requests:")),
+        count => sections.push(format!("{count} of the requests:")),
     }
     for sample in samples {
         let id = sanitize::field(&sample["deadLetterId"], 64);
-        sections.push(format!("{id}\n{}", request::text(sample, "  ").trim_end()));
+        sections.push(format!("{id}\n{}", request::render(sample, "  ").trim_end()));
     }
     sections.join("\n\n")
 }
@@ -46,8 +46,8 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_plan() {
-        let plan = json!({ "total": 1203,
+    fn all_sections_are_shown() {
+        let preview = json!({ "total": 1203,
             "endpoints": [ { "endpoint": "https://a.example.com:443", "count": 1200 } ],
             "unsendable": [ { "reason": "webhook_deleted", "count": 3 } ],
             "sample": [ { "deadLetterId": "dl_1", "method": "POST", "url": "https://a.example.com/hook",
@@ -58,7 +58,7 @@ mod tests {
  ENDPOINT                   DEAD LETTERS
  https://a.example.com:443         1,200
 
-These can't be sent as things are:
+These can't be sent now:
  REASON           DEAD LETTERS
  webhook_deleted             3
 
@@ -69,12 +69,12 @@ dl_1
   x-api-key: ********
 
   {}";
-        assert_eq!(text(&plan), expected);
+        assert_eq!(render(&preview), expected);
     }
 
     #[test]
-    fn what_there_is_none_of_is_not_told() {
-        let plan = json!({ "total": 1, "endpoints": [], "unsendable": [], "sample": [] });
-        assert_eq!(text(&plan), "1 dead letter would be sent again. Nothing has been sent.");
+    fn empty_sections_are_left_out() {
+        let preview = json!({ "total": 1, "endpoints": [], "unsendable": [], "sample": [] });
+        assert_eq!(render(&preview), "1 dead letter would be sent again. Nothing has been sent.");
     }
 }

@@ -1,4 +1,4 @@
-//! `waypost dead-letters replay`: creates a replay, which the worker carries out, and follows it.
+//! `waypost dead-letters replay`: creates a replay and follows it. A worker executes the replay.
 
 use chrono::Utc;
 use clap::{Args, ValueEnum};
@@ -10,7 +10,7 @@ use crate::cli::CliError;
 use crate::cli::client::{ApiError, Server};
 use crate::cli::replays::follow::{self, OutputMode};
 use crate::cli::replays::{LIST, labels};
-use crate::cli::stdio::{say, tell};
+use crate::cli::stdio::{note, out};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -18,74 +18,74 @@ use crate::cli::stdio::{say, tell};
   waypost dead-letters replay --campaign 13010 --since 2h --dry-run
   waypost dead-letters replay --campaign 13010 --since 2h --rate 20 --stop-on-failure-ratio 0.5
 
-A filter takes pending letters unless --state says otherwise, and only those there are when it begins. Each gets one
-attempt, with the webhook-id it had; where that fails there is a new dead letter. The worker does it: Ctrl-C, or the loss
-of this terminal, does not stop it.
+A filter selects pending dead letters unless --state says otherwise, and only those that exist when the replay is created.
+Each gets one attempt, with its old webhook-id. If the attempt fails, there is a new dead letter. A worker executes the
+replay: Ctrl-C, or the loss of this terminal, does not stop it.
 
-Exit code: 0 none failed (or left with Ctrl-C), 1 some failed, or it was stopped or cancelled.")]
+Exit code: 0 all succeeded, or you left with Ctrl-C; 1 some failed, or the replay was stopped or cancelled.")]
 pub(in crate::cli) struct Replay {
     #[command(flatten)]
     selection: Selection,
-    /// At most so many a second
-    #[arg(long, alias = "rate-per-second", value_name = "N", value_parser = rate)]
+    /// Send at most N a second
+    #[arg(long, alias = "rate-per-second", value_name = "N", value_parser = parse_rate)]
     rate: Option<f64>,
-    /// Send to the webhooks as they are configured now, or as they were at the last attempt
+    /// Send to the webhooks as they are configured now, or as they were configured at the last attempt
     #[arg(long, value_enum, default_value_t = Config::Current)]
     config: Config,
-    /// Stop once this part of the requests has failed: 0.5 is half of them; 20 are tried before any other
-    #[arg(long, value_name = "RATIO", value_parser = ratio)]
+    /// Stop once this part of the requests has failed, e.g. 0.5. The first 20 are sent before the others
+    #[arg(long, value_name = "RATIO", value_parser = parse_ratio)]
     stop_on_failure_ratio: Option<f64>,
-    /// Show how many there are, where they would go, and some of the requests; send nothing
+    /// Show how many dead letters would be sent, to which endpoints, and some of the requests; send nothing
     #[arg(long, conflicts_with = "detach")]
     dry_run: bool,
-    /// Do not wait for the end
+    /// Do not follow the replay
     #[arg(long)]
     detach: bool,
-    /// As JSON: the replay at its end
+    /// Print the finished replay as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     server: Server,
 }
 
-/// Which configuration of a webhook.
 #[derive(ValueEnum, Clone, Copy)]
 enum Config {
     Current,
     Original,
 }
 
-fn rate(text: &str) -> Result<f64, String> {
+fn parse_rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
-    rate.ok_or_else(|| "a rate is a number of requests a second, greater than 0".to_owned())
+    rate.ok_or_else(|| "write a number of requests a second, greater than 0".to_owned())
 }
 
-fn ratio(text: &str) -> Result<f64, String> {
+fn parse_ratio(text: &str) -> Result<f64, String> {
     let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
-    ratio.ok_or_else(|| "a ratio is a number between 0 and 1".to_owned())
+    ratio.ok_or_else(|| "write a number between 0 and 1".to_owned())
 }
 
 impl Replay {
     pub(super) async fn run(mut self) -> Result<(), CliError> {
         let api = self.server.clone().api()?;
         let body = self.body()?;
-        let answer = api.post(&[LIST], Some(&body)).await.map_err(|unanswered| match unanswered {
-            ApiError::Silence { .. } if !self.dry_run => CliError::from(unanswered)
-                .and("It may have been created all the same: `waypost replays list` tells, once the server answers"),
+        let answer = api.post(&[LIST], Some(&body)).await.map_err(|error| match error {
+            ApiError::Unreachable { .. } if !self.dry_run => CliError::from(error).with_line(
+                "The replay may have been created. Check with `waypost replays list` before you repeat the command",
+            ),
             other => other.into(),
         })?;
         let answer = answer.json()?;
         match (self.dry_run, self.detach) {
-            (true, _) if self.json => say!("{answer}"),
-            (true, _) => say!("{}", preview::text(&answer)),
-            (false, true) if self.json => say!("{answer}"),
-            (false, true) => say!("{}\n{}", labels::created(&answer), labels::commands(&answer)),
+            (true, _) if self.json => out!("{answer}"),
+            (true, _) => out!("{}", preview::render(&answer)),
+            (false, true) if self.json => out!("{answer}"),
+            (false, true) => out!("{}\n{}", labels::created(&answer), labels::commands(&answer)),
             (false, false) if self.json => {
-                tell!("{}", labels::created(&answer));
+                note!("{}", labels::created(&answer));
                 follow::follow(&api, answer, OutputMode::Json).await?;
             }
             (false, false) => {
-                say!("{}", labels::created(&answer));
+                out!("{}", labels::created(&answer));
                 follow::follow(&api, answer, OutputMode::Text).await?;
             }
         }
@@ -94,7 +94,7 @@ impl Replay {
 
     fn body(&mut self) -> Result<Value, CliError> {
         let selection = std::mem::take(&mut self.selection);
-        let mut body: Map<String, Value> = selection.selected(Utc::now())?.document();
+        let mut body: Map<String, Value> = selection.resolve(Utc::now())?.to_json();
         let config = match self.config {
             Config::Current => "current",
             Config::Original => "original",
@@ -116,19 +116,19 @@ mod tests {
     use serde_json::json;
 
     #[derive(Parser)]
-    struct Line {
+    struct TestCli {
         #[command(flatten)]
         replay: Replay,
     }
 
     fn body(arguments: &[&str]) -> Result<Value, String> {
-        let line = Line::try_parse_from([&["waypost"], arguments].concat()).map_err(|error| error.to_string())?;
-        let mut replay = line.replay;
-        replay.body().map_err(|failure| format!("{failure:?}"))
+        let cli = TestCli::try_parse_from([&["waypost"], arguments].concat()).map_err(|error| error.to_string())?;
+        let mut replay = cli.replay;
+        replay.body().map_err(|error| format!("{error:?}"))
     }
 
     #[test]
-    fn options_are_a_body() {
+    fn options_become_a_request_body() {
         assert_eq!(body(&["dl_1"]), Ok(json!({ "ids": ["dl_1"], "config": "current" })));
         let arguments =
             ["--campaign", "c", "--rate", "2.5", "--config", "original", "--stop-on-failure-ratio", "0", "--dry-run"];
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_would_refuse_is_refused_at_once() {
+    fn invalid_options_are_refused() {
         for arguments in [
             ["--rate", "0"],
             ["--rate", "-1"],

@@ -1,4 +1,4 @@
-//! A request as it was sent, or would be, as people read it.
+//! Formats an HTTP request for people.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::cli::sanitize;
 
 /// Request line, headers, an empty line, body; each line after `indent`.
-pub(super) fn text(request: &Value, indent: &str) -> String {
+pub(super) fn render(request: &Value, indent: &str) -> String {
     let field = |name: &str| sanitize::field(&request[name], usize::MAX);
     let mut text = format!("{indent}{} {}\n", field("method"), field("url"));
     for (name, value) in request["headers"].as_object().into_iter().flatten() {
@@ -32,14 +32,14 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn as_it_goes_over_the_wire() {
+    fn a_request_is_shown_as_sent() {
         let headers = json!({ "content-type": "application/json", "x-api-key": "********" });
         let request = json!({ "method": "POST", "url": "https://example.com/hook", "headers": headers, "body": "{\"a\":\"\u{9b}\"}" });
         assert_eq!(
-            text(&request, "  "),
+            render(&request, "  "),
             "  POST https://example.com/hook\n  content-type: application/json\n  x-api-key: ********\n\n  {\"a\":\"·\"}\n"
         );
         let other = json!({ "method": "POST", "url": "https://example.com/hook", "body": { "a": 1 } });
-        assert_eq!(text(&other, ""), "POST https://example.com/hook\n\n{\"a\":1}\n");
+        assert_eq!(render(&other, ""), "POST https://example.com/hook\n\n{\"a\":1}\n");
     }
 }

@@ -1,4 +1,5 @@
-//! Which dead letters a command changes: by id, by a filter, or all; never all by an oversight.
+//! Selects the dead letters that a command changes: ids, a filter, or `--all`. Without any of them the command fails,
+//! so that nobody changes all dead letters by mistake.
 
 use chrono::{DateTime, Utc};
 use clap::Args;
@@ -6,51 +7,54 @@ use serde_json::{Map, Value};
 
 use super::filter::{Filter, FilterQuery};
 use crate::cli::CliError;
-use crate::cli::client::id;
+use crate::cli::client::parse_id;
 use crate::delivery::dead_letter::LetterState;
 
 #[derive(Args, Default)]
 pub(super) struct Selection {
-    /// Dead letters, by id
-    #[arg(value_name = "ID", value_parser = id)]
+    /// The ids of dead letters
+    #[arg(value_name = "ID", value_parser = parse_id)]
     ids: Vec<String>,
-    /// All that are pending
+    /// All pending dead letters
     #[arg(long)]
     all: bool,
     #[command(flatten)]
     filter: Filter,
 }
 
-/// What was selected.
 #[derive(Debug, PartialEq, Eq, Clone)]
 pub(super) enum SelectedLetters {
     Ids(Vec<String>),
-    /// Where it is empty: all.
+    /// An empty filter selects all.
     Filter(FilterQuery),
 }
 
 impl Selection {
-    pub(super) fn selected(self, now: DateTime<Utc>) -> Result<SelectedLetters, CliError> {
-        let misused = |text: &str| Err(CliError::Usage(text.to_owned()));
+    pub(super) fn resolve(self, now: DateTime<Utc>) -> Result<SelectedLetters, CliError> {
+        let usage_error = |text: &str| Err(CliError::Usage(text.to_owned()));
         if self.filter.state.as_deref() == Some(LetterState::Replaying.as_str()) {
-            return misused("letters that are being replayed can't be chosen: `waypost replays` changes that replay");
+            return usage_error(
+                "dead letters that are being replayed can't be selected. Use `waypost replays` to change their replay",
+            );
         }
-        let conditions = self.filter.conditions(now)?;
-        match (self.ids.is_empty(), conditions.is_empty(), self.all) {
-            (true, true, false) => misused("say which: dead letters by id, a filter such as `--campaign ID`, or --all"),
+        let query = self.filter.to_query(now)?;
+        match (self.ids.is_empty(), query.is_empty(), self.all) {
+            (true, true, false) => {
+                usage_error("no dead letters are selected: pass ids, a filter such as `--campaign ID`, or --all")
+            }
             (false, true, false) => Ok(SelectedLetters::Ids(self.ids)),
-            (true, false, false) | (true, true, true) => Ok(SelectedLetters::Filter(conditions)),
-            _ => misused("ids, filters and --all do not go together: say which in one way"),
+            (true, false, false) | (true, true, true) => Ok(SelectedLetters::Filter(query)),
+            _ => usage_error("ids, filters and --all can't be combined: use only one of them"),
         }
     }
 }
 
 impl SelectedLetters {
-    /// The part of a body that says so.
-    pub(super) fn document(&self) -> Map<String, Value> {
+    /// The `ids` or the `filter` of a request body.
+    pub(super) fn to_json(&self) -> Map<String, Value> {
         let (name, value) = match self {
             Self::Ids(ids) => ("ids", Value::from(ids.clone())),
-            Self::Filter(conditions) => ("filter", conditions.document()),
+            Self::Filter(query) => ("filter", query.to_json()),
         };
         Map::from_iter([(name.to_owned(), value)])
     }
@@ -63,39 +67,39 @@ mod tests {
     use serde_json::json;
 
     #[derive(Parser)]
-    struct Line {
+    struct TestCli {
         #[command(flatten)]
         selection: Selection,
     }
 
-    fn read(arguments: &[&str]) -> Result<Value, String> {
-        let line = Line::try_parse_from([&["waypost"], arguments].concat()).map_err(|error| error.to_string())?;
-        match line.selection.selected(DateTime::UNIX_EPOCH) {
-            Ok(selected) => Ok(selected.document().into()),
+    fn parse(arguments: &[&str]) -> Result<Value, String> {
+        let cli = TestCli::try_parse_from([&["waypost"], arguments].concat()).map_err(|error| error.to_string())?;
+        match cli.selection.resolve(DateTime::UNIX_EPOCH) {
+            Ok(selected) => Ok(selected.to_json().into()),
             Err(CliError::Usage(text)) => Err(text),
             Err(CliError::Failed(text)) => panic!("{text}"),
         }
     }
 
     #[test]
-    fn one_way_to_say_it() {
-        assert_eq!(read(&["dl_a", "dl_b"]), Ok(json!({ "ids": ["dl_a", "dl_b"] })));
+    fn ids_or_a_filter_or_all_are_a_selection() {
+        assert_eq!(parse(&["dl_a", "dl_b"]), Ok(json!({ "ids": ["dl_a", "dl_b"] })));
         assert_eq!(
-            read(&["--campaign", "c", "--status", "500"]),
+            parse(&["--campaign", "c", "--status", "500"]),
             Ok(json!({ "filter": { "campaignId": "c", "status": 500 } }))
         );
-        assert_eq!(read(&["--all"]), Ok(json!({ "filter": {} })));
+        assert_eq!(parse(&["--all"]), Ok(json!({ "filter": {} })));
     }
 
     #[test]
-    fn nothing_or_several_ways_are_a_misuse() {
-        assert!(read(&[]).unwrap_err().starts_with("say which"));
+    fn no_selection_and_combined_selections_are_refused() {
+        assert!(parse(&[]).unwrap_err().starts_with("no dead letters are selected"));
         for arguments in [&["dl_a", "--all"][..], &["dl_a", "--campaign", "c"], &["--all", "--campaign", "c"]] {
-            assert!(read(arguments).unwrap_err().contains("do not go together"), "{arguments:?}");
+            assert!(parse(arguments).unwrap_err().contains("can't be combined"), "{arguments:?}");
         }
-        assert!(read(&["--state", "replaying"]).unwrap_err().contains("waypost replays"));
+        assert!(parse(&["--state", "replaying"]).unwrap_err().contains("waypost replays"));
         for arguments in [[""], [".."]] {
-            assert!(read(&arguments).is_err());
+            assert!(parse(&arguments).is_err());
         }
     }
 }

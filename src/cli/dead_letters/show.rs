@@ -1,4 +1,4 @@
-//! `waypost dead-letters show`: all there is to know of one, and how to send it again.
+//! `waypost dead-letters show`: the details of a dead letter, and what to do about it.
 
 use chrono::{DateTime, Utc};
 use clap::Args;
@@ -7,24 +7,24 @@ use serde_json::Value;
 
 use super::{LIST, request};
 use crate::cli::CliError;
-use crate::cli::client::{Server, id};
+use crate::cli::client::{Server, parse_id};
 use crate::cli::sanitize;
-use crate::cli::stdio::say;
-use crate::delivery::duration::rough;
+use crate::cli::stdio::out;
+use crate::delivery::duration::approximate;
 use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::timestamp;
 
-/// So much of an unreadable body is shown; the whole is in the JSON.
-const BODY_SHOWN: usize = 2000;
+/// Longer bodies are cut. The JSON output has the whole body.
+const MAX_BODY_CHARS: usize = 2000;
 
 #[derive(Args)]
 #[command(after_help = "Example:
   waypost dead-letters show dl_SmIh-_Ia6sNZoOa2uxP8_NDq")]
 pub(in crate::cli) struct Show {
     /// The dead letter's id
-    #[arg(value_parser = id)]
+    #[arg(value_parser = parse_id)]
     id: String,
-    /// As JSON, on one line
+    /// Print JSON on one line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -35,48 +35,47 @@ impl Show {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let letter = self.server.api()?.get(&[LIST, &self.id], &[]).await?;
         if self.json {
-            say!("{letter}");
+            out!("{letter}");
         } else {
-            say!("{}", page(&letter, Utc::now()));
+            out!("{}", render(&letter, Utc::now()));
         }
         Ok(())
     }
 }
 
-/// The page, its sections apart.
-fn page(letter: &Value, now: DateTime<Utc>) -> String {
+fn render(letter: &Value, now: DateTime<Utc>) -> String {
     let sections = [
-        Some(head(letter, now)),
-        facts(letter),
+        Some(header(letter, now)),
+        fields(letter),
         unreadable(letter),
-        (!letter["event"].is_null()).then(|| format!("Event\n{}", indented(&format!("{:#}", letter["event"])))),
+        (!letter["event"].is_null()).then(|| format!("Event\n{}", indent(&format!("{:#}", letter["event"])))),
         (!letter["request"].is_null())
-            .then(|| format!("Request, as sent at the last attempt\n{}", request::text(&letter["request"], "  "))),
+            .then(|| format!("Request of the last attempt\n{}", request::render(&letter["request"], "  "))),
         attempts(letter),
         replays(letter),
         discard(letter),
-        Some(what_next(letter)),
+        Some(next_step(letter)),
     ];
     let sections: Vec<String> = sections.into_iter().flatten().map(|section| section.trim_end().to_owned()).collect();
     sections.join("\n\n")
 }
 
-fn head(letter: &Value, now: DateTime<Utc>) -> String {
+fn header(letter: &Value, now: DateTime<Utc>) -> String {
     let reason = letter["reason"].as_str().unwrap_or_default();
     let dead_at = sanitize::field(&letter["deadAt"], 40);
     let ago = timestamp::parse(&dead_at).ok().and_then(|dead_at| now.signed_duration_since(dead_at).to_std().ok());
-    let ago = ago.map_or_else(String::new, |ago| format!(" ({} ago)", rough(ago)));
+    let ago = ago.map_or_else(String::new, |ago| format!(" ({} ago)", approximate(ago)));
     let (id, state) = (sanitize::field(&letter["id"], 64), sanitize::field(&letter["state"], 20));
-    format!("{id}  {state}\n{}: {}\ndead since {dead_at}{ago}", sanitize::line(reason, 20), in_words(reason))
+    format!("{id}  {state}\n{}: {}\ndead since {dead_at}{ago}", sanitize::line(reason, 20), reason_text(reason))
 }
 
-fn in_words(reason: &str) -> &'static str {
+fn reason_text(reason: &str) -> &'static str {
     let known = DeadLetterReason::ALL.into_iter().find(|known| known.as_str() == reason);
-    known.map_or("a reason this version does not know", DeadLetterReason::in_words)
+    known.map_or("this version of the command does not know this reason", DeadLetterReason::description)
 }
 
-fn facts(letter: &Value) -> Option<String> {
-    let facts = [
+fn fields(letter: &Value) -> Option<String> {
+    let fields = [
         ("campaign", "campaignId"),
         ("label", "label"),
         ("webhook", "webhookId"),
@@ -86,49 +85,43 @@ fn facts(letter: &Value) -> Option<String> {
         ("first attempt", "firstAttemptAt"),
         ("last status", "status"),
         ("last cause", "cause"),
-        ("failed again in", "replayId"),
-        ("and was before", "replayOf"),
+        ("failed in replay", "replayId"),
+        ("previously", "replayOf"),
     ];
-    let given = facts.into_iter().filter(|(_, name)| !letter[name].is_null());
+    let present = fields.into_iter().filter(|(_, name)| !letter[name].is_null());
     let lines: Vec<String> =
-        given.map(|(words, name)| format!("  {words:<18} {}", sanitize::field(&letter[name], usize::MAX))).collect();
+        present.map(|(label, name)| format!("  {label:<18} {}", sanitize::field(&letter[name], usize::MAX))).collect();
     (!lines.is_empty()).then(|| format!("Delivery\n{}", lines.join("\n")))
 }
 
-/// What could not be read, and why.
+/// The body of an unreadable message, and its errors.
 fn unreadable(letter: &Value) -> Option<String> {
-    let (words, body) = match (letter["body"].as_str(), letter["bodyBase64"].as_str()) {
-        (Some(body), _) => ("Message, as it came", body),
-        (None, Some(base64)) => ("Message, as it came, in Base64: it is no text", base64),
+    let (title, body) = match (letter["body"].as_str(), letter["bodyBase64"].as_str()) {
+        (Some(body), _) => ("Message", body),
+        (None, Some(base64)) => ("Message in Base64 (it is not text)", base64),
         (None, None) => return None,
     };
-    let fault = |fault: &Value| {
-        format!("  {}: {}\n", sanitize::field(&fault["path"], 200), sanitize::field(&fault["message"], usize::MAX))
+    let line = |error: &Value| {
+        format!("  {}: {}\n", sanitize::field(&error["path"], 200), sanitize::field(&error["message"], usize::MAX))
     };
-    let faults: String = letter["errors"].as_array().into_iter().flatten().map(fault).collect();
-    let shown: String = body.chars().take(BODY_SHOWN).collect();
-    let rest = body.len() - shown.len();
-    let rest = if rest > 0 { format!("\n  … and {rest} bytes more: --json has them all") } else { String::new() };
-    let faults = if faults.is_empty() { faults } else { format!("Faults\n{faults}\n") };
-    Some(format!("{faults}{words}\n{}{rest}", indented(&shown)))
+    let errors: String = letter["errors"].as_array().into_iter().flatten().map(line).collect();
+    let shown: String = body.chars().take(MAX_BODY_CHARS).collect();
+    let cut_bytes = body.len() - shown.len();
+    let rest = if cut_bytes > 0 { format!("\n  … {cut_bytes} more bytes: --json prints all") } else { String::new() };
+    let errors = if errors.is_empty() { errors } else { format!("Errors\n{errors}\n") };
+    Some(format!("{errors}{title}\n{}{rest}", indent(&shown)))
 }
 
 fn attempts(letter: &Value) -> Option<String> {
     let attempts = letter["attempts"].as_array().filter(|attempts| !attempts.is_empty())?;
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "",
-        "AT",
-        "TOOK",
-        "RESULT",
-        "FIRST BYTES OF THE ANSWER, OR THE ERROR",
-    ]);
+    table.load_style(presets::NOTHING).set_header(["", "AT", "TOOK", "RESULT", "ERROR, OR START OF THE ANSWER"]);
     for (number, attempt) in (1..).zip(attempts) {
-        let took = attempt["durationMs"].as_u64().map_or_else(|| sanitize::NOTHING.to_owned(), |ms| format!("{ms} ms"));
+        let took = attempt["durationMs"].as_u64().map_or_else(|| sanitize::EMPTY.to_owned(), |ms| format!("{ms} ms"));
         let result = if attempt["status"].is_null() { &attempt["cause"] } else { &attempt["status"] };
-        let said = if attempt["error"].is_null() { &attempt["answer"] } else { &attempt["error"] };
+        let detail = if attempt["error"].is_null() { &attempt["answer"] } else { &attempt["error"] };
         let at = sanitize::field(&attempt["at"], 40);
-        table.add_row([number.to_string(), at, took, sanitize::field(result, 20), sanitize::field(said, 100)]);
+        table.add_row([number.to_string(), at, took, sanitize::field(result, 20), sanitize::field(detail, 100)]);
     }
     Some(format!("Attempts\n{}", table.trim_fmt()))
 }
@@ -139,7 +132,7 @@ fn replays(letter: &Value) -> Option<String> {
         let outcome = match (replay["outcome"].as_str(), replay["deadLetterId"].as_str()) {
             (Some("dead"), Some(letter)) => format!("dead again, as {}", sanitize::line(letter, 64)),
             (Some("dead"), None) => "dead again".to_owned(),
-            (Some("requeued"), _) => "put back on the queue of events".to_owned(),
+            (Some("requeued"), _) => "returned to the events queue".to_owned(),
             _ => sanitize::field(&replay["outcome"], 20),
         };
         format!("  {}  {}  {outcome}", sanitize::field(&replay["at"], 40), sanitize::field(&replay["replayId"], 64))
@@ -155,37 +148,37 @@ fn discard(letter: &Value) -> Option<String> {
     Some(format!("Discarded\n  {}{by}{because}", sanitize::field(&discard["at"], 40)))
 }
 
-fn what_next(letter: &Value) -> String {
+fn next_step(letter: &Value) -> String {
     let id = sanitize::shell_word(letter["id"].as_str().unwrap_or_default());
     if !letter["erased"].is_null() {
-        return "What it told of a person was erased: it can't be sent again.".to_owned();
+        return "The personal data was erased, so this dead letter can't be sent again.".to_owned();
     }
-    let again = match (letter["state"].as_str(), letter["reason"].as_str()) {
+    let advice = match (letter["state"].as_str(), letter["reason"].as_str()) {
         (Some("replaying"), _) => {
-            return "It is being sent again now; see how that goes:\n  waypost replays list".to_owned();
+            return "A replay is sending it. Follow the replay:\n  waypost replays list".to_owned();
         }
         (_, Some("webhook_deleted")) => {
             "The webhook was deleted. Restore it (`waypost campaigns history` and `revert`), then send it again:"
         }
-        (_, Some("webhook_disabled")) => "Enable the webhook, then send it again:",
+        (_, Some("webhook_disabled")) => "The webhook is disabled. Enable it, then send it again:",
         (Some("pending"), Some("expired" | "rejected" | "maxlen")) => {
             "The broker removed the message. Find out why, then send it again:"
         }
         (Some("pending"), Some("poison")) if letter["deliveryId"].is_null() => {
-            "Put the message back on the queue of events:"
+            "Return the message to the events queue:"
         }
         (Some("pending"), Some("malformed")) => {
-            "Whoever published it has to publish it again, without its faults. Where it is Waypost that was wrong and is mended, put the \
-             message back on the queue of events as it is:"
+            "The publisher must publish a corrected event. If the event was valid and Waypost has been fixed, return the message to \
+             the events queue:"
         }
-        (Some("replayed"), _) => "It has been sent again already. Once more:",
-        (Some("discarded"), _) => "It has been given up. Send it again all the same:",
-        _ => "Send it again:",
+        (Some("replayed"), _) => "It has already been sent again. To repeat:",
+        (Some("discarded"), _) => "It was discarded. To send it anyway:",
+        _ => "To send it again:",
     };
-    format!("{again}\n  waypost dead-letters replay {id}")
+    format!("{advice}\n  waypost dead-letters replay {id}")
 }
 
-fn indented(text: &str) -> String {
+fn indent(text: &str) -> String {
     sanitize::lines(text).lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
@@ -199,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_of_a_delivery() {
+    fn a_delivery_is_shown_with_attempts_and_replays() {
         let letter = json!({
             "id": "dl_1", "state": "replayed", "reason": "exhausted", "deadAt": "2026-11-22T03:01:05.678Z",
             "campaignId": "13010", "label": "Welcome Message", "webhookId": "wh_1", "deliveryId": "msg_1", "eventId": "e-1",
@@ -216,7 +209,7 @@ mod tests {
                          { "replayId": "rp_2", "at": "2026-11-22T04:30:00.000Z", "outcome": "delivered" } ] });
         let expected = "\
 dl_1  replayed
-exhausted: the attempts, or the time for them, were used up
+exhausted: the limit for attempts or for their age was reached
 dead since 2026-11-22T03:01:05.678Z (2h 2m ago)
 
 Delivery
@@ -237,14 +230,14 @@ Event
     \"keyword\": 4
   }
 
-Request, as sent at the last attempt
+Request of the last attempt
   POST https://example.com/hook
   webhook-id: msg_1
 
   {\"keyword\":4}
 
 Attempts
-    AT                        TOOK      RESULT   FIRST BYTES OF THE ANSWER, OR THE ERROR
+    AT                        TOOK      RESULT   ERROR, OR START OF THE ANSWER
  1  2026-11-21T03:00:00.000Z  15000 ms  timeout  no answer within 15000 ms
  2  2026-11-22T03:01:05.000Z  12 ms     503      down for ·[31mmaintenance
 
@@ -252,24 +245,24 @@ Replays
   2026-11-22T04:00:00.000Z  rp_1  dead again, as dl_2
   2026-11-22T04:30:00.000Z  rp_2  delivered
 
-It has been sent again already. Once more:
+It has already been sent again. To repeat:
   waypost dead-letters replay dl_1";
-        assert_eq!(page(&letter, now()), expected);
+        assert_eq!(render(&letter, now()), expected);
     }
 
     #[test]
-    fn the_page_of_what_could_not_be_read() {
-        let body = format!("{{\"date\":\"today\"{}", " ".repeat(BODY_SHOWN));
+    fn an_unreadable_message_is_shown_with_its_errors() {
+        let body = format!("{{\"date\":\"today\"{}", " ".repeat(MAX_BODY_CHARS));
         let letter = json!({ "id": "dl_3", "state": "discarded", "reason": "malformed", "deadAt": "2026-11-22T05:04:00.000Z",
             "body": body, "errors": [ { "path": "$.date", "message": "not an RFC 3339 date" } ],
             "discard": { "by": "ops", "at": "2026-11-22T05:04:02.000Z", "because": "a test" } });
-        let page = page(&letter, now());
+        let page = render(&letter, now());
         for text in [
-            "dl_3  discarded\nmalformed: the message is no step event\ndead since 2026-11-22T05:04:00.000Z (5s ago)\n\nFaults\n",
-            "  $.date: not an RFC 3339 date\n\nMessage, as it came\n  {\"date\":\"today\"",
-            "… and 15 bytes more: --json has them all",
+            "dl_3  discarded\nmalformed: the message is not a step event\ndead since 2026-11-22T05:04:00.000Z (5s ago)\n\nErrors\n",
+            "  $.date: not an RFC 3339 date\n\nMessage\n  {\"date\":\"today\"",
+            "… 15 more bytes: --json prints all",
             "\n\nDiscarded\n  2026-11-22T05:04:02.000Z by ops: a test\n\n",
-            "all the same:\n  waypost dead-letters replay dl_3",
+            "To send it anyway:\n  waypost dead-letters replay dl_3",
         ] {
             assert!(page.contains(text), "no {text:?}: {page}");
         }
@@ -277,12 +270,12 @@ It has been sent again already. Once more:
     }
 
     #[test]
-    fn what_to_do_next() {
-        let next = |state: &str, reason: &str| what_next(&json!({ "id": "dl_1", "state": state, "reason": reason }));
-        assert_eq!(next("pending", "gone"), "Send it again:\n  waypost dead-letters replay dl_1");
-        assert!(next("pending", "poison").starts_with("Put the message back"));
+    fn the_next_step_depends_on_state_and_reason() {
+        let next = |state: &str, reason: &str| next_step(&json!({ "id": "dl_1", "state": state, "reason": reason }));
+        assert_eq!(next("pending", "gone"), "To send it again:\n  waypost dead-letters replay dl_1");
+        assert!(next("pending", "poison").starts_with("Return the message"));
         assert!(next("pending", "expired").starts_with("The broker removed the message"));
-        assert!(next("pending", "malformed").starts_with("Whoever published it has to publish it again"));
+        assert!(next("pending", "malformed").starts_with("The publisher must publish"));
         assert!(next("pending", "webhook_deleted").starts_with("The webhook was deleted"));
         assert!(next("replaying", "webhook_deleted").ends_with("waypost replays list"));
     }

@@ -1,4 +1,4 @@
-//! `waypost dead-letters summary`: how many, and of what kind.
+//! `waypost dead-letters summary`: counts dead letters, with a bar chart.
 
 use chrono::Utc;
 use clap::Args;
@@ -10,19 +10,19 @@ use super::filter::{Filter, FilterQuery};
 use crate::cli::CliError;
 use crate::cli::client::{Api, Server};
 use crate::cli::sanitize;
-use crate::cli::stdio::say;
+use crate::cli::stdio::out;
 
-/// The width of a bar that stands for all.
-const WIDTH: u64 = 30;
+/// The width of a full bar in characters.
+const BAR_WIDTH: u64 = 30;
 
-/// Parts of a character cell, an eighth more each.
+/// Bar characters, by the number of filled eighths.
 const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 
 #[derive(Args)]
 #[command(after_help = "Example:
   waypost dead-letters summary --since 1day --state pending")]
 pub(in crate::cli) struct Summary {
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -33,26 +33,25 @@ pub(in crate::cli) struct Summary {
 
 impl Summary {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let conditions = self.filter.conditions(Utc::now())?;
-        let summary = read(&self.server.api()?, &conditions).await?;
+        let query = self.filter.to_query(Utc::now())?;
+        let summary = fetch(&self.server.api()?, &query).await?;
         if self.json {
-            say!("{summary}");
+            out!("{summary}");
         } else if summary["total"] == 0 {
-            say!("{}", if conditions.is_empty() { "No dead letters." } else { "No dead letter matches." });
+            out!("{}", if query.is_empty() { "No dead letters." } else { "No dead letter matches." });
         } else {
-            say!("{}", picture(&summary));
+            out!("{}", render(&summary));
         }
         Ok(())
     }
 }
 
-/// The counts of what matches.
-pub(super) async fn read(api: &Api, conditions: &FilterQuery) -> Result<Value, CliError> {
-    api.get(&[LIST, "summary"], &conditions.query()).await
+/// Reads the counts of the dead letters that match.
+pub(super) async fn fetch(api: &Api, query: &FilterQuery) -> Result<Value, CliError> {
+    api.get(&[LIST, "summary"], &query.params()).await
 }
 
-/// Groups of counts, each with a bar that is its part of all.
-fn picture(summary: &Value) -> String {
+fn render(summary: &Value) -> String {
     let total = number(&summary["total"]);
     let groups = [
         ("STATE", "states", "state", "moreStates"),
@@ -63,7 +62,7 @@ fn picture(summary: &Value) -> String {
     ];
     let counts = groups.map(|(title, list, name, more)| {
         let items = summary[list].as_array().into_iter().flatten();
-        let counts: Vec<_> = items.map(|item| (called(item, name), number(&item["count"]))).collect();
+        let counts: Vec<_> = items.map(|item| (display_name(item, name), number(&item["count"]))).collect();
         (title, counts, number(&summary[more]))
     });
     let names = counts.iter().flat_map(|(_, counts, _)| counts.iter().map(|(name, _)| name.chars().count()));
@@ -86,22 +85,23 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_default()
 }
 
-/// What could not be read has neither campaign nor webhook.
-fn called(item: &Value, name: &str) -> String {
-    let called = sanitize::field(&item[name], 40);
+/// A webhook is shown with its campaign. A message that could not be read has neither.
+fn display_name(item: &Value, name: &str) -> String {
+    let value = sanitize::field(&item[name], 40);
     match item["campaignId"].as_str() {
-        Some(campaign) if name == "webhookId" => format!("{called} ({})", sanitize::line(campaign, 30)),
-        _ => called,
+        Some(campaign) if name == "webhookId" => format!("{value} ({})", sanitize::line(campaign, 30)),
+        _ => value,
     }
 }
 
-/// The part that `count` is of `total`; what is there at all is seen.
+/// A bar for `count` of `total`. At least an eighth of a character is shown if `count` is not 0.
 fn bar(count: u64, total: u64) -> String {
-    let eighths = (u128::from(count) * u128::from(WIDTH) * 8 / u128::from(total.max(1))).min(u128::from(WIDTH) * 8);
+    let eighths =
+        (u128::from(count) * u128::from(BAR_WIDTH) * 8 / u128::from(total.max(1))).min(u128::from(BAR_WIDTH) * 8);
     // At most 240.
     let eighths = usize::try_from(eighths).unwrap_or_default().max(usize::from(count > 0));
-    let rest = EIGHTHS[eighths % 8];
-    format!("{}{rest}", "█".repeat(eighths / 8)).trim_end().to_owned()
+    let last = EIGHTHS[eighths % 8];
+    format!("{}{last}", "█".repeat(eighths / 8)).trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -110,19 +110,19 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn bars_are_parts_of_all() {
+    fn bars_are_proportional() {
         assert_eq!(bar(0, 100), "");
         assert_eq!(bar(1, 1_000_000), "▏");
         assert_eq!(bar(50, 100), "█".repeat(15));
         assert_eq!(bar(2, 100), "▌");
         assert_eq!(bar(100, 100), "█".repeat(30));
-        // Counted a moment later.
+        // The total was counted a moment earlier.
         assert_eq!(bar(101, 100), "█".repeat(30));
         assert_eq!(bar(1, 0), "█".repeat(30));
     }
 
     #[test]
-    fn the_picture() {
+    fn counts_are_shown_in_groups() {
         let summary = json!({ "total": 1200, "oldest": "2026-11-21T03:04:05.678Z", "newest": "2026-11-22T03:04:05.678Z",
             "states": [{ "state": "pending", "count": 1200 }],
             "reasons": [{ "reason": "exhausted", "count": 900 }, { "reason": "malformed", "count": 300 }],
@@ -149,6 +149,6 @@ CAMPAIGN
 WEBHOOK (CAMPAIGN)
   wh_1 (13010)           1  ▏
   and 7 more";
-        assert_eq!(picture(&summary), expected);
+        assert_eq!(render(&summary), expected);
     }
 }

@@ -1,6 +1,6 @@
-//! The account: what became of every event, from the outside. Delivered is what a receiver has answered with 200; dead
-//! is what the dead-letter stream has; waiting is what the broker's queues hold; and nothing else may be left. Only of
-//! events that fire no webhook nothing shows but the worker's own count.
+//! The demo's account: the outcome of every event, observed from outside the worker. Delivered: a receiver has answered
+//! with 200. Dead: the dead-letter stream has it. Waiting: it is in a queue of the broker. Only the number of events
+//! that fire no webhook comes from the worker.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,13 +19,12 @@ pub(super) struct Account(Mutex<Ledger>);
 
 #[derive(Default)]
 struct Ledger {
-    /// Events the broker has confirmed.
+    /// The number of events that the broker has confirmed.
     published: usize,
-    /// Why each dead delivery died, by delivery id.
+    /// The reasons by delivery id.
     dead: HashMap<String, DeadLetterReason>,
 }
 
-/// How far things are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Progress {
     pub(super) published: usize,
@@ -40,7 +39,6 @@ impl Progress {
     }
 }
 
-/// The account at the end.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Balance {
@@ -49,29 +47,28 @@ pub(super) struct Balance {
     pub(super) delivered: usize,
     pub(super) dead: BTreeMap<&'static str, usize>,
     pub(super) waiting: u64,
-    /// Deliveries both accepted by a receiver and dead.
+    /// The number of deliveries that a receiver has accepted and that are dead as well.
     pub(super) contradictions: usize,
     pub(super) attempts: u64,
-    pub(super) receivers: Vec<Row>,
+    pub(super) receivers: Vec<ReceiverRow>,
 }
 
-/// One receiver's part.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Row {
+pub(super) struct ReceiverRow {
     pub(super) name: &'static str,
     pub(super) behaviour: &'static str,
     pub(super) deliveries: usize,
     pub(super) attempts: u64,
     pub(super) accepted: usize,
-    /// From the event's date to the first 200, in milliseconds.
+    /// Latency in milliseconds, from the event's date to the first 200.
     pub(super) p50_ms: Option<i64>,
     pub(super) p99_ms: Option<i64>,
 }
 
 impl Balance {
-    /// Whether every published event is in exactly one place.
-    pub(super) fn balances(&self) -> bool {
+    /// True if every published event has exactly one outcome.
+    pub(super) fn is_balanced(&self) -> bool {
         let dead: usize = self.dead.values().sum();
         let settled = (self.no_webhook + self.delivered + dead) as u64;
         self.published as u64 == settled + self.waiting && self.contradictions == 0
@@ -79,59 +76,59 @@ impl Balance {
 }
 
 impl Account {
-    pub(super) fn published(&self) {
-        self.books().published += 1;
+    pub(super) fn add_published(&self) {
+        self.ledger().published += 1;
     }
 
-    pub(super) fn dead(&self, letter: DeadLetter) {
-        if let Some(delivery) = letter.delivery_id {
-            self.books().dead.insert(delivery.as_str().to_owned(), letter.reason);
+    pub(super) fn add_dead_letter(&self, letter: DeadLetter) {
+        if let Some(id) = letter.delivery_id {
+            self.ledger().dead.insert(id.as_str().to_owned(), letter.reason);
         }
     }
 
-    pub(super) async fn progress(&self, receivers: &[Receiver], stage: &Scenario<'_>) -> Result<Progress, CliError> {
-        let no_webhook = stage.no_webhook().await?;
-        let books = self.books();
+    pub(super) async fn progress(&self, receivers: &[Receiver], scenario: &Scenario<'_>) -> Result<Progress, CliError> {
+        let no_webhook = scenario.no_webhook_count().await?;
+        let ledger = self.ledger();
         let delivered = receivers.iter().map(|receiver| receiver.record().accepted().count()).sum();
-        Ok(Progress { published: books.published, no_webhook, delivered, dead: books.dead.len() })
+        Ok(Progress { published: ledger.published, no_webhook, delivered, dead: ledger.dead.len() })
     }
 
-    pub(super) async fn balance(&self, receivers: &[Receiver], stage: &Scenario<'_>) -> Result<Balance, CliError> {
-        let waiting = stage.waiting().await?;
-        let Progress { published, no_webhook, delivered, .. } = self.progress(receivers, stage).await?;
-        let books = self.books();
+    pub(super) async fn balance(&self, receivers: &[Receiver], scenario: &Scenario<'_>) -> Result<Balance, CliError> {
+        let waiting = scenario.waiting_count().await?;
+        let Progress { published, no_webhook, delivered, .. } = self.progress(receivers, scenario).await?;
+        let ledger = self.ledger();
         let mut dead = BTreeMap::new();
-        for reason in books.dead.values() {
+        for reason in ledger.dead.values() {
             *dead.entry(reason.as_str()).or_default() += 1;
         }
-        let contradicts =
-            |receiver: &Receiver| receiver.record().accepted().filter(|(id, _)| books.dead.contains_key(*id)).count();
+        let contradictions =
+            |receiver: &Receiver| receiver.record().accepted().filter(|(id, _)| ledger.dead.contains_key(*id)).count();
         Ok(Balance {
             published,
             no_webhook,
             delivered,
             dead,
             waiting,
-            contradictions: receivers.iter().map(contradicts).sum(),
+            contradictions: receivers.iter().map(contradictions).sum(),
             attempts: receivers.iter().map(|receiver| receiver.record().attempts).sum(),
             receivers: receivers.iter().map(row).collect(),
         })
     }
 
-    fn books(&self) -> MutexGuard<'_, Ledger> {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn row(receiver: &Receiver) -> Row {
+fn row(receiver: &Receiver) -> ReceiverRow {
     let record = receiver.record();
     let mut latencies: Vec<i64> = record.accepted().map(|(_, latency)| latency.num_milliseconds()).collect();
     latencies.sort_unstable();
     let percentile =
-        |share: usize| latencies.get((latencies.len() * share / 100).min(latencies.len().saturating_sub(1)));
-    Row {
+        |percent: usize| latencies.get((latencies.len() * percent / 100).min(latencies.len().saturating_sub(1)));
+    ReceiverRow {
         name: receiver.name,
-        behaviour: receiver.behaviour.words(),
+        behaviour: receiver.behaviour.label(),
         deliveries: record.deliveries.len(),
         attempts: record.attempts,
         accepted: latencies.len(),

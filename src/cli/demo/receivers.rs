@@ -1,4 +1,4 @@
-//! The demo's receivers: real HTTP servers that behave well, badly, or not at all.
+//! The demo's receivers: HTTP servers that accept, fail or refuse requests, and record them.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,27 +19,27 @@ use crate::delivery::timestamp;
 /// How a receiver answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Behaviour {
-    /// 200, always.
+    /// Always 200.
     Healthy,
     /// 503 to the first two attempts of a delivery, then 200.
     FailsTwice,
-    /// 410: it does not want to be called again.
+    /// Always 410.
     Gone,
-    /// 500, for good.
+    /// Always 500.
     Broken,
 }
 
 impl Behaviour {
-    pub(super) fn words(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
             Self::FailsTwice => "fails twice (503), then 200",
             Self::Gone => "gone (410)",
-            Self::Broken => "broken for good (500)",
+            Self::Broken => "always fails (500)",
         }
     }
 
-    fn answer(self, attempt: u32) -> StatusCode {
+    fn status(self, attempt: u32) -> StatusCode {
         match self {
             Self::FailsTwice if attempt <= 2 => StatusCode::SERVICE_UNAVAILABLE,
             Self::Healthy | Self::FailsTwice => StatusCode::OK,
@@ -49,7 +49,6 @@ impl Behaviour {
     }
 }
 
-/// A receiver and its record.
 #[derive(Clone)]
 pub(super) struct Receiver {
     pub(super) name: &'static str,
@@ -58,27 +57,25 @@ pub(super) struct Receiver {
     record: Arc<Mutex<Record>>,
 }
 
-/// What a receiver has been sent.
 #[derive(Default)]
 pub(super) struct Record {
-    /// Requests.
+    /// The number of requests.
     pub(super) attempts: u64,
     /// By `webhook-id`.
-    pub(super) deliveries: HashMap<String, Received>,
-    /// The first request, as it came.
+    pub(super) deliveries: HashMap<String, DeliveryRecord>,
+    /// The text of the first request.
     pub(super) sample: Option<String>,
 }
 
-/// What a receiver has been sent of one delivery.
 #[derive(Default)]
-pub(super) struct Received {
+pub(super) struct DeliveryRecord {
     pub(super) attempts: u32,
     /// From the event's date to the first 200.
     latency: Option<TimeDelta>,
 }
 
 impl Record {
-    /// The deliveries answered with 200: their ids and latencies.
+    /// The ids and latencies of the deliveries that were answered with 200.
     pub(super) fn accepted(&self) -> impl Iterator<Item = (&String, TimeDelta)> {
         self.deliveries.iter().filter_map(|(id, delivery)| delivery.latency.map(|latency| (id, latency)))
     }
@@ -109,8 +106,8 @@ async fn receive(State(receiver): State<Receiver>, uri: Uri, headers: HeaderMap,
     record.attempts += 1;
     let delivery = record.deliveries.entry(text("webhook-id")).or_default();
     delivery.attempts += 1;
-    let answer = receiver.behaviour.answer(delivery.attempts);
-    if answer == StatusCode::OK {
+    let status = receiver.behaviour.status(delivery.attempts);
+    if status == StatusCode::OK {
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let date = body["date"].as_str().and_then(|date| timestamp::parse(date).ok()).unwrap_or_else(Utc::now);
         delivery.latency.get_or_insert_with(|| Utc::now() - date);
@@ -123,5 +120,5 @@ async fn receive(State(receiver): State<Receiver>, uri: Uri, headers: HeaderMap,
         sample.push_str(&format!("\n{}", String::from_utf8_lossy(&body)));
         record.sample = Some(sample);
     }
-    answer
+    status
 }

@@ -1,4 +1,4 @@
-//! What the demo prints: progress on standard error, the account on standard output.
+//! The output of the demo: progress on standard error, the account on standard output.
 
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
@@ -9,57 +9,56 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::Scenario;
 use super::account::{Account, Balance};
 use super::receivers::Receiver;
-use super::story::CAMPAIGN_ID;
+use super::script::CAMPAIGN_ID;
 use crate::broker::names::Names;
 use crate::cli::CliError;
-use crate::cli::stdio::say;
+use crate::cli::stdio::out;
 
-/// How often the progress is looked at.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How often it is told where there is no terminal to draw on.
-const TELL: Duration = Duration::from_secs(2);
+/// How often a progress line is printed if standard error is not a terminal.
+const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(super) fn opening(api: &str, receivers: &[Receiver], events: u32) {
-    say!("A worker at {api}, a campaign with four webhooks, and a receiver for each:");
+    out!("A worker at {api}, a campaign with four webhooks, and a receiver for each:");
     for receiver in receivers {
-        say!("  {:<7} {}", receiver.name, receiver.behaviour.words());
+        out!("  {:<7} {}", receiver.name, receiver.behaviour.label());
     }
-    say!("{events} users walk through the campaign now; failed deliveries are retried after about 1, 2 and 4 s.\n");
+    out!("{events} users walk through the campaign now. Failed deliveries are retried after about 1, 2 and 4 s.\n");
 }
 
-/// Shows how things stand until every event is settled.
+/// Shows the progress until every event is settled.
 pub(super) async fn progress(
     account: &Account,
     receivers: &[Receiver],
     events: u32,
-    stage: &Scenario<'_>,
+    scenario: &Scenario<'_>,
 ) -> Result<(), CliError> {
-    let terminal = std::io::stderr().is_terminal();
-    let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let is_terminal = std::io::stderr().is_terminal();
+    let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} settled  {elapsed}  {msg}");
     let bar = ProgressBar::with_draw_target(Some(u64::from(events)), target)
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let mut told = Instant::now();
+    let mut last_report = Instant::now();
     loop {
-        let now = account.progress(receivers, stage).await?;
-        let under_way = now.published.saturating_sub(now.settled());
+        let progress = account.progress(receivers, scenario).await?;
+        let in_flight = progress.published.saturating_sub(progress.settled());
         let message = format!(
-            "published {} · no webhook {} · delivered {} · dead {} · under way {under_way}",
-            now.published, now.no_webhook, now.delivered, now.dead
+            "published {} · no webhook {} · delivered {} · dead {} · in flight {in_flight}",
+            progress.published, progress.no_webhook, progress.delivered, progress.dead
         );
-        bar.set_position(now.settled() as u64);
+        bar.set_position(progress.settled() as u64);
         bar.set_message(message.clone());
-        let done = now.published == events as usize && under_way == 0;
-        if !terminal && (done || told.elapsed() > TELL) {
-            told = Instant::now();
+        let done = progress.published == events as usize && in_flight == 0;
+        if !is_terminal && (done || last_report.elapsed() > REPORT_INTERVAL) {
+            last_report = Instant::now();
             eprintln!("{message}");
         }
         if done {
             bar.finish_and_clear();
             return Ok(());
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -85,10 +84,10 @@ pub(super) fn account(balance: &Balance, receivers: &[Receiver]) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    say!("{table}\nP50 and P99: from the event's date to the receiver's 200, the wait for retries included.\n");
+    out!("{table}\nP50 and P99: the time from the event's date to the receiver's 200, with the wait for retries.\n");
 
-    let line = |words: &str, count: u64| say!("  {words:<42} {count:>8}");
-    say!("The account");
+    let line = |label: &str, count: u64| out!("  {label:<42} {count:>8}");
+    out!("Account");
     line("published, and confirmed by the broker", balance.published as u64);
     line("no webhook configured for the step", balance.no_webhook as u64);
     line("delivered (answered with 200)", balance.delivered as u64);
@@ -97,34 +96,34 @@ pub(super) fn account(balance: &Balance, receivers: &[Receiver]) {
     }
     line("waiting in the broker's queues", balance.waiting);
     line("attempts made", balance.attempts);
-    if balance.balances() {
-        say!("  published = no webhook + delivered + dead + waiting: it balances.\n");
+    if balance.is_balanced() {
+        out!("  published = no webhook + delivered + dead + waiting: it balances.\n");
     } else {
-        say!("  IT DOES NOT BALANCE ({} deliveries both delivered and dead).\n", balance.contradictions);
+        out!("  IT DOES NOT BALANCE ({} deliveries both delivered and dead).\n", balance.contradictions);
     }
     if let Some(sample) =
         receivers.iter().find(|receiver| receiver.name == "offers").and_then(|offers| offers.record().sample.clone())
     {
-        say!("A request, as the receiver `offers` got it:\n\n{sample}\n");
+        out!("A request to the receiver `offers`:\n\n{sample}\n");
     }
 }
 
 pub(super) fn json(balance: &Balance) {
     match serde_json::to_string(balance) {
-        Ok(text) => say!("{text}"),
+        Ok(text) => out!("{text}"),
         Err(error) => eprintln!("error: {error}"),
     }
 }
 
 pub(super) fn addresses(api: &str, names: &Names, receivers: &[Receiver]) {
-    say!("Still running, until Ctrl-C:");
-    say!("  API and metrics   {api}  ({api}/metrics)");
-    say!("  exchange          {}  (routing key: the campaign's id, {CAMPAIGN_ID})", names.events());
+    out!("Still running. Stop with Ctrl-C:");
+    out!("  API and metrics   {api}  ({api}/metrics)");
+    out!("  exchange          {}  (routing key: the campaign's id, {CAMPAIGN_ID})", names.events());
     for receiver in receivers {
-        say!("  receiver {:<8} {}", receiver.name, receiver.url());
+        out!("  receiver {:<8} {}", receiver.name, receiver.url());
     }
-    say!(
+    out!(
         "\n  waypost publish --server {api} --campaign {CAMPAIGN_ID} --label 'Welcome Message' --phone +15550001 --keyword 3"
     );
-    say!("  waypost campaigns get {CAMPAIGN_ID} --server {api}");
+    out!("  waypost campaigns get {CAMPAIGN_ID} --server {api}");
 }

@@ -1,4 +1,4 @@
-//! The machine: its clock, how many files may be open, the address to listen on, and the folder of the local view.
+//! Checks of the machine: the clock, the limit of open files, the listen address, and the folder of the store.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -9,89 +9,90 @@ use super::Finding;
 use crate::config::Config;
 use crate::store::free_bytes;
 
-/// The clock is watched for this long.
-const WATCHED: Duration = Duration::from_millis(500);
+/// How long the clock is watched.
+const CLOCK_WATCH_TIME: Duration = Duration::from_millis(500);
 
-/// It is being set if it differs by more from time that passes.
-const LARGEST_STEP: Duration = Duration::from_millis(50);
+/// Above this difference between clock and elapsed time, the clock was set.
+const MAX_CLOCK_STEP: Duration = Duration::from_millis(50);
 
-/// No clock that is right shows less: 2026-01-01, in seconds.
-const THE_PAST: u64 = 1_767_225_600;
+/// 2026-01-01, in Unix seconds. A clock before it is wrong.
+const EARLIEST_VALID_SECONDS: u64 = 1_767_225_600;
 
-/// Below this the view's folder is soon full.
-const LITTLE_ROOM: u64 = 1024 * 1024 * 1024;
+/// Free space below which the store is soon full.
+const LOW_DISK_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// Below this it is.
-const NO_ROOM: u64 = 64 * 1024 * 1024;
+/// Free space below which the store counts as full.
+const FULL_DISK_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Deliveries that were parked together and are in hand at once, about.
-const PARKED_TOGETHER: u64 = 3000;
+/// About how many deliveries of batches of parked deliveries are in flight at once.
+const PARKED_DELIVERIES: u64 = 3000;
 
-/// Connections of the API, to the broker, files of the view.
+/// Connections of the API, connections to the broker, and files of the store.
 const OTHER_FILES: u64 = 512 + 64 + 256;
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
-    let window = u64::from(config.broker.prefetch);
-    // Each delivery in hand may have a connection of its own: of each queue so many messages are in hand, and what was parked together is
-    // one message of many deliveries.
-    let needed = 2 * window + PARKED_TOGETHER + OTHER_FILES;
+    let prefetch = u64::from(config.broker.prefetch);
+    // Each delivery in flight may have its own connection. There are two queues of `prefetch` messages each, and a
+    // batch of parked deliveries is one message.
+    let needed = 2 * prefetch + PARKED_DELIVERIES + OTHER_FILES;
     let limits = std::fs::read_to_string("/proc/self/limits").ok();
     vec![
-        clock(SystemTime::now(), step()),
-        open_files(limits.as_deref().and_then(most_open_files), needed),
-        address(config.http.listen),
-        folder(&config.store.path),
+        clock(SystemTime::now(), clock_step()),
+        open_files(limits.as_deref().and_then(open_files_limit), needed),
+        listen_address(config.http.listen),
+        store_folder(&config.store.path),
     ]
 }
 
-/// How far the clock moves from the time that passes meanwhile.
-fn step() -> Duration {
-    let (began, clock) = (Instant::now(), SystemTime::now());
-    std::thread::sleep(WATCHED);
+/// The difference between the clock and the elapsed time.
+fn clock_step() -> Duration {
+    let (started, clock) = (Instant::now(), SystemTime::now());
+    std::thread::sleep(CLOCK_WATCH_TIME);
     let moved = SystemTime::now().duration_since(clock).unwrap_or_default();
-    moved.abs_diff(began.elapsed())
+    moved.abs_diff(started.elapsed())
 }
 
 fn clock(now: SystemTime, step: Duration) -> Finding {
     let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let shown = humantime::format_rfc3339_seconds(now);
-    let advice = "have it kept in step by NTP: receivers refuse signatures that are five minutes off";
-    if seconds < THE_PAST {
-        Finding::bad("clock", format!("it shows {shown}, which is past"), advice)
-    } else if step > LARGEST_STEP {
-        Finding::doubtful("clock", format!("it was moved by {} ms while being looked at", step.as_millis()), advice)
+    let time = humantime::format_rfc3339_seconds(now);
+    let advice = "synchronise the clock by NTP: receivers refuse signatures that are five minutes off";
+    if seconds < EARLIEST_VALID_SECONDS {
+        Finding::bad("clock", format!("the clock shows {time}, which is in the past"), advice)
+    } else if step > MAX_CLOCK_STEP {
+        Finding::doubtful("clock", format!("the clock jumped by {} ms during the check", step.as_millis()), advice)
     } else {
-        Finding::good("clock", format!("it shows {shown} and runs evenly"))
+        Finding::good("clock", format!("the clock shows {time} and runs evenly"))
     }
 }
 
-fn open_files(most: Option<u64>, needed: u64) -> Finding {
-    match most {
+fn open_files(limit: Option<u64>, needed: u64) -> Finding {
+    match limit {
         None => {
-            Finding::doubtful("open files", "their limit can't be read here", "see that `ulimit -n` is large enough")
+            Finding::doubtful("open files", "the limit can't be read here", "check that `ulimit -n` is large enough")
         }
-        Some(most) if most < needed => Finding::doubtful(
+        Some(limit) if limit < needed => Finding::doubtful(
             "open files",
-            format!("at most {most}, and with broker.prefetch as it is up to {needed} may be needed"),
+            format!("the limit is {limit}; with this broker.prefetch a worker may need {needed}"),
             "raise the limit (LimitNOFILE= of systemd, `ulimit -n`), or lower broker.prefetch",
         ),
-        Some(most) => Finding::good("open files", format!("at most {most}; up to {needed} may be needed")),
+        Some(limit) => Finding::good("open files", format!("the limit is {limit}; a worker may need {needed}")),
     }
 }
 
-/// The hard limit, of `/proc/self/limits`: a worker raises its soft one to it.
-fn most_open_files(limits: &str) -> Option<u64> {
+/// The hard limit in `/proc/self/limits`. A worker raises its soft limit to the hard limit.
+fn open_files_limit(limits: &str) -> Option<u64> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     let hard = line.split_whitespace().nth(1)?;
     if hard == "unlimited" { Some(u64::MAX) } else { hard.parse().ok() }
 }
 
-fn address(listen: SocketAddr) -> Finding {
+fn listen_address(listen: SocketAddr) -> Finding {
     match TcpListener::bind(listen) {
         Ok(_) => Finding::good("address", format!("{listen} is free")),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            let advice = "where that is no worker, set http.listen to another port; so also for a second worker here";
-            Finding::doubtful("address", format!("somebody listens on {listen} already"), advice)
+            let advice =
+                "if the other program is not a worker, or to run a second worker, set http.listen to another port";
+            Finding::doubtful("address", format!("a program already listens on {listen}"), advice)
         }
         Err(error) => {
             let advice = match error.kind() {
@@ -105,30 +106,30 @@ fn address(listen: SocketAddr) -> Finding {
     }
 }
 
-fn folder(path: &Path) -> Finding {
-    let shown = path.display();
-    // A worker makes it when it starts: until then what counts is the folder it will be in.
-    let there = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("."));
-    if !there.is_dir() {
-        let advice = "set store.path to a folder that is the worker's own";
-        return Finding::bad("folder", format!("{shown} can't be made: {} is a file", there.display()), advice);
+fn store_folder(path: &Path) -> Finding {
+    let name = path.display();
+    // A worker creates a missing folder when it starts. Until then its nearest existing parent is checked.
+    let existing = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("."));
+    if !existing.is_dir() {
+        let advice = "set store.path to a folder of the worker";
+        return Finding::bad("folder", format!("{name} can't be created: {} is a file", existing.display()), advice);
     }
-    if let Err(error) = tempfile::tempfile_in(there) {
+    if let Err(error) = tempfile::tempfile_in(existing) {
         let advice = "give the user that runs the worker the right to write there, or set store.path";
-        return Finding::bad("folder", format!("{shown} can't be written to: {error}"), advice);
+        return Finding::bad("folder", format!("{name} can't be written to: {error}"), advice);
     }
-    let Some(free) = free_bytes(there) else {
-        return Finding::good("folder", format!("{shown} can be written to"));
+    let Some(free) = free_bytes(existing) else {
+        return Finding::good("folder", format!("{name} can be written to"));
     };
-    let found = format!("{shown} can be written to, and {} MB are free", free / 1_000_000);
+    let detail = format!("{name} can be written to, and {} MB are free", free / 1_000_000);
     let advice =
-        "make room, or set store.path: the view grows with the dead letters that are kept (deadLetters.retention)";
-    if free < NO_ROOM {
-        Finding::bad("folder", found, advice)
-    } else if free < LITTLE_ROOM {
-        Finding::doubtful("folder", found, advice)
+        "free some space, or set store.path: the store grows with the number of dead letters (deadLetters.retention)";
+    if free < FULL_DISK_BYTES {
+        Finding::bad("folder", detail, advice)
+    } else if free < LOW_DISK_BYTES {
+        Finding::doubtful("folder", detail, advice)
     } else {
-        Finding::good("folder", found)
+        Finding::good("folder", detail)
     }
 }
 
@@ -138,40 +139,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_read() {
+    fn the_hard_limit_of_open_files_is_read() {
         let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
                       Max processes             95990                95990                processes\n\
                       Max open files            1024                 524288               files\n";
-        assert_eq!(most_open_files(limits), Some(524_288));
+        assert_eq!(open_files_limit(limits), Some(524_288));
         assert_eq!(
-            most_open_files("Max open files            unlimited            unlimited            files"),
+            open_files_limit("Max open files            unlimited            unlimited            files"),
             Some(u64::MAX)
         );
-        assert_eq!(most_open_files(""), None);
+        assert_eq!(open_files_limit(""), None);
     }
 
     #[test]
-    fn verdicts() {
-        let today = SystemTime::UNIX_EPOCH + Duration::from_secs(THE_PAST + 1);
-        assert_eq!(clock(today, Duration::ZERO).verdict, CheckResult::Good);
-        assert_eq!(clock(today, Duration::from_secs(3)).verdict, CheckResult::Doubtful);
-        assert_eq!(clock(SystemTime::UNIX_EPOCH, Duration::ZERO).verdict, CheckResult::Bad);
-        assert_eq!(open_files(Some(1024), 2832).verdict, CheckResult::Doubtful);
-        assert_eq!(open_files(Some(65_536), 2832).verdict, CheckResult::Good);
-        assert_eq!(folder(Path::new("/proc/none/of/this")).verdict, CheckResult::Bad);
+    fn clock_open_files_and_folder_are_checked() {
+        let today = SystemTime::UNIX_EPOCH + Duration::from_secs(EARLIEST_VALID_SECONDS + 1);
+        assert_eq!(clock(today, Duration::ZERO).result, CheckResult::Good);
+        assert_eq!(clock(today, Duration::from_secs(3)).result, CheckResult::Doubtful);
+        assert_eq!(clock(SystemTime::UNIX_EPOCH, Duration::ZERO).result, CheckResult::Bad);
+        assert_eq!(open_files(Some(1024), 2832).result, CheckResult::Doubtful);
+        assert_eq!(open_files(Some(65_536), 2832).result, CheckResult::Good);
+        assert_eq!(store_folder(Path::new("/proc/none/of/this")).result, CheckResult::Bad);
         for file in ["/proc/version", "/proc/version/view"] {
-            let found = folder(Path::new(file));
-            assert!(found.verdict == CheckResult::Bad && found.found.contains("/proc/version is a file"), "{found:?}");
+            let finding = store_folder(Path::new(file));
+            assert!(
+                finding.result == CheckResult::Bad && finding.detail.contains("/proc/version is a file"),
+                "{finding:?}"
+            );
         }
     }
 
     #[test]
-    fn an_address_is_free_taken_or_of_another_machine() {
+    fn the_listen_address_is_checked() {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        assert_eq!(address(loopback).verdict, CheckResult::Good);
+        assert_eq!(listen_address(loopback).result, CheckResult::Good);
         let taken = TcpListener::bind(loopback).expect("a port");
-        assert_eq!(address(taken.local_addr().expect("its address")).verdict, CheckResult::Doubtful);
-        // Of the block for documentation (RFC 5737): no machine has it.
-        assert_eq!(address(SocketAddr::from(([192, 0, 2, 1], 80))).verdict, CheckResult::Bad);
+        assert_eq!(listen_address(taken.local_addr().expect("its address")).result, CheckResult::Doubtful);
+        // An address for documentation (RFC 5737). No machine has it.
+        assert_eq!(listen_address(SocketAddr::from(([192, 0, 2, 1], 80))).result, CheckResult::Bad);
     }
 }

@@ -1,4 +1,4 @@
-//! What a worker speaks to: the broker with its queues, and the network where customers are.
+//! Checks of the broker with its queues, and of the network to the customers.
 
 use std::time::{Duration, Instant};
 
@@ -17,30 +17,30 @@ use crate::config::Config;
 use crate::delivery::egress::HttpUrls;
 use crate::delivery::outcome::{Cause, Reply};
 
-/// A customer's URL is asked for this long.
+/// How long a check of the broker's objects, or of a customer's URL, may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The broker's queues and streams, and the exchanges before them.
-const OBJECTS: &str = "queues";
+/// The name of the check of queues, streams and exchanges.
+const OBJECTS_CHECK: &str = "queues";
 
 pub(super) async fn broker(config: &Config) -> Vec<Finding> {
-    let began = Instant::now();
+    let started = Instant::now();
     let address = broker_address(&config.broker);
     let connection = match address.connect("waypost doctor").await {
         Ok(connection) => connection,
         Err(error) => {
-            let found = error.to_string();
-            let advice = advice_on_connecting(&found);
-            return vec![Finding::bad("broker", found, advice)];
+            let detail = error.to_string();
+            let advice = connection_advice(&detail);
+            return vec![Finding::bad("broker", detail, advice)];
         }
     };
-    let took = began.elapsed().as_millis();
-    let mut findings = vec![Finding::good("broker", format!("it answers within {took} ms"))];
+    let elapsed_ms = started.elapsed().as_millis();
+    let mut findings = vec![Finding::good("broker", format!("the broker answers within {elapsed_ms} ms"))];
     let names = Names::new(&config.broker.prefix);
-    findings.push(server::version(&handshake::server(&address).await));
-    // Before all else: without streams nothing that follows can be as it must be.
-    let kinds = server::kinds(&diagnostics::kinds(&connection, &names).await);
-    if kinds.verdict == CheckResult::Bad {
+    findings.push(server::version(&handshake::read_server_info(&address).await));
+    // First: without streams all later checks would fail.
+    let kinds = server::kinds(&diagnostics::check_queue_types(&connection, &names).await);
+    if kinds.result == CheckResult::Bad {
         findings.push(kinds);
         return findings;
     }
@@ -51,24 +51,26 @@ pub(super) async fn broker(config: &Config) -> Vec<Finding> {
         dead_letter_retention: config.dead_letters.retention,
         status: TopologyStatus::default(),
     };
-    // Before a message is sent: a broker that takes none stops listening to who sends.
-    let look = async {
-        let mut objects = diagnostics::exchanges(&connection, &topology).await?;
-        objects.extend(diagnostics::queues(&connection, &topology).await?);
+    // Before a message is sent: a broker that is short of memory or disk stops reading from a connection that
+    // publishes.
+    let inspection = async {
+        let mut objects = diagnostics::check_exchanges(&connection, &topology).await?;
+        objects.extend(diagnostics::check_queues(&connection, &topology).await?);
         Ok::<_, BrokerError>(objects)
     };
-    let log = "see the broker's log for the reason";
-    let mut bound = false;
-    let objects = match timeout(CHECK_TIMEOUT, look).await {
+    let advice = "find the reason in the broker's log";
+    let mut has_exchange = false;
+    let objects = match timeout(CHECK_TIMEOUT, inspection).await {
         Ok(Ok(objects)) => {
-            bound = objects.iter().any(|(name, found)| *name == names.events() && *found == ObjectState::Exchange);
-            objects_as_found(&objects)
+            has_exchange =
+                objects.iter().any(|(name, state)| *name == names.events() && *state == ObjectState::Exchange);
+            evaluate_objects(&objects)
         }
-        Ok(Err(error)) => Finding::bad(OBJECTS, error.to_string(), log),
-        Err(_) => Finding::bad(OBJECTS, "the broker did not answer in time", log),
+        Ok(Err(error)) => Finding::bad(OBJECTS_CHECK, error.to_string(), advice),
+        Err(_) => Finding::bad(OBJECTS_CHECK, "the broker did not answer in time", advice),
     };
-    let rights = rights(&diagnostics::rights(&connection, &names).await);
-    let may_write = rights.verdict == CheckResult::Good;
+    let rights = evaluate_rights(&diagnostics::check_permissions(&connection, &names).await);
+    let may_write = rights.result == CheckResult::Good;
     findings.push(rights);
     findings.push(objects);
     let management = config.broker.management_url.as_ref().map(|url| Management::new(url, &address)).transpose();
@@ -76,52 +78,59 @@ pub(super) async fn broker(config: &Config) -> Vec<Finding> {
         Err(error) => findings.push(Finding::bad("policies", error.as_str(), "correct broker.managementUrl")),
         Ok(management) => {
             match management {
-                Some(management) if bound => {
-                    findings.push(super::topology::listed(&management.missing_bindings(&topology).await));
+                Some(management) if has_exchange => {
+                    findings
+                        .push(super::topology::evaluate_listed_bindings(&management.missing_bindings(&topology).await));
                 }
-                None if bound && may_write => {
-                    findings.push(super::topology::probed(&probe::publish(&connection, &names).await));
+                None if has_exchange && may_write => {
+                    findings.push(super::topology::evaluate_probe(&probe::publish(&connection, &names).await));
                 }
-                // The exchange is missing, or no message can be sent: told above.
+                // The exchange is missing, or no message can be sent. Other findings report that.
                 _ => {}
             }
             findings.push(super::topology::policies(management.as_ref(), &topology, config).await);
         }
     }
     if config.broker.shards > 1 {
-        findings.push(match diagnostics::plugin(&connection, &names).await {
-            Ok(()) => Finding::good("plugin", "that which broker.shards needs is there"),
-            Err(error) => Finding::bad("plugin", error.to_string(), "a worker does not start without"),
+        findings.push(match diagnostics::check_hash_exchange_plugin(&connection, &names).await {
+            Ok(()) => Finding::good("plugin", "the plugin for broker.shards is enabled"),
+            Err(error) => Finding::bad(
+                "plugin",
+                error.to_string(),
+                "enable the plugin: with this broker.shards a worker does not start without it",
+            ),
         });
     }
     connection::close(&connection).await;
     findings
 }
 
-/// By the broker's words and those of TLS, which have no types of their own that reach us.
-fn advice_on_connecting(error: &str) -> &'static str {
-    let says = |words: &[&str]| words.iter().any(|words| error.contains(words));
-    if says(&["ACCESS_REFUSED"]) {
+/// Looks at the text of the error, because lapin passes errors of the broker and of TLS only as text.
+fn connection_advice(error: &str) -> &'static str {
+    let has_any = |parts: &[&str]| parts.iter().any(|part| error.contains(part));
+    if has_any(&["ACCESS_REFUSED"]) {
         "correct the user name or the password in broker.url (the user guest may log in from the broker's own machine only)"
-    } else if says(&["NOT_ALLOWED", "NOT-ALLOWED"]) {
-        "correct the vhost at the end of broker.url (%2f is the usual one), or make it: rabbitmqctl add_vhost NAME, and give the user rights there"
-    } else if says(&["lookup", "not known", "resolve"]) {
+    } else if has_any(&["NOT_ALLOWED", "NOT-ALLOWED"]) {
+        "correct the vhost at the end of broker.url (%2f is the default vhost), or create it (rabbitmqctl add_vhost NAME) and give the user rights there"
+    } else if has_any(&["lookup", "not known", "resolve"]) {
         "correct the host in broker.url, or the resolver of this machine (/etc/resolv.conf)"
-    } else if says(&["corrupt message"]) {
-        "that port does not speak TLS: 5671 usually does, or write amqp:// in broker.url"
-    } else if says(&["certificate", "Certificate"]) {
-        "an authority of your own goes into broker.caFile; where the broker asks for a certificate, see broker.certFile"
+    } else if has_any(&["corrupt message"]) {
+        "the port does not speak TLS: use another port (usually 5671), or write amqp:// in broker.url"
+    } else if has_any(&["certificate", "Certificate"]) {
+        "if the broker has a private certificate authority, set broker.caFile. If the broker requires a client certificate, set broker.certFile"
     } else {
-        "start it, or correct broker.url"
+        "start the broker, or correct broker.url"
     }
 }
 
-fn rights(tried: &Result<(), BrokerError>) -> Finding {
-    match tried {
+fn evaluate_rights(result: &Result<(), BrokerError>) -> Finding {
+    match result {
         Ok(()) => Finding::good("rights", "the user may configure, write and read"),
-        Err(error @ BrokerError::ChannelFailed { doing: "sending a message", .. }) => {
-            Finding::bad("rights", error.to_string(), "make room for the broker: it takes no event either")
-        }
+        Err(error @ BrokerError::ChannelFailed { operation: "sending a message", .. }) => Finding::bad(
+            "rights",
+            error.to_string(),
+            "free memory or disk of the broker: until then it takes no events",
+        ),
         Err(error) => {
             let advice = "give the user these rights: rabbitmqctl set_permissions -p VHOST USER '^PREFIX\\.' '^(PREFIX\\.|amq\\.default$)' '^PREFIX\\.', with broker.prefix for PREFIX";
             Finding::bad("rights", error.to_string(), advice)
@@ -129,39 +138,44 @@ fn rights(tried: &Result<(), BrokerError>) -> Finding {
     }
 }
 
-fn objects_as_found(objects: &[(String, ObjectState)]) -> Finding {
-    let mismatches = objects.iter().filter_map(|(_, found)| match found {
+fn evaluate_objects(objects: &[(String, ObjectState)]) -> Finding {
+    let mismatches = objects.iter().filter_map(|(_, state)| match state {
         ObjectState::Mismatch(mismatch) => Some(mismatch.to_string()),
         ObjectState::Missing | ObjectState::Exchange | ObjectState::Queue { .. } => None,
     });
     let mismatches: Vec<String> = mismatches.collect();
     let missing: Vec<&str> =
-        objects.iter().filter(|(_, found)| *found == ObjectState::Missing).map(|(name, _)| name.as_str()).collect();
-    let (waiting, consumed) = objects.iter().fold((0_u64, false), |(waiting, consumed), (name, found)| match found {
-        // Streams keep what was read, and are read by their workers without a consumer in between.
-        ObjectState::Queue { messages, consumers }
-            if !name.ends_with(".campaigns") && !name.ends_with(".dead-letters") =>
-        {
-            (waiting + u64::from(*messages), consumed || *consumers > 0)
-        }
-        _ => (waiting, consumed),
-    });
+        objects.iter().filter(|(_, state)| *state == ObjectState::Missing).map(|(name, _)| name.as_str()).collect();
+    let (waiting, has_consumer) =
+        objects.iter().fold((0_u64, false), |(waiting, has_consumer), (name, state)| match state {
+            // Not the streams: they keep messages that were read, and may have no consumer.
+            ObjectState::Queue { messages, consumers }
+                if !name.ends_with(".campaigns") && !name.ends_with(".dead-letters") =>
+            {
+                (waiting + u64::from(*messages), has_consumer || *consumers > 0)
+            }
+            _ => (waiting, has_consumer),
+        });
     if !mismatches.is_empty() {
-        let advice = "a worker does not start with these, as it can't mend them without losing messages";
-        return Finding::bad(OBJECTS, mismatches.join("\n"), advice);
+        let advice = "a worker does not start: it can't repair these objects without losing messages";
+        return Finding::bad(OBJECTS_CHECK, mismatches.join("\n"), advice);
     }
     if missing.len() == objects.len() {
-        return Finding::good(OBJECTS, "there are none yet: the first worker makes them");
+        return Finding::good(OBJECTS_CHECK, "there are none yet: the first worker creates them");
     }
     if !missing.is_empty() {
-        let found = format!("{} of {} are missing: {}", missing.len(), objects.len(), missing.join(", "));
-        return Finding::doubtful(OBJECTS, found, "a worker makes them when it starts; who has deleted them?");
+        let detail = format!("{} of {} are missing: {}", missing.len(), objects.len(), missing.join(", "));
+        return Finding::doubtful(
+            OBJECTS_CHECK,
+            detail,
+            "a worker creates them when it starts. Find out who deleted them",
+        );
     }
-    if waiting > 0 && !consumed {
-        let found = format!("{waiting} messages wait, and no worker takes them");
-        return Finding::doubtful(OBJECTS, found, "start a worker");
+    if waiting > 0 && !has_consumer {
+        let detail = format!("{waiting} messages wait, and no worker takes them");
+        return Finding::doubtful(OBJECTS_CHECK, detail, "start a worker");
     }
-    Finding::good(OBJECTS, format!("all {} are as they must be; {waiting} messages wait", objects.len()))
+    Finding::good(OBJECTS_CHECK, format!("all {} are correct; {waiting} messages wait", objects.len()))
 }
 
 pub(super) async fn egress(config: &Config, urls: &[Url]) -> Vec<Finding> {
@@ -173,40 +187,42 @@ pub(super) async fn egress(config: &Config, urls: &[Url]) -> Vec<Finding> {
         }
     };
     if urls.is_empty() {
-        return vec![Finding::good("egress", "certificates are there; --url URL tries to reach a customer")];
+        return vec![Finding::good("egress", "certificates are installed; test a customer's endpoint with --url URL")];
     }
     let mut findings = Vec::new();
     for url in urls {
-        let began = Instant::now();
+        let started = Instant::now();
         let reply = sender.probe(url, CHECK_TIMEOUT).await;
-        findings.push(reached(url, config.egress.http_urls, &reply, began.elapsed()));
+        findings.push(evaluate_reply(url, config.egress.http_urls, &reply, started.elapsed()));
     }
     findings
 }
 
-fn reached(url: &Url, http_urls: HttpUrls, reply: &Reply, took: Duration) -> Finding {
+fn evaluate_reply(url: &Url, http_urls: HttpUrls, reply: &Reply, elapsed: Duration) -> Finding {
     let host = url.host_str().unwrap_or_default();
-    let firewall = "see the firewall between this machine and the internet; then the endpoint";
+    let firewall = "check the firewall between this machine and the internet, then the endpoint";
     let advice = match reply {
         Reply::Answer { status, .. } => {
-            let found = format!("{host} answers HEAD with {status} within {} ms", took.as_millis());
-            return Finding::good("egress", found);
+            let detail = format!("{host} answers HEAD with {status} within {} ms", elapsed.as_millis());
+            return Finding::good("egress", detail);
         }
-        Reply::ProxyFailure { .. } => "see that the proxy is there and lets this machine through",
+        Reply::ProxyFailure { .. } => "check that the proxy runs and lets this machine through",
         Reply::TimedOut { .. } | Reply::NotConnected { .. } | Reply::Failure { cause: Cause::Connect, .. } => firewall,
-        Reply::Failure { cause: Cause::Dns, .. } => "see the resolver of this machine (/etc/resolv.conf), and the name",
+        Reply::Failure { cause: Cause::Dns, .. } => {
+            "check the resolver of this machine (/etc/resolv.conf), and the name"
+        }
         Reply::Failure { cause: Cause::Tls, .. } => {
-            "the endpoint's certificate is not trusted: an authority of your own goes into egress.caFile"
+            "the endpoint's certificate is not trusted. If it is from a private certificate authority, set egress.caFile"
         }
         Reply::Failure { cause: Cause::ForbiddenAddress, .. }
             if url.scheme() == "http" && http_urls == HttpUrls::Refused =>
         {
-            "ask for an https URL; egress.allowHttp=true lets events and header values out in the clear"
+            "ask for an https URL. With egress.allowHttp=true events and header values would be sent unencrypted"
         }
         Reply::Failure { cause: Cause::ForbiddenAddress, .. } => {
-            "that is the rule; egress.allow opens what must be open"
+            "public addresses only are allowed by default. To allow this address, add it to egress.allow"
         }
-        Reply::Failure { .. } => "ask who runs the endpoint",
+        Reply::Failure { .. } => "ask the operator of the endpoint",
     };
     Finding::bad("egress", format!("{host}: {}", reply.error().unwrap_or_default()), advice)
 }
@@ -215,33 +231,33 @@ fn reached(url: &Url, http_urls: HttpUrls, reply: &Reply, took: Duration) -> Fin
 mod tests {
     use super::*;
 
-    fn sound(messages: u32, consumers: u32) -> ObjectState {
+    fn queue(messages: u32, consumers: u32) -> ObjectState {
         ObjectState::Queue { messages, consumers }
     }
 
     #[test]
-    fn who_connects_is_told_what_to_correct() {
+    fn connection_errors_have_advice() {
         for (error, part) in [
             ("protocol error: ACCESS_REFUSED - Login was refused", "password"),
             ("protocol error: NOT_ALLOWED - vhost none not found", "vhost"),
             ("IO error: failed to lookup address information", "host"),
             ("IO error: received corrupt message of type InvalidContentType", "amqp://"),
             ("IO error: invalid peer certificate: UnknownIssuer", "broker.caFile"),
-            ("IO error: Connection refused (os error 111)", "start it"),
+            ("IO error: Connection refused (os error 111)", "start the broker"),
         ] {
-            assert!(advice_on_connecting(error).contains(part), "{error}");
+            assert!(connection_advice(error).contains(part), "{error}");
         }
     }
 
     #[test]
-    fn queues_are_judged_together() {
-        let judged = |found: [ObjectState; 2]| {
+    fn queues_are_evaluated_together() {
+        let evaluate = |states: [ObjectState; 2]| {
             let names = ["waypost.events".to_owned(), "waypost.retries".to_owned()];
-            objects_as_found(&names.into_iter().zip(found).collect::<Vec<_>>())
+            evaluate_objects(&names.into_iter().zip(states).collect::<Vec<_>>())
         };
-        assert_eq!(judged([ObjectState::Missing, ObjectState::Missing]).verdict, CheckResult::Good);
-        assert_eq!(judged([sound(0, 0), ObjectState::Missing]).verdict, CheckResult::Doubtful);
-        assert_eq!(judged([sound(7, 0), sound(0, 0)]).verdict, CheckResult::Doubtful);
-        assert_eq!(judged([sound(7, 1), sound(0, 1)]).verdict, CheckResult::Good);
+        assert_eq!(evaluate([ObjectState::Missing, ObjectState::Missing]).result, CheckResult::Good);
+        assert_eq!(evaluate([queue(0, 0), ObjectState::Missing]).result, CheckResult::Doubtful);
+        assert_eq!(evaluate([queue(7, 0), queue(0, 0)]).result, CheckResult::Doubtful);
+        assert_eq!(evaluate([queue(7, 1), queue(0, 1)]).result, CheckResult::Good);
     }
 }

@@ -1,4 +1,4 @@
-//! The settings: they can be read, or nothing here runs; some of them are for trying things out.
+//! Checks of settings that are valid but unsafe in production.
 
 use super::Finding;
 use crate::config::Config;
@@ -6,34 +6,43 @@ use crate::delivery::egress::HttpUrls;
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let changed = config.settings.iter().filter(|setting| setting.value != setting.default).count();
-    let mut findings = vec![Finding::good("settings", format!("they can be read; {changed} are not the defaults"))];
+    let mut findings = vec![Finding::good("settings", format!("all are valid; {changed} differ from the defaults"))];
     if config.keyring.ids().next().is_none() {
         findings.push(Finding::doubtful(
             "secrets",
-            "WAYPOST_SECRET_KEY is not set: header values and signing secrets are stored in the clear",
+            "WAYPOST_SECRET_KEY is not set: header values and signing secrets are stored unencrypted",
             "set it to 32 random bytes in base64, the same for all workers: head -c 32 /dev/urandom | base64",
         ));
     } else {
-        findings.push(Finding::good("secrets", "header values and signing secrets are sealed"));
+        findings.push(Finding::good("secrets", "header values and signing secrets are stored encrypted"));
     }
     if config.http.tokens.is_empty() {
-        let (found, advice) = (
-            "no tokens: whoever is on this machine is an editor",
-            "configure http.tokens where others can log in to it",
+        let (detail, advice) = (
+            "no tokens: everybody on this machine has the role editor",
+            "configure http.tokens if others can log in to this machine",
         );
-        findings.push(Finding::doubtful("API", found, advice));
+        findings.push(Finding::doubtful("API", detail, advice));
     } else if config.http.identity.is_none() && !config.http.listen.ip().to_canonical().is_loopback() {
-        let found = format!("tokens cross the network in the clear to {}", config.http.listen);
-        findings.push(Finding::doubtful("API", found, "set http.certFile and http.keyFile, or put TLS in front of it"));
+        let detail = format!("tokens are sent unencrypted over the network to {}", config.http.listen);
+        findings.push(Finding::doubtful(
+            "API",
+            detail,
+            "set http.certFile and http.keyFile, or run the worker behind a TLS proxy",
+        ));
     } else {
         findings.push(Finding::good("API", format!("{} tokens", config.http.tokens.len())));
     }
     if config.egress.http_urls == HttpUrls::Allowed {
-        let found = "egress.allowHttp is true: events and header values may go out in the clear";
-        findings.push(Finding::doubtful("egress rules", found, "set it to false in production"));
+        let detail = "egress.allowHttp is true: events and header values may be sent unencrypted";
+        findings.push(Finding::doubtful("egress rules", detail, "set it to false in production"));
     } else if !config.egress.allow.is_empty() {
-        let found = format!("egress.allow opens {} networks or names that are not public", config.egress.allow.len());
-        findings.push(Finding::doubtful("egress rules", found, "leave it empty unless receivers are inside"));
+        let detail =
+            format!("egress.allow allows {} networks or names that may not be public", config.egress.allow.len());
+        findings.push(Finding::doubtful(
+            "egress rules",
+            detail,
+            "leave it empty unless receivers are in a private network",
+        ));
     } else {
         findings.push(Finding::good("egress rules", "https to public addresses only"));
     }

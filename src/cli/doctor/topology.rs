@@ -1,43 +1,47 @@
-//! Bindings and policies: what AMQP hardly shows, and the management API does.
+//! Checks of bindings and policies. AMQP can hardly show them, the management API can.
 
 use std::collections::BTreeMap;
 
 use super::Finding;
 use crate::broker::BrokerError;
 use crate::broker::management::Management;
-use crate::broker::policies::{self, Harm};
-use crate::broker::probe::Routing;
+use crate::broker::policies::{self, Severity};
+use crate::broker::probe::ProbeOutcome;
 use crate::broker::topology::Topology;
 use crate::config::Config;
 
-const BINDINGS: &str = "bindings";
-const POLICIES: &str = "policies";
+const BINDINGS_CHECK: &str = "bindings";
+const POLICIES_CHECK: &str = "policies";
 
-/// What to do about a missing binding.
-const REBIND: &str = "start a worker: it declares them again within 5 s. Then find out who removed them";
+const BINDING_ADVICE: &str =
+    "start a worker: it declares the bindings again within 5 s. Then find out who removed them";
 
-/// The bindings by a probe: whether an event would reach a queue.
-pub(super) fn probed(probed: &Result<Routing, BrokerError>) -> Finding {
-    match probed {
-        Ok(Routing::Routed) => Finding::good(BINDINGS, "events reach a queue (tried with one message)"),
-        Ok(Routing::Returned) => {
-            let found = "events reach no queue: the exchange of events is not bound, and what is published is lost";
-            Finding::bad(BINDINGS, found, REBIND)
+/// Evaluates a message that was published to test the bindings.
+pub(super) fn evaluate_probe(result: &Result<ProbeOutcome, BrokerError>) -> Finding {
+    match result {
+        Ok(ProbeOutcome::Routed) => Finding::good(BINDINGS_CHECK, "events reach a queue (tested with one message)"),
+        Ok(ProbeOutcome::Returned) => {
+            let detail = "events reach no queue: the exchange of events has no binding, and published events are lost";
+            Finding::bad(BINDINGS_CHECK, detail, BINDING_ADVICE)
         }
-        Ok(Routing::Unknown) => {
-            let found = "not known: the broker has not taken a message that was to try them";
-            Finding::doubtful(BINDINGS, found, "see that the queue of events is not full and has a leader")
+        Ok(ProbeOutcome::Unknown) => {
+            let detail = "unknown: the broker did not confirm the test message";
+            Finding::doubtful(BINDINGS_CHECK, detail, "check that the queue of events is not full and has a leader")
         }
-        Err(error) => Finding::bad(BINDINGS, error.to_string(), "see the check of rights"),
+        Err(error) => Finding::bad(BINDINGS_CHECK, error.to_string(), "see the check of rights"),
     }
 }
 
-/// The bindings by the management API.
-pub(super) fn listed(missing: &Result<Vec<String>, String>) -> Finding {
+/// Evaluates the bindings as listed by the management API.
+pub(super) fn evaluate_listed_bindings(missing: &Result<Vec<String>, String>) -> Finding {
     match missing {
-        Ok(missing) if missing.is_empty() => Finding::good(BINDINGS, "all are there"),
-        Ok(missing) => Finding::bad(BINDINGS, format!("missing, so messages are lost: {}", missing.join(", ")), REBIND),
-        Err(error) => Finding::doubtful(BINDINGS, format!("not known: {error}"), "correct broker.managementUrl"),
+        Ok(missing) if missing.is_empty() => Finding::good(BINDINGS_CHECK, "all exist"),
+        Ok(missing) => Finding::bad(
+            BINDINGS_CHECK,
+            format!("missing, so messages are lost: {}", missing.join(", ")),
+            BINDING_ADVICE,
+        ),
+        Err(error) => Finding::doubtful(BINDINGS_CHECK, format!("unknown: {error}"), "correct broker.managementUrl"),
     }
 }
 
@@ -46,37 +50,36 @@ pub(super) async fn policies(management: Option<&Management>, topology: &Topolog
     let Some(management) = management else {
         let vhost = crate::app::broker_address(&config.broker).vhost().unwrap_or_else(|_| "/".to_owned());
         return Finding::doubtful(
-            POLICIES,
-            "not looked at: policies can make the broker drop messages, and AMQP does not show them",
+            POLICIES_CHECK,
+            "not checked: policies can make the broker drop messages, and AMQP does not show them",
             format!(
-                "set broker.managementUrl, or look yourself: rabbitmqctl list_policies -p '{vhost}'; rabbitmqctl \
-                 list_operator_policies -p '{vhost}'. docs/OPERATING.md says which of them lose messages"
+                "set broker.managementUrl, or check yourself: rabbitmqctl list_policies -p '{vhost}'; rabbitmqctl \
+                 list_operator_policies -p '{vhost}'. docs/OPERATING.md says which policies lose messages"
             ),
         );
     };
     match management.policies(topology).await {
-        Ok(findings) => judged(&findings, management.vhost(), topology),
-        Err(error) => Finding::doubtful(POLICIES, format!("not known: {error}"), "correct broker.managementUrl"),
+        Ok(findings) => evaluate_policies(&findings, management.vhost(), topology),
+        Err(error) => Finding::doubtful(POLICIES_CHECK, format!("unknown: {error}"), "correct broker.managementUrl"),
     }
 }
 
-fn judged(findings: &[policies::Finding], vhost: &str, topology: &Topology) -> Finding {
-    let Some(worst) = findings.iter().map(|finding| finding.effect.harm).max() else {
-        return Finding::good(POLICIES, "none that harms a queue of Waypost");
+fn evaluate_policies(findings: &[policies::PolicyFinding], vhost: &str, topology: &Topology) -> Finding {
+    let Some(worst) = findings.iter().map(|finding| finding.effect.severity).max() else {
+        return Finding::good(POLICIES_CHECK, "none harms a queue of Waypost");
     };
     // One policy often applies to all fifteen delay queues.
     let mut queues: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for finding in findings {
-        let words = finding.to_string();
-        let words = words.strip_prefix(&format!("{}: ", finding.queue)).unwrap_or(&words).to_owned();
-        queues.entry(words).or_default().push(&finding.queue);
+        let text = finding.to_string();
+        let text = text.strip_prefix(&format!("{}: ", finding.queue)).unwrap_or(&text).to_owned();
+        queues.entry(text).or_default().push(&finding.queue);
     }
-    let found: Vec<String> = queues.iter().map(|(words, queues)| format!("{}: {words}", queues.join(", "))).collect();
-    let commands = policies::exempting(findings, vhost, &topology.names).join("; ");
-    let advice =
-        format!("exempt Waypost's queues: {commands}. Whatever else the policy sets no longer applies to them");
+    let details: Vec<String> = queues.iter().map(|(text, queues)| format!("{}: {text}", queues.join(", "))).collect();
+    let commands = policies::exemption_commands(findings, vhost, &topology.names).join("; ");
+    let advice = format!("exempt Waypost's queues: {commands}. Other settings of the policy no longer apply to them");
     match worst {
-        Harm::Loses => Finding::bad(POLICIES, found.join("\n"), advice),
-        Harm::Hinders => Finding::doubtful(POLICIES, found.join("\n"), advice),
+        Severity::MessageLoss => Finding::bad(POLICIES_CHECK, details.join("\n"), advice),
+        Severity::Degradation => Finding::doubtful(POLICIES_CHECK, details.join("\n"), advice),
     }
 }

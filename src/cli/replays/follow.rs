@@ -1,4 +1,5 @@
-//! Following a replay to its end. The worker carries it out, so that neither Ctrl-C here nor a restart there ends it.
+//! Follows a replay to its end and shows its progress. A worker executes the replay, so Ctrl-C does not stop it. If the
+//! server is unreachable, for example during a restart, the command keeps asking.
 
 use std::time::{Duration, Instant};
 
@@ -10,60 +11,60 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::labels::{self, Stage};
 use super::{LIST, labels::number};
 use crate::cli::CliError;
-use crate::cli::client::{Api, ApiError, Call};
+use crate::cli::client::{Api, ApiError, RequestParts};
 use crate::cli::progress;
-use crate::cli::stdio::{say, tell};
+use crate::cli::stdio::{note, out};
 use crate::replays::rate_meter::RateMeter;
 
-/// The bar takes what the words leave of the line: they lose nothing, however narrow the terminal is.
+/// The bar gets the width that the text leaves, so that a narrow terminal does not cut the text.
 const TEMPLATE: &str = "{wide_bar} {msg}";
 
-/// How often the server is asked.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often the progress is told where there is no terminal to draw on.
-const TELL: Duration = Duration::from_secs(5);
+/// How often a progress line is printed if standard error is not a terminal.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// So long a server may be gone: a restart of it is over by then.
+/// How long the server may be unreachable. Longer than a restart takes.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How the end is printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum OutputMode {
     Text,
     Json,
 }
 
-/// How the following ended, if it did not fail.
 enum FollowEnd {
     /// The replay has ended.
-    AtTheEnd(Value),
-    /// It goes on.
-    Before(Value),
+    Ended(Value),
+    /// The user pressed Ctrl-C. The replay continues.
+    Interrupted(Value),
 }
 
-/// Follows a replay that the server has told of once. Some failed, or not all were sent: a failure.
-pub(in crate::cli) async fn follow(api: &Api, replay: Value, form: OutputMode) -> Result<(), CliError> {
+/// Follows a replay, starting with its state `replay`.
+///
+/// # Errors
+/// If dead letters failed again, or not all were sent.
+pub(in crate::cli) async fn follow(api: &Api, replay: Value, mode: OutputMode) -> Result<(), CliError> {
     let commands = labels::commands(&replay);
-    let left = until_end(api, replay).await;
-    match left.map_err(|failure| failure.and(&format!("The replay goes on without us:\n{commands}")))? {
-        FollowEnd::Before(replay) => {
-            if form == OutputMode::Json {
-                say!("{replay}");
+    let end = until_end(api, replay).await;
+    match end.map_err(|error| error.with_line(&format!("The worker continues the replay:\n{commands}")))? {
+        FollowEnd::Interrupted(replay) => {
+            if mode == OutputMode::Json {
+                out!("{replay}");
             }
-            tell!(
-                "The replay goes on without us ({}):\n{}",
+            note!(
+                "The worker continues the replay ({}):\n{}",
                 labels::progress(&replay, &RateMeter::default()),
                 labels::commands(&replay)
             );
             Ok(())
         }
-        FollowEnd::AtTheEnd(replay) => {
-            match form {
-                OutputMode::Json => say!("{replay}"),
-                OutputMode::Text => say!("{}", labels::standing(&replay)),
+        FollowEnd::Ended(replay) => {
+            match mode {
+                OutputMode::Json => out!("{replay}"),
+                OutputMode::Text => out!("{}", labels::status_line(&replay)),
             }
-            labels::trouble(&replay).map_or(Ok(()), |trouble| Err(CliError::Failed(trouble)))
+            labels::problems(&replay).map_or(Ok(()), |problems| Err(CliError::Failed(problems)))
         }
     }
 }
@@ -73,55 +74,58 @@ async fn until_end(api: &Api, replay: Value) -> Result<FollowEnd, CliError> {
     let id = replay["id"].as_str().unwrap_or_default().to_owned();
     let mut display = Display::of_replay(&replay);
     let mut latest = replay;
-    let mut silent_since: Option<Instant> = None;
+    let mut unreachable_since: Option<Instant> = None;
     loop {
         match labels::stage(&latest) {
-            // While the server is gone there is nothing new to show.
-            Stage::Running | Stage::Paused if silent_since.is_some() => {}
+            // Nothing new is known while the server is unreachable.
+            Stage::Running | Stage::Paused if unreachable_since.is_some() => {}
             Stage::Running | Stage::Paused => display.show(&latest, Instant::now()),
             Stage::Ended => {
                 display.end(&latest);
-                return Ok(FollowEnd::AtTheEnd(latest));
+                return Ok(FollowEnd::Ended(latest));
             }
-            Stage::Unknown => return Err(CliError::new("the server's answer is no replay this version knows")),
+            Stage::Unknown => {
+                return Err(CliError::new(
+                    "this version of the command does not know the replay's state. Use the version of the server",
+                ));
+            }
         }
-        let look = async {
-            tokio::time::sleep(LOOK).await;
-            api.ask(Method::GET, &[LIST, &id], &[], Call::default()).await
+        let poll = async {
+            tokio::time::sleep(POLL_INTERVAL).await;
+            api.request(Method::GET, &[LIST, &id], &[], RequestParts::default()).await
         };
         let answer = tokio::select! {
-            answer = look => answer,
+            answer = poll => answer,
             _ = interrupt.recv() => {
                 display.clear();
-                return Ok(FollowEnd::Before(latest));
+                return Ok(FollowEnd::Interrupted(latest));
             }
         };
         match answer {
             Ok(answer) => {
                 latest = answer.json()?;
-                if silent_since.take().is_some() {
+                if unreachable_since.take().is_some() {
                     display.notice("the server answers again");
                 }
             }
-            Err(unanswered) => {
-                let since = *silent_since.get_or_insert_with(|| {
-                    display.notice(&format!("{}: asking again", briefly(&unanswered)));
+            Err(error) => {
+                let since = *unreachable_since.get_or_insert_with(|| {
+                    display.notice(&format!("{}: asking again", short_text(&error)));
                     Instant::now()
                 });
-                if !may_pass(&unanswered) || since.elapsed() > RECONNECT_TIMEOUT {
+                if !is_transient(&error) || since.elapsed() > RECONNECT_TIMEOUT {
                     display.clear();
-                    return Err(unanswered.into());
+                    return Err(error.into());
                 }
             }
         }
     }
 }
 
-/// Whether it may be otherwise in a moment. A worker that was started just now, or another one than before, may not know
-/// of the replay yet.
-fn may_pass(unanswered: &ApiError) -> bool {
-    match unanswered {
-        ApiError::Silence { .. } => true,
+/// True if a retry may succeed. 404 is transient: a worker that has just started may not know the replay yet.
+fn is_transient(error: &ApiError) -> bool {
+    match error {
+        ApiError::Unreachable { .. } => true,
         ApiError::Refused { status, .. } => {
             status.is_server_error()
                 || [StatusCode::NOT_FOUND, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(status)
@@ -129,50 +133,52 @@ fn may_pass(unanswered: &ApiError) -> bool {
     }
 }
 
-fn briefly(unanswered: &ApiError) -> String {
-    match unanswered {
-        ApiError::Silence { server, cause } => format!("no answer from {server} ({cause})"),
+fn short_text(error: &ApiError) -> String {
+    match error {
+        ApiError::Unreachable { server, cause } => format!("no answer from {server} ({cause})"),
         ApiError::Refused { text, .. } => text.clone(),
     }
 }
 
-/// The progress on standard error.
+/// Shows the progress on standard error.
 enum Display {
-    Drawn {
+    Bar {
         bar: ProgressBar,
-        pace: RateMeter,
+        rate_meter: RateMeter,
     },
-    /// Line after line, for a log.
-    Told {
+    /// Prints lines, for a log.
+    Lines {
         last: Option<(Instant, Stage)>,
-        pace: RateMeter,
+        rate_meter: RateMeter,
     },
 }
 
 impl Display {
     fn of_replay(replay: &Value) -> Self {
-        if progress::is_seen() {
-            tell!("Ctrl-C leaves it running.");
+        if progress::is_visible() {
+            note!("Ctrl-C leaves the replay running.");
             let bar = progress::bar(Some(number(replay, "total")), TEMPLATE);
-            Self::Drawn { bar, pace: RateMeter::default() }
+            Self::Bar { bar, rate_meter: RateMeter::default() }
         } else {
-            Self::Told { last: None, pace: RateMeter::default() }
+            Self::Lines { last: None, rate_meter: RateMeter::default() }
         }
     }
 
     fn show(&mut self, replay: &Value, now: Instant) {
         match self {
-            Self::Drawn { bar, pace } => {
-                pace.add(now, number(replay, "sent"));
+            Self::Bar { bar, rate_meter } => {
+                rate_meter.add(now, number(replay, "sent"));
                 bar.set_position(number(replay, "sent"));
-                bar.set_message(labels::progress(replay, pace));
+                bar.set_message(labels::progress(replay, rate_meter));
             }
-            Self::Told { last, pace } => {
-                pace.add(now, number(replay, "sent"));
+            Self::Lines { last, rate_meter } => {
+                rate_meter.add(now, number(replay, "sent"));
                 let stage = labels::stage(replay);
-                if last.is_none_or(|(at, told)| told != stage || now.saturating_duration_since(at) >= TELL) {
+                if last.is_none_or(|(at, printed_stage)| {
+                    printed_stage != stage || now.saturating_duration_since(at) >= REPORT_INTERVAL
+                }) {
                     *last = Some((now, stage));
-                    tell!("{}", labels::progress(replay, pace));
+                    note!("{}", labels::progress(replay, rate_meter));
                 }
             }
         }
@@ -180,21 +186,21 @@ impl Display {
 
     fn notice(&self, text: &str) {
         match self {
-            Self::Drawn { bar, .. } => bar.suspend(|| tell!("{text}")),
-            Self::Told { .. } => tell!("{text}"),
+            Self::Bar { bar, .. } => bar.suspend(|| note!("{text}")),
+            Self::Lines { .. } => note!("{text}"),
         }
     }
 
-    /// The last line of a log has the last count.
+    /// Prints the final counts.
     fn end(&self, replay: &Value) {
         self.clear();
-        if let Self::Told { pace, .. } = self {
-            tell!("{}", labels::progress(replay, pace));
+        if let Self::Lines { rate_meter, .. } = self {
+            note!("{}", labels::progress(replay, rate_meter));
         }
     }
 
     fn clear(&self) {
-        if let Self::Drawn { bar, .. } = self {
+        if let Self::Bar { bar, .. } = self {
             bar.finish_and_clear();
         }
     }
@@ -210,7 +216,7 @@ mod tests {
 
     use super::*;
 
-    /// A terminal of so many columns, and what was last written to it.
+    /// A terminal with a number of columns, and its content.
     #[derive(Debug, Clone)]
     struct Screen(u16, Arc<Mutex<String>>);
 
@@ -247,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bar_shrinks_and_the_words_stay() {
+    fn the_bar_shrinks_and_the_text_is_not_cut() {
         let replay =
             json!({ "id": "rp_1", "state": "running", "total": 40_000, "sent": 8720, "delivered": 8700, "failed": 20 });
         for columns in [80, 60, 200] {
@@ -255,14 +261,14 @@ mod tests {
             let target = ProgressDrawTarget::term_like(Box::new(screen.clone()));
             let bar = ProgressBar::with_draw_target(Some(40_000), target);
             bar.set_style(ProgressStyle::with_template(TEMPLATE).unwrap());
-            let mut pace = RateMeter::default();
+            let mut rate_meter = RateMeter::default();
             let begin = Instant::now();
-            pace.add(begin, 8235);
-            let mut display = Display::Drawn { bar, pace };
+            rate_meter.add(begin, 8235);
+            let mut display = Display::Bar { bar, rate_meter };
             display.show(&replay, begin + Duration::from_secs(1));
             let shown = screen.1.lock().unwrap().clone();
-            let words = "sent 8,720 of 40,000 · delivered 8,700 · failed 20 · 485/s · 1m 5s left";
-            assert!(shown.trim_end().ends_with(words), "{columns}: {shown}");
+            let text = "sent 8,720 of 40,000 · delivered 8,700 · failed 20 · 485/s · 1m 5s left";
+            assert!(shown.trim_end().ends_with(text), "{columns}: {shown}");
             if columns >= 80 {
                 assert_eq!(shown.trim_end().chars().count(), usize::from(columns), "{shown}");
             }
@@ -270,16 +276,16 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_is_waited_for() {
+    fn transient_errors_are_retried() {
         let refused =
             |status: u16| ApiError::Refused { status: StatusCode::from_u16(status).unwrap(), text: String::new() };
-        let silence = ApiError::Silence { server: "http://127.0.0.1:1".parse().unwrap(), cause: String::new() };
-        assert!(may_pass(&silence));
+        let unreachable = ApiError::Unreachable { server: "http://127.0.0.1:1".parse().unwrap(), cause: String::new() };
+        assert!(is_transient(&unreachable));
         for status in [404, 429, 500, 502, 503, 504] {
-            assert!(may_pass(&refused(status)), "{status}");
+            assert!(is_transient(&refused(status)), "{status}");
         }
         for status in [400, 401, 403, 405] {
-            assert!(!may_pass(&refused(status)), "{status}");
+            assert!(!is_transient(&refused(status)), "{status}");
         }
     }
 }

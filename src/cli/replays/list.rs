@@ -1,4 +1,4 @@
-//! `waypost replays list`.
+//! `waypost replays list`: a table of replays, newest first.
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
@@ -10,19 +10,19 @@ use crate::cli::CliError;
 use crate::cli::client::Server;
 use crate::cli::paginate::Pages;
 use crate::cli::sanitize;
-use crate::cli::stdio::say;
+use crate::cli::stdio::out;
 
-/// The width of the bar in a row.
-const WIDTH: u64 = 10;
+/// The width of a progress bar in characters.
+const BAR_WIDTH: u64 = 10;
 
 #[derive(Args)]
 #[command(after_help = "Example:
   waypost replays list --limit 5")]
 pub(in crate::cli) struct List {
-    /// At most so many, the newest
+    /// Show at most N, the newest
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// As a JSON array
+    /// Print a JSON array
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -35,13 +35,13 @@ impl List {
         let mut pages = Pages::new(&api, LIST, Vec::new());
         let replays = pages.take(self.limit as usize).await?;
         if self.json {
-            say!("{}", Value::Array(replays));
+            out!("{}", Value::Array(replays));
         } else if replays.is_empty() {
-            say!("No replays yet: `waypost dead-letters replay` creates one.");
+            out!("No replays yet: `waypost dead-letters replay` creates one.");
         } else {
-            say!("{}", table(&replays));
-            if pages.may_go_on() {
-                say!("\nThere may be more: --limit {}.", replays.len().saturating_mul(4));
+            out!("{}", table(&replays));
+            if pages.may_have_more() {
+                out!("\nThere may be more: --limit {}.", replays.len().saturating_mul(4));
             }
         }
         Ok(())
@@ -74,9 +74,9 @@ fn table(replays: &[Value]) -> String {
 }
 
 fn bar(sent: u64, total: u64) -> String {
-    let full = (u128::from(sent) * u128::from(WIDTH) / u128::from(total.max(1))).min(u128::from(WIDTH));
+    let full = (u128::from(sent) * u128::from(BAR_WIDTH) / u128::from(total.max(1))).min(u128::from(BAR_WIDTH));
     let full = usize::try_from(full).unwrap_or_default();
-    // As many again, at most: ten.
+    // `full` is at most BAR_WIDTH.
     format!("{}{}", "█".repeat(full), "░".repeat(10 - full))
 }
 
@@ -86,7 +86,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_row_each() {
+    fn each_replay_is_a_row() {
         let replays = [
             json!({ "id": "rp_2", "state": "running", "filter": { "campaignId": "13010" }, "total": 1000, "sent": 455,
                 "delivered": 450, "failed": 5, "createdAt": "2026-11-22T03:04:05.678Z", "createdBy": "ops", "endedAt": null }),
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_is_full_at_the_end_only() {
+    fn a_bar_is_full_only_at_the_end() {
         assert_eq!((bar(0, 0), bar(999, 1000)), ("░".repeat(10), format!("{}░", "█".repeat(9))));
         assert_eq!(bar(5, 5), "█".repeat(10));
     }

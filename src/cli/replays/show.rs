@@ -1,4 +1,4 @@
-//! A replay on a page: `waypost replays show`.
+//! `waypost replays show`: the details of a replay.
 
 use serde_json::Value;
 
@@ -6,28 +6,28 @@ use super::labels;
 use crate::cli::sanitize;
 use crate::replays::rate_meter::decimal;
 
-pub(super) fn page(replay: &Value) -> String {
+pub(super) fn render(replay: &Value) -> String {
     let field = |name: &str| sanitize::field(&replay[name], usize::MAX);
     let rate = replay["ratePerSecond"]
         .as_f64()
-        .map_or_else(|| "as fast as it goes".to_owned(), |rate| format!("at most {} a second", decimal(rate)));
+        .map_or_else(|| "unlimited".to_owned(), |rate| format!("at most {} a second", decimal(rate)));
     let ratio = replay["stopOnFailureRatio"].as_f64();
-    let ratio = ratio.map_or_else(|| "never".to_owned(), |ratio| format!("once {ratio} of the requests have failed"));
-    let facts = [
+    let ratio = ratio.map_or_else(|| "never".to_owned(), |ratio| format!("at a failure ratio of {ratio}"));
+    let fields = [
         ("which", labels::selection(replay)),
         ("configuration", field("config")),
         ("rate", rate),
-        ("stops by itself", ratio),
+        ("stops", ratio),
         ("created", format!("{} by {}", field("createdAt"), field("createdBy"))),
         ("ended", field("endedAt")),
     ];
-    let facts: String = facts.into_iter().map(|(words, fact)| format!("  {words:<16} {fact}\n")).collect();
-    let trouble = match labels::stage(replay) {
-        labels::Stage::Ended => labels::trouble(replay),
+    let fields: String = fields.into_iter().map(|(label, value)| format!("  {label:<16} {value}\n")).collect();
+    let next_steps = match labels::stage(replay) {
+        labels::Stage::Ended => labels::problems(replay),
         _ => Some(labels::commands(replay)),
     };
-    let trouble = trouble.map_or_else(String::new, |trouble| format!("\n{trouble}"));
-    format!("{}\n\n{facts}{trouble}", labels::standing(replay)).trim_end().to_owned()
+    let next_steps = next_steps.map_or_else(String::new, |next_steps| format!("\n{next_steps}"));
+    format!("{}\n\n{fields}{next_steps}", labels::status_line(replay)).trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -36,7 +36,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_page_of_a_replay() {
+    fn a_replay_is_shown_with_its_next_commands() {
         let mut replay = json!({ "id": "rp_1", "state": "running", "filter": { "campaignId": "13010" }, "ratePerSecond": 20.0,
             "config": "current", "stopOnFailureRatio": 0.5, "total": 1000, "sent": 455, "delivered": 450, "failed": 5,
             "createdAt": "2026-11-22T03:04:05.678Z", "createdBy": "ops", "endedAt": null });
@@ -46,17 +46,17 @@ replay rp_1 running: 450 delivered, 5 failed, of 1,000 dead letters
   which            --campaign 13010
   configuration    current
   rate             at most 20 a second
-  stops by itself  once 0.5 of the requests have failed
+  stops            at a failure ratio of 0.5
   created          2026-11-22T03:04:05.678Z by ops
   ended            –
 
   waypost replays follow rp_1
   waypost replays pause rp_1
   waypost replays cancel rp_1";
-        assert_eq!(page(&replay), expected);
+        assert_eq!(render(&replay), expected);
         replay["state"] = "cancelled".into();
-        assert!(page(&replay).contains("it was cancelled; 545 dead letters not sent are pending again"));
+        assert!(render(&replay).contains("cancelled: 545 dead letters not sent are pending again"));
         let done = json!({ "id": "rp_1", "state": "done", "ids": ["dl_1"], "total": 1, "sent": 1, "delivered": 1, "failed": 0 });
-        assert!(page(&done).ends_with("ended            –"), "{}", page(&done));
+        assert!(render(&done).ends_with("ended            –"), "{}", render(&done));
     }
 }

@@ -1,53 +1,54 @@
-//! The account itself: read from what workers count, and held against what must be.
+//! The account: sums the metrics of all workers, and finds deliveries and messages that are not accounted for.
+//!
+//! The metrics call the delay queues the *ladder*.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::Value;
 
-/// Workers that were started further apart than this, in seconds, have counted different parts of what went over the ladder.
-const TOGETHER_SECONDS: f64 = 60.0;
+/// Workers whose starts are further apart have counted different messages in the delay queues.
+const MAX_START_DIFFERENCE_SECONDS: f64 = 60.0;
 
-/// Sums over workers, by metric and its first label's value.
 #[derive(Debug, Default)]
 pub(super) struct Account {
+    /// Sums over the workers, by metric and the value of its first label.
     sums: BTreeMap<String, i64>,
-    /// What each worker says of the broker's queues: they say the same, and each a moment later.
+    /// Ready messages by queue, as the last worker reports them. All workers report the same queues.
     queues: BTreeMap<String, i64>,
-    /// When each worker was started, in seconds since 1970.
-    started: Vec<f64>,
-    /// Workers that are connected to the broker.
+    /// The start time of each worker, in Unix seconds.
+    start_times: Vec<f64>,
+    /// The number of workers that are connected to the broker.
     connected: usize,
-    /// Workers that there are, as the broker says.
+    /// The number of workers that consume, as the broker reports it.
     consuming: i64,
-    /// Workers that do not follow the dead letters.
+    /// The number of workers that do not follow the dead-letter stream.
     unfollowing: usize,
-    /// Messages put on the ladder since the account before this one. The depths of queues may be as old as that.
-    put_of_late: i64,
+    /// Messages put into the delay queues since the previous account. The queue counts may be as old as that.
+    recently_put: i64,
 }
 
-/// Something that does not add up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Finding {
-    /// So many deliveries more were taken than have become anything; fewer where it is negative.
+    /// Deliveries taken, minus those with an outcome. Can be negative.
     Unexplained(i64),
-    /// So many deliveries more are dead than dead letters were written.
+    /// Dead deliveries, minus their dead letters.
     DeadWithoutLetter(i64),
-    /// So many messages were put on the ladder, and are not there.
-    GoneFromTheLadder(i64),
+    /// Messages that were put into the delay queues, were not taken, and are not there.
+    LostFromDelayQueues(i64),
 }
 
-/// Why the ladder can't be judged.
+/// Why the number of messages in the delay queues can't be checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Note {
-    /// The broker's queues are not known: somebody is not connected.
+    /// A worker is not connected to the broker, so the queues are unknown.
     NotConnected,
-    /// So many workers consume, and these were named.
-    NotAllNamed(i64, usize),
-    /// What a worker had counted before it was started again is gone.
-    StartedApart,
-    /// So many are not seen, and as many were put there in the last seconds.
-    OnTheirWay(i64),
+    /// More workers consume than were named.
+    WorkersNotNamed { consuming: i64, named: usize },
+    /// The counts of a worker start at zero when it restarts.
+    StartTimesDiffer,
+    /// This many messages are not seen, and at least as many were put there in the last seconds.
+    InTransit(i64),
 }
 
 impl fmt::Display for Finding {
@@ -55,19 +56,18 @@ impl fmt::Display for Finding {
         match self {
             Self::Unexplained(difference) => write!(
                 formatter,
-                "{difference} deliveries were taken in hand, and nothing became of them: report this as a defect, with \
-                 the account"
+                "{difference} deliveries were taken and have no outcome: this is a defect of Waypost. Report it with this account"
             ),
             Self::DeadWithoutLetter(difference) => write!(
                 formatter,
-                "{difference} deliveries are dead, and have no dead letter: report this as a defect, with the account"
+                "{difference} deliveries are dead and have no dead letter: this is a defect of Waypost. Report it with this account"
             ),
-            Self::GoneFromTheLadder(messages) => write!(
+            Self::LostFromDelayQueues(messages) => write!(
                 formatter,
-                "{messages} messages were put on the delay ladder, and are neither there nor taken from it: look whether RabbitMQ \
-                 holds them (`rabbitmqctl list_queues name messages messages_ready`: a delay queue with more messages than are \
-                 ready; docs/SETTINGS.md says how to free them), whether queues of the broker were deleted or purged, or a \
-                 worker that took them has ended"
+                "{messages} messages were put into the delay queues, and are neither there nor taken. Check if RabbitMQ holds \
+                 them (`rabbitmqctl list_queues name messages messages_ready` shows a delay queue with more messages than \
+                 ready messages; docs/SETTINGS.md says how to free them), if queues were deleted or purged, or if a worker \
+                 that took them has ended"
             ),
         }
     }
@@ -75,23 +75,23 @@ impl fmt::Display for Finding {
 
 impl fmt::Display for Note {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("What should be on the ladder is not known: ")?;
+        formatter.write_str("Messages in the delay queues can't be checked: ")?;
         match self {
             Self::NotConnected => formatter.write_str("not every worker is connected to the broker."),
-            Self::NotAllNamed(there, named) => {
-                write!(formatter, "{there} workers consume, and {named} were asked. Name the others with --also.")
+            Self::WorkersNotNamed { consuming, named } => {
+                write!(formatter, "{consuming} workers consume, and {named} were asked. Name the others with --also.")
             }
-            Self::StartedApart => formatter.write_str("the workers were started at different times."),
-            Self::OnTheirWay(messages) => write!(
+            Self::StartTimesDiffer => formatter.write_str("the workers were started at different times."),
+            Self::InTransit(messages) => write!(
                 formatter,
-                "{messages} messages are not seen there, and more were put there in the last seconds. Look again when less is parked."
+                "{messages} messages are missing, and more were put there in the last seconds. Run the command again later."
             ),
         }
     }
 }
 
 impl Account {
-    /// Adds what a worker counts, in Prometheus' text format.
+    /// Adds the metrics of a worker, in Prometheus' text format.
     pub(super) fn add(&mut self, metrics: &str) {
         for line in metrics.lines().filter(|line| !line.starts_with('#')) {
             let Some((series, value)) = line.rsplit_once(' ') else { continue };
@@ -99,14 +99,14 @@ impl Account {
             let (name, labels) = series.split_once('{').unwrap_or((series, ""));
             let label = labels.split('"').nth(1).unwrap_or_default();
             match name {
-                "process_start_time_seconds" => self.started.push(value),
+                "process_start_time_seconds" => self.start_times.push(value),
                 "waypost_broker_connected" => self.connected += usize::from(value > 0.0),
                 "waypost_workers" => self.consuming = self.consuming.max(value as i64),
                 "waypost_log_followed" => self.unfollowing += usize::from(label == "dead_letters" && value == 0.0),
                 "waypost_queue_messages" => {
                     self.queues.insert(label.to_owned(), value as i64);
                 }
-                // Counters are whole numbers; histograms and times are of no account.
+                // Counters are whole numbers. Skips sums of durations.
                 _ if name.starts_with("waypost_") && value.fract() == 0.0 => {
                     *self.sums.entry(format!("{name} {label}")).or_default() += value as i64;
                 }
@@ -115,133 +115,133 @@ impl Account {
         }
     }
 
-    /// The sum of a metric with this label's value.
+    /// The sum over the workers of one label value of a metric.
     fn value(&self, name: &str, label: &str) -> i64 {
         self.sums.get(&format!("waypost_{name} {label}")).copied().unwrap_or(0)
     }
 
-    /// The sum of a metric over its labels.
-    fn all(&self, name: &str) -> i64 {
+    /// The sum over the workers and over all labels of a metric.
+    fn total(&self, name: &str) -> i64 {
         let name = format!("waypost_{name} ");
         self.sums.iter().filter(|(series, _)| series.starts_with(&name)).map(|(_, value)| value).sum()
     }
 
-    /// Messages ready in queues of which this is true.
-    fn ready(&self, is_meant: impl Fn(&str) -> bool) -> i64 {
-        self.queues.iter().filter(|(queue, _)| is_meant(queue)).map(|(_, messages)| messages).sum()
+    /// The number of ready messages in the queues that match.
+    fn ready_messages(&self, matches: impl Fn(&str) -> bool) -> i64 {
+        self.queues.iter().filter(|(queue, _)| matches(queue)).map(|(_, messages)| messages).sum()
     }
 
-    /// This account, taken some seconds after another.
-    pub(super) fn after(self, before: &Self) -> Self {
+    /// Notes what was put into the delay queues since the previous account.
+    pub(super) fn with_previous(self, previous: &Self) -> Self {
         let put = |account: &Self| account.value("ladder_messages_total", "put");
-        Self { put_of_late: (put(&self) - put(before)).max(0), ..self }
+        Self { recently_put: (put(&self) - put(previous)).max(0), ..self }
     }
 
-    /// Messages that were put on the ladder and are neither seen there nor taken from it.
-    fn missing(&self) -> i64 {
-        let missing = self.value("ladder_messages_total", "put") - self.value("ladder_messages_total", "taken");
-        missing - self.waiting() - self.all("messages_in_hand")
+    /// Messages that were put into the delay queues, and are neither there nor taken.
+    fn missing_from_delay_queues(&self) -> i64 {
+        let difference = self.value("ladder_messages_total", "put") - self.value("ladder_messages_total", "taken");
+        difference - self.delayed_messages() - self.total("messages_in_hand")
     }
 
-    fn waiting(&self) -> i64 {
-        self.ready(is_of_the_ladder)
+    fn delayed_messages(&self) -> i64 {
+        self.ready_messages(is_delay_queue)
     }
 
     fn unexplained(&self) -> i64 {
-        let became = self.all("deliveries_total")
-            + self.all("retries_scheduled_total")
-            + self.all("deliveries_parked_total")
-            + self.all("deliveries_given_back_total");
-        self.all("deliveries_taken_total") - became - self.all("deliveries_in_hand")
+        let with_outcome = self.total("deliveries_total")
+            + self.total("retries_scheduled_total")
+            + self.total("deliveries_parked_total")
+            + self.total("deliveries_given_back_total");
+        self.total("deliveries_taken_total") - with_outcome - self.total("deliveries_in_hand")
     }
 
-    /// Whether this one says more: less of it was on its way while it was read.
-    pub(super) fn is_clearer_than(&self, other: &Self) -> bool {
+    /// True if fewer deliveries changed while the counts were read.
+    pub(super) fn is_more_consistent_than(&self, other: &Self) -> bool {
         self.unexplained().abs() < other.unexplained().abs()
     }
 
-    /// What does not add up.
     pub(super) fn findings(&self) -> Vec<Finding> {
-        let in_hand = self.all("deliveries_in_hand");
-        // What is in hand can be counted on both sides while the numbers are read.
-        let unexplained = Some(self.unexplained()).filter(|difference| difference.abs() > in_hand);
-        // Letters of unreadable messages and of replays are no deliveries that died.
-        let others = self.value("dead_letters_total", "malformed") + self.value("replayed_total", "dead");
-        let dead = self.value("deliveries_total", "dead") - (self.all("dead_letters_total") - others);
-        let missing = Some(self.missing()).filter(|missing| *missing > 0 && self.note().is_none());
+        let in_flight = self.total("deliveries_in_hand");
+        // Deliveries in flight can be counted twice or not at all while the counts are read.
+        let unexplained = Some(self.unexplained()).filter(|difference| difference.abs() > in_flight);
+        // Dead letters of unreadable messages and of replays do not belong to a dead delivery.
+        let other_letters = self.value("dead_letters_total", "malformed") + self.value("replayed_total", "dead");
+        let dead = self.value("deliveries_total", "dead") - (self.total("dead_letters_total") - other_letters);
+        let missing = Some(self.missing_from_delay_queues()).filter(|missing| *missing > 0 && self.note().is_none());
         let findings = [
             unexplained.map(Finding::Unexplained),
             (dead > 0).then_some(Finding::DeadWithoutLetter(dead)),
-            missing.map(Finding::GoneFromTheLadder),
+            missing.map(Finding::LostFromDelayQueues),
         ];
         findings.into_iter().flatten().collect()
     }
 
-    /// Why the account as a whole is not known; none if it is.
-    pub(super) fn unknown(&self) -> Option<String> {
+    /// Why the account is incomplete. `None` if it is complete.
+    pub(super) fn unknown_reason(&self) -> Option<String> {
         (self.unfollowing > 0).then(|| {
             format!(
-                "{} of {} workers do not follow the dead letters, so what the broker gave up is not in the account. See \
+                "{} of {} workers do not follow the dead-letter stream, so messages that the broker removed are not counted. See \
                  `waypost ready` and docs/runbooks/WaypostLogNotFollowed.md",
                 self.unfollowing,
-                self.started.len()
+                self.start_times.len()
             )
         })
     }
 
-    /// Why what should be on the ladder is not known.
+    /// Why the delay queues can't be checked. `None` if they can.
     pub(super) fn note(&self) -> Option<Note> {
-        let named = self.started.len();
-        let newest = self.started.iter().copied().fold(f64::MIN, f64::max);
+        let named = self.start_times.len();
+        let newest = self.start_times.iter().copied().fold(f64::MIN, f64::max);
         if self.connected < named || self.queues.is_empty() {
             Some(Note::NotConnected)
         } else if self.consuming > named as i64 {
-            Some(Note::NotAllNamed(self.consuming, named))
-        } else if self.started.iter().any(|started| newest - started > TOGETHER_SECONDS) {
-            Some(Note::StartedApart)
-        } else if (1..=self.put_of_late).contains(&self.missing()) {
-            Some(Note::OnTheirWay(self.missing()))
+            Some(Note::WorkersNotNamed { consuming: self.consuming, named })
+        } else if self.start_times.iter().any(|start| newest - start > MAX_START_DIFFERENCE_SECONDS) {
+            Some(Note::StartTimesDiffer)
+        } else if (1..=self.recently_put).contains(&self.missing_from_delay_queues()) {
+            Some(Note::InTransit(self.missing_from_delay_queues()))
         } else {
             None
         }
     }
 
-    fn lines(&self) -> [(&'static str, &'static str, i64); 16] {
+    /// Label, JSON name and value of each count.
+    fn counts(&self) -> [(&'static str, &'static str, i64); 16] {
         [
             ("events that led to deliveries", "eventsResolved", self.value("events_total", "resolved")),
             ("events without a webhook", "eventsNoWebhook", self.value("events_total", "no_webhook")),
             ("events that could not be read", "eventsMalformed", self.value("events_total", "malformed")),
             ("deliveries taken from events", "takenFromEvents", self.value("deliveries_taken_total", "event")),
-            ("and from the delay ladder", "takenFromLadder", self.value("deliveries_taken_total", "ladder")),
+            ("deliveries taken from delay queues", "takenFromLadder", self.value("deliveries_taken_total", "ladder")),
             ("delivered", "delivered", self.value("deliveries_total", "delivered")),
             ("dead", "dead", self.value("deliveries_total", "dead")),
-            ("put on the ladder to be tried again", "retried", self.all("retries_scheduled_total")),
-            ("put on the ladder for their endpoint", "parked", self.all("deliveries_parked_total")),
-            ("given back to the broker", "givenBack", self.all("deliveries_given_back_total")),
-            ("in hand", "inHand", self.all("deliveries_in_hand")),
-            ("dead letters written", "deadLetters", self.all("dead_letters_total")),
-            ("messages put on the ladder", "ladderPut", self.value("ladder_messages_total", "put")),
-            ("messages taken from it", "ladderTaken", self.value("ladder_messages_total", "taken")),
-            ("messages waiting on it", "waitingLadder", self.waiting()),
-            ("messages waiting as events", "waitingEvents", self.ready(|queue| !is_of_the_ladder(queue))),
+            ("delayed until their next attempt", "retried", self.total("retries_scheduled_total")),
+            ("parked for their endpoint", "parked", self.total("deliveries_parked_total")),
+            ("returned to the broker", "givenBack", self.total("deliveries_given_back_total")),
+            ("in flight", "inHand", self.total("deliveries_in_hand")),
+            ("dead letters written", "deadLetters", self.total("dead_letters_total")),
+            ("messages put into delay queues", "ladderPut", self.value("ladder_messages_total", "put")),
+            ("messages taken from delay queues", "ladderTaken", self.value("ladder_messages_total", "taken")),
+            ("messages waiting in delay queues", "waitingLadder", self.delayed_messages()),
+            ("messages waiting as events", "waitingEvents", self.ready_messages(|queue| !is_delay_queue(queue))),
         ]
     }
 
-    /// What is counted, in words.
-    pub(super) fn described(&self) -> impl Iterator<Item = (&'static str, i64)> {
-        self.lines().into_iter().map(|(words, _, count)| (words, count))
+    /// The counts for people.
+    pub(super) fn labelled_counts(&self) -> impl Iterator<Item = (&'static str, i64)> {
+        self.counts().into_iter().map(|(label, _, count)| (label, count))
     }
 
-    /// The same for programs.
-    pub(super) fn rows(&self) -> Vec<(String, Value)> {
-        self.lines().into_iter().map(|(_, name, count)| (name.to_owned(), count.into())).collect()
+    /// The counts for programs, by JSON name.
+    pub(super) fn named_counts(&self) -> Vec<(String, Value)> {
+        self.counts().into_iter().map(|(_, name, count)| (name.to_owned(), count.into())).collect()
     }
 }
 
-/// `P.retries` and `P.delay.N`. The others are those of the events.
-fn is_of_the_ladder(queue: &str) -> bool {
-    let is_rung = |(queue, rung): (&str, &str)| queue.ends_with(".delay") && rung.parse::<u32>().is_ok();
-    queue.ends_with(".retries") || queue.rsplit_once('.').is_some_and(is_rung)
+/// `P.retries` and `P.delay.N`. All other queues have events.
+fn is_delay_queue(queue: &str) -> bool {
+    let is_delay_tier = |(queue, seconds): (&str, &str)| queue.ends_with(".delay") && seconds.parse::<u32>().is_ok();
+    queue.ends_with(".retries") || queue.rsplit_once('.').is_some_and(is_delay_tier)
 }
 
 #[cfg(test)]
@@ -284,71 +284,71 @@ waypost_ladder_messages_total{movement=\"taken\"} 2
 waypost_queue_messages{queue=\"a.delay.b.delay.4\"} 1";
 
     #[test]
-    fn what_was_put_on_the_ladder_of_late_may_be_on_its_way() {
+    fn messages_put_recently_may_be_in_transit() {
         let four_more = ONE.replace("movement=\"put\"} 4", "movement=\"put\"} 8");
         let one = account(&[ONE]);
-        assert_eq!(account(&[&four_more]).findings(), [Finding::GoneFromTheLadder(4)]);
-        let later = account(&[&four_more]).after(&one);
-        assert_eq!((later.findings(), later.note()), (Vec::new(), Some(Note::OnTheirWay(4))));
-        let still = account(&[&four_more]).after(&later);
-        assert_eq!(still.findings(), [Finding::GoneFromTheLadder(4)], "nothing was put there meanwhile");
+        assert_eq!(account(&[&four_more]).findings(), [Finding::LostFromDelayQueues(4)]);
+        let later = account(&[&four_more]).with_previous(&one);
+        assert_eq!((later.findings(), later.note()), (Vec::new(), Some(Note::InTransit(4))));
+        let still = account(&[&four_more]).with_previous(&later);
+        assert_eq!(still.findings(), [Finding::LostFromDelayQueues(4)], "nothing was put there since");
     }
 
     #[test]
-    fn what_was_no_delivery_has_letters_too() {
+    fn dead_letters_of_unreadable_messages_are_no_dead_deliveries() {
         let unreadable = ONE.replace("reason=\"exhausted\"} 1", "reason=\"malformed\"} 1");
         assert_eq!(account(&[&unreadable]).findings(), [Finding::DeadWithoutLetter(1)]);
     }
 
     #[test]
-    fn what_adds_up() {
+    fn consistent_counts_have_no_findings() {
         let one = account(&[ONE]);
         assert_eq!((one.findings(), one.note()), (Vec::new(), None));
         let both = account(&[ONE, OTHER]);
         assert_eq!((both.findings(), both.note()), (Vec::new(), None));
-        let counts: BTreeMap<String, Value> = both.rows().into_iter().collect();
+        let counts: BTreeMap<String, Value> = both.named_counts().into_iter().collect();
         let count = |name: &str| counts[name].as_i64();
         assert_eq!((count("delivered"), count("waitingLadder"), count("waitingEvents")), (Some(7), Some(2), Some(7)));
     }
 
     #[test]
-    fn nobody_knows_while_dead_letters_are_not_followed() {
+    fn the_account_is_incomplete_while_dead_letters_are_not_followed() {
         let followed = format!("{ONE}\nwaypost_log_followed{{log=\"dead_letters\"}} 1");
-        assert_eq!(account(&[&followed]).unknown(), None);
-        assert_eq!(account(&[ONE]).unknown(), None, "a worker of an older version does not say");
+        assert_eq!(account(&[&followed]).unknown_reason(), None);
+        assert_eq!(account(&[ONE]).unknown_reason(), None, "older workers do not report it");
         let unfollowed = followed.replace("dead_letters\"} 1", "dead_letters\"} 0");
-        let unknown = account(&[&unfollowed, OTHER]).unknown().expect("unknown");
-        assert!(unknown.starts_with("1 of 2 workers"), "{unknown}");
+        let reason = account(&[&unfollowed, OTHER]).unknown_reason().expect("unknown");
+        assert!(reason.starts_with("1 of 2 workers"), "{reason}");
         let campaigns = followed.replace("log=\"dead_letters\"} 1", "log=\"campaigns\"} 0");
-        assert_eq!(account(&[&campaigns]).unknown(), None, "they are not in the account");
+        assert_eq!(account(&[&campaigns]).unknown_reason(), None, "campaigns are not in the account");
     }
 
     #[test]
-    fn what_does_not() {
+    fn inconsistent_counts_are_findings() {
         let lost = ONE.replace("\"delivered\"} 5", "\"delivered\"} 3");
         assert_eq!(account(&[&lost]).findings(), [Finding::Unexplained(2)]);
         let in_motion = lost.replace("deliveries_in_hand 0", "deliveries_in_hand 1");
-        assert_eq!(account(&[&in_motion]).findings(), [], "counted on its way");
-        assert!(account(&[ONE]).is_clearer_than(&account(&[&lost])));
+        assert_eq!(account(&[&in_motion]).findings(), [], "a delivery in flight explains it");
+        assert!(account(&[ONE]).is_more_consistent_than(&account(&[&lost])));
         let twice = ONE.replace("\"delivered\"} 5", "\"delivered\"} 6");
         assert_eq!(account(&[&twice]).findings(), [Finding::Unexplained(-1)]);
         let purged = ONE.replace("delay.4\"} 3", "delay.4\"} 1");
-        assert_eq!(account(&[&purged]).findings(), [Finding::GoneFromTheLadder(2)]);
+        assert_eq!(account(&[&purged]).findings(), [Finding::LostFromDelayQueues(2)]);
         let unwritten = ONE.replace("\"exhausted\"} 1", "\"exhausted\"} 0");
         assert_eq!(account(&[&unwritten]).findings(), [Finding::DeadWithoutLetter(1)]);
     }
 
     #[test]
-    fn the_ladder_is_judged_only_where_all_is_known_of_it() {
+    fn delay_queues_are_checked_only_if_all_counts_are_known() {
         let purged = ONE.replace("delay.4\"} 3", "delay.4\"} 0");
         let more = purged.replace("waypost_workers 1", "waypost_workers 2");
         assert_eq!(
             (account(&[&more]).findings(), account(&[&more]).note()),
-            (Vec::new(), Some(Note::NotAllNamed(2, 1)))
+            (Vec::new(), Some(Note::WorkersNotNamed { consuming: 2, named: 1 }))
         );
         let away = purged.replace("broker_connected 1", "broker_connected 0");
         assert_eq!(account(&[&away]).note(), Some(Note::NotConnected));
         let later = OTHER.replace("1030", "2000");
-        assert_eq!(account(&[&purged, &later]).note(), Some(Note::StartedApart));
+        assert_eq!(account(&[&purged, &later]).note(), Some(Note::StartTimesDiffer));
     }
 }

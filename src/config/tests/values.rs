@@ -1,22 +1,22 @@
-//! What each setting takes, and what it refuses.
+//! Tests of single settings: accepted and refused values.
 
 use super::*;
 
 #[test]
-fn the_url_of_the_broker_names_its_vhost() {
-    for (given, read) in [
+fn the_broker_url_gets_an_explicit_vhost() {
+    for (text, url) in [
         ("amqp://a:b@host", "amqp://a:b@host/%2f"),
         ("amqp://a:b@host/", "amqp://a:b@host/%2f"),
         ("amqp://host:1234/%2F", "amqp://host:1234/%2F"),
         ("amqps://a:p%23w@host/prod?heartbeat=5", "amqps://a:p%23w@host/prod?heartbeat=5"),
         ("amqp://host/?heartbeat=5", "amqp://host/%2f?heartbeat=5"),
     ] {
-        assert_eq!(with("broker.url", given).broker.url.expose_secret(), read);
+        assert_eq!(with("broker.url", text).broker.url.expose_secret(), url);
     }
 }
 
 #[test]
-fn a_url_that_reaches_no_broker_is_refused_without_repeating_it() {
+fn an_invalid_broker_url_is_refused_and_not_repeated() {
     for url in [
         "",
         "secret",
@@ -39,7 +39,7 @@ fn a_url_that_reaches_no_broker_is_refused_without_repeating_it() {
 }
 
 #[test]
-fn names_and_numbers_have_limits() {
+fn values_out_of_range_are_refused() {
     for (key, value) in [
         ("broker.prefix", ""),
         ("broker.prefix", "a b"),
@@ -99,17 +99,17 @@ fn an_unknown_flag_is_refused() {
 }
 
 #[test]
-fn egress_opens_to_networks_addresses_and_hosts() {
-    let network = |text: &str| Allowed::Network(text.parse().unwrap());
+fn egress_allows_networks_addresses_and_hosts() {
+    let network = |text: &str| AllowRule::Network(text.parse().unwrap());
     for (text, allowed) in [
         ("10.0.0.0/8", network("10.0.0.0/8")),
         ("10.1.2.3/8", network("10.0.0.0/8")),
         ("10.1.2.3", network("10.1.2.3/32")),
         ("fd00::/8", network("fd00::/8")),
         ("::1", network("::1/128")),
-        ("Hooks.Internal.", Allowed::Host("hooks.internal".to_owned())),
-        ("bücher.example", Allowed::Host("xn--bcher-kva.example".to_owned())),
-        ("my_host", Allowed::Host("my_host".to_owned())),
+        ("Hooks.Internal.", AllowRule::Host("hooks.internal".to_owned())),
+        ("bücher.example", AllowRule::Host("xn--bcher-kva.example".to_owned())),
+        ("my_host", AllowRule::Host("my_host".to_owned())),
     ] {
         assert_eq!(with("egress.allow", text).egress.allow, [allowed]);
     }
@@ -122,16 +122,16 @@ fn egress_opens_to_networks_addresses_and_hosts() {
 }
 
 #[test]
-fn a_listener_for_others_needs_a_token() {
+fn a_public_listener_needs_a_token() {
     for address in ["0.0.0.0:8080", "[::]:8080", "192.168.0.1:80"] {
         let message = format!(
             "http.listen: {address} is reachable from outside and no http.tokens are configured: \
              add a token or listen on 127.0.0.1 (from WAYPOST_HTTP__LISTEN)"
         );
-        assert_eq!(Given::nothing().variable("WAYPOST_HTTP__LISTEN", address).faults(), [message]);
+        assert_eq!(TestSettings::empty().variable("WAYPOST_HTTP__LISTEN", address).faults(), [message]);
         let tokens = format!(r#"[{{"name": "ci", "role": "viewer", "sha256": "{HASH}"}}]"#);
-        let given = Given::nothing().variable("WAYPOST_HTTP__LISTEN", address);
-        let config = given.variable("WAYPOST_HTTP__TOKENS", &tokens).load().unwrap();
+        let settings = TestSettings::empty().variable("WAYPOST_HTTP__LISTEN", address);
+        let config = settings.variable("WAYPOST_HTTP__TOKENS", &tokens).load().unwrap();
         assert_eq!(config.http.listen.to_string(), address);
     }
     for address in ["127.0.0.2:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
@@ -140,23 +140,24 @@ fn a_listener_for_others_needs_a_token() {
 }
 
 #[test]
-fn tokens_are_told_apart() {
+fn tokens_have_distinct_names_and_hashes() {
     let token = |name: &str, role: &str, hash: &str| {
         format!("[[http.tokens]]\nname = '{name}'\nrole = '{role}'\nsha256 = '{hash}'\n")
     };
     let other = "A".repeat(64);
-    let config = Given::file(&[token("a", "viewer", HASH), token("b", "editor", &other)].concat()).load().unwrap();
+    let config =
+        TestSettings::file(&[token("a", "viewer", HASH), token("b", "editor", &other)].concat()).load().unwrap();
     assert_eq!(config.http.tokens[0].sha256[..2], [0x9f, 0x86]);
     assert_eq!(config.http.tokens[1].sha256, [0xaa; 32]);
     assert!(config.http.tokens[0].role < config.http.tokens[1].role);
 
-    let no_text = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-    let faults = Given::file(
+    let empty_hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let faults = TestSettings::file(
         &[
             token("a", "viewer", HASH),
             token("a", "admin", HASH),
             token("", "editor", "my-secret-token"),
-            token("c", "editor", no_text),
+            token("c", "editor", empty_hash),
         ]
         .concat(),
     )
@@ -164,12 +165,12 @@ fn tokens_are_told_apart() {
     assert_eq!(
         faults,
         [
-            "http.tokens[1].name: `a` is the name of another token: each needs its own",
-            "http.tokens[1].role: `admin` is none of viewer, operator, editor",
-            "http.tokens[1].sha256: is the hash of another token as well: each needs its own",
+            "http.tokens[1].name: `a` is also the name of another token: use a different name for each token",
+            "http.tokens[1].role: `admin` is not one of viewer, operator, editor",
+            "http.tokens[1].sha256: is also the hash of another token: use a different token for each name",
             "http.tokens[2].name: must be 1 to 100 characters",
             "http.tokens[2].sha256: must be the SHA-256 of the token in 64 hex digits: printf %s TOKEN | sha256sum",
-            "http.tokens[3].sha256: is the hash of no text at all: printf %s TOKEN | sha256sum",
+            "http.tokens[3].sha256: is the hash of an empty text: printf %s TOKEN | sha256sum",
         ]
         .map(|fault| format!("{fault} (from waypost.toml)"))
     );
@@ -182,9 +183,9 @@ fn a_token_in_place_of_the_list_is_not_repeated() {
 }
 
 #[test]
-fn nothing_shown_holds_a_secret() {
+fn displayed_settings_have_no_secrets() {
     let tokens = format!("[{{name = 'ci', role = 'viewer', sha256 = '{HASH}'}}]");
-    let config = Given::nothing()
+    let config = TestSettings::empty()
         .flag("broker.url", "amqp://user:hunter2@host/")
         .flag("telemetry.otlpEndpoint", "http://user:hunter2@traces:4318")
         .flag("http.tokens", &tokens)
@@ -199,7 +200,7 @@ fn nothing_shown_holds_a_secret() {
 }
 
 #[test]
-fn settings_are_shown_as_they_are_written() {
+fn settings_are_displayed_as_they_are_written() {
     let config = with("egress.allow", "localhost,::1");
     let value = |key: &str| setting(&config, key);
     assert_eq!(config.settings.len(), 32);
@@ -215,16 +216,16 @@ fn settings_are_shown_as_they_are_written() {
 }
 
 #[test]
-fn an_empty_text_takes_an_optional_setting_back() {
-    let given = Given::file("[telemetry]\notlpEndpoint = 'http://traces:4318'");
-    assert!(given.load().unwrap().telemetry.otlp_endpoint.is_some());
-    let given = given.variable("WAYPOST_TELEMETRY__OTLP_ENDPOINT", "");
-    assert!(given.load().unwrap().telemetry.otlp_endpoint.is_none());
+fn an_empty_text_unsets_an_optional_setting() {
+    let settings = TestSettings::file("[telemetry]\notlpEndpoint = 'http://traces:4318'");
+    assert!(settings.load().unwrap().telemetry.otlp_endpoint.is_some());
+    let settings = settings.variable("WAYPOST_TELEMETRY__OTLP_ENDPOINT", "");
+    assert!(settings.load().unwrap().telemetry.otlp_endpoint.is_none());
 }
 
 #[test]
-fn the_file_of_authorities_must_hold_some() {
+fn a_ca_file_with_certificates_is_accepted() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/authority.pem");
-    let config = Given::nothing().flag("egress.caFile", path).load().unwrap();
+    let config = TestSettings::empty().flag("egress.caFile", path).load().unwrap();
     assert_eq!(config.egress.ca_file, Some(path.into()));
 }

@@ -1,4 +1,4 @@
-//! A webhook's extra parameters, as the JSON text that its requests carry.
+//! A webhook's extra parameters, stored as the JSON text that requests send.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,46 +10,47 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-/// The most arrays and objects within each other. A document allows fewer; other JSON around them needs the rest of serde's 128.
+/// Maximum nesting of arrays and objects. Documents allow less. serde_json reads at most 128 levels, and other JSON
+/// around the parameters needs the rest.
 const MAX_DEPTH: usize = 64;
 
-/// Extra parameters of a body, in their order.
+/// Ordered extra parameters of a request body.
 ///
-/// They are kept as text: parsed, many small values take twenty times as much memory. Clones share the text.
+/// Stored as text, because many small parsed values take twenty times as much memory. Clones share the text.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ExtraParameters(
-    /// A JSON object with at least one field, or nothing.
+    /// A JSON object with at least one field, or no bytes.
     Bytes,
 );
 
 impl ExtraParameters {
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Bytes of the text; 0 if there are no parameters.
+    /// The length of the text in bytes. 0 if there are no parameters.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The parameters as a JSON object.
+    /// A JSON object.
     pub fn as_json(&self) -> &str {
-        // It was made from a `str`.
+        // The bytes are valid UTF-8, because they are made from a `str` or by serde_json.
         std::str::from_utf8(&self.0).ok().filter(|text| !text.is_empty()).unwrap_or("{}")
     }
 
-    /// The parameters, parsed. Slow, and large in memory: for people, not for deliveries.
+    /// Slow, and needs much memory. Not for deliveries.
     pub fn to_value(&self) -> Value {
         serde_json::from_str(self.as_json()).unwrap_or_default()
     }
 
-    /// The text behind its opening brace: `"name":value}`. It ends an object that has other fields before. Shared, not copied.
+    /// The text after the opening brace: `"name":value}`. Completes an object that begins with other fields. Not
+    /// copied.
     pub fn fields(&self) -> Bytes {
         if self.is_empty() { Bytes::new() } else { self.0.slice(1..) }
     }
 
-    /// Whether both are one text in memory.
+    /// Tells if both share the same memory.
     pub fn is_same_text(&self, other: &Self) -> bool {
         self.0.as_ptr() == other.0.as_ptr() && self.0.len() == other.0.len()
     }
@@ -89,10 +90,10 @@ impl<'de> Deserialize<'de> for ExtraParameters {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         let text = raw.get();
         let Some(fields) = text.strip_prefix('{') else {
-            return Err(D::Error::custom("extra parameters are a JSON object"));
+            return Err(D::Error::custom("extra parameters must be a JSON object"));
         };
         if depth(text) > MAX_DEPTH {
-            return Err(D::Error::custom(format!("more than {MAX_DEPTH} arrays and objects within each other")));
+            return Err(D::Error::custom(format!("extra parameters are nested more than {MAX_DEPTH} levels deep")));
         }
         if fields.trim_start().starts_with('}') {
             return Ok(Self::default());
@@ -101,9 +102,9 @@ impl<'de> Deserialize<'de> for ExtraParameters {
     }
 }
 
-/// How many arrays and objects are within each other in valid JSON.
+/// The nesting of arrays and objects in valid JSON.
 fn depth(json: &str) -> usize {
-    let (mut deepest, mut open, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
+    let (mut max_depth, mut open, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
     for byte in json.bytes() {
         match (in_string, byte) {
             (true, _) if escaped => escaped = false,
@@ -111,13 +112,13 @@ fn depth(json: &str) -> usize {
             (_, b'"') => in_string = !in_string,
             (false, b'[' | b'{') => {
                 open += 1;
-                deepest = deepest.max(open);
+                max_depth = max_depth.max(open);
             }
             (false, b']' | b'}') => open = open.saturating_sub(1),
             _ => {}
         }
     }
-    deepest
+    max_depth
 }
 
 impl JsonSchema for ExtraParameters {
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_kept_digit_for_digit_and_in_order() {
+    fn numbers_and_the_order_of_parameters_are_kept() {
         let text = r#"{"z":1.50,"a":{"b":[1e+2,null]},"big":123456789012345678901234567890}"#;
         let parameters = read(text).expect("parameters");
         assert_eq!(serde_json::to_string(&parameters).expect("JSON"), text);
@@ -155,20 +156,20 @@ mod tests {
     }
 
     #[test]
-    fn none_are_an_empty_object() {
-        for none in ["{}", "{ }", "{\n}"] {
-            assert_eq!(read(none).expect("parameters"), ExtraParameters::default());
+    fn no_parameters_are_an_empty_object() {
+        for empty in ["{}", "{ }", "{\n}"] {
+            assert_eq!(read(empty).expect("parameters"), ExtraParameters::default());
         }
         assert_eq!(serde_json::to_string(&ExtraParameters::default()).expect("JSON"), "{}");
         assert_eq!(ExtraParameters::default().to_value(), serde_json::json!({}));
     }
 
     #[test]
-    fn what_is_no_object_or_too_deep_is_refused() {
+    fn other_values_and_deep_nesting_are_refused() {
         let nested = |levels: usize| format!(r#"{{"a":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1));
         assert!(read(&nested(MAX_DEPTH)).is_ok());
-        for refused in [nested(MAX_DEPTH + 1).as_str(), "[]", "1", "\"{}\"", "null"] {
-            assert!(read(refused).is_err(), "{refused}");
+        for invalid in [nested(MAX_DEPTH + 1).as_str(), "[]", "1", "\"{}\"", "null"] {
+            assert!(read(invalid).is_err(), "{invalid}");
         }
         assert_eq!(depth(r#"{"[[\"{[":"\\","a":[{}]}"#), 3);
     }

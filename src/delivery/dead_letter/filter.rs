@@ -1,4 +1,4 @@
-//! Choosing dead letters: by campaign, phone number, endpoint, reason, time and so on, all of which have to hold.
+//! Filters dead letters by campaign, phone number, endpoint, reason, time and more. All conditions must hold.
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
@@ -13,54 +13,54 @@ use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::timestamp;
 use crate::delivery::violation::{Violation, type_name};
 
-/// Which dead letters; what is absent holds for all.
+/// Conditions on dead letters. An absent condition matches all letters.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "DeadLetterFilter", deny_unknown_fields)]
 pub struct LetterFilter {
-    /// Of this campaign.
+    /// The campaign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub campaign_id: Option<String>,
-    /// Of the section with this label.
+    /// The label of the section.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// Of this webhook.
+    /// The webhook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook_id: Option<WebhookId>,
-    /// Whose event has exactly this phone number. Erased letters have none.
+    /// The exact phone number of the event. Erased letters have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phone_number: Option<String>,
-    /// Of this event.
+    /// The event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<EventId>,
-    /// Of this delivery.
+    /// The delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery_id: Option<DeliveryId>,
-    /// Whose last attempt went to this endpoint: scheme, host and port. The default port may be left out.
+    /// The endpoint of the last attempt: scheme, host and port. The default port may be omitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub endpoint: Option<Origin>,
-    /// Given up for this reason.
+    /// The reason of the dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<DeadLetterReason>,
-    /// Whose last attempt was answered with this HTTP status.
+    /// The HTTP status of the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// Given up then or later.
+    /// The letter died at this time or later.
     #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<DateTime<Utc>>")]
     pub since: Option<DateTime<Utc>>,
-    /// Given up before.
+    /// The letter died before this time.
     #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<DateTime<Utc>>")]
     pub until: Option<DateTime<Utc>>,
-    /// In this state.
+    /// The state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<LetterState>,
 }
 
 impl LetterFilter {
-    /// The names of all fields, as the API takes them.
+    /// The names of all fields in the API.
     pub const FIELDS: [&str; 12] = [
         "campaignId",
         "label",
@@ -76,52 +76,53 @@ impl LetterFilter {
         "state",
     ];
 
-    /// Of these, those that hold for a letter also when it was sent again and is dead again. Its endpoint may be another one.
-    pub const LASTING: [&str; 6] = ["campaignId", "label", "webhookId", "phoneNumber", "eventId", "deliveryId"];
+    /// The fields that are the same for the new letter of a failed replay. Its endpoint may differ.
+    pub const STABLE_FIELDS: [&str; 6] = ["campaignId", "label", "webhookId", "phoneNumber", "eventId", "deliveryId"];
 
-    /// Reads a filter from its fields: of a query, where all are text, or of a JSON object. `path` is where they are,
-    /// `$.filter` or nothing.
+    /// Reads a filter from the fields of a query, where all values are strings, or of a JSON object. `path` is the path
+    /// of the fields: `$.filter`, or empty.
     ///
     /// # Errors
-    /// All faults at once.
+    /// All violations.
     pub fn read(fields: impl IntoIterator<Item = (String, Value)>, path: &str) -> Result<Self, Vec<Violation>> {
         let mut filter = Self::default();
-        let mut faults = Vec::new();
+        let mut violations = Vec::new();
         for (name, value) in fields {
             if let Err(message) = filter.set(&name, &value) {
-                faults.push(Violation::new(place(path, &name), message));
+                violations.push(Violation::new(field_path(path, &name), message));
             }
         }
         if let (Some(since), Some(until)) = (filter.since, filter.until)
             && since >= until
         {
-            faults.push(Violation::new(place(path, "until"), "not later than `since`: nothing lies between"));
+            violations.push(Violation::new(field_path(path, "until"), "is not later than `since`: give a later time"));
         }
-        if faults.is_empty() { Ok(filter) } else { Err(faults) }
+        if violations.is_empty() { Ok(filter) } else { Err(violations) }
     }
 
-    /// The filter, with the pending letters where it names no state.
+    /// Adds the condition that letters are pending, if the filter has no state.
     #[must_use]
     pub fn or_pending(&self) -> Self {
         Self { state: self.state.or(Some(LetterState::Pending)), ..self.clone() }
     }
 
-    /// The filter as it may be logged: without a phone number.
+    /// Masks the phone number, for logs.
     #[must_use]
     pub fn masked(&self) -> Self {
         Self { phone_number: self.phone_number.as_ref().map(|_| MASK.to_owned()), ..self.clone() }
     }
 
-    /// Whether it has a condition that versions before 2026-11-30 do not know. They would ignore it, and take more letters.
+    /// Tells if the filter has a condition that versions before 2026-11-30 do not know. They would ignore it and select
+    /// more letters.
     pub fn has_identity(&self) -> bool {
         self.phone_number.is_some() || self.event_id.is_some() || self.delivery_id.is_some() || self.endpoint.is_some()
     }
 
     fn set(&mut self, name: &str, value: &Value) -> Result<(), String> {
         match name {
-            // A program that has lost what it looks for does not mean all.
+            // Null is probably a missing variable of a program, not a wish for all letters.
             name if value.is_null() && Self::FIELDS.contains(&name) => {
-                return Err("is null: give it a value, or leave it out, which means all".to_owned());
+                return Err("is null: give it a value, or remove it to select all".to_owned());
             }
             "campaignId" => self.campaign_id = Some(id(value)?.to_owned()),
             "label" => self.label = Some(text(value)?.to_owned()),
@@ -135,13 +136,13 @@ impl LetterFilter {
             "since" => self.since = Some(time(value)?),
             "until" => self.until = Some(time(value)?),
             "state" => self.state = Some(one_of(text(value)?, &LetterState::ALL, LetterState::as_str)?),
-            _ => return Err(format!("no such field: a filter has {}", Self::FIELDS.join(", "))),
+            _ => return Err(format!("unknown field: a filter has {}", Self::FIELDS.join(", "))),
         }
         Ok(())
     }
 }
 
-fn place(path: &str, name: &str) -> String {
+fn field_path(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
@@ -150,13 +151,15 @@ fn text(value: &Value) -> Result<&str, String> {
 }
 
 fn id(value: &Value) -> Result<&str, String> {
-    // An empty one, as an unset variable of a script makes, would choose what belongs to none.
-    Some(text(value)?).filter(|id| !id.is_empty()).ok_or_else(|| "is empty; leave it out for all".to_owned())
+    // An empty text is probably an unset variable of a script.
+    Some(text(value)?)
+        .filter(|id| !id.is_empty())
+        .ok_or_else(|| "is empty: give it a value, or remove it to select all".to_owned())
 }
 
 fn one_of<T: Copy>(text: &str, all: &[T], name: fn(T) -> &'static str) -> Result<T, String> {
-    let names = || all.iter().map(|one| name(*one)).collect::<Vec<_>>().join(", ");
-    all.iter().copied().find(|one| name(*one) == text).ok_or_else(|| format!("is one of {}", names()))
+    let names = || all.iter().map(|value| name(*value)).collect::<Vec<_>>().join(", ");
+    all.iter().copied().find(|value| name(*value) == text).ok_or_else(|| format!("must be one of {}", names()))
 }
 
 fn status(value: &Value) -> Result<u16, String> {
@@ -164,12 +167,12 @@ fn status(value: &Value) -> Result<u16, String> {
         Value::String(text) => text.parse().ok(),
         value => value.as_u64().and_then(|number| u16::try_from(number).ok()),
     };
-    number.filter(|status| (100..=999).contains(status)).ok_or_else(|| "an HTTP status is a number like 503".to_owned())
+    number.filter(|status| (100..=999).contains(status)).ok_or_else(|| "must be an HTTP status like 503".to_owned())
 }
 
 fn time(value: &Value) -> Result<DateTime<Utc>, String> {
     timestamp::parse(text(value)?)
-        .map_err(|_| "not an RFC 3339 date; write it like 2024-06-18T23:26:14.206Z".to_owned())
+        .map_err(|_| "not an RFC 3339 date: write it like 2024-06-18T23:26:14.206Z".to_owned())
 }
 
 #[cfg(test)]
@@ -195,13 +198,13 @@ mod tests {
         assert_eq!(written["since"], "2024-06-18T23:26:14.000Z");
         assert_eq!(written["endpoint"], "https://example.com:443");
         assert_eq!(serde_json::from_value::<LetterFilter>(written).expect("a filter"), filter);
-        // A query has only text.
+        // All values of a query are strings.
         assert_eq!(read(&[("status", json!("503"))]).expect("a filter").status, Some(503));
     }
 
     #[test]
-    fn all_faults_at_once() {
-        let faults = read(&[
+    fn all_violations_are_returned_at_once() {
+        let violations = read(&[
             ("campaignId", json!(1)),
             ("reason", json!("because")),
             ("status", json!("5xx")),
@@ -211,8 +214,8 @@ mod tests {
             ("phoneNumber", json!("")),
             ("endpoint", json!("example.com")),
         ])
-        .expect_err("a filter");
-        let paths: Vec<&str> = faults.iter().map(|fault| fault.path.as_str()).collect();
+        .expect_err("a violation");
+        let paths: Vec<&str> = violations.iter().map(|violation| violation.path.as_str()).collect();
         assert_eq!(
             paths,
             [
@@ -226,13 +229,14 @@ mod tests {
                 "$.filter.endpoint",
             ]
         );
-        assert!(faults[1].message.contains("malformed, poison, expired"), "{}", faults[1]);
+        assert!(violations[1].message.contains("malformed, poison, expired"), "{}", violations[1]);
     }
 
     #[test]
     fn an_endpoint_is_normalised() {
-        let endpoint =
-            |text: &str| read(&[("endpoint", json!(text))]).map(|filter| filter.endpoint.map(|it| it.to_string()));
+        let endpoint = |text: &str| {
+            read(&[("endpoint", json!(text))]).map(|filter| filter.endpoint.map(|endpoint| endpoint.to_string()))
+        };
         for (text, normal) in [
             ("https://example.com:443", "https://example.com:443"),
             ("https://example.com", "https://example.com:443"),
@@ -256,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_of_before_is_read() {
+    fn filters_of_earlier_versions_are_read() {
         let filter: LetterFilter =
             serde_json::from_value(json!({ "campaignId": "c", "state": "pending" })).expect("a filter");
         assert_eq!(
@@ -270,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_does_not_show_a_phone_number() {
+    fn a_masked_filter_has_no_phone_number() {
         let filter = read(&[("phoneNumber", json!("+5511999990000")), ("label", json!("a"))]).expect("a filter");
         let written = serde_json::to_string(&filter.masked()).expect("JSON");
         assert_eq!(written, r#"{"label":"a","phoneNumber":"********"}"#);
@@ -278,11 +282,11 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_ends_before_it_begins() {
+    fn until_must_be_later_than_since() {
         for until in ["2024-06-18T23:26:14Z", "2024-06-18T23:26:13Z"] {
-            let faults =
-                read(&[("since", json!("2024-06-18T23:26:14Z")), ("until", json!(until))]).expect_err("a filter");
-            assert_eq!(faults[0].path, "$.filter.until");
+            let violations =
+                read(&[("since", json!("2024-06-18T23:26:14Z")), ("until", json!(until))]).expect_err("a violation");
+            assert_eq!(violations[0].path, "$.filter.until");
         }
     }
 }

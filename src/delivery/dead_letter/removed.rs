@@ -1,5 +1,5 @@
-//! A message that the broker removed from a queue, and put into the dead-letter log as it was. Its letters are written by
-//! a worker: one, or one for each delivery if several waited together.
+//! Messages that the broker removed from a queue and put into the dead-letter stream unchanged. A worker writes their
+//! dead letters: one for each delivery of the message.
 
 use std::fmt::Display;
 
@@ -12,78 +12,80 @@ use super::DeadLetter;
 use crate::delivery::ids::ReplayRef;
 use crate::delivery::{Delivery, TraceContext, event, reason::DeadLetterReason, timestamp, violation::Violation};
 
-/// A removal from a queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Removal {
-    /// The name of the queue.
     pub queue: String,
     /// One of `poison`, `expired`, `rejected` and `maxlen`.
     pub reason: DeadLetterReason,
-    /// When; `None` if the broker does not say.
+    /// When the message was removed. `None` if the broker does not tell.
     #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
     pub at: Option<DateTime<Utc>>,
 }
 
-/// A removed message, as it is found in the dead-letter log.
+/// A removed message in the dead-letter stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RemovedMessage {
-    /// The latest one.
+    /// The latest removal.
     pub removal: Removal,
-    /// As it was published: an event, or what waited on the delay ladder.
+    /// As published: an event, or waiting deliveries.
     #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
     pub body: Vec<u8>,
     /// The AMQP `message_id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
-    /// The W3C trace context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,
-    /// The dead letter that was sent again by this message.
+    /// The dead letter that was replayed with this message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay: Option<ReplayRef>,
 }
 
 impl RemovedMessage {
-    /// Whether it waited for another attempt, so that its body is a delivery or several.
-    pub fn is_of(&self, retries_queue: &str) -> bool {
-        self.removal.queue == retries_queue
+    /// Messages from the queue of retries contain deliveries. Other messages contain events.
+    pub fn is_from(&self, queue: &str) -> bool {
+        self.removal.queue == queue
     }
 
-    /// Its dead letters. Their identities are derived from `place`.
-    pub fn letters(&self, place: &impl Display, retries_queue: &str, now: DateTime<Utc>) -> Vec<DeadLetter> {
+    /// Creates the dead letters of the message. Their ids are derived from `position`, the place in the stream.
+    pub fn letters(&self, position: &impl Display, retries_queue: &str, now: DateTime<Utc>) -> Vec<DeadLetter> {
         let (reason, dead_at) = (self.removal.reason, self.removal.at.unwrap_or(now));
-        if self.is_of(retries_queue) {
-            return match Delivery::read_waiting(&self.body) {
-                Ok(deliveries) => {
-                    deliveries.into_iter().map(|delivery| DeadLetter::of_delivery(delivery, reason, dead_at)).collect()
-                }
+        if self.is_from(retries_queue) {
+            return match Delivery::decode_waiting(&self.body) {
+                Ok(deliveries) => deliveries
+                    .into_iter()
+                    .map(|delivery| DeadLetter::from_delivery(delivery, reason, dead_at))
+                    .collect(),
                 Err(error) => {
-                    vec![self.unread(place, vec![Violation::new("$", format!("not a delivery: {error}"))], dead_at)]
+                    vec![self.letter_with_body(
+                        position,
+                        vec![Violation::new("$", format!("not a delivery: {error}"))],
+                        dead_at,
+                    )]
                 }
             };
         }
         let letter = match event::decode(&self.body, self.message_id.as_deref()) {
-            Err(faults) => self.unread(place, faults, dead_at),
+            Err(violations) => self.letter_with_body(position, violations, dead_at),
             Ok(event) => DeadLetter {
                 campaign_id: Some(event.campaign_id.clone()),
                 label: Some(event.label.clone()),
                 event_id: Some(event.event_id.clone()),
                 event: Some(event),
-                ..self.unread(place, Vec::new(), dead_at)
+                ..self.letter_with_body(position, Vec::new(), dead_at)
             },
         };
         vec![letter]
     }
 
-    /// The letter of its bytes.
-    fn unread(&self, place: &impl Display, errors: Vec<Violation>, dead_at: DateTime<Utc>) -> DeadLetter {
-        let place = format!("removed from {} {place}", self.removal.queue);
-        let letter = DeadLetter::of_body(&self.body, errors, &place, self.removal.reason, dead_at);
+    /// A letter with the bytes of the message.
+    fn letter_with_body(&self, position: &impl Display, errors: Vec<Violation>, dead_at: DateTime<Utc>) -> DeadLetter {
+        let origin = format!("removed from {} {position}", self.removal.queue);
+        let letter = DeadLetter::from_body(&self.body, errors, &origin, self.removal.reason, dead_at);
         let letter = DeadLetter { message_id: self.message_id.clone(), trace: self.trace.clone(), ..letter };
         match &self.replay {
-            Some(link) => letter.of_replay(link.clone()),
+            Some(replay_ref) => letter.with_replay(replay_ref.clone()),
             None => letter,
         }
     }
@@ -124,16 +126,16 @@ mod tests {
     }
 
     #[test]
-    fn an_event_tells_what_it_was() {
+    fn a_removed_event_becomes_a_letter_with_its_fields() {
         let letter = letters(&removed("p.events", EVENT), 7).remove(0);
         assert_eq!((letter.reason, letter.dead_at, letter.errors.len()), (DeadLetterReason::Rejected, NOW, 0));
         assert_eq!((letter.campaign_id.as_deref(), letter.label.as_deref()), (Some("c"), Some("l")));
-        assert_eq!(letter.event_id.as_ref().map(|id| id.as_str()), Some("m"), "the message's id is the event's");
+        assert_eq!(letter.event_id.as_ref().map(|id| id.as_str()), Some("m"), "the event has the id of the message");
         assert_eq!((letter.delivery_id, letter.body.as_deref()), (None, std::str::from_utf8(EVENT).ok()));
     }
 
     #[test]
-    fn bytes_that_are_no_event_are_kept_with_their_faults() {
+    fn invalid_bytes_become_a_letter_with_violations() {
         for queue in ["p.events", "p.retries", "the platform's own"] {
             let letter = letters(&removed(queue, b"\xFF"), 7).remove(0);
             assert_eq!((letter.event, letter.errors.len()), (None, 1));
@@ -142,31 +144,31 @@ mod tests {
     }
 
     #[test]
-    fn each_delivery_of_a_bundle_has_its_letter() {
+    fn each_delivery_of_a_batch_becomes_a_letter() {
         let event = event::decode(EVENT, None).expect("an event");
         let target = example().places().next().expect("a webhook").target();
-        let delivery = |number| Delivery::received(event.clone(), target.clone(), None, ReceiptId::new(7, number));
-        let bundle = serde_json::to_vec(&[delivery(1), delivery(2), delivery(3)]).expect("JSON");
-        let letters = letters(&removed("p.retries", &bundle), 7);
+        let delivery = |number| Delivery::with_receipt(event.clone(), target.clone(), None, ReceiptId::new(7, number));
+        let batch = serde_json::to_vec(&[delivery(1), delivery(2), delivery(3)]).expect("JSON");
+        let letters = letters(&removed("p.retries", &batch), 7);
         let ids: BTreeSet<&str> = letters.iter().map(|letter| letter.id.as_str()).collect();
         assert_eq!((ids.len(), letters.iter().all(|letter| letter.delivery_id.is_some())), (3, true));
     }
 
     #[test]
-    fn identities_come_from_the_place_in_the_log() {
+    fn ids_are_derived_from_the_position_in_the_stream() {
         let message = removed("p.events", EVENT);
         assert_eq!(
             letters(&message, 7)[0].id,
             message.letters(&7, "p.retries", NOW + chrono::TimeDelta::hours(1))[0].id
         );
         assert_ne!(letters(&message, 7)[0].id, letters(&message, 8)[0].id);
-        let link = ReplayRef { dead_letter: DeadLetterId::new("dl_1"), replay: ReplayId::new("rp_1") };
-        let again = RemovedMessage { replay: Some(link), ..message };
-        assert_eq!(letters(&again, 7)[0].id, letters(&again, 8)[0].id, "a replay has one");
+        let replay_ref = ReplayRef { dead_letter: DeadLetterId::new("dl_1"), replay: ReplayId::new("rp_1") };
+        let again = RemovedMessage { replay: Some(replay_ref), ..message };
+        assert_eq!(letters(&again, 7)[0].id, letters(&again, 8)[0].id, "the id depends on the replay only");
     }
 
     #[test]
-    fn it_is_stored_whole() {
+    fn a_removed_message_survives_serialization() {
         let message = RemovedMessage {
             removal: Removal { at: Some(NOW), ..removed("q", b"").removal },
             ..removed("q", b"\xFF\0")

@@ -1,4 +1,4 @@
-//! Ids for the webhooks to which the document gives none.
+//! Assigns ids to webhooks that have no id in the document.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -6,85 +6,91 @@ use std::sync::Arc;
 use super::super::campaign::{Campaign, MenuEntry, Section, Webhook};
 use super::super::ids::WebhookId;
 
-/// Stands in a webhook that has no id yet. No id is empty.
-pub(super) fn none_yet() -> WebhookId {
+/// The placeholder for a webhook without an id. A valid id is never empty.
+pub(super) fn unassigned() -> WebhookId {
     WebhookId::new("")
 }
 
-/// What makes a webhook the same over edits: its section's label and, in a menu, its keyword.
+/// Identifies a webhook across edits: by the label of its section and, in a menu, by the keyword.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct PlaceKey {
+struct WebhookKey {
     label: String,
-    keyword: Option<KeywordKey>,
+    keyword: Option<KeywordForms>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct KeywordKey {
-    /// In lower case and without surrounding space: ids have been derived from it since before there were normal forms.
+struct KeywordForms {
+    /// In lower case, without surrounding space. Ids are derived from this form, because it is older than the normal
+    /// form.
     written: String,
-    /// Its normal form. A campaign from before there were normal forms may have two keywords with the same.
-    form: String,
+    /// Old campaigns may have two keywords with the same normal form.
+    normal_form: String,
 }
 
-impl PlaceKey {
+impl WebhookKey {
     fn new(label: &str, entry: Option<&MenuEntry>) -> Self {
-        let keyword = entry.map(|entry| KeywordKey {
+        let keyword = entry.map(|entry| KeywordForms {
             written: entry.keyword.to_string().trim().to_lowercase(),
-            form: entry.keyword.normal_form().into_text(),
+            normal_form: entry.keyword.normal_form().into_text(),
         });
         Self { label: label.to_owned(), keyword }
     }
 
-    /// The place for whoever writes its keyword in another way.
-    fn form(&self) -> (&str, Option<&str>) {
-        (&self.label, self.keyword.as_ref().map(|keyword| keyword.form.as_str()))
+    /// The key with the keyword in normal form, for keywords that are now written differently.
+    fn with_normal_form(&self) -> (&str, Option<&str>) {
+        (&self.label, self.keyword.as_ref().map(|keyword| keyword.normal_form.as_str()))
     }
 }
 
-/// Gives each webhook without an id the one it had in `previous`, or else a new one that no webhook has or had there:
-/// what waits for a webhook must never be sent to another.
+/// Gives each webhook without an id the id that it has in `previous`, or else a new id. A new id must not be in use now
+/// or in `previous`, because waiting deliveries must never be sent to another webhook.
 ///
-/// `elsewhere` tells the ids of other campaigns' webhooks.
-pub(super) fn complete(campaign: &mut Campaign, previous: Option<&Campaign>, elsewhere: &dyn Fn(&WebhookId) -> bool) {
+/// `is_used_elsewhere` tells if a webhook of another campaign has an id.
+pub(super) fn assign(
+    campaign: &mut Campaign,
+    previous: Option<&Campaign>,
+    is_used_elsewhere: &dyn Fn(&WebhookId) -> bool,
+) {
     let previous = previous.filter(|previous| previous.id == campaign.id);
-    let had: Vec<(PlaceKey, WebhookId)> = previous
+    let previous_ids: Vec<(WebhookKey, WebhookId)> = previous
         .into_iter()
         .flat_map(Campaign::places)
-        .map(|place| (PlaceKey::new(&place.section.label, place.entry), place.webhook.id.clone()))
+        .map(|place| (WebhookKey::new(&place.section.label, place.entry), place.webhook.id.clone()))
         .collect();
-    let as_written: HashMap<&PlaceKey, &WebhookId> = had.iter().map(|(place, id)| (place, id)).collect();
-    // Of two with the same form the first, which is the one that events match.
-    let by_form: HashMap<_, &WebhookId> = had.iter().rev().map(|(place, id)| (place.form(), id)).collect();
-    let mut taken: HashSet<WebhookId> = campaign.places().map(|place| place.webhook.id.clone()).collect();
+    let by_written: HashMap<&WebhookKey, &WebhookId> = previous_ids.iter().map(|(key, id)| (key, id)).collect();
+    // If two keys have the same normal form, the first wins, as it does when events are matched.
+    let by_normal_form: HashMap<_, &WebhookId> =
+        previous_ids.iter().rev().map(|(key, id)| (key.with_normal_form(), id)).collect();
+    let mut used: HashSet<WebhookId> = campaign.places().map(|place| place.webhook.id.clone()).collect();
     let Campaign { id: campaign, sections, .. } = campaign;
 
-    // All that are known keep their ids before any new one is made.
-    let mut new = Vec::new();
-    for (place, webhook) in sections.iter_mut().flat_map(places_without_id) {
-        match as_written.get(&place).or_else(|| by_form.get(&place.form())) {
-            Some(id) if taken.insert((*id).clone()) => webhook.id = (*id).clone(),
-            _ => new.push((place, webhook)),
+    // First the webhooks that keep their ids, so that no new id is equal to one of these.
+    let mut new_webhooks = Vec::new();
+    for (key, webhook) in sections.iter_mut().flat_map(webhooks_without_id) {
+        match by_written.get(&key).or_else(|| by_normal_form.get(&key.with_normal_form())) {
+            Some(id) if used.insert((*id).clone()) => webhook.id = (*id).clone(),
+            _ => new_webhooks.push((key, webhook)),
         }
     }
-    taken.extend(had.iter().map(|(_, id)| id.clone()));
-    for (PlaceKey { label, keyword }, webhook) in new {
-        // The ids are without end, and not all can be taken.
+    used.extend(previous_ids.iter().map(|(_, id)| id.clone()));
+    for (WebhookKey { label, keyword }, webhook) in new_webhooks {
+        // There are infinitely many candidates, so one of them is free.
         let written = keyword.as_ref().map(|keyword| keyword.written.as_str());
-        let mut ids = (0..).map(|n| WebhookId::of_place(campaign, &label, written, n));
-        if let Some(id) = ids.find(|id| !taken.contains(id) && !elsewhere(id)) {
-            // The number 1.0 and the text "1.0" are written alike.
-            taken.insert(id.clone());
+        let mut ids = (0..).map(|n| WebhookId::derive(campaign, &label, written, n));
+        if let Some(id) = ids.find(|id| !used.contains(id) && !is_used_elsewhere(id)) {
+            // The number 1.0 and the text "1.0" have the same written form, so another candidate is needed.
+            used.insert(id.clone());
             webhook.id = id;
         }
     }
 }
 
-fn places_without_id(section: &mut Section) -> Vec<(PlaceKey, &mut Webhook)> {
+fn webhooks_without_id(section: &mut Section) -> Vec<(WebhookKey, &mut Webhook)> {
     let Section { label, menu, webhook, .. } = section;
-    let own = webhook.iter_mut().map(|webhook| (PlaceKey::new(label, None), Arc::make_mut(webhook)));
-    let of_menu = menu.iter_mut().filter_map(|entry| {
-        let place = PlaceKey::new(label, Some(entry));
-        Some((place, Arc::make_mut(entry.webhook.as_mut()?)))
+    let own = webhook.iter_mut().map(|webhook| (WebhookKey::new(label, None), Arc::make_mut(webhook)));
+    let in_menu = menu.iter_mut().filter_map(|entry| {
+        let key = WebhookKey::new(label, Some(entry));
+        Some((key, Arc::make_mut(entry.webhook.as_mut()?)))
     });
-    own.chain(of_menu).filter(|(_, webhook)| webhook.id == none_yet()).collect()
+    own.chain(in_menu).filter(|(_, webhook)| webhook.id == unassigned()).collect()
 }

@@ -1,21 +1,21 @@
-//! Names given twice in one object. JSON readers keep the last one and say nothing: a header or a webhook would be lost.
+//! Finds duplicate keys in objects. serde_json silently keeps the last value, so a header or a webhook could be lost.
 
 use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::json_cursor::{Faults, with_field};
+use super::json_cursor::{Violations, field_path};
 
-/// Reports each second field of a name in `text`, which is valid JSON.
-pub(super) fn refuse(text: &str, faults: &Faults) {
-    let search = Search { path: Path::Root, faults };
-    if let Err(error) = search.deserialize(&mut serde_json::Deserializer::from_str(text)) {
-        faults.add(|| "$".to_owned(), format!("not JSON that can be read: {error}"));
+/// Reports each duplicate key in `text`, which is valid JSON.
+pub(super) fn refuse(text: &str, violations: &Violations) {
+    let visitor = DuplicateKeyVisitor { path: Path::Root, violations };
+    if let Err(error) = visitor.deserialize(&mut serde_json::Deserializer::from_str(text)) {
+        violations.report(|| "$".to_owned(), format!("not JSON that can be read: {error}"));
     }
 }
 
-/// A way into the document. It is written out only for a fault: a body may have half a million values.
+/// A JSON path. Only formatted for a violation, because a document can have half a million values.
 #[derive(Clone, Copy)]
 enum Path<'p> {
     Root,
@@ -24,22 +24,21 @@ enum Path<'p> {
 }
 
 impl Path<'_> {
-    fn text(&self) -> String {
+    fn to_text(&self) -> String {
         match self {
             Self::Root => "$".to_owned(),
-            Self::Field(parent, name) => with_field(&parent.text(), name),
-            Self::Item(parent, index) => format!("{}[{index}]", parent.text()),
+            Self::Field(parent, name) => field_path(&parent.to_text(), name),
+            Self::Item(parent, index) => format!("{}[{index}]", parent.to_text()),
         }
     }
 }
 
-/// Reads a value for nothing but the names in it.
-struct Search<'p> {
+struct DuplicateKeyVisitor<'p> {
     path: Path<'p>,
-    faults: &'p Faults,
+    violations: &'p Violations,
 }
 
-impl<'de> DeserializeSeed<'de> for Search<'_> {
+impl<'de> DeserializeSeed<'de> for DuplicateKeyVisitor<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -47,29 +46,29 @@ impl<'de> DeserializeSeed<'de> for Search<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Search<'_> {
+impl<'de> Visitor<'de> for DuplicateKeyVisitor<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    // A number may come here as well: with arbitrary precision, serde_json gives some as an object of one field.
+    // Also called for numbers: with `arbitrary_precision`, serde_json passes some as an object with one field.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut names = HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
             let path = Path::Field(&self.path, &name);
             if names.contains(&name) {
-                self.faults.add(|| path.text(), "given twice: remove one");
+                self.violations.report(|| path.to_text(), "given twice: remove one");
             }
-            map.next_value_seed(Search { path, faults: self.faults })?;
+            map.next_value_seed(DuplicateKeyVisitor { path, violations: self.violations })?;
             names.insert(name);
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let item = |index| Search { path: Path::Item(&self.path, index), faults: self.faults };
+        let item = |index| DuplicateKeyVisitor { path: Path::Item(&self.path, index), violations: self.violations };
         let mut index = 0;
         while seq.next_element_seed(item(index))?.is_some() {
             index += 1;

@@ -1,4 +1,4 @@
-//! Typed access to a document's values. Each value knows its path, and tells at once what is wrong with it.
+//! Typed access to the values of a JSON document. Each [`Node`] has its path, and reports violations with this path.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -15,73 +15,76 @@ use super::super::duration::{self, TextDuration};
 use super::super::timestamp;
 use super::super::violation::{Violation, type_name};
 
-/// The most faults that are kept of one document. More are counted only: a megabyte has room for half a million.
-pub(super) const MAX_FAULTS: usize = 1000;
+/// Maximum number of violations that are kept. Further violations are only counted: 1 MiB can have half a million.
+pub(super) const MAX_VIOLATIONS: usize = 1000;
 
-/// After so many bytes of them no more are kept either: a path repeats all the names above it, and they can be long.
-pub(super) const MAX_FAULT_BYTES: usize = 512 * 1024;
+/// Maximum size of the kept violations, because each path repeats the names of all its parents.
+pub(super) const MAX_VIOLATION_BYTES: usize = 512 * 1024;
 
-/// The most characters that paths and messages show of a text taken from the document.
+/// Maximum number of characters of a text from the document that paths and messages show.
 const MAX_SHOWN_CHARS: usize = 80;
 
-/// The faults found so far. Shared by all nodes of a document, hence the cells.
+/// The violations found so far. All nodes of a document share them, so the fields are cells.
 #[derive(Default)]
-pub(super) struct Faults {
-    found: RefCell<Vec<Violation>>,
+pub(super) struct Violations {
+    list: RefCell<Vec<Violation>>,
     bytes: Cell<usize>,
-    left_out: Cell<usize>,
+    omitted: Cell<usize>,
 }
 
-impl Faults {
-    /// `path` is asked for only where the fault is kept.
-    pub(super) fn add(&self, path: impl FnOnce() -> String, message: impl Into<String>) {
-        let mut found = self.found.borrow_mut();
-        if found.len() < MAX_FAULTS && self.bytes.get() < MAX_FAULT_BYTES {
-            let fault = Violation::new(path(), message);
-            self.bytes.set(self.bytes.get() + fault.path.len() + fault.message.len());
-            found.push(fault);
+impl Violations {
+    /// `path` is only called if the violation is kept.
+    pub(super) fn report(&self, path: impl FnOnce() -> String, message: impl Into<String>) {
+        let mut list = self.list.borrow_mut();
+        if list.len() < MAX_VIOLATIONS && self.bytes.get() < MAX_VIOLATION_BYTES {
+            let violation = Violation::new(path(), message);
+            self.bytes.set(self.bytes.get() + violation.path.len() + violation.message.len());
+            list.push(violation);
         } else {
-            self.left_out.set(self.left_out.get() + 1);
+            self.omitted.set(self.omitted.get() + 1);
         }
     }
 
-    /// What was read, if nothing is wrong with it.
-    pub(super) fn none_or<T>(self, read: Option<T>) -> Result<T, Vec<Violation>> {
-        let mut faults = self.found.into_inner();
-        match (read, self.left_out.get()) {
-            (Some(read), 0) if faults.is_empty() => Ok(read),
-            (_, 0) => Err(faults),
-            (_, left_out) => {
-                faults.push(Violation::new("$", format!("{left_out} more faults are not listed: mend these first")));
-                Err(faults)
+    /// Returns `read` if there is no violation.
+    ///
+    /// # Errors
+    /// All violations.
+    pub(super) fn into_result<T>(self, read: Option<T>) -> Result<T, Vec<Violation>> {
+        let mut violations = self.list.into_inner();
+        match (read, self.omitted.get()) {
+            (Some(read), 0) if violations.is_empty() => Ok(read),
+            (_, 0) => Err(violations),
+            (_, omitted) => {
+                violations.push(Violation::new("$", format!("{omitted} more errors are not listed: fix these first")));
+                Err(violations)
             }
         }
     }
 }
 
-/// A value of the document, at its path.
+/// A value of the document with its path.
 pub(super) struct Node<'a> {
     value: &'a Value,
     path: String,
-    faults: &'a Faults,
+    violations: &'a Violations,
 }
 
 impl<'a> Node<'a> {
-    pub(super) fn root(value: &'a Value, faults: &'a Faults) -> Self {
-        Self { value, path: "$".to_owned(), faults }
+    pub(super) fn root(value: &'a Value, violations: &'a Violations) -> Self {
+        Self { value, path: "$".to_owned(), violations }
     }
 
     pub(super) fn value(&self) -> &'a Value {
         self.value
     }
 
-    pub(super) fn fault(&self, message: impl Into<String>) {
-        self.faults.add(|| self.path.clone(), message);
+    pub(super) fn report(&self, message: impl Into<String>) {
+        self.violations.report(|| self.path.clone(), message);
     }
 
-    /// A fault, in place of what could not be read.
+    /// Reports a violation and returns `None`.
     pub(super) fn refuse<T>(&self, message: impl Into<String>) -> Option<T> {
-        self.fault(message);
+        self.report(message);
         None
     }
 
@@ -89,23 +92,23 @@ impl<'a> Node<'a> {
         self.refuse(format!("expected {what}, found {}", type_name(self.value)))
     }
 
-    /// An object with no fields but the `known` ones. `what` it is, as in "a section".
+    /// An object that may only have the `known` fields. `what` names the object: "a section".
     pub(super) fn object(&self, what: &str, known: &[&str]) -> Option<Object<'a>> {
-        let object = self.names_to_values(what)?;
+        let object = self.any_object(what)?;
         for (name, field) in object.fields().filter(|(name, _)| !known.contains(name)) {
             let name = shortened(name);
-            field.fault(match meant(&name, known) {
-                Some(meant) => format!("unknown field `{name}`: did you mean `{meant}`?"),
-                None => format!("unknown field `{name}`: {what} has {}; remove it", listed(known)),
+            field.report(match closest_field(&name, known) {
+                Some(closest) => format!("unknown field `{name}`: did you mean `{closest}`?"),
+                None => format!("unknown field `{name}`: {what} has {}; remove it", quoted_list(known)),
             });
         }
         Some(object)
     }
 
-    /// An object whose names are the author's own.
-    pub(super) fn names_to_values(&self, what: &str) -> Option<Object<'a>> {
+    /// An object that may have any fields.
+    pub(super) fn any_object(&self, what: &str) -> Option<Object<'a>> {
         match self.value {
-            Value::Object(fields) => Some(Object { path: self.path.clone(), fields, faults: self.faults }),
+            Value::Object(fields) => Some(Object { path: self.path.clone(), fields, violations: self.violations }),
             _ => self.expected(&format!("{what} (an object)")),
         }
     }
@@ -114,8 +117,8 @@ impl<'a> Node<'a> {
         let Value::Array(items) = self.value else {
             return self.expected("an array");
         };
-        let (path, faults) = (self.path.clone(), self.faults);
-        Some(items.iter().enumerate().map(move |(i, value)| Node { value, path: format!("{path}[{i}]"), faults }))
+        let (path, violations) = (self.path.clone(), self.violations);
+        Some(items.iter().enumerate().map(move |(i, value)| Node { value, path: format!("{path}[{i}]"), violations }))
     }
 
     pub(super) fn text(&self) -> Option<&'a str> {
@@ -123,7 +126,7 @@ impl<'a> Node<'a> {
     }
 
     /// Text whose length in characters is in `range`.
-    pub(super) fn text_of(&self, range: RangeInclusive<usize>) -> Option<&'a str> {
+    pub(super) fn text_of_length(&self, range: RangeInclusive<usize>) -> Option<&'a str> {
         let text = self.text()?;
         if range.contains(&text.chars().count()) {
             return Some(text);
@@ -142,7 +145,7 @@ impl<'a> Node<'a> {
             return Some(*choice);
         }
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-        self.refuse(format!("must be one of {}", listed(&names)))
+        self.refuse(format!("must be one of {}", quoted_list(&names)))
     }
 
     pub(super) fn boolean(&self) -> Option<bool> {
@@ -163,12 +166,12 @@ impl<'a> Node<'a> {
             .or_else(|| self.refuse(format!("must be a whole number from {} to {}", range.start(), range.end())))
     }
 
-    /// A number for which `accepted` holds, which are those that `what` says.
+    /// A number for which `accepted` returns true. `what` describes these numbers.
     pub(super) fn number(&self, what: &str, accepted: impl Fn(f64) -> bool) -> Option<f64> {
         let Value::Number(number) = self.value else {
             return self.expected("a number");
         };
-        // None where no float is as large; the numbers of a policy are finite.
+        // `as_f64` returns `None` for numbers that are too large for a float.
         number.as_f64().filter(|number| accepted(*number)).or_else(|| self.refuse(format!("must be a number {what}")))
     }
 
@@ -178,7 +181,7 @@ impl<'a> Node<'a> {
     }
 
     pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Option<TextDuration> {
-        let text = self.text_of(1..=MAX_SHOWN_CHARS)?;
+        let text = self.text_of_length(1..=MAX_SHOWN_CHARS)?;
         match TextDuration::parse(text) {
             Ok(duration) if range.contains(&duration.value()) => Some(duration),
             Ok(_) => {
@@ -194,14 +197,14 @@ impl<'a> Node<'a> {
 pub(super) struct Object<'a> {
     path: String,
     fields: &'a Map<String, Value>,
-    faults: &'a Faults,
+    violations: &'a Violations,
 }
 
 impl<'a> Object<'a> {
-    /// The field, if it is there. One that is null is as if it were not.
+    /// The field, or `None` if it is absent or null.
     pub(super) fn get(&self, name: &str) -> Option<Node<'a>> {
         let value = self.fields.get(name).filter(|value| !value.is_null())?;
-        Some(Node { value, path: with_field(&self.path, name), faults: self.faults })
+        Some(Node { value, path: field_path(&self.path, name), violations: self.violations })
     }
 
     pub(super) fn require(&self, name: &str) -> Option<Node<'a>> {
@@ -212,53 +215,53 @@ impl<'a> Object<'a> {
         field
     }
 
-    pub(super) fn missing(&self, name: &str, sentence: &str) {
-        self.faults.add(|| with_field(&self.path, name), format!("missing; {sentence}"));
+    pub(super) fn missing(&self, name: &str, message: &str) {
+        self.violations.report(|| field_path(&self.path, name), format!("missing; {message}"));
     }
 
     pub(super) fn fields(&self) -> impl Iterator<Item = (&'a str, Node<'a>)> {
         self.fields.iter().map(|(name, value)| {
-            (name.as_str(), Node { value, path: with_field(&self.path, name), faults: self.faults })
+            (name.as_str(), Node { value, path: field_path(&self.path, name), violations: self.violations })
         })
     }
 }
 
-/// Where each of some values was given first: what must differ is checked against it.
-pub(super) struct FirstPlaces<K>(HashMap<K, String>);
+/// The path of the first occurrence of each key, to refuse duplicates.
+pub(super) struct FirstPaths<K>(HashMap<K, String>);
 
-// Derived, it would ask for keys that have a default.
-impl<K> Default for FirstPlaces<K> {
+// Not derived, because the derived implementation requires `K: Default`.
+impl<K> Default for FirstPaths<K> {
     fn default() -> Self {
         Self(HashMap::new())
     }
 }
 
-impl<K: Eq + Hash> FirstPlaces<K> {
-    /// Notes that `node` gives `key`. If another did before, that is a fault of this one; `sentence` makes it from
-    /// the path of the first.
-    pub(super) fn refuse_second(&mut self, key: K, node: &Node<'_>, sentence: impl Fn(&str) -> String) {
+impl<K: Eq + Hash> FirstPaths<K> {
+    /// Records the path of `key`, or reports a violation if `key` occurred before. `message` builds the message from
+    /// the first path.
+    pub(super) fn refuse_duplicate(&mut self, key: K, node: &Node<'_>, message: impl Fn(&str) -> String) {
         match self.0.entry(key) {
-            Entry::Occupied(first) => node.fault(sentence(first.get())),
-            Entry::Vacant(place) => {
-                place.insert(node.path.clone());
+            Entry::Occupied(first) => node.report(message(first.get())),
+            Entry::Vacant(slot) => {
+                slot.insert(node.path.clone());
             }
         }
     }
 }
 
-/// `path.name`, or `path["a name"]` where the name is more than letters, digits and underscores.
-pub(super) fn with_field(path: &str, name: &str) -> String {
+/// `path.name`, or `path["a name"]` if the name is not an identifier.
+pub(super) fn field_path(path: &str, name: &str) -> String {
     let name = shortened(name);
     let mut path = path.to_owned();
-    let is_plain = !name.starts_with(|c: char| c.is_ascii_digit())
+    let is_identifier = !name.starts_with(|c: char| c.is_ascii_digit())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         && !name.is_empty();
     // Writing to a string can't fail.
-    let _ = if is_plain { write!(path, ".{name}") } else { write!(path, "[{}]", Value::from(name)) };
+    let _ = if is_identifier { write!(path, ".{name}") } else { write!(path, "[{}]", Value::from(name)) };
     path
 }
 
-/// A text of the document, cut where it would flood an answer.
+/// Cuts a text of the document after [`MAX_SHOWN_CHARS`].
 pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().nth(MAX_SHOWN_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -267,7 +270,7 @@ pub(super) fn shortened(text: &str) -> String {
 }
 
 /// `a`, `b` and `c`.
-pub(super) fn listed(names: &[&str]) -> String {
+pub(super) fn quoted_list(names: &[&str]) -> String {
     let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
     match quoted.split_last() {
         Some((last, [])) => last.clone(),
@@ -276,13 +279,13 @@ pub(super) fn listed(names: &[&str]) -> String {
     }
 }
 
-/// The known field an unknown one was probably meant to be: the closest, if it is close.
-fn meant<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    let plain = |name: &str| name.to_lowercase().replace(['_', '-', ' '], "");
-    let name = plain(name);
-    let distances = known.iter().map(|known| (strsim::levenshtein(&name, &plain(known)), *known));
+/// The known field with the most similar name, if it is similar enough for a suggestion.
+fn closest_field<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let normalized = |name: &str| name.to_lowercase().replace(['_', '-', ' '], "");
+    let name = normalized(name);
+    let distances = known.iter().map(|known| (strsim::levenshtein(&name, &normalized(known)), *known));
     let (distance, closest) = distances.min_by_key(|(distance, _)| *distance)?;
-    // Two edits make any short name out of any other.
+    // Two edits turn any short name into any other.
     let is_close = distance <= 2 && 2 * distance < closest.len();
     is_close.then_some(closest)
 }
@@ -292,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths() {
+    fn names_that_are_not_identifiers_are_quoted_in_paths() {
         for (name, path) in [
             ("url", "$.url"),
             ("X_9", "$.X_9"),
@@ -301,12 +304,12 @@ mod tests {
             ("", r#"$[""]"#),
             ("a\"\n", r#"$["a\"\n"]"#),
         ] {
-            assert_eq!(with_field("$", name), path);
+            assert_eq!(field_path("$", name), path);
         }
     }
 
     #[test]
-    fn what_an_unknown_field_was_meant_to_be() {
+    fn unknown_fields_get_a_suggestion() {
         let known = ["id", "url", "headers", "timeoutMs", "to"];
         for (name, expected) in [
             ("header", Some("headers")),
@@ -321,7 +324,7 @@ mod tests {
             ("method", None),
             ("", None),
         ] {
-            assert_eq!(meant(name, &known), expected, "{name}");
+            assert_eq!(closest_field(name, &known), expected, "{name}");
         }
     }
 }

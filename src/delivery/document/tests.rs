@@ -1,4 +1,4 @@
-//! The document's rules, node by node; those of the webhook are in `webhook/tests.rs`.
+//! Tests of the rules for documents. The rules for webhooks are tested in `webhook/tests.rs`.
 
 mod round_trip;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::delivery::campaign::{RetryOverrides, WebhookKind};
 use crate::delivery::ids::WebhookId;
 
-/// The example of the specification.
+/// The example in SPEC.md, section 3.
 const EXAMPLE: &str = r#"
 { "id": "13010", "name": "Streaming membership",
   "sections": [
@@ -27,32 +27,32 @@ const EXAMPLE: &str = r#"
       "redirect": { "type": "webhook" }, "webhook": { "url": "https://example.com/hooks/name" } } ] }"#;
 
 pub(crate) fn example() -> Campaign {
-    accepted(EXAMPLE)
+    read_valid(EXAMPLE)
 }
 
-fn accepted(text: &str) -> Campaign {
-    applied(text, None)
+fn read_valid(text: &str) -> Campaign {
+    apply(text, None)
 }
 
-/// A document, applied where `previous` was configured.
-fn applied(text: &str, previous: Option<&Campaign>) -> Campaign {
-    read(text.as_bytes(), HttpUrls::Refused, previous).unwrap_or_else(|faults| panic!("refused: {faults:#?}"))
+/// Reads a document that replaces `previous`.
+fn apply(text: &str, previous: Option<&Campaign>) -> Campaign {
+    read(text.as_bytes(), HttpUrls::Refused, previous).unwrap_or_else(|violations| panic!("refused: {violations:#?}"))
 }
 
-/// The faults of a document, as (path, message).
-pub(super) fn refused(text: &str) -> Vec<(String, String)> {
-    let faults = read(text.as_bytes(), HttpUrls::Refused, None).expect_err("the document was accepted");
-    faults.into_iter().map(|fault| (fault.path, fault.message)).collect()
+/// Returns the violations as (path, message).
+pub(super) fn violations_of(text: &str) -> Vec<(String, String)> {
+    let violations = read(text.as_bytes(), HttpUrls::Refused, None).expect_err("the document was accepted");
+    violations.into_iter().map(|violation| (violation.path, violation.message)).collect()
 }
 
-/// Checks that `text` has exactly the faults `expected`: of each the path, and words of the message.
+/// Checks that `text` has exactly the `expected` violations: the path and a part of the message of each.
 pub(super) fn assert_refused(text: &str, expected: &[(&str, &str)]) {
-    let faults = refused(text);
-    let paths: Vec<_> = faults.iter().map(|(path, _)| path.as_str()).collect();
+    let violations = violations_of(text);
+    let paths: Vec<_> = violations.iter().map(|(path, _)| path.as_str()).collect();
     let expected_paths: Vec<_> = expected.iter().map(|(path, _)| *path).collect();
-    assert_eq!(paths, expected_paths, "{text:.300}\n{faults:#?}");
-    for ((_, message), (path, words)) in faults.iter().zip(expected) {
-        assert!(message.contains(words), "{text:.300}\n{path}: {message}\nhas not: {words}");
+    assert_eq!(paths, expected_paths, "{text:.300}\n{violations:#?}");
+    for ((_, message), (path, words)) in violations.iter().zip(expected) {
+        assert!(message.contains(words), "{text:.300}\n{path}: {message}\ndoes not contain: {words}");
     }
 }
 
@@ -80,19 +80,19 @@ fn the_example_is_accepted() {
 }
 
 #[test]
-fn null_is_absent_and_a_section_is_an_interaction_unless_it_says_otherwise() {
-    let sparse = accepted(r#"{"id": "1", "sections": [{"label": "a", "menu": [{"keyword": "yes"}]}]}"#);
-    let nulls = accepted(
+fn null_means_absent_and_the_default_kind_is_interaction() {
+    let sparse = read_valid(r#"{"id": "1", "sections": [{"label": "a", "menu": [{"keyword": "yes"}]}]}"#);
+    let nulls = read_valid(
         r#"{"id": "1", "name": null, "sections": [{"label": "a", "kind": null, "message": null, "redirect": null,
             "webhook": null, "menu": [{"keyword": "yes", "option": null, "redirect": null, "webhook": null}]}]}"#,
     );
     assert_eq!(sparse, nulls);
     assert_eq!(sparse.sections[0].kind, SectionKind::Interaction);
-    assert_eq!(accepted(r#"{"id": "1", "sections": []}"#).sections, []);
+    assert_eq!(read_valid(r#"{"id": "1", "sections": []}"#).sections, []);
 }
 
 #[test]
-fn what_is_no_document() {
+fn bytes_that_are_not_a_document_are_refused() {
     let large = format!(r#"{{"id": "1", "sections": []}}{}"#, " ".repeat(MAX_DOCUMENT_BYTES));
     let deep = "[".repeat(10_000);
     for (text, words) in [
@@ -107,17 +107,17 @@ fn what_is_no_document() {
     ] {
         assert_refused(text, &[("$", words)]);
     }
-    let faults = read(b"{\"id\": \"\xff\"}", HttpUrls::Refused, None).expect_err("not UTF-8");
-    assert_eq!(faults[0].path, "$");
-    assert!(faults[0].message.contains("not UTF-8 from byte 8 on"));
+    let violations = read(b"{\"id\": \"\xff\"}", HttpUrls::Refused, None).expect_err("not UTF-8");
+    assert_eq!(violations[0].path, "$");
+    assert!(violations[0].message.contains("not UTF-8 from byte 8 on"));
     let fits = format!("{EXAMPLE}{}", " ".repeat(MAX_DOCUMENT_BYTES - EXAMPLE.len()));
-    assert_eq!(accepted(&fits), example());
+    assert_eq!(read_valid(&fits), example());
 }
 
 #[test]
-fn campaigns_that_are_refused() {
+fn invalid_campaigns_are_refused() {
     let long = format!(r#"{{"id": "{}", "sections": []}}"#, "é".repeat(129));
-    accepted(&long.replacen('é', "", 1));
+    read_valid(&long.replacen('é', "", 1));
     for (text, path, words) in [
         (r#"{"sections": []}"#, "$.id", "missing; it is required"),
         (r#"{"id": null, "sections": []}"#, "$.id", "missing"),
@@ -138,8 +138,8 @@ fn campaigns_that_are_refused() {
 }
 
 #[test]
-fn sections_that_are_refused() {
-    // Each stands after a Welcome Message.
+fn invalid_sections_are_refused() {
+    // Each section follows a Welcome Message.
     for (section, path, words) in [
         (r#"{}"#, ".label", "missing"),
         (r#"{"label": 5}"#, ".label", "expected a string"),
@@ -163,8 +163,8 @@ fn sections_that_are_refused() {
 }
 
 #[test]
-fn menu_entries_that_are_refused() {
-    // Each stands after the keywords 1 and "Yes".
+fn invalid_menu_entries_are_refused() {
+    // Each entry follows entries with the keywords 1 and "Yes".
     for (entry, path, words) in [
         ("7", "", "expected a menu entry (an object), found a number"),
         (r#"{}"#, ".keyword", "missing"),
@@ -212,20 +212,20 @@ fn menu_entries_that_are_refused() {
         );
         assert_refused(&text, &[(&format!("$.sections[0].menu[2]{path}"), words)]);
     }
-    // What a redirect of an unknown type leads to is still looked at.
+    // `to` is also checked if the type is unknown.
     assert_refused(
         r#"{"id": "1", "sections": [{"label": "a", "redirect": {"type": "x", "to": 5}}]}"#,
         &[("$.sections[0].redirect.type", "must be one of"), ("$.sections[0].redirect.to", "expected a string")],
     );
-    // Another menu has keywords of its own.
-    accepted(
+    // Keywords only have to be unique within a menu.
+    read_valid(
         r#"{"id": "1", "sections": [{"label": "a", "menu": [{"keyword": 1}]},
                  {"label": "b", "menu": [{"keyword": 1}]}]}"#,
     );
 }
 
 #[test]
-fn all_faults_at_once() {
+fn all_violations_are_reported_at_once() {
     let text = r#"
     { "name": 1, "sections": [
         { "label": "a", "kind": "welcomeMessage",
@@ -263,15 +263,15 @@ fn all_faults_at_once() {
     );
 }
 
-/// A small document must not become an answer of a hundred megabytes.
+/// A small document must not cause a response of 100 MB.
 #[test]
-fn the_list_of_faults_has_a_limit() {
+fn the_list_of_violations_is_limited() {
     let items = vec!["1"; 100_000].join(",");
-    let faults = refused(&format!(r#"{{"id": "1", "sections": [{items}]}}"#));
-    assert_eq!(faults.len(), json_cursor::MAX_FAULTS + 1);
-    let (path, message) = faults.last().expect("faults");
+    let violations = violations_of(&format!(r#"{{"id": "1", "sections": [{items}]}}"#));
+    assert_eq!(violations.len(), json_cursor::MAX_VIOLATIONS + 1);
+    let (path, message) = violations.last().expect("faults");
     assert_eq!(path, "$");
-    assert!(message.starts_with("99000 more faults"), "{message}");
+    assert!(message.starts_with("99000 more errors"), "{message}");
 
     let long = "x".repeat(500_000);
     for text in [
@@ -281,18 +281,18 @@ fn the_list_of_faults_has_a_limit() {
         ),
         format!(r#"{{"id": "1", "{long}": {{"a": 1, "a": 2}}, "sections": []}}"#),
     ] {
-        for (path, message) in refused(&text) {
+        for (path, message) in violations_of(&text) {
             assert!(path.len() + message.len() < 400, "{path:.500} {message:.500}");
         }
     }
-    // A path has all the names above it, and each of these is shown as 480 bytes.
+    // A path has the names of all parents, and each of these names takes 480 bytes.
     let [open, close] = [format!(r#"{{"{}":"#, r"\u0001".repeat(80)), "}".to_owned()].map(|part| part.repeat(100));
-    let faults = refused(&format!("{open}{{{}}}{close}", vec![r#""a":1"#; 100_000].join(",")));
-    let bytes: usize = faults.iter().map(|(path, message)| path.len() + message.len()).sum();
-    assert!(bytes < json_cursor::MAX_FAULT_BYTES + 100_000, "{} faults of {bytes} bytes", faults.len());
+    let violations = violations_of(&format!("{open}{{{}}}{close}", vec![r#""a":1"#; 100_000].join(",")));
+    let bytes: usize = violations.iter().map(|(path, message)| path.len() + message.len()).sum();
+    assert!(bytes < json_cursor::MAX_VIOLATION_BYTES + 100_000, "{} faults of {bytes} bytes", violations.len());
 }
 
-/// Two sections, the webhooks of the first with the ids given (`None`: without), in a menu of keywords "a", "b", …
+/// A document with a menu of keywords "a", "b", …, whose webhooks have these ids.
 fn with_ids(ids: &[Option<&str>]) -> String {
     let entries = ids.iter().zip('a'..).map(|(id, keyword)| {
         let mut webhook = json!({ "url": "https://example.com/" });
@@ -312,35 +312,36 @@ fn ids(campaign: &Campaign) -> Vec<String> {
 #[test]
 fn ids_stay_when_a_document_is_applied_again() {
     let first = example();
-    let given = ids(&first);
-    assert_eq!(given.iter().collect::<HashSet<_>>().len(), 4, "{given:?}");
-    assert!(given.iter().all(|id| id.starts_with("wh_")));
+    let first_ids = ids(&first);
+    assert_eq!(first_ids.iter().collect::<HashSet<_>>().len(), 4, "{first_ids:?}");
+    assert!(first_ids.iter().all(|id| id.starts_with("wh_")));
     assert_eq!(example(), first, "the ids come from the document alone");
-    assert_eq!(applied(EXAMPLE, Some(&first)), first);
+    assert_eq!(apply(EXAMPLE, Some(&first)), first);
 
     let edited = EXAMPLE
         .replace("https://example.com/hooks/agent", "https://example.org/")
         .replace(r#"{ "keyword": 3, "redirect""#, r#"{ "keyword": " 3 ", "redirect""#);
-    assert_eq!(ids(&applied(&edited, Some(&first))), given);
+    assert_eq!(ids(&apply(&edited, Some(&first))), first_ids);
 
     let mut reordered: Value = serde_json::from_str(EXAMPLE).expect("JSON");
     reordered["sections"].as_array_mut().expect("sections").reverse();
-    let reordered = applied(&reordered.to_string(), Some(&first));
-    assert_eq!(ids(&reordered), [&given[3], &given[0], &given[1], &given[2]].map(String::clone));
+    let reordered = apply(&reordered.to_string(), Some(&first));
+    assert_eq!(ids(&reordered), [&first_ids[3], &first_ids[0], &first_ids[1], &first_ids[2]].map(String::clone));
 }
 
-/// A campaign with these keywords in a menu, each with a webhook: as it may have been stored before there were normal forms.
-fn stored(keywords: &[Value]) -> Campaign {
+/// A campaign with these keywords in a menu, each with a webhook. Old versions of Waypost stored campaigns whose
+/// keywords have equal normal forms.
+fn stored_campaign(keywords: &[Value]) -> Campaign {
     let ids: Vec<String> = (0..keywords.len()).map(|number| format!("wh_{number}")).collect();
     let ids: Vec<Option<&str>> = ids.iter().map(|id| Some(id.as_str())).collect();
-    let mut campaign = accepted(&with_ids(&ids));
+    let mut campaign = read_valid(&with_ids(&ids));
     for (entry, keyword) in campaign.sections[0].menu.iter_mut().zip(keywords) {
         entry.keyword = Keyword::from_json(keyword).expect("a keyword");
     }
     campaign
 }
 
-/// A document with these keywords in a menu, each with a webhook without an id.
+/// A document with these keywords in a menu, each with a webhook that has no id.
 fn with_keywords(keywords: &[Value]) -> String {
     let entry = |keyword: &Value| json!({ "keyword": keyword, "webhook": { "url": "https://example.com/" } });
     let menu: Vec<_> = keywords.iter().map(entry).collect();
@@ -348,91 +349,92 @@ fn with_keywords(keywords: &[Value]) -> String {
 }
 
 #[test]
-fn a_stored_campaign_with_two_keywords_that_are_the_same_is_read_and_its_webhooks_keep_their_ids() {
-    let before = stored(&[json!(1.0), json!("１"), json!(1), json!("b")]);
-    let kept = serde_json::to_vec(&before).expect("JSON");
-    assert_eq!(serde_json::from_slice::<Campaign>(&kept).expect("a campaign"), before);
-    // A document has one of them; whichever that is, it is the same webhook as before.
+fn webhooks_of_stored_campaigns_with_equal_keywords_keep_their_ids() {
+    let before = stored_campaign(&[json!(1.0), json!("１"), json!(1), json!("b")]);
+    let bytes = serde_json::to_vec(&before).expect("JSON");
+    assert_eq!(serde_json::from_slice::<Campaign>(&bytes).expect("a campaign"), before);
+    // A document can have one of these keywords. Its webhook keeps its id.
     for (keyword, id) in [(json!(1.0), "wh_0"), (json!("１"), "wh_1"), (json!(1), "wh_2"), (json!("1"), "wh_2")] {
-        let after = applied(&with_keywords(&[keyword.clone(), json!("B")]), Some(&before));
+        let after = apply(&with_keywords(&[keyword.clone(), json!("B")]), Some(&before));
         assert_eq!(ids(&after), [id, "wh_3"], "{keyword}");
     }
-    // Written in another way: that of the first, which is the one that events match.
-    assert_eq!(ids(&applied(&with_keywords(&[json!("①")]), Some(&before))), ["wh_0"]);
+    // A keyword that is written differently gets the id of the first, which is the entry that events match.
+    assert_eq!(ids(&apply(&with_keywords(&[json!("①")]), Some(&before))), ["wh_0"]);
     let paths: Vec<_> =
-        refused(&with_keywords(&[json!(1), json!("１"), json!(1.0)])).into_iter().map(|(path, _)| path).collect();
+        violations_of(&with_keywords(&[json!(1), json!("１"), json!(1.0)])).into_iter().map(|(path, _)| path).collect();
     assert_eq!(paths, ["$.sections[0].menu[1].keyword", "$.sections[0].menu[2].keyword"]);
 }
 
-/// Ids are derived from what was written, as they were before there were normal forms.
+/// Ids are derived from the written form of keywords, not from the normal form.
 #[test]
-fn ids_of_places_stay_as_they_were() {
-    let derived = |keyword: &str| WebhookId::of_place("1", "s", Some(keyword), 0).to_string();
+fn derived_ids_do_not_change() {
+    let derived = |keyword: &str| WebhookId::derive("1", "s", Some(keyword), 0).to_string();
     for (keyword, written) in
         [(json!(" Yes"), "yes"), (json!(1.0), "1.0"), (json!("１"), "１"), (json!("Größe"), "größe")]
     {
-        assert_eq!(ids(&accepted(&with_keywords(&[keyword]))), [derived(written)]);
+        assert_eq!(ids(&read_valid(&with_keywords(&[keyword]))), [derived(written)]);
     }
-    let alike = ids(&accepted(&with_keywords(&[json!(1.0), json!("1.0")])));
+    let alike = ids(&read_valid(&with_keywords(&[json!(1.0), json!("1.0")])));
     assert_eq!(alike[0], derived("1.0"));
-    assert_ne!(alike[0], alike[1], "written alike, and not the same");
-    let again = applied(
+    assert_ne!(alike[0], alike[1], "equal when written, but not the same keyword");
+    let again = apply(
         &with_keywords(&[json!("1.0"), json!(1.0)]),
-        Some(&accepted(&with_keywords(&[json!(1.0), json!("1.0")]))),
+        Some(&read_valid(&with_keywords(&[json!(1.0), json!("1.0")]))),
     );
     assert_eq!(ids(&again), [alike[1].clone(), alike[0].clone()]);
 }
 
 #[test]
-fn an_id_once_given_is_kept_without_being_written() {
-    let first = accepted(&with_ids(&[Some("mine"), None]));
-    let second = applied(&with_ids(&[None, None]), Some(&first));
+fn an_id_is_kept_when_the_document_omits_it() {
+    let first = read_valid(&with_ids(&[Some("mine"), None]));
+    let second = apply(&with_ids(&[None, None]), Some(&first));
     assert_eq!(ids(&second), ids(&first));
     assert_eq!(ids(&second)[0], "mine");
-    let renamed = applied(&with_ids(&[Some("other"), None]), Some(&second));
+    let renamed = apply(&with_ids(&[Some("other"), None]), Some(&second));
     assert_eq!(ids(&renamed), ["other".to_owned(), ids(&first)[1].clone()]);
 }
 
 #[test]
-fn an_id_that_moves_takes_nothing_along() {
-    let first = accepted(&with_ids(&[None, None]));
+fn ids_of_removed_webhooks_are_not_reused() {
+    let first = read_valid(&with_ids(&[None, None]));
     let [a, b] = [ids(&first)[0].clone(), ids(&first)[1].clone()];
-    // Keyword "b" claims the id that "a" had: "a" gets a new one, not the one "b" had, for which deliveries may wait.
-    let moved = applied(&with_ids(&[None, Some(&a)]), Some(&first));
+    // Keyword "b" takes the id of "a". Keyword "a" gets a new id, not the old id of "b", because deliveries may wait
+    // for it.
+    let moved = apply(&with_ids(&[None, Some(&a)]), Some(&first));
     assert_eq!(ids(&moved)[1], a);
     assert_ne!(ids(&moved)[0], a);
     assert_ne!(ids(&moved)[0], b);
-    assert_eq!(ids(&applied(&with_ids(&[None, Some(&a)]), Some(&moved))), ids(&moved));
-    // Nor does a new webhook get the id of one that is removed by the same edit, though its place would give it.
-    let taken = accepted(&with_ids(&[Some("x"), Some(&a)]));
+    assert_eq!(ids(&apply(&with_ids(&[None, Some(&a)]), Some(&moved))), ids(&moved));
+    // A new webhook does not get the id of a webhook that the same edit removes, even if its place derives this id.
+    let taken = read_valid(&with_ids(&[Some("x"), Some(&a)]));
     let replaced =
         r#"{"id": "1", "sections": [{"label": "s", "menu": [{"keyword": "a", "webhook": {"url": "https://e.x/"}}]}]}"#;
-    assert_eq!(ids(&applied(replaced, Some(&taken))), ["x"]);
+    assert_eq!(ids(&apply(replaced, Some(&taken))), ["x"]);
     let other_place = replaced.replace(r#""label": "s""#, r#""label": "t""#);
-    let derived = ids(&accepted(&other_place))[0].clone();
-    let before = accepted(&with_ids(&[Some(&derived)]));
-    assert_ne!(ids(&applied(&other_place, Some(&before)))[0], derived);
-    // Another campaign's ids are its own.
+    let derived = ids(&read_valid(&other_place))[0].clone();
+    let before = read_valid(&with_ids(&[Some(&derived)]));
+    assert_ne!(ids(&apply(&other_place, Some(&before)))[0], derived);
+    // Ids of another campaign do not matter here.
     let mut foreign = before;
     foreign.id = "2".to_owned();
-    assert_eq!(ids(&applied(&other_place, Some(&foreign))), [derived]);
+    assert_eq!(ids(&apply(&other_place, Some(&foreign))), [derived]);
 }
 
 #[test]
-fn a_new_id_is_none_that_another_webhook_claims() {
-    let derived = ids(&accepted(&with_ids(&[None])))[0].clone();
-    let claimed = ids(&accepted(&with_ids(&[None, Some(&derived)])));
+fn a_new_id_differs_from_the_ids_in_the_document() {
+    let derived = ids(&read_valid(&with_ids(&[None])))[0].clone();
+    let claimed = ids(&read_valid(&with_ids(&[None, Some(&derived)])));
     assert_ne!(claimed[0], derived);
-    assert_eq!(claimed[0], WebhookId::of_place("1", "s", Some("a"), 1).to_string());
+    assert_eq!(claimed[0], WebhookId::derive("1", "s", Some("a"), 1).to_string());
 }
 
 #[test]
-fn numbers_and_the_order_of_keys_survive() {
+fn numbers_and_the_order_of_keys_are_kept() {
     let body = r#"{"z":1.50,"a":123456789012345678901234567890,"m":{"b":-0,"a":[1e+400,0.10]}}"#;
     let text = format!(
         r#"{{"id":"1","sections":[{{"label":"s","webhook":{{"url":"https://e.x/","body":{body},"rateLimit":0.50}}}}]}}"#
     );
-    let campaign = accepted(&text);
+    let campaign = read_valid(&text);
     let webhook = campaign.sections[0].webhook.as_ref().expect("a webhook");
     assert_eq!(serde_json::to_string(&webhook.body).expect("JSON"), body);
     assert_eq!(webhook.rate_limit.as_ref().expect("a rate").to_string(), "0.50");

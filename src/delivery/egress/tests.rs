@@ -1,4 +1,4 @@
-//! Every row of the rules, and every way to write an address that a URL parser takes.
+//! Tests all networks of the egress rules, and all notations of addresses that a URL parser accepts.
 
 use proptest::prelude::*;
 
@@ -6,35 +6,35 @@ use super::*;
 
 fn rules(allow: &[&str]) -> EgressRules {
     let allow = allow.iter().map(|allowed| match allowed.parse() {
-        Ok(network) => Allowed::Network(network),
-        Err(_) => Allowed::Host((*allowed).to_owned()),
+        Ok(network) => AllowRule::Network(network),
+        Err(_) => AllowRule::Host((*allowed).to_owned()),
     });
     EgressRules::new(HttpUrls::Allowed, allow.collect())
 }
 
-/// What a URL with this host is said to be, where it is forbidden.
+/// The kind of network of this host, or `None` if the host is allowed.
 fn forbidden(host: &str) -> Option<String> {
     let url: Url = format!("https://{host}/x").parse().unwrap_or_else(|error| panic!("{host}: {error}"));
     match rules(&[]).check(&url) {
         Ok(()) => None,
-        Err(Forbidden::NotPublic(what)) => Some(what),
+        Err(EgressError::NotPublic(what)) => Some(what),
         Err(forbidden) => panic!("{host}: {forbidden}"),
     }
 }
 
 #[test]
-fn every_row_with_its_first_and_last_address_and_those_beside_it() {
-    // Network's first and last address, and what they are; then the addresses before and after that are public.
-    for (first, last, what, beside) in [
+fn each_special_network_is_forbidden_and_its_neighbours_are_public() {
+    // First and last address of a network, its kind, and the adjacent public addresses.
+    for (first, last, what, public_neighbours) in [
         ("0.0.0.0", "0.255.255.255", "this network", &["1.0.0.0"][..]),
         ("10.0.0.0", "10.255.255.255", "private", &["9.255.255.255", "11.0.0.0"]),
-        ("100.64.0.0", "100.127.255.255", "shared by carriers (CGNAT)", &["100.63.255.255", "100.128.0.0"]),
+        ("100.64.0.0", "100.127.255.255", "carrier-grade NAT", &["100.63.255.255", "100.128.0.0"]),
         ("127.0.0.0", "127.255.255.255", "loopback", &["126.255.255.255", "128.0.0.0"]),
         ("169.254.0.0", "169.254.255.255", "link-local", &["169.253.255.255", "169.255.0.0"]),
-        ("169.254.169.254", "169.254.169.254", "metadata of a cloud", &[]),
-        ("100.100.100.200", "100.100.100.200", "metadata of a cloud", &[]),
-        ("192.0.0.192", "192.0.0.192", "metadata of a cloud", &[]),
-        ("168.63.129.16", "168.63.129.16", "metadata of a cloud", &["168.63.129.15", "168.63.129.17"]),
+        ("169.254.169.254", "169.254.169.254", "cloud metadata", &[]),
+        ("100.100.100.200", "100.100.100.200", "cloud metadata", &[]),
+        ("192.0.0.192", "192.0.0.192", "cloud metadata", &[]),
+        ("168.63.129.16", "168.63.129.16", "cloud metadata", &["168.63.129.15", "168.63.129.17"]),
         ("172.16.0.0", "172.31.255.255", "private", &["172.15.255.255", "172.32.0.0"]),
         ("192.0.0.0", "192.0.0.255", "protocol assignments", &["191.255.255.255", "192.0.1.0"]),
         ("192.0.2.0", "192.0.2.255", "documentation", &["192.0.1.255", "192.0.3.0"]),
@@ -53,16 +53,16 @@ fn every_row_with_its_first_and_last_address_and_those_beside_it() {
         ("64:ff9b::", "64:ff9b::ffff:ffff", "NAT64", &[]),
         ("64:ff9b:1::", "64:ff9b:1:ffff:ffff:ffff:ffff:ffff", "NAT64", &[]),
         ("100::", "100::ffff:ffff:ffff:ffff", "discarded", &[]),
-        ("1000::", "1fff::", "not given out", &["2000::"]),
+        ("1000::", "1fff::", "unassigned", &["2000::"]),
         ("2001::", "2001:0:ffff:ffff:ffff:ffff:ffff:ffff", "Teredo", &["2000:ffff::"]),
         ("2001:1::", "2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff", "protocol assignments", &["2001:200::"]),
         ("2001:db8::", "2001:db8:ffff::", "documentation", &["2001:db7:ffff::", "2001:db9::"]),
         ("2002::", "2002:ffff:ffff::", "6to4", &["2001:ffff::", "2003::"]),
         ("3fff::", "3fff:fff:ffff::", "documentation", &["3ffe:ffff::", "3fff:1000::"]),
-        ("4000::", "4000::", "not given out", &[]),
+        ("4000::", "4000::", "unassigned", &[]),
         ("5f00::", "5f00:ffff::", "segment routing", &[]),
         ("fc00::", "fdff:ffff::", "private (ULA)", &[]),
-        ("fd00:ec2::254", "fd00:ec2::254", "metadata of a cloud", &[]),
+        ("fd00:ec2::254", "fd00:ec2::254", "cloud metadata", &[]),
         ("fe80::", "febf:ffff::", "link-local", &[]),
         ("fec0::", "feff:ffff::", "site-local", &[]),
         ("ff00::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "multicast", &[]),
@@ -72,7 +72,7 @@ fn every_row_with_its_first_and_last_address_and_those_beside_it() {
             assert_eq!(not_public(address), Some(what), "{address}");
             assert!(!rules(&[]).permits(address) && rules(&["0.0.0.0/0", "::/0"]).permits(address), "{address}");
         }
-        for address in beside {
+        for address in public_neighbours {
             assert_eq!(not_public(address.parse().expect("an address")), None, "{address}");
         }
     }
@@ -82,7 +82,7 @@ fn every_row_with_its_first_and_last_address_and_those_beside_it() {
 }
 
 #[test]
-fn an_address_is_recognised_however_it_is_written() {
+fn addresses_are_recognised_in_any_notation() {
     for (host, address) in [
         ("127.1", "127.0.0.1"),
         ("127.0.1", "127.0.0.1"),
@@ -105,60 +105,63 @@ fn an_address_is_recognised_however_it_is_written() {
         ("[0:0:0:0:0:ffff:127.0.0.1]", "::ffff:127.0.0.1"),
         ("[0000::0001]", "::1"),
     ] {
-        let what = forbidden(host).unwrap_or_else(|| panic!("{host} is open"));
+        let what = forbidden(host).unwrap_or_else(|| panic!("{host} is allowed"));
         assert!(what.starts_with(&format!("{address} (")), "{host}: {what}");
     }
     for host in ["localhost", "LOCALHOST", "localhost.", "db.localhost", "a.b.LocalHost."] {
         assert!(forbidden(host).is_some_and(|what| what.ends_with("(this machine)")), "{host}");
     }
     for host in ["example.com", "example.com.", "localhost.example.com", "notlocalhost", "127.0.0.1.example.com"] {
-        assert_eq!(forbidden(host), None, "{host}: a name is judged by the address it has when it is dialled");
+        assert_eq!(forbidden(host), None, "{host}: a name is checked by its address when it is dialled");
     }
-    // Never an address, and so never dialled.
+    // Not valid hosts, so they are never dialled.
     for host in ["127.0.0.1.1.1", "256.1.1.1", "0x7g.1", "[::1%25lo]", "[127.0.0.1]"] {
         assert!(Url::parse(&format!("https://{host}/")).is_err(), "{host}");
     }
 }
 
 #[test]
-fn what_is_allowed_is_open_and_nothing_beside_it() {
+fn only_allowed_destinations_are_permitted() {
     let permits = |allow: &[&str], host: &str| rules(allow).check(&format!("https://{host}/").parse().expect("a URL"));
     assert_eq!(permits(&["127.0.0.0/8"], "127.0.0.1:8080"), Ok(()));
     assert_eq!(permits(&["127.0.0.0/8"], "localhost"), Ok(()));
     assert_eq!(permits(&["localhost"], "localhost."), Ok(()));
     assert!(permits(&["127.0.0.0/8"], "10.0.0.1").is_err());
     assert!(permits(&["127.0.0.1/32"], "127.0.0.2").is_err());
-    assert!(permits(&["127.0.0.0/8"], "[::ffff:127.0.0.1]").is_err(), "another way to write it opens nothing more");
-    assert!(permits(&["localhost"], "127.0.0.1").is_err(), "a name opens its own URLs only");
+    assert!(
+        permits(&["127.0.0.0/8"], "[::ffff:127.0.0.1]").is_err(),
+        "another notation of an allowed address is not allowed"
+    );
+    assert!(permits(&["localhost"], "127.0.0.1").is_err(), "an allowed name does not allow its address");
 }
 
 #[test]
-fn plain_http_is_sent_only_where_it_is_allowed() {
+fn plain_http_needs_the_setting() {
     let url = "http://93.184.216.34/".parse().expect("a URL");
     let check = |http_urls| EgressRules::new(http_urls, Vec::new()).check(&url);
-    assert_eq!(check(HttpUrls::Refused), Err(Forbidden::PlainHttp));
+    assert_eq!(check(HttpUrls::Refused), Err(EgressError::PlainHttp));
     assert_eq!(check(HttpUrls::Allowed), Ok(()));
 }
 
 proptest! {
-    /// Whatever stands for an IPv4 address in IPv6 opens nothing.
+    /// IPv6 addresses that embed an IPv4 address are forbidden.
     #[test]
-    fn no_wrapped_address_is_open(address: u32) {
+    fn embedded_ipv4_addresses_are_forbidden(address: u32) {
         let [a, b] = [(address >> 16) as u16, address as u16];
-        for wrapped in [
+        for embedding in [
             [0, 0, 0, 0, 0, 0, a, b],
             [0, 0, 0, 0, 0, 0xffff, a, b],
             [0x0064, 0xff9b, 0, 0, 0, 0, a, b],
             [0x2002, a, b, 0, 0, 0, 0, 1],
             [0x2001, 0, a, b, 0, 0, !a, !b],
         ] {
-            prop_assert!(!rules(&[]).permits(Ipv6Addr::from(wrapped).into()));
+            prop_assert!(!rules(&[]).permits(Ipv6Addr::from(embedding).into()));
         }
     }
 
-    /// Any host is judged without a fault, and an address never as a name.
+    /// No host panics, and addresses are never treated as names.
     #[test]
-    fn any_host_is_judged(host in "\\PC{0,30}") {
+    fn any_host_can_be_checked(host in "\\PC{0,30}") {
         if let Ok(url) = Url::parse(&format!("https://{host}/")) {
             let open = rules(&[]).check(&url).is_ok();
             if let Ok(address) = url.host_str().unwrap_or_default().trim_matches(['[', ']']).parse::<IpAddr>() {

@@ -1,146 +1,141 @@
-//! A gate: how many requests may be under way at once and in a second, and when what does not get through comes back.
-//! An endpoint has one, and each of its webhooks that has limits of its own.
+//! Limits the requests in flight and the requests per second, and computes when parked deliveries are due again. Each
+//! endpoint, each receiver, and each webhook with its own limits has a limiter.
 
 use std::time::Duration;
 
 use super::gcra::{self, Gcra};
 use super::{AskRound, Source};
 
-/// A fresh delivery that waits for a gate in memory, where it holds a part of the events' window, waits no longer.
-const MAX_QUEUE_DELAY: Duration = Duration::from_millis(400);
+/// New deliveries that wait in memory use a part of the window of events, so they wait only briefly.
+const MAX_QUEUE_DELAY_OF_EVENT: Duration = Duration::from_millis(400);
 
-/// One that has been parked waits so long. The ladder gives back in one bunch what was meant to come within a second: were only a part of
-/// it let wait, the gate would stand open for the rest of the second, and the others would be parked again.
-const PATIENCE_AFTER_PARKING: Duration = Duration::from_millis(1200);
+/// The delay queues return all retries of a second at once, so retries may wait for more than a second. Otherwise some
+/// would be parked again, and the limiter would be unused for the rest of the second.
+const MAX_QUEUE_DELAY_OF_RETRY: Duration = Duration::from_millis(1200);
 
-/// What is parked waits at least so long: the delay ladder has no shorter step.
-pub const SHORTEST_PARKING: Duration = Duration::from_secs(1);
+/// The shortest delay of the delay queues.
+pub const MIN_PARK_TIME: Duration = Duration::from_secs(1);
 
-/// What is parked waits no longer, however much is parked before it.
-pub const LONGEST_PARKING: Duration = Duration::from_secs(600);
+pub const MAX_PARK_TIME: Duration = Duration::from_secs(600);
 
-/// What may pass a gate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// Requests under way at once.
+    /// Requests in flight.
     pub concurrency: u32,
-    /// Requests a second.
     pub per_second: Option<f64>,
 }
 
 impl Source {
-    /// The longest that it waits for a gate in memory.
-    pub fn patience(self) -> Duration {
+    /// How long a delivery may wait in memory.
+    pub fn max_queue_delay(self) -> Duration {
         match self {
-            Self::Event => MAX_QUEUE_DELAY,
-            Self::Retry => PATIENCE_AFTER_PARKING,
+            Self::Event => MAX_QUEUE_DELAY_OF_EVENT,
+            Self::Retry => MAX_QUEUE_DELAY_OF_RETRY,
         }
     }
 }
 
-/// What keeps a request from passing.
+/// The limit that a request exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LimitHit {
-    /// As many as may be are under way.
     Concurrency,
-    /// The rate, for so long.
+    /// With the time until the rate allows a request.
     Rate(Duration),
 }
 
-/// A gate. All times are since the same moment.
+/// All times have the same origin.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ConcurrencyLimiter {
     pub(super) in_flight: u32,
     /// Deliveries that wait for a request to end.
     pub(super) waiting: u32,
-    rate: Gcra,
-    /// When the last of those that are parked comes back: the next one comes after it.
-    last_return: Duration,
+    rate_limit: Gcra,
+    /// When the last parked delivery is due. The next one is due later.
+    last_due: Duration,
 }
 
 impl ConcurrencyLimiter {
-    /// What keeps a request that asks so. Who has just come does not overtake those that wait.
-    pub(super) fn obstacle(&self, limits: Limits, asking: AskRound, now: Duration) -> Option<LimitHit> {
-        if self.in_flight >= limits.concurrency || asking == AskRound::First && self.waiting > 0 {
+    /// The limit that prevents a request, if any. A new delivery does not overtake waiting deliveries.
+    pub(super) fn limit_hit(&self, limits: Limits, round: AskRound, now: Duration) -> Option<LimitHit> {
+        if self.in_flight >= limits.concurrency || round == AskRound::First && self.waiting > 0 {
             return Some(LimitHit::Concurrency);
         }
-        let wait = limits.per_second.map(|rate| self.rate.wait(rate, now)).unwrap_or_default();
+        let wait = limits.per_second.map(|rate| self.rate_limit.wait(rate, now)).unwrap_or_default();
         (!wait.is_zero()).then_some(LimitHit::Rate(wait))
     }
 
-    /// For how long it may wait for the gate in memory; `None` where that would be too long. `took` is what a request takes.
-    pub(super) fn worth_waiting(
+    /// How long the delivery should wait in memory at most. `None` if the expected wait is too long. `request_time` is
+    /// the usual duration of a request.
+    pub(super) fn max_wait(
         &self,
-        obstacle: LimitHit,
+        limit_hit: LimitHit,
         limits: Limits,
-        asking: AskRound,
-        arrival: Source,
-        took: Duration,
+        round: AskRound,
+        source: Source,
+        request_time: Duration,
     ) -> Option<Duration> {
-        let patience = arrival.patience();
-        let wait = match obstacle {
+        let max_delay = source.max_queue_delay();
+        let wait = match limit_hit {
             LimitHit::Concurrency => Duration::ZERO,
             LimitHit::Rate(wait) => wait,
         };
-        let expected = match asking {
-            AskRound::First => wait + behind(self.waiting, limits, took),
+        let expected = match round {
+            AskRound::First => wait + drain_time(self.waiting, limits, request_time),
             AskRound::Again => wait,
             AskRound::Last => return None,
         };
-        let most = if wait.is_zero() { patience } else { wait };
-        (expected <= patience).then_some(most)
+        let max_wait = if wait.is_zero() { max_delay } else { wait };
+        (expected <= max_delay).then_some(max_wait)
     }
 
-    pub(super) fn enter(&mut self, per_second: Option<f64>, now: Duration) {
+    pub(super) fn begin_request(&mut self, per_second: Option<f64>, now: Duration) {
         self.in_flight += 1;
         if let Some(rate) = per_second {
-            self.rate.sent(rate, now);
+            self.rate_limit.record_sent(rate, now);
         }
     }
 
-    pub(super) fn leave(&mut self) {
+    pub(super) fn end_request(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// How long the next one is parked: they come back one after the other, as fast as the gate lets them through.
-    /// `took` is what a request takes.
-    pub(super) fn park(&mut self, limits: Limits, took: Duration, now: Duration) -> Duration {
-        let apart = behind(1, limits, took);
-        let earliest = now + SHORTEST_PARKING;
-        self.last_return = self.last_return.saturating_add(apart).clamp(earliest, now + LONGEST_PARKING);
-        self.last_return - now
+    /// How long the next delivery is parked. Parked deliveries are due one after the other, as fast as the limits
+    /// allow. `request_time` is the usual duration of a request.
+    pub(super) fn park(&mut self, limits: Limits, request_time: Duration, now: Duration) -> Duration {
+        let interval = drain_time(1, limits, request_time);
+        let earliest = now + MIN_PARK_TIME;
+        self.last_due = self.last_due.saturating_add(interval).clamp(earliest, now + MAX_PARK_TIME);
+        self.last_due - now
     }
 
-    /// A delivery begins to wait for a request to end.
     pub fn begin_waiting(&mut self) {
         self.waiting = self.waiting.saturating_add(1);
     }
 
-    /// It has been admitted, or does not wait any longer.
+    /// Also if the delivery was admitted.
     pub fn end_waiting(&mut self) {
         self.waiting = self.waiting.saturating_sub(1);
     }
 
-    /// Deliveries that wait for a request to end.
+    /// The deliveries that wait for a request to end.
     pub fn waiting(&self) -> u32 {
         self.waiting
     }
 
-    /// Whether anybody waits.
     pub fn has_waiters(&self) -> bool {
         self.waiting > 0
     }
 
     pub(super) fn is_idle(&self, now: Duration) -> bool {
-        self.in_flight == 0 && self.rate.is_idle(now)
+        self.in_flight == 0 && self.rate_limit.is_idle(now)
     }
 }
 
-/// How long so many requests take to pass a gate one after the other, each of which takes `took`.
-pub(super) fn behind(requests: u32, limits: Limits, took: Duration) -> Duration {
-    let by_concurrency = took / limits.concurrency.max(1);
-    let apart = limits.per_second.map_or(by_concurrency, |rate| by_concurrency.max(gcra::spacing(rate)));
-    apart.saturating_mul(requests)
+/// How long this number of requests takes within the limits if each request takes `request_time`.
+pub(super) fn drain_time(requests: u32, limits: Limits, request_time: Duration) -> Duration {
+    let by_concurrency = request_time / limits.concurrency.max(1);
+    let interval = limits.per_second.map_or(by_concurrency, |rate| by_concurrency.max(gcra::interval(rate)));
+    interval.saturating_mul(requests)
 }
 
 #[cfg(test)]
@@ -150,44 +145,44 @@ mod tests {
     const NOW: Duration = Duration::from_secs(1000);
 
     #[test]
-    fn as_many_as_may_be_at_once() {
+    fn the_concurrency_is_limited() {
         let limits = Limits { concurrency: 2, per_second: None };
-        let mut gate = ConcurrencyLimiter::default();
+        let mut limiter = ConcurrencyLimiter::default();
         for _ in 0..2 {
-            assert_eq!(gate.obstacle(limits, AskRound::First, NOW), None);
-            gate.enter(None, NOW);
+            assert_eq!(limiter.limit_hit(limits, AskRound::First, NOW), None);
+            limiter.begin_request(None, NOW);
         }
-        assert_eq!(gate.obstacle(limits, AskRound::First, NOW), Some(LimitHit::Concurrency));
-        gate.leave();
-        assert_eq!(gate.obstacle(limits, AskRound::First, NOW), None);
-        gate.leave();
-        assert!(gate.is_idle(NOW));
+        assert_eq!(limiter.limit_hit(limits, AskRound::First, NOW), Some(LimitHit::Concurrency));
+        limiter.end_request();
+        assert_eq!(limiter.limit_hit(limits, AskRound::First, NOW), None);
+        limiter.end_request();
+        assert!(limiter.is_idle(NOW));
     }
 
     #[test]
-    fn as_many_as_may_be_in_a_second() {
+    fn the_rate_is_limited() {
         let limits = Limits { concurrency: 100, per_second: Some(4.0) };
-        let mut gate = ConcurrencyLimiter::default();
-        gate.enter(limits.per_second, NOW);
-        assert_eq!(gate.obstacle(limits, AskRound::First, NOW), Some(LimitHit::Rate(Duration::from_millis(250))));
-        assert_eq!(gate.obstacle(limits, AskRound::First, NOW + Duration::from_millis(250)), None);
+        let mut limiter = ConcurrencyLimiter::default();
+        limiter.begin_request(limits.per_second, NOW);
+        assert_eq!(limiter.limit_hit(limits, AskRound::First, NOW), Some(LimitHit::Rate(Duration::from_millis(250))));
+        assert_eq!(limiter.limit_hit(limits, AskRound::First, NOW + Duration::from_millis(250)), None);
     }
 
     #[test]
-    fn what_is_parked_comes_back_one_by_one() {
-        let took = Duration::from_millis(100);
-        for (per_second, apart) in [(None, Duration::from_millis(10)), (Some(2.0), Duration::from_millis(500))] {
+    fn parked_deliveries_are_due_one_after_the_other() {
+        let request_time = Duration::from_millis(100);
+        for (per_second, interval) in [(None, Duration::from_millis(10)), (Some(2.0), Duration::from_millis(500))] {
             let limits = Limits { concurrency: 10, per_second };
-            let mut gate = ConcurrencyLimiter::default();
-            let first = gate.park(limits, took, NOW);
-            assert_eq!(first, SHORTEST_PARKING);
-            assert_eq!(gate.park(limits, took, NOW), first + apart);
+            let mut limiter = ConcurrencyLimiter::default();
+            let first = limiter.park(limits, request_time, NOW);
+            assert_eq!(first, MIN_PARK_TIME);
+            assert_eq!(limiter.park(limits, request_time, NOW), first + interval);
             for _ in 0..100_000 {
-                assert!(gate.park(limits, took, NOW) <= LONGEST_PARKING);
+                assert!(limiter.park(limits, request_time, NOW) <= MAX_PARK_TIME);
             }
-            assert_eq!(gate.park(limits, took, NOW), LONGEST_PARKING);
-            let later = NOW + LONGEST_PARKING + Duration::from_secs(5);
-            assert_eq!(gate.park(limits, took, later), SHORTEST_PARKING, "they have all come back");
+            assert_eq!(limiter.park(limits, request_time, NOW), MAX_PARK_TIME);
+            let later = NOW + MAX_PARK_TIME + Duration::from_secs(5);
+            assert_eq!(limiter.park(limits, request_time, later), MIN_PARK_TIME, "all parked deliveries are due");
         }
     }
 }

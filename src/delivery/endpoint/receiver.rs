@@ -1,12 +1,12 @@
-//! A receiver: an endpoint and a path. What it lets through, and what its requests say of it.
+//! Admission control and health of a receiver, which is an endpoint and a path.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::breaker::{Breaker, BreakerDecision, HealthSignal, SLOW};
-use super::concurrency_limiter::{ConcurrencyLimiter, LONGEST_PARKING, LimitHit, Limits, SHORTEST_PARKING};
+use super::breaker::{Breaker, BreakerDecision, HealthSignal, SLOW_THRESHOLD};
+use super::concurrency_limiter::{ConcurrencyLimiter, LimitHit, Limits, MAX_PARK_TIME, MIN_PARK_TIME};
 use super::decaying_ratio::{DecayingRatio, Parked};
 use super::{
     Admission, AdmissionRequest, AdmissionToken, BreakerState, EndpointStats, Ladder, Lane, LastError, ParkReason,
@@ -15,36 +15,36 @@ use super::{
 use crate::delivery::ids::WebhookId;
 use crate::delivery::outcome::{Cause, Reply};
 
-/// Requests at once to a receiver that is not known. It has one more with each answer that comes while all of them are
-/// under way, so twice as many in the time of one answer.
-const FIRST_ALLOWED: u32 = 8;
+/// Requests in flight to an unknown receiver. Each answer that arrives while all of them are in flight allows one more,
+/// so the number doubles within the latency of one answer.
+const INITIAL_ALLOWED: u32 = 8;
 
-/// Requests under way without any of them ending for this long have stalled, unless the receiver usually takes longer.
-const STALL: Duration = Duration::from_millis(250);
+/// The requests have stalled if none of them ends for this time. Longer for receivers that are usually slow.
+const MIN_STALL: Duration = Duration::from_millis(250);
 
-/// Of a receiver that usually takes long, it takes so many times that.
+/// The requests have stalled if none of them ends for this multiple of the usual latency.
 const STALL_FACTOR: u32 = 8;
 
-/// A receiver that has not been asked for anything for this long is forgotten.
-const IDLE: Duration = Duration::from_secs(300);
+/// Receivers are evicted if they are unused for this time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// A receiver as it stands. All times are since the same moment.
+/// All times have the same origin.
 #[derive(Debug, Clone)]
 pub struct Receiver {
     breaker: Breaker,
-    /// Its requests; those of all receivers of its endpoint pass that one's gate as well.
-    gate: ConcurrencyLimiter,
-    /// Requests it may have under way: what it has shown to bear.
+    /// Limits the requests of this receiver. The limiter of the endpoint applies in addition.
+    limiter: ConcurrencyLimiter,
+    /// Requests that may be in flight, learned from answers.
     allowed: u32,
-    /// Of webhooks that have limits of their own.
+    /// The webhooks that have their own limits.
     webhooks: BTreeMap<WebhookId, ConcurrencyLimiter>,
-    /// What an answer usually takes; none where there never was one.
+    /// The moving average of the latency of answers. `None` if there was no answer yet.
     latency: Option<Duration>,
-    /// When a request last ended, or the first of those under way began.
-    moved_at: Duration,
+    /// When the last request ended, or when the first request in flight began.
+    last_progress: Duration,
     used_at: Duration,
     parked: Parked,
-    recent: DecayingRatio,
+    ratio: DecayingRatio,
     last_error: Option<LastError>,
 }
 
@@ -52,157 +52,166 @@ impl Default for Receiver {
     fn default() -> Self {
         Self {
             breaker: Breaker::default(),
-            gate: ConcurrencyLimiter::default(),
-            allowed: FIRST_ALLOWED,
+            limiter: ConcurrencyLimiter::default(),
+            allowed: INITIAL_ALLOWED,
             webhooks: BTreeMap::new(),
             latency: None,
-            moved_at: Duration::ZERO,
+            last_progress: Duration::ZERO,
             used_at: Duration::ZERO,
             parked: Parked::default(),
-            recent: DecayingRatio::default(),
+            ratio: DecayingRatio::default(),
             last_error: None,
         }
     }
 }
 
 impl Receiver {
-    /// Asks whether a delivery may be sent; `endpoint` is the gate of all its receivers.
-    pub fn admit(&mut self, endpoint: &mut ConcurrencyLimiter, ask: &AdmissionRequest<'_>, now: Duration) -> Admission {
+    /// Decides if a delivery may be sent. `endpoint` is the limiter of the endpoint, shared by its receivers.
+    pub fn admit(
+        &mut self,
+        endpoint: &mut ConcurrencyLimiter,
+        request: &AdmissionRequest<'_>,
+        now: Duration,
+    ) -> Admission {
         self.used_at = now;
-        let purpose = match self.breaker.ask(now) {
-            BreakerDecision::Go => Purpose::Request,
+        let purpose = match self.breaker.admit(now) {
+            BreakerDecision::Allow => Purpose::Request,
             BreakerDecision::Probe => Purpose::Probe,
             BreakerDecision::Refused(time) => {
-                let time = time + self.spread(ask.jitter, now);
-                return self.park(ask.ladder, time, ParkReason::Breaker, now);
+                let time = time + self.spread(request.jitter, now);
+                return self.park(request.ladder, time, ParkReason::Breaker, now);
             }
         };
-        if let Some(refusal) = self.refusal(endpoint, ask, purpose, now) {
-            self.breaker.probe_lost(now);
+        if let Some(refusal) = self.refusal(endpoint, request, purpose, now) {
+            self.breaker.probe_cancelled(now);
             return refusal;
         }
         let lane = self.lane(purpose, now);
-        if self.gate.in_flight == 0 {
-            self.moved_at = now;
+        if self.limiter.in_flight == 0 {
+            self.last_progress = now;
         }
-        self.gate.enter(None, now);
-        endpoint.enter(ask.limits.per_second, now);
-        if let Some((id, limits)) = ask.webhook {
-            self.webhooks.entry(id.clone()).or_default().enter(limits.per_second, now);
+        self.limiter.begin_request(None, now);
+        endpoint.begin_request(request.limits.per_second, now);
+        if let Some((id, limits)) = request.webhook {
+            self.webhooks.entry(id.clone()).or_default().begin_request(limits.per_second, now);
         }
-        Admission::Send(AdmissionToken { webhook: ask.webhook.map(|(id, _)| id.clone()), lane, purpose })
+        Admission::Send(AdmissionToken { webhook: request.webhook.map(|(id, _)| id.clone()), lane, purpose })
     }
 
-    /// What keeps a request that the breaker would let through.
+    /// Checks the lane and the limits of a request that the breaker allows. `None` if the request may be sent.
     fn refusal(
         &mut self,
         endpoint: &mut ConcurrencyLimiter,
-        ask: &AdmissionRequest<'_>,
+        request: &AdmissionRequest<'_>,
         purpose: Purpose,
         now: Duration,
     ) -> Option<Admission> {
-        let stalled = self.stalled(now);
-        let useless = stalled || self.latency.is_none() && self.gate.in_flight > 0;
-        let has_place = match (self.lane(purpose, now), ask.slow_lane) {
+        let is_stalled = self.is_stalled(now);
+        let is_unproven = is_stalled || self.latency.is_none() && self.limiter.in_flight > 0;
+        let fits_lane = match (self.lane(purpose, now), request.slow_lane) {
             (Lane::Quick, _) | (Lane::Slow, SlowLane::Free) => true,
-            (Lane::Slow, SlowLane::Scarce) => !useless,
+            (Lane::Slow, SlowLane::Scarce) => !is_unproven,
             (Lane::Slow, SlowLane::Full) => false,
         };
-        if !has_place || stalled && self.gate.in_flight >= self.allowed.min(FIRST_ALLOWED) {
-            let time = SHORTEST_PARKING + self.spread(ask.jitter, now);
-            return Some(self.park(ask.ladder, time, ParkReason::Slow, now));
+        if !fits_lane || is_stalled && self.limiter.in_flight >= self.allowed.min(INITIAL_ALLOWED) {
+            let time = MIN_PARK_TIME + self.spread(request.jitter, now);
+            return Some(self.park(request.ladder, time, ParkReason::Slow, now));
         }
-        let took = self.latency.unwrap_or_else(|| now.saturating_sub(self.moved_at));
-        let bearable = Limits { concurrency: self.allowed, per_second: None };
-        let own = ask.webhook.map(|(id, limits)| (self.webhooks.entry(id.clone()).or_default(), limits));
-        let own = own.map(|(gate, limits)| (gate, limits, Queue::Webhook));
-        let gates = [(&mut self.gate, bearable, Queue::Receiver), (endpoint, ask.limits, Queue::Endpoint)];
-        for (gate, limits, queue) in own.into_iter().chain(gates) {
-            let Some(obstacle) = gate.obstacle(limits, ask.asking, now) else { continue };
-            if let Some(wait) = gate.worth_waiting(obstacle, limits, ask.asking, ask.arrival, took) {
+        let request_time = self.latency.unwrap_or_else(|| now.saturating_sub(self.last_progress));
+        let receiver_limits = Limits { concurrency: self.allowed, per_second: None };
+        let own = request.webhook.map(|(id, limits)| (self.webhooks.entry(id.clone()).or_default(), limits));
+        let own = own.map(|(limiter, limits)| (limiter, limits, Queue::Webhook));
+        let limiters =
+            [(&mut self.limiter, receiver_limits, Queue::Receiver), (endpoint, request.limits, Queue::Endpoint)];
+        for (limiter, limits, queue) in own.into_iter().chain(limiters) {
+            let Some(limit_hit) = limiter.limit_hit(limits, request.round, now) else { continue };
+            if let Some(wait) = limiter.max_wait(limit_hit, limits, request.round, request.source, request_time) {
                 return Some(Admission::Wait(wait, queue));
             }
-            let why = match obstacle {
+            let reason = match limit_hit {
                 LimitHit::Concurrency => ParkReason::Concurrency,
                 LimitHit::Rate(_) => ParkReason::RateLimit,
             };
-            if ask.ladder == Ladder::Closed {
-                return Some(Admission::Refused(why));
+            if request.ladder == Ladder::Closed {
+                return Some(Admission::Refused(reason));
             }
-            // What it may bear is found out anew: when this comes back it may be more.
-            let limits = Limits { concurrency: limits.concurrency.max(ask.limits.concurrency), ..limits };
-            let time = gate.park(limits, took, now);
+            // The learned limit may be higher when the delivery is due, so park by the configured limit.
+            let limits = Limits { concurrency: limits.concurrency.max(request.limits.concurrency), ..limits };
+            let time = limiter.park(limits, request_time, now);
             self.parked.add(now + time, now);
-            return Some(Admission::Park(time, why));
+            return Some(Admission::Park(time, reason));
         }
         None
     }
 
     fn lane(&self, purpose: Purpose, now: Duration) -> Lane {
         match self.latency {
-            Some(latency) if latency < SLOW && purpose == Purpose::Request && !self.stalled(now) => Lane::Quick,
+            Some(latency) if latency < SLOW_THRESHOLD && purpose == Purpose::Request && !self.is_stalled(now) => {
+                Lane::Quick
+            }
             _ => Lane::Slow,
         }
     }
 
-    fn stalled(&self, now: Duration) -> bool {
-        let usual = self.latency.unwrap_or_default().saturating_mul(STALL_FACTOR);
-        self.gate.in_flight > 0 && now.saturating_sub(self.moved_at) > usual.max(STALL)
+    fn is_stalled(&self, now: Duration) -> bool {
+        let max_usual = self.latency.unwrap_or_default().saturating_mul(STALL_FACTOR);
+        self.limiter.in_flight > 0 && now.saturating_sub(self.last_progress) > max_usual.max(MIN_STALL)
     }
 
-    /// The longer a receiver has been of no use, the longer what is parked waits, and the wider it is spread: so the
-    /// backlog of a dead one does not churn, and that of one that is back does not come at once.
+    /// Spreads the times of parked deliveries, more widely the longer the receiver has been unhealthy. So the backlog
+    /// of a dead receiver is rarely retried, and the backlog of a recovered receiver does not arrive all at once.
     fn spread(&self, jitter: f64, now: Duration) -> Duration {
-        let stalled = if self.gate.in_flight > 0 { now.saturating_sub(self.moved_at) } else { Duration::ZERO };
-        let down = self.breaker.failing_for(now).max(stalled);
-        (down * 2).min(LONGEST_PARKING - SHORTEST_PARKING).mul_f64(jitter.clamp(0.0, 1.0))
+        let stalled_for =
+            if self.limiter.in_flight > 0 { now.saturating_sub(self.last_progress) } else { Duration::ZERO };
+        let unhealthy_for = self.breaker.failing_for(now).max(stalled_for);
+        (unhealthy_for * 2).min(MAX_PARK_TIME - MIN_PARK_TIME).mul_f64(jitter.clamp(0.0, 1.0))
     }
 
-    fn park(&mut self, ladder: Ladder, time: Duration, why: ParkReason, now: Duration) -> Admission {
+    fn park(&mut self, ladder: Ladder, time: Duration, reason: ParkReason, now: Duration) -> Admission {
         if ladder == Ladder::Closed {
-            return Admission::Refused(why);
+            return Admission::Refused(reason);
         }
-        let time = in_one_hop(time);
+        let time = round_up_to_delay_queue(time);
         self.parked.add(now + time, now);
-        Admission::Park(time, why)
+        Admission::Park(time, reason)
     }
 
-    /// What came of a request that did not ask to be sent, as those of a replay: it is seen, and nothing follows from it.
+    /// Records a request that was sent without admission, such as one of a replay. Only affects statistics.
     pub fn record(&mut self, reply: &Reply, at: DateTime<Utc>, now: Duration) {
         let cause = reply.cause();
-        self.recent.add(cause == Cause::Ok, now);
+        self.ratio.add(cause == Cause::Ok, now);
         if cause != Cause::Ok {
             self.last_error = Some(LastError::from_reply(reply, at));
         }
     }
 
-    /// A request has ended `at` this time, after `took`, with this reply.
+    /// Records the end of a request `at` this time, after `request_time`.
     pub fn ended(
         &mut self,
         endpoint: &mut ConcurrencyLimiter,
-        pass: AdmissionToken,
+        token: AdmissionToken,
         reply: &Reply,
-        took: Duration,
+        request_time: Duration,
         at: DateTime<Utc>,
         now: Duration,
     ) {
-        let all_used = self.gate.in_flight >= self.allowed;
-        self.leave(endpoint, &pass, now);
+        let used_all = self.limiter.in_flight >= self.allowed;
+        self.end_request(endpoint, &token, now);
         self.record(reply, at, now);
-        let Some(sign) = sign_of(reply, took) else {
-            // It was never sent.
-            return self.lose(&pass, now);
+        let Some(signal) = signal_of(reply, request_time) else {
+            // No request was sent.
+            return self.cancel_probe(&token, now);
         };
-        let was = self.breaker.shown();
-        self.breaker.record(sign, now);
-        match sign {
+        let previous_state = self.breaker.state();
+        self.breaker.record(signal, now);
+        match signal {
             HealthSignal::Success => {
-                // A moving average: old answers fade within about ten.
-                self.latency = Some(self.latency.map_or(took, |latency| (latency * 9 + took) / 10));
-                self.allowed = match was {
-                    // After an outage it begins with one.
+                // A moving average over about ten answers.
+                self.latency = Some(self.latency.map_or(request_time, |latency| (latency * 9 + request_time) / 10));
+                self.allowed = match previous_state {
+                    // After an outage, start with one request.
                     BreakerState::Open | BreakerState::HalfOpen => 1,
-                    BreakerState::Closed => self.allowed.saturating_add(u32::from(all_used)),
+                    BreakerState::Closed => self.allowed.saturating_add(u32::from(used_all)),
                 };
             }
             HealthSignal::Throttled | HealthSignal::SlowFailure => self.allowed = (self.allowed / 2).max(1),
@@ -210,29 +219,29 @@ impl Receiver {
         }
     }
 
-    /// A request was given up before anything came of it.
-    pub fn cancelled(&mut self, endpoint: &mut ConcurrencyLimiter, pass: AdmissionToken, now: Duration) {
-        self.leave(endpoint, &pass, now);
-        self.lose(&pass, now);
+    /// Records that a request was cancelled without a result.
+    pub fn cancelled(&mut self, endpoint: &mut ConcurrencyLimiter, token: AdmissionToken, now: Duration) {
+        self.end_request(endpoint, &token, now);
+        self.cancel_probe(&token, now);
     }
 
-    fn lose(&mut self, pass: &AdmissionToken, now: Duration) {
-        if pass.purpose == Purpose::Probe {
-            self.breaker.probe_lost(now);
+    fn cancel_probe(&mut self, token: &AdmissionToken, now: Duration) {
+        if token.purpose == Purpose::Probe {
+            self.breaker.probe_cancelled(now);
         }
     }
 
-    fn leave(&mut self, endpoint: &mut ConcurrencyLimiter, pass: &AdmissionToken, now: Duration) {
-        self.moved_at = now;
-        self.gate.leave();
-        endpoint.leave();
-        if let Some(gate) = pass.webhook.as_ref().and_then(|id| self.webhooks.get_mut(id)) {
-            gate.leave();
+    fn end_request(&mut self, endpoint: &mut ConcurrencyLimiter, token: &AdmissionToken, now: Duration) {
+        self.last_progress = now;
+        self.limiter.end_request();
+        endpoint.end_request();
+        if let Some(limiter) = token.webhook.as_ref().and_then(|id| self.webhooks.get_mut(id)) {
+            limiter.end_request();
         }
     }
 
-    /// The gate at which a delivery of this webhook waits in `queue`.
-    pub fn gate<'a>(
+    /// The limiter for which a delivery of this webhook waits in `queue`.
+    pub fn limiter<'a>(
         &'a mut self,
         endpoint: &'a mut ConcurrencyLimiter,
         queue: Queue,
@@ -240,58 +249,56 @@ impl Receiver {
     ) -> &'a mut ConcurrencyLimiter {
         match queue {
             Queue::Webhook => self.webhooks.entry(webhook.clone()).or_default(),
-            Queue::Receiver => &mut self.gate,
+            Queue::Receiver => &mut self.limiter,
             Queue::Endpoint => endpoint,
         }
     }
 
-    /// Whether it can be forgotten: nothing of it is under way, parked or limited, and it has not been asked for long.
+    /// Tells if the receiver can be evicted: it has no requests, no parked deliveries and no state to remember.
     pub fn is_idle(&self, now: Duration) -> bool {
         self.is_unused()
-            && now.saturating_sub(self.used_at) > IDLE
-            && self.breaker.shown() == BreakerState::Closed
+            && now.saturating_sub(self.used_at) > IDLE_TIMEOUT
+            && self.breaker.state() == BreakerState::Closed
             && self.parked.count(now) == 0
-            && self.webhooks.values().all(|gate| gate.is_idle(now))
+            && self.webhooks.values().all(|limiter| limiter.is_idle(now))
     }
 
-    /// Whether nothing of it is under way.
+    /// Tells if no request is in flight and no delivery waits.
     pub fn is_unused(&self) -> bool {
-        self.gate.in_flight == 0 && self.waiting() == 0
+        self.limiter.in_flight == 0 && self.waiting() == 0
     }
 
     fn waiting(&self) -> u32 {
-        self.gate.waiting + self.webhooks.values().map(|gate| gate.waiting).sum::<u32>()
+        self.limiter.waiting + self.webhooks.values().map(|limiter| limiter.waiting).sum::<u32>()
     }
 
-    /// Whether anybody waits for one of its requests, or its webhooks', to end.
+    /// Tells if a delivery waits for a request of the receiver or of its webhooks to end.
     pub fn has_waiters(&self) -> bool {
         self.waiting() > 0
     }
 
-    /// When it was last asked.
+    /// When admission was last requested.
     pub fn used_at(&self) -> Duration {
         self.used_at
     }
 
-    /// What its breaker is.
     pub fn breaker(&self) -> BreakerState {
-        self.breaker.shown()
+        self.breaker.state()
     }
 
-    /// How it stands, for people.
-    pub fn standing(&self, now: Duration) -> EndpointStats {
-        let recent = self.recent.at(now);
+    pub fn stats(&self, now: Duration) -> EndpointStats {
+        let ratio = self.ratio.at(now);
         EndpointStats {
-            breaker: self.breaker.shown(),
-            probe_in_ms: self.breaker.refuses_for(now).map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
-            in_flight: self.gate.in_flight,
+            breaker: self.breaker.state(),
+            probe_in_ms: self.breaker.open_for(now).map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            in_flight: self.limiter.in_flight,
             waiting: self.waiting(),
             allowed: self.allowed,
             parked: self.parked.count(now),
-            failure_ratio: recent.failure_ratio(),
+            failure_ratio: ratio.failure_ratio(),
             latency_ms: self.latency.map(|latency| latency.as_secs_f64() * 1000.0),
             last_error: self.last_error.clone(),
-            recent,
+            ratio,
         }
     }
 }
@@ -303,23 +310,23 @@ impl LastError {
     }
 }
 
-/// As long at least, in one hop on the delay ladder, whose rungs are powers of two: a wait of any other length is a message to the
-/// broker for each rung that it takes, and nobody is waiting for this one to the second.
-fn in_one_hop(time: Duration) -> Duration {
+/// Rounds up to a delay of a single delay queue, which is a power of two in seconds. Any other delay takes several
+/// queues, and a message to the broker for each.
+fn round_up_to_delay_queue(time: Duration) -> Duration {
     let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
-    let longest = (LONGEST_PARKING.as_secs() + 1).next_power_of_two() / 2;
+    let longest = (MAX_PARK_TIME.as_secs() + 1).next_power_of_two() / 2;
     Duration::from_secs(seconds.next_power_of_two().min(longest))
 }
 
-/// What a reply says of its receiver; nothing, where no request was sent.
-fn sign_of(reply: &Reply, took: Duration) -> Option<HealthSignal> {
+/// `None` if no request reached the receiver.
+fn signal_of(reply: &Reply, request_time: Duration) -> Option<HealthSignal> {
     match reply {
-        // Nor does what our own proxy does say anything of it.
+        // Failures of Waypost's own proxy do not tell anything about the receiver.
         Reply::Failure { cause: Cause::ForbiddenAddress, .. } | Reply::ProxyFailure { .. } => None,
         Reply::Answer { status: 429 | 503, .. } => Some(HealthSignal::Throttled),
         Reply::Answer { status: ..=499, .. } => Some(HealthSignal::Success),
         Reply::TimedOut { .. } => Some(HealthSignal::SlowFailure),
-        Reply::Answer { .. } | Reply::NotConnected { .. } | Reply::Failure { .. } if took >= SLOW => {
+        Reply::Answer { .. } | Reply::NotConnected { .. } | Reply::Failure { .. } if request_time >= SLOW_THRESHOLD => {
             Some(HealthSignal::SlowFailure)
         }
         Reply::Answer { .. } | Reply::NotConnected { .. } | Reply::Failure { .. } => Some(HealthSignal::FastFailure),

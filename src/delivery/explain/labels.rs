@@ -1,4 +1,4 @@
-//! The sentences of an explanation, for whoever looks after a campaign.
+//! The sentences of an explanation, for the editors of a campaign.
 
 use super::super::campaign::{Campaign, MenuEntry, WebhookPlace};
 use super::super::event::{Keyword, StepEvent};
@@ -6,12 +6,12 @@ use super::super::normal_form::NormalForm;
 use super::super::resolve::{MatchedBy, Step};
 use super::ExplainedWebhook;
 
-/// The most labels or keywords that a sentence lists.
-const MOST_LISTED: usize = 20;
+/// Maximum number of labels or keywords in a sentence.
+const MAX_LISTED: usize = 20;
 
 pub(super) fn no_campaign(event: &StepEvent) -> String {
     let id = &event.campaign_id;
-    format!("there is no campaign `{id}`: create it, or mend the event's `campaignId`")
+    format!("there is no campaign `{id}`: create it, or correct the event's `campaignId`")
 }
 
 pub(super) fn no_section(campaign: &Campaign, event: &StepEvent) -> String {
@@ -20,47 +20,53 @@ pub(super) fn no_section(campaign: &Campaign, event: &StepEvent) -> String {
     if labels().next().is_none() {
         return "the campaign has no sections".to_owned();
     }
-    match labels().find(|known| squeezed(known) == squeezed(label)) {
+    match labels().find(|known| normalize(known) == normalize(label)) {
         Some(known) => format!(
-            "the campaign has no section with the label `{label}`, but one with `{known}`: labels are compared exactly, \
-             case and space included"
+            "the campaign has no section with the label `{label}`, but one with `{known}`: labels are compared \
+             exactly, including case and spaces"
         ),
-        None => format!("the campaign has no section with the label `{label}`; it has: {}", quoted(labels())),
+        None => format!("the campaign has no section with the label `{label}`; it has: {}", quoted_list(labels())),
     }
 }
 
-/// Without what people overlook: case, and how much space there is.
-fn squeezed(text: &str) -> String {
+/// Removes the differences that people overlook: case and spaces.
+fn normalize(text: &str) -> String {
     text.split_whitespace().collect::<String>().to_lowercase()
 }
 
-/// Why an entry is the user's choice, or is not.
+/// Why an entry matches the event, or why not.
 pub(super) fn entry(entry: &MenuEntry, step: &Step<'_>, event: &StepEvent) -> String {
     match (step.choice, &event.keyword) {
-        (Some((chosen, MatchedBy::Keyword)), _) if std::ptr::eq(chosen, entry) => "matches by its keyword".to_owned(),
-        (Some((chosen, MatchedBy::Option)), None) if std::ptr::eq(chosen, entry) => {
-            "matches by its menu text, for the event has no keyword".to_owned()
+        (Some((selected, MatchedBy::Keyword)), _) if std::ptr::eq(selected, entry) => {
+            "matches by its keyword".to_owned()
         }
-        (Some((chosen, MatchedBy::Option)), Some(typed)) if std::ptr::eq(chosen, entry) => {
-            format!("matches by its menu text, for {}", unknown_keyword(typed, step))
+        (Some((selected, MatchedBy::Option)), None) if std::ptr::eq(selected, entry) => {
+            "matches by its menu text, because the event has no keyword".to_owned()
         }
-        (Some((chosen, MatchedBy::Keyword)), _) if has_option_of(entry, event) => {
+        (Some((selected, MatchedBy::Option)), Some(keyword)) if std::ptr::eq(selected, entry) => {
+            format!("matches by its menu text, because {}", unknown_keyword(keyword, step))
+        }
+        (Some((selected, MatchedBy::Keyword)), _) if option_matches(entry, event) => {
             format!(
-                "has the event's menu text, but the keyword counts first, and {} is another entry's",
-                chosen.keyword
+                "has the event's menu text, but keyword {} of another entry matches, and keywords take precedence",
+                selected.keyword
             )
         }
-        (Some((chosen, MatchedBy::Keyword)), _) => format!("the event's keyword is {}", chosen.keyword),
-        (Some((chosen, MatchedBy::Option)), _) if has_option_of(entry, event) => {
-            format!("has the event's menu text, but so has keyword {}, which comes first", chosen.keyword)
+        (Some((selected, MatchedBy::Keyword)), _) => format!("the event's keyword is {}", selected.keyword),
+        (Some((selected, MatchedBy::Option)), _) if option_matches(entry, event) => {
+            format!(
+                "has the event's menu text, but so does the entry with keyword {}, which comes first",
+                selected.keyword
+            )
         }
-        (_, None) => no_option(entry, event).unwrap_or_else(|| "the event has neither keyword nor option".to_owned()),
-        (Some(_), Some(_)) => {
-            no_option(entry, event).unwrap_or_else(|| "neither its keyword nor its menu text is the event's".to_owned())
+        (_, None) => {
+            option_mismatch(entry, event).unwrap_or_else(|| "the event has neither keyword nor option".to_owned())
         }
-        (None, Some(typed)) => {
-            let by_keyword = nearly(entry, typed).unwrap_or_else(|| unknown_keyword(typed, step));
-            match no_option(entry, event) {
+        (Some(_), Some(_)) => option_mismatch(entry, event)
+            .unwrap_or_else(|| "neither its keyword nor its menu text matches the event".to_owned()),
+        (None, Some(keyword)) => {
+            let by_keyword = near_miss(entry, keyword).unwrap_or_else(|| unknown_keyword(keyword, step));
+            match option_mismatch(entry, event) {
                 Some(by_option) => format!("{by_keyword}; {by_option}"),
                 None => by_keyword,
             }
@@ -68,112 +74,114 @@ pub(super) fn entry(entry: &MenuEntry, step: &Step<'_>, event: &StepEvent) -> St
     }
 }
 
-fn has_option_of(entry: &MenuEntry, event: &StepEvent) -> bool {
+fn option_matches(entry: &MenuEntry, event: &StepEvent) -> bool {
     match (&entry.option, &event.option) {
-        (Some(one), Some(other)) => NormalForm::of_text(one) == NormalForm::of_text(other),
+        (Some(one), Some(other)) => NormalForm::from_text(one) == NormalForm::from_text(other),
         _ => false,
     }
 }
 
-/// Why the event's option, if it has one, is not the entry's.
-fn no_option(entry: &MenuEntry, event: &StepEvent) -> Option<String> {
-    let chosen = event.option.as_ref()?;
+/// Why the event's option does not match the entry. `None` if the event has no option.
+fn option_mismatch(entry: &MenuEntry, event: &StepEvent) -> Option<String> {
+    let selected = event.option.as_ref()?;
     Some(match &entry.option {
-        Some(own) => format!("its menu text `{own}` is not the event's `{chosen}`"),
+        Some(text) => format!("its menu text `{text}` is not the event's `{selected}`"),
         None => "it has no menu text".to_owned(),
     })
 }
 
-fn unknown_keyword(typed: &Keyword, step: &Step<'_>) -> String {
+fn unknown_keyword(keyword: &Keyword, step: &Step<'_>) -> String {
     let menu = &step.section.menu;
-    format!("keyword {typed} is none of this menu's: {}", listed(menu.iter().map(|entry| entry.keyword.to_string())))
+    format!(
+        "the menu has no keyword {keyword} (it has {})",
+        limited_list(menu.iter().map(|entry| entry.keyword.to_string()))
+    )
 }
 
-/// A keyword that would match if texts were numbers, or if the space within them did not count.
-fn nearly(entry: &MenuEntry, typed: &Keyword) -> Option<String> {
-    let (own, typed) = (entry.keyword.to_string(), typed.to_string());
+/// Explains a keyword that looks like the entry's keyword but is a different text.
+fn near_miss(entry: &MenuEntry, keyword: &Keyword) -> Option<String> {
+    let (own, keyword) = (entry.keyword.to_string(), keyword.to_string());
     let number = |text: &str| text.trim().parse::<f64>().ok();
-    let same_number = number(&own).zip(number(&typed)).is_some_and(|(own, typed)| own == typed);
-    let nearly = same_number || squeezed(&own) == squeezed(&typed);
-    nearly.then(|| {
+    let same_number = number(&own).zip(number(&keyword)).is_some_and(|(own, keyword)| own == keyword);
+    let is_near_miss = same_number || normalize(&own) == normalize(&keyword);
+    is_near_miss.then(|| {
         format!(
-            "keyword {typed} is not {own}: texts are compared character by character, ignoring only case, how a character is \
-             encoded, invisible characters and the space around them"
+            "keyword {keyword} is not {own}: texts are compared character by character, ignoring only case, character \
+             encoding, invisible characters and surrounding space"
         )
     })
 }
 
-/// Why a webhook fires, or does not.
+/// Why a webhook fires, or why not.
 pub(super) fn webhook(place: WebhookPlace<'_>, step: &Step<'_>, event: &StepEvent) -> String {
-    let reached = place.entry.is_none_or(|entry| super::is_chosen(entry, step));
-    match (place.entry, reached, place.webhook.enabled) {
+    let is_reached = place.entry.is_none_or(|entry| super::is_chosen(entry, step));
+    match (place.entry, is_reached, place.webhook.enabled) {
         (None, _, true) => "fires on every event of its section".to_owned(),
         (Some(_), true, true) => match step.choice {
             Some((_, MatchedBy::Option)) => "fires: its menu entry matches by its menu text".to_owned(),
             _ => "fires: its menu entry matches by its keyword".to_owned(),
         },
-        (_, true, false) => "disabled: set `enabled` to true, and it fires".to_owned(),
+        (_, true, false) => "disabled: set `enabled` to true to make it fire".to_owned(),
         (Some(entry), false, enabled) => {
-            let why = self::entry(entry, step, event);
-            let and_disabled = if enabled { "" } else { "; and it is disabled" };
-            format!("its menu entry does not match: {why}{and_disabled}")
+            let reason = self::entry(entry, step, event);
+            let disabled_note = if enabled { "" } else { "; it is also disabled" };
+            format!("its menu entry does not match: {reason}{disabled_note}")
         }
-        // Not reached there is always an entry.
+        // Impossible: without an entry, `is_reached` is true.
         (None, false, _) => String::new(),
     }
 }
 
-/// What becomes of the event.
+/// What happens to the event.
 pub(super) fn result(step: &Step<'_>, event: &StepEvent, webhooks: &[ExplainedWebhook]) -> String {
     let count = |test: fn(&ExplainedWebhook) -> bool| webhooks.iter().filter(|webhook| test(webhook)).count();
     let disabled = count(|webhook| !webhook.enabled && webhook.request.is_some());
-    let and_disabled = match disabled {
+    let disabled_note = match disabled {
         0 => String::new(),
-        1 => ", and one that is disabled would".to_owned(),
-        several => format!(", and {several} that are disabled would"),
+        1 => "; one more would fire if it were enabled".to_owned(),
+        number => format!("; {number} more would fire if they were enabled"),
     };
     match count(|webhook| webhook.fires) {
-        0 if disabled > 0 => "nothing is sent: what matches is disabled; set `enabled` to true".to_owned(),
-        0 => format!("nothing is sent: {}", nothing(step, event)),
-        1 => format!("one webhook fires{and_disabled}"),
-        several => format!("{several} webhooks fire{and_disabled}"),
+        0 if disabled > 0 => {
+            "nothing is sent: all matching webhooks are disabled. Set `enabled` to true to make them fire".to_owned()
+        }
+        0 => format!("nothing is sent: {}", no_match_reason(step, event)),
+        1 => format!("one webhook fires{disabled_note}"),
+        number => format!("{number} webhooks fire{disabled_note}"),
     }
 }
 
-/// Why no webhook was reached.
-fn nothing(step: &Step<'_>, event: &StepEvent) -> String {
+/// Why no webhook matches.
+fn no_match_reason(step: &Step<'_>, event: &StepEvent) -> String {
     let section = step.section;
     match (step.choice, &event.keyword, &event.option) {
         (Some((entry, _)), ..) => {
-            format!(
-                "the section has no webhook of its own, and neither has its menu entry with keyword {}",
-                entry.keyword
-            )
+            format!("neither the section nor its menu entry with keyword {} has a webhook", entry.keyword)
         }
         _ if section.menu.is_empty() => "the section has no webhook".to_owned(),
         (None, None, None) => {
             "the section has no webhook of its own, and the event has neither keyword nor option".to_owned()
         }
-        (None, Some(typed), _) => {
-            format!("the section has no webhook of its own, and {}", unknown_keyword(typed, step))
+        (None, Some(keyword), _) => {
+            format!("the section has no webhook of its own, and {}", unknown_keyword(keyword, step))
         }
-        (None, None, Some(chosen)) => {
+        (None, None, Some(selected)) => {
             let texts: Vec<&str> = section.menu.iter().filter_map(|entry| entry.option.as_deref()).collect();
             format!(
-                "the section has no webhook of its own, and the menu text `{chosen}` is none of this menu's: {}",
-                quoted(texts.into_iter())
+                "the section has no webhook of its own, and the menu has no text `{selected}` (it has {})",
+                quoted_list(texts.into_iter())
             )
         }
     }
 }
 
-fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    listed(names.map(|name| format!("`{name}`")))
+fn quoted_list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    limited_list(names.map(|name| format!("`{name}`")))
 }
 
-fn listed(names: impl Iterator<Item = String>) -> String {
+fn limited_list(names: impl Iterator<Item = String>) -> String {
     let names: Vec<String> = names.collect();
-    let rest = names.len().saturating_sub(MOST_LISTED);
-    let shown = names[..names.len() - rest].join(", ");
-    if rest == 0 { shown } else { format!("{shown} and {rest} more") }
+    let rest = names.len().saturating_sub(MAX_LISTED);
+    let list = names[..names.len() - rest].join(", ");
+    if rest == 0 { list } else { format!("{list} and {rest} more") }
 }

@@ -1,4 +1,4 @@
-//! What is said of the events of the example.
+//! Tests of explanations.
 
 use serde_json::{Value, json};
 
@@ -20,16 +20,16 @@ fn event(label: &str, keyword: Value, option: Value) -> StepEvent {
 }
 
 fn explained(campaign: &Campaign, event: StepEvent) -> Explanation {
-    explain(event, Some((campaign, 7)), Secrets::Masked, DateTime::UNIX_EPOCH)
+    explain(event, Some((campaign, 7)), SecretVisibility::Masked, DateTime::UNIX_EPOCH)
 }
 
-/// What is said of each entry by its keyword, and whether it matches.
+/// The keyword, match and reason of each entry.
 fn entries(explanation: &Explanation) -> Vec<(String, bool, &str)> {
     explanation.entries.iter().map(|entry| (entry.keyword.to_string(), entry.matches, entry.why.as_str())).collect()
 }
 
 #[test]
-fn what_is_sent_is_what_resolves() {
+fn webhooks_that_fire_are_those_that_resolve_returns() {
     let campaign = document::tests::example();
     for label in ["Welcome Message", "Plans", "Offers", "offers", "none"] {
         for keyword in [json!(1), json!(3), json!(" 4 "), json!(4.0), json!(9), Value::Null] {
@@ -40,16 +40,16 @@ fn what_is_sent_is_what_resolves() {
                 let fires = explanation.webhooks.iter().filter(|webhook| webhook.fires);
                 let fires: Vec<_> = fires.map(|webhook| (&webhook.webhook_id, webhook.kind)).collect();
                 assert_eq!(fires, fire.iter().map(|to| (&to.webhook.id, to.kind)).collect::<Vec<_>>());
-                let said = explanation.entries.iter().map(|entry| &entry.why);
-                let mut said = said.chain(explanation.webhooks.iter().map(|webhook| &webhook.why));
-                assert!(said.all(|why| !why.is_empty()) && !explanation.why.is_empty(), "{explanation:#?}");
+                let reasons = explanation.entries.iter().map(|entry| &entry.why);
+                let mut reasons = reasons.chain(explanation.webhooks.iter().map(|webhook| &webhook.why));
+                assert!(reasons.all(|why| !why.is_empty()) && !explanation.why.is_empty(), "{explanation:#?}");
             }
         }
     }
 }
 
 #[test]
-fn the_request_is_there_where_it_would_be_sent() {
+fn webhooks_that_fire_have_a_request() {
     let campaign = document::tests::example();
     let explanation = explained(&campaign, event("Welcome Message", json!("4"), json!("Offers")));
     assert_eq!(explanation.campaign, Some(ExplainedCampaign { id: "13010".to_owned(), version: 7 }));
@@ -69,24 +69,24 @@ fn the_request_is_there_where_it_would_be_sent() {
 }
 
 #[test]
-fn how_an_entry_matches_or_not() {
+fn entries_tell_why_they_match_or_not() {
     let menu = json!([
         { "keyword": 1, "option": "Plans", "webhook": { "url": "https://example.com/1" } },
         { "keyword": "b", "option": "plans " },
         { "keyword": "two words" } ]);
     let campaign = campaign(json!([{ "label": "a", "menu": menu }]));
     let (yes, no) = (true, false);
-    let rest = "keyword 9 is none of this menu's: 1, b, two words";
-    let by_text = format!("matches by its menu text, for {rest}");
-    let number = "keyword 1.0 is not 1: texts are compared character by character, ignoring only case, how a character is \
-                  encoded, invisible characters and the space around them";
-    let second = "has the event's menu text, but so has keyword 1, which comes first";
+    let unknown_keyword = "the menu has no keyword 9 (it has 1, b, two words)";
+    let by_text = format!("matches by its menu text, because {unknown_keyword}");
+    let number = "keyword 1.0 is not 1: texts are compared character by character, ignoring only case, character \
+                  encoding, invisible characters and surrounding space";
+    let second = "has the event's menu text, but so does the entry with keyword 1, which comes first";
     for (keyword, option, expected) in [
         (
             json!("B"),
             json!("PLANS"),
             [
-                (no, "has the event's menu text, but the keyword counts first, and b is another entry's"),
+                (no, "has the event's menu text, but keyword b of another entry matches, and keywords take precedence"),
                 (yes, "matches by its keyword"),
                 (no, "the event's keyword is b"),
             ],
@@ -96,19 +96,19 @@ fn how_an_entry_matches_or_not() {
             Value::Null,
             json!("Plans"),
             [
-                (yes, "matches by its menu text, for the event has no keyword"),
+                (yes, "matches by its menu text, because the event has no keyword"),
                 (no, second),
                 (no, "it has no menu text"),
             ],
         ),
-        (json!(9), Value::Null, [(no, rest), (no, rest), (no, rest)]),
+        (json!(9), Value::Null, [(no, unknown_keyword), (no, unknown_keyword), (no, unknown_keyword)]),
         (
             json!("1.0"),
             Value::Null,
             [
                 (no, number),
-                (no, "keyword 1.0 is none of this menu's: 1, b, two words"),
-                (no, "keyword 1.0 is none of this menu's: 1, b, two words"),
+                (no, "the menu has no keyword 1.0 (it has 1, b, two words)"),
+                (no, "the menu has no keyword 1.0 (it has 1, b, two words)"),
             ],
         ),
         (Value::Null, Value::Null, [(no, "the event has neither keyword nor option"); 3]),
@@ -123,13 +123,13 @@ fn how_an_entry_matches_or_not() {
         ),
     ] {
         let explanation = explained(&campaign, event("a", keyword.clone(), option.clone()));
-        let said: Vec<_> = entries(&explanation).into_iter().map(|(_, matches, why)| (matches, why)).collect();
-        assert_eq!(said, expected, "{keyword} {option}");
+        let reasons: Vec<_> = entries(&explanation).into_iter().map(|(_, matches, why)| (matches, why)).collect();
+        assert_eq!(reasons, expected, "{keyword} {option}");
     }
 }
 
 #[test]
-fn why_nothing_is_sent() {
+fn the_result_tells_why_nothing_is_sent() {
     let webhook = |enabled: bool| json!({ "url": "https://example.com/", "enabled": enabled });
     let campaign = campaign(json!([
         { "label": "Empty" },
@@ -143,19 +143,19 @@ fn why_nothing_is_sent() {
             "Menu",
             json!(1),
             Value::Null,
-            "nothing is sent: the section has no webhook of its own, and neither has its menu entry with keyword 1",
+            "nothing is sent: neither the section nor its menu entry with keyword 1 has a webhook",
         ),
         (
             "Menu",
             json!(2),
             Value::Null,
-            "nothing is sent: the section has no webhook of its own, and keyword 2 is none of this menu's: 1",
+            "nothing is sent: the section has no webhook of its own, and the menu has no keyword 2 (it has 1)",
         ),
         (
             "Menu",
             Value::Null,
             json!("x"),
-            "nothing is sent: the section has no webhook of its own, and the menu text `x` is none of this menu's: `Plans`",
+            "nothing is sent: the section has no webhook of its own, and the menu has no text `x` (it has `Plans`)",
         ),
         (
             "Menu",
@@ -163,14 +163,19 @@ fn why_nothing_is_sent() {
             Value::Null,
             "nothing is sent: the section has no webhook of its own, and the event has neither keyword nor option",
         ),
-        ("Off", json!(1), Value::Null, "nothing is sent: what matches is disabled; set `enabled` to true"),
-        ("Both", json!(1), Value::Null, "one webhook fires, and one that is disabled would"),
+        (
+            "Off",
+            json!(1),
+            Value::Null,
+            "nothing is sent: all matching webhooks are disabled. Set `enabled` to true to make them fire",
+        ),
+        ("Both", json!(1), Value::Null, "one webhook fires; one more would fire if it were enabled"),
         (
             "mENU ",
             json!(1),
             Value::Null,
-            "the campaign has no section with the label `mENU `, but one with `Menu`: labels are compared exactly, case \
-             and space included",
+            "the campaign has no section with the label `mENU `, but one with `Menu`: labels are compared exactly, \
+             including case and spaces",
         ),
         (
             "None",
@@ -182,13 +187,14 @@ fn why_nothing_is_sent() {
         let explanation = explained(&campaign, event(label, keyword, option));
         assert_eq!(explanation.why, why);
     }
-    let off = explained(&campaign, event("Off", json!(1), Value::Null));
-    assert!(off.webhooks.iter().all(|webhook| !webhook.fires && webhook.request.is_some()), "{off:#?}");
-    assert!(off.webhooks.iter().all(|webhook| webhook.why == "disabled: set `enabled` to true, and it fires"));
+    let disabled = explained(&campaign, event("Off", json!(1), Value::Null));
+    assert!(disabled.webhooks.iter().all(|webhook| !webhook.fires && webhook.request.is_some()), "{disabled:#?}");
+    assert!(disabled.webhooks.iter().all(|webhook| webhook.why == "disabled: set `enabled` to true to make it fire"));
     let other = explained(&campaign, event("Off", json!(2), Value::Null));
-    let said = &other.webhooks[1].why;
-    assert!(said.contains("does not match") && said.ends_with("and it is disabled"), "{said}");
+    let reasons = &other.webhooks[1].why;
+    assert!(reasons.contains("does not match") && reasons.ends_with("it is also disabled"), "{reasons}");
 
-    let nowhere = explain(event("a", json!(1), Value::Null), None, Secrets::Shown, DateTime::UNIX_EPOCH);
-    assert_eq!(nowhere.why, "there is no campaign `13010`: create it, or mend the event's `campaignId`");
+    let unknown_campaign =
+        explain(event("a", json!(1), Value::Null), None, SecretVisibility::Visible, DateTime::UNIX_EPOCH);
+    assert_eq!(unknown_campaign.why, "there is no campaign `13010`: create it, or correct the event's `campaignId`");
 }

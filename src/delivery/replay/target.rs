@@ -1,4 +1,4 @@
-//! Where a replay sends a dead letter.
+//! Determines the target to which a replay sends a dead letter.
 
 use std::sync::Arc;
 
@@ -8,45 +8,48 @@ use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::resolve;
 
-/// Where a letter is sent again. Its own target is the webhook as it was, without the values of headers and the secret;
-/// `current` is the webhook as it is, if there is one.
+/// Returns the target of a letter. The letter stores its original webhook without header values and secret. `current`
+/// is the webhook in the current configuration, if it exists.
 ///
 /// # Errors
-/// The reason for which it can't be sent. A letter that died while it waited has no original: it dies of the same again.
+/// The reason why the letter cannot be sent. A letter without an original target fails with its own reason again.
 pub fn target(
     config: ReplayConfig,
     letter: &DeadLetter,
     current: Option<WebhookPlace<'_>>,
 ) -> Result<Target, DeadLetterReason> {
     match (config, &letter.target) {
-        (ReplayConfig::Current, _) => resolve::current(current),
+        (ReplayConfig::Current, _) => resolve::current_target(current),
         (ReplayConfig::Original, None) => Err(letter.reason),
-        (ReplayConfig::Original, Some(original)) => unmasked(original, current).ok_or(DeadLetterReason::WebhookDeleted),
+        (ReplayConfig::Original, Some(original)) => {
+            with_current_secrets(original, current).ok_or(DeadLetterReason::WebhookDeleted)
+        }
     }
 }
 
-/// The original webhook with the values of headers and the secret as they are now; without them where it has another scheme, host or
-/// port by now. A header that the webhook does not
-/// have any more is left out; where the webhook is gone there is nothing to put in the place of what is masked.
-fn unmasked(original: &Target, current: Option<WebhookPlace<'_>>) -> Option<Target> {
+/// Returns the original webhook with the current header values and secrets. Headers that the current webhook does not
+/// have are removed. If the current webhook has another scheme, host or port, all masked values are removed. `None` if
+/// there are masked values and the webhook does not exist any more.
+fn with_current_secrets(original: &Target, current: Option<WebhookPlace<'_>>) -> Option<Target> {
     let mut target = original.clone();
     let webhook = Arc::make_mut(&mut target.webhook);
     if webhook.headers.is_empty() && webhook.secret.is_none() {
         return Some(target);
     }
     let current = current?.webhook;
-    // Secrets of one host are not sent to another.
-    if current.url.place().endpoint != webhook.url.place().endpoint {
+    // Never send the secrets of one host to another.
+    if current.url.receiver_key().endpoint != webhook.url.receiver_key().endpoint {
         webhook.headers.retain(|_, value| value.as_str() != Some(MASK));
         webhook.secret = None;
         webhook.previous_secrets.clear();
         return Some(target);
     }
-    let of_now = |name: &str| current.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    let current_header =
+        |name: &str| current.headers.iter().find(|(current_name, _)| current_name.eq_ignore_ascii_case(name));
     webhook.headers = std::mem::take(&mut webhook.headers)
         .into_iter()
         .filter_map(|(name, value)| match value.as_str() {
-            Some(MASK) => of_now(&name).map(|(_, value)| (name, value.clone())),
+            Some(MASK) => current_header(&name).map(|(_, value)| (name, value.clone())),
             _ => Some((name, value)),
         })
         .collect();
@@ -79,29 +82,33 @@ mod tests {
         let old = campaign("https://old.example/hook", true, json!({ "X-Key": "old", "X-Gone": "gone" }));
         let mut original = old.place_of(&id).expect("a webhook").target();
         original.mask();
-        let now = campaign("https://old.example/new", true, json!({ "x-key": "new" }));
-        let elsewhere = campaign("https://new.example/hook", true, json!({ "x-key": "new" }));
+        let current_campaign = campaign("https://old.example/new", true, json!({ "x-key": "new" }));
+        let on_other_host = campaign("https://new.example/hook", true, json!({ "x-key": "new" }));
         let disabled = campaign("https://new.example/hook", false, json!({}));
         let place = |campaign| Campaign::place_of(campaign, &id);
 
-        let letter = DeadLetter::of_body(b"", Vec::new(), "1", DeadLetterReason::WebhookDisabled, DateTime::UNIX_EPOCH);
-        let with = |original: &Target| DeadLetter { target: Some(original.clone()), ..letter.clone() };
-        // It died while it waited.
-        assert_eq!(target(ReplayConfig::Original, &letter, place(&now)), Err(DeadLetterReason::WebhookDisabled));
-        assert!(target(ReplayConfig::Current, &letter, place(&now)).is_ok());
-        let letter = with(&original);
-        let current = target(ReplayConfig::Current, &letter, place(&now)).expect("a target");
-        assert_eq!(current, place(&now).expect("a webhook").target());
-        let sent = target(ReplayConfig::Original, &letter, place(&now)).expect("a target").webhook;
+        let letter =
+            DeadLetter::from_body(b"", Vec::new(), "1", DeadLetterReason::WebhookDisabled, DateTime::UNIX_EPOCH);
+        let letter_with_target = |original: &Target| DeadLetter { target: Some(original.clone()), ..letter.clone() };
+        // The letter has no original target.
+        assert_eq!(
+            target(ReplayConfig::Original, &letter, place(&current_campaign)),
+            Err(DeadLetterReason::WebhookDisabled)
+        );
+        assert!(target(ReplayConfig::Current, &letter, place(&current_campaign)).is_ok());
+        let letter = letter_with_target(&original);
+        let current = target(ReplayConfig::Current, &letter, place(&current_campaign)).expect("a target");
+        assert_eq!(current, place(&current_campaign).expect("a webhook").target());
+        let sent = target(ReplayConfig::Original, &letter, place(&current_campaign)).expect("a target").webhook;
         assert_eq!(sent.url.as_str(), "https://old.example/hook");
-        // The value is the one of now, for none is kept; a header that is gone has none.
+        // The header has the current value, because no old value is stored. The removed header is absent.
         assert_eq!(serde_json::Value::from(sent.headers.clone()), json!({ "X-Key": "new" }));
 
-        let sent = target(ReplayConfig::Original, &letter, place(&elsewhere)).expect("a target").webhook;
+        let sent = target(ReplayConfig::Original, &letter, place(&on_other_host)).expect("a target").webhook;
         assert_eq!(
             (sent.url.as_str(), sent.headers.len()),
             ("https://old.example/hook", 0),
-            "that is another host's secret"
+            "the header is a secret of the other host"
         );
 
         assert_eq!(target(ReplayConfig::Current, &letter, None), Err(DeadLetterReason::WebhookDeleted));
@@ -109,6 +116,6 @@ mod tests {
         assert_eq!(target(ReplayConfig::Current, &letter, place(&disabled)), Err(DeadLetterReason::WebhookDisabled));
         assert!(target(ReplayConfig::Original, &letter, place(&disabled)).is_ok());
         Arc::make_mut(&mut original.webhook).headers.clear();
-        assert!(target(ReplayConfig::Original, &with(&original), None).is_ok());
+        assert!(target(ReplayConfig::Original, &letter_with_target(&original), None).is_ok());
     }
 }

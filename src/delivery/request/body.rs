@@ -1,4 +1,4 @@
-//! The JSON body of a request. A webhook with large extra parameters has one copy of them, however many requests are in flight.
+//! Renders the JSON body of a request. All requests of a webhook share one copy of large extra parameters.
 
 use std::borrow::Cow;
 
@@ -9,25 +9,24 @@ use crate::delivery::campaign::{Target, WebhookKind};
 use crate::delivery::event::StepEvent;
 use crate::delivery::timestamp;
 
-/// Extra parameters of at least these bytes are shared. Smaller ones are copied: one part is cheaper to send than two.
+/// Smaller parameters are copied, because a body of one part is cheaper to send.
 const MIN_SHARED_BYTES: usize = 16 * 1024;
 
-/// The bytes of a body.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestBody {
-    /// Of this request alone.
+    /// The part of this request only.
     own: Bytes,
-    /// The end of the body, which other requests of the same webhook share; often empty.
+    /// The end of the body, shared by the requests of the webhook. Often empty.
     shared: Bytes,
 }
 
 impl RequestBody {
-    /// Both parts, in their order. The second may be empty.
+    /// The parts in order. The second part may be empty.
     pub fn into_parts(self) -> [Bytes; 2] {
         [self.own, self.shared]
     }
 
-    /// All bytes in a row; a copy if they are in two parts.
+    /// The whole body. Copies it if it has two parts.
     pub fn contiguous(&self) -> Cow<'_, [u8]> {
         if self.shared.is_empty() { Cow::Borrowed(&self.own) } else { Cow::Owned([&*self.own, &*self.shared].concat()) }
     }
@@ -39,36 +38,35 @@ impl From<Vec<u8>> for RequestBody {
     }
 }
 
-/// Renders the body of a request for `event`.
 pub(super) fn render(event: &StepEvent, target: &Target) -> RequestBody {
     let parameters = &target.webhook.body;
-    let is_shared = parameters.len() >= MIN_SHARED_BYTES;
-    let mut bytes = Vec::with_capacity(512 + if is_shared { 0 } else { parameters.len() });
-    // Writing JSON to memory can't fail: all keys are strings, and no value's serialization reports errors.
-    if serde_json::to_writer(&mut bytes, &OwnParameters { event, kind: target.kind }).is_err() {
+    let shares_parameters = parameters.len() >= MIN_SHARED_BYTES;
+    let mut bytes = Vec::with_capacity(512 + if shares_parameters { 0 } else { parameters.len() });
+    // Cannot fail: all keys are strings, and no value returns an error.
+    if serde_json::to_writer(&mut bytes, &EventParameters { event, kind: target.kind }).is_err() {
         return Vec::new().into();
     }
     if parameters.is_empty() {
         return bytes.into();
     }
-    // In place of the closing brace.
+    // Replace the closing brace.
     bytes.pop();
     bytes.push(b',');
     let fields = parameters.fields();
-    if is_shared {
+    if shares_parameters {
         return RequestBody { own: bytes.into(), shared: fields };
     }
     bytes.extend_from_slice(&fields);
     bytes.into()
 }
 
-/// The event's part of a body: its keys in their order.
-struct OwnParameters<'a> {
+/// The standard parameters, in the order of the contract.
+struct EventParameters<'a> {
     event: &'a StepEvent,
     kind: WebhookKind,
 }
 
-impl Serialize for OwnParameters<'_> {
+impl Serialize for EventParameters<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let event = self.event;
         let mut map = serializer.serialize_map(None)?;
@@ -100,8 +98,8 @@ mod tests {
     use crate::delivery::egress::HttpUrls;
     use crate::delivery::event;
 
-    /// Bodies of two events, for a webhook with an extra parameter of `length` characters.
-    fn bodies(length: usize) -> [RequestBody; 2] {
+    /// The bodies of two events for a webhook with an extra parameter of `length` characters.
+    fn render_two(length: usize) -> [RequestBody; 2] {
         let webhook = json!({ "url": "https://example.com/", "body": { "a": "x".repeat(length), "b": 1 } });
         let document = json!({ "id": "1", "sections": [{ "label": "s", "webhook": webhook }] }).to_string();
         let campaign = document::read(document.as_bytes(), HttpUrls::Refused, None).expect("a campaign");
@@ -114,9 +112,9 @@ mod tests {
     }
 
     #[test]
-    fn large_parameters_are_one_text_and_the_body_is_the_same() {
+    fn large_parameters_are_shared_between_bodies() {
         for length in [1, MIN_SHARED_BYTES, 900_000] {
-            let [one, two] = bodies(length);
+            let [one, two] = render_two(length);
             let text = String::from_utf8(one.contiguous().into_owned()).expect("text");
             let expected = format!(
                 r#"{{"campaignId":"1","label":"s","phoneNumber":"1","date":"2024-06-18T23:26:14.000Z","response":"one","a":"{}","b":1}}"#,

@@ -1,38 +1,38 @@
-//! Which column each node is in.
+//! Assigns each node to a column.
 
 use std::collections::VecDeque;
 
 use crate::delivery::campaign::SectionKind;
 use crate::flow::graph::Graph;
 
-/// The column of each node: of a section its distance from the Welcome Message, of what else there is the one after the
-/// last section that leads there. Sections that are not reached have a beginning of their own in the first column.
+/// Returns the column of each node. The column of a section is its distance from the Welcome Message. Other nodes are
+/// one column to the right of the last section that leads to them. Unreached sections start at the first column.
 pub(super) fn columns(graph: &Graph) -> Vec<usize> {
-    let sections = graph.cards().count();
-    let mut leads_to = vec![Vec::new(); sections];
-    let mut is_led_to = vec![false; sections];
-    for arrow in graph.arrows.iter().filter(|arrow| arrow.to < sections) {
+    let section_count = graph.sections().count();
+    let mut leads_to = vec![Vec::new(); section_count];
+    let mut has_incoming = vec![false; section_count];
+    for arrow in graph.arrows.iter().filter(|arrow| arrow.to < section_count) {
         leads_to[arrow.from].push(arrow.to);
-        is_led_to[arrow.to] |= arrow.from != arrow.to;
+        has_incoming[arrow.to] |= arrow.from != arrow.to;
     }
-    let first = graph.cards().position(|card| card.kind == SectionKind::WelcomeMessage);
-    let beginnings = (0..sections).filter(|section| !is_led_to[*section]);
-    // Of those that remain, the sections of a circle that nothing leads into, the first is as good as any.
-    let roots = first.into_iter().chain(beginnings).chain(0..sections);
+    let first = graph.sections().position(|section| section.kind == SectionKind::WelcomeMessage);
+    let entry_points = (0..section_count).filter(|section| !has_incoming[*section]);
+    // Only cycles without an incoming arrow remain. They start at their first section.
+    let roots = first.into_iter().chain(entry_points).chain(0..section_count);
 
-    let mut ranks: Vec<Option<usize>> = vec![None; sections];
+    let mut ranks: Vec<Option<usize>> = vec![None; section_count];
     for root in roots {
-        let mut next = VecDeque::from([(root, 0)]);
-        while let Some((section, rank)) = next.pop_front() {
+        let mut queue = VecDeque::from([(root, 0)]);
+        while let Some((section, rank)) = queue.pop_front() {
             if ranks[section].is_none() {
                 ranks[section] = Some(rank);
-                next.extend(leads_to[section].iter().map(|to| (*to, rank + 1)));
+                queue.extend(leads_to[section].iter().map(|to| (*to, rank + 1)));
             }
         }
     }
     let mut columns: Vec<usize> = ranks.into_iter().map(Option::unwrap_or_default).collect();
     columns.resize(graph.nodes.len(), 0);
-    for arrow in graph.arrows.iter().filter(|arrow| arrow.to >= sections) {
+    for arrow in graph.arrows.iter().filter(|arrow| arrow.to >= section_count) {
         columns[arrow.to] = columns[arrow.to].max(columns[arrow.from] + 1);
     }
     columns

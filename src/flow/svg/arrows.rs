@@ -1,39 +1,38 @@
-//! Arrows: their lines and heads.
+//! Writes arrows: their lines and heads.
 
 use std::fmt::{self, Write as _};
 
-use super::{Picture, labels};
+use super::{SvgWriter, labels};
 use crate::delivery::campaign::WebhookKind;
 use crate::flow::graph::ArrowKind;
-use crate::flow::layout::{Heading, Point};
+use crate::flow::layout::{Direction, Point};
 use crate::flow::text::Escaped;
 
-/// How much of an arrow is its head.
-const HEAD: i64 = 12;
-/// How far a line goes ahead, at least and at most, before it turns round.
-const TURNS: (i64, i64) = (24, 60);
+const HEAD_LENGTH: i64 = 12;
+/// Minimum and maximum distance that a line runs straight before it turns around.
+const TURN_DISTANCE: (i64, i64) = (24, 60);
 
-impl Picture<'_> {
-    /// All arrows. They are told with the rows, so who hears the picture does not hear them again.
-    pub(super) fn arrows(&self, out: &mut String) -> fmt::Result {
+impl SvgWriter<'_> {
+    /// Hidden from screen readers, because the labels of the rows name the targets of the arrows.
+    pub(super) fn write_arrows(&self, out: &mut String) -> fmt::Result {
         writeln!(out, r#"<g class="arrows" aria-hidden="true">"#)?;
         let graph = &self.drawing.graph;
         for (arrow, route) in graph.arrows.iter().zip(&self.drawing.routes) {
-            let Some(card) = graph.card(arrow.from) else { continue };
-            let (row, end) = (labels::row(&card.rows[arrow.row]), labels::end(graph, arrow));
+            let Some(section) = graph.section(arrow.from) else { continue };
+            let (row, target) = (labels::row(&section.rows[arrow.row]), labels::target(graph, arrow));
             write!(out, r#"<g class="arrow {}"><title>"#, class(arrow.kind))?;
-            write!(out, "{}, {}: {}</title>", Escaped(&card.label), Escaped(&row), Escaped(&end))?;
-            self::arrow(out, arrow.kind, &route.0)?;
+            write!(out, "{}, {}: {}</title>", Escaped(&section.label), Escaped(&row), Escaped(&target))?;
+            write_arrow(out, arrow.kind, &route.0)?;
             writeln!(out, "</g>")?;
         }
         writeln!(out, "</g>")
     }
 }
 
-/// A short arrow of a kind, for the legend.
-pub(super) fn sample(out: &mut String, kind: ArrowKind, x: i64, y: i64) -> fmt::Result {
+/// Writes a short arrow for the legend.
+pub(super) fn write_sample(out: &mut String, kind: ArrowKind, x: i64, y: i64) -> fmt::Result {
     write!(out, r#"<g class="arrow {}">"#, class(kind))?;
-    arrow(out, kind, &[x + 4, x + 44].map(|x| Point { x, y, heading: Heading::Right }))?;
+    write_arrow(out, kind, &[x + 4, x + 44].map(|x| Point { x, y, direction: Direction::Right }))?;
     out.write_str("</g>")
 }
 
@@ -46,18 +45,18 @@ fn class(kind: ArrowKind) -> &'static str {
     }
 }
 
-fn arrow(out: &mut String, kind: ArrowKind, points: &[Point]) -> fmt::Result {
+fn write_arrow(out: &mut String, kind: ArrowKind, points: &[Point]) -> fmt::Result {
     let ([start, ..], [.., tip]) = (points, points) else { return Ok(()) };
     write!(out, r#"<path class="line" d=""#)?;
-    line(out, points)?;
+    write_line(out, points)?;
     write!(out, r#""/><circle class="start" cx="{}" cy="{}" r="3"/>"#, start.x, start.y)?;
     let (x, y) = (tip.x, tip.y);
     match kind {
         ArrowKind::Interaction | ArrowKind::Campaign => {
-            write!(out, r#"<path class="head" d="M{},{}l{HEAD},5l-{HEAD},5z"/>"#, x - HEAD, y - 5)
+            write!(out, r#"<path class="head" d="M{},{}l{HEAD_LENGTH},5l-{HEAD_LENGTH},5z"/>"#, x - HEAD_LENGTH, y - 5)
         }
         ArrowKind::Webhook(WebhookKind::Redirect) => {
-            write!(out, r#"<path class="head" d="M{},{y}l6,-5l6,5l-6,5z"/>"#, x - HEAD)
+            write!(out, r#"<path class="head" d="M{},{y}l6,-5l6,5l-6,5z"/>"#, x - HEAD_LENGTH)
         }
         ArrowKind::Webhook(WebhookKind::Underlying) => {
             write!(out, r#"<circle class="head" cx="{}" cy="{y}" r="5"/>"#, x - 6)
@@ -65,19 +64,18 @@ fn arrow(out: &mut String, kind: ArrowKind, points: &[Point]) -> fmt::Result {
     }
 }
 
-/// The line of an arrow, from its head to its start: so arrows that share the way to a node have their dashes at the
-/// same places.
-fn line(out: &mut String, points: &[Point]) -> fmt::Result {
+/// Writes the line from the head to the start, so that the dashes of arrows that share a lane coincide.
+fn write_line(out: &mut String, points: &[Point]) -> fmt::Result {
     let Some((tip, before)) = points.split_last() else { return Ok(()) };
-    let mut to = Point { x: tip.x - HEAD, ..*tip };
+    let mut to = Point { x: tip.x - HEAD_LENGTH, ..*tip };
     write!(out, "M{},{}", to.x, to.y)?;
     for from in before.iter().rev() {
-        match (from.heading == to.heading, from.x == to.x, from.y == to.y) {
+        match (from.direction == to.direction, from.x == to.x, from.y == to.y) {
             (true, true, _) => write!(out, "V{}", from.y)?,
             (true, _, true) => write!(out, "H{}", from.x)?,
             _ => {
-                let reach = reach(*from, to);
-                let (near, far) = (beside(to, -reach), beside(*from, reach));
+                let distance = control_distance(*from, to);
+                let (near, far) = (control_point(to, -distance), control_point(*from, distance));
                 write!(out, "C{},{} {},{} {},{}", near.0, near.1, far.0, far.1, from.x, from.y)?;
             }
         }
@@ -86,23 +84,24 @@ fn line(out: &mut String, points: &[Point]) -> fmt::Result {
     Ok(())
 }
 
-/// How far a line goes straight on at the ends of a curve.
-fn reach(from: Point, to: Point) -> i64 {
+/// Distance of the control points of a curve from its ends.
+fn control_distance(from: Point, to: Point) -> i64 {
     let (across, down) = ((to.x - from.x).abs(), (to.y - from.y).abs());
-    match (from.heading, to.heading) {
+    match (from.direction, to.direction) {
         (one, other) if one == other => across / 2,
-        (Heading::Right, Heading::Left) | (Heading::Left, Heading::Right) => (down / 2).clamp(TURNS.0, TURNS.1),
+        (Direction::Right, Direction::Left) | (Direction::Left, Direction::Right) => {
+            (down / 2).clamp(TURN_DISTANCE.0, TURN_DISTANCE.1)
+        }
         // A quarter of a circle.
         _ => across.min(down) * 55 / 100,
     }
 }
 
-/// A point so far ahead of another.
-fn beside(point: Point, ahead: i64) -> (i64, i64) {
-    match point.heading {
-        Heading::Right => (point.x + ahead, point.y),
-        Heading::Left => (point.x - ahead, point.y),
-        Heading::Up => (point.x, point.y - ahead),
-        Heading::Down => (point.x, point.y + ahead),
+fn control_point(point: Point, distance: i64) -> (i64, i64) {
+    match point.direction {
+        Direction::Right => (point.x + distance, point.y),
+        Direction::Left => (point.x - distance, point.y),
+        Direction::Up => (point.x, point.y - distance),
+        Direction::Down => (point.x, point.y + distance),
     }
 }

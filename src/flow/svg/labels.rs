@@ -1,25 +1,23 @@
-//! What is said of nodes and arrows, in words.
+//! Texts of nodes and arrows, for labels and tooltips.
 
 use crate::delivery::campaign::{SectionKind, WebhookKind};
 use crate::flow::graph::{
-    Arrow, ArrowKind, DanglingTarget, EntryNode, Graph, HookState, Node, Reach, SectionNode, WebhookNode,
+    Arrow, ArrowKind, DanglingTarget, EntryNode, Graph, Node, Reach, SectionNode, WebhookNode, WebhookState,
 };
 use crate::flow::health::Health;
 
-/// A section's name, and what is to be known of it.
-pub(super) fn section(card: &SectionNode) -> String {
-    let kind = match card.kind {
+pub(super) fn section(section: &SectionNode) -> String {
+    let kind = match section.kind {
         SectionKind::WelcomeMessage => "Welcome Message",
         SectionKind::Interaction => "Interaction",
     };
-    let name = if card.label == kind { kind.to_owned() } else { format!("{kind} {}", card.label) };
-    match card.reach {
+    let name = if section.label == kind { kind.to_owned() } else { format!("{kind} {}", section.label) };
+    match section.reach {
         Reach::Reached => name,
         Reach::Unreached => format!("{name}, not reached from the Welcome Message"),
     }
 }
 
-/// A row's name.
 pub(super) fn row(row: &EntryNode) -> String {
     match row {
         EntryNode::Own => "Every event".to_owned(),
@@ -28,22 +26,20 @@ pub(super) fn row(row: &EntryNode) -> String {
     }
 }
 
-/// A row's name, and where its arrows lead.
-pub(super) fn row_with_arrows(graph: &Graph, named: &EntryNode, arrows: &[&Arrow]) -> String {
-    let ends: Vec<String> = arrows.iter().map(|arrow| end(graph, arrow)).collect();
-    match ends.as_slice() {
-        [] => format!("{}: leads nowhere", row(named)),
-        ends => format!("{}: {}", row(named), ends.join(", ")),
+pub(super) fn row_with_arrows(graph: &Graph, entry: &EntryNode, arrows: &[&Arrow]) -> String {
+    let targets: Vec<String> = arrows.iter().map(|arrow| target(graph, arrow)).collect();
+    match targets.as_slice() {
+        [] => format!("{}: leads nowhere", row(entry)),
+        targets => format!("{}: {}", row(entry), targets.join(", ")),
     }
 }
 
-/// Where an arrow leads.
-pub(super) fn end(graph: &Graph, arrow: &Arrow) -> String {
+pub(super) fn target(graph: &Graph, arrow: &Arrow) -> String {
     let name = match &graph.nodes[arrow.to] {
-        Node::Section(card) => card.label.clone(),
+        Node::Section(section) => section.label.clone(),
         Node::Campaign(name) => name.clone(),
-        Node::Webhook(hook) => hook.url.clone(),
-        Node::Missing(missing) => return missing_name(missing),
+        Node::Webhook(webhook) => webhook.url.clone(),
+        Node::Missing(target) => return missing_target_label(target),
     };
     let kind = match arrow.kind {
         ArrowKind::Interaction => "to the interaction",
@@ -54,35 +50,34 @@ pub(super) fn end(graph: &Graph, arrow: &Arrow) -> String {
     format!("{kind} {name}")
 }
 
-/// What kind of webhook it is.
-pub(super) fn hook_kind(hook: &WebhookNode) -> &'static str {
-    match hook.kind {
+pub(super) fn webhook_kind(webhook: &WebhookNode) -> &'static str {
+    match webhook.kind {
         WebhookKind::Redirect => "redirect webhook",
         WebhookKind::Underlying => "underlying webhook",
     }
 }
 
-/// How a webhook is doing, as a class and in words; no words where nothing is known.
-pub(super) fn hook_state(hook: &WebhookNode, health: Health) -> (&'static str, Option<String>) {
-    match (hook.state, health) {
-        (HookState::Disabled, _) => ("disabled", Some("disabled".to_owned())),
-        (HookState::Enabled, Health::Unknown) => ("unknown", None),
-        (HookState::Enabled, Health::Healthy) => ("healthy", Some("healthy".to_owned())),
-        (HookState::Enabled, Health::Failing { percent }) => ("failing", Some(format!("{percent} % failing"))),
-        (HookState::Enabled, Health::Paused) => ("paused", Some("paused".to_owned())),
+/// The class and the text of a webhook's state. No text if the health is unknown.
+pub(super) fn webhook_state(webhook: &WebhookNode, health: Health) -> (&'static str, Option<String>) {
+    match (webhook.state, health) {
+        (WebhookState::Disabled, _) => ("disabled", Some("disabled".to_owned())),
+        (WebhookState::Enabled, Health::Unknown) => ("unknown", None),
+        (WebhookState::Enabled, Health::Healthy) => ("healthy", Some("healthy".to_owned())),
+        (WebhookState::Enabled, Health::Failing { percent }) => ("failing", Some(format!("{percent} % failing"))),
+        (WebhookState::Enabled, Health::Paused) => ("paused", Some("paused".to_owned())),
     }
 }
 
-/// What is wrong with a redirect, and what it names.
-pub(super) fn missing(missing: &DanglingTarget) -> (&'static str, &str) {
-    match missing {
+/// The problem of a redirect, and its target or a detail.
+pub(super) fn missing_target(target: &DanglingTarget) -> (&'static str, &str) {
+    match target {
         DanglingTarget::Section(label) => ("no such section", label),
-        DanglingTarget::Name => ("broken redirect", "it does not say where"),
-        DanglingTarget::Webhook => ("broken redirect", "it has no webhook"),
+        DanglingTarget::Name => ("broken redirect", "its target is missing"),
+        DanglingTarget::Webhook => ("broken redirect", "its webhook is missing"),
     }
 }
 
-fn missing_name(gone: &DanglingTarget) -> String {
-    let (fault, name) = missing(gone);
-    format!("{fault}: {name}")
+fn missing_target_label(target: &DanglingTarget) -> String {
+    let (problem, name) = missing_target(target);
+    format!("{problem}: {name}")
 }

@@ -1,5 +1,5 @@
-//! Style sheets, the script and the icon: in the program itself. Their addresses have a hash of what they are, so that a
-//! browser can keep them for ever.
+//! Style sheets, script and icon, compiled into the program. Their URLs contain a hash of the content, so that browsers
+//! may cache them forever.
 
 use std::sync::LazyLock;
 
@@ -14,14 +14,14 @@ use super::super::ApiState;
 
 struct Asset {
     name: &'static str,
-    kind: &'static str,
+    content_type: &'static str,
     content: &'static str,
 }
 
 const ASSETS: [Asset; 3] = [
     Asset {
         name: "console.css",
-        kind: "text/css; charset=utf-8",
+        content_type: "text/css; charset=utf-8",
         content: concat!(
             include_str!("../../../assets/console.css"),
             include_str!("../../../assets/dead_letters.css"),
@@ -31,34 +31,33 @@ const ASSETS: [Asset; 3] = [
     },
     Asset {
         name: "console.js",
-        kind: "text/javascript; charset=utf-8",
+        content_type: "text/javascript; charset=utf-8",
         content: include_str!("../../../assets/console.js"),
     },
-    Asset { name: "icon.svg", kind: "image/svg+xml", content: include_str!("../../../assets/icon.svg") },
+    Asset { name: "icon.svg", content_type: "image/svg+xml", content: include_str!("../../../assets/icon.svg") },
 ];
 
-/// Of all assets together: a program has one set.
+/// One hash of all assets together.
 static HASH: LazyLock<String> = LazyLock::new(|| {
     let mut hash = Sha256::new();
     ASSETS.iter().for_each(|asset| hash.update(asset.content));
     hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 });
 
-/// The assets. Anybody may have them: the page that asks for a token needs them too.
+/// Needs no session, because the login page uses the assets too.
 pub(super) fn router() -> Router<ApiState> {
-    Router::new().route("/assets/{hash}/{name}", get(asset))
+    Router::new().route("/assets/{hash}/{name}", get(serve))
 }
 
-/// Where an asset is.
-pub(super) fn address(name: &str) -> String {
+pub(super) fn href(name: &str) -> String {
     format!("/assets/{}/{name}", *HASH)
 }
 
-async fn asset(Path((hash, name)): Path<(String, String)>) -> Response {
+async fn serve(Path((hash, name)): Path<(String, String)>) -> Response {
     match ASSETS.iter().find(|asset| asset.name == name && hash == *HASH) {
         Some(asset) => {
             let headers = [
-                (header::CONTENT_TYPE, asset.kind),
+                (header::CONTENT_TYPE, asset.content_type),
                 (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
                 (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             ];

@@ -1,4 +1,4 @@
-//! Campaigns: the list, one with its sections and menus, and what is changed of it as a whole.
+//! Campaigns: the list, the page of one with its sections and menus, and changes of a whole campaign.
 
 use askama::Template;
 use axum::extract::State;
@@ -11,7 +11,7 @@ use super::super::extract::Id;
 use super::super::problem::Problem;
 use super::super::route::Route;
 use super::editor::edit_target::EditTarget;
-use super::form::{Form, Query, address};
+use super::form::{Form, Query, with_query};
 use super::form_errors::Errors;
 use super::layout::{Layout, PageError, RequestContext, Time, page, page_with, with_audit};
 use super::links;
@@ -23,14 +23,12 @@ use crate::delivery::violation::Violation;
 use crate::store::{ChangeAuthor, Store, StoreError, StoredCampaign};
 use crate::view_sync::SyncState;
 
-/// So many campaigns are on one page of the list.
-const PER_PAGE: usize = 50;
+const CAMPAIGNS_PER_PAGE: usize = 50;
 
-/// The pages of campaigns.
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/campaigns", Role::Viewer, list),
-        Route::get("/new-campaign", Role::Editor, ask),
+        Route::get("/new-campaign", Role::Editor, show_new_form),
         Route::post("/new-campaign", Role::Editor, create),
         Route::get("/campaigns/{id}", Role::Viewer, show),
         Route::post("/campaigns/{id}/rename", Role::Editor, rename),
@@ -39,39 +37,39 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-/// Who made the last change, and when.
-pub(super) struct Changed {
+/// Author and time of a change.
+pub(super) struct LastChange {
     pub(super) by: String,
     pub(super) at: Time,
 }
 
-impl From<&ChangeAuthor> for Changed {
-    fn from(made: &ChangeAuthor) -> Self {
-        Self { by: made.by.clone(), at: Time(made.at) }
+impl From<&ChangeAuthor> for LastChange {
+    fn from(author: &ChangeAuthor) -> Self {
+        Self { by: author.by.clone(), at: Time(author.at) }
     }
 }
 
 #[derive(Template)]
 #[template(path = "campaigns.html")]
 struct CampaignsPage {
-    frame: Layout,
+    layout: Layout,
     q: String,
     campaigns: Vec<CampaignRow>,
     next: Option<String>,
-    /// Whether there may be more than this worker has read so far.
+    /// Whether this worker has not read all campaigns yet.
     is_catching_up: bool,
-    /// Why campaigns may be missing.
-    incomplete: Option<String>,
+    /// Why campaigns may be missing from the stream.
+    incomplete_reason: Option<String>,
     may_edit: bool,
 }
 
 struct CampaignRow {
     id: String,
     name: String,
-    address: String,
+    href: String,
     sections: usize,
     webhooks: usize,
-    changed: Option<Changed>,
+    last_change: Option<LastChange>,
 }
 
 impl CampaignRow {
@@ -79,43 +77,47 @@ impl CampaignRow {
         let campaign = &stored.campaign;
         Self {
             id: campaign.id.clone(),
-            name: name_of(campaign).to_owned(),
-            address: links::campaign(&campaign.id),
+            name: display_name(campaign).to_owned(),
+            href: links::campaign(&campaign.id),
             sections: campaign.sections.len(),
             webhooks: campaign.places().count(),
-            changed: stored.made.as_ref().map(Changed::from),
+            last_change: stored.author.as_ref().map(LastChange::from),
         }
     }
 }
 
-async fn list(State(http): State<ApiState>, visit: RequestContext, Query(query): Query) -> Result<Response, PageError> {
+async fn list(
+    State(state): State<ApiState>,
+    context: RequestContext,
+    Query(query): Query,
+) -> Result<Response, PageError> {
     let q = query.get("q").trim().to_owned();
-    let after = query.given("after").map(str::to_owned);
-    // What nobody has reads every campaign.
-    let mut campaigns = tokio::task::block_in_place(|| found(&http.store, &q.to_lowercase(), after))?;
-    let next = (campaigns.len() > PER_PAGE).then(|| {
-        campaigns.truncate(PER_PAGE);
+    let after = query.get_non_blank("after").map(str::to_owned);
+    // A search without a match reads every campaign.
+    let mut campaigns = tokio::task::block_in_place(|| search(&state.store, &q.to_lowercase(), after))?;
+    let next = (campaigns.len() > CAMPAIGNS_PER_PAGE).then(|| {
+        campaigns.truncate(CAMPAIGNS_PER_PAGE);
         let last = campaigns.last().map_or("", |last| last.id.as_str());
-        address("/campaigns", &[("q", &q), ("after", last)])
+        with_query("/campaigns", &[("q", &q), ("after", last)])
     });
-    let incomplete = match &*http.campaigns.log_status().borrow() {
+    let incomplete_reason = match &*state.campaigns.log_status().borrow() {
         LogStatus::Incomplete(hold) => Some(hold.to_string()),
         LogStatus::Following | LogStatus::Comparing => None,
     };
-    let is_catching_up = *http.campaigns.currency().borrow() == SyncState::CatchingUp;
-    let (frame, may_edit) = (Layout::new(&visit, "Campaigns"), visit.may(Role::Editor));
-    Ok(page(&CampaignsPage { frame, q, campaigns, next, is_catching_up, incomplete, may_edit }))
+    let is_catching_up = *state.campaigns.sync_state().borrow() == SyncState::CatchingUp;
+    let (layout, may_edit) = (Layout::new(&context, "Campaigns"), context.has_role(Role::Editor));
+    Ok(page(&CampaignsPage { layout, q, campaigns, next, is_catching_up, incomplete_reason, may_edit }))
 }
 
-/// The campaigns after `after` whose id or name has `sought` in it: those of a page, and one more where there are more.
-fn found(store: &Store, sought: &str, mut after: Option<String>) -> Result<Vec<CampaignRow>, StoreError> {
-    let has_it = |text: &str| text.to_lowercase().contains(sought);
+/// Campaigns after the id `after` whose id or name contains `needle`. Returns more than one page if there are more.
+fn search(store: &Store, needle: &str, mut after: Option<String>) -> Result<Vec<CampaignRow>, StoreError> {
+    let contains_needle = |text: &str| text.to_lowercase().contains(needle);
     let mut campaigns: Vec<CampaignRow> = Vec::new();
-    while campaigns.len() <= PER_PAGE {
-        let read = store.campaigns(after.as_deref(), PER_PAGE + 1, |stored| CampaignRow::new(&stored))?;
-        let Some(last) = read.last() else { break };
+    while campaigns.len() <= CAMPAIGNS_PER_PAGE {
+        let rows = store.campaigns(after.as_deref(), CAMPAIGNS_PER_PAGE + 1, |stored| CampaignRow::new(&stored))?;
+        let Some(last) = rows.last() else { break };
         after = Some(last.id.clone());
-        campaigns.extend(read.into_iter().filter(|row| has_it(&row.id) || has_it(&row.name)));
+        campaigns.extend(rows.into_iter().filter(|row| contains_needle(&row.id) || contains_needle(&row.name)));
     }
     Ok(campaigns)
 }
@@ -123,55 +125,58 @@ fn found(store: &Store, sought: &str, mut after: Option<String>) -> Result<Vec<C
 #[derive(Template)]
 #[template(path = "campaign_new.html")]
 struct NewCampaignPage {
-    frame: Layout,
+    layout: Layout,
     id: String,
     name: String,
     errors: Errors,
 }
 
-async fn ask(visit: RequestContext) -> Response {
+async fn show_new_form(context: RequestContext) -> Response {
     let (id, name, errors) = Default::default();
-    page(&NewCampaignPage { frame: Layout::new(&visit, "New campaign"), id, name, errors })
+    page(&NewCampaignPage { layout: Layout::new(&context, "New campaign"), id, name, errors })
 }
 
-async fn create(State(http): State<ApiState>, visit: RequestContext, form: Form) -> Result<Response, PageError> {
+async fn create(State(state): State<ApiState>, context: RequestContext, form: Form) -> Result<Response, PageError> {
     let (id, name) = (form.get("id").trim().to_owned(), form.get("name").trim().to_owned());
     let document = json!({
         "id": id,
         "name": Some(&name).filter(|name| !name.is_empty()),
         "sections": [{ "label": "Welcome Message", "kind": "welcomeMessage" }],
     });
-    let put = match id.as_str() {
-        // No browser goes there.
-        "." | ".." => {
-            Err(CampaignError::Faults(vec![Violation::new("$.id", "can't be a dot or two: no address has these")]))
-        }
-        _ => http.campaigns.put(&id, &bytes(&document)?, Precondition::Absent, visit.name()).await,
+    let result = match id.as_str() {
+        // Browsers resolve such a path segment, so its page can't be reached.
+        "." | ".." => Err(CampaignError::Invalid(vec![Violation::new(
+            "$.id",
+            "Must not be `.` or `..`: a URL can't contain it. Choose another id.",
+        )])),
+        _ => state.campaigns.put(&id, &document_bytes(&document)?, Precondition::Absent, context.name()).await,
     };
-    let errors = match put {
+    let errors = match result {
         Ok(_) => return Ok(with_audit(&id, Redirect::to(&links::campaign(&id)).into_response())),
-        Err(CampaignError::Faults(faults)) => Errors::new(faults, "$"),
-        Err(CampaignError::Precondition) => Errors::one("id", "there is a campaign with this id already"),
-        Err(refused) => return Err(refused.into()),
+        Err(CampaignError::Invalid(violations)) => Errors::new(violations, "$"),
+        Err(CampaignError::Precondition) => {
+            Errors::single("id", "A campaign with this id already exists. Choose another id.")
+        }
+        Err(error) => return Err(error.into()),
     };
-    let again = page(&NewCampaignPage { frame: Layout::new(&visit, "New campaign"), id, name, errors });
-    Ok(with_audit("nothing: the form has faults", again))
+    let form_page = page(&NewCampaignPage { layout: Layout::new(&context, "New campaign"), id, name, errors });
+    Ok(with_audit("nothing: the form has errors", form_page))
 }
 
 #[derive(Template)]
 #[template(path = "campaign.html")]
 struct CampaignPage {
-    frame: Layout,
+    layout: Layout,
     id: String,
     name: String,
-    /// The name without the id in its place.
-    given_name: String,
-    address: String,
+    /// The name as stored. Empty if the campaign has none.
+    stored_name: String,
+    href: String,
     version: u64,
-    changed: Option<Changed>,
+    last_change: Option<LastChange>,
     saved: Option<String>,
-    /// Why something was not done.
-    refused: Vec<String>,
+    /// Why a change was rejected.
+    rejections: Vec<String>,
     sections: Vec<SectionRow>,
     add_section: String,
     may_edit: bool,
@@ -184,34 +189,34 @@ struct SectionRow {
     message: String,
     redirect: Option<String>,
     menu: Vec<EntryRow>,
-    webhook: Option<WebhookMark>,
+    webhook: Option<WebhookIcon>,
     edit: String,
     add_entry: String,
 }
 
 struct EntryRow {
     keyword: String,
-    /// For who is asked whether to delete it.
+    /// For the confirmation of a deletion.
     name: String,
     option: String,
     redirect_type: &'static str,
     redirect_to: String,
-    webhook: Option<WebhookMark>,
+    webhook: Option<WebhookIcon>,
     edit: String,
 }
 
-/// The icon of a webhook, and what it says of it.
-struct WebhookMark {
+/// The link icon of a webhook.
+struct WebhookIcon {
     kind: &'static str,
-    words: String,
+    description: String,
     enabled: bool,
     edit: String,
 }
 
 impl SectionRow {
     fn new(campaign: &str, index: usize, section: &Section) -> Self {
-        let spot = EditTarget::new(section, None);
-        let edit = spot.address(campaign);
+        let target = EditTarget::new(section, None);
+        let edit = target.editor_href(campaign);
         let redirect = section.redirect.as_ref();
         Self {
             anchor: format!("section-{index}"),
@@ -229,8 +234,8 @@ impl SectionRow {
             webhook: section
                 .webhook
                 .as_ref()
-                .map(|webhook| WebhookMark::new(webhook, WebhookKind::beside(redirect), &edit)),
-            add_entry: EditTarget::NewEntry { label: section.label.clone() }.address(campaign),
+                .map(|webhook| WebhookIcon::new(webhook, WebhookKind::from_redirect(redirect), &edit)),
+            add_entry: EditTarget::NewEntry { label: section.label.clone() }.editor_href(campaign),
             edit,
         }
     }
@@ -238,7 +243,7 @@ impl SectionRow {
 
 impl EntryRow {
     fn new(campaign: &str, section: &Section, entry: &MenuEntry) -> Self {
-        let edit = EditTarget::new(section, Some(entry)).address(campaign);
+        let edit = EditTarget::new(section, Some(entry)).editor_href(campaign);
         let redirect = entry.redirect.as_ref();
         let option = entry.option.clone().unwrap_or_default();
         Self {
@@ -250,21 +255,21 @@ impl EntryRow {
             webhook: entry
                 .webhook
                 .as_ref()
-                .map(|webhook| WebhookMark::new(webhook, WebhookKind::beside(redirect), &edit)),
+                .map(|webhook| WebhookIcon::new(webhook, WebhookKind::from_redirect(redirect), &edit)),
             edit,
         }
     }
 }
 
-impl WebhookMark {
+impl WebhookIcon {
     fn new(webhook: &Webhook, kind: WebhookKind, edit: &str) -> Self {
-        let (kind, words) = match kind {
+        let (kind, description) = match kind {
             WebhookKind::Redirect => ("redirect", "Webhook as the redirect"),
             WebhookKind::Underlying => ("underlying", "Webhook under the redirect"),
         };
-        let off = if webhook.enabled { "" } else { " (disabled)" };
-        let words = format!("{words}{off}: POST {}", webhook.url.as_str());
-        Self { kind, words, enabled: webhook.enabled, edit: format!("{edit}#webhook") }
+        let suffix = if webhook.enabled { "" } else { " (disabled)" };
+        let description = format!("{description}{suffix}: POST {}", webhook.url.as_str());
+        Self { kind, description, enabled: webhook.enabled, edit: format!("{edit}#webhook") }
     }
 }
 
@@ -276,62 +281,62 @@ fn redirect_type(kind: RedirectKind) -> &'static str {
     }
 }
 
-/// Whether a campaign has a place that people call so: an address can say anything.
-fn is_place_of(campaign: &Campaign, words: &str) -> bool {
-    let is_it = |section, entry| EditTarget::new(section, entry).in_words() == words;
+/// Whether the campaign has a place with this display name. The name comes from the URL, so it can be anything.
+fn has_place(campaign: &Campaign, name: &str) -> bool {
+    let matches = |section, entry| EditTarget::new(section, entry).display_name() == name;
     let sections = &mut campaign.sections.iter();
-    sections.any(|section| is_it(section, None) || section.menu.iter().any(|entry| is_it(section, Some(entry))))
+    sections.any(|section| matches(section, None) || section.menu.iter().any(|entry| matches(section, Some(entry))))
 }
 
-/// The name for people, or else the id.
-pub(super) fn name_of(campaign: &Campaign) -> &str {
+/// The name, or the id if the campaign has no name.
+pub(super) fn display_name(campaign: &Campaign) -> &str {
     campaign.name.as_deref().filter(|name| !name.trim().is_empty()).unwrap_or(&campaign.id)
 }
 
 impl CampaignPage {
-    fn new(visit: &RequestContext, stored: &StoredCampaign) -> Self {
+    fn new(context: &RequestContext, stored: &StoredCampaign) -> Self {
         let campaign = &stored.campaign;
-        let (id, name) = (campaign.id.clone(), name_of(campaign).to_owned());
+        let (id, name) = (campaign.id.clone(), display_name(campaign).to_owned());
         let sections = campaign.sections.iter().enumerate();
         Self {
-            frame: Layout::new(visit, name.clone()),
+            layout: Layout::new(context, name.clone()),
             name,
-            given_name: campaign.name.clone().unwrap_or_default(),
-            address: links::campaign(&id),
+            stored_name: campaign.name.clone().unwrap_or_default(),
+            href: links::campaign(&id),
             version: stored.version,
-            changed: stored.made.as_ref().map(Changed::from),
+            last_change: stored.author.as_ref().map(LastChange::from),
             saved: None,
-            refused: Vec::new(),
+            rejections: Vec::new(),
             sections: sections.map(|(index, section)| SectionRow::new(&id, index, section)).collect(),
-            add_section: EditTarget::NewSection.address(&id),
-            may_edit: visit.may(Role::Editor),
+            add_section: EditTarget::NewSection.editor_href(&id),
+            may_edit: context.has_role(Role::Editor),
             id,
         }
     }
 }
 
 async fn show(
-    State(http): State<ApiState>,
-    visit: RequestContext,
+    State(state): State<ApiState>,
+    context: RequestContext,
     Id(id): Id,
     Query(query): Query,
 ) -> Result<Response, PageError> {
-    let stored = http.campaigns.get(&id)?;
-    let saved = query.given("saved").filter(|place| is_place_of(&stored.campaign, place));
+    let stored = state.campaigns.get(&id)?;
+    let saved = query.get_non_blank("saved").filter(|place| has_place(&stored.campaign, place));
     Ok(page(&CampaignPage {
         saved: saved.map(|place| format!("Saved: {place}")),
-        ..CampaignPage::new(&visit, &stored)
+        ..CampaignPage::new(&context, &stored)
     }))
 }
 
 async fn rename(
-    State(http): State<ApiState>,
-    visit: RequestContext,
+    State(state): State<ApiState>,
+    context: RequestContext,
     Id(id): Id,
     form: Form,
 ) -> Result<Response, PageError> {
-    let name = form.given("name").map(Value::from);
-    change(&http, &visit, &id, &form, "the name", |document| {
+    let name = form.get_non_blank("name").map(Value::from);
+    apply_change(&state, &context, &id, &form, "the name", |document| {
         document["name"] = name.unwrap_or_default();
         Some(())
     })
@@ -339,84 +344,90 @@ async fn rename(
 }
 
 async fn remove(
-    State(http): State<ApiState>,
-    visit: RequestContext,
+    State(state): State<ApiState>,
+    context: RequestContext,
     Id(id): Id,
     form: Form,
 ) -> Result<Response, PageError> {
-    let spot = EditTarget::of_query(&form);
-    change(&http, &visit, &id, &form, &spot.in_words(), |document| spot.remove_from(document)).await
+    let target = EditTarget::from_query(&form);
+    apply_change(&state, &context, &id, &form, &target.display_name(), |document| target.remove_from(document)).await
 }
 
-/// Changes the document of a campaign as the form was made on, and shows what it has become.
-async fn change(
-    http: &ApiState,
-    visit: &RequestContext,
+/// Changes the document of a campaign if it still has the version that the form was loaded with.
+async fn apply_change(
+    state: &ApiState,
+    context: &RequestContext,
     id: &str,
     form: &Form,
-    about: &str,
+    subject: &str,
     change: impl FnOnce(&mut Value) -> Option<()>,
 ) -> Result<Response, PageError> {
-    let stored = http.campaigns.get(id)?;
+    let stored = state.campaigns.get(id)?;
     if stored.version != version(form)? {
         return Err(changed_meanwhile(&stored).into());
     }
     let mut document = serde_json::to_value(&stored.campaign).map_err(StoreError::from)?;
     change(&mut document).ok_or_else(no_such_place)?;
     let precondition = Precondition::Versions(vec![stored.version]);
-    match http.campaigns.put(id, &bytes(&document)?, precondition, visit.name()).await {
-        Ok(_) => Ok(with_audit(about, Redirect::to(&links::campaign(id)).into_response())),
-        Err(CampaignError::Faults(faults)) => {
-            let refused = faults.iter().map(ToString::to_string).collect();
-            let again = page_with(
+    match state.campaigns.put(id, &document_bytes(&document)?, precondition, context.name()).await {
+        Ok(_) => Ok(with_audit(subject, Redirect::to(&links::campaign(id)).into_response())),
+        Err(CampaignError::Invalid(violations)) => {
+            let rejections = violations.iter().map(ToString::to_string).collect();
+            let form_page = page_with(
                 StatusCode::UNPROCESSABLE_ENTITY,
-                &CampaignPage { refused, ..CampaignPage::new(visit, &stored) },
+                &CampaignPage { rejections, ..CampaignPage::new(context, &stored) },
             );
-            Ok(with_audit("nothing: the campaign would have faults", again))
+            Ok(with_audit("nothing: the campaign would be invalid", form_page))
         }
-        Err(refused) => Err(refused.into()),
+        Err(error) => Err(error.into()),
     }
 }
 
 async fn delete(
-    State(http): State<ApiState>,
-    visit: RequestContext,
+    State(state): State<ApiState>,
+    context: RequestContext,
     Id(id): Id,
     form: Form,
 ) -> Result<Response, PageError> {
     let precondition = Precondition::Versions(vec![version(&form)?]);
-    match http.campaigns.delete(&id, precondition, visit.name()).await {
+    match state.campaigns.delete(&id, precondition, context.name()).await {
         Ok(()) => Ok(Redirect::to("/campaigns").into_response()),
-        Err(CampaignError::Precondition) => Err(changed_meanwhile(&*http.campaigns.get(&id)?).into()),
-        Err(refused) => Err(refused.into()),
+        Err(CampaignError::Precondition) => Err(changed_meanwhile(&*state.campaigns.get(&id)?).into()),
+        Err(error) => Err(error.into()),
     }
 }
 
-/// A lost race, in the words of who has lost it.
+/// The error for a change that lost a race against another change.
 pub(super) fn changed_meanwhile(stored: &StoredCampaign) -> Problem {
-    let who = stored
-        .made
-        .as_ref()
-        .map_or("somebody".to_owned(), |made| format!("{} (at {})", made.by, made.at.format("%Y-%m-%d %H:%M:%S UTC")));
+    let author = stored.author.as_ref().map_or("Another user".to_owned(), |author| {
+        format!("{} (at {})", author.by, author.at.format("%Y-%m-%d %H:%M:%S UTC"))
+    });
     let detail = format!(
-        "{who} has changed the campaign since you opened the page, and nothing was done: look at it as it is now, and \
-         repeat your change"
+        "{author} changed the campaign after you opened the page. Your change was not applied. Reload the page and \
+         repeat it."
     );
     Problem::new(StatusCode::PRECONDITION_FAILED, detail)
 }
 
-/// The address names no place of the campaign.
 pub(super) fn no_such_place() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "the campaign has no such section or menu entry (any more)")
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "The campaign has no such section or menu entry. It may have been renamed or deleted.",
+    )
 }
 
-/// The version that a form was made on.
+/// The campaign version that the form was loaded with.
 pub(super) fn version(form: &Form) -> Result<u64, Problem> {
     let version = form.get("version").parse();
-    version.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "`version` is missing: load the page again"))
+    version.map_err(|_| {
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "The form has no valid `version`. Reload the page and repeat your change.",
+        )
+    })
 }
 
-/// A document as the store of campaigns takes it.
-pub(super) fn bytes(document: &Value) -> Result<Vec<u8>, StoreError> {
+/// Serializes a document.
+pub(super) fn document_bytes(document: &Value) -> Result<Vec<u8>, StoreError> {
     Ok(serde_json::to_vec(document)?)
 }

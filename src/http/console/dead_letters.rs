@@ -1,4 +1,4 @@
-//! Dead letters: what they have in common, the list of them, and what to do with those that are picked.
+//! Dead letters: the list with its filter and summary, and the routes of the pages below it.
 
 mod detail;
 mod discard;
@@ -14,17 +14,17 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use chrono::Utc;
 use tokio::task::block_in_place;
 
-pub(super) use self::discard::nothing_ticked;
+pub(super) use self::discard::list_with_nothing_ticked;
 use self::filter_form::FilterForm;
-use self::summary::{Group, Tab, groups, status_words, tabs};
+use self::summary::{Group, Tab, groups, reason_phrase, tabs};
 use super::super::ApiState;
-use super::super::dead_letters::{SEARCH_TIME, query, tally};
+use super::super::dead_letters::{SEARCH_TIME, count_letters, query};
 use super::super::route::Route;
 use super::form::{Form, Query};
 use super::format::Count;
-use super::labels::{at, list_of};
+
 use super::layout::{Layout, PageError, RequestContext, Time, page};
-use super::letter_view::view;
+use super::letter_view::view_or_response;
 use super::links;
 use crate::config::Role;
 use crate::delivery::dead_letter;
@@ -33,13 +33,11 @@ use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::ids::{DeadLetterId, WebhookId};
 use crate::delivery::reason::DeadLetterReason;
 
-/// So many letters are on one page of the list.
-const PER_PAGE: usize = 30;
+const LETTERS_PER_PAGE: usize = 30;
 
-/// So much of what went wrong is in the list; the letter has all of it.
-const SAID_CHARS: usize = 120;
+/// Length of the error text in the list. The page of the letter shows all of it.
+const MAX_EXCERPT_CHARS: usize = 120;
 
-/// The pages of dead letters.
 pub(super) fn routes() -> Vec<Route> {
     let list = vec![
         Route::get("/dead-letters", Role::Viewer, list),
@@ -51,24 +49,25 @@ pub(super) fn routes() -> Vec<Route> {
 #[derive(Template)]
 #[template(path = "dead_letters.html")]
 struct LettersPage {
-    frame: Layout,
-    typed: FilterForm,
-    found: FoundLetters,
-    /// What was asked of the list and could not be done.
-    complaint: Option<String>,
-    spans: [(&'static str, String); 3],
-    may_change: bool,
+    layout: Layout,
+    filter_form: FilterForm,
+    content: ListContent,
+    /// Why the last action was not performed.
+    error: Option<String>,
+    periods: [(&'static str, String); 3],
+    can_change: bool,
 }
 
-/// What there is for a filter.
-enum FoundLetters {
-    /// It can't be read; its errors are beside its fields.
-    Unread,
-    /// Nothing at all, whatever the filter.
-    NothingAtAll,
-    /// Nothing that it matches.
-    Nothing { tabs: Vec<Tab> },
-    /// Some.
+/// What the list shows for a filter.
+enum ListContent {
+    /// The filter is invalid. Its errors are shown beside the fields.
+    InvalidFilter,
+    /// There is no dead letter at all.
+    NoLetters,
+    /// No dead letter matches.
+    NoMatch {
+        tabs: Vec<Tab>,
+    },
     Letters(Box<Letters>),
 }
 
@@ -79,29 +78,29 @@ struct Letters {
     tabs: Vec<Tab>,
     groups: Vec<Group>,
     rows: Vec<LetterRow>,
-    /// What all of them means: the list's filter, or the pending ones of it. None where they can't be changed.
-    all: Option<All>,
-    /// The fields of the filter.
+    /// All matches that can be replayed. `None` if there is none.
+    bulk: Option<BulkSelection>,
+    /// Hidden fields with the filter and the cursor.
     fields: Vec<(&'static str, String)>,
     newer: Option<String>,
     older: Option<String>,
 }
 
-/// All that match the filter and can be changed.
-struct All {
-    words: String,
+/// The buttons that change all letters that match the filter.
+struct BulkSelection {
+    description: String,
     can_be_discarded: bool,
 }
 
 struct LetterRow {
     id: DeadLetterId,
-    address: String,
+    href: String,
     state: &'static str,
     reason: &'static str,
-    reason_words: &'static str,
-    /// `503 Service Unavailable`, or `timeout`; empty where there was no attempt.
+    reason_description: &'static str,
+    /// `503 Service Unavailable`, or `timeout`. Empty if there was no attempt.
     outcome: String,
-    said: String,
+    excerpt: String,
     url: String,
     campaign: String,
     label: String,
@@ -109,7 +108,6 @@ struct LetterRow {
 }
 
 impl LettersPage {
-    /// The reasons and the states that can be chosen.
     fn reasons(&self) -> [&'static str; 10] {
         DeadLetterReason::ALL.map(DeadLetterReason::as_str)
     }
@@ -122,15 +120,15 @@ impl LettersPage {
 impl LetterRow {
     fn new(letter: DeadLetter) -> Self {
         let last = letter.attempts.last();
-        let said = last.and_then(|last| last.error.clone().or_else(|| last.answer.clone()));
-        let said = said.or_else(|| letter.errors.first().map(ToString::to_string)).unwrap_or_default();
+        let excerpt = last.and_then(|last| last.error.clone().or_else(|| last.answer.clone()));
+        let excerpt = excerpt.or_else(|| letter.errors.first().map(ToString::to_string)).unwrap_or_default();
         Self {
-            address: links::dead_letter(&letter.id),
+            href: links::dead_letter(&letter.id),
             state: letter.state.as_str(),
             reason: letter.reason.as_str(),
-            reason_words: letter.reason.in_words(),
+            reason_description: letter.reason.description(),
             outcome: outcome(letter.status, letter.cause.map(|cause| cause.as_str())),
-            said: shortened(&said),
+            excerpt: truncate(&excerpt),
             url: letter.url.unwrap_or_default(),
             campaign: letter.campaign_id.unwrap_or_default(),
             label: letter.label.unwrap_or_default(),
@@ -140,106 +138,117 @@ impl LetterRow {
     }
 }
 
-/// How an attempt ended.
+/// The status with its reason phrase, or the cause.
 fn outcome(status: Option<u16>, cause: Option<&str>) -> String {
     match status {
-        Some(status) => format!("{status} {}", status_words(status)).trim_end().to_owned(),
+        Some(status) => format!("{status} {}", reason_phrase(status)).trim_end().to_owned(),
         None => cause.unwrap_or_default().to_owned(),
     }
 }
 
-fn shortened(text: &str) -> String {
-    let mut short: String = text.chars().take(SAID_CHARS).collect();
-    if text.chars().nth(SAID_CHARS).is_some() {
+fn truncate(text: &str) -> String {
+    let mut short: String = text.chars().take(MAX_EXCERPT_CHARS).collect();
+    if text.chars().nth(MAX_EXCERPT_CHARS).is_some() {
         short.push('…');
     }
     short
 }
 
-async fn list(State(http): State<ApiState>, visit: RequestContext, Query(query): Query) -> Result<Response, PageError> {
-    list_with(&http, &visit, &query, None).await
-}
-
-/// The list for a query, with a complaint about what was asked of it.
-pub(super) async fn list_with(
-    http: &ApiState,
-    visit: &RequestContext,
-    query: &Form,
-    complaint: Option<String>,
+async fn list(
+    State(state): State<ApiState>,
+    context: RequestContext,
+    Query(query): Query,
 ) -> Result<Response, PageError> {
-    let typed = FilterForm::read(query, Utc::now());
-    if let Some(plainly) = &typed.plainly
-        && complaint.is_none()
-    {
-        return Ok(Redirect::to(plainly).into_response());
-    }
-    let view = match view(http, visit).await {
-        Ok(view) => view,
-        Err(waiting) => return Ok(waiting),
-    };
-    let found = match typed.errors.is_empty() {
-        false => FoundLetters::Unread,
-        true if view.counts().iter().sum::<u64>() == 0 => FoundLetters::NothingAtAll,
-        true => found(http, &typed.filter, query.given("cursor")).await?,
-    };
-    let spans = [("last hour", "1h"), ("last 24 hours", "24h"), ("last 7 days", "7days")];
-    let spans = spans.map(|(words, since)| (words, typed.since(since)));
-    let frame = Layout::new(visit, "Dead letters");
-    Ok(page(&LettersPage { frame, typed, found, complaint, spans, may_change: visit.may(Role::Operator) }))
+    list_with(&state, &context, &query, None).await
 }
 
-async fn found(http: &ApiState, filter: &LetterFilter, cursor: Option<&str>) -> Result<FoundLetters, PageError> {
-    let before = cursor.map(|cursor| query::offset_of(cursor, filter)).transpose()?;
-    let of_all_states = LetterFilter { state: None, ..filter.clone() };
-    let counted = tally(http, filter.clone()).await?;
-    let states = match (filter.state, of_all_states == LetterFilter::default()) {
-        (None, _) => counted.states.clone(),
+/// Renders the list. `error` says why the last action was not performed.
+pub(super) async fn list_with(
+    state: &ApiState,
+    context: &RequestContext,
+    query: &Form,
+    error: Option<String>,
+) -> Result<Response, PageError> {
+    let filter_form = FilterForm::read(query, Utc::now());
+    if let Some(canonical_href) = &filter_form.canonical_href
+        && error.is_none()
+    {
+        return Ok(Redirect::to(canonical_href).into_response());
+    }
+    let view = match view_or_response(state, context).await {
+        Ok(view) => view,
+        Err(response) => return Ok(response),
+    };
+    let content = match filter_form.errors.is_empty() {
+        false => ListContent::InvalidFilter,
+        true if view.counts().iter().sum::<u64>() == 0 => ListContent::NoLetters,
+        true => load_letters(state, &filter_form.filter, query.get_non_blank("cursor")).await?,
+    };
+    let periods = [("last hour", "1h"), ("last 24 hours", "24h"), ("last 7 days", "7days")];
+    let periods = periods.map(|(description, since)| (description, filter_form.since_href(since)));
+    let layout = Layout::new(context, "Dead letters");
+    Ok(page(&LettersPage {
+        layout,
+        filter_form,
+        content,
+        error,
+        periods,
+        can_change: context.has_role(Role::Operator),
+    }))
+}
+
+async fn load_letters(state: &ApiState, filter: &LetterFilter, cursor: Option<&str>) -> Result<ListContent, PageError> {
+    let before_offset = cursor.map(|cursor| query::decode_cursor(cursor, filter)).transpose()?;
+    let without_state = LetterFilter { state: None, ..filter.clone() };
+    let counts = count_letters(state, filter.clone()).await?;
+    let states = match (filter.state, without_state == LetterFilter::default()) {
+        (None, _) => counts.states.clone(),
         (Some(_), true) => {
-            let counts = http.dead_letters.view.counts();
+            let counts = state.dead_letters.view.counts();
             dead_letter::LetterState::ALL.into_iter().zip(counts).collect()
         }
-        (Some(_), false) => tally(http, of_all_states).await?.states,
+        (Some(_), false) => count_letters(state, without_state).await?.states,
     };
     let tabs = tabs(filter, &states);
-    if counted.total == 0 {
-        return Ok(FoundLetters::Nothing { tabs });
+    if counts.total == 0 {
+        return Ok(ListContent::NoMatch { tabs });
     }
     let deadline = Instant::now() + SEARCH_TIME;
-    let letters = block_in_place(|| http.dead_letters.view.page(filter, before, PER_PAGE, deadline))?;
-    let (total, span) = (counted.total, counted.span);
+    let letters = block_in_place(|| state.dead_letters.view.page(filter, before_offset, LETTERS_PER_PAGE, deadline))?;
+    let (total, range) = (counts.total, counts.span);
     let time = |milliseconds| chrono::DateTime::from_timestamp_millis(milliseconds).map(Time);
-    let changed = filter.or_pending().state.unwrap_or(dead_letter::LetterState::Pending);
-    let count = states.get(&changed).copied().unwrap_or_default();
-    let can_be_changed = changed != dead_letter::LetterState::Replaying && count > 0;
-    let all = can_be_changed.then(|| All {
-        words: format!("all {} {} that match", Count(count), changed.as_str()),
-        can_be_discarded: changed == dead_letter::LetterState::Pending,
+    let target_state = filter.or_pending().state.unwrap_or(dead_letter::LetterState::Pending);
+    let count = states.get(&target_state).copied().unwrap_or_default();
+    let can_be_changed = target_state != dead_letter::LetterState::Replaying && count > 0;
+    let bulk = can_be_changed.then(|| BulkSelection {
+        description: format!("all {} {} that match", Count(count), target_state.as_str()),
+        can_be_discarded: target_state == dead_letter::LetterState::Pending,
     });
-    // Where nothing is ticked, the same page comes back.
-    let mut here = query::fields(filter);
-    here.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
-    let older = letters.next.map(|before| {
+    // If nothing is ticked, the same page of the list is shown again.
+    let mut list_fields = query::fields(filter);
+    list_fields.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
+    let older = letters.next.map(|before_offset| {
         let mut fields = query::fields(filter);
-        fields.push(("cursor", query::cursor(before, filter)));
-        at(&fields)
+        fields.push(("cursor", query::encode_cursor(before_offset, filter)));
+        links::letter_list_with(&fields)
     });
-    Ok(FoundLetters::Letters(Box::new(Letters {
+    Ok(ListContent::Letters(Box::new(Letters {
         total: Count(total),
-        oldest: span.and_then(|(oldest, _)| time(oldest)),
-        newest: span.and_then(|(_, newest)| time(newest)),
+        oldest: range.and_then(|(oldest, _)| time(oldest)),
+        newest: range.and_then(|(_, newest)| time(newest)),
         tabs,
-        groups: groups(filter, counted, |campaign, webhook| place(http, campaign, webhook)),
-        rows: letters.letters.into_iter().map(|kept| LetterRow::new(kept.letter)).collect(),
-        all,
-        fields: here,
-        newer: before.map(|_| list_of(filter)),
+        groups: groups(filter, counts, |campaign, webhook| place_name(state, campaign, webhook)),
+        rows: letters.letters.into_iter().map(|stored| LetterRow::new(stored.letter)).collect(),
+        bulk,
+        fields: list_fields,
+        newer: before_offset.map(|_| links::letter_list(filter)),
         older,
     })))
 }
 
-/// Where in its campaign a webhook is: `Welcome Message · 4`. One that is gone, or can't be read, is called by its id.
-fn place(http: &ApiState, campaign: &str, webhook: &str) -> Option<String> {
-    let stored = http.store.campaign(campaign).ok()??;
+/// The place of a webhook in its campaign: `Welcome Message · 4`. `None` if it was deleted or can't be read.
+fn place_name(state: &ApiState, campaign: &str, webhook: &str) -> Option<String> {
+    let stored = state.store.campaign(campaign).ok()??;
     let place = stored.campaign.place_of(&WebhookId::new(webhook))?;
     let label = &place.section.label;
     Some(place.entry.map_or_else(|| label.clone(), |entry| format!("{label} · {}", entry.keyword)))

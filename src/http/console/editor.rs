@@ -1,7 +1,8 @@
-//! The editor of one place of a campaign and its webhook: what is in the form is checked, previewed, tested or saved.
+//! The editor of one place of a campaign (a section or a menu entry) and its webhook. The form is checked, previewed,
+//! tested or saved.
 //!
-//! What is saved is a change of the campaign. Where it was changed meanwhile elsewhere, the change is made on what it has
-//! become; where the same place was changed, nobody's work is lost without their seeing it.
+//! Saving changes the campaign document. If other places were changed since the page was opened, the change is applied
+//! to the new version. If the same place was changed, the page shows the conflict and the user decides.
 
 mod conflict;
 pub(super) mod edit_target;
@@ -17,14 +18,14 @@ use serde_json::Map;
 
 use self::conflict::Conflict;
 use self::edit_target::EditTarget;
-use self::form::{EntryForm, Header, TypedJson};
+use self::form::{EntryForm, Header, WriteResult};
 use super::super::ApiState;
 use super::super::extract::Id;
 use super::super::problem::Problem;
 use super::super::route::Route;
 use super::super::webhooks::{self, WebhookTestResult};
-use super::campaigns::{self, bytes, name_of, no_such_place};
-use super::form::{Form, Query, address};
+use super::campaigns::{self, display_name, document_bytes, no_such_place};
+use super::form::{Form, Query, with_query};
 use super::form_errors::Errors;
 use super::format;
 use super::layout::{Layout, PageError, RequestContext, page, with_audit};
@@ -33,15 +34,15 @@ use crate::campaigns::{CampaignError, Precondition};
 use crate::config::Role;
 use crate::delivery::campaign::Campaign;
 use crate::delivery::request::{self, RequestPreview};
+use crate::delivery::signing::DEFAULT_OVERLAP;
 use crate::store::{StoreError, StoredCampaign};
 
-/// A change that loses its race against others of the same campaign is made again, this often.
+/// How often a save is repeated if another change of the same campaign was stored first.
 const MAX_CONFLICT_RETRIES: usize = 5;
 
-/// The most campaigns that are proposed to lead to.
-const MOST_PROPOSALS: usize = 200;
+/// How many campaigns are suggested as the target of a redirect.
+const MAX_SUGGESTIONS: usize = 200;
 
-/// The pages of the editor.
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/campaigns/{id}/edit", Role::Viewer, show),
@@ -55,40 +56,39 @@ pub(super) fn routes() -> Vec<Route> {
 #[derive(Template)]
 #[template(path = "editor.html")]
 struct EditorPage {
-    frame: Layout,
+    layout: Layout,
     campaign: String,
-    campaign_address: String,
+    campaign_href: String,
     title: String,
-    spot: EditTarget,
+    target: EditTarget,
     fields: EntryForm,
     errors: Errors,
-    /// The fields as they were when the page was first opened, for telling who changed what.
+    /// The fields as JSON when the page was first opened, to detect conflicts.
     base: String,
     version: u64,
     preview: Option<Preview>,
-    tested: Option<WebhookTestResult>,
+    test_result: Option<WebhookTestResult>,
     conflict: Option<Conflict>,
     notice: Option<String>,
-    /// Why it was not saved.
-    refusal: Option<String>,
-    /// Where the redirect may lead.
-    proposals: Vec<String>,
-    /// Whether there is a webhook already, whatever the form has.
+    /// Why the form was not saved.
+    rejection: Option<String>,
+    /// Suggested targets of the redirect.
+    suggestions: Vec<String>,
+    /// Whether the stored place has a webhook, whatever the form has.
     is_webhook_stored: bool,
     may_edit: bool,
     may_test: bool,
     focus: Option<Focus>,
 }
 
-/// Where the focus goes after a row of headers was added or removed.
+/// Which element gets the focus after a header row was added or removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Focus {
-    /// The key of this row.
+    /// The key field of this row.
     Row(usize),
     AddHeader,
 }
 
-/// The request as it would be sent.
 struct Preview {
     request: RequestPreview,
     body: String,
@@ -96,24 +96,24 @@ struct Preview {
 
 impl Preview {
     fn new(request: RequestPreview) -> Self {
-        let pretty = serde_json::from_str::<serde_json::Value>(&request.body)
+        let indented = serde_json::from_str::<serde_json::Value>(&request.body)
             .and_then(|body| serde_json::to_string_pretty(&body));
-        Self { body: pretty.unwrap_or_else(|_| request.body.clone()), request }
+        Self { body: indented.unwrap_or_else(|_| request.body.clone()), request }
     }
 }
 
 impl EditorPage {
-    /// The address of one of the editor's actions.
+    /// The URL of an action of the editor, such as `/check`.
     fn action(&self, action: &str) -> String {
-        let edit = self.spot.address(&self.campaign);
+        let edit = self.target.editor_href(&self.campaign);
         match edit.split_once('?') {
             Some((path, query)) => format!("{path}{action}?{query}"),
             None => edit,
         }
     }
 
-    /// What a row of headers is called: by its number, as long as it has no key.
-    fn name_of(&self, header: &Header, number: &usize) -> String {
+    /// The name of a header, or its row number if it has no name yet.
+    fn header_label(&self, header: &Header, number: &usize) -> String {
         if header.name.is_empty() { number.to_string() } else { header.name.clone() }
     }
 
@@ -125,144 +125,148 @@ impl EditorPage {
         self.focus == Some(Focus::AddHeader)
     }
 
-    /// What is wrong with the header of a row.
     fn header_errors(&self, header: &Header) -> Vec<&str> {
         self.errors.of_field(&format!("header {}", header.name))
     }
 
-    /// Whether something is wrong with what is folded away.
-    fn is_folded_faulty(&self) -> bool {
+    /// Whether a field of the collapsed section has errors.
+    fn has_collapsed_errors(&self) -> bool {
         ["secret", "timeout-ms", "max-concurrency", "rate-limit", "retry"]
             .iter()
             .any(|field| !self.errors.of_field(field).is_empty())
     }
 
-    /// The body of an answer, as text.
-    fn answer_of<'a>(&self, tested: &'a WebhookTestResult) -> &'a str {
-        tested.response.answer.as_deref().unwrap_or_default()
+    /// The response body of a test. Empty if there is none.
+    fn test_response_body<'a>(&self, test_result: &'a WebhookTestResult) -> &'a str {
+        test_result.response.answer.as_deref().unwrap_or_default()
     }
 }
 
-/// One look at a place: the campaign as it is, and what is in the form.
+/// A request of the editor: the stored campaign, the edited place, and the fields of the form.
 struct EditSession<'a> {
-    http: &'a ApiState,
-    visit: &'a RequestContext,
+    state: &'a ApiState,
+    context: &'a RequestContext,
     stored: Arc<StoredCampaign>,
-    spot: EditTarget,
+    target: EditTarget,
     fields: EntryForm,
 }
 
 impl<'a> EditSession<'a> {
-    /// The place as it is.
-    fn stored(http: &'a ApiState, visit: &'a RequestContext, id: &str, query: &Form) -> Result<Self, PageError> {
-        let (stored, spot) = (http.campaigns.get(id)?, EditTarget::of_query(query));
-        let mut fields = EntryForm::from_campaign(&stored.campaign, &spot).ok_or_else(no_such_place)?;
-        if !visit.may(Role::Editor) {
+    /// Takes the fields from the stored campaign. Secrets are masked for everyone but editors.
+    fn from_stored(
+        state: &'a ApiState,
+        context: &'a RequestContext,
+        id: &str,
+        query: &Form,
+    ) -> Result<Self, PageError> {
+        let (stored, target) = (state.campaigns.get(id)?, EditTarget::from_query(query));
+        let mut fields = EntryForm::from_campaign(&stored.campaign, &target).ok_or_else(no_such_place)?;
+        if !context.has_role(Role::Editor) {
             fields.mask();
         }
-        Ok(Self { http, visit, stored, spot, fields })
+        Ok(Self { state, context, stored, target, fields })
     }
 
-    /// The place as a form has it.
-    fn given(
-        http: &'a ApiState,
-        visit: &'a RequestContext,
+    /// Takes the fields from a submitted form.
+    fn from_form(
+        state: &'a ApiState,
+        context: &'a RequestContext,
         id: &str,
         query: &Form,
         form: &Form,
     ) -> Result<Self, PageError> {
-        let (stored, spot) = (http.campaigns.get(id)?, EditTarget::of_query(query));
-        Ok(Self { http, visit, stored, spot, fields: EntryForm::of_form(form) })
+        let (stored, target) = (state.campaigns.get(id)?, EditTarget::from_query(query));
+        Ok(Self { state, context, stored, target, fields: EntryForm::from_form(form) })
     }
 
-    /// The campaign that the fields would make, or what is wrong with them.
-    fn read(&self) -> Result<Result<Campaign, Errors>, PageError> {
+    /// The campaign with the fields applied, or the errors of the fields.
+    fn validate(&self) -> Result<Result<Campaign, Errors>, PageError> {
         let campaign = &self.stored.campaign;
         let mut document = serde_json::to_value(campaign).map_err(StoreError::from)?;
-        let TypedJson { path, mut faults } = self.fields.write(&mut document, &self.spot);
-        match self.http.campaigns.read(&campaign.id, &bytes(&document)?, Some(&self.stored)) {
-            Ok(campaign) if faults.is_empty() => return Ok(Ok(campaign)),
+        let WriteResult { path, mut violations } = self.fields.write(&mut document, &self.target);
+        match self.state.campaigns.parse(&campaign.id, &document_bytes(&document)?, Some(&self.stored)) {
+            Ok(campaign) if violations.is_empty() => return Ok(Ok(campaign)),
             Ok(_) => {}
-            Err(CampaignError::Faults(more)) => faults.extend(more),
-            Err(refused) => return Err(refused.into()),
+            Err(CampaignError::Invalid(schema_violations)) => violations.extend(schema_violations),
+            Err(error) => return Err(error.into()),
         }
-        Ok(Err(Errors::new(faults, &path)))
+        Ok(Err(Errors::new(violations, &path)))
     }
 
-    /// The page, with what is wrong, and the request where nothing is.
+    /// Builds the page with the errors of the fields, or with a preview of the request if there are none.
     fn page(self) -> Result<EditorPage, PageError> {
         let campaign = &self.stored.campaign;
-        // What is masked is nothing that could be saved.
-        let read = if self.visit.may(Role::Editor) { self.read()? } else { Ok(campaign.clone()) };
-        let (errors, preview) = match &read {
+        // Masked values can't be saved, so there is nothing to validate.
+        let validated = if self.context.has_role(Role::Editor) { self.validate()? } else { Ok(campaign.clone()) };
+        let (errors, preview) = match &validated {
             Ok(campaign) => (Errors::default(), self.preview(campaign)?),
             Err(errors) => (errors.clone(), None),
         };
-        let proposals = match self.fields.redirect.as_str() {
-            "campaign" => self.http.store.campaign_ids(MOST_PROPOSALS)?,
+        let suggestions = match self.fields.redirect.as_str() {
+            "campaign" => self.state.store.campaign_ids(MAX_SUGGESTIONS)?,
             _ => campaign.sections.iter().map(|section| section.label.clone()).collect(),
         };
-        let place = match &self.spot {
+        let place = match &self.target {
             EditTarget::NewSection => "New section".to_owned(),
             EditTarget::Section { label } => label.clone(),
             EditTarget::NewEntry { label } => format!("New menu entry of {label}"),
             EditTarget::Entry { label, keyword } => format!("{label}: entry {keyword}"),
         };
         Ok(EditorPage {
-            frame: Layout::new(self.visit, format!("{place} · {}", name_of(campaign))),
-            campaign_address: links::campaign(&campaign.id),
+            layout: Layout::new(self.context, format!("{place} · {}", display_name(campaign))),
+            campaign_href: links::campaign(&campaign.id),
             campaign: campaign.id.clone(),
             title: place,
             base: serde_json::to_string(&self.fields).unwrap_or_default(),
             version: self.stored.version,
-            proposals,
-            is_webhook_stored: self.spot.place_in(campaign).is_some(),
-            may_edit: self.visit.may(Role::Editor),
-            may_test: self.visit.may(Role::Operator),
-            spot: self.spot,
+            suggestions,
+            is_webhook_stored: self.target.place_in(campaign).is_some(),
+            may_edit: self.context.has_role(Role::Editor),
+            may_test: self.context.has_role(Role::Operator),
+            target: self.target,
             fields: self.fields,
             errors,
             preview,
-            tested: None,
+            test_result: None,
             conflict: None,
             notice: None,
-            refusal: None,
+            rejection: None,
             focus: None,
         })
     }
 
-    /// The request of a sample event, as it would be sent now.
+    /// The request that a test event would cause now.
     fn preview(&self, campaign: &Campaign) -> Result<Option<Preview>, PageError> {
-        let Some(place) = self.fields.spot_after(&self.spot).place_in(campaign) else { return Ok(None) };
-        let delivery = webhooks::sample_of(&campaign.id, &place, Map::new())?;
-        Ok(Some(Preview::new(request::render(&delivery, Utc::now()).shown(self.visit.secrets()))))
+        let Some(place) = self.fields.target_after_save(&self.target).place_in(campaign) else { return Ok(None) };
+        let delivery = webhooks::test_delivery(&campaign.id, &place, Map::new())?;
+        Ok(Some(Preview::new(request::render(&delivery, Utc::now()).preview(self.context.secrets()))))
     }
 }
 
-/// `GET …/edit`: the place as it is.
+/// `GET …/edit`: shows the stored place.
 async fn show(
-    State(http): State<ApiState>,
-    visit: RequestContext,
+    State(state): State<ApiState>,
+    context: RequestContext,
     Id(id): Id,
     Query(query): Query,
 ) -> Result<Response, PageError> {
-    let shown = EditSession::stored(&http, &visit, &id, &query)?.page()?;
-    // Nothing is wrong with what nobody has filled in yet.
-    let errors = if shown.spot.is_new() { Errors::default() } else { shown.errors.clone() };
-    let notice = query.given("saved").map(|_| "Saved.".to_owned());
-    Ok(page(&EditorPage { errors, notice, ..shown }))
+    let editor_page = EditSession::from_stored(&state, &context, &id, &query)?.page()?;
+    // An empty new form shows no errors.
+    let errors = if editor_page.target.is_new() { Errors::default() } else { editor_page.errors.clone() };
+    let notice = query.get_non_blank("saved").map(|_| "Saved.".to_owned());
+    Ok(page(&EditorPage { errors, notice, ..editor_page }))
 }
 
-/// `POST …/edit/check`: what is wrong with the form, and the request; a row of headers more or less.
+/// `POST …/edit/check`: shows the errors of the form or the preview. Also adds or removes a header row.
 async fn check(
-    State(http): State<ApiState>,
-    visit: RequestContext,
+    State(state): State<ApiState>,
+    context: RequestContext,
     Id(id): Id,
     Query(query): Query,
     form: Form,
 ) -> Result<Response, PageError> {
-    let mut draft = EditSession::given(&http, &visit, &id, &query, &form)?;
-    let headers = &mut draft.fields.webhook.headers;
+    let mut session = EditSession::from_form(&state, &context, &id, &query, &form)?;
+    let headers = &mut session.fields.webhook.headers;
     let focus = match form.get("do") {
         "add-header" => {
             headers.push(Header::default());
@@ -276,117 +280,122 @@ async fn check(
             })
         }
     };
-    Ok(page(&EditorPage { focus, ..opened(draft.page()?, &form)? }))
+    Ok(page(&EditorPage { focus, ..with_base(session.page()?, &form)? }))
 }
 
-/// `POST …/edit/test`: sends a sample to the webhook as the form has it; as it is stored, for who may not edit it.
+/// `POST …/edit/test`: sends a test event to the webhook in the form. Users who are not editors test the stored
+/// webhook.
 async fn test(
-    State(http): State<ApiState>,
-    visit: RequestContext,
+    State(state): State<ApiState>,
+    context: RequestContext,
     Id(id): Id,
     Query(query): Query,
     form: Form,
 ) -> Result<Response, PageError> {
-    if !visit.may(Role::Editor) {
-        let draft = EditSession::stored(&http, &visit, &id, &query)?;
-        let tested = tested(&draft, &draft.stored.campaign).await?;
-        return Ok(page(&EditorPage { tested, ..draft.page()? }));
+    if !context.has_role(Role::Editor) {
+        let session = EditSession::from_stored(&state, &context, &id, &query)?;
+        let test_result = run_test(&session, &session.stored.campaign).await?;
+        return Ok(page(&EditorPage { test_result, ..session.page()? }));
     }
-    let draft = EditSession::given(&http, &visit, &id, &query, &form)?;
-    let tested = match draft.read()? {
-        Ok(campaign) => tested(&draft, &campaign).await?,
+    let session = EditSession::from_form(&state, &context, &id, &query, &form)?;
+    let test_result = match session.validate()? {
+        Ok(campaign) => run_test(&session, &campaign).await?,
         Err(_) => None,
     };
-    Ok(page(&EditorPage { tested, ..opened(draft.page()?, &form)? }))
+    Ok(page(&EditorPage { test_result, ..with_base(session.page()?, &form)? }))
 }
 
-async fn tested(draft: &EditSession<'_>, campaign: &Campaign) -> Result<Option<WebhookTestResult>, PageError> {
-    let Some(place) = draft.fields.spot_after(&draft.spot).place_in(campaign) else { return Ok(None) };
-    let delivery = webhooks::sample_of(&campaign.id, &place, Map::new())?;
-    Ok(Some(webhooks::send_test(draft.http, delivery, draft.visit.secrets()).await?))
+async fn run_test(session: &EditSession<'_>, campaign: &Campaign) -> Result<Option<WebhookTestResult>, PageError> {
+    let Some(place) = session.fields.target_after_save(&session.target).place_in(campaign) else { return Ok(None) };
+    let delivery = webhooks::test_delivery(&campaign.id, &place, Map::new())?;
+    Ok(Some(webhooks::send_test(session.state, delivery, session.context.secrets()).await?))
 }
 
-/// `POST …/edit`: saves.
+/// `POST …/edit`: saves the form.
 async fn save(
-    State(http): State<ApiState>,
-    visit: RequestContext,
+    State(state): State<ApiState>,
+    context: RequestContext,
     Id(id): Id,
     Query(query): Query,
     form: Form,
 ) -> Result<Response, PageError> {
     let base: EntryForm = serde_json::from_str(form.get("base")).unwrap_or_default();
     for _ in 0..MAX_CONFLICT_RETRIES {
-        let spot = EditTarget::of_query(&query);
-        let stored = http.campaigns.get(&id)?;
-        let now = EntryForm::from_campaign(&stored.campaign, &spot);
-        if stored.version != campaigns::version(&form)? && now.as_ref() != Some(&base) {
-            let Some(now) = now else {
-                let draft = EditSession::given(&http, &visit, &id, &query, &form)?;
-                let refusal = "this place was deleted meanwhile. The form has yours still, to be copied.".to_owned();
-                let shown = EditorPage { refusal: Some(refusal), ..opened(draft.page()?, &form)? };
-                return Ok(with_audit("nothing: the place is gone", page(&shown)));
+        let target = EditTarget::from_query(&query);
+        let stored = state.campaigns.get(&id)?;
+        let current = EntryForm::from_campaign(&stored.campaign, &target);
+        if stored.version != campaigns::version(&form)? && current.as_ref() != Some(&base) {
+            let Some(current) = current else {
+                let session = EditSession::from_form(&state, &context, &id, &query, &form)?;
+                let rejection =
+                    "This place was deleted or renamed while you were editing it. Copy your changes from the form."
+                        .to_owned();
+                let editor_page = EditorPage { rejection: Some(rejection), ..with_base(session.page()?, &form)? };
+                return Ok(with_audit("nothing: the place was deleted", page(&editor_page)));
             };
-            let changed = stored.last_change(&spot.edited(), campaigns::version(&form)?);
-            let conflict = Conflict::new(changed, &base, &now, &EntryForm::of_form(&form));
-            let shown = EditSession::given(&http, &visit, &id, &query, &form)?.page()?;
-            let base = serde_json::to_string(&now).map_err(StoreError::from)?;
-            let shown = EditorPage { conflict: Some(conflict), base, version: stored.version, ..shown };
-            return Ok(with_audit("nothing: changed meanwhile", page(&shown)));
+            let last_change = stored.last_change(&target.campaign_node(), campaigns::version(&form)?);
+            let conflict = Conflict::new(last_change, &base, &current, &EntryForm::from_form(&form));
+            let editor_page = EditSession::from_form(&state, &context, &id, &query, &form)?.page()?;
+            let base = serde_json::to_string(&current).map_err(StoreError::from)?;
+            let editor_page = EditorPage { conflict: Some(conflict), base, version: stored.version, ..editor_page };
+            return Ok(with_audit("nothing: another user changed the place", page(&editor_page)));
         }
-        let draft = EditSession { http: &http, visit: &visit, stored, spot, fields: EntryForm::of_form(&form) };
-        let campaign = match draft.read()? {
+        let session =
+            EditSession { state: &state, context: &context, stored, target, fields: EntryForm::from_form(&form) };
+        let campaign = match session.validate()? {
             Ok(campaign) => campaign,
             Err(errors) => {
-                let refusal = format!("{}, told below.", format::new(errors.count() as u64, "fault", "faults"));
-                let shown = EditorPage { refusal: Some(refusal), ..opened(draft.page()?, &form)? };
-                return Ok(with_audit("nothing: the form has faults", page(&shown)));
+                let count = format::counted(errors.count() as u64, "error", "errors");
+                let rejection = format!("{count}. Fix the highlighted fields first.");
+                let editor_page = EditorPage { rejection: Some(rejection), ..with_base(session.page()?, &form)? };
+                return Ok(with_audit("nothing: the form has errors", page(&editor_page)));
             }
         };
         let document = serde_json::to_vec(&campaign).map_err(StoreError::from)?;
-        let precondition = Precondition::Versions(vec![draft.stored.version]);
-        match http.campaigns.put(&id, &document, precondition, visit.name()).await {
+        let precondition = Precondition::Versions(vec![session.stored.version]);
+        match state.campaigns.put(&id, &document, precondition, context.name()).await {
             Ok(_) => {
-                let (place, address) = after(&draft);
-                return Ok(with_audit(&place, Redirect::to(&address).into_response()));
+                let (place, href) = saved_place(&session);
+                return Ok(with_audit(&place, Redirect::to(&href).into_response()));
             }
             Err(CampaignError::Precondition) => {}
-            Err(refused) => return Err(refused.into()),
+            Err(error) => return Err(error.into()),
         }
     }
     Err(CampaignError::Precondition.into())
 }
 
-/// `POST …/edit/rotate`: a new signing secret; the one it has signs beside it for a while.
+/// `POST …/edit/rotate`: creates a signing secret. The old one also signs for [`DEFAULT_OVERLAP`].
 async fn rotate(
-    State(http): State<ApiState>,
-    visit: RequestContext,
+    State(state): State<ApiState>,
+    context: RequestContext,
     Id(id): Id,
     Query(query): Query,
     form: Form,
 ) -> Result<Response, PageError> {
-    let draft = EditSession::stored(&http, &visit, &id, &query)?;
-    let place = draft.spot.place_in(&draft.stored.campaign).ok_or_else(no_such_place)?;
+    let session = EditSession::from_stored(&state, &context, &id, &query)?;
+    let place = session.target.place_in(&session.stored.campaign).ok_or_else(no_such_place)?;
     let base: EntryForm = serde_json::from_str(form.get("base")).unwrap_or_default();
-    if draft.stored.version != campaigns::version(&form)? && draft.fields != base {
-        return Err(campaigns::changed_meanwhile(&draft.stored).into());
+    if session.stored.version != campaigns::version(&form)? && session.fields != base {
+        return Err(campaigns::changed_meanwhile(&session.stored).into());
     }
-    let precondition = Precondition::Versions(vec![draft.stored.version]);
-    let overlap = crate::delivery::signing::DEFAULT_OVERLAP;
-    match http.campaigns.rotate_secret(&place.webhook.id, overlap, precondition, visit.name()).await {
-        Ok(_) => Ok(Redirect::to(&format!("{}&saved=secret#signing", draft.spot.address(&id))).into_response()),
-        Err(CampaignError::Precondition) => Err(campaigns::changed_meanwhile(&draft.stored).into()),
-        Err(refused) => Err(refused.into()),
+    let precondition = Precondition::Versions(vec![session.stored.version]);
+    let overlap = DEFAULT_OVERLAP;
+    match state.campaigns.rotate_secret(&place.webhook.id, overlap, precondition, context.name()).await {
+        Ok(_) => Ok(Redirect::to(&format!("{}&saved=secret#signing", session.target.editor_href(&id))).into_response()),
+        Err(CampaignError::Precondition) => Err(campaigns::changed_meanwhile(&session.stored).into()),
+        Err(error) => Err(error.into()),
     }
 }
 
-/// What was saved, and where that leads: to the campaign, which shows it.
-fn after(draft: &EditSession<'_>) -> (String, String) {
-    let place = draft.fields.spot_after(&draft.spot).in_words();
-    let address = address(&links::campaign(&draft.stored.campaign.id), &[("saved", &place)]);
-    (place, address)
+/// The name of the saved place, and the page of the campaign that confirms it.
+fn saved_place(session: &EditSession<'_>) -> (String, String) {
+    let place = session.fields.target_after_save(&session.target).display_name();
+    let href = with_query(&links::campaign(&session.stored.campaign.id), &[("saved", &place)]);
+    (place, href)
 }
 
-/// The page with what it was opened on, which the form carries along.
-fn opened(page: EditorPage, form: &Form) -> Result<EditorPage, Problem> {
+/// Keeps the base and the version of the form, which are those of when the page was first opened.
+fn with_base(page: EditorPage, form: &Form) -> Result<EditorPage, Problem> {
     Ok(EditorPage { base: form.get("base").to_owned(), version: campaigns::version(form)?, ..page })
 }

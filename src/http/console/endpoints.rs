@@ -1,57 +1,54 @@
-//! Endpoints by their health, the worst first: what each takes, what its breaker does and when it lets something through.
+//! The list of endpoints, worst health first: load, limits, breaker state and the next probe of each.
 
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
 use super::super::ApiState;
-use super::super::endpoints::RECEIVERS;
+use super::super::endpoints::MAX_RECEIVERS;
 use super::super::route::Route;
-use super::form::{Form, Query, address};
+use super::form::{Form, Query, with_query};
 use super::format::{self, UNKNOWN};
-use super::labels::list_of;
-use super::layout::{Layout, RequestContext, Time, page, updates};
+use super::layout::{Layout, RequestContext, Time, live_template, page};
+use super::links;
 use crate::config::Role;
 use crate::delivery::dead_letter::LetterState;
 use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::endpoint::{BreakerState, EndpointStats, LastError};
 use crate::worker::endpoint_registry::EndpointSnapshot;
 
-/// So many endpoints are on one page of the list.
-const PER_PAGE: usize = 50;
+const ENDPOINTS_PER_PAGE: usize = 50;
 
-/// A closed breaker with so many failures is worth a look.
-const FAILING: f64 = 0.1;
+/// From this failure ratio, an endpoint with a closed breaker is marked as failing.
+const MIN_FAILING_RATIO: f64 = 0.1;
 
-/// The pages of endpoints.
 pub(super) fn routes() -> Vec<Route> {
-    vec![Route::get("/endpoints", Role::Viewer, list), Route::get("/endpoints/live", Role::Viewer, follow)]
+    vec![Route::get("/endpoints", Role::Viewer, list), Route::get("/endpoints/live", Role::Viewer, stream)]
 }
 
-/// An endpoint as it is shown.
 pub(super) struct EndpointRow {
     pub(super) endpoint: String,
     pub(super) health: Health,
     pub(super) receivers: Vec<ReceiverRow>,
-    /// Receivers that are not shown.
-    pub(super) more: usize,
-    /// The list of its pending dead letters.
-    pub(super) letters: String,
+    /// Number of receivers that are not shown.
+    pub(super) hidden_receivers: usize,
+    /// The list of the endpoint's pending dead letters.
+    pub(super) dead_letters_href: String,
 }
 
-/// A path of an endpoint.
+/// A receiver is a path of an endpoint.
 pub(super) struct ReceiverRow {
     pub(super) path: String,
     pub(super) health: Health,
 }
 
-/// How an endpoint or a receiver stands, in words.
+/// Health of an endpoint or a receiver, formatted.
 pub(super) struct Health {
-    /// Which symbol it has.
-    pub(super) mark: &'static str,
+    /// Name of the icon.
+    pub(super) icon: &'static str,
     pub(super) breaker: &'static str,
-    /// What lets requests through again, and when.
-    pub(super) reopening: Option<String>,
+    /// When the next probe is sent and what closes the breaker. `None` if the breaker is closed.
+    pub(super) probe_text: Option<String>,
     pub(super) in_flight: String,
     pub(super) waiting: String,
     pub(super) allowed: String,
@@ -62,18 +59,18 @@ pub(super) struct Health {
 }
 
 impl EndpointRow {
-    pub(super) fn new(listed: EndpointSnapshot) -> Self {
-        let more = listed.receivers.len().saturating_sub(RECEIVERS);
-        let receivers = listed.receivers.into_iter().take(RECEIVERS);
+    pub(super) fn new(endpoint: EndpointSnapshot) -> Self {
+        let hidden_receivers = endpoint.receivers.len().saturating_sub(MAX_RECEIVERS);
+        let receivers = endpoint.receivers.into_iter().take(MAX_RECEIVERS);
         Self {
-            endpoint: listed.endpoint.as_str().to_owned(),
-            health: Health::from_stats(&listed.standing),
+            endpoint: endpoint.endpoint.as_str().to_owned(),
+            health: Health::from_stats(&endpoint.stats),
             receivers: receivers
-                .map(|(path, standing)| ReceiverRow { path, health: Health::from_stats(&standing) })
+                .map(|(path, stats)| ReceiverRow { path, health: Health::from_stats(&stats) })
                 .collect(),
-            more,
-            letters: list_of(&LetterFilter {
-                endpoint: Some(listed.endpoint),
+            hidden_receivers,
+            dead_letters_href: links::letter_list(&LetterFilter {
+                endpoint: Some(endpoint.endpoint),
                 state: Some(LetterState::Pending),
                 ..LetterFilter::default()
             }),
@@ -82,31 +79,31 @@ impl EndpointRow {
 }
 
 impl Health {
-    fn from_stats(standing: &EndpointStats) -> Self {
-        let is_failing = standing.failure_ratio.is_some_and(|failing| failing >= FAILING);
-        let (mark, breaker) = match standing.breaker {
+    fn from_stats(stats: &EndpointStats) -> Self {
+        let is_failing = stats.failure_ratio.is_some_and(|failing| failing >= MIN_FAILING_RATIO);
+        let (icon, breaker) = match stats.breaker {
             BreakerState::Open => ("open", "open"),
             BreakerState::HalfOpen => ("half-open", "half-open"),
             BreakerState::Closed if is_failing => ("failing", "closed"),
             BreakerState::Closed => ("closed", "closed"),
         };
         Self {
-            mark,
+            icon,
             breaker,
-            reopening: reopening(standing),
-            in_flight: format::count(standing.in_flight.into()),
-            waiting: format::count(standing.waiting.into()),
-            allowed: format::count(standing.allowed.into()),
-            parked: format::count(standing.parked.into()),
-            failing: standing.failure_ratio.map_or_else(|| UNKNOWN.to_owned(), format::percent),
-            latency: standing.latency_ms.map_or_else(|| UNKNOWN.to_owned(), |ms| format::seconds(ms / 1000.0)),
-            last_error: standing.last_error.as_ref().map(|error| (Time(error.at), words_of(error))),
+            probe_text: probe_text(stats),
+            in_flight: format::count(stats.in_flight.into()),
+            waiting: format::count(stats.waiting.into()),
+            allowed: format::count(stats.allowed.into()),
+            parked: format::count(stats.parked.into()),
+            failing: stats.failure_ratio.map_or_else(|| UNKNOWN.to_owned(), format::percent),
+            latency: stats.latency_ms.map_or_else(|| UNKNOWN.to_owned(), |ms| format::seconds(ms / 1000.0)),
+            last_error: stats.last_error.as_ref().map(|error| (Time(error.at), error_text(error))),
         }
     }
 }
 
-/// The status, or else what went wrong.
-fn words_of(error: &LastError) -> String {
+/// The status, or the error if there was no response.
+fn error_text(error: &LastError) -> String {
     match (error.status, &error.error) {
         (Some(status), _) => format!("answered with {status}"),
         (None, Some(error)) => error.clone(),
@@ -114,88 +111,87 @@ fn words_of(error: &LastError) -> String {
     }
 }
 
-fn reopening(standing: &EndpointStats) -> Option<String> {
-    let probe = match (standing.breaker, standing.probe_in_ms) {
+fn probe_text(stats: &EndpointStats) -> Option<String> {
+    let probe = match (stats.breaker, stats.probe_in_ms) {
         (BreakerState::Closed, _) => return None,
         (BreakerState::HalfOpen, None) => "A probe is under way.".to_owned(),
-        (_, None | Some(0)) => "The next delivery that comes back is sent as a probe.".to_owned(),
+        (_, None | Some(0)) => "The next requeued delivery is sent as a probe.".to_owned(),
         (_, Some(ms)) => {
             let seconds = ms.div_ceil(1000);
-            format!("In {seconds} s the next delivery that comes back is sent as a probe.")
+            format!("In {seconds} s, the next requeued delivery is sent as a probe.")
         }
     };
     Some(format!(
-        "{probe} An answer other than 429 and 5xx closes the breaker; a failure keeps it open, for a minute at most."
+        "{probe} Any response other than 429 and 5xx closes the breaker. A failure keeps it open for up to one minute."
     ))
 }
 
-/// What is asked for.
 struct EndpointQuery {
     q: String,
-    before: usize,
+    offset: usize,
 }
 
 impl EndpointQuery {
-    fn from_form(query: &Form) -> Self {
-        Self { q: query.get("q").trim().to_owned(), before: query.get("after").parse().unwrap_or_default() }
+    fn from_form(form: &Form) -> Self {
+        Self { q: form.get("q").trim().to_owned(), offset: form.get("after").parse().unwrap_or_default() }
     }
 
-    fn address(&self, path: &str, before: usize) -> String {
-        let before = if before == 0 { String::new() } else { before.to_string() };
-        address(path, &[("q", &self.q), ("after", &before)])
+    fn href(&self, path: &str, offset: usize) -> String {
+        let offset = if offset == 0 { String::new() } else { offset.to_string() };
+        with_query(path, &[("q", &self.q), ("after", &offset)])
     }
 }
 
 #[derive(Template)]
 #[template(path = "endpoints.html")]
 struct EndpointsPage {
-    frame: Layout,
+    layout: Layout,
     live: String,
-    list: List,
+    list: EndpointList,
 }
 
-/// The part of the page that is kept up to date.
+/// The part of the page that is updated live.
 #[derive(Template)]
-#[template(path = "endpoints.html", block = "now")]
-struct Fragment {
-    list: List,
+#[template(path = "endpoints.html", block = "live")]
+struct LiveFragment {
+    list: EndpointList,
 }
 
-struct List {
+struct EndpointList {
     q: String,
-    /// Of all that were found, those whose breaker is not closed.
+    /// Number of matching endpoints by breaker state.
     summary: String,
     rows: Vec<EndpointRow>,
     next: Option<String>,
 }
 
-impl List {
-    fn new(http: &ApiState, asked: &EndpointQuery) -> Self {
-        let sought = asked.q.to_lowercase();
-        let mut found = http.worker.endpoints.list();
-        found.retain(|listed| listed.endpoint.as_str().contains(&sought));
-        let count = |breaker| found.iter().filter(|listed| listed.standing.breaker == breaker).count();
+impl EndpointList {
+    fn new(state: &ApiState, query: &EndpointQuery) -> Self {
+        let needle = query.q.to_lowercase();
+        let mut endpoints = state.worker.endpoints.list();
+        endpoints.retain(|endpoint| endpoint.endpoint.as_str().contains(&needle));
+        let count = |breaker| endpoints.iter().filter(|endpoint| endpoint.stats.breaker == breaker).count();
         let summary = format!(
             "{}: {} open, {} half-open, {} closed",
-            format::new(found.len() as u64, "endpoint", "endpoints"),
+            format::counted(endpoints.len() as u64, "endpoint", "endpoints"),
             count(BreakerState::Open),
             count(BreakerState::HalfOpen),
             count(BreakerState::Closed)
         );
-        let after = asked.before.saturating_add(PER_PAGE);
-        let next = (found.len() > after).then(|| asked.address("/endpoints", after));
-        let rows = found.into_iter().skip(asked.before).take(PER_PAGE).map(EndpointRow::new).collect();
-        Self { q: asked.q.clone(), summary, rows, next }
+        let after = query.offset.saturating_add(ENDPOINTS_PER_PAGE);
+        let next = (endpoints.len() > after).then(|| query.href("/endpoints", after));
+        let rows = endpoints.into_iter().skip(query.offset).take(ENDPOINTS_PER_PAGE).map(EndpointRow::new).collect();
+        Self { q: query.q.clone(), summary, rows, next }
     }
 }
 
-async fn list(State(http): State<ApiState>, visit: RequestContext, Query(query): Query) -> Response {
-    let asked = EndpointQuery::from_form(&query);
-    let (live, list) = (asked.address("/endpoints/live", asked.before), List::new(&http, &asked));
-    page(&EndpointsPage { frame: Layout::new(&visit, "Endpoints"), live, list })
+async fn list(State(state): State<ApiState>, context: RequestContext, Query(query): Query) -> Response {
+    let query = EndpointQuery::from_form(&query);
+    let (live, list) = (query.href("/endpoints/live", query.offset), EndpointList::new(&state, &query));
+    page(&EndpointsPage { layout: Layout::new(&context, "Endpoints"), live, list })
 }
 
-async fn follow(State(http): State<ApiState>, visit: RequestContext, Query(query): Query) -> Response {
-    let asked = EndpointQuery::from_form(&query);
-    updates(&visit, http.history.news(), move || Fragment { list: List::new(&http, &asked) })
+async fn stream(State(state): State<ApiState>, context: RequestContext, Query(query): Query) -> Response {
+    let query = EndpointQuery::from_form(&query);
+    live_template(&context, state.history.subscribe(), move || LiveFragment { list: EndpointList::new(&state, &query) })
 }

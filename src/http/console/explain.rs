@@ -1,10 +1,8 @@
-//! Explaining an event that somebody has pasted: what of its campaign matches, what fires, and why, with links to the
-//! places where that is edited.
+//! Explains a pasted event: which parts of its campaign match, which webhooks fire, and why, with links to the editor.
 //!
-//! An event tells of a person: their phone number and what they said. So it is sent in a form, and not in an address, which
-//! browsers and proxies keep. The address that is offered for sharing has only what decides: a number that belongs to
-//! nobody stands in the place of the person's, and the response, which decides nothing, is left out. Who writes such an
-//! address themselves may put any event into it.
+//! An event contains personal data. It is posted in a form, because browsers and proxies keep URLs. The URL for sharing
+//! contains only the fields that decide the result: the phone number is replaced by a fictitious one, and the response
+//! is left out. The page accepts any event in its URL.
 
 use askama::Template;
 use axum::extract::State;
@@ -16,9 +14,9 @@ use super::super::body_limit::BodyError;
 use super::super::explain::explain_body;
 use super::super::problem::Problem;
 use super::super::route::Route;
-use super::super::webhooks::sample_of;
+use super::super::webhooks::test_delivery;
 use super::editor::edit_target::EditTarget;
-use super::form::{Form, Query, address};
+use super::form::{Form, Query, with_query};
 use super::layout::{Layout, PageError, RequestContext, page};
 use super::links;
 use crate::config::Role;
@@ -30,172 +28,183 @@ use crate::delivery::resolve::MatchedBy;
 use crate::delivery::test_event;
 use crate::delivery::violation::Violation;
 
-/// A longer address is not offered: not everything that passes addresses on takes it.
-const MAX_ADDRESS: usize = 2_000;
+/// A longer URL is not offered, because some programs truncate it.
+const MAX_SHARED_URL_BYTES: usize = 2_000;
 
-/// So many campaigns are looked through for a sample.
-const CAMPAIGNS: usize = 20;
+/// How many campaigns are searched for a sample event.
+const MAX_SAMPLE_CAMPAIGNS: usize = 20;
 
-/// The page of explanations.
 pub(super) fn routes() -> Vec<Route> {
-    vec![Route::get("/explain", Role::Viewer, ask), Route::post("/explain", Role::Viewer, answer).not_audited()]
+    vec![
+        Route::get("/explain", Role::Viewer, show_form),
+        Route::post("/explain", Role::Viewer, explain_form).not_audited(),
+    ]
 }
 
 #[derive(Template)]
 #[template(path = "explain.html")]
 struct ExplainPage {
-    frame: Layout,
-    /// What is in the field.
+    layout: Layout,
+    /// The text of the input field.
     event: String,
-    faults: Vec<Violation>,
-    outcome: Option<Outcome>,
-    /// Whether the person has just asked: the answer then has the focus.
-    is_answer: bool,
+    violations: Vec<Violation>,
+    explanation: Option<ExplanationView>,
+    /// Whether the explanation gets the focus, because the user has just submitted the form.
+    has_focus: bool,
 }
 
-/// An explanation as it is shown.
-struct Outcome {
+struct ExplanationView {
     why: String,
-    /// Which symbol it has.
-    mark: &'static str,
-    campaign: Option<Campaign>,
-    section: Option<Section>,
+    /// Name of the icon.
+    icon: &'static str,
+    campaign: Option<CampaignRow>,
+    section: Option<SectionRow>,
     matched_by: Option<&'static str>,
-    entries: Vec<Entry>,
-    webhooks: Vec<Webhook>,
-    /// The address of this explanation, without what tells of a person.
-    share: Option<String>,
+    entries: Vec<EntryRow>,
+    webhooks: Vec<WebhookRow>,
+    /// URL of this explanation without personal data. `None` if it is too long.
+    share_href: Option<String>,
 }
 
-struct Campaign {
+struct CampaignRow {
     id: String,
     version: u64,
-    address: String,
+    href: String,
 }
 
-struct Section {
+struct SectionRow {
     label: String,
     kind: &'static str,
-    edit: String,
+    edit_href: String,
 }
 
-struct Entry {
+struct EntryRow {
     keyword: String,
     option: Option<String>,
     matches: bool,
     why: String,
-    edit: String,
+    edit_href: String,
 }
 
-struct Webhook {
+struct WebhookRow {
     id: String,
-    place: String,
+    place_name: String,
     kind: &'static str,
-    mark: &'static str,
-    verdict: &'static str,
+    icon: &'static str,
+    result: &'static str,
     why: String,
-    edit: String,
+    edit_href: String,
     request: Option<RequestPreview>,
 }
 
-/// `GET /explain`: a sample to begin with, or the event of the address, explained.
-async fn ask(State(http): State<ApiState>, visit: RequestContext, Query(query): Query) -> Result<Response, PageError> {
-    match query.given("event") {
-        Some(event) => Ok(page(&ExplainPage { is_answer: false, ..explained(&http, &visit, event.to_owned())? })),
+/// `GET /explain`: explains the event in the query, or shows the form with a sample event.
+async fn show_form(
+    State(state): State<ApiState>,
+    context: RequestContext,
+    Query(query): Query,
+) -> Result<Response, PageError> {
+    match query.get_non_blank("event") {
+        Some(event) => {
+            Ok(page(&ExplainPage { has_focus: false, ..explain_event(&state, &context, event.to_owned())? }))
+        }
         None => {
-            let (frame, event) = (Layout::new(&visit, "Explain"), sample_event(&http)?);
-            Ok(page(&ExplainPage { frame, event, faults: Vec::new(), outcome: None, is_answer: false }))
+            let (layout, event) = (Layout::new(&context, "Explain"), sample_event(&state)?);
+            Ok(page(&ExplainPage { layout, event, violations: Vec::new(), explanation: None, has_focus: false }))
         }
     }
 }
 
-/// `POST /explain`: the event of the form, explained.
-async fn answer(State(http): State<ApiState>, visit: RequestContext, form: Form) -> Result<Response, PageError> {
-    // A form has other ends of lines than were typed.
-    Ok(page(&explained(&http, &visit, form.get("event").replace("\r\n", "\n"))?))
+/// `POST /explain`: explains the event of the form.
+async fn explain_form(
+    State(state): State<ApiState>,
+    context: RequestContext,
+    form: Form,
+) -> Result<Response, PageError> {
+    // Forms are submitted with CRLF line ends.
+    Ok(page(&explain_event(&state, &context, form.get("event").replace("\r\n", "\n"))?))
 }
 
-fn explained(http: &ApiState, visit: &RequestContext, event: String) -> Result<ExplainPage, PageError> {
-    let explained = if event.len() > MAX_EVENT_BYTES {
-        Err(Problem::of_body(BodyError::TooLarge, "an event", MAX_EVENT_BYTES))
+fn explain_event(state: &ApiState, context: &RequestContext, event: String) -> Result<ExplainPage, PageError> {
+    let result = if event.len() > MAX_EVENT_BYTES {
+        Err(Problem::unreadable_body(BodyError::TooLarge, "an event", MAX_EVENT_BYTES))
     } else {
-        explain_body(http, event.as_bytes(), visit.secrets())
+        explain_body(state, event.as_bytes(), context.secrets())
     };
-    let (faults, outcome) = match explained {
-        Ok(explanation) => (Vec::new(), Some(Outcome::new(explanation))),
+    let (violations, explanation) = match result {
+        Ok(explanation) => (Vec::new(), Some(ExplanationView::new(explanation))),
         Err(problem) if problem.errors().is_empty() => return Err(problem.into()),
         Err(problem) => (problem.errors().to_vec(), None),
     };
-    Ok(ExplainPage { frame: Layout::new(visit, "Explain"), event, faults, outcome, is_answer: true })
+    Ok(ExplainPage { layout: Layout::new(context, "Explain"), event, violations, explanation, has_focus: true })
 }
 
-/// An event that fires something here, or else one that shows how an event is written.
-fn sample_event(http: &ApiState) -> Result<String, PageError> {
-    let campaigns = http.store.campaigns(None, CAMPAIGNS, |stored| {
+/// An event that fires a webhook of a stored campaign. If there is none, an example event.
+fn sample_event(state: &ApiState) -> Result<String, PageError> {
+    let campaigns = state.store.campaigns(None, MAX_SAMPLE_CAMPAIGNS, |stored| {
         let campaign = &stored.campaign;
         let place = campaign.places().find(|place| place.entry.is_some()).or_else(|| campaign.places().next())?;
-        sample_of(&campaign.id, &place, Map::new()).ok().map(|delivery| delivery.event)
+        test_delivery(&campaign.id, &place, Map::new()).ok().map(|delivery| delivery.event)
     })?;
-    let written = match campaigns.into_iter().flatten().next() {
+    let json_text = match campaigns.into_iter().flatten().next() {
         Some(event) => serde_json::to_string_pretty(&event),
         None => serde_json::to_string_pretty(&json!({
             "campaignId": "13010", "label": "Welcome Message", "phoneNumber": test_event::PHONE_NUMBER,
             "date": "2024-06-18T23:26:14.206Z", "response": "4", "keyword": 4,
         })),
     };
-    Ok(written.unwrap_or_default())
+    Ok(json_text.unwrap_or_default())
 }
 
-impl Outcome {
+impl ExplanationView {
     fn new(explanation: Explanation) -> Self {
         let fires = explanation.webhooks.iter().any(|webhook| webhook.fires);
         let campaign = explanation.event.campaign_id.clone();
         let label = explanation.section.as_ref().map_or("", |section| &section.label).to_owned();
-        let entry = |entry| Entry::new(&campaign, &label, entry);
-        let webhook = |webhook| Webhook::new(&campaign, webhook);
+        let entry = |entry| EntryRow::new(&campaign, &label, entry);
+        let webhook = |webhook| WebhookRow::new(&campaign, webhook);
         Self {
-            mark: if fires { "good" } else { "none" },
+            icon: if fires { "good" } else { "none" },
             matched_by: explanation.matched_by.map(|by| match by {
                 MatchedBy::Keyword => "its keyword",
                 MatchedBy::Option => "its menu text",
             }),
-            campaign: explanation.campaign.map(|found| Campaign {
-                address: links::campaign(&found.id),
-                id: found.id,
-                version: found.version,
+            campaign: explanation.campaign.map(|campaign| CampaignRow {
+                href: links::campaign(&campaign.id),
+                id: campaign.id,
+                version: campaign.version,
             }),
             entries: explanation.entries.into_iter().map(entry).collect(),
             webhooks: explanation.webhooks.into_iter().map(webhook).collect(),
-            section: explanation.section.map(|section| Section {
-                edit: EditTarget::Section { label: section.label.clone() }.address(&campaign),
+            section: explanation.section.map(|section| SectionRow {
+                edit_href: EditTarget::Section { label: section.label.clone() }.editor_href(&campaign),
                 kind: match section.kind {
                     SectionKind::WelcomeMessage => "Welcome Message",
                     SectionKind::Interaction => "Interaction",
                 },
                 label: section.label,
             }),
-            share: share(&explanation.event),
+            share_href: share_href(&explanation.event),
             why: explanation.why,
         }
     }
 
-    /// Whether there are webhooks that the event does not reach.
-    fn has_others(&self) -> bool {
+    /// Whether some webhooks do not fire.
+    fn has_silent_webhooks(&self) -> bool {
         self.webhooks.iter().any(|webhook| webhook.request.is_none())
     }
 }
 
-fn spot(label: &str, keyword: Option<&Keyword>) -> EditTarget {
+fn edit_target(label: &str, keyword: Option<&Keyword>) -> EditTarget {
     match keyword {
         None => EditTarget::Section { label: label.to_owned() },
         Some(keyword) => EditTarget::Entry { label: label.to_owned(), keyword: keyword.to_string() },
     }
 }
 
-impl Entry {
+impl EntryRow {
     fn new(campaign: &str, label: &str, entry: ExplainedEntry) -> Self {
         Self {
-            edit: spot(label, Some(&entry.keyword)).address(campaign),
+            edit_href: edit_target(label, Some(&entry.keyword)).editor_href(campaign),
             keyword: entry.keyword.to_string(),
             option: entry.option,
             matches: entry.matches,
@@ -204,16 +213,19 @@ impl Entry {
     }
 }
 
-impl Webhook {
+impl WebhookRow {
     fn new(campaign: &str, webhook: ExplainedWebhook) -> Self {
-        let (mark, verdict) = match (webhook.fires, webhook.request.is_some()) {
+        let (icon, result) = match (webhook.fires, webhook.request.is_some()) {
             (true, _) => ("good", "fires"),
-            (false, true) => ("off", "would fire, were it enabled"),
+            (false, true) => ("off", "would fire if it was enabled"),
             (false, false) => ("none", "does not fire"),
         };
         Self {
-            edit: format!("{}#webhook", spot(&webhook.label, webhook.keyword.as_ref()).address(campaign)),
-            place: match &webhook.keyword {
+            edit_href: format!(
+                "{}#webhook",
+                edit_target(&webhook.label, webhook.keyword.as_ref()).editor_href(campaign)
+            ),
+            place_name: match &webhook.keyword {
                 None => webhook.label,
                 Some(keyword) => format!("{}, entry {keyword}", webhook.label),
             },
@@ -222,19 +234,19 @@ impl Webhook {
                 WebhookKind::Underlying => "under the redirect",
             },
             id: webhook.webhook_id.as_str().to_owned(),
-            mark,
-            verdict,
+            icon,
+            result,
             why: webhook.why,
             request: webhook.request,
         }
     }
 }
 
-/// The address of an event's explanation, with nothing that tells of a person.
-fn share(event: &StepEvent) -> Option<String> {
+/// The URL of an explanation without personal data. `None` if it is too long.
+fn share_href(event: &StepEvent) -> Option<String> {
     let event = StepEvent { phone_number: test_event::PHONE_NUMBER.to_owned(), response: None, ..event.clone() };
-    let address = address("/explain", &[("event", &serde_json::to_string(&event).ok()?)]);
-    (address.len() <= MAX_ADDRESS).then_some(address)
+    let href = with_query("/explain", &[("event", &serde_json::to_string(&event).ok()?)]);
+    (href.len() <= MAX_SHARED_URL_BYTES).then_some(href)
 }
 
 #[cfg(test)]
@@ -243,18 +255,18 @@ mod tests {
     use crate::delivery::event::decode;
 
     #[test]
-    fn what_is_shared_decides_the_same_and_tells_of_nobody() {
+    fn the_shared_url_keeps_the_decision_but_no_personal_data() {
         let body = json!({ "campaignId": "c", "label": "a b", "phoneNumber": "+5511999990000", "date": "2024-06-18T23:26:14Z",
             "response": "my name", "option": "Offers", "keyword": 4, "eventId": "e-1" });
         let event = decode(body.to_string().as_bytes(), None).expect("an event");
-        let shared = share(&event).expect("an address");
-        let query = Form::read(shared.strip_prefix("/explain?").expect("a query").as_bytes());
+        let shared = share_href(&event).expect("an address");
+        let query = Form::parse(shared.strip_prefix("/explain?").expect("a query").as_bytes());
         let again = decode(query.get("event").as_bytes(), None).expect("an event");
         assert_eq!(
             again,
             StepEvent { phone_number: test_event::PHONE_NUMBER.to_owned(), response: None, ..event.clone() }
         );
-        let long = StepEvent { label: "x".repeat(MAX_ADDRESS), ..event };
-        assert_eq!(share(&long), None);
+        let long = StepEvent { label: "x".repeat(MAX_SHARED_URL_BYTES), ..event };
+        assert_eq!(share_href(&long), None);
     }
 }

@@ -1,74 +1,72 @@
-//! The faults of a document beside the fields of the form they concern.
+//! Maps violations of a document to the form fields that show them.
 
 use serde_json::Value;
 
 use crate::delivery::violation::Violation;
 
-/// What is wrong, by field.
+/// Error messages by field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Errors {
+    /// Field name and message.
     by_field: Vec<(String, String)>,
+    /// Messages that belong to no field of the form.
     rest: Vec<String>,
 }
 
 impl Errors {
-    /// The faults of a document whose part at `path` the form has.
-    pub(super) fn new(faults: Vec<Violation>, path: &str) -> Self {
+    /// Violations of a document. The form shows the node at `path`.
+    pub(super) fn new(violations: Vec<Violation>, path: &str) -> Self {
         let mut errors = Self::default();
-        for fault in faults {
-            let field = fault.path.strip_prefix(path).and_then(|rest| field_of(rest, &fault.message));
+        for violation in violations {
+            let field = violation.path.strip_prefix(path).and_then(|rest| field_of(rest, &violation.message));
             match field {
                 Some(field) => errors.by_field.push(field),
-                None => errors.rest.push(fault.to_string()),
+                None => errors.rest.push(violation.to_string()),
             }
         }
         errors
     }
 
-    /// The faults of a form whose fields have the names that end their paths.
-    pub(super) fn of_fields(faults: Vec<Violation>, fields: &[&str]) -> Self {
+    /// Violations of a form. The last segment of a path is the name of the field.
+    pub(super) fn of_fields(violations: Vec<Violation>, fields: &[&str]) -> Self {
         let mut errors = Self::default();
-        for fault in faults {
-            let name = fault.path.rsplit('.').next().filter(|name| fields.contains(name)).map(str::to_owned);
+        for violation in violations {
+            let name = violation.path.rsplit('.').next().filter(|name| fields.contains(name)).map(str::to_owned);
             match name {
-                Some(name) => errors.by_field.push((name, fault.message)),
-                None => errors.rest.push(fault.message),
+                Some(name) => errors.by_field.push((name, violation.message)),
+                None => errors.rest.push(violation.message),
             }
         }
         errors
     }
 
-    pub(super) fn one(field: &str, message: &str) -> Self {
+    pub(super) fn single(field: &str, message: &str) -> Self {
         Self { by_field: vec![(field.to_owned(), message.to_owned())], rest: Vec::new() }
     }
 
-    /// What concerns no field.
-    pub(super) fn rest_of(message: String) -> Self {
+    /// A message that belongs to no field.
+    pub(super) fn general(message: String) -> Self {
         Self { by_field: Vec::new(), rest: vec![message] }
     }
 
-    /// Those of one field.
     pub(super) fn of_field(&self, field: &str) -> Vec<&str> {
         self.by_field.iter().filter(|(name, _)| name == field).map(|(_, message)| message.as_str()).collect()
     }
 
-    /// Those that concern no field of the form.
     pub(super) fn rest(&self) -> &[String] {
         &self.rest
     }
 
-    /// How much is wrong.
     pub(super) fn count(&self) -> usize {
         self.by_field.len() + self.rest.len()
     }
 
-    /// Whether nothing is wrong.
     pub(super) fn is_empty(&self) -> bool {
         self.by_field.is_empty() && self.rest.is_empty()
     }
 }
 
-/// The field that shows the node at a path, and what to say there.
+/// The field that shows the node at `path`, and the message to show there.
 fn field_of(path: &str, message: &str) -> Option<(String, String)> {
     let plain = |field: &str| Some((field.to_owned(), message.to_owned()));
     match path {
@@ -89,23 +87,23 @@ fn field_of(path: &str, message: &str) -> Option<(String, String)> {
         ".webhook.rateLimit" => plain("rate-limit"),
         ".webhook.headers" => plain("headers"),
         _ => {
-            let part = |field: &str| path.strip_prefix(&format!(".webhook.{field}"));
-            let of_body = part("body").map(|part| part_of("body", part, message));
-            let of_retry = || part("retry").map(|part| part_of("retry", part, message));
-            of_body.or_else(of_retry).or_else(|| header_of(part("headers")?, message))
+            let subpath = |field: &str| path.strip_prefix(&format!(".webhook.{field}"));
+            let body_error = subpath("body").map(|subpath| json_field_error("body", subpath, message));
+            let retry_error = || subpath("retry").map(|subpath| json_field_error("retry", subpath, message));
+            body_error.or_else(retry_error).or_else(|| header_error(subpath("headers")?, message))
         }
     }
 }
 
-/// A part of a field that is JSON: the field says which.
-fn part_of(field: &str, part: &str, message: &str) -> (String, String) {
-    let part = part.trim_start_matches('.');
-    let said = if part.is_empty() { message.to_owned() } else { format!("{part}: {message}") };
-    (field.to_owned(), said)
+/// An error inside a field that contains JSON. The message names the path inside it.
+fn json_field_error(field: &str, subpath: &str, message: &str) -> (String, String) {
+    let subpath = subpath.trim_start_matches('.');
+    let message = if subpath.is_empty() { message.to_owned() } else { format!("{subpath}: {message}") };
+    (field.to_owned(), message)
 }
 
-/// `.name` or `["a-name"]`: the row of a header.
-fn header_of(path: &str, message: &str) -> Option<(String, String)> {
+/// An error of a header row. `path` is `.name` or `["a-name"]`.
+fn header_error(path: &str, message: &str) -> Option<(String, String)> {
     let quoted = path.strip_prefix('[').and_then(|path| path.strip_suffix(']'));
     let name = match quoted {
         Some(quoted) => serde_json::from_str::<Value>(quoted).ok()?.as_str()?.to_owned(),
@@ -119,9 +117,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_fault_is_beside_its_field() {
+    fn violations_are_mapped_to_their_fields() {
         let path = "$.sections[0].menu[2]";
-        for (fault, field, message) in [
+        for (violation, field, message) in [
             (".webhook.url", "url", "m"),
             (".redirect.to", "redirect-to", "m"),
             (".webhook.body", "body", "m"),
@@ -130,8 +128,8 @@ mod tests {
             (".webhook.headers[\"X-Api-Key\"]", "header X-Api-Key", "m"),
             (".webhook.headers.host", "header host", "m"),
         ] {
-            let errors = Errors::new(vec![Violation::new(format!("{path}{fault}"), "m")], path);
-            assert_eq!(errors.of_field(field), [message], "{fault}: {errors:?}");
+            let errors = Errors::new(vec![Violation::new(format!("{path}{violation}"), "m")], path);
+            assert_eq!(errors.of_field(field), [message], "{violation}: {errors:?}");
             assert!(errors.rest().is_empty());
         }
         for elsewhere in

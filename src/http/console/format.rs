@@ -1,13 +1,13 @@
-//! Numbers as people read them.
+//! Formats counts, rates, durations and shares for display.
 
 use std::fmt;
 
 use indicatif::HumanCount;
 
-/// In the place of a number that nobody knows.
+/// Shown instead of an unknown number.
 pub(super) const UNKNOWN: &str = "–";
 
-/// A count: `40,000`
+/// Displays `40,000`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Count(pub(super) u64);
 
@@ -19,12 +19,11 @@ impl fmt::Display for Count {
 
 impl askama::filters::HtmlSafe for Count {}
 
-/// A count, as text.
 pub(super) fn count(count: u64) -> String {
     Count(count).to_string()
 }
 
-/// So many a second: with a decimal where it is small.
+/// A rate per second. Small rates have one decimal.
 pub(super) fn rate(rate: f64) -> String {
     if rate > 0.0 && rate < 9.95 {
         return if rate < 0.05 { "under 0.1".to_owned() } else { format!("{rate:.1}") };
@@ -32,7 +31,7 @@ pub(super) fn rate(rate: f64) -> String {
     count(rate.round() as u64)
 }
 
-/// A time of so many seconds, with as many digits as count.
+/// A duration in a fitting unit, with two or three significant digits.
 pub(super) fn seconds(seconds: f64) -> String {
     let ms = seconds * 1000.0;
     match seconds {
@@ -46,7 +45,7 @@ pub(super) fn seconds(seconds: f64) -> String {
     }
 }
 
-/// A share: what is not nothing is not shown as nothing, nor what is not all as all.
+/// A share from 0 to 1 in percent. Only exactly 0 is shown as `0 %`, and only exactly 1 as `100 %`.
 pub(super) fn percent(share: f64) -> String {
     match share * 100.0 {
         percent if percent > 0.0 && percent < 1.0 => "under 1 %".to_owned(),
@@ -55,18 +54,18 @@ pub(super) fn percent(share: f64) -> String {
     }
 }
 
-/// How long a bar is: `count` of `total`, in percent. What is there at all is seen.
-pub(super) fn length(count: u64, total: u64) -> u64 {
+/// The length of a bar in percent. At least 1 if `count` is not 0, so that the bar is visible.
+pub(super) fn bar_percent(count: u64, total: u64) -> u64 {
     let percent = u128::from(count) * 100 / u128::from(total.max(1));
     u64::try_from(percent).unwrap_or(100).clamp(u64::from(count > 0), 100)
 }
 
 /// `one endpoint`, `3 endpoints`
-pub(super) fn new(number: u64, one: &str, many: &str) -> String {
+pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
     if number == 1 { format!("one {one}") } else { format!("{} {many}", Count(number)) }
 }
 
-/// JSON as people read it. Other text stays as it is.
+/// Indents JSON. Other text stays unchanged.
 pub(super) fn indented(text: &str) -> String {
     serde_json::from_str::<serde_json::Value>(text).map_or_else(|_| text.to_owned(), |value| format!("{value:#}"))
 }
@@ -76,10 +75,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_people_read_them() {
+    fn numbers_are_formatted_for_people() {
         let counts = [0, 7, 999, 1000, 12_345, 1_234_567].map(|count| Count(count).to_string());
         assert_eq!(counts, ["0", "7", "999", "1,000", "12,345", "1,234,567"]);
-        let lengths = [length(0, 0), length(0, 9), length(1, 1_000_000), length(1, 2), length(9, 9)];
+        let lengths =
+            [bar_percent(0, 0), bar_percent(0, 9), bar_percent(1, 1_000_000), bar_percent(1, 2), bar_percent(9, 9)];
         assert_eq!(lengths, [0, 0, 1, 50, 100]);
         let rates = [0.0, 0.01, 0.2, 9.94, 9.96, 1234.4].map(rate);
         assert_eq!(rates, ["0", "under 0.1", "0.2", "9.9", "10", "1,234"]);
@@ -88,7 +88,7 @@ mod tests {
         let shares = [0.0, 0.001, 0.25, 0.995, 1.0].map(percent);
         assert_eq!(shares, ["0 %", "under 1 %", "25 %", "over 99 %", "100 %"]);
         assert_eq!(
-            [1, 0, 4000].map(|number| new(number, "letter", "letters")),
+            [1, 0, 4000].map(|number| counted(number, "letter", "letters")),
             ["one letter", "0 letters", "4,000 letters"]
         );
     }

@@ -1,42 +1,32 @@
-//! Which dead letters are meant, as people read it, and where they are listed.
+//! Texts that say how many and which dead letters a page is about.
 
 use super::super::dead_letters::query;
-use super::form::address;
 use super::format::Count;
 use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::dead_letter::selection::Selection;
 
 /// `1 dead letter`, `1,234 dead letters`.
-pub(super) fn dead_letters(count: u64) -> String {
+pub(super) fn letter_count(count: u64) -> String {
     format!("{} dead letter{}", Count(count), if count == 1 { "" } else { "s" })
 }
 
-/// Where the letters are listed that a filter matches. One without any condition has to say so: the list by itself is that of
-/// the pending ones.
-pub(super) fn list_of(filter: &LetterFilter) -> String {
-    let fields = query::fields(filter);
-    if fields.is_empty() { "/dead-letters?state=".to_owned() } else { at(&fields) }
-}
-
-/// The list with these fields in its address.
-pub(super) fn at(fields: &[(&'static str, String)]) -> String {
-    let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    address("/dead-letters", &fields)
-}
-
-/// Which letters were chosen.
-pub(super) fn which(choice: &Selection) -> String {
-    match choice {
-        Selection::Ids(ids) => format!("{} chosen one by one", dead_letters(ids.len() as u64)),
-        Selection::Filter(filter) => conditions(filter),
+pub(super) fn describe_selection(selection: &Selection) -> String {
+    match selection {
+        Selection::Ids(ids) => describe_ids(ids.len()),
+        Selection::Filter(filter) => describe_filter(filter),
     }
 }
 
-/// What a filter asks for.
-pub(super) fn conditions(filter: &LetterFilter) -> String {
+/// `1 selected dead letter`, `2 selected dead letters`.
+pub(super) fn describe_ids(count: usize) -> String {
+    format!("{} selected dead letter{}", Count(count as u64), if count == 1 { "" } else { "s" })
+}
+
+/// `label Plans, status 503`, or `all pending` for a filter without conditions.
+pub(super) fn describe_filter(filter: &LetterFilter) -> String {
     let fields = query::fields(filter);
     if fields.is_empty() {
-        return "all that are pending".to_owned();
+        return "all pending".to_owned();
     }
     fields.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
 }
@@ -46,17 +36,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn how_many() {
-        assert_eq!([dead_letters(1), dead_letters(1000)], ["1 dead letter", "1,000 dead letters"]);
+    fn counts_are_singular_or_plural() {
+        assert_eq!([letter_count(1), letter_count(1000)], ["1 dead letter", "1,000 dead letters"]);
+        assert_eq!([describe_ids(1), describe_ids(2)], ["1 selected dead letter", "2 selected dead letters"]);
     }
 
     #[test]
-    fn a_list_has_an_address() {
-        assert_eq!(list_of(&LetterFilter::default()), "/dead-letters?state=");
+    fn filters_are_described_by_their_conditions() {
         let filter =
             LetterFilter { status: Some(503), label: Some("Welcome Message".to_owned()), ..LetterFilter::default() };
-        assert_eq!(list_of(&filter), "/dead-letters?label=Welcome+Message&status=503");
-        assert_eq!(which(&Selection::Filter(filter)), "label Welcome Message, status 503");
-        assert_eq!(which(&Selection::Filter(LetterFilter::default())), "all that are pending");
+        assert_eq!(describe_selection(&Selection::Filter(filter)), "label Welcome Message, status 503");
+        assert_eq!(describe_selection(&Selection::Filter(LetterFilter::default())), "all pending");
     }
 }

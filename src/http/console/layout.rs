@@ -1,4 +1,4 @@
-//! What pages have in common: the frame around them, and how a problem is shown.
+//! Layout shared by all pages, the context of a request, error pages, and live updates.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -18,126 +18,128 @@ use super::super::principal::Principal;
 use super::super::problem::Problem;
 use crate::config::Role;
 
-/// The field and the cookie of the token against forgery.
+/// Name of the form field and of the cookie with the CSRF token.
 pub(super) const CSRF_FIELD: &str = "waypost-form";
 
-/// One request of a browser.
+/// What a handler knows about the request and its sender. [`auth_middleware`](super::auth_middleware) inserts it.
 #[derive(Debug, Clone)]
 pub(super) struct RequestContext {
-    /// None before there is a session.
-    pub(super) caller: Option<Principal>,
-    /// The token against forgery.
-    pub(super) forgery: String,
-    /// The address that was asked for; empty where it is none to go to again.
+    /// `None` without a session.
+    pub(super) principal: Option<Principal>,
+    pub(super) csrf_token: String,
+    /// Path and query of the request. Empty for unsafe methods, because such a path can't be opened again.
     pub(super) path: String,
     /// Whether tokens are configured.
     pub(super) needs_token: bool,
-    /// Whether a page is wanted; a program is told of a problem as the API tells it.
-    pub(super) is_person: bool,
-    /// The end of this worker.
+    /// Otherwise errors are sent as problem documents, as by the API.
+    pub(super) wants_html: bool,
+    /// Cancelled when the worker stops.
     pub(super) stop: CancellationToken,
 }
 
-/// The door has let in everybody who comes to a handler.
+/// Extracts the context that `auth_middleware` has inserted.
 impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
     type Rejection = PageError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, PageError> {
-        let lost = || PageError(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a page was asked for past its door"));
-        parts.extensions.get().cloned().ok_or_else(lost)
+        let missing = || {
+            let detail = "The request did not pass the console's middleware. This is a bug in Waypost.";
+            PageError(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail))
+        };
+        parts.extensions.get().cloned().ok_or_else(missing)
     }
 }
 
 impl RequestContext {
-    /// Whether the caller has at least this role.
-    pub(super) fn may(&self, role: Role) -> bool {
-        self.caller.as_ref().is_some_and(|caller| caller.role >= role)
+    /// Whether the principal has at least this role.
+    pub(super) fn has_role(&self, role: Role) -> bool {
+        self.principal.as_ref().is_some_and(|principal| principal.role >= role)
     }
 
-    /// The name of the caller, for what is recorded.
+    /// The name of the principal for the audit log. Empty without a session.
     pub(super) fn name(&self) -> &str {
-        self.caller.as_ref().map_or("", |caller| &*caller.name)
+        self.principal.as_ref().map_or("", |principal| &*principal.name)
     }
 
-    /// Whether the caller sees the values of headers.
-    pub(super) fn secrets(&self) -> crate::delivery::campaign::Secrets {
-        self.caller.as_ref().map_or(crate::delivery::campaign::Secrets::Masked, Principal::secrets)
+    pub(super) fn secrets(&self) -> crate::delivery::campaign::SecretVisibility {
+        self.principal.as_ref().map_or(crate::delivery::campaign::SecretVisibility::Masked, Principal::secrets)
     }
 }
 
-/// What is around a page.
+/// Data of `base.html`.
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) title: String,
     pub(super) path: String,
-    pub(super) forgery: String,
-    pub(super) who: Option<Principal>,
+    pub(super) csrf_token: String,
+    pub(super) principal: Option<Principal>,
     pub(super) needs_token: bool,
 }
 
 impl Layout {
-    pub(super) fn new(visit: &RequestContext, title: impl Into<String>) -> Self {
+    pub(super) fn new(context: &RequestContext, title: impl Into<String>) -> Self {
         Self {
             title: title.into(),
-            path: visit.path.clone(),
-            forgery: visit.forgery.clone(),
-            who: visit.caller.clone(),
-            needs_token: visit.needs_token,
+            path: context.path.clone(),
+            csrf_token: context.csrf_token.clone(),
+            principal: context.principal.clone(),
+            needs_token: context.needs_token,
         }
     }
 
-    /// The name of the field against forgery.
-    pub(super) fn forgery_field(&self) -> &'static str {
+    pub(super) fn csrf_field(&self) -> &'static str {
         CSRF_FIELD
     }
 
-    /// Whether the page is in this part of the console.
+    /// Whether the path of the page is `part` or below it.
     pub(super) fn is_at(&self, part: &str) -> bool {
         let path = self.path.split('?').next().unwrap_or_default();
         path == part || (part != "/" && path.starts_with(part) && path[part.len()..].starts_with('/'))
     }
 
     pub(super) fn css(&self) -> String {
-        super::assets::address("console.css")
+        super::assets::href("console.css")
     }
 
     pub(super) fn js(&self) -> String {
-        super::assets::address("console.js")
+        super::assets::href("console.js")
     }
 
     pub(super) fn icon(&self) -> String {
-        super::assets::address("icon.svg")
+        super::assets::href("icon.svg")
     }
 }
 
-/// A page that went well. One with faults in its form is sent as 200 too: it is the page that was asked for.
+/// Renders a page with status 200. A form that is shown again with its errors is sent with 200 too.
 pub(super) fn page(template: &impl Template) -> Response {
     page_with(StatusCode::OK, template)
 }
 
-/// A response with what the audit says that it was about.
-pub(super) fn with_audit(about: &str, mut response: Response) -> Response {
-    response.extensions_mut().insert(AuditDetail(about.to_owned()));
+/// Adds the subject of the action to the audit log entry of the response.
+pub(super) fn with_audit(subject: &str, mut response: Response) -> Response {
+    response.extensions_mut().insert(AuditDetail(subject.to_owned()));
     response
 }
 
 pub(super) fn page_with(status: StatusCode, template: &impl Template) -> Response {
     match template.render() {
         Ok(html) => (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response(),
-        Err(error) => {
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("a page can't be made: {error}")).into_response()
-        }
+        Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("The page can't be rendered: {error}"))
+            .into_response(),
     }
 }
 
-/// A part of a page that is kept up to date (`data-live` in its element): each of `fragments` takes the place of what is in
-/// it. It ends with the worker.
-pub(super) fn live(visit: &RequestContext, fragments: impl Stream<Item = String> + Send + 'static) -> Response {
+/// Server-sent events for an element with `data-live`. Each fragment replaces the content of the element. The stream
+/// ends when the worker stops.
+pub(super) fn live_fragments(
+    context: &RequestContext,
+    fragments: impl Stream<Item = String> + Send + 'static,
+) -> Response {
     let events = fragments.map(|fragment| Ok::<_, Infallible>(Event::default().data(fragment)));
-    Sse::new(events.take_until(visit.stop.clone().cancelled_owned())).keep_alive(KeepAlive::default()).into_response()
+    Sse::new(events.take_until(context.stop.clone().cancelled_owned())).keep_alive(KeepAlive::default()).into_response()
 }
 
-/// A problem on its way to be shown as a page.
+/// A problem that [`render_error`] turns into a page.
 #[derive(Debug, Clone)]
 pub(super) struct PageError(pub(super) Problem);
 
@@ -157,66 +159,69 @@ impl IntoResponse for PageError {
 
 #[derive(Template)]
 #[template(path = "problem.html")]
-struct PageBody {
-    frame: Layout,
+struct ErrorPage {
+    layout: Layout,
     problem: Problem,
 }
 
-/// The response with a page in the place of a [`PageError`].
-pub(super) fn with_failures_shown(mut response: Response, visit: &RequestContext) -> Response {
+/// Replaces a [`PageError`] by an HTML page, or by a problem document if the client does not accept HTML.
+pub(super) fn render_error(mut response: Response, context: &RequestContext) -> Response {
     let Some(PageError(problem)) = response.extensions_mut().remove::<PageError>() else {
         return response;
     };
-    if !visit.is_person {
+    if !context.wants_html {
         return problem.into_response();
     }
     let status = problem.status();
-    page_with(status, &PageBody { frame: Layout::new(visit, problem.title()), problem })
+    page_with(status, &ErrorPage { layout: Layout::new(context, problem.title()), problem })
 }
 
 pub(super) async fn no_such_page(OriginalUri(uri): OriginalUri) -> PageError {
-    PageError(Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path())))
+    PageError(Problem::new(StatusCode::NOT_FOUND, format!("There is no page {}.", uri.path())))
 }
 
 pub(super) async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> PageError {
-    PageError(Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path())))
+    PageError(Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{} does not support the method {method}.", uri.path()),
+    ))
 }
 
-/// A time, as UTC where there is no script; the script shows it in the viewer's zone.
+/// A `<time>` element in UTC. The script converts it to the viewer's time zone.
 pub(super) struct Time(pub(super) DateTime<Utc>);
 
 impl Time {
-    fn machine(&self) -> String {
+    fn rfc3339(&self) -> String {
         self.0.to_rfc3339_opts(SecondsFormat::Millis, true)
     }
 
-    fn human(&self) -> String {
+    fn utc_text(&self) -> String {
         self.0.format("%Y-%m-%d %H:%M:%S UTC").to_string()
     }
 }
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (machine, human) = (self.machine(), self.human());
-        write!(f, r#"<time datetime="{machine}" title="{human}">{human}</time>"#)
+        let (rfc3339, text) = (self.rfc3339(), self.utc_text());
+        write!(f, r#"<time datetime="{rfc3339}" title="{text}">{text}</time>"#)
     }
 }
 
 impl askama::filters::HtmlSafe for Time {}
 
-/// A part of a page: at once, and again with each sample of the counters.
-pub(super) fn updates<T: Template>(
-    visit: &RequestContext,
-    news: tokio::sync::watch::Receiver<()>,
-    now: impl Fn() -> T + Send + 'static,
+/// Renders a fragment immediately, and again after each change.
+pub(super) fn live_template<T: Template>(
+    context: &RequestContext,
+    changes: tokio::sync::watch::Receiver<()>,
+    template: impl Fn() -> T + Send + 'static,
 ) -> Response {
-    // The first is for who comes back after the connection was lost.
-    let fragments = stream::unfold((news, now, true), async |(mut news, now, is_first)| {
+    // The first fragment updates the page after a reconnect.
+    let fragments = stream::unfold((changes, template, true), async |(mut changes, template, is_first)| {
         if !is_first {
-            news.changed().await.ok()?;
+            changes.changed().await.ok()?;
         }
-        let fragment = now().render().ok()?;
-        Some((fragment, (news, now, false)))
+        let fragment = template().render().ok()?;
+        Some((fragment, (changes, template, false)))
     });
-    live(visit, fragments)
+    live_fragments(context, fragments)
 }

@@ -1,6 +1,6 @@
-//! The overview: whether all is well, and the figures of this moment and the last minutes.
+//! The overview page: a health summary and the rates, latencies and queue depths of the last minutes.
 //!
-//! It is made anew with each sample of the counters, and sent to whoever has it open.
+//! The page is rendered again after each sample of the counters and sent to all open browsers.
 
 mod chart;
 mod health_summary;
@@ -20,7 +20,7 @@ use super::super::health;
 use super::super::route::Route;
 use super::endpoints::EndpointRow;
 use super::format::{self, UNKNOWN};
-use super::layout::{Layout, RequestContext, page, updates};
+use super::layout::{Layout, RequestContext, live_template, page};
 use crate::broker::delay_queues::DelayTier;
 use crate::broker::publisher::PublisherStatus;
 use crate::campaigns::hold::LogStatus;
@@ -33,55 +33,53 @@ use crate::view_sync::SyncState;
 use crate::worker::consumer_status::Phase;
 use crate::worker::endpoint_registry::EndpointSnapshot;
 
-/// What is called now: short enough to follow what happens, and long enough to be read.
-const NOW: Duration = Duration::from_secs(5);
+/// The window of the current rates. Long enough to be readable, short enough to follow changes.
+const CURRENT_WINDOW: Duration = Duration::from_secs(5);
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The most endpoints that are shown here.
-const ENDPOINTS: usize = 5;
+/// How many endpoints are shown.
+const MAX_ENDPOINTS: usize = 5;
 
-/// The pages of the overview.
 pub(super) fn routes() -> Vec<Route> {
-    vec![Route::get("/", Role::Viewer, show), Route::get("/overview/live", Role::Viewer, follow)]
+    vec![Route::get("/", Role::Viewer, show), Route::get("/overview/live", Role::Viewer, stream)]
 }
 
 #[derive(Template)]
 #[template(path = "overview.html")]
 struct OverviewPage {
-    frame: Layout,
-    now: Now,
+    layout: Layout,
+    overview: Overview,
 }
 
-/// The part of the page that is kept up to date.
+/// The part of the page that is updated live.
 #[derive(Template)]
-#[template(path = "overview.html", block = "now")]
-struct Fragment {
-    now: Now,
+#[template(path = "overview.html", block = "live")]
+struct LiveFragment {
+    overview: Overview,
 }
 
-/// All that is shown of this moment.
-struct Now {
+struct Overview {
     level: Level,
-    points: Vec<HealthFinding>,
-    /// How long this worker has been counting.
-    age: String,
+    findings: Vec<HealthFinding>,
+    /// Time since the counters of this worker started.
+    counting_for: String,
     rates: Rates,
     charts: [Chart; 2],
-    /// Each of the last five minutes.
+    /// The last five minutes, newest first.
     minutes: Vec<Minute>,
     latencies: [Latency; 2],
     causes: Vec<(&'static str, String)>,
-    waiting: Waiting,
+    queues: QueueDepths,
     pending: String,
-    is_pending: bool,
+    has_pending: bool,
     endpoints: Vec<EndpointRow>,
-    all_endpoints: String,
+    endpoint_count: String,
     facts: Vec<Fact>,
     balance: Balance,
 }
 
-/// What happens now, and in the last minute.
+/// Current rates per second and counts of the last minute.
 struct Rates {
     delivered: String,
     failed: String,
@@ -103,64 +101,65 @@ struct Minute {
 
 struct Latency {
     name: &'static str,
-    what: &'static str,
+    description: &'static str,
     count: String,
     p50: String,
     p95: String,
     p99: String,
 }
 
-/// What waits in the broker, for a worker or for its time.
-struct Waiting {
+/// Messages waiting in the broker.
+struct QueueDepths {
     events: String,
     retries: String,
-    ladder: String,
-    /// The rungs that are not empty.
-    rungs: Vec<(String, String)>,
+    delayed: String,
+    /// Delay and number of messages of each delay queue that is not empty.
+    delay_tiers: Vec<(String, String)>,
 }
 
 struct Fact {
     name: &'static str,
-    mark: &'static str,
-    words: String,
+    icon: &'static str,
+    text: String,
 }
 
-async fn show(State(http): State<ApiState>, visit: RequestContext) -> Response {
-    page(&OverviewPage { frame: Layout::new(&visit, "Overview"), now: Now::new(&http) })
+async fn show(State(state): State<ApiState>, context: RequestContext) -> Response {
+    page(&OverviewPage { layout: Layout::new(&context, "Overview"), overview: Overview::new(&state) })
 }
 
-async fn follow(State(http): State<ApiState>, visit: RequestContext) -> Response {
-    let news = http.history.news();
-    updates(&visit, news, move || Fragment { now: Now::new(&http) })
+async fn stream(State(state): State<ApiState>, context: RequestContext) -> Response {
+    let changes = state.history.subscribe();
+    live_template(&context, changes, move || LiveFragment { overview: Overview::new(&state) })
 }
 
-impl Now {
-    fn new(http: &ApiState) -> Self {
-        let samples = http.history.samples();
-        let gauges = http.metrics.gauges();
-        let listed = http.worker.endpoints.list();
+impl Overview {
+    fn new(state: &ApiState) -> Self {
+        let samples = state.history.samples();
+        let gauges = state.metrics.gauges();
+        let endpoints = state.worker.endpoints.list();
         let minute = StatsWindow::last(&samples, MINUTE);
-        let counted = |of: fn(&Counts) -> u64| minute.as_ref().map_or(0, |minute| minute.count(of));
+        let minute_count = |of: fn(&Counts) -> u64| minute.as_ref().map_or(0, |minute| minute.count(of));
         let pending = gauges.dead_letters.map(|letters| letters[LetterState::Pending as usize]);
-        let broken = listed.iter().filter(|listed| listed.standing.breaker != BreakerState::Closed).count();
-        let (delivered, failed) = (counted(Counts::delivered), counted(Counts::failed));
-        let points = health_summary::points(&HealthInputs {
-            trouble: health::trouble(http),
-            broken: broken as u64,
+        let open_breakers =
+            endpoints.iter().filter(|endpoints| endpoints.stats.breaker != BreakerState::Closed).count();
+        let (delivered, failed) = (minute_count(Counts::delivered), minute_count(Counts::failed));
+        let findings = health_summary::findings(&HealthInputs {
+            unready_reason: health::unready_reason(state),
+            open_breakers: open_breakers as u64,
             pending: pending.unwrap_or_default(),
-            // Where the view can't be read, that is told in its place.
-            paused: http.dead_letters.view.paused_of_late().unwrap_or_default(),
+            // If the view can't be read, `unready_reason` says so.
+            paused_replays: state.dead_letters.view.count_recently_paused().unwrap_or_default(),
             attempts: delivered + failed,
             failed,
         });
         Self {
-            level: points[0].level,
-            points,
-            age: format::seconds(http.history.age().as_secs_f64()),
+            level: findings[0].level,
+            findings,
+            counting_for: format::seconds(state.history.age().as_secs_f64()),
             rates: Rates::new(&samples, minute.as_ref(), &gauges),
             charts: [
-                Chart::new("Delivered a second", "solid", &samples, Counts::delivered),
-                Chart::new("Failed a second", "hatched", &samples, Counts::failed),
+                Chart::new("Delivered per second", "solid", &samples, Counts::delivered),
+                Chart::new("Failed per second", "hatched", &samples, Counts::failed),
             ],
             minutes: minutes(&samples),
             latencies: latencies(minute.as_ref()),
@@ -169,59 +168,65 @@ impl Now {
                 .flat_map(StatsWindow::causes)
                 .map(|(cause, count)| (cause.as_str(), format::count(count)))
                 .collect(),
-            waiting: Waiting::new(http, &gauges),
+            queues: QueueDepths::new(state, &gauges),
             pending: pending.map_or_else(|| UNKNOWN.to_owned(), format::count),
-            is_pending: pending.is_some_and(|pending| pending > 0),
-            all_endpoints: format::new(listed.len() as u64, "endpoint", "endpoints"),
-            endpoints: listed.into_iter().filter(is_unwell).take(ENDPOINTS).map(EndpointRow::new).collect(),
-            facts: facts(http, &gauges),
+            has_pending: pending.is_some_and(|pending| pending > 0),
+            endpoint_count: format::counted(endpoints.len() as u64, "endpoint", "endpoints"),
+            endpoints: endpoints
+                .into_iter()
+                .filter(needs_attention)
+                .take(MAX_ENDPOINTS)
+                .map(EndpointRow::new)
+                .collect(),
+            facts: facts(state, &gauges),
             balance: gauges.balance,
         }
     }
 
-    /// Whether what was taken and what became of it are the same.
+    /// Whether every received delivery is accounted for.
     fn is_balanced(&self) -> bool {
-        self.balance.taken() == self.balance.known()
+        self.balance.begun() == self.balance.accounted()
     }
 
-    /// The account's rows.
+    /// The rows of the account of deliveries.
     fn account(&self) -> Vec<(&'static str, String)> {
-        let Balance { from_events, from_ladder, delivered, dead, retried, parked, given_back, in_hand } = self.balance;
+        let Balance { from_events, from_ladder, delivered, dead, retried, parked, returned, in_flight } = self.balance;
         [
-            ("taken from events", from_events),
-            ("taken from the ladder", from_ladder),
+            ("received from events", from_events),
+            ("received from delay queues", from_ladder),
             ("delivered", delivered),
             ("dead", dead),
-            ("to be tried again", retried),
-            ("parked for their endpoint", parked),
-            ("given back to the broker", given_back),
-            ("in hand", in_hand),
+            ("waiting for a retry", retried),
+            ("parked because of their endpoint", parked),
+            ("requeued to the broker", returned),
+            ("in flight", in_flight),
         ]
         .map(|(name, number)| (name, format::count(number)))
         .into()
     }
 }
 
-/// Whether an endpoint is worth a look.
-fn is_unwell(listed: &EndpointSnapshot) -> bool {
-    let standing = &listed.standing;
-    standing.breaker != BreakerState::Closed
-        || standing.parked > 0
-        || standing.failure_ratio.is_some_and(|failing| failing >= 0.01)
+/// Whether an endpoint belongs on the list of the worst endpoints.
+fn needs_attention(endpoints: &EndpointSnapshot) -> bool {
+    let stats = &endpoints.stats;
+    stats.breaker != BreakerState::Closed
+        || stats.parked > 0
+        || stats.failure_ratio.is_some_and(|failing| failing >= 0.01)
 }
 
 impl Rates {
     fn new(samples: &[Sample], minute: Option<&StatsWindow>, gauges: &Gauges) -> Self {
-        let now = StatsWindow::last(samples, NOW);
-        let rate =
-            |of: fn(&Counts) -> u64| now.as_ref().map_or_else(|| UNKNOWN.to_owned(), |now| format::rate(now.rate(of)));
+        let overview = StatsWindow::last(samples, CURRENT_WINDOW);
+        let rate = |of: fn(&Counts) -> u64| {
+            overview.as_ref().map_or_else(|| UNKNOWN.to_owned(), |overview| format::rate(overview.rate(of)))
+        };
         let count = |of: fn(&Counts) -> u64| format::count(minute.map_or(0, |minute| minute.count(of)));
         Self {
             delivered: rate(Counts::delivered),
             failed: rate(Counts::failed),
-            has_failed: now.as_ref().is_some_and(|now| now.count(Counts::failed) > 0),
+            has_failed: overview.as_ref().is_some_and(|overview| overview.count(Counts::failed) > 0),
             retries: rate(|counts| counts.retries_scheduled),
-            in_flight: format::count(u64::try_from(gauges.in_flight).unwrap_or_default()),
+            in_flight: format::count(u64::try_from(gauges.requests_in_flight).unwrap_or_default()),
             minute_delivered: count(Counts::delivered),
             minute_failed: count(Counts::failed),
             minute_retries: count(|counts| counts.retries_scheduled),
@@ -231,109 +236,110 @@ impl Rates {
     }
 }
 
-/// The last five minutes, one by one, as far as they were measured.
+/// The last five minutes, as far as there are samples.
 fn minutes(samples: &[Sample]) -> Vec<Minute> {
     let Some(last) = samples.last() else { return Vec::new() };
-    let minute = |back: u32| {
-        let (from, to) = (last.at.checked_sub(MINUTE * (back + 1)), last.at.checked_sub(MINUTE * back)?);
-        let span = StatsWindow::between(samples, from.unwrap_or_default(), to)?;
+    let minute = |minutes_ago: u32| {
+        let (from, to) = (last.at.checked_sub(MINUTE * (minutes_ago + 1)), last.at.checked_sub(MINUTE * minutes_ago)?);
+        let window = StatsWindow::between(samples, from.unwrap_or_default(), to)?;
         Some(Minute {
-            name: match back {
+            name: match minutes_ago {
                 0 => "the last minute".to_owned(),
                 1 => "the minute before".to_owned(),
-                _ => format!("{back} minutes before"),
+                _ => format!("{minutes_ago} minutes before"),
             },
-            delivered: format::count(span.count(Counts::delivered)),
-            failed: format::count(span.count(Counts::failed)),
+            delivered: format::count(window.count(Counts::delivered)),
+            failed: format::count(window.count(Counts::failed)),
         })
     };
     (0..5).map_while(minute).collect()
 }
 
 fn latencies(minute: Option<&StatsWindow>) -> [Latency; 2] {
-    let of = |name, what, values: Option<crate::metrics::snapshot::HistogramSnapshot>| {
+    let latency = |name, description, values: Option<crate::metrics::snapshot::HistogramSnapshot>| {
         let values = values.unwrap_or_default();
         let percentiles = Percentiles::from_histogram(&values);
-        let shown = |of: fn(&Percentiles) -> Quantile| match percentiles.as_ref().map(of) {
+        let format_quantile = |of: fn(&Percentiles) -> Quantile| match percentiles.as_ref().map(of) {
             None => UNKNOWN.to_owned(),
             Some(Quantile::About(value)) => format::seconds(value),
             Some(Quantile::MoreThan(value)) => format!("over {}", format::seconds(value)),
         };
         Latency {
             name,
-            what,
+            description,
             count: format::count(values.count()),
-            p50: shown(|all| all.p50),
-            p95: shown(|all| all.p95),
-            p99: shown(|all| all.p99),
+            p50: format_quantile(|all| all.p50),
+            p95: format_quantile(|all| all.p95),
+            p99: format_quantile(|all| all.p99),
         }
     };
     [
-        of(
+        latency(
             "Delivery",
-            "from the event's date to the 2xx, waits included",
+            "from the event's date to the 2xx, including retry delays",
             minute.map(|minute| minute.values(|counts| &counts.delivery_latency)),
         ),
-        of(
+        latency(
             "Request",
-            "one attempt, whatever came of it",
+            "one attempt, success or failure",
             minute.map(|minute| minute.values(|counts| &counts.attempt_duration)),
         ),
     ]
 }
 
-impl Waiting {
-    fn new(http: &ApiState, gauges: &Gauges) -> Self {
+impl QueueDepths {
+    fn new(state: &ApiState, gauges: &Gauges) -> Self {
         if gauges.queues.is_empty() {
-            let [events, retries, ladder] = [(); 3].map(|()| UNKNOWN.to_owned());
-            return Self { events, retries, ladder, rungs: Vec::new() };
+            let [events, retries, delayed] = [(); 3].map(|()| UNKNOWN.to_owned());
+            return Self { events, retries, delayed, delay_tiers: Vec::new() };
         }
         let depth = |queue: &str| gauges.queues.get(queue).copied().unwrap_or_default();
-        let (retries, ladder) =
-            (depth(&http.names.retries()), DelayTier::all().map(|rung| (rung, depth(&http.names.delay(rung)))));
-        let ladder: Vec<(DelayTier, u64)> = ladder.filter(|(_, messages)| *messages > 0).collect();
-        let on_ladder: u64 = ladder.iter().map(|(_, messages)| messages).sum();
-        // What is neither a rung nor the retries is one of the events' queues.
-        let events = gauges.queues.values().sum::<u64>() - retries - on_ladder;
-        let rung = |(rung, messages): (DelayTier, u64)| {
-            (format!("up to {}", format::seconds(f64::from(rung.seconds()))), format::count(messages))
+        let (retries, delayed) =
+            (depth(&state.names.retries()), DelayTier::all().map(|tier| (tier, depth(&state.names.delay(tier)))));
+        let delayed: Vec<(DelayTier, u64)> = delayed.filter(|(_, messages)| *messages > 0).collect();
+        let delayed_total: u64 = delayed.iter().map(|(_, messages)| messages).sum();
+        // All queues except retries and delay queues are event queues.
+        let events = gauges.queues.values().sum::<u64>() - retries - delayed_total;
+        let tier = |(tier, messages): (DelayTier, u64)| {
+            (format!("up to {}", format::seconds(f64::from(tier.seconds()))), format::count(messages))
         };
         Self {
             events: format::count(events),
             retries: format::count(retries),
-            ladder: format::count(on_ladder),
-            rungs: ladder.into_iter().map(rung).collect(),
+            delayed: format::count(delayed_total),
+            delay_tiers: delayed.into_iter().map(tier).collect(),
         }
     }
 }
 
-/// How the connections and the configuration are.
-fn facts(http: &ApiState, gauges: &Gauges) -> Vec<Fact> {
-    let (consuming, phase) = match http.progress.phase() {
-        Phase::Connecting { trouble } => ("bad", format!("not connected: {trouble}")),
-        Phase::CatchingUp => ("waiting", "connected, reading the configuration".to_owned()),
+/// State of the connections, the configuration and the workers.
+fn facts(state: &ApiState, gauges: &Gauges) -> Vec<Fact> {
+    let (consumer_icon, consumer_text) = match state.consumer_status.phase() {
+        Phase::Connecting { error } => ("bad", format!("not connected: {error}")),
+        Phase::CatchingUp => ("waiting", "connected, loading the configuration".to_owned()),
         Phase::Consuming => {
-            let in_hand = format::new(http.progress.in_hand() as u64, "message", "messages");
-            ("good", format!("connected, consuming; {in_hand} in hand"))
+            let in_flight = format::counted(state.consumer_status.in_flight() as u64, "message", "messages");
+            ("good", format!("connected, consuming; {in_flight} in flight"))
         }
-        Phase::Draining => ("waiting", "finishing what is in hand".to_owned()),
+        Phase::Draining => ("waiting", "finishing messages in flight".to_owned()),
     };
-    let (publishing, link) = match http.publisher.link() {
+    let (publisher_icon, publisher_text) = match state.publisher.status() {
         PublisherStatus::Up => ("good", "connected".to_owned()),
-        PublisherStatus::Blocked => ("bad", "blocked: the broker is short of memory or disk".to_owned()),
-        PublisherStatus::Down(trouble) => ("bad", format!("not connected: {trouble}")),
+        PublisherStatus::Blocked => ("bad", "blocked: the broker is low on memory or disk space".to_owned()),
+        PublisherStatus::Down(error) => ("bad", format!("not connected: {error}")),
     };
     let version = gauges.config_version;
-    let (current, configuration) = match (&*http.campaigns.log_status().borrow(), *http.campaigns.currency().borrow()) {
-        (LogStatus::Incomplete(_), _) => ("bad", "campaigns may be missing: events are held".to_owned()),
-        (_, SyncState::Current) => ("good", format!("current, version {version}")),
-        (_, SyncState::CatchingUp) => ("waiting", format!("catching up, version {version} so far")),
-    };
-    let workers = format::new(u64::try_from(gauges.workers).unwrap_or_default(), "worker", "workers");
+    let (config_icon, config_text) =
+        match (&*state.campaigns.log_status().borrow(), *state.campaigns.sync_state().borrow()) {
+            (LogStatus::Incomplete(_), _) => ("bad", "campaigns may be missing, so events are held".to_owned()),
+            (_, SyncState::Current) => ("good", format!("current, version {version}")),
+            (_, SyncState::CatchingUp) => ("waiting", format!("catching up, version {version} so far")),
+        };
+    let workers = format::count(u64::try_from(gauges.workers).unwrap_or_default());
     vec![
-        Fact { name: "Consuming", mark: consuming, words: phase },
-        Fact { name: "Publishing", mark: publishing, words: link },
-        Fact { name: "Configuration", mark: current, words: configuration },
-        Fact { name: "Sharing the work", mark: "", words: workers },
+        Fact { name: "Consuming", icon: consumer_icon, text: consumer_text },
+        Fact { name: "Publishing", icon: publisher_icon, text: publisher_text },
+        Fact { name: "Configuration", icon: config_icon, text: config_text },
+        Fact { name: "Workers", icon: "", text: workers },
     ]
 }

@@ -1,4 +1,4 @@
-//! Replays: what one would do, the list of them, and one as it goes on.
+//! Replays: the list, the preview before a replay, and the progress of one.
 
 mod detail;
 mod new;
@@ -10,37 +10,33 @@ use tokio::task::block_in_place;
 
 use super::super::ApiState;
 use super::super::route::Route;
-use super::form::{Query, address};
+use super::form::{Query, with_query};
 use super::format::Count;
-use super::labels::{dead_letters, which};
+use super::labels::{describe_filter, describe_ids};
 use super::layout::{Layout, PageError, RequestContext, Time, page};
-use super::letter_view::view;
+use super::letter_view::view_or_response;
 use super::links;
 use crate::config::Role;
-use crate::delivery::dead_letter::selection::Selection;
 use crate::delivery::replay::{Replay, ReplayId, ReplayProgress};
 
-/// So many replays are on one page of the list.
-const PER_PAGE: usize = 50;
+const REPLAYS_PER_PAGE: usize = 50;
 
-/// The pages of replays.
 pub(super) fn routes() -> Vec<Route> {
     let list = vec![Route::get("/replays", Role::Viewer, list)];
     list.into_iter().chain(new::routes()).chain(detail::routes()).collect()
 }
 
-/// Which letters a replay sends.
-fn choice(replay: &Replay) -> String {
+fn describe_letters(replay: &Replay) -> String {
     match (&replay.filter, &replay.ids) {
-        (Some(filter), _) => which(&Selection::Filter(filter.clone())),
-        (None, ids) => format!("{} chosen one by one", dead_letters(ids.as_ref().map_or(0, |ids| ids.len() as u64))),
+        (Some(filter), _) => describe_filter(filter),
+        (None, ids) => describe_ids(ids.as_ref().map_or(0, Vec::len)),
     }
 }
 
 #[derive(Template)]
 #[template(path = "replays.html")]
 struct ReplaysPage {
-    frame: Layout,
+    layout: Layout,
     replays: Vec<ReplayRow>,
     older: Option<String>,
     is_first_page: bool,
@@ -48,9 +44,9 @@ struct ReplaysPage {
 
 struct ReplayRow {
     id: ReplayId,
-    address: String,
+    href: String,
     state: &'static str,
-    which: String,
+    selection: String,
     by: String,
     at: Time,
     total: Count,
@@ -63,9 +59,9 @@ struct ReplayRow {
 impl From<ReplayProgress> for ReplayRow {
     fn from(ReplayProgress { replay, .. }: ReplayProgress) -> Self {
         Self {
-            address: links::replay(&replay.id),
+            href: links::replay(&replay.id),
             state: replay.state.as_str(),
-            which: choice(&replay),
+            selection: describe_letters(&replay),
             at: Time(replay.created_at),
             total: Count(replay.total),
             sent: Count(replay.sent),
@@ -78,17 +74,21 @@ impl From<ReplayProgress> for ReplayRow {
     }
 }
 
-async fn list(State(http): State<ApiState>, visit: RequestContext, Query(query): Query) -> Result<Response, PageError> {
-    let view = match view(&http, &visit).await {
+async fn list(
+    State(state): State<ApiState>,
+    context: RequestContext,
+    Query(query): Query,
+) -> Result<Response, PageError> {
+    let view = match view_or_response(&state, &context).await {
         Ok(view) => view,
-        Err(waiting) => return Ok(waiting),
+        Err(response) => return Ok(response),
     };
-    let before = query.given("cursor").map(ReplayId::new);
-    let mut replays = block_in_place(|| view.jobs(before.as_ref(), PER_PAGE + 1, ReplayRow::from))?;
-    let older = (replays.len() > PER_PAGE).then(|| {
-        replays.truncate(PER_PAGE);
+    let before = query.get_non_blank("cursor").map(ReplayId::new);
+    let mut replays = block_in_place(|| view.replays(before.as_ref(), REPLAYS_PER_PAGE + 1, ReplayRow::from))?;
+    let older = (replays.len() > REPLAYS_PER_PAGE).then(|| {
+        replays.truncate(REPLAYS_PER_PAGE);
         let last = replays.last().map_or("", |last| last.id.as_str());
-        address("/replays", &[("cursor", last)])
+        with_query("/replays", &[("cursor", last)])
     });
-    Ok(page(&ReplaysPage { frame: Layout::new(&visit, "Replays"), replays, older, is_first_page: before.is_none() }))
+    Ok(page(&ReplaysPage { layout: Layout::new(&context, "Replays"), replays, older, is_first_page: before.is_none() }))
 }

@@ -1,6 +1,8 @@
-//! A session: a cookie that no script can read, with the name of a token and an end, under a seal that only who has the
-//! settings can make. It has not the token itself, so it is nothing to the API. No worker has to remember it, and it ends
-//! with its token.
+//! Sessions and the login page.
+//!
+//! A session is a signed cookie with the name of a token and an expiry time. The key is the hash of the token, so every
+//! worker with the same settings accepts the session, and no worker stores it. The session ends when its token is
+//! removed. The cookie does not contain the token, so it gives no access to the API.
 
 use axum::Router;
 use axum::extract::State;
@@ -19,27 +21,24 @@ use super::super::principal::Principal;
 use super::form::{Form, Query};
 use super::layout::{self, Layout, RequestContext};
 
-/// The cookie with the token.
-const SESSION: &str = "waypost-session";
+const SESSION_COOKIE: &str = "waypost-session";
 
-/// A session ends after this time, or when the browser is closed.
-const LONGEST_SECONDS: u32 = 12 * 3600;
+const MAX_SESSION_SECONDS: u32 = 12 * 3600;
 
-/// How long a cookie is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CookieLifetime {
     /// Until the browser is closed.
     Session,
-    /// At most as long as a session.
+    /// [`MAX_SESSION_SECONDS`].
     Limited,
-    /// No longer.
-    Over,
+    /// Deletes the cookie.
+    Expired,
 }
 
-/// The pages that need no session.
+/// Pages that need no session.
 pub(super) fn router() -> Router<ApiState> {
     Router::new()
-        .route("/login", get(ask).post(log_in))
+        .route("/login", get(show_login).post(log_in))
         .route("/logout", post(log_out))
         .method_not_allowed_fallback(layout::no_such_method)
         .fallback(layout::no_such_page)
@@ -47,90 +46,102 @@ pub(super) fn router() -> Router<ApiState> {
 
 #[derive(askama::Template)]
 #[template(path = "login.html")]
-struct Login {
-    frame: Layout,
+struct LoginPage {
+    layout: Layout,
     next: String,
-    refused: bool,
+    is_token_rejected: bool,
 }
 
-async fn ask(visit: RequestContext, Query(query): Query) -> Response {
+async fn show_login(context: RequestContext, Query(query): Query) -> Response {
     let next = local_path_or_root(query.get("next")).to_owned();
-    layout::page(&Login { frame: Layout::new(&visit, "Log in"), next, refused: false })
+    layout::page(&LoginPage { layout: Layout::new(&context, "Log in"), next, is_token_rejected: false })
 }
 
-async fn log_in(State(http): State<ApiState>, visit: RequestContext, form: Form, headers: HeaderMap) -> Response {
-    let access = Access::new(http.tokens.clone(), "", &[]);
+async fn log_in(State(state): State<ApiState>, context: RequestContext, form: Form, headers: HeaderMap) -> Response {
+    let access = Access::new(state.tokens.clone(), "", &[]);
     let next = local_path_or_root(form.get("next"));
     let token = form.get("token").trim();
-    let Some((caller, key)) = access.known(token) else {
+    let Some((principal, key)) = access.principal_by_token(token) else {
         tracing::info!(target: "waypost::audit", what = "POST /login", status = 401, "audit");
-        return layout::page(&Login { frame: Layout::new(&visit, "Log in"), next: next.to_owned(), refused: true });
+        return layout::page(&LoginPage {
+            layout: Layout::new(&context, "Log in"),
+            next: next.to_owned(),
+            is_token_rejected: true,
+        });
     };
-    let (who, role) = (&*caller.name, caller.role.as_str());
+    let (who, role) = (&*principal.name, principal.role.as_str());
     tracing::info!(target: "waypost::audit", who, role, what = "POST /login", status = 303, "audit");
     let mut response = Redirect::to(next).into_response();
-    let end = Utc::now().timestamp() + i64::from(LONGEST_SECONDS);
-    set_cookie(&mut response, SESSION, &sealed(&caller.name, end, &key), CookieLifetime::Limited, &headers);
+    let expires_at = Utc::now().timestamp() + i64::from(MAX_SESSION_SECONDS);
+    set_cookie(
+        &mut response,
+        SESSION_COOKIE,
+        &sign_session(&principal.name, expires_at, &key),
+        CookieLifetime::Limited,
+        &headers,
+    );
     response
 }
 
 async fn log_out(headers: HeaderMap) -> Response {
     let mut response = Redirect::to("/login").into_response();
-    set_cookie(&mut response, SESSION, "", CookieLifetime::Over, &headers);
+    set_cookie(&mut response, SESSION_COOKIE, "", CookieLifetime::Expired, &headers);
     response
 }
 
-/// Whose session it is, where it is one that has not ended.
-pub(super) fn caller(access: &Access, headers: &HeaderMap, now: DateTime<Utc>) -> Option<Principal> {
-    let kept = cookie(headers, SESSION)?;
-    let mut parts = kept.split('.');
-    let (name, end) = (URL_SAFE_NO_PAD.decode(parts.next()?).ok()?, parts.next()?.parse().ok()?);
-    let (caller, key) = access.named(std::str::from_utf8(&name).ok()?)?;
-    let is_ours = bool::from(sealed(&caller.name, end, &key).as_bytes().ct_eq(kept.as_bytes()));
-    (is_ours && now.timestamp() < end).then_some(caller)
+/// The principal of a session. `None` if there is no valid session or it has expired.
+pub(super) fn principal(access: &Access, headers: &HeaderMap, now: DateTime<Utc>) -> Option<Principal> {
+    let session = cookie(headers, SESSION_COOKIE)?;
+    let mut parts = session.split('.');
+    let (name, expires_at): (_, i64) = (URL_SAFE_NO_PAD.decode(parts.next()?).ok()?, parts.next()?.parse().ok()?);
+    let (principal, key) = access.principal_by_name(std::str::from_utf8(&name).ok()?)?;
+    let signed = sign_session(&principal.name, expires_at, &key);
+    let is_valid = bool::from(signed.as_bytes().ct_eq(session.as_bytes()));
+    (is_valid && now.timestamp() < expires_at).then_some(principal)
 }
 
-/// `NAME.END.SEAL`: the end in Unix seconds, the seal an HMAC-SHA256 by the hash of the token.
-fn sealed(name: &str, end: i64, key: &[u8; 32]) -> String {
-    let said = format!("{}.{end}", URL_SAFE_NO_PAD.encode(name));
-    let seal = hmac_sha256::HMAC::mac(format!("{SESSION} {said}"), key);
-    format!("{said}.{}", URL_SAFE_NO_PAD.encode(seal))
+/// `NAME.EXPIRY.SIGNATURE`: the name in Base64, the expiry in Unix seconds, and an HMAC-SHA256 with the hash of the
+/// token as its key.
+fn sign_session(name: &str, expires_at: i64, key: &[u8; 32]) -> String {
+    let payload = format!("{}.{expires_at}", URL_SAFE_NO_PAD.encode(name));
+    let signature = hmac_sha256::HMAC::mac(format!("{SESSION_COOKIE} {payload}"), key);
+    format!("{payload}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// The value of a cookie.
+/// The value of a cookie. `None` if it is missing or empty.
 pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|cookies| cookies.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
     pairs.find(|(cookie, value)| *cookie == name && !value.is_empty()).map(|(_, value)| value.to_owned())
 }
 
-/// Gives the browser that has sent a request a cookie that no script reads, and that comes with no form of another site.
+/// Sets a cookie that scripts can't read and that browsers do not send with forms of other sites.
 pub(super) fn set_cookie(
     response: &mut Response,
     name: &str,
     value: &str,
-    lasting: CookieLifetime,
+    lifetime: CookieLifetime,
     request: &HeaderMap,
 ) {
-    let age = match lasting {
+    let max_age = match lifetime {
         CookieLifetime::Session => String::new(),
-        CookieLifetime::Limited => format!("; Max-Age={LONGEST_SECONDS}"),
-        CookieLifetime::Over => "; Max-Age=0".to_owned(),
+        CookieLifetime::Limited => format!("; Max-Age={MAX_SESSION_SECONDS}"),
+        CookieLifetime::Expired => "; Max-Age=0".to_owned(),
     };
     let secure = if origin_check::is_over_tls(request) { "; Secure" } else { "" };
-    // Lax, not Strict: whoever follows a link to a page here from elsewhere has not to log in once more.
-    let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{age}{secure}");
+    // Lax, not Strict: a link from another site to the console keeps the session.
+    let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{max_age}{secure}");
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
 }
 
-/// An address of this console; the first page where it is another's.
+/// Returns `next` if it is a path of this console, and `/` otherwise.
 pub(super) fn local_path_or_root(next: &str) -> &str {
     let mut chars = next.chars();
-    let is_own =
+    let is_local =
         chars.next() == Some('/') && !matches!(chars.next(), Some('/' | '\\')) && !next.contains(char::is_control);
-    if is_own { next } else { "/" }
+    if is_local { next } else { "/" }
 }
 
 #[cfg(test)]
@@ -141,7 +152,7 @@ mod tests {
     use crate::config::{Role, Token};
 
     #[test]
-    fn only_addresses_of_our_own_are_gone_to() {
+    fn redirects_stay_on_this_console() {
         for (next, expected) in [
             ("/campaigns?q=a", "/campaigns?q=a"),
             ("/", "/"),
@@ -156,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies() {
+    fn a_cookie_is_found_by_name() {
         let mut headers = HeaderMap::new();
         headers.append(header::COOKIE, HeaderValue::from_static("a=1; d=4; b"));
         headers.append(header::COOKIE, HeaderValue::from_static("c=3"));
@@ -166,27 +177,31 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_sealed_and_ends() {
+    fn a_session_is_signed_and_expires() {
         let token = |name: &str, role| Token { name: name.to_owned(), role, sha256: Sha256::digest(name).into() };
         let tokens = [token("anna", Role::Editor), token("bert", Role::Viewer)];
         let access = Access::new(tokens.into(), "", &[]);
         let key: [u8; 32] = Sha256::digest("anna").into();
         let now = Utc::now();
-        let seen = |cookie: &str| {
+        let principal_of = |cookie: &str| {
             let mut headers = HeaderMap::new();
-            let cookie = format!("{SESSION}={cookie}");
+            let cookie = format!("{SESSION_COOKIE}={cookie}");
             headers.insert(header::COOKIE, HeaderValue::from_str(&cookie).expect("a cookie"));
-            caller(&access, &headers, now).map(|caller| (caller.name.to_string(), caller.role))
+            principal(&access, &headers, now).map(|principal| (principal.name.to_string(), principal.role))
         };
-        let own = sealed("anna", now.timestamp() + 60, &key);
-        assert_eq!(seen(&own), Some(("anna".to_owned(), Role::Editor)));
-        assert_eq!(seen(&sealed("anna", now.timestamp(), &key)), None, "it is over");
-        assert_eq!(seen(&sealed("bert", now.timestamp() + 60, &key)), None, "the seal of another");
-        assert_eq!(seen(&sealed("carl", now.timestamp() + 60, &key)), None, "a token that is gone");
-        let longer = own.replacen(&(now.timestamp() + 60).to_string(), &(now.timestamp() + 600).to_string(), 1);
-        assert_eq!(seen(&longer), None, "an end that was put off");
-        for broken in ["", "x", "..", "YW5uYQ.x.y"] {
-            assert_eq!(seen(broken), None, "{broken}");
+        let own = sign_session("anna", now.timestamp() + 60, &key);
+        assert_eq!(principal_of(&own), Some(("anna".to_owned(), Role::Editor)));
+        assert_eq!(principal_of(&sign_session("anna", now.timestamp(), &key)), None, "expired");
+        assert_eq!(
+            principal_of(&sign_session("bert", now.timestamp() + 60, &key)),
+            None,
+            "signed with the key of another token"
+        );
+        assert_eq!(principal_of(&sign_session("carl", now.timestamp() + 60, &key)), None, "removed token");
+        let extended = own.replacen(&(now.timestamp() + 60).to_string(), &(now.timestamp() + 600).to_string(), 1);
+        assert_eq!(principal_of(&extended), None, "extended expiry");
+        for malformed in ["", "x", "..", "YW5uYQ.x.y"] {
+            assert_eq!(principal_of(malformed), None, "{malformed}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Erasing what dead letters tell of a person.
+//! `POST /v1/dead-letters/erase`: erases a person's data in dead letters.
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
@@ -6,7 +6,7 @@ use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::query::{cursor, offset_of};
+use super::query::{decode_cursor, encode_cursor};
 use crate::dead_letters::erase::EraseMode;
 use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::violation::Violation;
@@ -16,61 +16,68 @@ use crate::http::extract::JsonBody;
 use crate::http::principal::Principal;
 use crate::http::problem::Problem;
 
-/// Shorter ones would be found in every body that could not be read.
+/// A shorter number would match almost every unreadable body.
 const MIN_PHONE_CHARS: usize = 4;
 
-/// Whose letters are to be erased.
+/// The parameters of an erasure.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "ErasureOrder")]
-pub(super) struct Erase {
-    /// The person's, as events have it.
+pub(super) struct EraseRequest {
+    /// The person's phone number, as in events.
     phone_number: String,
-    /// The `next` of the answer before. Or the `from` of a dry run: letters that died since are left then.
+    /// The `next` of the previous answer. Or the `from` of a dry run, to skip dead letters written since then.
     cursor: Option<String>,
-    /// Whether only to count them.
+    /// Only count the dead letters, and change nothing.
     #[serde(default)]
     dry_run: bool,
 }
 
-/// What was erased.
+/// The result of an erasure.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Erasure")]
-pub(super) struct Erased {
-    /// Dead letters looked at.
+pub(super) struct EraseResponse {
+    /// The number of dead letters examined.
     looked_at: u64,
-    /// Those about the person, which are erased.
+    /// The number of dead letters about the person that were erased.
     erased: u64,
-    /// Those about the person that are being replayed, and were left: ask again when the replay has ended.
+    /// The number of dead letters about the person that were not erased because they are being replayed. Send the
+    /// request again after the replay has ended.
     replaying: u64,
-    /// Where the search began: send it as `cursor` to look at the same letters again, and at no later ones.
+    /// Where the search began. Send it as `cursor` to search the same dead letters again, without newer ones.
     from: String,
-    /// There are more to be looked at: send it as `cursor`. Null at the end.
+    /// Send it as `cursor` to search the remaining dead letters. Null at the end.
     next: Option<String>,
 }
 
 /// `POST /v1/dead-letters/erase`
 pub(super) async fn erase(
-    State(http): State<ApiState>,
-    Extension(caller): Extension<Principal>,
-    JsonBody(asked): JsonBody<Erase>,
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    JsonBody(request): JsonBody<EraseRequest>,
 ) -> Result<Response, Problem> {
-    if asked.phone_number.chars().count() < MIN_PHONE_CHARS {
-        let fault = Violation::new("$.phoneNumber", format!("must have {MIN_PHONE_CHARS} characters at least"));
-        return Err(Problem::of_faults(vec![fault]));
+    if request.phone_number.chars().count() < MIN_PHONE_CHARS {
+        let violation = Violation::new("$.phoneNumber", format!("must have at least {MIN_PHONE_CHARS} characters"));
+        return Err(Problem::invalid(vec![violation]));
     }
-    let before = asked.cursor.as_deref().map(|cursor| offset_of(cursor, &LetterFilter::default())).transpose()?;
-    let doing = if asked.dry_run { EraseMode::Nothing } else { EraseMode::It };
-    let done = http.dead_letters.erase(&asked.phone_number, before, doing, &caller.name).await?;
-    // The audit is not the place for the number.
-    let about = match doing {
-        EraseMode::Nothing => format!("nothing: a dry run, for {} dead letters of a person", done.letters),
-        EraseMode::It => format!("{} dead letters of a person erased", done.letters),
+    let before = request.cursor.as_deref().map(|cursor| decode_cursor(cursor, &LetterFilter::default())).transpose()?;
+    let mode = if request.dry_run { EraseMode::DryRun } else { EraseMode::Apply };
+    let outcome = state.dead_letters.erase(&request.phone_number, before, mode, &principal.name).await?;
+    // The phone number must not be in the audit.
+    let about = match mode {
+        EraseMode::DryRun => format!("nothing: a dry run, for {} dead letters of a person", outcome.letters),
+        EraseMode::Apply => format!("{} dead letters of a person erased", outcome.letters),
     };
     let about = AuditDetail(about);
-    let cursor_of = |before| cursor(before, &LetterFilter::default());
-    let (from, next) = (cursor_of(done.before), done.next.map(cursor_of));
-    let erased = Erased { looked_at: done.looked_at, erased: done.letters, replaying: done.replaying, from, next };
-    Ok((Extension(about), Json(erased)).into_response())
+    let cursor_of = |before| encode_cursor(before, &LetterFilter::default());
+    let (from, next) = (cursor_of(outcome.before), outcome.next.map(cursor_of));
+    let response = EraseResponse {
+        looked_at: outcome.examined,
+        erased: outcome.letters,
+        replaying: outcome.replaying,
+        from,
+        next,
+    };
+    Ok((Extension(about), Json(response)).into_response())
 }

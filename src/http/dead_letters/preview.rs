@@ -1,10 +1,10 @@
-//! What a discard would concern: the answer to a dry run.
+//! The response of a discard's dry run.
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::summary::{CampaignCount, NAMED};
+use super::summary::{CampaignCount, MAX_LISTED};
 use crate::delivery::timestamp;
 use crate::http::counts::by_count;
 use crate::http::replays::EndpointCount;
@@ -14,36 +14,36 @@ use crate::store::dead_letters::search::LetterCounts;
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DiscardPreview {
-    /// How many dead letters.
+    /// The number of dead letters.
     total: u64,
-    /// When the first was given up.
+    /// The oldest `deadAt`.
     oldest: Option<String>,
-    /// When the last was given up. Send a later `wait_until` to discard none that die after this answer.
+    /// The newest `deadAt`. Send a later `until` to discard no dead letter that is written after this answer.
     newest: Option<String>,
-    /// The campaigns with the most. Events that could not be read have none.
+    /// The campaigns with the most dead letters. Events that could not be read have no campaign.
     campaigns: Vec<CampaignCount>,
-    /// How many campaigns are not named.
+    /// The number of campaigns not listed.
     more_campaigns: usize,
-    /// The endpoints with the most. Dead letters that were never sent have none.
+    /// The endpoints with the most dead letters. Dead letters that were never sent have no endpoint.
     endpoints: Vec<EndpointCount>,
-    /// How many endpoints are not named.
+    /// The number of endpoints not listed.
     more_endpoints: usize,
 }
 
 impl From<LetterCounts> for DiscardPreview {
-    fn from(tally: LetterCounts) -> Self {
+    fn from(counts: LetterCounts) -> Self {
         let time = |milliseconds| DateTime::<Utc>::from_timestamp_millis(milliseconds).as_ref().map(timestamp::text);
-        let (campaigns, endpoints) = (by_count(tally.campaigns), by_count(tally.endpoints));
+        let (campaigns, endpoints) = (by_count(counts.campaigns), by_count(counts.endpoints));
         Self {
-            total: tally.total,
-            oldest: tally.span.and_then(|(oldest, _)| time(oldest)),
-            newest: tally.span.and_then(|(_, newest)| time(newest)),
-            more_campaigns: campaigns.len().saturating_sub(NAMED),
-            campaigns: CampaignCount::named(campaigns),
-            more_endpoints: endpoints.len().saturating_sub(NAMED),
+            total: counts.total,
+            oldest: counts.span.and_then(|(oldest, _)| time(oldest)),
+            newest: counts.span.and_then(|(_, newest)| time(newest)),
+            more_campaigns: campaigns.len().saturating_sub(MAX_LISTED),
+            campaigns: CampaignCount::first(campaigns),
+            more_endpoints: endpoints.len().saturating_sub(MAX_LISTED),
             endpoints: endpoints
                 .into_iter()
-                .take(NAMED)
+                .take(MAX_LISTED)
                 .map(|(endpoint, count)| EndpointCount { endpoint, count })
                 .collect(),
         }

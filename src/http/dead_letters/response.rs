@@ -1,15 +1,16 @@
-//! Dead letters as the API shows them.
+//! The responses of dead letters.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::delivery::Delivery;
-use crate::delivery::campaign::Secrets;
+use crate::delivery::campaign::SecretVisibility;
 use crate::delivery::dead_letter::DeadLetter;
 use crate::delivery::dead_letter::record::{LetterHistory, OperatorAction, ReplayAttempt};
 use crate::delivery::request::{self, RequestPreview};
 
-/// A dead letter in a list: without the webhook's configuration, of which `request` shows what was sent.
+/// A dead letter in a list. The webhook's configuration is omitted; `request` of a single dead letter shows the request
+/// sent.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "DeadLetter")]
 pub(super) struct LetterSummaryResponse {
@@ -17,10 +18,10 @@ pub(super) struct LetterSummaryResponse {
     letter: DeadLetter,
     #[serde(flatten)]
     #[schemars(skip)]
-    lacks: NullFields,
+    null_fields: NullFields,
 }
 
-/// What its record leaves out of a delivery, and a reader looks for: null where no attempt has given it.
+/// Fields that the record of a delivery omits. The response has them as null, or empty, if there was no attempt.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct NullFields {
@@ -36,33 +37,33 @@ struct NullFields {
 
 impl From<DeadLetter> for LetterSummaryResponse {
     fn from(letter: DeadLetter) -> Self {
-        let lacks = |is_left_out: bool| (is_left_out && letter.is_of_delivery()).then_some(());
-        let lacks = NullFields {
-            status: lacks(letter.status.is_none()),
-            cause: lacks(letter.cause.is_none()),
-            first_attempt_at: lacks(letter.first_attempt_at.is_none()),
-            attempts: lacks(letter.attempts.is_empty()).map(|()| []),
+        let null_if = |is_omitted: bool| (is_omitted && letter.is_delivery()).then_some(());
+        let null_fields = NullFields {
+            status: null_if(letter.status.is_none()),
+            cause: null_if(letter.cause.is_none()),
+            first_attempt_at: null_if(letter.first_attempt_at.is_none()),
+            attempts: null_if(letter.attempts.is_empty()).map(|()| []),
         };
-        Self { letter: DeadLetter { target: None, ..letter }, lacks }
+        Self { letter: DeadLetter { target: None, ..letter }, null_fields }
     }
 }
 
-/// A dead letter, and what became of it.
+/// A dead letter and its history.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "DeadLetterDetail")]
 pub(super) struct LetterResponse {
     #[serde(flatten)]
     letter: LetterSummaryResponse,
-    /// As it was sent at the last attempt; values of custom headers are not kept.
+    /// The request of the last attempt. Values of custom headers are not stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<RequestPreview>,
-    /// Each time it was sent again, oldest first.
+    /// Its replays, oldest first.
     replays: Vec<ReplayAttempt>,
-    /// Who gave it up.
+    /// Who discarded it, when and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     discard: Option<OperatorAction>,
-    /// Who erased what it told of a person. It can't be sent again.
+    /// Who erased the person's data in it. It can't be sent again.
     #[serde(skip_serializing_if = "Option::is_none")]
     erased: Option<OperatorAction>,
 }
@@ -72,17 +73,17 @@ impl LetterResponse {
         letter: DeadLetter,
         LetterHistory { replays, discard, erased, .. }: LetterHistory,
     ) -> Self {
-        let request = sent(&letter).filter(|_| erased.is_none());
+        let request = last_request(&letter).filter(|_| erased.is_none());
         Self { request, letter: letter.into(), replays, discard, erased }
     }
 }
 
-/// The request of the last attempt. What of it is secret is not kept.
-pub(in crate::http) fn sent(letter: &DeadLetter) -> Option<RequestPreview> {
+/// The request of the last attempt. Secret parts are masked, because they are not stored.
+pub(in crate::http) fn last_request(letter: &DeadLetter) -> Option<RequestPreview> {
     let (event, target, last) = (letter.event.clone()?, letter.target.clone()?, letter.attempts.last()?);
     let mut delivery = Delivery::new(event, target, letter.trace.clone());
     delivery.id = letter.delivery_id.clone()?;
-    Some(request::render(&delivery, last.at).shown(Secrets::Masked))
+    Some(request::render(&delivery, last.at).preview(SecretVisibility::Masked))
 }
 
 #[cfg(test)]
@@ -96,22 +97,29 @@ mod tests {
     use crate::delivery::reason::DeadLetterReason;
 
     #[test]
-    fn what_a_delivery_has_not_had_is_null_and_not_left_out() {
+    fn missing_fields_of_a_delivery_are_null_and_not_omitted() {
         let now = DateTime::UNIX_EPOCH;
-        let unreadable = DeadLetter::of_body(b"?", Vec::new(), "1", DeadLetterReason::Malformed, now);
+        let unreadable = DeadLetter::from_body(b"?", Vec::new(), "1", DeadLetterReason::Malformed, now);
         let event = json!({ "campaignId": "c", "label": "a", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z" });
         let event = event::decode(event.to_string().as_bytes(), None).expect("an event");
         let removed = DeadLetter { event: Some(event), ..unreadable.clone() };
         let delivery = DeadLetter { delivery_id: Some(DeliveryId::new("msg_1")), ..removed.clone() };
-        let shown = |letter: &DeadLetter| {
+        let response = |letter: &DeadLetter| {
             to_value(LetterResponse::from_letter(letter.clone(), LetterHistory::default())).expect("JSON")
         };
         for name in ["status", "cause", "firstAttemptAt"] {
-            assert_eq!(shown(&delivery).get(name), Some(&Value::Null), "{name}");
-            assert_eq!([&unreadable, &removed].map(|letter| shown(letter).get(name).cloned()), [None, None], "{name}");
+            assert_eq!(response(&delivery).get(name), Some(&Value::Null), "{name}");
+            assert_eq!(
+                [&unreadable, &removed].map(|letter| response(letter).get(name).cloned()),
+                [None, None],
+                "{name}"
+            );
         }
-        assert_eq!((shown(&delivery).get("attempts"), shown(&unreadable).get("attempts")), (Some(&json!([])), None));
+        assert_eq!(
+            (response(&delivery).get("attempts"), response(&unreadable).get("attempts")),
+            (Some(&json!([])), None)
+        );
         let answered = DeadLetter { status: Some(503), ..delivery };
-        assert_eq!(shown(&answered)["status"], 503);
+        assert_eq!(response(&answered)["status"], 503);
     }
 }

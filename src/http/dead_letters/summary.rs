@@ -1,4 +1,4 @@
-//! Counts of dead letters, as the API tells them.
+//! The response of `GET /v1/dead-letters/summary`.
 
 use std::collections::HashMap;
 
@@ -13,31 +13,31 @@ use crate::delivery::timestamp;
 use crate::http::counts::{by_count, by_count_with};
 use crate::store::dead_letters::search::LetterCounts;
 
-/// The most campaigns, webhooks and endpoints that are named.
-pub(super) const NAMED: usize = 100;
+/// The most campaigns, webhooks and endpoints listed.
+pub(super) const MAX_LISTED: usize = 100;
 
-/// Dead letters, counted. The greatest counts come first.
+/// Counts of dead letters. The greatest counts come first.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "DeadLetterSummary")]
 pub(super) struct Summary {
-    /// All that match.
+    /// The number of dead letters that match.
     total: u64,
-    /// When the first was given up.
+    /// The oldest `deadAt`.
     oldest: Option<String>,
-    /// When the last was given up.
+    /// The newest `deadAt`.
     newest: Option<String>,
     states: Vec<StateCount>,
     reasons: Vec<ReasonCount>,
-    /// By the class of the last attempt's status; `none` where there was no answer.
+    /// By the class of the last attempt's status; `none` if there was no answer.
     statuses: Vec<StatusCount>,
-    /// The campaigns with the most.
+    /// The campaigns with the most dead letters.
     campaigns: Vec<CampaignCount>,
-    /// How many campaigns are not named.
+    /// The number of campaigns not listed.
     more_campaigns: usize,
-    /// The webhooks with the most.
+    /// The webhooks with the most dead letters.
     webhooks: Vec<WebhookCount>,
-    /// How many webhooks are not named.
+    /// The number of webhooks not listed.
     more_webhooks: usize,
 }
 
@@ -68,9 +68,9 @@ pub(super) struct CampaignCount {
 }
 
 impl CampaignCount {
-    /// Of counts in descending order, those that an answer names.
-    pub(super) fn named(counts: Vec<(String, u64)>) -> Vec<Self> {
-        counts.into_iter().take(NAMED).map(|(campaign_id, count)| Self { campaign_id, count }).collect()
+    /// The first [`MAX_LISTED`] of `counts`, which are in descending order.
+    pub(super) fn first(counts: Vec<(String, u64)>) -> Vec<Self> {
+        counts.into_iter().take(MAX_LISTED).map(|(campaign_id, count)| Self { campaign_id, count }).collect()
     }
 }
 
@@ -83,26 +83,26 @@ struct WebhookCount {
 }
 
 impl From<LetterCounts> for Summary {
-    fn from(tally: LetterCounts) -> Self {
+    fn from(counts: LetterCounts) -> Self {
         let time = |milliseconds| DateTime::<Utc>::from_timestamp_millis(milliseconds).as_ref().map(timestamp::text);
         let status = |class: Option<u16>| class.map_or_else(|| "none".to_owned(), |class| format!("{class}xx"));
-        let webhooks = tally.webhooks.into_iter().flat_map(|(webhook, campaigns)| {
+        let webhooks = counts.webhooks.into_iter().flat_map(|(webhook, campaigns)| {
             campaigns.into_iter().map(move |(campaign, count)| ((webhook.clone(), campaign), count))
         });
         let mut classes: HashMap<Option<u16>, u64> = HashMap::new();
-        for (status, count) in tally.statuses {
+        for (status, count) in counts.statuses {
             *classes.entry(status.map(|status| status / 100)).or_default() += count;
         }
-        let (campaigns, webhooks) = (by_count(tally.campaigns), by_count(webhooks.collect::<HashMap<_, _>>()));
+        let (campaigns, webhooks) = (by_count(counts.campaigns), by_count(webhooks.collect::<HashMap<_, _>>()));
         Self {
-            total: tally.total,
-            oldest: tally.span.and_then(|(oldest, _)| time(oldest)),
-            newest: tally.span.and_then(|(_, newest)| time(newest)),
-            states: by_count_with(tally.states, |state| state.as_str().to_owned())
+            total: counts.total,
+            oldest: counts.span.and_then(|(oldest, _)| time(oldest)),
+            newest: counts.span.and_then(|(_, newest)| time(newest)),
+            states: by_count_with(counts.states, |state| state.as_str().to_owned())
                 .into_iter()
                 .map(|(state, count)| StateCount { state, count })
                 .collect(),
-            reasons: by_count_with(tally.reasons, |reason| reason.as_str().to_owned())
+            reasons: by_count_with(counts.reasons, |reason| reason.as_str().to_owned())
                 .into_iter()
                 .map(|(reason, count)| ReasonCount { reason, count })
                 .collect(),
@@ -110,12 +110,12 @@ impl From<LetterCounts> for Summary {
                 .into_iter()
                 .map(|(class, count)| StatusCount { status: status(class), count })
                 .collect(),
-            more_campaigns: campaigns.len().saturating_sub(NAMED),
-            campaigns: CampaignCount::named(campaigns),
-            more_webhooks: webhooks.len().saturating_sub(NAMED),
+            more_campaigns: campaigns.len().saturating_sub(MAX_LISTED),
+            campaigns: CampaignCount::first(campaigns),
+            more_webhooks: webhooks.len().saturating_sub(MAX_LISTED),
             webhooks: webhooks
                 .into_iter()
-                .take(NAMED)
+                .take(MAX_LISTED)
                 .map(|((webhook, campaign_id), count)| WebhookCount {
                     webhook_id: WebhookId::new(webhook),
                     campaign_id,

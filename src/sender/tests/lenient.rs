@@ -1,19 +1,19 @@
-//! Answers that are unusual: the status is what counts.
+//! Tests that the status of an unusual answer counts.
 
 use super::raw_receiver::{Act, RawReceiver};
 use super::*;
 
-const LONG: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 async fn reply_to(act: Act) -> Reply {
     let receiver = RawReceiver::start(move |_| act.clone()).await;
-    sender().send(request(&receiver.url("/")), LONG, &Span::none()).await.0
+    sender().send(request(&receiver.url("/")), TIMEOUT, &Span::none()).await.0
 }
 
 async fn proxied_reply_to(act: Act) -> Reply {
     let proxy = RawReceiver::start(move |_| act.clone()).await;
     let sender = sender_with(Vec::new(), Some(proxy.url("").into()));
-    sender.send(request("http://hooks.invalid/"), LONG, &Span::none()).await.0
+    sender.send(request("http://hooks.invalid/"), TIMEOUT, &Span::none()).await.0
 }
 
 fn ok(headers: &[u8]) -> Vec<u8> {
@@ -41,13 +41,13 @@ async fn unusual_header_lines_change_nothing() {
     }
     let bare = b"HTTP/1.1 200 OK\nx: 1\nretry-after: 7\ncontent-length: 2\n\nok";
     assert_eq!(reply_to(Act::answer(bare)).await, expected);
-    // hyper, which is behind the proxy's route, refuses these.
+    // hyper, which is used with a proxy, refuses these.
     assert_eq!(reply_to(Act::answer(ok(long.as_bytes()))).await, expected);
     assert_eq!(reply_to(Act::answer(ok(b"x: a\x00b\r\n\x00: 1\r\n"))).await, expected);
 }
 
 #[tokio::test]
-async fn lengths_that_contradict_each_other_change_no_status() {
+async fn contradictory_lengths_do_not_change_the_status() {
     for headers in [
         "content-length: 0\r\ncontent-length: 7\r\n",
         "content-length: 0, 7\r\n",
@@ -64,24 +64,24 @@ async fn lengths_that_contradict_each_other_change_no_status() {
             assert_eq!(read, status, "{headers:?}");
         }
     }
-    // Neither does it take long if the receiver keeps the connection open.
+    // It does not take long even if the receiver keeps the connection open.
     for headers in ["content-length: 0\r\ncontent-length: 7\r\n", "content-length: none\r\n"] {
-        let began = Instant::now();
+        let started = Instant::now();
         let reply = reply_to(Act::answer(format!("HTTP/1.1 200 OK\r\n{headers}\r\n"))).await;
         assert_eq!(reply.cause(), Cause::Ok, "{headers:?}: {reply:?}");
-        assert!(began.elapsed() < Duration::from_secs(3), "{headers:?}: {:?}", began.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(3), "{headers:?}: {:?}", started.elapsed());
     }
 }
 
 #[tokio::test]
-async fn a_transfer_coding_in_http_1_0_changes_no_status() {
+async fn a_transfer_coding_in_http_1_0_does_not_change_the_status() {
     let answer = "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
     let reply = reply_to(Act::answer(answer)).await;
     assert_eq!(reply, Reply::Answer { status: 200, retry_after: None, body: b"ok".to_vec() });
 }
 
 #[tokio::test]
-async fn interim_answers_are_not_the_answer() {
+async fn interim_answers_are_skipped() {
     let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\nretry-after: 1\r\n\r\n\
         HTTP/1.1 102 Processing\r\n\r\n";
     for status in [200, 500] {
@@ -93,7 +93,7 @@ async fn interim_answers_are_not_the_answer() {
 }
 
 #[tokio::test]
-async fn a_switch_of_protocols_is_a_fault() {
+async fn a_protocol_switch_is_a_protocol_error() {
     let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
     for reply in [reply_to(Act::answer(switch)).await, proxied_reply_to(Act::answer(switch)).await] {
         assert!(matches!(reply, Reply::Answer { status: 101, .. }), "{reply:?}");
@@ -102,7 +102,7 @@ async fn a_switch_of_protocols_is_a_fault() {
 }
 
 #[tokio::test]
-async fn what_has_no_status_line_is_no_answer() {
+async fn an_answer_without_a_status_line_is_a_protocol_error() {
     for answer in [
         "SSH-2.0-OpenSSH\r\n",
         "HTTP/2 200\r\n\r\n",
@@ -116,7 +116,7 @@ async fn what_has_no_status_line_is_no_answer() {
 }
 
 #[tokio::test]
-async fn a_status_counts_though_its_headers_are_cut_or_never_end() {
+async fn a_status_counts_even_if_the_headers_are_cut_or_never_end() {
     let cut = Act::answer("HTTP/1.1 200 OK\r\ncontent-le");
     assert_eq!(reply_to(cut.clone().then_close()).await.cause(), Cause::Ok);
     assert_eq!(
@@ -127,21 +127,21 @@ async fn a_status_counts_though_its_headers_are_cut_or_never_end() {
         Cause::Ok
     );
     let flood = "x: y\r\n".repeat(answer::HEADER_BYTES_READ / 3);
-    let began = Instant::now();
+    let started = Instant::now();
     let reply = reply_to(Act::answer(format!("HTTP/1.1 503 Busy\r\nretry-after: 9\r\n{flood}"))).await;
     assert_eq!(reply, Reply::Answer { status: 503, retry_after: Some("9".to_owned()), body: Vec::new() });
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_before_the_request_is_complete_is_the_answer() {
-    // More than the buffers of both sides hold.
+async fn an_answer_before_the_request_is_complete_counts() {
+    // Larger than the buffers of both sides.
     let body = vec![b'x'; 32 * 1024 * 1024];
     let too_large = || Act::answer("HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\n\r\nmuch").early();
     for end in [too_large().then_close(), too_large().then_hang(), too_large().then_close_abruptly()] {
         for receiver in RawReceiver::start_plain_and_tls(&end).await {
             let request = Request { body: body.clone().into(), ..request(&receiver.url("/")) };
-            let (reply, _) = sender_to(&receiver).send(request, LONG, &Span::none()).await;
+            let (reply, _) = sender_trusting(&receiver).send(request, TIMEOUT, &Span::none()).await;
             assert_eq!(reply, Reply::Answer { status: 413, retry_after: None, body: b"much".to_vec() });
         }
     }
@@ -149,25 +149,25 @@ async fn an_answer_that_comes_before_the_request_is_complete_is_the_answer() {
     let proxy = RawReceiver::start(move |_| too_large().then_hang()).await;
     let sender = sender_with(Vec::new(), Some(proxy.url("").into()));
     let request = Request { body: body.into(), ..request("http://hooks.invalid/") };
-    let (reply, _) = sender.send(request, LONG, &Span::none()).await;
+    let (reply, _) = sender.send(request, TIMEOUT, &Span::none()).await;
     assert_eq!(reply, Reply::Answer { status: 413, retry_after: None, body: b"much".to_vec() });
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_vouches_for_is_refused() {
+async fn an_untrusted_certificate_is_refused() {
     let receiver = RawReceiver::start_tls(|_| Act::ok()).await;
-    let (reply, _) = sender().send(request(&receiver.url("/")), LONG, &Span::none()).await;
+    let (reply, _) = sender().send(request(&receiver.url("/")), TIMEOUT, &Span::none()).await;
     assert_eq!(reply.cause(), Cause::Tls, "{reply:?}");
-    let (reply, _) = sender_to(&receiver).send(request(&receiver.url("/")), LONG, &Span::none()).await;
+    let (reply, _) = sender_trusting(&receiver).send(request(&receiver.url("/")), TIMEOUT, &Span::none()).await;
     assert_eq!(reply.cause(), Cause::Ok, "{reply:?}");
     let by_address = receiver.url("/").replace("localhost", "127.0.0.1");
-    let (reply, _) = sender_to(&receiver).send(request(&by_address), LONG, &Span::none()).await;
+    let (reply, _) = sender_trusting(&receiver).send(request(&by_address), TIMEOUT, &Span::none()).await;
     assert_eq!(reply.cause(), Cause::Tls, "the certificate is for localhost: {reply:?}");
     assert!(receiver.requests().len() == 1, "{}", receiver.seen());
 }
 
 #[tokio::test]
-async fn a_probe_takes_any_answer_and_reads_no_body() {
+async fn a_probe_accepts_any_answer_and_reads_no_body() {
     let receiver = RawReceiver::start(|_| Act::answer("HTTP/1.1 405 No\r\ncontent-length: 100\r\n\r\n")).await;
     let url = Url::parse(&receiver.url("/")).expect("a URL");
     let reply = sender().probe(&url, Duration::from_secs(5)).await;

@@ -1,4 +1,4 @@
-//! Connections that are used again, and what becomes of a request when one of them ends.
+//! Tests that connections are reused, and that a request is sent again if a reused connection ends.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,10 +9,10 @@ use super::*;
 use crate::delivery::request::render;
 use crate::delivery::{Delivery, document, event};
 
-const LONG: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Answers the first request of each connection, and does `second` with the one after that.
-fn on_second_use(second: Act) -> impl Fn(&RawRequest) -> Act + Send + Sync + 'static {
+/// Answers the first request of each connection, and does `second` with later ones.
+fn on_reuse(second: Act) -> impl Fn(&RawRequest) -> Act + Send + Sync + 'static {
     move |request| if request.earlier == 0 { Act::ok() } else { second.clone() }
 }
 
@@ -20,10 +20,10 @@ async fn post(sender: &Sender, receiver: &RawReceiver) -> Reply {
     let headers =
         http::HeaderMap::from_iter([(http::header::CONTENT_TYPE, "application/json".parse().expect("a value"))]);
     let request = Request { url: receiver.url("/hook?a=1").into(), headers, body: b"{\"a\":1}".to_vec().into() };
-    sender.send(request, LONG, &Span::none()).await.0
+    sender.send(request, TIMEOUT, &Span::none()).await.0
 }
 
-/// A request whose webhook has one extra parameter of this length.
+/// A request of a webhook with one extra parameter of this length.
 fn request_with_parameters(url: &str, bytes: usize) -> Request {
     let webhook = json!({ "url": "https://example.com/", "body": { "a": "x".repeat(bytes) } });
     let campaign = json!({ "id": "1", "sections": [{ "label": "s", "webhook": webhook }] }).to_string();
@@ -35,20 +35,19 @@ fn request_with_parameters(url: &str, bytes: usize) -> Request {
     Request { url: url.to_owned().into(), ..rendered }
 }
 
-/// Sends two requests one after the other; the reply to the second.
+/// Sends two requests one after the other and returns the second reply.
 async fn second_reply(receiver: &RawReceiver) -> Reply {
-    let sender = sender_to(receiver);
+    let sender = sender_trusting(receiver);
     let first = post(&sender, receiver).await;
     assert_eq!(first.cause(), Cause::Ok, "{first:?}");
     post(&sender, receiver).await
 }
 
 #[tokio::test]
-async fn a_reused_connection_that_ends_without_an_answer_has_the_request_sent_once_more() {
+async fn if_a_reused_connection_ends_without_an_answer_the_request_is_sent_again() {
     let ends = [("close", Act::close()), ("reset", Act::reset()), ("abrupt", Act::answer("").then_close_abruptly())];
     for (name, end) in ends {
-        let receivers =
-            [RawReceiver::start(on_second_use(end.clone())).await, RawReceiver::start_tls(on_second_use(end)).await];
+        let receivers = [RawReceiver::start(on_reuse(end.clone())).await, RawReceiver::start_tls(on_reuse(end)).await];
         for receiver in receivers {
             let reply = second_reply(&receiver).await;
             assert_eq!(reply.cause(), Cause::Ok, "{name}: {reply:?}\n{}", receiver.seen());
@@ -60,7 +59,7 @@ async fn a_reused_connection_that_ends_without_an_answer_has_the_request_sent_on
 }
 
 #[tokio::test]
-async fn a_connection_that_was_closed_while_it_was_idle_costs_no_failure() {
+async fn a_connection_closed_while_idle_is_not_used() {
     for end in [Act::ok().then_close(), Act::ok().then_close_abruptly()] {
         for receiver in RawReceiver::start_plain_and_tls(&end).await {
             let reply = second_reply(&receiver).await;
@@ -71,13 +70,13 @@ async fn a_connection_that_was_closed_while_it_was_idle_costs_no_failure() {
 }
 
 #[tokio::test]
-async fn the_second_try_is_on_a_new_connection_though_others_are_idle() {
+async fn the_request_is_sent_again_on_a_new_connection_even_if_others_are_idle() {
     let receiver = RawReceiver::start(|request| {
         let wait = Duration::from_millis(100);
         if request.earlier == 0 { Act::ok().after(wait) } else { Act::close() }
     })
     .await;
-    let sender = sender_to(&receiver);
+    let sender = sender_trusting(&receiver);
     let together = [post(&sender, &receiver), post(&sender, &receiver), post(&sender, &receiver)];
     for reply in futures_util::future::join_all(together).await {
         assert_eq!(reply.cause(), Cause::Ok, "{reply:?}");
@@ -89,7 +88,7 @@ async fn the_second_try_is_on_a_new_connection_though_others_are_idle() {
 }
 
 #[tokio::test]
-async fn a_request_is_sent_once_more_and_not_twice() {
+async fn a_request_is_sent_again_only_once() {
     let seen = AtomicUsize::new(0);
     let script = move |_: &RawRequest| if seen.fetch_add(1, Ordering::Relaxed) == 0 { Act::ok() } else { Act::close() };
     let receiver = RawReceiver::start(script).await;
@@ -101,16 +100,16 @@ async fn a_request_is_sent_once_more_and_not_twice() {
 #[tokio::test]
 async fn a_new_connection_that_ends_without_an_answer_is_a_failure() {
     for receiver in [RawReceiver::start(|_| Act::close()).await, RawReceiver::start_tls(|_| Act::close()).await] {
-        let reply = post(&sender_to(&receiver), &receiver).await;
+        let reply = post(&sender_trusting(&receiver), &receiver).await;
         assert_eq!(reply.cause(), Cause::Reset, "{reply:?}");
         assert_eq!(receiver.places(), [(0, 0)]);
     }
 }
 
 #[tokio::test]
-async fn after_the_first_byte_of_an_answer_nothing_is_sent_again() {
+async fn after_the_first_byte_of_an_answer_the_request_is_not_sent_again() {
     for begun in ["H", "HTTP/1.1 2", "HTTP/1.1 100 Continue\r\n\r\n"] {
-        let receiver = RawReceiver::start(on_second_use(Act::answer(begun).then_close())).await;
+        let receiver = RawReceiver::start(on_reuse(Act::answer(begun).then_close())).await;
         let reply = second_reply(&receiver).await;
         assert_eq!(reply.cause(), Cause::Reset, "{begun:?}: {reply:?}");
         assert_eq!(receiver.places(), [(0, 0), (0, 1)], "{begun:?}");
@@ -118,7 +117,7 @@ async fn after_the_first_byte_of_an_answer_nothing_is_sent_again() {
 }
 
 #[tokio::test]
-async fn the_time_limit_covers_both_tries() {
+async fn the_timeout_covers_both_requests() {
     let seen = AtomicUsize::new(0);
     let receiver = RawReceiver::start(move |_| match seen.fetch_add(1, Ordering::Relaxed) {
         0 => Act::ok(),
@@ -126,16 +125,16 @@ async fn the_time_limit_covers_both_tries() {
         _ => Act::answer("").then_hang(),
     })
     .await;
-    let sender = sender_to(&receiver);
+    let sender = sender_trusting(&receiver);
     post(&sender, &receiver).await;
-    let began = Instant::now();
+    let started = Instant::now();
     let (reply, _) = sender.send(request(&receiver.url("/")), Duration::from_millis(700), &Span::none()).await;
     assert_eq!(reply, Reply::TimedOut { phase: Phase::Answering });
-    assert!(began.elapsed() < Duration::from_millis(1000), "{:?}", began.elapsed());
+    assert!(started.elapsed() < Duration::from_millis(1000), "{:?}", started.elapsed());
     assert_eq!(receiver.places(), [(0, 0), (0, 1), (1, 0)]);
-    // A reused connection that is only slow is not given up for another.
-    let slow = RawReceiver::start(on_second_use(Act::answer("").then_hang())).await;
-    let sender = sender_to(&slow);
+    // A reused connection that is only slow is not replaced.
+    let slow = RawReceiver::start(on_reuse(Act::answer("").then_hang())).await;
+    let sender = sender_trusting(&slow);
     post(&sender, &slow).await;
     let (reply, _) = sender.send(request(&slow.url("/")), Duration::from_millis(300), &Span::none()).await;
     assert_eq!(reply, Reply::TimedOut { phase: Phase::Answering });
@@ -143,9 +142,9 @@ async fn the_time_limit_covers_both_tries() {
 }
 
 #[tokio::test]
-async fn only_an_answer_whose_end_is_certain_leaves_its_connection_to_the_next_request() {
+async fn a_connection_is_reused_only_if_the_end_of_the_answer_is_certain() {
     let ok = |headers: &str, body: &str| format!("HTTP/1.1 200 OK\r\n{headers}\r\n{body}");
-    for (answer, is_kept) in [
+    for (answer, is_reused) in [
         (ok("content-length: 2\r\n", "ok"), true),
         (ok("content-length : 2\r\nx: 1\r\n folded\r\n", "ok"), true),
         (ok("content-length: 2\r\ncontent-length: 2\r\n", "ok"), true),
@@ -171,21 +170,21 @@ async fn only_an_answer_whose_end_is_certain_leaves_its_connection_to_the_next_r
         .await;
         let reply = second_reply(&receiver).await;
         assert_eq!(reply.cause(), Cause::Ok, "{answer:?}: {reply:?}");
-        let expected = if is_kept { [(0, 0), (0, 1)] } else { [(0, 0), (1, 0)] };
+        let expected = if is_reused { [(0, 0), (0, 1)] } else { [(0, 0), (1, 0)] };
         assert_eq!(receiver.places(), expected, "{answer:?}");
     }
 }
 
 #[tokio::test]
-async fn what_goes_through_the_egress_proxy_is_sent_once_more_as_well() {
+async fn a_request_through_the_egress_proxy_is_also_sent_again() {
     for (parameter_bytes, has_two_parts) in [(1, false), (32 * 1024, true)] {
-        let proxy = RawReceiver::start(on_second_use(Act::close())).await;
+        let proxy = RawReceiver::start(on_reuse(Act::close())).await;
         let sender = sender_with(Vec::new(), Some(proxy.url("").into()));
         for _ in 0..2 {
             let request = request_with_parameters("http://hooks.invalid/", parameter_bytes);
             let [_, shared] = request.body.clone().into_parts();
             assert_eq!(!shared.is_empty(), has_two_parts, "{parameter_bytes} bytes");
-            let (reply, _) = sender.send(request, LONG, &Span::none()).await;
+            let (reply, _) = sender.send(request, TIMEOUT, &Span::none()).await;
             assert_eq!(reply.cause(), Cause::Ok, "{parameter_bytes} bytes: {reply:?}\n{}", proxy.seen());
         }
         assert_eq!(proxy.places(), [(0, 0), (0, 1), (1, 0)], "{parameter_bytes} bytes");
@@ -196,6 +195,6 @@ async fn what_goes_through_the_egress_proxy_is_sent_once_more_as_well() {
     }
     let closing = RawReceiver::start(|_| Act::close()).await;
     let sender = sender_with(Vec::new(), Some(closing.url("").into()));
-    let (reply, _) = sender.send(request("http://hooks.invalid/"), LONG, &Span::none()).await;
+    let (reply, _) = sender.send(request("http://hooks.invalid/"), TIMEOUT, &Span::none()).await;
     assert_eq!((reply.cause(), closing.places()), (Cause::Reset, vec![(0, 0)]), "{reply:?}");
 }

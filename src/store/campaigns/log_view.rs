@@ -1,5 +1,5 @@
-//! Applies the campaigns log to the view. What a record changes, the record's position and the state of the view are
-//! written in one transaction.
+//! Applies records of the campaigns log to the view. The changes of a record, the record's position and the view's
+//! state are written in one transaction.
 
 use std::sync::atomic::Ordering;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _, TransactionalTree};
 
 use super::record::{LogRecord, Snapshot};
-use super::state::{Begins, Contents, Effect, Incomplete, ReadFrom, ViewState, Write};
+use super::state::{Contents, Effect, Incomplete, LogStart, ReadFrom, ViewState, Write};
 use super::{Change, ChangeOutcome, StoredCampaign};
 use crate::broker::stream_reader::StreamPosition;
 use crate::delivery::campaign::Campaign;
@@ -20,7 +20,7 @@ const POSITION: &[u8] = b"campaigns";
 const STATE: &[u8] = b"campaigns.state";
 
 impl Store {
-    /// How far the view has come in the campaigns log.
+    /// The position of the last campaigns log record that was applied.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -28,8 +28,6 @@ impl Store {
         Ok(self.positions.get(POSITION)?.as_deref().map(serde_json::from_slice).transpose()?)
     }
 
-    /// What is known about the view.
-    ///
     /// # Errors
     /// [`StoreError`].
     pub fn view_state(&self) -> Result<ViewState, StoreError> {
@@ -37,10 +35,10 @@ impl Store {
         Ok(state.unwrap_or_default())
     }
 
-    /// Applies a record of the campaigns log. `None` is a record that can't be read.
+    /// Applies a record of the campaigns log. `None` is an unreadable record.
     ///
     /// # Errors
-    /// [`StoreError`]. Nothing is applied then.
+    /// [`StoreError`]. Nothing was applied.
     pub fn apply(
         &self,
         position: &StreamPosition,
@@ -52,16 +50,16 @@ impl Store {
         let (write, effect) = match &before.contents {
             Contents::Loading(snapshot) => state.load(snapshot, record),
             Contents::Log | Contents::Outdated(_) => {
-                let begins = match self.position()? {
-                    None => Begins::Here,
-                    Some(_) => Begins::Before,
+                let log_start = match self.position()? {
+                    None => LogStart::Here,
+                    Some(_) => LogStart::Earlier,
                 };
-                state.follow(position, record, from, begins)
+                state.follow(position, record, from, log_start)
             }
         };
         let position = if let Write::Loaded(first) = write { first } else { position };
         let trees = (&self.campaigns, &self.webhooks, &self.positions);
-        let applied = trees.transaction(|(campaigns, webhooks, positions)| {
+        let result = trees.transaction(|(campaigns, webhooks, positions)| {
             positions.insert(POSITION, json(position)?)?;
             if state != before {
                 positions.insert(STATE, json(&state)?)?;
@@ -74,18 +72,18 @@ impl Store {
                 Write::Load(stored) => view.insert(stored).map(|()| None),
             }
         });
-        let applied = applied.map_err(failed)?;
+        let outcome = result.map_err(store_error)?;
         if !matches!(write, Write::Nothing) {
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
-        Ok(match (write, applied) {
-            (Write::Change(..), Some(applied)) => Effect::Changed(applied),
-            (Write::Merge(stored), Some(applied)) => Effect::Restored { id: stored.campaign.id.clone(), applied },
+        Ok(match (write, outcome) {
+            (Write::Change(..), Some(outcome)) => Effect::Changed(outcome),
+            (Write::Merge(stored), Some(outcome)) => Effect::Restored { id: stored.campaign.id.clone(), outcome },
             _ => effect,
         })
     }
 
-    /// Marks the view as incomplete, for a reason that is not in the log.
+    /// Marks the view as incomplete for a reason that is not in the log, or as complete.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -93,7 +91,7 @@ impl Store {
         self.set_state(&ViewState { incomplete, ..self.view_state()? })
     }
 
-    /// Notes a record of the log after which the view has applied markers only.
+    /// Sets the last record that is not a marker.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -106,7 +104,7 @@ impl Store {
         Ok(())
     }
 
-    /// Goes back to an earlier position, after which the view has applied markers only.
+    /// Moves back to an earlier position. The view must have applied only markers after it.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -115,27 +113,31 @@ impl Store {
         Ok(())
     }
 
-    /// Marks the view as outdated by a decision at `decision`: it is removed when the log is next read, which then begins
-    /// at a snapshot if there is one.
+    /// Marks the view as outdated by the decision at `decision`. The next reader of the log clears the view and starts
+    /// at `snapshot`, or else at the log's first record.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn outdate(&self, decision: StreamPosition, snapshot: Option<Snapshot>) -> Result<(), StoreError> {
+    pub fn mark_outdated(&self, decision: StreamPosition, snapshot: Option<Snapshot>) -> Result<(), StoreError> {
         let contents = Contents::Outdated(snapshot);
         self.set_state(&ViewState { decision: Some(decision), contents, ..self.view_state()? })
     }
 
-    /// Removes a view that is outdated, so that the log can be read again.
+    /// Clears an outdated view, so that the log can be read again.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn read_again(&self, decision: Option<StreamPosition>, snapshot: Option<Snapshot>) -> Result<(), StoreError> {
+    pub fn clear_outdated(
+        &self,
+        decision: Option<StreamPosition>,
+        snapshot: Option<Snapshot>,
+    ) -> Result<(), StoreError> {
         let state = ViewState::read_again(decision, snapshot.clone());
-        // If the process ends here, the view is outdated or has no position: it is removed at the next connection.
+        // If the process ends here, the view is outdated or has no position. Both are cleared at the next connection.
         self.campaigns.clear()?;
         self.webhooks.clear()?;
         self.generation.fetch_add(1, Ordering::AcqRel);
-        let written = self.positions.transaction(|positions| {
+        let result = self.positions.transaction(|positions| {
             match &snapshot {
                 Some(snapshot) => positions.insert(POSITION, json(&snapshot.at)?)?,
                 None => positions.remove(POSITION)?,
@@ -143,15 +145,13 @@ impl Store {
             positions.insert(STATE, json(&state)?)?;
             Ok(())
         });
-        written.map_err(failed)
+        result.map_err(store_error)
     }
 
-    /// Whether the view has campaigns.
     pub fn has_campaigns(&self) -> bool {
         !self.campaigns.is_empty()
     }
 
-    /// How many campaigns the view has.
     pub fn count_campaigns(&self) -> u64 {
         self.campaigns.len() as u64
     }
@@ -161,7 +161,7 @@ impl Store {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The first campaign after the id `after`, as it is stored. Secrets stay encrypted.
+    /// The first campaign after the id `after`. Secrets stay encrypted.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -175,7 +175,7 @@ impl Store {
 
 type Abort = ConflictableTransactionError<serde_json::Error>;
 
-fn failed(error: TransactionError<serde_json::Error>) -> StoreError {
+fn store_error(error: TransactionError<serde_json::Error>) -> StoreError {
     match error {
         TransactionError::Abort(error) => error.into(),
         TransactionError::Storage(error) => StoreError::Sled(error),
@@ -186,7 +186,7 @@ fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, Abort> {
     serde_json::to_vec(value).map_err(ConflictableTransactionError::Abort)
 }
 
-/// The view, in a transaction.
+/// The trees of the view in a transaction.
 struct Trees<'a> {
     campaigns: &'a TransactionalTree,
     webhooks: &'a TransactionalTree,
@@ -201,25 +201,26 @@ impl Trees<'_> {
     /// Writes a change, unless it is stale or takes another campaign's webhook.
     fn change(&self, change: &Change, lost_before: Option<u64>, offset: u64) -> Result<ChangeOutcome, Abort> {
         let current = self.campaign(&change.id)?;
-        let version = current.as_ref().map(|current| current.version);
-        // The log has lost the version that the change was made on. A worker that had it has applied the change.
-        let is_lost = version.is_none() && change.expected.is_some_and(|expected| Some(expected) < lost_before);
-        if version != change.expected && !is_lost {
+        let current_version = current.as_ref().map(|current| current.version);
+        // If the log has lost the expected version, another worker that still had it has applied the change.
+        let is_lost =
+            current_version.is_none() && change.expected_version.is_some_and(|expected| Some(expected) < lost_before);
+        if current_version != change.expected_version && !is_lost {
             return Ok(ChangeOutcome::Stale);
         }
         if let Some(campaign) = &change.campaign
-            && let Some(taken) = self.id_taken(campaign)?
+            && let Some(outcome) = self.find_taken_webhook(campaign)?
         {
-            return Ok(taken);
+            return Ok(outcome);
         }
         for place in current.iter().flat_map(|current| current.campaign.places()) {
             self.webhooks.remove(place.webhook.id.as_str().as_bytes())?;
         }
         match &change.campaign {
             Some(campaign) => {
-                let earlier = current.map(StoredCampaign::changes).unwrap_or_default();
-                let made = change.made.clone();
-                self.insert(&StoredCampaign { version: offset, made, earlier, campaign: campaign.clone() })?;
+                let past_changes = current.map(StoredCampaign::into_past_changes).unwrap_or_default();
+                let author = change.author.clone();
+                self.insert(&StoredCampaign { version: offset, author, past_changes, campaign: campaign.clone() })?;
             }
             None => {
                 self.campaigns.remove(change.id.as_bytes())?;
@@ -228,13 +229,13 @@ impl Trees<'_> {
         Ok(ChangeOutcome::Done { version: offset })
     }
 
-    /// Adds a campaign from another log, unless there is one of its id or it takes another campaign's webhook.
+    /// Adds a campaign from another log, unless its id exists or it takes another campaign's webhook.
     fn merge(&self, stored: &StoredCampaign, offset: u64) -> Result<ChangeOutcome, Abort> {
         if self.campaigns.get(stored.campaign.id.as_bytes())?.is_some() {
             return Ok(ChangeOutcome::Stale);
         }
-        if let Some(taken) = self.id_taken(&stored.campaign)? {
-            return Ok(taken);
+        if let Some(outcome) = self.find_taken_webhook(&stored.campaign)? {
+            return Ok(outcome);
         }
         self.insert(&StoredCampaign { version: offset, ..stored.clone() })?;
         Ok(ChangeOutcome::Done { version: offset })
@@ -249,8 +250,8 @@ impl Trees<'_> {
         Ok(())
     }
 
-    /// A webhook of the campaign that another campaign has.
-    fn id_taken(&self, campaign: &Campaign) -> Result<Option<ChangeOutcome>, Abort> {
+    /// [`ChangeOutcome::WebhookTaken`] for the first webhook id that belongs to another campaign.
+    fn find_taken_webhook(&self, campaign: &Campaign) -> Result<Option<ChangeOutcome>, Abort> {
         for place in campaign.places() {
             let webhook_id = place.webhook.id.as_str();
             if let Some(owner) = self.webhooks.get(webhook_id.as_bytes())?

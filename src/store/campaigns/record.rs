@@ -1,4 +1,4 @@
-//! Records of the campaigns log: changes, and what operators decided about an incomplete log.
+//! Records of the campaigns log: changes of campaigns, and decisions about an incomplete log.
 
 use std::collections::BTreeMap;
 
@@ -8,76 +8,61 @@ use serde::{Deserialize, Serialize};
 use super::{Change, StoredCampaign};
 use crate::broker::stream_reader::StreamPosition;
 
-/// What a record of the campaigns log says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LogRecord {
-    /// Nothing. It was appended to find the end of the log.
+    /// An empty record, appended to find the end of the log.
     Marker,
-    /// A campaign was changed.
     Change(Box<Change>),
-    /// Something about the log itself.
     Control(Box<Control>),
 }
 
-/// Something about the campaigns log itself.
+/// A record about the campaigns log itself.
 ///
-/// A [`Change`] has an `id` at its top level and a control record has none: a version of Waypost that does not know
-/// control records leaves them out.
+/// A control record has no `id` at its top level, so that versions of Waypost without control records skip it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "control", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Control {
-    /// A worker has campaigns, and found this log without any change. All workers hold their events until a decision.
+    /// A worker has campaigns, but the log has no change. All workers hold their events until a decision.
     Hold {
-        /// When the worker found that.
         at: DateTime<Utc>,
-        /// How many campaigns the worker has.
+        /// The number of campaigns that the worker has.
         campaigns: u64,
     },
     /// The campaigns of a worker follow.
     RestoreStarted {
-        /// The restore's id.
+        /// The id of the restore.
         restore: String,
-        /// How workers apply it.
         kind: RestoreKind,
-        /// The name of the token that allowed it.
+        /// The name of the token.
         by: String,
-        /// When the worker accepted it.
         at: DateTime<Utc>,
-        /// What the worker's view lacks; see [`ViewState::accepted_loss`](super::state::ViewState::accepted_loss).
+        /// See [`ViewState::accepted_loss`](super::state::ViewState::accepted_loss) of the worker's view.
         #[serde(default)]
         accepted_loss: Option<u64>,
-        /// Whether the worker appends its campaigns because it was asked to: no operator has decided for it.
+        /// Whether another worker asked for the restore. If not, an operator decided.
         #[serde(default)]
         is_answer: bool,
     },
-    /// One campaign of a restore, as the worker's store has it: secrets stay encrypted.
-    RestoredCampaign {
-        /// The restore's id.
-        restore: String,
-        /// The campaign.
-        stored: Box<StoredCampaign>,
-    },
+    /// One campaign of a restore. Secrets stay encrypted.
+    RestoredCampaign { restore: String, stored: Box<StoredCampaign> },
     /// All campaigns of the restore have been appended.
     RestoreFinished {
-        /// The restore's id.
         restore: String,
-        /// How many campaigns it appended.
         campaigns: u64,
-        /// When the last campaign was confirmed.
+        /// When the broker confirmed the last campaign.
         at: DateTime<Utc>,
     },
-    /// The log has lost its beginning. A worker that is ready and lacks less is asked to append a snapshot.
+    /// A worker asks for a snapshot, because the log has lost its beginning. A ready worker that lacks less appends
+    /// one.
     SnapshotWanted {
-        /// What the view of the worker that asks lacks; `None` if that worker holds its events.
+        /// The accepted loss of the asking worker's view. `None` if that worker holds its events.
         accepted_loss: Option<u64>,
-        /// When the worker asked.
         at: DateTime<Utc>,
     },
-    /// What the log has now is all there is.
+    /// An operator accepted the log as it is.
     AcceptEmpty {
-        /// The name of the token that allowed it.
+        /// The name of the token.
         by: String,
-        /// When the worker accepted it.
         at: DateTime<Utc>,
     },
 }
@@ -86,33 +71,34 @@ pub enum Control {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RestoreKind {
-    /// The state of this log at the restore's first record. Versions are those of this log. A complete worker ignores it,
-    /// unless its view lacks more than that of the worker that appends it.
+    /// The campaigns of this log at the restore's first record, with their versions. A worker with a complete view
+    /// ignores the snapshot, unless its view lacks more than the snapshot.
     Snapshot,
-    /// Campaigns from another log. All workers add those that the log does not have; the version is the record's offset.
+    /// Campaigns from another log. All workers add the campaigns that the log does not have. Their version is the
+    /// record's offset.
     Merge,
 }
 
-/// What ends an incomplete log.
+/// A decision that makes an incomplete log complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// Its last record.
+    /// The position of the decision's last record.
     pub at: StreamPosition,
-    /// What a worker does about it.
     pub kind: DecisionKind,
 }
 
-/// What a worker does about a decision.
+/// What workers do after a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DecisionKind {
-    /// Read the log from its first record. A worker that is ready keeps its view.
+    /// Read the log from its first record. A ready worker keeps its view.
     ReadLog,
-    /// Load a snapshot, and read the log from there. A complete worker does nothing, unless its view lacks more.
+    /// Load a snapshot and read the log from there. A worker with a complete view does nothing, unless its view lacks
+    /// more.
     Load(Snapshot),
 }
 
 impl Decision {
-    /// Whether a worker was asked for it by another worker: an operator has not decided.
+    /// Whether another worker asked for the decision. If not, an operator decided.
     pub fn is_answer(&self) -> bool {
         matches!(&self.kind, DecisionKind::Load(Snapshot { is_answer: true, .. }))
     }
@@ -124,12 +110,12 @@ impl Decision {
 pub struct Snapshot {
     /// The id of its restore.
     pub restore: String,
-    /// Its first record.
+    /// The position of its first record.
     pub at: StreamPosition,
-    /// What it lacks; see [`ViewState::accepted_loss`](super::state::ViewState::accepted_loss).
+    /// See [`ViewState::accepted_loss`](super::state::ViewState::accepted_loss).
     #[serde(default)]
     pub accepted_loss: Option<u64>,
-    /// Whether a worker appended it because another worker asked.
+    /// Whether another worker asked for the snapshot.
     #[serde(default)]
     pub is_answer: bool,
 }
@@ -154,7 +140,7 @@ impl LogRecord {
     /// Reads the body of a record.
     ///
     /// # Errors
-    /// The body was written by another version of Waypost, or by somebody else.
+    /// The body was not written by this version of Waypost.
     pub fn read(body: &[u8]) -> Result<Self, serde_json::Error> {
         if body.is_empty() {
             return Ok(Self::Marker);
@@ -169,9 +155,9 @@ impl LogRecord {
 }
 
 impl OpenRestores {
-    /// Follows the restores over a control record at `at`. Gives back a decision if the record completes one.
+    /// Processes the control record at `at`. Returns a decision if the record completes one.
     ///
-    /// A restore whose first record was not read has no effect: campaigns may be missing from it.
+    /// A restore whose first record was not read is ignored: some of its campaigns may be missing.
     pub fn follow(&mut self, at: &StreamPosition, control: &Control) -> Option<Decision> {
         match control {
             Control::RestoreStarted { restore, kind, accepted_loss, is_answer, .. } => {
@@ -198,7 +184,7 @@ impl OpenRestores {
         }
     }
 
-    /// Whether campaigns of this restore are added to those that the log has.
+    /// Whether this restore is open and adds its campaigns to those of the log.
     pub(super) fn merges(&self, restore: &str) -> bool {
         self.0.get(restore).is_some_and(|open| open.kind == RestoreKind::Merge)
     }
@@ -222,19 +208,19 @@ mod tests {
     }
 
     #[test]
-    fn records_are_told_apart_by_their_bodies() {
+    fn a_record_is_classified_by_its_body() {
         assert_eq!(LogRecord::read(b"").expect("a marker"), LogRecord::Marker);
         let change = br#"{"id":"c","expected":null,"campaign":null}"#;
         assert!(matches!(LogRecord::read(change), Ok(LogRecord::Change(_))));
-        let wanted = Control::SnapshotWanted { accepted_loss: None, at: Utc::now() };
+        let snapshot_wanted = Control::SnapshotWanted { accepted_loss: None, at: Utc::now() };
         let hold = Control::Hold { at: Utc::now(), campaigns: 2 };
-        for control in [started("r", RestoreKind::Merge), finished("r"), wanted, hold] {
+        for control in [started("r", RestoreKind::Merge), finished("r"), snapshot_wanted, hold] {
             let body = serde_json::to_vec(&control).expect("JSON");
             assert_eq!(LogRecord::read(&body).expect("a control record"), LogRecord::Control(Box::new(control)));
-            // What an older version does with it: it leaves the record out.
+            // An older version skips the record.
             serde_json::from_slice::<Change>(&body).expect_err("not a change");
         }
-        // Earlier versions wrote less.
+        // Earlier versions wrote fewer fields.
         let earlier = br#"{"control":"restoreStarted","restore":"r","kind":"snapshot","by":"editor","at":"2026-11-30T03:00:00Z"}"#;
         let earlier = LogRecord::read(earlier).expect("a control record");
         assert!(
@@ -248,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_restore_that_was_read_from_its_first_record_decides() {
+    fn a_restore_decides_only_if_its_first_record_was_read() {
         let mut open = OpenRestores::default();
         assert_eq!(open.follow(&at(5), &finished("cut off")), None);
         assert_eq!(open.follow(&at(6), &started("one", RestoreKind::Merge)), None);
@@ -264,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn accepting_the_log_ends_restores_that_were_interrupted() {
+    fn accepting_the_log_ends_interrupted_restores() {
         let mut open = OpenRestores::default();
         assert_eq!(open.follow(&at(1), &started("killed", RestoreKind::Merge)), None);
         let accept = Control::AcceptEmpty { by: "editor".to_owned(), at: Utc::now() };

@@ -1,13 +1,13 @@
-//! Whether the view holds the whole configuration, and what a record of the campaigns log means for that.
+//! The state of the campaigns view: whether it is complete, and how a record of the campaigns log changes that.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::record::{Control, Decision, DecisionKind, LogRecord, OpenRestores, Snapshot};
-use super::{Change, StoredCampaign};
+use super::{Change, ChangeOutcome, StoredCampaign};
 use crate::broker::stream_reader::StreamPosition;
 
-/// What is known about the view of the campaigns log. A store of a version that did not keep it has the default.
+/// The state of the campaigns view. A store of an older version has the default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ViewState {
@@ -15,19 +15,17 @@ pub struct ViewState {
     pub last_record: Option<StreamPosition>,
     /// When the last change was accepted.
     pub last_change_at: Option<DateTime<Utc>>,
-    /// The latest decision that the view contains.
+    /// The latest decision that was applied.
     pub decision: Option<StreamPosition>,
-    /// Why the view may lack campaigns.
     pub incomplete: Option<Incomplete>,
-    /// What the view consists of.
     pub contents: Contents,
-    /// The offset of the decision that accepted a log without its beginning, from which this view was read. `None` if the
-    /// view has all changes. Of two views, the one with the smaller offset knows more.
+    /// The offset of the decision that accepted the log without its beginning, if this view was read from such a log.
+    /// `None` if the view has all changes. Of two views, the one with the smaller offset has more changes.
     pub accepted_loss: Option<u64>,
     pub(super) restores: OpenRestores,
 }
 
-/// Why a view that was read from the log may lack campaigns.
+/// Why the view may lack campaigns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Incomplete {
@@ -37,55 +35,45 @@ pub enum Incomplete {
         first: u64,
     },
     /// A worker has campaigns that the log does not have.
-    HeldByWorker {
-        /// How many.
-        campaigns: u64,
-    },
+    HeldByWorker { campaigns: u64 },
     /// The log has no change, but deliveries wait for a retry.
-    DeliveriesWait {
-        /// How many messages wait.
-        messages: u64,
-    },
+    DeliveriesWait { messages: u64 },
 }
 
-/// What a view consists of.
+/// The source of the campaigns in the view.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Contents {
     /// The log, up to the view's position.
     #[default]
     Log,
-    /// Campaigns that must be removed before the log is read again, from this snapshot if there is one.
+    /// Outdated campaigns. They must be removed before the log is read again, starting at this snapshot if there is
+    /// one.
     Outdated(Option<Snapshot>),
-    /// A part of this snapshot, which is being loaded.
+    /// A part of this snapshot. The rest is still to be loaded.
     Loading(Snapshot),
 }
 
-/// How the view came to the records that are applied now.
+/// How the worker reached the record that is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadFrom {
-    /// The view is being read from the log's first record, or from a snapshot.
+    /// It reads the view from the log's first record or from a snapshot.
     First,
-    /// The view goes on at its position, after a time in which this worker did not follow the log.
+    /// It continues at the view's position after it did not follow the log for some time.
     Position,
-    /// The view is current or held, or was until a moment ago.
+    /// It follows the log, apart from a short interruption.
     Live,
 }
 
-/// What a record did to the view.
+/// The effect of a record on the view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Nothing that somebody waits for.
+    /// No effect that a caller waits for.
     None,
-    /// A change was applied, or was not.
-    Changed(super::ChangeOutcome),
-    /// A campaign of a restore was added, or was not.
-    Restored {
-        /// The campaign.
-        id: String,
-        /// Why it was not added.
-        applied: super::ChangeOutcome,
-    },
+    /// A change was applied or rejected.
+    Changed(ChangeOutcome),
+    /// A campaign of a restore was added or rejected.
+    Restored { id: String, outcome: ChangeOutcome },
     /// The view may lack campaigns from now on.
     Held,
     /// The view is complete again.
@@ -94,49 +82,49 @@ pub enum Effect {
     ReadAgain,
 }
 
-/// What is written into the view.
+/// A write to the view.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Write<'a> {
     Nothing,
-    /// A change. If a base is given, a campaign that the view does not have is taken to have a version before it.
+    /// A change, and the offset before which the log has lost records, if any. A campaign that the view does not have
+    /// may have had a version before this offset.
     Change(&'a Change, Option<u64>),
-    /// A campaign that is added if there is none of its id.
+    /// A campaign that is added if its id does not exist.
     Merge(&'a StoredCampaign),
-    /// A campaign of the snapshot that is being loaded, with its version.
+    /// A campaign of the snapshot that is being loaded. It keeps its version.
     Load(&'a StoredCampaign),
-    /// The end of the snapshot: the log is read on from its first record.
+    /// The end of the snapshot. Reading continues at this position, the snapshot's first record.
     Loaded(&'a StreamPosition),
 }
 
 impl ViewState {
-    /// Whether the view holds all campaigns.
     pub fn is_complete(&self) -> bool {
         self.incomplete.is_none() && self.contents == Contents::Log
     }
 
-    /// The state of a view that is about to be read again.
+    /// The state of a view that is about to be read again, from `snapshot` if there is one.
     pub(super) fn read_again(decision: Option<StreamPosition>, snapshot: Option<Snapshot>) -> Self {
         let accepted_loss = snapshot.as_ref().and_then(|snapshot| snapshot.accepted_loss);
         let contents = snapshot.map_or(Contents::Log, Contents::Loading);
         Self { decision, contents, accepted_loss, ..Self::default() }
     }
 
-    /// Takes in a record at `at`; `first` if it is the first one of a view that was empty. `None` is a record that can't be read.
+    /// Applies the record at `at`. `None` is an unreadable record.
     pub(super) fn follow<'a>(
         &mut self,
         at: &StreamPosition,
         record: Option<&'a LogRecord>,
         from: ReadFrom,
-        begins: Begins,
+        log_start: LogStart,
     ) -> (Write<'a>, Effect) {
-        if begins == Begins::Here && at.offset > 0 && self.incomplete.is_none() {
+        if log_start == LogStart::Here && at.offset > 0 && self.incomplete.is_none() {
             self.incomplete = Some(Incomplete::BeginsLater { first: at.offset });
         }
         match record {
             None | Some(LogRecord::Marker) => (Write::Nothing, Effect::None),
             Some(LogRecord::Change(change)) => {
                 self.last_record = Some(at.clone());
-                self.last_change_at = change.made.as_ref().map(|made| made.at).or(self.last_change_at);
+                self.last_change_at = change.author.as_ref().map(|author| author.at).or(self.last_change_at);
                 let lost_before = match self.incomplete {
                     Some(Incomplete::BeginsLater { first }) => Some(first),
                     _ => None,
@@ -169,7 +157,7 @@ impl ViewState {
     fn decide(&mut self, Decision { at, kind }: Decision, from: ReadFrom) -> Effect {
         let incomplete = self.incomplete.take();
         let begins_later = matches!(incomplete, Some(Incomplete::BeginsLater { .. }));
-        let is_new = self.decision.as_ref().is_none_or(|known| known.offset < at.offset);
+        let is_new = self.decision.as_ref().is_none_or(|latest| latest.offset < at.offset);
         let offset = at.offset;
         if is_new {
             self.decision = Some(at);
@@ -193,7 +181,8 @@ impl ViewState {
         }
     }
 
-    /// Takes in a record while `snapshot` is being loaded: changes come later, when the log is read on from its first record.
+    /// Applies a record while `snapshot` is being loaded. Changes are skipped: they are applied when the log is read
+    /// again from the snapshot's first record.
     pub(super) fn load<'a>(&mut self, snapshot: &'a Snapshot, record: Option<&'a LogRecord>) -> (Write<'a>, Effect) {
         let Some(LogRecord::Control(control)) = record else { return (Write::Nothing, Effect::None) };
         match &**control {
@@ -210,25 +199,24 @@ impl ViewState {
     }
 }
 
-/// Whether a view must be read again from the log's first record because of a decision that it does not contain.
+/// Whether a new decision requires that the view is read again from the log's first record.
 fn reads_again(from: ReadFrom, begins_later: bool) -> bool {
     match from {
         ReadFrom::First => false,
-        // Other workers may have worked without what this view has, and changed campaigns since.
+        // Other workers may have run without campaigns that this view has, and may have changed campaigns since.
         ReadFrom::Position => true,
-        // A log that had lost its beginning may have lost more by now. A view that lacks nothing is kept: workers that lack
-        // something ask for a snapshot of it.
+        // A log that had lost its beginning may have lost more since. A complete view is kept: other workers ask for a
+        // snapshot of it.
         ReadFrom::Live => begins_later,
     }
 }
 
-/// Where the log begins for a view.
+/// Where the log starts for an empty or a filled view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Begins {
-    /// At the record that is applied now.
+pub(super) enum LogStart {
+    /// At the record that is applied.
     Here,
-    /// Before it.
-    Before,
+    Earlier,
 }
 
 #[cfg(test)]
@@ -245,18 +233,18 @@ mod tests {
     }
 
     fn follow(state: &mut ViewState, offset: u64, record: &LogRecord, from: ReadFrom) -> Effect {
-        state.follow(&at(offset), Some(record), from, Begins::Before).1
+        state.follow(&at(offset), Some(record), from, LogStart::Earlier).1
     }
 
-    /// A view whose log begins at offset 40.
-    fn cut_off() -> ViewState {
+    /// A view whose log starts at offset 40.
+    fn truncated() -> ViewState {
         let mut state = ViewState::default();
-        state.follow(&at(40), Some(&LogRecord::Marker), ReadFrom::First, Begins::Here);
+        state.follow(&at(40), Some(&LogRecord::Marker), ReadFrom::First, LogStart::Here);
         state
     }
 
-    /// What a snapshot of a view that lacks `accepted_loss` does.
-    fn snapshot(state: &mut ViewState, first: u64, accepted_loss: Option<u64>) -> Effect {
+    /// Applies a snapshot that lacks `accepted_loss`, and returns the effect of its end.
+    fn apply_snapshot(state: &mut ViewState, first: u64, accepted_loss: Option<u64>) -> Effect {
         let (restore, kind, by) = ("r".to_owned(), RestoreKind::Snapshot, "editor".to_owned());
         let started = Control::RestoreStarted {
             restore: restore.clone(),
@@ -272,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ready_view_is_kept_through_a_decision() {
+    fn a_decision_keeps_a_complete_view_that_follows_the_log() {
         let mut ready = ViewState::default();
         assert_eq!(follow(&mut ready, 41, &accept(), ReadFrom::Live), Effect::None);
         assert!(ready.is_complete());
@@ -283,15 +271,15 @@ mod tests {
     }
 
     #[test]
-    fn a_held_view_reads_again_what_the_log_has_now() {
-        let mut held = cut_off();
+    fn a_decision_makes_an_incomplete_view_read_the_log_again() {
+        let mut held = truncated();
         assert_eq!(follow(&mut held, 41, &accept(), ReadFrom::Live), Effect::ReadAgain);
     }
 
     #[test]
-    fn a_view_that_lacks_changes_loads_a_snapshot_of_a_view_that_lacks_less() {
+    fn a_view_loads_only_a_snapshot_that_lacks_less() {
         let accepted = || {
-            let mut state = cut_off();
+            let mut state = truncated();
             assert_eq!(follow(&mut state, 41, &accept(), ReadFrom::First), Effect::Completed);
             assert_eq!(state.accepted_loss, Some(41));
             state
@@ -302,14 +290,14 @@ mod tests {
             (Some(41), Effect::None),
             (Some(50), Effect::None),
         ] {
-            assert_eq!(snapshot(&mut accepted(), 51, accepted_loss), effect, "{accepted_loss:?}");
-            let mut whole = ViewState::default();
-            assert_eq!(snapshot(&mut whole, 51, accepted_loss), Effect::None, "{accepted_loss:?}");
+            assert_eq!(apply_snapshot(&mut accepted(), 51, accepted_loss), effect, "{accepted_loss:?}");
+            let mut complete = ViewState::default();
+            assert_eq!(apply_snapshot(&mut complete, 51, accepted_loss), Effect::None, "{accepted_loss:?}");
         }
         let mut state = accepted();
-        snapshot(&mut state, 51, Some(7));
-        let Contents::Outdated(loaded) = state.contents else { panic!("{state:?}") };
-        let loading = ViewState::read_again(state.decision, loaded);
-        assert_eq!(loading.accepted_loss, Some(7), "it lacks what the snapshot lacks");
+        apply_snapshot(&mut state, 51, Some(7));
+        let Contents::Outdated(snapshot) = state.contents else { panic!("{state:?}") };
+        let loading = ViewState::read_again(state.decision, snapshot);
+        assert_eq!(loading.accepted_loss, Some(7), "the view lacks what the snapshot lacks");
     }
 }

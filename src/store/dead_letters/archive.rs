@@ -1,13 +1,12 @@
-//! What never changes, in files beside sled: the letters, and of blocks that are over the rows.
+//! Data that does not change any more, in files beside sled: letters, and the index rows of complete blocks.
 //!
-//! sled keeps a leaf in memory for as long as it has not counted its use, and it counts coarsely: thousands of leaves, each
-//! with up to sixteen entries, are hundreds of megabytes. It gives no disk space back either. So it has only the *places*
-//! of what is here. What is to be kept is appended to the file of its block's *volume*, and its place is written in the
-//! transaction that takes it out of sled. What is appended and has no place is never read. A volume all of whose blocks
-//! are forgotten is deleted.
+//! sled keeps thousands of leaves in memory, each with up to sixteen entries: with letters in sled, these were hundreds
+//! of megabytes. sled does not free disk space either. So sled has only the *locations* of this data. The data is
+//! appended to a *segment* file for the block. One transaction writes the location to sled and removes the data from
+//! sled. Appended data without a location is never read. A segment is deleted when all its blocks are deleted.
 //!
-//! The system may lose what was appended last where the machine stops. So a volume is synced before the next one is begun,
-//! and the last one is checked when the view is opened.
+//! If the machine stops, the last appended data may be lost. So a segment is synced before the next segment is created,
+//! and the last segment is checked when the view is opened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -18,218 +17,217 @@ use sled::{Db, Tree};
 
 use super::location::SegmentLocation;
 use super::segment_codec::{self, Pack};
-use super::{key, number};
+use super::{from_key, to_key};
 use crate::store::StoreError;
 
-/// Blocks to a volume: 16,384 offsets, a few megabytes where letters are of the usual size.
-const VOLUME_BLOCKS: u64 = 256;
+/// Blocks per segment: 16,384 offsets, which is a few megabytes of letters of the usual size.
+const BLOCKS_PER_SEGMENT: u64 = 256;
 
-/// The files, and the places in them.
 #[derive(Debug, Clone)]
 pub(super) struct Archive {
     folder: PathBuf,
-    /// Block → the places of its letters.
-    pub(super) places: Tree,
+    /// Block → [`SegmentLocation`]s of its letters.
+    pub(super) locations: Tree,
 }
 
 impl Archive {
-    /// Opens the archive in a folder, and checks what may have been lost.
+    /// Opens the archive in a folder and checks the last segment.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] where something was.
+    /// [`StoreError::Damaged`] if data was lost.
     pub(super) fn open(db: &Db, folder: PathBuf) -> Result<Self, StoreError> {
         fs::create_dir_all(&folder)?;
-        let archive = Self { folder, places: db.open_tree("letter-places")? };
-        let mut known = BTreeSet::new();
-        for key in archive.places.iter().keys() {
-            known.insert(volume_of(number(&key?)));
+        let archive = Self { folder, locations: db.open_tree("letter-places")? };
+        let mut used = BTreeSet::new();
+        for key in archive.locations.iter().keys() {
+            used.insert(segment_of(from_key(&key?)));
         }
-        let there = archive.volumes()?;
-        // Of what was never known, or was forgotten while the process ended.
-        for unknown in there.difference(&known) {
-            fs::remove_file(archive.path(*unknown))?;
+        let existing = archive.segment_numbers()?;
+        // Segments without a location, and segments that were not deleted because the process ended.
+        for unused in existing.difference(&used) {
+            fs::remove_file(archive.path(*unused))?;
         }
-        if let Some(missing) = known.difference(&there).next() {
-            return Err(StoreError::Damaged(format!("{} is missing", archive.path(*missing).display())));
+        if let Some(missing) = used.difference(&existing).next() {
+            return Err(StoreError::Damaged(format!("the file {} is missing", archive.path(*missing).display())));
         }
-        if let Some(newest) = known.last() {
-            archive.check(*newest)?;
+        if let Some(last) = used.last() {
+            archive.check(*last)?;
         }
         Ok(archive)
     }
 
-    fn check(&self, volume: u64) -> Result<(), StoreError> {
-        let mut volumes = Segments::new(self);
-        for entry in self.places.range(key(volume * VOLUME_BLOCKS)..) {
-            let (block, places) = entry?;
-            for place in decode(&places)? {
-                volumes.read(number(&block), &place)?;
+    /// Reads all letters of a segment, which compares their checksums.
+    fn check(&self, segment: u64) -> Result<(), StoreError> {
+        let mut reader = SegmentReader::new(self);
+        for entry in self.locations.range(to_key(segment * BLOCKS_PER_SEGMENT)..) {
+            let (block, locations) = entry?;
+            for location in decode_locations(&locations)? {
+                reader.read(from_key(&block), &location)?;
             }
         }
         Ok(())
     }
 
-    /// The places of a block's letters.
-    pub(super) fn places(&self, block: u64) -> Result<Vec<SegmentLocation>, StoreError> {
-        self.places.get(key(block))?.map_or(Ok(Vec::new()), |places| decode(&places))
+    /// The locations of a block's letters.
+    pub(super) fn locations(&self, block: u64) -> Result<Vec<SegmentLocation>, StoreError> {
+        self.locations.get(to_key(block))?.map_or(Ok(Vec::new()), |locations| decode_locations(&locations))
     }
 
-    /// The volume of a block, to append to it; after `last`, where something was appended before it.
-    pub(super) fn append_to(&self, block: u64, last: Option<Segment>) -> Result<Segment, StoreError> {
-        let number = volume_of(block);
-        match last {
-            Some(last) if last.number == number => return Ok(last),
-            Some(last) => last.file.sync_data()?,
+    /// A writer for the segment of a block. `previous` is the writer of the previous block, if any. Returns the same
+    /// writer if the block is in the same segment, else syncs it.
+    pub(super) fn writer(&self, block: u64, previous: Option<SegmentWriter>) -> Result<SegmentWriter, StoreError> {
+        let number = segment_of(block);
+        match previous {
+            Some(previous) if previous.number == number => return Ok(previous),
+            Some(previous) => previous.file.sync_data()?,
             None => {}
         }
         let file = self.open_to_append(number)?;
         let end = file.metadata()?.len();
-        Ok(Segment { number, file, end })
+        Ok(SegmentWriter { number, file, end })
     }
 
-    /// Deletes the volumes of these blocks, which are forgotten, where no other block has letters there.
-    pub(super) fn delete_unused(&self, blocks: &[u64]) -> Result<(), StoreError> {
-        let volumes: BTreeSet<u64> = blocks.iter().map(|block| volume_of(*block)).collect();
-        for volume in volumes {
-            let first = volume * VOLUME_BLOCKS;
-            if self.places.range(key(first)..key(first + VOLUME_BLOCKS)).next().transpose()?.is_none() {
-                remove(&self.path(volume))?;
+    /// Deletes the segments of deleted blocks, unless another block has letters there.
+    pub(super) fn delete_unused(&self, deleted_blocks: &[u64]) -> Result<(), StoreError> {
+        let segments: BTreeSet<u64> = deleted_blocks.iter().map(|block| segment_of(*block)).collect();
+        for segment in segments {
+            let first = segment * BLOCKS_PER_SEGMENT;
+            let blocks = to_key(first)..to_key(first + BLOCKS_PER_SEGMENT);
+            if self.locations.range(blocks).next().transpose()?.is_none() {
+                remove_if_exists(&self.path(segment))?;
             }
         }
         Ok(())
     }
 
-    /// Forgets all of it.
     pub(super) fn clear(&self) -> Result<(), StoreError> {
-        self.places.clear()?;
-        for volume in self.volumes()? {
-            remove(&self.path(volume))?;
+        self.locations.clear()?;
+        for segment in self.segment_numbers()? {
+            remove_if_exists(&self.path(segment))?;
         }
         Ok(())
     }
 
-    fn open_to_append(&self, volume: u64) -> io::Result<File> {
-        let path = self.path(volume);
+    fn open_to_append(&self, segment: u64) -> io::Result<File> {
+        let path = self.path(segment);
         match File::options().append(true).open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            opened => return opened,
+            result => return result,
         }
-        if let Some(previous) = self.volumes()?.last() {
+        if let Some(previous) = self.segment_numbers()?.last() {
             File::open(self.path(*previous))?.sync_data()?;
         }
         let file = File::options().append(true).create(true).open(&path)?;
-        // So that the file itself is not lost.
+        // Sync the folder as well, so that the new file itself is not lost.
         File::open(&self.folder)?.sync_all()?;
         Ok(file)
     }
 
-    /// The volumes that have a file.
-    fn volumes(&self) -> io::Result<BTreeSet<u64>> {
-        let mut volumes = BTreeSet::new();
+    /// The segments that have a file.
+    fn segment_numbers(&self) -> io::Result<BTreeSet<u64>> {
+        let mut numbers = BTreeSet::new();
         for entry in fs::read_dir(&self.folder)? {
             let name = entry?.file_name();
-            volumes.extend(name.to_str().and_then(|name| u64::from_str_radix(name, 16).ok()));
+            numbers.extend(name.to_str().and_then(|name| u64::from_str_radix(name, 16).ok()));
         }
-        Ok(volumes)
+        Ok(numbers)
     }
 
-    fn path(&self, volume: u64) -> PathBuf {
-        self.folder.join(format!("{volume:016x}"))
+    fn path(&self, segment: u64) -> PathBuf {
+        self.folder.join(format!("{segment:016x}"))
     }
 }
 
-/// A volume that is appended to.
-pub(super) struct Segment {
+/// Appends to a segment file.
+pub(super) struct SegmentWriter {
     number: u64,
     file: File,
+    /// The length of the file in bytes.
     end: u64,
 }
 
-impl Segment {
-    /// Writes letters of one block, by their offsets, as JSON; tells their places.
+impl SegmentWriter {
+    /// Appends letters of one block, given as offset → JSON, and returns their locations.
     pub(super) fn write_letters(
         &mut self,
         letters: &BTreeMap<u64, Vec<u8>>,
     ) -> Result<Vec<SegmentLocation>, StoreError> {
-        let packs = segment_codec::share_out(letters).into_iter().map(|letters| {
+        let packs = segment_codec::split_into_packs(letters).into_iter().map(|letters| {
             let slots = letters.iter().fold(0, |slots, (slot, _)| slots | 1 << slot);
             Ok(SegmentLocation { slots, ..self.write(&segment_codec::encode(&letters)?)? })
         });
         packs.collect()
     }
 
-    /// Writes bytes, and tells their place.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<SegmentLocation, StoreError> {
         self.file.write_all(bytes)?;
-        // As long as a record of the log, at most.
+        // No longer than a record of the log.
         let length = bytes.len() as u32;
-        let place = SegmentLocation { slots: 0, at: self.end, length, checksum: crc32fast::hash(bytes) };
+        let location = SegmentLocation { slots: 0, start: self.end, length, checksum: crc32fast::hash(bytes) };
         self.end += u64::from(length);
-        Ok(place)
+        Ok(location)
     }
 }
 
-/// Reads volumes; that which was read last is still open.
-pub(super) struct Segments<'a> {
+/// Reads segments. The last segment stays open.
+pub(super) struct SegmentReader<'a> {
     archive: &'a Archive,
     last: Option<(u64, File)>,
 }
 
-impl<'a> Segments<'a> {
+impl<'a> SegmentReader<'a> {
     pub(super) fn new(archive: &'a Archive) -> Self {
         Self { archive, last: None }
     }
 
-    /// What is in this place of a block's volume.
-    pub(super) fn read(&mut self, block: u64, place: &SegmentLocation) -> Result<Vec<u8>, StoreError> {
-        let volume = volume_of(block);
+    pub(super) fn read(&mut self, block: u64, location: &SegmentLocation) -> Result<Vec<u8>, StoreError> {
+        let segment = segment_of(block);
         if let Some((number, mut file)) = self.last.take()
-            && number == volume
-            && let Ok(bytes) = self.read_from(&mut file, volume, place)
+            && number == segment
+            && let Ok(bytes) = self.read_from(&mut file, segment, location)
         {
-            self.last = Some((volume, file));
+            self.last = Some((segment, file));
             return Ok(bytes);
         }
-        // Also where it was open: it may be another file by now.
-        let mut file = File::open(self.archive.path(volume))?;
-        let bytes = self.read_from(&mut file, volume, place)?;
-        self.last = Some((volume, file));
+        // Reopen the file even if it was open: it may have been replaced.
+        let mut file = File::open(self.archive.path(segment))?;
+        let bytes = self.read_from(&mut file, segment, location)?;
+        self.last = Some((segment, file));
         Ok(bytes)
     }
 
-    fn read_from(&self, file: &mut File, volume: u64, place: &SegmentLocation) -> Result<Vec<u8>, StoreError> {
-        let damaged = |why: &dyn std::fmt::Display| {
-            StoreError::Damaged(format!("{}: {why}", self.archive.path(volume).display()))
+    fn read_from(&self, file: &mut File, segment: u64, location: &SegmentLocation) -> Result<Vec<u8>, StoreError> {
+        let damaged = |reason: &dyn std::fmt::Display| {
+            StoreError::Damaged(format!("{}: {reason}", self.archive.path(segment).display()))
         };
-        file.seek(SeekFrom::Start(place.at))?;
-        let mut bytes = vec![0; place.length as usize];
+        file.seek(SeekFrom::Start(location.start))?;
+        let mut bytes = vec![0; location.length as usize];
         file.read_exact(&mut bytes).map_err(|error| damaged(&error))?;
-        if crc32fast::hash(&bytes) != place.checksum {
-            return Err(damaged(&format_args!("not what was written there, from byte {} on", place.at)));
+        if crc32fast::hash(&bytes) != location.checksum {
+            return Err(damaged(&format_args!("wrong checksum of the data at byte {}", location.start)));
         }
         Ok(bytes)
     }
 
-    /// The pack in this place; `None` where it is not there any more.
-    pub(super) fn pack(&mut self, block: u64, place: &SegmentLocation) -> Result<Option<Pack>, StoreError> {
-        match self.read(block, place) {
+    /// Reads a pack. `None` if the pack was deleted after its location was looked up.
+    pub(super) fn read_pack(&mut self, block: u64, location: &SegmentLocation) -> Result<Option<Pack>, StoreError> {
+        match self.read(block, location) {
             Ok(bytes) => Pack::decode(&bytes).map(Some),
-            // Forgotten since its place was looked up.
-            Err(_) if !self.archive.places(block)?.contains(place) => Ok(None),
+            Err(_) if !self.archive.locations(block)?.contains(location) => Ok(None),
             Err(error) => Err(error),
         }
     }
 }
 
-fn volume_of(block: u64) -> u64 {
-    block / VOLUME_BLOCKS
+fn segment_of(block: u64) -> u64 {
+    block / BLOCKS_PER_SEGMENT
 }
 
-fn decode(places: &[u8]) -> Result<Vec<SegmentLocation>, StoreError> {
-    Ok(postcard::from_bytes(places)?)
+fn decode_locations(bytes: &[u8]) -> Result<Vec<SegmentLocation>, StoreError> {
+    Ok(postcard::from_bytes(bytes)?)
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+fn remove_if_exists(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -1,66 +1,70 @@
-//! Where the rows of a block are: in sled while it is not over, and then in the archive, but for what changes of them.
+//! Stores the index blocks: in sled until the block is complete, then in the archive. Later changes of archived rows
+//! are in sled.
 
 use serde::{Deserialize, Serialize};
 
-use super::archive::Segments;
-use super::index_block::{Block, Change};
+use super::archive::SegmentReader;
+use super::index_block::{Block, RowChange};
 use super::location::SegmentLocation;
 use super::segment_codec::decompress;
-use super::{LetterView, key};
+use super::{LetterView, to_key};
 use crate::store::StoreError;
 
-/// What sled has of a block.
+/// The value of a block in sled.
 #[derive(Debug, Serialize, Deserialize)]
 enum StoredBlock<'a> {
-    /// Its rows.
     Rows(#[serde(borrow)] &'a [u8]),
-    /// Where they are, and what has changed since they were written there.
-    Archived(SegmentLocation, Vec<Change>),
+    /// The location of the rows, and the changes since they were archived.
+    Archived(SegmentLocation, Vec<RowChange>),
 }
 
-/// A block that was read.
+/// The bytes of a block. [`decode`](Self::decode) borrows from them.
 pub(super) struct LoadedBlock {
     rows: Vec<u8>,
-    archived: Option<(SegmentLocation, Vec<Change>)>,
+    archived: Option<(SegmentLocation, Vec<RowChange>)>,
 }
 
 impl LoadedBlock {
-    /// Its rows as they are now.
-    pub(super) fn block(&self) -> Result<Block<'_>, StoreError> {
+    /// The current rows of the block.
+    pub(super) fn decode(&self) -> Result<Block<'_>, StoreError> {
         let block = Block::decode(&self.rows)?;
         Ok(match &self.archived {
-            Some((place, changes)) => block.archived(place.clone(), changes),
+            Some((location, changes)) => block.archived_at(location.clone(), changes),
             None => block,
         })
     }
 }
 
-/// What sled is to have of a block.
-pub(super) fn stored(block: &Block<'_>) -> Result<Vec<u8>, StoreError> {
-    Ok(match block.place() {
-        Some(place) => postcard::to_stdvec(&StoredBlock::Archived(place.clone(), block.changes()))?,
+/// The value of a block for sled.
+pub(super) fn encode_block(block: &Block<'_>) -> Result<Vec<u8>, StoreError> {
+    Ok(match block.location() {
+        Some(location) => postcard::to_stdvec(&StoredBlock::Archived(location.clone(), block.changes()))?,
         None => postcard::to_stdvec(&StoredBlock::Rows(&block.encode()?))?,
     })
 }
 
 impl LetterView {
-    /// Whether the rows of a block are in sled.
-    pub(super) fn has_rows(&self, number: u64) -> Result<bool, StoreError> {
-        let Some(entry) = self.blocks.get(key(number))? else { return Ok(false) };
+    /// Whether the block exists and its rows are in sled.
+    pub(super) fn has_rows_in_sled(&self, number: u64) -> Result<bool, StoreError> {
+        let Some(entry) = self.blocks.get(to_key(number))? else { return Ok(false) };
         Ok(matches!(postcard::from_bytes(&entry)?, StoredBlock::Rows(_)))
     }
 
-    /// Reads a block; `None` where there is none.
-    pub(super) fn load(&self, number: u64, volumes: &mut Segments<'_>) -> Result<Option<LoadedBlock>, StoreError> {
-        let Some(entry) = self.blocks.get(key(number))? else { return Ok(None) };
-        let (place, changes) = match postcard::from_bytes(&entry)? {
+    /// Reads a block. `None` if the block does not exist.
+    pub(super) fn load_block(
+        &self,
+        number: u64,
+        segments: &mut SegmentReader<'_>,
+    ) -> Result<Option<LoadedBlock>, StoreError> {
+        let Some(entry) = self.blocks.get(to_key(number))? else { return Ok(None) };
+        let (location, changes) = match postcard::from_bytes(&entry)? {
             StoredBlock::Rows(rows) => return Ok(Some(LoadedBlock { rows: decompress(rows)?, archived: None })),
-            StoredBlock::Archived(place, changes) => (place, changes),
+            StoredBlock::Archived(location, changes) => (location, changes),
         };
-        match volumes.read(number, &place) {
-            Ok(rows) => Ok(Some(LoadedBlock { rows: decompress(&rows)?, archived: Some((place, changes)) })),
-            // Forgotten since it was looked up.
-            Err(_) if self.blocks.get(key(number))?.is_none_or(|now| now != entry) => Ok(None),
+        match segments.read(number, &location) {
+            Ok(rows) => Ok(Some(LoadedBlock { rows: decompress(&rows)?, archived: Some((location, changes)) })),
+            // The block was deleted after the lookup.
+            Err(_) if self.blocks.get(to_key(number))?.is_none_or(|current| current != entry) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -1,16 +1,15 @@
-//! The index of the dead letters: what filters ask for of each letter, packed.
+//! The index of the dead letters: one row per letter, with the fields of filters.
 //!
-//! sled keeps about sixteen entries to a page, whatever their size, and some memory for every page. An index tree for
-//! each field would cost it ten pages a letter's worth; so the rows of 64 neighbours in the log are one entry, a
-//! *block*, and what a block holds is summed up in memory, in its *zone*: a filter reads only the blocks whose zone says
-//! that it may find something there. `blocks` knows where a block is.
+//! sled keeps about sixteen entries a page, whatever their size, and some memory for each page. One index tree per
+//! field would need ten entries per letter. So the rows of 64 neighbouring offsets are one entry, a *block*. A *zone*
+//! in memory summarizes each block. A search reads only the blocks whose zone may match the filter.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::location::{SegmentLocation, first_of, slot_of};
+use super::location::{SegmentLocation, first_offset_of, slot_of};
 use super::segment_codec::compress;
 use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::dead_letter::{DeadLetter, LetterState};
@@ -18,41 +17,37 @@ use crate::delivery::endpoint::Origin;
 use crate::delivery::ids::DeadLetterId;
 use crate::delivery::reason::DeadLetterReason;
 
-/// What filters and counts ask for of a letter. Texts that are absent are empty: none of them may be.
+/// The fields of a letter that filters and counts use. An absent text is empty: the texts of a letter are never empty.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IndexRow<'a> {
-    /// The place in its block.
+    /// The index in its block, from 0 to 63.
     slot: u8,
-    /// See [`DeadLetter::id`].
     #[serde(borrow)]
     pub id: Cow<'a, str>,
-    /// As it is now.
+    /// The current state.
     pub state: LetterState,
-    /// See [`DeadLetter::reason`].
     pub reason: DeadLetterReason,
-    /// See [`DeadLetter::status`].
     pub status: Option<u16>,
     /// Milliseconds since 1970.
     pub dead_at: i64,
-    /// See [`DeadLetter::campaign_id`].
     #[serde(borrow)]
     pub campaign: Cow<'a, str>,
-    /// See [`DeadLetter::webhook_id`].
     #[serde(borrow)]
     pub webhook: Cow<'a, str>,
-    /// A label may be as long as an event.
+    /// A fingerprint: a label may be as long as an event.
     label: Option<u64>,
-    /// Of the event's phone number. None when it was erased.
+    /// The fingerprint of the event's phone number. `None` once it was erased.
     phone: Option<u64>,
+    /// The fingerprint of the event id.
     event: Option<u64>,
+    /// The fingerprint of the delivery id.
     delivery: Option<u64>,
-    /// Scheme, host and port of the latest attempt.
+    /// Scheme, host and port of the last attempt's URL.
     #[serde(borrow)]
     pub endpoint: Cow<'a, str>,
 }
 
 impl IndexRow<'_> {
-    /// The row of a letter at `offset`.
     pub(super) fn from_letter(letter: &DeadLetter, offset: u64) -> IndexRow<'static> {
         let owned = |text: Option<&str>| Cow::Owned(text.unwrap_or_default().to_owned());
         IndexRow {
@@ -72,12 +67,11 @@ impl IndexRow<'_> {
         }
     }
 
-    /// The letter's id.
     pub fn letter_id(&self) -> DeadLetterId {
         DeadLetterId::new(self.id.as_ref())
     }
 
-    /// The letter is not found by the person's phone number any more. Returns its fingerprint.
+    /// Removes the phone number from the index. Returns its fingerprint.
     pub(super) fn erase_person(&mut self) -> Option<u64> {
         self.phone.take()
     }
@@ -102,12 +96,12 @@ impl IndexRow<'_> {
     }
 }
 
-/// Scheme, host and port of a URL: `https://example.com:443`.
+/// Scheme, host and port of a URL: `https://example.com:443`. Empty for an invalid URL.
 pub fn endpoint_of(url: &str) -> String {
-    url::Url::parse(url).map(|url| Origin::of_url(&url).to_string()).unwrap_or_default()
+    url::Url::parse(url).map(|url| Origin::from_url(&url).to_string()).unwrap_or_default()
 }
 
-/// A number that stands for a text, the same in every version.
+/// The first eight bytes of the SHA-256. Stored, so it must be the same in every version.
 pub(super) fn fingerprint(text: &str) -> u64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&Sha256::digest(text.as_bytes())[..8]);
@@ -120,58 +114,57 @@ pub(super) struct Block<'a> {
     #[serde(borrow)]
     rows: Vec<IndexRow<'a>>,
     #[serde(skip)]
-    archived: Option<Archived>,
+    archived: Option<ArchivedRows>,
 }
 
-/// What does not change any more.
+/// The rows of a block as they were archived.
 #[derive(Debug, Clone, PartialEq)]
-struct Archived {
-    place: SegmentLocation,
-    /// What can change of each row, as it was written.
-    written: Vec<Changeable>,
+struct ArchivedRows {
+    location: SegmentLocation,
+    /// The mutable fields of each row.
+    fields: Vec<MutableFields>,
 }
 
-/// What can change of a row: the state, and the phone number's fingerprint.
-type Changeable = (LetterState, Option<u64>);
+/// The fields of a row that can change: the state and the phone number's fingerprint.
+type MutableFields = (LetterState, Option<u64>);
 
-fn changeable(row: &IndexRow<'_>) -> Changeable {
+fn mutable_fields(row: &IndexRow<'_>) -> MutableFields {
     (row.state, row.phone)
 }
 
-/// What has changed of a row since its block was archived.
+/// The change of a row since its block was archived.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Change {
+pub(super) struct RowChange {
     slot: u8,
     state: LetterState,
-    person: Person,
+    phone: PhoneChange,
 }
 
-/// Whether a row still has what it had of a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Person {
+enum PhoneChange {
     Unchanged,
     Erased,
 }
 
 impl<'a> Block<'a> {
-    /// Reads the rows out of what `decompress` makes of an entry.
+    /// Decodes decompressed rows.
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, postcard::Error> {
         postcard::from_bytes(bytes)
     }
 
-    /// The rows as they are kept: to a third of it shrinks what they have in common.
+    /// Encodes and compresses the rows, to about a third.
     pub(super) fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
         postcard::to_stdvec(self).map(|bytes| compress(&bytes))
     }
 
-    /// The same block, whose rows were written to this place and have changed so since.
-    pub(super) fn archived(mut self, place: SegmentLocation, changes: &[Change]) -> Self {
-        let written = self.rows.iter().map(changeable).collect();
-        self.archived = Some(Archived { place, written });
+    /// Marks the rows as archived at `location`, and applies the changes since.
+    pub(super) fn archived_at(mut self, location: SegmentLocation, changes: &[RowChange]) -> Self {
+        let fields = self.rows.iter().map(mutable_fields).collect();
+        self.archived = Some(ArchivedRows { location, fields });
         for change in changes {
             if let Some(row) = self.rows.iter_mut().find(|row| row.slot == change.slot) {
                 row.state = change.state;
-                if change.person == Person::Erased {
+                if change.phone == PhoneChange::Erased {
                     row.erase_person();
                 }
             }
@@ -179,19 +172,19 @@ impl<'a> Block<'a> {
         self
     }
 
-    /// Where its rows are archived.
-    pub(super) fn place(&self) -> Option<&SegmentLocation> {
-        self.archived.as_ref().map(|archived| &archived.place)
+    /// Where the rows are archived. `None` if they are not.
+    pub(super) fn location(&self) -> Option<&SegmentLocation> {
+        self.archived.as_ref().map(|archived| &archived.location)
     }
 
-    /// What has changed since they were.
-    pub(super) fn changes(&self) -> Vec<Change> {
-        let written = self.archived.iter().flat_map(|archived| &archived.written);
-        let changed = self.rows.iter().zip(written).filter(|(row, written)| changeable(row) != **written);
-        let change = |(row, (_, phone)): (&IndexRow<'_>, &Changeable)| Change {
+    /// The changes since the rows were archived.
+    pub(super) fn changes(&self) -> Vec<RowChange> {
+        let fields = self.archived.iter().flat_map(|archived| &archived.fields);
+        let changed = self.rows.iter().zip(fields).filter(|(row, fields)| mutable_fields(row) != **fields);
+        let change = |(row, (_, phone)): (&IndexRow<'_>, &MutableFields)| RowChange {
             slot: row.slot,
             state: row.state,
-            person: if row.phone == *phone { Person::Unchanged } else { Person::Erased },
+            phone: if row.phone == *phone { PhoneChange::Unchanged } else { PhoneChange::Erased },
         };
         changed.map(change).collect()
     }
@@ -200,9 +193,9 @@ impl<'a> Block<'a> {
         Block { rows: self.rows.into_iter().map(IndexRow::into_owned).collect(), archived: self.archived }
     }
 
-    /// The rows with their offsets, where this is block `number`.
+    /// The rows with their offsets. `number` is the number of this block.
     pub(super) fn rows(&self, number: u64) -> impl DoubleEndedIterator<Item = (u64, &IndexRow<'a>)> {
-        self.rows.iter().map(move |row| (first_of(number) + u64::from(row.slot), row))
+        self.rows.iter().map(move |row| (first_offset_of(number) + u64::from(row.slot), row))
     }
 
     pub(super) fn row_mut(&mut self, offset: u64) -> Option<&mut IndexRow<'a>> {
@@ -210,35 +203,35 @@ impl<'a> Block<'a> {
         self.rows.iter_mut().find(|row| row.slot == slot)
     }
 
-    /// Adds a row behind all others.
+    /// Adds a row after all others. The block is no longer archived.
     pub(super) fn push(&mut self, row: IndexRow<'a>) {
         self.archived = None;
         self.rows.push(row);
     }
 }
 
-/// A set of fingerprints: one that it does not have was not put in.
+/// A Bloom filter of fingerprints with 256 bits and one hash function.
 #[derive(Debug, Clone, Copy, Default)]
-struct Bloom([u64; 4]);
+struct BloomFilter([u64; 4]);
 
-impl Bloom {
+impl BloomFilter {
     fn insert(&mut self, fingerprint: u64) {
-        let (word, bit) = Self::place(fingerprint);
+        let (word, bit) = Self::position(fingerprint);
         self.0[word] |= bit;
     }
 
-    fn may_have(&self, fingerprint: u64) -> bool {
-        let (word, bit) = Self::place(fingerprint);
+    fn may_contain(&self, fingerprint: u64) -> bool {
+        let (word, bit) = Self::position(fingerprint);
         self.0[word] & bit != 0
     }
 
-    fn place(fingerprint: u64) -> (usize, u64) {
+    fn position(fingerprint: u64) -> (usize, u64) {
         ((fingerprint >> 6) as usize % 4, 1 << (fingerprint % 64))
     }
 }
 
-/// Sixteen bits of the fingerprints of what nearly every letter has another of: phone numbers, events, deliveries. Such
-/// texts fill a [`Bloom`] of this size. Here a block that lacks a text is read in vain once in a thousand times.
+/// 16 bits of each fingerprint of phone numbers, events and deliveries. These differ between letters, so 64 of them
+/// would fill a [`BloomFilter`]. Here, a block without the text is read needlessly in one of a thousand cases.
 #[derive(Debug, Clone, Default)]
 struct ShortFingerprints(Box<[u16]>);
 
@@ -248,29 +241,29 @@ impl ShortFingerprints {
     fn from_rows(rows: &[IndexRow<'_>]) -> Self {
         let fields: [fn(&IndexRow<'_>) -> Option<u64>; Self::FIELDS] =
             [|row| row.phone, |row| row.event, |row| row.delivery];
-        // Zero where there is none: the fields keep their places.
-        let of_field =
-            |field: fn(&IndexRow<'_>) -> Option<u64>| rows.iter().map(move |row| field(row).map_or(0, short));
-        Self(fields.into_iter().flat_map(of_field).collect())
+        // 0 stands for `None`, so that each field has one value per row.
+        let values = |field: fn(&IndexRow<'_>) -> Option<u64>| rows.iter().map(move |row| field(row).map_or(0, short));
+        Self(fields.into_iter().flat_map(values).collect())
     }
 
-    fn may_have(&self, field: usize, fingerprint: Option<u64>) -> bool {
+    /// `true` if `fingerprint` is `None`.
+    fn may_contain(&self, field: usize, fingerprint: Option<u64>) -> bool {
         let Some(fingerprint) = fingerprint else { return true };
-        let length = self.0.len() / Self::FIELDS;
-        let of_field = self.0.get(field * length..(field + 1) * length);
-        of_field.is_some_and(|of_field| of_field.contains(&short(fingerprint)))
+        let rows = self.0.len() / Self::FIELDS;
+        let values = self.0.get(field * rows..(field + 1) * rows);
+        values.is_some_and(|values| values.contains(&short(fingerprint)))
     }
 
-    fn may_have_phone(&self, phone: Option<u64>) -> bool {
-        self.may_have(0, phone)
+    fn may_contain_phone(&self, phone: Option<u64>) -> bool {
+        self.may_contain(0, phone)
     }
 
-    fn may_have_event(&self, event: Option<u64>) -> bool {
-        self.may_have(1, event)
+    fn may_contain_event(&self, event: Option<u64>) -> bool {
+        self.may_contain(1, event)
     }
 
-    fn may_have_delivery(&self, delivery: Option<u64>) -> bool {
-        self.may_have(2, delivery)
+    fn may_contain_delivery(&self, delivery: Option<u64>) -> bool {
+        self.may_contain(2, delivery)
     }
 }
 
@@ -278,25 +271,27 @@ fn short(fingerprint: u64) -> u16 {
     (fingerprint >> 48) as u16
 }
 
-/// What a block holds, summed up.
+/// The summary of a block, in memory.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Zone {
+    /// Milliseconds since 1970, like `newest`.
     oldest: i64,
     newest: i64,
-    /// Letters in each state, by [`LetterState`]'s number.
+    /// The number of letters in each state, indexed by [`LetterState`].
     pub(super) states: [u8; 4],
     /// A bit for each [`DeadLetterReason`].
     reasons: u16,
-    campaigns: Bloom,
-    webhooks: Bloom,
-    labels: Bloom,
-    statuses: Bloom,
-    endpoints: Bloom,
+    campaigns: BloomFilter,
+    webhooks: BloomFilter,
+    labels: BloomFilter,
+    statuses: BloomFilter,
+    endpoints: BloomFilter,
+    /// Phone numbers, events and deliveries.
     identities: ShortFingerprints,
 }
 
 impl Zone {
-    pub(super) fn of_block(block: &Block<'_>) -> Self {
+    pub(super) fn from_block(block: &Block<'_>) -> Self {
         let identities = ShortFingerprints::from_rows(&block.rows);
         let mut zone = Self { oldest: i64::MAX, newest: i64::MIN, identities, ..Self::default() };
         for row in &block.rows {
@@ -313,45 +308,48 @@ impl Zone {
         zone
     }
 
-    /// Whether all its letters were given up before this time.
+    /// Whether all letters died before this time, in milliseconds since 1970.
     pub(super) fn is_before(&self, milliseconds: i64) -> bool {
         self.newest < milliseconds
     }
 
-    /// Whether a letter that is wanted may be there.
-    pub(super) fn may_have(&self, wanted: &CompiledFilter) -> bool {
-        wanted.state.is_none_or(|state| self.states[state as usize] > 0)
-            && wanted.reason.is_none_or(|reason| self.reasons & 1 << reason as u16 != 0)
-            && self.newest >= wanted.since
-            && self.oldest < wanted.until
-            && wanted.campaign.as_ref().is_none_or(|(_, campaign)| self.campaigns.may_have(*campaign))
-            && wanted.webhook.as_ref().is_none_or(|(_, webhook)| self.webhooks.may_have(*webhook))
-            && wanted.label.is_none_or(|label| self.labels.may_have(label))
-            && wanted.status.is_none_or(|status| self.statuses.may_have(u64::from(status)))
-            && wanted.endpoint.as_ref().is_none_or(|(_, endpoint)| self.endpoints.may_have(*endpoint))
-            && self.identities.may_have_phone(wanted.phone)
-            && self.identities.may_have_event(wanted.event)
-            && self.identities.may_have_delivery(wanted.delivery)
-            && wanted.mention.as_ref().is_none_or(|mention| {
-                self.webhooks.may_have(mention.no_webhook) || self.identities.may_have_phone(Some(mention.phone))
+    /// Whether a letter of the block may match the filter.
+    pub(super) fn may_match(&self, filter: &CompiledFilter) -> bool {
+        filter.state.is_none_or(|state| self.states[state as usize] > 0)
+            && filter.reason.is_none_or(|reason| self.reasons & 1 << reason as u16 != 0)
+            && self.newest >= filter.since
+            && self.oldest < filter.until
+            && filter.campaign.as_ref().is_none_or(|(_, campaign)| self.campaigns.may_contain(*campaign))
+            && filter.webhook.as_ref().is_none_or(|(_, webhook)| self.webhooks.may_contain(*webhook))
+            && filter.label.is_none_or(|label| self.labels.may_contain(label))
+            && filter.status.is_none_or(|status| self.statuses.may_contain(u64::from(status)))
+            && filter.endpoint.as_ref().is_none_or(|(_, endpoint)| self.endpoints.may_contain(*endpoint))
+            && self.identities.may_contain_phone(filter.phone)
+            && self.identities.may_contain_event(filter.event)
+            && self.identities.may_contain_delivery(filter.delivery)
+            && filter.mention.as_ref().is_none_or(|mention| {
+                self.webhooks.may_contain(mention.no_webhook) || self.identities.may_contain_phone(Some(mention.phone))
             })
     }
 }
 
-/// Letters that may be about a person: those of the phone number, and those whose body may contain it.
+/// Letters that may be about a person: letters of the phone number, and letters whose body may contain the number.
 struct Mention {
     phone: u64,
-    /// A letter with a body was no delivery, and has no webhook.
+    /// The fingerprint of an empty webhook id. Only letters without a webhook have a body.
     no_webhook: u64,
 }
 
-/// A filter, made ready to be compared with rows and zones.
+/// A filter with fingerprints, to be compared with rows and zones.
 pub(super) struct CompiledFilter {
     state: Option<LetterState>,
     reason: Option<DeadLetterReason>,
     status: Option<u16>,
+    /// Milliseconds since 1970, inclusive.
     since: i64,
+    /// Milliseconds since 1970, exclusive.
     until: i64,
+    /// The text and its fingerprint, as for the webhook and the endpoint.
     campaign: Option<(String, u64)>,
     webhook: Option<(String, u64)>,
     label: Option<u64>,
@@ -384,13 +382,13 @@ impl From<&LetterFilter> for CompiledFilter {
 }
 
 impl CompiledFilter {
-    /// Every letter that may be about the person with this phone number.
-    pub(super) fn mentions(phone_number: &str) -> Self {
+    /// Matches every letter that may be about the person with this phone number.
+    pub(super) fn mentioning(phone_number: &str) -> Self {
         let mention = Mention { phone: fingerprint(phone_number), no_webhook: fingerprint("") };
         Self { mention: Some(mention), ..Self::from(&LetterFilter::default()) }
     }
 
-    pub(super) fn has(&self, row: &IndexRow<'_>) -> bool {
+    pub(super) fn matches(&self, row: &IndexRow<'_>) -> bool {
         self.state.is_none_or(|state| row.state == state)
             && self.reason.is_none_or(|reason| row.reason == reason)
             && self.status.is_none_or(|status| row.status == Some(status))

@@ -1,46 +1,44 @@
-//! Where a letter is: its block, its slot in the block, and its place in a file.
+//! Addresses of letters: the block of an offset, the slot in the block, and the location in a segment file.
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-/// Offsets to a block.
-const WIDTH: u64 = 64;
+const OFFSETS_PER_BLOCK: u64 = 64;
 
-/// The block of an offset.
 pub(super) fn block_of(offset: u64) -> u64 {
-    offset / WIDTH
+    offset / OFFSETS_PER_BLOCK
 }
 
-/// The first offset of a block.
-pub(super) fn first_of(block: u64) -> u64 {
-    block * WIDTH
+pub(super) fn first_offset_of(block: u64) -> u64 {
+    block * OFFSETS_PER_BLOCK
 }
 
-/// The blocks of a range of offsets.
+/// The blocks that contain the offsets of a range.
 pub(super) fn blocks_of(offsets: &Range<u64>) -> Range<u64> {
     if offsets.is_empty() { 0..0 } else { block_of(offsets.start)..block_of(offsets.end - 1) + 1 }
 }
 
-/// The index of an offset in its block.
+/// The index of an offset in its block, from 0 to 63.
 pub(super) fn slot_of(offset: u64) -> u8 {
-    (offset % WIDTH) as u8
+    (offset % OFFSETS_PER_BLOCK) as u8
 }
 
-/// Where something lies in its block's volume.
+/// The location of data in its block's segment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct SegmentLocation {
-    /// A bit for each letter that is there.
+    /// One bit per slot: the letters in this pack. 0 for index rows.
     pub(super) slots: u64,
-    /// Its first byte.
-    pub(super) at: u64,
-    /// Its length in bytes.
+    /// The position of the first byte in the file.
+    pub(super) start: u64,
+    /// In bytes.
     pub(super) length: u32,
+    /// CRC-32 of the bytes.
     pub(super) checksum: u32,
 }
 
 impl SegmentLocation {
-    /// Whether the letter at `offset` is there, where the block is that of this place.
+    /// Whether this pack has the letter at `offset`, which must be in the same block.
     pub(super) fn has(&self, offset: u64) -> bool {
         self.slots >> slot_of(offset) & 1 == 1
     }

@@ -1,32 +1,33 @@
-//! Messages that RabbitMQ removed from their queues, until their letters are written.
+//! Messages that RabbitMQ removed from their queues. They are kept until their letters are in the log.
 
-use super::{LetterView, key, number};
+use super::{LetterView, from_key, to_key};
 use crate::delivery::dead_letter::removed::RemovedMessage;
 use crate::store::StoreError;
 
 impl LetterView {
-    /// Removed messages whose letters are to be written, with their offsets: at most `limit`, and no more after the first that
-    /// reaches `bytes`. `from` is any number: it chooses where to begin, so that several workers begin at different places.
+    /// Removed messages whose letters are still to be written, with their offsets: at most `limit` messages, until
+    /// their total size reaches `max_bytes`. `seed` is any number. It selects the first message, so that several
+    /// workers start with different messages.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn removed_messages(
         &self,
-        from: u64,
+        seed: u64,
         limit: usize,
-        bytes: usize,
+        max_bytes: usize,
     ) -> Result<Vec<(u64, RemovedMessage)>, StoreError> {
         let (Some((first, _)), Some((last, _))) = (self.removed.first()?, self.removed.last()?) else {
             return Ok(Vec::new());
         };
-        let (first, last) = (number(&first), number(&last));
-        let begin = first + from % (last - first + 1);
-        let (mut messages, mut read) = (Vec::new(), 0);
-        for entry in self.removed.range(key(begin)..).chain(self.removed.range(..key(begin))) {
+        let (first, last) = (from_key(&first), from_key(&last));
+        let start = first + seed % (last - first + 1);
+        let (mut messages, mut total_bytes) = (Vec::new(), 0);
+        for entry in self.removed.range(to_key(start)..).chain(self.removed.range(..to_key(start))) {
             let (offset, message) = entry?;
-            read += message.len();
-            messages.push((number(&offset), serde_json::from_slice(&message)?));
-            if messages.len() == limit || read >= bytes {
+            total_bytes += message.len();
+            messages.push((from_key(&offset), serde_json::from_slice(&message)?));
+            if messages.len() == limit || total_bytes >= max_bytes {
                 break;
             }
         }
@@ -38,6 +39,6 @@ impl LetterView {
     /// # Errors
     /// [`StoreError`].
     pub fn has_removed_message(&self, offset: u64) -> Result<bool, StoreError> {
-        Ok(self.removed.contains_key(key(offset))?)
+        Ok(self.removed.contains_key(to_key(offset))?)
     }
 }

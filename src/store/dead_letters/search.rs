@@ -1,70 +1,65 @@
-//! Reading the view by filters: pages, counts, and the letters of a replay.
+//! Searches the view by filters: pages of letters, counts, and the ids of a selection.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::archive::Segments;
+use super::archive::SegmentReader;
 use super::index_block::{CompiledFilter, IndexRow};
 use super::letter_reader::LetterReader;
-use super::location::{blocks_of, first_of};
-use super::{LetterView, MAX_BYTES, StoredLetter};
+use super::location::{blocks_of, first_offset_of};
+use super::{LetterView, MAX_READ_BYTES, StoredLetter};
 use crate::delivery::dead_letter::LetterState;
 use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::ids::DeadLetterId;
 use crate::delivery::reason::DeadLetterReason;
 use crate::store::StoreError;
 
-/// Blocks looked up at once, so that no writer waits for a long search.
-const BLOCKS_AT_ONCE: usize = 512;
+/// Blocks selected under one lock. A lock for the whole search would block writers.
+const BLOCKS_PER_LOCK: usize = 512;
 
-/// So many blocks are read whatever the time: the pages of a small view are never short.
-const BLOCKS_BEFORE_DEADLINE: usize = 64;
+/// A page reads at least this many blocks, even after its deadline. So pages of a small view are always full.
+const MIN_BLOCKS: usize = 64;
 
-/// A page that finds so many letters at all has them, however late it is.
-const LEAST: usize = 10;
+/// A page reads at least this many of the letters that it finds, even after its deadline.
+const MIN_LETTERS: usize = 10;
 
-/// A page of letters, the latest of the log first. That is the order of time but for what workers write at once, and the
-/// same whatever the page's size.
+/// A page of letters in descending order of offsets. This is the order of time, except for letters that several workers
+/// write at the same time.
 #[derive(Debug, Clone)]
 pub struct LetterPage {
-    /// The letters.
     pub letters: Vec<StoredLetter>,
-    /// Where the next page begins: before this offset. None where there is nothing more.
+    /// The next page has the letters before this offset. `None` on the last page.
     pub next: Option<u64>,
 }
 
-/// Letters found for a replay, oldest first.
+/// A page of letter ids in ascending order of offsets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SelectedLetters {
-    /// Offset and id of each.
+pub struct LetterIdPage {
+    /// Offset and id of each letter.
     pub letters: Vec<(u64, DeadLetterId)>,
-    /// Where the search goes on; none where it has come to the end.
+    /// The first offset of the next page. `None` on the last page.
     pub next: Option<u64>,
 }
 
-/// The letters that a filter matches, counted.
+/// The number of letters by state, reason and so on.
 #[derive(Debug, Clone, Default)]
 pub struct LetterCounts {
-    /// All of them.
     pub total: u64,
-    /// Milliseconds since 1970 at which the first and the last was given up.
+    /// When the oldest and the newest letter died, in milliseconds since 1970.
     pub span: Option<(i64, i64)>,
-    /// By state.
     pub states: HashMap<LetterState, u64>,
-    /// By reason.
     pub reasons: HashMap<DeadLetterReason, u64>,
-    /// By the status of the last attempt; none where there was no answer.
+    /// By the status of the last attempt. `None` if there was no answer.
     pub statuses: HashMap<Option<u16>, u64>,
-    /// By campaign; unreadable events have none.
+    /// Without letters of unreadable events, which have no campaign.
     pub campaigns: HashMap<String, u64>,
-    /// By webhook, and then by campaign.
+    /// By webhook, then by campaign.
     pub webhooks: HashMap<String, HashMap<String, u64>>,
-    /// By endpoint; what was never sent has none.
+    /// Without letters that were never sent, which have no endpoint.
     pub endpoints: HashMap<String, u64>,
 }
 
-/// In which order to search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
     OldestFirst,
@@ -72,8 +67,8 @@ enum Direction {
 }
 
 impl LetterView {
-    /// The letters that `filter` matches, from before the offset `before`, at most `limit`. After `deadline` it ends
-    /// where it has come to, which may be before the page is full.
+    /// The first `limit` letters that `filter` matches before the offset `before`, newest first. After `deadline` the
+    /// page may have fewer letters.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -84,27 +79,27 @@ impl LetterView {
         limit: usize,
         deadline: Instant,
     ) -> Result<LetterPage, StoreError> {
-        self.page_of(&CompiledFilter::from(filter), before, limit, deadline)
+        self.search_page(&CompiledFilter::from(filter), before, limit, deadline)
     }
 
-    /// Letters that may be about the person with this phone number: of their events, and those whose body may contain it.
-    /// Otherwise as [`page`](Self::page).
+    /// Letters that may be about the person with this phone number: letters of their events, and letters whose body may
+    /// contain the number. The parameters are those of [`page`](Self::page).
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn page_of_mentions(
+    pub fn page_mentioning(
         &self,
         phone_number: &str,
         before: Option<u64>,
         limit: usize,
         deadline: Instant,
     ) -> Result<LetterPage, StoreError> {
-        self.page_of(&CompiledFilter::mentions(phone_number), before, limit, deadline)
+        self.search_page(&CompiledFilter::mentioning(phone_number), before, limit, deadline)
     }
 
-    fn page_of(
+    fn search_page(
         &self,
-        wanted: &CompiledFilter,
+        filter: &CompiledFilter,
         before: Option<u64>,
         limit: usize,
         deadline: Instant,
@@ -112,43 +107,47 @@ impl LetterView {
         let mut letters: Vec<StoredLetter> = Vec::new();
         let mut bytes = 0;
         let mut next = None;
-        let mut failed = None;
+        let mut read_error = None;
         let mut blocks = 0;
         let mut reader = LetterReader::new(self);
-        self.search(wanted, Direction::NewestFirst, 0..before.unwrap_or(u64::MAX), |found| {
-            let late = || blocks >= BLOCKS_BEFORE_DEADLINE && Instant::now() > deadline;
-            match found {
-                // One more than asked for, or than there is time or room for: so there is a next page. To read a letter that
-                // lies far from the others takes longer than to find it.
-                Step::Letter(..) if letters.len() == limit || bytes > MAX_BYTES || letters.len() >= LEAST && late() => {
+        self.search(filter, Direction::NewestFirst, 0..before.unwrap_or(u64::MAX), |step| {
+            let is_late = || blocks >= MIN_BLOCKS && Instant::now() > deadline;
+            match step {
+                // There is one more letter than the page can have, so there is a next page. The deadline counts here as
+                // well: reading a letter may take longer than finding it.
+                SearchStep::Letter(..)
+                    if letters.len() == limit
+                        || bytes > MAX_READ_BYTES
+                        || letters.len() >= MIN_LETTERS && is_late() =>
+                {
                     next = letters.last().map(|last| last.offset);
                     return ControlFlow::Break(());
                 }
-                Step::Letter(offset, row) => match reader.letter(offset, row) {
+                SearchStep::Letter(offset, row) => match reader.read(offset, row) {
                     Ok(letter) => {
                         bytes += letter.as_ref().map_or(0, |letter| letter.bytes);
                         letters.extend(letter);
                     }
                     Err(error) => {
-                        failed = Some(error);
+                        read_error = Some(error);
                         return ControlFlow::Break(());
                     }
                 },
-                Step::Block(first) if late() => {
+                SearchStep::BlockEnd(first) if is_late() => {
                     next = (first > 0).then_some(first);
                     return ControlFlow::Break(());
                 }
-                Step::Block(_) => blocks += 1,
+                SearchStep::BlockEnd(_) => blocks += 1,
             }
             ControlFlow::Continue(())
         })?;
-        if let Some(error) = failed {
+        if let Some(error) = read_error {
             return Err(error);
         }
         Ok(LetterPage { letters, next })
     }
 
-    /// Letters that `filter` matches, oldest first, with offsets in `offsets`, at most `limit`.
+    /// The first `limit` letters that `filter` matches in a range of offsets, oldest first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -157,29 +156,29 @@ impl LetterView {
         filter: &LetterFilter,
         offsets: std::ops::Range<u64>,
         limit: usize,
-    ) -> Result<SelectedLetters, StoreError> {
-        let mut found = SelectedLetters { letters: Vec::new(), next: None };
+    ) -> Result<LetterIdPage, StoreError> {
+        let mut page = LetterIdPage { letters: Vec::new(), next: None };
         self.search(&CompiledFilter::from(filter), Direction::OldestFirst, offsets, |step| {
-            if let Step::Letter(offset, row) = step {
-                if found.letters.len() == limit {
-                    found.next = Some(offset);
+            if let SearchStep::Letter(offset, row) = step {
+                if page.letters.len() == limit {
+                    page.next = Some(offset);
                     return ControlFlow::Break(());
                 }
-                found.letters.push((offset, row.letter_id()));
+                page.letters.push((offset, row.letter_id()));
             }
             ControlFlow::Continue(())
         })?;
-        Ok(found)
+        Ok(page)
     }
 
-    /// Shows the row of every letter that `filter` matches.
+    /// Calls `visit` with the row of every letter that `filter` matches, oldest first.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn each(&self, filter: &LetterFilter, mut show: impl FnMut(&IndexRow<'_>)) -> Result<(), StoreError> {
+    pub fn for_each_row(&self, filter: &LetterFilter, mut visit: impl FnMut(&IndexRow<'_>)) -> Result<(), StoreError> {
         self.search(&CompiledFilter::from(filter), Direction::OldestFirst, 0..u64::MAX, |step| {
-            if let Step::Letter(_, row) = step {
-                show(row);
+            if let SearchStep::Letter(_, row) = step {
+                visit(row);
             }
             ControlFlow::Continue(())
         })
@@ -189,59 +188,59 @@ impl LetterView {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn tally(&self, filter: &LetterFilter) -> Result<LetterCounts, StoreError> {
-        let mut tally = LetterCounts::default();
-        self.each(filter, |row| tally.add(row))?;
-        Ok(tally)
+    pub fn count(&self, filter: &LetterFilter) -> Result<LetterCounts, StoreError> {
+        let mut counts = LetterCounts::default();
+        self.for_each_row(filter, |row| counts.add(row))?;
+        Ok(counts)
     }
 
     /// Counts the letters with these ids.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn tally_of(&self, ids: &[DeadLetterId]) -> Result<LetterCounts, StoreError> {
-        let mut tally = LetterCounts::default();
+    pub fn count_ids(&self, ids: &[DeadLetterId]) -> Result<LetterCounts, StoreError> {
+        let mut counts = LetterCounts::default();
         for id in ids {
-            self.row(id, |row| tally.add(row))?;
+            self.with_row(id, |row| counts.add(row))?;
         }
-        Ok(tally)
+        Ok(counts)
     }
 
+    /// Calls `visit` for each matching letter and each end of a block, until it breaks.
     fn search(
         &self,
-        wanted: &CompiledFilter,
+        filter: &CompiledFilter,
         direction: Direction,
         offsets: std::ops::Range<u64>,
-        mut step: impl FnMut(Step<'_>) -> ControlFlow<()>,
+        mut visit: impl FnMut(SearchStep<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        // No block beyond: a page that ends where its time is over begins the next one in another block.
         let mut blocks = blocks_of(&offsets);
-        let mut volumes = Segments::new(&self.archive);
+        let mut segments = SegmentReader::new(&self.archive);
         loop {
-            let numbers = self.blocks_that_may_have(wanted, &mut blocks, direction);
+            let numbers = self.take_matching_blocks(filter, &mut blocks, direction);
             if numbers.is_empty() {
                 return Ok(());
             }
             for number in numbers {
-                let Some(loaded) = self.load(number, &mut volumes)? else { continue };
-                let block = loaded.block()?;
+                let Some(loaded) = self.load_block(number, &mut segments)? else { continue };
+                let block = loaded.decode()?;
                 let mut rows: Vec<(u64, &IndexRow<'_>)> = block.rows(number).collect();
-                rows.retain(|(offset, row)| offsets.contains(offset) && wanted.has(row));
+                rows.retain(|(offset, row)| offsets.contains(offset) && filter.matches(row));
                 if direction == Direction::NewestFirst {
                     rows.reverse();
                 }
-                let flow = rows.into_iter().try_for_each(|(offset, row)| step(Step::Letter(offset, row)));
-                if flow.is_break() || step(Step::Block(first_of(number))).is_break() {
+                let flow = rows.into_iter().try_for_each(|(offset, row)| visit(SearchStep::Letter(offset, row)));
+                if flow.is_break() || visit(SearchStep::BlockEnd(first_offset_of(number))).is_break() {
                     return Ok(());
                 }
             }
         }
     }
 
-    /// The next blocks to read, taken out of `blocks`.
-    fn blocks_that_may_have(
+    /// Takes the next blocks that may match the filter out of `blocks`.
+    fn take_matching_blocks(
         &self,
-        wanted: &CompiledFilter,
+        filter: &CompiledFilter,
         blocks: &mut std::ops::Range<u64>,
         direction: Direction,
     ) -> Vec<u64> {
@@ -250,10 +249,10 @@ impl LetterView {
         }
         let zones = self.zones();
         let mut zones =
-            zones.range(blocks.clone()).filter(|(_, zone)| zone.may_have(wanted)).map(|(number, _)| *number);
+            zones.range(blocks.clone()).filter(|(_, zone)| zone.may_match(filter)).map(|(number, _)| *number);
         let numbers: Vec<u64> = match direction {
-            Direction::OldestFirst => zones.by_ref().take(BLOCKS_AT_ONCE).collect(),
-            Direction::NewestFirst => zones.rev().take(BLOCKS_AT_ONCE).collect(),
+            Direction::OldestFirst => zones.by_ref().take(BLOCKS_PER_LOCK).collect(),
+            Direction::NewestFirst => zones.rev().take(BLOCKS_PER_LOCK).collect(),
         };
         if let Some(last) = numbers.last() {
             match direction {
@@ -265,12 +264,11 @@ impl LetterView {
     }
 }
 
-/// What a search comes across.
-enum Step<'a> {
-    /// A letter, at this offset.
+enum SearchStep<'a> {
+    /// The offset and row of a matching letter.
     Letter(u64, &'a IndexRow<'a>),
-    /// The end of a block whose first offset this is.
-    Block(u64),
+    /// The first offset of the block that was searched.
+    BlockEnd(u64),
 }
 
 impl LetterCounts {
@@ -282,21 +280,23 @@ impl LetterCounts {
         *self.reasons.entry(row.reason).or_default() += 1;
         *self.statuses.entry(row.status).or_default() += 1;
         if !row.campaign.is_empty() {
-            with(&mut self.campaigns, &row.campaign, |count| *count += 1);
+            update_entry(&mut self.campaigns, &row.campaign, |count| *count += 1);
         }
         if !row.webhook.is_empty() {
-            with(&mut self.webhooks, &row.webhook, |campaigns| with(campaigns, &row.campaign, |count| *count += 1));
+            update_entry(&mut self.webhooks, &row.webhook, |campaigns| {
+                update_entry(campaigns, &row.campaign, |count| *count += 1)
+            });
         }
         if !row.endpoint.is_empty() {
-            with(&mut self.endpoints, &row.endpoint, |count| *count += 1);
+            update_entry(&mut self.endpoints, &row.endpoint, |count| *count += 1);
         }
     }
 }
 
-/// Changes the entry of `name`, without making a key each time.
-fn with<T: Default>(entries: &mut HashMap<String, T>, name: &str, change: impl FnOnce(&mut T)) {
+/// Updates the entry of `name`. Allocates a key only for a new entry.
+fn update_entry<T: Default>(entries: &mut HashMap<String, T>, name: &str, update: impl FnOnce(&mut T)) {
     match entries.get_mut(name) {
-        Some(entry) => change(entry),
-        None => change(entries.entry(name.to_owned()).or_default()),
+        Some(entry) => update(entry),
+        None => update(entries.entry(name.to_owned()).or_default()),
     }
 }

@@ -1,18 +1,18 @@
-//! Applying records of the dead-letter log: what a batch of them changes is drafted in memory, and then written in one
-//! transaction with their position.
+//! Applies records of the dead-letter log. The changes of a batch are collected in memory, then written in one
+//! transaction together with the position.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 
 use sled::Batch;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _};
 
-use super::archive::Segments;
-use super::block_store::stored;
+use super::archive::SegmentReader;
+use super::block_store::encode_block;
 use super::location::SegmentLocation;
-use super::segment_codec::LARGE_BYTES;
+use super::segment_codec::LARGE_LETTER_BYTES;
 use super::{
-    Block, DEAD_LETTER_LOG, IndexRow, JobHead, LetterView, Payload, RecordOutcome, StreamEntry, Zone, block_of,
-    claims_of, fingerprint, first_of, key, number, offsets,
+    Block, IndexRow, LetterView, POSITION_KEY, Payload, ProgressHead, RecordOutcome, StreamEntry, Zone, bit, block_of,
+    claim_key, claimed_offsets, fingerprint, first_offset_of, from_key, to_key,
 };
 use crate::broker::stream_reader::StreamPosition;
 use crate::delivery::dead_letter::record::{
@@ -24,22 +24,22 @@ use crate::delivery::ids::{DeadLetterId, ReplayId};
 use crate::delivery::replay::{Replay, ReplayProgress};
 use crate::store::StoreError;
 
-/// What a batch of records changes: entries as they will be, `None` where there will be none.
+/// The new values of the entries that a batch of records changes. `None` deletes an entry.
 pub(super) struct ViewTransaction<'a> {
     view: &'a LetterView,
     letters: BTreeMap<u64, Option<Vec<u8>>>,
-    /// Of letters in the archive, by block.
-    places: BTreeMap<u64, Option<Vec<SegmentLocation>>>,
+    /// Block → locations of its archived letters.
+    locations: BTreeMap<u64, Option<Vec<SegmentLocation>>>,
     blocks: BTreeMap<u64, Option<Block<'static>>>,
-    /// Of new letters: the id's fingerprint, and the offset.
+    /// New letters: fingerprint of the id → offset.
     ids: BTreeMap<u64, u64>,
-    /// Of forgotten letters, so too.
-    forgotten: Vec<(u64, u64)>,
-    fates: BTreeMap<u64, Option<LetterHistory>>,
-    jobs: BTreeMap<ReplayId, Option<ReplayProgress>>,
-    /// By replay and block.
+    /// Deleted letters: fingerprint of the id, and offset.
+    deleted: Vec<(u64, u64)>,
+    histories: BTreeMap<u64, Option<LetterHistory>>,
+    replays: BTreeMap<ReplayId, Option<ReplayProgress>>,
+    /// Replay and block → one bit per slot.
     claims: BTreeMap<(ReplayId, u64), u64>,
-    /// Removed messages, by their offsets.
+    /// Offset → JSON of the removed message.
     removed: BTreeMap<u64, Option<Vec<u8>>>,
 }
 
@@ -48,12 +48,12 @@ impl<'a> ViewTransaction<'a> {
         Self {
             view,
             letters: BTreeMap::new(),
-            places: BTreeMap::new(),
+            locations: BTreeMap::new(),
             blocks: BTreeMap::new(),
             ids: BTreeMap::new(),
-            forgotten: Vec::new(),
-            fates: BTreeMap::new(),
-            jobs: BTreeMap::new(),
+            deleted: Vec::new(),
+            histories: BTreeMap::new(),
+            replays: BTreeMap::new(),
             claims: BTreeMap::new(),
             removed: BTreeMap::new(),
         }
@@ -61,21 +61,21 @@ impl<'a> ViewTransaction<'a> {
 
     pub(super) fn apply(&mut self, entry: &StreamEntry) -> Result<RecordOutcome, StoreError> {
         let offset = entry.position.offset;
-        match &entry.content {
-            Payload::Letter(letter) => self.letter(offset, letter),
-            Payload::Mark(DeadLetterRecord::Discard(discard)) => self.discard(discard),
-            Payload::Mark(DeadLetterRecord::Erase(erase)) => self.erase(erase),
-            Payload::Mark(DeadLetterRecord::Replay(replay)) => self.create(replay),
-            Payload::Mark(DeadLetterRecord::Slice(slice)) => self.slice(slice),
-            Payload::Mark(DeadLetterRecord::Control(control)) => self.control(control),
-            Payload::Removed(message) => self.removed(offset, message),
-            Payload::Mark(DeadLetterRecord::Rewritten(rewritten)) => self.rewritten(rewritten),
-            Payload::Nothing => Ok(RecordOutcome::Nothing),
+        match &entry.payload {
+            Payload::Letter(letter) => self.add_letter(offset, letter),
+            Payload::Record(DeadLetterRecord::Discard(discard)) => self.discard(discard),
+            Payload::Record(DeadLetterRecord::Erase(erase)) => self.erase(erase),
+            Payload::Record(DeadLetterRecord::Replay(replay)) => self.create_replay(replay),
+            Payload::Record(DeadLetterRecord::Batch(batch)) => self.record_sent(batch),
+            Payload::Record(DeadLetterRecord::Control(control)) => self.control_replay(control),
+            Payload::Removed(message) => self.add_removed_message(offset, message),
+            Payload::Record(DeadLetterRecord::Rewritten(rewritten)) => self.remove_rewritten_message(rewritten),
+            Payload::Ignored => Ok(RecordOutcome::NoEffect),
         }
     }
 
-    /// A letter may be written twice, where an acknowledgement was lost: the first one counts.
-    fn letter(&mut self, offset: u64, letter: &DeadLetter) -> Result<RecordOutcome, StoreError> {
+    /// Adds a letter. A letter may be in the log twice if a confirmation was lost. Only the first one is added.
+    fn add_letter(&mut self, offset: u64, letter: &DeadLetter) -> Result<RecordOutcome, StoreError> {
         if self.offset_of(&letter.id).is_some() {
             return Ok(RecordOutcome::Letters(0));
         }
@@ -85,14 +85,14 @@ impl<'a> ViewTransaction<'a> {
         if let (Some(original), Some(replay)) = (&letter.replay_of, &letter.replay_id)
             && let Some(original) = self.offset_of(original)
         {
-            let fate = self.fate(original)?;
-            fate.dead_again(replay, letter.dead_at, letter.id.clone());
-            if let Some(verdict) = fate.erased.clone() {
-                // It was under way when that was erased.
+            let history = self.history(original)?;
+            history.record_new_letter(replay, letter.dead_at, letter.id.clone());
+            if let Some(action) = history.erased.clone() {
+                // The original was erased while it was sent again.
                 self.set_state(offset, LetterState::Discarded)?;
                 self.erase_person(offset)?;
-                let fate = self.fate(offset)?;
-                (fate.discard, fate.erased) = (Some(verdict.clone()), Some(verdict));
+                let history = self.history(offset)?;
+                (history.discard, history.erased) = (Some(action.clone()), Some(action));
             }
         }
         Ok(RecordOutcome::Letters(1))
@@ -101,27 +101,27 @@ impl<'a> ViewTransaction<'a> {
     fn discard(&mut self, discard: &Discard) -> Result<RecordOutcome, StoreError> {
         let mut discarded = 0;
         for id in &discard.ids {
-            if let Some(offset) = self.offset_in(id, |state| state == LetterState::Pending)? {
+            if let Some(offset) = self.offset_if(id, |state| state == LetterState::Pending)? {
                 self.set_state(offset, LetterState::Discarded)?;
-                self.fate(offset)?.discard = Some(discard.verdict.clone());
+                self.history(offset)?.discard = Some(discard.action.clone());
                 discarded += 1;
             }
         }
         Ok(RecordOutcome::Letters(discarded))
     }
 
-    /// One that is being replayed is left: it is being sent.
+    /// Erases letters, except those that a replay has claimed: they are being sent.
     fn erase(&mut self, erase: &Erase) -> Result<RecordOutcome, StoreError> {
         let mut erased = 0;
         let mut phones = BTreeSet::new();
         for id in &erase.ids {
-            if let Some(offset) = self.offset_in(id, |state| state != LetterState::Replaying)? {
+            if let Some(offset) = self.offset_if(id, |state| state != LetterState::Replaying)? {
                 self.set_state(offset, LetterState::Discarded)?;
                 phones.extend(self.erase_person(offset)?);
-                let fate = self.fate(offset)?;
-                // Who had given it up before, did.
-                fate.discard.get_or_insert_with(|| erase.verdict.clone());
-                fate.erased = Some(erase.verdict.clone());
+                let history = self.history(offset)?;
+                // Keep who discarded the letter before.
+                history.discard.get_or_insert_with(|| erase.action.clone());
+                history.erased = Some(erase.action.clone());
                 erased += 1;
             }
         }
@@ -129,19 +129,19 @@ impl<'a> ViewTransaction<'a> {
         Ok(RecordOutcome::Letters(erased))
     }
 
-    /// A replay whose filter names an erased person shows the phone number no more.
+    /// Masks the phone numbers with these fingerprints in the filters of replays.
     fn mask_replays(&mut self, phones: &BTreeSet<u64>) -> Result<(), StoreError> {
         if phones.is_empty() {
             return Ok(());
         }
-        let mut replays: BTreeSet<ReplayId> = self.jobs.keys().cloned().collect();
-        for entry in &self.view.jobs {
-            let JobHead { replay, .. } = serde_json::from_slice(&entry?.1)?;
+        let mut replays: BTreeSet<ReplayId> = self.replays.keys().cloned().collect();
+        for entry in &self.view.replays {
+            let ProgressHead { replay, .. } = serde_json::from_slice(&entry?.1)?;
             replays.extend(replay.filter.is_some_and(|filter| filter.phone_number.is_some()).then_some(replay.id));
         }
         let is_erased = |phone_number: &String| phones.contains(&fingerprint(phone_number));
         for replay in replays {
-            let filter = self.job(&replay)?.and_then(|job| job.replay.filter.as_mut());
+            let filter = self.replay_progress(&replay)?.and_then(|progress| progress.replay.filter.as_mut());
             if let Some(filter) = filter.filter(|filter| filter.phone_number.as_ref().is_some_and(is_erased)) {
                 *filter = filter.masked();
             }
@@ -149,22 +149,22 @@ impl<'a> ViewTransaction<'a> {
         Ok(())
     }
 
-    /// Whether nothing is left of it that could be sent.
+    /// Whether the letter was erased. The history is read only if the state allows it.
     fn is_erased(&mut self, offset: u64) -> Result<bool, StoreError> {
-        let is_ended = |state| matches!(state, LetterState::Discarded | LetterState::Replayed);
+        let may_be_erased = |state| matches!(state, LetterState::Discarded | LetterState::Replayed);
         let row = self.block(block_of(offset))?.row_mut(offset);
-        Ok(row.is_some_and(|row| is_ended(row.state)) && self.fate(offset)?.erased.is_some())
+        Ok(row.is_some_and(|row| may_be_erased(row.state)) && self.history(offset)?.erased.is_some())
     }
 
-    /// What it claims is found when all before it is written.
-    fn create(&mut self, replay: &Replay) -> Result<RecordOutcome, StoreError> {
-        let known = self.job(&replay.id)?.cloned();
-        let job = known.unwrap_or_else(|| ReplayProgress::new(Replay { total: 0, ..replay.clone() }));
-        self.jobs.insert(replay.id.clone(), Some(job.clone()));
-        Ok(RecordOutcome::Replay(Box::new(job)))
+    /// Adds a replay without claims. It claims its letters after the records before it are written.
+    fn create_replay(&mut self, replay: &Replay) -> Result<RecordOutcome, StoreError> {
+        let existing = self.replay_progress(&replay.id)?.cloned();
+        let progress = existing.unwrap_or_else(|| ReplayProgress::new(Replay { total: 0, ..replay.clone() }));
+        self.replays.insert(replay.id.clone(), Some(progress.clone()));
+        Ok(RecordOutcome::Replay(Box::new(progress)))
     }
 
-    /// Claims letters for a replay, none that died before `oldest`. One that another replay has stays there.
+    /// Claims letters for a replay, unless they are erased, claimed by another replay, or died before `oldest`.
     pub(super) fn claim(
         &mut self,
         replay: &ReplayId,
@@ -183,240 +183,251 @@ impl<'a> ViewTransaction<'a> {
                 claimed += 1;
             }
         }
-        self.change(replay, |job| job.claimed(claimed))
+        self.update_replay(replay, |progress| progress.add_claimed(claimed))
     }
 
-    /// All that there is for a replay is claimed.
-    pub(super) fn all_claimed(&mut self, replay: &ReplayId) -> Result<RecordOutcome, StoreError> {
-        self.change(replay, ReplayProgress::all_claimed)?;
-        let job = self.job(replay)?.cloned();
-        Ok(job.map_or(RecordOutcome::Nothing, |job| RecordOutcome::Replay(Box::new(job))))
+    /// Marks the claims of a replay as complete.
+    pub(super) fn finish_claiming(&mut self, replay: &ReplayId) -> Result<RecordOutcome, StoreError> {
+        self.update_replay(replay, ReplayProgress::finish_claiming)?;
+        let progress = self.replay_progress(replay)?.cloned();
+        Ok(progress.map_or(RecordOutcome::NoEffect, |progress| RecordOutcome::Replay(Box::new(progress))))
     }
 
-    /// A letter that was recorded already, by whoever sent it too, is not counted again. One that was given back while it
-    /// was being sent is.
-    fn slice(&mut self, slice: &ReplayBatch) -> Result<RecordOutcome, StoreError> {
+    /// Records sent letters. A letter that is already recorded for this replay is not counted again. A letter that was
+    /// released while it was being sent is counted.
+    fn record_sent(&mut self, batch: &ReplayBatch) -> Result<RecordOutcome, StoreError> {
         let mut recorded = 0;
-        for sent in &slice.sent {
-            let offset = if let Some(claimed) = self.take_claim(&slice.replay, &sent.id)? {
-                self.change(&slice.replay, |job| job.sent(sent.outcome))?;
+        for sent in &batch.sent {
+            let offset = if let Some(claimed) = self.take_claim(&batch.replay, &sent.id)? {
+                self.update_replay(&batch.replay, |progress| progress.record_sent(sent.outcome))?;
                 claimed
             } else {
-                let given_back = self.offset_in(&sent.id, |state| state != LetterState::Replaying)?;
-                let Some(given_back) = given_back else { continue };
-                if self.fate(given_back)?.is_recorded(&slice.replay) {
+                let released = self.offset_if(&sent.id, |state| state != LetterState::Replaying)?;
+                let Some(released) = released else { continue };
+                if self.history(released)?.is_recorded(&batch.replay) {
                     continue;
                 }
-                self.change(&slice.replay, |job| job.sent_unclaimed(sent.outcome))?;
-                given_back
+                self.update_replay(&batch.replay, |progress| progress.record_unclaimed(sent.outcome))?;
+                released
             };
             self.set_state(offset, LetterState::Replayed)?;
-            self.fate(offset)?.sent(&slice.replay, slice.at, sent.outcome);
+            self.history(offset)?.record_outcome(&batch.replay, batch.at, sent.outcome);
             recorded += 1;
         }
-        self.change(&slice.replay, |job| job.judge(slice.at))?;
+        self.update_replay(&batch.replay, |progress| progress.evaluate(batch.at))?;
         Ok(RecordOutcome::Letters(recorded))
     }
 
-    /// Gives back what a replay has claimed in a block, in a draft that has nothing else.
+    /// Releases the letters of a block that a replay has claimed. The transaction must
+    /// not have changed their histories.
     pub(super) fn release(&mut self, replay: &ReplayId, block: u64) -> Result<(), StoreError> {
         let claims = std::mem::take(self.claims_in(replay, block)?);
-        for offset in offsets(block, claims) {
-            let state = self.view.fate(offset)?.state_unclaimed();
+        for offset in claimed_offsets(block, claims) {
+            let state = self.view.history(offset)?.state_unclaimed();
             self.set_state(offset, state)?;
         }
-        self.change(replay, |job| job.released(u64::from(claims.count_ones())))
+        self.update_replay(replay, |progress| progress.record_released(u64::from(claims.count_ones())))
     }
 
-    fn control(&mut self, control: &ReplayControl) -> Result<RecordOutcome, StoreError> {
-        let Some(job) = self.job(&control.replay)? else { return Ok(RecordOutcome::Nothing) };
-        match job.control(control.command, control.at) {
-            Ok(()) => Ok(RecordOutcome::Replay(Box::new(job.clone()))),
+    fn control_replay(&mut self, control: &ReplayControl) -> Result<RecordOutcome, StoreError> {
+        let Some(progress) = self.replay_progress(&control.replay)? else { return Ok(RecordOutcome::NoEffect) };
+        match progress.control(control.command, control.at) {
+            Ok(()) => Ok(RecordOutcome::Replay(Box::new(progress.clone()))),
             Err(state) => Ok(RecordOutcome::Refused(state)),
         }
     }
 
-    fn removed(&mut self, offset: u64, message: &RemovedMessage) -> Result<RecordOutcome, StoreError> {
+    fn add_removed_message(&mut self, offset: u64, message: &RemovedMessage) -> Result<RecordOutcome, StoreError> {
         self.removed.insert(offset, Some(serde_json::to_vec(message)?));
-        Ok(RecordOutcome::Nothing)
+        Ok(RecordOutcome::NoEffect)
     }
 
-    fn rewritten(&mut self, rewritten: &Rewritten) -> Result<RecordOutcome, StoreError> {
+    fn remove_rewritten_message(&mut self, rewritten: &Rewritten) -> Result<RecordOutcome, StoreError> {
         let is_new = match self.removed.insert(rewritten.offset, None) {
-            Some(drafted) => drafted.is_some(),
+            Some(pending) => pending.is_some(),
             None => self.view.has_removed_message(rewritten.offset)?,
         };
         Ok(RecordOutcome::Letters(u64::from(is_new)))
     }
 
-    /// Forgets a block's letters, and tells how many. `claiming` are the replays that may have some of them.
-    pub(super) fn forget_block(&mut self, block: u64, claiming: &[ReplayId]) -> Result<u64, StoreError> {
+    /// Deletes the letters of a block and returns their number. `claiming` are the replays that may have claimed them.
+    pub(super) fn delete_block(&mut self, block: u64, claiming: &[ReplayId]) -> Result<u64, StoreError> {
         let rows = self.block(block)?.rows(block).map(|(offset, row)| (fingerprint(&row.id), offset));
         let rows: Vec<(u64, u64)> = rows.collect();
-        for letter in self.view.letters.range(key(first_of(block))..key(first_of(block + 1))).keys() {
-            self.letters.insert(number(&letter?), None);
+        for letter in self.view.letters.range(to_key(first_offset_of(block))..to_key(first_offset_of(block + 1))).keys()
+        {
+            self.letters.insert(from_key(&letter?), None);
         }
-        self.places.insert(block, None);
-        self.fates.extend(rows.iter().map(|(_, offset)| (*offset, None)));
-        self.forgotten.extend(&rows);
+        self.locations.insert(block, None);
+        self.histories.extend(rows.iter().map(|(_, offset)| (*offset, None)));
+        self.deleted.extend(&rows);
         self.blocks.insert(block, None);
         for replay in claiming {
             let claims = std::mem::take(self.claims_in(replay, block)?);
             if claims != 0 {
-                self.change(replay, |job| {
-                    job.released(u64::from(claims.count_ones()));
-                    job.judge(job.updated_at);
+                self.update_replay(replay, |progress| {
+                    progress.record_released(u64::from(claims.count_ones()));
+                    progress.evaluate(progress.updated_at);
                 })?;
             }
         }
         Ok(rows.len() as u64)
     }
 
-    pub(super) fn forget_job(&mut self, id: &ReplayId) {
-        self.jobs.insert(id.clone(), None);
+    pub(super) fn delete_replay(&mut self, id: &ReplayId) {
+        self.replays.insert(id.clone(), None);
     }
 
-    /// Writes to the archive what blocks have that are over at this position, and large letters at once.
-    fn archive(&mut self, position: Option<&StreamPosition>) -> Result<(), StoreError> {
+    /// Archives the letters and rows of blocks that are complete at this position, and large letters immediately.
+    fn archive_complete_blocks(&mut self, position: Option<&StreamPosition>) -> Result<(), StoreError> {
         let view = self.view;
-        let open = position.map_or(0, |position| block_of(position.offset.saturating_add(1)));
+        let open_block = position.map_or(0, |position| block_of(position.offset.saturating_add(1)));
         let mut letters: BTreeMap<u64, BTreeMap<u64, Vec<u8>>> = BTreeMap::new();
         let is_ready = |offset: &u64, letter: &mut Option<Vec<u8>>| {
-            letter.as_ref().is_some_and(|json| block_of(*offset) < open || json.len() > LARGE_BYTES)
+            letter.as_ref().is_some_and(|json| block_of(*offset) < open_block || json.len() > LARGE_LETTER_BYTES)
         };
         for (offset, letter) in self.letters.extract_if(.., is_ready) {
             letters.entry(block_of(offset)).or_default().extend(letter.map(|json| (offset, json)));
         }
-        for entry in view.letters.range(..key(first_of(open))) {
+        for entry in view.letters.range(..to_key(first_offset_of(open_block))) {
             let (offset, json) = entry?;
-            let offset = number(&offset);
+            let offset = from_key(&offset);
             letters.entry(block_of(offset)).or_default().insert(offset, json.to_vec());
             self.letters.insert(offset, None);
         }
-        let mut over: BTreeSet<u64> = self.blocks.range(..open).map(|(number, _)| *number).collect();
-        // Of blocks that were not over at the last position there is one at most, the newest.
+        let mut complete: BTreeSet<u64> = self.blocks.range(..open_block).map(|(number, _)| *number).collect();
+        // Of the blocks in the view, at most the newest was not complete at the last position.
         let newest = view.zones().last_key_value().map(|(number, _)| *number);
-        if let Some(newest) = newest.filter(|newest| *newest < open)
-            && view.has_rows(newest)?
+        if let Some(newest) = newest.filter(|newest| *newest < open_block)
+            && view.has_rows_in_sled(newest)?
         {
-            over.insert(newest);
+            complete.insert(newest);
         }
-        for number in &over {
+        for number in &complete {
             letters.entry(*number).or_default();
         }
-        let mut last = None;
+        let mut previous = None;
         for (number, letters) in letters {
-            let is_forgotten = matches!(self.blocks.get(&number), Some(None));
-            let is_over = over.contains(&number) && !is_forgotten && self.block(number)?.place().is_none();
-            if letters.is_empty() && !is_over {
+            let is_deleted = matches!(self.blocks.get(&number), Some(None));
+            let archives_rows = complete.contains(&number) && !is_deleted && self.block(number)?.location().is_none();
+            if letters.is_empty() && !archives_rows {
                 continue;
             }
-            let mut volume = view.archive.append_to(number, last)?;
+            let mut writer = view.archive.writer(number, previous)?;
             if !letters.is_empty() {
-                let mut places = view.archive.places(number)?;
-                places.extend(volume.write_letters(&letters)?);
-                self.places.insert(number, Some(places));
+                let mut locations = view.archive.locations(number)?;
+                locations.extend(writer.write_letters(&letters)?);
+                self.locations.insert(number, Some(locations));
             }
-            if is_over {
+            if archives_rows {
                 let block = self.block(number)?;
-                let place = volume.write(&block.encode()?)?;
-                *block = std::mem::take(block).archived(place, &[]);
+                let location = writer.write(&block.encode()?)?;
+                *block = std::mem::take(block).archived_at(location, &[]);
             }
-            last = Some(volume);
+            previous = Some(writer);
         }
         Ok(())
     }
 
-    /// Writes it all.
+    /// Archives complete blocks, writes all changes in one sled transaction, and updates the indexes in memory.
     pub(super) fn commit(mut self, position: Option<&StreamPosition>) -> Result<(), StoreError> {
         let view = self.view;
-        self.archive(position)?;
+        self.archive_complete_blocks(position)?;
         let mut zones = Vec::with_capacity(self.blocks.len());
         let mut letters = Batch::default();
         for (offset, letter) in self.letters {
-            put(&mut letters, &key(offset), letter);
+            put(&mut letters, &to_key(offset), letter);
         }
-        let mut places = Batch::default();
-        for (block, of_letters) in self.places {
-            put(&mut places, &key(block), of_letters.map(|places| postcard::to_stdvec(&places)).transpose()?);
+        let mut locations = Batch::default();
+        for (block, value) in self.locations {
+            put(&mut locations, &to_key(block), value.map(|value| postcard::to_stdvec(&value)).transpose()?);
         }
         let mut blocks = Batch::default();
         for (number, block) in self.blocks {
-            zones.push((number, block.as_ref().map(Zone::of_block)));
-            put(&mut blocks, &key(number), block.map(|block| stored(&block)).transpose()?);
+            zones.push((number, block.as_ref().map(Zone::from_block)));
+            put(&mut blocks, &to_key(number), block.map(|block| encode_block(&block)).transpose()?);
         }
-        let mut fates = Batch::default();
-        for (offset, fate) in self.fates {
-            let fate = fate.filter(|fate| *fate != LetterHistory::default());
-            put(&mut fates, &key(offset), fate.map(|fate| serde_json::to_vec(&fate)).transpose()?);
+        let mut histories = Batch::default();
+        for (offset, history) in self.histories {
+            let history = history.filter(|history| *history != LetterHistory::default());
+            put(&mut histories, &to_key(offset), history.map(|history| serde_json::to_vec(&history)).transpose()?);
         }
-        let mut jobs = Batch::default();
-        for (id, job) in self.jobs {
-            put(&mut jobs, id.as_str().as_bytes(), job.map(|job| serde_json::to_vec(&job)).transpose()?);
+        let mut replays = Batch::default();
+        for (id, progress) in self.replays {
+            put(
+                &mut replays,
+                id.as_str().as_bytes(),
+                progress.map(|progress| serde_json::to_vec(&progress)).transpose()?,
+            );
         }
         let mut claims = Batch::default();
         for ((replay, block), bits) in self.claims {
-            put(&mut claims, &claim_key(&replay, block), (bits != 0).then(|| key(bits).to_vec()));
+            put(&mut claims, &claim_key(&replay, block), (bits != 0).then(|| to_key(bits).to_vec()));
         }
         let mut positions = Batch::default();
         if let Some(position) = position {
-            positions.insert(DEAD_LETTER_LOG, serde_json::to_vec(position)?);
+            positions.insert(POSITION_KEY, serde_json::to_vec(position)?);
         }
         let mut removed = Batch::default();
         for (offset, message) in self.removed {
-            put(&mut removed, &key(offset), message);
+            put(&mut removed, &to_key(offset), message);
         }
         let trees = [
             &view.letters,
-            &view.archive.places,
+            &view.archive.locations,
             &view.blocks,
-            &view.fates,
-            &view.jobs,
+            &view.histories,
+            &view.replays,
             &view.claims,
             &view.removed,
             &view.positions,
         ];
-        let batches = [letters, places, blocks, fates, jobs, claims, removed, positions];
-        let written = trees[..].transaction(|trees| {
+        let batches = [letters, locations, blocks, histories, replays, claims, removed, positions];
+        let result = trees[..].transaction(|trees| {
             for (tree, batch) in trees.iter().zip(&batches) {
                 tree.apply_batch(batch)?;
             }
             Ok::<(), ConflictableTransactionError<()>>(())
         });
-        written.map_err(|error| match error {
+        result.map_err(|error| match error {
             TransactionError::Storage(error) => StoreError::Sled(error),
-            TransactionError::Abort(()) => StoreError::Damaged("a transaction that does not abort aborted".to_owned()),
+            TransactionError::Abort(()) => StoreError::Damaged("a transaction was aborted unexpectedly".to_owned()),
         })?;
-        let mut known = view.zones_mut();
+        let mut view_zones = view.zones_mut();
         for (number, zone) in zones {
             match zone {
-                Some(zone) => known.insert(number, zone),
-                None => known.remove(&number),
+                Some(zone) => view_zones.insert(number, zone),
+                None => view_zones.remove(&number),
             };
         }
-        // In the order of the log, in which they are added fast.
-        let new: BTreeMap<u64, u64> = self.ids.into_iter().map(|(fingerprint, offset)| (offset, fingerprint)).collect();
+        // Insertion is fast in the order of offsets.
+        let new_ids: BTreeMap<u64, u64> =
+            self.ids.into_iter().map(|(fingerprint, offset)| (offset, fingerprint)).collect();
         let mut ids = view.ids_mut();
-        self.forgotten.into_iter().for_each(|(fingerprint, offset)| ids.remove(fingerprint, offset));
-        new.into_iter().for_each(|(offset, fingerprint)| ids.insert(fingerprint, offset));
+        self.deleted.into_iter().for_each(|(fingerprint, offset)| ids.remove(fingerprint, offset));
+        new_ids.into_iter().for_each(|(offset, fingerprint)| ids.insert(fingerprint, offset));
         Ok(())
     }
 
-    fn change(&mut self, replay: &ReplayId, change: impl FnOnce(&mut ReplayProgress)) -> Result<(), StoreError> {
-        if let Some(job) = self.job(replay)? {
-            change(job);
+    fn update_replay(&mut self, replay: &ReplayId, update: impl FnOnce(&mut ReplayProgress)) -> Result<(), StoreError> {
+        if let Some(progress) = self.replay_progress(replay)? {
+            update(progress);
         }
         Ok(())
     }
 
-    /// The letter with this id, where it is in such a state.
-    fn offset_in(&mut self, id: &DeadLetterId, fits: impl Fn(LetterState) -> bool) -> Result<Option<u64>, StoreError> {
+    /// The offset of the letter with this id, if `matches` holds for its state.
+    fn offset_if(
+        &mut self,
+        id: &DeadLetterId,
+        matches: impl Fn(LetterState) -> bool,
+    ) -> Result<Option<u64>, StoreError> {
         let Some(offset) = self.offset_of(id) else { return Ok(None) };
         let row = self.block(block_of(offset))?.row_mut(offset);
-        Ok(row.is_some_and(|row| fits(row.state)).then_some(offset))
+        Ok(row.is_some_and(|row| matches(row.state)).then_some(offset))
     }
 
-    /// Takes a letter out of those that a replay has claimed; `None` where it is not among them.
+    /// Removes a letter from the claims of a replay and returns its offset. `None` if the replay has not claimed it.
     fn take_claim(&mut self, replay: &ReplayId, id: &DeadLetterId) -> Result<Option<u64>, StoreError> {
         let Some(offset) = self.offset_of(id) else { return Ok(None) };
         let bits = self.claims_in(replay, block_of(offset))?;
@@ -440,45 +451,44 @@ impl<'a> ViewTransaction<'a> {
         self.ids.get(&fingerprint(id.as_str())).copied().or_else(|| self.view.offset_of(id))
     }
 
-    // What follows gives what is drafted, or drafts what the view has.
+    // The following functions return an entry to be changed. The view's entry is copied on first access.
 
     fn block(&mut self, number: u64) -> Result<&mut Block<'static>, StoreError> {
         let view = self.view;
-        let drafted = drafted(&mut self.blocks, number, || {
-            let loaded = view.load(number, &mut Segments::new(&view.archive))?;
-            loaded.map(|loaded| Ok(loaded.block()?.into_owned())).transpose()
+        let block = entry_mut(&mut self.blocks, number, || {
+            let loaded = view.load_block(number, &mut SegmentReader::new(&view.archive))?;
+            loaded.map(|loaded| Ok(loaded.decode()?.into_owned())).transpose()
         })?;
-        Ok(drafted.get_or_insert_default())
+        Ok(block.get_or_insert_default())
     }
 
-    fn fate(&mut self, offset: u64) -> Result<&mut LetterHistory, StoreError> {
+    fn history(&mut self, offset: u64) -> Result<&mut LetterHistory, StoreError> {
         let view = self.view;
-        Ok(drafted(&mut self.fates, offset, || Ok(Some(view.fate(offset)?)))?.get_or_insert_default())
+        Ok(entry_mut(&mut self.histories, offset, || Ok(Some(view.history(offset)?)))?.get_or_insert_default())
     }
 
-    pub(super) fn job(&mut self, id: &ReplayId) -> Result<Option<&mut ReplayProgress>, StoreError> {
+    pub(super) fn replay_progress(&mut self, id: &ReplayId) -> Result<Option<&mut ReplayProgress>, StoreError> {
         let view = self.view;
-        Ok(drafted(&mut self.jobs, id.clone(), || view.job(id))?.as_mut())
+        Ok(entry_mut(&mut self.replays, id.clone(), || view.replay_progress(id))?.as_mut())
     }
 
     fn claims_in(&mut self, replay: &ReplayId, block: u64) -> Result<&mut u64, StoreError> {
         let tree = &self.view.claims;
-        drafted(&mut self.claims, (replay.clone(), block), || {
-            Ok(tree.get(claim_key(replay, block))?.map(|bits| number(&bits)).unwrap_or_default())
+        entry_mut(&mut self.claims, (replay.clone(), block), || {
+            Ok(tree.get(claim_key(replay, block))?.map(|bits| from_key(&bits)).unwrap_or_default())
         })
     }
 }
 
-/// The entry that is drafted at `key`, or else the one to begin with.
-fn drafted<K: Ord, V>(
-    draft: &mut BTreeMap<K, V>,
+/// The entry at `key`. A missing entry is inserted from `load`.
+fn entry_mut<K: Ord, V>(
+    entries: &mut BTreeMap<K, V>,
     key: K,
-    begin: impl FnOnce() -> Result<V, StoreError>,
+    load: impl FnOnce() -> Result<V, StoreError>,
 ) -> Result<&mut V, StoreError> {
-    use std::collections::btree_map::Entry;
-    match draft.entry(key) {
-        Entry::Occupied(entry) => Ok(entry.into_mut()),
-        Entry::Vacant(entry) => Ok(entry.insert(begin()?)),
+    match entries.entry(key) {
+        btree_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
+        btree_map::Entry::Vacant(entry) => Ok(entry.insert(load()?)),
     }
 }
 
@@ -487,12 +497,4 @@ fn put(batch: &mut Batch, key: &[u8], value: Option<Vec<u8>>) {
         Some(value) => batch.insert(key, value),
         None => batch.remove(key),
     }
-}
-
-fn bit(offset: u64) -> u64 {
-    1 << (offset % u64::from(u64::BITS))
-}
-
-pub(super) fn claim_key(replay: &ReplayId, block: u64) -> Vec<u8> {
-    [claims_of(replay), key(block).to_vec()].concat()
 }

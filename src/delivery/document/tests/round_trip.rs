@@ -1,4 +1,4 @@
-//! Any campaign, written and read again.
+//! Property tests: serializes arbitrary campaigns and reads them again.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use serde_json::Number;
 
 use super::*;
 
-fn written(milliseconds: u64) -> TextDuration {
+fn duration(milliseconds: u64) -> TextDuration {
     TextDuration::parse(&format!("{milliseconds}ms")).expect("a duration")
 }
 
@@ -42,26 +42,26 @@ prop_compose! {
         (initial_delay, max_delay, max_age) in (
             prop::option::of(1u64..86_400_000), prop::option::of(1u64..86_400_000), prop::option::of(0u64..86_400_000),
         ),
-        // In hundredths: of longer fractions serde_json reads the last bit as it pleases.
+        // In hundredths, because serde_json may round the last bit of longer fractions.
         multiplier in prop::option::of(100u32..100_000),
         jitter in prop::option::of(0u32..=100),
         max_attempts in prop::option::of(1u32..=1000),
         permanent_statuses in prop::option::of(prop::collection::vec(100u16..=599, 0..4)),
     ) -> RetryOverrides {
         RetryOverrides {
-            initial_delay: initial_delay.map(written),
+            initial_delay: initial_delay.map(duration),
             multiplier: multiplier.map(|hundredths| f64::from(hundredths) / 100.0),
-            max_delay: max_delay.map(written),
+            max_delay: max_delay.map(duration),
             jitter: jitter.map(|hundredths| f64::from(hundredths) / 100.0),
             max_attempts,
-            max_age: max_age.map(written),
+            max_age: max_age.map(duration),
             permanent_statuses,
         }
     }
 }
 
 prop_compose! {
-    /// Without an id.
+    /// A webhook without an id.
     fn any_webhook()(
         url in "https://[a-z]{1,10}\\.example(:[1-9][0-9]{3})?(/[a-zA-Z0-9._~%é-]{0,8}){0,3}(\\?[a-z=&]{0,9})?"
             .prop_filter("percent signs", |url| !url.contains("%é")),
@@ -77,7 +77,7 @@ prop_compose! {
     ) -> Arc<Webhook> {
         let encode = |key| format!("whsec_{}", STANDARD.encode(key));
         Arc::new(Webhook {
-            id: assign_ids::none_yet(),
+            id: assign_ids::unassigned(),
             url: url.into(),
             enabled,
             body: body.into_iter().collect(),
@@ -100,7 +100,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    /// The keyword is made different from its neighbours' by [`any_campaign`].
+    /// [`any_campaign`] removes entries with equal keywords.
     fn any_entry()(
         keyword in prop_oneof![
             text().prop_map(Keyword::Text), any::<u64>().prop_map(|number| Keyword::Number(number.into())),
@@ -133,19 +133,19 @@ prop_compose! {
     ) -> Campaign {
         let labels: Vec<String> = sections.iter().enumerate().map(|(i, (label, ..))| format!("{label}{i}")).collect();
         let mut count = 0;
-        let mut number = |webhook: &mut Arc<Webhook>| {
+        let mut assign_id = |webhook: &mut Arc<Webhook>| {
             Arc::make_mut(webhook).id = WebhookId::new(format!("id-{count}"));
             count += 1;
         };
         let sections = sections.into_iter().enumerate().map(|(i, (_, message, mut menu, mut webhook, to))| {
             let kind = if i == 0 { SectionKind::WelcomeMessage } else { SectionKind::Interaction };
-            webhook.iter_mut().for_each(&mut number);
-            let mut compared = HashSet::new();
+            webhook.iter_mut().for_each(&mut assign_id);
+            let mut normal_forms = HashSet::new();
             menu.retain(|entry| {
                 let form = entry.keyword.normal_form();
-                !form.is_empty() && compared.insert(form.into_text())
+                !form.is_empty() && normal_forms.insert(form.into_text())
             });
-            menu.iter_mut().filter_map(|entry| entry.webhook.as_mut()).for_each(&mut number);
+            menu.iter_mut().filter_map(|entry| entry.webhook.as_mut()).for_each(&mut assign_id);
             let to = labels[to.index(labels.len())].clone();
             let redirect = Some(Redirect { kind: RedirectKind::Interaction, to: Some(to) });
             Section { label: labels[i].clone(), kind, message, menu, redirect, webhook }
@@ -156,19 +156,19 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn a_campaign_written_and_read_is_the_same(campaign in any_campaign()) {
+    fn a_serialized_campaign_reads_as_the_same(campaign in any_campaign()) {
         let bytes = serde_json::to_vec(&campaign).expect("JSON");
-        let again = read(&bytes, HttpUrls::Refused, None);
-        prop_assert_eq!(again.as_ref(), Ok(&campaign));
-        // Equality does not look at the order of keys.
-        prop_assert_eq!(serde_json::to_vec(&again.expect("equal")).expect("JSON"), bytes.clone());
+        let parsed = read(&bytes, HttpUrls::Refused, None);
+        prop_assert_eq!(parsed.as_ref(), Ok(&campaign));
+        // Equality ignores the order of keys.
+        prop_assert_eq!(serde_json::to_vec(&parsed.expect("equal")).expect("JSON"), bytes.clone());
         prop_assert_eq!(serde_json::from_slice::<Campaign>(&bytes).expect("a campaign"), campaign);
     }
 
     #[test]
-    fn ids_taken_away_come_back(campaign in any_campaign()) {
-        let mut bare = serde_json::to_value(&campaign).expect("JSON");
-        for section in bare["sections"].as_array_mut().expect("sections") {
+    fn removed_ids_are_restored(campaign in any_campaign()) {
+        let mut without_ids = serde_json::to_value(&campaign).expect("JSON");
+        for section in without_ids["sections"].as_array_mut().expect("sections") {
             let own = section.get_mut("webhook").into_iter();
             own.for_each(|webhook| { webhook.as_object_mut().expect("a webhook").shift_remove("id"); });
             for entry in section.get_mut("menu").and_then(Value::as_array_mut).into_iter().flatten() {
@@ -176,25 +176,25 @@ proptest! {
                 webhooks.for_each(|webhook| { webhook.as_object_mut().expect("a webhook").shift_remove("id"); });
             }
         }
-        let bare = bare.to_string();
-        prop_assert_eq!(read(bare.as_bytes(), HttpUrls::Refused, Some(&campaign)), Ok(campaign));
-        let first = read(bare.as_bytes(), HttpUrls::Refused, None).expect("a campaign");
+        let without_ids = without_ids.to_string();
+        prop_assert_eq!(read(without_ids.as_bytes(), HttpUrls::Refused, Some(&campaign)), Ok(campaign));
+        let first = read(without_ids.as_bytes(), HttpUrls::Refused, None).expect("a campaign");
         let ids = ids(&first);
         prop_assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len());
-        prop_assert_eq!(read(bare.as_bytes(), HttpUrls::Refused, Some(&first)), Ok(first));
+        prop_assert_eq!(read(without_ids.as_bytes(), HttpUrls::Refused, Some(&first)), Ok(first));
     }
 
     #[test]
-    fn bytes_are_refused_with_faults(bytes: Vec<u8>) {
+    fn arbitrary_bytes_are_refused(bytes: Vec<u8>) {
         prop_assert!(!read(&bytes, HttpUrls::Allowed, None).expect_err("no document").is_empty());
     }
 
     #[test]
-    fn a_cut_or_changed_document_does_no_harm(at in 0..EXAMPLE.len(), byte: u8, cut: bool) {
+    fn a_truncated_or_changed_document_does_not_panic(at in 0..EXAMPLE.len(), byte: u8, cut: bool) {
         let mut bytes = EXAMPLE.as_bytes().to_vec();
         if cut { bytes.truncate(at) } else { bytes[at] = byte }
-        if let Err(faults) = read(&bytes, HttpUrls::Refused, None) {
-            prop_assert!(!faults.is_empty());
+        if let Err(violations) = read(&bytes, HttpUrls::Refused, None) {
+            prop_assert!(!violations.is_empty());
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The webhook's rules, field by field.
+//! Tests of the rules for webhooks, field by field.
 
 use super::*;
 use crate::delivery::campaign::Campaign;
-use crate::delivery::document::tests::{assert_refused, refused};
+use crate::delivery::document::tests::{assert_refused, violations_of};
 use crate::delivery::violation::Violation;
 
 /// A document of one webhook.
@@ -14,11 +14,11 @@ fn read(webhook: &str, http_urls: HttpUrls) -> Result<Campaign, Vec<Violation>> 
     crate::delivery::document::read(document(webhook).as_bytes(), http_urls, None)
 }
 
-/// Webhooks with `fields` beside the URL, and the one fault of each: its path under the webhook, words of the message.
+/// Each row has fields next to the URL, and their only violation: the path below the webhook and a part of the message.
 fn assert_each_refused(rows: &[(&str, &str, &str)]) {
-    for (fields, path, words) in rows {
+    for (fields, path, message_part) in rows {
         let text = document(&format!(r#"{{"url": "https://example.com/hook", {fields}}}"#));
-        assert_refused(&text, &[(&format!("$.sections[0].webhook{path}"), words)]);
+        assert_refused(&text, &[(&format!("$.sections[0].webhook{path}"), message_part)]);
     }
 }
 
@@ -30,10 +30,10 @@ fn assert_each_accepted(rows: &[&str]) {
 }
 
 #[test]
-fn urls() {
+fn urls_are_validated() {
     let long = format!("https://example.com/{}", "x".repeat(2049 - "https://example.com/".len()));
-    for (url, words) in [
-        ("http://example.com/hook", "use https://host/path; plain http is allowed only where"),
+    for (url, message_part) in [
+        ("http://example.com/hook", "use https://host/path; plain http is allowed only if"),
         ("HTTP://example.com/hook", "egress.allowHttp"),
         ("ftp://example.com/hook", "must be like https://host/path"),
         ("example.com/hook", "must be like https://host/path"),
@@ -59,10 +59,10 @@ fn urls() {
         ("", "1 to 2048 characters"),
         (&long, "1 to 2048 characters"),
     ] {
-        let faults = refused(&document(&format!(r#"{{"url": "{url}"}}"#)));
-        assert!(faults.iter().all(|(path, _)| path == "$.sections[0].webhook.url"), "{url}: {faults:?}");
-        assert!(faults.iter().any(|(_, message)| message.contains(words)), "{url}: {faults:?}");
-        assert!(!faults.iter().any(|(_, message)| message.contains("key")), "{faults:?}");
+        let violations = violations_of(&document(&format!(r#"{{"url": "{url}"}}"#)));
+        assert!(violations.iter().all(|(path, _)| path == "$.sections[0].webhook.url"), "{url}: {violations:?}");
+        assert!(violations.iter().any(|(_, message)| message.contains(message_part)), "{url}: {violations:?}");
+        assert!(!violations.iter().any(|(_, message)| message.contains("key")), "{violations:?}");
     }
     assert_refused(&document("{}"), &[("$.sections[0].webhook.url", "missing; it is required")]);
     assert_refused(&document(r#"{"url": 1}"#), &[("$.sections[0].webhook.url", "expected a string")]);
@@ -84,7 +84,7 @@ fn urls() {
 }
 
 #[test]
-fn fields() {
+fn fields_are_validated() {
     assert_each_refused(&[
         (r#""header": {}"#, ".header", "unknown field `header`: did you mean `headers`?"),
         (r#""timeout": 5"#, ".timeout", "did you mean `timeoutMs`?"),
@@ -105,9 +105,9 @@ fn fields() {
         (r#""rateLimit": "10/s""#, ".rateLimit", "expected a number, found a string"),
         (r#""id": """#, ".id", "1 to 128 characters"),
         (r#""id": 5"#, ".id", "expected a string"),
-        (r#""id": "a/b""#, ".id", "an id has letters, digits"),
-        (r#""id": "é""#, ".id", "an id has letters, digits"),
-        (r#""id": "..""#, ".id", "an id has letters, digits"),
+        (r#""id": "a/b""#, ".id", "an id may have letters, digits"),
+        (r#""id": "é""#, ".id", "an id may have letters, digits"),
+        (r#""id": "..""#, ".id", "an id may have letters, digits"),
     ]);
     assert_each_accepted(&[
         r#""enabled": false"#,
@@ -122,7 +122,7 @@ fn fields() {
 }
 
 #[test]
-fn bodies() {
+fn bodies_are_validated() {
     assert_each_refused(&[
         (r#""body": []"#, ".body", "expected extra parameters by name (an object), found an array"),
         (r#""body": "a=b""#, ".body", "found a string"),
@@ -134,7 +134,7 @@ fn bodies() {
         assert_each_refused(&[(&format!(r#""body": {{"{name}": 1}}"#), &path, "choose another name")]);
     }
     let nested = |depth| format!(r#""body": {{"x": {}{}}}"#, "[".repeat(depth), "]".repeat(depth));
-    assert_each_refused(&[(&nested(MAX_BODY_DEPTH + 1), ".body.x", "more than 32 arrays and objects")]);
+    assert_each_refused(&[(&nested(MAX_BODY_DEPTH + 1), ".body.x", "nested more than 32 levels deep")]);
     assert_each_accepted(&[
         r#""body": {}"#,
         r#""body": {"source": "chatbot", "Label": null, "nested": {"label": [1, {"date": true}]}, "": 1}"#,
@@ -143,7 +143,7 @@ fn bodies() {
 }
 
 #[test]
-fn headers() {
+fn headers_are_validated() {
     assert_each_refused(&[
         (r#""headers": ["X-Api-Key: k"]"#, ".headers", "found an array"),
         (r#""headers": {"X_Key": 1}"#, ".headers.X_Key", "expected a string, found a number"),
@@ -162,54 +162,55 @@ fn headers() {
     ]);
     for name in RESERVED_HEADERS.into_iter().chain(["proxy-authorization", "webhook-id", "webhook-x"]) {
         for name in [name.to_owned(), name.to_uppercase()] {
-            let faults = refused(&document(&format!(r#"{{"url": "https://e.x/", "headers": {{"{name}": "v"}}}}"#)));
-            assert_eq!(faults.len(), 1, "{name}");
-            assert!(faults[0].1.contains("reserved"), "{name}: {faults:?}");
+            let violations =
+                violations_of(&document(&format!(r#"{{"url": "https://e.x/", "headers": {{"{name}": "v"}}}}"#)));
+            assert_eq!(violations.len(), 1, "{name}");
+            assert!(violations[0].1.contains("reserved"), "{name}: {violations:?}");
         }
     }
-    let many = |count| {
+    let headers_with_count = |count| {
         let headers: Vec<_> = (0..count).map(|i| format!(r#""x{i}": "v""#)).collect();
         format!(r#""headers": {{{}}}"#, headers.join(", "))
     };
     let long_name = |length| format!(r#""headers": {{"{}": "v"}}"#, "x".repeat(length));
     let long_value = |length| format!(r#""headers": {{"x": "{}"}}"#, "v".repeat(length));
-    let shown = format!(".headers[\"{}…\"]", "x".repeat(80));
+    let path = format!(".headers[\"{}…\"]", "x".repeat(80));
     assert_each_refused(&[
-        (&many(51), ".headers", "51 headers: a webhook has at most 50"),
-        (&long_name(257), &shown, "at most 256"),
+        (&headers_with_count(51), ".headers", "51 headers: a webhook has at most 50"),
+        (&long_name(257), &path, "at most 256"),
         (&long_value(8193), ".headers.x", "at most 8192 bytes"),
     ]);
     assert_each_accepted(&[
         r#""headers": {}"#,
         r#""headers": {"Authorization": "Bearer a b\tc", "X-Api_Key!": "", "Content-Language": "pt"}"#,
-        &many(50),
+        &headers_with_count(50),
         &long_name(256),
         &long_value(8192),
     ]);
 }
 
 #[test]
-fn secrets() {
-    let of_bytes = |count: usize| format!(r#""secret": "whsec_{}""#, STANDARD.encode(vec![7; count]));
-    let words = "a secret is `whsec_` and the base64 of 24 to 64 random bytes";
+fn secrets_are_validated() {
+    let secret_of = |count: usize| format!(r#""secret": "whsec_{}""#, STANDARD.encode(vec![7; count]));
+    let message_part = "a secret is `whsec_` and the base64 of 24 to 64 random bytes";
     assert_each_refused(&[
-        (&of_bytes(23), ".secret", words),
-        (&of_bytes(65), ".secret", words),
-        (r#""secret": "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw""#, ".secret", words),
-        (r#""secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2La-aSw""#, ".secret", words),
-        (r#""secret": "whsec_""#, ".secret", words),
+        (&secret_of(23), ".secret", message_part),
+        (&secret_of(65), ".secret", message_part),
+        (r#""secret": "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw""#, ".secret", message_part),
+        (r#""secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2La-aSw""#, ".secret", message_part),
+        (r#""secret": "whsec_""#, ".secret", message_part),
         (r#""secret": 7"#, ".secret", "expected a string"),
     ]);
     assert_each_accepted(&[
-        &of_bytes(24),
-        &of_bytes(32),
-        &of_bytes(64),
+        &secret_of(24),
+        &secret_of(32),
+        &secret_of(64),
         r#""secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw""#,
     ]);
 }
 
 #[test]
-fn retries() {
+fn retry_policies_are_validated() {
     assert_each_refused(&[
         (r#""retry": 3"#, ".retry", "expected a retry policy (an object)"),
         (r#""retry": {"attempts": 3}"#, ".retry.attempts", "a retry policy has `initialDelay`"),
@@ -238,14 +239,17 @@ fn retries() {
     ]);
 }
 
-/// What a refused document says is shown, logged and kept: secrets are not.
+/// Messages are shown, logged and stored.
 #[test]
 fn no_message_repeats_a_secret() {
     let text = document(
         r#"{"url": "http://u:hush@e.x/?token=hush#hush", "secret": "whsec_hush", "body": {"date": "hush"},
             "headers": {"a": " hush\n", "host": "hush", "b": ["hush"], "x y": "hush"}}"#,
     );
-    let faults = refused(&text);
-    assert!(faults.len() >= 8, "{faults:#?}");
-    assert!(!faults.iter().any(|(path, message)| path.contains("hush") || message.contains("hush")), "{faults:#?}");
+    let violations = violations_of(&text);
+    assert!(violations.len() >= 8, "{violations:#?}");
+    assert!(
+        !violations.iter().any(|(path, message)| path.contains("hush") || message.contains("hush")),
+        "{violations:#?}"
+    );
 }

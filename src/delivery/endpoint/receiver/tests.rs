@@ -1,4 +1,4 @@
-//! What a receiver lets through, step by step and whatever happens.
+//! Tests of the admission control of a receiver.
 
 use proptest::prelude::*;
 
@@ -8,80 +8,80 @@ use crate::delivery::outcome::Phase;
 
 const LIMITS: Limits = Limits { concurrency: 64, per_second: None };
 
-/// A receiver, the gate of its endpoint, and the time.
-struct Stage {
+/// A receiver with the limiter of its endpoint and a clock.
+struct Harness {
     receiver: Receiver,
     endpoint: ConcurrencyLimiter,
     now: Duration,
-    under_way: Vec<AdmissionToken>,
+    in_flight: Vec<AdmissionToken>,
 }
 
-impl Stage {
+impl Harness {
     fn new() -> Self {
         Self {
             receiver: Receiver::default(),
             endpoint: ConcurrencyLimiter::default(),
             now: ms(1_000_000),
-            under_way: Vec::new(),
+            in_flight: Vec::new(),
         }
     }
 
-    /// One that has answered as often, in this time, with as many at once as it may have.
-    fn known(answers: u32, latency: Duration) -> Self {
-        let mut stage = Self::new();
+    /// A receiver that has answered `answers` times with this latency, with as many requests in flight as allowed.
+    fn warmed_up(answers: u32, latency: Duration) -> Self {
+        let mut harness = Self::new();
         for _ in 0..answers {
-            while stage.sends() {}
-            stage.now += latency;
-            stage.ends(&answer(200), latency);
+            while harness.try_send() {}
+            harness.now += latency;
+            harness.end_oldest(&answer(200), latency);
         }
-        while stage.ends(&answer(200), latency) {}
-        stage
+        while harness.end_oldest(&answer(200), latency) {}
+        harness
     }
 
-    fn ask(&mut self, ask: &AdmissionRequest<'_>) -> Admission {
-        self.receiver.admit(&mut self.endpoint, ask, self.now)
+    fn request_admission(&mut self, request: &AdmissionRequest<'_>) -> Admission {
+        self.receiver.admit(&mut self.endpoint, request, self.now)
     }
 
-    /// Asks, and has the request under way where it may be sent.
-    fn sends(&mut self) -> bool {
-        match self.ask(&first()) {
-            Admission::Send(pass) => {
-                self.under_way.push(pass);
+    /// Requests admission, and tells if the request is now in flight.
+    fn try_send(&mut self) -> bool {
+        match self.request_admission(&new_delivery()) {
+            Admission::Send(token) => {
+                self.in_flight.push(token);
                 true
             }
             Admission::Wait(..) | Admission::Park(..) | Admission::Refused(_) => false,
         }
     }
 
-    /// Ends the oldest request, if there is one.
-    fn ends(&mut self, reply: &Reply, took: Duration) -> bool {
-        if self.under_way.is_empty() {
+    /// Ends the oldest request. False if no request is in flight.
+    fn end_oldest(&mut self, reply: &Reply, duration: Duration) -> bool {
+        if self.in_flight.is_empty() {
             return false;
         }
-        let pass = self.under_way.remove(0);
-        self.end(pass, reply, took);
+        let token = self.in_flight.remove(0);
+        self.end(token, reply, duration);
         true
     }
 
-    fn end(&mut self, pass: AdmissionToken, reply: &Reply, took: Duration) {
-        self.receiver.ended(&mut self.endpoint, pass, reply, took, DateTime::UNIX_EPOCH, self.now);
+    fn end(&mut self, token: AdmissionToken, reply: &Reply, duration: Duration) {
+        self.receiver.ended(&mut self.endpoint, token, reply, duration, DateTime::UNIX_EPOCH, self.now);
     }
 
-    fn give_up(&mut self, pass: AdmissionToken) {
-        self.receiver.cancelled(&mut self.endpoint, pass, self.now);
+    fn cancel(&mut self, token: AdmissionToken) {
+        self.receiver.cancelled(&mut self.endpoint, token, self.now);
     }
 
     fn wait(&mut self, queue: Queue, change: Change) {
-        let gate = self.receiver.gate(&mut self.endpoint, queue, &WebhookId::new("wh"));
+        let limiter = self.receiver.limiter(&mut self.endpoint, queue, &WebhookId::new("wh"));
         match change {
-            Change::Begin => gate.begin_waiting(),
-            Change::End => gate.end_waiting(),
+            Change::Begin => limiter.begin_waiting(),
+            Change::End => limiter.end_waiting(),
         }
     }
 
-    fn parked(&mut self) -> (Duration, ParkReason) {
-        match self.ask(&first()) {
-            Admission::Park(time, why) => (time, why),
+    fn expect_park(&mut self) -> (Duration, ParkReason) {
+        match self.request_admission(&new_delivery()) {
+            Admission::Park(time, reason) => (time, reason),
             other => panic!("{other:?}"),
         }
     }
@@ -96,13 +96,13 @@ fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-fn first() -> AdmissionRequest<'static> {
+fn new_delivery() -> AdmissionRequest<'static> {
     AdmissionRequest {
         webhook: None,
         limits: LIMITS,
         slow_lane: SlowLane::Free,
-        asking: AskRound::First,
-        arrival: Source::Event,
+        round: AskRound::First,
+        source: Source::Event,
         ladder: Ladder::Open,
         jitter: 0.5,
     }
@@ -117,295 +117,330 @@ fn timeout() -> Reply {
 }
 
 #[test]
-fn an_unknown_endpoint_begins_with_a_few_and_has_more_with_each_answer() {
-    let mut stage = Stage::new();
-    while stage.sends() {}
-    assert_eq!(stage.under_way.len(), 8);
-    assert!(stage.under_way.iter().all(|pass| pass.lane == Lane::Slow), "nobody knows it yet");
-    let mut at_once = Vec::new();
+fn an_unknown_receiver_starts_with_few_requests_and_gets_more_with_each_answer() {
+    let mut harness = Harness::new();
+    while harness.try_send() {}
+    assert_eq!(harness.in_flight.len(), 8);
+    assert!(harness.in_flight.iter().all(|token| token.lane == Lane::Slow), "the receiver is not known yet");
+    let mut counts = Vec::new();
     for _ in 0..5 {
-        stage.now += ms(5);
-        for _ in 0..stage.under_way.len() {
-            stage.ends(&answer(200), ms(5));
-            while stage.sends() {}
+        harness.now += ms(5);
+        for _ in 0..harness.in_flight.len() {
+            harness.end_oldest(&answer(200), ms(5));
+            while harness.try_send() {}
         }
-        at_once.push(stage.under_way.len());
+        counts.push(harness.in_flight.len());
     }
-    assert_eq!(at_once, [16, 32, 64, 64, 64], "twice as many in the time of one answer, up to its limit");
-    assert!(stage.under_way.iter().all(|pass| pass.lane == Lane::Quick));
+    assert_eq!(counts, [16, 32, 64, 64, 64], "the number doubles within the latency of one answer, up to the limit");
+    assert!(harness.in_flight.iter().all(|token| token.lane == Lane::Quick));
 }
 
 #[test]
-fn what_needs_few_at_once_is_not_given_many() {
-    let mut stage = Stage::new();
+fn the_limit_only_grows_if_it_is_used() {
+    let mut harness = Harness::new();
     for _ in 0..1000 {
-        assert!(stage.sends());
-        stage.now += ms(5);
-        stage.ends(&answer(200), ms(5));
+        assert!(harness.try_send());
+        harness.now += ms(5);
+        harness.end_oldest(&answer(200), ms(5));
     }
-    while stage.sends() {}
-    assert_eq!(stage.under_way.len(), 8);
+    while harness.try_send() {}
+    assert_eq!(harness.in_flight.len(), 8);
 }
 
 #[test]
-fn a_quick_endpoint_is_worth_waiting_for_and_a_slow_one_is_not() {
-    let mut quick = Stage::known(1000, ms(5));
-    while quick.sends() {}
+fn deliveries_wait_for_a_quick_receiver_but_not_for_a_slow_one() {
+    let mut quick = Harness::warmed_up(1000, ms(5));
+    while quick.try_send() {}
     for _ in 0..500 {
-        assert_eq!(quick.ask(&first()), Admission::Wait(Source::Event.patience(), Queue::Endpoint));
+        assert_eq!(
+            quick.request_admission(&new_delivery()),
+            Admission::Wait(Source::Event.max_queue_delay(), Queue::Endpoint)
+        );
         quick.wait(Queue::Endpoint, Change::Begin);
     }
-    let mut slow = Stage::known(1000, ms(800));
-    while slow.sends() {}
+    let mut slow = Harness::warmed_up(1000, ms(800));
+    while slow.try_send() {}
     let mut waiting = 0;
-    while let Admission::Wait(..) = slow.ask(&first()) {
+    while let Admission::Wait(..) = slow.request_admission(&new_delivery()) {
         slow.wait(Queue::Endpoint, Change::Begin);
         waiting += 1;
     }
-    assert!((10..40).contains(&waiting), "{waiting} wait for an endpoint of 80 answers a second");
-    let from_the_ladder = AdmissionRequest { arrival: Source::Retry, ..first() };
-    while let Admission::Wait(..) = slow.ask(&from_the_ladder) {
+    assert!((10..40).contains(&waiting), "{waiting} deliveries wait for an endpoint with 80 answers a second");
+    let retry = AdmissionRequest { source: Source::Retry, ..new_delivery() };
+    while let Admission::Wait(..) = slow.request_admission(&retry) {
         slow.wait(Queue::Endpoint, Change::Begin);
         waiting += 1;
     }
-    assert!((80..100).contains(&waiting), "the ladder's bunch of a second waits: {waiting} of 80 answers a second");
-    let (time, why) = slow.parked();
-    assert_eq!(why, ParkReason::Concurrency);
-    assert!(time >= SHORTEST_PARKING);
-    assert!(slow.parked().0 > time, "they come back one after the other");
+    assert!((80..100).contains(&waiting), "retries of one second wait: {waiting} with 80 answers a second");
+    let (time, reason) = slow.expect_park();
+    assert_eq!(reason, ParkReason::Concurrency);
+    assert!(time >= MIN_PARK_TIME);
+    assert!(slow.expect_park().0 > time, "parked deliveries are due one after the other");
 }
 
 #[test]
-fn nobody_overtakes_those_that_wait() {
-    let mut stage = Stage::known(100, ms(5));
-    while stage.sends() {}
-    assert_eq!(stage.ask(&first()), Admission::Wait(Source::Event.patience(), Queue::Endpoint));
-    stage.wait(Queue::Endpoint, Change::Begin);
-    stage.now += ms(5);
-    stage.ends(&answer(200), ms(5));
-    assert_eq!(stage.ask(&first()), Admission::Wait(Source::Event.patience(), Queue::Endpoint));
-    assert!(matches!(stage.ask(&AdmissionRequest { asking: AskRound::Again, ..first() }), Admission::Send(_)));
+fn new_deliveries_do_not_overtake_waiting_deliveries() {
+    let mut harness = Harness::warmed_up(100, ms(5));
+    while harness.try_send() {}
+    assert_eq!(
+        harness.request_admission(&new_delivery()),
+        Admission::Wait(Source::Event.max_queue_delay(), Queue::Endpoint)
+    );
+    harness.wait(Queue::Endpoint, Change::Begin);
+    harness.now += ms(5);
+    harness.end_oldest(&answer(200), ms(5));
+    assert_eq!(
+        harness.request_admission(&new_delivery()),
+        Admission::Wait(Source::Event.max_queue_delay(), Queue::Endpoint)
+    );
     assert!(matches!(
-        stage.ask(&AdmissionRequest { asking: AskRound::Last, ..first() }),
+        harness.request_admission(&AdmissionRequest { round: AskRound::Again, ..new_delivery() }),
+        Admission::Send(_)
+    ));
+    assert!(matches!(
+        harness.request_admission(&AdmissionRequest { round: AskRound::Last, ..new_delivery() }),
         Admission::Park(_, ParkReason::Concurrency)
     ));
 }
 
 #[test]
-fn an_endpoint_that_hangs_is_parked_long_before_its_requests_time_out() {
-    let mut stage = Stage::known(1000, ms(5));
+fn deliveries_of_a_hanging_receiver_are_parked_long_before_its_requests_time_out() {
+    let mut harness = Harness::warmed_up(1000, ms(5));
     for _ in 0..8 {
-        assert!(stage.sends());
-        stage.now += ms(40);
+        assert!(harness.try_send());
+        harness.now += ms(40);
     }
-    assert_eq!(stage.parked().1, ParkReason::Slow, "nothing has come for 320 ms");
-    let early = stage.parked().0;
-    stage.now += ms(14_000);
-    let late = stage.parked().0;
-    assert!(early < late && late < ms(30_000), "{early:?} {late:?}: the longer it hangs the longer they wait");
-    assert_eq!(stage.receiver.standing(stage.now).parked, 1, "the time of the first has come");
+    assert_eq!(harness.expect_park().1, ParkReason::Slow, "no answer for 320 ms");
+    let early = harness.expect_park().0;
+    harness.now += ms(14_000);
+    let late = harness.expect_park().0;
+    assert!(early < late && late < ms(30_000), "{early:?} {late:?}: the park time grows with the outage");
+    assert_eq!(harness.receiver.stats(harness.now).parked, 1, "the first parked delivery is due");
     for _ in 0..8 {
-        stage.ends(&timeout(), ms(15_000));
+        harness.end_oldest(&timeout(), ms(15_000));
     }
-    assert_eq!((stage.receiver.breaker(), stage.parked().1), (BreakerState::Open, ParkReason::Breaker));
+    assert_eq!((harness.receiver.breaker(), harness.expect_park().1), (BreakerState::Open, ParkReason::Breaker));
 }
 
 #[test]
-fn after_an_outage_it_begins_with_one() {
-    let mut stage = Stage::known(1000, ms(5));
+fn after_an_outage_a_receiver_starts_with_one_request() {
+    let mut harness = Harness::warmed_up(1000, ms(5));
     for _ in 0..5 {
-        assert!(stage.sends());
-        stage.now += ms(15_000);
-        stage.ends(&timeout(), ms(15_000));
+        assert!(harness.try_send());
+        harness.now += ms(15_000);
+        harness.end_oldest(&timeout(), ms(15_000));
     }
-    assert_eq!(stage.receiver.breaker(), BreakerState::Open);
-    stage.now += ms(1_000);
-    assert!(stage.sends(), "the probe");
-    assert_eq!(stage.under_way[0].lane, Lane::Slow);
-    assert!(!stage.sends(), "and no other");
-    stage.ends(&answer(200), ms(5));
-    assert_eq!(stage.receiver.breaker(), BreakerState::Closed);
-    let mut at_once = Vec::new();
+    assert_eq!(harness.receiver.breaker(), BreakerState::Open);
+    harness.now += ms(1_000);
+    assert!(harness.try_send(), "the probe");
+    assert_eq!(harness.in_flight[0].lane, Lane::Slow);
+    assert!(!harness.try_send(), "only one probe");
+    harness.end_oldest(&answer(200), ms(5));
+    assert_eq!(harness.receiver.breaker(), BreakerState::Closed);
+    let mut counts = Vec::new();
     for _ in 0..7 {
-        while stage.sends() {}
-        at_once.push(stage.under_way.len());
-        stage.now += ms(5);
-        for _ in 0..stage.under_way.len() {
-            stage.ends(&answer(200), ms(5));
+        while harness.try_send() {}
+        counts.push(harness.in_flight.len());
+        harness.now += ms(5);
+        for _ in 0..harness.in_flight.len() {
+            harness.end_oldest(&answer(200), ms(5));
         }
     }
-    assert_eq!(at_once[..3], [1, 2, 3], "{at_once:?}");
-    assert!(at_once.is_sorted(), "{at_once:?}");
+    assert_eq!(counts[..3], [1, 2, 3], "{counts:?}");
+    assert!(counts.is_sorted(), "{counts:?}");
 }
 
 #[test]
-fn slow_endpoints_share_a_part_of_the_window() {
-    let lane = |slow_lane| AdmissionRequest { slow_lane, ..first() };
-    let mut unknown = Stage::new();
-    assert!(matches!(unknown.ask(&lane(SlowLane::Full)), Admission::Park(_, ParkReason::Slow)));
-    let admitted = unknown.ask(&lane(SlowLane::Scarce));
-    assert!(matches!(admitted, Admission::Send(_)), "the first request tells what it is");
-    assert!(matches!(unknown.ask(&lane(SlowLane::Scarce)), Admission::Park(_, ParkReason::Slow)));
-    let mut slow = Stage::known(50, ms(3_000));
-    assert!(matches!(slow.ask(&lane(SlowLane::Scarce)), Admission::Send(AdmissionToken { lane: Lane::Slow, .. })));
-    assert!(matches!(slow.ask(&lane(SlowLane::Full)), Admission::Park(_, ParkReason::Slow)));
-    let mut quick = Stage::known(50, ms(30));
-    assert!(matches!(quick.ask(&lane(SlowLane::Full)), Admission::Send(AdmissionToken { lane: Lane::Quick, .. })));
+fn slow_receivers_share_a_part_of_the_window() {
+    let lane = |slow_lane| AdmissionRequest { slow_lane, ..new_delivery() };
+    let mut unknown = Harness::new();
+    assert!(matches!(unknown.request_admission(&lane(SlowLane::Full)), Admission::Park(_, ParkReason::Slow)));
+    let admitted = unknown.request_admission(&lane(SlowLane::Scarce));
+    assert!(matches!(admitted, Admission::Send(_)), "the first request shows if the receiver is slow");
+    assert!(matches!(unknown.request_admission(&lane(SlowLane::Scarce)), Admission::Park(_, ParkReason::Slow)));
+    let mut slow = Harness::warmed_up(50, ms(3_000));
+    assert!(matches!(
+        slow.request_admission(&lane(SlowLane::Scarce)),
+        Admission::Send(AdmissionToken { lane: Lane::Slow, .. })
+    ));
+    assert!(matches!(slow.request_admission(&lane(SlowLane::Full)), Admission::Park(_, ParkReason::Slow)));
+    let mut quick = Harness::warmed_up(50, ms(30));
+    assert!(matches!(
+        quick.request_admission(&lane(SlowLane::Full)),
+        Admission::Send(AdmissionToken { lane: Lane::Quick, .. })
+    ));
 }
 
 #[test]
-fn a_webhooks_own_limits_hold_beside_its_endpoints() {
-    let mut stage = Stage::known(100, ms(5));
+fn limits_of_a_webhook_apply_in_addition_to_those_of_its_endpoint() {
+    let mut harness = Harness::warmed_up(100, ms(5));
     let (one, other) = (WebhookId::new("wh_1"), WebhookId::new("wh_2"));
     let limits = Limits { concurrency: 2, per_second: None };
-    let limited = AdmissionRequest { webhook: Some((&one, limits)), ..first() };
-    let passes: Vec<Admission> = (0..2).map(|_| stage.ask(&limited)).collect();
-    assert!(passes.iter().all(|admission| matches!(admission, Admission::Send(_))));
-    assert_eq!(stage.ask(&limited), Admission::Wait(Source::Event.patience(), Queue::Webhook));
-    assert!(matches!(stage.ask(&AdmissionRequest { webhook: Some((&other, limits)), ..first() }), Admission::Send(_)));
-    let rated =
-        AdmissionRequest { webhook: Some((&other, Limits { concurrency: 9, per_second: Some(1.0) })), ..first() };
-    assert!(matches!(stage.ask(&rated), Admission::Send(_)));
-    let Admission::Park(time, ParkReason::RateLimit) = stage.ask(&rated) else { panic!("a second one in one second") };
-    let Admission::Park(next, ParkReason::RateLimit) = stage.ask(&rated) else { panic!("a third one in one second") };
+    let limited = AdmissionRequest { webhook: Some((&one, limits)), ..new_delivery() };
+    let admissions: Vec<Admission> = (0..2).map(|_| harness.request_admission(&limited)).collect();
+    assert!(admissions.iter().all(|admission| matches!(admission, Admission::Send(_))));
+    assert_eq!(harness.request_admission(&limited), Admission::Wait(Source::Event.max_queue_delay(), Queue::Webhook));
+    assert!(matches!(
+        harness.request_admission(&AdmissionRequest { webhook: Some((&other, limits)), ..new_delivery() }),
+        Admission::Send(_)
+    ));
+    let rate_limited = AdmissionRequest {
+        webhook: Some((&other, Limits { concurrency: 9, per_second: Some(1.0) })),
+        ..new_delivery()
+    };
+    assert!(matches!(harness.request_admission(&rate_limited), Admission::Send(_)));
+    let Admission::Park(time, ParkReason::RateLimit) = harness.request_admission(&rate_limited) else {
+        panic!("a second request in one second")
+    };
+    let Admission::Park(next, ParkReason::RateLimit) = harness.request_admission(&rate_limited) else {
+        panic!("a third request in one second")
+    };
     assert_eq!(next - time, ms(1_000));
-    for admission in passes {
-        let Admission::Send(pass) = admission else { panic!("{admission:?}") };
-        stage.end(pass, &answer(200), ms(5));
+    for admission in admissions {
+        let Admission::Send(token) = admission else { panic!("{admission:?}") };
+        harness.end(token, &answer(200), ms(5));
     }
-    assert!(matches!(stage.ask(&limited), Admission::Send(_)));
+    assert!(matches!(harness.request_admission(&limited), Admission::Send(_)));
 }
 
 #[test]
-fn what_asks_for_less_has_less() {
-    let mut stage = Stage::known(1000, ms(5));
-    assert_eq!(stage.receiver.standing(stage.now).allowed, 65);
+fn throttling_answers_reduce_the_limit() {
+    let mut harness = Harness::warmed_up(1000, ms(5));
+    assert_eq!(harness.receiver.stats(harness.now).allowed, 65);
     for (status, allowed) in [(429, 32), (503, 16), (500, 16), (404, 16)] {
-        assert!(stage.sends());
-        stage.now += ms(5);
-        stage.ends(&answer(status), ms(5));
-        assert_eq!(stage.receiver.standing(stage.now).allowed, allowed, "after {status}");
+        assert!(harness.try_send());
+        harness.now += ms(5);
+        harness.end_oldest(&answer(status), ms(5));
+        assert_eq!(harness.receiver.stats(harness.now).allowed, allowed, "after {status}");
     }
 }
 
 #[test]
-fn what_cannot_be_parked_leaves_no_trace() {
-    // At the endpoint's gate, at a receiver that has stalled, and at an open breaker.
-    let mut busy = Stage::known(1000, ms(800));
-    while busy.sends() {}
-    let mut stalled = Stage::known(1000, ms(5));
-    while stalled.sends() {}
+fn refused_deliveries_do_not_change_the_state() {
+    // At the limit of the endpoint, at a stalled receiver, and at an open breaker.
+    let mut busy = Harness::warmed_up(1000, ms(800));
+    while busy.try_send() {}
+    let mut stalled = Harness::warmed_up(1000, ms(5));
+    while stalled.try_send() {}
     stalled.now += ms(1_000);
-    let mut broken = Stage::known(1000, ms(5));
+    let mut broken = Harness::warmed_up(1000, ms(5));
     for _ in 0..5 {
-        assert!(broken.sends());
+        assert!(broken.try_send());
         broken.now += ms(15_000);
-        broken.ends(&timeout(), ms(15_000));
+        broken.end_oldest(&timeout(), ms(15_000));
     }
-    for (mut stage, why) in
+    for (mut harness, reason) in
         [(busy, ParkReason::Concurrency), (stalled, ParkReason::Slow), (broken, ParkReason::Breaker)]
     {
-        let ask = AdmissionRequest { asking: AskRound::Last, ..first() };
+        let request = AdmissionRequest { round: AskRound::Last, ..new_delivery() };
         let mut untouched =
-            Stage { receiver: stage.receiver.clone(), endpoint: stage.endpoint.clone(), ..Stage::new() };
-        untouched.now = stage.now;
+            Harness { receiver: harness.receiver.clone(), endpoint: harness.endpoint.clone(), ..Harness::new() };
+        untouched.now = harness.now;
         for _ in 0..1_000 {
-            assert_eq!(stage.ask(&AdmissionRequest { ladder: Ladder::Closed, ..ask }), Admission::Refused(why));
+            assert_eq!(
+                harness.request_admission(&AdmissionRequest { ladder: Ladder::Closed, ..request }),
+                Admission::Refused(reason)
+            );
         }
-        assert_eq!(stage.receiver.standing(stage.now).parked, 0);
-        assert_eq!(stage.ask(&ask), untouched.ask(&ask), "it comes back as if nobody had asked before");
-        assert_eq!(stage.receiver.standing(stage.now).parked, 1);
+        assert_eq!(harness.receiver.stats(harness.now).parked, 0);
+        assert_eq!(
+            harness.request_admission(&request),
+            untouched.request_admission(&request),
+            "the park time does not depend on refused requests"
+        );
+        assert_eq!(harness.receiver.stats(harness.now).parked, 1);
     }
 }
 
 #[test]
-fn it_is_forgotten_when_nothing_of_it_is_left() {
-    let mut stage = Stage::known(10, ms(5));
-    assert!(!stage.receiver.is_idle(stage.now));
-    stage.now += IDLE + ms(1);
-    assert!(stage.receiver.is_idle(stage.now));
-    assert!(stage.sends());
-    stage.now += IDLE + ms(1);
-    assert!(!stage.receiver.is_idle(stage.now), "a request is under way");
-    let pass = stage.under_way.remove(0);
-    stage.give_up(pass);
-    assert!(stage.receiver.is_idle(stage.now));
+fn an_unused_receiver_is_idle() {
+    let mut harness = Harness::warmed_up(10, ms(5));
+    assert!(!harness.receiver.is_idle(harness.now));
+    harness.now += IDLE_TIMEOUT + ms(1);
+    assert!(harness.receiver.is_idle(harness.now));
+    assert!(harness.try_send());
+    harness.now += IDLE_TIMEOUT + ms(1);
+    assert!(!harness.receiver.is_idle(harness.now), "a request is in flight");
+    let token = harness.in_flight.remove(0);
+    harness.cancel(token);
+    assert!(harness.receiver.is_idle(harness.now));
 }
 
 #[test]
-fn how_it_stands() {
-    let mut stage = Stage::known(30, ms(20));
-    assert!(stage.sends());
-    stage.now += ms(20);
-    stage.ends(&answer(500), ms(20));
-    let standing = stage.receiver.standing(stage.now);
-    assert_eq!((standing.breaker, standing.in_flight, standing.parked), (BreakerState::Closed, 0, 0));
-    assert!(standing.failure_ratio.is_some_and(|ratio| (0.01..0.1).contains(&ratio)), "{standing:?}");
-    assert!(standing.latency_ms.is_some_and(|latency| (latency - 20.0).abs() < 0.1), "{standing:?}");
-    assert_eq!(standing.last_error.map(|error| (error.cause, error.status)), Some((Cause::Status5xx, Some(500))));
-    assert_eq!(stage.receiver.standing(stage.now + ms(3_600_000)).failure_ratio, None, "all has faded");
-    let well = Stage::known(30, ms(20)).receiver.standing(stage.now);
-    assert!(stage.receiver.standing(stage.now).health() < well.health());
+fn stats_describe_the_receiver() {
+    let mut harness = Harness::warmed_up(30, ms(20));
+    assert!(harness.try_send());
+    harness.now += ms(20);
+    harness.end_oldest(&answer(500), ms(20));
+    let stats = harness.receiver.stats(harness.now);
+    assert_eq!((stats.breaker, stats.in_flight, stats.parked), (BreakerState::Closed, 0, 0));
+    assert!(stats.failure_ratio.is_some_and(|ratio| (0.01..0.1).contains(&ratio)), "{stats:?}");
+    assert!(stats.latency_ms.is_some_and(|latency| (latency - 20.0).abs() < 0.1), "{stats:?}");
+    assert_eq!(stats.last_error.map(|error| (error.cause, error.status)), Some((Cause::Status5xx, Some(500))));
+    assert_eq!(harness.receiver.stats(harness.now + ms(3_600_000)).failure_ratio, None, "too old");
+    let healthy = Harness::warmed_up(30, ms(20)).receiver.stats(harness.now);
+    assert!(harness.receiver.stats(harness.now).health_rank() < healthy.health_rank());
 }
 
 proptest! {
-    /// Whatever comes: no more under way than its limits, each request given back once, and nothing parked for longer
-    /// than there is.
+    /// For any steps: the requests in flight do not exceed the limits, each token is returned once, and park times are
+    /// in range.
     #[test]
-    fn its_limits_hold(
+    fn limits_are_never_exceeded(
         steps in proptest::collection::vec((0_u8..8, 0_u64..3_000), 1..300),
         concurrency in 1_u32..20,
-        own in 1_u32..5,
+        webhook_concurrency in 1_u32..5,
     ) {
-        let mut stage = Stage::new();
+        let mut harness = Harness::new();
         let id = WebhookId::new("wh_1");
         let mut waiting = 0;
         for (step, milliseconds) in steps {
-            stage.now += ms(milliseconds);
-            let ask = AdmissionRequest {
+            harness.now += ms(milliseconds);
+            let request = AdmissionRequest {
                 limits: Limits { concurrency, per_second: (step == 0).then_some(5.0) },
-                webhook: (step == 1).then_some((&id, Limits { concurrency: own, per_second: None })),
+                webhook: (step == 1).then_some((&id, Limits { concurrency: webhook_concurrency, per_second: None })),
                 slow_lane: if step == 2 { SlowLane::Scarce } else { SlowLane::Free },
-                asking: if waiting > 0 && step == 3 { AskRound::Last } else { AskRound::First },
-                arrival: if milliseconds % 2 == 0 { Source::Event } else { Source::Retry },
+                round: if waiting > 0 && step == 3 { AskRound::Last } else { AskRound::First },
+                source: if milliseconds % 2 == 0 { Source::Event } else { Source::Retry },
                 ladder: if milliseconds % 3 == 0 { Ladder::Closed } else { Ladder::Open },
                 jitter: 0.9,
             };
             match step {
-                0..=3 => match stage.ask(&ask) {
-                    Admission::Refused(_) => prop_assert_eq!(ask.ladder, Ladder::Closed),
-                    Admission::Send(pass) => stage.under_way.push(pass),
+                0..=3 => match harness.request_admission(&request) {
+                    Admission::Refused(_) => prop_assert_eq!(request.ladder, Ladder::Closed),
+                    Admission::Send(token) => harness.in_flight.push(token),
                     Admission::Wait(time, _) => {
-                        prop_assert!(time <= ask.arrival.patience());
+                        prop_assert!(time <= request.source.max_queue_delay());
                         waiting += 1;
-                        stage.wait(Queue::Receiver, Change::Begin);
+                        harness.wait(Queue::Receiver, Change::Begin);
                     }
                     Admission::Park(time, _) => {
-                        prop_assert_eq!(ask.ladder, Ladder::Open);
-                        prop_assert!((SHORTEST_PARKING..=LONGEST_PARKING + ms(60_000)).contains(&time));
+                        prop_assert_eq!(request.ladder, Ladder::Open);
+                        prop_assert!((MIN_PARK_TIME..=MAX_PARK_TIME + ms(60_000)).contains(&time));
                     }
                 },
-                4 => drop(stage.ends(&answer(200), ms(5))),
-                5 => drop(stage.ends(&answer(503), ms(5))),
-                6 => drop(stage.ends(&timeout(), ms(15_000))),
+                4 => drop(harness.end_oldest(&answer(200), ms(5))),
+                5 => drop(harness.end_oldest(&answer(503), ms(5))),
+                6 => drop(harness.end_oldest(&timeout(), ms(15_000))),
                 _ => {
-                    if let Some(pass) = stage.under_way.pop() {
-                        stage.give_up(pass);
+                    if let Some(token) = harness.in_flight.pop() {
+                        harness.cancel(token);
                     }
                     if waiting > 0 {
                         waiting -= 1;
-                        stage.wait(Queue::Receiver, Change::End);
+                        harness.wait(Queue::Receiver, Change::End);
                     }
                 }
             }
-            prop_assert!(stage.under_way.len() <= concurrency as usize);
-            let of_webhook = stage.under_way.iter().filter(|pass| pass.webhook.is_some()).count();
-            prop_assert!(of_webhook <= own as usize);
-            let standing = stage.receiver.standing(stage.now);
-            prop_assert_eq!(standing.in_flight as usize, stage.under_way.len());
+            prop_assert!(harness.in_flight.len() <= concurrency as usize);
+            let webhook_count = harness.in_flight.iter().filter(|token| token.webhook.is_some()).count();
+            prop_assert!(webhook_count <= webhook_concurrency as usize);
+            let stats = harness.receiver.stats(harness.now);
+            prop_assert_eq!(stats.in_flight as usize, harness.in_flight.len());
         }
-        stage.now += ms(3_600_000);
-        let last = AdmissionRequest { asking: AskRound::Last, ..first() };
-        prop_assert!(!stage.under_way.is_empty() || matches!(stage.ask(&last), Admission::Send(_)), "shut for good");
+        harness.now += ms(3_600_000);
+        let last = AdmissionRequest { round: AskRound::Last, ..new_delivery() };
+        let is_admitted = harness.in_flight.is_empty() && matches!(harness.request_admission(&last), Admission::Send(_));
+        prop_assert!(!harness.in_flight.is_empty() || is_admitted, "open forever");
     }
 }

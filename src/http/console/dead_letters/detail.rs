@@ -1,4 +1,4 @@
-//! One dead letter: why, what was sent, every attempt, what became of it, and what to do now.
+//! The page of one dead letter: reason, advice, attempts, last request, event and replays.
 
 use askama::Template;
 use axum::extract::State;
@@ -8,14 +8,14 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::super::super::ApiState;
-use super::super::super::dead_letters::response::sent;
+use super::super::super::dead_letters::response::last_request;
 use super::super::super::extract::Id;
 use super::super::super::problem::Problem;
 use super::super::editor::edit_target::EditTarget;
 use super::super::format::indented;
-use super::super::labels::list_of;
+
 use super::super::layout::{Layout, PageError, RequestContext, Time, page};
-use super::super::letter_view::view;
+use super::super::letter_view::view_or_response;
 use super::super::links;
 use super::outcome;
 use crate::config::Role;
@@ -23,7 +23,7 @@ use crate::delivery::Attempt;
 use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::dead_letter::record::{LetterHistory, OperatorAction, ReplayAttempt};
 use crate::delivery::dead_letter::{DeadLetter, LetterState};
-use crate::delivery::duration::rough;
+use crate::delivery::duration::approximate;
 use crate::delivery::endpoint::Origin;
 use crate::delivery::event::StepEvent;
 use crate::delivery::ids::DeadLetterId;
@@ -31,73 +31,71 @@ use crate::delivery::reason::DeadLetterReason;
 use crate::delivery::replay::ReplayOutcome;
 use crate::delivery::request::RequestPreview;
 
-/// So much of an unreadable body is shown; the API has the whole.
-const BODY_CHARS: usize = 4000;
+/// Only the beginning of a long unreadable body is shown. The API has all of it.
+const MAX_BODY_CHARS: usize = 4000;
 
-/// The width of the picture of the attempts, and what it leaves free on each side.
-const WIDTH: f64 = 480.0;
-const MARGIN: f64 = 10.0;
+/// In units of the drawing, as the view box in the template.
+const TIMELINE_WIDTH: f64 = 480.0;
+const TIMELINE_MARGIN: f64 = 10.0;
 
 #[derive(Template)]
-#[template(path = "dead_letters_one.html")]
+#[template(path = "dead_letter.html")]
 struct DetailPage {
-    frame: Layout,
+    layout: Layout,
     id: DeadLetterId,
     state: &'static str,
     reason: &'static str,
-    reason_words: &'static str,
+    reason_description: &'static str,
     outcome: String,
     dead_at: Time,
-    ago: Option<String>,
-    next: &'static str,
+    age: Option<String>,
+    advice: &'static str,
     facts: Vec<Fact>,
     links: Vec<Link>,
-    faults: Vec<String>,
+    violations: Vec<String>,
     body: Option<Body>,
     event: Option<String>,
     request: Option<Request>,
     attempts: Vec<AttemptRow>,
-    marks: Vec<Mark>,
+    markers: Vec<AttemptMarker>,
     replays: Vec<ReplayRow>,
-    discard: Option<ReplayOption>,
-    erased: Option<ReplayOption>,
-    may_replay: bool,
-    may_discard: bool,
+    discard: Option<ActionSummary>,
+    erased: Option<ActionSummary>,
+    can_replay: bool,
+    can_discard: bool,
 }
 
-/// Something that is known of it.
 struct Fact {
     name: &'static str,
     value: String,
-    address: Option<String>,
+    href: Option<String>,
 }
 
-/// Where to go from here.
 struct Link {
-    words: &'static str,
-    address: String,
+    text: &'static str,
+    href: String,
 }
 
-/// What could not be read.
+/// The body of a message that could not be read.
 struct Body {
     title: &'static str,
     text: String,
-    /// Characters that are not shown.
-    more: usize,
+    /// Number of characters that are not shown.
+    hidden_chars: usize,
 }
 
 struct Request {
-    shown: RequestPreview,
+    preview: RequestPreview,
     body: String,
 }
 
 struct AttemptRow {
     number: usize,
     at: Time,
-    /// Since the first.
-    after: Option<String>,
-    took_ms: u64,
-    /// Of the longest, in percent.
+    /// Time since the first attempt. `None` if it is less than a second.
+    since_first: Option<String>,
+    duration_ms: u64,
+    /// Duration in percent of the longest attempt.
     percent: u64,
     outcome: String,
     cause: &'static str,
@@ -105,44 +103,44 @@ struct AttemptRow {
     answer: Option<String>,
 }
 
-/// An attempt in the picture.
-struct Mark {
+/// The dot of an attempt on the timeline.
+struct AttemptMarker {
     x: String,
-    words: String,
-    is_answered: bool,
+    text: String,
+    has_response: bool,
 }
 
 struct ReplayRow {
     id: String,
-    address: String,
+    href: String,
     at: Time,
-    words: &'static str,
+    text: &'static str,
     letter: Option<(DeadLetterId, String)>,
 }
 
-/// Who did something to it.
-struct ReplayOption {
+/// Who discarded or erased the letter, when and why.
+struct ActionSummary {
     by: String,
     at: Time,
     because: String,
 }
 
-impl From<OperatorAction> for ReplayOption {
-    fn from(verdict: OperatorAction) -> Self {
-        Self { by: verdict.by, at: Time(verdict.at), because: verdict.because.unwrap_or_default() }
+impl From<OperatorAction> for ActionSummary {
+    fn from(action: OperatorAction) -> Self {
+        Self { by: action.by, at: Time(action.at), because: action.because.unwrap_or_default() }
     }
 }
 
 impl From<ReplayAttempt> for ReplayRow {
     fn from(replay: ReplayAttempt) -> Self {
         Self {
-            address: links::replay(&replay.replay_id),
+            href: links::replay(&replay.replay_id),
             id: replay.replay_id.to_string(),
             at: Time(replay.at),
-            words: match replay.outcome {
+            text: match replay.outcome {
                 ReplayOutcome::Delivered => "delivered",
                 ReplayOutcome::Dead => "dead again",
-                ReplayOutcome::Requeued => "put back on the queue of events",
+                ReplayOutcome::Requeued => "put back on the events queue",
             },
             letter: replay.dead_letter_id.map(|id| (id.clone(), links::dead_letter(&id))),
         }
@@ -150,68 +148,72 @@ impl From<ReplayAttempt> for ReplayRow {
 }
 
 pub(super) async fn show(
-    State(http): State<ApiState>,
-    visit: RequestContext,
+    State(state): State<ApiState>,
+    context: RequestContext,
     Id(id): Id,
 ) -> Result<Response, PageError> {
-    let view = match view(&http, &visit).await {
+    let view = match view_or_response(&state, &context).await {
         Ok(view) => view,
-        Err(waiting) => return Ok(waiting),
+        Err(response) => return Ok(response),
     };
-    let kept = view.letter(&DeadLetterId::new(&*id))?;
-    let kept = kept.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}")))?;
-    let fate = view.fate(kept.offset)?;
-    let links = links(&http, &kept.letter)?;
-    Ok(page(&DetailPage::new(&visit, kept.letter, fate, links, Utc::now())))
+    let stored = view.letter(&DeadLetterId::new(&*id))?;
+    let stored = stored.ok_or_else(|| {
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            format!("There is no dead letter {id}. It may be older than the retention time."),
+        )
+    })?;
+    let history = view.history(stored.offset)?;
+    let links = links(&state, &stored.letter)?;
+    Ok(page(&DetailPage::new(&context, stored.letter, history, links, Utc::now())))
 }
 
 impl DetailPage {
     fn new(
-        visit: &RequestContext,
+        context: &RequestContext,
         letter: DeadLetter,
-        fate: LetterHistory,
+        history: LetterHistory,
         links: Vec<Link>,
         now: DateTime<Utc>,
     ) -> Self {
-        let may_change = visit.may(Role::Operator) && fate.erased.is_none();
-        let ago = now.signed_duration_since(letter.dead_at).to_std().ok();
-        let request = sent(&letter).filter(|_| fate.erased.is_none());
+        let can_change = context.has_role(Role::Operator) && history.erased.is_none();
+        let age = now.signed_duration_since(letter.dead_at).to_std().ok();
+        let request = last_request(&letter).filter(|_| history.erased.is_none());
         Self {
-            frame: Layout::new(visit, format!("Dead letter {}", letter.id)),
+            layout: Layout::new(context, format!("Dead letter {}", letter.id)),
             state: letter.state.as_str(),
             reason: letter.reason.as_str(),
-            reason_words: letter.reason.in_words(),
+            reason_description: letter.reason.description(),
             outcome: outcome(letter.status, letter.cause.map(|cause| cause.as_str())),
             dead_at: Time(letter.dead_at),
-            ago: ago.map(rough),
-            next: next(letter.state, letter.reason, fate.erased.is_some()),
+            age: age.map(approximate),
+            advice: advice_for(letter.state, letter.reason, history.erased.is_some()),
             facts: facts(&letter),
             links,
-            faults: letter.errors.iter().map(ToString::to_string).collect(),
+            violations: letter.errors.iter().map(ToString::to_string).collect(),
             body: body(&letter),
-            event: letter.event.as_ref().map(pretty),
-            request: request.map(|shown| Request { body: indented(&shown.body), shown }),
-            attempts: rows(&letter.attempts),
-            marks: marks(&letter.attempts, letter.dead_at),
-            replays: fate.replays.into_iter().map(ReplayRow::from).collect(),
-            discard: fate.discard.map(ReplayOption::from),
-            erased: fate.erased.map(ReplayOption::from),
-            may_replay: may_change && letter.state != LetterState::Replaying,
-            may_discard: may_change && letter.state == LetterState::Pending,
+            event: letter.event.as_ref().map(event_json),
+            request: request.map(|preview| Request { body: indented(&preview.body), preview }),
+            attempts: attempt_rows(&letter.attempts),
+            markers: markers(&letter.attempts, letter.dead_at),
+            replays: history.replays.into_iter().map(ReplayRow::from).collect(),
+            discard: history.discard.map(ActionSummary::from),
+            erased: history.erased.map(ActionSummary::from),
+            can_replay: can_change && letter.state != LetterState::Replaying,
+            can_discard: can_change && letter.state == LetterState::Pending,
             id: letter.id,
         }
     }
 }
 
-/// What to do now.
-fn next(state: LetterState, reason: DeadLetterReason, is_erased: bool) -> &'static str {
+fn advice_for(state: LetterState, reason: DeadLetterReason, is_erased: bool) -> &'static str {
     match (state, reason) {
-        _ if is_erased => "What it told of a person was erased: it can't be sent again.",
-        (LetterState::Replaying, _) => "It is being sent again now.",
-        (LetterState::Replayed, _) => "It has been sent again; below is how that went.",
-        (LetterState::Discarded, _) => "It was given up. It can be sent again all the same.",
+        _ if is_erased => "Its personal data was erased, so it can't be replayed.",
+        (LetterState::Replaying, _) => "A replay is sending it now.",
+        (LetterState::Replayed, _) => "It was replayed. The result is shown below.",
+        (LetterState::Discarded, _) => "It was discarded. It can still be replayed.",
         (LetterState::Pending, DeadLetterReason::Malformed | DeadLetterReason::Poison) => {
-            "A replay puts the message back on the queue of events, as it came: repair first what could not be read."
+            "A replay puts the original message back on the events queue. First fix what could not be read."
         }
         (LetterState::Pending, DeadLetterReason::Expired | DeadLetterReason::Rejected | DeadLetterReason::Maxlen) => {
             "The broker removed the message. Find out why, then replay it."
@@ -221,89 +223,104 @@ fn next(state: LetterState, reason: DeadLetterReason, is_erased: bool) -> &'stat
         }
         (LetterState::Pending, DeadLetterReason::WebhookDisabled) => "Enable the webhook, then replay it.",
         (LetterState::Pending, DeadLetterReason::Gone) => {
-            "Correct the address in the campaign's editor, and replay it with the current configuration."
+            "Correct the URL in the campaign's editor, then replay it with the current configuration."
         }
         (LetterState::Pending, DeadLetterReason::ForbiddenAddress) => {
-            "Correct the address, or have it allowed by the egress settings, and replay it."
+            "Correct the URL or allow the address in the egress settings, then replay it."
         }
-        (LetterState::Pending, DeadLetterReason::Exhausted) => "Once the endpoint answers again, replay it.",
+        (LetterState::Pending, DeadLetterReason::Exhausted) => "Replay it when the endpoint works again.",
     }
 }
 
 fn facts(letter: &DeadLetter) -> Vec<Fact> {
-    let text = |name, value: Option<String>| Some(Fact { name, value: value?, address: None });
-    let linked = |name, value: Option<(String, String)>| {
-        let (value, address) = value?;
-        Some(Fact { name, value, address: Some(address) })
+    let text_fact = |name, value: Option<String>| Some(Fact { name, value: value?, href: None });
+    let link_fact = |name, value: Option<(String, String)>| {
+        let (value, href) = value?;
+        Some(Fact { name, value, href: Some(href) })
     };
-    // A phone number has no such link: an address is kept in histories and logs.
-    let endpoint = letter.url.as_deref().and_then(|url| url::Url::parse(url).ok()).map(|url| Origin::of_url(&url));
+    // A phone number gets no link, because browsers and logs keep URLs.
+    let endpoint = letter.url.as_deref().and_then(|url| url::Url::parse(url).ok()).map(|url| Origin::from_url(&url));
     let endpoint = endpoint.map(|endpoint| {
-        (endpoint.to_string(), list_of(&LetterFilter { endpoint: Some(endpoint), ..LetterFilter::default() }))
+        (
+            endpoint.to_string(),
+            links::letter_list(&LetterFilter { endpoint: Some(endpoint), ..LetterFilter::default() }),
+        )
     });
     let event = letter.event_id.as_ref().map(|event| {
-        (event.to_string(), list_of(&LetterFilter { event_id: Some(event.clone()), ..LetterFilter::default() }))
+        (
+            event.to_string(),
+            links::letter_list(&LetterFilter { event_id: Some(event.clone()), ..LetterFilter::default() }),
+        )
     });
     let delivery = letter.delivery_id.as_ref().map(|delivery| {
         (
             delivery.to_string(),
-            list_of(&LetterFilter { delivery_id: Some(delivery.clone()), ..LetterFilter::default() }),
+            links::letter_list(&LetterFilter { delivery_id: Some(delivery.clone()), ..LetterFilter::default() }),
         )
     });
     [
-        text("URL", letter.url.clone()),
-        linked("Endpoint", endpoint),
-        linked("Campaign", letter.campaign_id.as_ref().map(|campaign| (campaign.clone(), links::campaign(campaign)))),
-        text("Label", letter.label.clone()),
-        text("Webhook", letter.webhook_id.as_ref().map(ToString::to_string)),
-        linked("Event id", event),
-        linked("webhook-id header", delivery),
-        text("Last cause", letter.cause.map(|cause| cause.as_str().to_owned())),
-        linked("Was before", letter.replay_of.as_ref().map(|before| (before.to_string(), links::dead_letter(before)))),
-        linked("Failed again in", letter.replay_id.as_ref().map(|replay| (replay.to_string(), links::replay(replay)))),
+        text_fact("URL", letter.url.clone()),
+        link_fact("Endpoint", endpoint),
+        link_fact(
+            "Campaign",
+            letter.campaign_id.as_ref().map(|campaign| (campaign.clone(), links::campaign(campaign))),
+        ),
+        text_fact("Label", letter.label.clone()),
+        text_fact("Webhook", letter.webhook_id.as_ref().map(ToString::to_string)),
+        link_fact("Event id", event),
+        link_fact("webhook-id header", delivery),
+        text_fact("Last cause", letter.cause.map(|cause| cause.as_str().to_owned())),
+        link_fact(
+            "Previous dead letter",
+            letter.replay_of.as_ref().map(|replay_of| (replay_of.to_string(), links::dead_letter(replay_of))),
+        ),
+        link_fact(
+            "Created by replay",
+            letter.replay_id.as_ref().map(|replay| (replay.to_string(), links::replay(replay))),
+        ),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// The webhook in its campaign's editor, if it is still there.
-fn links(http: &ApiState, letter: &DeadLetter) -> Result<Vec<Link>, PageError> {
+/// A link to the editor of the webhook, if the webhook still exists.
+fn links(state: &ApiState, letter: &DeadLetter) -> Result<Vec<Link>, PageError> {
     let mut links = Vec::new();
     if let (Some(campaign), Some(webhook)) = (&letter.campaign_id, &letter.webhook_id)
-        && let Some(stored) = http.store.campaign(campaign)?
+        && let Some(stored) = state.store.campaign(campaign)?
         && let Some(place) = stored.campaign.place_of(webhook)
     {
-        let address = format!("{}#webhook", EditTarget::new(place.section, place.entry).address(campaign));
-        links.push(Link { words: "Webhook in the editor", address });
+        let href = format!("{}#webhook", EditTarget::new(place.section, place.entry).editor_href(campaign));
+        links.push(Link { text: "Webhook in the editor", href });
     }
     Ok(links)
 }
 
 fn body(letter: &DeadLetter) -> Option<Body> {
     let (title, text) = match (&letter.body, &letter.body_base64) {
-        (Some(text), _) => ("Message, as it came", text),
-        (None, Some(base64)) => ("Message, as it came, in Base64: it is no text", base64),
+        (Some(text), _) => ("Original message", text),
+        (None, Some(base64)) => ("Original message in Base64, because it is not text", base64),
         (None, None) => return None,
     };
-    let shown: String = text.chars().take(BODY_CHARS).collect();
-    Some(Body { title, more: text.chars().count() - shown.chars().count(), text: shown })
+    let shown: String = text.chars().take(MAX_BODY_CHARS).collect();
+    Some(Body { title, hidden_chars: text.chars().count() - shown.chars().count(), text: shown })
 }
 
-fn pretty(event: &StepEvent) -> String {
+fn event_json(event: &StepEvent) -> String {
     let value = serde_json::to_value(event).unwrap_or(Value::Null);
     format!("{value:#}")
 }
 
-fn rows(attempts: &[Attempt]) -> Vec<AttemptRow> {
+fn attempt_rows(attempts: &[Attempt]) -> Vec<AttemptRow> {
     let longest = attempts.iter().map(|attempt| attempt.duration_ms).max().unwrap_or_default();
     let first = attempts.first().map(|first| first.at);
     let row = |(number, attempt): (usize, &Attempt)| AttemptRow {
         number,
         at: Time(attempt.at),
-        after: first.and_then(|first| since(first, attempt.at)),
-        took_ms: attempt.duration_ms,
-        percent: super::super::format::length(attempt.duration_ms, longest),
+        since_first: first.and_then(|first| time_between(first, attempt.at)),
+        duration_ms: attempt.duration_ms,
+        percent: super::super::format::bar_percent(attempt.duration_ms, longest),
         outcome: outcome(attempt.status, None),
         cause: attempt.cause.as_str(),
         error: attempt.error.clone(),
@@ -312,23 +329,25 @@ fn rows(attempts: &[Attempt]) -> Vec<AttemptRow> {
     (1..).zip(attempts).map(row).collect()
 }
 
-/// `5s` later; none for the first.
-fn since(first: DateTime<Utc>, at: DateTime<Utc>) -> Option<String> {
+/// For example `5s`. `None` if it is less than a second.
+fn time_between(first: DateTime<Utc>, at: DateTime<Utc>) -> Option<String> {
     let later = at.signed_duration_since(first).to_std().ok()?;
-    (later.as_secs() > 0).then(|| rough(later))
+    (later.as_secs() > 0).then(|| approximate(later))
 }
 
-/// The attempts on a line from the first one to the end. Delays grow by a factor, so the line is logarithmic.
-fn marks(attempts: &[Attempt], dead_at: DateTime<Utc>) -> Vec<Mark> {
+/// The attempts on a timeline up to the dead letter. Retry delays grow exponentially, so the scale is logarithmic.
+fn markers(attempts: &[Attempt], dead_at: DateTime<Utc>) -> Vec<AttemptMarker> {
     let Some(first) = attempts.first() else { return Vec::new() };
     let seconds = |at: DateTime<Utc>| at.signed_duration_since(first.at).as_seconds_f64().max(0.0).ln_1p();
-    let whole = seconds(dead_at).max(f64::EPSILON);
-    let mark = |(number, attempt): (usize, &Attempt)| {
-        let x = MARGIN + (WIDTH - 2.0 * MARGIN) * (seconds(attempt.at) / whole).min(1.0);
+    let total_span = seconds(dead_at).max(f64::EPSILON);
+    let marker = |(number, attempt): (usize, &Attempt)| {
+        let x =
+            TIMELINE_MARGIN + (TIMELINE_WIDTH - 2.0 * TIMELINE_MARGIN) * (seconds(attempt.at) / total_span).min(1.0);
         let outcome = outcome(attempt.status, Some(attempt.cause.as_str()));
-        let after = since(first.at, attempt.at).map_or_else(String::new, |after| format!(" after {after}"));
-        let words = format!("Attempt {number}{after}: {outcome}");
-        Mark { x: format!("{x:.1}"), words, is_answered: attempt.status.is_some() }
+        let since_first =
+            time_between(first.at, attempt.at).map_or_else(String::new, |since_first| format!(" after {since_first}"));
+        let text = format!("Attempt {number}{since_first}: {outcome}");
+        AttemptMarker { x: format!("{x:.1}"), text, has_response: attempt.status.is_some() }
     };
-    (1..).zip(attempts).map(mark).collect()
+    (1..).zip(attempts).map(marker).collect()
 }

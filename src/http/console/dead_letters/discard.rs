@@ -1,35 +1,34 @@
-//! Giving dead letters up: asked about first, for it is for good; then done, and told how many.
+//! Discarding dead letters: the confirmation with the reason, and the result.
 
 use askama::Template;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse as _, Response};
 
 use super::super::super::ApiState;
-use super::super::super::dead_letters::{discard_audited, fault_of};
+use super::super::super::dead_letters::{because_violation, discard_audited};
 use super::super::super::problem::Problem;
 use super::super::super::route::Route;
 use super::super::form::{Form, Query};
 use super::super::form_errors::Errors;
 use super::super::format::Count;
-use super::super::labels::dead_letters;
+use super::super::labels::letter_count;
 use super::super::layout::{Layout, PageError, RequestContext, page, with_audit};
 use super::list_with;
 use super::selection_form::SelectionForm;
 use crate::config::Role;
-use crate::dead_letters::{DeadLetterError, Discarded, Remainder};
+use crate::dead_letters::{DeadLetterError, DiscardOutcome};
 use crate::delivery::dead_letter::LetterState;
 use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::dead_letter::record::MAX_BECAUSE_CHARS;
 use crate::delivery::dead_letter::selection::Selection;
 
-/// The fields of the form that can have errors.
+/// Fields of the form that can have errors.
 const FIELDS: [&str; 1] = ["because"];
 
-/// The pages of a discard.
 pub(super) fn routes() -> Vec<Route> {
     vec![
-        Route::get("/dead-letters/discard", Role::Operator, ask_of_address),
-        Route::post("/dead-letters/discard", Role::Operator, ask_of_form).not_audited(),
+        Route::get("/dead-letters/discard", Role::Operator, confirm_from_query),
+        Route::post("/dead-letters/discard", Role::Operator, confirm_from_form).not_audited(),
         Route::post("/dead-letters/discarded", Role::Operator, discard),
     ]
 }
@@ -37,32 +36,35 @@ pub(super) fn routes() -> Vec<Route> {
 #[derive(Template)]
 #[template(path = "dead_letters_discard.html")]
 struct DiscardPage {
-    frame: Layout,
-    stage: DiscardStep,
-    which: String,
+    layout: Layout,
+    step: DiscardStep,
+    selection: String,
     fields: Vec<(&'static str, String)>,
     because: String,
     errors: Errors,
     back: String,
 }
 
-/// How far it has come.
 enum DiscardStep {
-    /// So many are asked about.
-    Asked { count: u64 },
-    /// There is nothing to give up, or it can't be.
-    Impossible,
-    /// So many were given up.
-    Done { discarded: Discarded, pending: Count },
+    /// Asks for the reason before `count` letters are discarded.
+    Confirm {
+        count: u64,
+    },
+    /// Nothing can be discarded. The general errors say why.
+    Rejected,
+    Done {
+        discarded: DiscardOutcome,
+        pending: Count,
+    },
 }
 
 impl DiscardPage {
-    fn words(&self, count: &u64) -> String {
-        dead_letters(*count)
+    fn count_text(&self, count: &u64) -> String {
+        letter_count(*count)
     }
 
-    fn has_rest(&self, discarded: &Discarded) -> bool {
-        discarded.rest == Remainder::Some
+    fn has_remaining(&self, discarded: &DiscardOutcome) -> bool {
+        discarded.has_more
     }
 
     fn max_because(&self) -> usize {
@@ -70,43 +72,47 @@ impl DiscardPage {
     }
 }
 
-async fn ask_of_address(
-    http: State<ApiState>,
-    visit: RequestContext,
+async fn confirm_from_query(
+    state: State<ApiState>,
+    context: RequestContext,
     Query(form): Query,
 ) -> Result<Response, PageError> {
-    ask_of_form(http, visit, form).await
+    confirm_from_form(state, context, form).await
 }
 
-async fn ask_of_form(State(http): State<ApiState>, visit: RequestContext, form: Form) -> Result<Response, PageError> {
+async fn confirm_from_form(
+    State(state): State<ApiState>,
+    context: RequestContext,
+    form: Form,
+) -> Result<Response, PageError> {
     if SelectionForm::is_empty(&form) {
-        return nothing_ticked(&http, &visit, &form).await;
+        return list_with_nothing_ticked(&state, &context, &form).await;
     }
-    let picked = SelectionForm::read(&form).map_err(Problem::of_faults)?;
-    ask(&http, &visit, picked, String::new(), Errors::default()).await
+    let selection = SelectionForm::read(&form).map_err(Problem::invalid)?;
+    confirm(&state, &context, selection, String::new(), Errors::default()).await
 }
 
-/// The list again, where a button was pressed for letters that were to be ticked.
-pub(in super::super) async fn nothing_ticked(
-    http: &ApiState,
-    visit: &RequestContext,
+/// The list with an error, after a bulk button was pressed while no letter was ticked.
+pub(in super::super) async fn list_with_nothing_ticked(
+    state: &ApiState,
+    context: &RequestContext,
     form: &Form,
 ) -> Result<Response, PageError> {
-    let complaint = "No dead letter is ticked: tick some, or choose all that match.".to_owned();
+    let error = "No dead letter is ticked. Tick some, or use a button for all that match.".to_owned();
     let query = form.only(&[&LetterFilter::FIELDS[..], &["cursor"]].concat());
-    list_with(http, visit, &query, Some(complaint)).await
+    list_with(state, context, &query, Some(error)).await
 }
 
-async fn ask(
-    http: &ApiState,
-    visit: &RequestContext,
-    picked: SelectionForm,
+async fn confirm(
+    state: &ApiState,
+    context: &RequestContext,
+    selection: SelectionForm,
     because: String,
     errors: Errors,
 ) -> Result<Response, PageError> {
-    let (picked, count) = picked.bounded(http).await?;
-    let refused = match &picked.0 {
-        Selection::Ids(ids) => http.dead_letters.check(ids, |state| state == LetterState::Pending).await.err(),
+    let (selection, count) = selection.bounded(state).await?;
+    let error = match &selection.0 {
+        Selection::Ids(ids) => state.dead_letters.check(ids, |state| state == LetterState::Pending).await.err(),
         Selection::Filter(filter) if filter.or_pending().state != Some(LetterState::Pending) => {
             Some(DeadLetterError::Conflict("Only pending dead letters can be discarded.".to_owned()))
         }
@@ -115,51 +121,58 @@ async fn ask(
         }
         Selection::Filter(_) => None,
     };
-    let (stage, errors) = match refused {
-        Some(DeadLetterError::Unknown(why) | DeadLetterError::Conflict(why)) => {
-            (DiscardStep::Impossible, Errors::rest_of(why))
+    let (step, errors) = match error {
+        Some(DeadLetterError::NotFound(reason) | DeadLetterError::Conflict(reason)) => {
+            (DiscardStep::Rejected, Errors::general(reason))
         }
-        Some(refused) => return Err(refused.into()),
-        None => (DiscardStep::Asked { count }, errors),
+        Some(error) => return Err(error.into()),
+        None => (DiscardStep::Confirm { count }, errors),
     };
-    shown(visit, &picked, stage, because, errors)
+    render(context, &selection, step, because, errors)
 }
 
-async fn discard(State(http): State<ApiState>, visit: RequestContext, form: Form) -> Result<Response, PageError> {
-    let picked = SelectionForm::read(&form).map_err(Problem::of_faults)?;
-    let Some(because) = form.given("because").map(str::to_owned) else {
-        let errors = Errors::one(FIELDS[0], "say why: it is kept with each of them, for whoever asks later");
-        return Ok(with_audit("nothing: no reason is given", ask(&http, &visit, picked, String::new(), errors).await?));
+async fn discard(State(state): State<ApiState>, context: RequestContext, form: Form) -> Result<Response, PageError> {
+    let selection = SelectionForm::read(&form).map_err(Problem::invalid)?;
+    let Some(because) = form.get_non_blank("because").map(str::to_owned) else {
+        let errors = Errors::single(FIELDS[0], "Enter a reason. It is stored with each discarded dead letter.");
+        return Ok(with_audit(
+            "nothing: no reason is given",
+            confirm(&state, &context, selection, String::new(), errors).await?,
+        ));
     };
-    if let Some(fault) = fault_of(Some(&because), &picked.0) {
-        let errors = Errors::one(FIELDS[0], &fault.message);
-        return Ok(with_audit("nothing: the form has faults", ask(&http, &visit, picked, because, errors).await?));
+    if let Some(violation) = because_violation(Some(&because), &selection.0) {
+        let errors = Errors::single(FIELDS[0], &violation.message);
+        return Ok(with_audit(
+            "nothing: the form has errors",
+            confirm(&state, &context, selection, because, errors).await?,
+        ));
     }
-    match discard_audited(&http, picked.0.clone(), visit.name(), Some(because.clone())).await {
-        Ok((discarded, about)) => {
-            let pending = Count(http.dead_letters.view.counts()[LetterState::Pending as usize]);
-            let stage = DiscardStep::Done { discarded, pending };
-            Ok((Extension(about), shown(&visit, &picked, stage, because, Errors::default())?).into_response())
+    match discard_audited(&state, selection.0.clone(), context.name(), Some(because.clone())).await {
+        Ok((discarded, audit_detail)) => {
+            let pending = Count(state.dead_letters.view.counts()[LetterState::Pending as usize]);
+            let step = DiscardStep::Done { discarded, pending };
+            Ok((Extension(audit_detail), render(&context, &selection, step, because, Errors::default())?)
+                .into_response())
         }
-        // Somebody else was quicker.
-        Err(DeadLetterError::Unknown(why) | DeadLetterError::Conflict(why)) => {
-            shown(&visit, &picked, DiscardStep::Impossible, because, Errors::rest_of(why))
+        // Another request has changed the letters in the meantime.
+        Err(DeadLetterError::NotFound(reason) | DeadLetterError::Conflict(reason)) => {
+            render(&context, &selection, DiscardStep::Rejected, because, Errors::general(reason))
         }
-        Err(DeadLetterError::Faults(faults)) => {
-            shown(&visit, &picked, DiscardStep::Impossible, because, Errors::of_fields(faults, &FIELDS))
+        Err(DeadLetterError::Invalid(violations)) => {
+            render(&context, &selection, DiscardStep::Rejected, because, Errors::of_fields(violations, &FIELDS))
         }
-        Err(refused) => Err(refused.into()),
+        Err(error) => Err(error.into()),
     }
 }
 
-fn shown(
-    visit: &RequestContext,
-    picked: &SelectionForm,
-    stage: DiscardStep,
+fn render(
+    context: &RequestContext,
+    selection: &SelectionForm,
+    step: DiscardStep,
     because: String,
     errors: Errors,
 ) -> Result<Response, PageError> {
-    let (which, fields, back) = (picked.in_words(), picked.fields(), picked.back());
-    let frame = Layout::new(visit, "Discard");
-    Ok(page(&DiscardPage { frame, stage, which, fields, because, errors, back }))
+    let (fields, back) = (selection.fields(), selection.back_href());
+    let (layout, selection) = (Layout::new(context, "Discard"), selection.describe());
+    Ok(page(&DiscardPage { layout, step, selection, fields, because, errors, back }))
 }

@@ -1,52 +1,51 @@
-//! The filter of the list: as it stands in the address and in its form, and what it means.
+//! The filter form of the list of dead letters, read from the query of the URL.
 
 use chrono::{DateTime, Utc};
 
 use super::super::form::Form;
 use super::super::form_errors::Errors;
-use super::super::labels::{at, list_of};
+use super::super::links;
 use crate::delivery::dead_letter::filter::LetterFilter;
 use crate::delivery::time_spec::TimeSpec;
 use crate::delivery::timestamp;
 use crate::http::dead_letters::query;
 
-/// Names that the address may have beside the filter's; the size of a page is for programs.
-const BESIDE: [&str; 2] = ["cursor", "limit"];
+/// Query fields that are allowed besides the fields of the filter. The page ignores `limit`, which the API has.
+const EXTRA_FIELDS: [&str; 2] = ["cursor", "limit"];
 
-/// The filter that an address asks for.
 #[derive(Debug)]
 pub(super) struct FilterForm {
     fields: Vec<(&'static str, String)>,
-    /// Nothing, where there are errors.
+    /// The default if there are errors.
     pub(super) filter: LetterFilter,
     pub(super) errors: Errors,
-    /// Where the same list has an address that says it more plainly.
-    pub(super) plainly: Option<String>,
+    /// The canonical URL of the same list, if the request had another one. The page redirects there.
+    pub(super) canonical_href: Option<String>,
 }
 
-/// A condition that holds, and the address of the list without it.
+/// A condition of the filter, and the URL of the list without it.
 pub(super) struct Condition {
     pub(super) name: &'static str,
     pub(super) value: String,
-    pub(super) without: String,
+    pub(super) without_href: String,
 }
 
 impl FilterForm {
-    /// Reads the query of an address. The list itself, without a word, is that of the pending letters.
+    /// Reads the query of the URL. Without a query, the list shows pending letters.
     pub(super) fn read(query: &Form, now: DateTime<Utc>) -> Self {
-        let mut is_plain = query.names().next().is_some();
+        let mut is_canonical = query.names().next().is_some();
         let mut fields = Vec::new();
         for name in LetterFilter::FIELDS.into_iter().filter(|name| query.has(name)) {
-            let Some(value) = query.given(name) else {
-                // A form sends the empty ones too. An empty state alone means every state.
-                is_plain &= query.names().count() == 1 && name == "state";
+            let Some(value) = query.get_non_blank(name) else {
+                // Browsers also send empty fields. A single empty `state` means every state.
+                is_canonical &= query.names().count() == 1 && name == "state";
                 continue;
             };
             let value = match TimeSpec::parse(value) {
-                // What is shared means the same tomorrow.
-                Ok(moment @ TimeSpec::Ago(_)) if ["since", "until"].contains(&name) => {
-                    is_plain = false;
-                    timestamp::text(&moment.at(now))
+                // A relative time becomes absolute, so that a shared URL always shows the same list.
+                Ok(time @ TimeSpec::Ago(_)) if ["since", "until"].contains(&name) => {
+                    is_canonical = false;
+                    timestamp::text(&time.at(now))
                 }
                 _ => value.to_owned(),
             };
@@ -55,44 +54,44 @@ impl FilterForm {
         if query.names().next().is_none() {
             fields.push(("state", "pending".to_owned()));
         }
-        let unknown = query.names().find(|name| !LetterFilter::FIELDS.contains(name) && !BESIDE.contains(name));
-        let read = query::filter(fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        let (filter, errors) = match (read, unknown) {
-            (Err(faults), _) => (LetterFilter::default(), Errors::of_fields(faults, &LetterFilter::FIELDS)),
+        let unknown = query.names().find(|name| !LetterFilter::FIELDS.contains(name) && !EXTRA_FIELDS.contains(name));
+        let parsed = query::filter(fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        let (filter, errors) = match (parsed, unknown) {
+            (Err(violations), _) => (LetterFilter::default(), Errors::of_fields(violations, &LetterFilter::FIELDS)),
             (Ok(_), Some(unknown)) => {
-                let message =
-                    format!("The address asks for {unknown}: a filter has {}", LetterFilter::FIELDS.join(", "));
-                (LetterFilter::default(), Errors::rest_of(message))
+                let fields = LetterFilter::FIELDS.join(", ");
+                let message = format!("Unknown filter field {unknown} in the URL. Use one of: {fields}.");
+                (LetterFilter::default(), Errors::general(message))
             }
             (Ok(filter), None) => (filter, Errors::default()),
         };
-        let plainly = (!is_plain && errors.is_empty()).then(|| list_of(&filter));
-        Self { fields, filter, errors, plainly }
+        let canonical_href = (!is_canonical && errors.is_empty()).then(|| links::letter_list(&filter));
+        Self { fields, filter, errors, canonical_href }
     }
 
-    /// What stands in a field.
+    /// The text of a field. Empty if the query has no such field.
     pub(super) fn value(&self, name: &str) -> &str {
         self.fields.iter().find(|(field, _)| *field == name).map_or("", |(_, value)| value)
     }
 
-    /// The address of the same list since then.
-    pub(super) fn since(&self, ago: &str) -> String {
+    /// The URL of the same list for the last `ago`, such as `24h`.
+    pub(super) fn since_href(&self, ago: &str) -> String {
         let filter = LetterFilter { since: None, until: None, ..self.filter.clone() };
-        at(&[query::fields(&filter), vec![("since", ago.to_owned())]].concat())
+        links::letter_list_with(&[query::fields(&filter), vec![("since", ago.to_owned())]].concat())
     }
 
-    /// The conditions one by one, but for the state, which has its tabs.
+    /// The conditions except the state, which the tabs show.
     pub(super) fn conditions(&self) -> Vec<Condition> {
         let fields = query::fields(&self.filter).into_iter().filter(|(name, _)| *name != "state");
-        let condition = |(name, value)| Condition { without: list_of(&without(&self.filter, name)), name, value };
+        let condition =
+            |(name, value)| Condition { without_href: links::letter_list(&without(&self.filter, name)), name, value };
         fields.map(condition).collect()
     }
 }
 
-/// The same filter without one of its conditions.
 fn without(filter: &LetterFilter, name: &str) -> LetterFilter {
     let fields = query::fields(filter).into_iter().filter(|(field, _)| *field != name);
-    // What could be read with a condition more can be read.
+    // A valid filter stays valid without one of its conditions.
     query::filter(fields.map(|(name, value)| (name.to_owned(), value))).unwrap_or_default()
 }
 
@@ -103,12 +102,12 @@ mod tests {
 
     fn read(query: &str) -> FilterForm {
         let now = timestamp::parse("2026-11-22T03:00:00Z").expect("a time");
-        FilterForm::read(&Form::read(query.as_bytes()), now)
+        FilterForm::read(&Form::parse(query.as_bytes()), now)
     }
 
     #[test]
-    fn an_address_is_plain_and_means_the_same_later() {
-        for (query, plainly) in [
+    fn the_url_becomes_canonical_and_absolute() {
+        for (query, canonical_href) in [
             ("", Some("/dead-letters?state=pending")),
             ("state=", None),
             ("state=&cursor=", Some("/dead-letters?state=")),
@@ -119,27 +118,28 @@ mod tests {
             ("since=2026-11-22T01:00:00.000Z", None),
             ("status=5xx&label=", None),
         ] {
-            assert_eq!(read(query).plainly.as_deref(), plainly, "{query}");
+            assert_eq!(read(query).canonical_href.as_deref(), canonical_href, "{query}");
         }
         assert_eq!(read("").filter.state, Some(LetterState::Pending));
         assert_eq!(read("state=").filter, LetterFilter::default());
     }
 
     #[test]
-    fn what_is_wrong_is_beside_its_field() {
-        let typed = read("status=5xx&since=yesterday&label=a");
-        assert_eq!(typed.errors.of_field("status"), ["an HTTP status is a number like 503"]);
-        assert_eq!(typed.errors.of_field("since").len(), 1);
-        assert_eq!((typed.value("status"), typed.value("label"), typed.value("until")), ("5xx", "a", ""));
+    fn errors_are_shown_beside_their_fields() {
+        let form = read("status=5xx&since=yesterday&label=a");
+        assert_eq!(form.errors.of_field("status"), ["must be an HTTP status like 503"]);
+        assert_eq!(form.errors.of_field("since").len(), 1);
+        assert_eq!((form.value("status"), form.value("label"), form.value("until")), ("5xx", "a", ""));
         assert!(read("campaign=13010").errors.rest()[0].contains("campaignId"));
         assert!(read("limit=10&status=503").errors.is_empty());
     }
 
     #[test]
-    fn each_condition_can_be_left_out() {
+    fn each_condition_links_to_the_list_without_it() {
         let conditions = read("status=503&reason=exhausted&state=pending").conditions();
-        assert_eq!(read("status=503&until=1h").since("24h"), "/dead-letters?status=503&since=24h");
-        let without: Vec<_> = conditions.iter().map(|one| (one.name, one.without.as_str())).collect();
+        assert_eq!(read("status=503&until=1h").since_href("24h"), "/dead-letters?status=503&since=24h");
+        let without: Vec<_> =
+            conditions.iter().map(|condition| (condition.name, condition.without_href.as_str())).collect();
         let expected = [
             ("reason", "/dead-letters?status=503&state=pending"),
             ("status", "/dead-letters?reason=exhausted&state=pending"),

@@ -1,47 +1,54 @@
-//! A lost race, as its loser sees it: who changed what since the page was opened.
+//! An edit conflict: what another user changed after the page was opened.
 
 use super::form::EntryForm;
-use crate::http::console::campaigns::Changed;
+use crate::http::console::campaigns::LastChange;
 use crate::store::ChangeAuthor;
 
-/// What somebody else has changed.
 pub(super) struct Conflict {
-    pub(super) changed: Option<Changed>,
+    pub(super) last_change: Option<LastChange>,
     pub(super) fields: Vec<Difference>,
 }
 
-/// A field that is not as it was.
+/// A field whose stored value has changed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Difference {
     pub(super) field: String,
-    pub(super) was: String,
-    pub(super) is: String,
+    /// The value when the page was opened.
+    pub(super) base: String,
+    /// The value that is stored now.
+    pub(super) stored: String,
+    /// The value in the form.
     pub(super) yours: String,
 }
 
 impl Conflict {
-    /// `changed` is who changed the place since then, where that is known, `base` what the page was opened on, `now` what is
-    /// stored, `yours` what is in the form.
-    pub(super) fn new(changed: Option<&ChangeAuthor>, base: &EntryForm, now: &EntryForm, yours: &EntryForm) -> Self {
-        Self { changed: changed.map(Changed::from), fields: differences(base, now, yours) }
+    /// `last_change` is the last change of the place since the page was opened, if it is known. `base` has the values
+    /// when the page was opened, `stored` those of now, and `yours` those in the form.
+    pub(super) fn new(
+        last_change: Option<&ChangeAuthor>,
+        base: &EntryForm,
+        stored: &EntryForm,
+        yours: &EntryForm,
+    ) -> Self {
+        Self { last_change: last_change.map(LastChange::from), fields: differences(base, stored, yours) }
     }
 }
 
-fn differences(base: &EntryForm, now: &EntryForm, yours: &EntryForm) -> Vec<Difference> {
-    let (base, now, yours) = (base.named(), now.named(), yours.named());
+fn differences(base: &EntryForm, stored: &EntryForm, yours: &EntryForm) -> Vec<Difference> {
+    let (base, stored, yours) = (base.labeled_values(), stored.labeled_values(), yours.labeled_values());
     let value = |fields: &[(String, String)], name: &str| {
         fields.iter().find(|(field, _)| field == name).map_or_else(String::new, |(_, value)| value.clone())
     };
-    let mut names: Vec<&String> = base.iter().chain(&now).map(|(name, _)| name).collect();
-    let mut seen = std::collections::HashSet::new();
-    names.retain(|name| seen.insert(*name));
+    let mut names: Vec<&String> = base.iter().chain(&stored).map(|(name, _)| name).collect();
+    let mut seen_names = std::collections::HashSet::new();
+    names.retain(|name| seen_names.insert(*name));
     let differences = names.into_iter().map(|name| Difference {
         field: name.clone(),
-        was: value(&base, name),
-        is: value(&now, name),
+        base: value(&base, name),
+        stored: value(&stored, name),
         yours: value(&yours, name),
     });
-    differences.filter(|difference| difference.was != difference.is).collect()
+    differences.filter(|difference| difference.base != difference.stored).collect()
 }
 
 #[cfg(test)]
@@ -57,12 +64,15 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_has_changed_is_told_beside_ones_own() {
-        let (base, now) = (fields("Plans", &[("a", "1")]), fields("Offers", &[("b", "2")]));
-        let differences = differences(&base, &now, &fields("Prices", &[("a", "1")]));
-        let told: Vec<_> = differences.iter().map(|it| [&*it.field, &*it.was, &*it.is, &*it.yours]).collect();
+    fn changes_of_another_user_are_listed_beside_ones_own() {
+        let (base, stored) = (fields("Plans", &[("a", "1")]), fields("Offers", &[("b", "2")]));
+        let differences = differences(&base, &stored, &fields("Prices", &[("a", "1")]));
+        let rows: Vec<_> = differences
+            .iter()
+            .map(|difference| [&*difference.field, &*difference.base, &*difference.stored, &*difference.yours])
+            .collect();
         assert_eq!(
-            told,
+            rows,
             [["Menu Text", "Plans", "Offers", "Prices"], ["Header a", "1", "", "1"], ["Header b", "", "2", ""]]
         );
     }

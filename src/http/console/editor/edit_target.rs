@@ -1,14 +1,14 @@
-//! Which place of a campaign is edited: a section or an entry of its menu, there already or new.
+//! The place that the editor edits: a section or a menu entry, existing or new.
 
 use serde_json::{Value, json};
 
-use super::super::form::{Form, address, escaped};
+use super::super::form::{Form, percent_encode, with_query};
 use crate::delivery::campaign::diff::CampaignNode;
 use crate::delivery::campaign::{Campaign, MenuEntry, Section, WebhookPlace};
 use crate::delivery::event::Keyword;
 use crate::delivery::normal_form::NormalForm;
 
-/// A place that can be edited, as its address names it: `?label=Plans&keyword=1`, `?label=Plans&new=entry`, `?new=section`.
+/// As in the query of the editor's URL: `?label=Plans&keyword=1`, `?label=Plans&new=entry`, `?new=section`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) enum EditTarget {
     NewSection,
@@ -18,8 +18,7 @@ pub(in super::super) enum EditTarget {
 }
 
 impl EditTarget {
-    /// The spot that an address names.
-    pub(in super::super) fn of_query(query: &Form) -> Self {
+    pub(in super::super) fn from_query(query: &Form) -> Self {
         let label = query.get("label").to_owned();
         match query.get("new") {
             "section" => Self::NewSection,
@@ -29,7 +28,6 @@ impl EditTarget {
         }
     }
 
-    /// The spot of a place with a webhook.
     pub(in super::super) fn new(section: &Section, entry: Option<&MenuEntry>) -> Self {
         let label = section.label.clone();
         match entry {
@@ -38,42 +36,42 @@ impl EditTarget {
         }
     }
 
-    /// The address of its editor.
-    pub(in super::super) fn address(&self, campaign: &str) -> String {
-        let path = format!("/campaigns/{}/edit", escaped(campaign));
+    /// The URL of the editor of this place.
+    pub(in super::super) fn editor_href(&self, campaign: &str) -> String {
+        let path = format!("/campaigns/{}/edit", percent_encode(campaign));
         match self {
-            Self::NewSection => address(&path, &[("new", "section")]),
-            Self::Section { label } => address(&path, &[("label", label)]),
-            Self::NewEntry { label } => address(&path, &[("label", label), ("new", "entry")]),
-            Self::Entry { label, keyword } => address(&path, &[("label", label), ("keyword", keyword)]),
+            Self::NewSection => with_query(&path, &[("new", "section")]),
+            Self::Section { label } => with_query(&path, &[("label", label)]),
+            Self::NewEntry { label } => with_query(&path, &[("label", label), ("new", "entry")]),
+            Self::Entry { label, keyword } => with_query(&path, &[("label", label), ("keyword", keyword)]),
         }
     }
 
-    /// What people call it.
-    pub(in super::super) fn in_words(&self) -> String {
+    /// For people: `Plans` or `Plans, entry 1`.
+    pub(in super::super) fn display_name(&self) -> String {
         match self {
             Self::Entry { label, keyword } => format!("{label}, entry {keyword}"),
             _ => self.label().to_owned(),
         }
     }
 
-    /// What changes of it are remembered by.
-    pub(super) fn edited(&self) -> CampaignNode {
+    /// The node under which the history records changes of this place.
+    pub(super) fn campaign_node(&self) -> CampaignNode {
         let keyword = if let Self::Entry { keyword, .. } = self { Some(keyword.as_str()) } else { None };
         CampaignNode::new(self.label(), keyword)
     }
 
-    /// Whether it is of a section, and not of a menu.
+    /// Whether it is a section, not a menu entry.
     pub(super) fn is_section(&self) -> bool {
         matches!(self, Self::NewSection | Self::Section { .. })
     }
 
-    /// Whether it is yet to be added.
+    /// Whether it does not exist yet.
     pub(super) fn is_new(&self) -> bool {
         matches!(self, Self::NewSection | Self::NewEntry { .. })
     }
 
-    /// The label of the section that has the menu.
+    /// The label of the section, or of the section with the menu entry. Empty for a new section.
     pub(super) fn label(&self) -> &str {
         match self {
             Self::NewSection => "",
@@ -81,12 +79,12 @@ impl EditTarget {
         }
     }
 
-    /// The section it is, or is in.
+    /// The section, or the section with the menu entry.
     pub(super) fn section_in<'a>(&self, campaign: &'a Campaign) -> Option<&'a Section> {
         campaign.sections.iter().find(|section| section.label == self.label())
     }
 
-    /// The menu entry it is.
+    /// The menu entry. `None` for a section.
     pub(super) fn entry_in<'a>(&self, campaign: &'a Campaign) -> Option<&'a MenuEntry> {
         let Self::Entry { keyword, .. } = self else { return None };
         let menu = &self.section_in(campaign)?.menu;
@@ -94,7 +92,7 @@ impl EditTarget {
         menu.get(position_of(keyword, &keywords)?)
     }
 
-    /// The place with its webhook, of the campaign as it has become.
+    /// The place with its webhook. `None` if it has no webhook.
     pub(super) fn place_in<'a>(&self, campaign: &'a Campaign) -> Option<WebhookPlace<'a>> {
         let section = self.section_in(campaign)?;
         let entry = match self {
@@ -105,7 +103,7 @@ impl EditTarget {
         Some(WebhookPlace { section, entry, webhook })
     }
 
-    /// The node of a document at the spot, added where it is new, and its path.
+    /// The node in the document and its JSON path. A new node is appended.
     pub(super) fn node_in<'a>(&self, document: &'a mut Value) -> Option<(&'a mut Value, String)> {
         let (i, j) = self.indexes_in(document)?;
         let path = format!("$.sections[{i}]");
@@ -116,7 +114,7 @@ impl EditTarget {
         }
     }
 
-    /// Takes the place out of a document.
+    /// Removes the place from the document. `None` if it is not there.
     pub(in super::super) fn remove_from(&self, document: &mut Value) -> Option<()> {
         let (i, j) = self.indexes_in(document).filter(|_| !self.is_new())?;
         let list = match j {
@@ -127,7 +125,7 @@ impl EditTarget {
         Some(())
     }
 
-    /// The index of the section, and that in its menu; the next ones where they are new.
+    /// The index of the section, and the index in its menu. A new place gets the next free index.
     fn indexes_in(&self, document: &Value) -> Option<(usize, Option<usize>)> {
         let sections = document["sections"].as_array().map(Vec::as_slice).unwrap_or_default();
         if *self == Self::NewSection {
@@ -146,20 +144,22 @@ impl EditTarget {
     }
 }
 
-/// Which of a menu's keywords an address names: the one that is written so, else the one that is the same. A menu from
-/// before there were normal forms may have two that are.
+/// The index of a keyword in a menu. An exact match wins over a match in normal form, because old menus may have
+/// several keywords with the same normal form.
 fn position_of(named: &str, keywords: &[Option<Keyword>]) -> Option<usize> {
-    let find = |is_it: &dyn Fn(&Keyword) -> bool| keywords.iter().position(|own| own.as_ref().is_some_and(is_it));
-    let form = NormalForm::of_text(named);
-    find(&|own| own.to_string() == named).or_else(|| find(&|own| own.normal_form() == form))
+    let find = |is_match: &dyn Fn(&Keyword) -> bool| {
+        keywords.iter().position(|keyword| keyword.as_ref().is_some_and(is_match))
+    };
+    let form = NormalForm::from_text(named);
+    find(&|keyword| keyword.to_string() == named).or_else(|| find(&|keyword| keyword.normal_form() == form))
 }
 
-/// Text as it is, anything else as its JSON.
+/// A string without quotes. Any other value as JSON.
 pub(super) fn as_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// An item of the array at a node; the next one is added.
+/// The item of an array. If `index` is the next one, an empty object is appended.
 fn item(node: &mut Value, index: usize) -> Option<&mut Value> {
     if node.is_null() {
         *node = json!([]);
@@ -177,7 +177,7 @@ mod tests {
     use crate::delivery::document::tests::example;
 
     #[test]
-    fn of_keywords_that_are_the_same_an_address_names_the_one_that_is_written_so() {
+    fn an_exact_keyword_wins_over_one_with_the_same_normal_form() {
         let keywords: Vec<_> =
             [json!(1.0), json!("１"), json!("Yes"), json!(null)].iter().map(Keyword::from_json).collect();
         for (named, expected) in [("1", Some(0)), ("1.0", Some(0)), ("１", Some(1)), (" yes", Some(2)), ("no", None)] {
@@ -186,27 +186,27 @@ mod tests {
     }
 
     #[test]
-    fn an_address_leads_back_to_its_spot() {
+    fn a_target_survives_the_round_trip_through_its_url() {
         let (label, keyword) = ("A & B/ü?".to_owned(), "1 +".to_owned());
-        for spot in [
+        for target in [
             EditTarget::NewSection,
             EditTarget::Section { label: label.clone() },
             EditTarget::NewEntry { label: label.clone() },
             EditTarget::Entry { label, keyword },
         ] {
-            let address = spot.address("a/b c");
-            let (path, query) = address.split_once('?').expect("a query");
+            let href = target.editor_href("a/b c");
+            let (path, query) = href.split_once('?').expect("a query");
             assert_eq!(path, "/campaigns/a%2Fb%20c/edit");
-            assert_eq!(EditTarget::of_query(&Form::read(query.as_bytes())), spot, "{address}");
+            assert_eq!(EditTarget::from_query(&Form::parse(query.as_bytes())), target, "{href}");
         }
     }
 
     #[test]
-    fn a_place_is_taken_out() {
+    fn a_place_is_removed_from_the_document() {
         let mut document = serde_json::to_value(example()).expect("JSON");
         let entry = EditTarget::Entry { label: "Welcome Message".to_owned(), keyword: "3".to_owned() };
         assert_eq!(entry.remove_from(&mut document), Some(()));
-        assert_eq!(entry.remove_from(&mut document), None, "it is gone");
+        assert_eq!(entry.remove_from(&mut document), None, "already removed");
         assert_eq!(document["sections"][0]["menu"].as_array().map(Vec::len), Some(4));
         let section = EditTarget::Section { label: "Plans".to_owned() };
         assert_eq!(section.remove_from(&mut document), Some(()));

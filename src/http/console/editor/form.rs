@@ -1,6 +1,7 @@
-//! What the form of a place has in its fields: made from a campaign, and written back into its document.
+//! The fields of the editor's form: filled from a campaign, and written back into its document.
 //!
-//! The document keeps what the form does not show, so nothing is lost by editing, and its rules are the only ones.
+//! Parts of the document that the form does not show stay unchanged. Validation happens only when the document is
+//! parsed.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -11,25 +12,24 @@ use crate::delivery::campaign::{Campaign, MASK, MenuEntry, Redirect, RedirectKin
 use crate::delivery::document;
 use crate::delivery::violation::Violation;
 
-/// The fields, as text.
+/// The fields as text. Serialized into the hidden field `base`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct EntryForm {
-    /// Of a section.
+    /// Only for a section, like the next two fields.
     pub(super) label: String,
     pub(super) is_welcome: bool,
     pub(super) message: String,
-    /// Of a menu entry.
+    /// Only for a menu entry, like the next field.
     pub(super) keyword: String,
     pub(super) option: String,
-    /// `interaction`, `campaign`, `webhook`, or nothing.
+    /// `interaction`, `campaign`, `webhook`, or empty.
     pub(super) redirect: String,
     pub(super) redirect_to: String,
     pub(super) has_webhook: bool,
-    /// What is in its fields, also while there is none: so nothing typed is lost by changing one's mind.
+    /// Kept even if `has_webhook` is false, so that no input is lost when the webhook is switched off and on again.
     pub(super) webhook: WebhookFields,
 }
 
-/// The fields of the webhook.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct WebhookFields {
     pub(super) url: String,
@@ -43,7 +43,7 @@ pub(super) struct WebhookFields {
     pub(super) retry: String,
 }
 
-/// A row of the headers.
+/// A header row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Header {
     pub(super) name: String,
@@ -57,34 +57,34 @@ impl Header {
 }
 
 impl EntryForm {
-    /// Those of a place; the empty ones of a place that is new. None where there is no such place.
-    pub(super) fn from_campaign(campaign: &Campaign, spot: &EditTarget) -> Option<Self> {
-        match spot {
+    /// Fields of a place. Empty for a new place. `None` if the place does not exist.
+    pub(super) fn from_campaign(campaign: &Campaign, target: &EditTarget) -> Option<Self> {
+        match target {
             EditTarget::NewSection => Some(Self::default()),
-            EditTarget::NewEntry { .. } => spot.section_in(campaign).map(|_| Self::default()),
-            EditTarget::Section { .. } => spot.section_in(campaign).map(Self::of_section),
-            EditTarget::Entry { .. } => spot.entry_in(campaign).map(Self::of_entry),
+            EditTarget::NewEntry { .. } => target.section_in(campaign).map(|_| Self::default()),
+            EditTarget::Section { .. } => target.section_in(campaign).map(Self::from_section),
+            EditTarget::Entry { .. } => target.entry_in(campaign).map(Self::from_entry),
         }
     }
 
-    fn of_section(section: &Section) -> Self {
+    fn from_section(section: &Section) -> Self {
         Self {
             label: section.label.clone(),
             is_welcome: section.kind == SectionKind::WelcomeMessage,
             message: section.message.clone().unwrap_or_default(),
-            ..Self::of_both(section.redirect.as_ref(), section.webhook.as_deref())
+            ..Self::from_common(section.redirect.as_ref(), section.webhook.as_deref())
         }
     }
 
-    fn of_entry(entry: &MenuEntry) -> Self {
+    fn from_entry(entry: &MenuEntry) -> Self {
         Self {
             keyword: entry.keyword.to_string(),
             option: entry.option.clone().unwrap_or_default(),
-            ..Self::of_both(entry.redirect.as_ref(), entry.webhook.as_deref())
+            ..Self::from_common(entry.redirect.as_ref(), entry.webhook.as_deref())
         }
     }
 
-    fn of_both(redirect: Option<&Redirect>, webhook: Option<&Webhook>) -> Self {
+    fn from_common(redirect: Option<&Redirect>, webhook: Option<&Webhook>) -> Self {
         let kind = redirect.map(|redirect| match redirect.kind {
             RedirectKind::Interaction => "interaction",
             RedirectKind::Campaign => "campaign",
@@ -99,14 +99,13 @@ impl EntryForm {
         }
     }
 
-    /// Those that a browser has sent.
-    pub(super) fn of_form(form: &Form) -> Self {
+    pub(super) fn from_form(form: &Form) -> Self {
         let text = |name: &str| form.get(name).replace("\r\n", "\n");
         let redirect = text("redirect");
-        // A redirect to a webhook is nothing without it.
+        // A redirect of type webhook needs a webhook.
         let has_webhook = form.has("webhook") || redirect == "webhook";
-        let names = form.all("header-name").map(str::trim);
-        let headers = names.zip(form.all("header-value").map(str::trim));
+        let names = form.get_all("header-name").map(str::trim);
+        let headers = names.zip(form.get_all("header-value").map(str::trim));
         Self {
             label: text("label").trim().to_owned(),
             is_welcome: form.get("kind") == "welcomeMessage",
@@ -132,7 +131,7 @@ impl EntryForm {
         }
     }
 
-    /// Takes out what only an editor sees.
+    /// Masks the secret and the header values.
     pub(super) fn mask(&mut self) {
         let webhook = &mut self.webhook;
         webhook.headers.iter_mut().for_each(|header| header.value = MASK.to_owned());
@@ -141,13 +140,13 @@ impl EntryForm {
         }
     }
 
-    /// Whether the redirect is to the webhook: menu text and redirect to are not available then.
+    /// If so, Menu Text and Redirect To are not available.
     pub(super) fn is_webhook_redirect(&self) -> bool {
         self.redirect == "webhook"
     }
 
-    /// The fields by the names that people read, for comparing.
-    pub(super) fn named(&self) -> Vec<(String, String)> {
+    /// Labels and values, to list the differences in a conflict.
+    pub(super) fn labeled_values(&self) -> Vec<(String, String)> {
         let mut named = vec![
             ("Label".to_owned(), self.label.clone()),
             ("Kind".to_owned(), if self.is_welcome { "Welcome Message".to_owned() } else { String::new() }),
@@ -168,18 +167,18 @@ impl EntryForm {
             ("Enabled".to_owned(), if webhook.is_disabled { "no" } else { "yes" }.to_owned()),
             ("Body".to_owned(), webhook.body.clone()),
             ("Signing secret".to_owned(), webhook.secret.clone()),
-            ("Time limit".to_owned(), webhook.timeout_ms.clone()),
-            ("Requests at once".to_owned(), webhook.max_concurrency.clone()),
-            ("Requests a second".to_owned(), webhook.rate_limit.clone()),
+            ("Time limit, ms".to_owned(), webhook.timeout_ms.clone()),
+            ("Concurrent requests".to_owned(), webhook.max_concurrency.clone()),
+            ("Requests per second".to_owned(), webhook.rate_limit.clone()),
             ("Retry policy".to_owned(), webhook.retry.clone()),
         ]);
         named.extend(webhook.headers.iter().map(|header| (format!("Header {}", header.name), header.value.clone())));
         named
     }
 
-    /// The spot where the place of `spot` is, once these are saved.
-    pub(super) fn spot_after(&self, spot: &EditTarget) -> EditTarget {
-        match spot {
+    /// The place after these fields are saved. A changed label or keyword moves it.
+    pub(super) fn target_after_save(&self, target: &EditTarget) -> EditTarget {
+        match target {
             EditTarget::NewSection | EditTarget::Section { .. } => EditTarget::Section { label: self.label.clone() },
             EditTarget::NewEntry { label } | EditTarget::Entry { label, .. } => {
                 EditTarget::Entry { label: label.clone(), keyword: self.keyword.clone() }
@@ -187,53 +186,64 @@ impl EntryForm {
         }
     }
 
-    /// Writes the fields into the document of a campaign, at a spot. What can't be written at all is left out.
-    pub(super) fn write(&self, document: &mut Value, spot: &EditTarget) -> TypedJson {
-        let Some((node, path)) = spot.node_in(document) else {
-            return TypedJson { path: String::new(), faults: vec![Violation::new("$", "this place is gone")] };
+    /// Writes the fields into the document of a campaign. Values that can't be written are left out and reported.
+    pub(super) fn write(&self, document: &mut Value, target: &EditTarget) -> WriteResult {
+        let Some((node, path)) = target.node_in(document) else {
+            return WriteResult {
+                path: String::new(),
+                violations: vec![Violation::new(
+                    "$",
+                    "This place no longer exists. It may have been renamed or deleted.",
+                )],
+            };
         };
-        let node = object(node);
-        let mut faults = Vec::new();
-        match spot {
+        let node = object_mut(node);
+        let mut violations = Vec::new();
+        match target {
             EditTarget::NewSection | EditTarget::Section { .. } => {
-                set(node, "label", Some(json!(self.label)));
-                set(node, "kind", Some(json!(if self.is_welcome { "welcomeMessage" } else { "interaction" })));
-                set(node, "message", text(&self.message));
+                set_or_remove(node, "label", Some(json!(self.label)));
+                set_or_remove(
+                    node,
+                    "kind",
+                    Some(json!(if self.is_welcome { "welcomeMessage" } else { "interaction" })),
+                );
+                set_or_remove(node, "message", text_value(&self.message));
             }
             EditTarget::NewEntry { .. } | EditTarget::Entry { .. } => {
                 let keyword = node.get("keyword").filter(|keyword| as_text(keyword) == self.keyword).cloned();
-                set(node, "keyword", Some(keyword.unwrap_or_else(|| keyword_of(&self.keyword))));
-                set(node, "option", text(&self.option).filter(|_| !self.is_webhook_redirect()));
+                set_or_remove(node, "keyword", Some(keyword.unwrap_or_else(|| keyword_value(&self.keyword))));
+                set_or_remove(node, "option", text_value(&self.option).filter(|_| !self.is_webhook_redirect()));
             }
         }
-        let redirect = text(&self.redirect).map(|kind| {
+        let redirect = text_value(&self.redirect).map(|kind| {
             let mut redirect = Map::from_iter([("type".to_owned(), kind)]);
-            set(&mut redirect, "to", text(&self.redirect_to).filter(|_| !self.is_webhook_redirect()));
+            set_or_remove(&mut redirect, "to", text_value(&self.redirect_to).filter(|_| !self.is_webhook_redirect()));
             Value::Object(redirect)
         });
-        set(node, "redirect", redirect);
+        set_or_remove(node, "redirect", redirect);
         if self.has_webhook {
-            let unwritten = self.webhook.write(object(node.entry("webhook").or_insert_with(|| json!({}))));
-            faults.extend(unwritten.into_iter().map(|fault| within(&format!("{path}.webhook"), fault)));
+            let webhook_violations = self.webhook.write(object_mut(node.entry("webhook").or_insert_with(|| json!({}))));
+            violations.extend(
+                webhook_violations.into_iter().map(|violation| prefix_path(&format!("{path}.webhook"), violation)),
+            );
         } else {
-            set(node, "webhook", None);
+            set_or_remove(node, "webhook", None);
         }
-        if let EditTarget::Section { label } = spot
+        if let EditTarget::Section { label } = target
             && *label != self.label
         {
-            follow_label(document, label, &self.label);
+            update_redirects(document, label, &self.label);
         }
-        TypedJson { path, faults }
+        WriteResult { path, violations }
     }
 }
 
-/// What came of writing fields into a document.
 #[derive(Debug)]
-pub(super) struct TypedJson {
-    /// The path of their place.
+pub(super) struct WriteResult {
+    /// The JSON path of the place.
     pub(super) path: String,
-    /// Those of what can't be written. All others are found when the document is read.
-    pub(super) faults: Vec<Violation>,
+    /// Values that could not be written. All other violations are found when the document is parsed.
+    pub(super) violations: Vec<Violation>,
 }
 
 impl WebhookFields {
@@ -242,112 +252,117 @@ impl WebhookFields {
         Self {
             url: webhook.url.as_str().to_owned(),
             is_disabled: !webhook.enabled,
-            body: if webhook.body.is_empty() { String::new() } else { pretty(&webhook.body.to_value()) },
+            body: if webhook.body.is_empty() { String::new() } else { indented_json(&webhook.body.to_value()) },
             headers: headers.map(|(name, value)| Header { name: name.clone(), value: as_text(value) }).collect(),
             secret: webhook.secret.clone().unwrap_or_default(),
             timeout_ms: webhook.timeout_ms.to_string(),
-            max_concurrency: webhook.max_concurrency.map(|most| most.to_string()).unwrap_or_default(),
+            max_concurrency: webhook.max_concurrency.map(|limit| limit.to_string()).unwrap_or_default(),
             rate_limit: webhook.rate_limit.as_ref().map(ToString::to_string).unwrap_or_default(),
-            retry: if webhook.retry.is_empty() { String::new() } else { pretty(&webhook.retry) },
+            retry: if webhook.retry.is_empty() { String::new() } else { indented_json(&webhook.retry) },
         }
     }
 
-    /// Gives back the faults of what it has left out.
+    /// Returns violations of the values that were left out.
     fn write(&self, node: &mut Map<String, Value>) -> Vec<Violation> {
-        let mut faults = Vec::new();
-        let mut read = |name: &str, text: &str| {
+        let mut violations = Vec::new();
+        let mut parse = |name: &str, text: &str| {
             if text.trim().is_empty() {
                 return None;
             }
             let value = document::read_value(text.as_bytes(), "an object of JSON");
             value
-                .map_err(|found| faults.extend(found.into_iter().map(|fault| within(&format!("$.{name}"), fault))))
+                .map_err(|parse_violations| {
+                    violations.extend(
+                        parse_violations.into_iter().map(|violation| prefix_path(&format!("$.{name}"), violation)),
+                    )
+                })
                 .ok()
         };
-        let (body, retry) = (read("body", &self.body), read("retry", &self.retry));
+        let (body, retry) = (parse("body", &self.body), parse("retry", &self.retry));
         let mut headers = Map::new();
         for header in self.headers.iter().filter(|header| !header.is_empty()) {
             if headers.insert(header.name.clone(), Value::from(header.value.as_str())).is_some() {
-                faults.push(Violation::new(
+                violations.push(Violation::new(
                     format!("$.headers[{}]", Value::from(header.name.as_str())),
-                    "this header is given twice: remove one",
+                    "This header occurs twice. Remove one.",
                 ));
             }
         }
-        set(node, "url", Some(json!(self.url)));
-        set(node, "enabled", Some(json!(!self.is_disabled)));
-        set(node, "body", body);
-        set(node, "headers", Some(Value::Object(headers)).filter(|_| !self.headers.is_empty()));
-        set(node, "secret", text(&self.secret));
+        set_or_remove(node, "url", Some(json!(self.url)));
+        set_or_remove(node, "enabled", Some(json!(!self.is_disabled)));
+        set_or_remove(node, "body", body);
+        set_or_remove(node, "headers", Some(Value::Object(headers)).filter(|_| !self.headers.is_empty()));
+        set_or_remove(node, "secret", text_value(&self.secret));
         if self.secret.is_empty() {
-            set(node, "previousSecrets", None);
+            set_or_remove(node, "previousSecrets", None);
         }
-        set(node, "timeoutMs", number(&self.timeout_ms));
-        set(node, "maxConcurrency", number(&self.max_concurrency));
-        set(node, "rateLimit", number(&self.rate_limit));
-        set(node, "retry", retry);
-        faults
+        set_or_remove(node, "timeoutMs", number_value(&self.timeout_ms));
+        set_or_remove(node, "maxConcurrency", number_value(&self.max_concurrency));
+        set_or_remove(node, "rateLimit", number_value(&self.rate_limit));
+        set_or_remove(node, "retry", retry);
+        violations
     }
 }
 
-/// The document follows a section to its new label: redirects to it lead there.
-fn follow_label(document: &mut Value, old: &str, new: &str) {
+/// Changes redirects to a section after its label has changed.
+fn update_redirects(document: &mut Value, old: &str, new: &str) {
     let sections = document["sections"].as_array_mut().into_iter().flatten();
     for section in sections {
-        redirect_to(&mut section["redirect"], old, new);
+        update_redirect(&mut section["redirect"], old, new);
         let menu = section["menu"].as_array_mut().into_iter().flatten();
-        menu.for_each(|entry| redirect_to(&mut entry["redirect"], old, new));
+        menu.for_each(|entry| update_redirect(&mut entry["redirect"], old, new));
     }
 }
 
-fn redirect_to(redirect: &mut Value, old: &str, new: &str) {
+fn update_redirect(redirect: &mut Value, old: &str, new: &str) {
     if redirect["type"] == "interaction" && redirect["to"] == old {
         redirect["to"] = json!(new);
     }
 }
 
-/// A keyword as documents have it: a number where it is written like one.
-fn keyword_of(text: &str) -> Value {
+/// A keyword becomes a number if it is a plain decimal integer without leading zeros.
+fn keyword_value(text: &str) -> Value {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit()) && (1..=15).contains(&text.len());
     let is_number = is_number && (text == "0" || !text.starts_with('0'));
-    if is_number { number(text).unwrap_or_default() } else { json!(text) }
+    if is_number { number_value(text).unwrap_or_default() } else { json!(text) }
 }
 
-/// The number of a field; what is none stays text, for the document's rules to refuse.
-fn number(text: &str) -> Option<Value> {
+/// A number. Other text stays a string, which the validation of the document rejects. `None` if blank.
+fn number_value(text: &str) -> Option<Value> {
     let number = serde_json::from_str(text).ok().filter(Value::is_number);
-    self::text(text).map(|text| number.unwrap_or(text))
+    text_value(text).map(|text| number.unwrap_or(text))
 }
 
-fn text(text: &str) -> Option<Value> {
+/// `None` if blank.
+fn text_value(text: &str) -> Option<Value> {
     Some(text).filter(|text| !text.trim().is_empty()).map(Value::from)
 }
 
-fn pretty(value: &impl Serialize) -> String {
+fn indented_json(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default()
 }
 
-fn set(node: &mut Map<String, Value>, name: &str, value: Option<Value>) {
+fn set_or_remove(node: &mut Map<String, Value>, name: &str, value: Option<Value>) {
     match value {
         Some(value) => drop(node.insert(name.to_owned(), value)),
         None => drop(node.shift_remove(name)),
     }
 }
 
-/// The object at a node, made one where it is none.
-fn object(node: &mut Value) -> &mut Map<String, Value> {
+/// The object at a node. A node that is not an object is replaced by an empty one.
+fn object_mut(node: &mut Value) -> &mut Map<String, Value> {
     if !node.is_object() {
         *node = json!({});
     }
     match node {
         Value::Object(fields) => fields,
-        _ => unreachable!("it was made an object"),
+        _ => unreachable!("the node was replaced by an object"),
     }
 }
 
-/// A fault of a part, at the place of the part.
-fn within(path: &str, fault: Violation) -> Violation {
-    Violation { path: fault.path.replacen('$', path, 1), ..fault }
+/// Puts the path of the parent node before the path of a violation.
+fn prefix_path(path: &str, violation: Violation) -> Violation {
+    Violation { path: violation.path.replacen('$', path, 1), ..violation }
 }
 
 #[cfg(test)]
@@ -355,12 +370,12 @@ mod tests {
     use super::*;
     use crate::delivery::document::tests::example;
 
-    fn spots(campaign: &Campaign) -> Vec<EditTarget> {
-        let of_section = |section| std::iter::once(EditTarget::new(section, None));
+    fn targets(campaign: &Campaign) -> Vec<EditTarget> {
+        let from_section = |section| std::iter::once(EditTarget::new(section, None));
         let of_menu = |section: &Section| {
             section.menu.iter().map(|entry| EditTarget::new(section, Some(entry))).collect::<Vec<_>>()
         };
-        campaign.sections.iter().flat_map(|section| of_section(section).chain(of_menu(section))).collect()
+        campaign.sections.iter().flat_map(|section| from_section(section).chain(of_menu(section))).collect()
     }
 
     fn document() -> Value {
@@ -368,29 +383,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_touched_is_written_as_it_was() {
+    fn unchanged_fields_write_the_same_document() {
         let campaign = example();
-        assert_eq!(spots(&campaign).len(), 8);
-        for spot in spots(&campaign) {
-            let fields = EntryForm::from_campaign(&campaign, &spot).expect("a place");
+        assert_eq!(targets(&campaign).len(), 8);
+        for target in targets(&campaign) {
+            let fields = EntryForm::from_campaign(&campaign, &target).expect("a place");
             let mut written = document();
-            assert_eq!(fields.write(&mut written, &spot).faults, []);
+            assert_eq!(fields.write(&mut written, &target).violations, []);
             let read = document::read(written.to_string().as_bytes(), crate::delivery::egress::HttpUrls::Refused, None);
-            assert_eq!(read.as_ref(), Ok(&campaign), "{spot:?}");
+            assert_eq!(read.as_ref(), Ok(&campaign), "{target:?}");
         }
     }
 
     #[test]
-    fn what_the_form_does_not_show_is_kept() {
+    fn values_that_the_form_does_not_show_are_kept() {
         let (campaign, mut written) = (example(), document());
         let (label, keyword) = ("Welcome Message".to_owned(), "4".to_owned());
-        let spot = EditTarget::Entry { label, keyword };
+        let target = EditTarget::Entry { label, keyword };
         written["sections"][0]["menu"][3]["webhook"]["previousSecrets"] = json!(["kept"]);
-        let mut fields = EntryForm::from_campaign(&campaign, &spot).expect("a place");
+        let mut fields = EntryForm::from_campaign(&campaign, &target).expect("a place");
         fields.option = "Best offers".to_owned();
         fields.webhook.secret = "whsec_x".to_owned();
-        let TypedJson { path, faults } = fields.write(&mut written, &spot);
-        assert_eq!(faults, []);
+        let WriteResult { path, violations } = fields.write(&mut written, &target);
+        assert_eq!(violations, []);
         let entry = &written["sections"][0]["menu"][3];
         assert_eq!(path, "$.sections[0].menu[3]");
         assert_eq!((&entry["option"], &entry["keyword"]), (&json!("Best offers"), &json!(4)));
@@ -399,23 +414,23 @@ mod tests {
     }
 
     #[test]
-    fn redirects_follow_a_section_to_its_new_label() {
+    fn redirects_follow_a_renamed_section() {
         let mut written = document();
-        let spot = EditTarget::Section { label: "Offers".to_owned() };
+        let target = EditTarget::Section { label: "Offers".to_owned() };
         let fields =
-            EntryForm { label: "Deals".to_owned(), ..EntryForm::from_campaign(&example(), &spot).expect("a place") };
-        assert_eq!(fields.write(&mut written, &spot).faults, []);
+            EntryForm { label: "Deals".to_owned(), ..EntryForm::from_campaign(&example(), &target).expect("a place") };
+        assert_eq!(fields.write(&mut written, &target).violations, []);
         assert_eq!(written["sections"][0]["menu"][3]["redirect"]["to"], "Deals");
         assert_eq!(written["sections"][0]["menu"][0]["redirect"]["to"], "Plans");
     }
 
     #[test]
-    fn a_redirect_to_a_webhook_has_no_text_and_leads_nowhere_else() {
+    fn a_webhook_redirect_has_no_option_and_no_target() {
         let mut written = document();
-        let spot = EditTarget::NewEntry { label: "Plans".to_owned() };
+        let target = EditTarget::NewEntry { label: "Plans".to_owned() };
         let form = "keyword=9&option=left+over&redirect=webhook&redirect-to=Offers&url=https%3A%2F%2Fexample.com%2F&enabled=on";
-        let fields = EntryForm::of_form(&Form::read(form.as_bytes()));
-        assert_eq!(fields.write(&mut written, &spot).path, "$.sections[1].menu[0]");
+        let fields = EntryForm::from_form(&Form::parse(form.as_bytes()));
+        assert_eq!(fields.write(&mut written, &target).path, "$.sections[1].menu[0]");
         let entry = &written["sections"][1]["menu"][0];
         assert_eq!(entry["redirect"], json!({ "type": "webhook" }));
         assert!(entry.get("option").is_none(), "{entry}");
@@ -423,20 +438,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_and_what_is_given_twice_has_its_place() {
-        let spot = EditTarget::NewSection;
+    fn invalid_json_and_duplicate_headers_are_reported_with_their_path() {
+        let target = EditTarget::NewSection;
         let form = "label=x&webhook=on&url=u&body=%7B&retry=%7B%22a%22%3A1%2C%22a%22%3A2%7D\
                     &header-name=a&header-value=1&header-name=a&header-value=2&header-name=&header-value=";
-        let TypedJson { path: at, faults } =
-            EntryForm::of_form(&Form::read(form.as_bytes())).write(&mut document(), &spot);
-        let paths: Vec<_> = faults.iter().map(|fault| fault.path.as_str()).collect();
+        let WriteResult { path: target_path, violations } =
+            EntryForm::from_form(&Form::parse(form.as_bytes())).write(&mut document(), &target);
+        let paths: Vec<_> = violations.iter().map(|violation| violation.path.as_str()).collect();
         let path = "$.sections[3].webhook";
         assert_eq!(paths, [format!("{path}.body"), format!("{path}.retry.a"), format!("{path}.headers[\"a\"]")]);
-        assert_eq!(at, "$.sections[3]");
+        assert_eq!(target_path, "$.sections[3]");
     }
 
     #[test]
-    fn keywords_are_numbers_where_they_look_like_some() {
+    fn keywords_that_look_like_integers_become_numbers() {
         for (text, keyword) in [
             ("1", json!(1)),
             ("0", json!(0)),
@@ -447,7 +462,7 @@ mod tests {
             ("", json!("")),
             ("1234567890123456", json!("1234567890123456")),
         ] {
-            assert_eq!(keyword_of(text), keyword, "{text}");
+            assert_eq!(keyword_value(text), keyword, "{text}");
         }
     }
 }

@@ -1,31 +1,29 @@
-//! Whether all is well; if not, what is wrong and what to do.
+//! The health summary of the overview: what is wrong and what to do.
 
 use super::super::super::health::UnreadyReason;
 use super::super::format;
 
-/// So many requests of the last minute say something of all.
-const MANY: u64 = 20;
+/// With fewer requests in the last minute, the failure ratio is not meaningful.
+const MIN_REQUESTS: u64 = 20;
 
-/// What is known of a worker and what it has to do with.
 #[derive(Debug, Default)]
 pub(super) struct HealthInputs {
-    /// Why it is not well.
-    pub(super) trouble: Option<UnreadyReason>,
-    /// Endpoints whose breaker is not closed.
-    pub(super) broken: u64,
-    /// Dead letters pending.
+    /// Why the worker is not ready, if it is not.
+    pub(super) unready_reason: Option<UnreadyReason>,
+    /// Number of endpoints whose breaker is not closed.
+    pub(super) open_breakers: u64,
+    /// Number of pending dead letters.
     pub(super) pending: u64,
-    /// Replays that are paused.
-    pub(super) paused: u64,
-    /// Requests of the last minute, and those of them that failed.
+    /// Number of paused replays.
+    pub(super) paused_replays: u64,
+    /// Number of requests in the last minute, and how many of them failed.
     pub(super) attempts: u64,
     pub(super) failed: u64,
 }
 
-/// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
-    Well,
+    Healthy,
     Attention,
     Trouble,
 }
@@ -33,142 +31,148 @@ pub(super) enum Level {
 impl Level {
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            Self::Well => "well",
+            Self::Healthy => "well",
             Self::Attention => "attention",
             Self::Trouble => "trouble",
         }
     }
 
-    pub(super) fn words(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
-            Self::Well => "All is well",
+            Self::Healthy => "All is well",
             Self::Attention => "Attention",
             Self::Trouble => "Trouble",
         }
     }
 }
 
-/// One thing that is so, and what to do about it.
+/// A finding, with advice on what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HealthFinding {
     pub(super) level: Level,
-    pub(super) what: String,
-    pub(super) todo: &'static str,
-    /// Where to go, and what is there.
+    pub(super) description: String,
+    pub(super) advice: &'static str,
+    /// URL and name of a page that helps.
     pub(super) link: Option<(&'static str, &'static str)>,
 }
 
-/// All there is to say, the worst first; at least one point.
-pub(super) fn points(observed: &HealthInputs) -> Vec<HealthFinding> {
-    let mut points: Vec<HealthFinding> = observed.trouble.iter().map(of_trouble).collect();
-    if observed.broken > 0 {
-        points.push(attention(
-            format!("{} no requests", format::new(observed.broken, "endpoint takes", "endpoints take")),
-            "Deliveries to it wait in RabbitMQ, and go on by themselves when it answers again. Tell whoever runs it.",
+/// All findings, worst first. There is always at least one.
+pub(super) fn findings(inputs: &HealthInputs) -> Vec<HealthFinding> {
+    let mut findings: Vec<HealthFinding> = inputs.unready_reason.iter().map(from_unready_reason).collect();
+    if inputs.open_breakers > 0 {
+        findings.push(attention(
+            format!("{} no requests", format::counted(inputs.open_breakers, "endpoint takes", "endpoints take")),
+            "Deliveries to it wait in RabbitMQ and resume automatically when it responds again. Inform the operator of the endpoint.",
             ("/endpoints", "Endpoints"),
         ));
     }
-    if observed.attempts >= MANY && observed.failed * 4 >= observed.attempts {
-        let share = format::percent(observed.failed as f64 / observed.attempts as f64);
-        points.push(attention(
+    if inputs.attempts >= MIN_REQUESTS && inputs.failed * 4 >= inputs.attempts {
+        let share = format::percent(inputs.failed as f64 / inputs.attempts as f64);
+        findings.push(attention(
             format!("{share} of the last minute's requests failed"),
-            "They are tried again. Where many endpoints fail in the same way the cause is on this side: look at DNS, the \
-             network and the egress settings.",
+            "Waypost retries them. If many endpoints fail in the same way, the cause is probably on this side. Check DNS, \
+             the network and the egress settings.",
             ("/endpoints", "Endpoints"),
         ));
     }
-    if observed.pending > 0 {
-        points.push(attention(
-            format!("{} pending", format::new(observed.pending, "dead letter is", "dead letters are")),
-            "Find out why they failed, have that mended, then replay them; discard what nobody needs.",
+    if inputs.pending > 0 {
+        findings.push(attention(
+            format!("{} pending", format::counted(inputs.pending, "dead letter is", "dead letters are")),
+            "Find out why they failed and fix the cause. Then replay them, or discard those that are not needed.",
             ("/dead-letters?state=pending", "Dead letters"),
         ));
     }
-    if observed.paused > 0 {
-        points.push(attention(
-            format!("{} paused", format::new(observed.paused, "replay is", "replays are")),
-            "Somebody has paused it. Nothing of it is sent until it is resumed.",
+    if inputs.paused_replays > 0 {
+        findings.push(attention(
+            format!("{} paused", format::counted(inputs.paused_replays, "replay is", "replays are")),
+            "A user paused it. It sends nothing until it is resumed.",
             ("/replays", "Replays"),
         ));
     }
-    if points.is_empty() {
-        points.push(well(observed));
+    if findings.is_empty() {
+        findings.push(healthy_finding(inputs));
     }
-    points
+    findings
 }
 
-fn attention(what: String, todo: &'static str, link: (&'static str, &'static str)) -> HealthFinding {
-    HealthFinding { level: Level::Attention, what, todo, link: Some(link) }
+fn attention(description: String, advice: &'static str, link: (&'static str, &'static str)) -> HealthFinding {
+    HealthFinding { level: Level::Attention, description, advice, link: Some(link) }
 }
 
-fn well(observed: &HealthInputs) -> HealthFinding {
-    let what = match (observed.attempts, observed.failed) {
-        (0, _) => "consuming, and there was nothing to send in the last minute".to_owned(),
+fn healthy_finding(inputs: &HealthInputs) -> HealthFinding {
+    let description = match (inputs.attempts, inputs.failed) {
+        (0, _) => "consuming, with nothing to send in the last minute".to_owned(),
         (attempts, 0) => {
-            let them = if attempts == 1 { "it" } else { "all" };
-            format!("{} in the last minute, {them} answered with 2xx", format::new(attempts, "request", "requests"))
+            let requests = format::counted(attempts, "request", "requests");
+            let all = if attempts == 1 { "" } else { "all " };
+            format!("{requests} in the last minute, {all}answered with 2xx")
         }
         (attempts, failed) => format!(
-            "{} in the last minute, {} of them failed and tried again",
-            format::new(attempts, "request", "requests"),
+            "{} in the last minute, of which {} failed and will be retried",
+            format::counted(attempts, "request", "requests"),
             format::percent(failed as f64 / attempts as f64)
         ),
     };
-    HealthFinding { level: Level::Well, what, todo: "", link: None }
+    HealthFinding { level: Level::Healthy, description, advice: "", link: None }
 }
 
-fn of_trouble(trouble: &UnreadyReason) -> HealthFinding {
-    let (level, todo) = match trouble {
+fn from_unready_reason(unready_reason: &UnreadyReason) -> HealthFinding {
+    let (level, advice) = match unready_reason {
         UnreadyReason::NotConnected(_) => (
             Level::Trouble,
-            "Nothing is delivered. See that RabbitMQ runs and that this worker reaches it; it keeps trying, and events wait \
-             in the broker meanwhile.",
+            "Nothing is delivered. Check that RabbitMQ is running and that this worker can reach it. Events wait in the \
+             broker, and the worker keeps reconnecting.",
         ),
         UnreadyReason::CatchingUp => (
             Level::Attention,
-            "Deliveries begin when it is read, usually within seconds. If it lasts, look at RabbitMQ and this worker's log.",
+            "Deliveries start when the configuration is loaded, usually within seconds. If it takes longer, check RabbitMQ \
+             and the log of this worker.",
         ),
         UnreadyReason::Incomplete(_) => (
             Level::Trouble,
-            "No event is lost: events and retries wait in the broker. Find a worker that has all campaigns before you decide, and \
-             do not delete the store of any worker.",
+            "No event is lost: events and retries wait in the broker. Find a worker that has all campaigns before you \
+             decide. Do not delete the store of any worker.",
         ),
         UnreadyReason::Stopping => (
             Level::Attention,
-            "This worker finishes what is in hand and ends. Other workers go on; what is left goes back to the broker.",
+            "This worker finishes the messages in flight and stops. Other workers continue. The broker redelivers \
+             unfinished messages.",
         ),
         UnreadyReason::NotPublishing(_) => (
             Level::Trouble,
-            "What is delivered at once goes on; retries and dead letters wait in hand. See that RabbitMQ runs and that this \
-             worker reaches it; it keeps trying.",
+            "First attempts that succeed continue. Retries and dead letters wait in memory. Check that RabbitMQ is running \
+             and that this worker can reach it. The worker keeps reconnecting.",
         ),
         UnreadyReason::Blocked => (
             Level::Trouble,
-            "Give RabbitMQ memory or disk space. What is delivered at once goes on; retries and dead letters wait in hand.",
+            "Give RabbitMQ more memory or disk space. First attempts that succeed continue. Retries and dead letters wait in \
+             memory.",
         ),
         UnreadyReason::Stalled(_) => (
             Level::Trouble,
-            "Look at this worker's log and at the endpoints below. A restart loses nothing: what is in hand is given out again.",
+            "Check the log of this worker and the endpoints below. A restart loses nothing, because the broker redelivers \
+             messages in flight.",
         ),
         UnreadyReason::Topology(_) => (
             Level::Trouble,
-            "Do what it says, or run `waypost doctor`. Workers still deliver from the queues that exist.",
+            "Follow the message above, or run `waypost doctor`. Workers still deliver from the queues that exist.",
         ),
         UnreadyReason::NotFollowingCampaigns(_) => (
             Level::Trouble,
-            "This worker delivers by an old configuration. Look at RabbitMQ's campaigns stream and at this worker's log.",
+            "This worker delivers with an old configuration. Check the campaigns stream in RabbitMQ and the log of this \
+             worker.",
         ),
         UnreadyReason::NotFollowingDeadLetters(_) => (
             Level::Trouble,
-            "Deliveries go on; dead letters and replays shown here are old. Look at RabbitMQ's dead-letters stream and at this \
-             worker's log.",
+            "Deliveries continue, but the dead letters and replays shown here are outdated. Check the dead-letters stream in \
+             RabbitMQ and the log of this worker.",
         ),
     };
-    let mut what = trouble.to_string();
-    if let Some(first) = what.get_mut(..1) {
+    let mut description = unready_reason.to_string();
+    if let Some(first) = description.get_mut(..1) {
         first.make_ascii_uppercase();
     }
-    HealthFinding { level, what, todo, link: None }
+    HealthFinding { level, description, advice, link: None }
 }
 
 #[cfg(test)]
@@ -177,46 +181,62 @@ mod tests {
 
     use super::*;
 
-    fn first(observed: HealthInputs) -> (Level, String) {
-        let points = points(&observed);
-        assert!(points.is_sorted_by_key(|point| std::cmp::Reverse(point.level)), "{points:?}");
-        assert!(points.iter().all(|point| point.todo.is_empty() == (point.level == Level::Well)), "{points:?}");
-        (points[0].level, points[0].what.clone())
+    fn first(inputs: HealthInputs) -> (Level, String) {
+        let findings = findings(&inputs);
+        assert!(findings.is_sorted_by_key(|finding| std::cmp::Reverse(finding.level)), "{findings:?}");
+        assert!(
+            findings.iter().all(|finding| finding.advice.is_empty() == (finding.level == Level::Healthy)),
+            "{findings:?}"
+        );
+        (findings[0].level, findings[0].description.clone())
     }
 
     #[test]
-    fn what_is_worst_comes_first() {
-        let said = |level, words: &str| (level, words.to_owned());
-        let quiet = "consuming, and there was nothing to send in the last minute";
-        assert_eq!(first(HealthInputs::default()), said(Level::Well, quiet));
+    fn the_worst_finding_comes_first() {
+        let expected = |level, label: &str| (level, label.to_owned());
+        let quiet = "consuming, with nothing to send in the last minute";
+        assert_eq!(first(HealthInputs::default()), expected(Level::Healthy, quiet));
         let busy = |failed| HealthInputs { attempts: 200, failed, ..HealthInputs::default() };
-        assert_eq!(first(busy(0)), said(Level::Well, "200 requests in the last minute, all answered with 2xx"));
+        assert_eq!(first(busy(0)), expected(Level::Healthy, "200 requests in the last minute, all answered with 2xx"));
         assert_eq!(
             first(busy(40)),
-            said(Level::Well, "200 requests in the last minute, 20 % of them failed and tried again")
+            expected(Level::Healthy, "200 requests in the last minute, of which 20 % failed and will be retried")
         );
-        assert_eq!(first(busy(150)), said(Level::Attention, "75 % of the last minute's requests failed"));
+        assert_eq!(first(busy(150)), expected(Level::Attention, "75 % of the last minute's requests failed"));
         let few = HealthInputs { attempts: 2, failed: 2, ..HealthInputs::default() };
-        assert_eq!(first(few).0, Level::Well, "two requests say nothing");
+        assert_eq!(first(few).0, Level::Healthy, "two requests are too few");
         let pending = HealthInputs { pending: 1, ..busy(0) };
-        assert_eq!(first(pending), said(Level::Attention, "one dead letter is pending"));
-        let paused = HealthInputs { paused: 1, pending: 1, ..busy(0) };
-        assert_eq!(points(&paused).len(), 2);
-        assert_eq!(first(HealthInputs { pending: 0, ..paused }), said(Level::Attention, "one replay is paused"));
-        let broken = HealthInputs { broken: 2, pending: 4_000, ..busy(0) };
-        assert_eq!(points(&broken).len(), 2);
-        assert_eq!(first(broken), said(Level::Attention, "2 endpoints take no requests"));
-        let blocked = HealthInputs { trouble: Some(UnreadyReason::Blocked), broken: 1, pending: 1, ..busy(0) };
-        assert_eq!(first(blocked), said(Level::Trouble, "The broker takes no messages: it is short of memory or disk"));
-        for trouble in [
+        assert_eq!(first(pending), expected(Level::Attention, "one dead letter is pending"));
+        let paused_replays = HealthInputs { paused_replays: 1, pending: 1, ..busy(0) };
+        assert_eq!(findings(&paused_replays).len(), 2);
+        assert_eq!(
+            first(HealthInputs { pending: 0, ..paused_replays }),
+            expected(Level::Attention, "one replay is paused")
+        );
+        let open_breakers = HealthInputs { open_breakers: 2, pending: 4_000, ..busy(0) };
+        assert_eq!(findings(&open_breakers).len(), 2);
+        assert_eq!(first(open_breakers), expected(Level::Attention, "2 endpoints take no requests"));
+        let blocked =
+            HealthInputs { unready_reason: Some(UnreadyReason::Blocked), open_breakers: 1, pending: 1, ..busy(0) };
+        assert_eq!(
+            first(blocked),
+            expected(Level::Trouble, "The broker takes no messages: it is short of memory or disk")
+        );
+        for unready_reason in [
             UnreadyReason::NotConnected("refused".to_owned()),
             UnreadyReason::NotPublishing("refused".to_owned()),
             UnreadyReason::Stalled(Duration::from_secs(61)),
         ] {
-            assert_eq!(first(HealthInputs { trouble: Some(trouble), ..HealthInputs::default() }).0, Level::Trouble);
+            assert_eq!(
+                first(HealthInputs { unready_reason: Some(unready_reason), ..HealthInputs::default() }).0,
+                Level::Trouble
+            );
         }
-        for trouble in [UnreadyReason::CatchingUp, UnreadyReason::Stopping] {
-            assert_eq!(first(HealthInputs { trouble: Some(trouble), ..HealthInputs::default() }).0, Level::Attention);
+        for unready_reason in [UnreadyReason::CatchingUp, UnreadyReason::Stopping] {
+            assert_eq!(
+                first(HealthInputs { unready_reason: Some(unready_reason), ..HealthInputs::default() }).0,
+                Level::Attention
+            );
         }
     }
 }

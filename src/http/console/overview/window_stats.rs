@@ -1,4 +1,4 @@
-//! From samples of the counters to figures: what came in between two of them.
+//! Counts, rates and percentiles between two samples of the counters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,6 @@ use crate::delivery::outcome::Cause;
 use crate::metrics::history::Sample;
 use crate::metrics::snapshot::{Counts, HistogramSnapshot, Quantile};
 
-/// Two samples, and what lies between them.
 pub(super) struct StatsWindow {
     from: Arc<Counts>,
     to: Arc<Counts>,
@@ -15,13 +14,13 @@ pub(super) struct StatsWindow {
 }
 
 impl StatsWindow {
-    /// The last while, or less where there is no more; none where nothing has been measured yet.
-    pub(super) fn last(samples: &[Sample], while_: Duration) -> Option<Self> {
+    /// The last `duration`, or as much of it as there are samples. `None` with fewer than two samples.
+    pub(super) fn last(samples: &[Sample], duration: Duration) -> Option<Self> {
         let last = samples.last()?;
-        Self::between(samples, last.at.saturating_sub(while_), last.at)
+        Self::between(samples, last.at.saturating_sub(duration), last.at)
     }
 
-    /// Between two times, as far as there are samples.
+    /// Between two times, as far as there are samples. `None` if there is no sample in between.
     pub(super) fn between(samples: &[Sample], from: Duration, to: Duration) -> Option<Self> {
         let at = |time: Duration| samples.partition_point(|sample| sample.at <= time).checked_sub(1);
         let (begin, end) = (at(from).unwrap_or_default(), at(to)?);
@@ -32,22 +31,22 @@ impl StatsWindow {
         })
     }
 
-    /// By how much a counter has grown.
+    /// The increase of a counter.
     pub(super) fn count(&self, of: impl Fn(&Counts) -> u64) -> u64 {
         of(&self.to).saturating_sub(of(&self.from))
     }
 
-    /// By how much in a second.
+    /// The increase of a counter per second.
     pub(super) fn rate(&self, of: impl Fn(&Counts) -> u64) -> f64 {
         self.count(of) as f64 / self.seconds
     }
 
-    /// What of a histogram came.
+    /// The increase of a histogram.
     pub(super) fn values(&self, of: impl Fn(&Counts) -> &HistogramSnapshot) -> HistogramSnapshot {
         of(&self.to).since(of(&self.from))
     }
 
-    /// How requests failed, the most frequent first.
+    /// Causes of failed requests, most frequent first.
     pub(super) fn causes(&self) -> Vec<(Cause, u64)> {
         let failures = Cause::ALL.into_iter().filter(|cause| *cause != Cause::Ok);
         let counted = failures.map(|cause| (cause, self.count(|counts| counts.attempts[cause as usize])));
@@ -57,7 +56,6 @@ impl StatsWindow {
     }
 }
 
-/// The median, and what one of twenty and one of a hundred exceeds.
 pub(super) struct Percentiles {
     pub(super) p50: Quantile,
     pub(super) p95: Quantile,
@@ -65,7 +63,7 @@ pub(super) struct Percentiles {
 }
 
 impl Percentiles {
-    /// Those of some values; none where there are no values.
+    /// `None` if the histogram is empty.
     pub(super) fn from_histogram(values: &HistogramSnapshot) -> Option<Self> {
         let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|share| values.quantile(share));
         Some(Self { p50: p50?, p95: p95?, p99: p99? })
@@ -76,7 +74,7 @@ impl Percentiles {
 pub(super) mod tests {
     use super::*;
 
-    /// Samples at these seconds, with so many requests delivered and failed by then.
+    /// Samples from tuples of the second and the total delivered and failed requests.
     pub(in super::super) fn samples(counts: &[(u64, u64, u64)]) -> Vec<Sample> {
         let sample = |(second, delivered, failed): &(u64, u64, u64)| {
             let mut counts = Counts::default();
@@ -94,17 +92,17 @@ pub(super) mod tests {
     #[test]
     fn rates_are_differences_over_the_time_between() {
         let samples = samples(&[(0, 0, 0), (10, 50, 1), (12, 90, 1), (20, 90, 7)]);
-        let last = |while_| StatsWindow::last(&samples, seconds(while_)).expect("a span");
+        let last = |duration| StatsWindow::last(&samples, seconds(duration)).expect("a window");
         assert_eq!((last(8).count(Counts::delivered), last(8).rate(Counts::failed)), (0, 0.75));
         // Between two samples the older one counts, and the time since then.
         assert_eq!(last(9).rate(Counts::delivered), 4.0);
         assert_eq!(last(3_600).rate(Counts::delivered), 4.5, "as far as there are samples");
-        let early = StatsWindow::between(&samples, seconds(0), seconds(11)).expect("a span");
+        let early = StatsWindow::between(&samples, seconds(0), seconds(11)).expect("a window");
         assert_eq!(early.rate(Counts::delivered), 5.0);
     }
 
     #[test]
-    fn where_nothing_was_measured_there_is_no_figure() {
+    fn there_is_no_window_without_samples() {
         let none = |samples: &[Sample]| StatsWindow::last(samples, seconds(60)).is_none();
         assert!(none(&[]) && none(&samples(&[(0, 0, 0)])));
         let late = samples(&[(100, 1, 1), (101, 2, 2)]);
@@ -114,12 +112,12 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn causes_are_told_by_how_frequent_they_are() {
+    fn causes_are_sorted_by_frequency() {
         let mut samples = samples(&[(0, 0, 5), (1, 9, 8)]);
         let mut counts = Counts::clone(&samples[1].counts);
         counts.attempts[Cause::Dns as usize] = 70;
         samples[1].counts = Arc::new(counts);
-        let span = StatsWindow::last(&samples, seconds(60)).expect("a span");
-        assert_eq!(span.causes(), [(Cause::Dns, 70), (Cause::Timeout, 3)]);
+        let window = StatsWindow::last(&samples, seconds(60)).expect("a window");
+        assert_eq!(window.causes(), [(Cause::Dns, 70), (Cause::Timeout, 3)]);
     }
 }

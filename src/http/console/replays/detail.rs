@@ -1,4 +1,4 @@
-//! One replay: how far it has come, kept up to date, and what it is told.
+//! The page of one replay: progress with live updates, and the commands pause, resume and cancel.
 
 use std::time::{Duration, Instant};
 
@@ -13,30 +13,29 @@ use super::super::super::dead_letters::query;
 use super::super::super::extract::Id;
 use super::super::super::route::Route;
 use super::super::format::Count;
-use super::super::labels::{dead_letters, list_of};
-use super::super::layout::{Layout, PageError, RequestContext, Time, live, page};
-use super::super::letter_view::view;
+use super::super::labels::letter_count;
+use super::super::layout::{Layout, PageError, RequestContext, Time, live_fragments, page};
+use super::super::letter_view::view_or_response;
 use super::super::links;
-use super::choice;
+use super::describe_letters;
 use crate::config::Role;
 use crate::dead_letters::DeadLetterError;
 use crate::delivery::dead_letter::LetterState;
 use crate::delivery::dead_letter::filter::LetterFilter;
-use crate::delivery::duration::rough;
+use crate::delivery::duration::approximate;
 use crate::delivery::replay::{Replay, ReplayCommand, ReplayConfig, ReplayId, ReplayState};
 use crate::replays::rate_meter::{RateMeter, decimal};
 
-/// How often news are sent at most. Less often a person's eye takes them for one.
-const NEWS: Duration = Duration::from_millis(500);
+/// Updates are sent at most this often.
+const MIN_UPDATE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Without news the pace falls all the same.
-const NO_NEWS: Duration = Duration::from_secs(3);
+/// Without progress, an update is sent after this time, so that the shown rate falls.
+const MAX_UPDATE_INTERVAL: Duration = Duration::from_secs(3);
 
-/// The pages of one replay.
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/replays/{id}", Role::Viewer, show),
-        Route::get("/replays/{id}/live", Role::Viewer, follow),
+        Route::get("/replays/{id}/live", Role::Viewer, stream),
         Route::post("/replays/{id}/pause", Role::Operator, pause),
         Route::post("/replays/{id}/resume", Role::Operator, resume),
         Route::post("/replays/{id}/cancel", Role::Operator, cancel),
@@ -46,70 +45,72 @@ pub(super) fn routes() -> Vec<Route> {
 #[derive(Template)]
 #[template(path = "replay.html")]
 struct ReplayPage {
-    frame: Layout,
+    layout: Layout,
     id: String,
-    address: String,
-    which: String,
+    href: String,
+    selection: String,
     config: &'static str,
     rate: String,
     ratio: String,
     by: String,
     created: Time,
-    complaint: Option<String>,
-    course: ProgressFragment,
+    error: Option<String>,
+    progress: ProgressFragment,
     is_open: bool,
 }
 
-/// The part that changes.
+/// The part of the page that is updated live.
 #[derive(Template)]
-#[template(path = "replay_course.html")]
+#[template(path = "replay_progress.html")]
 struct ProgressFragment {
-    frame: Layout,
-    address: String,
+    layout: Layout,
+    href: String,
     state: &'static str,
     total: u64,
     sent: u64,
-    left: u64,
+    remaining: u64,
     delivered: u64,
     failed: u64,
     requeued: u64,
     per_second: Option<String>,
-    end: Option<(Time, String)>,
+    expected_end: Option<(Time, String)>,
     ended: Option<Time>,
     outcome: Option<String>,
-    /// The letters that it has made.
-    dead_again: Option<String>,
-    /// What was not sent, and where it is found.
+    /// URL of the list of dead letters that the replay has created.
+    failed_href: Option<String>,
+    /// Number of letters that were not sent, as text, and the URL of their list.
     unsent: Option<(String, String)>,
     commands: Vec<&'static str>,
 }
 
 impl ProgressFragment {
-    fn new(replay: &Replay, pace: &RateMeter, visit: &RequestContext) -> Self {
-        let left = replay.total.saturating_sub(replay.sent);
+    fn new(replay: &Replay, rate_meter: &RateMeter, context: &RequestContext) -> Self {
+        let remaining = replay.total.saturating_sub(replay.sent);
         let is_running = replay.state == ReplayState::Running;
-        let end = pace.time_for(left).filter(|_| is_running && left > 0).and_then(|time| {
+        let expected_end = rate_meter.time_for(remaining).filter(|_| is_running && remaining > 0).and_then(|time| {
             let at = Utc::now().checked_add_signed(TimeDelta::from_std(time).ok()?)?;
-            Some((Time(at), rough(time)))
+            Some((Time(at), approximate(time)))
         });
         let commands = [ReplayCommand::Pause, ReplayCommand::Resume, ReplayCommand::Cancel].into_iter();
-        let commands = commands.filter(|command| command.apply(replay.state).is_some() && visit.may(Role::Operator));
+        let commands =
+            commands.filter(|command| command.apply(replay.state).is_some() && context.has_role(Role::Operator));
         Self {
-            frame: Layout::new(visit, ""),
-            address: links::replay(&replay.id),
+            layout: Layout::new(context, ""),
+            href: links::replay(&replay.id),
             state: replay.state.as_str(),
             total: replay.total,
             sent: replay.sent,
-            left,
+            remaining,
             delivered: replay.delivered,
             failed: replay.failed,
             requeued: replay.requeued,
-            per_second: pace.per_second().filter(|_| is_running).map(decimal),
-            end,
+            per_second: rate_meter.per_second().filter(|_| is_running).map(decimal),
+            expected_end,
             ended: replay.ended_at.map(Time),
             outcome: outcome(replay),
-            dead_again: (replay.failed > 0).then(|| list_of(&made_by(replay))),
-            unsent: (left > 0 && !replay.state.is_open()).then(|| (dead_letters(left), list_of(&unsent(replay)))),
+            failed_href: (replay.failed > 0).then(|| links::letter_list(&created_letters(replay))),
+            unsent: (remaining > 0 && !replay.state.is_open())
+                .then(|| (letter_count(remaining), links::letter_list(&unsent(replay)))),
             commands: commands.map(ReplayCommand::as_str).collect(),
         }
     }
@@ -119,150 +120,157 @@ impl ProgressFragment {
     }
 }
 
-/// How it has ended, in a sentence.
+/// A sentence about the result. `None` while the replay is open.
 fn outcome(replay: &Replay) -> Option<String> {
     let sentence = match replay.state {
         ReplayState::Running | ReplayState::Paused => return None,
-        ReplayState::Done if replay.failed == 0 => "All of them were sent, and none failed.".to_owned(),
-        ReplayState::Done => format!("All of them were sent; {} failed again.", dead_letters(replay.failed)),
-        ReplayState::Cancelled => "It was cancelled.".to_owned(),
+        ReplayState::Done if replay.failed == 0 => "All dead letters were sent. None failed.".to_owned(),
+        ReplayState::Done => format!("All dead letters were sent. {} failed again.", letter_count(replay.failed)),
+        ReplayState::Cancelled => "The replay was cancelled.".to_owned(),
         ReplayState::Stopped => {
             let ratio = replay.stop_on_failure_ratio.map_or_else(String::new, |ratio| format!(" ({ratio})"));
-            format!("It stopped by its failure ratio{ratio}: look at what failed before you send more.")
+            format!("The replay stopped because of its failure ratio{ratio}. Check what failed before you send more.")
         }
     };
     Some(sentence)
 }
 
-/// The letters that a replay has made of those that failed again.
-fn made_by(replay: &Replay) -> LetterFilter {
+/// Matches the dead letters that a replay has created for those that failed again.
+fn created_letters(replay: &Replay) -> LetterFilter {
     let fields = query::fields(&replay.filter.clone().unwrap_or_default()).into_iter();
-    let kept = fields.filter(|(name, _)| LetterFilter::LASTING.contains(name));
-    // It could be read with more conditions.
-    let kept = query::filter(kept.map(|(name, value)| (name.to_owned(), value))).unwrap_or_default();
-    LetterFilter { since: Some(replay.created_at), state: Some(LetterState::Pending), ..kept }
+    let fields = fields.filter(|(name, _)| LetterFilter::STABLE_FIELDS.contains(name));
+    // A valid filter stays valid with fewer conditions.
+    let filter = query::filter(fields.map(|(name, value)| (name.to_owned(), value))).unwrap_or_default();
+    LetterFilter { since: Some(replay.created_at), state: Some(LetterState::Pending), ..filter }
 }
 
-/// The letters that a replay has given back. Those that were named one by one are among all that are pending.
+/// Matches the letters that an ended replay has not sent. If it was created with ids, matches all pending letters.
 fn unsent(replay: &Replay) -> LetterFilter {
     let filter = replay.filter.clone().unwrap_or_default().or_pending();
     LetterFilter { until: filter.until.or(Some(replay.created_at)), ..filter }
 }
 
-async fn show(http: State<ApiState>, visit: RequestContext, id: Id) -> Result<Response, PageError> {
-    shown(http, visit, id, None).await
+async fn show(state: State<ApiState>, context: RequestContext, id: Id) -> Result<Response, PageError> {
+    show_with_error(state, context, id, None).await
 }
 
-async fn shown(
-    State(http): State<ApiState>,
-    visit: RequestContext,
+async fn show_with_error(
+    State(state): State<ApiState>,
+    context: RequestContext,
     Id(id): Id,
-    complaint: Option<String>,
+    error: Option<String>,
 ) -> Result<Response, PageError> {
-    if let Err(waiting) = view(&http, &visit).await {
-        return Ok(waiting);
+    if let Err(response) = view_or_response(&state, &context).await {
+        return Ok(response);
     }
-    let replay = http.replays.get(&ReplayId::new(id)).await?;
-    let rate = replay.rate_per_second.map(|rate| format!("at most {} a second", decimal(rate)));
-    let ratio = replay.stop_on_failure_ratio.map(|ratio| format!("once {ratio} of the latest have failed"));
+    let replay = state.replays.get(&ReplayId::new(id)).await?;
+    let rate = replay.rate_per_second.map(|rate| format!("at most {} per second", decimal(rate)));
+    let ratio = replay
+        .stop_on_failure_ratio
+        .map(|ratio| format!("when the failure ratio of the latest letters reaches {ratio}"));
     Ok(page(&ReplayPage {
-        frame: Layout::new(&visit, format!("Replay {}", replay.id)),
-        address: links::replay(&replay.id),
-        which: choice(&replay),
+        layout: Layout::new(&context, format!("Replay {}", replay.id)),
+        href: links::replay(&replay.id),
+        selection: describe_letters(&replay),
         config: match replay.config {
             ReplayConfig::Current => "current: the webhooks as they are now",
             ReplayConfig::Original => "original: the webhooks as they were at the last attempt",
         },
-        rate: rate.unwrap_or_else(|| "as fast as it goes".to_owned()),
+        rate: rate.unwrap_or_else(|| "no limit".to_owned()),
         ratio: ratio.unwrap_or_else(|| "never".to_owned()),
         created: Time(replay.created_at),
-        complaint,
-        course: ProgressFragment::new(&replay, &RateMeter::default(), &visit),
+        error,
+        progress: ProgressFragment::new(&replay, &RateMeter::default(), &context),
         is_open: replay.state.is_open(),
         id: replay.id.to_string(),
         by: replay.created_by,
     }))
 }
 
-async fn pause(http: State<ApiState>, visit: RequestContext, id: Id) -> Result<Response, PageError> {
-    control(http, visit, id, ReplayCommand::Pause).await
+async fn pause(state: State<ApiState>, context: RequestContext, id: Id) -> Result<Response, PageError> {
+    control(state, context, id, ReplayCommand::Pause).await
 }
 
-async fn resume(http: State<ApiState>, visit: RequestContext, id: Id) -> Result<Response, PageError> {
-    control(http, visit, id, ReplayCommand::Resume).await
+async fn resume(state: State<ApiState>, context: RequestContext, id: Id) -> Result<Response, PageError> {
+    control(state, context, id, ReplayCommand::Resume).await
 }
 
-async fn cancel(http: State<ApiState>, visit: RequestContext, id: Id) -> Result<Response, PageError> {
-    control(http, visit, id, ReplayCommand::Cancel).await
+async fn cancel(state: State<ApiState>, context: RequestContext, id: Id) -> Result<Response, PageError> {
+    control(state, context, id, ReplayCommand::Cancel).await
 }
 
 async fn control(
-    http: State<ApiState>,
-    visit: RequestContext,
+    state: State<ApiState>,
+    context: RequestContext,
     Id(id): Id,
     command: ReplayCommand,
 ) -> Result<Response, PageError> {
     let replay = ReplayId::new(&*id);
-    match http.replays.control(&replay, command, visit.name()).await {
+    match state.replays.control(&replay, command, context.name()).await {
         Ok(replay) => Ok(Redirect::to(&links::replay(&replay.id)).into_response()),
-        // It has gone on since the page was loaded: here is how it stands.
-        Err(DeadLetterError::Conflict(why)) => shown(http, visit, Id(id), Some(why)).await,
-        Err(refused) => Err(refused.into()),
+        // The state has changed since the page was loaded. Show the current one.
+        Err(DeadLetterError::Conflict(reason)) => show_with_error(state, context, Id(id), Some(reason)).await,
+        Err(error) => Err(error.into()),
     }
 }
 
-async fn follow(State(http): State<ApiState>, visit: RequestContext, Id(id): Id) -> Result<Response, PageError> {
-    let replay = http.replays.get(&ReplayId::new(id)).await?;
-    Ok(live(
-        &visit.clone(),
-        courses(ProgressStream { http, visit, pace: RateMeter::default(), replay: Some(replay), told: None }),
+async fn stream(State(state): State<ApiState>, context: RequestContext, Id(id): Id) -> Result<Response, PageError> {
+    let replay = state.replays.get(&ReplayId::new(id)).await?;
+    Ok(live_fragments(
+        &context.clone(),
+        progress_stream(ProgressStream {
+            state,
+            context,
+            rate_meter: RateMeter::default(),
+            replay: Some(replay),
+            last_sent: None,
+        }),
     ))
 }
 
-/// Someone who looks on.
 struct ProgressStream {
-    http: ApiState,
-    visit: RequestContext,
-    pace: RateMeter,
-    /// As it was last read; none where it could not be.
+    state: ApiState,
+    context: RequestContext,
+    rate_meter: RateMeter,
+    /// As last read. `None` if it could not be read.
     replay: Option<Replay>,
-    /// How far it was when that was last told.
-    told: Option<(ReplayState, u64)>,
+    /// State and progress in the last update. `None` before the first one.
+    last_sent: Option<(ReplayState, u64)>,
 }
 
-/// How the replay stands, again and again. After its end nothing more comes, and the stream stays open: one that ends is
-/// asked for again.
-fn courses(following: ProgressStream) -> impl Stream<Item = String> {
-    futures_util::stream::unfold(following, async |mut following| {
-        if following.told.is_some() {
-            following.news().await?;
+/// Renders the progress after each change. After the end of the replay, the stream stays open without updates, because
+/// browsers reconnect to a stream that ends.
+fn progress_stream(stream: ProgressStream) -> impl Stream<Item = String> {
+    futures_util::stream::unfold(stream, async |mut stream| {
+        if stream.last_sent.is_some() {
+            stream.wait_for_change().await?;
         }
-        let replay = following.replay.as_ref()?;
-        following.pace.add(Instant::now(), replay.sent);
-        following.told = Some((replay.state, replay.sent));
-        let course = ProgressFragment::new(replay, &following.pace, &following.visit);
-        Some((course.render().ok()?, following))
+        let replay = stream.replay.as_ref()?;
+        stream.rate_meter.add(Instant::now(), replay.sent);
+        stream.last_sent = Some((replay.state, replay.sent));
+        let progress = ProgressFragment::new(replay, &stream.rate_meter, &stream.context);
+        Some((progress.render().ok()?, stream))
     })
 }
 
 impl ProgressStream {
-    /// Waits until there is something new, or it is time to say that there is not.
-    async fn news(&mut self) -> Option<()> {
+    /// Waits for progress, at most [`MAX_UPDATE_INTERVAL`]. `None` ends the stream.
+    async fn wait_for_change(&mut self) -> Option<()> {
         let id = self.replay.as_ref()?.id.clone();
-        let (state, told) = self.told?;
+        let (state, last_sent) = self.last_sent?;
         if !state.is_open() {
             return std::future::pending().await;
         }
-        tokio::time::sleep(NEWS).await;
-        let is_new = self.http.dead_letters.wait_until(|view| {
-            let job = view.job(&id)?;
-            Ok(job.is_none_or(|job| (job.replay.state, job.replay.sent) != (state, told)))
+        tokio::time::sleep(MIN_UPDATE_INTERVAL).await;
+        let change = self.state.dead_letters.wait_until(|view| {
+            let progress = view.replay_progress(&id)?;
+            Ok(progress.is_none_or(|progress| (progress.replay.state, progress.replay.sent) != (state, last_sent)))
         });
-        // What can't be read now is told as the end of the stream; the page asks again.
-        if let Ok(Err(_)) = tokio::time::timeout(NO_NEWS, is_new).await {
+        // If the view can't be read, the stream ends and the browser reconnects.
+        if let Ok(Err(_)) = tokio::time::timeout(MAX_UPDATE_INTERVAL, change).await {
             return None;
         }
-        self.replay = self.http.dead_letters.view.job(&id).ok()?.map(|job| job.replay);
+        self.replay = self.state.dead_letters.view.replay_progress(&id).ok()?.map(|progress| progress.replay);
         Some(())
     }
 }

@@ -1,4 +1,4 @@
-//! A replay before it is one: what it would do, and how it shall go about it.
+//! The form of a new replay, with a preview of what it would send.
 
 use std::time::Duration;
 
@@ -10,33 +10,32 @@ use super::super::super::ApiState;
 use super::super::super::problem::Problem;
 use super::super::super::replays::{ReplayPreviewResponse, create_audited};
 use super::super::super::route::Route;
-use super::super::dead_letters::nothing_ticked;
+use super::super::dead_letters::list_with_nothing_ticked;
 use super::super::dead_letters::selection_form::SelectionForm;
 use super::super::form::{Form, Query};
 use super::super::form_errors::Errors;
 use super::super::format::indented;
-use super::super::format::{Count, length};
+use super::super::format::{Count, bar_percent};
 use super::super::labels;
 use super::super::layout::{Layout, PageError, RequestContext, page};
 use super::super::links;
 use crate::config::Role;
 use crate::dead_letters::DeadLetterError;
-use crate::delivery::duration::rough;
-use crate::delivery::replay::{CANARY, ReplayConfig};
+use crate::delivery::duration::approximate;
+use crate::delivery::replay::{CANARY_LETTERS, ReplayConfig};
 use crate::delivery::violation::Violation;
 use crate::replays::ReplaySpec;
 
-/// The fields of the form that can have errors.
+/// Fields of the form that can have errors.
 const FIELDS: [&str; 2] = ["ratePerSecond", "stopOnFailureRatio"];
 
-/// What is proposed: whoever repairs at night does not send everything into a wall.
-const PROPOSED_RATIO: &str = "0.5";
+/// Suggested so that a replay to an endpoint that still fails stops early.
+const DEFAULT_FAILURE_RATIO: &str = "0.5";
 
-/// The pages of an order.
 pub(super) fn routes() -> Vec<Route> {
     vec![
-        Route::get("/dead-letters/replay", Role::Operator, ask_of_address),
-        Route::post("/dead-letters/replay", Role::Operator, ask_of_form).not_audited(),
+        Route::get("/dead-letters/replay", Role::Operator, confirm_from_query),
+        Route::post("/dead-letters/replay", Role::Operator, confirm_from_form).not_audited(),
         Route::post("/replays", Role::Operator, create),
     ]
 }
@@ -44,26 +43,26 @@ pub(super) fn routes() -> Vec<Route> {
 #[derive(Template)]
 #[template(path = "replay_new.html")]
 struct NewReplayPage {
-    frame: Layout,
-    which: String,
+    layout: Layout,
+    selection: String,
     fields: Vec<(&'static str, String)>,
-    typed: ReplayForm,
+    replay_form: ReplayForm,
     errors: Errors,
-    forecast: Option<PreviewTable>,
+    preview: Option<PreviewTable>,
     back: String,
 }
 
 impl NewReplayPage {
     fn is_original(&self) -> bool {
-        self.typed.config == ReplayConfig::Original
+        self.replay_form.config == ReplayConfig::Original
     }
 
     fn canary(&self) -> u64 {
-        CANARY
+        CANARY_LETTERS
     }
 }
 
-/// What is in the form.
+/// The settings as text.
 #[derive(Debug, Clone, PartialEq)]
 struct ReplayForm {
     rate: String,
@@ -71,10 +70,10 @@ struct ReplayForm {
     config: ReplayConfig,
 }
 
-/// What it would do.
+/// The preview: what the replay would send, and where.
 struct PreviewTable {
-    words: String,
-    sendable: u64,
+    letters: String,
+    replayable_count: u64,
     time: Option<String>,
     endpoints: Vec<Endpoint>,
     unsendable: Vec<Unsendable>,
@@ -89,13 +88,13 @@ struct Endpoint {
 
 struct Unsendable {
     reason: &'static str,
-    words: &'static str,
+    description: &'static str,
     count: Count,
 }
 
 struct Sample {
     id: String,
-    address: String,
+    href: String,
     method: &'static str,
     url: String,
     headers: Vec<(String, String)>,
@@ -105,65 +104,65 @@ struct Sample {
 impl ReplayForm {
     fn read(form: &Form) -> Self {
         let config = if form.get("config") == "original" { ReplayConfig::Original } else { ReplayConfig::Current };
-        let ratio = if form.has("config") { form.get("stopOnFailureRatio") } else { PROPOSED_RATIO };
+        let ratio = if form.has("config") { form.get("stopOnFailureRatio") } else { DEFAULT_FAILURE_RATIO };
         Self { rate: form.get("ratePerSecond").trim().to_owned(), ratio: ratio.trim().to_owned(), config }
     }
 
-    /// The order for these letters; with what is wrong with its numbers.
-    fn order(&self, picked: &SelectionForm) -> (ReplaySpec, Vec<Violation>) {
-        let mut faults = Vec::new();
+    /// The replay of the selected letters, and violations of the settings.
+    fn to_spec(&self, selection: &SelectionForm) -> (ReplaySpec, Vec<Violation>) {
+        let mut violations = Vec::new();
         let mut number = |text: &str, field: &str| {
             if text.is_empty() {
                 return None;
             }
             let number = text.parse().ok();
             if number.is_none() {
-                faults.push(Violation::new(
+                violations.push(Violation::new(
                     field,
-                    format!("`{text}` is no number: write one like 20 or 0.5, or nothing"),
+                    format!("`{text}` is not a number. Enter one like 20 or 0.5, or leave the field empty."),
                 ));
             }
             number
         };
         let rate_per_second = number(&self.rate, FIELDS[0]);
         let stop_on_failure_ratio = number(&self.ratio, FIELDS[1]);
-        let order =
-            ReplaySpec { choice: picked.0.clone(), rate_per_second, config: self.config, stop_on_failure_ratio };
-        faults.extend(order.faults());
-        (order, faults)
+        let spec =
+            ReplaySpec { selection: selection.0.clone(), rate_per_second, config: self.config, stop_on_failure_ratio };
+        violations.extend(spec.violations());
+        (spec, violations)
     }
 }
 
 impl PreviewTable {
-    fn new(forecast: ReplayPreviewResponse, rate_per_second: Option<f64>) -> Self {
-        let ReplayPreviewResponse { total, endpoints, unsendable, sample } = forecast;
+    fn new(preview: ReplayPreviewResponse, rate_per_second: Option<f64>) -> Self {
+        let ReplayPreviewResponse { total, endpoints, unsendable, sample } = preview;
         let time = rate_per_second.and_then(|rate| {
             let seconds = Duration::try_from_secs_f64((total as f64 / rate).ceil()).ok()?;
-            Some(rough(seconds))
+            Some(approximate(seconds))
         });
         let endpoint = |endpoint: crate::http::replays::EndpointCount| Endpoint {
-            percent: length(endpoint.count, total),
+            percent: bar_percent(endpoint.count, total),
             count: Count(endpoint.count),
             name: endpoint.endpoint,
         };
         let sample = sample.into_iter().map(|sample| Sample {
-            address: links::dead_letter(&sample.dead_letter_id),
+            href: links::dead_letter(&sample.dead_letter_id),
             id: sample.dead_letter_id.to_string(),
             method: sample.request.method,
             url: sample.request.url,
-            headers: sample.request.headers.into_iter().map(|(name, value)| (name, text_of(value))).collect(),
+            headers: sample.request.headers.into_iter().map(|(name, value)| (name, header_text(value))).collect(),
             body: indented(&sample.request.body),
         });
         Self {
-            words: labels::dead_letters(total),
-            sendable: endpoints.iter().map(|endpoint| endpoint.count).sum(),
+            letters: labels::letter_count(total),
+            replayable_count: endpoints.iter().map(|endpoint| endpoint.count).sum(),
             time,
             endpoints: endpoints.into_iter().map(endpoint).collect(),
             unsendable: unsendable
                 .into_iter()
                 .map(|count| Unsendable {
                     reason: count.reason.as_str(),
-                    words: count.reason.in_words(),
+                    description: count.reason.description(),
                     count: Count(count.count),
                 })
                 .collect(),
@@ -172,71 +171,86 @@ impl PreviewTable {
     }
 }
 
-fn text_of(value: serde_json::Value) -> String {
+fn header_text(value: serde_json::Value) -> String {
     match value {
         serde_json::Value::String(text) => text,
         other => other.to_string(),
     }
 }
 
-async fn ask_of_address(
-    http: State<ApiState>,
-    visit: RequestContext,
+async fn confirm_from_query(
+    state: State<ApiState>,
+    context: RequestContext,
     Query(form): Query,
 ) -> Result<Response, PageError> {
-    ask_of_form(http, visit, form).await
+    confirm_from_form(state, context, form).await
 }
 
-async fn ask_of_form(State(http): State<ApiState>, visit: RequestContext, form: Form) -> Result<Response, PageError> {
-    if SelectionForm::is_empty(&form) {
-        return nothing_ticked(&http, &visit, &form).await;
-    }
-    let picked = SelectionForm::read(&form).map_err(Problem::of_faults)?;
-    ask(&http, &visit, picked, ReplayForm::read(&form)).await
-}
-
-/// The page with what the order would do, and what is wrong with it.
-async fn ask(
-    http: &ApiState,
-    visit: &RequestContext,
-    picked: SelectionForm,
-    typed: ReplayForm,
+async fn confirm_from_form(
+    State(state): State<ApiState>,
+    context: RequestContext,
+    form: Form,
 ) -> Result<Response, PageError> {
-    let (picked, _) = picked.bounded(http).await?;
-    let (order, faults) = typed.order(&picked);
-    let mut errors = Errors::of_fields(faults, &FIELDS);
-    // It depends on neither of the numbers.
-    let tried = ReplaySpec { rate_per_second: None, stop_on_failure_ratio: None, ..order.clone() };
-    let rate = order.rate_per_second.filter(|_| errors.is_empty());
-    let forecast = match http.replays.forecast(&tried, visit.secrets()).await {
-        Ok(forecast) => Some(PreviewTable::new(ReplayPreviewResponse::from(forecast), rate)),
-        Err(DeadLetterError::Unknown(why) | DeadLetterError::Conflict(why)) => {
-            errors = Errors::rest_of(why);
-            None
-        }
-        Err(DeadLetterError::Faults(faults)) => {
-            errors = Errors::of_fields(faults, &FIELDS);
-            None
-        }
-        Err(refused) => return Err(refused.into()),
-    };
-    let (which, fields, back) = (picked.in_words(), picked.fields(), picked.back());
-    Ok(page(&NewReplayPage { frame: Layout::new(visit, "Replay"), which, fields, typed, errors, forecast, back }))
+    if SelectionForm::is_empty(&form) {
+        return list_with_nothing_ticked(&state, &context, &form).await;
+    }
+    let selection = SelectionForm::read(&form).map_err(Problem::invalid)?;
+    show_preview(&state, &context, selection, ReplayForm::read(&form)).await
 }
 
-async fn create(State(http): State<ApiState>, visit: RequestContext, form: Form) -> Result<Response, PageError> {
-    let picked = SelectionForm::read(&form).map_err(Problem::of_faults)?;
-    let typed = ReplayForm::read(&form);
-    let (order, faults) = typed.order(&picked);
-    if !faults.is_empty() {
-        return ask(&http, &visit, picked, typed).await;
-    }
-    match create_audited(&http, order, visit.name()).await {
-        Ok((replay, about)) => Ok((Extension(about), Redirect::to(&links::replay(&replay.id))).into_response()),
-        // What was to be sent is gone, or is sent already: the page says so.
-        Err(DeadLetterError::Faults(_) | DeadLetterError::Unknown(_) | DeadLetterError::Conflict(_)) => {
-            ask(&http, &visit, picked, typed).await
+/// The form with the preview and the errors of its fields.
+async fn show_preview(
+    state: &ApiState,
+    context: &RequestContext,
+    selection: SelectionForm,
+    replay_form: ReplayForm,
+) -> Result<Response, PageError> {
+    let (selection, _) = selection.bounded(state).await?;
+    let (spec, violations) = replay_form.to_spec(&selection);
+    let mut errors = Errors::of_fields(violations, &FIELDS);
+    // The preview does not depend on the two numbers, so it works even if they are invalid.
+    let preview_spec = ReplaySpec { rate_per_second: None, stop_on_failure_ratio: None, ..spec.clone() };
+    let rate = spec.rate_per_second.filter(|_| errors.is_empty());
+    let preview = match state.replays.preview(&preview_spec, context.secrets()).await {
+        Ok(preview) => Some(PreviewTable::new(ReplayPreviewResponse::from(preview), rate)),
+        Err(DeadLetterError::NotFound(reason) | DeadLetterError::Conflict(reason)) => {
+            errors = Errors::general(reason);
+            None
         }
-        Err(refused) => Err(refused.into()),
+        Err(DeadLetterError::Invalid(violations)) => {
+            errors = Errors::of_fields(violations, &FIELDS);
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let (fields, back) = (selection.fields(), selection.back_href());
+    let selection = selection.describe();
+    Ok(page(&NewReplayPage {
+        layout: Layout::new(context, "Replay"),
+        selection,
+        fields,
+        replay_form,
+        errors,
+        preview,
+        back,
+    }))
+}
+
+async fn create(State(state): State<ApiState>, context: RequestContext, form: Form) -> Result<Response, PageError> {
+    let selection = SelectionForm::read(&form).map_err(Problem::invalid)?;
+    let replay_form = ReplayForm::read(&form);
+    let (spec, violations) = replay_form.to_spec(&selection);
+    if !violations.is_empty() {
+        return show_preview(&state, &context, selection, replay_form).await;
+    }
+    match create_audited(&state, spec, context.name()).await {
+        Ok((replay, audit_detail)) => {
+            Ok((Extension(audit_detail), Redirect::to(&links::replay(&replay.id))).into_response())
+        }
+        // The letters were deleted or are being replayed. The preview shows it.
+        Err(DeadLetterError::Invalid(_) | DeadLetterError::NotFound(_) | DeadLetterError::Conflict(_)) => {
+            show_preview(&state, &context, selection, replay_form).await
+        }
+        Err(error) => Err(error.into()),
     }
 }

@@ -1,4 +1,4 @@
-//! The view against a naive one: whatever is recorded, in whatever order, both show the same.
+//! Compares the view with a naive implementation after random records, deletions and restarts.
 
 mod naive;
 
@@ -7,7 +7,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use self::naive::{Naive, Told};
+use self::naive::{NaiveOutcome, NaiveView};
 use super::*;
 use crate::delivery::dead_letter::record::{Erase, Rewritten};
 use crate::delivery::dead_letter::removed::{Removal, RemovedMessage};
@@ -15,39 +15,35 @@ use crate::delivery::endpoint::Origin;
 use crate::delivery::event::StepEvent;
 use crate::delivery::ids::WebhookId;
 
-/// Few ids, so that records meet.
+/// Few ids, so that records refer to the same letters.
 const LETTERS: usize = 20;
 
-/// As few replays; some are never created.
+/// Few replays. Some are never created.
 const REPLAYS: usize = 4;
 
-/// Records are of this time, from the log's beginning on, in any order.
+/// Times of records are random, within this many seconds from the start of the log.
 const SECONDS: u64 = 100;
 
-/// What happens to a view.
 #[derive(Debug, Clone)]
 enum Step {
-    /// A record, so many offsets behind the last.
+    /// A record, and the distance of its offset from the last offset.
     Record(u64, Payload),
-    /// Letters older than this second are forgotten, at most so many blocks.
-    Forget(u64, usize),
-    /// The view is read from its folder again.
+    /// Deletes letters older than this second, at most this many blocks.
+    Delete(u64, usize),
     Reopen,
-    /// It is built anew.
     Clear,
 }
 
-/// What is asked of a view.
 #[derive(Debug, Clone)]
-struct Question {
+struct Query {
     filter: LetterFilter,
     limit: usize,
-    /// Offsets, for the letters of a replay.
+    /// The range of offsets for `find`.
     from: u64,
     to: u64,
 }
 
-/// What letters are about; the last phone number is what an erased one shows.
+/// The last phone number is the mask of an erased letter.
 const PHONES: [&str; 3] = ["+5511999990001", "+5511999990002", MASK];
 const EVENTS: [&str; 2] = ["e-1", "e-2"];
 const DELIVERIES: [&str; 2] = ["msg_1", "msg_2"];
@@ -77,12 +73,12 @@ fn status() -> impl Strategy<Value = Option<u16>> {
     option::of(select(vec![404, 500, 503]))
 }
 
-/// Bytes of a letter's body: nearly always few; else so many that a few fill a pack, or that it is one by itself.
+/// The length of a body: mostly small, sometimes so large that a few fill a pack, or that one is a pack of its own.
 fn body_bytes() -> impl Strategy<Value = usize> {
     prop_oneof![40 => 0..40_usize, 3 => Just(60_000), 1 => Just(70_000)]
 }
 
-fn a_letter() -> impl Strategy<Value = Payload> {
+fn letter_payload() -> impl Strategy<Value = Payload> {
     let names = (one_of(&["c_1", "c_2"]), one_of(&["wh_1", "wh_2"]), one_of(&["a", "b"]));
     let identities = (one_of(&PHONES), one_of(&EVENTS), one_of(&DELIVERIES), one_of(&URLS));
     let link = option::weighted(0.3, (letter_id(), replay_id()));
@@ -105,7 +101,7 @@ fn a_letter() -> impl Strategy<Value = Payload> {
     })
 }
 
-fn a_removed_message() -> impl Strategy<Value = Payload> {
+fn removed_message() -> impl Strategy<Value = Payload> {
     (reason(), option::of(second()), body_bytes()).prop_map(|(reason, at, bytes)| {
         let removal = Removal { queue: "p.events".to_owned(), reason, at };
         let body = vec![0xFF; bytes];
@@ -118,7 +114,7 @@ fn event_of(phone_number: &str) -> StepEvent {
     event::decode(event.to_string().as_bytes(), None).expect("an event")
 }
 
-fn a_replay() -> impl Strategy<Value = DeadLetterRecord> {
+fn replay_record() -> impl Strategy<Value = DeadLetterRecord> {
     let state = prop_oneof![3 => Just(None), 2 => select(LetterState::ALL.to_vec()).prop_map(Some)];
     let phone_number = option::weighted(0.2, select(&PHONES[..]).prop_map(str::to_owned));
     let filter = (state, one_of(&["c_1", "c_2"]), phone_number, option::weighted(0.2, second())).prop_map(
@@ -130,47 +126,48 @@ fn a_replay() -> impl Strategy<Value = DeadLetterRecord> {
             ..LetterFilter::default()
         },
     );
-    let choice = prop_oneof![
+    let selection = prop_oneof![
         2 => filter.prop_map(|filter| (Some(filter), None)),
         1 => vec(letter_id(), 0..LETTERS).prop_map(|ids| (None, Some(ids))),
     ];
     let ratio = option::of(select(vec![0.0, 0.4, 1.0]));
-    (replay_id(), second(), choice, ratio).prop_map(|(id, at, (filter, ids), stop_on_failure_ratio)| {
+    (replay_id(), second(), selection, ratio).prop_map(|(id, at, (filter, ids), stop_on_failure_ratio)| {
         let plain = replay(id.as_str(), at);
         DeadLetterRecord::Replay(Box::new(Replay { filter, ids, stop_on_failure_ratio, ..plain }))
     })
 }
 
-fn a_mark() -> impl Strategy<Value = Payload> {
+fn record() -> impl Strategy<Value = Payload> {
     let ids = || vec(letter_id(), 0..LETTERS);
     let outcome = select(ReplayOutcome::ALL.to_vec());
     let sent = vec((letter_id(), outcome).prop_map(|(id, outcome)| LetterResult { id, outcome }), 0..LETTERS);
     let command = select(vec![ReplayCommand::Pause, ReplayCommand::Resume, ReplayCommand::Cancel]);
-    let verdict = || second().prop_map(|at| OperatorAction { by: "ana".to_owned(), at, because: None });
+    let action = || second().prop_map(|at| OperatorAction { by: "ana".to_owned(), at, because: None });
     prop_oneof![
-        2 => (ids(), verdict()).prop_map(|(ids, verdict)| DeadLetterRecord::Discard(Discard { ids, verdict })),
-        1 => (vec(letter_id(), 0..4), verdict()).prop_map(|(ids, verdict)| DeadLetterRecord::Erase(Erase { ids, verdict })),
-        6 => a_replay(),
-        8 => (replay_id(), sent, second()).prop_map(|(replay, sent, at)| DeadLetterRecord::Slice(ReplayBatch { replay, sent, at })),
+        2 => (ids(), action()).prop_map(|(ids, action)| DeadLetterRecord::Discard(Discard { ids, action })),
+        1 => (vec(letter_id(), 0..4), action()).prop_map(|(ids, action)| DeadLetterRecord::Erase(Erase { ids, action })),
+        6 => replay_record(),
+        8 => (replay_id(), sent, second()).prop_map(|(replay, sent, at)| DeadLetterRecord::Batch(ReplayBatch { replay, sent, at })),
         3 => (replay_id(), command, second())
             .prop_map(|(replay, command, at)| DeadLetterRecord::Control(ReplayControl { replay, command, by: "ana".to_owned(), at })),
         2 => (0..200_u64).prop_map(|offset| DeadLetterRecord::Rewritten(Rewritten { offset })),
     ]
-    .prop_map(Payload::Mark)
+    .prop_map(Payload::Record)
 }
 
-fn a_step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = Step> {
     let gap = prop_oneof![16 => Just(1), 6 => 2..70_u64, 1 => Just(1 << 33)];
-    let content = prop_oneof![12 => a_letter(), 16 => a_mark(), 2 => a_removed_message(), 1 => Just(Payload::Nothing)];
+    let payload =
+        prop_oneof![12 => letter_payload(), 16 => record(), 2 => removed_message(), 1 => Just(Payload::Ignored)];
     prop_oneof![
-        60 => (gap, content).prop_map(|(gap, content)| Step::Record(gap, content)),
-        3 => (0..SECONDS + 1, 1..4_usize).prop_map(|(second, blocks)| Step::Forget(second, blocks)),
+        60 => (gap, payload).prop_map(|(gap, payload)| Step::Record(gap, payload)),
+        3 => (0..SECONDS + 1, 1..4_usize).prop_map(|(second, blocks)| Step::Delete(second, blocks)),
         2 => Just(Step::Reopen),
         1 => Just(Step::Clear),
     ]
 }
 
-fn a_question() -> impl Strategy<Value = Question> {
+fn query() -> impl Strategy<Value = Query> {
     let names = (one_of(&["c_1", "c_2"]), one_of(&["wh_1", "wh_2"]), one_of(&["a", "b"]));
     let times = (option::weighted(0.2, second()), option::weighted(0.2, second()));
     let others = (option::weighted(0.3, reason()), status(), option::weighted(0.3, select(LetterState::ALL.to_vec())));
@@ -188,14 +185,14 @@ fn a_question() -> impl Strategy<Value = Question> {
             phone_number,
             event_id: event.map(EventId::new),
             delivery_id: delivery.map(DeliveryId::new),
-            endpoint: url.map(|url| Origin::of_url(&url.parse().expect("a URL"))),
+            endpoint: url.map(|url| Origin::from_url(&url.parse().expect("a URL"))),
             reason,
             status,
             since,
             until,
             state,
         };
-        // Most are of a single field or two, or of none: those of many find little.
+        // Mostly at most two fields: filters with many fields match little.
         let filter = match limit {
             1 => LetterFilter::default(),
             2 => LetterFilter { state: filter.state, ..LetterFilter::default() },
@@ -205,66 +202,67 @@ fn a_question() -> impl Strategy<Value = Question> {
             6 => LetterFilter { delivery_id: filter.delivery_id, state: filter.state, ..LetterFilter::default() },
             _ => filter,
         };
-        Question { filter, limit, from, to }
+        Query { filter, limit, from, to }
     })
 }
 
-/// Takes the steps, as many records at once as `batches` say, and compares after each batch.
-fn run(mut log: Log, steps: &[Step], batches: &[usize], questions: &[Question]) -> Log {
-    let mut naive = Naive::new(log.retention);
-    let mut batches = batches.iter().cycle();
+/// Runs the steps, with records in batches of these sizes, and compares after each batch.
+fn run(mut log: TestLog, steps: &[Step], batch_sizes: &[usize], queries: &[Query]) -> TestLog {
+    let mut naive = NaiveView::new(log.retention);
+    let mut batch_sizes = batch_sizes.iter().cycle();
     let mut steps = steps.iter().peekable();
     while let Some(step) = steps.next() {
         match step {
-            Step::Record(gap, content) => {
-                let most = *batches.next().expect("a batch");
-                let mut batch = vec![(*gap, content)];
-                while batch.len() < most
-                    && let Some(Step::Record(gap, content)) = steps.next_if(|step| matches!(step, Step::Record(..)))
+            Step::Record(gap, payload) => {
+                let max_records = *batch_sizes.next().expect("a size");
+                let mut batch = vec![(*gap, payload)];
+                while batch.len() < max_records
+                    && let Some(Step::Record(gap, payload)) = steps.next_if(|step| matches!(step, Step::Record(..)))
                 {
-                    batch.push((*gap, content));
+                    batch.push((*gap, payload));
                 }
                 let mut entries = Vec::new();
-                for (gap, content) in batch {
+                for (gap, payload) in batch {
                     log.next += gap;
-                    entries.push(StreamEntry { position: at(log.next), content: content.clone() });
+                    entries.push(StreamEntry { position: at(log.next), payload: payload.clone() });
                 }
-                let told: Vec<Told> = log.view().apply(&entries).expect("applied").iter().map(Told::from).collect();
-                let expected: Vec<Told> = entries.iter().map(|entry| naive.apply(entry)).collect();
-                assert_eq!(told, expected);
+                let outcomes = log.view().apply(&entries).expect("applied");
+                let outcomes: Vec<NaiveOutcome> = outcomes.iter().map(NaiveOutcome::from).collect();
+                let expected: Vec<NaiveOutcome> = entries.iter().map(|entry| naive.apply(entry)).collect();
+                assert_eq!(outcomes, expected);
             }
-            Step::Forget(second, blocks) => {
+            Step::Delete(second, blocks) => {
                 let before = time(*second).timestamp_millis();
-                let forgotten = log.view().forget_before(before, *blocks).expect("forgotten");
-                assert_eq!(forgotten, naive.forget_before(before, *blocks));
+                let deleted = log.view().delete_before(before, *blocks).expect("deleted");
+                assert_eq!(deleted, naive.delete_before(before, *blocks));
             }
             Step::Reopen => log = log.reopen(),
             Step::Clear => {
                 log.view().clear().expect("cleared");
-                naive = Naive::new(log.retention);
+                naive = NaiveView::new(log.retention);
             }
         }
-        naive.compare(&log, &questions[..1]);
+        naive.compare(&log, &queries[..1]);
     }
-    naive.compare(&log, questions);
+    naive.compare(&log, queries);
     log
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// In batches; and once more from the beginning, one by one.
+    /// Applies the records in batches, then again from the beginning one by one.
     #[test]
-    fn the_view_shows_what_a_naive_one_shows(
-        steps in vec(a_step(), 1..100),
-        batches in vec(1..12_usize, 1..6),
-        questions in vec(a_question(), 8),
+    fn the_view_behaves_like_the_naive_view(
+        steps in vec(step(), 1..100),
+        batch_sizes in vec(1..12_usize, 1..6),
+        queries in vec(query(), 8),
         retention in prop_oneof![Just(Duration::MAX), (0..SECONDS).prop_map(Duration::from_secs)],
     ) {
-        let mut log = run(Log::kept_for(retention), &steps, &batches, &questions);
+        let mut log = run(TestLog::with_retention(retention), &steps, &batch_sizes, &queries);
         log.view().clear().expect("cleared");
         log.next = 0;
-        Naive::new(retention).compare(&log, &questions);
-        run(log, &steps, &[1], &questions);
+        NaiveView::new(retention).compare(&log, &queries);
+        run(log, &steps, &[1], &queries);
     }
 }

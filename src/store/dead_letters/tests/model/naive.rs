@@ -1,4 +1,4 @@
-//! A view as one would write it first: a list of letters and a map of replays, looked through from end to end.
+//! A naive implementation of the view: a list of letters and a map of replays, without an index.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,58 +6,56 @@ use super::*;
 use crate::delivery::dead_letter::record::ReplayAttempt;
 use crate::store::dead_letters::index_block::endpoint_of;
 
-/// The naive view.
-pub(super) struct Naive {
+pub(super) struct NaiveView {
     retention: Duration,
     position: Option<StreamPosition>,
-    /// By their offsets.
-    letters: Vec<Known>,
-    jobs: BTreeMap<ReplayId, Course>,
-    /// By their offsets.
+    /// Ordered by offset.
+    letters: Vec<NaiveLetter>,
+    replays: BTreeMap<ReplayId, NaiveReplay>,
+    /// By offset.
     removed: BTreeMap<u64, RemovedMessage>,
 }
 
-/// A letter: its state and its time are those of now.
-struct Known {
+struct NaiveLetter {
     offset: u64,
+    /// The letter with its current state.
     letter: DeadLetter,
     replays: Vec<ReplayAttempt>,
     discard: Option<OperatorAction>,
     erased: Option<OperatorAction>,
-    /// By the replays that have told how it went.
+    /// The replays that have recorded a result for the letter.
     recorded: BTreeSet<ReplayId>,
     claimed_by: Option<ReplayId>,
 }
 
-/// What is known of a replay.
-struct Course {
+struct NaiveReplay {
     replay: Replay,
     updated_at: DateTime<Utc>,
 }
 
-/// What a record did.
+/// A [`RecordOutcome`] without the progress of a replay.
 #[derive(Debug, PartialEq)]
-pub(super) enum Told {
+pub(super) enum NaiveOutcome {
     Letters(u64),
     Replay(Box<Replay>),
     Refused(ReplayState),
-    Nothing,
+    NoEffect,
 }
 
-impl From<&RecordOutcome> for Told {
-    fn from(applied: &RecordOutcome) -> Self {
-        match applied {
+impl From<&RecordOutcome> for NaiveOutcome {
+    fn from(outcome: &RecordOutcome) -> Self {
+        match outcome {
             RecordOutcome::Letters(letters) => Self::Letters(*letters),
-            RecordOutcome::Replay(job) => Self::Replay(Box::new(job.replay.clone())),
+            RecordOutcome::Replay(progress) => Self::Replay(Box::new(progress.replay.clone())),
             RecordOutcome::Refused(state) => Self::Refused(*state),
-            RecordOutcome::Nothing => Self::Nothing,
+            RecordOutcome::NoEffect => Self::NoEffect,
         }
     }
 }
 
-impl Known {
-    /// The state while no replay has it.
-    fn unclaimed(&self) -> LetterState {
+impl NaiveLetter {
+    /// The state without a claim.
+    fn unclaimed_state(&self) -> LetterState {
         let last_replay = self.replays.iter().map(|replay| replay.at).max();
         match (&self.discard, last_replay) {
             (None, None) => LetterState::Pending,
@@ -67,21 +65,21 @@ impl Known {
         }
     }
 
-    fn give_back(&mut self) {
+    fn release(&mut self) {
         self.claimed_by = None;
-        self.letter.state = self.unclaimed();
+        self.letter.state = self.unclaimed_state();
     }
 
-    fn replay(&mut self, replay: &ReplayId, at: DateTime<Utc>, outcome: ReplayOutcome) -> &mut ReplayAttempt {
+    fn attempt_mut(&mut self, replay: &ReplayId, at: DateTime<Utc>, outcome: ReplayOutcome) -> &mut ReplayAttempt {
         let replays = &mut self.replays;
-        if !replays.iter().any(|known| known.replay_id == *replay) {
+        if !replays.iter().any(|attempt| attempt.replay_id == *replay) {
             replays.push(ReplayAttempt { replay_id: replay.clone(), at, outcome, dead_letter_id: None });
         }
-        replays.iter_mut().find(|known| known.replay_id == *replay).expect("it is there")
+        replays.iter_mut().find(|attempt| attempt.replay_id == *replay).expect("it exists")
     }
 }
 
-impl Course {
+impl NaiveReplay {
     fn end(&mut self, state: ReplayState, at: DateTime<Utc>) {
         (self.replay.state, self.replay.ended_at) = (state, Some(at));
     }
@@ -106,109 +104,117 @@ impl Course {
     }
 }
 
-impl Naive {
+impl NaiveView {
     pub(super) fn new(retention: Duration) -> Self {
-        Self { retention, position: None, letters: Vec::new(), jobs: BTreeMap::new(), removed: BTreeMap::new() }
+        Self { retention, position: None, letters: Vec::new(), replays: BTreeMap::new(), removed: BTreeMap::new() }
     }
 
-    fn known(&mut self, id: &DeadLetterId) -> Option<&mut Known> {
-        self.letters.iter_mut().find(|known| known.letter.id == *id)
+    fn letter_mut(&mut self, id: &DeadLetterId) -> Option<&mut NaiveLetter> {
+        self.letters.iter_mut().find(|naive_letter| naive_letter.letter.id == *id)
     }
 
-    fn claimed_by(&self, replay: &ReplayId) -> Vec<&Known> {
-        self.letters.iter().filter(|known| known.claimed_by.as_ref() == Some(replay)).collect()
+    fn claimed_letters(&self, replay: &ReplayId) -> Vec<&NaiveLetter> {
+        self.letters.iter().filter(|naive_letter| naive_letter.claimed_by.as_ref() == Some(replay)).collect()
     }
 
     fn judge(&mut self, replay: &ReplayId, at: DateTime<Utc>) {
-        let left = self.claimed_by(replay).len();
-        if let Some(course) = self.jobs.get_mut(replay) {
-            course.judge(left, at);
+        let left = self.claimed_letters(replay).len();
+        if let Some(naive_replay) = self.replays.get_mut(replay) {
+            naive_replay.judge(left, at);
         }
     }
 
-    /// What an ended replay has not sent is given back.
-    fn give_back_if_ended(&mut self, replay: &ReplayId) {
-        if self.jobs.get(replay).is_some_and(|course| !course.is_open()) {
-            let unsent = self.letters.iter_mut().filter(|known| known.claimed_by.as_ref() == Some(replay));
-            unsent.for_each(Known::give_back);
+    /// Releases the unsent letters of an ended replay.
+    fn release_if_ended(&mut self, replay: &ReplayId) {
+        if self.replays.get(replay).is_some_and(|naive_replay| !naive_replay.is_open()) {
+            let unsent =
+                self.letters.iter_mut().filter(|naive_letter| naive_letter.claimed_by.as_ref() == Some(replay));
+            unsent.for_each(NaiveLetter::release);
         }
     }
 
-    pub(super) fn apply(&mut self, entry: &StreamEntry) -> Told {
+    pub(super) fn apply(&mut self, entry: &StreamEntry) -> NaiveOutcome {
         self.position = Some(entry.position.clone());
-        let Payload::Mark(mark) = &entry.content else {
-            return match &entry.content {
-                Payload::Letter(letter) => self.letter(entry.position.offset, letter),
+        let Payload::Record(record) = &entry.payload else {
+            return match &entry.payload {
+                Payload::Letter(letter) => self.add_letter(entry.position.offset, letter),
                 Payload::Removed(message) => {
                     self.removed.insert(entry.position.offset, (**message).clone());
-                    Told::Nothing
+                    NaiveOutcome::NoEffect
                 }
-                _ => Told::Nothing,
+                _ => NaiveOutcome::NoEffect,
             };
         };
-        match mark {
+        match record {
             DeadLetterRecord::Replay(replay) => {
-                if !self.jobs.contains_key(&replay.id) {
+                if !self.replays.contains_key(&replay.id) {
                     self.create(replay);
                 }
-                Told::Replay(Box::new(self.jobs[&replay.id].replay.clone()))
+                NaiveOutcome::Replay(Box::new(self.replays[&replay.id].replay.clone()))
             }
             DeadLetterRecord::Discard(discard) => {
                 let mut letters = 0;
                 for id in &discard.ids {
-                    if let Some(known) = self.known(id).filter(|known| known.letter.state == LetterState::Pending) {
-                        known.letter.state = LetterState::Discarded;
-                        known.discard = Some(discard.verdict.clone());
+                    if let Some(naive_letter) =
+                        self.letter_mut(id).filter(|naive_letter| naive_letter.letter.state == LetterState::Pending)
+                    {
+                        naive_letter.letter.state = LetterState::Discarded;
+                        naive_letter.discard = Some(discard.action.clone());
                         letters += 1;
                     }
                 }
-                Told::Letters(letters)
+                NaiveOutcome::Letters(letters)
             }
             DeadLetterRecord::Erase(erase) => {
                 let mut letters = 0;
                 let mut phones = BTreeSet::new();
                 for id in &erase.ids {
-                    if let Some(known) = self.known(id).filter(|known| known.claimed_by.is_none()) {
-                        let event = known.letter.event.as_ref().filter(|_| known.erased.is_none());
+                    if let Some(naive_letter) =
+                        self.letter_mut(id).filter(|naive_letter| naive_letter.claimed_by.is_none())
+                    {
+                        let event = naive_letter.letter.event.as_ref().filter(|_| naive_letter.erased.is_none());
                         phones.extend(event.map(|event| event.phone_number.clone()));
-                        known.letter = DeadLetter { state: LetterState::Discarded, ..known.letter.clone().erased() };
-                        known.discard.get_or_insert_with(|| erase.verdict.clone());
-                        known.erased = Some(erase.verdict.clone());
+                        naive_letter.letter =
+                            DeadLetter { state: LetterState::Discarded, ..naive_letter.letter.clone().erased() };
+                        naive_letter.discard.get_or_insert_with(|| erase.action.clone());
+                        naive_letter.erased = Some(erase.action.clone());
                         letters += 1;
                     }
                 }
-                for filter in self.jobs.values_mut().filter_map(|course| course.replay.filter.as_mut()) {
+                for filter in self.replays.values_mut().filter_map(|naive_replay| naive_replay.replay.filter.as_mut()) {
                     if filter.phone_number.as_ref().is_some_and(|phone| phones.contains(phone)) {
                         *filter = filter.masked();
                     }
                 }
-                Told::Letters(letters)
+                NaiveOutcome::Letters(letters)
             }
-            DeadLetterRecord::Slice(slice) => self.slice(slice),
+            DeadLetterRecord::Batch(batch) => self.record_sent(batch),
             DeadLetterRecord::Control(control) => {
-                let Some(course) = self.jobs.get_mut(&control.replay) else { return Told::Nothing };
-                match (control.command, course.replay.state) {
-                    (ReplayCommand::Pause, ReplayState::Running) => course.replay.state = ReplayState::Paused,
-                    (ReplayCommand::Resume, ReplayState::Paused) => course.replay.state = ReplayState::Running,
-                    (ReplayCommand::Cancel, _) if course.is_open() => course.end(ReplayState::Cancelled, control.at),
-                    (_, state) => return Told::Refused(state),
+                let Some(naive_replay) = self.replays.get_mut(&control.replay) else { return NaiveOutcome::NoEffect };
+                match (control.command, naive_replay.replay.state) {
+                    (ReplayCommand::Pause, ReplayState::Running) => naive_replay.replay.state = ReplayState::Paused,
+                    (ReplayCommand::Resume, ReplayState::Paused) => naive_replay.replay.state = ReplayState::Running,
+                    (ReplayCommand::Cancel, _) if naive_replay.is_open() => {
+                        naive_replay.end(ReplayState::Cancelled, control.at)
+                    }
+                    (_, state) => return NaiveOutcome::Refused(state),
                 }
-                course.updated_at = control.at;
-                let replay = course.replay.clone();
-                self.give_back_if_ended(&replay.id);
-                Told::Replay(Box::new(replay))
+                naive_replay.updated_at = control.at;
+                let replay = naive_replay.replay.clone();
+                self.release_if_ended(&replay.id);
+                NaiveOutcome::Replay(Box::new(replay))
             }
             DeadLetterRecord::Rewritten(rewritten) => {
-                Told::Letters(u64::from(self.removed.remove(&rewritten.offset).is_some()))
+                NaiveOutcome::Letters(u64::from(self.removed.remove(&rewritten.offset).is_some()))
             }
         }
     }
 
-    fn letter(&mut self, offset: u64, letter: &DeadLetter) -> Told {
-        if self.known(&letter.id).is_some() {
-            return Told::Letters(0);
+    fn add_letter(&mut self, offset: u64, letter: &DeadLetter) -> NaiveOutcome {
+        if self.letter_mut(&letter.id).is_some() {
+            return NaiveOutcome::Letters(0);
         }
-        self.letters.push(Known {
+        self.letters.push(NaiveLetter {
             offset,
             letter: letter.clone(),
             replays: Vec::new(),
@@ -218,57 +224,61 @@ impl Naive {
             claimed_by: None,
         });
         if let (Some(original), Some(replay)) = (&letter.replay_of, &letter.replay_id)
-            && let Some(original) = self.known(original)
+            && let Some(original) = self.letter_mut(original)
         {
-            original.replay(replay, letter.dead_at, ReplayOutcome::Dead).dead_letter_id = Some(letter.id.clone());
-            if let Some(verdict) = original.erased.clone() {
-                let new = self.letters.last_mut().expect("it is there");
+            original.attempt_mut(replay, letter.dead_at, ReplayOutcome::Dead).dead_letter_id = Some(letter.id.clone());
+            if let Some(action) = original.erased.clone() {
+                let new = self.letters.last_mut().expect("it exists");
                 new.letter = DeadLetter { state: LetterState::Discarded, ..new.letter.clone().erased() };
-                (new.discard, new.erased) = (Some(verdict.clone()), Some(verdict));
+                (new.discard, new.erased) = (Some(action.clone()), Some(action));
             }
         }
-        Told::Letters(1)
+        NaiveOutcome::Letters(1)
     }
 
-    /// It claims all that it chooses now.
+    /// Adds a replay, which claims all letters that it selects.
     fn create(&mut self, replay: &Replay) {
         let mut claimed = 0;
-        for known in &mut self.letters {
-            let age = (replay.created_at - known.letter.dead_at).to_std().unwrap_or_default();
-            let is_chosen = match (&replay.filter, &replay.ids) {
-                (Some(filter), _) => wants(&filter.or_pending(), known),
-                (None, Some(ids)) => ids.contains(&known.letter.id),
+        for naive_letter in &mut self.letters {
+            let age = (replay.created_at - naive_letter.letter.dead_at).to_std().unwrap_or_default();
+            let is_selected = match (&replay.filter, &replay.ids) {
+                (Some(filter), _) => matches(&filter.or_pending(), naive_letter),
+                (None, Some(ids)) => ids.contains(&naive_letter.letter.id),
                 (None, None) => false,
             };
-            if is_chosen && known.claimed_by.is_none() && known.erased.is_none() && age <= self.retention {
-                known.letter.state = LetterState::Replaying;
-                known.claimed_by = Some(replay.id.clone());
+            if is_selected
+                && naive_letter.claimed_by.is_none()
+                && naive_letter.erased.is_none()
+                && age <= self.retention
+            {
+                naive_letter.letter.state = LetterState::Replaying;
+                naive_letter.claimed_by = Some(replay.id.clone());
                 claimed += 1;
             }
         }
         let replay = Replay { total: claimed, ..replay.clone() };
-        let mut course = Course { updated_at: replay.created_at, replay };
+        let mut naive_replay = NaiveReplay { updated_at: replay.created_at, replay };
         if claimed == 0 {
-            course.end(ReplayState::Done, course.updated_at);
+            naive_replay.end(ReplayState::Done, naive_replay.updated_at);
         }
-        self.jobs.insert(course.replay.id.clone(), course);
+        self.replays.insert(naive_replay.replay.id.clone(), naive_replay);
     }
 
-    /// Records each letter that the replay has claimed, and each that no replay has and of which it has told nothing yet.
-    fn slice(&mut self, slice: &ReplayBatch) -> Told {
+    /// Records letters that the replay has claimed, and unclaimed letters without a result of this replay.
+    fn record_sent(&mut self, batch: &ReplayBatch) -> NaiveOutcome {
         let mut letters = 0;
-        for LetterResult { id, outcome } in &slice.sent {
-            let counts = |known: &&mut Known| match &known.claimed_by {
-                Some(replay) => *replay == slice.replay,
-                None => !known.recorded.contains(&slice.replay),
+        for LetterResult { id, outcome } in &batch.sent {
+            let is_countable = |naive_letter: &&mut NaiveLetter| match &naive_letter.claimed_by {
+                Some(replay) => *replay == batch.replay,
+                None => !naive_letter.recorded.contains(&batch.replay),
             };
-            let Some(known) = self.known(id).filter(counts) else { continue };
-            known.claimed_by = None;
-            known.letter.state = LetterState::Replayed;
-            known.recorded.insert(slice.replay.clone());
-            let sent = known.replay(&slice.replay, slice.at, *outcome);
-            (sent.at, sent.outcome) = (slice.at, *outcome);
-            if let Some(Course { replay, .. }) = self.jobs.get_mut(&slice.replay) {
+            let Some(naive_letter) = self.letter_mut(id).filter(is_countable) else { continue };
+            naive_letter.claimed_by = None;
+            naive_letter.letter.state = LetterState::Replayed;
+            naive_letter.recorded.insert(batch.replay.clone());
+            let sent = naive_letter.attempt_mut(&batch.replay, batch.at, *outcome);
+            (sent.at, sent.outcome) = (batch.at, *outcome);
+            if let Some(NaiveReplay { replay, .. }) = self.replays.get_mut(&batch.replay) {
                 replay.sent += 1;
                 *match outcome {
                     ReplayOutcome::Delivered => &mut replay.delivered,
@@ -278,150 +288,163 @@ impl Naive {
             }
             letters += 1;
         }
-        self.judge(&slice.replay, slice.at);
-        self.give_back_if_ended(&slice.replay);
-        Told::Letters(letters)
+        self.judge(&batch.replay, batch.at);
+        self.release_if_ended(&batch.replay);
+        NaiveOutcome::Letters(letters)
     }
 
-    pub(super) fn forget_before(&mut self, milliseconds: i64, blocks: usize) -> u64 {
+    pub(super) fn delete_before(&mut self, milliseconds: i64, blocks: usize) -> u64 {
         let is_old = |time: DateTime<Utc>| time.timestamp_millis() < milliseconds;
-        let ended = |course: &Course| course.replay.ended_at.is_some_and(is_old);
-        let forgotten: Vec<ReplayId> =
-            self.jobs.iter().filter(|(_, course)| ended(course)).map(|(id, _)| id.clone()).collect();
-        let young: BTreeSet<u64> =
-            self.letters.iter().filter(|known| !is_old(known.letter.dead_at)).map(|known| known.offset / 64).collect();
-        let all: BTreeSet<u64> = self.letters.iter().map(|known| known.offset / 64).collect();
-        let old: Vec<u64> = all.difference(&young).copied().take(blocks).collect();
-        let gone: Vec<Known> = self.letters.extract_if(.., |known| old.contains(&(known.offset / 64))).collect();
-        for replay in gone.iter().filter_map(|known| known.claimed_by.as_ref()) {
-            let at = self.jobs[replay].updated_at;
+        let ended = |naive_replay: &NaiveReplay| naive_replay.replay.ended_at.is_some_and(is_old);
+        let ended_replays: Vec<ReplayId> =
+            self.replays.iter().filter(|(_, naive_replay)| ended(naive_replay)).map(|(id, _)| id.clone()).collect();
+        let young_blocks: BTreeSet<u64> = self
+            .letters
+            .iter()
+            .filter(|naive_letter| !is_old(naive_letter.letter.dead_at))
+            .map(|naive_letter| naive_letter.offset / 64)
+            .collect();
+        let all_blocks: BTreeSet<u64> = self.letters.iter().map(|naive_letter| naive_letter.offset / 64).collect();
+        let old_blocks: Vec<u64> = all_blocks.difference(&young_blocks).copied().take(blocks).collect();
+        let deleted: Vec<NaiveLetter> =
+            self.letters.extract_if(.., |naive_letter| old_blocks.contains(&(naive_letter.offset / 64))).collect();
+        for replay in deleted.iter().filter_map(|naive_letter| naive_letter.claimed_by.as_ref()) {
+            let at = self.replays[replay].updated_at;
             self.judge(replay, at);
         }
-        for id in forgotten {
-            self.jobs.remove(&id);
+        for id in ended_replays {
+            self.replays.remove(&id);
         }
-        gone.len() as u64
+        deleted.len() as u64
     }
 
-    /// Sees that the view shows the same.
-    pub(super) fn compare(&self, log: &Log, questions: &[Question]) {
+    /// Asserts that the view returns the same results.
+    pub(super) fn compare(&self, log: &TestLog, queries: &[Query]) {
         let view = log.view();
         assert_eq!(view.position().expect("a position"), self.position);
-        let in_state = |state| self.letters.iter().filter(|known| known.letter.state == state).count() as u64;
+        let in_state =
+            |state| self.letters.iter().filter(|naive_letter| naive_letter.letter.state == state).count() as u64;
         assert_eq!(view.counts(), LetterState::ALL.map(in_state));
         for number in 0..=LETTERS {
             let id = DeadLetterId::new(format!("dl_{number}"));
-            let known = self.letters.iter().find(|known| known.letter.id == id);
-            assert_eq!(log.state(id.as_str()), known.map(|known| known.letter.state));
-            let kept = view.letter(&id).expect("a letter");
+            let naive_letter = self.letters.iter().find(|naive_letter| naive_letter.letter.id == id);
+            assert_eq!(log.state(id.as_str()), naive_letter.map(|naive_letter| naive_letter.letter.state));
+            let stored = view.letter(&id).expect("a letter");
             assert_eq!(
-                kept.map(|kept| (kept.offset, kept.letter)),
-                known.map(|known| (known.offset, known.letter.clone()))
+                stored.map(|stored| (stored.offset, stored.letter)),
+                naive_letter.map(|naive_letter| (naive_letter.offset, naive_letter.letter.clone()))
             );
-            if let Some(known) = known {
-                let fate = view.fate(known.offset).expect("a fate");
+            if let Some(naive_letter) = naive_letter {
+                let history = view.history(naive_letter.offset).expect("a history");
                 assert_eq!(
-                    (&fate.replays, &fate.discard, &fate.erased),
-                    (&known.replays, &known.discard, &known.erased)
+                    (&history.replays, &history.discard, &history.erased),
+                    (&naive_letter.replays, &naive_letter.discard, &naive_letter.erased)
                 );
                 for replay in (0..REPLAYS).map(|number| ReplayId::new(format!("rp_{number}"))) {
-                    assert_eq!(fate.is_recorded(&replay), known.recorded.contains(&replay));
+                    assert_eq!(history.is_recorded(&replay), naive_letter.recorded.contains(&replay));
                 }
             }
         }
         let mut removed = view.removed_messages(7, usize::MAX, usize::MAX).expect("removed messages");
         removed.sort_by_key(|(offset, _)| *offset);
         assert!(removed.iter().map(|(offset, message)| (offset, message)).eq(&self.removed));
-        self.compare_jobs(log);
-        for question in questions {
-            self.ask(log, question);
+        self.compare_replays(log);
+        for query in queries {
+            self.compare_query(log, query);
         }
     }
 
-    fn compare_jobs(&self, log: &Log) {
+    fn compare_replays(&self, log: &TestLog) {
         let view = log.view();
-        let jobs = view.jobs(None, REPLAYS, |job| job).expect("jobs");
-        assert!(jobs.iter().map(|job| &job.replay.id).eq(self.jobs.keys().rev()));
-        if let [newest, older @ ..] = &jobs[..] {
-            assert_eq!(view.jobs(Some(&newest.replay.id), REPLAYS, |job| job).expect("jobs"), older);
+        let replays = view.replays(None, REPLAYS, |progress| progress).expect("replays");
+        assert!(replays.iter().map(|progress| &progress.replay.id).eq(self.replays.keys().rev()));
+        if let [newest, older @ ..] = &replays[..] {
+            assert_eq!(view.replays(Some(&newest.replay.id), REPLAYS, |progress| progress).expect("replays"), older);
         }
         let mut claimed = BTreeSet::new();
-        for job in &jobs {
-            let course = &self.jobs[&job.replay.id];
-            assert_eq!(job.replay, course.replay);
-            assert_eq!((job.claims, job.updated_at), (ClaimState::Made, course.updated_at));
-            assert!(!job.is_to_release());
-            let letters = log.claimed(job.replay.id.as_str());
-            let expected = self.claimed_by(&job.replay.id);
-            let offsets: Vec<u64> = letters.iter().map(|kept| kept.offset).collect();
-            assert_eq!(offsets, expected.iter().map(|known| known.offset).collect::<Vec<_>>());
-            let few = view.claimed(&job.replay.id, 2).expect("letters");
+        for progress in &replays {
+            let naive_replay = &self.replays[&progress.replay.id];
+            assert_eq!(progress.replay, naive_replay.replay);
+            assert_eq!((progress.claims, progress.updated_at), (ClaimState::Complete, naive_replay.updated_at));
+            assert!(!progress.has_letters_to_release());
+            let letters = log.claimed(progress.replay.id.as_str());
+            let expected = self.claimed_letters(&progress.replay.id);
+            let offsets: Vec<u64> = letters.iter().map(|stored| stored.offset).collect();
+            assert_eq!(offsets, expected.iter().map(|naive_letter| naive_letter.offset).collect::<Vec<_>>());
+            let few = view.claimed_letters(&progress.replay.id, 2).expect("letters");
             assert_eq!(ids(&few), ids(&letters[..letters.len().min(2)]));
-            assert_eq!(job.left, letters.len() as u64);
-            assert_eq!(job.replay.sent, job.replay.delivered + job.replay.requeued + job.replay.failed);
-            for kept in letters {
-                assert_eq!(kept.letter.state, LetterState::Replaying);
-                assert!(claimed.insert(kept.offset), "two replays have it");
+            assert_eq!(progress.left, letters.len() as u64);
+            assert_eq!(
+                progress.replay.sent,
+                progress.replay.delivered + progress.replay.requeued + progress.replay.failed
+            );
+            for stored in letters {
+                assert_eq!(stored.letter.state, LetterState::Replaying);
+                assert!(claimed.insert(stored.offset), "two replays have claimed the letter");
             }
         }
         assert_eq!(claimed.len() as u64, view.counts()[LetterState::Replaying as usize]);
-        let to_do = view.jobs_to_do().expect("jobs");
-        assert!(to_do.iter().eq(jobs.iter().filter(|job| job.replay.state == ReplayState::Running)));
-        assert!(to_do.iter().all(|job| job.left > 0), "a replay that has nothing to send runs on");
+        let sendable = view.sendable_replays().expect("replays");
+        assert!(sendable.iter().eq(replays.iter().filter(|progress| progress.replay.state == ReplayState::Running)));
+        assert!(sendable.iter().all(|progress| progress.left > 0), "a running replay has letters to send");
     }
 
-    fn ask(&self, log: &Log, question: &Question) {
-        let Question { filter, limit, from, to } = question;
-        let wanted: Vec<&Known> = self.letters.iter().filter(|known| wants(filter, known)).collect();
+    fn compare_query(&self, log: &TestLog, query: &Query) {
+        let Query { filter, limit, from, to } = query;
+        let matching: Vec<&NaiveLetter> =
+            self.letters.iter().filter(|naive_letter| matches(filter, naive_letter)).collect();
 
-        let newest_first: Vec<&Known> = wanted.iter().rev().copied().collect();
-        let pages = log.pages(filter, *limit, far());
-        let mut expected: Vec<Vec<&Known>> = newest_first.chunks(*limit).map(<[_]>::to_vec).collect();
+        let newest_first: Vec<&NaiveLetter> = matching.iter().rev().copied().collect();
+        let pages = log.pages(filter, *limit, far_deadline());
+        let mut expected: Vec<Vec<&NaiveLetter>> = newest_first.chunks(*limit).map(<[_]>::to_vec).collect();
         if expected.is_empty() {
             expected.push(Vec::new());
         }
         let offsets = |pages: &[LetterPage]| -> Vec<Vec<u64>> {
-            pages.iter().map(|page| page.letters.iter().map(|kept| kept.offset).collect()).collect()
+            pages.iter().map(|page| page.letters.iter().map(|stored| stored.offset).collect()).collect()
         };
         let expected: Vec<Vec<u64>> =
-            expected.iter().map(|page| page.iter().map(|known| known.offset).collect()).collect();
+            expected.iter().map(|page| page.iter().map(|naive_letter| naive_letter.offset).collect()).collect();
         assert_eq!(offsets(&pages), expected);
 
-        let mut tally = log.view().tally(filter).expect("a tally");
-        assert_eq!(tally.total, wanted.len() as u64);
-        let times = || wanted.iter().map(|known| known.letter.dead_at.timestamp_millis());
-        assert_eq!(tally.span, times().min().zip(times().max()));
-        assert_eq!(tally.states, counted(&wanted, |letter| Some(letter.state)));
-        assert_eq!(tally.reasons, counted(&wanted, |letter| Some(letter.reason)));
-        assert_eq!(tally.statuses, counted(&wanted, |letter| Some(letter.status)));
-        assert_eq!(tally.campaigns, counted(&wanted, |letter| letter.campaign_id.clone()));
-        for (webhook, count) in counted(&wanted, |letter| letter.webhook_id.clone()) {
-            let campaigns = tally.webhooks.remove(webhook.as_str()).expect("a webhook");
+        let mut counts = log.view().count(filter).expect("counts");
+        assert_eq!(counts.total, matching.len() as u64);
+        let times = || matching.iter().map(|naive_letter| naive_letter.letter.dead_at.timestamp_millis());
+        assert_eq!(counts.span, times().min().zip(times().max()));
+        assert_eq!(counts.states, count_by(&matching, |letter| Some(letter.state)));
+        assert_eq!(counts.reasons, count_by(&matching, |letter| Some(letter.reason)));
+        assert_eq!(counts.statuses, count_by(&matching, |letter| Some(letter.status)));
+        assert_eq!(counts.campaigns, count_by(&matching, |letter| letter.campaign_id.clone()));
+        for (webhook, count) in count_by(&matching, |letter| letter.webhook_id.clone()) {
+            let campaigns = counts.webhooks.remove(webhook.as_str()).expect("a webhook");
             assert_eq!(campaigns.values().sum::<u64>(), count);
         }
-        assert!(tally.webhooks.is_empty());
+        assert!(counts.webhooks.is_empty());
         let endpoint = |letter: &DeadLetter| letter.url.as_deref().map(endpoint_of).filter(|name| !name.is_empty());
-        assert_eq!(tally.endpoints, counted(&wanted, endpoint));
+        assert_eq!(counts.endpoints, count_by(&matching, endpoint));
 
-        let within = wanted.iter().filter(|known| (*from..*to).contains(&known.offset));
+        let within = matching.iter().filter(|naive_letter| (*from..*to).contains(&naive_letter.offset));
         let (mut within, mut next) = (within.collect::<Vec<_>>().into_iter().peekable(), Some(*from));
         while let Some(from) = next {
-            let found = log.view().find(filter, from..*to, *limit).expect("letters");
-            let expected: Vec<_> =
-                within.by_ref().take(*limit).map(|known| (known.offset, known.letter.id.clone())).collect();
-            assert_eq!(found.letters, expected);
-            assert_eq!(found.next, within.peek().map(|known| known.offset));
-            next = found.next;
+            let page = log.view().find(filter, from..*to, *limit).expect("letters");
+            let expected: Vec<_> = within
+                .by_ref()
+                .take(*limit)
+                .map(|naive_letter| (naive_letter.offset, naive_letter.letter.id.clone()))
+                .collect();
+            assert_eq!(page.letters, expected);
+            assert_eq!(page.next, within.peek().map(|naive_letter| naive_letter.offset));
+            next = page.next;
         }
     }
 }
 
-fn wants(filter: &LetterFilter, known: &Known) -> bool {
+fn matches(filter: &LetterFilter, naive_letter: &NaiveLetter) -> bool {
     let LetterFilter { campaign_id, label, webhook_id, phone_number, event_id, delivery_id, endpoint, .. } = filter;
     let LetterFilter { reason, status, since, until, state, .. } = filter;
-    let letter = &known.letter;
-    // An erased letter shows a mask, by which it is not found.
-    let phone = letter.event.as_ref().map(|event| &event.phone_number).filter(|_| known.erased.is_none());
+    let letter = &naive_letter.letter;
+    // An erased letter is not found by the mask that it shows.
+    let phone = letter.event.as_ref().map(|event| &event.phone_number).filter(|_| naive_letter.erased.is_none());
     (campaign_id.is_none() || *campaign_id == letter.campaign_id)
         && (label.is_none() || *label == letter.label)
         && (webhook_id.is_none() || *webhook_id == letter.webhook_id)
@@ -436,9 +459,12 @@ fn wants(filter: &LetterFilter, known: &Known) -> bool {
         && state.is_none_or(|state| state == letter.state)
 }
 
-fn counted<T: std::hash::Hash + Eq>(letters: &[&Known], value: impl Fn(&DeadLetter) -> Option<T>) -> HashMap<T, u64> {
+fn count_by<T: std::hash::Hash + Eq>(
+    letters: &[&NaiveLetter],
+    value: impl Fn(&DeadLetter) -> Option<T>,
+) -> HashMap<T, u64> {
     let mut counts = HashMap::new();
-    for value in letters.iter().filter_map(|known| value(&known.letter)) {
+    for value in letters.iter().filter_map(|naive_letter| value(&naive_letter.letter)) {
         *counts.entry(value).or_default() += 1;
     }
     counts

@@ -1,4 +1,4 @@
-//! What is configured and what happens: a campaign whose webhooks lead to the demo's receivers, and users who walk it.
+//! The demo's campaign, with webhooks that lead to the demo's receivers, and the events of its users.
 
 use chrono::Utc;
 use reqwest::Method;
@@ -6,17 +6,16 @@ use serde_json::{Value, json};
 
 use super::receivers::Receiver;
 use crate::cli::CliError;
-use crate::cli::client::{Call, Server};
+use crate::cli::client::{RequestParts, Server};
 use crate::delivery::timestamp;
 
 pub(super) const CAMPAIGN_ID: &str = "13010";
 
-/// The campaign.
 pub(super) struct Script {
     document: Value,
 }
 
-/// One user reached one step.
+/// A step event of a user.
 pub(super) struct Step {
     pub(super) event_id: String,
     event: Value,
@@ -51,12 +50,13 @@ impl Script {
 
     /// Applies the campaign as `waypost campaigns apply` does.
     pub(super) async fn apply(&self, api: &str) -> Result<(), CliError> {
-        let call = Call { headers: Vec::new(), body: Some(self.document.to_string().into_bytes()) };
-        let api = Server::at(api)?.api()?;
-        api.call(Method::PUT, &["campaigns", CAMPAIGN_ID], &[], call).await.map(|_| ())
+        let parts = RequestParts { headers: Vec::new(), body: Some(self.document.to_string().into_bytes()) };
+        let api = Server::without_token(api)?.api()?;
+        api.request(Method::PUT, &["campaigns", CAMPAIGN_ID], &[], parts).await?;
+        Ok(())
     }
 
-    /// The step of user `number`: most choose from the menu, some have come to the offers and say their name.
+    /// The step of user `number`. Most users choose from the menu, some answer with their name in the section Offers.
     pub(super) fn step(&self, number: u32) -> Step {
         let menu = |keyword: u32, option: Option<&str>| {
             let mut step = json!({ "label": "Welcome Message", "response": keyword.to_string(), "keyword": keyword });
