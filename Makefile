@@ -25,7 +25,7 @@ test: tools ## Run all tests, against RabbitMQ nodes and browsers of their own (
 	scripts/install-chromium
 	scripts/install-prometheus
 	scripts/install-validators $(BUILT)/tmp/validators
-	cargo test --locked
+	cargo test --workspace --locked
 
 versions: tools ## Run the tests that depend on RabbitMQ against each other supported version
 	scripts/test-versions
@@ -37,22 +37,22 @@ screenshots: tools ## Take pictures of the console's pages, into docs/screenshot
 	cargo bench --locked --profile dev --bench screenshots -- $(ARGS)
 
 ci: tools rustfmt ## What continuous integration runs: format, lints, documentation, tests, on all versions of RabbitMQ
-	cargo fmt --check
+	cargo fmt --all --check
 	$(MAKE) lint doc test
 	$(MAKE) versions
 
 fmt: tools rustfmt ## Format the code
-	cargo fmt
+	cargo fmt --all
 
 lint: tools clippy ## Lint code, shell scripts and spelling, with warnings denied
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --locked -- -D warnings
 	scripts/install-lint-tools $(BUILT)/tmp/lint-tools
 	$(BUILT)/tmp/lint-tools/bin/shellcheck $$(grep -lE '^#!.*sh\b' .ci/run scripts/*) scripts/packages.sh
 	$(BUILT)/tmp/lint-tools/bin/typos
 
 doc: tools ## Build the code's documentation with warnings denied, and check the links of all pages
 	scripts/check-links
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 
 book: ## Build docs/ as a book, into target/book
 	@command -v mdbook >/dev/null || { echo "make book needs mdBook: cargo install --locked mdbook"; exit 1; }

@@ -17,6 +17,7 @@ use axum::Router;
 use axum::routing::post;
 use indicatif::ProgressBar;
 use serde_json::json;
+
 use support::amqp::Message;
 use support::{Amqp, Broker, Waypost, until};
 

@@ -29,12 +29,12 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use lapin::Connection;
 use serde_json::{Value, json};
-use waypost::broker::connection::ConnectionConfig;
-use waypost::broker::names::Names;
-use waypost::broker::stream_reader::{EndDetection, StreamReader};
-use waypost::broker::topology::Topology;
-use waypost::broker::topology_status::TopologyStatus;
-use waypost::delivery::dead_letter::DeadLetter;
+use waypost_broker::connection::ConnectionConfig;
+use waypost_broker::names::Names;
+use waypost_broker::stream_reader::{EndDetection, StreamReader};
+use waypost_broker::topology::Topology;
+use waypost_broker::topology_status::TopologyStatus;
+use waypost_core::dead_letter::DeadLetter;
 
 use letters::{Letters, campaign_id};
 use pages::{Followed, List, MOST};

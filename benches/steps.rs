@@ -11,13 +11,13 @@ use std::hint::black_box;
 use chrono::{DateTime, TimeDelta, Utc};
 use criterion::{BatchSize, Criterion};
 use serde_json::{Value, json};
-use waypost::delivery::campaign::Campaign;
-use waypost::delivery::document;
-use waypost::delivery::egress::HttpUrls;
-use waypost::delivery::event::{self, StepEvent};
-use waypost::delivery::outcome::{Cause, Outcome, Reply, classify};
-use waypost::delivery::retry::{RetryPolicy, decide};
-use waypost::delivery::{Attempt, Delivery, request, resolve};
+use waypost_core::campaign::Campaign;
+use waypost_core::document;
+use waypost_core::egress::HttpUrls;
+use waypost_core::event::{self, StepEvent};
+use waypost_core::outcome::{Cause, Outcome, Reply, classify};
+use waypost_core::retry::{RetryPolicy, decide};
+use waypost_core::{Attempt, Delivery, request, resolve};
 
 /// Sections of a campaign that is larger than most.
 const MANY_SECTIONS: usize = 200;

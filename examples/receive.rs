@@ -4,13 +4,14 @@
 //! SECRET=whsec_... cargo run --example receive -- 127.0.0.1:9000
 //! ```
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use standardwebhooks::Webhook;
-use std::sync::Arc;
 
 async fn receive(State(webhook): State<Arc<Webhook>>, headers: HeaderMap, body: Bytes) -> StatusCode {
     // Over the bytes as they came, before they are parsed; times too far from now are refused as well.

@@ -30,13 +30,15 @@ use url::Url;
 pub use self::fault::{ConfigError, ConfigFault};
 use self::registry::SettingRegistry;
 pub use self::setting::Setting;
+use waypost_broker::tls::Identity;
+use waypost_core::access::Token;
+use waypost_core::egress::HttpUrls;
+use waypost_core::egress::{AllowRule, EgressRules};
+use waypost_core::endpoint::concurrency_limiter::Limits;
+use waypost_core::retry::RetryPolicy;
+use waypost_core::secret_encryption::Keyring;
+
 use self::setting::mask_password;
-use crate::delivery::egress::HttpUrls;
-use crate::delivery::egress::{AllowRule, EgressRules};
-use crate::delivery::endpoint::concurrency_limiter::Limits;
-use crate::delivery::retry::RetryPolicy;
-use crate::delivery::secret_encryption::Keyring;
-use crate::tls::Identity;
 
 /// The settings file, in the working directory, if no other file is given.
 pub const DEFAULT_FILE: &str = "waypost.toml";
@@ -130,41 +132,6 @@ pub struct HttpConfig {
     pub tokens: Vec<Token>,
     /// The certificate of the listener. `None` for plain HTTP.
     pub identity: Option<Identity>,
-}
-
-/// An API token.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token {
-    /// Unique. For people.
-    pub name: String,
-    pub role: Role,
-    /// SHA-256 of the token.
-    pub sha256: [u8; 32],
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("name", &self.name).field("role", &self.role).finish_non_exhaustive()
-    }
-}
-
-/// The permissions of a token. Each role includes the permissions of the roles before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
-    /// May read.
-    Viewer,
-    /// May replay and discard dead letters, publish events and test webhooks.
-    Operator,
-    /// May change campaigns.
-    Editor,
-}
-
-impl Role {
-    const NAMES: [(&str, Self); 3] = [("viewer", Self::Viewer), ("operator", Self::Operator), ("editor", Self::Editor)];
-
-    pub fn as_str(self) -> &'static str {
-        name_of(self, &Self::NAMES)
-    }
 }
 
 /// `store.*`

@@ -4,10 +4,9 @@
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
-
-use crate::broker::names::Names;
-use crate::delivery::campaign::Campaign;
-use crate::delivery::event::{MAX_EVENT_BYTES, StepEvent};
+use waypost_broker::names::Names;
+use waypost_core::campaign::Campaign;
+use waypost_core::event::{MAX_EVENT_BYTES, StepEvent};
 
 /// The JSON Schema (2020-12) of a step event.
 pub fn event() -> Value {

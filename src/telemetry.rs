@@ -1,8 +1,7 @@
 //! Logs and traces. Logs go to standard error: as text on a terminal, otherwise as JSON. If `telemetry.otlpEndpoint` is
-//! set, [`spans`] of each delivery are exported.
+//! set, [`spans`](waypost_engine::spans) of each delivery are exported.
 
 mod export;
-pub mod spans;
 
 use std::io::IsTerminal as _;
 
@@ -94,6 +93,8 @@ fn filter(level: LogLevel) -> EnvFilter {
 
 #[cfg(test)]
 mod tests {
+    use waypost_engine::spans;
+
     use super::*;
 
     /// Creating spans costs more than everything else in a delivery.

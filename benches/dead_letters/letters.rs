@@ -2,16 +2,16 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
-use waypost::delivery::campaign::Target;
-use waypost::delivery::dead_letter::DeadLetter;
-use waypost::delivery::document;
-use waypost::delivery::egress::HttpUrls;
-use waypost::delivery::event::{Keyword, StepEvent};
-use waypost::delivery::ids::EventId;
-use waypost::delivery::outcome::Cause;
-use waypost::delivery::reason::DeadLetterReason;
-use waypost::delivery::violation::Violation;
-use waypost::delivery::{Attempt, Delivery, TraceContext, timestamp};
+use waypost_core::campaign::Target;
+use waypost_core::dead_letter::DeadLetter;
+use waypost_core::document;
+use waypost_core::egress::HttpUrls;
+use waypost_core::event::{Keyword, StepEvent};
+use waypost_core::ids::EventId;
+use waypost_core::outcome::Cause;
+use waypost_core::reason::DeadLetterReason;
+use waypost_core::violation::Violation;
+use waypost_core::{Attempt, Delivery, TraceContext, timestamp};
 
 /// Campaigns with many letters each, of five webhooks each.
 const CAMPAIGNS: u64 = 50;
@@ -158,7 +158,7 @@ fn document(id: &str, url: impl Fn(&str) -> String) -> Value {
 fn origins(campaign: &str) -> Vec<Origin> {
     let was = document(campaign, |webhook| format!("{}/crm/v2/{webhook}", endpoint(campaign)));
     let was = document::read(was.to_string().as_bytes(), HttpUrls::Refused, None).expect("the campaign has no faults");
-    let origin = |place: waypost::delivery::campaign::WebhookPlace<'_>| {
+    let origin = |place: waypost_core::campaign::WebhookPlace<'_>| {
         let mut target = place.target();
         target.mask();
         Origin {

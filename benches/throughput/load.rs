@@ -4,10 +4,10 @@
 use chrono::{TimeDelta, Utc};
 use indicatif::HumanCount;
 use serde_json::{Map, Value, json};
-use waypost::delivery::document;
-use waypost::delivery::egress::HttpUrls;
-use waypost::delivery::outcome::Cause;
-use waypost::delivery::{Attempt, Delivery, event, resolve, timestamp};
+use waypost_core::document;
+use waypost_core::egress::HttpUrls;
+use waypost_core::outcome::Cause;
+use waypost_core::{Attempt, Delivery, event, resolve, timestamp};
 
 use super::receiver::{Behaviour, RETRY};
 

@@ -10,8 +10,8 @@ use futures_util::StreamExt as _;
 use lapin::options::{QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use tempfile::TempDir;
-use waypost::broker::delay_queues::DelayTier;
-use waypost::broker::names::Names;
+use waypost_broker::delay_queues::DelayTier;
+use waypost_broker::names::Names;
 
 use super::load::{Load, Scenario};
 use super::receiver::Receiver;

@@ -270,8 +270,9 @@ impl Apply {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn the_effect_of_a_deletion_counts_sections_and_webhooks() {

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use comfy_table::{Table, presets};
 use serde_json::json;
+use waypost_core::document::{self, UrlPolicy};
 
 use super::stdio::out;
 use super::{CliError, Settings};
 use crate::config::Config;
-use crate::delivery::document::{self, UrlPolicy};
 
 #[derive(Args)]
 pub(super) struct Check {

@@ -8,9 +8,9 @@ use clap::Args;
 use reqwest::{Certificate, Client, Method, StatusCode, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
+use waypost_broker::tls;
 
 use super::CliError;
-use crate::tls;
 
 /// Longer than the server needs: it waits up to 30 s for its own view and the broker.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);

@@ -99,8 +99,9 @@ fn last_error(error: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn each_endpoint_is_a_row() {

@@ -2,8 +2,7 @@
 
 use clap::Args;
 use serde_json::{Map, Value};
-
-use crate::delivery::timestamp;
+use waypost_core::timestamp;
 
 /// The command that flattens this also has an argument `file`, which replaces these options.
 #[derive(Args)]

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use reqwest::Method;
+use waypost_core::campaign::Campaign;
+use waypost_core::document;
+use waypost_core::egress::HttpUrls;
+use waypost_core::flow::{self, Health, Style};
 
 use super::client::{RequestParts, Server};
 use super::stdio::print;
 use super::{CliError, client, json_stream};
-use crate::delivery::campaign::Campaign;
-use crate::delivery::document;
-use crate::delivery::egress::HttpUrls;
-use crate::flow::{self, Health, Style};
 
 #[derive(Args)]
 pub(super) struct Graph {

@@ -13,7 +13,7 @@ pub(super) struct OpenApi {
 
 impl OpenApi {
     pub(super) fn run(self) {
-        let document = crate::http::openapi();
+        let document = waypost_http::openapi();
         if self.json {
             out!("{document}");
         } else {

@@ -68,8 +68,9 @@ fn replace_control(c: char) -> char {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn control_characters_are_replaced() {

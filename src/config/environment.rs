@@ -5,11 +5,11 @@
 
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Value};
+use waypost_core::secret_encryption::Keyring;
 
 use super::fault::ConfigFault;
 use super::registry::{SettingRegistry, normalize, unknown_setting};
 use super::sources::ProvidedSetting;
-use crate::delivery::secret_encryption::Keyring;
 
 const PREFIX: &str = "WAYPOST_";
 

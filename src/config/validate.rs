@@ -1,6 +1,13 @@
 //! Converts raw settings to a [`Config`]: one function per group, which uses the functions of `values` for single
 //! values. All faults are collected, not only the first.
 
+use waypost_broker::topology::MAX_SHARDS;
+use waypost_core::access::{Role, Token};
+use waypost_core::egress::HttpUrls;
+use waypost_core::endpoint::concurrency_limiter::Limits;
+use waypost_core::retry::RetryPolicy;
+use waypost_core::secret_encryption::Keyring;
+
 use super::fault::{ConfigError, ConfigFault};
 use super::raw::RawToken;
 use super::setting::Setting;
@@ -11,13 +18,8 @@ use super::values::{
 };
 use super::{
     BrokerConfig, Config, DeadLettersConfig, EgressConfig, EndpointConfig, HttpConfig, LogConfig, LogFormat, LogLevel,
-    Role, ShutdownConfig, StoreConfig, TelemetryConfig, Token,
+    ShutdownConfig, StoreConfig, TelemetryConfig,
 };
-use crate::broker::topology::MAX_SHARDS;
-use crate::delivery::egress::HttpUrls;
-use crate::delivery::endpoint::concurrency_limiter::Limits;
-use crate::delivery::retry::RetryPolicy;
-use crate::delivery::secret_encryption::Keyring;
 
 /// The validated settings, or all faults. `faults` are the faults of reading and merging.
 pub(super) fn config(

@@ -10,12 +10,12 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 use url::{Host, Url};
+use waypost_broker::connection;
+use waypost_broker::tls::{self, Identity};
+use waypost_core::duration;
+use waypost_core::egress::AllowRule;
 
 use super::raw::RawToken;
-use crate::broker::connection;
-use crate::delivery::duration;
-use crate::delivery::egress::AllowRule;
-use crate::tls::{self, Identity};
 
 /// Ten years. Far below the limits of date arithmetic.
 const MAX_DURATION: Duration = Duration::from_secs(3650 * 24 * 3600);

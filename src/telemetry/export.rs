@@ -10,9 +10,9 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::registry::LookupSpan;
 use url::Url;
+use waypost_engine::spans::TARGET;
 
 use super::TelemetryError;
-use super::spans::TARGET;
 
 /// The path of traces below the collector's address, as OTLP defines it.
 const TRACES_PATH: &str = "v1/traces";

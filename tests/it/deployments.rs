@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use waypost::broker::names::Names;
+use waypost_broker::names::Names;
 
 use crate::support::tools::{project, read, run, succeed, told, tool, yaml};
 
@@ -216,14 +216,14 @@ fn the_image_is_built_of_all_that_the_program_is_made_of() {
     for path in let_in.lines().filter_map(|line| line.strip_prefix('!')) {
         assert!(project().join(path).exists(), ".dockerignore lets {path} in, which is not there");
     }
-    // Besides these, what the sources include, tests left out. Templates are named without their folder.
-    let needed = ["Cargo.toml", "Cargo.lock", "LICENSE", "scripts/image-sbom", "src", "benches", "templates"];
+    // Besides these, what the sources include, tests left out.
+    let needed = ["Cargo.toml", "Cargo.lock", "LICENSE", "scripts/image-sbom", "src", "crates", "benches"];
     needed.into_iter().for_each(has);
     let manifest = read("Cargo.toml");
     let dependencies = manifest.lines().filter(|line| line.contains('{'));
     let paths = dependencies.filter_map(|line| line.split_once("path = \"").map(|(_, path)| path));
     paths.filter_map(|path| path.split(['"', '/']).next()).for_each(has);
-    let mut folders = vec![project().join("src")];
+    let mut folders = vec![project().join("src"), project().join("crates")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder") {
             let path = entry.expect("an entry").path();

@@ -1,18 +1,19 @@
 //! The publisher alone, against the library's traps: a message is believed safe only when it is.
 
-use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
-use lapin::types::{AMQPValue, FieldTable};
-use secrecy::SecretString;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
+
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use secrecy::SecretString;
 use tokio::task::JoinSet;
-use waypost::broker::connection::ConnectionConfig;
-use waypost::broker::names::Names;
-use waypost::broker::publisher::{Destination, OutboundMessage, PublishError, Publisher, PublisherStatus};
-use waypost::broker::stream_writer::{ReadBack, StreamWriter};
-use waypost::broker::topology::Topology;
-use waypost::broker::topology_status::TopologyStatus;
+use waypost_broker::connection::ConnectionConfig;
+use waypost_broker::names::Names;
+use waypost_broker::publisher::{Destination, OutboundMessage, PublishError, Publisher, PublisherStatus};
+use waypost_broker::stream_writer::{ReadBack, StreamWriter};
+use waypost_broker::topology::Topology;
+use waypost_broker::topology_status::TopologyStatus;
 
 use crate::stage::LONG;
 use crate::support::lossy_proxy::{Loss, LossyProxy};

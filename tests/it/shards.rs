@@ -75,7 +75,7 @@ async fn spreads(broker: &Broker, prefix: &str) -> bool {
 #[tokio::test]
 async fn workers_with_different_numbers_lose_no_event_and_none_is_delivered_twice_after_the_last_old_one() {
     let broker = Broker::private_with(&PLUGIN).await;
-    let log = ("RUST_LOG", "warn,waypost::broker::shards=debug");
+    let log = ("RUST_LOG", "warn,waypost_broker::shards=debug");
     let old = Stage::set_on(&broker.url(), "shards", &[("WAYPOST_BROKER__SHARDS", "3"), log]).await;
     let settings: Vec<(&str, &str)> = QUICK.into_iter().chain([log]).collect();
     let new = Waypost::start_with(&broker.url(), &old.prefix, &settings).await;

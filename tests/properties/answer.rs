@@ -1,7 +1,7 @@
 //! Of any answer to a request: after a status line that is final, the status counts whatever follows, in whatever pieces it
 //! comes.
 
-use waypost::sender::answer::{BodyReader, Framing, Head, HeadReader, NotHttp, Reuse};
+use waypost_engine::sender::answer::{BodyReader, Framing, Head, HeadReader, NotHttp, Reuse};
 
 const MOST_KEPT: usize = 1024;
 

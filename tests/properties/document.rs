@@ -5,15 +5,15 @@ use std::collections::HashSet;
 
 use chrono::DateTime;
 use serde_json::Value;
-use waypost::delivery::Delivery;
-use waypost::delivery::campaign::{Campaign, WebhookPlace};
-use waypost::delivery::document::{MAX_DOCUMENT_BYTES, UrlPolicy, read, read_webhook};
-use waypost::delivery::egress::HttpUrls;
-use waypost::delivery::event::StepEvent;
-use waypost::delivery::ids::EventId;
-use waypost::delivery::request::render;
-use waypost::delivery::secret_encryption::is_encrypted;
-use waypost::delivery::violation::Violation;
+use waypost_core::Delivery;
+use waypost_core::campaign::{Campaign, WebhookPlace};
+use waypost_core::document::{MAX_DOCUMENT_BYTES, UrlPolicy, read, read_webhook};
+use waypost_core::egress::HttpUrls;
+use waypost_core::event::StepEvent;
+use waypost_core::ids::EventId;
+use waypost_core::request::render;
+use waypost_core::secret_encryption::is_encrypted;
+use waypost_core::violation::Violation;
 
 use super::{are_told, is_kept, now};
 

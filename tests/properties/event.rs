@@ -1,10 +1,10 @@
 //! Of any body of a message: it is an event that is kept and sent as it was published, or its faults are told.
 
 use serde_json::Value;
-use waypost::delivery::Delivery;
-use waypost::delivery::event::{Keyword, MAX_CAMPAIGN_ID_CHARS, MAX_EVENT_BYTES, StepEvent, decode};
-use waypost::delivery::normal_form::NormalForm;
-use waypost::delivery::request::render;
+use waypost_core::Delivery;
+use waypost_core::event::{Keyword, MAX_CAMPAIGN_ID_CHARS, MAX_EVENT_BYTES, StepEvent, decode};
+use waypost_core::normal_form::NormalForm;
+use waypost_core::request::render;
 
 use super::{a_delivery, are_told, is_kept, now};
 

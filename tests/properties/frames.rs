@@ -1,7 +1,7 @@
 //! Of any bytes from a broker: a frame keeps its place, its type and its channel; one that was rewritten can be read by lapin's parser.
 
 use amq_protocol::frame::parse_frame;
-use waypost::broker::frame_filter::FrameFilter;
+use waypost_broker::frame_filter::FrameFilter;
 
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;

@@ -19,11 +19,11 @@ use std::sync::LazyLock;
 use chrono::{DateTime, TimeZone as _, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use waypost::delivery::Delivery;
-use waypost::delivery::document::read;
-use waypost::delivery::egress::HttpUrls;
-use waypost::delivery::event::decode;
-use waypost::delivery::violation::Violation;
+use waypost_core::Delivery;
+use waypost_core::document::read;
+use waypost_core::egress::HttpUrls;
+use waypost_core::event::decode;
+use waypost_core::violation::Violation;
 
 /// The most that all faults of a document may have together, in bytes: they are an answer, and a line of a log.
 const MOST_BYTES_OF_FAULTS: usize = 1024 * 1024;

@@ -1,12 +1,12 @@
 //! Of any record of the dead-letter log: it is a letter or a mark that is read again as it was written, or it is left out;
 //! and any bytes at all can be kept as a letter.
 
-use waypost::delivery::dead_letter::record::DeadLetterRecord;
-use waypost::delivery::dead_letter::{BODY_BYTES_KEPT, DeadLetter};
-use waypost::delivery::ids::DeadLetterId;
-use waypost::delivery::reason::DeadLetterReason;
-use waypost::delivery::replay::{ReplayId, ReplayRef};
-use waypost::delivery::violation::Violation;
+use waypost_core::dead_letter::record::DeadLetterRecord;
+use waypost_core::dead_letter::{BODY_BYTES_KEPT, DeadLetter};
+use waypost_core::ids::DeadLetterId;
+use waypost_core::reason::DeadLetterReason;
+use waypost_core::replay::{ReplayId, ReplayRef};
+use waypost_core::violation::Violation;
 
 use super::{depth, is_kept, now};
 

@@ -4,8 +4,8 @@
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use waypost::delivery::outcome::{Outcome, Reply, classify};
-use waypost::delivery::retry::{RetryPolicy, Settlement, decide};
+use waypost_core::outcome::{Outcome, Reply, classify};
+use waypost_core::retry::{RetryPolicy, Settlement, decide};
 
 use super::{a_delivery, now};
 

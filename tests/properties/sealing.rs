@@ -2,10 +2,10 @@
 //! wrote opens, or goes on as if it were sealed.
 
 use serde_json::json;
-use waypost::delivery::campaign::Campaign;
-use waypost::delivery::document::read;
-use waypost::delivery::egress::HttpUrls;
-use waypost::delivery::secret_encryption::{Keyring, SALT_BYTES};
+use waypost_core::campaign::Campaign;
+use waypost_core::document::read;
+use waypost_core::egress::HttpUrls;
+use waypost_core::secret_encryption::{Keyring, SALT_BYTES};
 
 /// Two keys: 32 bytes each, in base64.
 const KEYS: [&str; 2] =

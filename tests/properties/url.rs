@@ -4,9 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::json;
-use waypost::delivery::document::{UrlPolicy, read, read_among};
-use waypost::delivery::egress::HttpUrls;
-use waypost::delivery::egress::{AllowRule, EgressRules, not_public};
+use waypost_core::document::{UrlPolicy, read, read_among};
+use waypost_core::egress::HttpUrls;
+use waypost_core::egress::{AllowRule, EgressRules, not_public};
 
 pub(crate) fn holds(text: &str) {
     let document = json!({ "id": "1", "sections": [{ "label": "a", "webhook": { "url": text } }] }).to_string();

@@ -1,11 +1,11 @@
 //! Of any message of the retries queue: it has deliveries that can be put back as they are, alone and together, and given
 //! up, or it is none.
 
-use waypost::delivery::dead_letter::DeadLetter;
-use waypost::delivery::ids::ReceiptId;
-use waypost::delivery::outcome::Cause;
-use waypost::delivery::reason::DeadLetterReason;
-use waypost::delivery::{ATTEMPTS_KEPT, Attempt, Delivery};
+use waypost_core::dead_letter::DeadLetter;
+use waypost_core::ids::ReceiptId;
+use waypost_core::outcome::Cause;
+use waypost_core::reason::DeadLetterReason;
+use waypost_core::{ATTEMPTS_KEPT, Attempt, Delivery};
 
 use super::{depth, is_kept, now, record};
 

@@ -5,6 +5,7 @@ use chrono::{TimeDelta, Utc};
 use clap::Args;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use waypost_core::timestamp;
 
 use super::LIST;
 use super::filter::FilterQuery;
@@ -13,7 +14,6 @@ use crate::cli::client::{Api, ApiError, Server};
 use crate::cli::confirm::{Confirmation, Decision};
 use crate::cli::stdio::out;
 use crate::cli::{CliError, progress, sanitize};
-use crate::delivery::timestamp;
 
 /// After this many answers in a row that discarded nothing although more are left, the command fails.
 const MAX_EMPTY_ROUNDS: u32 = 20;
@@ -169,9 +169,10 @@ fn with_discarded(error: CliError, discarded: u64) -> CliError {
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+
     use super::super::filter::Filter;
     use super::*;
-    use chrono::DateTime;
 
     #[test]
     fn later_dead_letters_are_excluded() {

@@ -106,8 +106,9 @@ fn write_lines(letters: &[Value], output: &mut impl Write) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn each_dead_letter_is_a_line() {

@@ -4,15 +4,15 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value};
+use waypost_core::dead_letter::LetterState;
+use waypost_core::dead_letter::filter::LetterFilter;
+use waypost_core::endpoint::Origin;
+use waypost_core::reason::DeadLetterReason;
+use waypost_core::time_spec::TimeSpec;
+use waypost_core::timestamp;
 
 use crate::cli::CliError;
 use crate::cli::sanitize;
-use crate::delivery::dead_letter::LetterState;
-use crate::delivery::dead_letter::filter::LetterFilter;
-use crate::delivery::endpoint::Origin;
-use crate::delivery::reason::DeadLetterReason;
-use crate::delivery::time_spec::TimeSpec;
-use crate::delivery::timestamp;
 
 /// The filter names of the API, and their flags.
 const FLAGS: [(&str, &str); 12] = [
@@ -149,9 +149,10 @@ pub(in crate::cli) const ALL_NAMES: [&str; 12] = LetterFilter::FIELDS;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use clap::Parser;
     use serde_json::json;
+
+    use super::*;
 
     #[derive(Parser)]
     struct TestCli {

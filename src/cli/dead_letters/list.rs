@@ -96,8 +96,9 @@ fn footer(shown: usize, may_have_more: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn each_dead_letter_is_a_row() {

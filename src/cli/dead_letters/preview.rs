@@ -42,8 +42,9 @@ fn counts(items: &Value, name: &str, title: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn all_sections_are_shown() {

@@ -111,9 +111,10 @@ impl Replay {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use clap::Parser;
     use serde_json::json;
+
+    use super::*;
 
     #[derive(Parser)]
     struct TestCli {

@@ -28,8 +28,9 @@ pub(super) fn render(request: &Value, indent: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn a_request_is_shown_as_sent() {

@@ -4,11 +4,11 @@
 use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::{Map, Value};
+use waypost_core::dead_letter::LetterState;
 
 use super::filter::{Filter, FilterQuery};
 use crate::cli::CliError;
 use crate::cli::client::parse_id;
-use crate::delivery::dead_letter::LetterState;
 
 #[derive(Args, Default)]
 pub(super) struct Selection {
@@ -62,9 +62,10 @@ impl SelectedLetters {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use clap::Parser;
     use serde_json::json;
+
+    use super::*;
 
     #[derive(Parser)]
     struct TestCli {

@@ -4,15 +4,15 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use comfy_table::{Table, presets};
 use serde_json::Value;
+use waypost_core::duration::approximate;
+use waypost_core::reason::DeadLetterReason;
+use waypost_core::timestamp;
 
 use super::{LIST, request};
 use crate::cli::CliError;
 use crate::cli::client::{Server, parse_id};
 use crate::cli::sanitize;
 use crate::cli::stdio::out;
-use crate::delivery::duration::approximate;
-use crate::delivery::reason::DeadLetterReason;
-use crate::delivery::timestamp;
 
 /// Longer bodies are cut. The JSON output has the whole body.
 const MAX_BODY_CHARS: usize = 2000;
@@ -184,8 +184,9 @@ fn indent(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn now() -> DateTime<Utc> {
         timestamp::parse("2026-11-22T05:04:05Z").unwrap()

@@ -106,8 +106,9 @@ fn bar(count: u64, total: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn bars_are_proportional() {

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
+use waypost_core::dead_letter::DeadLetter;
+use waypost_core::reason::DeadLetterReason;
 
 use super::Scenario;
 use super::receivers::Receiver;
 use crate::cli::CliError;
-use crate::delivery::dead_letter::DeadLetter;
-use crate::delivery::reason::DeadLetterReason;
 
 /// Filled while the demo runs.
 #[derive(Default)]

@@ -12,9 +12,9 @@ use axum::routing::post;
 use chrono::{TimeDelta, Utc};
 use serde_json::Value;
 use tokio::net::TcpListener;
+use waypost_core::timestamp;
 
 use crate::cli::CliError;
-use crate::delivery::timestamp;
 
 /// How a receiver answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

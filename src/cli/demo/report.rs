@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use waypost_broker::names::Names;
 
 use super::Scenario;
 use super::account::{Account, Balance};
 use super::receivers::Receiver;
 use super::script::CAMPAIGN_ID;
-use crate::broker::names::Names;
 use crate::cli::CliError;
 use crate::cli::stdio::out;
 

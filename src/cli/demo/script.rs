@@ -3,11 +3,11 @@
 use chrono::Utc;
 use reqwest::Method;
 use serde_json::{Value, json};
+use waypost_core::timestamp;
 
 use super::receivers::Receiver;
 use crate::cli::CliError;
 use crate::cli::client::{RequestParts, Server};
-use crate::delivery::timestamp;
 
 pub(super) const CAMPAIGN_ID: &str = "13010";
 

@@ -5,9 +5,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use waypost_store::free_bytes;
+
 use super::Finding;
 use crate::config::Config;
-use crate::store::free_bytes;
 
 /// How long the clock is watched.
 const CLOCK_WATCH_TIME: Duration = Duration::from_millis(500);

@@ -4,18 +4,18 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 use url::Url;
+use waypost_broker::diagnostics::{self, ObjectState};
+use waypost_broker::management::Management;
+use waypost_broker::names::Names;
+use waypost_broker::topology::Topology;
+use waypost_broker::topology_status::TopologyStatus;
+use waypost_broker::{BrokerError, connection, handshake, probe};
+use waypost_core::egress::HttpUrls;
+use waypost_core::outcome::{Cause, Reply};
 
 use super::{CheckResult, Finding, server};
 use crate::app::{broker_address, new_sender};
-use crate::broker::diagnostics::{self, ObjectState};
-use crate::broker::management::Management;
-use crate::broker::names::Names;
-use crate::broker::topology::Topology;
-use crate::broker::topology_status::TopologyStatus;
-use crate::broker::{BrokerError, connection, handshake, probe};
 use crate::config::Config;
-use crate::delivery::egress::HttpUrls;
-use crate::delivery::outcome::{Cause, Reply};
 
 /// How long a check of the broker's objects, or of a customer's URL, may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);

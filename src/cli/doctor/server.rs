@@ -1,9 +1,10 @@
 //! Checks of the broker's version, and of its support for quorum queues and streams.
 
+use waypost_broker::BrokerError;
+use waypost_broker::diagnostics::QueueTypeSupport;
+use waypost_broker::handshake::{SUPPORTED, ServerInfo, Support};
+
 use super::Finding;
-use crate::broker::BrokerError;
-use crate::broker::diagnostics::QueueTypeSupport;
-use crate::broker::handshake::{SUPPORTED, ServerInfo, Support};
 
 pub(super) fn version(server: &Result<ServerInfo, BrokerError>) -> Finding {
     const CHECK: &str = "version";

@@ -1,8 +1,9 @@
 //! Checks of settings that are valid but unsafe in production.
 
+use waypost_core::egress::HttpUrls;
+
 use super::Finding;
 use crate::config::Config;
-use crate::delivery::egress::HttpUrls;
 
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let changed = config.settings.iter().filter(|setting| setting.value != setting.default).count();

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use waypost_broker::BrokerError;
+use waypost_broker::management::Management;
+use waypost_broker::policies::{self, Severity};
+use waypost_broker::probe::ProbeOutcome;
+use waypost_broker::topology::Topology;
+
 use super::Finding;
-use crate::broker::BrokerError;
-use crate::broker::management::Management;
-use crate::broker::policies::{self, Severity};
-use crate::broker::probe::ProbeOutcome;
-use crate::broker::topology::Topology;
 use crate::config::Config;
 
 const BINDINGS_CHECK: &str = "bindings";

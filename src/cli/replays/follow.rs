@@ -7,6 +7,7 @@ use indicatif::ProgressBar;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
+use waypost_engine::replays::rate_meter::RateMeter;
 
 use super::labels::{self, Stage};
 use super::{LIST, labels::number};
@@ -14,7 +15,6 @@ use crate::cli::CliError;
 use crate::cli::client::{Api, ApiError, RequestParts};
 use crate::cli::progress;
 use crate::cli::stdio::{note, out};
-use crate::replays::rate_meter::RateMeter;
 
 /// The bar gets the width that the text leaves, so that a narrow terminal does not cut the text.
 const TEMPLATE: &str = "{wide_bar} {msg}";

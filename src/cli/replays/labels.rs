@@ -1,12 +1,12 @@
 //! Texts about a replay: its progress, its state, its problems, and the commands to run next.
 
 use serde_json::Value;
+use waypost_core::dead_letter::filter::LetterFilter;
+use waypost_core::duration::approximate;
+use waypost_engine::replays::rate_meter::{RateMeter, decimal};
 
 use crate::cli::dead_letters::filter::{self, flags};
 use crate::cli::sanitize;
-use crate::delivery::dead_letter::filter::LetterFilter;
-use crate::delivery::duration::approximate;
-use crate::replays::rate_meter::{RateMeter, decimal};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -172,9 +172,11 @@ pub(super) fn selection(replay: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use serde_json::json;
     use std::time::{Duration, Instant};
+
+    use serde_json::json;
+
+    use super::*;
 
     fn replay(state: &str, total: u64, delivered: u64, failed: u64) -> Value {
         json!({ "id": "rp_1", "state": state, "filter": { "campaignId": "13010", "label": "Welcome Message", "status": 503 },

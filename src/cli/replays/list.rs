@@ -82,8 +82,9 @@ fn bar(sent: u64, total: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn each_replay_is_a_row() {

@@ -1,10 +1,10 @@
 //! `waypost replays show`: the details of a replay.
 
 use serde_json::Value;
+use waypost_engine::replays::rate_meter::decimal;
 
 use super::labels;
 use crate::cli::sanitize;
-use crate::replays::rate_meter::decimal;
 
 pub(super) fn render(replay: &Value) -> String {
     let field = |name: &str| sanitize::field(&replay[name], usize::MAX);
@@ -32,8 +32,9 @@ pub(super) fn render(replay: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn a_replay_is_shown_with_its_next_commands() {

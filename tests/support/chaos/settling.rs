@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use waypost::broker::delay_queues::DelayTier;
-use waypost::broker::names::Names;
+use waypost_broker::delay_queues::DelayTier;
+use waypost_broker::names::Names;
 
 use super::scene::{Scene, is_ready};
 use crate::support::Amqp;

@@ -1,0 +1,370 @@
+//! Reads the campaigns log into the local view, and detects if the log is incomplete.
+
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use lapin::Connection;
+use tokio_util::task::AbortOnDropHandle;
+use waypost_broker::queue_stats;
+use waypost_broker::stream_reader::{EndDetection, StreamContinuity, StreamReader, StreamRecord};
+use waypost_store::record::{Control, Decision, DecisionKind, LogRecord};
+use waypost_store::state::{Contents, Effect, Incomplete, ReadFrom};
+use waypost_store::{ChangeOutcome, StoreError};
+
+use super::Campaigns;
+use super::comparison::{Announcement, Comparison, ComparisonResult, Relation};
+use super::hold::{Hold, HoldReason, LogStatus};
+use super::snapshots::SnapshotRequest;
+use crate::view_sync::{FollowError, SyncState};
+
+/// A worker that was current within this time keeps its view through a decision, as a current worker does. A
+/// reconnection does not make a view outdated.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Reads the campaigns log over one connection.
+pub struct LogSession {
+    log: StreamReader,
+    mode: Mode,
+    /// Messages that wait for a retry, if the view was empty when reading started.
+    waiting_messages: u64,
+    /// Whether a decision has made the view complete since it was last current.
+    is_completed: bool,
+    /// Another worker's request, which this worker answers when it is current.
+    request: Option<SnapshotRequest>,
+    /// The task that appends a snapshot for another worker.
+    answer: Option<AbortOnDropHandle<()>>,
+}
+
+/// What happened to the view since this process started.
+#[derive(Debug, Default)]
+pub(super) struct ViewHistory {
+    /// When the view was last current, if it is not current now.
+    last_current_at: Option<Instant>,
+    /// Whether the view is being rebuilt from the log's first record, or from a snapshot.
+    is_rebuilding: bool,
+}
+
+impl ViewHistory {
+    fn read_from(&self) -> ReadFrom {
+        if self.is_rebuilding {
+            return ReadFrom::First;
+        }
+        match self.last_current_at {
+            Some(last_current_at) if last_current_at.elapsed() < RECONNECT_TIMEOUT => ReadFrom::Live,
+            _ => ReadFrom::Position,
+        }
+    }
+}
+
+enum Mode {
+    /// Records are applied to the view.
+    Apply(ReadFrom),
+    /// Records are compared with the view, which does not change.
+    Compare(Box<Comparison>),
+}
+
+/// Whether the records that the log had when reading started have all been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InitialEnd {
+    NotReached,
+    Reached,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NextStep {
+    ReadOn,
+    /// The log must be opened again.
+    Reopen,
+}
+
+impl Campaigns {
+    /// Opens the log at the view's position. Removes an outdated view first.
+    pub async fn open(&self, connection: &Connection) -> Result<LogSession, FollowError> {
+        self.catch_up();
+        let mut state = self.store.view_state()?;
+        if let Contents::Outdated(snapshot) = state.contents.clone() {
+            // A restore reads the view.
+            let _restore_lock = self.restore_mutex.lock().await;
+            self.backup_campaigns()?;
+            self.store.clear_outdated(state.decision, snapshot)?;
+            self.history().is_rebuilding = true;
+            state = self.store.view_state()?;
+        }
+        let position = self.store.position()?;
+        let (log, continuity) =
+            StreamReader::open(connection, &self.log, EndDetection::ByMarker(&self.publisher), position.as_ref())
+                .await?;
+        let mut waiting_messages = 0;
+        let mode = match (continuity, position) {
+            (StreamContinuity::Continued, position) => {
+                if state.last_record.is_none()
+                    && let Some(position) = position
+                {
+                    self.store.set_last_record(&position)?;
+                }
+                Mode::Apply(self.history().read_from())
+            }
+            (StreamContinuity::Restarted, Some(position)) if state.is_complete() && self.store.has_campaigns() => {
+                if matches!(*self.log_status.borrow(), LogStatus::Following) {
+                    self.log_status.send_replace(LogStatus::Comparing);
+                }
+                Mode::Compare(Box::new(Comparison::new(position, state.last_record, state.decision)))
+            }
+            (StreamContinuity::Restarted, position) => {
+                // A view without a position was removed because of a decision in this log.
+                let decision = state.decision.filter(|_| position.is_none());
+                self.store.clear_outdated(decision, None)?;
+                self.history().is_rebuilding = true;
+                waiting_messages = queue_stats::total_messages(connection, &self.names, &[]).await?;
+                Mode::Apply(ReadFrom::First)
+            }
+        };
+        self.update_version_gauge()?;
+        Ok(LogSession { log, mode, waiting_messages, is_completed: false, request: None, answer: None })
+    }
+
+    /// Applies the log until the connection is lost or the log must be opened again. Events must not be resolved by the
+    /// view until then.
+    pub async fn follow(&self, mut session: LogSession) -> Result<(), FollowError> {
+        let mut end = InitialEnd::NotReached;
+        loop {
+            if end == InitialEnd::NotReached && session.log.is_caught_up() {
+                end = InitialEnd::Reached;
+                if self.handle_initial_end(&mut session).await? == NextStep::Reopen {
+                    return Ok(());
+                }
+            }
+            self.answer_request(&mut session)?;
+            let record = session.log.next().await?;
+            let content = self.parse_record(&record);
+            if let Some(LogRecord::Control(control)) = &content {
+                self.follow_snapshots(control);
+                session.request = SnapshotRequest::after(control, session.request);
+            }
+            let from = match &mut session.mode {
+                Mode::Apply(from) => *from,
+                Mode::Compare(comparison) => match comparison.compare(&record.position, content.as_ref()) {
+                    Relation::Unknown => {
+                        self.confirm_control(&record, content.as_ref());
+                        if end == InitialEnd::Reached
+                            && let Some(decision) = comparison.new_decision()
+                        {
+                            self.replace(decision.clone())?;
+                            return Ok(());
+                        }
+                        continue;
+                    }
+                    relation => {
+                        tracing::info!(log = self.log, offset = record.position.offset, "campaigns log continues");
+                        let from = self.history().read_from();
+                        session.mode = Mode::Apply(from);
+                        end = InitialEnd::NotReached;
+                        if relation == Relation::AtPosition {
+                            continue;
+                        }
+                        from
+                    }
+                },
+            };
+            match self.apply(&record, content.as_ref(), from)? {
+                Effect::Completed => {
+                    session.is_completed = true;
+                    end = InitialEnd::NotReached;
+                }
+                Effect::ReadAgain => break,
+                Effect::Held if *self.sync_state.borrow() == SyncState::Current => break,
+                Effect::Held | Effect::None | Effect::Changed(_) | Effect::Restored { .. } => {}
+            }
+        }
+        self.reopen();
+        Ok(())
+    }
+
+    /// Answers a worker that asked for a snapshot, if this worker is current. A snapshot that is being appended already
+    /// answers the new request too.
+    fn answer_request(&self, session: &mut LogSession) -> Result<(), StoreError> {
+        if *self.sync_state.borrow() == SyncState::Current
+            && let Some(request) = session.request.take()
+            && session.answer.as_ref().is_none_or(AbortOnDropHandle::is_finished)
+        {
+            session.answer = self.answer(request)?;
+        }
+        Ok(())
+    }
+
+    /// Called when all records that the log had when reading started have been read.
+    async fn handle_initial_end(&self, session: &mut LogSession) -> Result<NextStep, FollowError> {
+        let comparison = match &mut session.mode {
+            Mode::Compare(comparison) => comparison,
+            Mode::Apply(from) => {
+                let mut state = self.store.view_state()?;
+                let is_new = *from == ReadFrom::First && state.last_record.is_none() && state.decision.is_none();
+                if is_new && state.is_complete() && session.waiting_messages > 0 {
+                    state.incomplete = Some(Incomplete::DeliveriesWait { messages: session.waiting_messages });
+                    self.store.set_incomplete(state.incomplete)?;
+                }
+                match state.incomplete {
+                    Some(incomplete) => self.hold(HoldReason::View(incomplete)),
+                    None if state.is_complete() => {
+                        self.become_current()?;
+                        if std::mem::take(&mut session.is_completed) && state.accepted_loss.is_some() {
+                            self.request_better_snapshot(state.accepted_loss).await;
+                        }
+                    }
+                    // A snapshot is being loaded.
+                    None => return Ok(NextStep::ReadOn),
+                }
+                *from = ReadFrom::Live;
+                self.history().is_rebuilding = false;
+                return Ok(NextStep::ReadOn);
+            }
+        };
+        match comparison.result() {
+            ComparisonResult::Rewind(position) => {
+                tracing::warn!(log = self.log, offset = position.offset, "campaigns log has lost markers");
+                self.store.rewind(&position)?;
+                Ok(NextStep::Reopen)
+            }
+            ComparisonResult::Replace(decision) => {
+                self.replace(decision)?;
+                Ok(NextStep::Reopen)
+            }
+            ComparisonResult::Hold(reason, announcement) => {
+                self.hold(reason);
+                if announcement == Announcement::Needed {
+                    let campaigns = self.store.count_campaigns();
+                    if let Err(error) = self.publish_control(&Control::Hold { at: Utc::now(), campaigns }).await {
+                        // This worker tries again after it has connected again.
+                        tracing::warn!(log = self.log, %error, "other workers were not told that campaigns are missing");
+                    }
+                }
+                Ok(NextStep::ReadOn)
+            }
+        }
+    }
+
+    /// Asks other workers for a more complete snapshot. This worker's view was read from a log without its beginning.
+    async fn request_better_snapshot(&self, accepted_loss: Option<u64>) {
+        if let Err(error) = self.request_snapshot(accepted_loss).await {
+            tracing::warn!(log = self.log, %error, "other workers were not asked for campaigns that the log has lost");
+        }
+    }
+
+    fn become_current(&self) -> Result<(), StoreError> {
+        // Keys are not checked for each record: a campaign encrypted with a lost key may have been replaced since.
+        self.store.check_keys()?;
+        let offset = self.store.position()?.map(|position| position.offset);
+        tracing::info!(log = self.log, offset, "configuration is current");
+        self.metrics.config_log_incomplete.set(0);
+        self.log_status.send_replace(LogStatus::Following);
+        self.sync_state.send_replace(SyncState::Current);
+        self.is_following.send_replace(true);
+        Ok(())
+    }
+
+    fn hold(&self, reason: HoldReason) {
+        let hold = Hold { log: self.log.clone(), reason };
+        tracing::error!(log = self.log, reason = reason.name(), error = %hold, "campaigns log is incomplete");
+        self.metrics.config_log_incomplete.set(1);
+        self.log_status.send_replace(LogStatus::Incomplete(hold));
+    }
+
+    /// Resolves no event by the view, and accepts no change, until the log has been read again.
+    fn reopen(&self) {
+        self.catch_up();
+        self.log_status.send_replace(LogStatus::Comparing);
+    }
+
+    /// The connection is lost. The next connection may find another log.
+    pub fn connection_lost(&self) {
+        self.is_following.send_replace(false);
+    }
+
+    fn catch_up(&self) {
+        self.is_following.send_replace(false);
+        if self.sync_state.send_replace(SyncState::CatchingUp) == SyncState::Current {
+            self.history().last_current_at = Some(Instant::now());
+        }
+    }
+
+    fn history(&self) -> MutexGuard<'_, ViewHistory> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks the view as outdated after an operator's decision. The view is replaced when the log is opened again.
+    fn replace(&self, Decision { at, kind }: Decision) -> Result<(), StoreError> {
+        let snapshot = match kind {
+            DecisionKind::ReadLog => None,
+            DecisionKind::Load(snapshot) => Some(snapshot),
+        };
+        self.store.mark_outdated(at, snapshot)?;
+        self.reopen();
+        Ok(())
+    }
+
+    fn backup_campaigns(&self) -> Result<(), StoreError> {
+        let backup = self.store.backup_campaigns()?;
+        tracing::warn!(
+            log = self.log,
+            kept = backup.map(|path| path.display().to_string()),
+            "campaigns are read again from the log. The previous campaigns of this worker are in the file `kept`; `waypost \
+             campaigns apply FILE` restores missing ones"
+        );
+        Ok(())
+    }
+
+    fn parse_record(&self, record: &StreamRecord) -> Option<LogRecord> {
+        LogRecord::read(&record.body)
+            .inspect_err(|error| {
+                // Another version of Waypost may have written the record.
+                tracing::error!(log = self.log, offset = record.position.offset, %error, "unreadable record skipped");
+            })
+            .ok()
+    }
+
+    fn apply(&self, record: &StreamRecord, content: Option<&LogRecord>, from: ReadFrom) -> Result<Effect, StoreError> {
+        let effect = self.store.apply(&record.position, content, from)?;
+        if let (Effect::Changed(ChangeOutcome::Done { .. }), Some(LogRecord::Change(change))) = (&effect, content)
+            && let Some(campaign) = change.campaign.clone().filter(|_| *self.sync_state.borrow() == SyncState::Current)
+        {
+            // A worker without the key cannot deliver the campaign's events.
+            self.store.decrypted(campaign)?;
+        }
+        self.update_version_gauge()?;
+        match (&effect, content) {
+            (Effect::Changed(outcome), Some(LogRecord::Change(change))) => {
+                match outcome {
+                    ChangeOutcome::Done { version } if change.campaign.is_some() => {
+                        tracing::info!(campaign = change.id, version, "campaign configured");
+                    }
+                    ChangeOutcome::Done { .. } => tracing::info!(campaign = change.id, "campaign deleted"),
+                    _ => tracing::info!(campaign = change.id, reason = ?outcome, "campaign change rejected"),
+                }
+                self.appender.notify_applied(&record.position.message_id, outcome.clone());
+            }
+            (Effect::Restored { id, outcome: ChangeOutcome::Done { version } }, _) => {
+                tracing::debug!(campaign = id, version, "campaign restored");
+            }
+            (Effect::Restored { id, outcome }, _) => {
+                tracing::warn!(campaign = id, reason = ?outcome, "campaign not restored: the log has it");
+            }
+            _ => self.confirm_control(record, content),
+        }
+        Ok(effect)
+    }
+
+    /// Tells the task that appended a control record that this worker has read it.
+    fn confirm_control(&self, record: &StreamRecord, content: Option<&LogRecord>) {
+        if let Some(LogRecord::Control(_)) = content {
+            self.appender
+                .notify_applied(&record.position.message_id, ChangeOutcome::Done { version: record.position.offset });
+        }
+    }
+
+    fn update_version_gauge(&self) -> Result<(), StoreError> {
+        let applied = self.store.position()?.map_or(0, |position| position.offset);
+        self.metrics.config_version.set(i64::try_from(applied).unwrap_or(i64::MAX));
+        Ok(())
+    }
+}

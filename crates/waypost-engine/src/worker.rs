@@ -1,0 +1,456 @@
+//! Processes one step event, from the bytes of its message to durable outcomes:
+//!
+//! ```text
+//! decode ▶ resolve ▶ admit ▶ render ▶ send ▶ classify ▶ decide ▶ settle
+//!                      └ park, if the endpoint can't take the request now
+//! ```
+//!
+//! Each function returns when the outcome is durable: delivered, or the broker has confirmed the retry or the dead
+//! letter. Only then does [`consumer`] acknowledge the message. An `Err` means that Waypost failed, not the receiver:
+//! the message is returned to the broker, which delivers it again.
+//!
+//! Nested futures are moved at each level. Deliveries and cold paths are boxed to keep them small.
+
+pub mod consumer;
+pub mod consumer_status;
+mod dead_lettering;
+mod delivery_log;
+pub mod endpoint_registry;
+pub mod memory_budget;
+pub mod park_batcher;
+mod queue;
+pub mod receipts;
+pub mod retry_throttle;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use chrono::{DateTime, Utc};
+use futures_util::future::join_all;
+use tracing::{Instrument as _, Span};
+use waypost_broker::delay_queues::{DelayTier, tier_until};
+use waypost_broker::names::Names;
+use waypost_broker::publisher::{Destination, OutboundMessage, PublishError, Publisher};
+use waypost_broker::stream_writer::StreamWriter;
+use waypost_broker::subscription::Message;
+use waypost_core::campaign::{Target, Webhook};
+use waypost_core::dead_letter::DeadLetter;
+use waypost_core::endpoint::{Ladder, ParkReason, Source};
+use waypost_core::event::StepEvent;
+use waypost_core::outcome::{Outcome, Reply, classify};
+use waypost_core::reason::DeadLetterReason;
+use waypost_core::redact::{self, Truncation};
+use waypost_core::replay::ReplayId;
+use waypost_core::retry::{RetryPolicy, Settlement, decide, park};
+use waypost_core::violation::Violation;
+use waypost_core::{Attempt, Delivery, TraceContext, event, request, resolve, timestamp};
+use waypost_store::dead_letters::RecordOutcome;
+use waypost_store::{Store, StoreError};
+
+use crate::metrics::ledger::{DeliveryGuard, DeliverySource, RequeueCause};
+use crate::metrics::{AttemptOutcome, EventResult, Metrics};
+use crate::sender::{ANSWER_BYTES_KEPT, Sender};
+use crate::spans;
+use endpoint_registry::{AdmissionOutcome, EndpointRegistry};
+use memory_budget::MemoryBudget;
+use park_batcher::ParkBatcher;
+use receipts::Receipts;
+
+/// While the broker accepts no messages, nothing can be parked. A delivery then asks for admission again after this
+/// time.
+const PARK_RETRY_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A delivery that does not fit into memory is parked for a random time between these two.
+/// The attempts that hold the memory end within 30 s.
+const MEMORY_PARK_TIME_RANGE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+
+/// Makes the attempts of deliveries, and publishes retries and dead letters.
+pub struct Worker {
+    pub names: Names,
+    pub store: Store,
+    pub publisher: Publisher,
+    pub dead_letter_writer: StreamWriter<RecordOutcome>,
+    pub sender: Sender,
+    pub endpoints: EndpointRegistry,
+    pub park_batcher: ParkBatcher,
+    pub receipts: Receipts,
+    /// The settings `retry.*`. A webhook's own `retry` overrides them.
+    pub retry_policy: ArcSwap<RetryPolicy>,
+    pub metrics: Arc<Metrics>,
+    pub memory_budget: MemoryBudget,
+}
+
+/// Why a message could not be settled. The message is returned to the broker.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A retry or a dead letter could not be published.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error("a delivery or dead letter could not be encoded as JSON: {0}")]
+    Encode(#[from] serde_json::Error),
+}
+
+impl DeliveryError {
+    fn requeue_cause(&self) -> RequeueCause {
+        match self {
+            Self::Store(_) => RequeueCause::Store,
+            Self::Publish(PublishError::Stopping) => RequeueCause::Interrupted,
+            Self::Publish(_) => RequeueCause::Broker,
+            Self::Encode(_) => RequeueCause::Bug,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct AttemptResult {
+    pub outcome: Outcome,
+    pub reply: Reply,
+    pub duration: Duration,
+    pub ended_at: DateTime<Utc>,
+}
+
+impl Worker {
+    /// Handles a message of the events queue: one step event, which is delivered to every webhook that it resolves to.
+    pub async fn handle_event(&self, message: &mut Message) -> Result<(), DeliveryError> {
+        let span = spans::event(message.message_id.as_deref(), message.body.len(), message.trace.as_ref());
+        self.process_event(message).instrument(span).await
+    }
+
+    async fn process_event(&self, message: &mut Message) -> Result<(), DeliveryError> {
+        let event = match event::decode(&message.body, message.message_id.as_deref()) {
+            Ok(event) => event,
+            Err(violations) => {
+                Box::pin(self.dead_letter_malformed(message, violations)).await?;
+                self.metrics.record_event(EventResult::Malformed);
+                return Ok(());
+            }
+        };
+        let trace = message.trace.take();
+        // The body may be large, and the requests do not need it.
+        message.body = Vec::new();
+        let targets = spans::resolve().in_scope(|| self.resolve_targets(&event))?;
+        spans::resolved(&Span::current(), &event.campaign_id, event.event_id.as_str(), targets.len());
+        let result = if targets.is_empty() { EventResult::NoWebhook } else { EventResult::Resolved };
+        delivery_log::resolved(&event, targets.len(), trace.as_ref());
+        self.attempt_all(event, targets, trace).await?;
+        self.metrics.record_event(result);
+        Ok(())
+    }
+
+    fn resolve_targets(&self, event: &StepEvent) -> Result<Vec<Target>, StoreError> {
+        let stored = self.store.campaign(&event.campaign_id)?;
+        Ok(stored.map_or_else(Vec::new, |stored| resolve::resolve(&stored.campaign, event)))
+    }
+
+    /// Makes the first attempt for each target. A delivery that can't be settled does not stop the others.
+    async fn attempt_all(
+        &self,
+        event: StepEvent,
+        mut targets: Vec<Target>,
+        trace: Option<TraceContext>,
+    ) -> Result<(), DeliveryError> {
+        let receipt = self.receipts.next();
+        if targets.len() == 1 {
+            return self
+                .first_attempt(Box::new(Delivery::with_receipt(event, targets.remove(0), trace, receipt)))
+                .await;
+        }
+        let deliveries = targets
+            .into_iter()
+            .map(|target| Box::new(Delivery::with_receipt(event.clone(), target, trace.clone(), receipt)));
+        let attempts = join_all(deliveries.map(|delivery| self.first_attempt(delivery)));
+        Box::pin(attempts).await.into_iter().collect()
+    }
+
+    async fn first_attempt(&self, delivery: Box<Delivery>) -> Result<(), DeliveryError> {
+        let guard = self.metrics.ledger.begin(DeliverySource::Event);
+        close_account(guard, self.attempt(delivery).await)
+    }
+
+    /// Handles a message of the retries queue: one delivery that waits or is due, or several that were parked together.
+    pub async fn handle_retry(&self, message: &mut Message) -> Result<(), DeliveryError> {
+        let mut waiting = match Delivery::decode_waiting(&message.body) {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                let violations = vec![Violation::new("$", format!("not a delivery: {error}"))];
+                return Box::pin(self.dead_letter_malformed(message, violations)).await;
+            }
+        };
+        message.body = Vec::new();
+        if waiting.len() == 1 {
+            return self.process_waiting(Box::new(waiting.remove(0))).await;
+        }
+        let results = join_all(waiting.into_iter().map(|delivery| self.process_waiting(Box::new(delivery))));
+        Box::pin(results).await.into_iter().collect()
+    }
+
+    async fn process_waiting(&self, delivery: Box<Delivery>) -> Result<(), DeliveryError> {
+        let span = spans::resumed(&delivery);
+        self.process_waiting_delivery(delivery).instrument(span).await
+    }
+
+    async fn process_waiting_delivery(&self, mut delivery: Box<Delivery>) -> Result<(), DeliveryError> {
+        if let Some(due) = delivery.due.filter(|due| tier_until(*due, Utc::now()).is_some()) {
+            // Not due yet: the delivery moves on to the next delay queue, in one message with others that wait as long.
+            let (tier, body) = encode_for_delay(&mut delivery, due)?;
+            return Ok(self.park_batcher.park(tier, body).await?);
+        }
+        let guard = self.metrics.ledger.begin(DeliverySource::DelayQueue);
+        let result = match self.current_target(&delivery) {
+            Ok(Ok(target)) => {
+                delivery.target = target;
+                self.attempt(delivery).await
+            }
+            Ok(Err(reason)) => Box::pin(self.dead_letter(delivery, reason)).await,
+            Err(error) => Err(error.into()),
+        };
+        close_account(guard, result)
+    }
+
+    /// Makes one attempt of a delivery if its endpoint can take a request now, and settles the delivery.
+    async fn attempt(&self, mut delivery: Box<Delivery>) -> Result<(), DeliveryError> {
+        let source = if delivery.due.is_none() { Source::Event } else { Source::Retry };
+        let Some(hold) = self.memory_budget.hold(&mut delivery.target.webhook) else {
+            return Box::pin(self.wait_for_memory(delivery)).await;
+        };
+        let ladder = || if self.publisher.is_up() { Ladder::Open } else { Ladder::Closed };
+        let permit = loop {
+            match self.endpoints.admit(&delivery.target.webhook, source, ladder, jitter()).await {
+                AdmissionOutcome::Admitted(permit) => break permit,
+                AdmissionOutcome::Parked { delay, reason } => {
+                    drop(hold);
+                    return Box::pin(self.park(delivery, delay, reason)).await;
+                }
+                // The endpoint or the broker may have room again after a pause.
+                AdmissionOutcome::Refused => tokio::time::sleep(PARK_RETRY_INTERVAL).await,
+            }
+        };
+        if source == Source::Event {
+            // A delivery that was parked is late because of its endpoint, so it is not counted.
+            let delay = Utc::now().signed_duration_since(delivery.event.date);
+            self.metrics.first_attempt_delay.observe(delay.as_seconds_f64().max(0.0));
+        }
+        let in_flight = InFlightGuard::new(&self.metrics);
+        let AttemptResult { outcome, reply, duration, ended_at } = self.attempt_once(&mut delivery).await;
+        drop(in_flight);
+        permit.finish(&reply, duration, ended_at);
+        let webhook = &delivery.target.webhook;
+        let settlement = decide(&self.retry_policy.load().for_webhook(webhook), &delivery, &outcome, ended_at);
+        self.report_attempt(&delivery, &reply, duration, &settlement, ended_at);
+
+        match settlement {
+            Settlement::Delivered => Ok(()),
+            Settlement::Retry { due } => {
+                drop(hold);
+                Box::pin(self.schedule_retry(delivery, due)).await
+            }
+            Settlement::Dead(reason) => Box::pin(self.dead_letter(delivery, reason)).await,
+        }
+    }
+
+    /// Parks a delivery whose webhook does not fit into memory. While the broker accepts no messages, the delivery
+    /// waits here without the webhook's configuration, which holds the memory.
+    async fn wait_for_memory(&self, mut delivery: Box<Delivery>) -> Result<(), DeliveryError> {
+        let defaults = self.retry_policy.load_full();
+        let retry_policy = defaults.for_webhook(&delivery.target.webhook);
+        delivery.target = delivery.target.reference();
+        while !self.publisher.is_up() {
+            tokio::time::sleep(PARK_RETRY_INTERVAL).await;
+        }
+        let [shortest, longest] = MEMORY_PARK_TIME_RANGE;
+        let delay = shortest + (longest - shortest).mul_f64(jitter());
+        self.park_by_policy(&retry_policy, delivery, delay, ParkReason::Memory).await
+    }
+
+    /// Publishes a delivery to a delay queue, from which it comes back when it is due.
+    async fn schedule_retry(&self, mut delivery: Box<Delivery>, due: DateTime<Utc>) -> Result<(), DeliveryError> {
+        let (tier, body) = encode_for_delay(&mut delivery, due)?;
+        self.publish(new_message(Destination::Queue(self.names.delay(tier)), body)).await?;
+        self.metrics.ledger.put_on_ladder.inc();
+        self.metrics.retries_scheduled.inc();
+        Ok(())
+    }
+
+    /// Puts a delivery into a delay queue without an attempt, because its endpoint can't take a request now.
+    async fn park(&self, delivery: Box<Delivery>, delay: Duration, reason: ParkReason) -> Result<(), DeliveryError> {
+        let defaults = self.retry_policy.load_full();
+        let retry_policy = defaults.for_webhook(&delivery.target.webhook);
+        self.park_by_policy(&retry_policy, delivery, delay, reason).await
+    }
+
+    async fn park_by_policy(
+        &self,
+        retry_policy: &RetryPolicy,
+        mut delivery: Box<Delivery>,
+        delay: Duration,
+        reason: ParkReason,
+    ) -> Result<(), DeliveryError> {
+        match park(retry_policy, &mut delivery, delay, Utc::now()) {
+            Ok(due) => {
+                let (tier, body) = encode_for_delay(&mut delivery, due)?;
+                self.park_batcher.park(tier, body).await?;
+                self.metrics.record_parked(reason);
+                delivery_log::parked(&delivery, reason, due);
+                Ok(())
+            }
+            Err(reason) => self.dead_letter(delivery, reason).await,
+        }
+    }
+
+    /// Sends a delivery's request and records the attempt in the delivery. It does not count the outcome, and publishes
+    /// nothing.
+    pub async fn attempt_once(&self, delivery: &mut Delivery) -> AttemptResult {
+        let started_at = Utc::now();
+        let started = Instant::now();
+        let timeout = Duration::from_millis(delivery.target.webhook.timeout_ms);
+        let request = request::render(delivery, started_at);
+        let span = spans::attempt(delivery);
+        let (reply, timing) = self.sender.send(request, timeout, &span).await;
+        spans::replied(&span, &reply);
+        let duration = started.elapsed();
+        let ended_at = Utc::now();
+        let (overridden, defaults) =
+            (delivery.target.webhook.retry.permanent_statuses.as_ref(), self.retry_policy.load());
+        let outcome = classify(&reply, overridden.unwrap_or(&defaults.permanent_statuses), ended_at);
+        let attempt = attempt_record(&reply, started_at, duration, &delivery.target.webhook);
+        delivery.record(attempt);
+        self.metrics.record_timing(&timing);
+        AttemptResult { outcome, reply, duration, ended_at }
+    }
+
+    /// Makes the only attempt that a replay makes of a delivery. The attempt is counted and logged like any other, but
+    /// nothing is published.
+    ///
+    /// Returns `None` if the receiver answered 2xx, else why the delivery is dead again.
+    pub(crate) async fn attempt_for_replay(
+        &self,
+        delivery: &mut Delivery,
+        replay: &ReplayId,
+    ) -> Option<DeadLetterReason> {
+        // A replay has few requests in flight, so its deliveries are sent even if they do not fit into the budget.
+        let _hold = self.memory_budget.hold(&mut delivery.target.webhook);
+        let in_flight = InFlightGuard::new(&self.metrics);
+        let span = spans::replayed(delivery, replay);
+        let AttemptResult { outcome, reply, duration, ended_at } = self.attempt_once(delivery).instrument(span).await;
+        drop(in_flight);
+        self.metrics.attempt_duration.observe(duration.as_secs_f64());
+        self.endpoints.record(&delivery.target.webhook, &reply, ended_at);
+        let reason = match outcome {
+            Outcome::Delivered => {
+                self.metrics.record_attempt(AttemptOutcome::Delivered, reply.cause());
+                delivery_log::delivered(delivery, duration, ended_at, Some(replay));
+                return None;
+            }
+            Outcome::Permanent(reason) => reason,
+            Outcome::Transient { .. } => DeadLetterReason::Exhausted,
+        };
+        self.metrics.record_attempt(AttemptOutcome::Dead, reply.cause());
+        self.metrics.record_blame(&reply);
+        delivery_log::failed(delivery, &reply, duration, AttemptOutcome::Dead, reason.as_str(), Some(replay));
+        Some(reason)
+    }
+
+    async fn dead_letter(&self, delivery: Box<Delivery>, reason: DeadLetterReason) -> Result<(), DeliveryError> {
+        self.publish_dead_letter(&DeadLetter::from_delivery(*delivery, reason, Utc::now())).await?;
+        self.metrics.record_dead();
+        Ok(())
+    }
+
+    /// Publishes a message until the broker confirms it. Returning the received message instead would send the request
+    /// again.
+    pub(crate) async fn publish(&self, message: OutboundMessage) -> Result<(), DeliveryError> {
+        Ok(self.publisher.publish_with_retry(message).instrument(spans::publish()).await?)
+    }
+
+    /// The webhook of a waiting delivery as it is configured now, or why it can't be delivered any more.
+    fn current_target(&self, delivery: &Delivery) -> Result<Result<Target, DeadLetterReason>, StoreError> {
+        let stored = self.store.campaign(&delivery.event.campaign_id)?;
+        let place = stored.as_ref().and_then(|stored| stored.campaign.place_of(&delivery.target.webhook.id));
+        Ok(resolve::current_target(place))
+    }
+
+    fn report_attempt(
+        &self,
+        delivery: &Delivery,
+        reply: &Reply,
+        duration: Duration,
+        settlement: &Settlement,
+        ended_at: DateTime<Utc>,
+    ) {
+        let metrics = &self.metrics;
+        metrics.attempt_duration.observe(duration.as_secs_f64());
+        let (outcome, then) = match settlement {
+            Settlement::Delivered => {
+                let latency = ended_at.signed_duration_since(delivery.event.date);
+                metrics.record_delivered(latency.as_seconds_f64());
+                metrics.record_attempt(AttemptOutcome::Delivered, reply.cause());
+                delivery_log::delivered(delivery, duration, ended_at, None);
+                return;
+            }
+            Settlement::Retry { due } => (AttemptOutcome::Retry, timestamp::text(due)),
+            Settlement::Dead(reason) => (AttemptOutcome::Dead, reason.as_str().to_owned()),
+        };
+        metrics.record_attempt(outcome, reply.cause());
+        metrics.record_blame(reply);
+        delivery_log::failed(delivery, reply, duration, outcome, &then, None);
+    }
+}
+
+/// Records in the ledger whether a delivery was settled or its message is returned.
+fn close_account(guard: DeliveryGuard<'_>, result: Result<(), DeliveryError>) -> Result<(), DeliveryError> {
+    match &result {
+        Ok(()) => guard.settled(),
+        Err(error) => guard.returned(error.requeue_cause()),
+    }
+    result
+}
+
+/// Counts a request as in flight while this value lives. The count is right even if the task is aborted.
+struct InFlightGuard<'a>(&'a Metrics);
+
+impl<'a> InFlightGuard<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.deliveries_in_flight.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for InFlightGuard<'_> {
+    fn drop(&mut self) {
+        self.0.deliveries_in_flight.dec();
+    }
+}
+
+/// Encodes a delivery that waits until `due`, and returns the delay queue in which it waits.
+fn encode_for_delay(delivery: &mut Delivery, due: DateTime<Utc>) -> Result<(DelayTier, Vec<u8>), serde_json::Error> {
+    delivery.wait_until(due);
+    Ok((tier_until(due, Utc::now()).unwrap_or(DelayTier::SHORTEST), serde_json::to_vec(delivery)?))
+}
+
+/// A number in 0..1 that differs from call to call, taken from the clock because no random generator is needed for it.
+fn jitter() -> f64 {
+    f64::from(Utc::now().timestamp_subsec_micros() % 1_000_000) / 1e6
+}
+
+fn new_message(destination: Destination, body: Vec<u8>) -> OutboundMessage {
+    OutboundMessage::new(destination, uuid::Uuid::now_v7().to_string(), body)
+}
+
+/// The history entry of an attempt. Secrets of the request that the answer repeats are masked.
+fn attempt_record(reply: &Reply, at: DateTime<Utc>, duration: Duration, webhook: &Webhook) -> Attempt {
+    let (status, answer) = match reply {
+        Reply::Answer { status, body, .. } => {
+            let truncation = if body.len() < ANSWER_BYTES_KEPT { Truncation::Complete } else { Truncation::Truncated };
+            let answer = || redact::mask_secrets(&String::from_utf8_lossy(body), truncation, webhook);
+            (Some(*status), (!body.is_empty()).then(answer))
+        }
+        Reply::ProxyFailure { .. } | Reply::NotConnected { .. } | Reply::TimedOut { .. } | Reply::Failure { .. } => {
+            (None, None)
+        }
+    };
+    let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Attempt { at, duration_ms, status, cause: reply.cause(), error: reply.error().map(str::to_owned), answer }
+}

@@ -1,0 +1,307 @@
+//! Consumes messages from the broker. A session is one connection, from declaring the topology to the last
+//! acknowledgement. When the connection is lost, a new session follows.
+//!
+//! The broker delivers no more messages than the window. Each message has a task, and is acknowledged when the task has
+//! settled it. When the connection is lost, the tasks are aborted: the broker delivers their messages again, and a task
+//! that continued would send each request twice.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backoff::backoff::Backoff as _;
+use futures_util::FutureExt as _;
+use futures_util::future::try_join_all;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use waypost_broker::BrokerError;
+use waypost_broker::acks::Acks;
+use waypost_broker::connection::{self, ConnectionConfig, reconnect_delays};
+use waypost_broker::probe::is_probe;
+use waypost_broker::queue_stats;
+use waypost_broker::rotating_consumer::{DeliveryOrigin, ReceivedMessage, RotatingConsumer};
+use waypost_broker::subscription::Message;
+use waypost_broker::topology::{MAX_RETURNS, Topology};
+
+use super::Worker;
+use super::consumer_status::{ConsumerStatus, MessageGuard, Phase};
+use super::memory_budget::MemoryBudget;
+use super::queue::Queue;
+use super::retry_throttle::RetryThrottle;
+use crate::campaigns::Campaigns;
+use crate::campaigns::hold::LogStatus;
+use crate::view_sync::{FollowError, Follower, SyncState, watch};
+
+/// A message that could not be settled is held this long before it is returned. Otherwise a short failure of Waypost
+/// would use up the number of times that the broker delivers a message.
+const REQUEUE_PAUSE: Duration = Duration::from_secs(5);
+
+pub struct Consumer {
+    pub address: ConnectionConfig,
+    pub topology: Topology,
+    /// Followed on the same connection. Events wait until the configuration is current.
+    pub campaigns: Campaigns,
+    pub worker: Arc<Worker>,
+    /// The number of events that may be in flight, and of retries in addition.
+    pub window: u16,
+    /// How long messages in flight may continue after a stop.
+    pub grace: Duration,
+    pub status: ConsumerStatus,
+    /// Of the campaigns stream.
+    pub follower: Follower,
+    pub memory_budget: MemoryBudget,
+    pub retry_throttle: RetryThrottle,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SessionEnd {
+    Stopped,
+    /// The view must be read again, or campaigns may be missing from it.
+    ViewOutdated,
+}
+
+impl Consumer {
+    /// Consumes until `stop`, and connects again whenever the connection is lost.
+    ///
+    /// # Errors
+    /// Errors that another connection can't solve: a permanent [`BrokerError`] before the first success, and a failed
+    /// local store, which has to be opened again.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), FollowError> {
+        let mut delays = reconnect_delays();
+        let mut declared = false;
+        loop {
+            let result = self.session(&stop, &mut delays, &mut declared).await;
+            self.campaigns.connection_lost();
+            self.worker.metrics.broker_connected.set(0);
+            self.worker.metrics.clear_queue_depths();
+            let error = match result {
+                Ok(SessionEnd::Stopped) => return Ok(()),
+                Ok(SessionEnd::ViewOutdated) => continue,
+                Err(error @ FollowError::Store(_)) => return Err(error),
+                Err(FollowError::Broker(error)) if !declared && error.is_permanent() => return Err(error.into()),
+                Err(error) => error,
+            };
+            self.follower.record_error(&error);
+            self.status.set_phase(Phase::Connecting { error: error.to_string() });
+            let delay = delays.next_backoff().unwrap_or(delays.max_interval);
+            tracing::warn!(%error, ?delay, "not consuming, reconnecting");
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// Consumes over one connection until it is lost, `stop` is cancelled, or the view is outdated. In the last two
+    /// cases it finishes the messages in flight.
+    async fn session(
+        &self,
+        stop: &CancellationToken,
+        delays: &mut backoff::ExponentialBackoff,
+        declared: &mut bool,
+    ) -> Result<SessionEnd, FollowError> {
+        let prepare = async {
+            let connection = self.address.connect("waypost worker").await?;
+            self.topology.declare(&connection).await?;
+            let queues = self.topology.event_queues(&connection).await?;
+            *declared = true;
+            self.status.set_phase(Phase::CatchingUp);
+            let log = self.campaigns.open(&connection).await?;
+            Ok::<_, FollowError>((connection, queues, log))
+        };
+        let (connection, queues, log) = tokio::select! {
+            prepared = prepare => prepared?,
+            () = stop.cancelled() => return Ok(SessionEnd::Stopped),
+        };
+        let names = &self.topology.names;
+        let mut follow = pin!(self.campaigns.follow(log));
+        let mut sync_state = self.campaigns.sync_state();
+        let campaigns = names.campaigns();
+        let watch = async {
+            loop {
+                match watch(&self.follower, &connection, &campaigns, || self.worker.store.position()).await {
+                    // The stream is being compared with the view, so the follower makes no progress.
+                    Err(FollowError::Stalled { .. })
+                        if !matches!(*self.campaigns.log_status().borrow(), LogStatus::Following) => {}
+                    result => break result,
+                }
+            }
+        };
+        let mut watch = pin!(watch);
+        let outdated = tokio::select! {
+            result = &mut follow => Some(result?),
+            result = &mut watch => match result? {},
+            _ = sync_state.wait_for(|state| *state == SyncState::Current) => None,
+            () = stop.cancelled() => return Ok(SessionEnd::Stopped),
+        };
+        if outdated.is_some() {
+            connection::close(&connection).await;
+            return Ok(SessionEnd::ViewOutdated);
+        }
+        // Cancelled by `stop`, and when the view is outdated and must not be used to resolve events.
+        let pause = stop.child_token();
+        let retries_queue = names.retries();
+        let consume = async {
+            let mut events = Vec::new();
+            for (queue, window) in queues.iter().zip(windows(self.window, self.topology.shards, queues.len())) {
+                events.push(RotatingConsumer::open(&connection, queue, window).await?);
+            }
+            let retries = RotatingConsumer::open(&connection, &retries_queue, self.window).await?;
+            delays.reset();
+            self.worker.metrics.broker_connected.set(1);
+            self.follower.record_progress();
+            self.status.set_phase(Phase::Consuming);
+            tracing::info!(?queues, window = self.window, "consuming");
+            let events = events.into_iter().map(|events| self.consume(events, Queue::Events, &pause));
+            tokio::try_join!(try_join_all(events), self.consume(retries, Queue::Retries, &pause))
+        };
+        let depths = queue_stats::watch(&connection, names, &queues, |queue, depth| {
+            self.worker.metrics.set_queue_depth(queue, depth.messages);
+            if queue == retries_queue || queues.iter().any(|events| events == queue) {
+                self.status.set_ready(queue, depth.messages);
+            }
+            // Each worker consumes each queue once, so the consumers of one queue are the workers.
+            if queue == queues[0] {
+                self.worker.endpoints.set_workers(depth.consumers);
+                self.worker.metrics.workers.set(i64::from(depth.consumers));
+            }
+        });
+        let mut consume = pin!(consume);
+        let end = tokio::select! {
+            result = &mut follow => {
+                result?;
+                pause.cancel();
+                consume.await?;
+                SessionEnd::ViewOutdated
+            }
+            result = depths => match result? {},
+            result = &mut watch => match result {
+                Ok(never) => match never {},
+                Err(error @ FollowError::Stalled { .. }) => {
+                    tracing::warn!(%error, "configuration may be outdated, reading it again");
+                    pause.cancel();
+                    consume.await?;
+                    SessionEnd::ViewOutdated
+                }
+                Err(error) => return Err(error),
+            },
+            result = &mut consume => { result?; SessionEnd::Stopped }
+        };
+        connection::close(&connection).await;
+        Ok(end)
+    }
+
+    /// Consumes a queue until `stop`, then finishes the messages in flight.
+    async fn consume(
+        &self,
+        mut messages: RotatingConsumer<'_>,
+        queue: Queue,
+        stop: &CancellationToken,
+    ) -> Result<(), BrokerError> {
+        // If the connection is lost, this future is dropped and with it the set, which aborts the tasks.
+        let mut tasks = JoinSet::new();
+        loop {
+            tokio::select! {
+                received = messages.next() => {
+                    let ReceivedMessage { message, acks, origin } = received?;
+                    if origin == DeliveryOrigin::Recovered {
+                        self.worker.metrics.messages_recovered.inc();
+                    }
+                    let context = MessageContext {
+                        memory_budget: self.memory_budget.clone(),
+                        retry_throttle: self.retry_throttle.clone(),
+                        guard: self.status.begin_message(),
+                    };
+                    tasks.spawn(settle(self.worker.clone(), queue, message, acks, context));
+                }
+                () = stop.cancelled() => break,
+            }
+            // Removes tasks that have ended. Waiting for them would wake this task up for each one.
+            while tasks.try_join_next().is_some() {}
+        }
+        self.status.set_phase(Phase::Draining);
+        tracing::info!(?queue, in_flight = tasks.len(), grace = ?self.grace, "draining, finishing messages in flight");
+        let finish = async {
+            messages.cancel().await;
+            while tasks.join_next().await.is_some() {}
+        };
+        if timeout(self.grace, finish).await.is_err() {
+            tracing::warn!(
+                ?queue,
+                returned = tasks.len(),
+                "drain timed out, unfinished messages returned to the broker"
+            );
+        }
+        tasks.shutdown().await;
+        messages.finish().await;
+        Ok(())
+    }
+}
+
+/// Divides the window among the event queues. Queues left by a larger `broker.shards` are only drained, and each gets a
+/// tenth of a queue's share in addition.
+fn windows(window: u16, shards: u32, queues: usize) -> impl Iterator<Item = u16> {
+    let share = (u32::from(window) / shards.max(1)).clamp(1, u32::from(window));
+    let share = u16::try_from(share).unwrap_or(window);
+    let shards = usize::try_from(shards).unwrap_or(usize::MAX);
+    (0..queues).map(move |queue| if queue < shards { share } else { (share / 10).max(1) })
+}
+
+struct MessageContext {
+    memory_budget: MemoryBudget,
+    retry_throttle: RetryThrottle,
+    guard: MessageGuard,
+}
+
+/// Processes a message. Acknowledges it once its outcome is durable, else requeues it.
+async fn settle(worker: Arc<Worker>, queue: Queue, mut message: Message, acks: Acks, context: MessageContext) {
+    let tag = message.tag;
+    if queue == Queue::Events && is_probe(&message.body) {
+        // A probe is not an event. Counting it as progress would hide that events hang.
+        return acks.acknowledge(tag);
+    }
+    match queue {
+        Queue::Events => context.retry_throttle.event_started(),
+        Queue::Retries => context.retry_throttle.wait_for_turn().await,
+    }
+    let _memory = context.memory_budget.acquire_for_message(queue, &message.body).await;
+    let process = async {
+        match queue {
+            _ if message.returns >= MAX_RETURNS => worker.dead_letter_poison(queue, &mut message).await,
+            Queue::Events => worker.handle_event(&mut message).await,
+            Queue::Retries => worker.handle_retry(&mut message).await,
+        }
+    };
+    match AssertUnwindSafe(process).catch_unwind().await {
+        Ok(Ok(())) => {
+            context.guard.settled();
+            if queue == Queue::Retries {
+                worker.metrics.ledger.taken_from_ladder.inc();
+            }
+            return acks.acknowledge(tag);
+        }
+        Ok(Err(error)) => {
+            tracing::error!(?queue, %error, "message not settled, returning it to the broker")
+        }
+        // The panic has logged its location. A message that always panics is dead-lettered after `MAX_RETURNS` returns.
+        Err(_) => tracing::error!(?queue, "message processing panicked, returning it to the broker"),
+    }
+    tokio::time::sleep(REQUEUE_PAUSE).await;
+    acks.requeue(tag);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_share_the_window_and_queues_to_drain_get_a_tenth() {
+        let windows_of = |window, shards, queues| windows(window, shards, queues).collect::<Vec<_>>();
+        assert_eq!(windows_of(1000, 1, 1), [1000]);
+        assert_eq!(windows_of(1000, 4, 4), [250; 4]);
+        assert_eq!(windows_of(1000, 1, 4), [1000, 100, 100, 100]);
+        assert_eq!(windows_of(2, 4, 5), [1; 5]);
+    }
+}

@@ -1,0 +1,82 @@
+//! Publishes the dead letters of deliveries, of malformed messages and of poison messages.
+
+use chrono::Utc;
+use tracing::Instrument as _;
+use waypost_broker::publisher::{Destination, PublishError};
+use waypost_broker::subscription::Message;
+use waypost_core::dead_letter::DeadLetter;
+use waypost_core::dead_letter::removed::{Removal, RemovedMessage};
+use waypost_core::reason::DeadLetterReason;
+use waypost_core::violation::Violation;
+
+use super::queue::Queue;
+use super::{DeliveryError, Worker, close_account, delivery_log, new_message};
+use crate::metrics::ledger::DeliverySource;
+use crate::spans;
+
+impl Worker {
+    pub(super) async fn dead_letter_malformed(
+        &self,
+        message: &Message,
+        violations: Vec<Violation>,
+    ) -> Result<(), DeliveryError> {
+        let now = Utc::now();
+        // The receipt distinguishes messages with equal bodies.
+        let receipt = self.receipts.next().to_string();
+        let letter = DeadLetter::from_body(&message.body, violations, &receipt, DeadLetterReason::Malformed, now);
+        delivery_log::malformed(&letter, message);
+        let letter = DeadLetter { message_id: message.message_id.clone(), trace: message.trace.clone(), ..letter };
+        let letter = match &message.replay {
+            Some(link) => letter.with_replay(link.clone()),
+            None => letter,
+        };
+        self.publish_dead_letter(&letter).await
+    }
+
+    /// Dead-letters a message that was returned too often. Each delivery of a message becomes a dead letter.
+    pub(super) async fn dead_letter_poison(&self, queue: Queue, message: &mut Message) -> Result<(), DeliveryError> {
+        let (now, retries) = (Utc::now(), self.names.retries());
+        let queue = match queue {
+            Queue::Events => self.names.events(),
+            Queue::Retries => retries.clone(),
+        };
+        let message = RemovedMessage {
+            removal: Removal { queue, reason: DeadLetterReason::Poison, at: Some(now) },
+            body: std::mem::take(&mut message.body),
+            message_id: message.message_id.take(),
+            trace: message.trace.take(),
+            replay: message.replay.take(),
+        };
+        for letter in message.letters(&self.receipts.next(), &retries, now) {
+            if letter.is_delivery() {
+                let guard = self.metrics.ledger.begin(DeliverySource::DelayQueue);
+                let result = self.publish_dead_letter(&letter).await;
+                if result.is_ok() {
+                    self.metrics.record_dead();
+                }
+                close_account(guard, result)?;
+            } else {
+                self.publish_dead_letter(&letter).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes a dead letter until the stream has it. A letter that is too large for the broker is shortened.
+    pub(crate) async fn publish_dead_letter(&self, letter: &DeadLetter) -> Result<(), DeliveryError> {
+        let _memory = self.memory_budget.acquire_for_letter(letter).await;
+        let exchange = Destination::Exchange { name: self.names.dead_letters(), routing_key: String::new() };
+        let record = new_message(exchange.clone(), serde_json::to_vec(letter)?);
+        let published = self.dead_letter_writer.publish_until_applied(record).instrument(spans::publish()).await;
+        let publishes = if let Err(PublishError::TooLarge { limit, .. }) = published {
+            let record = new_message(exchange, serde_json::to_vec(&letter.clone().shortened(limit))?);
+            self.dead_letter_writer.publish_until_applied(record).instrument(spans::publish()).await?
+        } else {
+            published?
+        };
+        self.metrics.dead_letters_republished.inc_by(u64::from(publishes - 1));
+        self.metrics.record_dead_letter(letter.reason);
+        delivery_log::dead(letter);
+        Ok(())
+    }
+}

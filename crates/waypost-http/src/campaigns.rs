@@ -1,0 +1,150 @@
+//! The API of campaigns. The `ETag` is the campaign's version.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use axum::{Extension, Json};
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::Serialize;
+use waypost_core::access::Role;
+use waypost_core::campaign::{Campaign, SecretVisibility};
+use waypost_core::document::MAX_DOCUMENT_BYTES;
+use waypost_store::StoredCampaign;
+
+use super::conditional::{precondition, with_etag};
+use super::extract::{Id, Query};
+use super::pagination::{Page, PageParams};
+use super::principal::Principal;
+use super::problem::Problem;
+use super::route::Route;
+use super::{ApiState, body_limit};
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/campaigns", Role::Viewer, list)
+            .named("listCampaigns", "List the campaigns, by id")
+            .query::<PageParams>()
+            .answers::<Page<Summary>>(StatusCode::OK, "A page of campaigns"),
+        Route::get("/campaigns/{id}", Role::Viewer, get)
+            .named("getCampaign", "Read a campaign; values of headers and secrets are masked below `editor`")
+            .subject(SUBJECT)
+            .answers::<Campaign>(StatusCode::OK, "The document, with the ids of its webhooks")
+            .has_etag(),
+        Route::put("/campaigns/{id}", Role::Editor, put)
+            .named("putCampaign", "Create or replace a campaign")
+            .subject(SUBJECT)
+            .preconditions(&[header::IF_MATCH, header::IF_NONE_MATCH])
+            .takes::<Campaign>()
+            .answers::<Campaign>(StatusCode::OK, "The new document")
+            .answers::<Campaign>(StatusCode::CREATED, "The document of the new campaign")
+            .has_etag(),
+        Route::delete("/campaigns/{id}", Role::Editor, delete)
+            .named("deleteCampaign", "Delete a campaign; its deliveries that wait for a retry become dead letters")
+            .subject(SUBJECT)
+            .preconditions(&[header::IF_MATCH])
+            .answers_nothing(StatusCode::NO_CONTENT, "The campaign is deleted"),
+    ]
+}
+
+const SUBJECT: &str = "The campaign's id";
+
+/// A campaign in the list.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "CampaignSummary")]
+struct Summary {
+    id: String,
+    /// A name for people.
+    name: Option<String>,
+    /// The number of sections.
+    sections: usize,
+    /// The number of webhooks.
+    webhooks: usize,
+    /// Changes with every change of the campaign. Equals the `ETag`.
+    version: u64,
+    /// The name of the token that made the last change.
+    changed_by: Option<String>,
+    /// When the last change was made.
+    changed_at: Option<DateTime<Utc>>,
+}
+
+impl From<StoredCampaign> for Summary {
+    fn from(StoredCampaign { version, author, campaign, .. }: StoredCampaign) -> Self {
+        let (changed_by, changed_at) = author.map(|author| (author.by, author.at)).unzip();
+        Self {
+            webhooks: campaign.places().count(),
+            sections: campaign.sections.len(),
+            id: campaign.id,
+            name: campaign.name,
+            version,
+            changed_by,
+            changed_at,
+        }
+    }
+}
+
+/// `GET /v1/campaigns`: by id. The cursor is the last id of the previous page.
+async fn list(State(state): State<ApiState>, Query(page): Query<PageParams>) -> Result<Page<Summary>, Problem> {
+    state.campaigns.check_listable()?;
+    let items = state.store.campaigns(page.cursor.as_deref(), page.limit.get() + 1, Summary::from)?;
+    Ok(Page::new(items, page.limit, |last| last.id.clone()))
+}
+
+/// `GET /v1/campaigns/{id}`
+async fn get(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    Id(id): Id,
+) -> Result<Response, Problem> {
+    let stored = state.campaigns.get(&id)?;
+    Ok(document(StatusCode::OK, &stored, principal.secrets()))
+}
+
+/// `PUT /v1/campaigns/{id}`: 201 for a new campaign, otherwise 200.
+async fn put(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    Id(id): Id,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let precondition = precondition(&headers)?;
+    let body = body_limit::read(body, MAX_DOCUMENT_BYTES).await;
+    let body = body.map_err(|error| Problem::unreadable_body(error, "a document", MAX_DOCUMENT_BYTES))?;
+    let outcome = state.campaigns.put(&id, &body, precondition, &principal.name).await?;
+    let status = if outcome.is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(document(status, &outcome.stored, principal.secrets()))
+}
+
+/// `DELETE /v1/campaigns/{id}`: 204.
+async fn delete(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    Id(id): Id,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    state.campaigns.delete(&id, precondition(&headers)?, &principal.name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn document(status: StatusCode, stored: &StoredCampaign, secrets: SecretVisibility) -> Response {
+    let body = match secrets {
+        SecretVisibility::Visible => Json(stored.campaign.clone()),
+        SecretVisibility::Masked => Json(masked(&stored.campaign)),
+    };
+    with_etag(stored.version, (status, body))
+}
+
+/// The campaign with masked header values and secrets.
+fn masked(campaign: &Campaign) -> Campaign {
+    let mut campaign = campaign.clone();
+    for section in &mut campaign.sections {
+        let of_menu = section.menu.iter_mut().filter_map(|entry| entry.webhook.as_mut());
+        section.webhook.iter_mut().chain(of_menu).for_each(|webhook| Arc::make_mut(webhook).mask());
+    }
+    campaign
+}

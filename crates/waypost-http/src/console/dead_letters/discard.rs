@@ -1,0 +1,178 @@
+//! Discarding dead letters: the confirmation with the reason, and the result.
+
+use askama::Template;
+use axum::extract::{Extension, State};
+use axum::response::{IntoResponse as _, Response};
+use waypost_core::access::Role;
+use waypost_core::dead_letter::LetterState;
+use waypost_core::dead_letter::filter::LetterFilter;
+use waypost_core::dead_letter::record::MAX_BECAUSE_CHARS;
+use waypost_core::dead_letter::selection::Selection;
+use waypost_engine::dead_letters::{DeadLetterError, DiscardOutcome};
+
+use super::super::super::ApiState;
+use super::super::super::dead_letters::{because_violation, discard_audited};
+use super::super::super::problem::Problem;
+use super::super::super::route::Route;
+use super::super::form::{Form, Query};
+use super::super::form_errors::Errors;
+use super::super::format::Count;
+use super::super::labels::letter_count;
+use super::super::layout::{Layout, PageError, RequestContext, page, with_audit};
+use super::list_with;
+use super::selection_form::SelectionForm;
+
+/// Fields of the form that can have errors.
+const FIELDS: [&str; 1] = ["because"];
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/dead-letters/discard", Role::Operator, confirm_from_query),
+        Route::post("/dead-letters/discard", Role::Operator, confirm_from_form).not_audited(),
+        Route::post("/dead-letters/discarded", Role::Operator, discard),
+    ]
+}
+
+#[derive(Template)]
+#[template(path = "dead_letters_discard.html")]
+struct DiscardPage {
+    layout: Layout,
+    step: DiscardStep,
+    selection: String,
+    fields: Vec<(&'static str, String)>,
+    because: String,
+    errors: Errors,
+    back: String,
+}
+
+enum DiscardStep {
+    /// Asks for the reason before `count` letters are discarded.
+    Confirm {
+        count: u64,
+    },
+    /// Nothing can be discarded. The general errors say why.
+    Rejected,
+    Done {
+        discarded: DiscardOutcome,
+        pending: Count,
+    },
+}
+
+impl DiscardPage {
+    fn count_text(&self, count: &u64) -> String {
+        letter_count(*count)
+    }
+
+    fn has_remaining(&self, discarded: &DiscardOutcome) -> bool {
+        discarded.has_more
+    }
+
+    fn max_because(&self) -> usize {
+        MAX_BECAUSE_CHARS
+    }
+}
+
+async fn confirm_from_query(
+    state: State<ApiState>,
+    context: RequestContext,
+    Query(form): Query,
+) -> Result<Response, PageError> {
+    confirm_from_form(state, context, form).await
+}
+
+async fn confirm_from_form(
+    State(state): State<ApiState>,
+    context: RequestContext,
+    form: Form,
+) -> Result<Response, PageError> {
+    if SelectionForm::is_empty(&form) {
+        return list_with_nothing_ticked(&state, &context, &form).await;
+    }
+    let selection = SelectionForm::read(&form).map_err(Problem::invalid)?;
+    confirm(&state, &context, selection, String::new(), Errors::default()).await
+}
+
+/// The list with an error, after a bulk button was pressed while no letter was ticked.
+pub(in super::super) async fn list_with_nothing_ticked(
+    state: &ApiState,
+    context: &RequestContext,
+    form: &Form,
+) -> Result<Response, PageError> {
+    let error = "No dead letter is ticked. Tick some, or use a button for all that match.".to_owned();
+    let query = form.only(&[&LetterFilter::FIELDS[..], &["cursor"]].concat());
+    list_with(state, context, &query, Some(error)).await
+}
+
+async fn confirm(
+    state: &ApiState,
+    context: &RequestContext,
+    selection: SelectionForm,
+    because: String,
+    errors: Errors,
+) -> Result<Response, PageError> {
+    let (selection, count) = selection.bounded(state).await?;
+    let error = match &selection.0 {
+        Selection::Ids(ids) => state.dead_letters.check(ids, |state| state == LetterState::Pending).await.err(),
+        Selection::Filter(filter) if filter.or_pending().state != Some(LetterState::Pending) => {
+            Some(DeadLetterError::Conflict("Only pending dead letters can be discarded.".to_owned()))
+        }
+        Selection::Filter(_) if count == 0 => {
+            Some(DeadLetterError::Conflict("No pending dead letter matches.".to_owned()))
+        }
+        Selection::Filter(_) => None,
+    };
+    let (step, errors) = match error {
+        Some(DeadLetterError::NotFound(reason) | DeadLetterError::Conflict(reason)) => {
+            (DiscardStep::Rejected, Errors::general(reason))
+        }
+        Some(error) => return Err(error.into()),
+        None => (DiscardStep::Confirm { count }, errors),
+    };
+    render(context, &selection, step, because, errors)
+}
+
+async fn discard(State(state): State<ApiState>, context: RequestContext, form: Form) -> Result<Response, PageError> {
+    let selection = SelectionForm::read(&form).map_err(Problem::invalid)?;
+    let Some(because) = form.get_non_blank("because").map(str::to_owned) else {
+        let errors = Errors::single(FIELDS[0], "Enter a reason. It is stored with each discarded dead letter.");
+        return Ok(with_audit(
+            "nothing: no reason is given",
+            confirm(&state, &context, selection, String::new(), errors).await?,
+        ));
+    };
+    if let Some(violation) = because_violation(Some(&because), &selection.0) {
+        let errors = Errors::single(FIELDS[0], &violation.message);
+        return Ok(with_audit(
+            "nothing: the form has errors",
+            confirm(&state, &context, selection, because, errors).await?,
+        ));
+    }
+    match discard_audited(&state, selection.0.clone(), context.name(), Some(because.clone())).await {
+        Ok((discarded, audit_detail)) => {
+            let pending = Count(state.dead_letters.view.counts()[LetterState::Pending as usize]);
+            let step = DiscardStep::Done { discarded, pending };
+            Ok((Extension(audit_detail), render(&context, &selection, step, because, Errors::default())?)
+                .into_response())
+        }
+        // Another request has changed the letters in the meantime.
+        Err(DeadLetterError::NotFound(reason) | DeadLetterError::Conflict(reason)) => {
+            render(&context, &selection, DiscardStep::Rejected, because, Errors::general(reason))
+        }
+        Err(DeadLetterError::Invalid(violations)) => {
+            render(&context, &selection, DiscardStep::Rejected, because, Errors::of_fields(violations, &FIELDS))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn render(
+    context: &RequestContext,
+    selection: &SelectionForm,
+    step: DiscardStep,
+    because: String,
+    errors: Errors,
+) -> Result<Response, PageError> {
+    let (fields, back) = (selection.fields(), selection.back_href());
+    let (layout, selection) = (Layout::new(context, "Discard"), selection.describe());
+    Ok(page(&DiscardPage { layout, step, selection, fields, because, errors, back }))
+}

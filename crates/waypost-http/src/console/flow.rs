@@ -1,0 +1,101 @@
+//! Draws the flow of a campaign. Each part of the drawing links to its editor.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use waypost_core::access::Role;
+use waypost_core::campaign::WebhookPlace;
+use waypost_core::flow::{self, Health, Part, Style};
+use waypost_core::ids::WebhookId;
+
+use super::super::ApiState;
+use super::super::extract::Id;
+use super::super::route::Route;
+use super::campaigns::{display_name, no_such_place};
+use super::editor::edit_target::EditTarget;
+use super::form::Query;
+use super::layout::{Layout, PageError, RequestContext, page};
+use super::links;
+
+/// Zoom levels in percent. The style sheet has a class for each.
+const ZOOM_LEVELS: [u16; 5] = [50, 75, 100, 150, 200];
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/campaigns/{id}/flow", Role::Viewer, show),
+        Route::get("/webhooks/{id}", Role::Viewer, redirect_to_editor),
+    ]
+}
+
+#[derive(Template)]
+#[template(path = "flow.html")]
+struct FlowPage {
+    layout: Layout,
+    name: String,
+    href: String,
+    svg: String,
+    zoom: u16,
+    smaller: Option<u16>,
+    larger: Option<u16>,
+}
+
+async fn show(
+    State(state): State<ApiState>,
+    context: RequestContext,
+    Id(id): Id,
+    Query(query): Query,
+) -> Result<Response, PageError> {
+    let stored = state.campaigns.get(&id)?;
+    let campaign = &stored.campaign;
+    let zoom = query.get("zoom").parse().ok().filter(|zoom| ZOOM_LEVELS.contains(zoom)).unwrap_or(100);
+    let places: HashMap<&WebhookId, WebhookPlace<'_>> =
+        campaign.places().map(|place| (&place.webhook.id, place)).collect();
+    let health = |id: &WebhookId| {
+        let stats = places.get(id).and_then(|place| state.worker.endpoints.stats(place.webhook.url.receiver_key()));
+        stats.as_ref().map_or(Health::Unknown, Health::from_stats)
+    };
+    let drawing = flow::layout(flow::graph(campaign));
+    let svg = flow::svg(&drawing, Style::Embedded, &health, &|part| part_href(&state, &campaign.id, &places, part));
+    Ok(page(&FlowPage {
+        layout: Layout::new(&context, format!("Flow · {}", display_name(campaign))),
+        name: display_name(campaign).to_owned(),
+        href: links::campaign(&id),
+        svg,
+        zoom,
+        smaller: ZOOM_LEVELS.into_iter().rfind(|smaller| *smaller < zoom),
+        larger: ZOOM_LEVELS.into_iter().find(|larger| *larger > zoom),
+    }))
+}
+
+/// The link target of a part of the drawing. `None` if it has none.
+fn part_href(
+    state: &ApiState,
+    campaign: &str,
+    places: &HashMap<&WebhookId, WebhookPlace<'_>>,
+    part: Part<'_>,
+) -> Option<String> {
+    let target = match part {
+        Part::Section { label } => EditTarget::Section { label: label.to_owned() },
+        Part::Entry { section, keyword } => {
+            EditTarget::Entry { label: section.to_owned(), keyword: keyword.to_owned() }
+        }
+        Part::Webhook(id) => {
+            let place = places.get(id)?;
+            return Some(format!("{}#webhook", EditTarget::new(place.section, place.entry).editor_href(campaign)));
+        }
+        // A redirect may name a campaign by any text. Only ids of known campaigns become links.
+        Part::Campaign(id) => return state.store.has_campaign(id).is_ok_and(|has| has).then(|| links::campaign(id)),
+    };
+    Some(target.editor_href(campaign))
+}
+
+/// `GET /webhooks/{id}`: finds the editor for a webhook id.
+async fn redirect_to_editor(State(state): State<ApiState>, Id(id): Id) -> Result<Response, PageError> {
+    let id = WebhookId::new(id);
+    let stored = state.campaigns.get_by_webhook(&id)?;
+    let place = stored.campaign.place_of(&id).ok_or_else(no_such_place)?;
+    let target = EditTarget::new(place.section, place.entry);
+    Ok(Redirect::to(&format!("{}#webhook", target.editor_href(&stored.campaign.id))).into_response())
+}

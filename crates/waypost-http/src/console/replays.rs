@@ -1,0 +1,94 @@
+//! Replays: the list, the preview before a replay, and the progress of one.
+
+mod detail;
+mod new;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use tokio::task::block_in_place;
+use waypost_core::access::Role;
+use waypost_core::replay::{Replay, ReplayId, ReplayProgress};
+
+use super::super::ApiState;
+use super::super::route::Route;
+use super::form::{Query, with_query};
+use super::format::Count;
+use super::labels::{describe_filter, describe_ids};
+use super::layout::{Layout, PageError, RequestContext, Time, page};
+use super::letter_view::view_or_response;
+use super::links;
+
+const REPLAYS_PER_PAGE: usize = 50;
+
+pub(super) fn routes() -> Vec<Route> {
+    let list = vec![Route::get("/replays", Role::Viewer, list)];
+    list.into_iter().chain(new::routes()).chain(detail::routes()).collect()
+}
+
+fn describe_letters(replay: &Replay) -> String {
+    match (&replay.filter, &replay.ids) {
+        (Some(filter), _) => describe_filter(filter),
+        (None, ids) => describe_ids(ids.as_ref().map_or(0, Vec::len)),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "replays.html")]
+struct ReplaysPage {
+    layout: Layout,
+    replays: Vec<ReplayRow>,
+    older: Option<String>,
+    is_first_page: bool,
+}
+
+struct ReplayRow {
+    id: ReplayId,
+    href: String,
+    state: &'static str,
+    selection: String,
+    by: String,
+    at: Time,
+    total: Count,
+    sent: Count,
+    delivered: Count,
+    failed: Count,
+    has_failures: bool,
+}
+
+impl From<ReplayProgress> for ReplayRow {
+    fn from(ReplayProgress { replay, .. }: ReplayProgress) -> Self {
+        Self {
+            href: links::replay(&replay.id),
+            state: replay.state.as_str(),
+            selection: describe_letters(&replay),
+            at: Time(replay.created_at),
+            total: Count(replay.total),
+            sent: Count(replay.sent),
+            delivered: Count(replay.delivered),
+            failed: Count(replay.failed),
+            has_failures: replay.failed > 0,
+            by: replay.created_by,
+            id: replay.id,
+        }
+    }
+}
+
+async fn list(
+    State(state): State<ApiState>,
+    context: RequestContext,
+    Query(query): Query,
+) -> Result<Response, PageError> {
+    let view = match view_or_response(&state, &context).await {
+        Ok(view) => view,
+        Err(response) => return Ok(response),
+    };
+    let before = query.get_non_blank("cursor").map(ReplayId::new);
+    let mut replays = block_in_place(|| view.replays(before.as_ref(), REPLAYS_PER_PAGE + 1, ReplayRow::from))?;
+    let older = (replays.len() > REPLAYS_PER_PAGE).then(|| {
+        replays.truncate(REPLAYS_PER_PAGE);
+        let last = replays.last().map_or("", |last| last.id.as_str());
+        with_query("/replays", &[("cursor", last)])
+    });
+    Ok(page(&ReplaysPage { layout: Layout::new(&context, "Replays"), replays, older, is_first_page: before.is_none() }))
+}

@@ -1,0 +1,83 @@
+//! `POST /v1/dead-letters/erase`: erases a person's data in dead letters.
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use waypost_core::dead_letter::filter::LetterFilter;
+use waypost_core::violation::Violation;
+use waypost_engine::dead_letters::erase::EraseMode;
+
+use super::query::{decode_cursor, encode_cursor};
+use crate::ApiState;
+use crate::audit::AuditDetail;
+use crate::extract::JsonBody;
+use crate::principal::Principal;
+use crate::problem::Problem;
+
+/// A shorter number would match almost every unreadable body.
+const MIN_PHONE_CHARS: usize = 4;
+
+/// The parameters of an erasure.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "ErasureOrder")]
+pub(super) struct EraseRequest {
+    /// The person's phone number, as in events.
+    phone_number: String,
+    /// The `next` of the previous answer. Or the `from` of a dry run, to skip dead letters written since then.
+    cursor: Option<String>,
+    /// Only count the dead letters, and change nothing.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// The result of an erasure.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Erasure")]
+pub(super) struct EraseResponse {
+    /// The number of dead letters examined.
+    looked_at: u64,
+    /// The number of dead letters about the person that were erased.
+    erased: u64,
+    /// The number of dead letters about the person that were not erased because they are being replayed. Send the
+    /// request again after the replay has ended.
+    replaying: u64,
+    /// Where the search began. Send it as `cursor` to search the same dead letters again, without newer ones.
+    from: String,
+    /// Send it as `cursor` to search the remaining dead letters. Null at the end.
+    next: Option<String>,
+}
+
+/// `POST /v1/dead-letters/erase`
+pub(super) async fn erase(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    JsonBody(request): JsonBody<EraseRequest>,
+) -> Result<Response, Problem> {
+    if request.phone_number.chars().count() < MIN_PHONE_CHARS {
+        let violation = Violation::new("$.phoneNumber", format!("must have at least {MIN_PHONE_CHARS} characters"));
+        return Err(Problem::invalid(vec![violation]));
+    }
+    let before = request.cursor.as_deref().map(|cursor| decode_cursor(cursor, &LetterFilter::default())).transpose()?;
+    let mode = if request.dry_run { EraseMode::DryRun } else { EraseMode::Apply };
+    let outcome = state.dead_letters.erase(&request.phone_number, before, mode, &principal.name).await?;
+    // The phone number must not be in the audit.
+    let about = match mode {
+        EraseMode::DryRun => format!("nothing: a dry run, for {} dead letters of a person", outcome.letters),
+        EraseMode::Apply => format!("{} dead letters of a person erased", outcome.letters),
+    };
+    let about = AuditDetail(about);
+    let cursor_of = |before| encode_cursor(before, &LetterFilter::default());
+    let (from, next) = (cursor_of(outcome.before), outcome.next.map(cursor_of));
+    let response = EraseResponse {
+        looked_at: outcome.examined,
+        erased: outcome.letters,
+        replaying: outcome.replaying,
+        from,
+        next,
+    };
+    Ok((Extension(about), Json(response)).into_response())
+}

@@ -1,0 +1,124 @@
+//! The responses of dead letters.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use waypost_core::Delivery;
+use waypost_core::campaign::SecretVisibility;
+use waypost_core::dead_letter::DeadLetter;
+use waypost_core::dead_letter::record::{LetterHistory, OperatorAction, ReplayAttempt};
+use waypost_core::request::{self, RequestPreview};
+
+/// A dead letter in a list. The webhook's configuration is omitted; `request` of a single dead letter shows the request
+/// sent.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DeadLetter")]
+pub(super) struct LetterSummaryResponse {
+    #[serde(flatten)]
+    letter: DeadLetter,
+    #[serde(flatten)]
+    #[schemars(skip)]
+    null_fields: NullFields,
+}
+
+/// Fields that the record of a delivery omits. The response has them as null, or empty, if there was no attempt.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NullFields {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_attempt_at: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<[(); 0]>,
+}
+
+impl From<DeadLetter> for LetterSummaryResponse {
+    fn from(letter: DeadLetter) -> Self {
+        let null_if = |is_omitted: bool| (is_omitted && letter.is_delivery()).then_some(());
+        let null_fields = NullFields {
+            status: null_if(letter.status.is_none()),
+            cause: null_if(letter.cause.is_none()),
+            first_attempt_at: null_if(letter.first_attempt_at.is_none()),
+            attempts: null_if(letter.attempts.is_empty()).map(|()| []),
+        };
+        Self { letter: DeadLetter { target: None, ..letter }, null_fields }
+    }
+}
+
+/// A dead letter and its history.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "DeadLetterDetail")]
+pub(super) struct LetterResponse {
+    #[serde(flatten)]
+    letter: LetterSummaryResponse,
+    /// The request of the last attempt. Values of custom headers are not stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<RequestPreview>,
+    /// Its replays, oldest first.
+    replays: Vec<ReplayAttempt>,
+    /// Who discarded it, when and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discard: Option<OperatorAction>,
+    /// Who erased the person's data in it. It can't be sent again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    erased: Option<OperatorAction>,
+}
+
+impl LetterResponse {
+    pub(super) fn from_letter(
+        letter: DeadLetter,
+        LetterHistory { replays, discard, erased, .. }: LetterHistory,
+    ) -> Self {
+        let request = last_request(&letter).filter(|_| erased.is_none());
+        Self { request, letter: letter.into(), replays, discard, erased }
+    }
+}
+
+/// The request of the last attempt. Secret parts are masked, because they are not stored.
+pub(crate) fn last_request(letter: &DeadLetter) -> Option<RequestPreview> {
+    let (event, target, last) = (letter.event.clone()?, letter.target.clone()?, letter.attempts.last()?);
+    let mut delivery = Delivery::new(event, target, letter.trace.clone());
+    delivery.id = letter.delivery_id.clone()?;
+    Some(request::render(&delivery, last.at).preview(SecretVisibility::Masked))
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use serde_json::{Value, json, to_value};
+    use waypost_core::event;
+    use waypost_core::ids::DeliveryId;
+    use waypost_core::reason::DeadLetterReason;
+
+    use super::*;
+
+    #[test]
+    fn missing_fields_of_a_delivery_are_null_and_not_omitted() {
+        let now = DateTime::UNIX_EPOCH;
+        let unreadable = DeadLetter::from_body(b"?", Vec::new(), "1", DeadLetterReason::Malformed, now);
+        let event = json!({ "campaignId": "c", "label": "a", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z" });
+        let event = event::decode(event.to_string().as_bytes(), None).expect("an event");
+        let removed = DeadLetter { event: Some(event), ..unreadable.clone() };
+        let delivery = DeadLetter { delivery_id: Some(DeliveryId::new("msg_1")), ..removed.clone() };
+        let response = |letter: &DeadLetter| {
+            to_value(LetterResponse::from_letter(letter.clone(), LetterHistory::default())).expect("JSON")
+        };
+        for name in ["status", "cause", "firstAttemptAt"] {
+            assert_eq!(response(&delivery).get(name), Some(&Value::Null), "{name}");
+            assert_eq!(
+                [&unreadable, &removed].map(|letter| response(letter).get(name).cloned()),
+                [None, None],
+                "{name}"
+            );
+        }
+        assert_eq!(
+            (response(&delivery).get("attempts"), response(&unreadable).get("attempts")),
+            (Some(&json!([])), None)
+        );
+        let answered = DeadLetter { status: Some(503), ..delivery };
+        assert_eq!(response(&answered)["status"], 503);
+    }
+}

@@ -1,0 +1,123 @@
+//! Errors as RFC 9457 problem documents.
+
+use axum::body::Body;
+use axum::extract::OriginalUri;
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
+use waypost_core::violation::Violation;
+use waypost_engine::campaigns;
+use waypost_engine::dead_letters;
+use waypost_store::StoreError;
+
+use super::body_limit::BodyError;
+
+/// Why a request failed.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub(crate) struct Problem {
+    /// Always `about:blank`.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The status in words.
+    title: &'static str,
+    /// The HTTP status.
+    status: u16,
+    /// What is wrong, and what to do.
+    detail: String,
+    /// All invalid values of the request, each with its path.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Violation>,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        let title = status.canonical_reason().unwrap_or("Error");
+        Self { kind: "about:blank", title, status: status.as_u16(), detail: detail.into(), errors: Vec::new() }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    pub(super) fn title(&self) -> &'static str {
+        self.title
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    pub(super) fn errors(&self) -> &[Violation] {
+        &self.errors
+    }
+
+    /// A 422 with all violations.
+    pub(crate) fn invalid(errors: Vec<Violation>) -> Self {
+        let detail = match errors.as_slice() {
+            [violation] => violation.to_string(),
+            violations => format!("{} faults; `errors` has them all", violations.len()),
+        };
+        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+    }
+
+    /// The problem of a body that could not be read. `what` is the name of the body, such as `a document`.
+    pub(super) fn unreadable_body(error: BodyError, what: &str, limit: usize) -> Self {
+        match error {
+            BodyError::TooLarge => {
+                Self::invalid(vec![Violation::new("$", format!("{what} has at most {limit} bytes"))])
+            }
+            BodyError::Incomplete => {
+                Self::new(StatusCode::BAD_REQUEST, "the body is incomplete: the connection ended early")
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        (status, [(header::CONTENT_TYPE, "application/problem+json")], Body::from(body)).into_response()
+    }
+}
+
+impl From<campaigns::CampaignError> for Problem {
+    fn from(error: campaigns::CampaignError) -> Self {
+        match error {
+            campaigns::CampaignError::Invalid(violations) => Self::invalid(violations),
+            campaigns::CampaignError::NotFound => Self::new(StatusCode::NOT_FOUND, "no such campaign"),
+            campaigns::CampaignError::Precondition => Self::new(StatusCode::PRECONDITION_FAILED, error.to_string()),
+            campaigns::CampaignError::Conflict(detail) => Self::new(StatusCode::CONFLICT, detail),
+            campaigns::CampaignError::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
+            campaigns::CampaignError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<dead_letters::DeadLetterError> for Problem {
+    fn from(error: dead_letters::DeadLetterError) -> Self {
+        match error {
+            dead_letters::DeadLetterError::Invalid(violations) => Self::invalid(violations),
+            dead_letters::DeadLetterError::NotFound(detail) => Self::new(StatusCode::NOT_FOUND, detail),
+            dead_letters::DeadLetterError::Conflict(detail) => Self::new(StatusCode::CONFLICT, detail),
+            dead_letters::DeadLetterError::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
+            dead_letters::DeadLetterError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    }
+}
+
+pub(super) async fn address_not_found(OriginalUri(uri): OriginalUri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
+}
+
+pub(super) async fn method_not_allowed(method: Method, OriginalUri(uri): OriginalUri) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+}

@@ -1,0 +1,245 @@
+//! The API of single webhooks. The `ETag` is the version of the webhook's campaign.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use axum::{Extension, Json};
+use chrono::Utc;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use waypost_core::access::Role;
+use waypost_core::campaign::{SecretVisibility, Webhook, WebhookPlace};
+use waypost_core::document::MAX_DOCUMENT_BYTES;
+use waypost_core::duration::TextDuration;
+use waypost_core::event::Keyword;
+use waypost_core::ids::WebhookId;
+use waypost_core::request::{self, RequestPreview};
+use waypost_core::violation::Violation;
+use waypost_core::{Attempt, Delivery, omitted_default, signing, test_event};
+use waypost_engine::campaigns::CampaignError;
+use waypost_store::StoredCampaign;
+
+use super::conditional::{precondition, with_etag};
+use super::extract::{Id, JsonBody, UniqueMap};
+use super::principal::Principal;
+use super::problem::Problem;
+use super::route::Route;
+use super::{ApiState, body_limit};
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/webhooks/{id}", Role::Viewer, get)
+            .named("getWebhook", "Read a webhook; values of headers and its secret are masked below `editor`")
+            .subject(SUBJECT)
+            .answers::<WebhookResponse>(StatusCode::OK, "The webhook and its place in the campaign")
+            .has_etag(),
+        Route::put("/webhooks/{id}", Role::Editor, put)
+            .named("putWebhook", "Replace a webhook in its place; to move it, change its campaign")
+            .subject(SUBJECT)
+            .preconditions(&[header::IF_MATCH])
+            .takes::<WebhookResponse>()
+            .answers::<WebhookResponse>(StatusCode::OK, "The new webhook")
+            .has_etag(),
+        Route::delete("/webhooks/{id}", Role::Editor, delete)
+            .named(
+                "deleteWebhook",
+                "Delete a webhook, and its redirect if it is one; its deliveries that wait become dead letters",
+            )
+            .subject(SUBJECT)
+            .preconditions(&[header::IF_MATCH])
+            .answers_nothing(StatusCode::NO_CONTENT, "The webhook is deleted"),
+        Route::post("/webhooks/{id}/rotate-secret", Role::Editor, rotate_secret)
+            .named("rotateSecret", "Give a webhook a new signing secret; the old secret signs too for some time")
+            .subject(SUBJECT)
+            .preconditions(&[header::IF_MATCH])
+            .may_take::<RotationRequest>()
+            .answers::<WebhookResponse>(StatusCode::OK, "The webhook with its new secret")
+            .has_etag(),
+        Route::post("/webhooks/{id}/test", Role::Operator, test)
+            .named("testWebhook", "Send a sample event once, even if the webhook is disabled")
+            .subject(SUBJECT)
+            .may_take::<TestRequest>()
+            .answers::<WebhookTestResult>(StatusCode::OK, "The request and its result"),
+    ]
+}
+
+const SUBJECT: &str = "The webhook's id";
+
+/// A webhook and its place in the campaign.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "LocatedWebhook")]
+struct WebhookResponse {
+    #[serde(flatten)]
+    webhook: Webhook,
+    /// The id of its campaign.
+    #[schemars(default = "omitted_default")]
+    campaign_id: String,
+    /// The label of its section.
+    #[schemars(default = "omitted_default")]
+    label: String,
+    /// The keyword of its menu entry; absent if the webhook is the section's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keyword: Option<Keyword>,
+}
+
+impl WebhookResponse {
+    fn at(place: &WebhookPlace<'_>, campaign_id: &str, secrets: SecretVisibility) -> Self {
+        let mut webhook = Webhook::clone(place.webhook);
+        if secrets == SecretVisibility::Masked {
+            webhook.mask();
+        }
+        Self {
+            webhook,
+            campaign_id: campaign_id.to_owned(),
+            label: place.section.label.clone(),
+            keyword: place.entry.map(|entry| entry.keyword.clone()),
+        }
+    }
+}
+
+/// The parameters of a test.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "WebhookTest")]
+struct TestRequest {
+    /// A step event or a part of one. Missing fields get sample values.
+    #[schemars(with = "Option<Map<String, Value>>")]
+    event: Option<UniqueMap>,
+}
+
+/// The parameters of a rotation.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "SecretRotation")]
+struct RotationRequest {
+    /// How long the old secret still signs: 24h if absent, at most 30d. Use `0s` if the old secret has leaked.
+    overlap: Option<TextDuration>,
+}
+
+/// The result of a test.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TestedWebhook")]
+pub(super) struct WebhookTestResult {
+    /// The request sent. Values of headers are masked below `editor`.
+    pub(super) request: RequestPreview,
+    /// The result of the request.
+    pub(super) response: Attempt,
+}
+
+/// `GET /v1/webhooks/{id}`
+async fn get(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    Id(id): Id,
+) -> Result<Response, Problem> {
+    let id = WebhookId::new(id);
+    let stored = state.campaigns.get_by_webhook(&id).map_err(to_problem)?;
+    webhook_response(&stored, &id, principal.secrets())
+}
+
+/// `PUT /v1/webhooks/{id}`
+async fn put(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    Id(id): Id,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let (id, precondition) = (WebhookId::new(id), precondition(&headers)?);
+    let body = body_limit::read(body, MAX_DOCUMENT_BYTES).await;
+    let body = body.map_err(|error| Problem::unreadable_body(error, "a document", MAX_DOCUMENT_BYTES))?;
+    let stored = state.campaigns.put_webhook(&id, &body, precondition, &principal.name).await.map_err(to_problem)?;
+    webhook_response(&stored, &id, principal.secrets())
+}
+
+/// `POST /v1/webhooks/{id}/rotate-secret`
+async fn rotate_secret(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    Id(id): Id,
+    headers: HeaderMap,
+    rotation: Option<JsonBody<RotationRequest>>,
+) -> Result<Response, Problem> {
+    let (id, precondition) = (WebhookId::new(id), precondition(&headers)?);
+    let overlap = rotation.and_then(|JsonBody(rotation)| rotation.overlap);
+    let overlap = overlap.map_or(signing::DEFAULT_OVERLAP, |overlap| overlap.value());
+    if overlap > signing::MAX_OVERLAP {
+        return Err(Problem::invalid(vec![Violation::new("$.overlap", "must be a duration of at most 30d")]));
+    }
+    let stored =
+        state.campaigns.rotate_secret(&id, overlap, precondition, &principal.name).await.map_err(to_problem)?;
+    webhook_response(&stored, &id, principal.secrets())
+}
+
+/// `DELETE /v1/webhooks/{id}`
+async fn delete(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    Id(id): Id,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let precondition = precondition(&headers)?;
+    state.campaigns.delete_webhook(&WebhookId::new(id), precondition, &principal.name).await.map_err(to_problem)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /v1/webhooks/{id}/test`: sends one request. A test is not counted, not retried, and never a dead letter.
+async fn test(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    Id(id): Id,
+    request: Option<JsonBody<TestRequest>>,
+) -> Result<Json<WebhookTestResult>, Problem> {
+    let id = WebhookId::new(id);
+    let stored = state.campaigns.get_by_webhook(&id).map_err(to_problem)?;
+    let fields = request.and_then(|JsonBody(request)| request.event).map_or_else(Map::new, |UniqueMap(fields)| fields);
+    send_test(&state, test_delivery(&stored.campaign.id, &place_of(&stored, &id)?, fields)?, principal.secrets())
+        .await
+        .map(Json)
+}
+
+/// A delivery of a sample event to the webhook of `place`. `fields` are the event's given fields.
+pub(super) fn test_delivery(
+    campaign: &str,
+    place: &WebhookPlace<'_>,
+    fields: Map<String, Value>,
+) -> Result<Delivery, Problem> {
+    let event = test_event::test_event(fields, campaign, place, Utc::now(), &uuid::Uuid::now_v7().to_string());
+    Ok(Delivery::new(event.map_err(Problem::invalid)?, place.target(), None))
+}
+
+/// Sends a test delivery once.
+pub(super) async fn send_test(
+    state: &ApiState,
+    delivery: Delivery,
+    secrets: SecretVisibility,
+) -> Result<WebhookTestResult, Problem> {
+    let mut attempted = delivery.clone();
+    state.worker.attempt_once(&mut attempted).await;
+    let attempt = attempted
+        .attempts
+        .pop()
+        .ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the attempt was made, but not recorded"))?;
+    let request = request::render(&delivery, attempt.at).preview(secrets);
+    Ok(WebhookTestResult { request, response: attempt })
+}
+
+fn webhook_response(stored: &StoredCampaign, id: &WebhookId, secrets: SecretVisibility) -> Result<Response, Problem> {
+    let place = place_of(stored, id)?;
+    Ok(with_etag(stored.version, Json(WebhookResponse::at(&place, &stored.campaign.id, secrets))))
+}
+
+fn place_of<'a>(stored: &'a StoredCampaign, id: &WebhookId) -> Result<WebhookPlace<'a>, Problem> {
+    stored.campaign.place_of(id).ok_or_else(|| to_problem(CampaignError::NotFound))
+}
+
+/// `NotFound` means the webhook, not the campaign.
+fn to_problem(error: CampaignError) -> Problem {
+    match error {
+        CampaignError::NotFound => Problem::new(StatusCode::NOT_FOUND, "no such webhook"),
+        error => error.into(),
+    }
+}

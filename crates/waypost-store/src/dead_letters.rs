@@ -1,0 +1,476 @@
+//! The view of the dead-letter log: all letters with their states, and the replays.
+//!
+//! `view_transaction` applies records of the log. [`index_block`] and `id_index` are the index, and [`search`] finds
+//! letters by filters. The letters and index rows of a complete block (64 offsets) move from sled to the files of the
+//! `archive`: `segment_codec` encodes letters for it, `block_store` reads and writes index rows, and `letter_reader`
+//! reads letters.
+
+mod archive;
+mod block_store;
+mod id_index;
+pub mod index_block;
+mod letter_reader;
+mod location;
+mod removed;
+pub mod search;
+mod segment_codec;
+mod view_transaction;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use sled::{Db, Tree};
+use waypost_core::dead_letter::filter::LetterFilter;
+use waypost_core::dead_letter::record::{DeadLetterRecord, LetterHistory};
+use waypost_core::dead_letter::removed::RemovedMessage;
+use waypost_core::dead_letter::{DeadLetter, LetterState};
+use waypost_core::ids::{DeadLetterId, ReplayId};
+use waypost_core::replay::{ClaimState, Replay, ReplayProgress, ReplayState};
+use waypost_core::stream_position::StreamPosition;
+use waypost_core::timestamp;
+
+use super::StoreError;
+use archive::{Archive, SegmentReader};
+use id_index::IdIndex;
+use index_block::{Block, IndexRow, Zone, fingerprint};
+pub use letter_reader::StoredLetter;
+use location::{block_of, blocks_of, first_offset_of};
+use view_transaction::ViewTransaction;
+
+/// The key of the view's position in the dead-letter log.
+const POSITION_KEY: &[u8] = b"dead-letters";
+
+/// A read ends after the letter that exceeds this many bytes of JSON. Each running replay and each list request needs
+/// as much memory.
+const MAX_READ_BYTES: usize = 4 * 1024 * 1024;
+
+/// Letters claimed in one transaction.
+const LETTERS_PER_CLAIM: usize = 2000;
+
+/// Blocks released in one transaction.
+const BLOCKS_PER_RELEASE: usize = 256;
+
+/// Running replays are searched among this many of the newest replays.
+const MAX_SCANNED_REPLAYS: usize = 10_000;
+
+/// Paused replays are counted among this many of the newest replays. Each replay is read, and may have thousands of
+/// ids.
+const RECENT_REPLAYS: usize = 20;
+
+/// A decoded record of the dead-letter log.
+#[derive(Debug, Clone)]
+pub struct StreamEntry {
+    pub position: StreamPosition,
+    pub payload: Payload,
+}
+
+#[derive(Debug, Clone)]
+pub enum Payload {
+    Letter(Box<DeadLetter>),
+    /// A message that the broker dead-lettered. Its letters are still to be written.
+    Removed(Box<RemovedMessage>),
+    /// A record about existing letters or a replay.
+    Record(DeadLetterRecord),
+    /// A record without a body or of another version.
+    Ignored,
+}
+
+/// The effect of a record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RecordOutcome {
+    /// The number of letters that changed their state.
+    Letters(u64),
+    /// The replay after the record.
+    Replay(Box<ReplayProgress>),
+    /// The current state of the replay does not allow the command. Nothing changed.
+    Refused(ReplayState),
+    /// The replay does not exist, or the record was ignored.
+    NoEffect,
+}
+
+/// A [`ReplayProgress`] without the letter ids, which can be many.
+#[derive(Deserialize)]
+struct ProgressHead {
+    replay: ReplayHead,
+    left: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReplayHead {
+    id: ReplayId,
+    state: ReplayState,
+    #[serde(default)]
+    filter: Option<LetterFilter>,
+    #[serde(with = "timestamp::optional", default)]
+    ended_at: Option<DateTime<Utc>>,
+}
+
+/// The number of letters in each state, indexed by [`LetterState`].
+pub type StateCounts = [u64; 4];
+
+/// The view of the dead-letter log. Cheap to clone. Writes are serialized. A search reads one block at a time, so it
+/// may see a part of a batch that is applied at the same time.
+#[derive(Clone)]
+pub struct LetterView {
+    /// Offset → JSON of the letter, until its block is complete.
+    letters: Tree,
+    archive: Archive,
+    /// Block → index rows or their location.
+    blocks: Tree,
+    /// Offset → [`LetterHistory`], if not empty.
+    histories: Tree,
+    /// Replay id → [`ReplayProgress`].
+    replays: Tree,
+    /// Replay id and block → one bit per slot: the letters that the replay has claimed and not sent.
+    claims: Tree,
+    /// Offset → [`RemovedMessage`], until its letters are in the log.
+    removed: Tree,
+    positions: Tree,
+    /// Block → summary.
+    zones: Arc<RwLock<BTreeMap<u64, Zone>>>,
+    /// Lock order: zones, then ids.
+    ids: Arc<RwLock<IdIndex>>,
+    write_lock: Arc<Mutex<()>>,
+    retention: Duration,
+}
+
+impl LetterView {
+    /// Opens the view in `db`, with the archive in `folder`.
+    pub(super) fn open(db: &Db, folder: PathBuf) -> Result<Self, StoreError> {
+        let view = Self {
+            letters: db.open_tree("letters")?,
+            archive: Archive::open(db, folder)?,
+            blocks: db.open_tree("letter-rows")?,
+            histories: db.open_tree("letter-fates")?,
+            replays: db.open_tree("replays")?,
+            claims: db.open_tree("replay-claims")?,
+            removed: db.open_tree("removed-messages")?,
+            positions: db.open_tree("positions")?,
+            zones: Arc::default(),
+            ids: Arc::default(),
+            write_lock: Arc::default(),
+            retention: Duration::MAX,
+        };
+        let (mut zones, mut ids) = (view.zones_mut(), view.ids_mut());
+        let mut segments = SegmentReader::new(&view.archive);
+        for key in view.blocks.iter().keys() {
+            let number = from_key(&key?);
+            let Some(loaded) = view.load_block(number, &mut segments)? else { continue };
+            let block = loaded.decode()?;
+            zones.insert(number, Zone::from_block(&block));
+            ids.insert_all(number, &block);
+        }
+        drop((zones, ids));
+        view.position()?;
+        Ok(view)
+    }
+
+    /// Sets how long letters are kept. A replay does not claim older letters: nodes delete them at different times, and
+    /// a claim must be the same on every node.
+    #[must_use]
+    pub fn with_retention(self, retention: Duration) -> Self {
+        Self { retention, ..self }
+    }
+
+    /// The position of the last record that was applied.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn position(&self) -> Result<Option<StreamPosition>, StoreError> {
+        Ok(self.positions.get(POSITION_KEY)?.as_deref().map(serde_json::from_slice).transpose()?)
+    }
+
+    /// Applies records of the log and sets the position. Returns the outcome of each record.
+    ///
+    /// All records are one transaction, except when a replay claims or releases letters: the records before it are
+    /// written first, and its letters are written in several transactions. If the process ends in between, the record
+    /// is applied again and continues.
+    ///
+    /// # Errors
+    /// [`StoreError`]. The position is not set.
+    pub fn apply(&self, entries: &[StreamEntry]) -> Result<Vec<RecordOutcome>, StoreError> {
+        let _guard = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut transaction = ViewTransaction::new(self);
+        let mut outcomes = Vec::with_capacity(entries.len());
+        let mut previous = None;
+        for entry in entries {
+            let mut outcome = transaction.apply(entry)?;
+            if let Payload::Record(record) = &entry.payload
+                && let Some(replay) = record.replay()
+                && let Some(progress) = transaction.replay_progress(replay)?
+            {
+                if progress.claims == ClaimState::Incomplete {
+                    let replay = progress.replay.clone();
+                    transaction.commit(previous)?;
+                    self.claim_all(&replay)?;
+                    transaction = ViewTransaction::new(self);
+                    outcome = transaction.finish_claiming(&replay.id)?;
+                } else if progress.has_letters_to_release() {
+                    transaction.commit(previous)?;
+                    self.release_all(replay)?;
+                    transaction = ViewTransaction::new(self);
+                }
+            }
+            previous = Some(&entry.position);
+            outcomes.push(outcome);
+        }
+        transaction.commit(previous)?;
+        Ok(outcomes)
+    }
+
+    /// Claims all letters that the replay selects.
+    fn claim_all(&self, replay: &Replay) -> Result<(), StoreError> {
+        let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
+        let oldest = replay.created_at.timestamp_millis().saturating_sub(retention);
+        let claim = |letters: &mut dyn Iterator<Item = u64>| {
+            let mut transaction = ViewTransaction::new(self);
+            transaction.claim(&replay.id, letters, oldest)?;
+            transaction.commit(None)
+        };
+        for ids in replay.ids.iter().flat_map(|ids| ids.chunks(LETTERS_PER_CLAIM)) {
+            claim(&mut ids.iter().filter_map(|id| self.offset_of(id)))?;
+        }
+        if let Some(filter) = &replay.filter {
+            let mut next = Some(0);
+            while let Some(start) = next {
+                let page = self.find(&filter.or_pending(), start..u64::MAX, LETTERS_PER_CLAIM)?;
+                claim(&mut page.letters.iter().map(|(offset, _)| *offset))?;
+                next = page.next;
+            }
+        }
+        Ok(())
+    }
+
+    /// Releases all letters that a replay has claimed and not sent.
+    fn release_all(&self, replay: &ReplayId) -> Result<(), StoreError> {
+        loop {
+            let mut transaction = ViewTransaction::new(self);
+            let keys = self.claims.scan_prefix(claims_prefix(replay)).keys().take(BLOCKS_PER_RELEASE);
+            let blocks = keys.map(|key| key.map(|key| block_of_claim_key(&key))).collect::<Result<Vec<_>, _>>()?;
+            if blocks.is_empty() {
+                return Ok(());
+            }
+            for block in blocks {
+                transaction.release(replay, block)?;
+            }
+            transaction.commit(None)?;
+        }
+    }
+
+    /// Deletes blocks whose letters all died before `milliseconds` (since 1970), at most `max_blocks`, and replays that
+    /// ended before. Returns the number of deleted letters.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn delete_before(&self, milliseconds: i64, max_blocks: usize) -> Result<u64, StoreError> {
+        let _guard = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let old_blocks: Vec<u64> = {
+            let zones = self.zones();
+            let old = zones.iter().filter(|(_, zone)| zone.is_before(milliseconds)).map(|(block, _)| *block);
+            old.take(max_blocks).collect()
+        };
+        let mut transaction = ViewTransaction::new(self);
+        let mut claiming = Vec::new();
+        for entry in &self.replays {
+            let head: ProgressHead = serde_json::from_slice(&entry?.1)?;
+            if head.replay.ended_at.is_some_and(|ended| ended.timestamp_millis() < milliseconds) {
+                transaction.delete_replay(&head.replay.id);
+            } else if head.left > 0 {
+                claiming.push(head.replay.id);
+            }
+        }
+        let mut deleted = 0;
+        for block in &old_blocks {
+            deleted += transaction.delete_block(*block, &claiming)?;
+        }
+        transaction.commit(None)?;
+        self.archive.delete_unused(&old_blocks)?;
+        let zones = self.zones();
+        self.ids_mut().drop_deleted(|offsets| zones.range(blocks_of(&offsets)).next().is_some());
+        Ok(deleted)
+    }
+
+    /// Deletes everything, so that the log is read from its beginning.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn clear(&self) -> Result<(), StoreError> {
+        let _guard = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        // Remove the position first: if the process ends in between, the log is still read from its beginning.
+        self.positions.remove(POSITION_KEY)?;
+        for tree in [&self.letters, &self.blocks, &self.histories, &self.replays, &self.claims, &self.removed] {
+            tree.clear()?;
+        }
+        self.archive.clear()?;
+        self.zones_mut().clear();
+        *self.ids_mut() = IdIndex::default();
+        Ok(())
+    }
+
+    pub fn counts(&self) -> StateCounts {
+        let mut counts = StateCounts::default();
+        for zone in self.zones().values() {
+            for (count, letters) in counts.iter_mut().zip(zone.states) {
+                *count += u64::from(letters);
+            }
+        }
+        counts
+    }
+
+    /// # Errors
+    /// [`StoreError`].
+    pub fn state(&self, id: &DeadLetterId) -> Result<Option<LetterState>, StoreError> {
+        self.with_row(id, |row| row.state)
+    }
+
+    /// Whether the personal data of the letter was erased.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn is_erased(&self, id: &DeadLetterId) -> Result<bool, StoreError> {
+        self.offset_of(id).map_or(Ok(false), |offset| Ok(self.history(offset)?.erased.is_some()))
+    }
+
+    /// Applies `read` to the row of the letter with this id. `None` if the letter does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn with_row<T>(
+        &self,
+        id: &DeadLetterId,
+        read: impl FnOnce(&IndexRow<'_>) -> T,
+    ) -> Result<Option<T>, StoreError> {
+        self.offset_of(id).map_or(Ok(None), |offset| self.with_row_at(offset, read))
+    }
+
+    /// # Errors
+    /// [`StoreError`].
+    pub fn history(&self, offset: u64) -> Result<LetterHistory, StoreError> {
+        Ok(self.histories.get(to_key(offset))?.as_deref().map(serde_json::from_slice).transpose()?.unwrap_or_default())
+    }
+
+    /// # Errors
+    /// [`StoreError`].
+    pub fn replay_progress(&self, id: &ReplayId) -> Result<Option<ReplayProgress>, StoreError> {
+        Ok(self.replays.get(id.as_str())?.as_deref().map(serde_json::from_slice).transpose()?)
+    }
+
+    /// # Errors
+    /// [`StoreError`].
+    pub fn replay_state(&self, id: &ReplayId) -> Result<Option<ReplayState>, StoreError> {
+        let head: Option<ProgressHead> =
+            self.replays.get(id.as_str())?.as_deref().map(serde_json::from_slice).transpose()?;
+        Ok(head.map(|head| head.replay.state))
+    }
+
+    /// Maps the newest `limit` replays before the id `before`, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn replays<T>(
+        &self,
+        before: Option<&ReplayId>,
+        limit: usize,
+        map: impl Fn(ReplayProgress) -> T,
+    ) -> Result<Vec<T>, StoreError> {
+        let end = before.map_or(Bound::Unbounded, |before| Bound::Excluded(before.as_str().as_bytes()));
+        let newest_first = self.replays.range::<&[u8], _>((Bound::Unbounded, end)).rev();
+        newest_first.take(limit).map(|entry| Ok(map(serde_json::from_slice(&entry?.1)?))).collect()
+    }
+
+    /// Replays that have letters to send, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn sendable_replays(&self) -> Result<Vec<ReplayProgress>, StoreError> {
+        let mut replays = Vec::new();
+        for entry in self.replays.iter().values().rev().take(MAX_SCANNED_REPLAYS) {
+            let bytes = entry?;
+            // Parse only the head first: most replays have ended, and they may have thousands of ids.
+            if serde_json::from_slice::<ProgressHead>(&bytes)?.replay.state == ReplayState::Running {
+                replays.push(serde_json::from_slice(&bytes)?);
+            }
+        }
+        replays.retain(|progress: &ReplayProgress| progress.next_batch_size().is_some());
+        Ok(replays)
+    }
+
+    /// The number of paused replays among the newest 20.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn count_recently_paused(&self) -> Result<u64, StoreError> {
+        let mut paused = 0;
+        for entry in self.replays.iter().values().rev().take(RECENT_REPLAYS) {
+            paused += u64::from(serde_json::from_slice::<ProgressHead>(&entry?)?.replay.state == ReplayState::Paused);
+        }
+        Ok(paused)
+    }
+
+    fn with_row_at<T>(&self, offset: u64, read: impl FnOnce(&IndexRow<'_>) -> T) -> Result<Option<T>, StoreError> {
+        let number = block_of(offset);
+        let Some(loaded) = self.load_block(number, &mut SegmentReader::new(&self.archive))? else { return Ok(None) };
+        let block = loaded.decode()?;
+        let row = block.rows(number).find(|(row_offset, _)| *row_offset == offset);
+        Ok(row.map(|(_, row)| read(row)))
+    }
+
+    fn offset_of(&self, id: &DeadLetterId) -> Option<u64> {
+        let zones = self.zones();
+        let ids = self.ids.read().unwrap_or_else(PoisonError::into_inner);
+        ids.find(fingerprint(id.as_str()), |offset| zones.contains_key(&block_of(offset)))
+    }
+
+    fn zones(&self) -> RwLockReadGuard<'_, BTreeMap<u64, Zone>> {
+        self.zones.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn zones_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<u64, Zone>> {
+        self.zones.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ids_mut(&self) -> RwLockWriteGuard<'_, IdIndex> {
+        self.ids.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A key in big-endian order, so that keys sort like numbers.
+fn to_key(number: u64) -> [u8; 8] {
+    number.to_be_bytes()
+}
+
+fn from_key(key: &[u8]) -> u64 {
+    key.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// The prefix of the keys of a replay's claims.
+fn claims_prefix(replay: &ReplayId) -> Vec<u8> {
+    [replay.as_str().as_bytes(), b"\0"].concat()
+}
+
+fn claim_key(replay: &ReplayId, block: u64) -> Vec<u8> {
+    [claims_prefix(replay), to_key(block).to_vec()].concat()
+}
+
+/// The bit of an offset in the claims of its block.
+fn bit(offset: u64) -> u64 {
+    1 << (offset % u64::from(u64::BITS))
+}
+
+fn block_of_claim_key(key: &[u8]) -> u64 {
+    from_key(&key[key.len() - 8..])
+}
+
+/// The offsets of the claimed letters of a block. `claims` has one bit per slot.
+fn claimed_offsets(block: u64, claims: u64) -> impl Iterator<Item = u64> {
+    (0..u64::from(u64::BITS)).filter(move |bit| claims >> bit & 1 == 1).map(move |bit| first_offset_of(block) + bit)
+}
+
+#[cfg(test)]
+mod tests;
