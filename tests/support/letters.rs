@@ -92,7 +92,7 @@ impl Waypost {
         reply.json()
     }
 
-    /// Tells a replay to `pause`, `process_waiting` or `cancel`.
+    /// Tells a replay to `pause`, `resume` or `cancel`.
     pub(crate) async fn tell_replay(&self, id: &str, what: &str) -> Reply {
         self.send(Method::POST, &format!("/v1/replays/{id}/{what}"), None).await
     }
