@@ -24,7 +24,7 @@ enum Path<'p> {
 }
 
 impl Path<'_> {
-    fn to_text(&self) -> String {
+    fn to_text(self) -> String {
         match self {
             Self::Root => "$".to_owned(),
             Self::Field(parent, name) => field_path(&parent.to_text(), name),
