@@ -7,7 +7,7 @@
 //!                                   └─mermaid─▶ text
 //! ```
 //!
-//! All functions are pure, as in [`delivery`](super::delivery).
+//! All functions are pure, as in the rest of the crate.
 
 mod graph;
 mod health;

@@ -33,7 +33,7 @@ pub enum Listener {
     Tls(TlsListener),
 }
 
-/// Accepts connections up to [`MAX_CONNECTIONS`].
+/// Accepts connections up to `MAX_CONNECTIONS`.
 pub struct LimitedListener {
     listener: TcpListener,
     permits: Arc<Semaphore>,
@@ -116,7 +116,7 @@ impl AxumListener for Listener {
     }
 }
 
-/// A client's connection, which counts towards [`MAX_CONNECTIONS`].
+/// A client's connection, which counts towards `MAX_CONNECTIONS`.
 pub struct Stream {
     transport: Transport,
     /// Expires after [`IDLE_TIMEOUT`] without traffic.

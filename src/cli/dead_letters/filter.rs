@@ -230,7 +230,7 @@ mod tests {
         ] {
             assert!(parse(&arguments).is_err(), "{arguments:?}");
         }
-        assert!(parse(&["--since", "1h", "--until", "2h"]).unwrap_err().contains("--since is not before"));
+        assert!(parse(&["--since", "1h", "--until", "2h"]).unwrap_err().contains("--since must be before --until"));
         assert!(parse(&["--since", "2h", "--until", "1h"]).is_ok());
     }
 

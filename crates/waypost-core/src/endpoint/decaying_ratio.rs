@@ -57,7 +57,7 @@ impl DecayingRatio {
 
 const SPAN_SECONDS: u64 = 5;
 
-/// Counts parked deliveries by the time when they are due, in spans of [`SPAN_SECONDS`].
+/// Counts parked deliveries by the time when they are due, in spans of `SPAN_SECONDS`.
 #[derive(Debug, Clone, Default)]
 pub struct Parked {
     /// The number of the first span since time 0.
