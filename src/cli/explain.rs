@@ -12,6 +12,7 @@ use super::CliError;
 use super::client::{RequestParts, Server};
 use super::event::Event;
 use super::json_stream;
+use super::sanitize;
 use super::stdio::out;
 
 #[derive(Args)]
@@ -105,12 +106,8 @@ fn request(webhook: &Value) -> String {
         field(request, "url")
     );
     for (name, value) in request["headers"].as_object().into_iter().flatten() {
-        let _ = writeln!(
-            text,
-            "  {}: {}",
-            replace_control_chars(name),
-            replace_control_chars(value.as_str().unwrap_or_default())
-        );
+        let _ =
+            writeln!(text, "  {}: {}", sanitize::inline(name), sanitize::inline(value.as_str().unwrap_or_default()));
     }
     let _ = write!(text, "\n  {}", field(request, "body"));
     text
@@ -129,12 +126,7 @@ fn yes_or_no(object: &Value, name: &str) -> String {
 fn field(object: &Value, name: &str) -> String {
     match &object[name] {
         Value::Null => "–".to_owned(),
-        Value::String(text) => replace_control_chars(text),
+        Value::String(text) => sanitize::inline(text),
         other => other.to_string(),
     }
-}
-
-/// Replaces characters that would move the terminal's cursor.
-fn replace_control_chars(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
 }

@@ -18,6 +18,11 @@ pub(super) fn line(text: &str, max_chars: usize) -> String {
     line
 }
 
+/// All of a text, with line breaks and tabs replaced too.
+pub(super) fn inline(text: &str) -> String {
+    text.chars().map(replace_control).collect()
+}
+
 /// Keeps line breaks and tabs.
 pub(super) fn lines(text: &str) -> String {
     text.replace("\r\n", "\n").chars().map(|c| if matches!(c, '\n' | '\t') { c } else { replace_control(c) }).collect()
@@ -57,7 +62,7 @@ pub(super) fn shell_word(text: &str) -> String {
     if !text.is_empty() && text.chars().all(is_safe) {
         return text.to_owned();
     }
-    format!("'{}'", text.chars().map(replace_control).collect::<String>().replace('\'', "'\\''"))
+    format!("'{}'", inline(text).replace('\'', "'\\''"))
 }
 
 /// Replaces control characters, and characters that change the text direction, with `·`.
@@ -75,6 +80,7 @@ mod tests {
     #[test]
     fn control_characters_are_replaced() {
         assert_eq!(line("\u{1b}[2J\u{1b}]0;title\u{7}a\nb\u{9b}c", 99), "·[2J·]0;title·a b·c");
+        assert_eq!(inline("a\r\nb\u{202e}c"), "a··b·c");
         assert_eq!(lines("a\r\n\tb\u{202e}c\u{7f}\rd"), "a\n\tb·c··d");
     }
 

@@ -134,7 +134,9 @@ async fn policies_are_named_with_what_they_lose_and_how_to_exempt_the_queues() {
     let setting = format!("broker.managementUrl={management}");
     let look = async || examined(&url, "waypost", &["--set", &setting]).await.1;
     let findings = look().await;
-    assert_eq!((of(&findings, "bindings").0, of(&findings, "policies").0), ("good".to_owned(), "good".to_owned()));
+    for check in ["bindings", "policies", "held messages"] {
+        assert_eq!(of(&findings, check).0, "good", "{check}: {findings:?}");
+    }
 
     let definition = r#"{"max-length":100,"overflow":"drop-head"}"#;
     broker.ctl(&["set_policy", "--apply-to", "queues", "short", ".*", definition]).await;

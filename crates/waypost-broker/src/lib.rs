@@ -18,6 +18,7 @@ pub mod diagnostics;
 pub mod frame_filter;
 mod frame_repair;
 pub mod handshake;
+pub mod held_messages;
 pub mod management;
 pub mod mismatch;
 pub mod names;

@@ -1,4 +1,4 @@
-//! RabbitMQ's management API: reads policies and bindings, which AMQP does not show.
+//! RabbitMQ's management API: reads policies, bindings and consumers, which AMQP does not show.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use super::connection::ConnectionConfig;
+use super::held_messages::{HeldMessages, held_messages};
 use super::policies::{self, PolicyFinding};
 use super::topology::{Binding, DestinationKind, Topology};
 use crate::tls;
@@ -94,6 +95,21 @@ impl Management {
             }
         }
         Ok(missing)
+    }
+
+    /// Messages that queues hold for consumers that no longer exist.
+    ///
+    /// # Errors
+    /// As [`policies`](Self::policies).
+    pub async fn held_messages(&self, topology: &Topology) -> Result<Vec<HeldMessages>, String> {
+        let consumers = self.get(&["consumers", &self.vhost]).await?;
+        let consumers = consumers.as_ref().and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let mut held = Vec::new();
+        for (queue, _) in topology.queues() {
+            let Some(info) = self.get(&["queues", &self.vhost, &queue]).await? else { continue };
+            held.extend(held_messages(&queue, &info, consumers));
+        }
+        Ok(held)
     }
 
     /// Reads `/api/SEGMENTS…`; `None` if it does not exist.

@@ -98,7 +98,6 @@ fn consumer_reason(
     match (phase, status) {
         (Phase::Connecting { error }, _) => return Some(UnreadyReason::NotConnected(error)),
         (_, LogStatus::Incomplete(hold)) => return Some(UnreadyReason::Incomplete(hold)),
-        // The consumer drains, but the worker does not stop.
         (Phase::CatchingUp, _) | (_, LogStatus::Comparing) => return Some(UnreadyReason::CatchingUp),
         (Phase::Draining, LogStatus::Following) => return Some(UnreadyReason::Stopping),
         (Phase::Consuming, LogStatus::Following) => {}

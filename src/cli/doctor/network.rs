@@ -89,6 +89,7 @@ pub(super) async fn broker(config: &Config) -> Vec<Finding> {
                 _ => {}
             }
             findings.push(super::topology::policies(management.as_ref(), &topology, config).await);
+            findings.extend(super::topology::held_messages(management.as_ref(), &topology).await);
         }
     }
     if config.broker.shards > 1 {

@@ -1,4 +1,4 @@
-//! Checks of bindings and policies. AMQP can hardly show them, the management API can.
+//! Checks of bindings, policies and held messages. AMQP can hardly show them, the management API can.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,7 @@ use crate::config::Config;
 
 const BINDINGS_CHECK: &str = "bindings";
 const POLICIES_CHECK: &str = "policies";
+const HELD_CHECK: &str = "held messages";
 
 const BINDING_ADVICE: &str =
     "start a worker: it declares the bindings again within 5 s. Then find out who removed them";
@@ -63,6 +64,20 @@ pub(super) async fn policies(management: Option<&Management>, topology: &Topolog
         Ok(findings) => evaluate_policies(&findings, management.vhost(), topology),
         Err(error) => Finding::doubtful(POLICIES_CHECK, format!("unknown: {error}"), "correct broker.managementUrl"),
     }
+}
+
+/// Messages that RabbitMQ sends to nobody. Nothing can be said without the management API.
+pub(super) async fn held_messages(management: Option<&Management>, topology: &Topology) -> Option<Finding> {
+    Some(match management?.held_messages(topology).await {
+        Ok(held) if held.is_empty() => Finding::good(HELD_CHECK, "no queue holds messages for a lost consumer"),
+        Ok(held) => Finding::doubtful(
+            HELD_CHECK,
+            held.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+            "run the command again after a minute. If it still says so, restart RabbitMQ on the node named: the new \
+             leader of the queue gives the messages to other consumers. docs/runbooks/WaypostMessagesRecovered.md has more",
+        ),
+        Err(error) => Finding::doubtful(HELD_CHECK, format!("unknown: {error}"), "correct broker.managementUrl"),
+    })
 }
 
 fn evaluate_policies(findings: &[policies::PolicyFinding], vhost: &str, topology: &Topology) -> Finding {

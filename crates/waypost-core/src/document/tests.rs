@@ -129,7 +129,11 @@ fn invalid_sections_are_refused() {
         (r#"{"label": "Welcome"}"#, ".label", "the same label as $.sections[0].label"),
         (r#"{"label": "a", "kind": "menu"}"#, ".kind", "one of `welcomeMessage` and `interaction`"),
         (r#"{"label": "a", "kind": 1}"#, ".kind", "expected a string"),
-        (r#"{"label": "a", "kind": "welcomeMessage"}"#, ".kind", "second Welcome Message, the first is $.sections[0].kind"),
+        (
+            r#"{"label": "a", "kind": "welcomeMessage"}"#,
+            ".kind",
+            "second Welcome Message, the first is $.sections[0].kind",
+        ),
         (r#"{"label": "a", "message": []}"#, ".message", "expected a string"),
         (r#"{"label": "a", "menu": {}}"#, ".menu", "expected an array"),
         (r#"{"label": "a", "webhook": "https://example.com/"}"#, ".webhook", "expected a webhook (an object)"),

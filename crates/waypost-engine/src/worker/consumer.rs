@@ -154,8 +154,8 @@ impl Consumer {
             self.follower.record_progress();
             self.status.set_phase(Phase::Consuming);
             tracing::info!(?queues, window = self.window, "consuming");
-            let events = events.into_iter().map(|events| self.consume(events, Queue::Events, &pause));
-            tokio::try_join!(try_join_all(events), self.consume(retries, Queue::Retries, &pause))
+            let events = events.into_iter().map(|events| self.consume(events, Queue::Events, &pause, stop));
+            tokio::try_join!(try_join_all(events), self.consume(retries, Queue::Retries, &pause, stop))
         };
         let depths = queue_stats::watch(&connection, names, &queues, |queue, depth| {
             self.worker.metrics.set_queue_depth(queue, depth.messages);
@@ -193,11 +193,12 @@ impl Consumer {
         Ok(end)
     }
 
-    /// Consumes a queue until `stop`, then finishes the messages in flight.
+    /// Consumes a queue until `pause`, then finishes the messages in flight. `stop` is cancelled too if the worker stops.
     async fn consume(
         &self,
         mut messages: RotatingConsumer<'_>,
         queue: Queue,
+        pause: &CancellationToken,
         stop: &CancellationToken,
     ) -> Result<(), BrokerError> {
         // If the connection is lost, this future is dropped and with it the set, which aborts the tasks.
@@ -209,6 +210,11 @@ impl Consumer {
                     if origin == DeliveryOrigin::Recovered {
                         self.worker.metrics.messages_recovered.inc();
                     }
+                    if queue == Queue::Events && is_probe(&message.body) {
+                        // A probe is not an event. Counting it as progress would hide that messages hang.
+                        acks.acknowledge(message.tag);
+                        continue;
+                    }
                     let context = MessageContext {
                         memory_budget: self.memory_budget.clone(),
                         retry_throttle: self.retry_throttle.clone(),
@@ -216,12 +222,12 @@ impl Consumer {
                     };
                     tasks.spawn(settle(self.worker.clone(), queue, message, acks, context));
                 }
-                () = stop.cancelled() => break,
+                () = pause.cancelled() => break,
             }
             // Removes tasks that have ended. Waiting for them would wake this task up for each one.
             while tasks.try_join_next().is_some() {}
         }
-        self.status.set_phase(Phase::Draining);
+        self.status.set_phase(if stop.is_cancelled() { Phase::Draining } else { Phase::CatchingUp });
         tracing::info!(?queue, in_flight = tasks.len(), grace = ?self.grace, "draining, finishing messages in flight");
         let finish = async {
             messages.cancel().await;
@@ -258,10 +264,6 @@ struct MessageContext {
 /// Processes a message. Acknowledges it once its outcome is durable, else requeues it.
 async fn settle(worker: Arc<Worker>, queue: Queue, mut message: Message, acks: Acks, context: MessageContext) {
     let tag = message.tag;
-    if queue == Queue::Events && is_probe(&message.body) {
-        // A probe is not an event. Counting it as progress would hide that events hang.
-        return acks.acknowledge(tag);
-    }
     match queue {
         Queue::Events => context.retry_throttle.event_started(),
         Queue::Retries => context.retry_throttle.wait_for_turn().await,

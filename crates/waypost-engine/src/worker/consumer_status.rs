@@ -18,10 +18,10 @@ pub enum Phase {
         /// Why the last connection was lost or could not be made.
         error: String,
     },
-    /// Connected, and reading the configuration.
+    /// Connected, and reading the configuration. Messages may still be in flight.
     CatchingUp,
     Consuming,
-    /// Finishing messages in flight, because the worker stops or must read the configuration again.
+    /// Finishing messages in flight, because the worker stops.
     Draining,
 }
 
