@@ -1,25 +1,25 @@
-# All that is done with this project, one target to a thing. `make help` lists them.
+# The tasks of this project. `make help` lists the targets.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-# Where cargo builds.
+# Cargo's output folder.
 BUILT := $(or $(CARGO_TARGET_DIR),target)
 .PHONY: help demo serve test versions screenshots ci fmt lint doc book deny bench bench-quick steps backlog dead-letters chaos drill contract fuzz image image-test clean tools rustfmt clippy
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: tools ## See a whole journey on a real broker (ARGS="--events 10000 --stay")
+demo: tools ## Run the demo on a real broker (ARGS="--events 10000 --stay")
 	cargo build --release --locked
 	scripts/with-broker $(BUILT)/release/waypost demo $(ARGS)
 
-serve: tools ## Run a worker on the broker there is, or on one of its own (ARGS="--set http.listen=127.0.0.1:9090")
+serve: tools ## Run a worker on an existing broker or a private one (ARGS="--set http.listen=127.0.0.1:9090")
 	cargo build --release --locked
 	scripts/with-broker $(BUILT)/release/waypost serve $(ARGS)
 
-# RABBITMQ is 3.10, 4.0, 4.3 or installed. Without it 4.3, or what is installed if 4.3 can't be prepared (scripts/rabbitmq-version).
-test: tools ## Run all tests, against RabbitMQ nodes and browsers of their own (RABBITMQ=4.0 for another version)
+# RABBITMQ is 3.10, 4.0, 4.3 or installed. The default is 4.3, or the installed version if 4.3 can't be prepared (scripts/rabbitmq-version).
+test: tools ## Run all tests, with private RabbitMQ nodes and browsers (RABBITMQ=4.0 for another version)
 	scripts/install-rabbitmq
 	scripts/install-fault-tools
 	scripts/install-chromium
@@ -27,16 +27,16 @@ test: tools ## Run all tests, against RabbitMQ nodes and browsers of their own (
 	scripts/install-validators $(BUILT)/tmp/validators
 	cargo test --workspace --locked
 
-versions: tools ## Run the tests that depend on RabbitMQ against each other supported version
+versions: tools ## Run the tests that depend on RabbitMQ on the other supported versions
 	scripts/test-versions
 
-# Built as tests are: the pages look the same.
-screenshots: tools ## Take pictures of the console's pages, into docs/screenshots (ARGS=overview for some of them)
+# The test profile builds faster, and the pages look the same.
+screenshots: tools ## Take screenshots of the console into docs/screenshots (ARGS=overview for one page)
 	scripts/install-rabbitmq
 	scripts/install-chromium
 	cargo bench --locked --profile dev --bench screenshots -- $(ARGS)
 
-ci: tools rustfmt ## What continuous integration runs: format, lints, documentation, tests, on all versions of RabbitMQ
+ci: tools rustfmt ## Run what continuous integration runs: format, lints, documentation, tests on all versions of RabbitMQ
 	cargo fmt --all --check
 	$(MAKE) lint doc test
 	$(MAKE) versions
@@ -50,31 +50,31 @@ lint: tools clippy ## Lint code, shell scripts and spelling, with warnings denie
 	$(BUILT)/tmp/lint-tools/bin/shellcheck $$(grep -lE '^#!.*sh\b' .ci/run scripts/*) scripts/packages.sh
 	$(BUILT)/tmp/lint-tools/bin/typos
 
-doc: tools ## Build the code's documentation with warnings denied, and check the links of all pages
+doc: tools ## Build the code documentation with warnings denied, and check the links in Markdown files
 	scripts/check-links
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 
-book: ## Build docs/ as a book, into target/book
+book: ## Build docs/ as a book in target/book
 	@command -v mdbook >/dev/null || { echo "make book needs mdBook: cargo install --locked mdbook"; exit 1; }
 	mdbook build
 
-deny: tools ## Check licences and advisories of the dependencies
+deny: tools ## Check the licences and advisories of dependencies
 	@command -v cargo-deny >/dev/null || { echo "make deny needs cargo-deny: cargo install --locked cargo-deny"; exit 1; }
 	cargo deny check
 
-# A thousand endpoints take a few thousand connections at each end: as many file descriptors as the system allows.
-bench: tools ## Measure how fast a worker is, beside a bare loop of the same libraries (ARGS=--help)
+# A thousand endpoints need a few thousand connections at each end, so the limit of file descriptors is raised.
+bench: tools ## Measure the throughput of a worker, compared with a minimal loop of the same libraries (ARGS=--help)
 	scripts/install-rabbitmq
 	scripts/bench-peers $(BUILT)/tmp/peers
 	ulimit -n "$$(ulimit -H -n)" && cargo bench --locked --bench throughput -- $(ARGS)
 
-bench-quick: ## The same in two minutes: too short for figures, long enough to see that it works
+bench-quick: ## Run the benchmark for two minutes, to check that it works. Too short for figures
 	$(MAKE) bench ARGS="--rounds 1 --events 5000 --limit 4 --seconds 2 --retries 5000"
 
-steps: tools ## Measure what each step of a delivery costs without I/O (ARGS=render for some of them)
+steps: tools ## Measure the cost of each step of a delivery without I/O (ARGS=render for one step)
 	cargo bench --locked --bench steps -- $(ARGS)
 
-backlog: tools ## Measure a worker's memory with a million events ready (ARGS=100000 for fewer)
+backlog: tools ## Measure the memory of a worker with a million events ready (ARGS=100000 for fewer)
 	scripts/install-rabbitmq
 	cargo bench --locked --bench backlog -- $(ARGS)
 
@@ -87,8 +87,8 @@ chaos: tools ## Inject faults into a cluster and account for every event (ARGS="
 	scripts/install-fault-tools
 	cargo bench --locked --bench chaos -- $(ARGS)
 
-# An hour and a quarter: the alerts wait as long as they do in production.
-drill: tools ## Inject faults under the real alerts, and see who is told of what (ARGS=broker for one of them, --by-hand to mend them yourself)
+# Takes 75 minutes, because the alerts wait as long as in production.
+drill: tools ## Inject faults, and check which alerts fire (ARGS=broker for one fault, --by-hand to fix it yourself)
 	scripts/install-rabbitmq
 	scripts/install-prometheus
 	cargo build --release --locked
@@ -98,24 +98,24 @@ drill: tools ## Inject faults under the real alerts, and see who is told of what
 
 contract: tools ## Write the JSON Schemas and the AsyncAPI description into docs/contract
 	mkdir -p docs/contract
-	for what in event campaign asyncapi; do cargo run --quiet --locked -- contract $$what > docs/contract/$$what.json; done
+	for name in event campaign asyncapi; do cargo run --quiet --locked -- contract $$name > docs/contract/$$name.json; done
 
-fuzz: tools ## Fuzz each target for a minute (SECONDS=10 for less, ARGS="event url" for some of them)
+fuzz: tools ## Fuzz each target for a minute (SECONDS=10 for less, ARGS="event url" for some targets)
 	scripts/fuzz $(or $(SECONDS),60) $(ARGS)
 
-image: tools ## Build the image with docker, podman or buildah, whichever works (docs/IMAGE.md)
+image: tools ## Build the image with the first of docker, podman and buildah that works (docs/IMAGE.md)
 	scripts/image
 
-# Not part of ci: it needs root, and compiles an optimised program for minutes.
-image-test: tools ## Build the image, run it read-only as its user, and send an event through it; not part of ci, for it needs root and minutes (ARGS=--built for the last image)
+# Not part of `make ci`, because it needs root and compiles an optimised program for minutes.
+image-test: tools ## Build the image, run it and send an event through it. Needs root, takes minutes (ARGS=--built for the last image)
 	scripts/image-test $(ARGS)
 
-clean: ## Remove what was built
+clean: ## Remove build output
 	cargo clean
 	rm -rf fuzz/target
 
 tools:
-	@command -v cargo >/dev/null || { echo "Rust is missing: install it with rustup, and with it rustfmt and clippy"; exit 1; }
+	@command -v cargo >/dev/null || { echo "Rust is missing: install it with rustup, with the components rustfmt and clippy"; exit 1; }
 
 rustfmt: tools
 	@cargo fmt --version >/dev/null 2>&1 || { echo "rustfmt is missing: rustup component add rustfmt"; exit 1; }

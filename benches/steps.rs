@@ -15,7 +15,7 @@ use waypost_core::campaign::Campaign;
 use waypost_core::document;
 use waypost_core::egress::HttpUrls;
 use waypost_core::event::{self, StepEvent};
-use waypost_core::outcome::{Cause, Outcome, Reply, classify};
+use waypost_core::outcome::{Cause, Outcome, SendResult, classify};
 use waypost_core::retry::{RetryPolicy, decide};
 use waypost_core::{Attempt, Delivery, request, resolve};
 
@@ -68,7 +68,7 @@ fn resolving(criterion: &mut Criterion) {
 fn attempting(criterion: &mut Criterion) {
     let (delivery, now) = (delivery(), now());
     criterion.bench_function("request::render", |bencher| bencher.iter(|| request::render(black_box(&delivery), now)));
-    let answer = |status| Reply::Answer { status, retry_after: Some("120".to_owned()), body: Vec::new() };
+    let answer = |status| SendResult::Response { status, retry_after: Some("120".to_owned()), body: Vec::new() };
     for (name, reply) in [("outcome::classify, 200", answer(200)), ("outcome::classify, 503", answer(503))] {
         criterion.bench_function(name, |bencher| bencher.iter(|| classify(black_box(&reply), &[410], now)));
     }

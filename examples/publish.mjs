@@ -1,10 +1,10 @@
 #!/usr/bin/env node
-// Publishes one step event to Waypost, and ends once the broker has confirmed it.
+// Publishes one step event to Waypost, and exits when the broker has confirmed it.
 //
 //     npm install amqplib
 //     node examples/publish.mjs 13010 "Welcome Message" +5511999990000 --keyword 4 --option Offers
 //
-// AMQP_URL says where the broker is, EXCHANGE which exchange Waypost has there.
+// AMQP_URL is the URL of the broker. EXCHANGE is the events exchange of Waypost.
 
 import { randomUUID } from "node:crypto";
 import { parseArgs } from "node:util";
@@ -13,7 +13,7 @@ import amqp from "amqplib";
 const url = process.env.AMQP_URL ?? "amqp://guest:guest@127.0.0.1:5672/%2f";
 const exchange = process.env.EXCHANGE ?? "waypost.events";
 
-/** The event the command line describes. What was not given is left out. */
+/** The event from the command line. Options that are not given are left out. */
 function stepEvent() {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
@@ -24,22 +24,22 @@ function stepEvent() {
     process.exit(2);
   }
   const [campaignId, label, phoneNumber] = positionals;
-  // The id is made once for an event and kept when it is published again: with it, a receiver can discard duplicates.
+  // Generate the id once per event, and keep it when you publish the event again. Receivers use it to discard duplicates.
   return { campaignId, label, phoneNumber, date: new Date().toISOString(), ...values, eventId: randomUUID() };
 }
 
-/** Resolves once the broker has confirmed. When it rejects: connect anew and publish the same event again. */
+/** Resolves when the broker has confirmed. If it rejects, connect again and publish the same event again. */
 function publish(channel, event) {
   return new Promise((resolve, reject) => {
     let returned = false;
     const onReturn = (message) => {
-      // A message that no queue is bound for is returned first, and confirmed all the same.
+      // If no queue is bound, the broker first returns the message, and then confirms it.
       returned ||= message.properties.messageId === event.eventId;
     };
     channel.on("return", onReturn);
     const options = {
       persistent: true, // delivery_mode 2
-      mandatory: true, // without it the broker drops, and confirms, what no queue is bound for
+      mandatory: true, // otherwise the broker drops and confirms the message if no queue is bound
       contentType: "application/json",
       messageId: event.eventId,
     };
@@ -55,7 +55,7 @@ function publish(channel, event) {
 async function main() {
   const event = stepEvent();
   const connection = await amqp.connect(url);
-  // The calls that fail tell as well.
+  // Without a listener the process would crash. The failed call reports the error.
   connection.on("error", () => {});
   try {
     const channel = await connection.createConfirmChannel();

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Publishes one step event to Waypost, and ends once the broker has confirmed it.
+"""Publishes one step event to Waypost, and exits when the broker has confirmed it.
 
     pip install pika
     python examples/publish.py 13010 "Welcome Message" +5511999990000 --keyword 4 --option Offers
 
-AMQP_URL says where the broker is, EXCHANGE which exchange Waypost has there.
+AMQP_URL is the URL of the broker. EXCHANGE is the events exchange of Waypost.
 """
 
 import argparse
@@ -21,7 +21,7 @@ EXCHANGE = os.environ.get("EXCHANGE", "waypost.events")
 
 
 def step_event():
-    """The event the command line describes. What was not given is left out."""
+    """The event from the command line. Options that are not given are left out."""
     parser = argparse.ArgumentParser(description="Publishes one step event.")
     parser.add_argument("campaignId")
     parser.add_argument("label", help="the section's label")
@@ -31,13 +31,13 @@ def step_event():
     parser.add_argument("--keyword", help="the keyword typed")
     event = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
     event["date"] = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    # Made once for an event and kept when it is published again: with it, a receiver can discard duplicates.
+    # Generate the id once per event, and keep it when you publish the event again. Receivers use it to discard duplicates.
     event["eventId"] = str(uuid.uuid4())
     return event
 
 
 def publish(channel, event):
-    """Returns once the broker has confirmed. On any exception: connect anew and publish the same event again."""
+    """Returns when the broker has confirmed. On any exception, connect again and publish the same event again."""
     channel.basic_publish(
         exchange=EXCHANGE,
         routing_key=event["campaignId"],
@@ -47,7 +47,7 @@ def publish(channel, event):
             content_type="application/json",
             message_id=event["eventId"],
         ),
-        mandatory=True,  # without it the broker drops, and confirms, what no queue is bound for
+        mandatory=True,  # otherwise the broker drops and confirms the message if no queue is bound
     )
 
 
@@ -56,7 +56,7 @@ def main():
     connection = pika.BlockingConnection(pika.URLParameters(URL))
     try:
         channel = connection.channel()
-        channel.confirm_delivery()  # from here on basic_publish waits for the broker's confirm
+        channel.confirm_delivery()  # basic_publish now waits for the broker's confirm
         publish(channel, event)
     finally:
         if connection.is_open:

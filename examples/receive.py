@@ -1,4 +1,4 @@
-"""A receiver that takes only what is signed with its webhook's secret.
+"""A receiver that accepts only requests signed with the secret of its webhook.
 
     pip install standardwebhooks
     SECRET=whsec_... python examples/receive.py 127.0.0.1:9000
@@ -17,19 +17,19 @@ class Receiver(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
-        # The bytes as they came, before they are parsed.
+        # Verify the received bytes before you parse them.
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         try:
-            # Times too far from now are refused as well.
+            # This also refuses a timestamp that differs from now by more than five minutes.
             WEBHOOK.verify(body, {name.lower(): value for name, value in self.headers.items()})
         except WebhookVerificationError:
-            self.answer(401)
+            self.respond(401)
         else:
-            # The same each time a delivery is sent: whoever has seen it has dealt with it.
+            # Every attempt of a delivery has the same webhook-id. A real receiver skips an id that it has processed.
             print(self.headers["webhook-id"], flush=True)
-            self.answer(204)
+            self.respond(204)
 
-    def answer(self, status):
+    def respond(self, status):
         self.send_response(status)
         self.send_header("content-length", "0")
         self.end_headers()

@@ -1,4 +1,4 @@
-//! A receiver that takes only what is signed with its webhook's secret, by the library of Standard Webhooks.
+//! A receiver that accepts only requests signed with the secret of its webhook, with the library of Standard Webhooks.
 //!
 //! ```text
 //! SECRET=whsec_... cargo run --example receive -- 127.0.0.1:9000
@@ -14,11 +14,12 @@ use axum::routing::post;
 use standardwebhooks::Webhook;
 
 async fn receive(State(webhook): State<Arc<Webhook>>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    // Over the bytes as they came, before they are parsed; times too far from now are refused as well.
+    // Verify the received bytes before you parse them.
+    // This also refuses a timestamp that differs from now by more than five minutes.
     if webhook.verify(&body, &headers).is_err() {
         return StatusCode::UNAUTHORIZED;
     }
-    // `webhook-id` is the same each time a delivery is sent: whoever has seen it has dealt with it.
+    // Every attempt of a delivery has the same webhook-id. A real receiver skips an id that it has processed.
     println!("{}", headers["webhook-id"].to_str().unwrap_or_default());
     StatusCode::NO_CONTENT
 }

@@ -1,5 +1,5 @@
-# How the scripts that install a program do that: with the system's package manager, and without starting anything. They source this
-# file, and name their program and what else a person could do:
+# Functions for scripts that install a program with the system's package manager, without starting it. The scripts source this file.
+# `program` names the program for messages, `instead` tells the user what else to do:
 #
 #   program=rabbitmq-server
 #   instead='install rabbitmq-server yourself'
@@ -8,7 +8,7 @@
 # The sourcing script sets `program` and `instead`.
 # shellcheck shell=bash disable=SC2154
 
-# Says what is the matter and what to do, and ends with 1.
+# Prints an error with the advice in `instead`, and exits with 1: give_up MESSAGE
 give_up() {
     echo "$(basename "$0"): $1; $instead" >&2
     exit 1
@@ -26,17 +26,17 @@ root() {
 with_apt() {
     local policy=/usr/sbin/policy-rc.d
     if [[ ! -e $policy ]]; then
-        # shellcheck disable=SC2064 # `policy` is local: its value is needed now
+        # shellcheck disable=SC2064 # `policy` is local, so it must be expanded now
         trap "root rm -f $policy" EXIT
         printf '#!/bin/sh\nexit 101\n' | root tee "$policy" >/dev/null
         root chmod 755 "$policy"
     fi
-    # Another installation may hold the lock.
-    root apt-get -o DPkg::Lock::Timeout=300 update -q || echo "apt-get update failed: trying with the lists that are here"
+    # Another installation may hold apt's lock.
+    root apt-get -o DPkg::Lock::Timeout=300 update -q || echo "apt-get update failed: using the existing package lists"
     root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -q -y --no-install-recommends "$@"
 }
 
-# Installs with the first of these package managers that is here; each is given with its packages: "apt-get a b".
+# Installs with the first package manager that exists: install "MANAGER PACKAGE..." ...
 install() {
     local words
     echo "$(basename "$0"): $program is missing: installing it" >&2
@@ -56,5 +56,5 @@ install() {
         esac >&2 || give_up "$1 could not install ${*:2}"
         return
     done
-    give_up "$program is missing, and no package manager that is known here has it"
+    give_up "$program is missing, and no supported package manager was found"
 }

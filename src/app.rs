@@ -247,7 +247,7 @@ impl App {
         };
         stop_http.cancel();
         let close = async {
-            // A failure of the listener does not matter any more.
+            // A failure of the listener no longer matters.
             let _ = (&mut http).await;
             // The consumer and the API have dropped their publishers, so this ends when all messages are confirmed.
             let _ = publisher_task.await;
@@ -271,7 +271,7 @@ impl App {
 
 fn warn_if_unencrypted(config: &Config) {
     if config.keyring.ids().next().is_none() {
-        tracing::warn!("WAYPOST_SECRET_KEY is not set: header values and signing secrets are stored in the clear");
+        tracing::warn!("WAYPOST_SECRET_KEY is not set: header values and signing secrets are stored unencrypted");
     }
 }
 

@@ -49,29 +49,29 @@ enum Command {
     /// Run a demonstration on a real broker: deliver, fail, retry, give up, and account for every event
     Demo(demo::Demo),
     /// Check settings and campaign files, without a broker
-    Check(check::Check),
+    Check(check::CheckArgs),
     /// Check settings, machine, broker and network, and say how to fix what is wrong
     Doctor(doctor::Doctor),
     /// List, read and change campaigns
     #[command(subcommand)]
-    Campaigns(campaigns::Campaigns),
+    Campaigns(campaigns::CampaignsCommand),
     /// Publish step events, from arguments, a file or standard input
     Publish(publish::Publish),
     /// Explain which webhooks a step event fires and why, and show what would be sent
     Explain(explain::Explain),
     /// Inspect, replay and discard dead letters
     #[command(subcommand)]
-    DeadLetters(dead_letters::DeadLetters),
-    /// Erase what dead letters contain about a person
+    DeadLetters(dead_letters::DeadLettersCommand),
+    /// Erase a person's data from dead letters
     Erase(dead_letters::erase::Erase),
     /// Follow, pause, resume and cancel replays of dead letters
     #[command(subcommand)]
-    Replays(replays::Replays),
+    Replays(replays::ReplaysCommand),
     /// List the endpoints used recently: which work, which fail, and how much waits for them
     Endpoints(endpoints::Endpoints),
     /// Check that every delivery is accounted for
     Verify(verify::Verify),
-    /// Ask a worker if it consumes and makes progress: a health check that needs no shell
+    /// Check that a worker consumes messages and makes progress (health check)
     Ready(ready::Ready),
     /// Print the OpenAPI 3.1 description of the HTTP API, without a server
     #[command(name = "openapi")]

@@ -3,11 +3,10 @@
 //!
 //! `raw` has the file's structure and the defaults, `registry` the list of settings. `sources` reads the file and
 //! merges the sources, `environment` reads variables and flags, and `validate` and `values` convert the raw values to
-//! the types of this module. All faults are reported at once, each with its origin (`fault`). `setting` has the
+//! the types of this module. All errors are reported at once, each with its origin (`violation`). `setting` has the
 //! effective values for display, with masked secrets.
 
 mod environment;
-mod fault;
 mod raw;
 mod registry;
 mod setting;
@@ -16,6 +15,7 @@ mod sources;
 mod tests;
 mod validate;
 mod values;
+mod violation;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -27,9 +27,9 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
-pub use self::fault::{ConfigError, ConfigFault};
 use self::registry::SettingRegistry;
 pub use self::setting::Setting;
+pub use self::violation::{ConfigError, ConfigViolation};
 use waypost_broker::tls::Identity;
 use waypost_core::access::Token;
 use waypost_core::egress::HttpUrls;
@@ -68,7 +68,7 @@ impl Config {
     /// which are pairs of setting key and value.
     ///
     /// # Errors
-    /// All faults at once.
+    /// All errors at once.
     pub fn load(file: Option<&Path>, overrides: &[(&str, String)]) -> Result<Self, ConfigError> {
         // Text that is not UTF-8 is detected later by its replacement characters.
         let to_text = |value: OsString| value.to_string_lossy().into_owned();
@@ -83,19 +83,19 @@ impl Config {
         overrides: &[(&str, String)],
     ) -> Result<Self, ConfigError> {
         let registry = SettingRegistry::new();
-        let mut faults = Vec::new();
+        let mut violations = Vec::new();
         let environment: Vec<(String, String)> = environment.into_iter().collect();
-        let keyring = environment::keyring(&environment, &mut faults);
+        let keyring = environment::keyring(&environment, &mut violations);
         let mut provided = Vec::new();
         let default_file = folder.join(DEFAULT_FILE);
         if let Some(file) = file.or_else(|| exists(&default_file).then_some(default_file.as_path())) {
-            provided.extend(sources::read_file(file, &registry, &mut faults));
+            provided.extend(sources::read_file(file, &registry, &mut violations));
         }
-        provided.extend(environment::read(environment, &registry, &mut faults));
-        provided.extend(environment::overrides(overrides, &registry, &mut faults));
-        let merged = sources::merge(&registry, provided, &mut faults);
+        provided.extend(environment::read(environment, &registry, &mut violations));
+        provided.extend(environment::overrides(overrides, &registry, &mut violations));
+        let merged = sources::merge(&registry, provided, &mut violations);
         let settings = setting::settings(&registry, &merged);
-        validate::config(&merged, keyring, settings, faults)
+        validate::config(&merged, keyring, settings, violations)
     }
 }
 

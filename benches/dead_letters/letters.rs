@@ -231,7 +231,7 @@ impl Ending {
 
 fn malformed(number: u64, dead_at: DateTime<Utc>) -> DeadLetter {
     let body = format!("{{\"campaignId\":\"13000\",\"label\":\"Offers\",\"phoneNumber\":null,\"number\":{number}");
-    let faults = vec![Violation::new("$", "not JSON that can be read: EOF while parsing an object")];
+    let faults = vec![Violation::new("$", "not valid JSON: EOF while parsing an object")];
     DeadLetter::from_body(body.as_bytes(), faults, &number.to_string(), DeadLetterReason::Malformed, dead_at)
 }
 

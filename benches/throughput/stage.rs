@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use lapin::options::{QueueDeclareOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use tempfile::TempDir;
-use waypost_broker::delay_queues::DelayTier;
+use waypost_broker::delay_queues::DelayQueue;
 use waypost_broker::names::Names;
 
 use super::load::{Load, Scenario};
@@ -127,7 +127,7 @@ impl Stage {
             }
         }
         until("the end of the consumer", PATIENCE, async || (self.consumers().await == 0).then_some(())).await;
-        let queues: Vec<String> = DelayTier::all()
+        let queues: Vec<String> = DelayQueue::all()
             .map(|rung| self.names.delay(rung))
             .chain([self.names.retries(), self.names.events()])
             .collect();

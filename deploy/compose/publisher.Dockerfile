@@ -1,4 +1,4 @@
-# The sample publisher of docker-compose.yml: examples/publish.py, once a second.
+# The sample publisher of docker-compose.yml: runs examples/publish.py once per second.
 FROM python:3.13.7-slim-bookworm
 RUN pip install --no-cache-dir --disable-pip-version-check pika==1.3.2
 COPY publish.py /publish.py

@@ -1,4 +1,4 @@
-"""A receiver of webhooks for docker-compose.yml: prints each request's id and body, and answers 204."""
+"""A sample receiver for docker-compose.yml: prints the path, id and body of each request, and responds with 204."""
 
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +14,7 @@ class Receiver(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_):
-        """What came is printed above."""
+        """do_POST prints each request."""
 
 
 ThreadingHTTPServer(("", int(sys.argv[1])), Receiver).serve_forever()

@@ -1,4 +1,4 @@
-//! Any answer to a request.
+//! Fuzzes the parser of responses.
 #![no_main]
 
 #[path = "../../tests/properties/mod.rs"]

@@ -1,4 +1,4 @@
-//! Any campaign document.
+//! Fuzzes campaign documents.
 #![no_main]
 
 #[path = "../../tests/properties/mod.rs"]

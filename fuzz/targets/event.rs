@@ -1,4 +1,4 @@
-//! Any body of a message.
+//! Fuzzes bodies of event messages.
 #![no_main]
 
 #[path = "../../tests/properties/mod.rs"]

@@ -1,4 +1,4 @@
-//! Any bytes from a broker.
+//! Fuzzes AMQP frames from the broker.
 #![no_main]
 
 #[path = "../../tests/properties/mod.rs"]

@@ -1,4 +1,4 @@
-//! Any record of the dead-letter log.
+//! Fuzzes records of the dead-letter stream.
 #![no_main]
 
 #[path = "../../tests/properties/mod.rs"]

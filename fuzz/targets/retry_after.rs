@@ -1,4 +1,4 @@
-//! Any `Retry-After` of an answer.
+//! Fuzzes `Retry-After` headers.
 #![no_main]
 
 #[path = "../../tests/properties/mod.rs"]

@@ -1,4 +1,4 @@
-//! Any value of a header, sealed or not.
+//! Fuzzes header values, encrypted or not.
 #![no_main]
 
 #[path = "../../tests/properties/mod.rs"]

@@ -1,4 +1,4 @@
-//! Any URL of a webhook.
+//! Fuzzes URLs of webhooks.
 #![no_main]
 
 #[path = "../../tests/properties/mod.rs"]

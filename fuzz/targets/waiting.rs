@@ -1,4 +1,4 @@
-//! Any message of the retries queue.
+//! Fuzzes messages of the retries queue.
 #![no_main]
 
 #[path = "../../tests/properties/mod.rs"]

@@ -10,14 +10,14 @@ use serde_json::Value;
 
 use super::client::{Api, RequestParts, Server};
 use super::configuration::{AcceptEmpty, Restore, warn_if_incomplete};
-use super::confirm::{Confirmation, Decision};
-use super::graph::Graph;
+use super::confirm::{ConfirmOutcome, Confirmation};
+use super::graph::GraphArgs;
 use super::json_stream;
 use super::stdio::out;
 use super::{CliError, sanitize};
 
 #[derive(Subcommand)]
-pub(super) enum Campaigns {
+pub(super) enum CampaignsCommand {
     /// List all campaigns
     List(List),
     /// Print a campaign's document
@@ -26,12 +26,12 @@ pub(super) enum Campaigns {
     Apply(Apply),
     /// Delete a campaign; its deliveries that wait for a retry become dead letters
     Delete(Delete),
-    /// Append the campaigns of a worker's store to an incomplete campaigns log
+    /// Append the campaigns of a worker's store to an incomplete campaigns stream
     Restore(Restore),
-    /// Accept an incomplete campaigns log as complete
+    /// Accept an incomplete campaigns stream as complete
     AcceptEmpty(AcceptEmpty),
     /// Draw a campaign: its sections, and the target of each menu entry
-    Graph(Graph),
+    Graph(GraphArgs),
 }
 
 #[derive(Args)]
@@ -89,7 +89,7 @@ pub(super) struct Apply {
     server: Server,
 }
 
-impl Campaigns {
+impl CampaignsCommand {
     pub(super) async fn run(self) -> Result<(), CliError> {
         match self {
             Self::List(list) => list.run().await,
@@ -168,7 +168,7 @@ impl Delete {
         let api = self.server.api()?;
         let campaign = api.request(Method::GET, &["campaigns", &self.id], &[], RequestParts::default()).await?;
         let size = CampaignSize::from_document(&campaign.json()?);
-        if self.confirmation.decide(&size.effect(&self.id)).await? == Decision::Report {
+        if self.confirmation.decide(&size.effect(&self.id)).await? == ConfirmOutcome::Report {
             if self.json {
                 out!("{}", size.json(&self.id));
             } else {

@@ -12,7 +12,7 @@ use super::{CliError, Settings};
 use crate::config::Config;
 
 #[derive(Args)]
-pub(super) struct Check {
+pub(super) struct CheckArgs {
     #[command(flatten)]
     settings: Settings,
     /// Campaign documents (JSON) to check under these settings
@@ -23,7 +23,7 @@ pub(super) struct Check {
     json: bool,
 }
 
-impl Check {
+impl CheckArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         let config = self.settings.load()?;
         let rules = config.egress.rules();

@@ -39,21 +39,21 @@ pub(super) struct RequestParts {
     pub(super) body: Option<Vec<u8>>,
 }
 
-pub(super) struct Response {
+pub(super) struct ApiResponse {
     pub(super) status: StatusCode,
     pub(super) etag: Option<String>,
     pub(super) body: Vec<u8>,
 }
 
-impl Response {
+impl ApiResponse {
     pub(super) fn json(&self) -> Result<Value, CliError> {
         serde_json::from_slice(&self.body)
-            .map_err(|error| CliError::new(format!("the server's answer is not valid JSON: {error}")))
+            .map_err(|error| CliError::new(format!("the server's response is not valid JSON: {error}")))
     }
 }
 
 pub(super) enum ApiError {
-    /// There was no complete answer.
+    /// There was no complete response.
     Unreachable { server: Url, cause: String },
     /// The server answered with an error. `text` is the server's message.
     Refused { status: StatusCode, text: String },
@@ -64,7 +64,7 @@ impl fmt::Display for ApiError {
         match self {
             Self::Unreachable { server, cause } => write!(
                 formatter,
-                "no answer from {server} ({cause}). Is a worker running there? Set its address with --server or WAYPOST_SERVER"
+                "no response from {server} ({cause}). Is a worker running there? Set its address with --server or WAYPOST_SERVER"
             ),
             Self::Refused { text, .. } => formatter.write_str(text),
         }
@@ -144,19 +144,19 @@ impl Api {
     }
 
     /// `POST /v1/SEGMENTS…`.
-    pub(super) async fn post(&self, segments: &[&str], body: Option<&Value>) -> Result<Response, ApiError> {
+    pub(super) async fn post(&self, segments: &[&str], body: Option<&Value>) -> Result<ApiResponse, ApiError> {
         let parts = RequestParts { headers: Vec::new(), body: body.map(|body| body.to_string().into_bytes()) };
         self.request(Method::POST, segments, &[], parts).await
     }
 
-    /// Sends a request to `/v1/SEGMENTS…`. An answer that is not 2xx is an error.
+    /// Sends a request to `/v1/SEGMENTS…`. A response that is not 2xx is an error.
     pub(super) async fn request(
         &self,
         method: Method,
         segments: &[&str],
         query: &[(&str, &str)],
         parts: RequestParts,
-    ) -> Result<Response, ApiError> {
+    ) -> Result<ApiResponse, ApiError> {
         let mut url = self.server.server.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push("v1").extend(segments);
@@ -179,7 +179,7 @@ impl Api {
         let status = response.status();
         let etag = response.headers().get("etag").and_then(|etag| etag.to_str().ok()).map(str::to_owned);
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?.to_vec();
-        if status.is_success() { Ok(Response { status, etag, body }) } else { Err(refusal(status, &body)) }
+        if status.is_success() { Ok(ApiResponse { status, etag, body }) } else { Err(refusal(status, &body)) }
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> ApiError {

@@ -1,23 +1,23 @@
-//! `waypost campaigns restore` and `accept-empty`: the two ways to repair an incomplete campaigns log.
+//! `waypost campaigns restore` and `accept-empty`: the two ways to repair an incomplete campaigns stream.
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::CliError;
 use super::client::{Api, Server};
-use super::confirm::{Confirmation, Decision};
+use super::confirm::{ConfirmOutcome, Confirmation};
 use super::sanitize;
 use super::stdio::{note, out};
 
 /// The effect of a decision on the other workers.
-const OTHER_WORKERS: &str = "Workers that hold their events or are stopped take over what the log has then. Workers that are ready \
+const OTHER_WORKERS: &str = "Workers that hold their events or are stopped take over what the stream has then. Workers that are ready \
                              keep their campaigns";
 
 #[derive(Args)]
 #[command(
     after_help = "Run it against a worker that is ready, or else against the worker whose store is the most recent: --dry-run says \
-how many campaigns the worker has, and when the last change was made. A campaign that the log has already stays as it is there. \
-Workers that are ready keep their campaigns. Workers that hold their events or are stopped take over what the log has. An \
+how many campaigns the worker has, and when the last change was made. A campaign that the stream has already stays as it is there. \
+Workers that are ready keep their campaigns. Workers that hold their events or are stopped take over what the stream has. An \
 interrupted restore has no effect; run it again."
 )]
 pub(super) struct Restore {
@@ -34,7 +34,7 @@ pub(super) struct Restore {
 #[derive(Args)]
 #[command(
     after_help = "Workers that are ready keep their campaigns, and share them with the other workers. Workers that hold their events \
-or are stopped take over what the log has: campaigns that only their store has are removed from it, and kept in a file beside the \
+or are stopped take over what the stream has: campaigns that only their store has are removed from it, and kept in a file beside the \
 store. Run `waypost campaigns restore` instead if any worker has all campaigns."
 )]
 pub(super) struct AcceptEmpty {
@@ -56,7 +56,7 @@ impl Restore {
             if self.json {
                 out!("{configuration}");
             } else if configuration["canRestore"] == true {
-                out!("This would append {campaigns_text} to the campaigns log. {OTHER_WORKERS}.");
+                out!("This would append {campaigns_text} to the campaigns stream. {OTHER_WORKERS}.");
             } else {
                 out!("{}", refusal(&configuration));
             }
@@ -65,12 +65,12 @@ impl Restore {
         if !self.json && configuration["canRestore"] == true {
             note!("appending {campaigns_text}. {OTHER_WORKERS}.");
         }
-        let answer = api.post(&["configuration", "restore"], None).await?.json()?;
+        let response = api.post(&["configuration", "restore"], None).await?.json()?;
         if self.json {
-            out!("{}", json!({ "restored": answer["campaigns"] }));
+            out!("{}", json!({ "restored": response["campaigns"] }));
         } else {
-            let count = campaigns(&answer["campaigns"]);
-            out!("{count} appended. Workers continue after they have read the log: check with `waypost ready`.");
+            let count = campaigns(&response["campaigns"]);
+            out!("{count} appended. Workers continue after they have read the stream: check with `waypost ready`.");
         }
         Ok(())
     }
@@ -82,7 +82,7 @@ impl AcceptEmpty {
         let configuration = fetch(&api).await?;
         if configuration["state"] != "incomplete" {
             let refusal = if configuration["state"] == "reading" {
-                "This worker is still reading the campaigns log: try again when `waypost ready` answers."
+                "This worker is still reading the campaigns stream: try again when `waypost ready` answers."
             } else {
                 "This worker does not hold its events: there is nothing to accept."
             };
@@ -99,7 +99,7 @@ impl AcceptEmpty {
         if !self.json {
             note!("{}", sanitize::lines(configuration["detail"].as_str().unwrap_or_default()));
         }
-        if self.confirmation.decide(&effect(&configuration)).await? == Decision::Report {
+        if self.confirmation.decide(&effect(&configuration)).await? == ConfirmOutcome::Report {
             if self.json {
                 out!("{configuration}");
             } else {
@@ -107,12 +107,12 @@ impl AcceptEmpty {
             }
             return Ok(());
         }
-        let answer = api.post(&["configuration", "accept-empty"], None).await?.json()?;
+        let response = api.post(&["configuration", "accept-empty"], None).await?.json()?;
         if self.json {
-            out!("{}", json!({ "accepted": true, "campaigns": answer["campaigns"] }));
+            out!("{}", json!({ "accepted": true, "campaigns": response["campaigns"] }));
         } else {
             out!(
-                "The campaigns log is accepted. Workers continue after they have read it: check with `waypost ready`."
+                "The campaigns stream is accepted. Workers continue after they have read it: check with `waypost ready`."
             );
         }
         Ok(())
@@ -133,15 +133,15 @@ async fn fetch(api: &Api) -> Result<Value, CliError> {
     api.get(&["configuration"], &[]).await
 }
 
-/// The effect of accepting the log, for this worker and the others.
+/// The effect of accepting the stream, for this worker and the others.
 fn effect(configuration: &Value) -> String {
     let count = campaigns(&configuration["campaigns"]);
     match configuration["reason"].as_str() {
         Some("logReplaced" | "logTrimmed") => {
             let campaigns_text = describe(configuration);
-            format!("replace the {campaigns_text} of this worker by what the campaigns log has. {OTHER_WORKERS}")
+            format!("replace the {campaigns_text} of this worker by what the campaigns stream has. {OTHER_WORKERS}")
         }
-        _ => format!("accept the campaigns log as it is ({count} on this worker). {OTHER_WORKERS}"),
+        _ => format!("accept the campaigns stream as it is ({count} on this worker). {OTHER_WORKERS}"),
     }
 }
 
@@ -157,7 +157,7 @@ fn describe(configuration: &Value) -> String {
 fn refusal(configuration: &Value) -> String {
     let count = campaigns(&configuration["campaigns"]);
     format!(
-        "This worker ({count}) can't restore the campaigns log: run the command against a worker that has all campaigns."
+        "This worker ({count}) can't restore the campaigns stream: run the command against a worker that has all campaigns."
     )
 }
 
@@ -176,12 +176,12 @@ mod tests {
     fn the_effect_counts_the_campaigns() {
         let replaced =
             json!({ "state": "incomplete", "reason": "logReplaced", "campaigns": 1200, "lastChangeAt": null });
-        let expected = "replace the 1,200 campaigns of this worker by what the campaigns log has. Workers that hold their events or \
-                        are stopped take over what the log has then. Workers that are ready keep their campaigns";
+        let expected = "replace the 1,200 campaigns of this worker by what the campaigns stream has. Workers that hold their events or \
+                        are stopped take over what the stream has then. Workers that are ready keep their campaigns";
         assert_eq!(effect(&replaced), expected);
         let later = json!({ "state": "incomplete", "reason": "logBeginsLater", "campaigns": 1 });
-        let expected = "accept the campaigns log as it is (1 campaign on this worker). Workers that hold their events or are stopped \
-                        take over what the log has then. Workers that are ready keep their campaigns";
+        let expected = "accept the campaigns stream as it is (1 campaign on this worker). Workers that hold their events or are stopped \
+                        take over what the stream has then. Workers that are ready keep their campaigns";
         assert_eq!(effect(&later), expected);
     }
 }

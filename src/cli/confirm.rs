@@ -23,7 +23,7 @@ pub(super) struct Confirmation {
 /// What the command does after it has said how much it concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub(super) enum Decision {
+pub(super) enum ConfirmOutcome {
     /// Print the report and change nothing.
     Report,
     /// Make the change.
@@ -32,7 +32,7 @@ pub(super) enum Decision {
 
 /// How the decision is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum ConfirmStep {
     Report,
     Proceed,
     Ask,
@@ -56,24 +56,24 @@ impl Confirmation {
     /// # Errors
     /// [`CliError::Usage`] without a terminal and without `--yes`. [`CliError::Failed`] if the answer is not `y` or
     /// `yes`.
-    pub(super) async fn decide(self, effect: &str) -> Result<Decision, CliError> {
+    pub(super) async fn decide(self, effect: &str) -> Result<ConfirmOutcome, CliError> {
         match self.step(terminal()) {
-            Step::Report => Ok(Decision::Report),
-            Step::Proceed => {
+            ConfirmStep::Report => Ok(ConfirmOutcome::Report),
+            ConfirmStep::Proceed => {
                 note!("This will {effect}.");
-                Ok(Decision::Proceed)
+                Ok(ConfirmOutcome::Proceed)
             }
-            Step::Refuse => Err(CliError::Usage(format!(
+            ConfirmStep::Refuse => Err(CliError::Usage(format!(
                 "this would {effect}. Nothing was changed: there is no terminal to ask for confirmation on. Repeat the \
                  command with --yes to confirm"
             ))),
-            Step::Ask => {
+            ConfirmStep::Ask => {
                 let question = format!("This will {effect}.\nContinue? [y/N] ");
                 // A read of a terminal can't be cancelled. It gets a thread of its own, which the end of the process
                 // stops.
                 let answer = tokio::task::spawn_blocking(move || ask(&question)).await.map_err(CliError::new)?;
                 match answer {
-                    Ok(answer) if is_yes(&answer) => Ok(Decision::Proceed),
+                    Ok(answer) if is_yes(&answer) => Ok(ConfirmOutcome::Proceed),
                     Ok(_) => Err(CliError::new("not confirmed: nothing was changed")),
                     Err(error) => Err(CliError::new(format!("no answer could be read: {error}. Nothing was changed"))),
                 }
@@ -81,12 +81,12 @@ impl Confirmation {
         }
     }
 
-    fn step(self, terminal: Terminal) -> Step {
+    fn step(self, terminal: Terminal) -> ConfirmStep {
         match (self.dry_run, self.yes, terminal) {
-            (true, _, _) => Step::Report,
-            (false, true, _) => Step::Proceed,
-            (false, false, Terminal::Present) => Step::Ask,
-            (false, false, Terminal::Absent) => Step::Refuse,
+            (true, _, _) => ConfirmStep::Report,
+            (false, true, _) => ConfirmStep::Proceed,
+            (false, false, Terminal::Present) => ConfirmStep::Ask,
+            (false, false, Terminal::Absent) => ConfirmStep::Refuse,
         }
     }
 }
@@ -131,13 +131,13 @@ mod tests {
     fn flags_and_terminal_decide_what_happens() {
         use Terminal::{Absent, Present};
         for (yes, dry_run, terminal, step) in [
-            (false, false, Present, Step::Ask),
-            (false, false, Absent, Step::Refuse),
-            (true, false, Present, Step::Proceed),
-            (true, false, Absent, Step::Proceed),
-            (false, true, Present, Step::Report),
-            (false, true, Absent, Step::Report),
-            (true, true, Absent, Step::Report),
+            (false, false, Present, ConfirmStep::Ask),
+            (false, false, Absent, ConfirmStep::Refuse),
+            (true, false, Present, ConfirmStep::Proceed),
+            (true, false, Absent, ConfirmStep::Proceed),
+            (false, true, Present, ConfirmStep::Report),
+            (false, true, Absent, ConfirmStep::Report),
+            (true, true, Absent, ConfirmStep::Report),
         ] {
             let confirmation = Confirmation { yes, dry_run };
             assert_eq!(confirmation.step(terminal), step, "{confirmation:?}, {terminal:?}");

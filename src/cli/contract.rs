@@ -9,11 +9,11 @@ use crate::schemas;
 pub(super) struct Contract {
     /// The document to print
     #[arg(value_enum)]
-    document: Document,
+    document: ContractDocument,
 }
 
 #[derive(ValueEnum, Clone, Copy)]
-enum Document {
+enum ContractDocument {
     /// The JSON Schema of a step event
     Event,
     /// The JSON Schema of a campaign document
@@ -25,9 +25,9 @@ enum Document {
 impl Contract {
     pub(super) fn run(self) {
         let document = match self.document {
-            Document::Event => schemas::event(),
-            Document::Campaign => schemas::campaign(),
-            Document::Asyncapi => schemas::asyncapi(),
+            ContractDocument::Event => schemas::event(),
+            ContractDocument::Campaign => schemas::campaign(),
+            ContractDocument::Asyncapi => schemas::asyncapi(),
         };
         out!("{document:#}");
     }

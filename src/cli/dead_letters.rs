@@ -20,7 +20,7 @@ use super::CliError;
 const LIST: &str = "dead-letters";
 
 #[derive(Subcommand)]
-pub(super) enum DeadLetters {
+pub(super) enum DeadLettersCommand {
     /// List dead letters, newest first
     List(list::List),
     /// Show a dead letter: its reason, its request, every attempt, and its replays
@@ -38,7 +38,7 @@ pub(super) enum DeadLetters {
     Replay(replay::Replay),
 }
 
-impl DeadLetters {
+impl DeadLettersCommand {
     pub(super) async fn run(self) -> Result<(), CliError> {
         match self {
             Self::List(list) => list.run().await,

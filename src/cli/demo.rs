@@ -26,8 +26,8 @@ use super::{CliError, Settings};
 use crate::app::{App, broker_address};
 use crate::config::Config;
 use crate::telemetry;
-use account::Account;
-use receivers::{Behaviour, Receiver};
+use account::DemoLedger;
+use receivers::{Behaviour, DemoReceiver};
 use script::Script;
 
 /// The number of events in flight to the broker at once.
@@ -148,10 +148,10 @@ struct Scenario<'a> {
 impl Scenario<'_> {
     async fn run(&self, demo: &Demo) -> Result<(), CliError> {
         let receivers = [
-            Receiver::start("agent", Behaviour::Healthy).await?,
-            Receiver::start("offers", Behaviour::FailsTwice).await?,
-            Receiver::start("survey", Behaviour::Gone).await?,
-            Receiver::start("name", Behaviour::Broken).await?,
+            DemoReceiver::start("agent", Behaviour::Healthy).await?,
+            DemoReceiver::start("offers", Behaviour::FailsTwice).await?,
+            DemoReceiver::start("survey", Behaviour::Gone).await?,
+            DemoReceiver::start("name", Behaviour::Broken).await?,
         ];
         let script = Script::new(&receivers);
         script.apply(&self.api).await?;
@@ -159,11 +159,11 @@ impl Scenario<'_> {
             report::opening(&self.api, &receivers, demo.events);
         }
 
-        let account = Arc::new(Account::default());
-        let dead_letters = self.follow_dead_letters(account.clone());
+        let ledger = Arc::new(DemoLedger::default());
+        let dead_letters = self.follow_dead_letters(ledger.clone());
         let publish_and_wait = async {
-            let publish = self.publish(&script, demo.events, &account);
-            let watch = report::progress(&account, &receivers, demo.events, self);
+            let publish = self.publish(&script, demo.events, &ledger);
+            let watch = report::progress(&ledger, &receivers, demo.events, self);
             tokio::try_join!(publish, watch).map(|_| ())
         };
         tokio::select! {
@@ -174,20 +174,20 @@ impl Scenario<'_> {
             },
         }
 
-        let balance = account.balance(&receivers, self).await?;
+        let demo_report = ledger.report(&receivers, self).await?;
         if demo.json {
-            report::json(&balance)
+            report::json(&demo_report)
         } else {
-            report::account(&balance, &receivers)
+            report::account(&demo_report, &receivers)
         }
         if demo.stay {
             report::addresses(&self.api, &self.names, &receivers);
         }
-        if balance.is_balanced() { Ok(()) } else { Err(CliError::new("the account does not balance")) }
+        if demo_report.is_balanced() { Ok(()) } else { Err(CliError::new("not all deliveries are accounted for")) }
     }
 
     /// Publishes the events through the broker, as the platform does.
-    async fn publish(&self, script: &Script, events: u32, account: &Account) -> Result<(), CliError> {
+    async fn publish(&self, script: &Script, events: u32, ledger: &DemoLedger) -> Result<(), CliError> {
         let publishing = futures_util::stream::iter(0..events).map(|number| {
             let step = script.step(number);
             let destination =
@@ -198,7 +198,7 @@ impl Scenario<'_> {
         let mut publishing = publishing.buffer_unordered(IN_FLIGHT);
         while let Some(result) = publishing.next().await {
             result.map_err(CliError::new)?;
-            account.add_published();
+            ledger.add_published();
         }
         Ok(())
     }
@@ -219,14 +219,14 @@ impl Scenario<'_> {
     }
 
     /// Reads the dead-letter stream until it is cancelled.
-    async fn follow_dead_letters(&self, account: Arc<Account>) -> Result<(), CliError> {
+    async fn follow_dead_letters(&self, ledger: Arc<DemoLedger>) -> Result<(), CliError> {
         let stream =
             StreamReader::open(self.connection, &self.names.dead_letters(), EndDetection::ByLastChunk, None).await;
         let (mut stream, _) = stream.map_err(CliError::new)?;
         loop {
             let record = stream.next().await.map_err(CliError::new)?;
             if let Ok(letter) = serde_json::from_slice::<DeadLetter>(&record.body) {
-                account.add_dead_letter(letter);
+                ledger.add_dead_letter(letter);
             }
         }
     }

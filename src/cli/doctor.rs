@@ -22,7 +22,7 @@ use super::{CliError, Settings};
 pub(super) struct Doctor {
     #[command(flatten)]
     settings: Settings,
-    /// A customer's URL to reach as a worker would: sends HEAD, and accepts any answer; may be repeated
+    /// A customer's URL to reach as a worker would: sends HEAD, and accepts any response; may be repeated
     #[arg(long = "url", value_name = "URL", value_parser = parse_webhook_url)]
     urls: Vec<Url>,
     /// Print JSON
@@ -52,7 +52,7 @@ impl fmt::Display for CheckResult {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Finding {
+struct DoctorFinding {
     check: &'static str,
     #[serde(rename = "verdict")]
     result: CheckResult,
@@ -63,7 +63,7 @@ struct Finding {
     advice: Option<String>,
 }
 
-impl Finding {
+impl DoctorFinding {
     fn good(check: &'static str, detail: impl Into<String>) -> Self {
         Self { check, result: CheckResult::Good, detail: detail.into(), advice: None }
     }
@@ -83,7 +83,7 @@ impl Doctor {
             Ok(config) => config,
             Err(CliError::Failed(errors) | CliError::Usage(errors)) => {
                 let advice = "correct these settings: a worker does not start with them";
-                return self.report(&[Finding::bad("settings", errors, advice)]);
+                return self.report(&[DoctorFinding::bad("settings", errors, advice)]);
             }
         };
         let mut findings = settings::findings(&config);
@@ -94,7 +94,7 @@ impl Doctor {
         self.report(&findings)
     }
 
-    fn report(&self, findings: &[Finding]) -> Result<(), CliError> {
+    fn report(&self, findings: &[DoctorFinding]) -> Result<(), CliError> {
         if self.json {
             out!("{}", serde_json::to_string(findings).map_err(CliError::new)?);
         } else {
@@ -117,11 +117,11 @@ fn parse_webhook_url(text: &str) -> Result<Url, String> {
     }
 }
 
-fn table(findings: &[Finding]) -> Table {
+fn table(findings: &[DoctorFinding]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["CHECK", "RESULT", "DETAIL"]);
     table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
-    for Finding { check, result, detail, advice } in findings {
+    for DoctorFinding { check, result, detail, advice } in findings {
         let text = advice.as_ref().map_or_else(|| detail.clone(), |advice| format!("{detail}\n→ {advice}"));
         table.add_row([(*check).to_owned(), result.to_string(), text]);
     }

@@ -88,7 +88,7 @@ fn milliseconds(duration: &Value) -> String {
     duration.as_f64().map_or_else(|| sanitize::EMPTY.to_owned(), |duration| format!("{duration:.0} ms"))
 }
 
-/// The time, and the HTTP status, or the error if there was no answer.
+/// The time, and the HTTP status, or the error if there was no response.
 fn last_error(error: &Value) -> String {
     if error.is_null() {
         return sanitize::EMPTY.to_owned();
@@ -108,7 +108,7 @@ mod tests {
         let endpoints = [
             json!({ "endpoint": "https://hangs.example:443", "breaker": "open", "inFlight": 1, "waiting": 0, "allowed": 1,
                 "parked": 12345, "failureRatio": 1.0, "latencyMs": null,
-                "lastError": { "at": "2026-11-22T03:04:05.678Z", "cause": "timeout", "status": null, "error": "no answer" } }),
+                "lastError": { "at": "2026-11-22T03:04:05.678Z", "cause": "timeout", "status": null, "error": "no response" } }),
             json!({ "endpoint": "https://fails.example:443", "breaker": "closed", "inFlight": 3, "waiting": 7, "allowed": 64,
                 "parked": 0, "failureRatio": 0.251, "latencyMs": 12.6,
                 "lastError": { "at": "2026-11-22T03:04:05.678Z", "cause": "status_5xx", "status": 503, "error": null } }),
@@ -117,7 +117,7 @@ mod tests {
         ];
         let expected = "
  ENDPOINT                   BREAKER  FAILING  IN FLIGHT  ALLOWED  WAITING  PARKED  LATENCY  LAST ERROR
- https://hangs.example:443  open       100 %          1        1        0  12,345        –  2026-11-22T03:04:05Z no answer
+ https://hangs.example:443  open       100 %          1        1        0  12,345        –  2026-11-22T03:04:05Z no response
  https://fails.example:443  closed      25 %          3       64        7       0    13 ms  2026-11-22T03:04:05Z 503
  https://well.example:443   closed         –          0        8        0       0    80 ms  –";
         assert_eq!(format!("\n{}", table(&endpoints)), expected);

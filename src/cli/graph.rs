@@ -8,14 +8,14 @@ use reqwest::Method;
 use waypost_core::campaign::Campaign;
 use waypost_core::document;
 use waypost_core::egress::HttpUrls;
-use waypost_core::flow::{self, Health, Style};
+use waypost_core::flow::{self, Style, WebhookHealth};
 
 use super::client::{RequestParts, Server};
 use super::stdio::print;
 use super::{CliError, client, json_stream};
 
 #[derive(Args)]
-pub(super) struct Graph {
+pub(super) struct GraphArgs {
     /// The campaign's id
     #[arg(required_unless_present = "file", value_parser = client::parse_id)]
     id: Option<String>,
@@ -38,12 +38,12 @@ enum Format {
     Mermaid,
 }
 
-impl Graph {
+impl GraphArgs {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let graph = flow::graph(&self.campaign().await?);
         let picture = match self.format {
             // A saved picture would show outdated health.
-            Format::Svg => flow::svg(&flow::layout(graph), Style::Standalone, &|_| Health::Unknown, &|_| None),
+            Format::Svg => flow::svg(&flow::layout(graph), Style::Standalone, &|_| WebhookHealth::Unknown, &|_| None),
             Format::Mermaid => flow::mermaid(&graph),
         };
         match &self.output {
@@ -63,7 +63,7 @@ impl Graph {
                 let api = self.server.clone().api()?;
                 let response = api.request(Method::GET, &["campaigns", id], &[], RequestParts::default()).await?;
                 serde_json::from_slice(&response.body)
-                    .map_err(|error| CliError::new(format!("the server's answer is not a campaign: {error}")))
+                    .map_err(|error| CliError::new(format!("the server's response is not a campaign: {error}")))
             }
         }
     }

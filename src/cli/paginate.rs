@@ -44,7 +44,7 @@ impl<'a> Pages<'a> {
         self.cursor = page["next"].as_str().map_or(Cursor::End, |cursor| Cursor::At(cursor.to_owned()));
         match page["items"].take() {
             Value::Array(items) => Ok(items),
-            _ => Err(CliError::new("the server's answer is not a list")),
+            _ => Err(CliError::new("the server's response is not a list")),
         }
     }
 

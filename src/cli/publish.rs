@@ -54,7 +54,7 @@ impl Publish {
     async fn publish_one(self, api: &Api) -> Result<(), CliError> {
         let event = self.event.to_json();
         // The event id may be generated. The error names the id, so that a repetition is no second event.
-        let answer = post(api, event.to_string().into_bytes()).await.map_err(|error| match error {
+        let response = post(api, event.to_string().into_bytes()).await.map_err(|error| match error {
             CliError::Failed(text) => CliError::Failed(format!(
                 "{text}\nTo publish the same event again, add --event-id {}",
                 event["eventId"].as_str().unwrap_or_default()
@@ -62,9 +62,9 @@ impl Publish {
             error @ CliError::Usage(_) => error,
         })?;
         if self.json {
-            out!("{answer}");
+            out!("{response}");
         } else {
-            out!("published event {}", answer["eventId"].as_str().unwrap_or_default());
+            out!("published event {}", response["eventId"].as_str().unwrap_or_default());
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ pub(super) struct Ready {
 
 impl Ready {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        // The answer has a line for each repair of the last ten minutes.
+        // The response has a line for each repair of the last ten minutes.
         out!("{}", self.server.api()?.ready().await?.trim_end());
         Ok(())
     }

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 
 use super::CliError;
 use super::client::{Server, parse_id};
-use super::confirm::{Confirmation, Decision};
+use super::confirm::{ConfirmOutcome, Confirmation};
 use super::stdio::out;
 use follow::OutputMode;
 
@@ -17,7 +17,7 @@ use follow::OutputMode;
 pub(super) const LIST: &str = "replays";
 
 #[derive(Subcommand)]
-pub(super) enum Replays {
+pub(super) enum ReplaysCommand {
     /// List replays, newest first
     List(list::List),
     /// Show a replay
@@ -60,7 +60,7 @@ pub(super) struct ReplayArgs {
     server: Server,
 }
 
-impl Replays {
+impl ReplaysCommand {
     pub(super) async fn run(self) -> Result<(), CliError> {
         match self {
             Self::List(list) => list.run().await,
@@ -106,11 +106,11 @@ impl Cancel {
     async fn run(self) -> Result<(), CliError> {
         let replay = self.replay.server.clone().api()?.get(&[LIST, &self.replay.id], &[]).await?;
         // The server refuses to cancel a replay that has ended, and says why.
-        if labels::stage(&replay) == labels::Stage::Ended {
+        if labels::run_state(&replay) == labels::RunState::Ended {
             return self.replay.send_action("cancel").await;
         }
         let effect = labels::cancel_effect(&replay);
-        if self.confirmation.decide(&effect).await? == Decision::Proceed {
+        if self.confirmation.decide(&effect).await? == ConfirmOutcome::Proceed {
             return self.replay.send_action("cancel").await;
         }
         if self.replay.json {

@@ -1,5 +1,5 @@
-//! Formats values from outside (ids, labels, answers of receivers) for a terminal. Replaces control characters, so that
-//! no text moves the cursor, reverses the text direction or sets the title.
+//! Formats values from outside (ids, labels, responses of receivers) for a terminal. Replaces control characters, so
+//! that no text moves the cursor, reverses the text direction or sets the title.
 
 use indicatif::HumanCount;
 use serde_json::Value;

@@ -64,8 +64,8 @@ impl Serve {
             }
             let new = match self.settings.load_and_pin_file() {
                 Ok(new) => new,
-                Err(CliError::Failed(faults) | CliError::Usage(faults)) => {
-                    tracing::error!(faults, "settings not reloaded, the old ones stay");
+                Err(CliError::Failed(errors) | CliError::Usage(errors)) => {
+                    tracing::error!(errors, "settings not reloaded, the old ones stay");
                     continue;
                 }
             };

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::client::{Api, Server, parse_address};
 use super::stdio::out;
 use super::{CliError, sanitize};
-use account::{Account, Finding};
+use account::{AccountFinding, AccountReport};
 
 /// Longer than the 5 s between two readings of the queues by a worker. A difference that disappears within this time is
 /// a message in transit.
@@ -53,7 +53,8 @@ impl Verify {
         let others: Vec<Api> = self.also.into_iter().map(|server| first.with_server(server)).collect();
         let workers: Vec<Api> = std::iter::once(first).chain(others).collect();
         let mut account = most_consistent(&workers).await?;
-        let spinner = ProgressBar::new_spinner().with_message("the numbers do not add up yet, reading them again");
+        let spinner = ProgressBar::new_spinner()
+            .with_message("not all deliveries are accounted for yet, reading the metrics again");
         for _ in 1..ROUNDS {
             if account.findings().is_empty() {
                 break;
@@ -65,7 +66,7 @@ impl Verify {
         spinner.finish_and_clear();
         let findings = account.findings();
         if self.json {
-            let findings: Vec<String> = findings.iter().map(Finding::to_string).collect();
+            let findings: Vec<String> = findings.iter().map(AccountFinding::to_string).collect();
             let counts: Map<String, Value> = account.named_counts().into_iter().collect();
             let note = account.note().map(|note| note.to_string());
             out!(
@@ -86,16 +87,18 @@ impl Verify {
         match findings.as_slice() {
             [] if self.json => Ok(()),
             [] => {
-                out!("\nIt adds up.");
+                out!("\nAll deliveries are accounted for.");
                 Ok(())
             }
-            findings => Err(CliError::Failed(findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("\n"))),
+            findings => {
+                Err(CliError::Failed(findings.iter().map(AccountFinding::to_string).collect::<Vec<_>>().join("\n")))
+            }
         }
     }
 }
 
 /// Reads the account several times and returns the most consistent one.
-async fn most_consistent(workers: &[Api]) -> Result<Account, CliError> {
+async fn most_consistent(workers: &[Api]) -> Result<AccountReport, CliError> {
     let mut best = read(workers).await?;
     for _ in 1..READINGS_PER_ROUND {
         let account = read(workers).await?;
@@ -107,15 +110,15 @@ async fn most_consistent(workers: &[Api]) -> Result<Account, CliError> {
 }
 
 /// The account of all workers together.
-async fn read(workers: &[Api]) -> Result<Account, CliError> {
-    let mut account = Account::default();
+async fn read(workers: &[Api]) -> Result<AccountReport, CliError> {
+    let mut account = AccountReport::default();
     for worker in workers {
         account.add(&worker.metrics().await?);
     }
     Ok(account)
 }
 
-fn table(account: &Account) -> String {
+fn table(account: &AccountReport) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     for (label, count) in account.labelled_counts() {

@@ -7,9 +7,9 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Value};
 use waypost_core::secret_encryption::Keyring;
 
-use super::fault::ConfigFault;
 use super::registry::{SettingRegistry, normalize, unknown_setting};
 use super::sources::ProvidedSetting;
+use super::violation::ConfigViolation;
 
 const PREFIX: &str = "WAYPOST_";
 
@@ -20,10 +20,10 @@ const NOT_SETTINGS: [&str; 4] = ["SERVER", "TOKEN", "CA_FILE", "SECRET_KEY"];
 const SECRET_KEY: &str = "WAYPOST_SECRET_KEY";
 
 /// The keys of `WAYPOST_SECRET_KEY`. Empty if it is not set or invalid.
-pub(super) fn keyring(variables: &[(String, String)], faults: &mut Vec<ConfigFault>) -> Keyring {
+pub(super) fn keyring(variables: &[(String, String)], violations: &mut Vec<ConfigViolation>) -> Keyring {
     let text = variables.iter().find(|(name, _)| name == SECRET_KEY).map_or("", |(_, text)| text);
     Keyring::parse(text).unwrap_or_else(|message| {
-        faults.push(ConfigFault::new(SECRET_KEY, message));
+        violations.push(ConfigViolation::new(SECRET_KEY, message));
         Keyring::default()
     })
 }
@@ -31,25 +31,25 @@ pub(super) fn keyring(variables: &[(String, String)], faults: &mut Vec<ConfigFau
 pub(super) fn read(
     variables: impl IntoIterator<Item = (String, String)>,
     registry: &SettingRegistry,
-    faults: &mut Vec<ConfigFault>,
+    violations: &mut Vec<ConfigViolation>,
 ) -> Vec<ProvidedSetting> {
     let mut variables: Vec<(String, String)> =
         variables.into_iter().filter(|(name, text)| is_setting(name, text)).collect();
-    // Sorted, so that the order of faults is always the same.
+    // Sorted, so that the order of errors is always the same.
     variables.sort();
     let mut provided: Vec<ProvidedSetting> = Vec::new();
     for (name, text) in variables {
         let Some(key) = key_of(&name, registry) else {
             let nearest = registry.nearest(&to_dotted(&name)).map(to_variable);
-            faults.push(ConfigFault::new(name, unknown_setting(nearest.as_deref())));
+            violations.push(ConfigViolation::new(name, unknown_setting(nearest.as_deref())));
             continue;
         };
         if let Some(duplicate) = provided.iter().find(|setting| setting.key == key) {
             let message = format!("is also set by {}: unset one of the two", duplicate.origin);
-            faults.push(ConfigFault::new(key, message).from(&name));
+            violations.push(ConfigViolation::new(key, message).from(&name));
             continue;
         }
-        provided.extend(provide(key, &text, &name, registry, faults));
+        provided.extend(provide(key, &text, &name, registry, violations));
     }
     provided
 }
@@ -57,23 +57,23 @@ pub(super) fn read(
 pub(super) fn overrides(
     flags: &[(&str, String)],
     registry: &SettingRegistry,
-    faults: &mut Vec<ConfigFault>,
+    violations: &mut Vec<ConfigViolation>,
 ) -> Vec<ProvidedSetting> {
-    flags.iter().filter_map(|(key, text)| provide(key, text, "the command line", registry, faults)).collect()
+    flags.iter().filter_map(|(key, text)| provide(key, text, "the command line", registry, violations)).collect()
 }
 
-/// The setting from text, or a fault.
+/// The setting from text. Adds a violation if it is invalid.
 fn provide(
     key: &str,
     text: &str,
     origin: &str,
     registry: &SettingRegistry,
-    faults: &mut Vec<ConfigFault>,
+    violations: &mut Vec<ConfigViolation>,
 ) -> Option<ProvidedSetting> {
     match parse_value(key, text, registry) {
         Ok(value) => Some(ProvidedSetting { key: key.to_owned(), value, origin: origin.to_owned() }),
         Err(message) => {
-            faults.push(ConfigFault::new(key, message).from(origin));
+            violations.push(ConfigViolation::new(key, message).from(origin));
             None
         }
     }
@@ -262,12 +262,12 @@ mod tests {
     #[test]
     fn two_variables_for_one_setting_are_refused() {
         let registry = SettingRegistry::new();
-        let mut faults = Vec::new();
+        let mut violations = Vec::new();
         let names = ["WAYPOST_EGRESS__ALLOW_HTTP", "WAYPOST_EGRESS__ALLOWHTTP"];
-        let provided = read(names.map(|name| (name.to_owned(), "true".to_owned())), &registry, &mut faults);
+        let provided = read(names.map(|name| (name.to_owned(), "true".to_owned())), &registry, &mut violations);
         assert_eq!(provided.len(), 1);
         assert_eq!(
-            faults[0].to_string(),
+            violations[0].to_string(),
             "egress.allowHttp: is also set by WAYPOST_EGRESS__ALLOWHTTP: unset one of the two \
              (from WAYPOST_EGRESS__ALLOW_HTTP)"
         );

@@ -7,9 +7,9 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::fault::ConfigFault;
 use super::raw::RawConfig;
 use super::registry::{DEFAULT, SettingRegistry, unknown_setting};
+use super::violation::ConfigViolation;
 
 /// A value for an existing setting.
 pub(super) struct ProvidedSetting {
@@ -33,14 +33,14 @@ impl Provider for ProvidedSetting {
 pub(super) fn read_file(
     path: &Path,
     registry: &SettingRegistry,
-    faults: &mut Vec<ConfigFault>,
+    violations: &mut Vec<ConfigViolation>,
 ) -> Vec<ProvidedSetting> {
     let origin = path.display().to_string();
     let result = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}")).and_then(parse);
     match result {
-        Ok(groups) => settings_in(groups, &origin, registry, faults),
+        Ok(groups) => settings_in(groups, &origin, registry, violations),
         Err(message) => {
-            faults.push(ConfigFault::new(origin, message));
+            violations.push(ConfigViolation::new(origin, message));
             Vec::new()
         }
     }
@@ -66,28 +66,28 @@ fn settings_in(
     groups: Dict,
     origin: &str,
     registry: &SettingRegistry,
-    faults: &mut Vec<ConfigFault>,
+    violations: &mut Vec<ConfigViolation>,
 ) -> Vec<ProvidedSetting> {
     let mut provided = Vec::new();
-    let mut fault = |key, message: String| faults.push(ConfigFault::new(key, message).from(origin));
+    let mut violation = |key, message: String| violations.push(ConfigViolation::new(key, message).from(origin));
     for (group, value) in groups {
         match value {
             _ if !registry.is_group(&group) => {
                 let message = unknown_setting(registry.nearest(&group));
-                fault(group, message);
+                violation(group, message);
             }
             Value::Dict(_, settings) => {
                 for (setting, value) in settings {
                     let key = format!("{group}.{setting}");
                     match registry.default_of(&key) {
                         Ok(_) => provided.push(ProvidedSetting { key, value, origin: origin.to_owned() }),
-                        Err(message) => fault(key, message),
+                        Err(message) => violation(key, message),
                     }
                 }
             }
             _ => {
                 let message = format!("is a group of settings: write [{group}], and the settings below it");
-                fault(group, message);
+                violation(group, message);
             }
         }
     }
@@ -111,11 +111,12 @@ impl Merged {
     }
 }
 
-/// Merges provided settings into the defaults. Later settings win. A value of the wrong type is a fault and skipped.
+/// Merges provided settings into the defaults. Later settings win. A value of the wrong type is an error and is
+/// skipped.
 pub(super) fn merge(
     registry: &SettingRegistry,
     provided: Vec<ProvidedSetting>,
-    faults: &mut Vec<ConfigFault>,
+    violations: &mut Vec<ConfigViolation>,
 ) -> Merged {
     let mut merged = Merged { raw: RawConfig::default(), figment: Figment::from(registry) };
     // figment stops at its first error. Values are merged one at a time, so that all errors are found.
@@ -125,7 +126,7 @@ pub(super) fn merge(
             Ok(raw) => merged = Merged { raw, figment },
             Err(error) => {
                 let key = if error.path.is_empty() { setting.key } else { to_dotted(&error.path) };
-                faults.push(ConfigFault::new(key, type_error(&error.kind)).from(&setting.origin));
+                violations.push(ConfigViolation::new(key, type_error(&error.kind)).from(&setting.origin));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Tests of loading: the sources of settings, their precedence, and the messages of faults.
+//! Tests of loading: the sources of settings, their precedence, and the error messages.
 
 mod values;
 
@@ -44,10 +44,10 @@ impl TestSettings {
         Config::load_from(self.folder.path(), None, self.variables.clone(), &self.flags)
     }
 
-    /// The faults, without the folder's path.
-    fn faults(&self) -> Vec<String> {
+    /// The violations, without the folder's path.
+    fn violations(&self) -> Vec<String> {
         let folder = format!("{}/", self.folder.path().display());
-        let error = self.load().expect_err("faults");
+        let error = self.load().expect_err("violations");
         error.to_string().replace(&folder, "").lines().map(str::to_owned).collect()
     }
 }
@@ -56,11 +56,11 @@ fn defaults() -> Config {
     TestSettings::empty().load().unwrap()
 }
 
-/// The only fault of a setting that is set by a flag, without its origin.
-fn fault(key: &'static str, value: &str) -> String {
-    let faults = TestSettings::empty().flag(key, value).faults();
-    assert_eq!(faults.len(), 1, "{key}={value}: {faults:?}");
-    faults[0].strip_suffix(" (from the command line)").unwrap().to_owned()
+/// The only violation of a setting that is set by a flag, without its origin.
+fn violation(key: &'static str, value: &str) -> String {
+    let violations = TestSettings::empty().flag(key, value).violations();
+    assert_eq!(violations.len(), 1, "{key}={value}: {violations:?}");
+    violations[0].strip_suffix(" (from the command line)").unwrap().to_owned()
 }
 
 fn with(key: &'static str, value: &str) -> Config {
@@ -146,11 +146,11 @@ fn a_given_file_replaces_the_default_file_and_must_exist() {
 fn an_unreadable_default_file_is_a_fault() {
     let settings = TestSettings::empty();
     std::fs::create_dir(settings.path()).unwrap();
-    assert!(settings.faults()[0].starts_with("waypost.toml: cannot be read: "));
+    assert!(settings.violations()[0].starts_with("waypost.toml: cannot be read: "));
 }
 
 #[test]
-fn all_faults_are_reported_at_once_with_key_and_origin() {
+fn all_errors_are_reported_at_once_with_key_and_origin() {
     let settings = TestSettings::file(
         "prefetch = 1\nlog = 'info'\n[brokr]\nurl = ''\n[broker]\nperfix = 'x'\nprefetch = 5000\nprefix = 5\n\
          [retry]\njitter = 2\npermanentStatuses = [410, 99]\n[http]\ntokens = [{name = 'ci', role = 1}]",
@@ -161,7 +161,7 @@ fn all_faults_are_reported_at_once_with_key_and_origin() {
     .variable("WAYPOST_HTTP__LISTEN", "0.0.0.0:8080")
     .flag("log.level", "loud");
     assert_eq!(
-        settings.faults(),
+        settings.violations(),
         [
             "broker.perfix: there is no such setting, did you mean broker.prefix? (from waypost.toml)",
             "brokr: there is no such setting, did you mean broker? (from waypost.toml)",
@@ -182,12 +182,12 @@ fn all_faults_are_reported_at_once_with_key_and_origin() {
 
 #[test]
 fn a_toml_error_has_a_position_and_no_quote() {
-    let faults = TestSettings::file("[broker]\nurl = \"amqp://user:secret@host\nprefix = 'x'").faults();
-    assert_eq!(faults.len(), 1);
-    assert!(faults[0].starts_with("waypost.toml: line 2, column "), "{faults:?}");
-    assert!(!faults[0].contains("secret"), "{faults:?}");
-    let faults = TestSettings::file("[broker]\nprefix = 'x'\nprefix = 'y'").faults();
-    assert_eq!(faults, ["waypost.toml: line 3, column 1: duplicate key `prefix` in table `broker`"]);
+    let violations = TestSettings::file("[broker]\nurl = \"amqp://user:secret@host\nprefix = 'x'").violations();
+    assert_eq!(violations.len(), 1);
+    assert!(violations[0].starts_with("waypost.toml: line 2, column "), "{violations:?}");
+    assert!(!violations[0].contains("secret"), "{violations:?}");
+    let violations = TestSettings::file("[broker]\nprefix = 'x'\nprefix = 'y'").violations();
+    assert_eq!(violations, ["waypost.toml: line 3, column 1: duplicate key `prefix` in table `broker`"]);
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn values_of_a_wrong_type_are_refused() {
         ),
     ];
     for (text, message) in cases {
-        assert_eq!(TestSettings::file(text).faults(), [format!("{message} (from waypost.toml)")], "{text}");
+        assert_eq!(TestSettings::file(text).violations(), [format!("{message} (from waypost.toml)")], "{text}");
     }
     // A whole number is allowed for a setting with fractions.
     assert_eq!(TestSettings::file("[retry]\nmultiplier = 2").load().unwrap().retry.multiplier, 2.0);

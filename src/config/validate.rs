@@ -1,5 +1,5 @@
 //! Converts raw settings to a [`Config`]: one function per group, which uses the functions of `values` for single
-//! values. All faults are collected, not only the first.
+//! values. All errors are collected, not only the first.
 
 use waypost_broker::topology::MAX_SHARDS;
 use waypost_core::access::{Role, Token};
@@ -8,7 +8,6 @@ use waypost_core::endpoint::concurrency_limiter::Limits;
 use waypost_core::retry::RetryPolicy;
 use waypost_core::secret_encryption::Keyring;
 
-use super::fault::{ConfigError, ConfigFault};
 use super::raw::RawToken;
 use super::setting::Setting;
 use super::sources::Merged;
@@ -16,51 +15,52 @@ use super::values::{
     allow_rule, broker_url, ca_file, ca_pem, duration, folder, identity, listen_address, number, one_of, optional,
     otlp_endpoint, positive_duration, prefix, rate_limit, retention, secret_http_url, token_hash, token_name,
 };
+use super::violation::{ConfigError, ConfigViolation};
 use super::{
     BrokerConfig, Config, DeadLettersConfig, EgressConfig, EndpointConfig, HttpConfig, LogConfig, LogFormat, LogLevel,
     ShutdownConfig, StoreConfig, TelemetryConfig,
 };
 
-/// The validated settings, or all faults. `faults` are the faults of reading and merging.
+/// The validated settings, or all errors. `violations` are those of reading and merging.
 pub(super) fn config(
     merged: &Merged,
     keyring: Keyring,
     settings: Vec<Setting>,
-    faults: Vec<ConfigFault>,
+    violations: Vec<ConfigViolation>,
 ) -> Result<Config, ConfigError> {
-    let mut check = Check { merged, faults };
+    let mut check = Validator { merged, violations };
     match validate_groups(&mut check, keyring, settings) {
-        Some(config) if check.faults.is_empty() => Ok(config),
-        _ => Err(ConfigError { faults: check.faults }),
+        Some(config) if check.violations.is_empty() => Ok(config),
+        _ => Err(ConfigError { violations: check.violations }),
     }
 }
 
-/// Collects faults.
-struct Check<'a> {
+/// Collects errors.
+struct Validator<'a> {
     merged: &'a Merged,
-    faults: Vec<ConfigFault>,
+    violations: Vec<ConfigViolation>,
 }
 
-impl Check<'_> {
-    /// The value. An error becomes a fault of `key`, which is a setting or a part of one (`http.tokens[0].role`).
+impl Validator<'_> {
+    /// The value. An error becomes a violation of `key`, which is a setting or a part of one (`http.tokens[0].role`).
     fn value<T>(&mut self, key: &str, value: Result<T, String>) -> Option<T> {
-        value.map_err(|message| self.fault(key, message)).ok()
+        value.map_err(|message| self.violation(key, message)).ok()
     }
 
-    /// The parsed items of a list. Each error becomes a fault.
+    /// The parsed items of a list. Each error becomes a violation.
     fn items<R, T>(&mut self, key: &str, raw: &[R], parse: fn(&R) -> Result<T, String>) -> Option<Vec<T>> {
         let items = raw.iter().enumerate().map(|(i, raw)| self.value(&format!("{key}[{i}]"), parse(raw)));
-        // Collect twice: collecting into an `Option` stops at the first `None`, and later faults would be missing.
+        // Collect twice: collecting into an `Option` stops at the first `None`, and later errors would be missing.
         items.collect::<Vec<_>>().into_iter().collect()
     }
 
-    fn fault(&mut self, key: &str, message: String) {
-        self.faults.push(ConfigFault::new(key, message).from(self.merged.origin(setting_of(key))));
+    fn violation(&mut self, key: &str, message: String) {
+        self.violations.push(ConfigViolation::new(key, message).from(self.merged.origin(setting_of(key))));
     }
 
-    /// Whether a setting has no fault so far. A setting with a fault may have its default value.
+    /// Whether a setting has no violation so far. A setting with a violation may have its default value.
     fn is_valid(&self, setting: &str) -> bool {
-        !self.faults.iter().any(|fault| setting_of(&fault.key) == setting)
+        !self.violations.iter().any(|violation| setting_of(&violation.key) == setting)
     }
 }
 
@@ -69,9 +69,9 @@ fn setting_of(key: &str) -> &str {
     key.split('[').next().unwrap_or(key)
 }
 
-// In each group, all values are checked before the first `?`, so that all faults are reported.
+// In each group, all values are checked before the first `?`, so that all errors are reported.
 
-fn validate_groups(check: &mut Check<'_>, keyring: Keyring, settings: Vec<Setting>) -> Option<Config> {
+fn validate_groups(check: &mut Validator<'_>, keyring: Keyring, settings: Vec<Setting>) -> Option<Config> {
     let broker = broker(check);
     let http = http(check);
     let store = store(check);
@@ -98,7 +98,7 @@ fn validate_groups(check: &mut Check<'_>, keyring: Keyring, settings: Vec<Settin
     })
 }
 
-fn broker(check: &mut Check<'_>) -> Option<BrokerConfig> {
+fn broker(check: &mut Validator<'_>) -> Option<BrokerConfig> {
     let raw = &check.merged.raw.broker;
     let url = check.value("broker.url", broker_url(&raw.url));
     let management_url = check.value("broker.managementUrl", optional(&raw.management_url, secret_http_url));
@@ -119,7 +119,7 @@ fn broker(check: &mut Check<'_>) -> Option<BrokerConfig> {
     })
 }
 
-fn http(check: &mut Check<'_>) -> Option<HttpConfig> {
+fn http(check: &mut Validator<'_>) -> Option<HttpConfig> {
     let raw = &check.merged.raw.http;
     let listen = check.value("http.listen", listen_address(&raw.listen));
     let tokens = tokens(&raw.tokens, check);
@@ -127,7 +127,7 @@ fn http(check: &mut Check<'_>) -> Option<HttpConfig> {
     let (listen, tokens) = (listen?, tokens?);
     let is_open = tokens.is_empty() && !listen.ip().to_canonical().is_loopback();
     if is_open && check.is_valid("http.tokens") && check.is_valid("http.listen") {
-        check.fault(
+        check.violation(
             "http.listen",
             format!(
                 "{listen} is reachable from outside and no http.tokens are configured: \
@@ -138,7 +138,7 @@ fn http(check: &mut Check<'_>) -> Option<HttpConfig> {
     Some(HttpConfig { listen, tokens, identity: identity? })
 }
 
-fn tokens(raw: &[RawToken], check: &mut Check<'_>) -> Option<Vec<Token>> {
+fn tokens(raw: &[RawToken], check: &mut Validator<'_>) -> Option<Vec<Token>> {
     let mut tokens = Vec::new();
     for (i, token) in raw.iter().enumerate() {
         let key = |part| format!("http.tokens[{i}].{part}");
@@ -151,12 +151,12 @@ fn tokens(raw: &[RawToken], check: &mut Check<'_>) -> Option<Vec<Token>> {
     tokens.into_iter().map(|(name, role, sha256)| Some(Token { name: name?, role: role?, sha256: sha256? })).collect()
 }
 
-fn store(check: &mut Check<'_>) -> Option<StoreConfig> {
+fn store(check: &mut Validator<'_>) -> Option<StoreConfig> {
     let path = folder(&check.merged.raw.store.path);
     Some(StoreConfig { path: check.value("store.path", path)? })
 }
 
-fn retry(check: &mut Check<'_>) -> Option<RetryPolicy> {
+fn retry(check: &mut Validator<'_>) -> Option<RetryPolicy> {
     let raw = &check.merged.raw.retry;
     let initial_delay = check.value("retry.initialDelay", positive_duration(&raw.initial_delay));
     let multiplier = check.value("retry.multiplier", number(raw.multiplier, 1.0..=1000.0));
@@ -177,12 +177,12 @@ fn retry(check: &mut Check<'_>) -> Option<RetryPolicy> {
     })
 }
 
-fn dead_letters(check: &mut Check<'_>) -> Option<DeadLettersConfig> {
+fn dead_letters(check: &mut Validator<'_>) -> Option<DeadLettersConfig> {
     let retention = retention(&check.merged.raw.dead_letters.retention);
     Some(DeadLettersConfig { retention: check.value("deadLetters.retention", retention)? })
 }
 
-fn endpoint(check: &mut Check<'_>) -> Option<EndpointConfig> {
+fn endpoint(check: &mut Validator<'_>) -> Option<EndpointConfig> {
     let raw = &check.merged.raw.endpoint;
     let max_concurrency = check.value("endpoint.maxConcurrency", number(raw.max_concurrency, 1..=10_000));
     let rate_limit = check.value("endpoint.rateLimit", rate_limit(raw.rate_limit));
@@ -191,7 +191,7 @@ fn endpoint(check: &mut Check<'_>) -> Option<EndpointConfig> {
     Some(EndpointConfig { limits, connect_timeout: connect_timeout? })
 }
 
-fn egress(check: &mut Check<'_>) -> Option<EgressConfig> {
+fn egress(check: &mut Validator<'_>) -> Option<EgressConfig> {
     let raw = &check.merged.raw.egress;
     let http_urls = if raw.allow_http { HttpUrls::Allowed } else { HttpUrls::Refused };
     let allow = check.items("egress.allow", &raw.allow, |text| allow_rule(text));
@@ -200,19 +200,19 @@ fn egress(check: &mut Check<'_>) -> Option<EgressConfig> {
     Some(EgressConfig { http_urls, allow: allow?, proxy: proxy?, ca_file: ca_file? })
 }
 
-fn shutdown(check: &mut Check<'_>) -> Option<ShutdownConfig> {
+fn shutdown(check: &mut Validator<'_>) -> Option<ShutdownConfig> {
     let grace = duration(&check.merged.raw.shutdown.grace);
     Some(ShutdownConfig { grace: check.value("shutdown.grace", grace)? })
 }
 
-fn log(check: &mut Check<'_>) -> Option<LogConfig> {
+fn log(check: &mut Validator<'_>) -> Option<LogConfig> {
     let raw = &check.merged.raw.log;
     let level = check.value("log.level", one_of(&raw.level, &LogLevel::NAMES));
     let format = check.value("log.format", one_of(&raw.format, &LogFormat::NAMES));
     Some(LogConfig { level: level?, format: format? })
 }
 
-fn telemetry(check: &mut Check<'_>) -> Option<TelemetryConfig> {
+fn telemetry(check: &mut Validator<'_>) -> Option<TelemetryConfig> {
     let otlp_endpoint = optional(&check.merged.raw.telemetry.otlp_endpoint, otlp_endpoint);
     Some(TelemetryConfig { otlp_endpoint: check.value("telemetry.otlpEndpoint", otlp_endpoint)? })
 }

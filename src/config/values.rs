@@ -1,4 +1,4 @@
-//! Parses and checks single values. An error is the message of a fault, without the setting's key.
+//! Parses and checks single values. An error is a message without the setting's key, to follow it.
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};

@@ -169,7 +169,7 @@ async fn a_silent_connection_is_given_up() {
     until("the probe to notice", LONG, async || (stage.waypost.get("/readyz").await.status == 503).then_some(())).await;
     // Nor is one waited for that does not come about.
     until("the next try to be given up", LONG, async || {
-        stage.waypost.get("/readyz").await.body.contains("no answer within 10 s").then_some(())
+        stage.waypost.get("/readyz").await.body.contains("no response within 10 s").then_some(())
     })
     .await;
     proxy.resume();

@@ -606,7 +606,7 @@ async fn a_token_is_sent_where_there_is_one() {
     let list = ["campaigns", "list"];
     ended(&shell.run(&[("WAYPOST_SERVER", &server)], &list).await, 1, &["token"]);
     let token = |token| [("WAYPOST_SERVER", server.as_str()), ("WAYPOST_TOKEN", token)];
-    ended(&shell.run(&token("wrong"), &list).await, 1, &["this token is not known"]);
+    ended(&shell.run(&token("wrong"), &list).await, 1, &["unknown token"]);
     // A variable that is empty is not set.
     ended(&shell.run(&token(""), &list).await, 1, &["a token is needed"]);
     ended(&shell.run(&token("open-sesame"), &list).await, 0, &[]);

@@ -550,7 +550,7 @@ async fn a_damaged_store_is_moved_aside_and_rebuilt() {
     let held = waypost.get("/v1/campaigns/c").await;
     assert_eq!((held.status, etag(&held), held.json()), (200, etag(&created), created.json()));
 
-    let line = waypost.until_line("moved aside").await;
+    let line = waypost.until_line("damaged local store renamed").await;
     let store = waypost.store_path();
     let beside = std::fs::read_dir(&store).expect("the folder").filter_map(Result::ok);
     let aside: Vec<_> = beside.map(|entry| entry.path()).filter(|path| *path != store.join("view")).collect();

@@ -142,7 +142,7 @@ async fn an_erasure_a_cancellation_and_a_deletion_are_asked_about() {
     assert!(!about.is_empty());
     for (keys, expected) in [("n\n", 1), ("y\n", 0)] {
         let (code, screen) = Terminal::start(&stage.waypost, &["erase", "--phone", phone]).answer(keys).await;
-        assert!(screen.contains("This will erase for good what "), "{screen}");
+        assert!(screen.contains("This will permanently erase the person's data from "), "{screen}");
         assert_eq!(code, Some(expected), "{keys:?}: {screen}");
         let left = if expected == 0 { 0 } else { about.len() };
         stage.waypost.until_total("phoneNumber=%2B15550001", left).await;

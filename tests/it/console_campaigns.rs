@@ -170,7 +170,7 @@ async fn a_webhook_is_edited_checked_and_tested() {
     browser.until_text("date: every request has this parameter already").await;
     assert_eq!(browser.attribute(&field("Body"), "aria-invalid").await.as_deref(), Some("true"));
     browser.type_into(&field("Body"), r#"{"source": "#).await;
-    browser.until_text("not JSON that can be read").await;
+    browser.until_text("not valid JSON").await;
     browser.type_into(&field("Body"), r#"{"source": "web", "n": 1.50}"#).await;
     browser.until_text(r#""n": 1.50"#).await;
     browser.type_into(&field("URL"), "https://10.0.0.7/hook").await;

@@ -311,7 +311,7 @@ async fn what_fails_again_ends_a_replay_and_is_found() {
     browser.until_text("The replay stopped because of its failure ratio (0.5)").await;
     browser.until_text("5 dead letters not sent").await;
     browser.assert_sound().await;
-    browser.click(&link("Letters that failed again are pending as new dead letters")).await;
+    browser.click(&link("Dead letters that failed again are pending as new dead letters")).await;
     browser.until_text("20 dead letters").await;
     browser.until_shown(&link("500: 20").inside(group("Last status"))).await;
     browser.assert_quiet().await;

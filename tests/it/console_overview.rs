@@ -33,7 +33,7 @@ async fn figures_move_while_events_are_delivered() {
     browser.until_text(&format!("current, version {version}")).await;
     browser.assert_sound().await;
 
-    browser.click(&summary("Minute by minute")).await;
+    browser.click(&summary("Counts per minute")).await;
     browser.tab_to(&link("All endpoints")).await;
     stage.amqp.publish_events(&stage.prefix, &many(50, 3)).await;
     browser.until_text("All is well: 50 requests in the last minute, all answered with 2xx.").await;
@@ -111,7 +111,7 @@ async fn an_open_breaker_shows_and_closes() {
     stage.amqp.publish_events(&stage.prefix, &events).await;
     browser.until_text("2 endpoints: 1 open, 0 half-open, 1 closed").await;
     browser.until_text("sent as a probe. Any response other than 429 and 5xx closes the breaker").await;
-    browser.until_text("no answer within the time limit").await;
+    browser.until_text("no response within the time limit").await;
     let rows = browser.names(&row("")).await;
     assert!(rows[1].starts_with(&format!("{origin} open 100 %")), "the worst is not the first: {rows:?}");
     browser.click(&summary(&format!("One path of {origin}"))).await;

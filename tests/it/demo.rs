@@ -79,7 +79,7 @@ async fn for_people_it_tells_the_same_in_words() {
     let clean = Clean::new().await;
     let printed = clean.start(&["--events", "20"]).end().await;
     ended(&printed, 0, "in flight 0");
-    for words in ["it balances", "dead: gone", "dead: exhausted", "webhook-id: ", "x-api-key: "] {
+    for words in ["all deliveries are accounted for", "dead: gone", "dead: exhausted", "webhook-id: ", "x-api-key: "] {
         assert!(printed.stdout.contains(words), "no {words:?}: {}", printed.stdout);
     }
 }

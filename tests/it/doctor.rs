@@ -37,7 +37,7 @@ async fn a_worker_that_is_well_is_found_well() {
     for check in ["clock", "folder", "broker", "version", "streams", "rights", "queues", "bindings", "egress"] {
         assert_eq!(of(&findings, check).0, "good", "{findings:?}");
     }
-    assert!(of(&findings, "queues").1.contains("0 messages wait"), "{findings:?}");
+    assert!(of(&findings, "queues").1.contains("0 messages are ready"), "{findings:?}");
     assert!(of(&findings, "egress").1.contains("answers HEAD with 200"), "{findings:?}");
     assert!(receiver.requests().iter().all(|request| request.body.is_empty()), "something was posted");
     // It has left nothing behind.
@@ -233,5 +233,5 @@ async fn a_right_that_is_missing_is_named() {
     let (code, findings) = examined(&url, "doctor", &[]).await;
     let (verdict, words) = of(&findings, "rights");
     assert_eq!((code, &*verdict), (Some(1), "bad"));
-    assert!(words.contains("the right to configure") && words.contains("set_permissions"), "{words}");
+    assert!(words.contains("the configure permission") && words.contains("set_permissions"), "{words}");
 }

@@ -44,11 +44,11 @@ async fn a_persons_letters_tell_nothing_of_them_any_more() {
     let erase = ["erase", "--phone", PHONE];
     let refused = waypost.cli(&erase).await;
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{refused:?}");
-    assert!(refused.stderr.contains("erase for good what 3 dead letters contain about the person"), "{refused:?}");
+    assert!(refused.stderr.contains("permanently erase the person's data from 3 dead letters"), "{refused:?}");
     let dry = waypost.cli(&[&erase[..], &["--dry-run"]].concat()).await;
     assert_eq!(
         (dry.code, dry.stdout.trim()),
-        (Some(0), "would erase for good what 3 dead letters contain about the person"),
+        (Some(0), "would permanently erase the person's data from 3 dead letters"),
         "{dry:?}"
     );
     let letters = async |waypost: &Waypost| {
@@ -103,7 +103,7 @@ async fn a_persons_letters_tell_nothing_of_them_any_more() {
     let dry = waypost.send(Method::POST, "/v1/dead-letters/discard", Some(&dry)).await;
     assert_eq!(dry.status, 200, "{dry:?}");
     let lines = waypost.lines();
-    assert!(lines.iter().any(|line| line.contains("chosen by") && line.contains("********")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("selected by") && line.contains("********")), "{lines:#?}");
     for phone in [PHONE, OTHER] {
         assert!(!lines.iter().any(|line| line.contains(phone)), "the number is in the log");
     }

@@ -149,7 +149,7 @@ async fn a_health_check_without_a_shell_says_what_is_the_matter() {
     away.kill().await;
     let printed = away.cli(&["ready"]).await;
     assert_eq!(printed.code, Some(1), "{printed:?}");
-    assert!(printed.stderr.contains("no answer from"), "{printed:?}");
+    assert!(printed.stderr.contains("no response from"), "{printed:?}");
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ fn the_secrets_of_compose_are_written_once() {
     write(&file);
     let written = std::fs::read_to_string(&file).expect("a file");
     let again = run(tool("scripts/compose-secrets").arg(&file));
-    assert!(told(&again).contains("is there already"), "{again:?}");
+    assert!(told(&again).contains("exists already"), "{again:?}");
     assert_eq!(std::fs::read_to_string(&file).expect("a file"), written);
     let other = folder.path().join("other");
     write(&other);

@@ -33,15 +33,15 @@ const LIMITS: [(&str, &str, &str); 15] = [
     ),
     ("65536 bytes read, 1024 kept", "crates/waypost-engine/src/sender.rs", "ANSWER_BYTES_READ: usize = 64 * 1024;"),
     (
-        "header lines of an answer | 1048576 bytes",
-        "crates/waypost-engine/src/sender/answer.rs",
+        "header lines of a response | 1048576 bytes",
+        "crates/waypost-engine/src/sender/response.rs",
         "HEADER_BYTES_READ: usize = 1024 * 1024;",
     ),
     ("request | 30000 ms", "crates/waypost-core/src/document/webhook.rs", "MAX_TIMEOUT_MS: u64 = 30_000;"),
     ("kept with a delivery | 50 |", "crates/waypost-core/src/lib.rs", "ATTEMPTS_KEPT: usize = 50;"),
     ("page of a list | 1000 |", "crates/waypost-http/src/pagination.rs", "MAX_LIMIT: u16 = 1000;"),
     (
-        "being dealt with | 33554432 |",
+        "messages in flight | 33554432 |",
         "crates/waypost-engine/src/worker/memory_budget.rs",
         "MESSAGE_BYTES: usize = 32 * 1024 * 1024;",
     ),
@@ -142,7 +142,7 @@ fn no_test_is_ignored() {
             violations.add(&source, number, line.trim());
         }
     }
-    violations.check("a test that does not run proves nothing: mend it, or delete it");
+    violations.check("a test that does not run proves nothing: fix it, or delete it");
 }
 
 #[test]

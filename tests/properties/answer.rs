@@ -1,7 +1,7 @@
 //! Of any answer to a request: after a status line that is final, the status counts whatever follows, in whatever pieces it
 //! comes.
 
-use waypost_engine::sender::answer::{BodyReader, Framing, Head, HeadReader, NotHttp, Reuse};
+use waypost_engine::sender::response::{BodyReader, Framing, HeadReader, NotHttp, ResponseHead, Reuse};
 
 const MOST_KEPT: usize = 1024;
 
@@ -49,7 +49,7 @@ fn has_a_body(framing: Framing, bytes: &[u8]) {
 }
 
 /// The head of an answer that comes in pieces of this size, up to the end of the connection, and how long it is.
-fn read_head(bytes: &[u8], size: usize) -> Result<(Option<Head>, usize), NotHttp> {
+fn read_head(bytes: &[u8], size: usize) -> Result<(Option<ResponseHead>, usize), NotHttp> {
     let mut reader = HeadReader::default();
     let mut read = 0;
     for piece in bytes.chunks(size) {

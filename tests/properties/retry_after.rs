@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use waypost_core::outcome::{Outcome, Reply, classify};
+use waypost_core::outcome::{Outcome, SendResult, classify};
 use waypost_core::retry::{RetryPolicy, Settlement, decide};
 
 use super::{a_delivery, now};
@@ -28,7 +28,7 @@ pub(crate) fn holds(header: &str) {
 }
 
 fn of_answer(status: u16, header: &str, now: DateTime<Utc>) -> Outcome {
-    classify(&Reply::Answer { status, retry_after: Some(header.to_owned()), body: Vec::new() }, &[410], now)
+    classify(&SendResult::Response { status, retry_after: Some(header.to_owned()), body: Vec::new() }, &[410], now)
 }
 
 fn nothing_asked() -> Outcome {

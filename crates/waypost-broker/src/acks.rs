@@ -1,7 +1,7 @@
 //! Acknowledges the messages of a channel, many in one frame.
 //!
-//! One frame acknowledges all messages up to the first unfinished one. Messages finished after that one wait a moment,
-//! and then get a frame each. One frame for each message would cost the broker four times as much.
+//! One frame acknowledges all messages up to the first unacknowledged one. Messages finished after that one wait a
+//! moment, and then get a frame each. One frame for each message would cost the broker four times as much.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use tokio::time::{Instant, sleep};
 /// A finished message waits this long for others, so that one frame acknowledges all of them.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A message finished after an unfinished one waits for this many flushes before it gets its own frame. Parking a
+/// A message finished after an unacknowledged one waits for this many flushes before it gets its own frame. Parking a
 /// delivery takes less time, so one frame is usually enough for all.
 const MAX_FLUSHES_BEHIND_HEAD: u64 = 20;
 
-/// A message that is the first unfinished one for this long counts as hanging.
+/// A message that is the first unacknowledged one for this long counts as hanging.
 const HANGING_HEAD_AGE: Duration = Duration::from_millis(500);
 
-/// A channel is stuck if its first unfinished message hangs and at least this many later messages needed their own
+/// A channel is stuck if its first unacknowledged message hangs and at least this many later messages needed their own
 /// frame.
 const STUCK_SINGLE_ACKS: usize = 64;
 
@@ -47,12 +47,12 @@ pub struct AckTask {
     stuck: Arc<AtomicBool>,
 }
 
-/// Counts the unfinished messages of a channel.
+/// Counts the unacknowledged messages of a channel.
 #[derive(Debug)]
-pub struct Outstanding(mpsc::WeakUnboundedSender<(u64, AckDecision)>);
+pub struct UnackedCount(mpsc::WeakUnboundedSender<(u64, AckDecision)>);
 
-impl Outstanding {
-    /// The number of clones of [`Acks`]: each unfinished message holds one.
+impl UnackedCount {
+    /// The number of clones of [`Acks`]: each unacknowledged message holds one.
     pub fn count(&self) -> usize {
         self.0.strong_count()
     }
@@ -73,7 +73,7 @@ impl AckTask {
 
 impl Acks {
     /// Starts a task that acknowledges on `channel`, which must have a single consumer: tags count from 1, and at most
-    /// `prefetch` are unfinished. The task ends when all clones are dropped and everything is written, or when the
+    /// `prefetch` are unacknowledged. The task ends when all clones are dropped and everything is written, or when the
     /// channel fails. The broker delivers unacknowledged messages again.
     pub fn start(channel: Channel, prefetch: u16) -> (Self, AckTask) {
         // Holds at most `prefetch` decisions.
@@ -83,8 +83,8 @@ impl Acks {
         (Self { decisions: sender }, AckTask { task, stuck })
     }
 
-    pub fn outstanding(&self) -> Outstanding {
-        Outstanding(self.decisions.downgrade())
+    pub fn unacked_count(&self) -> UnackedCount {
+        UnackedCount(self.decisions.downgrade())
     }
 
     /// Call this only after the outcome of the message is durable.
@@ -93,7 +93,7 @@ impl Acks {
         let _ = self.decisions.send((tag, AckDecision::Acknowledge));
     }
 
-    /// The broker delivers the message again and counts the return against the delivery limit.
+    /// The broker delivers the message again and counts it against the delivery limit.
     pub fn requeue(&self, tag: u64) {
         let _ = self.decisions.send((tag, AckDecision::Requeue));
     }
@@ -168,18 +168,18 @@ struct Ack {
 struct AckWindow {
     highest_tag: u64,
     /// Tags up to `highest_tag`. At most the prefetch.
-    unfinished: BTreeSet<u64>,
+    unacked: BTreeSet<u64>,
     /// Not acknowledged yet. Each with the number of flushes before it finished.
     finished: BTreeMap<u64, u64>,
     /// More finished messages than this do not wait: the broker delivers no new messages in their place.
     max_finished: usize,
     flushes: u64,
-    head: Head,
+    head: HeadMessage,
 }
 
-/// The first unfinished message.
+/// The first message that is neither finished nor requeued.
 #[derive(Debug, Default)]
-struct Head {
+struct HeadMessage {
     tag: u64,
     /// When it became the first, on the clock of [`AckWindow::flush`].
     since: Duration,
@@ -199,9 +199,9 @@ impl AckWindow {
 
     /// Removes a message that was finished or requeued.
     fn remove(&mut self, tag: u64) {
-        self.unfinished.extend(self.highest_tag + 1..=tag);
+        self.unacked.extend(self.highest_tag + 1..=tag);
         self.highest_tag = self.highest_tag.max(tag);
-        self.unfinished.remove(&tag);
+        self.unacked.remove(&tag);
     }
 
     fn has_finished(&self) -> bool {
@@ -210,11 +210,11 @@ impl AckWindow {
 
     /// The frames to write. `now` is the time since any fixed start.
     fn flush(&mut self, now: Duration) -> Vec<Ack> {
-        // One frame acknowledges everything before the first unfinished message. The frame must name a tag that is not
+        // One frame acknowledges everything before the first one in `unacked`. The frame must name a tag that is not
         // acknowledged yet: the broker closes the channel on an unknown tag.
-        let head = self.unfinished.first().copied().unwrap_or(u64::MAX);
+        let head = self.unacked.first().copied().unwrap_or(u64::MAX);
         if head != self.head.tag {
-            self.head = Head { tag: head, since: now, single_acks: 0 };
+            self.head = HeadMessage { tag: head, since: now, single_acks: 0 };
         }
         let behind_head = self.finished.split_off(&head);
         let before_head = std::mem::replace(&mut self.finished, behind_head);
@@ -248,7 +248,7 @@ mod tests {
     const NOW: Duration = Duration::from_secs(100);
 
     #[test]
-    fn consecutive_messages_share_a_frame_and_an_unfinished_head_delays_the_rest_only_briefly() {
+    fn consecutive_messages_share_a_frame_and_an_unacknowledged_head_delays_the_rest_only_briefly() {
         let mut window = AckWindow::new(8);
         for tag in [1, 2, 3, 5, 6] {
             window.finish(tag);
@@ -303,7 +303,7 @@ mod tests {
     }
 
     proptest! {
-        /// Compares with a model of the broker, which accepts no unfinished and no unknown tag.
+        /// Compares with a model of the broker, which accepts no tag of an unfinished message and no unknown tag.
         #[test]
         fn every_finished_message_is_acknowledged_exactly_once(
             order in Just((1..=60_u64).collect::<Vec<_>>()).prop_shuffle(),
@@ -311,17 +311,17 @@ mod tests {
         ) {
             let mut window = AckWindow::new(512);
             let mut finished = BTreeSet::new();
-            let mut outstanding: BTreeSet<u64> = (1..=60).collect();
+            let mut unacked: BTreeSet<u64> = (1..=60).collect();
             let mut apply = |acks: Vec<Ack>, finished: &BTreeSet<u64>| {
                 for Ack { tag, multiple } in acks {
-                    assert!(outstanding.contains(&tag), "unknown tag {tag}");
-                    let covered: Vec<u64> = if multiple { outstanding.range(..=tag).copied().collect() } else { vec![tag] };
+                    assert!(unacked.contains(&tag), "unknown tag {tag}");
+                    let covered: Vec<u64> = if multiple { unacked.range(..=tag).copied().collect() } else { vec![tag] };
                     for tag in covered {
                         assert!(finished.contains(&tag), "{tag} is not finished");
-                        outstanding.remove(&tag);
+                        unacked.remove(&tag);
                     }
                 }
-                outstanding.is_empty()
+                unacked.is_empty()
             };
             for (tag, flush) in order.into_iter().zip(flushes) {
                 window.finish(tag);

@@ -88,12 +88,12 @@ impl ConnectionConfig {
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(connect_error(error.to_string())),
-            Err(_) => Err(connect_error(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
+            Err(_) => Err(connect_error(format!("no response within {} s", CONNECT_TIMEOUT.as_secs()))),
         }
     }
 }
 
-/// Closes a connection that is not needed any more. A failure is ignored, and so is a broker that does not answer in
+/// Closes a connection that is no longer needed. A failure is ignored, and so is a broker that does not answer in
 /// time: the connection ends with the process.
 pub async fn close(connection: &Connection) {
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "stopping".into())).await;

@@ -1,9 +1,9 @@
 //! Delay queues: how a delivery waits in the broker until it is due.
 //!
-//! There is one queue (a tier) for each power of two seconds, with that time-to-live. When it expires, RabbitMQ
-//! dead-letters the message to the retries queue. A delivery waits in the largest tier that fits into its remaining
-//! time. If time remains when it returns, it waits again in a smaller tier. The tiers together are called the delay
-//! ladder.
+//! There is one queue for each power of two seconds, with that time-to-live. When it expires, RabbitMQ
+//! dead-letters the message to the retries queue. A delivery waits in the longest queue that fits into its remaining
+//! time. If time remains then, it waits again in a shorter queue. The metrics call all delay queues together the
+//! *ladder*.
 //!
 //! Each delay has a queue of its own because RabbitMQ expires messages only at the head of a queue: a long delay at the
 //! head would hold up shorter ones.
@@ -16,18 +16,18 @@ use chrono::{DateTime, Utc};
 const MAX_EXPONENT: u32 = 15;
 
 /// A delivery that is due within this time counts as due now. This covers the milliseconds that a hop takes, so that a
-/// wait of exactly one tier is one hop.
+/// wait of exactly one queue is one hop.
 const SLACK: Duration = Duration::from_millis(50);
 
 /// Holds the exponent of the delay: 2^n seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DelayTier(u32);
+pub struct DelayQueue(u32);
 
-impl DelayTier {
+impl DelayQueue {
     /// One second.
     pub const SHORTEST: Self = Self(0);
 
-    /// All tiers, shortest first.
+    /// All delay queues, shortest first.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..=MAX_EXPONENT).map(Self)
     }
@@ -41,12 +41,12 @@ impl DelayTier {
     }
 }
 
-/// The tier in which a delivery waits next; `None` if it is due now. The delivery never returns early. After the last
-/// hop it is late by less than one second.
-pub fn tier_until(due: DateTime<Utc>, now: DateTime<Utc>) -> Option<DelayTier> {
+/// The delay queue in which a delivery waits next; `None` if it is due now. The delivery is never due early. After the
+/// last hop it is late by less than one second.
+pub fn next_delay_queue(due: DateTime<Utc>, now: DateTime<Utc>) -> Option<DelayQueue> {
     let remaining = due.signed_duration_since(now).to_std().ok().filter(|remaining| *remaining > SLACK)?;
     let seconds = (remaining + SLACK).as_secs().max(1);
-    Some(DelayTier(seconds.ilog2().min(MAX_EXPONENT)))
+    Some(DelayQueue(seconds.ilog2().min(MAX_EXPONENT)))
 }
 
 #[cfg(test)]
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_tier_that_fits_is_chosen() {
+    fn the_longest_delay_queue_that_fits_is_chosen() {
         let now = DateTime::UNIX_EPOCH;
         for (remaining_ms, seconds) in [
             (-5_000, None),
@@ -74,8 +74,8 @@ mod tests {
             (32_768_000, Some(32_768)),
             (10_000_000_000, Some(32_768)),
         ] {
-            let tier = tier_until(now + TimeDelta::milliseconds(remaining_ms), now);
-            assert_eq!(tier.map(DelayTier::seconds), seconds, "{remaining_ms} ms");
+            let delay_queue = next_delay_queue(now + TimeDelta::milliseconds(remaining_ms), now);
+            assert_eq!(delay_queue.map(DelayQueue::seconds), seconds, "{remaining_ms} ms");
         }
     }
 
@@ -85,8 +85,8 @@ mod tests {
             let due = DateTime::UNIX_EPOCH + TimeDelta::milliseconds(wait_ms);
             let mut now = DateTime::UNIX_EPOCH;
             let mut hops = 0;
-            while let Some(tier) = tier_until(due, now) {
-                now += TimeDelta::milliseconds(i64::from(tier.milliseconds()) + hop_ms);
+            while let Some(delay_queue) = next_delay_queue(due, now) {
+                now += TimeDelta::milliseconds(i64::from(delay_queue.milliseconds()) + hop_ms);
                 hops += 1;
             }
             let late = now.signed_duration_since(due).num_milliseconds();

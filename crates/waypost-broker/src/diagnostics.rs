@@ -166,7 +166,7 @@ pub async fn check_permissions(connection: &Connection, names: &Names) -> Result
     let name = names.temporary(&uuid::Uuid::now_v7().to_string());
     let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
     let declared = channel.queue_declare(name.as_str().into(), options, FieldTable::default()).await;
-    declared.map_err(BrokerError::channel_failed("declaring a queue (the right to configure)"))?;
+    declared.map_err(BrokerError::channel_failed("declaring a queue (needs the configure permission)"))?;
     let selected = channel.confirm_select(ConfirmSelectOptions::default()).await;
     selected.map_err(BrokerError::channel_failed("selecting confirms"))?;
     let publish = async {
@@ -175,7 +175,9 @@ pub async fn check_permissions(connection: &Connection, names: &Names) -> Result
         channel.basic_publish("".into(), name.as_str().into(), options, b"permission check", properties).await?.await
     };
     match tokio::time::timeout(CONFIRM_TIMEOUT, publish).await {
-        Ok(confirm) => drop(confirm.map_err(BrokerError::channel_failed("sending a message (the right to write)"))?),
+        Ok(confirm) => {
+            drop(confirm.map_err(BrokerError::channel_failed("sending a message (needs the write permission)"))?)
+        }
         Err(_) => {
             let error =
                 "the broker did not confirm it within 5 s: it is short of memory or disk (rabbitmq-diagnostics alarms)";
@@ -183,7 +185,7 @@ pub async fn check_permissions(connection: &Connection, names: &Names) -> Result
         }
     }
     let received = channel.basic_get(name.as_str().into(), BasicGetOptions { no_ack: true }).await;
-    received.map_err(BrokerError::channel_failed("receiving a message (the right to read)"))?;
+    received.map_err(BrokerError::channel_failed("receiving a message (needs the read permission)"))?;
     let deleted = channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await;
     deleted.map(drop).map_err(BrokerError::channel_failed("removing a queue"))
 }

@@ -82,7 +82,7 @@ pub async fn read_server_info(config: &ConnectionConfig) -> Result<ServerInfo, B
     };
     let frame = match tokio::time::timeout(HANDSHAKE_TIMEOUT, read_frame).await {
         Ok(frame) => frame.map_err(|error| connect_error(error.to_string()))?,
-        Err(_) => return Err(connect_error(format!("no answer within {} s", HANDSHAKE_TIMEOUT.as_secs()))),
+        Err(_) => return Err(connect_error(format!("no response within {} s", HANDSHAKE_TIMEOUT.as_secs()))),
     };
     read_start(&frame).ok_or_else(|| {
         connect_error("the first frame is not `connection.start`: this is not an AMQP 0-9-1 broker".to_owned())

@@ -1,4 +1,4 @@
-//! RabbitMQ: the only module that speaks AMQP.
+//! RabbitMQ: the only crate that uses AMQP.
 //!
 //! - [`connection`] opens connections.
 //! - [`topology`] lists the broker objects that a worker needs. `setup` declares them, and `shards` changes the number
@@ -11,6 +11,7 @@
 //! - [`queue_stats`] counts waiting messages, and [`diagnostics`] checks the broker for `waypost doctor`.
 
 pub mod acks;
+pub mod binding_probe;
 pub mod connection;
 mod declare;
 pub mod delay_queues;
@@ -23,7 +24,6 @@ pub mod management;
 pub mod mismatch;
 pub mod names;
 pub mod policies;
-pub mod probe;
 pub mod publisher;
 pub mod queue_stats;
 pub mod removal;
@@ -43,7 +43,7 @@ mod wire_reader;
 
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
-/// Set by a quorum queue: how often a message was returned to the queue.
+/// Set by a quorum queue: how often a message was requeued.
 const DELIVERY_COUNT: &str = "x-delivery-count";
 
 /// Set on a replayed dead letter: the id of the letter.

@@ -122,7 +122,7 @@ impl Management {
         let request_error = |error: reqwest::Error| {
             let error = error.without_url();
             let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-            format!("no answer from the management API at {}: {error}{source}", self.url)
+            format!("no response from the management API at {}: {error}{source}", self.url)
         };
         let response = request.send().await.map_err(request_error)?;
         match response.status() {

@@ -1,6 +1,6 @@
 //! The names of the broker objects. All begin with one prefix: `waypost.events`, `waypost.retries`, …
 
-use super::delay_queues::DelayTier;
+use super::delay_queues::DelayQueue;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
@@ -42,8 +42,8 @@ impl Names {
         format!("{}.retries", self.prefix)
     }
 
-    pub fn delay(&self, tier: DelayTier) -> String {
-        format!("{}.delay.{}", self.prefix, tier.seconds())
+    pub fn delay(&self, delay_queue: DelayQueue) -> String {
+        format!("{}.delay.{}", self.prefix, delay_queue.seconds())
     }
 
     /// Whether workers consume this queue: a queue of events, or the queue of retries.

@@ -8,12 +8,12 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::delay_queues::DelayTier;
+use super::delay_queues::DelayQueue;
 use super::names::Names;
 use super::topology::DELIVERY_LIMIT;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub enum QueueRole {
     Events,
     Retries,
     Delay,
@@ -22,7 +22,7 @@ pub enum Purpose {
     Campaigns,
 }
 
-impl Purpose {
+impl QueueRole {
     fn is_stream(self) -> bool {
         matches!(self, Self::DeadLetters | Self::Campaigns)
     }
@@ -36,7 +36,7 @@ impl Purpose {
             Self::DeadLetters
         } else if queue == names.campaigns() {
             Self::Campaigns
-        } else if DelayTier::all().any(|tier| queue == names.delay(tier)) {
+        } else if DelayQueue::all().any(|delay_queue| queue == names.delay(delay_queue)) {
             Self::Delay
         } else {
             Self::Events
@@ -53,7 +53,7 @@ pub enum Severity {
 
 /// The effect of one key of a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Effect {
+pub struct PolicyEffect {
     /// The key and its value: `message-ttl: 60000`.
     pub key: String,
     pub severity: Severity,
@@ -68,18 +68,18 @@ const MIN_CONSUMER_TIMEOUT_MS: u64 = 10 * 60 * 1000;
 const UNREACHABLE_BYTES: u64 = 1_000_000_000_000_000;
 
 /// The harmful effects of an effective policy definition.
-pub fn effects(purpose: Purpose, definition: &Map<String, Value>) -> Vec<Effect> {
+pub fn effects(purpose: QueueRole, definition: &Map<String, Value>) -> Vec<PolicyEffect> {
     let drops = definition.get("overflow").and_then(Value::as_str).is_some_and(|overflow| overflow != "reject-publish");
     let effect = |(key, value): (&String, &Value)| {
         let (severity, description) = effect_of_key(purpose, key, value, drops)?;
-        Some(Effect { key: format!("{key}: {value}"), severity, description })
+        Some(PolicyEffect { key: format!("{key}: {value}"), severity, description })
     };
     definition.iter().filter_map(effect).collect()
 }
 
 /// `drops`: the queue drops messages when it is full, instead of refusing new ones.
-fn effect_of_key(purpose: Purpose, key: &str, value: &Value, drops: bool) -> Option<(Severity, &'static str)> {
-    use Purpose::{Campaigns, DeadLetters, Delay, Events, Replays, Retries};
+fn effect_of_key(purpose: QueueRole, key: &str, value: &Value, drops: bool) -> Option<(Severity, &'static str)> {
+    use QueueRole::{Campaigns, DeadLetters, Delay, Events, Replays, Retries};
     use Severity::{Degradation, MessageLoss};
     let effect = match (key, purpose) {
         ("max-length-bytes", Campaigns | DeadLetters)
@@ -151,7 +151,7 @@ pub struct PolicyFinding {
     pub policy: Option<String>,
     /// RabbitMQ merges the operator policy into the policy, so either may set the key.
     pub operator_policy: Option<String>,
-    pub effect: Effect,
+    pub effect: PolicyEffect,
 }
 
 impl fmt::Display for PolicyFinding {
@@ -172,7 +172,7 @@ pub(super) fn harmful_effects(
     definition: &Map<String, Value>,
 ) -> Vec<PolicyFinding> {
     let name = |name: Option<&str>| name.filter(|name| !name.is_empty()).map(str::to_owned);
-    let mut effects = effects(Purpose::of_queue(queue, names), definition);
+    let mut effects = effects(QueueRole::of_queue(queue, names), definition);
     if policy.is_none_or(str::is_empty) && operator_policy.is_none_or(str::is_empty) {
         effects.clear();
     }
@@ -201,7 +201,7 @@ pub fn exemption_commands(findings: &[PolicyFinding], vhost: &str, names: &Names
     }
     let has_operator_policy = |is_stream: bool| {
         findings.iter().any(|finding| {
-            finding.operator_policy.is_some() && Purpose::of_queue(&finding.queue, names).is_stream() == is_stream
+            finding.operator_policy.is_some() && QueueRole::of_queue(&finding.queue, names).is_stream() == is_stream
         })
     };
     if has_operator_policy(false) {
@@ -225,7 +225,7 @@ mod tests {
 
     use super::*;
 
-    fn severities(purpose: Purpose, definition: &Value) -> Vec<Severity> {
+    fn severities(purpose: QueueRole, definition: &Value) -> Vec<Severity> {
         let definition = definition.as_object().expect("an object");
         effects(purpose, definition).into_iter().map(|effect| effect.severity).collect()
     }
@@ -234,37 +234,37 @@ mod tests {
     fn the_effect_of_a_policy_depends_on_the_queue() {
         use Severity::{Degradation, MessageLoss};
         for (purpose, definition, expected) in [
-            (Purpose::Events, json!({ "max-length": 1000 }), vec![Degradation]),
-            (Purpose::Events, json!({ "max-length": 1000, "overflow": "drop-head" }), vec![MessageLoss, MessageLoss]),
-            (Purpose::Delay, json!({ "overflow": "drop-head" }), vec![MessageLoss]),
-            (Purpose::Events, json!({ "overflow": "reject-publish" }), vec![]),
-            (Purpose::Replays, json!({ "consumer-timeout": 10_000 }), vec![Degradation]),
-            (Purpose::Events, json!({ "consumer-timeout": 1_800_000 }), vec![]),
-            (Purpose::Events, json!({ "max-length": 1000, "overflow": "reject-publish" }), vec![Degradation]),
+            (QueueRole::Events, json!({ "max-length": 1000 }), vec![Degradation]),
+            (QueueRole::Events, json!({ "max-length": 1000, "overflow": "drop-head" }), vec![MessageLoss, MessageLoss]),
+            (QueueRole::Delay, json!({ "overflow": "drop-head" }), vec![MessageLoss]),
+            (QueueRole::Events, json!({ "overflow": "reject-publish" }), vec![]),
+            (QueueRole::Replays, json!({ "consumer-timeout": 10_000 }), vec![Degradation]),
+            (QueueRole::Events, json!({ "consumer-timeout": 1_800_000 }), vec![]),
+            (QueueRole::Events, json!({ "max-length": 1000, "overflow": "reject-publish" }), vec![Degradation]),
             (
-                Purpose::Retries,
+                QueueRole::Retries,
                 json!({ "max-length-bytes": 1000, "overflow": "drop-head" }),
                 vec![MessageLoss, MessageLoss],
             ),
-            (Purpose::Events, json!({ "message-ttl": 60000 }), vec![MessageLoss]),
-            (Purpose::Delay, json!({ "message-ttl": 60000 }), vec![Degradation]),
-            (Purpose::Delay, json!({ "expires": 60000 }), vec![MessageLoss]),
-            (Purpose::Events, json!({ "delivery-limit": 5 }), vec![Degradation]),
-            (Purpose::Campaigns, json!({ "max-length-bytes": 1000 }), vec![MessageLoss]),
-            (Purpose::Campaigns, json!({ "max-length-bytes": UNREACHABLE_BYTES }), vec![]),
+            (QueueRole::Events, json!({ "message-ttl": 60000 }), vec![MessageLoss]),
+            (QueueRole::Delay, json!({ "message-ttl": 60000 }), vec![Degradation]),
+            (QueueRole::Delay, json!({ "expires": 60000 }), vec![MessageLoss]),
+            (QueueRole::Events, json!({ "delivery-limit": 5 }), vec![Degradation]),
+            (QueueRole::Campaigns, json!({ "max-length-bytes": 1000 }), vec![MessageLoss]),
+            (QueueRole::Campaigns, json!({ "max-length-bytes": UNREACHABLE_BYTES }), vec![]),
             (
-                Purpose::DeadLetters,
+                QueueRole::DeadLetters,
                 json!({ "max-length-bytes": UNREACHABLE_BYTES, "max-age": "1D" }),
                 vec![MessageLoss],
             ),
-            (Purpose::DeadLetters, json!({ "max-age": "1D" }), vec![MessageLoss]),
-            (Purpose::DeadLetters, json!({ "max-length": 5, "message-ttl": 1 }), vec![]),
+            (QueueRole::DeadLetters, json!({ "max-age": "1D" }), vec![MessageLoss]),
+            (QueueRole::DeadLetters, json!({ "max-length": 5, "message-ttl": 1 }), vec![]),
             (
-                Purpose::Events,
+                QueueRole::Events,
                 json!({ "ha-mode": "all", "dead-letter-exchange": "x", "queue-leader-locator": "balanced" }),
                 vec![],
             ),
-            (Purpose::Events, json!({}), vec![]),
+            (QueueRole::Events, json!({}), vec![]),
         ] {
             assert_eq!(severities(purpose, &definition), expected, "{purpose:?} {definition}");
         }
@@ -294,7 +294,7 @@ mod tests {
         let both =
             exemption_commands(&[findings("waypost.events"), findings("waypost.dead-letters")].concat(), "/", &names);
         assert_eq!(both, [commands[0].as_str(), expected]);
-        assert_eq!(Purpose::of_queue("waypost.delay.32", &names), Purpose::Delay);
-        assert_eq!(Purpose::of_queue("waypost.events.3", &names), Purpose::Events);
+        assert_eq!(QueueRole::of_queue("waypost.delay.32", &names), QueueRole::Delay);
+        assert_eq!(QueueRole::of_queue("waypost.events.3", &names), QueueRole::Events);
     }
 }

@@ -27,7 +27,7 @@ use waypost_core::ids::ReplayRef;
 use super::BrokerError;
 use super::connection::{self, ConnectionConfig, reconnect_delays};
 use super::topology::Topology;
-use super::topology_status::{Object, ObjectKind};
+use super::topology_status::{BrokerObject, ObjectKind};
 use super::{REPLAY_ID, REPLAY_OF};
 use channels::Channels;
 
@@ -116,13 +116,13 @@ pub enum PublisherStatus {
 /// Cheap to clone. The connection closes when the last clone is dropped.
 #[derive(Clone)]
 pub struct Publisher {
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<PublishRequest>,
     status: Arc<RwLock<PublisherStatus>>,
     /// A connection that was opened before this time must be replaced.
     replace_before: Arc<watch::Sender<Option<Instant>>>,
 }
 
-struct Request {
+struct PublishRequest {
     message: Arc<OutboundMessage>,
     reply: oneshot::Sender<Result<(), PublishError>>,
 }
@@ -153,7 +153,7 @@ impl Publisher {
     pub async fn publish(&self, message: impl Into<Arc<OutboundMessage>>) -> Result<(), PublishError> {
         let (reply, confirmed) = oneshot::channel();
         let message = message.into();
-        self.requests.send(Request { message, reply }).await.map_err(|_| PublishError::Stopping)?;
+        self.requests.send(PublishRequest { message, reply }).await.map_err(|_| PublishError::Stopping)?;
         confirmed.await.unwrap_or(Err(PublishError::Stopping))
     }
 
@@ -192,14 +192,14 @@ impl Publisher {
 }
 
 struct PendingConfirm {
-    request: Request,
+    request: PublishRequest,
     published_at: Instant,
 }
 
 struct PublisherTask {
     connection: ConnectionConfig,
     topology: Topology,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<PublishRequest>,
     /// By id. Ids count up in the order of arrival.
     unconfirmed: HashMap<u64, PendingConfirm>,
     next_id: u64,
@@ -209,7 +209,7 @@ struct PublisherTask {
     unbound_exchanges: BTreeSet<String>,
 }
 
-/// The id of a message, and the broker's answer.
+/// The id of a message, and the broker's response.
 type Confirm = BoxFuture<'static, (u64, lapin::Result<Confirmation>)>;
 type Confirms = FuturesUnordered<Confirm>;
 
@@ -244,7 +244,7 @@ impl PublisherTask {
         let connection = self.connection.connect("waypost publisher").await?;
         self.topology.declare(&connection).await?;
         for exchange in std::mem::take(&mut self.unbound_exchanges) {
-            self.topology.status.record_repair(Object::new(ObjectKind::Binding, exchange));
+            self.topology.status.record_repair(BrokerObject::new(ObjectKind::Binding, exchange));
         }
         let channels = Channels::open(&connection, &self.topology.names).await?;
         if self.set_status(PublisherStatus::Up) != PublisherStatus::Up {
@@ -283,14 +283,14 @@ impl PublisherTask {
                 }
                 _ = ticks.tick() => self.check_connection(&connection)?,
                 _ = replace_before.wait_for(|limit| limit.is_some_and(|limit| opened < limit)) => {
-                    let error = "a confirmed record is missing in its stream".to_owned();
+                    let error = "a confirmed record is missing from its stream".to_owned();
                     return Err(BrokerError::ChannelFailed { operation: "publishing", error });
                 }
             }
         }
     }
 
-    fn track(&mut self, request: Request) {
+    fn track(&mut self, request: PublishRequest) {
         self.unconfirmed.insert(self.next_id, PendingConfirm { request, published_at: Instant::now() });
         self.next_id += 1;
     }
@@ -328,7 +328,7 @@ impl PublisherTask {
                 Ok(confirmation) => confirmation,
                 Err(error) => {
                     if let Some(limit) = parse_size_limit(&error.to_string()) {
-                        self.answer_too_large(limit);
+                        self.fail_too_large(limit);
                     }
                     failed = Some(error);
                     continue;
@@ -347,13 +347,15 @@ impl PublisherTask {
             return Err(BrokerError::channel_failed("waiting for a confirm")(error));
         }
         if !returned.is_empty() {
-            self.answer_returned(&returned);
+            self.fail_unroutable(&returned);
             let error =
                 "the broker returned a message: a queue or binding is missing. Declaring all of them".to_owned();
             return Err(BrokerError::ChannelFailed { operation: "publishing", error });
         }
         for (id, acknowledged) in results {
-            if let Some(PendingConfirm { request: Request { message, reply }, .. }) = self.unconfirmed.remove(&id) {
+            if let Some(PendingConfirm { request: PublishRequest { message, reply }, .. }) =
+                self.unconfirmed.remove(&id)
+            {
                 let result = if acknowledged { Ok(()) } else { Err(PublishError::Refused(message.to.clone())) };
                 // Sending fails if the caller stopped waiting.
                 let _ = reply.send(result);
@@ -363,18 +365,18 @@ impl PublisherTask {
     }
 
     /// The broker closed the channel because of one of these messages and would do so again.
-    fn answer_too_large(&mut self, limit: usize) {
+    fn fail_too_large(&mut self, limit: usize) {
         let too_large = self.unconfirmed.extract_if(|_, pending| pending.request.message.body.len() > limit);
-        for (_, PendingConfirm { request: Request { message, reply }, .. }) in too_large {
+        for (_, PendingConfirm { request: PublishRequest { message, reply }, .. }) in too_large {
             let _ = reply.send(Err(PublishError::TooLarge { bytes: message.body.len(), limit }));
         }
     }
 
     /// Only returned messages are certain. The others are published again on the next connection.
-    fn answer_returned(&mut self, message_ids: &HashSet<String>) {
+    fn fail_unroutable(&mut self, message_ids: &HashSet<String>) {
         let returned =
             self.unconfirmed.extract_if(|_, pending| message_ids.contains(&pending.request.message.message_id));
-        for (_, PendingConfirm { request: Request { message, reply }, .. }) in returned {
+        for (_, PendingConfirm { request: PublishRequest { message, reply }, .. }) in returned {
             if let Destination::Exchange { name, .. } = &message.to {
                 self.unbound_exchanges.insert(name.clone());
             }

@@ -8,7 +8,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 
 use super::BrokerError;
-use super::delay_queues::DelayTier;
+use super::delay_queues::DelayQueue;
 use super::names::Names;
 use super::subscription::{StartAt, Subscription};
 
@@ -84,7 +84,12 @@ pub async fn total_messages(connection: &Connection, names: &Names, events: &[St
 }
 
 fn queue_names(names: &Names, events: &[String]) -> Vec<String> {
-    events.iter().cloned().chain([names.retries()]).chain(DelayTier::all().map(|tier| names.delay(tier))).collect()
+    events
+        .iter()
+        .cloned()
+        .chain([names.retries()])
+        .chain(DelayQueue::all().map(|delay_queue| names.delay(delay_queue)))
+        .collect()
 }
 
 async fn read_stats(channel: &Channel, queue: &str) -> Result<QueueStats, BrokerError> {

@@ -8,7 +8,7 @@ use super::BrokerError;
 use super::declare;
 use super::names::Names;
 use super::topology::{Binding, Topology};
-use super::topology_status::{Object, ObjectKind, TopologyProblem};
+use super::topology_status::{BrokerObject, ObjectKind, TopologyProblem};
 
 #[derive(Debug, Default)]
 pub(super) struct TopologyCheck {
@@ -79,7 +79,7 @@ struct Checker<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Presence {
+enum ObjectPresence {
     Present,
     Missing,
 }
@@ -96,24 +96,24 @@ impl Checker<'_> {
             self.channel().await?.exchange_declare(name.into(), kind.clone(), passive, FieldTable::default()).await;
         let Some(presence) = self.presence(exists).await? else { return Ok(()) };
         let declared = declare::exchange(self.channel().await?, name, kind, arguments).await;
-        self.record_declaration(Object::new(ObjectKind::Exchange, name), presence, declared).await
+        self.record_declaration(BrokerObject::new(ObjectKind::Exchange, name), presence, declared).await
     }
 
     async fn check_queue(&mut self, name: &str, arguments: FieldTable) -> Result<(), BrokerError> {
         let Some(presence) = self.queue_presence(name).await? else { return Ok(()) };
         let declared = declare::queue(self.channel().await?, name, arguments).await;
-        self.record_declaration(Object::new(self.queue_kind(name), name), presence, declared).await
+        self.record_declaration(BrokerObject::new(self.queue_kind(name), name), presence, declared).await
     }
 
     /// Reports a missing stream and does not declare it.
     async fn check_campaigns_stream(&mut self, name: &str, arguments: FieldTable) -> Result<(), BrokerError> {
         match self.queue_presence(name).await? {
-            Some(Presence::Present) => self.check_queue(name, arguments).await,
-            Some(Presence::Missing) => {
+            Some(ObjectPresence::Present) => self.check_queue(name, arguments).await,
+            Some(ObjectPresence::Missing) => {
                 let why = "it holds the configuration, so a worker does not declare it again on its own. \
                            Workers continue with the configuration that they have"
                     .to_owned();
-                let object = Object::new(ObjectKind::Stream, name);
+                let object = BrokerObject::new(ObjectKind::Stream, name);
                 self.check.problems.push(TopologyProblem::Missing { object, why });
                 Ok(())
             }
@@ -121,7 +121,7 @@ impl Checker<'_> {
         }
     }
 
-    async fn queue_presence(&mut self, name: &str) -> Result<Option<Presence>, BrokerError> {
+    async fn queue_presence(&mut self, name: &str) -> Result<Option<ObjectPresence>, BrokerError> {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let exists = self.channel().await?.queue_declare(name.into(), passive, FieldTable::default()).await;
         if let Ok(queue) = &exists
@@ -136,25 +136,25 @@ impl Checker<'_> {
 
     /// Interprets the result of a passive declaration. `None` if it shows nothing: a queue without a leader, for
     /// example, exists and does not answer.
-    async fn presence(&mut self, exists: lapin::Result<()>) -> Result<Option<Presence>, BrokerError> {
-        let Err(error) = exists else { return Ok(Some(Presence::Present)) };
+    async fn presence(&mut self, exists: lapin::Result<()>) -> Result<Option<ObjectPresence>, BrokerError> {
+        let Err(error) = exists else { return Ok(Some(ObjectPresence::Present)) };
         let missing = error.to_string().contains("NOT_FOUND");
         // This fails if not only the channel but the connection is lost.
         self.channel().await?;
         if !missing {
             tracing::debug!(%error, "broker object not checked");
         }
-        Ok(missing.then_some(Presence::Missing))
+        Ok(missing.then_some(ObjectPresence::Missing))
     }
 
     async fn record_declaration(
         &mut self,
-        object: Object,
-        presence: Presence,
+        object: BrokerObject,
+        presence: ObjectPresence,
         declared: Result<(), BrokerError>,
     ) -> Result<(), BrokerError> {
         match declared {
-            Ok(()) if presence == Presence::Missing => {
+            Ok(()) if presence == ObjectPresence::Missing => {
                 self.check.restored = true;
                 let is_bound = |binding: &Binding| [&binding.source, &binding.destination].contains(&&object.name);
                 if self.topology.bindings().iter().any(is_bound) {
@@ -173,10 +173,10 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn record_problem(&mut self, object: Object, presence: Presence, error: BrokerError) {
+    fn record_problem(&mut self, object: BrokerObject, presence: ObjectPresence, error: BrokerError) {
         let problem = match permanent_problem(error, &self.topology.names) {
             Ok(problem) => problem,
-            Err(error) if presence == Presence::Missing => {
+            Err(error) if presence == ObjectPresence::Missing => {
                 TopologyProblem::Missing { object, why: format!("declaring it failed: {error}") }
             }
             // The object exists. Its users notice that it does not answer now.

@@ -1,11 +1,11 @@
 //! Consumes a queue and replaces its channel when the channel is stuck or old.
 //!
-//! One frame can acknowledge many messages, but only up to the first unfinished one. So a few requests that hang would
-//! make each later message cost a frame of its own. The consumer then opens a new channel. The old channel gets no more
-//! messages, keeps the unfinished ones, and closes after the last of them.
+//! One frame can acknowledge many messages, but only up to the first unacknowledged one. So a few requests that hang
+//! would make each later message cost a frame of its own. The consumer then opens a new channel. The old channel gets
+//! no more messages, keeps the unacknowledged ones, and closes after the last of them.
 //!
-//! An old channel is also replaced as soon as it has no unfinished messages. After a queue lost its leader, RabbitMQ
-//! can hold messages for a channel that never received them, and delivers them again when the channel closes.
+//! An old channel is also replaced as soon as it has no unacknowledged messages. After a queue lost its leader,
+//! RabbitMQ can hold messages for a channel that never received them, and delivers them again when the channel closes.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,13 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::BrokerError;
-use super::acks::{Acks, Outstanding};
+use super::acks::{Acks, UnackedCount};
 use super::subscription::{ACK_FLUSH_TIMEOUT, Message, Subscription};
 
-/// A channel of this age is replaced as soon as it has no unfinished messages.
+/// A channel of this age is replaced as soon as it has no unacknowledged messages.
 const MAX_IDLE_CHANNEL_AGE: Duration = Duration::from_secs(30);
 
-/// A channel of this age is replaced although messages are unfinished: RabbitMQ may hold messages that it counts as
+/// A channel of this age is replaced although messages are unacknowledged: RabbitMQ may hold messages that it counts as
 /// delivered.
 const MAX_BUSY_CHANNEL_AGE: Duration = Duration::from_secs(600);
 
@@ -34,18 +34,18 @@ const RECOVERY_WINDOW: Duration = Duration::from_secs(5);
 const IN_FLIGHT_BYTES: f64 = 32.0 * 1024.0 * 1024.0;
 
 /// The window of a connection's first channel, until the size of messages is known. With a larger one, a batch of
-/// messages that is too large for the memory of a worker would also end the next worker.
+/// messages that is too large for the memory of a worker would also exhaust the memory of the next worker.
 const INITIAL_WINDOW: u16 = 16;
 
 pub struct ReceivedMessage {
     pub message: Message,
     /// Acknowledges the message. Other messages may belong to another channel.
     pub acks: Acks,
-    pub origin: DeliveryOrigin,
+    pub source: MessageSource,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeliveryOrigin {
+pub enum MessageSource {
     /// Delivered from the queue when the message was ready.
     Queued,
     /// The broker held the message, unacknowledged, for a previous channel that never received it.
@@ -98,7 +98,7 @@ pub struct RotatingConsumer<'a> {
     queue: &'a str,
     window: Window,
     current: Subscription,
-    /// The previous channel, while it still has received messages to return.
+    /// The previous channel, while it still has received messages to pass on.
     previous: Option<Subscription>,
     retired: Vec<RetiredChannel>,
     /// When the current channel was opened.
@@ -109,7 +109,7 @@ pub struct RotatingConsumer<'a> {
 
 /// A channel that receives no more messages.
 struct RetiredChannel {
-    outstanding: Outstanding,
+    unacked: UnackedCount,
     /// Ends when the channel is closed.
     closing: JoinHandle<()>,
 }
@@ -152,7 +152,7 @@ impl<'a> RotatingConsumer<'a> {
             }
             if let Some(previous) = &mut self.previous {
                 if let Some(message) = previous.next_before_end().await? {
-                    return Ok(ReceivedMessage { message, acks: previous.acks(), origin: DeliveryOrigin::Queued });
+                    return Ok(ReceivedMessage { message, acks: previous.acks(), source: MessageSource::Queued });
                 }
                 self.retire_previous();
             }
@@ -160,8 +160,8 @@ impl<'a> RotatingConsumer<'a> {
             if let Ok(message) = timeout(wait, self.current.next()).await {
                 let (message, acks) = (message?, self.current.acks());
                 self.window.record(message.body.len());
-                let origin = self.origin(&message);
-                return Ok(ReceivedMessage { message, acks, origin });
+                let source = self.source(&message);
+                return Ok(ReceivedMessage { message, acks, source });
             }
         }
     }
@@ -180,28 +180,28 @@ impl<'a> RotatingConsumer<'a> {
         Ok(())
     }
 
-    fn origin(&self, message: &Message) -> DeliveryOrigin {
+    fn source(&self, message: &Message) -> MessageSource {
         let recently_renewed = self.renewed_at.is_some_and(|renewed_at| renewed_at.elapsed() < RECOVERY_WINDOW);
         if !recently_renewed || !message.redelivered {
-            return DeliveryOrigin::Queued;
+            return MessageSource::Queued;
         }
         tracing::warn!(queue = self.queue, message_id = message.message_id, "message recovered");
-        DeliveryOrigin::Recovered
+        MessageSource::Recovered
     }
 
     fn retire_previous(&mut self) {
         let Some(previous) = self.previous.take() else { return };
         self.retired.retain(|retired| !retired.closing.is_finished());
-        let outstanding = previous.acks().outstanding();
-        tracing::debug!(queue = self.queue, unfinished = outstanding.count(), "consumer channel replaced");
-        self.retired.push(RetiredChannel { outstanding, closing: tokio::spawn(previous.finish()) });
+        let unacked = previous.acks().unacked_count();
+        tracing::debug!(queue = self.queue, unacked = unacked.count(), "consumer channel replaced");
+        self.retired.push(RetiredChannel { unacked, closing: tokio::spawn(previous.finish()) });
     }
 
-    /// Whether retired channels have few enough unfinished messages to retire another channel.
+    /// Whether retired channels have few enough unacknowledged messages to retire another channel.
     fn may_rotate(&mut self) -> bool {
         self.retired.retain(|retired| !retired.closing.is_finished());
-        let unfinished: usize = self.retired.iter().map(|retired| retired.outstanding.count()).sum();
-        unfinished < usize::from((self.window.max / 2).max(1))
+        let unacked: usize = self.retired.iter().map(|retired| retired.unacked.count()).sum();
+        unacked < usize::from((self.window.max / 2).max(1))
     }
 
     /// Stops consuming. Messages that the broker has already sent still arrive.

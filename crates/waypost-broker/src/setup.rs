@@ -5,11 +5,11 @@ use std::time::Duration;
 use lapin::Connection;
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 
-use super::delay_queues::DelayTier;
+use super::delay_queues::DelayQueue;
 use super::topology::Topology;
 use super::{BrokerError, declare, restore};
 
-/// Limit for all declarations. Without an answer the caller reconnects.
+/// Limit for all declarations. Without a response the caller reconnects.
 const DECLARE_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Topology {
@@ -22,7 +22,7 @@ impl Topology {
     pub async fn declare(&self, connection: &Connection) -> Result<(), BrokerError> {
         let declared = tokio::time::timeout(DECLARE_TIMEOUT, self.declare_all(connection)).await;
         declared.unwrap_or_else(|_| {
-            let error = format!("no answer within {} s", DECLARE_TIMEOUT.as_secs());
+            let error = format!("no response within {} s", DECLARE_TIMEOUT.as_secs());
             Err(BrokerError::ChannelFailed { operation: "declaring queues and exchanges", error })
         })
     }
@@ -55,7 +55,7 @@ impl Topology {
         let names = &self.names;
         let mut queues = vec![names.retries(), names.dead_letters(), names.campaigns(), names.replays()];
         queues.extend(names.event_queues(self.shards));
-        queues.extend(DelayTier::all().map(|tier| names.delay(tier)));
+        queues.extend(DelayQueue::all().map(|delay_queue| names.delay(delay_queue)));
         for queue in queues {
             let deleted = channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
             deleted.map_err(BrokerError::channel_failed("deleting a queue"))?;

@@ -8,10 +8,10 @@ use super::topology::{self, MAX_SHARDS, Topology};
 use super::{BrokerError, declare};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unbinding {
+pub(super) enum UnbindOutcome {
     Done,
     /// Another worker is removing its own surplus bindings.
-    Busy,
+    LockedByOther,
 }
 
 impl Topology {
@@ -34,9 +34,11 @@ impl Topology {
             surplus.push(name);
         }
         match self.unbind_surplus(connection).await {
-            Ok(Unbinding::Done) => {}
+            Ok(UnbindOutcome::Done) => {}
             // The topology keeper of this worker tries again.
-            Ok(Unbinding::Busy) => tracing::debug!("surplus bindings not removed: another worker removes its own"),
+            Ok(UnbindOutcome::LockedByOther) => {
+                tracing::debug!("surplus bindings not removed: another worker removes its own")
+            }
             Err(error) => tracing::warn!(%error, "surplus bindings not removed"),
         }
         if !surplus.is_empty() {
@@ -51,7 +53,7 @@ impl Topology {
     /// Workers with different numbers of shards may run at the same time, and each removes bindings that another needs.
     /// So only one worker at a time declares its own bindings and then removes the surplus ones. The bindings of the
     /// last worker are complete.
-    pub(super) async fn unbind_surplus(&self, connection: &Connection) -> Result<Unbinding, BrokerError> {
+    pub(super) async fn unbind_surplus(&self, connection: &Connection) -> Result<UnbindOutcome, BrokerError> {
         let channel = connection.create_channel().await.map_err(BrokerError::channel_failed("opening a channel"))?;
         // An exclusive queue is the lock: it belongs to one connection and disappears with the connection.
         let lock = format!("{}.unbinding", self.names.events());
@@ -60,7 +62,7 @@ impl Topology {
             channel.queue_declare(lock.as_str().into(), options, topology::queue_type_arguments("classic")).await
         {
             if error.to_string().contains("RESOURCE_LOCKED") {
-                return Ok(Unbinding::Busy);
+                return Ok(UnbindOutcome::LockedByOther);
             }
             return Err(BrokerError::channel_failed("locking the bindings")(error));
         }
@@ -77,7 +79,7 @@ impl Topology {
         unbound?;
         unlocked?;
         tracing::debug!(shards = self.shards, "surplus bindings removed");
-        Ok(Unbinding::Done)
+        Ok(UnbindOutcome::Done)
     }
 
     async fn bind_and_unbind(&self, channel: &Channel) -> Result<(), BrokerError> {

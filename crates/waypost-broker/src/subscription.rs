@@ -31,8 +31,8 @@ pub struct Message {
     pub body: Vec<u8>,
     /// Whether the broker delivered it before.
     pub redelivered: bool,
-    /// How often the message was returned to a queue. Counts against the broker's delivery limit.
-    pub returns: u64,
+    /// How often the message was requeued. Counts against the broker's delivery limit.
+    pub requeues: u64,
     /// The AMQP `message_id`.
     pub message_id: Option<String>,
     /// `None` if the message does not come from a stream.
@@ -58,7 +58,7 @@ impl From<Delivery> for Message {
             tag: delivery.delivery_tag,
             redelivered: delivery.redelivered,
             // At the first delivery, the header may come from another queue or from the publisher.
-            returns: if delivery.redelivered { number_header(headers, DELIVERY_COUNT).unwrap_or(0) } else { 0 },
+            requeues: if delivery.redelivered { number_header(headers, DELIVERY_COUNT).unwrap_or(0) } else { 0 },
             offset,
             message_id: delivery.properties.message_id().as_ref().map(ToString::to_string),
             trace,
@@ -148,7 +148,7 @@ impl Subscription {
     /// Whether all received messages are finished.
     pub fn is_idle(&self) -> bool {
         // The subscription itself holds one clone.
-        self.acks.outstanding().count() <= 1
+        self.acks.unacked_count().count() <= 1
     }
 
     /// The next message. No message is lost if the future is dropped.
@@ -163,7 +163,7 @@ impl Subscription {
         self.next_before_end().await?.ok_or_else(cancelled)
     }
 
-    /// The next message; `None` if the consumer was cancelled and all messages sent before have been returned.
+    /// The next message; `None` if the consumer was cancelled and there are no more messages that were sent before.
     ///
     /// # Errors
     /// [`BrokerError::ChannelFailed`].

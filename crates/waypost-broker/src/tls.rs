@@ -13,14 +13,16 @@ pub fn authorities(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = certificates(pem)?;
     let mut roots = rustls::RootCertStore::empty();
     for certificate in &certificates {
-        roots.add(certificate.clone()).map_err(|error| format!("has a certificate of no authority: {error}"))?;
+        roots
+            .add(certificate.clone())
+            .map_err(|error| format!("contains a certificate that cannot be a certificate authority: {error}"))?;
     }
     Ok(certificates)
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let certificates = certificates.map_err(|error| format!("not PEM that can be read: {error}"))?;
+    let certificates = certificates.map_err(|error| format!("is not valid PEM: {error}"))?;
     if certificates.is_empty() {
         return Err("has no certificate: a PEM file begins with -----BEGIN CERTIFICATE-----".to_owned());
     }
@@ -43,7 +45,7 @@ impl Identity {
         let identity = Self { chain: read(chain)?, key: read(key)? };
         let certificates = certificates(&identity.chain).map_err(|error| format!("{} {error}", chain.display()))?;
         let private_key = PrivateKeyDer::from_pem_slice(&identity.key)
-            .map_err(|error| format!("{} has no private key that can be read: {error}", key.display()))?;
+            .map_err(|error| format!("{} has no readable private key: {error}", key.display()))?;
         server(certificates, private_key)
             .map_err(|error| format!("{} and {} do not belong together: {error}", chain.display(), key.display()))?;
         Ok(identity)

@@ -5,19 +5,20 @@ use std::time::Duration;
 use lapin::ExchangeKind;
 use lapin::types::{AMQPValue, FieldTable};
 
-use super::delay_queues::DelayTier;
+use super::delay_queues::DelayQueue;
 use super::names::Names;
 use super::topology_status::TopologyStatus;
 
-/// After this many returns the broker dead-letters a message as poison. A lost connection counts as a return of each
+/// The broker dead-letters a message as poison after it was requeued this often. A lost connection requeues each
 /// message in flight, so a few restarts must stay far below the limit.
 pub(super) const DELIVERY_LIMIT: u32 = 100;
 
-/// A worker dead-letters a message after this many returns. The limit is below `DELIVERY_LIMIT` so that RabbitMQ rarely
-/// does it: before 3.13 it does not keep the reason in a stream, and 4.3.6 fails on properties that are not UTF-8.
-pub const MAX_RETURNS: u64 = 90;
+/// A worker dead-letters a message after it was requeued this often. The limit is below `DELIVERY_LIMIT` so that
+/// RabbitMQ rarely does it: before 3.13 it does not keep the reason in a stream, and 4.3.6 fails on properties that are
+/// not UTF-8.
+pub const MAX_REQUEUES: u64 = 90;
 
-const _: () = assert!(MAX_RETURNS < DELIVERY_LIMIT as u64);
+const _: () = assert!(MAX_REQUEUES < DELIVERY_LIMIT as u64);
 
 /// Retention deletes whole segments. With the default of 500 MB, a stream with few dead letters would keep them for
 /// years.
@@ -94,7 +95,7 @@ impl Topology {
         let mut queues = vec![(names.dead_letters(), self.dead_letter_stream())];
         queues.extend(names.event_queues(self.shards).into_iter().map(|name| (name, self.work_queue())));
         queues.push((names.retries(), self.work_queue()));
-        queues.extend(DelayTier::all().map(|tier| (names.delay(tier), self.delay_queue(tier))));
+        queues.extend(DelayQueue::all().map(|delay_queue| (names.delay(delay_queue), self.delay_queue(delay_queue))));
         queues.push((names.replays(), self.replay_queue()));
         queues.push((names.campaigns(), arguments([("x-queue-type", text("stream"))])));
         queues
@@ -141,10 +142,10 @@ impl Topology {
 
     /// Without `at-least-once`, which needs `reject-publish`, an expired message could be lost on its way to the
     /// retries queue. There is no `x-expires`, because it would delete the messages with the queue.
-    fn delay_queue(&self, tier: DelayTier) -> FieldTable {
+    fn delay_queue(&self, delay_queue: DelayQueue) -> FieldTable {
         arguments([
             ("x-queue-type", text("quorum")),
-            ("x-message-ttl", number(tier.milliseconds())),
+            ("x-message-ttl", number(delay_queue.milliseconds())),
             ("x-dead-letter-exchange", text("")),
             ("x-dead-letter-routing-key", text(&self.names.retries())),
             ("x-dead-letter-strategy", text("at-least-once")),

@@ -10,12 +10,12 @@ use lapin::Connection;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::binding_probe::{self, ProbeOutcome};
 use super::connection::{self, ConnectionConfig, reconnect_delays};
-use super::probe::{self, ProbeOutcome};
 use super::restore::{self, CampaignsStream, TopologyCheck};
-use super::shards::Unbinding;
+use super::shards::UnbindOutcome;
 use super::topology::Topology;
-use super::topology_status::{Object, ObjectKind, TopologyProblem};
+use super::topology_status::{BrokerObject, ObjectKind, TopologyProblem};
 use super::{BrokerError, declare};
 
 /// Time between two checks. A loss must be noticed within 10 s.
@@ -99,7 +99,7 @@ impl TopologyKeeper {
             restore::check_topology(&self.topology, connection, CampaignsStream::Report).await?;
         if restored {
             // The bindings of a deleted object are deleted with it. This is not another loss.
-            self.collect(self.declare_bindings(connection).await, &mut problems);
+            self.add_if_permanent(self.declare_bindings(connection).await, &mut problems);
         }
         let is_consumed = min_consumers.is_some_and(|consumers| consumers > 0);
         // While events wait, probes wait among them, so every second check skips the bindings. It must not declare them
@@ -113,7 +113,10 @@ impl TopologyKeeper {
                 problems.push(problem.clone());
             }
         }
-        self.collect(probe::check_default_exchange(connection, &self.topology.names).await, &mut problems);
+        self.add_if_permanent(
+            binding_probe::check_default_exchange(connection, &self.topology.names).await,
+            &mut problems,
+        );
         // Distinguishes a lost connection from a refusal on one channel.
         if !connection.status().connected() {
             return Err(BrokerError::ChannelFailed {
@@ -133,44 +136,44 @@ impl TopologyKeeper {
     ) -> Vec<TopologyProblem> {
         let mut problems = Vec::new();
         let probe_result = if is_consumed {
-            probe::publish(connection, &self.topology.names).await
+            binding_probe::publish(connection, &self.topology.names).await
         } else {
             // Without a consumer, probes would accumulate in the queue.
             Ok(ProbeOutcome::Unknown)
         };
         match probe_result {
-            Ok(ProbeOutcome::Returned) => self.restore_binding(connection, &mut problems).await,
+            Ok(ProbeOutcome::Unroutable) => self.restore_binding(connection, &mut problems).await,
             Ok(ProbeOutcome::Routed | ProbeOutcome::Unknown) => {
-                self.collect(self.declare_bindings(connection).await, &mut problems);
+                self.add_if_permanent(self.declare_bindings(connection).await, &mut problems);
             }
-            Err(error) => self.collect(Err(error), &mut problems),
+            Err(error) => self.add_if_permanent(Err(error), &mut problems),
         }
         if unbound_at.elapsed() >= UNBIND_INTERVAL {
             match self.topology.unbind_surplus(connection).await {
-                Ok(Unbinding::Done) => *unbound_at = Instant::now(),
+                Ok(UnbindOutcome::Done) => *unbound_at = Instant::now(),
                 // The next check tries again.
-                Ok(Unbinding::Busy) => {}
-                Err(error) => self.collect(Err(error), &mut problems),
+                Ok(UnbindOutcome::LockedByOther) => {}
+                Err(error) => self.add_if_permanent(Err(error), &mut problems),
             }
         }
         problems
     }
 
     async fn restore_binding(&self, connection: &Connection, problems: &mut Vec<TopologyProblem>) {
-        let object = Object::new(ObjectKind::Binding, self.topology.names.events());
+        let object = BrokerObject::new(ObjectKind::Binding, self.topology.names.events());
         if let Err(error) = self.declare_bindings(connection).await {
             let why = format!("declaring it failed: {error}. Published events are lost until the binding exists again");
             problems.push(TopologyProblem::Missing { object, why });
-            self.collect(Err(error), problems);
+            self.add_if_permanent(Err(error), problems);
             return;
         }
-        match probe::publish(connection, &self.topology.names).await {
-            Ok(ProbeOutcome::Returned) => {
+        match binding_probe::publish(connection, &self.topology.names).await {
+            Ok(ProbeOutcome::Unroutable) => {
                 let why = "a worker declared it again, but events still reach no queue".to_owned();
                 problems.push(TopologyProblem::Missing { object, why });
             }
             Ok(ProbeOutcome::Routed | ProbeOutcome::Unknown) => self.topology.status.record_repair(object),
-            Err(error) => self.collect(Err(error), problems),
+            Err(error) => self.add_if_permanent(Err(error), problems),
         }
     }
 
@@ -183,7 +186,7 @@ impl TopologyKeeper {
     }
 
     /// Adds a permanent error to the problems. The next check repeats after any other error.
-    fn collect(&self, result: Result<(), BrokerError>, problems: &mut Vec<TopologyProblem>) {
+    fn add_if_permanent(&self, result: Result<(), BrokerError>, problems: &mut Vec<TopologyProblem>) {
         let Err(error) = result else { return };
         match restore::permanent_problem(error, &self.topology.names) {
             Ok(problem) if problems.contains(&problem) => {}

@@ -47,13 +47,13 @@ impl ObjectKind {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Object {
+pub struct BrokerObject {
     pub kind: ObjectKind,
     /// For a binding, the name of the source exchange.
     pub name: String,
 }
 
-impl Object {
+impl BrokerObject {
     pub fn new(kind: ObjectKind, name: impl Into<String>) -> Self {
         Self { kind, name: name.into() }
     }
@@ -76,7 +76,7 @@ impl Object {
     }
 }
 
-impl fmt::Display for Object {
+impl fmt::Display for BrokerObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             ObjectKind::Binding => write!(f, "the binding of exchange {}", self.name),
@@ -90,7 +90,7 @@ impl fmt::Display for Object {
 pub enum TopologyProblem {
     #[error("{object} is missing: {why}")]
     Missing {
-        object: Object,
+        object: BrokerObject,
         /// Why the worker did not declare it again.
         why: String,
     },
@@ -140,7 +140,7 @@ impl fmt::Display for OverdueCheck {
 /// An object that was missing and was declared again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repair {
-    pub object: Object,
+    pub object: BrokerObject,
     /// When the object was declared again.
     pub at: DateTime<Utc>,
 }
@@ -154,10 +154,10 @@ impl fmt::Display for Repair {
 
 /// The status as this process knows it. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct TopologyStatus(Arc<State>);
+pub struct TopologyStatus(Arc<TopologyState>);
 
 #[derive(Debug)]
-struct State {
+struct TopologyState {
     declared: watch::Sender<bool>,
     problems: Mutex<Vec<TopologyProblem>>,
     last_check: Mutex<LastCheck>,
@@ -184,7 +184,7 @@ impl Default for TopologyStatus {
     fn default() -> Self {
         let (problems, repairs) = (Mutex::default(), Mutex::default());
         let last_check = Mutex::new(LastCheck { at: Instant::now(), error: None });
-        Self(Arc::new(State { declared: watch::Sender::new(false), problems, last_check, repairs }))
+        Self(Arc::new(TopologyState { declared: watch::Sender::new(false), problems, last_check, repairs }))
     }
 }
 
@@ -237,7 +237,7 @@ impl TopologyStatus {
     }
 
     /// Records that a missing object was declared again.
-    pub(super) fn record_repair(&self, object: Object) {
+    pub(super) fn record_repair(&self, object: BrokerObject) {
         let at = Utc::now();
         let repair = Repair { object, at };
         let mut repairs = lock(&self.0.repairs);
@@ -248,7 +248,7 @@ impl TopologyStatus {
         if repairs.latest.iter().any(is_same_loss) {
             return;
         }
-        let Object { kind, name } = &repair.object;
+        let BrokerObject { kind, name } = &repair.object;
         tracing::error!(
             kind = kind.as_str(),
             name,
@@ -287,9 +287,9 @@ mod tests {
     fn one_loss_is_counted_once_and_the_repair_describes_the_consequence() {
         let status = TopologyStatus::default();
         for _ in 0..2 {
-            status.record_repair(Object::new(ObjectKind::Queue, "waypost.events"));
+            status.record_repair(BrokerObject::new(ObjectKind::Queue, "waypost.events"));
         }
-        status.record_repair(Object::new(ObjectKind::Binding, "waypost.events"));
+        status.record_repair(BrokerObject::new(ObjectKind::Binding, "waypost.events"));
         let repairs: Vec<String> = status.recent_repairs().iter().map(ToString::to_string).collect();
         assert_eq!(repairs.len(), 2);
         assert!(repairs[0].starts_with("the binding of exchange waypost.events was missing"), "{repairs:?}");
@@ -306,7 +306,7 @@ mod tests {
         status.set_declared();
         assert_eq!(status.overdue_check(), None);
 
-        let object = Object::new(ObjectKind::Stream, "waypost.campaigns");
+        let object = BrokerObject::new(ObjectKind::Stream, "waypost.campaigns");
         let missing = TopologyProblem::Missing { object, why: "deleted".to_owned() };
         status.record_check(vec![missing.clone()]);
         let connection_limit =

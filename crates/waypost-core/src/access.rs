@@ -1,13 +1,12 @@
-//! Who may call the API, and what each role may do.
+//! API tokens and roles.
 
 use std::fmt;
 
-/// Somebody who may call the API.
+/// A token of `http.tokens`. Only its hash is stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
-    /// For people; no two have the same.
+    /// Unique. Shown in the audit log.
     pub name: String,
-    /// What its bearer may do.
     pub role: Role,
     /// SHA-256 of the token.
     pub sha256: [u8; 32],
@@ -19,10 +18,10 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What the bearer of a token may do: each role all that the ones before it may.
+/// Each role includes the permissions of the roles before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Look.
+    /// Read everything except secrets.
     Viewer,
     /// Replay and discard dead letters, publish and test.
     Operator,
@@ -31,7 +30,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// All, with their names in the settings.
+    /// All roles, with their names in the settings.
     pub const NAMES: [(&'static str, Self); 3] =
         [("viewer", Self::Viewer), ("operator", Self::Operator), ("editor", Self::Editor)];
 

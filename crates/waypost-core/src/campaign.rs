@@ -40,7 +40,7 @@ pub struct Campaign {
 pub struct Section {
     /// Unique in the campaign. The section's events have the same `label`.
     pub label: String,
-    /// The kind of section.
+    /// The Welcome Message or an interaction. An interaction if absent.
     #[schemars(default = "omitted_default", extend("default" = "interaction"))]
     pub kind: SectionKind,
     /// The text shown to the user.
@@ -49,7 +49,7 @@ pub struct Section {
     /// The choices offered to the user.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub menu: Vec<MenuEntry>,
-    /// Where the user goes next.
+    /// Leads to a section, another campaign or a webhook. Absent if nothing follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
     /// Fires on every event of the section.
@@ -57,7 +57,7 @@ pub struct Section {
     pub webhook: Option<Arc<Webhook>>,
 }
 
-/// The kind of a section.
+/// Whether a section opens the campaign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum SectionKind {
@@ -76,7 +76,7 @@ pub struct MenuEntry {
     /// The menu text. Not allowed with a webhook redirect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub option: Option<String>,
-    /// Where the user goes next.
+    /// Leads to a section, another campaign or a webhook. Absent if nothing follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
     /// Fires when the user makes this choice.
@@ -84,11 +84,11 @@ pub struct MenuEntry {
     pub webhook: Option<Arc<Webhook>>,
 }
 
-/// Where the user goes next.
+/// Leads from a section or a menu entry to what follows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Redirect {
-    /// What the redirect leads to.
+    /// `to` names a section for `interaction`, and a campaign for `campaign`.
     #[serde(rename = "type")]
     pub kind: RedirectKind,
     /// The label of a section, or a campaign. Not allowed with a webhook redirect.
@@ -96,7 +96,7 @@ pub struct Redirect {
     pub to: Option<String>,
 }
 
-/// What a redirect leads to.
+/// The target of a redirect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum RedirectKind {
@@ -136,10 +136,10 @@ pub struct Webhook {
     /// The time limit of one attempt, in milliseconds.
     #[schemars(default = "omitted_default", range(min = 1, max = 30_000), extend("default" = 15_000))]
     pub timeout_ms: u64,
-    /// The most requests in flight at once.
+    /// Maximum number of requests in flight at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_concurrency: Option<u32>,
-    /// The most requests per second.
+    /// Maximum number of requests per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<Number>,
     /// Overrides of the retry settings.
@@ -231,24 +231,25 @@ pub struct Target {
     /// Whether the webhook is the redirect.
     pub kind: WebhookKind,
     /// How much of the webhook is stored here.
-    #[serde(default, skip_serializing_if = "Configuration::is_whole")]
-    pub configuration: Configuration,
+    #[serde(default, skip_serializing_if = "TargetContent::is_full")]
+    pub configuration: TargetContent,
 }
 
 /// How much of the webhook a target contains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub enum Configuration {
+pub enum TargetContent {
     /// Everything. Header values and secrets may be masked.
     #[default]
-    Whole,
+    #[serde(rename = "whole")]
+    Full,
     /// Only id and URL. The next attempt looks up the rest.
     Reference,
 }
 
-impl Configuration {
-    fn is_whole(&self) -> bool {
-        *self == Self::Whole
+impl TargetContent {
+    fn is_full(&self) -> bool {
+        *self == Self::Full
     }
 }
 
@@ -261,7 +262,7 @@ impl Target {
     /// The target of a waiting delivery: the webhook's id, and the URL of the latest attempt.
     #[must_use]
     pub fn reference(&self) -> Self {
-        if self.configuration == Configuration::Reference {
+        if self.configuration == TargetContent::Reference {
             return self.clone();
         }
         let webhook = Webhook {
@@ -277,7 +278,7 @@ impl Target {
             rate_limit: None,
             retry: RetryOverrides::default(),
         };
-        Self { webhook: Arc::new(webhook), kind: self.kind, configuration: Configuration::Reference }
+        Self { webhook: Arc::new(webhook), kind: self.kind, configuration: TargetContent::Reference }
     }
 }
 
@@ -318,7 +319,7 @@ impl WebhookPlace<'_> {
         Target {
             webhook: self.webhook.clone(),
             kind: WebhookKind::from_redirect(redirect),
-            configuration: Configuration::Whole,
+            configuration: TargetContent::Full,
         }
     }
 }

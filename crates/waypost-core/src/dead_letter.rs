@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::campaign::{Configuration, MASK, Target};
+use super::campaign::{MASK, Target, TargetContent};
 use super::event::StepEvent;
 use super::ids::{DeadLetterId, DeliveryId, EventId, ReplayId, ReplayRef, WebhookId};
 use super::outcome::Cause;
@@ -21,8 +21,8 @@ use super::reason::DeadLetterReason;
 use super::violation::Violation;
 use super::{Attempt, Delivery, TraceContext, timestamp};
 
-/// The most bytes kept of an unreadable body. Twice the size of the largest event, and small enough that a reader of
-/// the stream can hold a hundred letters in memory.
+/// Maximum number of bytes kept of an unreadable body. Twice the size of the largest event, and small enough that a
+/// reader of the stream can hold a hundred letters in memory.
 pub const BODY_BYTES_KEPT: usize = 512 * 1024;
 
 /// A delivery that ended without success, or an unreadable event. An unreadable event has `body` and `errors` instead
@@ -125,7 +125,7 @@ impl DeadLetter {
             first_attempt_at: delivery.first_attempt_at,
             attempts: delivery.attempts,
             event: Some(delivery.event),
-            target: (delivery.target.configuration == Configuration::Whole).then_some(delivery.target),
+            target: (delivery.target.configuration == TargetContent::Full).then_some(delivery.target),
             trace: delivery.trace,
             replay_of: None,
             replay_id: None,
@@ -181,7 +181,7 @@ impl DeadLetter {
     }
 
     /// The letter of a failed replay. Its id is derived from the earlier letter and the replay: a replay that is
-    /// interrupted and sends the letter once more creates one letter, not two.
+    /// interrupted and sends the letter again creates one letter, not two.
     #[must_use]
     pub fn with_replay(self, link: ReplayRef) -> Self {
         let id = DeadLetterId::derive(&[link.dead_letter.as_str().as_bytes(), link.replay.as_str().as_bytes()]);
@@ -211,7 +211,7 @@ impl DeadLetter {
             || self.body_base64.as_ref().and_then(|body| STANDARD.decode(body).ok()).is_some_and(|body| is_in(&body))
     }
 
-    /// The letter without personal data: phone number, the user's response and choice, and the receivers' answers.
+    /// The letter without personal data: phone number, the user's response and choice, and the receivers' responses.
     #[must_use]
     pub fn erased(mut self) -> Self {
         if let Some(event) = &mut self.event {
@@ -278,7 +278,7 @@ pub enum LetterState {
     Replaying,
     /// Sent again.
     Replayed,
-    /// An operator gave the letter up for good.
+    /// An operator discarded the letter. It no longer waits for a replay.
     Discarded,
 }
 

@@ -20,7 +20,7 @@ use super::egress::{EgressRules, HttpUrls};
 use super::event::{Keyword, MAX_CAMPAIGN_ID_CHARS};
 use super::ids::WebhookId;
 use super::violation::Violation;
-use json_cursor::{FirstPaths, Node, Object, Violations, shortened};
+use json_cursor::{DocumentViolations, FirstPaths, JsonNode, JsonObject, shortened};
 pub use webhook_document::{read_value, read_webhook};
 
 /// The campaign that the documentation has as its example.
@@ -73,9 +73,9 @@ pub fn read_among(
     is_used_elsewhere: &dyn Fn(&WebhookId) -> bool,
 ) -> Result<Campaign, Vec<Violation>> {
     let (text, value) = parse(bytes, "a campaign").map_err(|message| vec![Violation::new("$", message)])?;
-    let violations = Violations::default();
+    let violations = DocumentViolations::default();
     duplicate_keys::refuse(text, &violations);
-    let campaign = Document::new(&value, urls).campaign(&Node::root(&value, &violations));
+    let campaign = DocumentContext::new(&value, urls).campaign(&JsonNode::root(&value, &violations));
     let mut campaign = violations.into_result(campaign)?;
     assign_ids::assign(&mut campaign, previous, is_used_elsewhere);
     Ok(campaign)
@@ -92,17 +92,17 @@ fn parse<'a>(bytes: &'a [u8], what: &str) -> Result<(&'a str, Value), String> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| format!("not UTF-8 from byte {} on: save it as UTF-8", error.valid_up_to()))?;
     if text.trim().is_empty() {
-        return Err(format!("empty: {what} is a JSON object"));
+        return Err(format!("empty: expected {what} as a JSON object"));
     }
     if text.starts_with('\u{feff}') {
         return Err("begins with a byte order mark: save it as UTF-8 without one".to_owned());
     }
-    let value = serde_json::from_str(text).map_err(|error| format!("not JSON that can be read: {error}"))?;
+    let value = serde_json::from_str(text).map_err(|error| format!("not valid JSON: {error}"))?;
     Ok((text, value))
 }
 
 /// The parts of the document that the rules of a single node depend on.
-struct Document<'a> {
+struct DocumentContext<'a> {
     urls: UrlPolicy<'a>,
     /// The labels of all sections, which are the valid targets of redirects.
     labels: HashSet<&'a str>,
@@ -111,7 +111,7 @@ struct Document<'a> {
     first_webhook_ids: FirstPaths<&'a str>,
 }
 
-impl<'a> Document<'a> {
+impl<'a> DocumentContext<'a> {
     fn new(value: &'a Value, urls: UrlPolicy<'a>) -> Self {
         let sections = value["sections"].as_array().into_iter().flatten();
         Self {
@@ -123,7 +123,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    fn campaign(&mut self, node: &Node<'a>) -> Option<Campaign> {
+    fn campaign(&mut self, node: &JsonNode<'a>) -> Option<Campaign> {
         let campaign = node.object("a campaign", &["id", "name", "sections"])?;
         let id = campaign.require("id").and_then(|id| id.text_of_length(1..=MAX_CAMPAIGN_ID_CHARS));
         let name = campaign.get("name").and_then(|name| name.text());
@@ -134,7 +134,7 @@ impl<'a> Document<'a> {
         Some(Campaign { id: id?.to_owned(), name: name.map(str::to_owned), sections: sections? })
     }
 
-    fn section(&mut self, node: &Node<'a>) -> Option<Section> {
+    fn section(&mut self, node: &JsonNode<'a>) -> Option<Section> {
         let section = node.object("a section", &["label", "kind", "message", "menu", "redirect", "webhook"])?;
         let label = section.require("label").and_then(|label| self.label(&label));
         let kind = section.get("kind").map_or(Some(SectionKind::Interaction), |kind| self.kind(&kind));
@@ -151,7 +151,7 @@ impl<'a> Document<'a> {
         })
     }
 
-    fn label(&mut self, node: &Node<'a>) -> Option<&'a str> {
+    fn label(&mut self, node: &JsonNode<'a>) -> Option<&'a str> {
         let label = node.text_not_blank()?;
         self.first_labels.refuse_duplicate(label, node, |first| {
             format!("the same label as {first}: give each section its own label")
@@ -159,7 +159,7 @@ impl<'a> Document<'a> {
         Some(label)
     }
 
-    fn kind(&mut self, node: &Node<'a>) -> Option<SectionKind> {
+    fn kind(&mut self, node: &JsonNode<'a>) -> Option<SectionKind> {
         let kinds = [("welcomeMessage", SectionKind::WelcomeMessage), ("interaction", SectionKind::Interaction)];
         let kind = node.one_of(&kinds)?;
         if kind == SectionKind::WelcomeMessage {
@@ -170,12 +170,12 @@ impl<'a> Document<'a> {
         Some(kind)
     }
 
-    fn menu(&mut self, node: &Node<'a>) -> Option<Vec<MenuEntry>> {
+    fn menu(&mut self, node: &JsonNode<'a>) -> Option<Vec<MenuEntry>> {
         let mut first_keywords = FirstPaths::default();
         Some(node.items()?.filter_map(|entry| self.entry(&entry, &mut first_keywords)).collect())
     }
 
-    fn entry(&mut self, node: &Node<'a>, first_keywords: &mut FirstPaths<String>) -> Option<MenuEntry> {
+    fn entry(&mut self, node: &JsonNode<'a>, first_keywords: &mut FirstPaths<String>) -> Option<MenuEntry> {
         let entry = node.object("a menu entry", &["keyword", "option", "redirect", "webhook"])?;
         let keyword = entry.require("keyword").and_then(|node| keyword(&node, first_keywords));
         let option = entry.get("option");
@@ -189,7 +189,7 @@ impl<'a> Document<'a> {
         Some(MenuEntry { keyword: keyword?, option, redirect, webhook: webhook.map(Arc::new) })
     }
 
-    fn redirect_and_webhook(&mut self, parent: &Object<'a>) -> (Option<Redirect>, Option<Webhook>) {
+    fn redirect_and_webhook(&mut self, parent: &JsonObject<'a>) -> (Option<Redirect>, Option<Webhook>) {
         let redirect = parent.get("redirect").and_then(|redirect| self.redirect(&redirect));
         let webhook = parent.get("webhook");
         if webhook.is_none() && is_webhook(redirect.as_ref()) {
@@ -199,7 +199,7 @@ impl<'a> Document<'a> {
         (redirect, webhook)
     }
 
-    fn redirect(&self, node: &Node<'a>) -> Option<Redirect> {
+    fn redirect(&self, node: &JsonNode<'a>) -> Option<Redirect> {
         let redirect = node.object("a redirect", &["type", "to"])?;
         let kinds = [
             ("interaction", RedirectKind::Interaction),
@@ -225,7 +225,7 @@ impl<'a> Document<'a> {
         Some(Redirect { kind, to: to.map(str::to_owned) })
     }
 
-    fn section_label(&self, node: &Node<'a>) -> Option<&'a str> {
+    fn section_label(&self, node: &JsonNode<'a>) -> Option<&'a str> {
         let to = node.text_not_blank()?;
         if self.labels.contains(to) {
             return Some(to);
@@ -235,7 +235,7 @@ impl<'a> Document<'a> {
     }
 }
 
-fn keyword(node: &Node<'_>, first_keywords: &mut FirstPaths<String>) -> Option<Keyword> {
+fn keyword(node: &JsonNode<'_>, first_keywords: &mut FirstPaths<String>) -> Option<Keyword> {
     let Some(keyword) = Keyword::from_json(node.value()) else {
         return node.expected("a string or a number");
     };
@@ -245,8 +245,8 @@ fn keyword(node: &Node<'_>, first_keywords: &mut FirstPaths<String>) -> Option<K
     }
     first_keywords.refuse_duplicate(form.into_text(), node, |first| {
         format!(
-            "the same keyword as {first}: case, surrounding space, invisible characters and different ways to write a \
-             character or a number make no difference. Give each entry its own keyword"
+            "keyword already used at {first}. Case, spaces, invisible characters and number formats are ignored. Give \
+             each entry its own keyword"
         )
     });
     Some(keyword)

@@ -10,8 +10,9 @@
 //! Health is therefore tracked for each [`receiver`], which is an endpoint and a path.
 //!
 //! The messages in flight are limited (the *window*), and all endpoints share them. A receiver starts with a few
-//! concurrent requests and may have more if it answers. Deliveries that it cannot take soon are parked. Receivers that
-//! are slow or have not answered yet share one part of the window. All other receivers share the rest.
+//! concurrent requests and may have more if it answers. Deliveries that it cannot take soon are parked. Each request
+//! has a [`LatencyClass`]: slow receivers, and receivers that have not answered yet, share a limited part of the
+//! window, the [`SlowBudget`]. Fast receivers use the rest, so slow ones cannot delay them.
 
 pub mod breaker;
 pub mod concurrency_limiter;
@@ -144,22 +145,22 @@ impl BreakerState {
     }
 }
 
-/// The part of the window that a request uses.
+/// How fast the receiver of a request answers. Slow requests together use at most a part of the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
-    /// For receivers that answer within a second.
-    Quick,
-    /// For receivers that are slow or have not answered yet.
+pub enum LatencyClass {
+    /// The receiver answers within a second.
+    Fast,
+    /// The receiver is slow or has not answered yet.
     Slow,
 }
 
-/// Whether the slow lane has capacity for more requests.
+/// Whether more slow requests may be in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SlowLane {
+pub enum SlowBudget {
     Free,
-    /// Only for receivers that are known to answer, and for the first request of the other receivers.
-    Scarce,
-    Full,
+    /// Free only for receivers that are known to answer, and for the first request of the other receivers.
+    Limited,
+    Exhausted,
 }
 
 /// How often a delivery has requested admission.
@@ -182,12 +183,12 @@ pub enum Source {
     Retry,
 }
 
-/// Whether deliveries can be parked in the delay ladder, the queues with a TTL.
+/// Whether a delivery can be parked in a delay queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ladder {
-    Open,
+pub enum Parking {
+    Possible,
     /// The broker accepts no messages now.
-    Closed,
+    Blocked,
 }
 
 /// A delivery requests to be sent.
@@ -197,33 +198,36 @@ pub struct AdmissionRequest<'a> {
     pub webhook: Option<(&'a WebhookId, Limits)>,
     /// The endpoint's limits.
     pub limits: Limits,
-    pub slow_lane: SlowLane,
+    pub slow_budget: SlowBudget,
     pub round: AskRound,
     pub source: Source,
-    pub ladder: Ladder,
+    pub parking: Parking,
     /// A number in 0..1 that spreads the delays of parked deliveries.
     pub jitter: f64,
 }
 
-/// The answer to an [`AdmissionRequest`].
+/// The decision on an [`AdmissionRequest`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Admission {
     /// The request may be sent.
     Send(AdmissionToken),
-    /// Wait in this queue for at most this time, then request admission again.
-    Wait(Duration, Queue),
+    /// Wait in this list for at most this time, then request admission again.
+    Wait(Duration, WaitList),
     /// Park for this time. The delivery now counts as parked.
     Park(Duration, ParkReason),
-    /// The delivery cannot be parked because the delay ladder is closed. Request admission again. No state has changed.
+    /// The delivery cannot be parked because the broker accepts no messages. Request admission again. No state has
+    /// changed.
     Refused(ParkReason),
 }
 
-/// Which requests a waiting delivery waits for.
+/// The list in which a delivery waits in memory for a request to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Queue {
+pub enum WaitList {
+    /// For the requests of one webhook.
     Webhook,
+    /// For the requests of one receiver.
     Receiver,
-    /// The requests of all receivers of the endpoint.
+    /// For the requests of all receivers of the endpoint.
     Endpoint,
 }
 
@@ -232,13 +236,13 @@ pub enum Queue {
 #[must_use]
 pub struct AdmissionToken {
     webhook: Option<WebhookId>,
-    pub lane: Lane,
-    purpose: Purpose,
+    pub latency_class: LatencyClass,
+    kind: RequestKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    Request,
+enum RequestKind {
+    Regular,
     Probe,
 }
 
@@ -252,9 +256,9 @@ pub struct LastError {
     pub at: DateTime<Utc>,
     /// How the request ended, as in the metrics.
     pub cause: Cause,
-    /// The HTTP status, if there was an answer.
+    /// The HTTP status, if there was a response.
     pub status: Option<u16>,
-    /// What went wrong, for people. Null if there was an answer.
+    /// What went wrong, for people. Null if there was a response.
     pub error: Option<String>,
 }
 
@@ -270,7 +274,7 @@ pub struct EndpointStats {
     pub in_flight: u32,
     /// Deliveries that wait for a request in flight to end.
     pub waiting: u32,
-    /// The requests that its receivers may have in flight, learned from their answers. The configured limit may be
+    /// The requests that its receivers may have in flight, learned from their responses. The configured limit may be
     /// lower.
     pub allowed: u32,
     /// Deliveries that this worker has parked and that are not due yet.
@@ -278,7 +282,7 @@ pub struct EndpointStats {
     /// The share of requests in about the last minute that were not answered with 2xx, from 0 to 1. Null if there was
     /// no request.
     pub failure_ratio: Option<f64>,
-    /// The average latency of about the last ten answers, in milliseconds. Null if there was no answer. For an
+    /// The average latency of about the last ten responses, in milliseconds. Null if there was no response. For an
     /// endpoint, the latency of its slowest receiver.
     pub latency_ms: Option<f64>,
     /// The last request that was not answered with 2xx.

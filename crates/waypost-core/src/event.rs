@@ -127,7 +127,7 @@ struct RawEvent {
 /// All violations in the body.
 pub fn decode(body: &[u8], message_id: Option<&str>) -> Result<StepEvent, Vec<Violation>> {
     let raw = parse(body).map_err(|message| vec![Violation::new("$", message)])?;
-    let mut violations = Violations(Vec::new());
+    let mut violations = EventViolations(Vec::new());
     let campaign_id = violations.required_text("campaignId", raw.campaign_id).and_then(|id| violations.campaign_id(id));
     let label = violations.required_text("label", raw.label);
     let phone_number = violations.required_text("phoneNumber", raw.phone_number);
@@ -154,7 +154,7 @@ fn parse(body: &[u8]) -> Result<RawEvent, String> {
         return Err(format!("too large ({} bytes): an event has at most {MAX_EVENT_BYTES} bytes", body.len()));
     }
     let text = std::str::from_utf8(body).map_err(|error| format!("not UTF-8 from byte {} on", error.valid_up_to()))?;
-    let invalid = |error: serde_json::Error| format!("not JSON that can be read: {error}");
+    let invalid = |error: serde_json::Error| format!("not valid JSON: {error}");
     // A derived `Deserialize` of a struct also accepts an array of the fields in order, so objects are checked first.
     if !text.trim_ascii_start().starts_with('{') {
         let value = serde_json::from_str(text).map_err(invalid)?;
@@ -164,9 +164,9 @@ fn parse(body: &[u8]) -> Result<RawEvent, String> {
 }
 
 /// Collects violations. Each method returns the valid value, or adds a violation and returns `None`.
-struct Violations(Vec<Violation>);
+struct EventViolations(Vec<Violation>);
 
-impl Violations {
+impl EventViolations {
     fn add<T>(&mut self, name: &str, message: impl Into<String>) -> Option<T> {
         self.0.push(Violation::new(format!("$.{name}"), message));
         None

@@ -13,7 +13,7 @@ use super::campaign::{Campaign, MenuEntry, SecretVisibility, Section, SectionKin
 use super::event::{Keyword, StepEvent};
 use super::ids::WebhookId;
 use super::request::{self, RequestPreview};
-use super::resolve::{self, MatchedBy, Step};
+use super::resolve::{self, CampaignStep, MatchedBy};
 
 /// What happens to an event, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -51,7 +51,7 @@ pub struct ExplainedCampaign {
 pub struct ExplainedSection {
     /// The section's label.
     pub label: String,
-    /// The kind of section.
+    /// As in the campaign document.
     pub kind: SectionKind,
     /// Always true. Other sections are not listed.
     pub matches: bool,
@@ -135,7 +135,7 @@ fn unmatched(event: StepEvent, campaign: Option<ExplainedCampaign>, why: String)
     Explanation { event, campaign, section: None, matched_by: None, entries, webhooks, why }
 }
 
-fn explain_entry(entry: &MenuEntry, step: &Step<'_>, event: &StepEvent) -> ExplainedEntry {
+fn explain_entry(entry: &MenuEntry, step: &CampaignStep<'_>, event: &StepEvent) -> ExplainedEntry {
     ExplainedEntry {
         keyword: entry.keyword.clone(),
         option: entry.option.clone(),
@@ -144,14 +144,14 @@ fn explain_entry(entry: &MenuEntry, step: &Step<'_>, event: &StepEvent) -> Expla
     }
 }
 
-fn is_chosen(entry: &MenuEntry, step: &Step<'_>) -> bool {
+fn is_chosen(entry: &MenuEntry, step: &CampaignStep<'_>) -> bool {
     step.choice.is_some_and(|(chosen_entry, _)| std::ptr::eq(chosen_entry, entry))
 }
 
 fn explain_webhook(
     campaign: &Campaign,
     place: WebhookPlace<'_>,
-    step: &Step<'_>,
+    step: &CampaignStep<'_>,
     event: &StepEvent,
     secrets: SecretVisibility,
     now: DateTime<Utc>,

@@ -17,10 +17,10 @@ mod svg;
 mod text;
 
 pub use graph::{
-    Arrow, ArrowKind, DanglingTarget, EntryNode, Graph, Node, Reach, SectionNode, WebhookNode, WebhookState, graph,
+    Arrow, ArrowKind, DanglingTarget, Graph, GraphNode, GraphRow, Reach, SectionNode, WebhookNode, WebhookState, graph,
 };
-pub use health::Health;
-pub use layout::{Direction, Drawing, Point, Rect, Route, layout};
+pub use health::WebhookHealth;
+pub use layout::{ArrowRoute, Drawing, Point, Rect, RouteDirection, layout};
 pub use mermaid::mermaid;
 pub use svg::{Part, Style, svg};
 

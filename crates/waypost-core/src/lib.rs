@@ -41,7 +41,7 @@ use event::StepEvent;
 use ids::{DeliveryId, ReceiptId};
 use outcome::Cause;
 
-/// The most attempts kept in a delivery's history. Older attempts are dropped but still counted.
+/// Maximum number of attempts kept in a delivery's history. Older attempts are dropped but still counted.
 pub const ATTEMPTS_KEPT: usize = 50;
 
 /// A schema default that marks a field as optional in requests without showing a value. Such a field is filled in by
@@ -144,15 +144,15 @@ pub struct Attempt {
     pub at: DateTime<Utc>,
     /// The duration in milliseconds.
     pub duration_ms: u64,
-    /// The HTTP status, if there was an answer.
+    /// The HTTP status, if there was a response.
     #[serde(default)]
     pub status: Option<u16>,
     /// How the attempt ended, as in the metrics.
     pub cause: Cause,
-    /// What went wrong, for people. Null if there was an answer.
+    /// What went wrong, for people. Null if there was a response.
     #[serde(default)]
     pub error: Option<String>,
-    /// The first bytes of the answer's body, as text.
+    /// The first bytes of the response's body, as text.
     #[serde(default)]
     pub answer: Option<String>,
 }
@@ -202,7 +202,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use campaign::Configuration;
+    use campaign::TargetContent;
 
     /// A waiting delivery of an older version, which stored the webhook with masked secrets.
     fn waiting_in_old_format() -> String {
@@ -221,7 +221,7 @@ mod tests {
         let batch = format!("[{old},{old}]");
         assert_eq!(Delivery::decode_waiting(batch.as_bytes()).expect("deliveries").len(), 2);
         let mut delivery = Delivery::decode_waiting(old.as_bytes()).expect("a delivery").remove(0);
-        assert_eq!(delivery.target.configuration, Configuration::Whole);
+        assert_eq!(delivery.target.configuration, TargetContent::Full);
         let due = DateTime::from_timestamp(1_718_753_184, 0).expect("a time");
         delivery.wait_until(due);
         let encoded = serde_json::to_string(&delivery).expect("JSON");

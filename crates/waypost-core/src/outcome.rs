@@ -1,4 +1,4 @@
-//! The classification of an attempt by the receiver's reply.
+//! The classification of an attempt by the result of its request.
 
 use std::time::Duration;
 
@@ -32,11 +32,11 @@ pub enum Cause {
     Connect,
     /// The TLS handshake failed.
     Tls,
-    /// No answer within the webhook's time limit.
+    /// No response within the webhook's time limit.
     Timeout,
-    /// The connection was closed before the answer.
+    /// The connection was closed before the response.
     Reset,
-    /// The answer was not HTTP/1, or had the status 101, a switch of protocols that was not requested.
+    /// The response was not HTTP/1, or had the status 101, a switch of protocols that was not requested.
     Protocol,
     /// The egress rules forbid the address.
     ForbiddenAddress,
@@ -61,7 +61,7 @@ impl Cause {
 
     pub fn from_status(status: u16) -> Self {
         match status {
-            // Only 101 occurs. Other interim answers are skipped until the final answer.
+            // Only 101 occurs. Other interim responses are skipped until the final response.
             100..=199 => Self::Protocol,
             200..=299 => Self::Ok,
             300..=399 => Self::Status3xx,
@@ -92,13 +92,13 @@ impl Cause {
 
 /// The phase of a request in which its time limit expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum RequestPhase {
     /// Resolving the host name.
     Resolving,
     /// Connecting, including the TLS handshake.
     Connecting,
-    /// Waiting for the answer.
-    Answering,
+    /// Waiting for the response.
+    AwaitingResponse,
 }
 
 /// The durations of the phases of a request. `None` if a phase was not needed, because a connection was reused, or did
@@ -108,7 +108,7 @@ pub struct RequestTiming {
     pub resolve: Option<Duration>,
     /// Includes the TLS handshake, but not the name resolution.
     pub connect: Option<Duration>,
-    /// From the start of the request to the status of the answer, without `resolve` and `connect`.
+    /// From the start of the request to the status of the response, without `resolve` and `connect`.
     pub first_byte: Option<Duration>,
 }
 
@@ -138,7 +138,7 @@ pub enum Blame {
     /// The receiver did not answer with HTTP.
     Protocol,
     /// The time limit expired in this phase.
-    Timeout(Phase),
+    Timeout(RequestPhase),
 }
 
 impl Blame {
@@ -155,9 +155,9 @@ impl Blame {
         Self::Server,
         Self::Reset,
         Self::Protocol,
-        Self::Timeout(Phase::Resolving),
-        Self::Timeout(Phase::Connecting),
-        Self::Timeout(Phase::Answering),
+        Self::Timeout(RequestPhase::Resolving),
+        Self::Timeout(RequestPhase::Connecting),
+        Self::Timeout(RequestPhase::AwaitingResponse),
     ];
 
     /// The metric label.
@@ -174,17 +174,17 @@ impl Blame {
             Self::Server => "receiver_5xx",
             Self::Reset => "receiver_reset",
             Self::Protocol => "receiver_protocol",
-            Self::Timeout(Phase::Resolving) => "timeout_resolving",
-            Self::Timeout(Phase::Connecting) => "timeout_connecting",
-            Self::Timeout(Phase::Answering) => "timeout_answering",
+            Self::Timeout(RequestPhase::Resolving) => "timeout_resolving",
+            Self::Timeout(RequestPhase::Connecting) => "timeout_connecting",
+            Self::Timeout(RequestPhase::AwaitingResponse) => "timeout_answering",
         }
     }
 }
 
 /// The result of a request.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Reply {
-    Answer {
+pub enum SendResult {
+    Response {
         status: u16,
         /// The `Retry-After` header.
         retry_after: Option<String>,
@@ -193,26 +193,26 @@ pub enum Reply {
     },
     /// The egress proxy did not establish the connection. The reason can be on either side of the proxy.
     ProxyFailure { error: String },
-    /// The time limit expired before the answer.
-    TimedOut { phase: Phase },
+    /// The time limit expired before the response.
+    TimedOut { phase: RequestPhase },
     /// No connection within `endpoint.connectTimeout`. The phase is resolving or connecting.
-    NotConnected { phase: Phase, error: String },
-    /// Any other failure without an HTTP answer.
+    NotConnected { phase: RequestPhase, error: String },
+    /// Any other failure without an HTTP response.
     Failure { cause: Cause, error: String },
 }
 
-impl Reply {
-    /// The error message for people. `None` if there was an answer.
+impl SendResult {
+    /// The error message for people. `None` if there was a response.
     pub fn error(&self) -> Option<&str> {
         match self {
-            Self::Answer { .. } => None,
-            Self::TimedOut { phase: Phase::Resolving } => {
-                Some("no answer within the time limit: the name was still being resolved")
+            Self::Response { .. } => None,
+            Self::TimedOut { phase: RequestPhase::Resolving } => {
+                Some("no response within the time limit: the name was still being resolved")
             }
-            Self::TimedOut { phase: Phase::Connecting } => {
-                Some("no answer within the time limit: the connection was still being made")
+            Self::TimedOut { phase: RequestPhase::Connecting } => {
+                Some("no response within the time limit: the connection was still being made")
             }
-            Self::TimedOut { phase: Phase::Answering } => Some("no answer within the time limit"),
+            Self::TimedOut { phase: RequestPhase::AwaitingResponse } => Some("no response within the time limit"),
             Self::ProxyFailure { error } | Self::NotConnected { error, .. } | Self::Failure { error, .. } => {
                 Some(error)
             }
@@ -224,7 +224,7 @@ impl Reply {
         Some(match self {
             Self::ProxyFailure { .. } => Blame::Proxy,
             Self::TimedOut { phase } | Self::NotConnected { phase, .. } => Blame::Timeout(*phase),
-            Self::Answer { .. } | Self::Failure { .. } => match self.cause() {
+            Self::Response { .. } | Self::Failure { .. } => match self.cause() {
                 Cause::Ok => return None,
                 Cause::Status3xx => Blame::Redirect,
                 Cause::Status4xx => Blame::Client,
@@ -233,7 +233,7 @@ impl Reply {
                 Cause::Dns => Blame::Dns,
                 Cause::Connect => Blame::Tcp,
                 Cause::Tls => Blame::Tls,
-                Cause::Timeout => Blame::Timeout(Phase::Answering),
+                Cause::Timeout => Blame::Timeout(RequestPhase::AwaitingResponse),
                 Cause::Reset => Blame::Reset,
                 Cause::Protocol => Blame::Protocol,
                 Cause::ForbiddenAddress => Blame::Rules,
@@ -243,7 +243,7 @@ impl Reply {
 
     pub fn cause(&self) -> Cause {
         match self {
-            Self::Answer { status, .. } => Cause::from_status(*status),
+            Self::Response { status, .. } => Cause::from_status(*status),
             Self::ProxyFailure { .. } | Self::NotConnected { .. } => Cause::Connect,
             Self::TimedOut { .. } => Cause::Timeout,
             Self::Failure { cause, .. } => *cause,
@@ -265,20 +265,23 @@ pub enum Outcome {
 }
 
 /// The `permanent_statuses` end the delivery immediately.
-pub fn classify(reply: &Reply, permanent_statuses: &[u16], now: DateTime<Utc>) -> Outcome {
-    match reply {
-        Reply::Answer { status: 200..=299, .. } => Outcome::Delivered,
-        Reply::Answer { status, .. } if permanent_statuses.contains(status) => {
+pub fn classify(send_result: &SendResult, permanent_statuses: &[u16], now: DateTime<Utc>) -> Outcome {
+    match send_result {
+        SendResult::Response { status: 200..=299, .. } => Outcome::Delivered,
+        SendResult::Response { status, .. } if permanent_statuses.contains(status) => {
             Outcome::Permanent(DeadLetterReason::Gone)
         }
-        Reply::Answer { status: 429 | 503, retry_after: Some(header), .. } => {
+        SendResult::Response { status: 429 | 503, retry_after: Some(header), .. } => {
             Outcome::Transient { retry_after: parse_retry_after(header, now) }
         }
-        Reply::Answer { .. } => Outcome::Transient { retry_after: None },
-        Reply::Failure { cause: Cause::ForbiddenAddress, .. } => Outcome::Permanent(DeadLetterReason::ForbiddenAddress),
-        Reply::ProxyFailure { .. } | Reply::NotConnected { .. } | Reply::TimedOut { .. } | Reply::Failure { .. } => {
-            Outcome::Transient { retry_after: None }
+        SendResult::Response { .. } => Outcome::Transient { retry_after: None },
+        SendResult::Failure { cause: Cause::ForbiddenAddress, .. } => {
+            Outcome::Permanent(DeadLetterReason::ForbiddenAddress)
         }
+        SendResult::ProxyFailure { .. }
+        | SendResult::NotConnected { .. }
+        | SendResult::TimedOut { .. }
+        | SendResult::Failure { .. } => Outcome::Transient { retry_after: None },
     }
 }
 
@@ -303,8 +306,8 @@ mod tests {
         Utc.with_ymd_and_hms(2024, 6, 18, 23, 26, 14).unwrap()
     }
 
-    fn answer(status: u16, retry_after: Option<&str>) -> Reply {
-        Reply::Answer { status, retry_after: retry_after.map(str::to_owned), body: Vec::new() }
+    fn answer(status: u16, retry_after: Option<&str>) -> SendResult {
+        SendResult::Response { status, retry_after: retry_after.map(str::to_owned), body: Vec::new() }
     }
 
     #[test]
@@ -331,8 +334,8 @@ mod tests {
 
     #[test]
     fn a_switch_of_protocols_is_a_protocol_error() {
-        let reply = answer(101, None);
-        assert_eq!((reply.cause(), reply.blame()), (Cause::Protocol, Some(Blame::Protocol)));
+        let send_result = answer(101, None);
+        assert_eq!((send_result.cause(), send_result.blame()), (Cause::Protocol, Some(Blame::Protocol)));
     }
 
     #[test]
@@ -355,7 +358,7 @@ mod tests {
 
     #[test]
     fn only_a_forbidden_address_is_permanent() {
-        let failure = |cause| Reply::Failure { cause, error: String::new() };
+        let failure = |cause| SendResult::Failure { cause, error: String::new() };
         assert_eq!(
             classify(&failure(Cause::ForbiddenAddress), &[410], now()),
             Outcome::Permanent(DeadLetterReason::ForbiddenAddress)

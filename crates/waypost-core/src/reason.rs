@@ -74,7 +74,7 @@ impl DeadLetterReason {
             Self::Expired => "the message waited longer than its expiration or a policy of the broker allows",
             Self::Rejected => "someone rejected the message at the broker",
             Self::Maxlen => "the broker removed the message because its queue was too long",
-            Self::Gone => "the receiver does not want any more requests at this URL",
+            Self::Gone => "the receiver wants no further requests at this URL",
             Self::ForbiddenAddress => "the egress rules forbid the address",
             Self::Exhausted => "the limit for attempts or for their age was reached",
             Self::WebhookDeleted => "the webhook or its campaign was deleted before the delivery succeeded",

@@ -1,4 +1,4 @@
-//! Masks secrets in the answers of receivers. An answer is stored and shown, and may repeat the values of custom
+//! Masks secrets in the responses of receivers. A response is stored and shown, and may repeat the values of custom
 //! headers or the signing secret.
 
 use base64::Engine as _;

@@ -18,7 +18,7 @@ use super::ids::DeadLetterId;
 pub use super::ids::{ReplayId, ReplayRef};
 use super::timestamp;
 
-/// The most letters sent before their results are recorded. If a worker dies in between, they are sent again.
+/// Maximum number of letters sent before their results are recorded. If a worker dies in between, they are sent again.
 pub const MAX_BATCH_LETTERS: u32 = 100;
 
 /// The size of the first batch if the replay has a failure ratio. The next letters follow only after its evaluation.
@@ -27,7 +27,7 @@ pub const CANARY_LETTERS: u64 = 20;
 /// The failure ratio covers between half and all of this number of recent letters.
 const RECENT_LETTERS: u64 = 1000;
 
-/// The most requests in flight of all replays together.
+/// Maximum number of requests in flight of all replays together.
 pub const MAX_REQUESTS_IN_FLIGHT: usize = 64;
 
 /// Whether a replay may start another request. `own` and `all` are the requests in flight of this replay and of all
@@ -53,7 +53,7 @@ pub struct Replay {
     /// The ids, if the letters were selected by id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Vec<DeadLetterId>>,
-    /// The most letters sent per second.
+    /// Maximum number of dead letters sent per second.
     pub rate_per_second: Option<f64>,
     /// The configuration with which the letters are sent.
     pub config: ReplayConfig,
@@ -82,7 +82,7 @@ pub struct Replay {
     pub ended_at: Option<DateTime<Utc>>,
 }
 
-/// The state of a replay.
+/// A running or paused replay can be controlled. All other states are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplayState {
@@ -127,7 +127,6 @@ pub enum ReplayConfig {
     Original,
 }
 
-/// A command to a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ReplayCommand {
@@ -221,7 +220,7 @@ impl ReplayProgress {
         Self { replay, claims, left: 0, recent, updated_at }
     }
 
-    /// The most letters to send before their results are recorded. `None` if the replay is not running.
+    /// Maximum number of letters to send before their results are recorded. `None` if the replay is not running.
     pub fn next_batch_size(&self) -> Option<u32> {
         (self.replay.state == ReplayState::Running && self.claims == ClaimState::Complete).then(|| self.batch_size())
     }

@@ -10,7 +10,7 @@ use super::reason::DeadLetterReason;
 
 /// The step of a campaign that an event is about.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Step<'a> {
+pub struct CampaignStep<'a> {
     /// The section with the event's label.
     pub section: &'a Section,
     /// The menu entry that the user chose, and the field that matched.
@@ -30,7 +30,7 @@ pub enum MatchedBy {
 /// The enabled webhooks of the event's step: the section's own webhook, then the webhook of the menu entry.
 pub fn resolve(campaign: &Campaign, event: &StepEvent) -> Vec<Target> {
     let fires = |place: &WebhookPlace<'_>| place.webhook.enabled;
-    step(campaign, event).iter().flat_map(Step::places).filter(fires).map(|place| place.target()).collect()
+    step(campaign, event).iter().flat_map(CampaignStep::places).filter(fires).map(|place| place.target()).collect()
 }
 
 /// The current configuration of a waiting delivery's webhook.
@@ -46,7 +46,7 @@ pub fn current_target(place: Option<WebhookPlace<'_>>) -> Result<Target, DeadLet
 }
 
 /// `None` if the campaign has no section with the event's label.
-pub fn step<'a>(campaign: &'a Campaign, event: &StepEvent) -> Option<Step<'a>> {
+pub fn step<'a>(campaign: &'a Campaign, event: &StepEvent) -> Option<CampaignStep<'a>> {
     let section = campaign.sections.iter().find(|section| section.label == event.label)?;
     let by_keyword = || {
         let keyword = event.keyword.as_ref()?.normal_form();
@@ -60,10 +60,10 @@ pub fn step<'a>(campaign: &'a Campaign, event: &StepEvent) -> Option<Step<'a>> {
         let entry = section.menu.iter().find(has_option)?;
         Some((entry, MatchedBy::Option))
     };
-    Some(Step { section, choice: by_keyword().or_else(by_option) })
+    Some(CampaignStep { section, choice: by_keyword().or_else(by_option) })
 }
 
-impl<'a> Step<'a> {
+impl<'a> CampaignStep<'a> {
     /// The webhooks of the step in the order in which they fire, including disabled webhooks.
     pub fn places(&self) -> impl Iterator<Item = WebhookPlace<'a>> + use<'a> {
         let section = self.section;

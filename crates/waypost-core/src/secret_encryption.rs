@@ -37,10 +37,9 @@ pub struct Keyring {
 /// What to do with a secret that no key decrypts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum MissingKeyPolicy {
-    /// Fail.
     #[default]
     Fail,
-    /// The key is lost for good: disable the webhook until its secret is set again.
+    /// The key is lost: disable the webhook until its secret is set again.
     DisableWebhook,
 }
 

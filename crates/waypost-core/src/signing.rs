@@ -16,7 +16,7 @@ pub const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 3600);
 
 pub const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The most replaced secrets that still sign requests.
+/// Maximum number of replaced secrets that still sign requests.
 pub const MAX_PREVIOUS_SECRETS: usize = 3;
 
 /// The size of a generated secret.

@@ -11,9 +11,9 @@ use super::endpoint::ReceiverKey;
 
 /// The original text of a URL, and its parsed form. Cheap to clone.
 #[derive(Clone)]
-pub struct WebhookUrl(Arc<Parts>);
+pub struct WebhookUrl(Arc<UrlParts>);
 
-struct Parts {
+struct UrlParts {
     text: String,
     /// `None` if `text` is not a URL. A checked document has no such text.
     url: Option<Url>,
@@ -39,7 +39,7 @@ impl WebhookUrl {
 impl From<String> for WebhookUrl {
     fn from(text: String) -> Self {
         let (url, receiver_key) = (Url::parse(&text).ok(), ReceiverKey::from_url(&text));
-        Self(Arc::new(Parts { text, url, receiver_key }))
+        Self(Arc::new(UrlParts { text, url, receiver_key }))
     }
 }
 

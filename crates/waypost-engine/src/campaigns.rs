@@ -1,4 +1,4 @@
-//! Campaigns: changes are appended to the campaigns log, and every worker applies the log in order.
+//! Campaigns: changes are appended to the campaigns stream, and every worker applies the stream in order.
 //!
 //! The worker that accepts a change answers after it has applied the change, so its caller reads its own write.
 //! A change names the version that it was made on. A change made on an old version has no effect on any worker.
@@ -26,7 +26,7 @@ use waypost_core::secret_encryption::{self, Keyring};
 use waypost_core::violation::Violation;
 use waypost_store::{Change, ChangeAuthor, ChangeOutcome, Store, StoreError, StoredCampaign};
 
-use self::hold::LogStatus;
+use self::hold::StreamStatus;
 use self::reading::ViewHistory;
 use self::snapshots::SnapshotProgress;
 use crate::metrics::Metrics;
@@ -53,17 +53,17 @@ pub enum Precondition {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CampaignError {
-    #[error("the document has {} faults", .0.len())]
+    #[error("the document has {} errors", .0.len())]
     Invalid(Vec<Violation>),
     #[error("no such campaign")]
     NotFound,
     /// The campaign does not have the version, or the state, that the change requires.
-    #[error("the campaign was changed meanwhile: read it again, then repeat your change")]
+    #[error("the campaign has changed since you read it: read it again, then repeat your change")]
     Precondition,
-    /// The state of this worker or of the log does not allow the operation.
+    /// The state of this worker or of the stream does not allow the operation.
     #[error("{0}")]
     Conflict(String),
-    /// The log could not be written or read in time.
+    /// The stream could not be written or read in time.
     #[error("{0}")]
     Unavailable(String),
     #[error(transparent)]
@@ -76,24 +76,24 @@ impl From<AppendError> for CampaignError {
     }
 }
 
-/// Accepts changes, and applies the log. Cheap to clone.
+/// Accepts changes, and applies the stream. Cheap to clone.
 #[derive(Clone)]
 pub struct Campaigns {
     store: Store,
     publisher: Publisher,
     names: Names,
-    /// The name of the campaigns log.
+    /// The name of the campaigns stream.
     log: String,
     egress_rules: EgressRules,
     keyring: Keyring,
     metrics: Arc<Metrics>,
     appender: StreamWriter<ChangeOutcome>,
     sync_state: Arc<watch::Sender<SyncState>>,
-    /// Whether the view is current and the log is being read. A view stays current when the connection is lost.
+    /// Whether the view is current and the stream is being read. A view stays current when the connection is lost.
     is_following: Arc<watch::Sender<bool>>,
-    log_status: Arc<watch::Sender<LogStatus>>,
+    stream_status: Arc<watch::Sender<StreamStatus>>,
     history: Arc<Mutex<ViewHistory>>,
-    /// Snapshots that any worker is appending to the log.
+    /// Snapshots that any worker is appending to the stream.
     snapshots: Arc<watch::Sender<SnapshotProgress>>,
     /// Locked while the store is read for a restore: the view must not be removed meanwhile.
     restore_mutex: Arc<tokio::sync::Mutex<()>>,
@@ -113,7 +113,7 @@ impl Campaigns {
     ) -> Self {
         let sync_state = Arc::new(watch::Sender::new(SyncState::CatchingUp));
         let is_following = Arc::new(watch::Sender::new(false));
-        let log_status = Arc::new(watch::Sender::new(LogStatus::Following));
+        let stream_status = Arc::new(watch::Sender::new(StreamStatus::Following));
         let log = names.campaigns();
         let appender = StreamWriter::new(publisher.clone(), log.clone(), APPEND_TIMEOUT);
         let (history, snapshots, restore_mutex, write_mutex) = Default::default();
@@ -128,7 +128,7 @@ impl Campaigns {
             appender,
             sync_state,
             is_following,
-            log_status,
+            stream_status,
             history,
             snapshots,
             restore_mutex,
@@ -140,8 +140,8 @@ impl Campaigns {
         self.sync_state.subscribe()
     }
 
-    pub fn log_status(&self) -> watch::Receiver<LogStatus> {
-        self.log_status.subscribe()
+    pub fn stream_status(&self) -> watch::Receiver<StreamStatus> {
+        self.stream_status.subscribe()
     }
 
     /// Checks that the view has all configured campaigns.
@@ -149,8 +149,8 @@ impl Campaigns {
     /// # Errors
     /// [`CampaignError::Unavailable`] if campaigns may be missing.
     pub fn check_listable(&self) -> Result<(), CampaignError> {
-        match &*self.log_status.borrow() {
-            LogStatus::Incomplete(hold) if !hold.reason.keeps_campaigns() => {
+        match &*self.stream_status.borrow() {
+            StreamStatus::Incomplete(hold) if !hold.reason.keeps_campaigns() => {
                 Err(CampaignError::Unavailable(hold.to_string()))
             }
             _ => Ok(()),
@@ -223,7 +223,7 @@ impl Campaigns {
 
     /// The error for a campaign that the view does not have. A view that is not complete yet may still get it.
     fn not_found(&self) -> CampaignError {
-        if let LogStatus::Incomplete(hold) = &*self.log_status.borrow() {
+        if let StreamStatus::Incomplete(hold) = &*self.stream_status.borrow() {
             return CampaignError::Unavailable(hold.to_string());
         }
         match *self.sync_state.borrow() {
@@ -253,26 +253,26 @@ impl Campaigns {
         Err(CampaignError::Precondition)
     }
 
-    /// Waits for this worker's other changes, and until the log has been read.
+    /// Waits for this worker's other changes, and until the stream has been read.
     ///
-    /// A change appended to a new log would hide that the log lacks all earlier changes.
-    /// No change is accepted while campaigns may be missing from the log.
+    /// A change appended to a new stream would hide that the stream lacks all earlier changes.
+    /// No change is accepted while campaigns may be missing from the stream.
     async fn write_lock(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, CampaignError> {
         let guard = self.lock().await?;
-        let (mut is_following, mut log_status) = (self.is_following.subscribe(), self.log_status.subscribe());
+        let (mut is_following, mut stream_status) = (self.is_following.subscribe(), self.stream_status.subscribe());
         let log_read = async {
             tokio::select! {
                 _ = is_following.wait_for(|is_following| *is_following) => {}
-                _ = log_status.wait_for(|log_status| matches!(log_status, LogStatus::Incomplete(_))) => {}
+                _ = stream_status.wait_for(|stream_status| matches!(stream_status, StreamStatus::Incomplete(_))) => {}
             }
         };
         let waited = tokio::time::timeout(WRITE_LOCK_TIMEOUT, log_read).await;
-        match &*self.log_status.borrow() {
-            LogStatus::Following if waited.is_ok() => Ok(guard),
-            LogStatus::Following | LogStatus::Comparing => {
+        match &*self.stream_status.borrow() {
+            StreamStatus::Following if waited.is_ok() => Ok(guard),
+            StreamStatus::Following | StreamStatus::Comparing => {
                 Err(CampaignError::Unavailable("reading the configuration from the broker: try again".to_owned()))
             }
-            LogStatus::Incomplete(hold) => Err(CampaignError::Unavailable(format!("no change is accepted: {hold}"))),
+            StreamStatus::Incomplete(hold) => Err(CampaignError::Unavailable(format!("no change is accepted: {hold}"))),
         }
     }
 
@@ -301,7 +301,7 @@ impl Campaigns {
         })
     }
 
-    /// Appends a change to the log with encrypted secrets, and waits until this worker has applied it.
+    /// Appends a change to the stream with encrypted secrets, and waits until this worker has applied it.
     async fn append(&self, mut change: Change) -> Result<ChangeOutcome, CampaignError> {
         let salt = random::<{ secret_encryption::SALT_BYTES }>()?;
         change.campaign = change.campaign.map(|campaign| self.keyring.encrypt(&campaign, salt));

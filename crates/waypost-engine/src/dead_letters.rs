@@ -1,5 +1,5 @@
-//! Dead letters: every worker reads the dead-letter log into its own view. Each change of a dead letter is a record in
-//! that log.
+//! Dead letters: every worker reads the dead-letter stream into its own view. Each change of a dead letter is a record
+//! in that stream.
 //!
 //! So all workers show the same states, and a lost view can be read again. [`supervisor`] holds the connection.
 
@@ -15,8 +15,8 @@ use chrono::Utc;
 use lapin::Connection;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use waypost_broker::binding_probe::is_probe;
 use waypost_broker::names::Names;
-use waypost_broker::probe::is_probe;
 use waypost_broker::publisher::Publisher;
 use waypost_broker::stream_reader::{EndDetection, StreamContinuity, StreamReader, StreamRecord};
 use waypost_broker::stream_writer::{AppendError, ReadBack, StreamWriter};
@@ -36,17 +36,17 @@ use crate::metrics::Metrics;
 use crate::view_sync::{FollowError, SyncState};
 use retention_clock::RetentionClock;
 
-/// The most records applied in one transaction.
+/// Maximum number of records applied in one transaction.
 const MAX_BATCH_RECORDS: usize = 200;
 
-/// The most bytes applied in one transaction; the last record may exceed them.
+/// Maximum number of bytes applied in one transaction; the last record may exceed them.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// Time for a record to be published, confirmed and applied. After a timeout the record may still be applied.
-/// A replay of a million letters needs most of it to claim them. The command line waits 30 s for an answer.
+/// A replay of a million letters needs most of it to claim them. The command line waits 30 s for a response.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// The most letters that one record changes.
+/// Maximum number of letters that one record changes.
 const LETTERS_PER_RECORD: usize = 1000;
 
 /// How long one request discards or erases before it answers that there are more letters.
@@ -58,12 +58,12 @@ const VIEW_READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two removals of letters that are older than the retention.
 const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The most index blocks removed in one transaction.
+/// Maximum number of index blocks removed in one transaction.
 const BLOCKS_PER_TRANSACTION: usize = 32;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
-    #[error("{} faults", .0.len())]
+    #[error("{} errors", .0.len())]
     Invalid(Vec<Violation>),
     /// A dead letter or a replay does not exist.
     #[error("{0}")]
@@ -71,7 +71,7 @@ pub enum DeadLetterError {
     /// The state of a letter or of a replay does not allow the operation.
     #[error("{0}")]
     Conflict(String),
-    /// The log could not be written or read, or the view is being built.
+    /// The stream could not be written or read, or the view is being built.
     #[error("{0}")]
     Unavailable(String),
     #[error(transparent)]
@@ -107,16 +107,16 @@ pub struct DeadLetters {
     retention: Duration,
     metrics: Arc<Metrics>,
     sync_state: Arc<watch::Sender<SyncState>>,
-    view_state: Arc<watch::Sender<ViewState>>,
+    view_state: Arc<watch::Sender<LetterViewState>>,
     clock: RetentionClock,
     /// Notifies after each batch of records applied.
     changes: Arc<watch::Sender<()>>,
 }
 
-/// Whether the view has caught up with the log at least once.
+/// Whether the view has caught up with the stream at least once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ViewState {
-    /// Letters are missing: the view is being read from the start of the log.
+enum LetterViewState {
+    /// Letters are missing: the view is being read from the start of the stream.
     Building,
     /// Only the latest letters can be missing.
     Ready,
@@ -133,7 +133,7 @@ impl DeadLetters {
     ) -> Result<Self, StoreError> {
         let appender = StreamWriter::new(publisher, names.dead_letters(), APPEND_TIMEOUT);
         let view = view.with_retention(retention);
-        let view_state = if view.position()?.is_none() { ViewState::Building } else { ViewState::Ready };
+        let view_state = if view.position()?.is_none() { LetterViewState::Building } else { LetterViewState::Ready };
         let sync_state = Arc::new(watch::Sender::new(SyncState::CatchingUp));
         let view_state = Arc::new(watch::Sender::new(view_state));
         let changes = Arc::new(watch::Sender::new(()));
@@ -153,7 +153,7 @@ impl DeadLetters {
     /// [`DeadLetterError::Unavailable`] after a timeout.
     pub async fn ready_view(&self) -> Result<&LetterView, DeadLetterError> {
         let mut view_state = self.view_state.subscribe();
-        let ready = view_state.wait_for(|view_state| *view_state == ViewState::Ready);
+        let ready = view_state.wait_for(|view_state| *view_state == LetterViewState::Ready);
         if tokio::time::timeout(VIEW_READY_TIMEOUT, ready).await.is_err() {
             let letters: u64 = self.view.counts().iter().sum();
             let detail = format!("reading the dead letters from the broker, {letters} so far: try again");
@@ -162,7 +162,7 @@ impl DeadLetters {
         Ok(&self.view)
     }
 
-    /// Appends a record to the log, and waits until this worker has applied it.
+    /// Appends a record to the stream, and waits until this worker has applied it.
     pub async fn append(&self, record: DeadLetterRecord) -> Result<RecordOutcome, DeadLetterError> {
         Ok(self.appender.append(record.encode()?).await?)
     }
@@ -251,7 +251,7 @@ impl DeadLetters {
         }
         loop {
             for ids in ids.chunks(LETTERS_PER_RECORD) {
-                let action = OperatorAction { by: by.to_owned(), at: Utc::now(), because: because.clone() };
+                let action = OperatorAction { by: by.to_owned(), at: Utc::now(), operator_reason: because.clone() };
                 let discard = DeadLetterRecord::Discard(Discard { ids: ids.to_vec(), action });
                 if let RecordOutcome::Letters(discarded) = self.append(discard).await? {
                     letters += discarded;
@@ -278,7 +278,7 @@ impl DeadLetters {
         Ok(page.letters.into_iter().map(|(_, id)| id).collect())
     }
 
-    /// Opens the log at the view's position. Clears the view if the log does not continue there.
+    /// Opens the stream at the view's position. Clears the view if the stream does not continue there.
     async fn open(&self, connection: &Connection) -> Result<StreamReader, FollowError> {
         self.sync_state.send_replace(SyncState::CatchingUp);
         let position = self.view.position()?;
@@ -290,11 +290,11 @@ impl DeadLetters {
                 tracing::error!(
                     log = self.names.dead_letters(),
                     letters = self.view.counts().iter().sum::<u64>(),
-                    "dead-letter log replaced, rebuilding the local view: the log was deleted or has lost records, or this \
-                     worker was stopped for longer than the log keeps records"
+                    "dead-letter stream replaced, rebuilding the local view: the stream was deleted or has lost records, or this \
+                     worker was stopped for longer than the stream keeps records"
                 );
             }
-            self.view_state.send_replace(ViewState::Building);
+            self.view_state.send_replace(LetterViewState::Building);
             self.appender.set_read_back(ReadBack::Off);
             tokio::task::block_in_place(|| self.view.clear())?;
             self.metrics.clear_dead_letters_stored();
@@ -302,11 +302,11 @@ impl DeadLetters {
         Ok(log)
     }
 
-    /// Applies the log until an error ends it, for example a lost connection.
+    /// Applies the stream until an error ends it, for example a lost connection.
     async fn follow(&self, mut log: StreamReader) -> Result<std::convert::Infallible, FollowError> {
         loop {
             if log.is_caught_up() && *self.sync_state.borrow() == SyncState::CatchingUp {
-                // The log removes whole segments only, so it has letters older than the retention.
+                // The stream removes whole segments only, so it has letters older than the retention.
                 self.remove_expired()?;
                 let counts = self.view.counts();
                 tracing::info!(
@@ -315,7 +315,7 @@ impl DeadLetters {
                     pending = counts[0],
                     "dead-letter view is current"
                 );
-                self.view_state.send_replace(ViewState::Ready);
+                self.view_state.send_replace(LetterViewState::Ready);
                 self.update_gauges();
                 self.sync_state.send_replace(SyncState::Current);
             }
@@ -350,7 +350,7 @@ impl DeadLetters {
                     tracing::error!(log = self.names.dead_letters(), offset = position.offset, %error, "unreadable record skipped");
                     return StreamEntry { position, payload: Payload::Ignored };
                 }
-                // A shovel or a person published an event to the log.
+                // A shovel or a person published an event to the stream.
                 Err(_) => Removal { queue: self.names.events(), reason: DeadLetterReason::Rejected, at: None },
             },
         };
@@ -379,7 +379,7 @@ impl DeadLetters {
 
     /// Sets the gauges of dead letters. A view that is being built has too few, so it does not set them.
     fn update_gauges(&self) {
-        if *self.view_state.borrow() == ViewState::Ready {
+        if *self.view_state.borrow() == LetterViewState::Ready {
             self.metrics.set_dead_letters_stored(self.view.counts());
         }
     }
@@ -407,7 +407,7 @@ pub(crate) fn nothing_matches(selection: &Selection) -> DeadLetterError {
 
 /// Whether a worker wrote the record. A worker of a later version may have written it.
 fn is_worker_record(body: &[u8]) -> bool {
-    // The probe of an empty log has no body.
+    // The probe of an empty stream has no body.
     body.is_empty() || [b"{\"mark\":".as_slice(), b"{\"id\":\"dl_"].iter().any(|prefix| body.starts_with(prefix))
 }
 

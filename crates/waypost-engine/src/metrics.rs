@@ -12,7 +12,7 @@ use prometheus::{
 };
 use waypost_core::dead_letter::LetterState;
 use waypost_core::endpoint::{BreakerState, ParkReason};
-use waypost_core::outcome::{Blame, Cause, Reply, RequestTiming};
+use waypost_core::outcome::{Blame, Cause, RequestTiming, SendResult};
 use waypost_core::reason::DeadLetterReason;
 use waypost_core::replay::ReplayOutcome;
 
@@ -90,8 +90,8 @@ pub struct Metrics {
     attempts: IntCounterVec,
     attempts_ok: IntCounter,
     failures: IntCounterVec,
-    /// In the order of [`STAGES`].
-    stages: [Histogram; 3],
+    /// In the order of [`PHASES`].
+    phases: [Histogram; 3],
     delivered: IntCounter,
     dead: IntCounter,
     dead_letters: IntCounterVec,
@@ -134,7 +134,7 @@ pub struct Metrics {
 }
 
 /// The timed parts of an attempt, in the order in which they happen.
-const STAGES: [&str; 3] = ["resolve", "connect", "first_byte"];
+const PHASES: [&str; 3] = ["resolve", "connect", "first_byte"];
 
 /// Histogram bounds: from a millisecond to the longest timeout of a webhook.
 const ATTEMPT_SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 30.0];
@@ -178,11 +178,11 @@ impl Metrics {
             &["outcome", "cause"],
         )?;
         let failures =
-            counters("waypost_attempt_failures_total", "HTTP requests that failed, by what is to blame", &["blame"])?;
+            counters("waypost_attempt_failures_total", "Failed HTTP requests, by cause of the failure", &["blame"])?;
         for blame in Blame::ALL {
             failures.with_label_values(&[blame.as_str()]);
         }
-        let stages = HistogramVec::new(
+        let phases = HistogramVec::new(
             HistogramOpts::new(
                 "waypost_attempt_stage_duration_seconds",
                 "Duration of a part of an HTTP request, if the part was needed",
@@ -190,7 +190,7 @@ impl Metrics {
             .buckets(ATTEMPT_SECONDS.to_vec()),
             &["stage"],
         )?;
-        registry.register(Box::new(stages.clone()))?;
+        registry.register(Box::new(phases.clone()))?;
         let deliveries = counters("waypost_deliveries_total", "Deliveries that ended", &["outcome"])?;
         let dead_letters = counters("waypost_dead_letters_total", "Dead letters written", &["reason"])?;
         let events = EventResult::ALL.map(|result| events.with_label_values(&[result.as_str()]));
@@ -215,7 +215,7 @@ impl Metrics {
         registry.register(Box::new(dead_letters_stored.clone()))?;
         let retries_scheduled = IntCounter::new("waypost_retries_scheduled_total", "Retries put into a delay queue")?;
         registry.register(Box::new(retries_scheduled.clone()))?;
-        let version = Opts::new("waypost_build_info", "1, with the version of this worker")
+        let version = Opts::new("waypost_build_info", "Always 1. The label `version` is the version of this worker")
             .const_label("version", env!("CARGO_PKG_VERSION"));
         let build_info = IntGauge::with_opts(version)?;
         build_info.set(1);
@@ -298,7 +298,7 @@ impl Metrics {
             attempts_ok: attempts.with_label_values(&[AttemptOutcome::Delivered.as_str(), Cause::Ok.as_str()]),
             attempts,
             failures,
-            stages: STAGES.map(|stage| stages.with_label_values(&[stage])),
+            phases: PHASES.map(|phase| phases.with_label_values(&[phase])),
             delivered,
             dead,
             dead_letters,
@@ -325,16 +325,16 @@ impl Metrics {
         }
     }
 
-    /// Counts a failed attempt by what is to blame. A reply that is no failure is not counted.
-    pub fn record_blame(&self, reply: &Reply) {
-        if let Some(blame) = reply.blame() {
+    /// Counts a failed attempt by the cause of the failure. Successful attempts are not counted.
+    pub fn record_blame(&self, send_result: &SendResult) {
+        if let Some(blame) = send_result.blame() {
             self.failures.with_label_values(&[blame.as_str()]).inc();
         }
     }
 
     pub fn record_timing(&self, timing: &RequestTiming) {
         let RequestTiming { resolve, connect, first_byte } = *timing;
-        for (histogram, duration) in self.stages.iter().zip([resolve, connect, first_byte]) {
+        for (histogram, duration) in self.phases.iter().zip([resolve, connect, first_byte]) {
             duration.iter().for_each(|duration| histogram.observe(duration.as_secs_f64()));
         }
     }

@@ -1,6 +1,6 @@
 //! Replays: durable jobs that send dead letters again. This file creates and controls them; [`runner`] runs them.
 //!
-//! A replay's state is in the dead-letter log, so every worker has it. A message on the replays queue wakes the one
+//! A replay's state is in the dead-letter stream, so every worker has it. A message on the replays queue wakes the one
 //! worker that consumes the queue, and that worker sends the letters batch by batch.
 
 mod fair_limiter;
@@ -31,7 +31,7 @@ use waypost_store::{Store, StoreError};
 
 use crate::dead_letters::{DeadLetterError, DeadLetters, nothing_matches};
 
-/// The most requests that a preview shows.
+/// Maximum number of requests that a preview shows.
 const SAMPLE_SIZE: usize = 5;
 
 /// The lowest rate, in letters per second: one letter in ten minutes. A slower replay would keep a message
@@ -67,7 +67,7 @@ impl ReplaySpec {
     }
 }
 
-/// What a replay would do.
+/// The result of a dry run. Nothing was sent.
 #[derive(Debug, Clone)]
 pub struct ReplayPreview {
     /// The number of letters selected.
@@ -84,7 +84,8 @@ pub struct ReplayPreview {
 #[derive(Debug, Serialize, Deserialize)]
 struct ReplayWakeup {
     replay: ReplayId,
-    /// The offset up to which the sender had read the dead-letter log. The receiver must read as far before it starts.
+    /// The offset up to which the sender had read the dead-letter stream. The receiver must read as far before it
+    /// starts.
     #[serde(rename = "known")]
     read_to: u64,
 }
@@ -315,7 +316,8 @@ impl DestinationResolver<'_> {
         };
         match (self.config, now) {
             (ReplayConfig::Current, now) => Ok(now),
-            // A masked URL can't be restored, and a delivery that died while it waited has no original configuration.
+            // A masked URL can't be restored, and a delivery that became a dead letter while it waited has no original
+            // configuration.
             (ReplayConfig::Original, now)
                 if now == Err(DeadLetterReason::WebhookDeleted) || row.reason.ends_waiting() =>
             {
@@ -335,7 +337,7 @@ fn check_originals(view: &LetterView, ids: &[DeadLetterId]) -> Result<(), DeadLe
         let Some(stored_letter) = view.letter(id)? else { continue };
         if stored_letter.letter.event.is_some() && stored_letter.letter.target.is_none() {
             return Err(DeadLetterError::Conflict(format!(
-                "{id} has no original configuration: the delivery died while it waited, or the letter comes from an export. \
+                "{id} has no original configuration: the delivery became a dead letter while it waited, or the letter comes from an export. \
                  Replay it with the current configuration."
             )));
         }

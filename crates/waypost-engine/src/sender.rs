@@ -1,13 +1,13 @@
 //! Sends requests to webhooks, directly or through the egress proxy. No other module connects to customers' endpoints.
 
-pub mod answer;
 mod body;
 mod dial;
 mod direct;
 mod pool;
 mod proxied;
 mod resolver;
-mod stream;
+pub mod response;
+mod socket;
 mod timing;
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tracing::Span;
 use url::Url;
 use waypost_core::egress::EgressRules;
-use waypost_core::outcome::{Cause, Reply, RequestTiming};
+use waypost_core::outcome::{Cause, RequestTiming, SendResult};
 use waypost_core::request::Request;
 
 use dial::Dialer;
@@ -29,21 +29,21 @@ use proxied::ProxiedClient;
 use resolver::GuardedResolver;
 use timing::RequestClock;
 
-/// Bytes of an answer's body that are read. If the body is longer, the connection is not used again.
-const ANSWER_BYTES_READ: usize = 64 * 1024;
+/// Bytes of a response's body that are read. If the body is longer, the connection is not used again.
+const RESPONSE_BYTES_READ: usize = 64 * 1024;
 
-/// Bytes of an answer's body that are kept in the history of attempts.
-pub const ANSWER_BYTES_KEPT: usize = 1024;
+/// Bytes of a response's body that are kept in the history of attempts.
+pub const RESPONSE_BYTES_KEPT: usize = 1024;
 
 /// Sends requests. Cheap to clone.
 #[derive(Clone)]
 pub struct Sender {
     rules: Arc<EgressRules>,
-    route: Route,
+    route: EgressRoute,
 }
 
 #[derive(Clone)]
-enum Route {
+enum EgressRoute {
     Direct(Arc<DirectClient>),
     /// Through the egress proxy, which resolves names. Only the URL itself is checked here.
     Proxied(ProxiedClient),
@@ -72,18 +72,20 @@ impl Sender {
         let SenderSettings { rules, connect_timeout, extra_roots, proxy } = settings;
         let rules = Arc::new(rules);
         let route = match proxy {
-            Some(proxy) => Route::Proxied(ProxiedClient::new(&proxy, rules.clone(), connect_timeout, &extra_roots)?),
+            Some(proxy) => {
+                EgressRoute::Proxied(ProxiedClient::new(&proxy, rules.clone(), connect_timeout, &extra_roots)?)
+            }
             None => {
                 let dialer = Dialer::new(GuardedResolver::new(rules.clone(), None), extra_roots)
                     .map_err(|error| SenderError(error.to_string()))?;
-                Route::Direct(Arc::new(DirectClient::new(dialer, connect_timeout)))
+                EgressRoute::Direct(Arc::new(DirectClient::new(dialer, connect_timeout)))
             }
         };
         Ok(Self { rules, route })
     }
 
-    /// Sends a request and waits at most `timeout` for its answer. The parts of the request get spans below `span`.
-    pub async fn send(&self, request: Request, timeout: Duration, span: &Span) -> (Reply, RequestTiming) {
+    /// Sends a request and waits at most `timeout` for its response. The parts of the request get spans below `span`.
+    pub async fn send(&self, request: Request, timeout: Duration, span: &Span) -> (SendResult, RequestTiming) {
         let Some(url) = request.url.url() else {
             return (failure(Cause::Protocol, "the webhook's URL is not valid".to_owned()), RequestTiming::default());
         };
@@ -91,30 +93,30 @@ impl Sender {
             return (failure(Cause::ForbiddenAddress, forbidden.to_string()), RequestTiming::default());
         }
         let clock = RequestClock::start(span.clone());
-        let reply = match &self.route {
-            Route::Direct(direct) => {
+        let send_result = match &self.route {
+            EgressRoute::Direct(direct) => {
                 let deadline = Instant::now() + timeout;
                 clock.time(direct.post(url, &request.headers, request.body, deadline, &clock)).await
             }
-            Route::Proxied(proxied) => {
+            EgressRoute::Proxied(proxied) => {
                 let mut head = reqwest::Request::new(Method::POST, url.clone());
                 *head.headers_mut() = request.headers;
                 *head.timeout_mut() = Some(timeout);
                 clock.time(proxied.send(head, Some(request.body), &clock)).await
             }
         };
-        (reply, clock.timing())
+        (send_result, clock.timing())
     }
 
-    /// Checks that a server answers at a URL, whatever its answer. Sends only a HEAD request.
-    pub async fn probe(&self, url: &Url, timeout: Duration) -> Reply {
+    /// Checks that a server answers at a URL, whatever its response. Sends only a HEAD request.
+    pub async fn probe(&self, url: &Url, timeout: Duration) -> SendResult {
         if let Err(forbidden) = self.rules.check(url) {
             return failure(Cause::ForbiddenAddress, forbidden.to_string());
         }
         let clock = RequestClock::start(Span::none());
         match &self.route {
-            Route::Direct(direct) => clock.time(direct.head(url, Instant::now() + timeout, &clock)).await,
-            Route::Proxied(proxied) => {
+            EgressRoute::Direct(direct) => clock.time(direct.head(url, Instant::now() + timeout, &clock)).await,
+            EgressRoute::Proxied(proxied) => {
                 let mut head = reqwest::Request::new(Method::HEAD, url.clone());
                 *head.timeout_mut() = Some(timeout);
                 clock.time(proxied.send(head, None, &clock)).await
@@ -123,8 +125,8 @@ impl Sender {
     }
 }
 
-fn failure(cause: Cause, error: String) -> Reply {
-    Reply::Failure { cause, error }
+fn failure(cause: Cause, error: String) -> SendResult {
+    SendResult::Failure { cause, error }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The spans of a delivery: the event and the resolution of its webhooks; each attempt with its DNS lookup and
 //! connection; the publication of a retry or dead letter. Names and fields follow OpenTelemetry's conventions if there
-//! are any. Spans never have a phone number, an answer, a header or the path of a URL.
+//! are any. Spans never have a phone number, a response, a header or the path of a URL.
 //!
 //! Without an exporter no span is created, because no log uses their target.
 
@@ -11,11 +11,10 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use url::Url;
-use waypost_core::outcome::Reply;
+use waypost_core::outcome::SendResult;
 use waypost_core::replay::ReplayId;
 use waypost_core::{Delivery, TraceContext};
 
-/// The target of all spans.
 pub const TARGET: &str = "waypost_spans";
 
 /// A worker processes a message of the events queue.
@@ -81,7 +80,7 @@ pub fn attempt(delivery: &Delivery) -> Span {
     )
 }
 
-/// The request is sent once more because a reused connection ended before an answer.
+/// The request is sent again because a reused connection ended before a response.
 pub fn resent(attempt: &Span) {
     attempt.record("waypost.resent", true);
 }
@@ -96,12 +95,12 @@ pub fn connect(attempt: &Span) -> Span {
     tracing::info_span!(target: TARGET, parent: attempt, "connect")
 }
 
-/// Adds the reply to an attempt's span.
-pub fn replied(span: &Span, reply: &Reply) {
-    if let Reply::Answer { status, .. } = reply {
+/// Adds the result of the request to an attempt's span.
+pub fn record_result(span: &Span, send_result: &SendResult) {
+    if let SendResult::Response { status, .. } = send_result {
         span.record("http.response.status_code", i64::from(*status));
     }
-    if let Some(blame) = reply.blame() {
+    if let Some(blame) = send_result.blame() {
         span.record("otel.status_code", "ERROR").record("error.type", blame.as_str());
     }
 }

@@ -1,4 +1,4 @@
-//! Supervises how a local view follows its log: whether the view is current, whether it stalls, and why following
+//! Supervises how a local view follows its stream: whether the view is current, whether it stalls, and why following
 //! ended.
 
 use std::convert::Infallible;
@@ -12,7 +12,7 @@ use waypost_broker::{BrokerError, queue_stats};
 use waypost_core::stream_position::StreamPosition;
 use waypost_store::StoreError;
 
-/// Time between two comparisons of the view with the end of the log.
+/// Time between two comparisons of the view with the end of the stream.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Time from the start of a session to its first comparison. A session that ends sooner makes no progress.
@@ -21,19 +21,19 @@ const FIRST_CHECK_DELAY: Duration = Duration::from_secs(5);
 /// A follower without progress for this long is stalled. Longer than a broker's restart takes.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A reader that gets nothing for this long, although the log has new records, is replaced.
+/// A reader that gets nothing for this long, although the stream has new records, is replaced.
 const READER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Whether the view has all records of the log.
+/// Whether the view has all records of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncState {
     /// Records are missing. An event resolved now could miss its webhook.
     CatchingUp,
-    /// All records that the log had when reading started have been applied.
+    /// All records that the stream had when reading started have been applied.
     Current,
 }
 
-/// Why following the log ended.
+/// Why following the stream ended.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
     #[error(transparent)]
@@ -41,16 +41,16 @@ pub enum FollowError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// RabbitMQ can fail to notify a reader of a new record. A new reader gets the record.
-    #[error("nothing was read from {log} for {} s, although the log has new records", READER_TIMEOUT.as_secs())]
+    #[error("nothing was read from {log} for {} s, although the stream has new records", READER_TIMEOUT.as_secs())]
     Stalled {
-        /// The name of the log.
+        /// The name of the stream.
         log: String,
     },
 }
 
-/// Tracks whether a log is applied to the view as the log grows. Cheap to clone.
+/// Tracks whether a stream is applied to the view as the stream grows. Cheap to clone.
 ///
-/// Progress is a record applied, or a comparison that finds the view at the log's end. A connection alone is no
+/// Progress is a record applied, or a comparison that finds the view at the stream's end. A connection alone is no
 /// progress.
 #[derive(Clone)]
 pub struct Follower(Arc<Mutex<FollowerState>>);
@@ -74,7 +74,7 @@ impl fmt::Display for FollowerStall {
         write!(f, "for {} s: ", self.duration.as_secs())?;
         match &self.error {
             Some(error) => f.write_str(error),
-            None => f.write_str("connected, but no record is applied although the log has new records"),
+            None => f.write_str("connected, but no record is applied although the stream has new records"),
         }
     }
 }
@@ -114,9 +114,9 @@ pub struct Followers {
     pub dead_letters: Follower,
 }
 
-/// Compares the view's position with the end of the log periodically, and records progress.
+/// Compares the view's position with the end of the stream periodically, and records progress.
 ///
-/// Runs in the task that applies the log, so a batch that hangs stops the progress too.
+/// Runs in the task that applies the stream, so a batch that hangs stops the progress too.
 ///
 /// # Errors
 /// [`FollowError`] if the connection is lost, the view fails or the reader stalls.
@@ -137,7 +137,7 @@ pub async fn watch(
             Ok(end) => end,
             // Deliveries on this connection continue. Repeated failures show as a stall.
             Err(error) if connection.status().connected() => {
-                tracing::debug!(log, %error, "end of the log not read");
+                tracing::debug!(log, %error, "end of the stream not read");
                 continue;
             }
             Err(error) => return Err(error.into()),

@@ -7,7 +7,7 @@
 //!
 //! Each function returns when the outcome is durable: delivered, or the broker has confirmed the retry or the dead
 //! letter. Only then does [`consumer`] acknowledge the message. An `Err` means that Waypost failed, not the receiver:
-//! the message is returned to the broker, which delivers it again.
+//! the message is requeued, so that the broker delivers it again.
 //!
 //! Nested futures are moved at each level. Deliveries and cold paths are boxed to keep them small.
 
@@ -29,16 +29,16 @@ use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use tracing::{Instrument as _, Span};
-use waypost_broker::delay_queues::{DelayTier, tier_until};
+use waypost_broker::delay_queues::{DelayQueue, next_delay_queue};
 use waypost_broker::names::Names;
 use waypost_broker::publisher::{Destination, OutboundMessage, PublishError, Publisher};
 use waypost_broker::stream_writer::StreamWriter;
 use waypost_broker::subscription::Message;
 use waypost_core::campaign::{Target, Webhook};
 use waypost_core::dead_letter::DeadLetter;
-use waypost_core::endpoint::{Ladder, ParkReason, Source};
+use waypost_core::endpoint::{ParkReason, Parking, Source};
 use waypost_core::event::StepEvent;
-use waypost_core::outcome::{Outcome, Reply, classify};
+use waypost_core::outcome::{Outcome, SendResult, classify};
 use waypost_core::reason::DeadLetterReason;
 use waypost_core::redact::{self, Truncation};
 use waypost_core::replay::ReplayId;
@@ -50,7 +50,7 @@ use waypost_store::{Store, StoreError};
 
 use crate::metrics::ledger::{DeliveryGuard, DeliverySource, RequeueCause};
 use crate::metrics::{AttemptOutcome, EventResult, Metrics};
-use crate::sender::{ANSWER_BYTES_KEPT, Sender};
+use crate::sender::{RESPONSE_BYTES_KEPT, Sender};
 use crate::spans;
 use endpoint_registry::{AdmissionOutcome, EndpointRegistry};
 use memory_budget::MemoryBudget;
@@ -81,7 +81,7 @@ pub struct Worker {
     pub memory_budget: MemoryBudget,
 }
 
-/// Why a message could not be settled. The message is returned to the broker.
+/// Why a message could not be settled. The message is requeued.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
     #[error(transparent)]
@@ -107,7 +107,7 @@ impl DeliveryError {
 #[derive(Debug)]
 pub struct AttemptResult {
     pub outcome: Outcome,
-    pub reply: Reply,
+    pub send_result: SendResult,
     pub duration: Duration,
     pub ended_at: DateTime<Utc>,
 }
@@ -167,7 +167,7 @@ impl Worker {
 
     async fn first_attempt(&self, delivery: Box<Delivery>) -> Result<(), DeliveryError> {
         let guard = self.metrics.ledger.begin(DeliverySource::Event);
-        close_account(guard, self.attempt(delivery).await)
+        finish_guard(guard, self.attempt(delivery).await)
     }
 
     /// Handles a message of the retries queue: one delivery that waits or is due, or several that were parked together.
@@ -193,10 +193,10 @@ impl Worker {
     }
 
     async fn process_waiting_delivery(&self, mut delivery: Box<Delivery>) -> Result<(), DeliveryError> {
-        if let Some(due) = delivery.due.filter(|due| tier_until(*due, Utc::now()).is_some()) {
+        if let Some(due) = delivery.due.filter(|due| next_delay_queue(*due, Utc::now()).is_some()) {
             // Not due yet: the delivery moves on to the next delay queue, in one message with others that wait as long.
-            let (tier, body) = encode_for_delay(&mut delivery, due)?;
-            return Ok(self.park_batcher.park(tier, body).await?);
+            let (delay_queue, body) = encode_for_delay(&mut delivery, due)?;
+            return Ok(self.park_batcher.park(delay_queue, body).await?);
         }
         let guard = self.metrics.ledger.begin(DeliverySource::DelayQueue);
         let result = match self.current_target(&delivery) {
@@ -207,21 +207,21 @@ impl Worker {
             Ok(Err(reason)) => Box::pin(self.dead_letter(delivery, reason)).await,
             Err(error) => Err(error.into()),
         };
-        close_account(guard, result)
+        finish_guard(guard, result)
     }
 
     /// Makes one attempt of a delivery if its endpoint can take a request now, and settles the delivery.
     async fn attempt(&self, mut delivery: Box<Delivery>) -> Result<(), DeliveryError> {
         let source = if delivery.due.is_none() { Source::Event } else { Source::Retry };
-        let Some(hold) = self.memory_budget.hold(&mut delivery.target.webhook) else {
+        let Some(reservation) = self.memory_budget.reserve(&mut delivery.target.webhook) else {
             return Box::pin(self.wait_for_memory(delivery)).await;
         };
-        let ladder = || if self.publisher.is_up() { Ladder::Open } else { Ladder::Closed };
+        let parking = || if self.publisher.is_up() { Parking::Possible } else { Parking::Blocked };
         let permit = loop {
-            match self.endpoints.admit(&delivery.target.webhook, source, ladder, jitter()).await {
+            match self.endpoints.admit(&delivery.target.webhook, source, parking, jitter()).await {
                 AdmissionOutcome::Admitted(permit) => break permit,
                 AdmissionOutcome::Parked { delay, reason } => {
-                    drop(hold);
+                    drop(reservation);
                     return Box::pin(self.park(delivery, delay, reason)).await;
                 }
                 // The endpoint or the broker may have room again after a pause.
@@ -234,17 +234,17 @@ impl Worker {
             self.metrics.first_attempt_delay.observe(delay.as_seconds_f64().max(0.0));
         }
         let in_flight = InFlightGuard::new(&self.metrics);
-        let AttemptResult { outcome, reply, duration, ended_at } = self.attempt_once(&mut delivery).await;
+        let AttemptResult { outcome, send_result, duration, ended_at } = self.attempt_once(&mut delivery).await;
         drop(in_flight);
-        permit.finish(&reply, duration, ended_at);
+        permit.finish(&send_result, duration, ended_at);
         let webhook = &delivery.target.webhook;
         let settlement = decide(&self.retry_policy.load().for_webhook(webhook), &delivery, &outcome, ended_at);
-        self.report_attempt(&delivery, &reply, duration, &settlement, ended_at);
+        self.report_attempt(&delivery, &send_result, duration, &settlement, ended_at);
 
         match settlement {
             Settlement::Delivered => Ok(()),
             Settlement::Retry { due } => {
-                drop(hold);
+                drop(reservation);
                 Box::pin(self.schedule_retry(delivery, due)).await
             }
             Settlement::Dead(reason) => Box::pin(self.dead_letter(delivery, reason)).await,
@@ -267,9 +267,9 @@ impl Worker {
 
     /// Publishes a delivery to a delay queue, from which it comes back when it is due.
     async fn schedule_retry(&self, mut delivery: Box<Delivery>, due: DateTime<Utc>) -> Result<(), DeliveryError> {
-        let (tier, body) = encode_for_delay(&mut delivery, due)?;
-        self.publish(new_message(Destination::Queue(self.names.delay(tier)), body)).await?;
-        self.metrics.ledger.put_on_ladder.inc();
+        let (delay_queue, body) = encode_for_delay(&mut delivery, due)?;
+        self.publish(new_message(Destination::Queue(self.names.delay(delay_queue)), body)).await?;
+        self.metrics.ledger.put_into_delay_queues.inc();
         self.metrics.retries_scheduled.inc();
         Ok(())
     }
@@ -290,8 +290,8 @@ impl Worker {
     ) -> Result<(), DeliveryError> {
         match park(retry_policy, &mut delivery, delay, Utc::now()) {
             Ok(due) => {
-                let (tier, body) = encode_for_delay(&mut delivery, due)?;
-                self.park_batcher.park(tier, body).await?;
+                let (delay_queue, body) = encode_for_delay(&mut delivery, due)?;
+                self.park_batcher.park(delay_queue, body).await?;
                 self.metrics.record_parked(reason);
                 delivery_log::parked(&delivery, reason, due);
                 Ok(())
@@ -308,17 +308,17 @@ impl Worker {
         let timeout = Duration::from_millis(delivery.target.webhook.timeout_ms);
         let request = request::render(delivery, started_at);
         let span = spans::attempt(delivery);
-        let (reply, timing) = self.sender.send(request, timeout, &span).await;
-        spans::replied(&span, &reply);
+        let (send_result, timing) = self.sender.send(request, timeout, &span).await;
+        spans::record_result(&span, &send_result);
         let duration = started.elapsed();
         let ended_at = Utc::now();
         let (overridden, defaults) =
             (delivery.target.webhook.retry.permanent_statuses.as_ref(), self.retry_policy.load());
-        let outcome = classify(&reply, overridden.unwrap_or(&defaults.permanent_statuses), ended_at);
-        let attempt = attempt_record(&reply, started_at, duration, &delivery.target.webhook);
+        let outcome = classify(&send_result, overridden.unwrap_or(&defaults.permanent_statuses), ended_at);
+        let attempt = attempt_record(&send_result, started_at, duration, &delivery.target.webhook);
         delivery.record(attempt);
         self.metrics.record_timing(&timing);
-        AttemptResult { outcome, reply, duration, ended_at }
+        AttemptResult { outcome, send_result, duration, ended_at }
     }
 
     /// Makes the only attempt that a replay makes of a delivery. The attempt is counted and logged like any other, but
@@ -331,25 +331,26 @@ impl Worker {
         replay: &ReplayId,
     ) -> Option<DeadLetterReason> {
         // A replay has few requests in flight, so its deliveries are sent even if they do not fit into the budget.
-        let _hold = self.memory_budget.hold(&mut delivery.target.webhook);
+        let _reservation = self.memory_budget.reserve(&mut delivery.target.webhook);
         let in_flight = InFlightGuard::new(&self.metrics);
         let span = spans::replayed(delivery, replay);
-        let AttemptResult { outcome, reply, duration, ended_at } = self.attempt_once(delivery).instrument(span).await;
+        let AttemptResult { outcome, send_result, duration, ended_at } =
+            self.attempt_once(delivery).instrument(span).await;
         drop(in_flight);
         self.metrics.attempt_duration.observe(duration.as_secs_f64());
-        self.endpoints.record(&delivery.target.webhook, &reply, ended_at);
+        self.endpoints.record(&delivery.target.webhook, &send_result, ended_at);
         let reason = match outcome {
             Outcome::Delivered => {
-                self.metrics.record_attempt(AttemptOutcome::Delivered, reply.cause());
+                self.metrics.record_attempt(AttemptOutcome::Delivered, send_result.cause());
                 delivery_log::delivered(delivery, duration, ended_at, Some(replay));
                 return None;
             }
             Outcome::Permanent(reason) => reason,
             Outcome::Transient { .. } => DeadLetterReason::Exhausted,
         };
-        self.metrics.record_attempt(AttemptOutcome::Dead, reply.cause());
-        self.metrics.record_blame(&reply);
-        delivery_log::failed(delivery, &reply, duration, AttemptOutcome::Dead, reason.as_str(), Some(replay));
+        self.metrics.record_attempt(AttemptOutcome::Dead, send_result.cause());
+        self.metrics.record_blame(&send_result);
+        delivery_log::failed(delivery, &send_result, duration, AttemptOutcome::Dead, reason.as_str(), Some(replay));
         Some(reason)
     }
 
@@ -365,7 +366,7 @@ impl Worker {
         Ok(self.publisher.publish_with_retry(message).instrument(spans::publish()).await?)
     }
 
-    /// The webhook of a waiting delivery as it is configured now, or why it can't be delivered any more.
+    /// The webhook of a waiting delivery as it is configured now, or why it can no longer be delivered.
     fn current_target(&self, delivery: &Delivery) -> Result<Result<Target, DeadLetterReason>, StoreError> {
         let stored = self.store.campaign(&delivery.event.campaign_id)?;
         let place = stored.as_ref().and_then(|stored| stored.campaign.place_of(&delivery.target.webhook.id));
@@ -375,7 +376,7 @@ impl Worker {
     fn report_attempt(
         &self,
         delivery: &Delivery,
-        reply: &Reply,
+        send_result: &SendResult,
         duration: Duration,
         settlement: &Settlement,
         ended_at: DateTime<Utc>,
@@ -386,24 +387,24 @@ impl Worker {
             Settlement::Delivered => {
                 let latency = ended_at.signed_duration_since(delivery.event.date);
                 metrics.record_delivered(latency.as_seconds_f64());
-                metrics.record_attempt(AttemptOutcome::Delivered, reply.cause());
+                metrics.record_attempt(AttemptOutcome::Delivered, send_result.cause());
                 delivery_log::delivered(delivery, duration, ended_at, None);
                 return;
             }
             Settlement::Retry { due } => (AttemptOutcome::Retry, timestamp::text(due)),
             Settlement::Dead(reason) => (AttemptOutcome::Dead, reason.as_str().to_owned()),
         };
-        metrics.record_attempt(outcome, reply.cause());
-        metrics.record_blame(reply);
-        delivery_log::failed(delivery, reply, duration, outcome, &then, None);
+        metrics.record_attempt(outcome, send_result.cause());
+        metrics.record_blame(send_result);
+        delivery_log::failed(delivery, send_result, duration, outcome, &then, None);
     }
 }
 
 /// Records in the ledger whether a delivery was settled or its message is returned.
-fn close_account(guard: DeliveryGuard<'_>, result: Result<(), DeliveryError>) -> Result<(), DeliveryError> {
+fn finish_guard(guard: DeliveryGuard<'_>, result: Result<(), DeliveryError>) -> Result<(), DeliveryError> {
     match &result {
         Ok(()) => guard.settled(),
-        Err(error) => guard.returned(error.requeue_cause()),
+        Err(error) => guard.requeued(error.requeue_cause()),
     }
     result
 }
@@ -425,9 +426,9 @@ impl Drop for InFlightGuard<'_> {
 }
 
 /// Encodes a delivery that waits until `due`, and returns the delay queue in which it waits.
-fn encode_for_delay(delivery: &mut Delivery, due: DateTime<Utc>) -> Result<(DelayTier, Vec<u8>), serde_json::Error> {
+fn encode_for_delay(delivery: &mut Delivery, due: DateTime<Utc>) -> Result<(DelayQueue, Vec<u8>), serde_json::Error> {
     delivery.wait_until(due);
-    Ok((tier_until(due, Utc::now()).unwrap_or(DelayTier::SHORTEST), serde_json::to_vec(delivery)?))
+    Ok((next_delay_queue(due, Utc::now()).unwrap_or(DelayQueue::SHORTEST), serde_json::to_vec(delivery)?))
 }
 
 /// A number in 0..1 that differs from call to call, taken from the clock because no random generator is needed for it.
@@ -439,18 +440,27 @@ fn new_message(destination: Destination, body: Vec<u8>) -> OutboundMessage {
     OutboundMessage::new(destination, uuid::Uuid::now_v7().to_string(), body)
 }
 
-/// The history entry of an attempt. Secrets of the request that the answer repeats are masked.
-fn attempt_record(reply: &Reply, at: DateTime<Utc>, duration: Duration, webhook: &Webhook) -> Attempt {
-    let (status, answer) = match reply {
-        Reply::Answer { status, body, .. } => {
-            let truncation = if body.len() < ANSWER_BYTES_KEPT { Truncation::Complete } else { Truncation::Truncated };
+/// The history entry of an attempt. Secrets of the request that the response repeats are masked.
+fn attempt_record(send_result: &SendResult, at: DateTime<Utc>, duration: Duration, webhook: &Webhook) -> Attempt {
+    let (status, answer) = match send_result {
+        SendResult::Response { status, body, .. } => {
+            let truncation =
+                if body.len() < RESPONSE_BYTES_KEPT { Truncation::Complete } else { Truncation::Truncated };
             let answer = || redact::mask_secrets(&String::from_utf8_lossy(body), truncation, webhook);
             (Some(*status), (!body.is_empty()).then(answer))
         }
-        Reply::ProxyFailure { .. } | Reply::NotConnected { .. } | Reply::TimedOut { .. } | Reply::Failure { .. } => {
-            (None, None)
-        }
+        SendResult::ProxyFailure { .. }
+        | SendResult::NotConnected { .. }
+        | SendResult::TimedOut { .. }
+        | SendResult::Failure { .. } => (None, None),
     };
     let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    Attempt { at, duration_ms, status, cause: reply.cause(), error: reply.error().map(str::to_owned), answer }
+    Attempt {
+        at,
+        duration_ms,
+        status,
+        cause: send_result.cause(),
+        error: send_result.error().map(str::to_owned),
+        answer,
+    }
 }

@@ -88,7 +88,7 @@ impl Access {
 }
 
 /// Middleware: refuses requests without the role that the route needs, and requests of web pages of other origins.
-/// Writes the audit.
+/// Writes the audit log entry.
 pub(super) async fn authorize(
     State(access): State<Access>,
     OriginalUri(uri): OriginalUri,
@@ -104,7 +104,7 @@ pub(super) async fn authorize(
         (Some(detail), _) => Problem::new(StatusCode::FORBIDDEN, detail).into_response(),
         (None, None) => {
             let detail = match request.headers().contains_key(header::AUTHORIZATION) {
-                true => "this token is not known",
+                true => "unknown token",
                 false => "a token is needed: send `Authorization: Bearer TOKEN`",
             };
             let problem = Problem::new(StatusCode::UNAUTHORIZED, detail);

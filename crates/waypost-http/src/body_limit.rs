@@ -3,8 +3,8 @@
 use axum::body::Body;
 use futures_util::StreamExt as _;
 
-/// The most bytes of a too large body that are read and dropped. A client that is still sending when the connection
-/// closes reports a network error and does not show the answer.
+/// Maximum number of bytes of a too large body that are read and dropped. A client that is still sending when the
+/// connection closes reports a network error and does not show the response.
 const MAX_DRAINED_BYTES: usize = 64 * 1024 * 1024;
 
 pub(super) enum BodyError {

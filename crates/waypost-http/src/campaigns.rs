@@ -28,25 +28,25 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get("/campaigns", Role::Viewer, list)
             .named("listCampaigns", "List the campaigns, by id")
             .query::<PageParams>()
-            .answers::<Page<Summary>>(StatusCode::OK, "A page of campaigns"),
+            .responds::<Page<CampaignSummary>>(StatusCode::OK, "A page of campaigns"),
         Route::get("/campaigns/{id}", Role::Viewer, get)
             .named("getCampaign", "Read a campaign; values of headers and secrets are masked below `editor`")
             .subject(SUBJECT)
-            .answers::<Campaign>(StatusCode::OK, "The document, with the ids of its webhooks")
+            .responds::<Campaign>(StatusCode::OK, "The document, with the ids of its webhooks")
             .has_etag(),
         Route::put("/campaigns/{id}", Role::Editor, put)
             .named("putCampaign", "Create or replace a campaign")
             .subject(SUBJECT)
             .preconditions(&[header::IF_MATCH, header::IF_NONE_MATCH])
             .takes::<Campaign>()
-            .answers::<Campaign>(StatusCode::OK, "The new document")
-            .answers::<Campaign>(StatusCode::CREATED, "The document of the new campaign")
+            .responds::<Campaign>(StatusCode::OK, "The new document")
+            .responds::<Campaign>(StatusCode::CREATED, "The document of the new campaign")
             .has_etag(),
         Route::delete("/campaigns/{id}", Role::Editor, delete)
             .named("deleteCampaign", "Delete a campaign; its deliveries that wait for a retry become dead letters")
             .subject(SUBJECT)
             .preconditions(&[header::IF_MATCH])
-            .answers_nothing(StatusCode::NO_CONTENT, "The campaign is deleted"),
+            .responds_empty(StatusCode::NO_CONTENT, "The campaign is deleted"),
     ]
 }
 
@@ -56,7 +56,7 @@ const SUBJECT: &str = "The campaign's id";
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "CampaignSummary")]
-struct Summary {
+struct CampaignSummary {
     id: String,
     /// A name for people.
     name: Option<String>,
@@ -72,7 +72,7 @@ struct Summary {
     changed_at: Option<DateTime<Utc>>,
 }
 
-impl From<StoredCampaign> for Summary {
+impl From<StoredCampaign> for CampaignSummary {
     fn from(StoredCampaign { version, author, campaign, .. }: StoredCampaign) -> Self {
         let (changed_by, changed_at) = author.map(|author| (author.by, author.at)).unzip();
         Self {
@@ -88,9 +88,9 @@ impl From<StoredCampaign> for Summary {
 }
 
 /// `GET /v1/campaigns`: by id. The cursor is the last id of the previous page.
-async fn list(State(state): State<ApiState>, Query(page): Query<PageParams>) -> Result<Page<Summary>, Problem> {
+async fn list(State(state): State<ApiState>, Query(page): Query<PageParams>) -> Result<Page<CampaignSummary>, Problem> {
     state.campaigns.check_listable()?;
-    let items = state.store.campaigns(page.cursor.as_deref(), page.limit.get() + 1, Summary::from)?;
+    let items = state.store.campaigns(page.cursor.as_deref(), page.limit.get() + 1, CampaignSummary::from)?;
     Ok(Page::new(items, page.limit, |last| last.id.clone()))
 }
 

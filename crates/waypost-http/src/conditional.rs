@@ -39,7 +39,7 @@ fn invalid_tags(tags: &str) -> Problem {
     let detail = if tags.split(',').any(|tag| tag.trim().starts_with("W/")) {
         format!("{tags} is a weak tag, which never matches in If-Match: send the ETag of the response, without W/")
     } else {
-        format!("{tags} is no version of a campaign: send the ETag of the response")
+        format!("{tags} is not a campaign version: send the ETag of the response")
     };
     Problem::new(StatusCode::PRECONDITION_FAILED, detail)
 }

@@ -1,5 +1,5 @@
 //! The API of the configuration: whether this worker has all campaigns, and an operator's decision about an incomplete
-//! campaigns log.
+//! campaigns stream.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use waypost_core::access::Role;
 use waypost_core::timestamp;
-use waypost_engine::campaigns::hold::LogStatus;
+use waypost_engine::campaigns::hold::StreamStatus;
 use waypost_engine::campaigns::restore::Configuration;
 use waypost_engine::view_sync::SyncState;
 
@@ -22,14 +22,17 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/configuration", Role::Viewer, get)
             .named("getConfiguration", "Read whether this worker has all campaigns")
-            .answers::<ConfigurationResponse>(StatusCode::OK, "The state of the configuration"),
+            .responds::<ConfigurationResponse>(StatusCode::OK, "The state of the configuration"),
         Route::post("/configuration/restore", Role::Editor, restore)
-            .named("restoreConfiguration", "Append the campaigns of this worker's store to an incomplete campaigns log")
-            .answers::<DecisionResponse>(StatusCode::OK, "All campaigns are appended; workers read them now")
+            .named(
+                "restoreConfiguration",
+                "Append the campaigns of this worker's store to an incomplete campaigns stream",
+            )
+            .responds::<DecisionResponse>(StatusCode::OK, "All campaigns are appended; workers read them now")
             .problem(StatusCode::CONFLICT, "This worker does not have all campaigns: ask another worker"),
         Route::post("/configuration/accept-empty", Role::Editor, accept_empty)
-            .named("acceptEmptyConfiguration", "Accept an incomplete campaigns log as it is")
-            .answers::<DecisionResponse>(StatusCode::OK, "All workers continue with the campaigns in the log")
+            .named("acceptEmptyConfiguration", "Accept an incomplete campaigns stream as it is")
+            .responds::<DecisionResponse>(StatusCode::OK, "All workers continue with the campaigns in the stream")
             .problem(
                 StatusCode::CONFLICT,
                 "This worker does not hold its events, or it is loading the campaigns of a ready worker",
@@ -55,7 +58,7 @@ struct ConfigurationResponse {
     #[serde(serialize_with = "timestamp::optional::serialize")]
     #[schemars(with = "Option<DateTime<Utc>>")]
     last_change_at: Option<DateTime<Utc>>,
-    /// Whether the campaigns log can be restored from this worker.
+    /// Whether the campaigns stream can be restored from this worker.
     can_restore: bool,
 }
 
@@ -65,7 +68,7 @@ struct ConfigurationResponse {
 enum ConfigurationState {
     /// It has all campaigns.
     Current,
-    /// It is reading the campaigns log.
+    /// It is reading the campaigns stream.
     Reading,
     /// Campaigns may be missing: events are held until an operator decides.
     Incomplete,
@@ -76,18 +79,18 @@ enum ConfigurationState {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ConfigurationDecision")]
 struct DecisionResponse {
-    /// How many campaigns were appended, or were in the store of this worker when the log was accepted.
+    /// How many campaigns were appended, or were in the store of this worker when the stream was accepted.
     campaigns: u64,
 }
 
 impl From<Configuration> for ConfigurationResponse {
     fn from(configuration: Configuration) -> Self {
         let can_restore = configuration.can_restore();
-        let Configuration { sync_state, log_status, campaigns, last_change_at } = configuration;
-        let (state, hold) = match (log_status, sync_state) {
-            (LogStatus::Incomplete(hold), _) => (ConfigurationState::Incomplete, Some(hold)),
-            (LogStatus::Following, SyncState::Current) => (ConfigurationState::Current, None),
-            (LogStatus::Following | LogStatus::Comparing, _) => (ConfigurationState::Reading, None),
+        let Configuration { sync_state, stream_status, campaigns, last_change_at } = configuration;
+        let (state, hold) = match (stream_status, sync_state) {
+            (StreamStatus::Incomplete(hold), _) => (ConfigurationState::Incomplete, Some(hold)),
+            (StreamStatus::Following, SyncState::Current) => (ConfigurationState::Current, None),
+            (StreamStatus::Following | StreamStatus::Comparing, _) => (ConfigurationState::Reading, None),
         };
         Self {
             state,

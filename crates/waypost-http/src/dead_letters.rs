@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
 use waypost_core::access::Role;
 use waypost_core::dead_letter::filter::LetterFilter;
-use waypost_core::dead_letter::record::MAX_BECAUSE_CHARS;
+use waypost_core::dead_letter::record::MAX_DISCARD_REASON_CHARS;
 use waypost_core::dead_letter::selection::Selection;
 use waypost_core::ids::DeadLetterId;
 use waypost_core::violation::Violation;
@@ -34,36 +34,36 @@ use super::route::Route;
 use preview::DiscardPreview;
 use query::{LetterQuery, SearchParams, decode_cursor, encode_cursor};
 use response::{LetterResponse, LetterSummaryResponse};
-use summary::Summary;
+use summary::DeadLetterSummary;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/dead-letters", Role::Viewer, list)
-            .named("listDeadLetters", "List dead letters that match a filter, newest in the log first")
+            .named("listDeadLetters", "List dead letters that match a filter, newest in the stream first")
             .query::<SearchParams>()
-            .answers::<Page<LetterSummaryResponse>>(
+            .responds::<Page<LetterSummaryResponse>>(
                 StatusCode::OK,
-                "A page of dead letters, in the order of the log: `deadAt` descends, except for dead letters that several workers \
+                "A page of dead letters, in the order of the stream: `deadAt` descends, except for dead letters that several workers \
                  wrote at the same time. If few of very many match, a page can be short and still have a next page",
             ),
         Route::get("/dead-letters/summary", Role::Viewer, summary)
             .named("summarizeDeadLetters", "Count the dead letters that match a filter")
             .query::<LetterFilter>()
-            .answers::<Summary>(StatusCode::OK, "The counts"),
+            .responds::<DeadLetterSummary>(StatusCode::OK, "The counts"),
         Route::get("/dead-letters/{id}", Role::Viewer, get)
             .named("getDeadLetter", "Read a dead letter: its event, its request, its attempts and its replays")
             .subject("The dead letter's id")
-            .answers::<LetterResponse>(StatusCode::OK, "The dead letter"),
+            .responds::<LetterResponse>(StatusCode::OK, "The dead letter"),
         Route::post("/dead-letters/discard", Role::Operator, discard)
             .named("discardDeadLetters", "Discard pending dead letters, by ids or by filter; or count them")
             .takes::<DiscardRequest>()
-            .answers::<DiscardAnswer>(StatusCode::OK, "The number discarded; with `dryRun`, counts of the dead letters")
+            .responds::<DiscardResult>(StatusCode::OK, "The number discarded; with `dryRun`, counts of the dead letters")
             .problem(StatusCode::NOT_FOUND, "One of the dead letters does not exist")
             .problem(StatusCode::CONFLICT, "One of the dead letters is being replayed"),
         Route::post("/dead-letters/erase", Role::Operator, erase::erase)
             .named("eraseDeadLetters", "Erase a person's data in dead letters, which can't be sent again then")
             .takes::<erase::EraseRequest>()
-            .answers::<erase::EraseResponse>(StatusCode::OK, "The counts, and a cursor if there are more dead letters to search"),
+            .responds::<erase::EraseResponse>(StatusCode::OK, "The counts, and a cursor if there are more dead letters to search"),
     ]
 }
 
@@ -81,7 +81,7 @@ struct DiscardRequest {
     #[schemars(with = "Option<LetterFilter>")]
     filter: Option<UniqueMap>,
     /// Why they are discarded, for people who read it later. Required with a filter.
-    #[schemars(length(min = 1, max = MAX_BECAUSE_CHARS))]
+    #[schemars(length(min = 1, max = MAX_DISCARD_REASON_CHARS))]
     because: Option<String>,
     /// Only count the dead letters, and change nothing. Needs no `because`.
     dry_run: Option<bool>,
@@ -90,7 +90,7 @@ struct DiscardRequest {
 /// The result of a discard, or of its dry run.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
-enum DiscardAnswer {
+enum DiscardResult {
     Discarded(DiscardResponse),
     Preview(DiscardPreview),
 }
@@ -105,7 +105,7 @@ struct DiscardResponse {
     more: bool,
 }
 
-/// `GET /v1/dead-letters`: in reverse order of the log.
+/// `GET /v1/dead-letters`: in reverse order of the stream.
 async fn list(
     State(state): State<ApiState>,
     RawQuery(query): RawQuery,
@@ -120,12 +120,12 @@ async fn list(
 }
 
 /// `GET /v1/dead-letters/summary`
-async fn summary(State(state): State<ApiState>, RawQuery(query): RawQuery) -> Result<Json<Summary>, Problem> {
+async fn summary(State(state): State<ApiState>, RawQuery(query): RawQuery) -> Result<Json<DeadLetterSummary>, Problem> {
     let query = LetterQuery::parse(query.as_deref().unwrap_or_default())?;
     if query.has_page {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "a summary has no pages: leave `limit` and `cursor` out"));
     }
-    Ok(Json(Summary::from(count_letters(&state, query.filter).await?)))
+    Ok(Json(DeadLetterSummary::from(count_letters(&state, query.filter).await?)))
 }
 
 /// Counts the letters that match a filter. Very many letters take long, so a blocking thread counts them.
@@ -155,18 +155,18 @@ async fn discard(
     if dry_run == Some(true) {
         let counts = state.dead_letters.count_discardable(&selection).await?;
         let about = AuditDetail(format!(
-            "nothing: a dry run, for {} dead letters chosen {}",
+            "nothing: a dry run, for {} dead letters selected {}",
             counts.total,
             describe(&selection)
         ));
-        return Ok((Extension(about), Json(DiscardAnswer::Preview(counts.into()))).into_response());
+        return Ok((Extension(about), Json(DiscardResult::Preview(counts.into()))).into_response());
     }
     if let Some(violation) = because_violation(because.as_deref(), &selection) {
         return Err(Problem::invalid(vec![violation]));
     }
     let (outcome, about) = discard_audited(&state, selection, &principal.name, because).await?;
     let response = DiscardResponse { discarded: outcome.letters, more: outcome.has_more };
-    Ok((Extension(about), Json(DiscardAnswer::Discarded(response))).into_response())
+    Ok((Extension(about), Json(DiscardResult::Discarded(response))).into_response())
 }
 
 /// Discards, and describes it for the audit.
@@ -179,7 +179,7 @@ pub(super) async fn discard_audited(
     let selected = describe(&selection);
     let why = because.clone().unwrap_or_else(|| "no reason given".to_owned());
     let outcome = state.dead_letters.discard(selection, by, because).await?;
-    let about = AuditDetail(format!("{} dead letters chosen {selected}: {why}", outcome.letters));
+    let about = AuditDetail(format!("{} dead letters selected {selected}: {why}", outcome.letters));
     Ok((outcome, about))
 }
 
@@ -188,18 +188,16 @@ pub(super) fn because_violation(because: Option<&str>, selection: &Selection) ->
     let violation = |message: String| Some(Violation::new("$.because", message));
     let Some(because) = because else {
         return match selection {
-            Selection::Filter(_) => {
-                violation("is required with a filter: say why these letters are given up".to_owned())
-            }
+            Selection::Filter(_) => violation("is required with a filter: give the reason of the discard".to_owned()),
             Selection::Ids(_) => None,
         };
     };
     if because.trim().is_empty() {
-        return violation("is empty: say why these letters are given up".to_owned());
+        return violation("is empty: give the reason of the discard".to_owned());
     }
     let length = because.chars().count();
-    if length <= MAX_BECAUSE_CHARS {
+    if length <= MAX_DISCARD_REASON_CHARS {
         return None;
     }
-    violation(format!("has {length} characters, and at most {MAX_BECAUSE_CHARS} are allowed: shorten it"))
+    violation(format!("has {length} characters, and at most {MAX_DISCARD_REASON_CHARS} are allowed: shorten it"))
 }

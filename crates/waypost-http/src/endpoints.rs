@@ -19,14 +19,14 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get("/endpoints", Role::Viewer, list)
             .named("listEndpoints", "List the recently used endpoints, the worst first, as this worker sees them")
             .query::<PageParams>()
-            .answers::<Page<EndpointResponse>>(
+            .responds::<Page<EndpointResponse>>(
                 StatusCode::OK,
                 "A page of endpoints. The order changes with their health, so the next page may repeat or miss an endpoint",
             ),
     ]
 }
 
-/// The most receivers listed of an endpoint.
+/// Maximum number of receivers listed of an endpoint.
 pub(super) const MAX_RECEIVERS: usize = 10;
 
 /// An endpoint and its health.

@@ -32,7 +32,7 @@ pub(super) fn routes() -> Vec<Route> {
             .named("publishEvent", "Publish a step event")
             .not_audited()
             .takes::<StepEvent>()
-            .answers::<PublishedEvent>(StatusCode::ACCEPTED, "The broker has confirmed the event")
+            .responds::<PublishedEvent>(StatusCode::ACCEPTED, "The broker has confirmed the event")
             .problem(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The broker has not confirmed the event: send it again, with the same `eventId`",

@@ -25,7 +25,7 @@ pub(super) fn routes() -> Vec<Route> {
             )
             .not_audited()
             .takes::<StepEvent>()
-            .answers::<Explanation>(StatusCode::OK, "What matches, what does not and why, and what would be sent"),
+            .responds::<Explanation>(StatusCode::OK, "What matches, what does not and why, and what would be sent"),
     ]
 }
 

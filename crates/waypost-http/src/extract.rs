@@ -110,7 +110,7 @@ async fn bytes(body: Body) -> Result<Vec<u8>, Problem> {
 /// Parses a JSON object. The problem is a 422 with the path of the violation.
 fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let violation = |message: String| Problem::invalid(vec![Violation::new("$", message)]);
-    let invalid_json = |error: &serde_json::Error| violation(format!("not JSON that can be read: {error}"));
+    let invalid_json = |error: &serde_json::Error| violation(format!("not valid JSON: {error}"));
     if body.trim_ascii().is_empty() {
         return Err(violation("there is no body: send a JSON object".to_owned()));
     }

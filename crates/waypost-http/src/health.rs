@@ -1,4 +1,4 @@
-//! The probes `/healthz` and `/readyz`, and `/metrics`.
+//! The health checks `/healthz` and `/readyz`, and `/metrics`.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use waypost_broker::publisher::PublisherStatus;
 use waypost_broker::topology_status::TopologyStatus;
-use waypost_engine::campaigns::hold::{Hold, LogStatus};
+use waypost_engine::campaigns::hold::{Hold, StreamStatus};
 use waypost_engine::metrics::PublisherGauge;
 use waypost_engine::view_sync::{FollowerStall, Followers};
-use waypost_engine::worker::consumer_status::Phase;
+use waypost_engine::worker::consumer_status::ConsumerPhase;
 
 use super::ApiState;
 use super::problem::Problem;
@@ -20,7 +20,7 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Ready if the worker consumes and makes progress. Each recent repair of a broker object is a line of the answer.
+/// Ready if the worker consumes and makes progress. Each recent repair of a broker object is a line of the response.
 pub(super) async fn readyz(State(state): State<ApiState>) -> Response {
     match unready_reason(&state) {
         None => {
@@ -42,7 +42,7 @@ pub(super) enum UnreadyReason {
     CatchingUp,
     #[error("stopping")]
     Stopping,
-    /// Campaigns may be missing from their log.
+    /// Campaigns may be missing from their stream.
     #[error("{0}")]
     Incomplete(Hold),
     /// Retries and dead letters can't be published.
@@ -54,19 +54,19 @@ pub(super) enum UnreadyReason {
     #[error("no message settled for {} s, although messages are in progress", .0.as_secs())]
     Stalled(Duration),
     /// Objects of the broker are missing or wrong and this worker can't repair them, or it can't check them.
-    #[error("the broker's objects are {0}")]
+    #[error("{0}")]
     Topology(String),
     /// Changes of campaigns do not arrive.
-    #[error("the configuration is not followed {0}")]
+    #[error("the campaigns stream is not being read {0}")]
     NotFollowingCampaigns(FollowerStall),
     /// Dead letters do not arrive in the view, and replays do not run.
-    #[error("dead letters are not followed {0}")]
+    #[error("the dead-letter stream is not being read {0}")]
     NotFollowingDeadLetters(FollowerStall),
 }
 
 /// `None` if this worker is ready.
 pub(super) fn unready_reason(state: &ApiState) -> Option<UnreadyReason> {
-    let status = state.campaigns.log_status().borrow().clone();
+    let status = state.campaigns.stream_status().borrow().clone();
     let reason = consumer_reason(
         state.consumer_status.phase(),
         status,
@@ -79,8 +79,8 @@ pub(super) fn unready_reason(state: &ApiState) -> Option<UnreadyReason> {
 /// Reasons other than consuming and publishing.
 fn background_reason(topology: &TopologyStatus, followers: &Followers) -> Option<UnreadyReason> {
     let problems: Vec<String> = topology.problems().iter().map(ToString::to_string).collect();
-    let problems = (!problems.is_empty()).then(|| format!("not as required: {}", problems.join("; ")));
-    let overdue = topology.overdue_check().map(|overdue| overdue.to_string());
+    let problems = (!problems.is_empty()).then(|| format!("missing or wrong broker objects: {}", problems.join("; ")));
+    let overdue = topology.overdue_check().map(|overdue| format!("broker objects {overdue}"));
     let topology: Vec<String> = problems.into_iter().chain(overdue).collect();
     if !topology.is_empty() {
         return Some(UnreadyReason::Topology(topology.join("; ")));
@@ -90,17 +90,17 @@ fn background_reason(topology: &TopologyStatus, followers: &Followers) -> Option
 }
 
 fn consumer_reason(
-    phase: Phase,
-    status: LogStatus,
+    phase: ConsumerPhase,
+    status: StreamStatus,
     publisher: PublisherStatus,
     stalled_for: Option<Duration>,
 ) -> Option<UnreadyReason> {
     match (phase, status) {
-        (Phase::Connecting { error }, _) => return Some(UnreadyReason::NotConnected(error)),
-        (_, LogStatus::Incomplete(hold)) => return Some(UnreadyReason::Incomplete(hold)),
-        (Phase::CatchingUp, _) | (_, LogStatus::Comparing) => return Some(UnreadyReason::CatchingUp),
-        (Phase::Draining, LogStatus::Following) => return Some(UnreadyReason::Stopping),
-        (Phase::Consuming, LogStatus::Following) => {}
+        (ConsumerPhase::Connecting { error }, _) => return Some(UnreadyReason::NotConnected(error)),
+        (_, StreamStatus::Incomplete(hold)) => return Some(UnreadyReason::Incomplete(hold)),
+        (ConsumerPhase::CatchingUp, _) | (_, StreamStatus::Comparing) => return Some(UnreadyReason::CatchingUp),
+        (ConsumerPhase::Draining, StreamStatus::Following) => return Some(UnreadyReason::Stopping),
+        (ConsumerPhase::Consuming, StreamStatus::Following) => {}
     }
     match publisher {
         PublisherStatus::Down(reason) => Some(UnreadyReason::NotPublishing(reason)),
@@ -137,8 +137,8 @@ mod tests {
     #[test]
     fn a_worker_that_reads_the_configuration_again_is_not_reported_as_stopping() {
         let reason = |phase, status| consumer_reason(phase, status, PublisherStatus::Up, None);
-        assert_eq!(reason(Phase::Draining, LogStatus::Comparing), Some(UnreadyReason::CatchingUp));
-        assert_eq!(reason(Phase::Draining, LogStatus::Following), Some(UnreadyReason::Stopping));
-        assert_eq!(reason(Phase::Consuming, LogStatus::Following), None);
+        assert_eq!(reason(ConsumerPhase::Draining, StreamStatus::Comparing), Some(UnreadyReason::CatchingUp));
+        assert_eq!(reason(ConsumerPhase::Draining, StreamStatus::Following), Some(UnreadyReason::Stopping));
+        assert_eq!(reason(ConsumerPhase::Consuming, StreamStatus::Following), None);
     }
 }

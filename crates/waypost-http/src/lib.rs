@@ -1,4 +1,4 @@
-//! The HTTP server: probes, metrics, the JSON API and the console. Only this module uses axum.
+//! The HTTP server: health checks, metrics, the JSON API and the console. Only this crate uses axum.
 //!
 //! | method and path | role | |
 //! | --- | --- | --- |
@@ -10,8 +10,8 @@
 //! | `PUT /v1/campaigns/{id}` | editor | create or replace, with `If-Match` or `If-None-Match: *` |
 //! | `DELETE /v1/campaigns/{id}` | editor | delete, with `If-Match` |
 //! | `GET /v1/configuration` | viewer | whether this worker has all campaigns |
-//! | `POST /v1/configuration/restore` | editor | append the campaigns of this worker's store to an incomplete log |
-//! | `POST /v1/configuration/accept-empty` | editor | accept an incomplete log as it is |
+//! | `POST /v1/configuration/restore` | editor | append the campaigns of this worker's store to an incomplete stream |
+//! | `POST /v1/configuration/accept-empty` | editor | accept an incomplete stream as it is |
 //! | `GET /v1/webhooks/{id}` | viewer | a webhook and its place; masked below `editor` |
 //! | `PUT /v1/webhooks/{id}` | editor | replace a webhook in its place, with `If-Match` |
 //! | `DELETE /v1/webhooks/{id}` | editor | delete a webhook, and its redirect if it is one |
@@ -19,7 +19,7 @@
 //! | `POST /v1/webhooks/{id}/test` | operator | send one request with a sample event |
 //! | `POST /v1/events` | operator | publish a step event; 202 once the broker has confirmed it |
 //! | `POST /v1/explain` | viewer | for an event: what matches, what does not and why, and what would be sent |
-//! | `GET /v1/dead-letters` | viewer | dead letters that match a filter, newest in the log first |
+//! | `GET /v1/dead-letters` | viewer | dead letters that match a filter, newest in the stream first |
 //! | `GET /v1/dead-letters/summary` | viewer | counts of dead letters |
 //! | `GET /v1/dead-letters/{id}` | viewer | a dead letter with its request, attempts and replays |
 //! | `POST /v1/dead-letters/discard` | operator | discard dead letters, by ids or filter |
@@ -29,7 +29,7 @@
 //! | `POST /v1/replays/{id}/pause`, `…/resume`, `…/cancel` | operator | control a replay |
 //! | `GET /v1/endpoints` | viewer | recently used endpoints, the worst first |
 //! | `GET /v1/openapi.json` | viewer | the description of the API |
-//! | `/` and below | | the console, see `http/console.rs` |
+//! | `/` and below | | the console, see `console.rs` |
 
 mod audit;
 mod auth;

@@ -18,14 +18,14 @@ use tokio_rustls::server::TlsStream;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most connections after their TLS handshake that are not accepted yet.
+/// Maximum number of connections after their TLS handshake that are not accepted yet.
 const HANDSHAKE_QUEUE_LENGTH: usize = 64;
 
-/// The most open connections, including those in a TLS handshake. Each takes a file descriptor that deliveries need
-/// too. Other connections wait.
+/// Maximum number of open connections, including those in a TLS handshake. Each takes a file descriptor that deliveries
+/// need too. Other connections wait.
 const MAX_CONNECTIONS: usize = 512;
 
-/// A connection without traffic for this long is closed. An answer that waits for the broker takes at most 40 s.
+/// A connection without traffic for this long is closed. A response that waits for the broker takes at most 40 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 pub enum Listener {
@@ -51,7 +51,7 @@ impl LimitedListener {
 
 /// Runs each TLS handshake in its own task, so that a slow client delays no other.
 pub struct TlsListener {
-    connections: mpsc::Receiver<(Stream, SocketAddr)>,
+    connections: mpsc::Receiver<(ClientConnection, SocketAddr)>,
     address: SocketAddr,
 }
 
@@ -69,7 +69,7 @@ impl Listener {
 async fn run_handshakes(
     mut listener: LimitedListener,
     acceptor: TlsAcceptor,
-    connections: mpsc::Sender<(Stream, SocketAddr)>,
+    connections: mpsc::Sender<(ClientConnection, SocketAddr)>,
 ) {
     loop {
         let (stream, peer, permit) = tokio::select! {
@@ -81,7 +81,9 @@ async fn run_handshakes(
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                 // Sending fails if the server has stopped.
                 Ok(Ok(stream)) => {
-                    drop(connections.send((Stream::new(Transport::Tls(Box::new(stream)), permit), peer)).await);
+                    drop(
+                        connections.send((ClientConnection::new(Transport::Tls(Box::new(stream)), permit), peer)).await,
+                    );
                 }
                 Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                 Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
@@ -91,14 +93,14 @@ async fn run_handshakes(
 }
 
 impl AxumListener for Listener {
-    type Io = Stream;
+    type Io = ClientConnection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Stream, SocketAddr) {
+    async fn accept(&mut self) -> (ClientConnection, SocketAddr) {
         match self {
             Self::Plain(listener) => {
                 let (stream, peer, permit) = listener.accept().await;
-                (Stream::new(Transport::Plain(stream), permit), peer)
+                (ClientConnection::new(Transport::Plain(stream), permit), peer)
             }
             Self::Tls(listener) => match listener.connections.recv().await {
                 Some(connections) => connections,
@@ -117,7 +119,7 @@ impl AxumListener for Listener {
 }
 
 /// A client's connection, which counts towards `MAX_CONNECTIONS`.
-pub struct Stream {
+pub struct ClientConnection {
     transport: Transport,
     /// Expires after [`IDLE_TIMEOUT`] without traffic.
     idle_timer: Pin<Box<Sleep>>,
@@ -129,7 +131,7 @@ enum Transport {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Stream {
+impl ClientConnection {
     fn new(transport: Transport, permit: Option<OwnedSemaphorePermit>) -> Self {
         Self { transport, idle_timer: Box::pin(sleep(IDLE_TIMEOUT)), _permit: permit }
     }
@@ -139,7 +141,7 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for ClientConnection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
         let result = match &mut stream.transport {
@@ -155,7 +157,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for ClientConnection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let stream = self.get_mut();
         let result = match &mut stream.transport {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use waypost_core::access::Role;
 
 use super::problem::Problem;
-use super::route::{Answer, Operation, Presence, Route};
+use super::route::{BodyPresence, Operation, ResponseSpec, Route};
 
 const SCHEMAS_POINTER: &str = "#/components/schemas/";
 
@@ -26,7 +26,7 @@ pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::get("/openapi.json", Role::Viewer, async || Json(super::openapi()))
             .named("getOpenApi", "Read this document")
-            .answers::<Map<String, Value>>(StatusCode::OK, "An OpenAPI 3.1 document"),
+            .responds::<Map<String, Value>>(StatusCode::OK, "An OpenAPI 3.1 document"),
     ]
 }
 
@@ -83,7 +83,7 @@ impl Schemas {
         if let Some(body) = &operation.body {
             let schema = (body.schema)(&mut self.requests);
             json_operation["requestBody"] = json!({
-                "required": body.presence == Presence::Required,
+                "required": body.presence == BodyPresence::Required,
                 "content": { "application/json": { "schema": schema } },
             });
         }
@@ -115,7 +115,7 @@ impl Schemas {
 
     fn responses(&mut self, path: &str, operation: &Operation) -> Value {
         let mut responses = json!({});
-        for Answer { status, description, schema } in &operation.answers {
+        for ResponseSpec { status, description, schema } in &operation.answers {
             let mut response = json!({ "description": description });
             if let Some(schema) = schema {
                 let schema = schema(&mut self.responses);
@@ -277,7 +277,7 @@ mod tests {
                 assert!(!parameter["description"].as_str().expect("a description").is_empty(), "{id}: what is {name}?");
             }
             let successes = operation["responses"].as_object().expect("responses").keys();
-            assert!(successes.filter(|status| status.starts_with('2')).count() > 0, "{id} has no answer");
+            assert!(successes.filter(|status| status.starts_with('2')).count() > 0, "{id} has no response");
         }
     }
 

@@ -13,8 +13,8 @@ pub(super) fn refusal(headers: &HeaderMap) -> Option<String> {
     if let Some(host) = foreign_host {
         let host = String::from_utf8_lossy(host.as_bytes());
         return Some(format!(
-            "without tokens only this machine is answered, and `{host}` may be any machine: use 127.0.0.1 or localhost, or \
-             configure `http.tokens`"
+            "without http.tokens, Waypost accepts only requests to 127.0.0.1 or localhost, not to `{host}`: use one of \
+             these, or configure http.tokens"
         ));
     }
     let host = headers.get(header::HOST);
@@ -22,7 +22,7 @@ pub(super) fn refusal(headers: &HeaderMap) -> Option<String> {
         headers.get_all(header::ORIGIN).iter().find(|origin| !host.is_some_and(|host| is_own(origin, host)));
     foreign_origin.map(|origin| {
         let origin = String::from_utf8_lossy(origin.as_bytes());
-        format!("without tokens no web page of another origin is answered, and this request comes from `{origin}`: configure `http.tokens`")
+        format!("without http.tokens, Waypost accepts no requests from pages of another origin, and this one comes from `{origin}`: configure http.tokens")
     })
 }
 

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The most items of a page.
+/// Maximum number of items of a page.
 const MAX_LIMIT: u16 = 1000;
 
 /// The problem of a cursor that is not from this list.
@@ -17,14 +17,14 @@ pub(super) const INVALID_CURSOR: &str = "cursor: not a `next` of this list";
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PageParams {
-    /// The most items of the page.
+    /// Maximum number of items of the page.
     #[serde(default)]
     pub(super) limit: Limit,
     /// `next` of the previous page.
     pub(super) cursor: Option<String>,
 }
 
-/// The most items of a page.
+/// Maximum number of items of a page.
 #[derive(Debug, Clone, Copy, JsonSchema, Serialize)]
 #[schemars(inline)]
 pub(super) struct Limit(#[schemars(range(min = 1, max = 1000))] u16);

@@ -56,7 +56,7 @@ impl Problem {
     pub(crate) fn invalid(errors: Vec<Violation>) -> Self {
         let detail = match errors.as_slice() {
             [violation] => violation.to_string(),
-            violations => format!("{} faults; `errors` has them all", violations.len()),
+            violations => format!("{} errors: see `errors`", violations.len()),
         };
         Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }

@@ -31,35 +31,35 @@ pub(super) fn routes() -> Vec<Route> {
         Route::post("/replays", Role::Operator, create)
             .named("createReplay", "Send dead letters again, by ids or by filter; or show a preview")
             .takes::<CreateReplay>()
-            .answers::<ReplayResponse>(StatusCode::ACCEPTED, "The replay, which runs now")
-            .answers::<ReplayPreviewResponse>(StatusCode::OK, "With `dryRun`: what it would do")
+            .responds::<ReplayResponse>(StatusCode::ACCEPTED, "The replay, which runs now")
+            .responds::<ReplayPreviewResponse>(StatusCode::OK, "With `dryRun`: what it would do")
             .problem(StatusCode::NOT_FOUND, "One of the dead letters does not exist")
             .problem(StatusCode::CONFLICT, "One of the dead letters is being replayed already"),
         Route::get("/replays", Role::Viewer, list)
             .named("listReplays", "List replays, newest first")
             .query::<PageParams>()
-            .answers::<Page<ReplayResponse>>(StatusCode::OK, "A page of replays"),
+            .responds::<Page<ReplayResponse>>(StatusCode::OK, "A page of replays"),
         Route::get("/replays/{id}", Role::Viewer, get)
             .named("getReplay", "Read a replay")
             .subject(SUBJECT)
-            .answers::<ReplayResponse>(StatusCode::OK, "The replay"),
+            .responds::<ReplayResponse>(StatusCode::OK, "The replay"),
         Route::post("/replays/{id}/pause", Role::Operator, pause)
             .named("pauseReplay", "Pause a replay: send no more dead letters until it is resumed")
             .subject(SUBJECT)
-            .answers::<ReplayResponse>(StatusCode::OK, "The replay")
+            .responds::<ReplayResponse>(StatusCode::OK, "The replay")
             .problem(StatusCode::CONFLICT, "The replay is already paused, or has ended"),
         Route::post("/replays/{id}/resume", Role::Operator, resume)
             .named("resumeReplay", "Resume a paused replay")
             .subject(SUBJECT)
-            .answers::<ReplayResponse>(StatusCode::OK, "The replay")
+            .responds::<ReplayResponse>(StatusCode::OK, "The replay")
             .problem(StatusCode::CONFLICT, "The replay is not paused"),
         Route::post("/replays/{id}/cancel", Role::Operator, cancel)
             .named(
                 "cancelReplay",
-                "Cancel a replay; dead letters not sent yet return to their state before, mostly pending",
+                "Cancel a replay; dead letters not sent yet return to their previous state, usually pending",
             )
             .subject(SUBJECT)
-            .answers::<ReplayResponse>(StatusCode::OK, "The replay")
+            .responds::<ReplayResponse>(StatusCode::OK, "The replay")
             .problem(StatusCode::CONFLICT, "The replay has ended"),
     ]
 }
@@ -69,7 +69,7 @@ const SUBJECT: &str = "The replay's id";
 /// The list shows the ids of a replay only up to this number.
 const MAX_LISTED_IDS: usize = 100;
 
-/// A replay.
+/// A replay and its progress.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Replay")]
@@ -104,7 +104,7 @@ struct CreateReplay {
     /// Or a filter of the dead letters to send. Without a state, the filter selects pending dead letters.
     #[schemars(with = "Option<LetterFilter>")]
     filter: Option<UniqueMap>,
-    /// The most dead letters sent in a second; absent for no limit.
+    /// Maximum number of dead letters sent per second. No limit if absent.
     rate_per_second: Option<f64>,
     /// Only show a preview, and send nothing.
     dry_run: Option<bool>,
@@ -115,7 +115,7 @@ struct CreateReplay {
     stop_on_failure_ratio: Option<f64>,
 }
 
-/// What a replay would do.
+/// The result of a dry run. Nothing was sent.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "ReplayForecast")]
 pub(super) struct ReplayPreviewResponse {
@@ -176,7 +176,7 @@ pub(super) async fn create_audited(
 ) -> Result<(Replay, AuditDetail), DeadLetterError> {
     let selected = describe(&spec.selection);
     let replay = state.replays.create(spec, by).await?;
-    let about = AuditDetail(format!("{}: {} dead letters chosen {selected}", replay.id, replay.total));
+    let about = AuditDetail(format!("{}: {} dead letters selected {selected}", replay.id, replay.total));
     Ok((replay, about))
 }
 

@@ -42,27 +42,27 @@ pub(super) struct Operation {
     /// The description of the path parameter `{id}`.
     pub(super) subject: &'static str,
     pub(super) query: Option<SchemaOf>,
-    pub(super) body: Option<Body>,
-    pub(super) answers: Vec<Answer>,
+    pub(super) body: Option<BodySpec>,
+    pub(super) answers: Vec<ResponseSpec>,
     pub(super) preconditions: Vec<HeaderName>,
     pub(super) problems: Vec<(StatusCode, &'static str)>,
     pub(super) has_etag: bool,
 }
 
-pub(super) struct Body {
+pub(super) struct BodySpec {
     pub(super) schema: SchemaOf,
-    pub(super) presence: Presence,
+    pub(super) presence: BodyPresence,
 }
 
 /// Whether a request must have its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Presence {
+pub(super) enum BodyPresence {
     Required,
     Optional,
 }
 
 /// A successful response.
-pub(super) struct Answer {
+pub(super) struct ResponseSpec {
     pub(super) status: StatusCode,
     pub(super) description: &'static str,
     /// `None` if the response has no body.
@@ -116,29 +116,29 @@ impl Route {
 
     /// Declares a required body.
     pub(super) fn takes<T: JsonSchema>(self) -> Self {
-        self.body::<T>(Presence::Required)
+        self.body::<T>(BodyPresence::Required)
     }
 
     /// Declares an optional body.
     pub(super) fn may_take<T: JsonSchema>(self) -> Self {
-        self.body::<T>(Presence::Optional)
+        self.body::<T>(BodyPresence::Optional)
     }
 
-    fn body<T: JsonSchema>(mut self, presence: Presence) -> Self {
-        self.operation.body = Some(Body { schema: SchemaGenerator::subschema_for::<T>, presence });
+    fn body<T: JsonSchema>(mut self, presence: BodyPresence) -> Self {
+        self.operation.body = Some(BodySpec { schema: SchemaGenerator::subschema_for::<T>, presence });
         self
     }
 
     /// Declares a successful response.
-    pub(super) fn answers<T: JsonSchema>(mut self, status: StatusCode, description: &'static str) -> Self {
+    pub(super) fn responds<T: JsonSchema>(mut self, status: StatusCode, description: &'static str) -> Self {
         let schema: SchemaOf = SchemaGenerator::subschema_for::<T>;
-        self.operation.answers.push(Answer { status, description, schema: Some(schema) });
+        self.operation.answers.push(ResponseSpec { status, description, schema: Some(schema) });
         self
     }
 
     /// Declares a successful response without a body.
-    pub(super) fn answers_nothing(mut self, status: StatusCode, description: &'static str) -> Self {
-        self.operation.answers.push(Answer { status, description, schema: None });
+    pub(super) fn responds_empty(mut self, status: StatusCode, description: &'static str) -> Self {
+        self.operation.answers.push(ResponseSpec { status, description, schema: None });
         self
     }
 

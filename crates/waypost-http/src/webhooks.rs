@@ -33,14 +33,14 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get("/webhooks/{id}", Role::Viewer, get)
             .named("getWebhook", "Read a webhook; values of headers and its secret are masked below `editor`")
             .subject(SUBJECT)
-            .answers::<WebhookResponse>(StatusCode::OK, "The webhook and its place in the campaign")
+            .responds::<WebhookResponse>(StatusCode::OK, "The webhook and its place in the campaign")
             .has_etag(),
         Route::put("/webhooks/{id}", Role::Editor, put)
             .named("putWebhook", "Replace a webhook in its place; to move it, change its campaign")
             .subject(SUBJECT)
             .preconditions(&[header::IF_MATCH])
             .takes::<WebhookResponse>()
-            .answers::<WebhookResponse>(StatusCode::OK, "The new webhook")
+            .responds::<WebhookResponse>(StatusCode::OK, "The new webhook")
             .has_etag(),
         Route::delete("/webhooks/{id}", Role::Editor, delete)
             .named(
@@ -49,19 +49,19 @@ pub(super) fn routes() -> Vec<Route> {
             )
             .subject(SUBJECT)
             .preconditions(&[header::IF_MATCH])
-            .answers_nothing(StatusCode::NO_CONTENT, "The webhook is deleted"),
+            .responds_empty(StatusCode::NO_CONTENT, "The webhook is deleted"),
         Route::post("/webhooks/{id}/rotate-secret", Role::Editor, rotate_secret)
             .named("rotateSecret", "Give a webhook a new signing secret; the old secret signs too for some time")
             .subject(SUBJECT)
             .preconditions(&[header::IF_MATCH])
             .may_take::<RotationRequest>()
-            .answers::<WebhookResponse>(StatusCode::OK, "The webhook with its new secret")
+            .responds::<WebhookResponse>(StatusCode::OK, "The webhook with its new secret")
             .has_etag(),
         Route::post("/webhooks/{id}/test", Role::Operator, test)
             .named("testWebhook", "Send a sample event once, even if the webhook is disabled")
             .subject(SUBJECT)
             .may_take::<TestRequest>()
-            .answers::<WebhookTestResult>(StatusCode::OK, "The request and its result"),
+            .responds::<WebhookTestResult>(StatusCode::OK, "The request and its result"),
     ]
 }
 
@@ -74,7 +74,7 @@ const SUBJECT: &str = "The webhook's id";
 struct WebhookResponse {
     #[serde(flatten)]
     webhook: Webhook,
-    /// The id of its campaign.
+    /// The id of the campaign that contains the webhook.
     #[schemars(default = "omitted_default")]
     campaign_id: String,
     /// The label of its section.
@@ -119,7 +119,7 @@ struct RotationRequest {
     overlap: Option<TextDuration>,
 }
 
-/// The result of a test.
+/// The result of a test request, which is not retried and creates no dead letter.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "TestedWebhook")]
 pub(super) struct WebhookTestResult {

@@ -1,8 +1,8 @@
-//! The view of the campaigns log: the current version of every campaign.
+//! The view of the campaigns stream: the current version of every campaign.
 
-mod log_view;
 pub mod record;
 pub mod state;
+mod stream_view;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use super::{Store, StoreError, sibling_path};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoredCampaign {
-    /// The offset of the last change in the log, which is the same on every node.
+    /// The offset of the last change in the stream, which is the same on every node.
     pub version: u64,
     /// Who made the last change. `None` if the change is older than this field.
     #[serde(rename = "made", default, skip_serializing_if = "Option::is_none")]
@@ -68,7 +68,7 @@ impl StoredCampaign {
     }
 }
 
-/// A record of the campaigns log that puts or deletes a campaign.
+/// A record of the campaigns stream that puts or deletes a campaign.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {

@@ -1,6 +1,6 @@
-//! The view of the dead-letter log: all letters with their states, and the replays.
+//! The view of the dead-letter stream: all letters with their states, and the replays.
 //!
-//! `view_transaction` applies records of the log. [`index_block`] and `id_index` are the index, and [`search`] finds
+//! `view_transaction` applies records of the stream. [`index_block`] and `id_index` are the index, and [`search`] finds
 //! letters by filters. The letters and index rows of a complete block (64 offsets) move from sled to the files of the
 //! `archive`: `segment_codec` encodes letters for it, `block_store` reads and writes index rows, and `letter_reader`
 //! reads letters.
@@ -42,7 +42,7 @@ pub use letter_reader::StoredLetter;
 use location::{block_of, blocks_of, first_offset_of};
 use view_transaction::ViewTransaction;
 
-/// The key of the view's position in the dead-letter log.
+/// The key of the view's position in the dead-letter stream.
 const POSITION_KEY: &[u8] = b"dead-letters";
 
 /// A read ends after the letter that exceeds this many bytes of JSON. Each running replay and each list request needs
@@ -62,7 +62,7 @@ const MAX_SCANNED_REPLAYS: usize = 10_000;
 /// ids.
 const RECENT_REPLAYS: usize = 20;
 
-/// A decoded record of the dead-letter log.
+/// A decoded record of the dead-letter stream.
 #[derive(Debug, Clone)]
 pub struct StreamEntry {
     pub position: StreamPosition,
@@ -114,7 +114,7 @@ struct ReplayHead {
 /// The number of letters in each state, indexed by [`LetterState`].
 pub type StateCounts = [u64; 4];
 
-/// The view of the dead-letter log. Cheap to clone. Writes are serialized. A search reads one block at a time, so it
+/// The view of the dead-letter stream. Cheap to clone. Writes are serialized. A search reads one block at a time, so it
 /// may see a part of a batch that is applied at the same time.
 #[derive(Clone)]
 pub struct LetterView {
@@ -129,7 +129,7 @@ pub struct LetterView {
     replays: Tree,
     /// Replay id and block → one bit per slot: the letters that the replay has claimed and not sent.
     claims: Tree,
-    /// Offset → [`RemovedMessage`], until its letters are in the log.
+    /// Offset → [`RemovedMessage`], until its letters are in the stream.
     removed: Tree,
     positions: Tree,
     /// Block → summary.
@@ -186,7 +186,7 @@ impl LetterView {
         Ok(self.positions.get(POSITION_KEY)?.as_deref().map(serde_json::from_slice).transpose()?)
     }
 
-    /// Applies records of the log and sets the position. Returns the outcome of each record.
+    /// Applies records of the stream and sets the position. Returns the outcome of each record.
     ///
     /// All records are one transaction, except when a replay claims or releases letters: the records before it are
     /// written first, and its letters are written in several transactions. If the process ends in between, the record
@@ -263,8 +263,8 @@ impl LetterView {
         }
     }
 
-    /// Deletes blocks whose letters all died before `milliseconds` (since 1970), at most `max_blocks`, and replays that
-    /// ended before. Returns the number of deleted letters.
+    /// Deletes blocks whose letters all became dead letters before `milliseconds` (since 1970), at most `max_blocks`,
+    /// and replays that ended before. Returns the number of deleted letters.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -296,13 +296,13 @@ impl LetterView {
         Ok(deleted)
     }
 
-    /// Deletes everything, so that the log is read from its beginning.
+    /// Deletes everything, so that the stream is read from its beginning.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn clear(&self) -> Result<(), StoreError> {
         let _guard = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
-        // Remove the position first: if the process ends in between, the log is still read from its beginning.
+        // Remove the position first: if the process ends in between, the stream is still read from its beginning.
         self.positions.remove(POSITION_KEY)?;
         for tree in [&self.letters, &self.blocks, &self.histories, &self.replays, &self.claims, &self.removed] {
             tree.clear()?;

@@ -1,8 +1,8 @@
-//! The local store of a worker: views of the campaigns log and of the dead-letter log, in sled. No other module uses
-//! sled.
+//! The local store of a worker: views of the campaigns stream and of the dead-letter stream, in sled. No other module
+//! uses sled.
 //!
-//! The store is a cache. It can be deleted at any time and is rebuilt from the logs. The changes of a log record and
-//! the record's position are written in one transaction, so that no record is applied twice or skipped.
+//! The store is a cache. It can be deleted at any time and is rebuilt from the streams. The changes of a stream record
+//! and the record's position are written in one transaction, so that no record is applied twice or skipped.
 
 mod campaigns;
 pub mod dead_letters;
@@ -29,7 +29,7 @@ const CAMPAIGN_CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// The expected number of cached campaigns. It is not a limit.
 const CAMPAIGN_CACHE_ITEMS: usize = 1024;
 
-/// The version of the trees' layout. A store with another version is emptied and rebuilt from the logs.
+/// The version of the trees' layout. A store with another version is emptied and rebuilt from the streams.
 const FORMAT_VERSION: &[u8] = b"5";
 
 /// The store could not be read or written. The message in flight must not be acknowledged.
@@ -78,7 +78,7 @@ pub struct Store {
     campaigns: Tree,
     /// Webhook id → campaign id.
     webhooks: Tree,
-    /// Log → the position of the last record that was applied.
+    /// Stream → the position of the last record that was applied.
     positions: Tree,
     campaign_cache: Arc<Cache<String, CachedCampaign, CampaignWeighter>>,
     /// Counts changes of the view. A cached campaign of another generation is read again.
@@ -107,12 +107,12 @@ impl Store {
             Err(OpenError::Disk(error)) => return Err(unusable(error)),
             Err(OpenError::Damaged(error)) => error,
         };
-        let moved_to = sibling_path(path, "damaged");
-        std::fs::rename(path, &moved_to)
+        let renamed_to = sibling_path(path, "damaged");
+        std::fs::rename(path, &renamed_to)
             .map_err(|rename_error| unusable(format!("{error}. Moving the folder aside failed: {rename_error}")))?;
         tracing::error!(
-            path = %path.display(), aside = %moved_to.display(), %error,
-            "damaged local store moved aside, will rebuild from the broker"
+            path = %path.display(), renamed_to = %renamed_to.display(), %error,
+            "damaged local store renamed, rebuilding from the broker"
         );
         Self::try_open(path).map_err(|error| match error {
             OpenError::InUse => StoreError::InUse(path.to_owned()),
@@ -168,7 +168,7 @@ impl Store {
         Ok(store)
     }
 
-    /// The size of the store's folder, including stores that were moved aside. Unreadable files are not counted.
+    /// The size of the store's folder, including damaged stores that were renamed. Unreadable files are not counted.
     pub fn bytes_on_disk(&self) -> u64 {
         self.path.parent().map_or(0, folder_bytes)
     }

@@ -6,8 +6,8 @@ use waypost_core::egress::HttpUrls;
 use waypost_core::stream_position::StreamPosition;
 
 use super::*;
-use crate::record::{Control, LogRecord, RestoreKind};
-use crate::state::{Contents, Effect, Incomplete, ReadFrom};
+use crate::record::{CampaignsRecord, Control, RestoreKind};
+use crate::state::{Contents, Incomplete, ReadFrom, RecordEffect};
 
 fn campaign(id: &str, webhook: &str) -> Campaign {
     let document = format!(
@@ -25,9 +25,9 @@ fn at(offset: u64) -> StreamPosition {
 }
 
 fn apply(store: &Store, position: &StreamPosition, change: Change) -> ChangeOutcome {
-    let record = LogRecord::Change(Box::new(change));
+    let record = CampaignsRecord::Change(Box::new(change));
     match store.apply(position, Some(&record), ReadFrom::Position).expect("applied") {
-        Effect::Changed(outcome) => outcome,
+        RecordEffect::Changed(outcome) => outcome,
         other => panic!("{other:?}"),
     }
 }
@@ -143,8 +143,8 @@ fn campaigns_can_be_backed_up_to_a_file() {
     assert_eq!(backup.lines().map(read).collect::<Vec<_>>(), [campaign("a", "wh_a"), campaign("b", "wh_b")]);
 }
 
-fn apply_control(store: &Store, offset: u64, control: Control, from: ReadFrom) -> Effect {
-    store.apply(&at(offset), Some(&LogRecord::Control(Box::new(control))), from).expect("applied")
+fn apply_control(store: &Store, offset: u64, control: Control, from: ReadFrom) -> RecordEffect {
+    store.apply(&at(offset), Some(&CampaignsRecord::Control(Box::new(control))), from).expect("applied")
 }
 
 fn started(kind: RestoreKind) -> Control {
@@ -173,16 +173,16 @@ fn is_complete(store: &Store) -> bool {
 fn a_log_without_its_beginning_is_incomplete_until_a_decision() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
-    let record = LogRecord::Change(Box::new(put("a", "wh_a", Some(7))));
+    let record = CampaignsRecord::Change(Box::new(put("a", "wh_a", Some(7))));
     // The expected version is lost. A worker that had it has applied the change.
     let effect = store.apply(&at(40), Some(&record), ReadFrom::First).expect("applied");
-    assert_eq!(effect, Effect::Changed(ChangeOutcome::Done { version: 40 }));
+    assert_eq!(effect, RecordEffect::Changed(ChangeOutcome::Done { version: 40 }));
     assert_eq!(apply(&store, &at(41), put("b", "wh_b", Some(40))), ChangeOutcome::Stale);
     assert_eq!(store.view_state().expect("a state").incomplete, Some(Incomplete::BeginsLater { first: 40 }));
     drop(store);
     let store = Store::open(folder.path()).expect("a store");
     assert!(!is_complete(&store), "a restart forgets that the view is incomplete");
-    assert_eq!(apply_control(&store, 42, accept(), ReadFrom::First), Effect::Completed);
+    assert_eq!(apply_control(&store, 42, accept(), ReadFrom::First), RecordEffect::Completed);
     assert!(is_complete(&store));
     assert_eq!(versions(&store), [("a".to_owned(), 40)]);
 }
@@ -191,7 +191,7 @@ fn a_log_without_its_beginning_is_incomplete_until_a_decision() {
 fn a_log_that_starts_at_offset_zero_is_complete() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
-    store.apply(&at(0), Some(&LogRecord::Marker), ReadFrom::First).expect("applied");
+    store.apply(&at(0), Some(&CampaignsRecord::Marker), ReadFrom::First).expect("applied");
     store.apply(&at(1), None, ReadFrom::First).expect("skipped");
     assert!(is_complete(&store));
 }
@@ -200,17 +200,17 @@ fn a_log_that_starts_at_offset_zero_is_complete() {
 fn a_decision_makes_a_complete_view_read_the_log_again_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path()).expect("a store");
-    store.apply(&at(0), Some(&LogRecord::Marker), ReadFrom::First).expect("applied");
+    store.apply(&at(0), Some(&CampaignsRecord::Marker), ReadFrom::First).expect("applied");
     apply(&store, &at(10), put("a", "wh_a", None));
-    assert_eq!(apply_control(&store, 11, accept(), ReadFrom::Position), Effect::ReadAgain);
+    assert_eq!(apply_control(&store, 11, accept(), ReadFrom::Position), RecordEffect::ReadAgain);
     let state = store.view_state().expect("a state");
     assert_eq!(state.contents, Contents::Outdated(None));
     store.clear_outdated(state.decision, None).expect("removed");
     assert_eq!((store.position().expect("a position"), versions(&store)), (None, vec![]));
-    // The log is read again. The connection is lost before the decision.
-    store.apply(&at(10), Some(&LogRecord::Marker), ReadFrom::First).expect("applied");
+    // The stream is read again. The connection is lost before the decision.
+    store.apply(&at(10), Some(&CampaignsRecord::Marker), ReadFrom::First).expect("applied");
     assert!(!is_complete(&store));
-    assert_eq!(apply_control(&store, 11, accept(), ReadFrom::Position), Effect::Completed);
+    assert_eq!(apply_control(&store, 11, accept(), ReadFrom::Position), RecordEffect::Completed);
     assert!(is_complete(&store));
 }
 
@@ -220,22 +220,22 @@ fn a_merge_adds_campaigns_that_the_log_does_not_have() {
     let store = Store::open(folder.path()).expect("a store");
     apply(&store, &at(0), put("a", "wh_a", None));
     let hold = Control::Hold { at: chrono::Utc::now(), campaigns: 3 };
-    assert_eq!(apply_control(&store, 1, hold, ReadFrom::First), Effect::Held);
-    // A restore whose first record is not in the log.
-    assert_eq!(apply_control(&store, 2, restored("z", "wh_z", 90), ReadFrom::First), Effect::None);
+    assert_eq!(apply_control(&store, 1, hold, ReadFrom::First), RecordEffect::Held);
+    // A restore whose first record is not in the stream.
+    assert_eq!(apply_control(&store, 2, restored("z", "wh_z", 90), ReadFrom::First), RecordEffect::None);
     apply_control(&store, 3, started(RestoreKind::Merge), ReadFrom::First);
     for (offset, restored, version) in [
         (4, restored("b", "wh_b", 91), Some(4)),
         (5, restored("a", "wh_other", 92), None),
         (6, restored("c", "wh_a", 93), None),
     ] {
-        let Effect::Restored { outcome, .. } = apply_control(&store, offset, restored, ReadFrom::First) else {
+        let RecordEffect::Restored { outcome, .. } = apply_control(&store, offset, restored, ReadFrom::First) else {
             panic!("offset {offset}")
         };
         assert_eq!(matches!(outcome, ChangeOutcome::Done { .. }), version.is_some(), "{outcome:?}");
     }
     assert!(!is_complete(&store));
-    assert_eq!(apply_control(&store, 7, finished(), ReadFrom::First), Effect::Completed);
+    assert_eq!(apply_control(&store, 7, finished(), ReadFrom::First), RecordEffect::Completed);
     assert_eq!(versions(&store), [("a".to_owned(), 0), ("b".to_owned(), 4)]);
     assert_eq!(store.owner_of("wh_b").expect("an owner").as_deref(), Some("b"));
 }
@@ -245,30 +245,30 @@ fn an_incomplete_view_loads_a_snapshot_and_a_complete_view_ignores_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let complete = Store::open(&folder.path().join("complete")).expect("a store");
     let incomplete = Store::open(&folder.path().join("incomplete")).expect("a store");
-    complete.apply(&at(0), Some(&LogRecord::Marker), ReadFrom::First).expect("applied");
+    complete.apply(&at(0), Some(&CampaignsRecord::Marker), ReadFrom::First).expect("applied");
     apply(&complete, &at(7), put("a", "wh_a", None));
-    incomplete.apply(&at(40), Some(&LogRecord::Marker), ReadFrom::First).expect("applied");
+    incomplete.apply(&at(40), Some(&CampaignsRecord::Marker), ReadFrom::First).expect("applied");
     let in_between = put("a", "wh_b", Some(7));
-    let log: [(u64, LogRecord); 4] = [
-        (41, LogRecord::Control(Box::new(started(RestoreKind::Snapshot)))),
-        (42, LogRecord::Control(Box::new(restored("a", "wh_a", 7)))),
-        (43, LogRecord::Change(Box::new(in_between))),
-        (44, LogRecord::Control(Box::new(finished()))),
+    let log: [(u64, CampaignsRecord); 4] = [
+        (41, CampaignsRecord::Control(Box::new(started(RestoreKind::Snapshot)))),
+        (42, CampaignsRecord::Control(Box::new(restored("a", "wh_a", 7)))),
+        (43, CampaignsRecord::Change(Box::new(in_between))),
+        (44, CampaignsRecord::Control(Box::new(finished()))),
     ];
-    let read = |store: &Store, from: ReadFrom| -> Effect {
+    let read = |store: &Store, from: ReadFrom| -> RecordEffect {
         let position = store.position().expect("a position").map_or(0, |position| position.offset);
-        let mut effect = Effect::None;
+        let mut effect = RecordEffect::None;
         for (offset, record) in log.iter().filter(|(offset, _)| *offset > position) {
             effect = store.apply(&at(*offset), Some(record), from).expect("applied");
         }
         effect
     };
-    assert_eq!(read(&complete, ReadFrom::Position), Effect::None);
-    assert_eq!(read(&incomplete, ReadFrom::First), Effect::ReadAgain);
+    assert_eq!(read(&complete, ReadFrom::Position), RecordEffect::None);
+    assert_eq!(read(&incomplete, ReadFrom::First), RecordEffect::ReadAgain);
     let state = incomplete.view_state().expect("a state");
     let Contents::Outdated(snapshot) = state.contents else { panic!("{state:?}") };
     incomplete.clear_outdated(state.decision, snapshot).expect("removed");
-    assert_eq!(read(&incomplete, ReadFrom::Position), Effect::ReadAgain, "the end of the snapshot");
+    assert_eq!(read(&incomplete, ReadFrom::Position), RecordEffect::ReadAgain, "the end of the snapshot");
     assert_eq!(incomplete.position().expect("a position"), Some(at(41)));
     read(&incomplete, ReadFrom::Position);
     assert!(is_complete(&complete) && is_complete(&incomplete));

@@ -9,13 +9,13 @@ use waypost_core::timestamp;
 
 use super::LIST;
 use super::filter::FilterQuery;
-use super::selection::{SelectedLetters, Selection};
+use super::selection::{SelectedLetters, SelectionArgs};
 use crate::cli::client::{Api, ApiError, Server};
-use crate::cli::confirm::{Confirmation, Decision};
+use crate::cli::confirm::{ConfirmOutcome, Confirmation};
 use crate::cli::stdio::out;
 use crate::cli::{CliError, progress, sanitize};
 
-/// After this many answers in a row that discarded nothing although more are left, the command fails.
+/// After this many responses in a row that discarded nothing although more are left, the command fails.
 const MAX_EMPTY_ROUNDS: u32 = 20;
 
 #[derive(Args)]
@@ -26,7 +26,7 @@ The command says how many dead letters it concerns, and asks on a terminal. A fi
 that exist when the command asks. Discarded dead letters stay visible, and can be replayed by id.")]
 pub(in crate::cli) struct Discard {
     #[command(flatten)]
-    selection: Selection,
+    selection: SelectionArgs,
     /// The reason, at most 500 characters, stored with the dead letters. Required with a filter and with --all
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     because: Option<String>,
@@ -55,7 +55,7 @@ impl Discard {
         if total == 0 && !self.confirmation.is_dry_run() {
             return Err(CliError::new("no pending dead letter matches"));
         }
-        if self.confirmation.decide(&effect).await? == Decision::Report {
+        if self.confirmation.decide(&effect).await? == ConfirmOutcome::Report {
             match self.json {
                 true => out!("{preview}"),
                 false => out!("would {effect}"),
@@ -134,16 +134,16 @@ async fn discard(api: &Api, body: &Value, total: u64) -> Result<u64, CliError> {
     let bar = progress::bar(Some(total), "{bar:30} {human_pos}/{human_len} discarded  {eta} left");
     let (mut discarded, mut empty_rounds) = (0, 0);
     loop {
-        let answer = match api.post(&[LIST, "discard"], Some(body)).await {
-            Ok(answer) => answer.json()?,
+        let response = match api.post(&[LIST, "discard"], Some(body)).await {
+            Ok(response) => response.json()?,
             // Somebody else has replayed or discarded the rest in the meantime.
             Err(ApiError::Refused { status: StatusCode::UNPROCESSABLE_ENTITY, .. }) if discarded > 0 => break,
             Err(error) => return Err(with_discarded(error.into(), discarded)),
         };
-        let count = answer["discarded"].as_u64().unwrap_or_default();
+        let count = response["discarded"].as_u64().unwrap_or_default();
         discarded += count;
         bar.set_position(discarded);
-        if answer["more"] != true {
+        if response["more"] != true {
             break;
         }
         empty_rounds = if count == 0 { empty_rounds + 1 } else { 0 };
@@ -201,13 +201,13 @@ mod tests {
 
     #[test]
     fn an_error_reports_what_was_discarded_before() {
-        let text = |discarded| match with_discarded(CliError::new("no answer"), discarded) {
+        let text = |discarded| match with_discarded(CliError::new("no response"), discarded) {
             CliError::Failed(text) | CliError::Usage(text) => text,
         };
-        assert_eq!(text(0), "no answer");
+        assert_eq!(text(0), "no response");
         assert_eq!(
             text(5000),
-            "no answer\n5,000 dead letters were discarded before the error. Run the same command again to continue"
+            "no response\n5,000 dead letters were discarded before the error. Run the same command again to continue"
         );
     }
 }

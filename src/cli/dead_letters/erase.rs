@@ -1,11 +1,11 @@
-//! `waypost erase`: erases what dead letters contain about a person.
+//! `waypost erase`: erases a person's data from dead letters.
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::LIST;
 use crate::cli::client::{Api, Server};
-use crate::cli::confirm::{Confirmation, Decision};
+use crate::cli::confirm::{ConfirmOutcome, Confirmation};
 use crate::cli::stdio::out;
 use crate::cli::{CliError, progress, sanitize};
 
@@ -13,10 +13,10 @@ use crate::cli::{CliError, progress, sanitize};
 #[command(after_help = "Example:
   waypost erase --phone +5511999990000 --dry-run
 
-The command says how many dead letters it concerns, and asks on a terminal. It erases phone number, answer, keyword, the
-receivers' answers and bodies that could not be read. At once no worker shows or sends them any more. This can't be
-undone. The broker's stream and the workers' folders keep the data until deadLetters.retention (30 days) is over. Events
-that still wait in queues are not erased.")]
+The command says how many dead letters it concerns, and asks on a terminal. It erases the phone number, the user's
+response and keyword, the receivers' responses, and bodies that could not be read. Workers stop showing and sending them
+at once. This can't be undone. The broker's stream and the workers' folders keep the data until deadLetters.retention
+(30 days) has passed. Events that still wait in queues are not erased.")]
 pub(in crate::cli) struct Erase {
     /// The person's phone number, exactly as in the events
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
@@ -31,7 +31,7 @@ pub(in crate::cli) struct Erase {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
+enum SearchMode {
     Count,
     Erase,
 }
@@ -49,20 +49,19 @@ struct SearchResult {
 impl Erase {
     pub(in crate::cli) async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
-        let counted = search(&api, &self.phone, Mode::Count, Value::Null).await?;
-        let effect =
-            format!("erase for good what {} contain about the person", sanitize::dead_letters(counted.letters));
+        let counted = search(&api, &self.phone, SearchMode::Count, Value::Null).await?;
+        let effect = format!("permanently erase the person's data from {}", sanitize::dead_letters(counted.letters));
         let decision = match counted.letters {
             // Nothing to confirm.
-            0 if !self.confirmation.is_dry_run() => Decision::Proceed,
+            0 if !self.confirmation.is_dry_run() => ConfirmOutcome::Proceed,
             _ => self.confirmation.decide(&effect).await?,
         };
         let result = match decision {
-            Decision::Report => counted,
+            ConfirmOutcome::Report => counted,
             // Excludes dead letters that are written after the user confirmed.
-            Decision::Proceed => search(&api, &self.phone, Mode::Erase, counted.start).await?,
+            ConfirmOutcome::Proceed => search(&api, &self.phone, SearchMode::Erase, counted.start).await?,
         };
-        let is_dry_run = decision == Decision::Report;
+        let is_dry_run = decision == ConfirmOutcome::Report;
         if self.json {
             out!("{}", json!({ "erased": result.letters, "replaying": result.replaying, "dryRun": is_dry_run }));
         } else if is_dry_run {
@@ -81,20 +80,20 @@ impl Erase {
 }
 
 /// Walks all dead letters from `cursor` on. Null starts at the newest.
-async fn search(api: &Api, phone: &str, mode: Mode, mut cursor: Value) -> Result<SearchResult, CliError> {
+async fn search(api: &Api, phone: &str, mode: SearchMode, mut cursor: Value) -> Result<SearchResult, CliError> {
     let bar = progress::bar(None, "{spinner} {human_pos} dead letters examined");
     let mut result = SearchResult { letters: 0, replaying: 0, start: Value::Null };
     loop {
-        let body = json!({ "phoneNumber": phone, "cursor": cursor, "dryRun": mode == Mode::Count });
-        let answer = api.post(&[LIST, "erase"], Some(&body)).await?.json()?;
-        let count = |name: &str| answer[name].as_u64().unwrap_or_default();
+        let body = json!({ "phoneNumber": phone, "cursor": cursor, "dryRun": mode == SearchMode::Count });
+        let response = api.post(&[LIST, "erase"], Some(&body)).await?.json()?;
+        let count = |name: &str| response[name].as_u64().unwrap_or_default();
         result.letters += count("erased");
         result.replaying += count("replaying");
         bar.inc(count("lookedAt"));
         if result.start.is_null() {
-            result.start = answer["from"].clone();
+            result.start = response["from"].clone();
         }
-        cursor = answer["next"].clone();
+        cursor = response["next"].clone();
         if cursor.is_null() {
             bar.finish_and_clear();
             return Ok(result);

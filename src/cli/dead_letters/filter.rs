@@ -61,10 +61,10 @@ pub(in crate::cli) struct Filter {
     /// Only if the last attempt was answered with this HTTP status
     #[arg(long, help_heading = HELP_HEADING, value_parser = clap::value_parser!(u16).range(100..=999))]
     status: Option<u16>,
-    /// Only dead since this time: RFC 3339, or how long ago (`2h`)
+    /// Only dead letters created at or after this time: RFC 3339, or how long ago (`2h`)
     #[arg(long, help_heading = HELP_HEADING, value_name = "TIME", value_parser = TimeSpec::parse)]
     since: Option<TimeSpec>,
-    /// Only dead before this time: RFC 3339, or how long ago (`30m`)
+    /// Only dead letters created before this time: RFC 3339, or how long ago (`30m`)
     #[arg(long, help_heading = HELP_HEADING, value_name = "TIME", value_parser = TimeSpec::parse)]
     until: Option<TimeSpec>,
     /// Only in this state

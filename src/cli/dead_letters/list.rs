@@ -53,13 +53,13 @@ impl List {
 fn table(letters: &[Value]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["DEAD", "STATE", "REASON", "LAST ANSWER", "CAMPAIGN", "LABEL", "WHERE", "ID"]);
+    table.set_header(["DEAD", "STATE", "REASON", "LAST RESPONSE", "CAMPAIGN", "LABEL", "WHERE", "ID"]);
     for letter in letters {
         table.add_row([
             sanitize::time(&letter["deadAt"]),
             sanitize::field(&letter["state"], 12),
             sanitize::field(&letter["reason"], 20),
-            last_answer(letter),
+            last_response(letter),
             sanitize::field(&letter["campaignId"], 24),
             sanitize::field(&letter["label"], 24),
             destination(letter),
@@ -69,8 +69,8 @@ fn table(letters: &[Value]) -> String {
     table.trim_fmt()
 }
 
-/// The HTTP status, or the cause if there was no answer.
-fn last_answer(letter: &Value) -> String {
+/// The HTTP status, or the cause if there was no response.
+fn last_response(letter: &Value) -> String {
     sanitize::field(if letter["status"].is_null() { &letter["cause"] } else { &letter["status"] }, 20)
 }
 
@@ -116,7 +116,7 @@ mod tests {
             .lines()
             .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
             .collect();
-        assert_eq!(rows[0], ["DEAD", "STATE", "REASON", "LAST ANSWER", "CAMPAIGN", "LABEL", "WHERE", "ID"]);
+        assert_eq!(rows[0], ["DEAD", "STATE", "REASON", "LAST RESPONSE", "CAMPAIGN", "LABEL", "WHERE", "ID"]);
         let first = [
             "2026-11-22T03:04:05Z",
             "pending",

@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
 use super::preview;
-use super::selection::Selection;
+use super::selection::SelectionArgs;
 use crate::cli::CliError;
 use crate::cli::client::{ApiError, Server};
 use crate::cli::replays::follow::{self, OutputMode};
@@ -25,13 +25,13 @@ replay: Ctrl-C, or the loss of this terminal, does not stop it.
 Exit code: 0 all succeeded, or you left with Ctrl-C; 1 some failed, or the replay was stopped or cancelled.")]
 pub(in crate::cli) struct Replay {
     #[command(flatten)]
-    selection: Selection,
+    selection: SelectionArgs,
     /// Send at most N a second
     #[arg(long, alias = "rate-per-second", value_name = "N", value_parser = parse_rate)]
     rate: Option<f64>,
     /// Send to the webhooks as they are configured now, or as they were configured at the last attempt
-    #[arg(long, value_enum, default_value_t = Config::Current)]
-    config: Config,
+    #[arg(long, value_enum, default_value_t = ConfigArg::Current)]
+    config: ConfigArg,
     /// Stop once this part of the requests has failed, e.g. 0.5. The first 20 are sent before the others
     #[arg(long, value_name = "RATIO", value_parser = parse_ratio)]
     stop_on_failure_ratio: Option<f64>,
@@ -49,7 +49,7 @@ pub(in crate::cli) struct Replay {
 }
 
 #[derive(ValueEnum, Clone, Copy)]
-enum Config {
+enum ConfigArg {
     Current,
     Original,
 }
@@ -68,25 +68,25 @@ impl Replay {
     pub(super) async fn run(mut self) -> Result<(), CliError> {
         let api = self.server.clone().api()?;
         let body = self.body()?;
-        let answer = api.post(&[LIST], Some(&body)).await.map_err(|error| match error {
+        let response = api.post(&[LIST], Some(&body)).await.map_err(|error| match error {
             ApiError::Unreachable { .. } if !self.dry_run => CliError::from(error).with_line(
                 "The replay may have been created. Check with `waypost replays list` before you repeat the command",
             ),
             other => other.into(),
         })?;
-        let answer = answer.json()?;
+        let response = response.json()?;
         match (self.dry_run, self.detach) {
-            (true, _) if self.json => out!("{answer}"),
-            (true, _) => out!("{}", preview::render(&answer)),
-            (false, true) if self.json => out!("{answer}"),
-            (false, true) => out!("{}\n{}", labels::created(&answer), labels::commands(&answer)),
+            (true, _) if self.json => out!("{response}"),
+            (true, _) => out!("{}", preview::render(&response)),
+            (false, true) if self.json => out!("{response}"),
+            (false, true) => out!("{}\n{}", labels::created(&response), labels::commands(&response)),
             (false, false) if self.json => {
-                note!("{}", labels::created(&answer));
-                follow::follow(&api, answer, OutputMode::Json).await?;
+                note!("{}", labels::created(&response));
+                follow::follow(&api, response, OutputMode::Json).await?;
             }
             (false, false) => {
-                out!("{}", labels::created(&answer));
-                follow::follow(&api, answer, OutputMode::Text).await?;
+                out!("{}", labels::created(&response));
+                follow::follow(&api, response, OutputMode::Text).await?;
             }
         }
         Ok(())
@@ -96,8 +96,8 @@ impl Replay {
         let selection = std::mem::take(&mut self.selection);
         let mut body: Map<String, Value> = selection.resolve(Utc::now())?.to_json();
         let config = match self.config {
-            Config::Current => "current",
-            Config::Original => "original",
+            ConfigArg::Current => "current",
+            ConfigArg::Original => "original",
         };
         body.insert("config".to_owned(), config.into());
         body.extend(self.rate.map(|rate| ("ratePerSecond".to_owned(), rate.into())));

@@ -11,7 +11,7 @@ use crate::cli::CliError;
 use crate::cli::client::parse_id;
 
 #[derive(Args, Default)]
-pub(super) struct Selection {
+pub(super) struct SelectionArgs {
     /// The ids of dead letters
     #[arg(value_name = "ID", value_parser = parse_id)]
     ids: Vec<String>,
@@ -29,7 +29,7 @@ pub(super) enum SelectedLetters {
     Filter(FilterQuery),
 }
 
-impl Selection {
+impl SelectionArgs {
     pub(super) fn resolve(self, now: DateTime<Utc>) -> Result<SelectedLetters, CliError> {
         let usage_error = |text: &str| Err(CliError::Usage(text.to_owned()));
         if self.filter.state.as_deref() == Some(LetterState::Replaying.as_str()) {
@@ -70,7 +70,7 @@ mod tests {
     #[derive(Parser)]
     struct TestCli {
         #[command(flatten)]
-        selection: Selection,
+        selection: SelectionArgs,
     }
 
     fn parse(arguments: &[&str]) -> Result<Value, String> {

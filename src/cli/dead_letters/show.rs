@@ -66,7 +66,7 @@ fn header(letter: &Value, now: DateTime<Utc>) -> String {
     let ago = timestamp::parse(&dead_at).ok().and_then(|dead_at| now.signed_duration_since(dead_at).to_std().ok());
     let ago = ago.map_or_else(String::new, |ago| format!(" ({} ago)", approximate(ago)));
     let (id, state) = (sanitize::field(&letter["id"], 64), sanitize::field(&letter["state"], 20));
-    format!("{id}  {state}\n{}: {}\ndead since {dead_at}{ago}", sanitize::line(reason, 20), reason_text(reason))
+    format!("{id}  {state}\n{}: {}\ndead letter since {dead_at}{ago}", sanitize::line(reason, 20), reason_text(reason))
 }
 
 fn reason_text(reason: &str) -> &'static str {
@@ -115,7 +115,7 @@ fn unreadable(letter: &Value) -> Option<String> {
 fn attempts(letter: &Value) -> Option<String> {
     let attempts = letter["attempts"].as_array().filter(|attempts| !attempts.is_empty())?;
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["", "AT", "TOOK", "RESULT", "ERROR, OR START OF THE ANSWER"]);
+    table.load_style(presets::NOTHING).set_header(["", "AT", "TOOK", "RESULT", "ERROR, OR START OF THE RESPONSE"]);
     for (number, attempt) in (1..).zip(attempts) {
         let took = attempt["durationMs"].as_u64().map_or_else(|| sanitize::EMPTY.to_owned(), |ms| format!("{ms} ms"));
         let result = if attempt["status"].is_null() { &attempt["cause"] } else { &attempt["status"] };
@@ -201,7 +201,7 @@ mod tests {
             "firstAttemptAt": "2026-11-21T03:00:00.000Z",
             "attempts": [
                 { "at": "2026-11-21T03:00:00.000Z", "durationMs": 15000, "status": null, "cause": "timeout",
-                  "error": "no answer within 15000 ms", "answer": null },
+                  "error": "no response within 15000 ms", "answer": null },
                 { "at": "2026-11-22T03:01:05.000Z", "durationMs": 12, "status": 503, "cause": "status_5xx", "error": null,
                   "answer": "down\nfor \u{1b}[31mmaintenance" } ],
             "event": { "campaignId": "13010", "label": "Welcome Message", "keyword": 4 },
@@ -211,7 +211,7 @@ mod tests {
         let expected = "\
 dl_1  replayed
 exhausted: the limit for attempts or for their age was reached
-dead since 2026-11-22T03:01:05.678Z (2h 2m ago)
+dead letter since 2026-11-22T03:01:05.678Z (2h 2m ago)
 
 Delivery
   campaign           13010
@@ -238,8 +238,8 @@ Request of the last attempt
   {\"keyword\":4}
 
 Attempts
-    AT                        TOOK      RESULT   ERROR, OR START OF THE ANSWER
- 1  2026-11-21T03:00:00.000Z  15000 ms  timeout  no answer within 15000 ms
+    AT                        TOOK      RESULT   ERROR, OR START OF THE RESPONSE
+ 1  2026-11-21T03:00:00.000Z  15000 ms  timeout  no response within 15000 ms
  2  2026-11-22T03:01:05.000Z  12 ms     503      down for ·[31mmaintenance
 
 Replays
@@ -259,7 +259,7 @@ It has already been sent again. To repeat:
             "discard": { "by": "ops", "at": "2026-11-22T05:04:02.000Z", "because": "a test" } });
         let page = render(&letter, now());
         for text in [
-            "dl_3  discarded\nmalformed: the message is not a step event\ndead since 2026-11-22T05:04:00.000Z (5s ago)\n\nErrors\n",
+            "dl_3  discarded\nmalformed: the message is not a step event\ndead letter since 2026-11-22T05:04:00.000Z (5s ago)\n\nErrors\n",
             "  $.date: not an RFC 3339 date\n\nMessage\n  {\"date\":\"today\"",
             "… 15 more bytes: --json prints all",
             "\n\nDiscarded\n  2026-11-22T05:04:02.000Z by ops: a test\n\n",

@@ -10,15 +10,15 @@ use waypost_core::dead_letter::DeadLetter;
 use waypost_core::reason::DeadLetterReason;
 
 use super::Scenario;
-use super::receivers::Receiver;
+use super::receivers::DemoReceiver;
 use crate::cli::CliError;
 
 /// Filled while the demo runs.
 #[derive(Default)]
-pub(super) struct Account(Mutex<Ledger>);
+pub(super) struct DemoLedger(Mutex<LedgerState>);
 
 #[derive(Default)]
-struct Ledger {
+struct LedgerState {
     /// The number of events that the broker has confirmed.
     published: usize,
     /// The reasons by delivery id.
@@ -41,7 +41,7 @@ impl Progress {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Balance {
+pub(super) struct DemoReport {
     pub(super) published: usize,
     pub(super) no_webhook: usize,
     pub(super) delivered: usize,
@@ -50,12 +50,12 @@ pub(super) struct Balance {
     /// The number of deliveries that a receiver has accepted and that are dead as well.
     pub(super) contradictions: usize,
     pub(super) attempts: u64,
-    pub(super) receivers: Vec<ReceiverRow>,
+    pub(super) receivers: Vec<ReceiverReport>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ReceiverRow {
+pub(super) struct ReceiverReport {
     pub(super) name: &'static str,
     pub(super) behaviour: &'static str,
     pub(super) deliveries: usize,
@@ -66,7 +66,7 @@ pub(super) struct ReceiverRow {
     pub(super) p99_ms: Option<i64>,
 }
 
-impl Balance {
+impl DemoReport {
     /// True if every published event has exactly one outcome.
     pub(super) fn is_balanced(&self) -> bool {
         let dead: usize = self.dead.values().sum();
@@ -75,7 +75,7 @@ impl Balance {
     }
 }
 
-impl Account {
+impl DemoLedger {
     pub(super) fn add_published(&self) {
         self.ledger().published += 1;
     }
@@ -86,14 +86,22 @@ impl Account {
         }
     }
 
-    pub(super) async fn progress(&self, receivers: &[Receiver], scenario: &Scenario<'_>) -> Result<Progress, CliError> {
+    pub(super) async fn progress(
+        &self,
+        receivers: &[DemoReceiver],
+        scenario: &Scenario<'_>,
+    ) -> Result<Progress, CliError> {
         let no_webhook = scenario.no_webhook_count().await?;
         let ledger = self.ledger();
         let delivered = receivers.iter().map(|receiver| receiver.record().accepted().count()).sum();
         Ok(Progress { published: ledger.published, no_webhook, delivered, dead: ledger.dead.len() })
     }
 
-    pub(super) async fn balance(&self, receivers: &[Receiver], scenario: &Scenario<'_>) -> Result<Balance, CliError> {
+    pub(super) async fn report(
+        &self,
+        receivers: &[DemoReceiver],
+        scenario: &Scenario<'_>,
+    ) -> Result<DemoReport, CliError> {
         let waiting = scenario.waiting_count().await?;
         let Progress { published, no_webhook, delivered, .. } = self.progress(receivers, scenario).await?;
         let ledger = self.ledger();
@@ -101,9 +109,10 @@ impl Account {
         for reason in ledger.dead.values() {
             *dead.entry(reason.as_str()).or_default() += 1;
         }
-        let contradictions =
-            |receiver: &Receiver| receiver.record().accepted().filter(|(id, _)| ledger.dead.contains_key(*id)).count();
-        Ok(Balance {
+        let contradictions = |receiver: &DemoReceiver| {
+            receiver.record().accepted().filter(|(id, _)| ledger.dead.contains_key(*id)).count()
+        };
+        Ok(DemoReport {
             published,
             no_webhook,
             delivered,
@@ -115,18 +124,18 @@ impl Account {
         })
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    fn ledger(&self) -> MutexGuard<'_, LedgerState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn row(receiver: &Receiver) -> ReceiverRow {
+fn row(receiver: &DemoReceiver) -> ReceiverReport {
     let record = receiver.record();
     let mut latencies: Vec<i64> = record.accepted().map(|(_, latency)| latency.num_milliseconds()).collect();
     latencies.sort_unstable();
     let percentile =
         |percent: usize| latencies.get((latencies.len() * percent / 100).min(latencies.len().saturating_sub(1)));
-    ReceiverRow {
+    ReceiverReport {
         name: receiver.name,
         behaviour: receiver.behaviour.label(),
         deliveries: record.deliveries.len(),

@@ -50,7 +50,7 @@ impl Behaviour {
 }
 
 #[derive(Clone)]
-pub(super) struct Receiver {
+pub(super) struct DemoReceiver {
     pub(super) name: &'static str,
     pub(super) behaviour: Behaviour,
     pub(super) address: SocketAddr,
@@ -81,7 +81,7 @@ impl Record {
     }
 }
 
-impl Receiver {
+impl DemoReceiver {
     pub(super) async fn start(name: &'static str, behaviour: Behaviour) -> Result<Self, CliError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(CliError::new)?;
         let address = listener.local_addr().map_err(CliError::new)?;
@@ -100,7 +100,7 @@ impl Receiver {
     }
 }
 
-async fn receive(State(receiver): State<Receiver>, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn receive(State(receiver): State<DemoReceiver>, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let mut record = receiver.record();
     record.attempts += 1;

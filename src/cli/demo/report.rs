@@ -8,8 +8,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use waypost_broker::names::Names;
 
 use super::Scenario;
-use super::account::{Account, Balance};
-use super::receivers::Receiver;
+use super::account::{DemoLedger, DemoReport};
+use super::receivers::DemoReceiver;
 use super::script::CAMPAIGN_ID;
 use crate::cli::CliError;
 use crate::cli::stdio::out;
@@ -19,7 +19,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How often a progress line is printed if standard error is not a terminal.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
-pub(super) fn opening(api: &str, receivers: &[Receiver], events: u32) {
+pub(super) fn opening(api: &str, receivers: &[DemoReceiver], events: u32) {
     out!("A worker at {api}, a campaign with four webhooks, and a receiver for each:");
     for receiver in receivers {
         out!("  {:<7} {}", receiver.name, receiver.behaviour.label());
@@ -29,8 +29,8 @@ pub(super) fn opening(api: &str, receivers: &[Receiver], events: u32) {
 
 /// Shows the progress until every event is settled.
 pub(super) async fn progress(
-    account: &Account,
-    receivers: &[Receiver],
+    ledger: &DemoLedger,
+    receivers: &[DemoReceiver],
     events: u32,
     scenario: &Scenario<'_>,
 ) -> Result<(), CliError> {
@@ -41,7 +41,7 @@ pub(super) async fn progress(
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let mut last_report = Instant::now();
     loop {
-        let progress = account.progress(receivers, scenario).await?;
+        let progress = ledger.progress(receivers, scenario).await?;
         let in_flight = progress.published.saturating_sub(progress.settled());
         let message = format!(
             "published {} · no webhook {} · delivered {} · dead {} · in flight {in_flight}",
@@ -62,11 +62,11 @@ pub(super) async fn progress(
     }
 }
 
-pub(super) fn account(balance: &Balance, receivers: &[Receiver]) {
+pub(super) fn account(demo_report: &DemoReport, receivers: &[DemoReceiver]) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["RECEIVER", "BEHAVIOUR", "DELIVERIES", "ATTEMPTS", "DELIVERED", "P50", "P99"]);
-    for row in &balance.receivers {
+    for row in &demo_report.receivers {
         let ms = |value: Option<i64>| value.map_or_else(|| "–".to_owned(), |ms| format!("{ms} ms"));
         let (deliveries, attempts, accepted) = (row.deliveries, row.attempts, row.accepted);
         table.add_row([
@@ -88,18 +88,21 @@ pub(super) fn account(balance: &Balance, receivers: &[Receiver]) {
 
     let line = |label: &str, count: u64| out!("  {label:<42} {count:>8}");
     out!("Account");
-    line("published, and confirmed by the broker", balance.published as u64);
-    line("no webhook configured for the step", balance.no_webhook as u64);
-    line("delivered (answered with 200)", balance.delivered as u64);
-    for (reason, count) in &balance.dead {
+    line("published, and confirmed by the broker", demo_report.published as u64);
+    line("no webhook configured for the step", demo_report.no_webhook as u64);
+    line("delivered (answered with 200)", demo_report.delivered as u64);
+    for (reason, count) in &demo_report.dead {
         line(&format!("dead: {reason}"), *count as u64);
     }
-    line("waiting in the broker's queues", balance.waiting);
-    line("attempts made", balance.attempts);
-    if balance.is_balanced() {
-        out!("  published = no webhook + delivered + dead + waiting: it balances.\n");
+    line("waiting in the broker's queues", demo_report.waiting);
+    line("attempts made", demo_report.attempts);
+    if demo_report.is_balanced() {
+        out!("  published = no webhook + delivered + dead + waiting: all deliveries are accounted for.\n");
     } else {
-        out!("  IT DOES NOT BALANCE ({} deliveries both delivered and dead).\n", balance.contradictions);
+        out!(
+            "  NOT ALL DELIVERIES ARE ACCOUNTED FOR ({} deliveries both delivered and dead).\n",
+            demo_report.contradictions
+        );
     }
     if let Some(sample) =
         receivers.iter().find(|receiver| receiver.name == "offers").and_then(|offers| offers.record().sample.clone())
@@ -108,14 +111,14 @@ pub(super) fn account(balance: &Balance, receivers: &[Receiver]) {
     }
 }
 
-pub(super) fn json(balance: &Balance) {
-    match serde_json::to_string(balance) {
+pub(super) fn json(demo_report: &DemoReport) {
+    match serde_json::to_string(demo_report) {
         Ok(text) => out!("{text}"),
         Err(error) => eprintln!("error: {error}"),
     }
 }
 
-pub(super) fn addresses(api: &str, names: &Names, receivers: &[Receiver]) {
+pub(super) fn addresses(api: &str, names: &Names, receivers: &[DemoReceiver]) {
     out!("Still running. Stop with Ctrl-C:");
     out!("  API and metrics   {api}  ({api}/metrics)");
     out!("  exchange          {}  (routing key: the campaign's id, {CAMPAIGN_ID})", names.events());

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use waypost_core::timestamp;
 
-use super::receivers::Receiver;
+use super::receivers::DemoReceiver;
 use crate::cli::CliError;
 use crate::cli::client::{RequestParts, Server};
 
@@ -16,19 +16,19 @@ pub(super) struct Script {
 }
 
 /// A step event of a user.
-pub(super) struct Step {
+pub(super) struct DemoStep {
     pub(super) event_id: String,
     event: Value,
 }
 
-impl Step {
+impl DemoStep {
     pub(super) fn body(&self) -> Vec<u8> {
         self.event.to_string().into_bytes()
     }
 }
 
 impl Script {
-    pub(super) fn new([agent, offers, survey, name]: &[Receiver; 4]) -> Self {
+    pub(super) fn new([agent, offers, survey, name]: &[DemoReceiver; 4]) -> Self {
         let document = json!({
             "id": CAMPAIGN_ID, "name": "Streaming membership",
             "sections": [
@@ -57,7 +57,7 @@ impl Script {
     }
 
     /// The step of user `number`. Most users choose from the menu, some answer with their name in the section Offers.
-    pub(super) fn step(&self, number: u32) -> Step {
+    pub(super) fn step(&self, number: u32) -> DemoStep {
         let menu = |keyword: u32, option: Option<&str>| {
             let mut step = json!({ "label": "Welcome Message", "response": keyword.to_string(), "keyword": keyword });
             if let Some(option) = option {
@@ -78,6 +78,6 @@ impl Script {
         event["phoneNumber"] = format!("+1555{number:07}").into();
         event["date"] = timestamp::text(&Utc::now()).into();
         event["eventId"] = event_id.as_str().into();
-        Step { event_id, event }
+        DemoStep { event_id, event }
     }
 }

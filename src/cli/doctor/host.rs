@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use waypost_store::free_bytes;
 
-use super::Finding;
+use super::DoctorFinding;
 use crate::config::Config;
 
 /// How long the clock is watched.
@@ -31,7 +31,7 @@ const PARKED_DELIVERIES: u64 = 3000;
 /// Connections of the API, connections to the broker, and files of the store.
 const OTHER_FILES: u64 = 512 + 64 + 256;
 
-pub(super) fn findings(config: &Config) -> Vec<Finding> {
+pub(super) fn findings(config: &Config) -> Vec<DoctorFinding> {
     let prefetch = u64::from(config.broker.prefetch);
     // Each delivery in flight may have its own connection. There are two queues of `prefetch` messages each, and a
     // batch of parked deliveries is one message.
@@ -53,30 +53,36 @@ fn clock_step() -> Duration {
     moved.abs_diff(started.elapsed())
 }
 
-fn clock(now: SystemTime, step: Duration) -> Finding {
+fn clock(now: SystemTime, step: Duration) -> DoctorFinding {
     let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let time = humantime::format_rfc3339_seconds(now);
     let advice = "synchronise the clock by NTP: receivers refuse signatures that are five minutes off";
     if seconds < EARLIEST_VALID_SECONDS {
-        Finding::bad("clock", format!("the clock shows {time}, which is in the past"), advice)
+        DoctorFinding::bad("clock", format!("the clock shows {time}, which is in the past"), advice)
     } else if step > MAX_CLOCK_STEP {
-        Finding::doubtful("clock", format!("the clock jumped by {} ms during the check", step.as_millis()), advice)
+        DoctorFinding::doubtful(
+            "clock",
+            format!("the clock jumped by {} ms during the check", step.as_millis()),
+            advice,
+        )
     } else {
-        Finding::good("clock", format!("the clock shows {time} and runs evenly"))
+        DoctorFinding::good("clock", format!("the clock shows {time} and is stable"))
     }
 }
 
-fn open_files(limit: Option<u64>, needed: u64) -> Finding {
+fn open_files(limit: Option<u64>, needed: u64) -> DoctorFinding {
     match limit {
-        None => {
-            Finding::doubtful("open files", "the limit can't be read here", "check that `ulimit -n` is large enough")
-        }
-        Some(limit) if limit < needed => Finding::doubtful(
+        None => DoctorFinding::doubtful(
+            "open files",
+            "the limit can't be read here",
+            "check that `ulimit -n` is large enough",
+        ),
+        Some(limit) if limit < needed => DoctorFinding::doubtful(
             "open files",
             format!("the limit is {limit}; with this broker.prefetch a worker may need {needed}"),
             "raise the limit (LimitNOFILE= of systemd, `ulimit -n`), or lower broker.prefetch",
         ),
-        Some(limit) => Finding::good("open files", format!("the limit is {limit}; a worker may need {needed}")),
+        Some(limit) => DoctorFinding::good("open files", format!("the limit is {limit}; a worker may need {needed}")),
     }
 }
 
@@ -87,13 +93,13 @@ fn open_files_limit(limits: &str) -> Option<u64> {
     if hard == "unlimited" { Some(u64::MAX) } else { hard.parse().ok() }
 }
 
-fn listen_address(listen: SocketAddr) -> Finding {
+fn listen_address(listen: SocketAddr) -> DoctorFinding {
     match TcpListener::bind(listen) {
-        Ok(_) => Finding::good("address", format!("{listen} is free")),
+        Ok(_) => DoctorFinding::good("address", format!("{listen} is free")),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             let advice =
                 "if the other program is not a worker, or to run a second worker, set http.listen to another port";
-            Finding::doubtful("address", format!("a program already listens on {listen}"), advice)
+            DoctorFinding::doubtful("address", format!("a program already listens on {listen}"), advice)
         }
         Err(error) => {
             let advice = match error.kind() {
@@ -102,35 +108,39 @@ fn listen_address(listen: SocketAddr) -> Finding {
                 }
                 _ => "set http.listen to an address of this machine",
             };
-            Finding::bad("address", format!("{listen}: {error}"), advice)
+            DoctorFinding::bad("address", format!("{listen}: {error}"), advice)
         }
     }
 }
 
-fn store_folder(path: &Path) -> Finding {
+fn store_folder(path: &Path) -> DoctorFinding {
     let name = path.display();
     // A worker creates a missing folder when it starts. Until then its nearest existing parent is checked.
     let existing = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("."));
     if !existing.is_dir() {
         let advice = "set store.path to a folder of the worker";
-        return Finding::bad("folder", format!("{name} can't be created: {} is a file", existing.display()), advice);
+        return DoctorFinding::bad(
+            "folder",
+            format!("{name} can't be created: {} is a file", existing.display()),
+            advice,
+        );
     }
     if let Err(error) = tempfile::tempfile_in(existing) {
         let advice = "give the user that runs the worker the right to write there, or set store.path";
-        return Finding::bad("folder", format!("{name} can't be written to: {error}"), advice);
+        return DoctorFinding::bad("folder", format!("{name} can't be written to: {error}"), advice);
     }
     let Some(free) = free_bytes(existing) else {
-        return Finding::good("folder", format!("{name} can be written to"));
+        return DoctorFinding::good("folder", format!("{name} can be written to"));
     };
     let detail = format!("{name} can be written to, and {} MB are free", free / 1_000_000);
     let advice =
         "free some space, or set store.path: the store grows with the number of dead letters (deadLetters.retention)";
     if free < FULL_DISK_BYTES {
-        Finding::bad("folder", detail, advice)
+        DoctorFinding::bad("folder", detail, advice)
     } else if free < LOW_DISK_BYTES {
-        Finding::doubtful("folder", detail, advice)
+        DoctorFinding::doubtful("folder", detail, advice)
     } else {
-        Finding::good("folder", detail)
+        DoctorFinding::good("folder", detail)
     }
 }
 

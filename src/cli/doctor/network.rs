@@ -9,11 +9,11 @@ use waypost_broker::management::Management;
 use waypost_broker::names::Names;
 use waypost_broker::topology::Topology;
 use waypost_broker::topology_status::TopologyStatus;
-use waypost_broker::{BrokerError, connection, handshake, probe};
+use waypost_broker::{BrokerError, binding_probe, connection, handshake};
 use waypost_core::egress::HttpUrls;
-use waypost_core::outcome::{Cause, Reply};
+use waypost_core::outcome::{Cause, SendResult};
 
-use super::{CheckResult, Finding, server};
+use super::{CheckResult, DoctorFinding, server};
 use crate::app::{broker_address, new_sender};
 use crate::config::Config;
 
@@ -23,7 +23,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The name of the check of queues, streams and exchanges.
 const OBJECTS_CHECK: &str = "queues";
 
-pub(super) async fn broker(config: &Config) -> Vec<Finding> {
+pub(super) async fn broker(config: &Config) -> Vec<DoctorFinding> {
     let started = Instant::now();
     let address = broker_address(&config.broker);
     let connection = match address.connect("waypost doctor").await {
@@ -31,11 +31,11 @@ pub(super) async fn broker(config: &Config) -> Vec<Finding> {
         Err(error) => {
             let detail = error.to_string();
             let advice = connection_advice(&detail);
-            return vec![Finding::bad("broker", detail, advice)];
+            return vec![DoctorFinding::bad("broker", detail, advice)];
         }
     };
     let elapsed_ms = started.elapsed().as_millis();
-    let mut findings = vec![Finding::good("broker", format!("the broker answers within {elapsed_ms} ms"))];
+    let mut findings = vec![DoctorFinding::good("broker", format!("the broker answers within {elapsed_ms} ms"))];
     let names = Names::new(&config.broker.prefix);
     findings.push(server::version(&handshake::read_server_info(&address).await));
     // First: without streams all later checks would fail.
@@ -66,8 +66,8 @@ pub(super) async fn broker(config: &Config) -> Vec<Finding> {
                 objects.iter().any(|(name, state)| *name == names.events() && *state == ObjectState::Exchange);
             evaluate_objects(&objects)
         }
-        Ok(Err(error)) => Finding::bad(OBJECTS_CHECK, error.to_string(), advice),
-        Err(_) => Finding::bad(OBJECTS_CHECK, "the broker did not answer in time", advice),
+        Ok(Err(error)) => DoctorFinding::bad(OBJECTS_CHECK, error.to_string(), advice),
+        Err(_) => DoctorFinding::bad(OBJECTS_CHECK, "the broker did not answer in time", advice),
     };
     let rights = evaluate_rights(&diagnostics::check_permissions(&connection, &names).await);
     let may_write = rights.result == CheckResult::Good;
@@ -75,7 +75,7 @@ pub(super) async fn broker(config: &Config) -> Vec<Finding> {
     findings.push(objects);
     let management = config.broker.management_url.as_ref().map(|url| Management::new(url, &address)).transpose();
     match &management {
-        Err(error) => findings.push(Finding::bad("policies", error.as_str(), "correct broker.managementUrl")),
+        Err(error) => findings.push(DoctorFinding::bad("policies", error.as_str(), "correct broker.managementUrl")),
         Ok(management) => {
             match management {
                 Some(management) if has_exchange => {
@@ -83,7 +83,7 @@ pub(super) async fn broker(config: &Config) -> Vec<Finding> {
                         .push(super::topology::evaluate_listed_bindings(&management.missing_bindings(&topology).await));
                 }
                 None if has_exchange && may_write => {
-                    findings.push(super::topology::evaluate_probe(&probe::publish(&connection, &names).await));
+                    findings.push(super::topology::evaluate_probe(&binding_probe::publish(&connection, &names).await));
                 }
                 // The exchange is missing, or no message can be sent. Other findings report that.
                 _ => {}
@@ -94,8 +94,8 @@ pub(super) async fn broker(config: &Config) -> Vec<Finding> {
     }
     if config.broker.shards > 1 {
         findings.push(match diagnostics::check_hash_exchange_plugin(&connection, &names).await {
-            Ok(()) => Finding::good("plugin", "the plugin for broker.shards is enabled"),
-            Err(error) => Finding::bad(
+            Ok(()) => DoctorFinding::good("plugin", "the plugin for broker.shards is enabled"),
+            Err(error) => DoctorFinding::bad(
                 "plugin",
                 error.to_string(),
                 "enable the plugin: with this broker.shards a worker does not start without it",
@@ -124,22 +124,22 @@ fn connection_advice(error: &str) -> &'static str {
     }
 }
 
-fn evaluate_rights(result: &Result<(), BrokerError>) -> Finding {
+fn evaluate_rights(result: &Result<(), BrokerError>) -> DoctorFinding {
     match result {
-        Ok(()) => Finding::good("rights", "the user may configure, write and read"),
-        Err(error @ BrokerError::ChannelFailed { operation: "sending a message", .. }) => Finding::bad(
+        Ok(()) => DoctorFinding::good("rights", "the user may configure, write and read"),
+        Err(error @ BrokerError::ChannelFailed { operation: "sending a message", .. }) => DoctorFinding::bad(
             "rights",
             error.to_string(),
             "free memory or disk of the broker: until then it takes no events",
         ),
         Err(error) => {
             let advice = "give the user these rights: rabbitmqctl set_permissions -p VHOST USER '^PREFIX\\.' '^(PREFIX\\.|amq\\.default$)' '^PREFIX\\.', with broker.prefix for PREFIX";
-            Finding::bad("rights", error.to_string(), advice)
+            DoctorFinding::bad("rights", error.to_string(), advice)
         }
     }
 }
 
-fn evaluate_objects(objects: &[(String, ObjectState)]) -> Finding {
+fn evaluate_objects(objects: &[(String, ObjectState)]) -> DoctorFinding {
     let mismatches = objects.iter().filter_map(|(_, state)| match state {
         ObjectState::Mismatch(mismatch) => Some(mismatch.to_string()),
         ObjectState::Missing | ObjectState::Exchange | ObjectState::Queue { .. } => None,
@@ -159,73 +159,78 @@ fn evaluate_objects(objects: &[(String, ObjectState)]) -> Finding {
         });
     if !mismatches.is_empty() {
         let advice = "a worker does not start: it can't repair these objects without losing messages";
-        return Finding::bad(OBJECTS_CHECK, mismatches.join("\n"), advice);
+        return DoctorFinding::bad(OBJECTS_CHECK, mismatches.join("\n"), advice);
     }
     if missing.len() == objects.len() {
-        return Finding::good(OBJECTS_CHECK, "there are none yet: the first worker creates them");
+        return DoctorFinding::good(OBJECTS_CHECK, "there are none yet: the first worker creates them");
     }
     if !missing.is_empty() {
         let detail = format!("{} of {} are missing: {}", missing.len(), objects.len(), missing.join(", "));
-        return Finding::doubtful(
+        return DoctorFinding::doubtful(
             OBJECTS_CHECK,
             detail,
             "a worker creates them when it starts. Find out who deleted them",
         );
     }
     if waiting > 0 && !has_consumer {
-        let detail = format!("{waiting} messages wait, and no worker takes them");
-        return Finding::doubtful(OBJECTS_CHECK, detail, "start a worker");
+        let detail = format!("{waiting} messages are ready, but no worker consumes them");
+        return DoctorFinding::doubtful(OBJECTS_CHECK, detail, "start a worker");
     }
-    Finding::good(OBJECTS_CHECK, format!("all {} are correct; {waiting} messages wait", objects.len()))
+    DoctorFinding::good(OBJECTS_CHECK, format!("all {} are correct; {waiting} messages are ready", objects.len()))
 }
 
-pub(super) async fn egress(config: &Config, urls: &[Url]) -> Vec<Finding> {
+pub(super) async fn egress(config: &Config, urls: &[Url]) -> Vec<DoctorFinding> {
     let sender = match new_sender(config) {
         Ok(sender) => sender,
         Err(error) => {
             let advice = "install the system's certificates (ca-certificates), or correct egress.caFile";
-            return vec![Finding::bad("egress", error.to_string(), advice)];
+            return vec![DoctorFinding::bad("egress", error.to_string(), advice)];
         }
     };
     if urls.is_empty() {
-        return vec![Finding::good("egress", "certificates are installed; test a customer's endpoint with --url URL")];
+        return vec![DoctorFinding::good(
+            "egress",
+            "certificates are installed; test a customer's endpoint with --url URL",
+        )];
     }
     let mut findings = Vec::new();
     for url in urls {
         let started = Instant::now();
-        let reply = sender.probe(url, CHECK_TIMEOUT).await;
-        findings.push(evaluate_reply(url, config.egress.http_urls, &reply, started.elapsed()));
+        let send_result = sender.probe(url, CHECK_TIMEOUT).await;
+        findings.push(evaluate_send_result(url, config.egress.http_urls, &send_result, started.elapsed()));
     }
     findings
 }
 
-fn evaluate_reply(url: &Url, http_urls: HttpUrls, reply: &Reply, elapsed: Duration) -> Finding {
+fn evaluate_send_result(url: &Url, http_urls: HttpUrls, send_result: &SendResult, elapsed: Duration) -> DoctorFinding {
     let host = url.host_str().unwrap_or_default();
     let firewall = "check the firewall between this machine and the internet, then the endpoint";
-    let advice = match reply {
-        Reply::Answer { status, .. } => {
+    let advice = match send_result {
+        SendResult::Response { status, .. } => {
             let detail = format!("{host} answers HEAD with {status} within {} ms", elapsed.as_millis());
-            return Finding::good("egress", detail);
+            return DoctorFinding::good("egress", detail);
         }
-        Reply::ProxyFailure { .. } => "check that the proxy runs and lets this machine through",
-        Reply::TimedOut { .. } | Reply::NotConnected { .. } | Reply::Failure { cause: Cause::Connect, .. } => firewall,
-        Reply::Failure { cause: Cause::Dns, .. } => {
+        SendResult::ProxyFailure { .. } => "check that the proxy runs and lets this machine through",
+        SendResult::TimedOut { .. }
+        | SendResult::NotConnected { .. }
+        | SendResult::Failure { cause: Cause::Connect, .. } => firewall,
+        SendResult::Failure { cause: Cause::Dns, .. } => {
             "check the resolver of this machine (/etc/resolv.conf), and the name"
         }
-        Reply::Failure { cause: Cause::Tls, .. } => {
+        SendResult::Failure { cause: Cause::Tls, .. } => {
             "the endpoint's certificate is not trusted. If it is from a private certificate authority, set egress.caFile"
         }
-        Reply::Failure { cause: Cause::ForbiddenAddress, .. }
+        SendResult::Failure { cause: Cause::ForbiddenAddress, .. }
             if url.scheme() == "http" && http_urls == HttpUrls::Refused =>
         {
             "ask for an https URL. With egress.allowHttp=true events and header values would be sent unencrypted"
         }
-        Reply::Failure { cause: Cause::ForbiddenAddress, .. } => {
+        SendResult::Failure { cause: Cause::ForbiddenAddress, .. } => {
             "public addresses only are allowed by default. To allow this address, add it to egress.allow"
         }
-        Reply::Failure { .. } => "ask the operator of the endpoint",
+        SendResult::Failure { .. } => "ask the operator of the endpoint",
     };
-    Finding::bad("egress", format!("{host}: {}", reply.error().unwrap_or_default()), advice)
+    DoctorFinding::bad("egress", format!("{host}: {}", send_result.error().unwrap_or_default()), advice)
 }
 
 #[cfg(test)]

@@ -4,31 +4,31 @@ use waypost_broker::BrokerError;
 use waypost_broker::diagnostics::QueueTypeSupport;
 use waypost_broker::handshake::{SUPPORTED, ServerInfo, Support};
 
-use super::Finding;
+use super::DoctorFinding;
 
-pub(super) fn version(server: &Result<ServerInfo, BrokerError>) -> Finding {
+pub(super) fn version(server: &Result<ServerInfo, BrokerError>) -> DoctorFinding {
     const CHECK: &str = "version";
     let [oldest, newest] = SUPPORTED.map(|(major, minor)| format!("{major}.{minor}"));
     let server = match server {
         Ok(server) => server,
         Err(error) => {
-            return Finding::doubtful(CHECK, error.to_string(), "find out the version: rabbitmqctl version");
+            return DoctorFinding::doubtful(CHECK, error.to_string(), "find out the version: rabbitmqctl version");
         }
     };
     let version = format!("{} {}", server.product, server.version);
     match server.support() {
-        Support::Supported => Finding::good(CHECK, format!("{version}; supported: {oldest} to {newest}")),
-        Support::TooOld => Finding::bad(
+        Support::Supported => DoctorFinding::good(CHECK, format!("{version}; supported: {oldest} to {newest}")),
+        Support::TooOld => DoctorFinding::bad(
             CHECK,
             format!("{version} is older than {oldest}, the oldest that is supported"),
             "upgrade RabbitMQ: before 3.10, quorum queues have no message TTL, and retries need it",
         ),
-        Support::Newer => Finding::doubtful(
+        Support::Newer => DoctorFinding::doubtful(
             CHECK,
             format!("{version} is newer than {newest}, the newest that is tested"),
             "check if a newer Waypost supports it",
         ),
-        Support::AnotherProduct => Finding::doubtful(
+        Support::AnotherProduct => DoctorFinding::doubtful(
             CHECK,
             format!("{version} is not RabbitMQ"),
             "use RabbitMQ: Waypost is not tested with other brokers",
@@ -37,18 +37,18 @@ pub(super) fn version(server: &Result<ServerInfo, BrokerError>) -> Finding {
 }
 
 /// Checks for quorum queues and streams.
-pub(super) fn kinds(kinds: &Result<QueueTypeSupport, BrokerError>) -> Finding {
+pub(super) fn kinds(kinds: &Result<QueueTypeSupport, BrokerError>) -> DoctorFinding {
     const CHECK: &str = "streams";
     match kinds {
-        Ok(QueueTypeSupport::Complete) => Finding::good(CHECK, "the broker has quorum queues and streams"),
-        Ok(QueueTypeSupport::Missing { kind, error }) => Finding::bad(
+        Ok(QueueTypeSupport::Complete) => DoctorFinding::good(CHECK, "the broker has quorum queues and streams"),
+        Ok(QueueTypeSupport::Missing { kind, error }) => DoctorFinding::bad(
             CHECK,
             format!("this broker cannot be used: it has no {kind} ({error})"),
             "use a RabbitMQ with quorum queues and streams. Enable them if it is yours: rabbitmqctl enable_feature_flag all. \
              Some hosted brokers do not offer streams",
         ),
         // The check of rights reports missing rights.
-        Err(error) => Finding::doubtful(
+        Err(error) => DoctorFinding::doubtful(
             CHECK,
             format!("not known: {error}"),
             "fix what the check of rights finds, then run the command again",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::{Client, Url};
 use serde_json::Value;
 
-use super::Finding;
+use super::DoctorFinding;
 use crate::config::Config;
 
 const CHECK: &str = "worker";
@@ -14,7 +14,7 @@ const CHECK: &str = "worker";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Asks the worker at `http.listen`. `None` if no worker answers.
-pub(super) async fn finding(config: &Config) -> Option<Finding> {
+pub(super) async fn finding(config: &Config) -> Option<DoctorFinding> {
     let scheme = if config.http.identity.is_some() { "https" } else { "http" };
     let url: Url = format!("{scheme}://{}/readyz", reachable(config.http.listen)).parse().ok()?;
     // The certificate has another host name. Nothing secret is sent, and only to this machine.
@@ -26,11 +26,11 @@ pub(super) async fn finding(config: &Config) -> Option<Finding> {
     evaluate(is_ready, &text)
 }
 
-fn evaluate(is_ready: bool, text: &str) -> Option<Finding> {
+fn evaluate(is_ready: bool, text: &str) -> Option<DoctorFinding> {
     if !is_ready {
         let problem: Value = serde_json::from_str(text).ok()?;
         let detail = problem["detail"].as_str()?.to_owned();
-        return Some(Finding::bad(
+        return Some(DoctorFinding::bad(
             CHECK,
             format!("not ready: {detail}"),
             "read the page for this problem in docs/runbooks",
@@ -38,11 +38,11 @@ fn evaluate(is_ready: bool, text: &str) -> Option<Finding> {
     }
     let repairs = text.strip_prefix("ready\n")?.trim();
     if repairs.is_empty() {
-        return Some(Finding::good(CHECK, "ready"));
+        return Some(DoctorFinding::good(CHECK, "ready"));
     }
     let advice =
         "find out who removed the object, and publish lost events again: docs/runbooks/WaypostTopologyRepaired.md";
-    Some(Finding::doubtful(CHECK, format!("ready, after repairs:\n{repairs}"), advice))
+    Some(DoctorFinding::doubtful(CHECK, format!("ready, after repairs:\n{repairs}"), advice))
 }
 
 /// Replaces an unspecified address (0.0.0.0) with the loopback address.

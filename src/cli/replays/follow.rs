@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use waypost_engine::replays::rate_meter::RateMeter;
 
-use super::labels::{self, Stage};
+use super::labels::{self, RunState};
 use super::{LIST, labels::number};
 use crate::cli::CliError;
 use crate::cli::client::{Api, ApiError, RequestParts};
@@ -76,15 +76,15 @@ async fn until_end(api: &Api, replay: Value) -> Result<FollowEnd, CliError> {
     let mut latest = replay;
     let mut unreachable_since: Option<Instant> = None;
     loop {
-        match labels::stage(&latest) {
+        match labels::run_state(&latest) {
             // Nothing new is known while the server is unreachable.
-            Stage::Running | Stage::Paused if unreachable_since.is_some() => {}
-            Stage::Running | Stage::Paused => display.show(&latest, Instant::now()),
-            Stage::Ended => {
+            RunState::Running | RunState::Paused if unreachable_since.is_some() => {}
+            RunState::Running | RunState::Paused => display.show(&latest, Instant::now()),
+            RunState::Ended => {
                 display.end(&latest);
                 return Ok(FollowEnd::Ended(latest));
             }
-            Stage::Unknown => {
+            RunState::Unknown => {
                 return Err(CliError::new(
                     "this version of the command does not know the replay's state. Use the version of the server",
                 ));
@@ -135,7 +135,7 @@ fn is_transient(error: &ApiError) -> bool {
 
 fn short_text(error: &ApiError) -> String {
     match error {
-        ApiError::Unreachable { server, cause } => format!("no answer from {server} ({cause})"),
+        ApiError::Unreachable { server, cause } => format!("no response from {server} ({cause})"),
         ApiError::Refused { text, .. } => text.clone(),
     }
 }
@@ -148,7 +148,7 @@ enum Display {
     },
     /// Prints lines, for a log.
     Lines {
-        last: Option<(Instant, Stage)>,
+        last: Option<(Instant, RunState)>,
         rate_meter: RateMeter,
     },
 }
@@ -173,11 +173,11 @@ impl Display {
             }
             Self::Lines { last, rate_meter } => {
                 rate_meter.add(now, number(replay, "sent"));
-                let stage = labels::stage(replay);
-                if last.is_none_or(|(at, printed_stage)| {
-                    printed_stage != stage || now.saturating_duration_since(at) >= REPORT_INTERVAL
+                let run_state = labels::run_state(replay);
+                if last.is_none_or(|(at, printed_state)| {
+                    printed_state != run_state || now.saturating_duration_since(at) >= REPORT_INTERVAL
                 }) {
-                    *last = Some((now, stage));
+                    *last = Some((now, run_state));
                     note!("{}", labels::progress(replay, rate_meter));
                 }
             }

@@ -9,7 +9,7 @@ use crate::cli::dead_letters::filter::{self, flags};
 use crate::cli::sanitize;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum RunState {
     Running,
     Paused,
     Ended,
@@ -17,12 +17,12 @@ pub(super) enum Stage {
     Unknown,
 }
 
-pub(super) fn stage(replay: &Value) -> Stage {
+pub(super) fn run_state(replay: &Value) -> RunState {
     match replay["state"].as_str() {
-        Some("running") => Stage::Running,
-        Some("paused") => Stage::Paused,
-        Some("done" | "cancelled" | "stopped") => Stage::Ended,
-        _ => Stage::Unknown,
+        Some("running") => RunState::Running,
+        Some("paused") => RunState::Paused,
+        Some("done" | "cancelled" | "stopped") => RunState::Ended,
+        _ => RunState::Unknown,
     }
 }
 
@@ -42,10 +42,10 @@ pub(in crate::cli) fn created(replay: &Value) -> String {
 /// The commands that are possible in its state, one on each line.
 pub(in crate::cli) fn commands(replay: &Value) -> String {
     let id = id(replay);
-    let commands: &[&str] = match stage(replay) {
-        Stage::Running | Stage::Unknown => &["follow", "pause", "cancel"],
-        Stage::Paused => &["resume", "follow", "cancel"],
-        Stage::Ended => &["show"],
+    let commands: &[&str] = match run_state(replay) {
+        RunState::Running | RunState::Unknown => &["follow", "pause", "cancel"],
+        RunState::Paused => &["resume", "follow", "cancel"],
+        RunState::Ended => &["show"],
     };
     commands.iter().map(|command| format!("  waypost replays {command} {id}")).collect::<Vec<_>>().join("\n")
 }
@@ -62,14 +62,14 @@ pub(super) fn progress(replay: &Value, rate_meter: &RateMeter) -> String {
     if number(replay, "requeued") > 0 {
         words.insert(2, format!("requeued {}", count("requeued")));
     }
-    match stage(replay) {
-        Stage::Running => {
+    match run_state(replay) {
+        RunState::Running => {
             let per_second = rate_meter.per_second();
             words.extend(per_second.map(|rate| format!("{}/s", decimal(rate))));
             words.extend(rate_meter.time_for(unsent(replay)).map(|left| format!("{} left", approximate(left))));
         }
-        Stage::Paused => words.push(format!("paused, until `waypost replays resume {}`", id(replay))),
-        Stage::Ended | Stage::Unknown => words.push(sanitize::field(&replay["state"], 20)),
+        RunState::Paused => words.push(format!("paused, until `waypost replays resume {}`", id(replay))),
+        RunState::Ended | RunState::Unknown => words.push(sanitize::field(&replay["state"], 20)),
     }
     words.join(" · ")
 }

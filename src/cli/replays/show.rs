@@ -22,8 +22,8 @@ pub(super) fn render(replay: &Value) -> String {
         ("ended", field("endedAt")),
     ];
     let fields: String = fields.into_iter().map(|(label, value)| format!("  {label:<16} {value}\n")).collect();
-    let next_steps = match labels::stage(replay) {
-        labels::Stage::Ended => labels::problems(replay),
+    let next_steps = match labels::run_state(replay) {
+        labels::RunState::Ended => labels::problems(replay),
         _ => Some(labels::commands(replay)),
     };
     let next_steps = next_steps.map_or_else(String::new, |next_steps| format!("\n{next_steps}"));

@@ -11,7 +11,7 @@ use serde_json::Value;
 const MAX_START_DIFFERENCE_SECONDS: f64 = 60.0;
 
 #[derive(Debug, Default)]
-pub(super) struct Account {
+pub(super) struct AccountReport {
     /// Sums over the workers, by metric and the value of its first label.
     sums: BTreeMap<String, i64>,
     /// Ready messages by queue, as the last worker reports them. All workers report the same queues.
@@ -29,7 +29,7 @@ pub(super) struct Account {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Finding {
+pub(super) enum AccountFinding {
     /// Deliveries taken, minus those with an outcome. Can be negative.
     Unexplained(i64),
     /// Dead deliveries, minus their dead letters.
@@ -51,7 +51,7 @@ pub(super) enum Note {
     InTransit(i64),
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for AccountFinding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unexplained(difference) => write!(
@@ -79,7 +79,10 @@ impl fmt::Display for Note {
         match self {
             Self::NotConnected => formatter.write_str("not every worker is connected to the broker."),
             Self::WorkersNotNamed { consuming, named } => {
-                write!(formatter, "{consuming} workers consume, and {named} were asked. Name the others with --also.")
+                write!(
+                    formatter,
+                    "{consuming} workers consume, but only {named} were queried. Add the others with --also."
+                )
             }
             Self::StartTimesDiffer => formatter.write_str("the workers were started at different times."),
             Self::InTransit(messages) => write!(
@@ -90,7 +93,7 @@ impl fmt::Display for Note {
     }
 }
 
-impl Account {
+impl AccountReport {
     /// Adds the metrics of a worker, in Prometheus' text format.
     pub(super) fn add(&mut self, metrics: &str) {
         for line in metrics.lines().filter(|line| !line.starts_with('#')) {
@@ -160,7 +163,7 @@ impl Account {
         self.unexplained().abs() < other.unexplained().abs()
     }
 
-    pub(super) fn findings(&self) -> Vec<Finding> {
+    pub(super) fn findings(&self) -> Vec<AccountFinding> {
         let in_flight = self.total("deliveries_in_hand");
         // Deliveries in flight can be counted twice or not at all while the counts are read.
         let unexplained = Some(self.unexplained()).filter(|difference| difference.abs() > in_flight);
@@ -169,9 +172,9 @@ impl Account {
         let dead = self.value("deliveries_total", "dead") - (self.total("dead_letters_total") - other_letters);
         let missing = Some(self.missing_from_delay_queues()).filter(|missing| *missing > 0 && self.note().is_none());
         let findings = [
-            unexplained.map(Finding::Unexplained),
-            (dead > 0).then_some(Finding::DeadWithoutLetter(dead)),
-            missing.map(Finding::LostFromDelayQueues),
+            unexplained.map(AccountFinding::Unexplained),
+            (dead > 0).then_some(AccountFinding::DeadWithoutLetter(dead)),
+            missing.map(AccountFinding::LostFromDelayQueues),
         ];
         findings.into_iter().flatten().collect()
     }
@@ -217,7 +220,7 @@ impl Account {
             ("dead", "dead", self.value("deliveries_total", "dead")),
             ("delayed until their next attempt", "retried", self.total("retries_scheduled_total")),
             ("parked for their endpoint", "parked", self.total("deliveries_parked_total")),
-            ("returned to the broker", "givenBack", self.total("deliveries_given_back_total")),
+            ("requeued", "givenBack", self.total("deliveries_given_back_total")),
             ("in flight", "inHand", self.total("deliveries_in_hand")),
             ("dead letters written", "deadLetters", self.total("dead_letters_total")),
             ("messages put into delay queues", "ladderPut", self.value("ladder_messages_total", "put")),
@@ -240,16 +243,16 @@ impl Account {
 
 /// `P.retries` and `P.delay.N`. All other queues have events.
 fn is_delay_queue(queue: &str) -> bool {
-    let is_delay_tier = |(queue, seconds): (&str, &str)| queue.ends_with(".delay") && seconds.parse::<u32>().is_ok();
-    queue.ends_with(".retries") || queue.rsplit_once('.').is_some_and(is_delay_tier)
+    let is_delay_queue = |(queue, seconds): (&str, &str)| queue.ends_with(".delay") && seconds.parse::<u32>().is_ok();
+    queue.ends_with(".retries") || queue.rsplit_once('.').is_some_and(is_delay_queue)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn account(texts: &[&str]) -> Account {
-        let mut account = Account::default();
+    fn account(texts: &[&str]) -> AccountReport {
+        let mut account = AccountReport::default();
         texts.iter().for_each(|text| account.add(text));
         account
     }
@@ -287,17 +290,17 @@ waypost_queue_messages{queue=\"a.delay.b.delay.4\"} 1";
     fn messages_put_recently_may_be_in_transit() {
         let four_more = ONE.replace("movement=\"put\"} 4", "movement=\"put\"} 8");
         let one = account(&[ONE]);
-        assert_eq!(account(&[&four_more]).findings(), [Finding::LostFromDelayQueues(4)]);
+        assert_eq!(account(&[&four_more]).findings(), [AccountFinding::LostFromDelayQueues(4)]);
         let later = account(&[&four_more]).with_previous(&one);
         assert_eq!((later.findings(), later.note()), (Vec::new(), Some(Note::InTransit(4))));
         let still = account(&[&four_more]).with_previous(&later);
-        assert_eq!(still.findings(), [Finding::LostFromDelayQueues(4)], "nothing was put there since");
+        assert_eq!(still.findings(), [AccountFinding::LostFromDelayQueues(4)], "nothing was put there since");
     }
 
     #[test]
     fn dead_letters_of_unreadable_messages_are_no_dead_deliveries() {
         let unreadable = ONE.replace("reason=\"exhausted\"} 1", "reason=\"malformed\"} 1");
-        assert_eq!(account(&[&unreadable]).findings(), [Finding::DeadWithoutLetter(1)]);
+        assert_eq!(account(&[&unreadable]).findings(), [AccountFinding::DeadWithoutLetter(1)]);
     }
 
     #[test]
@@ -326,16 +329,16 @@ waypost_queue_messages{queue=\"a.delay.b.delay.4\"} 1";
     #[test]
     fn inconsistent_counts_are_findings() {
         let lost = ONE.replace("\"delivered\"} 5", "\"delivered\"} 3");
-        assert_eq!(account(&[&lost]).findings(), [Finding::Unexplained(2)]);
+        assert_eq!(account(&[&lost]).findings(), [AccountFinding::Unexplained(2)]);
         let in_motion = lost.replace("deliveries_in_hand 0", "deliveries_in_hand 1");
         assert_eq!(account(&[&in_motion]).findings(), [], "a delivery in flight explains it");
         assert!(account(&[ONE]).is_more_consistent_than(&account(&[&lost])));
         let twice = ONE.replace("\"delivered\"} 5", "\"delivered\"} 6");
-        assert_eq!(account(&[&twice]).findings(), [Finding::Unexplained(-1)]);
+        assert_eq!(account(&[&twice]).findings(), [AccountFinding::Unexplained(-1)]);
         let purged = ONE.replace("delay.4\"} 3", "delay.4\"} 1");
-        assert_eq!(account(&[&purged]).findings(), [Finding::LostFromDelayQueues(2)]);
+        assert_eq!(account(&[&purged]).findings(), [AccountFinding::LostFromDelayQueues(2)]);
         let unwritten = ONE.replace("\"exhausted\"} 1", "\"exhausted\"} 0");
-        assert_eq!(account(&[&unwritten]).findings(), [Finding::DeadWithoutLetter(1)]);
+        assert_eq!(account(&[&unwritten]).findings(), [AccountFinding::DeadWithoutLetter(1)]);
     }
 
     #[test]

@@ -33,7 +33,7 @@ fn an_invalid_broker_url_is_refused_and_not_repeated() {
         "amqp://user:secret%ff@host",
         "amqp://user@host/secret%ff",
     ] {
-        let message = fault("broker.url", url);
+        let message = violation("broker.url", url);
         assert!(message.starts_with("broker.url: ") && !message.contains("secret"), "{message}");
     }
 }
@@ -82,7 +82,7 @@ fn values_out_of_range_are_refused() {
         ("http.listen", "8080"),
         ("http.listen", "example.com:80"),
     ] {
-        assert!(fault(key, value).starts_with(key), "{key}={value}");
+        assert!(violation(key, value).starts_with(key), "{key}={value}");
     }
     assert_eq!(with("broker.shards", "64").broker.shards, 64);
     assert_eq!(with("broker.prefetch", "2000").broker.prefetch, 2000);
@@ -94,7 +94,7 @@ fn values_out_of_range_are_refused() {
 
 #[test]
 fn an_unknown_flag_is_refused() {
-    let message = fault("broker.uri", "x");
+    let message = violation("broker.uri", "x");
     assert_eq!(message, "broker.uri: there is no such setting, did you mean broker.url?");
 }
 
@@ -116,7 +116,7 @@ fn egress_allows_networks_addresses_and_hosts() {
     let bracketed = with("egress.allow", r#"["[::1]"]"#);
     assert_eq!(bracketed.egress.allow, [network("::1/128")]);
     for text in ["10.0.0.0/33", "10.0.0", "10.0.0.256", "host:80", "http://host", "*.example.com", "a b", "a..b", "."] {
-        let message = fault("egress.allow", text);
+        let message = violation("egress.allow", text);
         assert!(message.starts_with(&format!("egress.allow[0]: `{text}` is neither ")), "{message}");
     }
 }
@@ -128,7 +128,7 @@ fn a_public_listener_needs_a_token() {
             "http.listen: {address} is reachable from outside and no http.tokens are configured: \
              add a token or listen on 127.0.0.1 (from WAYPOST_HTTP__LISTEN)"
         );
-        assert_eq!(TestSettings::empty().variable("WAYPOST_HTTP__LISTEN", address).faults(), [message]);
+        assert_eq!(TestSettings::empty().variable("WAYPOST_HTTP__LISTEN", address).violations(), [message]);
         let tokens = format!(r#"[{{"name": "ci", "role": "viewer", "sha256": "{HASH}"}}]"#);
         let settings = TestSettings::empty().variable("WAYPOST_HTTP__LISTEN", address);
         let config = settings.variable("WAYPOST_HTTP__TOKENS", &tokens).load().unwrap();
@@ -152,7 +152,7 @@ fn tokens_have_distinct_names_and_hashes() {
     assert!(config.http.tokens[0].role < config.http.tokens[1].role);
 
     let empty_hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-    let faults = TestSettings::file(
+    let violations = TestSettings::file(
         &[
             token("a", "viewer", HASH),
             token("a", "admin", HASH),
@@ -161,9 +161,9 @@ fn tokens_have_distinct_names_and_hashes() {
         ]
         .concat(),
     )
-    .faults();
+    .violations();
     assert_eq!(
-        faults,
+        violations,
         [
             "http.tokens[1].name: `a` is also the name of another token: use a different name for each token",
             "http.tokens[1].role: `admin` is not one of viewer, operator, editor",
@@ -172,13 +172,13 @@ fn tokens_have_distinct_names_and_hashes() {
             "http.tokens[2].sha256: must be the SHA-256 of the token in 64 hex digits: printf %s TOKEN | sha256sum",
             "http.tokens[3].sha256: is the hash of an empty text: printf %s TOKEN | sha256sum",
         ]
-        .map(|fault| format!("{fault} (from waypost.toml)"))
+        .map(|violation| format!("{violation} (from waypost.toml)"))
     );
 }
 
 #[test]
 fn a_token_in_place_of_the_list_is_not_repeated() {
-    let message = fault("http.tokens", "my-secret-token");
+    let message = violation("http.tokens", "my-secret-token");
     assert_eq!(message, "http.tokens[0]: must be a table with name, role and sha256, not text");
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use waypost_broker::delay_queues::DelayTier;
+use waypost_broker::delay_queues::DelayQueue;
 use waypost_broker::names::Names;
 
 use super::scene::{Scene, is_ready};
@@ -91,7 +91,7 @@ async fn what_is_left(scene: &Scene, amqp: &Amqp) -> String {
     }
     let names = Names::new(&scene.prefix);
     let queues =
-        DelayTier::all().map(|rung| names.delay(rung)).chain([names.events(), names.retries(), names.replays()]);
+        DelayQueue::all().map(|rung| names.delay(rung)).chain([names.events(), names.retries(), names.replays()]);
     for queue in queues {
         match amqp.depth(&queue).await {
             Some(0) => {}

@@ -18,43 +18,43 @@ use crate::violation::{Violation, type_name};
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "DeadLetterFilter", deny_unknown_fields)]
 pub struct LetterFilter {
-    /// The campaign.
+    /// The exact id of the campaign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub campaign_id: Option<String>,
-    /// The label of the section.
+    /// The exact label of the section, case-sensitive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// The webhook.
+    /// The exact id of the webhook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook_id: Option<WebhookId>,
     /// The exact phone number of the event. Erased letters have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phone_number: Option<String>,
-    /// The event.
+    /// The exact id of the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<EventId>,
-    /// The delivery.
+    /// The exact id of the delivery, which is the value of the header `webhook-id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery_id: Option<DeliveryId>,
     /// The endpoint of the last attempt: scheme, host and port. The default port may be omitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub endpoint: Option<Origin>,
-    /// The reason of the dead letter.
+    /// Why the delivery or the event became a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<DeadLetterReason>,
     /// The HTTP status of the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The letter died at this time or later.
+    /// It became a dead letter at this time or later.
     #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<DateTime<Utc>>")]
     pub since: Option<DateTime<Utc>>,
-    /// The letter died before this time.
+    /// It became a dead letter before this time.
     #[serde(with = "timestamp::optional", default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<DateTime<Utc>>")]
     pub until: Option<DateTime<Utc>>,
-    /// The state.
+    /// Without a state, lists show letters in any state, and replays and discards select pending letters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<LetterState>,
 }
@@ -114,7 +114,7 @@ impl LetterFilter {
 
     /// Tells if the filter has a condition that versions before 2026-11-30 do not know. They would ignore it and select
     /// more letters.
-    pub fn has_identity(&self) -> bool {
+    pub fn has_conditions_unknown_before_2026_11_30(&self) -> bool {
         self.phone_number.is_some() || self.event_id.is_some() || self.delivery_id.is_some() || self.endpoint.is_some()
     }
 

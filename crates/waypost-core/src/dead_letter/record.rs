@@ -12,7 +12,7 @@ use crate::replay::{Replay, ReplayCommand, ReplayOutcome};
 use crate::timestamp;
 
 /// The reason of a discard is stored with each letter and in each record, so it must be short.
-pub const MAX_BECAUSE_CHARS: usize = 500;
+pub const MAX_DISCARD_REASON_CHARS: usize = 500;
 
 /// The first bytes of every record. Letters never begin with them.
 const PREFIX: &[u8] = b"{\"mark\":";
@@ -36,8 +36,9 @@ pub enum DeadLetterRecord {
     Batch(ReplayBatch),
     /// A replay was paused, resumed or cancelled. A cancelled replay releases the letters that it has not sent.
     Control(ReplayControl),
-    /// All letters of a removed message are written. Repeated records are ignored.
-    Rewritten(Rewritten),
+    /// All letters of a removed message exist. Repeated records are ignored.
+    #[serde(rename = "rewritten")]
+    RemovedMessageDone(RemovedMessageDone),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,13 +65,13 @@ pub struct Erase {
 pub struct OperatorAction {
     /// The name of the operator's token.
     pub by: String,
-    /// The time of the action.
+    /// The time of the action, in UTC.
     #[serde(with = "timestamp")]
     #[schemars(with = "DateTime<Utc>")]
     pub at: DateTime<Utc>,
     /// The reason that the operator gave. Called `reason` in records of earlier versions.
-    #[serde(alias = "reason", default, skip_serializing_if = "Option::is_none")]
-    pub because: Option<String>,
+    #[serde(rename = "because", alias = "reason", default, skip_serializing_if = "Option::is_none")]
+    pub operator_reason: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,10 +102,10 @@ pub struct ReplayControl {
     pub at: DateTime<Utc>,
 }
 
-/// All letters of a [removed message](super::removed::RemovedMessage) are written.
+/// All letters of a [removed message](super::removed::RemovedMessage) exist.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Rewritten {
+pub struct RemovedMessageDone {
     /// The offset of the message in the stream.
     pub offset: u64,
 }
@@ -129,13 +130,13 @@ pub struct LetterHistory {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "ReplayOfDeadLetter")]
 pub struct ReplayAttempt {
-    /// The replay.
+    /// The id, as in `GET /v1/replays/{id}`.
     pub replay_id: ReplayId,
     /// When the letter was sent.
     #[serde(with = "timestamp")]
     #[schemars(with = "DateTime<Utc>")]
     pub at: DateTime<Utc>,
-    /// The outcome.
+    /// A requeued letter was put back on the events queue.
     pub outcome: ReplayOutcome,
     /// The new dead letter, if the replay failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -202,7 +203,7 @@ impl DeadLetterRecord {
             Self::Replay(replay) => Some(&replay.id),
             Self::Batch(batch) => Some(&batch.replay),
             Self::Control(control) => Some(&control.replay),
-            Self::Discard(_) | Self::Erase(_) | Self::Rewritten(_) => None,
+            Self::Discard(_) | Self::Erase(_) | Self::RemovedMessageDone(_) => None,
         }
     }
 
@@ -210,7 +211,9 @@ impl DeadLetterRecord {
     /// Never, because all keys are strings.
     pub fn encode(self) -> Result<Vec<u8>, serde_json::Error> {
         match self {
-            Self::Replay(replay) if replay.filter.as_ref().is_some_and(LetterFilter::has_identity) => {
+            Self::Replay(replay)
+                if replay.filter.as_ref().is_some_and(LetterFilter::has_conditions_unknown_before_2026_11_30) =>
+            {
                 serde_json::to_vec(&Envelope { record: RenamedRecord::ReplayByIdentity(replay) })
             }
             record => serde_json::to_vec(&Envelope { record }),
@@ -235,7 +238,7 @@ mod tests {
 
     #[test]
     fn records_are_distinguished_from_letters() {
-        let record = DeadLetterRecord::Rewritten(Rewritten { offset: 7 });
+        let record = DeadLetterRecord::RemovedMessageDone(RemovedMessageDone { offset: 7 });
         let bytes = record.clone().encode().expect("JSON");
         assert_eq!(DeadLetterRecord::decode(&bytes).expect("a record"), Some(record));
         assert_eq!(DeadLetterRecord::decode(br#"{"id":"dl_1","state":"pending"}"#).expect("a letter"), None);
@@ -270,7 +273,7 @@ mod tests {
         let Some(DeadLetterRecord::Discard(discard)) = DeadLetterRecord::decode(record).expect("a record") else {
             panic!("a discard")
         };
-        assert_eq!(discard.action.because.as_deref(), Some("old"));
+        assert_eq!(discard.action.operator_reason.as_deref(), Some("old"));
         let written = String::from_utf8(DeadLetterRecord::Discard(discard).encode().expect("JSON")).expect("text");
         assert!(written.contains(r#""because":"old""#) && !written.contains("reason"), "{written}");
     }

@@ -5,13 +5,13 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::json_cursor::{Violations, field_path};
+use super::json_cursor::{DocumentViolations, field_path};
 
 /// Reports each duplicate key in `text`, which is valid JSON.
-pub(super) fn refuse(text: &str, violations: &Violations) {
+pub(super) fn refuse(text: &str, violations: &DocumentViolations) {
     let visitor = DuplicateKeyVisitor { path: Path::Root, violations };
     if let Err(error) = visitor.deserialize(&mut serde_json::Deserializer::from_str(text)) {
-        violations.report(|| "$".to_owned(), format!("not JSON that can be read: {error}"));
+        violations.report(|| "$".to_owned(), format!("not valid JSON: {error}"));
     }
 }
 
@@ -35,7 +35,7 @@ impl Path<'_> {
 
 struct DuplicateKeyVisitor<'p> {
     path: Path<'p>,
-    violations: &'p Violations,
+    violations: &'p DocumentViolations,
 }
 
 impl<'de> DeserializeSeed<'de> for DuplicateKeyVisitor<'_> {

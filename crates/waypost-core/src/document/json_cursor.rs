@@ -26,13 +26,13 @@ const MAX_SHOWN_CHARS: usize = 80;
 
 /// The violations found so far. All nodes of a document share them, so the fields are cells.
 #[derive(Default)]
-pub(super) struct Violations {
+pub(super) struct DocumentViolations {
     list: RefCell<Vec<Violation>>,
     bytes: Cell<usize>,
     omitted: Cell<usize>,
 }
 
-impl Violations {
+impl DocumentViolations {
     /// `path` is only called if the violation is kept.
     pub(super) fn report(&self, path: impl FnOnce() -> String, message: impl Into<String>) {
         let mut list = self.list.borrow_mut();
@@ -63,14 +63,14 @@ impl Violations {
 }
 
 /// A value of the document with its path.
-pub(super) struct Node<'a> {
+pub(super) struct JsonNode<'a> {
     value: &'a Value,
     path: String,
-    violations: &'a Violations,
+    violations: &'a DocumentViolations,
 }
 
-impl<'a> Node<'a> {
-    pub(super) fn root(value: &'a Value, violations: &'a Violations) -> Self {
+impl<'a> JsonNode<'a> {
+    pub(super) fn root(value: &'a Value, violations: &'a DocumentViolations) -> Self {
         Self { value, path: "$".to_owned(), violations }
     }
 
@@ -93,7 +93,7 @@ impl<'a> Node<'a> {
     }
 
     /// An object that may only have the `known` fields. `what` names the object: "a section".
-    pub(super) fn object(&self, what: &str, known: &[&str]) -> Option<Object<'a>> {
+    pub(super) fn object(&self, what: &str, known: &[&str]) -> Option<JsonObject<'a>> {
         let object = self.any_object(what)?;
         for (name, field) in object.fields().filter(|(name, _)| !known.contains(name)) {
             let name = shortened(name);
@@ -106,19 +106,23 @@ impl<'a> Node<'a> {
     }
 
     /// An object that may have any fields.
-    pub(super) fn any_object(&self, what: &str) -> Option<Object<'a>> {
+    pub(super) fn any_object(&self, what: &str) -> Option<JsonObject<'a>> {
         match self.value {
-            Value::Object(fields) => Some(Object { path: self.path.clone(), fields, violations: self.violations }),
+            Value::Object(fields) => Some(JsonObject { path: self.path.clone(), fields, violations: self.violations }),
             _ => self.expected(&format!("{what} (an object)")),
         }
     }
 
-    pub(super) fn items(&self) -> Option<impl Iterator<Item = Node<'a>> + use<'a>> {
+    pub(super) fn items(&self) -> Option<impl Iterator<Item = JsonNode<'a>> + use<'a>> {
         let Value::Array(items) = self.value else {
             return self.expected("an array");
         };
         let (path, violations) = (self.path.clone(), self.violations);
-        Some(items.iter().enumerate().map(move |(i, value)| Node { value, path: format!("{path}[{i}]"), violations }))
+        Some(items.iter().enumerate().map(move |(i, value)| JsonNode {
+            value,
+            path: format!("{path}[{i}]"),
+            violations,
+        }))
     }
 
     pub(super) fn text(&self) -> Option<&'a str> {
@@ -194,20 +198,20 @@ impl<'a> Node<'a> {
 }
 
 /// An object of the document.
-pub(super) struct Object<'a> {
+pub(super) struct JsonObject<'a> {
     path: String,
     fields: &'a Map<String, Value>,
-    violations: &'a Violations,
+    violations: &'a DocumentViolations,
 }
 
-impl<'a> Object<'a> {
+impl<'a> JsonObject<'a> {
     /// The field, or `None` if it is absent or null.
-    pub(super) fn get(&self, name: &str) -> Option<Node<'a>> {
+    pub(super) fn get(&self, name: &str) -> Option<JsonNode<'a>> {
         let value = self.fields.get(name).filter(|value| !value.is_null())?;
-        Some(Node { value, path: field_path(&self.path, name), violations: self.violations })
+        Some(JsonNode { value, path: field_path(&self.path, name), violations: self.violations })
     }
 
-    pub(super) fn require(&self, name: &str) -> Option<Node<'a>> {
+    pub(super) fn require(&self, name: &str) -> Option<JsonNode<'a>> {
         let field = self.get(name);
         if field.is_none() {
             self.missing(name, "it is required");
@@ -219,9 +223,9 @@ impl<'a> Object<'a> {
         self.violations.report(|| field_path(&self.path, name), format!("missing; {message}"));
     }
 
-    pub(super) fn fields(&self) -> impl Iterator<Item = (&'a str, Node<'a>)> {
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'a str, JsonNode<'a>)> {
         self.fields.iter().map(|(name, value)| {
-            (name.as_str(), Node { value, path: field_path(&self.path, name), violations: self.violations })
+            (name.as_str(), JsonNode { value, path: field_path(&self.path, name), violations: self.violations })
         })
     }
 }
@@ -239,7 +243,7 @@ impl<K> Default for FirstPaths<K> {
 impl<K: Eq + Hash> FirstPaths<K> {
     /// Records the path of `key`, or reports a violation if `key` occurred before. `message` builds the message from
     /// the first path.
-    pub(super) fn refuse_duplicate(&mut self, key: K, node: &Node<'_>, message: impl Fn(&str) -> String) {
+    pub(super) fn refuse_duplicate(&mut self, key: K, node: &JsonNode<'_>, message: impl Fn(&str) -> String) {
         match self.0.entry(key) {
             Entry::Occupied(first) => node.report(message(first.get())),
             Entry::Vacant(slot) => {

@@ -156,14 +156,14 @@ fn invalid_menu_entries_are_refused() {
         (r#"{}"#, ".keyword", "missing"),
         (r#"{"keyword": true}"#, ".keyword", "expected a string or a number, found a boolean"),
         (r#"{"keyword": " "}"#, ".keyword", "is empty or invisible"),
-        (r#"{"keyword": 1}"#, ".keyword", "the same keyword as $.sections[0].menu[0].keyword"),
-        (r#"{"keyword": " 1 "}"#, ".keyword", "the same keyword as $.sections[0].menu[0].keyword"),
-        (r#"{"keyword": 1.0}"#, ".keyword", "the same keyword as $.sections[0].menu[0].keyword"),
-        (r#"{"keyword": 10e-1}"#, ".keyword", "the same keyword as $.sections[0].menu[0].keyword"),
-        (r#"{"keyword": "１"}"#, ".keyword", "the same keyword as $.sections[0].menu[0].keyword"),
+        (r#"{"keyword": 1}"#, ".keyword", "keyword already used at $.sections[0].menu[0].keyword"),
+        (r#"{"keyword": " 1 "}"#, ".keyword", "keyword already used at $.sections[0].menu[0].keyword"),
+        (r#"{"keyword": 1.0}"#, ".keyword", "keyword already used at $.sections[0].menu[0].keyword"),
+        (r#"{"keyword": 10e-1}"#, ".keyword", "keyword already used at $.sections[0].menu[0].keyword"),
+        (r#"{"keyword": "１"}"#, ".keyword", "keyword already used at $.sections[0].menu[0].keyword"),
         (r#"{"keyword": "\u200b"}"#, ".keyword", "is empty or invisible"),
-        (r#"{"keyword": "ye\u00adｓ"}"#, ".keyword", "the same keyword as $.sections[0].menu[1].keyword"),
-        (r#"{"keyword": "yES"}"#, ".keyword", "the same keyword as $.sections[0].menu[1].keyword"),
+        (r#"{"keyword": "ye\u00adｓ"}"#, ".keyword", "keyword already used at $.sections[0].menu[1].keyword"),
+        (r#"{"keyword": "yES"}"#, ".keyword", "keyword already used at $.sections[0].menu[1].keyword"),
         (r#"{"keyword": 3, "option": 3}"#, ".option", "expected a string"),
         (r#"{"keyword": 3, "options": "x"}"#, ".options", "did you mean `option`?"),
         (r#"{"keyword": 3, "redirect": "Plans"}"#, ".redirect", "expected a redirect (an object)"),
@@ -229,7 +229,7 @@ fn all_violations_are_reported_at_once() {
             ("$.sections[0].menu[0].redirect.to", "remove `to`"),
             ("$.sections[0].menu[0].webhook", "missing"),
             ("$.sections[0].menu[0].option", "remove `option`"),
-            ("$.sections[0].menu[1].keyword", "the same keyword"),
+            ("$.sections[0].menu[1].keyword", "keyword already used"),
             ("$.sections[0].menu[1].redirect.to", "no section"),
             ("$.sections[0].menu[1].webhook.header", "did you mean `headers`?"),
             ("$.sections[0].menu[1].webhook.url", "use https://host/path"),
@@ -239,7 +239,7 @@ fn all_violations_are_reported_at_once() {
             ("$.sections[0].menu[1].webhook.body.label", "choose another name"),
             ("$.sections[0].menu[1].webhook.headers.Host", "reserved"),
             (r#"$.sections[0].menu[1].webhook.headers["x-a"]"#, "header value"),
-            (r#"$.sections[0].menu[1].webhook.headers["X-A"]"#, "the same header"),
+            (r#"$.sections[0].menu[1].webhook.headers["X-A"]"#, "duplicate of"),
             ("$.sections[0].menu[1].webhook.timeoutMs", "from 1 to 30000"),
             ("$.sections[1].label", "the same label"),
             ("$.sections[1].kind", "second Welcome Message"),
@@ -255,7 +255,7 @@ fn the_list_of_violations_is_limited() {
     let items = vec!["1"; 100_000].join(",");
     let violations = violations_of(&format!(r#"{{"id": "1", "sections": [{items}]}}"#));
     assert_eq!(violations.len(), json_cursor::MAX_VIOLATIONS + 1);
-    let (path, message) = violations.last().expect("faults");
+    let (path, message) = violations.last().expect("violations");
     assert_eq!(path, "$");
     assert!(message.starts_with("99000 more errors"), "{message}");
 
@@ -275,7 +275,7 @@ fn the_list_of_violations_is_limited() {
     let [open, close] = [format!(r#"{{"{}":"#, r"\u0001".repeat(80)), "}".to_owned()].map(|part| part.repeat(100));
     let violations = violations_of(&format!("{open}{{{}}}{close}", vec![r#""a":1"#; 100_000].join(",")));
     let bytes: usize = violations.iter().map(|(path, message)| path.len() + message.len()).sum();
-    assert!(bytes < json_cursor::MAX_VIOLATION_BYTES + 100_000, "{} faults of {bytes} bytes", violations.len());
+    assert!(bytes < json_cursor::MAX_VIOLATION_BYTES + 100_000, "{} violations of {bytes} bytes", violations.len());
 }
 
 /// A document with a menu of keywords "a", "b", …, whose webhooks have these ids.

@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 use url::Url;
 
 use super::assign_ids;
-use super::json_cursor::{FirstPaths, Node};
+use super::json_cursor::{FirstPaths, JsonNode};
 use super::{HttpUrls, UrlPolicy};
 use crate::campaign::PreviousSecret;
 use crate::campaign::{ExtraParameters, MASK, RetryOverrides, Webhook};
@@ -56,7 +56,11 @@ const RESERVED_HEADERS: [&str; 13] = [
 const RESERVED_PREFIXES: [&str; 2] = ["proxy-", "webhook-"];
 
 /// A webhook without an id gets the placeholder [`assign_ids::unassigned`].
-pub(super) fn read<'a>(node: &Node<'a>, urls: UrlPolicy<'_>, first_ids: &mut FirstPaths<&'a str>) -> Option<Webhook> {
+pub(super) fn read<'a>(
+    node: &JsonNode<'a>,
+    urls: UrlPolicy<'_>,
+    first_ids: &mut FirstPaths<&'a str>,
+) -> Option<Webhook> {
     const FIELDS: [&str; 11] = [
         "id",
         "url",
@@ -105,7 +109,7 @@ pub(super) fn read<'a>(node: &Node<'a>, urls: UrlPolicy<'_>, first_ids: &mut Fir
     })
 }
 
-fn id<'a>(node: &Node<'a>, first_ids: &mut FirstPaths<&'a str>) -> Option<WebhookId> {
+fn id<'a>(node: &JsonNode<'a>, first_ids: &mut FirstPaths<&'a str>) -> Option<WebhookId> {
     let id = node.text_of_length(1..=MAX_ID_CHARS)?;
     // An id is a segment of API paths, where `.` and `..` have a special meaning.
     let is_path_segment = id.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) && !id.starts_with('.');
@@ -114,14 +118,14 @@ fn id<'a>(node: &Node<'a>, first_ids: &mut FirstPaths<&'a str>) -> Option<Webhoo
             .refuse("an id may have letters, digits, `_`, `-` and `.`, but not start with `.`: change or remove it");
     }
     first_ids.refuse_duplicate(id, node, |first| {
-        format!("the same id as {first}: remove one of them, and that webhook gets a new id")
+        format!("the same id as {first}. Remove one of the two ids: Waypost then assigns a new one")
     });
     Some(WebhookId::new(id))
 }
 
 /// `https://host/path`. The text is checked as well as the parsed URL, because the parser corrects errors: it accepts
 /// `https:host`, backslashes and line breaks.
-fn url<'a>(node: &Node<'a>, urls: UrlPolicy<'_>) -> Option<&'a str> {
+fn url<'a>(node: &JsonNode<'a>, urls: UrlPolicy<'_>) -> Option<&'a str> {
     let text = node.text_of_length(1..=MAX_URL_CHARS)?;
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     let authority = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
@@ -161,7 +165,7 @@ fn url<'a>(node: &Node<'a>, urls: UrlPolicy<'_>) -> Option<&'a str> {
     }
 }
 
-fn body(node: &Node<'_>) -> Option<ExtraParameters> {
+fn body(node: &JsonNode<'_>) -> Option<ExtraParameters> {
     let body = node.any_object("extra parameters by name")?;
     for (name, parameter) in body.fields() {
         if STANDARD_PARAMETERS.contains(&name) {
@@ -183,7 +187,7 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-fn headers(node: &Node<'_>) -> Option<Map<String, Value>> {
+fn headers(node: &JsonNode<'_>) -> Option<Map<String, Value>> {
     let headers = node.any_object("header values by name")?;
     let mut first_names = FirstPaths::default();
     let mut count = 0;
@@ -198,7 +202,7 @@ fn headers(node: &Node<'_>) -> Option<Map<String, Value>> {
     node.value().as_object().cloned()
 }
 
-fn header_name(name: &str, node: &Node<'_>, first_names: &mut FirstPaths<String>) {
+fn header_name(name: &str, node: &JsonNode<'_>, first_names: &mut FirstPaths<String>) {
     if name.len() > MAX_HEADER_NAME_BYTES {
         return node.report(format!("the name is too long: at most {MAX_HEADER_NAME_BYTES} characters"));
     }
@@ -210,11 +214,11 @@ fn header_name(name: &str, node: &Node<'_>, first_names: &mut FirstPaths<String>
         node.report("this header is reserved, because Waypost or the connection sets it: remove it");
     }
     first_names.refuse_duplicate(name.to_owned(), node, |first| {
-        format!("the same header as {first}, because upper and lower case make no difference: remove one of them")
+        format!("duplicate of {first}: header names are case-insensitive. Remove one of the two")
     });
 }
 
-fn header_value(node: &Node<'_>) {
+fn header_value(node: &JsonNode<'_>) {
     let Some(value) = node.text().filter(|value| !is_encrypted(value)) else { return };
     if value.len() > MAX_HEADER_VALUE_BYTES {
         node.report(format!("the value is too long: at most {MAX_HEADER_VALUE_BYTES} bytes"));
@@ -230,7 +234,7 @@ fn header_value(node: &Node<'_>) {
     }
 }
 
-fn secret(node: &Node<'_>) -> Option<String> {
+fn secret(node: &JsonNode<'_>) -> Option<String> {
     let secret = node.text()?;
     if is_encrypted(secret) {
         return Some(secret.to_owned());
@@ -244,7 +248,7 @@ fn secret(node: &Node<'_>) -> Option<String> {
 }
 
 /// Clients that read a webhook send its previous secrets back.
-fn previous_secrets(node: &Node<'_>) -> Option<Vec<PreviousSecret>> {
+fn previous_secrets(node: &JsonNode<'_>) -> Option<Vec<PreviousSecret>> {
     let previous: Vec<PreviousSecret> = node
         .items()?
         .filter_map(|previous| {
@@ -260,13 +264,13 @@ fn previous_secrets(node: &Node<'_>) -> Option<Vec<PreviousSecret>> {
     Some(previous)
 }
 
-fn rate_limit(node: &Node<'_>) -> Option<Number> {
+fn rate_limit(node: &JsonNode<'_>) -> Option<Number> {
     node.number("of requests a second, 0.001 or more", |rate| rate >= MIN_RATE_PER_SECOND)?;
     // As written, because a float can be less precise.
     node.value().as_number().cloned()
 }
 
-fn retry(node: &Node<'_>) -> Option<RetryOverrides> {
+fn retry(node: &JsonNode<'_>) -> Option<RetryOverrides> {
     const FIELDS: [&str; 7] =
         ["initialDelay", "multiplier", "maxDelay", "jitter", "maxAttempts", "maxAge", "permanentStatuses"];
     const DELAY_RANGE: RangeInclusive<Duration> = Duration::from_millis(1)..=MAX_RETRY_DURATION;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::super::campaign::{Webhook, WebhookPlace};
 use super::super::event::Keyword;
 use super::super::violation::Violation;
-use super::json_cursor::{FirstPaths, Node, Violations};
+use super::json_cursor::{DocumentViolations, FirstPaths, JsonNode};
 use super::{UrlPolicy, duplicate_keys, parse, webhook};
 
 /// Fields that tell the place of a webhook. The API returns them, so clients may send them back.
@@ -22,7 +22,7 @@ pub fn read_webhook(
     place: &WebhookPlace<'_>,
 ) -> Result<Webhook, Vec<Violation>> {
     let (text, mut value) = parse(bytes, "a webhook").map_err(|message| vec![Violation::new("$", message)])?;
-    let violations = Violations::default();
+    let violations = DocumentViolations::default();
     duplicate_keys::refuse(text, &violations);
     for name in PLACE_FIELDS {
         let field = value.as_object_mut().and_then(|fields| fields.shift_remove(name)).filter(|field| !field.is_null());
@@ -42,7 +42,7 @@ pub fn read_webhook(
             );
         }
     }
-    let node = Node::root(&value, &violations);
+    let node = JsonNode::root(&value, &violations);
     let webhook = webhook::read(&node, urls, &mut FirstPaths::default());
     let own_id = &place.webhook.id;
     if value["id"].as_str().is_some_and(|id| id != own_id.as_str()) {
@@ -62,7 +62,7 @@ pub fn read_webhook(
 /// The text is not JSON, or has duplicate keys.
 pub fn read_value(bytes: &[u8], what: &str) -> Result<Value, Vec<Violation>> {
     let (text, value) = parse(bytes, what).map_err(|message| vec![Violation::new("$", message)])?;
-    let violations = Violations::default();
+    let violations = DocumentViolations::default();
     duplicate_keys::refuse(text, &violations);
     violations.into_result(Some(value))
 }
@@ -128,6 +128,6 @@ mod tests {
         let violations =
             read(r#"{"url":"https://example.com/","enabled":true,"enabled":false}"#).expect_err("a violation");
         assert_eq!(violations[0].path, "$.enabled");
-        assert!(read("").expect_err("a violation")[0].message.contains("a webhook is a JSON object"));
+        assert!(read("").expect_err("a violation")[0].message.contains("expected a webhook as a JSON object"));
     }
 }

@@ -30,7 +30,7 @@ const MAX_OPEN_TIME: Duration = Duration::from_secs(60);
 /// What the end of a request tells about its receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HealthSignal {
-    /// Any answer that is not one of the other signals.
+    /// Any response that is not one of the other signals.
     Success,
     /// The receiver works, but wants fewer requests: 429 and 503.
     Throttled,
@@ -40,7 +40,7 @@ pub enum HealthSignal {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum BreakerPhase {
     Closed,
     Open {
         until: Duration,
@@ -61,7 +61,7 @@ pub enum BreakerDecision {
 /// All times have the same origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breaker {
-    state: State,
+    state: BreakerPhase,
     failures: u32,
     slow_failures: u32,
     /// The time of the first consecutive failure.
@@ -73,7 +73,7 @@ pub struct Breaker {
 impl Default for Breaker {
     fn default() -> Self {
         Self {
-            state: State::Closed,
+            state: BreakerPhase::Closed,
             failures: 0,
             slow_failures: 0,
             failing_since: Duration::ZERO,
@@ -85,13 +85,13 @@ impl Default for Breaker {
 impl Breaker {
     pub fn admit(&mut self, now: Duration) -> BreakerDecision {
         match self.state {
-            State::Closed => BreakerDecision::Allow,
-            State::Open { until } if now >= until => {
-                self.state = State::HalfOpen;
+            BreakerPhase::Closed => BreakerDecision::Allow,
+            BreakerPhase::Open { until } if now >= until => {
+                self.state = BreakerPhase::HalfOpen;
                 BreakerDecision::Probe
             }
-            State::Open { until } => BreakerDecision::Refused(until - now),
-            State::HalfOpen => BreakerDecision::Refused(INITIAL_OPEN_TIME),
+            BreakerPhase::Open { until } => BreakerDecision::Refused(until - now),
+            BreakerPhase::HalfOpen => BreakerDecision::Refused(INITIAL_OPEN_TIME),
         }
     }
 
@@ -102,7 +102,7 @@ impl Breaker {
                 *self = Self::default();
                 return;
             }
-            // A receiver that sheds load works, but only such answers for a long time are an outage.
+            // A receiver that sheds load works, but only such responses for a long time are an outage.
             HealthSignal::Throttled | HealthSignal::FastFailure => 0,
             HealthSignal::SlowFailure => 1,
         };
@@ -113,23 +113,23 @@ impl Breaker {
         self.slow_failures = self.slow_failures.saturating_add(slow_count);
         let outage = self.failures >= FAILURE_THRESHOLD && now.saturating_sub(self.failing_since) >= MIN_OUTAGE;
         match self.state {
-            State::Closed if self.slow_failures >= SLOW_FAILURE_THRESHOLD || outage => self.open(now),
-            State::HalfOpen => self.open(now),
-            State::Closed | State::Open { .. } => {}
+            BreakerPhase::Closed if self.slow_failures >= SLOW_FAILURE_THRESHOLD || outage => self.open(now),
+            BreakerPhase::HalfOpen => self.open(now),
+            BreakerPhase::Closed | BreakerPhase::Open { .. } => {}
         }
     }
 
     /// The probe was cancelled without a result. The next request becomes the probe.
     pub fn probe_cancelled(&mut self, now: Duration) {
-        if self.state == State::HalfOpen {
-            self.state = State::Open { until: now };
+        if self.state == BreakerPhase::HalfOpen {
+            self.state = BreakerPhase::Open { until: now };
         }
     }
 
     fn open(&mut self, now: Duration) {
         let factor = 2_u32.saturating_pow(self.consecutive_openings);
         self.consecutive_openings = self.consecutive_openings.saturating_add(1);
-        self.state = State::Open { until: now + INITIAL_OPEN_TIME.saturating_mul(factor).min(MAX_OPEN_TIME) };
+        self.state = BreakerPhase::Open { until: now + INITIAL_OPEN_TIME.saturating_mul(factor).min(MAX_OPEN_TIME) };
     }
 
     /// The time since the first consecutive failure.
@@ -140,16 +140,16 @@ impl Breaker {
     /// The time until the next probe. `None` if the breaker is not open.
     pub fn open_for(&self, now: Duration) -> Option<Duration> {
         match self.state {
-            State::Open { until } => Some(until.saturating_sub(now)),
-            State::Closed | State::HalfOpen => None,
+            BreakerPhase::Open { until } => Some(until.saturating_sub(now)),
+            BreakerPhase::Closed | BreakerPhase::HalfOpen => None,
         }
     }
 
     pub fn state(&self) -> super::BreakerState {
         match self.state {
-            State::Closed => super::BreakerState::Closed,
-            State::Open { .. } => super::BreakerState::Open,
-            State::HalfOpen => super::BreakerState::HalfOpen,
+            BreakerPhase::Closed => super::BreakerState::Closed,
+            BreakerPhase::Open { .. } => super::BreakerState::Open,
+            BreakerPhase::HalfOpen => super::BreakerState::HalfOpen,
         }
     }
 }

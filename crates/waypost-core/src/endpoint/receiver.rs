@@ -9,14 +9,14 @@ use super::breaker::{Breaker, BreakerDecision, HealthSignal, SLOW_THRESHOLD};
 use super::concurrency_limiter::{ConcurrencyLimiter, LimitHit, Limits, MAX_PARK_TIME, MIN_PARK_TIME};
 use super::decaying_ratio::{DecayingRatio, Parked};
 use super::{
-    Admission, AdmissionRequest, AdmissionToken, BreakerState, EndpointStats, Ladder, Lane, LastError, ParkReason,
-    Purpose, Queue, SlowLane,
+    Admission, AdmissionRequest, AdmissionToken, BreakerState, EndpointStats, LastError, LatencyClass, ParkReason,
+    Parking, RequestKind, SlowBudget, WaitList,
 };
 use crate::ids::WebhookId;
-use crate::outcome::{Cause, Reply};
+use crate::outcome::{Cause, SendResult};
 
-/// Requests in flight to an unknown receiver. Each answer that arrives while all of them are in flight allows one more,
-/// so the number doubles within the latency of one answer.
+/// Requests in flight to an unknown receiver. Each response that arrives while all of them are in flight allows one
+/// more, so the number doubles within the latency of one response.
 const INITIAL_ALLOWED: u32 = 8;
 
 /// The requests have stalled if none of them ends for this time. Longer for receivers that are usually slow.
@@ -34,11 +34,11 @@ pub struct Receiver {
     breaker: Breaker,
     /// Limits the requests of this receiver. The limiter of the endpoint applies in addition.
     limiter: ConcurrencyLimiter,
-    /// Requests that may be in flight, learned from answers.
+    /// Requests that may be in flight, learned from responses.
     allowed: u32,
     /// The webhooks that have their own limits.
     webhooks: BTreeMap<WebhookId, ConcurrencyLimiter>,
-    /// The moving average of the latency of answers. `None` if there was no answer yet.
+    /// The moving average of the latency of responses. `None` if there was no response yet.
     latency: Option<Duration>,
     /// When the last request ended, or when the first request in flight began.
     last_progress: Duration,
@@ -74,19 +74,19 @@ impl Receiver {
         now: Duration,
     ) -> Admission {
         self.used_at = now;
-        let purpose = match self.breaker.admit(now) {
-            BreakerDecision::Allow => Purpose::Request,
-            BreakerDecision::Probe => Purpose::Probe,
+        let kind = match self.breaker.admit(now) {
+            BreakerDecision::Allow => RequestKind::Regular,
+            BreakerDecision::Probe => RequestKind::Probe,
             BreakerDecision::Refused(time) => {
                 let time = time + self.spread(request.jitter, now);
-                return self.park(request.ladder, time, ParkReason::Breaker, now);
+                return self.park(request.parking, time, ParkReason::Breaker, now);
             }
         };
-        if let Some(refusal) = self.refusal(endpoint, request, purpose, now) {
+        if let Some(refusal) = self.refusal(endpoint, request, kind, now) {
             self.breaker.probe_cancelled(now);
             return refusal;
         }
-        let lane = self.lane(purpose, now);
+        let latency_class = self.latency_class(kind, now);
         if self.limiter.in_flight == 0 {
             self.last_progress = now;
         }
@@ -95,44 +95,44 @@ impl Receiver {
         if let Some((id, limits)) = request.webhook {
             self.webhooks.entry(id.clone()).or_default().begin_request(limits.per_second, now);
         }
-        Admission::Send(AdmissionToken { webhook: request.webhook.map(|(id, _)| id.clone()), lane, purpose })
+        Admission::Send(AdmissionToken { webhook: request.webhook.map(|(id, _)| id.clone()), latency_class, kind })
     }
 
-    /// Checks the lane and the limits of a request that the breaker allows. `None` if the request may be sent.
+    /// Checks the slow budget and the limits of a request that the breaker allows. `None` if the request may be sent.
     fn refusal(
         &mut self,
         endpoint: &mut ConcurrencyLimiter,
         request: &AdmissionRequest<'_>,
-        purpose: Purpose,
+        kind: RequestKind,
         now: Duration,
     ) -> Option<Admission> {
         let is_stalled = self.is_stalled(now);
         let is_unproven = is_stalled || self.latency.is_none() && self.limiter.in_flight > 0;
-        let fits_lane = match (self.lane(purpose, now), request.slow_lane) {
-            (Lane::Quick, _) | (Lane::Slow, SlowLane::Free) => true,
-            (Lane::Slow, SlowLane::Scarce) => !is_unproven,
-            (Lane::Slow, SlowLane::Full) => false,
+        let fits_budget = match (self.latency_class(kind, now), request.slow_budget) {
+            (LatencyClass::Fast, _) | (LatencyClass::Slow, SlowBudget::Free) => true,
+            (LatencyClass::Slow, SlowBudget::Limited) => !is_unproven,
+            (LatencyClass::Slow, SlowBudget::Exhausted) => false,
         };
-        if !fits_lane || is_stalled && self.limiter.in_flight >= self.allowed.min(INITIAL_ALLOWED) {
+        if !fits_budget || is_stalled && self.limiter.in_flight >= self.allowed.min(INITIAL_ALLOWED) {
             let time = MIN_PARK_TIME + self.spread(request.jitter, now);
-            return Some(self.park(request.ladder, time, ParkReason::Slow, now));
+            return Some(self.park(request.parking, time, ParkReason::Slow, now));
         }
         let request_time = self.latency.unwrap_or_else(|| now.saturating_sub(self.last_progress));
         let receiver_limits = Limits { concurrency: self.allowed, per_second: None };
         let own = request.webhook.map(|(id, limits)| (self.webhooks.entry(id.clone()).or_default(), limits));
-        let own = own.map(|(limiter, limits)| (limiter, limits, Queue::Webhook));
+        let own = own.map(|(limiter, limits)| (limiter, limits, WaitList::Webhook));
         let limiters =
-            [(&mut self.limiter, receiver_limits, Queue::Receiver), (endpoint, request.limits, Queue::Endpoint)];
-        for (limiter, limits, queue) in own.into_iter().chain(limiters) {
+            [(&mut self.limiter, receiver_limits, WaitList::Receiver), (endpoint, request.limits, WaitList::Endpoint)];
+        for (limiter, limits, wait_list) in own.into_iter().chain(limiters) {
             let Some(limit_hit) = limiter.limit_hit(limits, request.round, now) else { continue };
             if let Some(wait) = limiter.max_wait(limit_hit, limits, request.round, request.source, request_time) {
-                return Some(Admission::Wait(wait, queue));
+                return Some(Admission::Wait(wait, wait_list));
             }
             let reason = match limit_hit {
                 LimitHit::Concurrency => ParkReason::Concurrency,
                 LimitHit::Rate(_) => ParkReason::RateLimit,
             };
-            if request.ladder == Ladder::Closed {
+            if request.parking == Parking::Blocked {
                 return Some(Admission::Refused(reason));
             }
             // The learned limit may be higher when the delivery is due, so park by the configured limit.
@@ -144,12 +144,12 @@ impl Receiver {
         None
     }
 
-    fn lane(&self, purpose: Purpose, now: Duration) -> Lane {
+    fn latency_class(&self, kind: RequestKind, now: Duration) -> LatencyClass {
         match self.latency {
-            Some(latency) if latency < SLOW_THRESHOLD && purpose == Purpose::Request && !self.is_stalled(now) => {
-                Lane::Quick
+            Some(latency) if latency < SLOW_THRESHOLD && kind == RequestKind::Regular && !self.is_stalled(now) => {
+                LatencyClass::Fast
             }
-            _ => Lane::Slow,
+            _ => LatencyClass::Slow,
         }
     }
 
@@ -167,8 +167,8 @@ impl Receiver {
         (unhealthy_for * 2).min(MAX_PARK_TIME - MIN_PARK_TIME).mul_f64(jitter.clamp(0.0, 1.0))
     }
 
-    fn park(&mut self, ladder: Ladder, time: Duration, reason: ParkReason, now: Duration) -> Admission {
-        if ladder == Ladder::Closed {
+    fn park(&mut self, parking: Parking, time: Duration, reason: ParkReason, now: Duration) -> Admission {
+        if parking == Parking::Blocked {
             return Admission::Refused(reason);
         }
         let time = round_up_to_delay_queue(time);
@@ -177,28 +177,29 @@ impl Receiver {
     }
 
     /// Records a request that was sent without admission, such as one of a replay. Only affects statistics.
-    pub fn record(&mut self, reply: &Reply, at: DateTime<Utc>, now: Duration) {
-        let cause = reply.cause();
+    pub fn record(&mut self, send_result: &SendResult, wall_clock: DateTime<Utc>, now: Duration) {
+        let cause = send_result.cause();
         self.ratio.add(cause == Cause::Ok, now);
         if cause != Cause::Ok {
-            self.last_error = Some(LastError::from_reply(reply, at));
+            self.last_error = Some(LastError::from_send_result(send_result, wall_clock));
         }
     }
 
-    /// Records the end of a request `at` this time, after `request_time`.
-    pub fn ended(
+    /// Records the end of a request that took `request_time`. `wall_clock` is the time shown to people, `now` that of
+    /// the monotonic clock.
+    pub fn record_end(
         &mut self,
         endpoint: &mut ConcurrencyLimiter,
         token: AdmissionToken,
-        reply: &Reply,
+        send_result: &SendResult,
         request_time: Duration,
-        at: DateTime<Utc>,
+        wall_clock: DateTime<Utc>,
         now: Duration,
     ) {
         let used_all = self.limiter.in_flight >= self.allowed;
         self.end_request(endpoint, &token, now);
-        self.record(reply, at, now);
-        let Some(signal) = signal_of(reply, request_time) else {
+        self.record(send_result, wall_clock, now);
+        let Some(signal) = signal_of(send_result, request_time) else {
             // No request was sent.
             return self.cancel_probe(&token, now);
         };
@@ -206,7 +207,7 @@ impl Receiver {
         self.breaker.record(signal, now);
         match signal {
             HealthSignal::Success => {
-                // A moving average over about ten answers.
+                // A moving average over about ten responses.
                 self.latency = Some(self.latency.map_or(request_time, |latency| (latency * 9 + request_time) / 10));
                 self.allowed = match previous_state {
                     // After an outage, start with one request.
@@ -220,13 +221,13 @@ impl Receiver {
     }
 
     /// Records that a request was cancelled without a result.
-    pub fn cancelled(&mut self, endpoint: &mut ConcurrencyLimiter, token: AdmissionToken, now: Duration) {
+    pub fn record_cancellation(&mut self, endpoint: &mut ConcurrencyLimiter, token: AdmissionToken, now: Duration) {
         self.end_request(endpoint, &token, now);
         self.cancel_probe(&token, now);
     }
 
     fn cancel_probe(&mut self, token: &AdmissionToken, now: Duration) {
-        if token.purpose == Purpose::Probe {
+        if token.kind == RequestKind::Probe {
             self.breaker.probe_cancelled(now);
         }
     }
@@ -240,17 +241,17 @@ impl Receiver {
         }
     }
 
-    /// The limiter for which a delivery of this webhook waits in `queue`.
+    /// The limiter for which a delivery of this webhook waits in `wait_list`.
     pub fn limiter<'a>(
         &'a mut self,
         endpoint: &'a mut ConcurrencyLimiter,
-        queue: Queue,
+        wait_list: WaitList,
         webhook: &WebhookId,
     ) -> &'a mut ConcurrencyLimiter {
-        match queue {
-            Queue::Webhook => self.webhooks.entry(webhook.clone()).or_default(),
-            Queue::Receiver => &mut self.limiter,
-            Queue::Endpoint => endpoint,
+        match wait_list {
+            WaitList::Webhook => self.webhooks.entry(webhook.clone()).or_default(),
+            WaitList::Receiver => &mut self.limiter,
+            WaitList::Endpoint => endpoint,
         }
     }
 
@@ -304,9 +305,9 @@ impl Receiver {
 }
 
 impl LastError {
-    fn from_reply(reply: &Reply, at: DateTime<Utc>) -> Self {
-        let status = if let Reply::Answer { status, .. } = reply { Some(*status) } else { None };
-        Self { at, cause: reply.cause(), status, error: reply.error().map(str::to_owned) }
+    fn from_send_result(send_result: &SendResult, at: DateTime<Utc>) -> Self {
+        let status = if let SendResult::Response { status, .. } = send_result { Some(*status) } else { None };
+        Self { at, cause: send_result.cause(), status, error: send_result.error().map(str::to_owned) }
     }
 }
 
@@ -319,17 +320,21 @@ fn round_up_to_delay_queue(time: Duration) -> Duration {
 }
 
 /// `None` if no request reached the receiver.
-fn signal_of(reply: &Reply, request_time: Duration) -> Option<HealthSignal> {
-    match reply {
+fn signal_of(send_result: &SendResult, request_time: Duration) -> Option<HealthSignal> {
+    match send_result {
         // Failures of Waypost's own proxy do not tell anything about the receiver.
-        Reply::Failure { cause: Cause::ForbiddenAddress, .. } | Reply::ProxyFailure { .. } => None,
-        Reply::Answer { status: 429 | 503, .. } => Some(HealthSignal::Throttled),
-        Reply::Answer { status: ..=499, .. } => Some(HealthSignal::Success),
-        Reply::TimedOut { .. } => Some(HealthSignal::SlowFailure),
-        Reply::Answer { .. } | Reply::NotConnected { .. } | Reply::Failure { .. } if request_time >= SLOW_THRESHOLD => {
+        SendResult::Failure { cause: Cause::ForbiddenAddress, .. } | SendResult::ProxyFailure { .. } => None,
+        SendResult::Response { status: 429 | 503, .. } => Some(HealthSignal::Throttled),
+        SendResult::Response { status: ..=499, .. } => Some(HealthSignal::Success),
+        SendResult::TimedOut { .. } => Some(HealthSignal::SlowFailure),
+        SendResult::Response { .. } | SendResult::NotConnected { .. } | SendResult::Failure { .. }
+            if request_time >= SLOW_THRESHOLD =>
+        {
             Some(HealthSignal::SlowFailure)
         }
-        Reply::Answer { .. } | Reply::NotConnected { .. } | Reply::Failure { .. } => Some(HealthSignal::FastFailure),
+        SendResult::Response { .. } | SendResult::NotConnected { .. } | SendResult::Failure { .. } => {
+            Some(HealthSignal::FastFailure)
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::super::campaign::{Campaign, MenuEntry, WebhookPlace};
 use super::super::event::{Keyword, StepEvent};
 use super::super::normal_form::NormalForm;
-use super::super::resolve::{MatchedBy, Step};
+use super::super::resolve::{CampaignStep, MatchedBy};
 use super::ExplainedWebhook;
 
 /// Maximum number of labels or keywords in a sentence.
@@ -35,7 +35,7 @@ fn normalize(text: &str) -> String {
 }
 
 /// Why an entry matches the event, or why not.
-pub(super) fn entry(entry: &MenuEntry, step: &Step<'_>, event: &StepEvent) -> String {
+pub(super) fn entry(entry: &MenuEntry, step: &CampaignStep<'_>, event: &StepEvent) -> String {
     match (step.choice, &event.keyword) {
         (Some((selected, MatchedBy::Keyword)), _) if std::ptr::eq(selected, entry) => {
             "matches by its keyword".to_owned()
@@ -90,7 +90,7 @@ fn option_mismatch(entry: &MenuEntry, event: &StepEvent) -> Option<String> {
     })
 }
 
-fn unknown_keyword(keyword: &Keyword, step: &Step<'_>) -> String {
+fn unknown_keyword(keyword: &Keyword, step: &CampaignStep<'_>) -> String {
     let menu = &step.section.menu;
     format!(
         "the menu has no keyword {keyword} (it has {})",
@@ -113,7 +113,7 @@ fn near_miss(entry: &MenuEntry, keyword: &Keyword) -> Option<String> {
 }
 
 /// Why a webhook fires, or why not.
-pub(super) fn webhook(place: WebhookPlace<'_>, step: &Step<'_>, event: &StepEvent) -> String {
+pub(super) fn webhook(place: WebhookPlace<'_>, step: &CampaignStep<'_>, event: &StepEvent) -> String {
     let is_reached = place.entry.is_none_or(|entry| super::is_chosen(entry, step));
     match (place.entry, is_reached, place.webhook.enabled) {
         (None, _, true) => "fires on every event of its section".to_owned(),
@@ -133,7 +133,7 @@ pub(super) fn webhook(place: WebhookPlace<'_>, step: &Step<'_>, event: &StepEven
 }
 
 /// What happens to the event.
-pub(super) fn result(step: &Step<'_>, event: &StepEvent, webhooks: &[ExplainedWebhook]) -> String {
+pub(super) fn result(step: &CampaignStep<'_>, event: &StepEvent, webhooks: &[ExplainedWebhook]) -> String {
     let count = |test: fn(&ExplainedWebhook) -> bool| webhooks.iter().filter(|webhook| test(webhook)).count();
     let disabled = count(|webhook| !webhook.enabled && webhook.request.is_some());
     let disabled_note = match disabled {
@@ -152,7 +152,7 @@ pub(super) fn result(step: &Step<'_>, event: &StepEvent, webhooks: &[ExplainedWe
 }
 
 /// Why no webhook matches.
-fn no_match_reason(step: &Step<'_>, event: &StepEvent) -> String {
+fn no_match_reason(step: &CampaignStep<'_>, event: &StepEvent) -> String {
     let section = step.section;
     match (step.choice, &event.keyword, &event.option) {
         (Some((entry, _)), ..) => {

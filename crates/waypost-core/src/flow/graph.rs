@@ -10,13 +10,13 @@ pub struct Graph {
     pub id: String,
     pub name: Option<String>,
     /// All sections first, in the document's order. Then the other targets of arrows.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<GraphNode>,
     /// In the order of the document. Within a row, the redirect comes before the underlying webhook.
     pub arrows: Vec<Arrow>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Node {
+pub enum GraphNode {
     Section(SectionNode),
     /// Two webhooks with the same URL are two nodes.
     Webhook(WebhookNode),
@@ -33,7 +33,7 @@ pub struct SectionNode {
     pub message: Option<String>,
     pub reach: Reach,
     /// Arrows start at rows. From top to bottom.
-    pub rows: Vec<EntryNode>,
+    pub rows: Vec<GraphRow>,
 }
 
 /// Tells if redirects lead from the Welcome Message to a section.
@@ -46,7 +46,7 @@ pub enum Reach {
 
 /// A row of a section.
 #[derive(Debug, Clone, PartialEq)]
-pub enum EntryNode {
+pub enum GraphRow {
     /// The section's own redirect and webhook. Absent if the section has neither.
     Own,
     Entry {
@@ -76,7 +76,7 @@ pub enum DanglingTarget {
     /// No section has this label.
     Section(String),
     /// The redirect to an interaction or a campaign has no `to`.
-    Name,
+    Unnamed,
     /// The redirect is a webhook, but there is no webhook beside it.
     Webhook,
 }
@@ -107,7 +107,7 @@ pub fn graph(campaign: &Campaign) -> Graph {
     let mut graph = Graph {
         id: campaign.id.clone(),
         name: campaign.name.clone(),
-        nodes: campaign.sections.iter().map(|section| Node::Section(SectionNode::from_section(section))).collect(),
+        nodes: campaign.sections.iter().map(|section| GraphNode::Section(SectionNode::from_section(section))).collect(),
         arrows: Vec::new(),
     };
     let labels = (0..).zip(&campaign.sections).map(|(index, section)| (section.label.as_str(), index)).collect();
@@ -148,11 +148,11 @@ struct Targets<'a> {
 
 impl SectionNode {
     fn from_section(section: &crate::campaign::Section) -> Self {
-        let own = (section.redirect.is_some() || section.webhook.is_some()).then_some(EntryNode::Own);
+        let own = (section.redirect.is_some() || section.webhook.is_some()).then_some(GraphRow::Own);
         let entries = section
             .menu
             .iter()
-            .map(|entry| EntryNode::Entry { keyword: entry.keyword.to_string(), option: entry.option.clone() });
+            .map(|entry| GraphRow::Entry { keyword: entry.keyword.to_string(), option: entry.option.clone() });
         Self {
             label: section.label.clone(),
             kind: section.kind,
@@ -167,7 +167,7 @@ impl Graph {
     /// The section at index `node` of the nodes, if that node is a section.
     pub fn section(&self, node: usize) -> Option<&SectionNode> {
         match self.nodes.get(node) {
-            Some(Node::Section(section)) => Some(section),
+            Some(GraphNode::Section(section)) => Some(section),
             _ => None,
         }
     }
@@ -175,7 +175,7 @@ impl Graph {
     /// The sections, in the order of the document. Their indices among the nodes are 0, 1, ….
     pub fn sections(&self) -> impl Iterator<Item = &SectionNode> {
         self.nodes.iter().map_while(|node| match node {
-            Node::Section(section) => Some(section),
+            GraphNode::Section(section) => Some(section),
             _ => None,
         })
     }
@@ -200,7 +200,7 @@ impl Graph {
         });
         let webhook_arrow = node.map(|node| {
             let kind = ArrowKind::Webhook(node.kind);
-            (self.add(Node::Webhook(node)), kind)
+            (self.add(GraphNode::Webhook(node)), kind)
         });
         let arrows = [arrow, webhook_arrow].into_iter().flatten();
         self.arrows.extend(arrows.map(|(to, kind)| Arrow { from, row, to, kind }));
@@ -210,22 +210,24 @@ impl Graph {
         match to.map(|label| (label, targets.labels.get(label))) {
             Some((_, Some(section))) => *section,
             Some((label, None)) => self.missing_target(DanglingTarget::Section(label.to_owned()), targets),
-            None => self.missing_target(DanglingTarget::Name, targets),
+            None => self.missing_target(DanglingTarget::Unnamed, targets),
         }
     }
 
     fn campaign_target<'a>(&mut self, to: Option<&'a str>, targets: &mut Targets<'a>) -> usize {
         match to {
-            Some(name) => *targets.campaigns.entry(name).or_insert_with(|| self.add(Node::Campaign(name.to_owned()))),
-            None => self.missing_target(DanglingTarget::Name, targets),
+            Some(name) => {
+                *targets.campaigns.entry(name).or_insert_with(|| self.add(GraphNode::Campaign(name.to_owned())))
+            }
+            None => self.missing_target(DanglingTarget::Unnamed, targets),
         }
     }
 
     fn missing_target(&mut self, missing: DanglingTarget, targets: &mut Targets<'_>) -> usize {
-        *targets.missing.entry(missing.clone()).or_insert_with(|| self.add(Node::Missing(missing)))
+        *targets.missing.entry(missing.clone()).or_insert_with(|| self.add(GraphNode::Missing(missing)))
     }
 
-    fn add(&mut self, node: Node) -> usize {
+    fn add(&mut self, node: GraphNode) -> usize {
         self.nodes.push(node);
         self.nodes.len() - 1
     }
@@ -246,7 +248,7 @@ impl Graph {
             }
         }
         for (node, unreached) in self.nodes.iter_mut().zip(unreached) {
-            if let (Node::Section(section), true) = (node, unreached) {
+            if let (GraphNode::Section(section), true) = (node, unreached) {
                 section.reach = Reach::Unreached;
             }
         }
@@ -263,14 +265,14 @@ mod tests {
         let arrows = graph.arrows.iter().map(|arrow| {
             let section = graph.section(arrow.from).expect("arrows come from sections");
             let row = match &section.rows[arrow.row] {
-                EntryNode::Own => "own".to_owned(),
-                EntryNode::Entry { keyword, .. } => keyword.clone(),
+                GraphRow::Own => "own".to_owned(),
+                GraphRow::Entry { keyword, .. } => keyword.clone(),
             };
             let to = match &graph.nodes[arrow.to] {
-                Node::Section(section) => section.label.clone(),
-                Node::Webhook(webhook) => webhook.url.clone(),
-                Node::Campaign(name) => name.clone(),
-                Node::Missing(missing) => format!("{missing:?}"),
+                GraphNode::Section(section) => section.label.clone(),
+                GraphNode::Webhook(webhook) => webhook.url.clone(),
+                GraphNode::Campaign(name) => name.clone(),
+                GraphNode::Missing(missing) => format!("{missing:?}"),
             };
             format!("{} {row}: {:?} {to}", section.label, arrow.kind)
         });
@@ -318,10 +320,10 @@ mod tests {
         assert_eq!(
             graph.nodes[1..],
             [
-                Node::Campaign("B".to_owned()),
-                Node::Missing(DanglingTarget::Section("gone".to_owned())),
-                Node::Missing(DanglingTarget::Webhook),
-                Node::Missing(DanglingTarget::Name),
+                GraphNode::Campaign("B".to_owned()),
+                GraphNode::Missing(DanglingTarget::Section("gone".to_owned())),
+                GraphNode::Missing(DanglingTarget::Webhook),
+                GraphNode::Missing(DanglingTarget::Unnamed),
             ]
         );
         assert_eq!(graph.arrows.iter().map(|arrow| arrow.to).collect::<Vec<_>>(), [1, 1, 2, 2, 3, 4]);

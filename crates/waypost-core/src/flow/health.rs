@@ -3,7 +3,7 @@
 use crate::endpoint::{BreakerState, EndpointStats};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
+pub enum WebhookHealth {
     /// No request was sent recently.
     Unknown,
     /// All requests of the last minute got a 2xx.
@@ -17,7 +17,7 @@ pub enum Health {
     Paused,
 }
 
-impl Health {
+impl WebhookHealth {
     pub fn from_stats(stats: &EndpointStats) -> Self {
         match (stats.breaker, stats.failure_ratio) {
             (BreakerState::Open | BreakerState::HalfOpen, _) => Self::Paused,

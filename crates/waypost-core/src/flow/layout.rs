@@ -24,7 +24,7 @@ pub struct Drawing {
     /// Parallel to `graph.nodes`.
     pub rects: Vec<Rect>,
     /// Parallel to `graph.arrows`.
-    pub routes: Vec<Route>,
+    pub routes: Vec<ArrowRoute>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,18 +38,18 @@ pub struct Rect {
 /// The route of an arrow, from the right side of its section to the left side of its target: a smooth curve through
 /// these points.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route(pub Vec<Point>);
+pub struct ArrowRoute(pub Vec<Point>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
     pub x: i64,
     pub y: i64,
     /// The direction of the route at this point.
-    pub direction: Direction,
+    pub direction: RouteDirection,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
+pub enum RouteDirection {
     Right,
     Left,
     Up,

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::graph::{ArrowKind, DanglingTarget, EntryNode, Graph, Node, WebhookState};
+use super::graph::{ArrowKind, DanglingTarget, Graph, GraphNode, GraphRow, WebhookState};
 use super::text::{Font, fit};
 use crate::campaign::{SectionKind, WebhookKind};
 
@@ -40,9 +40,9 @@ fn write_flowchart(out: &mut String, graph: &Graph) -> fmt::Result {
     write_link_styles(out, graph)
 }
 
-fn write_node(out: &mut String, index: usize, node: &Node) -> fmt::Result {
+fn write_node(out: &mut String, index: usize, node: &GraphNode) -> fmt::Result {
     match node {
-        Node::Section(section) => {
+        GraphNode::Section(section) => {
             let label = Quoted(&section.label);
             let (open, close) = if section.kind == SectionKind::WelcomeMessage { ("([", "])") } else { ("[", "]") };
             if section.rows.is_empty() {
@@ -51,15 +51,15 @@ fn write_node(out: &mut String, index: usize, node: &Node) -> fmt::Result {
             writeln!(out, "  subgraph n{index}s [\" \"]\n    n{index}{open}{label}{close}")?;
             for (number, row) in section.rows.iter().enumerate() {
                 let text = match row {
-                    EntryNode::Own => "every event".to_owned(),
-                    EntryNode::Entry { keyword, option: Some(option) } => format!("{keyword} · {option}"),
-                    EntryNode::Entry { keyword, option: None } => keyword.clone(),
+                    GraphRow::Own => "every event".to_owned(),
+                    GraphRow::Entry { keyword, option: Some(option) } => format!("{keyword} · {option}"),
+                    GraphRow::Entry { keyword, option: None } => keyword.clone(),
                 };
                 writeln!(out, "    n{index}r{number}[{}]", Quoted(&text))?;
             }
             writeln!(out, "  end")
         }
-        Node::Webhook(webhook) => {
+        GraphNode::Webhook(webhook) => {
             let text = match webhook.state {
                 WebhookState::Enabled => webhook.url.clone(),
                 WebhookState::Disabled => format!("{} (disabled)", webhook.url),
@@ -70,11 +70,11 @@ fn write_node(out: &mut String, index: usize, node: &Node) -> fmt::Result {
             };
             writeln!(out, "  n{index}{open}{}{close}", Quoted(&text))
         }
-        Node::Campaign(name) => writeln!(out, "  n{index}({})", Quoted(name)),
-        Node::Missing(missing) => {
+        GraphNode::Campaign(name) => writeln!(out, "  n{index}({})", Quoted(name)),
+        GraphNode::Missing(missing) => {
             let text = match missing {
                 DanglingTarget::Section(label) => format!("no such section: {label}"),
-                DanglingTarget::Name => "broken redirect: its target is missing".to_owned(),
+                DanglingTarget::Unnamed => "broken redirect: its target is missing".to_owned(),
                 DanglingTarget::Webhook => "broken redirect: its webhook is missing".to_owned(),
             };
             writeln!(out, "  n{index}>{}]", Quoted(&text))

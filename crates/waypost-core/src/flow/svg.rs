@@ -11,11 +11,11 @@ mod nodes;
 use std::fmt::{self, Write as _};
 
 use super::CSS;
-use super::health::Health;
+use super::health::WebhookHealth;
 use super::layout::Drawing;
 use super::text::{Escaped, Font, fit, text_width};
 use crate::campaign::WebhookKind;
-use crate::flow::graph::{ArrowKind, Node};
+use crate::flow::graph::{ArrowKind, GraphNode};
 use crate::ids::WebhookId;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub enum Part<'a> {
 pub fn svg(
     drawing: &Drawing,
     style: Style,
-    health: &dyn Fn(&WebhookId) -> Health,
+    health: &dyn Fn(&WebhookId) -> WebhookHealth,
     links: &dyn Fn(Part<'_>) -> Option<String>,
 ) -> String {
     let mut text = String::new();
@@ -58,7 +58,7 @@ pub fn svg(
 struct SvgWriter<'a> {
     drawing: &'a Drawing,
     style: Style,
-    health: &'a dyn Fn(&WebhookId) -> Health,
+    health: &'a dyn Fn(&WebhookId) -> WebhookHealth,
     links: &'a dyn Fn(Part<'_>) -> Option<String>,
 }
 
@@ -96,10 +96,10 @@ impl SvgWriter<'_> {
         if graph.sections().next().is_none() {
             writeln!(out, r#"<text class="muted" x="{MARGIN}" y="28">This campaign has no sections.</text>"#)?;
         }
-        self.write_list(out, "Sections", |node| matches!(node, Node::Section(_)))?;
-        self.write_list(out, "Webhooks", |node| matches!(node, Node::Webhook(_)))?;
-        self.write_list(out, "Other campaigns", |node| matches!(node, Node::Campaign(_)))?;
-        self.write_list(out, "Missing", |node| matches!(node, Node::Missing(_)))?;
+        self.write_list(out, "Sections", |node| matches!(node, GraphNode::Section(_)))?;
+        self.write_list(out, "Webhooks", |node| matches!(node, GraphNode::Webhook(_)))?;
+        self.write_list(out, "Other campaigns", |node| matches!(node, GraphNode::Campaign(_)))?;
+        self.write_list(out, "Missing", |node| matches!(node, GraphNode::Missing(_)))?;
         self.write_arrows(out)?;
         legend.write(out, self.drawing.height)?;
         out.push_str("</svg>\n");
@@ -107,7 +107,7 @@ impl SvgWriter<'_> {
     }
 
     /// Writes the nodes of a kind as a list, if there are any.
-    fn write_list(&self, out: &mut String, label: &str, is_listed: impl Fn(&Node) -> bool) -> fmt::Result {
+    fn write_list(&self, out: &mut String, label: &str, is_listed: impl Fn(&GraphNode) -> bool) -> fmt::Result {
         let nodes = &self.drawing.graph.nodes;
         if !nodes.iter().any(&is_listed) {
             return Ok(());

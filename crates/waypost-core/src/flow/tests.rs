@@ -116,7 +116,7 @@ fn check_layout(drawing: &Drawing) -> Result<(), TestCaseError> {
             prop_assert!(beside || above, "{:?} and {:?} overlap", one, other);
         }
     }
-    for (arrow, Route(points)) in graph.arrows.iter().zip(routes) {
+    for (arrow, ArrowRoute(points)) in graph.arrows.iter().zip(routes) {
         let (from, to) = (&rects[arrow.from], &rects[arrow.to]);
         let section = graph.section(arrow.from).expect("arrows come from sections");
         let row = from.y + head_height(section) + ROW_HEIGHT * i64::try_from(arrow.row).expect("a small number");
@@ -138,10 +138,10 @@ fn check_layout(drawing: &Drawing) -> Result<(), TestCaseError> {
 /// Writes the SVG with links on most parts, and with all kinds of health.
 fn write_svg(drawing: &Drawing, style: Style) -> String {
     let health = |id: &WebhookId| match id.as_str().bytes().last().unwrap_or_default() % 4 {
-        0 => Health::Unknown,
-        1 => Health::Healthy,
-        2 => Health::Failing { percent: 40 },
-        _ => Health::Paused,
+        0 => WebhookHealth::Unknown,
+        1 => WebhookHealth::Healthy,
+        2 => WebhookHealth::Failing { percent: 40 },
+        _ => WebhookHealth::Paused,
     };
     let links = |part: Part<'_>| match part {
         Part::Section { label } => Some(format!("/sections?label={label}")),
@@ -280,10 +280,10 @@ fn webhooks_show_their_health() {
           "webhook": { "id": "wh_off", "url": "https://example.com/b", "enabled": false } } ] } ] }));
     let drawing = layout(graph(&campaign));
     for (health, class, label) in [
-        (Health::Unknown, "unknown", "underlying webhook https://example.com/a"),
-        (Health::Healthy, "healthy", "underlying webhook https://example.com/a, healthy"),
-        (Health::Failing { percent: 40 }, "failing", "underlying webhook https://example.com/a, 40 % failing"),
-        (Health::Paused, "paused", "underlying webhook https://example.com/a, paused"),
+        (WebhookHealth::Unknown, "unknown", "underlying webhook https://example.com/a"),
+        (WebhookHealth::Healthy, "healthy", "underlying webhook https://example.com/a, healthy"),
+        (WebhookHealth::Failing { percent: 40 }, "failing", "underlying webhook https://example.com/a, 40 % failing"),
+        (WebhookHealth::Paused, "paused", "underlying webhook https://example.com/a, paused"),
     ] {
         let text = svg(&drawing, Style::Embedded, &|_| health, &|_| None);
         let expected = format!(r#"class="node webhook underlying {class}" role="listitem" aria-label="{label}""#);
@@ -293,7 +293,7 @@ fn webhooks_show_their_health() {
         assert!(!text.contains("<a "), "{text}");
     }
     let links = |part: Part<'_>| (part == Part::Webhook(&WebhookId::new("wh_on"))).then(|| "/on?a&b".to_owned());
-    let text = svg(&drawing, Style::Embedded, &|_| Health::Unknown, &links);
+    let text = svg(&drawing, Style::Embedded, &|_| WebhookHealth::Unknown, &links);
     assert_eq!((text.matches("<a ").count(), text.matches(r#"<a href="/on?a&amp;b">"#).count()), (1, 1));
 }
 
@@ -372,8 +372,8 @@ fn the_size_of_a_long_chain_is_limited() {
             "menu": [ { "keyword": 0, "redirect": to(0) } ] })
     });
     let drawing = layout(graph(&campaign_of(&json!({ "id": "c", "sections": sections.collect::<Vec<_>>() }))));
-    let points: usize = drawing.routes.iter().map(|Route(points)| points.len()).sum();
+    let points: usize = drawing.routes.iter().map(|ArrowRoute(points)| points.len()).sum();
     assert!(points < 300_000, "{points}");
-    let point_counts = drawing.routes.iter().map(|Route(points)| points.len());
+    let point_counts = drawing.routes.iter().map(|ArrowRoute(points)| points.len());
     assert!(point_counts.clone().min() == Some(2) && point_counts.max() > Some(100));
 }

@@ -29,7 +29,7 @@ pub fn target(
 
 /// Returns the original webhook with the current header values and secrets. Headers that the current webhook does not
 /// have are removed. If the current webhook has another scheme, host or port, all masked values are removed. `None` if
-/// there are masked values and the webhook does not exist any more.
+/// there are masked values and the webhook no longer exists.
 fn with_current_secrets(original: &Target, current: Option<WebhookPlace<'_>>) -> Option<Target> {
     let mut target = original.clone();
     let webhook = Arc::make_mut(&mut target.webhook);

@@ -1,15 +1,15 @@
-//! Compares the campaigns log with a view whose position is not in it. Decides if the log is the same one, and what to
-//! do.
+//! Compares the campaigns stream with a view whose position is not in it. Decides if the stream is the same one, and
+//! what to do.
 
 use waypost_core::stream_position::StreamPosition;
-use waypost_store::record::{Control, Decision, LogRecord, OpenRestores};
+use waypost_store::record::{CampaignsRecord, Control, Decision, OpenRestores};
 
 use super::hold::HoldReason;
 
-/// The records read so far from a log, compared with a view.
+/// The records read so far from a stream, compared with a view.
 #[derive(Debug)]
 pub(super) struct Comparison {
-    /// The view's position, at which the log does not have the expected record.
+    /// The view's position, at which the stream does not have the expected record.
     position: StreamPosition,
     /// The last record of the view that is not a marker.
     last_record: Option<StreamPosition>,
@@ -17,9 +17,9 @@ pub(super) struct Comparison {
     view_decision: Option<StreamPosition>,
     first_offset: Option<u64>,
     has_last_record: bool,
-    /// Whether other workers append changes to the log.
+    /// Whether other workers append changes to the stream.
     is_in_use: bool,
-    /// The latest decision in the log.
+    /// The latest decision in the stream.
     log_decision: Option<Decision>,
     restores: OpenRestores,
     /// Whether a worker has asked all workers to hold since the last decision.
@@ -33,14 +33,14 @@ pub(super) enum Relation {
     Unknown,
     /// The record is at the view's position. The view continues with the next record.
     AtPosition,
-    /// The record is the log's first and directly follows the view's position. The view continues with this record.
+    /// The record is the stream's first and directly follows the view's position. The view continues with this record.
     AfterPosition,
 }
 
-/// What to do after all of the log has been read.
+/// What to do after all of the stream has been read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ComparisonResult {
-    /// The log has lost markers only. The view continues after this record.
+    /// The stream has lost markers only. The view continues after this record.
     Rewind(StreamPosition),
     /// An operator has decided. The view is replaced.
     Replace(Decision),
@@ -48,12 +48,12 @@ pub(super) enum ComparisonResult {
     Hold(HoldReason, Announcement),
 }
 
-/// Whether this worker must tell other workers that the log lacks campaigns.
+/// Whether this worker must tell other workers that the stream lacks campaigns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Announcement {
-    /// The log has no change. A worker with an empty store would take the log for a first installation.
+    /// The stream has no change. A worker with an empty store would take the stream for a first installation.
     Needed,
-    /// Other workers know, or use the log as it is.
+    /// Other workers know, or use the stream as it is.
     NotNeeded,
 }
 
@@ -76,8 +76,8 @@ impl Comparison {
         }
     }
 
-    /// Compares the next record of the log. `None` is a record that can't be read.
-    pub(super) fn compare(&mut self, at: &StreamPosition, record: Option<&LogRecord>) -> Relation {
+    /// Compares the next record of the stream. `None` is a record that can't be read.
+    pub(super) fn compare(&mut self, at: &StreamPosition, record: Option<&CampaignsRecord>) -> Relation {
         let is_first = self.first_offset.is_none();
         self.first_offset.get_or_insert(at.offset);
         if *at == self.position {
@@ -88,9 +88,9 @@ impl Comparison {
         }
         self.has_last_record |= self.last_record.as_ref() == Some(at);
         match record {
-            // A change with an expected version may come from a worker whose campaigns are from another log.
-            Some(LogRecord::Change(change)) => self.is_in_use |= change.expected_version.is_none(),
-            Some(LogRecord::Control(control)) => {
+            // A change with an expected version may come from a worker whose campaigns are from another stream.
+            Some(CampaignsRecord::Change(change)) => self.is_in_use |= change.expected_version.is_none(),
+            Some(CampaignsRecord::Control(control)) => {
                 self.has_open_hold |= matches!(**control, Control::Hold { .. });
                 match self.restores.follow(at, control) {
                     // No operator has decided about the campaigns that only this view has.
@@ -102,12 +102,12 @@ impl Comparison {
                     None => {}
                 }
             }
-            Some(LogRecord::Marker) | None => {}
+            Some(CampaignsRecord::Marker) | None => {}
         }
         Relation::Unknown
     }
 
-    /// The log's latest decision, if the view does not contain it.
+    /// The stream's latest decision, if the view does not contain it.
     pub(super) fn new_decision(&self) -> Option<&Decision> {
         self.log_decision.as_ref().filter(|decision| {
             let view_decision = self.view_decision.as_ref().map(|position| &position.message_id);
@@ -115,7 +115,7 @@ impl Comparison {
         })
     }
 
-    /// What to do, after all of the log has been read.
+    /// What to do, after all of the stream has been read.
     pub(super) fn result(&self) -> ComparisonResult {
         if let Some(last_record) = self.last_record.clone().filter(|_| self.has_last_record) {
             return ComparisonResult::Rewind(last_record);
@@ -125,11 +125,11 @@ impl Comparison {
         }
         let (first, read_to) = (self.first_offset.unwrap_or(0), self.position.offset);
         if first > read_to {
-            return ComparisonResult::Hold(HoldReason::LogTrimmed { first, read_to }, Announcement::NotNeeded);
+            return ComparisonResult::Hold(HoldReason::StreamTrimmed { first, read_to }, Announcement::NotNeeded);
         }
         let is_known = self.is_in_use || self.has_open_hold;
         let announcement = if is_known { Announcement::NotNeeded } else { Announcement::Needed };
-        ComparisonResult::Hold(HoldReason::LogReplaced { first }, announcement)
+        ComparisonResult::Hold(HoldReason::StreamReplaced { first }, announcement)
     }
 }
 
@@ -145,37 +145,42 @@ mod tests {
         StreamPosition { offset, message_id: format!("{log}-{offset}") }
     }
 
-    fn change() -> LogRecord {
-        LogRecord::Change(Box::new(Change { id: "c".to_owned(), expected_version: None, author: None, campaign: None }))
+    fn change() -> CampaignsRecord {
+        CampaignsRecord::Change(Box::new(Change {
+            id: "c".to_owned(),
+            expected_version: None,
+            author: None,
+            campaign: None,
+        }))
     }
 
-    fn control(control: Control) -> LogRecord {
-        LogRecord::Control(Box::new(control))
+    fn control(control: Control) -> CampaignsRecord {
+        CampaignsRecord::Control(Box::new(control))
     }
 
-    fn accept() -> LogRecord {
+    fn accept() -> CampaignsRecord {
         control(Control::AcceptEmpty { by: "editor".to_owned(), at: Utc::now() })
     }
 
-    fn hold() -> LogRecord {
+    fn hold() -> CampaignsRecord {
         control(Control::Hold { at: Utc::now(), campaigns: 3 })
     }
 
-    fn started(kind: RestoreKind, is_answer: bool) -> LogRecord {
+    fn started(kind: RestoreKind, is_answer: bool) -> CampaignsRecord {
         let (restore, by, at) = ("r".to_owned(), "editor".to_owned(), Utc::now());
         control(Control::RestoreStarted { restore, kind, by, at, accepted_loss: None, is_answer })
     }
 
-    fn finished() -> LogRecord {
+    fn finished() -> CampaignsRecord {
         control(Control::RestoreFinished { restore: "r".to_owned(), campaigns: 0, at: Utc::now() })
     }
 
-    /// A view that has read the log `old` up to offset 9, with the last change at offset 7.
+    /// A view that has read the stream `old` up to offset 9, with the last change at offset 7.
     fn comparison() -> Comparison {
         Comparison::new(at("old", 9), Some(at("old", 7)), None)
     }
 
-    fn compare_all(mut comparison: Comparison, log: &str, first: u64, records: &[LogRecord]) -> ComparisonResult {
+    fn compare_all(mut comparison: Comparison, log: &str, first: u64, records: &[CampaignsRecord]) -> ComparisonResult {
         for (offset, record) in (first..).zip(records) {
             assert_eq!(comparison.compare(&at(log, offset), Some(record)), Relation::Unknown, "{offset}: {record:?}");
         }
@@ -184,19 +189,25 @@ mod tests {
 
     #[test]
     fn a_new_log_is_announced_to_other_workers_once() {
-        let held = |announcement| ComparisonResult::Hold(HoldReason::LogReplaced { first: 0 }, announcement);
-        assert_eq!(compare_all(comparison(), "new", 0, &[LogRecord::Marker]), held(Announcement::Needed));
+        let held = |announcement| ComparisonResult::Hold(HoldReason::StreamReplaced { first: 0 }, announcement);
+        assert_eq!(compare_all(comparison(), "new", 0, &[CampaignsRecord::Marker]), held(Announcement::Needed));
         assert_eq!(compare_all(comparison(), "new", 0, &[]), held(Announcement::Needed));
-        assert_eq!(compare_all(comparison(), "new", 0, &[LogRecord::Marker, hold()]), held(Announcement::NotNeeded));
-        // Another worker has begun to use the log.
-        assert_eq!(compare_all(comparison(), "new", 0, &[LogRecord::Marker, change()]), held(Announcement::NotNeeded));
+        assert_eq!(
+            compare_all(comparison(), "new", 0, &[CampaignsRecord::Marker, hold()]),
+            held(Announcement::NotNeeded)
+        );
+        // Another worker has begun to use the stream.
+        assert_eq!(
+            compare_all(comparison(), "new", 0, &[CampaignsRecord::Marker, change()]),
+            held(Announcement::NotNeeded)
+        );
     }
 
     #[test]
     fn a_log_that_lost_changes_in_between_is_incomplete() {
-        let trimmed = HoldReason::LogTrimmed { first: 12, read_to: 9 };
+        let trimmed = HoldReason::StreamTrimmed { first: 12, read_to: 9 };
         let expected = ComparisonResult::Hold(trimmed, Announcement::NotNeeded);
-        assert_eq!(compare_all(comparison(), "old", 12, &[change(), LogRecord::Marker]), expected);
+        assert_eq!(compare_all(comparison(), "old", 12, &[change(), CampaignsRecord::Marker]), expected);
     }
 
     #[test]
@@ -204,36 +215,36 @@ mod tests {
         assert_eq!(comparison().compare(&at("old", 10), Some(&change())), Relation::AfterPosition);
         // A later record is not the first one.
         let mut other = comparison();
-        assert_eq!(other.compare(&at("new", 8), Some(&LogRecord::Marker)), Relation::Unknown);
-        assert_eq!(other.compare(&at("new", 10), Some(&LogRecord::Marker)), Relation::Unknown);
+        assert_eq!(other.compare(&at("new", 8), Some(&CampaignsRecord::Marker)), Relation::Unknown);
+        assert_eq!(other.compare(&at("new", 10), Some(&CampaignsRecord::Marker)), Relation::Unknown);
     }
 
     #[test]
     fn a_position_that_is_read_late_is_recognised() {
         let mut comparison = comparison();
-        assert_eq!(comparison.compare(&at("old", 8), Some(&LogRecord::Marker)), Relation::Unknown);
-        assert_eq!(comparison.compare(&at("old", 9), Some(&LogRecord::Marker)), Relation::AtPosition);
+        assert_eq!(comparison.compare(&at("old", 8), Some(&CampaignsRecord::Marker)), Relation::Unknown);
+        assert_eq!(comparison.compare(&at("old", 9), Some(&CampaignsRecord::Marker)), Relation::AtPosition);
     }
 
     #[test]
     fn a_log_that_lost_only_markers_continues() {
-        let records = [change(), LogRecord::Marker];
+        let records = [change(), CampaignsRecord::Marker];
         assert_eq!(compare_all(comparison(), "old", 7, &records), ComparisonResult::Rewind(at("old", 7)));
-        // The log has lost the last change.
+        // The stream has lost the last change.
         let result = compare_all(comparison(), "old", 5, &[change(), change()]);
-        assert_eq!(result, ComparisonResult::Hold(HoldReason::LogReplaced { first: 5 }, Announcement::NotNeeded));
+        assert_eq!(result, ComparisonResult::Hold(HoldReason::StreamReplaced { first: 5 }, Announcement::NotNeeded));
     }
 
     #[test]
     fn a_decision_replaces_a_view_that_does_not_contain_it() {
         let replaced = |offset, kind| ComparisonResult::Replace(Decision { at: at("new", offset), kind });
-        let accepted = [LogRecord::Marker, hold(), accept(), change()];
+        let accepted = [CampaignsRecord::Marker, hold(), accept(), change()];
         assert_eq!(compare_all(comparison(), "new", 0, &accepted), replaced(2, DecisionKind::ReadLog));
         let (started, finished) = (started(RestoreKind::Merge, false), finished());
-        let interrupted = [LogRecord::Marker, hold(), started.clone()];
-        let held = ComparisonResult::Hold(HoldReason::LogReplaced { first: 0 }, Announcement::NotNeeded);
+        let interrupted = [CampaignsRecord::Marker, hold(), started.clone()];
+        let held = ComparisonResult::Hold(HoldReason::StreamReplaced { first: 0 }, Announcement::NotNeeded);
         assert_eq!(compare_all(comparison(), "new", 0, &interrupted), held);
-        let restored = [LogRecord::Marker, hold(), started, finished];
+        let restored = [CampaignsRecord::Marker, hold(), started, finished];
         assert_eq!(compare_all(comparison(), "new", 0, &restored), replaced(3, DecisionKind::ReadLog));
         // The view contains this decision. The records lost after it need a new one.
         let decided = Comparison::new(at("old", 9), Some(at("old", 7)), Some(at("new", 2)));
@@ -242,9 +253,9 @@ mod tests {
 
     #[test]
     fn a_requested_snapshot_is_no_decision_about_campaigns_that_only_this_view_has() {
-        let answered = |is_answer| [LogRecord::Marker, started(RestoreKind::Snapshot, is_answer), finished()];
+        let answered = |is_answer| [CampaignsRecord::Marker, started(RestoreKind::Snapshot, is_answer), finished()];
         assert!(matches!(compare_all(comparison(), "new", 0, &answered(false)), ComparisonResult::Replace(_)));
-        let held = ComparisonResult::Hold(HoldReason::LogReplaced { first: 0 }, Announcement::NotNeeded);
+        let held = ComparisonResult::Hold(HoldReason::StreamReplaced { first: 0 }, Announcement::NotNeeded);
         assert_eq!(compare_all(comparison(), "new", 0, &answered(true)), held);
         // A later decision counts.
         let [marker, started, finished] = answered(true);

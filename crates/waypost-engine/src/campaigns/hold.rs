@@ -1,16 +1,16 @@
-//! The status of the campaigns log, and the reason why a worker holds its events: campaigns may be missing from the
-//! log.
+//! The status of the campaigns stream, and the reason why a worker holds its events: campaigns may be missing from the
+//! stream.
 
 use std::fmt;
 
 use waypost_store::state::Incomplete;
 
-/// How the view and the campaigns log relate.
+/// How the view and the campaigns stream relate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogStatus {
-    /// The view follows the log.
+pub enum StreamStatus {
+    /// The view follows the stream.
     Following,
-    /// The view does not continue in the log, or must be read again. No change is accepted while the log is read.
+    /// The view does not continue in the stream, or must be read again. No change is accepted while the stream is read.
     Comparing,
     /// Campaigns may be missing. An operator must decide.
     Incomplete(Hold),
@@ -19,33 +19,34 @@ pub enum LogStatus {
 /// Events are held until an operator decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
-    /// The name of the campaigns log.
+    /// The name of the campaigns stream.
     pub log: String,
     pub reason: HoldReason,
 }
 
-/// Why campaigns may be missing. `first` is the offset of the log's first record.
+/// Why campaigns may be missing. `first` is the offset of the stream's first record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HoldReason {
-    /// The view was read from another log, or from records that the log does not have any more.
-    LogReplaced { first: u64 },
-    /// The log has lost records that this worker has not read. `read_to` is the offset of the last record it has read.
-    LogTrimmed { first: u64, read_to: u64 },
-    /// The view was read from an incomplete log.
+    /// The view was read from another stream, or from records that the stream no longer has.
+    StreamReplaced { first: u64 },
+    /// The stream has lost records that this worker has not read. `read_to` is the offset of the last record it has
+    /// read.
+    StreamTrimmed { first: u64, read_to: u64 },
+    /// The view was read from an incomplete stream.
     View(Incomplete),
 }
 
 impl HoldReason {
-    /// Whether the view was complete before. Such a view can restore the log.
+    /// Whether the view was complete before. Such a view can restore the stream.
     pub fn keeps_campaigns(self) -> bool {
-        matches!(self, Self::LogReplaced { .. } | Self::LogTrimmed { .. })
+        matches!(self, Self::StreamReplaced { .. } | Self::StreamTrimmed { .. })
     }
 
-    /// Whether the log has lost its beginning. A ready worker may have changes that a new reader does not find.
+    /// Whether the stream has lost its beginning. A ready worker may have changes that a new reader does not find.
     pub(super) fn lacks_beginning(self) -> bool {
         match self {
-            Self::LogReplaced { first } => first > 0,
-            Self::LogTrimmed { .. } | Self::View(Incomplete::BeginsLater { .. }) => true,
+            Self::StreamReplaced { first } => first > 0,
+            Self::StreamTrimmed { .. } | Self::View(Incomplete::BeginsLater { .. }) => true,
             Self::View(Incomplete::HeldByWorker { .. } | Incomplete::DeliveriesWait { .. }) => false,
         }
     }
@@ -53,8 +54,8 @@ impl HoldReason {
     /// The `reason` of `GET /v1/configuration`.
     pub fn name(self) -> &'static str {
         match self {
-            Self::LogReplaced { .. } => "logReplaced",
-            Self::LogTrimmed { .. } => "logTrimmed",
+            Self::StreamReplaced { .. } => "logReplaced",
+            Self::StreamTrimmed { .. } => "logTrimmed",
             Self::View(Incomplete::BeginsLater { .. }) => "logBeginsLater",
             Self::View(Incomplete::HeldByWorker { .. }) => "heldByWorker",
             Self::View(Incomplete::DeliveriesWait { .. }) => "deliveriesWait",
@@ -67,10 +68,10 @@ impl fmt::Display for Hold {
         let log = &self.log;
         write!(f, "events are held because campaigns may be missing: ")?;
         match self.reason {
-            HoldReason::LogReplaced { .. } => {
+            HoldReason::StreamReplaced { .. } => {
                 write!(f, "the stream {log} does not have the records that this worker's campaigns came from")
             }
-            HoldReason::LogTrimmed { first, read_to } => write!(
+            HoldReason::StreamTrimmed { first, read_to } => write!(
                 f,
                 "the stream {log} begins at offset {first}, and this worker has read it up to offset {read_to} only"
             ),

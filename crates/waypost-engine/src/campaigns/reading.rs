@@ -1,4 +1,4 @@
-//! Reads the campaigns log into the local view, and detects if the log is incomplete.
+//! Reads the campaigns stream into the local view, and detects if the stream is incomplete.
 
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,13 +8,13 @@ use lapin::Connection;
 use tokio_util::task::AbortOnDropHandle;
 use waypost_broker::queue_stats;
 use waypost_broker::stream_reader::{EndDetection, StreamContinuity, StreamReader, StreamRecord};
-use waypost_store::record::{Control, Decision, DecisionKind, LogRecord};
-use waypost_store::state::{Contents, Effect, Incomplete, ReadFrom};
+use waypost_store::record::{CampaignsRecord, Control, Decision, DecisionKind};
+use waypost_store::state::{Contents, Incomplete, ReadFrom, RecordEffect};
 use waypost_store::{ChangeOutcome, StoreError};
 
 use super::Campaigns;
 use super::comparison::{Announcement, Comparison, ComparisonResult, Relation};
-use super::hold::{Hold, HoldReason, LogStatus};
+use super::hold::{Hold, HoldReason, StreamStatus};
 use super::snapshots::SnapshotRequest;
 use crate::view_sync::{FollowError, SyncState};
 
@@ -22,10 +22,10 @@ use crate::view_sync::{FollowError, SyncState};
 /// reconnection does not make a view outdated.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Reads the campaigns log over one connection.
-pub struct LogSession {
+/// Reads the campaigns stream over one connection.
+pub struct StreamSession {
     log: StreamReader,
-    mode: Mode,
+    mode: ReadMode,
     /// Messages that wait for a retry, if the view was empty when reading started.
     waiting_messages: u64,
     /// Whether a decision has made the view complete since it was last current.
@@ -41,7 +41,7 @@ pub struct LogSession {
 pub(super) struct ViewHistory {
     /// When the view was last current, if it is not current now.
     last_current_at: Option<Instant>,
-    /// Whether the view is being rebuilt from the log's first record, or from a snapshot.
+    /// Whether the view is being rebuilt from the stream's first record, or from a snapshot.
     is_rebuilding: bool,
 }
 
@@ -57,14 +57,14 @@ impl ViewHistory {
     }
 }
 
-enum Mode {
+enum ReadMode {
     /// Records are applied to the view.
     Apply(ReadFrom),
     /// Records are compared with the view, which does not change.
     Compare(Box<Comparison>),
 }
 
-/// Whether the records that the log had when reading started have all been read.
+/// Whether the records that the stream had when reading started have all been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum InitialEnd {
     NotReached,
@@ -74,13 +74,13 @@ enum InitialEnd {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NextStep {
     ReadOn,
-    /// The log must be opened again.
+    /// The stream must be opened again.
     Reopen,
 }
 
 impl Campaigns {
-    /// Opens the log at the view's position. Removes an outdated view first.
-    pub async fn open(&self, connection: &Connection) -> Result<LogSession, FollowError> {
+    /// Opens the stream at the view's position. Removes an outdated view first.
+    pub async fn open(&self, connection: &Connection) -> Result<StreamSession, FollowError> {
         self.catch_up();
         let mut state = self.store.view_state()?;
         if let Contents::Outdated(snapshot) = state.contents.clone() {
@@ -103,30 +103,30 @@ impl Campaigns {
                 {
                     self.store.set_last_record(&position)?;
                 }
-                Mode::Apply(self.history().read_from())
+                ReadMode::Apply(self.history().read_from())
             }
             (StreamContinuity::Restarted, Some(position)) if state.is_complete() && self.store.has_campaigns() => {
-                if matches!(*self.log_status.borrow(), LogStatus::Following) {
-                    self.log_status.send_replace(LogStatus::Comparing);
+                if matches!(*self.stream_status.borrow(), StreamStatus::Following) {
+                    self.stream_status.send_replace(StreamStatus::Comparing);
                 }
-                Mode::Compare(Box::new(Comparison::new(position, state.last_record, state.decision)))
+                ReadMode::Compare(Box::new(Comparison::new(position, state.last_record, state.decision)))
             }
             (StreamContinuity::Restarted, position) => {
-                // A view without a position was removed because of a decision in this log.
+                // A view without a position was removed because of a decision in this stream.
                 let decision = state.decision.filter(|_| position.is_none());
                 self.store.clear_outdated(decision, None)?;
                 self.history().is_rebuilding = true;
                 waiting_messages = queue_stats::total_messages(connection, &self.names, &[]).await?;
-                Mode::Apply(ReadFrom::First)
+                ReadMode::Apply(ReadFrom::First)
             }
         };
         self.update_version_gauge()?;
-        Ok(LogSession { log, mode, waiting_messages, is_completed: false, request: None, answer: None })
+        Ok(StreamSession { log, mode, waiting_messages, is_completed: false, request: None, answer: None })
     }
 
-    /// Applies the log until the connection is lost or the log must be opened again. Events must not be resolved by the
-    /// view until then.
-    pub async fn follow(&self, mut session: LogSession) -> Result<(), FollowError> {
+    /// Applies the stream until the connection is lost or the stream must be opened again. Events must not be resolved
+    /// by the view until then.
+    pub async fn follow(&self, mut session: StreamSession) -> Result<(), FollowError> {
         let mut end = InitialEnd::NotReached;
         loop {
             if end == InitialEnd::NotReached && session.log.is_caught_up() {
@@ -138,13 +138,13 @@ impl Campaigns {
             self.answer_request(&mut session)?;
             let record = session.log.next().await?;
             let content = self.parse_record(&record);
-            if let Some(LogRecord::Control(control)) = &content {
+            if let Some(CampaignsRecord::Control(control)) = &content {
                 self.follow_snapshots(control);
                 session.request = SnapshotRequest::after(control, session.request);
             }
             let from = match &mut session.mode {
-                Mode::Apply(from) => *from,
-                Mode::Compare(comparison) => match comparison.compare(&record.position, content.as_ref()) {
+                ReadMode::Apply(from) => *from,
+                ReadMode::Compare(comparison) => match comparison.compare(&record.position, content.as_ref()) {
                     Relation::Unknown => {
                         self.confirm_control(&record, content.as_ref());
                         if end == InitialEnd::Reached
@@ -156,9 +156,9 @@ impl Campaigns {
                         continue;
                     }
                     relation => {
-                        tracing::info!(log = self.log, offset = record.position.offset, "campaigns log continues");
+                        tracing::info!(log = self.log, offset = record.position.offset, "campaigns stream continues");
                         let from = self.history().read_from();
-                        session.mode = Mode::Apply(from);
+                        session.mode = ReadMode::Apply(from);
                         end = InitialEnd::NotReached;
                         if relation == Relation::AtPosition {
                             continue;
@@ -168,13 +168,13 @@ impl Campaigns {
                 },
             };
             match self.apply(&record, content.as_ref(), from)? {
-                Effect::Completed => {
+                RecordEffect::Completed => {
                     session.is_completed = true;
                     end = InitialEnd::NotReached;
                 }
-                Effect::ReadAgain => break,
-                Effect::Held if *self.sync_state.borrow() == SyncState::Current => break,
-                Effect::Held | Effect::None | Effect::Changed(_) | Effect::Restored { .. } => {}
+                RecordEffect::ReadAgain => break,
+                RecordEffect::Held if *self.sync_state.borrow() == SyncState::Current => break,
+                RecordEffect::Held | RecordEffect::None | RecordEffect::Changed(_) | RecordEffect::Restored { .. } => {}
             }
         }
         self.reopen();
@@ -183,7 +183,7 @@ impl Campaigns {
 
     /// Answers a worker that asked for a snapshot, if this worker is current. A snapshot that is being appended already
     /// answers the new request too.
-    fn answer_request(&self, session: &mut LogSession) -> Result<(), StoreError> {
+    fn answer_request(&self, session: &mut StreamSession) -> Result<(), StoreError> {
         if *self.sync_state.borrow() == SyncState::Current
             && let Some(request) = session.request.take()
             && session.answer.as_ref().is_none_or(AbortOnDropHandle::is_finished)
@@ -193,11 +193,11 @@ impl Campaigns {
         Ok(())
     }
 
-    /// Called when all records that the log had when reading started have been read.
-    async fn handle_initial_end(&self, session: &mut LogSession) -> Result<NextStep, FollowError> {
+    /// Called when all records that the stream had when reading started have been read.
+    async fn handle_initial_end(&self, session: &mut StreamSession) -> Result<NextStep, FollowError> {
         let comparison = match &mut session.mode {
-            Mode::Compare(comparison) => comparison,
-            Mode::Apply(from) => {
+            ReadMode::Compare(comparison) => comparison,
+            ReadMode::Apply(from) => {
                 let mut state = self.store.view_state()?;
                 let is_new = *from == ReadFrom::First && state.last_record.is_none() && state.decision.is_none();
                 if is_new && state.is_complete() && session.waiting_messages > 0 {
@@ -222,7 +222,7 @@ impl Campaigns {
         };
         match comparison.result() {
             ComparisonResult::Rewind(position) => {
-                tracing::warn!(log = self.log, offset = position.offset, "campaigns log has lost markers");
+                tracing::warn!(log = self.log, offset = position.offset, "campaigns stream has lost markers");
                 self.store.rewind(&position)?;
                 Ok(NextStep::Reopen)
             }
@@ -236,7 +236,7 @@ impl Campaigns {
                     let campaigns = self.store.count_campaigns();
                     if let Err(error) = self.publish_control(&Control::Hold { at: Utc::now(), campaigns }).await {
                         // This worker tries again after it has connected again.
-                        tracing::warn!(log = self.log, %error, "other workers were not told that campaigns are missing");
+                        tracing::warn!(log = self.log, %error, "announcement of missing campaigns not appended");
                     }
                 }
                 Ok(NextStep::ReadOn)
@@ -244,10 +244,11 @@ impl Campaigns {
         }
     }
 
-    /// Asks other workers for a more complete snapshot. This worker's view was read from a log without its beginning.
+    /// Asks other workers for a more complete snapshot. This worker's view was read from a stream without its
+    /// beginning.
     async fn request_better_snapshot(&self, accepted_loss: Option<u64>) {
         if let Err(error) = self.request_snapshot(accepted_loss).await {
-            tracing::warn!(log = self.log, %error, "other workers were not asked for campaigns that the log has lost");
+            tracing::warn!(log = self.log, %error, "snapshot request not appended");
         }
     }
 
@@ -257,7 +258,7 @@ impl Campaigns {
         let offset = self.store.position()?.map(|position| position.offset);
         tracing::info!(log = self.log, offset, "configuration is current");
         self.metrics.config_log_incomplete.set(0);
-        self.log_status.send_replace(LogStatus::Following);
+        self.stream_status.send_replace(StreamStatus::Following);
         self.sync_state.send_replace(SyncState::Current);
         self.is_following.send_replace(true);
         Ok(())
@@ -265,18 +266,18 @@ impl Campaigns {
 
     fn hold(&self, reason: HoldReason) {
         let hold = Hold { log: self.log.clone(), reason };
-        tracing::error!(log = self.log, reason = reason.name(), error = %hold, "campaigns log is incomplete");
+        tracing::error!(log = self.log, reason = reason.name(), error = %hold, "campaigns stream is incomplete");
         self.metrics.config_log_incomplete.set(1);
-        self.log_status.send_replace(LogStatus::Incomplete(hold));
+        self.stream_status.send_replace(StreamStatus::Incomplete(hold));
     }
 
-    /// Resolves no event by the view, and accepts no change, until the log has been read again.
+    /// Resolves no event by the view, and accepts no change, until the stream has been read again.
     fn reopen(&self) {
         self.catch_up();
-        self.log_status.send_replace(LogStatus::Comparing);
+        self.stream_status.send_replace(StreamStatus::Comparing);
     }
 
-    /// The connection is lost. The next connection may find another log.
+    /// The connection is lost. The next connection may find another stream.
     pub fn connection_lost(&self) {
         self.is_following.send_replace(false);
     }
@@ -292,7 +293,7 @@ impl Campaigns {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Marks the view as outdated after an operator's decision. The view is replaced when the log is opened again.
+    /// Marks the view as outdated after an operator's decision. The view is replaced when the stream is opened again.
     fn replace(&self, Decision { at, kind }: Decision) -> Result<(), StoreError> {
         let snapshot = match kind {
             DecisionKind::ReadLog => None,
@@ -308,14 +309,14 @@ impl Campaigns {
         tracing::warn!(
             log = self.log,
             kept = backup.map(|path| path.display().to_string()),
-            "campaigns are read again from the log. The previous campaigns of this worker are in the file `kept`; `waypost \
+            "campaigns are read again from the stream. The previous campaigns of this worker are in the file `kept`; `waypost \
              campaigns apply FILE` restores missing ones"
         );
         Ok(())
     }
 
-    fn parse_record(&self, record: &StreamRecord) -> Option<LogRecord> {
-        LogRecord::read(&record.body)
+    fn parse_record(&self, record: &StreamRecord) -> Option<CampaignsRecord> {
+        CampaignsRecord::read(&record.body)
             .inspect_err(|error| {
                 // Another version of Waypost may have written the record.
                 tracing::error!(log = self.log, offset = record.position.offset, %error, "unreadable record skipped");
@@ -323,9 +324,15 @@ impl Campaigns {
             .ok()
     }
 
-    fn apply(&self, record: &StreamRecord, content: Option<&LogRecord>, from: ReadFrom) -> Result<Effect, StoreError> {
+    fn apply(
+        &self,
+        record: &StreamRecord,
+        content: Option<&CampaignsRecord>,
+        from: ReadFrom,
+    ) -> Result<RecordEffect, StoreError> {
         let effect = self.store.apply(&record.position, content, from)?;
-        if let (Effect::Changed(ChangeOutcome::Done { .. }), Some(LogRecord::Change(change))) = (&effect, content)
+        if let (RecordEffect::Changed(ChangeOutcome::Done { .. }), Some(CampaignsRecord::Change(change))) =
+            (&effect, content)
             && let Some(campaign) = change.campaign.clone().filter(|_| *self.sync_state.borrow() == SyncState::Current)
         {
             // A worker without the key cannot deliver the campaign's events.
@@ -333,7 +340,7 @@ impl Campaigns {
         }
         self.update_version_gauge()?;
         match (&effect, content) {
-            (Effect::Changed(outcome), Some(LogRecord::Change(change))) => {
+            (RecordEffect::Changed(outcome), Some(CampaignsRecord::Change(change))) => {
                 match outcome {
                     ChangeOutcome::Done { version } if change.campaign.is_some() => {
                         tracing::info!(campaign = change.id, version, "campaign configured");
@@ -343,11 +350,11 @@ impl Campaigns {
                 }
                 self.appender.notify_applied(&record.position.message_id, outcome.clone());
             }
-            (Effect::Restored { id, outcome: ChangeOutcome::Done { version } }, _) => {
+            (RecordEffect::Restored { id, outcome: ChangeOutcome::Done { version } }, _) => {
                 tracing::debug!(campaign = id, version, "campaign restored");
             }
-            (Effect::Restored { id, outcome }, _) => {
-                tracing::warn!(campaign = id, reason = ?outcome, "campaign not restored: the log has it");
+            (RecordEffect::Restored { id, outcome }, _) => {
+                tracing::warn!(campaign = id, reason = ?outcome, "campaign not restored: the stream has it");
             }
             _ => self.confirm_control(record, content),
         }
@@ -355,8 +362,8 @@ impl Campaigns {
     }
 
     /// Tells the task that appended a control record that this worker has read it.
-    fn confirm_control(&self, record: &StreamRecord, content: Option<&LogRecord>) {
-        if let Some(LogRecord::Control(_)) = content {
+    fn confirm_control(&self, record: &StreamRecord, content: Option<&CampaignsRecord>) {
+        if let Some(CampaignsRecord::Control(_)) = content {
             self.appender
                 .notify_applied(&record.position.message_id, ChangeOutcome::Done { version: record.position.offset });
         }

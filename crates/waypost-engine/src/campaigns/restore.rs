@@ -1,5 +1,5 @@
-//! An operator's decision about an incomplete campaigns log: restore the log from this worker's store, or accept the
-//! log.
+//! An operator's decision about an incomplete campaigns stream: restore the stream from this worker's store, or accept
+//! the stream.
 
 use chrono::{DateTime, Utc};
 use futures_util::future::try_join_all;
@@ -7,15 +7,15 @@ use waypost_broker::publisher::{Destination, OutboundMessage, PublishError};
 use waypost_store::StoreError;
 use waypost_store::record::{Control, RestoreKind};
 
-use super::hold::{Hold, LogStatus};
+use super::hold::{Hold, StreamStatus};
 use super::{APPEND_TIMEOUT, CampaignError, Campaigns};
 use crate::view_sync::SyncState;
 
-/// The most campaigns that are in flight to the broker at once.
+/// Maximum number of campaigns that are in flight to the broker at once.
 const MAX_BATCH_RECORDS: usize = 256;
 
-/// The most bytes that are in flight to the broker at once; the last record may exceed them. Each record is in memory
-/// several times.
+/// Maximum number of bytes that are in flight to the broker at once; the last record may exceed them. Each record is in
+/// memory several times.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// The `by` of a snapshot that a worker appends for another worker.
@@ -28,7 +28,7 @@ const MAX_ATTEMPTS: usize = 5;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Configuration {
     pub sync_state: SyncState,
-    pub log_status: LogStatus,
+    pub stream_status: StreamStatus,
     /// The number of campaigns in the store.
     pub campaigns: u64,
     /// When the store's latest change was accepted.
@@ -38,17 +38,17 @@ pub struct Configuration {
 impl Configuration {
     /// Which restore this worker can do, or why none.
     fn restore_kind(&self) -> Result<RestoreKind, CampaignError> {
-        let kind = match (&self.log_status, self.sync_state) {
-            (LogStatus::Incomplete(Hold { reason, .. }), _) if reason.keeps_campaigns() => RestoreKind::Merge,
-            (LogStatus::Incomplete(_), _) => {
+        let kind = match (&self.stream_status, self.sync_state) {
+            (StreamStatus::Incomplete(Hold { reason, .. }), _) if reason.keeps_campaigns() => RestoreKind::Merge,
+            (StreamStatus::Incomplete(_), _) => {
                 return Err(CampaignError::Conflict(
                     "this worker does not have all campaigns either. Run the command against a worker that has them; if there is \
                      none, use `waypost campaigns accept-empty`, then `waypost campaigns apply FILE` with a backup"
                         .to_owned(),
                 ));
             }
-            (LogStatus::Following, SyncState::Current) => RestoreKind::Snapshot,
-            (LogStatus::Following | LogStatus::Comparing, _) => {
+            (StreamStatus::Following, SyncState::Current) => RestoreKind::Snapshot,
+            (StreamStatus::Following | StreamStatus::Comparing, _) => {
                 return Err(CampaignError::Unavailable(
                     "reading the configuration from the broker: try again".to_owned(),
                 ));
@@ -61,12 +61,12 @@ impl Configuration {
         Ok(kind)
     }
 
-    /// Whether this worker holds its events because the log has lost its beginning.
+    /// Whether this worker holds its events because the stream has lost its beginning.
     fn lacks_beginning(&self) -> bool {
-        matches!(&self.log_status, LogStatus::Incomplete(hold) if hold.reason.lacks_beginning())
+        matches!(&self.stream_status, StreamStatus::Incomplete(hold) if hold.reason.lacks_beginning())
     }
 
-    /// Whether the campaigns log can be restored from this worker.
+    /// Whether the campaigns stream can be restored from this worker.
     pub fn can_restore(&self) -> bool {
         self.restore_kind().is_ok()
     }
@@ -76,15 +76,15 @@ impl Campaigns {
     pub fn configuration(&self) -> Result<Configuration, StoreError> {
         Ok(Configuration {
             sync_state: *self.sync_state.borrow(),
-            log_status: self.log_status.borrow().clone(),
+            stream_status: self.stream_status.borrow().clone(),
             campaigns: self.store.count_campaigns(),
             last_change_at: self.store.view_state()?.last_change_at,
         })
     }
 
-    /// Appends all campaigns of this worker's store to the log, and returns their number.
+    /// Appends all campaigns of this worker's store to the stream, and returns their number.
     ///
-    /// If this worker holds its events because the log has lost its beginning, a ready worker appends its campaigns
+    /// If this worker holds its events because the stream has lost its beginning, a ready worker appends its campaigns
     /// first: its store may have more changes. The restore continues if the caller disconnects. An interrupted restore
     /// has no effect and can be repeated.
     pub async fn restore(&self, by: &str) -> Result<u64, CampaignError> {
@@ -123,7 +123,7 @@ impl Campaigns {
             match kind {
                 // A snapshot is the state at its first record, so this worker must have applied that record.
                 RestoreKind::Snapshot => self.append_control(&started).await?,
-                // This worker's view is from another log.
+                // This worker's view is from another stream.
                 RestoreKind::Merge => self.publish_control(&started).await?,
             }
             let generation = self.store.campaigns_generation();
@@ -132,7 +132,7 @@ impl Campaigns {
                 continue;
             }
             self.publish_control(&Control::RestoreFinished { restore, campaigns, at: Utc::now() }).await?;
-            tracing::info!(log = self.log, campaigns, is_answer, "campaigns log restored");
+            tracing::info!(log = self.log, campaigns, is_answer, "campaigns stream restored");
             return Ok(campaigns);
         }
         let message = "campaigns were changed during each attempt to restore: try again when nobody changes them";
@@ -166,15 +166,16 @@ impl Campaigns {
         Ok(batch)
     }
 
-    /// Accepts the log as complete, and returns how many campaigns this worker's store had. Ready workers keep their
+    /// Accepts the stream as complete, and returns how many campaigns this worker's store had. Ready workers keep their
     /// campaigns.
     ///
     /// # Errors
-    /// [`CampaignError::Conflict`] if this worker does not hold its events, or if a ready worker has just restored the log.
+    /// [`CampaignError::Conflict`] if this worker does not hold its events, or if a ready worker has just restored the
+    /// stream.
     pub async fn accept_empty(&self, by: &str) -> Result<u64, CampaignError> {
         let _write_lock = self.lock().await?;
         let configuration = self.configuration()?;
-        let LogStatus::Incomplete(hold) = &configuration.log_status else {
+        let StreamStatus::Incomplete(hold) = &configuration.stream_status else {
             let message = "this worker does not hold its events: there is nothing to accept";
             return Err(CampaignError::Conflict(message.to_owned()));
         };
@@ -183,13 +184,13 @@ impl Campaigns {
             && self.load_snapshot_of_ready_worker().await?
             && !hold.reason.keeps_campaigns()
         {
-            let message = "nothing was accepted: a worker that is ready has appended all its campaigns to the log, and this worker \
+            let message = "nothing was accepted: a worker that is ready has appended all its campaigns to the stream, and this worker \
                            loads them now. `waypost ready` shows when this worker delivers again";
             return Err(CampaignError::Conflict(message.to_owned()));
         }
         self.append_control(&Control::AcceptEmpty { by: by.to_owned(), at: Utc::now() }).await?;
         let campaigns = configuration.campaigns;
-        tracing::warn!(log = self.log, campaigns, by, "incomplete campaigns log accepted");
+        tracing::warn!(log = self.log, campaigns, by, "incomplete campaigns stream accepted");
         Ok(campaigns)
     }
 

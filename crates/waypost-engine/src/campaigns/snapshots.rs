@@ -1,4 +1,4 @@
-//! Snapshots that workers request from each other. A ready worker may have changes that the log has lost.
+//! Snapshots that workers request from each other. A ready worker may have changes that the stream has lost.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(super) struct SnapshotRequest {
     accepted_loss: Option<u64>,
 }
 
-/// Counts the snapshots that this worker has read from the log.
+/// Counts the snapshots that this worker has read from the stream.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SnapshotProgress {
     /// The id of the latest snapshot that began.
@@ -57,7 +57,7 @@ impl SnapshotRequest {
 }
 
 impl SnapshotProgress {
-    /// Counts a record of the log. Returns whether the record belongs to a snapshot.
+    /// Counts a record of the stream. Returns whether the record belongs to a snapshot.
     fn record(&mut self, control: &Control) -> bool {
         match control {
             Control::RestoreStarted { restore, kind: RestoreKind::Snapshot, .. } => {
@@ -107,7 +107,7 @@ impl Campaigns {
         }
         let seconds = SNAPSHOT_TIMEOUT.as_secs();
         Err(CampaignError::Unavailable(format!(
-            "a worker that is ready appends its campaigns to the log, but did not finish within {seconds} s. Nothing was decided. \
+            "a worker that is ready appends its campaigns to the stream, but did not finish within {seconds} s. No decision was recorded. \
              Try again"
         )))
     }

@@ -1,4 +1,4 @@
-//! Erasure of a person's data: no worker shows or sends the erased dead letters any more. The stream and the workers'
+//! Erasure of a person's data: workers no longer show or send the erased dead letters. The stream and the workers'
 //! disks keep the records until the retention removes them.
 
 use std::time::Instant;
@@ -63,8 +63,11 @@ impl DeadLetters {
                 EraseMode::DryRun => outcome.letters += ids.len() as u64,
                 EraseMode::Apply if ids.is_empty() => {}
                 EraseMode::Apply => {
-                    let action =
-                        OperatorAction { by: by.to_owned(), at: Utc::now(), because: Some("erased".to_owned()) };
+                    let action = OperatorAction {
+                        by: by.to_owned(),
+                        at: Utc::now(),
+                        operator_reason: Some("erased".to_owned()),
+                    };
                     let matching = ids.len() as u64;
                     if let RecordOutcome::Letters(letters) =
                         self.append(DeadLetterRecord::Erase(Erase { ids, action })).await?

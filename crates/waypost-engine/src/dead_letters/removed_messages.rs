@@ -1,7 +1,7 @@
-//! Writes dead letters for the messages that the broker itself put into the log.
+//! Writes dead letters for the messages that the broker itself put into the stream.
 //!
-//! The log has such a message as it was in its queue. The view lists the message until its letters are in the log too,
-//! so a crash loses nothing. All workers do this. They derive the same ids, and a second letter with the same id
+//! The stream has such a message as it was in its queue. The view lists the message until its letters are in the stream
+//! too, so a crash loses nothing. All workers do this. They derive the same ids, and a second letter with the same id
 //! changes nothing.
 
 use std::convert::Infallible;
@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use waypost_broker::publisher::PublishError;
 use waypost_broker::stream_writer::AppendError;
 use waypost_core::dead_letter::DeadLetter;
-use waypost_core::dead_letter::record::{DeadLetterRecord, Rewritten};
+use waypost_core::dead_letter::record::{DeadLetterRecord, RemovedMessageDone};
 use waypost_core::dead_letter::removed::RemovedMessage;
 use waypost_store::dead_letters::RecordOutcome;
 
@@ -20,16 +20,16 @@ use super::{DeadLetterError, DeadLetters};
 use crate::metrics::ledger::DeliverySource;
 use crate::view_sync::FollowError;
 
-/// Messages rewritten at the same time.
+/// Messages whose letters are written at the same time.
 const CONCURRENCY: usize = 32;
 
-/// The most messages read from the view at once.
+/// Maximum number of messages read from the view at once.
 const MAX_BATCH_MESSAGES: usize = 256;
 
-/// The most bytes of messages read from the view at once. The first message may exceed them.
+/// Maximum number of bytes of messages read from the view at once. The first message may exceed them.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// Time until the next attempt, if the log cannot be written.
+/// Time until the next attempt, if the stream cannot be written.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl DeadLetters {
@@ -76,10 +76,10 @@ impl DeadLetters {
                 self.count_letter(&letter, &message);
             }
         }
-        let rewritten = DeadLetterRecord::Rewritten(Rewritten { offset });
+        let done = DeadLetterRecord::RemovedMessageDone(RemovedMessageDone { offset });
         // Only the worker that appended the record first counts the message.
-        if self.append(rewritten).await? == RecordOutcome::Letters(1) && message.is_from(&retries_queue) {
-            self.metrics.ledger.taken_from_ladder.inc();
+        if self.append(done).await? == RecordOutcome::Letters(1) && message.is_from(&retries_queue) {
+            self.metrics.ledger.taken_from_delay_queues.inc();
         }
         Ok(())
     }

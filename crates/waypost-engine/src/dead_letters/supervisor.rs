@@ -1,4 +1,4 @@
-//! Holds the connection on which the dead-letter log is read and replays run, and connects again when it is lost.
+//! Holds the connection on which the dead-letter stream is read and replays run, and connects again when it is lost.
 //! Deliveries have another connection, so trouble with dead letters does not stop them.
 
 use std::pin::pin;
@@ -13,7 +13,7 @@ use waypost_broker::connection::{self, ConnectionConfig, reconnect_delays};
 use waypost_broker::stream_writer::ReadBack;
 use waypost_broker::topology::Topology;
 
-use super::{DeadLetters, ViewState};
+use super::{DeadLetters, LetterViewState};
 use crate::replays::runner::Runner;
 use crate::view_sync::{FollowError, Follower, SyncState, watch};
 
@@ -29,7 +29,7 @@ pub struct DeadLetterSupervisor {
 }
 
 impl DeadLetterSupervisor {
-    /// Runs replays until `stop`, and reads the log until `settled`, reconnecting as needed. Deliveries that end
+    /// Runs replays until `stop`, and reads the stream until `settled`, reconnecting as needed. Deliveries that end
     /// between the two still have their dead letters read back.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl DeadLetterSupervisor {
                 self.dead_letters.appender.set_read_back(ReadBack::Off);
             }
             let delay = delays.next_backoff().unwrap_or(delays.max_interval);
-            tracing::warn!(%error, ?delay, "dead-letter log connection lost, reconnecting");
+            tracing::warn!(%error, ?delay, "dead-letter stream connection lost, reconnecting");
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
                 () = settled.cancelled() => return Ok(()),
@@ -78,7 +78,7 @@ impl DeadLetterSupervisor {
             prepared = prepare => prepared?,
             () = settled.cancelled() => return Ok(()),
         };
-        if *self.dead_letters.view_state.borrow() == ViewState::Ready && self.follower.stall().is_none() {
+        if *self.dead_letters.view_state.borrow() == LetterViewState::Ready && self.follower.stall().is_none() {
             self.dead_letters.appender.set_read_back(ReadBack::On);
         }
         let mut follow = pin!(self.dead_letters.follow(log));

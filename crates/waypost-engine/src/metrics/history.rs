@@ -18,7 +18,7 @@ pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 pub const HISTORY_LENGTH: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
+pub struct CountsSample {
     /// Time since the history was created.
     pub at: Duration,
     pub counts: Arc<Counts>,
@@ -26,11 +26,11 @@ pub struct Sample {
 
 /// The recent samples. Cheap to clone.
 #[derive(Clone)]
-pub struct History(Arc<State>);
+pub struct History(Arc<HistoryState>);
 
-struct State {
+struct HistoryState {
     /// Oldest first.
-    samples: RwLock<VecDeque<Sample>>,
+    samples: RwLock<VecDeque<CountsSample>>,
     started: Instant,
     /// Notified of each new sample.
     sample_added: watch::Sender<()>,
@@ -38,7 +38,7 @@ struct State {
 
 impl Default for History {
     fn default() -> Self {
-        Self(Arc::new(State {
+        Self(Arc::new(HistoryState {
             samples: RwLock::default(),
             started: Instant::now(),
             sample_added: watch::Sender::new(()),
@@ -54,11 +54,11 @@ impl History {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.add(Sample { at: self.0.started.elapsed(), counts: Arc::new(metrics.counts()) });
+            self.add(CountsSample { at: self.0.started.elapsed(), counts: Arc::new(metrics.counts()) });
         }
     }
 
-    fn add(&self, sample: Sample) {
+    fn add(&self, sample: CountsSample) {
         let mut samples = self.0.samples.write().unwrap_or_else(PoisonError::into_inner);
         let oldest = sample.at.saturating_sub(HISTORY_LENGTH);
         while samples.front().is_some_and(|first| first.at < oldest) {
@@ -70,11 +70,10 @@ impl History {
     }
 
     /// The samples, oldest first.
-    pub fn samples(&self) -> Vec<Sample> {
+    pub fn samples(&self) -> Vec<CountsSample> {
         self.0.samples.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// Time since the history was created.
     pub fn age(&self) -> Duration {
         self.0.started.elapsed()
     }
@@ -94,7 +93,7 @@ mod tests {
         let history = History::default();
         let updates = history.subscribe();
         for second in 0..1_000 {
-            history.add(Sample { at: SAMPLE_INTERVAL * second, counts: Arc::default() });
+            history.add(CountsSample { at: SAMPLE_INTERVAL * second, counts: Arc::default() });
         }
         assert!(updates.has_changed().expect("a history"));
         let samples = history.samples();

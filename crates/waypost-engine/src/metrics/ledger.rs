@@ -1,5 +1,5 @@
 //! The ledger of deliveries. Each delivery that a worker begins to process is then delivered, dead, in a delay queue,
-//! or returned to the broker. A difference that stays means that a defect has lost a delivery.
+//! or its message is requeued. A difference that stays means that a defect has lost a delivery.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
@@ -20,7 +20,7 @@ impl DeliverySource {
     }
 }
 
-/// Why the message of an unsettled delivery is returned to the broker.
+/// Why the message of a delivery is requeued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequeueCause {
     /// The local view could not be read.
@@ -49,14 +49,14 @@ impl RequeueCause {
 /// Counts deliveries in flight, and messages in the delay queues.
 pub struct Ledger {
     /// Messages put into the delay queues. Deliveries that are parked together are one message.
-    pub put_on_ladder: IntCounter,
+    pub put_into_delay_queues: IntCounter,
     /// Messages that came back from the delay queues and are settled.
-    pub taken_from_ladder: IntCounter,
+    pub taken_from_delay_queues: IntCounter,
     /// Indexed by [`DeliverySource`].
     begun: [IntCounter; 2],
     in_flight: IntGauge,
     /// Indexed by [`RequeueCause`].
-    returned: [IntCounter; 4],
+    requeued: [IntCounter; 4],
 }
 
 impl Ledger {
@@ -65,9 +65,9 @@ impl Ledger {
         let begun = IntCounterVec::new(Opts::new("waypost_deliveries_taken_total", help), &["from"])?;
         let in_flight = IntGauge::new(
             "waypost_deliveries_in_hand",
-            "Deliveries taken, and not yet ended, put into a delay queue or returned to the broker",
+            "Deliveries in progress: received, and neither ended, delayed nor requeued",
         )?;
-        let help = "Deliveries whose message was returned to the broker, by what is to blame";
+        let help = "Deliveries whose message was requeued, by cause";
         let returned = IntCounterVec::new(Opts::new("waypost_deliveries_given_back_total", help), &["blame"])?;
         let help = "Messages of retries and parked deliveries, put into the delay queues and taken from them";
         let ladder = IntCounterVec::new(Opts::new("waypost_ladder_messages_total", help), &["movement"])?;
@@ -75,13 +75,14 @@ impl Ledger {
         registry.register(Box::new(begun.clone()))?;
         registry.register(Box::new(in_flight.clone()))?;
         registry.register(Box::new(returned.clone()))?;
-        let [put_on_ladder, taken_from_ladder] = ["put", "taken"].map(|movement| ladder.with_label_values(&[movement]));
+        let [put_into_delay_queues, taken_from_delay_queues] =
+            ["put", "taken"].map(|movement| ladder.with_label_values(&[movement]));
         Ok(Self {
-            put_on_ladder,
-            taken_from_ladder,
+            put_into_delay_queues,
+            taken_from_delay_queues,
             begun: DeliverySource::ALL.map(|source| begun.with_label_values(&[source.as_str()])),
             in_flight,
-            returned: RequeueCause::ALL.map(|cause| returned.with_label_values(&[cause.as_str()])),
+            requeued: RequeueCause::ALL.map(|cause| returned.with_label_values(&[cause.as_str()])),
         })
     }
 
@@ -89,8 +90,8 @@ impl Ledger {
         self.begun[source as usize].get()
     }
 
-    pub(super) fn returned(&self) -> u64 {
-        self.returned.iter().map(IntCounter::get).sum()
+    pub(super) fn requeued(&self) -> u64 {
+        self.requeued.iter().map(IntCounter::get).sum()
     }
 
     pub(super) fn in_flight(&self) -> u64 {
@@ -101,7 +102,7 @@ impl Ledger {
     pub fn begin(&self, source: DeliverySource) -> DeliveryGuard<'_> {
         self.begun[source as usize].inc();
         self.in_flight.inc();
-        DeliveryGuard { ledger: self, end: DeliveryEnd::Returned(RequeueCause::Interrupted) }
+        DeliveryGuard { ledger: self, end: DeliveryEnd::Requeued(RequeueCause::Interrupted) }
     }
 }
 
@@ -115,7 +116,7 @@ enum DeliveryEnd {
     /// Delivered, dead, or in a delay queue, and counted there.
     Settled,
     /// Anything else. A task that is aborted leaves the default, [`RequeueCause::Interrupted`].
-    Returned(RequeueCause),
+    Requeued(RequeueCause),
 }
 
 impl DeliveryGuard<'_> {
@@ -125,16 +126,16 @@ impl DeliveryGuard<'_> {
     }
 
     /// The delivery could not be settled.
-    pub fn returned(mut self, cause: RequeueCause) {
-        self.end = DeliveryEnd::Returned(cause);
+    pub fn requeued(mut self, cause: RequeueCause) {
+        self.end = DeliveryEnd::Requeued(cause);
     }
 }
 
 impl Drop for DeliveryGuard<'_> {
     fn drop(&mut self) {
         self.ledger.in_flight.dec();
-        let DeliveryEnd::Returned(cause) = self.end else { return };
+        let DeliveryEnd::Requeued(cause) = self.end else { return };
         let cause = if std::thread::panicking() { RequeueCause::Bug } else { cause };
-        self.ledger.returned[cause as usize].inc();
+        self.ledger.requeued[cause as usize].inc();
     }
 }

@@ -126,21 +126,21 @@ pub struct Gauges {
     pub balance: Balance,
 }
 
-/// The ledger of deliveries: how many were begun, and what became of them.
+/// Deliveries by state: begun, delivered, dead, waiting, requeued.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Balance {
     /// Begun from events.
     pub from_events: u64,
     /// Begun from delay queues.
-    pub from_ladder: u64,
+    pub from_delay_queues: u64,
     pub delivered: u64,
     pub dead: u64,
     /// Put into a delay queue after a failed attempt.
     pub retried: u64,
     /// Put into a delay queue without an attempt.
     pub parked: u64,
-    /// Returned to the broker unsettled.
-    pub returned: u64,
+    /// The message was requeued.
+    pub requeued: u64,
     /// Not settled yet.
     pub in_flight: u64,
 }
@@ -148,13 +148,13 @@ pub struct Balance {
 impl Balance {
     /// All deliveries that were begun.
     pub fn begun(&self) -> u64 {
-        self.from_events + self.from_ladder
+        self.from_events + self.from_delay_queues
     }
 
     /// All deliveries that are accounted for. While deliveries are in flight, the number can differ from
     /// [`begun`](Self::begun) for a moment.
     pub fn accounted(&self) -> u64 {
-        self.delivered + self.dead + self.retried + self.parked + self.returned + self.in_flight
+        self.delivered + self.dead + self.retried + self.parked + self.requeued + self.in_flight
     }
 }
 
@@ -189,12 +189,12 @@ impl Metrics {
             config_version: self.config_version.get(),
             balance: Balance {
                 from_events: self.ledger.begun(DeliverySource::Event),
-                from_ladder: self.ledger.begun(DeliverySource::DelayQueue),
+                from_delay_queues: self.ledger.begun(DeliverySource::DelayQueue),
                 delivered: self.delivered.get(),
                 dead: self.dead.get(),
                 retried: self.retries_scheduled.get(),
                 parked: counter_values(&self.parked).map(|(_, count)| count).sum(),
-                returned: self.ledger.returned(),
+                requeued: self.ledger.requeued(),
                 in_flight: self.ledger.in_flight(),
             },
         }
@@ -296,7 +296,7 @@ mod tests {
         let metrics = Metrics::new().expect("metrics");
         let balance = || {
             let balance = metrics.gauges().balance;
-            (balance.begun(), balance.accounted(), balance.in_flight, balance.returned)
+            (balance.begun(), balance.accounted(), balance.in_flight, balance.requeued)
         };
         let first = metrics.ledger.begin(DeliverySource::Event);
         let second = metrics.ledger.begin(DeliverySource::DelayQueue);

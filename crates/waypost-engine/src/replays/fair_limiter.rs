@@ -6,10 +6,10 @@ use tokio::sync::watch;
 use waypost_core::replay::{ReplayId, may_start_request};
 
 /// Notifies waiting tasks when a request ends.
-pub(super) struct FairLimiter(watch::Sender<State>);
+pub(super) struct FairLimiter(watch::Sender<LimiterState>);
 
 #[derive(Default)]
-struct State {
+struct LimiterState {
     /// The number of requests in flight of each running replay.
     running: HashMap<ReplayId, usize>,
 }
@@ -28,7 +28,7 @@ pub(super) struct RequestGuard<'a> {
 
 impl FairLimiter {
     pub(super) fn new() -> Self {
-        Self(watch::Sender::new(State::default()))
+        Self(watch::Sender::new(LimiterState::default()))
     }
 
     /// Adds a running replay, which gets a share.

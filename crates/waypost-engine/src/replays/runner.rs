@@ -4,10 +4,10 @@
 //! wakeup message ▶ time slice: sends letters batch by batch ▶ publishes the next wakeup ▶ acknowledges the message
 //! ```
 //!
-//! The results of a batch are recorded in the dead-letter log before the next batch begins. If a worker dies, at most
-//! the batch in flight is sent again: the broker redelivers the message to another worker, which continues after the
-//! last record. Wakeup messages may be duplicated or lost. A replay that runs here is not started twice, and a stalled
-//! replay gets a new wakeup.
+//! The results of a batch are recorded in the dead-letter stream before the next batch begins. If a worker dies, at
+//! most the batch in flight is sent again: the broker redelivers the message to another worker, which continues after
+//! the last record. Wakeup messages may be duplicated or lost. A replay that runs here is not started twice, and a
+//! stalled replay gets a new wakeup.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -41,10 +41,10 @@ use crate::dead_letters::DeadLetterError;
 use crate::worker::consumer_status::ConsumerStatus;
 use crate::worker::{DeliveryError, Worker};
 
-/// The most unacknowledged messages: more than replays run at once. Each replay has one, and briefly two.
+/// Maximum number of unacknowledged messages: more than replays run at once. Each replay has one, and briefly two.
 const PREFETCH: u16 = 256;
 
-/// The most requests in flight of a replay without a rate.
+/// Maximum number of requests in flight of a replay without a rate.
 const REQUESTS_PER_REPLAY: usize = 16;
 
 /// How long the runner works on one message before it publishes the next one. The broker takes a message back after
@@ -86,11 +86,11 @@ enum ReplayError {
     DeadLetters(#[from] DeadLetterError),
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
-    #[error("this worker has not read the replay's latest records from the dead-letter log")]
+    #[error("this worker has not read the replay's latest records from the dead-letter stream")]
     Behind,
     #[error("the replay has letters to send, but they are not found")]
     MissingLetters,
-    #[error("the replay panicked; see the log for the place")]
+    #[error("the replay panicked: see the log for the location")]
     Panicked,
 }
 
@@ -228,8 +228,8 @@ impl Runner {
         ReplayWakeup { replay, read_to }: &ReplayWakeup,
         stop: &CancellationToken,
     ) -> Result<(), ReplayError> {
-        // Reads the records of the worker that ran the replay before. A new log never reaches that offset, and does not
-        // have the replay.
+        // Reads the records of the worker that ran the replay before. A new stream never reaches that offset, and does
+        // not have the replay.
         let caught_up =
             self.replays.dead_letters.wait_until(|view| Ok(view.position()?.is_some_and(|at| at.offset >= *read_to)));
         match timeout(CATCH_UP_TIMEOUT, caught_up).await {
@@ -240,7 +240,7 @@ impl Runner {
         let end = Instant::now() + TIME_SLICE;
         loop {
             let Some(progress) = self.replays.dead_letters.view.replay_progress(replay)? else {
-                tracing::warn!(%replay, "replay dropped: not in the dead-letter log any more");
+                tracing::warn!(%replay, "replay dropped: no longer in the dead-letter stream");
                 return Ok(());
             };
             let Some(limit) = progress.next_batch_size() else {
@@ -410,7 +410,7 @@ impl Runner {
         Ok(ReplayOutcome::Requeued)
     }
 
-    /// Appends a record to the dead-letter log. The replay waits while the log can't be written, because letters
+    /// Appends a record to the dead-letter stream. The replay waits while the stream can't be written, because letters
     /// without a recorded result would be sent again.
     async fn record(&self, record: DeadLetterRecord) -> Result<(), ReplayError> {
         loop {

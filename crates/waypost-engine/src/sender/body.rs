@@ -11,15 +11,15 @@ use waypost_core::request::RequestBody;
 pub(super) fn to_reqwest_body(body: RequestBody) -> reqwest::Body {
     match body.into_parts() {
         [own, shared] if shared.is_empty() => own.into(),
-        parts => reqwest::Body::wrap(Parts { left: parts.map(Some) }),
+        parts => reqwest::Body::wrap(BodyParts { left: parts.map(Some) }),
     }
 }
 
-struct Parts {
+struct BodyParts {
     left: [Option<Bytes>; 2],
 }
 
-impl Body for Parts {
+impl Body for BodyParts {
     type Data = Bytes;
     type Error = Infallible;
 

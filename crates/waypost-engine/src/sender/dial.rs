@@ -17,7 +17,7 @@ use url::{Host, Url};
 use waypost_core::outcome::Cause;
 
 use super::resolver::{GuardedResolver, ResolveError};
-use super::stream::Stream;
+use super::socket::Socket;
 
 /// If an address has not answered after this time, the next one is tried concurrently.
 const NEXT_ADDRESS_DELAY: Duration = Duration::from_millis(300);
@@ -80,7 +80,7 @@ impl Dialer {
     }
 
     /// Connects to the host of a URL at an address that the egress rules permit.
-    pub(super) async fn dial(&self, url: &Url) -> Result<Stream, DialError> {
+    pub(super) async fn dial(&self, url: &Url) -> Result<Socket, DialError> {
         let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
             return Err(DialError::NoHost);
         };
@@ -98,7 +98,7 @@ impl Dialer {
         // A request is written in one go, so Nagle's algorithm would only delay it.
         let _ = stream.set_nodelay(true);
         if url.scheme() != "https" {
-            return Ok(Stream::Plain(stream));
+            return Ok(Socket::Plain(stream));
         }
         let name = match host {
             Host::Domain(name) => ServerName::try_from(name.to_owned()).map_err(|_| DialError::NoHost)?,
@@ -106,7 +106,7 @@ impl Dialer {
             Host::Ipv6(address) => ServerName::from(IpAddr::V6(address)),
         };
         let stream = Box::pin(self.tls.connect(name, stream)).await.map_err(DialError::Tls)?;
-        Ok(Stream::Tls(Box::new(stream)))
+        Ok(Socket::Tls(Box::new(stream)))
     }
 }
 
@@ -128,7 +128,7 @@ fn interleave_families(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 }
 
 /// Connects to an address. While too many files are open, it tries again until the caller gives up, because that is not
-/// the receiver's fault.
+/// an error of the receiver.
 async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     loop {
         match TcpStream::connect(address).await {

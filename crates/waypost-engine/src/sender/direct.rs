@@ -1,5 +1,5 @@
 //! Sends requests directly to receivers, over HTTP/1.1. A connection carries one request at a time. It returns to the
-//! pool only if the answer has ended as its framing says.
+//! pool only if the response body is complete and nothing follows it.
 
 use std::io::{self, Write as _};
 use std::ops::Range;
@@ -9,15 +9,15 @@ use std::time::Duration;
 use http::{HeaderMap, Method, header};
 use tokio::time::{Instant, timeout_at};
 use url::{Position, Url};
-use waypost_core::outcome::{Cause, Reply};
+use waypost_core::outcome::{Cause, SendResult};
 use waypost_core::request::RequestBody;
 
-use super::answer::{BodyReader, Framing, Head, HeadReader, NotHttp, Reuse};
 use super::dial::{Dialer, is_tls_error};
 use super::pool::{Connection, Pool};
-use super::stream::{Exchange, Stream};
+use super::response::{BodyReader, Framing, HeadReader, NotHttp, ResponseHead, Reuse};
+use super::socket::{Exchange, Socket};
 use super::timing::{RequestClock, time_connect};
-use super::{ANSWER_BYTES_KEPT, ANSWER_BYTES_READ, failure};
+use super::{RESPONSE_BYTES_KEPT, RESPONSE_BYTES_READ, failure};
 
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 
@@ -30,12 +30,12 @@ pub(super) struct DirectClient {
     connect_timeout: Duration,
 }
 
-/// Why an exchange has no answer.
-enum NoAnswer {
+/// Why an exchange has no response.
+enum NoResponse {
     /// The connection ended before the first byte.
-    ClosedBeforeAnswer(io::Error),
+    ClosedBeforeResponse(io::Error),
     /// The connection ended before the status line was complete.
-    ClosedWithinAnswer(io::Error),
+    ClosedWithinResponse(io::Error),
     NotHttp(NotHttp),
     TimedOut,
 }
@@ -45,8 +45,8 @@ impl DirectClient {
         Self { dialer, pool: Arc::default(), connect_timeout }
     }
 
-    /// Posts a body. If a reused connection ends before the first byte of an answer, the receiver has most likely
-    /// closed it while it was idle. The request is then sent once more, on a new connection.
+    /// Posts a body. If a reused connection ends before the first byte of a response, the receiver has most likely
+    /// closed it while it was idle. The request is then sent again, on a new connection.
     pub(super) async fn post(
         &self,
         url: &Url,
@@ -54,54 +54,56 @@ impl DirectClient {
         body: RequestBody,
         deadline: Instant,
         clock: &RequestClock,
-    ) -> Reply {
+    ) -> SendResult {
         let [own, shared] = body.into_parts();
         let mut head_and_own = encode_head(&Method::POST, url, headers, own.len() + shared.len());
         head_and_own.extend_from_slice(&own);
         let request = [head_and_own.as_slice(), &shared];
         if let Some(connection) = self.pool.take(origin(url)) {
             match self.exchange(connection, url, request, deadline, clock).await {
-                Err(NoAnswer::ClosedBeforeAnswer(_)) => clock.record_resend(),
-                result => return result.unwrap_or_else(|no_answer| no_answer.into_reply(clock)),
+                Err(NoResponse::ClosedBeforeResponse(_)) => clock.record_resend(),
+                result => return result.unwrap_or_else(|no_answer| no_answer.into_send_result(clock)),
             }
         }
         match self.dial(url, deadline, clock).await {
             Ok(stream) => {
                 let result = self.exchange(Connection::new(stream), url, request, deadline, clock).await;
-                result.unwrap_or_else(|no_answer| no_answer.into_reply(clock))
+                result.unwrap_or_else(|no_answer| no_answer.into_send_result(clock))
             }
-            Err(reply) => reply,
+            Err(send_result) => send_result,
         }
     }
 
     /// Sends a HEAD request on a new connection.
-    pub(super) async fn head(&self, url: &Url, deadline: Instant, clock: &RequestClock) -> Reply {
+    pub(super) async fn head(&self, url: &Url, deadline: Instant, clock: &RequestClock) -> SendResult {
         let request = encode_head(&Method::HEAD, url, &HeaderMap::new(), 0);
         let mut stream = match self.dial(url, deadline, clock).await {
             Ok(stream) => stream,
-            Err(reply) => return reply,
+            Err(send_result) => return send_result,
         };
         match read_head(&mut Exchange::begin(&mut stream, [&request, &[]]), &mut vec![0; READ_BUFFER_BYTES], deadline)
             .await
         {
-            Ok((Head { status, retry_after, .. }, _)) => Reply::Answer { status, retry_after, body: Vec::new() },
-            Err(no_answer) => no_answer.into_reply(clock),
+            Ok((ResponseHead { status, retry_after, .. }, _)) => {
+                SendResult::Response { status, retry_after, body: Vec::new() }
+            }
+            Err(no_answer) => no_answer.into_send_result(clock),
         }
     }
 
-    async fn dial(&self, url: &Url, deadline: Instant, clock: &RequestClock) -> Result<Stream, Reply> {
+    async fn dial(&self, url: &Url, deadline: Instant, clock: &RequestClock) -> Result<Socket, SendResult> {
         let limit = deadline.min(Instant::now() + self.connect_timeout);
         match timeout_at(limit, time_connect(self.dialer.dial(url))).await {
             Ok(result) => result.map_err(|error| failure(error.cause(), error.to_string())),
-            Err(_) if limit == deadline => Err(Reply::TimedOut { phase: clock.phase() }),
+            Err(_) if limit == deadline => Err(SendResult::TimedOut { phase: clock.phase() }),
             Err(_) => {
                 let error = "no connection within endpoint.connectTimeout".to_owned();
-                Err(Reply::NotConnected { phase: clock.phase(), error })
+                Err(SendResult::NotConnected { phase: clock.phase(), error })
             }
         }
     }
 
-    /// Writes a request and reads its answer. After a status, errors of the body are ignored.
+    /// Writes a request and reads its response. After a status, errors of the body are ignored.
     async fn exchange(
         &self,
         mut connection: Connection,
@@ -109,13 +111,13 @@ impl DirectClient {
         request: [&[u8]; 2],
         deadline: Instant,
         clock: &RequestClock,
-    ) -> Result<Reply, NoAnswer> {
+    ) -> Result<SendResult, NoResponse> {
         let mut buffer = vec![0; READ_BUFFER_BYTES];
         let mut exchange = Exchange::begin(&mut connection.stream, request);
         let (head, body_start) = read_head(&mut exchange, &mut buffer, deadline).await?;
         clock.record_first_byte();
 
-        let mut body = BodyReader::new(head.framing, ANSWER_BYTES_KEPT);
+        let mut body = BodyReader::new(head.framing, RESPONSE_BYTES_KEPT);
         let mut read = body_start.len();
         let mut surplus = read - body.push(&buffer[body_start]);
         let body_deadline = match head.framing {
@@ -123,7 +125,7 @@ impl DirectClient {
             Framing::Length(_) | Framing::Chunked | Framing::UntilClose => deadline,
         };
         while !body.is_over()
-            && read < ANSWER_BYTES_READ
+            && read < RESPONSE_BYTES_READ
             && let Ok(Ok(bytes @ 1..)) = timeout_at(body_deadline, exchange.read(&mut buffer)).await
         {
             read += bytes;
@@ -132,31 +134,31 @@ impl DirectClient {
         if head.reuse == Reuse::Allowed && body.is_complete() && surplus == 0 && exchange.is_sent() {
             self.pool.put(origin(url), connection);
         }
-        Ok(Reply::Answer { status: head.status, retry_after: head.retry_after, body: body.into_kept() })
+        Ok(SendResult::Response { status: head.status, retry_after: head.retry_after, body: body.into_kept() })
     }
 }
 
-/// Reads an answer up to its body. Returns the head, and the range of `buffer` with the first bytes after it.
+/// Reads a response up to its body. Returns the head, and the range of `buffer` with the first bytes after it.
 async fn read_head(
     exchange: &mut Exchange<'_>,
     buffer: &mut [u8],
     deadline: Instant,
-) -> Result<(Head, Range<usize>), NoAnswer> {
+) -> Result<(ResponseHead, Range<usize>), NoResponse> {
     let mut reader = HeadReader::default();
-    let mut no_answer: fn(io::Error) -> NoAnswer = NoAnswer::ClosedBeforeAnswer;
+    let mut no_answer: fn(io::Error) -> NoResponse = NoResponse::ClosedBeforeResponse;
     let end = loop {
         let error = match timeout_at(deadline, exchange.read(buffer)).await {
             Ok(Ok(bytes @ 1..)) => {
-                no_answer = NoAnswer::ClosedWithinAnswer;
+                no_answer = NoResponse::ClosedWithinResponse;
                 match reader.push(&buffer[..bytes]) {
                     Ok(Some((head, used))) => return Ok((head, used..bytes)),
                     Ok(None) => continue,
-                    Err(error) => return Err(NoAnswer::NotHttp(error)),
+                    Err(error) => return Err(NoResponse::NotHttp(error)),
                 }
             }
             Ok(Ok(0)) => no_answer(io::ErrorKind::UnexpectedEof.into()),
             Ok(Err(error)) => no_answer(error),
-            Err(_) => NoAnswer::TimedOut,
+            Err(_) => NoResponse::TimedOut,
         };
         break error;
     };
@@ -166,25 +168,25 @@ async fn read_head(
     }
 }
 
-impl NoAnswer {
-    fn into_reply(self, clock: &RequestClock) -> Reply {
+impl NoResponse {
+    fn into_send_result(self, clock: &RequestClock) -> SendResult {
         match self {
-            Self::ClosedBeforeAnswer(error) | Self::ClosedWithinAnswer(error) if is_tls_error(&error) => {
+            Self::ClosedBeforeResponse(error) | Self::ClosedWithinResponse(error) if is_tls_error(&error) => {
                 failure(Cause::Tls, format!("TLS: {error}"))
             }
-            Self::ClosedBeforeAnswer(error) => {
-                failure(Cause::Reset, format!("the connection ended before an answer: {}", describe(&error)))
+            Self::ClosedBeforeResponse(error) => {
+                failure(Cause::Reset, format!("the connection ended before a response: {}", describe(&error)))
             }
-            Self::ClosedWithinAnswer(error) => {
-                failure(Cause::Reset, format!("the connection ended during the answer: {}", describe(&error)))
+            Self::ClosedWithinResponse(error) => {
+                failure(Cause::Reset, format!("the connection ended during the response: {}", describe(&error)))
             }
             Self::NotHttp(error) => failure(Cause::Protocol, error.to_string()),
-            Self::TimedOut => Reply::TimedOut { phase: clock.phase() },
+            Self::TimedOut => SendResult::TimedOut { phase: clock.phase() },
         }
     }
 }
 
-/// TLS reports an error if the receiver closes without saying so in TLS. That is described like any other close.
+/// TLS reports an error if the receiver closes without a TLS close_notify. That is described like any other close.
 fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "the receiver closed it".to_owned(),

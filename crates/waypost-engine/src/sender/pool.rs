@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::stream::Stream;
+use super::socket::Socket;
 
 /// An idle connection is closed after this time, before most servers close it after a minute or more.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,12 +35,12 @@ enum SweeperState {
 }
 
 pub(super) struct Connection {
-    pub(super) stream: Stream,
+    pub(super) stream: Socket,
     opened: Instant,
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream) -> Self {
+    pub(super) fn new(stream: Socket) -> Self {
         Self { stream, opened: Instant::now() }
     }
 }
@@ -126,7 +126,7 @@ mod tests {
         for (age, is_used) in [(Duration::ZERO, true), (MAX_CONNECTION_AGE, false)] {
             let stream = TcpStream::connect(address).await.expect("a connection");
             let opened = Instant::now().checked_sub(age).expect("a time");
-            pool.put("origin", Connection { stream: Stream::Plain(stream), opened });
+            pool.put("origin", Connection { stream: Socket::Plain(stream), opened });
             assert_eq!(pool.take("origin").is_some(), is_used, "{age:?}");
         }
     }

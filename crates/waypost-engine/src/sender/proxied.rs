@@ -9,16 +9,16 @@ use reqwest::{Certificate, Client, Proxy, StatusCode, Url, redirect};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret as _, SecretString};
 use waypost_core::egress::{EgressError, EgressRules};
-use waypost_core::outcome::{Cause, Reply};
+use waypost_core::outcome::{Cause, SendResult};
 use waypost_core::request::RequestBody;
 
 use super::body;
 use super::pool::IDLE_TIMEOUT;
 use super::resolver::{GuardedResolver, Unresolved};
 use super::timing::{RequestClock, TimingLayer};
-use super::{ANSWER_BYTES_KEPT, ANSWER_BYTES_READ, SenderError, failure};
+use super::{RESPONSE_BYTES_KEPT, RESPONSE_BYTES_READ, SenderError, failure};
 
-/// Header lines of an answer that are accepted. hyper reads at most 400 KiB of them.
+/// Header lines of a response that are accepted. hyper reads at most 400 KiB of them.
 const MAX_HEADERS: usize = 4096;
 
 #[derive(Clone)]
@@ -63,9 +63,14 @@ impl ProxiedClient {
         Ok(Self { client: client(usize::MAX).map_err(to_error)?, unpooled: client(0).map_err(to_error)? })
     }
 
-    /// Sends a request. If a reused connection ends without an answer, the request is sent once more, on a new
+    /// Sends a request. If a reused connection ends without a response, the request is sent again, on a new
     /// connection. `head` is the request without its body, because reqwest can't clone a body of two parts.
-    pub(super) async fn send(&self, head: reqwest::Request, body: Option<RequestBody>, clock: &RequestClock) -> Reply {
+    pub(super) async fn send(
+        &self,
+        head: reqwest::Request,
+        body: Option<RequestBody>,
+        clock: &RequestClock,
+    ) -> SendResult {
         let started = Instant::now();
         let request = || {
             let mut request = reqwest::Request::new(head.method().clone(), head.url().clone());
@@ -85,17 +90,17 @@ impl ProxiedClient {
         }
         match result {
             // Only for http endpoints. The tunnel to an https endpoint fails with an error instead.
-            Ok(answer) if answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => Reply::ProxyFailure {
+            Ok(answer) if answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => SendResult::ProxyFailure {
                 error: "the egress proxy (egress.proxy) requires credentials: add them to its URL".to_owned(),
             },
-            Ok(answer) => read_answer(answer).await,
+            Ok(answer) => read_response(answer).await,
             Err(error) if is_proxy_error(&error) => {
-                Reply::ProxyFailure { error: format!("the egress proxy (egress.proxy): {}", describe(&error)) }
+                SendResult::ProxyFailure { error: format!("the egress proxy (egress.proxy): {}", describe(&error)) }
             }
             Err(error) => match cause_of(&error) {
-                Cause::Timeout => Reply::TimedOut { phase: clock.phase() },
+                Cause::Timeout => SendResult::TimedOut { phase: clock.phase() },
                 Cause::Connect if error.is_timeout() => {
-                    Reply::NotConnected { phase: clock.phase(), error: describe(&error) }
+                    SendResult::NotConnected { phase: clock.phase(), error: describe(&error) }
                 }
                 cause => failure(cause, describe(&error)),
             },
@@ -115,22 +120,22 @@ fn is_proxy_error(error: &reqwest::Error) -> bool {
     is_tunnel_error || error.is_connect() && matches!(cause_of(error), Cause::Connect | Cause::Dns)
 }
 
-/// Reads the answer's body, so that the connection can be used again, and keeps the beginning. Errors of the body are
+/// Reads the response's body, so that the connection can be used again, and keeps the beginning. Errors of the body are
 /// ignored.
-async fn read_answer(mut answer: reqwest::Response) -> Reply {
+async fn read_response(mut answer: reqwest::Response) -> SendResult {
     let status = answer.status().as_u16();
     let header = answer.headers().get(http::header::RETRY_AFTER);
     let retry_after = header.and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut read = 0;
     let mut body = Vec::new();
-    while read < ANSWER_BYTES_READ
+    while read < RESPONSE_BYTES_READ
         && let Ok(Some(chunk)) = answer.chunk().await
     {
         read += chunk.len();
-        let remaining = ANSWER_BYTES_KEPT - body.len();
+        let remaining = RESPONSE_BYTES_KEPT - body.len();
         body.extend_from_slice(&chunk[..chunk.len().min(remaining)]);
     }
-    Reply::Answer { status, retry_after, body }
+    SendResult::Response { status, retry_after, body }
 }
 
 /// The error and its causes. An `io::Error` that wraps another error skips that error in its `source`, so the wrapped

@@ -1,4 +1,4 @@
-//! Tests of the sender against real sockets: answers, failures and their causes, timing.
+//! Tests of the sender against real sockets: responses, failures and their causes, timing.
 
 mod lenient;
 #[path = "../../../../tests/support/raw_receiver.rs"]
@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use waypost_core::egress::AllowRule;
 use waypost_core::egress::HttpUrls;
-use waypost_core::outcome::{Blame, Phase};
+use waypost_core::outcome::{Blame, RequestPhase};
 
 use super::*;
 use raw_receiver::RawReceiver;
@@ -38,7 +38,7 @@ fn request(url: &str) -> Request {
     Request { url: url.to_owned().into(), headers: http::HeaderMap::new(), body: b"{}".to_vec().into() }
 }
 
-async fn send(url: &str) -> Reply {
+async fn send(url: &str) -> SendResult {
     sender().send(request(url), Duration::from_millis(700), &Span::none()).await.0
 }
 
@@ -59,39 +59,39 @@ where
     port
 }
 
-async fn reply_to_answer(answer: &'static [u8]) -> Reply {
+async fn send_and_answer(answer: &'static [u8]) -> SendResult {
     let port = start_server(async move |mut stream| stream.write_all(answer).await.expect("written")).await;
     send(&format!("http://127.0.0.1:{port}/")).await
 }
 
 #[tokio::test]
 async fn status_retry_after_and_body_of_an_answer_are_read() {
-    let reply = reply_to_answer(b"HTTP/1.1 503 No\r\nretry-after: 7\r\ncontent-length: 4\r\n\r\nbusy").await;
+    let send_result = send_and_answer(b"HTTP/1.1 503 No\r\nretry-after: 7\r\ncontent-length: 4\r\n\r\nbusy").await;
     let retry_after = Some("7".to_owned());
-    assert_eq!(reply, Reply::Answer { status: 503, retry_after, body: b"busy".to_vec() });
+    assert_eq!(send_result, SendResult::Response { status: 503, retry_after, body: b"busy".to_vec() });
 }
 
 #[tokio::test]
 async fn redirects_are_not_followed() {
-    let reply =
-        reply_to_answer(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n").await;
-    assert_eq!(reply.cause(), Cause::Status3xx);
+    let send_result =
+        send_and_answer(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(send_result.cause(), Cause::Status3xx);
 }
 
 #[tokio::test]
 async fn a_status_counts_even_if_the_body_is_cut_or_never_ends() {
-    let reply = reply_to_answer(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this").await;
-    assert_eq!(reply.cause(), Cause::Ok);
+    let send_result = send_and_answer(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this").await;
+    assert_eq!(send_result.cause(), Cause::Ok);
     let endless = start_server(async move |mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
         while stream.write_all(&[b'x'; 1024]).await.is_ok() {}
     })
     .await;
     let started = Instant::now();
-    let Reply::Answer { status: 200, body, .. } = send(&format!("http://127.0.0.1:{endless}/")).await else {
-        panic!("no answer");
+    let SendResult::Response { status: 200, body, .. } = send(&format!("http://127.0.0.1:{endless}/")).await else {
+        panic!("no response");
     };
-    assert_eq!(body.len(), ANSWER_BYTES_KEPT);
+    assert_eq!(body.len(), RESPONSE_BYTES_KEPT);
     assert!(started.elapsed() < Duration::from_millis(600), "read until the timeout");
 }
 
@@ -114,10 +114,10 @@ async fn each_failure_has_its_cause() {
         ("http://10.0.0.1/".to_owned(), Cause::ForbiddenAddress),
         ("http://[fd00::1]/".to_owned(), Cause::ForbiddenAddress),
     ] {
-        let reply = send(&url).await;
-        assert_eq!(reply.cause(), cause, "{url}: {reply:?}");
+        let send_result = send(&url).await;
+        assert_eq!(send_result.cause(), cause, "{url}: {send_result:?}");
     }
-    assert_eq!(reply_to_answer(b"SSH-2.0-OpenSSH\r\n\r\n").await.cause(), Cause::Protocol);
+    assert_eq!(send_and_answer(b"SSH-2.0-OpenSSH\r\n\r\n").await.cause(), Cause::Protocol);
 }
 
 #[tokio::test]
@@ -130,8 +130,8 @@ async fn a_name_with_a_forbidden_address_is_forbidden() {
         extra_roots: Vec::new(),
     };
     let sender = Sender::new(settings).expect("a sender");
-    let (reply, _) = sender.send(request("http://localhost:1/"), Duration::from_secs(1), &Span::none()).await;
-    assert_eq!(reply.cause(), Cause::ForbiddenAddress, "{reply:?}");
+    let (send_result, _) = sender.send(request("http://localhost:1/"), Duration::from_secs(1), &Span::none()).await;
+    assert_eq!(send_result.cause(), Cause::ForbiddenAddress, "{send_result:?}");
 }
 
 #[tokio::test]
@@ -139,13 +139,13 @@ async fn a_timeout_names_the_phase_of_the_request() {
     // The system accepts connections, but no process answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let silent = silent.local_addr().expect("an address");
-    let answering = send(&format!("http://{silent}/")).await;
-    assert_eq!(answering, Reply::TimedOut { phase: Phase::Answering });
-    assert_eq!(answering.blame().map(Blame::as_str), Some("timeout_answering"));
+    let answer_timeout = send(&format!("http://{silent}/")).await;
+    assert_eq!(answer_timeout, SendResult::TimedOut { phase: RequestPhase::AwaitingResponse });
+    assert_eq!(answer_timeout.blame().map(Blame::as_str), Some("timeout_answering"));
     // Shorter than the connect timeout.
     let timeout = Duration::from_millis(200);
     let (connecting, _) = sender().send(request(&format!("https://{silent}/")), timeout, &Span::none()).await;
-    assert_eq!(connecting, Reply::TimedOut { phase: Phase::Connecting });
+    assert_eq!(connecting, SendResult::TimedOut { phase: RequestPhase::Connecting });
     assert!(connecting.error().is_some_and(|error| error.contains("connection was still being made")));
 }
 
@@ -153,9 +153,9 @@ async fn a_timeout_names_the_phase_of_the_request() {
 async fn a_connect_timeout_is_blamed_on_connecting() {
     // The connect timeout is shorter than the timeout of the request.
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let reply = send(&format!("https://{}/", silent.local_addr().expect("an address"))).await;
-    assert_eq!(reply.cause(), Cause::Connect, "{reply:?}");
-    assert_eq!(reply.blame().map(Blame::as_str), Some("timeout_connecting"), "{reply:?}");
+    let send_result = send(&format!("https://{}/", silent.local_addr().expect("an address"))).await;
+    assert_eq!(send_result.cause(), Cause::Connect, "{send_result:?}");
+    assert_eq!(send_result.blame().map(Blame::as_str), Some("timeout_connecting"), "{send_result:?}");
 }
 
 #[tokio::test]
@@ -163,15 +163,15 @@ async fn the_parts_of_a_request_are_measured() {
     let answer_each = async |mut stream: TcpStream| {
         let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
         let mut buffer = [0; 4096];
-        stream.write_all(answer).await.expect("an answer");
+        stream.write_all(answer).await.expect("a response");
         while stream.read(&mut buffer).await.is_ok_and(|bytes| bytes > 0) {
-            stream.write_all(answer).await.expect("an answer");
+            stream.write_all(answer).await.expect("a response");
         }
     };
     let url = format!("http://localhost:{}/", start_server(answer_each).await);
     let sender = sender();
-    let (reply, first) = sender.send(request(&url), Duration::from_secs(5), &Span::none()).await;
-    assert_eq!(reply.cause(), Cause::Ok, "{reply:?}");
+    let (send_result, first) = sender.send(request(&url), Duration::from_secs(5), &Span::none()).await;
+    assert_eq!(send_result.cause(), Cause::Ok, "{send_result:?}");
     assert!(first.resolve.is_some() && first.connect.is_some(), "{first:?}");
     assert!(first.first_byte.is_some(), "{first:?}");
     let (_, second) = sender.send(request(&url), Duration::from_secs(5), &Span::none()).await;
@@ -181,8 +181,8 @@ async fn the_parts_of_a_request_are_measured() {
 
 #[tokio::test]
 async fn an_error_does_not_contain_the_url() {
-    let Reply::Failure { error, .. } = send("http://127.0.0.1:1/path?token=secret").await else {
-        panic!("an answer");
+    let SendResult::Failure { error, .. } = send("http://127.0.0.1:1/path?token=secret").await else {
+        panic!("a response");
     };
     assert!(!error.contains("secret"), "{error}");
 }

@@ -1,5 +1,5 @@
-//! Measures the parts of a request, and knows the current part when the request times out. Through the egress proxy, a
-//! connection may be opened for one request and be used by another. Its time counts for the request for which it was
+//! Measures the phases of a request, and knows the current phase when the request times out. Through the egress proxy,
+//! a connection may be opened for one request and be used by another. Its time counts for the request for which it was
 //! opened.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::task::futures::TaskLocalFuture;
 use tower::{Layer, Service, ServiceExt as _};
 use tracing::{Instrument as _, Span};
-use waypost_core::outcome::{Phase, RequestTiming};
+use waypost_core::outcome::{RequestPhase, RequestTiming};
 
 use crate::spans;
 
@@ -22,29 +22,29 @@ tokio::task_local! {
 #[derive(Clone)]
 pub(super) struct RequestClock {
     started: Instant,
-    stages: Arc<Mutex<StageTimers>>,
+    phases: Arc<Mutex<PhaseTimers>>,
     /// The attempt's span. The spans of its connection are below it, whichever task opens the connection.
     span: Span,
 }
 
 #[derive(Clone, Copy, Default)]
-struct StageTimers {
-    resolve: StageTimer,
+struct PhaseTimers {
+    resolve: PhaseTimer,
     /// Includes `resolve`.
-    connect: StageTimer,
+    connect: PhaseTimer,
     /// Time from the start of the request.
     first_byte: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Default)]
-enum StageTimer {
+enum PhaseTimer {
     #[default]
     NotStarted,
     Running(Instant),
     Finished(Duration),
 }
 
-impl StageTimer {
+impl PhaseTimer {
     fn finish(&mut self) {
         if let Self::Running(started) = self {
             *self = Self::Finished(started.elapsed());
@@ -58,7 +58,7 @@ impl StageTimer {
 
 impl RequestClock {
     pub(super) fn start(span: Span) -> Self {
-        Self { started: Instant::now(), stages: Arc::default(), span }
+        Self { started: Instant::now(), phases: Arc::default(), span }
     }
 
     /// Runs a request, so that [`time_resolve`] and [`time_connect`] find this clock.
@@ -67,73 +67,73 @@ impl RequestClock {
     }
 
     pub(super) fn record_first_byte(&self) {
-        self.update(|stages| stages.first_byte = Some(self.started.elapsed()));
+        self.update(|phases| phases.first_byte = Some(self.started.elapsed()));
     }
 
-    /// Records in the span that the request is sent once more, on a new connection.
+    /// Records in the span that the request is sent again, on a new connection.
     pub(super) fn record_resend(&self) {
         spans::resent(&self.span);
     }
 
     /// Whether the request was sent over an existing connection.
     pub(super) fn is_connection_reused(&self) -> bool {
-        matches!(self.read().connect, StageTimer::NotStarted)
+        matches!(self.read().connect, PhaseTimer::NotStarted)
     }
 
-    /// The current part of the request.
-    pub(super) fn phase(&self) -> Phase {
-        let stages = self.read();
-        match (stages.resolve, stages.connect) {
-            (StageTimer::Running(_), _) => Phase::Resolving,
-            (_, StageTimer::Running(_)) => Phase::Connecting,
-            _ => Phase::Answering,
+    /// The current phase of the request.
+    pub(super) fn phase(&self) -> RequestPhase {
+        let phases = self.read();
+        match (phases.resolve, phases.connect) {
+            (PhaseTimer::Running(_), _) => RequestPhase::Resolving,
+            (_, PhaseTimer::Running(_)) => RequestPhase::Connecting,
+            _ => RequestPhase::AwaitingResponse,
         }
     }
 
     pub(super) fn timing(&self) -> RequestTiming {
-        let stages = self.read();
-        let (resolve, resolve_and_connect) = (stages.resolve.duration(), stages.connect.duration());
+        let phases = self.read();
+        let (resolve, resolve_and_connect) = (phases.resolve.duration(), phases.connect.duration());
         RequestTiming {
             resolve,
             connect: resolve_and_connect.map(|total| total.saturating_sub(resolve.unwrap_or_default())),
-            first_byte: stages.first_byte.map(|total| total.saturating_sub(resolve_and_connect.unwrap_or_default())),
+            first_byte: phases.first_byte.map(|total| total.saturating_sub(resolve_and_connect.unwrap_or_default())),
         }
     }
 
-    fn read(&self) -> StageTimers {
-        *self.stages.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> PhaseTimers {
+        *self.phases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn update(&self, change: impl FnOnce(&mut StageTimers)) {
-        change(&mut self.stages.lock().unwrap_or_else(PoisonError::into_inner));
+    fn update(&self, change: impl FnOnce(&mut PhaseTimers)) {
+        change(&mut self.phases.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-/// Runs a part of the current request in a span of its own, and measures it if there is a clock.
-async fn time_stage<F: Future>(
-    stage: fn(&mut StageTimers) -> &mut StageTimer,
+/// Runs a phase of the current request in a span of its own, and measures it if there is a clock.
+async fn time_phase<F: Future>(
+    phase: fn(&mut PhaseTimers) -> &mut PhaseTimer,
     span: fn(&Span) -> Span,
     work: F,
 ) -> F::Output {
     let clock = CLOCK.try_with(Clone::clone).ok();
     let span = clock.as_ref().map_or_else(Span::none, |clock| span(&clock.span));
-    let update = |change: fn(&mut StageTimer)| {
-        clock.iter().for_each(|clock: &RequestClock| clock.update(|stages| change(stage(stages))));
+    let update = |change: fn(&mut PhaseTimer)| {
+        clock.iter().for_each(|clock: &RequestClock| clock.update(|phases| change(phase(phases))));
     };
-    update(|timer| *timer = StageTimer::Running(Instant::now()));
+    update(|timer| *timer = PhaseTimer::Running(Instant::now()));
     let output = work.instrument(span).await;
-    update(StageTimer::finish);
+    update(PhaseTimer::finish);
     output
 }
 
 /// Measures the name resolution of the current request.
 pub(super) async fn time_resolve<F: Future>(resolve: F) -> F::Output {
-    time_stage(|stages| &mut stages.resolve, spans::dns, resolve).await
+    time_phase(|phases| &mut phases.resolve, spans::dns, resolve).await
 }
 
 /// Measures the connection of the current request.
 pub(super) async fn time_connect<F: Future>(connect: F) -> F::Output {
-    time_stage(|stages| &mut stages.connect, spans::connect, connect).await
+    time_phase(|phases| &mut phases.connect, spans::connect, connect).await
 }
 
 /// Measures the connections that reqwest opens.

@@ -18,23 +18,23 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use waypost_broker::BrokerError;
 use waypost_broker::acks::Acks;
+use waypost_broker::binding_probe::is_probe;
 use waypost_broker::connection::{self, ConnectionConfig, reconnect_delays};
-use waypost_broker::probe::is_probe;
 use waypost_broker::queue_stats;
-use waypost_broker::rotating_consumer::{DeliveryOrigin, ReceivedMessage, RotatingConsumer};
+use waypost_broker::rotating_consumer::{MessageSource, ReceivedMessage, RotatingConsumer};
 use waypost_broker::subscription::Message;
-use waypost_broker::topology::{MAX_RETURNS, Topology};
+use waypost_broker::topology::{MAX_REQUEUES, Topology};
 
 use super::Worker;
-use super::consumer_status::{ConsumerStatus, MessageGuard, Phase};
+use super::consumer_status::{ConsumerPhase, ConsumerStatus, MessageGuard};
 use super::memory_budget::MemoryBudget;
-use super::queue::Queue;
+use super::queue::ConsumedQueue;
 use super::retry_throttle::RetryThrottle;
 use crate::campaigns::Campaigns;
-use crate::campaigns::hold::LogStatus;
+use crate::campaigns::hold::StreamStatus;
 use crate::view_sync::{FollowError, Follower, SyncState, watch};
 
-/// A message that could not be settled is held this long before it is returned. Otherwise a short failure of Waypost
+/// A message that could not be settled is held this long before it is requeued. Otherwise a short failure of Waypost
 /// would use up the number of times that the broker delivers a message.
 const REQUEUE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -84,7 +84,7 @@ impl Consumer {
                 Err(error) => error,
             };
             self.follower.record_error(&error);
-            self.status.set_phase(Phase::Connecting { error: error.to_string() });
+            self.status.set_phase(ConsumerPhase::Connecting { error: error.to_string() });
             let delay = delays.next_backoff().unwrap_or(delays.max_interval);
             tracing::warn!(%error, ?delay, "not consuming, reconnecting");
             tokio::select! {
@@ -107,7 +107,7 @@ impl Consumer {
             self.topology.declare(&connection).await?;
             let queues = self.topology.event_queues(&connection).await?;
             *declared = true;
-            self.status.set_phase(Phase::CatchingUp);
+            self.status.set_phase(ConsumerPhase::CatchingUp);
             let log = self.campaigns.open(&connection).await?;
             Ok::<_, FollowError>((connection, queues, log))
         };
@@ -124,7 +124,7 @@ impl Consumer {
                 match watch(&self.follower, &connection, &campaigns, || self.worker.store.position()).await {
                     // The stream is being compared with the view, so the follower makes no progress.
                     Err(FollowError::Stalled { .. })
-                        if !matches!(*self.campaigns.log_status().borrow(), LogStatus::Following) => {}
+                        if !matches!(*self.campaigns.stream_status().borrow(), StreamStatus::Following) => {}
                     result => break result,
                 }
             }
@@ -152,10 +152,10 @@ impl Consumer {
             delays.reset();
             self.worker.metrics.broker_connected.set(1);
             self.follower.record_progress();
-            self.status.set_phase(Phase::Consuming);
+            self.status.set_phase(ConsumerPhase::Consuming);
             tracing::info!(?queues, window = self.window, "consuming");
-            let events = events.into_iter().map(|events| self.consume(events, Queue::Events, &pause, stop));
-            tokio::try_join!(try_join_all(events), self.consume(retries, Queue::Retries, &pause, stop))
+            let events = events.into_iter().map(|events| self.consume(events, ConsumedQueue::Events, &pause, stop));
+            tokio::try_join!(try_join_all(events), self.consume(retries, ConsumedQueue::Retries, &pause, stop))
         };
         let depths = queue_stats::watch(&connection, names, &queues, |queue, depth| {
             self.worker.metrics.set_queue_depth(queue, depth.messages);
@@ -193,11 +193,12 @@ impl Consumer {
         Ok(end)
     }
 
-    /// Consumes a queue until `pause`, then finishes the messages in flight. `stop` is cancelled too if the worker stops.
+    /// Consumes a queue until `pause`, then finishes the messages in flight. `stop` is cancelled too if the worker
+    /// stops.
     async fn consume(
         &self,
         mut messages: RotatingConsumer<'_>,
-        queue: Queue,
+        queue: ConsumedQueue,
         pause: &CancellationToken,
         stop: &CancellationToken,
     ) -> Result<(), BrokerError> {
@@ -206,11 +207,11 @@ impl Consumer {
         loop {
             tokio::select! {
                 received = messages.next() => {
-                    let ReceivedMessage { message, acks, origin } = received?;
-                    if origin == DeliveryOrigin::Recovered {
+                    let ReceivedMessage { message, acks, source } = received?;
+                    if source == MessageSource::Recovered {
                         self.worker.metrics.messages_recovered.inc();
                     }
-                    if queue == Queue::Events && is_probe(&message.body) {
+                    if queue == ConsumedQueue::Events && is_probe(&message.body) {
                         // A probe is not an event. Counting it as progress would hide that messages hang.
                         acks.acknowledge(message.tag);
                         continue;
@@ -227,18 +228,14 @@ impl Consumer {
             // Removes tasks that have ended. Waiting for them would wake this task up for each one.
             while tasks.try_join_next().is_some() {}
         }
-        self.status.set_phase(if stop.is_cancelled() { Phase::Draining } else { Phase::CatchingUp });
+        self.status.set_phase(if stop.is_cancelled() { ConsumerPhase::Draining } else { ConsumerPhase::CatchingUp });
         tracing::info!(?queue, in_flight = tasks.len(), grace = ?self.grace, "draining, finishing messages in flight");
         let finish = async {
             messages.cancel().await;
             while tasks.join_next().await.is_some() {}
         };
         if timeout(self.grace, finish).await.is_err() {
-            tracing::warn!(
-                ?queue,
-                returned = tasks.len(),
-                "drain timed out, unfinished messages returned to the broker"
-            );
+            tracing::warn!(?queue, returned = tasks.len(), "drain timed out, unacknowledged messages requeued");
         }
         tasks.shutdown().await;
         messages.finish().await;
@@ -262,33 +259,34 @@ struct MessageContext {
 }
 
 /// Processes a message. Acknowledges it once its outcome is durable, else requeues it.
-async fn settle(worker: Arc<Worker>, queue: Queue, mut message: Message, acks: Acks, context: MessageContext) {
+async fn settle(worker: Arc<Worker>, queue: ConsumedQueue, mut message: Message, acks: Acks, context: MessageContext) {
     let tag = message.tag;
     match queue {
-        Queue::Events => context.retry_throttle.event_started(),
-        Queue::Retries => context.retry_throttle.wait_for_turn().await,
+        ConsumedQueue::Events => context.retry_throttle.event_started(),
+        ConsumedQueue::Retries => context.retry_throttle.wait_for_turn().await,
     }
     let _memory = context.memory_budget.acquire_for_message(queue, &message.body).await;
     let process = async {
         match queue {
-            _ if message.returns >= MAX_RETURNS => worker.dead_letter_poison(queue, &mut message).await,
-            Queue::Events => worker.handle_event(&mut message).await,
-            Queue::Retries => worker.handle_retry(&mut message).await,
+            _ if message.requeues >= MAX_REQUEUES => worker.dead_letter_poison(queue, &mut message).await,
+            ConsumedQueue::Events => worker.handle_event(&mut message).await,
+            ConsumedQueue::Retries => worker.handle_retry(&mut message).await,
         }
     };
     match AssertUnwindSafe(process).catch_unwind().await {
         Ok(Ok(())) => {
             context.guard.settled();
-            if queue == Queue::Retries {
-                worker.metrics.ledger.taken_from_ladder.inc();
+            if queue == ConsumedQueue::Retries {
+                worker.metrics.ledger.taken_from_delay_queues.inc();
             }
             return acks.acknowledge(tag);
         }
         Ok(Err(error)) => {
-            tracing::error!(?queue, %error, "message not settled, returning it to the broker")
+            tracing::error!(?queue, %error, "message not settled, will requeue")
         }
-        // The panic has logged its location. A message that always panics is dead-lettered after `MAX_RETURNS` returns.
-        Err(_) => tracing::error!(?queue, "message processing panicked, returning it to the broker"),
+        // The panic has logged its location. A message that always panics is dead-lettered after it was requeued
+        // `MAX_REQUEUES` times.
+        Err(_) => tracing::error!(?queue, "message processing panicked, will requeue"),
     }
     tokio::time::sleep(REQUEUE_PAUSE).await;
     acks.requeue(tag);

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Phase {
+pub enum ConsumerPhase {
     Connecting {
         /// Why the last connection was lost or could not be made.
         error: String,
@@ -27,10 +27,10 @@ pub enum Phase {
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct ConsumerStatus(Arc<State>);
+pub struct ConsumerStatus(Arc<ConsumerState>);
 
-struct State {
-    phase: RwLock<Phase>,
+struct ConsumerState {
+    phase: RwLock<ConsumerPhase>,
     in_flight: AtomicUsize,
     /// Messages that are ready in each consumed queue, as last read.
     ready: Mutex<BTreeMap<String, u32>>,
@@ -43,8 +43,8 @@ struct State {
 
 impl Default for ConsumerStatus {
     fn default() -> Self {
-        Self(Arc::new(State {
-            phase: RwLock::new(Phase::Connecting { error: "just started".to_owned() }),
+        Self(Arc::new(ConsumerState {
+            phase: RwLock::new(ConsumerPhase::Connecting { error: "just started".to_owned() }),
             in_flight: AtomicUsize::new(0),
             ready: Mutex::default(),
             started: Instant::now(),
@@ -55,7 +55,7 @@ impl Default for ConsumerStatus {
 }
 
 impl ConsumerStatus {
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> ConsumerPhase {
         self.0.phase.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -94,8 +94,8 @@ impl ConsumerStatus {
         ready.insert(queue.to_owned(), messages);
     }
 
-    pub(super) fn set_phase(&self, phase: Phase) {
-        if phase == Phase::Consuming {
+    pub(super) fn set_phase(&self, phase: ConsumerPhase) {
+        if phase == ConsumerPhase::Consuming {
             // Numbers from before the connection are outdated.
             self.0.ready().clear();
             self.0.record_progress();
@@ -112,7 +112,7 @@ impl ConsumerStatus {
     }
 }
 
-impl State {
+impl ConsumerState {
     fn ready(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,7 +124,7 @@ impl State {
 }
 
 /// A message in flight.
-pub(super) struct MessageGuard(Arc<State>);
+pub(super) struct MessageGuard(Arc<ConsumerState>);
 
 impl MessageGuard {
     /// Records that the message was settled. Requeuing does not count as progress.

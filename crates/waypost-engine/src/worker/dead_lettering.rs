@@ -9,8 +9,8 @@ use waypost_core::dead_letter::removed::{Removal, RemovedMessage};
 use waypost_core::reason::DeadLetterReason;
 use waypost_core::violation::Violation;
 
-use super::queue::Queue;
-use super::{DeliveryError, Worker, close_account, delivery_log, new_message};
+use super::queue::ConsumedQueue;
+use super::{DeliveryError, Worker, delivery_log, finish_guard, new_message};
 use crate::metrics::ledger::DeliverySource;
 use crate::spans;
 
@@ -27,18 +27,22 @@ impl Worker {
         delivery_log::malformed(&letter, message);
         let letter = DeadLetter { message_id: message.message_id.clone(), trace: message.trace.clone(), ..letter };
         let letter = match &message.replay {
-            Some(link) => letter.with_replay(link.clone()),
+            Some(replay_ref) => letter.with_replay(replay_ref.clone()),
             None => letter,
         };
         self.publish_dead_letter(&letter).await
     }
 
-    /// Dead-letters a message that was returned too often. Each delivery of a message becomes a dead letter.
-    pub(super) async fn dead_letter_poison(&self, queue: Queue, message: &mut Message) -> Result<(), DeliveryError> {
+    /// Dead-letters a message that was requeued too often. Each delivery of a message becomes a dead letter.
+    pub(super) async fn dead_letter_poison(
+        &self,
+        queue: ConsumedQueue,
+        message: &mut Message,
+    ) -> Result<(), DeliveryError> {
         let (now, retries) = (Utc::now(), self.names.retries());
         let queue = match queue {
-            Queue::Events => self.names.events(),
-            Queue::Retries => retries.clone(),
+            ConsumedQueue::Events => self.names.events(),
+            ConsumedQueue::Retries => retries.clone(),
         };
         let message = RemovedMessage {
             removal: Removal { queue, reason: DeadLetterReason::Poison, at: Some(now) },
@@ -54,7 +58,7 @@ impl Worker {
                 if result.is_ok() {
                     self.metrics.record_dead();
                 }
-                close_account(guard, result)?;
+                finish_guard(guard, result)?;
             } else {
                 self.publish_dead_letter(&letter).await?;
             }

@@ -8,7 +8,7 @@ use waypost_broker::subscription::Message;
 use waypost_core::dead_letter::DeadLetter;
 use waypost_core::endpoint::ParkReason;
 use waypost_core::event::StepEvent;
-use waypost_core::outcome::{Blame, Reply};
+use waypost_core::outcome::{Blame, SendResult};
 use waypost_core::replay::ReplayId;
 use waypost_core::{Delivery, TraceContext, timestamp};
 
@@ -59,7 +59,7 @@ pub(super) fn delivered(delivery: &Delivery, duration: Duration, ended_at: DateT
 /// `then` is when the next attempt is due, or the reason of the dead letter.
 pub(super) fn failed(
     delivery: &Delivery,
-    reply: &Reply,
+    send_result: &SendResult,
     duration: Duration,
     outcome: AttemptOutcome,
     then: &str,
@@ -70,8 +70,8 @@ pub(super) fn failed(
         info,
         delivery,
         attempt = delivery.attempts_made,
-        cause = reply.cause().as_str(),
-        blame = reply.blame().map(Blame::as_str),
+        cause = send_result.cause().as_str(),
+        blame = send_result.blame().map(Blame::as_str),
         status = last.and_then(|attempt| attempt.status),
         error = last.and_then(|attempt| attempt.error.as_deref()),
         ms = milliseconds(duration),
@@ -82,11 +82,11 @@ pub(super) fn failed(
     );
 }
 
-/// Logged before the dead letter is written. The faults name fields and repeat no values.
+/// Logged before the dead letter is written. The errors name fields and repeat no values.
 pub(super) fn malformed(letter: &DeadLetter, message: &Message) {
     tracing::warn!(
         target: TARGET,
-        letter = %letter.id, fault = letter.errors.first().map(ToString::to_string), faults = letter.errors.len(),
+        letter = %letter.id, error = letter.errors.first().map(ToString::to_string), errors = letter.errors.len(),
         bytes = message.body.len(), message_id = message.message_id, trace = trace_id(message.trace.as_ref()),
         "malformed message dead-lettered"
     );

@@ -16,11 +16,11 @@ use waypost_core::campaign::Webhook;
 use waypost_core::endpoint::concurrency_limiter::{ConcurrencyLimiter, Limits};
 use waypost_core::endpoint::receiver::Receiver;
 use waypost_core::endpoint::{
-    Admission, AdmissionRequest, AdmissionToken, AskRound, EndpointStats, Ladder, Lane, Origin, ParkReason, Queue,
-    ReceiverKey, SlowLane, Source,
+    Admission, AdmissionRequest, AdmissionToken, AskRound, EndpointStats, LatencyClass, Origin, ParkReason, Parking,
+    ReceiverKey, SlowBudget, Source, WaitList,
 };
 use waypost_core::ids::WebhookId;
-use waypost_core::outcome::Reply;
+use waypost_core::outcome::SendResult;
 
 /// If there are more receivers, the least recently used ones are evicted. An evicted receiver starts without a history.
 const MAX_RECEIVERS: usize = 10_000;
@@ -123,21 +123,21 @@ impl EndpointRegistry {
         self.0.workers.store(workers.max(previous).max(1), Ordering::Relaxed);
     }
 
-    /// Asks to send a request. Waits a moment if the request may soon be sent. `ladder` says whether the delivery can
+    /// Asks to send a request. Waits a moment if the request may soon be sent. `parking` says whether the delivery can
     /// be parked. `jitter`, a number in 0..1, spreads the times at which parked deliveries come back.
     pub async fn admit(
         &self,
         webhook: &Webhook,
         source: Source,
-        ladder: impl Fn() -> Ladder,
+        parking: impl Fn() -> Parking,
         jitter: f64,
     ) -> AdmissionOutcome {
         let slot = self.0.slot(webhook.url.receiver_key());
         let limits_of_webhook = self.0.webhook_limits(webhook).map(|limits| (&webhook.id, limits));
         let ask = |round| {
-            let (limits, slow_lane) = (**self.0.limits.load(), self.0.slow_lane());
+            let (limits, slow_budget) = (**self.0.limits.load(), self.0.slow_budget());
             let webhook = limits_of_webhook;
-            let request = AdmissionRequest { webhook, limits, slow_lane, round, source, ladder: ladder(), jitter };
+            let request = AdmissionRequest { webhook, limits, slow_budget, round, source, parking: parking(), jitter };
             slot.admit(&request, self.0.now())
         };
         let admitted = |token| AdmissionOutcome::Admitted(self.0.permit(&slot, token));
@@ -159,7 +159,7 @@ impl EndpointRegistry {
                 Admission::Refused(_) => return AdmissionOutcome::Refused,
                 Admission::Wait(max_wait, queue) => (max_wait, queue),
             };
-            if queue != waiter.queue {
+            if queue != waiter.wait_list {
                 waiter = SlotWaiter::new(&slot, queue, &webhook.id);
                 continue;
             }
@@ -170,12 +170,12 @@ impl EndpointRegistry {
         }
     }
 
-    /// Records the reply to a request that was not admitted here. A receiver that is not in the registry is not added.
-    pub fn record(&self, webhook: &Webhook, reply: &Reply, at: DateTime<Utc>) {
+    /// Records the result of a request that was not admitted here. A receiver that is not in the registry is not added.
+    pub fn record(&self, webhook: &Webhook, send_result: &SendResult, at: DateTime<Utc>) {
         let now = self.0.now();
         let slot = self.0.registry().receivers.get(webhook.url.receiver_key()).cloned();
         if let Some(slot) = slot {
-            slot.lock().record(reply, at, now);
+            slot.lock().record(send_result, at, now);
         }
     }
 
@@ -243,19 +243,19 @@ impl Shared {
         })
     }
 
-    fn slow_lane(&self) -> SlowLane {
+    fn slow_budget(&self) -> SlowBudget {
         let slow = self.slow.load(Ordering::Relaxed);
         if slow >= self.max_slow {
-            SlowLane::Full
+            SlowBudget::Exhausted
         } else if slow >= self.max_slow / 2 {
-            SlowLane::Scarce
+            SlowBudget::Limited
         } else {
-            SlowLane::Free
+            SlowBudget::Free
         }
     }
 
     fn permit(self: &Arc<Self>, slot: &Arc<ReceiverSlot>, token: AdmissionToken) -> Permit {
-        if token.lane == Lane::Slow {
+        if token.latency_class == LatencyClass::Slow {
             self.slow.fetch_add(1, Ordering::Relaxed);
         }
         Permit { shared: self.clone(), slot: slot.clone(), token: Some(token) }
@@ -324,14 +324,16 @@ impl OriginLimiter {
 }
 
 impl Permit {
-    /// Records the reply to the request.
-    pub fn finish(mut self, reply: &Reply, duration: Duration, ended_at: DateTime<Utc>) {
-        self.release(|receiver, limiter, token, now| receiver.ended(limiter, token, reply, duration, ended_at, now));
+    /// Records the result of the request.
+    pub fn finish(mut self, send_result: &SendResult, duration: Duration, ended_at: DateTime<Utc>) {
+        self.release(|receiver, limiter, token, now| {
+            receiver.record_end(limiter, token, send_result, duration, ended_at, now)
+        });
     }
 
     fn release(&mut self, update: impl FnOnce(&mut Receiver, &mut ConcurrencyLimiter, AdmissionToken, Duration)) {
         let Some(token) = self.token.take() else { return };
-        if token.lane == Lane::Slow {
+        if token.latency_class == LatencyClass::Slow {
             self.shared.slow.fetch_sub(1, Ordering::Relaxed);
         }
         let now = self.shared.now();
@@ -341,27 +343,27 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.release(Receiver::cancelled);
+        self.release(Receiver::record_cancellation);
     }
 }
 
 /// Counts a delivery as waiting for another request to end while this value lives.
 struct SlotWaiter<'a> {
     slot: &'a ReceiverSlot,
-    queue: Queue,
+    wait_list: WaitList,
     webhook: &'a WebhookId,
 }
 
 impl<'a> SlotWaiter<'a> {
-    fn new(slot: &'a ReceiverSlot, queue: Queue, webhook: &'a WebhookId) -> Self {
-        slot.lock().limiter(&mut slot.limiter.lock(), queue, webhook).begin_waiting();
-        Self { slot, queue, webhook }
+    fn new(slot: &'a ReceiverSlot, wait_list: WaitList, webhook: &'a WebhookId) -> Self {
+        slot.lock().limiter(&mut slot.limiter.lock(), wait_list, webhook).begin_waiting();
+        Self { slot, wait_list, webhook }
     }
 
     fn slot_released(&self) -> &'a Notify {
-        match self.queue {
-            Queue::Webhook | Queue::Receiver => &self.slot.slot_freed,
-            Queue::Endpoint => &self.slot.limiter.slot_freed,
+        match self.wait_list {
+            WaitList::Webhook | WaitList::Receiver => &self.slot.slot_freed,
+            WaitList::Endpoint => &self.slot.limiter.slot_freed,
         }
     }
 }
@@ -370,9 +372,9 @@ impl Drop for SlotWaiter<'_> {
     fn drop(&mut self) {
         let mut receiver = self.slot.lock();
         let mut limiter = self.slot.limiter.lock();
-        let limiter = receiver.limiter(&mut limiter, self.queue, self.webhook);
+        let limiter = receiver.limiter(&mut limiter, self.wait_list, self.webhook);
         limiter.end_waiting();
-        // A good answer can raise the limit, so that one ended request makes room for two.
+        // A good response can raise the limit, so that one ended request makes room for two.
         if limiter.has_waiters() {
             self.slot_released().notify_one();
         }

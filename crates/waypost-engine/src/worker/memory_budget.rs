@@ -15,7 +15,7 @@ use waypost_core::dead_letter::DeadLetter;
 use waypost_core::endpoint::Origin;
 use waypost_core::ids::WebhookId;
 
-use super::queue::Queue;
+use super::queue::ConsumedQueue;
 
 /// Bytes of message bodies of one kind of queue that are processed at once. Other messages wait in the order of
 /// arrival.
@@ -68,11 +68,11 @@ impl Default for MemoryBudget {
 
 impl MemoryBudget {
     /// Waits until a message body fits, first come, first served. A body larger than the budget takes all of it.
-    pub(super) async fn acquire_for_message(&self, queue: Queue, body: &[u8]) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn acquire_for_message(&self, queue: ConsumedQueue, body: &[u8]) -> Option<OwnedSemaphorePermit> {
         let (semaphore, weight) = match queue {
-            Queue::Events => (&self.events, 1),
-            Queue::Retries if body.starts_with(b"[") => (&self.retries, BATCH_WEIGHT),
-            Queue::Retries => (&self.retries, 1),
+            ConsumedQueue::Events => (&self.events, 1),
+            ConsumedQueue::Retries if body.starts_with(b"[") => (&self.retries, BATCH_WEIGHT),
+            ConsumedQueue::Retries => (&self.retries, 1),
         };
         acquire(semaphore, body.len() * weight, MAX_MESSAGE_BYTES).await
     }
@@ -88,11 +88,11 @@ impl MemoryBudget {
         acquire(&self.letters, bytes, MAX_LETTER_BYTES).await
     }
 
-    /// Holds a webhook's extra parameters and headers in memory for an attempt. If another attempt holds equal
-    /// parameters, the webhook gets that copy instead of its own.
+    /// Reserves memory for a webhook's extra parameters and headers during an attempt. If another attempt has equal
+    /// parameters in memory, the webhook gets that copy instead of its own.
     ///
     /// `None` if they do not fit. The caller must then drop the webhook and try again later.
-    pub(super) fn hold(&self, webhook: &mut Arc<Webhook>) -> Option<Hold> {
+    pub(super) fn reserve(&self, webhook: &mut Arc<Webhook>) -> Option<Reservation> {
         let header_bytes = 2 * header_bytes(webhook);
         let _headers = if header_bytes < LARGE_BYTES {
             None
@@ -101,7 +101,7 @@ impl MemoryBudget {
             Some(self.headers.clone().try_acquire_many_owned(units).ok()?)
         };
         if webhook.body.len() < LARGE_BYTES {
-            return Some(Hold { _headers, _parameters: None });
+            return Some(Reservation { _headers, _parameters: None });
         }
         // A `ParameterUse` locks `parameters` when it is dropped, so it is compared and dropped without the lock.
         let latest = self.lock().latest.get(&webhook.id).and_then(Weak::upgrade);
@@ -109,10 +109,10 @@ impl MemoryBudget {
             if !shared.parameters.is_same_text(&webhook.body) {
                 Arc::make_mut(webhook).body = shared.parameters.clone();
             }
-            return Some(Hold { _headers, _parameters: Some(shared) });
+            return Some(Reservation { _headers, _parameters: Some(shared) });
         }
         let added = self.lock().add(webhook, &self.parameters)?;
-        Some(Hold { _headers, _parameters: Some(added) })
+        Some(Reservation { _headers, _parameters: Some(added) })
     }
 
     fn lock(&self) -> MutexGuard<'_, ParameterTotals> {
@@ -130,8 +130,8 @@ fn header_bytes(webhook: &Webhook) -> usize {
     webhook.headers.iter().map(|(name, value)| name.len() + value.as_str().map_or(0, str::len)).sum()
 }
 
-/// Counts an attempt's extra parameters and headers while it lives.
-pub(crate) struct Hold {
+/// Counts an attempt's extra parameters and headers until it is dropped.
+pub(crate) struct Reservation {
     _headers: Option<OwnedSemaphorePermit>,
     _parameters: Option<Arc<ParameterUse>>,
 }
@@ -206,16 +206,16 @@ mod tests {
         let budget = MemoryBudget::default();
         let acquire = |queue, body: &[u8]| budget.acquire_for_message(queue, body).now_or_never().flatten();
         let (half, too_large) = (vec![b'{'; MAX_MESSAGE_BYTES / 2], vec![b'{'; MAX_MESSAGE_BYTES * 2]);
-        let permit = acquire(Queue::Events, &half).expect("it fits");
-        assert!(acquire(Queue::Events, &too_large).is_none());
+        let permit = acquire(ConsumedQueue::Events, &half).expect("it fits");
+        assert!(acquire(ConsumedQueue::Events, &too_large).is_none());
         drop(permit);
-        let permit = acquire(Queue::Events, &too_large).expect("a body larger than the budget gets all of it");
-        assert!(acquire(Queue::Events, b"").is_none());
-        assert!(acquire(Queue::Retries, b"").is_some(), "retries have a budget of their own");
+        let permit = acquire(ConsumedQueue::Events, &too_large).expect("a body larger than the budget gets all of it");
+        assert!(acquire(ConsumedQueue::Events, b"").is_none());
+        assert!(acquire(ConsumedQueue::Retries, b"").is_some(), "retries have a budget of their own");
         drop(permit);
         let batch = vec![b'['; MAX_MESSAGE_BYTES / BATCH_WEIGHT];
-        let permit = acquire(Queue::Retries, &batch).expect("it fits");
-        assert!(acquire(Queue::Retries, b"{").is_none(), "the bytes of a batch count several times");
+        let permit = acquire(ConsumedQueue::Retries, &batch).expect("it fits");
+        assert!(acquire(ConsumedQueue::Retries, b"{").is_none(), "the bytes of a batch count several times");
         drop(permit);
     }
 
@@ -237,24 +237,25 @@ mod tests {
     fn attempts_of_one_webhook_share_its_parameters() {
         let budget = MemoryBudget::default();
         let (mut first, mut copy) = (webhook(1, 1, MEGABYTE), webhook(1, 1, MEGABYTE));
-        let holds: Vec<Hold> = (0..1000).map(|_| budget.hold(&mut first.clone()).expect("it fits")).collect();
-        let hold_of_copy = budget.hold(&mut copy).expect("it fits");
+        let reservations: Vec<Reservation> =
+            (0..1000).map(|_| budget.reserve(&mut first.clone()).expect("it fits")).collect();
+        let copy_reservation = budget.reserve(&mut copy).expect("it fits");
         assert!(copy.body.is_same_text(&first.body), "a second copy was kept");
         let bytes = first.body.len();
         assert_eq!(budget.lock().bytes, bytes);
         // After the webhook has changed, both versions are in memory.
         let mut changed = webhook(1, 1, MEGABYTE + 1);
-        let hold_of_changed = budget.hold(&mut changed).expect("it fits");
+        let changed_reservation = budget.reserve(&mut changed).expect("it fits");
         assert_eq!(budget.lock().bytes, bytes + changed.body.len());
-        drop(holds);
-        drop(hold_of_copy);
+        drop(reservations);
+        drop(copy_reservation);
         assert_eq!(budget.lock().bytes, changed.body.len());
-        assert!(budget.hold(&mut changed.clone()).is_some());
-        drop(hold_of_changed);
+        assert!(budget.reserve(&mut changed.clone()).is_some());
+        drop(changed_reservation);
         let totals = budget.lock();
         assert_eq!((totals.bytes, totals.bytes_by_endpoint.len(), totals.latest.len()), (0, 0, 0));
         drop(totals);
-        budget.hold(&mut first).expect("it fits");
+        budget.reserve(&mut first).expect("it fits");
     }
 
     #[test]
@@ -265,25 +266,25 @@ mod tests {
             Arc::new(Webhook { headers, ..Webhook::clone(&webhook(1, 1, 10)) })
         };
         let (mut large, mut small) = (with_headers(50), with_headers(1));
-        let holds: Vec<Hold> = (0..1000).map_while(|_| budget.hold(&mut large)).collect();
-        assert!((30..50).contains(&holds.len()), "{}", holds.len());
-        assert!(budget.hold(&mut small).is_some());
-        drop(holds);
-        assert!(budget.hold(&mut large).is_some());
+        let reservations: Vec<Reservation> = (0..1000).map_while(|_| budget.reserve(&mut large)).collect();
+        assert!((30..50).contains(&reservations.len()), "{}", reservations.len());
+        assert!(budget.reserve(&mut small).is_some());
+        drop(reservations);
+        assert!(budget.reserve(&mut large).is_some());
     }
 
     #[test]
     fn parameters_are_bounded_for_each_endpoint_and_in_total() {
         let budget = MemoryBudget::default();
-        let hold = |endpoint, number| budget.hold(&mut webhook(endpoint, number, MEGABYTE));
-        let fill = |endpoint| (0..100).map_while(|number| hold(endpoint, number)).collect::<Vec<_>>();
+        let reserve = |endpoint, number| budget.reserve(&mut webhook(endpoint, number, MEGABYTE));
+        let fill = |endpoint| (0..100).map_while(|number| reserve(endpoint, number)).collect::<Vec<_>>();
         let first = fill(1);
         assert_eq!(first.len(), MAX_PARAMETER_BYTES_PER_ENDPOINT / MEGABYTE);
-        let others: Vec<Hold> = (2..10).flat_map(fill).collect();
+        let others: Vec<Reservation> = (2..10).flat_map(fill).collect();
         assert_eq!(first.len() + others.len(), MAX_PARAMETER_BYTES / MEGABYTE);
-        assert!(budget.hold(&mut webhook(1, 100, LARGE_BYTES / 2)).is_some(), "small parameters always fit");
+        assert!(budget.reserve(&mut webhook(1, 100, LARGE_BYTES / 2)).is_some(), "small parameters always fit");
         drop(first);
-        assert!(hold(11, 1).is_some());
+        assert!(reserve(11, 1).is_some());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
-use waypost_broker::delay_queues::DelayTier;
+use waypost_broker::delay_queues::DelayQueue;
 use waypost_broker::names::Names;
 use waypost_broker::publisher::{Destination, OutboundMessage, PublishError, Publisher};
 
@@ -29,7 +29,7 @@ const CHANNEL_CAPACITY: usize = 4096;
 pub struct ParkBatcher(mpsc::Sender<ParkRequest>);
 
 struct ParkRequest {
-    tier: DelayTier,
+    delay_queue: DelayQueue,
     /// JSON.
     delivery: Vec<u8>,
     confirmed: oneshot::Sender<Result<(), PublishError>>,
@@ -43,9 +43,9 @@ impl ParkBatcher {
     }
 
     /// Puts a delivery into a delay queue, and waits until the broker has confirmed it.
-    pub(super) async fn park(&self, tier: DelayTier, delivery: Vec<u8>) -> Result<(), PublishError> {
+    pub(super) async fn park(&self, delay_queue: DelayQueue, delivery: Vec<u8>) -> Result<(), PublishError> {
         let (confirmed, confirmation) = oneshot::channel();
-        let request = ParkRequest { tier, delivery, confirmed };
+        let request = ParkRequest { delay_queue, delivery, confirmed };
         self.0.send(request).await.map_err(|_| PublishError::Stopping)?;
         confirmation.await.unwrap_or(Err(PublishError::Stopping))
     }
@@ -58,7 +58,7 @@ async fn run(publisher: Publisher, names: Names, metrics: Arc<Metrics>, mut requ
         while let Ok(next) = requests.try_recv() {
             pending.push(next);
         }
-        // The message of a cancelled request was returned to the broker. Its delivery must not be there twice.
+        // The message of a cancelled request was requeued. Its delivery must not be there twice.
         pending.retain(|request| !request.confirmed.is_closed());
         for batch in to_batches(pending) {
             tokio::spawn(publish(publisher.clone(), names.clone(), metrics.clone(), batch));
@@ -67,12 +67,12 @@ async fn run(publisher: Publisher, names: Names, metrics: Arc<Metrics>, mut requ
 }
 
 async fn publish(publisher: Publisher, names: Names, metrics: Arc<Metrics>, batch: Vec<ParkRequest>) {
-    let Some(tier) = batch.first().map(|request| request.tier) else { return };
-    let queue = Destination::Queue(names.delay(tier));
+    let Some(delay_queue) = batch.first().map(|request| request.delay_queue) else { return };
+    let queue = Destination::Queue(names.delay(delay_queue));
     let message = OutboundMessage::new(queue, uuid::Uuid::now_v7().to_string(), encode_batch(&batch));
     let result = publisher.publish_with_retry(message).await;
     if result.is_ok() {
-        metrics.ledger.put_on_ladder.inc();
+        metrics.ledger.put_into_delay_queues.inc();
     }
     for request in batch {
         // Fails if the request was cancelled.
@@ -82,14 +82,14 @@ async fn publish(publisher: Publisher, names: Names, metrics: Arc<Metrics>, batc
 
 /// Groups requests by delay queue, within the limits of a batch.
 fn to_batches(mut requests: Vec<ParkRequest>) -> Vec<Vec<ParkRequest>> {
-    requests.sort_by_key(|request| request.tier.seconds());
+    requests.sort_by_key(|request| request.delay_queue.seconds());
     let mut batches: Vec<Vec<ParkRequest>> = Vec::new();
     let mut bytes = 0;
     for request in requests {
         let has_room = |batch: &&mut Vec<ParkRequest>| {
             batch.len() < MAX_BATCH_DELIVERIES
                 && bytes < MAX_BATCH_BYTES
-                && batch.first().is_some_and(|first| first.tier == request.tier)
+                && batch.first().is_some_and(|first| first.delay_queue == request.delay_queue)
         };
         match batches.last_mut().filter(has_room) {
             Some(batch) => {
@@ -136,29 +136,29 @@ mod tests {
         Delivery::new(event, campaign.places().next().expect("a webhook").target(), None)
     }
 
-    fn request(tier: DelayTier, bytes: usize) -> ParkRequest {
-        ParkRequest { tier, delivery: vec![b'1'; bytes], confirmed: oneshot::channel().0 }
+    fn request(delay_queue: DelayQueue, bytes: usize) -> ParkRequest {
+        ParkRequest { delay_queue, delivery: vec![b'1'; bytes], confirmed: oneshot::channel().0 }
     }
 
     /// Delay in seconds and number of deliveries of each batch.
     fn batch_sizes(requests: Vec<ParkRequest>) -> Vec<(u32, usize)> {
-        to_batches(requests).iter().map(|batch| (batch[0].tier.seconds(), batch.len())).collect()
+        to_batches(requests).iter().map(|batch| (batch[0].delay_queue.seconds(), batch.len())).collect()
     }
 
     #[test]
     fn deliveries_with_the_same_delay_share_a_batch_up_to_its_limits() {
-        let tiers: Vec<DelayTier> = DelayTier::all().collect();
-        let mixed = (0..450).map(|number| request(tiers[number % 2], 10)).collect();
+        let delay_queues: Vec<DelayQueue> = DelayQueue::all().collect();
+        let mixed = (0..450).map(|number| request(delay_queues[number % 2], 10)).collect();
         assert_eq!(batch_sizes(mixed), [(1, 100), (1, 100), (1, 25), (2, 100), (2, 100), (2, 25)]);
-        let large = (0..5).map(|_| request(tiers[0], 60 * 1024)).collect();
+        let large = (0..5).map(|_| request(delay_queues[0], 60 * 1024)).collect();
         assert_eq!(batch_sizes(large), [(1, 3), (1, 2)]);
         assert_eq!(batch_sizes(Vec::new()), []);
     }
 
     #[test]
     fn several_deliveries_are_encoded_as_an_array() {
-        assert_eq!(encode_batch(&[request(DelayTier::SHORTEST, 2)]), b"11");
-        assert_eq!(encode_batch(&[request(DelayTier::SHORTEST, 2), request(DelayTier::SHORTEST, 1)]), b"[11,1]");
+        assert_eq!(encode_batch(&[request(DelayQueue::SHORTEST, 2)]), b"11");
+        assert_eq!(encode_batch(&[request(DelayQueue::SHORTEST, 2), request(DelayQueue::SHORTEST, 1)]), b"[11,1]");
     }
 
     proptest! {
@@ -170,7 +170,7 @@ mod tests {
                 .iter()
                 .map(|delivery| {
                     let delivery = serde_json::to_vec(delivery).expect("JSON");
-                    ParkRequest { delivery, ..request(DelayTier::SHORTEST, 0) }
+                    ParkRequest { delivery, ..request(DelayQueue::SHORTEST, 0) }
                 })
                 .collect();
             prop_assert_eq!(Delivery::decode_waiting(&encode_batch(&batch)).expect("deliveries"), deliveries);

@@ -2,7 +2,7 @@
 
 /// Each kind has its own window, so that many retries do not delay events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Queue {
+pub(super) enum ConsumedQueue {
     Events,
     Retries,
 }

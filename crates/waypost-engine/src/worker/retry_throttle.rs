@@ -22,9 +22,9 @@ const MAX_BURST: f64 = 32.0;
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct RetryThrottle(Arc<State>);
+pub struct RetryThrottle(Arc<ThrottleState>);
 
-struct State {
+struct ThrottleState {
     bucket: Mutex<RetryBucket>,
     /// Retries wait in line, and only the first one looks at the clock.
     line: tokio::sync::Mutex<()>,
@@ -33,7 +33,11 @@ struct State {
 
 impl Default for RetryThrottle {
     fn default() -> Self {
-        Self(Arc::new(State { bucket: Mutex::default(), line: tokio::sync::Mutex::default(), started: Instant::now() }))
+        Self(Arc::new(ThrottleState {
+            bucket: Mutex::default(),
+            line: tokio::sync::Mutex::default(),
+            started: Instant::now(),
+        }))
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use waypost_core::access::Role;
 use waypost_core::campaign::{Campaign, MenuEntry, RedirectKind, Section, SectionKind, Webhook, WebhookKind};
 use waypost_core::violation::Violation;
-use waypost_engine::campaigns::hold::LogStatus;
+use waypost_engine::campaigns::hold::StreamStatus;
 use waypost_engine::campaigns::{CampaignError, Precondition};
 use waypost_engine::view_sync::SyncState;
 use waypost_store::{ChangeAuthor, Store, StoreError, StoredCampaign};
@@ -18,7 +18,7 @@ use super::super::extract::Id;
 use super::super::problem::Problem;
 use super::super::route::Route;
 use super::editor::edit_target::EditTarget;
-use super::form::{Form, Query, with_query};
+use super::form::{Form, FormQuery, with_query};
 use super::form_errors::Errors;
 use super::layout::{Layout, PageError, RequestContext, Time, page, page_with, with_audit};
 use super::links;
@@ -89,7 +89,7 @@ impl CampaignRow {
 async fn list(
     State(state): State<ApiState>,
     context: RequestContext,
-    Query(query): Query,
+    FormQuery(query): FormQuery,
 ) -> Result<Response, PageError> {
     let q = query.get("q").trim().to_owned();
     let after = query.get_non_blank("after").map(str::to_owned);
@@ -100,9 +100,9 @@ async fn list(
         let last = campaigns.last().map_or("", |last| last.id.as_str());
         with_query("/campaigns", &[("q", &q), ("after", last)])
     });
-    let incomplete_reason = match &*state.campaigns.log_status().borrow() {
-        LogStatus::Incomplete(hold) => Some(hold.to_string()),
-        LogStatus::Following | LogStatus::Comparing => None,
+    let incomplete_reason = match &*state.campaigns.stream_status().borrow() {
+        StreamStatus::Incomplete(hold) => Some(hold.to_string()),
+        StreamStatus::Following | StreamStatus::Comparing => None,
     };
     let is_catching_up = *state.campaigns.sync_state().borrow() == SyncState::CatchingUp;
     let (layout, may_edit) = (Layout::new(&context, "Campaigns"), context.has_role(Role::Editor));
@@ -319,7 +319,7 @@ async fn show(
     State(state): State<ApiState>,
     context: RequestContext,
     Id(id): Id,
-    Query(query): Query,
+    FormQuery(query): FormQuery,
 ) -> Result<Response, PageError> {
     let stored = state.campaigns.get(&id)?;
     let saved = query.get_non_blank("saved").filter(|place| has_place(&stored.campaign, place));

@@ -23,11 +23,11 @@ use waypost_core::ids::{DeadLetterId, WebhookId};
 use waypost_core::reason::DeadLetterReason;
 
 use self::filter_form::FilterForm;
-use self::summary::{Group, Tab, groups, reason_phrase, tabs};
+use self::summary::{CountGroup, Tab, groups, reason_phrase, tabs};
 use super::super::ApiState;
 use super::super::dead_letters::{SEARCH_TIME, count_letters, query};
 use super::super::route::Route;
-use super::form::{Form, Query};
+use super::form::{Form, FormQuery};
 use super::format::Count;
 use super::layout::{Layout, PageError, RequestContext, Time, page};
 use super::letter_view::view_or_response;
@@ -76,7 +76,7 @@ struct Letters {
     oldest: Option<Time>,
     newest: Option<Time>,
     tabs: Vec<Tab>,
-    groups: Vec<Group>,
+    groups: Vec<CountGroup>,
     rows: Vec<LetterRow>,
     /// All matches that can be replayed. `None` if there is none.
     bulk: Option<BulkSelection>,
@@ -157,7 +157,7 @@ fn truncate(text: &str) -> String {
 async fn list(
     State(state): State<ApiState>,
     context: RequestContext,
-    Query(query): Query,
+    FormQuery(query): FormQuery,
 ) -> Result<Response, PageError> {
     list_with(&state, &context, &query, None).await
 }

@@ -31,7 +31,7 @@ use super::super::problem::Problem;
 use super::super::route::Route;
 use super::super::webhooks::{self, WebhookTestResult};
 use super::campaigns::{self, display_name, document_bytes, no_such_place};
-use super::form::{Form, Query, with_query};
+use super::form::{Form, FormQuery, with_query};
 use super::form_errors::Errors;
 use super::format;
 use super::layout::{Layout, PageError, RequestContext, page, with_audit};
@@ -248,7 +248,7 @@ async fn show(
     State(state): State<ApiState>,
     context: RequestContext,
     Id(id): Id,
-    Query(query): Query,
+    FormQuery(query): FormQuery,
 ) -> Result<Response, PageError> {
     let editor_page = EditSession::from_stored(&state, &context, &id, &query)?.page()?;
     // An empty new form shows no errors.
@@ -262,7 +262,7 @@ async fn check(
     State(state): State<ApiState>,
     context: RequestContext,
     Id(id): Id,
-    Query(query): Query,
+    FormQuery(query): FormQuery,
     form: Form,
 ) -> Result<Response, PageError> {
     let mut session = EditSession::from_form(&state, &context, &id, &query, &form)?;
@@ -289,7 +289,7 @@ async fn test(
     State(state): State<ApiState>,
     context: RequestContext,
     Id(id): Id,
-    Query(query): Query,
+    FormQuery(query): FormQuery,
     form: Form,
 ) -> Result<Response, PageError> {
     if !context.has_role(Role::Editor) {
@@ -316,7 +316,7 @@ async fn save(
     State(state): State<ApiState>,
     context: RequestContext,
     Id(id): Id,
-    Query(query): Query,
+    FormQuery(query): FormQuery,
     form: Form,
 ) -> Result<Response, PageError> {
     let base: EntryForm = serde_json::from_str(form.get("base")).unwrap_or_default();
@@ -370,7 +370,7 @@ async fn rotate(
     State(state): State<ApiState>,
     context: RequestContext,
     Id(id): Id,
-    Query(query): Query,
+    FormQuery(query): FormQuery,
     form: Form,
 ) -> Result<Response, PageError> {
     let session = EditSession::from_stored(&state, &context, &id, &query)?;

@@ -12,7 +12,7 @@ use waypost_engine::worker::endpoint_registry::EndpointSnapshot;
 use super::super::ApiState;
 use super::super::endpoints::MAX_RECEIVERS;
 use super::super::route::Route;
-use super::form::{Form, Query, with_query};
+use super::form::{Form, FormQuery, with_query};
 use super::format::{self, UNKNOWN};
 use super::layout::{Layout, RequestContext, Time, live_template, page};
 use super::links;
@@ -28,7 +28,7 @@ pub(super) fn routes() -> Vec<Route> {
 
 pub(super) struct EndpointRow {
     pub(super) endpoint: String,
-    pub(super) health: Health,
+    pub(super) health: FormattedHealth,
     pub(super) receivers: Vec<ReceiverRow>,
     /// Number of receivers that are not shown.
     pub(super) hidden_receivers: usize,
@@ -39,11 +39,11 @@ pub(super) struct EndpointRow {
 /// A receiver is a path of an endpoint.
 pub(super) struct ReceiverRow {
     pub(super) path: String,
-    pub(super) health: Health,
+    pub(super) health: FormattedHealth,
 }
 
 /// Health of an endpoint or a receiver, formatted.
-pub(super) struct Health {
+pub(super) struct FormattedHealth {
     /// Name of the icon.
     pub(super) icon: &'static str,
     pub(super) breaker: &'static str,
@@ -64,9 +64,9 @@ impl EndpointRow {
         let receivers = endpoint.receivers.into_iter().take(MAX_RECEIVERS);
         Self {
             endpoint: endpoint.endpoint.as_str().to_owned(),
-            health: Health::from_stats(&endpoint.stats),
+            health: FormattedHealth::from_stats(&endpoint.stats),
             receivers: receivers
-                .map(|(path, stats)| ReceiverRow { path, health: Health::from_stats(&stats) })
+                .map(|(path, stats)| ReceiverRow { path, health: FormattedHealth::from_stats(&stats) })
                 .collect(),
             hidden_receivers,
             dead_letters_href: links::letter_list(&LetterFilter {
@@ -78,7 +78,7 @@ impl EndpointRow {
     }
 }
 
-impl Health {
+impl FormattedHealth {
     fn from_stats(stats: &EndpointStats) -> Self {
         let is_failing = stats.failure_ratio.is_some_and(|failing| failing >= MIN_FAILING_RATIO);
         let (icon, breaker) = match stats.breaker {
@@ -153,7 +153,7 @@ struct EndpointsPage {
 /// The part of the page that is updated live.
 #[derive(Template)]
 #[template(path = "endpoints.html", block = "live")]
-struct LiveFragment {
+struct EndpointsFragment {
     list: EndpointList,
 }
 
@@ -185,13 +185,15 @@ impl EndpointList {
     }
 }
 
-async fn list(State(state): State<ApiState>, context: RequestContext, Query(query): Query) -> Response {
+async fn list(State(state): State<ApiState>, context: RequestContext, FormQuery(query): FormQuery) -> Response {
     let query = EndpointQuery::from_form(&query);
     let (live, list) = (query.href("/endpoints/live", query.offset), EndpointList::new(&state, &query));
     page(&EndpointsPage { layout: Layout::new(&context, "Endpoints"), live, list })
 }
 
-async fn stream(State(state): State<ApiState>, context: RequestContext, Query(query): Query) -> Response {
+async fn stream(State(state): State<ApiState>, context: RequestContext, FormQuery(query): FormQuery) -> Response {
     let query = EndpointQuery::from_form(&query);
-    live_template(&context, state.history.subscribe(), move || LiveFragment { list: EndpointList::new(&state, &query) })
+    live_template(&context, state.history.subscribe(), move || EndpointsFragment {
+        list: EndpointList::new(&state, &query),
+    })
 }

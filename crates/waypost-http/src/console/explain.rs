@@ -24,7 +24,7 @@ use super::super::problem::Problem;
 use super::super::route::Route;
 use super::super::webhooks::test_delivery;
 use super::editor::edit_target::EditTarget;
-use super::form::{Form, Query, with_query};
+use super::form::{Form, FormQuery, with_query};
 use super::layout::{Layout, PageError, RequestContext, page};
 use super::links;
 
@@ -57,28 +57,28 @@ struct ExplanationView {
     why: String,
     /// Name of the icon.
     icon: &'static str,
-    campaign: Option<CampaignRow>,
-    section: Option<SectionRow>,
+    campaign: Option<CampaignMatch>,
+    section: Option<SectionMatch>,
     matched_by: Option<&'static str>,
-    entries: Vec<EntryRow>,
+    entries: Vec<EntryMatch>,
     webhooks: Vec<WebhookRow>,
     /// URL of this explanation without personal data. `None` if it is too long.
     share_href: Option<String>,
 }
 
-struct CampaignRow {
+struct CampaignMatch {
     id: String,
     version: u64,
     href: String,
 }
 
-struct SectionRow {
+struct SectionMatch {
     label: String,
     kind: &'static str,
     edit_href: String,
 }
 
-struct EntryRow {
+struct EntryMatch {
     keyword: String,
     option: Option<String>,
     matches: bool,
@@ -101,7 +101,7 @@ struct WebhookRow {
 async fn show_form(
     State(state): State<ApiState>,
     context: RequestContext,
-    Query(query): Query,
+    FormQuery(query): FormQuery,
 ) -> Result<Response, PageError> {
     match query.get_non_blank("event") {
         Some(event) => {
@@ -160,7 +160,7 @@ impl ExplanationView {
         let fires = explanation.webhooks.iter().any(|webhook| webhook.fires);
         let campaign = explanation.event.campaign_id.clone();
         let label = explanation.section.as_ref().map_or("", |section| &section.label).to_owned();
-        let entry = |entry| EntryRow::new(&campaign, &label, entry);
+        let entry = |entry| EntryMatch::new(&campaign, &label, entry);
         let webhook = |webhook| WebhookRow::new(&campaign, webhook);
         Self {
             icon: if fires { "good" } else { "none" },
@@ -168,14 +168,14 @@ impl ExplanationView {
                 MatchedBy::Keyword => "its keyword",
                 MatchedBy::Option => "its menu text",
             }),
-            campaign: explanation.campaign.map(|campaign| CampaignRow {
+            campaign: explanation.campaign.map(|campaign| CampaignMatch {
                 href: links::campaign(&campaign.id),
                 id: campaign.id,
                 version: campaign.version,
             }),
             entries: explanation.entries.into_iter().map(entry).collect(),
             webhooks: explanation.webhooks.into_iter().map(webhook).collect(),
-            section: explanation.section.map(|section| SectionRow {
+            section: explanation.section.map(|section| SectionMatch {
                 edit_href: EditTarget::Section { label: section.label.clone() }.editor_href(&campaign),
                 kind: match section.kind {
                     SectionKind::WelcomeMessage => "Welcome Message",
@@ -201,7 +201,7 @@ fn edit_target(label: &str, keyword: Option<&Keyword>) -> EditTarget {
     }
 }
 
-impl EntryRow {
+impl EntryMatch {
     fn new(campaign: &str, label: &str, entry: ExplainedEntry) -> Self {
         Self {
             edit_href: edit_target(label, Some(&entry.keyword)).editor_href(campaign),

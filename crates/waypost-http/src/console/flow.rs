@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use waypost_core::access::Role;
 use waypost_core::campaign::WebhookPlace;
-use waypost_core::flow::{self, Health, Part, Style};
+use waypost_core::flow::{self, Part, Style, WebhookHealth};
 use waypost_core::ids::WebhookId;
 
 use super::super::ApiState;
@@ -15,7 +15,7 @@ use super::super::extract::Id;
 use super::super::route::Route;
 use super::campaigns::{display_name, no_such_place};
 use super::editor::edit_target::EditTarget;
-use super::form::Query;
+use super::form::FormQuery;
 use super::layout::{Layout, PageError, RequestContext, page};
 use super::links;
 
@@ -45,7 +45,7 @@ async fn show(
     State(state): State<ApiState>,
     context: RequestContext,
     Id(id): Id,
-    Query(query): Query,
+    FormQuery(query): FormQuery,
 ) -> Result<Response, PageError> {
     let stored = state.campaigns.get(&id)?;
     let campaign = &stored.campaign;
@@ -54,7 +54,7 @@ async fn show(
         campaign.places().map(|place| (&place.webhook.id, place)).collect();
     let health = |id: &WebhookId| {
         let stats = places.get(id).and_then(|place| state.worker.endpoints.stats(place.webhook.url.receiver_key()));
-        stats.as_ref().map_or(Health::Unknown, Health::from_stats)
+        stats.as_ref().map_or(WebhookHealth::Unknown, WebhookHealth::from_stats)
     };
     let drawing = flow::layout(flow::graph(campaign));
     let svg = flow::svg(&drawing, Style::Embedded, &health, &|part| part_href(&state, &campaign.id, &places, part));

@@ -20,9 +20,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Form {
 }
 
 /// The query of the URL.
-pub(super) struct Query(pub(super) Form);
+pub(super) struct FormQuery(pub(super) Form);
 
-impl<S: Send + Sync> FromRequestParts<S> for Query {
+impl<S: Send + Sync> FromRequestParts<S> for FormQuery {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {

@@ -11,16 +11,16 @@ use std::time::Duration;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use waypost_broker::delay_queues::DelayTier;
+use waypost_broker::delay_queues::DelayQueue;
 use waypost_broker::publisher::PublisherStatus;
 use waypost_core::access::Role;
 use waypost_core::dead_letter::LetterState;
 use waypost_core::endpoint::BreakerState;
-use waypost_engine::campaigns::hold::LogStatus;
-use waypost_engine::metrics::history::Sample;
+use waypost_engine::campaigns::hold::StreamStatus;
+use waypost_engine::metrics::history::CountsSample;
 use waypost_engine::metrics::snapshot::{Balance, Counts, Gauges, Quantile};
 use waypost_engine::view_sync::SyncState;
-use waypost_engine::worker::consumer_status::Phase;
+use waypost_engine::worker::consumer_status::ConsumerPhase;
 use waypost_engine::worker::endpoint_registry::EndpointSnapshot;
 
 use self::chart::Chart;
@@ -55,7 +55,7 @@ struct OverviewPage {
 /// The part of the page that is updated live.
 #[derive(Template)]
 #[template(path = "overview.html", block = "live")]
-struct LiveFragment {
+struct OverviewFragment {
     overview: Overview,
 }
 
@@ -75,7 +75,7 @@ struct Overview {
     has_pending: bool,
     endpoints: Vec<EndpointRow>,
     endpoint_count: String,
-    facts: Vec<Fact>,
+    facts: Vec<StatusFact>,
     balance: Balance,
 }
 
@@ -114,10 +114,10 @@ struct QueueDepths {
     retries: String,
     delayed: String,
     /// Delay and number of messages of each delay queue that is not empty.
-    delay_tiers: Vec<(String, String)>,
+    delay_queues: Vec<(String, String)>,
 }
 
-struct Fact {
+struct StatusFact {
     name: &'static str,
     icon: &'static str,
     text: String,
@@ -129,7 +129,7 @@ async fn show(State(state): State<ApiState>, context: RequestContext) -> Respons
 
 async fn stream(State(state): State<ApiState>, context: RequestContext) -> Response {
     let changes = state.history.subscribe();
-    live_template(&context, changes, move || LiveFragment { overview: Overview::new(&state) })
+    live_template(&context, changes, move || OverviewFragment { overview: Overview::new(&state) })
 }
 
 impl Overview {
@@ -190,15 +190,16 @@ impl Overview {
 
     /// The rows of the account of deliveries.
     fn account(&self) -> Vec<(&'static str, String)> {
-        let Balance { from_events, from_ladder, delivered, dead, retried, parked, returned, in_flight } = self.balance;
+        let Balance { from_events, from_delay_queues, delivered, dead, retried, parked, requeued, in_flight } =
+            self.balance;
         [
             ("received from events", from_events),
-            ("received from delay queues", from_ladder),
+            ("received from delay queues", from_delay_queues),
             ("delivered", delivered),
             ("dead", dead),
             ("waiting for a retry", retried),
             ("parked because of their endpoint", parked),
-            ("requeued to the broker", returned),
+            ("requeued", requeued),
             ("in flight", in_flight),
         ]
         .map(|(name, number)| (name, format::count(number)))
@@ -215,7 +216,7 @@ fn needs_attention(endpoints: &EndpointSnapshot) -> bool {
 }
 
 impl Rates {
-    fn new(samples: &[Sample], minute: Option<&StatsWindow>, gauges: &Gauges) -> Self {
+    fn new(samples: &[CountsSample], minute: Option<&StatsWindow>, gauges: &Gauges) -> Self {
         let overview = StatsWindow::last(samples, CURRENT_WINDOW);
         let rate = |of: fn(&Counts) -> u64| {
             overview.as_ref().map_or_else(|| UNKNOWN.to_owned(), |overview| format::rate(overview.rate(of)))
@@ -237,7 +238,7 @@ impl Rates {
 }
 
 /// The last five minutes, as far as there are samples.
-fn minutes(samples: &[Sample]) -> Vec<Minute> {
+fn minutes(samples: &[CountsSample]) -> Vec<Minute> {
     let Some(last) = samples.last() else { return Vec::new() };
     let minute = |minutes_ago: u32| {
         let (from, to) = (last.at.checked_sub(MINUTE * (minutes_ago + 1)), last.at.checked_sub(MINUTE * minutes_ago)?);
@@ -291,37 +292,39 @@ impl QueueDepths {
     fn new(state: &ApiState, gauges: &Gauges) -> Self {
         if gauges.queues.is_empty() {
             let [events, retries, delayed] = [(); 3].map(|()| UNKNOWN.to_owned());
-            return Self { events, retries, delayed, delay_tiers: Vec::new() };
+            return Self { events, retries, delayed, delay_queues: Vec::new() };
         }
         let depth = |queue: &str| gauges.queues.get(queue).copied().unwrap_or_default();
-        let (retries, delayed) =
-            (depth(&state.names.retries()), DelayTier::all().map(|tier| (tier, depth(&state.names.delay(tier)))));
-        let delayed: Vec<(DelayTier, u64)> = delayed.filter(|(_, messages)| *messages > 0).collect();
+        let (retries, delayed) = (
+            depth(&state.names.retries()),
+            DelayQueue::all().map(|delay_queue| (delay_queue, depth(&state.names.delay(delay_queue)))),
+        );
+        let delayed: Vec<(DelayQueue, u64)> = delayed.filter(|(_, messages)| *messages > 0).collect();
         let delayed_total: u64 = delayed.iter().map(|(_, messages)| messages).sum();
         // All queues except retries and delay queues are event queues.
         let events = gauges.queues.values().sum::<u64>() - retries - delayed_total;
-        let tier = |(tier, messages): (DelayTier, u64)| {
-            (format!("up to {}", format::seconds(f64::from(tier.seconds()))), format::count(messages))
+        let row = |(delay_queue, messages): (DelayQueue, u64)| {
+            (format!("up to {}", format::seconds(f64::from(delay_queue.seconds()))), format::count(messages))
         };
         Self {
             events: format::count(events),
             retries: format::count(retries),
             delayed: format::count(delayed_total),
-            delay_tiers: delayed.into_iter().map(tier).collect(),
+            delay_queues: delayed.into_iter().map(row).collect(),
         }
     }
 }
 
 /// State of the connections, the configuration and the workers.
-fn facts(state: &ApiState, gauges: &Gauges) -> Vec<Fact> {
+fn facts(state: &ApiState, gauges: &Gauges) -> Vec<StatusFact> {
     let (consumer_icon, consumer_text) = match state.consumer_status.phase() {
-        Phase::Connecting { error } => ("bad", format!("not connected: {error}")),
-        Phase::CatchingUp => ("waiting", "connected, loading the configuration".to_owned()),
-        Phase::Consuming => {
+        ConsumerPhase::Connecting { error } => ("bad", format!("not connected: {error}")),
+        ConsumerPhase::CatchingUp => ("waiting", "connected, loading the configuration".to_owned()),
+        ConsumerPhase::Consuming => {
             let in_flight = format::counted(state.consumer_status.in_flight() as u64, "message", "messages");
             ("good", format!("connected, consuming; {in_flight} in flight"))
         }
-        Phase::Draining => ("waiting", "finishing messages in flight".to_owned()),
+        ConsumerPhase::Draining => ("waiting", "finishing messages in flight".to_owned()),
     };
     let (publisher_icon, publisher_text) = match state.publisher.status() {
         PublisherStatus::Up => ("good", "connected".to_owned()),
@@ -330,16 +333,16 @@ fn facts(state: &ApiState, gauges: &Gauges) -> Vec<Fact> {
     };
     let version = gauges.config_version;
     let (config_icon, config_text) =
-        match (&*state.campaigns.log_status().borrow(), *state.campaigns.sync_state().borrow()) {
-            (LogStatus::Incomplete(_), _) => ("bad", "campaigns may be missing, so events are held".to_owned()),
+        match (&*state.campaigns.stream_status().borrow(), *state.campaigns.sync_state().borrow()) {
+            (StreamStatus::Incomplete(_), _) => ("bad", "campaigns may be missing, so events are held".to_owned()),
             (_, SyncState::Current) => ("good", format!("current, version {version}")),
             (_, SyncState::CatchingUp) => ("waiting", format!("catching up, version {version} so far")),
         };
     let workers = format::count(u64::try_from(gauges.workers).unwrap_or_default());
     vec![
-        Fact { name: "Consuming", icon: consumer_icon, text: consumer_text },
-        Fact { name: "Publishing", icon: publisher_icon, text: publisher_text },
-        Fact { name: "Configuration", icon: config_icon, text: config_text },
-        Fact { name: "Workers", icon: "", text: workers },
+        StatusFact { name: "Consuming", icon: consumer_icon, text: consumer_text },
+        StatusFact { name: "Publishing", icon: publisher_icon, text: publisher_text },
+        StatusFact { name: "Configuration", icon: config_icon, text: config_text },
+        StatusFact { name: "Workers", icon: "", text: workers },
     ]
 }

@@ -12,7 +12,7 @@ use waypost_core::replay::{Replay, ReplayId, ReplayProgress};
 
 use super::super::ApiState;
 use super::super::route::Route;
-use super::form::{Query, with_query};
+use super::form::{FormQuery, with_query};
 use super::format::Count;
 use super::labels::{describe_filter, describe_ids};
 use super::layout::{Layout, PageError, RequestContext, Time, page};
@@ -77,7 +77,7 @@ impl From<ReplayProgress> for ReplayRow {
 async fn list(
     State(state): State<ApiState>,
     context: RequestContext,
-    Query(query): Query,
+    FormQuery(query): FormQuery,
 ) -> Result<Response, PageError> {
     let view = match view_or_response(&state, &context).await {
         Ok(view) => view,

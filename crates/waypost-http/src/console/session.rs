@@ -18,7 +18,7 @@ use super::super::ApiState;
 use super::super::auth::Access;
 use super::super::origin_check;
 use super::super::principal::Principal;
-use super::form::{Form, Query};
+use super::form::{Form, FormQuery};
 use super::layout::{self, Layout, RequestContext};
 
 const SESSION_COOKIE: &str = "waypost-session";
@@ -52,7 +52,7 @@ struct LoginPage {
     is_token_rejected: bool,
 }
 
-async fn show_login(context: RequestContext, Query(query): Query) -> Response {
+async fn show_login(context: RequestContext, FormQuery(query): FormQuery) -> Response {
     let next = local_path_or_root(query.get("next")).to_owned();
     layout::page(&LoginPage { layout: Layout::new(&context, "Log in"), next, is_token_rejected: false })
 }

@@ -26,7 +26,7 @@ const MIN_PHONE_CHARS: usize = 4;
 pub(super) struct EraseRequest {
     /// The person's phone number, as in events.
     phone_number: String,
-    /// The `next` of the previous answer. Or the `from` of a dry run, to skip dead letters written since then.
+    /// The `next` of the previous response. Or the `from` of a dry run, to skip dead letters written since then.
     cursor: Option<String>,
     /// Only count the dead letters, and change nothing.
     #[serde(default)]

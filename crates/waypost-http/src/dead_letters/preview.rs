@@ -18,7 +18,7 @@ pub(super) struct DiscardPreview {
     total: u64,
     /// The oldest `deadAt`.
     oldest: Option<String>,
-    /// The newest `deadAt`. Send a later `until` to discard no dead letter that is written after this answer.
+    /// The newest `deadAt`. Send a later `until` to discard no dead letter that is written after this response.
     newest: Option<String>,
     /// The campaigns with the most dead letters. Events that could not be read have no campaign.
     campaigns: Vec<CampaignCount>,

@@ -20,7 +20,7 @@ use crate::problem::Problem;
 pub(super) struct SearchParams {
     #[schemars(flatten)]
     filter: LetterFilter,
-    /// The most items of the page.
+    /// Maximum number of items of the page.
     #[schemars(default)]
     limit: Limit,
     /// `next` of the previous page, with the same filter.

@@ -13,14 +13,14 @@ use waypost_store::dead_letters::search::LetterCounts;
 
 use crate::counts::{by_count, by_count_with};
 
-/// The most campaigns, webhooks and endpoints listed.
+/// Maximum number of campaigns, webhooks and endpoints listed.
 pub(super) const MAX_LISTED: usize = 100;
 
 /// Counts of dead letters. The greatest counts come first.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "DeadLetterSummary")]
-pub(super) struct Summary {
+pub(super) struct DeadLetterSummary {
     /// The number of dead letters that match.
     total: u64,
     /// The oldest `deadAt`.
@@ -29,7 +29,7 @@ pub(super) struct Summary {
     newest: Option<String>,
     states: Vec<StateCount>,
     reasons: Vec<ReasonCount>,
-    /// By the class of the last attempt's status; `none` if there was no answer.
+    /// By the class of the last attempt's status; `none` if there was no response.
     statuses: Vec<StatusCount>,
     /// The campaigns with the most dead letters.
     campaigns: Vec<CampaignCount>,
@@ -82,7 +82,7 @@ struct WebhookCount {
     count: u64,
 }
 
-impl From<LetterCounts> for Summary {
+impl From<LetterCounts> for DeadLetterSummary {
     fn from(counts: LetterCounts) -> Self {
         let time = |milliseconds| DateTime::<Utc>::from_timestamp_millis(milliseconds).as_ref().map(timestamp::text);
         let status = |class: Option<u16>| class.map_or_else(|| "none".to_owned(), |class| format!("{class}xx"));

@@ -1,4 +1,4 @@
-//! Records of the campaigns log: changes of campaigns, and decisions about an incomplete log.
+//! Records of the campaigns stream: changes of campaigns, and decisions about an incomplete stream.
 
 use std::collections::BTreeMap;
 
@@ -9,20 +9,20 @@ use waypost_core::stream_position::StreamPosition;
 use super::{Change, StoredCampaign};
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum LogRecord {
-    /// An empty record, appended to find the end of the log.
+pub enum CampaignsRecord {
+    /// An empty record, appended to find the end of the stream.
     Marker,
     Change(Box<Change>),
     Control(Box<Control>),
 }
 
-/// A record about the campaigns log itself.
+/// A record about the campaigns stream itself.
 ///
 /// A control record has no `id` at its top level, so that versions of Waypost without control records skip it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "control", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Control {
-    /// A worker has campaigns, but the log has no change. All workers hold their events until a decision.
+    /// A worker has campaigns, but the stream has no change. All workers hold their events until a decision.
     Hold {
         at: DateTime<Utc>,
         /// The number of campaigns that the worker has.
@@ -52,14 +52,14 @@ pub enum Control {
         /// When the broker confirmed the last campaign.
         at: DateTime<Utc>,
     },
-    /// A worker asks for a snapshot, because the log has lost its beginning. A ready worker that lacks less appends
+    /// A worker asks for a snapshot, because the stream has lost its beginning. A ready worker that lacks less appends
     /// one.
     SnapshotWanted {
         /// The accepted loss of the asking worker's view. `None` if that worker holds its events.
         accepted_loss: Option<u64>,
         at: DateTime<Utc>,
     },
-    /// An operator accepted the log as it is.
+    /// An operator accepted the stream as it is.
     AcceptEmpty {
         /// The name of the token.
         by: String,
@@ -71,15 +71,15 @@ pub enum Control {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RestoreKind {
-    /// The campaigns of this log at the restore's first record, with their versions. A worker with a complete view
+    /// The campaigns of this stream at the restore's first record, with their versions. A worker with a complete view
     /// ignores the snapshot, unless its view lacks more than the snapshot.
     Snapshot,
-    /// Campaigns from another log. All workers add the campaigns that the log does not have. Their version is the
+    /// Campaigns from another stream. All workers add the campaigns that the stream does not have. Their version is the
     /// record's offset.
     Merge,
 }
 
-/// A decision that makes an incomplete log complete.
+/// A decision that makes an incomplete stream complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// The position of the decision's last record.
@@ -90,10 +90,10 @@ pub struct Decision {
 /// What workers do after a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DecisionKind {
-    /// Read the log from its first record. A ready worker keeps its view.
+    /// Read the stream from its first record. A ready worker keeps its view.
     ReadLog,
-    /// Load a snapshot and read the log from there. A worker with a complete view does nothing, unless its view lacks
-    /// more.
+    /// Load a snapshot and read the stream from there. A worker with a complete view does nothing, unless its view
+    /// lacks more.
     Load(Snapshot),
 }
 
@@ -104,7 +104,7 @@ impl Decision {
     }
 }
 
-/// A snapshot in the log.
+/// A snapshot in the stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
@@ -136,7 +136,7 @@ struct OpenRestore {
     is_answer: bool,
 }
 
-impl LogRecord {
+impl CampaignsRecord {
     /// Reads the body of a record.
     ///
     /// # Errors
@@ -184,7 +184,7 @@ impl OpenRestores {
         }
     }
 
-    /// Whether this restore is open and adds its campaigns to those of the log.
+    /// Whether this restore is open and adds its campaigns to those of the stream.
     pub(super) fn merges(&self, restore: &str) -> bool {
         self.0.get(restore).is_some_and(|open| open.kind == RestoreKind::Merge)
     }
@@ -209,28 +209,31 @@ mod tests {
 
     #[test]
     fn a_record_is_classified_by_its_body() {
-        assert_eq!(LogRecord::read(b"").expect("a marker"), LogRecord::Marker);
+        assert_eq!(CampaignsRecord::read(b"").expect("a marker"), CampaignsRecord::Marker);
         let change = br#"{"id":"c","expected":null,"campaign":null}"#;
-        assert!(matches!(LogRecord::read(change), Ok(LogRecord::Change(_))));
+        assert!(matches!(CampaignsRecord::read(change), Ok(CampaignsRecord::Change(_))));
         let snapshot_wanted = Control::SnapshotWanted { accepted_loss: None, at: Utc::now() };
         let hold = Control::Hold { at: Utc::now(), campaigns: 2 };
         for control in [started("r", RestoreKind::Merge), finished("r"), snapshot_wanted, hold] {
             let body = serde_json::to_vec(&control).expect("JSON");
-            assert_eq!(LogRecord::read(&body).expect("a control record"), LogRecord::Control(Box::new(control)));
+            assert_eq!(
+                CampaignsRecord::read(&body).expect("a control record"),
+                CampaignsRecord::Control(Box::new(control))
+            );
             // An older version skips the record.
             serde_json::from_slice::<Change>(&body).expect_err("not a change");
         }
         // Earlier versions wrote fewer fields.
         let earlier = br#"{"control":"restoreStarted","restore":"r","kind":"snapshot","by":"editor","at":"2026-11-30T03:00:00Z"}"#;
-        let earlier = LogRecord::read(earlier).expect("a control record");
+        let earlier = CampaignsRecord::read(earlier).expect("a control record");
         assert!(
-            matches!(&earlier, LogRecord::Control(control) if matches!(
+            matches!(&earlier, CampaignsRecord::Control(control) if matches!(
                 **control, Control::RestoreStarted { accepted_loss: None, is_answer: false, .. }
             )),
             "{earlier:?}"
         );
-        LogRecord::read(b"not JSON").expect_err("not a record");
-        LogRecord::read(br#"{"control":"of a later version"}"#).expect_err("not a record");
+        CampaignsRecord::read(b"not JSON").expect_err("not a record");
+        CampaignsRecord::read(br#"{"control":"of a later version"}"#).expect_err("not a record");
     }
 
     #[test]

@@ -1,16 +1,16 @@
-//! The state of the campaigns view: whether it is complete, and how a record of the campaigns log changes that.
+//! The state of the campaigns view: whether it is complete, and how a record of the campaigns stream changes that.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use waypost_core::stream_position::StreamPosition;
 
-use super::record::{Control, Decision, DecisionKind, LogRecord, OpenRestores, Snapshot};
+use super::record::{CampaignsRecord, Control, Decision, DecisionKind, OpenRestores, Snapshot};
 use super::{Change, ChangeOutcome, StoredCampaign};
 
 /// The state of the campaigns view. A store of an older version has the default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ViewState {
+pub struct CampaignsViewState {
     /// The last record that was not a marker.
     pub last_record: Option<StreamPosition>,
     /// When the last change was accepted.
@@ -19,8 +19,8 @@ pub struct ViewState {
     pub decision: Option<StreamPosition>,
     pub incomplete: Option<Incomplete>,
     pub contents: Contents,
-    /// The offset of the decision that accepted the log without its beginning, if this view was read from such a log.
-    /// `None` if the view has all changes. Of two views, the one with the smaller offset has more changes.
+    /// The offset of the decision that accepted the stream without its beginning, if this view was read from such a
+    /// stream. `None` if the view has all changes. Of two views, the one with the smaller offset has more changes.
     pub accepted_loss: Option<u64>,
     pub(super) restores: OpenRestores,
 }
@@ -29,14 +29,14 @@ pub struct ViewState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Incomplete {
-    /// The log has lost its beginning.
+    /// The stream has lost its beginning.
     BeginsLater {
         /// The offset of its first record.
         first: u64,
     },
-    /// A worker has campaigns that the log does not have.
+    /// A worker has campaigns that the stream does not have.
     HeldByWorker { campaigns: u64 },
-    /// The log has no change, but deliveries wait for a retry.
+    /// The stream has no change, but deliveries wait for a retry.
     DeliveriesWait { messages: u64 },
 }
 
@@ -44,10 +44,10 @@ pub enum Incomplete {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Contents {
-    /// The log, up to the view's position.
+    /// The stream, up to the view's position.
     #[default]
     Log,
-    /// Outdated campaigns. They must be removed before the log is read again, starting at this snapshot if there is
+    /// Outdated campaigns. They must be removed before the stream is read again, starting at this snapshot if there is
     /// one.
     Outdated(Option<Snapshot>),
     /// A part of this snapshot. The rest is still to be loaded.
@@ -57,17 +57,17 @@ pub enum Contents {
 /// How the worker reached the record that is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadFrom {
-    /// It reads the view from the log's first record or from a snapshot.
+    /// It reads the view from the stream's first record or from a snapshot.
     First,
-    /// It continues at the view's position after it did not follow the log for some time.
+    /// It continues at the view's position after it did not follow the stream for some time.
     Position,
-    /// It follows the log, apart from a short interruption.
+    /// It follows the stream, apart from a short interruption.
     Live,
 }
 
 /// The effect of a record on the view.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
+pub enum RecordEffect {
     /// No effect that a caller waits for.
     None,
     /// A change was applied or rejected.
@@ -78,7 +78,7 @@ pub enum Effect {
     Held,
     /// The view is complete again.
     Completed,
-    /// The log must be read again.
+    /// The stream must be read again.
     ReadAgain,
 }
 
@@ -86,8 +86,8 @@ pub enum Effect {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Write<'a> {
     Nothing,
-    /// A change, and the offset before which the log has lost records, if any. A campaign that the view does not have
-    /// may have had a version before this offset.
+    /// A change, and the offset before which the stream has lost records, if any. A campaign that the view does not
+    /// have may have had a version before this offset.
     Change(&'a Change, Option<u64>),
     /// A campaign that is added if its id does not exist.
     Merge(&'a StoredCampaign),
@@ -97,7 +97,7 @@ pub(super) enum Write<'a> {
     Loaded(&'a StreamPosition),
 }
 
-impl ViewState {
+impl CampaignsViewState {
     pub fn is_complete(&self) -> bool {
         self.incomplete.is_none() && self.contents == Contents::Log
     }
@@ -113,48 +113,48 @@ impl ViewState {
     pub(super) fn follow<'a>(
         &mut self,
         at: &StreamPosition,
-        record: Option<&'a LogRecord>,
+        record: Option<&'a CampaignsRecord>,
         from: ReadFrom,
-        log_start: LogStart,
-    ) -> (Write<'a>, Effect) {
-        if log_start == LogStart::Here && at.offset > 0 && self.incomplete.is_none() {
+        stream_start: StreamStart,
+    ) -> (Write<'a>, RecordEffect) {
+        if stream_start == StreamStart::Here && at.offset > 0 && self.incomplete.is_none() {
             self.incomplete = Some(Incomplete::BeginsLater { first: at.offset });
         }
         match record {
-            None | Some(LogRecord::Marker) => (Write::Nothing, Effect::None),
-            Some(LogRecord::Change(change)) => {
+            None | Some(CampaignsRecord::Marker) => (Write::Nothing, RecordEffect::None),
+            Some(CampaignsRecord::Change(change)) => {
                 self.last_record = Some(at.clone());
                 self.last_change_at = change.author.as_ref().map(|author| author.at).or(self.last_change_at);
                 let lost_before = match self.incomplete {
                     Some(Incomplete::BeginsLater { first }) => Some(first),
                     _ => None,
                 };
-                (Write::Change(change, lost_before), Effect::None)
+                (Write::Change(change, lost_before), RecordEffect::None)
             }
-            Some(LogRecord::Control(control)) => {
+            Some(CampaignsRecord::Control(control)) => {
                 self.last_record = Some(at.clone());
                 self.control(at, control, from)
             }
         }
     }
 
-    fn control<'a>(&mut self, at: &StreamPosition, control: &'a Control, from: ReadFrom) -> (Write<'a>, Effect) {
+    fn control<'a>(&mut self, at: &StreamPosition, control: &'a Control, from: ReadFrom) -> (Write<'a>, RecordEffect) {
         if let Some(decision) = self.restores.follow(at, control) {
             return (Write::Nothing, self.decide(decision, from));
         }
         match control {
             Control::Hold { campaigns, .. } if self.incomplete.is_none() => {
                 self.incomplete = Some(Incomplete::HeldByWorker { campaigns: *campaigns });
-                (Write::Nothing, Effect::Held)
+                (Write::Nothing, RecordEffect::Held)
             }
             Control::RestoredCampaign { restore, stored } if self.restores.merges(restore) => {
-                (Write::Merge(stored), Effect::None)
+                (Write::Merge(stored), RecordEffect::None)
             }
-            _ => (Write::Nothing, Effect::None),
+            _ => (Write::Nothing, RecordEffect::None),
         }
     }
 
-    fn decide(&mut self, Decision { at, kind }: Decision, from: ReadFrom) -> Effect {
+    fn decide(&mut self, Decision { at, kind }: Decision, from: ReadFrom) -> RecordEffect {
         let incomplete = self.incomplete.take();
         let begins_later = matches!(incomplete, Some(Incomplete::BeginsLater { .. }));
         let is_new = self.decision.as_ref().is_none_or(|latest| latest.offset < at.offset);
@@ -165,55 +165,59 @@ impl ViewState {
         match kind {
             DecisionKind::Load(snapshot) if incomplete.is_some() || self.accepted_loss > snapshot.accepted_loss => {
                 self.contents = Contents::Outdated(Some(snapshot));
-                Effect::ReadAgain
+                RecordEffect::ReadAgain
             }
-            DecisionKind::Load(_) => Effect::None,
+            DecisionKind::Load(_) => RecordEffect::None,
             DecisionKind::ReadLog if is_new && reads_again(from, begins_later) => {
                 self.contents = Contents::Outdated(None);
-                Effect::ReadAgain
+                RecordEffect::ReadAgain
             }
             DecisionKind::ReadLog => {
                 if begins_later {
                     self.accepted_loss = Some(offset);
                 }
-                if incomplete.is_some() { Effect::Completed } else { Effect::None }
+                if incomplete.is_some() { RecordEffect::Completed } else { RecordEffect::None }
             }
         }
     }
 
-    /// Applies a record while `snapshot` is being loaded. Changes are skipped: they are applied when the log is read
+    /// Applies a record while `snapshot` is being loaded. Changes are skipped: they are applied when the stream is read
     /// again from the snapshot's first record.
-    pub(super) fn load<'a>(&mut self, snapshot: &'a Snapshot, record: Option<&'a LogRecord>) -> (Write<'a>, Effect) {
-        let Some(LogRecord::Control(control)) = record else { return (Write::Nothing, Effect::None) };
+    pub(super) fn load<'a>(
+        &mut self,
+        snapshot: &'a Snapshot,
+        record: Option<&'a CampaignsRecord>,
+    ) -> (Write<'a>, RecordEffect) {
+        let Some(CampaignsRecord::Control(control)) = record else { return (Write::Nothing, RecordEffect::None) };
         match &**control {
             Control::RestoredCampaign { restore, stored } if *restore == snapshot.restore => {
-                (Write::Load(stored), Effect::None)
+                (Write::Load(stored), RecordEffect::None)
             }
             Control::RestoreFinished { restore, .. } if *restore == snapshot.restore => {
                 self.contents = Contents::Log;
                 self.last_record = Some(snapshot.at.clone());
-                (Write::Loaded(&snapshot.at), Effect::ReadAgain)
+                (Write::Loaded(&snapshot.at), RecordEffect::ReadAgain)
             }
-            _ => (Write::Nothing, Effect::None),
+            _ => (Write::Nothing, RecordEffect::None),
         }
     }
 }
 
-/// Whether a new decision requires that the view is read again from the log's first record.
+/// Whether a new decision requires that the view is read again from the stream's first record.
 fn reads_again(from: ReadFrom, begins_later: bool) -> bool {
     match from {
         ReadFrom::First => false,
         // Other workers may have run without campaigns that this view has, and may have changed campaigns since.
         ReadFrom::Position => true,
-        // A log that had lost its beginning may have lost more since. A complete view is kept: other workers ask for a
-        // snapshot of it.
+        // A stream that had lost its beginning may have lost more since. A complete view is kept: other workers ask for
+        // a snapshot of it.
         ReadFrom::Live => begins_later,
     }
 }
 
-/// Where the log starts for an empty or a filled view.
+/// Where the stream starts for an empty or a filled view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LogStart {
+pub(super) enum StreamStart {
     /// At the record that is applied.
     Here,
     Earlier,
@@ -228,23 +232,23 @@ mod tests {
         StreamPosition { offset, message_id: format!("record-{offset}") }
     }
 
-    fn accept() -> LogRecord {
-        LogRecord::Control(Box::new(Control::AcceptEmpty { by: "editor".to_owned(), at: Utc::now() }))
+    fn accept() -> CampaignsRecord {
+        CampaignsRecord::Control(Box::new(Control::AcceptEmpty { by: "editor".to_owned(), at: Utc::now() }))
     }
 
-    fn follow(state: &mut ViewState, offset: u64, record: &LogRecord, from: ReadFrom) -> Effect {
-        state.follow(&at(offset), Some(record), from, LogStart::Earlier).1
+    fn follow(state: &mut CampaignsViewState, offset: u64, record: &CampaignsRecord, from: ReadFrom) -> RecordEffect {
+        state.follow(&at(offset), Some(record), from, StreamStart::Earlier).1
     }
 
-    /// A view whose log starts at offset 40.
-    fn truncated() -> ViewState {
-        let mut state = ViewState::default();
-        state.follow(&at(40), Some(&LogRecord::Marker), ReadFrom::First, LogStart::Here);
+    /// A view whose stream starts at offset 40.
+    fn truncated() -> CampaignsViewState {
+        let mut state = CampaignsViewState::default();
+        state.follow(&at(40), Some(&CampaignsRecord::Marker), ReadFrom::First, StreamStart::Here);
         state
     }
 
     /// Applies a snapshot that lacks `accepted_loss`, and returns the effect of its end.
-    fn apply_snapshot(state: &mut ViewState, first: u64, accepted_loss: Option<u64>) -> Effect {
+    fn apply_snapshot(state: &mut CampaignsViewState, first: u64, accepted_loss: Option<u64>) -> RecordEffect {
         let (restore, kind, by) = ("r".to_owned(), RestoreKind::Snapshot, "editor".to_owned());
         let started = Control::RestoreStarted {
             restore: restore.clone(),
@@ -255,49 +259,49 @@ mod tests {
             is_answer: true,
         };
         let finished = Control::RestoreFinished { restore, campaigns: 0, at: Utc::now() };
-        follow(state, first, &LogRecord::Control(Box::new(started)), ReadFrom::Live);
-        follow(state, first + 1, &LogRecord::Control(Box::new(finished)), ReadFrom::Live)
+        follow(state, first, &CampaignsRecord::Control(Box::new(started)), ReadFrom::Live);
+        follow(state, first + 1, &CampaignsRecord::Control(Box::new(finished)), ReadFrom::Live)
     }
 
     #[test]
     fn a_decision_keeps_a_complete_view_that_follows_the_log() {
-        let mut ready = ViewState::default();
-        assert_eq!(follow(&mut ready, 41, &accept(), ReadFrom::Live), Effect::None);
+        let mut ready = CampaignsViewState::default();
+        assert_eq!(follow(&mut ready, 41, &accept(), ReadFrom::Live), RecordEffect::None);
         assert!(ready.is_complete());
         assert_eq!(ready.accepted_loss, None);
-        let mut stopped = ViewState::default();
-        assert_eq!(follow(&mut stopped, 41, &accept(), ReadFrom::Position), Effect::ReadAgain);
+        let mut stopped = CampaignsViewState::default();
+        assert_eq!(follow(&mut stopped, 41, &accept(), ReadFrom::Position), RecordEffect::ReadAgain);
         assert_eq!(stopped.contents, Contents::Outdated(None));
     }
 
     #[test]
     fn a_decision_makes_an_incomplete_view_read_the_log_again() {
         let mut held = truncated();
-        assert_eq!(follow(&mut held, 41, &accept(), ReadFrom::Live), Effect::ReadAgain);
+        assert_eq!(follow(&mut held, 41, &accept(), ReadFrom::Live), RecordEffect::ReadAgain);
     }
 
     #[test]
     fn a_view_loads_only_a_snapshot_that_lacks_less() {
         let accepted = || {
             let mut state = truncated();
-            assert_eq!(follow(&mut state, 41, &accept(), ReadFrom::First), Effect::Completed);
+            assert_eq!(follow(&mut state, 41, &accept(), ReadFrom::First), RecordEffect::Completed);
             assert_eq!(state.accepted_loss, Some(41));
             state
         };
         for (accepted_loss, effect) in [
-            (None, Effect::ReadAgain),
-            (Some(7), Effect::ReadAgain),
-            (Some(41), Effect::None),
-            (Some(50), Effect::None),
+            (None, RecordEffect::ReadAgain),
+            (Some(7), RecordEffect::ReadAgain),
+            (Some(41), RecordEffect::None),
+            (Some(50), RecordEffect::None),
         ] {
             assert_eq!(apply_snapshot(&mut accepted(), 51, accepted_loss), effect, "{accepted_loss:?}");
-            let mut complete = ViewState::default();
-            assert_eq!(apply_snapshot(&mut complete, 51, accepted_loss), Effect::None, "{accepted_loss:?}");
+            let mut complete = CampaignsViewState::default();
+            assert_eq!(apply_snapshot(&mut complete, 51, accepted_loss), RecordEffect::None, "{accepted_loss:?}");
         }
         let mut state = accepted();
         apply_snapshot(&mut state, 51, Some(7));
         let Contents::Outdated(snapshot) = state.contents else { panic!("{state:?}") };
-        let loading = ViewState::read_again(state.decision, snapshot);
+        let loading = CampaignsViewState::read_again(state.decision, snapshot);
         assert_eq!(loading.accepted_loss, Some(7), "the view lacks what the snapshot lacks");
     }
 }

@@ -1,4 +1,4 @@
-//! Data that does not change any more, in files beside sled: letters, and the index rows of complete blocks.
+//! Data that no longer changes, in files beside sled: letters, and the index rows of complete blocks.
 //!
 //! sled keeps thousands of leaves in memory, each with up to sixteen entries: with letters in sled, these were hundreds
 //! of megabytes. sled does not free disk space either. So sled has only the *locations* of this data. The data is
@@ -161,7 +161,7 @@ impl SegmentWriter {
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<SegmentLocation, StoreError> {
         self.file.write_all(bytes)?;
-        // No longer than a record of the log.
+        // No longer than a record of the stream.
         let length = bytes.len() as u32;
         let location = SegmentLocation { slots: 0, start: self.end, length, checksum: crc32fast::hash(bytes) };
         self.end += u64::from(length);

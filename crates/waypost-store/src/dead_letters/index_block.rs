@@ -308,7 +308,7 @@ impl Zone {
         zone
     }
 
-    /// Whether all letters died before this time, in milliseconds since 1970.
+    /// Whether all letters became dead letters before this time, in milliseconds since 1970.
     pub(super) fn is_before(&self, milliseconds: i64) -> bool {
         self.newest < milliseconds
     }

@@ -12,7 +12,7 @@ use crate::StoreError;
 
 #[derive(Debug, Clone)]
 pub struct StoredLetter {
-    /// The letter's offset in the log.
+    /// The letter's offset in the stream.
     pub offset: u64,
     /// The length of the letter's JSON.
     pub bytes: usize,

@@ -1,4 +1,4 @@
-//! Messages that RabbitMQ removed from their queues. They are kept until their letters are in the log.
+//! Messages that RabbitMQ removed from their queues. They are kept until their letters are in the stream.
 
 use waypost_core::dead_letter::removed::RemovedMessage;
 

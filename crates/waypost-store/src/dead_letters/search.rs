@@ -47,11 +47,11 @@ pub struct LetterIdPage {
 #[derive(Debug, Clone, Default)]
 pub struct LetterCounts {
     pub total: u64,
-    /// When the oldest and the newest letter died, in milliseconds since 1970.
+    /// `dead_at` of the oldest and the newest letter, in milliseconds since 1970.
     pub span: Option<(i64, i64)>,
     pub states: HashMap<LetterState, u64>,
     pub reasons: HashMap<DeadLetterReason, u64>,
-    /// By the status of the last attempt. `None` if there was no answer.
+    /// By the status of the last attempt. `None` if there was no response.
     pub statuses: HashMap<Option<u16>, u64>,
     /// Without letters of unreadable events, which have no campaign.
     pub campaigns: HashMap<String, u64>,
@@ -62,7 +62,7 @@ pub struct LetterCounts {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Direction {
+enum SearchOrder {
     OldestFirst,
     NewestFirst,
 }
@@ -111,7 +111,7 @@ impl LetterView {
         let mut read_error = None;
         let mut blocks = 0;
         let mut reader = LetterReader::new(self);
-        self.search(filter, Direction::NewestFirst, 0..before.unwrap_or(u64::MAX), |step| {
+        self.search(filter, SearchOrder::NewestFirst, 0..before.unwrap_or(u64::MAX), |step| {
             let is_late = || blocks >= MIN_BLOCKS && Instant::now() > deadline;
             match step {
                 // There is one more letter than the page can have, so there is a next page. The deadline counts here as
@@ -159,7 +159,7 @@ impl LetterView {
         limit: usize,
     ) -> Result<LetterIdPage, StoreError> {
         let mut page = LetterIdPage { letters: Vec::new(), next: None };
-        self.search(&CompiledFilter::from(filter), Direction::OldestFirst, offsets, |step| {
+        self.search(&CompiledFilter::from(filter), SearchOrder::OldestFirst, offsets, |step| {
             if let SearchStep::Letter(offset, row) = step {
                 if page.letters.len() == limit {
                     page.next = Some(offset);
@@ -177,7 +177,7 @@ impl LetterView {
     /// # Errors
     /// [`StoreError`].
     pub fn for_each_row(&self, filter: &LetterFilter, mut visit: impl FnMut(&IndexRow<'_>)) -> Result<(), StoreError> {
-        self.search(&CompiledFilter::from(filter), Direction::OldestFirst, 0..u64::MAX, |step| {
+        self.search(&CompiledFilter::from(filter), SearchOrder::OldestFirst, 0..u64::MAX, |step| {
             if let SearchStep::Letter(_, row) = step {
                 visit(row);
             }
@@ -211,7 +211,7 @@ impl LetterView {
     fn search(
         &self,
         filter: &CompiledFilter,
-        direction: Direction,
+        direction: SearchOrder,
         offsets: std::ops::Range<u64>,
         mut visit: impl FnMut(SearchStep<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
@@ -227,7 +227,7 @@ impl LetterView {
                 let block = loaded.decode()?;
                 let mut rows: Vec<(u64, &IndexRow<'_>)> = block.rows(number).collect();
                 rows.retain(|(offset, row)| offsets.contains(offset) && filter.matches(row));
-                if direction == Direction::NewestFirst {
+                if direction == SearchOrder::NewestFirst {
                     rows.reverse();
                 }
                 let flow = rows.into_iter().try_for_each(|(offset, row)| visit(SearchStep::Letter(offset, row)));
@@ -243,7 +243,7 @@ impl LetterView {
         &self,
         filter: &CompiledFilter,
         blocks: &mut std::ops::Range<u64>,
-        direction: Direction,
+        direction: SearchOrder,
     ) -> Vec<u64> {
         if blocks.is_empty() {
             return Vec::new();
@@ -252,13 +252,13 @@ impl LetterView {
         let mut zones =
             zones.range(blocks.clone()).filter(|(_, zone)| zone.may_match(filter)).map(|(number, _)| *number);
         let numbers: Vec<u64> = match direction {
-            Direction::OldestFirst => zones.by_ref().take(BLOCKS_PER_LOCK).collect(),
-            Direction::NewestFirst => zones.rev().take(BLOCKS_PER_LOCK).collect(),
+            SearchOrder::OldestFirst => zones.by_ref().take(BLOCKS_PER_LOCK).collect(),
+            SearchOrder::NewestFirst => zones.rev().take(BLOCKS_PER_LOCK).collect(),
         };
         if let Some(last) = numbers.last() {
             match direction {
-                Direction::OldestFirst => blocks.start = last + 1,
-                Direction::NewestFirst => blocks.end = *last,
+                SearchOrder::OldestFirst => blocks.start = last + 1,
+                SearchOrder::NewestFirst => blocks.end = *last,
             }
         }
         numbers

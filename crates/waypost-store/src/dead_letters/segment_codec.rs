@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::location::slot_of;
 use crate::StoreError;
 
-/// The most JSON in a pack of several letters. To read one letter, its whole pack is read.
+/// Maximum size of the JSON in a pack of several letters. To read one letter, its whole pack is read.
 const MAX_PACK_BYTES: usize = 192 * 1024;
 
 /// A letter with more JSON than this has a pack of its own.

@@ -24,8 +24,8 @@ use crate::Store;
 /// The time of the record at offset 0, in milliseconds since 1970. There is one record a second.
 const START_MILLIS: i64 = 1_700_000_000_000;
 
-/// A view in a temporary folder, and the log that it is built from.
-struct TestLog {
+/// A view in a temporary folder, and the stream that it is built from.
+struct TestStream {
     folder: tempfile::TempDir,
     store: Store,
     retention: Duration,
@@ -33,7 +33,7 @@ struct TestLog {
     next: u64,
 }
 
-impl TestLog {
+impl TestStream {
     fn new() -> Self {
         Self::with_retention(Duration::MAX)
     }
@@ -116,7 +116,7 @@ impl TestLog {
     }
 
     fn discard(&mut self, ids: &[&str]) -> RecordOutcome {
-        let action = OperatorAction { by: "ana".to_owned(), at: time(self.next), because: None };
+        let action = OperatorAction { by: "ana".to_owned(), at: time(self.next), operator_reason: None };
         self.record(DeadLetterRecord::Discard(Discard { ids: dead_letters(ids), action }))
     }
 
@@ -203,7 +203,7 @@ fn ids(letters: &[StoredLetter]) -> Vec<&str> {
 
 #[test]
 fn a_page_after_its_deadline_still_makes_progress() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     let mut expected = Vec::new();
     for block in 0..200 {
         log.next = 64 * block;
@@ -230,7 +230,7 @@ fn a_page_after_its_deadline_still_makes_progress() {
 
 #[test]
 fn letters_are_in_the_order_of_the_log_for_any_page_size() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     // Two workers write at the same time, so offsets and times have different orders.
     for (id, second) in [("dl_1", 3), ("dl_2", 1), ("dl_3", 4), ("dl_4", 2), ("dl_5", 0)] {
         log.append(Payload::Letter(Box::new(letter(id, time(second)))));
@@ -244,7 +244,7 @@ fn letters_are_in_the_order_of_the_log_for_any_page_size() {
 
 #[test]
 fn a_replay_claims_its_letters_except_those_of_another_replay() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     for id in ["dl_1", "dl_2", "dl_3"] {
         log.letter(id);
     }
@@ -269,7 +269,7 @@ fn a_replay_claims_its_letters_except_those_of_another_replay() {
 
 #[test]
 fn a_replay_claims_no_letter_older_than_the_retention() {
-    let mut log = TestLog::with_retention(Duration::from_secs(10));
+    let mut log = TestStream::with_retention(Duration::from_secs(10));
     for id in ["dl_old", "dl_just", "dl_young"] {
         log.letter(id);
     }
@@ -283,7 +283,7 @@ fn a_replay_claims_no_letter_older_than_the_retention() {
 
 #[test]
 fn a_released_letter_has_its_state_from_before_the_claim() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     let all = ["dl_pending", "dl_discarded", "dl_replayed", "dl_both"];
     for id in all {
         log.letter(id);
@@ -304,7 +304,7 @@ fn a_released_letter_has_its_state_from_before_the_claim() {
 
 #[test]
 fn a_stopped_replay_releases_unsent_letters() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     let names: Vec<String> = (0..25).map(|number| format!("dl_{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     for name in &names {
@@ -322,7 +322,7 @@ fn a_stopped_replay_releases_unsent_letters() {
 
 #[test]
 fn a_letter_with_a_future_time_keeps_only_its_own_block() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     log.letter("dl_old");
     log.next = 64;
     let ahead = letter("dl_ahead", time(1_000_000));
@@ -340,7 +340,7 @@ fn a_letter_with_a_future_time_keeps_only_its_own_block() {
 
 #[test]
 fn a_replay_ends_when_its_unsent_letters_are_deleted() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     for (offset, id) in [(62, "dl_1"), (63, "dl_2"), (64, "dl_3"), (130, "dl_4")] {
         log.next = offset;
         log.letter(id);
@@ -348,7 +348,7 @@ fn a_replay_ends_when_its_unsent_letters_are_deleted() {
     log.replay_of_ids("rp_1", &["dl_1", "dl_2", "dl_3"]);
     log.send("rp_1", &["dl_1"], ReplayOutcome::Dead);
     let delete =
-        |log: &TestLog, before| log.view().delete_before(time(before).timestamp_millis(), 10).expect("deleted");
+        |log: &TestStream, before| log.view().delete_before(time(before).timestamp_millis(), 10).expect("deleted");
     assert_eq!(delete(&log, 63), 0, "a block is deleted as a whole");
     assert_eq!(delete(&log, 64), 2);
     let progress = log.progress("rp_1");
@@ -366,7 +366,7 @@ fn a_replay_ends_when_its_unsent_letters_are_deleted() {
 
 #[test]
 fn a_deleted_replay_has_no_claims() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     log.letter("dl_old");
     log.next = 64;
     log.letter("dl_young");
@@ -386,7 +386,7 @@ fn a_deleted_replay_has_no_claims() {
 
 #[test]
 fn offsets_may_have_gaps_and_may_be_large() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     let large = 1 << 40;
     let offsets = [0, 62, 63, 64, 127, 128, u64::from(u32::MAX), u64::from(u32::MAX) + 1, large + 63, large + 64];
     let names = offsets.map(|offset| format!("dl_{offset}"));
@@ -422,7 +422,7 @@ fn offsets_may_have_gaps_and_may_be_large() {
 
 #[test]
 fn a_search_reads_more_blocks_than_one_lock_selects() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     let names: Vec<String> = (0..1200).map(|number| format!("dl_{number}")).collect();
     let entries = names.iter().zip(0..).map(|(name, number)| {
         let letter = letter(name, time(number));
@@ -442,7 +442,7 @@ fn a_search_reads_more_blocks_than_one_lock_selects() {
 
 #[test]
 fn a_cursor_keeps_its_position_while_letters_are_added() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     let names: Vec<String> = (0..150).map(|number| format!("dl_{number:03}")).collect();
     for name in &names {
         log.letter(name);
@@ -463,7 +463,7 @@ fn a_cursor_keeps_its_position_while_letters_are_added() {
 
 #[test]
 fn a_page_has_few_large_letters() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     let names: Vec<String> = (0..20).map(|number| format!("dl_{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let body = vec![b'x'; BODY_BYTES_KEPT];
@@ -486,7 +486,7 @@ fn a_page_has_few_large_letters() {
 
 #[test]
 fn a_person_is_found_in_many_blocks_until_erased() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     let phone = |number: u64| format!("+55119{number:08}");
     let entries = (0..1000_u64).map(|number| {
         let event =
@@ -502,7 +502,7 @@ fn a_person_is_found_in_many_blocks_until_erased() {
     });
     log.view().apply(&entries.collect::<Vec<_>>()).expect("applied");
     log.next = 1000;
-    let offsets = |log: &TestLog, filter: &LetterFilter| {
+    let offsets = |log: &TestStream, filter: &LetterFilter| {
         log.view()
             .find(filter, 0..u64::MAX, 10)
             .expect("letters")
@@ -524,10 +524,10 @@ fn a_person_is_found_in_many_blocks_until_erased() {
     }
     log.create(Replay { filter: Some(of_phone(500)), ..replay("rp_1", time(log.next)) });
     log.send("rp_1", &["dl_500"], ReplayOutcome::Delivered);
-    let action = OperatorAction { by: "ana".to_owned(), at: time(log.next), because: None };
+    let action = OperatorAction { by: "ana".to_owned(), at: time(log.next), operator_reason: None };
     let erase = Erase { ids: dead_letters(&["dl_500", "dl_999"]), action };
     assert_eq!(log.record(DeadLetterRecord::Erase(erase)), RecordOutcome::Letters(2));
-    let check = |log: &TestLog| {
+    let check = |log: &TestStream| {
         for number in [500, 999] {
             assert_eq!(offsets(log, &of_phone(number)), [0; 0], "an erased letter is found by its phone number");
             assert_eq!(offsets(log, &of_event(&format!("e-{number}"))), [number], "the event id is not personal data");
@@ -544,7 +544,7 @@ fn a_person_is_found_in_many_blocks_until_erased() {
 /// A body may contain a phone number anywhere.
 #[test]
 fn letters_that_may_mention_a_person_have_the_phone_number_or_a_body() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     let phone = "+5511999990000";
     for (number, phone_number) in (0..).zip([phone, "+5511999990001", phone]) {
         let event =
@@ -564,7 +564,7 @@ fn letters_that_may_mention_a_person_have_the_phone_number_or_a_body() {
 
 #[test]
 fn apply_returns_the_outcome_of_each_record() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     for id in ["dl_1", "dl_2", "dl_3"] {
         log.letter(id);
     }
@@ -592,7 +592,7 @@ fn apply_returns_the_outcome_of_each_record() {
 
 #[test]
 fn a_sent_letter_is_recorded_after_its_release_unless_another_replay_claims_it() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     for id in ["dl_1", "dl_2"] {
         log.letter(id);
     }
@@ -614,11 +614,13 @@ fn a_sent_letter_is_recorded_after_its_release_unless_another_replay_claims_it()
 /// After a crash, records are applied again.
 #[test]
 fn applying_records_again_changes_nothing() {
-    let log = TestLog::new();
+    let log = TestStream::new();
     let names = ["dl_1", "dl_2", "dl_3", "dl_4"];
     let (replay_id, by) = (ReplayId::new("rp_1"), "ana".to_owned());
-    let discard =
-        Discard { ids: dead_letters(&["dl_1"]), action: OperatorAction { by: by.clone(), at: time(4), because: None } };
+    let discard = Discard {
+        ids: dead_letters(&["dl_1"]),
+        action: OperatorAction { by: by.clone(), at: time(4), operator_reason: None },
+    };
     let sent = vec![LetterResult { id: DeadLetterId::new("dl_2"), outcome: ReplayOutcome::Dead }];
     let slice = ReplayBatch { replay: replay_id.clone(), sent, at: time(6) };
     let cancel = ReplayControl { replay: replay_id, command: ReplayCommand::Cancel, by, at: time(7) };

@@ -1,4 +1,4 @@
-//! Applies records of the dead-letter log. The changes of a batch are collected in memory, then written in one
+//! Applies records of the dead-letter stream. The changes of a batch are collected in memory, then written in one
 //! transaction together with the position.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, btree_map};
 use sled::Batch;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _};
 use waypost_core::dead_letter::record::{
-    DeadLetterRecord, Discard, Erase, LetterHistory, ReplayBatch, ReplayControl, Rewritten,
+    DeadLetterRecord, Discard, Erase, LetterHistory, RemovedMessageDone, ReplayBatch, ReplayControl,
 };
 use waypost_core::dead_letter::removed::RemovedMessage;
 use waypost_core::dead_letter::{DeadLetter, LetterState};
@@ -69,12 +69,12 @@ impl<'a> ViewTransaction<'a> {
             Payload::Record(DeadLetterRecord::Batch(batch)) => self.record_sent(batch),
             Payload::Record(DeadLetterRecord::Control(control)) => self.control_replay(control),
             Payload::Removed(message) => self.add_removed_message(offset, message),
-            Payload::Record(DeadLetterRecord::Rewritten(rewritten)) => self.remove_rewritten_message(rewritten),
+            Payload::Record(DeadLetterRecord::RemovedMessageDone(done)) => self.remove_done_message(done),
             Payload::Ignored => Ok(RecordOutcome::NoEffect),
         }
     }
 
-    /// Adds a letter. A letter may be in the log twice if a confirmation was lost. Only the first one is added.
+    /// Adds a letter. A letter may be in the stream twice if a confirmation was lost. Only the first one is added.
     fn add_letter(&mut self, offset: u64, letter: &DeadLetter) -> Result<RecordOutcome, StoreError> {
         if self.offset_of(&letter.id).is_some() {
             return Ok(RecordOutcome::Letters(0));
@@ -164,7 +164,7 @@ impl<'a> ViewTransaction<'a> {
         Ok(RecordOutcome::Replay(Box::new(progress)))
     }
 
-    /// Claims letters for a replay, unless they are erased, claimed by another replay, or died before `oldest`.
+    /// Claims letters for a replay, unless they are erased, claimed by another replay, or older than `oldest`.
     pub(super) fn claim(
         &mut self,
         replay: &ReplayId,
@@ -242,10 +242,10 @@ impl<'a> ViewTransaction<'a> {
         Ok(RecordOutcome::NoEffect)
     }
 
-    fn remove_rewritten_message(&mut self, rewritten: &Rewritten) -> Result<RecordOutcome, StoreError> {
-        let is_new = match self.removed.insert(rewritten.offset, None) {
+    fn remove_done_message(&mut self, done: &RemovedMessageDone) -> Result<RecordOutcome, StoreError> {
+        let is_new = match self.removed.insert(done.offset, None) {
             Some(pending) => pending.is_some(),
-            None => self.view.has_removed_message(rewritten.offset)?,
+            None => self.view.has_removed_message(done.offset)?,
         };
         Ok(RecordOutcome::Letters(u64::from(is_new)))
     }

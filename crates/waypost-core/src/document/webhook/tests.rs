@@ -157,7 +157,7 @@ fn headers_are_validated() {
         (r#""headers": {"a": "********"}"#, ".headers.a", "this is the mask"),
         (r#""headers": {"a": " v"}"#, ".headers.a", "space around a header value"),
         (r#""headers": {"a": "v\t"}"#, ".headers.a", "space around a header value"),
-        (r#""headers": {"xa": "1", "XA": "2"}"#, ".headers.XA", "the same header as $.sections[0].webhook.headers.xa"),
+        (r#""headers": {"xa": "1", "XA": "2"}"#, ".headers.XA", "duplicate of $.sections[0].webhook.headers.xa"),
         (r#""headers": {"xa": "1", "xa": "2"}"#, ".headers.xa", "given twice"),
     ]);
     for name in RESERVED_HEADERS.into_iter().chain(["proxy-authorization", "webhook-id", "webhook-x"]) {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::{AskRound, Source};
 use super::*;
-use crate::outcome::Phase;
+use crate::outcome::RequestPhase;
 
 const LIMITS: Limits = Limits { concurrency: 64, per_second: None };
 
@@ -54,24 +54,24 @@ impl Harness {
     }
 
     /// Ends the oldest request. False if no request is in flight.
-    fn end_oldest(&mut self, reply: &Reply, duration: Duration) -> bool {
+    fn end_oldest(&mut self, send_result: &SendResult, duration: Duration) -> bool {
         if self.in_flight.is_empty() {
             return false;
         }
         let token = self.in_flight.remove(0);
-        self.end(token, reply, duration);
+        self.end(token, send_result, duration);
         true
     }
 
-    fn end(&mut self, token: AdmissionToken, reply: &Reply, duration: Duration) {
-        self.receiver.ended(&mut self.endpoint, token, reply, duration, DateTime::UNIX_EPOCH, self.now);
+    fn end(&mut self, token: AdmissionToken, send_result: &SendResult, duration: Duration) {
+        self.receiver.record_end(&mut self.endpoint, token, send_result, duration, DateTime::UNIX_EPOCH, self.now);
     }
 
     fn cancel(&mut self, token: AdmissionToken) {
-        self.receiver.cancelled(&mut self.endpoint, token, self.now);
+        self.receiver.record_cancellation(&mut self.endpoint, token, self.now);
     }
 
-    fn wait(&mut self, queue: Queue, change: Change) {
+    fn wait(&mut self, queue: WaitList, change: Change) {
         let limiter = self.receiver.limiter(&mut self.endpoint, queue, &WebhookId::new("wh"));
         match change {
             Change::Begin => limiter.begin_waiting(),
@@ -100,20 +100,20 @@ fn new_delivery() -> AdmissionRequest<'static> {
     AdmissionRequest {
         webhook: None,
         limits: LIMITS,
-        slow_lane: SlowLane::Free,
+        slow_budget: SlowBudget::Free,
         round: AskRound::First,
         source: Source::Event,
-        ladder: Ladder::Open,
+        parking: Parking::Possible,
         jitter: 0.5,
     }
 }
 
-fn answer(status: u16) -> Reply {
-    Reply::Answer { status, retry_after: None, body: Vec::new() }
+fn answer(status: u16) -> SendResult {
+    SendResult::Response { status, retry_after: None, body: Vec::new() }
 }
 
-fn timeout() -> Reply {
-    Reply::TimedOut { phase: Phase::Answering }
+fn timeout() -> SendResult {
+    SendResult::TimedOut { phase: RequestPhase::AwaitingResponse }
 }
 
 #[test]
@@ -121,7 +121,10 @@ fn an_unknown_receiver_starts_with_few_requests_and_gets_more_with_each_answer()
     let mut harness = Harness::new();
     while harness.try_send() {}
     assert_eq!(harness.in_flight.len(), 8);
-    assert!(harness.in_flight.iter().all(|token| token.lane == Lane::Slow), "the receiver is not known yet");
+    assert!(
+        harness.in_flight.iter().all(|token| token.latency_class == LatencyClass::Slow),
+        "the receiver is not known yet"
+    );
     let mut counts = Vec::new();
     for _ in 0..5 {
         harness.now += ms(5);
@@ -131,8 +134,8 @@ fn an_unknown_receiver_starts_with_few_requests_and_gets_more_with_each_answer()
         }
         counts.push(harness.in_flight.len());
     }
-    assert_eq!(counts, [16, 32, 64, 64, 64], "the number doubles within the latency of one answer, up to the limit");
-    assert!(harness.in_flight.iter().all(|token| token.lane == Lane::Quick));
+    assert_eq!(counts, [16, 32, 64, 64, 64], "the number doubles within the latency of one response, up to the limit");
+    assert!(harness.in_flight.iter().all(|token| token.latency_class == LatencyClass::Fast));
 }
 
 #[test]
@@ -149,29 +152,29 @@ fn the_limit_only_grows_if_it_is_used() {
 
 #[test]
 fn deliveries_wait_for_a_quick_receiver_but_not_for_a_slow_one() {
-    let mut quick = Harness::warmed_up(1000, ms(5));
-    while quick.try_send() {}
+    let mut fast = Harness::warmed_up(1000, ms(5));
+    while fast.try_send() {}
     for _ in 0..500 {
         assert_eq!(
-            quick.request_admission(&new_delivery()),
-            Admission::Wait(Source::Event.max_queue_delay(), Queue::Endpoint)
+            fast.request_admission(&new_delivery()),
+            Admission::Wait(Source::Event.max_queue_delay(), WaitList::Endpoint)
         );
-        quick.wait(Queue::Endpoint, Change::Begin);
+        fast.wait(WaitList::Endpoint, Change::Begin);
     }
     let mut slow = Harness::warmed_up(1000, ms(800));
     while slow.try_send() {}
     let mut waiting = 0;
     while let Admission::Wait(..) = slow.request_admission(&new_delivery()) {
-        slow.wait(Queue::Endpoint, Change::Begin);
+        slow.wait(WaitList::Endpoint, Change::Begin);
         waiting += 1;
     }
-    assert!((10..40).contains(&waiting), "{waiting} deliveries wait for an endpoint with 80 answers a second");
+    assert!((10..40).contains(&waiting), "{waiting} deliveries wait for an endpoint with 80 responses a second");
     let retry = AdmissionRequest { source: Source::Retry, ..new_delivery() };
     while let Admission::Wait(..) = slow.request_admission(&retry) {
-        slow.wait(Queue::Endpoint, Change::Begin);
+        slow.wait(WaitList::Endpoint, Change::Begin);
         waiting += 1;
     }
-    assert!((80..100).contains(&waiting), "retries of one second wait: {waiting} with 80 answers a second");
+    assert!((80..100).contains(&waiting), "retries of one second wait: {waiting} with 80 responses a second");
     let (time, reason) = slow.expect_park();
     assert_eq!(reason, ParkReason::Concurrency);
     assert!(time >= MIN_PARK_TIME);
@@ -184,14 +187,14 @@ fn new_deliveries_do_not_overtake_waiting_deliveries() {
     while harness.try_send() {}
     assert_eq!(
         harness.request_admission(&new_delivery()),
-        Admission::Wait(Source::Event.max_queue_delay(), Queue::Endpoint)
+        Admission::Wait(Source::Event.max_queue_delay(), WaitList::Endpoint)
     );
-    harness.wait(Queue::Endpoint, Change::Begin);
+    harness.wait(WaitList::Endpoint, Change::Begin);
     harness.now += ms(5);
     harness.end_oldest(&answer(200), ms(5));
     assert_eq!(
         harness.request_admission(&new_delivery()),
-        Admission::Wait(Source::Event.max_queue_delay(), Queue::Endpoint)
+        Admission::Wait(Source::Event.max_queue_delay(), WaitList::Endpoint)
     );
     assert!(matches!(
         harness.request_admission(&AdmissionRequest { round: AskRound::Again, ..new_delivery() }),
@@ -210,7 +213,7 @@ fn deliveries_of_a_hanging_receiver_are_parked_long_before_its_requests_time_out
         assert!(harness.try_send());
         harness.now += ms(40);
     }
-    assert_eq!(harness.expect_park().1, ParkReason::Slow, "no answer for 320 ms");
+    assert_eq!(harness.expect_park().1, ParkReason::Slow, "no response for 320 ms");
     let early = harness.expect_park().0;
     harness.now += ms(14_000);
     let late = harness.expect_park().0;
@@ -233,7 +236,7 @@ fn after_an_outage_a_receiver_starts_with_one_request() {
     assert_eq!(harness.receiver.breaker(), BreakerState::Open);
     harness.now += ms(1_000);
     assert!(harness.try_send(), "the probe");
-    assert_eq!(harness.in_flight[0].lane, Lane::Slow);
+    assert_eq!(harness.in_flight[0].latency_class, LatencyClass::Slow);
     assert!(!harness.try_send(), "only one probe");
     harness.end_oldest(&answer(200), ms(5));
     assert_eq!(harness.receiver.breaker(), BreakerState::Closed);
@@ -252,22 +255,31 @@ fn after_an_outage_a_receiver_starts_with_one_request() {
 
 #[test]
 fn slow_receivers_share_a_part_of_the_window() {
-    let lane = |slow_lane| AdmissionRequest { slow_lane, ..new_delivery() };
+    let with_budget = |slow_budget| AdmissionRequest { slow_budget, ..new_delivery() };
     let mut unknown = Harness::new();
-    assert!(matches!(unknown.request_admission(&lane(SlowLane::Full)), Admission::Park(_, ParkReason::Slow)));
-    let admitted = unknown.request_admission(&lane(SlowLane::Scarce));
+    assert!(matches!(
+        unknown.request_admission(&with_budget(SlowBudget::Exhausted)),
+        Admission::Park(_, ParkReason::Slow)
+    ));
+    let admitted = unknown.request_admission(&with_budget(SlowBudget::Limited));
     assert!(matches!(admitted, Admission::Send(_)), "the first request shows if the receiver is slow");
-    assert!(matches!(unknown.request_admission(&lane(SlowLane::Scarce)), Admission::Park(_, ParkReason::Slow)));
+    assert!(matches!(
+        unknown.request_admission(&with_budget(SlowBudget::Limited)),
+        Admission::Park(_, ParkReason::Slow)
+    ));
     let mut slow = Harness::warmed_up(50, ms(3_000));
     assert!(matches!(
-        slow.request_admission(&lane(SlowLane::Scarce)),
-        Admission::Send(AdmissionToken { lane: Lane::Slow, .. })
+        slow.request_admission(&with_budget(SlowBudget::Limited)),
+        Admission::Send(AdmissionToken { latency_class: LatencyClass::Slow, .. })
     ));
-    assert!(matches!(slow.request_admission(&lane(SlowLane::Full)), Admission::Park(_, ParkReason::Slow)));
-    let mut quick = Harness::warmed_up(50, ms(30));
     assert!(matches!(
-        quick.request_admission(&lane(SlowLane::Full)),
-        Admission::Send(AdmissionToken { lane: Lane::Quick, .. })
+        slow.request_admission(&with_budget(SlowBudget::Exhausted)),
+        Admission::Park(_, ParkReason::Slow)
+    ));
+    let mut fast = Harness::warmed_up(50, ms(30));
+    assert!(matches!(
+        fast.request_admission(&with_budget(SlowBudget::Exhausted)),
+        Admission::Send(AdmissionToken { latency_class: LatencyClass::Fast, .. })
     ));
 }
 
@@ -279,7 +291,10 @@ fn limits_of_a_webhook_apply_in_addition_to_those_of_its_endpoint() {
     let limited = AdmissionRequest { webhook: Some((&one, limits)), ..new_delivery() };
     let admissions: Vec<Admission> = (0..2).map(|_| harness.request_admission(&limited)).collect();
     assert!(admissions.iter().all(|admission| matches!(admission, Admission::Send(_))));
-    assert_eq!(harness.request_admission(&limited), Admission::Wait(Source::Event.max_queue_delay(), Queue::Webhook));
+    assert_eq!(
+        harness.request_admission(&limited),
+        Admission::Wait(Source::Event.max_queue_delay(), WaitList::Webhook)
+    );
     assert!(matches!(
         harness.request_admission(&AdmissionRequest { webhook: Some((&other, limits)), ..new_delivery() }),
         Admission::Send(_)
@@ -338,7 +353,7 @@ fn refused_deliveries_do_not_change_the_state() {
         untouched.now = harness.now;
         for _ in 0..1_000 {
             assert_eq!(
-                harness.request_admission(&AdmissionRequest { ladder: Ladder::Closed, ..request }),
+                harness.request_admission(&AdmissionRequest { parking: Parking::Blocked, ..request }),
                 Admission::Refused(reason)
             );
         }
@@ -399,23 +414,23 @@ proptest! {
             let request = AdmissionRequest {
                 limits: Limits { concurrency, per_second: (step == 0).then_some(5.0) },
                 webhook: (step == 1).then_some((&id, Limits { concurrency: webhook_concurrency, per_second: None })),
-                slow_lane: if step == 2 { SlowLane::Scarce } else { SlowLane::Free },
+                slow_budget: if step == 2 { SlowBudget::Limited } else { SlowBudget::Free },
                 round: if waiting > 0 && step == 3 { AskRound::Last } else { AskRound::First },
                 source: if milliseconds % 2 == 0 { Source::Event } else { Source::Retry },
-                ladder: if milliseconds % 3 == 0 { Ladder::Closed } else { Ladder::Open },
+                parking: if milliseconds % 3 == 0 { Parking::Blocked } else { Parking::Possible },
                 jitter: 0.9,
             };
             match step {
                 0..=3 => match harness.request_admission(&request) {
-                    Admission::Refused(_) => prop_assert_eq!(request.ladder, Ladder::Closed),
+                    Admission::Refused(_) => prop_assert_eq!(request.parking, Parking::Blocked),
                     Admission::Send(token) => harness.in_flight.push(token),
                     Admission::Wait(time, _) => {
                         prop_assert!(time <= request.source.max_queue_delay());
                         waiting += 1;
-                        harness.wait(Queue::Receiver, Change::Begin);
+                        harness.wait(WaitList::Receiver, Change::Begin);
                     }
                     Admission::Park(time, _) => {
-                        prop_assert_eq!(request.ladder, Ladder::Open);
+                        prop_assert_eq!(request.parking, Parking::Possible);
                         prop_assert!((MIN_PARK_TIME..=MAX_PARK_TIME + ms(60_000)).contains(&time));
                     }
                 },
@@ -428,7 +443,7 @@ proptest! {
                     }
                     if waiting > 0 {
                         waiting -= 1;
-                        harness.wait(Queue::Receiver, Change::End);
+                        harness.wait(WaitList::Receiver, Change::End);
                     }
                 }
             }

@@ -267,23 +267,23 @@ struct Span {
 /// preferred starts is minimal, except for rounding (isotonic regression: overlapping spans are merged into a group at
 /// their average start).
 fn separate(spans: &[Span]) -> Vec<i64> {
-    struct Group {
+    struct SpanGroup {
         sum: i64,
         count: i64,
     }
-    impl Group {
+    impl SpanGroup {
         fn start(&self) -> i64 {
             self.sum.div_euclid(self.count)
         }
     }
-    let mut groups: Vec<Group> = Vec::new();
+    let mut groups: Vec<SpanGroup> = Vec::new();
     // Starts are compared without the lengths of the spans before.
     let mut length_before = 0;
     for span in spans {
-        let mut group = Group { sum: span.from - length_before, count: 1 };
+        let mut group = SpanGroup { sum: span.from - length_before, count: 1 };
         length_before += span.length;
         while let Some(last) = groups.pop_if(|last| last.start() >= group.start()) {
-            group = Group { sum: last.sum + group.sum, count: last.count + group.count };
+            group = SpanGroup { sum: last.sum + group.sum, count: last.count + group.count };
         }
         groups.push(group);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::placement::{Placement, RETURN_OFFSET, RouteKind};
 use super::sizes::Sizes;
-use super::{COLUMN_WIDTH, Direction, MARGIN, Point, Route};
+use super::{ArrowRoute, COLUMN_WIDTH, MARGIN, Point, RouteDirection};
 use crate::flow::graph::{Arrow, Graph};
 
 const MIN_COLUMN_GAP: i64 = 120;
@@ -51,21 +51,22 @@ impl<'a> Routes<'a> {
     }
 
     /// The route of each arrow, moved down by `offset_y`.
-    pub(super) fn with_offset(&self, offset_y: i64) -> Vec<Route> {
+    pub(super) fn with_offset(&self, offset_y: i64) -> Vec<ArrowRoute> {
         let arrows = self.graph.arrows.iter().zip(&self.sizes.ports).zip(self.placement.route_kinds());
         let routes = arrows.map(|((arrow, port), kind)| {
             let points = self.points(arrow, *port, *kind);
-            Route(points.into_iter().map(|point| Point { y: point.y + offset_y, ..point }).collect())
+            ArrowRoute(points.into_iter().map(|point| Point { y: point.y + offset_y, ..point }).collect())
         });
         routes.collect()
     }
 
     fn points(&self, arrow: &Arrow, port: i64, kind: RouteKind) -> Vec<Point> {
         let (first, last) = (self.columns[arrow.from], self.columns[arrow.to]);
-        let point = |x: i64, y: i64, direction: Direction| Point { x, y, direction };
-        let start = point(self.left[first] + COLUMN_WIDTH, self.placement.top(arrow.from) + port, Direction::Right);
+        let point = |x: i64, y: i64, direction: RouteDirection| Point { x, y, direction };
+        let start =
+            point(self.left[first] + COLUMN_WIDTH, self.placement.top(arrow.from) + port, RouteDirection::Right);
         let top = self.placement.top(arrow.to);
-        let end = point(self.left[last], top + self.sizes.nodes[arrow.to].anchor, Direction::Right);
+        let end = point(self.left[last], top + self.sizes.nodes[arrow.to].anchor, RouteDirection::Right);
         let lane = |column: usize| self.placement.lane(arrow.to, column).map(|y| (column, y));
         let mut points = vec![start];
         match kind {
@@ -73,7 +74,10 @@ impl<'a> Routes<'a> {
             RouteKind::Forward => {
                 for (column, y) in (first + 1..last).filter_map(lane) {
                     let left = self.left[column];
-                    points.extend([point(left, y, Direction::Right), point(left + COLUMN_WIDTH, y, Direction::Right)]);
+                    points.extend([
+                        point(left, y, RouteDirection::Right),
+                        point(left + COLUMN_WIDTH, y, RouteDirection::Right),
+                    ]);
                 }
             }
             RouteKind::Backward => {
@@ -84,7 +88,10 @@ impl<'a> Routes<'a> {
                 }
                 for (column, y) in lanes {
                     let left = self.left[column];
-                    points.extend([point(left + COLUMN_WIDTH, y, Direction::Left), point(left, y, Direction::Left)]);
+                    points.extend([
+                        point(left + COLUMN_WIDTH, y, RouteDirection::Left),
+                        point(left, y, RouteDirection::Left),
+                    ]);
                 }
             }
         }
@@ -151,12 +158,12 @@ fn turn_corners(start: Point, y: i64, x: i64) -> Vec<Point> {
         return Vec::new();
     }
     let (direction, step) =
-        if y < start.y { (Direction::Up, -CORNER_RADIUS) } else { (Direction::Down, CORNER_RADIUS) };
-    let corner_end = |y: i64, direction: Direction| Point { x: x - CORNER_RADIUS, y, direction };
+        if y < start.y { (RouteDirection::Up, -CORNER_RADIUS) } else { (RouteDirection::Down, CORNER_RADIUS) };
+    let corner_end = |y: i64, direction: RouteDirection| Point { x: x - CORNER_RADIUS, y, direction };
     vec![
-        corner_end(start.y, Direction::Right),
+        corner_end(start.y, RouteDirection::Right),
         Point { x, y: start.y + step, direction },
         Point { x, y: y - step, direction },
-        corner_end(y, Direction::Left),
+        corner_end(y, RouteDirection::Left),
     ]
 }

@@ -1,6 +1,6 @@
 //! Sizes of nodes in pixels. They fit the font sizes of `assets/flow.css`.
 
-use crate::flow::graph::{Graph, Node, SectionNode};
+use crate::flow::graph::{Graph, GraphNode, SectionNode};
 
 /// Width of a column and of its nodes.
 pub(in crate::flow) const COLUMN_WIDTH: i64 = 248;
@@ -42,11 +42,11 @@ pub(super) struct Sizes {
 impl Sizes {
     pub(super) fn new(graph: &Graph) -> Self {
         let nodes = graph.nodes.iter().map(|node| match node {
-            Node::Section(section) => {
+            GraphNode::Section(section) => {
                 Size { height: section_height(section), anchor: SECTION_ANCHOR, gap: SECTION_GAP }
             }
-            Node::Webhook(_) => Size { height: WEBHOOK_HEIGHT, anchor: WEBHOOK_HEIGHT / 2, gap: NODE_GAP },
-            Node::Campaign(_) | Node::Missing(_) => {
+            GraphNode::Webhook(_) => Size { height: WEBHOOK_HEIGHT, anchor: WEBHOOK_HEIGHT / 2, gap: NODE_GAP },
+            GraphNode::Campaign(_) | GraphNode::Missing(_) => {
                 Size { height: PILL_HEIGHT, anchor: PILL_HEIGHT / 2, gap: NODE_GAP }
             }
         });

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use super::{SvgWriter, labels};
 use crate::campaign::WebhookKind;
 use crate::flow::graph::ArrowKind;
-use crate::flow::layout::{Direction, Point};
+use crate::flow::layout::{Point, RouteDirection};
 use crate::flow::text::Escaped;
 
 const HEAD_LENGTH: i64 = 12;
@@ -32,7 +32,7 @@ impl SvgWriter<'_> {
 /// Writes a short arrow for the legend.
 pub(super) fn write_sample(out: &mut String, kind: ArrowKind, x: i64, y: i64) -> fmt::Result {
     write!(out, r#"<g class="arrow {}">"#, class(kind))?;
-    write_arrow(out, kind, &[x + 4, x + 44].map(|x| Point { x, y, direction: Direction::Right }))?;
+    write_arrow(out, kind, &[x + 4, x + 44].map(|x| Point { x, y, direction: RouteDirection::Right }))?;
     out.write_str("</g>")
 }
 
@@ -89,7 +89,7 @@ fn control_distance(from: Point, to: Point) -> i64 {
     let (across, down) = ((to.x - from.x).abs(), (to.y - from.y).abs());
     match (from.direction, to.direction) {
         (one, other) if one == other => across / 2,
-        (Direction::Right, Direction::Left) | (Direction::Left, Direction::Right) => {
+        (RouteDirection::Right, RouteDirection::Left) | (RouteDirection::Left, RouteDirection::Right) => {
             (down / 2).clamp(TURN_DISTANCE.0, TURN_DISTANCE.1)
         }
         // A quarter of a circle.
@@ -99,9 +99,9 @@ fn control_distance(from: Point, to: Point) -> i64 {
 
 fn control_point(point: Point, distance: i64) -> (i64, i64) {
     match point.direction {
-        Direction::Right => (point.x + distance, point.y),
-        Direction::Left => (point.x - distance, point.y),
-        Direction::Up => (point.x, point.y - distance),
-        Direction::Down => (point.x, point.y + distance),
+        RouteDirection::Right => (point.x + distance, point.y),
+        RouteDirection::Left => (point.x - distance, point.y),
+        RouteDirection::Up => (point.x, point.y - distance),
+        RouteDirection::Down => (point.x, point.y + distance),
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::campaign::{SectionKind, WebhookKind};
 use crate::flow::graph::{
-    Arrow, ArrowKind, DanglingTarget, EntryNode, Graph, Node, Reach, SectionNode, WebhookNode, WebhookState,
+    Arrow, ArrowKind, DanglingTarget, Graph, GraphNode, GraphRow, Reach, SectionNode, WebhookNode, WebhookState,
 };
-use crate::flow::health::Health;
+use crate::flow::health::WebhookHealth;
 
 pub(super) fn section(section: &SectionNode) -> String {
     let kind = match section.kind {
@@ -18,15 +18,15 @@ pub(super) fn section(section: &SectionNode) -> String {
     }
 }
 
-pub(super) fn row(row: &EntryNode) -> String {
+pub(super) fn row(row: &GraphRow) -> String {
     match row {
-        EntryNode::Own => "Every event".to_owned(),
-        EntryNode::Entry { keyword, option: Some(option) } => format!("{keyword} {option}"),
-        EntryNode::Entry { keyword, option: None } => keyword.clone(),
+        GraphRow::Own => "Every event".to_owned(),
+        GraphRow::Entry { keyword, option: Some(option) } => format!("{keyword} {option}"),
+        GraphRow::Entry { keyword, option: None } => keyword.clone(),
     }
 }
 
-pub(super) fn row_with_arrows(graph: &Graph, entry: &EntryNode, arrows: &[&Arrow]) -> String {
+pub(super) fn row_with_arrows(graph: &Graph, entry: &GraphRow, arrows: &[&Arrow]) -> String {
     let targets: Vec<String> = arrows.iter().map(|arrow| target(graph, arrow)).collect();
     match targets.as_slice() {
         [] => format!("{}: leads nowhere", row(entry)),
@@ -36,10 +36,10 @@ pub(super) fn row_with_arrows(graph: &Graph, entry: &EntryNode, arrows: &[&Arrow
 
 pub(super) fn target(graph: &Graph, arrow: &Arrow) -> String {
     let name = match &graph.nodes[arrow.to] {
-        Node::Section(section) => section.label.clone(),
-        Node::Campaign(name) => name.clone(),
-        Node::Webhook(webhook) => webhook.url.clone(),
-        Node::Missing(target) => return missing_target_label(target),
+        GraphNode::Section(section) => section.label.clone(),
+        GraphNode::Campaign(name) => name.clone(),
+        GraphNode::Webhook(webhook) => webhook.url.clone(),
+        GraphNode::Missing(target) => return missing_target_label(target),
     };
     let kind = match arrow.kind {
         ArrowKind::Interaction => "to the interaction",
@@ -58,13 +58,15 @@ pub(super) fn webhook_kind(webhook: &WebhookNode) -> &'static str {
 }
 
 /// The class and the text of a webhook's state. No text if the health is unknown.
-pub(super) fn webhook_state(webhook: &WebhookNode, health: Health) -> (&'static str, Option<String>) {
+pub(super) fn webhook_state(webhook: &WebhookNode, health: WebhookHealth) -> (&'static str, Option<String>) {
     match (webhook.state, health) {
         (WebhookState::Disabled, _) => ("disabled", Some("disabled".to_owned())),
-        (WebhookState::Enabled, Health::Unknown) => ("unknown", None),
-        (WebhookState::Enabled, Health::Healthy) => ("healthy", Some("healthy".to_owned())),
-        (WebhookState::Enabled, Health::Failing { percent }) => ("failing", Some(format!("{percent} % failing"))),
-        (WebhookState::Enabled, Health::Paused) => ("paused", Some("paused".to_owned())),
+        (WebhookState::Enabled, WebhookHealth::Unknown) => ("unknown", None),
+        (WebhookState::Enabled, WebhookHealth::Healthy) => ("healthy", Some("healthy".to_owned())),
+        (WebhookState::Enabled, WebhookHealth::Failing { percent }) => {
+            ("failing", Some(format!("{percent} % failing")))
+        }
+        (WebhookState::Enabled, WebhookHealth::Paused) => ("paused", Some("paused".to_owned())),
     }
 }
 
@@ -72,7 +74,7 @@ pub(super) fn webhook_state(webhook: &WebhookNode, health: Health) -> (&'static 
 pub(super) fn missing_target(target: &DanglingTarget) -> (&'static str, &str) {
     match target {
         DanglingTarget::Section(label) => ("no such section", label),
-        DanglingTarget::Name => ("broken redirect", "its target is missing"),
+        DanglingTarget::Unnamed => ("broken redirect", "its target is missing"),
         DanglingTarget::Webhook => ("broken redirect", "its webhook is missing"),
     }
 }

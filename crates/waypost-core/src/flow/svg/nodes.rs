@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use super::{Part, SvgWriter, labels};
 use crate::campaign::{SectionKind, WebhookKind};
-use crate::flow::graph::{Arrow, ArrowKind, DanglingTarget, EntryNode, Node, Reach, SectionNode, WebhookNode};
+use crate::flow::graph::{Arrow, ArrowKind, DanglingTarget, GraphNode, GraphRow, Reach, SectionNode, WebhookNode};
 use crate::flow::layout::{COLUMN_WIDTH, PILL_HEIGHT, ROW_HEIGHT, Rect, WEBHOOK_HEIGHT, head_height};
 use crate::flow::text::{Escaped, Font, fit, fit_ends, text_width};
 
@@ -14,13 +14,13 @@ const PADDING: i64 = 14;
 const KEYWORD_WIDTH: (i64, i64) = (24, 84);
 
 impl SvgWriter<'_> {
-    pub(super) fn write_node(&self, out: &mut String, index: usize, node: &Node) -> fmt::Result {
+    pub(super) fn write_node(&self, out: &mut String, index: usize, node: &GraphNode) -> fmt::Result {
         let rect = self.drawing.rects[index];
         match node {
-            Node::Section(section) => self.write_section(out, index, section, rect),
-            Node::Webhook(webhook) => self.write_webhook(out, webhook, rect),
-            Node::Campaign(name) => self.write_campaign(out, name, rect),
-            Node::Missing(target) => write_missing_target(out, target, rect),
+            GraphNode::Section(section) => self.write_section(out, index, section, rect),
+            GraphNode::Webhook(webhook) => self.write_webhook(out, webhook, rect),
+            GraphNode::Campaign(name) => self.write_campaign(out, name, rect),
+            GraphNode::Missing(target) => write_missing_target(out, target, rect),
         }
     }
 
@@ -87,15 +87,15 @@ impl SvgWriter<'_> {
         &self,
         out: &mut String,
         section: &SectionNode,
-        row: &EntryNode,
+        row: &GraphRow,
         arrows: &[&Arrow],
         top: i64,
     ) -> fmt::Result {
         let label = labels::row_with_arrows(&self.drawing.graph, row, arrows);
         write!(out, r#"<g class="row" role="listitem" aria-label="{}">"#, Escaped(&label))?;
         let part = match row {
-            EntryNode::Own => Part::Section { label: &section.label },
-            EntryNode::Entry { keyword, .. } => Part::Entry { section: &section.label, keyword },
+            GraphRow::Own => Part::Section { label: &section.label },
+            GraphRow::Entry { keyword, .. } => Part::Entry { section: &section.label, keyword },
         };
         let link = self.begin_link(out, part)?;
         write_title(out, &[Some(label.as_str())])?;
@@ -105,8 +105,8 @@ impl SvgWriter<'_> {
         let right = COLUMN_WIDTH - if has_webhook { 34 } else { PADDING };
         let baseline = top + 21;
         match row {
-            EntryNode::Own => write_text(out, "aside", PADDING, baseline, own_row_text(arrows))?,
-            EntryNode::Entry { keyword, option } => {
+            GraphRow::Own => write_text(out, "aside", PADDING, baseline, own_row_text(arrows))?,
+            GraphRow::Entry { keyword, option } => {
                 let keyword = fit(keyword, KEYWORD_WIDTH.1 - 12, 12, Font::Monospaced);
                 let width = (text_width(&keyword, 12, Font::Monospaced) + 12).max(KEYWORD_WIDTH.0);
                 write!(
@@ -190,22 +190,22 @@ impl SvgWriter<'_> {
     }
 
     /// Begins a link if the part has an address.
-    fn begin_link(&self, out: &mut String, part: Part<'_>) -> Result<Link, fmt::Error> {
-        let Some(address) = (self.links)(part) else { return Ok(Link::None) };
+    fn begin_link(&self, out: &mut String, part: Part<'_>) -> Result<LinkTag, fmt::Error> {
+        let Some(address) = (self.links)(part) else { return Ok(LinkTag::None) };
         write!(out, r#"<a href="{}">"#, Escaped(&address))?;
-        Ok(Link::Begun)
+        Ok(LinkTag::Begun)
     }
 }
 
-enum Link {
+enum LinkTag {
     Begun,
     None,
 }
 
-fn end_link(out: &mut String, link: Link) -> fmt::Result {
+fn end_link(out: &mut String, link: LinkTag) -> fmt::Result {
     match link {
-        Link::Begun => out.write_str("</a>"),
-        Link::None => Ok(()),
+        LinkTag::Begun => out.write_str("</a>"),
+        LinkTag::None => Ok(()),
     }
 }
 

@@ -16,7 +16,7 @@ fn on_reuse(second: Act) -> impl Fn(&RawRequest) -> Act + Send + Sync + 'static 
     move |request| if request.earlier == 0 { Act::ok() } else { second.clone() }
 }
 
-async fn post(sender: &Sender, receiver: &RawReceiver) -> Reply {
+async fn post(sender: &Sender, receiver: &RawReceiver) -> SendResult {
     let headers =
         http::HeaderMap::from_iter([(http::header::CONTENT_TYPE, "application/json".parse().expect("a value"))]);
     let request = Request { url: receiver.url("/hook?a=1").into(), headers, body: b"{\"a\":1}".to_vec().into() };
@@ -35,8 +35,8 @@ fn request_with_parameters(url: &str, bytes: usize) -> Request {
     Request { url: url.to_owned().into(), ..rendered }
 }
 
-/// Sends two requests one after the other and returns the second reply.
-async fn second_reply(receiver: &RawReceiver) -> Reply {
+/// Sends two requests one after the other and returns the result of the second.
+async fn second_result(receiver: &RawReceiver) -> SendResult {
     let sender = sender_trusting(receiver);
     let first = post(&sender, receiver).await;
     assert_eq!(first.cause(), Cause::Ok, "{first:?}");
@@ -49,8 +49,8 @@ async fn if_a_reused_connection_ends_without_an_answer_the_request_is_sent_again
     for (name, end) in ends {
         let receivers = [RawReceiver::start(on_reuse(end.clone())).await, RawReceiver::start_tls(on_reuse(end)).await];
         for receiver in receivers {
-            let reply = second_reply(&receiver).await;
-            assert_eq!(reply.cause(), Cause::Ok, "{name}: {reply:?}\n{}", receiver.seen());
+            let send_result = second_result(&receiver).await;
+            assert_eq!(send_result.cause(), Cause::Ok, "{name}: {send_result:?}\n{}", receiver.seen());
             assert_eq!(receiver.places(), [(0, 0), (0, 1), (1, 0)], "{name}");
             let requests = receiver.requests();
             assert_eq!((&requests[1].head, &requests[1].body), (&requests[2].head, &requests[2].body), "{name}");
@@ -62,8 +62,8 @@ async fn if_a_reused_connection_ends_without_an_answer_the_request_is_sent_again
 async fn a_connection_closed_while_idle_is_not_used() {
     for end in [Act::ok().then_close(), Act::ok().then_close_abruptly()] {
         for receiver in RawReceiver::start_plain_and_tls(&end).await {
-            let reply = second_reply(&receiver).await;
-            assert_eq!(reply.cause(), Cause::Ok, "{reply:?}");
+            let send_result = second_result(&receiver).await;
+            assert_eq!(send_result.cause(), Cause::Ok, "{send_result:?}");
             assert_eq!(receiver.places(), [(0, 0), (1, 0)]);
         }
     }
@@ -78,11 +78,11 @@ async fn the_request_is_sent_again_on_a_new_connection_even_if_others_are_idle()
     .await;
     let sender = sender_trusting(&receiver);
     let together = [post(&sender, &receiver), post(&sender, &receiver), post(&sender, &receiver)];
-    for reply in futures_util::future::join_all(together).await {
-        assert_eq!(reply.cause(), Cause::Ok, "{reply:?}");
+    for send_result in futures_util::future::join_all(together).await {
+        assert_eq!(send_result.cause(), Cause::Ok, "{send_result:?}");
     }
-    let reply = post(&sender, &receiver).await;
-    assert_eq!(reply.cause(), Cause::Ok, "{reply:?}");
+    let send_result = post(&sender, &receiver).await;
+    assert_eq!(send_result.cause(), Cause::Ok, "{send_result:?}");
     let places = receiver.places();
     assert_eq!((places.len(), places[3].1, places[4]), (5, 1, (3, 0)), "{places:?}");
 }
@@ -92,16 +92,16 @@ async fn a_request_is_sent_again_only_once() {
     let seen = AtomicUsize::new(0);
     let script = move |_: &RawRequest| if seen.fetch_add(1, Ordering::Relaxed) == 0 { Act::ok() } else { Act::close() };
     let receiver = RawReceiver::start(script).await;
-    let reply = second_reply(&receiver).await;
-    assert_eq!(reply.cause(), Cause::Reset, "{reply:?}");
+    let send_result = second_result(&receiver).await;
+    assert_eq!(send_result.cause(), Cause::Reset, "{send_result:?}");
     assert_eq!(receiver.places(), [(0, 0), (0, 1), (1, 0)]);
 }
 
 #[tokio::test]
 async fn a_new_connection_that_ends_without_an_answer_is_a_failure() {
     for receiver in [RawReceiver::start(|_| Act::close()).await, RawReceiver::start_tls(|_| Act::close()).await] {
-        let reply = post(&sender_trusting(&receiver), &receiver).await;
-        assert_eq!(reply.cause(), Cause::Reset, "{reply:?}");
+        let send_result = post(&sender_trusting(&receiver), &receiver).await;
+        assert_eq!(send_result.cause(), Cause::Reset, "{send_result:?}");
         assert_eq!(receiver.places(), [(0, 0)]);
     }
 }
@@ -110,8 +110,8 @@ async fn a_new_connection_that_ends_without_an_answer_is_a_failure() {
 async fn after_the_first_byte_of_an_answer_the_request_is_not_sent_again() {
     for begun in ["H", "HTTP/1.1 2", "HTTP/1.1 100 Continue\r\n\r\n"] {
         let receiver = RawReceiver::start(on_reuse(Act::answer(begun).then_close())).await;
-        let reply = second_reply(&receiver).await;
-        assert_eq!(reply.cause(), Cause::Reset, "{begun:?}: {reply:?}");
+        let send_result = second_result(&receiver).await;
+        assert_eq!(send_result.cause(), Cause::Reset, "{begun:?}: {send_result:?}");
         assert_eq!(receiver.places(), [(0, 0), (0, 1)], "{begun:?}");
     }
 }
@@ -128,16 +128,16 @@ async fn the_timeout_covers_both_requests() {
     let sender = sender_trusting(&receiver);
     post(&sender, &receiver).await;
     let started = Instant::now();
-    let (reply, _) = sender.send(request(&receiver.url("/")), Duration::from_millis(700), &Span::none()).await;
-    assert_eq!(reply, Reply::TimedOut { phase: Phase::Answering });
+    let (send_result, _) = sender.send(request(&receiver.url("/")), Duration::from_millis(700), &Span::none()).await;
+    assert_eq!(send_result, SendResult::TimedOut { phase: RequestPhase::AwaitingResponse });
     assert!(started.elapsed() < Duration::from_millis(1000), "{:?}", started.elapsed());
     assert_eq!(receiver.places(), [(0, 0), (0, 1), (1, 0)]);
     // A reused connection that is only slow is not replaced.
     let slow = RawReceiver::start(on_reuse(Act::answer("").then_hang())).await;
     let sender = sender_trusting(&slow);
     post(&sender, &slow).await;
-    let (reply, _) = sender.send(request(&slow.url("/")), Duration::from_millis(300), &Span::none()).await;
-    assert_eq!(reply, Reply::TimedOut { phase: Phase::Answering });
+    let (send_result, _) = sender.send(request(&slow.url("/")), Duration::from_millis(300), &Span::none()).await;
+    assert_eq!(send_result, SendResult::TimedOut { phase: RequestPhase::AwaitingResponse });
     assert_eq!(slow.places(), [(0, 0), (0, 1)]);
 }
 
@@ -168,8 +168,8 @@ async fn a_connection_is_reused_only_if_the_end_of_the_answer_is_certain() {
             move |_| Act::answer(answer.as_str())
         })
         .await;
-        let reply = second_reply(&receiver).await;
-        assert_eq!(reply.cause(), Cause::Ok, "{answer:?}: {reply:?}");
+        let send_result = second_result(&receiver).await;
+        assert_eq!(send_result.cause(), Cause::Ok, "{answer:?}: {send_result:?}");
         let expected = if is_reused { [(0, 0), (0, 1)] } else { [(0, 0), (1, 0)] };
         assert_eq!(receiver.places(), expected, "{answer:?}");
     }
@@ -184,8 +184,8 @@ async fn a_request_through_the_egress_proxy_is_also_sent_again() {
             let request = request_with_parameters("http://hooks.invalid/", parameter_bytes);
             let [_, shared] = request.body.clone().into_parts();
             assert_eq!(!shared.is_empty(), has_two_parts, "{parameter_bytes} bytes");
-            let (reply, _) = sender.send(request, TIMEOUT, &Span::none()).await;
-            assert_eq!(reply.cause(), Cause::Ok, "{parameter_bytes} bytes: {reply:?}\n{}", proxy.seen());
+            let (send_result, _) = sender.send(request, TIMEOUT, &Span::none()).await;
+            assert_eq!(send_result.cause(), Cause::Ok, "{parameter_bytes} bytes: {send_result:?}\n{}", proxy.seen());
         }
         assert_eq!(proxy.places(), [(0, 0), (0, 1), (1, 0)], "{parameter_bytes} bytes");
         let requests = proxy.requests();
@@ -195,6 +195,6 @@ async fn a_request_through_the_egress_proxy_is_also_sent_again() {
     }
     let closing = RawReceiver::start(|_| Act::close()).await;
     let sender = sender_with(Vec::new(), Some(closing.url("").into()));
-    let (reply, _) = sender.send(request("http://hooks.invalid/"), TIMEOUT, &Span::none()).await;
-    assert_eq!((reply.cause(), closing.places()), (Cause::Reset, vec![(0, 0)]), "{reply:?}");
+    let (send_result, _) = sender.send(request("http://hooks.invalid/"), TIMEOUT, &Span::none()).await;
+    assert_eq!((send_result.cause(), closing.places()), (Cause::Reset, vec![(0, 0)]), "{send_result:?}");
 }

@@ -23,12 +23,12 @@ fn webhook_at(number: usize) -> Webhook {
     Webhook { url: format!("https://host-{number}.example/").into(), ..webhook(json!({})) }
 }
 
-fn ok() -> Reply {
-    Reply::Answer { status: 200, retry_after: None, body: Vec::new() }
+fn ok() -> SendResult {
+    SendResult::Response { status: 200, retry_after: None, body: Vec::new() }
 }
 
 async fn admitted(endpoints: &EndpointRegistry, webhook: &Webhook) -> Permit {
-    match endpoints.admit(webhook, Source::Event, || Ladder::Open, 0.5).await {
+    match endpoints.admit(webhook, Source::Event, || Parking::Possible, 0.5).await {
         AdmissionOutcome::Admitted(permit) => permit,
         AdmissionOutcome::Parked { reason, .. } => panic!("parked: {reason:?}"),
         AdmissionOutcome::Refused => panic!("refused"),
@@ -58,7 +58,7 @@ async fn replies_to_replays_are_recorded_if_the_receiver_is_in_the_registry() {
     let endpoints = endpoints(1);
     endpoints.record(&webhook_at(1), &ok(), Utc::now());
     assert!(endpoints.list().is_empty(), "no request was admitted");
-    let failed = Reply::TimedOut { phase: waypost_core::outcome::Phase::Answering };
+    let failed = SendResult::TimedOut { phase: waypost_core::outcome::RequestPhase::AwaitingResponse };
     admitted(&endpoints, &webhook_at(1)).await.finish(&failed, Duration::from_secs(1), Utc::now());
     assert_eq!(endpoints.list()[0].stats.failure_ratio, Some(1.0));
     for _ in 0..9 {
@@ -73,7 +73,8 @@ async fn a_delivery_that_waits_too_long_is_parked() {
     let endpoints = endpoints(1);
     let first = admitted(&endpoints, &webhook_at(1)).await;
     let began = Instant::now();
-    let AdmissionOutcome::Parked { .. } = endpoints.admit(&webhook_at(1), Source::Event, || Ladder::Open, 0.5).await
+    let AdmissionOutcome::Parked { .. } =
+        endpoints.admit(&webhook_at(1), Source::Event, || Parking::Possible, 0.5).await
     else {
         panic!("a second request")
     };
@@ -87,12 +88,12 @@ async fn a_delivery_that_cannot_be_parked_is_not_counted_as_parked() {
     let endpoints = endpoints(1);
     let first = admitted(&endpoints, &webhook_at(1)).await;
     for _ in 0..3 {
-        let outcome = endpoints.admit(&webhook_at(1), Source::Event, || Ladder::Closed, 0.5).await;
+        let outcome = endpoints.admit(&webhook_at(1), Source::Event, || Parking::Blocked, 0.5).await;
         assert!(matches!(outcome, AdmissionOutcome::Refused));
     }
     assert_eq!((endpoints.list()[0].stats.waiting, endpoints.list()[0].stats.parked), (0, 0));
     first.finish(&ok(), Duration::from_millis(1), Utc::now());
-    let outcome = endpoints.admit(&webhook_at(1), Source::Event, || Ladder::Closed, 0.5).await;
+    let outcome = endpoints.admit(&webhook_at(1), Source::Event, || Parking::Blocked, 0.5).await;
     assert!(matches!(outcome, AdmissionOutcome::Admitted(_)), "the slot is free");
 }
 
@@ -103,7 +104,7 @@ async fn slow_endpoints_use_at_most_half_of_the_window() {
     for number in 0..100 {
         // A new receiver counts as slow.
         if let AdmissionOutcome::Admitted(permit) =
-            endpoints.admit(&webhook_at(number), Source::Event, || Ladder::Open, 0.5).await
+            endpoints.admit(&webhook_at(number), Source::Event, || Parking::Possible, 0.5).await
         {
             permits.push(permit);
         }
@@ -111,7 +112,7 @@ async fn slow_endpoints_use_at_most_half_of_the_window() {
     assert_eq!(permits.len(), 8);
     drop(permits.pop());
     assert!(matches!(
-        endpoints.admit(&webhook_at(7), Source::Event, || Ladder::Open, 0.5).await,
+        endpoints.admit(&webhook_at(7), Source::Event, || Parking::Possible, 0.5).await,
         AdmissionOutcome::Admitted(_)
     ));
 }
@@ -123,7 +124,7 @@ async fn receivers_of_one_endpoint_share_its_limit_and_are_listed_together() {
     let permits = [admitted(&endpoints, &path("a")).await, admitted(&endpoints, &path("b")).await];
     let third = admitted(&endpoints, &path("a")).await;
     assert!(matches!(
-        endpoints.admit(&path("b"), Source::Event, || Ladder::Open, 0.5).await,
+        endpoints.admit(&path("b"), Source::Event, || Parking::Possible, 0.5).await,
         AdmissionOutcome::Parked { reason: ParkReason::Concurrency, .. }
     ));
     let listed = endpoints.list();

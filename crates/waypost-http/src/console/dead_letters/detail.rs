@@ -49,41 +49,41 @@ struct DetailPage {
     dead_at: Time,
     age: Option<String>,
     advice: &'static str,
-    facts: Vec<Fact>,
-    links: Vec<Link>,
+    facts: Vec<LetterFact>,
+    links: Vec<DetailLink>,
     violations: Vec<String>,
-    body: Option<Body>,
+    body: Option<RawBody>,
     event: Option<String>,
-    request: Option<Request>,
+    request: Option<RequestView>,
     attempts: Vec<AttemptRow>,
     markers: Vec<AttemptMarker>,
-    replays: Vec<ReplayRow>,
+    replays: Vec<LetterReplayRow>,
     discard: Option<ActionSummary>,
     erased: Option<ActionSummary>,
     can_replay: bool,
     can_discard: bool,
 }
 
-struct Fact {
+struct LetterFact {
     name: &'static str,
     value: String,
     href: Option<String>,
 }
 
-struct Link {
+struct DetailLink {
     text: &'static str,
     href: String,
 }
 
 /// The body of a message that could not be read.
-struct Body {
+struct RawBody {
     title: &'static str,
     text: String,
     /// Number of characters that are not shown.
     hidden_chars: usize,
 }
 
-struct Request {
+struct RequestView {
     preview: RequestPreview,
     body: String,
 }
@@ -109,7 +109,7 @@ struct AttemptMarker {
     has_response: bool,
 }
 
-struct ReplayRow {
+struct LetterReplayRow {
     id: String,
     href: String,
     at: Time,
@@ -126,11 +126,11 @@ struct ActionSummary {
 
 impl From<OperatorAction> for ActionSummary {
     fn from(action: OperatorAction) -> Self {
-        Self { by: action.by, at: Time(action.at), because: action.because.unwrap_or_default() }
+        Self { by: action.by, at: Time(action.at), because: action.operator_reason.unwrap_or_default() }
     }
 }
 
-impl From<ReplayAttempt> for ReplayRow {
+impl From<ReplayAttempt> for LetterReplayRow {
     fn from(replay: ReplayAttempt) -> Self {
         Self {
             href: links::replay(&replay.replay_id),
@@ -172,7 +172,7 @@ impl DetailPage {
         context: &RequestContext,
         letter: DeadLetter,
         history: LetterHistory,
-        links: Vec<Link>,
+        links: Vec<DetailLink>,
         now: DateTime<Utc>,
     ) -> Self {
         let can_change = context.has_role(Role::Operator) && history.erased.is_none();
@@ -192,10 +192,10 @@ impl DetailPage {
             violations: letter.errors.iter().map(ToString::to_string).collect(),
             body: body(&letter),
             event: letter.event.as_ref().map(event_json),
-            request: request.map(|preview| Request { body: indented(&preview.body), preview }),
+            request: request.map(|preview| RequestView { body: indented(&preview.body), preview }),
             attempts: attempt_rows(&letter.attempts),
             markers: markers(&letter.attempts, letter.dead_at),
-            replays: history.replays.into_iter().map(ReplayRow::from).collect(),
+            replays: history.replays.into_iter().map(LetterReplayRow::from).collect(),
             discard: history.discard.map(ActionSummary::from),
             erased: history.erased.map(ActionSummary::from),
             can_replay: can_change && letter.state != LetterState::Replaying,
@@ -231,11 +231,11 @@ fn advice_for(state: LetterState, reason: DeadLetterReason, is_erased: bool) -> 
     }
 }
 
-fn facts(letter: &DeadLetter) -> Vec<Fact> {
-    let text_fact = |name, value: Option<String>| Some(Fact { name, value: value?, href: None });
+fn facts(letter: &DeadLetter) -> Vec<LetterFact> {
+    let text_fact = |name, value: Option<String>| Some(LetterFact { name, value: value?, href: None });
     let link_fact = |name, value: Option<(String, String)>| {
         let (value, href) = value?;
-        Some(Fact { name, value, href: Some(href) })
+        Some(LetterFact { name, value, href: Some(href) })
     };
     // A phone number gets no link, because browsers and logs keep URLs.
     let endpoint = letter.url.as_deref().and_then(|url| url::Url::parse(url).ok()).map(|url| Origin::from_url(&url));
@@ -284,26 +284,26 @@ fn facts(letter: &DeadLetter) -> Vec<Fact> {
 }
 
 /// A link to the editor of the webhook, if the webhook still exists.
-fn links(state: &ApiState, letter: &DeadLetter) -> Result<Vec<Link>, PageError> {
+fn links(state: &ApiState, letter: &DeadLetter) -> Result<Vec<DetailLink>, PageError> {
     let mut links = Vec::new();
     if let (Some(campaign), Some(webhook)) = (&letter.campaign_id, &letter.webhook_id)
         && let Some(stored) = state.store.campaign(campaign)?
         && let Some(place) = stored.campaign.place_of(webhook)
     {
         let href = format!("{}#webhook", EditTarget::new(place.section, place.entry).editor_href(campaign));
-        links.push(Link { text: "Webhook in the editor", href });
+        links.push(DetailLink { text: "Webhook in the editor", href });
     }
     Ok(links)
 }
 
-fn body(letter: &DeadLetter) -> Option<Body> {
+fn body(letter: &DeadLetter) -> Option<RawBody> {
     let (title, text) = match (&letter.body, &letter.body_base64) {
         (Some(text), _) => ("Original message", text),
         (None, Some(base64)) => ("Original message in Base64, because it is not text", base64),
         (None, None) => return None,
     };
     let shown: String = text.chars().take(MAX_BODY_CHARS).collect();
-    Some(Body { title, hidden_chars: text.chars().count() - shown.chars().count(), text: shown })
+    Some(RawBody { title, hidden_chars: text.chars().count() - shown.chars().count(), text: shown })
 }
 
 fn event_json(event: &StepEvent) -> String {

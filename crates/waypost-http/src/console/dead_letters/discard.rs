@@ -6,7 +6,7 @@ use axum::response::{IntoResponse as _, Response};
 use waypost_core::access::Role;
 use waypost_core::dead_letter::LetterState;
 use waypost_core::dead_letter::filter::LetterFilter;
-use waypost_core::dead_letter::record::MAX_BECAUSE_CHARS;
+use waypost_core::dead_letter::record::MAX_DISCARD_REASON_CHARS;
 use waypost_core::dead_letter::selection::Selection;
 use waypost_engine::dead_letters::{DeadLetterError, DiscardOutcome};
 
@@ -14,7 +14,7 @@ use super::super::super::ApiState;
 use super::super::super::dead_letters::{because_violation, discard_audited};
 use super::super::super::problem::Problem;
 use super::super::super::route::Route;
-use super::super::form::{Form, Query};
+use super::super::form::{Form, FormQuery};
 use super::super::form_errors::Errors;
 use super::super::format::Count;
 use super::super::labels::letter_count;
@@ -68,14 +68,14 @@ impl DiscardPage {
     }
 
     fn max_because(&self) -> usize {
-        MAX_BECAUSE_CHARS
+        MAX_DISCARD_REASON_CHARS
     }
 }
 
 async fn confirm_from_query(
     state: State<ApiState>,
     context: RequestContext,
-    Query(form): Query,
+    FormQuery(form): FormQuery,
 ) -> Result<Response, PageError> {
     confirm_from_form(state, context, form).await
 }

@@ -26,7 +26,7 @@ pub(super) struct Tab {
 }
 
 /// Counts by one property of the letters.
-pub(super) struct Group {
+pub(super) struct CountGroup {
     pub(super) title: &'static str,
     pub(super) rows: Vec<GroupRow>,
     /// Number of rows that are not shown.
@@ -62,7 +62,7 @@ pub(super) fn groups(
     filter: &LetterFilter,
     counts: LetterCounts,
     place: impl Fn(&str, &str) -> Option<String>,
-) -> Vec<Group> {
+) -> Vec<CountGroup> {
     let total = counts.total;
     let row = |name: String, description: &str, count, narrowed: Option<LetterFilter>| GroupRow {
         name,
@@ -73,22 +73,22 @@ pub(super) fn groups(
     };
     let same = || filter.clone();
     let reasons = by_count_with(counts.reasons, |reason| reason.as_str());
-    let reasons = Group::new("Reason", reasons, |reason, count| {
+    let reasons = CountGroup::new("Reason", reasons, |reason, count| {
         let narrowed = LetterFilter { reason: Some(reason), ..same() };
         row(reason.as_str().to_owned(), reason.description(), count, Some(narrowed))
     });
-    let statuses = Group::new("Last status", by_count(counts.statuses), |status, count| match status {
+    let statuses = CountGroup::new("Last status", by_count(counts.statuses), |status, count| match status {
         Some(status) => {
             let narrowed = LetterFilter { status: Some(status), ..same() };
             row(status.to_string(), reason_phrase(status), count, Some(narrowed))
         }
-        None => row("no answer".to_owned(), "", count, None),
+        None => row("no response".to_owned(), "", count, None),
     });
-    let endpoints = Group::new("Endpoint", by_count(counts.endpoints), |name, count| {
+    let endpoints = CountGroup::new("Endpoint", by_count(counts.endpoints), |name, count| {
         let narrowed = Origin::parse(&name).ok().map(|endpoint| LetterFilter { endpoint: Some(endpoint), ..same() });
         row(name, "", count, narrowed)
     });
-    let campaigns = Group::new("Campaign", by_count(counts.campaigns), |campaign, count| {
+    let campaigns = CountGroup::new("Campaign", by_count(counts.campaigns), |campaign, count| {
         let narrowed = LetterFilter { campaign_id: Some(campaign.clone()), ..same() };
         row(campaign, "", count, Some(narrowed))
     });
@@ -96,7 +96,7 @@ pub(super) fn groups(
         campaigns.into_iter().map(move |(campaign, count)| ((webhook.clone(), campaign), count))
     });
     let webhooks = by_count(webhooks.collect::<HashMap<_, _>>());
-    let webhooks = Group::new("Webhook", webhooks, |(webhook, campaign), count| {
+    let webhooks = CountGroup::new("Webhook", webhooks, |(webhook, campaign), count| {
         // Users know the place of a webhook, not its id.
         let name = place(&campaign, &webhook).unwrap_or_else(|| webhook.clone());
         let webhook_id = Some(WebhookId::new(webhook));
@@ -107,7 +107,7 @@ pub(super) fn groups(
     groups.into_iter().filter(|group| !group.rows.is_empty()).collect()
 }
 
-impl Group {
+impl CountGroup {
     fn new<K>(title: &'static str, counts: Vec<(K, u64)>, row: impl Fn(K, u64) -> GroupRow) -> Self {
         let more = counts.len().saturating_sub(MAX_GROUP_ROWS);
         Self {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use waypost_engine::metrics::history::{HISTORY_LENGTH, Sample};
+use waypost_engine::metrics::history::{CountsSample, HISTORY_LENGTH};
 use waypost_engine::metrics::snapshot::Counts;
 
 use super::super::format;
@@ -41,7 +41,12 @@ impl Chart {
         BAR_COUNT * BAR_WIDTH
     }
 
-    pub(super) fn new(title: &'static str, pattern: &'static str, samples: &[Sample], of: fn(&Counts) -> u64) -> Self {
+    pub(super) fn new(
+        title: &'static str,
+        pattern: &'static str,
+        samples: &[CountsSample],
+        of: fn(&Counts) -> u64,
+    ) -> Self {
         let rates = rates(samples, of);
         let maximum = rates.iter().flatten().copied().fold(0.0, f64::max);
         let top = round_up(maximum);
@@ -70,7 +75,7 @@ fn describe(title: &str, rates: &[Option<f64>], maximum: f64) -> String {
 
 /// The rate of each bar, `None` without samples. The last bar is still in progress. Bars start at multiples of their
 /// duration, so that a finished bar does not change.
-fn rates(samples: &[Sample], of: fn(&Counts) -> u64) -> Vec<Option<f64>> {
+fn rates(samples: &[CountsSample], of: fn(&Counts) -> u64) -> Vec<Option<f64>> {
     let Some(last) = samples.last() else { return vec![None; BAR_COUNT as usize] };
     let current = u32::try_from(last.at.as_secs() / BAR_DURATION.as_secs()).unwrap_or_default();
     let rate = |steps_ago: u32| {

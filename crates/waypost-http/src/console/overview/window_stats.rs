@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use waypost_core::outcome::Cause;
-use waypost_engine::metrics::history::Sample;
+use waypost_engine::metrics::history::CountsSample;
 use waypost_engine::metrics::snapshot::{Counts, HistogramSnapshot, Quantile};
 
 pub(super) struct StatsWindow {
@@ -15,13 +15,13 @@ pub(super) struct StatsWindow {
 
 impl StatsWindow {
     /// The last `duration`, or as much of it as there are samples. `None` with fewer than two samples.
-    pub(super) fn last(samples: &[Sample], duration: Duration) -> Option<Self> {
+    pub(super) fn last(samples: &[CountsSample], duration: Duration) -> Option<Self> {
         let last = samples.last()?;
         Self::between(samples, last.at.saturating_sub(duration), last.at)
     }
 
     /// Between two times, as far as there are samples. `None` if there is no sample in between.
-    pub(super) fn between(samples: &[Sample], from: Duration, to: Duration) -> Option<Self> {
+    pub(super) fn between(samples: &[CountsSample], from: Duration, to: Duration) -> Option<Self> {
         let at = |time: Duration| samples.partition_point(|sample| sample.at <= time).checked_sub(1);
         let (begin, end) = (at(from).unwrap_or_default(), at(to)?);
         (end > begin).then(|| Self {
@@ -75,12 +75,12 @@ pub(super) mod tests {
     use super::*;
 
     /// Samples from tuples of the second and the total delivered and failed requests.
-    pub(in super::super) fn samples(counts: &[(u64, u64, u64)]) -> Vec<Sample> {
+    pub(in super::super) fn samples(counts: &[(u64, u64, u64)]) -> Vec<CountsSample> {
         let sample = |(second, delivered, failed): &(u64, u64, u64)| {
             let mut counts = Counts::default();
             counts.attempts[Cause::Ok as usize] = *delivered;
             counts.attempts[Cause::Timeout as usize] = *failed;
-            Sample { at: Duration::from_secs(*second), counts: Arc::new(counts) }
+            CountsSample { at: Duration::from_secs(*second), counts: Arc::new(counts) }
         };
         counts.iter().map(sample).collect()
     }
@@ -103,7 +103,7 @@ pub(super) mod tests {
 
     #[test]
     fn there_is_no_window_without_samples() {
-        let none = |samples: &[Sample]| StatsWindow::last(samples, seconds(60)).is_none();
+        let none = |samples: &[CountsSample]| StatsWindow::last(samples, seconds(60)).is_none();
         assert!(none(&[]) && none(&samples(&[(0, 0, 0)])));
         let late = samples(&[(100, 1, 1), (101, 2, 2)]);
         assert!(StatsWindow::between(&late, seconds(0), seconds(99)).is_none(), "before the first sample");

@@ -18,7 +18,7 @@ use super::super::super::replays::{ReplayPreviewResponse, create_audited};
 use super::super::super::route::Route;
 use super::super::dead_letters::list_with_nothing_ticked;
 use super::super::dead_letters::selection_form::SelectionForm;
-use super::super::form::{Form, Query};
+use super::super::form::{Form, FormQuery};
 use super::super::form_errors::Errors;
 use super::super::format::indented;
 use super::super::format::{Count, bar_percent};
@@ -77,7 +77,7 @@ struct PreviewTable {
     time: Option<String>,
     endpoints: Vec<Endpoint>,
     unsendable: Vec<Unsendable>,
-    sample: Vec<Sample>,
+    sample: Vec<SampleView>,
 }
 
 struct Endpoint {
@@ -92,7 +92,7 @@ struct Unsendable {
     count: Count,
 }
 
-struct Sample {
+struct SampleView {
     id: String,
     href: String,
     method: &'static str,
@@ -145,7 +145,7 @@ impl PreviewTable {
             count: Count(endpoint.count),
             name: endpoint.endpoint,
         };
-        let sample = sample.into_iter().map(|sample| Sample {
+        let sample = sample.into_iter().map(|sample| SampleView {
             href: links::dead_letter(&sample.dead_letter_id),
             id: sample.dead_letter_id.to_string(),
             method: sample.request.method,
@@ -181,7 +181,7 @@ fn header_text(value: serde_json::Value) -> String {
 async fn confirm_from_query(
     state: State<ApiState>,
     context: RequestContext,
-    Query(form): Query,
+    FormQuery(form): FormQuery,
 ) -> Result<Response, PageError> {
     confirm_from_form(state, context, form).await
 }

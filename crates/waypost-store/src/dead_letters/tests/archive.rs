@@ -8,7 +8,7 @@ use super::*;
 const OFFSETS_PER_BLOCK: u64 = 64;
 const OFFSETS_PER_SEGMENT: u64 = 256 * OFFSETS_PER_BLOCK;
 
-impl TestLog {
+impl TestStream {
     /// The paths of the archive's files, sorted.
     fn segments(&self) -> Vec<PathBuf> {
         let folder = self.folder.path().join("view").join("dead-letters");
@@ -57,7 +57,7 @@ impl TestLog {
 
 #[test]
 fn letters_are_archived_when_their_block_is_complete() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     log.letters_at(1..OFFSETS_PER_BLOCK - 1);
     let mut log = log.reopen();
     assert_eq!((log.letters_in_sled(), log.segment_bytes()), (62, 0));
@@ -75,7 +75,7 @@ fn letters_are_archived_when_their_block_is_complete() {
 
 #[test]
 fn a_batch_of_several_blocks_is_archived_at_once() {
-    let log = TestLog::new();
+    let log = TestStream::new();
     let (first, last) =
         (OFFSETS_PER_SEGMENT - 2 * OFFSETS_PER_BLOCK - 10, OFFSETS_PER_SEGMENT + 2 * OFFSETS_PER_BLOCK + 10);
     let entry = |offset| {
@@ -89,7 +89,7 @@ fn a_batch_of_several_blocks_is_archived_at_once() {
 
 #[test]
 fn a_large_letter_is_archived_immediately() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     log.letters_at(0..3);
     let large = DeadLetter { body: Some("x".repeat(100_000)), ..letter("dl_3", time(3)) };
     log.append(Payload::Letter(Box::new(large)));
@@ -106,7 +106,7 @@ fn a_large_letter_is_archived_immediately() {
 
 #[test]
 fn a_segment_is_deleted_with_its_last_letter() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     let offsets = || {
         [
             0,
@@ -123,7 +123,7 @@ fn a_segment_is_deleted_with_its_last_letter() {
     log.ignored_at(3 * OFFSETS_PER_SEGMENT + OFFSETS_PER_BLOCK);
     assert_eq!(log.segments().len(), 3);
     let delete =
-        |log: &TestLog, offset| log.view().delete_before(time(offset).timestamp_millis(), 10).expect("deleted");
+        |log: &TestStream, offset| log.view().delete_before(time(offset).timestamp_millis(), 10).expect("deleted");
     assert_eq!(delete(&log, OFFSETS_PER_SEGMENT - 1), 3);
     assert_eq!(log.segments().len(), 3, "the last letter of the first segment exists");
     assert_eq!(delete(&log, OFFSETS_PER_SEGMENT), 1);
@@ -137,7 +137,7 @@ fn a_segment_is_deleted_with_its_last_letter() {
 
 #[test]
 fn letters_can_be_added_to_a_block_that_was_deleted_before_it_was_complete() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     log.letters_at(0..10);
     assert_eq!(log.view().delete_before(time(10).timestamp_millis(), 1).expect("deleted"), 10);
     assert_eq!((log.letters_in_sled(), log.state("dl_3")), (0, None));
@@ -154,7 +154,7 @@ fn letters_can_be_added_to_a_block_that_was_deleted_before_it_was_complete() {
 
 #[test]
 fn a_cleared_view_has_no_files() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     log.letters_at(0..OFFSETS_PER_BLOCK + 1);
     log.view().clear().expect("cleared");
     assert_eq!((log.segments().len(), log.letters_in_sled()), (0, 0));
@@ -165,7 +165,7 @@ fn a_cleared_view_has_no_files() {
 /// The archive is not written for changes of archived rows.
 #[test]
 fn letters_of_an_archived_block_change_their_states() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     log.letters_at(0..OFFSETS_PER_BLOCK);
     let before = log.segment_bytes();
     log.discard(&["dl_1"]);
@@ -186,7 +186,7 @@ fn letters_of_an_archived_block_change_their_states() {
 /// The process may end after it has written a pack and before it has written the pack's location.
 #[test]
 fn data_without_a_location_is_not_read() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     log.letters_at(0..OFFSETS_PER_BLOCK + 3);
     let folder = log.folder.path().join("view").join("dead-letters");
     let segment = log.segments().remove(0);
@@ -214,7 +214,7 @@ fn a_view_that_has_lost_data_of_the_last_segment_is_emptied() {
     };
     let delete = |segment: &PathBuf| fs::remove_file(segment).expect("deleted");
     for damage in [&truncate as &dyn Fn(&PathBuf), &flip_a_bit, &delete] {
-        let mut log = TestLog::new();
+        let mut log = TestStream::new();
         log.letters_at(0..OFFSETS_PER_BLOCK);
         damage(&log.segments().remove(0));
         let log = log.reopen();
@@ -226,7 +226,7 @@ fn a_view_that_has_lost_data_of_the_last_segment_is_emptied() {
 
 #[test]
 fn a_damaged_pack_is_an_error_only_for_its_own_letters() {
-    let mut log = TestLog::new();
+    let mut log = TestStream::new();
     log.letters_at(0..2 * OFFSETS_PER_BLOCK);
     let segment = log.segments().remove(0);
     let mut bytes = fs::read(&segment).expect("a segment");

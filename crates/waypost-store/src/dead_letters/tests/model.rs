@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
-use waypost_core::dead_letter::record::{Erase, Rewritten};
+use waypost_core::dead_letter::record::{Erase, RemovedMessageDone};
 use waypost_core::dead_letter::removed::{Removal, RemovedMessage};
 use waypost_core::endpoint::Origin;
 use waypost_core::event::StepEvent;
@@ -21,7 +21,7 @@ const LETTERS: usize = 20;
 /// Few replays. Some are never created.
 const REPLAYS: usize = 4;
 
-/// Times of records are random, within this many seconds from the start of the log.
+/// Times of records are random, within this many seconds from the start of the stream.
 const SECONDS: u64 = 100;
 
 #[derive(Debug, Clone)]
@@ -142,7 +142,7 @@ fn record() -> impl Strategy<Value = Payload> {
     let outcome = select(ReplayOutcome::ALL.to_vec());
     let sent = vec((letter_id(), outcome).prop_map(|(id, outcome)| LetterResult { id, outcome }), 0..LETTERS);
     let command = select(vec![ReplayCommand::Pause, ReplayCommand::Resume, ReplayCommand::Cancel]);
-    let action = || second().prop_map(|at| OperatorAction { by: "ana".to_owned(), at, because: None });
+    let action = || second().prop_map(|at| OperatorAction { by: "ana".to_owned(), at, operator_reason: None });
     prop_oneof![
         2 => (ids(), action()).prop_map(|(ids, action)| DeadLetterRecord::Discard(Discard { ids, action })),
         1 => (vec(letter_id(), 0..4), action()).prop_map(|(ids, action)| DeadLetterRecord::Erase(Erase { ids, action })),
@@ -150,7 +150,7 @@ fn record() -> impl Strategy<Value = Payload> {
         8 => (replay_id(), sent, second()).prop_map(|(replay, sent, at)| DeadLetterRecord::Batch(ReplayBatch { replay, sent, at })),
         3 => (replay_id(), command, second())
             .prop_map(|(replay, command, at)| DeadLetterRecord::Control(ReplayControl { replay, command, by: "ana".to_owned(), at })),
-        2 => (0..200_u64).prop_map(|offset| DeadLetterRecord::Rewritten(Rewritten { offset })),
+        2 => (0..200_u64).prop_map(|offset| DeadLetterRecord::RemovedMessageDone(RemovedMessageDone { offset })),
     ]
     .prop_map(Payload::Record)
 }
@@ -207,7 +207,7 @@ fn query() -> impl Strategy<Value = Query> {
 }
 
 /// Runs the steps, with records in batches of these sizes, and compares after each batch.
-fn run(mut log: TestLog, steps: &[Step], batch_sizes: &[usize], queries: &[Query]) -> TestLog {
+fn run(mut log: TestStream, steps: &[Step], batch_sizes: &[usize], queries: &[Query]) -> TestStream {
     let mut naive = NaiveView::new(log.retention);
     let mut batch_sizes = batch_sizes.iter().cycle();
     let mut steps = steps.iter().peekable();
@@ -259,7 +259,7 @@ proptest! {
         queries in vec(query(), 8),
         retention in prop_oneof![Just(Duration::MAX), (0..SECONDS).prop_map(Duration::from_secs)],
     ) {
-        let mut log = run(TestLog::with_retention(retention), &steps, &batch_sizes, &queries);
+        let mut log = run(TestStream::with_retention(retention), &steps, &batch_sizes, &queries);
         log.view().clear().expect("cleared");
         log.next = 0;
         NaiveView::new(retention).compare(&log, &queries);

@@ -205,8 +205,8 @@ impl NaiveView {
                 self.release_if_ended(&replay.id);
                 NaiveOutcome::Replay(Box::new(replay))
             }
-            DeadLetterRecord::Rewritten(rewritten) => {
-                NaiveOutcome::Letters(u64::from(self.removed.remove(&rewritten.offset).is_some()))
+            DeadLetterRecord::RemovedMessageDone(done) => {
+                NaiveOutcome::Letters(u64::from(self.removed.remove(&done.offset).is_some()))
             }
         }
     }
@@ -320,7 +320,7 @@ impl NaiveView {
     }
 
     /// Asserts that the view returns the same results.
-    pub(super) fn compare(&self, log: &TestLog, queries: &[Query]) {
+    pub(super) fn compare(&self, log: &TestStream, queries: &[Query]) {
         let view = log.view();
         assert_eq!(view.position().expect("a position"), self.position);
         let in_state =
@@ -355,7 +355,7 @@ impl NaiveView {
         }
     }
 
-    fn compare_replays(&self, log: &TestLog) {
+    fn compare_replays(&self, log: &TestStream) {
         let view = log.view();
         let replays = view.replays(None, REPLAYS, |progress| progress).expect("replays");
         assert!(replays.iter().map(|progress| &progress.replay.id).eq(self.replays.keys().rev()));
@@ -390,7 +390,7 @@ impl NaiveView {
         assert!(sendable.iter().all(|progress| progress.left > 0), "a running replay has letters to send");
     }
 
-    fn compare_query(&self, log: &TestLog, query: &Query) {
+    fn compare_query(&self, log: &TestStream, query: &Query) {
         let Query { filter, limit, from, to } = query;
         let matching: Vec<&NaiveLetter> =
             self.letters.iter().filter(|naive_letter| matches(filter, naive_letter)).collect();
