@@ -219,7 +219,10 @@ async fn a_reader_of_dead_letters_that_fails_for_good_is_told_and_the_account_is
     assert_eq!(waypost.metric("waypost_log_followed{log=\"campaigns\"}").await, 1.0);
     let printed = waypost.cli(&["verify"]).await;
     assert_eq!(printed.code, Some(1), "{printed:?}");
-    assert!(printed.stderr.contains("not known") && !printed.stdout.contains("It adds up"), "{printed:?}");
+    assert!(
+        printed.stderr.contains("the account is incomplete") && !printed.stdout.contains("It adds up"),
+        "{printed:?}"
+    );
     broker.ctl(&["clear_user_limits", &user, "max-connections"]).await;
     waypost.ready().await;
     let printed = until("an account", LONG, async || {
