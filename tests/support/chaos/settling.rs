@@ -81,8 +81,11 @@ pub(crate) async fn settle(scene: &Scene) -> Settled {
         Some(()) => Settled::All { after: began.elapsed() },
         None => {
             let names = Names::new(&scene.prefix);
-            let queues =
-                Rung::all().map(|rung| names.delay(rung)).chain([names.events(), names.retries(), names.replays()]);
+            let queues = DelayTier::all().map(|tier| names.delay(tier)).chain([
+                names.events(),
+                names.retries(),
+                names.replays(),
+            ]);
             let queues: Vec<String> = queues.filter(|queue| left.contains(&format!("{queue} has"))).collect();
             let mut diagnosis = diagnose(scene, &queues).await;
             for queue in &queues {
