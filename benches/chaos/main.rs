@@ -141,7 +141,7 @@ fn keep_logs(seed: u64, findings: &Findings) -> String {
     std::fs::write(folder.join("faults.log"), happened).expect("a log is written");
     let orders = findings.pages.orders.iter().map(|order| format!("{order:?}\n")).collect::<String>();
     std::fs::write(folder.join("orders.log"), orders).expect("a log is written");
-    if let Settled::Not { left, diagnosis } = &findings.settled {
+    if let Settled::Not { left, diagnosis, .. } = &findings.settled {
         std::fs::write(folder.join("left.log"), format!("{left}\n\n{diagnosis}")).expect("a log is written");
     }
     let lost = format!("{:?}\n{:?}\n", findings.account.lost, findings.testimony.lost);

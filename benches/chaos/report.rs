@@ -34,7 +34,14 @@ pub(crate) fn print(drill: &Drill, version: &str, findings: &Findings) {
     println!("The longest that nothing at all was delivered: {}.", seconds(gap));
     match &findings.settled {
         Settled::All { after } => println!("All was settled {} after the last fault.", seconds(*after)),
-        Settled::Not { left, .. } => println!("NOT SETTLED: {left}"),
+        Settled::Not { left, left_by_new_leaders, .. } => println!(
+            "NOT SETTLED: {left}. {}",
+            match left_by_new_leaders.as_str() {
+                "" => "It was settled once the queues had other leaders: RabbitMQ held it for channels that had ended."
+                    .to_owned(),
+                left => format!("With other leaders of the queues: {left}."),
+            }
+        ),
     }
     let Testimony { confirmed, lost } = &findings.testimony;
     println!(

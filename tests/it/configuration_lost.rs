@@ -401,7 +401,8 @@ async fn an_empty_log_is_accepted_after_it_was_said_how_much_is_lost() {
     tokio::join!(old.ready(), new.ready());
     assert_eq!((campaigns(&old).await, campaigns(&new).await), (vec![], vec![]));
     // What the log has lost is in a file, from which it can be applied again.
-    let line: Value = serde_json::from_str(&old.until_line("kept in a file").await).expect("a line of JSON");
+    let line: Value =
+        serde_json::from_str(&old.until_line("previous campaigns of this worker").await).expect("a line of JSON");
     let applied = old.cli(&["campaigns", "apply", line["kept"].as_str().expect("a file")]).await;
     assert_eq!(applied.code, Some(0), "{applied:?}");
     amqp.publish_event(&prefix, &event("c", "1")).await;

@@ -24,8 +24,11 @@ impl Terminal {
     fn start(waypost: &Waypost, arguments: &[&str]) -> Self {
         let words = [&[env!("CARGO_BIN_EXE_waypost")], arguments].concat();
         let command: Vec<String> = words.iter().map(|word| format!("'{}'", word.replace('\'', "'\\''"))).collect();
-        let mut script = Command::new("script");
+        // The parent may ignore SIGINT (a job in the background), and the program would inherit that.
+        let mut script = Command::new("env");
         script.args([
+            "--default-signal=INT",
+            "script",
             "--quiet",
             "--return",
             "--flush",

@@ -167,7 +167,7 @@ async fn a_webhook_is_edited_checked_and_tested() {
     browser.assert_sound().await;
 
     browser.type_into(&field("Body"), r#"{"source": "chatbot", "date": 1}"#).await;
-    browser.until_text("date: every request has this parameter already").await;
+    browser.until_text("date: every request already has this parameter").await;
     assert_eq!(browser.attribute(&field("Body"), "aria-invalid").await.as_deref(), Some("true"));
     browser.type_into(&field("Body"), r#"{"source": "#).await;
     browser.until_text("not valid JSON").await;

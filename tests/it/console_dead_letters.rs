@@ -175,7 +175,7 @@ async fn a_letter_tells_what_was_sent_and_what_came_back() {
     browser.click(&link("503 Service Unavailable")).await;
     browser.until_path(&format!("/dead-letters/{id}")).await;
     browser.until_shown(&heading("503 Service Unavailable, exhausted pending")).await;
-    browser.until_text("attempts, or the time for them, were used up").await;
+    browser.until_text("The limit for attempts or for their age was reached").await;
     browser.until_shown(&heading("3 attempts")).await;
     for words in ["the database is down", "Replay it when the endpoint works again", "x-api-key: ********"] {
         browser.until_text(words).await;

@@ -73,7 +73,7 @@ async fn any_properties_are_read_and_no_neighbour_is_delivered_twice() {
     let ids: BTreeSet<String> =
         stage.receiver.requests().iter().map(|request| request.webhook_id().to_owned()).collect();
     assert_eq!((ids.len(), stage.receiver.requests().len()), (expected, expected), "each once");
-    let reconnected = stage.waypost.lines().into_iter().find(|line| line.contains("connecting again"));
+    let reconnected = stage.waypost.lines().into_iter().find(|line| line.contains("reconnecting"));
     assert_eq!(reconnected, None);
 }
 

@@ -93,7 +93,7 @@ async fn the_broker_is_spoken_to_over_tls_with_a_certificate() {
     for settings in [&[trusting][..], &own] {
         let stranger = Waypost::launch(&url, &unique("tls"), settings);
         let line = stranger.until_line("ertificate").await;
-        assert!(line.contains("connecting again"), "{line}");
+        assert!(line.contains("reconnecting"), "{line}");
     }
 }
 
@@ -138,7 +138,7 @@ fn what_is_wrong_with_a_certificate_is_told_at_the_start() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     let said = check(&[&format!("http.certFile={certificate}"), &format!("http.keyFile={other}")]);
-    assert!(said.contains("http.certFile") && said.contains("do not go together"), "{said}");
+    assert!(said.contains("http.certFile") && said.contains("do not belong together"), "{said}");
     let said = check(&[&format!("broker.certFile={certificate}")]);
     assert!(said.contains("broker.certFile") && said.contains("keyFile is missing"), "{said}");
     let nowhere = Path::new("/nowhere.pem").display();

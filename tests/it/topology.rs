@@ -220,7 +220,8 @@ async fn a_reader_of_dead_letters_that_fails_for_good_is_told_and_the_account_is
     let printed = waypost.cli(&["verify"]).await;
     assert_eq!(printed.code, Some(1), "{printed:?}");
     assert!(
-        printed.stderr.contains("not known") && !printed.stdout.contains("All deliveries are accounted for"),
+        printed.stderr.contains("the account is incomplete")
+            && !printed.stdout.contains("All deliveries are accounted for"),
         "{printed:?}"
     );
     broker.ctl(&["clear_user_limits", &user, "max-connections"]).await;

@@ -13,6 +13,7 @@ use super::schedule::Injection;
 use super::small_disk;
 use crate::support::Waypost;
 use crate::support::network::NetworkFault;
+use crate::support::until;
 use crate::support::until::poll;
 
 /// A worker that is asked to stop has stopped within its grace of 3 s and six more; the rest is for a busy machine.
@@ -28,6 +29,9 @@ const SLOW: Duration = Duration::from_millis(150);
 
 /// Of a hundred.
 const PACKETS_LOST: u8 = 20;
+
+/// A node that paused itself runs again once the network is whole.
+const PAUSE_ENDS_WITHIN: Duration = Duration::from_secs(120);
 
 /// Less than any node uses.
 const NO_MEMORY: [&str; 3] = ["set_vm_memory_high_watermark", "absolute", "1MB"];
@@ -142,9 +146,13 @@ async fn node(scene: &Scene, injection: &Injection) {
     let mut killed = vec![node];
     match injection.fault {
         Fault::MemoryAlarm => {
-            node.ctl(&NO_MEMORY).await;
+            // The node may have paused itself, and runs no command meanwhile.
+            let run = async |command: &[&str]| {
+                until("the node to run a command", PAUSE_ENDS_WITHIN, async || node.try_ctl(command).await.ok()).await;
+            };
+            run(&NO_MEMORY).await;
             sleep(injection.lasts).await;
-            node.ctl(&USUAL_MEMORY).await;
+            run(&USUAL_MEMORY).await;
             return;
         }
         Fault::NodeFrozen => {

@@ -23,6 +23,9 @@ pub(crate) enum Settled {
         left: String,
         /// What the broker and the workers say of it.
         diagnosis: String,
+        /// What is left once the quorum queues that have messages got other leaders; nothing, if RabbitMQ held the messages for
+        /// channels that had ended.
+        left_by_new_leaders: String,
     },
 }
 
@@ -33,6 +36,27 @@ const QUESTIONS: [&[&str]; 4] = [
     &["list_channels", "pid", "connection", "consumer_count", "messages_unacknowledged", "messages_uncommitted"],
     &["list_connections", "pid", "client_properties", "state", "peer_port"],
 ];
+
+/// Time for new leaders to serve what the old ones held.
+const NEW_LEADERS_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// For `rabbitmqctl eval`: the state of a quorum queue, with its consumers and what each of them has.
+fn queue_state(queue: &str) -> String {
+    format!(
+        "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)), \
+         ra:leader_query(amqqueue:get_pid(Q), fun(State) -> State end)."
+    )
+}
+
+/// For `rabbitmqctl eval`: another member becomes the leader of a quorum queue.
+fn move_leader(queue: &str) -> String {
+    format!(
+        "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)), \
+         {{Name, Leader}} = amqqueue:get_pid(Q), \
+         Nodes = case maps:get(nodes, amqqueue:get_type_state(Q)) of Map when is_map(Map) -> maps:keys(Map); List -> List end, \
+         ra:transfer_leadership({{Name, Leader}}, {{Name, hd(Nodes -- [Leader])}})."
+    )
+}
 
 /// Waits until nothing is left, seen often enough for RabbitMQ to have counted anew (every five seconds).
 pub(crate) async fn settle(scene: &Scene) -> Settled {
@@ -55,14 +79,38 @@ pub(crate) async fn settle(scene: &Scene) -> Settled {
     });
     match settled.await {
         Some(()) => Settled::All { after: began.elapsed() },
-        None => Settled::Not { left, diagnosis: diagnose(scene).await },
+        None => {
+            let names = Names::new(&scene.prefix);
+            let queues = DelayTier::all().map(|tier| names.delay(tier)).chain([
+                names.events(),
+                names.retries(),
+                names.replays(),
+            ]);
+            let queues: Vec<String> = queues.filter(|queue| left.contains(&format!("{queue} has"))).collect();
+            let mut diagnosis = diagnose(scene, &queues).await;
+            for queue in &queues {
+                let answer = scene.cluster.ask(&["eval", &move_leader(queue)]).await;
+                diagnosis.push_str(&format!("another leader of {queue}: {answer:?}\n"));
+            }
+            let amqp = Amqp::until_connected(&url).await;
+            let mut left_by_new_leaders = String::new();
+            poll(NEW_LEADERS_TIMEOUT, async || {
+                left_by_new_leaders = what_is_left(scene, &amqp).await;
+                left_by_new_leaders.is_empty().then_some(())
+            })
+            .await;
+            Settled::Not { left, diagnosis, left_by_new_leaders }
+        }
     }
 }
 
-async fn diagnose(scene: &Scene) -> String {
+async fn diagnose(scene: &Scene, queues: &[String]) -> String {
     let mut diagnosis = String::new();
-    for question in QUESTIONS {
-        let question = [&["--timeout", "10"], question].concat();
+    let states: Vec<String> = queues.iter().map(|queue| queue_state(queue)).collect();
+    let questions = QUESTIONS.iter().map(|question| question.to_vec());
+    let questions = questions.chain(states.iter().map(|state| vec!["eval", state]));
+    for question in questions {
+        let question = [vec!["--timeout", "10"], question].concat();
         let answer = scene.cluster.ask(&question).await.unwrap_or_else(|| "no answer".to_owned());
         diagnosis.push_str(&format!("{question:?}\n{answer}\n"));
     }

@@ -1,11 +1,12 @@
-//! A stream as anybody can read it who knows AMQP, from its first record to its last: of every node, for each has a copy, and
-//! RabbitMQ 3.10 may leave one behind after its node was killed.
+//! Reads a stream from its first record to its last, from every node that has a copy. RabbitMQ 3.10 may leave a copy behind, or a
+//! node without one, after the node was killed.
 
 use std::time::Duration;
 
 use super::scene::Scene;
+use crate::support::Amqp;
 use crate::support::amqp::Record;
-use crate::support::{Amqp, until};
+use crate::support::until::poll;
 
 /// After so long without a record a stream is taken to be at its end: nothing writes to it any more.
 const QUIET: Duration = Duration::from_secs(3);
@@ -13,17 +14,23 @@ const QUIET: Duration = Duration::from_secs(3);
 /// For a node to have its copy again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The records of the copy that has most.
+/// The records of the copy that has most. Panics if no node has one.
 pub(crate) async fn read(scene: &Scene, stream: &str) -> Vec<Record> {
-    let copies = scene.cluster.nodes().iter().map(async |node| {
+    let copies = scene.cluster.nodes().iter().enumerate().map(async |(number, node)| {
         // The node may pause itself, and then the connection is lost.
         let read = async || {
             let amqp = Amqp::until_connected(&node.url()).await;
             amqp.read_stream_until_quiet(stream, QUIET).await.ok()
         };
-        until("a copy of the stream", PATIENCE, read).await
+        let copy = poll(PATIENCE, read).await;
+        if copy.is_none() {
+            scene.books.remark(&format!("node {number} has no copy of {stream} that can be read"));
+        }
+        copy
     });
-    let mut copies = futures_util::future::join_all(copies).await;
+    let copies = futures_util::future::join_all(copies).await;
+    let mut copies: Vec<_> = copies.into_iter().flatten().collect();
+    assert!(!copies.is_empty(), "no node has a copy of {stream} that can be read");
     copies.sort_by_key(Vec::len);
     let lengths: Vec<usize> = copies.iter().map(Vec::len).collect();
     if lengths.first() != lengths.last() {
