@@ -1,6 +1,8 @@
 //! The console, where campaigns are made: the example of the seed document built in a browser, drawn, and fired; and what can go
 //! wrong on the way.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -152,6 +154,25 @@ fn rgb(color: &str) -> [i32; 3] {
     let numbers = color.trim_start_matches("rgb(").trim_end_matches(')').split(", ");
     let numbers: Vec<i32> = numbers.map(|number| number.parse().unwrap_or_else(|_| panic!("{color}"))).collect();
     numbers.try_into().unwrap_or_else(|_| panic!("{color}"))
+}
+
+/// A choice and the check of what was typed before it are under way together.
+#[tokio::test]
+async fn a_choice_takes_effect_while_the_form_is_checked() {
+    let stage = Stage::set("console", &[]).await;
+    let browser = Browser::at(&stage.waypost.url("")).await;
+    browser.open("/campaigns/13010/edit?label=Welcome+Message&new=entry").await;
+    browser.until_text("Choose a redirect type first.").await;
+    // Longer than the pause after which the form is checked.
+    browser.delay_responses(Duration::from_millis(800)).await;
+    let type_and_choose = "
+        const [keyword, redirect] = [document.getElementById('keyword'), document.getElementById('redirect')];
+        keyword.value = '9';
+        keyword.dispatchEvent(new Event('input', { bubbles: true }));
+        redirect.value = 'campaign';
+        redirect.dispatchEvent(new Event('change', { bubbles: true }));";
+    browser.script::<Value>(type_and_choose, Vec::new()).await;
+    browser.until_text("another campaign").await;
 }
 
 /// The editor checks while one types, shows the request, adds, edits and deletes headers, and sends a test.

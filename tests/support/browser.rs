@@ -344,6 +344,14 @@ impl Browser {
         Ok(plain(&text))
     }
 
+    /// Delays each response by this time from now on.
+    pub(crate) async fn delay_responses(&self, delay: Duration) {
+        self.must("Network.enable", json!({})).await;
+        let conditions =
+            json!({ "offline": false, "latency": delay.as_millis(), "downloadThroughput": -1, "uploadThroughput": -1 });
+        self.must("Network.emulateNetworkConditions", conditions).await;
+    }
+
     /// A command of Chromium's own protocol, for what WebDriver has no word for.
     async fn devtools(&self, method: &str, parameters: Value) -> Found<Value> {
         self.session.cdp().send_raw(method, parameters).await.map_err(|error| format!("{method}: {error}"))

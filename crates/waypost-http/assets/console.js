@@ -109,12 +109,15 @@ function showProblem(page) {
   main.prepend(notice);
 }
 
-// Replaces elements by the response to a form. Only the response to the latest request of a form is used.
-const latestRequests = new WeakMap();
+// Replaces elements by the response to a form. An element is replaced only by the response to the latest request for it, because
+// a choice and a check of the same form can be under way together.
+const latestRequests = new Map();
+let requestCount = 0;
 async function refresh(form, address, button, ids, onPage) {
   if (button) pendingButtons.add(button);
-  const request = (latestRequests.get(form) ?? 0) + 1;
-  latestRequests.set(form, request);
+  requestCount += 1;
+  const request = requestCount;
+  for (const id of ids) latestRequests.set(id, request);
   const parts = ids.map((id) => document.getElementById(id)).filter(Boolean);
   for (const part of parts) part.setAttribute("aria-busy", "true");
   const response = await sendForm(form, address, button).catch(() => null);
@@ -130,8 +133,9 @@ async function refresh(form, address, button, ids, onPage) {
   }
   if (response.isError) return showProblem(response.page);
   document.getElementById("refusal")?.remove();
-  if (latestRequests.get(form) !== request) return;
-  swap(response.page, ids, response.fields);
+  const current = ids.filter((id) => latestRequests.get(id) === request);
+  if (!current.length) return;
+  swap(response.page, current, response.fields);
   onPage?.(response.page);
 }
 
