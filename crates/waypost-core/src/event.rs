@@ -278,17 +278,17 @@ mod tests {
         let deep_label = format!(r#"{{"label":{deep}}}"#);
         let large = event_with("response", "x".repeat(300 * 1024).into());
         let bodies: [(&[u8], &str); 16] = [
-            (b"", "not JSON"),
-            (b"  \n", "not JSON"),
+            (b"", "not valid JSON"),
+            (b"  \n", "not valid JSON"),
             (b"null", "an event is a JSON object, not null"),
             (b"true", "not a boolean"),
             (b"[]", "not an array"),
             (in_order, "not an array"),
             (b"\"{}\"", "not a string"),
             (b"13010", "not a number"),
-            (b"{", "not JSON"),
-            (b"{} {}", "not JSON"),
-            (b"{'label': 'x'}", "not JSON"),
+            (b"{", "not valid JSON"),
+            (b"{} {}", "not valid JSON"),
+            (b"{'label': 'x'}", "not valid JSON"),
             (b"{\"label\": \"\xff\"}", "not UTF-8 from byte 11 on"),
             (b"{\"ignored\": \"\xff\"}", "not UTF-8 from byte 13 on"),
             (&large, "at most 262144 bytes"),

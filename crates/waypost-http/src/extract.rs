@@ -170,11 +170,11 @@ mod tests {
             ("7", "$", "found a number"),
             ("", "$", "no body"),
             ("  \n", "$", "no body"),
-            ("{", "$", "not JSON"),
-            ("nonsense", "$", "not JSON"),
-            ("[1", "$", "not JSON"),
-            (r#"{"ids": []} x"#, "$", "not JSON"),
-            ("{\"ids\": [\"\u{0}\"]}", "$", "not JSON"),
+            ("{", "$", "not valid JSON"),
+            ("nonsense", "$", "not valid JSON"),
+            ("[1", "$", "not valid JSON"),
+            (r#"{"ids": []} x"#, "$", "not valid JSON"),
+            ("{\"ids\": [\"\u{0}\"]}", "$", "not valid JSON"),
         ] {
             let problem = problem_of(body);
             assert_eq!(problem["status"], 422, "{body}: {problem}");

@@ -81,7 +81,7 @@ pub(crate) async fn settle(scene: &Scene) -> Settled {
         Some(()) => Settled::All { after: began.elapsed() },
         None => {
             let names = Names::new(&scene.prefix);
-            let queues = DelayTier::all().map(|tier| names.delay(tier)).chain([
+            let queues = DelayQueue::all().map(|queue| names.delay(queue)).chain([
                 names.events(),
                 names.retries(),
                 names.replays(),

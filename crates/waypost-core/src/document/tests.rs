@@ -80,9 +80,9 @@ fn bytes_that_are_not_a_document_are_refused() {
     for (text, words) in [
         (" \n", "empty"),
         ("\u{feff}{}", "byte order mark"),
-        ("{", "not JSON"),
-        (r#"{"id": "1", "sections": []} x"#, "not JSON"),
-        (&deep, "not JSON"),
+        ("{", "not valid JSON"),
+        (r#"{"id": "1", "sections": []} x"#, "not valid JSON"),
+        (&deep, "not valid JSON"),
         ("null", "found null"),
         ("[]", "found an array"),
         (&large, "at most 1048576 bytes"),
