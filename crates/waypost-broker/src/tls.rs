@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(authorities(include_bytes!("../../../tests/fixtures/authority.pem")).map(|read| read.len()), Ok(1));
         let error = |pem: &str| authorities(pem.as_bytes()).expect_err("no certificates");
         assert!(error("").contains("no certificate"));
-        assert!(error("-----BEGIN CERTIFICATE-----\n???\n-----END CERTIFICATE-----\n").contains("not PEM"));
+        assert!(error("-----BEGIN CERTIFICATE-----\n???\n-----END CERTIFICATE-----\n").contains("not valid PEM"));
         assert!(error("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").contains("of no authority"));
     }
 }
