@@ -2,12 +2,11 @@
 
 use std::fmt;
 
-/// Somebody who may call the API.
+/// A caller of the API.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
-    /// For people; no two have the same.
+    /// Unique. It is shown in the audit.
     pub name: String,
-    /// What its bearer may do.
     pub role: Role,
     /// SHA-256 of the token.
     pub sha256: [u8; 32],
@@ -19,24 +18,27 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What the bearer of a token may do: each role all that the ones before it may.
+/// What a caller may do. Each role includes the roles before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Look.
+    /// Reads everything except secrets.
     Viewer,
-    /// Replay and discard dead letters, publish and test.
+    /// Replays and discards dead letters, publishes events and tests webhooks.
     Operator,
-    /// Change campaigns.
+    /// Changes campaigns.
     Editor,
 }
 
 impl Role {
     /// All, with their names in the settings.
-    pub const NAMES: [(&'static str, Self); 3] =
-        [("viewer", Self::Viewer), ("operator", Self::Operator), ("editor", Self::Editor)];
+    pub const NAMES: [(&'static str, Self); 3] = [
+        (Self::Viewer.as_str(), Self::Viewer),
+        (Self::Operator.as_str(), Self::Operator),
+        (Self::Editor.as_str(), Self::Editor),
+    ];
 
     /// The name in the settings.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
             Self::Operator => "operator",
