@@ -209,7 +209,8 @@ async fn while_the_broker_takes_no_messages_deliveries_go_on_and_failures_wait()
         0..FAILING => failed.clone(),
         _ => Answer::ok(),
     });
-    let section = json!({ "label": "late", "webhook": { "url": late.url("/") } });
+    // The alarm may take long to be raised on a busy machine.
+    let section = json!({ "label": "late", "webhook": { "url": late.url("/"), "timeoutMs": 30_000 } });
     stage.waypost.put_campaign(&json!({ "id": "late", "sections": [section] })).await;
     let failing = |number: usize| {
         json!({ "campaignId": "late", "label": "late", "phoneNumber": "1", "date": "2024-06-18T23:26:14Z",

@@ -21,21 +21,24 @@ impl fmt::Debug for Token {
 /// Each role includes the permissions of the roles before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Read everything except secrets.
+    /// Reads everything except secrets.
     Viewer,
-    /// Replay and discard dead letters, publish and test.
+    /// Replays and discards dead letters, publishes events and tests webhooks.
     Operator,
-    /// Change campaigns.
+    /// Changes campaigns.
     Editor,
 }
 
 impl Role {
-    /// All roles, with their names in the settings.
-    pub const NAMES: [(&'static str, Self); 3] =
-        [("viewer", Self::Viewer), ("operator", Self::Operator), ("editor", Self::Editor)];
+    /// All, with their names in the settings.
+    pub const NAMES: [(&'static str, Self); 3] = [
+        (Self::Viewer.as_str(), Self::Viewer),
+        (Self::Operator.as_str(), Self::Operator),
+        (Self::Editor.as_str(), Self::Editor),
+    ];
 
     /// The name in the settings.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
             Self::Operator => "operator",

@@ -13,7 +13,6 @@ use super::schedule::Injection;
 use super::small_disk;
 use crate::support::Waypost;
 use crate::support::network::NetworkFault;
-use crate::support::until;
 use crate::support::until::poll;
 
 /// A worker that is asked to stop has stopped within its grace of 3 s and six more; the rest is for a busy machine.
@@ -148,11 +147,16 @@ async fn node(scene: &Scene, injection: &Injection) {
         Fault::MemoryAlarm => {
             // The node may have paused itself, and runs no command meanwhile.
             let run = async |command: &[&str]| {
-                until("the node to run a command", PAUSE_ENDS_WITHIN, async || node.try_ctl(command).await.ok()).await;
+                let done = poll(PAUSE_ENDS_WITHIN, async || node.try_ctl(command).await.ok()).await;
+                if done.is_none() {
+                    scene.books.remark(&format!("{} ran no command for {PAUSE_ENDS_WITHIN:?}", node.name()));
+                }
+                done
             };
-            run(&NO_MEMORY).await;
-            sleep(injection.lasts).await;
-            run(&USUAL_MEMORY).await;
+            if run(&NO_MEMORY).await.is_some() {
+                sleep(injection.lasts).await;
+                run(&USUAL_MEMORY).await;
+            }
             return;
         }
         Fault::NodeFrozen => {
