@@ -6,7 +6,7 @@ use super::super::campaign::{Webhook, WebhookPlace};
 use super::super::event::Keyword;
 use super::super::violation::Violation;
 use super::json_cursor::{DocumentViolations, FirstPaths, JsonNode};
-use super::{UrlPolicy, duplicate_keys, parse, webhook};
+use super::{UrlPolicy, duplicate_keys, parse_json, webhook};
 
 /// Fields that tell the place of a webhook. The API returns them, so clients may send them back.
 const PLACE_FIELDS: [&str; 3] = ["campaignId", "label", "keyword"];
@@ -21,7 +21,7 @@ pub fn read_webhook(
     campaign: &str,
     place: &WebhookPlace<'_>,
 ) -> Result<Webhook, Vec<Violation>> {
-    let (text, mut value) = parse(bytes, "a webhook").map_err(|message| vec![Violation::new("$", message)])?;
+    let (text, mut value) = parse_json(bytes, "a webhook").map_err(|message| vec![Violation::new("$", message)])?;
     let violations = DocumentViolations::default();
     duplicate_keys::refuse(text, &violations);
     for name in PLACE_FIELDS {
@@ -61,7 +61,7 @@ pub fn read_webhook(
 /// # Errors
 /// The text is not JSON, or has duplicate keys.
 pub fn read_value(bytes: &[u8], what: &str) -> Result<Value, Vec<Violation>> {
-    let (text, value) = parse(bytes, what).map_err(|message| vec![Violation::new("$", message)])?;
+    let (text, value) = parse_json(bytes, what).map_err(|message| vec![Violation::new("$", message)])?;
     let violations = DocumentViolations::default();
     duplicate_keys::refuse(text, &violations);
     violations.into_result(Some(value))
