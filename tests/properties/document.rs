@@ -7,7 +7,7 @@ use chrono::DateTime;
 use serde_json::Value;
 use waypost_core::Delivery;
 use waypost_core::campaign::{Campaign, WebhookPlace};
-use waypost_core::document::{MAX_DOCUMENT_BYTES, UrlPolicy, from_value, parse, read, read_webhook};
+use waypost_core::document::{MAX_DOCUMENT_BYTES, UrlPolicy, WebhookDocument, from_value, parse, read};
 use waypost_core::egress::HttpUrls;
 use waypost_core::event::StepEvent;
 use waypost_core::ids::EventId;
@@ -64,7 +64,7 @@ fn is_a_campaign(campaign: &Campaign) {
         let path = campaign.path_of(place.webhook.id.as_str());
         assert!(path.starts_with("$.sections["), "{path}");
         let own = serde_json::to_vec(place.webhook).expect("JSON");
-        let again = read_webhook(&own, ANY_URL, &campaign.id, &place);
+        let again = WebhookDocument::parse(&own, ANY_URL).at(&campaign.id, &place);
         assert_eq!(again.as_ref(), Ok(place.webhook.as_ref()), "a webhook alone is read by the same rules");
         gets_what_it_is_configured_with(&place);
     }

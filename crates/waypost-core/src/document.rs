@@ -23,7 +23,7 @@ use super::event::{Keyword, MAX_CAMPAIGN_ID_CHARS};
 use super::violation::Violation;
 pub use assign_ids::assign_ids;
 use json_cursor::{DocumentViolations, FirstPaths, JsonNode, JsonObject, shortened};
-pub use webhook_document::{read_value, read_webhook};
+pub use webhook_document::{WebhookDocument, read_value};
 
 /// The campaign that the documentation has as its example.
 pub const EXAMPLE: &str = include_str!("document/example.json");
