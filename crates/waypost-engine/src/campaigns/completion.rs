@@ -5,9 +5,8 @@ use waypost_core::campaign::Campaign;
 use waypost_core::document::{self, UrlPolicy};
 use waypost_core::ids::WebhookId;
 use waypost_core::violation::Violation;
-use waypost_store::StoredCampaign;
 
-use super::{CampaignError, Campaigns, Precondition, PutOutcome};
+use super::{CampaignError, Campaigns};
 
 impl Campaigns {
     /// The rules for the URLs of webhooks, for parsing a document.
@@ -38,29 +37,6 @@ impl Campaigns {
         }
         self.check_owners(&campaign)?;
         Ok(campaign)
-    }
-
-    /// [`update`](Self::update) with a document.
-    pub async fn put(
-        &self,
-        id: &str,
-        document: &[u8],
-        precondition: Precondition,
-        by: &str,
-    ) -> Result<PutOutcome, CampaignError> {
-        let parsed = document::parse(document, self.url_policy());
-        self.update(id, precondition, by, |_| parsed.clone().map_err(CampaignError::Invalid)).await
-    }
-
-    /// Parses `document`, which would replace `current`, as [`put`](Self::put) does.
-    pub fn parse(
-        &self,
-        id: &str,
-        document: &[u8],
-        current: Option<&StoredCampaign>,
-    ) -> Result<Campaign, CampaignError> {
-        let campaign = document::parse(document, self.url_policy()).map_err(CampaignError::Invalid)?;
-        self.complete(id, campaign, current.map(|stored| &stored.campaign))
     }
 
     fn check_owners(&self, campaign: &Campaign) -> Result<(), CampaignError> {

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use serde_json::{Value, json};
 use waypost_core::access::Role;
 use waypost_core::campaign::{Campaign, MenuEntry, RedirectKind, Section, SectionKind, Webhook, WebhookKind};
+use waypost_core::document;
 use waypost_core::violation::Violation;
 use waypost_engine::campaigns::hold::StreamStatus;
 use waypost_engine::campaigns::{CampaignError, Precondition};
@@ -149,7 +150,11 @@ async fn create(State(state): State<ApiState>, context: RequestContext, form: Fo
             "$.id",
             "Must not be `.` or `..`: a URL can't contain it. Choose another id.",
         )])),
-        _ => state.campaigns.put(&id, &document_bytes(&document)?, Precondition::Absent, context.name()).await,
+        _ => {
+            let campaign = document::from_value(&document, state.campaigns.url_policy());
+            let create = |_: Option<&StoredCampaign>| campaign.clone().map_err(CampaignError::Invalid);
+            state.campaigns.update(&id, Precondition::Absent, context.name(), create).await
+        }
     };
     let errors = match result {
         Ok(_) => return Ok(with_audit(&id, Redirect::to(&links::campaign(&id)).into_response())),
@@ -337,7 +342,7 @@ async fn rename(
 ) -> Result<Response, PageError> {
     let name = form.get_non_blank("name").map(Value::from);
     apply_change(&state, &context, &id, &form, "the name", |document| {
-        document["name"] = name.unwrap_or_default();
+        document["name"] = name.clone().unwrap_or_default();
         Some(())
     })
     .await
@@ -360,18 +365,21 @@ async fn apply_change(
     id: &str,
     form: &Form,
     subject: &str,
-    change: impl FnOnce(&mut Value) -> Option<()>,
+    change: impl Fn(&mut Value) -> Option<()>,
 ) -> Result<Response, PageError> {
-    let stored = state.campaigns.get(id)?;
-    if stored.version != version(form)? {
-        return Err(changed_meanwhile(&stored).into());
-    }
-    let mut document = serde_json::to_value(&stored.campaign).map_err(StoreError::from)?;
-    change(&mut document).ok_or_else(no_such_place)?;
-    let precondition = Precondition::Versions(vec![stored.version]);
-    match state.campaigns.put(id, &document_bytes(&document)?, precondition, context.name()).await {
+    let apply = |current: Option<&StoredCampaign>| -> Result<Campaign, ChangeError> {
+        let stored = current.ok_or_else(|| state.campaigns.not_found())?;
+        if stored.version != version(form)? {
+            return Err(changed_meanwhile(stored).into());
+        }
+        let mut document = serde_json::to_value(&stored.campaign).map_err(StoreError::from).map_err(Problem::from)?;
+        change(&mut document).ok_or_else(no_such_place)?;
+        document::from_value(&document, state.campaigns.url_policy()).map_err(ChangeError::Invalid)
+    };
+    match state.campaigns.update(id, Precondition::None, context.name(), apply).await {
         Ok(_) => Ok(with_audit(subject, Redirect::to(&links::campaign(id)).into_response())),
-        Err(CampaignError::Invalid(violations)) => {
+        Err(ChangeError::Invalid(violations)) => {
+            let stored = state.campaigns.get(id)?;
             let rejections = violations.iter().map(ToString::to_string).collect();
             let form_page = page_with(
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -379,7 +387,28 @@ async fn apply_change(
             );
             Ok(with_audit("nothing: the campaign would be invalid", form_page))
         }
-        Err(error) => Err(error.into()),
+        Err(ChangeError::Problem(problem)) => Err(problem.into()),
+    }
+}
+
+/// Why a campaign was not changed.
+enum ChangeError {
+    Invalid(Vec<Violation>),
+    Problem(Problem),
+}
+
+impl From<CampaignError> for ChangeError {
+    fn from(error: CampaignError) -> Self {
+        match error {
+            CampaignError::Invalid(violations) => Self::Invalid(violations),
+            error => Self::Problem(error.into()),
+        }
+    }
+}
+
+impl From<Problem> for ChangeError {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
     }
 }
 
@@ -425,9 +454,4 @@ pub(super) fn version(form: &Form) -> Result<u64, Problem> {
             "The form has no valid `version`. Reload the page and repeat your change.",
         )
     })
-}
-
-/// Serializes a document.
-pub(super) fn document_bytes(document: &Value) -> Result<Vec<u8>, StoreError> {
-    Ok(serde_json::to_vec(document)?)
 }
