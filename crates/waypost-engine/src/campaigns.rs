@@ -6,6 +6,7 @@
 mod comparison;
 mod completion;
 pub mod hold;
+mod queries;
 mod reading;
 pub mod restore;
 mod snapshots;
@@ -145,19 +146,6 @@ impl Campaigns {
         self.stream_status.subscribe()
     }
 
-    /// Checks that the view has all configured campaigns.
-    ///
-    /// # Errors
-    /// [`CampaignError::Unavailable`] if campaigns may be missing.
-    pub fn check_listable(&self) -> Result<(), CampaignError> {
-        match &*self.stream_status.borrow() {
-            StreamStatus::Incomplete(hold) if !hold.reason.keeps_campaigns() => {
-                Err(CampaignError::Unavailable(hold.to_string()))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Creates a campaign, or changes it. `change` makes the new campaign from the current one, and is called again if
     /// another worker changes the campaign first. `by` is the name of the token that does it.
     ///
@@ -229,23 +217,6 @@ impl Campaigns {
             }
         }
         Err(CampaignError::Precondition.into())
-    }
-
-    pub fn get(&self, id: &str) -> Result<Arc<StoredCampaign>, CampaignError> {
-        self.store.campaign(id)?.ok_or_else(|| self.not_found())
-    }
-
-    /// The error for a campaign that the view does not have. A view that is not complete yet may still get it.
-    pub fn not_found(&self) -> CampaignError {
-        if let StreamStatus::Incomplete(hold) = &*self.stream_status.borrow() {
-            return CampaignError::Unavailable(hold.to_string());
-        }
-        match *self.sync_state.borrow() {
-            SyncState::Current => CampaignError::NotFound,
-            SyncState::CatchingUp => {
-                CampaignError::Unavailable("reading the configuration from the broker: try again".to_owned())
-            }
-        }
     }
 
     /// Waits for this worker's other changes, and until the stream has been read.

@@ -90,8 +90,7 @@ impl From<StoredCampaign> for CampaignSummary {
 
 /// `GET /v1/campaigns`: by id. The cursor is the last id of the previous page.
 async fn list(State(state): State<ApiState>, Query(page): Query<PageParams>) -> Result<Page<CampaignSummary>, Problem> {
-    state.campaigns.check_listable()?;
-    let items = state.store.campaigns(page.cursor.as_deref(), page.limit.get() + 1, CampaignSummary::from)?;
+    let items = state.campaigns.list(page.cursor.as_deref(), page.limit.get() + 1, CampaignSummary::from)?;
     Ok(Page::new(items, page.limit, |last| last.id.clone()))
 }
 

@@ -12,7 +12,7 @@ use waypost_core::violation::Violation;
 use waypost_engine::campaigns::hold::StreamStatus;
 use waypost_engine::campaigns::{CampaignError, Precondition};
 use waypost_engine::view_sync::SyncState;
-use waypost_store::{ChangeAuthor, Store, StoreError, StoredCampaign};
+use waypost_store::{ChangeAuthor, StoreError, StoredCampaign};
 
 use super::super::ApiState;
 use super::super::extract::Id;
@@ -93,9 +93,8 @@ async fn list(
     FormQuery(query): FormQuery,
 ) -> Result<Response, PageError> {
     let q = query.get("q").trim().to_owned();
-    let after = query.get_non_blank("after").map(str::to_owned);
-    // A search without a match reads every campaign.
-    let mut campaigns = tokio::task::block_in_place(|| search(&state.store, &q.to_lowercase(), after))?;
+    let (after, limit) = (query.get_non_blank("after"), CAMPAIGNS_PER_PAGE + 1);
+    let mut campaigns = state.campaigns.search(&q, after, limit, |stored| CampaignRow::new(&stored))?;
     let next = (campaigns.len() > CAMPAIGNS_PER_PAGE).then(|| {
         campaigns.truncate(CAMPAIGNS_PER_PAGE);
         let last = campaigns.last().map_or("", |last| last.id.as_str());
@@ -108,19 +107,6 @@ async fn list(
     let is_catching_up = *state.campaigns.sync_state().borrow() == SyncState::CatchingUp;
     let (layout, may_edit) = (Layout::new(&context, "Campaigns"), context.has_role(Role::Editor));
     Ok(page(&CampaignsPage { layout, q, campaigns, next, is_catching_up, incomplete_reason, may_edit }))
-}
-
-/// Campaigns after the id `after` whose id or name contains `needle`. Returns more than one page if there are more.
-fn search(store: &Store, needle: &str, mut after: Option<String>) -> Result<Vec<CampaignRow>, StoreError> {
-    let contains_needle = |text: &str| text.to_lowercase().contains(needle);
-    let mut campaigns: Vec<CampaignRow> = Vec::new();
-    while campaigns.len() <= CAMPAIGNS_PER_PAGE {
-        let rows = store.campaigns(after.as_deref(), CAMPAIGNS_PER_PAGE + 1, |stored| CampaignRow::new(&stored))?;
-        let Some(last) = rows.last() else { break };
-        after = Some(last.id.clone());
-        campaigns.extend(rows.into_iter().filter(|row| contains_needle(&row.id) || contains_needle(&row.name)));
-    }
-    Ok(campaigns)
 }
 
 #[derive(Template)]
