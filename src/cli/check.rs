@@ -33,7 +33,7 @@ impl CheckArgs {
             match std::fs::read(file) {
                 Err(error) => errors.push(format!("{name}: {error}")),
                 Ok(bytes) => {
-                    let result = document::read_among(&bytes, UrlPolicy::Egress(&rules), None, &|_| false);
+                    let result = document::parse(&bytes, UrlPolicy::Egress(&rules));
                     errors.extend(result.err().into_iter().flatten().map(|error| format!("{name}: {error}")));
                 }
             }

@@ -7,7 +7,7 @@ use chrono::DateTime;
 use serde_json::Value;
 use waypost_core::Delivery;
 use waypost_core::campaign::{Campaign, WebhookPlace};
-use waypost_core::document::{MAX_DOCUMENT_BYTES, UrlPolicy, read, read_webhook};
+use waypost_core::document::{MAX_DOCUMENT_BYTES, UrlPolicy, WebhookDocument, from_value, parse, read};
 use waypost_core::egress::HttpUrls;
 use waypost_core::event::StepEvent;
 use waypost_core::ids::EventId;
@@ -31,11 +31,25 @@ pub(crate) fn holds(bytes: &[u8]) {
         Ok(_) => assert_eq!(strict, lenient, "plain http does not change what has none"),
         Err(faults) => are_told(faults),
     }
+    a_value_is_read_as_its_text(bytes);
     no_secret_is_told(bytes);
+}
+
+const ANY_URL: UrlPolicy<'static> = UrlPolicy::Scheme(HttpUrls::Allowed);
+
+/// A document that is JSON already is read by the same rules as its text.
+fn a_value_is_read_as_its_text(bytes: &[u8]) {
+    let Ok(document) = serde_json::from_slice::<Value>(bytes) else { return };
+    // An object with one of serde_json's private keys is read as another value, whose nesting may have no limit.
+    let Ok(document) = serde_json::from_str::<Value>(&document.to_string()) else { return };
+    let text = document.to_string();
+    assert_eq!(from_value(&document, ANY_URL), parse(text.as_bytes(), ANY_URL), "{text}");
 }
 
 fn is_a_campaign(campaign: &Campaign) {
     let written = is_kept(campaign);
+    let document = serde_json::to_value(campaign).expect("JSON");
+    assert_eq!(from_value(&document, ANY_URL), read(&written, HttpUrls::Allowed, None), "a campaign is its document");
     // A webhook is longer than its document where it says what was left out.
     if written.len() <= MAX_DOCUMENT_BYTES {
         for previous in [None, Some(campaign)] {
@@ -50,7 +64,7 @@ fn is_a_campaign(campaign: &Campaign) {
         let path = campaign.path_of(place.webhook.id.as_str());
         assert!(path.starts_with("$.sections["), "{path}");
         let own = serde_json::to_vec(place.webhook).expect("JSON");
-        let again = read_webhook(&own, UrlPolicy::Scheme(HttpUrls::Allowed), &campaign.id, &place);
+        let again = WebhookDocument::parse(&own, ANY_URL).at(&campaign.id, &place);
         assert_eq!(again.as_ref(), Ok(place.webhook.as_ref()), "a webhook alone is read by the same rules");
         gets_what_it_is_configured_with(&place);
     }

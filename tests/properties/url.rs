@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::json;
-use waypost_core::document::{UrlPolicy, read, read_among};
+use waypost_core::document::{UrlPolicy, parse, read};
 use waypost_core::egress::HttpUrls;
 use waypost_core::egress::{AllowRule, EgressRules, not_public};
 
@@ -25,7 +25,7 @@ pub(crate) fn holds(text: &str) {
 
         let rules = EgressRules::new(http_urls, Vec::new());
         let permitted = rules.check(url).is_ok();
-        let within = read_among(document.as_bytes(), UrlPolicy::Egress(&rules), None, &|_| false);
+        let within = parse(document.as_bytes(), UrlPolicy::Egress(&rules));
         assert_eq!(within.is_ok(), permitted, "{within:?}");
         if permitted {
             let closed = addresses(host).into_iter().find_map(|address| Some((address, not_public(address)?)));

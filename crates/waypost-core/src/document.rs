@@ -1,4 +1,5 @@
-//! Parses and validates a campaign document: the result is a [`Campaign`], or all violations at once.
+//! Parses and validates a campaign document: the result is a [`Campaign`], or all violations at once. The ids of its
+//! webhooks are assigned in a second step, because they depend on the campaigns that are stored.
 //!
 //! Each kind of node has one function with its rules. Parsing continues after a violation, so that every violation is
 //! reported.
@@ -10,6 +11,7 @@ mod webhook;
 mod webhook_document;
 
 use std::collections::HashSet;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -18,10 +20,10 @@ use url::Url;
 use super::campaign::{Campaign, MenuEntry, Redirect, RedirectKind, Section, SectionKind, Webhook};
 use super::egress::{EgressRules, HttpUrls};
 use super::event::{Keyword, MAX_CAMPAIGN_ID_CHARS};
-use super::ids::WebhookId;
 use super::violation::Violation;
+pub use assign_ids::assign_ids;
 use json_cursor::{DocumentViolations, FirstPaths, JsonNode, JsonObject, shortened};
-pub use webhook_document::{read_value, read_webhook};
+pub use webhook_document::{WebhookDocument, read_value};
 
 /// The campaign that the documentation has as its example.
 pub const EXAMPLE: &str = include_str!("document/example.json");
@@ -54,41 +56,48 @@ impl UrlPolicy<'_> {
     }
 }
 
-/// Parses a campaign. Webhooks without an id keep the id that they have in `previous`, the current configuration.
+/// Parses a campaign and gives ids to its webhooks: [`parse`] and [`assign_ids()`] for a campaign that is alone.
 ///
 /// # Errors
 /// All violations in the document.
 pub fn read(bytes: &[u8], http_urls: HttpUrls, previous: Option<&Campaign>) -> Result<Campaign, Vec<Violation>> {
-    read_among(bytes, UrlPolicy::Scheme(http_urls), previous, &|_| false)
-}
-
-/// Like [`read`], for one of several campaigns. A new webhook gets no id for which `is_used_elsewhere` returns true.
-///
-/// # Errors
-/// Those of [`read`].
-pub fn read_among(
-    bytes: &[u8],
-    urls: UrlPolicy<'_>,
-    previous: Option<&Campaign>,
-    is_used_elsewhere: &dyn Fn(&WebhookId) -> bool,
-) -> Result<Campaign, Vec<Violation>> {
-    let (text, value) = parse(bytes, "a campaign").map_err(|message| vec![Violation::new("$", message)])?;
-    let violations = DocumentViolations::default();
-    duplicate_keys::refuse(text, &violations);
-    let campaign = DocumentContext::new(&value, urls).campaign(&JsonNode::root(&value, &violations));
-    let mut campaign = violations.into_result(campaign)?;
-    assign_ids::assign(&mut campaign, previous, is_used_elsewhere);
+    let mut campaign = parse(bytes, UrlPolicy::Scheme(http_urls))?;
+    assign_ids(&mut campaign, previous, &|_| false);
     Ok(campaign)
 }
 
+/// Parses a campaign. A webhook without an id in the document has the empty id until [`assign_ids()`].
+///
+/// # Errors
+/// All violations in the document.
+pub fn parse(bytes: &[u8], urls: UrlPolicy<'_>) -> Result<Campaign, Vec<Violation>> {
+    let (text, value) = parse_json(bytes, "a campaign").map_err(|message| vec![Violation::new("$", message)])?;
+    let violations = DocumentViolations::default();
+    duplicate_keys::refuse(text, &violations);
+    read_campaign(&value, urls, violations)
+}
+
+/// Like [`parse`], for a document that is JSON already. Its size is that of its compact text.
+///
+/// # Errors
+/// Those of [`parse`], except duplicate keys: JSON values have none.
+pub fn from_value(document: &Value, urls: UrlPolicy<'_>) -> Result<Campaign, Vec<Violation>> {
+    check_size(text_bytes(document)).map_err(|message| vec![Violation::new("$", message)])?;
+    read_campaign(document, urls, DocumentViolations::default())
+}
+
+fn read_campaign(
+    document: &Value,
+    urls: UrlPolicy<'_>,
+    violations: DocumentViolations,
+) -> Result<Campaign, Vec<Violation>> {
+    let campaign = DocumentContext::new(document, urls).campaign(&JsonNode::root(document, &violations));
+    violations.into_result(campaign)
+}
+
 /// Returns the document as text and as JSON, or an error message. `what` names the expected object.
-fn parse<'a>(bytes: &'a [u8], what: &str) -> Result<(&'a str, Value), String> {
-    if bytes.len() > MAX_DOCUMENT_BYTES {
-        return Err(format!(
-            "too large ({} bytes): a document has at most {MAX_DOCUMENT_BYTES} bytes. Split it",
-            bytes.len()
-        ));
-    }
+fn parse_json<'a>(bytes: &'a [u8], what: &str) -> Result<(&'a str, Value), String> {
+    check_size(bytes.len())?;
     let text = std::str::from_utf8(bytes)
         .map_err(|error| format!("not UTF-8 from byte {} on: save it as UTF-8", error.valid_up_to()))?;
     if text.trim().is_empty() {
@@ -99,6 +108,30 @@ fn parse<'a>(bytes: &'a [u8], what: &str) -> Result<(&'a str, Value), String> {
     }
     let value = serde_json::from_str(text).map_err(|error| format!("not valid JSON: {error}"))?;
     Ok((text, value))
+}
+
+fn check_size(bytes: usize) -> Result<(), String> {
+    if bytes > MAX_DOCUMENT_BYTES {
+        return Err(format!("too large ({bytes} bytes): a document has at most {MAX_DOCUMENT_BYTES} bytes. Split it"));
+    }
+    Ok(())
+}
+
+/// The length of the compact text of `document`, without building the text.
+fn text_bytes(document: &Value) -> usize {
+    let mut counter = ByteCounter(0);
+    // Counting can't fail.
+    let _ = write!(counter, "{document}");
+    counter.0
+}
+
+struct ByteCounter(usize);
+
+impl fmt::Write for ByteCounter {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text.len();
+        Ok(())
+    }
 }
 
 /// The parts of the document that the rules of a single node depend on.

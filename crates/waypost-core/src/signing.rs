@@ -10,11 +10,13 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::campaign::{PreviousSecret, Webhook};
+use super::violation::Violation;
 
 /// How long a replaced secret still signs requests by default.
 pub const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 3600);
 
-pub const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 3600);
+/// See [`check_overlap`].
+const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Maximum number of replaced secrets that still sign requests.
 pub const MAX_PREVIOUS_SECRETS: usize = 3;
@@ -31,6 +33,17 @@ pub fn signature(webhook: &Webhook, id: &str, body: &[u8], now: DateTime<Utc>) -
         secrets.filter_map(|secret| standardwebhooks::Webhook::new(secret).ok()?.sign(id, now.timestamp(), body).ok());
     let signatures: Vec<String> = signatures.collect();
     (!signatures.is_empty()).then(|| signatures.join(" "))
+}
+
+/// Checks how long a replaced secret may still sign requests.
+///
+/// # Errors
+/// The overlap is longer than [`MAX_OVERLAP`]. The path is that of the field in a request for a rotation.
+pub fn check_overlap(overlap: Duration) -> Result<(), Violation> {
+    if overlap > MAX_OVERLAP {
+        return Err(Violation::new("$.overlap", "must be a duration of at most 30d"));
+    }
+    Ok(())
 }
 
 /// The text of a secret, `whsec_` and base64.
@@ -103,6 +116,16 @@ mod tests {
         assert_eq!(one.split(' ').count(), 1, "{one}");
         let overlap = webhook.previous_secrets[0].until.signed_duration_since(now);
         assert_eq!(overlap, TimeDelta::seconds(60));
+    }
+
+    #[test]
+    fn an_overlap_has_a_limit() {
+        let violation = Violation::new("$.overlap", "must be a duration of at most 30d");
+        for (overlap, expected) in
+            [(Duration::ZERO, Ok(())), (MAX_OVERLAP, Ok(())), (MAX_OVERLAP + Duration::from_nanos(1), Err(violation))]
+        {
+            assert_eq!(check_overlap(overlap), expected, "{overlap:?}");
+        }
     }
 
     #[test]

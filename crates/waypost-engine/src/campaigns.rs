@@ -4,7 +4,9 @@
 //! A change names the version that it was made on. A change made on an old version has no effect on any worker.
 
 mod comparison;
+mod completion;
 pub mod hold;
+mod queries;
 mod reading;
 pub mod restore;
 mod snapshots;
@@ -18,14 +20,14 @@ use tokio::sync::watch;
 use waypost_broker::names::Names;
 use waypost_broker::publisher::Publisher;
 use waypost_broker::stream_writer::{AppendError, StreamWriter};
-use waypost_core::campaign::{Campaign, diff};
-use waypost_core::document::{self, UrlPolicy};
+use waypost_core::campaign::Campaign;
+use waypost_core::campaign::diff::{self, CampaignNode};
 use waypost_core::egress::EgressRules;
-use waypost_core::ids::WebhookId;
 use waypost_core::secret_encryption::{self, Keyring};
 use waypost_core::violation::Violation;
 use waypost_store::{Change, ChangeAuthor, ChangeOutcome, Store, StoreError, StoredCampaign};
 
+use self::completion::id_taken;
 use self::hold::StreamStatus;
 use self::reading::ViewHistory;
 use self::snapshots::SnapshotProgress;
@@ -38,7 +40,7 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a change waits for earlier changes of this worker.
 const WRITE_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Attempts of a change without a version, if other workers change the same campaign.
+/// Attempts of a change, if other workers change the same campaign.
 const MAX_CONFLICT_RETRIES: usize = 50;
 
 /// What must hold for the campaign when a change is made.
@@ -144,113 +146,77 @@ impl Campaigns {
         self.stream_status.subscribe()
     }
 
-    /// Checks that the view has all configured campaigns.
+    /// Creates a campaign, or changes it. `change` makes the new campaign from the current one, and is called again if
+    /// another worker changes the campaign first. `by` is the name of the token that does it.
     ///
     /// # Errors
-    /// [`CampaignError::Unavailable`] if campaigns may be missing.
-    pub fn check_listable(&self) -> Result<(), CampaignError> {
-        match &*self.stream_status.borrow() {
-            StreamStatus::Incomplete(hold) if !hold.reason.keeps_campaigns() => {
-                Err(CampaignError::Unavailable(hold.to_string()))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Creates or replaces a campaign. `by` is the name of the token that does it.
-    pub async fn put(
+    /// [`CampaignError::Precondition`], before `change` is called. The error of `change`, and those of
+    /// [`complete`](Self::complete) with what it returned.
+    pub async fn update<E: From<CampaignError>>(
         &self,
         id: &str,
-        document: &[u8],
         precondition: Precondition,
         by: &str,
-    ) -> Result<PutOutcome, CampaignError> {
-        let _write_lock = self.write_lock().await?;
-        for _ in 0..MAX_CONFLICT_RETRIES {
-            let current = self.store.campaign(id)?;
-            check(&precondition, current.as_deref())?;
-            let campaign = self.parse(id, document, current.as_deref())?;
-            let expected = current.as_deref().map(|stored| stored.version);
-            let places = diff::diff(current.as_deref().map(|stored| &stored.campaign), &campaign);
-            let author = ChangeAuthor { nodes: places, ..author(by) };
-            let change = Change {
-                id: id.to_owned(),
-                expected_version: expected,
-                author: Some(author.clone()),
-                campaign: Some(campaign.clone()),
-            };
-            match self.append(change).await? {
-                ChangeOutcome::Done { version } => {
-                    let is_new = expected.is_none();
-                    let stored = StoredCampaign { version, author: Some(author), past_changes: Vec::new(), campaign };
-                    return Ok(PutOutcome { stored, is_new });
-                }
-                ChangeOutcome::WebhookTaken { webhook_id, owner } => {
-                    return Err(id_taken(&campaign, &webhook_id, &owner));
-                }
-                ChangeOutcome::Stale => {}
-            }
-        }
-        Err(CampaignError::Precondition)
-    }
-
-    /// Parses `document`, which would replace `current`, as [`put`](Self::put) does.
-    pub fn parse(
-        &self,
-        id: &str,
-        document: &[u8],
-        current: Option<&StoredCampaign>,
-    ) -> Result<Campaign, CampaignError> {
-        let previous = current.map(|stored| &stored.campaign);
-        let is_of_another_campaign = |webhook: &WebhookId| {
-            // `check_owners` reports an error of the store.
-            matches!(self.store.owner_of(webhook.as_str()), Ok(Some(owner)) if owner != id)
+        mut change: impl FnMut(Option<&StoredCampaign>) -> Result<Campaign, E>,
+    ) -> Result<PutOutcome, E> {
+        let change_and_complete = |current: Option<&StoredCampaign>| -> Result<Campaign, E> {
+            let changed = change(current)?;
+            Ok(self.complete(id, changed, current.map(|stored| &stored.campaign))?)
         };
-        let url_policy = UrlPolicy::Egress(&self.egress_rules);
-        let campaign = document::read_among(document, url_policy, previous, &is_of_another_campaign);
-        let campaign = self.decrypt(campaign.map_err(CampaignError::Invalid)?)?;
-        if campaign.id != id {
-            let message = format!("is `{}`, but the address says `{id}`: make them the same", campaign.id);
-            return Err(CampaignError::Invalid(vec![Violation::new("$.id", message)]));
-        }
-        self.check_owners(&campaign)?;
-        Ok(campaign)
-    }
-
-    pub fn get(&self, id: &str) -> Result<Arc<StoredCampaign>, CampaignError> {
-        self.store.campaign(id)?.ok_or_else(|| self.not_found())
-    }
-
-    /// The error for a campaign that the view does not have. A view that is not complete yet may still get it.
-    fn not_found(&self) -> CampaignError {
-        if let StreamStatus::Incomplete(hold) = &*self.stream_status.borrow() {
-            return CampaignError::Unavailable(hold.to_string());
-        }
-        match *self.sync_state.borrow() {
-            SyncState::Current => CampaignError::NotFound,
-            SyncState::CatchingUp => {
-                CampaignError::Unavailable("reading the configuration from the broker: try again".to_owned())
-            }
-        }
+        let Committed { version, author, campaign, is_new } =
+            self.commit::<Campaign, E>(id, &precondition, by, change_and_complete).await?;
+        let stored = StoredCampaign { version, author: Some(author), past_changes: Vec::new(), campaign };
+        Ok(PutOutcome { stored, is_new })
     }
 
     /// Deletes a campaign. `by` is the name of the token that does it.
     pub async fn delete(&self, id: &str, precondition: Precondition, by: &str) -> Result<(), CampaignError> {
+        let delete = |current: Option<&StoredCampaign>| match current {
+            Some(_) => Ok(None),
+            None => Err(self.not_found()),
+        };
+        self.commit::<Option<Campaign>, _>(id, &precondition, by, delete).await.map(drop)
+    }
+
+    /// Appends what `change` makes of the current campaign: a new one, or `None` to delete it. If another worker changed
+    /// the campaign first, tries again with that change.
+    async fn commit<C, E>(
+        &self,
+        id: &str,
+        precondition: &Precondition,
+        by: &str,
+        mut change: impl FnMut(Option<&StoredCampaign>) -> Result<C, E>,
+    ) -> Result<Committed<C>, E>
+    where
+        C: Clone + Into<Option<Campaign>>,
+        E: From<CampaignError>,
+    {
         let _write_lock = self.write_lock().await?;
         for _ in 0..MAX_CONFLICT_RETRIES {
-            let current = self.store.campaign(id)?;
-            check(&precondition, current.as_deref())?;
-            let Some(current) = current else {
-                return Err(self.not_found());
+            let current = self.store.campaign(id).map_err(CampaignError::from)?;
+            check(precondition, current.as_deref())?;
+            let campaign = change(current.as_deref())?;
+            let new: Option<Campaign> = campaign.clone().into();
+            let author = ChangeAuthor {
+                by: by.to_owned(),
+                at: Utc::now(),
+                nodes: changed_nodes(current.as_deref(), new.as_ref()),
             };
-            let expected = Some(current.version);
-            let change =
-                Change { id: id.to_owned(), expected_version: expected, author: Some(author(by)), campaign: None };
-            if matches!(self.append(change).await?, ChangeOutcome::Done { .. }) {
-                return Ok(());
+            let expected_version = current.map(|stored| stored.version);
+            let change = Change { id: id.to_owned(), expected_version, author: Some(author.clone()), campaign: new };
+            match self.append(change).await? {
+                ChangeOutcome::Done { version } => {
+                    return Ok(Committed { version, author, campaign, is_new: expected_version.is_none() });
+                }
+                ChangeOutcome::WebhookTaken { webhook_id, owner } => {
+                    let campaign: Option<Campaign> = campaign.into();
+                    let path = campaign.map_or_else(|| "$".to_owned(), |campaign| campaign.path_of(&webhook_id));
+                    return Err(id_taken(&path, &webhook_id, &owner).into());
+                }
+                ChangeOutcome::Stale => {}
             }
         }
-        Err(CampaignError::Precondition)
+        Err(CampaignError::Precondition.into())
     }
 
     /// Waits for this worker's other changes, and until the stream has been read.
@@ -281,26 +247,6 @@ impl Campaigns {
         guard.map_err(|_| CampaignError::Unavailable("other changes are waiting for the broker: try again".to_owned()))
     }
 
-    fn check_owners(&self, campaign: &Campaign) -> Result<(), CampaignError> {
-        for place in campaign.places() {
-            let webhook_id = place.webhook.id.as_str();
-            if let Some(owner) = self.store.owner_of(webhook_id)?
-                && owner != campaign.id
-            {
-                return Err(id_taken(campaign, webhook_id, &owner));
-            }
-        }
-        Ok(())
-    }
-
-    /// Decrypts secrets of a document. A backup file of campaigns has encrypted secrets.
-    fn decrypt(&self, campaign: Campaign) -> Result<Campaign, CampaignError> {
-        let original = campaign.clone();
-        self.keyring.decrypt(campaign).map_err(|(webhook, error)| {
-            CampaignError::Invalid(vec![Violation::new(original.path_of(&webhook), error.to_string())])
-        })
-    }
-
     /// Appends a change to the stream with encrypted secrets, and waits until this worker has applied it.
     async fn append(&self, mut change: Change) -> Result<ChangeOutcome, CampaignError> {
         let salt = random::<{ secret_encryption::SALT_BYTES }>()?;
@@ -316,8 +262,17 @@ pub struct PutOutcome {
     pub is_new: bool,
 }
 
-fn author(by: &str) -> ChangeAuthor {
-    ChangeAuthor { by: by.to_owned(), at: Utc::now(), nodes: Vec::new() }
+/// A change that this worker has applied.
+struct Committed<C> {
+    version: u64,
+    author: ChangeAuthor,
+    campaign: C,
+    is_new: bool,
+}
+
+/// The nodes that a change is recorded under. A deletion has none.
+fn changed_nodes(current: Option<&StoredCampaign>, new: Option<&Campaign>) -> Vec<CampaignNode> {
+    new.map_or_else(Vec::new, |new| diff::diff(current.map(|stored| &stored.campaign), new))
 }
 
 /// Unpredictable random bytes, for secrets and salts.
@@ -336,11 +291,4 @@ fn check(precondition: &Precondition, current: Option<&StoredCampaign>) -> Resul
         Precondition::Absent => current.is_none(),
     };
     if is_met { Ok(()) } else { Err(CampaignError::Precondition) }
-}
-
-fn id_taken(campaign: &Campaign, webhook_id: &str, owner: &str) -> CampaignError {
-    let message = format!(
-        "`{webhook_id}` is the id of a webhook of campaign `{owner}`: leave `id` out, and Waypost assigns a new one"
-    );
-    CampaignError::Invalid(vec![Violation::new(format!("{}.id", campaign.path_of(webhook_id)), message)])
 }

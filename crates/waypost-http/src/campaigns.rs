@@ -12,7 +12,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use waypost_core::access::Role;
 use waypost_core::campaign::{Campaign, SecretVisibility};
-use waypost_core::document::MAX_DOCUMENT_BYTES;
+use waypost_core::document::{self, MAX_DOCUMENT_BYTES};
+use waypost_engine::campaigns::CampaignError;
 use waypost_store::StoredCampaign;
 
 use super::conditional::{precondition, with_etag};
@@ -89,8 +90,7 @@ impl From<StoredCampaign> for CampaignSummary {
 
 /// `GET /v1/campaigns`: by id. The cursor is the last id of the previous page.
 async fn list(State(state): State<ApiState>, Query(page): Query<PageParams>) -> Result<Page<CampaignSummary>, Problem> {
-    state.campaigns.check_listable()?;
-    let items = state.store.campaigns(page.cursor.as_deref(), page.limit.get() + 1, CampaignSummary::from)?;
+    let items = state.campaigns.list(page.cursor.as_deref(), page.limit.get() + 1, CampaignSummary::from)?;
     Ok(Page::new(items, page.limit, |last| last.id.clone()))
 }
 
@@ -101,7 +101,7 @@ async fn get(
     Id(id): Id,
 ) -> Result<Response, Problem> {
     let stored = state.campaigns.get(&id)?;
-    Ok(document(StatusCode::OK, &stored, principal.secrets()))
+    Ok(campaign_response(StatusCode::OK, &stored, principal.secrets()))
 }
 
 /// `PUT /v1/campaigns/{id}`: 201 for a new campaign, otherwise 200.
@@ -115,9 +115,11 @@ async fn put(
     let precondition = precondition(&headers)?;
     let body = body_limit::read(body, MAX_DOCUMENT_BYTES).await;
     let body = body.map_err(|error| Problem::unreadable_body(error, "a document", MAX_DOCUMENT_BYTES))?;
-    let outcome = state.campaigns.put(&id, &body, precondition, &principal.name).await?;
+    let campaign = document::parse(&body, state.campaigns.url_policy());
+    let replace = |_: Option<&StoredCampaign>| campaign.clone().map_err(CampaignError::Invalid);
+    let outcome = state.campaigns.update(&id, precondition, &principal.name, replace).await?;
     let status = if outcome.is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(document(status, &outcome.stored, principal.secrets()))
+    Ok(campaign_response(status, &outcome.stored, principal.secrets()))
 }
 
 /// `DELETE /v1/campaigns/{id}`: 204.
@@ -131,7 +133,7 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn document(status: StatusCode, stored: &StoredCampaign, secrets: SecretVisibility) -> Response {
+fn campaign_response(status: StatusCode, stored: &StoredCampaign, secrets: SecretVisibility) -> Response {
     let body = match secrets {
         SecretVisibility::Visible => Json(stored.campaign.clone()),
         SecretVisibility::Masked => Json(masked(&stored.campaign)),

@@ -11,12 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use waypost_core::access::Role;
 use waypost_core::campaign::{SecretVisibility, Webhook, WebhookPlace};
-use waypost_core::document::MAX_DOCUMENT_BYTES;
+use waypost_core::document::{MAX_DOCUMENT_BYTES, WebhookDocument};
 use waypost_core::duration::TextDuration;
 use waypost_core::event::Keyword;
 use waypost_core::ids::WebhookId;
 use waypost_core::request::{self, RequestPreview};
-use waypost_core::violation::Violation;
 use waypost_core::{Attempt, Delivery, omitted_default, signing, test_event};
 use waypost_engine::campaigns::CampaignError;
 use waypost_store::StoredCampaign;
@@ -151,7 +150,9 @@ async fn put(
     let (id, precondition) = (WebhookId::new(id), precondition(&headers)?);
     let body = body_limit::read(body, MAX_DOCUMENT_BYTES).await;
     let body = body.map_err(|error| Problem::unreadable_body(error, "a document", MAX_DOCUMENT_BYTES))?;
-    let stored = state.campaigns.put_webhook(&id, &body, precondition, &principal.name).await.map_err(to_problem)?;
+    let document = WebhookDocument::parse(&body, state.campaigns.url_policy());
+    let stored =
+        state.campaigns.replace_webhook(&id, &document, precondition, &principal.name).await.map_err(to_problem)?;
     webhook_response(&stored, &id, principal.secrets())
 }
 
@@ -166,9 +167,6 @@ async fn rotate_secret(
     let (id, precondition) = (WebhookId::new(id), precondition(&headers)?);
     let overlap = rotation.and_then(|JsonBody(rotation)| rotation.overlap);
     let overlap = overlap.map_or(signing::DEFAULT_OVERLAP, |overlap| overlap.value());
-    if overlap > signing::MAX_OVERLAP {
-        return Err(Problem::invalid(vec![Violation::new("$.overlap", "must be a duration of at most 30d")]));
-    }
     let stored =
         state.campaigns.rotate_secret(&id, overlap, precondition, &principal.name).await.map_err(to_problem)?;
     webhook_response(&stored, &id, principal.secrets())

@@ -46,7 +46,7 @@ impl WebhookKey {
 /// or in `previous`, because waiting deliveries must never be sent to another webhook.
 ///
 /// `is_used_elsewhere` tells if a webhook of another campaign has an id.
-pub(super) fn assign(
+pub fn assign_ids(
     campaign: &mut Campaign,
     previous: Option<&Campaign>,
     is_used_elsewhere: &dyn Fn(&WebhookId) -> bool,

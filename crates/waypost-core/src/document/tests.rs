@@ -97,6 +97,19 @@ fn bytes_that_are_not_a_document_are_refused() {
 }
 
 #[test]
+fn a_value_has_the_size_of_its_text() {
+    let document = |chars: usize| json!({ "id": "1", "sections": [{ "label": "é".repeat(chars) }], "name": "" });
+    let empty = document(0).to_string().len();
+    let fits = (MAX_DOCUMENT_BYTES - empty) / "é".len();
+    let read = |chars| from_value(&document(chars), UrlPolicy::Scheme(HttpUrls::Refused));
+    assert_eq!(read(fits).map(|campaign| campaign.id), Ok("1".to_owned()));
+    let violations = read(fits + 1).expect_err("too large");
+    assert_eq!(violations.len(), 1, "{violations:?}");
+    let bytes = document(fits + 1).to_string().len();
+    assert!(violations[0].message.starts_with(&format!("too large ({bytes} bytes)")), "{violations:?}");
+}
+
+#[test]
 fn invalid_campaigns_are_refused() {
     let long = format!(r#"{{"id": "{}", "sections": []}}"#, "é".repeat(129));
     read_valid(&long.replacen('é', "", 1));

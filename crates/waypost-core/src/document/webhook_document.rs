@@ -6,53 +6,69 @@ use super::super::campaign::{Webhook, WebhookPlace};
 use super::super::event::Keyword;
 use super::super::violation::Violation;
 use super::json_cursor::{DocumentViolations, FirstPaths, JsonNode};
-use super::{UrlPolicy, duplicate_keys, parse, webhook};
+use super::{UrlPolicy, duplicate_keys, parse_json, webhook};
 
-/// Fields that tell the place of a webhook. The API returns them, so clients may send them back.
-const PLACE_FIELDS: [&str; 3] = ["campaignId", "label", "keyword"];
+/// The new version of one webhook, and the place that its document names, if any. Parsed once, before it is known which
+/// webhook it replaces.
+#[derive(Debug)]
+pub struct WebhookDocument {
+    webhook: Result<Webhook, Vec<Violation>>,
+    id: Option<String>,
+    campaign_id: Option<Value>,
+    label: Option<Value>,
+    keyword: Option<Value>,
+}
 
-/// Reads the new version of the webhook at `place` in the campaign with the id `campaign`.
-///
-/// # Errors
-/// All violations, each with its path.
-pub fn read_webhook(
-    bytes: &[u8],
-    urls: UrlPolicy<'_>,
-    campaign: &str,
-    place: &WebhookPlace<'_>,
-) -> Result<Webhook, Vec<Violation>> {
-    let (text, mut value) = parse(bytes, "a webhook").map_err(|message| vec![Violation::new("$", message)])?;
-    let violations = DocumentViolations::default();
-    duplicate_keys::refuse(text, &violations);
-    for name in PLACE_FIELDS {
-        let field = value.as_object_mut().and_then(|fields| fields.shift_remove(name)).filter(|field| !field.is_null());
-        let Some(field) = field else { continue };
-        let is_current_place = match name {
-            "campaignId" => field == campaign,
-            "label" => field == place.section.label.as_str(),
-            _ => {
-                let own = place.entry.map(|entry| &entry.keyword);
-                own.zip(Keyword::from_json(&field)).is_some_and(|(own, keyword)| own.matches(&keyword))
+impl WebhookDocument {
+    pub fn parse(bytes: &[u8], urls: UrlPolicy<'_>) -> Self {
+        let (text, mut value) = match parse_json(bytes, "a webhook") {
+            Ok(parsed) => parsed,
+            Err(message) => {
+                let webhook = Err(vec![Violation::new("$", message)]);
+                return Self { webhook, id: None, campaign_id: None, label: None, keyword: None };
             }
         };
-        if !is_current_place {
-            violations.report(
-                || format!("$.{name}"),
+        let violations = DocumentViolations::default();
+        duplicate_keys::refuse(text, &violations);
+        let mut take = |name: &str| value.as_object_mut()?.shift_remove(name).filter(|field| !field.is_null());
+        let (campaign_id, label, keyword) = (take("campaignId"), take("label"), take("keyword"));
+        let webhook = webhook::read(&JsonNode::root(&value, &violations), urls, &mut FirstPaths::default());
+        let id = value["id"].as_str().map(str::to_owned);
+        Self { webhook: violations.into_result(webhook), id, campaign_id, label, keyword }
+    }
+
+    /// The new version of the webhook at `place` in the campaign with the id `campaign`.
+    ///
+    /// # Errors
+    /// All violations of the document, and each field that names another webhook or another place.
+    pub fn at(&self, campaign: &str, place: &WebhookPlace<'_>) -> Result<Webhook, Vec<Violation>> {
+        let is_keyword = |field: &Value| {
+            let keyword = place.entry.map(|entry| &entry.keyword);
+            keyword.zip(Keyword::from_json(field)).is_some_and(|(own, named)| own.matches(&named))
+        };
+        let named = [
+            ("campaignId", self.campaign_id.as_ref().is_none_or(|named| named == campaign)),
+            ("label", self.label.as_ref().is_none_or(|named| named == place.section.label.as_str())),
+            ("keyword", self.keyword.as_ref().is_none_or(is_keyword)),
+        ];
+        let other_place = named.into_iter().filter(|(_, is_current)| !is_current).map(|(name, _)| {
+            Violation::new(
+                format!("$.{name}"),
                 "the webhook has another place: remove this field. To move a webhook, change its campaign",
-            );
+            )
+        });
+        let own_id = &place.webhook.id;
+        let other_id = self.id.as_ref().filter(|id| *id != own_id.as_str()).map(|_| {
+            let message = format!("differs from `{own_id}` in the address: use the same id, or remove `id`");
+            Violation::new("$.id", message)
+        });
+        let own_violations = self.webhook.as_ref().err().into_iter().flatten().cloned();
+        let violations: Vec<Violation> = other_place.chain(own_violations).chain(other_id).collect();
+        match &self.webhook {
+            Ok(webhook) if violations.is_empty() => Ok(Webhook { id: own_id.clone(), ..webhook.clone() }),
+            _ => Err(violations),
         }
     }
-    let node = JsonNode::root(&value, &violations);
-    let webhook = webhook::read(&node, urls, &mut FirstPaths::default());
-    let own_id = &place.webhook.id;
-    if value["id"].as_str().is_some_and(|id| id != own_id.as_str()) {
-        violations.report(
-            || "$.id".to_owned(),
-            format!("differs from `{own_id}` in the address: use the same id, or remove `id`"),
-        );
-    }
-    let webhook = violations.into_result(webhook)?;
-    Ok(Webhook { id: own_id.clone(), ..webhook })
 }
 
 /// Reads a JSON value that becomes a part of a document. `what` names the value: "an object". The rules of the document
@@ -61,7 +77,7 @@ pub fn read_webhook(
 /// # Errors
 /// The text is not JSON, or has duplicate keys.
 pub fn read_value(bytes: &[u8], what: &str) -> Result<Value, Vec<Violation>> {
-    let (text, value) = parse(bytes, what).map_err(|message| vec![Violation::new("$", message)])?;
+    let (text, value) = parse_json(bytes, what).map_err(|message| vec![Violation::new("$", message)])?;
     let violations = DocumentViolations::default();
     duplicate_keys::refuse(text, &violations);
     violations.into_result(Some(value))
@@ -76,17 +92,16 @@ mod tests {
     use crate::campaign::MASK;
     use crate::document::tests::example;
 
+    const HTTPS: UrlPolicy<'static> = UrlPolicy::Scheme(HttpUrls::Refused);
+
     /// Reads a new version of the webhook of keyword 4. An error has the paths of the violations.
     fn read(document: &Value) -> Result<Webhook, Vec<String>> {
         let campaign = example();
         let place = campaign.places().find(|place| place.entry.is_some_and(|entry| entry.keyword.to_string() == "4"));
-        read_webhook(
-            document.to_string().as_bytes(),
-            UrlPolicy::Scheme(HttpUrls::Refused),
-            &campaign.id,
-            &place.expect("a place"),
-        )
-        .map_err(|violations| violations.into_iter().map(|violation| violation.path).collect())
+        let document = WebhookDocument::parse(document.to_string().as_bytes(), HTTPS);
+        document
+            .at(&campaign.id, &place.expect("a place"))
+            .map_err(|violations| violations.into_iter().map(|violation| violation.path).collect())
     }
 
     #[test]
@@ -124,7 +139,7 @@ mod tests {
     fn duplicate_keys_are_refused() {
         let campaign = example();
         let place = campaign.places().next().expect("a place");
-        let read = |text: &str| read_webhook(text.as_bytes(), UrlPolicy::Scheme(HttpUrls::Refused), "13010", &place);
+        let read = |text: &str| WebhookDocument::parse(text.as_bytes(), HTTPS).at("13010", &place);
         let violations =
             read(r#"{"url":"https://example.com/","enabled":true,"enabled":false}"#).expect_err("a violation");
         assert_eq!(violations[0].path, "$.enabled");

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use chrono::Utc;
 use waypost_core::campaign::{Campaign, WebhookPlace};
-use waypost_core::document::{self, UrlPolicy};
+use waypost_core::document::{self, WebhookDocument};
 use waypost_core::ids::WebhookId;
 use waypost_core::signing;
 use waypost_core::violation::Violation;
 use waypost_store::{StoreError, StoredCampaign};
 
-use super::{CampaignError, Campaigns, MAX_CONFLICT_RETRIES, Precondition};
+use super::{CampaignError, Campaigns, Precondition};
 
 impl Campaigns {
     /// The campaign that has this webhook.
@@ -22,22 +22,19 @@ impl Campaigns {
         if stored.campaign.place_of(id).is_some() { Ok(stored) } else { Err(self.not_found()) }
     }
 
-    /// Replaces a webhook and returns its campaign. Paths in errors begin at the webhook's document.
-    pub async fn put_webhook(
+    /// Replaces a webhook and returns its campaign.
+    pub async fn replace_webhook(
         &self,
         id: &WebhookId,
-        document: &[u8],
+        document: &WebhookDocument,
         precondition: Precondition,
         by: &str,
     ) -> Result<StoredCampaign, CampaignError> {
-        self.edit(id, precondition, by, |campaign, place| {
-            let webhook = document::read_webhook(document, UrlPolicy::Egress(&self.egress_rules), &campaign.id, place)?;
-            Ok(campaign.with_webhook(webhook))
-        })
-        .await
+        self.edit(id, precondition, by, |campaign, place| Ok(campaign.with_webhook(document.at(&campaign.id, place)?)))
+            .await
     }
 
-    /// Gives a webhook a new secret. The old secret signs too, for the time `overlap`.
+    /// Gives a webhook a new secret. The old secret signs too, for the time `overlap`, which has a limit.
     pub async fn rotate_secret(
         &self,
         id: &WebhookId,
@@ -45,6 +42,7 @@ impl Campaigns {
         precondition: Precondition,
         by: &str,
     ) -> Result<StoredCampaign, CampaignError> {
+        signing::check_overlap(overlap).map_err(|violation| CampaignError::Invalid(vec![violation]))?;
         let secret = signing::encode_secret(super::random()?);
         self.edit(id, precondition, by, |campaign, place| {
             Ok(campaign.with_webhook(signing::rotate_secret(place.webhook, secret.clone(), overlap, Utc::now())))
@@ -62,8 +60,7 @@ impl Campaigns {
         self.edit(id, precondition, by, |campaign, _| Ok(campaign.without_webhook(id))).await.map(drop)
     }
 
-    /// Applies `change` to the current campaign. If the campaign changed meanwhile, tries again unless `precondition`
-    /// names versions.
+    /// Applies `change` to the current campaign of the webhook. The rules for a whole campaign are checked too.
     async fn edit(
         &self,
         id: &WebhookId,
@@ -71,23 +68,43 @@ impl Campaigns {
         by: &str,
         change: impl Fn(&Campaign, &WebhookPlace<'_>) -> Result<Campaign, Vec<Violation>>,
     ) -> Result<StoredCampaign, CampaignError> {
-        for _ in 0..MAX_CONFLICT_RETRIES {
-            let stored = self.get_by_webhook(id)?;
-            super::check(&precondition, Some(&stored))?;
-            let campaign = &stored.campaign;
-            let place = campaign.place_of(id).ok_or_else(|| self.not_found())?;
-            let changed = change(campaign, &place).map_err(CampaignError::Invalid)?;
-            let document = serde_json::to_vec(&changed).map_err(StoreError::from)?;
-            match self.put(&campaign.id, &document, Precondition::Versions(vec![stored.version]), by).await {
-                Ok(outcome) => return Ok(outcome.stored),
-                Err(CampaignError::Precondition) if !matches!(precondition, Precondition::Versions(_)) => {}
-                Err(CampaignError::Invalid(violations)) => {
-                    return Err(CampaignError::Invalid(violations.into_iter().map(campaign_violation).collect()));
-                }
-                Err(error) => return Err(error),
+        let owner = self.get_by_webhook(id)?.campaign.id.clone();
+        let edit = |current: Option<&StoredCampaign>| -> Result<Campaign, EditError> {
+            // A change may have removed the webhook since its owner was read.
+            let campaign = current.map(|stored| &stored.campaign);
+            let (campaign, place) = campaign
+                .and_then(|campaign| Some((campaign, campaign.place_of(id)?)))
+                .ok_or_else(|| self.not_found())?;
+            let changed = change(campaign, &place).map_err(EditError::Webhook)?;
+            let document = serde_json::to_value(&changed).map_err(StoreError::from).map_err(CampaignError::from)?;
+            Ok(document::from_value(&document, self.url_policy()).map_err(CampaignError::Invalid)?)
+        };
+        Ok(self.update::<EditError>(&owner, precondition, by, edit).await?.stored)
+    }
+}
+
+/// Why a webhook was not changed.
+enum EditError {
+    /// Paths begin at the webhook's document.
+    Webhook(Vec<Violation>),
+    Campaign(CampaignError),
+}
+
+impl From<CampaignError> for EditError {
+    fn from(error: CampaignError) -> Self {
+        Self::Campaign(error)
+    }
+}
+
+impl From<EditError> for CampaignError {
+    fn from(error: EditError) -> Self {
+        match error {
+            EditError::Webhook(violations) => Self::Invalid(violations),
+            EditError::Campaign(Self::Invalid(violations)) => {
+                Self::Invalid(violations.into_iter().map(campaign_violation).collect())
             }
+            EditError::Campaign(error) => error,
         }
-        Err(CampaignError::Precondition)
     }
 }
 

@@ -7,11 +7,12 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use serde_json::{Value, json};
 use waypost_core::access::Role;
 use waypost_core::campaign::{Campaign, MenuEntry, RedirectKind, Section, SectionKind, Webhook, WebhookKind};
+use waypost_core::document;
 use waypost_core::violation::Violation;
 use waypost_engine::campaigns::hold::StreamStatus;
 use waypost_engine::campaigns::{CampaignError, Precondition};
 use waypost_engine::view_sync::SyncState;
-use waypost_store::{ChangeAuthor, Store, StoreError, StoredCampaign};
+use waypost_store::{ChangeAuthor, StoreError, StoredCampaign};
 
 use super::super::ApiState;
 use super::super::extract::Id;
@@ -92,9 +93,8 @@ async fn list(
     FormQuery(query): FormQuery,
 ) -> Result<Response, PageError> {
     let q = query.get("q").trim().to_owned();
-    let after = query.get_non_blank("after").map(str::to_owned);
-    // A search without a match reads every campaign.
-    let mut campaigns = tokio::task::block_in_place(|| search(&state.store, &q.to_lowercase(), after))?;
+    let (after, limit) = (query.get_non_blank("after"), CAMPAIGNS_PER_PAGE + 1);
+    let mut campaigns = state.campaigns.search(&q, after, limit, |stored| CampaignRow::new(&stored))?;
     let next = (campaigns.len() > CAMPAIGNS_PER_PAGE).then(|| {
         campaigns.truncate(CAMPAIGNS_PER_PAGE);
         let last = campaigns.last().map_or("", |last| last.id.as_str());
@@ -107,19 +107,6 @@ async fn list(
     let is_catching_up = *state.campaigns.sync_state().borrow() == SyncState::CatchingUp;
     let (layout, may_edit) = (Layout::new(&context, "Campaigns"), context.has_role(Role::Editor));
     Ok(page(&CampaignsPage { layout, q, campaigns, next, is_catching_up, incomplete_reason, may_edit }))
-}
-
-/// Campaigns after the id `after` whose id or name contains `needle`. Returns more than one page if there are more.
-fn search(store: &Store, needle: &str, mut after: Option<String>) -> Result<Vec<CampaignRow>, StoreError> {
-    let contains_needle = |text: &str| text.to_lowercase().contains(needle);
-    let mut campaigns: Vec<CampaignRow> = Vec::new();
-    while campaigns.len() <= CAMPAIGNS_PER_PAGE {
-        let rows = store.campaigns(after.as_deref(), CAMPAIGNS_PER_PAGE + 1, |stored| CampaignRow::new(&stored))?;
-        let Some(last) = rows.last() else { break };
-        after = Some(last.id.clone());
-        campaigns.extend(rows.into_iter().filter(|row| contains_needle(&row.id) || contains_needle(&row.name)));
-    }
-    Ok(campaigns)
 }
 
 #[derive(Template)]
@@ -149,7 +136,11 @@ async fn create(State(state): State<ApiState>, context: RequestContext, form: Fo
             "$.id",
             "Must not be `.` or `..`: a URL can't contain it. Choose another id.",
         )])),
-        _ => state.campaigns.put(&id, &document_bytes(&document)?, Precondition::Absent, context.name()).await,
+        _ => {
+            let campaign = document::from_value(&document, state.campaigns.url_policy());
+            let create = |_: Option<&StoredCampaign>| campaign.clone().map_err(CampaignError::Invalid);
+            state.campaigns.update(&id, Precondition::Absent, context.name(), create).await
+        }
     };
     let errors = match result {
         Ok(_) => return Ok(with_audit(&id, Redirect::to(&links::campaign(&id)).into_response())),
@@ -337,7 +328,7 @@ async fn rename(
 ) -> Result<Response, PageError> {
     let name = form.get_non_blank("name").map(Value::from);
     apply_change(&state, &context, &id, &form, "the name", |document| {
-        document["name"] = name.unwrap_or_default();
+        document["name"] = name.clone().unwrap_or_default();
         Some(())
     })
     .await
@@ -360,18 +351,21 @@ async fn apply_change(
     id: &str,
     form: &Form,
     subject: &str,
-    change: impl FnOnce(&mut Value) -> Option<()>,
+    change: impl Fn(&mut Value) -> Option<()>,
 ) -> Result<Response, PageError> {
-    let stored = state.campaigns.get(id)?;
-    if stored.version != version(form)? {
-        return Err(changed_meanwhile(&stored).into());
-    }
-    let mut document = serde_json::to_value(&stored.campaign).map_err(StoreError::from)?;
-    change(&mut document).ok_or_else(no_such_place)?;
-    let precondition = Precondition::Versions(vec![stored.version]);
-    match state.campaigns.put(id, &document_bytes(&document)?, precondition, context.name()).await {
+    let apply = |current: Option<&StoredCampaign>| -> Result<Campaign, ChangeError> {
+        let stored = current.ok_or_else(|| state.campaigns.not_found())?;
+        if stored.version != version(form)? {
+            return Err(changed_meanwhile(stored).into());
+        }
+        let mut document = serde_json::to_value(&stored.campaign).map_err(StoreError::from).map_err(Problem::from)?;
+        change(&mut document).ok_or_else(no_such_place)?;
+        document::from_value(&document, state.campaigns.url_policy()).map_err(ChangeError::Invalid)
+    };
+    match state.campaigns.update(id, Precondition::None, context.name(), apply).await {
         Ok(_) => Ok(with_audit(subject, Redirect::to(&links::campaign(id)).into_response())),
-        Err(CampaignError::Invalid(violations)) => {
+        Err(ChangeError::Invalid(violations)) => {
+            let stored = state.campaigns.get(id)?;
             let rejections = violations.iter().map(ToString::to_string).collect();
             let form_page = page_with(
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -379,7 +373,28 @@ async fn apply_change(
             );
             Ok(with_audit("nothing: the campaign would be invalid", form_page))
         }
-        Err(error) => Err(error.into()),
+        Err(ChangeError::Problem(problem)) => Err(problem.into()),
+    }
+}
+
+/// Why a campaign was not changed.
+enum ChangeError {
+    Invalid(Vec<Violation>),
+    Problem(Problem),
+}
+
+impl From<CampaignError> for ChangeError {
+    fn from(error: CampaignError) -> Self {
+        match error {
+            CampaignError::Invalid(violations) => Self::Invalid(violations),
+            error => Self::Problem(error.into()),
+        }
+    }
+}
+
+impl From<Problem> for ChangeError {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
     }
 }
 
@@ -425,9 +440,4 @@ pub(super) fn version(form: &Form) -> Result<u64, Problem> {
             "The form has no valid `version`. Reload the page and repeat your change.",
         )
     })
-}
-
-/// Serializes a document.
-pub(super) fn document_bytes(document: &Value) -> Result<Vec<u8>, StoreError> {
-    Ok(serde_json::to_vec(document)?)
 }

@@ -248,7 +248,7 @@ async fn load_letters(state: &ApiState, filter: &LetterFilter, cursor: Option<&s
 
 /// The place of a webhook in its campaign: `Welcome Message · 4`. `None` if it was deleted or can't be read.
 fn place_name(state: &ApiState, campaign: &str, webhook: &str) -> Option<String> {
-    let stored = state.store.campaign(campaign).ok()??;
+    let stored = state.campaigns.find(campaign).ok()??;
     let place = stored.campaign.place_of(&WebhookId::new(webhook))?;
     let label = &place.section.label;
     Some(place.entry.map_or_else(|| label.clone(), |entry| format!("{label} · {}", entry.keyword)))

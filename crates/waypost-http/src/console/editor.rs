@@ -1,44 +1,43 @@
 //! The editor of one place of a campaign (a section or a menu entry) and its webhook. The form is checked, previewed,
 //! tested or saved.
 //!
-//! Saving changes the campaign document. If other places were changed since the page was opened, the change is applied
-//! to the new version. If the same place was changed, the page shows the conflict and the user decides.
+//! Saving changes the campaign document of now. If other places were changed since the page was opened, these changes
+//! stay. If the same place was changed, the page shows the conflict and the user decides.
 
 mod conflict;
 pub(super) mod edit_target;
 mod form;
+mod page;
 
 use std::sync::Arc;
 
-use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use chrono::Utc;
 use serde_json::Map;
 use waypost_core::access::Role;
 use waypost_core::campaign::Campaign;
-use waypost_core::request::{self, RequestPreview};
+use waypost_core::document;
+use waypost_core::request;
 use waypost_core::signing::DEFAULT_OVERLAP;
 use waypost_engine::campaigns::{CampaignError, Precondition};
 use waypost_store::{StoreError, StoredCampaign};
 
-use self::conflict::Conflict;
+use self::conflict::{EditConflict, OpenedPlace};
 use self::edit_target::EditTarget;
 use self::form::{EntryForm, Header, WriteResult};
+use self::page::{EditorPage, Focus, Preview};
 use super::super::ApiState;
 use super::super::extract::Id;
 use super::super::problem::Problem;
 use super::super::route::Route;
 use super::super::webhooks::{self, WebhookTestResult};
-use super::campaigns::{self, display_name, document_bytes, no_such_place};
+use super::campaigns::{self, display_name, no_such_place};
 use super::form::{Form, FormQuery, with_query};
 use super::form_errors::Errors;
 use super::format;
 use super::layout::{Layout, PageError, RequestContext, page, with_audit};
 use super::links;
-
-/// How often a save is repeated if another change of the same campaign was stored first.
-const MAX_CONFLICT_RETRIES: usize = 5;
 
 /// How many campaigns are suggested as the target of a redirect.
 const MAX_SUGGESTIONS: usize = 200;
@@ -53,93 +52,47 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
-#[derive(Template)]
-#[template(path = "editor.html")]
-struct EditorPage {
-    layout: Layout,
-    campaign: String,
-    campaign_href: String,
-    title: String,
-    target: EditTarget,
-    fields: EntryForm,
-    errors: Errors,
-    /// The fields as JSON when the page was first opened, to detect conflicts.
-    base: String,
-    version: u64,
-    preview: Option<Preview>,
-    test_result: Option<WebhookTestResult>,
-    conflict: Option<Conflict>,
-    notice: Option<String>,
-    /// Why the form was not saved.
-    rejection: Option<String>,
-    /// Suggested targets of the redirect.
-    suggestions: Vec<String>,
-    /// Whether the stored place has a webhook, whatever the form has.
-    is_webhook_stored: bool,
-    may_edit: bool,
-    may_test: bool,
-    focus: Option<Focus>,
+/// Why a form can't be saved or previewed.
+enum FormError {
+    Invalid(Errors),
+    Campaign(CampaignError),
 }
 
-/// Which element gets the focus after a header row was added or removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Focus {
-    /// The key field of this row.
-    Row(usize),
-    AddHeader,
-}
-
-struct Preview {
-    request: RequestPreview,
-    body: String,
-}
-
-impl Preview {
-    fn new(request: RequestPreview) -> Self {
-        let indented = serde_json::from_str::<serde_json::Value>(&request.body)
-            .and_then(|body| serde_json::to_string_pretty(&body));
-        Self { body: indented.unwrap_or_else(|_| request.body.clone()), request }
+impl From<CampaignError> for FormError {
+    fn from(error: CampaignError) -> Self {
+        Self::Campaign(error)
     }
 }
 
-impl EditorPage {
-    /// The URL of an action of the editor, such as `/check`.
-    fn action(&self, action: &str) -> String {
-        let edit = self.target.editor_href(&self.campaign);
-        match edit.split_once('?') {
-            Some((path, query)) => format!("{path}{action}?{query}"),
-            None => edit,
-        }
-    }
+/// Why a form was not saved.
+enum SaveError {
+    Conflict(EditConflict),
+    Form(FormError),
+}
 
-    /// The name of a header, or its row number if it has no name yet.
-    fn header_label(&self, header: &Header, number: &usize) -> String {
-        if header.name.is_empty() { number.to_string() } else { header.name.clone() }
+impl From<EditConflict> for SaveError {
+    fn from(conflict: EditConflict) -> Self {
+        Self::Conflict(conflict)
     }
+}
 
-    fn is_new_row(&self, row: &usize) -> bool {
-        self.focus == Some(Focus::Row(*row))
+impl From<FormError> for SaveError {
+    fn from(error: FormError) -> Self {
+        Self::Form(error)
     }
+}
 
-    fn is_row_removed(&self) -> bool {
-        self.focus == Some(Focus::AddHeader)
+impl From<CampaignError> for SaveError {
+    fn from(error: CampaignError) -> Self {
+        Self::Form(error.into())
     }
+}
 
-    fn header_errors(&self, header: &Header) -> Vec<&str> {
-        self.errors.of_field(&format!("header {}", header.name))
-    }
-
-    /// Whether a field of the collapsed section has errors.
-    fn has_collapsed_errors(&self) -> bool {
-        ["secret", "timeout-ms", "max-concurrency", "rate-limit", "retry"]
-            .iter()
-            .any(|field| !self.errors.of_field(field).is_empty())
-    }
-
-    /// The response body of a test. Empty if there is none.
-    fn test_response_body<'a>(&self, test_result: &'a WebhookTestResult) -> &'a str {
-        test_result.response.answer.as_deref().unwrap_or_default()
-    }
+/// A campaign with the fields of the form.
+struct EditedCampaign {
+    campaign: Campaign,
+    /// The JSON path of the edited place.
+    path: String,
 }
 
 /// A request of the editor: the stored campaign, the edited place, and the fields of the form.
@@ -179,31 +132,55 @@ impl<'a> EditSession<'a> {
         Ok(Self { state, context, stored, target, fields: EntryForm::from_form(form) })
     }
 
-    /// The campaign with the fields applied, or the errors of the fields.
-    fn validate(&self) -> Result<Result<Campaign, Errors>, PageError> {
-        let campaign = &self.stored.campaign;
-        let mut document = serde_json::to_value(campaign).map_err(StoreError::from)?;
-        let WriteResult { path, mut violations } = self.fields.write(&mut document, &self.target);
-        match self.state.campaigns.parse(&campaign.id, &document_bytes(&document)?, Some(&self.stored)) {
-            Ok(campaign) if violations.is_empty() => return Ok(Ok(campaign)),
-            Ok(_) => {}
-            Err(CampaignError::Invalid(schema_violations)) => violations.extend(schema_violations),
-            Err(error) => return Err(error.into()),
+    /// The campaign as saving would store it now.
+    fn validate(&self) -> Result<Campaign, FormError> {
+        let current = &self.stored.campaign;
+        // Masked values can't be saved, so there is nothing to validate.
+        if !self.context.has_role(Role::Editor) {
+            return Ok(current.clone());
         }
-        Ok(Err(Errors::new(violations, &path)))
+        let EditedCampaign { campaign, path } = self.apply(&self.stored)?;
+        let completed = self.state.campaigns.complete(&current.id, campaign, Some(current));
+        completed.map_err(|error| match error {
+            CampaignError::Invalid(violations) => FormError::Invalid(Errors::new(violations, &path)),
+            error => FormError::Campaign(error),
+        })
+    }
+
+    /// Writes the fields into the document of `stored`, and checks the rules of documents.
+    fn apply(&self, stored: &StoredCampaign) -> Result<EditedCampaign, FormError> {
+        let document = serde_json::to_value(&stored.campaign).map_err(StoreError::from);
+        let mut document = document.map_err(CampaignError::from)?;
+        let WriteResult { path, mut violations } = self.fields.write(&mut document, &self.target);
+        match document::from_value(&document, self.state.campaigns.url_policy()) {
+            Ok(campaign) if violations.is_empty() => return Ok(EditedCampaign { campaign, path }),
+            Ok(_) => {}
+            Err(document_violations) => violations.extend(document_violations),
+        }
+        Err(FormError::Invalid(Errors::new(violations, &path)))
+    }
+
+    /// Reads the campaign again.
+    fn reload(self) -> Result<Self, PageError> {
+        let stored = self.state.campaigns.get(&self.stored.campaign.id)?;
+        Ok(Self { stored, ..self })
+    }
+
+    fn validated_page(self) -> Result<EditorPage, PageError> {
+        let validated = self.validate();
+        self.page(validated)
     }
 
     /// Builds the page with the errors of the fields, or with a preview of the request if there are none.
-    fn page(self) -> Result<EditorPage, PageError> {
-        let campaign = &self.stored.campaign;
-        // Masked values can't be saved, so there is nothing to validate.
-        let validated = if self.context.has_role(Role::Editor) { self.validate()? } else { Ok(campaign.clone()) };
-        let (errors, preview) = match &validated {
-            Ok(campaign) => (Errors::default(), self.preview(campaign)?),
-            Err(errors) => (errors.clone(), None),
+    fn page(self, validated: Result<Campaign, FormError>) -> Result<EditorPage, PageError> {
+        let (errors, preview) = match validated {
+            Ok(validated) => (Errors::default(), self.preview(&validated)?),
+            Err(FormError::Invalid(errors)) => (errors, None),
+            Err(FormError::Campaign(error)) => return Err(error.into()),
         };
+        let campaign = &self.stored.campaign;
         let suggestions = match self.fields.redirect.as_str() {
-            "campaign" => self.state.store.campaign_ids(MAX_SUGGESTIONS)?,
+            "campaign" => self.state.campaigns.ids(MAX_SUGGESTIONS)?,
             _ => campaign.sections.iter().map(|section| section.label.clone()).collect(),
         };
         let place = match &self.target {
@@ -250,7 +227,7 @@ async fn show(
     Id(id): Id,
     FormQuery(query): FormQuery,
 ) -> Result<Response, PageError> {
-    let editor_page = EditSession::from_stored(&state, &context, &id, &query)?.page()?;
+    let editor_page = EditSession::from_stored(&state, &context, &id, &query)?.validated_page()?;
     // An empty new form shows no errors.
     let errors = if editor_page.target.is_new() { Errors::default() } else { editor_page.errors.clone() };
     let notice = query.get_non_blank("saved").map(|_| "Saved.".to_owned());
@@ -280,7 +257,7 @@ async fn check(
             })
         }
     };
-    Ok(page(&EditorPage { focus, ..with_base(session.page()?, &form)? }))
+    Ok(page(&EditorPage { focus, ..with_base(session.validated_page()?, &form)? }))
 }
 
 /// `POST …/edit/test`: sends a test event to the webhook in the form. Users who are not editors test the stored
@@ -292,17 +269,20 @@ async fn test(
     FormQuery(query): FormQuery,
     form: Form,
 ) -> Result<Response, PageError> {
-    if !context.has_role(Role::Editor) {
-        let session = EditSession::from_stored(&state, &context, &id, &query)?;
-        let test_result = run_test(&session, &session.stored.campaign).await?;
-        return Ok(page(&EditorPage { test_result, ..session.page()? }));
-    }
-    let session = EditSession::from_form(&state, &context, &id, &query, &form)?;
-    let test_result = match session.validate()? {
-        Ok(campaign) => run_test(&session, &campaign).await?,
+    let is_editor = context.has_role(Role::Editor);
+    let session = if is_editor {
+        EditSession::from_form(&state, &context, &id, &query, &form)?
+    } else {
+        EditSession::from_stored(&state, &context, &id, &query)?
+    };
+    let validated = session.validate();
+    let test_result = match &validated {
+        Ok(campaign) => run_test(&session, campaign).await?,
         Err(_) => None,
     };
-    Ok(page(&EditorPage { test_result, ..with_base(session.page()?, &form)? }))
+    let editor_page = session.page(validated)?;
+    let editor_page = if is_editor { with_base(editor_page, &form)? } else { editor_page };
+    Ok(page(&EditorPage { test_result, ..editor_page }))
 }
 
 async fn run_test(session: &EditSession<'_>, campaign: &Campaign) -> Result<Option<WebhookTestResult>, PageError> {
@@ -319,50 +299,52 @@ async fn save(
     FormQuery(query): FormQuery,
     form: Form,
 ) -> Result<Response, PageError> {
-    let base: EntryForm = serde_json::from_str(form.get("base")).unwrap_or_default();
-    for _ in 0..MAX_CONFLICT_RETRIES {
-        let target = EditTarget::from_query(&query);
-        let stored = state.campaigns.get(&id)?;
-        let current = EntryForm::from_campaign(&stored.campaign, &target);
-        if stored.version != campaigns::version(&form)? && current.as_ref() != Some(&base) {
-            let Some(current) = current else {
-                let session = EditSession::from_form(&state, &context, &id, &query, &form)?;
-                let rejection =
-                    "This place was deleted or renamed while you were editing it. Copy your changes from the form."
-                        .to_owned();
-                let editor_page = EditorPage { rejection: Some(rejection), ..with_base(session.page()?, &form)? };
-                return Ok(with_audit("nothing: the place was deleted", page(&editor_page)));
-            };
-            let last_change = stored.last_change(&target.campaign_node(), campaigns::version(&form)?);
-            let conflict = Conflict::new(last_change, &base, &current, &EntryForm::from_form(&form));
-            let editor_page = EditSession::from_form(&state, &context, &id, &query, &form)?.page()?;
-            let base = serde_json::to_string(&current).map_err(StoreError::from)?;
-            let editor_page = EditorPage { conflict: Some(conflict), base, version: stored.version, ..editor_page };
-            return Ok(with_audit("nothing: another user changed the place", page(&editor_page)));
+    let session = EditSession::from_form(&state, &context, &id, &query, &form)?;
+    let opened = OpenedPlace::from_form(&form)?;
+    let mut path = String::new();
+    let apply = |current: Option<&StoredCampaign>| -> Result<Campaign, SaveError> {
+        let stored = current.ok_or_else(|| state.campaigns.not_found())?;
+        opened.check(stored, &session.target, &session.fields)?;
+        let edited = session.apply(stored)?;
+        path = edited.path;
+        Ok(edited.campaign)
+    };
+    let result = state.campaigns.update::<SaveError>(&id, Precondition::None, context.name(), apply).await;
+    let Err(error) = result else {
+        let (place, href) = saved_place(&session);
+        return Ok(with_audit(&place, Redirect::to(&href).into_response()));
+    };
+    let errors = match error {
+        SaveError::Conflict(conflict) => return conflict_page(session.reload()?, conflict, &form),
+        SaveError::Form(FormError::Invalid(errors)) => errors,
+        SaveError::Form(FormError::Campaign(CampaignError::Invalid(violations))) => Errors::new(violations, &path),
+        SaveError::Form(FormError::Campaign(error)) => return Err(error.into()),
+    };
+    let count = format::counted(errors.count() as u64, "error", "errors");
+    let rejection = format!("{count}. Fix the highlighted fields first.");
+    let editor_page = with_base(session.reload()?.page(Err(FormError::Invalid(errors)))?, &form)?;
+    let editor_page = EditorPage { rejection: Some(rejection), ..editor_page };
+    Ok(with_audit("nothing: the form has errors", page(&editor_page)))
+}
+
+/// The page of a form that was not saved, because another user changed or deleted the place.
+fn conflict_page(session: EditSession<'_>, conflict: EditConflict, form: &Form) -> Result<Response, PageError> {
+    let editor_page = session.validated_page()?;
+    match conflict {
+        EditConflict::PlaceDeleted => {
+            let rejection =
+                "This place was deleted or renamed while you were editing it. Copy your changes from the form."
+                    .to_owned();
+            let editor_page = EditorPage { rejection: Some(rejection), ..with_base(editor_page, form)? };
+            Ok(with_audit("nothing: the place was deleted", page(&editor_page)))
         }
-        let session =
-            EditSession { state: &state, context: &context, stored, target, fields: EntryForm::from_form(&form) };
-        let campaign = match session.validate()? {
-            Ok(campaign) => campaign,
-            Err(errors) => {
-                let count = format::counted(errors.count() as u64, "error", "errors");
-                let rejection = format!("{count}. Fix the highlighted fields first.");
-                let editor_page = EditorPage { rejection: Some(rejection), ..with_base(session.page()?, &form)? };
-                return Ok(with_audit("nothing: the form has errors", page(&editor_page)));
-            }
-        };
-        let document = serde_json::to_vec(&campaign).map_err(StoreError::from)?;
-        let precondition = Precondition::Versions(vec![session.stored.version]);
-        match state.campaigns.put(&id, &document, precondition, context.name()).await {
-            Ok(_) => {
-                let (place, href) = saved_place(&session);
-                return Ok(with_audit(&place, Redirect::to(&href).into_response()));
-            }
-            Err(CampaignError::Precondition) => {}
-            Err(error) => return Err(error.into()),
+        EditConflict::PlaceChanged(conflict) => {
+            let base = serde_json::to_string(&conflict.current.fields).map_err(StoreError::from)?;
+            let version = conflict.current.version;
+            let editor_page = EditorPage { conflict: Some(*conflict), base, version, ..editor_page };
+            Ok(with_audit("nothing: another user changed the place", page(&editor_page)))
         }
     }
-    Err(CampaignError::Precondition.into())
 }
 
 /// `POST …/edit/rotate`: creates a signing secret. The old one also signs for [`DEFAULT_OVERLAP`].
@@ -375,8 +357,7 @@ async fn rotate(
 ) -> Result<Response, PageError> {
     let session = EditSession::from_stored(&state, &context, &id, &query)?;
     let place = session.target.place_in(&session.stored.campaign).ok_or_else(no_such_place)?;
-    let base: EntryForm = serde_json::from_str(form.get("base")).unwrap_or_default();
-    if session.stored.version != campaigns::version(&form)? && session.fields != base {
+    if !OpenedPlace::from_form(&form)?.is_current(session.stored.version, Some(&session.fields)) {
         return Err(campaigns::changed_meanwhile(&session.stored).into());
     }
     let precondition = Precondition::Versions(vec![session.stored.version]);

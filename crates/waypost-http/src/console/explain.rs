@@ -140,7 +140,7 @@ fn explain_event(state: &ApiState, context: &RequestContext, event: String) -> R
 
 /// An event that fires a webhook of a stored campaign. If there is none, an example event.
 fn sample_event(state: &ApiState) -> Result<String, PageError> {
-    let campaigns = state.store.campaigns(None, MAX_SAMPLE_CAMPAIGNS, |stored| {
+    let campaigns = state.campaigns.search("", None, MAX_SAMPLE_CAMPAIGNS, |stored| {
         let campaign = &stored.campaign;
         let place = campaign.places().find(|place| place.entry.is_some()).or_else(|| campaign.places().next())?;
         test_delivery(&campaign.id, &place, Map::new()).ok().map(|delivery| delivery.event)

@@ -86,7 +86,9 @@ fn part_href(
             return Some(format!("{}#webhook", EditTarget::new(place.section, place.entry).editor_href(campaign)));
         }
         // A redirect may name a campaign by any text. Only ids of known campaigns become links.
-        Part::Campaign(id) => return state.store.has_campaign(id).is_ok_and(|has| has).then(|| links::campaign(id)),
+        Part::Campaign(id) => {
+            return state.campaigns.exists(id).is_ok_and(|exists| exists).then(|| links::campaign(id));
+        }
     };
     Some(target.editor_href(campaign))
 }

@@ -287,7 +287,7 @@ fn facts(letter: &DeadLetter) -> Vec<LetterFact> {
 fn links(state: &ApiState, letter: &DeadLetter) -> Result<Vec<DetailLink>, PageError> {
     let mut links = Vec::new();
     if let (Some(campaign), Some(webhook)) = (&letter.campaign_id, &letter.webhook_id)
-        && let Some(stored) = state.store.campaign(campaign)?
+        && let Some(stored) = state.campaigns.find(campaign)?
         && let Some(place) = stored.campaign.place_of(webhook)
     {
         let href = format!("{}#webhook", EditTarget::new(place.section, place.entry).editor_href(campaign));
