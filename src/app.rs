@@ -21,6 +21,7 @@ use waypost_broker::{BrokerError, policies};
 use waypost_engine::campaigns::Campaigns;
 use waypost_engine::dead_letters::DeadLetters;
 use waypost_engine::dead_letters::supervisor::DeadLetterSupervisor;
+use waypost_engine::events::EventPublisher;
 use waypost_engine::metrics::Metrics;
 use waypost_engine::metrics::history::History;
 use waypost_engine::replays::Replays;
@@ -178,6 +179,7 @@ impl App {
             campaigns: campaigns.clone(),
             dead_letters,
             replays,
+            events: EventPublisher::new(publisher.clone(), names.clone()),
             worker: worker.clone(),
             publisher,
             names,

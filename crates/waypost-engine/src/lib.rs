@@ -3,6 +3,7 @@
 
 pub mod campaigns;
 pub mod dead_letters;
+pub mod events;
 pub mod metrics;
 pub mod replays;
 pub mod sender;

@@ -67,6 +67,7 @@ use waypost_broker::topology_status::TopologyStatus;
 use waypost_core::access::Token;
 use waypost_engine::campaigns::Campaigns;
 use waypost_engine::dead_letters::DeadLetters;
+use waypost_engine::events::EventPublisher;
 use waypost_engine::metrics::Metrics;
 use waypost_engine::metrics::history::History;
 use waypost_engine::replays::Replays;
@@ -86,6 +87,7 @@ pub struct ApiState {
     pub campaigns: Campaigns,
     pub dead_letters: DeadLetters,
     pub replays: Replays,
+    pub events: EventPublisher,
     pub worker: Arc<Worker>,
     pub publisher: Publisher,
     pub names: Names,
