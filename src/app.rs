@@ -28,6 +28,7 @@ use waypost_engine::replays::Replays;
 use waypost_engine::replays::runner::Runner;
 use waypost_engine::sender::{Sender, SenderError, SenderSettings};
 use waypost_engine::view_sync::{FollowError, Followers};
+use waypost_engine::webhook_test::WebhookTester;
 use waypost_engine::worker::Worker;
 use waypost_engine::worker::consumer::Consumer;
 use waypost_engine::worker::consumer_status::ConsumerStatus;
@@ -180,7 +181,8 @@ impl App {
             dead_letters,
             replays,
             events: EventPublisher::new(publisher.clone(), names.clone()),
-            worker: worker.clone(),
+            webhook_tester: WebhookTester::new(worker.clone()),
+            endpoints: worker.endpoints.clone(),
             publisher,
             names,
             metrics,
@@ -206,7 +208,7 @@ impl App {
     }
 
     pub fn reload_handle(&self) -> ReloadHandle {
-        ReloadHandle(Arc::downgrade(&self.api.worker))
+        ReloadHandle(Arc::downgrade(&self.consumer.worker))
     }
 
     pub fn address(&self) -> SocketAddr {

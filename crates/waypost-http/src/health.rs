@@ -111,7 +111,7 @@ fn consumer_reason(
 
 /// All metrics in Prometheus' text format.
 pub(super) async fn metrics(State(state): State<ApiState>) -> Response {
-    state.metrics.set_endpoints(state.worker.endpoints.list().iter().map(|endpoint| endpoint.stats.breaker));
+    state.metrics.set_endpoints(state.endpoints.list().iter().map(|endpoint| endpoint.stats.breaker));
     state.metrics.messages_in_hand.set(i64::try_from(state.consumer_status.in_flight()).unwrap_or(i64::MAX));
     state.metrics.set_publisher(match state.publisher.status() {
         PublisherStatus::Up => PublisherGauge::Up,

@@ -72,8 +72,9 @@ use waypost_engine::metrics::Metrics;
 use waypost_engine::metrics::history::History;
 use waypost_engine::replays::Replays;
 use waypost_engine::view_sync::Followers;
-use waypost_engine::worker::Worker;
+use waypost_engine::webhook_test::WebhookTester;
 use waypost_engine::worker::consumer_status::ConsumerStatus;
+use waypost_engine::worker::endpoint_registry::EndpointRegistry;
 use waypost_store::Store;
 
 use self::auth::Access;
@@ -88,7 +89,8 @@ pub struct ApiState {
     pub dead_letters: DeadLetters,
     pub replays: Replays,
     pub events: EventPublisher,
-    pub worker: Arc<Worker>,
+    pub webhook_tester: WebhookTester,
+    pub endpoints: EndpointRegistry,
     pub publisher: Publisher,
     pub names: Names,
     pub metrics: Arc<Metrics>,

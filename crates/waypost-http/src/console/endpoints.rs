@@ -168,7 +168,7 @@ struct EndpointList {
 impl EndpointList {
     fn new(state: &ApiState, query: &EndpointQuery) -> Self {
         let needle = query.q.to_lowercase();
-        let mut endpoints = state.worker.endpoints.list();
+        let mut endpoints = state.endpoints.list();
         endpoints.retain(|endpoint| endpoint.endpoint.as_str().contains(&needle));
         let count = |breaker| endpoints.iter().filter(|endpoint| endpoint.stats.breaker == breaker).count();
         let summary = format!(

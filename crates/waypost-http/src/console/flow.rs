@@ -53,7 +53,7 @@ async fn show(
     let places: HashMap<&WebhookId, WebhookPlace<'_>> =
         campaign.places().map(|place| (&place.webhook.id, place)).collect();
     let health = |id: &WebhookId| {
-        let stats = places.get(id).and_then(|place| state.worker.endpoints.stats(place.webhook.url.receiver_key()));
+        let stats = places.get(id).and_then(|place| state.endpoints.stats(place.webhook.url.receiver_key()));
         stats.as_ref().map_or(WebhookHealth::Unknown, WebhookHealth::from_stats)
     };
     let drawing = flow::layout(flow::graph(campaign));

@@ -136,7 +136,7 @@ impl Overview {
     fn new(state: &ApiState) -> Self {
         let samples = state.history.samples();
         let gauges = state.metrics.gauges();
-        let endpoints = state.worker.endpoints.list();
+        let endpoints = state.endpoints.list();
         let minute = StatsWindow::last(&samples, MINUTE);
         let minute_count = |of: fn(&Counts) -> u64| minute.as_ref().map_or(0, |minute| minute.count(of));
         let pending = gauges.dead_letters.map(|letters| letters[LetterState::Pending as usize]);
