@@ -3,6 +3,7 @@
 //! [`filter`] and [`selection`] select dead letters. [`record`] has the later changes of their state.
 
 pub mod filter;
+pub mod phone_number;
 pub mod record;
 pub mod removed;
 pub mod selection;

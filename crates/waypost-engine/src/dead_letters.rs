@@ -22,7 +22,7 @@ use waypost_broker::stream_reader::{EndDetection, StreamContinuity, StreamReader
 use waypost_broker::stream_writer::{AppendError, ReadBack, StreamWriter};
 use waypost_core::dead_letter::LetterState;
 use waypost_core::dead_letter::filter::LetterFilter;
-use waypost_core::dead_letter::record::{DeadLetterRecord, Discard, OperatorAction};
+use waypost_core::dead_letter::record::{DeadLetterRecord, Discard, OperatorAction, check_discard_reason};
 use waypost_core::dead_letter::removed::{Removal, RemovedMessage};
 use waypost_core::dead_letter::selection::Selection;
 use waypost_core::ids::DeadLetterId;
@@ -213,37 +213,49 @@ impl DeadLetters {
         })
     }
 
-    /// Counts the letters that [`discard`](Self::discard) would discard.
-    pub async fn count_discardable(&self, selection: &Selection) -> Result<LetterCounts, DeadLetterError> {
-        let view = self.ready_view().await?;
+    /// Checks that [`discard`](Self::discard) can discard the selected letters.
+    ///
+    /// # Errors
+    /// [`DeadLetterError::Invalid`] if a filter selects letters in another state than pending, and the errors of
+    /// letters that are selected by id.
+    pub async fn check_discardable(&self, selection: &Selection) -> Result<(), DeadLetterError> {
         match selection {
-            Selection::Ids(ids) => {
-                self.check(ids, |state| state == LetterState::Pending).await?;
-                Ok(tokio::task::block_in_place(|| view.count_ids(ids))?)
-            }
-            Selection::Filter(filter) => {
-                let filter = pending_only(filter)?;
-                Ok(tokio::task::block_in_place(|| view.count(&filter))?)
-            }
+            Selection::Ids(ids) => self.check(ids, |state| state == LetterState::Pending).await,
+            Selection::Filter(filter) => check_selects_pending(filter),
         }
     }
 
+    /// Counts the letters that [`discard`](Self::discard) would discard.
+    pub async fn count_discardable(&self, selection: &Selection) -> Result<LetterCounts, DeadLetterError> {
+        let view = self.ready_view().await?;
+        self.check_discardable(selection).await?;
+        let counts = tokio::task::block_in_place(|| match selection {
+            Selection::Ids(ids) => view.count_ids(ids),
+            Selection::Filter(filter) => view.count(&filter.or_pending()),
+        });
+        Ok(counts?)
+    }
+
     /// Discards pending letters, up to a time limit.
+    ///
+    /// # Errors
+    /// [`DeadLetterError::Invalid`] if the reason is missing or too long, or if the filter matches no letter, and the
+    /// errors of [`check_discardable`](Self::check_discardable).
     pub async fn discard(
         &self,
         selection: Selection,
         by: &str,
         because: Option<String>,
     ) -> Result<DiscardOutcome, DeadLetterError> {
+        check_discard_reason(because.as_deref(), &selection)
+            .map_err(|violation| DeadLetterError::Invalid(vec![violation]))?;
         let deadline = Instant::now() + REQUEST_TIME_LIMIT;
         // Letters that are written during the discard are not discarded.
         let end = self.ready_view().await?.position()?.map_or(0, |position| position.offset + 1);
+        self.check_discardable(&selection).await?;
         let mut letters = 0;
         let mut ids = match &selection {
-            Selection::Ids(ids) => {
-                self.check(ids, |state| state == LetterState::Pending).await?;
-                ids.clone()
-            }
+            Selection::Ids(ids) => ids.clone(),
             Selection::Filter(filter) => self.find_pending(filter, end).await?,
         };
         if ids.is_empty() {
@@ -272,9 +284,8 @@ impl DeadLetters {
 
     /// The oldest pending letters before the offset `end` that match `filter`: at most [`LETTERS_PER_RECORD`].
     async fn find_pending(&self, filter: &LetterFilter, end: u64) -> Result<Vec<DeadLetterId>, DeadLetterError> {
-        let filter = pending_only(filter)?;
         let view = self.ready_view().await?;
-        let page = tokio::task::block_in_place(|| view.find(&filter, 0..end, LETTERS_PER_RECORD))?;
+        let page = tokio::task::block_in_place(|| view.find(&filter.or_pending(), 0..end, LETTERS_PER_RECORD))?;
         Ok(page.letters.into_iter().map(|(_, id)| id).collect())
     }
 
@@ -385,11 +396,10 @@ impl DeadLetters {
     }
 }
 
-/// The filter limited to pending letters, the only ones that can be discarded.
-fn pending_only(filter: &LetterFilter) -> Result<LetterFilter, DeadLetterError> {
-    let filter = filter.or_pending();
-    if filter.state == Some(LetterState::Pending) {
-        return Ok(filter);
+/// Checks that a filter selects only letters that can be discarded.
+fn check_selects_pending(filter: &LetterFilter) -> Result<(), DeadLetterError> {
+    if filter.or_pending().state == Some(LetterState::Pending) {
+        return Ok(());
     }
     Err(DeadLetterError::Invalid(vec![Violation::new("$.filter.state", "only pending letters can be discarded")]))
 }

@@ -20,7 +20,6 @@ use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::dead_letter::record::MAX_DISCARD_REASON_CHARS;
 use waypost_core::dead_letter::selection::Selection;
 use waypost_core::ids::DeadLetterId;
-use waypost_core::violation::Violation;
 use waypost_engine::dead_letters::{DeadLetterError, DiscardOutcome};
 use waypost_store::dead_letters::search::LetterCounts;
 
@@ -161,9 +160,6 @@ async fn discard(
         ));
         return Ok((Extension(about), Json(DiscardResult::Preview(counts.into()))).into_response());
     }
-    if let Some(violation) = because_violation(because.as_deref(), &selection) {
-        return Err(Problem::invalid(vec![violation]));
-    }
     let (outcome, about) = discard_audited(&state, selection, &principal.name, because).await?;
     let response = DiscardResponse { discarded: outcome.letters, more: outcome.has_more };
     Ok((Extension(about), Json(DiscardResult::Discarded(response))).into_response())
@@ -181,23 +177,4 @@ pub(super) async fn discard_audited(
     let outcome = state.dead_letters.discard(selection, by, because).await?;
     let about = AuditDetail(format!("{} dead letters selected {selected}: {why}", outcome.letters));
     Ok((outcome, about))
-}
-
-/// What is wrong with the `because` of a discard.
-pub(super) fn because_violation(because: Option<&str>, selection: &Selection) -> Option<Violation> {
-    let violation = |message: String| Some(Violation::new("$.because", message));
-    let Some(because) = because else {
-        return match selection {
-            Selection::Filter(_) => violation("is required with a filter: give the reason of the discard".to_owned()),
-            Selection::Ids(_) => None,
-        };
-    };
-    if because.trim().is_empty() {
-        return violation("is empty: give the reason of the discard".to_owned());
-    }
-    let length = because.chars().count();
-    if length <= MAX_DISCARD_REASON_CHARS {
-        return None;
-    }
-    violation(format!("has {length} characters, and at most {MAX_DISCARD_REASON_CHARS} are allowed: shorten it"))
 }
