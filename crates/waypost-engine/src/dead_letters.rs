@@ -4,6 +4,7 @@
 //! So all workers show the same states, and a lost view can be read again. [`supervisor`] holds the connection.
 
 pub mod erase;
+pub mod queries;
 mod removed_messages;
 mod retention_clock;
 pub mod supervisor;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use chrono::Utc;
 use lapin::Connection;
 use tokio::sync::watch;
+use tokio::task::JoinError;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use waypost_broker::binding_probe::is_probe;
 use waypost_broker::names::Names;
@@ -76,6 +78,15 @@ pub enum DeadLetterError {
     Unavailable(String),
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A query panicked, or the program stops.
+    #[error(transparent)]
+    Interrupted(#[from] JoinError),
+}
+
+impl DeadLetterError {
+    fn no_letter(id: &DeadLetterId) -> Self {
+        Self::NotFound(format!("there is no dead letter {id}"))
+    }
 }
 
 impl From<AppendError> for DeadLetterError {
@@ -101,7 +112,7 @@ pub struct DiscardOutcome {
 /// Reads and changes dead letters. Cheap to clone.
 #[derive(Clone)]
 pub struct DeadLetters {
-    pub view: LetterView,
+    pub(crate) view: LetterView,
     appender: StreamWriter<RecordOutcome>,
     names: Names,
     retention: Duration,
@@ -151,7 +162,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`DeadLetterError::Unavailable`] after a timeout.
-    pub async fn ready_view(&self) -> Result<&LetterView, DeadLetterError> {
+    pub(crate) async fn ready_view(&self) -> Result<&LetterView, DeadLetterError> {
         let mut view_state = self.view_state.subscribe();
         let ready = view_state.wait_for(|view_state| *view_state == LetterViewState::Ready);
         if tokio::time::timeout(VIEW_READY_TIMEOUT, ready).await.is_err() {
@@ -163,12 +174,12 @@ impl DeadLetters {
     }
 
     /// Appends a record to the stream, and waits until this worker has applied it.
-    pub async fn append(&self, record: DeadLetterRecord) -> Result<RecordOutcome, DeadLetterError> {
+    pub(crate) async fn append(&self, record: DeadLetterRecord) -> Result<RecordOutcome, DeadLetterError> {
         Ok(self.appender.append(record.encode()?).await?)
     }
 
     /// Waits until `predicate` holds.
-    pub async fn wait_until(
+    pub(crate) async fn wait_until(
         &self,
         predicate: impl Fn(&LetterView) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
@@ -185,7 +196,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`DeadLetterError::NotFound`], [`DeadLetterError::Conflict`].
-    pub async fn check(
+    pub(crate) async fn check(
         &self,
         ids: &[DeadLetterId],
         is_allowed: impl Fn(LetterState) -> bool,
@@ -194,7 +205,7 @@ impl DeadLetters {
         tokio::task::block_in_place(|| {
             for id in ids {
                 match view.state(id)? {
-                    None => return Err(DeadLetterError::NotFound(format!("there is no dead letter {id}"))),
+                    None => return Err(DeadLetterError::no_letter(id)),
                     Some(_) if view.is_erased(id)? => {
                         return Err(DeadLetterError::Conflict(format!(
                             "{id} was erased: its event is removed and can't be sent"
@@ -243,33 +254,33 @@ impl DeadLetters {
     /// errors of [`check_discardable`](Self::check_discardable).
     pub async fn discard(
         &self,
-        selection: Selection,
+        selection: &Selection,
         by: &str,
-        because: Option<String>,
+        because: Option<&str>,
     ) -> Result<DiscardOutcome, DeadLetterError> {
-        check_discard_reason(because.as_deref(), &selection)
-            .map_err(|violation| DeadLetterError::Invalid(vec![violation]))?;
+        check_discard_reason(because, selection).map_err(|violation| DeadLetterError::Invalid(vec![violation]))?;
         let deadline = Instant::now() + REQUEST_TIME_LIMIT;
         // Letters that are written during the discard are not discarded.
         let end = self.ready_view().await?.position()?.map_or(0, |position| position.offset + 1);
-        self.check_discardable(&selection).await?;
+        self.check_discardable(selection).await?;
         let mut letters = 0;
-        let mut ids = match &selection {
+        let mut ids = match selection {
             Selection::Ids(ids) => ids.clone(),
             Selection::Filter(filter) => self.find_pending(filter, end).await?,
         };
         if ids.is_empty() {
-            return Err(nothing_matches(&selection));
+            return Err(nothing_matches(selection));
         }
         loop {
             for ids in ids.chunks(LETTERS_PER_RECORD) {
-                let action = OperatorAction { by: by.to_owned(), at: Utc::now(), operator_reason: because.clone() };
+                let action =
+                    OperatorAction { by: by.to_owned(), at: Utc::now(), operator_reason: because.map(str::to_owned) };
                 let discard = DeadLetterRecord::Discard(Discard { ids: ids.to_vec(), action });
                 if let RecordOutcome::Letters(discarded) = self.append(discard).await? {
                     letters += discarded;
                 }
             }
-            ids = match &selection {
+            ids = match selection {
                 Selection::Ids(_) => Vec::new(),
                 Selection::Filter(filter) => self.find_pending(filter, end).await?,
             };

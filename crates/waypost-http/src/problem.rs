@@ -105,6 +105,9 @@ impl From<dead_letters::DeadLetterError> for Problem {
             dead_letters::DeadLetterError::Conflict(detail) => Self::new(StatusCode::CONFLICT, detail),
             dead_letters::DeadLetterError::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             dead_letters::DeadLetterError::Store(error) => error.into(),
+            dead_letters::DeadLetterError::Interrupted(error) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+            }
         }
     }
 }

@@ -148,7 +148,7 @@ impl Overview {
             open_breakers: open_breakers as u64,
             pending: pending.unwrap_or_default(),
             // If the view can't be read, `unready_reason` says so.
-            paused_replays: state.dead_letters.view.count_recently_paused().unwrap_or_default(),
+            paused_replays: state.replays.count_recently_paused().unwrap_or_default(),
             attempts: delivered + failed,
             failed,
         });
