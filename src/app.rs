@@ -176,7 +176,6 @@ impl App {
             configuration: campaigns.sync_state(),
         };
         let api = ApiState {
-            store: store.clone(),
             campaigns: campaigns.clone(),
             dead_letters,
             replays,
@@ -190,6 +189,7 @@ impl App {
             consumer_status: consumer_status.clone(),
             topology: topology.status.clone(),
             followers: followers.clone(),
+            store_folder: config.store.path.as_path().into(),
             tokens: config.http.tokens.clone().into(),
         };
         let consumer = Consumer {

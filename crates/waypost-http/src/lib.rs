@@ -55,6 +55,7 @@ mod replays;
 mod route;
 mod webhooks;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
@@ -75,16 +76,14 @@ use waypost_engine::view_sync::Followers;
 use waypost_engine::webhook_test::WebhookTester;
 use waypost_engine::worker::consumer_status::ConsumerStatus;
 use waypost_engine::worker::endpoint_registry::EndpointRegistry;
-use waypost_store::Store;
 
 use self::auth::Access;
 use self::listener::Listener;
 use self::route::Route;
 
-/// The state of all handlers. Cheap to clone.
+/// The state of all handlers: services of `waypost-engine`, and what the probes and the overview show. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiState {
-    pub store: Store,
     pub campaigns: Campaigns,
     pub dead_letters: DeadLetters,
     pub replays: Replays,
@@ -98,6 +97,8 @@ pub struct ApiState {
     pub consumer_status: ConsumerStatus,
     pub topology: TopologyStatus,
     pub followers: Followers,
+    /// Damaged stores that were moved aside are in this folder, too.
+    pub store_folder: Arc<Path>,
     /// If empty, everyone on this machine is an editor.
     pub tokens: Arc<[Token]>,
 }
