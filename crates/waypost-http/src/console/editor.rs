@@ -28,16 +28,16 @@ use self::conflict::{EditConflict, OpenedPlace};
 use self::edit_target::EditTarget;
 use self::form::{EntryForm, Header, WriteResult};
 use self::page::{EditorPage, Focus, Preview};
-use super::super::ApiState;
-use super::super::extract::Id;
-use super::super::problem::Problem;
-use super::super::route::Route;
 use super::campaigns::{self, display_name, no_such_place};
 use super::form::{Form, FormQuery, with_query};
 use super::form_errors::Errors;
 use super::format;
 use super::layout::{Layout, PageError, RequestContext, page, with_audit};
 use super::links;
+use crate::ApiState;
+use crate::extract::Id;
+use crate::problem::Problem;
+use crate::route::Route;
 
 /// How many campaigns are suggested as the target of a redirect.
 const MAX_SUGGESTIONS: usize = 200;

@@ -26,12 +26,12 @@ use waypost_engine::worker::endpoint_registry::EndpointSnapshot;
 use self::chart::Chart;
 use self::health_summary::{HealthFinding, HealthInputs, Level};
 use self::window_stats::{Percentiles, StatsWindow};
-use super::super::ApiState;
-use super::super::health;
-use super::super::route::Route;
 use super::endpoints::EndpointRow;
 use super::format::{self, UNKNOWN};
 use super::layout::{Layout, RequestContext, live_template, page};
+use crate::ApiState;
+use crate::health;
+use crate::route::Route;
 
 /// The window of the current rates. Long enough to be readable, short enough to follow changes.
 const CURRENT_WINDOW: Duration = Duration::from_secs(5);
