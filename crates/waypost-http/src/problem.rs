@@ -10,7 +10,6 @@ use waypost_core::violation::Violation;
 use waypost_engine::campaigns;
 use waypost_engine::dead_letters;
 use waypost_engine::events::PublishEventError;
-use waypost_engine::webhook_test::NotRecorded;
 use waypost_store::StoreError;
 
 use crate::body_limit::BodyError;
@@ -120,12 +119,6 @@ impl From<PublishEventError> for Problem {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
             }
         }
-    }
-}
-
-impl From<NotRecorded> for Problem {
-    fn from(error: NotRecorded) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
     }
 }
 

@@ -201,7 +201,7 @@ async fn test(
     let stored = state.campaigns.get_by_webhook(&id).map_err(to_problem)?;
     let fields = request.and_then(|JsonBody(request)| request.event).map_or_else(Map::new, |UniqueMap(fields)| fields);
     let delivery = test_delivery(&stored.campaign.id, &place_of(&stored, &id)?, fields).map_err(Problem::invalid)?;
-    Ok(Json(state.webhook_tester.send(delivery, principal.secrets()).await?.into()))
+    Ok(Json(state.webhook_tester.send(&delivery, principal.secrets()).await.into()))
 }
 
 fn webhook_response(stored: &StoredCampaign, id: &WebhookId, secrets: SecretVisibility) -> Result<Response, Problem> {

@@ -287,7 +287,7 @@ async fn test(
 async fn run_test(session: &EditSession<'_>, campaign: &Campaign) -> Result<Option<WebhookTest>, PageError> {
     let Some(place) = session.fields.target_after_save(&session.target).place_in(campaign) else { return Ok(None) };
     let delivery = test_delivery(&campaign.id, &place, Map::new()).map_err(Problem::invalid)?;
-    Ok(Some(session.state.webhook_tester.send(delivery, session.context.secrets()).await?))
+    Ok(Some(session.state.webhook_tester.send(&delivery, session.context.secrets()).await))
 }
 
 /// `POST …/edit`: saves the form.
