@@ -3,7 +3,7 @@
 mod erase;
 mod preview;
 pub(super) mod query;
-pub(super) mod response;
+mod response;
 mod summary;
 
 use axum::extract::{RawQuery, State};
