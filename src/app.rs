@@ -21,12 +21,14 @@ use waypost_broker::{BrokerError, policies};
 use waypost_engine::campaigns::Campaigns;
 use waypost_engine::dead_letters::DeadLetters;
 use waypost_engine::dead_letters::supervisor::DeadLetterSupervisor;
+use waypost_engine::events::EventPublisher;
 use waypost_engine::metrics::Metrics;
 use waypost_engine::metrics::history::History;
 use waypost_engine::replays::Replays;
 use waypost_engine::replays::runner::Runner;
 use waypost_engine::sender::{Sender, SenderError, SenderSettings};
 use waypost_engine::view_sync::{FollowError, Followers};
+use waypost_engine::webhook_test::WebhookTester;
 use waypost_engine::worker::Worker;
 use waypost_engine::worker::consumer::Consumer;
 use waypost_engine::worker::consumer_status::ConsumerStatus;
@@ -174,11 +176,12 @@ impl App {
             configuration: campaigns.sync_state(),
         };
         let api = ApiState {
-            store: store.clone(),
             campaigns: campaigns.clone(),
             dead_letters,
             replays,
-            worker: worker.clone(),
+            events: EventPublisher::new(publisher.clone(), names.clone()),
+            webhook_tester: WebhookTester::new(worker.clone()),
+            endpoints: worker.endpoints.clone(),
             publisher,
             names,
             metrics,
@@ -186,6 +189,7 @@ impl App {
             consumer_status: consumer_status.clone(),
             topology: topology.status.clone(),
             followers: followers.clone(),
+            store_folder: config.store.path.as_path().into(),
             tokens: config.http.tokens.clone().into(),
         };
         let consumer = Consumer {
@@ -204,7 +208,7 @@ impl App {
     }
 
     pub fn reload_handle(&self) -> ReloadHandle {
-        ReloadHandle(Arc::downgrade(&self.api.worker))
+        ReloadHandle(Arc::downgrade(&self.consumer.worker))
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -361,6 +361,11 @@ async fn letters_are_given_up_by_selection_by_filter_and_one_by_one() {
     browser.type_into(&field("Reason"), "  ").await;
     browser.click(&button("Discard 2 dead letters")).await;
     browser.until_text("Enter a reason. It is stored with each discarded dead letter.").await;
+    // The field accepts no more than 500 characters of a person, but of a script.
+    let fill = "document.getElementById('because').value = 'x'.repeat(501);";
+    browser.script::<Value>(fill, Vec::new()).await;
+    browser.click(&button("Discard 2 dead letters")).await;
+    browser.until_text("has 501 characters, and at most 500 are allowed: shorten it").await;
     browser.type_into(&field("Reason"), "a test of ours").await;
     browser.click(&button("Discard 2 dead letters")).await;
     browser.until_text("Discarded 2 dead letters. 4 dead letters are still pending in total.").await;

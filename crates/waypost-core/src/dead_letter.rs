@@ -3,6 +3,7 @@
 //! [`filter`] and [`selection`] select dead letters. [`record`] has the later changes of their state.
 
 pub mod filter;
+pub mod phone_number;
 pub mod record;
 pub mod removed;
 pub mod selection;
@@ -13,11 +14,12 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::campaign::{MASK, Target, TargetContent};
+use super::campaign::{MASK, SecretVisibility, Target, TargetContent};
 use super::event::StepEvent;
 use super::ids::{DeadLetterId, DeliveryId, EventId, ReplayId, ReplayRef, WebhookId};
 use super::outcome::Cause;
 use super::reason::DeadLetterReason;
+use super::request::{self, RequestPreview};
 use super::violation::Violation;
 use super::{Attempt, Delivery, TraceContext, timestamp};
 
@@ -233,6 +235,13 @@ impl DeadLetter {
             self.errors.push(Violation::new("$", message));
         }
         self
+    }
+
+    /// The request of the last attempt. Secrets are masked, because they are not stored.
+    pub fn last_request(&self) -> Option<RequestPreview> {
+        let (event, target, last) = (self.event.clone()?, self.target.clone()?, self.attempts.last()?);
+        let delivery = Delivery { id: self.delivery_id.clone()?, ..Delivery::new(event, target, self.trace.clone()) };
+        Some(request::render(&delivery, last.at).preview(SecretVisibility::Masked))
     }
 
     /// The unreadable body, byte for byte. `None` for a delivery, or if only the beginning was kept.

@@ -16,6 +16,9 @@ pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 
 pub const MAX_CAMPAIGN_ID_CHARS: usize = 128;
 
+/// AMQP's limit of a routing key and of a message id.
+const MAX_SHORT_STRING_BYTES: usize = 255;
+
 /// A user reached a step of a campaign.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -42,6 +45,26 @@ pub struct StepEvent {
     /// Identifies the event for de-duplication. The default is the AMQP `message_id`, or else a hash of the body.
     #[schemars(default = "omitted_default")]
     pub event_id: EventId,
+}
+
+impl StepEvent {
+    /// The routing key of the event's message: the campaign's id.
+    ///
+    /// # Errors
+    /// The violation if the id is too long for AMQP.
+    pub fn routing_key(&self) -> Result<&str, Violation> {
+        if self.campaign_id.len() <= MAX_SHORT_STRING_BYTES {
+            return Ok(&self.campaign_id);
+        }
+        let message = format!("has more than {MAX_SHORT_STRING_BYTES} bytes, the limit of a routing key");
+        Err(Violation::new("$.campaignId", message))
+    }
+
+    /// The id of the event's message: the event's id, so that an event without an `eventId` keeps its derived id.
+    /// `None` if the id is too long for AMQP. Such an id is in the body, which takes precedence over the message id.
+    pub fn message_id(&self) -> Option<&str> {
+        Some(self.event_id.as_str()).filter(|id| id.len() <= MAX_SHORT_STRING_BYTES)
+    }
 }
 
 /// A keyword. Its JSON type, text or number, is preserved.
@@ -251,6 +274,23 @@ mod tests {
         assert_eq!(event.option.as_deref(), Some("Offers"));
         assert_eq!(event.keyword, Some(Keyword::Number(4.into())));
         assert_eq!(event.event_id, EventId::new("event-1"));
+    }
+
+    #[test]
+    fn amqp_limits_the_bytes_of_the_routing_key_and_of_the_message_id() {
+        for (campaign_id, is_short) in
+            [("13010".to_owned(), true), ("é".repeat(127) + "x", true), ("é".repeat(128), false)]
+        {
+            let event = decode_ok(&event_with("campaignId", campaign_id.as_str().into()));
+            match event.routing_key() {
+                Ok(routing_key) => assert!(is_short && routing_key == campaign_id, "{campaign_id}"),
+                Err(violation) => assert!(!is_short && violation.path == "$.campaignId", "{violation}"),
+            }
+        }
+        for (event_id, is_short) in [("event-1".to_owned(), true), ("x".repeat(255), true), ("x".repeat(256), false)] {
+            let event = decode_ok(&event_with("eventId", event_id.as_str().into()));
+            assert_eq!(event.message_id(), is_short.then_some(event_id.as_str()), "{event_id}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! So all workers show the same states, and a lost view can be read again. [`supervisor`] holds the connection.
 
 pub mod erase;
+pub mod queries;
 mod removed_messages;
 mod retention_clock;
 pub mod supervisor;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use chrono::Utc;
 use lapin::Connection;
 use tokio::sync::watch;
+use tokio::task::JoinError;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use waypost_broker::binding_probe::is_probe;
 use waypost_broker::names::Names;
@@ -22,7 +24,7 @@ use waypost_broker::stream_reader::{EndDetection, StreamContinuity, StreamReader
 use waypost_broker::stream_writer::{AppendError, ReadBack, StreamWriter};
 use waypost_core::dead_letter::LetterState;
 use waypost_core::dead_letter::filter::LetterFilter;
-use waypost_core::dead_letter::record::{DeadLetterRecord, Discard, OperatorAction};
+use waypost_core::dead_letter::record::{DeadLetterRecord, Discard, OperatorAction, check_discard_reason};
 use waypost_core::dead_letter::removed::{Removal, RemovedMessage};
 use waypost_core::dead_letter::selection::Selection;
 use waypost_core::ids::DeadLetterId;
@@ -76,6 +78,15 @@ pub enum DeadLetterError {
     Unavailable(String),
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A query panicked, or the program stops.
+    #[error(transparent)]
+    Interrupted(#[from] JoinError),
+}
+
+impl DeadLetterError {
+    fn no_letter(id: &DeadLetterId) -> Self {
+        Self::NotFound(format!("there is no dead letter {id}"))
+    }
 }
 
 impl From<AppendError> for DeadLetterError {
@@ -101,7 +112,7 @@ pub struct DiscardOutcome {
 /// Reads and changes dead letters. Cheap to clone.
 #[derive(Clone)]
 pub struct DeadLetters {
-    pub view: LetterView,
+    pub(crate) view: LetterView,
     appender: StreamWriter<RecordOutcome>,
     names: Names,
     retention: Duration,
@@ -151,7 +162,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`DeadLetterError::Unavailable`] after a timeout.
-    pub async fn ready_view(&self) -> Result<&LetterView, DeadLetterError> {
+    pub(crate) async fn ready_view(&self) -> Result<&LetterView, DeadLetterError> {
         let mut view_state = self.view_state.subscribe();
         let ready = view_state.wait_for(|view_state| *view_state == LetterViewState::Ready);
         if tokio::time::timeout(VIEW_READY_TIMEOUT, ready).await.is_err() {
@@ -163,12 +174,12 @@ impl DeadLetters {
     }
 
     /// Appends a record to the stream, and waits until this worker has applied it.
-    pub async fn append(&self, record: DeadLetterRecord) -> Result<RecordOutcome, DeadLetterError> {
+    pub(crate) async fn append(&self, record: DeadLetterRecord) -> Result<RecordOutcome, DeadLetterError> {
         Ok(self.appender.append(record.encode()?).await?)
     }
 
     /// Waits until `predicate` holds.
-    pub async fn wait_until(
+    pub(crate) async fn wait_until(
         &self,
         predicate: impl Fn(&LetterView) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
@@ -185,7 +196,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`DeadLetterError::NotFound`], [`DeadLetterError::Conflict`].
-    pub async fn check(
+    pub(crate) async fn check(
         &self,
         ids: &[DeadLetterId],
         is_allowed: impl Fn(LetterState) -> bool,
@@ -194,7 +205,7 @@ impl DeadLetters {
         tokio::task::block_in_place(|| {
             for id in ids {
                 match view.state(id)? {
-                    None => return Err(DeadLetterError::NotFound(format!("there is no dead letter {id}"))),
+                    None => return Err(DeadLetterError::no_letter(id)),
                     Some(_) if view.is_erased(id)? => {
                         return Err(DeadLetterError::Conflict(format!(
                             "{id} was erased: its event is removed and can't be sent"
@@ -213,51 +224,63 @@ impl DeadLetters {
         })
     }
 
-    /// Counts the letters that [`discard`](Self::discard) would discard.
-    pub async fn count_discardable(&self, selection: &Selection) -> Result<LetterCounts, DeadLetterError> {
-        let view = self.ready_view().await?;
+    /// Checks that [`discard`](Self::discard) can discard the selected letters.
+    ///
+    /// # Errors
+    /// [`DeadLetterError::Invalid`] if a filter selects letters in another state than pending, and the errors of
+    /// letters that are selected by id.
+    pub async fn check_discardable(&self, selection: &Selection) -> Result<(), DeadLetterError> {
         match selection {
-            Selection::Ids(ids) => {
-                self.check(ids, |state| state == LetterState::Pending).await?;
-                Ok(tokio::task::block_in_place(|| view.count_ids(ids))?)
-            }
-            Selection::Filter(filter) => {
-                let filter = pending_only(filter)?;
-                Ok(tokio::task::block_in_place(|| view.count(&filter))?)
-            }
+            Selection::Ids(ids) => self.check(ids, |state| state == LetterState::Pending).await,
+            Selection::Filter(filter) => check_selects_pending(filter),
         }
     }
 
+    /// Counts the letters that [`discard`](Self::discard) would discard.
+    pub async fn count_discardable(&self, selection: &Selection) -> Result<LetterCounts, DeadLetterError> {
+        let view = self.ready_view().await?;
+        self.check_discardable(selection).await?;
+        let counts = tokio::task::block_in_place(|| match selection {
+            Selection::Ids(ids) => view.count_ids(ids),
+            Selection::Filter(filter) => view.count(&filter.or_pending()),
+        });
+        Ok(counts?)
+    }
+
     /// Discards pending letters, up to a time limit.
+    ///
+    /// # Errors
+    /// [`DeadLetterError::Invalid`] if the reason is missing or too long, or if the filter matches no letter, and the
+    /// errors of [`check_discardable`](Self::check_discardable).
     pub async fn discard(
         &self,
-        selection: Selection,
+        selection: &Selection,
         by: &str,
-        because: Option<String>,
+        because: Option<&str>,
     ) -> Result<DiscardOutcome, DeadLetterError> {
+        check_discard_reason(because, selection).map_err(|violation| DeadLetterError::Invalid(vec![violation]))?;
         let deadline = Instant::now() + REQUEST_TIME_LIMIT;
         // Letters that are written during the discard are not discarded.
         let end = self.ready_view().await?.position()?.map_or(0, |position| position.offset + 1);
+        self.check_discardable(selection).await?;
         let mut letters = 0;
-        let mut ids = match &selection {
-            Selection::Ids(ids) => {
-                self.check(ids, |state| state == LetterState::Pending).await?;
-                ids.clone()
-            }
+        let mut ids = match selection {
+            Selection::Ids(ids) => ids.clone(),
             Selection::Filter(filter) => self.find_pending(filter, end).await?,
         };
         if ids.is_empty() {
-            return Err(nothing_matches(&selection));
+            return Err(nothing_matches(selection));
         }
         loop {
             for ids in ids.chunks(LETTERS_PER_RECORD) {
-                let action = OperatorAction { by: by.to_owned(), at: Utc::now(), operator_reason: because.clone() };
+                let action =
+                    OperatorAction { by: by.to_owned(), at: Utc::now(), operator_reason: because.map(str::to_owned) };
                 let discard = DeadLetterRecord::Discard(Discard { ids: ids.to_vec(), action });
                 if let RecordOutcome::Letters(discarded) = self.append(discard).await? {
                     letters += discarded;
                 }
             }
-            ids = match &selection {
+            ids = match selection {
                 Selection::Ids(_) => Vec::new(),
                 Selection::Filter(filter) => self.find_pending(filter, end).await?,
             };
@@ -272,9 +295,8 @@ impl DeadLetters {
 
     /// The oldest pending letters before the offset `end` that match `filter`: at most [`LETTERS_PER_RECORD`].
     async fn find_pending(&self, filter: &LetterFilter, end: u64) -> Result<Vec<DeadLetterId>, DeadLetterError> {
-        let filter = pending_only(filter)?;
         let view = self.ready_view().await?;
-        let page = tokio::task::block_in_place(|| view.find(&filter, 0..end, LETTERS_PER_RECORD))?;
+        let page = tokio::task::block_in_place(|| view.find(&filter.or_pending(), 0..end, LETTERS_PER_RECORD))?;
         Ok(page.letters.into_iter().map(|(_, id)| id).collect())
     }
 
@@ -385,11 +407,10 @@ impl DeadLetters {
     }
 }
 
-/// The filter limited to pending letters, the only ones that can be discarded.
-fn pending_only(filter: &LetterFilter) -> Result<LetterFilter, DeadLetterError> {
-    let filter = filter.or_pending();
-    if filter.state == Some(LetterState::Pending) {
-        return Ok(filter);
+/// Checks that a filter selects only letters that can be discarded.
+fn check_selects_pending(filter: &LetterFilter) -> Result<(), DeadLetterError> {
+    if filter.or_pending().state == Some(LetterState::Pending) {
+        return Ok(());
     }
     Err(DeadLetterError::Invalid(vec![Violation::new("$.filter.state", "only pending letters can be discarded")]))
 }

@@ -3,9 +3,12 @@
 
 pub mod campaigns;
 pub mod dead_letters;
+pub mod events;
+pub mod explain;
 pub mod metrics;
 pub mod replays;
 pub mod sender;
 pub mod spans;
 pub mod view_sync;
+pub mod webhook_test;
 pub mod worker;

@@ -105,11 +105,11 @@ impl Replays {
     }
 
     /// Creates a replay, which starts at once.
-    pub async fn create(&self, spec: ReplaySpec, by: &str) -> Result<Replay, DeadLetterError> {
-        self.check(&spec).await?;
-        let (filter, ids) = match spec.selection {
-            Selection::Ids(ids) => (None, Some(ids)),
-            Selection::Filter(filter) => (Some(filter), None),
+    pub async fn create(&self, spec: &ReplaySpec, by: &str) -> Result<Replay, DeadLetterError> {
+        self.check(spec).await?;
+        let (filter, ids) = match &spec.selection {
+            Selection::Ids(ids) => (None, Some(ids.clone())),
+            Selection::Filter(filter) => (Some(filter.clone()), None),
         };
         let replay = Replay {
             id: ReplayId::new(format!("{}{}", ReplayId::PREFIX, uuid::Uuid::now_v7().simple())),
@@ -191,6 +191,37 @@ impl Replays {
     pub async fn get(&self, id: &ReplayId) -> Result<Replay, DeadLetterError> {
         let progress = self.dead_letters.ready_view().await?.replay_progress(id)?;
         progress.map(|progress| progress.replay).ok_or_else(|| not_found(id))
+    }
+
+    /// Maps the newest `limit` replays before the id `before`, newest first. Only one replay is in memory at a time,
+    /// because all replays of a page together may have ten million ids.
+    pub async fn list<T>(
+        &self,
+        before: Option<&ReplayId>,
+        limit: usize,
+        map: impl Fn(Replay) -> T,
+    ) -> Result<Vec<T>, DeadLetterError> {
+        let view = self.dead_letters.ready_view().await?;
+        Ok(tokio::task::block_in_place(|| view.replays(before, limit, |progress| map(progress.replay)))?)
+    }
+
+    /// Waits at most `limit` until the state or the progress of a replay differs from `seen`. Returns the replay as it is
+    /// then, or `None` if it no longer exists.
+    pub async fn wait_for_change(&self, seen: &Replay, limit: Duration) -> Result<Option<Replay>, DeadLetterError> {
+        let view = &self.dead_letters.view;
+        let change = self.dead_letters.wait_until(|view| {
+            let progress = view.replay_progress(&seen.id)?;
+            Ok(progress.is_none_or(|progress| (progress.replay.state, progress.replay.sent) != (seen.state, seen.sent)))
+        });
+        if let Ok(change) = tokio::time::timeout(limit, change).await {
+            change?;
+        }
+        Ok(view.replay_progress(&seen.id)?.map(|progress| progress.replay))
+    }
+
+    /// The number of paused replays among the newest 20.
+    pub fn count_recently_paused(&self) -> Result<u64, StoreError> {
+        self.dead_letters.view.count_recently_paused()
     }
 
     /// Pauses, resumes or cancels a replay.

@@ -20,10 +20,11 @@ pub mod memory_budget;
 pub mod park_batcher;
 mod queue;
 pub mod receipts;
+mod request;
 pub mod retry_throttle;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
@@ -34,28 +35,28 @@ use waypost_broker::names::Names;
 use waypost_broker::publisher::{Destination, OutboundMessage, PublishError, Publisher};
 use waypost_broker::stream_writer::StreamWriter;
 use waypost_broker::subscription::Message;
-use waypost_core::campaign::{Target, Webhook};
+use waypost_core::campaign::Target;
 use waypost_core::dead_letter::DeadLetter;
 use waypost_core::endpoint::{ParkReason, Parking, Source};
 use waypost_core::event::StepEvent;
-use waypost_core::outcome::{Outcome, SendResult, classify};
+use waypost_core::outcome::{Outcome, SendResult};
 use waypost_core::reason::DeadLetterReason;
-use waypost_core::redact::{self, Truncation};
 use waypost_core::replay::ReplayId;
 use waypost_core::retry::{RetryPolicy, Settlement, decide, park};
 use waypost_core::violation::Violation;
-use waypost_core::{Attempt, Delivery, TraceContext, event, request, resolve, timestamp};
+use waypost_core::{Delivery, TraceContext, event, resolve, timestamp};
 use waypost_store::dead_letters::RecordOutcome;
 use waypost_store::{Store, StoreError};
 
 use crate::metrics::ledger::{DeliveryGuard, DeliverySource, RequeueCause};
 use crate::metrics::{AttemptOutcome, EventResult, Metrics};
-use crate::sender::{RESPONSE_BYTES_KEPT, Sender};
+use crate::sender::Sender;
 use crate::spans;
 use endpoint_registry::{AdmissionOutcome, EndpointRegistry};
 use memory_budget::MemoryBudget;
 use park_batcher::ParkBatcher;
 use receipts::Receipts;
+use request::AttemptResult;
 
 /// While the broker accepts no messages, nothing can be parked. A delivery then asks for admission again after this
 /// time.
@@ -102,14 +103,6 @@ impl DeliveryError {
             Self::Encode(_) => RequeueCause::Bug,
         }
     }
-}
-
-#[derive(Debug)]
-pub struct AttemptResult {
-    pub outcome: Outcome,
-    pub send_result: SendResult,
-    pub duration: Duration,
-    pub ended_at: DateTime<Utc>,
 }
 
 impl Worker {
@@ -300,27 +293,6 @@ impl Worker {
         }
     }
 
-    /// Sends a delivery's request and records the attempt in the delivery. It does not count the outcome, and publishes
-    /// nothing.
-    pub async fn attempt_once(&self, delivery: &mut Delivery) -> AttemptResult {
-        let started_at = Utc::now();
-        let started = Instant::now();
-        let timeout = Duration::from_millis(delivery.target.webhook.timeout_ms);
-        let request = request::render(delivery, started_at);
-        let span = spans::attempt(delivery);
-        let (send_result, timing) = self.sender.send(request, timeout, &span).await;
-        spans::record_result(&span, &send_result);
-        let duration = started.elapsed();
-        let ended_at = Utc::now();
-        let (overridden, defaults) =
-            (delivery.target.webhook.retry.permanent_statuses.as_ref(), self.retry_policy.load());
-        let outcome = classify(&send_result, overridden.unwrap_or(&defaults.permanent_statuses), ended_at);
-        let attempt = attempt_record(&send_result, started_at, duration, &delivery.target.webhook);
-        delivery.record(attempt);
-        self.metrics.record_timing(&timing);
-        AttemptResult { outcome, send_result, duration, ended_at }
-    }
-
     /// Makes the only attempt that a replay makes of a delivery. The attempt is counted and logged like any other, but
     /// nothing is published.
     ///
@@ -438,29 +410,4 @@ fn jitter() -> f64 {
 
 fn new_message(destination: Destination, body: Vec<u8>) -> OutboundMessage {
     OutboundMessage::new(destination, uuid::Uuid::now_v7().to_string(), body)
-}
-
-/// The history entry of an attempt. Secrets of the request that the response repeats are masked.
-fn attempt_record(send_result: &SendResult, at: DateTime<Utc>, duration: Duration, webhook: &Webhook) -> Attempt {
-    let (status, answer) = match send_result {
-        SendResult::Response { status, body, .. } => {
-            let truncation =
-                if body.len() < RESPONSE_BYTES_KEPT { Truncation::Complete } else { Truncation::Truncated };
-            let answer = || redact::mask_secrets(&String::from_utf8_lossy(body), truncation, webhook);
-            (Some(*status), (!body.is_empty()).then(answer))
-        }
-        SendResult::ProxyFailure { .. }
-        | SendResult::NotConnected { .. }
-        | SendResult::TimedOut { .. }
-        | SendResult::Failure { .. } => (None, None),
-    };
-    let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    Attempt {
-        at,
-        duration_ms,
-        status,
-        cause: send_result.cause(),
-        error: send_result.error().map(str::to_owned),
-        answer,
-    }
 }

@@ -3,8 +3,10 @@
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use waypost_core::dead_letter::selection::Selection;
+use waypost_core::replay::Replay;
+use waypost_engine::dead_letters::DiscardOutcome;
 
-use super::principal::Principal;
+use crate::principal::Principal;
 
 /// The longest path that a line shows, so that a caller without a token can't flood the log.
 const MAX_PATH_CHARS: usize = 400;
@@ -23,8 +25,25 @@ pub(super) struct AuditEntry {
 #[derive(Debug, Clone)]
 pub(super) struct AuditDetail(pub(super) String);
 
-/// Describes selected dead letters, for [`AuditDetail`].
-pub(super) fn describe(selection: &Selection) -> String {
+impl AuditDetail {
+    /// A replay that was created for selected dead letters.
+    pub(super) fn created_replay(replay: &Replay, selection: &Selection) -> Self {
+        Self(format!("{}: {} dead letters selected {}", replay.id, replay.total, describe(selection)))
+    }
+
+    /// A discard of selected dead letters.
+    pub(super) fn discarded(outcome: DiscardOutcome, selection: &Selection, because: Option<&str>) -> Self {
+        let because = because.unwrap_or("no reason given");
+        Self(format!("{} dead letters selected {}: {because}", outcome.letters, describe(selection)))
+    }
+
+    /// A dry run for `letters` dead letters.
+    pub(super) fn dry_run(letters: u64, selection: &Selection) -> Self {
+        Self(format!("nothing: a dry run, for {letters} dead letters selected {}", describe(selection)))
+    }
+}
+
+fn describe(selection: &Selection) -> String {
     match selection {
         Selection::Ids(ids) => format!("by {} ids", ids.len()),
         // A phone number must not be in the log.

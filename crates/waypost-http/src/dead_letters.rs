@@ -3,10 +3,8 @@
 mod erase;
 mod preview;
 pub(super) mod query;
-pub(super) mod response;
+mod response;
 mod summary;
-
-use std::time::{Duration, Instant};
 
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
@@ -14,23 +12,19 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::task::block_in_place;
 use waypost_core::access::Role;
 use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::dead_letter::record::MAX_DISCARD_REASON_CHARS;
 use waypost_core::dead_letter::selection::Selection;
 use waypost_core::ids::DeadLetterId;
-use waypost_core::violation::Violation;
-use waypost_engine::dead_letters::{DeadLetterError, DiscardOutcome};
-use waypost_store::dead_letters::search::LetterCounts;
 
-use super::ApiState;
-use super::audit::{AuditDetail, describe};
-use super::extract::{Id, JsonBody, UniqueMap};
-use super::pagination::Page;
-use super::principal::Principal;
-use super::problem::Problem;
-use super::route::Route;
+use crate::ApiState;
+use crate::audit::AuditDetail;
+use crate::extract::{Id, JsonBody, UniqueMap};
+use crate::pagination::Page;
+use crate::principal::Principal;
+use crate::problem::Problem;
+use crate::route::Route;
 use preview::DiscardPreview;
 use query::{LetterQuery, SearchParams, decode_cursor, encode_cursor};
 use response::{LetterResponse, LetterSummaryResponse};
@@ -66,9 +60,6 @@ pub(super) fn routes() -> Vec<Route> {
             .responds::<erase::EraseResponse>(StatusCode::OK, "The counts, and a cursor if there are more dead letters to search"),
     ]
 }
-
-/// How long the search for a page takes at most. The page ends where the search has ended.
-pub(super) const SEARCH_TIME: Duration = Duration::from_millis(25);
 
 /// The parameters of a discard.
 #[derive(Deserialize, JsonSchema)]
@@ -112,9 +103,7 @@ async fn list(
 ) -> Result<Page<LetterSummaryResponse>, Problem> {
     let query = LetterQuery::parse(query.as_deref().unwrap_or_default())?;
     let before = query.cursor.as_deref().map(|cursor| decode_cursor(cursor, &query.filter)).transpose()?;
-    let view = state.dead_letters.ready_view().await?;
-    let deadline = Instant::now() + SEARCH_TIME;
-    let page = block_in_place(|| view.page(&query.filter, before, query.limit.get(), deadline))?;
+    let page = state.dead_letters.page(&query.filter, before, query.limit.get()).await?;
     let items = page.letters.into_iter().map(|stored| LetterSummaryResponse::from(stored.letter)).collect();
     Ok(Page { items, next: page.next.map(|before| encode_cursor(before, &query.filter)) })
 }
@@ -125,24 +114,12 @@ async fn summary(State(state): State<ApiState>, RawQuery(query): RawQuery) -> Re
     if query.has_page {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "a summary has no pages: leave `limit` and `cursor` out"));
     }
-    Ok(Json(DeadLetterSummary::from(count_letters(&state, query.filter).await?)))
-}
-
-/// Counts the letters that match a filter. Very many letters take long, so a blocking thread counts them.
-pub(super) async fn count_letters(state: &ApiState, filter: LetterFilter) -> Result<LetterCounts, Problem> {
-    let view = state.dead_letters.ready_view().await?.clone();
-    let counts = tokio::task::spawn_blocking(move || view.count(&filter)).await;
-    let counts = counts.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    Ok(counts?)
+    Ok(Json(DeadLetterSummary::from(state.dead_letters.count(query.filter).await?)))
 }
 
 /// `GET /v1/dead-letters/{id}`
 async fn get(State(state): State<ApiState>, Id(id): Id) -> Result<Json<LetterResponse>, Problem> {
-    let view = state.dead_letters.ready_view().await?;
-    let stored = view.letter(&DeadLetterId::new(&*id))?;
-    let stored = stored.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id}")))?;
-    let history = view.history(stored.offset)?;
-    Ok(Json(LetterResponse::from_letter(stored.letter, history)))
+    Ok(Json(state.dead_letters.get(&DeadLetterId::new(id)).await?.into()))
 }
 
 /// `POST /v1/dead-letters/discard`
@@ -154,50 +131,11 @@ async fn discard(
     let selection = Selection::read(ids, filter.map(|UniqueMap(fields)| fields)).map_err(Problem::invalid)?;
     if dry_run == Some(true) {
         let counts = state.dead_letters.count_discardable(&selection).await?;
-        let about = AuditDetail(format!(
-            "nothing: a dry run, for {} dead letters selected {}",
-            counts.total,
-            describe(&selection)
-        ));
+        let about = AuditDetail::dry_run(counts.total, &selection);
         return Ok((Extension(about), Json(DiscardResult::Preview(counts.into()))).into_response());
     }
-    if let Some(violation) = because_violation(because.as_deref(), &selection) {
-        return Err(Problem::invalid(vec![violation]));
-    }
-    let (outcome, about) = discard_audited(&state, selection, &principal.name, because).await?;
+    let outcome = state.dead_letters.discard(&selection, &principal.name, because.as_deref()).await?;
+    let about = AuditDetail::discarded(outcome, &selection, because.as_deref());
     let response = DiscardResponse { discarded: outcome.letters, more: outcome.has_more };
     Ok((Extension(about), Json(DiscardResult::Discarded(response))).into_response())
-}
-
-/// Discards, and describes it for the audit.
-pub(super) async fn discard_audited(
-    state: &ApiState,
-    selection: Selection,
-    by: &str,
-    because: Option<String>,
-) -> Result<(DiscardOutcome, AuditDetail), DeadLetterError> {
-    let selected = describe(&selection);
-    let why = because.clone().unwrap_or_else(|| "no reason given".to_owned());
-    let outcome = state.dead_letters.discard(selection, by, because).await?;
-    let about = AuditDetail(format!("{} dead letters selected {selected}: {why}", outcome.letters));
-    Ok((outcome, about))
-}
-
-/// What is wrong with the `because` of a discard.
-pub(super) fn because_violation(because: Option<&str>, selection: &Selection) -> Option<Violation> {
-    let violation = |message: String| Some(Violation::new("$.because", message));
-    let Some(because) = because else {
-        return match selection {
-            Selection::Filter(_) => violation("is required with a filter: give the reason of the discard".to_owned()),
-            Selection::Ids(_) => None,
-        };
-    };
-    if because.trim().is_empty() {
-        return violation("is empty: give the reason of the discard".to_owned());
-    }
-    let length = because.chars().count();
-    if length <= MAX_DISCARD_REASON_CHARS {
-        return None;
-    }
-    violation(format!("has {length} characters, and at most {MAX_DISCARD_REASON_CHARS} are allowed: shorten it"))
 }

@@ -68,7 +68,7 @@ async fn list(
             return Err(Problem::new(StatusCode::BAD_REQUEST, INVALID_CURSOR));
         }
     };
-    let endpoints = state.worker.endpoints.list().into_iter().skip(before).take(page.limit.get() + 1);
+    let endpoints = state.endpoints.list().into_iter().skip(before).take(page.limit.get() + 1);
     let responses = endpoints.map(EndpointResponse::from).collect();
     let after = before + page.limit.get();
     Ok(Page::new(responses, page.limit, |_: &EndpointResponse| after.to_string()))

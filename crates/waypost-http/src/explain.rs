@@ -6,15 +6,14 @@ use axum::http::StatusCode;
 use axum::{Extension, Json};
 use chrono::Utc;
 use waypost_core::access::Role;
-use waypost_core::campaign::SecretVisibility;
 use waypost_core::event::{self, MAX_EVENT_BYTES, StepEvent};
-use waypost_core::explain::{Explanation, explain as explained};
-use waypost_engine::campaigns::CampaignError;
+use waypost_core::explain::Explanation;
+use waypost_engine::explain::explain as explained;
 
-use super::principal::Principal;
-use super::problem::Problem;
-use super::route::Route;
-use super::{ApiState, body_limit};
+use crate::principal::Principal;
+use crate::problem::Problem;
+use crate::route::Route;
+use crate::{ApiState, body_limit};
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -36,17 +35,6 @@ async fn explain(
 ) -> Result<Json<Explanation>, Problem> {
     let body = body_limit::read(body, MAX_EVENT_BYTES).await;
     let body = body.map_err(|error| Problem::unreadable_body(error, "an event", MAX_EVENT_BYTES))?;
-    explain_body(&state, &body, principal.secrets()).map(Json)
-}
-
-/// Explains an event from its JSON.
-pub(super) fn explain_body(state: &ApiState, body: &[u8], secrets: SecretVisibility) -> Result<Explanation, Problem> {
-    let event = event::decode(body, None).map_err(Problem::invalid)?;
-    let stored = match state.campaigns.get(&event.campaign_id) {
-        Ok(stored) => Some(stored),
-        Err(CampaignError::NotFound) => None,
-        Err(error) => return Err(error.into()),
-    };
-    let campaign = stored.as_ref().map(|stored| (&stored.campaign, stored.version));
-    Ok(explained(event, campaign, secrets, Utc::now()))
+    let event = event::decode(&body, None).map_err(Problem::invalid)?;
+    Ok(Json(explained(&state.campaigns, event, principal.secrets(), Utc::now())?))
 }

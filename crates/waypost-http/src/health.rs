@@ -11,9 +11,10 @@ use waypost_engine::campaigns::hold::{Hold, StreamStatus};
 use waypost_engine::metrics::PublisherGauge;
 use waypost_engine::view_sync::{FollowerStall, Followers};
 use waypost_engine::worker::consumer_status::ConsumerPhase;
+use waypost_store::{folder_bytes, free_bytes};
 
-use super::ApiState;
-use super::problem::Problem;
+use crate::ApiState;
+use crate::problem::Problem;
 
 /// The process is alive.
 pub(super) async fn healthz() -> &'static str {
@@ -111,7 +112,7 @@ fn consumer_reason(
 
 /// All metrics in Prometheus' text format.
 pub(super) async fn metrics(State(state): State<ApiState>) -> Response {
-    state.metrics.set_endpoints(state.worker.endpoints.list().iter().map(|endpoint| endpoint.stats.breaker));
+    state.metrics.set_endpoints(state.endpoints.list().iter().map(|endpoint| endpoint.stats.breaker));
     state.metrics.messages_in_hand.set(i64::try_from(state.consumer_status.in_flight()).unwrap_or(i64::MAX));
     state.metrics.set_publisher(match state.publisher.status() {
         PublisherStatus::Up => PublisherGauge::Up,
@@ -120,8 +121,8 @@ pub(super) async fn metrics(State(state): State<ApiState>) -> Response {
     });
     state.metrics.broker_state.update_topology(&state.topology);
     state.metrics.broker_state.update_followers(&state.followers);
-    state.metrics.store_bytes.set(i64::try_from(state.store.bytes_on_disk()).unwrap_or(i64::MAX));
-    if let Some(free) = state.store.free_bytes() {
+    state.metrics.store_bytes.set(i64::try_from(folder_bytes(&state.store_folder)).unwrap_or(i64::MAX));
+    if let Some(free) = free_bytes(&state.store_folder) {
         state.metrics.set_store_free_bytes(free);
     }
     match state.metrics.to_text() {

@@ -55,6 +55,7 @@ mod replays;
 mod route;
 mod webhooks;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
@@ -67,26 +68,28 @@ use waypost_broker::topology_status::TopologyStatus;
 use waypost_core::access::Token;
 use waypost_engine::campaigns::Campaigns;
 use waypost_engine::dead_letters::DeadLetters;
+use waypost_engine::events::EventPublisher;
 use waypost_engine::metrics::Metrics;
 use waypost_engine::metrics::history::History;
 use waypost_engine::replays::Replays;
 use waypost_engine::view_sync::Followers;
-use waypost_engine::worker::Worker;
+use waypost_engine::webhook_test::WebhookTester;
 use waypost_engine::worker::consumer_status::ConsumerStatus;
-use waypost_store::Store;
+use waypost_engine::worker::endpoint_registry::EndpointRegistry;
 
 use self::auth::Access;
 use self::listener::Listener;
 use self::route::Route;
 
-/// The state of all handlers. Cheap to clone.
+/// The state of all handlers: services of `waypost-engine`, and what the probes and the overview show. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiState {
-    pub store: Store,
     pub campaigns: Campaigns,
     pub dead_letters: DeadLetters,
     pub replays: Replays,
-    pub worker: Arc<Worker>,
+    pub events: EventPublisher,
+    pub webhook_tester: WebhookTester,
+    pub endpoints: EndpointRegistry,
     pub publisher: Publisher,
     pub names: Names,
     pub metrics: Arc<Metrics>,
@@ -94,6 +97,8 @@ pub struct ApiState {
     pub consumer_status: ConsumerStatus,
     pub topology: TopologyStatus,
     pub followers: Followers,
+    /// Damaged stores that were moved aside are in this folder, too.
+    pub store_folder: Arc<Path>,
     /// If empty, everyone on this machine is an editor.
     pub tokens: Arc<[Token]>,
 }

@@ -9,9 +9,10 @@ use serde::Serialize;
 use waypost_core::violation::Violation;
 use waypost_engine::campaigns;
 use waypost_engine::dead_letters;
+use waypost_engine::events::PublishEventError;
 use waypost_store::StoreError;
 
-use super::body_limit::BodyError;
+use crate::body_limit::BodyError;
 
 /// Why a request failed.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -103,6 +104,20 @@ impl From<dead_letters::DeadLetterError> for Problem {
             dead_letters::DeadLetterError::Conflict(detail) => Self::new(StatusCode::CONFLICT, detail),
             dead_letters::DeadLetterError::Unavailable(detail) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             dead_letters::DeadLetterError::Store(error) => error.into(),
+            dead_letters::DeadLetterError::Interrupted(error) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+            }
+        }
+    }
+}
+
+impl From<PublishEventError> for Problem {
+    fn from(error: PublishEventError) -> Self {
+        match error {
+            PublishEventError::Invalid(violation) => Self::invalid(vec![violation]),
+            PublishEventError::Unconfirmed | PublishEventError::Publish(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+            }
         }
     }
 }

@@ -6,25 +6,23 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::task::block_in_place;
 use waypost_core::access::Role;
 use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::dead_letter::selection::Selection;
 use waypost_core::ids::DeadLetterId;
 use waypost_core::reason::DeadLetterReason;
-use waypost_core::replay::{Replay, ReplayCommand, ReplayConfig, ReplayId, ReplayProgress};
+use waypost_core::replay::{Replay, ReplayCommand, ReplayConfig, ReplayId};
 use waypost_core::request;
-use waypost_engine::dead_letters::DeadLetterError;
 use waypost_engine::replays::{ReplayPreview, ReplaySpec};
 
-use super::ApiState;
-use super::audit::{AuditDetail, describe};
-use super::counts::by_count_with;
-use super::extract::{Id, JsonBody, Query, UniqueMap};
-use super::pagination::{INVALID_CURSOR, Page, PageParams};
-use super::principal::Principal;
-use super::problem::Problem;
-use super::route::Route;
+use crate::ApiState;
+use crate::audit::AuditDetail;
+use crate::counts::by_count_with;
+use crate::extract::{Id, JsonBody, Query, UniqueMap};
+use crate::pagination::{INVALID_CURSOR, Page, PageParams};
+use crate::principal::Principal;
+use crate::problem::Problem;
+use crate::route::Route;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -118,16 +116,16 @@ struct CreateReplay {
 /// The result of a dry run. Nothing was sent.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "ReplayForecast")]
-pub(super) struct ReplayPreviewResponse {
+struct ReplayPreviewResponse {
     /// The number of dead letters selected.
-    pub(super) total: u64,
+    total: u64,
     /// The number of dead letters by endpoint, the greatest first.
-    pub(super) endpoints: Vec<EndpointCount>,
+    endpoints: Vec<EndpointCount>,
     /// The number of dead letters that would fail without a request, by reason.
-    pub(super) unsendable: Vec<UnsendableCount>,
+    unsendable: Vec<UnsendableCount>,
     /// At most five requests: the oldest for each endpoint first, then others. Values of headers are masked below
     /// `editor`.
-    pub(super) sample: Vec<SampleRequest>,
+    sample: Vec<SampleRequest>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -138,17 +136,17 @@ pub(super) struct EndpointCount {
 }
 
 #[derive(Serialize, JsonSchema)]
-pub(super) struct UnsendableCount {
-    pub(super) reason: DeadLetterReason,
+struct UnsendableCount {
+    reason: DeadLetterReason,
     pub(super) count: u64,
 }
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct SampleRequest {
-    pub(super) dead_letter_id: DeadLetterId,
+struct SampleRequest {
+    dead_letter_id: DeadLetterId,
     #[serde(flatten)]
-    pub(super) request: request::RequestPreview,
+    request: request::RequestPreview,
 }
 
 /// `POST /v1/replays`: 202, or 200 for a `dryRun`.
@@ -164,20 +162,9 @@ async fn create(
         let preview = state.replays.preview(&spec, principal.secrets()).await?;
         return Ok(Json(ReplayPreviewResponse::from(preview)).into_response());
     }
-    let (replay, about) = create_audited(&state, spec, &principal.name).await?;
+    let replay = state.replays.create(&spec, &principal.name).await?;
+    let about = AuditDetail::created_replay(&replay, &spec.selection);
     Ok((StatusCode::ACCEPTED, Extension(about), Json(ReplayResponse::with_all_ids(replay))).into_response())
-}
-
-/// Creates a replay, and describes it for the audit.
-pub(super) async fn create_audited(
-    state: &ApiState,
-    spec: ReplaySpec,
-    by: &str,
-) -> Result<(Replay, AuditDetail), DeadLetterError> {
-    let selected = describe(&spec.selection);
-    let replay = state.replays.create(spec, by).await?;
-    let about = AuditDetail(format!("{}: {} dead letters selected {selected}", replay.id, replay.total));
-    Ok((replay, about))
 }
 
 /// `GET /v1/replays`: the cursor is the last id of the previous page.
@@ -186,10 +173,7 @@ async fn list(State(state): State<ApiState>, Query(page): Query<PageParams>) -> 
         return Err(Problem::new(StatusCode::BAD_REQUEST, INVALID_CURSOR));
     }
     let before = page.cursor.map(ReplayId::new);
-    let view = state.dead_letters.ready_view().await?;
-    // Converted one by one, because all replays of a page together may have ten million ids.
-    let to_response = |job: ReplayProgress| ReplayResponse::for_list(job.replay);
-    let replays = block_in_place(|| view.replays(before.as_ref(), page.limit.get() + 1, to_response))?;
+    let replays = state.replays.list(before.as_ref(), page.limit.get() + 1, ReplayResponse::for_list).await?;
     Ok(Page::new(replays, page.limit, |last: &ReplayResponse| last.replay.id.to_string()))
 }
 

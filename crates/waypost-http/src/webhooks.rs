@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use axum::{Extension, Json};
-use chrono::Utc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -15,9 +14,10 @@ use waypost_core::document::{MAX_DOCUMENT_BYTES, WebhookDocument};
 use waypost_core::duration::TextDuration;
 use waypost_core::event::Keyword;
 use waypost_core::ids::WebhookId;
-use waypost_core::request::{self, RequestPreview};
-use waypost_core::{Attempt, Delivery, omitted_default, signing, test_event};
+use waypost_core::request::RequestPreview;
+use waypost_core::{Attempt, omitted_default, signing};
 use waypost_engine::campaigns::CampaignError;
+use waypost_engine::webhook_test::{WebhookTest, test_delivery};
 use waypost_store::StoredCampaign;
 
 use super::conditional::{precondition, with_etag};
@@ -121,11 +121,17 @@ struct RotationRequest {
 /// The result of a test request, which is not retried and creates no dead letter.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "TestedWebhook")]
-pub(super) struct WebhookTestResult {
+struct WebhookTestResult {
     /// The request sent. Values of headers are masked below `editor`.
-    pub(super) request: RequestPreview,
+    request: RequestPreview,
     /// The result of the request.
-    pub(super) response: Attempt,
+    response: Attempt,
+}
+
+impl From<WebhookTest> for WebhookTestResult {
+    fn from(WebhookTest { request, response }: WebhookTest) -> Self {
+        Self { request, response }
+    }
 }
 
 /// `GET /v1/webhooks/{id}`
@@ -194,35 +200,8 @@ async fn test(
     let id = WebhookId::new(id);
     let stored = state.campaigns.get_by_webhook(&id).map_err(to_problem)?;
     let fields = request.and_then(|JsonBody(request)| request.event).map_or_else(Map::new, |UniqueMap(fields)| fields);
-    send_test(&state, test_delivery(&stored.campaign.id, &place_of(&stored, &id)?, fields)?, principal.secrets())
-        .await
-        .map(Json)
-}
-
-/// A delivery of a sample event to the webhook of `place`. `fields` are the event's given fields.
-pub(super) fn test_delivery(
-    campaign: &str,
-    place: &WebhookPlace<'_>,
-    fields: Map<String, Value>,
-) -> Result<Delivery, Problem> {
-    let event = test_event::test_event(fields, campaign, place, Utc::now(), &uuid::Uuid::now_v7().to_string());
-    Ok(Delivery::new(event.map_err(Problem::invalid)?, place.target(), None))
-}
-
-/// Sends a test delivery once.
-pub(super) async fn send_test(
-    state: &ApiState,
-    delivery: Delivery,
-    secrets: SecretVisibility,
-) -> Result<WebhookTestResult, Problem> {
-    let mut attempted = delivery.clone();
-    state.worker.attempt_once(&mut attempted).await;
-    let attempt = attempted
-        .attempts
-        .pop()
-        .ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the attempt was made, but not recorded"))?;
-    let request = request::render(&delivery, attempt.at).preview(secrets);
-    Ok(WebhookTestResult { request, response: attempt })
+    let delivery = test_delivery(&stored.campaign.id, &place_of(&stored, &id)?, fields).map_err(Problem::invalid)?;
+    Ok(Json(state.webhook_tester.send(&delivery, principal.secrets()).await.into()))
 }
 
 fn webhook_response(stored: &StoredCampaign, id: &WebhookId, secrets: SecretVisibility) -> Result<Response, Problem> {

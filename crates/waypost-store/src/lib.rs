@@ -168,16 +168,6 @@ impl Store {
         Ok(store)
     }
 
-    /// The size of the store's folder, including damaged stores that were renamed. Unreadable files are not counted.
-    pub fn bytes_on_disk(&self) -> u64 {
-        self.path.parent().map_or(0, folder_bytes)
-    }
-
-    /// See [`free_bytes`].
-    pub fn free_bytes(&self) -> Option<u64> {
-        free_bytes(self.path.parent()?)
-    }
-
     pub async fn flush(&self) -> Result<(), StoreError> {
         self.db.flush_async().await?;
         Ok(())
@@ -215,8 +205,8 @@ impl From<StoreError> for OpenError {
     }
 }
 
-/// The size of all files in a folder, at any depth.
-fn folder_bytes(folder: &Path) -> u64 {
+/// The size of all files in a folder, at any depth. Unreadable files are not counted.
+pub fn folder_bytes(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let files = entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)));
     files.map(|(path, metadata)| if metadata.is_dir() { folder_bytes(&path) } else { metadata.len() }).sum()

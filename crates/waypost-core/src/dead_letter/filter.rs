@@ -1,6 +1,6 @@
 //! Filters dead letters by campaign, phone number, endpoint, reason, time and more. All conditions must hold.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -106,6 +106,13 @@ impl LetterFilter {
         Self { state: self.state.or(Some(LetterState::Pending)), ..self.clone() }
     }
 
+    /// Excludes letters that are newer than `newest`. `until` is exclusive, and times have milliseconds.
+    #[must_use]
+    pub fn up_to(&self, newest: DateTime<Utc>) -> Self {
+        let end = newest.checked_add_signed(TimeDelta::milliseconds(1));
+        Self { until: self.until.into_iter().chain(end).min(), ..self.clone() }
+    }
+
     /// Masks the phone number, for logs.
     #[must_use]
     pub fn masked(&self) -> Self {
@@ -183,6 +190,22 @@ mod tests {
 
     fn read(fields: &[(&str, Value)]) -> Result<LetterFilter, Vec<Violation>> {
         LetterFilter::read(fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())), "$.filter")
+    }
+
+    #[test]
+    fn letters_that_are_newer_are_excluded() {
+        let time = |text: &str| timestamp::parse(text).expect("a time");
+        let newest = time("2026-11-30T12:00:00.500Z");
+        for (until, expected) in [
+            (None, "2026-11-30T12:00:00.501Z"),
+            (Some("2026-11-30T12:00:00.400Z"), "2026-11-30T12:00:00.400Z"),
+            (Some("2026-11-30T13:00:00.000Z"), "2026-11-30T12:00:00.501Z"),
+        ] {
+            let filter = LetterFilter { until: until.map(time), status: Some(503), ..LetterFilter::default() };
+            let expected = LetterFilter { until: Some(time(expected)), ..filter.clone() };
+            assert_eq!(filter.up_to(newest), expected, "{until:?}");
+        }
+        assert_eq!(LetterFilter::default().up_to(DateTime::<Utc>::MAX_UTC).until, None);
     }
 
     #[test]

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::LetterState;
 use super::filter::LetterFilter;
+use super::selection::Selection;
 use crate::ids::{DeadLetterId, ReplayId};
 use crate::replay::{Replay, ReplayCommand, ReplayOutcome};
 use crate::timestamp;
+use crate::violation::Violation;
 
 /// The reason of a discard is stored with each letter and in each record, so it must be short.
 pub const MAX_DISCARD_REASON_CHARS: usize = 500;
@@ -47,6 +49,28 @@ pub struct Discard {
     pub ids: Vec<DeadLetterId>,
     #[serde(rename = "verdict")]
     pub action: OperatorAction,
+}
+
+/// Checks the reason of a discard. Letters that a filter selects are discarded only with a reason.
+///
+/// # Errors
+/// The violation.
+pub fn check_discard_reason(reason: Option<&str>, selection: &Selection) -> Result<(), Violation> {
+    let violation = |message: String| Err(Violation::new("$.because", message));
+    let Some(reason) = reason else {
+        return match selection {
+            Selection::Filter(_) => violation("is required with a filter: give the reason of the discard".to_owned()),
+            Selection::Ids(_) => Ok(()),
+        };
+    };
+    if reason.trim().is_empty() {
+        return violation("is empty: give the reason of the discard".to_owned());
+    }
+    let length = reason.chars().count();
+    if length <= MAX_DISCARD_REASON_CHARS {
+        return Ok(());
+    }
+    violation(format!("has {length} characters, and at most {MAX_DISCARD_REASON_CHARS} are allowed: shorten it"))
 }
 
 /// Erases the personal data of letters. Erased letters cannot be replayed.
@@ -264,6 +288,30 @@ mod tests {
             let bytes = record.clone().encode().expect("JSON");
             assert!(bytes.starts_with(format!("{{\"mark\":{{\"{name}\":").as_bytes()), "{record:?}");
             assert_eq!(DeadLetterRecord::decode(&bytes).expect("a record"), Some(record));
+        }
+    }
+
+    #[test]
+    fn letters_of_a_filter_are_discarded_only_with_a_reason() {
+        let ids = Selection::Ids(vec![DeadLetterId::new("dl_1")]);
+        let filter = Selection::Filter(LetterFilter::default());
+        let (longest, too_long) = ("ü".repeat(500), "ü".repeat(501));
+        for (reason, selection, words) in [
+            (None, &ids, None),
+            (None, &filter, Some("is required with a filter")),
+            (Some(""), &ids, Some("is empty")),
+            (Some(" \n"), &filter, Some("is empty")),
+            (Some("the customer has left"), &filter, None),
+            (Some(longest.as_str()), &ids, None),
+            (Some(too_long.as_str()), &ids, Some("has 501 characters, and at most 500 are allowed")),
+        ] {
+            match (check_discard_reason(reason, selection), words) {
+                (Ok(()), None) => {}
+                (Err(violation), Some(words)) if violation.path == "$.because" => {
+                    assert!(violation.message.contains(words), "{violation}");
+                }
+                (checked, _) => panic!("{reason:?} {selection:?}: {checked:?}"),
+            }
         }
     }
 

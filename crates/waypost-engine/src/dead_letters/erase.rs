@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use chrono::Utc;
 use waypost_core::dead_letter::LetterState;
+use waypost_core::dead_letter::phone_number::PhoneNumber;
 use waypost_core::dead_letter::record::{DeadLetterRecord, Erase, OperatorAction};
 use waypost_core::ids::DeadLetterId;
 use waypost_store::dead_letters::RecordOutcome;
@@ -35,12 +36,13 @@ impl DeadLetters {
     /// Erases letters about the person with this phone number, from the offset `before` backwards, up to a time limit.
     pub async fn erase(
         &self,
-        phone_number: &str,
+        phone_number: &PhoneNumber,
         before: Option<u64>,
         mode: EraseMode,
         by: &str,
     ) -> Result<EraseOutcome, DeadLetterError> {
         let deadline = Instant::now() + REQUEST_TIME_LIMIT;
+        let phone_number = phone_number.as_str();
         let view = self.ready_view().await?;
         let before = match before {
             Some(before) => before,

@@ -28,7 +28,7 @@ use waypost_broker::subscription::{ACK_FLUSH_TIMEOUT, Message, Subscription};
 use waypost_core::Delivery;
 use waypost_core::dead_letter::record::{DeadLetterRecord, LetterResult, ReplayBatch};
 use waypost_core::dead_letter::{DeadLetter, LetterState};
-use waypost_core::event::{self, StepEvent};
+use waypost_core::event;
 use waypost_core::ids::EventId;
 use waypost_core::replay::ReplayOutcome;
 use waypost_core::replay::{MAX_REQUESTS_IN_FLIGHT, Replay, ReplayId, ReplayProgress, ReplayRef, ReplayState};
@@ -396,8 +396,9 @@ impl Runner {
         let Some(body) = letter.whole_body() else {
             return self.write_dead_letter(letter, replay_ref).await;
         };
-        let campaign = event::decode(&body, None).map(|event: StepEvent| event.campaign_id).unwrap_or_default();
-        let routing_key = if campaign.len() <= 255 { campaign } else { String::new() };
+        // An unreadable event has no routing key. The binding of the events queue matches every key.
+        let event = event::decode(&body, None).ok();
+        let routing_key = event.and_then(|event| event.routing_key().map(str::to_owned).ok()).unwrap_or_default();
         let to = match Delivery::decode_waiting(&body) {
             // An earlier version could not read the waiting delivery.
             Ok(_) => Destination::Queue(self.worker.names.retries()),

@@ -13,16 +13,16 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
-use super::super::audit::AuditEntry;
-use super::super::auth::Access;
-use super::super::body_limit;
-use super::super::origin_check;
-use super::super::principal::Principal;
-use super::super::problem::Problem;
-use super::super::route::Audit;
 use super::form::Form;
 use super::layout::{self, CSRF_FIELD, PageError, RequestContext};
 use super::session;
+use crate::audit::AuditEntry;
+use crate::auth::Access;
+use crate::body_limit;
+use crate::origin_check;
+use crate::principal::Principal;
+use crate::problem::Problem;
+use crate::route::Audit;
 
 /// Allows the largest document twice (the edited form and its original), with URL encoding.
 const MAX_FORM_BYTES: usize = 8 * 1024 * 1024;

@@ -14,15 +14,15 @@ use waypost_engine::campaigns::{CampaignError, Precondition};
 use waypost_engine::view_sync::SyncState;
 use waypost_store::{ChangeAuthor, StoreError, StoredCampaign};
 
-use super::super::ApiState;
-use super::super::extract::Id;
-use super::super::problem::Problem;
-use super::super::route::Route;
 use super::editor::edit_target::EditTarget;
 use super::form::{Form, FormQuery, with_query};
 use super::form_errors::Errors;
 use super::layout::{Layout, PageError, RequestContext, Time, page, page_with, with_audit};
 use super::links;
+use crate::ApiState;
+use crate::extract::Id;
+use crate::problem::Problem;
+use crate::route::Route;
 
 const CAMPAIGNS_PER_PAGE: usize = 50;
 

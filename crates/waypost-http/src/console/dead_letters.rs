@@ -6,13 +6,10 @@ mod filter_form;
 pub(super) mod selection_form;
 mod summary;
 
-use std::time::Instant;
-
 use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use chrono::Utc;
-use tokio::task::block_in_place;
 
 pub(super) use self::discard::list_with_nothing_ticked;
 use waypost_core::access::Role;
@@ -24,14 +21,14 @@ use waypost_core::reason::DeadLetterReason;
 
 use self::filter_form::FilterForm;
 use self::summary::{CountGroup, Tab, groups, reason_phrase, tabs};
-use super::super::ApiState;
-use super::super::dead_letters::{SEARCH_TIME, count_letters, query};
-use super::super::route::Route;
 use super::form::{Form, FormQuery};
 use super::format::Count;
 use super::layout::{Layout, PageError, RequestContext, Time, page};
-use super::letter_view::view_or_response;
+use super::letter_view::wait_until_readable;
 use super::links;
+use crate::ApiState;
+use crate::dead_letters::query;
+use crate::route::Route;
 
 const LETTERS_PER_PAGE: usize = 30;
 
@@ -175,13 +172,12 @@ pub(super) async fn list_with(
     {
         return Ok(Redirect::to(canonical_href).into_response());
     }
-    let view = match view_or_response(state, context).await {
-        Ok(view) => view,
-        Err(response) => return Ok(response),
-    };
+    if let Err(response) = wait_until_readable(state, context).await {
+        return Ok(response);
+    }
     let content = match filter_form.errors.is_empty() {
         false => ListContent::InvalidFilter,
-        true if view.counts().iter().sum::<u64>() == 0 => ListContent::NoLetters,
+        true if state.dead_letters.state_counts().iter().sum::<u64>() == 0 => ListContent::NoLetters,
         true => load_letters(state, &filter_form.filter, query.get_non_blank("cursor")).await?,
     };
     let periods = [("last hour", "1h"), ("last 24 hours", "24h"), ("last 7 days", "7days")];
@@ -200,21 +196,20 @@ pub(super) async fn list_with(
 async fn load_letters(state: &ApiState, filter: &LetterFilter, cursor: Option<&str>) -> Result<ListContent, PageError> {
     let before_offset = cursor.map(|cursor| query::decode_cursor(cursor, filter)).transpose()?;
     let without_state = LetterFilter { state: None, ..filter.clone() };
-    let counts = count_letters(state, filter.clone()).await?;
+    let counts = state.dead_letters.count(filter.clone()).await?;
     let states = match (filter.state, without_state == LetterFilter::default()) {
         (None, _) => counts.states.clone(),
         (Some(_), true) => {
-            let counts = state.dead_letters.view.counts();
+            let counts = state.dead_letters.state_counts();
             dead_letter::LetterState::ALL.into_iter().zip(counts).collect()
         }
-        (Some(_), false) => count_letters(state, without_state).await?.states,
+        (Some(_), false) => state.dead_letters.count(without_state).await?.states,
     };
     let tabs = tabs(filter, &states);
     if counts.total == 0 {
         return Ok(ListContent::NoMatch { tabs });
     }
-    let deadline = Instant::now() + SEARCH_TIME;
-    let letters = block_in_place(|| state.dead_letters.view.page(filter, before_offset, LETTERS_PER_PAGE, deadline))?;
+    let letters = state.dead_letters.page(filter, before_offset, LETTERS_PER_PAGE).await?;
     let (total, range) = (counts.total, counts.span);
     let time = |milliseconds| chrono::DateTime::from_timestamp_millis(milliseconds).map(Time);
     let target_state = filter.or_pending().state.unwrap_or(dead_letter::LetterState::Pending);

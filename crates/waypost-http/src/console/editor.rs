@@ -21,23 +21,23 @@ use waypost_core::document;
 use waypost_core::request;
 use waypost_core::signing::DEFAULT_OVERLAP;
 use waypost_engine::campaigns::{CampaignError, Precondition};
+use waypost_engine::webhook_test::{WebhookTest, test_delivery};
 use waypost_store::{StoreError, StoredCampaign};
 
 use self::conflict::{EditConflict, OpenedPlace};
 use self::edit_target::EditTarget;
 use self::form::{EntryForm, Header, WriteResult};
 use self::page::{EditorPage, Focus, Preview};
-use super::super::ApiState;
-use super::super::extract::Id;
-use super::super::problem::Problem;
-use super::super::route::Route;
-use super::super::webhooks::{self, WebhookTestResult};
 use super::campaigns::{self, display_name, no_such_place};
 use super::form::{Form, FormQuery, with_query};
 use super::form_errors::Errors;
 use super::format;
 use super::layout::{Layout, PageError, RequestContext, page, with_audit};
 use super::links;
+use crate::ApiState;
+use crate::extract::Id;
+use crate::problem::Problem;
+use crate::route::Route;
 
 /// How many campaigns are suggested as the target of a redirect.
 const MAX_SUGGESTIONS: usize = 200;
@@ -215,7 +215,7 @@ impl<'a> EditSession<'a> {
     /// The request that a test event would cause now.
     fn preview(&self, campaign: &Campaign) -> Result<Option<Preview>, PageError> {
         let Some(place) = self.fields.target_after_save(&self.target).place_in(campaign) else { return Ok(None) };
-        let delivery = webhooks::test_delivery(&campaign.id, &place, Map::new())?;
+        let delivery = test_delivery(&campaign.id, &place, Map::new()).map_err(Problem::invalid)?;
         Ok(Some(Preview::new(request::render(&delivery, Utc::now()).preview(self.context.secrets()))))
     }
 }
@@ -285,10 +285,10 @@ async fn test(
     Ok(page(&EditorPage { test_result, ..editor_page }))
 }
 
-async fn run_test(session: &EditSession<'_>, campaign: &Campaign) -> Result<Option<WebhookTestResult>, PageError> {
+async fn run_test(session: &EditSession<'_>, campaign: &Campaign) -> Result<Option<WebhookTest>, PageError> {
     let Some(place) = session.fields.target_after_save(&session.target).place_in(campaign) else { return Ok(None) };
-    let delivery = webhooks::test_delivery(&campaign.id, &place, Map::new())?;
-    Ok(Some(webhooks::send_test(session.state, delivery, session.context.secrets()).await?))
+    let delivery = test_delivery(&campaign.id, &place, Map::new()).map_err(Problem::invalid)?;
+    Ok(Some(session.state.webhook_tester.send(&delivery, session.context.secrets()).await))
 }
 
 /// `POST …/edit`: saves the form.

@@ -9,13 +9,13 @@ use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::endpoint::{BreakerState, EndpointStats, LastError};
 use waypost_engine::worker::endpoint_registry::EndpointSnapshot;
 
-use super::super::ApiState;
-use super::super::endpoints::MAX_RECEIVERS;
-use super::super::route::Route;
 use super::form::{Form, FormQuery, with_query};
 use super::format::{self, UNKNOWN};
 use super::layout::{Layout, RequestContext, Time, live_template, page};
 use super::links;
+use crate::ApiState;
+use crate::endpoints::MAX_RECEIVERS;
+use crate::route::Route;
 
 const ENDPOINTS_PER_PAGE: usize = 50;
 
@@ -168,7 +168,7 @@ struct EndpointList {
 impl EndpointList {
     fn new(state: &ApiState, query: &EndpointQuery) -> Self {
         let needle = query.q.to_lowercase();
-        let mut endpoints = state.worker.endpoints.list();
+        let mut endpoints = state.endpoints.list();
         endpoints.retain(|endpoint| endpoint.endpoint.as_str().contains(&needle));
         let count = |breaker| endpoints.iter().filter(|endpoint| endpoint.stats.breaker == breaker).count();
         let summary = format!(

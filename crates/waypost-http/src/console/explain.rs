@@ -7,26 +7,25 @@
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
+use chrono::Utc;
 use serde_json::{Map, json};
 use waypost_core::access::Role;
 use waypost_core::campaign::{SectionKind, WebhookKind};
-use waypost_core::event::{Keyword, MAX_EVENT_BYTES, StepEvent};
+use waypost_core::event::{self, Keyword, StepEvent};
 use waypost_core::explain::{ExplainedEntry, ExplainedWebhook, Explanation};
 use waypost_core::request::RequestPreview;
 use waypost_core::resolve::MatchedBy;
 use waypost_core::test_event;
 use waypost_core::violation::Violation;
+use waypost_engine::explain::explain;
+use waypost_engine::webhook_test::test_delivery;
 
-use super::super::ApiState;
-use super::super::body_limit::BodyError;
-use super::super::explain::explain_body;
-use super::super::problem::Problem;
-use super::super::route::Route;
-use super::super::webhooks::test_delivery;
 use super::editor::edit_target::EditTarget;
 use super::form::{Form, FormQuery, with_query};
 use super::layout::{Layout, PageError, RequestContext, page};
 use super::links;
+use crate::ApiState;
+use crate::route::Route;
 
 /// A longer URL is not offered, because some programs truncate it.
 const MAX_SHARED_URL_BYTES: usize = 2_000;
@@ -125,15 +124,12 @@ async fn explain_form(
 }
 
 fn explain_event(state: &ApiState, context: &RequestContext, event: String) -> Result<ExplainPage, PageError> {
-    let result = if event.len() > MAX_EVENT_BYTES {
-        Err(Problem::unreadable_body(BodyError::TooLarge, "an event", MAX_EVENT_BYTES))
-    } else {
-        explain_body(state, event.as_bytes(), context.secrets())
-    };
-    let (violations, explanation) = match result {
-        Ok(explanation) => (Vec::new(), Some(ExplanationView::new(explanation))),
-        Err(problem) if problem.errors().is_empty() => return Err(problem.into()),
-        Err(problem) => (problem.errors().to_vec(), None),
+    let (violations, explanation) = match event::decode(event.as_bytes(), None) {
+        Ok(event) => {
+            let explanation = explain(&state.campaigns, event, context.secrets(), Utc::now())?;
+            (Vec::new(), Some(ExplanationView::new(explanation)))
+        }
+        Err(violations) => (violations, None),
     };
     Ok(ExplainPage { layout: Layout::new(context, "Explain"), event, violations, explanation, has_focus: true })
 }

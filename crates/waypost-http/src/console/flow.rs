@@ -10,14 +10,14 @@ use waypost_core::campaign::WebhookPlace;
 use waypost_core::flow::{self, Part, Style, WebhookHealth};
 use waypost_core::ids::WebhookId;
 
-use super::super::ApiState;
-use super::super::extract::Id;
-use super::super::route::Route;
 use super::campaigns::{display_name, no_such_place};
 use super::editor::edit_target::EditTarget;
 use super::form::FormQuery;
 use super::layout::{Layout, PageError, RequestContext, page};
 use super::links;
+use crate::ApiState;
+use crate::extract::Id;
+use crate::route::Route;
 
 /// Zoom levels in percent. The style sheet has a class for each.
 const ZOOM_LEVELS: [u16; 5] = [50, 75, 100, 150, 200];
@@ -53,7 +53,7 @@ async fn show(
     let places: HashMap<&WebhookId, WebhookPlace<'_>> =
         campaign.places().map(|place| (&place.webhook.id, place)).collect();
     let health = |id: &WebhookId| {
-        let stats = places.get(id).and_then(|place| state.worker.endpoints.stats(place.webhook.url.receiver_key()));
+        let stats = places.get(id).and_then(|place| state.endpoints.stats(place.webhook.url.receiver_key()));
         stats.as_ref().map_or(WebhookHealth::Unknown, WebhookHealth::from_stats)
     };
     let drawing = flow::layout(flow::graph(campaign));

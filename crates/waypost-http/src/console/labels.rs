@@ -3,8 +3,8 @@
 use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::dead_letter::selection::Selection;
 
-use super::super::dead_letters::query;
 use super::format::Count;
+use crate::dead_letters::query;
 
 /// `1 dead letter`, `1,234 dead letters`.
 pub(super) fn letter_count(count: u64) -> String {

@@ -14,9 +14,9 @@ use futures_util::{Stream, StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 use waypost_core::access::Role;
 
-use super::super::audit::AuditDetail;
-use super::super::principal::Principal;
-use super::super::problem::Problem;
+use crate::audit::AuditDetail;
+use crate::principal::Principal;
+use crate::problem::Problem;
 
 /// Name of the form field and of the cookie with the CSRF token.
 pub(super) const CSRF_FIELD: &str = "waypost-form";

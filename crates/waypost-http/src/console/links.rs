@@ -3,8 +3,8 @@
 use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::ids::{DeadLetterId, ReplayId};
 
-use super::super::dead_letters::query;
 use super::form::{percent_encode, with_query};
+use crate::dead_letters::query;
 
 pub(super) fn campaign(id: &str) -> String {
     format!("/campaigns/{}", percent_encode(id))

@@ -26,12 +26,12 @@ use waypost_engine::worker::endpoint_registry::EndpointSnapshot;
 use self::chart::Chart;
 use self::health_summary::{HealthFinding, HealthInputs, Level};
 use self::window_stats::{Percentiles, StatsWindow};
-use super::super::ApiState;
-use super::super::health;
-use super::super::route::Route;
 use super::endpoints::EndpointRow;
 use super::format::{self, UNKNOWN};
 use super::layout::{Layout, RequestContext, live_template, page};
+use crate::ApiState;
+use crate::health;
+use crate::route::Route;
 
 /// The window of the current rates. Long enough to be readable, short enough to follow changes.
 const CURRENT_WINDOW: Duration = Duration::from_secs(5);
@@ -136,7 +136,7 @@ impl Overview {
     fn new(state: &ApiState) -> Self {
         let samples = state.history.samples();
         let gauges = state.metrics.gauges();
-        let endpoints = state.worker.endpoints.list();
+        let endpoints = state.endpoints.list();
         let minute = StatsWindow::last(&samples, MINUTE);
         let minute_count = |of: fn(&Counts) -> u64| minute.as_ref().map_or(0, |minute| minute.count(of));
         let pending = gauges.dead_letters.map(|letters| letters[LetterState::Pending as usize]);
@@ -148,7 +148,7 @@ impl Overview {
             open_breakers: open_breakers as u64,
             pending: pending.unwrap_or_default(),
             // If the view can't be read, `unready_reason` says so.
-            paused_replays: state.dead_letters.view.count_recently_paused().unwrap_or_default(),
+            paused_replays: state.replays.count_recently_paused().unwrap_or_default(),
             attempts: delivered + failed,
             failed,
         });

@@ -6,18 +6,17 @@ mod new;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use tokio::task::block_in_place;
 use waypost_core::access::Role;
-use waypost_core::replay::{Replay, ReplayId, ReplayProgress};
+use waypost_core::replay::{Replay, ReplayId};
 
-use super::super::ApiState;
-use super::super::route::Route;
 use super::form::{FormQuery, with_query};
 use super::format::Count;
 use super::labels::{describe_filter, describe_ids};
 use super::layout::{Layout, PageError, RequestContext, Time, page};
-use super::letter_view::view_or_response;
+use super::letter_view::wait_until_readable;
 use super::links;
+use crate::ApiState;
+use crate::route::Route;
 
 const REPLAYS_PER_PAGE: usize = 50;
 
@@ -56,8 +55,8 @@ struct ReplayRow {
     has_failures: bool,
 }
 
-impl From<ReplayProgress> for ReplayRow {
-    fn from(ReplayProgress { replay, .. }: ReplayProgress) -> Self {
+impl From<Replay> for ReplayRow {
+    fn from(replay: Replay) -> Self {
         Self {
             href: links::replay(&replay.id),
             state: replay.state.as_str(),
@@ -79,12 +78,11 @@ async fn list(
     context: RequestContext,
     FormQuery(query): FormQuery,
 ) -> Result<Response, PageError> {
-    let view = match view_or_response(&state, &context).await {
-        Ok(view) => view,
-        Err(response) => return Ok(response),
-    };
+    if let Err(response) = wait_until_readable(&state, &context).await {
+        return Ok(response);
+    }
     let before = query.get_non_blank("cursor").map(ReplayId::new);
-    let mut replays = block_in_place(|| view.replays(before.as_ref(), REPLAYS_PER_PAGE + 1, ReplayRow::from))?;
+    let mut replays = state.replays.list(before.as_ref(), REPLAYS_PER_PAGE + 1, ReplayRow::from).await?;
     let older = (replays.len() > REPLAYS_PER_PAGE).then(|| {
         replays.truncate(REPLAYS_PER_PAGE);
         let last = replays.last().map_or("", |last| last.id.as_str());

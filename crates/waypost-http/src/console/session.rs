@@ -14,12 +14,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use subtle::ConstantTimeEq as _;
 
-use super::super::ApiState;
-use super::super::auth::Access;
-use super::super::origin_check;
-use super::super::principal::Principal;
 use super::form::{Form, FormQuery};
 use super::layout::{self, Layout, RequestContext};
+use crate::ApiState;
+use crate::auth::Access;
+use crate::origin_check;
+use crate::principal::Principal;
 
 const SESSION_COOKIE: &str = "waypost-session";
 

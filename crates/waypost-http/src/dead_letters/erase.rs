@@ -6,7 +6,7 @@ use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use waypost_core::dead_letter::filter::LetterFilter;
-use waypost_core::violation::Violation;
+use waypost_core::dead_letter::phone_number::PhoneNumber;
 use waypost_engine::dead_letters::erase::EraseMode;
 
 use super::query::{decode_cursor, encode_cursor};
@@ -15,9 +15,6 @@ use crate::audit::AuditDetail;
 use crate::extract::JsonBody;
 use crate::principal::Principal;
 use crate::problem::Problem;
-
-/// A shorter number would match almost every unreadable body.
-const MIN_PHONE_CHARS: usize = 4;
 
 /// The parameters of an erasure.
 #[derive(Deserialize, JsonSchema)]
@@ -57,13 +54,11 @@ pub(super) async fn erase(
     Extension(principal): Extension<Principal>,
     JsonBody(request): JsonBody<EraseRequest>,
 ) -> Result<Response, Problem> {
-    if request.phone_number.chars().count() < MIN_PHONE_CHARS {
-        let violation = Violation::new("$.phoneNumber", format!("must have at least {MIN_PHONE_CHARS} characters"));
-        return Err(Problem::invalid(vec![violation]));
-    }
+    let phone_number =
+        PhoneNumber::parse(request.phone_number).map_err(|violation| Problem::invalid(vec![violation]))?;
     let before = request.cursor.as_deref().map(|cursor| decode_cursor(cursor, &LetterFilter::default())).transpose()?;
     let mode = if request.dry_run { EraseMode::DryRun } else { EraseMode::Apply };
-    let outcome = state.dead_letters.erase(&request.phone_number, before, mode, &principal.name).await?;
+    let outcome = state.dead_letters.erase(&phone_number, before, mode, &principal.name).await?;
     // The phone number must not be in the audit.
     let about = match mode {
         EraseMode::DryRun => format!("nothing: a dry run, for {} dead letters of a person", outcome.letters),

@@ -2,11 +2,10 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use waypost_core::Delivery;
-use waypost_core::campaign::SecretVisibility;
 use waypost_core::dead_letter::DeadLetter;
 use waypost_core::dead_letter::record::{LetterHistory, OperatorAction, ReplayAttempt};
-use waypost_core::request::{self, RequestPreview};
+use waypost_core::request::RequestPreview;
+use waypost_engine::dead_letters::queries::LetterDetail;
 
 /// A dead letter in a list. The webhook's configuration is omitted; `request` of a single dead letter shows the request
 /// sent.
@@ -67,22 +66,11 @@ pub(super) struct LetterResponse {
     erased: Option<OperatorAction>,
 }
 
-impl LetterResponse {
-    pub(super) fn from_letter(
-        letter: DeadLetter,
-        LetterHistory { replays, discard, erased, .. }: LetterHistory,
-    ) -> Self {
-        let request = last_request(&letter).filter(|_| erased.is_none());
-        Self { request, letter: letter.into(), replays, discard, erased }
+impl From<LetterDetail> for LetterResponse {
+    fn from(LetterDetail { letter, history, last_request }: LetterDetail) -> Self {
+        let LetterHistory { replays, discard, erased, .. } = history;
+        Self { letter: letter.into(), request: last_request, replays, discard, erased }
     }
-}
-
-/// The request of the last attempt. Secret parts are masked, because they are not stored.
-pub(crate) fn last_request(letter: &DeadLetter) -> Option<RequestPreview> {
-    let (event, target, last) = (letter.event.clone()?, letter.target.clone()?, letter.attempts.last()?);
-    let mut delivery = Delivery::new(event, target, letter.trace.clone());
-    delivery.id = letter.delivery_id.clone()?;
-    Some(request::render(&delivery, last.at).preview(SecretVisibility::Masked))
 }
 
 #[cfg(test)]
@@ -104,7 +92,8 @@ mod tests {
         let removed = DeadLetter { event: Some(event), ..unreadable.clone() };
         let delivery = DeadLetter { delivery_id: Some(DeliveryId::new("msg_1")), ..removed.clone() };
         let response = |letter: &DeadLetter| {
-            to_value(LetterResponse::from_letter(letter.clone(), LetterHistory::default())).expect("JSON")
+            let detail = LetterDetail { letter: letter.clone(), history: LetterHistory::default(), last_request: None };
+            to_value(LetterResponse::from(detail)).expect("JSON")
         };
         for name in ["status", "cause", "firstAttemptAt"] {
             assert_eq!(response(&delivery).get(name), Some(&Value::Null), "{name}");

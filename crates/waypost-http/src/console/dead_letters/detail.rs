@@ -9,7 +9,7 @@ use serde_json::Value;
 use waypost_core::Attempt;
 use waypost_core::access::Role;
 use waypost_core::dead_letter::filter::LetterFilter;
-use waypost_core::dead_letter::record::{LetterHistory, OperatorAction, ReplayAttempt};
+use waypost_core::dead_letter::record::{OperatorAction, ReplayAttempt};
 use waypost_core::dead_letter::{DeadLetter, LetterState};
 use waypost_core::duration::approximate;
 use waypost_core::endpoint::Origin;
@@ -18,17 +18,18 @@ use waypost_core::ids::DeadLetterId;
 use waypost_core::reason::DeadLetterReason;
 use waypost_core::replay::ReplayOutcome;
 use waypost_core::request::RequestPreview;
+use waypost_engine::dead_letters::DeadLetterError;
+use waypost_engine::dead_letters::queries::LetterDetail;
 
-use super::super::super::ApiState;
-use super::super::super::dead_letters::response::last_request;
-use super::super::super::extract::Id;
-use super::super::super::problem::Problem;
-use super::super::editor::edit_target::EditTarget;
-use super::super::format::indented;
-use super::super::layout::{Layout, PageError, RequestContext, Time, page};
-use super::super::letter_view::view_or_response;
-use super::super::links;
 use super::outcome;
+use crate::ApiState;
+use crate::console::editor::edit_target::EditTarget;
+use crate::console::format::{bar_percent, indented};
+use crate::console::layout::{Layout, PageError, RequestContext, Time, page};
+use crate::console::letter_view::wait_until_readable;
+use crate::console::links;
+use crate::extract::Id;
+use crate::problem::Problem;
 
 /// Only the beginning of a long unreadable body is shown. The API has all of it.
 const MAX_BODY_CHARS: usize = 4000;
@@ -151,33 +152,29 @@ pub(super) async fn show(
     context: RequestContext,
     Id(id): Id,
 ) -> Result<Response, PageError> {
-    let view = match view_or_response(&state, &context).await {
-        Ok(view) => view,
-        Err(response) => return Ok(response),
+    if let Err(response) = wait_until_readable(&state, &context).await {
+        return Ok(response);
+    }
+    let detail = match state.dead_letters.get(&DeadLetterId::new(&*id)).await {
+        Err(DeadLetterError::NotFound(_)) => {
+            let reason = format!("There is no dead letter {id}. It may be older than the retention time.");
+            return Err(Problem::new(StatusCode::NOT_FOUND, reason).into());
+        }
+        detail => detail?,
     };
-    let stored = view.letter(&DeadLetterId::new(&*id))?;
-    let stored = stored.ok_or_else(|| {
-        Problem::new(
-            StatusCode::NOT_FOUND,
-            format!("There is no dead letter {id}. It may be older than the retention time."),
-        )
-    })?;
-    let history = view.history(stored.offset)?;
-    let links = links(&state, &stored.letter)?;
-    Ok(page(&DetailPage::new(&context, stored.letter, history, links, Utc::now())))
+    let links = links(&state, &detail.letter)?;
+    Ok(page(&DetailPage::new(&context, detail, links, Utc::now())))
 }
 
 impl DetailPage {
     fn new(
         context: &RequestContext,
-        letter: DeadLetter,
-        history: LetterHistory,
+        LetterDetail { letter, history, last_request }: LetterDetail,
         links: Vec<DetailLink>,
         now: DateTime<Utc>,
     ) -> Self {
         let can_change = context.has_role(Role::Operator) && history.erased.is_none();
         let age = now.signed_duration_since(letter.dead_at).to_std().ok();
-        let request = last_request(&letter).filter(|_| history.erased.is_none());
         Self {
             layout: Layout::new(context, format!("Dead letter {}", letter.id)),
             state: letter.state.as_str(),
@@ -192,7 +189,7 @@ impl DetailPage {
             violations: letter.errors.iter().map(ToString::to_string).collect(),
             body: body(&letter),
             event: letter.event.as_ref().map(event_json),
-            request: request.map(|preview| RequestView { body: indented(&preview.body), preview }),
+            request: last_request.map(|preview| RequestView { body: indented(&preview.body), preview }),
             attempts: attempt_rows(&letter.attempts),
             markers: markers(&letter.attempts, letter.dead_at),
             replays: history.replays.into_iter().map(LetterReplayRow::from).collect(),
@@ -319,7 +316,7 @@ fn attempt_rows(attempts: &[Attempt]) -> Vec<AttemptRow> {
         at: Time(attempt.at),
         since_first: first.and_then(|first| time_between(first, attempt.at)),
         duration_ms: attempt.duration_ms,
-        percent: super::super::format::bar_percent(attempt.duration_ms, longest),
+        percent: bar_percent(attempt.duration_ms, longest),
         outcome: outcome(attempt.status, None),
         cause: attempt.cause.as_str(),
         error: attempt.error.clone(),

@@ -7,20 +7,19 @@ use waypost_core::access::Role;
 use waypost_core::dead_letter::LetterState;
 use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::dead_letter::record::MAX_DISCARD_REASON_CHARS;
-use waypost_core::dead_letter::selection::Selection;
 use waypost_engine::dead_letters::{DeadLetterError, DiscardOutcome};
 
-use super::super::super::ApiState;
-use super::super::super::dead_letters::{because_violation, discard_audited};
-use super::super::super::problem::Problem;
-use super::super::super::route::Route;
-use super::super::form::{Form, FormQuery};
-use super::super::form_errors::Errors;
-use super::super::format::Count;
-use super::super::labels::letter_count;
-use super::super::layout::{Layout, PageError, RequestContext, page, with_audit};
 use super::list_with;
 use super::selection_form::SelectionForm;
+use crate::ApiState;
+use crate::audit::AuditDetail;
+use crate::console::form::{Form, FormQuery};
+use crate::console::form_errors::Errors;
+use crate::console::format::Count;
+use crate::console::labels::letter_count;
+use crate::console::layout::{Layout, PageError, RequestContext, page, with_audit};
+use crate::problem::Problem;
+use crate::route::Route;
 
 /// Fields of the form that can have errors.
 const FIELDS: [&str; 1] = ["because"];
@@ -93,7 +92,7 @@ async fn confirm_from_form(
 }
 
 /// The list with an error, after a bulk button was pressed while no letter was ticked.
-pub(in super::super) async fn list_with_nothing_ticked(
+pub(in crate::console) async fn list_with_nothing_ticked(
     state: &ApiState,
     context: &RequestContext,
     form: &Form,
@@ -110,23 +109,15 @@ async fn confirm(
     because: String,
     errors: Errors,
 ) -> Result<Response, PageError> {
-    let (selection, count) = selection.bounded(state).await?;
-    let error = match &selection.0 {
-        Selection::Ids(ids) => state.dead_letters.check(ids, |state| state == LetterState::Pending).await.err(),
-        Selection::Filter(filter) if filter.or_pending().state != Some(LetterState::Pending) => {
-            Some(DeadLetterError::Conflict("Only pending dead letters can be discarded.".to_owned()))
-        }
-        Selection::Filter(_) if count == 0 => {
-            Some(DeadLetterError::Conflict("No pending dead letter matches.".to_owned()))
-        }
-        Selection::Filter(_) => None,
-    };
-    let (step, errors) = match error {
-        Some(DeadLetterError::NotFound(reason) | DeadLetterError::Conflict(reason)) => {
-            (DiscardStep::Rejected, Errors::general(reason))
-        }
-        Some(error) => return Err(error.into()),
-        None => (DiscardStep::Confirm { count }, errors),
+    let (selection, count) = state.dead_letters.freeze(selection.0).await?;
+    let selection = SelectionForm(selection);
+    let rejected = |reason: String| (DiscardStep::Rejected, Errors::general(reason));
+    let (step, errors) = match state.dead_letters.check_discardable(&selection.0).await {
+        Ok(()) if count == 0 => rejected("No pending dead letter matches.".to_owned()),
+        Ok(()) => (DiscardStep::Confirm { count }, errors),
+        Err(DeadLetterError::Invalid(_)) => rejected("Only pending dead letters can be discarded.".to_owned()),
+        Err(DeadLetterError::NotFound(reason) | DeadLetterError::Conflict(reason)) => rejected(reason),
+        Err(error) => return Err(error.into()),
     };
     render(context, &selection, step, because, errors)
 }
@@ -140,17 +131,11 @@ async fn discard(State(state): State<ApiState>, context: RequestContext, form: F
             confirm(&state, &context, selection, String::new(), errors).await?,
         ));
     };
-    if let Some(violation) = because_violation(Some(&because), &selection.0) {
-        let errors = Errors::single(FIELDS[0], &violation.message);
-        return Ok(with_audit(
-            "nothing: the form has errors",
-            confirm(&state, &context, selection, because, errors).await?,
-        ));
-    }
-    match discard_audited(&state, selection.0.clone(), context.name(), Some(because.clone())).await {
-        Ok((discarded, audit_detail)) => {
-            let pending = Count(state.dead_letters.view.counts()[LetterState::Pending as usize]);
+    match state.dead_letters.discard(&selection.0, context.name(), Some(&because)).await {
+        Ok(discarded) => {
+            let pending = Count(state.dead_letters.state_counts()[LetterState::Pending as usize]);
             let step = DiscardStep::Done { discarded, pending };
+            let audit_detail = AuditDetail::discarded(discarded, &selection.0, Some(&because));
             Ok((Extension(audit_detail), render(&context, &selection, step, because, Errors::default())?)
                 .into_response())
         }
@@ -159,7 +144,12 @@ async fn discard(State(state): State<ApiState>, context: RequestContext, form: F
             render(&context, &selection, DiscardStep::Rejected, because, Errors::general(reason))
         }
         Err(DeadLetterError::Invalid(violations)) => {
-            render(&context, &selection, DiscardStep::Rejected, because, Errors::of_fields(violations, &FIELDS))
+            let errors = Errors::of_fields(violations, &FIELDS);
+            if errors.of_field(FIELDS[0]).is_empty() {
+                return render(&context, &selection, DiscardStep::Rejected, because, errors);
+            }
+            let page = confirm(&state, &context, selection, because, errors).await?;
+            Ok(with_audit("nothing: the form has errors", page))
         }
         Err(error) => Err(error.into()),
     }

@@ -5,9 +5,9 @@ use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::time_spec::TimeSpec;
 use waypost_core::timestamp;
 
-use super::super::form::Form;
-use super::super::form_errors::Errors;
-use super::super::links;
+use crate::console::form::Form;
+use crate::console::form_errors::Errors;
+use crate::console::links;
 use crate::dead_letters::query;
 
 /// Query fields that are allowed besides the fields of the filter. The page ignores `limit`, which the API has.

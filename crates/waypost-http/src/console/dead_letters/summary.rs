@@ -10,8 +10,8 @@ use waypost_core::endpoint::Origin;
 use waypost_core::ids::WebhookId;
 use waypost_store::dead_letters::search::LetterCounts;
 
-use super::super::format::{Count, bar_percent};
-use super::super::links;
+use crate::console::format::{Count, bar_percent};
+use crate::console::links;
 use crate::counts::{by_count, by_count_with};
 
 /// More rows would push the list below out of sight.

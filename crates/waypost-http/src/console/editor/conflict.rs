@@ -98,8 +98,8 @@ mod tests {
     use waypost_core::campaign::Campaign;
     use waypost_store::ChangeAuthor;
 
-    use super::super::form::{Header, WebhookFields};
     use super::*;
+    use crate::console::editor::form::{Header, WebhookFields};
 
     fn stored(version: u64, label: &str, message: &str) -> StoredCampaign {
         let document =

@@ -6,11 +6,11 @@ use waypost_core::campaign::{Campaign, MenuEntry, Section, WebhookPlace};
 use waypost_core::event::Keyword;
 use waypost_core::normal_form::NormalForm;
 
-use super::super::form::{Form, percent_encode, with_query};
+use crate::console::form::{Form, percent_encode, with_query};
 
 /// As in the query of the editor's URL: `?label=Plans&keyword=1`, `?label=Plans&new=entry`, `?new=section`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) enum EditTarget {
+pub(in crate::console) enum EditTarget {
     NewSection,
     Section { label: String },
     NewEntry { label: String },
@@ -18,7 +18,7 @@ pub(in super::super) enum EditTarget {
 }
 
 impl EditTarget {
-    pub(in super::super) fn from_query(query: &Form) -> Self {
+    pub(in crate::console) fn from_query(query: &Form) -> Self {
         let label = query.get("label").to_owned();
         match query.get("new") {
             "section" => Self::NewSection,
@@ -28,7 +28,7 @@ impl EditTarget {
         }
     }
 
-    pub(in super::super) fn new(section: &Section, entry: Option<&MenuEntry>) -> Self {
+    pub(in crate::console) fn new(section: &Section, entry: Option<&MenuEntry>) -> Self {
         let label = section.label.clone();
         match entry {
             None => Self::Section { label },
@@ -37,7 +37,7 @@ impl EditTarget {
     }
 
     /// The URL of the editor of this place.
-    pub(in super::super) fn editor_href(&self, campaign: &str) -> String {
+    pub(in crate::console) fn editor_href(&self, campaign: &str) -> String {
         let path = format!("/campaigns/{}/edit", percent_encode(campaign));
         match self {
             Self::NewSection => with_query(&path, &[("new", "section")]),
@@ -48,7 +48,7 @@ impl EditTarget {
     }
 
     /// For people: `Plans` or `Plans, entry 1`.
-    pub(in super::super) fn display_name(&self) -> String {
+    pub(in crate::console) fn display_name(&self) -> String {
         match self {
             Self::Entry { label, keyword } => format!("{label}, entry {keyword}"),
             _ => self.label().to_owned(),
@@ -115,7 +115,7 @@ impl EditTarget {
     }
 
     /// Removes the place from the document. `None` if it is not there.
-    pub(in super::super) fn remove_from(&self, document: &mut Value) -> Option<()> {
+    pub(in crate::console) fn remove_from(&self, document: &mut Value) -> Option<()> {
         let (i, j) = self.indexes_in(document).filter(|_| !self.is_new())?;
         let list = match j {
             None => &mut document["sections"],

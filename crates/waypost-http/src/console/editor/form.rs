@@ -9,8 +9,8 @@ use waypost_core::campaign::{Campaign, MASK, MenuEntry, Redirect, RedirectKind, 
 use waypost_core::document;
 use waypost_core::violation::Violation;
 
-use super::super::form::Form;
 use super::edit_target::{EditTarget, as_text};
+use crate::console::form::Form;
 
 /// The fields as text. Serialized into the hidden field `base`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

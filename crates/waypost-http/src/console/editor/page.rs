@@ -2,13 +2,13 @@
 
 use askama::Template;
 use waypost_core::request::RequestPreview;
+use waypost_engine::webhook_test::WebhookTest;
 
 use super::conflict::Conflict;
 use super::edit_target::EditTarget;
 use super::form::{EntryForm, Header};
 use crate::console::form_errors::Errors;
 use crate::console::layout::Layout;
-use crate::webhooks::WebhookTestResult;
 
 #[derive(Template)]
 #[template(path = "editor.html")]
@@ -24,7 +24,7 @@ pub(super) struct EditorPage {
     pub(super) base: String,
     pub(super) version: u64,
     pub(super) preview: Option<Preview>,
-    pub(super) test_result: Option<WebhookTestResult>,
+    pub(super) test_result: Option<WebhookTest>,
     pub(super) conflict: Option<Conflict>,
     pub(super) notice: Option<String>,
     /// Why the form was not saved.
@@ -94,7 +94,7 @@ impl EditorPage {
     }
 
     /// The response body of a test. Empty if there is none.
-    fn test_response_body<'a>(&self, test_result: &'a WebhookTestResult) -> &'a str {
+    fn test_response_body<'a>(&self, test_result: &'a WebhookTest) -> &'a str {
         test_result.response.answer.as_deref().unwrap_or_default()
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use waypost_engine::metrics::history::{CountsSample, HISTORY_LENGTH};
 use waypost_engine::metrics::snapshot::Counts;
 
-use super::super::format;
 use super::window_stats::StatsWindow;
+use crate::console::format;
 
 const BAR_DURATION: Duration = Duration::from_secs(5);
 
@@ -94,8 +94,8 @@ fn round_up(rate: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::window_stats::tests::samples;
     use super::*;
+    use crate::console::overview::window_stats::tests::samples;
 
     #[test]
     fn each_bar_covers_five_seconds() {

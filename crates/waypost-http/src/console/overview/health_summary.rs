@@ -1,7 +1,7 @@
 //! The health summary of the overview: what is wrong and what to do.
 
-use super::super::super::health::UnreadyReason;
-use super::super::format;
+use crate::console::format;
+use crate::health::UnreadyReason;
 
 /// With fewer requests in the last minute, the failure ratio is not meaningful.
 const MIN_REQUESTS: u64 = 20;

@@ -75,7 +75,7 @@ pub(super) mod tests {
     use super::*;
 
     /// Samples from tuples of the second and the total delivered and failed requests.
-    pub(in super::super) fn samples(counts: &[(u64, u64, u64)]) -> Vec<CountsSample> {
+    pub(in crate::console::overview) fn samples(counts: &[(u64, u64, u64)]) -> Vec<CountsSample> {
         let sample = |(second, delivered, failed): &(u64, u64, u64)| {
             let mut counts = Counts::default();
             counts.attempts[Cause::Ok as usize] = *delivered;

@@ -15,16 +15,16 @@ use waypost_core::replay::{Replay, ReplayCommand, ReplayConfig, ReplayId, Replay
 use waypost_engine::dead_letters::DeadLetterError;
 use waypost_engine::replays::rate_meter::{RateMeter, decimal};
 
-use super::super::super::ApiState;
-use super::super::super::dead_letters::query;
-use super::super::super::extract::Id;
-use super::super::super::route::Route;
-use super::super::format::Count;
-use super::super::labels::letter_count;
-use super::super::layout::{Layout, PageError, RequestContext, Time, live_fragments, page};
-use super::super::letter_view::view_or_response;
-use super::super::links;
 use super::describe_letters;
+use crate::ApiState;
+use crate::console::format::Count;
+use crate::console::labels::letter_count;
+use crate::console::layout::{Layout, PageError, RequestContext, Time, live_fragments, page};
+use crate::console::letter_view::wait_until_readable;
+use crate::console::links;
+use crate::dead_letters::query;
+use crate::extract::Id;
+use crate::route::Route;
 
 /// Updates are sent at most this often.
 const MIN_UPDATE_INTERVAL: Duration = Duration::from_millis(500);
@@ -160,7 +160,7 @@ async fn show_with_error(
     Id(id): Id,
     error: Option<String>,
 ) -> Result<Response, PageError> {
-    if let Err(response) = view_or_response(&state, &context).await {
+    if let Err(response) = wait_until_readable(&state, &context).await {
         return Ok(response);
     }
     let replay = state.replays.get(&ReplayId::new(id)).await?;
@@ -218,13 +218,7 @@ async fn stream(State(state): State<ApiState>, context: RequestContext, Id(id): 
     let replay = state.replays.get(&ReplayId::new(id)).await?;
     Ok(live_fragments(
         &context.clone(),
-        progress_stream(ProgressStream {
-            state,
-            context,
-            rate_meter: RateMeter::default(),
-            replay: Some(replay),
-            last_sent: None,
-        }),
+        progress_stream(ProgressStream { state, context, rate_meter: RateMeter::default(), replay, is_sent: false }),
     ))
 }
 
@@ -232,23 +226,22 @@ struct ProgressStream {
     state: ApiState,
     context: RequestContext,
     rate_meter: RateMeter,
-    /// As last read. `None` if it could not be read.
-    replay: Option<Replay>,
-    /// State and progress in the last update. `None` before the first one.
-    last_sent: Option<(ReplayState, u64)>,
+    /// As last read.
+    replay: Replay,
+    /// Whether the replay as last read was sent.
+    is_sent: bool,
 }
 
 /// Renders the progress after each change. After the end of the replay, the stream stays open without updates, because
 /// browsers reconnect to a stream that ends.
 fn progress_stream(stream: ProgressStream) -> impl Stream<Item = String> {
     futures_util::stream::unfold(stream, async |mut stream| {
-        if stream.last_sent.is_some() {
+        if stream.is_sent {
             stream.wait_for_change().await?;
         }
-        let replay = stream.replay.as_ref()?;
-        stream.rate_meter.add(Instant::now(), replay.sent);
-        stream.last_sent = Some((replay.state, replay.sent));
-        let progress = ProgressFragment::new(replay, &stream.rate_meter, &stream.context);
+        stream.is_sent = true;
+        stream.rate_meter.add(Instant::now(), stream.replay.sent);
+        let progress = ProgressFragment::new(&stream.replay, &stream.rate_meter, &stream.context);
         Some((progress.render().ok()?, stream))
     })
 }
@@ -256,21 +249,12 @@ fn progress_stream(stream: ProgressStream) -> impl Stream<Item = String> {
 impl ProgressStream {
     /// Waits for progress, at most [`MAX_UPDATE_INTERVAL`]. `None` ends the stream.
     async fn wait_for_change(&mut self) -> Option<()> {
-        let id = self.replay.as_ref()?.id.clone();
-        let (state, last_sent) = self.last_sent?;
-        if !state.is_open() {
+        if !self.replay.state.is_open() {
             return std::future::pending().await;
         }
         tokio::time::sleep(MIN_UPDATE_INTERVAL).await;
-        let change = self.state.dead_letters.wait_until(|view| {
-            let progress = view.replay_progress(&id)?;
-            Ok(progress.is_none_or(|progress| (progress.replay.state, progress.replay.sent) != (state, last_sent)))
-        });
         // If the view can't be read, the stream ends and the browser reconnects.
-        if let Ok(Err(_)) = tokio::time::timeout(MAX_UPDATE_INTERVAL, change).await {
-            return None;
-        }
-        self.replay = self.state.dead_letters.view.replay_progress(&id).ok()?.map(|progress| progress.replay);
+        self.replay = self.state.replays.wait_for_change(&self.replay, MAX_UPDATE_INTERVAL).await.ok()??;
         Some(())
     }
 }

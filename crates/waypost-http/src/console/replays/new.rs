@@ -7,24 +7,25 @@ use axum::extract::{Extension, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use waypost_core::access::Role;
 use waypost_core::duration::approximate;
+use waypost_core::reason::DeadLetterReason;
 use waypost_core::replay::{CANARY_LETTERS, ReplayConfig};
 use waypost_core::violation::Violation;
 use waypost_engine::dead_letters::DeadLetterError;
-use waypost_engine::replays::ReplaySpec;
+use waypost_engine::replays::{ReplayPreview, ReplaySpec};
 
-use super::super::super::ApiState;
-use super::super::super::problem::Problem;
-use super::super::super::replays::{ReplayPreviewResponse, create_audited};
-use super::super::super::route::Route;
-use super::super::dead_letters::list_with_nothing_ticked;
-use super::super::dead_letters::selection_form::SelectionForm;
-use super::super::form::{Form, FormQuery};
-use super::super::form_errors::Errors;
-use super::super::format::indented;
-use super::super::format::{Count, bar_percent};
-use super::super::labels;
-use super::super::layout::{Layout, PageError, RequestContext, page};
-use super::super::links;
+use crate::ApiState;
+use crate::audit::AuditDetail;
+use crate::console::dead_letters::list_with_nothing_ticked;
+use crate::console::dead_letters::selection_form::SelectionForm;
+use crate::console::form::{Form, FormQuery};
+use crate::console::form_errors::Errors;
+use crate::console::format::{Count, bar_percent, indented};
+use crate::console::labels;
+use crate::console::layout::{Layout, PageError, RequestContext, page};
+use crate::console::links;
+use crate::counts::by_count_with;
+use crate::problem::Problem;
+use crate::route::Route;
 
 /// Fields of the form that can have errors.
 const FIELDS: [&str; 2] = ["ratePerSecond", "stopOnFailureRatio"];
@@ -134,38 +135,33 @@ impl ReplayForm {
 }
 
 impl PreviewTable {
-    fn new(preview: ReplayPreviewResponse, rate_per_second: Option<f64>) -> Self {
-        let ReplayPreviewResponse { total, endpoints, unsendable, sample } = preview;
+    fn new(preview: ReplayPreview, rate_per_second: Option<f64>) -> Self {
+        let ReplayPreview { total, endpoints, unsendable, sample } = preview;
         let time = rate_per_second.and_then(|rate| {
             let seconds = Duration::try_from_secs_f64((total as f64 / rate).ceil()).ok()?;
             Some(approximate(seconds))
         });
-        let endpoint = |endpoint: crate::replays::EndpointCount| Endpoint {
-            percent: bar_percent(endpoint.count, total),
-            count: Count(endpoint.count),
-            name: endpoint.endpoint,
+        let endpoint =
+            |(name, count): (String, u64)| Endpoint { name, count: Count(count), percent: bar_percent(count, total) };
+        let unsendable_row = |(reason, count): (DeadLetterReason, u64)| Unsendable {
+            reason: reason.as_str(),
+            description: reason.description(),
+            count: Count(count),
         };
-        let sample = sample.into_iter().map(|sample| SampleView {
-            href: links::dead_letter(&sample.dead_letter_id),
-            id: sample.dead_letter_id.to_string(),
-            method: sample.request.method,
-            url: sample.request.url,
-            headers: sample.request.headers.into_iter().map(|(name, value)| (name, header_text(value))).collect(),
-            body: indented(&sample.request.body),
+        let sample = sample.into_iter().map(|(letter, request)| SampleView {
+            href: links::dead_letter(&letter),
+            id: letter.to_string(),
+            method: request.method,
+            url: request.url,
+            headers: request.headers.into_iter().map(|(name, value)| (name, header_text(value))).collect(),
+            body: indented(&request.body),
         });
         Self {
             letters: labels::letter_count(total),
-            replayable_count: endpoints.iter().map(|endpoint| endpoint.count).sum(),
+            replayable_count: endpoints.values().sum(),
             time,
-            endpoints: endpoints.into_iter().map(endpoint).collect(),
-            unsendable: unsendable
-                .into_iter()
-                .map(|count| Unsendable {
-                    reason: count.reason.as_str(),
-                    description: count.reason.description(),
-                    count: Count(count.count),
-                })
-                .collect(),
+            endpoints: by_count_with(endpoints, String::clone).into_iter().map(endpoint).collect(),
+            unsendable: by_count_with(unsendable, |reason| reason.as_str()).into_iter().map(unsendable_row).collect(),
             sample: sample.collect(),
         }
     }
@@ -205,14 +201,15 @@ async fn show_preview(
     selection: SelectionForm,
     replay_form: ReplayForm,
 ) -> Result<Response, PageError> {
-    let (selection, _) = selection.bounded(state).await?;
+    let (selection, _) = state.dead_letters.freeze(selection.0).await?;
+    let selection = SelectionForm(selection);
     let (spec, violations) = replay_form.to_spec(&selection);
     let mut errors = Errors::of_fields(violations, &FIELDS);
     // The preview does not depend on the two numbers, so it works even if they are invalid.
     let preview_spec = ReplaySpec { rate_per_second: None, stop_on_failure_ratio: None, ..spec.clone() };
     let rate = spec.rate_per_second.filter(|_| errors.is_empty());
     let preview = match state.replays.preview(&preview_spec, context.secrets()).await {
-        Ok(preview) => Some(PreviewTable::new(ReplayPreviewResponse::from(preview), rate)),
+        Ok(preview) => Some(PreviewTable::new(preview, rate)),
         Err(DeadLetterError::NotFound(reason) | DeadLetterError::Conflict(reason)) => {
             errors = Errors::general(reason);
             None
@@ -243,8 +240,9 @@ async fn create(State(state): State<ApiState>, context: RequestContext, form: Fo
     if !violations.is_empty() {
         return show_preview(&state, &context, selection, replay_form).await;
     }
-    match create_audited(&state, spec, context.name()).await {
-        Ok((replay, audit_detail)) => {
+    match state.replays.create(&spec, context.name()).await {
+        Ok(replay) => {
+            let audit_detail = AuditDetail::created_replay(&replay, &spec.selection);
             Ok((Extension(audit_detail), Redirect::to(&links::replay(&replay.id))).into_response())
         }
         // The letters were deleted or are being replayed. The preview shows it.
