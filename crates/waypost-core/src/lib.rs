@@ -14,6 +14,7 @@ pub mod endpoint;
 pub mod event;
 pub mod explain;
 pub mod flow;
+pub mod gcra;
 pub mod ids;
 pub mod normal_form;
 pub mod outcome;
