@@ -27,6 +27,7 @@ pub mod retry;
 pub mod secret_encryption;
 pub mod signing;
 pub mod stream_position;
+pub mod suggestion;
 pub mod test_event;
 pub mod time_spec;
 pub mod timestamp;
