@@ -21,7 +21,6 @@ use super::form::{Form, FormQuery};
 use super::layout::{self, Layout, RequestContext};
 use crate::ApiState;
 use crate::auth::Access;
-use crate::origin_check;
 use crate::principal::Principal;
 
 const SESSION_COOKIE: &str = "waypost-session";
