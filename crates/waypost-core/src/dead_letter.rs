@@ -1,11 +1,13 @@
 //! Dead letters: deliveries and messages that ended without success, with everything needed to inspect and replay them.
 //!
-//! [`filter`] and [`selection`] select dead letters. [`record`] has the later changes of their state.
+//! [`filter`] and [`selection`] select dead letters. [`record`] has the later changes of their state, and [`transitions`]
+//! decides which changes a state allows.
 
 pub mod filter;
 pub mod record;
 pub mod removed;
 pub mod selection;
+pub mod transitions;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

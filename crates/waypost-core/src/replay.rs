@@ -6,7 +6,10 @@
 //! ```
 //!
 //! Each letter is sent once. If that fails, the result is a new dead letter. A replay does not retry.
+//!
+//! [`claims`] decides which letters a replay claims and releases, and [`target`] where a letter is sent.
 
+pub mod claims;
 pub mod target;
 
 use chrono::{DateTime, Utc};
@@ -80,6 +83,17 @@ pub struct Replay {
     #[serde(with = "timestamp::optional", default)]
     #[schemars(with = "Option<DateTime<Utc>>")]
     pub ended_at: Option<DateTime<Utc>>,
+}
+
+impl Replay {
+    /// Masks the phone number of the filter if `is_erased` holds for it.
+    pub fn mask_person(&mut self, is_erased: impl Fn(&str) -> bool) {
+        if let Some(filter) = &mut self.filter
+            && filter.phone_number.as_deref().is_some_and(is_erased)
+        {
+            *filter = filter.masked();
+        }
+    }
 }
 
 /// A running or paused replay can be controlled. All other states are final.
@@ -225,11 +239,6 @@ impl ReplayProgress {
         (self.replay.state == ReplayState::Running && self.claims == ClaimState::Complete).then(|| self.batch_size())
     }
 
-    /// Whether the replay has ended and still claims letters.
-    pub fn has_letters_to_release(&self) -> bool {
-        !self.replay.state.is_open() && self.left > 0
-    }
-
     /// A batch takes at most about a second, so that the progress of a slow replay is visible. The canary letters are a
     /// batch of their own.
     fn batch_size(&self) -> u32 {
@@ -256,14 +265,7 @@ impl ReplayProgress {
         self.end_if_all_sent(self.replay.created_at);
     }
 
-    /// Records the result of a claimed letter.
-    pub fn record_sent(&mut self, outcome: ReplayOutcome) {
-        self.left = self.left.saturating_sub(1);
-        self.record_unclaimed(outcome);
-    }
-
-    /// Records the result of a letter that the replay does not claim. The number of unsent letters does not change.
-    pub fn record_unclaimed(&mut self, outcome: ReplayOutcome) {
+    fn count_result(&mut self, outcome: ReplayOutcome) {
         let replay = &mut self.replay;
         replay.sent += 1;
         match outcome {

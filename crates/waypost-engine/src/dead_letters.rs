@@ -218,7 +218,7 @@ impl DeadLetters {
         let view = self.ready_view().await?;
         match selection {
             Selection::Ids(ids) => {
-                self.check(ids, |state| state == LetterState::Pending).await?;
+                self.check(ids, LetterState::can_be_discarded).await?;
                 Ok(tokio::task::block_in_place(|| view.count_ids(ids))?)
             }
             Selection::Filter(filter) => {
@@ -241,7 +241,7 @@ impl DeadLetters {
         let mut letters = 0;
         let mut ids = match &selection {
             Selection::Ids(ids) => {
-                self.check(ids, |state| state == LetterState::Pending).await?;
+                self.check(ids, LetterState::can_be_discarded).await?;
                 ids.clone()
             }
             Selection::Filter(filter) => self.find_pending(filter, end).await?,
@@ -388,7 +388,7 @@ impl DeadLetters {
 /// The filter limited to pending letters, the only ones that can be discarded.
 fn pending_only(filter: &LetterFilter) -> Result<LetterFilter, DeadLetterError> {
     let filter = filter.or_pending();
-    if filter.state == Some(LetterState::Pending) {
+    if filter.state.is_some_and(LetterState::can_be_discarded) {
         return Ok(filter);
     }
     Err(DeadLetterError::Invalid(vec![Violation::new("$.filter.state", "only pending letters can be discarded")]))

@@ -242,7 +242,7 @@ impl Replays {
         let view = self.dead_letters.ready_view().await?;
         match &spec.selection {
             Selection::Ids(ids) => {
-                self.dead_letters.check(ids, |state| state != LetterState::Replaying).await?;
+                self.dead_letters.check(ids, LetterState::can_be_claimed).await?;
                 match spec.config {
                     ReplayConfig::Current => Ok(()),
                     ReplayConfig::Original => tokio::task::block_in_place(|| check_originals(view, ids)),

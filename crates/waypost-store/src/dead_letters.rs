@@ -30,7 +30,8 @@ use waypost_core::dead_letter::record::{DeadLetterRecord, LetterHistory};
 use waypost_core::dead_letter::removed::RemovedMessage;
 use waypost_core::dead_letter::{DeadLetter, LetterState};
 use waypost_core::ids::{DeadLetterId, ReplayId};
-use waypost_core::replay::{ClaimState, Replay, ReplayProgress, ReplayState};
+use waypost_core::replay::claims::ClaimStep;
+use waypost_core::replay::{Replay, ReplayProgress, ReplayState};
 use waypost_core::stream_position::StreamPosition;
 use waypost_core::timestamp;
 
@@ -171,8 +172,7 @@ impl LetterView {
         Ok(view)
     }
 
-    /// Sets how long letters are kept. A replay does not claim older letters: nodes delete them at different times, and
-    /// a claim must be the same on every node.
+    /// Sets how long letters are kept. A replay does not claim older letters (see [`Replay::oldest_claimable_ms`]).
     #[must_use]
     pub fn with_retention(self, retention: Duration) -> Self {
         Self { retention, ..self }
@@ -205,16 +205,20 @@ impl LetterView {
                 && let Some(replay) = record.replay()
                 && let Some(progress) = transaction.replay_progress(replay)?
             {
-                if progress.claims == ClaimState::Incomplete {
-                    let replay = progress.replay.clone();
-                    transaction.commit(previous)?;
-                    self.claim_all(&replay)?;
-                    transaction = ViewTransaction::new(self);
-                    outcome = transaction.finish_claiming(&replay.id)?;
-                } else if progress.has_letters_to_release() {
-                    transaction.commit(previous)?;
-                    self.release_all(replay)?;
-                    transaction = ViewTransaction::new(self);
+                match progress.next_claim_step() {
+                    Some(ClaimStep::Claim) => {
+                        let replay = progress.replay.clone();
+                        transaction.commit(previous)?;
+                        self.claim_all(&replay)?;
+                        transaction = ViewTransaction::new(self);
+                        outcome = transaction.finish_claiming(&replay.id)?;
+                    }
+                    Some(ClaimStep::Release) => {
+                        transaction.commit(previous)?;
+                        self.release_all(replay)?;
+                        transaction = ViewTransaction::new(self);
+                    }
+                    None => {}
                 }
             }
             previous = Some(&entry.position);
@@ -226,11 +230,10 @@ impl LetterView {
 
     /// Claims all letters that the replay selects.
     fn claim_all(&self, replay: &Replay) -> Result<(), StoreError> {
-        let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
-        let oldest = replay.created_at.timestamp_millis().saturating_sub(retention);
+        let oldest_ms = replay.oldest_claimable_ms(self.retention);
         let claim = |letters: &mut dyn Iterator<Item = u64>| {
             let mut transaction = ViewTransaction::new(self);
-            transaction.claim(&replay.id, letters, oldest)?;
+            transaction.claim(&replay.id, letters, oldest_ms)?;
             transaction.commit(None)
         };
         for ids in replay.ids.iter().flat_map(|ids| ids.chunks(LETTERS_PER_CLAIM)) {
@@ -334,7 +337,7 @@ impl LetterView {
     /// # Errors
     /// [`StoreError`].
     pub fn is_erased(&self, id: &DeadLetterId) -> Result<bool, StoreError> {
-        self.offset_of(id).map_or(Ok(false), |offset| Ok(self.history(offset)?.erased.is_some()))
+        self.offset_of(id).map_or(Ok(false), |offset| Ok(self.history(offset)?.is_erased()))
     }
 
     /// Applies `read` to the row of the letter with this id. `None` if the letter does not exist.

@@ -156,12 +156,14 @@ impl LetterHistory {
     }
 
     /// Records the outcome of a replay. Keeps the new letter if [`Self::record_new_letter`] has recorded it before.
-    pub fn record_outcome(&mut self, replay: &ReplayId, at: DateTime<Utc>, outcome: ReplayOutcome) {
+    /// Returns the new state of the letter.
+    pub fn record_outcome(&mut self, replay: &ReplayId, at: DateTime<Utc>, outcome: ReplayOutcome) -> LetterState {
         let entry = self.attempt(replay, at, outcome);
         (entry.at, entry.outcome) = (at, outcome);
         if !self.is_recorded(replay) {
             self.recorded.push(replay.clone());
         }
+        LetterState::Replayed
     }
 
     /// Tells if the outcome of this replay is recorded.
@@ -169,9 +171,16 @@ impl LetterHistory {
         self.recorded.contains(replay)
     }
 
-    /// Records that a replay failed and created a new letter.
-    pub fn record_new_letter(&mut self, replay: &ReplayId, at: DateTime<Utc>, letter: DeadLetterId) {
+    /// Records that a replay failed and created a new letter. Returns the erasure that the new letter inherits: this
+    /// letter may have been erased while it was in flight.
+    pub fn record_new_letter(
+        &mut self,
+        replay: &ReplayId,
+        at: DateTime<Utc>,
+        letter: DeadLetterId,
+    ) -> Option<&OperatorAction> {
         self.attempt(replay, at, ReplayOutcome::Dead).dead_letter_id = Some(letter);
+        self.erased.as_ref()
     }
 
     fn attempt(&mut self, replay: &ReplayId, at: DateTime<Utc>, outcome: ReplayOutcome) -> &mut ReplayAttempt {

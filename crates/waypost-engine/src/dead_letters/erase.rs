@@ -4,7 +4,6 @@
 use std::time::Instant;
 
 use chrono::Utc;
-use waypost_core::dead_letter::LetterState;
 use waypost_core::dead_letter::record::{DeadLetterRecord, Erase, OperatorAction};
 use waypost_core::ids::DeadLetterId;
 use waypost_store::dead_letters::RecordOutcome;
@@ -55,8 +54,7 @@ impl DeadLetters {
             outcome.examined += page.letters.len() as u64;
             let matching =
                 page.letters.iter().map(|stored| &stored.letter).filter(|letter| letter.is_about(phone_number));
-            let (replaying, matching): (Vec<_>, Vec<_>) =
-                matching.partition(|letter| letter.state == LetterState::Replaying);
+            let (matching, replaying): (Vec<_>, Vec<_>) = matching.partition(|letter| letter.state.can_be_erased());
             outcome.replaying += replaying.len() as u64;
             let ids: Vec<DeadLetterId> = matching.into_iter().map(|letter| letter.id.clone()).collect();
             match mode {

@@ -1,6 +1,6 @@
 //! Reads letters. Letters are in sled until their block is complete, then in the archive.
 
-use waypost_core::dead_letter::{DeadLetter, LetterState};
+use waypost_core::dead_letter::DeadLetter;
 use waypost_core::ids::{DeadLetterId, ReplayId};
 
 use super::archive::SegmentReader;
@@ -37,10 +37,7 @@ impl<'a> LetterReader<'a> {
         let decode = |json: &[u8]| {
             let mut letter: DeadLetter = serde_json::from_slice(json)?;
             letter.state = row.state;
-            // An erased letter is discarded. It is never pending or claimed again.
-            if matches!(row.state, LetterState::Discarded | LetterState::Replayed)
-                && self.view.history(offset)?.erased.is_some()
-            {
+            if row.state.may_have_been_erased() && self.view.history(offset)?.is_erased() {
                 letter = letter.erased();
             }
             Ok(StoredLetter { offset, bytes: json.len(), letter })

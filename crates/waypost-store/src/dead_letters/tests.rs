@@ -15,7 +15,7 @@ use waypost_core::event;
 use waypost_core::ids::{DeliveryId, EventId, WebhookId};
 use waypost_core::reason::DeadLetterReason;
 use waypost_core::replay::ReplayOutcome;
-use waypost_core::replay::{Replay, ReplayCommand, ReplayConfig};
+use waypost_core::replay::{ClaimState, Replay, ReplayCommand, ReplayConfig};
 
 use super::search::LetterPage;
 use super::*;
