@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::super::campaign::{Webhook, WebhookPlace};
-use super::super::event::Keyword;
-use super::super::violation::Violation;
 use super::json_cursor::{DocumentViolations, FirstPaths, JsonNode};
 use super::{UrlPolicy, duplicate_keys, parse, webhook};
+use crate::campaign::{Webhook, WebhookPlace};
+use crate::event::Keyword;
+use crate::violation::Violation;
 
 /// Fields that tell the place of a webhook. The API returns them, so clients may send them back.
 const PLACE_FIELDS: [&str; 3] = ["campaignId", "label", "keyword"];
@@ -71,10 +71,10 @@ pub fn read_value(bytes: &[u8], what: &str) -> Result<Value, Vec<Violation>> {
 mod tests {
     use serde_json::json;
 
-    use super::super::HttpUrls;
     use super::*;
     use crate::campaign::MASK;
     use crate::document::tests::example;
+    use crate::egress::HttpUrls;
 
     /// Reads a new version of the webhook of keyword 4. An error has the paths of the violations.
     fn read(document: &Value) -> Result<Webhook, Vec<String>> {

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use super::gcra::{self, Gcra};
-use super::{AskRound, Source};
 
 /// New deliveries that wait in memory use a part of the window of events, so they wait only briefly.
 const MAX_QUEUE_DELAY_OF_EVENT: Duration = Duration::from_millis(400);
@@ -23,6 +22,26 @@ pub struct Limits {
     /// Requests in flight.
     pub concurrency: u32,
     pub per_second: Option<f64>,
+}
+
+/// How often a delivery has requested admission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskRound {
+    /// A new delivery, which does not overtake the waiting deliveries.
+    First,
+    /// The delivery has waited and may wait longer.
+    Again,
+    /// The delivery has waited for as long as it may.
+    Last,
+}
+
+/// The queue that a delivery comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The queue of events.
+    Event,
+    /// The delay queues.
+    Retry,
 }
 
 impl Source {
