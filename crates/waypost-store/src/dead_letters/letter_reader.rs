@@ -5,9 +5,10 @@ use waypost_core::ids::{DeadLetterId, ReplayId};
 
 use super::archive::SegmentReader;
 use super::index_block::IndexRow;
+use super::keys::{block_of_claim_key, claims_prefix, from_key, to_key};
 use super::location::{SegmentLocation, block_of, slot_of};
 use super::segment_codec::Pack;
-use super::{LetterView, MAX_READ_BYTES, block_of_claim_key, claims_prefix, from_key, to_key};
+use super::{LetterView, MAX_READ_BYTES};
 use crate::StoreError;
 
 #[derive(Debug, Clone)]

@@ -17,14 +17,15 @@ use waypost_core::replay::claims::{ClaimCandidate, LetterClaim};
 use waypost_core::replay::{Replay, ReplayProgress};
 use waypost_core::stream_position::StreamPosition;
 
+use super::LetterView;
 use super::archive::SegmentReader;
 use super::block_store::encode_block;
-use super::location::SegmentLocation;
+use super::index_block::{Block, IndexRow, Zone, fingerprint};
+use super::keys::{POSITION_KEY, bit, claim_key, claimed_offsets, from_key, to_key};
+use super::location::{SegmentLocation, block_of, first_offset_of};
+use super::progress_head::ProgressHead;
 use super::segment_codec::LARGE_LETTER_BYTES;
-use super::{
-    Block, IndexRow, LetterView, POSITION_KEY, Payload, ProgressHead, RecordOutcome, StreamEntry, Zone, bit, block_of,
-    claim_key, claimed_offsets, fingerprint, first_offset_of, from_key, to_key,
-};
+use super::stream_entry::{Payload, RecordOutcome, StreamEntry};
 use crate::StoreError;
 
 /// The new values of the entries that a batch of records changes. `None` deletes an entry.
