@@ -34,7 +34,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl DeadLetters {
     /// Writes letters for removed messages, until the store fails.
-    pub(super) async fn rewrite_removed(&self) -> Result<Infallible, FollowError> {
+    pub(crate) async fn rewrite_removed(&self) -> Result<Infallible, FollowError> {
         let mut changes = self.changes.subscribe();
         loop {
             changes.mark_unchanged();

@@ -13,7 +13,7 @@ use waypost_broker::connection::{self, ConnectionConfig, reconnect_delays};
 use waypost_broker::stream_writer::ReadBack;
 use waypost_broker::topology::Topology;
 
-use super::{DeadLetters, LetterViewState};
+use crate::dead_letters::DeadLetters;
 use crate::replays::runner::Runner;
 use crate::view_sync::{FollowError, Follower, SyncState, watch};
 
@@ -36,7 +36,7 @@ impl DeadLetterSupervisor {
     /// [`FollowError::Store`]: a failed store does not recover until it is opened again.
     pub async fn run(self, stop: CancellationToken, settled: CancellationToken) -> Result<(), FollowError> {
         let result = self.follow(&stop, &settled).await;
-        self.dead_letters.appender.set_read_back(ReadBack::Off);
+        self.dead_letters.set_read_back(ReadBack::Off);
         result
     }
 
@@ -50,7 +50,7 @@ impl DeadLetterSupervisor {
             };
             self.follower.record_error(&error);
             if self.follower.stall().is_some() {
-                self.dead_letters.appender.set_read_back(ReadBack::Off);
+                self.dead_letters.set_read_back(ReadBack::Off);
             }
             let delay = delays.next_backoff().unwrap_or(delays.max_interval);
             tracing::warn!(%error, ?delay, "dead-letter stream connection lost, reconnecting");
@@ -78,20 +78,19 @@ impl DeadLetterSupervisor {
             prepared = prepare => prepared?,
             () = settled.cancelled() => return Ok(()),
         };
-        if *self.dead_letters.view_state.borrow() == LetterViewState::Ready && self.follower.stall().is_none() {
-            self.dead_letters.appender.set_read_back(ReadBack::On);
+        if self.dead_letters.is_ready() && self.follower.stall().is_none() {
+            self.dead_letters.set_read_back(ReadBack::On);
         }
         let mut follow = pin!(self.dead_letters.follow(log));
-        let mut sync_state = self.dead_letters.sync_state.subscribe();
         let log = self.topology.names.dead_letters();
         let mut watch = pin!(watch(&self.follower, &connection, &log, || self.dead_letters.view.position()));
         tokio::select! {
             result = &mut follow => match result? {},
             result = &mut watch => match result? {},
-            _ = sync_state.wait_for(|sync_state| *sync_state == SyncState::Current) => {}
+            () = self.dead_letters.wait_until_current() => {}
             () = settled.cancelled() => return Ok(()),
         }
-        self.dead_letters.appender.set_read_back(ReadBack::On);
+        self.dead_letters.set_read_back(ReadBack::On);
         delays.reset();
         let replays = async {
             self.run_replays(&connection, stop).await?;
