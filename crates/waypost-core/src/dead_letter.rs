@@ -1,13 +1,15 @@
 //! Dead letters: deliveries and messages that ended without success, with everything needed to inspect and replay them.
 //!
-//! [`filter`] and [`selection`] select dead letters. [`record`] has the later changes of their state, and [`transitions`]
-//! decides which changes a state allows.
+//! [`filter`] and [`selection`] select dead letters. [`history`] has what happened to a letter later, and [`transitions`]
+//! decides which changes a state allows. The records of these changes are in [`crate::dead_letter_record`].
 
 pub mod filter;
-pub mod record;
+pub mod history;
 pub mod removed;
 pub mod selection;
 pub mod transitions;
+
+pub use history as record;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod campaign;
 pub mod dead_letter;
+pub mod dead_letter_record;
 pub mod document;
 pub mod duration;
 pub mod egress;

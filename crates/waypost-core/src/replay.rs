@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::dead_letter::filter::LetterFilter;
+pub use super::dead_letter::history::ReplayOutcome;
 use super::ids::DeadLetterId;
 pub use super::ids::{ReplayId, ReplayRef};
 use super::timestamp;
@@ -167,32 +168,6 @@ impl ReplayCommand {
             (Self::Resume, ReplayState::Paused) => Some(ReplayState::Running),
             (Self::Cancel, ReplayState::Running | ReplayState::Paused) => Some(ReplayState::Cancelled),
             _ => None,
-        }
-    }
-}
-
-/// The result of sending a letter again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ReplayOutcome {
-    /// The receiver accepted the letter.
-    Delivered,
-    /// The letter failed again.
-    Dead,
-    /// An unreadable event was put back unchanged into the queue of events.
-    Requeued,
-}
-
-impl ReplayOutcome {
-    /// For metrics that must exist before their first count.
-    pub const ALL: [Self; 3] = [Self::Delivered, Self::Dead, Self::Requeued];
-
-    /// The metric label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Dead => "dead",
-            Self::Requeued => "requeued",
         }
     }
 }

@@ -22,9 +22,10 @@ use waypost_broker::stream_reader::{EndDetection, StreamContinuity, StreamReader
 use waypost_broker::stream_writer::{AppendError, ReadBack, StreamWriter};
 use waypost_core::dead_letter::LetterState;
 use waypost_core::dead_letter::filter::LetterFilter;
-use waypost_core::dead_letter::record::{DeadLetterRecord, Discard, OperatorAction};
+use waypost_core::dead_letter::history::OperatorAction;
 use waypost_core::dead_letter::removed::{Removal, RemovedMessage};
 use waypost_core::dead_letter::selection::Selection;
+use waypost_core::dead_letter_record::{DeadLetterRecord, Discard};
 use waypost_core::ids::DeadLetterId;
 use waypost_core::reason::DeadLetterReason;
 use waypost_core::violation::Violation;

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use sled::{Db, Tree};
 use waypost_core::dead_letter::LetterState;
-use waypost_core::dead_letter::record::LetterHistory;
+use waypost_core::dead_letter::history::LetterHistory;
 use waypost_core::ids::{DeadLetterId, ReplayId};
 use waypost_core::replay::{ReplayProgress, ReplayState};
 use waypost_core::stream_position::StreamPosition;

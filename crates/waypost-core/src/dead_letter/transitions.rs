@@ -3,7 +3,7 @@
 //! A replay changes the state too: [`crate::replay::claims`] decides about its claims and results.
 
 use super::LetterState;
-use super::record::{LetterHistory, OperatorAction};
+use super::history::{LetterHistory, OperatorAction};
 
 impl LetterState {
     pub fn can_be_discarded(self) -> bool {
@@ -53,8 +53,8 @@ mod tests {
     use chrono::{DateTime, TimeDelta, Utc};
 
     use super::*;
+    use crate::dead_letter::history::ReplayOutcome;
     use crate::ids::{DeadLetterId, ReplayId};
-    use crate::replay::ReplayOutcome;
 
     fn second(seconds: i64) -> DateTime<Utc> {
         DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)

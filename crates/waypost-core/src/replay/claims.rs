@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{ClaimState, Replay, ReplayId, ReplayOutcome, ReplayProgress};
 use crate::dead_letter::LetterState;
-use crate::dead_letter::record::LetterHistory;
+use crate::dead_letter::history::LetterHistory;
 
 /// What the view does with the letters of a replay before it applies the next record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

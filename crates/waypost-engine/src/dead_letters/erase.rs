@@ -4,7 +4,8 @@
 use std::time::Instant;
 
 use chrono::Utc;
-use waypost_core::dead_letter::record::{DeadLetterRecord, Erase, OperatorAction};
+use waypost_core::dead_letter::history::OperatorAction;
+use waypost_core::dead_letter_record::{DeadLetterRecord, Erase};
 use waypost_core::ids::DeadLetterId;
 use waypost_store::dead_letters::RecordOutcome;
 

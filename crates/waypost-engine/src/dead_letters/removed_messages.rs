@@ -12,8 +12,8 @@ use futures_util::StreamExt as _;
 use waypost_broker::publisher::PublishError;
 use waypost_broker::stream_writer::AppendError;
 use waypost_core::dead_letter::DeadLetter;
-use waypost_core::dead_letter::record::{DeadLetterRecord, RemovedMessageDone};
 use waypost_core::dead_letter::removed::RemovedMessage;
+use waypost_core::dead_letter_record::{DeadLetterRecord, RemovedMessageDone};
 use waypost_store::dead_letters::RecordOutcome;
 
 use super::{DeadLetterError, DeadLetters};

@@ -1,8 +1,8 @@
 //! A record of the dead-letter stream, and its effect on the view.
 
 use waypost_core::dead_letter::DeadLetter;
-use waypost_core::dead_letter::record::DeadLetterRecord;
 use waypost_core::dead_letter::removed::RemovedMessage;
+use waypost_core::dead_letter_record::DeadLetterRecord;
 use waypost_core::replay::{ReplayProgress, ReplayState};
 use waypost_core::stream_position::StreamPosition;
 

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, btree_map};
 
 use sled::Batch;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _};
-use waypost_core::dead_letter::record::{
-    DeadLetterRecord, Discard, Erase, LetterHistory, OperatorAction, RemovedMessageDone, ReplayBatch, ReplayControl,
-};
+use waypost_core::dead_letter::history::{LetterHistory, OperatorAction};
 use waypost_core::dead_letter::removed::RemovedMessage;
 use waypost_core::dead_letter::{DeadLetter, LetterState};
+use waypost_core::dead_letter_record::{
+    DeadLetterRecord, Discard, Erase, RemovedMessageDone, ReplayBatch, ReplayControl,
+};
 use waypost_core::ids::{DeadLetterId, ReplayId};
 use waypost_core::replay::claims::{ClaimCandidate, LetterClaim};
 use waypost_core::replay::{Replay, ReplayProgress};
