@@ -13,10 +13,12 @@ mod dead_letters;
 mod demo;
 mod doctor;
 mod endpoints;
+mod error;
 mod event;
 mod explain;
 mod graph;
 mod json_stream;
+mod letter_filter;
 mod man;
 mod openapi;
 mod paginate;
@@ -26,13 +28,15 @@ mod ready;
 mod replays;
 mod sanitize;
 mod serve;
+mod settings;
 mod stdio;
 mod verify;
 
-use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use error::CliError;
 
 /// Durable webhook delivery: brings step events from RabbitMQ to customers' webhooks, and loses none
 #[derive(Parser)]
@@ -84,62 +88,6 @@ enum Command {
     Man(man::Man),
 }
 
-#[derive(Args)]
-struct Settings {
-    /// The settings file [default: ./waypost.toml if it exists]
-    #[arg(long, value_name = "FILE")]
-    config: Option<std::path::PathBuf>,
-    /// Override a setting, e.g. `--set http.listen=127.0.0.1:9090`; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_key_value)]
-    overrides: Vec<(String, String)>,
-}
-
-impl Settings {
-    /// Loads the settings and remembers the file they came from. Later loads fail if that file is missing, so that a
-    /// worker does not fall back to defaults because somebody moved the file.
-    fn load_and_pin_file(&mut self) -> Result<crate::config::Config, CliError> {
-        let config = self.load()?;
-        let default = Path::new(crate::config::DEFAULT_FILE);
-        self.config = self.config.take().or_else(|| default.exists().then(|| default.to_owned()));
-        Ok(config)
-    }
-
-    fn load(&self) -> Result<crate::config::Config, CliError> {
-        let overrides: Vec<(&str, String)> =
-            self.overrides.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
-        crate::config::Config::load(self.config.as_deref(), &overrides)
-            .map_err(|error| CliError::Failed(error.to_string()))
-    }
-}
-
-fn parse_key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
-    Ok((key.trim().to_owned(), value.to_owned()))
-}
-
-/// Why a command failed. The text is printed on standard error.
-#[derive(Debug)]
-enum CliError {
-    /// Exit code 1.
-    Failed(String),
-    /// Exit code 2.
-    Usage(String),
-}
-
-impl CliError {
-    fn new(error: impl std::fmt::Display) -> Self {
-        Self::Failed(error.to_string())
-    }
-
-    /// Appends a line.
-    fn with_line(self, line: &str) -> Self {
-        match self {
-            Self::Failed(text) => Self::Failed(format!("{text}\n{line}")),
-            Self::Usage(text) => Self::Usage(format!("{text}\n{line}")),
-        }
-    }
-}
-
 pub fn main() -> ExitCode {
     // One cryptography provider for all of TLS. A second call fails, because the first provider stays.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -174,9 +122,9 @@ async fn run(command: Command) -> Result<(), CliError> {
             contract.run();
             Ok(())
         }
-        Command::Man(man) => man.run(),
+        Command::Man(man) => man.run(Cli::command()),
         Command::Completions(completions) => {
-            completions.run();
+            completions.run(Cli::command());
             Ok(())
         }
         Command::DeadLetters(dead_letters) => dead_letters.run().await,

@@ -1,12 +1,13 @@
 //! The settings, loaded by [`Config::load`]: defaults, `waypost.toml`, `WAYPOST_…` variables and flags, in ascending
 //! order of precedence.
 //!
-//! `raw` has the file's structure and the defaults, `registry` the list of settings. `sources` reads the file and
-//! merges the sources, `environment` reads variables and flags, and `validate` and `values` convert the raw values to
+//! `raw` has the file's structure and the defaults, `registry` the list of settings. `load` reads and checks all of
+//! them: `sources` reads the file and merges the sources, `environment` reads variables and flags, and `validate` and `values` convert the raw values to
 //! the types of this module. All errors are reported at once, each with its origin (`violation`). `setting` has the
 //! effective values for display, with masked secrets.
 
 mod environment;
+mod load;
 mod raw;
 mod registry;
 mod setting;
@@ -17,17 +18,15 @@ mod validate;
 mod values;
 mod violation;
 
-use std::ffi::OsString;
 use std::fmt;
-use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use url::Url;
 
-use self::registry::SettingRegistry;
+pub use self::load::DEFAULT_FILE;
 pub use self::setting::Setting;
 pub use self::violation::{ConfigError, ConfigViolation};
 use waypost_broker::tls::Identity;
@@ -39,9 +38,6 @@ use waypost_core::retry::RetryPolicy;
 use waypost_core::secret_encryption::Keyring;
 
 use self::setting::mask_password;
-
-/// The settings file, in the working directory, if no other file is given.
-pub const DEFAULT_FILE: &str = "waypost.toml";
 
 /// All settings, validated.
 #[derive(Debug, Clone)]
@@ -61,47 +57,6 @@ pub struct Config {
     pub keyring: Keyring,
     /// Every setting for display, with its origin. Secrets are masked.
     pub settings: Vec<Setting>,
-}
-
-impl Config {
-    /// Loads the settings from `file` (or `./waypost.toml` if it exists), from the environment, and from `overrides`,
-    /// which are pairs of setting key and value.
-    ///
-    /// # Errors
-    /// All errors at once.
-    pub fn load(file: Option<&Path>, overrides: &[(&str, String)]) -> Result<Self, ConfigError> {
-        // Text that is not UTF-8 is detected later by its replacement characters.
-        let to_text = |value: OsString| value.to_string_lossy().into_owned();
-        let environment = std::env::vars_os().map(|(name, value)| (to_text(name), to_text(value)));
-        Self::load_from(Path::new("."), file, environment, overrides)
-    }
-
-    fn load_from(
-        folder: &Path,
-        file: Option<&Path>,
-        environment: impl IntoIterator<Item = (String, String)>,
-        overrides: &[(&str, String)],
-    ) -> Result<Self, ConfigError> {
-        let registry = SettingRegistry::new();
-        let mut violations = Vec::new();
-        let environment: Vec<(String, String)> = environment.into_iter().collect();
-        let keyring = environment::keyring(&environment, &mut violations);
-        let mut provided = Vec::new();
-        let default_file = folder.join(DEFAULT_FILE);
-        if let Some(file) = file.or_else(|| exists(&default_file).then_some(default_file.as_path())) {
-            provided.extend(sources::read_file(file, &registry, &mut violations));
-        }
-        provided.extend(environment::read(environment, &registry, &mut violations));
-        provided.extend(environment::overrides(overrides, &registry, &mut violations));
-        let merged = sources::merge(&registry, provided, &mut violations);
-        let settings = setting::settings(&registry, &merged);
-        validate::config(&merged, keyring, settings, violations)
-    }
-}
-
-/// Whether the file exists. An unreadable file counts: it must be reported, not ignored.
-fn exists(path: &Path) -> bool {
-    !path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 /// `broker.*`

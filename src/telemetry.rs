@@ -12,17 +12,13 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 
+pub use self::export::TelemetryError;
 use crate::config::{LogConfig, LogFormat, LogLevel, TelemetryConfig};
 
 /// Filter directives that neither the settings nor `RUST_LOG` can change. The audit is always logged. lapin is silent:
 /// it logs the bodies of messages, and Waypost reports its errors. Spans stay out of the log (`waypost=info` matches
 /// their target).
 const FIXED_DIRECTIVES: [&str; 3] = ["waypost::audit=info", "lapin=off", "waypost_spans=off"];
-
-/// The exporter of spans could not be built.
-#[derive(Debug, thiserror::Error)]
-#[error("telemetry.otlpEndpoint: {0}")]
-pub struct TelemetryError(String);
 
 pub struct Telemetry {
     filter: reload::Handle<EnvFilter, Registry>,

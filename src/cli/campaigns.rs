@@ -11,11 +11,12 @@ use serde_json::Value;
 use super::client::{Api, RequestParts, Server};
 use super::configuration::{AcceptEmpty, Restore, warn_if_incomplete};
 use super::confirm::{ConfirmOutcome, Confirmation};
+use super::error::CliError;
 use super::graph::GraphArgs;
 use super::json_stream;
 use super::paginate::Pages;
+use super::sanitize;
 use super::stdio::out;
-use super::{CliError, sanitize};
 
 #[derive(Subcommand)]
 pub(super) enum CampaignsCommand {

@@ -7,8 +7,9 @@ use comfy_table::{Table, presets};
 use serde_json::json;
 use waypost_core::document::{self, UrlPolicy};
 
+use super::error::CliError;
+use super::settings::Settings;
 use super::stdio::out;
-use super::{CliError, Settings};
 use crate::config::Config;
 
 #[derive(Args)]

@@ -10,7 +10,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use waypost_broker::tls;
 
-use super::CliError;
+use super::error::CliError;
+
+/// The path segment of the dead letters.
+pub(super) const DEAD_LETTERS: &str = "dead-letters";
+
+/// The path segment of the replays.
+pub(super) const REPLAYS: &str = "replays";
 
 /// Longer than the server needs: it waits up to 30 s for its own view and the broker.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);

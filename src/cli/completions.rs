@@ -1,9 +1,8 @@
 //! `waypost completions`: prints the completion script for a shell.
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::Cli;
 use super::stdio::out;
 
 #[derive(Args)]
@@ -13,10 +12,10 @@ pub(super) struct Completions {
 }
 
 impl Completions {
-    pub(super) fn run(self) {
+    pub(super) fn run(self, mut command: Command) {
         // Generated to memory first, because writing to a closed standard output would panic.
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "waypost", &mut script);
+        clap_complete::generate(self.shell, &mut command, "waypost", &mut script);
         out!("{}", String::from_utf8_lossy(&script).trim_end());
     }
 }

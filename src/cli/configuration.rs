@@ -3,9 +3,9 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::CliError;
 use super::client::{Api, Server};
 use super::confirm::{ConfirmOutcome, Confirmation};
+use super::error::CliError;
 use super::sanitize;
 use super::stdio::{note, out};
 

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::Args;
 
-use super::CliError;
+use super::error::CliError;
 use super::stdio::note;
 
 /// The flags of a destructive command.

@@ -3,7 +3,6 @@
 mod discard;
 pub(super) mod erase;
 mod export;
-pub(super) mod filter;
 mod list;
 mod preview;
 mod replay;
@@ -14,10 +13,7 @@ mod summary;
 
 use clap::Subcommand;
 
-use super::CliError;
-
-/// The path segment of the API.
-const LIST: &str = "dead-letters";
+use super::error::CliError;
 
 #[derive(Subcommand)]
 pub(super) enum DeadLettersCommand {

@@ -5,6 +5,7 @@ mod account;
 mod receivers;
 mod report;
 mod script;
+mod system;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,20 +16,21 @@ use tokio_util::sync::CancellationToken;
 use waypost_broker::connection::ConnectionConfig;
 use waypost_broker::names::Names;
 use waypost_broker::publisher::{Destination, OutboundMessage, Publisher};
-use waypost_broker::queue_stats;
 use waypost_broker::stream_reader::{EndDetection, StreamReader};
 use waypost_broker::topology::Topology;
 use waypost_broker::topology_status::TopologyStatus;
 use waypost_core::dead_letter::DeadLetter;
 
+use super::error::CliError;
 use super::serve::stop_on_signals;
-use super::{CliError, Settings};
+use super::settings::Settings;
 use crate::app::{App, broker_address};
 use crate::config::Config;
 use crate::telemetry;
 use account::DemoLedger;
 use receivers::{Behaviour, DemoReceiver};
 use script::Script;
+use system::DemoSystem;
 
 /// The number of events in flight to the broker at once.
 const IN_FLIGHT: usize = 512;
@@ -95,7 +97,8 @@ impl Demo {
         let worker = tokio::spawn(app.run(stop_worker.clone()));
         let (publisher, publisher_task) = Publisher::start(broker, topology.clone());
         let queues = topology.names.event_queues(topology.shards);
-        let scenario = Scenario { api, names: topology.names.clone(), queues, connection, publisher };
+        let system = DemoSystem { api, names: topology.names.clone(), queues, connection };
+        let scenario = Scenario { system, publisher };
         let result = tokio::select! {
             result = scenario.run(self) => result,
             () = stop.cancelled() => Err(CliError::new("stopped before the end")),
@@ -135,13 +138,8 @@ impl Demo {
     }
 }
 
-/// The running worker and broker objects of the demo.
 struct Scenario<'a> {
-    api: String,
-    names: Names,
-    /// The queues of events.
-    queues: Vec<String>,
-    connection: &'a lapin::Connection,
+    system: DemoSystem<'a>,
     publisher: Publisher,
 }
 
@@ -154,16 +152,16 @@ impl Scenario<'_> {
             DemoReceiver::start("name", Behaviour::Broken).await?,
         ];
         let script = Script::new(&receivers);
-        script.apply(&self.api).await?;
+        script.apply(&self.system.api).await?;
         if !demo.json {
-            report::opening(&self.api, &receivers, demo.events);
+            report::opening(&self.system.api, &receivers, demo.events);
         }
 
         let ledger = Arc::new(DemoLedger::default());
         let dead_letters = self.follow_dead_letters(ledger.clone());
         let publish_and_wait = async {
             let publish = self.publish(&script, demo.events, &ledger);
-            let watch = report::progress(&ledger, &receivers, demo.events, self);
+            let watch = report::progress(&ledger, &receivers, demo.events, &self.system);
             tokio::try_join!(publish, watch).map(|_| ())
         };
         tokio::select! {
@@ -174,14 +172,14 @@ impl Scenario<'_> {
             },
         }
 
-        let demo_report = ledger.report(&receivers, self).await?;
+        let demo_report = ledger.report(&receivers, &self.system).await?;
         if demo.json {
             report::json(&demo_report)
         } else {
             report::account(&demo_report, &receivers)
         }
         if demo.stay {
-            report::addresses(&self.api, &self.names, &receivers);
+            report::addresses(&self.system.api, &self.system.names, &receivers);
         }
         if demo_report.is_balanced() { Ok(()) } else { Err(CliError::new("not all deliveries are accounted for")) }
     }
@@ -191,7 +189,7 @@ impl Scenario<'_> {
         let publishing = futures_util::stream::iter(0..events).map(|number| {
             let step = script.step(number);
             let destination =
-                Destination::Exchange { name: self.names.events(), routing_key: script::CAMPAIGN_ID.to_owned() };
+                Destination::Exchange { name: self.system.names.events(), routing_key: script::CAMPAIGN_ID.to_owned() };
             let message = OutboundMessage::new(destination, step.event_id.clone(), step.body());
             async { self.publisher.publish(message).await }
         });
@@ -203,25 +201,15 @@ impl Scenario<'_> {
         Ok(())
     }
 
-    /// The number of events that fire no webhook, as counted by the worker.
-    async fn no_webhook_count(&self) -> Result<usize, CliError> {
-        let text = reqwest::get(format!("{}/metrics", self.api)).await.map_err(CliError::new)?;
-        let text = text.text().await.map_err(CliError::new)?;
-        let count = text.lines().find_map(|line| line.strip_prefix("waypost_events_total{result=\"no_webhook\"} "));
-        count
-            .and_then(|count| count.parse().ok())
-            .ok_or_else(|| CliError::new("the worker's metrics have no count of events without a webhook"))
-    }
-
-    /// The number of messages in the broker's queues.
-    async fn waiting_count(&self) -> Result<u64, CliError> {
-        queue_stats::total_messages(self.connection, &self.names, &self.queues).await.map_err(CliError::new)
-    }
-
     /// Reads the dead-letter stream until it is cancelled.
     async fn follow_dead_letters(&self, ledger: Arc<DemoLedger>) -> Result<(), CliError> {
-        let stream =
-            StreamReader::open(self.connection, &self.names.dead_letters(), EndDetection::ByLastChunk, None).await;
+        let stream = StreamReader::open(
+            self.system.connection,
+            &self.system.names.dead_letters(),
+            EndDetection::ByLastChunk,
+            None,
+        )
+        .await;
         let (mut stream, _) = stream.map_err(CliError::new)?;
         loop {
             let record = stream.next().await.map_err(CliError::new)?;

@@ -1,6 +1,7 @@
 //! `waypost doctor`: checks everything that a worker needs, and says how to fix what is wrong. It changes nothing. To
 //! test the bindings it publishes one message, which workers recognise and drop.
 
+mod finding;
 mod host;
 mod network;
 mod server;
@@ -8,15 +9,14 @@ mod settings;
 mod topology;
 mod worker;
 
-use std::fmt;
-
 use clap::Args;
 use comfy_table::{Table, presets};
-use serde::Serialize;
 use url::Url;
 
+use super::error::CliError;
+use super::settings::Settings;
 use super::stdio::out;
-use super::{CliError, Settings};
+use finding::{CheckResult, DoctorFinding};
 
 #[derive(Args)]
 pub(super) struct Doctor {
@@ -28,53 +28,6 @@ pub(super) struct Doctor {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-enum CheckResult {
-    Good,
-    /// A worker runs, but this may cause a problem later.
-    Doubtful,
-    /// A worker can't do its work.
-    Bad,
-}
-
-impl fmt::Display for CheckResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Good => "good",
-            Self::Doubtful => "doubtful",
-            Self::Bad => "BAD",
-        })
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct DoctorFinding {
-    check: &'static str,
-    #[serde(rename = "verdict")]
-    result: CheckResult,
-    #[serde(rename = "found")]
-    detail: String,
-    /// What to do. `None` if the result is good.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    advice: Option<String>,
-}
-
-impl DoctorFinding {
-    fn good(check: &'static str, detail: impl Into<String>) -> Self {
-        Self { check, result: CheckResult::Good, detail: detail.into(), advice: None }
-    }
-
-    fn doubtful(check: &'static str, detail: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, result: CheckResult::Doubtful, detail: detail.into(), advice: Some(advice.into()) }
-    }
-
-    fn bad(check: &'static str, detail: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, result: CheckResult::Bad, detail: detail.into(), advice: Some(advice.into()) }
-    }
 }
 
 impl Doctor {

@@ -4,8 +4,8 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 
-use super::CliError;
 use super::client::Server;
+use super::error::CliError;
 use super::paginate::Pages;
 use super::sanitize;
 use super::stdio::out;

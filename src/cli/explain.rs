@@ -8,8 +8,8 @@ use comfy_table::{Table, presets};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::CliError;
 use super::client::{RequestParts, Server};
+use super::error::CliError;
 use super::event::Event;
 use super::json_stream;
 use super::sanitize;

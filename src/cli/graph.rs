@@ -11,8 +11,9 @@ use waypost_core::egress::HttpUrls;
 use waypost_core::flow::{self, Style, WebhookHealth};
 
 use super::client::{RequestParts, Server};
+use super::error::CliError;
 use super::stdio::print;
-use super::{CliError, client, json_stream};
+use super::{client, json_stream};
 
 #[derive(Args)]
 pub(super) struct GraphArgs {

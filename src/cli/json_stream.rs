@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::de::IgnoredAny;
 
-use super::CliError;
+use super::error::CliError;
 
 /// Returns the bytes of each document.
 ///

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 
+use super::error::CliError;
 use super::stdio::out;
-use super::{Cli, CliError};
 
 #[derive(Args)]
 pub(super) struct Man {
@@ -15,16 +15,16 @@ pub(super) struct Man {
 }
 
 impl Man {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub(super) fn run(self, command: Command) -> Result<(), CliError> {
         match self.output {
             Some(folder) => {
-                let result = clap_mangen::generate_to(Cli::command(), &folder);
+                let result = clap_mangen::generate_to(command, &folder);
                 result.map_err(|error| CliError::new(format!("{}: {error}", folder.display())))
             }
             None => {
                 // Rendered to memory first, because a closed standard output must not be an error.
                 let mut page = Vec::new();
-                clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(CliError::new)?;
+                clap_mangen::Man::new(command).render(&mut page).map_err(CliError::new)?;
                 out!("{}", String::from_utf8_lossy(&page).trim_end());
                 Ok(())
             }

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::CliError;
 use super::client::Api;
+use super::error::CliError;
 
 /// The largest `limit` that the API accepts.
 const MAX_PAGE_SIZE: usize = 1000;

@@ -9,8 +9,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
-use super::CliError;
 use super::client::{Api, RequestParts, Server};
+use super::error::CliError;
 use super::event::Event;
 use super::json_stream;
 use super::progress;

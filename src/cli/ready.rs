@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::CliError;
 use super::client::Server;
+use super::error::CliError;
 use super::stdio::out;
 
 #[derive(Args)]

@@ -7,14 +7,11 @@ mod show;
 
 use clap::{Args, Subcommand};
 
-use super::CliError;
-use super::client::{Server, parse_id};
+use super::client::{REPLAYS, Server, parse_id};
 use super::confirm::{ConfirmOutcome, Confirmation};
+use super::error::CliError;
 use super::stdio::out;
 use follow::OutputMode;
-
-/// The path segment of the API.
-pub(super) const LIST: &str = "replays";
 
 #[derive(Subcommand)]
 pub(super) enum ReplaysCommand {
@@ -75,7 +72,7 @@ impl ReplaysCommand {
 
 impl ReplayArgs {
     async fn show(self) -> Result<(), CliError> {
-        let replay = self.server.api()?.get(&[LIST, &self.id], &[]).await?;
+        let replay = self.server.api()?.get(&[REPLAYS, &self.id], &[]).await?;
         if self.json {
             out!("{replay}");
         } else {
@@ -87,12 +84,12 @@ impl ReplayArgs {
     async fn follow(self) -> Result<(), CliError> {
         let api = self.server.api()?;
         // Fails at once if the replay or the server does not exist.
-        let replay = api.get(&[LIST, &self.id], &[]).await?;
+        let replay = api.get(&[REPLAYS, &self.id], &[]).await?;
         follow::follow(&api, replay, if self.json { OutputMode::Json } else { OutputMode::Text }).await
     }
 
     async fn send_action(self, action: &str) -> Result<(), CliError> {
-        let replay = self.server.api()?.post(&[LIST, &self.id, action], None).await?.json()?;
+        let replay = self.server.api()?.post(&[REPLAYS, &self.id, action], None).await?.json()?;
         if self.json {
             out!("{replay}");
         } else {
@@ -104,7 +101,7 @@ impl ReplayArgs {
 
 impl Cancel {
     async fn run(self) -> Result<(), CliError> {
-        let replay = self.replay.server.clone().api()?.get(&[LIST, &self.replay.id], &[]).await?;
+        let replay = self.replay.server.clone().api()?.get(&[REPLAYS, &self.replay.id], &[]).await?;
         // The server refuses to cancel a replay that has ended, and says why.
         if labels::run_state(&replay) == labels::RunState::Ended {
             return self.replay.send_action("cancel").await;

@@ -8,7 +8,8 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{CliError, Settings};
+use super::error::CliError;
+use super::settings::Settings;
 use crate::app::{App, ReloadHandle};
 use crate::config::Config;
 use crate::reload::{self, Changes};

@@ -12,8 +12,9 @@ use reqwest::Url;
 use serde_json::{Map, Value, json};
 
 use super::client::{Api, Server, parse_address};
+use super::error::CliError;
+use super::sanitize;
 use super::stdio::out;
-use super::{CliError, sanitize};
 use account::{AccountFinding, AccountReport};
 
 /// Longer than the 5 s between two readings of the queues by a worker. A difference that disappears within this time is

@@ -2,6 +2,8 @@
 
 mod values;
 
+use std::path::Path;
+
 use secrecy::ExposeSecret;
 
 use super::*;

@@ -12,10 +12,13 @@ use tracing_subscriber::registry::LookupSpan;
 use url::Url;
 use waypost_engine::spans::TARGET;
 
-use super::TelemetryError;
-
 /// The path of traces below the collector's address, as OTLP defines it.
 const TRACES_PATH: &str = "v1/traces";
+
+/// The exporter of spans could not be built.
+#[derive(Debug, thiserror::Error)]
+#[error("telemetry.otlpEndpoint: {0}")]
+pub struct TelemetryError(String);
 
 /// `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME` and the other variables of OpenTelemetry apply. Without them, all traces
 /// are sampled except those that the publisher has excluded.

@@ -31,7 +31,11 @@ const LIMITS: [(&str, &str, &str); 15] = [
         "crates/waypost-http/src/console/auth_middleware.rs",
         "MAX_FORM_BYTES: usize = 8 * 1024 * 1024;",
     ),
-    ("65536 bytes read, 1024 kept", "crates/waypost-engine/src/sender.rs", "RESPONSE_BYTES_READ: usize = 64 * 1024;"),
+    (
+        "65536 bytes read, 1024 kept",
+        "crates/waypost-engine/src/sender/response.rs",
+        "RESPONSE_BYTES_READ: usize = 64 * 1024;",
+    ),
     (
         "header lines of a response | 1048576 bytes",
         "crates/waypost-engine/src/sender/response.rs",

@@ -1,8 +1,8 @@
 //! Of any record of the dead-letter log: it is a letter or a mark that is read again as it was written, or it is left out;
 //! and any bytes at all can be kept as a letter.
 
-use waypost_core::dead_letter::record::DeadLetterRecord;
 use waypost_core::dead_letter::{BODY_BYTES_KEPT, DeadLetter};
+use waypost_core::dead_letter_record::DeadLetterRecord;
 use waypost_core::ids::DeadLetterId;
 use waypost_core::reason::DeadLetterReason;
 use waypost_core::replay::{ReplayId, ReplayRef};

@@ -5,10 +5,10 @@
 //! Messages of callers that stopped waiting are dropped.
 
 mod channels;
+mod message;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::convert::Infallible;
-use std::fmt;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -22,8 +22,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use waypost_core::TraceContext;
-use waypost_core::ids::ReplayRef;
 
 use super::BrokerError;
 use super::connection::{self, ConnectionConfig};
@@ -32,6 +30,7 @@ use super::topology::Topology;
 use super::topology_status::{BrokerObject, ObjectKind};
 use super::{REPLAY_ID, REPLAY_OF};
 use channels::Channels;
+pub use message::{Destination, OutboundMessage};
 
 /// Throughput is 32,000 messages per second with this limit, and 1,400 with a limit of 1.
 const MAX_UNCONFIRMED: usize = 1024;
@@ -42,46 +41,6 @@ const MAX_UNCONFIRMED: usize = 1024;
 /// The heartbeat detects a dead peer earlier, and the loss of a leader takes only seconds. But RabbitMQ 4.3.6 can stop
 /// confirming the messages that a channel publishes to a stream, while it confirms those of other channels at once.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
-    /// A queue or a stream, through the default exchange.
-    Queue(String),
-    Exchange {
-        name: String,
-        routing_key: String,
-    },
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Queue(name) => write!(f, "queue {name}"),
-            Self::Exchange { name, routing_key } => write!(f, "exchange {name} with routing key `{routing_key}`"),
-        }
-    }
-}
-
-/// A message to publish. It is persistent, and publishing fails if no queue receives it.
-#[derive(Debug, Clone)]
-pub struct OutboundMessage {
-    pub to: Destination,
-    /// Unique among the messages in flight.
-    pub message_id: String,
-    /// JSON.
-    pub body: Vec<u8>,
-    /// Sent as the headers `traceparent` and `tracestate`.
-    pub trace: Option<TraceContext>,
-    /// For a replayed dead letter. Sent as headers of Waypost.
-    pub replay: Option<ReplayRef>,
-}
-
-impl OutboundMessage {
-    /// A message without a trace context that is not a replay.
-    pub fn new(to: Destination, message_id: String, body: Vec<u8>) -> Self {
-        Self { to, message_id, body, trace: None, replay: None }
-    }
-}
 
 /// Why a message was not published. A lost connection is never the reason: the publisher reconnects.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

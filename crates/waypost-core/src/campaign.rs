@@ -16,7 +16,7 @@ use serde_json::{Map, Number, Value};
 use super::duration::TextDuration;
 use super::event::Keyword;
 use super::ids::WebhookId;
-use super::omitted_default;
+use super::schema_default::omitted_default;
 use super::timestamp;
 use super::webhook_url::WebhookUrl;
 pub use parameters::ExtraParameters;

@@ -1,14 +1,16 @@
 //! Dead letters: deliveries and messages that ended without success, with everything needed to inspect and replay them.
 //!
-//! [`filter`] and [`selection`] select dead letters, and [`phone_search`] finds those about a person. [`record`] has the
-//! later changes of their state.
+//! [`filter`] and [`selection`] select dead letters, and [`phone_search`] finds those about a person. [`history`] has what
+//! happened to a letter later, and [`transitions`] decides which changes a state allows. The records of these changes
+//! are in [`crate::dead_letter_record`].
 
 pub mod filter;
+pub mod history;
 pub mod phone_number;
 pub mod phone_search;
-pub mod record;
 pub mod removed;
 pub mod selection;
+pub mod transitions;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -7,6 +7,7 @@
 mod assign_ids;
 mod duplicate_keys;
 mod json_cursor;
+mod url_policy;
 mod webhook;
 mod webhook_document;
 
@@ -15,46 +16,20 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use serde_json::Value;
-use url::Url;
 
 use super::campaign::{Campaign, MenuEntry, Redirect, RedirectKind, Section, SectionKind, Webhook};
-use super::egress::{EgressRules, HttpUrls};
+use super::egress::HttpUrls;
 use super::event::{Keyword, MAX_CAMPAIGN_ID_CHARS};
 use super::violation::Violation;
 pub use assign_ids::assign_ids;
 use json_cursor::{DocumentViolations, FirstPaths, JsonNode, JsonObject, shortened};
+pub use url_policy::UrlPolicy;
 pub use webhook_document::{WebhookDocument, read_value};
 
 /// The campaign that the documentation has as its example.
 pub const EXAMPLE: &str = include_str!("document/example.json");
 
 pub const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
-
-/// The rules for the URLs of webhooks.
-#[derive(Debug, Clone, Copy)]
-pub enum UrlPolicy<'a> {
-    /// Only the scheme is checked.
-    Scheme(HttpUrls),
-    /// The egress rules are checked, as far as they apply to a URL without resolving its host.
-    Egress(&'a EgressRules),
-}
-
-impl UrlPolicy<'_> {
-    fn http_urls(self) -> HttpUrls {
-        match self {
-            Self::Scheme(http_urls) => http_urls,
-            Self::Egress(rules) => rules.http_urls(),
-        }
-    }
-
-    /// The reason to refuse a valid URL, if any.
-    fn refuse(self, url: &Url) -> Option<String> {
-        match self {
-            Self::Scheme(_) => None,
-            Self::Egress(rules) => rules.check(url).err().map(|forbidden| forbidden.to_string()),
-        }
-    }
-}
 
 /// Parses a campaign and gives ids to its webhooks: [`parse`] and [`assign_ids()`] for a campaign that is alone.
 ///

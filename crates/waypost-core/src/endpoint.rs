@@ -31,6 +31,7 @@ use super::ids::WebhookId;
 use super::outcome::Cause;
 use super::timestamp;
 use concurrency_limiter::Limits;
+pub use concurrency_limiter::{AskRound, Source};
 use decaying_ratio::DecayingRatio;
 
 /// Identifies a receiver.
@@ -160,26 +161,6 @@ pub enum SlowBudget {
     /// Free only for receivers that are known to answer, and for the first request of the other receivers.
     Limited,
     Exhausted,
-}
-
-/// How often a delivery has requested admission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AskRound {
-    /// A new delivery, which does not overtake the waiting deliveries.
-    First,
-    /// The delivery has waited and may wait longer.
-    Again,
-    /// The delivery has waited for as long as it may.
-    Last,
-}
-
-/// The queue that a delivery comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// The queue of events.
-    Event,
-    /// The delay queues.
-    Retry,
 }
 
 /// Whether a delivery can be parked in a delay queue.

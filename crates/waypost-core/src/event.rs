@@ -9,8 +9,9 @@ use serde_json::{Number, Value};
 
 use super::ids::EventId;
 use super::normal_form::NormalForm;
+use super::schema_default::omitted_default;
+use super::timestamp;
 use super::violation::{Violation, type_name};
-use super::{omitted_default, timestamp};
 
 pub const MAX_EVENT_BYTES: usize = 256 * 1024;
 

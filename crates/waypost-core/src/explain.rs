@@ -14,6 +14,7 @@ use super::event::{Keyword, StepEvent};
 use super::ids::WebhookId;
 use super::request::{self, RequestPreview};
 use super::resolve::{self, CampaignStep, MatchedBy};
+use labels::WebhookCounts;
 
 /// What happens to an event, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -123,9 +124,17 @@ pub fn explain(
         section: Some(ExplainedSection { label: label.clone(), kind: *kind, matches: true }),
         matched_by: step.choice.map(|(_, matched_by)| matched_by),
         entries,
-        why: labels::result(&step, &event, &webhooks),
+        why: labels::result(&step, &event, count_webhooks(&webhooks)),
         webhooks,
         event,
+    }
+}
+
+fn count_webhooks(webhooks: &[ExplainedWebhook]) -> WebhookCounts {
+    let count = |test: fn(&ExplainedWebhook) -> bool| webhooks.iter().filter(|webhook| test(webhook)).count();
+    WebhookCounts {
+        firing: count(|webhook| webhook.fires),
+        disabled: count(|webhook| !webhook.enabled && webhook.request.is_some()),
     }
 }
 
@@ -139,13 +148,9 @@ fn explain_entry(entry: &MenuEntry, step: &CampaignStep<'_>, event: &StepEvent) 
     ExplainedEntry {
         keyword: entry.keyword.clone(),
         option: entry.option.clone(),
-        matches: is_chosen(entry, step),
+        matches: step.has_chosen(entry),
         why: labels::entry(entry, step, event),
     }
-}
-
-fn is_chosen(entry: &MenuEntry, step: &CampaignStep<'_>) -> bool {
-    step.choice.is_some_and(|(chosen_entry, _)| std::ptr::eq(chosen_entry, entry))
 }
 
 fn explain_webhook(
@@ -156,7 +161,7 @@ fn explain_webhook(
     secrets: SecretVisibility,
     now: DateTime<Utc>,
 ) -> ExplainedWebhook {
-    let is_reached = place.entry.is_none_or(|entry| is_chosen(entry, step));
+    let is_reached = place.entry.is_none_or(|entry| step.has_chosen(entry));
     let target = place.target();
     let webhook = place.webhook;
     ExplainedWebhook {

@@ -22,10 +22,7 @@ pub use graph::{
 pub use health::WebhookHealth;
 pub use layout::{ArrowRoute, Drawing, Point, Rect, RouteDirection, layout};
 pub use mermaid::mermaid;
-pub use svg::{Part, Style, svg};
-
-/// The style sheet for the classes that [`svg()`] uses, with a light and a dark scheme.
-pub const CSS: &str = include_str!("../assets/flow.css");
+pub use svg::{CSS, Part, Style, svg};
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod campaign;
 pub mod dead_letter;
+pub mod dead_letter_record;
 pub mod document;
 pub mod duration;
 pub mod egress;
@@ -24,6 +25,7 @@ pub mod replay;
 pub mod request;
 pub mod resolve;
 pub mod retry;
+pub mod schema_default;
 pub mod secret_encryption;
 pub mod signing;
 pub mod stream_position;
@@ -42,17 +44,10 @@ use campaign::Target;
 use event::StepEvent;
 use ids::{DeliveryId, ReceiptId};
 use outcome::Cause;
+pub use schema_default::omitted_default;
 
 /// Maximum number of attempts kept in a delivery's history. Older attempts are dropped but still counted.
 pub const ATTEMPTS_KEPT: usize = 50;
-
-/// A schema default that marks a field as optional in requests without showing a value. Such a field is filled in by
-/// our own rules, not by serde.
-pub fn omitted_default() -> OmittedDefault {
-    OmittedDefault
-}
-
-pub struct OmittedDefault;
 
 /// One step event for one webhook. This is the message in the delay queues, and the source of a dead letter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -202,6 +202,10 @@ pub enum SendResult {
 }
 
 impl SendResult {
+    pub fn failure(cause: Cause, error: impl Into<String>) -> Self {
+        Self::Failure { cause, error: error.into() }
+    }
+
     /// The error message for people. `None` if there was a response.
     pub fn error(&self) -> Option<&str> {
         match self {

@@ -6,7 +6,10 @@
 //! ```
 //!
 //! Each letter is sent once. If that fails, the result is a new dead letter. A replay does not retry.
+//!
+//! [`claims`] decides which letters a replay claims and releases, and [`target`] where a letter is sent.
 
+pub mod claims;
 pub mod target;
 
 use chrono::{DateTime, Utc};
@@ -14,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::dead_letter::filter::LetterFilter;
+pub use super::dead_letter::history::ReplayOutcome;
 use super::ids::DeadLetterId;
 pub use super::ids::{ReplayId, ReplayRef};
 use super::timestamp;
@@ -80,6 +84,17 @@ pub struct Replay {
     #[serde(with = "timestamp::optional", default)]
     #[schemars(with = "Option<DateTime<Utc>>")]
     pub ended_at: Option<DateTime<Utc>>,
+}
+
+impl Replay {
+    /// Masks the phone number of the filter if `is_erased` holds for it.
+    pub fn mask_person(&mut self, is_erased: impl Fn(&str) -> bool) {
+        if let Some(filter) = &mut self.filter
+            && filter.phone_number.as_deref().is_some_and(is_erased)
+        {
+            *filter = filter.masked();
+        }
+    }
 }
 
 /// A running or paused replay can be controlled. All other states are final.
@@ -157,32 +172,6 @@ impl ReplayCommand {
     }
 }
 
-/// The result of sending a letter again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ReplayOutcome {
-    /// The receiver accepted the letter.
-    Delivered,
-    /// The letter failed again.
-    Dead,
-    /// An unreadable event was put back unchanged into the queue of events.
-    Requeued,
-}
-
-impl ReplayOutcome {
-    /// For metrics that must exist before their first count.
-    pub const ALL: [Self; 3] = [Self::Delivered, Self::Dead, Self::Requeued];
-
-    /// The metric label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Dead => "dead",
-            Self::Requeued => "requeued",
-        }
-    }
-}
-
 /// A replay and its progress. The progress is the same on every worker, because each applies the same records.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -225,11 +214,6 @@ impl ReplayProgress {
         (self.replay.state == ReplayState::Running && self.claims == ClaimState::Complete).then(|| self.batch_size())
     }
 
-    /// Whether the replay has ended and still claims letters.
-    pub fn has_letters_to_release(&self) -> bool {
-        !self.replay.state.is_open() && self.left > 0
-    }
-
     /// A batch takes at most about a second, so that the progress of a slow replay is visible. The canary letters are a
     /// batch of their own.
     fn batch_size(&self) -> u32 {
@@ -256,14 +240,7 @@ impl ReplayProgress {
         self.end_if_all_sent(self.replay.created_at);
     }
 
-    /// Records the result of a claimed letter.
-    pub fn record_sent(&mut self, outcome: ReplayOutcome) {
-        self.left = self.left.saturating_sub(1);
-        self.record_unclaimed(outcome);
-    }
-
-    /// Records the result of a letter that the replay does not claim. The number of unsent letters does not change.
-    pub fn record_unclaimed(&mut self, outcome: ReplayOutcome) {
+    fn count_result(&mut self, outcome: ReplayOutcome) {
         let replay = &mut self.replay;
         replay.sent += 1;
         match outcome {

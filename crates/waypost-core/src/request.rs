@@ -178,10 +178,8 @@ mod tests {
         let headers: Vec<(&str, &str)> =
             request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         let version = concat!("waypost/", env!("CARGO_PKG_VERSION"));
-        let id = super::super::ids::DeliveryId::derive(
-            &super::super::ids::EventId::new("event-1"),
-            &super::super::ids::WebhookId::new("wh_4"),
-        );
+        let id =
+            crate::ids::DeliveryId::derive(&crate::ids::EventId::new("event-1"), &crate::ids::WebhookId::new("wh_4"));
         assert_eq!(
             headers,
             [

@@ -64,6 +64,10 @@ pub fn step<'a>(campaign: &'a Campaign, event: &StepEvent) -> Option<CampaignSte
 }
 
 impl<'a> CampaignStep<'a> {
+    pub fn has_chosen(&self, entry: &MenuEntry) -> bool {
+        self.choice.is_some_and(|(chosen, _)| std::ptr::eq(chosen, entry))
+    }
+
     /// The webhooks of the step in the order in which they fire, including disabled webhooks.
     pub fn places(&self) -> impl Iterator<Item = WebhookPlace<'a>> + use<'a> {
         let section = self.section;

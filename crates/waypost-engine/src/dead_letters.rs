@@ -1,13 +1,13 @@
 //! Dead letters: every worker reads the dead-letter stream into its own view. Each change of a dead letter is a record
 //! in that stream.
 //!
-//! So all workers show the same states, and a lost view can be read again. [`supervisor`] holds the connection.
+//! So all workers show the same states, and a lost view can be read again. [`crate::dead_letter_supervisor`]
+//! holds the connection.
 
 pub mod erase;
 pub mod queries;
 mod removed_messages;
 mod retention_clock;
-pub mod supervisor;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +24,10 @@ use waypost_broker::stream_reader::{EndDetection, StreamContinuity, StreamReader
 use waypost_broker::stream_writer::{AppendError, ReadBack, StreamWriter};
 use waypost_core::dead_letter::LetterState;
 use waypost_core::dead_letter::filter::LetterFilter;
-use waypost_core::dead_letter::record::{DeadLetterRecord, Discard, OperatorAction, check_discard_reason};
+use waypost_core::dead_letter::history::OperatorAction;
 use waypost_core::dead_letter::removed::{Removal, RemovedMessage};
 use waypost_core::dead_letter::selection::Selection;
+use waypost_core::dead_letter_record::{DeadLetterRecord, Discard, check_discard_reason};
 use waypost_core::ids::DeadLetterId;
 use waypost_core::reason::DeadLetterReason;
 use waypost_core::violation::Violation;
@@ -173,6 +174,21 @@ impl DeadLetters {
         Ok(&self.view)
     }
 
+    /// Whether the view was current once.
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.view_state.borrow() == LetterViewState::Ready
+    }
+
+    pub(crate) async fn wait_until_current(&self) {
+        // Can't fail: `self` has the sender.
+        let _ = self.sync_state.subscribe().wait_for(|sync_state| *sync_state == SyncState::Current).await;
+    }
+
+    /// Sets whether a dead letter counts as written only when it was read back.
+    pub(crate) fn set_read_back(&self, read_back: ReadBack) {
+        self.appender.set_read_back(read_back);
+    }
+
     /// Appends a record to the stream, and waits until this worker has applied it.
     pub(crate) async fn append(&self, record: DeadLetterRecord) -> Result<RecordOutcome, DeadLetterError> {
         Ok(self.appender.append(record.encode()?).await?)
@@ -231,7 +247,7 @@ impl DeadLetters {
     /// letters that are selected by id.
     pub async fn check_discardable(&self, selection: &Selection) -> Result<(), DeadLetterError> {
         match selection {
-            Selection::Ids(ids) => self.check(ids, |state| state == LetterState::Pending).await,
+            Selection::Ids(ids) => self.check(ids, LetterState::can_be_discarded).await,
             Selection::Filter(filter) => check_selects_pending(filter),
         }
     }
@@ -301,7 +317,7 @@ impl DeadLetters {
     }
 
     /// Opens the stream at the view's position. Clears the view if the stream does not continue there.
-    async fn open(&self, connection: &Connection) -> Result<StreamReader, FollowError> {
+    pub(crate) async fn open(&self, connection: &Connection) -> Result<StreamReader, FollowError> {
         self.sync_state.send_replace(SyncState::CatchingUp);
         let position = self.view.position()?;
         let (log, continuity) =
@@ -325,7 +341,7 @@ impl DeadLetters {
     }
 
     /// Applies the stream until an error ends it, for example a lost connection.
-    async fn follow(&self, mut log: StreamReader) -> Result<std::convert::Infallible, FollowError> {
+    pub(crate) async fn follow(&self, mut log: StreamReader) -> Result<std::convert::Infallible, FollowError> {
         loop {
             if log.is_caught_up() && *self.sync_state.borrow() == SyncState::CatchingUp {
                 // The stream removes whole segments only, so it has letters older than the retention.
@@ -382,7 +398,7 @@ impl DeadLetters {
     }
 
     /// Removes letters older than the retention from the view, periodically.
-    async fn apply_retention(&self) -> Result<std::convert::Infallible, FollowError> {
+    pub(crate) async fn apply_retention(&self) -> Result<std::convert::Infallible, FollowError> {
         let mut ticks = interval(RETENTION_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -401,7 +417,7 @@ impl DeadLetters {
 
     /// Sets the gauges of dead letters. A view that is being built has too few, so it does not set them.
     fn update_gauges(&self) {
-        if *self.view_state.borrow() == LetterViewState::Ready {
+        if self.is_ready() {
             self.metrics.set_dead_letters_stored(self.view.counts());
         }
     }
@@ -409,7 +425,7 @@ impl DeadLetters {
 
 /// Checks that a filter selects only letters that can be discarded.
 fn check_selects_pending(filter: &LetterFilter) -> Result<(), DeadLetterError> {
-    if filter.or_pending().state == Some(LetterState::Pending) {
+    if filter.or_pending().state.is_some_and(LetterState::can_be_discarded) {
         return Ok(());
     }
     Err(DeadLetterError::Invalid(vec![Violation::new("$.filter.state", "only pending letters can be discarded")]))

@@ -2,6 +2,7 @@
 //! changes campaigns, dead letters and replays on request. HTTP, settings and the command line are elsewhere.
 
 pub mod campaigns;
+pub mod dead_letter_supervisor;
 pub mod dead_letters;
 pub mod events;
 pub mod explain;

@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use waypost_broker::names::Names;
 use waypost_broker::publisher::{Destination, OutboundMessage, PublishError, Publisher};
 use waypost_core::campaign::{SecretVisibility, Target};
-use waypost_core::dead_letter::record::{DeadLetterRecord, ReplayControl};
 use waypost_core::dead_letter::selection::Selection;
 use waypost_core::dead_letter::{DeadLetter, LetterState};
+use waypost_core::dead_letter_record::{DeadLetterRecord, ReplayControl};
 use waypost_core::ids::{DeadLetterId, WebhookId};
 use waypost_core::reason::DeadLetterReason;
 use waypost_core::replay::target::target;
@@ -273,7 +273,7 @@ impl Replays {
         let view = self.dead_letters.ready_view().await?;
         match &spec.selection {
             Selection::Ids(ids) => {
-                self.dead_letters.check(ids, |state| state != LetterState::Replaying).await?;
+                self.dead_letters.check(ids, LetterState::can_be_claimed).await?;
                 match spec.config {
                     ReplayConfig::Current => Ok(()),
                     ReplayConfig::Original => tokio::task::block_in_place(|| check_originals(view, ids)),

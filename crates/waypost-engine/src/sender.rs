@@ -27,13 +27,8 @@ use dial::Dialer;
 use direct::DirectClient;
 use proxied::ProxiedClient;
 use resolver::GuardedResolver;
+pub use response::RESPONSE_BYTES_KEPT;
 use timing::RequestClock;
-
-/// Bytes of a response's body that are read. If the body is longer, the connection is not used again.
-const RESPONSE_BYTES_READ: usize = 64 * 1024;
-
-/// Bytes of a response's body that are kept in the history of attempts.
-pub const RESPONSE_BYTES_KEPT: usize = 1024;
 
 /// Sends requests. Cheap to clone.
 #[derive(Clone)]
@@ -73,7 +68,8 @@ impl Sender {
         let rules = Arc::new(rules);
         let route = match proxy {
             Some(proxy) => {
-                EgressRoute::Proxied(ProxiedClient::new(&proxy, rules.clone(), connect_timeout, &extra_roots)?)
+                let client = ProxiedClient::new(&proxy, rules.clone(), connect_timeout, &extra_roots);
+                EgressRoute::Proxied(client.map_err(SenderError)?)
             }
             None => {
                 let dialer = Dialer::new(GuardedResolver::new(rules.clone(), None), extra_roots)
@@ -87,10 +83,13 @@ impl Sender {
     /// Sends a request and waits at most `timeout` for its response. The parts of the request get spans below `span`.
     pub async fn send(&self, request: Request, timeout: Duration, span: &Span) -> (SendResult, RequestTiming) {
         let Some(url) = request.url.url() else {
-            return (failure(Cause::Protocol, "the webhook's URL is not valid".to_owned()), RequestTiming::default());
+            return (
+                SendResult::failure(Cause::Protocol, "the webhook's URL is not valid".to_owned()),
+                RequestTiming::default(),
+            );
         };
         if let Err(forbidden) = self.rules.check(url) {
-            return (failure(Cause::ForbiddenAddress, forbidden.to_string()), RequestTiming::default());
+            return (SendResult::failure(Cause::ForbiddenAddress, forbidden.to_string()), RequestTiming::default());
         }
         let clock = RequestClock::start(span.clone());
         let send_result = match &self.route {
@@ -111,7 +110,7 @@ impl Sender {
     /// Checks that a server answers at a URL, whatever its response. Sends only a HEAD request.
     pub async fn probe(&self, url: &Url, timeout: Duration) -> SendResult {
         if let Err(forbidden) = self.rules.check(url) {
-            return failure(Cause::ForbiddenAddress, forbidden.to_string());
+            return SendResult::failure(Cause::ForbiddenAddress, forbidden.to_string());
         }
         let clock = RequestClock::start(Span::none());
         match &self.route {
@@ -123,10 +122,6 @@ impl Sender {
             }
         }
     }
-}
-
-fn failure(cause: Cause, error: String) -> SendResult {
-    SendResult::Failure { cause, error }
 }
 
 #[cfg(test)]

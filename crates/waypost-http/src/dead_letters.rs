@@ -14,8 +14,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use waypost_core::access::Role;
 use waypost_core::dead_letter::filter::LetterFilter;
-use waypost_core::dead_letter::record::MAX_DISCARD_REASON_CHARS;
 use waypost_core::dead_letter::selection::Selection;
+use waypost_core::dead_letter_record::MAX_DISCARD_REASON_CHARS;
 use waypost_core::ids::DeadLetterId;
 
 use crate::ApiState;

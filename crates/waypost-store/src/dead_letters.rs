@@ -1,19 +1,23 @@
 //! The view of the dead-letter stream: all letters with their states, and the replays.
 //!
-//! `view_transaction` applies records of the stream. [`index_block`] and `id_index` are the index, and [`search`] finds
+//! `apply` and `view_transaction` apply records of the stream. [`index_block`] and `id_index` are the index, and [`search`] finds
 //! letters by filters. The letters and index rows of a complete block (64 offsets) move from sled to the files of the
 //! `archive`: `segment_codec` encodes letters for it, `block_store` reads and writes index rows, and `letter_reader`
 //! reads letters.
 
+mod apply;
 mod archive;
 mod block_store;
 mod id_index;
 pub mod index_block;
+mod keys;
 mod letter_reader;
 mod location;
+mod progress_head;
 mod removed;
 pub mod search;
 mod segment_codec;
+mod stream_entry;
 mod view_transaction;
 
 use std::collections::BTreeMap;
@@ -22,38 +26,26 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use serde::Deserialize;
 use sled::{Db, Tree};
-use waypost_core::dead_letter::filter::LetterFilter;
-use waypost_core::dead_letter::record::{DeadLetterRecord, LetterHistory};
-use waypost_core::dead_letter::removed::RemovedMessage;
-use waypost_core::dead_letter::{DeadLetter, LetterState};
+use waypost_core::dead_letter::LetterState;
+use waypost_core::dead_letter::history::LetterHistory;
 use waypost_core::ids::{DeadLetterId, ReplayId};
-use waypost_core::replay::{ClaimState, Replay, ReplayProgress, ReplayState};
+use waypost_core::replay::{ReplayProgress, ReplayState};
 use waypost_core::stream_position::StreamPosition;
-use waypost_core::timestamp;
 
 use super::StoreError;
 use archive::{Archive, SegmentReader};
 use id_index::IdIndex;
-use index_block::{Block, IndexRow, Zone, fingerprint};
+use index_block::{IndexRow, Zone, fingerprint};
+use keys::{POSITION_KEY, from_key, to_key};
 pub use letter_reader::StoredLetter;
-use location::{block_of, blocks_of, first_offset_of};
-use view_transaction::ViewTransaction;
-
-/// The key of the view's position in the dead-letter stream.
-const POSITION_KEY: &[u8] = b"dead-letters";
+use location::block_of;
+use progress_head::ProgressHead;
+pub use stream_entry::{Payload, RecordOutcome, StreamEntry};
 
 /// A read ends after the letter that exceeds this many bytes of JSON. Each running replay and each list request needs
 /// as much memory.
 const MAX_READ_BYTES: usize = 4 * 1024 * 1024;
-
-/// Letters claimed in one transaction.
-const LETTERS_PER_CLAIM: usize = 2000;
-
-/// Blocks released in one transaction.
-const BLOCKS_PER_RELEASE: usize = 256;
 
 /// Running replays are searched among this many of the newest replays.
 const MAX_SCANNED_REPLAYS: usize = 10_000;
@@ -61,55 +53,6 @@ const MAX_SCANNED_REPLAYS: usize = 10_000;
 /// Paused replays are counted among this many of the newest replays. Each replay is read, and may have thousands of
 /// ids.
 const RECENT_REPLAYS: usize = 20;
-
-/// A decoded record of the dead-letter stream.
-#[derive(Debug, Clone)]
-pub struct StreamEntry {
-    pub position: StreamPosition,
-    pub payload: Payload,
-}
-
-#[derive(Debug, Clone)]
-pub enum Payload {
-    Letter(Box<DeadLetter>),
-    /// A message that the broker dead-lettered. Its letters are still to be written.
-    Removed(Box<RemovedMessage>),
-    /// A record about existing letters or a replay.
-    Record(DeadLetterRecord),
-    /// A record without a body or of another version.
-    Ignored,
-}
-
-/// The effect of a record.
-#[derive(Debug, Clone, PartialEq)]
-pub enum RecordOutcome {
-    /// The number of letters that changed their state.
-    Letters(u64),
-    /// The replay after the record.
-    Replay(Box<ReplayProgress>),
-    /// The current state of the replay does not allow the command. Nothing changed.
-    Refused(ReplayState),
-    /// The replay does not exist, or the record was ignored.
-    NoEffect,
-}
-
-/// A [`ReplayProgress`] without the letter ids, which can be many.
-#[derive(Deserialize)]
-struct ProgressHead {
-    replay: ReplayHead,
-    left: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReplayHead {
-    id: ReplayId,
-    state: ReplayState,
-    #[serde(default)]
-    filter: Option<LetterFilter>,
-    #[serde(with = "timestamp::optional", default)]
-    ended_at: Option<DateTime<Utc>>,
-}
 
 /// The number of letters in each state, indexed by [`LetterState`].
 pub type StateCounts = [u64; 4];
@@ -129,7 +72,7 @@ pub struct LetterView {
     replays: Tree,
     /// Replay id and block → one bit per slot: the letters that the replay has claimed and not sent.
     claims: Tree,
-    /// Offset → [`RemovedMessage`], until its letters are in the stream.
+    /// Offset → [`RemovedMessage`](waypost_core::dead_letter::removed::RemovedMessage), until its letters are in the stream.
     removed: Tree,
     positions: Tree,
     /// Block → summary.
@@ -171,8 +114,8 @@ impl LetterView {
         Ok(view)
     }
 
-    /// Sets how long letters are kept. A replay does not claim older letters: nodes delete them at different times, and
-    /// a claim must be the same on every node.
+    /// Sets how long letters are kept. A replay does not claim older letters (see
+    /// [`Replay::oldest_claimable_ms`](waypost_core::replay::Replay::oldest_claimable_ms)).
     #[must_use]
     pub fn with_retention(self, retention: Duration) -> Self {
         Self { retention, ..self }
@@ -184,116 +127,6 @@ impl LetterView {
     /// [`StoreError`].
     pub fn position(&self) -> Result<Option<StreamPosition>, StoreError> {
         Ok(self.positions.get(POSITION_KEY)?.as_deref().map(serde_json::from_slice).transpose()?)
-    }
-
-    /// Applies records of the stream and sets the position. Returns the outcome of each record.
-    ///
-    /// All records are one transaction, except when a replay claims or releases letters: the records before it are
-    /// written first, and its letters are written in several transactions. If the process ends in between, the record
-    /// is applied again and continues.
-    ///
-    /// # Errors
-    /// [`StoreError`]. The position is not set.
-    pub fn apply(&self, entries: &[StreamEntry]) -> Result<Vec<RecordOutcome>, StoreError> {
-        let _guard = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut transaction = ViewTransaction::new(self);
-        let mut outcomes = Vec::with_capacity(entries.len());
-        let mut previous = None;
-        for entry in entries {
-            let mut outcome = transaction.apply(entry)?;
-            if let Payload::Record(record) = &entry.payload
-                && let Some(replay) = record.replay()
-                && let Some(progress) = transaction.replay_progress(replay)?
-            {
-                if progress.claims == ClaimState::Incomplete {
-                    let replay = progress.replay.clone();
-                    transaction.commit(previous)?;
-                    self.claim_all(&replay)?;
-                    transaction = ViewTransaction::new(self);
-                    outcome = transaction.finish_claiming(&replay.id)?;
-                } else if progress.has_letters_to_release() {
-                    transaction.commit(previous)?;
-                    self.release_all(replay)?;
-                    transaction = ViewTransaction::new(self);
-                }
-            }
-            previous = Some(&entry.position);
-            outcomes.push(outcome);
-        }
-        transaction.commit(previous)?;
-        Ok(outcomes)
-    }
-
-    /// Claims all letters that the replay selects.
-    fn claim_all(&self, replay: &Replay) -> Result<(), StoreError> {
-        let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
-        let oldest = replay.created_at.timestamp_millis().saturating_sub(retention);
-        let claim = |letters: &mut dyn Iterator<Item = u64>| {
-            let mut transaction = ViewTransaction::new(self);
-            transaction.claim(&replay.id, letters, oldest)?;
-            transaction.commit(None)
-        };
-        for ids in replay.ids.iter().flat_map(|ids| ids.chunks(LETTERS_PER_CLAIM)) {
-            claim(&mut ids.iter().filter_map(|id| self.offset_of(id)))?;
-        }
-        if let Some(filter) = &replay.filter {
-            let mut next = Some(0);
-            while let Some(start) = next {
-                let page = self.find(&filter.or_pending(), start..u64::MAX, LETTERS_PER_CLAIM)?;
-                claim(&mut page.letters.iter().map(|(offset, _)| *offset))?;
-                next = page.next;
-            }
-        }
-        Ok(())
-    }
-
-    /// Releases all letters that a replay has claimed and not sent.
-    fn release_all(&self, replay: &ReplayId) -> Result<(), StoreError> {
-        loop {
-            let mut transaction = ViewTransaction::new(self);
-            let keys = self.claims.scan_prefix(claims_prefix(replay)).keys().take(BLOCKS_PER_RELEASE);
-            let blocks = keys.map(|key| key.map(|key| block_of_claim_key(&key))).collect::<Result<Vec<_>, _>>()?;
-            if blocks.is_empty() {
-                return Ok(());
-            }
-            for block in blocks {
-                transaction.release(replay, block)?;
-            }
-            transaction.commit(None)?;
-        }
-    }
-
-    /// Deletes blocks whose letters all became dead letters before `milliseconds` (since 1970), at most `max_blocks`,
-    /// and replays that ended before. Returns the number of deleted letters.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn delete_before(&self, milliseconds: i64, max_blocks: usize) -> Result<u64, StoreError> {
-        let _guard = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let old_blocks: Vec<u64> = {
-            let zones = self.zones();
-            let old = zones.iter().filter(|(_, zone)| zone.is_before(milliseconds)).map(|(block, _)| *block);
-            old.take(max_blocks).collect()
-        };
-        let mut transaction = ViewTransaction::new(self);
-        let mut claiming = Vec::new();
-        for entry in &self.replays {
-            let head: ProgressHead = serde_json::from_slice(&entry?.1)?;
-            if head.replay.ended_at.is_some_and(|ended| ended.timestamp_millis() < milliseconds) {
-                transaction.delete_replay(&head.replay.id);
-            } else if head.left > 0 {
-                claiming.push(head.replay.id);
-            }
-        }
-        let mut deleted = 0;
-        for block in &old_blocks {
-            deleted += transaction.delete_block(*block, &claiming)?;
-        }
-        transaction.commit(None)?;
-        self.archive.delete_unused(&old_blocks)?;
-        let zones = self.zones();
-        self.ids_mut().drop_deleted(|offsets| zones.range(blocks_of(&offsets)).next().is_some());
-        Ok(deleted)
     }
 
     /// Deletes everything, so that the stream is read from its beginning.
@@ -334,7 +167,7 @@ impl LetterView {
     /// # Errors
     /// [`StoreError`].
     pub fn is_erased(&self, id: &DeadLetterId) -> Result<bool, StoreError> {
-        self.offset_of(id).map_or(Ok(false), |offset| Ok(self.history(offset)?.erased.is_some()))
+        self.offset_of(id).map_or(Ok(false), |offset| Ok(self.history(offset)?.is_erased()))
     }
 
     /// Applies `read` to the row of the letter with this id. `None` if the letter does not exist.
@@ -438,38 +271,6 @@ impl LetterView {
     fn ids_mut(&self) -> RwLockWriteGuard<'_, IdIndex> {
         self.ids.write().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A key in big-endian order, so that keys sort like numbers.
-fn to_key(number: u64) -> [u8; 8] {
-    number.to_be_bytes()
-}
-
-fn from_key(key: &[u8]) -> u64 {
-    key.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
-}
-
-/// The prefix of the keys of a replay's claims.
-fn claims_prefix(replay: &ReplayId) -> Vec<u8> {
-    [replay.as_str().as_bytes(), b"\0"].concat()
-}
-
-fn claim_key(replay: &ReplayId, block: u64) -> Vec<u8> {
-    [claims_prefix(replay), to_key(block).to_vec()].concat()
-}
-
-/// The bit of an offset in the claims of its block.
-fn bit(offset: u64) -> u64 {
-    1 << (offset % u64::from(u64::BITS))
-}
-
-fn block_of_claim_key(key: &[u8]) -> u64 {
-    from_key(&key[key.len() - 8..])
-}
-
-/// The offsets of the claimed letters of a block. `claims` has one bit per slot.
-fn claimed_offsets(block: u64, claims: u64) -> impl Iterator<Item = u64> {
-    (0..u64::from(u64::BITS)).filter(move |bit| claims >> bit & 1 == 1).map(move |bit| first_offset_of(block) + bit)
 }
 
 #[cfg(test)]

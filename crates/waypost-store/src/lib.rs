@@ -6,6 +6,7 @@
 
 mod campaigns;
 pub mod dead_letters;
+mod error;
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -14,11 +15,12 @@ use std::sync::atomic::AtomicU64;
 
 use quick_cache::sync::Cache;
 use sled::{Db, Tree};
-use waypost_core::secret_encryption::{DecryptError, Keyring};
+use waypost_core::secret_encryption::Keyring;
 
 use campaigns::{CachedCampaign, CampaignWeighter};
 pub use campaigns::{Change, ChangeAuthor, ChangeOutcome, StoredCampaign, record, state};
 use dead_letters::LetterView;
+pub use error::StoreError;
 
 /// sled's page cache. sled's default is 1 GiB.
 const PAGE_CACHE_BYTES: u64 = 32 * 1024 * 1024;
@@ -31,44 +33,6 @@ const CAMPAIGN_CACHE_ITEMS: usize = 1024;
 
 /// The version of the trees' layout. A store with another version is emptied and rebuilt from the streams.
 const FORMAT_VERSION: &[u8] = b"5";
-
-/// The store could not be read or written. The message in flight must not be acknowledged.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("{0} is in use by another process: give each worker its own store.path")]
-    InUse(PathBuf),
-    /// Not even an empty store can be created in the folder.
-    #[error("{path} (store.path): {error}")]
-    Unusable { path: PathBuf, error: String },
-    #[error(
-        "the local store (store.path) failed: {0}. Repair the disk, or delete the folder, which is rebuilt from the \
-         broker. Then restart"
-    )]
-    Sled(#[from] sled::Error),
-    #[error("a secret of the campaign `{campaign}` is {error}")]
-    Undecryptable { campaign: String, error: DecryptError },
-    #[error("the local store is damaged: {0}")]
-    Damaged(String),
-}
-
-impl From<std::io::Error> for StoreError {
-    /// An error of a file beside sled's files. The message gives the same advice.
-    fn from(error: std::io::Error) -> Self {
-        Self::Sled(error.into())
-    }
-}
-
-impl From<serde_json::Error> for StoreError {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Damaged(error.to_string())
-    }
-}
-
-impl From<postcard::Error> for StoreError {
-    fn from(error: postcard::Error) -> Self {
-        Self::Damaged(error.to_string())
-    }
-}
 
 #[derive(Clone)]
 pub struct Store {

@@ -7,13 +7,13 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use waypost_core::timestamp;
 
-use super::LIST;
-use super::filter::FilterQuery;
 use super::selection::{SelectedLetters, SelectionArgs};
-use crate::cli::client::{Api, ApiError, Server};
+use crate::cli::client::{Api, ApiError, DEAD_LETTERS, Server};
 use crate::cli::confirm::{ConfirmOutcome, Confirmation};
+use crate::cli::error::CliError;
+use crate::cli::letter_filter::FilterQuery;
 use crate::cli::stdio::out;
-use crate::cli::{CliError, progress, sanitize};
+use crate::cli::{progress, sanitize};
 
 /// After this many responses in a row that discarded nothing although more are left, the command fails.
 const MAX_EMPTY_ROUNDS: u32 = 20;
@@ -80,7 +80,7 @@ impl Discard {
 async fn preview(api: &Api, selected: &SelectedLetters) -> Result<Value, CliError> {
     let mut body = selected.to_json();
     body.insert("dryRun".to_owned(), true.into());
-    api.post(&[LIST, "discard"], Some(&body.into())).await?.json()
+    api.post(&[DEAD_LETTERS, "discard"], Some(&body.into())).await?.json()
 }
 
 /// `discard 2,900 dead letters of campaign 13010, sent to 2 endpoints`.
@@ -134,7 +134,7 @@ async fn discard(api: &Api, body: &Value, total: u64) -> Result<u64, CliError> {
     let bar = progress::bar(Some(total), "{bar:30} {human_pos}/{human_len} discarded  {eta} left");
     let (mut discarded, mut empty_rounds) = (0, 0);
     loop {
-        let response = match api.post(&[LIST, "discard"], Some(body)).await {
+        let response = match api.post(&[DEAD_LETTERS, "discard"], Some(body)).await {
             Ok(response) => response.json()?,
             // Somebody else has replayed or discarded the rest in the meantime.
             Err(ApiError::Refused { status: StatusCode::UNPROCESSABLE_ENTITY, .. }) if discarded > 0 => break,
@@ -171,8 +171,8 @@ fn with_discarded(error: CliError, discarded: u64) -> CliError {
 mod tests {
     use chrono::DateTime;
 
-    use super::super::filter::Filter;
     use super::*;
+    use crate::cli::letter_filter::Filter;
 
     #[test]
     fn later_dead_letters_are_excluded() {

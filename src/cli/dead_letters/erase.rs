@@ -3,11 +3,11 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::LIST;
-use crate::cli::client::{Api, Server};
+use crate::cli::client::{Api, DEAD_LETTERS, Server};
 use crate::cli::confirm::{ConfirmOutcome, Confirmation};
+use crate::cli::error::CliError;
 use crate::cli::stdio::out;
-use crate::cli::{CliError, progress, sanitize};
+use crate::cli::{progress, sanitize};
 
 #[derive(Args)]
 #[command(after_help = "Example:
@@ -85,7 +85,7 @@ async fn search(api: &Api, phone: &str, mode: SearchMode, mut cursor: Value) -> 
     let mut result = SearchResult { letters: 0, replaying: 0, start: Value::Null };
     loop {
         let body = json!({ "phoneNumber": phone, "cursor": cursor, "dryRun": mode == SearchMode::Count });
-        let response = api.post(&[LIST, "erase"], Some(&body)).await?.json()?;
+        let response = api.post(&[DEAD_LETTERS, "erase"], Some(&body)).await?.json()?;
         let count = |name: &str| response[name].as_u64().unwrap_or_default();
         result.letters += count("erased");
         result.replaying += count("replaying");

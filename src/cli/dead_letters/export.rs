@@ -8,12 +8,13 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::Value;
 
-use super::filter::{Filter, FilterQuery};
-use super::{LIST, summary};
-use crate::cli::client::{Api, Server};
+use super::summary;
+use crate::cli::client::{Api, DEAD_LETTERS, Server};
+use crate::cli::error::CliError;
+use crate::cli::letter_filter::{Filter, FilterQuery};
 use crate::cli::paginate::Pages;
 use crate::cli::stdio::out;
-use crate::cli::{CliError, progress, sanitize};
+use crate::cli::{progress, sanitize};
 
 /// Small, because one unreadable message may have megabytes.
 const PAGE_SIZE: usize = 200;
@@ -79,7 +80,7 @@ async fn write(
     bar: &ProgressBar,
     mut output: impl Write,
 ) -> Result<ExportEnd, CliError> {
-    let mut pages = Pages::new(api, LIST, query.params());
+    let mut pages = Pages::new(api, DEAD_LETTERS, query.params());
     let mut count = 0;
     while pages.may_have_more() {
         let letters = pages.next(PAGE_SIZE).await?;

@@ -5,10 +5,9 @@ use clap::Args;
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
-use super::LIST;
-use super::filter::Filter;
-use crate::cli::CliError;
-use crate::cli::client::Server;
+use crate::cli::client::{DEAD_LETTERS, Server};
+use crate::cli::error::CliError;
+use crate::cli::letter_filter::Filter;
 use crate::cli::paginate::Pages;
 use crate::cli::sanitize;
 use crate::cli::stdio::out;
@@ -35,7 +34,7 @@ impl List {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let query = self.filter.to_query(Utc::now())?;
         let api = self.server.api()?;
-        let mut pages = Pages::new(&api, LIST, query.params());
+        let mut pages = Pages::new(&api, DEAD_LETTERS, query.params());
         let letters = pages.take(self.limit as usize).await?;
         if self.json {
             out!("{}", Value::Array(letters));

@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 
 use super::preview;
 use super::selection::SelectionArgs;
-use crate::cli::CliError;
-use crate::cli::client::{ApiError, Server};
+use crate::cli::client::{ApiError, REPLAYS, Server};
+use crate::cli::error::CliError;
 use crate::cli::replays::follow::{self, OutputMode};
-use crate::cli::replays::{LIST, labels};
+use crate::cli::replays::labels;
 use crate::cli::stdio::{note, out};
 
 #[derive(Args)]
@@ -68,7 +68,7 @@ impl Replay {
     pub(super) async fn run(mut self) -> Result<(), CliError> {
         let api = self.server.clone().api()?;
         let body = self.body()?;
-        let response = api.post(&[LIST], Some(&body)).await.map_err(|error| match error {
+        let response = api.post(&[REPLAYS], Some(&body)).await.map_err(|error| match error {
             ApiError::Unreachable { .. } if !self.dry_run => CliError::from(error).with_line(
                 "The replay may have been created. Check with `waypost replays list` before you repeat the command",
             ),

@@ -6,9 +6,9 @@ use clap::Args;
 use serde_json::{Map, Value};
 use waypost_core::dead_letter::LetterState;
 
-use super::filter::{Filter, FilterQuery};
-use crate::cli::CliError;
 use crate::cli::client::parse_id;
+use crate::cli::error::CliError;
+use crate::cli::letter_filter::{Filter, FilterQuery};
 
 #[derive(Args, Default)]
 pub(super) struct SelectionArgs {

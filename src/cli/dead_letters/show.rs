@@ -8,9 +8,9 @@ use waypost_core::duration::approximate;
 use waypost_core::reason::DeadLetterReason;
 use waypost_core::timestamp;
 
-use super::{LIST, request};
-use crate::cli::CliError;
-use crate::cli::client::{Server, parse_id};
+use super::request;
+use crate::cli::client::{DEAD_LETTERS, Server, parse_id};
+use crate::cli::error::CliError;
 use crate::cli::sanitize;
 use crate::cli::stdio::out;
 
@@ -33,7 +33,7 @@ pub(in crate::cli) struct Show {
 
 impl Show {
     pub(super) async fn run(self) -> Result<(), CliError> {
-        let letter = self.server.api()?.get(&[LIST, &self.id], &[]).await?;
+        let letter = self.server.api()?.get(&[DEAD_LETTERS, &self.id], &[]).await?;
         if self.json {
             out!("{letter}");
         } else {

@@ -5,10 +5,9 @@ use clap::Args;
 use indicatif::HumanCount;
 use serde_json::Value;
 
-use super::LIST;
-use super::filter::{Filter, FilterQuery};
-use crate::cli::CliError;
-use crate::cli::client::{Api, Server};
+use crate::cli::client::{Api, DEAD_LETTERS, Server};
+use crate::cli::error::CliError;
+use crate::cli::letter_filter::{Filter, FilterQuery};
 use crate::cli::sanitize;
 use crate::cli::stdio::out;
 
@@ -48,7 +47,7 @@ impl Summary {
 
 /// Reads the counts of the dead letters that match.
 pub(super) async fn fetch(api: &Api, query: &FilterQuery) -> Result<Value, CliError> {
-    api.get(&[LIST, "summary"], &query.params()).await
+    api.get(&[DEAD_LETTERS, "summary"], &query.params()).await
 }
 
 fn render(summary: &Value) -> String {

@@ -9,9 +9,9 @@ use serde::Serialize;
 use waypost_core::dead_letter::DeadLetter;
 use waypost_core::reason::DeadLetterReason;
 
-use super::Scenario;
 use super::receivers::DemoReceiver;
-use crate::cli::CliError;
+use super::system::DemoSystem;
+use crate::cli::error::CliError;
 
 /// Filled while the demo runs.
 #[derive(Default)]
@@ -89,9 +89,9 @@ impl DemoLedger {
     pub(super) async fn progress(
         &self,
         receivers: &[DemoReceiver],
-        scenario: &Scenario<'_>,
+        system: &DemoSystem<'_>,
     ) -> Result<Progress, CliError> {
-        let no_webhook = scenario.no_webhook_count().await?;
+        let no_webhook = system.no_webhook_count().await?;
         let ledger = self.ledger();
         let delivered = receivers.iter().map(|receiver| receiver.record().accepted().count()).sum();
         Ok(Progress { published: ledger.published, no_webhook, delivered, dead: ledger.dead.len() })
@@ -100,10 +100,10 @@ impl DemoLedger {
     pub(super) async fn report(
         &self,
         receivers: &[DemoReceiver],
-        scenario: &Scenario<'_>,
+        system: &DemoSystem<'_>,
     ) -> Result<DemoReport, CliError> {
-        let waiting = scenario.waiting_count().await?;
-        let Progress { published, no_webhook, delivered, .. } = self.progress(receivers, scenario).await?;
+        let waiting = system.waiting_count().await?;
+        let Progress { published, no_webhook, delivered, .. } = self.progress(receivers, system).await?;
         let ledger = self.ledger();
         let mut dead = BTreeMap::new();
         for reason in ledger.dead.values() {

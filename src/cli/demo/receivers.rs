@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use waypost_core::timestamp;
 
-use crate::cli::CliError;
+use crate::cli::error::CliError;
 
 /// How a receiver answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

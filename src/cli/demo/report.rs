@@ -7,11 +7,11 @@ use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use waypost_broker::names::Names;
 
-use super::Scenario;
 use super::account::{DemoLedger, DemoReport};
 use super::receivers::DemoReceiver;
 use super::script::CAMPAIGN_ID;
-use crate::cli::CliError;
+use super::system::DemoSystem;
+use crate::cli::error::CliError;
 use crate::cli::stdio::out;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -32,7 +32,7 @@ pub(super) async fn progress(
     ledger: &DemoLedger,
     receivers: &[DemoReceiver],
     events: u32,
-    scenario: &Scenario<'_>,
+    system: &DemoSystem<'_>,
 ) -> Result<(), CliError> {
     let is_terminal = std::io::stderr().is_terminal();
     let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -41,7 +41,7 @@ pub(super) async fn progress(
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let mut last_report = Instant::now();
     loop {
-        let progress = ledger.progress(receivers, scenario).await?;
+        let progress = ledger.progress(receivers, system).await?;
         let in_flight = progress.published.saturating_sub(progress.settled());
         let message = format!(
             "published {} · no webhook {} · delivered {} · dead {} · in flight {in_flight}",

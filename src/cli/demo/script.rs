@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use waypost_core::timestamp;
 
 use super::receivers::DemoReceiver;
-use crate::cli::CliError;
 use crate::cli::client::{RequestParts, Server};
+use crate::cli::error::CliError;
 
 pub(super) const CAMPAIGN_ID: &str = "13010";
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use waypost_store::free_bytes;
 
-use super::DoctorFinding;
+use super::finding::DoctorFinding;
 use crate::config::Config;
 
 /// How long the clock is watched.
@@ -146,8 +146,8 @@ fn store_folder(path: &Path) -> DoctorFinding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::CheckResult;
     use super::*;
+    use crate::cli::doctor::finding::CheckResult;
 
     #[test]
     fn the_hard_limit_of_open_files_is_read() {

@@ -13,7 +13,8 @@ use waypost_broker::{BrokerError, binding_probe, connection, handshake};
 use waypost_core::egress::HttpUrls;
 use waypost_core::outcome::{Cause, SendResult};
 
-use super::{CheckResult, DoctorFinding, server};
+use super::finding::{CheckResult, DoctorFinding};
+use super::server;
 use crate::app::{broker_address, new_sender};
 use crate::config::Config;
 

@@ -4,7 +4,7 @@ use waypost_broker::BrokerError;
 use waypost_broker::diagnostics::QueueTypeSupport;
 use waypost_broker::handshake::{SUPPORTED, ServerInfo, Support};
 
-use super::DoctorFinding;
+use super::finding::DoctorFinding;
 
 pub(super) fn version(server: &Result<ServerInfo, BrokerError>) -> DoctorFinding {
     const CHECK: &str = "version";
@@ -58,8 +58,8 @@ pub(super) fn kinds(kinds: &Result<QueueTypeSupport, BrokerError>) -> DoctorFind
 
 #[cfg(test)]
 mod tests {
-    use super::super::CheckResult;
     use super::*;
+    use crate::cli::doctor::finding::CheckResult;
 
     #[test]
     fn versions_are_evaluated() {

@@ -2,7 +2,7 @@
 
 use waypost_core::egress::HttpUrls;
 
-use super::DoctorFinding;
+use super::finding::DoctorFinding;
 use crate::config::Config;
 
 pub(super) fn findings(config: &Config) -> Vec<DoctorFinding> {

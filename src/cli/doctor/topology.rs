@@ -8,7 +8,7 @@ use waypost_broker::management::Management;
 use waypost_broker::policies::{self, Severity};
 use waypost_broker::topology::Topology;
 
-use super::DoctorFinding;
+use super::finding::DoctorFinding;
 use crate::config::Config;
 
 const BINDINGS_CHECK: &str = "bindings";

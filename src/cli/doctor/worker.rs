@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::{Client, Url};
 use serde_json::Value;
 
-use super::DoctorFinding;
+use super::finding::DoctorFinding;
 use crate::config::Config;
 
 const CHECK: &str = "worker";
@@ -57,8 +57,8 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
-    use super::super::CheckResult;
     use super::*;
+    use crate::cli::doctor::finding::CheckResult;
 
     #[test]
     fn the_text_of_readyz_is_evaluated() {

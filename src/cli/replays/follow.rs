@@ -9,10 +9,9 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use waypost_engine::replays::rate_meter::RateMeter;
 
-use super::labels::{self, RunState};
-use super::{LIST, labels::number};
-use crate::cli::CliError;
-use crate::cli::client::{Api, ApiError, RequestParts};
+use super::labels::{self, RunState, number};
+use crate::cli::client::{Api, ApiError, REPLAYS, RequestParts};
+use crate::cli::error::CliError;
 use crate::cli::progress;
 use crate::cli::stdio::{note, out};
 
@@ -92,7 +91,7 @@ async fn until_end(api: &Api, replay: Value) -> Result<FollowEnd, CliError> {
         }
         let poll = async {
             tokio::time::sleep(POLL_INTERVAL).await;
-            api.request(Method::GET, &[LIST, &id], &[], RequestParts::default()).await
+            api.request(Method::GET, &[REPLAYS, &id], &[], RequestParts::default()).await
         };
         let answer = tokio::select! {
             answer = poll => answer,

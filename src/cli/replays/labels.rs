@@ -5,7 +5,7 @@ use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::duration::approximate;
 use waypost_engine::replays::rate_meter::{RateMeter, decimal};
 
-use crate::cli::dead_letters::filter::{self, flags};
+use crate::cli::letter_filter::{self, flags};
 use crate::cli::sanitize;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +126,7 @@ pub(super) fn problems(replay: &Value) -> Option<String> {
     if let Some(filter) = filter.as_object_mut() {
         filter.entry("until").or_insert_with(|| replay["createdAt"].clone());
     }
-    let filter = flags(&filter, &filter::ALL_NAMES);
+    let filter = flags(&filter, &letter_filter::ALL_NAMES);
     let limits = [("--rate", "ratePerSecond"), ("--stop-on-failure-ratio", "stopOnFailureRatio")];
     let limits = limits.iter().filter_map(|(flag, name)| Some(format!(" {flag} {}", replay[*name].as_f64()?)));
     let resend = (early_end.is_some() && !filter.is_empty())
@@ -149,7 +149,8 @@ fn restored_state(replay: &Value) -> &'static str {
 /// The command that lists the new dead letters of this replay.
 fn list_command(replay: &Value) -> String {
     let stable_flags = flags(&replay["filter"], &LetterFilter::STABLE_FIELDS);
-    let since = flags(&serde_json::json!({ "since": replay["createdAt"], "state": "pending" }), &filter::ALL_NAMES);
+    let since =
+        flags(&serde_json::json!({ "since": replay["createdAt"], "state": "pending" }), &letter_filter::ALL_NAMES);
     ["waypost dead-letters list", &stable_flags, &since]
         .into_iter()
         .filter(|part| !part.is_empty())
@@ -166,7 +167,7 @@ pub(super) fn selection(replay: &Value) -> String {
             ids => format!("{} by id", sanitize::dead_letters(number(replay, "idCount").max(ids.len() as u64))),
         };
     }
-    let flags = flags(&replay["filter"], &filter::ALL_NAMES);
+    let flags = flags(&replay["filter"], &letter_filter::ALL_NAMES);
     if flags.is_empty() { "--all".to_owned() } else { flags }
 }
 

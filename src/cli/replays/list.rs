@@ -4,10 +4,9 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 
-use super::LIST;
 use super::labels::{number, selection};
-use crate::cli::CliError;
-use crate::cli::client::Server;
+use crate::cli::client::{REPLAYS, Server};
+use crate::cli::error::CliError;
 use crate::cli::paginate::Pages;
 use crate::cli::sanitize;
 use crate::cli::stdio::out;
@@ -32,7 +31,7 @@ pub(in crate::cli) struct List {
 impl List {
     pub(super) async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
-        let mut pages = Pages::new(&api, LIST, Vec::new());
+        let mut pages = Pages::new(&api, REPLAYS, Vec::new());
         let replays = pages.take(self.limit as usize).await?;
         if self.json {
             out!("{}", Value::Array(replays));

@@ -9,7 +9,7 @@
 use lapin::options::ConfirmSelectOptions;
 use lapin::{Channel, Connection};
 
-use super::Destination;
+use super::message::Destination;
 use crate::BrokerError;
 use crate::names::Names;
 

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::normal_form::NormalForm;
 use super::{Campaign, MenuEntry, Section};
+use crate::normal_form::NormalForm;
 
 /// Identifies a section or a menu entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

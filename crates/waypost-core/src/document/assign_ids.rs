@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::super::campaign::{Campaign, MenuEntry, Section, Webhook};
-use super::super::ids::WebhookId;
+use crate::campaign::{Campaign, MenuEntry, Section, Webhook};
+use crate::ids::WebhookId;
 
 /// The placeholder for a webhook without an id. A valid id is never empty.
 pub(super) fn unassigned() -> WebhookId {

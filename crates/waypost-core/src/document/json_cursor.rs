@@ -11,10 +11,10 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
-use super::super::duration::{self, TextDuration};
-use super::super::suggestion::closest;
-use super::super::timestamp;
-use super::super::violation::{Violation, type_name};
+use crate::duration::{self, TextDuration};
+use crate::suggestion::closest;
+use crate::timestamp;
+use crate::violation::{Violation, type_name};
 
 /// Maximum number of violations that are kept. Further violations are only counted: 1 MiB can have half a million.
 pub(super) const MAX_VIOLATIONS: usize = 1000;

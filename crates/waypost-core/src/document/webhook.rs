@@ -12,9 +12,10 @@ use url::Url;
 
 use super::assign_ids;
 use super::json_cursor::{FirstPaths, JsonNode};
-use super::{HttpUrls, UrlPolicy};
+use super::url_policy::UrlPolicy;
 use crate::campaign::PreviousSecret;
 use crate::campaign::{ExtraParameters, MASK, RetryOverrides, Webhook};
+use crate::egress::HttpUrls;
 use crate::ids::WebhookId;
 use crate::request::STANDARD_PARAMETERS;
 use crate::secret_encryption::is_encrypted;

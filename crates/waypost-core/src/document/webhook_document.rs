@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::super::campaign::{Webhook, WebhookPlace};
-use super::super::event::Keyword;
-use super::super::violation::Violation;
 use super::json_cursor::{DocumentViolations, FirstPaths, JsonNode};
 use super::{UrlPolicy, duplicate_keys, parse_json, webhook};
+use crate::campaign::{Webhook, WebhookPlace};
+use crate::event::Keyword;
+use crate::violation::Violation;
 
 /// The new version of one webhook, and the place that its document names, if any. Parsed once, before it is known which
 /// webhook it replaces.
@@ -87,10 +87,10 @@ pub fn read_value(bytes: &[u8], what: &str) -> Result<Value, Vec<Violation>> {
 mod tests {
     use serde_json::json;
 
-    use super::super::HttpUrls;
     use super::*;
     use crate::campaign::MASK;
     use crate::document::tests::example;
+    use crate::egress::HttpUrls;
 
     const HTTPS: UrlPolicy<'static> = UrlPolicy::Scheme(HttpUrls::Refused);
 

@@ -158,8 +158,8 @@ impl Breaker {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::BreakerState;
     use super::*;
+    use crate::endpoint::BreakerState;
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::{AskRound, Source};
 use crate::gcra::{Gcra, Rate};
 
 /// New deliveries that wait in memory use a part of the window of events, so they wait only briefly.
@@ -33,6 +32,26 @@ impl Limits {
     pub(super) fn rate(self) -> Option<Rate> {
         self.per_second.map(|per_second| Rate { per_second, burst: BURST })
     }
+}
+
+/// How often a delivery has requested admission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskRound {
+    /// A new delivery, which does not overtake the waiting deliveries.
+    First,
+    /// The delivery has waited and may wait longer.
+    Again,
+    /// The delivery has waited for as long as it may.
+    Last,
+}
+
+/// The queue that a delivery comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The queue of events.
+    Event,
+    /// The delay queues.
+    Retry,
 }
 
 impl Source {

@@ -1,10 +1,9 @@
 //! The sentences of an explanation, for the editors of a campaign.
 
-use super::super::campaign::{Campaign, MenuEntry, WebhookPlace};
-use super::super::event::{Keyword, StepEvent};
-use super::super::normal_form::NormalForm;
-use super::super::resolve::{CampaignStep, MatchedBy};
-use super::ExplainedWebhook;
+use crate::campaign::{Campaign, MenuEntry, WebhookPlace};
+use crate::event::{Keyword, StepEvent};
+use crate::normal_form::NormalForm;
+use crate::resolve::{CampaignStep, MatchedBy};
 
 /// Maximum number of labels or keywords in a sentence.
 const MAX_LISTED: usize = 20;
@@ -114,7 +113,7 @@ fn near_miss(entry: &MenuEntry, keyword: &Keyword) -> Option<String> {
 
 /// Why a webhook fires, or why not.
 pub(super) fn webhook(place: WebhookPlace<'_>, step: &CampaignStep<'_>, event: &StepEvent) -> String {
-    let is_reached = place.entry.is_none_or(|entry| super::is_chosen(entry, step));
+    let is_reached = place.entry.is_none_or(|entry| step.has_chosen(entry));
     match (place.entry, is_reached, place.webhook.enabled) {
         (None, _, true) => "fires on every event of its section".to_owned(),
         (Some(_), true, true) => match step.choice {
@@ -132,16 +131,23 @@ pub(super) fn webhook(place: WebhookPlace<'_>, step: &CampaignStep<'_>, event: &
     }
 }
 
+/// The webhooks that the event matches.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WebhookCounts {
+    pub(super) firing: usize,
+    /// Would fire if they were enabled.
+    pub(super) disabled: usize,
+}
+
 /// What happens to the event.
-pub(super) fn result(step: &CampaignStep<'_>, event: &StepEvent, webhooks: &[ExplainedWebhook]) -> String {
-    let count = |test: fn(&ExplainedWebhook) -> bool| webhooks.iter().filter(|webhook| test(webhook)).count();
-    let disabled = count(|webhook| !webhook.enabled && webhook.request.is_some());
+pub(super) fn result(step: &CampaignStep<'_>, event: &StepEvent, webhooks: WebhookCounts) -> String {
+    let WebhookCounts { firing, disabled } = webhooks;
     let disabled_note = match disabled {
         0 => String::new(),
         1 => "; one more would fire if it were enabled".to_owned(),
         number => format!("; {number} more would fire if they were enabled"),
     };
-    match count(|webhook| webhook.fires) {
+    match firing {
         0 if disabled > 0 => {
             "nothing is sent: all matching webhooks are disabled. Set `enabled` to true to make them fire".to_owned()
         }

@@ -9,11 +9,9 @@ mod sizes;
 use super::graph::Graph;
 use placement::Placement;
 use routes::Routes;
-use sizes::Sizes;
+pub use routes::{ArrowRoute, Point, RouteDirection};
 pub(super) use sizes::{COLUMN_WIDTH, PILL_HEIGHT, ROW_HEIGHT, WEBHOOK_HEIGHT, head_height};
-
-/// Space around the diagram.
-const MARGIN: i64 = 24;
+use sizes::{MARGIN, Sizes};
 
 /// A graph with the coordinates of its nodes and arrows, in pixels.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,27 +31,6 @@ pub struct Rect {
     pub y: i64,
     pub width: i64,
     pub height: i64,
-}
-
-/// The route of an arrow, from the right side of its section to the left side of its target: a smooth curve through
-/// these points.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ArrowRoute(pub Vec<Point>);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Point {
-    pub x: i64,
-    pub y: i64,
-    /// The direction of the route at this point.
-    pub direction: RouteDirection,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RouteDirection {
-    Right,
-    Left,
-    Up,
-    Down,
 }
 
 pub fn layout(graph: Graph) -> Drawing {

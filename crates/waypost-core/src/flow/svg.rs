@@ -10,13 +10,15 @@ mod nodes;
 
 use std::fmt::{self, Write as _};
 
-use super::CSS;
 use super::health::WebhookHealth;
 use super::layout::Drawing;
 use super::text::{Escaped, Font, fit, text_width};
 use crate::campaign::WebhookKind;
 use crate::flow::graph::{ArrowKind, GraphNode};
 use crate::ids::WebhookId;
+
+/// The style sheet for the classes that [`svg`](fn@svg) uses, with a light and a dark scheme.
+pub const CSS: &str = include_str!("../../assets/flow.css");
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
@@ -100,7 +102,7 @@ impl SvgWriter<'_> {
         self.write_list(out, "Webhooks", |node| matches!(node, GraphNode::Webhook(_)))?;
         self.write_list(out, "Other campaigns", |node| matches!(node, GraphNode::Campaign(_)))?;
         self.write_list(out, "Missing", |node| matches!(node, GraphNode::Missing(_)))?;
-        self.write_arrows(out)?;
+        arrows::write_arrows(out, self.drawing)?;
         legend.write(out, self.drawing.height)?;
         out.push_str("</svg>\n");
         Ok(())

@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::claims::LetterClaim;
 use super::*;
+use crate::campaign::MASK;
 
 const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
@@ -39,7 +41,7 @@ fn outcome_of(fails: bool) -> ReplayOutcome {
 fn run(progress: &mut ReplayProgress, fails: impl Fn(u64) -> bool) -> u64 {
     while let Some(batch_size) = progress.next_batch_size() {
         for _ in 0..u64::from(batch_size).min(progress.left) {
-            progress.record_sent(outcome_of(fails(progress.replay.sent)));
+            progress.record_result(outcome_of(fails(progress.replay.sent)), LetterClaim::Own);
         }
         progress.evaluate(NOW);
     }
@@ -83,7 +85,8 @@ fn requeued_letters_count_neither_as_delivered_nor_as_failed() {
     while let Some(batch_size) = progress.next_batch_size() {
         for _ in 0..u64::from(batch_size).min(progress.left) {
             let requeued = progress.replay.sent.is_multiple_of(2);
-            progress.record_sent(if requeued { ReplayOutcome::Requeued } else { ReplayOutcome::Dead });
+            let outcome = if requeued { ReplayOutcome::Requeued } else { ReplayOutcome::Dead };
+            progress.record_result(outcome, LetterClaim::Own);
         }
         progress.evaluate(NOW);
     }
@@ -98,7 +101,7 @@ fn requeued_letters_count_neither_as_delivered_nor_as_failed() {
     // Requeued letters never stop a replay.
     let mut progress = self::progress(30, Some(0.0));
     while progress.left > 0 {
-        progress.record_sent(ReplayOutcome::Requeued);
+        progress.record_result(ReplayOutcome::Requeued, LetterClaim::Own);
         progress.evaluate(NOW);
     }
     assert_eq!(
@@ -108,7 +111,8 @@ fn requeued_letters_count_neither_as_delivered_nor_as_failed() {
     // Fewer letters than the canary are evaluated at the end.
     let mut progress = self::progress(30, Some(0.5));
     for number in 0..30 {
-        progress.record_sent(if number < 27 { ReplayOutcome::Requeued } else { outcome_of(number > 27) });
+        let outcome = if number < 27 { ReplayOutcome::Requeued } else { outcome_of(number > 27) };
+        progress.record_result(outcome, LetterClaim::Own);
     }
     progress.evaluate(NOW);
     assert_eq!(progress.replay.state, ReplayState::Stopped);
@@ -207,7 +211,7 @@ proptest! {
             if let Some(batch_size) = progress.next_batch_size() {
                 prop_assert_eq!(progress.replay.state, ReplayState::Running);
                 for _ in 0..u64::from(batch_size).min(progress.left) {
-                    progress.record_sent(outcomes[progress.replay.sent as usize]);
+                    progress.record_result(outcomes[progress.replay.sent as usize], LetterClaim::Own);
                 }
                 progress.evaluate(NOW);
             }
@@ -223,5 +227,24 @@ proptest! {
                 prop_assert_eq!(replay.state, before.replay.state);
             }
         }
+    }
+}
+
+#[test]
+fn only_the_phone_number_of_an_erased_person_is_masked() {
+    let filter = |phone_number: Option<&str>| LetterFilter {
+        phone_number: phone_number.map(str::to_owned),
+        label: Some("a".to_owned()),
+        ..LetterFilter::default()
+    };
+    for (before, after) in [
+        (Some(filter(Some("+5511999990000"))), Some(filter(Some(MASK)))),
+        (Some(filter(Some("+5511999990001"))), Some(filter(Some("+5511999990001")))),
+        (Some(filter(None)), Some(filter(None))),
+        (None, None),
+    ] {
+        let mut replay = Replay { filter: before.clone(), ..progress(1, None).replay };
+        replay.mask_person(|phone_number| phone_number == "+5511999990000");
+        assert_eq!(replay.filter, after, "{before:?}");
     }
 }

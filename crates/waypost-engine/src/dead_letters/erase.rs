@@ -4,10 +4,10 @@
 use std::time::Instant;
 
 use chrono::Utc;
-use waypost_core::dead_letter::LetterState;
+use waypost_core::dead_letter::history::OperatorAction;
 use waypost_core::dead_letter::phone_number::PhoneNumber;
 use waypost_core::dead_letter::phone_search::PhoneSearch;
-use waypost_core::dead_letter::record::{DeadLetterRecord, Erase, OperatorAction};
+use waypost_core::dead_letter_record::{DeadLetterRecord, Erase};
 use waypost_core::ids::DeadLetterId;
 use waypost_core::violation::Violation;
 use waypost_store::dead_letters::RecordOutcome;
@@ -61,8 +61,7 @@ impl DeadLetters {
             outcome.examined += page.letters.len() as u64;
             let matching =
                 page.letters.iter().map(|stored| &stored.letter).filter(|letter| phone_search.matches(letter));
-            let (replaying, matching): (Vec<_>, Vec<_>) =
-                matching.partition(|letter| letter.state == LetterState::Replaying);
+            let (matching, replaying): (Vec<_>, Vec<_>) = matching.partition(|letter| letter.state.can_be_erased());
             outcome.replaying += replaying.len() as u64;
             let ids: Vec<DeadLetterId> = matching.into_iter().map(|letter| letter.id.clone()).collect();
             match mode {

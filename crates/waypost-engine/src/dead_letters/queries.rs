@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use waypost_core::dead_letter::DeadLetter;
 use waypost_core::dead_letter::filter::LetterFilter;
-use waypost_core::dead_letter::record::LetterHistory;
+use waypost_core::dead_letter::history::LetterHistory;
 use waypost_core::dead_letter::selection::Selection;
 use waypost_core::ids::DeadLetterId;
 use waypost_core::request::RequestPreview;

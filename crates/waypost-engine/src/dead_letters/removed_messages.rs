@@ -12,8 +12,8 @@ use futures_util::StreamExt as _;
 use waypost_broker::publisher::PublishError;
 use waypost_broker::stream_writer::AppendError;
 use waypost_core::dead_letter::DeadLetter;
-use waypost_core::dead_letter::record::{DeadLetterRecord, RemovedMessageDone};
 use waypost_core::dead_letter::removed::RemovedMessage;
+use waypost_core::dead_letter_record::{DeadLetterRecord, RemovedMessageDone};
 use waypost_store::dead_letters::RecordOutcome;
 
 use super::{DeadLetterError, DeadLetters};
@@ -34,7 +34,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl DeadLetters {
     /// Writes letters for removed messages, until the store fails.
-    pub(super) async fn rewrite_removed(&self) -> Result<Infallible, FollowError> {
+    pub(crate) async fn rewrite_removed(&self) -> Result<Infallible, FollowError> {
         let mut changes = self.changes.subscribe();
         loop {
             changes.mark_unchanged();

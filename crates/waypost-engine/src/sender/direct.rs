@@ -14,10 +14,11 @@ use waypost_core::request::RequestBody;
 
 use super::dial::{Dialer, is_tls_error};
 use super::pool::{Connection, Pool};
-use super::response::{BodyReader, Framing, HeadReader, NotHttp, ResponseHead, Reuse};
+use super::response::{
+    BodyReader, Framing, HeadReader, NotHttp, RESPONSE_BYTES_KEPT, RESPONSE_BYTES_READ, ResponseHead, Reuse,
+};
 use super::socket::{Exchange, Socket};
 use super::timing::{RequestClock, time_connect};
-use super::{RESPONSE_BYTES_KEPT, RESPONSE_BYTES_READ, failure};
 
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 
@@ -94,7 +95,7 @@ impl DirectClient {
     async fn dial(&self, url: &Url, deadline: Instant, clock: &RequestClock) -> Result<Socket, SendResult> {
         let limit = deadline.min(Instant::now() + self.connect_timeout);
         match timeout_at(limit, time_connect(self.dialer.dial(url))).await {
-            Ok(result) => result.map_err(|error| failure(error.cause(), error.to_string())),
+            Ok(result) => result.map_err(|error| SendResult::failure(error.cause(), error.to_string())),
             Err(_) if limit == deadline => Err(SendResult::TimedOut { phase: clock.phase() }),
             Err(_) => {
                 let error = "no connection within endpoint.connectTimeout".to_owned();
@@ -172,15 +173,17 @@ impl NoResponse {
     fn into_send_result(self, clock: &RequestClock) -> SendResult {
         match self {
             Self::ClosedBeforeResponse(error) | Self::ClosedWithinResponse(error) if is_tls_error(&error) => {
-                failure(Cause::Tls, format!("TLS: {error}"))
+                SendResult::failure(Cause::Tls, format!("TLS: {error}"))
             }
-            Self::ClosedBeforeResponse(error) => {
-                failure(Cause::Reset, format!("the connection ended before a response: {}", describe(&error)))
-            }
-            Self::ClosedWithinResponse(error) => {
-                failure(Cause::Reset, format!("the connection ended during the response: {}", describe(&error)))
-            }
-            Self::NotHttp(error) => failure(Cause::Protocol, error.to_string()),
+            Self::ClosedBeforeResponse(error) => SendResult::failure(
+                Cause::Reset,
+                format!("the connection ended before a response: {}", describe(&error)),
+            ),
+            Self::ClosedWithinResponse(error) => SendResult::failure(
+                Cause::Reset,
+                format!("the connection ended during the response: {}", describe(&error)),
+            ),
+            Self::NotHttp(error) => SendResult::failure(Cause::Protocol, error.to_string()),
             Self::TimedOut => SendResult::TimedOut { phase: clock.phase() },
         }
     }

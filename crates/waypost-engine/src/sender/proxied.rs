@@ -15,8 +15,8 @@ use waypost_core::request::RequestBody;
 use super::body;
 use super::pool::IDLE_TIMEOUT;
 use super::resolver::{GuardedResolver, Unresolved};
+use super::response::{RESPONSE_BYTES_KEPT, RESPONSE_BYTES_READ};
 use super::timing::{RequestClock, TimingLayer};
-use super::{RESPONSE_BYTES_KEPT, RESPONSE_BYTES_READ, SenderError, failure};
 
 /// Header lines of a response that are accepted. hyper reads at most 400 KiB of them.
 const MAX_HEADERS: usize = 4096;
@@ -34,8 +34,8 @@ impl ProxiedClient {
         rules: Arc<EgressRules>,
         connect_timeout: Duration,
         extra_roots: &[CertificateDer<'static>],
-    ) -> Result<Self, SenderError> {
-        let to_error = |error: reqwest::Error| SenderError(describe(&error));
+    ) -> Result<Self, String> {
+        let to_error = |error: reqwest::Error| describe(&error);
         let proxy = proxy.expose_secret();
         let host = Url::parse(proxy).ok().and_then(|url| url.host_str().map(str::to_owned));
         let resolver = GuardedResolver::new(rules, host);
@@ -102,7 +102,7 @@ impl ProxiedClient {
                 Cause::Connect if error.is_timeout() => {
                     SendResult::NotConnected { phase: clock.phase(), error: describe(&error) }
                 }
-                cause => failure(cause, describe(&error)),
+                cause => SendResult::failure(cause, describe(&error)),
             },
         }
     }

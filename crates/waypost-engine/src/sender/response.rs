@@ -3,6 +3,12 @@
 
 use std::mem;
 
+/// Bytes of a response's body that are read. If the body is longer, the connection is not used again.
+pub(super) const RESPONSE_BYTES_READ: usize = 64 * 1024;
+
+/// Bytes of a response's body that are kept in the history of attempts.
+pub const RESPONSE_BYTES_KEPT: usize = 1024;
+
 /// Bytes of header lines that are read of a response, including interim responses. Further header lines are ignored.
 pub const HEADER_BYTES_READ: usize = 1024 * 1024;
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 use waypost_core::dead_letter::DeadLetter;
-use waypost_core::dead_letter::record::{LetterHistory, OperatorAction, ReplayAttempt};
+use waypost_core::dead_letter::history::{LetterHistory, OperatorAction, ReplayAttempt};
 use waypost_core::request::RequestPreview;
 use waypost_engine::dead_letters::queries::LetterDetail;
 

@@ -6,7 +6,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use waypost_core::stream_position::StreamPosition;
 
-use super::{Change, StoredCampaign};
+use super::change::Change;
+use super::stored_campaign::StoredCampaign;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum CampaignsRecord {

@@ -4,8 +4,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use waypost_core::stream_position::StreamPosition;
 
+use super::change::{Change, ChangeOutcome};
 use super::record::{CampaignsRecord, Control, Decision, DecisionKind, OpenRestores, Snapshot};
-use super::{Change, ChangeOutcome, StoredCampaign};
+use super::stored_campaign::StoredCampaign;
 
 /// The state of the campaigns view. A store of an older version has the default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,8 +226,8 @@ pub(super) enum StreamStart {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::RestoreKind;
     use super::*;
+    use crate::campaigns::record::RestoreKind;
 
     fn at(offset: u64) -> StreamPosition {
         StreamPosition { offset, message_id: format!("record-{offset}") }

@@ -8,9 +8,10 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 use waypost_core::campaign::Campaign;
 use waypost_core::stream_position::StreamPosition;
 
+use super::change::{Change, ChangeOutcome};
 use super::record::{CampaignsRecord, Snapshot};
 use super::state::{CampaignsViewState, Contents, Incomplete, ReadFrom, RecordEffect, StreamStart, Write};
-use super::{Change, ChangeOutcome, StoredCampaign};
+use super::stored_campaign::StoredCampaign;
 use crate::{Store, StoreError};
 
 /// The key of the campaigns stream's position.

@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 
 use sled::{Db, Tree};
 
+use super::keys::{from_key, to_key};
 use super::location::SegmentLocation;
 use super::segment_codec::{self, Pack};
-use super::{from_key, to_key};
 use crate::StoreError;
 
 /// Blocks per segment: 16,384 offsets, which is a few megabytes of letters of the usual size.

@@ -3,11 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::LetterView;
 use super::archive::SegmentReader;
 use super::index_block::{Block, RowChange};
+use super::keys::to_key;
 use super::location::SegmentLocation;
 use super::segment_codec::decompress;
-use super::{LetterView, to_key};
 use crate::StoreError;
 
 /// The value of a block in sled.

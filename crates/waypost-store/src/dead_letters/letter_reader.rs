@@ -1,13 +1,14 @@
 //! Reads letters. Letters are in sled until their block is complete, then in the archive.
 
-use waypost_core::dead_letter::{DeadLetter, LetterState};
+use waypost_core::dead_letter::DeadLetter;
 use waypost_core::ids::{DeadLetterId, ReplayId};
 
 use super::archive::SegmentReader;
 use super::index_block::IndexRow;
+use super::keys::{block_of_claim_key, claims_prefix, from_key, to_key};
 use super::location::{SegmentLocation, block_of, slot_of};
 use super::segment_codec::Pack;
-use super::{LetterView, MAX_READ_BYTES, block_of_claim_key, claims_prefix, from_key, to_key};
+use super::{LetterView, MAX_READ_BYTES};
 use crate::StoreError;
 
 #[derive(Debug, Clone)]
@@ -37,10 +38,7 @@ impl<'a> LetterReader<'a> {
         let decode = |json: &[u8]| {
             let mut letter: DeadLetter = serde_json::from_slice(json)?;
             letter.state = row.state;
-            // An erased letter is discarded. It is never pending or claimed again.
-            if matches!(row.state, LetterState::Discarded | LetterState::Replayed)
-                && self.view.history(offset)?.erased.is_some()
-            {
+            if row.state.may_have_been_erased() && self.view.history(offset)?.is_erased() {
                 letter = letter.erased();
             }
             Ok(StoredLetter { offset, bytes: json.len(), letter })

@@ -2,7 +2,8 @@
 
 use waypost_core::dead_letter::removed::RemovedMessage;
 
-use super::{LetterView, from_key, to_key};
+use super::LetterView;
+use super::keys::{from_key, to_key};
 use crate::StoreError;
 
 impl LetterView {

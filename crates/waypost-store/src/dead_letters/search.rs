@@ -11,9 +11,9 @@ use waypost_core::reason::DeadLetterReason;
 
 use super::archive::SegmentReader;
 use super::index_block::{CompiledFilter, IndexRow};
-use super::letter_reader::LetterReader;
+use super::letter_reader::{LetterReader, StoredLetter};
 use super::location::{blocks_of, first_offset_of};
-use super::{LetterView, MAX_READ_BYTES, StoredLetter};
+use super::{LetterView, MAX_READ_BYTES};
 use crate::StoreError;
 
 /// Blocks selected under one lock. A lock for the whole search would block writers.

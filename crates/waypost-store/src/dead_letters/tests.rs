@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use waypost_core::campaign::MASK;
-use waypost_core::dead_letter::BODY_BYTES_KEPT;
-use waypost_core::dead_letter::record::{Discard, Erase, LetterResult, OperatorAction, ReplayBatch, ReplayControl};
+use waypost_core::dead_letter::filter::LetterFilter;
+use waypost_core::dead_letter::history::OperatorAction;
+use waypost_core::dead_letter::{BODY_BYTES_KEPT, DeadLetter};
+use waypost_core::dead_letter_record::{DeadLetterRecord, Discard, Erase, LetterResult, ReplayBatch, ReplayControl};
 use waypost_core::event;
 use waypost_core::ids::{DeliveryId, EventId, WebhookId};
 use waypost_core::reason::DeadLetterReason;
 use waypost_core::replay::ReplayOutcome;
-use waypost_core::replay::{Replay, ReplayCommand, ReplayConfig};
+use waypost_core::replay::{ClaimState, Replay, ReplayCommand, ReplayConfig};
 
 use super::search::LetterPage;
 use super::*;

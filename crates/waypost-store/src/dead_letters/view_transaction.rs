@@ -1,27 +1,32 @@
 //! Applies records of the dead-letter stream. The changes of a batch are collected in memory, then written in one
 //! transaction together with the position.
+//!
+//! What a record changes is decided in `waypost-core`: `dead_letter::transitions` and `replay::claims`.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 
 use sled::Batch;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional as _};
-use waypost_core::dead_letter::record::{
-    DeadLetterRecord, Discard, Erase, LetterHistory, RemovedMessageDone, ReplayBatch, ReplayControl,
-};
+use waypost_core::dead_letter::history::{LetterHistory, OperatorAction};
 use waypost_core::dead_letter::removed::RemovedMessage;
 use waypost_core::dead_letter::{DeadLetter, LetterState};
+use waypost_core::dead_letter_record::{
+    DeadLetterRecord, Discard, Erase, RemovedMessageDone, ReplayBatch, ReplayControl,
+};
 use waypost_core::ids::{DeadLetterId, ReplayId};
+use waypost_core::replay::claims::{ClaimCandidate, LetterClaim};
 use waypost_core::replay::{Replay, ReplayProgress};
 use waypost_core::stream_position::StreamPosition;
 
+use super::LetterView;
 use super::archive::SegmentReader;
 use super::block_store::encode_block;
-use super::location::SegmentLocation;
+use super::index_block::{Block, IndexRow, Zone, fingerprint};
+use super::keys::{POSITION_KEY, bit, claim_key, claimed_offsets, from_key, to_key};
+use super::location::{SegmentLocation, block_of, first_offset_of};
+use super::progress_head::ProgressHead;
 use super::segment_codec::LARGE_LETTER_BYTES;
-use super::{
-    Block, IndexRow, LetterView, POSITION_KEY, Payload, ProgressHead, RecordOutcome, StreamEntry, Zone, bit, block_of,
-    claim_key, claimed_offsets, fingerprint, first_offset_of, from_key, to_key,
-};
+use super::stream_entry::{Payload, RecordOutcome, StreamEntry};
 use crate::StoreError;
 
 /// The new values of the entries that a batch of records changes. `None` deletes an entry.
@@ -86,13 +91,9 @@ impl<'a> ViewTransaction<'a> {
             && let Some(original) = self.offset_of(original)
         {
             let history = self.history(original)?;
-            history.record_new_letter(replay, letter.dead_at, letter.id.clone());
-            if let Some(action) = history.erased.clone() {
-                // The original was erased while it was sent again.
-                self.set_state(offset, LetterState::Discarded)?;
-                self.erase_person(offset)?;
-                let history = self.history(offset)?;
-                (history.discard, history.erased) = (Some(action.clone()), Some(action));
+            let erasure = history.record_new_letter(replay, letter.dead_at, letter.id.clone()).cloned();
+            if let Some(action) = erasure {
+                self.erase_letter(offset, &action)?;
             }
         }
         Ok(RecordOutcome::Letters(1))
@@ -101,32 +102,33 @@ impl<'a> ViewTransaction<'a> {
     fn discard(&mut self, discard: &Discard) -> Result<RecordOutcome, StoreError> {
         let mut discarded = 0;
         for id in &discard.ids {
-            if let Some(offset) = self.offset_if(id, |state| state == LetterState::Pending)? {
-                self.set_state(offset, LetterState::Discarded)?;
-                self.history(offset)?.discard = Some(discard.action.clone());
+            if let Some(offset) = self.offset_if(id, LetterState::can_be_discarded)? {
+                let state = self.history(offset)?.record_discard(&discard.action);
+                self.set_state(offset, state)?;
                 discarded += 1;
             }
         }
         Ok(RecordOutcome::Letters(discarded))
     }
 
-    /// Erases letters, except those that a replay has claimed: they are being sent.
     fn erase(&mut self, erase: &Erase) -> Result<RecordOutcome, StoreError> {
         let mut erased = 0;
         let mut phones = BTreeSet::new();
         for id in &erase.ids {
-            if let Some(offset) = self.offset_if(id, |state| state != LetterState::Replaying)? {
-                self.set_state(offset, LetterState::Discarded)?;
-                phones.extend(self.erase_person(offset)?);
-                let history = self.history(offset)?;
-                // Keep who discarded the letter before.
-                history.discard.get_or_insert_with(|| erase.action.clone());
-                history.erased = Some(erase.action.clone());
+            if let Some(offset) = self.offset_if(id, LetterState::can_be_erased)? {
+                phones.extend(self.erase_letter(offset, &erase.action)?);
                 erased += 1;
             }
         }
         self.mask_replays(&phones)?;
         Ok(RecordOutcome::Letters(erased))
+    }
+
+    /// Erases the person in the row of a letter, and returns the fingerprint of the phone number that the row had.
+    fn erase_letter(&mut self, offset: u64, action: &OperatorAction) -> Result<Option<u64>, StoreError> {
+        let state = self.history(offset)?.record_erasure(action);
+        self.set_state(offset, state)?;
+        Ok(self.block(block_of(offset))?.row_mut(offset).and_then(IndexRow::erase_person))
     }
 
     /// Masks the phone numbers with these fingerprints in the filters of replays.
@@ -139,21 +141,11 @@ impl<'a> ViewTransaction<'a> {
             let ProgressHead { replay, .. } = serde_json::from_slice(&entry?.1)?;
             replays.extend(replay.filter.is_some_and(|filter| filter.phone_number.is_some()).then_some(replay.id));
         }
-        let is_erased = |phone_number: &String| phones.contains(&fingerprint(phone_number));
+        let is_erased = |phone_number: &str| phones.contains(&fingerprint(phone_number));
         for replay in replays {
-            let filter = self.replay_progress(&replay)?.and_then(|progress| progress.replay.filter.as_mut());
-            if let Some(filter) = filter.filter(|filter| filter.phone_number.as_ref().is_some_and(is_erased)) {
-                *filter = filter.masked();
-            }
+            self.update_replay(&replay, |progress| progress.replay.mask_person(is_erased))?;
         }
         Ok(())
-    }
-
-    /// Whether the letter was erased. The history is read only if the state allows it.
-    fn is_erased(&mut self, offset: u64) -> Result<bool, StoreError> {
-        let may_be_erased = |state| matches!(state, LetterState::Discarded | LetterState::Replayed);
-        let row = self.block(block_of(offset))?.row_mut(offset);
-        Ok(row.is_some_and(|row| may_be_erased(row.state)) && self.history(offset)?.erased.is_some())
     }
 
     /// Adds a replay without claims. It claims its letters after the records before it are written.
@@ -164,26 +156,30 @@ impl<'a> ViewTransaction<'a> {
         Ok(RecordOutcome::Replay(Box::new(progress)))
     }
 
-    /// Claims letters for a replay, unless they are erased, claimed by another replay, or older than `oldest`.
+    /// Claims the letters that [`ClaimCandidate::can_be_claimed`] allows.
     pub(super) fn claim(
         &mut self,
         replay: &ReplayId,
         letters: &mut dyn Iterator<Item = u64>,
-        oldest: i64,
+        oldest_ms: i64,
     ) -> Result<(), StoreError> {
         let mut claimed = 0;
         for offset in letters {
-            if self.is_erased(offset)? {
-                continue;
-            }
-            let row = self.block(block_of(offset))?.row_mut(offset);
-            if let Some(row) = row.filter(|row| row.state != LetterState::Replaying && row.dead_at >= oldest) {
-                row.state = LetterState::Replaying;
+            let Some(candidate) = self.claim_candidate(offset)? else { continue };
+            if candidate.can_be_claimed(oldest_ms) {
+                self.set_state(offset, LetterState::Replaying)?;
                 *self.claims_in(replay, block_of(offset))? |= bit(offset);
                 claimed += 1;
             }
         }
         self.update_replay(replay, |progress| progress.add_claimed(claimed))
+    }
+
+    fn claim_candidate(&mut self, offset: u64) -> Result<Option<ClaimCandidate>, StoreError> {
+        let Some(row) = self.block(block_of(offset))?.row_mut(offset) else { return Ok(None) };
+        let (state, dead_at_ms) = (row.state, row.dead_at);
+        let is_erased = state.may_have_been_erased() && self.history(offset)?.is_erased();
+        Ok(Some(ClaimCandidate { state, dead_at_ms, is_erased }))
     }
 
     /// Marks the claims of a replay as complete.
@@ -193,26 +189,18 @@ impl<'a> ViewTransaction<'a> {
         Ok(progress.map_or(RecordOutcome::NoEffect, |progress| RecordOutcome::Replay(Box::new(progress))))
     }
 
-    /// Records sent letters. A letter that is already recorded for this replay is not counted again. A letter that was
-    /// released while it was being sent is counted.
+    /// Records the results of sent letters, if [`LetterClaim::accepts_result`].
     fn record_sent(&mut self, batch: &ReplayBatch) -> Result<RecordOutcome, StoreError> {
         let mut recorded = 0;
         for sent in &batch.sent {
-            let offset = if let Some(claimed) = self.take_claim(&batch.replay, &sent.id)? {
-                self.update_replay(&batch.replay, |progress| progress.record_sent(sent.outcome))?;
-                claimed
-            } else {
-                let released = self.offset_if(&sent.id, |state| state != LetterState::Replaying)?;
-                let Some(released) = released else { continue };
-                if self.history(released)?.is_recorded(&batch.replay) {
-                    continue;
-                }
-                self.update_replay(&batch.replay, |progress| progress.record_unclaimed(sent.outcome))?;
-                released
-            };
-            self.set_state(offset, LetterState::Replayed)?;
-            self.history(offset)?.record_outcome(&batch.replay, batch.at, sent.outcome);
-            recorded += 1;
+            let Some((offset, claim)) = self.take_claim(&batch.replay, &sent.id)? else { continue };
+            let history = self.history(offset)?;
+            if claim.accepts_result(history, &batch.replay) {
+                let state = history.record_outcome(&batch.replay, batch.at, sent.outcome);
+                self.set_state(offset, state)?;
+                self.update_replay(&batch.replay, |progress| progress.record_result(sent.outcome, claim))?;
+                recorded += 1;
+            }
         }
         self.update_replay(&batch.replay, |progress| progress.evaluate(batch.at))?;
         Ok(RecordOutcome::Letters(recorded))
@@ -427,13 +415,15 @@ impl<'a> ViewTransaction<'a> {
         Ok(row.is_some_and(|row| matches(row.state)).then_some(offset))
     }
 
-    /// Removes a letter from the claims of a replay and returns its offset. `None` if the replay has not claimed it.
-    fn take_claim(&mut self, replay: &ReplayId, id: &DeadLetterId) -> Result<Option<u64>, StoreError> {
+    /// Removes a letter from the claims of a replay. Returns its offset and the claim that it had. `None` if the letter
+    /// does not exist.
+    fn take_claim(&mut self, replay: &ReplayId, id: &DeadLetterId) -> Result<Option<(u64, LetterClaim)>, StoreError> {
         let Some(offset) = self.offset_of(id) else { return Ok(None) };
-        let bits = self.claims_in(replay, block_of(offset))?;
-        let claimed = *bits & bit(offset) != 0;
-        *bits &= !bit(offset);
-        Ok(claimed.then_some(offset))
+        let Some(state) = self.block(block_of(offset))?.row_mut(offset).map(|row| row.state) else { return Ok(None) };
+        let claims = self.claims_in(replay, block_of(offset))?;
+        let is_own = *claims & bit(offset) != 0;
+        *claims &= !bit(offset);
+        Ok(Some((offset, LetterClaim::new(is_own, state))))
     }
 
     fn set_state(&mut self, offset: u64, state: LetterState) -> Result<(), StoreError> {
@@ -441,10 +431,6 @@ impl<'a> ViewTransaction<'a> {
             row.state = state;
         }
         Ok(())
-    }
-
-    fn erase_person(&mut self, offset: u64) -> Result<Option<u64>, StoreError> {
-        Ok(self.block(block_of(offset))?.row_mut(offset).and_then(IndexRow::erase_person))
     }
 
     fn offset_of(&self, id: &DeadLetterId) -> Option<u64> {

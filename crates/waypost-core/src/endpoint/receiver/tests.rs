@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::{AskRound, Source};
 use super::*;
+use crate::endpoint::{AskRound, Source};
 use crate::outcome::RequestPhase;
 
 const LIMITS: Limits = Limits { concurrency: 64, per_second: None };

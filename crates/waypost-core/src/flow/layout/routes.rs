@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::placement::{Placement, RETURN_OFFSET, RouteKind};
-use super::sizes::Sizes;
-use super::{ArrowRoute, COLUMN_WIDTH, MARGIN, Point, RouteDirection};
+use super::sizes::{COLUMN_WIDTH, MARGIN, Sizes};
 use crate::flow::graph::{Arrow, Graph};
 
 const MIN_COLUMN_GAP: i64 = 120;
@@ -19,6 +18,27 @@ const TRUNK_SPACING: i64 = 10;
 /// Further trunks of a column share the positions of these.
 const MAX_TRUNKS: usize = 24;
 const CORNER_RADIUS: i64 = 14;
+
+/// The route of an arrow, from the right side of its section to the left side of its target: a smooth curve through
+/// these points.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArrowRoute(pub Vec<Point>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Point {
+    pub x: i64,
+    pub y: i64,
+    /// The direction of the route at this point.
+    pub direction: RouteDirection,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteDirection {
+    Right,
+    Left,
+    Up,
+    Down,
+}
 
 pub(super) struct Routes<'a> {
     graph: &'a Graph,

@@ -2,6 +2,8 @@
 
 use crate::flow::graph::{Graph, GraphNode, SectionNode};
 
+/// Space around the diagram.
+pub(super) const MARGIN: i64 = 24;
 /// Width of a column and of its nodes.
 pub(in crate::flow) const COLUMN_WIDTH: i64 = 248;
 pub(in crate::flow) const ROW_HEIGHT: i64 = 32;

@@ -2,31 +2,29 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{SvgWriter, labels};
+use super::labels;
 use crate::campaign::WebhookKind;
 use crate::flow::graph::ArrowKind;
-use crate::flow::layout::{Point, RouteDirection};
+use crate::flow::layout::{Drawing, Point, RouteDirection};
 use crate::flow::text::Escaped;
 
 const HEAD_LENGTH: i64 = 12;
 /// Minimum and maximum distance that a line runs straight before it turns around.
 const TURN_DISTANCE: (i64, i64) = (24, 60);
 
-impl SvgWriter<'_> {
-    /// Hidden from screen readers, because the labels of the rows name the targets of the arrows.
-    pub(super) fn write_arrows(&self, out: &mut String) -> fmt::Result {
-        writeln!(out, r#"<g class="arrows" aria-hidden="true">"#)?;
-        let graph = &self.drawing.graph;
-        for (arrow, route) in graph.arrows.iter().zip(&self.drawing.routes) {
-            let Some(section) = graph.section(arrow.from) else { continue };
-            let (row, target) = (labels::row(&section.rows[arrow.row]), labels::target(graph, arrow));
-            write!(out, r#"<g class="arrow {}"><title>"#, class(arrow.kind))?;
-            write!(out, "{}, {}: {}</title>", Escaped(&section.label), Escaped(&row), Escaped(&target))?;
-            write_arrow(out, arrow.kind, &route.0)?;
-            writeln!(out, "</g>")?;
-        }
-        writeln!(out, "</g>")
+/// Hidden from screen readers, because the labels of the rows name the targets of the arrows.
+pub(super) fn write_arrows(out: &mut String, drawing: &Drawing) -> fmt::Result {
+    writeln!(out, r#"<g class="arrows" aria-hidden="true">"#)?;
+    let graph = &drawing.graph;
+    for (arrow, route) in graph.arrows.iter().zip(&drawing.routes) {
+        let Some(section) = graph.section(arrow.from) else { continue };
+        let (row, target) = (labels::row(&section.rows[arrow.row]), labels::target(graph, arrow));
+        write!(out, r#"<g class="arrow {}"><title>"#, class(arrow.kind))?;
+        write!(out, "{}, {}: {}</title>", Escaped(&section.label), Escaped(&row), Escaped(&target))?;
+        write_arrow(out, arrow.kind, &route.0)?;
+        writeln!(out, "</g>")?;
     }
+    writeln!(out, "</g>")
 }
 
 /// Writes a short arrow for the legend.

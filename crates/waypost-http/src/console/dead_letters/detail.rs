@@ -9,7 +9,7 @@ use serde_json::Value;
 use waypost_core::Attempt;
 use waypost_core::access::Role;
 use waypost_core::dead_letter::filter::LetterFilter;
-use waypost_core::dead_letter::record::{OperatorAction, ReplayAttempt};
+use waypost_core::dead_letter::history::{OperatorAction, ReplayAttempt};
 use waypost_core::dead_letter::{DeadLetter, LetterState};
 use waypost_core::duration::approximate;
 use waypost_core::endpoint::Origin;

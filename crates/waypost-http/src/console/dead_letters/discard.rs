@@ -6,7 +6,7 @@ use axum::response::{IntoResponse as _, Response};
 use waypost_core::access::Role;
 use waypost_core::dead_letter::LetterState;
 use waypost_core::dead_letter::filter::LetterFilter;
-use waypost_core::dead_letter::record::MAX_DISCARD_REASON_CHARS;
+use waypost_core::dead_letter_record::MAX_DISCARD_REASON_CHARS;
 use waypost_engine::dead_letters::{DeadLetterError, DiscardOutcome};
 
 use super::list_with;

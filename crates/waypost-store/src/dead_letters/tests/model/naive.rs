@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use waypost_core::dead_letter::record::ReplayAttempt;
+use waypost_core::dead_letter::history::ReplayAttempt;
 
 use super::*;
 use crate::dead_letters::index_block::endpoint_of;

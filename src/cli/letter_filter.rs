@@ -11,8 +11,8 @@ use waypost_core::reason::DeadLetterReason;
 use waypost_core::time_spec::TimeSpec;
 use waypost_core::timestamp;
 
-use crate::cli::CliError;
-use crate::cli::sanitize;
+use super::error::CliError;
+use super::sanitize;
 
 /// The filter names of the API, and their flags.
 const FLAGS: [(&str, &str); 12] = [
@@ -33,7 +33,7 @@ const FLAGS: [(&str, &str); 12] = [
 const HELP_HEADING: &str = "Filters";
 
 #[derive(Args, Clone, Default)]
-pub(in crate::cli) struct Filter {
+pub(super) struct Filter {
     /// Only of this campaign
     #[arg(long, alias = "campaign-id", help_heading = HELP_HEADING, value_name = "ID", allow_hyphen_values = true)]
     campaign: Option<String>,
@@ -133,7 +133,7 @@ impl FilterQuery {
 }
 
 /// A filter of the API as flags, limited to `names`: `--campaign 13010 --status 500`.
-pub(in crate::cli) fn flags(filter: &Value, names: &[&str]) -> String {
+pub(super) fn flags(filter: &Value, names: &[&str]) -> String {
     let flag = |(name, flag): &(&str, &str)| {
         let value = match &filter[name] {
             Value::String(text) => text.clone(),
@@ -145,7 +145,7 @@ pub(in crate::cli) fn flags(filter: &Value, names: &[&str]) -> String {
     FLAGS.iter().filter_map(flag).collect::<Vec<_>>().join(" ")
 }
 
-pub(in crate::cli) const ALL_NAMES: [&str; 12] = LetterFilter::FIELDS;
+pub(super) const ALL_NAMES: [&str; 12] = LetterFilter::FIELDS;
 
 #[cfg(test)]
 mod tests {

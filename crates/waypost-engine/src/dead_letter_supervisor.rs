@@ -14,7 +14,7 @@ use waypost_broker::reconnect::{ReconnectDelays, Session, SessionEnd, run_sessio
 use waypost_broker::stream_writer::ReadBack;
 use waypost_broker::topology::Topology;
 
-use super::{DeadLetters, LetterViewState};
+use crate::dead_letters::DeadLetters;
 use crate::replays::runner::Runner;
 use crate::view_sync::{FollowError, Follower, SyncState, watch};
 
@@ -38,7 +38,7 @@ impl DeadLetterSupervisor {
     pub async fn run(self, stop: CancellationToken, settled: CancellationToken) -> Result<(), FollowError> {
         let mut session = FollowSession { supervisor: self, stop, settled: settled.clone() };
         let result = run_sessions(&mut session, &settled).await;
-        session.supervisor.dead_letters.appender.set_read_back(ReadBack::Off);
+        session.supervisor.dead_letters.set_read_back(ReadBack::Off);
         result
     }
 
@@ -59,20 +59,19 @@ impl DeadLetterSupervisor {
             prepared = prepare => prepared?,
             () = settled.cancelled() => return Ok(SessionEnd::Stopped),
         };
-        if *self.dead_letters.view_state.borrow() == LetterViewState::Ready && self.follower.stall().is_none() {
-            self.dead_letters.appender.set_read_back(ReadBack::On);
+        if self.dead_letters.is_ready() && self.follower.stall().is_none() {
+            self.dead_letters.set_read_back(ReadBack::On);
         }
         let mut follow = pin!(self.dead_letters.follow(log));
-        let mut sync_state = self.dead_letters.sync_state.subscribe();
         let log = self.topology.names.dead_letters();
         let mut watch = pin!(watch(&self.follower, &connection, &log, || self.dead_letters.view.position()));
         tokio::select! {
             result = &mut follow => match result? {},
             result = &mut watch => match result? {},
-            _ = sync_state.wait_for(|sync_state| *sync_state == SyncState::Current) => {}
+            () = self.dead_letters.wait_until_current() => {}
             () = settled.cancelled() => return Ok(SessionEnd::Stopped),
         }
-        self.dead_letters.appender.set_read_back(ReadBack::On);
+        self.dead_letters.set_read_back(ReadBack::On);
         delays.reset();
         let replays = async {
             self.run_replays(&connection, stop).await?;
@@ -134,7 +133,7 @@ impl Session for FollowSession {
         let DeadLetterSupervisor { follower, dead_letters, .. } = &self.supervisor;
         follower.record_error(&error);
         if follower.stall().is_some() {
-            dead_letters.appender.set_read_back(ReadBack::Off);
+            dead_letters.set_read_back(ReadBack::Off);
         }
         tracing::warn!(%error, ?delay, "dead-letter stream connection lost, reconnecting");
         Ok(())
