@@ -138,7 +138,6 @@ impl App {
         let (rules, keyring) = (config.egress.rules(), config.keyring.clone());
         let campaigns =
             Campaigns::new(store.clone(), publisher.clone(), names.clone(), rules, keyring, metrics.clone());
-        let memory_budget = MemoryBudget::default();
         let retention = config.dead_letters.retention;
         let dead_letters =
             DeadLetters::new(store.letters.clone(), publisher.clone(), names.clone(), retention, metrics.clone())?;
@@ -153,7 +152,7 @@ impl App {
             receipts: Receipts::start(),
             retry_policy: ArcSwap::from_pointee(config.retry.clone()),
             metrics: metrics.clone(),
-            memory_budget: memory_budget.clone(),
+            memory_budget: MemoryBudget::default(),
         });
         let consumer_status = ConsumerStatus::default();
         let replays = Replays::new(store.clone(), dead_letters.clone(), publisher.clone(), names.clone());
@@ -196,7 +195,6 @@ impl App {
             window: config.broker.prefetch,
             grace: config.shutdown.grace,
             status: consumer_status,
-            memory_budget,
             follower: followers.campaigns,
             retry_throttle: RetryThrottle::default(),
         };

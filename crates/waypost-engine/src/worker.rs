@@ -9,7 +9,7 @@
 //! letter. Only then does [`consumer`] acknowledge the message. An `Err` means that Waypost failed, not the receiver:
 //! the message is requeued, so that the broker delivers it again.
 //!
-//! Nested futures are moved at each level. Deliveries and cold paths are boxed to keep them small.
+//! Nested futures are moved at each level. Messages, deliveries and cold paths are boxed to keep them small.
 
 pub mod consumer;
 pub mod consumer_status;
@@ -107,12 +107,12 @@ impl DeliveryError {
 
 impl Worker {
     /// Handles a message of the events queue: one step event, which is delivered to every webhook that it resolves to.
-    pub async fn handle_event(&self, message: &mut Message) -> Result<(), DeliveryError> {
+    pub async fn handle_event(&self, message: Box<Message>) -> Result<(), DeliveryError> {
         let span = spans::event(message.message_id.as_deref(), message.body.len(), message.trace.as_ref());
         self.process_event(message).instrument(span).await
     }
 
-    async fn process_event(&self, message: &mut Message) -> Result<(), DeliveryError> {
+    async fn process_event(&self, message: Box<Message>) -> Result<(), DeliveryError> {
         let event = match event::decode(&message.body, message.message_id.as_deref()) {
             Ok(event) => event,
             Err(violations) => {
@@ -121,9 +121,9 @@ impl Worker {
                 return Ok(());
             }
         };
-        let trace = message.trace.take();
+        let trace = message.trace;
         // The body may be large, and the requests do not need it.
-        message.body = Vec::new();
+        drop(message.body);
         let targets = spans::resolve().in_scope(|| self.resolve_targets(&event))?;
         spans::resolved(&Span::current(), &event.campaign_id, event.event_id.as_str(), targets.len());
         let result = if targets.is_empty() { EventResult::NoWebhook } else { EventResult::Resolved };
@@ -164,7 +164,7 @@ impl Worker {
     }
 
     /// Handles a message of the retries queue: one delivery that waits or is due, or several that were parked together.
-    pub async fn handle_retry(&self, message: &mut Message) -> Result<(), DeliveryError> {
+    pub async fn handle_retry(&self, message: Box<Message>) -> Result<(), DeliveryError> {
         let mut waiting = match Delivery::decode_waiting(&message.body) {
             Ok(waiting) => waiting,
             Err(error) => {
@@ -172,7 +172,7 @@ impl Worker {
                 return Box::pin(self.dead_letter_malformed(message, violations)).await;
             }
         };
-        message.body = Vec::new();
+        drop(message);
         if waiting.len() == 1 {
             return self.process_waiting(Box::new(waiting.remove(0))).await;
         }

@@ -17,17 +17,17 @@ use crate::spans;
 impl Worker {
     pub(super) async fn dead_letter_malformed(
         &self,
-        message: &Message,
+        message: Box<Message>,
         violations: Vec<Violation>,
     ) -> Result<(), DeliveryError> {
         let now = Utc::now();
         // The receipt distinguishes messages with equal bodies.
         let receipt = self.receipts.next().to_string();
         let letter = DeadLetter::from_body(&message.body, violations, &receipt, DeadLetterReason::Malformed, now);
-        delivery_log::malformed(&letter, message);
-        let letter = DeadLetter { message_id: message.message_id.clone(), trace: message.trace.clone(), ..letter };
-        let letter = match &message.replay {
-            Some(replay_ref) => letter.with_replay(replay_ref.clone()),
+        delivery_log::malformed(&letter, &message);
+        let letter = DeadLetter { message_id: message.message_id, trace: message.trace, ..letter };
+        let letter = match message.replay {
+            Some(replay_ref) => letter.with_replay(replay_ref),
             None => letter,
         };
         self.publish_dead_letter(&letter).await
@@ -37,7 +37,7 @@ impl Worker {
     pub(super) async fn dead_letter_poison(
         &self,
         queue: ConsumedQueue,
-        message: &mut Message,
+        message: Box<Message>,
     ) -> Result<(), DeliveryError> {
         let (now, retries) = (Utc::now(), self.names.retries());
         let queue = match queue {
@@ -46,10 +46,10 @@ impl Worker {
         };
         let message = RemovedMessage {
             removal: Removal { queue, reason: DeadLetterReason::Poison, at: Some(now) },
-            body: std::mem::take(&mut message.body),
-            message_id: message.message_id.take(),
-            trace: message.trace.take(),
-            replay: message.replay.take(),
+            body: message.body,
+            message_id: message.message_id,
+            trace: message.trace,
+            replay: message.replay,
         };
         for letter in message.letters(&self.receipts.next(), &retries, now) {
             if letter.is_delivery() {
