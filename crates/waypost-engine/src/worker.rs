@@ -39,10 +39,10 @@ use waypost_core::campaign::Target;
 use waypost_core::dead_letter::DeadLetter;
 use waypost_core::endpoint::{ParkReason, Parking, Source};
 use waypost_core::event::StepEvent;
-use waypost_core::outcome::{Outcome, SendResult};
+use waypost_core::outcome::{AttemptResult, SendResult};
 use waypost_core::reason::DeadLetterReason;
 use waypost_core::replay::ReplayId;
-use waypost_core::retry::{RetryPolicy, Settlement, decide, park};
+use waypost_core::retry::{RetryPolicy, Settlement, decide, decide_once, park};
 use waypost_core::violation::Violation;
 use waypost_core::{Delivery, TraceContext, event, resolve, timestamp};
 use waypost_store::dead_letters::RecordOutcome;
@@ -56,7 +56,6 @@ use endpoint_registry::{AdmissionOutcome, EndpointRegistry};
 use memory_budget::MemoryBudget;
 use park_batcher::ParkBatcher;
 use receipts::Receipts;
-use request::AttemptResult;
 
 /// While the broker accepts no messages, nothing can be parked. A delivery then asks for admission again after this
 /// time.
@@ -311,14 +310,10 @@ impl Worker {
         drop(in_flight);
         self.metrics.attempt_duration.observe(duration.as_secs_f64());
         self.endpoints.record(&delivery.target.webhook, &send_result, ended_at);
-        let reason = match outcome {
-            Outcome::Delivered => {
-                self.metrics.record_attempt(AttemptOutcome::Delivered, send_result.cause());
-                delivery_log::delivered(delivery, duration, ended_at, Some(replay));
-                return None;
-            }
-            Outcome::Permanent(reason) => reason,
-            Outcome::Transient { .. } => DeadLetterReason::Exhausted,
+        let Some(reason) = decide_once(&outcome) else {
+            self.metrics.record_attempt(AttemptOutcome::Delivered, send_result.cause());
+            delivery_log::delivered(delivery, duration, ended_at, Some(replay));
+            return None;
         };
         self.metrics.record_attempt(AttemptOutcome::Dead, send_result.cause());
         self.metrics.record_blame(&send_result);

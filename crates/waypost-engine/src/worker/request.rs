@@ -4,21 +4,13 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use waypost_core::campaign::Webhook;
-use waypost_core::outcome::{Outcome, SendResult, classify};
+use waypost_core::outcome::{AttemptResult, SendResult, classify};
 use waypost_core::redact::{self, Truncation};
 use waypost_core::{Attempt, Delivery, request};
 
 use super::Worker;
 use crate::sender::RESPONSE_BYTES_KEPT;
 use crate::spans;
-
-#[derive(Debug)]
-pub struct AttemptResult {
-    pub outcome: Outcome,
-    pub send_result: SendResult,
-    pub duration: Duration,
-    pub ended_at: DateTime<Utc>,
-}
 
 impl Worker {
     /// Sends a delivery's request and records the attempt in the delivery. It does not count the outcome, and publishes
