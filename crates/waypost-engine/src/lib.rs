@@ -3,6 +3,7 @@
 
 pub mod campaigns;
 pub mod dead_letters;
+mod delivery_event;
 pub mod metrics;
 pub mod replays;
 pub mod sender;

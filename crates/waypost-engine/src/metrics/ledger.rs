@@ -49,9 +49,9 @@ impl RequeueCause {
 /// Counts deliveries in flight, and messages in the delay queues.
 pub struct Ledger {
     /// Messages put into the delay queues. Deliveries that are parked together are one message.
-    pub put_into_delay_queues: IntCounter,
+    pub(crate) put_into_delay_queues: IntCounter,
     /// Messages that came back from the delay queues and are settled.
-    pub taken_from_delay_queues: IntCounter,
+    pub(crate) taken_from_delay_queues: IntCounter,
     /// Indexed by [`DeliverySource`].
     begun: [IntCounter; 2],
     in_flight: IntGauge,

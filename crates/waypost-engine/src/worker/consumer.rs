@@ -31,6 +31,7 @@ use super::queue::ConsumedQueue;
 use super::retry_throttle::RetryThrottle;
 use crate::campaigns::Campaigns;
 use crate::campaigns::hold::StreamStatus;
+use crate::delivery_event::DeliveryEvent;
 use crate::view_sync::{FollowError, Follower, SyncState, watch};
 
 /// A message that could not be settled is held this long before it is requeued. Otherwise a short failure of Waypost
@@ -273,7 +274,7 @@ async fn settle(
         Ok(Ok(())) => {
             guard.settled();
             if queue == ConsumedQueue::Retries {
-                worker.metrics.ledger.taken_from_delay_queues.inc();
+                DeliveryEvent::DelayedMessageSettled.emit(&worker.metrics);
             }
             return acks.acknowledge(tag);
         }

@@ -10,7 +10,8 @@ use waypost_core::reason::DeadLetterReason;
 use waypost_core::violation::Violation;
 
 use super::queue::ConsumedQueue;
-use super::{DeliveryError, Worker, delivery_log, finish_guard, new_message};
+use super::{DeliveryError, Worker, finish_guard, new_message};
+use crate::delivery_event::DeliveryEvent;
 use crate::metrics::ledger::DeliverySource;
 use crate::spans;
 
@@ -24,12 +25,12 @@ impl Worker {
         // The receipt distinguishes messages with equal bodies.
         let receipt = self.receipts.next().to_string();
         let letter = DeadLetter::from_body(&message.body, violations, &receipt, DeadLetterReason::Malformed, now);
-        delivery_log::malformed(&letter, &message);
         let letter = DeadLetter { message_id: message.message_id, trace: message.trace, ..letter };
         let letter = match message.replay {
             Some(replay_ref) => letter.with_replay(replay_ref),
             None => letter,
         };
+        DeliveryEvent::Malformed { letter: &letter, bytes: message.body.len() }.emit(&self.metrics);
         self.publish_dead_letter(&letter).await
     }
 
@@ -54,11 +55,7 @@ impl Worker {
         for letter in message.letters(&self.receipts.next(), &retries, now) {
             if letter.is_delivery() {
                 let guard = self.metrics.ledger.begin(DeliverySource::DelayQueue);
-                let result = self.publish_dead_letter(&letter).await;
-                if result.is_ok() {
-                    self.metrics.record_dead();
-                }
-                finish_guard(guard, result)?;
+                finish_guard(guard, self.publish_dead_letter(&letter).await)?;
             } else {
                 self.publish_dead_letter(&letter).await?;
             }
@@ -78,9 +75,7 @@ impl Worker {
         } else {
             published?
         };
-        self.metrics.dead_letters_republished.inc_by(u64::from(publishes - 1));
-        self.metrics.record_dead_letter(letter.reason);
-        delivery_log::dead(letter);
+        DeliveryEvent::DeadLetterWritten { letter, publishes }.emit(&self.metrics);
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use waypost_core::redact::{self, Truncation};
 use waypost_core::{Attempt, Delivery, request};
 
 use super::Worker;
+use crate::delivery_event::DeliveryEvent;
 use crate::sender::RESPONSE_BYTES_KEPT;
 use crate::spans;
 
@@ -30,8 +31,7 @@ impl Worker {
         let request = request::render(delivery, started_at);
         let span = spans::attempt(delivery);
         let (send_result, timing) = self.sender.send(request, timeout, &span).await;
-        spans::record_result(&span, &send_result);
-        self.metrics.record_timing(&timing);
+        DeliveryEvent::RequestEnded { span: &span, send_result: &send_result, timing: &timing }.emit(&self.metrics);
         let duration = started.elapsed();
         let ended_at = Utc::now();
         let (overridden, defaults) = (webhook.retry.permanent_statuses.as_ref(), self.retry_policy.load());
