@@ -110,8 +110,6 @@ pub struct Metrics {
     /// Messages that are not settled yet. Set from [`crate::worker::consumer_status::ConsumerStatus`] when metrics are
     /// read.
     pub messages_in_hand: IntGauge,
-    /// HTTP requests in flight.
-    pub deliveries_in_flight: IntGauge,
     pub(crate) retries_scheduled: IntCounter,
     /// Messages that the broker held, unacknowledged, for a channel that never received them.
     pub messages_recovered: IntCounter,
@@ -281,7 +279,6 @@ impl Metrics {
                 "Time from the event's date to the 2xx",
                 &DELIVERY_SECONDS,
             )?,
-            deliveries_in_flight: gauge("waypost_deliveries_in_flight", "HTTP requests in flight")?,
             broker_connected: gauge("waypost_broker_connected", "1 while this worker consumes messages")?,
             store_bytes: gauge("waypost_store_bytes", "Bytes in the folder store.path")?,
             store_free_bytes,

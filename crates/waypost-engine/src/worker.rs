@@ -156,8 +156,9 @@ impl Worker {
     }
 
     async fn first_attempt(&self, delivery: Box<Delivery>) -> Result<(), DeliveryError> {
-        let guard = self.metrics.ledger.begin(DeliverySource::Event);
-        finish_guard(guard, self.attempt(delivery).await)
+        let mut guard = self.metrics.ledger.begin(DeliverySource::Event);
+        let result = self.attempt(delivery, &mut guard).await;
+        finish_guard(guard, result)
     }
 
     /// Handles a message of the retries queue: one delivery that waits or is due, or several that were parked together.
@@ -188,11 +189,11 @@ impl Worker {
             let (delay_queue, body) = encode_for_delay(&mut delivery, due)?;
             return Ok(self.park_batcher.park(delay_queue, body).await?);
         }
-        let guard = self.metrics.ledger.begin(DeliverySource::DelayQueue);
+        let mut guard = self.metrics.ledger.begin(DeliverySource::DelayQueue);
         let result = match self.current_target(&delivery) {
             Ok(Ok(target)) => {
                 delivery.target = target;
-                self.attempt(delivery).await
+                self.attempt(delivery, &mut guard).await
             }
             Ok(Err(reason)) => Box::pin(self.dead_letter(delivery, reason)).await,
             Err(error) => Err(error.into()),
@@ -201,7 +202,7 @@ impl Worker {
     }
 
     /// Makes one attempt of a delivery if its endpoint can take a request now, and settles the delivery.
-    async fn attempt(&self, mut delivery: Box<Delivery>) -> Result<(), DeliveryError> {
+    async fn attempt(&self, mut delivery: Box<Delivery>, guard: &mut DeliveryGuard<'_>) -> Result<(), DeliveryError> {
         let source = if delivery.due.is_none() { Source::Event } else { Source::Retry };
         let Some(reservation) = self.memory_budget.reserve(&mut delivery.target.webhook) else {
             return Box::pin(self.wait_for_memory(delivery)).await;
@@ -222,9 +223,7 @@ impl Worker {
             // A delivery that was parked is late because of its endpoint, so it is not counted.
             DeliveryEvent::FirstAttempt { event: &delivery.event, at: Utc::now() }.emit(&self.metrics);
         }
-        let in_flight = InFlightGuard::new(&self.metrics);
-        let result = self.attempt_once(&mut delivery).await;
-        drop(in_flight);
+        let result = self.attempt_once(&mut delivery, guard).await;
         permit.finish(&result.send_result, result.duration, result.ended_at);
         let settlement = decide(
             &self.retry_policy.load().for_webhook(&delivery.target.webhook),
@@ -303,10 +302,9 @@ impl Worker {
     ) -> Option<DeadLetterReason> {
         // A replay has few requests in flight, so its deliveries are sent even if they do not fit into the budget.
         let _reservation = self.memory_budget.reserve(&mut delivery.target.webhook);
-        let in_flight = InFlightGuard::new(&self.metrics);
+        let mut guard = self.metrics.ledger.begin_replayed();
         let span = spans::replayed(delivery, replay);
-        let result = self.attempt_once(delivery).instrument(span).await;
-        drop(in_flight);
+        let result = self.attempt_once(delivery, &mut guard).instrument(span).await;
         self.endpoints.record(&delivery.target.webhook, &result.send_result, result.ended_at);
         let reason = decide_once(&result.outcome);
         let settlement = reason.map_or(Settlement::Delivered, Settlement::Dead);
@@ -340,22 +338,6 @@ fn finish_guard(guard: DeliveryGuard<'_>, result: Result<(), DeliveryError>) -> 
         Err(error) => guard.requeued(error.requeue_cause()),
     }
     result
-}
-
-/// Counts a request as in flight while this value lives. The count is right even if the task is aborted.
-struct InFlightGuard<'a>(&'a Metrics);
-
-impl<'a> InFlightGuard<'a> {
-    fn new(metrics: &'a Metrics) -> Self {
-        metrics.deliveries_in_flight.inc();
-        Self(metrics)
-    }
-}
-
-impl Drop for InFlightGuard<'_> {
-    fn drop(&mut self) {
-        self.0.deliveries_in_flight.dec();
-    }
 }
 
 /// Encodes a delivery that waits until `due`, and returns the delay queue in which it waits.

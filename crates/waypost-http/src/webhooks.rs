@@ -217,12 +217,7 @@ pub(super) async fn send_test(
     delivery: Delivery,
     secrets: SecretVisibility,
 ) -> Result<WebhookTestResult, Problem> {
-    let mut attempted = delivery.clone();
-    state.worker.attempt_once(&mut attempted).await;
-    let attempt = attempted
-        .attempts
-        .pop()
-        .ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the attempt was made, but not recorded"))?;
+    let (attempt, _) = state.worker.send_request(&delivery).await;
     let request = request::render(&delivery, attempt.at).preview(secrets);
     Ok(WebhookTestResult { request, response: attempt })
 }

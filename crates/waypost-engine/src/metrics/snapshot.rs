@@ -182,7 +182,7 @@ impl Metrics {
         let stored: BTreeMap<String, u64> = gauge_values(&self.dead_letters_stored).collect();
         let in_state = |state: LetterState| stored.get(state.as_str()).copied().unwrap_or_default();
         Gauges {
-            requests_in_flight: self.deliveries_in_flight.get(),
+            requests_in_flight: self.ledger.requests_in_flight(),
             queues: gauge_values(&self.queue_messages).collect(),
             dead_letters: (!stored.is_empty()).then(|| LetterState::ALL.map(in_state)),
             workers: self.workers.get(),

@@ -10,20 +10,23 @@ use waypost_core::{Attempt, Delivery, request};
 
 use super::Worker;
 use crate::delivery_event::DeliveryEvent;
+use crate::metrics::ledger::DeliveryGuard;
 use crate::sender::RESPONSE_BYTES_KEPT;
 use crate::spans;
 
 impl Worker {
-    /// Sends a delivery's request and records the attempt in the delivery. It does not count the outcome, and publishes
-    /// nothing.
-    pub async fn attempt_once(&self, delivery: &mut Delivery) -> AttemptResult {
+    /// Makes an attempt, and records it in the delivery. The caller decides what follows, and reports the attempt.
+    pub(super) async fn attempt_once(&self, delivery: &mut Delivery, guard: &mut DeliveryGuard<'_>) -> AttemptResult {
+        guard.request_started();
         let (attempt, result) = self.send_request(delivery).await;
+        guard.request_ended();
         delivery.record(attempt);
         result
     }
 
-    /// Sends a delivery's request, and leaves the delivery as it is.
-    pub(crate) async fn send_request(&self, delivery: &Delivery) -> (Attempt, AttemptResult) {
+    /// Sends a delivery's request. This alone is a test of a webhook: no attempt is counted, and the delivery is left as
+    /// it is.
+    pub async fn send_request(&self, delivery: &Delivery) -> (Attempt, AttemptResult) {
         let started_at = Utc::now();
         let started = Instant::now();
         let webhook = &delivery.target.webhook;
