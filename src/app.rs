@@ -140,7 +140,6 @@ impl App {
         let (rules, keyring) = (config.egress.rules(), config.keyring.clone());
         let campaigns =
             Campaigns::new(store.clone(), publisher.clone(), names.clone(), rules, keyring, metrics.clone());
-        let memory_budget = MemoryBudget::default();
         let retention = config.dead_letters.retention;
         let dead_letters =
             DeadLetters::new(store.letters.clone(), publisher.clone(), names.clone(), retention, metrics.clone())?;
@@ -155,7 +154,7 @@ impl App {
             receipts: Receipts::start(),
             retry_policy: ArcSwap::from_pointee(config.retry.clone()),
             metrics: metrics.clone(),
-            memory_budget: memory_budget.clone(),
+            memory_budget: MemoryBudget::default(),
         });
         let consumer_status = ConsumerStatus::default();
         let replays = Replays::new(store.clone(), dead_letters.clone(), publisher.clone(), names.clone());
@@ -200,7 +199,6 @@ impl App {
             window: config.broker.prefetch,
             grace: config.shutdown.grace,
             status: consumer_status,
-            memory_budget,
             follower: followers.campaigns,
             retry_throttle: RetryThrottle::default(),
         };

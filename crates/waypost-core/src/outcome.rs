@@ -268,6 +268,15 @@ pub enum Outcome {
     Permanent(DeadLetterReason),
 }
 
+/// An attempt that has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttemptResult {
+    pub outcome: Outcome,
+    pub send_result: SendResult,
+    pub duration: Duration,
+    pub ended_at: DateTime<Utc>,
+}
+
 /// The `permanent_statuses` end the delivery immediately.
 pub fn classify(send_result: &SendResult, permanent_statuses: &[u16], now: DateTime<Utc>) -> Outcome {
     match send_result {

@@ -101,6 +101,15 @@ pub fn decide(policy: &RetryPolicy, delivery: &Delivery, outcome: &Outcome, now:
     Settlement::Retry { due }
 }
 
+/// Decides the next step after the only attempt of a replay: why the delivery is dead, or `None` if it was delivered.
+pub fn decide_once(outcome: &Outcome) -> Option<DeadLetterReason> {
+    match outcome {
+        Outcome::Delivered => None,
+        Outcome::Permanent(reason) => Some(*reason),
+        Outcome::Transient { .. } => Some(DeadLetterReason::Exhausted),
+    }
+}
+
 /// Parks a delivery for `delay` without an attempt, and returns when it is due again. The age of a delivery without an
 /// attempt counts from when it was first parked, so that no delivery waits forever.
 ///
@@ -198,6 +207,22 @@ mod tests {
             Settlement::Dead(DeadLetterReason::Exhausted),
             "too old"
         );
+    }
+
+    #[test]
+    fn the_only_attempt_ends_in_delivery_or_dead_letter() {
+        let policy = RetryPolicy { max_attempts: 1, ..RetryPolicy::default() };
+        for (outcome, reason) in [
+            (Outcome::Delivered, None),
+            (Outcome::Permanent(DeadLetterReason::Gone), Some(DeadLetterReason::Gone)),
+            (Outcome::Permanent(DeadLetterReason::ForbiddenAddress), Some(DeadLetterReason::ForbiddenAddress)),
+            (transient(None), Some(DeadLetterReason::Exhausted)),
+            (transient(Some(60)), Some(DeadLetterReason::Exhausted)),
+        ] {
+            assert_eq!(decide_once(&outcome), reason, "{outcome:?}");
+            let with_one_attempt = decide(&policy, &failed(1, TimeDelta::zero()), &outcome, now());
+            assert_eq!(with_one_attempt, reason.map_or(Settlement::Delivered, Settlement::Dead), "{outcome:?}");
+        }
     }
 
     #[test]

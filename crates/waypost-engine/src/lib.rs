@@ -4,6 +4,7 @@
 pub mod campaigns;
 pub mod dead_letter_supervisor;
 pub mod dead_letters;
+mod delivery_event;
 pub mod events;
 pub mod explain;
 pub mod metrics;

@@ -100,23 +100,21 @@ pub struct Metrics {
     pub ledger: Ledger,
     pub broker_state: BrokerState,
     /// Seconds, whatever the outcome.
-    pub attempt_duration: Histogram,
+    pub(crate) attempt_duration: Histogram,
     /// Seconds from an event's `date` to its first attempt. Deliveries that were parked are not counted.
-    pub first_attempt_delay: Histogram,
+    pub(crate) first_attempt_delay: Histogram,
     /// Seconds from an event's `date` to the 2xx.
-    pub delivery_latency: Histogram,
+    delivery_latency: Histogram,
     /// Workers that consume, as last read.
     pub workers: IntGauge,
     /// Messages that are not settled yet. Set from [`crate::worker::consumer_status::ConsumerStatus`] when metrics are
     /// read.
     pub messages_in_hand: IntGauge,
-    /// HTTP requests in flight.
-    pub deliveries_in_flight: IntGauge,
-    pub retries_scheduled: IntCounter,
+    pub(crate) retries_scheduled: IntCounter,
     /// Messages that the broker held, unacknowledged, for a channel that never received them.
     pub messages_recovered: IntCounter,
     /// Dead letters published again because RabbitMQ confirmed them but the stream does not have them.
-    pub dead_letters_republished: IntCounter,
+    pub(crate) dead_letters_republished: IntCounter,
     parked: IntCounterVec,
     endpoints: IntGaugeVec,
     queue_messages: IntGaugeVec,
@@ -281,7 +279,6 @@ impl Metrics {
                 "Time from the event's date to the 2xx",
                 &DELIVERY_SECONDS,
             )?,
-            deliveries_in_flight: gauge("waypost_deliveries_in_flight", "HTTP requests in flight")?,
             broker_connected: gauge("waypost_broker_connected", "1 while this worker consumes messages")?,
             store_bytes: gauge("waypost_store_bytes", "Bytes in the folder store.path")?,
             store_free_bytes,
@@ -314,25 +311,22 @@ impl Metrics {
         })
     }
 
-    pub fn record_event(&self, result: EventResult) {
+    pub(crate) fn record_event(&self, result: EventResult) {
         self.events[result as usize].inc();
     }
 
-    pub fn record_attempt(&self, outcome: AttemptOutcome, cause: Cause) {
-        match (outcome, cause) {
+    /// Counts an attempt, and if it failed, the cause of the failure.
+    pub(crate) fn record_attempt(&self, outcome: AttemptOutcome, send_result: &SendResult) {
+        match (outcome, send_result.cause()) {
             (AttemptOutcome::Delivered, Cause::Ok) => self.attempts_ok.inc(),
-            _ => self.attempts.with_label_values(&[outcome.as_str(), cause.as_str()]).inc(),
+            (_, cause) => self.attempts.with_label_values(&[outcome.as_str(), cause.as_str()]).inc(),
         }
-    }
-
-    /// Counts a failed attempt by the cause of the failure. Successful attempts are not counted.
-    pub fn record_blame(&self, send_result: &SendResult) {
         if let Some(blame) = send_result.blame() {
             self.failures.with_label_values(&[blame.as_str()]).inc();
         }
     }
 
-    pub fn record_timing(&self, timing: &RequestTiming) {
+    pub(crate) fn record_timing(&self, timing: &RequestTiming) {
         let RequestTiming { resolve, connect, first_byte } = *timing;
         for (histogram, duration) in self.phases.iter().zip([resolve, connect, first_byte]) {
             duration.iter().for_each(|duration| histogram.observe(duration.as_secs_f64()));
@@ -340,17 +334,17 @@ impl Metrics {
     }
 
     /// Counts a delivery that ended with a 2xx. A negative latency, from a clock that is ahead, counts as zero.
-    pub fn record_delivered(&self, latency_seconds: f64) {
+    pub(crate) fn record_delivered(&self, latency_seconds: f64) {
         self.delivered.inc();
         self.delivery_latency.observe(latency_seconds.max(0.0));
     }
 
     /// Counts a delivery that ended without success.
-    pub fn record_dead(&self) {
+    pub(crate) fn record_dead(&self) {
         self.dead.inc();
     }
 
-    pub fn record_parked(&self, reason: ParkReason) {
+    pub(crate) fn record_parked(&self, reason: ParkReason) {
         self.parked.with_label_values(&[reason.as_str()]).inc();
     }
 
@@ -364,7 +358,7 @@ impl Metrics {
         self.store_free_bytes.with_label_values(&[] as &[&str]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    pub fn record_dead_letter(&self, reason: DeadLetterReason) {
+    pub(crate) fn record_dead_letter(&self, reason: DeadLetterReason) {
         self.dead_letters.with_label_values(&[reason.as_str()]).inc();
     }
 
@@ -381,7 +375,7 @@ impl Metrics {
         self.dead_letters_stored.reset();
     }
 
-    pub fn record_replayed(&self, outcome: ReplayOutcome) {
+    pub(crate) fn record_replayed(&self, outcome: ReplayOutcome) {
         self.replayed.with_label_values(&[outcome.as_str()]).inc();
     }
 

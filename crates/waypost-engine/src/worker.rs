@@ -9,12 +9,11 @@
 //! letter. Only then does [`consumer`] acknowledge the message. An `Err` means that Waypost failed, not the receiver:
 //! the message is requeued, so that the broker delivers it again.
 //!
-//! Nested futures are moved at each level. Deliveries and cold paths are boxed to keep them small.
+//! Nested futures are moved at each level. Messages, deliveries and cold paths are boxed to keep them small.
 
 pub mod consumer;
 pub mod consumer_status;
 mod dead_lettering;
-mod delivery_log;
 pub mod endpoint_registry;
 pub mod memory_budget;
 pub mod park_batcher;
@@ -29,7 +28,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
-use tracing::{Instrument as _, Span};
+use tracing::Instrument as _;
 use waypost_broker::delay_queues::{DelayQueue, next_delay_queue};
 use waypost_broker::names::Names;
 use waypost_broker::publisher::{Destination, OutboundMessage, PublishError, Publisher};
@@ -39,24 +38,23 @@ use waypost_core::campaign::Target;
 use waypost_core::dead_letter::DeadLetter;
 use waypost_core::endpoint::{ParkReason, Parking, Source};
 use waypost_core::event::StepEvent;
-use waypost_core::outcome::{Outcome, SendResult};
 use waypost_core::reason::DeadLetterReason;
 use waypost_core::replay::ReplayId;
-use waypost_core::retry::{RetryPolicy, Settlement, decide, park};
+use waypost_core::retry::{RetryPolicy, Settlement, decide, decide_once, park};
 use waypost_core::violation::Violation;
-use waypost_core::{Delivery, TraceContext, event, resolve, timestamp};
+use waypost_core::{Delivery, TraceContext, event, resolve};
 use waypost_store::dead_letters::RecordOutcome;
 use waypost_store::{Store, StoreError};
 
+use crate::delivery_event::DeliveryEvent;
 use crate::metrics::ledger::{DeliveryGuard, DeliverySource, RequeueCause};
-use crate::metrics::{AttemptOutcome, EventResult, Metrics};
+use crate::metrics::{EventResult, Metrics};
 use crate::sender::Sender;
 use crate::spans;
 use endpoint_registry::{AdmissionOutcome, EndpointRegistry};
 use memory_budget::MemoryBudget;
 use park_batcher::ParkBatcher;
 use receipts::Receipts;
-use request::AttemptResult;
 
 /// While the broker accepts no messages, nothing can be parked. A delivery then asks for admission again after this
 /// time.
@@ -107,29 +105,28 @@ impl DeliveryError {
 
 impl Worker {
     /// Handles a message of the events queue: one step event, which is delivered to every webhook that it resolves to.
-    pub async fn handle_event(&self, message: &mut Message) -> Result<(), DeliveryError> {
+    pub async fn handle_event(&self, message: Box<Message>) -> Result<(), DeliveryError> {
         let span = spans::event(message.message_id.as_deref(), message.body.len(), message.trace.as_ref());
         self.process_event(message).instrument(span).await
     }
 
-    async fn process_event(&self, message: &mut Message) -> Result<(), DeliveryError> {
+    async fn process_event(&self, message: Box<Message>) -> Result<(), DeliveryError> {
         let event = match event::decode(&message.body, message.message_id.as_deref()) {
             Ok(event) => event,
             Err(violations) => {
                 Box::pin(self.dead_letter_malformed(message, violations)).await?;
-                self.metrics.record_event(EventResult::Malformed);
+                DeliveryEvent::EventSettled(EventResult::Malformed).emit(&self.metrics);
                 return Ok(());
             }
         };
-        let trace = message.trace.take();
+        let trace = message.trace;
         // The body may be large, and the requests do not need it.
-        message.body = Vec::new();
+        drop(message.body);
         let targets = spans::resolve().in_scope(|| self.resolve_targets(&event))?;
-        spans::resolved(&Span::current(), &event.campaign_id, event.event_id.as_str(), targets.len());
         let result = if targets.is_empty() { EventResult::NoWebhook } else { EventResult::Resolved };
-        delivery_log::resolved(&event, targets.len(), trace.as_ref());
+        DeliveryEvent::Resolved { event: &event, webhooks: targets.len(), trace: trace.as_ref() }.emit(&self.metrics);
         self.attempt_all(event, targets, trace).await?;
-        self.metrics.record_event(result);
+        DeliveryEvent::EventSettled(result).emit(&self.metrics);
         Ok(())
     }
 
@@ -159,12 +156,13 @@ impl Worker {
     }
 
     async fn first_attempt(&self, delivery: Box<Delivery>) -> Result<(), DeliveryError> {
-        let guard = self.metrics.ledger.begin(DeliverySource::Event);
-        finish_guard(guard, self.attempt(delivery).await)
+        let mut guard = self.metrics.ledger.begin(DeliverySource::Event);
+        let result = self.attempt(delivery, &mut guard).await;
+        finish_guard(guard, result)
     }
 
     /// Handles a message of the retries queue: one delivery that waits or is due, or several that were parked together.
-    pub async fn handle_retry(&self, message: &mut Message) -> Result<(), DeliveryError> {
+    pub async fn handle_retry(&self, message: Box<Message>) -> Result<(), DeliveryError> {
         let mut waiting = match Delivery::decode_waiting(&message.body) {
             Ok(waiting) => waiting,
             Err(error) => {
@@ -172,7 +170,7 @@ impl Worker {
                 return Box::pin(self.dead_letter_malformed(message, violations)).await;
             }
         };
-        message.body = Vec::new();
+        drop(message);
         if waiting.len() == 1 {
             return self.process_waiting(Box::new(waiting.remove(0))).await;
         }
@@ -191,11 +189,11 @@ impl Worker {
             let (delay_queue, body) = encode_for_delay(&mut delivery, due)?;
             return Ok(self.park_batcher.park(delay_queue, body).await?);
         }
-        let guard = self.metrics.ledger.begin(DeliverySource::DelayQueue);
+        let mut guard = self.metrics.ledger.begin(DeliverySource::DelayQueue);
         let result = match self.current_target(&delivery) {
             Ok(Ok(target)) => {
                 delivery.target = target;
-                self.attempt(delivery).await
+                self.attempt(delivery, &mut guard).await
             }
             Ok(Err(reason)) => Box::pin(self.dead_letter(delivery, reason)).await,
             Err(error) => Err(error.into()),
@@ -204,7 +202,7 @@ impl Worker {
     }
 
     /// Makes one attempt of a delivery if its endpoint can take a request now, and settles the delivery.
-    async fn attempt(&self, mut delivery: Box<Delivery>) -> Result<(), DeliveryError> {
+    async fn attempt(&self, mut delivery: Box<Delivery>, guard: &mut DeliveryGuard<'_>) -> Result<(), DeliveryError> {
         let source = if delivery.due.is_none() { Source::Event } else { Source::Retry };
         let Some(reservation) = self.memory_budget.reserve(&mut delivery.target.webhook) else {
             return Box::pin(self.wait_for_memory(delivery)).await;
@@ -223,16 +221,18 @@ impl Worker {
         };
         if source == Source::Event {
             // A delivery that was parked is late because of its endpoint, so it is not counted.
-            let delay = Utc::now().signed_duration_since(delivery.event.date);
-            self.metrics.first_attempt_delay.observe(delay.as_seconds_f64().max(0.0));
+            DeliveryEvent::FirstAttempt { event: &delivery.event, at: Utc::now() }.emit(&self.metrics);
         }
-        let in_flight = InFlightGuard::new(&self.metrics);
-        let AttemptResult { outcome, send_result, duration, ended_at } = self.attempt_once(&mut delivery).await;
-        drop(in_flight);
-        permit.finish(&send_result, duration, ended_at);
-        let webhook = &delivery.target.webhook;
-        let settlement = decide(&self.retry_policy.load().for_webhook(webhook), &delivery, &outcome, ended_at);
-        self.report_attempt(&delivery, &send_result, duration, &settlement, ended_at);
+        let result = self.attempt_once(&mut delivery, guard).await;
+        permit.finish(&result.send_result, result.duration, result.ended_at);
+        let settlement = decide(
+            &self.retry_policy.load().for_webhook(&delivery.target.webhook),
+            &delivery,
+            &result.outcome,
+            result.ended_at,
+        );
+        DeliveryEvent::Attempted { delivery: &delivery, result: &result, settlement: &settlement, replay: None }
+            .emit(&self.metrics);
 
         match settlement {
             Settlement::Delivered => Ok(()),
@@ -262,8 +262,7 @@ impl Worker {
     async fn schedule_retry(&self, mut delivery: Box<Delivery>, due: DateTime<Utc>) -> Result<(), DeliveryError> {
         let (delay_queue, body) = encode_for_delay(&mut delivery, due)?;
         self.publish(new_message(Destination::Queue(self.names.delay(delay_queue)), body)).await?;
-        self.metrics.ledger.put_into_delay_queues.inc();
-        self.metrics.retries_scheduled.inc();
+        DeliveryEvent::RetryScheduled.emit(&self.metrics);
         Ok(())
     }
 
@@ -285,8 +284,7 @@ impl Worker {
             Ok(due) => {
                 let (delay_queue, body) = encode_for_delay(&mut delivery, due)?;
                 self.park_batcher.park(delay_queue, body).await?;
-                self.metrics.record_parked(reason);
-                delivery_log::parked(&delivery, reason, due);
+                DeliveryEvent::Parked { delivery: &delivery, reason, due }.emit(&self.metrics);
                 Ok(())
             }
             Err(reason) => self.dead_letter(delivery, reason).await,
@@ -304,32 +302,19 @@ impl Worker {
     ) -> Option<DeadLetterReason> {
         // A replay has few requests in flight, so its deliveries are sent even if they do not fit into the budget.
         let _reservation = self.memory_budget.reserve(&mut delivery.target.webhook);
-        let in_flight = InFlightGuard::new(&self.metrics);
+        let mut guard = self.metrics.ledger.begin_replayed();
         let span = spans::replayed(delivery, replay);
-        let AttemptResult { outcome, send_result, duration, ended_at } =
-            self.attempt_once(delivery).instrument(span).await;
-        drop(in_flight);
-        self.metrics.attempt_duration.observe(duration.as_secs_f64());
-        self.endpoints.record(&delivery.target.webhook, &send_result, ended_at);
-        let reason = match outcome {
-            Outcome::Delivered => {
-                self.metrics.record_attempt(AttemptOutcome::Delivered, send_result.cause());
-                delivery_log::delivered(delivery, duration, ended_at, Some(replay));
-                return None;
-            }
-            Outcome::Permanent(reason) => reason,
-            Outcome::Transient { .. } => DeadLetterReason::Exhausted,
-        };
-        self.metrics.record_attempt(AttemptOutcome::Dead, send_result.cause());
-        self.metrics.record_blame(&send_result);
-        delivery_log::failed(delivery, &send_result, duration, AttemptOutcome::Dead, reason.as_str(), Some(replay));
-        Some(reason)
+        let result = self.attempt_once(delivery, &mut guard).instrument(span).await;
+        self.endpoints.record(&delivery.target.webhook, &result.send_result, result.ended_at);
+        let reason = decide_once(&result.outcome);
+        let settlement = reason.map_or(Settlement::Delivered, Settlement::Dead);
+        DeliveryEvent::Attempted { delivery, result: &result, settlement: &settlement, replay: Some(replay) }
+            .emit(&self.metrics);
+        reason
     }
 
     async fn dead_letter(&self, delivery: Box<Delivery>, reason: DeadLetterReason) -> Result<(), DeliveryError> {
-        self.publish_dead_letter(&DeadLetter::from_delivery(*delivery, reason, Utc::now())).await?;
-        self.metrics.record_dead();
-        Ok(())
+        self.publish_dead_letter(&DeadLetter::from_delivery(*delivery, reason, Utc::now())).await
     }
 
     /// Publishes a message until the broker confirms it. Returning the received message instead would send the request
@@ -344,32 +329,6 @@ impl Worker {
         let place = stored.as_ref().and_then(|stored| stored.campaign.place_of(&delivery.target.webhook.id));
         Ok(resolve::current_target(place))
     }
-
-    fn report_attempt(
-        &self,
-        delivery: &Delivery,
-        send_result: &SendResult,
-        duration: Duration,
-        settlement: &Settlement,
-        ended_at: DateTime<Utc>,
-    ) {
-        let metrics = &self.metrics;
-        metrics.attempt_duration.observe(duration.as_secs_f64());
-        let (outcome, then) = match settlement {
-            Settlement::Delivered => {
-                let latency = ended_at.signed_duration_since(delivery.event.date);
-                metrics.record_delivered(latency.as_seconds_f64());
-                metrics.record_attempt(AttemptOutcome::Delivered, send_result.cause());
-                delivery_log::delivered(delivery, duration, ended_at, None);
-                return;
-            }
-            Settlement::Retry { due } => (AttemptOutcome::Retry, timestamp::text(due)),
-            Settlement::Dead(reason) => (AttemptOutcome::Dead, reason.as_str().to_owned()),
-        };
-        metrics.record_attempt(outcome, send_result.cause());
-        metrics.record_blame(send_result);
-        delivery_log::failed(delivery, send_result, duration, outcome, &then, None);
-    }
 }
 
 /// Records in the ledger whether a delivery was settled or its message is returned.
@@ -379,22 +338,6 @@ fn finish_guard(guard: DeliveryGuard<'_>, result: Result<(), DeliveryError>) -> 
         Err(error) => guard.requeued(error.requeue_cause()),
     }
     result
-}
-
-/// Counts a request as in flight while this value lives. The count is right even if the task is aborted.
-struct InFlightGuard<'a>(&'a Metrics);
-
-impl<'a> InFlightGuard<'a> {
-    fn new(metrics: &'a Metrics) -> Self {
-        metrics.deliveries_in_flight.inc();
-        Self(metrics)
-    }
-}
-
-impl Drop for InFlightGuard<'_> {
-    fn drop(&mut self) {
-        self.0.deliveries_in_flight.dec();
-    }
 }
 
 /// Encodes a delivery that waits until `due`, and returns the delay queue in which it waits.

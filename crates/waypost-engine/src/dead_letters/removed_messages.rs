@@ -17,7 +17,7 @@ use waypost_core::dead_letter_record::{DeadLetterRecord, RemovedMessageDone};
 use waypost_store::dead_letters::RecordOutcome;
 
 use super::{DeadLetterError, DeadLetters};
-use crate::metrics::ledger::DeliverySource;
+use crate::delivery_event::DeliveryEvent;
 use crate::view_sync::FollowError;
 
 /// Messages whose letters are written at the same time.
@@ -73,13 +73,13 @@ impl DeadLetters {
         // All workers derive the same ids from the offset.
         for letter in message.letters(&offset, &retries_queue, Utc::now()) {
             if self.append_letter(&letter).await? == RecordOutcome::Letters(1) {
-                self.count_letter(&letter, &message);
+                DeliveryEvent::Removed { letter: &letter, queue: &message.removal.queue }.emit(&self.metrics);
             }
         }
         let done = DeadLetterRecord::RemovedMessageDone(RemovedMessageDone { offset });
         // Only the worker that appended the record first counts the message.
         if self.append(done).await? == RecordOutcome::Letters(1) && message.is_from(&retries_queue) {
-            self.metrics.ledger.taken_from_delay_queues.inc();
+            DeliveryEvent::DelayedMessageSettled.emit(&self.metrics);
         }
         Ok(())
     }
@@ -93,19 +93,5 @@ impl DeadLetters {
             }
             result => Ok(result?),
         }
-    }
-
-    fn count_letter(&self, letter: &DeadLetter, message: &RemovedMessage) {
-        self.metrics.record_dead_letter(letter.reason);
-        if letter.is_delivery() {
-            self.metrics.ledger.begin(DeliverySource::DelayQueue).settled();
-            self.metrics.record_dead();
-        }
-        tracing::warn!(
-            letter = %letter.id, reason = letter.reason.as_str(), queue = message.removal.queue,
-            campaign = letter.campaign_id, event = letter.event_id.as_ref().map(tracing::field::display),
-            delivery = letter.delivery_id.as_ref().map(tracing::field::display),
-            "message removed by the broker"
-        );
     }
 }

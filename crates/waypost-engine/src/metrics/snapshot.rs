@@ -182,7 +182,7 @@ impl Metrics {
         let stored: BTreeMap<String, u64> = gauge_values(&self.dead_letters_stored).collect();
         let in_state = |state: LetterState| stored.get(state.as_str()).copied().unwrap_or_default();
         Gauges {
-            requests_in_flight: self.deliveries_in_flight.get(),
+            requests_in_flight: self.ledger.requests_in_flight(),
             queues: gauge_values(&self.queue_messages).collect(),
             dead_letters: (!stored.is_empty()).then(|| LetterState::ALL.map(in_state)),
             workers: self.workers.get(),
@@ -223,6 +223,8 @@ fn metrics(family: &impl Collector) -> impl Iterator<Item = Metric> {
 
 #[cfg(test)]
 mod tests {
+    use waypost_core::outcome::{RequestPhase, SendResult};
+
     use super::*;
     use crate::metrics::AttemptOutcome;
 
@@ -272,9 +274,11 @@ mod tests {
         let metrics = Metrics::new().expect("metrics");
         assert_eq!(metrics.counts().failed(), 0);
         assert_eq!(metrics.gauges().dead_letters, None, "not known yet");
-        metrics.record_attempt(AttemptOutcome::Delivered, Cause::Ok);
-        metrics.record_attempt(AttemptOutcome::Retry, Cause::Timeout);
-        metrics.record_attempt(AttemptOutcome::Dead, Cause::Timeout);
+        let success = SendResult::Response { status: 200, retry_after: None, body: Vec::new() };
+        let timeout = SendResult::TimedOut { phase: RequestPhase::AwaitingResponse };
+        metrics.record_attempt(AttemptOutcome::Delivered, &success);
+        metrics.record_attempt(AttemptOutcome::Retry, &timeout);
+        metrics.record_attempt(AttemptOutcome::Dead, &timeout);
         metrics.record_delivered(0.02);
         metrics.record_delivered(1e9);
         metrics.set_queue_depth("waypost.events", 7);

@@ -39,6 +39,7 @@ use waypost_store::dead_letters::LetterView;
 use super::fair_limiter::{FairLimiter, RequestGuard};
 use super::{ReplayWakeup, Replays, new_delivery};
 use crate::dead_letters::DeadLetterError;
+use crate::delivery_event::DeliveryEvent;
 use crate::worker::consumer_status::ConsumerStatus;
 use crate::worker::{DeliveryError, Worker};
 
@@ -335,7 +336,7 @@ impl Runner {
         };
         let id = letter.id.clone();
         let outcome = self.send_again(progress, letter).await?;
-        self.worker.metrics.record_replayed(outcome);
+        DeliveryEvent::Replayed(outcome).emit(&self.worker.metrics);
         Ok(Some(LetterResult { id, outcome }))
     }
 

@@ -5,9 +5,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
 use reqwest::{Certificate, Client, Proxy, StatusCode, Url, redirect};
 use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret as _, SecretString};
+use tower::Service;
 use waypost_core::egress::{EgressError, EgressRules};
 use waypost_core::outcome::{Cause, SendResult};
 use waypost_core::request::RequestBody;
@@ -108,16 +112,17 @@ impl ProxiedClient {
     }
 }
 
+/// Why the proxy did not make the tunnel to an https endpoint. hyper-util has no other name for this type.
+type TunnelError = <Tunnel<HttpConnector> as Service<Uri>>::Error;
+
 /// Whether the proxy itself failed. If the proxy answers that it can't reach the endpoint, that is an error of the
-/// endpoint. The type of these errors is not public, so their texts in hyper-util are compared.
+/// endpoint.
 fn is_proxy_error(error: &reqwest::Error) -> bool {
-    let has_text = |text: &str| error_chain(error).any(|error| error.to_string().contains(text));
-    if has_text("tunnel error: unsuccessful") {
-        return false;
+    match error_chain(error).find_map(|error| error.downcast_ref::<TunnelError>()) {
+        Some(TunnelError::TunnelUnsuccessful) => false,
+        Some(TunnelError::ConnectFailed(_) | TunnelError::ProxyAuthRequired) => true,
+        _ => error.is_connect() && matches!(cause_of(error), Cause::Connect | Cause::Dns),
     }
-    let is_tunnel_error = has_text("tunnel error: failed to create underlying connection")
-        || has_text("tunnel error: proxy authorization required");
-    is_tunnel_error || error.is_connect() && matches!(cause_of(error), Cause::Connect | Cause::Dns)
 }
 
 /// Reads the response's body, so that the connection can be used again, and keeps the beginning. Errors of the body are

@@ -121,6 +121,29 @@ async fn each_failure_has_its_cause() {
 }
 
 #[tokio::test]
+async fn failures_of_the_egress_proxy_are_told_from_those_of_the_endpoint() {
+    let answering = async |answer: &'static [u8]| {
+        start_server(async move |mut stream| stream.write_all(answer).await.expect("written")).await
+    };
+    let unused = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address").port();
+    let needs_credentials = b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n";
+    let unreachable = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n";
+    for (proxy, url, blame) in [
+        (unused, "https://hooks.invalid/", Blame::Proxy),
+        (unused, "http://hooks.invalid/", Blame::Proxy),
+        (answering(needs_credentials).await, "https://hooks.invalid/", Blame::Proxy),
+        (answering(needs_credentials).await, "http://hooks.invalid/", Blame::Proxy),
+        (answering(b"").await, "https://hooks.invalid/", Blame::Proxy),
+        (answering(unreachable).await, "https://hooks.invalid/", Blame::Tcp),
+        (answering(unreachable).await, "http://hooks.invalid/", Blame::Server),
+    ] {
+        let sender = sender_with(Vec::new(), Some(format!("http://127.0.0.1:{proxy}").into()));
+        let (send_result, _) = sender.send(request(url), Duration::from_secs(5), &Span::none()).await;
+        assert_eq!(send_result.blame(), Some(blame), "{url} through {proxy}: {send_result:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_name_with_a_forbidden_address_is_forbidden() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = SenderSettings {

@@ -27,11 +27,11 @@ use waypost_broker::topology::{MAX_REQUEUES, Topology};
 
 use super::Worker;
 use super::consumer_status::{ConsumerPhase, ConsumerStatus, MessageGuard};
-use super::memory_budget::MemoryBudget;
 use super::queue::ConsumedQueue;
 use super::retry_throttle::RetryThrottle;
 use crate::campaigns::Campaigns;
 use crate::campaigns::hold::StreamStatus;
+use crate::delivery_event::DeliveryEvent;
 use crate::view_sync::{FollowError, Follower, SyncState, watch};
 
 /// A message that could not be settled is held this long before it is requeued. Otherwise a short failure of Waypost
@@ -51,7 +51,6 @@ pub struct Consumer {
     pub status: ConsumerStatus,
     /// Of the campaigns stream.
     pub follower: Follower,
-    pub memory_budget: MemoryBudget,
     pub retry_throttle: RetryThrottle,
 }
 
@@ -189,12 +188,9 @@ impl Consumer {
                         acks.acknowledge(message.tag);
                         continue;
                     }
-                    let context = MessageContext {
-                        memory_budget: self.memory_budget.clone(),
-                        retry_throttle: self.retry_throttle.clone(),
-                        guard: self.status.begin_message(),
-                    };
-                    tasks.spawn(settle(self.worker.clone(), queue, message, acks, context));
+                    let (worker, retry_throttle) = (self.worker.clone(), self.retry_throttle.clone());
+                    let (message, guard) = (Box::new(message), self.status.begin_message());
+                    tasks.spawn(settle(worker, retry_throttle, queue, message, acks, guard));
                 }
                 () = pause.cancelled() => break,
             }
@@ -271,32 +267,33 @@ fn windows(window: u16, shards: u32, queues: usize) -> impl Iterator<Item = u16>
     (0..queues).map(move |queue| if queue < shards { share } else { (share / 10).max(1) })
 }
 
-struct MessageContext {
-    memory_budget: MemoryBudget,
-    retry_throttle: RetryThrottle,
-    guard: MessageGuard,
-}
-
 /// Processes a message. Acknowledges it once its outcome is durable, else requeues it.
-async fn settle(worker: Arc<Worker>, queue: ConsumedQueue, mut message: Message, acks: Acks, context: MessageContext) {
+async fn settle(
+    worker: Arc<Worker>,
+    retry_throttle: RetryThrottle,
+    queue: ConsumedQueue,
+    message: Box<Message>,
+    acks: Acks,
+    guard: MessageGuard,
+) {
     let tag = message.tag;
     match queue {
-        ConsumedQueue::Events => context.retry_throttle.event_started(),
-        ConsumedQueue::Retries => context.retry_throttle.wait_for_turn().await,
+        ConsumedQueue::Events => retry_throttle.event_started(),
+        ConsumedQueue::Retries => retry_throttle.wait_for_turn().await,
     }
-    let _memory = context.memory_budget.acquire_for_message(queue, &message.body).await;
+    let _memory = worker.memory_budget.acquire_for_message(queue, &message.body).await;
     let process = async {
         match queue {
-            _ if message.requeues >= MAX_REQUEUES => worker.dead_letter_poison(queue, &mut message).await,
-            ConsumedQueue::Events => worker.handle_event(&mut message).await,
-            ConsumedQueue::Retries => worker.handle_retry(&mut message).await,
+            _ if message.requeues >= MAX_REQUEUES => Box::pin(worker.dead_letter_poison(queue, message)).await,
+            ConsumedQueue::Events => worker.handle_event(message).await,
+            ConsumedQueue::Retries => worker.handle_retry(message).await,
         }
     };
     match AssertUnwindSafe(process).catch_unwind().await {
         Ok(Ok(())) => {
-            context.guard.settled();
+            guard.settled();
             if queue == ConsumedQueue::Retries {
-                worker.metrics.ledger.taken_from_delay_queues.inc();
+                DeliveryEvent::DelayedMessageSettled.emit(&worker.metrics);
             }
             return acks.acknowledge(tag);
         }

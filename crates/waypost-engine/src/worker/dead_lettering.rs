@@ -10,26 +10,27 @@ use waypost_core::reason::DeadLetterReason;
 use waypost_core::violation::Violation;
 
 use super::queue::ConsumedQueue;
-use super::{DeliveryError, Worker, delivery_log, finish_guard, new_message};
+use super::{DeliveryError, Worker, finish_guard, new_message};
+use crate::delivery_event::DeliveryEvent;
 use crate::metrics::ledger::DeliverySource;
 use crate::spans;
 
 impl Worker {
     pub(super) async fn dead_letter_malformed(
         &self,
-        message: &Message,
+        message: Box<Message>,
         violations: Vec<Violation>,
     ) -> Result<(), DeliveryError> {
         let now = Utc::now();
         // The receipt distinguishes messages with equal bodies.
         let receipt = self.receipts.next().to_string();
         let letter = DeadLetter::from_body(&message.body, violations, &receipt, DeadLetterReason::Malformed, now);
-        delivery_log::malformed(&letter, message);
-        let letter = DeadLetter { message_id: message.message_id.clone(), trace: message.trace.clone(), ..letter };
-        let letter = match &message.replay {
-            Some(replay_ref) => letter.with_replay(replay_ref.clone()),
+        let letter = DeadLetter { message_id: message.message_id, trace: message.trace, ..letter };
+        let letter = match message.replay {
+            Some(replay_ref) => letter.with_replay(replay_ref),
             None => letter,
         };
+        DeliveryEvent::Malformed { letter: &letter, bytes: message.body.len() }.emit(&self.metrics);
         self.publish_dead_letter(&letter).await
     }
 
@@ -37,7 +38,7 @@ impl Worker {
     pub(super) async fn dead_letter_poison(
         &self,
         queue: ConsumedQueue,
-        message: &mut Message,
+        message: Box<Message>,
     ) -> Result<(), DeliveryError> {
         let (now, retries) = (Utc::now(), self.names.retries());
         let queue = match queue {
@@ -46,19 +47,15 @@ impl Worker {
         };
         let message = RemovedMessage {
             removal: Removal { queue, reason: DeadLetterReason::Poison, at: Some(now) },
-            body: std::mem::take(&mut message.body),
-            message_id: message.message_id.take(),
-            trace: message.trace.take(),
-            replay: message.replay.take(),
+            body: message.body,
+            message_id: message.message_id,
+            trace: message.trace,
+            replay: message.replay,
         };
         for letter in message.letters(&self.receipts.next(), &retries, now) {
             if letter.is_delivery() {
                 let guard = self.metrics.ledger.begin(DeliverySource::DelayQueue);
-                let result = self.publish_dead_letter(&letter).await;
-                if result.is_ok() {
-                    self.metrics.record_dead();
-                }
-                finish_guard(guard, result)?;
+                finish_guard(guard, self.publish_dead_letter(&letter).await)?;
             } else {
                 self.publish_dead_letter(&letter).await?;
             }
@@ -78,9 +75,7 @@ impl Worker {
         } else {
             published?
         };
-        self.metrics.dead_letters_republished.inc_by(u64::from(publishes - 1));
-        self.metrics.record_dead_letter(letter.reason);
-        delivery_log::dead(letter);
+        DeliveryEvent::DeadLetterWritten { letter, publishes }.emit(&self.metrics);
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use waypost_broker::delay_queues::DelayQueue;
 use waypost_broker::names::Names;
 use waypost_broker::publisher::{Destination, OutboundMessage, PublishError, Publisher};
 
+use crate::delivery_event::DeliveryEvent;
 use crate::metrics::Metrics;
 
 /// How long a parked delivery waits for others to join its message.
@@ -72,7 +73,7 @@ async fn publish(publisher: Publisher, names: Names, metrics: Arc<Metrics>, batc
     let message = OutboundMessage::new(queue, uuid::Uuid::now_v7().to_string(), encode_batch(&batch));
     let result = publisher.publish_with_retry(message).await;
     if result.is_ok() {
-        metrics.ledger.put_into_delay_queues.inc();
+        DeliveryEvent::BatchDelayed.emit(&metrics);
     }
     for request in batch {
         // Fails if the request was cancelled.

@@ -4,33 +4,29 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use waypost_core::campaign::Webhook;
-use waypost_core::outcome::{Outcome, SendResult, classify};
+use waypost_core::outcome::{AttemptResult, SendResult, classify};
 use waypost_core::redact::{self, Truncation};
 use waypost_core::{Attempt, Delivery, request};
 
 use super::Worker;
+use crate::delivery_event::DeliveryEvent;
+use crate::metrics::ledger::DeliveryGuard;
 use crate::sender::RESPONSE_BYTES_KEPT;
 use crate::spans;
 
-#[derive(Debug)]
-pub struct AttemptResult {
-    pub outcome: Outcome,
-    pub send_result: SendResult,
-    pub duration: Duration,
-    pub ended_at: DateTime<Utc>,
-}
-
 impl Worker {
-    /// Sends a delivery's request and records the attempt in the delivery. It does not count the outcome, and publishes
-    /// nothing.
-    pub async fn attempt_once(&self, delivery: &mut Delivery) -> AttemptResult {
+    /// Makes an attempt, and records it in the delivery. The caller decides what follows, and reports the attempt.
+    pub(super) async fn attempt_once(&self, delivery: &mut Delivery, guard: &mut DeliveryGuard<'_>) -> AttemptResult {
+        guard.request_started();
         let (attempt, result) = self.send_request(delivery).await;
+        guard.request_ended();
         delivery.record(attempt);
         result
     }
 
-    /// Sends a delivery's request, and leaves the delivery as it is.
-    pub(crate) async fn send_request(&self, delivery: &Delivery) -> (Attempt, AttemptResult) {
+    /// Sends a delivery's request. This alone is a test of a webhook: no attempt is counted, and the delivery is left as
+    /// it is.
+    pub async fn send_request(&self, delivery: &Delivery) -> (Attempt, AttemptResult) {
         let started_at = Utc::now();
         let started = Instant::now();
         let webhook = &delivery.target.webhook;
@@ -38,8 +34,7 @@ impl Worker {
         let request = request::render(delivery, started_at);
         let span = spans::attempt(delivery);
         let (send_result, timing) = self.sender.send(request, timeout, &span).await;
-        spans::record_result(&span, &send_result);
-        self.metrics.record_timing(&timing);
+        DeliveryEvent::RequestEnded { span: &span, send_result: &send_result, timing: &timing }.emit(&self.metrics);
         let duration = started.elapsed();
         let ended_at = Utc::now();
         let (overridden, defaults) = (webhook.retry.permanent_statuses.as_ref(), self.retry_policy.load());
