@@ -19,6 +19,31 @@ async fn empty_console() -> (String, Waypost, Browser) {
     (prefix, waypost, browser)
 }
 
+/// A search goes through all campaigns, by id and by name, from page to page.
+#[tokio::test]
+async fn a_search_goes_from_page_to_page() {
+    let (_, waypost, browser) = empty_console().await;
+    for n in 0..110 {
+        let name = if n % 2 == 0 { "Even number" } else { "Odd number" };
+        waypost.put_campaign(&json!({ "id": format!("c-{n:03}"), "name": name, "sections": [] })).await;
+    }
+    let ids = "return [...document.querySelectorAll('tbody td code')].map((id) => id.textContent);";
+    browser.open("/campaigns?q=EVEN").await;
+    browser.until_shown(&link("More")).await;
+    let mut found: Vec<String> = browser.script(ids, Vec::new()).await;
+    assert_eq!(found.len(), 50, "{found:?}");
+    browser.click(&link("More")).await;
+    browser.until_text("c-100").await;
+    assert!(browser.names(&link("More")).await.is_empty());
+    found.extend(browser.script::<Vec<String>>(ids, Vec::new()).await);
+    let even: Vec<String> = (0..110).step_by(2).map(|n| format!("c-{n:03}")).collect();
+    assert_eq!(found, even);
+    browser.open("/campaigns?q=C-10").await;
+    browser.until_text("c-109").await;
+    let found: Vec<String> = browser.script(ids, Vec::new()).await;
+    assert_eq!(found, (100..110).map(|n| format!("c-{n}")).collect::<Vec<_>>());
+}
+
 /// Adds an entry to the menu of the Welcome Message: with the keyboard alone.
 async fn add_entry(browser: &Browser, keyword: &str, option: &str, kind: &str, to: &str, webhook: Option<&str>) {
     browser.tab_to(&link("Add menu entry to Welcome Message")).await;

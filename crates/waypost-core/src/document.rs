@@ -56,7 +56,7 @@ impl UrlPolicy<'_> {
     }
 }
 
-/// Parses a campaign and gives ids to its webhooks: [`parse`] and [`assign_ids`] for a campaign that is alone.
+/// Parses a campaign and gives ids to its webhooks: [`parse`] and [`assign_ids()`] for a campaign that is alone.
 ///
 /// # Errors
 /// All violations in the document.
@@ -66,7 +66,7 @@ pub fn read(bytes: &[u8], http_urls: HttpUrls, previous: Option<&Campaign>) -> R
     Ok(campaign)
 }
 
-/// Parses a campaign. A webhook without an id in the document has the empty id until [`assign_ids`].
+/// Parses a campaign. A webhook without an id in the document has the empty id until [`assign_ids()`].
 ///
 /// # Errors
 /// All violations in the document.

@@ -119,6 +119,16 @@ mod tests {
     }
 
     #[test]
+    fn an_overlap_has_a_limit() {
+        let violation = Violation::new("$.overlap", "must be a duration of at most 30d");
+        for (overlap, expected) in
+            [(Duration::ZERO, Ok(())), (MAX_OVERLAP, Ok(())), (MAX_OVERLAP + Duration::from_nanos(1), Err(violation))]
+        {
+            assert_eq!(check_overlap(overlap), expected, "{overlap:?}");
+        }
+    }
+
+    #[test]
     fn only_the_latest_secrets_are_kept() {
         let now = now();
         let webhook =

@@ -159,7 +159,7 @@ impl Campaigns {
         by: &str,
         mut change: impl FnMut(Option<&StoredCampaign>) -> Result<Campaign, E>,
     ) -> Result<PutOutcome, E> {
-        let change_and_complete = |current: Option<&StoredCampaign>| {
+        let change_and_complete = |current: Option<&StoredCampaign>| -> Result<Campaign, E> {
             let changed = change(current)?;
             Ok(self.complete(id, changed, current.map(|stored| &stored.campaign))?)
         };

@@ -69,7 +69,7 @@ impl Campaigns {
         change: impl Fn(&Campaign, &WebhookPlace<'_>) -> Result<Campaign, Vec<Violation>>,
     ) -> Result<StoredCampaign, CampaignError> {
         let owner = self.get_by_webhook(id)?.campaign.id.clone();
-        let edit = |current: Option<&StoredCampaign>| {
+        let edit = |current: Option<&StoredCampaign>| -> Result<Campaign, EditError> {
             // A change may have removed the webhook since its owner was read.
             let campaign = current.map(|stored| &stored.campaign);
             let (campaign, place) = campaign
@@ -77,8 +77,7 @@ impl Campaigns {
                 .ok_or_else(|| self.not_found())?;
             let changed = change(campaign, &place).map_err(EditError::Webhook)?;
             let document = serde_json::to_value(&changed).map_err(StoreError::from).map_err(CampaignError::from)?;
-            let checked = document::from_value(&document, self.url_policy()).map_err(CampaignError::Invalid)?;
-            Ok(checked)
+            Ok(document::from_value(&document, self.url_policy()).map_err(CampaignError::Invalid)?)
         };
         Ok(self.update::<EditError>(&owner, precondition, by, edit).await?.stored)
     }

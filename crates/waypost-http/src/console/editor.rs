@@ -270,9 +270,10 @@ async fn test(
     form: Form,
 ) -> Result<Response, PageError> {
     let is_editor = context.has_role(Role::Editor);
-    let session = match is_editor {
-        true => EditSession::from_form(&state, &context, &id, &query, &form)?,
-        false => EditSession::from_stored(&state, &context, &id, &query)?,
+    let session = if is_editor {
+        EditSession::from_form(&state, &context, &id, &query, &form)?
+    } else {
+        EditSession::from_stored(&state, &context, &id, &query)?
     };
     let validated = session.validate();
     let test_result = match &validated {
