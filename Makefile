@@ -54,7 +54,8 @@ doc: tools ## Build the code documentation with warnings denied, and check the l
 	scripts/check-links
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 
-book: ## Build docs/ as a book in target/book
+book: ## Check the links of docs/ and build it as a book in target/book
+	scripts/check-links
 	@command -v mdbook >/dev/null || { echo "make book needs mdBook: cargo install --locked mdbook"; exit 1; }
 	mdbook build
 
@@ -66,7 +67,7 @@ deny: tools ## Check the licences and advisories of dependencies
 bench: tools ## Measure the throughput of a worker, compared with a minimal loop of the same libraries (ARGS=--help)
 	scripts/install-rabbitmq
 	scripts/bench-peers $(BUILT)/tmp/peers
-	ulimit -n "$$(ulimit -H -n)" && cargo bench --locked --bench throughput -- $(ARGS)
+	ulimit -n "$$(ulimit -H -n)" && cargo bench --profile release --locked --bench throughput -- $(ARGS)
 
 bench-quick: ## Run the benchmark for two minutes, to check that it works. Too short for figures
 	$(MAKE) bench ARGS="--rounds 1 --events 5000 --limit 4 --seconds 2 --retries 5000"

@@ -207,7 +207,7 @@ async fn what_can_t_be_read_is_refused_with_its_place() {
         for path in [&*test, "/v1/replays", "/v1/dead-letters/discard", "/v1/events", "/v1/explain"] {
             let reply = guarded.ask_with("operator", Method::POST, path, &[], body).await;
             let (detail, paths) = problem(&reply, 422);
-            assert!(paths == ["$"] && detail.contains("not JSON"), "{path} {body}: {detail}");
+            assert!(paths == ["$"] && detail.contains("not valid JSON"), "{path} {body}: {detail}");
         }
         for path in ["/v1/campaigns/c", &format!("/v1/webhooks/{id}")] {
             let (_, paths) = problem(&guarded.ask_with("editor", Method::PUT, path, &[], body).await, 422);

@@ -497,7 +497,7 @@ async fn a_change_of_an_old_version_is_refused() {
         for command in [&["apply", &file], &["delete", "c"]] {
             let mut arguments = vec!["campaigns", command[0], "--if-match", stale, command[1]];
             arguments.extend((command[0] == "delete").then_some("--yes"));
-            ended(&shell.ask(&waypost, &arguments, "").await, 1, &["changed meanwhile"]);
+            ended(&shell.ask(&waypost, &arguments, "").await, 1, &["has changed since"]);
         }
     }
     let two = ["campaigns", "apply", "--if-match", version, &file, &file];

@@ -147,7 +147,7 @@ async fn a_dead_letter_is_shown_with_all_there_is_to_know() {
     let again = format!("waypost dead-letters replay {id}");
     for text in [
         id,
-        "gone: the receiver does not want any more requests",
+        "gone: the receiver wants no further requests at this URL",
         &format!("POST {}", stage.receiver.url("/offers")),
         "x-api-key: ",
         "\"phoneNumber\": \"+15550001\"",

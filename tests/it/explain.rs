@@ -112,7 +112,7 @@ async fn an_event_may_come_from_a_file() {
     for (arguments, input, code, said) in [
         (&["-"][..], format!("{event}{event}"), 2, "several events"),
         (&["-"], "{}".to_owned(), 1, "$.campaignId: missing"),
-        (&["-"], "nonsense".to_owned(), 1, "not JSON"),
+        (&["-"], "nonsense".to_owned(), 1, "not valid JSON"),
         (&["no-such-file.json"], String::new(), 1, "No such file"),
         (&["-", "--label", "x"], String::new(), 2, "cannot be used with"),
         (&[], String::new(), 2, "--campaign"),

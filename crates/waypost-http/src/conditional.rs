@@ -66,9 +66,12 @@ mod tests {
         ] {
             assert_eq!(parse(if_match).ok(), Some(expected), "{if_match:?}");
         }
-        for (if_match, words) in
-            [("W/\"4\"", "weak"), ("\"none of ours\"", "no version"), ("", "no version"), ("\"-1\"", "no version")]
-        {
+        for (if_match, words) in [
+            ("W/\"4\"", "weak"),
+            ("\"none of ours\"", "not a campaign version"),
+            ("", "not a campaign version"),
+            ("\"-1\"", "not a campaign version"),
+        ] {
             let problem = serde_json::to_value(parse(&[if_match]).expect_err("a version")).expect("JSON");
             assert_eq!(problem["status"], 412, "{if_match}");
             assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(words)), "{if_match}: {problem}");
