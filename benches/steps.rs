@@ -11,11 +11,12 @@ use std::hint::black_box;
 use chrono::{DateTime, TimeDelta, Utc};
 use criterion::{BatchSize, Criterion};
 use serde_json::{Value, json};
-use waypost_core::campaign::Campaign;
+use waypost_core::campaign::{Campaign, Webhook};
 use waypost_core::document;
 use waypost_core::egress::HttpUrls;
 use waypost_core::event::{self, StepEvent};
 use waypost_core::outcome::{Cause, Outcome, SendResult, classify};
+use waypost_core::redact::{Truncation, mask_secrets};
 use waypost_core::retry::{RetryPolicy, decide};
 use waypost_core::{Attempt, Delivery, request, resolve};
 
@@ -71,6 +72,12 @@ fn attempting(criterion: &mut Criterion) {
     let answer = |status| SendResult::Response { status, retry_after: Some("120".to_owned()), body: Vec::new() };
     for (name, reply) in [("outcome::classify, 200", answer(200)), ("outcome::classify, 503", answer(503))] {
         criterion.bench_function(name, |bencher| bencher.iter(|| classify(black_box(&reply), &[410], now)));
+    }
+    let text = "not available: down for maintenance. ".repeat(28);
+    for (name, webhook) in [("no secret", webhook(json!({}))), ("3 secrets", webhook(secret_headers()))] {
+        criterion.bench_function(&format!("redact::mask_secrets, 1 KiB, {name}"), |bencher| {
+            bencher.iter(|| mask_secrets(black_box(&text), Truncation::Truncated, &webhook));
+        });
     }
     let policy = RetryPolicy::default();
     for (name, outcome) in [
@@ -140,6 +147,17 @@ fn document(sections: usize) -> Value {
 
 fn campaign(sections: usize) -> Campaign {
     document::read(document(sections).to_string().as_bytes(), HttpUrls::Refused, None).expect("a campaign")
+}
+
+fn webhook(headers: Value) -> Webhook {
+    let webhook =
+        json!({ "id": "wh_1", "url": "https://example.com/", "enabled": true, "timeoutMs": 1000, "headers": headers });
+    serde_json::from_value(webhook).expect("a webhook")
+}
+
+/// The credentials after `Bearer` are a secret too.
+fn secret_headers() -> Value {
+    json!({ "X-Api-Key": "the-key-of-the-customer", "Authorization": "Bearer 0123456789abcdef" })
 }
 
 fn delivery() -> Delivery {

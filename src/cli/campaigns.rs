@@ -13,6 +13,7 @@ use super::configuration::{AcceptEmpty, Restore, warn_if_incomplete};
 use super::confirm::{ConfirmOutcome, Confirmation};
 use super::graph::GraphArgs;
 use super::json_stream;
+use super::paginate::Pages;
 use super::stdio::out;
 use super::{CliError, sanitize};
 
@@ -110,7 +111,7 @@ fn if_match_header(version: Option<String>) -> Vec<(&'static str, String)> {
 impl List {
     async fn run(self) -> Result<(), CliError> {
         let api = self.server.api()?;
-        let campaigns = list_all(&api).await?;
+        let campaigns = Pages::new(&api, "campaigns", Vec::new()).take(usize::MAX).await?;
         warn_if_incomplete(&api).await;
         if self.json {
             out!("{}", Value::Array(campaigns));
@@ -129,23 +130,6 @@ impl List {
         }
         out!("{table}");
         Ok(())
-    }
-}
-
-/// Reads all pages.
-async fn list_all(api: &Api) -> Result<Vec<Value>, CliError> {
-    let mut campaigns = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let query: Vec<(&str, &str)> = cursor.iter().map(|cursor| ("cursor", cursor.as_str())).collect();
-        let mut page = api.request(Method::GET, &["campaigns"], &query, RequestParts::default()).await?.json()?;
-        if let Some(items) = page["items"].as_array_mut() {
-            campaigns.append(items);
-        }
-        cursor = page["next"].as_str().map(str::to_owned);
-        if cursor.is_none() {
-            return Ok(campaigns);
-        }
     }
 }
 

@@ -6,8 +6,9 @@
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Value};
 use waypost_core::secret_encryption::Keyring;
+use waypost_core::suggestion::normalize;
 
-use super::registry::{SettingRegistry, normalize, unknown_setting};
+use super::registry::{SettingRegistry, unknown_setting};
 use super::sources::ProvidedSetting;
 use super::violation::ConfigViolation;
 

@@ -2,6 +2,7 @@
 
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
+use waypost_core::suggestion::{closest, normalize};
 
 use super::raw::RawConfig;
 
@@ -50,11 +51,7 @@ impl SettingRegistry {
         let same = candidates().find(|key| normalize(key) == normalized);
         // The right name in a wrong group or without a group.
         let other_group = || self.keys().find(|key| normalize(last_part(key)) == normalize(last_part(name)));
-        let similar = || {
-            let distances = candidates().map(|key| (strsim::levenshtein(&normalize(key), &normalized), key));
-            distances.filter(|(distance, _)| *distance <= normalized.len() / 3).min().map(|(_, key)| key)
-        };
-        same.or_else(other_group).or_else(similar)
+        same.or_else(other_group).or_else(|| closest(name, candidates()))
     }
 }
 
@@ -75,11 +72,6 @@ pub(super) fn unknown_setting(nearest: Option<&str>) -> String {
         Some(nearest) => format!("there is no such setting, did you mean {nearest}?"),
         None => "there is no such setting: waypost.example.toml lists them all".to_owned(),
     }
-}
-
-/// Names are compared without case, `_`, `-` and `.`.
-pub(super) fn normalize(name: &str) -> String {
-    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 fn last_part(key: &str) -> &str {

@@ -2,11 +2,10 @@
 //!
 //! lapin's recovery duplicates bindings, stops after 16 attempts, leaves a consumer pending forever after a
 //! channel-level close, and reads a stream from its first offset again. So the owner of a lost connection opens a new
-//! one, with its channels and topology, after a [delay](reconnect_delays).
+//! one, with its channels and topology: see [`reconnect`](super::reconnect).
 
 use std::time::Duration;
 
-use backoff::ExponentialBackoff;
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties};
@@ -112,35 +111,9 @@ pub fn check_url(url: &str) -> Result<(), String> {
     })
 }
 
-/// Delays between attempts to reconnect: from 0.25 s to 3 s with jitter, and without an end.
-pub fn reconnect_delays() -> ExponentialBackoff {
-    ExponentialBackoff {
-        initial_interval: Duration::from_millis(250),
-        current_interval: Duration::from_millis(250),
-        max_interval: Duration::from_secs(3),
-        multiplier: 2.0,
-        randomization_factor: 0.3,
-        // The default stops after 15 minutes.
-        max_elapsed_time: None,
-        ..ExponentialBackoff::default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use backoff::backoff::Backoff as _;
-
     use super::*;
-
-    #[test]
-    fn reconnect_delays_never_end() {
-        let mut delays = reconnect_delays();
-        delays.start_time -= Duration::from_secs(3600);
-        for _ in 0..10_000 {
-            let delay = delays.next_backoff().expect("another try");
-            assert!(delay <= Duration::from_secs(4), "{delay:?}");
-        }
-    }
 
     #[test]
     fn the_default_vhost_and_heartbeat_are_used_unless_the_url_names_others() {

@@ -1,6 +1,6 @@
 //! RabbitMQ: the only crate that uses AMQP.
 //!
-//! - [`connection`] opens connections.
+//! - [`connection`] opens connections. [`reconnect`] opens the next one when a connection is lost.
 //! - [`topology`] lists the broker objects that a worker needs. `setup` declares them, and `shards` changes the number
 //!   of event queues.
 //! - [`topology_keeper`] checks the objects while a worker runs. `restore` declares a missing object again, and
@@ -26,6 +26,7 @@ pub mod names;
 pub mod policies;
 pub mod publisher;
 pub mod queue_stats;
+pub mod reconnect;
 pub mod removal;
 mod restore;
 pub mod rotating_consumer;

@@ -7,11 +7,11 @@
 mod channels;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use backoff::backoff::Backoff as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -21,11 +21,13 @@ use lapin::{BasicProperties, Confirmation, Connection};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 use waypost_core::TraceContext;
 use waypost_core::ids::ReplayRef;
 
 use super::BrokerError;
-use super::connection::{self, ConnectionConfig, reconnect_delays};
+use super::connection::{self, ConnectionConfig};
+use super::reconnect::{ReconnectDelays, Session, SessionEnd, run_sessions};
 use super::topology::Topology;
 use super::topology_status::{BrokerObject, ObjectKind};
 use super::{REPLAY_ID, REPLAY_OF};
@@ -133,7 +135,7 @@ impl Publisher {
         let (requests, receiver) = mpsc::channel(MAX_UNCONFIRMED);
         let status = Arc::new(RwLock::new(PublisherStatus::Down("not connected yet".to_owned())));
         let replace_before = Arc::new(watch::Sender::new(None));
-        let task = PublisherTask {
+        let mut task = PublisherTask {
             connection,
             topology,
             requests: receiver,
@@ -143,7 +145,11 @@ impl Publisher {
             replace_before: replace_before.clone(),
             unbound_exchanges: BTreeSet::new(),
         };
-        (Self { requests, status, replace_before }, tokio::spawn(task.run()))
+        let run = async move {
+            // The task ends with its callers, without a token.
+            let Ok(()) = run_sessions(&mut task, &CancellationToken::new()).await;
+        };
+        (Self { requests, status, replace_before }, tokio::spawn(run))
     }
 
     /// Publishes a message and waits until the broker has confirmed it. Reconnects as often as necessary.
@@ -163,13 +169,13 @@ impl Publisher {
     /// [`PublishError::Stopping`] and [`PublishError::TooLarge`].
     pub async fn publish_with_retry(&self, message: OutboundMessage) -> Result<(), PublishError> {
         let message = Arc::new(message);
-        let mut delays = reconnect_delays();
+        let mut delays = ReconnectDelays::default();
         loop {
             match self.publish(message.clone()).await {
                 Ok(()) => return Ok(()),
                 Err(error @ (PublishError::Stopping | PublishError::TooLarge { .. })) => return Err(error),
                 Err(error) => {
-                    let delay = delays.next_backoff().unwrap_or(delays.max_interval);
+                    let delay = delays.next_delay();
                     tracing::warn!(%error, ?delay, "publish failed, retrying");
                     tokio::time::sleep(delay).await;
                 }
@@ -213,26 +219,27 @@ struct PublisherTask {
 type Confirm = BoxFuture<'static, (u64, lapin::Result<Confirmation>)>;
 type Confirms = FuturesUnordered<Confirm>;
 
-impl PublisherTask {
-    async fn run(mut self) {
-        let mut delays = reconnect_delays();
-        loop {
-            match self.session(&mut delays).await {
-                Ok(()) => return,
-                Err(error) => {
-                    let delay = delays.next_backoff().unwrap_or(delays.max_interval);
-                    let unconfirmed = self.unconfirmed.len();
-                    tracing::warn!(%error, unconfirmed, ?delay, "publisher disconnected, reconnecting");
-                    self.set_status(PublisherStatus::Down(error.to_string()));
-                    tokio::time::sleep(delay).await;
-                    if self.requests.is_closed() && self.requests.is_empty() && self.prune_cancelled() {
-                        return;
-                    }
-                }
-            }
+impl Session for PublisherTask {
+    type Error = BrokerError;
+    type Fatal = Infallible;
+
+    async fn run(&mut self, delays: &mut ReconnectDelays) -> Result<SessionEnd, BrokerError> {
+        // The callers may have gone while there was no connection.
+        if self.requests.is_closed() && self.requests.is_empty() && self.prune_cancelled() {
+            return Ok(SessionEnd::Stopped);
         }
+        self.session(delays).await
     }
 
+    fn failed(&mut self, error: BrokerError, delay: Duration) -> Result<(), Infallible> {
+        let unconfirmed = self.unconfirmed.len();
+        tracing::warn!(%error, unconfirmed, ?delay, "publisher disconnected, reconnecting");
+        self.set_status(PublisherStatus::Down(error.to_string()));
+        Ok(())
+    }
+}
+
+impl PublisherTask {
     /// Removes messages whose callers stopped waiting. Returns whether none is left.
     fn prune_cancelled(&mut self) -> bool {
         self.unconfirmed.retain(|_, pending| !pending.request.reply.is_closed());
@@ -240,7 +247,7 @@ impl PublisherTask {
     }
 
     /// Publishes over one connection until it is lost, or until all callers are gone and all messages confirmed.
-    async fn session(&mut self, delays: &mut backoff::ExponentialBackoff) -> Result<(), BrokerError> {
+    async fn session(&mut self, delays: &mut ReconnectDelays) -> Result<SessionEnd, BrokerError> {
         let connection = self.connection.connect("waypost publisher").await?;
         self.topology.declare(&connection).await?;
         for exchange in std::mem::take(&mut self.unbound_exchanges) {
@@ -262,7 +269,7 @@ impl PublisherTask {
         loop {
             if closed && self.unconfirmed.is_empty() {
                 connection::close(&connection).await;
-                return Ok(());
+                return Ok(SessionEnd::Stopped);
             }
             let free_slots = MAX_UNCONFIRMED.saturating_sub(self.unconfirmed.len());
             tokio::select! {

@@ -3,15 +3,16 @@
 //! The keeper has a connection of its own because it publishes probes. A broker that is short of memory stops reading
 //! from connections that publish, and this must not happen to the consuming connection.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use backoff::backoff::Backoff as _;
 use lapin::Connection;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::binding_probe::{self, ProbeOutcome};
-use super::connection::{self, ConnectionConfig, reconnect_delays};
+use super::connection::{self, ConnectionConfig};
+use super::reconnect::{ReconnectDelays, Session, SessionEnd, run_sessions};
 use super::restore::{self, CampaignsStream, TopologyCheck};
 use super::shards::UnbindOutcome;
 use super::topology::Topology;
@@ -28,6 +29,26 @@ const UNBIND_INTERVAL: Duration = Duration::from_secs(30);
 pub struct TopologyKeeper {
     pub broker: ConnectionConfig,
     pub topology: Topology,
+}
+
+struct CheckSession {
+    keeper: TopologyKeeper,
+    stop: CancellationToken,
+}
+
+impl Session for CheckSession {
+    type Error = BrokerError;
+    type Fatal = Infallible;
+
+    async fn run(&mut self, delays: &mut ReconnectDelays) -> Result<SessionEnd, BrokerError> {
+        self.keeper.session(&self.stop, delays).await
+    }
+
+    fn failed(&mut self, error: BrokerError, delay: Duration) -> Result<(), Infallible> {
+        self.keeper.topology.status.check_failed(&error);
+        tracing::warn!(%error, ?delay, "broker topology not checked, reconnecting");
+        Ok(())
+    }
 }
 
 /// The state of binding checks over one connection.
@@ -47,28 +68,16 @@ impl TopologyKeeper {
             () = self.topology.status.wait_until_declared() => {}
             () = stop.cancelled() => return,
         }
-        let mut delays = reconnect_delays();
-        while let Err(error) = self.session(&stop, &mut delays).await {
-            self.topology.status.check_failed(&error);
-            let delay = delays.next_backoff().unwrap_or(delays.max_interval);
-            tracing::warn!(%error, ?delay, "broker topology not checked, reconnecting");
-            tokio::select! {
-                () = tokio::time::sleep(delay) => {}
-                () = stop.cancelled() => return,
-            }
-        }
+        let mut session = CheckSession { keeper: self, stop: stop.clone() };
+        let Ok(()) = run_sessions(&mut session, &stop).await;
     }
 
     /// Checks over one connection until it is lost, or until `stop`.
-    async fn session(
-        &self,
-        stop: &CancellationToken,
-        delays: &mut backoff::ExponentialBackoff,
-    ) -> Result<(), BrokerError> {
+    async fn session(&self, stop: &CancellationToken, delays: &mut ReconnectDelays) -> Result<SessionEnd, BrokerError> {
         let connect = self.broker.connect("waypost topology");
         let connection = tokio::select! {
             connected = connect => connected?,
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => return Ok(SessionEnd::Stopped),
         };
         let mut ticks = interval(CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -85,7 +94,7 @@ impl TopologyKeeper {
             result = check_loop => result,
             () = stop.cancelled() => {
                 connection::close(&connection).await;
-                Ok(())
+                Ok(SessionEnd::Stopped)
             }
         }
     }

@@ -1,9 +1,11 @@
 //! Dead letters: deliveries and messages that ended without success, with everything needed to inspect and replay them.
 //!
-//! [`filter`] and [`selection`] select dead letters. [`record`] has the later changes of their state.
+//! [`filter`] and [`selection`] select dead letters, and [`phone_search`] finds those about a person. [`record`] has the
+//! later changes of their state.
 
 pub mod filter;
 pub mod phone_number;
+pub mod phone_search;
 pub mod record;
 pub mod removed;
 pub mod selection;
@@ -199,18 +201,6 @@ impl DeadLetter {
     /// Whether the letter comes from a delivery, and not from an unreadable message.
     pub fn is_delivery(&self) -> bool {
         self.delivery_id.is_some()
-    }
-
-    /// Whether the event has this phone number, or an unreadable body contains it.
-    pub fn is_about(&self, phone_number: &str) -> bool {
-        // Some JSON encoders escape the plus sign.
-        let forms =
-            [phone_number.to_owned(), phone_number.replace('+', "\\u002B"), phone_number.replace('+', "\\u002b")];
-        let contains = |body: &[u8], form: &str| body.windows(form.len()).any(|window| window == form.as_bytes());
-        let is_in = |body: &[u8]| forms.iter().any(|form| contains(body, form));
-        self.event.as_ref().is_some_and(|event| event.phone_number == phone_number)
-            || self.body.as_ref().is_some_and(|body| is_in(body.as_bytes()))
-            || self.body_base64.as_ref().and_then(|body| STANDARD.decode(body).ok()).is_some_and(|body| is_in(&body))
     }
 
     /// The letter without personal data: phone number, the user's response and choice, and the receivers' responses.

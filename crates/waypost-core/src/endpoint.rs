@@ -17,7 +17,6 @@
 pub mod breaker;
 pub mod concurrency_limiter;
 pub mod decaying_ratio;
-pub mod gcra;
 pub mod receiver;
 
 use std::fmt;

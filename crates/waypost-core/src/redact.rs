@@ -1,6 +1,9 @@
 //! Masks secrets in the responses of receivers. A response is stored and shown, and may repeat the values of custom
 //! headers or the signing secret.
 
+use std::ops::Range;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -19,32 +22,53 @@ pub enum Truncation {
 
 /// Replaces each secret of the webhook by [`MASK`].
 pub fn mask_secrets(text: &str, truncation: Truncation, webhook: &Webhook) -> String {
-    let secrets = secrets(webhook);
-    let mut masked = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let secret = secrets.iter().find(|secret| rest.starts_with(secret.as_str()));
-        let is_truncated_secret = || {
-            truncation == Truncation::Truncated
-                && rest.chars().nth(MIN_SECRET_CHARS - 1).is_some()
-                && secrets.iter().any(|secret| secret.starts_with(rest))
-        };
-        let length = match secret {
-            Some(secret) => secret.len(),
-            None if is_truncated_secret() => rest.len(),
-            None => {
-                masked.push(first);
-                rest = &rest[first.len_utf8()..];
-                continue;
-            }
-        };
-        masked.push_str(MASK);
-        rest = &rest[length..];
-    }
-    masked
+    mask(text, truncation, &secrets(webhook))
 }
 
-/// The secrets in every form in which a receiver may repeat them, the longest first.
+fn mask(text: &str, truncation: Truncation, secrets: &[String]) -> String {
+    // A longer secret can only be in the text if it was truncated. Leaving it out keeps the automaton small.
+    let whole: Vec<&String> = secrets.iter().filter(|secret| secret.len() <= text.len()).collect();
+    if secrets.is_empty() || whole.is_empty() && truncation == Truncation::Complete {
+        return text.to_owned();
+    }
+    let automaton = AhoCorasick::builder()
+        .match_kind(MatchKind::LeftmostLongest)
+        // The fastest to build. It is used once.
+        .kind(Some(AhoCorasickKind::NoncontiguousNFA))
+        .build(whole);
+    let Ok(automaton) = automaton else {
+        // There are too many secrets for an automaton. None of them must be shown.
+        return MASK.to_owned();
+    };
+    let mut masked = String::with_capacity(text.len());
+    let mut position = 0;
+    for secret in automaton.find_iter(text) {
+        let gap = position..secret.start();
+        if let Some(start) = truncated_secret(text, gap.clone(), truncation, secrets) {
+            return masked + &text[position..start] + MASK;
+        }
+        masked.push_str(&text[gap]);
+        masked.push_str(MASK);
+        position = secret.end();
+    }
+    match truncated_secret(text, position..text.len(), truncation, secrets) {
+        Some(start) => masked + &text[position..start] + MASK,
+        None => masked + &text[position..],
+    }
+}
+
+/// The first position in `gap` from which the rest of the text is the beginning of a secret.
+fn truncated_secret(text: &str, gap: Range<usize>, truncation: Truncation, secrets: &[String]) -> Option<usize> {
+    if truncation == Truncation::Complete {
+        return None;
+    }
+    gap.filter(|start| text.is_char_boundary(*start)).find(|start| {
+        let rest = &text[*start..];
+        rest.chars().nth(MIN_SECRET_CHARS - 1).is_some() && secrets.iter().any(|secret| secret.starts_with(rest))
+    })
+}
+
+/// The secrets in every form in which a receiver may repeat them.
 fn secrets(webhook: &Webhook) -> Vec<String> {
     let values = webhook.headers.values().filter_map(|value| value.as_str());
     let mut secrets: Vec<String> = values.flat_map(value_and_credentials).collect();
@@ -58,7 +82,7 @@ fn secrets(webhook: &Webhook) -> Vec<String> {
     secrets.extend(escaped.iter().map(|secret| secret.replace('/', "\\/")));
     secrets.extend(escaped);
     secrets.retain(|secret| secret.chars().count() >= MIN_SECRET_CHARS && secret != MASK);
-    secrets.sort_unstable_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
+    secrets.sort_unstable();
     secrets.dedup();
     secrets
 }
@@ -81,6 +105,7 @@ fn value_and_credentials(value: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -139,5 +164,41 @@ mod tests {
         let mut webhook = webhook(json!({ "X-Api-Key": "s3cretvalue", "X-Stars": "****" }), Some("whsec_c2lnbmluZw=="));
         webhook.mask();
         assert_eq!(mask_secrets("******** s3cretvalue", Truncation::Complete, &webhook), "******** s3cretvalue");
+    }
+    /// The same by comparing every secret at every position.
+    fn naive(text: &str, truncation: Truncation, secrets: &[String]) -> String {
+        let mut masked = String::new();
+        let mut rest = text;
+        while let Some(first) = rest.chars().next() {
+            let longest = secrets.iter().filter(|secret| rest.starts_with(secret.as_str())).map(String::len).max();
+            let is_truncated_secret = truncation == Truncation::Truncated
+                && rest.chars().count() >= MIN_SECRET_CHARS
+                && secrets.iter().any(|secret| secret.starts_with(rest));
+            let length = longest.or(is_truncated_secret.then_some(rest.len()));
+            match length {
+                Some(_) => masked.push_str(MASK),
+                None => masked.push(first),
+            }
+            rest = &rest[length.unwrap_or(first.len_utf8())..];
+        }
+        masked
+    }
+
+    /// Few different characters, so that secrets overlap.
+    fn texts(characters: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = String> {
+        let character = prop::sample::select(vec!['a', 'b', '*', 'ü']);
+        prop::collection::vec(character, characters).prop_map(String::from_iter)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn all_secrets_are_masked_as_if_compared_one_by_one(
+            text in texts(0..40),
+            secrets in prop::collection::vec(texts(4..9), 0..5),
+            truncation in prop::sample::select(vec![Truncation::Complete, Truncation::Truncated]),
+        ) {
+            prop_assert_eq!(mask(&text, truncation, &secrets), naive(&text, truncation, &secrets));
+        }
     }
 }

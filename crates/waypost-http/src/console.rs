@@ -21,6 +21,7 @@
 mod assets;
 mod auth_middleware;
 mod campaigns;
+mod cookies;
 mod dead_letters;
 mod editor;
 mod endpoints;

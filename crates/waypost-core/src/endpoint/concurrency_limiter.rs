@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::gcra::{self, Gcra};
 use super::{AskRound, Source};
+use crate::gcra::{Gcra, Rate};
 
 /// New deliveries that wait in memory use a part of the window of events, so they wait only briefly.
 const MAX_QUEUE_DELAY_OF_EVENT: Duration = Duration::from_millis(400);
@@ -12,6 +12,10 @@ const MAX_QUEUE_DELAY_OF_EVENT: Duration = Duration::from_millis(400);
 /// The delay queues return all retries of a second at once, so retries may wait for more than a second. Otherwise some
 /// would be parked again, and the limiter would be unused for the rest of the second.
 const MAX_QUEUE_DELAY_OF_RETRY: Duration = Duration::from_millis(1200);
+
+/// Requests may be early by this time, so that the rate is reached even if requests do not arrive evenly. No second
+/// exceeds the rate by more than a tenth. Low rates have no burst, because one request is more than a tenth of the rate.
+const BURST: Duration = Duration::from_millis(100);
 
 /// The shortest delay of the delay queues.
 pub const MIN_PARK_TIME: Duration = Duration::from_secs(1);
@@ -23,6 +27,12 @@ pub struct Limits {
     /// Requests in flight.
     pub concurrency: u32,
     pub per_second: Option<f64>,
+}
+
+impl Limits {
+    pub(super) fn rate(self) -> Option<Rate> {
+        self.per_second.map(|per_second| Rate { per_second, burst: BURST })
+    }
 }
 
 impl Source {
@@ -60,7 +70,7 @@ impl ConcurrencyLimiter {
         if self.in_flight >= limits.concurrency || round == AskRound::First && self.waiting > 0 {
             return Some(LimitHit::Concurrency);
         }
-        let wait = limits.per_second.map(|rate| self.rate_limit.wait(rate, now)).unwrap_or_default();
+        let wait = limits.rate().map(|rate| self.rate_limit.wait_until_due(rate, now)).unwrap_or_default();
         (!wait.is_zero()).then_some(LimitHit::Rate(wait))
     }
 
@@ -88,9 +98,9 @@ impl ConcurrencyLimiter {
         (expected <= max_delay).then_some(max_wait)
     }
 
-    pub(super) fn begin_request(&mut self, per_second: Option<f64>, now: Duration) {
+    pub(super) fn begin_request(&mut self, rate: Option<Rate>, now: Duration) {
         self.in_flight += 1;
-        if let Some(rate) = per_second {
+        if let Some(rate) = rate {
             self.rate_limit.record_sent(rate, now);
         }
     }
@@ -134,7 +144,7 @@ impl ConcurrencyLimiter {
 /// How long this number of requests takes within the limits if each request takes `request_time`.
 pub(super) fn drain_time(requests: u32, limits: Limits, request_time: Duration) -> Duration {
     let by_concurrency = request_time / limits.concurrency.max(1);
-    let interval = limits.per_second.map_or(by_concurrency, |rate| by_concurrency.max(gcra::interval(rate)));
+    let interval = limits.rate().map_or(by_concurrency, |rate| by_concurrency.max(rate.interval()));
     interval.saturating_mul(requests)
 }
 
@@ -163,7 +173,7 @@ mod tests {
     fn the_rate_is_limited() {
         let limits = Limits { concurrency: 100, per_second: Some(4.0) };
         let mut limiter = ConcurrencyLimiter::default();
-        limiter.begin_request(limits.per_second, NOW);
+        limiter.begin_request(limits.rate(), NOW);
         assert_eq!(limiter.limit_hit(limits, AskRound::First, NOW), Some(LimitHit::Rate(Duration::from_millis(250))));
         assert_eq!(limiter.limit_hit(limits, AskRound::First, NOW + Duration::from_millis(250)), None);
     }

@@ -91,9 +91,9 @@ impl Receiver {
             self.last_progress = now;
         }
         self.limiter.begin_request(None, now);
-        endpoint.begin_request(request.limits.per_second, now);
+        endpoint.begin_request(request.limits.rate(), now);
         if let Some((id, limits)) = request.webhook {
-            self.webhooks.entry(id.clone()).or_default().begin_request(limits.per_second, now);
+            self.webhooks.entry(id.clone()).or_default().begin_request(limits.rate(), now);
         }
         Admission::Send(AdmissionToken { webhook: request.webhook.map(|(id, _)| id.clone()), latency_class, kind })
     }

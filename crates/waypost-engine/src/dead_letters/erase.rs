@@ -6,8 +6,10 @@ use std::time::Instant;
 use chrono::Utc;
 use waypost_core::dead_letter::LetterState;
 use waypost_core::dead_letter::phone_number::PhoneNumber;
+use waypost_core::dead_letter::phone_search::PhoneSearch;
 use waypost_core::dead_letter::record::{DeadLetterRecord, Erase, OperatorAction};
 use waypost_core::ids::DeadLetterId;
+use waypost_core::violation::Violation;
 use waypost_store::dead_letters::RecordOutcome;
 
 use super::{DeadLetterError, DeadLetters, LETTERS_PER_RECORD, REQUEST_TIME_LIMIT};
@@ -42,7 +44,9 @@ impl DeadLetters {
         by: &str,
     ) -> Result<EraseOutcome, DeadLetterError> {
         let deadline = Instant::now() + REQUEST_TIME_LIMIT;
-        let phone_number = phone_number.as_str();
+        let phone_search = PhoneSearch::new(phone_number.as_str()).map_err(|error| {
+            DeadLetterError::Invalid(vec![Violation::new("$.phoneNumber", format!("can't be searched for: {error}"))])
+        })?;
         let view = self.ready_view().await?;
         let before = match before {
             Some(before) => before,
@@ -52,11 +56,11 @@ impl DeadLetters {
         loop {
             // One page is examined even after the deadline.
             let page = tokio::task::block_in_place(|| {
-                view.page_mentioning(phone_number, outcome.next, LETTERS_PER_RECORD, deadline)
+                view.page_mentioning(phone_number.as_str(), outcome.next, LETTERS_PER_RECORD, deadline)
             })?;
             outcome.examined += page.letters.len() as u64;
             let matching =
-                page.letters.iter().map(|stored| &stored.letter).filter(|letter| letter.is_about(phone_number));
+                page.letters.iter().map(|stored| &stored.letter).filter(|letter| phone_search.matches(letter));
             let (replaying, matching): (Vec<_>, Vec<_>) =
                 matching.partition(|letter| letter.state == LetterState::Replaying);
             outcome.replaying += replaying.len() as u64;

@@ -3,13 +3,14 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use backoff::backoff::Backoff as _;
 use lapin::Connection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use waypost_broker::BrokerError;
-use waypost_broker::connection::{self, ConnectionConfig, reconnect_delays};
+use waypost_broker::connection::{self, ConnectionConfig};
+use waypost_broker::reconnect::{ReconnectDelays, Session, SessionEnd, run_sessions};
 use waypost_broker::stream_writer::ReadBack;
 use waypost_broker::topology::Topology;
 
@@ -35,30 +36,10 @@ impl DeadLetterSupervisor {
     /// # Errors
     /// [`FollowError::Store`]: a failed store does not recover until it is opened again.
     pub async fn run(self, stop: CancellationToken, settled: CancellationToken) -> Result<(), FollowError> {
-        let result = self.follow(&stop, &settled).await;
-        self.dead_letters.appender.set_read_back(ReadBack::Off);
+        let mut session = FollowSession { supervisor: self, stop, settled: settled.clone() };
+        let result = run_sessions(&mut session, &settled).await;
+        session.supervisor.dead_letters.appender.set_read_back(ReadBack::Off);
         result
-    }
-
-    async fn follow(&self, stop: &CancellationToken, settled: &CancellationToken) -> Result<(), FollowError> {
-        let mut delays = reconnect_delays();
-        loop {
-            let error = match self.session(stop, settled, &mut delays).await {
-                Ok(()) => return Ok(()),
-                Err(error @ FollowError::Store(_)) => return Err(error),
-                Err(error) => error,
-            };
-            self.follower.record_error(&error);
-            if self.follower.stall().is_some() {
-                self.dead_letters.appender.set_read_back(ReadBack::Off);
-            }
-            let delay = delays.next_backoff().unwrap_or(delays.max_interval);
-            tracing::warn!(%error, ?delay, "dead-letter stream connection lost, reconnecting");
-            tokio::select! {
-                () = tokio::time::sleep(delay) => {}
-                () = settled.cancelled() => return Ok(()),
-            }
-        }
     }
 
     /// Works on one connection until it is lost, or until `settled` and the end of replay requests in flight.
@@ -66,8 +47,8 @@ impl DeadLetterSupervisor {
         &self,
         stop: &CancellationToken,
         settled: &CancellationToken,
-        delays: &mut backoff::ExponentialBackoff,
-    ) -> Result<(), FollowError> {
+        delays: &mut ReconnectDelays,
+    ) -> Result<SessionEnd, FollowError> {
         let prepare = async {
             let connection = self.broker.connect("waypost dead letters").await?;
             self.topology.declare(&connection).await?;
@@ -76,7 +57,7 @@ impl DeadLetterSupervisor {
         };
         let (connection, log) = tokio::select! {
             prepared = prepare => prepared?,
-            () = settled.cancelled() => return Ok(()),
+            () = settled.cancelled() => return Ok(SessionEnd::Stopped),
         };
         if *self.dead_letters.view_state.borrow() == LetterViewState::Ready && self.follower.stall().is_none() {
             self.dead_letters.appender.set_read_back(ReadBack::On);
@@ -89,7 +70,7 @@ impl DeadLetterSupervisor {
             result = &mut follow => match result? {},
             result = &mut watch => match result? {},
             _ = sync_state.wait_for(|sync_state| *sync_state == SyncState::Current) => {}
-            () = settled.cancelled() => return Ok(()),
+            () = settled.cancelled() => return Ok(SessionEnd::Stopped),
         }
         self.dead_letters.appender.set_read_back(ReadBack::On);
         delays.reset();
@@ -106,7 +87,7 @@ impl DeadLetterSupervisor {
             result = replays => result?,
         }
         connection::close(&connection).await;
-        Ok(())
+        Ok(SessionEnd::Stopped)
     }
 
     /// Runs replays until `stop`, whenever the configuration is current.
@@ -128,6 +109,34 @@ impl DeadLetterSupervisor {
                 () = outdated => {}
             }
         }
+        Ok(())
+    }
+}
+
+struct FollowSession {
+    supervisor: DeadLetterSupervisor,
+    stop: CancellationToken,
+    settled: CancellationToken,
+}
+
+impl Session for FollowSession {
+    type Error = FollowError;
+    type Fatal = FollowError;
+
+    async fn run(&mut self, delays: &mut ReconnectDelays) -> Result<SessionEnd, FollowError> {
+        self.supervisor.session(&self.stop, &self.settled, delays).await
+    }
+
+    fn failed(&mut self, error: FollowError, delay: Duration) -> Result<(), FollowError> {
+        if matches!(error, FollowError::Store(_)) {
+            return Err(error);
+        }
+        let DeadLetterSupervisor { follower, dead_letters, .. } = &self.supervisor;
+        follower.record_error(&error);
+        if follower.stall().is_some() {
+            dead_letters.appender.set_read_back(ReadBack::Off);
+        }
+        tracing::warn!(%error, ?delay, "dead-letter stream connection lost, reconnecting");
         Ok(())
     }
 }

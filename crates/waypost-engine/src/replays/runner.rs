@@ -29,6 +29,7 @@ use waypost_core::Delivery;
 use waypost_core::dead_letter::record::{DeadLetterRecord, LetterResult, ReplayBatch};
 use waypost_core::dead_letter::{DeadLetter, LetterState};
 use waypost_core::event;
+use waypost_core::gcra::{Gcra, Rate};
 use waypost_core::ids::EventId;
 use waypost_core::replay::ReplayOutcome;
 use waypost_core::replay::{MAX_REQUESTS_IN_FLIGHT, Replay, ReplayId, ReplayProgress, ReplayRef, ReplayState};
@@ -75,8 +76,10 @@ pub struct Runner {
     requests: FairLimiter,
     /// Allows one request of all replays while deliveries are busy.
     busy_permit: Semaphore,
-    /// When each replay with a rate may send its next letter.
-    next_send_times: Mutex<HashMap<ReplayId, Instant>>,
+    /// Of the replays with a rate.
+    rate_limits: Mutex<HashMap<ReplayId, Gcra>>,
+    /// The origin of the rate limits' times.
+    started: Instant,
 }
 
 /// Why a time slice failed.
@@ -116,7 +119,8 @@ impl Runner {
             grace,
             requests: FairLimiter::new(),
             busy_permit: Semaphore::new(1),
-            next_send_times: Mutex::default(),
+            rate_limits: Mutex::default(),
+            started: Instant::now(),
         }
     }
 
@@ -186,7 +190,7 @@ impl Runner {
             Ok(replays) => replays,
             Err(error) => return tracing::error!(%error, "stalled replays not searched"),
         };
-        self.next_send_times().retain(|replay, _| replays.iter().any(|progress| progress.replay.id == *replay));
+        self.rate_limits().retain(|replay, _| replays.iter().any(|progress| progress.replay.id == *replay));
         let is_stalled = |progress: &&ReplayProgress| {
             // Negative if another worker's clock is ahead. Then the record counts as new.
             let since = Utc::now().signed_duration_since(progress.updated_at).to_std().unwrap_or_default();
@@ -339,7 +343,7 @@ impl Runner {
     /// in flight.
     async fn send_permit(&self, progress: &ReplayProgress) -> SendPermit<'_> {
         if let Some(rate) = progress.replay.rate_per_second {
-            sleep_until(self.next_send_at(&progress.replay.id, rate)).await;
+            sleep(self.reserve_request(&progress.replay.id, Rate::even(rate))).await;
         }
         let permit = tokio::select! {
             biased;
@@ -350,18 +354,13 @@ impl Runner {
         SendPermit { _busy_permit: permit, _request: self.requests.start_request(&progress.replay.id).await }
     }
 
-    /// Reserves the time at which the next letter of a replay may be sent.
-    fn next_send_at(&self, replay: &ReplayId, rate: f64) -> Instant {
-        let mut next_send_times = self.next_send_times();
-        let now = Instant::now();
-        let next = next_send_times.entry(replay.clone()).or_insert(now);
-        let send_at = (*next).max(now);
-        *next = send_at + Duration::try_from_secs_f64(1.0 / rate).unwrap_or(Duration::MAX / 4);
-        send_at
+    /// Returns the time to wait before the next letter of a replay is sent.
+    fn reserve_request(&self, replay: &ReplayId, rate: Rate) -> Duration {
+        self.rate_limits().entry(replay.clone()).or_default().reserve(rate, self.started.elapsed())
     }
 
-    fn next_send_times(&self) -> std::sync::MutexGuard<'_, HashMap<ReplayId, Instant>> {
-        self.next_send_times.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rate_limits(&self) -> std::sync::MutexGuard<'_, HashMap<ReplayId, Gcra>> {
+        self.rate_limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn send_again(&self, progress: &ReplayProgress, letter: DeadLetter) -> Result<ReplayOutcome, ReplayError> {

@@ -10,7 +10,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backoff::backoff::Backoff as _;
 use futures_util::FutureExt as _;
 use futures_util::future::try_join_all;
 use tokio::task::JoinSet;
@@ -19,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use waypost_broker::BrokerError;
 use waypost_broker::acks::Acks;
 use waypost_broker::binding_probe::is_probe;
-use waypost_broker::connection::{self, ConnectionConfig, reconnect_delays};
+use waypost_broker::connection::{self, ConnectionConfig};
 use waypost_broker::queue_stats;
+use waypost_broker::reconnect::{ReconnectDelays, Session, SessionEnd, run_sessions};
 use waypost_broker::rotating_consumer::{MessageSource, ReceivedMessage, RotatingConsumer};
 use waypost_broker::subscription::Message;
 use waypost_broker::topology::{MAX_REQUEUES, Topology};
@@ -55,13 +55,6 @@ pub struct Consumer {
     pub retry_throttle: RetryThrottle,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SessionEnd {
-    Stopped,
-    /// The view must be read again, or campaigns may be missing from it.
-    ViewOutdated,
-}
-
 impl Consumer {
     /// Consumes until `stop`, and connects again whenever the connection is lost.
     ///
@@ -69,44 +62,24 @@ impl Consumer {
     /// Errors that another connection can't solve: a permanent [`BrokerError`] before the first success, and a failed
     /// local store, which has to be opened again.
     pub async fn run(self, stop: CancellationToken) -> Result<(), FollowError> {
-        let mut delays = reconnect_delays();
-        let mut declared = false;
-        loop {
-            let result = self.session(&stop, &mut delays, &mut declared).await;
-            self.campaigns.connection_lost();
-            self.worker.metrics.broker_connected.set(0);
-            self.worker.metrics.clear_queue_depths();
-            let error = match result {
-                Ok(SessionEnd::Stopped) => return Ok(()),
-                Ok(SessionEnd::ViewOutdated) => continue,
-                Err(error @ FollowError::Store(_)) => return Err(error),
-                Err(FollowError::Broker(error)) if !declared && error.is_permanent() => return Err(error.into()),
-                Err(error) => error,
-            };
-            self.follower.record_error(&error);
-            self.status.set_phase(ConsumerPhase::Connecting { error: error.to_string() });
-            let delay = delays.next_backoff().unwrap_or(delays.max_interval);
-            tracing::warn!(%error, ?delay, "not consuming, reconnecting");
-            tokio::select! {
-                () = tokio::time::sleep(delay) => {}
-                () = stop.cancelled() => return Ok(()),
-            }
-        }
+        let mut session = ConsumeSession { consumer: self, stop: stop.clone(), declaration: Declaration::Pending };
+        run_sessions(&mut session, &stop).await
     }
 
     /// Consumes over one connection until it is lost, `stop` is cancelled, or the view is outdated. In the last two
-    /// cases it finishes the messages in flight.
+    /// cases it finishes the messages in flight. The view is outdated if it must be read again, or if campaigns may be
+    /// missing from it. The next session reads it.
     async fn session(
         &self,
         stop: &CancellationToken,
-        delays: &mut backoff::ExponentialBackoff,
-        declared: &mut bool,
+        delays: &mut ReconnectDelays,
+        declaration: &mut Declaration,
     ) -> Result<SessionEnd, FollowError> {
         let prepare = async {
             let connection = self.address.connect("waypost worker").await?;
             self.topology.declare(&connection).await?;
             let queues = self.topology.event_queues(&connection).await?;
-            *declared = true;
+            *declaration = Declaration::Done;
             self.status.set_phase(ConsumerPhase::CatchingUp);
             let log = self.campaigns.open(&connection).await?;
             Ok::<_, FollowError>((connection, queues, log))
@@ -138,7 +111,7 @@ impl Consumer {
         };
         if outdated.is_some() {
             connection::close(&connection).await;
-            return Ok(SessionEnd::ViewOutdated);
+            return Ok(SessionEnd::Restart);
         }
         // Cancelled by `stop`, and when the view is outdated and must not be used to resolve events.
         let pause = stop.child_token();
@@ -174,7 +147,7 @@ impl Consumer {
                 result?;
                 pause.cancel();
                 consume.await?;
-                SessionEnd::ViewOutdated
+                SessionEnd::Restart
             }
             result = depths => match result? {},
             result = &mut watch => match result {
@@ -183,7 +156,7 @@ impl Consumer {
                     tracing::warn!(%error, "configuration may be outdated, reading it again");
                     pause.cancel();
                     consume.await?;
-                    SessionEnd::ViewOutdated
+                    SessionEnd::Restart
                 }
                 Err(error) => return Err(error),
             },
@@ -243,6 +216,52 @@ impl Consumer {
     }
 }
 
+struct ConsumeSession {
+    consumer: Consumer,
+    stop: CancellationToken,
+    declaration: Declaration,
+}
+
+/// Whether a session has declared the topology.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Declaration {
+    Pending,
+    Done,
+}
+
+impl Session for ConsumeSession {
+    type Error = FollowError;
+    type Fatal = FollowError;
+
+    async fn run(&mut self, delays: &mut ReconnectDelays) -> Result<SessionEnd, FollowError> {
+        let end = self.consumer.session(&self.stop, delays, &mut self.declaration).await;
+        self.consumer.campaigns.connection_lost();
+        self.consumer.worker.metrics.broker_connected.set(0);
+        self.consumer.worker.metrics.clear_queue_depths();
+        end
+    }
+
+    fn failed(&mut self, error: FollowError, delay: Duration) -> Result<(), FollowError> {
+        if is_fatal(&error, self.declaration) {
+            return Err(error);
+        }
+        self.consumer.follower.record_error(&error);
+        self.consumer.status.set_phase(ConsumerPhase::Connecting { error: error.to_string() });
+        tracing::warn!(%error, ?delay, "not consuming, reconnecting");
+        Ok(())
+    }
+}
+
+/// Whether another connection can't solve the error. Once the topology was declared, an operator may solve a permanent
+/// error of the broker while the worker runs.
+fn is_fatal(error: &FollowError, declaration: Declaration) -> bool {
+    match error {
+        FollowError::Store(_) => true,
+        FollowError::Broker(error) => declaration == Declaration::Pending && error.is_permanent(),
+        FollowError::Stalled { .. } => false,
+    }
+}
+
 /// Divides the window among the event queues. Queues left by a larger `broker.shards` are only drained, and each gets a
 /// tenth of a queue's share in addition.
 fn windows(window: u16, shards: u32, queues: usize) -> impl Iterator<Item = u16> {
@@ -294,7 +313,25 @@ async fn settle(worker: Arc<Worker>, queue: ConsumedQueue, mut message: Message,
 
 #[cfg(test)]
 mod tests {
+    use waypost_store::StoreError;
+
     use super::*;
+
+    #[test]
+    fn an_error_that_another_connection_cannot_solve_is_fatal() {
+        let permanent = || FollowError::Broker(BrokerError::PluginMissing { setting: "broker.shards", plugin: "p" });
+        let lost = BrokerError::ChannelFailed { operation: "publishing", error: "closed".to_owned() };
+        let store = FollowError::Store(StoreError::from(std::io::Error::other("disk full")));
+        for (error, before, after) in [
+            (permanent(), true, false),
+            (lost.into(), false, false),
+            (FollowError::Stalled { log: "campaigns".to_owned() }, false, false),
+            (store, true, true),
+        ] {
+            assert_eq!(is_fatal(&error, Declaration::Pending), before, "{error} before the topology is declared");
+            assert_eq!(is_fatal(&error, Declaration::Done), after, "{error} after the topology was declared");
+        }
+    }
 
     #[test]
     fn shards_share_the_window_and_queues_to_drain_get_a_tenth() {

@@ -7,25 +7,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use waypost_core::gcra::{Gcra, Rate};
 
 /// If the last event is older than this, retries are not throttled.
 const EVENT_GAP: Duration = Duration::from_millis(5);
 
-/// While events flow, this many retries may start in a second, whatever the number of events.
-const RETRIES_PER_SECOND: f64 = 250.0;
+/// Of retries while events flow, whatever the number of events. 32 retries may start at once after a while without
+/// retries.
+const RETRY_RATE: Rate = Rate { per_second: 250.0, burst: Duration::from_millis(128) };
 
 /// Retries that may start in addition for each event.
 const RETRIES_PER_EVENT: f64 = 0.05;
-
-/// Retries that may start at once after a while without retries.
-const MAX_BURST: f64 = 32.0;
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct RetryThrottle(Arc<ThrottleState>);
 
 struct ThrottleState {
-    bucket: Mutex<RetryBucket>,
+    allowance: Mutex<RetryAllowance>,
     /// Retries wait in line, and only the first one looks at the clock.
     line: tokio::sync::Mutex<()>,
     started: Instant,
@@ -34,7 +33,7 @@ struct ThrottleState {
 impl Default for RetryThrottle {
     fn default() -> Self {
         Self(Arc::new(ThrottleState {
-            bucket: Mutex::default(),
+            allowance: Mutex::default(),
             line: tokio::sync::Mutex::default(),
             started: Instant::now(),
         }))
@@ -43,50 +42,46 @@ impl Default for RetryThrottle {
 
 impl RetryThrottle {
     pub(super) fn event_started(&self) {
-        self.with_bucket(|bucket, now| bucket.event_started(now));
+        self.with_allowance(|allowance, now| allowance.event_started(now));
     }
 
     /// Waits until a retry may start.
     pub(super) async fn wait_for_turn(&self) {
         let _first = self.0.line.lock().await;
-        while let Some(wait) = self.with_bucket(RetryBucket::start_retry) {
+        while let Some(wait) = self.with_allowance(RetryAllowance::start_retry) {
             sleep(wait).await;
         }
     }
 
-    fn with_bucket<T>(&self, f: impl FnOnce(&mut RetryBucket, Duration) -> T) -> T {
-        let mut bucket = self.0.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        f(&mut bucket, self.0.started.elapsed())
+    fn with_allowance<T>(&self, f: impl FnOnce(&mut RetryAllowance, Duration) -> T) -> T {
+        let mut allowance = self.0.allowance.lock().unwrap_or_else(PoisonError::into_inner);
+        f(&mut allowance, self.0.started.elapsed())
     }
 }
 
-/// A token bucket with a token for each retry that may start. All times are relative to the same moment.
+/// How many retries may start. All times have the same origin.
 #[derive(Debug, Default)]
-struct RetryBucket {
+struct RetryAllowance {
     last_event: Option<Duration>,
-    tokens: f64,
-    refilled_at: Duration,
+    rate_limit: Gcra,
 }
 
-impl RetryBucket {
+impl RetryAllowance {
     fn event_started(&mut self, now: Duration) {
         self.last_event = Some(now);
-        self.tokens = (self.tokens + RETRIES_PER_EVENT).min(MAX_BURST);
+        self.rate_limit.grant(RETRY_RATE, RETRIES_PER_EVENT, now);
     }
 
-    /// Starts a retry. If there is no token, returns the time after which to ask again.
+    /// Starts a retry. If none may start now, returns the time after which to ask again.
     fn start_retry(&mut self, now: Duration) -> Option<Duration> {
-        let earned = now.saturating_sub(self.refilled_at).as_secs_f64() * RETRIES_PER_SECOND;
-        self.tokens = (self.tokens + earned).min(MAX_BURST);
-        self.refilled_at = now;
         if self.last_event.is_none_or(|last| now.saturating_sub(last) > EVENT_GAP) {
             return None;
         }
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
-            return None;
+        let wait = self.rate_limit.wait(RETRY_RATE, now);
+        if wait.is_zero() {
+            self.rate_limit.record_sent(RETRY_RATE, now);
         }
-        Some(Duration::from_secs_f64((1.0 - self.tokens) / RETRIES_PER_SECOND))
+        (!wait.is_zero()).then_some(wait)
     }
 }
 
@@ -96,16 +91,16 @@ mod tests {
 
     /// The number of retries that start within ten seconds beside this many events, if retries always wait.
     fn retries_beside(events_per_second: u64) -> u64 {
-        let mut bucket = RetryBucket::default();
+        let mut allowance = RetryAllowance::default();
         let (mut retries, mut next_event, mut next_retry) = (0, 0, Duration::ZERO);
         for microsecond in (0..10_000_000).step_by(20) {
             let now = Duration::from_micros(microsecond);
             if events_per_second > 0 && microsecond >= next_event {
-                bucket.event_started(now);
+                allowance.event_started(now);
                 next_event += 1_000_000 / events_per_second;
             }
             if now >= next_retry {
-                match bucket.start_retry(now) {
+                match allowance.start_retry(now) {
                     None => retries += 1,
                     Some(wait) => next_retry = now + wait,
                 }
@@ -131,7 +126,7 @@ mod tests {
             throttle.wait_for_turn().await;
         }
         throttle.event_started();
-        // The first retries use the tokens in the bucket. The next ones wait for new tokens.
+        // The first retries use up the burst. The next ones wait.
         for _ in 0..100 {
             throttle.wait_for_turn().await;
         }

@@ -11,8 +11,10 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::Utc;
+use cookie::Cookie;
 use tokio_util::sync::CancellationToken;
 
+use super::cookies;
 use super::form::Form;
 use super::layout::{self, CSRF_FIELD, PageError, RequestContext};
 use super::session;
@@ -78,7 +80,7 @@ async fn admit(
     request: Request,
     next: Next,
 ) -> Response {
-    let cookie = session::cookie(request.headers(), CSRF_FIELD);
+    let cookie = cookies::get(request.headers(), CSRF_FIELD);
     let is_new_token = cookie.is_none();
     let csrf_token = match cookie.map_or_else(random_token, Ok) {
         Ok(csrf_token) => csrf_token,
@@ -107,7 +109,8 @@ async fn admit(
     };
     let mut response = layout::render_error(response, &context);
     if is_new_token {
-        session::set_cookie(&mut response, CSRF_FIELD, &csrf_token, session::CookieLifetime::Session, &headers);
+        // Without an age: until the browser is closed.
+        cookies::set(&mut response, Cookie::build((CSRF_FIELD, csrf_token)), &headers);
     }
     with_security_headers(response)
 }

@@ -6,14 +6,17 @@
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
+use cookie::Cookie;
+use cookie::time::Duration;
 use subtle::ConstantTimeEq as _;
 
+use super::cookies;
 use super::form::{Form, FormQuery};
 use super::layout::{self, Layout, RequestContext};
 use crate::ApiState;
@@ -23,17 +26,7 @@ use crate::principal::Principal;
 
 const SESSION_COOKIE: &str = "waypost-session";
 
-const MAX_SESSION_SECONDS: u32 = 12 * 3600;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CookieLifetime {
-    /// Until the browser is closed.
-    Session,
-    /// [`MAX_SESSION_SECONDS`].
-    Limited,
-    /// Deletes the cookie.
-    Expired,
-}
+const MAX_SESSION_AGE: Duration = Duration::hours(12);
 
 /// Pages that need no session.
 pub(super) fn router() -> Router<ApiState> {
@@ -72,26 +65,22 @@ async fn log_in(State(state): State<ApiState>, context: RequestContext, form: Fo
     let (who, role) = (&*principal.name, principal.role.as_str());
     tracing::info!(target: "waypost::audit", who, role, what = "POST /login", status = 303, "audit");
     let mut response = Redirect::to(next).into_response();
-    let expires_at = Utc::now().timestamp() + i64::from(MAX_SESSION_SECONDS);
-    set_cookie(
-        &mut response,
-        SESSION_COOKIE,
-        &sign_session(&principal.name, expires_at, &key),
-        CookieLifetime::Limited,
-        &headers,
-    );
+    let expires_at = Utc::now().timestamp() + MAX_SESSION_AGE.whole_seconds();
+    let session = sign_session(&principal.name, expires_at, &key);
+    cookies::set(&mut response, Cookie::build((SESSION_COOKIE, session)).max_age(MAX_SESSION_AGE), &headers);
     response
 }
 
 async fn log_out(headers: HeaderMap) -> Response {
     let mut response = Redirect::to("/login").into_response();
-    set_cookie(&mut response, SESSION_COOKIE, "", CookieLifetime::Expired, &headers);
+    // Deletes the cookie.
+    cookies::set(&mut response, Cookie::build(SESSION_COOKIE).max_age(Duration::ZERO), &headers);
     response
 }
 
 /// The principal of a session. `None` if there is no valid session or it has expired.
 pub(super) fn principal(access: &Access, headers: &HeaderMap, now: DateTime<Utc>) -> Option<Principal> {
-    let session = cookie(headers, SESSION_COOKIE)?;
+    let session = cookies::get(headers, SESSION_COOKIE)?;
     let mut parts = session.split('.');
     let (name, expires_at): (_, i64) = (URL_SAFE_NO_PAD.decode(parts.next()?).ok()?, parts.next()?.parse().ok()?);
     let (principal, key) = access.principal_by_name(std::str::from_utf8(&name).ok()?)?;
@@ -108,34 +97,6 @@ fn sign_session(name: &str, expires_at: i64, key: &[u8; 32]) -> String {
     format!("{payload}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// The value of a cookie. `None` if it is missing or empty.
-pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
-    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|cookies| cookies.to_str().ok());
-    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
-    pairs.find(|(cookie, value)| *cookie == name && !value.is_empty()).map(|(_, value)| value.to_owned())
-}
-
-/// Sets a cookie that scripts can't read and that browsers do not send with forms of other sites.
-pub(super) fn set_cookie(
-    response: &mut Response,
-    name: &str,
-    value: &str,
-    lifetime: CookieLifetime,
-    request: &HeaderMap,
-) {
-    let max_age = match lifetime {
-        CookieLifetime::Session => String::new(),
-        CookieLifetime::Limited => format!("; Max-Age={MAX_SESSION_SECONDS}"),
-        CookieLifetime::Expired => "; Max-Age=0".to_owned(),
-    };
-    let secure = if origin_check::is_over_tls(request) { "; Secure" } else { "" };
-    // Lax, not Strict: a link from another site to the console keeps the session.
-    let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{max_age}{secure}");
-    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-    }
-}
-
 /// Returns `next` if it is a path of this console, and `/` otherwise.
 pub(super) fn local_path_or_root(next: &str) -> &str {
     let mut chars = next.chars();
@@ -146,6 +107,7 @@ pub(super) fn local_path_or_root(next: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::{HeaderValue, header};
     use sha2::{Digest as _, Sha256};
     use waypost_core::access::{Role, Token};
 
@@ -164,16 +126,6 @@ mod tests {
         ] {
             assert_eq!(local_path_or_root(next), expected, "{next}");
         }
-    }
-
-    #[test]
-    fn a_cookie_is_found_by_name() {
-        let mut headers = HeaderMap::new();
-        headers.append(header::COOKIE, HeaderValue::from_static("a=1; d=4; b"));
-        headers.append(header::COOKIE, HeaderValue::from_static("c=3"));
-        assert_eq!(cookie(&headers, "c").as_deref(), Some("3"));
-        assert_eq!(cookie(&headers, "b"), None);
-        assert_eq!(cookie(&headers, "d").as_deref(), Some("4"));
     }
 
     #[test]
