@@ -261,6 +261,15 @@ mod tests {
         each.collect()
     }
 
+    /// Programs of other people are generated from the document, so each change of it must be seen.
+    #[test]
+    fn the_recorded_document_is_current() {
+        let recorded = include_str!("../../../docs/contract/openapi.json");
+        let current = format!("{:#}\n", document(&routes()));
+        let line = recorded.lines().zip(current.lines()).position(|(recorded, current)| recorded != current);
+        assert!(recorded == current, "docs/contract/openapi.json is old from line {line:?} on: run `make contract`");
+    }
+
     #[test]
     fn every_route_is_described() {
         let (routes, document) = (routes(), document(&routes()));
