@@ -6,7 +6,7 @@ mod labels;
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Delivery;
 use super::campaign::{Campaign, MenuEntry, SecretVisibility, Section, SectionKind, WebhookKind, WebhookPlace};
@@ -16,7 +16,7 @@ use super::request::{self, RequestPreview};
 use super::resolve::{self, CampaignStep, MatchedBy};
 
 /// What happens to an event, and why.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// The event as decoded.
@@ -36,7 +36,7 @@ pub struct Explanation {
 }
 
 /// The campaign of an explained event.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedCampaign {
     /// The campaign's id.
@@ -46,7 +46,7 @@ pub struct ExplainedCampaign {
 }
 
 /// The section of an explained event.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedSection {
     /// The section's label.
@@ -58,7 +58,7 @@ pub struct ExplainedSection {
 }
 
 /// A menu entry, and whether the event matches it.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedEntry {
     /// What the user types.
@@ -72,7 +72,7 @@ pub struct ExplainedEntry {
 }
 
 /// A webhook, and whether it fires.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedWebhook {
     /// The webhook's id.

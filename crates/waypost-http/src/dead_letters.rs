@@ -3,7 +3,6 @@
 mod erase;
 mod preview;
 pub(super) mod query;
-pub(super) mod response;
 mod summary;
 
 use std::time::{Duration, Instant};
@@ -12,9 +11,13 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
+use waypost_api::dead_letters::discard::{DiscardRequest, DiscardResponse, DiscardResult};
+use waypost_api::dead_letters::erase::{EraseRequest, EraseResponse};
+use waypost_api::dead_letters::summary::DeadLetterSummary;
+use waypost_api::dead_letters::{LetterResponse, LetterSummaryResponse};
+use waypost_api::page::Page;
+use waypost_api::unique_map::UniqueMap;
 use waypost_core::access::Role;
 use waypost_core::dead_letter::filter::LetterFilter;
 use waypost_core::dead_letter::record::MAX_DISCARD_REASON_CHARS;
@@ -26,15 +29,11 @@ use waypost_store::dead_letters::search::LetterCounts;
 
 use super::ApiState;
 use super::audit::{AuditDetail, describe};
-use super::extract::{Id, JsonBody, UniqueMap};
-use super::pagination::Page;
+use super::extract::{Id, JsonBody};
 use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
-use preview::DiscardPreview;
 use query::{LetterQuery, SearchParams, decode_cursor, encode_cursor};
-use response::{LetterResponse, LetterSummaryResponse};
-use summary::DeadLetterSummary;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -62,61 +61,26 @@ pub(super) fn routes() -> Vec<Route> {
             .problem(StatusCode::CONFLICT, "One of the dead letters is being replayed"),
         Route::post("/dead-letters/erase", Role::Operator, erase::erase)
             .named("eraseDeadLetters", "Erase a person's data in dead letters, which can't be sent again then")
-            .takes::<erase::EraseRequest>()
-            .responds::<erase::EraseResponse>(StatusCode::OK, "The counts, and a cursor if there are more dead letters to search"),
+            .takes::<EraseRequest>()
+            .responds::<EraseResponse>(StatusCode::OK, "The counts, and a cursor if there are more dead letters to search"),
     ]
 }
 
 /// How long the search for a page takes at most. The page ends where the search has ended.
 pub(super) const SEARCH_TIME: Duration = Duration::from_millis(25);
 
-/// The parameters of a discard.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(rename = "DiscardOrder")]
-struct DiscardRequest {
-    /// The dead letters to discard.
-    ids: Option<Vec<DeadLetterId>>,
-    /// Or a filter of the pending dead letters to discard.
-    #[schemars(with = "Option<LetterFilter>")]
-    filter: Option<UniqueMap>,
-    /// Why they are discarded, for people who read it later. Required with a filter.
-    #[schemars(length(min = 1, max = MAX_DISCARD_REASON_CHARS))]
-    because: Option<String>,
-    /// Only count the dead letters, and change nothing. Needs no `because`.
-    dry_run: Option<bool>,
-}
-
-/// The result of a discard, or of its dry run.
-#[derive(Serialize, JsonSchema)]
-#[serde(untagged)]
-enum DiscardResult {
-    Discarded(DiscardResponse),
-    Preview(DiscardPreview),
-}
-
-/// The result of a discard.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Discarded")]
-struct DiscardResponse {
-    /// The number of dead letters discarded.
-    discarded: u64,
-    /// Whether there are more. If so, send the request again.
-    more: bool,
-}
-
 /// `GET /v1/dead-letters`: in reverse order of the stream.
 async fn list(
     State(state): State<ApiState>,
     RawQuery(query): RawQuery,
-) -> Result<Page<LetterSummaryResponse>, Problem> {
+) -> Result<Json<Page<LetterSummaryResponse>>, Problem> {
     let query = LetterQuery::parse(query.as_deref().unwrap_or_default())?;
     let before = query.cursor.as_deref().map(|cursor| decode_cursor(cursor, &query.filter)).transpose()?;
     let view = state.dead_letters.ready_view().await?;
     let deadline = Instant::now() + SEARCH_TIME;
     let page = block_in_place(|| view.page(&query.filter, before, query.limit.get(), deadline))?;
     let items = page.letters.into_iter().map(|stored| LetterSummaryResponse::from(stored.letter)).collect();
-    Ok(Page { items, next: page.next.map(|before| encode_cursor(before, &query.filter)) })
+    Ok(Json(Page { items, next: page.next.map(|before| encode_cursor(before, &query.filter)) }))
 }
 
 /// `GET /v1/dead-letters/summary`
@@ -125,7 +89,7 @@ async fn summary(State(state): State<ApiState>, RawQuery(query): RawQuery) -> Re
     if query.has_page {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "a summary has no pages: leave `limit` and `cursor` out"));
     }
-    Ok(Json(DeadLetterSummary::from(count_letters(&state, query.filter).await?)))
+    Ok(Json(summary::to_response(count_letters(&state, query.filter).await?)))
 }
 
 /// Counts the letters that match a filter. Very many letters take long, so a blocking thread counts them.
@@ -159,7 +123,7 @@ async fn discard(
             counts.total,
             describe(&selection)
         ));
-        return Ok((Extension(about), Json(DiscardResult::Preview(counts.into()))).into_response());
+        return Ok((Extension(about), Json(DiscardResult::Preview(preview::to_response(counts)))).into_response());
     }
     if let Some(violation) = because_violation(because.as_deref(), &selection) {
         return Err(Problem::invalid(vec![violation]));

@@ -6,23 +6,21 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use axum::{Extension, Json};
 use chrono::Utc;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use waypost_api::unique_map::UniqueMap;
+use waypost_api::webhooks::{RotationRequest, TestRequest, WebhookResponse, WebhookTestResult};
 use waypost_core::access::Role;
 use waypost_core::campaign::{SecretVisibility, Webhook, WebhookPlace};
 use waypost_core::document::MAX_DOCUMENT_BYTES;
-use waypost_core::duration::TextDuration;
-use waypost_core::event::Keyword;
 use waypost_core::ids::WebhookId;
-use waypost_core::request::{self, RequestPreview};
+use waypost_core::request;
 use waypost_core::violation::Violation;
-use waypost_core::{Attempt, Delivery, omitted_default, signing, test_event};
+use waypost_core::{Delivery, signing, test_event};
 use waypost_engine::campaigns::CampaignError;
 use waypost_store::StoredCampaign;
 
 use super::conditional::{precondition, with_etag};
-use super::extract::{Id, JsonBody, UniqueMap};
+use super::extract::{Id, JsonBody};
 use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Route;
@@ -66,68 +64,6 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 const SUBJECT: &str = "The webhook's id";
-
-/// A webhook and its place in the campaign.
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(rename = "LocatedWebhook")]
-struct WebhookResponse {
-    #[serde(flatten)]
-    webhook: Webhook,
-    /// The id of the campaign that contains the webhook.
-    #[schemars(default = "omitted_default")]
-    campaign_id: String,
-    /// The label of its section.
-    #[schemars(default = "omitted_default")]
-    label: String,
-    /// The keyword of its menu entry; absent if the webhook is the section's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    keyword: Option<Keyword>,
-}
-
-impl WebhookResponse {
-    fn at(place: &WebhookPlace<'_>, campaign_id: &str, secrets: SecretVisibility) -> Self {
-        let mut webhook = Webhook::clone(place.webhook);
-        if secrets == SecretVisibility::Masked {
-            webhook.mask();
-        }
-        Self {
-            webhook,
-            campaign_id: campaign_id.to_owned(),
-            label: place.section.label.clone(),
-            keyword: place.entry.map(|entry| entry.keyword.clone()),
-        }
-    }
-}
-
-/// The parameters of a test.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "WebhookTest")]
-struct TestRequest {
-    /// A step event or a part of one. Missing fields get sample values.
-    #[schemars(with = "Option<Map<String, Value>>")]
-    event: Option<UniqueMap>,
-}
-
-/// The parameters of a rotation.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "SecretRotation")]
-struct RotationRequest {
-    /// How long the old secret still signs: 24h if absent, at most 30d. Use `0s` if the old secret has leaked.
-    overlap: Option<TextDuration>,
-}
-
-/// The result of a test request, which is not retried and creates no dead letter.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "TestedWebhook")]
-pub(super) struct WebhookTestResult {
-    /// The request sent. Values of headers are masked below `editor`.
-    pub(super) request: RequestPreview,
-    /// The result of the request.
-    pub(super) response: Attempt,
-}
 
 /// `GET /v1/webhooks/{id}`
 async fn get(
@@ -229,7 +165,20 @@ pub(super) async fn send_test(
 
 fn webhook_response(stored: &StoredCampaign, id: &WebhookId, secrets: SecretVisibility) -> Result<Response, Problem> {
     let place = place_of(stored, id)?;
-    Ok(with_etag(stored.version, Json(WebhookResponse::at(&place, &stored.campaign.id, secrets))))
+    Ok(with_etag(stored.version, Json(to_response(&place, &stored.campaign.id, secrets))))
+}
+
+fn to_response(place: &WebhookPlace<'_>, campaign_id: &str, secrets: SecretVisibility) -> WebhookResponse {
+    let mut webhook = Webhook::clone(place.webhook);
+    if secrets == SecretVisibility::Masked {
+        webhook.mask();
+    }
+    WebhookResponse {
+        webhook,
+        campaign_id: campaign_id.to_owned(),
+        label: place.section.label.clone(),
+        keyword: place.entry.map(|entry| entry.keyword.clone()),
+    }
 }
 
 fn place_of<'a>(stored: &'a StoredCampaign, id: &WebhookId) -> Result<WebhookPlace<'a>, Problem> {

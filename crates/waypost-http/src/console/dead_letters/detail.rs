@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use waypost_api::dead_letters::last_request;
 use waypost_core::Attempt;
 use waypost_core::access::Role;
 use waypost_core::dead_letter::filter::LetterFilter;
@@ -20,7 +21,6 @@ use waypost_core::replay::ReplayOutcome;
 use waypost_core::request::RequestPreview;
 
 use super::super::super::ApiState;
-use super::super::super::dead_letters::response::last_request;
 use super::super::super::extract::Id;
 use super::super::super::problem::Problem;
 use super::super::editor::edit_target::EditTarget;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use askama::Template;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use waypost_api::replays::{EndpointCount, ReplayPreviewResponse};
 use waypost_core::access::Role;
 use waypost_core::duration::approximate;
 use waypost_core::replay::{CANARY_LETTERS, ReplayConfig};
@@ -14,7 +15,7 @@ use waypost_engine::replays::ReplaySpec;
 
 use super::super::super::ApiState;
 use super::super::super::problem::Problem;
-use super::super::super::replays::{ReplayPreviewResponse, create_audited};
+use super::super::super::replays::{create_audited, preview_response};
 use super::super::super::route::Route;
 use super::super::dead_letters::list_with_nothing_ticked;
 use super::super::dead_letters::selection_form::SelectionForm;
@@ -95,7 +96,7 @@ struct Unsendable {
 struct SampleView {
     id: String,
     href: String,
-    method: &'static str,
+    method: String,
     url: String,
     headers: Vec<(String, String)>,
     body: String,
@@ -140,7 +141,7 @@ impl PreviewTable {
             let seconds = Duration::try_from_secs_f64((total as f64 / rate).ceil()).ok()?;
             Some(approximate(seconds))
         });
-        let endpoint = |endpoint: crate::replays::EndpointCount| Endpoint {
+        let endpoint = |endpoint: EndpointCount| Endpoint {
             percent: bar_percent(endpoint.count, total),
             count: Count(endpoint.count),
             name: endpoint.endpoint,
@@ -212,7 +213,7 @@ async fn show_preview(
     let preview_spec = ReplaySpec { rate_per_second: None, stop_on_failure_ratio: None, ..spec.clone() };
     let rate = spec.rate_per_second.filter(|_| errors.is_empty());
     let preview = match state.replays.preview(&preview_spec, context.secrets()).await {
-        Ok(preview) => Some(PreviewTable::new(ReplayPreviewResponse::from(preview), rate)),
+        Ok(preview) => Some(PreviewTable::new(preview_response(preview), rate)),
         Err(DeadLetterError::NotFound(reason) | DeadLetterError::Conflict(reason)) => {
             errors = Errors::general(reason);
             None

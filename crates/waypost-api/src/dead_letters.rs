@@ -1,27 +1,33 @@
-//! The responses of dead letters.
+//! Dead letters: in lists, and one with its history.
+
+pub mod discard;
+pub mod erase;
+pub mod summary;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 use waypost_core::Delivery;
 use waypost_core::campaign::SecretVisibility;
 use waypost_core::dead_letter::DeadLetter;
 use waypost_core::dead_letter::record::{LetterHistory, OperatorAction, ReplayAttempt};
 use waypost_core::request::{self, RequestPreview};
 
+use crate::flattened::read_twice;
+
 /// A dead letter in a list. The webhook's configuration is omitted; `request` of a single dead letter shows the request
 /// sent.
-#[derive(Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(rename = "DeadLetter")]
-pub(super) struct LetterSummaryResponse {
+pub struct LetterSummaryResponse {
     #[serde(flatten)]
-    letter: DeadLetter,
+    pub letter: DeadLetter,
     #[serde(flatten)]
     #[schemars(skip)]
     null_fields: NullFields,
 }
 
 /// Fields that the record of a delivery omits. The response has them as null, or empty, if there was no attempt.
-#[derive(Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct NullFields {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,38 +53,57 @@ impl From<DeadLetter> for LetterSummaryResponse {
     }
 }
 
+// A field that is null and a field that is absent mean the same.
+impl<'de> Deserialize<'de> for LetterSummaryResponse {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        DeadLetter::deserialize(deserializer).map(Self::from)
+    }
+}
+
 /// A dead letter and its history.
-#[derive(Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "DeadLetterDetail")]
-pub(super) struct LetterResponse {
+pub struct LetterResponse {
     #[serde(flatten)]
-    letter: LetterSummaryResponse,
+    pub summary: LetterSummaryResponse,
     /// The request of the last attempt. Values of custom headers are not stored.
     #[serde(skip_serializing_if = "Option::is_none")]
-    request: Option<RequestPreview>,
+    pub request: Option<RequestPreview>,
     /// Its replays, oldest first.
-    replays: Vec<ReplayAttempt>,
+    pub replays: Vec<ReplayAttempt>,
     /// Who discarded it, when and why.
     #[serde(skip_serializing_if = "Option::is_none")]
-    discard: Option<OperatorAction>,
+    pub discard: Option<OperatorAction>,
     /// Who erased the person's data in it. It can't be sent again.
     #[serde(skip_serializing_if = "Option::is_none")]
-    erased: Option<OperatorAction>,
+    pub erased: Option<OperatorAction>,
 }
 
 impl LetterResponse {
-    pub(super) fn from_letter(
-        letter: DeadLetter,
-        LetterHistory { replays, discard, erased, .. }: LetterHistory,
-    ) -> Self {
+    pub fn from_letter(letter: DeadLetter, LetterHistory { replays, discard, erased, .. }: LetterHistory) -> Self {
         let request = last_request(&letter).filter(|_| erased.is_none());
-        Self { request, letter: letter.into(), replays, discard, erased }
+        Self { request, summary: letter.into(), replays, discard, erased }
+    }
+}
+
+impl<'de> Deserialize<'de> for LetterResponse {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Own {
+            request: Option<RequestPreview>,
+            replays: Vec<ReplayAttempt>,
+            discard: Option<OperatorAction>,
+            erased: Option<OperatorAction>,
+        }
+        let (summary, Own { request, replays, discard, erased }) = read_twice(deserializer)?;
+        Ok(Self { summary, request, replays, discard, erased })
     }
 }
 
 /// The request of the last attempt. Secret parts are masked, because they are not stored.
-pub(crate) fn last_request(letter: &DeadLetter) -> Option<RequestPreview> {
+pub fn last_request(letter: &DeadLetter) -> Option<RequestPreview> {
     let (event, target, last) = (letter.event.clone()?, letter.target.clone()?, letter.attempts.last()?);
     let mut delivery = Delivery::new(event, target, letter.trace.clone());
     delivery.id = letter.delivery_id.clone()?;
