@@ -14,3 +14,6 @@ pub mod problem;
 pub mod replays;
 pub mod unique_map;
 pub mod webhooks;
+
+#[cfg(test)]
+mod round_trips;
