@@ -4,6 +4,8 @@
 //! a type of `waypost-core`, such as a campaign, is not repeated here.
 
 pub mod campaigns;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod configuration;
 pub mod dead_letters;
 pub mod endpoints;
