@@ -19,7 +19,6 @@ mod graph;
 mod json_stream;
 mod man;
 mod openapi;
-mod paginate;
 mod progress;
 mod publish;
 mod ready;

@@ -16,9 +16,6 @@ use clap::Subcommand;
 
 use super::CliError;
 
-/// The path segment of the API.
-const LIST: &str = "dead-letters";
-
 #[derive(Subcommand)]
 pub(super) enum DeadLettersCommand {
     /// List dead letters, newest first

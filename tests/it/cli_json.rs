@@ -34,7 +34,6 @@ fn answer(mut stream: TcpStream, answers: &HashMap<&'static str, String>) {
     let request = lines.next().expect("a request");
     let lengths = lines.filter_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok());
     let mut body = vec![0; lengths.sum()];
-
     reader.read_exact(&mut body).expect("a body");
     let route = request.split(['?', ' ']).take(2).collect::<Vec<_>>().join(" ");
     let (status, body) = match answers.get(&*route) {
